@@ -1,0 +1,5 @@
+"""The rational base function: one public call, a plain reference, and the backends behind it."""
+
+from kat.ops.rational import FORMS, rational
+
+__all__ = ["FORMS", "rational"]

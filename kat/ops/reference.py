@@ -1,0 +1,122 @@
+"""The rational function in plain PyTorch: the definition that every other backend is held to.
+
+    P(x) = a_0 + a_1 x + ... + a_m x^m
+    form A:  Q(x) = 1 + sum_j |b_j| |x|^j,   j = 1..n
+    form B:  Q(x) = 1 + |sum_j b_j x^j|,     j = 1..n
+    F(x) = P(x) / Q(x)
+
+Form A is what the released KAT kernels and checkpoints compute, form B is the equation printed in
+the paper (Yang and Wang, arXiv 2409.10594, section 4.2).
+
+Both functions here are made of differentiable torch operations alone, so autograd, ``torch.func``
+and forward-mode differentiation work through them to any order.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def rational_forward(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
+    """F(x) = P(x) / Q(x), one function for each contiguous group of channels.
+
+    Args:
+        x: (..., C), any floating dtype. float64 is computed in float64, all others in float32.
+        numerator: (1 or G, m + 1), a_0 first; one row means that the groups share it.
+        denominator: (1 or G, n), b_1 first; one row means that the groups share it.
+        form: ``"A"`` or ``"B"``.
+
+    Returns:
+        F(x), with x's shape and dtype.
+    """
+    z, a, b = _grouped(x, numerator, denominator)
+    y = _horner(z, a) / _denominator(z, b, form)
+    return y.reshape(x.shape).to(x.dtype)
+
+
+def rational_backward(
+    grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, form: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of ``sum(grad * F(x))`` for x, numerator and denominator.
+
+    With r = 1/Q, y = P r and w = grad r:
+
+        dx = w (P' - y Q')
+        da_i = sum w x^i
+        db_j = -sum w y dQ/db_j,  dQ/db_j = sgn(b_j) |x|^j (form A) or sgn(s) x^j (form B)
+
+    where s = sum_j b_j x^j. Q^2, which overflows long before Q does, never appears. The
+    subgradients are d|b|/db = +1 at b = 0 and d|s|/ds = +1 at s = 0, since with 0 a denominator
+    that starts at zero (the identity) would never move; d|x|/dx = 0 at x = 0.
+
+    Args:
+        grad: gradient of F(x), of x's shape.
+        x, numerator, denominator, form: as in :func:`rational_forward`.
+
+    Returns:
+        dx of x's shape and dtype; da and db of the coefficients' shapes and dtypes.
+    """
+    z, a, b = _grouped(x, numerator, denominator)
+    r = 1 / _denominator(z, b, form)
+    y = _horner(z, a) * r
+    w = grad.reshape(z.shape).to(z.dtype) * r
+    if form == "A":
+        base, slope, dx_sign, db_sign = z.abs(), b * _sign(b), z.sign(), _sign(b)
+        v = w * y
+    else:
+        base, slope, db_sign = z, b, torch.ones_like(b)
+        dx_sign = _sign(z * _horner(z, b))
+        v = w * y * dx_sign
+    dx = w * (_horner(z, _derivative(a[:, 1:])) - y * dx_sign * _horner(base, _derivative(slope)))
+    da = _power_sums(w, z, a.shape[1], rows=a.shape[0])
+    db = -_power_sums(v * base, base, b.shape[1], rows=b.shape[0]) * db_sign
+    return dx.reshape(x.shape).to(x.dtype), da.to(numerator.dtype), db.to(denominator.dtype)
+
+
+def _grouped(x: Tensor, numerator: Tensor, denominator: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """x as (..., G, C / G) and the coefficients, all in the dtype to compute in."""
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    groups = max(numerator.shape[0], denominator.shape[0])
+    z = x.to(dtype).unflatten(-1, (groups, x.shape[-1] // groups))
+    return z, numerator.to(dtype), denominator.to(dtype)
+
+
+def _denominator(x: Tensor, b: Tensor, form: str) -> Tensor:
+    """Q(x) for x (..., G, D) and b (1 or G, n)."""
+    if form == "A":
+        return 1 + x.abs() * _horner(x.abs(), b * _sign(b))
+    s = x * _horner(x, b)
+    return 1 + s * _sign(s)
+
+
+def _horner(x: Tensor, coefficients: Tensor) -> Tensor:
+    """sum_i c_i x^i, i = 0..k - 1, for x (..., G, D) and c (1 or G, k); 0 where k = 0."""
+    if coefficients.shape[1] == 0:
+        return torch.zeros_like(x)
+    columns = coefficients[:, :, None].unbind(1)
+    result = columns[-1].expand_as(x)
+    for column in reversed(columns[:-1]):
+        result = torch.addcmul(column, result, x)
+    return result
+
+
+def _derivative(coefficients: Tensor) -> Tensor:
+    """The coefficients of d/dx sum_i c_i x^i, i = 1..k, for c (1 or G, k)."""
+    order = torch.arange(1, coefficients.shape[1] + 1, device=coefficients.device)
+    return coefficients * order.to(coefficients.dtype)
+
+
+def _sign(t: Tensor) -> Tensor:
+    """The sign with sgn(0) = +1, the subgradient of |t| that lets zero coefficients train."""
+    return torch.where(t < 0, -torch.ones_like(t), torch.ones_like(t))
+
+
+def _power_sums(w: Tensor, x: Tensor, count: int, *, rows: int) -> Tensor:
+    """S_i = sum w x^i, i = 0..count - 1, over all but the groups: (G, count), or (1, count)."""
+    groups = w.shape[-2]
+    sums = w.new_zeros(groups, 0)
+    for i in range(count):
+        w = w * x if i else w
+        sums = torch.cat([sums, w.reshape(-1, groups, w.shape[-1]).sum((0, 2))[:, None]], dim=1)
+    return sums if rows == groups else sums.sum(0, keepdim=True)

@@ -1,0 +1,63 @@
+"""The ``kat`` command. It lives outside the package so that ``kat --help`` need not import torch.
+
+Each command is a module ``kat.cli.<name>`` with a ``main(arguments) -> int``; it is imported when
+it is called, and not before.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+
+COMMANDS = {
+    "train": "train a classifier from a recipe, with overrides on the command line",
+    "eval": "evaluate a checkpoint on a data set: top-1, top-5, loss",
+    "predict": "classify images with a checkpoint: the top-5 of each",
+}
+
+USAGE_ERROR = 2
+
+
+def usage() -> str:
+    """The text of ``kat --help``."""
+    rows = "\n".join(f"  {name:<10} {summary}" for name, summary in COMMANDS.items())
+    return f"""usage: kat COMMAND [OPTIONS]
+
+The Kolmogorov-Arnold Transformer (arXiv 2409.10594): train, evaluate and use KAT models.
+
+commands:
+{rows}
+
+examples:
+  kat train --config digits                              a first run, in about a minute
+  kat train --config imagenet_kat_tiny --data.name folder:/data/imagenet
+  kat eval --checkpoint runs/digits                      the best weights of a run
+  kat predict cat.jpg dog.jpg --checkpoint runs/digits --json answers.json
+
+'kat COMMAND --help' lists the options of a command, 'kat --version' prints the version."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command and returns its exit code: 0 done, 2 bad input."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    name = arguments[0] if arguments else "--help"
+    if name in ("-h", "--help", "help"):
+        sys.stdout.write(usage() + "\n")
+        return 0
+    if name == "--version":
+        from importlib.metadata import version
+
+        sys.stdout.write(f"kat {version('kolmogorov-arnold-transformer')}\n")
+        return 0
+    if name not in COMMANDS:
+        nearest = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+        sys.stderr.write(f"kat: unknown command {name!r}{hint} ('kat --help' lists them)\n")
+        return USAGE_ERROR
+    command = importlib.import_module(f"kat.cli.{name}")
+    return command.main(arguments[1:])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
