@@ -1,0 +1,19 @@
+"""GR-KAN layers, their coefficients, and their initialisation."""
+
+from kat.nn.coefficients import Coefficients, gain, preset, preset_names, second_moment
+from kat.nn.grkan import GRKANLinear, GRKANMlp
+from kat.nn.init import init_attention_mimetic_, init_grkan_
+from kat.nn.rational import GroupRational
+
+__all__ = [
+    "Coefficients",
+    "GRKANLinear",
+    "GRKANMlp",
+    "GroupRational",
+    "gain",
+    "init_attention_mimetic_",
+    "init_grkan_",
+    "preset",
+    "preset_names",
+    "second_moment",
+]

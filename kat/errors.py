@@ -1,0 +1,27 @@
+"""What is raised for bad input: one clear line, which the command line shows as it is."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+_LISTED = 24
+
+
+class InputError(ValueError):
+    """Bad input: the message names the bad value and says what to do. Exit code 2."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
+    """The error for a name that is not among the known ones, with the nearest of them.
+
+    Args:
+        kind: what the name stands for, e.g. ``"model"``.
+        name: the unknown name.
+        known: every valid name; listed in full where they are few.
+    """
+    names = sorted(known)
+    nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+    listed = f" (there are: {', '.join(names)})" if len(names) <= _LISTED else ""
+    return InputError(f"unknown {kind} {name!r}{hint}{listed}")

@@ -1,0 +1,162 @@
+"""GR-KAN: Group-Rational Kolmogorov-Arnold layers, W F(x) + bias."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kat.nn.coefficients import Coefficients
+from kat.nn.init import init_grkan_
+from kat.nn.rational import GroupRational
+
+
+class GRKANLinear(nn.Module):
+    """GRKAN(x) = W F(x) + bias: a learnable rational on each group of inputs, then a linear map.
+
+    Takes the place of ``nn.Linear`` with the activation in front of it.
+
+    Args:
+        in_features: d_in, divisible by num_groups.
+        out_features: d_out.
+        bias: whether the linear map has a bias.
+        num_groups, init, degree, form, share, impl: of the rational, see :class:`GroupRational`.
+        weight_init: ``"variance_preserving"`` (the paper's), ``"kaiming"`` or
+            ``"trunc_normal"``, see :func:`kat.nn.init_grkan_`.
+        device, dtype: of the parameters.
+
+    Shape:
+        x (..., d_in) to (..., d_out).
+
+    Cost: d_in d_out + bias + (m + 1 + n G) parameters.
+
+    Source: arXiv 2409.10594, section 4.3.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        num_groups: int = 8,
+        init: str | Coefficients = "swish",
+        *,
+        degree: tuple[int, int] = (5, 4),
+        form: str = "A",
+        share: str = "numerator",
+        weight_init: str = "variance_preserving",
+        impl: str | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        _check_groups(num_groups, in_features=in_features)
+        self.weight_init = weight_init
+        self.act = GroupRational(
+            num_groups, degree, init, form, share, impl=impl, device=device, dtype=dtype
+        )
+        self.fc = nn.Linear(in_features, out_features, bias=bias, device=device, dtype=dtype)
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """Draws the weights anew; timm's models call this after their own initialisation."""
+        init_grkan_(self.fc, self.act, self.weight_init)
+
+    def reset_parameters(self) -> None:
+        """Sets the rational back to its initial function and draws the weights anew."""
+        self.act.reset_parameters()
+        self.init_weights()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """W F(x) + bias."""
+        return self.fc(self.act(x))
+
+
+class GRKANMlp(nn.Module):
+    """GRKANMlp(x) = W_2 F_2(W_1 F_1(x) + b_1) + b_2: the MLP of a KAT block, two GR-KAN layers.
+
+    The signature of timm's ``Mlp``, so that it can be given as ``mlp_layer=`` to timm's models.
+    F_1 starts as the identity, F_2 as ``act_init``, so that at the start it is an ordinary MLP.
+
+    Args:
+        in_features: width of the input, divisible by num_groups.
+        hidden_features: width between the layers, divisible by num_groups; in_features by default.
+        out_features: width of the output; in_features by default.
+        act_layer: taken for timm's sake and not used: the activation is the rational.
+        norm_layer: an optional norm before the second linear map, as in timm's ``Mlp``.
+        bias: whether the linear maps have biases.
+        drop: dropout rate after each rational.
+        num_groups, degree, form, share, impl: of both rationals, see :class:`GroupRational`.
+        act_init: the function that F_2 starts as, ``"swish"`` or ``"gelu"`` in the paper.
+        weight_init: see :class:`GRKANLinear`.
+        device, dtype: of the parameters.
+
+    Children: act1, fc1, act2, fc2, the names of the released checkpoints.
+
+    Source: arXiv 2409.10594, sections 4.3 to 4.5.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        hidden_features: int | None = None,
+        out_features: int | None = None,
+        act_layer: Any = None,
+        norm_layer: Callable[..., nn.Module] | None = None,
+        bias: bool = True,
+        drop: float = 0.0,
+        *,
+        num_groups: int = 8,
+        act_init: str | Coefficients = "swish",
+        degree: tuple[int, int] = (5, 4),
+        form: str = "A",
+        share: str = "numerator",
+        weight_init: str = "variance_preserving",
+        impl: str | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        hidden_features = hidden_features or in_features
+        out_features = out_features or in_features
+        _check_groups(num_groups, in_features=in_features, hidden_features=hidden_features)
+        self.weight_init = weight_init
+
+        def act(init: str | Coefficients) -> GroupRational:
+            return GroupRational(
+                num_groups, degree, init, form, share, impl=impl, device=device, dtype=dtype
+            )
+
+        place = {"device": device, "dtype": dtype}
+        self.act1 = act("identity")
+        self.drop1 = nn.Dropout(drop)
+        self.fc1 = nn.Linear(in_features, hidden_features, bias=bias, **place)
+        self.act2 = act(act_init)
+        self.drop2 = nn.Dropout(drop)
+        self.norm = norm_layer(hidden_features, **place) if norm_layer else nn.Identity()
+        self.fc2 = nn.Linear(hidden_features, out_features, bias=bias, **place)
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """Draws fc1 and fc2 anew; timm's models call this after their own initialisation."""
+        init_grkan_(self.fc1, self.act1, self.weight_init)
+        init_grkan_(self.fc2, self.act2, self.weight_init)
+
+    def reset_parameters(self) -> None:
+        """Sets the rationals back to their initial functions and draws the weights anew."""
+        self.act1.reset_parameters()
+        self.act2.reset_parameters()
+        self.init_weights()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (..., in_features) to (..., out_features)."""
+        x = self.fc1(self.drop1(self.act1(x)))
+        return self.fc2(self.norm(self.drop2(self.act2(x))))
+
+
+def _check_groups(num_groups: int, **features: int) -> None:
+    for name, width in features.items():
+        if width % num_groups:
+            raise ValueError(f"{name}={width} cannot be cut into num_groups={num_groups} groups")

@@ -1,0 +1,95 @@
+"""Weight initialisation: variance-preserving for GR-KAN, mimetic for attention, and the published.
+
+For y = W F(x) + bias with x ~ N(0, 1) and independent weights of variance v,
+Var[y] = d_in v E[F(x)^2], so v = alpha / d_in with alpha = 1 / E[F(x)^2] keeps the second moment
+(arXiv 2409.10594, section 4.4).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from kat.nn.rational import GroupRational
+
+SCHEMES = ("variance_preserving", "kaiming", "trunc_normal")
+
+
+@torch.no_grad()
+def init_grkan_(linear: nn.Linear, activation: GroupRational, scheme: str) -> None:
+    """Draws the weight of ``linear(activation(x))`` and sets its bias to zero.
+
+    Args:
+        linear: the linear map behind the activation.
+        activation: the rational in front of it, whose coefficients give the gain.
+        scheme: ``"variance_preserving"``: N(0, alpha / d_in) with the activation's own gain alpha;
+            ``"kaiming"``: N(0, 2 / d_in), the gain of ReLU, whatever the activation;
+            ``"trunc_normal"``: N(0, 0.02^2) cut at +-2, what the published KAT code really runs.
+
+    Parameters on the meta device have no values to draw and are left alone.
+
+    Raises:
+        ValueError: an unknown scheme.
+    """
+    if scheme not in SCHEMES:
+        raise ValueError(f"scheme must be one of {SCHEMES}, got {scheme!r}")
+    if linear.weight.is_meta:
+        return
+    if scheme == "variance_preserving":
+        nn.init.normal_(linear.weight, std=math.sqrt(activation.gain() / linear.in_features))
+    elif scheme == "kaiming":
+        nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")
+    else:
+        nn.init.trunc_normal_(linear.weight, std=0.02, a=-2.0, b=2.0)
+    if linear.bias is not None:
+        nn.init.zeros_(linear.bias)
+
+
+@torch.no_grad()
+def init_attention_mimetic_(qkv: nn.Linear, proj: nn.Linear, num_heads: int) -> None:
+    """Sets attention weights to products that look like those of trained transformers.
+
+    For each head W_q^T W_k is the best rank d_head approximation of 0.7 Z + 0.7 I, and
+    W_proj W_v = 0.4 Z - 0.4 I, where Z has independent entries of variance 1 / d and W are the
+    matrices as ``nn.Linear`` holds them (y = W x). Both factors get the square root of the
+    singular values. The constants are those of the official KAT recipe; its code multiplies the
+    second pair in the other order, so that its product is not the one intended.
+
+    Args:
+        qkv: (3 d, d), queries, keys and values stacked, heads in order.
+        proj: (d, d), the output projection.
+        num_heads: heads, which divide d.
+
+    Source: Trockman and Kolter, Mimetic Initialization of Self-Attention Layers, ICML 2023,
+    arXiv 2305.09828.
+    """
+    dim = proj.in_features
+    rank = dim // num_heads
+    query, key, value = qkv.weight.view(3, dim, dim)
+    for head in range(num_heads):
+        rows = slice(head * rank, (head + 1) * rank)
+        left, right = _split(_noisy_identity(qkv.weight, dim, noise=0.7, identity=0.7))
+        query[rows] = left[:, :rank].T
+        key[rows] = right[:rank]
+    left, right = _split(_noisy_identity(qkv.weight, dim, noise=0.4, identity=-0.4))
+    proj.weight.copy_(left)
+    value.copy_(right)
+    for linear in (qkv, proj):
+        if linear.bias is not None:
+            nn.init.zeros_(linear.bias)
+
+
+def _noisy_identity(like: Tensor, dim: int, *, noise: float, identity: float) -> Tensor:
+    """noise * Z + identity * I, Z uniform with variance 1 / dim; float32 on like's device."""
+    bound = math.sqrt(3 / dim)
+    z = torch.empty(dim, dim, device=like.device).uniform_(-bound, bound)
+    return noise * z + identity * torch.eye(dim, device=like.device)
+
+
+def _split(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """L and R with L R = matrix and the singular values shared evenly between them."""
+    u, s, vh = torch.linalg.svd(matrix)
+    root = s.sqrt()
+    return u * root, root[:, None] * vh

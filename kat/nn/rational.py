@@ -1,0 +1,139 @@
+"""The learnable activation: a rational function for each group of channels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from kat.nn.coefficients import Coefficients, gain, preset
+from kat.ops import FORMS, rational
+
+SHARES = ("numerator", "denominator", "none")
+
+
+class GroupRational(nn.Module):
+    """F(x) = P(x) / Q(x) with learnable coefficients, one function for each group of channels.
+
+    Works on any number of channels that the groups divide. Drop it in where an ``nn.GELU`` is.
+
+    Args:
+        num_groups: groups that the channels are cut into.
+        degree: (m, n), the degrees of numerator and denominator; m >= 1, n >= 0.
+        init: the function to start as, a name (``kat.nn.preset_names()``) or ``Coefficients``.
+        form: ``"A"``, Q = 1 + sum |b_j||x|^j (released checkpoints), or ``"B"``,
+            Q = 1 + |sum b_j x^j| (the paper's equation).
+        share: the coefficients that all groups have in common: ``"numerator"`` (as in the
+            released code and checkpoints), ``"denominator"`` (as the paper's text says), or
+            ``"none"``.
+        channel_dim: the dimension of x that holds the channels; 1 for (B, C, H, W).
+        impl: the backend, as in :func:`kat.rational`.
+        device, dtype: of the coefficients, float32 by default.
+
+    Shape:
+        x (..., C, ...) with the channels at ``channel_dim``; the output is alike.
+
+    Parameters:
+        weight_numerator (1 or G, m + 1), weight_denominator (1 or G, n).
+
+    Raises:
+        ValueError: a bad argument, or at call time channels that the groups do not divide.
+
+    Source: arXiv 2409.10594, sections 4.2 and 4.3.
+    """
+
+    def __init__(
+        self,
+        num_groups: int = 8,
+        degree: tuple[int, int] = (5, 4),
+        init: str | Coefficients = "swish",
+        form: str = "A",
+        share: str = "numerator",
+        channel_dim: int = -1,
+        *,
+        impl: str | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if num_groups < 1:
+            raise ValueError(f"num_groups must be at least 1, got {num_groups}")
+        if form not in FORMS:
+            raise ValueError(f"form must be one of {FORMS}, got {form!r}")
+        if share not in SHARES:
+            raise ValueError(f"share must be one of {SHARES}, got {share!r}")
+        self.num_groups = num_groups
+        self.degree = (degree[0], degree[1])
+        self.init = init
+        self.form = form
+        self.share = share
+        self.channel_dim = channel_dim
+        self.impl = impl
+        rows_a = 1 if share == "numerator" else num_groups
+        rows_b = 1 if share == "denominator" else num_groups
+        empty = {"device": device, "dtype": dtype}
+        self.weight_numerator = nn.Parameter(torch.empty(rows_a, degree[0] + 1, **empty))
+        self.weight_denominator = nn.Parameter(torch.empty(rows_b, degree[1], **empty))
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Sets every group back to the function named by ``init``."""
+        c = self.initial_coefficients()
+        self.weight_numerator.copy_(torch.tensor(c.numerator).expand_as(self.weight_numerator))
+        self.weight_denominator.copy_(
+            torch.tensor(c.denominator).expand_as(self.weight_denominator)
+        )
+
+    def initial_coefficients(self) -> Coefficients:
+        """The coefficients that ``init`` stands for, checked against this layer's form."""
+        if isinstance(self.init, str):
+            return preset(self.init, self.degree, self.form)
+        if (self.init.degree, self.init.form) != (self.degree, self.form):
+            raise ValueError(
+                f"init has degree {self.init.degree} and form {self.init.form}, but the layer has"
+                f" degree {self.degree} and form {self.form}"
+            )
+        return self.init
+
+    @torch.no_grad()
+    def gain(self) -> float:
+        """alpha = 1 / E[F(x)^2], x ~ N(0, 1), for the coefficients held now, over the groups."""
+        return gain(self.functions)
+
+    def functions(self, x: Tensor) -> Tensor:
+        """Every group's function at the points x (k,), on the CPU in float64: (G, k).
+
+        One row where all groups share all coefficients.
+        """
+        return _functions(x, self.weight_numerator, self.weight_denominator, self.form)
+
+    def initial_functions(self, x: Tensor) -> Tensor:
+        """The function that all groups start as, at the points x (k,): (1, k), in float64."""
+        c = self.initial_coefficients()
+        numerator, denominator = torch.tensor([c.numerator]), torch.tensor([c.denominator])
+        return _functions(x, numerator, denominator, self.form)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """F(x), with x's shape and dtype."""
+        y = rational(
+            x.movedim(self.channel_dim, -1),
+            self.weight_numerator,
+            self.weight_denominator,
+            form=self.form,
+            impl=self.impl,
+        )
+        return y.movedim(-1, self.channel_dim)
+
+    def extra_repr(self) -> str:
+        """The arguments, for ``print(module)``."""
+        return (
+            f"num_groups={self.num_groups}, degree={self.degree}, init={self.init!r},"
+            f" form={self.form!r}, share={self.share!r}, channel_dim={self.channel_dim}"
+        )
+
+
+def _functions(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
+    a, b = numerator.double().cpu(), denominator.double().cpu()
+    groups = max(len(a), len(b))
+    columns = x.double().cpu()[:, None].expand(-1, groups)
+    return rational(columns, a, b, form=form, impl="reference").T

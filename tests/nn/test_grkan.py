@@ -1,0 +1,145 @@
+"""GR-KAN layers and their initialisation."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from timm.layers import Mlp
+from torch import nn
+
+import kat
+from kat.nn import init_attention_mimetic_, init_grkan_
+
+WIDTH, DEPTH, DRAWS = 192, 12, 20
+
+
+def test_linear_is_w_f_of_x_plus_bias():
+    layer = kat.GRKANLinear(16, 5, num_groups=4)
+    x = torch.randn(3, 16)
+    expected = torch.nn.functional.silu(x) @ layer.fc.weight.T + layer.fc.bias
+    torch.testing.assert_close(layer(x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_mlp_starts_as_the_ordinary_mlp():
+    mlp = Mlp(16, 64, act_layer=nn.SiLU)
+    ours = kat.GRKANMlp(16, 64)
+    ours.load_state_dict(mlp.state_dict(), strict=False)
+    x = torch.randn(3, 5, 16)
+    torch.testing.assert_close(ours(x), mlp(x), rtol=1e-4, atol=1e-5)
+
+
+def test_mlp_children_have_the_names_of_the_released_checkpoints():
+    names = set(kat.GRKANMlp(16, 64).state_dict())
+    coefficients = {f"act{i}.weight_{part}ator" for i in (1, 2) for part in ("numer", "denomin")}
+    assert names == coefficients | {f"fc{i}.{part}" for i in (1, 2) for part in ("weight", "bias")}
+
+
+def test_mlp_parameter_count_is_the_papers():
+    d, hidden, groups = 192, 768, 8
+    count = sum(p.numel() for p in kat.GRKANMlp(d, hidden).parameters())
+    assert count == 2 * d * hidden + d + hidden + 2 * (6 + 4 * groups)
+
+
+def test_mlp_options_reach_their_place():
+    mlp = kat.GRKANMlp(16, 32, 8, norm_layer=nn.LayerNorm, bias=False, drop=0.5, num_groups=2)
+    assert mlp.fc1.bias is None
+    assert mlp.fc2.out_features == 8
+    assert isinstance(mlp.norm, nn.LayerNorm)
+    assert (mlp.drop1.p, mlp.drop2.p) == (0.5, 0.5)
+    assert mlp(torch.randn(2, 16)).shape == (2, 8)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "std1", "std2"),
+    [
+        ("variance_preserving", WIDTH**-0.5, (2.8108 / (4 * WIDTH)) ** 0.5),
+        ("kaiming", (2 / WIDTH) ** 0.5, (2 / (4 * WIDTH)) ** 0.5),
+        ("trunc_normal", 0.02, 0.02),
+    ],
+)
+def test_weight_scale_of_each_scheme(scheme, std1, std2):
+    torch.manual_seed(0)
+    mlp = kat.GRKANMlp(WIDTH, 4 * WIDTH, weight_init=scheme)
+    assert mlp.fc1.weight.std().item() == pytest.approx(std1, rel=0.02)
+    assert mlp.fc2.weight.std().item() == pytest.approx(std2, rel=0.02)
+    assert not mlp.fc1.bias.any()
+
+
+def _moments(scheme: str, act_init: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Second moment after each of 12 MLPs, and of the gradient before each, both from unit ones."""
+    forward, backward = torch.zeros(DEPTH), torch.zeros(DEPTH)
+    for draw in range(DRAWS):
+        torch.manual_seed(draw)
+        options = {"weight_init": scheme, "act_init": act_init}
+        stack = [kat.GRKANMlp(WIDTH, 4 * WIDTH, **options) for _ in range(DEPTH)]
+        inputs = [torch.randn(64, WIDTH, requires_grad=True)]
+        for mlp in stack:
+            inputs.append(mlp(inputs[-1]))
+            inputs[-1].retain_grad()
+        inputs[-1].backward(torch.randn(64, WIDTH))
+        forward += torch.stack([x.detach().square().mean() for x in inputs[1:]]) / DRAWS
+        backward += torch.stack([x.grad.square().mean() for x in inputs[:-1]]) / DRAWS
+    return forward, backward
+
+
+def _within(moments: torch.Tensor) -> bool:
+    return bool(((moments >= 0.8) & (moments <= 1.25)).all())
+
+
+@pytest.mark.parametrize(
+    ("act_init", "depth"), [("tanh", DEPTH), ("relu", DEPTH), ("gelu", 9), ("swish", 6)]
+)
+def test_variance_preserving_init_keeps_the_second_moment(act_init, depth, record_property):
+    """Of a whole stack: at every depth for tanh and ReLU, whose E[F(s x)^2] is at most s^2 times
+    E[F(x)^2]; GELU and Swish are convex there, and amplify what the draws of 192 x 768 weights
+    scatter (docs/initialisation.md), so the mean drifts up after some layers.
+    """
+    forward, backward = _moments("variance_preserving", act_init)
+    record_property("forward", [round(v, 3) for v in forward.tolist()])
+    record_property("backward", [round(v, 3) for v in backward.tolist()])
+    assert _within(forward[:depth]), forward
+    assert _within(forward / torch.cat([torch.ones(1), forward[:-1]])), forward
+
+
+def test_published_init_collapses_the_second_moment():
+    forward, _ = _moments("trunc_normal", "swish")
+    assert forward[-1] < 1e-6
+
+
+def test_init_follows_the_coefficients_held():
+    act = kat.GroupRational(init="identity")
+    with torch.no_grad():
+        act.weight_numerator.mul_(10)
+    linear = nn.Linear(512, 512)
+    init_grkan_(linear, act, "variance_preserving")
+    assert linear.weight.std().item() == pytest.approx(512**-0.5 / 10, rel=0.02)
+
+
+def test_unknown_scheme_is_named():
+    with pytest.raises(ValueError, match="scheme must be one of .*, got 'xavier'"):
+        kat.GRKANLinear(16, 16, weight_init="xavier")
+
+
+def test_groups_that_do_not_divide_are_named():
+    with pytest.raises(ValueError, match="hidden_features=100 cannot be cut into num_groups=8"):
+        kat.GRKANMlp(16, 100)
+
+
+def test_mimetic_attention_has_the_intended_products():
+    torch.manual_seed(0)
+    dim, heads = 192, 3
+    qkv, proj = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+    init_attention_mimetic_(qkv, proj, heads)
+    query, key, value = qkv.weight.view(3, dim, dim)
+    product = proj.weight @ value
+    off = product - torch.diag(product.diag())
+    assert product.diag().mean().item() == pytest.approx(-0.4, abs=0.02)
+    assert off.std().item() == pytest.approx(0.4 / dim**0.5, rel=0.05)
+    rank = dim // heads
+    for head in range(heads):
+        rows = slice(head * rank, (head + 1) * rank)
+        logits = query[rows].T @ key[rows]
+        assert torch.linalg.matrix_rank(logits) == rank
+        singular = torch.linalg.svdvals(logits)[:rank]
+        torch.testing.assert_close(query[rows].square().sum(1), singular, rtol=1e-3, atol=1e-4)
+        assert logits.diag().mean() > 0.2

@@ -1,0 +1,159 @@
+"""GroupRational: layouts, sharing, presets through the operator, gains."""
+
+from __future__ import annotations
+
+import mpmath
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+import kat
+from kat.nn import Coefficients, gain, preset, preset_names
+
+EXACT = {
+    "identity": lambda x: x,
+    "silu": functional.silu,
+    "swish": functional.silu,
+    "gelu": functional.gelu,
+    "relu": functional.relu,
+    "leaky_relu": functional.leaky_relu,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "mish": functional.mish,
+    "softplus": functional.softplus,
+}
+REACHED = {
+    ("silu", "A"): 5e-7,
+    ("gelu", "A"): 2.4e-3,
+    ("gelu", "B"): 1.3e-3,
+    ("relu", "A"): 3.2e-2,
+    ("tanh", "A"): 1.1e-6,
+}
+
+
+def test_every_required_preset_is_there():
+    assert set(preset_names()) == set(EXACT)
+
+
+@pytest.mark.parametrize("form", ["A", "B"])
+@pytest.mark.parametrize("name", EXACT)
+def test_preset_through_the_operator_is_the_function_to_its_recorded_error(name, form):
+    c = preset(name, (5, 4), form)
+    x = torch.linspace(*c.interval, 30011, dtype=torch.float64)[:, None]
+    numerator, denominator = (
+        torch.tensor([row], dtype=torch.float64) for row in (c.numerator, c.denominator)
+    )
+    y = kat.rational(x, numerator, denominator, form=form)
+    error = (y - EXACT[name](x)).abs().max().item()
+    assert error <= c.max_error * 1.001 + 1e-12
+    assert c.max_error <= REACHED.get((name, form), 0.1)
+
+
+@pytest.mark.parametrize("form", ["A", "B"])
+@pytest.mark.parametrize("name", EXACT)
+def test_layer_starts_as_its_function_in_float32(name, form):
+    layer = kat.GroupRational(4, init=name, form=form)
+    x = torch.linspace(-3, 3, 4001)[:, None].expand(-1, 8)
+    error = (layer(x) - EXACT[name](x)).abs().max().item()
+    assert error <= 2 * preset(name, (5, 4), form).max_error + 2e-6
+
+
+def _exact_gain(function) -> float:
+    def integrand(x):
+        return function(x) ** 2 * mpmath.npdf(x)
+
+    return float(1 / mpmath.quad(integrand, [-12, -6, -3, -1, 0, 1, 3, 6, 12]))
+
+
+EXACT_GAINS = {
+    "identity": _exact_gain(lambda x: x),
+    "relu": _exact_gain(lambda x: max(x, 0)),
+    "gelu": _exact_gain(lambda x: x * mpmath.ncdf(x)),
+    "tanh": _exact_gain(mpmath.tanh),
+    "silu": _exact_gain(lambda x: x / (1 + mpmath.exp(-x))),
+}
+
+
+@pytest.mark.parametrize("name", EXACT_GAINS)
+def test_gain_by_quadrature(name):
+    assert gain(EXACT[name]) == pytest.approx(EXACT_GAINS[name], rel=1e-10)
+
+
+@pytest.mark.parametrize("name", EXACT_GAINS)
+def test_gain_of_a_layer_comes_from_its_coefficients(name):
+    layer = kat.GroupRational(init=name)
+    assert layer.gain() == pytest.approx(EXACT_GAINS[name], rel=5e-3)
+    with torch.no_grad():
+        layer.weight_numerator.mul_(2)
+    assert layer.gain() == pytest.approx(EXACT_GAINS[name] / 4, rel=5e-3)
+
+
+def test_gain_averages_the_groups():
+    layer = kat.GroupRational(2, init="identity", share="none")
+    with torch.no_grad():
+        layer.weight_numerator[1, 1] = 3.0
+    assert layer.gain() == pytest.approx(1 / ((1 + 9) / 2), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("share", "rows"), [("numerator", (1, 8)), ("denominator", (8, 1)), ("none", (8, 8))]
+)
+def test_share_decides_the_shapes(share, rows):
+    layer = kat.GroupRational(8, share=share)
+    assert tuple(layer.weight_numerator.shape) == (rows[0], 6)
+    assert tuple(layer.weight_denominator.shape) == (rows[1], 4)
+
+
+@pytest.mark.parametrize("share", ["numerator", "denominator", "none"])
+def test_channel_dim_1_equals_channels_last(share):
+    torch.manual_seed(0)
+    last = kat.GroupRational(4, share=share)
+    with torch.no_grad():
+        for parameter in last.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    first = kat.GroupRational(4, share=share, channel_dim=1)
+    first.load_state_dict(last.state_dict())
+    x = torch.randn(2, 8, 5, 3)
+    torch.testing.assert_close(first(x), last(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
+
+
+def test_coefficients_object_as_init():
+    c = Coefficients((0.0, 2.0), (1.0,), "A", (-1.0, 1.0), 0.0)
+    layer = kat.GroupRational(2, degree=(1, 1), init=c)
+    assert layer(torch.tensor([1.0, 3.0])).tolist() == [1.0, 1.5]
+    with pytest.raises(ValueError, match="init has degree"):
+        kat.GroupRational(2, init=c)
+
+
+def test_other_degrees_are_fitted_on_demand():
+    layer = kat.GroupRational(1, degree=(3, 2), init="tanh")
+    x = torch.linspace(-3, 3, 501)[:, None]
+    np.testing.assert_allclose(layer(x).detach(), torch.tanh(x), atol=2e-2)
+
+
+def test_identity_denominators_train():
+    """With autograd's |b|' = 0 at b = 0 they would stay at zero for ever."""
+    layer = kat.GroupRational(2, init="identity")
+    layer(torch.randn(16, 8)).square().sum().backward()
+    assert (layer.weight_denominator.grad != 0).all()
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"num_groups": 0}, "num_groups must be at least 1, got 0"),
+        ({"form": "C"}, "form must be one of"),
+        ({"share": "all"}, "share must be one of"),
+        ({"init": "gelo"}, "unknown function 'gelo'; did you mean 'gelu'"),
+        ({"degree": (0, 4)}, "degree"),
+    ],
+)
+def test_bad_arguments_are_named(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        kat.GroupRational(**kwargs)
+
+
+def test_channels_that_do_not_divide_are_named():
+    with pytest.raises(ValueError, match="10 channels cannot be cut into 8 equal groups"):
+        kat.GroupRational(8)(torch.zeros(2, 10))

@@ -1,0 +1,209 @@
+"""The rational function: values, gradients, subgradients, dtypes, errors, registration."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.library import opcheck
+
+import kat
+from tests.oracle import gradients_numpy, random_case, rational_numpy
+
+FORMS = ("A", "B")
+DEGREES = ((1, 0), (1, 2), (3, 2), (5, 4), (7, 6))
+ROWS = ((1, 4), (4, 1), (4, 4), (1, 1))
+IMPLS = (None, "reference")
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("degree", DEGREES)
+@pytest.mark.parametrize("rows", ROWS)
+def test_value_is_p_over_q(form, degree, rows, impl):
+    x, a, b = random_case((3, 5, 8), rows, degree)
+    y = kat.rational(x, a, b, form=form, impl=impl)
+    expected = rational_numpy(x.numpy(), a.numpy(), b.numpy(), form)
+    np.testing.assert_allclose(y.numpy(), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("rows", ROWS)
+def test_gradients_equal_central_differences(form, rows, impl):
+    x, a, b = (t.requires_grad_() for t in random_case((3, 8), rows, (5, 4)))
+    grad = torch.linspace(-1, 2, x.numel(), dtype=x.dtype).reshape(x.shape)
+    kat.rational(x, a, b, form=form, impl=impl).backward(grad)
+    arrays = (t.detach().numpy() for t in (grad, x, a, b))
+    for tensor, expected in zip((x, a, b), gradients_numpy(*arrays, form), strict=True):
+        np.testing.assert_allclose(tensor.grad.numpy(), expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("degree", DEGREES)
+def test_first_and_second_derivatives_pass_gradcheck(form, degree, impl):
+    inputs = [t.requires_grad_() for t in random_case((3, 6), (1, 3), degree)]
+
+    def function(x, a, b):
+        return kat.rational(x, a, b, form=form, impl=impl)
+
+    assert torch.autograd.gradcheck(function, inputs)
+    assert torch.autograd.gradgradcheck(function, inputs)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_operator_and_reference_agree_on_the_third_derivative(form):
+    x, a, b = random_case((4, 8), (1, 8), (5, 4))
+    x.requires_grad_()
+
+    def third(impl):
+        y = kat.rational(x, a, b, form=form, impl=impl)
+        for _ in range(3):
+            (y,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+        return y
+
+    torch.testing.assert_close(third(None), third("reference"))
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_subgradients_form_a(impl):
+    """d|b|/db = +1 at b = 0, sgn(b) elsewhere; d|x|/dx = 0 at x = 0."""
+    x = torch.tensor([[2.0]], dtype=torch.float64, requires_grad=True)
+    a = torch.tensor([[0.0, 1.0]], dtype=torch.float64)
+    for value, sign in ((0.0, 1.0), (0.5, 1.0), (-0.5, -1.0)):
+        b = torch.tensor([[value]], dtype=torch.float64, requires_grad=True)
+        kat.rational(x, a, b, impl=impl).backward()
+        q = 1 + abs(value) * 2
+        assert b.grad.item() == pytest.approx(-sign * 2 * 2 / q**2)
+    zero = torch.zeros(1, 1, dtype=torch.float64, requires_grad=True)
+    a = torch.tensor([[3.0, 1.0]], dtype=torch.float64)
+    kat.rational(zero, a, torch.ones(1, 1, dtype=torch.float64), impl=impl).backward()
+    assert zero.grad.item() == 1.0
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_subgradient_form_b_at_s_zero(impl):
+    """d|s|/ds = +1 at s = 0, so that a denominator that starts at zero can train."""
+    x = torch.tensor([[2.0]], dtype=torch.float64)
+    a = torch.tensor([[0.0, 1.0]], dtype=torch.float64)
+    b = torch.zeros(1, 2, dtype=torch.float64, requires_grad=True)
+    kat.rational(x, a, b, form="B", impl=impl).backward()
+    assert b.grad.tolist() == [[-4.0, -8.0]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("form", FORMS)
+def test_half_precision_is_computed_in_float32(form, dtype):
+    x, a, b = random_case((64, 8), (1, 8), (5, 4), dtype=torch.float32)
+    x = x.to(dtype).requires_grad_()
+    a.requires_grad_()
+    y = kat.rational(x, a, b, form=form)
+    y.sum().backward()
+    wide = x.detach().float().requires_grad_()
+    wide_a = a.detach().clone().requires_grad_()
+    exact = kat.rational(wide, wide_a, b, form=form)
+    exact.sum().backward()
+    assert y.dtype == x.grad.dtype == dtype
+    assert a.grad.dtype == torch.float32
+    torch.testing.assert_close(y, exact.to(dtype), rtol=0, atol=0)
+    torch.testing.assert_close(x.grad, wide.grad.to(dtype), rtol=0, atol=0)
+    torch.testing.assert_close(a.grad, wide_a.grad)
+
+
+def test_float32_gradient_stays_right_for_large_inputs():
+    """The published kernels square Q, and give 2.5 here instead of 0.5."""
+    x = torch.full((1, 1), 1e6, requires_grad=True)
+    a = torch.tensor([[0.0, 0.0, 0.0, 0.0, 0.0, 1.0]])
+    b = torch.tensor([[0.0, 0.0, 0.0, 2.0]])
+    kat.rational(x, a, b).backward()
+    assert x.grad.item() == pytest.approx(0.5, rel=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(8,), (0, 8), (2, 0, 8), (1, 1, 1, 8)])
+def test_any_leading_shape(shape):
+    x, a, b = random_case(shape, (1, 8), (5, 4))
+    y = kat.rational(x.requires_grad_(), a.requires_grad_(), b)
+    y.sum().backward()
+    assert y.shape == x.grad.shape == shape
+    assert a.grad.isfinite().all()
+
+
+def test_non_contiguous_input_gives_the_same_values_and_layout():
+    x, a, b = random_case((2, 8, 5, 3), (1, 4), (5, 4))
+    moved = x.movedim(1, -1)
+    y = kat.rational(moved, a, b)
+    torch.testing.assert_close(y, kat.rational(moved.contiguous(), a, b))
+    assert y.stride() == moved.stride()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("form", FORMS)
+def test_opcheck(form, dtype):
+    x, a, b = random_case((2, 3, 8), (1, 4), (5, 4), dtype=torch.float32)
+    a.requires_grad_(), b.requires_grad_()
+    x = x.to(dtype)
+    for input_ in (x, x.movedim(0, 1)):
+        opcheck(torch.ops.kat.rational.default, (input_.requires_grad_(), a, b, form))
+    grad = torch.ones_like(x)
+    opcheck(torch.ops.kat.rational_backward.default, (grad, x, a, b, form))
+
+
+def test_compiled_without_graph_break_gives_the_same():
+    x, a, b = random_case((4, 8), (1, 8), (5, 4), dtype=torch.float32)
+    a.requires_grad_()
+
+    def function(x, a, b):
+        return kat.rational(x, a, b).square().sum()
+
+    compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+    (expected,) = torch.autograd.grad(function(x, a, b), a)
+    (actual,) = torch.autograd.grad(compiled(x, a, b), a)
+    torch.testing.assert_close(actual, expected)
+
+
+def test_reference_works_under_vmap_and_forward_mode():
+    x, a, b = random_case((5, 8), (1, 8), (5, 4))
+    mapped = torch.func.vmap(lambda row: kat.rational(row, a, b, impl="reference"))(x)
+    torch.testing.assert_close(mapped, kat.rational(x, a, b))
+    tangent = torch.ones_like(x)
+    _, forward = torch.func.jvp(lambda x: kat.rational(x, a, b, impl="reference"), (x,), (tangent,))
+    x.requires_grad_()
+    (backward,) = torch.autograd.grad(kat.rational(x, a, b).sum(), x)
+    torch.testing.assert_close(forward, backward)
+
+
+def test_autocast_leaves_the_dtype_alone():
+    x, a, b = random_case((4, 8), (1, 8), (5, 4), dtype=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert kat.rational(x, a, b).dtype == torch.float32
+        assert kat.rational(x.bfloat16(), a, b).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"form": "C"}, "form must be 'A' or 'B', got 'C'"),
+        ({"impl": "cuda"}, "impl='cuda' is not available here"),
+        ({"x": torch.zeros(2, 9)}, "9 channels cannot be cut into 4 equal groups"),
+        ({"x": torch.tensor(1.0)}, "at least one dimension"),
+        ({"numerator": torch.zeros(1, 1)}, "degree m >= 1"),
+        ({"numerator": torch.zeros(6)}, "numerator must be"),
+        ({"denominator": torch.zeros(4)}, "denominator must be"),
+        ({"numerator": torch.zeros(3, 6)}, "numerator has 3 rows; with 4 groups"),
+        ({"denominator": torch.zeros(1, 4, device="meta")}, "denominator is on meta"),
+    ],
+)
+def test_bad_arguments_are_named(change, message):
+    good = {
+        "x": torch.zeros(2, 8),
+        "numerator": torch.zeros(1, 6),
+        "denominator": torch.zeros(4, 4),
+    }
+    with pytest.raises(ValueError, match=message):
+        kat.rational(**{**good, **change})
+
+
+def test_integer_input_is_a_type_error():
+    with pytest.raises(TypeError, match=r"x must be floating point, got torch\.int64"):
+        kat.rational(torch.zeros(2, 8, dtype=torch.long), torch.zeros(1, 6), torch.zeros(8, 4))
