@@ -1,6 +1,18 @@
 """Kolmogorov-Arnold Transformer (KAT): rational activations, GR-KAN layers and KAT models."""
 
+from kat import models
+from kat.models import KAT
+from kat.nn import Coefficients, GRKANLinear, GRKANMlp, GroupRational
 from kat.ops import rational
 from kat.version import __version__
 
-__all__ = ["__version__", "rational"]
+__all__ = [
+    "KAT",
+    "Coefficients",
+    "GRKANLinear",
+    "GRKANMlp",
+    "GroupRational",
+    "__version__",
+    "models",
+    "rational",
+]

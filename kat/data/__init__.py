@@ -1,0 +1,36 @@
+"""Data sets and loaders."""
+
+from kat.data.config import AugmentConfig, DataConfig
+from kat.data.loaders import (
+    Batch,
+    Preprocessing,
+    eval_transform,
+    make_loader,
+    preprocessing,
+    train_transform,
+)
+from kat.data.sources import (
+    ImageSet,
+    ImageStream,
+    UnreadableImage,
+    check_classes,
+    decode,
+    open_split,
+)
+
+__all__ = [
+    "AugmentConfig",
+    "Batch",
+    "DataConfig",
+    "ImageSet",
+    "ImageStream",
+    "Preprocessing",
+    "UnreadableImage",
+    "check_classes",
+    "decode",
+    "eval_transform",
+    "make_loader",
+    "open_split",
+    "preprocessing",
+    "train_transform",
+]

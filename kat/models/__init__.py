@@ -1,0 +1,24 @@
+"""KAT models, registered with timm on import, and how they are stored."""
+
+from kat.models import micro
+from kat.models.checkpoint import (
+    ModelRecord,
+    build_model,
+    create_model,
+    init_from_vit,
+    load_model,
+    save_model,
+)
+from kat.models.kat import KAT, rational_parameter_names
+
+__all__ = [
+    "KAT",
+    "ModelRecord",
+    "build_model",
+    "create_model",
+    "init_from_vit",
+    "load_model",
+    "micro",
+    "rational_parameter_names",
+    "save_model",
+]

@@ -1,0 +1,112 @@
+"""What the commands have in common: parsing, recipes by name, and one line for bad input."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import sys
+from collections.abc import Callable, Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentParser
+
+from kat.errors import InputError, unknown
+
+USAGE_ERROR = 2
+
+
+class Parser(ArgumentParser):
+    """jsonargparse's parser, whose errors are one line with the nearest valid name."""
+
+    def error(self, message: str, ex: Exception | None = None) -> Any:
+        """Raises the message as :class:`InputError`."""
+        raise InputError(self._explain(" ".join(message.split())))
+
+    def _explain(self, message: str) -> str:
+        for pattern in (r"Unrecognized arguments: --([\w.]+)", r"Key '?([\w.]+)'? is not expected"):
+            match = re.search(pattern, message)
+            if match:
+                return str(unknown("setting", match[1], self._names()))
+        return message
+
+    def _names(self) -> list[str]:
+        return [action.dest for action in self._actions if action.dest != "help"]
+
+
+def run_command(body: Callable[[], None]) -> int:
+    """Runs a command's body; bad input becomes one line on stderr and exit code 2."""
+    try:
+        body()
+    except InputError as error:
+        sys.stderr.write(f"kat: {error}\n")
+        return USAGE_ERROR
+    return 0
+
+
+def recipe_names() -> list[str]:
+    """The recipes that the package ships."""
+    names = (path.name for path in files("kat.recipes").iterdir())
+    return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
+
+
+def find_recipes(arguments: list[str]) -> list[str]:
+    """Replaces ``--config NAME`` by the path of the shipped recipe NAME, unless NAME is a file.
+
+    Raises:
+        InputError: there is neither such a file nor such a recipe.
+    """
+    found = list(arguments)
+    for index, argument in enumerate(arguments):
+        if argument == "--config" and index + 1 < len(arguments):
+            found[index + 1] = _recipe_path(arguments[index + 1])
+        elif argument.startswith("--config="):
+            found[index] = f"--config={_recipe_path(argument.removeprefix('--config='))}"
+    return found
+
+
+def _recipe_path(name: str) -> str:
+    if Path(name).is_file():
+        return name
+    if name not in recipe_names():
+        raise unknown("recipe (nor is there a file of this name)", name, recipe_names())
+    return str(files("kat.recipes") / f"{name}.yaml")
+
+
+def check_recipe_keys(path: str, settings: type) -> None:
+    """Checks a recipe's keys against the settings they stand for.
+
+    Raises:
+        InputError: names the first unknown key and the nearest valid one; or the file is no YAML
+            mapping.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path} is not a recipe: it must map settings to values")
+    valid = set(setting_names(settings))
+    for key in _keys(content, valid):
+        if key not in valid:
+            raise unknown(f"setting in {path}", key, valid)
+
+
+def setting_names(settings: type, prefix: str = "") -> Iterator[str]:
+    """The dotted names of a dataclass's fields, of nested dataclasses too."""
+    for field in dataclasses.fields(settings):
+        yield prefix + field.name
+        if dataclasses.is_dataclass(field.default_factory):
+            yield from setting_names(field.default_factory, f"{prefix}{field.name}.")
+
+
+def _keys(content: dict[str, Any], valid: set[str], prefix: str = "") -> Iterator[str]:
+    """Dotted keys; a mapping is entered only where it stands for nested settings."""
+    for key, value in content.items():
+        name = f"{prefix}{key}"
+        yield name
+        nested = any(other.startswith(f"{name}.") for other in valid)
+        if isinstance(value, dict) and nested:
+            yield from _keys(value, valid, f"{name}.")

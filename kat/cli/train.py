@@ -1,0 +1,60 @@
+"""``kat train``: trains a classifier from a recipe."""
+
+from __future__ import annotations
+
+import sys
+from itertools import pairwise
+
+from jsonargparse import ActionConfigFile
+
+from kat.cli.parsing import (
+    Parser,
+    check_recipe_keys,
+    find_recipes,
+    recipe_names,
+    run_command,
+)
+from kat.training import TrainConfig, train
+
+
+def main(arguments: list[str]) -> int:
+    """Parses the settings and trains."""
+    return run_command(lambda: _main(arguments))
+
+
+def _main(arguments: list[str]) -> None:
+    arguments = find_recipes(arguments)
+    for path in _config_files(arguments):
+        check_recipe_keys(path, TrainConfig)
+    parser = make_parser()
+    parsed = parser.parse_args(arguments)
+    config = parser.instantiate_classes(parsed)
+    del config["config"]
+    summary = train(TrainConfig(**config.as_dict() if hasattr(config, "as_dict") else config))
+    sys.stdout.write(
+        f"best top-1 {summary.top1:.2f} %, top-5 {summary.top5:.2f} % after {summary.epochs}"
+        f" epochs, {summary.parameters:,} parameters, {summary.seconds:.0f} s;"
+        f" {summary.unreadable} images skipped; all in {summary.out}\n"
+    )
+
+
+def make_parser() -> Parser:
+    """The parser of ``kat train``, one option a setting."""
+    parser = Parser(
+        prog="kat train",
+        description=(
+            "Trains a classifier. Settings come from a recipe, and from the command line, which"
+            f" wins. Recipes: {', '.join(recipe_names())}."
+        ),
+    )
+    parser.add_argument(
+        "--config", action=ActionConfigFile, help="a recipe's name, or a YAML file of settings"
+    )
+    parser.add_class_arguments(TrainConfig)
+    return parser
+
+
+def _config_files(arguments: list[str]) -> list[str]:
+    after = [v for k, v in pairwise(arguments) if k == "--config"]
+    joined = [a.removeprefix("--config=") for a in arguments if a.startswith("--config=")]
+    return after + joined

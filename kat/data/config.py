@@ -1,0 +1,76 @@
+"""The settings of data and augmentation, as recipes and the command line spell them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass
+class DataConfig:
+    """What to load, and how.
+
+    Args:
+        name: ``digits``; ``fashion_mnist`` or ``fashion_mnist:PATH`` (gzipped idx files);
+            ``folder:PATH`` (ImageNet layout: PATH/train/CLASS/*, PATH/val/CLASS/*); or a name of
+            timm's: ``torch/cifar10``, ``hfds/ORG/NAME``, ``wds/NAME``.
+        root: folder of a timm-named data set.
+        train_split: name of the training split of a timm-named data set.
+        val_split: name of the validation split of a timm-named data set.
+        download: whether a timm-named data set may be downloaded.
+        num_classes: classes of a timm-named data set that does not know them (wds).
+        image_size: side of the square that the model sees, in pixels; None: the data's own size.
+        batch_size: images a step, in each process.
+        workers: processes that load images; 0 loads them in the main process.
+        bad_images: what to do about an unreadable image: name it and go on, or stop.
+        interpolation: how images are resized.
+        crop_pct: at evaluation, the share of the resized image that the central crop keeps.
+        mean: of each channel, for normalisation; None: the data set's own.
+        std: of each channel, for normalisation; None: the data set's own.
+    """
+
+    name: str = "digits"
+    root: str | None = None
+    train_split: str = "train"
+    val_split: str = "validation"
+    download: bool = False
+    num_classes: int | None = None
+    image_size: int | None = None
+    batch_size: int = 128
+    workers: int = 0
+    bad_images: Literal["skip", "fail"] = "skip"
+    interpolation: Literal["bilinear", "bicubic", "nearest", "lanczos"] = "bicubic"
+    crop_pct: float = 1.0
+    mean: list[float] | None = None
+    std: list[float] | None = None
+
+
+@dataclass
+class AugmentConfig:
+    """What is done to training images and their labels.
+
+    Args:
+        scale: range of the area that a random resized crop keeps; [1, 1] with ratio [1, 1] is none.
+        ratio: range of the crop's aspect ratio.
+        hflip: probability of a horizontal flip.
+        color_jitter: strength of colour jitter, used where auto_augment is None.
+        auto_augment: a policy of timm's, e.g. ``rand-m9-mstd0.5`` (RandAugment), or None.
+        random_erasing: probability of erasing a random rectangle.
+        mixup: alpha of mixup; 0 is off.
+        cutmix: alpha of cutmix; 0 is off.
+        mixup_prob: probability that a batch is mixed at all.
+        mixup_switch_prob: probability of cutmix instead of mixup where both are on.
+        label_smoothing: mass taken from the true class and spread over all.
+    """
+
+    scale: tuple[float, float] = (1.0, 1.0)
+    ratio: tuple[float, float] = (1.0, 1.0)
+    hflip: float = 0.0
+    color_jitter: float = 0.0
+    auto_augment: str | None = None
+    random_erasing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    mixup_prob: float = 1.0
+    mixup_switch_prob: float = 0.5
+    label_smoothing: float = 0.0

@@ -1,0 +1,161 @@
+"""Image classification as a Lightning module: loss, metrics, optimiser and schedule."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from timm.data.mixup import Mixup
+from timm.optim import create_optimizer_v2
+from timm.scheduler import CosineLRScheduler
+from torch import Tensor, nn
+from torch.nn import functional
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy
+
+from kat.data import AugmentConfig, Batch
+from kat.errors import InputError
+from kat.models import ModelRecord
+from kat.training.config import OptimConfig, TrainConfig
+
+
+class TrainingDiverged(RuntimeError):
+    """The loss is no longer finite."""
+
+
+class Classifier(LightningModule):
+    """Trains and validates a classifier.
+
+    Args:
+        model: maps (B, C, H, W) to logits (B, classes).
+        record: describes the model; stored in every checkpoint.
+        config: the run's settings.
+    """
+
+    def __init__(self, model: nn.Module, record: ModelRecord, config: TrainConfig) -> None:
+        super().__init__()
+        self.save_hyperparameters({"record": dataclasses.asdict(record)})
+        self.model = model
+        self.config = config
+        classes = len(record.classes)
+        self.mixup = _mixup(config.augment, classes)
+        self.train_loss = MeanMetric()
+        self.val_loss = MeanMetric()
+        self.val_top1 = MulticlassAccuracy(classes, top_k=1, average="micro")
+        self.val_top5 = MulticlassAccuracy(classes, top_k=min(5, classes), average="micro")
+        self.unreadable: set[str] = set()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The logits of a batch of images."""
+        return self.model(images)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
+        """Cross entropy, with mixed images and soft labels where mixup or cutmix are on."""
+        images, labels, unreadable = batch
+        self._report(unreadable)
+        if len(labels) == 0:
+            return None
+        if self.mixup is not None:
+            even = len(labels) - len(labels) % 2
+            images, labels = self.mixup(images[:even], labels[:even])
+        smoothing = self.config.augment.label_smoothing if self.mixup is None else 0.0
+        loss = functional.cross_entropy(self(images), labels, label_smoothing=smoothing)
+        self._check_finite(loss, batch_idx)
+        self.train_loss.update(loss.detach(), len(labels))
+        self.log("train/loss_step", loss, on_step=True, on_epoch=False)
+        return loss
+
+    def on_train_epoch_end(self) -> None:
+        """Logs the mean loss of the epoch."""
+        self.log("train/loss", self.train_loss.compute())
+        self.train_loss.reset()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Counts right answers; every readable image counts once."""
+        images, labels, unreadable = batch
+        self._report(unreadable)
+        if len(labels) == 0:
+            return
+        logits = self(images).float()
+        self.val_loss.update(functional.cross_entropy(logits, labels), len(labels))
+        self.val_top1.update(logits, labels)
+        self.val_top5.update(logits, labels)
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs loss, top-1 and top-5 in per cent."""
+        self.log("val/loss", self.val_loss.compute())
+        self.log("val/top1", 100 * self.val_top1.compute(), prog_bar=True)
+        self.log("val/top5", 100 * self.val_top5.compute())
+        for metric in (self.val_loss, self.val_top1, self.val_top5):
+            metric.reset()
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """timm's optimiser without decay on no_weight_decay(), and its cosine schedule."""
+        optim = self.config.optim
+        optimizer = make_optimizer(self.model, optim)
+        steps = int(self.trainer.estimated_stepping_batches)
+        scheduler = CosineLRScheduler(
+            optimizer,
+            t_initial=steps,
+            lr_min=optim.min_lr,
+            warmup_t=round(steps * optim.warmup_epochs / self.config.epochs),
+            warmup_lr_init=optim.warmup_lr,
+            t_in_epochs=False,
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def lr_scheduler_step(self, scheduler: CosineLRScheduler, metric: Any) -> None:
+        """timm's schedulers are functions of the number of steps taken."""
+        scheduler.step_update(self.trainer.global_step)
+
+    def _check_finite(self, loss: Tensor, batch_idx: int) -> None:
+        if batch_idx % self.config.log_every == 0 and not torch.isfinite(loss):
+            raise TrainingDiverged(
+                f"the loss is {loss.item()} at step {self.trainer.global_step}; the checkpoints"
+                " before it are kept. Try a lower optim.lr, a longer optim.warmup_epochs, or"
+                " optim.clip_grad=1"
+            )
+
+    def _report(self, unreadable: list[str]) -> None:
+        for path in unreadable:
+            if self.config.data.bad_images == "fail":
+                raise InputError(f"{path} cannot be read as an image")
+            if path not in self.unreadable:
+                self.unreadable.add(path)
+                self.print(f"skipped {path}: it cannot be read as an image")
+
+
+def make_optimizer(model: nn.Module, optim: OptimConfig) -> torch.optim.Optimizer:
+    """timm's optimiser of that name.
+
+    Raises:
+        InputError: timm has no optimiser of that name, or it refuses an argument.
+    """
+    try:
+        return create_optimizer_v2(
+            model,
+            opt=optim.name,
+            lr=optim.lr,
+            weight_decay=optim.weight_decay,
+            betas=tuple(optim.betas),
+        )
+    except (AssertionError, TypeError, ValueError) as error:
+        raise InputError(f"optim.name={optim.name!r} does not work: {error}") from None
+
+
+def _mixup(augment: AugmentConfig, classes: int) -> Mixup | None:
+    if augment.mixup == 0 and augment.cutmix == 0:
+        return None
+    return Mixup(
+        mixup_alpha=augment.mixup,
+        cutmix_alpha=augment.cutmix,
+        prob=augment.mixup_prob,
+        switch_prob=augment.mixup_switch_prob,
+        label_smoothing=augment.label_smoothing,
+        num_classes=classes,
+    )

@@ -1,0 +1,166 @@
+"""The settings of a training run, as recipes and the command line spell them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from kat.data import AugmentConfig, DataConfig
+from kat.errors import InputError
+
+
+@dataclass
+class ModelConfig:
+    """The model to train.
+
+    Args:
+        name: any model of timm's registry, e.g. kat_micro, kat_tiny_patch16_224, vit_micro.
+        args: further arguments of its constructor, e.g. {num_groups: 4, patch_size: 2}.
+        drop_path: rate of stochastic depth in the last block; it grows linearly from 0.
+        drop: dropout rate before the classifier.
+        init_from: start from a ViT: a .safetensors or .pth file, or the name of a pretrained
+            timm model. Everything but the rationals (and a head of another size) is carried over.
+        grad_checkpointing: recompute activations in the backward pass, to save memory.
+        compile: run the model through torch.compile.
+    """
+
+    name: str = "kat_micro"
+    args: dict[str, Any] = field(default_factory=dict)
+    drop_path: float = 0.0
+    drop: float = 0.0
+    init_from: str | None = None
+    grad_checkpointing: bool = False
+    compile: bool = False
+
+
+@dataclass
+class OptimConfig:
+    """The optimiser, its schedule, and the average of the weights.
+
+    Args:
+        name: an optimiser of timm's, e.g. adamw, lamb, sgd.
+        lr: the peak learning rate.
+        weight_decay: for all but biases, norms, embeddings and rational coefficients.
+        betas: of Adam-like optimisers.
+        warmup_epochs: epochs of linear warm-up from warmup_lr to lr.
+        warmup_lr: the learning rate of the first step.
+        min_lr: where the cosine ends.
+        clip_grad: largest norm of the gradient; 0 does not clip.
+        accumulate: batches whose gradients are summed for one step.
+        ema_decay: decay of the moving average of the weights that is validated and kept as the
+            best; 0 keeps none. It warms up, so that short runs can use it too.
+    """
+
+    name: str = "adamw"
+    lr: float = 1e-3
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.999)
+    warmup_epochs: float = 0.0
+    warmup_lr: float = 1e-6
+    min_lr: float = 1e-5
+    clip_grad: float = 0.0
+    accumulate: int = 1
+    ema_decay: float = 0.0
+
+
+@dataclass
+class TrainConfig:
+    """Everything about one run.
+
+    Args:
+        out: folder for checkpoints, logs and the resolved configuration.
+        epochs: passes over the training data.
+        seed: of weights, data order and augmentation.
+        precision: what the forward and backward passes are computed in.
+        accelerator: auto, cpu, gpu, mps.
+        devices: how many of them, or auto.
+        nodes: machines.
+        strategy: Lightning's way of using several devices, e.g. ddp, fsdp, auto.
+        limit_train_batches: train on no more than this many batches an epoch.
+        limit_val_batches: validate on no more than this many batches.
+        log_every: steps between two lines of the logs.
+        progress: show progress bars.
+        resume: go on with the run that is in out.
+        overwrite: throw away the run that is in out.
+    """
+
+    out: str = "runs/latest"
+    epochs: int = 10
+    seed: int = 0
+    precision: Literal["32-true", "bf16-mixed", "16-mixed", "64-true"] = "32-true"
+    accelerator: str = "auto"
+    devices: str = "auto"
+    nodes: int = 1
+    strategy: str = "auto"
+    limit_train_batches: int | None = None
+    limit_val_batches: int | None = None
+    log_every: int = 50
+    progress: bool = True
+    resume: bool = False
+    overwrite: bool = False
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+
+
+_AT_LEAST_ONE = ("epochs", "nodes", "log_every", "data.batch_size", "optim.accumulate")
+_POSITIVE = ("optim.lr", "data.crop_pct")
+_NOT_NEGATIVE = (
+    "data.workers",
+    "augment.mixup",
+    "augment.cutmix",
+    "augment.color_jitter",
+    "optim.weight_decay",
+    "optim.warmup_epochs",
+    "optim.warmup_lr",
+    "optim.min_lr",
+    "optim.clip_grad",
+)
+_PROBABILITIES = (
+    "model.drop_path",
+    "model.drop",
+    "augment.hflip",
+    "augment.random_erasing",
+    "augment.mixup_prob",
+    "augment.mixup_switch_prob",
+    "augment.label_smoothing",
+    "optim.ema_decay",
+)
+
+
+def check_ranges(config: TrainConfig) -> None:
+    """Checks that every number is in its range.
+
+    Raises:
+        InputError: names the first setting that is not, its value and the range.
+    """
+    ranges = (
+        (_AT_LEAST_ONE, lambda value: value >= 1, "at least 1"),
+        (_POSITIVE, lambda value: 0 < value < float("inf"), "positive"),
+        (_NOT_NEGATIVE, lambda value: 0 <= value < float("inf"), "at least 0"),
+        (_PROBABILITIES, lambda value: 0 <= value <= 1, "between 0 and 1"),
+    )
+    for names, valid, wanted in ranges:
+        for name in names:
+            value = _get(config, name)
+            if not valid(value):
+                raise InputError(f"{name} must be {wanted}, got {value}")
+    if config.model.drop_path >= 1:
+        raise InputError(f"model.drop_path must be below 1, got {config.model.drop_path}")
+    if config.optim.warmup_epochs >= config.epochs and config.optim.warmup_epochs > 0:
+        raise InputError(
+            f"optim.warmup_epochs={config.optim.warmup_epochs} must be less than"
+            f" epochs={config.epochs}"
+        )
+    low, high = config.augment.scale
+    if not 0 < low <= high <= 1:
+        raise InputError(f"augment.scale must be 0 < low <= high <= 1, got {[low, high]}")
+    if config.resume and config.overwrite:
+        raise InputError("resume and overwrite exclude each other")
+
+
+def _get(config: Any, dotted: str) -> Any:
+    for part in dotted.split("."):
+        config = getattr(config, part)
+    return config
