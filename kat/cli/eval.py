@@ -27,7 +27,7 @@ def _main(arguments: list[str]) -> None:
     parsed = parser.parse_args(arguments)
     checkpoint = Path(parsed.checkpoint)
     data = DataConfig(**{**_data_of_run(checkpoint), **_given(parsed.data)})
-    metrics = {"checkpoint": str(checkpoint), "data": data.name}
+    metrics: dict[str, Any] = {"checkpoint": str(checkpoint), "data": data.name}
     metrics |= evaluate(checkpoint, data, progress=parsed.progress)
     if parsed.json:
         write_text(Path(parsed.json), json.dumps(metrics, indent=2) + "\n")

@@ -26,11 +26,8 @@ class Parser(ArgumentParser):
         raise InputError(self._explain(" ".join(message.split())))
 
     def _explain(self, message: str) -> str:
-        for pattern in (r"Unrecognized arguments: --([\w.]+)", r"Key '?([\w.]+)'? is not expected"):
-            match = re.search(pattern, message)
-            if match:
-                return str(unknown("setting", match[1], self._names()))
-        return message
+        match = re.search(r"unrecognized arguments: --([\w.]+)", message, re.IGNORECASE)
+        return str(unknown("setting", match[1], self._names())) if match else message
 
     def _names(self) -> list[str]:
         return [action.dest for action in self._actions if action.dest != "help"]

@@ -23,19 +23,25 @@ def main(arguments: list[str]) -> int:
 
 
 def _main(arguments: list[str]) -> None:
-    arguments = find_recipes(arguments)
-    for path in _config_files(arguments):
-        check_recipe_keys(path, TrainConfig)
-    parser = make_parser()
-    parsed = parser.parse_args(arguments)
-    config = parser.instantiate_classes(parsed)
-    del config["config"]
-    summary = train(TrainConfig(**config.as_dict() if hasattr(config, "as_dict") else config))
+    summary = train(parse(find_recipes(arguments)))
     sys.stdout.write(
         f"best top-1 {summary.top1:.2f} %, top-5 {summary.top5:.2f} % after {summary.epochs}"
         f" epochs, {summary.parameters:,} parameters, {summary.seconds:.0f} s;"
         f" {summary.unreadable} images skipped; all in {summary.out}\n"
     )
+
+
+def parse(arguments: list[str]) -> TrainConfig:
+    """The settings that recipes and options give, the later over the earlier.
+
+    Raises:
+        InputError: an unknown setting, or a value of the wrong type.
+    """
+    for path in _config_files(arguments):
+        check_recipe_keys(path, TrainConfig)
+    parser = make_parser()
+    settings = parser.instantiate(parser.parse_args(arguments))
+    return TrainConfig(**{name: v for name, v in vars(settings).items() if name != "config"})
 
 
 def make_parser() -> Parser:
@@ -55,6 +61,6 @@ def make_parser() -> Parser:
 
 
 def _config_files(arguments: list[str]) -> list[str]:
-    after = [v for k, v in pairwise(arguments) if k == "--config"]
+    after = [value for option, value in pairwise(arguments) if option == "--config"]
     joined = [a.removeprefix("--config=") for a in arguments if a.startswith("--config=")]
     return after + joined

@@ -23,7 +23,7 @@ class DataConfig:
         batch_size: images a step, in each process.
         workers: processes that load images; 0 loads them in the main process.
         bad_images: what to do about an unreadable image: name it and go on, or stop.
-        interpolation: how images are resized.
+        interpolation: how images are resized for evaluation.
         crop_pct: at evaluation, the share of the resized image that the central crop keeps.
         mean: of each channel, for normalisation; None: the data set's own.
         std: of each channel, for normalisation; None: the data set's own.
@@ -52,6 +52,7 @@ class AugmentConfig:
     Args:
         scale: range of the area that a random resized crop keeps; [1, 1] with ratio [1, 1] is none.
         ratio: range of the crop's aspect ratio.
+        interpolation: how training images are resized; random is bilinear or bicubic by chance.
         hflip: probability of a horizontal flip.
         color_jitter: strength of colour jitter, used where auto_augment is None.
         auto_augment: a policy of timm's, e.g. ``rand-m9-mstd0.5`` (RandAugment), or None.
@@ -65,6 +66,7 @@ class AugmentConfig:
 
     scale: tuple[float, float] = (1.0, 1.0)
     ratio: tuple[float, float] = (1.0, 1.0)
+    interpolation: Literal["random", "bilinear", "bicubic", "nearest", "lanczos"] = "bicubic"
     hflip: float = 0.0
     color_jitter: float = 0.0
     auto_augment: str | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from timm.data import create_transform
@@ -13,6 +13,21 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, defa
 from kat.data.config import AugmentConfig, DataConfig
 from kat.data.sources import ImageSet, ImageStream, Transform, UnreadableImage
 from kat.errors import InputError
+
+
+class ImageSpec(Protocol):
+    """What the transforms need to know; see :class:`Preprocessing`, which has it."""
+
+    @property
+    def input_size(self) -> tuple[int, int, int]: ...
+    @property
+    def mean(self) -> tuple[float, ...]: ...
+    @property
+    def std(self) -> tuple[float, ...]: ...
+    @property
+    def interpolation(self) -> str: ...
+    @property
+    def crop_pct(self) -> float: ...
 
 
 class Preprocessing(NamedTuple):
@@ -71,7 +86,7 @@ def preprocessing(config: DataConfig, data: ImageSet | ImageStream) -> Preproces
     return Preprocessing(size, tuple(mean), tuple(std), config.interpolation, config.crop_pct)
 
 
-def eval_transform(spec: Preprocessing) -> Transform:
+def eval_transform(spec: ImageSpec) -> Transform:
     """timm's evaluation transform: resize, central crop, normalise."""
     return create_transform(
         spec.input_size,
@@ -83,17 +98,17 @@ def eval_transform(spec: Preprocessing) -> Transform:
     )
 
 
-def train_transform(spec: Preprocessing, augment: AugmentConfig) -> Transform:
+def train_transform(spec: ImageSpec, augment: AugmentConfig) -> Transform:
     """timm's training transform: random resized crop, flip, RandAugment, random erasing."""
     return create_transform(
         spec.input_size,
         is_training=True,
-        scale=tuple(augment.scale),
-        ratio=tuple(augment.ratio),
+        scale=(augment.scale[0], augment.scale[1]),
+        ratio=(augment.ratio[0], augment.ratio[1]),
         hflip=augment.hflip,
         color_jitter=augment.color_jitter,
         auto_augment=augment.auto_augment,
-        interpolation=spec.interpolation,
+        interpolation=augment.interpolation,
         mean=spec.mean,
         std=spec.std,
         re_prob=augment.random_erasing,

@@ -16,6 +16,7 @@ from typing import Any
 import safetensors.torch
 import timm
 import torch
+from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
 from kat.errors import InputError, unknown
@@ -246,7 +247,7 @@ def load_weights(
     model.load_state_dict(weights, strict=False)
 
 
-def init_from_vit(model: nn.Module, source: str) -> list[str]:
+def init_from_vit(model: VisionTransformer, source: str) -> list[str]:
     """Starts a KAT from a trained ViT: all that the two have in common is carried over.
 
     Attention, norms, embeddings, fc1 and fc2 have the same names and shapes in both; position and
@@ -270,7 +271,7 @@ def init_from_vit(model: nn.Module, source: str) -> list[str]:
         weights = _pretrained(source)
     if not any(name.startswith("blocks.0.attn.") for name in weights):
         raise InputError(f"{source} does not hold a ViT in timm's layout")
-    weights = timm.models.vision_transformer.checkpoint_filter_fn(weights, model)
+    weights = checkpoint_filter_fn(weights, model)
     own = model.state_dict()
     head = {name for name in own if name.startswith("head.")}
     if any(name in weights and weights[name].shape != own[name].shape for name in head):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
@@ -11,6 +11,8 @@ from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_
 from torch import nn
 
 from kat.nn import Coefficients, GRKANMlp, init_attention_mimetic_
+
+Transformer = TypeVar("Transformer", bound=VisionTransformer)
 
 ATTENTION_SCHEMES = ("mimetic", "trunc_normal")
 
@@ -46,12 +48,12 @@ class KAT(VisionTransformer):
         act_init: str | Coefficients = "swish",
         mlp_init: str = "variance_preserving",
         attn_init: str = "mimetic",
-        weight_init: str = "",
+        weight_init: Any = "",
         **kwargs: Any,
     ) -> None:
         if attn_init not in ATTENTION_SCHEMES:
             raise ValueError(f"attn_init must be one of {ATTENTION_SCHEMES}, got {attn_init!r}")
-        mlp_layer = partial(
+        mlp_layer: Any = partial(
             GRKANMlp,
             num_groups=num_groups,
             degree=degree,
@@ -70,8 +72,9 @@ class KAT(VisionTransformer):
         """Draws all weights: timm's scheme, then the GR-KAN layers', then the attention's."""
         super().init_weights(mode, needs_reset)
         if self.attn_init == "mimetic":
-            for block in self.blocks:
-                init_attention_mimetic_(block.attn.qkv, block.attn.proj, block.attn.num_heads)
+            attentions: list[Any] = [block.attn for block in self.blocks]
+            for attention in attentions:
+                init_attention_mimetic_(attention.qkv, attention.proj, attention.num_heads)
 
     def no_weight_decay(self) -> set[str]:
         """timm's set and every rational coefficient: decay would pull F towards zero."""
@@ -90,8 +93,8 @@ def create_kat(variant: str, pretrained: bool, **kwargs: Any) -> KAT:
 
 
 def build_transformer(
-    model_class: type[VisionTransformer], variant: str, pretrained: bool, **kwargs: Any
-) -> VisionTransformer:
+    model_class: type[Transformer], variant: str, pretrained: bool, **kwargs: Any
+) -> Transformer:
     """Builds a registered model of a class by timm's builder, with ``features_only`` and all."""
     out_indices = kwargs.pop("out_indices", 3)
     return build_model_with_cfg(

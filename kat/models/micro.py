@@ -11,7 +11,7 @@ from typing import Any
 from timm.models import generate_default_cfgs, register_model
 from timm.models.vision_transformer import VisionTransformer
 
-from kat.models.kat import KAT, build_transformer
+from kat.models.kat import KAT, Transformer, build_transformer
 
 _CONFIG = {
     "num_classes": 10,
@@ -44,12 +44,12 @@ default_cfgs = generate_default_cfgs(
 
 
 def _micro(
-    model_class: type[VisionTransformer],
+    model_class: type[Transformer],
     family: str,
     suffix: str,
     pretrained: bool,
     kwargs: dict[str, Any],
-) -> VisionTransformer:
+) -> Transformer:
     args = {**_SIZE, **_GRIDS[suffix], **kwargs}
     return build_transformer(model_class, f"{family}_micro{suffix}", pretrained, **args)
 

@@ -129,7 +129,7 @@ class GRKANMlp(nn.Module):
                 num_groups, degree, init, form, share, impl=impl, device=device, dtype=dtype
             )
 
-        place = {"device": device, "dtype": dtype}
+        place: dict[str, Any] = {"device": device, "dtype": dtype}
         self.act1 = act("identity")
         self.drop1 = nn.Dropout(drop)
         self.fc1 = nn.Linear(in_features, hidden_features, bias=bias, **place)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -70,9 +72,9 @@ class GroupRational(nn.Module):
         self.impl = impl
         rows_a = 1 if share == "numerator" else num_groups
         rows_b = 1 if share == "denominator" else num_groups
-        empty = {"device": device, "dtype": dtype}
-        self.weight_numerator = nn.Parameter(torch.empty(rows_a, degree[0] + 1, **empty))
-        self.weight_denominator = nn.Parameter(torch.empty(rows_b, degree[1], **empty))
+        place: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.weight_numerator = nn.Parameter(torch.empty(rows_a, degree[0] + 1, **place))
+        self.weight_denominator = nn.Parameter(torch.empty(rows_b, degree[1], **place))
         self.reset_parameters()
 
     @torch.no_grad()

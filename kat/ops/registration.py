@@ -70,10 +70,10 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 def _double_backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
     """Differentiates the closed form of the reference's gradient, itself differentiable again."""
 
-    def first_order(*tensors: Tensor) -> tuple[Tensor, ...]:
-        return reference.rational_backward(*tensors, ctx.form)
+    def first_order(grad: Tensor, x: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, ...]:
+        return reference.rational_backward(grad, x, a, b, ctx.form)
 
-    _, pullback = torch.func.vjp(first_order, *ctx.saved_tensors)
+    pullback = torch.func.vjp(first_order, *ctx.saved_tensors)[1]
     return *pullback(grads), None
 
 

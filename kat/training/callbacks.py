@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, WeightAveraging
@@ -34,7 +35,7 @@ class EpochLines(Callback):
         """Starts the clock."""
         self.start = time.perf_counter()
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Prints the line. Validation has run by now, and counts towards the seconds."""
         seconds = time.perf_counter() - self.start
         values = [

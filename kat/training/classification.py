@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 from timm.data.mixup import Mixup
-from timm.optim import create_optimizer_v2
+from timm.optim import create_optimizer_v2, get_optimizer_info
 from timm.scheduler import CosineLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional
@@ -18,7 +18,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from kat.data import AugmentConfig, Batch
 from kat.errors import InputError
 from kat.models import ModelRecord
-from kat.training.config import OptimConfig, TrainConfig
+from kat.training.config import TrainConfig
 
 
 class TrainingDiverged(RuntimeError):
@@ -91,10 +91,14 @@ class Classifier(LightningModule):
         for metric in (self.val_loss, self.val_top1, self.val_top5):
             metric.reset()
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         """timm's optimiser without decay on no_weight_decay(), and its cosine schedule."""
         optim = self.config.optim
-        optimizer = make_optimizer(self.model, optim)
+        betas: dict[str, Any] = {"betas": (optim.betas[0], optim.betas[1])}
+        known = betas if get_optimizer_info(optim.name).has_betas else {}
+        optimizer = create_optimizer_v2(
+            self.model, opt=optim.name, lr=optim.lr, weight_decay=optim.weight_decay, **known
+        )
         steps = int(self.trainer.estimated_stepping_batches)
         scheduler = CosineLRScheduler(
             optimizer,
@@ -109,7 +113,7 @@ class Classifier(LightningModule):
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
 
-    def lr_scheduler_step(self, scheduler: CosineLRScheduler, metric: Any) -> None:
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """timm's schedulers are functions of the number of steps taken."""
         scheduler.step_update(self.trainer.global_step)
 
@@ -128,24 +132,6 @@ class Classifier(LightningModule):
             if path not in self.unreadable:
                 self.unreadable.add(path)
                 self.print(f"skipped {path}: it cannot be read as an image")
-
-
-def make_optimizer(model: nn.Module, optim: OptimConfig) -> torch.optim.Optimizer:
-    """timm's optimiser of that name.
-
-    Raises:
-        InputError: timm has no optimiser of that name, or it refuses an argument.
-    """
-    try:
-        return create_optimizer_v2(
-            model,
-            opt=optim.name,
-            lr=optim.lr,
-            weight_decay=optim.weight_decay,
-            betas=tuple(optim.betas),
-        )
-    except (AssertionError, TypeError, ValueError) as error:
-        raise InputError(f"optim.name={optim.name!r} does not work: {error}") from None
 
 
 def _mixup(augment: AugmentConfig, classes: int) -> Mixup | None:

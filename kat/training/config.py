@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from timm.optim import list_optimizers
+
 from kat.data import AugmentConfig, DataConfig
-from kat.errors import InputError
+from kat.errors import InputError, unknown
 
 
 @dataclass
@@ -129,11 +131,11 @@ _PROBABILITIES = (
 )
 
 
-def check_ranges(config: TrainConfig) -> None:
-    """Checks that every number is in its range.
+def check(config: TrainConfig) -> None:
+    """Checks that every number is in its range and that settings go together.
 
     Raises:
-        InputError: names the first setting that is not, its value and the range.
+        InputError: names the first setting that is wrong, its value and what it may be.
     """
     ranges = (
         (_AT_LEAST_ONE, lambda value: value >= 1, "at least 1"),
@@ -146,6 +148,8 @@ def check_ranges(config: TrainConfig) -> None:
             value = _get(config, name)
             if not valid(value):
                 raise InputError(f"{name} must be {wanted}, got {value}")
+    if config.optim.name not in list_optimizers():
+        raise unknown("optimiser", config.optim.name, list_optimizers())
     if config.model.drop_path >= 1:
         raise InputError(f"model.drop_path must be below 1, got {config.model.drop_path}")
     if config.optim.warmup_epochs >= config.epochs and config.optim.warmup_epochs > 0:

@@ -20,6 +20,7 @@ import yaml
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -39,7 +40,7 @@ from kat.errors import InputError
 from kat.models import ModelRecord, build_model, init_from_vit, load_model, save_model
 from kat.training.callbacks import EmaWeights, EpochLines
 from kat.training.classification import Classifier
-from kat.training.config import TrainConfig, check_ranges
+from kat.training.config import TrainConfig, check
 from kat.training.history import read_history, write_history
 
 RUN_CONFIG, SUMMARY, HISTORY = "run.yaml", "summary.json", "history.csv"
@@ -81,10 +82,9 @@ def train(config: TrainConfig) -> Summary:
         InputError: bad settings or data, or a folder that already holds a run.
         TrainingDiverged: the loss is not finite.
     """
-    check_ranges(config)
+    check(config)
     out = Path(config.out)
-    if not config.overwrite and not config.resume:
-        _refuse_existing(out)
+    _check_folder(config, out)
     seed_everything(config.seed, workers=True, verbose=False)
     train_data = open_split(config.data, "train")
     val_data = open_split(config.data, "val")
@@ -93,9 +93,9 @@ def train(config: TrainConfig) -> Summary:
     train_loader, val_loader = _loaders(config, record, train_data, val_data)
     model = _make_model(config, record)
     classifier = Classifier(model, record, config)
-    _prepare_folder(config, out)
     with _quiet():
         trainer = _make_trainer(config, out)
+        _prepare_folder(config, out)
         start = time.perf_counter()
         trainer.fit(
             classifier,
@@ -159,7 +159,7 @@ def make_record(config: TrainConfig, data: ImageSet | ImageStream) -> ModelRecor
 
 def _make_model(config: TrainConfig, record: ModelRecord) -> nn.Module:
     rates = {"drop_path_rate": config.model.drop_path, "drop_rate": config.model.drop}
-    model = build_model(record, **{name: rate for name, rate in rates.items() if rate > 0})
+    model: Any = build_model(record, **{name: rate for name, rate in rates.items() if rate > 0})
     if config.model.init_from is not None:
         init_from_vit(model, config.model.init_from)
     if config.model.grad_checkpointing:
@@ -183,19 +183,21 @@ def _loaders(
     )
 
 
-def _refuse_existing(out: Path) -> None:
-    if (out / RUN_CONFIG).exists():
+def _check_folder(config: TrainConfig, out: Path) -> None:
+    """Refuses to touch a folder that is not a run's, and a run's that nobody gave up."""
+    if config.resume and not (out / "last.ckpt").is_file():
+        raise InputError(f"{out} holds no run to resume: there is no last.ckpt")
+    holds_run = (out / RUN_CONFIG).exists()
+    if out.exists() and not holds_run and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} exists and is not the folder of a run; give another --out")
+    if holds_run and not config.overwrite and not config.resume:
         raise InputError(
             f"{out} already holds a run; give --resume true, --overwrite true, or another --out"
         )
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} exists and is not the folder of a run; give another --out")
 
 
 def _prepare_folder(config: TrainConfig, out: Path) -> None:
-    if config.resume and not (out / "last.ckpt").is_file():
-        raise InputError(f"{out} holds no run to resume: there is no last.ckpt")
-    if config.overwrite and (out / RUN_CONFIG).exists():
+    if config.overwrite and out.exists():
         shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / RUN_CONFIG, yaml.safe_dump(_plain(dataclasses.asdict(config))))
@@ -229,27 +231,31 @@ def _make_trainer(config: TrainConfig, out: Path) -> Trainer:
         callbacks.append(EmaWeights(config.optim.ema_decay))
     if config.progress:
         callbacks.append(RichProgressBar())
-    return Trainer(
-        accelerator=config.accelerator,
-        devices=config.devices,
-        num_nodes=config.nodes,
-        strategy=config.strategy,
-        precision=config.precision,
-        max_epochs=config.epochs,
-        accumulate_grad_batches=config.optim.accumulate,
-        gradient_clip_val=config.optim.clip_grad or None,
-        limit_train_batches=config.limit_train_batches,
-        limit_val_batches=config.limit_val_batches,
-        log_every_n_steps=config.log_every,
-        num_sanity_val_steps=0,
-        enable_progress_bar=config.progress,
-        enable_model_summary=False,
-        logger=[
+    settings: dict[str, Any] = {
+        "accelerator": config.accelerator,
+        "devices": config.devices,
+        "num_nodes": config.nodes,
+        "strategy": config.strategy,
+        "precision": config.precision,
+        "max_epochs": config.epochs,
+        "accumulate_grad_batches": config.optim.accumulate,
+        "gradient_clip_val": config.optim.clip_grad or None,
+        "limit_train_batches": config.limit_train_batches,
+        "limit_val_batches": config.limit_val_batches,
+        "log_every_n_steps": config.log_every,
+        "num_sanity_val_steps": 0,
+        "enable_progress_bar": config.progress,
+        "enable_model_summary": False,
+        "logger": [
             CSVLogger(out, name="csv"),
             TensorBoardLogger(out, name="tensorboard"),
         ],
-        callbacks=callbacks,
-    )
+        "callbacks": callbacks,
+    }
+    try:
+        return Trainer(**settings)
+    except (MisconfigurationException, RuntimeError, TypeError, ValueError) as error:
+        raise InputError(f"the run cannot be set up: {' '.join(str(error).split())}") from None
 
 
 def _finish(

@@ -116,7 +116,7 @@ def test_init_follows_the_coefficients_held():
 
 
 def test_unknown_scheme_is_named():
-    with pytest.raises(ValueError, match="scheme must be one of .*, got 'xavier'"):
+    with pytest.raises(ValueError, match=r"scheme must be one of .*, got 'xavier'"):
         kat.GRKANLinear(16, 16, weight_init="xavier")
 
 

@@ -1,0 +1,328 @@
+"""The commands as a user calls them: a run from start to end, and bad input in one line."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+
+import pytest
+import safetensors.torch
+import timm
+import torch
+import yaml
+
+import kat_command
+from tests.images import write_folder
+
+QUICK = ["--progress", "false", "--limit_train_batches", "2", "--limit_val_batches", "2"]
+
+
+def run(*arguments: object) -> int:
+    """Runs ``kat`` in this process."""
+    return kat_command.main([str(argument) for argument in arguments])
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """The one line that a refused command prints; it must exit with 2."""
+    capsys.readouterr()
+    assert run(*arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("kat: ")
+    assert captured.err.count("\n") == 1
+    return captured.err
+
+
+@pytest.fixture(scope="module")
+def digits_run(tmp_path_factory):
+    """A finished run on digits, two epochs."""
+    out = tmp_path_factory.mktemp("runs") / "digits"
+    code = run(
+        "train", "--config", "digits", "--out", out, "--epochs", 2,
+        "--optim.warmup_epochs", 1, "--progress", "false",
+    )  # fmt: skip
+    assert code == 0
+    return out
+
+
+def test_a_run_leaves_everything_behind(digits_run):
+    names = {path.name for path in digits_run.iterdir()}
+    assert names >= {
+        "run.yaml", "best.ckpt", "last.ckpt", "model.safetensors", "config.json",
+        "history.csv", "summary.json", "csv", "tensorboard",
+    }  # fmt: skip
+    assert list((digits_run / "tensorboard").rglob("events*"))
+    rows = list(csv.DictReader((digits_run / "history.csv").open()))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert all(float(row[name]) > 0 for row in rows for name in ("train_loss", "val_loss", "top1"))
+    summary = json.loads((digits_run / "summary.json").read_text())
+    assert summary["top1"] == max(float(row["top1"]) for row in rows)
+    resolved = yaml.safe_load((digits_run / "run.yaml").read_text())
+    assert resolved["epochs"] == 2
+    assert resolved["optim"]["lr"] == 0.002
+
+
+def test_the_resolved_configuration_is_a_recipe_that_gives_the_same_weights(digits_run, tmp_path):
+    code = run("train", "--config", digits_run / "run.yaml", "--out", tmp_path / "again")
+    assert code == 0
+    first, second = (
+        safetensors.torch.load_file(out / "model.safetensors")
+        for out in (digits_run, tmp_path / "again")
+    )
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_eval_repeats_the_runs_own_number(digits_run, tmp_path, capsys):
+    path = tmp_path / "metrics.json"
+    assert run("eval", "--checkpoint", digits_run, "--json", path, "--progress", "false") == 0
+    metrics = json.loads(path.read_text())
+    summary = json.loads((digits_run / "summary.json").read_text())
+    assert metrics["top1"] == pytest.approx(summary["top1"], abs=1e-4)
+    assert metrics["images"] == 360
+    assert f"top-1 {summary['top1']:.2f} %" in capsys.readouterr().out
+
+
+def test_eval_of_a_ckpt_and_of_a_bare_model_folder(digits_run, tmp_path):
+    copy = tmp_path / "model"
+    copy.mkdir()
+    for name in ("model.safetensors", "config.json"):
+        (copy / name).write_bytes((digits_run / name).read_bytes())
+    for checkpoint in (digits_run / "best.ckpt", copy, copy / "model.safetensors"):
+        assert run("eval", "--checkpoint", checkpoint, "--progress", "false") == 0
+
+
+def test_resume_goes_on_and_keeps_the_history(tmp_path):
+    out = tmp_path / "run"
+    common = ["train", "--config", "digits", "--out", out, "--optim.warmup_epochs", 0, *QUICK]
+    assert run(*common, "--epochs", 1) == 0
+    assert run(*common, "--epochs", 3, "--resume", "true") == 0
+    rows = list(csv.DictReader((out / "history.csv").open()))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+
+
+def test_average_of_the_weights_is_what_is_kept(tmp_path):
+    common = ["train", "--config", "digits", "--epochs", 1, "--optim.warmup_epochs", 0, *QUICK]
+    for name, decay in (("plain", 0), ("average", 0.9)):
+        assert run(*common, "--out", tmp_path / name, "--optim.ema_decay", decay) == 0
+    plain = torch.load(tmp_path / "plain" / "best.ckpt", weights_only=True)["state_dict"]
+    checkpoint = torch.load(tmp_path / "average" / "best.ckpt", weights_only=True)
+    name = "model.head.weight"
+    torch.testing.assert_close(checkpoint["current_model_state"][name], plain[name])
+    assert not torch.allclose(checkpoint["state_dict"][name], plain[name])
+
+
+def test_options_of_training_run_together(tmp_path):
+    code = run(
+        "train", "--config", "digits", "--out", tmp_path / "run", "--epochs", 1,
+        "--optim.warmup_epochs", 0, "--precision", "bf16-mixed", "--optim.accumulate", 2,
+        "--augment.mixup", 0.8, "--augment.cutmix", 1.0, "--augment.random_erasing", 0.25,
+        "--augment.auto_augment", "rand-m9-mstd0.5", "--model.grad_checkpointing", "true",
+        "--data.batch_size", 33, *QUICK,
+    )  # fmt: skip
+    assert code == 0
+
+
+@pytest.fixture
+def imagenet(tmp_path):
+    """Ten classes in ImageNet's layout: JPEG files of differing sizes and modes."""
+    folder = tmp_path / "imagenet"
+    write_folder(folder, classes=10, train=2, val=1)
+    return folder
+
+
+def test_imagenet_recipe_trains_evaluates_and_predicts(imagenet, tmp_path, capsys):
+    out, answers = tmp_path / "run", tmp_path / "answers.json"
+    torn = imagenet / "val" / "n03" / "0.jpg"
+    (imagenet / "val" / "n03" / "1.jpg").write_bytes(torn.read_bytes())
+    torn.write_bytes(b"torn")
+    code = run(
+        "train", "--config", "imagenet_kat_tiny", "--data.name", f"folder:{imagenet}",
+        "--out", out, "--epochs", 1, "--optim.warmup_epochs", 0, "--limit_train_batches", 2,
+        "--data.batch_size", 4, "--data.workers", 1, "--progress", "false",
+    )  # fmt: skip
+    assert code == 0
+    printed = capsys.readouterr().out
+    assert f"skipped {torn}: it cannot be read as an image" in printed
+    assert "1 images skipped" in printed
+    assert run("eval", "--checkpoint", out, "--progress", "false") == 0
+    assert "on 10 images (1 skipped)" in capsys.readouterr().out
+    images = sorted((imagenet / "val").rglob("0.jpg"))[:3]
+    assert run("predict", *images, "--checkpoint", out, "--json", answers) == 0
+    predicted = json.loads(answers.read_text())
+    assert [answer["image"] for answer in predicted] == [str(path) for path in images]
+    best = [guess["probability"] for guess in predicted[0]["top"]]
+    assert len(best) == 5
+    assert best == sorted(best, reverse=True)
+    assert predicted[0]["top"][0]["class"] in [f"n{i:02}" for i in range(10)]
+    assert "n0" in capsys.readouterr().out
+
+
+def test_predict_goes_on_past_an_unreadable_image(digits_run, imagenet, tmp_path, capsys):
+    torn, answers = tmp_path / "torn.jpg", tmp_path / "answers.json"
+    torn.write_bytes(b"torn")
+    good = imagenet / "val" / "n00" / "0.jpg"
+    code = run("predict", torn, good, "--checkpoint", digits_run, "--json", answers)
+    assert code == 2
+    first, second = json.loads(answers.read_text())
+    assert first["error"] == "cannot be read as an image"
+    assert len(second["top"]) == 5
+    assert "1 of 2 images cannot be read" in capsys.readouterr().err
+
+
+def test_training_from_a_vit(tmp_path):
+    vit = timm.create_model("vit_micro_patch2_8", in_chans=1)
+    safetensors.torch.save_file(vit.state_dict(), tmp_path / "vit.safetensors")
+    code = run(
+        "train", "--config", "digits", "--out", tmp_path / "run", "--epochs", 1,
+        "--optim.warmup_epochs", 0, "--model.init_from", tmp_path / "vit.safetensors",
+        "--optim.lr", 1e-12, "--optim.min_lr", 0, "--optim.weight_decay", 0, *QUICK,
+    )  # fmt: skip
+    assert code == 0
+    state = safetensors.torch.load_file(tmp_path / "run" / "model.safetensors")
+    for name, tensor in vit.state_dict().items():
+        torch.testing.assert_close(state[name], tensor)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [f"imagenet_kat_{size}{source}" for size in ("tiny", "small", "base")
+     for source in ("", "_from_vit")],
+)  # fmt: skip
+def test_imagenet_recipes_hold_the_papers_settings(recipe):
+    from kat.cli.parsing import find_recipes
+    from kat.cli.train import parse
+
+    config = parse(find_recipes(["--config", recipe]))
+    size = recipe.split("_")[2]
+    assert config.model.name == f"kat_{size}_patch16_224"
+    assert config.model.drop_path == (0.4 if size == "base" else 0.1)
+    assert bool(config.model.init_from) == recipe.endswith("from_vit")
+    assert (config.epochs, config.optim.name, config.optim.lr) == (300, "adamw", 1e-3)
+    assert (config.optim.weight_decay, config.optim.ema_decay) == (0.05, 0.9999)
+    augment = config.augment
+    assert (augment.mixup, augment.cutmix, augment.label_smoothing) == (0.8, 1.0, 0.1)
+    assert (augment.auto_augment, augment.random_erasing) == ("rand-m9-mstd0.5", 0.25)
+    assert config.data.batch_size * 8 == 1024
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model.name", "kat_tinny_patch16_224"], "unknown model 'kat_tinny_patch16_224'; did"),
+        (["--data.name", "digit"], "unknown data set 'digit'; did you mean 'digits'"),
+        (["--config", "digitz"], "unknown recipe (nor is there a file of this name) 'digitz'; did"),
+        (["--optim.lrr", "1"], "unknown setting 'optim.lrr'; did you mean 'optim.lr'"),
+        (["--optim.lr", "fast"], "optim.lr"),
+        (["--model.args", "{num_groups: 7}"], "cannot be cut into num_groups=7 groups"),
+        (["--model.args", "{grupps: 4}"], "grupps"),
+        (["--model.init_from", "nowhere.pth"], "nowhere.pth does not exist"),
+        (["--data.name", "folder:/nowhere"], "the data folder '/nowhere' does not exist"),
+        (["--data.name", "fashion_mnist:/nowhere"], "/nowhere/train-images-idx3-ubyte.gz is miss"),
+        (["--optim.lr", "-1"], "optim.lr must be positive, got -1"),
+        (["--optim.lr", ".nan"], "optim.lr must be positive, got nan"),
+        (["--epochs", "0"], "epochs must be at least 1, got 0"),
+        (["--data.batch_size", "0"], "data.batch_size must be at least 1, got 0"),
+        (["--data.batch_size", "4000"], "fewer than one batch of data.batch_size=4000"),
+        (["--model.drop_path", "1"], "model.drop_path must be below 1, got 1"),
+        (["--augment.label_smoothing", "1.5"], "must be between 0 and 1, got 1.5"),
+        (["--augment.scale", "[0.9, 0.1]"], "augment.scale must be 0 < low <= high <= 1"),
+        (["--optim.warmup_epochs", "40"], "optim.warmup_epochs=40.0 must be less than epochs=40"),
+        (["--optim.name", "adamm"], "unknown optimiser 'adamm'; did you mean 'adam"),
+        (["--accelerator", "abacus"], "abacus"),
+        (["--strategy", "telepathy"], "telepathy"),
+        (["--resume", "true"], "holds no run to resume"),
+        (["--resume", "true", "--overwrite", "true"], "exclude each other"),
+    ],
+)
+def test_bad_input_of_train_is_one_line_and_writes_nothing(arguments, message, tmp_path, capsys):
+    out = tmp_path / "run"
+    first = [] if "--config" in arguments else ["--config", "digits"]
+    line = refused(capsys, "train", *first, "--out", out, *arguments)
+    assert message in line
+    assert not out.exists()
+
+
+def test_unknown_recipe_key_is_named_with_the_nearest(tmp_path, capsys):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("optim:\n  learning_rate: 1.0\n  warmup_epoch: 2\n")
+    assert "unknown setting in" in refused(capsys, "train", "--config", recipe)
+    recipe.write_text("optim:\n  warmup_epoch: 2\n")
+    line = refused(capsys, "train", "--config", recipe)
+    assert "'optim.warmup_epoch'; did you mean 'optim.warmup_epochs'" in line
+    recipe.write_text("- a\n- b\n")
+    assert "is not a recipe" in refused(capsys, "train", "--config", recipe)
+    recipe.write_text("a: [")
+    assert "is not valid YAML" in refused(capsys, "train", "--config", recipe)
+
+
+def test_a_folder_that_holds_a_run_is_refused_and_kept(digits_run, capsys):
+    before = (digits_run / "model.safetensors").read_bytes()
+    line = refused(capsys, "train", "--config", "digits", "--out", digits_run)
+    assert "already holds a run; give --resume true, --overwrite true, or another --out" in line
+    assert (digits_run / "model.safetensors").read_bytes() == before
+
+
+def test_a_folder_with_other_things_is_never_overwritten(tmp_path, capsys):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    for extra in ([], ["--overwrite", "true"]):
+        line = refused(capsys, "train", "--config", "digits", "--out", tmp_path, *extra)
+        assert "is not the folder of a run" in line
+    assert (tmp_path / "thesis.txt").exists()
+
+
+def test_overwrite_starts_afresh(tmp_path):
+    out = tmp_path / "run"
+    common = ["train", "--config", "digits", "--out", out, "--optim.warmup_epochs", 0, *QUICK]
+    assert run(*common, "--epochs", 2) == 0
+    assert run(*common, "--epochs", 1, "--overwrite", "true") == 0
+    assert len(list(csv.DictReader((out / "history.csv").open()))) == 1
+
+
+def test_unreadable_images_are_fatal_on_request(imagenet, tmp_path, capsys):
+    (imagenet / "train" / "n00" / "0.jpg").write_bytes(b"torn")
+    line = refused(
+        capsys, "train", "--data.name", f"folder:{imagenet}", "--data.image_size", 32,
+        "--data.batch_size", 20, "--epochs", 1, "--out", tmp_path / "run",
+        "--data.bad_images", "fail", "--progress", "false",
+    )  # fmt: skip
+    assert "0.jpg cannot be read as an image" in line
+
+
+def test_eval_of_another_model_or_data_is_explained(digits_run, imagenet, tmp_path, capsys):
+    line = refused(capsys, "eval", "--checkpoint", tmp_path)
+    assert "holds no model" in line
+    line = refused(capsys, "eval", "--checkpoint", digits_run, "--data.name", f"folder:{imagenet}")
+    assert "the model takes 1 channels and knows 10 classes" in line
+    copy = tmp_path / "mixed"
+    copy.mkdir()
+    (copy / "config.json").write_bytes((digits_run / "config.json").read_bytes())
+    other = timm.create_model("vit_micro_patch2_8", in_chans=1)
+    safetensors.torch.save_file(other.state_dict(), copy / "model.safetensors")
+    line = refused(capsys, "eval", "--checkpoint", copy)
+    assert "16 missing (blocks.0.mlp.act1.weight_numerator" in line
+
+
+def test_a_diverged_run_stops_with_advice(tmp_path):
+    from kat.training import TrainingDiverged
+
+    with pytest.raises(TrainingDiverged, match=r"the loss is .* at step .*lower optim\.lr"):
+        run("train", "--config", "digits", "--out", tmp_path / "run", "--epochs", 3,
+            "--optim.warmup_epochs", 0, "--optim.lr", 1e18, "--optim.clip_grad", 0,
+            "--log_every", 1, "--progress", "false")  # fmt: skip
+
+
+def test_unknown_command_is_named_with_the_nearest(capsys):
+    assert run("trian") == 2
+    assert "unknown command 'trian'; did you mean 'train'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [[], ["train"], ["eval"], ["predict"]])
+def test_help_teaches(command):
+    result = subprocess.run(
+        [sys.executable, "-m", "kat_command", *command, "--help"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "usage: kat" in result.stdout
+    assert result.stderr == ""

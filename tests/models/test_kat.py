@@ -1,0 +1,195 @@
+"""The KAT models: the official names, counts and initialisation, and timm's whole interface."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+from timm.optim import param_groups_weight_decay
+
+import kat
+from kat.models import create_model, rational_parameter_names
+
+OFFICIAL = {"tiny": 5_718_328, "small": 22_051_576, "base": 86_568_568}
+
+
+def _rationals(depth: int) -> int:
+    return depth * 2 * (6 + 8 * 4)
+
+
+@pytest.mark.parametrize("size", OFFICIAL)
+def test_parameter_counts_are_the_official_ones(size):
+    model = timm.create_model(f"kat_{size}_patch16_224", device="meta")
+    vit = timm.create_model(f"vit_{size}_patch16_224", device="meta")
+    counts = [sum(p.numel() for p in m.parameters()) for m in (model, vit)]
+    assert counts == [OFFICIAL[size], OFFICIAL[size] - _rationals(12)]
+
+
+def test_parameter_names_are_the_official_ones():
+    state = timm.create_model("kat_tiny_patch16_224", device="meta").state_dict()
+    vit = timm.create_model("vit_tiny_patch16_224", device="meta").state_dict()
+    shapes = {"weight_numerator": (1, 6), "weight_denominator": (8, 4)}
+    extra = {
+        f"blocks.{block}.mlp.act{act}.{name}": shape
+        for block in range(12)
+        for act in (1, 2)
+        for name, shape in shapes.items()
+    }
+    assert {name: tuple(t.shape) for name, t in state.items() if name not in vit} == extra
+    assert set(vit) <= set(state)
+
+
+@pytest.mark.parametrize("size", OFFICIAL)
+@pytest.mark.parametrize("suffix", ["", "_swish", "_gelu"])
+def test_every_official_name_is_registered(size, suffix):
+    name = f"kat_{size}{suffix}_patch16_224"
+    assert timm.is_model(name)
+    assert timm.get_pretrained_cfg(name).crop_pct == 0.875
+    model = timm.create_model(name, device="meta")
+    assert model.blocks[3].mlp.act1.init == "identity"
+    assert model.blocks[3].mlp.act2.init == ("gelu" if suffix == "_gelu" else "swish")
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("_patch2_8", 8), ("_patch4_28", 28), ("", 32), ("_patch8_64", 64)],
+)
+def test_micro_kat_and_vit_differ_by_the_rationals_only(name, size):
+    model, vit = timm.create_model(f"kat_micro{name}"), timm.create_model(f"vit_micro{name}")
+    assert model(torch.randn(2, 3, size, size)).shape == (2, 10)
+    own = {n: p.shape for n, p in model.named_parameters() if "weight_n" not in n}
+    own = {n: shape for n, shape in own.items() if "weight_denominator" not in n}
+    assert own == {n: p.shape for n, p in vit.named_parameters()}
+
+
+def test_initial_weights_are_variance_preserving_and_survive_timms_own_init():
+    """The published code overwrites them with std 0.02."""
+    torch.manual_seed(0)
+    model = timm.create_model("kat_tiny_patch16_224")
+    for block in model.blocks:
+        assert block.mlp.fc1.weight.std().item() == pytest.approx(0.0722, rel=0.02)
+        assert block.mlp.fc2.weight.std().item() == pytest.approx(0.0605, rel=0.02)
+    value, proj = model.blocks[5].attn.qkv.weight[384:], model.blocks[5].attn.proj.weight
+    assert (proj @ value).diag().mean().item() == pytest.approx(-0.4, abs=0.02)
+
+
+def test_published_init_is_there_by_name():
+    torch.manual_seed(0)
+    model = timm.create_model("kat_micro", mlp_init="trunc_normal", attn_init="trunc_normal")
+    for name, parameter in model.named_parameters():
+        if name.endswith(("fc1.weight", "fc2.weight", "qkv.weight", "proj.weight")) and (
+            "patch_embed" not in name
+        ):
+            assert parameter.std().item() == pytest.approx(0.02, rel=0.05), name
+
+
+def test_options_of_the_rationals_reach_every_layer():
+    model = timm.create_model(
+        "kat_micro", num_groups=4, degree=(3, 2), form="B", share="none", act_init="tanh"
+    )
+    act = model.blocks[2].mlp.act2
+    assert (act.num_groups, act.degree, act.form, act.share) == (4, (3, 2), "B", "none")
+    assert act.weight_numerator.shape == (4, 4)
+
+
+def test_no_weight_decay_covers_the_coefficients():
+    model = timm.create_model("kat_micro")
+    names = rational_parameter_names(model)
+    assert len(names) == 4 * 2 * 2
+    assert model.no_weight_decay() == names | {"pos_embed", "cls_token", "reg_token", "dist_token"}
+    decayed = param_groups_weight_decay(model, 0.05, True, model.no_weight_decay())
+    by_id = {id(p): n for n, p in model.named_parameters()}
+    kept = {by_id[id(p)] for group in decayed if group["weight_decay"] for p in group["params"]}
+    assert not kept & names
+    assert "blocks.0.mlp.fc1.weight" in kept
+
+
+@pytest.fixture
+def micro():
+    torch.manual_seed(0)
+    return timm.create_model("kat_micro").eval()
+
+
+IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+def test_features_only():
+    model = timm.create_model("kat_micro", features_only=True, out_indices=(1, 3))
+    assert [f.shape for f in model(IMAGES)] == [(2, 64, 8, 8)] * 2
+    assert model.feature_info.channels() == [64, 64]
+
+
+def test_dynamic_img_size():
+    model = timm.create_model("kat_micro", dynamic_img_size=True)
+    assert model(torch.randn(2, 3, 48, 40)).shape == (2, 10)
+
+
+def test_other_input_size_and_set_input_size(micro):
+    assert timm.create_model("kat_micro", img_size=64)(torch.randn(1, 3, 64, 64)).shape == (1, 10)
+    micro.set_input_size(img_size=(16, 24))
+    assert micro(torch.randn(1, 3, 16, 24)).shape == (1, 10)
+
+
+def test_reset_classifier(micro):
+    micro.reset_classifier(7)
+    assert micro(IMAGES).shape == (2, 7)
+    micro.reset_classifier(0)
+    assert micro(IMAGES).shape == (2, 64)
+
+
+def test_gradient_checkpointing_gives_the_same_gradients(micro):
+    def gradients():
+        micro.zero_grad()
+        micro(IMAGES).square().sum().backward()
+        return [p.grad.clone() for p in micro.parameters()]
+
+    plain = gradients()
+    micro.set_grad_checkpointing(True)
+    for actual, expected in zip(gradients(), plain, strict=True):
+        torch.testing.assert_close(actual, expected)
+
+
+def test_forward_intermediates_end_in_the_logits(micro):
+    final, intermediates = micro.forward_intermediates(IMAGES, indices=[0, 2])
+    assert [t.shape for t in intermediates] == [(2, 64, 8, 8)] * 2
+    torch.testing.assert_close(micro.forward_head(final), micro(IMAGES))
+
+
+def test_group_matcher_puts_every_rational_into_its_block(micro):
+    groups = timm.models.group_parameters(micro, micro.group_matcher())
+    for name in rational_parameter_names(micro):
+        block = int(name.split(".")[1])
+        mates = next(names for names in groups.values() if name in names)
+        assert f"blocks.{block}.norm1.weight" in mates
+
+
+def test_compiled_model_gives_the_same_logits(micro):
+    compiled = torch.compile(micro, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(IMAGES), micro(IMAGES))
+
+
+def test_bfloat16_model_runs_and_trains(micro):
+    model = micro.bfloat16()
+    model(IMAGES.bfloat16()).sum().backward()
+    assert model.blocks[0].mlp.act1.weight_denominator.grad.dtype == torch.bfloat16
+
+
+def test_one_step_of_training_moves_every_parameter(micro):
+    before = {n: p.detach().clone() for n, p in micro.named_parameters()}
+    optimizer = torch.optim.AdamW(micro.parameters(), lr=1e-3)
+    torch.nn.functional.cross_entropy(micro(IMAGES), torch.tensor([1, 2])).backward()
+    optimizer.step()
+    still = [n for n, p in micro.named_parameters() if torch.equal(p, before[n])]
+    assert not still
+
+
+def test_unknown_model_is_named_with_the_nearest():
+    with pytest.raises(kat.errors.InputError, match="unknown model 'kat_mikro'; did you mean"):
+        create_model("kat_mikro")
+
+
+def test_groups_that_do_not_divide_are_an_input_error():
+    with pytest.raises(kat.errors.InputError, match="cannot be cut into num_groups=7 groups"):
+        create_model("kat_micro", num_groups=7)
+    with pytest.raises(ValueError, match="attn_init must be one of"):
+        timm.create_model("kat_micro", attn_init="xavier")

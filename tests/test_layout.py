@@ -1,0 +1,79 @@
+"""The layout: imports run one way, importing kat is quiet and cheap, the command starts fast."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "kat"
+MAY_IMPORT = {
+    "ops": set(),
+    "nn": {"ops"},
+    "models": {"nn", "ops"},
+    "data": set(),
+    "training": {"models", "nn", "ops", "data"},
+    "analysis": {"models", "nn", "ops"},
+    "cli": {"training", "analysis", "models", "nn", "ops", "data"},
+}
+LEAVES = {"errors", "version"}
+"""Modules without imports of their own, which every layer may use."""
+
+
+def _imports(path: Path) -> set[str]:
+    """The layers of kat that a file imports, at the top or inside functions."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "kat":
+            parts = node.module.split(".")
+            found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
+        if isinstance(node, ast.Import):
+            found |= {a.name.split(".")[1] for a in node.names if a.name.startswith("kat.")}
+    return found
+
+
+@pytest.mark.parametrize("layer", MAY_IMPORT)
+def test_imports_run_one_way(layer):
+    for path in (PACKAGE / layer).rglob("*.py"):
+        upward = _imports(path) - MAY_IMPORT[layer] - LEAVES - {layer}
+        assert not upward, f"{path.relative_to(ROOT)} imports {upward}"
+
+
+def test_every_layer_is_covered():
+    layers = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").is_file()}
+    assert layers == set(MAY_IMPORT)
+
+
+def test_the_reference_and_kernels_are_strangers():
+    assert not _imports(PACKAGE / "ops" / "reference.py")
+
+
+def _run(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+
+
+def test_importing_kat_prints_nothing_and_leaves_heavy_modules_alone():
+    heavy = "triton", "lightning", "matplotlib", "sklearn", "jsonargparse"
+    code = f"import sys, kat; print([name for name in {heavy} if name in sys.modules])"
+    result = _run(code)
+    assert (result.stdout, result.stderr) == ("[]\n", "")
+
+
+def test_help_imports_no_torch():
+    code = "import sys, kat_command as c; c.main(['--help']); print('torch' in sys.modules)"
+    printed = _run(code).stdout
+    assert "usage: kat" in printed
+    assert printed.endswith("False\n")
+
+
+def test_every_command_has_a_module():
+    import kat_command
+
+    modules = {path.stem for path in (PACKAGE / "cli").glob("*.py")} - {"__init__", "parsing"}
+    assert modules == set(kat_command.COMMANDS)
