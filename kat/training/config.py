@@ -149,7 +149,7 @@ def check(config: TrainConfig) -> None:
             if not valid(value):
                 raise InputError(f"{name} must be {wanted}, got {value}")
     if config.optim.name not in list_optimizers():
-        raise unknown("optimiser", config.optim.name, list_optimizers())
+        raise unknown("optimiser", config.optim.name, map(str, list_optimizers()))
     if config.model.drop_path >= 1:
         raise InputError(f"model.drop_path must be below 1, got {config.model.drop_path}")
     if config.optim.warmup_epochs >= config.epochs and config.optim.warmup_epochs > 0:

@@ -1,0 +1,44 @@
+# make demo   set everything up and train KAT and ViT on real images, about two minutes
+# make test   set everything up and run the tests
+#
+# All of it lives in .venv; nothing is installed outside this folder.
+#   PYTHON=python3.12        another interpreter, 3.11 or newer
+#   TORCH_INDEX=URL          another index for torch (empty: pip's own)
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+DEMO_OUT ?= runs/demo
+
+# A machine without an NVIDIA GPU gets the CPU build, a tenth of the size.
+HAS_GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU && echo yes)
+ifeq ($(HAS_GPU),yes)
+TORCH_INDEX ?=
+else
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+endif
+
+.PHONY: help setup demo test lint clean
+
+help:
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -n 7
+
+setup: $(READY)
+
+$(READY): pyproject.toml scripts/setup.sh
+	@PYTHON="$(PYTHON)" VENV="$(VENV)" TORCH_INDEX="$(TORCH_INDEX)" sh scripts/setup.sh
+	@touch $@
+
+demo: $(READY)
+	$(BIN)/python examples/compare_models.py --config digits \
+		--models kat_micro_patch2_8 vit_micro_patch2_8 --out $(DEMO_OUT) --overwrite
+
+test: $(READY)
+	$(BIN)/python -m pytest -q
+
+lint: $(READY)
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
