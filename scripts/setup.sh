@@ -12,6 +12,7 @@ set -eu
 if [ ! -x "$VENV/bin/python" ]; then
     echo "setting up $VENV (a few minutes the first time)"
     "$PYTHON" -m venv "$VENV" || {
+        rm -rf "$VENV"
         echo "python3-venv is missing: apt install python3-venv" >&2
         exit 1
     }
