@@ -5,10 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kat.ops import reference, registration  # noqa: F401  (registers the operators)
+from kat.ops import cpu, reference, registration  # noqa: F401  (registers the operators)
 
 FORMS = ("A", "B")
-IMPLEMENTATIONS = {"reference": reference.rational_forward}
+
+
+def _rational_cpu(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
+    cpu.require(x, numerator, denominator)
+    return torch.ops.kat.rational(x, numerator, denominator, form)
+
+
+IMPLEMENTATIONS = {"reference": reference.rational_forward, "cpu": _rational_cpu}
 """Backends that may be asked for by name. None calls the operator, which picks by device."""
 
 
@@ -36,13 +43,16 @@ def rational(
         denominator: (1 or G, n) with n >= 0, b_1 first, any floating dtype.
         form: ``"A"`` or ``"B"``.
         impl: None takes the fastest backend that x's device has. A name takes that backend or
-            raises: ``"reference"`` is plain PyTorch (any order of derivative, ``torch.func``).
+            raises: ``"reference"`` is plain PyTorch (any order of derivative, ``torch.func``),
+            ``"cpu"`` the C++ kernel.
 
     Returns:
         F(x), with x's shape and dtype. Differentiable for x and both coefficient tensors.
 
     Raises:
-        ValueError: shapes that do not fit together, an unknown form or backend.
+        ValueError: shapes that do not fit together, an unknown form or backend, a backend that
+            is not of x's device.
+        RuntimeError: a backend that was asked for by name cannot be had; the message says why.
         TypeError: tensors that are not floating point.
 
     Source: Yang and Wang, Kolmogorov-Arnold Transformer, section 4, arXiv 2409.10594; Molina,

@@ -1,8 +1,9 @@
 """The operator ``kat::rational`` and its gradient, registered with ``torch.library``.
 
-The two operators are the boundary between callers and backends: a backend adds a kernel for its
-device type to both, and nothing above changes. Where a device has no kernel of its own, the plain
-reference runs. In either case only the inputs are kept for the backward pass.
+The operators are the boundary between callers and backends: a backend adds a kernel for its device
+type to each, and nothing above changes. Where a device has no kernel of its own, or its kernel does
+not take the arguments, the plain reference runs. In either case only the inputs are kept for the
+backward pass.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kat.ops import reference
+from kat.ops import cpu, reference
 
 torch.library.define(
     "kat::rational",
@@ -25,15 +26,19 @@ torch.library.define(
     " -> (Tensor, Tensor, Tensor)",
     tags=(torch.Tag.pt2_compliant_tag,),
 )
+torch.library.define(
+    "kat::rational_backward_recompute",
+    "(Tensor grad, Tensor x, Tensor numerator, Tensor denominator, str form)"
+    " -> (Tensor, Tensor, Tensor, Tensor)",
+    tags=(torch.Tag.pt2_compliant_tag,),
+)
 
 
-@torch.library.impl("kat::rational", "CompositeExplicitAutograd")
 def _rational(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
     y = reference.rational_forward(x, numerator, denominator, form)
     return torch.empty_like(x).copy_(y)
 
 
-@torch.library.impl("kat::rational_backward", "CompositeExplicitAutograd")
 def _rational_backward(
     grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, form: str
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -41,12 +46,40 @@ def _rational_backward(
     return torch.empty_like(x).copy_(dx), da.contiguous(), db.contiguous()
 
 
-@torch.library.register_fake("kat::rational")
+def _rational_backward_recompute(
+    grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, form: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The gradients and F(x), for a caller that did not keep F(x) from the forward pass."""
+    gradients = _rational_backward(grad, x, numerator, denominator, form)
+    return *gradients, _rational(x, numerator, denominator, form)
+
+
+def _rational_cpu(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
+    if cpu.serves(x, numerator, denominator):
+        return cpu.forward(x, numerator, denominator, form)
+    return _rational(x, numerator, denominator, form)
+
+
+def _rational_backward_cpu(
+    grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, form: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    if cpu.serves(x, numerator, denominator):
+        return cpu.backward(grad, x, numerator, denominator, form)
+    return _rational_backward(grad, x, numerator, denominator, form)
+
+
+def _rational_backward_recompute_cpu(
+    grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, form: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    if cpu.serves(x, numerator, denominator):
+        return cpu.backward_and_value(grad, x, numerator, denominator, form)
+    return _rational_backward_recompute(grad, x, numerator, denominator, form)
+
+
 def _rational_fake(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
     return torch.empty_like(x)
 
 
-@torch.library.register_fake("kat::rational_backward")
 def _rational_backward_fake(
     grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, form: str
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -56,6 +89,28 @@ def _rational_backward_fake(
         torch.empty_like(numerator, memory_format=contiguous),
         torch.empty_like(denominator, memory_format=contiguous),
     )
+
+
+def _rational_backward_recompute_fake(
+    grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, form: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    gradients = _rational_backward_fake(grad, x, numerator, denominator, form)
+    return *gradients, torch.empty_like(x)
+
+
+for _name, _reference, _fake, _cpu in (
+    ("rational", _rational, _rational_fake, _rational_cpu),
+    ("rational_backward", _rational_backward, _rational_backward_fake, _rational_backward_cpu),
+    (
+        "rational_backward_recompute",
+        _rational_backward_recompute,
+        _rational_backward_recompute_fake,
+        _rational_backward_recompute_cpu,
+    ),
+):
+    torch.library.impl(f"kat::{_name}", "CompositeExplicitAutograd", _reference)
+    torch.library.impl(f"kat::{_name}", "CPU", _cpu)
+    torch.library.register_fake(f"kat::{_name}", _fake)
 
 
 def _save_inputs(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:

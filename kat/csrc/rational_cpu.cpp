@@ -1,0 +1,476 @@
+// The rational function F(x) = P(x) / Q(x) and its gradient on the CPU, as a plain C library.
+//
+//   P(x) = a_0 + a_1 x + ... + a_m x^m
+//   form A:  Q(x) = 1 + sum_j |b_j| |x|^j        form B:  Q(x) = 1 + |sum_j b_j x^j|
+//
+// The arithmetic is in rational_cpu_block.inc, which is compiled once for each instruction set.
+// This file plans the walk over memory, hands it to torch's own threads, and adds up the
+// coefficients' gradients.
+//
+// A dense tensor, however its dimensions are permuted, is a flat sequence of runs: run i holds
+// `channel_stride * channels / groups` neighbours in memory, all of group i mod groups. So channels
+// last, [B, C, H, W] and everything between are one case.
+//
+// Nothing of torch's is needed to build this. The caller passes the address of `torch_parallel_for`
+// (torch's C shim, torch >= 2.10), so that one binary serves all torch versions and the threads,
+// and their number, are torch's.
+
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#ifndef KAT_SOURCE_HASH
+#define KAT_SOURCE_HASH "unknown"
+#endif
+#define KAT_EXPORT extern "C" __attribute__((visibility("default")))
+
+namespace {
+
+typedef void (*Task)(int64_t begin, int64_t end, void* context);
+typedef int32_t (*ParallelFor)(int64_t begin, int64_t end, int64_t grain, Task, void* context);
+
+enum InstructionSet : int64_t { kBaseline, kAvx2, kAvx512 };
+enum DataType : int64_t { kFloat32, kBFloat16, kFloat16, kFloat64 };
+enum Form : int64_t { kFormA, kFormB };
+enum Status : int32_t { kDone, kOutOfMemory, kUnsupported, kThreadsFailed };
+
+constexpr int kMaxDegree = 16;
+constexpr int kMaxVectorBytes = 64;
+
+// Elements in a chunk, the unit that threads share out. It fits the second-level cache, and does
+// not depend on the number of threads, so neither do the sums of a chunk or their order.
+constexpr int64_t kChunk = 16384;
+// Vectors that a kernel adds up before their sum joins that of the chunk: short sums lose less.
+constexpr int64_t kShortSum = 48;
+// Bytes of each tensor that a kernel works on, strip by strip. Forward it is near the order of
+// memory, where the time goes; backward it is enough rows to keep a strip's sums in registers.
+constexpr int64_t kForwardBytes = 4096, kBackwardBytes = 16384;
+
+// What one kernel call works on: `rows` rows, `stride` elements apart, of `strips` strips, `pitch`
+// elements apart, of `length` elements each, a whole number of vectors. All elements of a strip
+// share coefficients.
+struct Block {
+  const char* x;
+  const char* grad;          // null: forward only
+  char* y;                   // null in the backward pass: not asked for
+  char* dx;
+  int64_t rows, stride, strips, pitch, length;
+  int64_t ahead;             // the distance to the next block in elements, to prefetch
+  const void* coefficients;  // a strip's a_0 .. a_m, then |b_j| (form A) or b_j (form B)
+  int64_t lanes;             // 1: the same coefficient for all lanes of a vector
+  void* sums;                // a strip's m + 1 + n vectors: sum w x^i, then sum v u^j; added to
+  int m, n;
+};
+
+typedef void (*Kernel)(const Block&);
+
+struct KernelPair {
+  Kernel forward, backward;
+};
+
+}  // namespace
+
+// Clang and GCC spell "compile what follows for this processor" differently.
+#define KAT_PRAGMA(text) _Pragma(#text)
+#if defined(__clang__)
+#define KAT_TARGET_BEGIN(isa) \
+  KAT_PRAGMA(clang attribute push(__attribute__((target(isa))), apply_to = function))
+#define KAT_TARGET_END KAT_PRAGMA(clang attribute pop)
+#else
+#define KAT_TARGET_BEGIN(isa) KAT_PRAGMA(GCC push_options) KAT_PRAGMA(GCC target(isa))
+#define KAT_TARGET_END KAT_PRAGMA(GCC pop_options)
+#endif
+
+#define KAT_ISA baseline
+#define KAT_VECTOR_BYTES 16
+#include "rational_cpu_block.inc"
+#undef KAT_ISA
+#undef KAT_VECTOR_BYTES
+
+#if defined(__x86_64__)
+KAT_TARGET_BEGIN("avx2,fma,f16c")
+#define KAT_ISA avx2
+#define KAT_VECTOR_BYTES 32
+#include "rational_cpu_block.inc"
+#undef KAT_ISA
+#undef KAT_VECTOR_BYTES
+KAT_TARGET_END
+
+KAT_TARGET_BEGIN("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")
+#define KAT_ISA avx512
+#define KAT_VECTOR_BYTES 64
+#include "rational_cpu_block.inc"
+#undef KAT_ISA
+#undef KAT_VECTOR_BYTES
+KAT_TARGET_END
+#endif
+
+// One call from Python. All members are 64 bits wide, so Python packs them without padding.
+struct RationalCall {
+  ParallelFor parallel_for;
+  int64_t instruction_set, data_type, form;
+  int64_t count, channels, channel_stride;
+  const char* x;
+  const char* grad;  // null: forward only, into y
+  char* y;           // may be null in the backward pass
+  char* dx;
+  const void* a;     // (a_rows, m + 1), float, or double where x is double
+  int64_t a_rows, a_columns;
+  const void* b;     // (b_rows, n)
+  int64_t b_rows, b_columns;
+  void* da;          // of a's and b's shapes and type
+  void* db;
+};
+
+namespace {
+
+int64_t smaller(int64_t i, int64_t j) { return i < j ? i : j; }
+int64_t larger(int64_t i, int64_t j) { return i > j ? i : j; }
+int64_t divide_up(int64_t i, int64_t j) { return (i + j - 1) / j; }
+
+int64_t greatest_common_divisor(int64_t i, int64_t j) {
+  while (j) {
+    const int64_t rest = i % j;
+    i = j;
+    j = rest;
+  }
+  return i;
+}
+
+// How memory is cut up. A strip is a run of `run` elements that returns every `period` elements.
+//
+// Where a group's run is a whole number of vectors, or many, a strip is a group. Where it is short
+// and ragged, a strip is one vector of the flat memory with a coefficient for each lane; the
+// pattern returns after lcm(groups * run, width) elements. So no lane is ever wasted.
+struct Plan {
+  int64_t groups, group_run;
+  int64_t width, lanes;
+  int64_t run, period, strips;
+  int64_t chunk, chunks;
+  bool whole_periods;  // a chunk is so many periods; otherwise it starts and ends anywhere
+  int64_t slots;       // partial sums of one chunk: one for each group, or each run it touches
+
+  Plan(int64_t count, int64_t groups_, int64_t group_run_, int64_t width_)
+      : groups(groups_), group_run(group_run_), width(width_), lanes(1) {
+    run = groups == 1 ? kShortSum * width : group_run;
+    strips = groups;
+    period = run * strips;
+    const int64_t cycle = period / greatest_common_divisor(period, width) * width;
+    if (run % width && run < 8 * width && cycle <= 4096) {
+      lanes = width;
+      run = width;
+      strips = cycle / width;
+      period = cycle;
+    }
+    whole_periods = run <= kShortSum * width && period <= 2 * kChunk;
+    const int64_t least = lanes > 1 ? kShortSum / 2 : 1;
+    chunk = whole_periods ? period * larger(kChunk / period, least) : kChunk;
+    chunks = divide_up(count, chunk);
+    slots = whole_periods ? groups : kChunk / run + 2;
+  }
+
+  int64_t group_of_slot(int64_t index, int64_t slot) const {
+    return whole_periods ? slot : (index * chunk / run + slot) % groups;
+  }
+
+  int64_t group_of_lane(int64_t strip, int64_t lane) const {
+    return (strip * width + lane) / group_run % groups;
+  }
+};
+
+// The whole of one call, for the compute type R (float or double).
+template <class R>
+class Operation {
+ public:
+  Operation(const RationalCall& call, Kernel kernel, int64_t size, const Plan& plan)
+      : call_(call), kernel_(kernel), size_(size), plan_(plan),
+        m_(int(call.a_columns) - 1), n_(int(call.b_columns)), terms_(m_ + 1 + n_),
+        table_(nullptr), partial_(nullptr), failed_(false) {}
+
+  ~Operation() {
+    free(table_);
+    free(partial_);
+  }
+
+  Status run() {
+    if (!fill_table() || !reserve_partial()) return kOutOfMemory;
+    if (call_.parallel_for(0, plan_.chunks, 1, &Operation::task, this)) return kThreadsFailed;
+    if (call_.grad) failed_ |= !add_up();
+    return failed_ ? kOutOfMemory : kDone;
+  }
+
+ private:
+  const R* a(int64_t group) const {
+    return static_cast<const R*>(call_.a) + (call_.a_rows == 1 ? 0 : group) * (m_ + 1);
+  }
+
+  const R* b(int64_t group) const {
+    return static_cast<const R*>(call_.b) + (call_.b_rows == 1 ? 0 : group) * n_;
+  }
+
+  // The coefficients of all strips, as Block describes them.
+  bool fill_table() {
+    const int64_t lanes = plan_.lanes;
+    table_ = static_cast<R*>(malloc(sizeof(R) * plan_.strips * terms_ * lanes));
+    if (!table_) return false;
+    for (int64_t strip = 0; strip < plan_.strips; ++strip) {
+      for (int64_t lane = 0; lane < lanes; ++lane) {
+        const int64_t group = lanes == 1 ? strip : plan_.group_of_lane(strip, lane);
+        R* out = table_ + strip * terms_ * lanes + lane;
+        for (int i = 0; i <= m_; ++i) out[i * lanes] = plain(a(group)[i]);
+        for (int j = 0; j < n_; ++j) {
+          const R value = plain(b(group)[j]);
+          out[(m_ + 1 + j) * lanes] = call_.form == kFormA && value < 0 ? -value : value;
+        }
+      }
+    }
+    return true;
+  }
+
+  // A NaN without payload, as the kernels' rounding to bfloat16 asks for.
+  static R plain(R value) { return value == value ? value : R(__builtin_nan("")); }
+
+  bool reserve_partial() {
+    if (!call_.grad) return true;
+    partial_ = static_cast<double*>(calloc(plan_.chunks * plan_.slots * terms_, sizeof(double)));
+    return partial_ != nullptr;
+  }
+
+  static void task(int64_t begin, int64_t end, void* context) {
+    static_cast<Operation*>(context)->work_on_chunks(begin, end);
+  }
+
+  void work_on_chunks(int64_t begin, int64_t end) {
+    const int64_t bytes = sizeof(R) * larger(plan_.strips, plan_.slots) * terms_ * plan_.width;
+    R* sums = call_.grad ? static_cast<R*>(malloc(bytes)) : nullptr;
+    if (call_.grad && !sums) {
+      failed_ = true;
+      return;
+    }
+    for (int64_t index = begin; index < end; ++index) {
+      const int64_t first = index * plan_.chunk;
+      const int64_t last = smaller(first + plan_.chunk, call_.count);
+      if (sums) memset(sums, 0, bytes);
+      if (plan_.whole_periods) {
+        work_on_periods(index, first, last, sums);
+      } else {
+        work_on_runs(index, first, last, sums);
+      }
+    }
+    free(sums);
+  }
+
+  void work_on_periods(int64_t index, int64_t begin, int64_t end, R* sums) {
+    const int64_t rows = (end - begin) / plan_.period;
+    const int64_t bytes = call_.grad ? kBackwardBytes : kForwardBytes;
+    const int64_t step = larger(1, smaller(kShortSum / divide_up(plan_.run, plan_.width),
+                                           bytes / (plan_.period * size_)));
+    for (int64_t row = 0; row < rows; row += step) {
+      const int64_t at = begin + row * plan_.period;
+      work(at, smaller(step, rows - row), 0, plan_.strips, plan_.run, sums);
+    }
+    for (int64_t strip = 0, at = begin + rows * plan_.period; at < end; ++strip, at += plan_.run) {
+      work(at, 1, strip, 1, smaller(plan_.run, end - at), sums_of(sums, strip));
+    }
+    for (int64_t strip = 0; strip < plan_.strips; ++strip) {
+      keep(index, strip, strip, sums_of(sums, strip));
+    }
+  }
+
+  void work_on_runs(int64_t index, int64_t begin, int64_t end, R* sums) {
+    const int64_t first_run = begin / plan_.run;
+    while (begin < end) {
+      const int64_t number = begin / plan_.run, group = number % plan_.groups;
+      const int64_t stop = smaller(end, (number + 1) * plan_.run);
+      R* own = sums_of(sums, number - first_run);
+      for (int64_t at = begin; at < stop; at += kShortSum * plan_.width) {
+        work(at, 1, group, 1, smaller(kShortSum * plan_.width, stop - at), own);
+      }
+      keep(index, group, number - first_run, own);
+      begin = stop;
+    }
+  }
+
+  // Works on `rows` rows of `strips` strips from the element `offset` on, `length` of each strip.
+  void work(int64_t offset, int64_t rows, int64_t strip, int64_t strips, int64_t length, R* sums) {
+    const int64_t whole = length / plan_.width * plan_.width;
+    Block block;
+    block.rows = rows;
+    block.stride = plan_.period;
+    block.strips = strips;
+    block.pitch = plan_.run;
+    block.length = whole;
+    block.ahead = strips == plan_.strips ? rows * plan_.period : length;
+    block.coefficients = table_ + strip * terms_ * plan_.lanes;
+    block.lanes = plan_.lanes;
+    block.sums = sums;
+    block.m = m_;
+    block.n = n_;
+    block.x = at(call_.x, offset);
+    block.grad = at(call_.grad, offset);
+    block.y = at(call_.y, offset);
+    block.dx = at(call_.dx, offset);
+    if (whole) kernel_(block);
+    for (int64_t i = 0; whole < length && i < strips; ++i) {
+      block.coefficients = table_ + (strip + i) * terms_ * plan_.lanes;
+      block.sums = sums_of(sums, i);
+      work_on_rests(block, offset + i * plan_.run + whole, length - whole);
+    }
+  }
+
+  // What is left of the rows of one strip, `rest` elements each: copied, padded with zeros, which
+  // add nothing to any sum, and copied back.
+  void work_on_rests(Block block, int64_t offset, int64_t rest) {
+    alignas(64) char x[kShortSum * kMaxVectorBytes] = {}, grad[kShortSum * kMaxVectorBytes] = {};
+    alignas(64) char y[kShortSum * kMaxVectorBytes], dx[kShortSum * kMaxVectorBytes];
+    const int64_t stride = block.stride, bytes = rest * size_, padded = plan_.width * size_;
+    for (int64_t row = 0; row < block.rows; ++row) {
+      memcpy(x + row * padded, at(call_.x, offset + row * stride), bytes);
+      if (block.grad) memcpy(grad + row * padded, at(call_.grad, offset + row * stride), bytes);
+    }
+    block.x = x;
+    block.grad = block.grad ? grad : nullptr;
+    block.y = block.y ? y : nullptr;
+    block.dx = dx;
+    block.stride = block.length = plan_.width;
+    block.strips = 1;
+    block.ahead = 0;
+    kernel_(block);
+    for (int64_t row = 0; row < block.rows; ++row) {
+      if (block.y) memcpy(at(call_.y, offset + row * stride), y + row * padded, bytes);
+      if (block.grad) memcpy(at(call_.dx, offset + row * stride), dx + row * padded, bytes);
+    }
+  }
+
+  template <class Pointer>
+  Pointer at(Pointer array, int64_t offset) const {
+    return array ? array + offset * size_ : nullptr;
+  }
+
+  R* sums_of(R* sums, int64_t strip) const {
+    return sums ? sums + strip * terms_ * plan_.width : nullptr;
+  }
+
+  // Adds the lanes of a strip's sums to the chunk's partial sums, in float64.
+  void keep(int64_t index, int64_t strip, int64_t slot, const R* sums) {
+    if (!call_.grad) return;
+    double* partial = partial_ + index * plan_.slots * terms_;
+    for (int64_t lane = 0; lane < plan_.width;) {
+      int64_t stop = plan_.width;
+      if (plan_.lanes > 1) {
+        const int64_t position = strip * plan_.width + lane;
+        slot = position / plan_.group_run % plan_.groups;
+        stop = smaller(stop, lane + plan_.group_run - position % plan_.group_run);
+      }
+      for (int k = 0; k < terms_; ++k) {
+        double sum = 0;
+        for (int64_t i = lane; i < stop; ++i) sum += sums[k * plan_.width + i];
+        partial[slot * terms_ + k] += sum;
+      }
+      lane = stop;
+    }
+  }
+
+  // da and db from the partial sums, chunk after chunk, in float64.
+  bool add_up() {
+    double* total = static_cast<double*>(calloc(plan_.groups * terms_, sizeof(double)));
+    if (!total) return false;
+    for (int64_t index = 0; index < plan_.chunks; ++index) {
+      for (int64_t slot = 0; slot < plan_.slots; ++slot) {
+        const double* from = partial_ + (index * plan_.slots + slot) * terms_;
+        double* to = total + plan_.group_of_slot(index, slot) * terms_;
+        for (int k = 0; k < terms_; ++k) to[k] += from[k];
+      }
+    }
+    for (int i = 0; i <= m_; ++i) gradient(total + i, nullptr, i, call_.da, call_.a_rows, m_ + 1);
+    const R* signs = call_.form == kFormA ? b(0) : nullptr;
+    for (int j = 0; j < n_; ++j) {
+      negate(total + m_ + 1 + j);
+      gradient(total + m_ + 1 + j, signs, j, call_.db, call_.b_rows, n_);
+    }
+    free(total);
+    return true;
+  }
+
+  void negate(double* total) const {
+    for (int64_t group = 0; group < plan_.groups; ++group) total[group * terms_] *= -1;
+  }
+
+  // One column of da or db; a row that the groups share takes the sum of theirs. `signs`: times
+  // sgn(b), +1 at 0.
+  void gradient(const double* total, const R* signs, int column, void* out, int64_t rows,
+                int64_t columns) const {
+    for (int64_t row = 0; row < rows; ++row) {
+      double sum = 0;
+      const int64_t last = rows == 1 ? plan_.groups : row + 1;
+      for (int64_t group = row; group < last; ++group) sum += total[group * terms_];
+      const bool flip = signs && signs[row * columns + column] < 0;
+      static_cast<R*>(out)[row * columns + column] = R(flip ? -sum : sum);
+    }
+  }
+
+  const RationalCall& call_;
+  Kernel kernel_;
+  int64_t size_;
+  Plan plan_;
+  int m_, n_, terms_;
+  R* table_;
+  double* partial_;
+  bool failed_;
+};
+
+KernelPair kernels(const RationalCall& call) {
+  const int m = int(call.a_columns) - 1, n = int(call.b_columns);
+#if defined(__x86_64__)
+  if (call.instruction_set == kAvx512) return avx512::kernels(call.data_type, call.form, m, n);
+  if (call.instruction_set == kAvx2) return avx2::kernels(call.data_type, call.form, m, n);
+#endif
+  return baseline::kernels(call.data_type, call.form, m, n);
+}
+
+int64_t vector_bytes(int64_t instruction_set) {
+  return instruction_set == kAvx512 ? 64 : instruction_set == kAvx2 ? 32 : 16;
+}
+
+template <class R>
+Status run(const RationalCall& call, int64_t size) {
+  const int64_t groups = larger(call.a_rows, call.b_rows);
+  const int64_t width = vector_bytes(call.instruction_set) / int64_t(sizeof(R));
+  const Plan plan(call.count, groups, call.channel_stride * (call.channels / groups), width);
+  const KernelPair pair = kernels(call);
+  return Operation<R>(call, call.grad ? pair.backward : pair.forward, size, plan).run();
+}
+
+}  // namespace
+
+// The best instruction set of this processor, as RationalCall.instruction_set wants it.
+KAT_EXPORT int64_t kat_instruction_set(void) {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                    __builtin_cpu_supports("f16c");
+  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  return avx2 && avx512 ? kAvx512 : avx2 ? kAvx2 : kBaseline;
+#else
+  return kBaseline;
+#endif
+}
+
+// Names the source this was built from, so that a stale library is never used.
+KAT_EXPORT const char* kat_source_hash(void) { return KAT_SOURCE_HASH; }
+
+// F(x), or its gradient. Returns a Status; 0 is done.
+KAT_EXPORT int32_t kat_rational(const RationalCall* call) {
+  if (call->a_columns - 1 > kMaxDegree || call->b_columns > kMaxDegree) return kUnsupported;
+  switch (call->data_type) {
+    case kFloat32: return run<float>(*call, 4);
+    case kBFloat16: case kFloat16: return run<float>(*call, 2);
+    case kFloat64: return run<double>(*call, 8);
+    default: return kUnsupported;
+  }
+}

@@ -1,0 +1,65 @@
+"""Builds the CPU kernel into the package where there is a C++ compiler, and does without elsewhere.
+
+Everything else about the package is in pyproject.toml. A package without the library builds it on
+first use, or runs the PyTorch reference: see docs/backends.md.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from pathlib import Path
+from types import ModuleType
+
+from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_ext import build_ext
+
+SOURCE = "kat/csrc/rational_cpu.cpp"
+
+
+def load_cpu_build() -> ModuleType:
+    """kat.ops.cpu_build, without importing kat, which would import torch."""
+    path = Path(__file__).parent / "kat" / "ops" / "cpu_build.py"
+    spec = importlib.util.spec_from_file_location("cpu_build", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class BuildLibrary(build_ext):
+    """Compiles a plain shared library, which is not a Python module, and may fail."""
+
+    def build_extension(self, ext: Extension) -> None:
+        cpu_build = load_cpu_build()
+        try:
+            cpu_build.compile_library(Path(self.get_ext_fullpath(ext.name)).resolve())
+        except (cpu_build.BuildError, OSError) as error:
+            logging.getLogger(__name__).warning("the CPU kernel is left out: %s", error)
+
+    def get_ext_filename(self, ext_name: str) -> str:
+        return str(Path(*ext_name.split("."))) + ".so"
+
+    def get_export_symbols(self, ext: Extension) -> list[str]:
+        return []
+
+
+class TagWheel(bdist_wheel):
+    """The library is of a platform, but of no version of Python."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        return "py3", "none", super().get_tag()[2]
+
+
+setup(
+    ext_modules=[
+        Extension(
+            "kat.ops._rational_cpu",
+            sources=[SOURCE],
+            depends=["kat/csrc/rational_cpu_block.inc"],
+            optional=True,
+        )
+    ],
+    cmdclass={"build_ext": BuildLibrary, "bdist_wheel": TagWheel},
+)
