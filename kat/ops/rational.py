@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kat.ops import reference, registration  # noqa: F401  (registers the operators)
+from kat.ops import gpu, reference, registration  # noqa: F401  (registers the operators)
 
 FORMS = ("A", "B")
-IMPLEMENTATIONS = {"reference": reference.rational_forward}
+IMPLEMENTATIONS = {"reference": reference.rational_forward, "triton": gpu.rational}
 """Backends that may be asked for by name. None calls the operator, which picks by device."""
 
 
@@ -36,7 +36,8 @@ def rational(
         denominator: (1 or G, n) with n >= 0, b_1 first, any floating dtype.
         form: ``"A"`` or ``"B"``.
         impl: None takes the fastest backend that x's device has. A name takes that backend or
-            raises: ``"reference"`` is plain PyTorch (any order of derivative, ``torch.func``).
+            raises: ``"reference"`` is plain PyTorch (any order of derivative, ``torch.func``),
+            ``"triton"`` the GPU kernels.
 
     Returns:
         F(x), with x's shape and dtype. Differentiable for x and both coefficient tensors.
@@ -44,6 +45,7 @@ def rational(
     Raises:
         ValueError: shapes that do not fit together, an unknown form or backend.
         TypeError: tensors that are not floating point.
+        RuntimeError: a backend asked for by name that is not installed.
 
     Source: Yang and Wang, Kolmogorov-Arnold Transformer, section 4, arXiv 2409.10594; Molina,
     Schramowski and Kersting, Padé Activation Units, arXiv 1907.06732.

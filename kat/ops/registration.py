@@ -7,12 +7,12 @@ reference runs. In either case only the inputs are kept for the backward pass.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from kat.ops import reference
+from kat.ops import gpu, reference
 
 torch.library.define(
     "kat::rational",
@@ -39,6 +39,22 @@ def _rational_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     dx, da, db = reference.rational_backward(grad, x, numerator, denominator, form)
     return torch.empty_like(x).copy_(dx), da.contiguous(), db.contiguous()
+
+
+@torch.library.impl("kat::rational", "CUDA")
+def _rational_gpu(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
+    kernels = gpu.kernels()
+    function = kernels.rational_forward if kernels else cast(Any, _rational)
+    return function(x, numerator, denominator, form)
+
+
+@torch.library.impl("kat::rational_backward", "CUDA")
+def _rational_backward_gpu(
+    grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, form: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    kernels = gpu.kernels()
+    function = kernels.rational_backward if kernels else cast(Any, _rational_backward)
+    return function(grad, x, numerator, denominator, form)
 
 
 @torch.library.register_fake("kat::rational")

@@ -1,6 +1,6 @@
 """The rational function on a GPU: F(x) = P(x) / Q(x) and its gradients, in Triton.
 
-The only module that imports Triton; :mod:`kat.ops.gpu` imports it on first use.
+The only module that imports Triton. :mod:`kat.ops.triton_launch` starts the kernels.
 
 Memory is a flat run of vectors of 16 bytes (narrower ones where a group's channels do not divide
 into them), ``LANES`` vectors a block. A group's channels lie together in a *run* of vectors, and
@@ -20,34 +20,21 @@ The backward kernel writes each program's partial sums of da and db; a second, s
 them up in a fixed order. There are no atomics, so gradients are the same bits on every run.
 """
 
-from __future__ import annotations
+# mypy: ignore-errors
+# ruff: noqa: RUF005  (the language has tuple concatenation, but no unpacking in older Tritons)
 
-import math
-from dataclasses import dataclass
-from typing import Any
+from __future__ import annotations
 
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor
+from triton import knobs
 
-LANES = 256
-SEGMENT = 32
-"""Lanes whose sums are added up inside the backward kernel, at most: a warp."""
-REDUCE_LANES = 2048
-LONGEST_PERIOD = 1024
-VECTOR_BYTES = 16
-FORWARD_PROGRAMS = 8
-"""Programs for each multiprocessor: what fits beside each other at 32 registers a thread."""
-BACKWARD_PROGRAMS = 4
-"""The same at 64 registers a thread."""
-INT32_ELEMENTS = 2**31
-OPTIONS: dict[str, Any] = {"num_warps": LANES // 32, "enable_fp_fusion": True}
-
-INTERPRETED = bool(triton.knobs.runtime.interpret)
+INTERPRETED = bool(knobs.runtime.interpret)
 """Whether TRITON_INTERPRET=1 was set on import: then the kernels run on CPU tensors, slowly."""
 
-ONE_INSTRUCTION_RECIPROCAL = tl.constexpr(torch.version.hip is None and not INTERPRETED)
+NVIDIA = tl.constexpr(torch.version.hip is None and not INTERPRETED)
+"""Whether PTX instructions may be used for what Triton takes several for."""
 
 
 @triton.jit
@@ -64,7 +51,7 @@ def _polynomial(x, c):
 @triton.jit
 def _reciprocal(q):
     """1 / q for q >= 1. Division takes seven instructions more, for ranges that q never has."""
-    if ONE_INSTRUCTION_RECIPROCAL and q.dtype == tl.float32:
+    if NVIDIA and q.dtype == tl.float32:
         result = tl.inline_asm_elementwise(
             "rcp.approx.ftz.f32 $0, $1;", "=f,f", [q], dtype=tl.float32, is_pure=True, pack=1
         )
@@ -145,27 +132,31 @@ def _magnitudes(values):
 
 
 @triton.jit
-def _split(block, LANES: tl.constexpr, V: tl.constexpr, dtype: tl.constexpr):
-    """A block of shape (LANES, V) as V values of shape (LANES,), without leaving registers."""
-    parts = (block,)
+def _load(ptrs, mask, LANES: tl.constexpr, V: tl.constexpr, dtype: tl.constexpr):
+    """A block of LANES vectors of V elements as V values of shape (LANES,), 0 where masked.
+
+    The shape (LANES, V) makes it one access of V elements a lane. Taken apart it stays in
+    registers, and sums over V cost additions only.
+    """
+    parts = (_widen(tl.load(ptrs, mask=mask, other=0.0), V, dtype),)
     for level in tl.static_range(4):
         if V >> level > 1:
             halves = ()
             for k in tl.static_range(1 << level):
                 halves = halves + tl.split(tl.reshape(parts[k], (LANES, (V >> level) // 2, 2)))
             parts = halves
-    result = ()
+    values = ()
     for k in tl.static_range(V):
-        result = result + (tl.reshape(parts[k], (LANES,)).to(dtype),)
-    return result
+        values = values + (tl.reshape(parts[k], (LANES,)),)
+    return values
 
 
 @triton.jit
-def _join(values, LANES: tl.constexpr, V: tl.constexpr, dtype: tl.constexpr):
-    """The inverse of _split."""
+def _store(ptrs, values, mask, LANES: tl.constexpr, V: tl.constexpr):
+    """Stores V values as _load returns them."""
     parts = ()
     for k in tl.static_range(V):
-        parts = parts + (tl.reshape(values[k].to(dtype), (LANES, 1)),)
+        parts = parts + (tl.reshape(values[k].to(ptrs.dtype.element_ty), (LANES, 1)),)
     for level in tl.static_range(4):
         if V >> level > 1:
             wholes = ()
@@ -173,14 +164,30 @@ def _join(values, LANES: tl.constexpr, V: tl.constexpr, dtype: tl.constexpr):
                 pair = tl.join(parts[2 * k], parts[2 * k + 1])
                 wholes = wholes + (tl.reshape(pair, (LANES, 2 << level)),)
             parts = wholes
-    return parts[0]
+    tl.store(ptrs, parts[0], mask=mask)
 
 
 @triton.jit
-def _share(FLAT: tl.constexpr, LANES: tl.constexpr, groups, run, INDEX: tl.constexpr):
+def _widen(block, V: tl.constexpr, dtype: tl.constexpr):
+    """The block in the dtype to compute in; two bfloat16 values at a time, one instruction each."""
+    if NVIDIA and block.dtype == tl.bfloat16 and V > 1:
+        result = tl.inline_asm_elementwise(
+            "shl.b32 $0, $2, 16; and.b32 $1, $2, 0xffff0000;",
+            "=f,=f,r", [block], dtype=tl.float32, is_pure=True, pack=2,
+        )  # fmt: skip
+    else:
+        result = block.to(dtype)
+    return result
+
+
+@triton.jit
+def _share(FLAT: tl.constexpr, LANES: tl.constexpr, groups, run, WIDE: tl.constexpr):
     """This program's first position, the step to its next, and the group of each lane."""
-    pid = tl.program_id(0).to(INDEX)
-    programs = tl.num_programs(0).to(INDEX)
+    pid = tl.program_id(0)
+    programs = tl.num_programs(0)
+    if WIDE:
+        pid = pid.to(tl.int64)
+        programs = programs.to(tl.int64)
     if FLAT:
         start = pid * LANES
         step = programs * LANES
@@ -206,10 +213,11 @@ def forward_kernel(
     x_ptr, y_ptr, a_ptr, b_ptr, count, groups, run,
     A: tl.constexpr, B: tl.constexpr, SHARED_A: tl.constexpr, SHARED_B: tl.constexpr,
     FORM_A: tl.constexpr, V: tl.constexpr, LANES: tl.constexpr, FLAT: tl.constexpr,
-    COMPUTE: tl.constexpr, INDEX: tl.constexpr,
+    DOUBLE: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """y = F(x) for ``count`` vectors (of each group, if not FLAT)."""
-    start, step, group = _share(FLAT, LANES, groups, run, INDEX)
+    COMPUTE: tl.constexpr = tl.float64 if DOUBLE else tl.float32
+    start, step, group = _share(FLAT, LANES, groups, run, WIDE)
     a = _coefficients(a_ptr, group, A, SHARED_A, COMPUTE)
     b = _coefficients(b_ptr, group, B, SHARED_B, COMPUTE)
     if FORM_A:
@@ -218,12 +226,12 @@ def forward_kernel(
         position = first + tl.arange(0, LANES)
         offsets = _offsets(position, group, groups, run, FLAT, V)
         mask = (position < count)[:, None]
-        xs = _split(tl.load(x_ptr + offsets, mask=mask), LANES, V, COMPUTE)
+        xs = _load(x_ptr + offsets, mask, LANES, V, COMPUTE)
         ys = ()
         for k in tl.static_range(V):
             y, _, _, _, _ = _rational(xs[k], a, b, FORM_A)
             ys = ys + (y,)
-        tl.store(y_ptr + offsets, _join(ys, LANES, V, y_ptr.dtype.element_ty), mask=mask)
+        _store(y_ptr + offsets, ys, mask, LANES, V)
 
 
 @triton.jit(do_not_specialize=["count", "groups", "run"])
@@ -232,7 +240,7 @@ def backward_kernel(
     count, groups, run,
     A: tl.constexpr, B: tl.constexpr, SHARED_A: tl.constexpr, SHARED_B: tl.constexpr,
     FORM_A: tl.constexpr, V: tl.constexpr, LANES: tl.constexpr, FLAT: tl.constexpr,
-    COMPUTE: tl.constexpr, INDEX: tl.constexpr,
+    DOUBLE: tl.constexpr, WIDE: tl.constexpr,
     SEGMENT_A: tl.constexpr, SEGMENT_B: tl.constexpr, STORE_Y: tl.constexpr,
 ):  # fmt: skip
     """With w = grad / Q:  dx = w (P' - y Q'), and this program's sums for da and db,
@@ -241,7 +249,8 @@ def backward_kernel(
 
     db is still without its factor -sgn(b_j) (form A) or -1 (form B). STORE_Y: also y = F(x).
     """
-    start, step, group = _share(FLAT, LANES, groups, run, INDEX)
+    COMPUTE: tl.constexpr = tl.float64 if DOUBLE else tl.float32
+    start, step, group = _share(FLAT, LANES, groups, run, WIDE)
     a = _coefficients(a_ptr, group, A, SHARED_A, COMPUTE)
     b = _coefficients(b_ptr, group, B, SHARED_B, COMPUTE)
     if FORM_A:
@@ -252,8 +261,8 @@ def backward_kernel(
         position = first + tl.arange(0, LANES)
         offsets = _offsets(position, group, groups, run, FLAT, V)
         mask = (position < count)[:, None]
-        xs = _split(tl.load(x_ptr + offsets, mask=mask, other=0.0), LANES, V, COMPUTE)
-        grads = _split(tl.load(grad_ptr + offsets, mask=mask, other=0.0), LANES, V, COMPUTE)
+        xs = _load(x_ptr + offsets, mask, LANES, V, COMPUTE)
+        grads = _load(grad_ptr + offsets, mask, LANES, V, COMPUTE)
         dxs = ()
         ys = ()
         for k in tl.static_range(V):
@@ -267,9 +276,9 @@ def backward_kernel(
             sums_b = _add_terms(sums_b, v, v * base, squares, 1)
             dxs = dxs + (w * (dp - y * dq),)
             ys = ys + (y,)
-        tl.store(dx_ptr + offsets, _join(dxs, LANES, V, dx_ptr.dtype.element_ty), mask=mask)
+        _store(dx_ptr + offsets, dxs, mask, LANES, V)
         if STORE_Y:
-            tl.store(y_ptr + offsets, _join(ys, LANES, V, y_ptr.dtype.element_ty), mask=mask)
+            _store(y_ptr + offsets, ys, mask, LANES, V)
     _store_partials(partial_a_ptr, sums_a, LANES, SEGMENT_A)
     _store_partials(partial_b_ptr, sums_b, LANES, SEGMENT_B)
 
@@ -323,200 +332,3 @@ def reduce_kernel(
         if FORM_A:
             db = tl.where(tl.load(b_ptr + item) < 0, -db, db)
         tl.store(db_ptr + item, (-db).to(db_ptr.dtype.element_ty))
-
-
-@dataclass(frozen=True)
-class Sharing:
-    """How a tensor's vectors are shared out over programs; see the head of this module.
-
-    Attributes:
-        groups: groups of channels, with a function each.
-        vector: elements a vector.
-        run: vectors a run, the stretch of memory that holds one group's channels.
-        count: vectors for the programs to share; those of one group, if not ``flat``.
-        flat: whether blocks go through all of memory in turn, or a program keeps to one group.
-        programs: the size of the grid.
-    """
-
-    groups: int
-    vector: int
-    run: int
-    count: int
-    flat: bool
-    programs: int
-
-    @classmethod
-    def of(cls, numel: int, groups: int, run: int, itemsize: int, target: int) -> Sharing:
-        """For ``numel`` elements in runs of ``run`` elements, in about ``target`` programs."""
-        vector = math.gcd(run, VECTOR_BYTES // itemsize)
-        row = groups * run // vector
-        period = row // math.gcd(row, LANES)
-        flat = period <= LONGEST_PERIOD
-        multiple = period if flat else groups
-        vectors = numel // vector
-        count = vectors if flat else vectors // groups
-        blocks = -(-count // LANES) * (1 if flat else groups)
-        programs = -(-min(blocks, target) // multiple) * multiple
-        return cls(groups, vector, run // vector, count, flat, programs)
-
-    @property
-    def index(self) -> tl.dtype:
-        """int64 where an offset, masked lanes included, could leave int32."""
-        step = self.programs * LANES
-        reach = self.count * (1 if self.flat else self.groups) + step
-        return tl.int64 if reach * self.vector >= INT32_ELEMENTS else tl.int32
-
-    def constants(self, compute: tl.dtype) -> dict[str, Any]:
-        return {
-            "V": self.vector,
-            "LANES": LANES,
-            "FLAT": self.flat,
-            "COMPUTE": compute,
-            "INDEX": self.index,
-        }
-
-    def segment(self, shared: bool) -> int:
-        """Lanes that the backward kernel may add up: all of one group, unless groups share."""
-        return math.gcd(self.run, SEGMENT) if self.flat and not shared else SEGMENT
-
-    def partials(self, shared: bool) -> tuple[int, int, int, int]:
-        """Partial sums for each coefficient, and the count, stride and width of a row's."""
-        segment = self.segment(shared)
-        total = self.programs * LANES // segment
-        if shared:
-            return total, total, 0, total
-        width = (self.run if self.flat else LANES) // segment
-        return total, total // self.groups, self.groups * width, width
-
-
-def constants(numerator: Tensor, denominator: Tensor, form: str) -> dict[str, Any]:
-    """What the kernels are compiled for besides dtypes and the sharing."""
-    return {
-        "A": numerator.shape[1],
-        "B": denominator.shape[1],
-        "SHARED_A": numerator.shape[0] == 1,
-        "SHARED_B": denominator.shape[0] == 1,
-        "FORM_A": form == "A",
-    }
-
-
-def rational_forward(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
-    """F(x) = P(x) / Q(x), as :func:`kat.ops.reference.rational_forward`, with x's strides."""
-    y = torch.empty_like(x)
-    if x.numel() == 0:
-        return y
-    order, run = _memory_order(y, numerator, denominator)
-    source = x.permute(order).contiguous()
-    share = _sharing(source, numerator, denominator, run, x.element_size(), FORWARD_PROGRAMS)
-    with torch.cuda.device_of(x):
-        forward_kernel[(share.programs,)](
-            source,
-            y,
-            numerator.contiguous(),
-            denominator.contiguous(),
-            share.count,
-            share.groups,
-            share.run,
-            **constants(numerator, denominator, form),
-            **share.constants(_compute_dtype(x)),
-            **OPTIONS,
-        )
-    return y
-
-
-def rational_backward(
-    grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, form: str
-) -> tuple[Tensor, Tensor, Tensor]:
-    """dx, da, db, as :func:`kat.ops.reference.rational_backward`, with the inputs' strides."""
-    dx, da, db, _ = _backward(grad, x, numerator, denominator, form, store_y=False)
-    return dx, da, db
-
-
-def rational_backward_recompute(
-    grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, form: str
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """dx, da, db and y = F(x), for a layer that keeps x alone and needs y in its backward pass."""
-    return _backward(grad, x, numerator, denominator, form, store_y=True)
-
-
-def _backward(
-    grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, form: str, *, store_y: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    dx, y = torch.empty_like(x), torch.empty_like(x) if store_y else x
-    a, b = numerator.contiguous(), denominator.contiguous()
-    if x.numel() == 0:
-        return dx, torch.zeros_like(a), torch.zeros_like(b), y
-    order, run = _memory_order(dx, a, b)
-    source, grad = x.permute(order).contiguous(), grad.permute(order).contiguous()
-    itemsize = max(grad.element_size(), x.element_size())
-    share = _sharing(source, a, b, run, itemsize, BACKWARD_PROGRAMS)
-    partials_a = share.partials(a.shape[0] == 1)
-    partials_b = share.partials(b.shape[0] == 1)
-    compute = _compute_dtype(x)
-    sums = torch.float64 if compute is tl.float64 else torch.float32
-    sums_a = torch.empty(a.shape[1], partials_a[0], dtype=sums, device=x.device)
-    sums_b = torch.empty(b.shape[1], partials_b[0], dtype=sums, device=x.device)
-    da, db = torch.empty_like(a), torch.empty_like(b)
-    with torch.cuda.device_of(x):
-        backward_kernel[(share.programs,)](
-            grad,
-            source,
-            dx,
-            y,
-            a,
-            b,
-            sums_a,
-            sums_b,
-            share.count,
-            share.groups,
-            share.run,
-            **constants(a, b, form),
-            **share.constants(compute),
-            SEGMENT_A=share.segment(a.shape[0] == 1),
-            SEGMENT_B=share.segment(b.shape[0] == 1),
-            STORE_Y=store_y,
-            **OPTIONS,
-        )
-        reduce_kernel[(da.numel() + db.numel(),)](
-            sums_a,
-            sums_b,
-            b,
-            da,
-            db,
-            a.shape[0],
-            *partials_a,
-            *partials_b,
-            A=a.shape[1],
-            B=b.shape[1],
-            FORM_A=form == "A",
-            LANES=REDUCE_LANES,
-            **OPTIONS,
-        )
-    return dx, da, db, y
-
-
-def _memory_order(
-    dense: Tensor, numerator: Tensor, denominator: Tensor
-) -> tuple[list[int], int]:
-    """The dimensions of a dense tensor, outermost in memory first, and the elements of a run."""
-    order = sorted(range(dense.dim()), key=lambda d: -dense.stride(d))
-    inner = order[order.index(dense.dim() - 1) + 1 :]
-    groups = max(numerator.shape[0], denominator.shape[0])
-    return order, dense.shape[-1] // groups * math.prod(dense.shape[d] for d in inner)
-
-
-def _sharing(
-    x: Tensor, numerator: Tensor, denominator: Tensor, run: int, itemsize: int, programs: int
-) -> Sharing:
-    groups = max(numerator.shape[0], denominator.shape[0])
-    return Sharing.of(x.numel(), groups, run, itemsize, programs * _multiprocessors(x.device))
-
-
-def _multiprocessors(device: torch.device) -> int:
-    if device.type != "cuda":
-        return 1
-    return torch.cuda.get_device_properties(device).multi_processor_count
-
-
-def _compute_dtype(x: Tensor) -> tl.dtype:
-    return tl.float64 if x.dtype == torch.float64 else tl.float32
