@@ -308,6 +308,14 @@ def _row_sum(ptr, row, total, count, stride, width, LANES: tl.constexpr):
     return tl.sum(total_sum, axis=0)
 
 
+@triton.jit
+def _narrow(value, dtype: tl.constexpr):
+    """A float64 value in any dtype. By way of float32, since not every Triton knows all pairs."""
+    if dtype != tl.float64:
+        value = value.to(tl.float32)
+    return value.to(dtype)
+
+
 @triton.jit(
     do_not_specialize=[
         "rows_a", "total_a", "count_a", "stride_a", "width_a",
@@ -324,11 +332,12 @@ def reduce_kernel(
     if item < rows_a * A:
         row = (item // A, item % A)
         da = _row_sum(partial_a_ptr, row, total_a, count_a, stride_a, width_a, LANES)
-        tl.store(da_ptr + item, da.to(da_ptr.dtype.element_ty))
+        tl.store(da_ptr + item, _narrow(da, da_ptr.dtype.element_ty))
     else:
         item -= rows_a * A
         row = (item // B, item % B)
         db = _row_sum(partial_b_ptr, row, total_b, count_b, stride_b, width_b, LANES)
         if FORM_A:
-            db = tl.where(tl.load(b_ptr + item) < 0, -db, db)
-        tl.store(db_ptr + item, (-db).to(db_ptr.dtype.element_ty))
+            b = tl.load(b_ptr + item).to(partial_b_ptr.dtype.element_ty)
+            db = tl.where(b < 0, -db, db)
+        tl.store(db_ptr + item, _narrow(-db, db_ptr.dtype.element_ty))
