@@ -27,7 +27,7 @@ needs_triton = pytest.mark.skipif(
 
 
 def run(*arguments: str, **environment: str) -> None:
-    variables = {**os.environ, **environment, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    variables = {**os.environ, **environment, "OMP_NUM_THREADS": "1"}
     result = subprocess.run(
         [sys.executable, *arguments], cwd=ROOT, env=variables, capture_output=True, text=True
     )
