@@ -7,7 +7,7 @@ reference runs. In either case only the inputs are kept for the backward pass.
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,13 +27,11 @@ torch.library.define(
 )
 
 
-@torch.library.impl("kat::rational", "CompositeExplicitAutograd")
 def _rational(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
     y = reference.rational_forward(x, numerator, denominator, form)
     return torch.empty_like(x).copy_(y)
 
 
-@torch.library.impl("kat::rational_backward", "CompositeExplicitAutograd")
 def _rational_backward(
     grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, form: str
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -41,20 +39,25 @@ def _rational_backward(
     return torch.empty_like(x).copy_(dx), da.contiguous(), db.contiguous()
 
 
-@torch.library.impl("kat::rational", "CUDA")
 def _rational_gpu(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
     kernels = gpu.kernels()
-    function = kernels.rational_forward if kernels else cast(Any, _rational)
+    function = kernels.rational_forward if kernels else _rational
     return function(x, numerator, denominator, form)
 
 
-@torch.library.impl("kat::rational_backward", "CUDA")
 def _rational_backward_gpu(
     grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, form: str
 ) -> tuple[Tensor, Tensor, Tensor]:
     kernels = gpu.kernels()
-    function = kernels.rational_backward if kernels else cast(Any, _rational_backward)
+    function = kernels.rational_backward if kernels else _rational_backward
     return function(grad, x, numerator, denominator, form)
+
+
+# Not as decorators: those put None in the function's place, and these are called above.
+torch.library.impl("kat::rational", "CompositeExplicitAutograd", _rational)
+torch.library.impl("kat::rational_backward", "CompositeExplicitAutograd", _rational_backward)
+torch.library.impl("kat::rational", "CUDA", _rational_gpu)
+torch.library.impl("kat::rational_backward", "CUDA", _rational_backward_gpu)
 
 
 @torch.library.register_fake("kat::rational")

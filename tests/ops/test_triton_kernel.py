@@ -17,7 +17,7 @@ import pytest
 import torch
 
 import kat
-from kat.ops import gpu
+from kat.ops import gpu, registration
 
 ROOT = Path(__file__).resolve().parents[2]
 needs_triton = pytest.mark.skipif(
@@ -80,6 +80,16 @@ def test_one_warning_without_triton(no_triton):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert gpu.kernels() is None
+
+
+@pytest.mark.filterwarnings("ignore:Triton cannot be imported")
+def test_the_reference_serves_without_triton(example, no_triton):
+    x = example[0]
+    assert torch.equal(
+        registration._rational_gpu(*example, "A"), kat.rational(*example, impl="reference")
+    )
+    dx, da, db = registration._rational_backward_gpu(torch.ones_like(x), *example, "A")
+    assert (dx.shape, da.shape, db.shape) == tuple(tensor.shape for tensor in example)
 
 
 @pytest.fixture
