@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kat.ops import cpu, reference, registration  # noqa: F401  (registers the operators)
+from kat.ops import cpu, gpu, reference, registration  # noqa: F401  (registers the operators)
 
 FORMS = ("A", "B")
 
@@ -15,7 +15,11 @@ def _rational_cpu(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) 
     return torch.ops.kat.rational(x, numerator, denominator, form)
 
 
-IMPLEMENTATIONS = {"reference": reference.rational_forward, "cpu": _rational_cpu}
+IMPLEMENTATIONS = {
+    "reference": reference.rational_forward,
+    "cpu": _rational_cpu,
+    "triton": gpu.rational,
+}
 """Backends that may be asked for by name. None calls the operator, which picks by device."""
 
 
@@ -44,7 +48,7 @@ def rational(
         form: ``"A"`` or ``"B"``.
         impl: None takes the fastest backend that x's device has. A name takes that backend or
             raises: ``"reference"`` is plain PyTorch (any order of derivative, ``torch.func``),
-            ``"cpu"`` the C++ kernel.
+            ``"cpu"`` the C++ kernel, ``"triton"`` the GPU kernels.
 
     Returns:
         F(x), with x's shape and dtype. Differentiable for x and both coefficient tensors.

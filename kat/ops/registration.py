@@ -8,12 +8,14 @@ backward pass.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from kat.ops import cpu, reference
+from kat.ops import cpu, gpu, reference
 
 torch.library.define(
     "kat::rational",
@@ -54,28 +56,6 @@ def _rational_backward_recompute(
     return *gradients, _rational(x, numerator, denominator, form)
 
 
-def _rational_cpu(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
-    if cpu.serves(x, numerator, denominator):
-        return cpu.forward(x, numerator, denominator, form)
-    return _rational(x, numerator, denominator, form)
-
-
-def _rational_backward_cpu(
-    grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, form: str
-) -> tuple[Tensor, Tensor, Tensor]:
-    if cpu.serves(x, numerator, denominator):
-        return cpu.backward(grad, x, numerator, denominator, form)
-    return _rational_backward(grad, x, numerator, denominator, form)
-
-
-def _rational_backward_recompute_cpu(
-    grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, form: str
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    if cpu.serves(x, numerator, denominator):
-        return cpu.backward_and_value(grad, x, numerator, denominator, form)
-    return _rational_backward_recompute(grad, x, numerator, denominator, form)
-
-
 def _rational_fake(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
     return torch.empty_like(x)
 
@@ -98,18 +78,31 @@ def _rational_backward_recompute_fake(
     return *gradients, torch.empty_like(x)
 
 
-for _name, _reference, _fake, _cpu in (
-    ("rational", _rational, _rational_fake, _rational_cpu),
-    ("rational_backward", _rational_backward, _rational_backward_fake, _rational_backward_cpu),
+def serve(backend: ModuleType, kernel: str, fallback: Callable[..., Any]) -> Callable[..., Any]:
+    """A backend's kernel for the arguments that it serves, the reference for all others."""
+
+    def implementation(*arguments: Any) -> Any:
+        x, numerator, denominator = arguments[-4:-1]
+        if backend.serves(x, numerator, denominator):
+            return getattr(backend, kernel)(*arguments)
+        return fallback(*arguments)
+
+    return implementation
+
+
+for _name, _kernel, _reference, _fake in (
+    ("rational", "forward", _rational, _rational_fake),
+    ("rational_backward", "backward", _rational_backward, _rational_backward_fake),
     (
         "rational_backward_recompute",
+        "backward_and_value",
         _rational_backward_recompute,
         _rational_backward_recompute_fake,
-        _rational_backward_recompute_cpu,
     ),
 ):
     torch.library.impl(f"kat::{_name}", "CompositeExplicitAutograd", _reference)
-    torch.library.impl(f"kat::{_name}", "CPU", _cpu)
+    torch.library.impl(f"kat::{_name}", "CPU", serve(cpu, _kernel, _reference))
+    torch.library.impl(f"kat::{_name}", "CUDA", serve(gpu, _kernel, _reference))
     torch.library.register_fake(f"kat::{_name}", _fake)
 
 

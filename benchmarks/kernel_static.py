@@ -1,0 +1,193 @@
+"""Compiles the GPU kernels without a GPU and prints what the compiler made of them.
+
+For each architecture, dtype, width and kernel:
+
+  regs       registers a thread. With 256 threads a program, 32 lets 8 programs share a
+             multiprocessor and 64 lets 4: enough loads in flight to keep the memory busy.
+  spills     instructions that move registers to memory and back for want of registers: want 0.
+  shared     bytes of shared memory a program.
+  access     bits of each global load and store in the loop: 128 is the widest there is.
+  instr/elt  instructions in the loop for each element of x, everything included. With too many
+             a GPU waits for its arithmetic instead of its memory.
+
+Targets on sm_90 (H100), form A, degree 5/4: forward about 32 registers and 14.5 instructions;
+backward at most 64 registers, no spills and 45 instructions; all accesses of 128 bits.
+
+Needs only torch and triton, which brings the assembler and the disassembler used here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+os.environ.pop("TRITON_INTERPRET", None)  # with it there is nothing to compile
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from kat.ops import triton_kernels, triton_launch
+
+COLUMNS = ("arch", "dtype", "width", "kernel", "regs", "spills", "shared", "access", "instr/elt")
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+KERNELS = ("forward", "backward", "recompute")
+MULTIPROCESSORS = 132
+STORED_LIKE_X = ("grad_ptr", "x_ptr", "dx_ptr", "y_ptr")
+
+
+def main() -> None:
+    args = parse()
+    print(
+        f"torch {torch.__version__}, triton {triton.__version__}; form {args.form}, degree"
+        f" {args.degree[0]}/{args.degree[1]}, {args.groups} groups, {args.rows} rows"
+    )
+    print("".join(f"{column:>10}" for column in COLUMNS))
+    rows = []
+    for row in table(args):
+        print("".join(f"{value!s:>10}" for value in row.values()), flush=True)
+        rows.append(row)
+    if args.csv:
+        write(args.csv, rows)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="Example: python benchmarks/kernel_static.py --arch 90 --dtype bf16 --csv out.csv",
+    )
+    add = parser.add_argument
+    add("--arch", type=int, nargs="+", default=[80, 90, 100], help="80: A100, 90: H100, 100: B200")
+    add("--dtype", nargs="+", default=["fp32", "bf16"], choices=DTYPES, help="of x, y, gradients")
+    add("--width", type=int, nargs="+", default=[768, 3072], help="channels (768 3072)")
+    add(
+        "--kernel",
+        nargs="+",
+        default=["forward", "backward"],
+        choices=KERNELS,
+        help="recompute is backward with y stored as well, for the fused layer",
+    )
+    add("--rows", type=int, default=16 * 197, help="positions: batch x tokens (3152)")
+    add("--groups", type=int, default=8, help="groups of channels (8)")
+    add("--degree", type=int, nargs=2, default=[5, 4], metavar=("M", "N"), help="of P and Q (5 4)")
+    add("--form", default="A", choices=["A", "B"])
+    add("--csv", metavar="FILE", help="write the table there, too")
+    return parser.parse_args()
+
+
+def write(path: str, rows: list[dict[str, Any]]) -> None:
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def table(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    for arch in args.arch:
+        for dtype in args.dtype:
+            for width in args.width:
+                for kernel in args.kernel:
+                    found = measure(kernel, arch, DTYPES[dtype], width, args)
+                    values = (f"sm_{arch}", dtype, width, kernel, *found)
+                    yield dict(zip(COLUMNS, values, strict=True))
+
+
+def measure(
+    kernel: str, arch: int, dtype: torch.dtype, width: int, args: argparse.Namespace
+) -> tuple[Any, ...]:
+    """The columns from ``regs`` on."""
+    x = torch.empty(0, dtype=dtype)
+    a = torch.empty(1, args.degree[0] + 1)
+    b = torch.empty(args.groups, args.degree[1])
+    forward = kernel == "forward"
+    programs = triton_launch.FORWARD_PROGRAMS if forward else triton_launch.BACKWARD_PROGRAMS
+    share = triton_launch.Sharing.of(
+        args.rows * width,
+        args.groups,
+        width // args.groups,
+        x.element_size(),
+        programs * MULTIPROCESSORS,
+    )
+    constants = triton_launch.constants(x, a, b, args.form) | share.constants()
+    if not forward:
+        constants |= share.segments(shared_a=True, shared_b=args.groups == 1)
+        constants |= {"STORE_Y": kernel == "recompute"}
+    function = triton_kernels.forward_kernel if forward else triton_kernels.backward_kernel
+    binary = compiled(function, constants, dtype, arch)
+    text = disassemble(binary.asm["cubin"])
+    spills = len(re.findall(r"\b(?:LDL|STL)\b", text))
+    widths, per_element = inspect(text, x.element_size() * (2 if kernel == "recompute" else 1))
+    return registers(text), spills, binary.metadata.shared, widths, per_element
+
+
+def compiled(function: Any, constants: dict[str, Any], dtype: torch.dtype, arch: int) -> Any:
+    """What a launch with 16-byte aligned pointers would compile."""
+    stored = {torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.float32: "*fp32"}[dtype]
+    names = function.arg_names
+    signature = {name: argument(name, constants, stored) for name in names}
+    pointers = [i for i, name in enumerate(names) if name.endswith("_ptr")]
+    attributes = {(i,): [["tt.divisibility", 16]] for i in pointers}
+    source = ASTSource(function, signature, constants, attributes)
+    target = GPUTarget("cuda", arch, 32)
+    return triton.compile(source, target=target, options=triton_launch.OPTIONS)
+
+
+def argument(name: str, constants: dict[str, Any], stored: str) -> str:
+    if name in constants:
+        return "constexpr"
+    if name in STORED_LIKE_X:
+        return stored
+    return "*fp32" if name.endswith("_ptr") else "i32"
+
+
+def disassemble(cubin: bytes) -> str:
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        command = [triton.knobs.nvidia.cuobjdump.path, "-res-usage", "-sass", file.name]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def registers(text: str) -> int:
+    return int(re.findall(r"\bREG:(\d+)", text)[0])
+
+
+def inspect(text: str, bytes_an_element: int) -> tuple[str, float]:
+    """The last two columns; the loop stores so many bytes for an element of x."""
+    body = loop(re.findall(r"^\s+/\*([0-9a-f]{4,})\*/\s+(.*?);", text, re.MULTILINE))
+    accesses = re.findall(r"\b(LDG|STG)(\S*)", "\n".join(body))
+    stored = sum(bits(width) for name, width in accesses if name == "STG") / 8
+    widths = "/".join(str(width) for width in sorted({bits(width) for _, width in accesses}))
+    return widths, round(len(body) * bytes_an_element / stored, 1)
+
+
+def loop(code: list[tuple[str, str]]) -> list[str]:
+    """The instructions of the longest loop: those a backward branch jumps over."""
+    index = {int(address, 16): i for i, (address, _) in enumerate(code)}
+    bodies = []
+    for i, (_, line) in enumerate(code):
+        target = re.search(r"\bBRA\b.*?(0x[0-9a-f]+)", line)
+        if target and index[int(target[1], 16)] < i:
+            bodies.append([line for _, line in code[index[int(target[1], 16)] : i + 1]])
+    return max(bodies, key=len)
+
+
+def bits(suffix: str) -> int:
+    """The width in the suffix of a load or store, such as ``.E.128``; 32 is not written."""
+    width = re.search(r"\.[US]?(8|16|64|128)\b", suffix)
+    return int(width[1]) if width else 32
+
+
+if __name__ == "__main__":
+    main()

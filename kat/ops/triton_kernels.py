@@ -1,0 +1,343 @@
+"""The rational function on a GPU: F(x) = P(x) / Q(x) and its gradients, in Triton.
+
+The only module that imports Triton. :mod:`kat.ops.triton_launch` starts the kernels.
+
+Memory is a flat run of vectors of 16 bytes (narrower ones where a group's channels do not divide
+into them), ``LANES`` vectors a block. A group's channels lie together in a *run* of vectors, and
+runs follow each other through the groups, again and again:
+
+    group of vector v = (v // run) mod groups
+
+Two ways to share the vectors out, both with one group a lane for the whole program, so that a
+lane reads its coefficients once and keeps its gradient sums in registers:
+
+- flat: block number ``pid``, ``pid + programs``, ... where the number of programs is a multiple
+  of the period after which blocks repeat their columns. No division, no idle lane.
+- by group: a program walks through the runs of one group, at a division a vector. For periods
+  too long for the first, such as images in channels-first memory.
+
+The backward kernel writes each program's partial sums of da and db; a second, small kernel adds
+them up in a fixed order. There are no atomics, so gradients are the same bits on every run.
+"""
+
+# mypy: ignore-errors
+# ruff: noqa: RUF005  (the language has tuple concatenation, but no unpacking in older Tritons)
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from triton import knobs
+
+INTERPRETED = bool(knobs.runtime.interpret)
+"""Whether TRITON_INTERPRET=1 was set on import: then the kernels run on CPU tensors, slowly."""
+
+NVIDIA = tl.constexpr(torch.version.hip is None and not INTERPRETED)
+"""Whether PTX instructions may be used for what Triton takes several for."""
+
+
+@triton.jit
+def _polynomial(x, c):
+    """sum_i c_i x^i and its derivative, by Horner's rule."""
+    value = c[len(c) - 1]
+    slope = 0.0
+    for i in tl.static_range(1, len(c)):
+        slope = slope * x + value if i > 1 else value
+        value = value * x + c[len(c) - 1 - i]
+    return value, slope
+
+
+@triton.jit
+def _reciprocal(q):
+    """1 / q for q >= 1. Division takes seven instructions more, for ranges that q never has."""
+    if NVIDIA and q.dtype == tl.float32:
+        result = tl.inline_asm_elementwise(
+            "rcp.approx.ftz.f32 $0, $1;", "=f,f", [q], dtype=tl.float32, is_pure=True, pack=1
+        )
+    else:
+        result = 1.0 / q
+    return result
+
+
+@triton.jit
+def _rational(x, a, b, FORM_A: tl.constexpr):
+    """y = F(x), r = 1/Q(x), P'(x), Q'(x) and sgn(s); b holds |b_j| in form A."""
+    p, dp = _polynomial(x, a)
+    sign = 1.0
+    dq = 0.0
+    r = 1.0
+    if len(b) > 0:
+        if FORM_A:
+            q, slope = _polynomial(tl.abs(x), (1.0,) + b)
+            dq = tl.where(x > 0, slope, tl.where(x < 0, -slope, 0.0))
+        else:
+            s, slope = _polynomial(x, (0.0,) + b)
+            q = 1.0 + tl.abs(s)
+            sign = tl.where(s < 0, -1.0, 1.0)
+            dq = slope * sign
+        r = _reciprocal(q)
+    return p * r, r, dp, dq, sign
+
+
+@triton.jit
+def _squares(x, COUNT: tl.constexpr):
+    """x^2, x^4, ..., COUNT of them."""
+    result = ()
+    for k in tl.static_range(COUNT):
+        result = result + (x * x if k == 0 else result[k - 1] * result[0],)
+    return result
+
+
+@triton.jit
+def _add_terms(sums, even, odd, squares, FIRST: tl.constexpr):
+    """sums_i + even x^i for even i, sums_i + odd x^(i - 1) for odd i, i = FIRST, FIRST + 1, ...
+
+    With odd = even x these are the power sums, at one multiply-add each. No power of x is formed
+    above the highest even one, which overflows last.
+    """
+    result = ()
+    for i in tl.static_range(FIRST, FIRST + len(sums)):
+        term = odd if i % 2 else even
+        if i > 1:
+            term = term * squares[i // 2 - 1]
+        result = result + (sums[i - FIRST] + term,)
+    return result
+
+
+@triton.jit
+def _zeros(COUNT: tl.constexpr, LANES: tl.constexpr, dtype: tl.constexpr):
+    result = ()
+    for _ in tl.static_range(COUNT):
+        result = result + (tl.zeros([LANES], dtype),)
+    return result
+
+
+@triton.jit
+def _coefficients(ptr, group, COUNT: tl.constexpr, SHARED: tl.constexpr, dtype: tl.constexpr):
+    """The row of each lane's group, or the row that all share, as COUNT values."""
+    row = 0 if SHARED else group * COUNT
+    result = ()
+    for i in tl.static_range(COUNT):
+        result = result + (tl.load(ptr + row + i).to(dtype),)
+    return result
+
+
+@triton.jit
+def _magnitudes(values):
+    result = ()
+    for i in tl.static_range(len(values)):
+        result = result + (tl.abs(values[i]),)
+    return result
+
+
+@triton.jit
+def _load(ptrs, mask, LANES: tl.constexpr, V: tl.constexpr, dtype: tl.constexpr):
+    """A block of LANES vectors of V elements as V values of shape (LANES,), 0 where masked.
+
+    The shape (LANES, V) makes it one access of V elements a lane. Taken apart it stays in
+    registers, and sums over V cost additions only.
+    """
+    parts = (_widen(tl.load(ptrs, mask=mask, other=0.0), V, dtype),)
+    for level in tl.static_range(4):
+        if V >> level > 1:
+            halves = ()
+            for k in tl.static_range(1 << level):
+                halves = halves + tl.split(tl.reshape(parts[k], (LANES, (V >> level) // 2, 2)))
+            parts = halves
+    values = ()
+    for k in tl.static_range(V):
+        values = values + (tl.reshape(parts[k], (LANES,)),)
+    return values
+
+
+@triton.jit
+def _store(ptrs, values, mask, LANES: tl.constexpr, V: tl.constexpr):
+    """Stores V values as _load returns them."""
+    parts = ()
+    for k in tl.static_range(V):
+        parts = parts + (tl.reshape(values[k].to(ptrs.dtype.element_ty), (LANES, 1)),)
+    for level in tl.static_range(4):
+        if V >> level > 1:
+            wholes = ()
+            for k in tl.static_range(V >> level >> 1):
+                pair = tl.join(parts[2 * k], parts[2 * k + 1])
+                wholes = wholes + (tl.reshape(pair, (LANES, 2 << level)),)
+            parts = wholes
+    tl.store(ptrs, parts[0], mask=mask)
+
+
+@triton.jit
+def _widen(block, V: tl.constexpr, dtype: tl.constexpr):
+    """The block in the dtype to compute in; two bfloat16 values at a time, one instruction each."""
+    if NVIDIA and block.dtype == tl.bfloat16 and V > 1:
+        result = tl.inline_asm_elementwise(
+            "shl.b32 $0, $2, 16; and.b32 $1, $2, 0xffff0000;",
+            "=f,=f,r", [block], dtype=tl.float32, is_pure=True, pack=2,
+        )  # fmt: skip
+    else:
+        result = block.to(dtype)
+    return result
+
+
+@triton.jit
+def _share(FLAT: tl.constexpr, LANES: tl.constexpr, groups, run, WIDE: tl.constexpr):
+    """This program's first position, the step to its next, and the group of each lane."""
+    pid = tl.program_id(0)
+    programs = tl.num_programs(0)
+    if WIDE:
+        pid = pid.to(tl.int64)
+        programs = programs.to(tl.int64)
+    if FLAT:
+        start = pid * LANES
+        step = programs * LANES
+        group = ((start + tl.arange(0, LANES)) // run) % groups
+    else:
+        start = pid // groups * LANES
+        step = programs // groups * LANES
+        group = pid % groups
+    return start, step, group
+
+
+@triton.jit
+def _offsets(position, group, groups, run, FLAT: tl.constexpr, V: tl.constexpr):
+    """The element offsets (LANES, V) of the vectors at these positions."""
+    vector = position
+    if not FLAT:
+        vector = (position // run * groups + group) * run + position % run
+    return (vector * V)[:, None] + tl.arange(0, V)[None, :]
+
+
+@triton.jit(do_not_specialize=["count", "groups", "run"])
+def forward_kernel(
+    x_ptr, y_ptr, a_ptr, b_ptr, count, groups, run,
+    A: tl.constexpr, B: tl.constexpr, SHARED_A: tl.constexpr, SHARED_B: tl.constexpr,
+    FORM_A: tl.constexpr, V: tl.constexpr, LANES: tl.constexpr, FLAT: tl.constexpr,
+    DOUBLE: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """y = F(x) for ``count`` vectors (of each group, if not FLAT)."""
+    COMPUTE: tl.constexpr = tl.float64 if DOUBLE else tl.float32
+    start, step, group = _share(FLAT, LANES, groups, run, WIDE)
+    a = _coefficients(a_ptr, group, A, SHARED_A, COMPUTE)
+    b = _coefficients(b_ptr, group, B, SHARED_B, COMPUTE)
+    if FORM_A:
+        b = _magnitudes(b)
+    for first in range(start, count, step):
+        position = first + tl.arange(0, LANES)
+        offsets = _offsets(position, group, groups, run, FLAT, V)
+        mask = (position < count)[:, None]
+        xs = _load(x_ptr + offsets, mask, LANES, V, COMPUTE)
+        ys = ()
+        for k in tl.static_range(V):
+            y, _, _, _, _ = _rational(xs[k], a, b, FORM_A)
+            ys = ys + (y,)
+        _store(y_ptr + offsets, ys, mask, LANES, V)
+
+
+@triton.jit(do_not_specialize=["count", "groups", "run"])
+def backward_kernel(
+    grad_ptr, x_ptr, dx_ptr, y_ptr, a_ptr, b_ptr, partial_a_ptr, partial_b_ptr,
+    count, groups, run,
+    A: tl.constexpr, B: tl.constexpr, SHARED_A: tl.constexpr, SHARED_B: tl.constexpr,
+    FORM_A: tl.constexpr, V: tl.constexpr, LANES: tl.constexpr, FLAT: tl.constexpr,
+    DOUBLE: tl.constexpr, WIDE: tl.constexpr,
+    SEGMENT_A: tl.constexpr, SEGMENT_B: tl.constexpr, STORE_Y: tl.constexpr,
+):  # fmt: skip
+    """With w = grad / Q:  dx = w (P' - y Q'), and this program's sums for da and db,
+
+        da_i = sum w x^i,   db_j ~ sum w y sgn(s) base^j,   base = |x| (form A) or x (form B)
+
+    db is still without its factor -sgn(b_j) (form A) or -1 (form B). STORE_Y: also y = F(x).
+    """
+    COMPUTE: tl.constexpr = tl.float64 if DOUBLE else tl.float32
+    start, step, group = _share(FLAT, LANES, groups, run, WIDE)
+    a = _coefficients(a_ptr, group, A, SHARED_A, COMPUTE)
+    b = _coefficients(b_ptr, group, B, SHARED_B, COMPUTE)
+    if FORM_A:
+        b = _magnitudes(b)
+    sums_a = _zeros(A, LANES, COMPUTE)
+    sums_b = _zeros(B, LANES, COMPUTE)
+    for first in range(start, count, step):
+        position = first + tl.arange(0, LANES)
+        offsets = _offsets(position, group, groups, run, FLAT, V)
+        mask = (position < count)[:, None]
+        xs = _load(x_ptr + offsets, mask, LANES, V, COMPUTE)
+        grads = _load(grad_ptr + offsets, mask, LANES, V, COMPUTE)
+        dxs = ()
+        ys = ()
+        for k in tl.static_range(V):
+            x = xs[k]
+            y, r, dp, dq, sign = _rational(x, a, b, FORM_A)
+            w = grads[k] * r
+            base = tl.abs(x) if FORM_A else x
+            v = w * y * sign
+            squares = _squares(x, max(A - 1, B) // 2)
+            sums_a = _add_terms(sums_a, w, w * x, squares, 0)
+            sums_b = _add_terms(sums_b, v, v * base, squares, 1)
+            dxs = dxs + (w * (dp - y * dq),)
+            ys = ys + (y,)
+        _store(dx_ptr + offsets, dxs, mask, LANES, V)
+        if STORE_Y:
+            _store(y_ptr + offsets, ys, mask, LANES, V)
+    _store_partials(partial_a_ptr, sums_a, LANES, SEGMENT_A)
+    _store_partials(partial_b_ptr, sums_b, LANES, SEGMENT_B)
+
+
+@triton.jit
+def _store_partials(ptr, sums, LANES: tl.constexpr, SEGMENT: tl.constexpr):
+    """ptr[i, pid, s] = sums_i added up over segment s of the lanes."""
+    SEGMENTS: tl.constexpr = LANES // SEGMENT
+    for i in tl.static_range(len(sums)):
+        row = (i * tl.num_programs(0) + tl.program_id(0)) * SEGMENTS
+        partial = tl.sum(tl.reshape(sums[i], (SEGMENTS, SEGMENT)), axis=1)
+        tl.store(ptr + row + tl.arange(0, SEGMENTS), partial)
+
+
+@triton.jit
+def _row_sum(ptr, row, total, count, stride, width, LANES: tl.constexpr):
+    """The sum of a row's ``count`` partials: ``width`` of them, then on by ``stride``, and again.
+
+    ptr[i, q] is the partial sum number q of ``total`` for coefficient i, and row is (group, i).
+    """
+    total_sum = tl.zeros([LANES], tl.float64)
+    first = ptr + row[1] * total + row[0] * width
+    for start in range(0, count, LANES):
+        e = start + tl.arange(0, LANES)
+        partial = tl.load(first + e // width * stride + e % width, mask=e < count, other=0.0)
+        total_sum += partial.to(tl.float64)
+    return tl.sum(total_sum, axis=0)
+
+
+@triton.jit
+def _narrow(value, dtype: tl.constexpr):
+    """A float64 value in any dtype. By way of float32, since not every Triton knows all pairs."""
+    if dtype != tl.float64:
+        value = value.to(tl.float32)
+    return value.to(dtype)
+
+
+@triton.jit(
+    do_not_specialize=[
+        "rows_a", "total_a", "count_a", "stride_a", "width_a",
+        "total_b", "count_b", "stride_b", "width_b",
+    ]
+)  # fmt: skip
+def reduce_kernel(
+    partial_a_ptr, partial_b_ptr, b_ptr, da_ptr, db_ptr,
+    rows_a, total_a, count_a, stride_a, width_a, total_b, count_b, stride_b, width_b,
+    A: tl.constexpr, B: tl.constexpr, FORM_A: tl.constexpr, LANES: tl.constexpr,
+):  # fmt: skip
+    """da and db, one element a program: its partial sums added up in float64, in a fixed order."""
+    item = tl.program_id(0)
+    if item < rows_a * A:
+        row = (item // A, item % A)
+        da = _row_sum(partial_a_ptr, row, total_a, count_a, stride_a, width_a, LANES)
+        tl.store(da_ptr + item, _narrow(da, da_ptr.dtype.element_ty))
+    else:
+        item -= rows_a * A
+        row = (item // B, item % B)
+        db = _row_sum(partial_b_ptr, row, total_b, count_b, stride_b, width_b, LANES)
+        if FORM_A:
+            b = tl.load(b_ptr + item).to(partial_b_ptr.dtype.element_ty)
+            db = tl.where(b < 0, -db, db)
+        tl.store(db_ptr + item, _narrow(-db, db_ptr.dtype.element_ty))

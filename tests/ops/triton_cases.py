@@ -1,0 +1,200 @@
+"""The GPU kernels under Triton's interpreter, on the CPU, against the reference in float64.
+
+Not collected by itself: Triton reads TRITON_INTERPRET when it is imported, so test_triton_kernel.py
+runs this file in a process of its own. By hand:
+
+    TRITON_INTERPRET=1 pytest tests/ops/triton_cases.py
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+import kat
+from kat.ops import reference, triton_launch
+
+SLACK = {torch.bfloat16: 4.0}
+"""Times the error of eager PyTorch that is allowed: 2, but the interpreter cuts off where it
+should round to bfloat16, which doubles the error."""
+
+
+@pytest.fixture(autouse=True)
+def _poisoned_memory():
+    """Every torch.empty is filled with NaN, so that nothing unwritten goes unnoticed."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def inputs(shape, rows=(1, 8), degree=(5, 4), dtype=torch.float32, seed=0):
+    """grad, x, numerator and denominator; a third of the denominator is negative."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*size: int) -> Tensor:
+        return torch.randn(*size, generator=generator)
+
+    a, b = normal(rows[0], degree[0] + 1), normal(rows[1], degree[1]) + 0.4
+    return normal(*shape).to(dtype), normal(*shape).to(dtype), a, b
+
+
+def check(grad, x, a, b, form="A"):
+    """Forward, backward and recompute, each error at most twice that of eager PyTorch."""
+    y = triton_launch.rational_forward(x, a, b, form)
+    gradients = triton_launch.rational_backward(grad, x, a, b, form)
+    *again, y_again = triton_launch.rational_backward_recompute(grad, x, a, b, form)
+    for first, second in zip((y, *gradients), (y_again, *again), strict=True):
+        assert torch.equal(first, second)
+    exact = outputs(*(t.double() for t in (grad, x, a, b)), form)
+    eager = outputs(grad, x, a, b, form)
+    slack = SLACK.get(x.dtype, 2.0)
+    for name, got, want, plain in zip(
+        ("y", "dx", "da", "db"), (y, *gradients), exact, eager, strict=True
+    ):
+        assert got.shape == plain.shape
+        assert got.dtype == plain.dtype
+        if got.numel():
+            luck = 4 * torch.finfo(got.dtype).eps * want.abs().max()  # eager's, with few elements
+            bound = slack * ((plain.double() - want).abs().max() + luck)
+            assert (got.double() - want).abs().max() <= bound, name
+    assert y.stride() == gradients[0].stride() == torch.empty_like(x).stride()
+
+
+def outputs(grad, x, a, b, form):
+    y = reference.rational_forward(x, a, b, form)
+    return y, *reference.rational_backward(grad, x, a, b, form)
+
+
+@pytest.mark.parametrize("form", ["A", "B"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+def test_dtypes_with_several_blocks_a_program(dtype, form):
+    check(*inputs((2, 43, 96), dtype=dtype), form)
+
+
+@pytest.mark.parametrize("form", ["A", "B"])
+@pytest.mark.parametrize("degree", [(1, 0), (1, 1), (2, 3), (3, 2), (7, 6)])
+def test_degrees(degree, form):
+    check(*inputs((5, 24), rows=(1, 3), degree=degree), form)
+
+
+@pytest.mark.parametrize("rows", [(1, 1), (1, 4), (4, 1), (4, 4)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rows_shared_or_not(rows, dtype):
+    check(*inputs((13, 96), rows=rows, dtype=dtype))
+
+
+@pytest.mark.parametrize("positions", [0, 1, 13])
+@pytest.mark.parametrize("channels", [1, 3, 24, 25, 48, 96])
+def test_sizes(positions, channels):
+    check(*inputs((positions, 2 * channels), rows=(1, 2), dtype=torch.float16))
+
+
+def test_shapes_without_leading_dimensions_or_positions():
+    check(*inputs((16,), rows=(1, 2)))
+    check(*inputs((2, 0, 16), rows=(1, 2)))
+
+
+LAYOUTS = {
+    "channels first": lambda t: t(2, 16, 5, 4).movedim(1, -1),
+    "channels first, one image": lambda t: t(1, 16, 3, 3).movedim(1, -1),
+    "transposed": lambda t: t(16, 7).t(),
+    "positions swapped": lambda t: t(3, 5, 16).transpose(0, 1),
+    "some channels of more": lambda t: t(5, 24)[:, 4:20],
+    "every other row": lambda t: t(9, 16)[::2],
+    "every other channel": lambda t: t(5, 32)[:, ::2],
+    "one row, expanded": lambda t: t(1, 16).expand(5, 16),
+    "not aligned to 16 bytes": lambda t: t(81)[1:].view(5, 16),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_layouts(layout, dtype):
+    torch.manual_seed(0)
+    x = LAYOUTS[layout](lambda *size: torch.randn(size).to(dtype))
+    _, _, a, b = inputs((1,), rows=(1, 8))
+    check(torch.randn(x.shape).to(dtype), x, a, b)
+    check(torch.ones(1, dtype=dtype).expand(x.shape), x, a, b)
+
+
+@pytest.mark.parametrize("rows", [(1, 4), (4, 4)])
+@pytest.mark.parametrize("shape", [(3, 40), (2, 300, 12)])
+@pytest.mark.parametrize("wide", [False, True])
+def test_sharing_by_group(rows, shape, wide, monkeypatch):
+    monkeypatch.setattr(triton_launch, "LONGEST_PERIOD", 0)
+    if wide:
+        monkeypatch.setattr(triton_launch, "INT32_ELEMENTS", 0)
+    check(*inputs(shape, rows=rows))
+
+
+def test_long_periods_are_shared_by_group():
+    assert not triton_launch.Sharing.of(2 * 6 * 289, 3, 2 * 289, 4, 8).flat
+    grad, x, a, b = inputs((2, 6, 17, 17), rows=(1, 3))
+    check(grad.movedim(1, -1), x.movedim(1, -1), a, b)
+
+
+def test_int64_offsets(monkeypatch):
+    monkeypatch.setattr(triton_launch, "INT32_ELEMENTS", 0)
+    check(*inputs((5, 48)))
+
+
+def test_a_tensor_beyond_int32_is_shared_with_int64_offsets():
+    small = triton_launch.Sharing.of(2**30, 8, 96, 2, 528)
+    large = triton_launch.Sharing.of(2**31, 8, 96, 2, 528)
+    assert not small.constants()["WIDE"]
+    assert large.constants()["WIDE"]
+
+
+def test_gradients_are_the_same_bits_again():
+    case = inputs((101, 96), dtype=torch.float16)
+    first = triton_launch.rational_backward(*case, "A")
+    again = triton_launch.rational_backward(*case, "A")
+    assert all(torch.equal(one, two) for one, two in zip(first, again, strict=True))
+
+
+@pytest.mark.parametrize("form", ["A", "B"])
+def test_x_zero(form):
+    grad, x, a, b = inputs((3, 16), rows=(1, 2))
+    x[:, ::2] = 0.0
+    x[:, ::4] = -0.0
+    check(grad, x, a, b, form)
+
+
+@pytest.mark.parametrize("form", ["A", "B"])
+@pytest.mark.parametrize("value", [0.0, -0.0, -0.3])
+def test_b_zero_and_b_negative(form, value):
+    grad, x, a, b = inputs((7, 16), rows=(1, 2))
+    b[:, ::2] = value
+    check(grad, x, a, b, form)
+    check(grad, x, a, torch.full_like(b, value), form)
+
+
+def test_large_x():
+    grad, x, a, b = inputs((5, 16), rows=(1, 2))
+    check(grad, x * 1e5, a, b)
+    dx = triton_launch.rational_backward(grad, x * 1e6, a, b, "A")[0]
+    slope = grad * a[0, 5] / b[:, 3].abs().repeat_interleave(8)
+    torch.testing.assert_close(dx, slope, rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_coefficients_of_other_dtypes(dtype):
+    grad, x, a, b = inputs((5, 16), rows=(1, 2))
+    check(grad, x, a.to(dtype), b.to(dtype))
+    check(grad.double(), x.double(), a.to(dtype), b.to(dtype))
+
+
+def test_float32_gradient_of_bfloat16_x():
+    grad, x, a, b = inputs((5, 32), rows=(1, 2), dtype=torch.bfloat16)
+    check(grad.float() + 1e-3, x, a, b)
+
+
+def test_public_call_differentiates_once():
+    grad, x, a, b = (t.requires_grad_() for t in inputs((5, 16), rows=(1, 2)))
+    y = kat.rational(x, a, b, impl="triton")
+    gradients = torch.autograd.grad(y, (x, a, b), grad, create_graph=True)
+    expected = triton_launch.rational_backward(*(t.detach() for t in (grad, x, a, b)), "A")
+    assert all(torch.equal(one, two) for one, two in zip(gradients, expected, strict=True))
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradients[0].sum().backward()
