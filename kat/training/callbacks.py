@@ -46,4 +46,4 @@ class EpochLines(Callback):
             f"lr {trainer.optimizers[0].param_groups[0]['lr']:.2e}",
             f"{seconds:.1f} s",
         ]
-        pl_module.print("  ".join(values))
+        pl_module.print("  ".join(values), flush=True)
