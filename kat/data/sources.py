@@ -295,7 +295,7 @@ def _timm(config: DataConfig, split: str) -> ImageSet | ImageStream:
         )
     except ImportError as error:
         raise InputError(f"data set {config.name!r} needs a package: {error}") from None
-    except (AssertionError, RuntimeError, ValueError, OSError, TypeError) as error:
+    except (AssertionError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
         reason = str(error) or type(error).__name__
         raise InputError(
             f"data set {config.name!r} cannot be opened with root={config.root!r}: {reason}"

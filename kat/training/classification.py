@@ -25,6 +25,21 @@ class TrainingDiverged(RuntimeError):
     """The loss is no longer finite."""
 
 
+class StatelessCosine(CosineLRScheduler):
+    """timm's cosine schedule as a function of the step alone.
+
+    A checkpoint keeps nothing of it, so that a resumed run follows the schedule of its own
+    settings: with more epochs, the longer cosine.
+    """
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Nothing."""
+
+
 class Classifier(LightningModule):
     """Trains and validates a classifier.
 
@@ -100,7 +115,7 @@ class Classifier(LightningModule):
             self.model, opt=optim.name, lr=optim.lr, weight_decay=optim.weight_decay, **known
         )
         steps = int(self.trainer.estimated_stepping_batches)
-        scheduler = CosineLRScheduler(
+        scheduler = StatelessCosine(
             optimizer,
             t_initial=steps,
             lr_min=optim.min_lr,

@@ -123,6 +123,7 @@ def evaluate(path: Path, data: DataConfig, *, progress: bool = True) -> dict[str
             f"the model takes {record.input_size[0]} channels and knows {len(record.classes)}"
             f" classes, but {data.name!r} has {images.channels} and {len(images.classes)}"
         )
+    _check_class_names(record, images)
     images.transform = eval_transform(record)
     config = TrainConfig(data=data)
     classifier = Classifier(model, record, config)
@@ -144,6 +145,16 @@ def evaluate(path: Path, data: DataConfig, *, progress: bool = True) -> dict[str
         "images": len(images) - len(classifier.unreadable),
         "unreadable": len(classifier.unreadable),
     }
+
+
+def _check_class_names(record: ModelRecord, images: ImageSet | ImageStream) -> None:
+    """Classes in another order give answers near chance, without any other sign of it."""
+    for index, (ours, theirs) in enumerate(zip(record.classes, images.classes, strict=True)):
+        if ours != theirs and ours != str(index) and theirs != str(index):
+            raise InputError(
+                f"class {index} is {ours!r} to the model and {theirs!r} in the data; the folders"
+                " must have the names that the model was trained with"
+            )
 
 
 def make_record(config: TrainConfig, data: ImageSet | ImageStream) -> ModelRecord:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 
@@ -14,7 +15,7 @@ import torch
 import yaml
 
 import kat_command
-from tests.images import write_folder
+from tests.images import write_fashion_mnist, write_folder
 
 QUICK = ["--progress", "false", "--limit_train_batches", "2", "--limit_val_batches", "2"]
 
@@ -159,6 +160,15 @@ def test_imagenet_recipe_trains_evaluates_and_predicts(imagenet, tmp_path, capsy
     assert "n0" in capsys.readouterr().out
 
 
+@pytest.fixture
+def idx(tmp_path):
+    """Twenty images of Fashion-MNIST's format a split."""
+    folder = tmp_path / "idx"
+    folder.mkdir()
+    write_fashion_mnist(folder, train=20, val=20)
+    return folder
+
+
 def test_predict_goes_on_past_an_unreadable_image(digits_run, imagenet, tmp_path, capsys):
     torn, answers = tmp_path / "torn.jpg", tmp_path / "answers.json"
     torn.write_bytes(b"torn")
@@ -290,11 +300,18 @@ def test_unreadable_images_are_fatal_on_request(imagenet, tmp_path, capsys):
     assert "0.jpg cannot be read as an image" in line
 
 
-def test_eval_of_another_model_or_data_is_explained(digits_run, imagenet, tmp_path, capsys):
+def test_eval_of_another_model_or_data_is_explained(digits_run, imagenet, idx, tmp_path, capsys):
     line = refused(capsys, "eval", "--checkpoint", tmp_path)
     assert "holds no model" in line
     line = refused(capsys, "eval", "--checkpoint", digits_run, "--data.name", f"folder:{imagenet}")
     assert "the model takes 1 channels and knows 10 classes" in line
+    renamed = tmp_path / "renamed"
+    shutil.copytree(digits_run, renamed)
+    config = json.loads((renamed / "config.json").read_text())
+    config["pretrained_cfg"]["label_names"] = [f"class {i}" for i in range(10)]
+    (renamed / "config.json").write_text(json.dumps(config))
+    line = refused(capsys, "eval", "--checkpoint", renamed, "--data.name", f"fashion_mnist:{idx}")
+    assert "class 0 is 'class 0' to the model and 'T-shirt/top' in the data" in line
     copy = tmp_path / "mixed"
     copy.mkdir()
     (copy / "config.json").write_bytes((digits_run / "config.json").read_bytes())

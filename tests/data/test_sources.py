@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
-import struct
+import io
+import json
+import tarfile
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from kat.data import AugmentConfig, DataConfig, check_classes, open_split
+from kat.data import (
+    AugmentConfig,
+    DataConfig,
+    check_classes,
+    eval_transform,
+    make_loader,
+    open_split,
+    preprocessing,
+)
 from kat.data.sources import UnreadableImage, decode
 from kat.errors import InputError
-from tests.images import write_folder
+from tests.images import write_fashion_mnist, write_folder, write_idx
 
 
 def test_digits_are_a_fixed_stratified_split():
@@ -30,21 +42,9 @@ def test_digits_are_a_fixed_stratified_split():
     assert [again[i][1] for i in range(50)] == [val[i][1] for i in range(50)]
 
 
-def _write_idx(path, array):
-    header = struct.pack(f">4B{array.ndim}i", 0, 0, 8, array.ndim, *array.shape)
-    path.write_bytes(gzip.compress(header + array.tobytes()))
-
-
 @pytest.fixture
 def fashion(tmp_path):
-    rng = np.random.default_rng(0)
-    for prefix, count in (("train", 40), ("t10k", 20)):
-        _write_idx(
-            tmp_path / f"{prefix}-images-idx3-ubyte.gz",
-            rng.integers(0, 256, (count, 28, 28), dtype=np.uint8),
-        )
-        labels = np.arange(count, dtype=np.uint8) % 10
-        _write_idx(tmp_path / f"{prefix}-labels-idx1-ubyte.gz", labels)
+    write_fashion_mnist(tmp_path, train=40, val=20)
     return tmp_path
 
 
@@ -71,7 +71,7 @@ def test_fashion_mnist_from_idx_files(fashion):
             "not an idx file of bytes with 3 dimensions",
         ),
         (
-            lambda d: _write_idx(d / "train-labels-idx1-ubyte.gz", np.zeros(39, dtype=np.uint8)),
+            lambda d: write_idx(d / "train-labels-idx1-ubyte.gz", np.zeros(39, dtype=np.uint8)),
             "40 images, but 39 labels",
         ),
     ],
@@ -159,6 +159,31 @@ def test_timm_name_torch(tmp_path):
     data = open_split(config, "train")
     assert (len(data), data.classes) == (6, ["n00", "n01"])
     assert data[0][0].mode == "RGB"
+
+
+def test_timm_name_wds(tmp_path):
+    pytest.importorskip("webdataset", reason="webdataset is not installed")
+    with tarfile.open(tmp_path / "train-000000.tar", "w") as shard:
+        for index in range(6):
+            picture = io.BytesIO()
+            Image.new("RGB", (40, 30), (40 * index, 0, 0)).save(picture, "JPEG")
+            for suffix, content in (("jpg", picture.getvalue()), ("cls", b"%d" % (index % 2))):
+                entry = tarfile.TarInfo(f"{index:04}.{suffix}")
+                entry.size = len(content)
+                shard.addfile(entry, io.BytesIO(content))
+    split = {"name": "train", "num_samples": 6, "shard_lengths": [6]}
+    split["filenames"] = ["train-000000.tar"]
+    (tmp_path / "_info.json").write_text(json.dumps({"splits": {"train": split}}))
+    config = DataConfig(
+        name="wds/tiny", root=str(tmp_path), num_classes=2, image_size=32, batch_size=3
+    )
+    data = open_split(config, "train")
+    data.transform = eval_transform(preprocessing(config, data))
+    batches = list(make_loader(data, config, training=True))
+    assert sorted(torch.cat([batch.labels for batch in batches]).tolist()) == [0, 0, 0, 1, 1, 1]
+    assert batches[0].images.shape == (3, 3, 32, 32)
+    with pytest.raises(InputError, match=r"does not say which classes.*data\.num_classes"):
+        open_split(dataclasses.replace(config, num_classes=None), "train")
 
 
 def test_timm_names_that_fail_are_explained(tmp_path):
