@@ -34,7 +34,7 @@ def _main(arguments: list[str]) -> None:
     sys.stdout.write(
         f"{data.name}: top-1 {metrics['top1']:.2f} %, top-5 {metrics['top5']:.2f} %,"
         f" loss {metrics['loss']:.4f} on {metrics['images']} images"
-        f" ({metrics['unreadable']} skipped)\n"
+        f" ({metrics['skipped']} files skipped)\n"
     )
 
 

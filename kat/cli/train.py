@@ -27,7 +27,7 @@ def _main(arguments: list[str]) -> None:
     sys.stdout.write(
         f"best top-1 {summary.top1:.2f} %, top-5 {summary.top5:.2f} % after {summary.epochs}"
         f" epochs, {summary.parameters:,} parameters, {summary.seconds:.0f} s;"
-        f" {summary.unreadable} images skipped; all in {summary.out}\n"
+        f" {summary.skipped} files skipped; all in {summary.out}\n"
     )
 
 

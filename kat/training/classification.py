@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities import rank_zero_only
 from timm.data.mixup import Mixup
 from timm.optim import create_optimizer_v2, get_optimizer_info
 from timm.scheduler import CosineLRScheduler
@@ -60,7 +62,7 @@ class Classifier(LightningModule):
         self.val_loss = MeanMetric()
         self.val_top1 = MulticlassAccuracy(classes, top_k=1, average="micro")
         self.val_top5 = MulticlassAccuracy(classes, top_k=min(5, classes), average="micro")
-        self.unreadable: set[str] = set()
+        self.skipped: set[str] = set()
 
     def forward(self, images: Tensor) -> Tensor:
         """The logits of a batch of images."""
@@ -144,9 +146,14 @@ class Classifier(LightningModule):
         for path in unreadable:
             if self.config.data.bad_images == "fail":
                 raise InputError(f"{path} cannot be read as an image")
-            if path not in self.unreadable:
-                self.unreadable.add(path)
-                self.print(f"skipped {path}: it cannot be read as an image")
+        self.skip(unreadable, "it cannot be read as an image")
+
+    def skip(self, paths: list[str], reason: str) -> None:
+        """Names each file that is left out, once."""
+        for path in paths:
+            if path not in self.skipped:
+                self.skipped.add(path)
+                rank_zero_only(sys.stdout.write)(f"skipped {path}: {reason}\n")
 
 
 def _mixup(augment: AugmentConfig, classes: int) -> Mixup | None:

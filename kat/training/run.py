@@ -58,7 +58,7 @@ class Summary:
         top5: the top-5 of the same epoch.
         epochs: how many were trained.
         seconds: wall time of training and validation.
-        unreadable: images that were skipped.
+        skipped: files that were left out: unreadable images, and files that are no images.
     """
 
     out: str
@@ -68,7 +68,7 @@ class Summary:
     top5: float
     epochs: int
     seconds: float
-    unreadable: int
+    skipped: int
 
 
 def train(config: TrainConfig) -> Summary:
@@ -93,6 +93,7 @@ def train(config: TrainConfig) -> Summary:
     train_loader, val_loader = _loaders(config, record, train_data, val_data)
     model = _make_model(config, record)
     classifier = Classifier(model, record, config)
+    classifier.skip([*train_data.ignored, *val_data.ignored], "it is not named as an image")
     with _quiet():
         trainer = _make_trainer(config, out)
         _prepare_folder(config, out)
@@ -127,6 +128,7 @@ def evaluate(path: Path, data: DataConfig, *, progress: bool = True) -> dict[str
     images.transform = eval_transform(record)
     config = TrainConfig(data=data)
     classifier = Classifier(model, record, config)
+    classifier.skip(images.ignored, "it is not named as an image")
     with _quiet():
         trainer = Trainer(
             logger=False,
@@ -142,8 +144,8 @@ def evaluate(path: Path, data: DataConfig, *, progress: bool = True) -> dict[str
         "top1": metrics["val/top1"],
         "top5": metrics["val/top5"],
         "loss": metrics["val/loss"],
-        "images": len(images) - len(classifier.unreadable),
-        "unreadable": len(classifier.unreadable),
+        "images": len(images) - len(classifier.skipped - set(images.ignored)),
+        "skipped": len(classifier.skipped),
     }
 
 
@@ -284,7 +286,7 @@ def _finish(
         top5=best["top5"],
         epochs=len(history),
         seconds=seconds,
-        unreadable=len(classifier.unreadable),
+        skipped=len(classifier.skipped),
     )
     if trainer.is_global_zero:
         save_model(model, record, out)

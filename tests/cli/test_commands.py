@@ -138,6 +138,8 @@ def test_imagenet_recipe_trains_evaluates_and_predicts(imagenet, tmp_path, capsy
     torn = imagenet / "val" / "n03" / "0.jpg"
     (imagenet / "val" / "n03" / "1.jpg").write_bytes(torn.read_bytes())
     torn.write_bytes(b"torn")
+    notes = imagenet / "train" / "n00" / "notes.txt"
+    notes.write_text("taken in May")
     code = run(
         "train", "--config", "imagenet_kat_tiny", "--data.name", f"folder:{imagenet}",
         "--out", out, "--epochs", 1, "--optim.warmup_epochs", 0, "--limit_train_batches", 2,
@@ -146,9 +148,10 @@ def test_imagenet_recipe_trains_evaluates_and_predicts(imagenet, tmp_path, capsy
     assert code == 0
     printed = capsys.readouterr().out
     assert f"skipped {torn}: it cannot be read as an image" in printed
-    assert "1 images skipped" in printed
+    assert "2 files skipped" in printed
+    assert f"skipped {notes}: it is not named as an image" in printed
     assert run("eval", "--checkpoint", out, "--progress", "false") == 0
-    assert "on 10 images (1 skipped)" in capsys.readouterr().out
+    assert "on 10 images (1 files skipped)" in capsys.readouterr().out
     images = sorted((imagenet / "val").rglob("0.jpg"))[:3]
     assert run("predict", *images, "--checkpoint", out, "--json", answers) == 0
     predicted = json.loads(answers.read_text())
