@@ -27,6 +27,7 @@ class KAT(VisionTransformer):
         num_groups, degree, form, share: of the rationals, see :class:`kat.nn.GroupRational`.
         act_init: the function that the second rational of each MLP starts as.
         mlp_init: how the MLPs' weights are drawn, see :func:`kat.nn.init_grkan_`.
+        fused: keep less for the backward pass, see :class:`kat.nn.GRKANLinear`.
         attn_init: ``"mimetic"``, see :func:`kat.nn.init_attention_mimetic_`, or
             ``"trunc_normal"``, timm's own.
         weight_init: timm's scheme for everything else.
@@ -47,6 +48,7 @@ class KAT(VisionTransformer):
         share: str = "numerator",
         act_init: str | Coefficients = "swish",
         mlp_init: str = "variance_preserving",
+        fused: bool = True,
         attn_init: str = "mimetic",
         weight_init: Any = "",
         **kwargs: Any,
@@ -61,6 +63,7 @@ class KAT(VisionTransformer):
             share=share,
             act_init=act_init,
             weight_init=mlp_init,
+            fused=fused,
         )
         super().__init__(mlp_layer=mlp_layer, weight_init="skip", **kwargs)
         self.attn_init = attn_init

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kat.nn.coefficients import Coefficients
+from kat.nn.fused import grkan_linear
 from kat.nn.init import init_grkan_
 from kat.nn.rational import GroupRational
 
@@ -25,6 +26,7 @@ class GRKANLinear(nn.Module):
         num_groups, init, degree, form, share, impl: of the rational, see :class:`GroupRational`.
         weight_init: ``"variance_preserving"`` (the paper's), ``"kaiming"`` or
             ``"trunc_normal"``, see :func:`kat.nn.init_grkan_`.
+        fused: keep only x for the backward pass, and compute F(x) again there.
         device, dtype: of the parameters.
 
     Shape:
@@ -47,6 +49,7 @@ class GRKANLinear(nn.Module):
         form: str = "A",
         share: str = "numerator",
         weight_init: str = "variance_preserving",
+        fused: bool = True,
         impl: str | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -54,6 +57,7 @@ class GRKANLinear(nn.Module):
         super().__init__()
         _check_groups(num_groups, in_features=in_features)
         self.weight_init = weight_init
+        self.fused = fused
         self.act = GroupRational(
             num_groups, degree, init, form, share, impl=impl, device=device, dtype=dtype
         )
@@ -71,7 +75,7 @@ class GRKANLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """W F(x) + bias."""
-        return self.fc(self.act(x))
+        return grkan_linear(x, self.act, self.fc) if self.fused else self.fc(self.act(x))
 
 
 class GRKANMlp(nn.Module):
@@ -90,7 +94,8 @@ class GRKANMlp(nn.Module):
         drop: dropout rate after each rational.
         num_groups, degree, form, share, impl: of both rationals, see :class:`GroupRational`.
         act_init: the function that F_2 starts as, ``"swish"`` or ``"gelu"`` in the paper.
-        weight_init: see :class:`GRKANLinear`.
+        weight_init, fused: see :class:`GRKANLinear`. A norm or dropout between a rational and
+            its linear map keeps that pair from being fused.
         device, dtype: of the parameters.
 
     Children: act1, fc1, act2, fc2, the names of the released checkpoints.
@@ -114,6 +119,7 @@ class GRKANMlp(nn.Module):
         form: str = "A",
         share: str = "numerator",
         weight_init: str = "variance_preserving",
+        fused: bool = True,
         impl: str | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -123,6 +129,7 @@ class GRKANMlp(nn.Module):
         out_features = out_features or in_features
         _check_groups(num_groups, in_features=in_features, hidden_features=hidden_features)
         self.weight_init = weight_init
+        self.fused = fused
 
         def act(init: str | Coefficients) -> GroupRational:
             return GroupRational(
@@ -152,8 +159,16 @@ class GRKANMlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., in_features) to (..., out_features)."""
-        x = self.fc1(self.drop1(self.act1(x)))
-        return self.fc2(self.norm(self.drop2(self.act2(x))))
+        if not self.fused or self._drops():
+            x = self.fc1(self.drop1(self.act1(x)))
+            return self.fc2(self.norm(self.drop2(self.act2(x))))
+        x = grkan_linear(x, self.act1, self.fc1)
+        if isinstance(self.norm, nn.Identity):
+            return grkan_linear(x, self.act2, self.fc2)
+        return self.fc2(self.norm(self.act2(x)))
+
+    def _drops(self) -> bool:
+        return self.training and (self.drop1.p > 0 or self.drop2.p > 0)
 
 
 def _check_groups(num_groups: int, **features: int) -> None:

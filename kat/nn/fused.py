@@ -1,0 +1,94 @@
+"""W F(x) + bias as one step of autograd, which keeps x alone for the backward pass.
+
+The plain pair keeps x for the rational and F(x) for the linear map. Here F(x) is computed again in
+the backward pass, by the pass over x that computes the rational's gradient anyway.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from kat.nn.rational import GroupRational
+from kat.ops import rational
+
+
+def grkan_linear(x: Tensor, activation: GroupRational, linear: nn.Linear) -> Tensor:
+    """``linear(activation(x))``, to rounding, in less memory where it trains.
+
+    Modules that are more than their formula (with hooks, or of a derived class) are called as they
+    are; so is everything where no gradient is recorded, and a backend asked for by name.
+    """
+    if torch.is_grad_enabled() and _is_plain(activation, linear):
+        return _GRKANLinear.apply(
+            x,
+            activation.weight_numerator,
+            activation.weight_denominator,
+            linear.weight,
+            linear.bias,
+            activation.form,
+        )
+    return linear(activation(x))
+
+
+def _is_plain(activation: nn.Module, linear: nn.Module) -> bool:
+    return (
+        type(activation) is GroupRational
+        and type(linear) is nn.Linear
+        and activation.impl is None
+        and activation.channel_dim == -1
+        and not any(_has_hooks(module) for module in (activation, linear))
+    )
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+    )
+
+
+class _GRKANLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        numerator: Tensor,
+        denominator: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        form: str,
+    ) -> Tensor:
+        ctx.save_for_backward(x, numerator, denominator, weight)
+        ctx.form = form
+        ctx.bias_dtype = None if bias is None else bias.dtype
+        return functional.linear(rational(x, numerator, denominator, form=form), weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """With G the gradient: dF = G W, dW = G^T F(x), dbias = sum G, and the rational's own.
+
+        The products are in G's dtype, which autocast chose in the forward pass.
+        """
+        x, numerator, denominator, weight = ctx.saved_tensors
+        grad_y = grad @ weight.to(grad.dtype)
+        dx, da, db, y = _rational_gradients(grad_y, x, numerator, denominator, ctx.form)
+        rows = grad.reshape(-1, grad.shape[-1])
+        d_weight = rows.T @ y.reshape(-1, y.shape[-1]).to(grad.dtype)
+        d_bias = None if ctx.bias_dtype is None else rows.sum(0).to(ctx.bias_dtype)
+        return dx, da, db, d_weight.to(weight.dtype), d_bias, None
+
+
+def _rational_gradients(
+    grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, form: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """dx, da, db and F(x): in one pass, or, where they are differentiated again, in two."""
+    if not torch.is_grad_enabled():
+        return torch.ops.kat.rational_backward_recompute(grad, x, numerator, denominator, form)
+    gradients = torch.ops.kat.rational_backward(grad, x, numerator, denominator, form)
+    return *gradients, rational(x, numerator, denominator, form=form)

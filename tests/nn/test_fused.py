@@ -1,0 +1,134 @@
+"""The fused GR-KAN layer: the numbers of the plain pair, with less kept for the backward pass."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+import kat
+from kat.nn import fused
+
+
+def _pair(**options):
+    torch.manual_seed(0)
+    plain = kat.GRKANMlp(16, 32, fused=False, **options)
+    with torch.no_grad():
+        for name, parameter in plain.named_parameters():
+            if "weight_" in name:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    ours = kat.GRKANMlp(16, 32, **options)
+    ours.load_state_dict(plain.state_dict())
+    return plain, ours
+
+
+def _gradients(module, x, grad):
+    x = x.clone().requires_grad_()
+    y = module(x)
+    y.backward(grad.to(y.dtype))
+    return [y, x.grad, *(p.grad for p in module.parameters())]
+
+
+@pytest.mark.parametrize("form", ["A", "B"])
+@pytest.mark.parametrize("share", ["numerator", "denominator", "none"])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_same_value_and_gradients_as_the_plain_pair(form, share, bias, dtype):
+    plain, ours = _pair(form=form, share=share, bias=bias, dtype=dtype)
+    x, grad = torch.randn(2, 3, 5, 16, dtype=dtype), torch.randn(2, 3, 5, 16, dtype=dtype)
+    for actual, expected in zip(_gradients(ours, x, grad), _gradients(plain, x, grad), strict=True):
+        assert actual.dtype == expected.dtype
+        torch.testing.assert_close(actual, expected)
+
+
+def test_under_autocast():
+    plain, ours = _pair()
+    x, grad = torch.randn(8, 16), torch.randn(8, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        pairs = zip(_gradients(ours, x, grad), _gradients(plain, x, grad), strict=True)
+    for actual, expected in pairs:
+        assert actual.dtype == expected.dtype
+        torch.testing.assert_close(actual, expected, rtol=2e-2, atol=2e-2)
+
+
+def test_first_and_second_derivatives_pass_gradcheck():
+    layer = kat.GRKANLinear(8, 3, num_groups=2, dtype=torch.float64)
+    torch.manual_seed(0)  # off the kinks at b = 0
+    parameters = [(p + 0.1 + 0.1 * torch.rand_like(p)).detach() for p in layer.parameters()]
+    for parameter in parameters:
+        parameter.requires_grad_()
+    x = torch.randn(4, 8, dtype=torch.float64, requires_grad=True)
+    names = [name for name, _ in layer.named_parameters()]
+
+    def function(x, *values):
+        return torch.func.functional_call(layer, dict(zip(names, values, strict=True)), (x,))
+
+    assert torch.autograd.gradcheck(function, (x, *parameters))
+    assert torch.autograd.gradgradcheck(function, (x, *parameters))
+
+
+def _saved_bytes(module, x):
+    sizes = {}
+
+    def pack(tensor):
+        if not isinstance(tensor, nn.Parameter):
+            sizes[tensor.data_ptr()] = tensor.nbytes
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        module(x).sum()
+    parameters = {p.data_ptr() for p in module.parameters()}
+    return sum(size for pointer, size in sizes.items() if pointer not in parameters)
+
+
+def test_keeps_its_inputs_only():
+    x = torch.randn(10, 192, requires_grad=True)
+    ours = _saved_bytes(kat.GRKANMlp(192, 768), x)
+    assert ours == 10 * (192 + 768) * 4
+    assert ours <= 0.6 * _saved_bytes(timm.layers.Mlp(192, 768), x)
+
+
+def test_compiled_without_graph_break():
+    _, ours = _pair()
+    compiled = torch.compile(ours, backend="aot_eager", fullgraph=True)
+    x, grad = torch.randn(8, 16), torch.randn(8, 16)
+    expected = _gradients(ours, x, grad)
+    ours.zero_grad()
+    for actual, wanted in zip(_gradients(compiled, x, grad), expected, strict=True):
+        torch.testing.assert_close(actual, wanted)
+
+
+def test_hooks_and_derived_modules_are_called(monkeypatch):
+    def never(*_):
+        raise AssertionError("fused")
+
+    monkeypatch.setattr(fused._GRKANLinear, "apply", never)
+    x = torch.randn(2, 16)
+    seen = []
+    hooked = kat.GRKANLinear(16, 4)
+    hooked.fc.register_forward_hook(lambda module, args, output: seen.append(output))
+    assert torch.equal(hooked(x), seen[0])
+
+    class Adapter(nn.Linear):
+        def forward(self, x):
+            return super().forward(x) + 1
+
+    derived = kat.GRKANLinear(16, 4)
+    derived.fc = Adapter(16, 4)
+    assert torch.equal(derived(x), derived.fc(derived.act(x)))
+    with torch.no_grad():
+        kat.GRKANLinear(16, 4)(x)
+    with pytest.raises(AssertionError, match="fused"):
+        kat.GRKANLinear(16, 4)(x)
+
+
+@pytest.mark.parametrize("options", [{"drop": 0.5}, {"norm_layer": nn.LayerNorm}])
+def test_dropout_and_norm_between_are_kept(options):
+    plain, ours = _pair(**options)
+    x = torch.randn(4, 16)
+    outputs = []
+    for module in (plain, ours):
+        torch.manual_seed(1)
+        outputs.append(module(x))
+    torch.testing.assert_close(outputs[1], outputs[0])
