@@ -1,0 +1,115 @@
+"""Times a KAT's MLP against timm's, and counts the bytes that each keeps for the backward pass.
+
+    python benchmarks/mlp.py
+    python benchmarks/mlp.py --shapes base --batch 128 --device cuda --dtype bfloat16
+
+  gelu      timm's Mlp with nn.GELU
+  fused     GRKANMlp: keeps its inputs alone, and computes F(x) again in the backward pass
+  plain     GRKANMlp(fused=False): keeps F(x) as well
+
+The candidates take turns; times are medians in ms, ratios are to timm's Mlp. Saved bytes are those
+of the tensors that autograd holds between the passes, parameters left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from timing import header, keep_freed_memory, medians, print_table, take_turns, write_csv
+from timm.layers import Mlp
+from torch import Tensor, nn
+
+import kat
+
+TOKENS = 197
+WIDTHS = {"tiny": 192, "small": 384, "base": 768}
+COLUMNS = ("shape", "MLP", "forward", "ratio", "forward+backward", "ratio", "saved MB", "ratio")
+
+
+def main() -> None:
+    """Measures each shape and prints the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--shapes", nargs="+", choices=WIDTHS, default=list(WIDTHS))
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--seconds", type=float, default=5.0, help="time for each shape and pass")
+    parser.add_argument("--csv", type=Path, help="also write the table there")
+    options = parser.parse_args()
+    keep_freed_memory()
+    print(header(options.device))
+    rows = [row for name in options.shapes for row in measure(name, options)]
+    print_table(COLUMNS, rows)
+    if options.csv:
+        write_csv(options.csv, options.device, COLUMNS, rows)
+
+
+def measure(name: str, options: argparse.Namespace) -> list[list[str | float]]:
+    """One row a candidate."""
+    torch.manual_seed(0)
+    width = WIDTHS[name]
+    place = {"device": options.device, "dtype": getattr(torch, options.dtype)}
+    mlps = {
+        "gelu": Mlp(width, 4 * width, **place),
+        "fused": kat.GRKANMlp(width, 4 * width, **place),
+        "plain": kat.GRKANMlp(width, 4 * width, fused=False, **place),
+    }
+    x = torch.randn(options.batch, TOKENS, width, **place, requires_grad=True)
+    grad = torch.randn_like(x)
+
+    def time(step: Callable[..., Callable[[], None]]) -> dict[str, float]:
+        steps = {label: step(mlp, x, grad) for label, mlp in mlps.items()}
+        return medians(take_turns(steps, options.seconds, options.device))
+
+    forward, both = time(forward_step), time(both_step)
+    saved = {label: saved_bytes(mlp, x) / 1e6 for label, mlp in mlps.items()}
+    columns = (forward, both, saved)
+    shape = f"{options.batch}x{TOKENS}x{width}"
+    return [
+        [shape, label, *(v for c in columns for v in (c[label], c[label] / c["gelu"]))]
+        for label in mlps
+    ]
+
+
+def forward_step(mlp: nn.Module, x: Tensor, grad: Tensor) -> Callable[[], None]:
+    """A forward pass without gradients."""
+
+    @torch.no_grad()
+    def step() -> None:
+        mlp(x)
+
+    return step
+
+
+def both_step(mlp: nn.Module, x: Tensor, grad: Tensor) -> Callable[[], None]:
+    """A forward and a backward pass, gradients of x and all parameters."""
+
+    def step() -> None:
+        mlp.zero_grad()
+        x.grad = None
+        mlp(x).backward(grad)
+
+    return step
+
+
+def saved_bytes(mlp: nn.Module, x: Tensor) -> int:
+    """The bytes that autograd keeps, each storage once, parameters left out."""
+    sizes: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        sizes[tensor.data_ptr()] = tensor.nbytes
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        mlp(x).sum()
+    parameters = {parameter.data_ptr() for parameter in mlp.parameters()}
+    return sum(size for pointer, size in sizes.items() if pointer not in parameters)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""What the benchmarks share: taking turns, the machine's description, tables as text and CSV."""
+
+from __future__ import annotations
+
+import csv
+import ctypes
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+import kat
+
+
+def keep_freed_memory() -> None:
+    """Sets glibc's M_MMAP_THRESHOLD (-3) and M_TRIM_THRESHOLD (-1), where there is a glibc.
+
+    Otherwise large arrays are unmapped and mapped anew each time, and page faults swamp what is
+    measured, for all candidates alike.
+    """
+    if sys.platform != "linux":
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    for option in (-3, -1):
+        if mallopt is not None:
+            mallopt(option, 2**31 - 1)
+
+
+def take_turns(
+    steps: dict[str, Callable[[], None]], seconds: float, device: str
+) -> dict[str, list[float]]:
+    """Milliseconds of each step, at least 5 times each, after one untimed round.
+
+    Every round starts with another step and goes the other way than the last, since what ran
+    before decides what is left in the caches; other work on the machine hits all steps alike.
+    """
+    synchronize = torch.cuda.synchronize if device == "cuda" else lambda: None
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for step in steps.values():
+        step()
+    order, rounds = list(steps), 0
+    end = time.perf_counter() + seconds
+    while rounds < 5 or time.perf_counter() < end:
+        for name in order:
+            synchronize()
+            start = time.perf_counter()
+            steps[name]()
+            synchronize()
+            times[name].append(1e3 * (time.perf_counter() - start))
+        order = order[1:] + order[:1] if rounds % 2 else order[::-1]
+        rounds += 1
+    return times
+
+
+def medians(times: dict[str, list[float]]) -> dict[str, float]:
+    """The median of each candidate's times."""
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def header(device: str) -> str:
+    """Versions, machine and threads, in two lines."""
+    where = _processor()
+    if device == "cuda":
+        where = f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}"
+    return (
+        f"kat {kat.__version__}, torch {torch.__version__}, Python {platform.python_version()},"
+        f" {platform.system()} {platform.machine()}\n"
+        f"{where}, {torch.get_num_threads()} threads"
+    )
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str | float]]) -> None:
+    """Prints rows under their columns; numbers to three digits."""
+    cells = [list(columns), *([_text(value) for value in row] for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
+    for row in cells:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)))
+
+
+def write_csv(
+    path: Path, device: str, columns: Sequence[str], rows: Sequence[Sequence[str | float]]
+) -> None:
+    """Writes the table, with the command and the header as comments above it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        for line in (f"python {' '.join(sys.argv)}", *header(device).splitlines()):
+            file.write(f"# {line}\n")
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows([[_text(value) for value in row] for row in rows])
+
+
+def _text(value: str | float) -> str:
+    if isinstance(value, str):
+        return value
+    return "-" if value != value else f"{value:.4g}"

@@ -1,0 +1,165 @@
+"""Times a KAT against the ViT of its size: inference and a training step, and their peak memory.
+
+    python benchmarks/train_step.py
+    python benchmarks/train_step.py --size base --batch 128 --device cuda --amp --compile
+
+  vit       timm's ViT
+  fused     the KAT: its MLPs keep their inputs alone for the backward pass
+  plain     the KAT with fused=False
+
+The candidates take turns; times are medians in ms, ratios are to the ViT. A training step is a
+forward and a backward pass, without the optimiser. Peak memory is that of a process of its own
+over two such steps, above what it held before them: resident memory on the CPU, allocated memory on
+the GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import timm
+import torch
+from timing import header, keep_freed_memory, medians, print_table, take_turns, write_csv
+from torch import Tensor, nn
+
+import kat  # noqa: F401  (registers the models)
+
+COLUMNS = ("model", "inference", "ratio", "training step", "ratio", "peak MB", "ratio")
+CANDIDATES = {"vit": ("vit", {}), "fused": ("kat", {}), "plain": ("kat", {"fused": False})}
+
+
+def main() -> None:
+    """Measures and prints the table; with --peak, one candidate's peak memory."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--size", choices=("tiny", "small", "base"), default="tiny")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--amp", action="store_true", help="autocast to bfloat16")
+    parser.add_argument("--compile", action="store_true", help="through torch.compile")
+    parser.add_argument("--seconds", type=float, default=60.0, help="time for each of the two")
+    parser.add_argument("--csv", type=Path, help="also write the table there")
+    parser.add_argument("--peak", choices=CANDIDATES, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.peak:
+        print(peak_bytes(options.peak, options))
+        return
+    keep_freed_memory()
+    print(header(options.device))
+    rows = measure(options)
+    print_table(COLUMNS, rows)
+    if options.csv:
+        write_csv(options.csv, options.device, COLUMNS, rows)
+
+
+def measure(options: argparse.Namespace) -> list[list[str | float]]:
+    """One row a candidate."""
+    peaks = {name: peak_in_a_process(name) / 1e6 for name in CANDIDATES}
+    images, labels = make_batch(options)
+    models = {name: make_model(name, options) for name in CANDIDATES}
+    inference = {n: inference_step(m, images, options) for n, m in models.items()}
+    training = {n: training_step(m, images, labels, options) for n, m in models.items()}
+    columns = [
+        medians(take_turns(inference, options.seconds, options.device)),
+        medians(take_turns(training, options.seconds, options.device)),
+        peaks,
+    ]
+    return [
+        [label(name, options), *(v for c in columns for v in (c[name], c[name] / c["vit"]))]
+        for name in CANDIDATES
+    ]
+
+
+def label(name: str, options: argparse.Namespace) -> str:
+    """For example kat_tiny, plain."""
+    family, _ = CANDIDATES[name]
+    return f"{family}_{options.size}" + (f", {name}" if family == "kat" else "")
+
+
+def make_model(name: str, options: argparse.Namespace) -> nn.Module:
+    """A candidate of the size asked for."""
+    torch.manual_seed(0)
+    family, kwargs = CANDIDATES[name]
+    model = timm.create_model(f"{family}_{options.size}_patch16_224", **kwargs)
+    model = model.to(options.device)
+    if options.compile:
+        model.compile()
+    return model
+
+
+def make_batch(options: argparse.Namespace) -> tuple[Tensor, Tensor]:
+    """Images and labels."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(options.batch, 3, 224, 224, generator=generator)
+    labels = torch.randint(0, 1000, (options.batch,), generator=generator)
+    return images.to(options.device), labels.to(options.device)
+
+
+def inference_step(
+    model: nn.Module, images: Tensor, options: argparse.Namespace
+) -> Callable[[], None]:
+    """A forward pass in evaluation mode."""
+
+    @torch.inference_mode()
+    def step() -> None:
+        model.eval()
+        with autocast(options):
+            model(images)
+
+    return step
+
+
+def training_step(
+    model: nn.Module, images: Tensor, labels: Tensor, options: argparse.Namespace
+) -> Callable[[], None]:
+    """A forward and a backward pass in training mode."""
+
+    def step() -> None:
+        model.train()
+        model.zero_grad(set_to_none=False)
+        with autocast(options):
+            loss = nn.functional.cross_entropy(model(images), labels)
+        loss.backward()
+
+    return step
+
+
+def autocast(options: argparse.Namespace) -> torch.autocast:
+    """bfloat16 where asked for."""
+    return torch.autocast(options.device, torch.bfloat16, enabled=options.amp)
+
+
+def peak_in_a_process(name: str) -> int:
+    """The peak memory of a candidate, measured by this script in a process of its own."""
+    command = [sys.executable, *sys.argv, "--peak", name]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def peak_bytes(name: str, options: argparse.Namespace) -> int:
+    """Bytes above what model and batch take, over two training steps."""
+    images, labels = make_batch(options)
+    model = make_model(name, options)
+    step = training_step(model, images, labels, options)
+    if options.device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        step(), step()
+        return torch.cuda.max_memory_allocated() - before
+    before = resident("VmRSS")
+    step(), step()
+    return resident("VmHWM") - before
+
+
+def resident(field: str) -> int:
+    """Resident bytes of this process: VmRSS now, VmHWM the most so far (Linux)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
+
+
+if __name__ == "__main__":
+    main()
