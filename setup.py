@@ -22,7 +22,8 @@ def load_cpu_build() -> ModuleType:
     """kat.ops.cpu_build, without importing kat, which would import torch."""
     path = Path(__file__).parent / "kat" / "ops" / "cpu_build.py"
     spec = importlib.util.spec_from_file_location("cpu_build", path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
