@@ -42,8 +42,8 @@ def rational(
         numerator: (1 or G, m + 1) with m >= 1, a_0 first, any floating dtype.
         denominator: (1 or G, n) with n >= 0, b_1 first, any floating dtype.
         form: ``"A"`` or ``"B"``.
-        impl: None takes the fastest backend that x's device has. A name takes that backend or
-            raises: ``"reference"`` is plain PyTorch (any order of derivative, ``torch.func``),
+        impl: None takes the fastest backend that x's device has, and inside ``torch.func``
+            transforms and forward-mode AD the reference. A name takes that backend or raises: ``"reference"`` is plain PyTorch (any order of derivative, ``torch.func``),
             ``"cpu"`` the C++ kernel.
 
     Returns:
@@ -64,12 +64,25 @@ def rational(
         >>> y = kat.rational(x, identity, torch.zeros(8, 4))
     """
     _check(x, numerator, denominator, form)
+    if impl is None and _in_function_transform():
+        impl = "reference"
     if impl is None:
         return torch.ops.kat.rational(x, numerator, denominator, form)
     if impl not in IMPLEMENTATIONS:
         available = ", ".join(repr(name) for name in IMPLEMENTATIONS)
         raise ValueError(f"impl={impl!r} is not available here; choose None or one of {available}")
     return IMPLEMENTATIONS[impl](x, numerator, denominator, form)
+
+
+def _in_function_transform() -> bool:
+    """Whether a ``torch.func`` transform or forward-mode AD is at work.
+
+    An operator with a backward formula alone gives silent zeros as its tangent there.
+    """
+    if torch.compiler.is_compiling():
+        return False
+    forward_mode = torch.autograd.forward_ad._current_level >= 0
+    return forward_mode or torch._C._functorch.maybe_current_level() is not None
 
 
 def _check(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> None:

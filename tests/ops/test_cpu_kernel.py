@@ -365,6 +365,23 @@ def test_compiles_without_graph_break(impl):
     assert all(torch.equal(e, t) for e, t in zip(expected, actual, strict=True))
 
 
+def test_function_transforms_are_right():
+    _, x, a, b = case((5, 16), (1, 8), (5, 4), torch.float64, "A")
+    one = torch.ones_like(x)
+
+    def function(x):
+        return kat.rational(x, a, b)
+
+    slope = torch.ops.kat.rational_backward(one, x, a, b, "A")[0]
+    assert_close = torch.testing.assert_close
+    assert_close(torch.func.vmap(function)(x), function(x))
+    assert_close(torch.func.jvp(function, (x,), (one,))[1], slope)
+    assert_close(torch.func.grad(lambda x: function(x).sum())(x), slope)
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(x, one)
+        assert_close(torch.autograd.forward_ad.unpack_dual(function(dual)).tangent, slope)
+
+
 def test_asking_for_the_kernel_never_falls_back():
     x, a, b = torch.zeros(2, 8), torch.ones(1, 6), torch.ones(8, 4)
     with pytest.raises(RuntimeError, match=r"degrees up to 16, got \(17, 4\)"):
