@@ -367,12 +367,21 @@ class Operation {
         stop = smaller(stop, lane + plan_.group_run - position % plan_.group_run);
       }
       for (int k = 0; k < terms_; ++k) {
-        double sum = 0;
-        for (int64_t i = lane; i < stop; ++i) sum += sums[k * plan_.width + i];
-        partial[slot * terms_ + k] += sum;
+        partial[slot * terms_ + k] += sum(sums + k * plan_.width + lane, stop - lane);
       }
       lane = stop;
     }
+  }
+
+  // In four strands, so that no addition waits for the one before.
+  static double sum(const R* lanes, int64_t count) {
+    double strands[4] = {};
+    int64_t i = 0;
+    for (; i + 4 <= count; i += 4) {
+      for (int j = 0; j < 4; ++j) strands[j] += lanes[i + j];
+    }
+    for (; i < count; ++i) strands[0] += lanes[i];
+    return (strands[0] + strands[1]) + (strands[2] + strands[3]);
   }
 
   // da and db from the partial sums, chunk after chunk, in float64.

@@ -107,9 +107,12 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     dx = torch.empty_like(x)
     a, b = _coefficients(x, numerator, denominator)
-    da, db = torch.zeros_like(a), torch.zeros_like(b)
+    da, db = torch.empty_like(a), torch.empty_like(b)
     if x.numel():
         _call(form, _laid_out_like(dx, x), _laid_out_like(dx, grad), y, dx, a, b, da, db)
+    else:
+        da.zero_()
+        db.zero_()
     return dx, da.to(numerator.dtype), db.to(denominator.dtype)
 
 

@@ -12,7 +12,7 @@ FORMS = ("A", "B")
 
 def _rational_cpu(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
     cpu.require(x, numerator, denominator)
-    return torch.ops.kat.rational(x, numerator, denominator, form)
+    return torch.ops.kat.rational.default(x, numerator, denominator, form)
 
 
 IMPLEMENTATIONS = {"reference": reference.rational_forward, "cpu": _rational_cpu}
@@ -43,8 +43,9 @@ def rational(
         denominator: (1 or G, n) with n >= 0, b_1 first, any floating dtype.
         form: ``"A"`` or ``"B"``.
         impl: None takes the fastest backend that x's device has, and inside ``torch.func``
-            transforms and forward-mode AD the reference. A name takes that backend or raises: ``"reference"`` is plain PyTorch (any order of derivative, ``torch.func``),
-            ``"cpu"`` the C++ kernel.
+            transforms and forward-mode AD the reference. A name takes that backend or raises:
+            ``"reference"`` is plain PyTorch (any order of derivative, ``torch.func``), ``"cpu"``
+            the C++ kernel.
 
     Returns:
         F(x), with x's shape and dtype. Differentiable for x and both coefficient tensors.
@@ -67,7 +68,7 @@ def rational(
     if impl is None and _in_function_transform():
         impl = "reference"
     if impl is None:
-        return torch.ops.kat.rational(x, numerator, denominator, form)
+        return torch.ops.kat.rational.default(x, numerator, denominator, form)
     if impl not in IMPLEMENTATIONS:
         available = ", ".join(repr(name) for name in IMPLEMENTATIONS)
         raise ValueError(f"impl={impl!r} is not available here; choose None or one of {available}")
