@@ -432,6 +432,7 @@ class Operation {
   bool failed_;
 };
 
+// The caller knows what the processor has.
 KernelPair kernels(const RationalCall& call) {
   const int m = int(call.a_columns) - 1, n = int(call.b_columns);
 #if defined(__x86_64__)
@@ -455,20 +456,6 @@ Status run(const RationalCall& call, int64_t size) {
 }
 
 }  // namespace
-
-// The best instruction set of this processor, as RationalCall.instruction_set wants it.
-KAT_EXPORT int64_t kat_instruction_set(void) {
-#if defined(__x86_64__)
-  __builtin_cpu_init();
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                    __builtin_cpu_supports("f16c");
-  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-  return avx2 && avx512 ? kAvx512 : avx2 ? kAvx2 : kBaseline;
-#else
-  return kBaseline;
-#endif
-}
 
 // Names the source this was built from, so that a stale library is never used.
 KAT_EXPORT const char* kat_source_hash(void) { return KAT_SOURCE_HASH; }
