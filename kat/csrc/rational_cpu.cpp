@@ -367,12 +367,21 @@ class Operation {
         stop = smaller(stop, lane + plan_.group_run - position % plan_.group_run);
       }
       for (int k = 0; k < terms_; ++k) {
-        double sum = 0;
-        for (int64_t i = lane; i < stop; ++i) sum += sums[k * plan_.width + i];
-        partial[slot * terms_ + k] += sum;
+        partial[slot * terms_ + k] += sum(sums + k * plan_.width + lane, stop - lane);
       }
       lane = stop;
     }
+  }
+
+  // In four strands, so that no addition waits for the one before.
+  static double sum(const R* lanes, int64_t count) {
+    double strands[4] = {};
+    int64_t i = 0;
+    for (; i + 4 <= count; i += 4) {
+      for (int j = 0; j < 4; ++j) strands[j] += lanes[i + j];
+    }
+    for (; i < count; ++i) strands[0] += lanes[i];
+    return (strands[0] + strands[1]) + (strands[2] + strands[3]);
   }
 
   // da and db from the partial sums, chunk after chunk, in float64.
@@ -423,6 +432,7 @@ class Operation {
   bool failed_;
 };
 
+// The caller knows what the processor has.
 KernelPair kernels(const RationalCall& call) {
   const int m = int(call.a_columns) - 1, n = int(call.b_columns);
 #if defined(__x86_64__)
@@ -446,20 +456,6 @@ Status run(const RationalCall& call, int64_t size) {
 }
 
 }  // namespace
-
-// The best instruction set of this processor, as RationalCall.instruction_set wants it.
-KAT_EXPORT int64_t kat_instruction_set(void) {
-#if defined(__x86_64__)
-  __builtin_cpu_init();
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                    __builtin_cpu_supports("f16c");
-  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-  return avx2 && avx512 ? kAvx512 : avx2 ? kAvx2 : kBaseline;
-#else
-  return kBaseline;
-#endif
-}
 
 // Names the source this was built from, so that a stale library is never used.
 KAT_EXPORT const char* kat_source_hash(void) { return KAT_SOURCE_HASH; }

@@ -13,16 +13,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kat.nn.rational import GroupRational
-from kat.ops import rational
+from kat.ops import in_function_transform, rational
 
 
 def grkan_linear(x: Tensor, activation: GroupRational, linear: nn.Linear) -> Tensor:
     """``linear(activation(x))``, to rounding, in less memory where it trains.
 
     Modules that are more than their formula (with hooks, or of a derived class) are called as they
-    are; so is everything where no gradient is recorded, and a backend asked for by name.
+    are; so is everything where no gradient is recorded, in ``torch.func`` transforms, and where a
+    backend was asked for by name.
     """
-    if torch.is_grad_enabled() and _is_plain(activation, linear):
+    if torch.is_grad_enabled() and _is_plain(activation, linear) and not in_function_transform():
         return _GRKANLinear.apply(
             x,
             activation.weight_numerator,

@@ -107,9 +107,12 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     dx = torch.empty_like(x)
     a, b = _coefficients(x, numerator, denominator)
-    da, db = torch.zeros_like(a), torch.zeros_like(b)
+    da, db = torch.empty_like(a), torch.empty_like(b)
     if x.numel():
         _call(form, _laid_out_like(dx, x), _laid_out_like(dx, grad), y, dx, a, b, da, db)
+    else:
+        da.zero_()
+        db.zero_()
     return dx, da.to(numerator.dtype), db.to(denominator.dtype)
 
 
@@ -220,7 +223,7 @@ def _load(choice: str) -> Library | str:
         binary = _prebuilt() or _open(cpu_build.cached_library())
     except (cpu_build.BuildError, OSError) as error:
         return str(error)
-    best = binary.kat_instruction_set()
+    best = _best_instruction_set()
     wanted = best if choice == "auto" else INSTRUCTION_SETS.index(choice)
     if wanted > best:
         return f"KAT_CPU_KERNEL={choice}, but this processor has {INSTRUCTION_SETS[best]}"
@@ -240,9 +243,14 @@ def _open(path: Path) -> ctypes.CDLL:
     binary = ctypes.CDLL(str(path))
     binary.kat_rational.argtypes = [ctypes.c_char_p]
     binary.kat_rational.restype = ctypes.c_int32
-    binary.kat_instruction_set.restype = ctypes.c_int64
     binary.kat_source_hash.restype = ctypes.c_char_p
     return binary
+
+
+def _best_instruction_set() -> int:
+    """The index of the widest instruction set, as torch found it out for its own kernels."""
+    found = torch.backends.cpu.get_cpu_capability().lower()
+    return INSTRUCTION_SETS.index(found) if found in INSTRUCTION_SETS else 0
 
 
 def _torch_parallel_for() -> int | None:

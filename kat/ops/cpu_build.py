@@ -87,7 +87,7 @@ def cached_library() -> Path:
         return target
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(target.with_suffix(".lock")):
+        with _locked(target.with_name("build.lock")):
             if not target.exists():
                 compile_library(target)
     except OSError as error:

@@ -12,7 +12,7 @@ FORMS = ("A", "B")
 
 def _rational_cpu(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
     cpu.require(x, numerator, denominator)
-    return torch.ops.kat.rational(x, numerator, denominator, form)
+    return torch.ops.kat.rational.default(x, numerator, denominator, form)
 
 
 IMPLEMENTATIONS = {
@@ -46,9 +46,10 @@ def rational(
         numerator: (1 or G, m + 1) with m >= 1, a_0 first, any floating dtype.
         denominator: (1 or G, n) with n >= 0, b_1 first, any floating dtype.
         form: ``"A"`` or ``"B"``.
-        impl: None takes the fastest backend that x's device has. A name takes that backend or
-            raises: ``"reference"`` is plain PyTorch (any order of derivative, ``torch.func``),
-            ``"cpu"`` the C++ kernel, ``"triton"`` the GPU kernels.
+        impl: None takes the fastest backend that x's device has, and inside ``torch.func``
+            transforms and forward-mode AD the reference. A name takes that backend or raises:
+            ``"reference"`` is plain PyTorch (any order of derivative, ``torch.func``), ``"cpu"``
+            the C++ kernel, ``"triton"`` the GPU kernels.
 
     Returns:
         F(x), with x's shape and dtype. Differentiable for x and both coefficient tensors.
@@ -68,12 +69,25 @@ def rational(
         >>> y = kat.rational(x, identity, torch.zeros(8, 4))
     """
     _check(x, numerator, denominator, form)
+    if impl is None and in_function_transform():
+        impl = "reference"
     if impl is None:
-        return torch.ops.kat.rational(x, numerator, denominator, form)
+        return torch.ops.kat.rational.default(x, numerator, denominator, form)
     if impl not in IMPLEMENTATIONS:
         available = ", ".join(repr(name) for name in IMPLEMENTATIONS)
         raise ValueError(f"impl={impl!r} is not available here; choose None or one of {available}")
     return IMPLEMENTATIONS[impl](x, numerator, denominator, form)
+
+
+def in_function_transform() -> bool:
+    """Whether a ``torch.func`` transform or forward-mode AD is at work.
+
+    An operator with a backward formula alone gives silent zeros as its tangent there.
+    """
+    if torch.compiler.is_compiling():
+        return False
+    forward_mode = torch.autograd.forward_ad._current_level >= 0
+    return forward_mode or torch._C._functorch.maybe_current_level() is not None
 
 
 def _check(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> None:

@@ -112,7 +112,7 @@ def _save_inputs(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    return *torch.ops.kat.rational_backward(grad, *ctx.saved_tensors, ctx.form), None
+    return *torch.ops.kat.rational_backward.default(grad, *ctx.saved_tensors, ctx.form), None
 
 
 def _double_backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:

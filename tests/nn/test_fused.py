@@ -99,6 +99,15 @@ def test_compiled_without_graph_break():
         torch.testing.assert_close(actual, wanted)
 
 
+def test_function_transforms_and_forward_mode():
+    plain, ours = _pair()
+    x, tangent = torch.randn(6, 16), torch.randn(6, 16)
+    torch.testing.assert_close(torch.func.vmap(ours)(x), plain(x))
+    actual, expected = (torch.func.jvp(m, (x,), (tangent,))[1] for m in (ours, plain))
+    assert expected.abs().max() > 0
+    torch.testing.assert_close(actual, expected)
+
+
 def test_hooks_and_derived_modules_are_called(monkeypatch):
     def never(*_):
         raise AssertionError("fused")
