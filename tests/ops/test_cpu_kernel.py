@@ -7,8 +7,10 @@ plain PyTorch operations in the dtype that the kernel computes in.
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,12 @@ from torch import Tensor
 from torch.library import opcheck
 
 import kat
-from kat.ops import cpu, reference
+from kat.ops import cpu, cpu_build, reference
+
+try:
+    cpu_build._compiler()
+except cpu_build.BuildError as error:
+    pytest.skip(f"no CPU kernel to test: {error}", allow_module_level=True)
 
 FORMS = ("A", "B")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -532,3 +539,26 @@ def test_importing_builds_and_loads_nothing(tmp_path):
     environment = {**os.environ, "KAT_CACHE_DIR": str(tmp_path)}
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, env=environment)
     assert not list(tmp_path.iterdir())
+
+
+def test_installs_without_the_kernel_where_the_compiler_is_broken(tmp_path):
+    pytest.importorskip("setuptools", reason="setuptools is not installed")
+    broken = tmp_path / "c++"
+    broken.write_text("#!/bin/sh\nexit 1\n")
+    broken.chmod(0o755)
+    source = tmp_path / "source"
+    for name in ("kat", "recipes"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("*.so"))
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE", "kat_command.py"):
+        shutil.copy(ROOT / name, source)
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation"]
+    subprocess.run(
+        [*command, "--wheel-dir", str(tmp_path), str(source)],
+        check=True,
+        env={**os.environ, "CXX": str(broken)},
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "kat/csrc/rational_cpu.cpp" in names
+    assert "kat/recipes/digits.yaml" in names
+    assert not [name for name in names if name.endswith(".so")]
