@@ -25,6 +25,8 @@ CASES = (
     ("variance_preserving", "gelu"),
     ("variance_preserving", "relu"),
     ("variance_preserving", "tanh"),
+    ("centered", "swish"),
+    ("centered", "gelu"),
     ("kaiming", "swish"),
     ("trunc_normal", "swish"),
 )

@@ -12,6 +12,10 @@ class InputError(ValueError):
     """Bad input: the message names the bad value and says what to do. Exit code 2."""
 
 
+class TrainingDiverged(RuntimeError):
+    """The loss is no longer finite: the message says since when, and what to try. Exit code 1."""
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
     """The error for a name that is not among the known ones, with the nearest of them.
 

@@ -11,6 +11,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import nn
 
+from kat.files import replacing
 from kat.nn import GroupRational
 
 History = Sequence[Mapping[str, float]]
@@ -72,8 +73,7 @@ def plot_activations(model: nn.Module, path: Path, *, width: float = 4.0) -> Non
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Writes a figure under a temporary name first."""
+    """Writes a figure in the format of the path's suffix."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"partial-{path.name}")
-    figure.savefig(partial, dpi=150)
-    partial.replace(path)
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=150)

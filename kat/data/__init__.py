@@ -1,6 +1,6 @@
 """Data sets and loaders."""
 
-from kat.data.config import AugmentConfig, DataConfig
+from kat.data.config import AugmentConfig, DataConfig, check_data
 from kat.data.loaders import (
     Batch,
     Preprocessing,
@@ -27,6 +27,7 @@ __all__ = [
     "Preprocessing",
     "UnreadableImage",
     "check_classes",
+    "check_data",
     "decode",
     "eval_transform",
     "make_loader",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
+
+from kat.errors import InputError
 
 
 @dataclass
@@ -22,7 +25,8 @@ class DataConfig:
         image_size: side of the square that the model sees, in pixels; None: the data's own size.
         batch_size: images a step, in each process.
         workers: processes that load images; 0 loads them in the main process.
-        bad_images: what to do about an unreadable image: name it and go on, or stop.
+        bad_images: what to do about an unreadable image: name it and go on (in training with the
+            next image in its place), or stop.
         interpolation: how images are resized for evaluation.
         crop_pct: at evaluation, the share of the resized image that the central crop keeps.
         mean: of each channel, for normalisation; None: the data set's own.
@@ -61,7 +65,7 @@ class AugmentConfig:
         cutmix: alpha of cutmix; 0 is off.
         mixup_prob: probability that a batch is mixed at all.
         mixup_switch_prob: probability of cutmix instead of mixup where both are on.
-        label_smoothing: mass taken from the true class and spread over all.
+        label_smoothing: mass taken from the true class and spread over all, of mixed labels too.
     """
 
     scale: tuple[float, float] = (1.0, 1.0)
@@ -76,3 +80,24 @@ class AugmentConfig:
     mixup_prob: float = 1.0
     mixup_switch_prob: float = 0.5
     label_smoothing: float = 0.0
+
+
+def check_data(data: DataConfig) -> None:
+    """Checks that every number is in its range.
+
+    Raises:
+        InputError: names the first setting that is wrong, its value and what it may be.
+    """
+    _require(data.batch_size >= 1, "batch_size", data.batch_size, "at least 1")
+    _require(data.workers >= 0, "workers", data.workers, "at least 0")
+    _require(0 < data.crop_pct <= 1, "crop_pct", data.crop_pct, "above 0 and at most 1")
+    for name in ("image_size", "num_classes"):
+        value = getattr(data, name)
+        _require(value is None or value >= 1, name, value, "at least 1")
+    _require(all(map(math.isfinite, data.mean or [])), "mean", data.mean, "finite")
+    _require(all(0 < v < math.inf for v in data.std or []), "std", data.std, "positive")
+
+
+def _require(valid: bool, name: str, value: object, wanted: str) -> None:
+    if not valid:
+        raise InputError(f"data.{name} must be {wanted}, got {value}")

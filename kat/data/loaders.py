@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
+import torch.distributed as dist
 from timm.data import create_transform
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, default_collate
@@ -53,8 +54,8 @@ class Batch(NamedTuple):
     Args:
         images: (B, C, H, W), normalised.
         labels: (B,), class indices.
-        unreadable: the paths of images that could not be read; they are not in the batch. What
-            to do about them is the caller's choice (``DataConfig.bad_images``).
+        unreadable: the names of images that could not be read; what to do about them is the
+            caller's choice (``DataConfig.bad_images``).
     """
 
     images: Tensor
@@ -99,27 +100,46 @@ def eval_transform(spec: ImageSpec) -> Transform:
 
 
 def train_transform(spec: ImageSpec, augment: AugmentConfig) -> Transform:
-    """timm's training transform: random resized crop, flip, RandAugment, random erasing."""
-    return create_transform(
-        spec.input_size,
-        is_training=True,
-        scale=(augment.scale[0], augment.scale[1]),
-        ratio=(augment.ratio[0], augment.ratio[1]),
-        hflip=augment.hflip,
-        color_jitter=augment.color_jitter,
-        auto_augment=augment.auto_augment,
-        interpolation=augment.interpolation,
-        mean=spec.mean,
-        std=spec.std,
-        re_prob=augment.random_erasing,
-        re_mode="pixel",
-    )
+    """timm's training transform: random resized crop, flip, RandAugment, random erasing.
+
+    Raises:
+        InputError: timm does not know the policy of ``auto_augment``.
+    """
+    try:
+        return create_transform(
+            spec.input_size,
+            is_training=True,
+            scale=(augment.scale[0], augment.scale[1]),
+            ratio=(augment.ratio[0], augment.ratio[1]),
+            hflip=augment.hflip,
+            color_jitter=augment.color_jitter,
+            auto_augment=augment.auto_augment,
+            interpolation=augment.interpolation,
+            mean=spec.mean,
+            std=spec.std,
+            re_prob=augment.random_erasing,
+            re_mode="pixel",
+        )
+    except (AssertionError, LookupError, ValueError) as error:
+        raise InputError(
+            f"augment.auto_augment={augment.auto_augment!r} is not a policy of timm's, such as"
+            f" rand-m9-mstd0.5: {error}"
+        ) from None
 
 
-class SeededOrder(Sampler[int]):
-    """A permutation of the data set that is a function of (seed, epoch) alone."""
+class ShardedOrder(Sampler[int]):
+    """The order of a data set, a function of (seed, epoch), and this process's share of it.
 
-    def __init__(self, length: int, seed: int) -> None:
+    Every process takes each world-th index. For training the order is a permutation, cut so that
+    all processes have equally many; for evaluation it is the natural one and nothing is added or
+    left out, so that each image counts once.
+
+    Args:
+        length: of the data set.
+        seed: of the permutations; None for evaluation.
+    """
+
+    def __init__(self, length: int, seed: int | None) -> None:
         self.length = length
         self.seed = seed
         self.epoch = 0
@@ -129,37 +149,62 @@ class SeededOrder(Sampler[int]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.length
+        return len(range(self.length)[self._share()])
 
     def __iter__(self) -> Iterator[int]:
+        if self.seed is None:
+            return iter(range(self.length)[self._share()])
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        return iter(torch.randperm(self.length, generator=generator).tolist())
+        return iter(torch.randperm(self.length, generator=generator).tolist()[self._share()])
+
+    def _share(self) -> slice:
+        rank, world = 0, 1
+        if dist.is_available() and dist.is_initialized():
+            rank, world = dist.get_rank(), dist.get_world_size()
+        end = self.length if self.seed is None else self.length - self.length % world
+        return slice(rank, end, world)
 
 
 class _Tolerant(Dataset):
-    """Yields the path of an unreadable image in place of the image."""
+    """Items with the names of the images that could not be read on the way to them.
 
-    def __init__(self, data: ImageSet) -> None:
+    In training the next readable image takes the place of one that is not, so that batches stay
+    whole; in evaluation it is left out, so that each image counts once.
+    """
+
+    def __init__(self, data: ImageSet, replace: bool) -> None:
         self.data = data
+        self.tries = _TRIES if replace else 1
 
     def __len__(self) -> int:
         return len(self.data)
 
-    def __getitem__(self, index: int) -> tuple[Any, int] | str:
-        try:
-            return self.data[index]
-        except UnreadableImage as error:
-            return str(error)
+    def __getitem__(self, index: int) -> _Item:
+        unreadable: list[str] = []
+        for offset in range(self.tries):
+            try:
+                return self.data[(index + offset) % len(self.data)], unreadable
+            except UnreadableImage as error:
+                unreadable.append(error.name)
+        return None, unreadable
 
 
-def collate(items: Sequence[tuple[Tensor, int] | str]) -> Batch:
-    """Stacks what could be read and lists what could not; a batch may so be empty."""
-    readable = [item for item in items if not isinstance(item, str)]
-    unreadable = [item for item in items if isinstance(item, str)]
+_Item = tuple[tuple[Any, int] | None, list[str]]
+_TRIES = 50
+
+
+def collate(items: Sequence[_Item]) -> Batch:
+    """Stacks what could be read and names what could not; a batch may so be empty."""
+    readable = [item for item, _ in items if item is not None]
+    unreadable = [name for _, names in items for name in names]
     if not readable:
         return Batch(torch.empty(0), torch.empty(0, dtype=torch.long), unreadable)
     images, labels = default_collate(readable)
     return Batch(images, labels, unreadable)
+
+
+def _collate_stream(items: Sequence[tuple[Any, int]]) -> Batch:
+    return collate([(item, []) for item in items])
 
 
 def make_loader(
@@ -175,15 +220,15 @@ def make_loader(
         "num_workers": config.workers,
         "persistent_workers": config.workers > 0,
         "pin_memory": torch.cuda.is_available(),
-        "collate_fn": collate,
         "drop_last": training,
     }
     if isinstance(data, IterableDataset):
-        return DataLoader(data, **options)
+        return DataLoader(data, collate_fn=_collate_stream, **options)
     if training and len(data) < config.batch_size:
         raise InputError(
             f"the training split has {len(data)} images, fewer than one batch of"
             f" data.batch_size={config.batch_size}"
         )
-    order = SeededOrder(len(data), seed) if training else None
-    return DataLoader(_Tolerant(data), sampler=order, **options)
+    order = ShardedOrder(len(data), seed if training else None)
+    tolerant = _Tolerant(data, replace=training)
+    return DataLoader(tolerant, sampler=order, collate_fn=collate, **options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import struct
+import zlib
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -26,7 +27,20 @@ Transform = Callable[[Image.Image], Any]
 
 
 class UnreadableImage(Exception):
-    """An image file that cannot be decoded; carries the file's path."""
+    """An image that cannot be decoded.
+
+    Args:
+        name: the file's path, or what else names the image.
+        reason: what the decoder said.
+    """
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(name, reason)
+        self.name = name
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.name} cannot be read as an image: {self.reason}"
 
 
 class ImageSet(Dataset):
@@ -103,8 +117,10 @@ class ImageStream(IterableDataset):
         return iter(self.dataset)
 
 
-def open_split(config: DataConfig, split: str) -> ImageSet | ImageStream:
+def open_split(config: DataConfig, split: str, seed: int = 0) -> ImageSet | ImageStream:
     """Opens the ``"train"`` or ``"val"`` split of the data set that ``config.name`` names.
+
+    The seed is for streamed data sets, which shuffle themselves.
 
     Raises:
         InputError: an unknown name; a folder or file that is missing, empty or damaged.
@@ -117,7 +133,7 @@ def open_split(config: DataConfig, split: str) -> ImageSet | ImageStream:
     if kind == "folder":
         return _folder(Path(path), split, config.bad_images)
     if kind.split("/")[0] in TIMM_PREFIXES and "/" in kind:
-        return _timm(config, split)
+        return _timm(config, split, seed)
     known = ["digits", "fashion_mnist", "fashion_mnist:PATH", "folder:PATH"]
     raise unknown("data set", config.name, [*known, *(f"{p}/NAME" for p in TIMM_PREFIXES)])
 
@@ -179,6 +195,8 @@ def _fashion_mnist(folder: Path, split: str) -> ImageSet:
     prefix = "train" if split == "train" else "t10k"
     pixels = _read_idx(folder / f"{prefix}-images-idx3-ubyte.gz", dimensions=3)
     labels = _read_idx(folder / f"{prefix}-labels-idx1-ubyte.gz", dimensions=1)
+    if labels.size == 0 or labels.max() >= len(_GARMENTS):
+        raise InputError(f"{folder}: the labels of {prefix}-* must be 0 to 9, and not none")
     if len(pixels) != len(labels):
         raise InputError(f"{folder}: {len(pixels)} images, but {len(labels)} labels in {prefix}-*")
     return _grey(pixels, labels, _GARMENTS, mean=0.2860, std=0.3530)
@@ -193,9 +211,9 @@ def _read_idx(path: Path, dimensions: int) -> np.ndarray:
             f"{path} is missing; install Debian's dataset-fashion-mnist, or give the folder with"
             " the four .gz files as fashion_mnist:PATH"
         ) from None
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path} is not a complete gzip file: {error}") from None
-    if len(data) < 4 or tuple(data[:4]) != (0, 0, 8, dimensions):
+    if len(data) < 4 + 4 * dimensions or tuple(data[:4]) != (0, 0, 8, dimensions):
         raise InputError(f"{path} is not an idx file of bytes with {dimensions} dimensions")
     shape = struct.unpack_from(f">{dimensions}i", data, 4)
     values = np.frombuffer(data, np.uint8, offset=4 + 4 * dimensions)
@@ -275,11 +293,15 @@ def decode(path: str) -> Image.Image:
     try:
         with Image.open(path) as image:
             return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UnreadableImage(path) from error
+    except _DECODING_ERRORS as error:
+        raise UnreadableImage(path, str(error)) from error
 
 
-def _timm(config: DataConfig, split: str) -> ImageSet | ImageStream:
+_DECODING_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+"""What Pillow raises for files that are damaged, missing, or no images."""
+
+
+def _timm(config: DataConfig, split: str, seed: int) -> ImageSet | ImageStream:
     """A data set by timm's name: torchvision's, Hugging Face's, WebDataset shards."""
     from timm.data import create_dataset
 
@@ -292,6 +314,7 @@ def _timm(config: DataConfig, split: str) -> ImageSet | ImageStream:
             is_training=training,
             download=config.download,
             batch_size=config.batch_size,
+            seed=seed,
         )
     except ImportError as error:
         raise InputError(f"data set {config.name!r} needs a package: {error}") from None
@@ -321,5 +344,8 @@ def _timm_classes(config: DataConfig, dataset: Any) -> list[str]:
 
 
 def _timm_item(dataset: Any, index: int) -> tuple[Image.Image, int]:
-    image, label = dataset[index]
+    try:
+        image, label = dataset[index]
+    except _DECODING_ERRORS as error:
+        raise UnreadableImage(f"image {index} of the data set", str(error)) from error
     return (image if image.mode == "RGB" else image.convert("RGB")), label

@@ -7,7 +7,6 @@ with ``timm.create_model("local-dir:FOLDER")``.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_
 from torch import Tensor, nn
 
 from kat.errors import InputError, unknown
+from kat.files import replacing, write_text
 from kat.models.kat import rational_parameter_names
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -79,7 +79,7 @@ class ModelRecord:
             channels, height, width = recipe["input_size"]
             names = recipe.get("label_names") or range(config["num_classes"])
             return cls(
-                architecture=config["architecture"],
+                architecture=str(config["architecture"]),
                 args=dict(config.get("model_args", {})),
                 classes=[str(name) for name in names],
                 input_size=(channels, height, width),
@@ -92,6 +92,23 @@ class ModelRecord:
             raise InputError(f"not a model's config.json: no valid entry {error}") from None
 
 
+_REFUSALS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What timm and its models raise for arguments that make no sense."""
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
 def create_model(name: str, **kwargs: Any) -> nn.Module:
     """``timm.create_model`` with errors that a user can act on.
 
@@ -102,8 +119,9 @@ def create_model(name: str, **kwargs: Any) -> nn.Module:
         raise unknown("model", name, timm.list_models())
     try:
         return timm.create_model(name, **kwargs)
-    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
-        raise InputError(f"model {name!r} cannot be built with {kwargs}: {error}") from None
+    except _REFUSALS as error:
+        reason = _first_line(error)
+        raise InputError(f"model {name!r} cannot be built with {kwargs}: {reason}") from None
 
 
 def build_model(record: ModelRecord, **kwargs: Any) -> nn.Module:
@@ -123,14 +141,11 @@ def save_model(model: nn.Module, record: ModelRecord, folder: Path) -> None:
     """Writes model.safetensors and config.json, each to a temporary name first."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
-    partial = folder / f"{WEIGHTS}.partial"
-    safetensors.torch.save_file(weights, partial, metadata={"format": "pt"})
-    os.replace(partial, folder / WEIGHTS)
+    with replacing(folder / WEIGHTS) as partial:
+        safetensors.torch.save_file(weights, partial, metadata={"format": "pt"})
     config = record.to_timm()
     config["model_args"] = {**_input_args(record), **record.args}
-    partial = folder / f"{CONFIG}.partial"
-    partial.write_text(json.dumps(config, indent=2) + "\n")
-    os.replace(partial, folder / CONFIG)
+    write_text(folder / CONFIG, json.dumps(config, indent=2) + "\n")
 
 
 def load_model(path: Path) -> tuple[nn.Module, ModelRecord]:
@@ -158,18 +173,29 @@ def _read(path: Path) -> tuple[dict[str, Tensor], ModelRecord]:
         path = path / "best.ckpt"
     if path.is_dir():
         return read_state_dict(path / WEIGHTS), ModelRecord.from_timm(_read_json(path / CONFIG))
+    checkpoint = read_training_checkpoint(path)
+    record = ModelRecord(**checkpoint["hyper_parameters"]["record"])
+    return {k.removeprefix("model."): v for k, v in checkpoint["state_dict"].items()}, record
+
+
+def read_training_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint that a run has written: weights, record, epoch, and the trainer's state.
+
+    Raises:
+        InputError: it is missing, damaged, or something else.
+    """
     checkpoint = _read_pickle(path)
     try:
-        record = ModelRecord(**checkpoint["hyper_parameters"]["record"])
-        state = checkpoint["state_dict"]
-    except (KeyError, TypeError):
+        ModelRecord(**checkpoint["hyper_parameters"]["record"])
+        checkpoint["state_dict"].items()
+    except (AttributeError, KeyError, TypeError):
         raise InputError(f"{path} is not a checkpoint that 'kat train' has written") from None
-    return {k.removeprefix("model."): v for k, v in state.items()}, record
+    return checkpoint
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path} is missing beside the weights") from None
     except (OSError, ValueError) as error:
@@ -192,9 +218,14 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         except (OSError, safetensors.SafetensorError) as error:
             raise InputError(f"{path} is not a complete safetensors file: {error}") from None
     content = _read_pickle(path)
-    for key in ("state_dict", "model"):
-        content = content.get(key, content)
-    state = {k.removeprefix("module."): v for k, v in content.items() if isinstance(v, Tensor)}
+    for key in ("state_dict_ema", "model_ema", "state_dict", "model"):
+        nested = content.get(key)
+        content = nested if isinstance(nested, dict) else content
+    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    state = {
+        name.removeprefix("module.").removeprefix("model."): value
+        for name, value in tensors.items()
+    }
     if not state:
         raise InputError(f"{path} holds no weights")
     return state
@@ -206,8 +237,7 @@ def _read_pickle(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise InputError(f"{path} does not exist") from None
     except Exception as error:  # torch.load raises many kinds for a damaged or foreign file
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{path} is not a readable checkpoint: {reason}") from None
+        raise InputError(f"{path} is not a readable checkpoint: {_first_line(error)}") from None
     if not isinstance(content, dict):
         raise InputError(f"{path} holds a {type(content).__name__}, not a checkpoint")
     return content
@@ -287,5 +317,4 @@ def _pretrained(name: str) -> dict[str, Tensor]:
     try:
         return dict(timm.create_model(name, pretrained=True).state_dict())
     except Exception as error:  # the hub client raises its own kinds, not all of them OSError
-        reason = str(error).splitlines()[0]
-        raise InputError(f"the weights of {name!r} cannot be had: {reason}") from None
+        raise InputError(f"the weights of {name!r} cannot be had: {_first_line(error)}") from None

@@ -1,6 +1,12 @@
 """GR-KAN layers, their coefficients, and their initialisation."""
 
-from kat.nn.coefficients import Coefficients, gain, preset, preset_names, second_moment
+from kat.nn.coefficients import (
+    Coefficients,
+    expectation,
+    gain,
+    preset,
+    preset_names,
+)
 from kat.nn.grkan import GRKANLinear, GRKANMlp
 from kat.nn.init import init_attention_mimetic_, init_grkan_
 from kat.nn.rational import GroupRational
@@ -10,10 +16,10 @@ __all__ = [
     "GRKANLinear",
     "GRKANMlp",
     "GroupRational",
+    "expectation",
     "gain",
     "init_attention_mimetic_",
     "init_grkan_",
     "preset",
     "preset_names",
-    "second_moment",
 ]

@@ -93,22 +93,23 @@ def _table() -> dict[str, dict[str, dict]]:
     return json.loads((files("kat.nn") / "presets.json").read_text())["presets"]
 
 
-def second_moment(function: Callable[[Tensor], Tensor]) -> float:
-    """E[f(x)^2] for x ~ N(0, 1), by Gauss-Legendre quadrature on either side of the kink at 0.
+def expectation(function: Callable[[Tensor], Tensor]) -> Tensor:
+    """E[f(x)] for x ~ N(0, 1), by Gauss-Legendre quadrature on either side of the kink at 0.
 
     Args:
-        function: maps a float64 tensor of shape (nodes,) to (nodes,) or (groups, nodes); with
-            groups the mean over them is returned.
+        function: maps a float64 tensor (nodes,) to (nodes,) or (groups, nodes).
+
+    Returns:
+        A number, or one for each group, in float64.
 
     Raises:
         ValueError: the function is not finite on [-12, 12].
     """
     nodes, weights = _quadrature()
-    values = function(nodes).double()
-    moment = (values.square() * weights).sum(-1).mean().item()
-    if not np.isfinite(moment):
-        raise ValueError(f"E[F(x)^2] is {moment}: the function is not finite on [-12, 12]")
-    return moment
+    result = (function(nodes).double() * weights).sum(-1)
+    if not result.isfinite().all():
+        raise ValueError(f"the expectation is {result}: the function is not finite on [-12, 12]")
+    return result
 
 
 def gain(function: Callable[[Tensor], Tensor]) -> float:
@@ -117,14 +118,14 @@ def gain(function: Callable[[Tensor], Tensor]) -> float:
     Exact values: identity 1, ReLU 2, GELU 2.3517, tanh 2.5362, SiLU 2.8108.
 
     Args:
-        function: as in :func:`second_moment`.
+        function: as in :func:`expectation`; with groups, E[f(x)^2] is their mean.
 
     Raises:
         ValueError: the function is zero almost everywhere, or not finite.
 
     Source: arXiv 2409.10594, section 4.4 (there estimated by sampling).
     """
-    moment = second_moment(function)
+    moment = expectation(lambda x: function(x).double().square()).mean().item()
     if moment == 0:
         raise ValueError("the function is zero everywhere, so no gain preserves the variance")
     return 1 / moment

@@ -24,7 +24,7 @@ class GRKANLinear(nn.Module):
         out_features: d_out.
         bias: whether the linear map has a bias.
         num_groups, init, degree, form, share, impl: of the rational, see :class:`GroupRational`.
-        weight_init: ``"variance_preserving"`` (the paper's), ``"kaiming"`` or
+        weight_init: ``"variance_preserving"`` (the paper's), ``"centered"``, ``"kaiming"`` or
             ``"trunc_normal"``, see :func:`kat.nn.init_grkan_`.
         fused: keep only x for the backward pass, and compute F(x) again there.
         device, dtype: of the parameters.
@@ -172,6 +172,8 @@ class GRKANMlp(nn.Module):
 
 
 def _check_groups(num_groups: int, **features: int) -> None:
+    if num_groups < 1:
+        raise ValueError(f"num_groups must be at least 1, got {num_groups}")
     for name, width in features.items():
         if width % num_groups:
             raise ValueError(f"{name}={width} cannot be cut into num_groups={num_groups} groups")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from kat.nn.rational import GroupRational
 
-SCHEMES = ("variance_preserving", "kaiming", "trunc_normal")
+SCHEMES = ("variance_preserving", "centered", "kaiming", "trunc_normal")
 
 
 @torch.no_grad()
@@ -24,7 +24,11 @@ def init_grkan_(linear: nn.Linear, activation: GroupRational, scheme: str) -> No
     Args:
         linear: the linear map behind the activation.
         activation: the rational in front of it, whose coefficients give the gain.
-        scheme: ``"variance_preserving"``: N(0, alpha / d_in) with the activation's own gain alpha;
+        scheme: ``"variance_preserving"``: N(0, alpha / d_in) with the activation's own gain alpha,
+            as in the paper;
+            ``"centered"``: N(0, 1 / sum_c Var F_c(x)), projected so that W E[F(x)] = 0: the mean
+            of F, which all tokens share, is not passed on. It keeps the second moment through
+            deep stacks, where the paper's drifts (docs/initialisation.md);
             ``"kaiming"``: N(0, 2 / d_in), the gain of ReLU, whatever the activation;
             ``"trunc_normal"``: N(0, 0.02^2) cut at +-2, what the published KAT code really runs.
 
@@ -39,12 +43,26 @@ def init_grkan_(linear: nn.Linear, activation: GroupRational, scheme: str) -> No
         return
     if scheme == "variance_preserving":
         nn.init.normal_(linear.weight, std=math.sqrt(activation.gain() / linear.in_features))
+    elif scheme == "centered":
+        _draw_centered(linear, activation)
     elif scheme == "kaiming":
         nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")
     else:
         nn.init.trunc_normal_(linear.weight, std=0.02, a=-2.0, b=2.0)
     if linear.bias is not None:
         nn.init.zeros_(linear.bias)
+
+
+def _draw_centered(linear: nn.Linear, activation: GroupRational) -> None:
+    """With m_c = E[F_c(x)] for channel c, E[(W F)^2] = v sum_c (E[F_c^2] - m_c^2) where W m = 0."""
+    mean, variance = (
+        moment.repeat_interleave(linear.in_features // len(moment))
+        for moment in activation.moments()
+    )
+    nn.init.normal_(linear.weight, std=variance.sum().item() ** -0.5)
+    if mean.any():
+        direction = (mean / mean.norm()).to(linear.weight)
+        linear.weight.sub_(torch.outer(linear.weight @ direction, direction))
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kat.nn.coefficients import Coefficients, gain, preset
+from kat.nn.coefficients import Coefficients, expectation, gain, preset
 from kat.ops import FORMS, rational
 
 SHARES = ("numerator", "denominator", "none")
@@ -63,6 +63,10 @@ class GroupRational(nn.Module):
             raise ValueError(f"form must be one of {FORMS}, got {form!r}")
         if share not in SHARES:
             raise ValueError(f"share must be one of {SHARES}, got {share!r}")
+        if len(degree) != 2 or degree[0] < 1 or degree[1] < 0:
+            raise ValueError(f"degree must be (m, n) with m >= 1 and n >= 0, got {degree}")
+        if not isinstance(init, str | Coefficients):
+            raise ValueError(f"init must be the name of a function or Coefficients, got {init!r}")
         self.num_groups = num_groups
         self.degree = (degree[0], degree[1])
         self.init = init
@@ -101,6 +105,15 @@ class GroupRational(nn.Module):
     def gain(self) -> float:
         """alpha = 1 / E[F(x)^2], x ~ N(0, 1), for the coefficients held now, over the groups."""
         return gain(self.functions)
+
+    @torch.no_grad()
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """E[F(x)] and Var[F(x)] over x ~ N(0, 1) for each group: (G,) each, in float64.
+
+        One entry where all groups share all coefficients.
+        """
+        mean = expectation(self.functions)
+        return mean, expectation(lambda x: self.functions(x).square()) - mean.square()
 
     def functions(self, x: Tensor) -> Tensor:
         """Every group's function at the points x (k,), on the CPU in float64: (G, k).

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+from kat.files import replacing
+
 COLUMNS = ("epoch", "train_loss", "val_loss", "top1", "top5")
 _LOGGED = {
     "train/loss": "train_loss",
@@ -34,10 +36,8 @@ def read_history(out: Path) -> list[dict[str, float]]:
 
 
 def write_history(rows: list[dict[str, float]], path: Path) -> None:
-    """Writes the rows as CSV, under a temporary name first."""
-    partial = path.with_name(f"{path.name}.partial")
-    with partial.open("w", newline="") as file:
+    """Writes the rows as CSV."""
+    with replacing(path) as partial, partial.open("w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=COLUMNS)
         writer.writeheader()
         writer.writerows(rows)
-    partial.replace(path)
