@@ -4,29 +4,35 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from kat.cli.parsing import Parser, run_command
 from kat.data import DataConfig
 from kat.errors import InputError
-from kat.training import evaluate
-from kat.training.run import RUN_CONFIG, write_text
+from kat.files import check_target, write_text
+from kat.training import evaluate, read_settings
+from kat.training.folder import SETTINGS
 
 
 def main(arguments: list[str]) -> int:
-    """Parses the arguments, evaluates, prints a table."""
+    """Parses the arguments, evaluates, prints a line."""
     return run_command(lambda: _main(arguments))
 
 
 def _main(arguments: list[str]) -> None:
     parser = make_parser()
-    parsed = parser.parse_args(arguments)
-    checkpoint = Path(parsed.checkpoint)
-    data = DataConfig(**{**_data_of_run(checkpoint), **_given(parsed.data)})
+    defaults = _data_of_run(_checkpoint(arguments))
+    parser.set_defaults({f"data.{name}": value for name, value in defaults.items()})
+    parsed = parser.instantiate(parser.parse_args(arguments))
+    checkpoint, data = Path(parsed.checkpoint), DataConfig(**vars(parsed.data))
+    if not defaults and not any(argument.startswith("--data.name") for argument in arguments):
+        raise InputError(
+            f"{checkpoint} is not a run's, so --data.name must say what to evaluate on"
+        )
+    if parsed.json:
+        check_target(Path(parsed.json))
     metrics: dict[str, Any] = {"checkpoint": str(checkpoint), "data": data.name}
     metrics |= evaluate(checkpoint, data, progress=parsed.progress)
     if parsed.json:
@@ -44,7 +50,7 @@ def make_parser() -> Parser:
         prog="kat eval",
         description=(
             "Evaluates a checkpoint on the validation split of a data set, with the preprocessing"
-            " stored beside the weights. The data set is the run's own unless data.name is given."
+            " stored beside the weights. The data set is the run's own unless others are named."
         ),
     )
     parser.add_argument(
@@ -52,37 +58,29 @@ def make_parser() -> Parser:
     )
     parser.add_argument("--json", type=str | None, help="write the metrics to this file")
     parser.add_argument("--progress", type=bool, default=True, help="show a progress bar")
-    for field in fields(DataConfig):
-        if field.name in _DATA_OPTIONS:
-            parser.add_argument(
-                f"--data.{field.name}",
-                type=_DATA_OPTIONS[field.name],
-                default=None,
-                help=f"as in 'kat train': {field.name}",
-            )
+    skip = {"image_size", "interpolation", "crop_pct", "mean", "std", "train_split"}
+    parser.add_class_arguments(DataConfig, "data", skip=skip)
     return parser
 
 
-_DATA_OPTIONS: dict[str, Any] = {
-    "name": str | None,
-    "root": str | None,
-    "val_split": str | None,
-    "num_classes": int | None,
-    "batch_size": int | None,
-    "workers": int | None,
-    "bad_images": str | None,
-}
+def _checkpoint(arguments: list[str]) -> Path | None:
+    for option, value in pairwise([*arguments, ""]):
+        if option == "--checkpoint":
+            return Path(value)
+        if option.startswith("--checkpoint="):
+            return Path(option.removeprefix("--checkpoint="))
+    return None
 
 
-def _given(options: Any) -> dict[str, Any]:
-    return {name: value for name, value in vars(options).items() if value is not None}
-
-
-def _data_of_run(checkpoint: Path) -> dict[str, Any]:
-    folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
-    if not (folder / RUN_CONFIG).is_file():
+def _data_of_run(checkpoint: Path | None) -> dict[str, Any]:
+    """The data settings of the run that a checkpoint is of, or nothing."""
+    if checkpoint is None:
         return {}
-    try:
-        return yaml.safe_load((folder / RUN_CONFIG).read_text())["data"]
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise InputError(f"{folder / RUN_CONFIG} is damaged: {error}") from None
+    folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
+    if not (folder / SETTINGS).is_file():
+        return {}
+    data = read_settings(folder).get("data")
+    if not isinstance(data, dict):
+        raise InputError(f"{folder / SETTINGS} does not hold the settings of a run")
+    wanted = ("name", "root", "val_split", "num_classes", "batch_size", "workers", "bad_images")
+    return {name: data[name] for name in wanted if name in data}

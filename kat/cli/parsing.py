@@ -13,9 +13,9 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser
 
-from kat.errors import InputError, unknown
+from kat.errors import InputError, TrainingDiverged, unknown
 
-USAGE_ERROR = 2
+USAGE_ERROR, DIVERGED = 2, 1
 
 
 class Parser(ArgumentParser):
@@ -38,9 +38,15 @@ def run_command(body: Callable[[], None]) -> int:
     try:
         body()
     except InputError as error:
-        sys.stderr.write(f"kat: {error}\n")
-        return USAGE_ERROR
+        return _fail(error, USAGE_ERROR)
+    except TrainingDiverged as error:
+        return _fail(error, DIVERGED)
     return 0
+
+
+def _fail(error: Exception, code: int) -> int:
+    sys.stderr.write(f"kat: {' '.join(str(error).split())}\n")
+    return code
 
 
 def recipe_names() -> list[str]:
@@ -80,15 +86,17 @@ def check_recipe_keys(path: str, settings: type) -> None:
             mapping.
     """
     try:
-        content = yaml.safe_load(Path(path).read_text())
-    except (OSError, yaml.YAMLError) as error:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise InputError(f"{path} is not a recipe: it must map settings to values")
     valid = set(setting_names(settings))
-    for key in _keys(content, valid):
+    for key, value in _settings(content, valid):
         if key not in valid:
             raise unknown(f"setting in {path}", key, valid)
+        if _is_nested(key, valid) and not isinstance(value, dict):
+            raise InputError(f"{key} in {path} must map settings to values, got {value!r}")
 
 
 def setting_names(settings: type, prefix: str = "") -> Iterator[str]:
@@ -99,11 +107,16 @@ def setting_names(settings: type, prefix: str = "") -> Iterator[str]:
             yield from setting_names(field.default_factory, f"{prefix}{field.name}.")
 
 
-def _keys(content: dict[str, Any], valid: set[str], prefix: str = "") -> Iterator[str]:
-    """Dotted keys; a mapping is entered only where it stands for nested settings."""
+def _is_nested(name: str, valid: set[str]) -> bool:
+    return any(other.startswith(f"{name}.") for other in valid)
+
+
+def _settings(
+    content: dict[str, Any], valid: set[str], prefix: str = ""
+) -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values; a mapping is entered only where it stands for nested settings."""
     for key, value in content.items():
         name = f"{prefix}{key}"
-        yield name
-        nested = any(other.startswith(f"{name}.") for other in valid)
-        if isinstance(value, dict) and nested:
-            yield from _keys(value, valid, f"{name}.")
+        yield name, value
+        if isinstance(value, dict) and _is_nested(name, valid):
+            yield from _settings(value, valid, f"{name}.")

@@ -14,8 +14,8 @@ from rich.table import Table
 from kat.cli.parsing import Parser, run_command
 from kat.data import UnreadableImage, decode, eval_transform
 from kat.errors import InputError
+from kat.files import check_target, write_text
 from kat.models import load_model
-from kat.training.run import write_text
 
 
 def main(arguments: list[str]) -> int:
@@ -25,15 +25,15 @@ def main(arguments: list[str]) -> int:
 
 def _main(arguments: list[str]) -> None:
     parsed = make_parser().parse_args(arguments)
+    if parsed.json:
+        check_target(Path(parsed.json))
     answers = predict(parsed.images, Path(parsed.checkpoint), parsed.top)
     if parsed.json:
         write_text(Path(parsed.json), json.dumps(answers, indent=2) + "\n")
     _print(answers)
     unreadable = [answer["image"] for answer in answers if "error" in answer]
     if unreadable:
-        raise InputError(
-            f"{len(unreadable)} of {len(answers)} images cannot be read, first {unreadable[0]}"
-        )
+        raise InputError(f"{len(unreadable)} of {len(answers)} images cannot be read")
 
 
 def make_parser() -> Parser:
@@ -76,8 +76,8 @@ def predict(paths: list[str], checkpoint: Path, top: int = 5) -> list[dict[str, 
     for path in paths:
         try:
             image = decode(path).convert(mode)
-        except UnreadableImage:
-            answers.append({"image": path, "error": "cannot be read as an image"})
+        except UnreadableImage as error:
+            answers.append({"image": path, "error": f"cannot be read: {error.reason}"})
             continue
         probabilities = model(transform(image)[None]).softmax(-1)[0]
         best = probabilities.topk(min(top, len(record.classes)))
@@ -94,11 +94,13 @@ def predict(paths: list[str], checkpoint: Path, top: int = 5) -> list[dict[str, 
 
 
 def _print(answers: list[dict[str, Any]]) -> None:
-    table = Table("image", "class", "probability", box=None, header_style="bold")
+    table = Table(box=None, header_style="bold")
+    for name in ("image", "class", "probability"):
+        table.add_column(name, overflow="fold")
     for answer in answers:
         if "error" in answer:
             table.add_row(answer["image"], answer["error"])
         for rank, guess in enumerate(answer.get("top", [])):
             name = "" if rank else answer["image"]
             table.add_row(name, guess["class"], f"{guess['probability']:.4f}")
-    Console(file=sys.stdout).print(table)
+    Console(file=sys.stdout, markup=False, highlight=False).print(table)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from itertools import pairwise
+from pathlib import Path
 
 from jsonargparse import ActionConfigFile
 
@@ -14,7 +15,8 @@ from kat.cli.parsing import (
     recipe_names,
     run_command,
 )
-from kat.training import TrainConfig, train
+from kat.training import TrainConfig, is_first_process, train
+from kat.training.folder import SETTINGS
 
 
 def main(arguments: list[str]) -> int:
@@ -23,7 +25,12 @@ def main(arguments: list[str]) -> int:
 
 
 def _main(arguments: list[str]) -> None:
-    summary = train(parse(find_recipes(arguments)))
+    config = parse(find_recipes(arguments))
+    if config.resume and not _config_files(arguments):
+        config = parse(["--config", str(Path(config.out) / SETTINGS), *arguments])
+    summary = train(config)
+    if not is_first_process():
+        return
     sys.stdout.write(
         f"best top-1 {summary.top1:.2f} %, top-5 {summary.top5:.2f} % after {summary.epochs}"
         f" epochs, {summary.parameters:,} parameters, {summary.seconds:.0f} s;"

@@ -7,6 +7,8 @@ from kat.models.checkpoint import (
     create_model,
     init_from_vit,
     load_model,
+    load_weights,
+    read_training_checkpoint,
     save_model,
 )
 from kat.models.kat import KAT, rational_parameter_names
@@ -18,7 +20,9 @@ __all__ = [
     "create_model",
     "init_from_vit",
     "load_model",
+    "load_weights",
     "micro",
     "rational_parameter_names",
+    "read_training_checkpoint",
     "save_model",
 ]

@@ -1,9 +1,12 @@
 """Training and evaluation on Lightning's Trainer."""
 
-from kat.training.classification import Classifier, TrainingDiverged
+from kat.training.classification import Classifier
 from kat.training.config import ModelConfig, OptimConfig, TrainConfig
+from kat.training.evaluation import evaluate
+from kat.training.folder import read_settings, settings_to_keep
 from kat.training.history import read_history
-from kat.training.run import Summary, evaluate, train
+from kat.training.lightning_setup import is_first_process
+from kat.training.run import Summary, train
 
 __all__ = [
     "Classifier",
@@ -11,8 +14,10 @@ __all__ = [
     "OptimConfig",
     "Summary",
     "TrainConfig",
-    "TrainingDiverged",
     "evaluate",
+    "is_first_process",
     "read_history",
+    "read_settings",
+    "settings_to_keep",
     "train",
 ]

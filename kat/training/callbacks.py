@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -21,11 +22,12 @@ class EmaWeights(WeightAveraging):
     """
 
     def __init__(self, decay: float) -> None:
-        def average(averaged: Tensor, current: Tensor, steps: Tensor | int) -> Tensor:
-            t = float(steps)
-            return averaged.lerp(current, 1 - min(decay, (1 + t) / (10 + t)))
+        super().__init__(avg_fn=partial(_average, decay))
 
-        super().__init__(avg_fn=average)
+
+def _average(decay: float, averaged: Tensor, current: Tensor, steps: Tensor | int) -> Tensor:
+    t = float(steps)
+    return averaged.lerp(current, 1 - min(decay, (1 + t) / (10 + t)))
 
 
 class EpochLines(Callback):

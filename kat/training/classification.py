@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 from timm.data.mixup import Mixup
 from timm.optim import create_optimizer_v2, get_optimizer_info
@@ -18,13 +19,9 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from kat.data import AugmentConfig, Batch
-from kat.errors import InputError
+from kat.errors import InputError, TrainingDiverged
 from kat.models import ModelRecord
-from kat.training.config import TrainConfig
-
-
-class TrainingDiverged(RuntimeError):
-    """The loss is no longer finite."""
+from kat.training.config import OptimConfig, TrainConfig
 
 
 class StatelessCosine(CosineLRScheduler):
@@ -58,8 +55,8 @@ class Classifier(LightningModule):
         self.config = config
         classes = len(record.classes)
         self.mixup = _mixup(config.augment, classes)
-        self.train_loss = MeanMetric()
-        self.val_loss = MeanMetric()
+        self.train_loss = MeanMetric(nan_strategy="disable")
+        self.val_loss = MeanMetric(nan_strategy="disable")
         self.val_top1 = MulticlassAccuracy(classes, top_k=1, average="micro")
         self.val_top5 = MulticlassAccuracy(classes, top_k=min(5, classes), average="micro")
         self.skipped: set[str] = set()
@@ -68,18 +65,19 @@ class Classifier(LightningModule):
         """The logits of a batch of images."""
         return self.model(images)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Cross entropy, with mixed images and soft labels where mixup or cutmix are on."""
         images, labels, unreadable = batch
         self._report(unreadable)
         if len(labels) == 0:
-            return None
-        if self.mixup is not None:
+            raise InputError(f"no image of a batch can be read, first {unreadable[0]}")
+        if self.mixup is not None:  # timm's needs pairs
             even = len(labels) - len(labels) % 2
             images, labels = self.mixup(images[:even], labels[:even])
         smoothing = self.config.augment.label_smoothing if self.mixup is None else 0.0
         loss = functional.cross_entropy(self(images), labels, label_smoothing=smoothing)
-        self._check_finite(loss, batch_idx)
+        if batch_idx % self.config.log_every == 0:
+            self._check_finite(loss)
         self.train_loss.update(loss.detach(), len(labels))
         self.log("train/loss_step", loss, on_step=True, on_epoch=False)
         return loss
@@ -88,6 +86,11 @@ class Classifier(LightningModule):
         """Logs the mean loss of the epoch."""
         self.log("train/loss", self.train_loss.compute())
         self.train_loss.reset()
+
+    def on_validation_epoch_start(self) -> None:
+        """Stops before weights that a loss that is not finite has spoilt are validated and kept."""
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            self._check_finite(self.train_loss.compute())
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Counts right answers; every readable image counts once."""
@@ -102,6 +105,8 @@ class Classifier(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Logs loss, top-1 and top-5 in per cent."""
+        if not self.val_top1.update_called:
+            raise InputError("the validation split has no image that can be read")
         self.log("val/loss", self.val_loss.compute())
         self.log("val/top1", 100 * self.val_top1.compute(), prog_bar=True)
         self.log("val/top5", 100 * self.val_top5.compute())
@@ -111,11 +116,7 @@ class Classifier(LightningModule):
     def configure_optimizers(self) -> Any:
         """timm's optimiser without decay on no_weight_decay(), and its cosine schedule."""
         optim = self.config.optim
-        betas: dict[str, Any] = {"betas": (optim.betas[0], optim.betas[1])}
-        known = betas if get_optimizer_info(optim.name).has_betas else {}
-        optimizer = create_optimizer_v2(
-            self.model, opt=optim.name, lr=optim.lr, weight_decay=optim.weight_decay, **known
-        )
+        optimizer = make_optimizer(self.model, optim)
         steps = int(self.trainer.estimated_stepping_batches)
         scheduler = StatelessCosine(
             optimizer,
@@ -134,12 +135,12 @@ class Classifier(LightningModule):
         """timm's schedulers are functions of the number of steps taken."""
         scheduler.step_update(self.trainer.global_step)
 
-    def _check_finite(self, loss: Tensor, batch_idx: int) -> None:
-        if batch_idx % self.config.log_every == 0 and not torch.isfinite(loss):
+    def _check_finite(self, loss: Tensor) -> None:
+        if not torch.isfinite(loss):
             raise TrainingDiverged(
                 f"the loss is {loss.item()} at step {self.trainer.global_step}; the checkpoints"
-                " before it are kept. Try a lower optim.lr, a longer optim.warmup_epochs, or"
-                " optim.clip_grad=1"
+                " of the epochs before are kept. Try a lower optim.lr, a longer"
+                " optim.warmup_epochs, or optim.clip_grad=1"
             )
 
     def _report(self, unreadable: list[str]) -> None:
@@ -154,6 +155,22 @@ class Classifier(LightningModule):
             if path not in self.skipped:
                 self.skipped.add(path)
                 rank_zero_only(sys.stdout.write)(f"skipped {path}: {reason}\n")
+
+
+def make_optimizer(model: nn.Module, optim: OptimConfig) -> torch.optim.Optimizer:
+    """timm's optimiser of that name, without decay on ``model.no_weight_decay()``.
+
+    Raises:
+        InputError: it cannot be had here, or refuses a setting.
+    """
+    betas: dict[str, Any] = {"betas": (optim.betas[0], optim.betas[1])}
+    known = betas if get_optimizer_info(optim.name).has_betas else {}
+    try:
+        return create_optimizer_v2(
+            model, opt=optim.name, lr=optim.lr, weight_decay=optim.weight_decay, **known
+        )
+    except (AssertionError, ImportError, RuntimeError, TypeError, ValueError) as error:
+        raise InputError(f"optimiser {optim.name!r} cannot be used: {error}") from None
 
 
 def _mixup(augment: AugmentConfig, classes: int) -> Mixup | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from timm.optim import list_optimizers
 
-from kat.data import AugmentConfig, DataConfig
+from kat.data import AugmentConfig, DataConfig, check_data
 from kat.errors import InputError, unknown
 
 
@@ -80,10 +82,10 @@ class TrainConfig:
         strategy: Lightning's way of using several devices, e.g. ddp, fsdp, auto.
         limit_train_batches: train on no more than this many batches an epoch.
         limit_val_batches: validate on no more than this many batches.
-        log_every: steps between two lines of the logs.
+        log_every: steps between two lines of the logs, and two checks that the loss is finite.
         progress: show progress bars.
-        resume: go on with the run that is in out.
-        overwrite: throw away the run that is in out.
+        resume: go on with the run that is in out, by its own settings unless others are given.
+        overwrite: throw away the run that is in out; other files there are left alone.
     """
 
     out: str = "runs/latest"
@@ -106,10 +108,8 @@ class TrainConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
 
 
-_AT_LEAST_ONE = ("epochs", "nodes", "log_every", "data.batch_size", "optim.accumulate")
-_POSITIVE = ("optim.lr", "data.crop_pct")
+_AT_LEAST_ONE = ("epochs", "nodes", "log_every", "optim.accumulate")
 _NOT_NEGATIVE = (
-    "data.workers",
     "augment.mixup",
     "augment.cutmix",
     "augment.color_jitter",
@@ -120,15 +120,15 @@ _NOT_NEGATIVE = (
     "optim.clip_grad",
 )
 _PROBABILITIES = (
-    "model.drop_path",
     "model.drop",
     "augment.hflip",
     "augment.random_erasing",
     "augment.mixup_prob",
     "augment.mixup_switch_prob",
     "augment.label_smoothing",
-    "optim.ema_decay",
 )
+_BELOW_ONE = ("model.drop_path", "optim.ema_decay")
+_RESERVED = ("num_classes", "in_chans")
 
 
 def check(config: TrainConfig) -> None:
@@ -137,31 +137,56 @@ def check(config: TrainConfig) -> None:
     Raises:
         InputError: names the first setting that is wrong, its value and what it may be.
     """
-    ranges = (
+    check_data(config.data)
+    ranges: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
         (_AT_LEAST_ONE, lambda value: value >= 1, "at least 1"),
-        (_POSITIVE, lambda value: 0 < value < float("inf"), "positive"),
-        (_NOT_NEGATIVE, lambda value: 0 <= value < float("inf"), "at least 0"),
+        (("optim.lr",), lambda value: 0 < value < math.inf, "positive"),
+        (_NOT_NEGATIVE, lambda value: 0 <= value < math.inf, "at least 0"),
         (_PROBABILITIES, lambda value: 0 <= value <= 1, "between 0 and 1"),
+        (_BELOW_ONE, lambda value: 0 <= value < 1, "at least 0 and below 1"),
+        (("seed",), lambda value: 0 <= value < 2**32, "at least 0 and below 2^32"),
     )
     for names, valid, wanted in ranges:
         for name in names:
-            value = _get(config, name)
-            if not valid(value):
-                raise InputError(f"{name} must be {wanted}, got {value}")
+            _require(valid(_get(config, name)), name, _get(config, name), wanted)
+    for name in ("limit_train_batches", "limit_val_batches"):
+        value = getattr(config, name)
+        _require(value is None or value >= 1, name, value, "at least 1")
+    _check_pairs(config)
+    _check_combinations(config)
+
+
+def _check_pairs(config: TrainConfig) -> None:
+    low, high = config.augment.scale
+    _require(0 < low <= high <= 1, "augment.scale", [low, high], "0 < low <= high <= 1")
+    low, high = config.augment.ratio
+    _require(0 < low <= high < math.inf, "augment.ratio", [low, high], "0 < low <= high")
+    betas = list(config.optim.betas)
+    _require(all(0 <= beta < 1 for beta in betas), "optim.betas", betas, "at least 0 and below 1")
+
+
+def _check_combinations(config: TrainConfig) -> None:
     if config.optim.name not in list_optimizers():
         raise unknown("optimiser", config.optim.name, map(str, list_optimizers()))
-    if config.model.drop_path >= 1:
-        raise InputError(f"model.drop_path must be below 1, got {config.model.drop_path}")
-    if config.optim.warmup_epochs >= config.epochs and config.optim.warmup_epochs > 0:
+    if not 0 <= config.optim.warmup_epochs < config.epochs:
         raise InputError(
             f"optim.warmup_epochs={config.optim.warmup_epochs} must be less than"
             f" epochs={config.epochs}"
         )
-    low, high = config.augment.scale
-    if not 0 < low <= high <= 1:
-        raise InputError(f"augment.scale must be 0 < low <= high <= 1, got {[low, high]}")
+    if config.data.batch_size < 2 and max(config.augment.mixup, config.augment.cutmix) > 0:
+        raise InputError("data.batch_size must be at least 2 with mixup or cutmix")
+    if not isinstance(config.model.args, dict):
+        raise InputError(f"model.args must be a mapping, got {config.model.args!r}")
+    for name in _RESERVED:
+        if name in config.model.args:
+            raise InputError(f"model.args may not set {name}: it comes from the data")
     if config.resume and config.overwrite:
         raise InputError("resume and overwrite exclude each other")
+
+
+def _require(valid: bool, name: str, value: object, wanted: str) -> None:
+    if not valid:
+        raise InputError(f"{name} must be {wanted}, got {value}")
 
 
 def _get(config: Any, dotted: str) -> Any:
