@@ -4,7 +4,8 @@
         --models kat_micro_patch2_8 vit_micro_patch2_8 --seeds 0 1 2 --out runs/compare
 
 Writes results.csv, learning_curves.png, the activations of each KAT, and a folder for each run.
-Finished runs are kept, so that an interrupted comparison goes on where it stopped.
+Runs that are finished with the same settings are kept, so that an interrupted comparison goes on
+where it stopped.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from rich.console import Console
 from rich.table import Table
 
 from kat.analysis import count, plot_activations, plot_learning_curves
-from kat.cli.parsing import find_recipes
+from kat.cli.parsing import find_recipes, run_command
 from kat.cli.train import parse
 from kat.models import load_model, rational_parameter_names
-from kat.training import read_history, train
+from kat.training import read_history, read_settings, settings_to_keep, train
 
 COLUMNS = ("model", "seed", "top1", "parameters", "flops", "seconds")
 
@@ -55,12 +56,13 @@ def run(
 ) -> dict[str, Any]:
     """Trains one model with one seed, unless that is done, and returns its row of the table."""
     out = options.out / f"{model}-seed{seed}"
+    arguments = ["--config", options.config, *overrides, "--model.name", model]
+    arguments += ["--seed", str(seed), "--out", str(out), "--overwrite", "true"]
+    config = parse(find_recipes(arguments))
     done = out / "summary.json"
-    if options.overwrite or not done.is_file():
-        arguments = ["--config", options.config, *overrides, "--model.name", model]
-        arguments += ["--seed", str(seed), "--out", str(out), "--overwrite", "true"]
-        print(f"{model}, seed {seed}")
-        train(parse(find_recipes(arguments)))
+    if options.overwrite or not done.is_file() or read_settings(out) != settings_to_keep(config):
+        print(f"{model}, seed {seed}", flush=True)
+        train(config)
     summary = json.loads(done.read_text())
     trained, record = load_model(out)
     cost = count(trained, record.input_size)
@@ -123,4 +125,4 @@ def spread(values: Sequence[float]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(run_command(main))

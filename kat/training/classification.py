@@ -89,7 +89,7 @@ class Classifier(LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Stops before weights that a loss that is not finite has spoilt are validated and kept."""
-        if self.trainer.state.fn == TrainerFn.FITTING:
+        if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
             self._check_finite(self.train_loss.compute())
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

@@ -1,0 +1,168 @@
+"""The parts of training: schedule, decay, average of the weights, mixing, divergence, history."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import timm
+import torch
+from lightning.pytorch import Callback, Trainer
+
+from kat.data import AugmentConfig, Batch, DataConfig
+from kat.errors import InputError
+from kat.models import ModelRecord, rational_parameter_names
+from kat.training import Classifier, ModelConfig, OptimConfig, TrainConfig, read_history
+from kat.training.callbacks import _average
+from kat.training.classification import make_optimizer
+
+RECORD = ModelRecord(
+    architecture="kat_micro_patch2_8",
+    classes=[str(i) for i in range(10)],
+    input_size=(1, 8, 8),
+    mean=(0.5,),
+    std=(0.5,),
+    interpolation="bicubic",
+    crop_pct=1.0,
+)
+
+
+def _batches(count, size=8):
+    generator = torch.Generator().manual_seed(0)
+    return [
+        Batch(
+            torch.randn(size, 1, 8, 8, generator=generator),
+            torch.randint(0, 10, (size,), generator=generator),
+            [],
+        )
+        for _ in range(count)
+    ]
+
+
+def _classifier(**settings):
+    torch.manual_seed(0)
+    model = timm.create_model("kat_micro_patch2_8", in_chans=1)
+    return Classifier(model, RECORD, TrainConfig(**settings))
+
+
+def _fit(classifier, batches, *callbacks, **options):
+    trainer = Trainer(
+        max_epochs=classifier.config.epochs,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=list(callbacks),
+        **options,
+    )
+    loader = torch.utils.data.DataLoader(batches, batch_size=None)
+    trainer.fit(classifier, loader, loader)
+    return trainer
+
+
+class Rates(Callback):
+    """The learning rate that each step used."""
+
+    def __init__(self):
+        self.values = []
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        self.values.append(optimizer.param_groups[0]["lr"])
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers.*", "ignore:.*LeafSpec.*")
+def test_learning_rate_warms_up_linearly_and_ends_on_the_cosine():
+    optim = OptimConfig(lr=1e-3, min_lr=1e-5, warmup_lr=1e-6, warmup_epochs=1)
+    classifier, rates = _classifier(epochs=4, optim=optim), Rates()
+    _fit(classifier, _batches(5), rates)
+    warm = [1e-6 + step / 5 * (1e-3 - 1e-6) for step in range(5)]
+    cosine = [
+        1e-5 + (1e-3 - 1e-5) * (1 + math.cos(math.pi * step / 20)) / 2 for step in range(5, 20)
+    ]
+    assert rates.values == pytest.approx(warm + cosine)
+
+
+def test_decay_spares_norms_biases_embeddings_and_rationals():
+    model = timm.create_model("kat_micro")
+    optimizer = make_optimizer(model, OptimConfig(weight_decay=0.1, betas=(0.8, 0.9)))
+    names = {id(p): n for n, p in model.named_parameters()}
+    decayed = {
+        names[id(p)] for g in optimizer.param_groups if g["weight_decay"] for p in g["params"]
+    }
+    assert {g["betas"] for g in optimizer.param_groups} == {(0.8, 0.9)}
+    assert not decayed & (rational_parameter_names(model) | {"pos_embed", "cls_token"})
+    assert not [name for name in decayed if name.endswith("bias") or "norm" in name]
+    assert {"head.weight", "blocks.1.attn.qkv.weight"} <= decayed
+    with pytest.raises(InputError, match="optimiser 'fusedadam' cannot be used"):
+        make_optimizer(model, OptimConfig(name="fusedadam"))
+
+
+def test_average_of_the_weights_warms_up_to_its_decay():
+    """d = min(decay, (1 + t) / (10 + t)) with t steps taken."""
+    average, current = torch.tensor(1.0), torch.tensor(0.0)
+    assert _average(0.9, average, current, 0).item() == pytest.approx(0.1)
+    assert _average(0.9, average, current, 8).item() == pytest.approx(0.5)
+    assert _average(0.9, average, current, 10_000).item() == pytest.approx(0.9)
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers.*", "ignore:.*LeafSpec.*")
+def test_accumulated_halves_step_as_the_whole_batch_does():
+    (whole,) = _batches(1, size=8)
+    halves = [Batch(whole.images[i : i + 4], whole.labels[i : i + 4], []) for i in (0, 4)]
+    weights = []
+    for batches, accumulate in (([whole], 1), (halves, 2)):
+        classifier = _classifier(epochs=1, optim=OptimConfig(name="sgd", lr=0.1))
+        _fit(classifier, batches, accumulate_grad_batches=accumulate)
+        weights.append(classifier.model.head.weight.detach())
+    torch.testing.assert_close(*weights)
+
+
+def test_label_smoothing_and_mixing():
+    images, labels, _ = _batches(1)[0]
+    classifier = _classifier(augment=AugmentConfig(label_smoothing=0.2))
+    expected = -(0.8 * torch.nn.functional.one_hot(labels, 10) + 0.02) * torch.log_softmax(
+        classifier(images), -1
+    )
+    classifier.log = lambda *args, **kwargs: None
+    loss = classifier.training_step(Batch(images, labels, []), 1)
+    torch.testing.assert_close(loss, expected.sum(-1).mean())
+    mixing = _classifier(augment=AugmentConfig(mixup=0.8, cutmix=1.0, label_smoothing=0.1))
+    mixing.log = lambda *args, **kwargs: None
+    seven = Batch(images[:7], labels[:7], [])
+    assert mixing.training_step(seven, 1).isfinite()
+
+
+def test_unreadable_images_are_named_once_or_fatal(capsys):
+    classifier = _classifier()
+    classifier._report(["a.jpg", "b.jpg", "a.jpg"])
+    classifier._report(["a.jpg"])
+    assert capsys.readouterr().out.count("a.jpg") == 1
+    assert classifier.skipped == {"a.jpg", "b.jpg"}
+    strict = _classifier(data=DataConfig(bad_images="fail"))
+    with pytest.raises(InputError, match=r"a\.jpg cannot be read as an image"):
+        strict._report(["a.jpg"])
+
+
+def test_history_merges_the_logs_of_a_run_and_its_resumptions(tmp_path):
+    header = "epoch,step,train/loss,train/loss_step,val/loss,val/top1,val/top5\n"
+    logs = {
+        "version_0": "0,5,,2.5,,,\n0,9,,,2.0,10.0,50.0\n0,9,2.2,,,,\n1,19,,,1.9,20.0,60.0\n",
+        "version_10": "2,29,,,1.0,40.0,80.0\n2,29,1.1,,,,\n",
+        "version_2": "1,19,,,1.5,30.0,70.0\n1,19,1.6,,,,\n2,29,,,9.0,1.0,1.0\n",
+    }
+    for version, rows in logs.items():
+        folder = tmp_path / "csv" / version
+        folder.mkdir(parents=True)
+        (folder / "metrics.csv").write_text(header + rows)
+    history = read_history(tmp_path)
+    assert [row["epoch"] for row in history] == [1, 2, 3]
+    assert [row["top1"] for row in history] == [10.0, 30.0, 40.0]
+    assert [row["train_loss"] for row in history] == [2.2, 1.6, 1.1]
+
+
+def test_defaults_are_valid():
+    from kat.training.config import check
+
+    check(TrainConfig())
+    assert TrainConfig().model == ModelConfig(name="kat_micro")
