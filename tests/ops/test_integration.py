@@ -1,0 +1,75 @@
+"""The operator and its layers under PyTorch's own machinery: export, checkpointing, DDP, FSDP."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch.distributed.fsdp import fully_shard
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.checkpoint import checkpoint
+
+import kat
+
+
+def _mlp():
+    torch.manual_seed(0)
+    mlp = kat.GRKANMlp(16, 32)
+    with torch.no_grad():
+        for parameter in mlp.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return mlp
+
+
+def _gradients(module, x):
+    module.zero_grad()
+    module(x).square().sum().backward()
+    return [_whole(parameter.grad) for parameter in module.parameters()]
+
+
+def _whole(tensor):
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor.clone()
+
+
+X = torch.randn(6, 16, generator=torch.Generator().manual_seed(1))
+
+
+def test_export_with_a_dynamic_batch():
+    mlp = _mlp().eval()
+    batch = torch.export.Dim("batch", min=2)
+    program = torch.export.export(mlp, (X,), dynamic_shapes=({0: batch},))
+    longer = torch.randn(9, 16)
+    torch.testing.assert_close(program.module()(longer), mlp(longer))
+    targets = {str(node.target) for node in program.graph.nodes}
+    assert "kat.rational.default" in targets
+
+
+@pytest.mark.parametrize("use_reentrant", [True, False])
+def test_activation_checkpointing(use_reentrant):
+    mlp = _mlp()
+    expected = _gradients(mlp, X)
+    x = X.clone().requires_grad_()
+    actual = _gradients_of(lambda: checkpoint(mlp, x, use_reentrant=use_reentrant), mlp)
+    for ours, wanted in zip(actual, expected, strict=True):
+        torch.testing.assert_close(ours, wanted)
+
+
+def _gradients_of(forward, module):
+    module.zero_grad()
+    forward().square().sum().backward()
+    return [parameter.grad.clone() for parameter in module.parameters()]
+
+
+@pytest.fixture
+def process_group(tmp_path):
+    store = dist.FileStore(str(tmp_path / "store"), 1)
+    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("wrap", [DistributedDataParallel, fully_shard], ids=["ddp", "fsdp"])
+def test_data_parallel_wrappers(process_group, wrap):
+    expected = _gradients(_mlp(), X)
+    for ours, wanted in zip(_gradients(wrap(_mlp()), X), expected, strict=True):
+        torch.testing.assert_close(ours, wanted)
