@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import statistics
 import sys
 from collections.abc import Callable
@@ -25,7 +26,7 @@ DTYPES = {
     "float64": torch.float64,
 }
 PASSES = ("forward", "forward+backward")
-CANDIDATES = ("kat", "gelu", "silu", "copy", "reference")
+CANDIDATES = ("kat", "gelu", "silu", "copy", "peer", "reference")
 ARRAYS = {"forward": 2, "forward+backward": 5}
 """Arrays of x's size that a pass must at least read or write: x, y, and x, grad, dx."""
 REFERENCE_ARRAYS = 30
@@ -38,6 +39,7 @@ What is timed
   gelu, silu torch.nn.functional's
   copy       the least memory traffic that such a pass has: x.clone(), and for the backward pass
              x + grad written to a third array. It is the speed limit of a pass bound by memory
+  peer       with --peer PATH: KAT_Group(num_groups=8) of a published kernel module, as it comes
   reference  kat.rational(impl="reference"); left out where its temporaries would not fit
 
 The candidates take turns, in changing order, so that other work on the machine hits them all, and
@@ -109,6 +111,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         " it), or sizes such as 16x197x768, channels last; default: all three models",
     )
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, metavar="DTYPE", help=str([*DTYPES]))
+    parser.add_argument("--compile", action="store_true", help="all but the copy and the reference")
+    parser.add_argument(
+        "--peer",
+        type=Path,
+        metavar="PATH",
+        help="a published kernel's module or package, whose KAT_Group(num_groups=8) joins in",
+    )
     parser.add_argument("--seconds", type=float, help="time for a line of the table; default 1")
     parser.add_argument("--threads", type=int, help="default: torch's choice")
     parser.add_argument("--csv", type=Path, metavar="PATH", help="also write the table there")
@@ -169,6 +178,10 @@ def candidates(
         "gelu": F.gelu,
         "silu": F.silu,
     }
+    if options.peer:
+        functions["peer"] = load_peer(options.peer)(num_groups=8).to(options.device)
+    if options.compile:
+        functions = {name: torch.compile(function) for name, function in functions.items()}
     if REFERENCE_ARRAYS * x.numel() * max(4, x.element_size()) < options.gigabytes * 1e9:
         functions["reference"] = lambda x: kat.rational(x, a, b, impl="reference")
     if passes == "forward":
@@ -177,6 +190,12 @@ def candidates(
     leaves = [t.requires_grad_() for t in (x, a, b)]
     steps = {name: both(function, grad, leaves) for name, function in functions.items()}
     return {**steps, "copy": copy_both(x.detach(), grad)}
+
+
+def load_peer(path: Path) -> Callable[..., torch.nn.Module]:
+    """The class KAT_Group of the module or package at ``path``."""
+    sys.path.insert(0, str(path.resolve().parent))
+    return importlib.import_module(path.stem).KAT_Group
 
 
 def forward(function: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[], None]:

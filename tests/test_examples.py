@@ -1,4 +1,4 @@
-"""The example that ``make demo`` runs, and its files."""
+"""The example that ``make demo`` runs, and the benchmarks: that they run and write their tables."""
 
 from __future__ import annotations
 
@@ -37,3 +37,31 @@ def test_compare_models_leaves_its_table_its_plots_and_models_that_load(tmp_path
     timm.create_model(f"local-dir:{tmp_path / 'kat_micro_patch2_8-seed0'}", pretrained=True)
     assert "seed 0\n" not in compare("--epochs", "1")
     assert "seed 0\n" in compare("--epochs", "2")
+
+
+def _table(tmp_path, script, *options):
+    path = tmp_path / "table.csv"
+    command = [sys.executable, str(ROOT / "benchmarks" / script), *options, "--csv", str(path)]
+    subprocess.run(command, capture_output=True, text=True, check=True)
+    lines = path.read_text().splitlines()
+    assert lines[0].startswith("# python ")
+    return list(csv.DictReader(line for line in lines if not line.startswith("#")))
+
+
+def test_benchmark_of_the_operator_takes_a_peer(tmp_path):
+    module = tmp_path / "published.py"
+    module.write_text(
+        "import torch\nclass KAT_Group(torch.nn.SiLU):\n"
+        "    def __init__(self, num_groups): super().__init__()\n"
+    )
+    options = ["--shapes", "2x3x16", "--dtypes", "float32", "--seconds", "0.01"]
+    rows = _table(tmp_path, "rational.py", *options, "--peer", str(module))
+    assert [row["pass"] for row in rows] == ["forward", "forward+backward"]
+    assert all(float(row["peer ms"]) > 0 and float(row["kat ms"]) > 0 for row in rows)
+
+
+def test_benchmark_of_the_mlp_counts_what_is_saved(tmp_path):
+    options = ["--shapes", "tiny", "--batch", "1", "--seconds", "0.01"]
+    rows = {row["MLP"]: row for row in _table(tmp_path, "mlp.py", *options)}
+    assert float(rows["gelu"]["saved MB"]) == 0.001 * round(197 * (192 + 768 + 768) * 4 / 1e3)
+    assert float(rows["fused"]["saved MB"]) < 0.6 * float(rows["gelu"]["saved MB"])
