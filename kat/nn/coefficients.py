@@ -84,7 +84,7 @@ def preset(name: str, degree: tuple[int, int] = (5, 4), form: str = "A") -> Coef
             (stored["interval"][0], stored["interval"][1]),
             stored["max_error"],
         )
-    fit = fitting.fit(function, degree=degree, form=form)
+    fit = fitting.fit_preset(function, degree, form)
     return Coefficients(fit.numerator, fit.denominator, form, fit.interval, fit.max_error)
 
 

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linprog
 from scipy.special import erfc, expit
 
-__all__ = ["FUNCTIONS", "Fit", "evaluate", "fit", "main"]
+__all__ = ["FUNCTIONS", "NARROW", "Fit", "evaluate", "fit", "fit_preset", "main"]
 
 Array = NDArray[np.float64]
 Target = Callable[[Array], Array]
@@ -133,6 +133,10 @@ class Fit:
     denominator: tuple[float, ...]
     max_error: float
     rms_error: float
+
+
+NARROW = {"gelu_narrow": "gelu"}
+"""Presets of a function that are closer on the interval in form B, and useless beyond it."""
 
 
 def evaluate(
@@ -491,6 +495,16 @@ def _trimmed(family: _Family, x: Array, y: Array, a: Array, b: Array) -> tuple[A
     return family.unscaled(kept[: len(a)], kept[len(a) :])
 
 
+def fit_preset(name: str, degree: tuple[int, int], form: str) -> Fit:
+    """The fit behind a preset: of a function, or of the one that a narrow preset stands for.
+
+    name: a name in FUNCTIONS or NARROW.
+    degree, form: as in :func:`fit`.
+    """
+    function = NARROW.get(name, name)
+    return fit(function, degree, form, PRESET_INTERVAL, whole_line=name not in NARROW)
+
+
 def _entry(result: Fit) -> dict[str, Any]:
     return {
         "numerator": list(result.numerator),
@@ -520,8 +534,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=PRESET_PATH, help="JSON file to write")
     output: Path = parser.parse_args(argv).output
     presets = {
-        name: {form: _entry(fit(name, PRESET_DEGREE, form, PRESET_INTERVAL)) for form in _FORMS}
-        for name in FUNCTIONS
+        name: {form: _entry(fit_preset(name, PRESET_DEGREE, form)) for form in _FORMS}
+        for name in (*FUNCTIONS, *NARROW)
     }
     content = {"interval": list(PRESET_INTERVAL), "presets": presets}
     _write_atomically(output, json.dumps(content, indent=2, sort_keys=True) + "\n")

@@ -205,7 +205,7 @@ def test_evaluate_rejects_an_unknown_form() -> None:
 
 def test_presets_cover_every_function() -> None:
     assert PRESETS["interval"] == [-3, 3]
-    assert sorted(PRESETS["presets"]) == sorted(FUNCTIONS)
+    assert sorted(PRESETS["presets"]) == sorted([*FUNCTIONS, *fitting.NARROW])
     for entry in PRESETS["presets"].values():
         assert sorted(entry) == ["A", "B"]
 
@@ -235,6 +235,7 @@ def test_preset_stays_close_beyond_the_interval(name: str, form: str) -> None:
 def test_main_writes_the_same_bytes_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     some = {name: FUNCTIONS[name] for name in ("tanh", "identity")}
     monkeypatch.setattr(fitting, "FUNCTIONS", some)
+    monkeypatch.setattr(fitting, "NARROW", {})
     paths = [tmp_path / "first.json", tmp_path / "second.json"]
     for path in paths:
         assert fitting.main(["--output", str(path)]) == 0

@@ -16,6 +16,7 @@ EXACT = {
     "silu": functional.silu,
     "swish": functional.silu,
     "gelu": functional.gelu,
+    "gelu_narrow": functional.gelu,
     "relu": functional.relu,
     "leaky_relu": functional.leaky_relu,
     "tanh": torch.tanh,
@@ -27,6 +28,8 @@ REACHED = {
     ("silu", "A"): 5e-7,
     ("gelu", "A"): 2.4e-3,
     ("gelu", "B"): 1.3e-3,
+    ("gelu_narrow", "A"): 2.4e-3,
+    ("gelu_narrow", "B"): 5.3e-4,
     ("relu", "A"): 3.2e-2,
     ("tanh", "A"): 1.1e-6,
 }
