@@ -15,7 +15,7 @@ from timm.optim import create_optimizer_v2, get_optimizer_info
 from timm.scheduler import CosineLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional
-from torchmetrics import MeanMetric
+from torchmetrics import MeanMetric, SumMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from kat.data import AugmentConfig, Batch
@@ -57,6 +57,7 @@ class Classifier(LightningModule):
         self.mixup = _mixup(config.augment, classes)
         self.train_loss = MeanMetric(nan_strategy="disable")
         self.val_loss = MeanMetric(nan_strategy="disable")
+        self.val_images = SumMetric()
         self.val_top1 = MulticlassAccuracy(classes, top_k=1, average="micro")
         self.val_top5 = MulticlassAccuracy(classes, top_k=min(5, classes), average="micro")
         self.skipped: set[str] = set()
@@ -96,6 +97,7 @@ class Classifier(LightningModule):
         """Counts right answers; every readable image counts once."""
         images, labels, unreadable = batch
         self._report(unreadable)
+        self.val_images.update(len(labels))
         if len(labels) == 0:
             return
         logits = self(images).float()
@@ -105,12 +107,12 @@ class Classifier(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Logs loss, top-1 and top-5 in per cent."""
-        if not self.val_top1.update_called:
+        if self.val_images.compute() == 0:  # of all processes; one alone may have none
             raise InputError("the validation split has no image that can be read")
         self.log("val/loss", self.val_loss.compute())
         self.log("val/top1", 100 * self.val_top1.compute(), prog_bar=True)
         self.log("val/top5", 100 * self.val_top5.compute())
-        for metric in (self.val_loss, self.val_top1, self.val_top5):
+        for metric in (self.val_loss, self.val_images, self.val_top1, self.val_top5):
             metric.reset()
 
     def configure_optimizers(self) -> Any:

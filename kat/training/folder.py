@@ -28,8 +28,8 @@ CONTENTS = (
     "tensorboard",
 )
 """All that a run writes, and all that overwriting one removes."""
-_ONCE = ("out", "resume", "overwrite", "progress")
-"""Settings of one call, not of the run; ``out`` is kept all the same, to read."""
+_ONCE = ("resume", "overwrite", "progress")
+"""Settings of one call, not of the run."""
 
 
 def check_folder(config: TrainConfig) -> None:
@@ -82,7 +82,7 @@ def _remove_run(out: Path) -> None:
 def settings_to_keep(config: TrainConfig) -> dict[str, Any]:
     """The settings that make the run what it is, as YAML's plain types."""
     settings = _plain(dataclasses.asdict(config))
-    return {name: v for name, v in settings.items() if name == "out" or name not in _ONCE}
+    return {name: v for name, v in settings.items() if name not in _ONCE}
 
 
 def read_settings(out: Path) -> dict[str, Any]:
