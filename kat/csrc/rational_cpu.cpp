@@ -40,15 +40,17 @@ enum Status : int32_t { kDone, kOutOfMemory, kUnsupported, kThreadsFailed };
 
 constexpr int kMaxDegree = 16;
 constexpr int kMaxVectorBytes = 64;
+constexpr int kToWrite = 1;  // __builtin_prefetch
 
 // Elements in a chunk, the unit that threads share out. It fits the second-level cache, and does
 // not depend on the number of threads, so neither do the sums of a chunk or their order.
 constexpr int64_t kChunk = 16384;
 // Vectors that a kernel adds up before their sum joins that of the chunk: short sums lose less.
 constexpr int64_t kShortSum = 48;
-// Bytes of each tensor that a kernel works on, strip by strip. Forward it is near the order of
-// memory, where the time goes; backward it is enough rows to keep a strip's sums in registers.
-constexpr int64_t kForwardBytes = 4096, kBackwardBytes = 16384;
+// Bytes of each tensor that a kernel works on, strip by strip, while the next so many are fetched,
+// those to write too. Forward it is near the order of memory, where the time goes; backward it is
+// enough rows to keep a strip's sums in registers.
+constexpr int64_t kForwardBytes = 8192, kBackwardBytes = 16384;
 
 // What one kernel call works on: `rows` rows, `stride` elements apart, of `strips` strips, `pitch`
 // elements apart, of `length` elements each, a whole number of vectors. All elements of a strip
@@ -100,7 +102,7 @@ KAT_TARGET_BEGIN("avx2,fma,f16c")
 #undef KAT_VECTOR_BYTES
 KAT_TARGET_END
 
-KAT_TARGET_BEGIN("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")
+KAT_TARGET_BEGIN("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,prfchw")
 #define KAT_ISA avx512
 #define KAT_VECTOR_BYTES 64
 #include "rational_cpu_block.inc"

@@ -90,6 +90,10 @@ def serve(backend: ModuleType, kernel: str, fallback: Callable[..., Any]) -> Cal
     return implementation
 
 
+BACKENDS = {"cpu": cpu, "cuda": gpu}
+IMPLEMENTATIONS: dict[str, dict[str, Callable[..., Any]]] = {device: {} for device in BACKENDS}
+"""By device type and operator: the function that runs below autograd."""
+
 for _name, _kernel, _reference, _fake in (
     ("rational", "forward", _rational, _rational_fake),
     ("rational_backward", "backward", _rational_backward, _rational_backward_fake),
@@ -101,8 +105,9 @@ for _name, _kernel, _reference, _fake in (
     ),
 ):
     torch.library.impl(f"kat::{_name}", "CompositeExplicitAutograd", _reference)
-    torch.library.impl(f"kat::{_name}", "CPU", serve(cpu, _kernel, _reference))
-    torch.library.impl(f"kat::{_name}", "CUDA", serve(gpu, _kernel, _reference))
+    for _device, _backend in BACKENDS.items():
+        IMPLEMENTATIONS[_device][_name] = serve(_backend, _kernel, _reference)
+        torch.library.impl(f"kat::{_name}", _device.upper(), IMPLEMENTATIONS[_device][_name])
     torch.library.register_fake(f"kat::{_name}", _fake)
 
 

@@ -1,0 +1,57 @@
+"""The short way to a kernel, for plain tensors where nothing watches or rewrites the operators.
+
+An operator that is registered from Python costs tens of microseconds a training step in dispatch
+alone, as much as the kernel itself takes on a small layer. The arithmetic is the operators' own:
+the same backends, and the same formula where a gradient is differentiated again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kat.ops.registration import IMPLEMENTATIONS
+
+_PLAIN = (Tensor, nn.Parameter)
+
+
+def takes(x: Tensor, numerator: Tensor, denominator: Tensor) -> bool:
+    """Whether these are plain tensors, and no compiler, tracer, profiler or mode is at work."""
+    return (
+        type(x) in _PLAIN
+        and type(numerator) in _PLAIN
+        and type(denominator) in _PLAIN
+        and x.device.type in IMPLEMENTATIONS
+        and not torch.compiler.is_compiling()
+        and not torch._C._len_torch_dispatch_stack()
+        and not torch._C._len_torch_function_stack()
+        and torch._C._get_tracing_state() is None
+        and not torch.autograd._profiler_enabled()
+    )
+
+
+def rational(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
+    """F(x), differentiable, for arguments that this module :func:`takes`."""
+    if torch.is_grad_enabled():
+        return _Rational.apply(x, numerator, denominator, form)
+    return IMPLEMENTATIONS[x.device.type]["rational"](x, numerator, denominator, form)
+
+
+class _Rational(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
+        ctx.save_for_backward(x, numerator, denominator)
+        ctx.form = form
+        forward: Callable[..., Tensor] = IMPLEMENTATIONS[x.device.type]["rational"]
+        return forward(x, numerator, denominator, form)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x = ctx.saved_tensors[0]
+        backward: Callable[..., tuple[Tensor, ...]] = torch.ops.kat.rational_backward.default
+        if not torch.is_grad_enabled() and takes(grad, *ctx.saved_tensors[1:]):
+            backward = IMPLEMENTATIONS[x.device.type]["rational_backward"]
+        return *backward(grad, *ctx.saved_tensors, ctx.form), None
