@@ -157,7 +157,13 @@ def _call(
 
 def _coefficients(x: Tensor, numerator: Tensor, denominator: Tensor) -> tuple[Tensor, Tensor]:
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-    return numerator.to(dtype).contiguous(), denominator.to(dtype).contiguous()
+    return _dense(numerator, dtype), _dense(denominator, dtype)
+
+
+def _dense(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    if tensor.dtype == dtype and tensor.is_contiguous():
+        return tensor
+    return tensor.to(dtype).contiguous()
 
 
 def _laid_out_like(pattern: Tensor, tensor: Tensor) -> Tensor:
