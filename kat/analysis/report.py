@@ -62,7 +62,7 @@ class Report:
         self._parts.append(f"<table><tr>{head}</tr>\n{body}</table>")
 
     def figure(self, figure: Figure, caption: str) -> None:
-        """A figure, drawn as SVG, with a caption that also stands for it where it cannot be seen."""
+        """A figure, drawn as SVG, with a caption, which is also its text for who cannot see it."""
         number = sum(part.startswith("<figure") for part in self._parts)
         caption = html.escape(caption)
         svg = _svg(figure, f"figure{number}").replace(
