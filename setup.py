@@ -58,7 +58,7 @@ setup(
         Extension(
             "kat.ops._rational_cpu",
             sources=[SOURCE],
-            depends=["kat/csrc/rational_cpu_block.inc"],
+            depends=["kat/csrc/rational_cpu_block.inc", "kat/csrc/rational_cpu_scaled.inc"],
             optional=True,
         )
     ],

@@ -3,7 +3,8 @@
 //   P(x) = a_0 + a_1 x + ... + a_m x^m
 //   form A:  Q(x) = 1 + sum_j |b_j| |x|^j        form B:  Q(x) = 1 + |sum_j b_j x^j|
 //
-// The arithmetic is in rational_cpu_block.inc, which is compiled once for each instruction set.
+// The arithmetic is in rational_cpu_block.inc, which is compiled once for each instruction set, and
+// for inputs so large that powers of them overflow in rational_cpu_scaled.inc.
 // This file plans the walk over memory, hands it to torch's own threads, and adds up the
 // coefficients' gradients.
 //
@@ -62,6 +63,8 @@ struct Block {
   char* dx;
   int64_t rows, stride, strips, pitch, length;
   int64_t ahead;             // the distance to the next block in elements, to prefetch
+  double limit;              // on |x|: the guarded kernel leaves out what is beyond
+  void* largest;             // a vector of the largest |x| so far, updated
   const void* coefficients;  // a strip's a_0 .. a_m, then |b_j| (form A) or b_j (form B)
   int64_t lanes;             // 1: the same coefficient for all lanes of a vector
   void* sums;                // a strip's m + 1 + n vectors: sum w x^i, then sum v u^j; added to
@@ -70,8 +73,10 @@ struct Block {
 
 typedef void (*Kernel)(const Block&);
 
-struct KernelPair {
-  Kernel forward, backward;
+struct Kernels {
+  Kernel forward, backward, guarded_backward;
+  double (*load)(const char* from);  // one element
+  void (*store)(char* to, double value);
 };
 
 }  // namespace
@@ -110,6 +115,8 @@ KAT_TARGET_BEGIN("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,prfchw")
 #undef KAT_VECTOR_BYTES
 KAT_TARGET_END
 #endif
+
+#include "rational_cpu_scaled.inc"
 
 // One call from Python. All members are 64 bits wide, so Python packs them without padding.
 struct RationalCall {
@@ -175,6 +182,13 @@ struct Plan {
     slots = whole_periods ? groups : kChunk / run + 2;
   }
 
+  int64_t group_of(int64_t offset) const { return offset / group_run % groups; }
+
+  // The slot that the element `offset` of chunk number `index` adds to.
+  int64_t slot_of(int64_t index, int64_t offset) const {
+    return whole_periods ? group_of(offset) : offset / run - index * chunk / run;
+  }
+
   int64_t group_of_slot(int64_t index, int64_t slot) const {
     return whole_periods ? slot : (index * chunk / run + slot) % groups;
   }
@@ -188,9 +202,9 @@ struct Plan {
 template <class R>
 class Operation {
  public:
-  Operation(const RationalCall& call, Kernel kernel, int64_t size, const Plan& plan)
-      : call_(call), kernel_(kernel), size_(size), plan_(plan),
-        m_(int(call.a_columns) - 1), n_(int(call.b_columns)), terms_(m_ + 1 + n_),
+  Operation(const RationalCall& call, const Kernels& kernels, int64_t size, const Plan& plan)
+      : call_(call), kernels_(kernels), size_(size), plan_(plan),
+        m_(int(call.a_columns) - 1), n_(int(call.b_columns)), terms_(m_ + 1 + n_), limit_(limit()),
         table_(nullptr), partial_(nullptr), failed_(false) {}
 
   ~Operation() {
@@ -206,12 +220,40 @@ class Operation {
   }
 
  private:
+  // A stretch of memory that one thread works on; its elements [begin, end).
+  struct Chunk {
+    int64_t index, begin, end;
+    Kernel kernel;
+    R* sums;
+    R largest[kMaxVectorBytes / sizeof(R)];  // lane by lane, the largest |x|
+  };
+
   const R* a(int64_t group) const {
     return static_cast<const R*>(call_.a) + (call_.a_rows == 1 ? 0 : group) * (m_ + 1);
   }
 
   const R* b(int64_t group) const {
     return static_cast<const R*>(call_.b) + (call_.b_rows == 1 ? 0 : group) * n_;
+  }
+
+  // Up to here no power, sum or product in the kernels comes near overflow, and 1 / Q stays large
+  // enough for the products with it to be exact: |P| <= 2^96, Q <= 2^56, and more for float64.
+  double limit() const {
+    const int more = sizeof(R) == 8 ? 8 : 1;
+    const double p = limit(static_cast<const R*>(call_.a), call_.a_rows, m_ + 1, m_, 96 * more);
+    const double q = limit(static_cast<const R*>(call_.b), call_.b_rows, n_, n_, 56 * more);
+    return p < q ? p : q;
+  }
+
+  // A power of two L such that no sum of |c_i| L^degree exceeds 2^exponent.
+  static double limit(const R* coefficients, int64_t rows, int columns, int degree, int exponent) {
+    double largest = 1;
+    for (int64_t i = 0; i < rows * columns; ++i) {
+      const double size = __builtin_fabs(double(coefficients[i]));
+      if (size > largest && !__builtin_isinf(size)) largest = size;
+    }
+    const int room = exponent - Parts(largest * (kMaxDegree + 1)).exponent;
+    return times_power(1, room / (degree ? degree : 1));
   }
 
   // The coefficients of all strips, as Block describes them.
@@ -238,7 +280,7 @@ class Operation {
 
   bool reserve_partial() {
     if (!call_.grad) return true;
-    partial_ = static_cast<double*>(calloc(plan_.chunks * plan_.slots * terms_, sizeof(double)));
+    partial_ = static_cast<double*>(malloc(plan_.chunks * plan_.slots * terms_ * sizeof(double)));
     return partial_ != nullptr;
   }
 
@@ -247,58 +289,114 @@ class Operation {
   }
 
   void work_on_chunks(int64_t begin, int64_t end) {
+    Chunk chunk;
+    chunk.sums = nullptr;
     const int64_t bytes = sizeof(R) * larger(plan_.strips, plan_.slots) * terms_ * plan_.width;
-    R* sums = call_.grad ? static_cast<R*>(malloc(bytes)) : nullptr;
-    if (call_.grad && !sums) {
-      failed_ = true;
-      return;
-    }
-    for (int64_t index = begin; index < end; ++index) {
-      const int64_t first = index * plan_.chunk;
-      const int64_t last = smaller(first + plan_.chunk, call_.count);
-      if (sums) memset(sums, 0, bytes);
-      if (plan_.whole_periods) {
-        work_on_periods(index, first, last, sums);
-      } else {
-        work_on_runs(index, first, last, sums);
+    if (call_.grad) {
+      chunk.sums = static_cast<R*>(malloc(bytes));
+      if (!chunk.sums) {
+        failed_ = true;
+        return;
       }
     }
-    free(sums);
+    for (chunk.index = begin; chunk.index < end; ++chunk.index) {
+      chunk.begin = chunk.index * plan_.chunk;
+      chunk.end = smaller(chunk.begin + plan_.chunk, call_.count);
+      memset(chunk.largest, 0, sizeof chunk.largest);
+      work_on_chunk(chunk, call_.grad ? kernels_.backward : kernels_.forward, bytes);
+      if (within_limit(chunk)) continue;
+      if (call_.grad) work_on_chunk(chunk, kernels_.guarded_backward, bytes);
+      work_on_left_out(chunk);
+    }
+    free(chunk.sums);
   }
 
-  void work_on_periods(int64_t index, int64_t begin, int64_t end, R* sums) {
-    const int64_t rows = (end - begin) / plan_.period;
+  void work_on_chunk(Chunk& chunk, Kernel kernel, int64_t bytes) {
+    chunk.kernel = kernel;
+    if (chunk.sums) {
+      memset(chunk.sums, 0, bytes);
+      memset(partial_of(chunk, 0), 0, sizeof(double) * plan_.slots * terms_);
+    }
+    if (plan_.whole_periods) {
+      work_on_periods(chunk);
+    } else {
+      work_on_runs(chunk);
+    }
+  }
+
+  bool within_limit(const Chunk& chunk) const {
+    for (int64_t lane = 0; lane < plan_.width; ++lane) {
+      if (!(chunk.largest[lane] <= limit_)) return false;
+    }
+    return true;
+  }
+
+  double* partial_of(const Chunk& chunk, int64_t slot) const {
+    return partial_ + (chunk.index * plan_.slots + slot) * terms_;
+  }
+
+  void work_on_periods(Chunk& chunk) {
+    const int64_t rows = (chunk.end - chunk.begin) / plan_.period;
     const int64_t bytes = call_.grad ? kBackwardBytes : kForwardBytes;
     const int64_t step = larger(1, smaller(kShortSum / divide_up(plan_.run, plan_.width),
                                            bytes / (plan_.period * size_)));
     for (int64_t row = 0; row < rows; row += step) {
-      const int64_t at = begin + row * plan_.period;
-      work(at, smaller(step, rows - row), 0, plan_.strips, plan_.run, sums);
+      const int64_t at = chunk.begin + row * plan_.period;
+      work(chunk, at, smaller(step, rows - row), 0, plan_.strips, plan_.run, chunk.sums);
     }
-    for (int64_t strip = 0, at = begin + rows * plan_.period; at < end; ++strip, at += plan_.run) {
-      work(at, 1, strip, 1, smaller(plan_.run, end - at), sums_of(sums, strip));
+    int64_t at = chunk.begin + rows * plan_.period;
+    for (int64_t strip = 0; at < chunk.end; ++strip, at += plan_.run) {
+      work(chunk, at, 1, strip, 1, smaller(plan_.run, chunk.end - at), sums_of(chunk.sums, strip));
     }
     for (int64_t strip = 0; strip < plan_.strips; ++strip) {
-      keep(index, strip, strip, sums_of(sums, strip));
+      keep(chunk, strip, strip, sums_of(chunk.sums, strip));
     }
   }
 
-  void work_on_runs(int64_t index, int64_t begin, int64_t end, R* sums) {
-    const int64_t first_run = begin / plan_.run;
-    while (begin < end) {
+  void work_on_runs(Chunk& chunk) {
+    const int64_t first_run = chunk.begin / plan_.run;
+    for (int64_t begin = chunk.begin; begin < chunk.end;) {
       const int64_t number = begin / plan_.run, group = number % plan_.groups;
-      const int64_t stop = smaller(end, (number + 1) * plan_.run);
-      R* own = sums_of(sums, number - first_run);
+      const int64_t stop = smaller(chunk.end, (number + 1) * plan_.run);
+      R* own = sums_of(chunk.sums, number - first_run);
       for (int64_t at = begin; at < stop; at += kShortSum * plan_.width) {
-        work(at, 1, group, 1, smaller(kShortSum * plan_.width, stop - at), own);
+        work(chunk, at, 1, group, 1, smaller(kShortSum * plan_.width, stop - at), own);
       }
-      keep(index, group, number - first_run, own);
+      keep(chunk, group, number - first_run, own);
       begin = stop;
     }
   }
 
+  // Works on the elements of a chunk that are beyond the limit, one by one.
+  void work_on_left_out(const Chunk& chunk) {
+    for (int64_t offset = chunk.begin; offset < chunk.end; ++offset) {
+      const double x = kernels_.load(at(call_.x, offset));
+      if (__builtin_fabs(x) <= limit_) continue;
+      const double grad = call_.grad ? kernels_.load(at(call_.grad, offset)) : 0;
+      const ScaledRational one = scaled(offset, x, grad);
+      if (call_.y) kernels_.store(at(call_.y, offset), one.y);
+      if (!call_.grad) continue;
+      kernels_.store(at(call_.dx, offset), one.dx);
+      double* partial = partial_of(chunk, plan_.slot_of(chunk.index, offset));
+      for (int k = 0; k < terms_; ++k) partial[k] += one.terms[k];
+    }
+  }
+
+  ScaledRational scaled(int64_t offset, double x, double grad) const {
+    const bool is_a = call_.form == kFormA;
+    const int64_t group = plan_.group_of(offset);
+    double a_row[kMaxDegree + 1], b_row[kMaxDegree + 1] = {0};
+    for (int i = 0; i <= m_; ++i) a_row[i] = plain(a(group)[i]);
+    for (int j = 0; j < n_; ++j) {
+      const double value = plain(b(group)[j]);
+      b_row[j + 1] = is_a ? __builtin_fabs(value) : value;
+    }
+    return ScaledRational(a_row, m_, b_row, n_, is_a, x, grad);
+  }
+
   // Works on `rows` rows of `strips` strips from the element `offset` on, `length` of each strip.
-  void work(int64_t offset, int64_t rows, int64_t strip, int64_t strips, int64_t length, R* sums) {
+  void work(Chunk& chunk, int64_t offset, int64_t rows, int64_t strip, int64_t strips,
+            int64_t length, R* sums) {
     const int64_t whole = length / plan_.width * plan_.width;
     Block block;
     block.rows = rows;
@@ -309,6 +407,8 @@ class Operation {
     block.ahead = strips == plan_.strips ? rows * plan_.period : length;
     block.coefficients = table_ + strip * terms_ * plan_.lanes;
     block.lanes = plan_.lanes;
+    block.limit = limit_;
+    block.largest = chunk.largest;
     block.sums = sums;
     block.m = m_;
     block.n = n_;
@@ -316,17 +416,17 @@ class Operation {
     block.grad = at(call_.grad, offset);
     block.y = at(call_.y, offset);
     block.dx = at(call_.dx, offset);
-    if (whole) kernel_(block);
+    if (whole) chunk.kernel(block);
     for (int64_t i = 0; whole < length && i < strips; ++i) {
       block.coefficients = table_ + (strip + i) * terms_ * plan_.lanes;
       block.sums = sums_of(sums, i);
-      work_on_rests(block, offset + i * plan_.run + whole, length - whole);
+      work_on_rests(chunk, block, offset + i * plan_.run + whole, length - whole);
     }
   }
 
   // What is left of the rows of one strip, `rest` elements each: copied, padded with zeros, which
   // add nothing to any sum, and copied back.
-  void work_on_rests(Block block, int64_t offset, int64_t rest) {
+  void work_on_rests(const Chunk& chunk, Block block, int64_t offset, int64_t rest) {
     alignas(64) char x[kShortSum * kMaxVectorBytes] = {}, grad[kShortSum * kMaxVectorBytes] = {};
     alignas(64) char y[kShortSum * kMaxVectorBytes], dx[kShortSum * kMaxVectorBytes];
     const int64_t stride = block.stride, bytes = rest * size_, padded = plan_.width * size_;
@@ -341,7 +441,7 @@ class Operation {
     block.stride = block.length = plan_.width;
     block.strips = 1;
     block.ahead = 0;
-    kernel_(block);
+    chunk.kernel(block);
     for (int64_t row = 0; row < block.rows; ++row) {
       if (block.y) memcpy(at(call_.y, offset + row * stride), y + row * padded, bytes);
       if (block.grad) memcpy(at(call_.dx, offset + row * stride), dx + row * padded, bytes);
@@ -358,9 +458,9 @@ class Operation {
   }
 
   // Adds the lanes of a strip's sums to the chunk's partial sums, in float64.
-  void keep(int64_t index, int64_t strip, int64_t slot, const R* sums) {
+  void keep(const Chunk& chunk, int64_t strip, int64_t slot, const R* sums) {
     if (!call_.grad) return;
-    double* partial = partial_ + index * plan_.slots * terms_;
+    double* partial = partial_of(chunk, 0);
     for (int64_t lane = 0; lane < plan_.width;) {
       int64_t stop = plan_.width;
       if (plan_.lanes > 1) {
@@ -425,17 +525,18 @@ class Operation {
   }
 
   const RationalCall& call_;
-  Kernel kernel_;
+  Kernels kernels_;
   int64_t size_;
   Plan plan_;
   int m_, n_, terms_;
+  double limit_;
   R* table_;
   double* partial_;
   bool failed_;
 };
 
 // The caller knows what the processor has.
-KernelPair kernels(const RationalCall& call) {
+Kernels kernels(const RationalCall& call) {
   const int m = int(call.a_columns) - 1, n = int(call.b_columns);
 #if defined(__x86_64__)
   if (call.instruction_set == kAvx512) return avx512::kernels(call.data_type, call.form, m, n);
@@ -453,8 +554,7 @@ Status run(const RationalCall& call, int64_t size) {
   const int64_t groups = larger(call.a_rows, call.b_rows);
   const int64_t width = vector_bytes(call.instruction_set) / int64_t(sizeof(R));
   const Plan plan(call.count, groups, call.channel_stride * (call.channels / groups), width);
-  const KernelPair pair = kernels(call);
-  return Operation<R>(call, call.grad ? pair.backward : pair.forward, size, plan).run();
+  return Operation<R>(call, kernels(call), size, plan).run();
 }
 
 }  // namespace

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 SOURCE_FOLDER = Path(__file__).resolve().parent.parent / "csrc"
-SOURCES = ("rational_cpu.cpp", "rational_cpu_block.inc")
+SOURCES = ("rational_cpu.cpp", "rational_cpu_block.inc", "rational_cpu_scaled.inc")
 PREBUILT = Path(__file__).resolve().parent / "_rational_cpu.so"
 FLAGS = (
     "-std=c++17",

@@ -11,24 +11,19 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from kat.ops.context import is_plain_eager
 from kat.ops.registration import IMPLEMENTATIONS
-
-_PLAIN = (Tensor, nn.Parameter)
 
 
 def takes(x: Tensor, numerator: Tensor, denominator: Tensor) -> bool:
-    """Whether these are plain tensors, and no compiler, tracer, profiler or mode is at work."""
+    """Whether these are plain tensors of a device with a kernel, and nothing, not even a profiler,
+    is at work that would want to see the operator.
+    """
     return (
-        type(x) in _PLAIN
-        and type(numerator) in _PLAIN
-        and type(denominator) in _PLAIN
-        and x.device.type in IMPLEMENTATIONS
-        and not torch.compiler.is_compiling()
-        and not torch._C._len_torch_dispatch_stack()
-        and not torch._C._len_torch_function_stack()
-        and torch._C._get_tracing_state() is None
+        x.device.type in IMPLEMENTATIONS
+        and is_plain_eager(x, numerator, denominator)
         and not torch.autograd._profiler_enabled()
     )
 

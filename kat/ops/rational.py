@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from kat.ops import cpu, eager, gpu, reference
+from kat.ops.context import in_function_transform
 
 FORMS = ("A", "B")
 
@@ -16,7 +17,7 @@ def _rational_cpu(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) 
 
 
 IMPLEMENTATIONS = {
-    "reference": reference.rational_forward,
+    "reference": reference.rational,
     "cpu": _rational_cpu,
     "triton": gpu.rational,
 }
@@ -79,17 +80,6 @@ def rational(
         available = ", ".join(repr(name) for name in IMPLEMENTATIONS)
         raise ValueError(f"impl={impl!r} is not available here; choose None or one of {available}")
     return IMPLEMENTATIONS[impl](x, numerator, denominator, form)
-
-
-def in_function_transform() -> bool:
-    """Whether a ``torch.func`` transform or forward-mode AD is at work.
-
-    An operator with a backward formula alone gives silent zeros as its tangent there.
-    """
-    if torch.compiler.is_compiling():
-        return False
-    forward_mode = torch.autograd.forward_ad._current_level >= 0
-    return forward_mode or torch._C._functorch.maybe_current_level() is not None
 
 
 def _check(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> None:

@@ -8,14 +8,46 @@
 Form A is what the released KAT kernels and checkpoints compute, form B is the equation printed in
 the paper (Yang and Wang, arXiv 2409.10594, section 4.2).
 
-Both functions here are made of differentiable torch operations alone, so autograd, ``torch.func``
-and forward-mode differentiation work through them to any order.
+F and its gradient are made of differentiable torch operations alone, so autograd, ``torch.func``
+and forward-mode differentiation work through them to any order. Where powers of x would overflow,
+:mod:`kat.ops.scaled` takes over.
 """
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import torch
 from torch import Tensor
+
+from kat.ops import scaled
+from kat.ops.context import in_function_transform, in_vmap, is_plain_eager
+from kat.ops.scaled import sign
+
+
+def rational(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
+    """F(x), as :func:`rational_forward`, with the gradient of :func:`rational_backward`.
+
+    That gradient keeps the inputs alone, and does not overflow. Transforms of ``torch.func`` and
+    forward-mode AD differentiate :func:`rational_forward` themselves.
+    """
+    if in_function_transform():
+        return rational_forward(x, numerator, denominator, form)
+    return _Rational.apply(x, numerator, denominator, form)
+
+
+class _Rational(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
+        ctx.save_for_backward(x, numerator, denominator)
+        ctx.form = form
+        return rational_forward(x, numerator, denominator, form)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, numerator, denominator = ctx.saved_tensors
+        return *rational_backward(grad, x, numerator, denominator, ctx.form), None
 
 
 def rational_forward(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
@@ -31,7 +63,10 @@ def rational_forward(x: Tensor, numerator: Tensor, denominator: Tensor, form: st
         F(x), with x's shape and dtype.
     """
     z, a, b = _grouped(x, numerator, denominator)
-    y = _horner(z, a) / _denominator(z, b, form)
+    if _within_limit(z, a, b):
+        y = _horner(z, a) / _denominator(z, b, form)
+    else:
+        y = scaled.forward(z, a, b, form)
     return y.reshape(x.shape).to(x.dtype)
 
 
@@ -58,20 +93,54 @@ def rational_backward(
         dx of x's shape and dtype; da and db of the coefficients' shapes and dtypes.
     """
     z, a, b = _grouped(x, numerator, denominator)
+    gradients = _gradients if _within_limit(z, a, b) else scaled.gradients
+    dx, da, db = gradients(grad.reshape(z.shape).to(z.dtype), z, a, b, form)
+    return dx.reshape(x.shape).to(x.dtype), da.to(numerator.dtype), db.to(denominator.dtype)
+
+
+def _gradients(
+    grad: Tensor, z: Tensor, a: Tensor, b: Tensor, form: str
+) -> tuple[Tensor, Tensor, Tensor]:
     r = 1 / _denominator(z, b, form)
     y = _horner(z, a) * r
-    w = grad.reshape(z.shape).to(z.dtype) * r
+    w = grad * r
     if form == "A":
-        base, slope, dx_sign, db_sign = z.abs(), b * _sign(b), z.sign(), _sign(b)
+        base, slope, dx_sign, db_sign = z.abs(), b * sign(b), z.sign(), sign(b)
         v = w * y
     else:
         base, slope, db_sign = z, b, torch.ones_like(b)
-        dx_sign = _sign(z * _horner(z, b))
+        dx_sign = _sign_of_product(z, _horner(z, b))
         v = w * y * dx_sign
     dx = w * (_horner(z, _derivative(a[:, 1:])) - y * dx_sign * _horner(base, _derivative(slope)))
     da = _power_sums(w, z, a.shape[1], rows=a.shape[0])
     db = -_power_sums(v * base, base, b.shape[1], rows=b.shape[0]) * db_sign
-    return dx.reshape(x.shape).to(x.dtype), da.to(numerator.dtype), db.to(denominator.dtype)
+    return dx, da, db
+
+
+def _within_limit(z: Tensor, a: Tensor, b: Tensor) -> bool:
+    """Whether no power of z overflows, nor 1 / Q underflows, on the way.
+
+    False, without a look, where looking is impossible or dear: while a graph is compiled or traced,
+    under ``vmap``, and on a GPU, which would have to be waited for.
+    """
+    if z.device.type != "cpu" or not is_plain_eager(z, a, b) or in_vmap():
+        return False
+    if z.numel() == 0:
+        return True
+    low, high = map(float, z.detach().aminmax())
+    limit = min(_limit(a, z.dtype, 96), _limit(b, z.dtype, 56))
+    return -limit <= low and high <= limit
+
+
+def _limit(coefficients: Tensor, dtype: torch.dtype, exponent: int) -> float:
+    """L such that the sum of |c_i| L^degree stays below 2^exponent in float32, and more in float64.
+
+    NaN, which no x is below, where a coefficient is NaN.
+    """
+    count = max(1, coefficients.shape[1])
+    size = max(1.0, float(coefficients.detach().abs().sum()))
+    exponent *= 8 if dtype == torch.float64 else 1
+    return 2.0 ** ((exponent - math.log2(size)) / count)
 
 
 def _grouped(x: Tensor, numerator: Tensor, denominator: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -85,9 +154,9 @@ def _grouped(x: Tensor, numerator: Tensor, denominator: Tensor) -> tuple[Tensor,
 def _denominator(x: Tensor, b: Tensor, form: str) -> Tensor:
     """Q(x) for x (..., G, D) and b (1 or G, n)."""
     if form == "A":
-        return 1 + x.abs() * _horner(x.abs(), b * _sign(b))
+        return 1 + x.abs() * _horner(x.abs(), b * sign(b))
     s = x * _horner(x, b)
-    return 1 + s * _sign(s)
+    return 1 + s * sign(s)
 
 
 def _horner(x: Tensor, coefficients: Tensor) -> Tensor:
@@ -107,9 +176,11 @@ def _derivative(coefficients: Tensor) -> Tensor:
     return coefficients * order.to(coefficients.dtype)
 
 
-def _sign(t: Tensor) -> Tensor:
-    """The sign with sgn(0) = +1, the subgradient of |t| that lets zero coefficients train."""
-    return torch.where(t < 0, -torch.ones_like(t), torch.ones_like(t))
+def _sign_of_product(x: Tensor, h: Tensor) -> Tensor:
+    """sgn(x h), with sgn(0) = +1; exact where the product underflows."""
+    return torch.where(
+        (x < 0) & (h > 0) | (x > 0) & (h < 0), -torch.ones_like(x), torch.ones_like(x)
+    )
 
 
 def _power_sums(w: Tensor, x: Tensor, count: int, *, rows: int) -> Tensor:

@@ -1,0 +1,136 @@
+"""The rational function for x of any size, infinite ones included, without overflow on the way.
+
+With x = f 2^e, e >= 0 and f as small as that leaves it, a polynomial of degree d is
+
+    p(x) = 2^(e d) h(f, 2^-e),    h(f, c) = sum_i c_i f^i c^(d - i),
+
+so h is of ordinary size whatever x is, products with powers of two are exact, and the exponents
+are added up as integers to the end. d is the place of the last coefficient that is not zero. For
+|x| < 1, e = 0 and h = p. Infinity is a number with an enormous exponent, which gives the limits.
+
+As in :mod:`kat.ops.reference`, all of this is made of differentiable torch operations; exponents
+and degrees are constants to them.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+_HEADROOM = {torch.float32: 64, torch.float64: 512}
+"""log2 of a factor on coefficients, for those that are subnormal."""
+_EXPONENTS = {torch.float32: (127, 23, torch.int32), torch.float64: (1023, 52, torch.int64)}
+_INFINITE_EXPONENT = 1 << 20
+
+
+class _Homogeneous(NamedTuple):
+    """p(x) = value 2^exponent, and dp/dx = slope 2^(exponent - e)."""
+
+    value: Tensor
+    slope: Tensor
+    exponent: Tensor
+
+
+class _Terms(NamedTuple):
+    """What F and its gradient are made of."""
+
+    f: Tensor
+    e: Tensor
+    base: Tensor
+    p: _Homogeneous
+    q: Tensor
+    q_exponent: Tensor
+    q_slope: Tensor
+    sign: Tensor
+
+    @property
+    def ratio(self) -> Tensor:
+        return self.p.value / self.q
+
+
+def forward(x: Tensor, a: Tensor, b: Tensor, form: str) -> Tensor:
+    """F(x) for x (..., G, D), a (1 or G, m + 1) and b (1 or G, n), all float32 or all float64."""
+    t = _terms(x, a, b, form)
+    return times_power(t.ratio, t.p.exponent - t.q_exponent)
+
+
+def gradients(
+    grad: Tensor, x: Tensor, a: Tensor, b: Tensor, form: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    """dx, da and db of ``sum(grad * F(x))``, grad being like x; the sums are made in float64."""
+    t = _terms(x, a, b, form)
+    g, g_exponent = _parts(grad)
+    w, exponent = g / t.q, g_exponent - t.q_exponent
+    slope = torch.where(t.ratio == 0, t.p.slope, t.p.slope - t.ratio * t.q_slope)
+    dx = times_power(w * slope, exponent + t.p.exponent - t.e)
+    da = [_total(times_power(w * t.f**i, exponent + i * t.e), a) for i in range(a.shape[1])]
+    v = -w * t.ratio * (1 if form == "A" else t.sign)
+    exponent = exponent + t.p.exponent - t.q_exponent
+    powers = range(1, b.shape[1] + 1)
+    db = [_total(times_power(v * t.base**j, exponent + j * t.e), b) for j in powers]
+    db_sign = sign(b) if form == "A" else 1
+    return dx, _columns(da, a), _columns(db, b) * db_sign
+
+
+def _total(terms: Tensor, coefficients: Tensor) -> Tensor:
+    """The sum of each group's terms, or of all of them: a column of the gradient."""
+    groups = terms.double().movedim(-2, 0).flatten(1).sum(1)
+    return groups if len(coefficients) == len(groups) else groups.sum(0, keepdim=True)
+
+
+def _columns(columns: list[Tensor], like: Tensor) -> Tensor:
+    return torch.stack(columns, 1).to(like.dtype) if columns else torch.zeros_like(like)
+
+
+def times_power(value: Tensor, exponent: Tensor) -> Tensor:
+    """value 2^exponent, for any integer exponent; exact, but for the last rounding."""
+    bias, shift, integer = _EXPONENTS[value.dtype]
+    for _ in range(3):
+        step = exponent.clamp(1 - bias, bias)
+        exponent = exponent - step
+        value = value * ((step.to(integer) + bias) << shift).view(value.dtype)
+    return value
+
+
+def sign(t: Tensor) -> Tensor:
+    """The sign with sgn(0) = +1, the subgradient of |t| that lets zero coefficients train."""
+    return torch.where(t < 0, -torch.ones_like(t), torch.ones_like(t))
+
+
+def _terms(x: Tensor, a: Tensor, b: Tensor, form: str) -> _Terms:
+    f, e = _parts(x)
+    f, e = torch.where(e < 0, x, f), e.clamp(min=0)
+    p = _homogeneous(f, e, a)
+    base = f * sign(f) if form == "A" else f
+    inner = b * sign(b) if form == "A" else b
+    s = _homogeneous(base, e, torch.cat([b.new_zeros(len(b), 1), inner], 1))
+    s_sign = sign(s.value)
+    x_sign = f.sign() if form == "A" else s_sign
+    size = torch.where(s.value == 0, 0, _parts(s.value)[1] + s.exponent).clamp(min=0)
+    one = times_power(torch.ones_like(x), -size)
+    q = one + times_power(s.value * s_sign, s.exponent - size)
+    slope = times_power(s.slope, s.exponent - size) * x_sign
+    return _Terms(f, e, base, p, q, size, slope, s_sign)
+
+
+def _parts(x: Tensor) -> tuple[Tensor, Tensor]:
+    """x as fraction and exponent; the exponent is a constant to differentiation."""
+    exponent = torch.frexp(x.detach()).exponent
+    exponent = torch.where(x.isfinite(), exponent, torch.where(x.isnan(), 0, _INFINITE_EXPONENT))
+    return torch.where(x.isinf(), x.sign(), times_power(x, -exponent)), exponent
+
+
+def _homogeneous(f: Tensor, e: Tensor, coefficients: Tensor) -> _Homogeneous:
+    headroom = _HEADROOM[f.dtype]
+    places = torch.arange(coefficients.shape[1], device=f.device)
+    degree = torch.where(coefficients != 0, places, 0).amax(1)[:, None]
+    c, power = times_power(torch.ones_like(f), -e), torch.ones_like(f)
+    columns = (coefficients * 2.0**headroom)[:, :, None].unbind(1)
+    value, slope = columns[-1].expand_as(f), torch.zeros_like(f)
+    for i in range(len(columns) - 2, -1, -1):
+        power = torch.where(i < degree, power * c, power)
+        slope = slope * f + value
+        value = value * f + columns[i] * power
+    return _Homogeneous(value, slope, e * degree - headroom)
