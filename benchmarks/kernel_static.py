@@ -173,14 +173,21 @@ def inspect(text: str, bytes_an_element: int) -> tuple[str, float]:
 
 
 def loop(code: list[tuple[str, str]]) -> list[str]:
-    """The instructions of the longest loop: those a backward branch jumps over."""
+    """The instructions of the loop for ordinary x: those that a backward branch jumps over.
+
+    Of the loops it is the one with the widest stores, the other going element by element.
+    """
     index = {int(address, 16): i for i, (address, _) in enumerate(code)}
     bodies = []
     for i, (_, line) in enumerate(code):
         target = re.search(r"\bBRA\b.*?(0x[0-9a-f]+)", line)
         if target and index[int(target[1], 16)] < i:
             bodies.append([line for _, line in code[index[int(target[1], 16)] : i + 1]])
-    return max(bodies, key=len)
+    return max(bodies, key=widest_store)
+
+
+def widest_store(body: list[str]) -> int:
+    return max((bits(suffix) for suffix in re.findall(r"\bSTG(\S*)", "\n".join(body))), default=0)
 
 
 def bits(suffix: str) -> int:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from typing import NamedTuple
+
+import mpmath as mp
 import numpy as np
 import torch
 from torch import Tensor
@@ -59,3 +63,65 @@ def random_case(
         return torch.randn(*size, generator=generator, dtype=torch.float64).to(dtype)
 
     return normal(*shape), normal(rows[0], degree[0] + 1), normal(rows[1], degree[1]) + 0.2
+
+
+class Exact(NamedTuple):
+    """A value, and the size that its rounding errors are relative to: that of its terms."""
+
+    value: mp.mpf
+    scale: mp.mpf
+
+
+def rational_exactly(
+    x: float, a: list[float], b: list[float], form: str, grad: float = 1.0
+) -> dict[str, Exact]:
+    """y, dx, and da_i and db_j ("a0", "b1", ...), for finite numbers, with exponents of any size.
+
+    A denominator whose terms cancel (form B) loses digits for all that is divided by it.
+    """
+    with mp.workprec(400):
+        t, g = mp.mpf(x), mp.mpf(grad)
+        p, p_scale = _sum(c * t**i for i, c in enumerate(a))
+        dp, dp_scale = _sum(i * c * t ** (i - 1) for i, c in enumerate(a) if i)
+        base = abs(t) if form == "A" else t
+        inner = [abs(c) if form == "A" else c for c in b]
+        s, s_scale = _sum(c * base ** (j + 1) for j, c in enumerate(inner))
+        ds, ds_scale = _sum((j + 1) * c * base**j for j, c in enumerate(inner))
+        sign = 1 if s >= 0 else -1
+        x_sign = mp.sign(t) if form == "A" else sign
+        q, loss = 1 + abs(s), (1 + s_scale) / (1 + abs(s))
+        y, y_scale = p / q, p_scale / q * loss
+        dx = g * (dp - y * x_sign * ds) / q
+        dx_scale = abs(g) / q * (dp_scale + y_scale * ds_scale * loss) * loss
+        results = {"y": Exact(y, y_scale), "dx": Exact(dx, dx_scale)}
+        for i in range(len(a)):
+            term = g * t**i / q
+            results[f"a{i}"] = Exact(term, abs(term) * loss)
+        for j, c in enumerate(b):
+            term_sign = (1 if c >= 0 else -1) if form == "A" else sign
+            power = base ** (j + 1) / q
+            size = abs(g) * y_scale * abs(power) * loss
+            results[f"b{j + 1}"] = Exact(-g * y * term_sign * power, size)
+        return results
+
+
+def _sum(terms) -> tuple[mp.mpf, mp.mpf]:
+    """The sum of the terms and the sum of their sizes."""
+    values = list(terms)
+    return mp.fsum(values), mp.fsum(abs(value) for value in values)
+
+
+def is_rounded(got: float, exact: Exact, dtype: torch.dtype, compute: torch.dtype) -> bool:
+    """Whether ``got`` is the exact value to the rounding of arithmetic in the dtype to compute in.
+
+    Where the exact value is beyond the dtype's maximum, infinity of its sign is right. Where the
+    terms are, and cancel, so may be infinity.
+    """
+    if math.isnan(got):
+        return False
+    info = torch.finfo(dtype)
+    tiny = 2 * torch.finfo(dtype).smallest_normal * info.eps
+    allowed = 64 * torch.finfo(compute).eps * exact.scale + info.eps * abs(exact.value) + tiny
+    if math.isinf(got):
+        return abs(exact.value) + allowed > info.max and got * exact.value >= 0
+    return abs(mp.mpf(got) - exact.value) <= allowed

@@ -1,6 +1,7 @@
 """The rational function on a GPU: F(x) = P(x) / Q(x) and its gradients, in Triton.
 
-The only module that imports Triton. :mod:`kat.ops.triton_launch` starts the kernels.
+With :mod:`kat.ops.triton_scaled`, which has the arithmetic for enormous x, the only module that
+imports Triton. :mod:`kat.ops.triton_launch` starts the kernels.
 
 Memory is a flat run of vectors of 16 bytes (narrower ones where a group's channels do not divide
 into them), ``LANES`` vectors a block. A group's channels lie together in a *run* of vectors, and
@@ -18,6 +19,10 @@ lane reads its coefficients once and keeps its gradient sums in registers:
 
 The backward kernel writes each program's partial sums of da and db; a second, small kernel adds
 them up in a fixed order. There are no atomics, so gradients are the same bits on every run.
+
+A program works as if no power of x overflowed and looks at the largest |x| as it goes. If that was
+wrong it does its share again, in scaled arithmetic, which is slower and holds for every x. For that
+it reads the coefficients anew, rather than keep registers for them meanwhile.
 """
 
 # mypy: ignore-errors
@@ -29,6 +34,8 @@ import torch
 import triton
 import triton.language as tl
 from triton import knobs
+
+from kat.ops.triton_scaled import limit_of, scaled_rational
 
 INTERPRETED = bool(knobs.runtime.interpret)
 """Whether TRITON_INTERPRET=1 was set on import: then the kernels run on CPU tensors, slowly."""
@@ -72,10 +79,11 @@ def _rational(x, a, b, FORM_A: tl.constexpr):
             q, slope = _polynomial(tl.abs(x), (1.0,) + b)
             dq = tl.where(x > 0, slope, tl.where(x < 0, -slope, 0.0))
         else:
-            s, slope = _polynomial(x, (0.0,) + b)
-            q = 1.0 + tl.abs(s)
-            sign = tl.where(s < 0, -1.0, 1.0)
-            dq = slope * sign
+            h, dh = _polynomial(x, b)
+            q = 1.0 + tl.abs(x * h)
+            # Not by x h < 0, which may underflow.
+            sign = tl.where(((x < 0) & (h > 0)) | ((x > 0) & (h < 0)), -1.0, 1.0)
+            dq = (x * dh + h) * sign
         r = _reciprocal(q)
     return p * r, r, dp, dq, sign
 
@@ -129,6 +137,19 @@ def _magnitudes(values):
     for i in tl.static_range(len(values)):
         result = result + (tl.abs(values[i]),)
     return result
+
+
+@triton.jit
+def _rows(
+    a_ptr, b_ptr, group, A: tl.constexpr, B: tl.constexpr,
+    SHARED_A: tl.constexpr, SHARED_B: tl.constexpr, FORM_A: tl.constexpr, dtype: tl.constexpr,
+):  # fmt: skip
+    """a_i, and |b_j| (form A) or b_j (form B), of each lane's group."""
+    a = _coefficients(a_ptr, group, A, SHARED_A, dtype)
+    b = _coefficients(b_ptr, group, B, SHARED_B, dtype)
+    if FORM_A:
+        b = _magnitudes(b)
+    return a, b
 
 
 @triton.jit
@@ -200,12 +221,29 @@ def _share(FLAT: tl.constexpr, LANES: tl.constexpr, groups, run, WIDE: tl.conste
 
 
 @triton.jit
+def _vectors(position, group, groups, run, FLAT: tl.constexpr):
+    """The numbers, in memory, of the vectors at these positions."""
+    return position if FLAT else (position // run * groups + group) * run + position % run
+
+
+@triton.jit
 def _offsets(position, group, groups, run, FLAT: tl.constexpr, V: tl.constexpr):
     """The element offsets (LANES, V) of the vectors at these positions."""
-    vector = position
-    if not FLAT:
-        vector = (position // run * groups + group) * run + position % run
-    return (vector * V)[:, None] + tl.arange(0, V)[None, :]
+    return (_vectors(position, group, groups, run, FLAT) * V)[:, None] + tl.arange(0, V)[None, :]
+
+
+@triton.jit
+def _any_beyond(largest, a, b):
+    """Whether any lane has seen an |x| that plain arithmetic does not hold for."""
+    return tl.max((largest > limit_of(a, b)).to(tl.int32), axis=0) > 0
+
+
+@triton.jit
+def _sum(sums, terms):
+    result = ()
+    for i in tl.static_range(len(sums)):
+        result = result + (sums[i] + terms[i],)
+    return result
 
 
 @triton.jit(do_not_specialize=["count", "groups", "run"])
@@ -218,10 +256,8 @@ def forward_kernel(
     """y = F(x) for ``count`` vectors (of each group, if not FLAT)."""
     COMPUTE: tl.constexpr = tl.float64 if DOUBLE else tl.float32
     start, step, group = _share(FLAT, LANES, groups, run, WIDE)
-    a = _coefficients(a_ptr, group, A, SHARED_A, COMPUTE)
-    b = _coefficients(b_ptr, group, B, SHARED_B, COMPUTE)
-    if FORM_A:
-        b = _magnitudes(b)
+    a, b = _rows(a_ptr, b_ptr, group, A, B, SHARED_A, SHARED_B, FORM_A, COMPUTE)
+    largest = tl.zeros([LANES], COMPUTE)
     for first in range(start, count, step):
         position = first + tl.arange(0, LANES)
         offsets = _offsets(position, group, groups, run, FLAT, V)
@@ -229,9 +265,21 @@ def forward_kernel(
         xs = _load(x_ptr + offsets, mask, LANES, V, COMPUTE)
         ys = ()
         for k in tl.static_range(V):
+            largest = tl.maximum(largest, tl.abs(xs[k]))
             y, _, _, _, _ = _rational(xs[k], a, b, FORM_A)
             ys = ys + (y,)
         _store(y_ptr + offsets, ys, mask, LANES, V)
+    if _any_beyond(largest, a, b):
+        a, b = _rows(a_ptr, b_ptr, group, A, B, SHARED_A, SHARED_B, FORM_A, COMPUTE)
+        for first in range(start, count, step):
+            position = first + tl.arange(0, LANES)
+            vector = _vectors(position, group, groups, run, FLAT)
+            for k in range(V):
+                offsets = vector * V + k
+                mask = position < count
+                x = tl.load(x_ptr + offsets, mask=mask, other=0.0).to(COMPUTE)
+                y, _, _, _ = scaled_rational(x, x, a, b, FORM_A)
+                tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=mask)
 
 
 @triton.jit(do_not_specialize=["count", "groups", "run"])
@@ -251,12 +299,10 @@ def backward_kernel(
     """
     COMPUTE: tl.constexpr = tl.float64 if DOUBLE else tl.float32
     start, step, group = _share(FLAT, LANES, groups, run, WIDE)
-    a = _coefficients(a_ptr, group, A, SHARED_A, COMPUTE)
-    b = _coefficients(b_ptr, group, B, SHARED_B, COMPUTE)
-    if FORM_A:
-        b = _magnitudes(b)
+    a, b = _rows(a_ptr, b_ptr, group, A, B, SHARED_A, SHARED_B, FORM_A, COMPUTE)
     sums_a = _zeros(A, LANES, COMPUTE)
     sums_b = _zeros(B, LANES, COMPUTE)
+    largest = tl.zeros([LANES], COMPUTE)
     for first in range(start, count, step):
         position = first + tl.arange(0, LANES)
         offsets = _offsets(position, group, groups, run, FLAT, V)
@@ -267,6 +313,7 @@ def backward_kernel(
         ys = ()
         for k in tl.static_range(V):
             x = xs[k]
+            largest = tl.maximum(largest, tl.abs(x))
             y, r, dp, dq, sign = _rational(x, a, b, FORM_A)
             w = grads[k] * r
             base = tl.abs(x) if FORM_A else x
@@ -279,6 +326,24 @@ def backward_kernel(
         _store(dx_ptr + offsets, dxs, mask, LANES, V)
         if STORE_Y:
             _store(y_ptr + offsets, ys, mask, LANES, V)
+    if _any_beyond(largest, a, b):
+        a, b = _rows(a_ptr, b_ptr, group, A, B, SHARED_A, SHARED_B, FORM_A, COMPUTE)
+        sums_a = _zeros(A, LANES, COMPUTE)
+        sums_b = _zeros(B, LANES, COMPUTE)
+        for first in range(start, count, step):
+            position = first + tl.arange(0, LANES)
+            vector = _vectors(position, group, groups, run, FLAT)
+            for k in range(V):
+                offsets = vector * V + k
+                mask = position < count
+                x = tl.load(x_ptr + offsets, mask=mask, other=0.0).to(COMPUTE)
+                grad = tl.load(grad_ptr + offsets, mask=mask, other=0.0).to(COMPUTE)
+                y, dx, terms_a, terms_b = scaled_rational(x, grad, a, b, FORM_A)
+                sums_a = _sum(sums_a, terms_a)
+                sums_b = _sum(sums_b, terms_b)
+                tl.store(dx_ptr + offsets, dx.to(dx_ptr.dtype.element_ty), mask=mask)
+                if STORE_Y:
+                    tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=mask)
     _store_partials(partial_a_ptr, sums_a, LANES, SEGMENT_A)
     _store_partials(partial_b_ptr, sums_b, LANES, SEGMENT_B)
 

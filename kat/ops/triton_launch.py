@@ -18,8 +18,8 @@ SEGMENT = 32
 REDUCE_LANES = 2048
 LONGEST_PERIOD = 256
 VECTOR_BYTES = 16
-FORWARD_PROGRAMS = 8
-"""Programs for each multiprocessor: what fits beside each other at 32 registers a thread."""
+FORWARD_PROGRAMS = 6
+"""Programs for each multiprocessor: what fits beside each other at 40 registers a thread."""
 BACKWARD_PROGRAMS = 4
 """The same at 64 registers a thread."""
 INT32_ELEMENTS = 2**31

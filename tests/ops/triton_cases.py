@@ -8,12 +8,15 @@ runs this file in a process of its own. By hand:
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
 
 import kat
 from kat.ops import reference, triton_launch
+from tests.oracle import is_rounded, rational_exactly
 
 SLACK = {torch.bfloat16: 4.0}
 """Times the error of eager PyTorch that is allowed: 2, but the interpreter cuts off where it
@@ -198,3 +201,37 @@ def test_public_call_differentiates_once():
     assert all(torch.equal(one, two) for one, two in zip(gradients, expected, strict=True))
     with pytest.raises(RuntimeError, match="once_differentiable"):
         gradients[0].sum().backward()
+
+
+@pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
+@pytest.mark.parametrize("form", ["A", "B"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_enormous_and_infinite_x(dtype, form):
+    """A program that meets one does its share again; the others do not."""
+    grad, x, a, b = inputs((2, 43, 96), dtype=dtype)
+    for place, value in enumerate((1e6, -1e20, 1e38, math.inf)):
+        x[0, place, 11 * place] = value
+    y = triton_launch.rational_forward(x, a, b, form)
+    gradients = triton_launch.rational_backward(grad, x, a, b, form)
+    exact = outputs(*(t.double() for t in (grad, x, a, b)), form)
+    rounding = max(2e-5, 2 * torch.finfo(dtype).eps)
+    for got, want in zip((y, *gradients), exact, strict=True):
+        torch.testing.assert_close(got.double(), want, rtol=rounding, atol=1e-4 + rounding)
+
+
+@pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
+@pytest.mark.parametrize("form", ["A", "B"])
+@pytest.mark.parametrize("x", [2e-45, 1e5, 1e8, -1e20, 3e38])
+@pytest.mark.parametrize("degree", [(5, 4), (3, 2), (2, 5)])
+def test_one_x_of_any_size(x, degree, form):
+    generator = torch.Generator().manual_seed(0)
+    xs = torch.tensor([[x]])
+    a, b = torch.randn(1, degree[0] + 1, generator=generator), torch.randn(1, degree[1])
+    y = triton_launch.rational_forward(xs, a, b, form)
+    dx, da, db = triton_launch.rational_backward(torch.ones_like(xs), xs, a, b, form)
+    got = {"y": y.item(), "dx": dx.item()}
+    got |= {f"a{i}": value for i, value in enumerate(da[0].tolist())}
+    got |= {f"b{j}": value for j, value in enumerate(db[0].tolist(), 1)}
+    exact = rational_exactly(xs.item(), a[0].tolist(), b[0].tolist(), form)
+    for name, value in got.items():
+        assert is_rounded(value, exact[name], torch.float32, torch.float32), name

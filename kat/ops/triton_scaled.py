@@ -1,0 +1,128 @@
+"""The rational function for x of any size, in Triton: for the few whose powers would overflow.
+
+The arithmetic is that of :mod:`kat.ops.scaled`: x = f 2^e, polynomials as h(f, 2^-e) of ordinary
+size, exponents added up as integers. Infinity is a number with an enormous exponent.
+"""
+
+# mypy: ignore-errors
+# ruff: noqa: RUF005  (the language has tuple concatenation, but no unpacking in older Tritons)
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def limit_of(a, b):
+    """The largest |x| for plain arithmetic, in which |P| <= 2^96 and Q <= 2^56; more in float64."""
+    ROOM: tl.constexpr = 8.0 if a[0].dtype == tl.float64 else 1.0
+    size = 1.0
+    for i in tl.static_range(len(a)):
+        size += tl.abs(a[i])
+    limit = (96.0 * ROOM - tl.log2(size)) / (len(a) - 1)
+    if len(b) > 0:
+        size = 1.0
+        for j in tl.static_range(len(b)):
+            size += tl.abs(b[j])
+        limit = tl.minimum(limit, (56.0 * ROOM - tl.log2(size)) / len(b))
+    return tl.exp2(limit)
+
+
+@triton.jit
+def scaled_rational(x, grad, a, b, FORM_A: tl.constexpr):
+    """y, dx, the terms grad x^i / Q, i = 0..m, and grad y sgn(s) base^j / Q, j = 1..n.
+
+    b holds |b_j| in form A; base = |x| (form A) or x (form B).
+    """
+    f, e = _parts(x)
+    f = tl.where(e < 0, x, f)
+    e = tl.maximum(e, 0)
+    g, g_exponent = _parts(grad)
+    base = tl.abs(f) if FORM_A else f
+    p, dp, p_exponent = _homogeneous(f, e, a)
+    s, ds, s_exponent = _homogeneous(base, e, (0.0 * f,) + b)
+
+    # Q = 1 + |s| = q 2^size, q in [1/2, 2).
+    _, s_size = _parts(s)
+    size = tl.maximum(tl.where(s == 0, 0, s_size + s_exponent), 0)
+    q = _times_power(0.0 * e.to(x.dtype) + 1.0, -size) + _times_power(tl.abs(s), s_exponent - size)
+    ratio = p / q
+    sign = tl.where(s < 0, -1.0, 1.0)
+    flip = tl.where(f > 0, 1.0, tl.where(f < 0, -1.0, 0.0)) if FORM_A else sign
+    dq = _times_power(ds, s_exponent - size) * flip
+    w = g / q
+    exponent = g_exponent - size
+    slope = tl.where(ratio == 0, dp, dp - ratio * dq)
+
+    y = _times_power(ratio, p_exponent - size)
+    dx = _times_power(w * slope, exponent + p_exponent - e)
+    terms_a = _powers(w, f, e, exponent, 0, len(a))
+    terms_b = _powers(w * ratio * sign, base, e, exponent + p_exponent - size, 1, len(b))
+    return y, dx, terms_a, terms_b
+
+
+@triton.jit
+def _powers(w, f, e, exponent, FIRST: tl.constexpr, COUNT: tl.constexpr):
+    """w f^i 2^(exponent + i e), i = FIRST, ..., COUNT of them."""
+    result = ()
+    for i in tl.static_range(FIRST + COUNT):
+        if i >= FIRST:
+            result = result + (_times_power(w, exponent + i * e),)
+        w = w * f
+    return result
+
+
+@triton.jit
+def _homogeneous(f, e, c):
+    """h(f, 2^-e), its derivative by f, and the exponent that belongs to it.
+
+    The coefficients are multiplied by a power of two, for those that are subnormal.
+    """
+    HEADROOM: tl.constexpr = 512 if f.dtype == tl.float64 else 64
+    FACTOR: tl.constexpr = 2.0**512 if f.dtype == tl.float64 else 2.0**64
+    degree = 0 * e
+    for i in tl.static_range(1, len(c)):
+        degree = tl.where(c[i] != 0, i, degree)
+    step = _times_power(0.0 * e.to(f.dtype) + 1.0, -e)
+    power = 0.0 * step + 1.0
+    value = c[len(c) - 1] * FACTOR + 0.0 * step
+    slope = 0.0 * step
+    for k in tl.static_range(1, len(c)):
+        power = tl.where(degree > len(c) - 1 - k, power * step, power)
+        slope = slope * f + value
+        value = value * f + c[len(c) - 1 - k] * FACTOR * power
+    return value, slope, e * degree - HEADROOM
+
+
+@triton.jit
+def _times_power(value, exponent):
+    """value 2^exponent for any integer exponent; exact, but for the last rounding."""
+    BIAS: tl.constexpr = 1023 if value.dtype == tl.float64 else 127
+    SHIFT: tl.constexpr = 52 if value.dtype == tl.float64 else 23
+    BITS: tl.constexpr = tl.int64 if value.dtype == tl.float64 else tl.int32
+    for _ in tl.static_range(3):
+        step = tl.minimum(tl.maximum(exponent, 1 - BIAS), BIAS)
+        exponent = exponent - step
+        value = value * ((step.to(BITS) + BIAS) << SHIFT).to(value.dtype, bitcast=True)
+    return value
+
+
+@triton.jit
+def _parts(x):
+    """x as fraction, in [1/2, 1) but for the sign, times 2^exponent."""
+    BIAS: tl.constexpr = 1023 if x.dtype == tl.float64 else 127
+    SHIFT: tl.constexpr = 52 if x.dtype == tl.float64 else 23
+    BITS: tl.constexpr = tl.int64 if x.dtype == tl.float64 else tl.int32
+    TINY: tl.constexpr = 2.0 ** (1 - BIAS)
+    subnormal = tl.abs(x) < TINY
+    normal = tl.where(subnormal, x * 2.0**SHIFT, x)
+    pattern = normal.to(BITS, bitcast=True)
+    field = ((pattern >> SHIFT) & (2 * BIAS + 1)).to(tl.int32)
+    exponent = field - (BIAS - 1) - tl.where(subnormal, SHIFT, 0)
+    infinite = field == 2 * BIAS + 1
+    exponent = tl.where(infinite, 1 << 20, exponent)
+    mantissa = pattern - ((field - (BIAS - 1)).to(BITS) << SHIFT)
+    fraction = tl.where((x == 0) | (x != x), x, mantissa.to(x.dtype, bitcast=True))
+    exponent = tl.where((x == 0) | (x != x), 0, exponent)
+    return fraction, exponent
