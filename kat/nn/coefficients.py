@@ -217,7 +217,7 @@ def expectation(function: Callable[[Tensor], Tensor]) -> Tensor:
     nodes, weights = _quadrature()
     result = (function(nodes).double() * weights).sum(-1)
     if not result.isfinite().all():
-        raise ValueError(f"the expectation is {result}: the function is not finite on [-12, 12]")
+        raise InputError(f"the expectation is {result}: the function is not finite on [-12, 12]")
     return result
 
 
@@ -236,7 +236,7 @@ def gain(function: Callable[[Tensor], Tensor]) -> float:
     """
     moment = expectation(lambda x: function(x).double().square()).mean().item()
     if moment == 0:
-        raise ValueError("the function is zero everywhere, so no gain preserves the variance")
+        raise InputError("the function is zero everywhere, so no gain preserves the variance")
     return 1 / moment
 
 

@@ -184,13 +184,14 @@ def right_slope(degree: tuple[int, int], slopes: tuple[float, float]) -> float:
         )
     sign = -1.0 if n % 2 else 1.0
     if left != sign * right:
-        relation = "the opposite" if n % 2 else "the same"
-        other = n + 1 if left == -right else None
-        hint = f"; n of the other parity, e.g. degree ({n + 2}, {n + 1}), has them" if other else ""
+        relation = "minus the right one" if n % 2 else "the right one"
+        hint = ""
+        if left == -sign * right:
+            hint = f"; with degree ({n + 2}, {n + 1}) they can"
         raise InputError(
             f"the slopes at infinity {left:g} and {right:g} cannot be had: F(x)/x tends to"
             f" a_m/|b_n| on the right and (-1)^n a_m/|b_n| on the left, so for n = {n} the left"
-            f" one is {relation} of the right one{hint}"
+            f" one is {relation}{hint}"
         )
     return right
 

@@ -71,6 +71,24 @@ class Fit:
             self.numerator, self.denominator, self.form, self.interval, self.max_error
         )
 
+    def slopes(self) -> tuple[float, float]:
+        """The limits of F(x) / x on the left and on the right, infinite ones included."""
+        top, bottom = np.flatnonzero(self.numerator), np.flatnonzero(self.denominator)
+        p, q = (int(top[-1]) if len(top) else 0), (int(bottom[-1]) + 1 if len(bottom) else 0)
+        if p < q + 1:
+            return 0.0, 0.0
+        right = self.numerator[p] / (abs(self.denominator[q - 1]) if q else 1.0)
+        if p > q + 1:
+            right = math.copysign(math.inf, right)
+        return (-right if (p - 1) % 2 else right), right
+
+    def error_on(self, target: str | Function, interval: tuple[float, float]) -> float:
+        """The largest |F - f| on an interval, NaN where f has no finite value there."""
+        function = resolve(target)[1]
+        assert not isinstance(function, Points)
+        x = np.linspace(*interval, _CHECK_POINTS)
+        return float(np.max(np.abs(self(x) - function(x))))
+
     def gain(self) -> float:
         """1 / E[F(x)^2] for x ~ N(0, 1), see :func:`kat.nn.gain`."""
         return gain(lambda x: torch.from_numpy(self(x.numpy())))
@@ -138,7 +156,7 @@ def fit(
         ("weight", weight, WEIGHTS),
     ):
         _check_choice(kind, value, known)
-    name, source = _resolve(target)
+    name, source = resolve(target)
     interval = _check_interval(interval or _extent(source))
     if isinstance(source, Points):
         source = _enough(source.within(*interval), degree)
@@ -200,7 +218,18 @@ def _samples(
     return _on_grid(source, np.linspace(*interval, _LEAST_SQUARES_POINTS), weight)
 
 
-def _resolve(target: str | Function | Points) -> tuple[str, Function | Points]:
+def twice(interval: tuple[float, float]) -> tuple[float, float]:
+    """The interval of twice the length about the same centre."""
+    low, high = interval
+    return low - (high - low) / 2, high + (high - low) / 2
+
+
+def resolve(target: str | Function | Points) -> tuple[str, Function | Points]:
+    """A target's name, and the function or the points that it stands for.
+
+    Raises:
+        InputError: a text that is neither a known function nor an expression.
+    """
     if isinstance(target, Points):
         return target.name, target
     if callable(target):

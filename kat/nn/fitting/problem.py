@@ -90,11 +90,11 @@ def trimmed(
     """
     allowed = max(cost(a, b) * (1.0 + 1e-4), problem.rounding())
     kept = np.concatenate([a, b])
-    for i in problem.family.removable():
-        if abs(kept[i]) >= 1e-2 * allowed:
-            continue
+    noise = max(1e-2 * allowed, problem.rounding())
+    small = [i for i in problem.family.removable() if 0.0 < abs(kept[i]) < noise]
+    for chosen in (small, *([i] for i in small)):
         trial = kept.copy()
-        trial[i] = 0.0
+        trial[chosen] = 0.0
         if cost(trial[: len(a)], trial[len(a) :]) <= allowed:
             kept = trial
     a, b = kept[: len(a)], kept[len(a) :]
