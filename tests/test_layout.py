@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -84,3 +85,11 @@ def test_every_command_has_a_module():
 
     modules = {path.stem for path in (PACKAGE / "cli").glob("*.py")} - {"__init__", "parsing"}
     assert modules == set(kat_command.COMMANDS)
+
+
+def test_every_package_is_shipped():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    listed = set(project["tool"]["setuptools"]["packages"]) - {"kat.recipes"}
+    assert listed == {
+        ".".join(path.parent.relative_to(ROOT).parts) for path in PACKAGE.rglob("__init__.py")
+    }
