@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from kat.errors import InputError
 from kat.nn.coefficients import ALIASES, Coefficients, gain
 from kat.nn.fitting.expression import parse_expression
-from kat.nn.fitting.families import families
+from kat.nn.fitting.families import Family, families
 from kat.nn.fitting.functions import FUNCTIONS, Array, Function
 from kat.nn.fitting.least_squares import least_squares
 from kat.nn.fitting.minimax import minimax
@@ -23,7 +23,8 @@ from kat.nn.fitting.samples import WEIGHTS, Points, Samples, chebyshev, error_we
 DEGREE = (5, 4)
 INTERVAL = (-3.0, 3.0)
 FORMS = ("A", "B")
-METHODS = {"minimax": minimax, "least_squares": least_squares}
+Method = Callable[[Family, Samples], tuple[Array, Array, float]]
+METHODS: dict[str, Method] = {"minimax": minimax, "least_squares": least_squares}
 
 _MINIMAX_POINTS = 8001
 _LEAST_SQUARES_POINTS = 4001
@@ -90,7 +91,15 @@ class Fit:
         return float(np.max(np.abs(self(x) - function(x))))
 
     def gain(self) -> float:
-        """1 / E[F(x)^2] for x ~ N(0, 1), see :func:`kat.nn.gain`."""
+        """1 / E[F(x)^2] for x ~ N(0, 1), see :func:`kat.nn.gain`.
+
+        Raises InputError where F is 0.
+        """
+        if not any(self.numerator):
+            raise InputError(
+                f"the best fit to {self.function} of degree {self.degree} on {self.interval} is"
+                f" F = 0, which has no gain; give a higher degree or a shorter interval"
+            )
         return gain(lambda x: torch.from_numpy(self(x.numpy())))
 
     def to_dict(self) -> dict[str, Any]:
@@ -150,28 +159,32 @@ def fit(
     Raises InputError for arguments that make no sense, and a target that is not finite.
     """
     degree = _check_degree(degree)
-    for kind, value, known in (
-        ("form", form, FORMS),
-        ("method", method, METHODS),
-        ("weight", weight, WEIGHTS),
-    ):
-        _check_choice(kind, value, known)
+    _check_choice("form", form, FORMS)
+    _check_choice("method", method, METHODS)
+    _check_choice("weight", weight, WEIGHTS)
     name, source = resolve(target)
-    interval = _check_interval(interval or _extent(source))
+    interval = _check_interval(_extent(source) if interval is None else interval)
     if isinstance(source, Points):
         source = _enough(source.within(*interval), degree)
     kept = {"method": method, "weight": weight, "slope_at_infinity": slope_at_infinity}
-    if name == "identity" and slope_at_infinity is None:
+    if source is FUNCTIONS["identity"] and slope_at_infinity is None:
         a, b = np.eye(degree[0] + 1)[1], np.zeros(degree[1])
-        return measured(name, source, form, interval, a, b, **kept)
-    samples = _samples(source, interval, method, weight)
-    best: tuple[Array, Array, float] | None = None
-    for family in families(degree, form, interval, slopes=slope_at_infinity, whole_line=whole_line):
-        a, b, cost = METHODS[method](family, samples)
-        if best is None or cost < _KINK_GAIN * best[2]:
-            best = (*family.unscaled(a, b), cost)
-    assert best is not None
-    return measured(name, source, form, interval, best[0], best[1], **kept)
+    else:
+        samples = _samples(source, interval, method, weight)
+        searched = families(degree, form, interval, slopes=slope_at_infinity, whole_line=whole_line)
+        a, b = _best(searched, samples, METHODS[method])
+    return measured(name, source, form, interval, a, b, **kept)
+
+
+def _best(searched: list[Family], samples: Samples, method: Method) -> tuple[Array, Array]:
+    """The best member of the first family, unless the second's is clearly better."""
+    a, b, least = method(searched[0], samples)
+    best = searched[0].unscaled(a, b)
+    for family in searched[1:]:
+        a, b, cost = method(family, samples)
+        if cost < _KINK_GAIN * least:
+            best, least = family.unscaled(a, b), cost
+    return best
 
 
 def measured(

@@ -58,7 +58,8 @@ class Problem:
 
     def rounding(self) -> float:
         """An error not worth lowering: a few units in the last place of the largest value."""
-        return 4.0 * float(np.finfo(np.float64).eps) * max(1.0, float(np.max(abs(self.samples.y))))
+        largest = float(np.max(np.abs(self.samples.weight * self.samples.y)))
+        return 4.0 * float(np.finfo(np.float64).eps) * max(1.0, largest)
 
 
 def directions(jacobian: Array, largest: float) -> Array:
