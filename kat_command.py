@@ -14,6 +14,7 @@ COMMANDS = {
     "train": "train a classifier from a recipe, with overrides on the command line",
     "eval": "evaluate a checkpoint on a data set: top-1, top-5, loss",
     "predict": "classify images with a checkpoint: the top-5 of each",
+    "fit": "fit a rational's coefficients to a function, an expression or points",
 }
 
 USAGE_ERROR = 2
@@ -34,6 +35,7 @@ examples:
   kat train --config imagenet_kat_tiny --data.name folder:/data/imagenet
   kat eval --checkpoint runs/digits                      the best weights of a run
   kat predict cat.jpg dog.jpg --checkpoint runs/digits --json answers.json
+  kat fit "x * sigmoid(1.702 * x)" --out act.json        coefficients for init="act.json"
 
 'kat COMMAND --help' lists the options of a command, 'kat --version' prints the version."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -73,7 +74,9 @@ def _run(code: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_importing_kat_prints_nothing_and_leaves_heavy_modules_alone():
-    heavy = "triton", "lightning", "matplotlib", "sklearn", "jsonargparse"
+    heavy = (
+        "triton", "lightning", "matplotlib", "sklearn", "jsonargparse", "scipy", "kat.nn.fitting",
+    )  # fmt: skip
     code = f"""
 import sys, torch, timm
 before = set(sys.modules)  # torch itself may import Triton
@@ -96,3 +99,11 @@ def test_every_command_has_a_module():
 
     modules = {path.stem for path in (PACKAGE / "cli").glob("*.py")} - {"__init__", "parsing"}
     assert modules == set(kat_command.COMMANDS)
+
+
+def test_every_package_is_shipped():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    listed = set(project["tool"]["setuptools"]["packages"]) - {"kat.recipes"}
+    assert listed == {
+        ".".join(path.parent.relative_to(ROOT).parts) for path in PACKAGE.rglob("__init__.py")
+    }

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from kat.errors import InputError, unknown
 from kat.files import replacing, write_text
 from kat.models.kat import rational_parameter_names
+from kat.nn import Coefficients, given_coefficients
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
@@ -31,7 +32,8 @@ class ModelRecord:
 
     Args:
         architecture: name in timm's registry.
-        args: arguments of its constructor.
+        args: arguments of its constructor; an ``act_init`` that is the path of a file is replaced
+            by the coefficients that the file holds, so that the record stands alone.
         classes: the class names, in order of the logits.
         input_size: (channels, height, width) of its input.
         mean, std: of each channel.
@@ -46,6 +48,13 @@ class ModelRecord:
     interpolation: str
     crop_pct: float
     args: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        init = self.args.get("act_init")
+        if isinstance(init, str):
+            init = given_coefficients(init)
+        if isinstance(init, Coefficients):
+            self.args = {**self.args, "act_init": init.to_dict()}
 
     def to_timm(self) -> dict[str, Any]:
         """The contents of timm's config.json."""

@@ -10,7 +10,7 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import nn
 
-from kat.nn import Coefficients, GRKANMlp, init_attention_mimetic_
+from kat.nn import GRKANMlp, Init, init_attention_mimetic_
 
 Transformer = TypeVar("Transformer", bound=VisionTransformer)
 
@@ -25,7 +25,8 @@ class KAT(VisionTransformer):
 
     Args:
         num_groups, degree, form, share: of the rationals, see :class:`kat.nn.GroupRational`.
-        act_init: the function that the second rational of each MLP starts as.
+        act_init: the function that the second rational of each MLP starts as, see ``init`` of
+            :class:`kat.nn.GroupRational`.
         mlp_init: how the MLPs' weights are drawn, see :func:`kat.nn.init_grkan_`.
         fused: keep less for the backward pass, see :class:`kat.nn.GRKANLinear`.
         attn_init: ``"mimetic"``, see :func:`kat.nn.init_attention_mimetic_`, or
@@ -46,7 +47,7 @@ class KAT(VisionTransformer):
         degree: tuple[int, int] = (5, 4),
         form: str = "A",
         share: str = "numerator",
-        act_init: str | Coefficients = "swish",
+        act_init: Init = "swish",
         mlp_init: str = "variance_preserving",
         fused: bool = True,
         attn_init: str = "mimetic",

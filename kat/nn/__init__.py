@@ -2,10 +2,13 @@
 
 from kat.nn.coefficients import (
     Coefficients,
+    Init,
     expectation,
     gain,
+    given_coefficients,
     preset,
     preset_names,
+    read_coefficients,
 )
 from kat.nn.grkan import GRKANLinear, GRKANMlp
 from kat.nn.init import init_attention_mimetic_, init_grkan_
@@ -16,10 +19,13 @@ __all__ = [
     "GRKANLinear",
     "GRKANMlp",
     "GroupRational",
+    "Init",
     "expectation",
     "gain",
+    "given_coefficients",
     "init_attention_mimetic_",
     "init_grkan_",
     "preset",
     "preset_names",
+    "read_coefficients",
 ]

@@ -1,21 +1,23 @@
-"""Coefficients of the rational function: the shipped presets, and the gain of a set of them."""
+"""Coefficients of the rational function: presets, files, and the gain of a set of them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from kat.errors import unknown
-from kat.nn import fitting
+from kat.errors import InputError, unknown
 
-ALIASES = {"swish": "silu"}
+ALIASES = {"swish": "silu", "swish_wide": "silu_wide"}
 
 _HALF_WIDTH = 12.0
 """The normal density beyond 12 is 1e-32: nothing is lost by cutting the integral there."""
@@ -44,6 +46,111 @@ class Coefficients:
         """The degrees (m, n) of numerator and denominator."""
         return len(self.numerator) - 1, len(self.denominator)
 
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON has them; ``init=`` accepts this too."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(self).items()
+        }
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any], source: str = "init") -> Coefficients:
+        """Reads the fields from a mapping that may hold more, such as a file of ``kat fit``.
+
+        Args:
+            content: from names to numbers and lists of numbers.
+            source: what to call it in an error.
+
+        Raises:
+            InputError: a field is missing or of the wrong kind.
+        """
+        try:
+            low, high = content["interval"]
+            coefficients = cls(
+                tuple(float(value) for value in content["numerator"]),
+                tuple(float(value) for value in content["denominator"]),
+                str(content["form"]),
+                (float(low), float(high)),
+                float(content["max_error"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{source} does not hold coefficients as 'kat fit' writes them: no valid entry"
+                f" ({error})"
+            ) from None
+        if not all(map(math.isfinite, coefficients.numerator + coefficients.denominator)):
+            raise InputError(f"{source} holds coefficients that are not finite")
+        if coefficients.form not in ("A", "B") or coefficients.degree[0] < 1:
+            raise InputError(
+                f"{source} must be of form A or B with two or more numerator coefficients, not of"
+                f" form {coefficients.form!r} with {len(coefficients.numerator)}"
+            )
+        return coefficients
+
+
+Init: TypeAlias = str | Coefficients | Mapping[str, Any]
+"""What ``init=`` accepts: a preset's name, the path of a ``.json`` file of ``kat fit``,
+coefficients, or the mapping that such a file holds."""
+
+
+def given_coefficients(init: Init) -> str | Coefficients:
+    """What ``init=`` gives: a preset's name as it is, anything else as coefficients.
+
+    Args:
+        init: see :data:`Init`.
+
+    Raises:
+        InputError: no such file, a file of something else, or none of what ``init=`` accepts.
+    """
+    if isinstance(init, Coefficients):
+        return init
+    if isinstance(init, str):
+        return read_coefficients(Path(init)) if init.endswith(".json") else init
+    if isinstance(init, Mapping):
+        return Coefficients.from_dict(init)
+    raise InputError(
+        f"init must be the name of a function, the path of a .json file, or Coefficients,"
+        f" got {init!r}"
+    )
+
+
+def coefficients_of(init: str | Coefficients, degree: tuple[int, int], form: str) -> Coefficients:
+    """The coefficients of a preset, or those given, checked against a layer's degree and form.
+
+    Args:
+        init: from :func:`given_coefficients`.
+        degree: (m, n), the degrees of the layer.
+        form: the layer's, ``"A"`` or ``"B"``.
+
+    Raises:
+        InputError: an unknown name, or coefficients of another degree or form.
+    """
+    if isinstance(init, str):
+        return preset(init, degree, form)
+    if (init.degree, init.form) != (degree, form):
+        raise InputError(
+            f"init has degree {init.degree} and form {init.form}, but the layer has degree"
+            f" {degree} and form {form}; build it with degree={init.degree}, form={init.form!r}"
+        )
+    return init
+
+
+def read_coefficients(path: Path) -> Coefficients:
+    """Reads a file that ``kat fit`` has written.
+
+    Raises:
+        InputError: it is missing, or holds something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"the file of coefficients {str(path)!r} does not exist") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is not valid JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path} does not hold coefficients as 'kat fit' writes them")
+    return Coefficients.from_dict(content, str(path))
+
 
 def preset_names() -> list[str]:
     """The names that ``init=`` accepts."""
@@ -55,7 +162,7 @@ def preset(name: str, degree: tuple[int, int] = (5, 4), form: str = "A") -> Coef
     """The coefficients of a known function, for one form and degree.
 
     Degree (5, 4) comes from the table that the package ships; any other degree is fitted on first
-    use (some seconds, then remembered) on the same interval.
+    use (a second or so, then remembered) on the same interval.
 
     Args:
         name: one of :func:`preset_names`.
@@ -84,8 +191,10 @@ def preset(name: str, degree: tuple[int, int] = (5, 4), form: str = "A") -> Coef
             (stored["interval"][0], stored["interval"][1]),
             stored["max_error"],
         )
-    fit = fitting.fit_preset(function, degree, form)
-    return Coefficients(fit.numerator, fit.denominator, form, fit.interval, fit.max_error)
+    # Imported where it is needed: it takes SciPy's optimisers along.
+    from kat.nn.fitting import fit_preset
+
+    return fit_preset(function, degree, form).coefficients
 
 
 @cache
@@ -108,7 +217,7 @@ def expectation(function: Callable[[Tensor], Tensor]) -> Tensor:
     nodes, weights = _quadrature()
     result = (function(nodes).double() * weights).sum(-1)
     if not result.isfinite().all():
-        raise ValueError(f"the expectation is {result}: the function is not finite on [-12, 12]")
+        raise InputError(f"the expectation is {result}: the function is not finite on [-12, 12]")
     return result
 
 
@@ -127,7 +236,7 @@ def gain(function: Callable[[Tensor], Tensor]) -> float:
     """
     moment = expectation(lambda x: function(x).double().square()).mean().item()
     if moment == 0:
-        raise ValueError("the function is zero everywhere, so no gain preserves the variance")
+        raise InputError("the function is zero everywhere, so no gain preserves the variance")
     return 1 / moment
 
 

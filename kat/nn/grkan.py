@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kat.nn.coefficients import Coefficients
+from kat.nn.coefficients import Init
 from kat.nn.fused import grkan_linear
 from kat.nn.init import init_grkan_
 from kat.nn.rational import GroupRational
@@ -43,7 +43,7 @@ class GRKANLinear(nn.Module):
         out_features: int,
         bias: bool = True,
         num_groups: int = 8,
-        init: str | Coefficients = "swish",
+        init: Init = "swish",
         *,
         degree: tuple[int, int] = (5, 4),
         form: str = "A",
@@ -93,7 +93,8 @@ class GRKANMlp(nn.Module):
         bias: whether the linear maps have biases.
         drop: dropout rate after each rational.
         num_groups, degree, form, share, impl: of both rationals, see :class:`GroupRational`.
-        act_init: the function that F_2 starts as, ``"swish"`` or ``"gelu"`` in the paper.
+        act_init: the function that F_2 starts as, ``"swish"`` or ``"gelu"`` in the paper; see
+            ``init`` of :class:`GroupRational`.
         weight_init, fused: see :class:`GRKANLinear`. A norm or dropout between a rational and
             its linear map keeps that pair from being fused.
         device, dtype: of the parameters.
@@ -114,7 +115,7 @@ class GRKANMlp(nn.Module):
         drop: float = 0.0,
         *,
         num_groups: int = 8,
-        act_init: str | Coefficients = "swish",
+        act_init: Init = "swish",
         degree: tuple[int, int] = (5, 4),
         form: str = "A",
         share: str = "numerator",
@@ -131,7 +132,7 @@ class GRKANMlp(nn.Module):
         self.weight_init = weight_init
         self.fused = fused
 
-        def act(init: str | Coefficients) -> GroupRational:
+        def act(init: Init) -> GroupRational:
             return GroupRational(
                 num_groups, degree, init, form, share, impl=impl, device=device, dtype=dtype
             )

@@ -7,7 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kat.nn.coefficients import Coefficients, expectation, gain, preset
+from kat.nn.coefficients import (
+    Coefficients,
+    Init,
+    coefficients_of,
+    expectation,
+    gain,
+    given_coefficients,
+)
 from kat.ops import FORMS, rational
 
 SHARES = ("numerator", "denominator", "none")
@@ -21,7 +28,9 @@ class GroupRational(nn.Module):
     Args:
         num_groups: groups that the channels are cut into.
         degree: (m, n), the degrees of numerator and denominator; m >= 1, n >= 0.
-        init: the function to start as, a name (``kat.nn.preset_names()``) or ``Coefficients``.
+        init: the function to start as: a name (``kat.nn.preset_names()``), the path of a ``.json``
+            file that ``kat fit`` has written (read once, here), what such a file holds, or
+            ``Coefficients``.
         form: ``"A"``, Q = 1 + sum |b_j||x|^j (released checkpoints), or ``"B"``,
             Q = 1 + |sum b_j x^j| (the paper's equation).
         share: the coefficients that all groups have in common: ``"numerator"`` (as in the
@@ -47,7 +56,7 @@ class GroupRational(nn.Module):
         self,
         num_groups: int = 8,
         degree: tuple[int, int] = (5, 4),
-        init: str | Coefficients = "swish",
+        init: Init = "swish",
         form: str = "A",
         share: str = "numerator",
         channel_dim: int = -1,
@@ -65,11 +74,9 @@ class GroupRational(nn.Module):
             raise ValueError(f"share must be one of {SHARES}, got {share!r}")
         if len(degree) != 2 or degree[0] < 1 or degree[1] < 0:
             raise ValueError(f"degree must be (m, n) with m >= 1 and n >= 0, got {degree}")
-        if not isinstance(init, str | Coefficients):
-            raise ValueError(f"init must be the name of a function or Coefficients, got {init!r}")
         self.num_groups = num_groups
         self.degree = (degree[0], degree[1])
-        self.init = init
+        self.init: str | Coefficients = given_coefficients(init)
         self.form = form
         self.share = share
         self.channel_dim = channel_dim
@@ -83,7 +90,7 @@ class GroupRational(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Sets every group back to the function named by ``init``."""
+        """Sets every group back to the function that ``init`` stands for."""
         c = self.initial_coefficients()
         self.weight_numerator.copy_(torch.tensor(c.numerator).expand_as(self.weight_numerator))
         self.weight_denominator.copy_(
@@ -92,14 +99,7 @@ class GroupRational(nn.Module):
 
     def initial_coefficients(self) -> Coefficients:
         """The coefficients that ``init`` stands for, checked against this layer's form."""
-        if isinstance(self.init, str):
-            return preset(self.init, self.degree, self.form)
-        if (self.init.degree, self.init.form) != (self.degree, self.form):
-            raise ValueError(
-                f"init has degree {self.init.degree} and form {self.init.form}, but the layer has"
-                f" degree {self.degree} and form {self.form}"
-            )
-        return self.init
+        return coefficients_of(self.init, self.degree, self.form)
 
     @torch.no_grad()
     def gain(self) -> float:

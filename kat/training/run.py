@@ -89,6 +89,8 @@ def train(config: TrainConfig) -> Summary:
     val_data = open_split(config.data, "val")
     check_classes(train_data, val_data)
     record = make_record(config, train_data)
+    # A file of coefficients may be gone when the run is resumed: run.yaml keeps what it held.
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, args=record.args))
     train_loader, val_loader = _loaders(config, record, train_data, val_data)
     model = _make_model(config, record)
     make_optimizer(model, config.optim)

@@ -425,7 +425,7 @@ def test_unknown_command_is_named_with_the_nearest(capsys):
     assert "unknown command 'trian'; did you mean 'train'?" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["eval"], ["predict"]])
+@pytest.mark.parametrize("command", [[], ["train"], ["eval"], ["predict"], ["fit"]])
 def test_help_teaches(command):
     result = subprocess.run(
         [sys.executable, "-m", "kat_command", *command, "--help"],

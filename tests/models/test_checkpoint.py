@@ -52,6 +52,24 @@ def test_timm_loads_the_folder_as_local_dir(saved):
     assert loaded.pretrained_cfg["label_names"] == RECORD.classes
 
 
+def test_a_model_outlives_the_file_of_its_coefficients(tmp_path):
+    file = tmp_path / "fitted.json"
+    file.write_text(json.dumps(kat.nn.preset("mish").to_dict()))
+    args = {**RECORD.args, "act_init": str(file)}
+    record = ModelRecord(**{**RECORD.__dict__, "args": args})
+    model = build_model(record).eval()
+    assert model.blocks[0].mlp.act2.initial_coefficients() == kat.nn.preset("mish")
+    file.unlink()
+    save_model(model, record, tmp_path / "model")
+    loaded, again = load_model(tmp_path / "model")
+    x = torch.randn(2, 1, 8, 8)
+    assert torch.equal(loaded(x), model(x))
+    assert again.args["act_init"] == kat.nn.preset("mish").to_dict()
+    assert args["act_init"] == str(file)
+    loaded = timm.create_model(f"local-dir:{tmp_path / 'model'}", pretrained=True).eval()
+    assert torch.equal(loaded(x), model(x))
+
+
 def test_weights_of_another_model_are_listed(saved):
     _, folder = saved
     other = build_model(ModelRecord(**{**RECORD.__dict__, "args": {"patch_size": 2}}))

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import math
+
 import mpmath
 import numpy as np
 import pytest
+import timm
 import torch
 from torch.nn import functional
 
 import kat
+from kat.errors import InputError
 from kat.nn import Coefficients, gain, preset, preset_names
 
 EXACT = {
@@ -17,6 +22,9 @@ EXACT = {
     "swish": functional.silu,
     "gelu": functional.gelu,
     "gelu_narrow": functional.gelu,
+    "gelu_wide": functional.gelu,
+    "silu_wide": functional.silu,
+    "swish_wide": functional.silu,
     "relu": functional.relu,
     "leaky_relu": functional.leaky_relu,
     "tanh": torch.tanh,
@@ -30,6 +38,9 @@ REACHED = {
     ("gelu", "B"): 1.3e-3,
     ("gelu_narrow", "A"): 2.4e-3,
     ("gelu_narrow", "B"): 5.3e-4,
+    ("gelu_wide", "A"): 8e-3,
+    ("gelu_wide", "B"): 8e-3,
+    ("silu_wide", "A"): 1.7e-3,
     ("relu", "A"): 3.2e-2,
     ("tanh", "A"): 1.1e-6,
 }
@@ -57,7 +68,7 @@ def test_preset_through_the_operator_is_the_function_to_its_recorded_error(name,
 @pytest.mark.parametrize("name", EXACT)
 def test_layer_starts_as_its_function_in_float32(name, form):
     layer = kat.GroupRational(4, init=name, form=form)
-    x = torch.linspace(-3, 3, 4001)[:, None].expand(-1, 8)
+    x = torch.linspace(*layer.initial_coefficients().interval, 4001)[:, None].expand(-1, 8)
     error = (layer(x) - EXACT[name](x)).abs().max().item()
     assert error <= 2 * preset(name, (5, 4), form).max_error + 2e-6
 
@@ -125,8 +136,82 @@ def test_coefficients_object_as_init():
     c = Coefficients((0.0, 2.0), (1.0,), "A", (-1.0, 1.0), 0.0)
     layer = kat.GroupRational(2, degree=(1, 1), init=c)
     assert layer(torch.tensor([1.0, 3.0])).tolist() == [1.0, 1.5]
-    with pytest.raises(ValueError, match="init has degree"):
+    with pytest.raises(
+        InputError, match=r"init has degree \(1, 1\) .* build it with degree=\(1, 1\)"
+    ):
         kat.GroupRational(2, init=c)
+    with pytest.raises(InputError, match=r"init has degree .* and form A, .* form B; build"):
+        kat.GroupRational(2, degree=(1, 1), init=c, form="B")
+
+
+@pytest.fixture
+def file(tmp_path):
+    """A file of coefficients, with more in it than is needed."""
+    path = tmp_path / "fitted.json"
+    path.write_text(json.dumps(CONTENT))
+    return path
+
+
+CONTENT = {
+    "function": "2x / (1 + |x|)",
+    "numerator": [0.0, 2.0],
+    "denominator": [1.0],
+    "form": "A",
+    "interval": [-1, 1],
+    "max_error": 0.0,
+    "tags": ["mine"],
+}
+
+
+@pytest.mark.parametrize("build", [
+    lambda init: kat.GroupRational(2, degree=(1, 1), init=init),
+    lambda init: kat.GRKANLinear(4, 2, num_groups=2, init=init, degree=(1, 1)).act,
+    lambda init: kat.GRKANMlp(4, num_groups=2, act_init=init, degree=(1, 1)).act2,
+    lambda init: timm.create_model("kat_micro", act_init=init, degree=(1, 1)).blocks[3].mlp.act2,
+])  # fmt: skip
+def test_a_file_as_init_everywhere(file, build):
+    for init in (str(file), json.loads(file.read_text()), kat.nn.read_coefficients(file)):
+        act = build(init)
+        assert act.weight_numerator.tolist()[0] == [0.0, 2.0]
+        assert act.weight_denominator.tolist()[-1] == [1.0]
+
+
+def test_a_file_is_read_once(file):
+    layer = kat.GroupRational(2, degree=(1, 1), init=str(file))
+    file.unlink()
+    with torch.no_grad():
+        layer.weight_numerator.zero_()
+    layer.reset_parameters()
+    assert layer(torch.tensor([1.0, 3.0])).tolist() == [1.0, 1.5]
+    assert "2.0" in repr(layer)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"the file of coefficients '.*fitted\.json' does not exist"),
+        ("{", r"fitted\.json is not valid JSON"),
+        ("[1, 2]", r"fitted\.json does not hold coefficients as 'kat fit' writes them"),
+        ("{}", r"fitted\.json does not hold .* no valid entry \('interval'\)"),
+        (json.dumps(CONTENT | {"numerator": ["a", 1]}), "could not convert string to float: 'a'"),
+        (json.dumps(CONTENT | {"numerator": 3}), "no valid entry"),
+        (json.dumps(CONTENT | {"denominator": [math.nan]}), "not finite"),
+        (json.dumps(CONTENT | {"numerator": [1.0]}), "two or more numerator"),
+        (json.dumps(CONTENT | {"form": "C"}), "of form 'C'"),
+    ],
+)
+def test_files_of_something_else_are_named(file, content, message):
+    if content is None:
+        file.unlink()
+    else:
+        file.write_text(content)
+    with pytest.raises(InputError, match=message):
+        kat.GroupRational(2, degree=(1, 1), init=str(file))
+
+
+def test_init_of_another_type_is_refused():
+    with pytest.raises(InputError, match=r"init must be the name of a function.* got 3"):
+        kat.GroupRational(2, init=3)
 
 
 def test_other_degrees_are_fitted_on_demand():

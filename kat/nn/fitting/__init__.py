@@ -1,0 +1,22 @@
+"""Coefficients of rationals that stand for a given function; imported where one is fitted."""
+
+from kat.nn.fitting.expression import parse_expression
+from kat.nn.fitting.fitter import Fit, evaluate, fit, resolve, twice
+from kat.nn.fitting.functions import FUNCTIONS
+from kat.nn.fitting.presets import PRESETS, fit_preset, fit_presets
+from kat.nn.fitting.samples import Points, read_points
+
+__all__ = [
+    "FUNCTIONS",
+    "PRESETS",
+    "Fit",
+    "Points",
+    "evaluate",
+    "fit",
+    "fit_preset",
+    "fit_presets",
+    "parse_expression",
+    "read_points",
+    "resolve",
+    "twice",
+]

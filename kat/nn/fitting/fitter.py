@@ -1,0 +1,291 @@
+"""Fit the coefficients of F = P / Q to a function or to points."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from kat.errors import InputError
+from kat.nn.coefficients import ALIASES, Coefficients, gain
+from kat.nn.fitting.expression import parse_expression
+from kat.nn.fitting.families import Family, families
+from kat.nn.fitting.functions import FUNCTIONS, Array, Function
+from kat.nn.fitting.least_squares import least_squares
+from kat.nn.fitting.minimax import minimax
+from kat.nn.fitting.samples import WEIGHTS, Points, Samples, chebyshev, error_weight, sample
+
+DEGREE = (5, 4)
+INTERVAL = (-3.0, 3.0)
+FORMS = ("A", "B")
+Method = Callable[[Family, Samples], tuple[Array, Array, float]]
+METHODS: dict[str, Method] = {"minimax": minimax, "least_squares": least_squares}
+
+_MINIMAX_POINTS = 8001
+_LEAST_SQUARES_POINTS = 4001
+_CHECK_POINTS = 50001
+# A sign change of form B's inner sum puts a kink in F; it must earn its place.
+_KINK_GAIN = 0.9
+
+
+@dataclass(frozen=True)
+class Fit:
+    """F(x) = (sum_i numerator[i] x^i) / Q(x), with denominator[j - 1] the coefficient b_j of Q.
+
+    function: name of the target.
+    form: "A" or "B", the shape of Q.
+    degree: (m, n), the degrees of numerator and denominator.
+    interval: where F was fitted.
+    numerator, denominator: the m + 1 and n coefficients.
+    max_error, rms_error: of F - f on a dense even grid over the interval, or at the points.
+    normal_rms_error: its root mean square under N(0, 1) restricted to the interval: there or at
+        the points, (sum phi e^2 / sum phi)^(1/2) with phi(x) = exp(-x^2 / 2).
+    method, weight, slope_at_infinity: how it was fitted, see :func:`fit`.
+    """
+
+    function: str
+    form: str
+    degree: tuple[int, int]
+    interval: tuple[float, float]
+    numerator: tuple[float, ...]
+    denominator: tuple[float, ...]
+    max_error: float
+    rms_error: float
+    normal_rms_error: float
+    method: str = "minimax"
+    weight: str = "uniform"
+    slope_at_infinity: tuple[float, float] | None = None
+
+    def __call__(self, x: NDArray[Any] | float) -> Array:
+        """F(x) in float64."""
+        return evaluate(x, self.numerator, self.denominator, self.form)
+
+    @property
+    def coefficients(self) -> Coefficients:
+        """What ``init=`` of the layers takes."""
+        return Coefficients(
+            self.numerator, self.denominator, self.form, self.interval, self.max_error
+        )
+
+    def slopes(self) -> tuple[float, float]:
+        """The limits of F(x) / x on the left and on the right, infinite ones included."""
+        top, bottom = np.flatnonzero(self.numerator), np.flatnonzero(self.denominator)
+        p, q = (int(top[-1]) if len(top) else 0), (int(bottom[-1]) + 1 if len(bottom) else 0)
+        if p < q + 1:
+            return 0.0, 0.0
+        right = self.numerator[p] / (abs(self.denominator[q - 1]) if q else 1.0)
+        if p > q + 1:
+            right = math.copysign(math.inf, right)
+        return (-right if (p - 1) % 2 else right), right
+
+    def error_on(self, target: str | Function, interval: tuple[float, float]) -> float:
+        """The largest |F - f| on an interval, NaN where f has no finite value there."""
+        function = resolve(target)[1]
+        assert not isinstance(function, Points)
+        x = np.linspace(*interval, _CHECK_POINTS)
+        return float(np.max(np.abs(self(x) - function(x))))
+
+    def gain(self) -> float:
+        """1 / E[F(x)^2] for x ~ N(0, 1), see :func:`kat.nn.gain`.
+
+        Raises InputError where F is 0.
+        """
+        if not any(self.numerator):
+            raise InputError(
+                f"the best fit to {self.function} of degree {self.degree} on {self.interval} is"
+                f" F = 0, which has no gain; give a higher degree or a shorter interval"
+            )
+        return gain(lambda x: torch.from_numpy(self(x.numpy())))
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it and the gain, as JSON has it: what a file for ``init=`` holds."""
+        return {**asdict(self), "gain": self.gain()}
+
+
+def evaluate(
+    x: NDArray[Any] | float,
+    numerator: NDArray[Any] | tuple[float, ...] | list[float],
+    denominator: NDArray[Any] | tuple[float, ...] | list[float],
+    form: str,
+) -> Array:
+    """F(x) = P(x) / Q(x) in float64, see :mod:`kat.nn.fitting.families`.
+
+    x: points of any shape.
+    numerator: a_0, ..., a_m.
+    denominator: b_1, ..., b_n; may be empty, which makes Q = 1.
+    form: "A" or "B".
+    """
+    _check_choice("form", form, FORMS)
+    points = np.asarray(x, dtype=np.float64)
+    a = np.asarray(numerator, dtype=np.float64)
+    b = np.concatenate([[0.0], np.asarray(denominator, dtype=np.float64)])
+    polyval = np.polynomial.polynomial.polyval
+    inner = polyval(np.abs(points), np.abs(b)) if form == "A" else np.abs(polyval(points, b))
+    return np.asarray(polyval(points, a) / (1.0 + inner), dtype=np.float64)
+
+
+def fit(
+    target: str | Function | Points,
+    degree: tuple[int, int] = DEGREE,
+    form: str = "A",
+    interval: tuple[float, float] | None = None,
+    *,
+    method: str = "minimax",
+    weight: str = "uniform",
+    slope_at_infinity: tuple[float, float] | None = None,
+    whole_line: bool = True,
+) -> Fit:
+    """Minimise the largest error w |P / Q - f|, or the mean of its square, over the interval.
+
+    target: a name in FUNCTIONS, an expression in x, a callable on float64 arrays, or points.
+    degree: (m, n) with m >= 1 and n >= 0.
+    form: "A" or "B".
+    interval: (low, high), finite and increasing; by default [-3, 3], or all the points.
+    method: "minimax" for the largest error, "least_squares" for the mean square.
+    weight: w^2 = 1 for "uniform", w^2 = exp(-x^2 / 2) for "normal".
+    slope_at_infinity: the limits of F(x) / x on the left and on the right.  They are free where
+        none are given; see :func:`kat.nn.fitting.families.right_slope` for those that exist.
+    whole_line: form B only.  True keeps b_1 x + ... + b_n x^n from vanishing anywhere but at 0, so
+        Q does not fall back to 1 beyond the interval.  False asks that on the interval alone: the
+        error there can be smaller, but F may spike outside.
+
+    The inner sum of form B may change sign at 0 if that lowers the error clearly, never elsewhere.
+
+    Raises InputError for arguments that make no sense, and a target that is not finite.
+    """
+    degree = _check_degree(degree)
+    _check_choice("form", form, FORMS)
+    _check_choice("method", method, METHODS)
+    _check_choice("weight", weight, WEIGHTS)
+    name, source = resolve(target)
+    interval = _check_interval(_extent(source) if interval is None else interval)
+    if isinstance(source, Points):
+        source = _enough(source.within(*interval), degree)
+    kept = {"method": method, "weight": weight, "slope_at_infinity": slope_at_infinity}
+    if source is FUNCTIONS["identity"] and slope_at_infinity is None:
+        a, b = np.eye(degree[0] + 1)[1], np.zeros(degree[1])
+    else:
+        samples = _samples(source, interval, method, weight)
+        searched = families(degree, form, interval, slopes=slope_at_infinity, whole_line=whole_line)
+        a, b = _best(searched, samples, METHODS[method])
+    return measured(name, source, form, interval, a, b, **kept)
+
+
+def _best(searched: list[Family], samples: Samples, method: Method) -> tuple[Array, Array]:
+    """The best member of the first family, unless the second's is clearly better."""
+    a, b, least = method(searched[0], samples)
+    best = searched[0].unscaled(a, b)
+    for family in searched[1:]:
+        a, b, cost = method(family, samples)
+        if cost < _KINK_GAIN * least:
+            best, least = family.unscaled(a, b), cost
+    return best
+
+
+def measured(
+    name: str,
+    source: Function | Points,
+    form: str,
+    interval: tuple[float, float],
+    a: Array,
+    b: Array,
+    **kept: Any,
+) -> Fit:
+    """Package coefficients with the errors they have on a grid not used for fitting."""
+    samples = _on_grid(source, np.linspace(*interval, _CHECK_POINTS), "normal")
+    error = evaluate(samples.x, a, b, form) - samples.y
+    density = np.square(samples.weight)
+    return Fit(
+        function=name,
+        form=form,
+        degree=(len(a) - 1, len(b)),
+        interval=interval,
+        # Adding 0.0 turns -0.0 into 0.0.
+        numerator=tuple(float(c) + 0.0 for c in a),
+        denominator=tuple(float(c) + 0.0 for c in b),
+        max_error=float(np.max(np.abs(error))),
+        rms_error=float(np.sqrt(np.mean(error**2))),
+        normal_rms_error=float(np.sqrt(np.sum(density * error**2) / np.sum(density))),
+        **kept,
+    )
+
+
+def _on_grid(source: Function | Points, grid: Array, weight: str) -> Samples:
+    """The points, or the function on the grid."""
+    if isinstance(source, Points):
+        return Samples(source.x, source.y, error_weight(source.x, weight))
+    return sample(source, grid, weight)
+
+
+def _samples(
+    source: Function | Points, interval: tuple[float, float], method: str, weight: str
+) -> Samples:
+    """What to fit: points near the ends count for the largest error, and all alike for a mean."""
+    if method == "minimax":
+        return _on_grid(source, chebyshev(interval, _MINIMAX_POINTS), weight)
+    return _on_grid(source, np.linspace(*interval, _LEAST_SQUARES_POINTS), weight)
+
+
+def twice(interval: tuple[float, float]) -> tuple[float, float]:
+    """The interval of twice the length about the same centre."""
+    low, high = interval
+    return low - (high - low) / 2, high + (high - low) / 2
+
+
+def resolve(target: str | Function | Points) -> tuple[str, Function | Points]:
+    """A target's name, and the function or the points that it stands for.
+
+    Raises:
+        InputError: a text that is neither a known function nor an expression.
+    """
+    if isinstance(target, Points):
+        return target.name, target
+    if callable(target):
+        return str(getattr(target, "__name__", "callable")), target
+    name = ALIASES.get(target, target)
+    return name, FUNCTIONS[name] if name in FUNCTIONS else parse_expression(target)
+
+
+def _extent(source: Function | Points) -> tuple[float, float]:
+    if not isinstance(source, Points):
+        return INTERVAL
+    return float(source.x[0]), float(source.x[-1])
+
+
+def _enough(points: Points, degree: tuple[int, int]) -> Points:
+    """As many points as coefficients, at least."""
+    coefficients = degree[0] + 1 + degree[1]
+    if len(points.x) < coefficients:
+        raise InputError(
+            f"{points.name} has {len(points.x)} points in the interval; degree {degree} has"
+            f" {coefficients} coefficients and needs as many, or choose a lower degree"
+        )
+    return points
+
+
+def _check_choice(kind: str, value: str, known: Iterable[str]) -> None:
+    if value not in known:
+        raise InputError(f"{kind} must be one of {', '.join(known)}, got {value!r}")
+
+
+def _check_degree(degree: tuple[int, int]) -> tuple[int, int]:
+    if len(degree) != 2 or not all(isinstance(d, (int, np.integer)) for d in degree):
+        raise InputError(f"degree must be two integers (m, n), got {degree!r}")
+    m, n = int(degree[0]), int(degree[1])
+    if m < 1 or n < 0:
+        raise InputError(f"degree (m, n) needs m >= 1 and n >= 0, got {degree!r}")
+    return m, n
+
+
+def _check_interval(interval: tuple[float, float]) -> tuple[float, float]:
+    if len(interval) != 2:
+        raise InputError(f"interval must be (low, high), got {interval!r}")
+    low, high = float(interval[0]), float(interval[1])
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise InputError(f"interval must be finite and increasing, got {interval!r}")
+    return low, high

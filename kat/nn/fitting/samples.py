@@ -1,0 +1,143 @@
+"""Where the error of a fit is measured: x, f(x), and the weight of the error there."""
+
+from __future__ import annotations
+
+import csv
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kat.errors import InputError
+from kat.nn.fitting.functions import Array, Function
+
+WEIGHTS = ("uniform", "normal")
+
+
+@dataclass(frozen=True)
+class Points:
+    """A function known at points only.
+
+    Args:
+        name: what to call it.
+        x: (k,), increasing.
+        y: (k,), its values.
+    """
+
+    name: str
+    x: Array
+    y: Array
+
+    def within(self, low: float, high: float) -> Points:
+        """The points with low <= x <= high."""
+        inside = (self.x >= low) & (self.x <= high)
+        return Points(self.name, self.x[inside], self.y[inside])
+
+
+@dataclass(frozen=True)
+class Samples:
+    """x, y = f(x), and the factor w(x) by which the error counts: (k,) each."""
+
+    x: Array
+    y: Array
+    weight: Array
+
+    def at(self, chosen: NDArray[np.bool_]) -> Samples:
+        """Those of the samples that a mask chooses."""
+        return Samples(self.x[chosen], self.y[chosen], self.weight[chosen])
+
+
+def sample(function: Function, x: Array, weight: str) -> Samples:
+    """A function's values at the points x.
+
+    Raises:
+        InputError: not one finite value a point.
+    """
+    y = np.asarray(function(x), dtype=np.float64)
+    if y.shape != x.shape:
+        raise InputError("the function must return one finite value per point of the interval")
+    if not np.all(np.isfinite(y)):
+        where = x[~np.isfinite(y)][0]
+        raise InputError(
+            f"the function must have a finite value per point of the interval, and has none at"
+            f" x = {where:g}; choose another interval"
+        )
+    return Samples(x, y, error_weight(x, weight))
+
+
+def error_weight(x: Array, weight: str) -> Array:
+    """The square root of the density that weighs the squared error, 1 at its largest.
+
+    ``"uniform"``: 1. ``"normal"``: exp(-x^2 / 4), the root of N(0, 1)'s density.
+    """
+    if weight == "uniform":
+        return np.ones_like(x)
+    return np.asarray(np.exp((np.min(np.square(x)) - np.square(x)) / 4))
+
+
+def chebyshev(interval: tuple[float, float], count: int) -> Array:
+    """Extrema of the Chebyshev polynomial on the interval, with 0 added where it lies inside."""
+    low, high = interval
+    nodes = 0.5 * (low + high) - 0.5 * (high - low) * np.cos(np.linspace(0.0, np.pi, count))
+    return np.unique(np.append(nodes, 0.0)) if low < 0.0 < high else np.asarray(nodes)
+
+
+def read_points(path: Path) -> Points:
+    """Reads a CSV file of two columns, x and y, with or without a header, in any order of x.
+
+    A point given twice counts once.
+
+    Raises:
+        InputError: no such file, or a line that is no point (names it), or an x with two values.
+    """
+    values: dict[float, tuple[float, int]] = {}
+    for number, row in _rows(path):
+        x, y = _point(path, number, row)
+        known, line = values.setdefault(x, (y, number))
+        if known != y:
+            raise InputError(
+                f"{path}, lines {line} and {number}: x = {x:g} has the values {known:g} and {y:g};"
+                " keep one, or their mean"
+            )
+    if not values:
+        raise InputError(f"{path} holds no points")
+    points = [(x, values[x][0]) for x in sorted(values)]
+    return Points(path.name, *np.array(points).T)
+
+
+def _rows(path: Path) -> list[tuple[int, list[str]]]:
+    """The lines that hold points, with their numbers."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = [(number, row) for number, row in enumerate(csv.reader(file), start=1)]
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} cannot be read as CSV: {error}") from None
+    rows = [(number, row) for number, row in rows if any(cell.strip() for cell in row)]
+    return rows[1:] if rows and _is_header(rows[0][1]) else rows
+
+
+def _is_header(row: list[str]) -> bool:
+    return all(cell.strip() and _number(cell) is None for cell in row)
+
+
+def _point(path: Path, number: int, row: list[str]) -> tuple[float, float]:
+    numbers = [_number(cell) for cell in row]
+    if len(row) != 2 or any(value is None or not math.isfinite(value) for value in numbers):
+        raise InputError(
+            f"{path}, line {number}: {','.join(row)!r} is not a point; two finite numbers x,y are"
+        )
+    x, y = numbers
+    assert x is not None
+    assert y is not None
+    return x + 0.0, y
+
+
+def _number(cell: str) -> float | None:
+    try:
+        return float(cell)
+    except ValueError:
+        return None

@@ -1,0 +1,139 @@
+"""``kat fit`` as a user calls it, and what becomes of its files."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+import yaml
+
+from kat.nn import preset
+from tests.cli.test_commands import QUICK, refused, run
+
+
+def printed(capsys: pytest.CaptureFixture[str], label: str) -> str:
+    """The value that the command has printed beside a label."""
+    return re.search(rf"^  {re.escape(label)}  +(.*)$", capsys.readouterr().out, re.MULTILINE)[1]
+
+
+def test_fit_prints_and_writes_the_same_bytes_twice(tmp_path, capsys):
+    names = "fit.json", "fit.svg", "fit.png", "fit.pdf"
+    for folder in (tmp_path / "first", tmp_path / "second"):
+        folder.mkdir()
+        for name in names[1:]:
+            plot = ["--plot", folder / name, "--out", folder / names[0], "--tags", "a", "b c"]
+            assert run("fit", "gelu", "--interval", -10, 10, *plot) == 0
+        assert sorted(path.name for path in folder.iterdir()) == sorted(names)
+    for name in names:
+        first, second = ((tmp_path / n / name).read_bytes() for n in ("first", "second"))
+        assert first == second
+        assert len(first) > 500
+    content = json.loads((tmp_path / "first" / "fit.json").read_text())
+    wide = preset("gelu_wide")
+    np.testing.assert_allclose(content["numerator"], wide.numerator, rtol=1e-7, atol=1e-9)
+    np.testing.assert_allclose(content["denominator"], wide.denominator, rtol=1e-7, atol=1e-9)
+    assert content["max_error"] == pytest.approx(6.6626e-3, rel=1e-3)
+    assert content["gain"] == pytest.approx(2.3554, abs=1e-3)
+    assert (content["tags"], content["interval"]) == (["a", "b c"], [-10, 10])
+    output = capsys.readouterr().out
+    assert "gelu on [-10, 10]: form A, degree (5, 4), minimax, uniform weight" in output
+    assert "max error on [-20, 20]   1.4e+00" in output
+
+
+def test_options_reach_the_fit(tmp_path, capsys):
+    out = tmp_path / "fit.json"
+    code = run(
+        "fit", "-x + sqrt(1 + x**2)*0 + tanh(-x)", "--degree", 5, 4, "--form", "B", "--method",
+        "least_squares", "--weight", "normal", "--slope-at-infinity", -1, -1, "--interval",
+        "-2e0", "2", "--out", out,
+    )  # fmt: skip
+    assert code == 0
+    content = json.loads(out.read_text())
+    assert (content["form"], content["method"], content["weight"]) == (
+        "B", "least_squares", "normal",
+    )  # fmt: skip
+    assert (content["interval"], content["slope_at_infinity"]) == ([-2, 2], [-1, -1])
+    assert printed(capsys, "limits of F(x)/x") == "-1 on the left, -1 on the right"
+
+
+def test_points_are_fitted_and_drawn(tmp_path, capsys):
+    x = np.linspace(-2, 3, 50)
+    path = tmp_path / "points.csv"
+    path.write_text("x,y\n" + "".join(f"{a},{a / (1 + abs(a))}\n" for a in x))
+    plot = tmp_path / "points.png"
+    assert run("fit", path, "--degree", 2, 1, "--plot", plot) == 0
+    assert float(printed(capsys, "max error")) < 1e-9
+    assert plot.stat().st_size > 1000
+    assert "is not a point" in refused(capsys, "fit", __file__)
+
+
+def test_a_fitted_file_starts_a_run_that_outlives_it(tmp_path, capsys):
+    file, out = tmp_path / "fitted.json", tmp_path / "run"
+    assert run("fit", "x * sigmoid(1.702*x)", "--out", file) == 0
+    common = ["train", "--config", "digits", "--optim.warmup_epochs", 0, "--epochs", 1, *QUICK]
+    recipe = tmp_path / "recipe.yaml"
+    settings = {"model": {"name": "kat_micro_patch2_8", "args": {"act_init": str(file)}}}
+    recipe.write_text(yaml.safe_dump(settings))
+    assert run(*common, "--config", recipe, "--out", out) == 0
+    content = json.loads(file.read_text())
+    file.unlink()
+    kept = json.loads((out / "config.json").read_text())["model_args"]["act_init"]
+    assert kept["numerator"] == content["numerator"]
+    assert run("eval", "--checkpoint", out, "--progress", "false") == 0
+    assert run("train", "--out", out, "--resume", "true", "--epochs", 2, *QUICK) == 0
+    line = refused(capsys, *common, "--config", recipe, "--out", tmp_path / "other")
+    assert "fitted.json' does not exist" in line
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_file_of_another_degree_is_explained(tmp_path, capsys):
+    file = tmp_path / "fitted.json"
+    assert run("fit", "tanh", "--degree", 3, 2, "--out", file) == 0
+    line = refused(
+        capsys, "train", "--config", "digits", "--out", tmp_path / "run",
+        "--model.args", f"{{act_init: {file}}}",
+    )  # fmt: skip
+    assert "init has degree (3, 2) and form A" in line
+    assert "build it with degree=(3, 2), form='A'" in line
+
+
+def test_presets_are_tabled(tmp_path, capsys, monkeypatch):
+    from kat.nn.fitting import PRESETS, presets
+
+    monkeypatch.setattr(presets, "PRESETS", {"silu_wide": PRESETS["silu_wide"]})
+    assert run("fit", "--presets", tmp_path / "presets.json") == 0
+    entry = json.loads((tmp_path / "presets.json").read_text())["presets"]["silu_wide"]["A"]
+    assert entry["max_error"] == pytest.approx(preset("silu_wide").max_error, rel=1e-4)
+    assert re.search(
+        r"silu_wide +A +\[-10, 10\] +1.69e-03 +1.19e-03 +1.7e-03", capsys.readouterr().out
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give either a TARGET to fit or --presets FILE"),
+        (["gelu", "--presets", "x.json"], "give either"),
+        (["sliu"], "'sliu'; did you mean 'silu'"),
+        (["import os"], "'import os' is not an expression in x"),
+        (["nowhere.csv"], "nowhere.csv does not exist"),
+        (["log(x)"], "none at x = -3; choose another interval"),
+        (["gelu", "--interval", "3", "-3"], "interval must be finite and increasing"),
+        (["gelu", "--interval", "3"], "--interval"),
+        (["gelu", "--degree", "5", "x"], "degree"),
+        (["gelu", "--degree", "0", "4"], "m >= 1"),
+        (["gelu", "--form", "C"], "form must be one of A, B, got 'C'"),
+        (["gelu", "--method", "best"], "method must be one of minimax, least_squares"),
+        (["gelu", "--weight", "heavy"], "weight must be one of uniform, normal"),
+        (["gelu", "--weigth", "normal"], "unknown setting 'weigth'; did you mean 'weight'"),
+        (["gelu", "--slope-at-infinity", "0", "1"], "0 and 1 cannot be had"),
+        (["gelu", "--out", "gelu.yaml"], "'gelu.yaml' must end in .json"),
+        (["gelu", "--out", "nowhere/gelu.json"], "the folder 'nowhere' for gelu.json does not"),
+        (["gelu", "--plot", "gelu.doc"], "'gelu.doc' must end in .png or .svg or .pdf"),
+        (["sin(10 * x)"], "the best fit to sin(10 * x) of degree (5, 4) on (-3.0, 3.0) is F = 0"),
+    ],
+)
+def test_bad_input_is_one_line(arguments, message, capsys):
+    assert message in refused(capsys, "fit", *arguments)

@@ -1,0 +1,317 @@
+"""The fitter against what is known of best approximations, and other solvers."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import mpmath
+import numpy as np
+import pytest
+from scipy import optimize
+
+from kat.errors import InputError
+from kat.nn.fitting import FUNCTIONS, Fit, Points, evaluate, fit
+from tests.nn.fitting.rational import rational
+
+
+@pytest.mark.parametrize("form", ["A", "B"])
+def test_evaluate_agrees_with_mpmath(form: str) -> None:
+    numerator, denominator = (0.3, -1.0, 0.7, 2.0), (-0.5, 0.25, -1.5)
+    points = np.linspace(-4.0, 4.0, 17)
+    values = evaluate(points, numerator, denominator, form)
+    for x, value in zip(points, values, strict=True):
+        t = mpmath.mpf(float(x))
+        top = mpmath.polyval([mpmath.mpf(a) for a in numerator[::-1]], t)
+        signed = [mpmath.mpf(b) * t**j for j, b in enumerate(denominator, start=1)]
+        inner = sum(abs(s) for s in signed) if form == "A" else abs(sum(signed))
+        assert value == pytest.approx(float(top / (1 + inner)), rel=1e-13, abs=1e-13)
+
+
+def test_evaluate_keeps_the_shape_and_allows_no_denominator() -> None:
+    x = np.arange(6.0).reshape(2, 3)
+    np.testing.assert_array_equal(evaluate(x, (1.0, 2.0), (), "B"), 1.0 + 2.0 * x)
+
+
+@pytest.mark.parametrize(
+    ("form", "denominator"),
+    [
+        ("A", (0.4, 0.3, 0.2, 0.1)),
+        ("B", (0.0, 0.6, 0.2, 0.1)),
+        ("B", (0.7, 0.0, 0.2, 0.0)),
+    ],
+)
+def test_recovers_a_rational_of_the_family(form: str, denominator: tuple[float, ...]) -> None:
+    numerator = (0.1, 1.0, -0.5, 0.25, 0.3, -0.2)
+
+    def member(x: np.ndarray) -> np.ndarray:
+        return rational(x, numerator, denominator, form)
+
+    result = fit(member, (5, 4), form)
+    assert result.function == "member"
+    assert result.max_error < 1e-12
+    np.testing.assert_allclose(result.numerator, numerator, atol=1e-9)
+    np.testing.assert_allclose(result.denominator, denominator, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("name", "limit"),
+    [("silu", 5e-7), ("gelu", 1.3e-3), ("relu", 1.3e-2), ("tanh", 1e-6)],
+)
+def test_form_a_reaches_the_known_error(name: str, limit: float) -> None:
+    result = fit(name, (5, 4), "A")
+    assert result.max_error < limit
+    assert result.rms_error < result.max_error
+    assert min(result.denominator) >= 0.0
+
+
+def test_form_b_trades_the_line_for_the_interval() -> None:
+    """The smallest error for gelu needs a denominator that returns to 1 beyond the interval."""
+    tight = fit("gelu", (5, 4), "B", whole_line=False)
+    safe = fit("gelu", (5, 4), "B")
+    assert tight.max_error < 4.5e-4
+    assert safe.max_error < 1.3e-3
+    x = np.linspace(-1000.0, 1000.0, 200001)
+    inner = sum(b * x**j for j, b in enumerate(safe.denominator, start=1))
+    assert np.min(inner) >= 0.0
+
+
+@pytest.mark.parametrize(
+    ("name", "form", "interval", "count"),
+    [("tanh", "B", 3.0, 6), ("silu", "A", 3.0, 6), ("gelu", "A", 10.0, 6)],
+)
+def test_the_error_is_levelled(name: str, form: str, interval: float, count: int) -> None:
+    """A best approximation of an odd function, or of x/2 plus an even one, with 5 coefficients
+    attains its error 6 times for x >= 0, with alternating signs."""
+    result = fit(name, (5, 4), form, (-interval, interval))
+    x = np.linspace(0.0, interval, 30001)
+    error = rational(x, result.numerator, result.denominator, form) - FUNCTIONS[name](x)
+    touching = error[np.abs(error) > 0.99 * result.max_error]
+    alternations = 1 + np.count_nonzero(np.diff(np.sign(touching)))
+    assert alternations == count
+
+
+def attainable(
+    y: np.ndarray, x: np.ndarray, weight: np.ndarray, degree: tuple[int, int], error: float
+) -> bool:
+    """Whether form A has a member with w |P / Q - y| <= error: one linear program."""
+    t = x / np.max(np.abs(x))
+    top = t[:, None] ** np.arange(degree[0] + 1)
+    bottom = np.abs(t)[:, None] ** np.arange(1, degree[1] + 1)
+    rows, limits = [], []
+    for sign in (1.0, -1.0):
+        rows.append(np.hstack([-sign * top, bottom * (sign * y - error / weight)[:, None]]))
+        limits.append(error / weight - sign * y)
+    scale = weight / error
+    result = optimize.linprog(
+        np.zeros(sum(degree) + 1),
+        A_ub=np.vstack(rows) * np.tile(scale, 2)[:, None],
+        b_ub=np.concatenate(limits) * np.tile(scale, 2),
+        bounds=[(None, None)] * (degree[0] + 1) + [(0, None)] * degree[1],
+    )
+    assert result.status in (0, 2)
+    return result.status == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "degree", "interval", "weight"),
+    [
+        ("gelu", (5, 4), 3.0, "uniform"),
+        ("gelu", (5, 4), 10.0, "uniform"),
+        ("silu", (5, 4), 10.0, "uniform"),
+        ("relu", (5, 4), 3.0, "uniform"),
+        ("mish", (5, 4), 3.0, "uniform"),
+        ("tanh", (3, 2), 3.0, "uniform"),
+        ("gelu", (3, 2), 4.0, "normal"),
+    ],
+)
+def test_no_member_of_form_a_is_much_better(
+    name: str, degree: tuple[int, int], interval: float, weight: str
+) -> None:
+    result = fit(name, degree, "A", (-interval, interval), weight=weight)
+    x = np.linspace(-interval, interval, 801)
+    y = FUNCTIONS[name](x)
+    w = np.exp(-np.square(x) / 4) if weight == "normal" else np.ones_like(x)
+    reached = np.max(w * np.abs(rational(x, result.numerator, result.denominator, "A") - y))
+    assert attainable(y, x, w, degree, 1.01 * reached)
+    assert not attainable(y, x, w, degree, 0.98 * reached)
+
+
+def test_a_function_whose_product_with_q_is_a_polynomial() -> None:
+    """|x| (1 + b |x|) = |x| + b x^2: only a larger Q lowers the error."""
+    assert fit("abs(x)", (4, 3), "A").max_error < 1e-3
+
+
+@pytest.mark.parametrize("weight", ["uniform", "normal"])
+@pytest.mark.parametrize("name", ["gelu", "tanh"])
+def test_least_squares_is_no_worse_than_random_starts(name: str, weight: str) -> None:
+    degree = (3, 2)
+    x = np.linspace(-3.0, 3.0, 1001)
+    y = FUNCTIONS[name](x)
+    factor = np.exp(-np.square(x) / 4) if weight == "normal" else np.ones_like(x)
+
+    def errors(c: np.ndarray) -> np.ndarray:
+        return factor * (rational(x, c[:4], c[4:], "A") - y)
+
+    rng = np.random.default_rng(0)
+    starts = [optimize.least_squares(errors, rng.normal(size=6)) for _ in range(10)]
+    best = min(np.sum(np.square(start.fun)) for start in starts)
+    result = fit(name, degree, "A", method="least_squares", weight=weight)
+    ours = np.sum(np.square(errors(np.array(result.numerator + result.denominator))))
+    assert ours <= 1.01 * best
+
+
+def test_least_squares_keeps_to_the_whole_line_in_form_b() -> None:
+    result = fit("gelu", (5, 4), "B", method="least_squares")
+    assert result.rms_error < fit("gelu", (5, 4), "B").rms_error
+    x = np.linspace(-1000.0, 1000.0, 200001)
+    inner = sum(b * x**j for j, b in enumerate(result.denominator, start=1))
+    assert np.min(inner) >= -1e-9
+
+
+def test_least_squares_of_points_without_a_denominator_is_polyfit() -> None:
+    rng = np.random.default_rng(1)
+    x = np.sort(rng.uniform(-2.0, 3.0, 40))
+    y = np.cos(x) + 0.1 * rng.normal(size=40)
+    result = fit(Points("measured", x, y), (3, 0), method="least_squares")
+    np.testing.assert_allclose(result.numerator, np.polyfit(x, y, 3)[::-1], rtol=1e-8)
+    error = np.polyval(np.polyfit(x, y, 3), x) - y
+    density = np.exp(-np.square(x) / 2)
+    assert result.interval == (x[0], x[-1])
+    assert result.max_error == pytest.approx(np.max(np.abs(error)))
+    assert result.rms_error == pytest.approx(np.sqrt(np.mean(error**2)))
+    assert result.normal_rms_error == pytest.approx(
+        np.sqrt(np.sum(density * error**2) / np.sum(density))
+    )
+
+
+def test_dense_points_are_fitted_like_their_function() -> None:
+    x = np.linspace(-4.0, 4.0, 3001)
+    points = Points("tanh", x, np.tanh(x))
+    by_points, by_function = fit(points, interval=(-3, 3)), fit("tanh")
+    assert by_points.max_error == pytest.approx(by_function.max_error, rel=1e-2)
+    assert by_points.interval == (-3.0, 3.0)
+
+
+@pytest.mark.parametrize("form", ["A", "B"])
+@pytest.mark.parametrize("method", ["minimax", "least_squares"])
+@pytest.mark.parametrize(
+    ("target", "degree", "slopes"),
+    [
+        ("sqrt(1 + x**2)", (4, 3), (-1.0, 1.0)),
+        ("x + tanh(x)", (5, 4), (1.0, 1.0)),
+        ("gelu", (5, 4), (0.5, 0.5)),
+        ("tanh", (3, 4), (0.0, 0.0)),
+    ],
+)
+def test_slopes_at_infinity_are_met(
+    form: str, method: str, target: str, degree: tuple[int, int], slopes: tuple[float, float]
+) -> None:
+    result = fit(target, degree, form, method=method, slope_at_infinity=slopes)
+    far = np.array([-1e9, 1e9])
+    reached = rational(far, result.numerator, result.denominator, form) / far
+    np.testing.assert_allclose(reached, slopes, atol=1e-5)
+    np.testing.assert_allclose(result.slopes(), slopes, atol=1e-12)
+    assert result.max_error < 0.02
+
+
+@pytest.mark.parametrize(
+    ("numerator", "denominator", "slopes"),
+    [
+        ((0.0, 2.0), (), (2.0, 2.0)),
+        ((0.0, 2.0), (0.0,), (2.0, 2.0)),
+        ((1.0, 0.0), (0.5,), (0.0, 0.0)),
+        ((0.0, 0.0, 3.0), (-1.5, 0.0), (-2.0, 2.0)),
+        ((0.0, 0.0, -3.0), (), (math.inf, -math.inf)),
+    ],
+)
+def test_slopes_of_given_coefficients(
+    numerator: tuple[float, ...], denominator: tuple[float, ...], slopes: tuple[float, float]
+) -> None:
+    degree = len(numerator) - 1, len(denominator)
+    result = Fit("f", "B", degree, (-1.0, 1.0), numerator, denominator, 0.0, 0.0, 0.0)
+    assert result.slopes() == slopes
+
+
+@pytest.mark.parametrize(
+    ("degree", "form", "limit"),
+    [
+        ((3, 2), "A", 3.2e-3),
+        ((7, 6), "A", 2e-11),
+        ((9, 8), "A", 1e-13),
+        ((9, 8), "B", 1e-13),
+        ((5, 0), "B", 1.3e-2),
+        ((1, 1), "B", 0.68),
+    ],
+)
+def test_other_degrees(degree: tuple[int, int], form: str, limit: float) -> None:
+    result = fit("silu", degree, form)
+    assert result.degree == degree
+    assert (len(result.numerator), len(result.denominator)) == (degree[0] + 1, degree[1])
+    assert result.max_error < limit
+
+
+def test_an_interval_beside_zero() -> None:
+    result = fit("softplus", (3, 2), "B", (0.5, 4.0), whole_line=False)
+    x = np.linspace(0.5, 4.0, 1000)
+    values = rational(x, result.numerator, result.denominator, "B")
+    assert np.max(np.abs(values - np.log1p(np.exp(x)))) <= result.max_error * (1 + 1e-6)
+    assert result.max_error < 2e-5
+
+
+@pytest.mark.parametrize("form", ["A", "B"])
+def test_the_same_fit_twice(form: str) -> None:
+    assert fit("mish", (4, 3), form) == fit("mish", (4, 3), form)
+
+
+def test_identity_is_exact() -> None:
+    assert fit("identity", (2, 1), "B", (-1, 2)) == Fit(
+        "identity", "B", (2, 1), (-1.0, 2.0), (0.0, 1.0, 0.0), (0.0,), 0.0, 0.0, 0.0
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"target": "sliu"}, "did you mean 'silu'"),
+        ({"degree": (0, 4)}, "m >= 1"),
+        ({"degree": (5, -1)}, "n >= 0"),
+        ({"degree": (5.5, 4)}, "integers"),
+        ({"degree": (5,)}, "integers"),
+        ({"form": "C"}, "form"),
+        ({"interval": (3.0, -3.0)}, "increasing"),
+        ({"interval": (1.0, 1.0)}, "increasing"),
+        ({"interval": (-math.inf, 3.0)}, "finite"),
+        ({"interval": (0.0, math.nan)}, "finite"),
+        ({"interval": (0.0, 1.0, 2.0)}, "interval"),
+        ({"target": lambda x: np.full_like(x, np.nan)}, "finite value per"),
+        ({"target": lambda x: 1.0}, "one finite value per point"),
+        ({"method": "best"}, "method must be one of minimax, least_squares, got 'best'"),
+        ({"weight": "heavy"}, "weight must be one of uniform, normal, got 'heavy'"),
+        ({"slope_at_infinity": (0.0, 1.0)}, "for n = 4 the left one is the right one$"),
+        ({"slope_at_infinity": (-1.0, 1.0)}, r"with degree \(6, 5\) they can"),
+        ({"slope_at_infinity": (1.0, 1.0), "degree": (4, 3)}, r"degree \(5, 4\) they can"),
+        ({"slope_at_infinity": (1.0, 1.0), "degree": (4, 4)}, r"i.e. degree \(5, 4\)"),
+        ({"slope_at_infinity": (1.0, 1.0), "degree": (6, 4)}, "m <= n \\+ 1"),
+        ({"slope_at_infinity": (1.0, 1.0), "degree": (1, 0)}, "n >= 1"),
+        ({"slope_at_infinity": (math.nan, 1.0)}, "must be finite"),
+        ({"target": Points("p", np.arange(3.0), np.arange(3.0))}, "p has 3 points .* needs as"),
+    ],
+)
+def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        fit(**{"target": "silu", **arguments})
+
+
+def test_evaluate_rejects_an_unknown_form() -> None:
+    with pytest.raises(ValueError, match="form"):
+        evaluate(0.0, (0.0, 1.0), (), "a")
+
+
+def test_gain_is_that_of_the_coefficients() -> None:
+    def square(x: mpmath.mpf) -> mpmath.mpf:
+        return (x / 2 / (1 + abs(x))) ** 2 * mpmath.npdf(x)
+
+    result = Fit("f", "A", (1, 1), (-1.0, 1.0), (0.0, 0.5), (1.0,), 0.0, 0.0, 0.0)
+    assert result.gain() == pytest.approx(float(1 / mpmath.quad(square, [-12, 0, 12])), rel=1e-9)
+    assert result.to_dict()["gain"] == result.gain()
