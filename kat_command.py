@@ -14,6 +14,7 @@ COMMANDS = {
     "train": "train a classifier from a recipe, with overrides on the command line",
     "eval": "evaluate a checkpoint on a data set: top-1, top-5, loss",
     "predict": "classify images with a checkpoint: the top-5 of each",
+    "verify": "compare every backend on this machine with exact values",
 }
 
 USAGE_ERROR = 2
@@ -34,12 +35,13 @@ examples:
   kat train --config imagenet_kat_tiny --data.name folder:/data/imagenet
   kat eval --checkpoint runs/digits                      the best weights of a run
   kat predict cat.jpg dog.jpg --checkpoint runs/digits --json answers.json
+  kat verify --html verify.html                          is the function right on this machine?
 
 'kat COMMAND --help' lists the options of a command, 'kat --version' prints the version."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one command and returns its exit code: 0 done, 2 bad input."""
+    """Runs one command and returns its exit code: 0 done, 1 failed, 2 bad input."""
     arguments = sys.argv[1:] if arguments is None else arguments
     name = arguments[0] if arguments else "--help"
     if name in ("-h", "--help", "help"):

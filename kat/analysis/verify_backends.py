@@ -65,18 +65,20 @@ class Check:
 
 def present_backends() -> tuple[list[Backend], dict[str, str]]:
     """The backends that work here, and for the others the reason why not."""
-    found = [Backend("reference", call("reference"))]
-    absent = {}
-    devices = {"cpu": "cpu", "triton": "cuda" if torch.cuda.is_available() else "cpu"}
-    for name, device in devices.items():
+    found, absent = [Backend("reference", call("reference"))], {}
+    kernels = {"cpu": "cpu"}
+    if torch.cuda.is_available():
+        found.append(Backend("reference on cuda", call("reference"), "cuda"))
+        kernels["triton"] = "cuda"
+    else:
+        absent["triton"] = "there is no CUDA device; --interpreter runs the kernels in Python"
+    for name, device in kernels.items():
         candidate = Backend(name, call(name), device)
         problem = _problem(candidate)
         if problem:
             absent[name] = problem
         else:
             found += [candidate, FusedPass(f"{name}, fused", call(None), device, twice=False)]
-    if torch.cuda.is_available():
-        found.append(Backend("reference on cuda", call("reference"), "cuda"))
     return found, absent
 
 

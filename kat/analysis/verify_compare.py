@@ -1,16 +1,4 @@
-"""A backend against exact values: y, its gradients, its second derivatives.
-
-What is checked, wherever the exact value is at most the dtype's maximum, and beyond it with both
-sides cut off there (:mod:`kat.analysis.exact` defines the scales):
-
-    |got - exact| <= steps (u scale + eta) + v |exact| + eta_out,      steps = m + n + 4
-
-u and eta are unit roundoff and smallest subnormal of the dtype that is computed in (float64 for
-float64, else float32), v and eta_out those of the dtype that the value is returned in. Sums over
-many elements (``da (sum)``) may err by the sum of their terms' errors and n u sum |terms|, n terms.
-Second derivatives take twice the steps. An infinite x must give the limit, a NaN must give NaN in y
-and dx, and nothing else may give NaN.
-"""
+"""A backend against exact values: y, its gradients, its second derivatives."""
 
 from __future__ import annotations
 
@@ -26,6 +14,17 @@ from kat.analysis.exact import Exact
 from kat.analysis.verify_backends import Backend
 from kat.analysis.verify_cases import DTYPES, Case, smallest_subnormal
 
+RULE = (
+    "An error may be steps (u scale + eta) + v |exact| + eta_out, with steps = m + n + 4, and twice"
+    " that for second derivatives. u and eta are unit roundoff and smallest number of the dtype of"
+    " the arithmetic (float64 for float64, else float32), v and eta_out those of the dtype of the"
+    " result. The scale is the size of the terms that the value is the sum of. Values beyond the"
+    " dtype's maximum count as that maximum. A sum over n elements may err by its terms' errors and"
+    " n u sum |terms|. An infinite x must give the limit; a NaN must give NaN in y and dx, and"
+    " nothing else may give NaN."
+)
+"""What is compared; :mod:`kat.analysis.exact` defines the scales."""
+
 QUANTITIES = ("y", "dx", "da", "db", "da (sum)", "db (sum)", "second derivatives")
 
 _ROWS = 8
@@ -34,11 +33,21 @@ _ROWS = 8
 
 @dataclass(frozen=True)
 class Worst:
-    """The element with the largest error over tolerance; x is None where it is a sum."""
+    """The element with the largest error over tolerance.
+
+    Attributes:
+        component: the quantity in full, e.g. ``"da_3"``.
+        range: the name of the range of |x| that it is in.
+        x: None where it is a sum over the range.
+        grad: the gradient of the output that it was computed for; None for y, sums and second
+            derivatives.
+        got, exact, tolerance, ratio: the value, and error / tolerance.
+    """
 
     component: str
     range: str
     x: float | None
+    grad: float | None
     got: float
     exact: float
     tolerance: float
@@ -82,6 +91,7 @@ class Result:
             f" in {len(failing)} of {len(self.ranges)} ranges from {failing[0]}" if failing else ""
         )
         at = f"x = {w.x:.9g}" if w.x is not None else f"the sum over |x| in {w.range}"
+        at += f", output gradient {w.grad:g}" if w.grad is not None else ""
         return (
             f"{self.backend}: {self.quantity}, form {self.form}, degree {m}/{n}, {self.dtype},"
             f" coefficients {self.coefficients}{where}; worst {w.component} at {at}:"
@@ -96,6 +106,7 @@ class _Comparison:
     names: Sequence[str]
     ranges: np.ndarray
     x: np.ndarray
+    grad: np.ndarray
     got: np.ndarray
     exact: np.ndarray
     tolerance: np.ndarray
@@ -107,7 +118,9 @@ class _Comparison:
         keep = [i for i, name in enumerate(self.names) if name.startswith(prefix)]
         arrays = (self.got, self.exact, self.tolerance, self.ratio, self.error)
         names = [self.names[i] for i in keep]
-        return _Comparison(names, self.ranges, self.x, *(array[keep] for array in arrays))
+        return _Comparison(
+            names, self.ranges, self.x, self.grad, *(array[keep] for array in arrays)
+        )
 
 
 def first_order_results(backend: Backend, case: Case, exact: Exact) -> list[Result]:
@@ -138,7 +151,16 @@ def second_order_result(backend: Backend, case: Case, exact: Exact) -> Result:
     """
     got_both = _second_derivatives(backend, case)
     compared = [
-        _compare(backend, case, exact, got, case.x.ravel(), _ranges(case), steps=2 * _steps(case))
+        _compare(
+            backend,
+            case,
+            exact,
+            got,
+            case.x.ravel(),
+            np.ones(case.x.size),
+            _ranges(case),
+            steps=2 * _steps(case),
+        )
         for got in got_both
     ]
     return _result(backend, case, "second derivatives", compared)
@@ -170,7 +192,7 @@ def _one_element_a_group(backend: Backend, case: Case, exact: Exact) -> _Compari
     got = np.concatenate([y, dx, da.T, db.T])
     weight = np.concatenate([np.ones((1, len(x))), np.tile(grad, (len(got) - 1, 1))])
     return _compare(
-        backend, case, _times(exact, weight), got, x, case.all_ranges(), steps=_steps(case)
+        backend, case, _times(exact, weight), got, x, grad, case.all_ranges(), steps=_steps(case)
     )
 
 
@@ -188,14 +210,17 @@ def _many_elements_a_group(
     values = _times(repeated, np.stack([np.ones(grad.size), grad.ravel()]))
     where = np.tile(_ranges(case), _ROWS)
     got = np.stack([y.ravel(), dx.ravel()])
-    together = _compare(backend, case, values, got, x.ravel(), where, steps=_steps(case))
+    together = _compare(
+        backend, case, values, got, x.ravel(), grad.ravel(), where, steps=_steps(case)
+    )
 
     weight, size = (g.sum(0).reshape(count, points) for g in (grad, abs(grad)))
     high, _, spread = (part[2:].reshape(-1, count, points) for part in finite[1:])
     with np.errstate(over="ignore"):
         total = (abs(high) * size).sum(-1)
+        each = spread + smallest_subnormal(case.coefficient_dtype)
         accumulated = _ROWS * points * case.roundoff * total
-        rounding = (spread * size).sum(-1) + accumulated / _steps(case)
+        rounding = (each * size).sum(-1) + accumulated / _steps(case)
     fits = total <= torch.finfo(case.coefficient_dtype).max
     sums = np.full(total.shape, np.nan)  # NaN: not compared
     for row, group in zip(*np.nonzero(fits), strict=True):
@@ -205,7 +230,7 @@ def _many_elements_a_group(
     steps = _steps(case)
     nowhere = np.full(count, np.nan)
     names = np.array(case.ranges, dtype=object)
-    return together, _compare(backend, case, summed, got, nowhere, names, steps=steps)
+    return together, _compare(backend, case, summed, got, nowhere, nowhere, names, steps=steps)
 
 
 def _inputs(backend: Backend, case: Case, x: np.ndarray, groups: int) -> list[Tensor]:
@@ -263,10 +288,11 @@ def _compare(
     exact: Exact,
     got: np.ndarray,
     x: np.ndarray,
+    grad: np.ndarray,
     where: np.ndarray,
     steps: int,
 ) -> _Comparison:
-    """Error over tolerance of each element, by the rule at the head of this module."""
+    """Error over tolerance of each element, by :data:`RULE`."""
     of_x = np.array([name in ("y", "dx", "dxx") for name in exact.names])[:, None]
     dtypes = DTYPES[case.dtype], case.coefficient_dtype
     limit, tiny, unit, smallest = (
@@ -283,11 +309,12 @@ def _compare(
         tolerance = computed + unit * abs(value) + smallest
         ratio = np.where(np.isinf(tolerance), 0, difference / tolerance)
         error = np.where(abs(value) >= tiny, difference * case.roundoff / exact.spread, np.nan)
-    ratio = np.where(np.isnan(got), np.inf, ratio)
+    ratio, error = (np.where(np.isnan(got), np.inf, part) for part in (ratio, error))
     undefined = np.isnan(exact.high)
     must_be_nan = undefined & np.isnan(x) & of_x
     ratio = np.where(undefined, np.where(must_be_nan & ~np.isnan(got), np.inf, 0), ratio)
-    return _Comparison(exact.names, where, x, got, exact.high, tolerance, ratio, error)
+    error = np.where(undefined, np.nan, error)
+    return _Comparison(exact.names, where, x, grad, got, exact.high, tolerance, ratio, error)
 
 
 def _largest(dtype: torch.dtype) -> float:
@@ -310,7 +337,7 @@ def _result(backend: Backend, case: Case, quantity: str, compared: Sequence[_Com
         columns = [(part, part.ranges == name) for part in compared]
         ratios.append(max(float(part.ratio[:, keep].max()) for part, keep in columns if keep.any()))
         found = np.concatenate([part.error[:, keep].ravel() for part, keep in columns])
-        found = found[np.isfinite(found)]
+        found = found[~np.isnan(found)]
         errors.append(float(found.max()) if len(found) else math.nan)
     part = max(compared, key=lambda part: part.ratio.max())
     row, column = (int(i) for i in np.unravel_index(part.ratio.argmax(), part.ratio.shape))
@@ -318,6 +345,7 @@ def _result(backend: Backend, case: Case, quantity: str, compared: Sequence[_Com
         part.names[row],
         str(part.ranges[column]),
         None if quantity.endswith("(sum)") else float(part.x[column]),
+        float(part.grad[column]) if quantity in ("dx", "da", "db") else None,
         float(part.got[row, column]),
         float(part.exact[row, column]),
         float(part.tolerance[row, column]),
