@@ -78,7 +78,7 @@ def present_backends() -> tuple[list[Backend], dict[str, str]]:
         if problem:
             absent[name] = problem
         else:
-            found += [candidate, FusedPass(f"{name}, fused", call(None), device, twice=False)]
+            found += [candidate, FusedPass(f"{name} fused", call(None), device, twice=False)]
     return found, absent
 
 

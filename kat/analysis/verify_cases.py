@@ -49,7 +49,7 @@ class Grid:
     degrees: tuple[tuple[int, int], ...] = ((3, 2), (5, 4), (7, 6), (9, 8))
     dtypes: tuple[str, ...] = tuple(DTYPES)
     sets: tuple[str, ...] | None = None
-    points: int = 6
+    points: int = 4
     stride: int = 1
     largest: float | None = None
     seed: int = 0
@@ -161,17 +161,17 @@ def smallest_subnormal(dtype: torch.dtype) -> float:
 
 def cases(grid: Grid) -> Iterator[Case]:
     """Every combination that a grid names, over all ranges of |x|."""
-    for form, name, (a, b) in _functions(grid):
+    for number, (form, name, (a, b)) in enumerate(_functions(grid)):
         for dtype in grid.dtypes:
             intervals = ranges(dtype, grid.largest)[:: grid.stride]
-            x = _sample(intervals, grid.points, grid.seed)
+            x = _sample(intervals, grid.points, [grid.seed, number])
             names = _names(intervals)
             yield make_case(form, dtype, name, a, b, x, names, special=grid.largest is None)
 
 
 def second_order_cases(grid: Grid) -> Iterator[Case]:
     """The cases for second derivatives, over decades of |x| (:data:`_SECOND_ORDER`)."""
-    for form, name, (a, b) in _functions(grid):
+    for number, (form, name, (a, b)) in enumerate(_functions(grid)):
         if name not in _SECOND_ORDER_SETS:
             continue
         for dtype in [dtype for dtype in grid.dtypes if dtype in _SECOND_ORDER]:
@@ -179,7 +179,7 @@ def second_order_cases(grid: Grid) -> Iterator[Case]:
             decades = [(10.0**k, 10.0 ** (k + 1)) for k in range(low, high)]
             intervals = [pair for pair in decades if pair[1] <= (grid.largest or math.inf)]
             if intervals:
-                x = _sample(intervals, min(grid.points, 4), grid.seed)
+                x = _sample(intervals, grid.points, [grid.seed, number])
                 yield make_case(form, dtype, name, a, b, x, _names(intervals), special=False)
 
 
@@ -227,7 +227,7 @@ def _functions(
                 yield form, name, coefficients
 
 
-def _sample(intervals: Sequence[tuple[float, float]], points: int, seed: int) -> np.ndarray:
+def _sample(intervals: Sequence[tuple[float, float]], points: int, seed: list[int]) -> np.ndarray:
     """(intervals, points): of each its lower end and log-uniform ones, of the last its upper end.
 
     Signs alternate.

@@ -68,7 +68,11 @@ _WORDS = {True: "passed", False: "FAILED", None: "not made"}
 
 
 def to_json(found: Verification) -> str:
-    """Everything: see :class:`kat.analysis.verify.Verification`; infinities are strings."""
+    """Everything, as in :class:`kat.analysis.verify.Verification`; infinities and NaN are strings.
+
+    A result's ``ranges`` is the index of its list of ranges under ``ranges``.
+    """
+    ranges = list(dict.fromkeys(result.ranges for result in found.results))
     content = {
         "passed": found.passed,
         "seconds": round(found.seconds, 1),
@@ -78,13 +82,14 @@ def to_json(found: Verification) -> str:
         "inputs": found.inputs,
         "checks": [asdict(check) for check in found.checks],
         "failures": found.failures(),
-        "results": [_row(result) for result in found.results],
+        "ranges": ranges,
+        "results": [_row(result, ranges.index(result.ranges)) for result in found.results],
     }
     return json.dumps(content, allow_nan=False) + "\n"
 
 
-def _row(result: Result) -> dict[str, object]:
-    row = asdict(result)
+def _row(result: Result, ranges: int) -> dict[str, object]:
+    row = {**asdict(result), "ranges": ranges}
     row["worst"] = {name: _plain(value) for name, value in row["worst"].items()}
     for name in ("ratios", "errors"):
         row[name] = [_plain(float(f"{value:.3g}")) for value in row[name]]
