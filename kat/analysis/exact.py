@@ -17,7 +17,9 @@ the factor kappa = (1 + sum_j |b_j x^j|) / Q, which is 1 in form A:
     da_i = x^i / Q                       kappa |x|^i / Q
     db_j = -y q_j / Q,  q_j = dQ/db_j    kappa^2 (P~ / Q) |x|^j / Q
 
-A computation that rounds well errs by a small multiple of its unit roundoff times the scale.
+A computation that rounds well errs by a small multiple of u scale + eta size, with u the unit
+roundoff of its dtype and eta its smallest number: the size, which counts where products underflow,
+is P~ / Q for db_j where that is above 1, since |x|^j may underflow before y multiplies it, else 1.
 """
 
 from __future__ import annotations
@@ -38,8 +40,20 @@ PRECISION = 160
 _TIE = 64
 """In form B the sign of s is taken as undecided where |s| <= 64 u sum_j |b_j x^j|."""
 
-_Term = tuple[mpf, mpf]
-"""A value and its scale."""
+
+class Arithmetic(NamedTuple):
+    """What rounding does: unit roundoff, and the smallest positive number."""
+
+    roundoff: float
+    smallest: float
+
+
+class _Term(NamedTuple):
+    """A value, its scale, and the size for underflow."""
+
+    value: mpf
+    scale: mpf
+    size: mpf = mpf(1)
 
 
 class Exact(NamedTuple):
@@ -49,7 +63,7 @@ class Exact(NamedTuple):
         names: ``"y"``, ``"dx"``, ``"da_0"``, ... ``"db_1"``, ...; for second derivatives ``"dxx"``,
             ``"dxa_0"``, ..., ``"dxb_1"``, ..., ``"da_0 db_1"``, ..., ``"db_1 db_1"``, ...
         high, low: the value is high + low, each a float64; +-inf beyond float64's range.
-        spread: the scale times the unit roundoff that was given.
+        spread: u scale + eta size, for the arithmetic that was given.
     """
 
     names: tuple[str, ...]
@@ -59,7 +73,7 @@ class Exact(NamedTuple):
 
 
 def first_order(
-    x: np.ndarray, a: Sequence[float], b: Sequence[float], form: str, roundoff: float
+    x: np.ndarray, a: Sequence[float], b: Sequence[float], form: str, arithmetic: Arithmetic
 ) -> Exact:
     """y, dx, da_i and db_j of F at each x, for an output gradient of 1.
 
@@ -72,22 +86,23 @@ def first_order(
         a: a_0 .. a_m.
         b: b_1 .. b_n.
         form: ``"A"`` or ``"B"``.
-        roundoff: unit roundoff of the dtype that the backend computes in.
+        arithmetic: of the dtype that the backend computes in.
     """
     names = ("y", "dx", *(f"da_{i}" for i in range(len(a))), *_indexed("db", b))
 
     def values(point: float) -> list[_Term]:
         if math.isnan(point):
-            return [(mpf("nan"), mpf(0))] * len(names)
+            return [_Term(mpf("nan"), mpf(0))] * len(names)
         if math.isinf(point):
             return _limits(1 if point > 0 else -1, a, b, form)
-        return _first_order(_Parts(mpf(point), a, b, form, roundoff), len(a), roundoff)
+        u = arithmetic.roundoff
+        return _first_order(_Parts(mpf(point), a, b, form, u), len(a), u)
 
-    return _tabulate(names, x, values, roundoff)
+    return _tabulate(names, x, values, arithmetic)
 
 
 def second_order(
-    x: np.ndarray, a: Sequence[float], b: Sequence[float], form: str, roundoff: float
+    x: np.ndarray, a: Sequence[float], b: Sequence[float], form: str, arithmetic: Arithmetic
 ) -> Exact:
     """The second derivatives of F for x, a and b, at finite x away from the kinks.
 
@@ -102,9 +117,9 @@ def second_order(
     )
 
     def values(point: float) -> list[_Term]:
-        return _second_order(_Parts(mpf(point), a, b, form, roundoff), len(a))
+        return _second_order(_Parts(mpf(point), a, b, form, arithmetic.roundoff), len(a))
 
-    return _tabulate(names, x, values, roundoff)
+    return _tabulate(names, x, values, arithmetic)
 
 
 def _orders(b: Sequence[float]) -> range:
@@ -119,16 +134,17 @@ def _tabulate(
     names: tuple[str, ...],
     x: np.ndarray,
     values: Callable[[float], list[_Term]],
-    roundoff: float,
+    arithmetic: Arithmetic,
 ) -> Exact:
     high, low, spread = (np.zeros((len(names), len(x))) for _ in range(3))
     with mpmath.workprec(PRECISION):
         for column, point in enumerate(x.tolist()):
-            for row, (value, scale) in enumerate(values(point)):
+            for row, (value, scale, size) in enumerate(values(point)):
                 high[row, column] = rounded = float(value)
-                spread[row, column] = float(scale * roundoff)
                 if math.isfinite(rounded):
                     low[row, column] = float(value - rounded)
+                error = scale * arithmetic.roundoff + size * arithmetic.smallest
+                spread[row, column] = float(error)
     return Exact(names, high, low, spread)
 
 
@@ -199,11 +215,12 @@ def _first_order(t: _Parts, count_a: int, roundoff: float) -> list[_Term]:
     if t.tied:  # either sign of s will do: what it changes counts as rounding
         dx_size += 2 * abs(y * t.dq / t.q) / roundoff
         db_size = [size + 2 * abs(v) / roundoff for size, v in zip(db_size, db, strict=True)]
+    underflow = max(mpf(1), y_size)
     return [
-        (y, t.kappa * y_size),
-        ((t.dp - y * t.dq) / t.q, dx_size),
-        *((value, t.kappa * abs(value)) for value in da),
-        *zip(db, db_size, strict=True),
+        _Term(y, t.kappa * y_size),
+        _Term((t.dp - y * t.dq) / t.q, dx_size),
+        *(_Term(value, t.kappa * abs(value)) for value in da),
+        *(_Term(value, size, underflow) for value, size in zip(db, db_size, strict=True)),
     ]
 
 
@@ -235,11 +252,11 @@ def _second_order(t: _Parts, count_a: int) -> list[_Term]:
     for one, other in itertools.combinations_with_replacement(t.q_b, 2):
         value = 2 * one * other / t.q**2
         rows.append((y * value, y_size * abs(value)))
-    return [(value, mpf("inf") if t.tied else t.kappa**3 * size) for value, size in rows]
+    return [_Term(value, mpf("inf") if t.tied else t.kappa**3 * size) for value, size in rows]
 
 
 def _limits(direction: int, a: Sequence[float], b: Sequence[float], form: str) -> list[_Term]:
-    """The limits at x = +inf or -inf, from the leading terms; the scale is the limit's size."""
+    """The limits at x = +inf or -inf, from the leading terms; scales as of finite x."""
     m = max((i for i, value in enumerate(a) if value), default=0)
     n = max((j for j, value in enumerate(b, 1) if value), default=0)
     leading = mpf(b[n - 1]) if n else mpf(1)
@@ -249,13 +266,15 @@ def _limits(direction: int, a: Sequence[float], b: Sequence[float], form: str) -
         q_b = [_sign(mpf(value)) for value in b]
     else:
         q_b = [_sign(leading * direction**n) * direction**j for j in _orders(b)]
-    values = [
-        _at_infinity(lead, m - n),
-        _at_infinity(lead * (m - n) * direction, m - n - 1),
-        *(_at_infinity(direction**i / q, i - n) for i in range(len(a))),
-        *(_at_infinity(-lead * sign / q, m + j - 2 * n) for j, sign in enumerate(q_b, 1)),
-    ]
-    return [(value, abs(value) if mpmath.isfinite(value) else mpf(0)) for value in values]
+    y, dx = _at_infinity(lead, m - n), _at_infinity(lead * (m - n) * direction, m - n - 1)
+    da = [_at_infinity(direction**i / q, i - n) for i in range(len(a))]
+    db = [_at_infinity(-lead * sign / q, m + j - 2 * n) for j, sign in enumerate(q_b, 1)]
+    cancelled = _Term(dx, (m + n) * abs(lead) if m - n == 1 else mpf(0))  # P' and y Q'
+    return [_limit(y), cancelled, *map(_limit, [*da, *db])]
+
+
+def _limit(value: mpf) -> _Term:
+    return _Term(value, abs(value) if mpmath.isfinite(value) else mpf(0))
 
 
 def _at_infinity(factor: mpf, exponent: int) -> mpf:

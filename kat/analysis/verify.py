@@ -134,7 +134,7 @@ def _run(job: Job, backends: Sequence[Backend], result: Verification) -> None:
     case = job.case
     x = case.all_x() if job.order == 1 else case.x.ravel()
     exact = (first_order if job.order == 1 else second_order)(
-        x, case.a, case.b, case.form, case.roundoff
+        x, case.a, case.b, case.form, case.arithmetic
     )
     for backend in backends:
         try:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from kat.analysis.exact import Arithmetic
 from kat.nn.coefficients import ALIASES, preset, preset_names
 
 DTYPES = {
@@ -91,9 +92,10 @@ class Case:
         return torch.float64 if self.dtype == "float64" else torch.float32
 
     @property
-    def roundoff(self) -> float:
-        """Unit roundoff of the arithmetic."""
-        return torch.finfo(self.coefficient_dtype).eps / 2
+    def arithmetic(self) -> Arithmetic:
+        """Unit roundoff and smallest number of the arithmetic."""
+        dtype = self.coefficient_dtype
+        return Arithmetic(torch.finfo(dtype).eps / 2, smallest_subnormal(dtype))
 
     def all_x(self) -> np.ndarray:
         """Every x, row by row, and then the special ones."""
