@@ -42,6 +42,8 @@ def print_verification(found: Verification, console: Console) -> None:
     for cells, bad in rows:
         table.add_row(*cells, style="red" if bad else "")
     console.print(table)
+    for layer, smallest, largest in _input_rows(found):
+        console.print(f"inputs      {layer}: from {smallest} to {largest}")
     for name, reason in found.absent.items():
         console.print(f"not here    {name}: {reason}")
     for check in found.checks:

@@ -56,7 +56,7 @@ def _main(arguments: list[str]) -> int:
         backends,
         extra=extra,
         interpreter=parsed.interpreter,
-        compiled=not parsed.quick and parsed.backends is None,
+        compiled=not (parsed.quick or parsed.checkpoint or parsed.backends),
         track=_progress if parsed.progress else iter,
     )
     found.absent.update(absent)
