@@ -84,7 +84,7 @@ def present_backends() -> tuple[list[Backend], dict[str, str]]:
 
 def interpreted_backend() -> Backend:
     """The Triton kernels on the CPU; TRITON_INTERPRET=1 must have been set on start."""
-    return Backend("triton (interpreted)", call("triton"), twice=False, truncates=True)
+    return Backend("interpreted triton", call("triton"), twice=False, truncates=True)
 
 
 def call(impl: str | None) -> Callable[[Tensor, Tensor, Tensor, str], Tensor]:

@@ -34,11 +34,10 @@ _CEILING = 1e3
 def print_verification(found: Verification, console: Console) -> None:
     """The largest errors by backend, dtype and quantity, the checks, and the first failures."""
     columns, rows = _summary(found.results)
-    table = Table(
-        box=None, header_style="bold", title="largest error / tolerance (at most 1 passes)"
-    )
+    title = "largest error / tolerance (at most 1 passes)"
+    table = Table(box=None, header_style="bold", title=title, pad_edge=False)
     for column in columns:
-        table.add_column(column)
+        table.add_column(column, no_wrap=True)
     for cells, bad in rows:
         table.add_row(*cells, style="red" if bad else "")
     console.print(table)
@@ -171,7 +170,7 @@ def _summary(results: Iterable[Result]) -> tuple[list[str], list[tuple[list[str]
         )
         for key, row in largest.items()
     ]
-    return ["backend", "dtype", *QUANTITIES], rows
+    return ["backend", "dtype", *QUANTITIES[:-1], "second"], rows
 
 
 def _ratio(value: float | None) -> str:
