@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.console import Console
@@ -28,7 +27,7 @@ TABLED = (1e3, 1e6, 1e8, 1e20, 1e38)
 """|x| of the report's table of errors."""
 _DRAWN = ("y", "dx", "da", "db")
 _CEILING = 1e3
-"""Errors above, and infinite ones, are drawn here."""
+"""Errors above it, infinite ones and NaN are drawn here."""
 
 
 def print_verification(found: Verification, console: Console) -> None:
@@ -215,8 +214,10 @@ def _figure(results: Sequence[Result]) -> Figure:
     panels = dict(zip(_DRAWN, figure.subplots(2, 2, sharex=True, sharey=True).flat, strict=True))
     by_range = _by_range(results)
     backends = list(dict.fromkeys(backend for backend, _ in by_range))
+    floor = 1e-10 if results[0].dtype != "float64" else 1e-19
     for (backend, quantity), errors in by_range.items():
-        _draw(panels[quantity], errors, backend, backends.index(backend))
+        clipped = {key: min(max(error, floor), _CEILING) for key, error in errors.items()}
+        _draw(panels[quantity], clipped, backend, backends.index(backend))
     for quantity, axes in panels.items():
         axes.set(yscale="log", title=quantity)
         axes.axhline(_CEILING, color="black", lw=0.5)
@@ -232,9 +233,10 @@ def _figure(results: Sequence[Result]) -> Figure:
 def _draw(axes: Axes, errors: dict[tuple[float, float], float], backend: str, number: int) -> None:
     """One line; styles differ, since lines of backends that agree lie on each other."""
     x = [math.log10(low) / 2 + math.log10(high) / 2 for low, high in errors]
-    y = np.clip([*errors.values()], 1e-20, _CEILING)
     style = ("-", "--", ":", "-.")[number % 4]
-    axes.plot(x, y, style, color=f"C{number}", lw=1.5, marker=".", ms=3, label=backend)
+    axes.plot(
+        x, [*errors.values()], style, color=f"C{number}", lw=1.5, marker=".", ms=3, label=backend
+    )
 
 
 def write_json(found: Verification, path: Path) -> None:
