@@ -15,6 +15,7 @@ COMMANDS = {
     "eval": "evaluate a checkpoint on a data set: top-1, top-5, loss",
     "predict": "classify images with a checkpoint: the top-5 of each",
     "fit": "fit a rational's coefficients to a function, an expression or points",
+    "verify": "compare every backend on this machine with exact values",
 }
 
 USAGE_ERROR = 2
@@ -36,12 +37,13 @@ examples:
   kat eval --checkpoint runs/digits                      the best weights of a run
   kat predict cat.jpg dog.jpg --checkpoint runs/digits --json answers.json
   kat fit "x * sigmoid(1.702 * x)" --out act.json        coefficients for init="act.json"
+  kat verify --html verify.html                          is the function right on this machine?
 
 'kat COMMAND --help' lists the options of a command, 'kat --version' prints the version."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one command and returns its exit code: 0 done, 2 bad input."""
+    """Runs one command and returns its exit code: 0 done, 1 failed, 2 bad input."""
     arguments = sys.argv[1:] if arguments is None else arguments
     name = arguments[0] if arguments else "--help"
     if name in ("-h", "--help", "help"):

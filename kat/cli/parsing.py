@@ -33,15 +33,14 @@ class Parser(ArgumentParser):
         return [action.dest for action in self._actions if action.dest != "help"]
 
 
-def run_command(body: Callable[[], None]) -> int:
-    """Runs a command's body; bad input becomes one line on stderr and exit code 2."""
+def run_command(body: Callable[[], int | None]) -> int:
+    """Runs a command's body, which may return an exit code; bad input is one line, and code 2."""
     try:
-        body()
+        return body() or 0
     except InputError as error:
         return _fail(error, USAGE_ERROR)
     except TrainingDiverged as error:
         return _fail(error, DIVERGED)
-    return 0
 
 
 def _fail(error: Exception, code: int) -> int:

@@ -1,0 +1,189 @@
+"""``kat verify``: every backend against exact values."""
+
+from __future__ import annotations
+
+import math
+import sys
+from argparse import Namespace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from kat.analysis.verify import Job, verify
+from kat.analysis.verify_backends import Backend, present_backends
+from kat.analysis.verify_cases import DTYPES, QUICK, Case, Grid
+from kat.analysis.verify_model import model_cases, record_inputs
+from kat.analysis.verify_report import print_verification, write_json, write_report
+from kat.cli.parsing import Parser, run_command
+from kat.data import DataConfig, check_data, eval_transform, make_loader, open_split
+from kat.errors import InputError, unknown
+from kat.files import check_target
+from kat.models import ModelRecord, load_model
+from kat.ops import FORMS
+
+FAILED = 1
+_BATCHES, _NOISE = 2, 32
+
+
+def main(arguments: list[str]) -> int:
+    """Parses the arguments, verifies, prints a table; 1 if anything failed."""
+    return run_command(lambda: _main(arguments))
+
+
+def _main(arguments: list[str]) -> int:
+    parser = make_parser()
+    parsed = parser.instantiate(parser.parse_args(arguments))
+    for path in (parsed.json, parsed.html):
+        if path:
+            check_target(Path(path))
+    grid = make_grid(parsed)
+    backends, absent = present_backends()
+    backends = _chosen(parsed.backends, backends, absent)
+    extra: list[Case] = []
+    inputs: dict[str, tuple[float, float]] = {}
+    if parsed.checkpoint:
+        extra, inputs = _cases_of_model(Path(parsed.checkpoint), parsed.data, grid.dtypes)
+        grid = replace(grid, degrees=())
+    found = verify(
+        grid,
+        backends,
+        extra=extra,
+        interpreter=parsed.interpreter,
+        compiled=not (parsed.quick or parsed.checkpoint or parsed.backends),
+        track=_progress if parsed.progress else iter,
+    )
+    found.absent.update(absent)
+    found.inputs.update(inputs)
+    print_verification(found, Console(markup=False, highlight=False))
+    if parsed.json:
+        write_json(found, Path(parsed.json))
+    if parsed.html:
+        write_report(found, Path(parsed.html))
+    return 0 if found.passed else FAILED
+
+
+def make_parser() -> Parser:
+    """The parser of ``kat verify``."""
+    parser = Parser(
+        prog="kat verify",
+        description=(
+            "Compares every backend on this machine with exact values: the rational function, its"
+            " gradients and its second derivatives, over forms, degrees, dtypes, coefficients, and"
+            " |x| from 0 to the largest number of each dtype, infinity and NaN too. Exit code 0 if"
+            " everything is right to rounding, 1 if anything is not. Examples:"
+            " 'kat verify --html verify.html' (everything, about a minute);"
+            " 'kat verify --quick' (seconds); 'kat verify --largest 1e3' (inputs that networks"
+            " see); 'kat verify --checkpoint runs/digits --data.name digits' (a trained model's own"
+            " coefficients on what its rationals see of real images)."
+        ),
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="a small part of everything, in seconds"
+    )
+    parser.add_argument(
+        "--interpreter",
+        action="store_true",
+        help="also run the GPU kernels on the CPU, in Triton's interpreter, over a small part",
+    )
+    parser.add_argument(
+        "--checkpoint",
+        type=str | None,
+        help="verify this model's rationals alone: a run's folder, its model folder, or a .ckpt",
+    )
+    parser.add_argument("--backends", type=list[str] | None, help="these alone, such as '[cpu]'")
+    parser.add_argument("--forms", type=list[str] | None, help="of A and B")
+    parser.add_argument(
+        "--degrees", type=list[tuple[int, int]] | None, help="such as '[[5, 4], [3, 2]]'"
+    )
+    parser.add_argument("--dtypes", type=list[str] | None, help=f"of {', '.join(DTYPES)}")
+    parser.add_argument(
+        "--largest", type=float | None, help="the largest |x|; by default all there are"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of x and of random coefficients")
+    parser.add_argument("--json", type=str | None, help="write all errors to this file")
+    parser.add_argument("--html", type=str | None, help="write a report to this file, one page")
+    parser.add_argument("--progress", type=bool, default=True, help="show a progress bar")
+    skip = {"image_size", "interpolation", "crop_pct", "mean", "std", "train_split"}
+    parser.add_class_arguments(DataConfig, "data", skip=skip)
+    parser.set_defaults({"data.name": ""})
+    return parser
+
+
+def make_grid(parsed: Namespace) -> Grid:
+    """The grid that the options ask for.
+
+    Raises:
+        InputError: names the first value that is wrong.
+    """
+    given: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name in ("forms", "degrees", "dtypes", "largest", "seed")
+        if (value := getattr(parsed, name)) is not None
+    }
+    grid = replace(QUICK if parsed.quick else Grid(), **given)
+    for kind, names, known in (("form", grid.forms, FORMS), ("dtype", grid.dtypes, DTYPES)):
+        for name in names:
+            if name not in known:
+                raise unknown(kind, name, known)
+    for m, n in grid.degrees:
+        if min(m, n) < 1:
+            raise InputError(f"--degrees must be (m, n) with m and n at least 1, got ({m}, {n})")
+    if grid.largest is not None and not 1e-3 <= grid.largest < math.inf:
+        raise InputError(f"--largest must be a number from 1e-3 on, got {grid.largest}")
+    if grid.seed < 0:
+        raise InputError(f"--seed must be at least 0, got {grid.seed}")
+    return grid
+
+
+def _chosen(
+    names: list[str] | None, backends: list[Backend], absent: dict[str, str]
+) -> list[Backend]:
+    """The backends of these names, or all."""
+    by_name = {backend.name: backend for backend in backends}
+    for name in names or ():
+        if name in absent:
+            raise InputError(f"--backends {name}: {absent[name]}")
+        if name not in by_name:
+            raise unknown("backend", name, by_name)
+    return backends if names is None else [by_name[name] for name in names]
+
+
+def _cases_of_model(
+    checkpoint: Path, data: Any, dtypes: Sequence[str]
+) -> tuple[list[Case], dict[str, tuple[float, float]]]:
+    """The cases of a trained model, and the range of the inputs of each of its rational layers."""
+    model, record = load_model(checkpoint)
+    batches = _images(DataConfig(**vars(data)), record) if data.name else _noise(record)
+    inputs = record_inputs(model, batches)
+    ranges = {seen.layer: (float(seen.low.min()), float(seen.high.max())) for seen in inputs}
+    return list(model_cases(model, inputs, dtypes)), ranges
+
+
+def _noise(record: ModelRecord) -> Iterator[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(_BATCHES):
+        yield torch.randn(_NOISE, *record.input_size, generator=generator)
+
+
+def _images(data: DataConfig, record: ModelRecord) -> Iterable[Tensor]:
+    """The first batches of a validation split."""
+    check_data(data)
+    images = open_split(data, "val")
+    if images.channels != record.input_size[0]:
+        raise InputError(
+            f"the model takes {record.input_size[0]} channels, but the images of {data.name!r}"
+            f" have {images.channels}"
+        )
+    images.transform = eval_transform(record)
+    return (batch.images for batch in islice(make_loader(images, data, training=False), _BATCHES))
+
+
+def _progress(jobs: Sequence[Job]) -> Iterable[Job]:
+    return track(jobs, "comparing", console=Console(file=sys.stderr), transient=True)
