@@ -15,7 +15,6 @@ and forward-mode differentiation work through them to any order. Where powers of
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -63,10 +62,13 @@ def rational_forward(x: Tensor, numerator: Tensor, denominator: Tensor, form: st
         F(x), with x's shape and dtype.
     """
     z, a, b = _grouped(x, numerator, denominator)
-    if _within_limit(z, a, b):
-        y = _horner(z, a) / _denominator(z, b, form)
+    limit = _limit(z, a, b)
+    if _all_within(limit, z, a, b):
+        y = _value(z, a, b, form)
     else:
-        y = scaled.forward(z, a, b, form)
+        within = z.abs() <= limit
+        y = _value(z.where(within, 0), a, b, form)
+        y = y.where(within, scaled.forward(z.where(~within, 0), a, b, form))
     return y.reshape(x.shape).to(x.dtype)
 
 
@@ -93,8 +95,17 @@ def rational_backward(
         dx of x's shape and dtype; da and db of the coefficients' shapes and dtypes.
     """
     z, a, b = _grouped(x, numerator, denominator)
-    gradients = _gradients if _within_limit(z, a, b) else scaled.gradients
-    dx, da, db = gradients(grad.reshape(z.shape).to(z.dtype), z, a, b, form)
+    grad = grad.reshape(z.shape).to(z.dtype)
+    limit = _limit(z, a, b)
+    if _all_within(limit, z, a, b):
+        dx, da, db = _gradients(grad, z, a, b, form)
+    else:
+        within = z.abs() <= limit
+        few, many = (
+            gradients(grad.where(part, 0), z.where(part, 0), a, b, form)
+            for gradients, part in ((scaled.gradients, ~within), (_gradients, within))
+        )
+        dx, da, db = many[0].where(within, few[0]), many[1] + few[1], many[2] + few[2]
     return dx.reshape(x.shape).to(x.dtype), da.to(numerator.dtype), db.to(denominator.dtype)
 
 
@@ -117,8 +128,25 @@ def _gradients(
     return dx, da, db
 
 
-def _within_limit(z: Tensor, a: Tensor, b: Tensor) -> bool:
-    """Whether no power of z overflows, nor 1 / Q underflows, on the way.
+def _value(z: Tensor, a: Tensor, b: Tensor, form: str) -> Tensor:
+    return _horner(z, a) / _denominator(z, b, form)
+
+
+def _limit(z: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """The largest |z| for plain arithmetic: |P| <= 2^96, Q <= 2^64 there; more in float64.
+
+    NaN, which no z is below, where a coefficient is NaN.
+    """
+    room = 8 if z.dtype == torch.float64 else 1
+    logarithms = [
+        (exponent * room - (1 + c.detach().abs().sum()).log2()) / max(1, c.shape[1])
+        for c, exponent in ((a, 96), (b, 64))
+    ]
+    return torch.minimum(*logarithms).exp2()
+
+
+def _all_within(limit: Tensor, z: Tensor, a: Tensor, b: Tensor) -> bool:
+    """Whether all |z| are at most the limit.
 
     False, without a look, where looking is impossible or dear: while a graph is compiled or traced,
     under ``vmap``, and on a GPU, which would have to be waited for.
@@ -127,20 +155,8 @@ def _within_limit(z: Tensor, a: Tensor, b: Tensor) -> bool:
         return False
     if z.numel() == 0:
         return True
-    low, high = map(float, z.detach().aminmax())
-    limit = min(_limit(a, z.dtype, 96), _limit(b, z.dtype, 56))
-    return -limit <= low and high <= limit
-
-
-def _limit(coefficients: Tensor, dtype: torch.dtype, exponent: int) -> float:
-    """L such that the sum of |c_i| L^degree stays below 2^exponent in float32, and more in float64.
-
-    NaN, which no x is below, where a coefficient is NaN.
-    """
-    count = max(1, coefficients.shape[1])
-    size = max(1.0, float(coefficients.detach().abs().sum()))
-    exponent *= 8 if dtype == torch.float64 else 1
-    return 2.0 ** ((exponent - math.log2(size)) / count)
+    low, high = z.detach().aminmax()
+    return bool((-limit <= low) & (high <= limit))
 
 
 def _grouped(x: Tensor, numerator: Tensor, denominator: Tensor) -> tuple[Tensor, Tensor, Tensor]:
