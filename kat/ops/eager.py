@@ -13,19 +13,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kat.ops.registration import IMPLEMENTATIONS
+from kat.ops.registration import IMPLEMENTATIONS, gradients
+from kat.ops.transforms import in_function_transform
 
 _PLAIN = (Tensor, nn.Parameter)
 
 
 def takes(x: Tensor, numerator: Tensor, denominator: Tensor) -> bool:
-    """Whether these are plain tensors, and no compiler, tracer, profiler or mode is at work."""
+    """Whether these are plain tensors, and no compiler, tracer, profiler or mode is at work.
+
+    Batches of gradients (``is_grads_batched=True``) come as tensors that have no storage.
+    """
     return (
         type(x) in _PLAIN
         and type(numerator) in _PLAIN
         and type(denominator) in _PLAIN
         and x.device.type in IMPLEMENTATIONS
         and not torch.compiler.is_compiling()
+        and not torch._C._functorch.is_legacy_batchedtensor(x)
         and not torch._C._len_torch_dispatch_stack()
         and not torch._C._len_torch_function_stack()
         and torch._C._get_tracing_state() is None
@@ -51,7 +56,8 @@ class _Rational(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x = ctx.saved_tensors[0]
-        backward: Callable[..., tuple[Tensor, ...]] = torch.ops.kat.rational_backward.default
-        if not torch.is_grad_enabled() and takes(grad, *ctx.saved_tensors[1:]):
+        backward: Callable[..., tuple[Tensor, ...]] = gradients
+        plain = not torch.is_grad_enabled() and not in_function_transform()
+        if plain and takes(grad, *ctx.saved_tensors[1:]):
             backward = IMPLEMENTATIONS[x.device.type]["rational_backward"]
         return *backward(grad, *ctx.saved_tensors, ctx.form), None

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from kat.ops import cpu, eager, gpu, reference
+from kat.ops.transforms import in_function_transform
 
 FORMS = ("A", "B")
 
@@ -57,7 +58,8 @@ def rational(
     Raises:
         ValueError: shapes that do not fit together, an unknown form or backend, a backend that
             is not of x's device.
-        RuntimeError: a backend that was asked for by name cannot be had; the message says why.
+        RuntimeError: a backend that was asked for by name cannot be had, or not in a ``torch.func``
+            transform; the message says why.
         TypeError: tensors that are not floating point.
 
     Source: Yang and Wang, Kolmogorov-Arnold Transformer, section 4, arXiv 2409.10594; Molina,
@@ -69,8 +71,8 @@ def rational(
         >>> y = kat.rational(x, identity, torch.zeros(8, 4))
     """
     _check(x, numerator, denominator, form)
-    if impl is None and in_function_transform():
-        impl = "reference"
+    if in_function_transform():
+        impl = _of_transform(impl)
     if impl is None:
         if eager.takes(x, numerator, denominator):
             return eager.rational(x, numerator, denominator, form)
@@ -81,15 +83,14 @@ def rational(
     return IMPLEMENTATIONS[impl](x, numerator, denominator, form)
 
 
-def in_function_transform() -> bool:
-    """Whether a ``torch.func`` transform or forward-mode AD is at work.
-
-    An operator with a backward formula alone gives silent zeros as its tangent there.
-    """
-    if torch.compiler.is_compiling():
-        return False
-    forward_mode = torch.autograd.forward_ad._current_level >= 0
-    return forward_mode or torch._C._functorch.maybe_current_level() is not None
+def _of_transform(impl: str | None) -> str:
+    """The backend for ``torch.func`` transforms and forward-mode AD: the reference, or an error."""
+    if impl in ("cpu", "triton"):
+        raise RuntimeError(
+            f"impl={impl!r} does not work inside torch.func transforms and forward-mode AD; take"
+            " impl='reference', or None, which takes it there"
+        )
+    return impl or "reference"
 
 
 def _check(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> None:

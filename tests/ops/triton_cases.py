@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 import kat
-from kat.ops import reference, triton_launch
+from kat.ops import cpu, gpu, reference, triton_launch
 
 SLACK = {torch.bfloat16: 4.0}
 """Times the error of eager PyTorch that is allowed: 2, but the interpreter cuts off where it
@@ -198,3 +198,29 @@ def test_public_call_differentiates_once():
     assert all(torch.equal(one, two) for one, two in zip(gradients, expected, strict=True))
     with pytest.raises(RuntimeError, match="once_differentiable"):
         gradients[0].sum().backward()
+
+
+@pytest.mark.parametrize("form", ["A", "B"])
+def test_double_backward_of_the_operator_on_these_kernels(form, monkeypatch):
+    """As on a GPU: the kernels below the operators, the operators' own formulas above."""
+    for name in ("serves", "forward", "backward", "backward_and_value"):
+        monkeypatch.setattr(cpu, name, getattr(gpu, name))
+    _, x, a, b = inputs((2, 4), rows=(1, 2), degree=(3, 2), dtype=torch.float64)
+    x = torch.copysign(x.abs().clamp(min=0.3), x)
+    leaves = [t.double().requires_grad_() for t in (x, a, b.abs() + 0.1)]
+    calls = []
+    backward = triton_launch.rational_backward
+    monkeypatch.setattr(
+        triton_launch, "rational_backward", lambda *case: calls.append(1) or backward(*case)
+    )
+    assert torch.autograd.gradgradcheck(lambda *t: kat.rational(*t, form=form), leaves)
+    assert calls
+
+
+def test_interpreted_kernels_by_name_say_that_they_are_differentiable_once():
+    _, x, a, b = inputs((2, 8))
+    x.requires_grad_()
+    y = kat.rational(x, a, b, impl="triton")
+    (dx,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        dx.square().sum().backward()
