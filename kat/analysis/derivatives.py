@@ -18,13 +18,14 @@ and all lower derivatives are continuous: F' jumps by -2 a_0 |b_1|, and, where a
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.polynomial import polynomial
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import erfc, expit
 
 Array = NDArray[np.float64]
 
@@ -98,6 +99,49 @@ def kinks(
         if jumps.any():
             found.append(Kink(x, int(np.flatnonzero(jumps)[0]) + 1, tuple(jumps.tolist())))
     return found
+
+
+def _identity(x: Array) -> tuple[Array, ...]:
+    return x, np.ones_like(x), np.zeros_like(x), np.zeros_like(x)
+
+
+def _relu(x: Array) -> tuple[Array, ...]:
+    """The second derivative is a unit mass at 0, which no value at a point shows."""
+    return np.maximum(x, 0.0), np.heaviside(x, 0.5), np.zeros_like(x), np.zeros_like(x)
+
+
+def _tanh(x: Array) -> tuple[Array, ...]:
+    t = np.tanh(x)
+    slope = 1 - t**2
+    return t, slope, -2 * t * slope, slope * (6 * t**2 - 2)
+
+
+def _silu(x: Array) -> tuple[Array, ...]:
+    s = expit(x)
+    s1 = s * (1 - s)
+    s2 = s1 * (1 - 2 * s)
+    return x * s, s + x * s1, 2 * s1 + x * s2, 3 * s2 + x * s1 * (1 - 6 * s1)
+
+
+def _gelu(x: Array) -> tuple[Array, ...]:
+    cumulative = erfc(-x / math.sqrt(2)) / 2
+    density = np.exp(-np.square(x) / 2) / math.sqrt(2 * math.pi)
+    return (
+        x * cumulative,
+        cumulative + x * density,
+        (2 - x**2) * density,
+        (x**3 - 4 * x) * density,
+    )
+
+
+TARGETS: dict[str, Callable[[Array], tuple[Array, ...]]] = {
+    "identity": _identity,
+    "relu": _relu,
+    "silu": _silu,
+    "gelu": _gelu,
+    "tanh": _tanh,
+}
+"""Functions that presets stand for, and their first three derivatives, in closed form."""
 
 
 def _branches(denominator: Sequence[float], form: str) -> tuple[Array, Array]:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import kat
-from kat.analysis.derivatives import derivatives, kinks
+from kat.analysis.derivatives import TARGETS, derivatives, kinks
 
 A, B = (0.3, 1.1, -0.4, 0.2, 0.05, 0.02), (0.3, -0.5, 0.2, 0.1)
 
@@ -86,3 +86,20 @@ def test_even_denominators_have_no_kink(b, form):
     np.testing.assert_array_equal(
         derivatives(0.0, A, b, form, side=1), derivatives(0.0, A, b, form, side=-1)
     )
+
+
+EXACT = {
+    "identity": lambda x: x,
+    "relu": lambda x: max(x, mpmath.mpf(0)),
+    "silu": lambda x: x / (1 + mpmath.exp(-x)),
+    "gelu": lambda x: x * mpmath.ncdf(x),
+    "tanh": mpmath.tanh,
+}
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_derivatives_of_the_functions_that_presets_stand_for(name):
+    x = np.array([-4.0, -1.1, -0.3, 0.2, 0.9, 3.5])
+    with mpmath.workdps(60):
+        exact = [[float(mpmath.diff(EXACT[name], v, k, h=1e-15)) for v in x] for k in range(4)]
+    np.testing.assert_allclose(TARGETS[name](x), exact, rtol=1e-12, atol=1e-13)
