@@ -154,3 +154,23 @@ def test_the_operators_refuse_forward_mode_rather_than_lose_the_tangent():
         _dual(lambda x: torch.ops.kat.rational(x, a, b, "A"), x)
     with pytest.raises(RuntimeError, match=BY_NAME):
         _dual(lambda x: torch.ops.kat.rational_backward(x, x, a, b, "A")[0], x)
+
+
+@pytest.mark.parametrize("form", ["A", "B"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_gradient_penalty_in_low_precision(impl, dtype, form):
+    """d/d(x, a, b) of sum F'(x)^2: x's and the coefficients' dtypes, and float64's numbers."""
+    double = smooth_case((16, 8), (1, 4), (5, 4))
+    x, a, b = (t.detach().to(dtype).requires_grad_() for t in double)
+    a, b = (t.detach().float().requires_grad_() for t in (a, b))
+
+    def penalty(impl, x, a, b):
+        y = kat.rational(x, a, b, form=form, impl=impl)
+        (slope,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+        return torch.autograd.grad(slope.to(a.dtype).square().sum(), (x, a, b))
+
+    exact = penalty("reference", *(t.detach().double().requires_grad_() for t in (x, a, b)))
+    for actual, expected, like in zip(penalty(impl, x, a, b), exact, (x, a, b), strict=True):
+        assert actual.dtype == like.dtype
+        error = (actual.double() - expected).abs().max() / expected.abs().max()
+        assert error <= 8 * torch.finfo(dtype).eps
