@@ -41,7 +41,9 @@ WIDTH = 32
 GROUPS = 4
 COLLOCATION = 100
 EVALUATION = 20_000
-COLUMNS = ("network", "seed", "parameters", "error_adam", "error", "residual", "jumps", "seconds")
+COLUMNS = (
+    "network", "seed", "parameters", "error_adam", "lbfgs", "error", "residual", "jumps", "seconds",
+)  # fmt: skip
 
 
 def main() -> None:
@@ -140,7 +142,7 @@ def run(options: argparse.Namespace, name: str, seed: int) -> tuple[dict[str, An
     start = time.perf_counter()
     adam(net, options.adam, lr)
     error_adam = relative_error(net)
-    lbfgs(net, options.lbfgs)
+    steps = lbfgs(net, options.lbfgs)
     seconds = time.perf_counter() - start
     x = midpoints(EVALUATION)
     u, _, u2 = solution(net, x)
@@ -150,6 +152,7 @@ def run(options: argparse.Namespace, name: str, seed: int) -> tuple[dict[str, An
         "seed": seed,
         "parameters": sum(p.numel() for p in net.parameters()),
         "error_adam": error_adam,
+        "lbfgs": steps,
         "error": relative_error(net),
         "residual": (u2 + source(x)).square().mean().sqrt().item(),
         "jumps": (ends[1] - ends[0] - u2.mean()).item(),
@@ -189,8 +192,8 @@ def adam(net: nn.Module, steps: int, lr: float) -> None:
         schedule.step()
 
 
-def lbfgs(net: nn.Module, steps: int) -> None:
-    """L-BFGS with a strong Wolfe line search."""
+def lbfgs(net: nn.Module, steps: int) -> int:
+    """L-BFGS with a strong Wolfe line search; returns the steps that it took before it stopped."""
     optimizer = torch.optim.LBFGS(
         net.parameters(),
         max_iter=steps,
@@ -207,6 +210,7 @@ def lbfgs(net: nn.Module, steps: int) -> None:
         return loss
 
     optimizer.step(closure)
+    return next(iter(optimizer.state.values()))["n_iter"]
 
 
 @torch.no_grad()
@@ -220,7 +224,9 @@ def relative_error(net: nn.Module) -> float:
 def report(rows: list[dict[str, Any]]) -> None:
     """Prints, for each network, the median over the seeds and the range of the errors."""
     table = Table(title="-u'' = f on (0, 1): median over the seeds", title_justify="left")
-    columns = ("error after Adam", "error", "best to worst", "residual", "|jumps of u'|", "seconds")
+    columns = (
+        "error after Adam", "L-BFGS", "error", "best to worst", "residual", "jumps", "seconds",
+    )  # fmt: skip
     for name in ("network", "parameters", *columns):
         table.add_column(name, justify="left" if name == "network" else "right")
     for network in dict.fromkeys(row["network"] for row in rows):
@@ -230,6 +236,7 @@ def report(rows: list[dict[str, Any]]) -> None:
             network,
             f"{runs[0]['parameters']:,}",
             median(runs, "error_adam"),
+            f"{statistics.median(row['lbfgs'] for row in runs)}",
             median(runs, "error"),
             f"{min(errors):.1e} to {max(errors):.1e}",
             median(runs, "residual"),
