@@ -9,8 +9,8 @@ import torch
 def in_function_transform() -> bool:
     """Whether a ``torch.func`` transform or forward-mode AD is at work.
 
-    The compiler enters the transforms of the code that it traces, and compiles that code anew for
-    other transforms, so that the answer is right there too.
+    The compiler enters the transforms of the code that it traces, and compiles that code anew where
+    it is called under another ``torch.func`` transform, so that the answer is right there too.
     """
     return in_forward_mode() or torch._C._functorch.maybe_current_level() is not None
 
