@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kat.nn.rational import GroupRational
-from kat.ops import in_function_transform, rational
+from kat.ops import gradients, in_function_transform, rational
 
 
 def grkan_linear(x: Tensor, activation: GroupRational, linear: nn.Linear) -> Tensor:
@@ -88,8 +88,8 @@ class _GRKANLinear(torch.autograd.Function):
 def _rational_gradients(
     grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, form: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """dx, da, db and F(x): in one pass, or, where they are differentiated again, in two."""
-    if not torch.is_grad_enabled():
+    """dx, da, db and F(x): in one pass, or, where they are differentiated or mapped, in two."""
+    if not torch.is_grad_enabled() and not in_function_transform():
         return torch.ops.kat.rational_backward_recompute(grad, x, numerator, denominator, form)
-    gradients = torch.ops.kat.rational_backward(grad, x, numerator, denominator, form)
-    return *gradients, rational(x, numerator, denominator, form=form)
+    dx, da, db = gradients(grad, x, numerator, denominator, form)
+    return dx, da, db, rational(x, numerator, denominator, form=form)

@@ -2,5 +2,6 @@
 
 from kat.ops.context import in_function_transform
 from kat.ops.rational import FORMS, rational
+from kat.ops.registration import gradients
 
-__all__ = ["FORMS", "in_function_transform", "rational"]
+__all__ = ["FORMS", "gradients", "in_function_transform", "rational"]

@@ -1,4 +1,7 @@
-"""What is at work around a call: a compiler, a tracer, a mode, a transform of ``torch.func``."""
+"""What is at work around a call: a compiler, a tracer, a mode, a transform of ``torch.func``.
+
+The operators have no rules for function transforms; the plain reference serves there.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,14 @@ _PLAIN = (Tensor, nn.Parameter)
 
 
 def is_plain_eager(*tensors: Tensor) -> bool:
-    """Whether these are plain tensors, and nothing compiles, traces or rewrites operations."""
+    """Whether these are plain tensors, and nothing compiles, traces or rewrites operations.
+
+    Batches of gradients (``is_grads_batched=True``) come as tensors that have no storage.
+    """
     return (
         all(type(tensor) in _PLAIN for tensor in tensors)
         and not torch.compiler.is_compiling()
+        and not any(map(torch._C._functorch.is_legacy_batchedtensor, tensors))
         and not torch._C._len_torch_dispatch_stack()
         and not torch._C._len_torch_function_stack()
         and torch._C._get_tracing_state() is None
@@ -26,12 +33,32 @@ def in_vmap() -> bool:
     return any(level.key() == TransformType.Vmap for level in levels)
 
 
+@torch.compiler.assume_constant_result
 def in_function_transform() -> bool:
     """Whether a ``torch.func`` transform or forward-mode AD is at work.
 
-    An operator with a backward formula alone gives silent zeros as its tangent there.
+    The compiler enters the transforms of the code that it traces, and compiles that code anew where
+    it is called under another ``torch.func`` transform, so that the answer is right there too.
     """
-    if torch.compiler.is_compiling():
-        return False
-    forward_mode = torch.autograd.forward_ad._current_level >= 0
-    return forward_mode or torch._C._functorch.maybe_current_level() is not None
+    return in_forward_mode() or torch._C._functorch.maybe_current_level() is not None
+
+
+def in_forward_mode() -> bool:
+    """Whether forward-mode AD is at work, on its own or under ``torch.func``."""
+    return torch.autograd.forward_ad._current_level >= 0
+
+
+def refuse_forward_mode() -> None:
+    """Raises where forward-mode AD is at work.
+
+    An operator with a backward formula alone would give silent zeros as its tangent. What leads
+    here is a call of the operator itself, or code that was compiled before forward mode began.
+
+    Raises:
+        RuntimeError: forward-mode AD is at work.
+    """
+    if in_forward_mode():
+        raise RuntimeError(
+            "the operator kat::rational has no forward-mode derivative; call"
+            " kat.rational(..., impl='reference'), which has derivatives of every kind"
+        )

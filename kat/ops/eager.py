@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kat.ops.context import is_plain_eager
-from kat.ops.registration import IMPLEMENTATIONS
+from kat.ops.context import in_function_transform, is_plain_eager
+from kat.ops.registration import IMPLEMENTATIONS, gradients
 
 
 def takes(x: Tensor, numerator: Tensor, denominator: Tensor) -> bool:
@@ -46,7 +46,8 @@ class _Rational(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x = ctx.saved_tensors[0]
-        backward: Callable[..., tuple[Tensor, ...]] = torch.ops.kat.rational_backward.default
-        if not torch.is_grad_enabled() and takes(grad, *ctx.saved_tensors[1:]):
+        backward: Callable[..., tuple[Tensor, ...]] = gradients
+        plain = not torch.is_grad_enabled() and not in_function_transform()
+        if plain and takes(grad, *ctx.saved_tensors[1:]):
             backward = IMPLEMENTATIONS[x.device.type]["rational_backward"]
         return *backward(grad, *ctx.saved_tensors, ctx.form), None

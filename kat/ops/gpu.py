@@ -71,9 +71,14 @@ class _Interpreted(torch.autograd.Function):
         return kernels().rational_forward(x, numerator, denominator, form)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return *kernels().rational_backward(grad, *ctx.saved_tensors, ctx.form), None
+        return *_once(ctx, grad, *ctx.saved_tensors), None
+
+
+@torch.autograd.function.once_differentiable
+def _once(ctx: Any, grad: Tensor, x: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, ...]:
+    """The gradients; to differentiate them again is an error, for any of the four tensors."""
+    return kernels().rational_backward(grad, x, a, b, ctx.form)
 
 
 @functools.cache

@@ -58,7 +58,8 @@ def rational(
     Raises:
         ValueError: shapes that do not fit together, an unknown form or backend, a backend that
             is not of x's device.
-        RuntimeError: a backend that was asked for by name cannot be had; the message says why.
+        RuntimeError: a backend that was asked for by name cannot be had, or not in a ``torch.func``
+            transform; the message says why.
         TypeError: tensors that are not floating point.
 
     Source: Yang and Wang, Kolmogorov-Arnold Transformer, section 4, arXiv 2409.10594; Molina,
@@ -70,8 +71,8 @@ def rational(
         >>> y = kat.rational(x, identity, torch.zeros(8, 4))
     """
     _check(x, numerator, denominator, form)
-    if impl is None and in_function_transform():
-        impl = "reference"
+    if in_function_transform():
+        impl = _of_transform(impl)
     if impl is None:
         if eager.takes(x, numerator, denominator):
             return eager.rational(x, numerator, denominator, form)
@@ -80,6 +81,16 @@ def rational(
         available = ", ".join(repr(name) for name in IMPLEMENTATIONS)
         raise ValueError(f"impl={impl!r} is not available here; choose None or one of {available}")
     return IMPLEMENTATIONS[impl](x, numerator, denominator, form)
+
+
+def _of_transform(impl: str | None) -> str:
+    """The backend for ``torch.func`` transforms and forward-mode AD: the reference, or an error."""
+    if impl in ("cpu", "triton"):
+        raise RuntimeError(
+            f"impl={impl!r} does not work inside torch.func transforms and forward-mode AD; take"
+            " impl='reference', or None, which takes it there"
+        )
+    return impl or "reference"
 
 
 def _check(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> None:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from kat.ops import cpu, gpu, reference
+from kat.ops.context import in_function_transform, refuse_forward_mode
 
 torch.library.define(
     "kat::rational",
@@ -37,6 +38,7 @@ torch.library.define(
 
 
 def _rational(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
+    refuse_forward_mode()
     y = reference.rational_forward(x, numerator, denominator, form)
     return torch.empty_like(x).copy_(y)
 
@@ -44,6 +46,7 @@ def _rational(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> T
 def _rational_backward(
     grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, form: str
 ) -> tuple[Tensor, Tensor, Tensor]:
+    refuse_forward_mode()
     dx, da, db = reference.rational_backward(grad, x, numerator, denominator, form)
     return torch.empty_like(x).copy_(dx), da.contiguous(), db.contiguous()
 
@@ -82,6 +85,7 @@ def serve(backend: ModuleType, kernel: str, fallback: Callable[..., Any]) -> Cal
     """A backend's kernel for the arguments that it serves, the reference for all others."""
 
     def implementation(*arguments: Any) -> Any:
+        refuse_forward_mode()
         x, numerator, denominator = arguments[-4:-1]
         if backend.serves(x, numerator, denominator):
             return getattr(backend, kernel)(*arguments)
@@ -116,8 +120,22 @@ def _save_inputs(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     ctx.save_for_backward(*tensors)
 
 
+def gradients(
+    grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, form: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of ``sum(grad * F(x))`` for x, numerator and denominator, differentiable again.
+
+    A backward pass can itself be mapped or differentiated in forward mode
+    (``is_grads_batched=True``, Hessian-vector products), even where the forward pass was not.
+    """
+    if in_function_transform():
+        return reference.rational_backward(grad, x, numerator, denominator, form)
+    return torch.ops.kat.rational_backward.default(grad, x, numerator, denominator, form)
+
+
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    return *torch.ops.kat.rational_backward.default(grad, *ctx.saved_tensors, ctx.form), None
+    x, numerator, denominator = ctx.saved_tensors
+    return *gradients(grad, x, numerator, denominator, ctx.form), None
 
 
 def _double_backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 import kat
-from kat.ops import reference, triton_launch
+from kat.ops import cpu, gpu, reference, triton_launch
 from tests.oracle import is_rounded, rational_exactly
 
 SLACK = {torch.bfloat16: 4.0}
@@ -235,3 +235,29 @@ def test_one_x_of_any_size(x, degree, form):
     exact = rational_exactly(xs.item(), a[0].tolist(), b[0].tolist(), form)
     for name, value in got.items():
         assert is_rounded(value, exact[name], torch.float32, torch.float32), name
+
+
+@pytest.mark.parametrize("form", ["A", "B"])
+def test_double_backward_of_the_operator_on_these_kernels(form, monkeypatch):
+    """As on a GPU: the kernels below the operators, the operators' own formulas above."""
+    for name in ("serves", "forward", "backward", "backward_and_value"):
+        monkeypatch.setattr(cpu, name, getattr(gpu, name))
+    _, x, a, b = inputs((2, 4), rows=(1, 2), degree=(3, 2), dtype=torch.float64)
+    x = torch.copysign(x.abs().clamp(min=0.3), x)
+    leaves = [t.double().requires_grad_() for t in (x, a, b.abs() + 0.1)]
+    calls = []
+    backward = triton_launch.rational_backward
+    monkeypatch.setattr(
+        triton_launch, "rational_backward", lambda *case: calls.append(1) or backward(*case)
+    )
+    assert torch.autograd.gradgradcheck(lambda *t: kat.rational(*t, form=form), leaves)
+    assert calls
+
+
+def test_interpreted_kernels_by_name_say_that_they_are_differentiable_once():
+    _, x, a, b = inputs((2, 8))
+    x.requires_grad_()
+    y = kat.rational(x, a, b, impl="triton")
+    (dx,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        dx.square().sum().backward()
