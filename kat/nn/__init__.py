@@ -7,6 +7,7 @@ from kat.nn.coefficients import (
     preset,
     preset_names,
 )
+from kat.nn.fused import register_grkan_hook
 from kat.nn.grkan import GRKANLinear, GRKANMlp
 from kat.nn.init import init_attention_mimetic_, init_grkan_
 from kat.nn.rational import GroupRational
@@ -22,4 +23,5 @@ __all__ = [
     "init_grkan_",
     "preset",
     "preset_names",
+    "register_grkan_hook",
 ]
