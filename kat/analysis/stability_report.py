@@ -21,6 +21,8 @@ from kat.errors import InputError
 
 PRESERVED = (0.5, 2.0)
 """Gains within a factor of two of 1 count as preserved."""
+_DRAWN_STEPS = 300
+"""More would make a page of many megabytes, and cannot be told apart."""
 OUTSIDE = 0.05
 """A layer with a larger share of inputs outside the fit interval is named."""
 
@@ -160,16 +162,17 @@ def write_stability_report(rows: Sequence[Row], path: Path, failure: str | None 
     )
     report.heading("Layers")
     _table(report, rationals)
+    drawn = _thinned(rationals)
     report.heading("Layer against step")
     for name, caption, log in _MAPS:
-        report.figure(_heat_map(rationals, name, caption, log), caption)
+        report.figure(_heat_map(drawn, name, caption, log), caption)
     report.heading("Over training")
     for name, caption, log in _LINES:
-        report.figure(_lines(rationals, name, caption, log), caption)
+        report.figure(_lines(drawn, name, caption, log), caption)
     blocks = [row for row in rows if "drift" not in row]
     if blocks:
         caption = "Variance of the output of each block (the residual stream)"
-        report.figure(_lines(blocks, "output_variance", caption, True), caption)
+        report.figure(_lines(_thinned(blocks), "output_variance", caption, True), caption)
     report.write(path)
 
 
@@ -228,6 +231,13 @@ def _steps_of(rows: Sequence[Row]) -> list[int]:
     return list(dict.fromkeys(row["step"] for row in rows))
 
 
+def _thinned(rows: Sequence[Row]) -> list[Row]:
+    """The rows of at most about 300 steps, evenly chosen, the last among them."""
+    steps = _steps_of(rows)
+    chosen = {*steps[:: -(-len(steps) // _DRAWN_STEPS)], steps[-1]}
+    return [row for row in rows if row["step"] in chosen]
+
+
 def variance_figure(rows: Sequence[Row]) -> Figure:
     """Variance of x, F(x) and y by layer, one panel for the first step and one for the last."""
     rationals = rationals_of(rows)
@@ -281,7 +291,12 @@ def _heat_map(rows: Sequence[Row], name: str, caption: str, log: bool) -> Figure
     axes.set_xticks(list(shown), [str(steps[index]) for index in shown])
     axes.set_yticks(range(len(layers)), layers, fontsize=7)
     axes.set(xlabel="step", title=caption)
-    figure.colorbar(image, ax=axes, extend="both" if name == "gain" else "neither")
+    if name == "gain":
+        ticks = [2.0**power for power in range(-3, 4)]
+        bar = figure.colorbar(image, ax=axes, extend="both", ticks=ticks, format="%g")
+        bar.minorticks_off()
+    else:
+        figure.colorbar(image, ax=axes)
     return figure
 
 
