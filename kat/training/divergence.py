@@ -13,7 +13,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -221,12 +221,17 @@ def _tensors(content: Any) -> Iterator[Tensor]:
 
 
 def _agreed(finding: Finding) -> Finding:
-    """The finding of the first process that has found something."""
+    """What all processes say: the finding nearest to the cause, in the order of the advice.
+
+    Their gradients are shared, their images are not: one knows why, the others see that.
+    """
     if not (dist.is_available() and dist.is_initialized()):
         return finding
     findings: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(findings, finding)
-    return next((found for found in findings if found.cause != "unknown"), finding)
+    nearest = min(findings, key=lambda found: list(_ADVICE).index(found.cause))
+    place = findings.index(nearest)
+    return replace(nearest, detail=f"{nearest.detail} (in process {place})")
 
 
 def _diagnose(trainer: Trainer, pl_module: Any, batch: int) -> Finding:
