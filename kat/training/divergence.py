@@ -179,9 +179,14 @@ def _symptom(attempt: Attempt | None) -> str:
 
 
 def _all_finite(trainer: Trainer, tensors: Sequence[Tensor]) -> bool:
-    """Whether all numbers in all processes are finite: the largest magnitude is, NaN included."""
-    largest = nn.utils.get_total_norm(tensors, norm_type=math.inf)
-    return trainer.strategy.reduce_boolean_decision(bool(largest.isfinite()), all=True)
+    """Whether all numbers in all processes are finite.
+
+    The 2-norm is the fastest to say so; where it is not finite, its squares may have overflowed,
+    and the largest magnitude decides.
+    """
+    norms = (nn.utils.get_total_norm(tensors, norm_type=p) for p in (2.0, math.inf))
+    finite = any(bool(norm.isfinite()) for norm in norms)
+    return trainer.strategy.reduce_boolean_decision(finite, all=True)
 
 
 def _save_good(trainer: Trainer, out: Path) -> bool:

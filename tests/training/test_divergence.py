@@ -220,6 +220,14 @@ def test_a_learning_rate_of_a_thousand(tmp_path):
     assert found["layer"] == _first_by_hand(good, batches[found["step"]].images)
 
 
+def test_a_gradient_whose_square_overflows_is_finite(tmp_path):
+    def action(model):
+        model.head.register_forward_hook(lambda module, args, y: 1e25 * y)
+
+    _train(tmp_path, _batches(), Fault(1, action), epochs=1)
+    assert not (tmp_path / "divergence.json").exists()
+
+
 def test_a_gradient_that_is_not_finite_although_the_loss_is(tmp_path):
     class Overflow(torch.autograd.Function):
         @staticmethod
