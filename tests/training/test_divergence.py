@@ -62,9 +62,9 @@ class Fault(Callback):
                 self.action(pl_module.model)
 
 
-def _train(out, batches, *callbacks, epochs=3, ema=0.0, augment=None, **optim):
+def _train(out, batches, *callbacks, epochs=3, ema=0.0, augment=None, drop_path=0.2, **optim):
     torch.manual_seed(0)
-    model = timm.create_model("kat_micro_patch2_8", in_chans=1, depth=2, drop_path_rate=0.2)
+    model = timm.create_model("kat_micro_patch2_8", in_chans=1, depth=2, drop_path_rate=drop_path)
     settings = OptimConfig(**{"lr": 1e-3, **optim})
     config = TrainConfig(epochs=epochs, optim=settings, augment=augment or AugmentConfig())
     best = ModelCheckpoint(
@@ -193,8 +193,9 @@ def test_an_image_of_nans_among_accumulated_and_mixed_batches(tmp_path):
     _assert_same(_weights(tmp_path / "last_good.ckpt"), fault.before)
 
 
-def _first_by_hand(weights, images):
-    """The first module, in the order they finish, with finite input and another output."""
+def _first_by_hand(weights, batch):
+    """The first module, in the order they finish, with finite input and another output; else the
+    module of the parameter nearest to the output whose gradient is not finite."""
     model = timm.create_model("kat_micro_patch2_8", in_chans=1, depth=2)
     model.load_state_dict(weights)
     seen = []
@@ -204,20 +205,24 @@ def _first_by_hand(weights, images):
                 (name, bool(args[0].isfinite().all()), bool(y.isfinite().all()))
             )
         )
-    with torch.no_grad():
-        model.eval()(images)
-    return next(name for name, given, made in seen if given and not made)
+    nn.functional.cross_entropy(model(batch.images), batch.labels).backward()
+    forward = [name for name, given, made in seen if given and not made]
+    backward = [name for name, p in model.named_parameters() if not p.grad.isfinite().all()]
+    return ("overflow", forward[0]) if forward else ("gradient", backward[-1].rpartition(".")[0])
 
 
 def test_a_learning_rate_of_a_thousand(tmp_path):
+    """Where it overflows depends on the backend; the moments of AdamW may do so before that."""
     batches = _batches(60)
     fault = Fault(100)
-    message, found = _stopped(tmp_path, batches, fault, lr=1e3)
-    assert found["cause"] == "overflow"
+    message, found = _stopped(tmp_path, batches, fault, drop_path=0.0, lr=1e3)
     assert "lower optim.lr" in message
-    good = _weights(tmp_path / "last_good.ckpt")
-    _assert_same(good, fault.before)
-    assert found["layer"] == _first_by_hand(good, batches[found["step"]].images)
+    assert (found["cause"], found["layer"]) == _first_by_hand(fault.before, batches[found["step"]])
+    good = torch.load(tmp_path / "last_good.ckpt", weights_only=True)
+    if "The state before it" in message:
+        _assert_same(_weights(tmp_path / "last_good.ckpt"), fault.before)
+    else:
+        assert good["global_step"] == 0
 
 
 def test_a_gradient_whose_square_overflows_is_finite(tmp_path):
