@@ -507,7 +507,7 @@ def test_bad_input_of_stability(digits_run, tmp_path, capsys):
     assert "--figure needs the folder" in refused(capsys, "stability", "--figure", "a.svg")
     figure = tmp_path / "missing" / "a.svg"
     assert "does not exist" in refused(capsys, "stability", digits_run, "--figure", figure)
-    out = ["--out", tmp_path / "run", "--config", "digits"]
+    out = ["--config", "digits", "--out", tmp_path / "run"]
     line = refused(capsys, "stability", *out, "--monitor.interval", 0)
     assert "monitor.interval must be at least 1, got 0" in line
     line = refused(capsys, "stability", *out, "--model.compile", "true")
