@@ -65,3 +65,10 @@ def test_benchmark_of_the_mlp_counts_what_is_saved(tmp_path):
     rows = {row["MLP"]: row for row in _table(tmp_path, "mlp.py", *options)}
     assert float(rows["gelu"]["saved MB"]) == 0.001 * round(197 * (192 + 768 + 768) * 4 / 1e3)
     assert float(rows["fused"]["saved MB"]) < 0.6 * float(rows["gelu"]["saved MB"])
+
+
+def test_benchmark_of_the_monitor_has_a_row_a_model(tmp_path):
+    options = ["--cases", "kat_micro_patch2_8:2", "--seconds", "0.01"]
+    (row,) = _table(tmp_path, "monitor.py", *options)
+    assert (row["model"], row["batch"], row["interval"]) == ("kat_micro_patch2_8", "2", "50")
+    assert all(float(row[name]) > 0 for name in ("step", "checked", "monitored"))
