@@ -13,6 +13,7 @@ import sys
 COMMANDS = {
     "train": "train a classifier from a recipe, with overrides on the command line",
     "eval": "evaluate a checkpoint on a data set: top-1, top-5, loss",
+    "stability": "train under watch: variance, gain, gradients of every GR-KAN layer, a verdict",
     "predict": "classify images with a checkpoint: the top-5 of each",
     "fit": "fit a rational's coefficients to a function, an expression or points",
     "verify": "compare every backend on this machine with exact values",
@@ -34,6 +35,7 @@ commands:
 examples:
   kat train --config digits                              a first run, in about a minute
   kat train --config imagenet_kat_tiny --data.name folder:/data/imagenet
+  kat stability --config digits                          is the variance preserved in training?
   kat eval --checkpoint runs/digits                      the best weights of a run
   kat predict cat.jpg dog.jpg --checkpoint runs/digits --json answers.json
   kat fit "x * sigmoid(1.702 * x)" --out act.json        coefficients for init="act.json"

@@ -31,12 +31,16 @@ def keep_freed_memory() -> None:
 
 
 def take_turns(
-    steps: dict[str, Callable[[], None]], seconds: float, device: str
+    steps: dict[str, Callable[[], None]],
+    seconds: float,
+    device: str,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
     """Milliseconds of each step, at least 5 times each, after one untimed round.
 
     Every round starts with another step and goes the other way than the last, since what ran
     before decides what is left in the caches; other work on the machine hits all steps alike.
+    ``clock`` gives seconds: wall time, or with ``time.process_time`` those this process computed.
     """
     synchronize = torch.cuda.synchronize if device == "cuda" else lambda: None
     times: dict[str, list[float]] = {name: [] for name in steps}
@@ -47,10 +51,10 @@ def take_turns(
     while rounds < 5 or time.perf_counter() < end:
         for name in order:
             synchronize()
-            start = time.perf_counter()
+            start = clock()
             steps[name]()
             synchronize()
-            times[name].append(1e3 * (time.perf_counter() - start))
+            times[name].append(1e3 * (clock() - start))
         order = order[1:] + order[:1] if rounds % 2 else order[::-1]
         rounds += 1
     return times

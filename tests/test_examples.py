@@ -93,3 +93,10 @@ def test_pinn_shows_the_jumps_that_the_loss_does_not_see(tmp_path):
     jumps = {name: abs(float(row["jumps"])) for name, row in rows.items()}
     assert jumps["GR-KAN, form A"] > 1e-5 > 1e-7 > jumps["GR-KAN, even"]
     assert (tmp_path / "pinn.svg").stat().st_size > 10_000
+
+
+def test_benchmark_of_the_monitor_has_a_row_a_model(tmp_path):
+    options = ["--cases", "kat_micro_patch2_8:2", "--seconds", "0.01"]
+    (row,) = _table(tmp_path, "monitor.py", *options)
+    assert (row["model"], row["batch"], row["interval"]) == ("kat_micro_patch2_8", "2", "50")
+    assert all(float(row[name]) > 0 for name in ("step", "checked", "monitored"))

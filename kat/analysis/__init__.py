@@ -2,5 +2,18 @@
 
 from kat.analysis.flops import Cost, count
 from kat.analysis.plots import plot_activations, plot_fit, plot_learning_curves
+from kat.analysis.stability import StabilityMonitor, read_rows
+from kat.analysis.stability_report import Verdict, plot_variance, write_stability_report
 
-__all__ = ["Cost", "count", "plot_activations", "plot_fit", "plot_learning_curves"]
+__all__ = [
+    "Cost",
+    "StabilityMonitor",
+    "Verdict",
+    "count",
+    "plot_activations",
+    "plot_fit",
+    "plot_learning_curves",
+    "plot_variance",
+    "read_rows",
+    "write_stability_report",
+]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import fields
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import ActionConfigFile
 
@@ -15,8 +17,8 @@ from kat.cli.parsing import (
     recipe_names,
     run_command,
 )
-from kat.training import TrainConfig, is_first_process, train
-from kat.training.folder import SETTINGS
+from kat.training import Summary, TrainConfig, is_first_process, read_divergence, train
+from kat.training.folder import SETTINGS, STABILITY, STABILITY_REPORT
 
 
 def main(arguments: list[str]) -> int:
@@ -25,10 +27,35 @@ def main(arguments: list[str]) -> int:
 
 
 def _main(arguments: list[str]) -> None:
-    config = parse(find_recipes(arguments))
-    if config.resume and not _config_files(arguments):
-        config = parse(["--config", str(Path(config.out) / SETTINGS), *arguments])
-    summary = train(config)
+    run(settings(make_parser(), arguments))
+
+
+def run(config: TrainConfig) -> None:
+    """Trains, and prints the outcome; of a monitored run also the verdict."""
+    if not config.monitor.enabled:
+        _print(train(config))
+        return
+    from kat.analysis import StabilityMonitor  # draws figures: not needed by other runs
+
+    monitor = StabilityMonitor(config.monitor.interval)
+    try:
+        _print(train(config, monitor))
+    finally:
+        if monitor.rows and is_first_process():
+            report(Path(config.out))
+
+
+def report(out: Path) -> None:
+    """Writes stability.html of a monitored run, and prints the verdict."""
+    from kat.analysis import Verdict, read_rows, write_stability_report
+
+    rows, failure = read_rows(out / STABILITY), read_divergence(out)
+    write_stability_report(rows, out / STABILITY_REPORT, failure)
+    lines = "\n".join(Verdict.of(rows, failure).lines)
+    sys.stdout.write(f"{lines}\nreport: {out / STABILITY_REPORT}\n")
+
+
+def _print(summary: Summary) -> None:
     if not is_first_process():
         return
     sys.stdout.write(
@@ -38,28 +65,54 @@ def _main(arguments: list[str]) -> None:
     )
 
 
-def parse(arguments: list[str]) -> TrainConfig:
-    """The settings that recipes and options give, the later over the earlier.
+def settings(parser: Parser, arguments: list[str]) -> TrainConfig:
+    """The settings that recipes, options and the run that is resumed give.
+
+    Raises:
+        InputError: an unknown recipe or setting, or a value of the wrong type.
+    """
+    arguments = find_recipes(arguments)
+    config = parse(arguments, parser)
+    if config.resume and not _config_files(arguments):
+        config = parse(["--config", str(Path(config.out) / SETTINGS), *arguments], parser)
+    return config
+
+
+def parse(arguments: list[str], parser: Parser | None = None) -> TrainConfig:
+    """The settings that recipe files and options give, the later over the earlier.
 
     Raises:
         InputError: an unknown setting, or a value of the wrong type.
     """
     for path in _config_files(arguments):
         check_recipe_keys(path, TrainConfig)
-    parser = make_parser()
-    settings = parser.instantiate(parser.parse_args(arguments))
-    return TrainConfig(**{name: v for name, v in vars(settings).items() if name != "config"})
+    parser = parser or make_parser()
+    parsed = vars(parser.instantiate(parser.parse_args(_spell_out(arguments))))
+    return TrainConfig(**{field.name: parsed[field.name] for field in fields(TrainConfig)})
+
+
+def _spell_out(arguments: list[str]) -> list[str]:
+    """``--monitor`` alone stands for ``--monitor.enabled true``."""
+    followed = [*arguments[1:], "--"]
+    return [
+        "--monitor.enabled=true" if option == "--monitor" and after.startswith("--") else option
+        for option, after in zip(arguments, followed, strict=True)
+    ]
 
 
 def make_parser() -> Parser:
     """The parser of ``kat train``, one option a setting."""
-    parser = Parser(
-        prog="kat train",
-        description=(
-            "Trains a classifier. Settings come from a recipe, and from the command line, which"
-            f" wins. Recipes: {', '.join(recipe_names())}."
-        ),
+    return make_training_parser(
+        "kat train",
+        "Trains a classifier. Settings come from a recipe, and from the command line, which"
+        f" wins. Recipes: {', '.join(recipe_names())}. --monitor records the stability of the"
+        " GR-KAN layers on the way (kat stability --help).",
     )
+
+
+def make_training_parser(name: str, description: str, **options: Any) -> Parser:
+    """A parser that knows a recipe and every setting of training."""
+    parser = Parser(prog=name, description=description, **options)
     parser.add_argument(
         "--config", action=ActionConfigFile, help="a recipe's name, or a YAML file of settings"
     )

@@ -10,6 +10,7 @@ from kat.nn.coefficients import (
     preset_names,
     read_coefficients,
 )
+from kat.nn.fused import register_grkan_hook
 from kat.nn.grkan import GRKANLinear, GRKANMlp
 from kat.nn.init import init_attention_mimetic_, init_grkan_
 from kat.nn.rational import GroupRational
@@ -28,4 +29,5 @@ __all__ = [
     "preset",
     "preset_names",
     "read_coefficients",
+    "register_grkan_hook",
 ]

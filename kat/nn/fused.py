@@ -6,33 +6,84 @@ the backward pass, by the pass over x that computes the rational's gradient anyw
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.hooks import RemovableHandle
 
 from kat.nn.rational import GroupRational
 from kat.ops import gradients, in_function_transform, rational
 
+GRKANHook = Callable[[GroupRational, nn.Linear, Tensor, Tensor], None]
 
-def grkan_linear(x: Tensor, activation: GroupRational, linear: nn.Linear) -> Tensor:
-    """``linear(activation(x))``, to rounding, in less memory where it trains.
+_hooks: dict[int, GRKANHook] = OrderedDict()
+
+
+def register_grkan_hook(hook: GRKANHook) -> RemovableHandle:
+    """Calls ``hook(activation, linear, x, y)`` for every GR-KAN layer y = W F(x) + bias that runs.
+
+    Like ``torch.nn.modules.module.register_module_forward_hook`` it is for all models of the
+    process. It shows x and y of a fused layer, which stays fused; a hook on the layer's own
+    modules has them called one after the other instead.
+
+    Args:
+        hook: sees the tensors as they are, part of autograd's graph; it must not change them.
+
+    Returns:
+        A handle; its ``remove()`` ends the calls.
+    """
+    handle = RemovableHandle(_hooks)
+    _hooks[handle.id] = hook
+    return handle
+
+
+def _unchanged(y: Tensor) -> Tensor:
+    return y
+
+
+def grkan_linear(
+    x: Tensor,
+    activation: GroupRational,
+    linear: nn.Linear,
+    between: Callable[[Tensor], Tensor] = _unchanged,
+    *,
+    fused: bool = True,
+) -> Tensor:
+    """``linear(between(activation(x)))``, to rounding, in less memory where it is fused.
 
     Modules that are more than their formula (with hooks, or of a derived class) are called as they
     are; so is everything where no gradient is recorded, in ``torch.func`` transforms, and where a
     backend was asked for by name.
+
+    Args:
+        x: (..., d_in).
+        activation, linear: the two modules.
+        between: what is done to F(x) before the linear map.
+        fused: whether they may be fused; never where ``between`` is more than the identity.
     """
-    if torch.is_grad_enabled() and _is_plain(activation, linear) and not in_function_transform():
-        return _GRKANLinear.apply(
-            x,
-            activation.weight_numerator,
-            activation.weight_denominator,
-            linear.weight,
-            linear.bias,
-            activation.form,
-        )
-    return linear(activation(x))
+    recorded = torch.is_grad_enabled() and not in_function_transform()
+    if fused and recorded and _is_plain(activation, linear):
+        y = _apply(x, activation, linear)
+    else:
+        y = linear(between(activation(x)))
+    for hook in tuple(_hooks.values()):
+        hook(activation, linear, x, y)
+    return y
+
+
+def _apply(x: Tensor, activation: GroupRational, linear: nn.Linear) -> Tensor:
+    return _GRKANLinear.apply(
+        x,
+        activation.weight_numerator,
+        activation.weight_denominator,
+        linear.weight,
+        linear.bias,
+        activation.form,
+    )
 
 
 def _is_plain(activation: nn.Module, linear: nn.Module) -> bool:

@@ -75,7 +75,7 @@ class GRKANLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """W F(x) + bias."""
-        return grkan_linear(x, self.act, self.fc) if self.fused else self.fc(self.act(x))
+        return grkan_linear(x, self.act, self.fc, fused=self.fused)
 
 
 class GRKANMlp(nn.Module):
@@ -160,13 +160,13 @@ class GRKANMlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., in_features) to (..., out_features)."""
-        if not self.fused or self._drops():
-            x = self.fc1(self.drop1(self.act1(x)))
-            return self.fc2(self.norm(self.drop2(self.act2(x))))
-        x = grkan_linear(x, self.act1, self.fc1)
-        if isinstance(self.norm, nn.Identity):
-            return grkan_linear(x, self.act2, self.fc2)
-        return self.fc2(self.norm(self.act2(x)))
+        fused = self.fused and not self._drops()
+        x = grkan_linear(x, self.act1, self.fc1, self.drop1, fused=fused)
+        fused = fused and isinstance(self.norm, nn.Identity)
+        return grkan_linear(x, self.act2, self.fc2, self._drop_and_norm, fused=fused)
+
+    def _drop_and_norm(self, y: Tensor) -> Tensor:
+        return self.norm(self.drop2(y))
 
     def _drops(self) -> bool:
         return self.training and (self.drop1.p > 0 or self.drop2.p > 0)

@@ -45,9 +45,9 @@ class _Rational(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x = ctx.saved_tensors[0]
+        x, numerator, denominator = ctx.saved_tensors  # once: checkpointing lets them be read once
         backward: Callable[..., tuple[Tensor, ...]] = gradients
         plain = not torch.is_grad_enabled() and not in_function_transform()
-        if plain and takes(grad, *ctx.saved_tensors[1:]):
+        if plain and takes(grad, numerator, denominator):
             backward = IMPLEMENTATIONS[x.device.type]["rational_backward"]
-        return *backward(grad, *ctx.saved_tensors, ctx.form), None
+        return *backward(grad, x, numerator, denominator, ctx.form), None

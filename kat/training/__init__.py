@@ -1,7 +1,8 @@
 """Training and evaluation on Lightning's Trainer."""
 
 from kat.training.classification import Classifier
-from kat.training.config import ModelConfig, OptimConfig, TrainConfig
+from kat.training.config import ModelConfig, MonitorConfig, OptimConfig, TrainConfig
+from kat.training.divergence import read_divergence
 from kat.training.evaluation import evaluate
 from kat.training.folder import read_settings, settings_to_keep
 from kat.training.history import read_history
@@ -11,11 +12,13 @@ from kat.training.run import Summary, train
 __all__ = [
     "Classifier",
     "ModelConfig",
+    "MonitorConfig",
     "OptimConfig",
     "Summary",
     "TrainConfig",
     "evaluate",
     "is_first_process",
+    "read_divergence",
     "read_history",
     "read_settings",
     "settings_to_keep",

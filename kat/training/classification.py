@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 from timm.data.mixup import Mixup
 from timm.optim import create_optimizer_v2, get_optimizer_info
@@ -19,9 +18,10 @@ from torchmetrics import MeanMetric, SumMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from kat.data import AugmentConfig, Batch
-from kat.errors import InputError, TrainingDiverged
+from kat.errors import InputError
 from kat.models import ModelRecord
 from kat.training.config import OptimConfig, TrainConfig
+from kat.training.divergence import Attempt, random_state
 
 
 class StatelessCosine(CosineLRScheduler):
@@ -61,6 +61,8 @@ class Classifier(LightningModule):
         self.val_top1 = MulticlassAccuracy(classes, top_k=1, average="micro")
         self.val_top5 = MulticlassAccuracy(classes, top_k=min(5, classes), average="micro")
         self.skipped: set[str] = set()
+        self.attempt: Attempt | None = None
+        """The last forward pass, until its outcome is checked."""
 
     def forward(self, images: Tensor) -> Tensor:
         """The logits of a batch of images."""
@@ -76,9 +78,9 @@ class Classifier(LightningModule):
             even = len(labels) - len(labels) % 2
             images, labels = self.mixup(images[:even], labels[:even])
         smoothing = self.config.augment.label_smoothing if self.mixup is None else 0.0
+        random = random_state(images.device)
         loss = functional.cross_entropy(self(images), labels, label_smoothing=smoothing)
-        if batch_idx % self.config.log_every == 0:
-            self._check_finite(loss)
+        self.attempt = Attempt(images, loss.detach(), random)
         self.train_loss.update(loss.detach(), len(labels))
         self.log("train/loss_step", loss, on_step=True, on_epoch=False)
         return loss
@@ -87,11 +89,6 @@ class Classifier(LightningModule):
         """Logs the mean loss of the epoch."""
         self.log("train/loss", self.train_loss.compute())
         self.train_loss.reset()
-
-    def on_validation_epoch_start(self) -> None:
-        """Stops before weights that a loss that is not finite has spoilt are validated and kept."""
-        if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
-            self._check_finite(self.train_loss.compute())
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Counts right answers; every readable image counts once."""
@@ -136,14 +133,6 @@ class Classifier(LightningModule):
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """timm's schedulers are functions of the number of steps taken."""
         scheduler.step_update(self.trainer.global_step)
-
-    def _check_finite(self, loss: Tensor) -> None:
-        if not torch.isfinite(loss):
-            raise TrainingDiverged(
-                f"the loss is {loss.item()} at step {self.trainer.global_step}; the checkpoints"
-                " of the epochs before are kept. Try a lower optim.lr, a longer"
-                " optim.warmup_epochs, or optim.clip_grad=1"
-            )
 
     def _report(self, unreadable: list[str]) -> None:
         for path in unreadable:

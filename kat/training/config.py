@@ -68,6 +68,19 @@ class OptimConfig:
 
 
 @dataclass
+class MonitorConfig:
+    """What is recorded of the GR-KAN layers; docs/stability.md.
+
+    Args:
+        enabled: write stability.csv, TensorBoard scalars and stability.html.
+        interval: steps between two records.
+    """
+
+    enabled: bool = False
+    interval: int = 50
+
+
+@dataclass
 class TrainConfig:
     """Everything about one run.
 
@@ -82,7 +95,7 @@ class TrainConfig:
         strategy: Lightning's way of using several devices, e.g. ddp, fsdp, auto.
         limit_train_batches: train on no more than this many batches an epoch.
         limit_val_batches: validate on no more than this many batches.
-        log_every: steps between two lines of the logs, and two checks that the loss is finite.
+        log_every: steps between two lines of the logs.
         progress: show progress bars.
         resume: go on with the run that is in out, by its own settings unless others are given.
         overwrite: throw away the run that is in out; other files there are left alone.
@@ -106,9 +119,10 @@ class TrainConfig:
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
+    monitor: MonitorConfig = field(default_factory=MonitorConfig)
 
 
-_AT_LEAST_ONE = ("epochs", "nodes", "log_every", "optim.accumulate")
+_AT_LEAST_ONE = ("epochs", "nodes", "log_every", "optim.accumulate", "monitor.interval")
 _NOT_NEGATIVE = (
     "augment.mixup",
     "augment.cutmix",
@@ -180,6 +194,12 @@ def _check_combinations(config: TrainConfig) -> None:
     for name in _RESERVED:
         if name in config.model.args:
             raise InputError(f"model.args may not set {name}: it comes from the data")
+    if config.monitor.enabled and config.model.compile:
+        raise InputError("monitor.enabled sees nothing of a compiled model: model.compile=false")
+    if config.monitor.enabled and config.strategy.startswith(("fsdp", "deepspeed")):
+        raise InputError(
+            f"monitor.enabled needs whole weights, and strategy={config.strategy} cuts them"
+        )
     if config.resume and config.overwrite:
         raise InputError("resume and overwrite exclude each other")
 

@@ -15,13 +15,19 @@ from kat.models import read_training_checkpoint
 from kat.training.config import TrainConfig
 
 SETTINGS, SUMMARY, HISTORY = "run.yaml", "summary.json", "history.csv"
-BEST, LAST = "best.ckpt", "last.ckpt"
+BEST, LAST, LAST_GOOD = "best.ckpt", "last.ckpt", "last_good.ckpt"
+DIVERGENCE = "divergence.json"
+STABILITY, STABILITY_REPORT = "stability.csv", "stability.html"
 CONTENTS = (
     SETTINGS,
     SUMMARY,
     HISTORY,
     BEST,
     LAST,
+    LAST_GOOD,
+    DIVERGENCE,
+    STABILITY,
+    STABILITY_REPORT,
     "model.safetensors",
     "config.json",
     "csv",

@@ -26,6 +26,7 @@ from kat.data import (
     preprocessing,
     train_transform,
 )
+from kat.errors import InputError
 from kat.files import write_text
 from kat.models import (
     ModelRecord,
@@ -36,9 +37,10 @@ from kat.models import (
     read_training_checkpoint,
     save_model,
 )
-from kat.training.callbacks import EmaWeights, EpochLines
+from kat.training.callbacks import EmaWeights, EpochLines, Monitor, RecordStability
 from kat.training.classification import Classifier, make_optimizer
 from kat.training.config import TrainConfig, check
+from kat.training.divergence import DivergenceGuard
 from kat.training.folder import BEST, HISTORY, LAST, SUMMARY, check_folder, prepare_folder
 from kat.training.history import read_history, write_history
 from kat.training.lightning_setup import is_first_process, make_trainer, quiet
@@ -69,7 +71,7 @@ class Summary:
     skipped: int
 
 
-def train(config: TrainConfig) -> Summary:
+def train(config: TrainConfig, monitor: Monitor | None = None) -> Summary:
     """Trains a model and writes its folder.
 
     The folder holds run.yaml (the resolved settings), best.ckpt and last.ckpt, the best weights
@@ -77,11 +79,19 @@ def train(config: TrainConfig) -> Summary:
     logs of every step in csv/ and tensorboard/. It is not touched before everything that can be
     checked has been.
 
+    Args:
+        config: the settings.
+        monitor: records the GR-KAN layers in stability.csv, where ``config.monitor.enabled`` asks
+            for it: a ``kat.analysis.StabilityMonitor``.
+
     Raises:
         InputError: bad settings or data, or a folder that already holds a run.
-        TrainingDiverged: the loss is not finite.
+        TrainingDiverged: loss, gradient or weights are not finite; last_good.ckpt and
+            divergence.json are then in the folder.
     """
     check(config)
+    if config.monitor.enabled != (monitor is not None):
+        raise InputError("monitor.enabled=true and the argument monitor go together")
     if is_first_process():
         check_folder(config)
     seed_everything(config.seed, workers=True, verbose=False)
@@ -93,10 +103,12 @@ def train(config: TrainConfig) -> Summary:
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, args=record.args))
     train_loader, val_loader = _loaders(config, record, train_data, val_data)
     model = _make_model(config, record)
+    if monitor is not None:
+        monitor.attach(model)
     make_optimizer(model, config.optim)
     classifier = Classifier(model, record, config)
     with quiet():
-        trainer = _make_trainer(config)
+        trainer = _make_trainer(config, monitor)
         if is_first_process():
             prepare_folder(config)
         classifier.skip([*train_data.ignored, *val_data.ignored], "it is not named as an image")
@@ -157,7 +169,7 @@ def _loaders(
     )
 
 
-def _make_trainer(config: TrainConfig) -> Trainer:
+def _make_trainer(config: TrainConfig, monitor: Monitor | None) -> Trainer:
     best = ModelCheckpoint(
         dirpath=config.out,
         filename=BEST.removesuffix(".ckpt"),
@@ -169,6 +181,9 @@ def _make_trainer(config: TrainConfig) -> Trainer:
     callbacks: list[Callback] = [best, EpochLines()]
     if config.optim.ema_decay > 0:
         callbacks.append(EmaWeights(config.optim.ema_decay))
+    if monitor is not None:
+        callbacks.append(RecordStability(monitor, Path(config.out)))
+    callbacks.append(DivergenceGuard(Path(config.out)))  # sees the average that is validated
     if config.progress:
         callbacks.append(RichProgressBar())
     return make_trainer(

@@ -132,6 +132,31 @@ def test_hooks_and_derived_modules_are_called(monkeypatch):
         kat.GRKANLinear(16, 4)(x)
 
 
+@pytest.mark.parametrize("options", [{}, {"fused": False}, {"drop": 0.5}])
+def test_a_registered_hook_sees_each_layer_as_it_runs_and_changes_nothing(options, monkeypatch):
+    torch.manual_seed(0)
+    ours = kat.GRKANMlp(16, 32, **options)
+    x, grad = torch.randn(4, 16), torch.randn(4, 16)
+    torch.manual_seed(1)
+    expected = _gradients(ours, x, grad)
+    ours.zero_grad()
+    apply, seen, fusions = fused._GRKANLinear.apply, [], []
+    monkeypatch.setattr(fused._GRKANLinear, "apply", lambda *a: fusions.append(1) or apply(*a))
+    handle = kat.nn.register_grkan_hook(lambda *arguments: seen.append(arguments))
+    torch.manual_seed(1)
+    actual = _gradients(ours, x, grad)
+    handle.remove()
+    assert all(map(torch.equal, actual, expected))
+    assert len(fusions) == (0 if options else 2)
+    (act1, fc1, x1, y1), (act2, fc2, x2, y2) = seen
+    assert (act1, fc1, act2, fc2) == (ours.act1, ours.fc1, ours.act2, ours.fc2)
+    assert x2 is y1
+    assert torch.equal(x1, x)
+    assert torch.equal(y2, actual[0])
+    ours(x)
+    assert len(seen) == 2
+
+
 @pytest.mark.parametrize("options", [{"drop": 0.5}, {"norm_layer": nn.LayerNorm}])
 def test_dropout_and_norm_between_are_kept(options):
     plain, ours = _pair(**options)

@@ -12,9 +12,9 @@ from torch.utils.checkpoint import checkpoint
 import kat
 
 
-def _mlp():
+def _mlp(fused=True):
     torch.manual_seed(0)
-    mlp = kat.GRKANMlp(16, 32)
+    mlp = kat.GRKANMlp(16, 32, fused=fused)
     with torch.no_grad():
         for parameter in mlp.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
@@ -44,9 +44,10 @@ def test_export_with_a_dynamic_batch():
     assert "kat.rational.default" in targets
 
 
+@pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("use_reentrant", [True, False])
-def test_activation_checkpointing(use_reentrant):
-    mlp = _mlp()
+def test_activation_checkpointing(use_reentrant, fused):
+    mlp = _mlp(fused=fused)
     expected = _gradients(mlp, X)
     x = X.clone().requires_grad_()
     actual = _gradients_of(lambda: checkpoint(mlp, x, use_reentrant=use_reentrant), mlp)
