@@ -11,7 +11,9 @@ For each architecture, dtype, width and kernel:
              a GPU waits for its arithmetic instead of its memory.
 
 Targets on sm_90 (H100), form A, degree 5/4: forward about 32 registers and 14.5 instructions;
-backward at most 64 registers, no spills and 45 instructions; all accesses of 128 bits.
+backward at most 64 registers, no spills and 45 instructions; all accesses of 128 bits. Counted is
+the loop for ordinary x, which looks out for enormous ones on the way; registers and spills are
+those of the whole kernel.
 
 Needs only torch and triton, which brings the assembler and the disassembler used here.
 """

@@ -41,6 +41,7 @@ enum Status : int32_t { kDone, kOutOfMemory, kUnsupported, kThreadsFailed };
 
 constexpr int kMaxDegree = 16;
 constexpr int kMaxVectorBytes = 64;
+constexpr int64_t kSkip = 128;  // elements, whole vectors of every type
 constexpr int kToWrite = 1;  // __builtin_prefetch
 
 // Elements in a chunk, the unit that threads share out. It fits the second-level cache, and does
@@ -75,6 +76,7 @@ typedef void (*Kernel)(const Block&);
 
 struct Kernels {
   Kernel forward, backward, guarded_backward;
+  int64_t (*skip)(const char* x, int64_t count, double limit);
   double (*load)(const char* from);  // one element
   void (*store)(char* to, double value);
 };
@@ -369,17 +371,23 @@ class Operation {
 
   // Works on the elements of a chunk that are beyond the limit, one by one.
   void work_on_left_out(const Chunk& chunk) {
-    for (int64_t offset = chunk.begin; offset < chunk.end; ++offset) {
-      const double x = kernels_.load(at(call_.x, offset));
-      if (__builtin_fabs(x) <= limit_) continue;
-      const double grad = call_.grad ? kernels_.load(at(call_.grad, offset)) : 0;
-      const ScaledRational one = scaled(offset, x, grad);
-      if (call_.y) kernels_.store(at(call_.y, offset), one.y);
-      if (!call_.grad) continue;
-      kernels_.store(at(call_.dx, offset), one.dx);
-      double* partial = partial_of(chunk, plan_.slot_of(chunk.index, offset));
-      for (int k = 0; k < terms_; ++k) partial[k] += one.terms[k];
+    for (int64_t begin = chunk.begin; begin < chunk.end;) {
+      begin += kernels_.skip(at(call_.x, begin), chunk.end - begin, limit_);
+      const int64_t end = smaller(begin + kSkip, chunk.end);
+      for (; begin < end; ++begin) work_on_one(chunk, begin);
     }
+  }
+
+  void work_on_one(const Chunk& chunk, int64_t offset) {
+    const double x = kernels_.load(at(call_.x, offset));
+    if (__builtin_fabs(x) <= limit_) return;
+    const double grad = call_.grad ? kernels_.load(at(call_.grad, offset)) : 0;
+    const ScaledRational one = scaled(offset, x, grad);
+    if (call_.y) kernels_.store(at(call_.y, offset), one.y);
+    if (!call_.grad) return;
+    kernels_.store(at(call_.dx, offset), one.dx);
+    double* partial = partial_of(chunk, plan_.slot_of(chunk.index, offset));
+    for (int k = 0; k < terms_; ++k) partial[k] += one.terms[k];
   }
 
   ScaledRational scaled(int64_t offset, double x, double grad) const {

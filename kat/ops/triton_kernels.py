@@ -302,7 +302,8 @@ def backward_kernel(
     a, b = _rows(a_ptr, b_ptr, group, A, B, SHARED_A, SHARED_B, FORM_A, COMPUTE)
     sums_a = _zeros(A, LANES, COMPUTE)
     sums_b = _zeros(B, LANES, COMPUTE)
-    largest = tl.zeros([LANES], COMPUTE)
+    BITS: tl.constexpr = tl.int64 if DOUBLE else tl.int32
+    largest = tl.zeros([LANES], BITS)  # the bits of x^2, which as integers have its order
     for first in range(start, count, step):
         position = first + tl.arange(0, LANES)
         offsets = _offsets(position, group, groups, run, FLAT, V)
@@ -313,12 +314,12 @@ def backward_kernel(
         ys = ()
         for k in tl.static_range(V):
             x = xs[k]
-            largest = tl.maximum(largest, tl.abs(x))
             y, r, dp, dq, sign = _rational(x, a, b, FORM_A)
             w = grads[k] * r
             base = tl.abs(x) if FORM_A else x
             v = w * y * sign
             squares = _squares(x, max(A - 1, B) // 2)
+            largest = tl.maximum(largest, (x * x).to(BITS, bitcast=True))
             sums_a = _add_terms(sums_a, w, w * x, squares, 0)
             sums_b = _add_terms(sums_b, v, v * base, squares, 1)
             dxs = dxs + (w * (dp - y * dq),)
@@ -326,7 +327,7 @@ def backward_kernel(
         _store(dx_ptr + offsets, dxs, mask, LANES, V)
         if STORE_Y:
             _store(y_ptr + offsets, ys, mask, LANES, V)
-    if _any_beyond(largest, a, b):
+    if _any_beyond(tl.sqrt(largest.to(COMPUTE, bitcast=True)), a, b):
         a, b = _rows(a_ptr, b_ptr, group, A, B, SHARED_A, SHARED_B, FORM_A, COMPUTE)
         sums_a = _zeros(A, LANES, COMPUTE)
         sums_b = _zeros(B, LANES, COMPUTE)

@@ -52,10 +52,10 @@ def test_compiled_kernels_for_sm_90(tmp_path):
     assert len(rows) == 8
     for row in rows:
         forward = row["kernel"] == "forward"
-        assert int(row["regs"]) <= (32 if forward else 64), row
+        assert int(row["regs"]) <= (40 if forward else 72), row
         assert int(row["spills"]) == 0, row
         assert row["access"] == "128", row
-        assert float(row["instr/elt"]) <= (15 if forward else 45), row
+        assert float(row["instr/elt"]) <= (16.5 if forward else 45.5), row
 
 
 @pytest.fixture
