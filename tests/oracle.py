@@ -66,10 +66,15 @@ def random_case(
 
 
 class Exact(NamedTuple):
-    """A value, and the size that its rounding errors are relative to: that of its terms."""
+    """A value, and the size that its rounding errors are relative to: that of its terms.
+
+    ``gain``: how often the smallest number of the dtype to compute in, which is lost where a power
+    of x is subnormal, may come into the value.
+    """
 
     value: mp.mpf
     scale: mp.mpf
+    gain: mp.mpf
 
 
 def rational_exactly(
@@ -93,21 +98,22 @@ def rational_exactly(
         y, y_scale = p / q, p_scale / q * loss
         dx = g * (dp - y * x_sign * ds) / q
         dx_scale = abs(g) / q * (dp_scale + y_scale * ds_scale * loss) * loss
-        results = {"y": Exact(y, y_scale), "dx": Exact(dx, dx_scale)}
+        gain = (1 + abs(g)) * (1 + _sum(a)[1]) * (1 + _sum(b)[1])
+        results = {"y": Exact(y, y_scale, gain), "dx": Exact(dx, dx_scale, gain)}
         for i in range(len(a)):
             term = g * t**i / q
-            results[f"a{i}"] = Exact(term, abs(term) * loss)
+            results[f"a{i}"] = Exact(term, abs(term) * loss, gain)
         for j, c in enumerate(b):
             term_sign = (1 if c >= 0 else -1) if form == "A" else sign
             power = base ** (j + 1) / q
             size = abs(g) * y_scale * abs(power) * loss
-            results[f"b{j + 1}"] = Exact(-g * y * term_sign * power, size)
+            results[f"b{j + 1}"] = Exact(-g * y * term_sign * power, size, gain)
         return results
 
 
 def _sum(terms) -> tuple[mp.mpf, mp.mpf]:
     """The sum of the terms and the sum of their sizes."""
-    values = list(terms)
+    values = [mp.mpf(term) for term in terms]
     return mp.fsum(values), mp.fsum(abs(value) for value in values)
 
 
@@ -120,7 +126,8 @@ def is_rounded(got: float, exact: Exact, dtype: torch.dtype, compute: torch.dtyp
     if math.isnan(got):
         return False
     info = torch.finfo(dtype)
-    tiny = 2 * torch.finfo(dtype).smallest_normal * info.eps
+    smallest, smallest_inside = (t.smallest_normal * t.eps for t in (info, torch.finfo(compute)))
+    tiny = 2 * smallest + 8 * smallest_inside * exact.gain
     allowed = 64 * torch.finfo(compute).eps * exact.scale + info.eps * abs(exact.value) + tiny
     if math.isinf(got):
         return abs(exact.value) + allowed > info.max and got * exact.value >= 0

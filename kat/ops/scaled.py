@@ -126,9 +126,9 @@ def _homogeneous(f: Tensor, e: Tensor, coefficients: Tensor) -> _Homogeneous:
     headroom = _HEADROOM[f.dtype]
     places = torch.arange(coefficients.shape[1], device=f.device)
     degree = torch.where(coefficients != 0, places, 0).amax(1)[:, None]
-    c, power = times_power(torch.ones_like(f), -e), torch.ones_like(f)
-    columns = (coefficients * 2.0**headroom)[:, :, None].unbind(1)
-    value, slope = columns[-1].expand_as(f), torch.zeros_like(f)
+    c, power = times_power(torch.ones_like(f), -e), torch.full_like(f, 2.0**headroom)
+    columns = coefficients[:, :, None].unbind(1)
+    value, slope = columns[-1] * power, torch.zeros_like(f)
     for i in range(len(columns) - 2, -1, -1):
         power = torch.where(i < degree, power * c, power)
         slope = slope * f + value

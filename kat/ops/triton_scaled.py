@@ -85,13 +85,13 @@ def _homogeneous(f, e, c):
     for i in tl.static_range(1, len(c)):
         degree = tl.where(c[i] != 0, i, degree)
     step = _times_power(0.0 * e.to(f.dtype) + 1.0, -e)
-    power = 0.0 * step + 1.0
-    value = c[len(c) - 1] * FACTOR + 0.0 * step
+    power = 0.0 * step + FACTOR
+    value = c[len(c) - 1] * power
     slope = 0.0 * step
     for k in tl.static_range(1, len(c)):
         power = tl.where(degree > len(c) - 1 - k, power * step, power)
         slope = slope * f + value
-        value = value * f + c[len(c) - 1 - k] * FACTOR * power
+        value = value * f + c[len(c) - 1 - k] * power
     return value, slope, e * degree - HEADROOM
 
 
