@@ -12,6 +12,10 @@ class InputError(ValueError):
     """Bad input: the message names the bad value and says what to do. Exit code 2."""
 
 
+class BackendUnavailable(RuntimeError):
+    """A backend that was asked for by name cannot be had here; the message says why."""
+
+
 class TrainingDiverged(RuntimeError):
     """The loss is no longer finite: the message says since when, and what to try. Exit code 1."""
 

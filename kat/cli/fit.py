@@ -132,7 +132,7 @@ def _checked(name: str | None, endings: tuple[str, ...]) -> Path | None:
 
 
 def _target(text: str) -> str | Points:
-    is_table = text.endswith(".csv") or Path(text).is_file()
+    is_table = text.endswith(".csv") or _is_file(text)
     return read_points(Path(text)) if is_table else text
 
 
@@ -181,3 +181,10 @@ def _fit_presets(path: Path) -> None:
                 f"{result.gain():.4f}",
             )
     Console(file=sys.stdout, markup=False, highlight=False, width=100).print(shown)
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except OSError:  # a long expression is no possible name
+        return False

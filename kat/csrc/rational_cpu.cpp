@@ -239,7 +239,8 @@ class Operation {
   }
 
   // Up to here no power, sum or product in the kernels comes near overflow, and 1 / Q stays large
-  // enough for the products with it to be exact: |P| <= 2^96, Q <= 2^56, and more for float64.
+  // enough for the products with it to be exact, if the output's gradient is not extreme itself
+  // (1e-20 to 1e20): |P| <= 2^96, Q <= 2^56, and more for float64.
   double limit() const {
     const int more = sizeof(R) == 8 ? 8 : 1;
     const double p = limit(static_cast<const R*>(call_.a), call_.a_rows, m_ + 1, m_, 96 * more);

@@ -88,7 +88,7 @@ class Coefficients:
         return coefficients
 
 
-Init: TypeAlias = str | Coefficients | Mapping[str, Any]
+Init: TypeAlias = str | Path | Coefficients | Mapping[str, Any]
 """What ``init=`` accepts: a preset's name, the path of a ``.json`` file of ``kat fit``,
 coefficients, or the mapping that such a file holds."""
 
@@ -104,6 +104,8 @@ def given_coefficients(init: Init) -> str | Coefficients:
     """
     if isinstance(init, Coefficients):
         return init
+    if isinstance(init, Path):
+        return read_coefficients(init)
     if isinstance(init, str):
         return read_coefficients(Path(init)) if init.endswith(".json") else init
     if isinstance(init, Mapping):

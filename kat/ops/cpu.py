@@ -25,6 +25,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from kat.errors import BackendUnavailable
 from kat.ops import cpu_build
 
 MAX_DEGREE = 16
@@ -67,7 +68,7 @@ def require(x: Tensor, numerator: Tensor, denominator: Tensor) -> None:
         raise ValueError(f"impl='cpu' needs x on the cpu, but x is on {x.device}")
     reason = _refusal(x.dtype, numerator.shape[1] - 1, denominator.shape[1])
     if reason:
-        raise RuntimeError(f"impl='cpu' is not available: {reason}")
+        raise BackendUnavailable(f"impl='cpu' is not available: {reason}")
 
 
 def forward(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kat.errors import BackendUnavailable
+
 
 def kernels() -> Any:
     """The functions of :mod:`kat.ops.triton_launch`, or None, after one warning, without Triton."""
@@ -53,7 +55,7 @@ def rational(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Te
         return torch.ops.kat.rational(x, numerator, denominator, form)
     module, problem = _load()
     if module is None:
-        raise RuntimeError(f"impl='triton': {problem}; install it with: pip install triton")
+        raise BackendUnavailable(f"impl='triton': {problem}; install it with: pip install triton")
     if x.is_cuda:
         return torch.ops.kat.rational(x, numerator, denominator, form)
     if x.device.type == "cpu" and module.INTERPRETED:

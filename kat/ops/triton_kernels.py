@@ -234,8 +234,9 @@ def _offsets(position, group, groups, run, FLAT: tl.constexpr, V: tl.constexpr):
 
 @triton.jit
 def _any_beyond(largest, a, b):
-    """Whether any lane has seen an |x| that plain arithmetic does not hold for."""
-    return tl.max((largest > limit_of(a, b)).to(tl.int32), axis=0) > 0
+    """Whether any lane has seen an |x| that plain arithmetic does not hold for; NaN is one."""
+    within = largest <= limit_of(a, b)
+    return tl.min(within.to(tl.int32), axis=0) == 0
 
 
 @triton.jit

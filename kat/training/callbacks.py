@@ -8,11 +8,21 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, WeightAveraging
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 
-from kat.training.folder import STABILITY
+from kat.training.folder import BEST, LAST, STABILITY
+
+
+def checkpoints(folder: Path) -> tuple[ModelCheckpoint, ModelCheckpoint]:
+    """What writes best.ckpt, by top-1 on the validation split, and last.ckpt, after every epoch.
+
+    Two of them, since Lightning's ``save_last`` skips the epochs that are not the best so far.
+    """
+    place: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False}
+    best = ModelCheckpoint(filename=Path(BEST).stem, monitor="val/top1", mode="max", **place)
+    return best, ModelCheckpoint(filename=Path(LAST).stem, **place)
 
 
 class EmaWeights(WeightAveraging):

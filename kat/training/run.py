@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer, seed_everything
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import Callback, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import nn
 from torch.utils.data import DataLoader
@@ -37,7 +37,7 @@ from kat.models import (
     read_training_checkpoint,
     save_model,
 )
-from kat.training.callbacks import EmaWeights, EpochLines, Monitor, RecordStability
+from kat.training.callbacks import EmaWeights, EpochLines, Monitor, RecordStability, checkpoints
 from kat.training.classification import Classifier, make_optimizer
 from kat.training.config import TrainConfig, check
 from kat.training.divergence import DivergenceGuard
@@ -170,15 +170,7 @@ def _loaders(
 
 
 def _make_trainer(config: TrainConfig, monitor: Monitor | None) -> Trainer:
-    best = ModelCheckpoint(
-        dirpath=config.out,
-        filename=BEST.removesuffix(".ckpt"),
-        monitor="val/top1",
-        mode="max",
-        save_last=True,
-        enable_version_counter=False,
-    )
-    callbacks: list[Callback] = [best, EpochLines()]
+    callbacks: list[Callback] = [*checkpoints(Path(config.out)), EpochLines()]
     if config.optim.ema_decay > 0:
         callbacks.append(EmaWeights(config.optim.ema_decay))
     if monitor is not None:

@@ -222,11 +222,24 @@ def test_a_backend_that_raises_has_failed():
     def broken(x, a, b, form):
         raise RuntimeError("no kernel image")
 
-    with pytest.raises(RuntimeError):  # the checks of equal bits let it through
-        consistency_checks([Backend("broken", broken)], ["float32"])
+    (check,) = consistency_checks([Backend("broken", broken)], ["float32"])
+    assert check.passed is False
+    assert "raised RuntimeError: no kernel image" in check.detail
     found = verify_module.Verification()
     verify_module._run(verify_module.Job(next(cases(SMALL))), [Backend("broken", broken)], found)
     assert "raised RuntimeError: no kernel image" in found.failures()[0]
+
+
+def test_a_broken_kernel_is_no_absent_one(monkeypatch):
+    def broken(*_):
+        raise RuntimeError("torch's threads failed")
+
+    if "cpu" not in {backend.name for backend in present_backends()[0]}:
+        pytest.skip("the C++ kernel is missing")
+    monkeypatch.setattr("kat.ops.cpu.forward", broken)
+    found, absent = present_backends()
+    assert "cpu" in {backend.name for backend in found}
+    assert "cpu" not in absent
 
 
 def test_gradients_that_change_from_run_to_run_are_caught():

@@ -261,3 +261,12 @@ def test_interpreted_kernels_by_name_say_that_they_are_differentiable_once():
     (dx,) = torch.autograd.grad(y.sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         dx.square().sum().backward()
+
+
+@pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
+def test_nan_does_not_hide_an_enormous_x():
+    x = torch.tensor([[math.nan, 1e30, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]])
+    a, b = torch.tensor([[0.0, 1, 0, 0, 0, 1]]), torch.tensor([[0.0, 0, 0, 1]])
+    dx, _, _ = triton_launch.rational_backward(torch.ones_like(x), x, a, b, "A")
+    assert dx[0, 0].isnan()
+    assert dx[0, 1].item() == pytest.approx(1.0)

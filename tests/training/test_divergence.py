@@ -8,14 +8,13 @@ import pytest
 import timm
 import torch
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
 from kat.data import AugmentConfig, Batch
 from kat.errors import TrainingDiverged
 from kat.models import ModelRecord, load_model
 from kat.training import Classifier, OptimConfig, TrainConfig
-from kat.training.callbacks import EmaWeights
+from kat.training.callbacks import EmaWeights, checkpoints
 from kat.training.divergence import DivergenceGuard, first_not_finite
 
 pytestmark = pytest.mark.filterwarnings(
@@ -67,10 +66,6 @@ def _train(out, batches, *callbacks, epochs=3, ema=0.0, augment=None, drop_path=
     model = timm.create_model("kat_micro_patch2_8", in_chans=1, depth=2, drop_path_rate=drop_path)
     settings = OptimConfig(**{"lr": 1e-3, **optim})
     config = TrainConfig(epochs=epochs, optim=settings, augment=augment or AugmentConfig())
-    best = ModelCheckpoint(
-        dirpath=out, filename="best", monitor="val/top1", mode="max", save_last=True,
-        enable_version_counter=False,
-    )  # fmt: skip
     average = [EmaWeights(ema)] if ema else []
     trainer = Trainer(
         max_epochs=epochs,
@@ -80,7 +75,7 @@ def _train(out, batches, *callbacks, epochs=3, ema=0.0, augment=None, drop_path=
         enable_model_summary=False,
         num_sanity_val_steps=0,
         accumulate_grad_batches=settings.accumulate,
-        callbacks=[best, *callbacks, *average, DivergenceGuard(out)],
+        callbacks=[*checkpoints(out), *callbacks, *average, DivergenceGuard(out)],
     )
     train, val = (
         torch.utils.data.DataLoader(data, batch_size=None) for data in (batches, _batches(1))
@@ -251,6 +246,12 @@ def test_a_gradient_that_is_not_finite_although_the_loss_is(tmp_path):
     assert message.startswith("the gradient is not finite at step 3")
     assert (found["layer"], found["cause"]) == ("blocks.1.mlp.fc1", "gradient")
     _assert_same(_weights(tmp_path / "last_good.ckpt"), fault.before)
+
+
+def test_the_last_epoch_is_kept_even_if_it_is_not_the_best(tmp_path):
+    _train(tmp_path, _batches(), epochs=3, lr=1e-12)
+    best, last = (torch.load(tmp_path / f"{n}.ckpt", weights_only=True) for n in ("best", "last"))
+    assert best["global_step"] < last["global_step"] == 3 * STEPS
 
 
 def test_weights_that_break_in_the_last_update_of_an_epoch_are_not_kept(tmp_path):
