@@ -43,8 +43,14 @@ from kat.ops import triton_kernels, triton_launch
 
 COLUMNS = ("arch", "dtype", "width", "kernel", "regs", "spills", "shared", "access", "instr/elt")
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
-KERNELS = ("forward", "backward", "recompute")
+KERNELS = {
+    "forward": triton_kernels.forward_kernel,
+    "backward": triton_kernels.backward_kernel,
+    "recompute": triton_kernels.backward_kernel,
+    "scaled": triton_kernels.scaled_backward_kernel,
+}
 MULTIPROCESSORS = 132
+OTHERS = {"partial_a_ptr": "*fp64", "partial_b_ptr": "*fp64", "again_ptr": "*i32"}
 STORED_LIKE_X = ("grad_ptr", "x_ptr", "dx_ptr", "y_ptr")
 
 
@@ -78,7 +84,8 @@ def parse() -> argparse.Namespace:
         nargs="+",
         default=["forward", "backward"],
         choices=KERNELS,
-        help="recompute is backward with y stored as well, for the fused layer",
+        help="recompute is backward with y stored as well, for the fused layer; scaled is what goes"
+        " on from backward where x is enormous, and returns at once where it is not",
     )
     add("--rows", type=int, default=16 * 197, help="positions: batch x tokens (3152)")
     add("--groups", type=int, default=8, help="groups of channels (8)")
@@ -125,8 +132,7 @@ def measure(
     if not forward:
         constants |= share.segments(shared_a=True, shared_b=args.groups == 1)
         constants |= {"STORE_Y": kernel == "recompute"}
-    function = triton_kernels.forward_kernel if forward else triton_kernels.backward_kernel
-    binary = compiled(function, constants, dtype, arch)
+    binary = compiled(KERNELS[kernel], constants, dtype, arch)
     text = disassemble(binary.asm["cubin"])
     spills = len(re.findall(r"\b(?:LDL|STL)\b", text))
     widths, per_element = inspect(text, x.element_size() * (2 if kernel == "recompute" else 1))
@@ -150,6 +156,8 @@ def argument(name: str, constants: dict[str, Any], stored: str) -> str:
         return "constexpr"
     if name in STORED_LIKE_X:
         return stored
+    if name in OTHERS:
+        return OTHERS[name]
     return "*fp32" if name.endswith("_ptr") else "i32"
 
 

@@ -17,12 +17,13 @@ lane reads its coefficients once and keeps its gradient sums in registers:
 - by group: a program walks through the runs of one group, at a division a vector. For periods
   too long for the first, such as images in channels-first memory.
 
-The backward kernel writes each program's partial sums of da and db; a second, small kernel adds
+The backward kernel writes each program's partial sums of da and db; the last, small kernel adds
 them up in a fixed order. There are no atomics, so gradients are the same bits on every run.
 
-A program works as if no power of x overflowed and looks at the largest |x| as it goes. If that was
-wrong it does its share again, in scaled arithmetic, which is slower and holds for every x. For that
-it reads the coefficients anew, rather than keep registers for them meanwhile.
+A program works as if nothing overflowed, looking at the largest |x| as it goes and at the sums in
+the end. If that was wrong its share is done again, in scaled arithmetic, which is slower and holds
+for every x. The forward kernel does that itself. In the backward pass, where the two together would
+take more registers than there are, it is a kernel of its own in between.
 """
 
 # mypy: ignore-errors
@@ -235,8 +236,16 @@ def _offsets(position, group, groups, run, FLAT: tl.constexpr, V: tl.constexpr):
 @triton.jit
 def _any_beyond(largest, a, b):
     """Whether any lane has seen an |x| that plain arithmetic does not hold for; NaN is one."""
-    within = largest <= limit_of(a, b)
-    return tl.min(within.to(tl.int32), axis=0) == 0
+    return tl.max((largest <= limit_of(a, b)).to(tl.int32) ^ 1, axis=0)
+
+
+@triton.jit
+def _any_not_finite(sums):
+    """Whether a sum of any lane is infinite or NaN."""
+    zero = 0.0
+    for i in tl.static_range(len(sums)):
+        zero += sums[i] * 0.0
+    return tl.max((zero != 0.0).to(tl.int32), axis=0)
 
 
 @triton.jit
@@ -285,7 +294,7 @@ def forward_kernel(
 
 @triton.jit(do_not_specialize=["count", "groups", "run"])
 def backward_kernel(
-    grad_ptr, x_ptr, dx_ptr, y_ptr, a_ptr, b_ptr, partial_a_ptr, partial_b_ptr,
+    grad_ptr, x_ptr, dx_ptr, y_ptr, a_ptr, b_ptr, partial_a_ptr, partial_b_ptr, again_ptr,
     count, groups, run,
     A: tl.constexpr, B: tl.constexpr, SHARED_A: tl.constexpr, SHARED_B: tl.constexpr,
     FORM_A: tl.constexpr, V: tl.constexpr, LANES: tl.constexpr, FLAT: tl.constexpr,
@@ -297,6 +306,7 @@ def backward_kernel(
         da_i = sum w x^i,   db_j ~ sum w y sgn(s) base^j,   base = |x| (form A) or x (form B)
 
     db is still without its factor -sgn(b_j) (form A) or -1 (form B). STORE_Y: also y = F(x).
+    again_ptr[pid] = 1 where plain arithmetic has not held: scaled_backward_kernel goes on from there.
     """
     COMPUTE: tl.constexpr = tl.float64 if DOUBLE else tl.float32
     start, step, group = _share(FLAT, LANES, groups, run, WIDE)
@@ -328,26 +338,50 @@ def backward_kernel(
         _store(dx_ptr + offsets, dxs, mask, LANES, V)
         if STORE_Y:
             _store(y_ptr + offsets, ys, mask, LANES, V)
-    if _any_beyond(tl.sqrt(largest.to(COMPUTE, bitcast=True)), a, b):
-        a, b = _rows(a_ptr, b_ptr, group, A, B, SHARED_A, SHARED_B, FORM_A, COMPUTE)
-        sums_a = _zeros(A, LANES, COMPUTE)
-        sums_b = _zeros(B, LANES, COMPUTE)
+    beyond = _any_beyond(tl.sqrt(largest.to(COMPUTE, bitcast=True)), a, b)
+    tl.store(again_ptr + tl.program_id(0), beyond | _any_not_finite(sums_a + sums_b))
+    _store_partials(partial_a_ptr, sums_a, LANES, SEGMENT_A)
+    _store_partials(partial_b_ptr, sums_b, LANES, SEGMENT_B)
+
+
+@triton.jit(do_not_specialize=["count", "groups", "run"])
+def scaled_backward_kernel(
+    grad_ptr, x_ptr, dx_ptr, y_ptr, a_ptr, b_ptr, partial_a_ptr, partial_b_ptr, again_ptr,
+    count, groups, run,
+    A: tl.constexpr, B: tl.constexpr, SHARED_A: tl.constexpr, SHARED_B: tl.constexpr,
+    FORM_A: tl.constexpr, V: tl.constexpr, LANES: tl.constexpr, FLAT: tl.constexpr,
+    DOUBLE: tl.constexpr, WIDE: tl.constexpr,
+    SEGMENT_A: tl.constexpr, SEGMENT_B: tl.constexpr, STORE_Y: tl.constexpr,
+):  # fmt: skip
+    """What backward_kernel does, again, for the programs that have asked for it, in float64.
+
+    But y, for its bits to be those of forward_kernel's.
+    """
+    COMPUTE: tl.constexpr = tl.float64 if DOUBLE else tl.float32
+    if tl.load(again_ptr + tl.program_id(0)) != 0:
+        start, step, group = _share(FLAT, LANES, groups, run, WIDE)
+        near_a, near_b = _rows(a_ptr, b_ptr, group, A, B, SHARED_A, SHARED_B, FORM_A, COMPUTE)
+        a, b = _rows(a_ptr, b_ptr, group, A, B, SHARED_A, SHARED_B, FORM_A, tl.float64)
+        sums_a = _zeros(A, LANES, tl.float64)
+        sums_b = _zeros(B, LANES, tl.float64)
         for first in range(start, count, step):
             position = first + tl.arange(0, LANES)
             vector = _vectors(position, group, groups, run, FLAT)
             for k in range(V):
                 offsets = vector * V + k
                 mask = position < count
-                x = tl.load(x_ptr + offsets, mask=mask, other=0.0).to(COMPUTE)
-                grad = tl.load(grad_ptr + offsets, mask=mask, other=0.0).to(COMPUTE)
-                y, dx, terms_a, terms_b = scaled_rational(x, grad, a, b, FORM_A)
+                x = tl.load(x_ptr + offsets, mask=mask, other=0.0).to(tl.float64)
+                grad = tl.load(grad_ptr + offsets, mask=mask, other=0.0).to(tl.float64)
+                _, dx, terms_a, terms_b = scaled_rational(x, grad, a, b, FORM_A)
                 sums_a = _sum(sums_a, terms_a)
                 sums_b = _sum(sums_b, terms_b)
-                tl.store(dx_ptr + offsets, dx.to(dx_ptr.dtype.element_ty), mask=mask)
+                tl.store(dx_ptr + offsets, _narrow(dx, dx_ptr.dtype.element_ty), mask=mask)
                 if STORE_Y:
+                    near = x.to(COMPUTE)
+                    y, _, _, _ = scaled_rational(near, near, near_a, near_b, FORM_A)
                     tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=mask)
-    _store_partials(partial_a_ptr, sums_a, LANES, SEGMENT_A)
-    _store_partials(partial_b_ptr, sums_b, LANES, SEGMENT_B)
+        _store_partials(partial_a_ptr, sums_a, LANES, SEGMENT_A)
+        _store_partials(partial_b_ptr, sums_b, LANES, SEGMENT_B)
 
 
 @triton.jit

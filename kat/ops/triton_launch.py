@@ -153,20 +153,21 @@ def _backward(
     order, share = _plan(dx, a, b, itemsize, BACKWARD_PROGRAMS)
     grad, x = grad.permute(order).contiguous(), x.permute(order).contiguous()
     partials_a, partials_b = share.partials(a.shape[0] == 1), share.partials(b.shape[0] == 1)
-    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-    sums_a = torch.empty(a.shape[1], partials_a[0], dtype=dtype, device=x.device)
-    sums_b = torch.empty(b.shape[1], partials_b[0], dtype=dtype, device=x.device)
+    sums_a = torch.empty(a.shape[1], partials_a[0], dtype=torch.float64, device=x.device)
+    sums_b = torch.empty(b.shape[1], partials_b[0], dtype=torch.float64, device=x.device)
+    again = torch.empty(share.programs, dtype=torch.int32, device=x.device)
     da, db = torch.empty_like(a), torch.empty_like(b)
+    tensors = (grad, x, dx, dx if y is None else y, a, b, sums_a, sums_b, again)
+    common = {
+        **constants(x, a, b, form),
+        **share.constants(),
+        **share.segments(a.shape[0] == 1, b.shape[0] == 1),
+        "STORE_Y": y is not None,
+        **OPTIONS,
+    }
     with torch.cuda.device_of(x):
-        triton_kernels.backward_kernel[(share.programs,)](
-            *(grad, x, dx, dx if y is None else y, a, b, sums_a, sums_b),
-            *(share.count, share.groups, share.run),
-            **constants(x, a, b, form),
-            **share.constants(),
-            **share.segments(a.shape[0] == 1, b.shape[0] == 1),
-            STORE_Y=y is not None,
-            **OPTIONS,
-        )
+        for kernel in (triton_kernels.backward_kernel, triton_kernels.scaled_backward_kernel):
+            kernel[(share.programs,)](*tensors, share.count, share.groups, share.run, **common)
         triton_kernels.reduce_kernel[(da.numel() + db.numel(),)](
             *(sums_a, sums_b, b, da, db),
             *(a.shape[0], *partials_a, *partials_b),

@@ -52,10 +52,16 @@ def test_compiled_kernels_for_sm_90(tmp_path):
     assert len(rows) == 8
     for row in rows:
         forward = row["kernel"] == "forward"
-        assert int(row["regs"]) <= (40 if forward else 72), row
+        assert int(row["regs"]) <= (36 if forward else 64), row
         assert int(row["spills"]) == 0, row
         assert row["access"] == "128", row
-        assert float(row["instr/elt"]) <= (16.5 if forward else 45.5), row
+        assert float(row["instr/elt"]) <= (16.5 if forward else 45), row
+
+
+@needs_triton
+@pytest.mark.parametrize("arch", ["80", "100"])
+def test_the_scaled_backward_kernel_compiles(arch):
+    run("benchmarks/kernel_static.py", "--arch", arch, "--kernel", "scaled", "--width", "768")
 
 
 @pytest.fixture
