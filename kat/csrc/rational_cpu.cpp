@@ -42,6 +42,7 @@ enum Status : int32_t { kDone, kOutOfMemory, kUnsupported, kThreadsFailed };
 constexpr int kMaxDegree = 16;
 constexpr int kMaxVectorBytes = 64;
 constexpr int64_t kSkip = 128;  // elements, whole vectors of every type
+constexpr double kBelowAll = -1;  // a limit on |x|
 constexpr int kToWrite = 1;  // __builtin_prefetch
 
 // Elements in a chunk, the unit that threads share out. It fits the second-level cache, and does
@@ -226,6 +227,7 @@ class Operation {
   struct Chunk {
     int64_t index, begin, end;
     Kernel kernel;
+    double limit;  // elements beyond are left to scaled arithmetic
     R* sums;
     R largest[kMaxVectorBytes / sizeof(R)];  // lane by lane, the largest |x|
   };
@@ -238,9 +240,9 @@ class Operation {
     return static_cast<const R*>(call_.b) + (call_.b_rows == 1 ? 0 : group) * n_;
   }
 
-  // Up to here no power, sum or product in the kernels comes near overflow, and 1 / Q stays large
-  // enough for the products with it to be exact, if the output's gradient is not extreme itself
-  // (1e-20 to 1e20): |P| <= 2^96, Q <= 2^56, and more for float64.
+  // Up to here no power of x, P or Q in the kernels comes near overflow, and 1 / Q stays large enough
+  // for products with an output's gradient of 2^-70 or more to be exact: |P| <= 2^96, Q <= 2^56, and
+  // more for float64. Sums that overflow are made again.
   double limit() const {
     const int more = sizeof(R) == 8 ? 8 : 1;
     const double p = limit(static_cast<const R*>(call_.a), call_.a_rows, m_ + 1, m_, 96 * more);
@@ -305,11 +307,18 @@ class Operation {
     for (chunk.index = begin; chunk.index < end; ++chunk.index) {
       chunk.begin = chunk.index * plan_.chunk;
       chunk.end = smaller(chunk.begin + plan_.chunk, call_.count);
+      chunk.limit = limit_;
       memset(chunk.largest, 0, sizeof chunk.largest);
       work_on_chunk(chunk, call_.grad ? kernels_.backward : kernels_.forward, bytes);
-      if (within_limit(chunk)) continue;
-      if (call_.grad) work_on_chunk(chunk, kernels_.guarded_backward, bytes);
-      work_on_left_out(chunk);
+      if (!within_limit(chunk)) {
+        if (call_.grad) work_on_chunk(chunk, kernels_.guarded_backward, bytes);
+        work_on_left_out(chunk);
+      }
+      if (call_.grad && !sums_are_finite(chunk)) {
+        chunk.limit = kBelowAll;
+        clear_partial(chunk);
+        work_on_left_out(chunk);
+      }
     }
     free(chunk.sums);
   }
@@ -318,7 +327,7 @@ class Operation {
     chunk.kernel = kernel;
     if (chunk.sums) {
       memset(chunk.sums, 0, bytes);
-      memset(partial_of(chunk, 0), 0, sizeof(double) * plan_.slots * terms_);
+      clear_partial(chunk);
     }
     if (plan_.whole_periods) {
       work_on_periods(chunk);
@@ -332,6 +341,17 @@ class Operation {
       if (!(chunk.largest[lane] <= limit_)) return false;
     }
     return true;
+  }
+
+  bool sums_are_finite(const Chunk& chunk) const {
+    const double* partial = partial_of(chunk, 0);
+    double zero = 0;
+    for (int64_t i = 0; i < plan_.slots * terms_; ++i) zero += partial[i] * 0;
+    return zero == 0;
+  }
+
+  void clear_partial(const Chunk& chunk) const {
+    memset(partial_of(chunk, 0), 0, sizeof(double) * plan_.slots * terms_);
   }
 
   double* partial_of(const Chunk& chunk, int64_t slot) const {
@@ -370,10 +390,10 @@ class Operation {
     }
   }
 
-  // Works on the elements of a chunk that are beyond the limit, one by one.
+  // Works on the elements of a chunk that are beyond its limit, one by one.
   void work_on_left_out(const Chunk& chunk) {
     for (int64_t begin = chunk.begin; begin < chunk.end;) {
-      begin += kernels_.skip(at(call_.x, begin), chunk.end - begin, limit_);
+      begin += kernels_.skip(at(call_.x, begin), chunk.end - begin, chunk.limit);
       const int64_t end = smaller(begin + kSkip, chunk.end);
       for (; begin < end; ++begin) work_on_one(chunk, begin);
     }
@@ -381,12 +401,13 @@ class Operation {
 
   void work_on_one(const Chunk& chunk, int64_t offset) {
     const double x = kernels_.load(at(call_.x, offset));
-    if (__builtin_fabs(x) <= limit_) return;
+    if (__builtin_fabs(x) <= chunk.limit) return;
     const double grad = call_.grad ? kernels_.load(at(call_.grad, offset)) : 0;
     const ScaledRational one = scaled(offset, x, grad);
-    if (call_.y) kernels_.store(at(call_.y, offset), one.y);
+    const bool only_sums = __builtin_fabs(x) <= limit_;
+    if (call_.y && !only_sums) kernels_.store(at(call_.y, offset), one.y);
     if (!call_.grad) return;
-    kernels_.store(at(call_.dx, offset), one.dx);
+    if (!only_sums) kernels_.store(at(call_.dx, offset), one.dx);
     double* partial = partial_of(chunk, plan_.slot_of(chunk.index, offset));
     for (int k = 0; k < terms_; ++k) partial[k] += one.terms[k];
   }
@@ -416,7 +437,7 @@ class Operation {
     block.ahead = strips == plan_.strips ? rows * plan_.period : length;
     block.coefficients = table_ + strip * terms_ * plan_.lanes;
     block.lanes = plan_.lanes;
-    block.limit = limit_;
+    block.limit = chunk.limit;
     block.largest = chunk.largest;
     block.sums = sums;
     block.m = m_;

@@ -63,7 +63,7 @@ def rational_forward(x: Tensor, numerator: Tensor, denominator: Tensor, form: st
     """
     z, a, b = _grouped(x, numerator, denominator)
     limit = _limit(z, a, b)
-    if _all_within(limit, z, a, b):
+    if _can_look(z, a, b) and _all_within(limit, z):
         y = _value(z, a, b, form)
     else:
         within = z.abs() <= limit
@@ -97,15 +97,15 @@ def rational_backward(
     z, a, b = _grouped(x, numerator, denominator)
     grad = grad.reshape(z.shape).to(z.dtype)
     limit = _limit(z, a, b)
-    if _all_within(limit, z, a, b):
+    if _can_look(z, a, b) and _all_within(limit, z) and _all_ordinary(grad):
         dx, da, db = _gradients(grad, z, a, b, form)
     else:
-        within = z.abs() <= limit
+        plain = (z.abs() <= limit) & _is_ordinary(grad)
         few, many = (
             gradients(grad.where(part, 0), z.where(part, 0), a, b, form)
-            for gradients, part in ((scaled.gradients, ~within), (_gradients, within))
+            for gradients, part in ((scaled.gradients, ~plain), (_gradients, plain))
         )
-        dx, da, db = many[0].where(within, few[0]), many[1] + few[1], many[2] + few[2]
+        dx, da, db = many[0].where(plain, few[0]), many[1] + few[1], many[2] + few[2]
     return dx.reshape(x.shape).to(x.dtype), da.to(numerator.dtype), db.to(denominator.dtype)
 
 
@@ -133,26 +133,46 @@ def _value(z: Tensor, a: Tensor, b: Tensor, form: str) -> Tensor:
 
 
 def _limit(z: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """The largest |z| for plain arithmetic: |P| <= 2^96, Q <= 2^64 there; more in float64.
+    """The largest |z| for plain arithmetic: |P z^n| <= 2^88, Q <= 2^64 there; more in float64.
 
     NaN, which no z is below, where a coefficient is NaN.
     """
-    room = 8 if z.dtype == torch.float64 else 1
+    room = _room(z)
+    degree_p, degree_q = a.shape[1] - 1, b.shape[1]
     logarithms = [
-        (exponent * room - (1 + c.detach().abs().sum()).log2()) / max(1, c.shape[1])
-        for c, exponent in ((a, 96), (b, 64))
+        (exponent * room - (1 + c.detach().abs().sum()).log2()) / max(1, degree)
+        for c, exponent, degree in ((a, 88, degree_p + degree_q), (b, 64, degree_q))
     ]
     return torch.minimum(*logarithms).exp2()
 
 
-def _all_within(limit: Tensor, z: Tensor, a: Tensor, b: Tensor) -> bool:
-    """Whether all |z| are at most the limit.
+def _all_ordinary(grad: Tensor) -> bool:
+    """Batches of gradients (``is_grads_batched=True``) cannot be looked at, and pass for it."""
+    return not is_plain_eager(grad) or bool(_is_ordinary(grad).all())
 
-    False, without a look, where looking is impossible or dear: while a graph is compiled or traced,
-    under ``vmap``, and on a GPU, which would have to be waited for.
+
+def _is_ordinary(grad: Tensor) -> Tensor:
+    """Where grad / Q does not underflow within the limit, nor a million terms of a sum overflow."""
+    size, room = grad.detach().abs(), _room(grad)
+    return (size == 0) | (size >= 2.0 ** (-60 * room)) & (size <= 2.0 ** (20 * room))
+
+
+def _room(z: Tensor) -> int:
+    """How many times float32's range of exponents that of z is."""
+    return 8 if z.dtype == torch.float64 else 1
+
+
+def _can_look(*tensors: Tensor) -> bool:
+    """Whether code may depend on the tensors' values.
+
+    Not where that is impossible or dear: while a graph is compiled or traced, under ``vmap``, and
+    on a GPU, which would have to be waited for.
     """
-    if z.device.type != "cpu" or not is_plain_eager(z, a, b) or in_vmap():
-        return False
+    on_cpu = all(tensor.device.type == "cpu" for tensor in tensors)
+    return on_cpu and is_plain_eager(*tensors) and not in_vmap()
+
+
+def _all_within(limit: Tensor, z: Tensor) -> bool:
     if z.numel() == 0:
         return True
     low, high = z.detach().aminmax()

@@ -36,9 +36,7 @@ class _Homogeneous(NamedTuple):
 class _Terms(NamedTuple):
     """What F and its gradient are made of."""
 
-    f: Tensor
     e: Tensor
-    base: Tensor
     p: _Homogeneous
     q: Tensor
     q_exponent: Tensor
@@ -59,29 +57,31 @@ def forward(x: Tensor, a: Tensor, b: Tensor, form: str) -> Tensor:
 def gradients(
     grad: Tensor, x: Tensor, a: Tensor, b: Tensor, form: str
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """dx, da and db of ``sum(grad * F(x))``, grad being like x; the sums are made in float64."""
+    """dx, da and db of ``sum(grad * F(x))``, grad being like x; the sums are float64."""
     t = _terms(x, a, b, form)
     g, g_exponent = _parts(grad)
     w, exponent = g / t.q, g_exponent - t.q_exponent
     slope = torch.where(t.ratio == 0, t.p.slope, t.p.slope - t.ratio * t.q_slope)
     dx = times_power(w * slope, exponent + t.p.exponent - t.e)
-    da = [_total(times_power(w * t.f**i, exponent + i * t.e), a) for i in range(a.shape[1])]
+    f, e = _parts(x)
+    da = [_total(w * f**i, exponent + i * e, a) for i in range(a.shape[1])]
     v = -w * t.ratio * (1 if form == "A" else t.sign)
     exponent = exponent + t.p.exponent - t.q_exponent
-    powers = range(1, b.shape[1] + 1)
-    db = [_total(times_power(v * t.base**j, exponent + j * t.e), b) for j in powers]
+    base = f * sign(f) if form == "A" else f
+    db = [_total(v * base**j, exponent + j * e, b) for j in range(1, b.shape[1] + 1)]
     db_sign = sign(b) if form == "A" else 1
     return dx, _columns(da, a), _columns(db, b) * db_sign
 
 
-def _total(terms: Tensor, coefficients: Tensor) -> Tensor:
-    """The sum of each group's terms, or of all of them: a column of the gradient."""
-    groups = terms.double().movedim(-2, 0).flatten(1).sum(1)
+def _total(terms: Tensor, exponent: Tensor, coefficients: Tensor) -> Tensor:
+    """The sum of terms 2^exponent over each group, or all of them: a column of the gradient."""
+    terms = times_power(terms.double(), exponent)
+    groups = terms.movedim(-2, 0).flatten(1).sum(1)
     return groups if len(coefficients) == len(groups) else groups.sum(0, keepdim=True)
 
 
 def _columns(columns: list[Tensor], like: Tensor) -> Tensor:
-    return torch.stack(columns, 1).to(like.dtype) if columns else torch.zeros_like(like)
+    return torch.stack(columns, 1) if columns else torch.zeros_like(like, dtype=torch.float64)
 
 
 def times_power(value: Tensor, exponent: Tensor) -> Tensor:
@@ -112,7 +112,7 @@ def _terms(x: Tensor, a: Tensor, b: Tensor, form: str) -> _Terms:
     one = times_power(torch.ones_like(x), -size)
     q = one + times_power(s.value * s_sign, s.exponent - size)
     slope = times_power(s.slope, s.exponent - size) * x_sign
-    return _Terms(f, e, base, p, q, size, slope, s_sign)
+    return _Terms(e, p, q, size, slope, s_sign)
 
 
 def _parts(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -234,9 +234,14 @@ def _offsets(position, group, groups, run, FLAT: tl.constexpr, V: tl.constexpr):
 
 
 @triton.jit
+def _beyond(x, a, b):
+    """Whether plain arithmetic does not hold for x; NaN is one."""
+    return (tl.abs(x) <= limit_of(a, b)) == 0
+
+
+@triton.jit
 def _any_beyond(largest, a, b):
-    """Whether any lane has seen an |x| that plain arithmetic does not hold for; NaN is one."""
-    return tl.max((largest <= limit_of(a, b)).to(tl.int32) ^ 1, axis=0)
+    return tl.max(_beyond(largest, a, b).to(tl.int32), axis=0)
 
 
 @triton.jit
@@ -289,7 +294,8 @@ def forward_kernel(
                 mask = position < count
                 x = tl.load(x_ptr + offsets, mask=mask, other=0.0).to(COMPUTE)
                 y, _, _, _ = scaled_rational(x, x, a, b, FORM_A)
-                tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=mask)
+                beyond = mask & _beyond(x, a, b)
+                tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=beyond)
 
 
 @triton.jit(do_not_specialize=["count", "groups", "run"])
@@ -306,7 +312,7 @@ def backward_kernel(
         da_i = sum w x^i,   db_j ~ sum w y sgn(s) base^j,   base = |x| (form A) or x (form B)
 
     db is still without its factor -sgn(b_j) (form A) or -1 (form B). STORE_Y: also y = F(x).
-    again_ptr[pid] = 1 where plain arithmetic has not held: scaled_backward_kernel goes on from there.
+    again_ptr[pid] = 1 where plain arithmetic has not held, for scaled_backward_kernel to go on.
     """
     COMPUTE: tl.constexpr = tl.float64 if DOUBLE else tl.float32
     start, step, group = _share(FLAT, LANES, groups, run, WIDE)
@@ -353,9 +359,9 @@ def scaled_backward_kernel(
     DOUBLE: tl.constexpr, WIDE: tl.constexpr,
     SEGMENT_A: tl.constexpr, SEGMENT_B: tl.constexpr, STORE_Y: tl.constexpr,
 ):  # fmt: skip
-    """What backward_kernel does, again, for the programs that have asked for it, in float64.
+    """The sums of backward_kernel, again, for the programs that have asked for it, in float64.
 
-    But y, for its bits to be those of forward_kernel's.
+    And dx and y of the x beyond the limit, y in the dtype of forward_kernel's, for the same bits.
     """
     COMPUTE: tl.constexpr = tl.float64 if DOUBLE else tl.float32
     if tl.load(again_ptr + tl.program_id(0)) != 0:
@@ -375,11 +381,12 @@ def scaled_backward_kernel(
                 _, dx, terms_a, terms_b = scaled_rational(x, grad, a, b, FORM_A)
                 sums_a = _sum(sums_a, terms_a)
                 sums_b = _sum(sums_b, terms_b)
-                tl.store(dx_ptr + offsets, _narrow(dx, dx_ptr.dtype.element_ty), mask=mask)
+                near = x.to(COMPUTE)
+                beyond = mask & _beyond(near, near_a, near_b)
+                tl.store(dx_ptr + offsets, _narrow(dx, dx_ptr.dtype.element_ty), mask=beyond)
                 if STORE_Y:
-                    near = x.to(COMPUTE)
                     y, _, _, _ = scaled_rational(near, near, near_a, near_b, FORM_A)
-                    tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=mask)
+                    tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=beyond)
         _store_partials(partial_a_ptr, sums_a, LANES, SEGMENT_A)
         _store_partials(partial_b_ptr, sums_b, LANES, SEGMENT_B)
 

@@ -35,9 +35,9 @@ def scaled_rational(x, grad, a, b, FORM_A: tl.constexpr):
 
     b holds |b_j| in form A; base = |x| (form A) or x (form B).
     """
-    f, e = _parts(x)
-    f = tl.where(e < 0, x, f)
-    e = tl.maximum(e, 0)
+    unit, unit_exponent = _parts(x)
+    f = tl.where(unit_exponent < 0, x, unit)
+    e = tl.maximum(unit_exponent, 0)
     g, g_exponent = _parts(grad)
     base = tl.abs(f) if FORM_A else f
     p, dp, p_exponent = _homogeneous(f, e, a)
@@ -57,8 +57,10 @@ def scaled_rational(x, grad, a, b, FORM_A: tl.constexpr):
 
     y = _times_power(ratio, p_exponent - size)
     dx = _times_power(w * slope, exponent + p_exponent - e)
-    terms_a = _powers(w, f, e, exponent, 0, len(a))
-    terms_b = _powers(w * ratio * sign, base, e, exponent + p_exponent - size, 1, len(b))
+    terms_a = _powers(w, unit, unit_exponent, exponent, 0, len(a))
+    base = tl.abs(unit) if FORM_A else unit
+    v = w * ratio * sign
+    terms_b = _powers(v, base, unit_exponent, exponent + p_exponent - size, 1, len(b))
     return y, dx, terms_a, terms_b
 
 

@@ -52,7 +52,7 @@ def test_compiled_kernels_for_sm_90(tmp_path):
     assert len(rows) == 8
     for row in rows:
         forward = row["kernel"] == "forward"
-        assert int(row["regs"]) <= (36 if forward else 64), row
+        assert int(row["regs"]) <= (40 if forward else 64), row
         assert int(row["spills"]) == 0, row
         assert row["access"] == "128", row
         assert float(row["instr/elt"]) <= (16.5 if forward else 45), row
