@@ -132,10 +132,11 @@ def _jobs(grid: Grid) -> list[Job]:
 def _run(job: Job, backends: Sequence[Backend], result: Verification) -> None:
     """Adds the results of one job; a backend that raises has failed."""
     case = job.case
-    x = case.all_x() if job.order == 1 else case.x.ravel()
-    exact = (first_order if job.order == 1 else second_order)(
-        x, case.a, case.b, case.form, case.arithmetic
-    )
+    function = case.a, case.b, case.form, case.arithmetic
+    if job.order == 1:
+        exact = first_order(case.all_x(), case.grad, *function)
+    else:
+        exact = second_order(case.x.ravel(), *function)
     for backend in backends:
         try:
             if job.order == 1:

@@ -63,7 +63,7 @@ def test_form_b_and_other_degrees(degree):
     names = ["tiny", "small", "usual", "large"]
     for (name, (a, b)), dtype in itertools.product(coefficient_sets(degree, "B").items(), DTYPES):
         case = make_case("B", dtype, name, a, b, x, names, special=False)
-        exact = first_order(case.all_x(), case.a, case.b, "B", case.arithmetic)
+        exact = first_order(case.all_x(), case.grad, case.a, case.b, "B", case.arithmetic)
         for backend in present_backends()[0]:
             for result in first_order_results(backend, case, exact):
                 assert result.passed, str(result)
@@ -121,7 +121,7 @@ def with_zero(case):
 )
 def test_a_wrong_backend_is_caught_and_named(changes, caught):
     case = with_zero(next(cases(SMALL)))
-    exact = first_order(case.all_x(), case.a, case.b, case.form, case.arithmetic)
+    exact = first_order(case.all_x(), case.grad, case.a, case.b, case.form, case.arithmetic)
     results = first_order_results(wrong(**changes), case, exact)
     failed = {r.quantity: str(r) for r in results if not r.passed}
     assert set(failed) == caught
@@ -155,7 +155,7 @@ def test_the_line_of_a_failure_says_where_what_and_how_much():
 
 def test_a_nan_must_stay_one():
     case = replace(next(cases(SMALL)), special=True)
-    exact = first_order(case.all_x(), case.a, case.b, case.form, case.arithmetic)
+    exact = first_order(case.all_x(), case.grad, case.a, case.b, case.form, case.arithmetic)
     hides = wrong(y=lambda x, t: torch.where(x.isnan(), 0, t))
     y = next(r for r in first_order_results(hides, case, exact) if r.quantity == "y")
     assert y.ratios[y.ranges.index("nan")] == np.inf
@@ -170,7 +170,7 @@ def test_flushing_subnormal_numbers_to_zero_fails():
     x = np.array([[1e-40, -1e-41]])
     a, b = np.array([0.0, 1.0]), np.array([0.1])
     case = make_case("A", "float32", "slope 1", a, b, x, ["subnormal"], special=False)
-    exact = first_order(case.all_x(), case.a, case.b, "A", case.arithmetic)
+    exact = first_order(case.all_x(), case.grad, case.a, case.b, "A", case.arithmetic)
     flushed = wrong(y=lambda x, t: torch.where(t.abs() < tiny, 0, t))
     y = next(r for r in first_order_results(flushed, case, exact) if r.quantity == "y")
     assert not y.passed
@@ -181,7 +181,7 @@ def test_beyond_the_maximum_infinity_is_right_and_another_sign_is_not():
     x = np.array([[1e30, 3e38]])
     a, b = np.array([0.0, 1e6]), np.array([0.0])
     case = make_case("A", "float32", "steep", a, b, x, ["large"], special=False)
-    exact = first_order(case.all_x(), case.a, case.b, "A", case.arithmetic)
+    exact = first_order(case.all_x(), case.grad, case.a, case.b, "A", case.arithmetic)
 
     def y_of(change):
         backend = Backend(
