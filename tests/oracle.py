@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import math
-import operator
 from typing import NamedTuple
 
 import mpmath as mp
@@ -71,16 +69,13 @@ class Exact(NamedTuple):
     """A value, and the size that its rounding errors are relative to: that of its terms.
 
     ``gain``: how often the smallest number of the dtype to compute in, which is lost where a power
-    of x is subnormal, may come into the value.
+    of x is subnormal, may come into the value. ``partial``: how large a partial sum may become.
     """
 
     value: mp.mpf
     scale: mp.mpf
     gain: mp.mpf = mp.mpf(1)
-
-    def __add__(self, other: Exact) -> Exact:  # type: ignore[override]
-        """The sum of two values, whose errors add up."""
-        return Exact(*(one + two for one, two in zip(self, other, strict=True)))
+    partial: mp.mpf = mp.mpf(0)
 
 
 def rational_exactly(
@@ -141,12 +136,12 @@ def _sum(terms) -> tuple[mp.mpf, mp.mpf]:
 def is_rounded(got: float, exact: Exact, dtype: torch.dtype, compute: torch.dtype) -> bool:
     """Whether ``got`` is the exact value to the rounding of arithmetic in the dtype to compute in.
 
-    Where the exact value is beyond the dtype's maximum, infinity of its sign is right. Where the
-    terms are, and cancel, so may be infinity.
+    Where the exact value is beyond the dtype's maximum, infinity of its sign is right, and where a
+    partial sum is, infinity of either sign. NaN never is.
     """
-    if math.isnan(got):
-        return False
     info = torch.finfo(dtype)
+    if math.isnan(got) or (math.isinf(got) and exact.partial > info.max):
+        return not math.isnan(got)
     smallest, smallest_inside = (t.smallest_normal * t.eps for t in (info, torch.finfo(compute)))
     tiny = 2 * smallest + 8 * smallest_inside * exact.gain
     rounding = _ROUNDINGS * torch.finfo(compute).eps * exact.scale
@@ -170,10 +165,13 @@ class Elements:
         x, grad: K of each; they are rounded to ``dtype``, those beyond its maximum to that.
         a, b: coefficients, K rows of each for K functions, or one row for all.
         form, dtype: as the operator has them.
+        subnormal: whether y and dx below the dtype's smallest normal number are to be right.
     """
 
-    def __init__(self, x, grad, a, b, form: str, dtype: torch.dtype) -> None:
-        self.form, self.dtype = form, dtype
+    def __init__(
+        self, x, grad, a, b, form: str, dtype: torch.dtype, *, subnormal: bool = True
+    ) -> None:
+        self.form, self.dtype, self.subnormal = form, dtype, subnormal
         self.compute = torch.float64 if dtype == torch.float64 else torch.float32
         self.x, self.grad = (_clamped(values, dtype)[None] for values in (x, grad))
         self.a = torch.tensor(a, dtype=self.compute)
@@ -200,13 +198,21 @@ class Elements:
             self._line(i, name, value, exact)
             for i, name, value in checked
             for exact in [self.exact[i][name] if alone or name in ("y", "dx") else self._sum(name)]
-            if not is_rounded(
-                value, exact, self.dtype if name in ("y", "dx") else self.compute, self.compute
-            )
+            if not self._is_right(name, value, exact)
         ]
 
+    def _is_right(self, name: str, value: float, exact: Exact) -> bool:
+        of_x = name in ("y", "dx")
+        tiny = torch.finfo(self.dtype).smallest_normal
+        if of_x and not self.subnormal and max(abs(value), abs(exact.value)) <= 2 * tiny:
+            return True
+        return is_rounded(value, exact, self.dtype if of_x else self.compute, self.compute)
+
     def _sum(self, name: str) -> Exact:
-        return functools.reduce(operator.add, (exact[name] for exact in self.exact))
+        """The sum of the elements' terms; their errors add up."""
+        terms = [exact[name] for exact in self.exact]
+        value, scale, gain, _ = (mp.fsum(parts) for parts in zip(*terms, strict=True))
+        return Exact(value, scale, gain, partial=scale)
 
     def _line(self, i: int, name: str, value: float, exact: Exact) -> str:
         x, grad = self.x[0, i].item(), self.grad[0, i].item()
@@ -223,15 +229,22 @@ def _clamped(values, dtype: torch.dtype) -> Tensor:
 
 
 def random_elements(
-    degree: tuple[int, int], form: str, dtype: torch.dtype, count: int, *, rows: int, seed: int = 0
+    degree: tuple[int, int],
+    form: str,
+    dtype: torch.dtype,
+    count: int,
+    *,
+    rows: int,
+    subnormal: bool = True,
 ) -> Elements:
-    """x and gradients of all sizes that the dtype has, and of coefficients up to 1e6.
+    """x and gradients of all sizes that the dtype has, and coefficients up to 1e6.
 
-    rows: of coefficients, ``count`` or 1.
+    rows: of coefficients, ``count`` or 1; subnormal: whether such x, gradients and results count.
     """
-    rng = np.random.default_rng([seed, *degree, count])
+    rng = np.random.default_rng([*degree, count])
     info = torch.finfo(dtype)
-    smallest, largest = math.log2(info.smallest_normal * info.eps), math.log2(info.max)
+    smallest = math.log2(info.smallest_normal * (info.eps if subnormal else 1))
+    largest = math.log2(info.max)
 
     def spread(low: float, high: float, *size: int, special: tuple[float, ...] = (0.0,)):
         values = rng.choice([-1, 1], size) * np.exp2(rng.uniform(low, high, size))
@@ -240,7 +253,7 @@ def random_elements(
     x = spread(smallest, largest, count, special=(0.0, 1.0, -1.0, info.max, -info.max))
     ordinary = np.exp2(rng.uniform(-6, 6, count)) * rng.choice([-1, 1], count)
     x = np.where(rng.uniform(size=count) < 0.3, ordinary, x)
-    least = math.log2(LEAST_GRADIENT[dtype])
+    least = max(smallest, math.log2(LEAST_GRADIENT[dtype]))
     grad = spread(least, largest, count, special=(0.0, 1.0, -1.0, info.max, -info.max))
     a, b = (spread(-20, math.log2(1e6), rows, k) for k in (degree[0] + 1, degree[1]))
-    return Elements(x, grad, a, b, form, dtype)
+    return Elements(x, grad, a, b, form, dtype, subnormal=subnormal)

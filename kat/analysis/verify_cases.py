@@ -231,6 +231,17 @@ def second_order_cases(grid: Grid) -> Iterator[Case]:
                 yield make_case(form, dtype, name, a, b, x, _names(intervals), special=False)
 
 
+def second_order_part(case: Case) -> Case | None:
+    """A case with those of its x at which second derivatives are checked; None without any."""
+    if case.dtype not in _SECOND_ORDER:
+        return None
+    low, high = (10.0**power for power in _SECOND_ORDER[case.dtype])
+    x = case.x.ravel()
+    x = x[(low <= abs(x)) & (abs(x) <= high)][None]
+    where = ("; ".join(case.ranges),)
+    return replace(case, x=x, grad=np.ones(x.size), ranges=where, special=False) if x.size else None
+
+
 def make_case(
     form: str,
     dtype: str,

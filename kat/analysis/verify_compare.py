@@ -20,9 +20,10 @@ RULE = (
     " dtype of the arithmetic (float64 for float64, else float32), v and eta_out those of the dtype"
     " of the result. The scale is that of the terms that the value is the sum of; the size is 1,"
     " but for db |y| where that is larger. The output's gradients are of any size that the dtype"
-    " has. Values beyond the dtype's maximum count as that maximum."
-    " A sum over n elements may err by its terms' errors and n u sum |terms|. An infinite x must"
-    " give the limit; a NaN must give NaN in y and dx, and nothing else may give NaN."
+    " has. Values beyond the dtype's maximum count as that maximum. A sum over n elements may err"
+    " by its terms' errors and n u sum |terms|, and be infinite where sum |terms| is beyond the"
+    " maximum. An infinite x must give the limit; a NaN must give NaN in y and dx, and nothing else"
+    " may give NaN."
 )
 """What is compared; :mod:`kat.analysis.exact` defines the scales."""
 
@@ -219,12 +220,15 @@ def _many_elements_a_group(
     got = np.concatenate([da.T, db.T])
     nowhere = np.full(count, np.nan)
     names = np.array(case.ranges, dtype=object)
-    sums = _sums(case, finite, factor)
+    sums, total = _sums(case, finite, factor)
+    limit = _largest(case.coefficient_dtype)
+    overflown = np.isinf(got) & (abs(sums.high) <= limit) & (total > limit)
+    got = np.where(overflown, sums.high, got)
     return together, _compare(backend, case, sums, got, nowhere, nowhere, names, steps=steps)
 
 
-def _sums(case: Case, exact: Exact, factor: np.ndarray) -> Exact:
-    """da and db summed over each range of x, every x with each of its factors (:data:`_ROWS`)."""
+def _sums(case: Case, exact: Exact, factor: np.ndarray) -> tuple[Exact, np.ndarray]:
+    """da and db summed over each range of x, every x with each of its factors, and sum |terms|."""
     count, points = case.x.shape
     weight, size = (f.sum(0).reshape(count, points) for f in (factor, abs(factor)))
     high, _, spread = (part[2:].reshape(-1, count, points) for part in exact[1:])
@@ -232,9 +236,10 @@ def _sums(case: Case, exact: Exact, factor: np.ndarray) -> Exact:
     terms = np.clip(high, -_largest(torch.float64), _largest(torch.float64)) * room * weight
     sums = np.array([[math.fsum(group) for group in row] for row in terms])
     with np.errstate(over="ignore"):
-        accumulated = _ROWS * points * case.arithmetic.roundoff * (abs(high) * size).sum(-1)
+        total = (abs(high) * size).sum(-1)
+        accumulated = _ROWS * points * case.arithmetic.roundoff * total
         rounding = (spread * size).sum(-1) + accumulated / _steps(case)
-        return Exact(exact.names[2:], sums / room, np.zeros_like(sums), rounding)
+        return Exact(exact.names[2:], sums / room, np.zeros_like(sums), rounding), total
 
 
 def _inputs(backend: Backend, case: Case, x: np.ndarray, groups: int) -> list[Tensor]:
@@ -304,7 +309,7 @@ def _compare(
         for function in (_largest, _smallest_normal, _unit, smallest_subnormal)
     )
     if backend.truncates and case.dtype == "bfloat16":
-        unit = np.where(of_x, 2 * unit, unit)
+        unit, smallest = np.where(of_x, (2 * unit, tiny), (unit, smallest))
     low = np.where(abs(exact.high) <= limit, exact.low, 0)
     with np.errstate(all="ignore"):
         value = np.clip(exact.high, -limit, limit)
