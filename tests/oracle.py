@@ -69,22 +69,31 @@ class Exact(NamedTuple):
     """A value, and the size that its rounding errors are relative to: that of its terms.
 
     ``gain``: how often the smallest number of the dtype to compute in, which is lost where a power
-    of x is subnormal, may come into the value.
+    of x is subnormal, may come into the value. ``partial``: how large a partial sum may become.
     """
 
     value: mp.mpf
     scale: mp.mpf
-    gain: mp.mpf
+    gain: mp.mpf = mp.mpf(1)
+    partial: mp.mpf = mp.mpf(0)
 
 
 def rational_exactly(
-    x: float, a: list[float], b: list[float], form: str, grad: float = 1.0
+    x: float,
+    a: list[float],
+    b: list[float],
+    form: str,
+    grad: float = 1.0,
+    compute: torch.dtype = torch.float32,
 ) -> dict[str, Exact]:
     """y, dx, and da_i and db_j ("a0", "b1", ...), for finite numbers, with exponents of any size.
 
-    A denominator whose terms cancel (form B) loses digits for all that is divided by it.
+    A denominator whose terms cancel (form B) loses digits for all that is divided by it, and where
+    rounding decides the sign of their sum, either will do. y, P' and Q' that are subnormal in the
+    dtype to compute in have the errors of its smallest normal number.
     """
-    with mp.workprec(400):
+    info = torch.finfo(compute)
+    with mp.workprec(_PRECISION):
         t, g = mp.mpf(x), mp.mpf(grad)
         p, p_scale = _sum(c * t**i for i, c in enumerate(a))
         dp, dp_scale = _sum(i * c * t ** (i - 1) for i, c in enumerate(a) if i)
@@ -95,20 +104,27 @@ def rational_exactly(
         sign = 1 if s >= 0 else -1
         x_sign = mp.sign(t) if form == "A" else sign
         q, loss = 1 + abs(s), (1 + s_scale) / (1 + abs(s))
-        y, y_scale = p / q, p_scale / q * loss
+        y, y_scale = p / q, max(p_scale / q * loss, info.smallest_normal)
+        dp_scale, ds_scale = (max(scale, info.smallest_normal) for scale in (dp_scale, ds_scale))
+        undecided = abs(s) < _ROUNDINGS * info.eps * s_scale
+        either = 2 / (_ROUNDINGS * info.eps) if undecided else 0
         dx = g * (dp - y * x_sign * ds) / q
-        dx_scale = abs(g) / q * (dp_scale + y_scale * ds_scale * loss) * loss
-        gain = (1 + abs(g)) * (1 + _sum(a)[1]) * (1 + _sum(b)[1])
-        results = {"y": Exact(y, y_scale, gain), "dx": Exact(dx, dx_scale, gain)}
+        dx_scale = abs(g) / q * (dp_scale + y_scale * ds_scale * (loss + either)) * loss
+        results = {"y": Exact(y, y_scale), "dx": Exact(dx, dx_scale)}
         for i in range(len(a)):
             term = g * t**i / q
-            results[f"a{i}"] = Exact(term, abs(term) * loss, gain)
+            results[f"a{i}"] = Exact(term, abs(term) * loss)
         for j, c in enumerate(b):
             term_sign = (1 if c >= 0 else -1) if form == "A" else sign
             power = base ** (j + 1) / q
-            size = abs(g) * y_scale * abs(power) * loss
-            results[f"b{j + 1}"] = Exact(-g * y * term_sign * power, size, gain)
+            size = abs(g) * y_scale * abs(power) * (loss + either)
+            results[f"b{j + 1}"] = Exact(-g * y * term_sign * power, size, 1 + y_scale)
         return results
+
+
+_PRECISION = 250
+_ROUNDINGS = 64
+"""Roundings that may add up in a value: half of what Horner's rule can lose at degree (9, 8)."""
 
 
 def _sum(terms) -> tuple[mp.mpf, mp.mpf]:
@@ -120,15 +136,124 @@ def _sum(terms) -> tuple[mp.mpf, mp.mpf]:
 def is_rounded(got: float, exact: Exact, dtype: torch.dtype, compute: torch.dtype) -> bool:
     """Whether ``got`` is the exact value to the rounding of arithmetic in the dtype to compute in.
 
-    Where the exact value is beyond the dtype's maximum, infinity of its sign is right. Where the
-    terms are, and cancel, so may be infinity.
+    Where the exact value is beyond the dtype's maximum, infinity of its sign is right, and where a
+    partial sum is, infinity of either sign. NaN never is.
     """
-    if math.isnan(got):
-        return False
     info = torch.finfo(dtype)
+    if math.isnan(got) or (math.isinf(got) and exact.partial > info.max):
+        return not math.isnan(got)
     smallest, smallest_inside = (t.smallest_normal * t.eps for t in (info, torch.finfo(compute)))
     tiny = 2 * smallest + 8 * smallest_inside * exact.gain
-    allowed = 64 * torch.finfo(compute).eps * exact.scale + info.eps * abs(exact.value) + tiny
+    rounding = _ROUNDINGS * torch.finfo(compute).eps * exact.scale
+    allowed = rounding + info.eps * abs(exact.value) + tiny
     if math.isinf(got):
         return abs(exact.value) + allowed > info.max and got * exact.value >= 0
     return abs(mp.mpf(got) - exact.value) <= allowed
+
+
+LEAST_GRADIENT = {
+    dtype: torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
+    for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+}
+"""The least |output gradient|, but for 0, that every backend is right for: any that there is."""
+
+
+class Elements:
+    """Values of x and of the output's gradient, and what F and its gradients are for them, exactly.
+
+    Args:
+        x, grad: K of each; they are rounded to ``dtype``, those beyond its maximum to that.
+        a, b: coefficients, K rows of each for K functions, or one row for all.
+        form, dtype: as the operator has them.
+        subnormal: whether y and dx below the dtype's smallest normal number are to be right.
+    """
+
+    def __init__(
+        self, x, grad, a, b, form: str, dtype: torch.dtype, *, subnormal: bool = True
+    ) -> None:
+        self.form, self.dtype, self.subnormal = form, dtype, subnormal
+        self.compute = torch.float64 if dtype == torch.float64 else torch.float32
+        self.x, self.grad = (_clamped(values, dtype)[None] for values in (x, grad))
+        self.a = torch.tensor(a, dtype=self.compute)
+        self.b = torch.tensor(b, dtype=self.compute).reshape(len(b), -1)
+        rows = [t.expand(len(x), -1).tolist() for t in (self.a, self.b)]
+        self.exact = [
+            rational_exactly(x, a, b, form, grad, self.compute)
+            for x, grad, a, b in zip(self.x[0].tolist(), self.grad[0].tolist(), *rows, strict=True)
+        ]
+
+    def wrong(self, results: tuple[Tensor, ...]) -> list[str]:
+        """A line for each value of (y, dx, da, db) that is not the exact one to rounding."""
+        y, dx, da, db = (result.detach().tolist() for result in results)
+        checked = [(i, "y", y[0][i]) for i in range(len(self.exact))]
+        checked += [(i, "dx", dx[0][i]) for i in range(len(self.exact))]
+        for letter, rows, first in (("a", da, 0), ("b", db, 1)):
+            checked += [
+                (i, f"{letter}{k}", value)
+                for i, row in enumerate(rows)
+                for k, value in enumerate(row, first)
+            ]
+        alone = len(da) == len(self.exact)
+        return [
+            self._line(i, name, value, exact)
+            for i, name, value in checked
+            for exact in [self.exact[i][name] if alone or name in ("y", "dx") else self._sum(name)]
+            if not self._is_right(name, value, exact)
+        ]
+
+    def _is_right(self, name: str, value: float, exact: Exact) -> bool:
+        of_x = name in ("y", "dx")
+        tiny = torch.finfo(self.dtype).smallest_normal
+        if of_x and not self.subnormal and max(abs(value), abs(exact.value)) <= 2 * tiny:
+            return True
+        return is_rounded(value, exact, self.dtype if of_x else self.compute, self.compute)
+
+    def _sum(self, name: str) -> Exact:
+        """The sum of the elements' terms; their errors add up."""
+        terms = [exact[name] for exact in self.exact]
+        value, scale, gain, _ = (mp.fsum(parts) for parts in zip(*terms, strict=True))
+        return Exact(value, scale, gain, partial=scale)
+
+    def _line(self, i: int, name: str, value: float, exact: Exact) -> str:
+        x, grad = self.x[0, i].item(), self.grad[0, i].item()
+        a, b = (t.expand(len(self.exact), -1)[i].tolist() for t in (self.a, self.b))
+        return (
+            f"{name} is {value}, exactly {mp.nstr(exact.value, 9)}: x={x!r}, grad={grad!r}, a={a},"
+            f" b={b}, form {self.form}, {self.dtype}"
+        )
+
+
+def _clamped(values, dtype: torch.dtype) -> Tensor:
+    limit = torch.finfo(dtype).max
+    return torch.tensor(values, dtype=torch.float64).clamp(-limit, limit).to(dtype)
+
+
+def random_elements(
+    degree: tuple[int, int],
+    form: str,
+    dtype: torch.dtype,
+    count: int,
+    *,
+    rows: int,
+    subnormal: bool = True,
+) -> Elements:
+    """x and gradients of all sizes that the dtype has, and coefficients up to 1e6.
+
+    rows: of coefficients, ``count`` or 1; subnormal: whether such x, gradients and results count.
+    """
+    rng = np.random.default_rng([*degree, count])
+    info = torch.finfo(dtype)
+    smallest = math.log2(info.smallest_normal * (info.eps if subnormal else 1))
+    largest = math.log2(info.max)
+
+    def spread(low: float, high: float, *size: int, special: tuple[float, ...] = (0.0,)):
+        values = rng.choice([-1, 1], size) * np.exp2(rng.uniform(low, high, size))
+        return np.where(rng.uniform(size=size) < 0.15, rng.choice(special, size), values)
+
+    x = spread(smallest, largest, count, special=(0.0, 1.0, -1.0, info.max, -info.max))
+    ordinary = np.exp2(rng.uniform(-6, 6, count)) * rng.choice([-1, 1], count)
+    x = np.where(rng.uniform(size=count) < 0.3, ordinary, x)
+    least = max(smallest, math.log2(LEAST_GRADIENT[dtype]))
+    grad = spread(least, largest, count, special=(0.0, 1.0, -1.0, info.max, -info.max))
+    a, b = (spread(-20, math.log2(1e6), rows, k) for k in (degree[0] + 1, degree[1]))
+    return Elements(x, grad, a, b, form, dtype, subnormal=subnormal)

@@ -6,20 +6,24 @@ formula, order of operations or rewriting is shared with the backends that are c
     F = P / Q,   P = sum_i a_i x^i,   s = sum_j b_j x^j,
     Q = 1 + sum_j |b_j| |x|^j  (form A)   or   1 + |s|  (form B)
 
+The gradients are those of g F, with g the output's gradient.
+
 **How large an error may be expected.** Rounding is relative to the terms of a sum, not to their
 total, so each value comes with a scale: the same expression with every sum replaced by the sum of
 its terms' magnitudes, written P~, P'~, Q'~. Where s cancels in form B, Q is itself inaccurate, by
 the factor kappa = (1 + sum_j |b_j x^j|) / Q, which is 1 in form A:
 
-    value                                scale
-    y    = P / Q                         kappa P~ / Q
-    dx   = (P' - y Q') / Q               kappa^2 (P'~ + (P~ / Q) Q'~) / Q
-    da_i = x^i / Q                       kappa |x|^i / Q
-    db_j = -y q_j / Q,  q_j = dQ/db_j    kappa^2 (P~ / Q) |x|^j / Q
+    value                                  scale
+    y    = P / Q                           kappa P~ / Q
+    dx   = g (P' - y Q') / Q               kappa^2 |g| (P'~ + (P~ / Q) Q'~) / Q
+    da_i = g x^i / Q                       kappa |g| |x|^i / Q
+    db_j = -g y q_j / Q,  q_j = dQ/db_j    kappa^2 |g| (P~ / Q) |x|^j / Q
 
 A computation that rounds well errs by a small multiple of u scale + eta size, with u the unit
 roundoff of its dtype and eta its smallest number: the size, which counts where products underflow,
-is P~ / Q for db_j where that is above 1, since |x|^j may underflow before y multiplies it, else 1.
+is P~ / Q for db_j where that is above 1, since g |x|^j / Q may underflow before y multiplies it,
+else 1. P~ / Q, P'~ and Q'~ count as the dtype's smallest normal number where they are below it: the
+sums are subnormal numbers then, and have its errors.
 """
 
 from __future__ import annotations
@@ -27,7 +31,7 @@ from __future__ import annotations
 import itertools
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import mpmath
@@ -46,6 +50,11 @@ class Arithmetic(NamedTuple):
 
     roundoff: float
     smallest: float
+
+    @property
+    def smallest_normal(self) -> float:
+        """Below it the distance of numbers stays the same."""
+        return self.smallest / (2 * self.roundoff)
 
 
 class _Term(NamedTuple):
@@ -73,16 +82,22 @@ class Exact(NamedTuple):
 
 
 def first_order(
-    x: np.ndarray, a: Sequence[float], b: Sequence[float], form: str, arithmetic: Arithmetic
+    x: np.ndarray,
+    grad: np.ndarray,
+    a: Sequence[float],
+    b: Sequence[float],
+    form: str,
+    arithmetic: Arithmetic,
 ) -> Exact:
-    """y, dx, da_i and db_j of F at each x, for an output gradient of 1.
+    """y, and dx, da_i and db_j of grad F, at each x.
 
     The subgradients are the package's: d|b|/db = +1 at 0, d|x|/dx = 0 at 0, d|s|/ds = +1 at 0. In
     form B, where s is so small beside its terms that rounding decides its sign, the spread covers
     either sign. At x = +-inf the values are the limits there, infinite ones too; at NaN, NaN.
 
     Args:
-        x: (points,) in float64, exactly the numbers that the backend is given; so are a and b.
+        x: (points,) in float64, exactly the numbers that the backend is given; so are the others.
+        grad: (points,), gradients of the output.
         a: a_0 .. a_m.
         b: b_1 .. b_n.
         form: ``"A"`` or ``"B"``.
@@ -90,15 +105,17 @@ def first_order(
     """
     names = ("y", "dx", *(f"da_{i}" for i in range(len(a))), *_indexed("db", b))
 
-    def values(point: float) -> list[_Term]:
+    def values(point: float, g: float) -> list[_Term]:
         if math.isnan(point):
             return [_Term(mpf("nan"), mpf(0))] * len(names)
         if math.isinf(point):
-            return _limits(1 if point > 0 else -1, a, b, form)
-        u = arithmetic.roundoff
-        return _first_order(_Parts(mpf(point), a, b, form, u), len(a), u)
+            y, *rest = _limits(1 if point > 0 else -1, a, b, form)
+        else:
+            t = _Parts(mpf(point), a, b, form, arithmetic)
+            y, *rest = _first_order(t, len(a), arithmetic.roundoff)
+        return [y, *(_Term(g * value, abs(g) * scale, size) for value, scale, size in rest)]
 
-    return _tabulate(names, x, values, arithmetic)
+    return _tabulate(names, itertools.starmap(values, zip(x, grad, strict=True)), arithmetic)
 
 
 def second_order(
@@ -106,7 +123,7 @@ def second_order(
 ) -> Exact:
     """The second derivatives of F for x, a and b, at finite x away from the kinks.
 
-    d2F/da_i da_k = 0 is left out. Arguments as of :func:`first_order`.
+    d2F/da_i da_k = 0 is left out. Arguments as of :func:`first_order`, for an output gradient of 1.
     """
     names = (
         "dxx",
@@ -117,9 +134,9 @@ def second_order(
     )
 
     def values(point: float) -> list[_Term]:
-        return _second_order(_Parts(mpf(point), a, b, form, arithmetic.roundoff), len(a))
+        return _second_order(_Parts(mpf(point), a, b, form, arithmetic), len(a))
 
-    return _tabulate(names, x, values, arithmetic)
+    return _tabulate(names, map(values, x.tolist()), arithmetic)
 
 
 def _orders(b: Sequence[float]) -> range:
@@ -131,21 +148,20 @@ def _indexed(name: str, b: Sequence[float]) -> list[str]:
 
 
 def _tabulate(
-    names: tuple[str, ...],
-    x: np.ndarray,
-    values: Callable[[float], list[_Term]],
-    arithmetic: Arithmetic,
+    names: tuple[str, ...], points: Iterable[list[_Term]], arithmetic: Arithmetic
 ) -> Exact:
-    high, low, spread = (np.zeros((len(names), len(x))) for _ in range(3))
-    with mpmath.workprec(PRECISION):
-        for column, point in enumerate(x.tolist()):
-            for row, (value, scale, size) in enumerate(values(point)):
-                high[row, column] = rounded = float(value)
-                if math.isfinite(rounded):
-                    low[row, column] = float(value - rounded)
-                error = scale * arithmetic.roundoff + size * arithmetic.smallest
-                spread[row, column] = float(error)
-    return Exact(names, high, low, spread)
+    columns: list[list[tuple[float, float, float]]] = []
+    with mpmath.workprec(PRECISION):  # while the points are being computed, one after the other
+        columns += ([_parted(term, arithmetic) for term in terms] for terms in points)
+    table = np.array(columns).reshape(-1, len(names), 3).transpose(2, 1, 0)
+    return Exact(names, *table)
+
+
+def _parted(term: _Term, arithmetic: Arithmetic) -> tuple[float, float, float]:
+    """High and low part of the value, and its spread."""
+    high = float(term.value)
+    low = float(term.value - high) if math.isfinite(high) else 0.0
+    return high, low, float(term.scale * arithmetic.roundoff + term.size * arithmetic.smallest)
 
 
 class _Parts:
@@ -157,6 +173,7 @@ class _Parts:
     Attributes:
         powers: 1, x, x^2, ...
         p, dp, ddp: P, P', P''; ``p_size``, ...: the sums of the terms' magnitudes.
+        y_size: that of y = P/Q.
         q, dq, ddq: the same of Q.
         q_b, dq_b: dQ/db_j, and its derivative for x.
         kappa: (1 + sum of the magnitudes of Q's terms) / Q.
@@ -164,7 +181,7 @@ class _Parts:
     """
 
     def __init__(
-        self, x: mpf, a: Sequence[float], b: Sequence[float], form: str, roundoff: float
+        self, x: mpf, a: Sequence[float], b: Sequence[float], form: str, arithmetic: Arithmetic
     ) -> None:
         self.powers = _powers(x, max(len(a), len(b) + 1))
         numerator = [*map(mpf, a)]
@@ -173,7 +190,7 @@ class _Parts:
         self.ddp, self.ddp_size = self._sum(numerator, 0, 2)
         denominator = [*map(mpf, b)]
         s, s_size = self._sum(denominator, 1, 0)
-        self.tied = form == "B" and s_size > 0 and abs(s) <= _TIE * roundoff * s_size
+        self.tied = form == "B" and s_size > 0 and abs(s) <= _TIE * arithmetic.roundoff * s_size
         if form == "A":
             direction = (x > 0) - (x < 0)
             signs = [_sign(value) * direction**j for j, value in enumerate(denominator, 1)]
@@ -187,6 +204,9 @@ class _Parts:
         self.ddq, self.ddq_size = self._sum(c, 1, 2)
         self.q_b = [sign * self.powers[j] for j, sign in enumerate(signs, 1)]
         self.dq_b = [sign * j * self.powers[j - 1] for j, sign in enumerate(signs, 1)]
+        self.y_size = max(self.p_size / self.q, arithmetic.smallest_normal)
+        self.dp_size = max(self.dp_size, arithmetic.smallest_normal)
+        self.dq_size = max(self.dq_size, arithmetic.smallest_normal)
 
     def _sum(self, c: Sequence[mpf], first: int, derivative: int) -> tuple[mpf, mpf]:
         """A derivative of sum_i c_i x^i, i = first, first + 1, ...: total, sum of magnitudes."""
@@ -207,7 +227,7 @@ def _sign(value: mpf) -> int:
 
 
 def _first_order(t: _Parts, count_a: int, roundoff: float) -> list[_Term]:
-    y, y_size = t.p / t.q, t.p_size / t.q
+    y, y_size = t.p / t.q, t.y_size
     dx_size = t.kappa**2 * (t.dp_size + y_size * t.dq_size) / t.q
     da = [power / t.q for power in t.powers[:count_a]]
     db = [-y * slope / t.q for slope in t.q_b]
@@ -226,7 +246,7 @@ def _first_order(t: _Parts, count_a: int, roundoff: float) -> list[_Term]:
 
 def _second_order(t: _Parts, count_a: int) -> list[_Term]:
     """The quotient rule applied twice; each scale is its formula in magnitudes, times kappa^3."""
-    y, y_size = t.p / t.q, t.p_size / t.q
+    y, y_size = t.p / t.q, t.y_size
     dx, dx_size = (t.dp - y * t.dq) / t.q, (t.dp_size + y_size * t.dq_size) / t.q
     rows = [
         (

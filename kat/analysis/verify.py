@@ -27,7 +27,14 @@ from kat.analysis.verify_backends import (
     interpreted_backend,
     present_backends,
 )
-from kat.analysis.verify_cases import INTERPRETED, Case, Grid, cases, second_order_cases
+from kat.analysis.verify_cases import (
+    INTERPRETED,
+    Case,
+    Grid,
+    cases,
+    second_order_cases,
+    second_order_part,
+)
 from kat.analysis.verify_compare import Result, first_order_results, second_order_result
 from kat.version import __version__
 
@@ -73,35 +80,41 @@ class Job:
 
 
 def verify(
-    grid: Grid,
+    what: Grid | Sequence[Job],
     backends: Sequence[Backend] | None = None,
     *,
-    extra: Iterable[Case] = (),
     interpreter: bool = False,
     compiled: bool = True,
     track: Callable[[Sequence[Job]], Iterable[Job]] = iter,
 ) -> Verification:
-    """Checks backends over a grid, and over further cases.
+    """Checks backends over a grid, or over other cases.
 
     Args:
-        grid: what to check.
+        what: a grid, or jobs.
         backends: which; None: all that this machine has.
-        extra: cases beyond those of the grid.
         interpreter: also runs the Triton kernels in Triton's interpreter, in a process beside this
-            one, over :data:`~kat.analysis.verify_cases.INTERPRETED` with the grid's seed.
-        compiled: also compares the operator with the compiled operator.
+            one: over the jobs, or in place of a grid, since it is slow, over
+            :data:`~kat.analysis.verify_cases.INTERPRETED` with the grid's seed.
+        compiled: also compares the operator with the compiled operator, in every form, degree and
+            dtype that is checked.
         track: passes on the work that it is given, and may show how far it is.
     """
     start = time.monotonic()
     found, absent = present_backends() if backends is None else (list(backends), {})
     result = Verification(absent=absent, environment=environment())
-    with _interpreter(grid if interpreter else None) as child:
-        jobs = [*_jobs(grid), *(Job(case) for case in extra)]
+    jobs = grid_jobs(what) if isinstance(what, Grid) else what
+    interpreted = _interpreted_jobs(what) if interpreter else None
+    forms, degrees, dtypes = (
+        list(dict.fromkeys(getattr(job.case, name) for job in jobs))
+        for name in ("form", "degree", "dtype")
+    )
+    with _interpreter(interpreted) as child:
         for job in track(jobs):
             _run(job, found, result)
-        result.checks += consistency_checks(found, grid.dtypes)
+        result.checks += consistency_checks(found, dtypes)
         if compiled:
-            result.checks += map(compiled_check, sorted({backend.device for backend in found}))
+            for device in sorted({backend.device for backend in found}):
+                result.checks.append(compiled_check(device, forms, degrees, dtypes))
         if child is not None:
             other = child.result()
             result.results += other.results
@@ -124,18 +137,32 @@ def environment() -> dict[str, str]:
     return found
 
 
-def _jobs(grid: Grid) -> list[Job]:
+def grid_jobs(grid: Grid) -> list[Job]:
+    """The cases of a grid, then those for second derivatives."""
     first = [Job(case) for case in cases(grid)]
     return first + [Job(case, 2) for case in second_order_cases(grid)]
+
+
+def case_jobs(given: Sequence[Case]) -> list[Job]:
+    """Cases, then their second derivatives where those are checked."""
+    twice = (second_order_part(case) for case in given)
+    return [Job(case) for case in given] + [Job(case, 2) for case in twice if case is not None]
+
+
+def _interpreted_jobs(what: Grid | Sequence[Job]) -> list[Job]:
+    if isinstance(what, Grid):
+        return grid_jobs(replace(INTERPRETED, seed=what.seed))
+    return [job for job in what if job.order == 1]
 
 
 def _run(job: Job, backends: Sequence[Backend], result: Verification) -> None:
     """Adds the results of one job; a backend that raises has failed."""
     case = job.case
-    x = case.all_x() if job.order == 1 else case.x.ravel()
-    exact = (first_order if job.order == 1 else second_order)(
-        x, case.a, case.b, case.form, case.arithmetic
-    )
+    function = case.a, case.b, case.form, case.arithmetic
+    if job.order == 1:
+        exact = first_order(case.all_x(), case.grad, *function)
+    else:
+        exact = second_order(case.x.ravel(), *function)
     for backend in backends:
         try:
             if job.order == 1:
@@ -148,23 +175,23 @@ def _run(job: Job, backends: Sequence[Backend], result: Verification) -> None:
 
 
 @contextmanager
-def _interpreter(grid: Grid | None) -> Iterator[Future[Verification] | None]:
+def _interpreter(jobs: Sequence[Job] | None) -> Iterator[Future[Verification] | None]:
     """The Triton kernels interpreted, in another process: Triton reads the variable on import."""
-    if grid is None:
+    if jobs is None:
         yield None
         return
     before = os.environ.get("TRITON_INTERPRET")
     os.environ["TRITON_INTERPRET"] = "1"
     try:
         with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-            yield pool.submit(_verify_interpreted, replace(INTERPRETED, seed=grid.seed))
+            yield pool.submit(_verify_interpreted, jobs)
     finally:
         os.environ.pop("TRITON_INTERPRET")
         if before is not None:
             os.environ["TRITON_INTERPRET"] = before
 
 
-def _verify_interpreted(grid: Grid) -> Verification:
+def _verify_interpreted(jobs: Sequence[Job]) -> Verification:
     torch.set_num_threads(1)
     with np.errstate(all="ignore"):  # the interpreter computes with numpy
-        return verify(grid, [interpreted_backend()], compiled=False)
+        return verify(jobs, [interpreted_backend()], compiled=False)

@@ -120,15 +120,25 @@ def consistency_checks(backends: Sequence[Backend], dtypes: Sequence[str]) -> li
     return checks
 
 
-def compiled_check(device: str) -> Check:
+def compiled_check(
+    device: str, forms: Sequence[str], degrees: Sequence[tuple[int, int]], dtypes: Sequence[str]
+) -> Check:
     """kat.rational inside torch.compile, forward and backward: the same bits as outside."""
     name = f"operator compiled by torch.compile on {device}, same bits"
     problem = _compiler_problem(device)
     if problem:
         return Check(name, None, f"torch.compile does not work here: {problem}")
     eager = Backend("eager", call(None), device)
-    compiled = Backend("compiled", torch.compile(call(None), fullgraph=True), device)
-    return _same_bits(name, eager, compiled, _examples(["float32", "bfloat16"], device))
+    compiled = Backend("compiled", _compiled_anew, device)
+    examples = (e for degree in degrees for e in _examples(dtypes, device, forms, degree))
+    return _same_bits(name, eager, compiled, examples)
+
+
+def _compiled_anew(x: Tensor, a: Tensor, b: Tensor, form: str) -> Tensor:
+    """Compiled for these shapes and dtypes; torch recompiles a function a few times only."""
+    torch.compiler.reset()
+    compiled: Callable[..., Tensor] = torch.compile(call(None), fullgraph=True)
+    return compiled(x, a, b, form)
 
 
 def _compiler_problem(device: str) -> str:
@@ -143,7 +153,9 @@ def _compiler_problem(device: str) -> str:
 def _repeats(backend: Backend, dtypes: Sequence[str]) -> Check:
     name = f"{backend.name}: from run to run, same bits"
     small = backend.truncates  # the interpreter is slow
-    return _same_bits(name, backend, backend, _examples(dtypes, backend.device, small), times=4)
+    return _same_bits(
+        name, backend, backend, _examples(dtypes, backend.device, small=small), times=4
+    )
 
 
 def _same_bits(
@@ -166,14 +178,20 @@ def _same_bits(
 
 
 def _examples(
-    dtypes: Sequence[str], device: str, small: bool = False
+    dtypes: Sequence[str],
+    device: str,
+    forms: Sequence[str] = FORMS,
+    degree: tuple[int, int] = (5, 4),
+    small: bool = False,
 ) -> Iterator[tuple[str, _Arguments]]:
     """The output's gradient, x, numerator, denominator and form: two images in a KAT-T layer."""
+    m, n = degree
     shape = (2, 8, 48) if small else (2, 197, 192)
-    for dtype, form in itertools.product(dtypes, FORMS):
+    for dtype, form in itertools.product(dtypes, forms):
         generator = torch.Generator().manual_seed(0)
         grad, x, a, b = (
             torch.randn(size, generator=generator).to(device)
-            for size in (shape, shape, (1, 6), (8, 4))
+            for size in (shape, shape, (1, m + 1), (8, n))
         )
-        yield f"form {form}, {dtype}", (grad.to(DTYPES[dtype]), x.to(DTYPES[dtype]), a, b, form)
+        name = f"form {form}, degree {m}/{n}, {dtype}"
+        yield name, (grad.to(DTYPES[dtype]), x.to(DTYPES[dtype]), a, b, form)

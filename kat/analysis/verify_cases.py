@@ -1,11 +1,11 @@
-"""What ``kat verify`` evaluates: functions, dtypes, and values of x from 0 to the largest."""
+"""What ``kat verify`` evaluates: functions, dtypes, and x and gradients from 0 to the largest."""
 
 from __future__ import annotations
 
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -41,8 +41,9 @@ class Grid:
         dtypes: names, of :data:`DTYPES`.
         sets: names of coefficient sets (:func:`coefficient_sets`); None: all.
         points: values of x in each range of |x|.
-        stride: every how many ranges one is taken.
-        subnormal: whether subnormal x are among them.
+        starts: where the ranges of |x| begin that are taken; None: all.
+        stride: every how many of these one is taken.
+        subnormal: whether subnormal x and gradients of the output are among them.
         largest: the largest |x|; None: each dtype's maximum, infinity and NaN too.
         seed: of x, of random coefficients and of the output's gradients.
     """
@@ -52,6 +53,7 @@ class Grid:
     dtypes: tuple[str, ...] = tuple(DTYPES)
     sets: tuple[str, ...] | None = None
     points: int = 4
+    starts: tuple[float, ...] | None = None
     stride: int = 1
     subnormal: bool = True
     largest: float | None = None
@@ -61,7 +63,13 @@ class Grid:
 QUICK = Grid(degrees=((5, 4),), sets=("silu", "random", "trained"), points=2, stride=2)
 """A few seconds: for continuous integration."""
 
-INTERPRETED = Grid(degrees=((3, 2), (5, 4)), sets=("random",), points=2, stride=5, subnormal=False)
+INTERPRETED = Grid(
+    degrees=((3, 2), (5, 4)),
+    sets=("random",),
+    points=2,
+    starts=(1e-6, 1e-3, 1.0, 1e3, 1e6, 1e8, 1e20, 1e38),
+    subnormal=False,
+)
 """What Triton's interpreter, which is slow, gets through in half a minute.
 
 It does not read subnormal numbers of bfloat16 rightly."""
@@ -76,6 +84,7 @@ class Case:
         coefficients: what they are called.
         a, b: as they are after rounding to their dtype.
         x: (ranges, points), as they are after rounding.
+        grad: the size of the output's gradient for each of :meth:`all_x`, a power of two.
         ranges: a name for each row of x.
         special: whether 0, infinity and NaN are evaluated too.
     """
@@ -87,6 +96,7 @@ class Case:
     a: tuple[float, ...]
     b: tuple[float, ...]
     x: np.ndarray
+    grad: np.ndarray
     ranges: tuple[str, ...]
     special: bool = True
 
@@ -169,10 +179,42 @@ def cases(grid: Grid) -> Iterator[Case]:
     """Every combination that a grid names, over all ranges of |x|."""
     for number, (form, name, (a, b)) in enumerate(_functions(grid)):
         for dtype in grid.dtypes:
-            intervals = ranges(dtype, grid.largest)[not grid.subnormal :: grid.stride]
+            intervals = _ranges_of(grid, dtype)
             x = _sample(intervals, grid.points, [grid.seed, number])
             names = _names(intervals)
-            yield make_case(form, dtype, name, a, b, x, names, special=grid.largest is None)
+            case = make_case(form, dtype, name, a, b, x, names, special=grid.largest is None)
+            yield replace(case, grad=_gradients(case, grid.subnormal, [grid.seed, number]))
+
+
+def _ranges_of(grid: Grid, dtype: str) -> list[tuple[float, float]]:
+    found = ranges(dtype, grid.largest)[not grid.subnormal :]
+    if grid.starts is not None:
+        found = [interval for interval in found if interval[0] in grid.starts]
+    return found[:: grid.stride]
+
+
+def gradient_exponents(dtype: str, *, subnormal: bool = True) -> tuple[int, int]:
+    """Between which powers of two the output's gradients are: all that the dtype has.
+
+    The largest is left room for a factor of 2.
+    """
+    info = torch.finfo(DTYPES[dtype])
+    least = smallest_subnormal(DTYPES[dtype]) if subnormal else info.tiny
+    return math.frexp(least)[1] - 1, math.frexp(info.max)[1] - 2
+
+
+def _gradients(case: Case, subnormal: bool, seed: list[int]) -> np.ndarray:
+    """1 in about half of the ranges and where x is not finite, else any power of two of the dtype.
+
+    One size for all of a range, so that no term vanishes in a sum over it.
+    """
+    names = case.all_ranges()
+    rng = np.random.default_rng(seed)
+    low, high = gradient_exponents(case.dtype, subnormal=subnormal)
+    sizes = np.exp2(rng.integers(low, high + 1, len(names)).astype(np.float64))
+    sizes = np.where(rng.uniform(size=len(names)) < 0.5, 1.0, sizes)
+    of_range = dict(zip(names, sizes, strict=True)) | {"inf": 1.0, "nan": 1.0}
+    return np.array([of_range[name] for name in names])
 
 
 def second_order_cases(grid: Grid) -> Iterator[Case]:
@@ -189,6 +231,17 @@ def second_order_cases(grid: Grid) -> Iterator[Case]:
                 yield make_case(form, dtype, name, a, b, x, _names(intervals), special=False)
 
 
+def second_order_part(case: Case) -> Case | None:
+    """A case with those of its x at which second derivatives are checked; None without any."""
+    if case.dtype not in _SECOND_ORDER:
+        return None
+    low, high = (10.0**power for power in _SECOND_ORDER[case.dtype])
+    x = case.x.ravel()
+    x = x[(low <= abs(x)) & (abs(x) <= high)][None]
+    where = ("; ".join(case.ranges),)
+    return replace(case, x=x, grad=np.ones(x.size), ranges=where, special=False) if x.size else None
+
+
 def make_case(
     form: str,
     dtype: str,
@@ -202,6 +255,8 @@ def make_case(
 ) -> Case:
     """A case whose x and coefficients are rounded to the dtypes in which they are handed over.
 
+    The output's gradients are of size 1.
+
     Args:
         form, dtype, special: of the case.
         name: of the coefficients.
@@ -210,6 +265,7 @@ def make_case(
         names: of the ranges.
     """
     coefficient_dtype = torch.float64 if dtype == "float64" else torch.float32
+    count = x.size + special * len(_SPECIAL)
     return Case(
         form,
         (len(a) - 1, len(b)),
@@ -218,6 +274,7 @@ def make_case(
         tuple(_rounded(a, coefficient_dtype).tolist()),
         tuple(_rounded(b, coefficient_dtype).tolist()),
         _rounded(x, DTYPES[dtype]),
+        np.ones(count),
         tuple(names),
         special,
     )

@@ -19,9 +19,11 @@ RULE = (
     " twice that for second derivatives. u and eta are unit roundoff and smallest number of the"
     " dtype of the arithmetic (float64 for float64, else float32), v and eta_out those of the dtype"
     " of the result. The scale is that of the terms that the value is the sum of; the size is 1,"
-    " but for db |y| where that is larger. Values beyond the dtype's maximum count as that maximum."
-    " A sum over n elements may err by its terms' errors and n u sum |terms|. An infinite x must"
-    " give the limit; a NaN must give NaN in y and dx, and nothing else may give NaN."
+    " but for db |y| where that is larger. The output's gradients are of any size that the dtype"
+    " has. Values beyond the dtype's maximum count as that maximum. A sum over n elements may err"
+    " by its terms' errors and n u sum |terms|, and be infinite where sum |terms| is beyond the"
+    " maximum. An infinite x must give the limit; a NaN must give NaN in y and dx, and nothing else"
+    " may give NaN."
 )
 """What is compared; :mod:`kat.analysis.exact` defines the scales."""
 
@@ -127,7 +129,7 @@ def first_order_results(backend: Backend, case: Case, exact: Exact) -> list[Resu
     """y, dx, da and db with one element a group, and the sums over many elements.
 
     Args:
-        exact: :func:`kat.analysis.exact.first_order` at ``case.all_x()``.
+        exact: :func:`kat.analysis.exact.first_order` at ``case.all_x()`` for ``case.grad``.
     """
     alone = _one_element_a_group(backend, case, exact)
     together, sums = _many_elements_a_group(backend, case, exact)
@@ -174,8 +176,8 @@ def _steps(case: Case) -> int:
     return sum(case.degree) + 4
 
 
-def _output_gradient(shape: tuple[int, ...]) -> np.ndarray:
-    """+-1 and +-2: products with them are exact, and no larger value comes into range."""
+def _factors(shape: tuple[int, ...]) -> np.ndarray:
+    """+-1 and +-2, for the output's gradients: products with them are exact."""
     return np.random.default_rng(0).choice([-2.0, -1.0, 1.0, 2.0], shape)
 
 
@@ -187,10 +189,11 @@ def _times(exact: Exact, weight: np.ndarray) -> Exact:
 
 def _one_element_a_group(backend: Backend, case: Case, exact: Exact) -> _Comparison:
     x = case.all_x()
-    grad = _output_gradient(x.shape)
+    factor = _factors(x.shape)
+    grad = case.grad * factor
     y, dx, da, db = _evaluate(backend, case, x[None], grad[None], groups=len(x))
     got = np.concatenate([y, dx, da.T, db.T])
-    weight = np.concatenate([np.ones((1, len(x))), np.tile(grad, (len(got) - 1, 1))])
+    weight = np.concatenate([np.ones((1, len(x))), np.tile(factor, (len(got) - 1, 1))])
     return _compare(
         backend, case, _times(exact, weight), got, x, grad, case.all_ranges(), steps=_steps(case)
     )
@@ -200,36 +203,43 @@ def _many_elements_a_group(
     backend: Backend, case: Case, exact: Exact
 ) -> tuple[_Comparison, _Comparison]:
     """y and dx of each element, and the sums over each range: a group a range, its x repeated."""
-    count, points = case.x.shape
+    count = len(case.x)
     x = np.tile(case.x.ravel(), (_ROWS, 1))
-    grad = _output_gradient(x.shape)
+    factor = _factors(x.shape)
+    grad = factor * case.grad[: case.x.size]
     y, dx, da, db = _evaluate(backend, case, x, grad, groups=count)
 
     finite = Exact(exact.names, *(part[:, : case.x.size] for part in exact[1:]))
     repeated = Exact(finite.names[:2], *(np.tile(part[:2], _ROWS) for part in finite[1:]))
-    values = _times(repeated, np.stack([np.ones(grad.size), grad.ravel()]))
+    values = _times(repeated, np.stack([np.ones(factor.size), factor.ravel()]))
     where = np.tile(_ranges(case), _ROWS)
     got = np.stack([y.ravel(), dx.ravel()])
-    together = _compare(
-        backend, case, values, got, x.ravel(), grad.ravel(), where, steps=_steps(case)
-    )
+    steps = _steps(case)
+    together = _compare(backend, case, values, got, x.ravel(), grad.ravel(), where, steps=steps)
 
-    weight, size = (g.sum(0).reshape(count, points) for g in (grad, abs(grad)))
-    high, _, spread = (part[2:].reshape(-1, count, points) for part in finite[1:])
+    got = np.concatenate([da.T, db.T])
+    nowhere = np.full(count, np.nan)
+    names = np.array(case.ranges, dtype=object)
+    sums, total = _sums(case, finite, factor)
+    limit = _largest(case.coefficient_dtype)
+    overflown = np.isinf(got) & (abs(sums.high) <= limit) & (total > limit)
+    got = np.where(overflown, sums.high, got)
+    return together, _compare(backend, case, sums, got, nowhere, nowhere, names, steps=steps)
+
+
+def _sums(case: Case, exact: Exact, factor: np.ndarray) -> tuple[Exact, np.ndarray]:
+    """da and db summed over each range of x, every x with each of its factors, and sum |terms|."""
+    count, points = case.x.shape
+    weight, size = (f.sum(0).reshape(count, points) for f in (factor, abs(factor)))
+    high, _, spread = (part[2:].reshape(-1, count, points) for part in exact[1:])
+    room = 2.0**-10  # what a sum of terms near float64's maximum needs
+    terms = np.clip(high, -_largest(torch.float64), _largest(torch.float64)) * room * weight
+    sums = np.array([[math.fsum(group) for group in row] for row in terms])
     with np.errstate(over="ignore"):
         total = (abs(high) * size).sum(-1)
         accumulated = _ROWS * points * case.arithmetic.roundoff * total
         rounding = (spread * size).sum(-1) + accumulated / _steps(case)
-    fits = total <= torch.finfo(case.coefficient_dtype).max
-    sums = np.full(total.shape, np.nan)  # NaN: not compared
-    for row, group in zip(*np.nonzero(fits), strict=True):
-        sums[row, group] = math.fsum(weight[group] * high[row, group])
-    summed = Exact(finite.names[2:], sums, np.zeros_like(sums), rounding)
-    got = np.concatenate([da.T, db.T])
-    steps = _steps(case)
-    nowhere = np.full(count, np.nan)
-    names = np.array(case.ranges, dtype=object)
-    return together, _compare(backend, case, summed, got, nowhere, nowhere, names, steps=steps)
+        return Exact(exact.names[2:], sums / room, np.zeros_like(sums), rounding), total
 
 
 def _inputs(backend: Backend, case: Case, x: np.ndarray, groups: int) -> list[Tensor]:
@@ -299,7 +309,7 @@ def _compare(
         for function in (_largest, _smallest_normal, _unit, smallest_subnormal)
     )
     if backend.truncates and case.dtype == "bfloat16":
-        unit = np.where(of_x, 2 * unit, unit)
+        unit, smallest = np.where(of_x, (2 * unit, tiny), (unit, smallest))
     low = np.where(abs(exact.high) <= limit, exact.low, 0)
     with np.errstate(all="ignore"):
         value = np.clip(exact.high, -limit, limit)

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from kat.analysis.verify import Job, verify
+from kat.analysis.verify import Job, case_jobs, verify
 from kat.analysis.verify_backends import Backend, present_backends
 from kat.analysis.verify_cases import DTYPES, QUICK, Case, Grid
 from kat.analysis.verify_model import model_cases, record_inputs
@@ -30,6 +30,7 @@ from kat.ops import FORMS
 
 FAILED = 1
 _BATCHES, _NOISE = 2, 32
+_GRID_OPTIONS = ("quick", "forms", "degrees", "largest", "seed")
 
 
 def main(arguments: list[str]) -> int:
@@ -39,24 +40,25 @@ def main(arguments: list[str]) -> int:
 
 def _main(arguments: list[str]) -> int:
     parser = make_parser()
-    parsed = parser.instantiate(parser.parse_args(arguments))
+    given = parser.parse_args(arguments)
+    _refuse_what_does_nothing(given, parser.get_defaults())
+    parsed = parser.instantiate(given)
     for path in (parsed.json, parsed.html):
         if path:
             check_target(Path(path))
     grid = make_grid(parsed)
     backends, absent = present_backends()
     backends = _chosen(parsed.backends, backends, absent)
-    extra: list[Case] = []
+    what: Grid | list[Job] = grid
     inputs: dict[str, tuple[float, float]] = {}
     if parsed.checkpoint:
-        extra, inputs = _cases_of_model(Path(parsed.checkpoint), parsed.data, grid.dtypes)
-        grid = replace(grid, degrees=())
+        cases, inputs = _cases_of_model(Path(parsed.checkpoint), parsed.data, grid.dtypes)
+        what = case_jobs(cases)
     found = verify(
-        grid,
+        what,
         backends,
-        extra=extra,
         interpreter=parsed.interpreter,
-        compiled=not (parsed.quick or parsed.checkpoint or parsed.backends),
+        compiled=not (parsed.quick or parsed.backends),
         track=_progress if parsed.progress else iter,
     )
     found.absent.update(absent)
@@ -75,9 +77,10 @@ def make_parser() -> Parser:
         prog="kat verify",
         description=(
             "Compares every backend on this machine with exact values: the rational function, its"
-            " gradients and its second derivatives, over forms, degrees, dtypes, coefficients, and"
-            " |x| from 0 to the largest number of each dtype, infinity and NaN too. Exit code 0 if"
-            " everything is right to rounding, 1 if anything is not. Examples:"
+            " gradients and its second derivatives, over forms, degrees, dtypes, coefficients, |x|"
+            " from 0 to the largest number of each dtype, infinity and NaN too, and output"
+            " gradients of all sizes; then the compiled operator with the plain one. Exit code 0"
+            " if everything is right to rounding, 1 if anything is not. Examples:"
             " 'kat verify --html verify.html' (everything, about a minute);"
             " 'kat verify --quick' (seconds); 'kat verify --largest 1e3' (inputs that networks"
             " see); 'kat verify --checkpoint runs/digits --data.name digits' (a trained model's own"
@@ -90,12 +93,14 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--interpreter",
         action="store_true",
-        help="also run the GPU kernels on the CPU, in Triton's interpreter, over a small part",
+        help="also run the GPU kernels on the CPU, in Triton's interpreter, over a small part; with"
+        " --checkpoint over all of it, which takes minutes",
     )
     parser.add_argument(
         "--checkpoint",
         type=str | None,
-        help="verify this model's rationals alone: a run's folder, its model folder, or a .ckpt",
+        help="verify this model's rationals alone: a run's folder, its model folder, or a .ckpt;"
+        " goes with --dtypes, --backends, --interpreter and --data.*",
     )
     parser.add_argument("--backends", type=list[str] | None, help="these alone, such as '[cpu]'")
     parser.add_argument("--forms", type=list[str] | None, help="of A and B")
@@ -114,6 +119,19 @@ def make_parser() -> Parser:
     parser.add_class_arguments(DataConfig, "data", skip=skip)
     parser.set_defaults({"data.name": ""})
     return parser
+
+
+def _refuse_what_does_nothing(parsed: Namespace, default: Namespace) -> None:
+    """Options of the grid with a model, and of a model's images without one."""
+    for name in _GRID_OPTIONS:
+        if parsed.checkpoint and getattr(parsed, name) != getattr(default, name):
+            raise InputError(
+                f"--{name} and --checkpoint exclude each other: a model brings its own forms,"
+                " degrees and inputs; --dtypes and --backends choose among the rest"
+            )
+    for name, value in vars(parsed.data).items():
+        if not parsed.checkpoint and value != getattr(default.data, name):
+            raise InputError(f"--data.{name} does nothing without --checkpoint")
 
 
 def make_grid(parsed: Namespace) -> Grid:

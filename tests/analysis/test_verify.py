@@ -16,7 +16,7 @@ from torch import nn
 import kat
 from kat.analysis import verify as verify_module
 from kat.analysis.exact import first_order
-from kat.analysis.verify import verify
+from kat.analysis.verify import case_jobs, verify
 from kat.analysis.verify_backends import (
     Backend,
     call,
@@ -63,7 +63,7 @@ def test_form_b_and_other_degrees(degree):
     names = ["tiny", "small", "usual", "large"]
     for (name, (a, b)), dtype in itertools.product(coefficient_sets(degree, "B").items(), DTYPES):
         case = make_case("B", dtype, name, a, b, x, names, special=False)
-        exact = first_order(case.all_x(), case.a, case.b, "B", case.arithmetic)
+        exact = first_order(case.all_x(), case.grad, case.a, case.b, "B", case.arithmetic)
         for backend in present_backends()[0]:
             for result in first_order_results(backend, case, exact):
                 assert result.passed, str(result)
@@ -121,7 +121,7 @@ def with_zero(case):
 )
 def test_a_wrong_backend_is_caught_and_named(changes, caught):
     case = with_zero(next(cases(SMALL)))
-    exact = first_order(case.all_x(), case.a, case.b, case.form, case.arithmetic)
+    exact = first_order(case.all_x(), case.grad, case.a, case.b, case.form, case.arithmetic)
     results = first_order_results(wrong(**changes), case, exact)
     failed = {r.quantity: str(r) for r in results if not r.passed}
     assert set(failed) == caught
@@ -154,8 +154,10 @@ def test_the_line_of_a_failure_says_where_what_and_how_much():
 
 
 def test_a_nan_must_stay_one():
-    case = replace(next(cases(SMALL)), special=True)
-    exact = first_order(case.all_x(), case.a, case.b, case.form, case.arithmetic)
+    c = next(cases(SMALL))
+    a, b = np.array(c.a), np.array(c.b)
+    case = make_case(c.form, c.dtype, c.coefficients, a, b, c.x, c.ranges, special=True)
+    exact = first_order(case.all_x(), case.grad, case.a, case.b, case.form, case.arithmetic)
     hides = wrong(y=lambda x, t: torch.where(x.isnan(), 0, t))
     y = next(r for r in first_order_results(hides, case, exact) if r.quantity == "y")
     assert y.ratios[y.ranges.index("nan")] == np.inf
@@ -170,7 +172,7 @@ def test_flushing_subnormal_numbers_to_zero_fails():
     x = np.array([[1e-40, -1e-41]])
     a, b = np.array([0.0, 1.0]), np.array([0.1])
     case = make_case("A", "float32", "slope 1", a, b, x, ["subnormal"], special=False)
-    exact = first_order(case.all_x(), case.a, case.b, "A", case.arithmetic)
+    exact = first_order(case.all_x(), case.grad, case.a, case.b, "A", case.arithmetic)
     flushed = wrong(y=lambda x, t: torch.where(t.abs() < tiny, 0, t))
     y = next(r for r in first_order_results(flushed, case, exact) if r.quantity == "y")
     assert not y.passed
@@ -181,7 +183,7 @@ def test_beyond_the_maximum_infinity_is_right_and_another_sign_is_not():
     x = np.array([[1e30, 3e38]])
     a, b = np.array([0.0, 1e6]), np.array([0.0])
     case = make_case("A", "float32", "steep", a, b, x, ["large"], special=False)
-    exact = first_order(case.all_x(), case.a, case.b, "A", case.arithmetic)
+    exact = first_order(case.all_x(), case.grad, case.a, case.b, "A", case.arithmetic)
 
     def y_of(change):
         backend = Backend(
@@ -247,7 +249,7 @@ def test_gradients_that_change_from_run_to_run_are_caught():
     unsteady = wrong(da=lambda x, t: t * (1 + 1e-6 * next(runs)))
     (check,) = consistency_checks([unsteady], ["float32"])
     assert check.passed is False
-    assert "form A, float32" in check.detail
+    assert "form A, degree 5/4, float32" in check.detail
 
 
 def test_a_default_of_other_bits_is_caught(monkeypatch):
@@ -258,13 +260,17 @@ def test_a_default_of_other_bits_is_caught(monkeypatch):
 
 
 def test_the_compiled_operator_is_compared(monkeypatch):
-    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
-    assert compiled_check("cpu").passed
+    compiled = []
+    monkeypatch.setattr(
+        torch, "compile", lambda function, **options: compiled.append(options) or function
+    )
+    assert compiled_check("cpu", ["A", "B"], [(3, 2), (9, 8)], ["float16", "float64"]).passed
+    assert len([options for options in compiled if options]) == 2 * 2 * 2
     monkeypatch.setattr(
         torch, "compile", lambda function, **options: wrong(y=lambda x, t: t + 1).function
         if options else function
     )  # fmt: skip
-    assert compiled_check("cpu").passed is False
+    assert compiled_check("cpu", ["A"], [(3, 2)], ["float32"]).passed is False
 
 
 def test_without_a_compiler_the_check_says_why_it_was_not_made(monkeypatch):
@@ -272,7 +278,7 @@ def test_without_a_compiler_the_check_says_why_it_was_not_made(monkeypatch):
         raise RuntimeError("no working C++ compiler\nsecond line")
 
     monkeypatch.setattr(torch, "compile", no_compiler)
-    check = compiled_check("cpu")
+    check = compiled_check("cpu", ["A"], [(3, 2)], ["float32"])
     assert check.passed is None
     assert check.detail.endswith("no working C++ compiler")
 
@@ -331,7 +337,13 @@ def test_a_model_is_verified_on_what_its_rationals_see():
     third = next(c for c in found if c.coefficients == "1 group 2" and c.dtype == "float32")
     assert (third.x.min(), third.x.max()) == (inputs.low[2], inputs.high[2])
     assert third.b == tuple(model[1].weight_denominator[2].tolist())
-    assert verify(Grid(degrees=()), extra=found, compiled=False).failures() == []
+    jobs = case_jobs(found)
+    assert {(job.order, job.case.dtype) for job in jobs} == {
+        (1, "float32"), (1, "bfloat16"), (2, "float32"),
+    }  # fmt: skip
+    verified = verify(jobs, compiled=False)
+    assert verified.failures() == []
+    assert "second derivatives" in {result.quantity for result in verified.results}
 
 
 def test_models_that_cannot_be_verified():
@@ -372,6 +384,6 @@ def test_the_gpu_kernels_interpreted(monkeypatch):
         pytest.skip("the interpreter of Triton 3.6 does not work with numpy 2.4 and later")
     tiny = replace(SMALL, degrees=((3, 2),), dtypes=("bfloat16",), stride=6, subnormal=False)
     monkeypatch.setattr(verify_module, "INTERPRETED", tiny)
-    found = verify(Grid(degrees=(), dtypes=()), [], interpreter=True, compiled=False)
+    found = verify(Grid(degrees=()), [], interpreter=True, compiled=False)
     assert {result.backend for result in found.results} == {"interpreted triton"}
     assert found.failures() == []

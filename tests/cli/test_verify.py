@@ -70,6 +70,9 @@ def test_a_choice_of_backends(tmp_path):
         (("--backends", "[gpu]"), "unknown backend 'gpu'"),
         (("--html", "/no/such/folder/x.html"), "/no/such/folder"),
         (("--checkpoint", "/no/such/model"), "/no/such/model"),
+        (("--checkpoint", "m", "--largest", "10"), "--largest and --checkpoint exclude each other"),
+        (("--checkpoint", "m", "--quick"), "--quick and --checkpoint exclude each other"),
+        (("--data.name", "digits"), "--data.name does nothing without --checkpoint"),
         (("--quik",), "did you mean 'quick'"),
     ],
 )

@@ -1,45 +1,34 @@
-"""Every finite x: wherever the exact result is a number of the dtype, so is ours, to rounding.
+"""Every finite x and output gradient: where the exact result is a number of the dtype, so is ours.
 
 Held against mpmath, whose exponents have no bounds.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 
-import mpmath as mp
 import pytest
 import torch
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kat
 from kat.ops import cpu
-from tests.oracle import is_rounded, rational_exactly
+from tests.oracle import LEAST_GRADIENT, Elements, random_elements, rational_exactly
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
-DEGREES = ((5, 4), (3, 2), (9, 8), (1, 0), (2, 5))
+DEGREES = ((5, 4), (3, 2), (7, 6), (9, 8), (1, 0), (2, 5))
 KERNEL = pytest.mark.skipif(isinstance(cpu._library(), str), reason="the C++ kernel is missing")
 BACKENDS = ("reference", pytest.param("cpu", marks=KERNEL))
 
 
-def wrong(impl, x, a, b, form, dtype, grad=1.0) -> list[str]:
-    """The results for one x that are not as they should be."""
-    compute = torch.float64 if dtype == torch.float64 else torch.float32
-    xs = torch.tensor([[x]], dtype=dtype, requires_grad=True)
-    a_row = torch.tensor([a], dtype=compute, requires_grad=True)
-    b_row = torch.tensor([b], dtype=compute).reshape(1, len(b)).requires_grad_()
-    y = kat.rational(xs, a_row, b_row, form=form, impl=impl)
-    y.backward(torch.tensor([[grad]], dtype=dtype))
-    got = {"y": y.item(), "dx": xs.grad.item()}
-    got |= {f"a{i}": value for i, value in enumerate(a_row.grad[0].tolist())}
-    got |= {f"b{j}": value for j, value in enumerate(b_row.grad[0].tolist(), 1)}
-    exact = rational_exactly(xs.item(), a_row[0].tolist(), b_row[0].tolist(), form, grad)
-    return [
-        f"{name}: {value}, exactly {exact[name].value}"
-        for name, value in got.items()
-        if not is_rounded(value, exact[name], dtype if name in ("y", "dx") else compute, compute)
-    ]
+def assert_right(impl: str, elements: Elements) -> None:
+    """Every value and gradient is the exact one to rounding."""
+    x, a, b = leaves = [t.detach().requires_grad_() for t in (elements.x, elements.a, elements.b)]
+    y = kat.rational(x, a, b, form=elements.form, impl=impl)
+    wrong = elements.wrong((y, *torch.autograd.grad(y, leaves, elements.grad)))
+    assert not wrong, f"{len(wrong)} are wrong: " + "\n".join(wrong[:5])
 
 
 def sizes(dtype: torch.dtype) -> list[float]:
@@ -48,6 +37,18 @@ def sizes(dtype: torch.dtype) -> list[float]:
     decades = [10.0**k for k in range(-5, 309) if 10.0**k < info.max and (k < 10 or k % 6 == 0)]
     found = [0.0, info.smallest_normal * info.eps, info.smallest_normal, *decades, info.max]
     return [*found, *(-x for x in found)]
+
+
+def output_gradients(dtype: torch.dtype, count: int) -> list[float]:
+    """Every other one is 1 or -2; between them, all sizes in turn."""
+    info = torch.finfo(dtype)
+    top = int(math.log10(info.max))
+    decades = [10.0 ** (top * step / 6) for step in range(-6, 7)]
+    extreme = [0.0, info.max, -info.max, LEAST_GRADIENT[dtype], info.smallest_normal, *decades]
+    extreme = [g for g in extreme if g == 0 or abs(g) >= LEAST_GRADIENT[dtype]]
+    return [
+        extreme[i // 2 % len(extreme)] if i % 2 else (1.0, -2.0)[i // 2 % 2] for i in range(count)
+    ]
 
 
 def coefficients(kind: str, degree: tuple[int, int]) -> tuple[list[float], list[float]]:
@@ -67,53 +68,98 @@ def coefficients(kind: str, degree: tuple[int, int]) -> tuple[list[float], list[
     return a.tolist(), b.tolist()
 
 
+@functools.lru_cache(maxsize=1)
+def grid(kind: str, degree: tuple[int, int], form: str) -> list[Elements]:
+    a, b = coefficients(kind, degree)
+    found = []
+    for dtype in DTYPES:
+        x = sizes(dtype)
+        grads = output_gradients(dtype, len(x))
+        found.append(Elements(x, grads, [a] * len(x), [b] * len(x), form, dtype))
+    return found
+
+
 @pytest.mark.parametrize("impl", BACKENDS)
 @pytest.mark.parametrize("form", ["A", "B"])
 @pytest.mark.parametrize("degree", DEGREES)
 @pytest.mark.parametrize(
     "kind", ["normal", "huge", "tiny", "no denominator", "zero leading", "as trained"]
 )
-def test_all_sizes_of_x(impl, form, degree, kind):
-    a, b = coefficients(kind, degree)
-    for dtype in DTYPES:
-        for x in sizes(dtype):
-            assert not wrong(impl, x, a, b, form, dtype), (x, dtype)
+def test_all_sizes_of_x_and_of_the_output_gradient(impl, form, degree, kind):
+    for elements in grid(kind, degree, form):
+        assert_right(impl, elements)
+
+
+@functools.lru_cache(maxsize=1)
+def random_grid(degree: tuple[int, int], form: str, rows: int) -> list[Elements]:
+    return [random_elements(degree, form, dtype, 40, rows=rows) for dtype in DTYPES]
 
 
 @pytest.mark.parametrize("impl", BACKENDS)
-def test_a_subnormal_coefficient_that_leads_beside_one_that_does_not(impl):
-    """|x| = 2^49: the terms of b_5 and b_2 are 3e33 and 3e29."""
-    b = [0.0, 1.0, 0.0, 0.0, 5.538211790704542e-41]
-    assert not wrong(impl, 2.0**49, [1.0, 0.0, 1.0], b, "A", torch.float32)
+@pytest.mark.parametrize("form", ["A", "B"])
+@pytest.mark.parametrize("degree", DEGREES)
+@pytest.mark.parametrize("rows", [40, 1])
+def test_random_sizes_alone_and_side_by_side(impl, form, degree, rows):
+    """With one row of coefficients, the sums over elements of all sizes."""
+    for elements in random_grid(degree, form, rows):
+        assert_right(impl, elements)
+
+
+FIFTH = [0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
+FOURTH = [0.0, 0.0, 0.0, 1.0]
+
+
+@pytest.mark.parametrize("impl", BACKENDS)
+@pytest.mark.parametrize(
+    ("x", "grad", "a", "b", "form"),
+    [
+        # |x| = 2^49: the terms of b_5 and b_2 are 3e33 and 3e29; b_5 is subnormal
+        (2.0**49, 1.0, [1.0, 0.0, 1.0], [0.0, 1.0, 0.0, 0.0, 5.538211790704542e-41], "A"),
+        (2000.0, 1e-33, FIFTH, FOURTH, "A"),  # 1/Q = 6e-14: grad/Q is subnormal
+        (2000.0, 1e33, FIFTH, FOURTH, "A"),
+        (0.0, 1e35, [1e6, 1.0], [1.0, 1.0], "A"),  # grad F is beyond the maximum, db is 0
+        (1e-30, 1.0, [1.0, 1.0], [0.0, 0.0, -1.0], "B"),  # s = -1e-90
+        (-1e-30, 1.0, [1.0, 1.0], [0.0, 1e-20], "B"),
+        (1e-30, 3e38, [1.0, 1.0], [0.0, 0.0, -1.0], "B"),
+    ],
+)
+def test_cases_that_went_wrong(impl, x, grad, a, b, form):
+    assert_right(impl, Elements([x], [grad], [a], [b], form, torch.float32))
+
+
+@pytest.mark.parametrize("impl", BACKENDS)
+def test_terms_beyond_the_maximum_that_cancel(impl):
+    """da_5 = 1e50 - 1e50."""
+    a, b = torch.eye(6)[1:2].requires_grad_(), torch.zeros(1, 4, requires_grad=True)
+    y = kat.rational(torch.tensor([[1e10, 1e10]]), a, b, impl=impl)
+    da, db = torch.autograd.grad(y, (a, b), torch.tensor([[1.0, -1.0]]))
+    assert da.tolist() == [[0.0] * 6]
+    assert db.tolist() == [[0.0] * 4]
 
 
 COEFFICIENT = st.one_of(st.just(0.0), st.floats(-1e6, 1e6, width=32))
 
 
+@st.composite
+def any_elements(draw: st.DrawFn) -> Elements:
+    dtype, degree = draw(st.sampled_from(DTYPES)), draw(st.sampled_from(DEGREES))
+    width = {torch.float64: 64, torch.float16: 16}.get(dtype, 32)
+    number = st.floats(allow_nan=False, allow_infinity=False, width=width)
+    grad = number.filter(lambda g: g == 0 or abs(g) >= LEAST_GRADIENT[dtype])
+    one = st.tuples(
+        number,
+        grad,
+        *(st.lists(COEFFICIENT, min_size=k, max_size=k) for k in (degree[0] + 1, degree[1])),
+    )
+    columns = zip(*draw(st.lists(one, min_size=1, max_size=3)), strict=True)
+    return Elements(*map(list, columns), form=draw(st.sampled_from("AB")), dtype=dtype)
+
+
 @pytest.mark.parametrize("impl", BACKENDS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@settings(
-    max_examples=150,
-    derandomize=True,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-@given(data=st.data())
-def test_any_x_and_any_coefficients(impl, dtype, data):
-    width = 64 if dtype == torch.float64 else 32
-    x = data.draw(st.floats(allow_nan=False, allow_infinity=False, width=width))
-    degree = data.draw(st.sampled_from(DEGREES))
-    a = data.draw(st.lists(COEFFICIENT, min_size=degree[0] + 1, max_size=degree[0] + 1))
-    b = data.draw(st.lists(COEFFICIENT, min_size=degree[1], max_size=degree[1]))
-    form = data.draw(st.sampled_from("AB"))
-    assume(form == "A" or not _underflows(x, b, torch.finfo(dtype).tiny))
-    assert not wrong(impl, x, a, b, form, dtype)
-
-
-def _underflows(x: float, b: list[float], tiny: float) -> bool:
-    """Whether form B's s is too small for a number of the dtype, and so counts as 0 at its kink."""
-    s = mp.fsum(c * mp.mpf(x) ** j for j, c in enumerate(b, 1))
-    return 0 < abs(s) < tiny
+@settings(max_examples=400, derandomize=True, deadline=None)
+@given(elements=any_elements())
+def test_any_x_any_output_gradient_and_any_coefficients(impl, elements):
+    assert_right(impl, elements)
 
 
 @pytest.mark.parametrize("impl", BACKENDS)
