@@ -89,7 +89,7 @@ def rational_exactly(
     """y, dx, and da_i and db_j ("a0", "b1", ...), for finite numbers, with exponents of any size.
 
     A denominator whose terms cancel (form B) loses digits for all that is divided by it, and where
-    rounding decides the sign of their sum, either will do. y, P' and Q' that are subnormal in the
+    rounding or underflow decides the sign of their sum, either will do. y, P' and Q' that are subnormal in the
     dtype to compute in have the errors of its smallest normal number.
     """
     info = torch.finfo(compute)
@@ -106,7 +106,7 @@ def rational_exactly(
         q, loss = 1 + abs(s), (1 + s_scale) / (1 + abs(s))
         y, y_scale = p / q, max(p_scale / q * loss, info.smallest_normal)
         dp_scale, ds_scale = (max(scale, info.smallest_normal) for scale in (dp_scale, ds_scale))
-        undecided = abs(s) < _ROUNDINGS * info.eps * s_scale
+        undecided = abs(s) < max(_ROUNDINGS * info.eps * s_scale, info.smallest_normal)
         either = 2 / (_ROUNDINGS * info.eps) if undecided else 0
         dx = g * (dp - y * x_sign * ds) / q
         dx_scale = abs(g) / q * (dp_scale + y_scale * ds_scale * (loss + either)) * loss
@@ -152,10 +152,12 @@ def is_rounded(got: float, exact: Exact, dtype: torch.dtype, compute: torch.dtyp
 
 
 LEAST_GRADIENT = {
-    dtype: torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
-    for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+    torch.float32: 2.0**-40,
+    torch.bfloat16: 2.0**-40,
+    torch.float16: 2.0**-24,
+    torch.float64: 2.0**-320,
 }
-"""The least |output gradient|, but for 0, that every backend is right for: any that there is."""
+"""The least |output gradient|, but for 0, that every backend is right for. float16 has no less."""
 
 
 class Elements:

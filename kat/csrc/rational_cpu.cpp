@@ -241,23 +241,24 @@ class Operation {
   }
 
   // Up to here no power of x, P or Q in the kernels comes near overflow, and 1 / Q stays large enough
-  // for products with an output's gradient of 2^-70 or more to be exact: |P| <= 2^96, Q <= 2^56, and
-  // more for float64. Sums that overflow are made again.
+  // for products with it, F and an output's gradient of 2^-40 or more to be exact: |P| <= 2^96,
+  // Q <= 2^40, and more for float64. Sums that overflow are made again.
   double limit() const {
     const int more = sizeof(R) == 8 ? 8 : 1;
     const double p = limit(static_cast<const R*>(call_.a), call_.a_rows, m_ + 1, m_, 96 * more);
-    const double q = limit(static_cast<const R*>(call_.b), call_.b_rows, n_, n_, 56 * more);
+    const double q = limit(static_cast<const R*>(call_.b), call_.b_rows, n_, n_, 40 * more);
     return p < q ? p : q;
   }
 
-  // A power of two L such that no sum of |c_i| L^degree exceeds 2^exponent.
-  static double limit(const R* coefficients, int64_t rows, int columns, int degree, int exponent) {
+  // A power of two L such that (1 + sum_i |c_i|) L^degree <= 2^exponent in every row.
+  static double limit(const R* c, int64_t rows, int columns, int degree, int exponent) {
     double largest = 1;
-    for (int64_t i = 0; i < rows * columns; ++i) {
-      const double size = __builtin_fabs(double(coefficients[i]));
+    for (int64_t row = 0; row < rows; ++row, c += columns) {
+      double size = 1;
+      for (int i = 0; i < columns; ++i) size += __builtin_fabs(double(c[i]));
       if (size > largest && !__builtin_isinf(size)) largest = size;
     }
-    const int room = exponent - Parts(largest * (kMaxDegree + 1)).exponent;
+    const int room = exponent - Parts(largest).exponent;
     return times_power(1, room / (degree ? degree : 1));
   }
 
@@ -409,7 +410,7 @@ class Operation {
     if (!call_.grad) return;
     if (!only_sums) kernels_.store(at(call_.dx, offset), one.dx);
     double* partial = partial_of(chunk, plan_.slot_of(chunk.index, offset));
-    for (int k = 0; k < terms_; ++k) partial[k] += one.terms[k];
+    for (int k = 0; k < terms_; ++k) partial[k] = sum(partial[k], one.terms[k]);
   }
 
   ScaledRational scaled(int64_t offset, double x, double grad) const {
@@ -505,6 +506,12 @@ class Operation {
     }
   }
 
+  // Infinities of both signs make an infinity; only NaN makes NaN.
+  static double sum(double a, double b) {
+    const double both = a + b;
+    return both != both && a == a && b == b ? a : both;
+  }
+
   // In four strands, so that no addition waits for the one before.
   static double sum(const R* lanes, int64_t count) {
     double strands[4] = {};
@@ -524,7 +531,7 @@ class Operation {
       for (int64_t slot = 0; slot < plan_.slots; ++slot) {
         const double* from = partial_ + (index * plan_.slots + slot) * terms_;
         double* to = total + plan_.group_of_slot(index, slot) * terms_;
-        for (int k = 0; k < terms_; ++k) to[k] += from[k];
+        for (int k = 0; k < terms_; ++k) to[k] = sum(to[k], from[k]);
       }
     }
     for (int i = 0; i <= m_; ++i) gradient(total + i, nullptr, i, call_.da, call_.a_rows, m_ + 1);
@@ -546,11 +553,11 @@ class Operation {
   void gradient(const double* total, const R* signs, int column, void* out, int64_t rows,
                 int64_t columns) const {
     for (int64_t row = 0; row < rows; ++row) {
-      double sum = 0;
+      double value = 0;
       const int64_t last = rows == 1 ? plan_.groups : row + 1;
-      for (int64_t group = row; group < last; ++group) sum += total[group * terms_];
+      for (int64_t group = row; group < last; ++group) value = sum(value, total[group * terms_]);
       const bool flip = signs && signs[row * columns + column] < 0;
-      static_cast<R*>(out)[row * columns + column] = R(flip ? -sum : sum);
+      static_cast<R*>(out)[row * columns + column] = R(flip ? -value : value);
     }
   }
 

@@ -133,7 +133,7 @@ def _value(z: Tensor, a: Tensor, b: Tensor, form: str) -> Tensor:
 
 
 def _limit(z: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """The largest |z| for plain arithmetic: |P z^n| <= 2^88, Q <= 2^64 there; more in float64.
+    """The largest |z| for plain arithmetic: |P z^n| <= 2^88, Q <= 2^40 there; more in float64.
 
     NaN, which no z is below, where a coefficient is NaN.
     """
@@ -141,7 +141,7 @@ def _limit(z: Tensor, a: Tensor, b: Tensor) -> Tensor:
     degree_p, degree_q = a.shape[1] - 1, b.shape[1]
     logarithms = [
         (exponent * room - (1 + c.detach().abs().sum()).log2()) / max(1, degree)
-        for c, exponent, degree in ((a, 88, degree_p + degree_q), (b, 64, degree_q))
+        for c, exponent, degree in ((a, 88, degree_p + degree_q), (b, 40, degree_q))
     ]
     return torch.minimum(*logarithms).exp2()
 
@@ -152,9 +152,9 @@ def _all_ordinary(grad: Tensor) -> bool:
 
 
 def _is_ordinary(grad: Tensor) -> Tensor:
-    """Where grad / Q does not underflow within the limit, nor a million terms of a sum overflow."""
+    """Where grad F / Q does not underflow within the limit, nor a million terms of a sum overflow."""
     size, room = grad.detach().abs(), _room(grad)
-    return (size == 0) | (size >= 2.0 ** (-60 * room)) & (size <= 2.0 ** (20 * room))
+    return (size == 0) | (size >= 2.0 ** (-40 * room)) & (size <= 2.0 ** (20 * room))
 
 
 def _room(z: Tensor) -> int:

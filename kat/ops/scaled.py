@@ -74,10 +74,14 @@ def gradients(
 
 
 def _total(terms: Tensor, exponent: Tensor, coefficients: Tensor) -> Tensor:
-    """The sum of terms 2^exponent over each group, or all of them: a column of the gradient."""
-    terms = times_power(terms.double(), exponent)
-    groups = terms.movedim(-2, 0).flatten(1).sum(1)
-    return groups if len(coefficients) == len(groups) else groups.sum(0, keepdim=True)
+    """The sum of terms 2^exponent over each group, or all of them: a column of the gradient.
+
+    Terms that are infinite with both signs make it infinite, and only a NaN makes it NaN.
+    """
+    terms = times_power(terms.double(), exponent).movedim(-2, 0).flatten(1)
+    terms = terms if len(coefficients) == len(terms) else terms.reshape(1, -1)
+    total = terms.sum(1)
+    return torch.where(total.isnan() & ~terms.isnan().any(1), torch.inf, total)
 
 
 def _columns(columns: list[Tensor], like: Tensor) -> Tensor:

@@ -254,10 +254,17 @@ def _any_not_finite(sums):
 
 
 @triton.jit
+def _plus(a, b):
+    """a + b, but infinite where both are, with whatever signs: only NaN makes NaN."""
+    both = a + b
+    return tl.where((both != both) & (a == a) & (b == b), a, both)
+
+
+@triton.jit
 def _sum(sums, terms):
     result = ()
     for i in tl.static_range(len(sums)):
-        result = result + (sums[i] + terms[i],)
+        result = result + (_plus(sums[i], terms[i]),)
     return result
 
 
@@ -397,7 +404,7 @@ def _store_partials(ptr, sums, LANES: tl.constexpr, SEGMENT: tl.constexpr):
     SEGMENTS: tl.constexpr = LANES // SEGMENT
     for i in tl.static_range(len(sums)):
         row = (i * tl.num_programs(0) + tl.program_id(0)) * SEGMENTS
-        partial = tl.sum(tl.reshape(sums[i], (SEGMENTS, SEGMENT)), axis=1)
+        partial = tl.reduce(tl.reshape(sums[i], (SEGMENTS, SEGMENT)), 1, _plus)
         tl.store(ptr + row + tl.arange(0, SEGMENTS), partial)
 
 
@@ -412,8 +419,8 @@ def _row_sum(ptr, row, total, count, stride, width, LANES: tl.constexpr):
     for start in range(0, count, LANES):
         e = start + tl.arange(0, LANES)
         partial = tl.load(first + e // width * stride + e % width, mask=e < count, other=0.0)
-        total_sum += partial.to(tl.float64)
-    return tl.sum(total_sum, axis=0)
+        total_sum = _plus(total_sum, partial)
+    return tl.reduce(total_sum, 0, _plus)
 
 
 @triton.jit

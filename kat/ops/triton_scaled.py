@@ -15,7 +15,7 @@ import triton.language as tl
 
 @triton.jit
 def limit_of(a, b):
-    """The largest |x| for plain arithmetic, in which |P| <= 2^96 and Q <= 2^56; more in float64."""
+    """The largest |x| for plain arithmetic, in which |P| <= 2^96 and Q <= 2^40; more in float64."""
     ROOM: tl.constexpr = 8.0 if a[0].dtype == tl.float64 else 1.0
     size = 1.0
     for i in tl.static_range(len(a)):
@@ -25,7 +25,7 @@ def limit_of(a, b):
         size = 1.0
         for j in tl.static_range(len(b)):
             size += tl.abs(b[j])
-        limit = tl.minimum(limit, (56.0 * ROOM - tl.log2(size)) / len(b))
+        limit = tl.minimum(limit, (40.0 * ROOM - tl.log2(size)) / len(b))
     return tl.exp2(limit)
 
 
