@@ -89,8 +89,8 @@ def rational_exactly(
     """y, dx, and da_i and db_j ("a0", "b1", ...), for finite numbers, with exponents of any size.
 
     A denominator whose terms cancel (form B) loses digits for all that is divided by it, and where
-    rounding or underflow decides the sign of their sum, either will do. y, P' and Q' that are subnormal in the
-    dtype to compute in have the errors of its smallest normal number.
+    rounding or underflow decides the sign of their sum, either will do. y, P' and Q' that are
+    subnormal in the dtype to compute in have the errors of its smallest normal number.
     """
     info = torch.finfo(compute)
     with mp.workprec(_PRECISION):

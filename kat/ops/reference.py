@@ -152,7 +152,7 @@ def _all_ordinary(grad: Tensor) -> bool:
 
 
 def _is_ordinary(grad: Tensor) -> Tensor:
-    """Where grad F / Q does not underflow within the limit, nor a million terms of a sum overflow."""
+    """Where grad F / Q does not underflow within the limit, and a million terms do not overflow."""
     size, room = grad.detach().abs(), _room(grad)
     return (size == 0) | (size >= 2.0 ** (-40 * room)) & (size <= 2.0 ** (20 * room))
 
