@@ -238,8 +238,9 @@ def random_elements(
     *,
     rows: int,
     subnormal: bool = True,
+    largest_gradient: float = math.inf,
 ) -> Elements:
-    """x and gradients of all sizes that the dtype has, and coefficients up to 1e6.
+    """x and gradients of all sizes that backends are right for, and coefficients up to 1e6.
 
     rows: of coefficients, ``count`` or 1; subnormal: whether such x, gradients and results count.
     """
@@ -256,6 +257,7 @@ def random_elements(
     ordinary = np.exp2(rng.uniform(-6, 6, count)) * rng.choice([-1, 1], count)
     x = np.where(rng.uniform(size=count) < 0.3, ordinary, x)
     least = max(smallest, math.log2(LEAST_GRADIENT[dtype]))
-    grad = spread(least, largest, count, special=(0.0, 1.0, -1.0, info.max, -info.max))
+    most = min(info.max, largest_gradient)
+    grad = spread(least, math.log2(most), count, special=(0.0, 1.0, -1.0, most, -most))
     a, b = (spread(-20, math.log2(1e6), rows, k) for k in (degree[0] + 1, degree[1]))
     return Elements(x, grad, a, b, form, dtype, subnormal=subnormal)

@@ -232,14 +232,15 @@ def _sums(case: Case, exact: Exact, factor: np.ndarray) -> tuple[Exact, np.ndarr
     count, points = case.x.shape
     weight, size = (f.sum(0).reshape(count, points) for f in (factor, abs(factor)))
     high, _, spread = (part[2:].reshape(-1, count, points) for part in exact[1:])
-    room = 2.0**-10  # what a sum of terms near float64's maximum needs
-    terms = np.clip(high, -_largest(torch.float64), _largest(torch.float64)) * room * weight
-    sums = np.array([[math.fsum(group) for group in row] for row in terms])
+    limit = _largest(torch.float64)
     with np.errstate(over="ignore"):
         total = (abs(high) * size).sum(-1)
         accumulated = _ROWS * points * case.arithmetic.roundoff * total
         rounding = (spread * size).sum(-1) + accumulated / _steps(case)
-        return Exact(exact.names[2:], sums / room, np.zeros_like(sums), rounding), total
+        room = np.where(total <= limit, 1.0, 2.0**-10)  # for partial sums beyond float64's maximum
+        terms = np.clip(high, -limit, limit) * room[..., None] * weight
+        sums = np.array([[math.fsum(group) for group in row] for row in terms]) / room
+    return Exact(exact.names[2:], sums, np.zeros_like(sums), rounding), total
 
 
 def _inputs(backend: Backend, case: Case, x: np.ndarray, groups: int) -> list[Tensor]:

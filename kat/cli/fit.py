@@ -32,6 +32,7 @@ examples:
   kat fit "x * sigmoid(1.702 * x)" --out quick_gelu.json     then init="quick_gelu.json"
   kat fit measured.csv --degree 3 2 --method least_squares
   kat fit "x + tanh(x)" --slope-at-infinity 1 1              right beyond the interval too
+  kat fit gelu --form B --interval-only                      closest on [-3, 3], useless beyond
   kat train --config digits --model.args '{{act_init: quick_gelu.json}}'
 """
 
@@ -50,6 +51,8 @@ def _main(arguments: list[str]) -> None:
     if parsed.presets is not None:
         _fit_presets(Path(parsed.presets))
         return
+    if parsed.interval_only and parsed.form == "A":
+        raise InputError("--interval-only is for form B; in form A Q never comes back to 1")
     out, plot = _checked(parsed.out, (".json",)), _checked(parsed.plot, _PICTURES)
     target = _target(parsed.target.strip())
     result = fit(
@@ -60,6 +63,7 @@ def _main(arguments: list[str]) -> None:
         method=parsed.method,
         weight=parsed.weight,
         slope_at_infinity=parsed.slope_at_infinity and tuple(parsed.slope_at_infinity),
+        whole_line=not parsed.interval_only,
     )
     content = {**result.to_dict(), "tags": parsed.tags}
     sys.stdout.write(_report(result, target, content["gain"]))
@@ -101,6 +105,11 @@ def make_parser() -> Parser:
         "--slope-at-infinity", nargs=2, type=float, metavar=("LEFT", "RIGHT"),
         help="prescribe the limits of F(x)/x: a_m/|b_n| on the right and (-1)^n a_m/|b_n| on the"
         " left, so m = n + 1, and LEFT = RIGHT for even n, LEFT = -RIGHT for odd n",
+    )  # fmt: skip
+    parser.add_argument(
+        "--interval-only", action="store_true",
+        help="form B: let b_1 x + ... + b_n x^n vanish beyond the interval. The error on it may be"
+        " smaller, but F may spike outside: for inputs that never leave the interval",
     )  # fmt: skip
     parser.add_argument("--out", type=str, help="write the coefficients to this .json file")
     parser.add_argument("--plot", type=str, help="draw function, fit and error (.png, .svg, .pdf)")
@@ -151,8 +160,8 @@ def _report(result: Fit, target: str | Points, gain: float) -> str:
     rows["numerator a_0 .. a_m"] = " ".join(f"{c:.6g}" for c in result.numerator)
     rows["denominator b_1 .. b_n"] = " ".join(f"{c:.6g}" for c in result.denominator)
     head = (
-        f"{result.function} on {_interval(result.interval)}: form {result.form},"
-        f" degree {result.degree}, {result.method}, {result.weight} weight\n"
+        f"{result.function} on {_interval(result.interval)}{'' if result.whole_line else ' only'}:"
+        f" form {result.form}, degree {result.degree}, {result.method}, {result.weight} weight\n"
     )
     width = max(map(len, rows)) + 2
     return head + "".join(f"  {name:<{width}}{value}\n" for name, value in rows.items())

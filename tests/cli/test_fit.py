@@ -58,6 +58,19 @@ def test_options_reach_the_fit(tmp_path, capsys):
     assert printed(capsys, "limits of F(x)/x") == "-1 on the left, -1 on the right"
 
 
+def test_a_fit_of_the_interval_alone(tmp_path, capsys):
+    """Form B's GELU on [-3, 3]: three times as close as on the whole line, and wrong beyond."""
+    out = tmp_path / "fit.json"
+    assert run("fit", "gelu", "--form", "B", "--interval-only", "--out", out) == 0
+    content = json.loads(out.read_text())
+    assert content["max_error"] == pytest.approx(4.43e-4, rel=1e-2)
+    assert content["whole_line"] is False
+    shown = capsys.readouterr().out
+    assert "gelu on [-3, 3] only: form B" in shown
+    beyond = re.search(r"max error on \[-6, 6\] +(\S+)", shown)[1]
+    assert float(beyond) > 5
+
+
 def test_points_are_fitted_and_drawn(tmp_path, capsys):
     x = np.linspace(-2, 3, 50)
     path = tmp_path / "points.csv"
@@ -129,6 +142,11 @@ def test_presets_are_tabled(tmp_path, capsys, monkeypatch):
         (["gelu", "--weight", "heavy"], "weight must be one of uniform, normal"),
         (["gelu", "--weigth", "normal"], "unknown setting 'weigth'; did you mean 'weight'"),
         (["gelu", "--slope-at-infinity", "0", "1"], "0 and 1 cannot be had"),
+        (["gelu", "--interval-only"], "--interval-only is for form B"),
+        (
+            ["gelu", "--form", "B", "--interval-only", "--slope-at-infinity", "0.5", "0.5"],
+            "a slope at infinity needs the whole line",
+        ),
         (["gelu", "--out", "gelu.yaml"], "'gelu.yaml' must end in .json"),
         (["gelu", "--out", "nowhere/gelu.json"], "the folder 'nowhere' for gelu.json does not"),
         (["gelu", "--plot", "gelu.doc"], "'gelu.doc' must end in .png or .svg or .pdf"),

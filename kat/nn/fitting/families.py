@@ -140,7 +140,6 @@ def families(
         if slope is not None:
             lower[-1] = _SMALLEST_LEADING
         return [Family(m, n, form, 1, scale, np.eye(n), lower, slope)]
-    whole_line = whole_line or slope is not None
     firsts: tuple[int, ...] = (2, 1) if n >= 2 else (1,)
     if slope is not None:
         # A g of odd degree changes its sign somewhere, so there b_n = 0 and the slope another.

@@ -45,7 +45,7 @@ class Fit:
     max_error, rms_error: of F - f on a dense even grid over the interval, or at the points.
     normal_rms_error: its root mean square under N(0, 1) restricted to the interval: there or at
         the points, (sum phi e^2 / sum phi)^(1/2) with phi(x) = exp(-x^2 / 2).
-    method, weight, slope_at_infinity: how it was fitted, see :func:`fit`.
+    method, weight, slope_at_infinity, whole_line: how it was fitted, see :func:`fit`.
     """
 
     function: str
@@ -60,6 +60,7 @@ class Fit:
     method: str = "minimax"
     weight: str = "uniform"
     slope_at_infinity: tuple[float, float] | None = None
+    whole_line: bool = True
 
     def __call__(self, x: NDArray[Any] | float) -> Array:
         """F(x) in float64."""
@@ -156,17 +157,25 @@ def fit(
 
     The inner sum of form B may change sign at 0 if that lowers the error clearly, never elsewhere.
 
-    Raises InputError for arguments that make no sense, and a target that is not finite.
+    Raises InputError for arguments that make no sense or contradict each other, and a target that
+    is not finite.
     """
     degree = _check_degree(degree)
     _check_choice("form", form, FORMS)
     _check_choice("method", method, METHODS)
     _check_choice("weight", weight, WEIGHTS)
+    if slope_at_infinity is not None and not whole_line:
+        raise InputError("a slope at infinity needs the whole line: leave out one of the two")
     name, source = resolve(target)
     interval = _check_interval(_extent(source) if interval is None else interval)
     if isinstance(source, Points):
         source = _enough(source.within(*interval), degree)
-    kept = {"method": method, "weight": weight, "slope_at_infinity": slope_at_infinity}
+    kept = {
+        "method": method,
+        "weight": weight,
+        "slope_at_infinity": slope_at_infinity,
+        "whole_line": whole_line,
+    }
     if source is FUNCTIONS["identity"] and slope_at_infinity is None:
         a, b = np.eye(degree[0] + 1)[1], np.zeros(degree[1])
     else:

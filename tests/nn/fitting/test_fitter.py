@@ -137,6 +137,39 @@ def test_no_member_of_form_a_is_much_better(
     assert not attainable(y, x, w, degree, 0.98 * reached)
 
 
+def attainable_in_form_b(degree: tuple[int, int], error: float) -> bool:
+    """Whether form B has a member with |P / Q - gelu| <= error on [-3, 3] whose inner sum is
+    nowhere negative: one linear program."""
+    m, n = degree
+    t = np.concatenate(
+        [np.linspace(-1.0, 1.0, 801), *(s * np.geomspace(1, 1e3, 200) for s in (1, -1))]
+    )
+    inner = t[:, None] ** np.arange(1, n + 1)
+    inside = np.abs(t) <= 1
+    top, bottom = t[inside, None] ** np.arange(m + 1), inner[inside]
+    y = FUNCTIONS["gelu"](3.0 * t[inside])
+    rows = [
+        np.hstack([-sign * top, bottom * (sign * y - error)[:, None]]) / error for sign in (1, -1)
+    ]
+    limits = [(error - sign * y) / error for sign in (1, -1)]
+    elsewhere = inner[t != 0]
+    positive = -elsewhere / np.max(np.abs(elsewhere), axis=1, keepdims=True)
+    result = optimize.linprog(
+        np.zeros(m + 1 + n),
+        A_ub=np.vstack([*rows, np.hstack([np.zeros((len(positive), m + 1)), positive])]),
+        b_ub=np.concatenate([*limits, np.zeros(len(positive))]),
+        bounds=[(None, None)] * (m + 1 + n),
+    )
+    assert result.status in (0, 2)
+    return result.status == 0
+
+
+def test_no_member_of_form_b_that_keeps_to_the_whole_line_is_much_better() -> None:
+    reached = fit("gelu", (5, 4), "B").max_error
+    assert attainable_in_form_b((5, 4), 1.01 * reached)
+    assert not attainable_in_form_b((5, 4), 0.98 * reached)
+
+
 def test_a_function_whose_product_with_q_is_a_polynomial() -> None:
     """|x| (1 + b |x|) = |x| + b x^2: only a larger Q lowers the error."""
     assert fit("abs(x)", (4, 3), "A").max_error < 1e-3
