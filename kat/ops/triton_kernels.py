@@ -261,6 +261,14 @@ def _plus(a, b):
 
 
 @triton.jit
+def _total(values, AXIS: tl.constexpr):
+    """The sum along an axis, by the rule of _plus."""
+    total = tl.sum(values, axis=AXIS)
+    some_nan = tl.max((values != values).to(tl.int32), axis=AXIS)
+    return tl.where((total != total) & (some_nan == 0), float("inf"), total)
+
+
+@triton.jit
 def _sum(sums, terms):
     result = ()
     for i in tl.static_range(len(sums)):
@@ -404,7 +412,7 @@ def _store_partials(ptr, sums, LANES: tl.constexpr, SEGMENT: tl.constexpr):
     SEGMENTS: tl.constexpr = LANES // SEGMENT
     for i in tl.static_range(len(sums)):
         row = (i * tl.num_programs(0) + tl.program_id(0)) * SEGMENTS
-        partial = tl.reduce(tl.reshape(sums[i], (SEGMENTS, SEGMENT)), 1, _plus)
+        partial = _total(tl.reshape(sums[i], (SEGMENTS, SEGMENT)), 1)
         tl.store(ptr + row + tl.arange(0, SEGMENTS), partial)
 
 
@@ -420,7 +428,7 @@ def _row_sum(ptr, row, total, count, stride, width, LANES: tl.constexpr):
         e = start + tl.arange(0, LANES)
         partial = tl.load(first + e // width * stride + e % width, mask=e < count, other=0.0)
         total_sum = _plus(total_sum, partial)
-    return tl.reduce(total_sum, 0, _plus)
+    return _total(total_sum, 0)
 
 
 @triton.jit
