@@ -38,6 +38,13 @@ class EmaWeights(WeightAveraging):
     def __init__(self, decay: float) -> None:
         super().__init__(avg_fn=partial(_average, decay))
 
+    def averages(self) -> dict[str, Tensor]:
+        """The averaged parameters and buffers, by their names in the model that is trained."""
+        assert self._average_model is not None
+        average: Any = self._average_model.module
+        model = average.model
+        return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
 
 def _average(decay: float, averaged: Tensor, current: Tensor, steps: Tensor | int) -> Tensor:
     t = float(steps)
@@ -46,6 +53,10 @@ def _average(decay: float, averaged: Tensor, current: Tensor, steps: Tensor | in
 
 class EpochLines(Callback):
     """Prints one line an epoch: losses, top-1, learning rate, seconds."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts the clock of an epoch that is resumed in its middle."""
+        self.start = time.perf_counter()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clock."""
