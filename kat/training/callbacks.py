@@ -139,15 +139,9 @@ class RecordStability(Callback):
         scale = 1.0 if scaler is None else scaler.get_scale()
         step = trainer.global_step
         rows = self.monitor.record(step, scale)
-        scalars = {
-            f"stability/{row['layer']}/{name}": value
-            for row in rows
-            for name, value in row.items()
-            if name not in ("step", "layer")
-        }
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                logger.log_metrics(scalars, step)
+                log_stability(logger, rows, step)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the record so far."""
@@ -161,3 +155,14 @@ class RecordStability(Callback):
     def _save(self, trainer: Trainer) -> None:
         if trainer.is_global_zero:
             self.monitor.save(self.path)
+
+
+def log_stability(logger: TensorBoardLogger, rows: list[dict[str, Any]], step: int) -> None:
+    """Writes the rows of a step as scalars ``stability/LAYER/QUANTITY``."""
+    scalars = {
+        f"stability/{row['layer']}/{name}": value
+        for row in rows
+        for name, value in row.items()
+        if name not in ("step", "layer")
+    }
+    logger.log_metrics(scalars, step)

@@ -492,10 +492,13 @@ def test_a_monitored_run_leaves_record_scalars_and_report(tmp_path, capsys):
     assert [scalar.value for scalar in scalars] == pytest.approx(list(map(float, gains)))
     page = (out / "stability.html").read_bytes()
     (out / "stability.html").unlink()
-    assert run("stability", out, "--figure", tmp_path / "variance.svg") == 0
+    assert run("stability", out, "--figures", tmp_path / "a" / "b") == 0
     assert (out / "stability.html").read_bytes() == page
     assert capsys.readouterr().out in printed
-    assert (tmp_path / "variance.svg").read_text().count("<svg") == 1
+    assert (tmp_path / "a" / "b" / "variance.svg").read_text().count("<svg") == 1
+    assert len(list((tmp_path / "a" / "b").iterdir())) == 10
+    assert run("stability", out, out, "--figures", tmp_path / "both") == 2
+    assert "given twice" in capsys.readouterr().err
 
 
 def test_monitored_weights_are_those_of_the_plain_run_and_a_resumed_run_goes_on(tmp_path):
@@ -536,9 +539,10 @@ def test_a_monitored_run_that_diverges_has_its_report(tmp_path, capsys):
 def test_bad_input_of_stability(digits_run, tmp_path, capsys):
     line = refused(capsys, "stability", digits_run)
     assert "stability.csv does not exist: the run was not monitored; train with --monitor" in line
-    assert "--figure needs the folder" in refused(capsys, "stability", "--figure", "a.svg")
-    figure = tmp_path / "missing" / "a.svg"
-    assert "does not exist" in refused(capsys, "stability", digits_run, "--figure", figure)
+    assert "--figures needs the folder" in refused(capsys, "stability", "--figures", "a")
+    line = refused(capsys, "stability", digits_run, "--figures", tmp_path / "a")
+    assert "was not monitored" in line
+    assert not (tmp_path / "a").exists()
     out = ["--config", "digits", "--out", tmp_path / "run"]
     line = refused(capsys, "stability", *out, "--monitor.interval", 0)
     assert "monitor.interval must be at least 1, got 0" in line
