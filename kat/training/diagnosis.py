@@ -237,9 +237,10 @@ def _bad_gradient(model: nn.Module) -> Finding | None:
     name = bad[0] if bad else max(norms, key=lambda name: norms[name].item())
     layer, _, key = name.rpartition(".")
     largest = gradients[name].abs().max()
-    size = f", which is up to {largest:.3g}: too large for its square" if largest.isfinite() else ""
+    finite = bool(largest.isfinite())
     detail = (
-        "the forward pass is finite, the backward pass is not, first in"
-        f" {layer or 'the model'}, at the gradient of its {key}{size}"
+        f"the forward pass is finite, {'the squares of ' if finite else ''}the backward pass"
+        f" {'are' if finite else 'is'} not, first in {layer or 'the model'}, at the gradient of"
+        f" its {key}{f', up to {largest:.3g}' if finite else ''}"
     )
     return Finding(layer, "gradient", detail)
