@@ -244,7 +244,7 @@ def test_a_gradient_whose_square_overflows_stops_before_it_reaches_the_moments(t
     assert message.startswith("the norm of the gradient is inf at step 1 (epoch 1, batch 1): the")
     assert (found["layer"], found["cause"]) == ("head", "gradient")
     assert "the squares of the backward pass are not, first in head, at the gradient" in message
-    assert "of its bias, up to 1" in message
+    assert "of its bias, up to " in message
     _assert_same(_weights(tmp_path / "last_good.ckpt"), fault.before)
 
 
