@@ -5,11 +5,13 @@
 
   step       forward and backward pass, AdamW
   checked    the same, loss and gradient looked at before the optimiser uses them
-  monitored  the same again, recorded by the StabilityMonitor
+  monitored  the same again, recorded by the StabilityMonitor and written to TensorBoard
+  csv        stability.csv written once, of all records of a run of so many epochs
 
 The candidates take turns, all on the same model; medians in ms of this process's own computing
-time on the CPU, of wall time on the GPU. The overhead of the monitor is that of a recorded step
-over a checked one, divided by the interval.
+time on the CPU, of wall time on the GPU. The overhead of the monitor is that of a monitored step
+over a checked one, divided by the interval, and that of the file: it is written whole after every
+epoch, so on average with half the records, over the time of an epoch's steps.
 """
 
 from __future__ import annotations
@@ -17,16 +19,24 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import timm
 import torch
+from lightning.pytorch.loggers import TensorBoardLogger
 from timing import header, keep_freed_memory, medians, print_table, take_turns, write_csv
 from torch import nn
 
 from kat.analysis import StabilityMonitor
+from kat.analysis.stability import write_rows
+from kat.training.callbacks import log_stability
 
-COLUMNS = ("model", "batch", "step", "checked", "monitored", "check %", "monitor %", "interval")
+COLUMNS = (
+    "model", "batch", "step", "checked", "monitored", "csv", "check %", "monitor %", "interval"
+)  # fmt: skip
 CASES = ("kat_micro_patch4_28:128", "kat_tiny_patch16_224:8")
 
 
@@ -38,6 +48,8 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", default=CASES, help="MODEL:BATCH")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--epochs", type=int, default=20, help="of the run that csv is of")
+    parser.add_argument("--epoch-steps", type=int, default=468, help="steps of an epoch")
     parser.add_argument("--csv", type=Path, help="also write the table there")
     options = parser.parse_args()
     keep_freed_memory()
@@ -51,22 +63,36 @@ def main() -> None:
 def measure(name: str, batch: str, options: argparse.Namespace) -> list[str | float]:
     """The row of a model and a batch size."""
     clock = time.process_time if options.device == "cpu" else time.perf_counter
-    steps = make_steps(name, int(batch), options.device)
-    times = medians(take_turns(steps, options.seconds, options.device, clock))
+    with TemporaryDirectory() as folder:
+        steps, monitor = make_steps(name, int(batch), options.device, Path(folder))
+        times = medians(take_turns(steps, options.seconds, options.device, clock))
+        epoch = options.epoch_steps
+        records = max(1, options.epochs * epoch // monitor.interval)
+        write = {"csv": lambda: write_rows(_of_a_run(monitor.rows, records), Path(folder) / "csv")}
+        csv = medians(take_turns(write, 0, options.device, clock))["csv"]
     plain, checked, monitored = times.values()
-    interval = StabilityMonitor().interval
+    recording = (monitored - checked) / monitor.interval
     return [
         name,
         batch,
         *times.values(),
+        csv,
         100 * (checked / plain - 1),
-        100 * (monitored / checked - 1) / interval,
-        str(interval),
+        100 * (recording + csv / 2 / epoch) / checked,
+        str(monitor.interval),
     ]
 
 
-def make_steps(name: str, batch: int, device: str) -> dict[str, Callable[[], None]]:
-    """The three candidates."""
+def _of_a_run(rows: list[dict[str, Any]], records: int) -> list[dict[str, Any]]:
+    """The rows of a last record, so many times."""
+    step = [row for row in rows if row["step"] == rows[-1]["step"]]
+    return step * records
+
+
+def make_steps(
+    name: str, batch: int, device: str, folder: Path
+) -> tuple[dict[str, Callable[[], None]], StabilityMonitor]:
+    """The three candidates, and the monitor of the third."""
     torch.manual_seed(0)
     model = timm.create_model(name).to(device).train()
     images = torch.randn(batch, *model.default_cfg["input_size"], device=device)
@@ -74,6 +100,8 @@ def make_steps(name: str, batch: int, device: str) -> dict[str, Callable[[], Non
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     monitor = StabilityMonitor()
     monitor.attach(model)
+    logger = TensorBoardLogger(folder)
+    recorded = count()
 
     def step(check: bool = False, watch: bool = False) -> None:
         if watch:
@@ -82,17 +110,23 @@ def make_steps(name: str, batch: int, device: str) -> dict[str, Callable[[], Non
         loss = nn.functional.cross_entropy(model(images), labels)
         loss.backward()
         if watch:
-            monitor.record(0)
+            number = next(recorded)
+            log_stability(logger, monitor.record(number), number)
+            logger.experiment.flush()  # else its own thread writes in the time of other steps
         if check:
-            numbers = [loss.detach(), *(p.grad for p in model.parameters() if p.grad is not None)]
+            numbers = [
+                0 * loss.detach(),
+                *(p.grad for p in model.parameters() if p.grad is not None),
+            ]
             assert nn.utils.get_total_norm(numbers).isfinite()
         optimizer.step()
 
-    return {
+    candidates = {
         "step": step,
         "checked": lambda: step(check=True),
         "monitored": lambda: step(check=True, watch=True),
     }
+    return candidates, monitor
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from kat.analysis.flops import Cost, count
 from kat.analysis.plots import plot_activations, plot_fit, plot_learning_curves
 from kat.analysis.stability import StabilityMonitor, read_rows
-from kat.analysis.stability_report import Verdict, plot_variance, write_stability_report
+from kat.analysis.stability_report import Verdict, plot_stability, write_stability_report
 
 __all__ = [
     "Cost",
@@ -13,7 +13,7 @@ __all__ = [
     "plot_activations",
     "plot_fit",
     "plot_learning_curves",
-    "plot_variance",
+    "plot_stability",
     "read_rows",
     "write_stability_report",
 ]

@@ -108,6 +108,7 @@ class StabilityMonitor:
         Raises:
             InputError: the model has no rational.
         """
+        self.stop()
         self._layers = {}
         self._order = {name: place for place, (name, _) in enumerate(model.named_modules())}
         linears = _linears(model)
@@ -136,20 +137,27 @@ class StabilityMonitor:
         return bool(self._handles)
 
     def watch(self) -> None:
-        """Puts the hooks in place for one forward and backward pass; the first pass counts."""
-        self._seen, self._gradients = {}, {}
+        """Puts the hooks in place for one forward and backward pass; the first pass counts.
+
+        What was seen since a former call, and never recorded, is forgotten.
+        """
+        self.stop()
         self._handles = [register_grkan_hook(self._see_layer)]
         for layer in self._layers.values():
             if layer.linear is None:
-                self._handles.append(layer.activation.register_forward_hook(self._see_rational))
+                own = layer.activation
+                handle = own.register_forward_hook(self._see_rational, with_kwargs=True)
+                self._handles.append(handle)
         for name, block in self._blocks.items():
-            self._handles.append(block.register_forward_hook(partial(self._see_block, name)))
+            hook = partial(self._see_block, name)
+            self._handles.append(block.register_forward_hook(hook, with_kwargs=True))
 
     def stop(self) -> None:
-        """Takes the hooks away."""
+        """Takes the hooks away, and forgets what was seen and not recorded."""
         for handle in self._handles:
             handle.remove()
         self._handles = []
+        self._seen, self._gradients = {}, {}
 
     def record(self, step: int, loss_scale: float = 1.0) -> list[Row]:
         """Takes the hooks away and returns one row a layer, which are also added to ``rows``.
@@ -160,17 +168,17 @@ class StabilityMonitor:
             step: optimiser steps taken before this one.
             loss_scale: what the loss was multiplied with for the backward pass.
         """
+        seen, gradients = self._seen, self._gradients
         self.stop()
         for layer in self._layers.values():
-            self._seen.setdefault(layer.name, {}).update(_parameters_seen(layer))
-        for name, gradient in self._gradients.items():
-            self._seen[name]["input_gradient"] = gradient / loss_scale
-        flat = [(name, key) for name, found in self._seen.items() for key in found]
-        values = torch.stack([self._seen[name][key].float() for name, key in flat]).tolist()
-        rows: dict[str, Row] = {name: {"step": step, "layer": name} for name in self._seen}
+            seen.setdefault(layer.name, {}).update(_parameters_seen(layer))
+        for name, gradient in gradients.items():
+            seen[name]["input_gradient"] = gradient / loss_scale
+        flat = [(name, key) for name, found in seen.items() for key in found]
+        values = torch.stack([seen[name][key].float() for name, key in flat]).tolist()
+        rows: dict[str, Row] = {name: {"step": step, "layer": name} for name in seen}
         for (name, key), value in zip(flat, values, strict=True):
             rows[name][key] = value
-        self._seen, self._gradients = {}, {}
         recorded = sorted(rows.values(), key=lambda row: self._order[row["layer"]])
         self.rows += recorded
         return recorded
@@ -202,21 +210,28 @@ class StabilityMonitor:
         self._seen[layer.name] = _layer_seen(layer, x.detach(), y.detach())
         self._follow(layer.name, x)
 
-    def _see_rational(self, module: Any, args: tuple[Tensor, ...], y: Tensor) -> None:
-        self._see_layer(module, module, args[0], y)
+    def _see_rational(self, module: Any, args: Any, kwargs: Any, y: Tensor) -> None:
+        self._see_layer(module, module, _first(args, kwargs), y)
 
-    def _see_block(self, name: str, module: nn.Module, args: tuple[Tensor, ...], y: Any) -> None:
+    def _see_block(self, name: str, module: nn.Module, args: Any, kwargs: Any, y: Any) -> None:
         if name in self._seen or not isinstance(y, Tensor):
             return
-        self._seen[name] = _passed(args[0].detach(), y.detach())
-        self._follow(name, args[0])
+        x = _first(args, kwargs)
+        self._seen[name] = _passed(x.detach(), y.detach())
+        self._follow(name, x)
 
     def _follow(self, name: str, x: Tensor) -> None:
         if x.requires_grad:
-            x.register_hook(partial(self._see_gradient, name))
+            x.register_hook(partial(_see_gradient, self._gradients, name))
 
-    def _see_gradient(self, name: str, gradient: Tensor) -> None:
-        self._gradients[name] = _norm(gradient)
+
+def _first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """What a module is called with first, by place or by name."""
+    return next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
+
+
+def _see_gradient(gradients: dict[str, Tensor], name: str, gradient: Tensor) -> None:
+    gradients[name] = _norm(gradient)
 
 
 def _linears(model: nn.Module) -> dict[int, nn.Linear]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm
+from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 
 from kat.analysis.plots import save_figure
@@ -158,14 +158,15 @@ def write_stability_report(rows: Sequence[Row], path: Path, failure: str | None 
         report.text(line)
     report.heading("Variance by layer")
     report.figure(
-        variance_figure(rows), "Variance of inputs, activations and outputs, first step and last."
+        _variance_figure({"": rationals}),
+        "Variance of inputs, activations and outputs, first step and last.",
     )
     report.heading("Layers")
     _table(report, rationals)
     drawn = _thinned(rationals)
     report.heading("Layer against step")
     for name, caption, log in _MAPS:
-        report.figure(_heat_map(drawn, name, caption, log), caption)
+        report.figure(_heat_map({"": drawn}, name, caption, log), caption)
     report.heading("Over training")
     for name, caption, log in _LINES:
         report.figure(_lines(drawn, name, caption, log), caption)
@@ -238,33 +239,49 @@ def _thinned(rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if row["step"] in chosen]
 
 
-def variance_figure(rows: Sequence[Row]) -> Figure:
-    """Variance of x, F(x) and y by layer, one panel for the first step and one for the last."""
-    rationals = rationals_of(rows)
-    steps = list(dict.fromkeys((rationals[0]["step"], rationals[-1]["step"])))
-    figure = Figure(figsize=(5 * len(steps), 3.8), layout="constrained")
-    panels = figure.subplots(1, len(steps), squeeze=False, sharey=True)[0]
-    for axes, step in zip(panels, steps, strict=True):
-        own = [row for row in rationals if row["step"] == step]
-        names = [row["layer"] for row in own]
-        for key, marker, label in (
-            ("input_variance", "o", "x"),
-            ("activation_variance", "^", "F(x)"),
-            ("output_variance", "s", "y = W F(x) + b"),
-        ):
-            axes.plot(range(len(own)), [_positive(row[key]) for row in own], marker, label=label)
-        axes.axhline(1, color="black", lw=0.8)
-        axes.set(yscale="log", title=f"step {step}")
-        axes.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=7)
-        axes.grid(alpha=0.3)
-    panels[0].set_ylabel("variance")
-    panels[0].legend()
+def plot_stability(runs: Mapping[str, Sequence[Row]], folder: Path) -> None:
+    """Draws variance.svg, and one heat map a quantity: gain.svg, input_variance.svg and so on.
+
+    Several runs are drawn side by side, on one scale of colours.
+
+    Args:
+        runs: label of each run to its rows; one alone needs no label.
+        folder: where to write; it is made if need be.
+
+    Raises:
+        InputError: a run has no rows of rational layers.
+    """
+    drawn = {label: _thinned(rationals_of(rows)) for label, rows in runs.items()}
+    save_figure(_variance_figure(drawn), folder / "variance.svg")
+    for name, caption, log in _MAPS:
+        save_figure(_heat_map(drawn, name, caption, log), folder / f"{name}.svg")
+
+
+def _variance_figure(runs: Mapping[str, Sequence[Row]]) -> Figure:
+    """Variance of x, F(x) and y by layer at the first step and at the last, one line a run."""
+    figure = Figure(figsize=(10, 0.4 + 3.4 * len(runs)), layout="constrained")
+    panels = figure.subplots(len(runs), 2, squeeze=False, sharey=True)
+    for line, (label, rows) in zip(panels, runs.items(), strict=True):
+        for axes, step in zip(line, (rows[0]["step"], rows[-1]["step"]), strict=True):
+            _variance_panel(axes, [row for row in rows if row["step"] == step])
+            axes.set_title(f"{label}, step {step}" if label else f"step {step}")
+        line[0].set_ylabel("variance")
+    panels[0][0].legend()
     return figure
 
 
-def plot_variance(rows: Sequence[Row], path: Path) -> None:
-    """Draws :func:`variance_figure`; the suffix of the path chooses the format."""
-    save_figure(variance_figure(rows), path)
+def _variance_panel(axes: Axes, rows: Sequence[Row]) -> None:
+    for key, marker, label in (
+        ("input_variance", "o", "x"),
+        ("activation_variance", "^", "F(x)"),
+        ("output_variance", "s", "y = W F(x) + b"),
+    ):
+        axes.plot(range(len(rows)), [_positive(row[key]) for row in rows], marker, label=label)
+    axes.axhline(1, color="black", lw=0.8)
+    axes.set_yscale("log")
+    names = [row["layer"] for row in rows]
+    axes.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=7)
+    axes.grid(alpha=0.3)
 
 
 def _positive(value: float | None) -> float:
@@ -276,34 +293,49 @@ def _any(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-def _heat_map(rows: Sequence[Row], name: str, caption: str, log: bool) -> Figure:
-    layers, steps = layers_of(rows), _steps_of(rows)
-    read: Callable[[float | None], float] = _positive if log else _any
-    places = {(row["layer"], row["step"]): read(row.get(name)) for row in rows}
-    table = np.array([[places.get((layer, step), math.nan) for step in steps] for layer in layers])
-    figure = Figure(figsize=(9, 1.2 + 0.22 * len(layers)), layout="constrained")
-    axes = figure.subplots()
-    scale: dict[str, Any] = {"norm": _log_norm(table)} if log else {"vmin": 0}
-    if name == "gain":
-        scale = {"norm": LogNorm(1 / 8, 8), "cmap": "RdBu_r"}
-    image = axes.imshow(table, aspect="auto", interpolation="nearest", **scale)
-    shown = range(0, len(steps), -(-len(steps) // 10))
-    axes.set_xticks(list(shown), [str(steps[index]) for index in shown])
-    axes.set_yticks(range(len(layers)), layers, fontsize=7)
-    axes.set(xlabel="step", title=caption)
+def _heat_map(runs: Mapping[str, Sequence[Row]], name: str, caption: str, log: bool) -> Figure:
+    tables = {label: _layer_by_step(rows, name, log) for label, rows in runs.items()}
+    height = max(len(table) for table in tables.values())
+    figure = Figure(figsize=(9, 1.2 + 0.22 * height), layout="constrained")
+    panels = figure.subplots(1, len(runs), squeeze=False)[0]
+    norm = LogNorm(1 / 8, 8) if name == "gain" else _norm(list(tables.values()), log)
+    colors = "RdBu_r" if name == "gain" else "viridis"
+    for axes, (label, rows) in zip(panels, runs.items(), strict=True):
+        image = axes.imshow(
+            tables[label], aspect="auto", interpolation="nearest", norm=norm, cmap=colors
+        )
+        steps, layers = _steps_of(rows), layers_of(rows)
+        shown = range(0, len(steps), -(-len(steps) * len(runs) // 10))
+        axes.set_xticks(list(shown), [str(steps[index]) for index in shown])
+        axes.set_yticks(range(len(layers)), layers, fontsize=7)
+        axes.set(xlabel="step", title=label)
+    figure.suptitle(caption)
     if name == "gain":
         ticks = [2.0**power for power in range(-3, 4)]
-        bar = figure.colorbar(image, ax=axes, extend="both", ticks=ticks, format="%g")
+        bar = figure.colorbar(image, ax=panels, extend="both", ticks=ticks, format="%g")
         bar.minorticks_off()
     else:
-        figure.colorbar(image, ax=axes)
+        figure.colorbar(image, ax=panels)
     return figure
 
 
-def _log_norm(table: Any) -> LogNorm:
-    seen = table[np.isfinite(table)]
+def _layer_by_step(rows: Sequence[Row], name: str, log: bool) -> Any:
+    """One line a layer, one column a step; NaN where there is nothing to draw."""
+    read: Callable[[float | None], float] = _positive if log else _any
+    places = {(row["layer"], row["step"]): read(row.get(name)) for row in rows}
+    steps = _steps_of(rows)
+    return np.array(
+        [[places.get((layer, s), math.nan) for s in steps] for layer in layers_of(rows)]
+    )
+
+
+def _norm(tables: Sequence[Any], log: bool) -> Normalize:
+    """One scale of colours for all tables; logarithmic where values differ by more than twice."""
+    seen = np.concatenate([table[np.isfinite(table)] for table in tables])
     low, high = (seen.min(), seen.max()) if seen.size else (1.0, 1.0)
-    return LogNorm(low, high if high > low else low * 1.001)
+    if not log:
+        return Normalize(0, high)
+    return LogNorm(low, high) if high > 2 * low else Normalize(low, high)
 
 
 def _lines(rows: Sequence[Row], name: str, caption: str, log: bool) -> Figure:

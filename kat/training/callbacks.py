@@ -38,6 +38,13 @@ class EmaWeights(WeightAveraging):
     def __init__(self, decay: float) -> None:
         super().__init__(avg_fn=partial(_average, decay))
 
+    def averages(self) -> dict[str, Tensor]:
+        """The averaged parameters and buffers, by their names in the model that is trained."""
+        assert self._average_model is not None
+        average: Any = self._average_model.module
+        model = average.model
+        return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
 
 def _average(decay: float, averaged: Tensor, current: Tensor, steps: Tensor | int) -> Tensor:
     t = float(steps)
@@ -46,6 +53,10 @@ def _average(decay: float, averaged: Tensor, current: Tensor, steps: Tensor | in
 
 class EpochLines(Callback):
     """Prints one line an epoch: losses, top-1, learning rate, seconds."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts the clock of an epoch that is resumed in its middle."""
+        self.start = time.perf_counter()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clock."""
@@ -128,15 +139,9 @@ class RecordStability(Callback):
         scale = 1.0 if scaler is None else scaler.get_scale()
         step = trainer.global_step
         rows = self.monitor.record(step, scale)
-        scalars = {
-            f"stability/{row['layer']}/{name}": value
-            for row in rows
-            for name, value in row.items()
-            if name not in ("step", "layer")
-        }
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                logger.log_metrics(scalars, step)
+                log_stability(logger, rows, step)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the record so far."""
@@ -150,3 +155,14 @@ class RecordStability(Callback):
     def _save(self, trainer: Trainer) -> None:
         if trainer.is_global_zero:
             self.monitor.save(self.path)
+
+
+def log_stability(logger: TensorBoardLogger, rows: list[dict[str, Any]], step: int) -> None:
+    """Writes the rows of a step as scalars ``stability/LAYER/QUANTITY``."""
+    scalars = {
+        f"stability/{row['layer']}/{name}": value
+        for row in rows
+        for name, value in row.items()
+        if name not in ("step", "layer")
+    }
+    logger.log_metrics(scalars, step)

@@ -21,7 +21,7 @@ from kat.data import AugmentConfig, Batch
 from kat.errors import InputError
 from kat.models import ModelRecord
 from kat.training.config import OptimConfig, TrainConfig
-from kat.training.divergence import Attempt, random_state
+from kat.training.diagnosis import Attempt, random_state
 
 
 class StatelessCosine(CosineLRScheduler):
@@ -90,17 +90,19 @@ class Classifier(LightningModule):
         self.log("train/loss", self.train_loss.compute())
         self.train_loss.reset()
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Counts right answers; every readable image counts once."""
+    def validation_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
+        """Counts right answers; every readable image counts once. Gives the batch's mean loss."""
         images, labels, unreadable = batch
         self._report(unreadable)
         self.val_images.update(len(labels))
         if len(labels) == 0:
-            return
+            return None
         logits = self(images).float()
-        self.val_loss.update(functional.cross_entropy(logits, labels), len(labels))
+        loss = functional.cross_entropy(logits, labels)
+        self.val_loss.update(loss, len(labels))
         self.val_top1.update(logits, labels)
         self.val_top5.update(logits, labels)
+        return loss
 
     def on_validation_epoch_end(self) -> None:
         """Logs loss, top-1 and top-5 in per cent."""

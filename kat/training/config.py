@@ -196,7 +196,12 @@ def _check_combinations(config: TrainConfig) -> None:
             raise InputError(f"model.args may not set {name}: it comes from the data")
     if config.monitor.enabled and config.model.compile:
         raise InputError("monitor.enabled sees nothing of a compiled model: model.compile=false")
-    if config.monitor.enabled and config.strategy.startswith(("fsdp", "deepspeed")):
+    if config.strategy.startswith("deepspeed"):
+        raise InputError(
+            f"strategy={config.strategy} writes every checkpoint as a folder of pieces, which can"
+            " be neither resumed nor evaluated here: take ddp or fsdp"
+        )
+    if config.monitor.enabled and config.strategy.startswith("fsdp"):
         raise InputError(
             f"monitor.enabled needs whole weights, and strategy={config.strategy} cuts them"
         )

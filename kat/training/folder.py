@@ -46,9 +46,7 @@ def check_folder(config: TrainConfig) -> None:
     """
     out = Path(config.out)
     if config.resume:
-        if not (out / LAST).is_file():
-            raise InputError(f"{out} holds no run to resume: there is no {LAST}")
-        read_training_checkpoint(out / LAST)
+        read_training_checkpoint(resumed_from(out))
         return
     if not out.exists():
         return
@@ -58,6 +56,18 @@ def check_folder(config: TrainConfig) -> None:
         raise InputError(
             f"{out} already holds a run; give --resume true, --overwrite true, or another --out"
         )
+
+
+def resumed_from(out: Path) -> Path:
+    """The checkpoint that a run goes on from: last.ckpt, or in its first epoch last_good.ckpt.
+
+    Raises:
+        InputError: there is neither.
+    """
+    for name in (LAST, LAST_GOOD):
+        if (out / name).exists():
+            return out / name
+    raise InputError(f"{out} holds no run to resume: there is no {LAST}")
 
 
 def prepare_folder(config: TrainConfig) -> None:

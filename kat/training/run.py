@@ -41,7 +41,7 @@ from kat.training.callbacks import EmaWeights, EpochLines, Monitor, RecordStabil
 from kat.training.classification import Classifier, make_optimizer
 from kat.training.config import TrainConfig, check
 from kat.training.divergence import DivergenceGuard
-from kat.training.folder import BEST, HISTORY, LAST, SUMMARY, check_folder, prepare_folder
+from kat.training.folder import BEST, HISTORY, SUMMARY, check_folder, prepare_folder, resumed_from
 from kat.training.history import read_history, write_history
 from kat.training.lightning_setup import is_first_process, make_trainer, quiet
 
@@ -86,8 +86,8 @@ def train(config: TrainConfig, monitor: Monitor | None = None) -> Summary:
 
     Raises:
         InputError: bad settings or data, or a folder that already holds a run.
-        TrainingDiverged: loss, gradient or weights are not finite; last_good.ckpt and
-            divergence.json are then in the folder.
+        TrainingDiverged: loss, gradient or the state of training are not finite; divergence.json
+            and the newest finite state are then in the folder.
     """
     check(config)
     if config.monitor.enabled != (monitor is not None):
@@ -117,7 +117,7 @@ def train(config: TrainConfig, monitor: Monitor | None = None) -> Summary:
             classifier,
             train_loader,
             val_loader,
-            ckpt_path=Path(config.out) / LAST if config.resume else None,
+            ckpt_path=resumed_from(Path(config.out)) if config.resume else None,
             weights_only=True,
         )
         seconds = time.perf_counter() - start
@@ -139,7 +139,7 @@ def _make_model(config: TrainConfig, record: ModelRecord) -> nn.Module:
     rates = {"drop_path_rate": config.model.drop_path, "drop_rate": config.model.drop}
     model: Any = build_model(record, **{name: rate for name, rate in rates.items() if rate > 0})
     if config.resume:
-        _check_resumable(model, Path(config.out) / LAST)
+        _check_resumable(model, resumed_from(Path(config.out)))
     elif config.model.init_from is not None:
         init_from_vit(model, config.model.init_from)
     if config.model.grad_checkpointing:

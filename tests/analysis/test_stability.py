@@ -15,7 +15,7 @@ import kat
 from kat.analysis import StabilityMonitor, read_rows
 from kat.analysis.stability import COLUMNS, QUANTITIES
 from kat.errors import InputError
-from kat.nn import expectation
+from kat.nn import expectation, fused
 from kat.training import MonitorConfig
 
 INTERVAL = (-3.0, 3.0)
@@ -215,6 +215,66 @@ def test_other_models_and_later_passes_are_not_recorded():
     functional.cross_entropy(other(images), labels).backward()
     for row, expected in zip(rows, alone.record(0), strict=True):
         assert row["input_variance"] == expected["input_variance"]
+
+
+def test_hooks_are_gone_whatever_the_order_of_calls():
+    model, other = _model(), _model()
+    monitor = StabilityMonitor()
+    images, labels = _batch()
+
+    def left():
+        modules = [*model.modules(), *other.modules()]
+        return len(fused._hooks) + sum(len(module._forward_hooks) for module in modules)
+
+    monitor.attach(other)
+    monitor.watch()
+    one_watch = left()
+    assert one_watch > 0
+    monitor.watch()
+    assert left() == one_watch
+    monitor.attach(model)  # of another model, while the hooks are in place
+    assert (left(), monitor.watching) == (0, False)
+    monitor.watch()
+    late = functional.cross_entropy(model(10 * images), labels)
+    monitor.watch()  # what the first call has seen is forgotten
+    functional.cross_entropy(model(images), labels).backward()
+    gradients = [p.grad.clone() for p in model.parameters()]
+    late.backward()
+    for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+        parameter.grad = gradient
+    rows = monitor.record(0)
+    assert left() == 0
+    alone = StabilityMonitor()
+    alone.attach(other)
+    alone.watch()
+    functional.cross_entropy(other(images), labels).backward()
+    assert rows == alone.record(0)
+    monitor.watch()
+    monitor.stop()
+    assert left() == 0
+
+
+def test_blocks_and_rationals_that_are_called_with_keyword_arguments():
+    class Named(nn.Sequential):
+        def forward(self, x):
+            for module in self:
+                x = module(x=x)
+            return x
+
+    plain = nn.Sequential(_model().blocks[0], kat.GroupRational(8))
+    named = Named(*plain)
+    rows = []
+    for model in (plain, named):
+        monitor = StabilityMonitor()
+        monitor.attach(model)
+        monitor.watch()
+        torch.manual_seed(0)
+        x = torch.randn(2, 5, 64, requires_grad=True)
+        model.zero_grad()
+        model(x).square().sum().backward()
+        rows.append(monitor.record(0))
+    assert [row["layer"] for row in rows[1]] == ["0", "0.mlp.act1", "0.mlp.act2", "1"]
+    assert rows[0] == rows[1]
 
 
 def test_checkpointed_blocks_are_recorded_once_and_alike():

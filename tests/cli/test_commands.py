@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import kat_command
 from kat.errors import InputError
-from kat.training import MonitorConfig, TrainConfig, train
+from kat.training import Classifier, MonitorConfig, TrainConfig, train
 from tests.images import write_fashion_mnist, write_folder
 
 QUICK = ["--progress", "false", "--limit_train_batches", "2", "--limit_val_batches", "2"]
@@ -261,6 +261,7 @@ def test_imagenet_recipes_hold_the_papers_settings(recipe):
         (["--optim.name", "adamm"], "unknown optimiser 'adamm'; did you mean 'adam"),
         (["--accelerator", "abacus"], "abacus"),
         (["--strategy", "telepathy"], "telepathy"),
+        (["--strategy", "deepspeed_stage_2"], "deepspeed_stage_2 writes every checkpoint as a fol"),
         (["--resume", "true"], "holds no run to resume"),
         (["--resume", "true", "--overwrite", "true"], "exclude each other"),
     ],
@@ -332,6 +333,10 @@ def test_resume_takes_the_runs_own_settings_and_refuses_another_model(tmp_path, 
     assert (out / "run.yaml").read_text() == settings
     (out / "last.ckpt").write_bytes(b"torn")
     assert "is not a readable checkpoint" in refused(capsys, *common, "--resume", "true")
+    (out / "last.ckpt").unlink()
+    (out / "last.ckpt").mkdir()
+    line = refused(capsys, *common, "--resume", "true")
+    assert "last.ckpt is not a readable checkpoint: [Errno 21] Is a directory" in line
 
 
 def test_two_processes_train_on_halves_and_write_once(tmp_path, capsys):
@@ -442,6 +447,33 @@ def test_the_state_before_a_divergence_can_be_evaluated_and_started_from(tmp_pat
     assert not good.exists()
 
 
+@pytest.mark.filterwarnings("ignore:.*ended before the epoch ended.*")  # Lightning tells the user
+def test_a_run_that_stops_in_its_first_epoch_is_resumed_from_the_state_before(
+    tmp_path, monkeypatch, capsys
+):
+    out, step = tmp_path / "run", Classifier.training_step
+
+    def poisoned(self, batch, index):
+        if self.global_step == 2:
+            batch.images[0] = torch.nan
+        return step(self, batch, index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Classifier, "training_step", poisoned)
+        code = run(
+            "train", "--config", "digits", "--out", out, "--epochs", 2, "--progress", "false",
+            "--optim.warmup_epochs", 0, "--limit_train_batches", 4,
+        )  # fmt: skip
+    assert code == 1
+    assert f"The state before it is in {out / 'last_good.ckpt'}." in capsys.readouterr().err
+    assert torch.load(out / "last_good.ckpt", weights_only=True)["global_step"] == 2
+    assert not (out / "last.ckpt").exists()
+    assert run("train", "--out", out, "--resume", "true", "--progress", "false") == 0
+    assert torch.load(out / "last.ckpt", weights_only=True)["global_step"] == 8
+    assert not (out / "last_good.ckpt").exists()
+    assert not (out / "divergence.json").exists()
+
+
 def test_a_monitored_run_leaves_record_scalars_and_report(tmp_path, capsys):
     out = tmp_path / "run"
     common = ["--config", "digits", "--optim.warmup_epochs", 0, *QUICK, "--out", out]
@@ -460,10 +492,13 @@ def test_a_monitored_run_leaves_record_scalars_and_report(tmp_path, capsys):
     assert [scalar.value for scalar in scalars] == pytest.approx(list(map(float, gains)))
     page = (out / "stability.html").read_bytes()
     (out / "stability.html").unlink()
-    assert run("stability", out, "--figure", tmp_path / "variance.svg") == 0
+    assert run("stability", out, "--figures", tmp_path / "a" / "b") == 0
     assert (out / "stability.html").read_bytes() == page
     assert capsys.readouterr().out in printed
-    assert (tmp_path / "variance.svg").read_text().count("<svg") == 1
+    assert (tmp_path / "a" / "b" / "variance.svg").read_text().count("<svg") == 1
+    assert len(list((tmp_path / "a" / "b").iterdir())) == 10
+    assert run("stability", out, out, "--figures", tmp_path / "both") == 2
+    assert "given twice" in capsys.readouterr().err
 
 
 def test_monitored_weights_are_those_of_the_plain_run_and_a_resumed_run_goes_on(tmp_path):
@@ -504,9 +539,10 @@ def test_a_monitored_run_that_diverges_has_its_report(tmp_path, capsys):
 def test_bad_input_of_stability(digits_run, tmp_path, capsys):
     line = refused(capsys, "stability", digits_run)
     assert "stability.csv does not exist: the run was not monitored; train with --monitor" in line
-    assert "--figure needs the folder" in refused(capsys, "stability", "--figure", "a.svg")
-    figure = tmp_path / "missing" / "a.svg"
-    assert "does not exist" in refused(capsys, "stability", digits_run, "--figure", figure)
+    assert "--figures needs the folder" in refused(capsys, "stability", "--figures", "a")
+    line = refused(capsys, "stability", digits_run, "--figures", tmp_path / "a")
+    assert "was not monitored" in line
+    assert not (tmp_path / "a").exists()
     out = ["--config", "digits", "--out", tmp_path / "run"]
     line = refused(capsys, "stability", *out, "--monitor.interval", 0)
     assert "monitor.interval must be at least 1, got 0" in line
