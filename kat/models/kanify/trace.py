@@ -1,0 +1,118 @@
+"""The order in which a module's code calls its children, by symbolic tracing.
+
+``torch.fx`` runs a method on symbols, with linear maps and childless modules as single steps. It is
+run on a copy that shares the parameters, in which functions held as attributes are modules as well,
+so that they too become steps with a name. The model itself is never touched.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def linear_widths(module: nn.Module) -> tuple[int, int] | None:
+    """(d_in, d_out) of a linear map, None for anything else.
+
+    Linear maps are ``nn.Linear`` with all that derives from it, and the ``Conv1D`` of transformers,
+    whose weight is (d_in, d_out).
+    """
+    if isinstance(module, nn.Linear):
+        return module.in_features, module.out_features
+    weight = getattr(module, "weight", None)
+    if type(module).__name__ == "Conv1D" and isinstance(weight, torch.Tensor) and weight.ndim == 2:
+        return weight.shape[0], weight.shape[1]
+    return None
+
+
+def held_functions(module: nn.Module) -> dict[str, Callable[..., Any]]:
+    """The functions that a module with children holds as public attributes, by name."""
+    if not any(module.children()):
+        return {}
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if callable(value) and not isinstance(value, type) and not name.startswith("_")
+        and name != "forward"
+    }  # fmt: skip
+
+
+def traces(module: nn.Module, attribute: str) -> Iterator[fx.Graph]:
+    """The graphs of a module's methods that name an attribute; of ``forward`` if none does.
+
+    ``nn.TransformerEncoderLayer`` is why it is not always ``forward``, which has data-dependent
+    branches there; ``_ff_block`` has none. Methods that cannot be traced are left out.
+    """
+    methods = [name for name, used in _methods(type(module)) if attribute in used]
+    for method in methods or ["forward"]:
+        tracer = _Tracer()
+        tracer.traced_func_name = method
+        try:
+            yield tracer.trace(_skeleton(module))
+        except Exception:  # foreign code, run on symbols, can raise anything
+            continue
+
+
+def _methods(kind: type[nn.Module]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """The methods that a class adds to ``nn.Module``, with the names that their code uses."""
+    for name, function in inspect.getmembers(kind, inspect.isfunction):
+        if name == "forward" or not (name.startswith("__") or hasattr(nn.Module, name)):
+            code = getattr(inspect.unwrap(function), "__code__", None)
+            yield name, code.co_names if code else ()
+
+
+class _Function(nn.Module):
+    """Stands for a function that a module holds; never called."""
+
+
+def _skeleton(module: nn.Module) -> nn.Module:
+    """A copy of all modules, without hooks, that shares the parameters."""
+    copy = object.__new__(type(module))
+    vars(copy).update(vars(module))
+    vars(copy).update({name: OrderedDict() for name in _HOOKS})
+    vars(copy)["_modules"] = {
+        name: child and _skeleton(child) for name, child in module._modules.items()
+    }
+    for name in held_functions(module):
+        setattr(copy, name, _Function())
+    return copy
+
+
+class _Tracer(fx.Tracer):
+    def create_args_for_root(
+        self, root_fn: Any, is_module: bool, concrete_args: Any = None
+    ) -> tuple[Any, list[Any]]:
+        """Makes symbols of the arguments that must be given; the others keep their defaults."""
+        parameters = list(inspect.signature(root_fn).parameters.values())[1:]
+        needed = [
+            p for p in parameters if p.kind <= p.POSITIONAL_OR_KEYWORD and p.default is p.empty
+        ]
+        symbols = [self.create_proxy("placeholder", p.name, (), {}) for p in needed]
+        return root_fn, [self.root, *symbols]
+
+    def call_module(
+        self,
+        m: nn.Module,
+        forward: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """Goes into modules with children; one that cannot be traced is a single step."""
+        path = self.path_of_module(m)
+        if any(m.children()) and linear_widths(m) is None:
+            try:
+                return forward(*args, **kwargs)
+            except Exception:  # as in traces()
+                pass
+        return self.create_proxy("call_module", path, args, kwargs)
+
+    def to_bool(self, obj: fx.Proxy) -> bool:
+        """Takes conditions on data (mixed precision, empty inputs) as not met."""
+        return False
