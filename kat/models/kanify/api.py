@@ -29,7 +29,7 @@ def kanify(
     degree: tuple[int, int] = (5, 4),
     form: str = "A",
     share: str = "numerator",
-    interval: tuple[float, float] = (-10.0, 10.0),
+    interval: tuple[float, float] = (-6.0, 6.0),
     calibration: Iterable[Any] | None = None,
     run: Run = run_batch,
     dry_run: bool = False,
@@ -54,9 +54,10 @@ def kanify(
         num_groups: groups of both rationals, a divisor of both widths; by default the largest
             divisor up to 8, of each.
         degree, form, share: see :class:`kat.GroupRational`.
-        interval: where F_2 is to be close to f, without calibration.
-        calibration: batches to run the model on; each F_2 is then fitted, by least squares, to the
-            inputs that its activation has had.
+        interval: where F_2 is to be close to f.
+        calibration: batches to run the model on. Each F_2 is then fitted by least squares to the
+            inputs that its activation has had, weighted by their effect on the MLP's output, and
+            is held to the interval only loosely.
         run: how a batch is run, by default ``model(**batch)`` for a mapping, ``model(*batch)`` for
             a tuple or list, and ``model(batch)`` for anything else.
         dry_run: plan only.
@@ -80,7 +81,7 @@ def kanify(
         _check(model, mlp)
     split = [groups(mlp, num_groups) for mlp in mlps]
     # Calibration runs the model, so all that can be wrong without it has been looked at before.
-    seen = {} if calibration is None else seen_inputs(model, mlps, calibration, run)
+    seen = {} if calibration is None else seen_inputs(model, mlps, calibration, run, interval)
     behind = {mlp.second for mlp in mlps}
     replacements = []
     for mlp, (groups_in, groups_hidden) in zip(mlps, split, strict=True):
@@ -112,7 +113,9 @@ def kanify_like(model: nn.Module, record: Mapping[str, Any] | str | Path) -> Pla
     content = _read(Path(record)) if isinstance(record, str | Path) else record
     try:
         replacements = [_recorded(model, entry) for entry in content["mlps"]]
-    except (KeyError, TypeError) as error:
+    except InputError:
+        raise
+    except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"not a record of kanify: no valid entry {error}") from None
     plan = Plan(model, replacements, {})
     plan.apply()
@@ -169,13 +172,13 @@ def _read(path: Path) -> Any:
 
 def _recorded(model: nn.Module, entry: Mapping[str, Any]) -> Replacement:
     """One MLP of a record, checked against the model."""
-    mlp = Mlp(**entry["mlp"])
+    d_in, d_hidden, d_out = entry["mlp"]["widths"]
+    mlp = Mlp(**{**entry["mlp"], "widths": (d_in, d_hidden, d_out)})
     try:
         before, after = (linear_widths(model.get_submodule(n)) for n in (mlp.first, mlp.second))
         activation = activation_of(model, mlp)
     except AttributeError:
         raise InputError(f"the record is of another model: no MLP at {mlp.activation}") from None
-    d_in, d_hidden, d_out = mlp.widths
     if (before, after) != ((d_in, d_hidden), (d_hidden, d_out)):
         raise InputError(
             f"the record is of another model: the linear maps of {mlp.activation} have the widths"

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from kat.models.kanify.calibrate import Seen
 from kat.nn import Coefficients
 
 if TYPE_CHECKING:
@@ -24,8 +25,8 @@ class Fitted:
 
     Args:
         coefficients: as fitted, in float64.
-        max_error, rms_error: of F, with the coefficients rounded to the dtype that holds them:
-            evenly over the interval, or at the inputs seen.
+        max_error, rms_error: of F on the interval, with the coefficients rounded to the dtype that
+            holds them; the mean square is over the inputs seen, where they were fitted to those.
         seen: whether they were fitted to inputs seen.
     """
 
@@ -49,25 +50,20 @@ def fit_on_interval(
         InputError: a degree, form or interval that makes no sense.
     """
     result = _minimax(function, tuple(degree), form, tuple(interval))
-    return _measured(function, result, dtype, np.linspace(*result.interval, 20001), seen=False)
+    return _measured(function, result, dtype, np.linspace(*result.interval, 20001))
 
 
-def fit_to_inputs(
-    function: str, degree: Any, form: str, inputs: NDArray[np.float64], dtype: torch.dtype
-) -> Fitted:
-    """The least-squares fit of a known function at the inputs that an activation has seen.
-
-    Args:
-        inputs: increasing; from :func:`kat.models.kanify.calibrate.seen_inputs`.
+def fit_to_inputs(function: str, degree: Any, form: str, seen: Seen, dtype: torch.dtype) -> Fitted:
+    """The weighted least-squares fit of a known function at the inputs of an activation.
 
     Raises:
         InputError: a degree or form that makes no sense.
     """
     from kat.nn.fitting import FUNCTIONS, Points, fit
 
-    points = Points(function, inputs, FUNCTIONS[function](inputs))
+    points = Points(function, seen.x, FUNCTIONS[function](seen.x), seen.weight)
     result = fit(points, tuple(degree), form, method="least_squares")
-    return _measured(function, result, dtype, inputs, seen=True)
+    return _measured(function, result, dtype, seen.x, seen.weight)
 
 
 @cache
@@ -80,7 +76,11 @@ def _minimax(
 
 
 def _measured(
-    function: str, result: Fit, dtype: torch.dtype, x: NDArray[np.float64], *, seen: bool
+    function: str,
+    result: Fit,
+    dtype: torch.dtype,
+    x: NDArray[np.float64],
+    weight: NDArray[np.float64] | None = None,
 ) -> Fitted:
     from kat.nn.fitting import FUNCTIONS, evaluate
 
@@ -89,5 +89,5 @@ def _measured(
         for values in (result.numerator, result.denominator)
     )
     error = evaluate(x, a, b, result.form) - FUNCTIONS[function](x)
-    largest, rms = float(np.max(np.abs(error))), float(np.sqrt(np.mean(np.square(error))))
-    return Fitted(result.coefficients, largest, rms, seen)
+    rms = float(np.sqrt(np.average(np.square(error), weights=weight)))
+    return Fitted(result.coefficients, float(np.max(np.abs(error))), rms, weight is not None)

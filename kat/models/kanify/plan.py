@@ -66,7 +66,7 @@ class Replacement:
     def record(self) -> dict[str, Any]:
         """Its entry of :meth:`Plan.record`."""
         return {
-            "mlp": asdict(self.mlp),
+            "mlp": {**asdict(self.mlp), "widths": list(self.mlp.widths)},
             "groups": [self.act1 and self.act1.num_groups, self.act2.num_groups],
             "share": self.act2.share,
             "coefficients": self.fitted.coefficients.to_dict(),
@@ -157,7 +157,7 @@ class Plan:
             for row in rows
         ]
         count, state = len(self.replacements), "in place" if self.applied else "not in place"
-        lines.append(f"{count} MLPs, {self.parameters} parameters added, {state}")
+        lines.append(f"MLPs: {count}, parameters added: {self.parameters}, {state}")
         for reason, number in Counter(self.passed_over.values()).items():
             first = next(name for name, why in self.passed_over.items() if why == reason)
             more = f" and {number - 1} more" if number > 1 else ""

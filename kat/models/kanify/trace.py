@@ -32,6 +32,22 @@ def linear_widths(module: nn.Module) -> tuple[int, int] | None:
     return None
 
 
+@torch.no_grad()
+def channel_weights(linear: nn.Module) -> torch.Tensor:
+    """|W e_c|^2 for each input channel c of a linear map: (d_in,), of its dtype, on its device.
+
+    Taken from what it computes, as its weights may be transposed or quantised.
+    """
+    widths, weight = linear_widths(linear), linear.weight
+    assert widths is not None
+    assert isinstance(weight, torch.Tensor)
+    dtype = weight.dtype if weight.is_floating_point() else torch.float32
+    bias = linear.forward(torch.zeros(1, widths[0], dtype=dtype, device=weight.device))
+    unit = torch.eye(widths[0], dtype=dtype, device=weight.device)
+    columns = [linear.forward(rows) - bias for rows in unit.split(1024)]
+    return torch.cat([column.square().sum(-1) for column in columns])
+
+
 def held_functions(module: nn.Module) -> dict[str, Callable[..., Any]]:
     """The functions that a module with children holds as public attributes, by name."""
     if not any(module.children()):
