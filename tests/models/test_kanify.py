@@ -19,6 +19,8 @@ import kat
 from kat.errors import InputError
 from kat.models.kanify import kanify_like
 from kat.models.kanify.activation import SUPPORTED, known_function
+from kat.models.kanify.calibrate import seen_inputs
+from kat.models.kanify.find import find
 from tests.oracle import rational_numpy
 
 
@@ -304,6 +306,31 @@ def test_calibration_holds_rare_and_large_inputs_too():
     assert error[0].max() < 0.05 * hidden[0].abs().max()
 
 
+def test_calibration_counts_inputs_by_their_effect_on_the_output():
+    model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.GELU(), nn.Linear(2, 3))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.eye(2))
+        model[2].weight.copy_(torch.tensor([[2.0, 0.0], [0.0, 1.0], [0.0, 0.0]]))
+    x = torch.tensor([[1.0, -1.0], [3.0, -2.0], [1.0, -1.0]])
+    seen = seen_inputs(model, find(model).mlps, [x, x[:1]])["1"]
+    assert np.isclose(seen.weight.sum(), 1)
+    assert seen.x[[0, -1]] == pytest.approx([-6, 6])
+    for value, effect in ((-2, 1), (-1, 3), (1, 12), (3, 4)):  # |W_2 e_c|^2 is 4 and 1
+        assert seen.weight[seen.x == value] == pytest.approx(effect / 20, rel=1e-3)
+
+
+def test_calibration_keeps_few_of_many_inputs_without_changing_their_weight():
+    model, x = sequential(nn.GELU()).double(), torch.randn(40_000, 16).double()
+    seen = seen_inputs(model, find(model).mlps, [x])["1"]
+    hidden, norms = output(model[0], x), model[3].weight.square().sum(0)
+    assert len(seen.x) < 3500 < hidden.numel()
+    for power in (1, 2, 4):
+        exact = ((hidden**power * norms).sum() / norms.sum() / len(x)).item()
+        even = 6**power / (power + 1) * (power % 2 == 0)  # over [-6, 6], with 1e-4 of the weight
+        moment = (seen.weight * seen.x**power).sum()
+        assert moment == pytest.approx((1 - 1e-4) * exact + 1e-4 * even, rel=0.01)
+
+
 def test_calibration_takes_mappings_tuples_and_a_function():
     class Two(nn.Module):
         def __init__(self):
@@ -420,7 +447,7 @@ def test_the_plan_is_a_table_and_a_dry_run_changes_nothing():
     before = state(model)
     lines = str(kat.kanify(model, dry_run=True)).splitlines()
     assert state(model) == before
-    assert lines[0].split() == "MLP widths function groups parameters error RMS on".split()
+    assert lines[0].split()[:4] == ["MLP", "widths", "function", "groups"]
     assert lines[1].split()[:6] == ["0.act", "8-16-8", "gelu", "8,", "8", "76"]
     assert lines[2].split()[:6] == ["2.act", "8-15-8", "silu", "8,", "5", "64"]
     assert lines[3] == "MLPs: 2, parameters added: 140, not in place"

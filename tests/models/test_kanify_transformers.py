@@ -10,6 +10,7 @@ import torch
 
 import kat
 from kat.errors import InputError
+from kat.models.kanify.trace import channel_weights
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 
@@ -88,6 +89,12 @@ def test_a_gated_mlp_is_refused_with_the_reason():
     config = transformers.LlamaConfig(**SMALL, **TEXT)
     with pytest.raises(InputError, match="its output is a gate that something is multiplied by"):
         kat.kanify(transformers.LlamaModel(config))
+
+
+def test_weights_of_a_transposed_linear_map_are_read_by_what_it_computes():
+    linear = build("GPT2").h[0].mlp.c_proj
+    expected = linear.weight.square().sum(1)  # (d_in, d_out), unlike that of nn.Linear
+    torch.testing.assert_close(channel_weights(linear), expected)
 
 
 def test_gpt2_trains_when_kanified():
