@@ -125,6 +125,7 @@ def test_mlps_are_found_by_what_the_code_does(name):
         (nn.Tanh(), "tanh"),
         (nn.Sigmoid(), "sigmoid"),
         (nn.Softplus(), "softplus"),
+        (nn.Flatten(), "identity"),
         (nn.LeakyReLU(0.02), None),
         (nn.ReLU6(), None),
         (nn.Hardtanh(), None),
@@ -136,7 +137,7 @@ def test_mlps_are_found_by_what_the_code_does(name):
 def test_a_function_is_known_by_its_values(activation, name):
     before = torch.get_rng_state()
     assert known_function(activation) == name
-    assert name is None or name in SUPPORTED
+    assert name in (None, "identity", *SUPPORTED)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -387,6 +388,7 @@ def test_calibration_that_does_not_reach_an_mlp_is_refused():
     ("model", "settings", "message"),
     [
         (nn.Linear(8, 8), {}, "Linear has no MLP to replace"),
+        (nn.Sequential(nn.Linear(8, 8), nn.Flatten(), nn.Linear(8, 8)), {}, "has no MLP"),
         (GluMlp(8, 16), {}, "a part of a tensor, as in gated MLPs"),
         (SwiGLU(8, 16), {}, "a gate that something is multiplied by"),
         (GlobalResponseNormMlp(8, 16), {}, "goes to GlobalResponseNorm, no linear map"),

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from kat.models.kanify.activation import known_function
-from kat.models.kanify.trace import held_functions, linear_widths, traces
+from kat.models.kanify.activation import SUPPORTED, known_function
+from kat.models.kanify.trace import held_functions, linear_widths, trace
 
 _DROPOUTS = (nn.Identity, nn.modules.dropout._DropoutNd)
 _NORMS = (nn.LayerNorm, nn.RMSNorm)
@@ -54,21 +54,23 @@ def find(model: nn.Module) -> Found:
     """Looks at every activation of a model, and changes nothing."""
 
     @cache
-    def graphs(path: str, attribute: str) -> list[fx.Graph]:
-        return list(traces(model.get_submodule(path), attribute))
+    def graph(path: str) -> fx.Graph | None:
+        return trace(model.get_submodule(path))
 
     found = Found([], {})
     for owner, module in model.named_modules():
         for attribute, activation in _candidates(module):
             name = joined(owner, attribute)
             try:
-                first, second = _place(model, owner, attribute, graphs)
+                first, second = _linear_maps_around(model, owner, attribute, graph)
             except _NoMlp as reason:
-                if isinstance(activation, nn.Module) and _function(activation):
+                if isinstance(activation, nn.Module) and _function(activation) in SUPPORTED:
                     found.passed_over[name] = str(reason)
                 continue
-            widths = (*_widths(model, first), _widths(model, second)[1])
-            found.mlps.append(Mlp(name, first, second, widths, _function(activation)))
+            function = _function(activation)
+            if function != "identity":
+                widths = (*_widths(model, first), _widths(model, second)[1])
+                found.mlps.append(Mlp(name, first, second, widths, function))
     return found
 
 
@@ -113,8 +115,8 @@ def _has_tensors(activation: object) -> bool:
     return bool(activation._parameters or activation._buffers)
 
 
-def _place(
-    model: nn.Module, owner: str, attribute: str, graphs: Callable[[str, str], list[fx.Graph]]
+def _linear_maps_around(
+    model: nn.Module, owner: str, attribute: str, graph: Callable[[str], fx.Graph | None]
 ) -> tuple[str, str]:
     """The names of the linear maps around an activation.
 
@@ -127,16 +129,19 @@ def _place(
     """
     name = joined(owner, attribute)
     for path in _owner_and_holder(model, owner):
-        target = name[len(path) :].lstrip(".")
-        for graph in graphs(path, target.split(".")[0]):
-            calls = [node for node in graph.nodes if _is_call(node) and node.target == target]
-            if len(calls) > 1:
-                raise _NoMlp("it is called more than once")
-            for call in calls:
-                module = model.get_submodule(path)
-                first, second = _linear_before(module, call), _linear_after(module, call)
-                if first and second:
-                    return joined(path, first), joined(path, second)
+        target, traced = name[len(path) :].lstrip("."), graph(path)
+        calls = [
+            node
+            for node in (traced.nodes if traced else ())
+            if _is_call(node) and node.target == target
+        ]
+        if len(calls) > 1:
+            raise _NoMlp("it is called more than once")
+        for call in calls:
+            module = model.get_submodule(path)
+            first, second = _linear_before(module, call), _linear_after(module, call)
+            if first and second:
+                return joined(path, first), joined(path, second)
     raise _NoMlp("no two linear maps beside it in the code that could be followed")
 
 

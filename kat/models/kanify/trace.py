@@ -1,15 +1,15 @@
 """The order in which a module's code calls its children, by symbolic tracing.
 
-``torch.fx`` runs a method on symbols, with linear maps and childless modules as single steps. It is
-run on a copy that shares the parameters, in which functions held as attributes are modules as well,
-so that they too become steps with a name. The model itself is never touched.
+``torch.fx`` runs ``forward`` on symbols, with linear maps and childless modules as single steps. It
+is run on a copy that shares the parameters, in which functions held as attributes are modules as
+well, so that they too become steps with a name. The model itself is never touched.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -60,28 +60,12 @@ def held_functions(module: nn.Module) -> dict[str, Callable[..., Any]]:
     }  # fmt: skip
 
 
-def traces(module: nn.Module, attribute: str) -> Iterator[fx.Graph]:
-    """The graphs of a module's methods that name an attribute; of ``forward`` if none does.
-
-    ``nn.TransformerEncoderLayer`` is why it is not always ``forward``, which has data-dependent
-    branches there; ``_ff_block`` has none. Methods that cannot be traced are left out.
-    """
-    methods = [name for name, used in _methods(type(module)) if attribute in used]
-    for method in methods or ["forward"]:
-        tracer = _Tracer()
-        tracer.traced_func_name = method
-        try:
-            yield tracer.trace(_skeleton(module))
-        except Exception:  # foreign code, run on symbols, can raise anything
-            continue
-
-
-def _methods(kind: type[nn.Module]) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """The methods that a class adds to ``nn.Module``, with the names that their code uses."""
-    for name, function in inspect.getmembers(kind, inspect.isfunction):
-        if name == "forward" or not (name.startswith("__") or hasattr(nn.Module, name)):
-            code = getattr(inspect.unwrap(function), "__code__", None)
-            yield name, code.co_names if code else ()
+def trace(module: nn.Module) -> fx.Graph | None:
+    """The graph of a module's ``forward``, None where it cannot be traced."""
+    try:
+        return _Tracer().trace(_skeleton(module))
+    except Exception:  # foreign code, run on symbols, can raise anything
+        return None
 
 
 class _Function(nn.Module):
@@ -125,7 +109,7 @@ class _Tracer(fx.Tracer):
         if any(m.children()) and linear_widths(m) is None:
             try:
                 return forward(*args, **kwargs)
-            except Exception:  # as in traces()
+            except Exception:  # as in trace()
                 pass
         return self.create_proxy("call_module", path, args, kwargs)
 
