@@ -2,6 +2,7 @@
 
 from kat import models
 from kat.models import KAT
+from kat.models.kanify import kanify
 from kat.nn import Coefficients, GRKANLinear, GRKANMlp, GroupRational
 from kat.ops import rational
 from kat.version import __version__
@@ -13,6 +14,7 @@ __all__ = [
     "GRKANMlp",
     "GroupRational",
     "__version__",
+    "kanify",
     "models",
     "rational",
 ]

@@ -100,3 +100,10 @@ def test_benchmark_of_the_monitor_has_a_row_a_model(tmp_path):
     (row,) = _table(tmp_path, "monitor.py", *options)
     assert (row["model"], row["batch"], row["interval"]) == ("kat_micro_patch2_8", "2", "50")
     assert all(float(row[name]) > 0 for name in ("step", "checked", "monitored"))
+
+
+def test_benchmark_of_kanify_has_a_row_without_calibration_and_one_with_it(tmp_path):
+    rows = _table(tmp_path, "kanify.py", "--models", "nn.TransformerEncoder")
+    assert [row["F2 fitted"] for row in rows] == ["on [-6, 6]", "to inputs seen"]
+    plain, calibrated = (float(row["RMS moved"]) for row in rows)
+    assert 0 < calibrated < 0.5 * plain < 0.01

@@ -25,6 +25,8 @@ EXACT = {
     "gelu_wide": functional.gelu,
     "silu_wide": functional.silu,
     "swish_wide": functional.silu,
+    "gelu_tanh": lambda x: functional.gelu(x, approximate="tanh"),
+    "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
     "relu": functional.relu,
     "leaky_relu": functional.leaky_relu,
     "tanh": torch.tanh,

@@ -143,7 +143,8 @@ def fit(
 ) -> Fit:
     """Minimise the largest error w |P / Q - f|, or the mean of its square, over the interval.
 
-    target: a name in FUNCTIONS, an expression in x, a callable on float64 arrays, or points.
+    target: a name in FUNCTIONS, an expression in x, a callable on float64 arrays, or points, whose
+        weights count for "least_squares".
     degree: (m, n) with m >= 1 and n >= 0.
     form: "A" or "B".
     interval: (low, high), finite and increasing; by default [-3, 3], or all the points.
@@ -237,7 +238,11 @@ def _samples(
     """What to fit: points near the ends count for the largest error, and all alike for a mean."""
     if method == "minimax":
         return _on_grid(source, chebyshev(interval, _MINIMAX_POINTS), weight)
-    return _on_grid(source, np.linspace(*interval, _LEAST_SQUARES_POINTS), weight)
+    samples = _on_grid(source, np.linspace(*interval, _LEAST_SQUARES_POINTS), weight)
+    if isinstance(source, Points) and source.weight is not None:
+        root = np.sqrt(source.weight / np.max(source.weight))
+        return Samples(samples.x, samples.y, samples.weight * root)
+    return samples
 
 
 def twice(interval: tuple[float, float]) -> tuple[float, float]:

@@ -48,6 +48,18 @@ def _gelu(x: Array) -> Array:
     return np.asarray(0.5 * x * erfc(-x / math.sqrt(2.0)))
 
 
+def _gelu_tanh(x: Array) -> Array:
+    """f(x) = x (1 + tanh(u)) / 2 with u = sqrt(2 / pi) (x + 0.044715 x^3), written x / (1 + e^-2u):
+    GELU's tanh approximation, as in GPT-2."""
+    u = math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3)
+    return np.asarray(x * expit(2.0 * u))
+
+
+def _quick_gelu(x: Array) -> Array:
+    """f(x) = x / (1 + exp(-1.702 x)): GELU's sigmoid approximation, as in CLIP."""
+    return np.asarray(x * expit(1.702 * x))
+
+
 def _softplus(x: Array) -> Array:
     """f(x) = log(1 + exp(x))."""
     return np.asarray(np.logaddexp(0.0, x))
@@ -62,6 +74,8 @@ FUNCTIONS: dict[str, Function] = {
     "identity": _identity,
     "silu": _silu,
     "gelu": _gelu,
+    "gelu_tanh": _gelu_tanh,
+    "quick_gelu": _quick_gelu,
     "relu": _relu,
     "leaky_relu": _leaky_relu,
     "tanh": _tanh,

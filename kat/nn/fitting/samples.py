@@ -24,16 +24,20 @@ class Points:
         name: what to call it.
         x: (k,), increasing.
         y: (k,), its values.
+        weight: (k,), positive: how much the squared error at each counts, such as how often it
+            occurs; alike by default.
     """
 
     name: str
     x: Array
     y: Array
+    weight: Array | None = None
 
     def within(self, low: float, high: float) -> Points:
         """The points with low <= x <= high."""
         inside = (self.x >= low) & (self.x <= high)
-        return Points(self.name, self.x[inside], self.y[inside])
+        weight = None if self.weight is None else self.weight[inside]
+        return Points(self.name, self.x[inside], self.y[inside], weight)
 
 
 @dataclass(frozen=True)

@@ -348,3 +348,16 @@ def test_gain_is_that_of_the_coefficients() -> None:
     result = Fit("f", "A", (1, 1), (-1.0, 1.0), (0.0, 0.5), (1.0,), 0.0, 0.0, 0.0)
     assert result.gain() == pytest.approx(float(1 / mpmath.quad(square, [-12, 0, 12])), rel=1e-9)
     assert result.to_dict()["gain"] == result.gain()
+
+
+def test_points_count_by_their_weight_in_a_least_squares_fit() -> None:
+    rng = np.random.default_rng(0)
+    x, weight = np.sort(rng.uniform(-2, 2, 40)), rng.uniform(0.1, 5.0, 40)
+    points = Points("line", x, np.exp(x), weight)
+    slope, offset = np.polyfit(x, np.exp(x), 1, w=np.sqrt(weight))
+    result = fit(points, (1, 0), method="least_squares")
+    np.testing.assert_allclose(result.numerator, [offset, slope], rtol=1e-9)
+    inside = fit(points, (1, 0), interval=(-1.0, 1.0), method="least_squares")
+    within = abs(x) <= 1
+    slope, offset = np.polyfit(x[within], np.exp(x[within]), 1, w=np.sqrt(weight[within]))
+    np.testing.assert_allclose(inside.numerator, [offset, slope], rtol=1e-9)

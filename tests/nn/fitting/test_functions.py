@@ -15,6 +15,10 @@ EXACT: dict[str, Callable[[Any], Any]] = {
     "identity": lambda x: x,
     "silu": lambda x: x / (1 + mpmath.exp(-x)),
     "gelu": lambda x: x * mpmath.ncdf(x),
+    "gelu_tanh": lambda x: (
+        x / 2 * (1 + mpmath.tanh(mpmath.sqrt(2 / mpmath.pi) * (x + mpmath.mpf("0.044715") * x**3)))
+    ),
+    "quick_gelu": lambda x: x / (1 + mpmath.exp(-mpmath.mpf("1.702") * x)),
     "relu": lambda x: max(x, mpmath.mpf(0)),
     "leaky_relu": lambda x: x if x > 0 else x * mpmath.mpf("0.01"),
     "tanh": mpmath.tanh,

@@ -1,0 +1,156 @@
+"""The inputs that activations really see, as the points that their rationals are fitted to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from kat.errors import InputError
+from kat.models.kanify.find import Mlp
+from kat.models.kanify.trace import channel_weights
+
+Array = NDArray[np.float64]
+Run = Callable[[nn.Module, Any], Any]
+
+_EVEN_RANKS, _END_RANKS = 2001, 200
+_EVEN_POINTS = 400
+_EVEN_SHARE = 1e-4
+"""it keeps hold of what is rare; 1e-2 costs accuracy where inputs are dense."""
+_MARGIN = 0.1
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The inputs that an activation has had, by their squared effect on the MLP's output.
+
+    Args:
+        x: (k,), increasing.
+        weight: (k,), how much each counts; their sum is 1.
+    """
+
+    x: Array
+    weight: Array
+
+
+def run_batch(model: nn.Module, batch: Any) -> Any:
+    """``model(batch)``; ``model(**batch)`` for a mapping, ``model(*batch)`` for a tuple or list."""
+    if isinstance(batch, Mapping):
+        return model(**batch)
+    return model(*batch) if isinstance(batch, tuple | list) else model(batch)
+
+
+def seen_inputs(
+    model: nn.Module,
+    mlps: list[Mlp],
+    batches: Iterable[Any],
+    run: Run = run_batch,
+    interval: tuple[float, float] = (-6.0, 6.0),
+) -> dict[str, Seen]:
+    """What reaches each activation while the model runs over some batches, without gradients.
+
+    An input x of channel c counts by |W_2 e_c|^2: with independent errors e(x) the squared error of
+    the MLP's output is the sum of e(x)^2 |W_2 e_c|^2. A few even points, with a small share of the
+    weight, cover the range of the inputs, a tenth of it more on both sides, and the interval.
+
+    The model is in evaluation mode meanwhile, and then as it was.
+
+    Args:
+        model: not kanified yet.
+        mlps: whose activations.
+        batches, run: ``run(model, batch)`` is called for each.
+        interval: to be covered, whatever the inputs.
+
+    Returns:
+        By the name of the activation.
+
+    Raises:
+        InputError: no batches, an activation that they do not reach, inputs that are not finite, a
+            model without weights.
+    """
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise InputError("calibration runs the model, but the model is on the meta device")
+    watched = {
+        mlp.activation: _Watched(mlp.first, channel_weights(model.get_submodule(mlp.second)))
+        for mlp in mlps
+    }
+    count = 0
+    with _watching(model, list(watched.values())):
+        for batch in batches:
+            run(model, batch)
+            count += 1
+    if not count:
+        raise InputError("calibration has no batches; give an iterable of the model's inputs")
+    for name, inputs in watched.items():
+        if not inputs.x:
+            raise InputError(
+                f"{name} is not reached by the calibration batches; leave it out with only=, or"
+                " give batches that reach it"
+            )
+    return {name: inputs.seen(interval) for name, inputs in watched.items()}
+
+
+class _Watched:
+    """The outputs of a linear map, as order statistics that lie densest at the extremes."""
+
+    def __init__(self, first: str, channel_weights: Tensor) -> None:
+        self.first = first
+        self.channel_weights = channel_weights.double()
+        self.x: list[Array] = []
+        self.weight: list[Array] = []
+
+    def hook(self, linear: nn.Module, args: Any, y: Tensor) -> None:
+        """Keeps some of the values of one call, each with the weight of its neighbourhood."""
+        values, order = y.detach().flatten().double().sort()
+        if not (len(values) and values[[0, -1]].isfinite().all()):
+            raise InputError(f"calibration: the output of {self.first} is empty or not finite")
+        ranks = _ranks(len(values)).to(y.device)
+        sums = self.channel_weights[order % y.shape[-1]].cumsum(0)
+        between = sums[(ranks[:-1] + ranks[1:]) // 2]
+        ends = sums.new_zeros(1), sums[-1:]
+        self.x.append(values[ranks].cpu().numpy())
+        self.weight.append(torch.cat([ends[0], between, ends[1]]).diff().cpu().numpy())
+
+    def seen(self, interval: tuple[float, float]) -> Seen:
+        """All calls together, and the even points."""
+        x, weight = np.concatenate(self.x), np.concatenate(self.weight)
+        margin = _MARGIN * (x.max() - x.min())
+        low, high = min(x.min() - margin, interval[0]), max(x.max() + margin, interval[1])
+        x = np.concatenate([x, np.linspace(low, high, _EVEN_POINTS)])
+        even = np.full(_EVEN_POINTS, _EVEN_SHARE / _EVEN_POINTS)
+        weight = np.concatenate([weight / weight.sum() * (1 - _EVEN_SHARE), even])
+        points, place = np.unique(x, return_inverse=True)
+        return Seen(points, np.bincount(place, weight).astype(np.float64))
+
+
+def _ranks(count: int) -> Tensor:
+    """Ranks 0 .. count - 1, evenly, and in geometric steps from both ends."""
+    even = torch.linspace(0, count - 1, _EVEN_RANKS).long()
+    end = torch.logspace(0, math.log10(count), _END_RANKS).long().clamp(max=count) - 1
+    return torch.cat([even, end, count - 1 - end]).unique()
+
+
+@contextmanager
+def _watching(model: nn.Module, watched: list[_Watched]) -> Iterator[None]:
+    """Evaluation mode without gradients, with hooks on the linear maps."""
+    modes = {module: module.training for module in model.modules()}
+    fused = torch.backends.mha.get_fastpath_enabled()
+    handles = [model.get_submodule(w.first).register_forward_hook(w.hook) for w in watched]
+    try:
+        model.eval()
+        torch.backends.mha.set_fastpath_enabled(False)  # it would bypass the linear maps
+        with torch.no_grad():
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+        for handle in handles:
+            handle.remove()
+        for module, training in modes.items():
+            module.training = training

@@ -1,0 +1,93 @@
+"""The coefficients of F_2, and how close they are to the activation in a model's dtype."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from kat.models.kanify.calibrate import Seen
+from kat.nn import Coefficients
+
+if TYPE_CHECKING:
+    from kat.nn.fitting import Fit
+
+# kat.nn.fitting is imported where something is fitted: it takes SciPy's optimisers along.
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Coefficients that stand for an activation.
+
+    Args:
+        coefficients: as fitted, in float64.
+        max_error, rms_error: of F on the interval, with the coefficients rounded to the dtype that
+            holds them; the mean square is over the inputs seen, where they were fitted to those.
+        seen: whether they were fitted to inputs seen.
+    """
+
+    coefficients: Coefficients
+    max_error: float
+    rms_error: float
+    seen: bool
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Where they were fitted."""
+        return self.coefficients.interval
+
+
+def fit_on_interval(
+    function: str, degree: Any, form: str, interval: Any, dtype: torch.dtype
+) -> Fitted:
+    """The minimax fit of a known function on an interval.
+
+    Raises:
+        InputError: a degree, form or interval that makes no sense.
+    """
+    result = _minimax(function, tuple(degree), form, tuple(interval))
+    return _measured(function, result, dtype, np.linspace(*result.interval, 20001))
+
+
+def fit_to_inputs(function: str, degree: Any, form: str, seen: Seen, dtype: torch.dtype) -> Fitted:
+    """The weighted least-squares fit of a known function at the inputs of an activation.
+
+    Raises:
+        InputError: a degree or form that makes no sense.
+    """
+    from kat.nn.fitting import FUNCTIONS, Points, fit
+
+    points = Points(function, seen.x, FUNCTIONS[function](seen.x), seen.weight)
+    result = fit(points, tuple(degree), form, method="least_squares")
+    return _measured(function, result, dtype, seen.x, seen.weight)
+
+
+@cache
+def _minimax(
+    function: str, degree: tuple[int, int], form: str, interval: tuple[float, float]
+) -> Fit:
+    from kat.nn.fitting import fit
+
+    return fit(function, degree, form, interval)
+
+
+def _measured(
+    function: str,
+    result: Fit,
+    dtype: torch.dtype,
+    x: NDArray[np.float64],
+    weight: NDArray[np.float64] | None = None,
+) -> Fitted:
+    from kat.nn.fitting import FUNCTIONS, evaluate
+
+    a, b = (
+        torch.tensor(values, dtype=torch.float64).to(dtype).double().numpy()
+        for values in (result.numerator, result.denominator)
+    )
+    error = evaluate(x, a, b, result.form) - FUNCTIONS[function](x)
+    rms = float(np.sqrt(np.average(np.square(error), weights=weight)))
+    return Fitted(result.coefficients, float(np.max(np.abs(error))), rms, weight is not None)

@@ -1,0 +1,80 @@
+"""Which of the MLPs found are meant, and the groups that their widths allow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+from kat.errors import InputError, unknown
+from kat.models.kanify.find import Found, Mlp
+
+Only = str | int | Sequence[str | int]
+
+_MOST_GROUPS = 8
+
+
+def chosen(found: Found, only: Only | None) -> list[Mlp]:
+    """The MLPs that ``only`` selects, in their own order; all for None.
+
+    Args:
+        found: all of them.
+        only: an index, a glob for the full name of the activation or of a module around it, or
+            several of these.
+
+    Raises:
+        InputError: one of them selects nothing.
+    """
+    if only is None:
+        return found.mlps
+    selectors = [only] if isinstance(only, str | int) else list(only)
+    names = {name for selector in selectors for name in _selected(found, selector)}
+    if not names:
+        raise InputError("only=[] selects nothing; leave it out to replace every MLP")
+    return [mlp for mlp in found.mlps if mlp.activation in names]
+
+
+def _selected(found: Found, selector: str | int) -> list[str]:
+    names = [mlp.activation for mlp in found.mlps]
+    if isinstance(selector, int):
+        if not -len(names) <= selector < len(names):
+            raise InputError(f"only={selector}: there are {len(names)} MLPs, counted from 0")
+        return [names[selector]]
+    matching = [name for name in names if _matches(name, selector)]
+    if not matching:
+        for name, reason in found.passed_over.items():
+            if _matches(name, selector):
+                raise InputError(f"only={selector!r} has no MLP to replace; {name}: {reason}")
+        raise unknown("MLP", selector, names)
+    return matching
+
+
+def _matches(name: str, pattern: str) -> bool:
+    parts = name.split(".")
+    around = (".".join(parts[:count]) for count in range(1, len(parts) + 1))
+    return any(fnmatchcase(path, pattern) for path in around)
+
+
+def groups(mlp: Mlp, given: int | None) -> tuple[int, int]:
+    """The groups of the input and of the hidden channels.
+
+    Args:
+        mlp: whose widths they divide.
+        given: how many of both; by default the largest divisor up to 8, of each.
+
+    Raises:
+        InputError: the number given does not divide both widths.
+    """
+    d_in, d_hidden, _ = mlp.widths
+    return _divisor(mlp, d_in, given), _divisor(mlp, d_hidden, given)
+
+
+def _divisor(mlp: Mlp, width: int, given: int | None) -> int:
+    few = [count for count in range(1, 4 * _MOST_GROUPS) if width % count == 0]
+    if given is None:
+        return max(count for count in few if count <= _MOST_GROUPS)
+    if given < 1 or width % given:
+        raise InputError(
+            f"num_groups={given} does not divide the width {width} of {mlp.activation}, as"
+            f" {', '.join(map(str, few))} do; without num_groups each width has its own"
+        )
+    return given

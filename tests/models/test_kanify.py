@@ -1,0 +1,564 @@
+"""kanify: which MLPs it finds, that their function is kept, and that undo gives the model back."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import re
+
+import numpy as np
+import pytest
+import timm
+import torch
+from timm.layers import ConvMlp, GlobalResponseNormMlp, GluMlp, Mlp, SwiGLU
+from torch import Tensor, nn
+from torch.nn import functional
+
+import kat
+from kat.errors import InputError
+from kat.models.kanify import kanify_like
+from kat.models.kanify.activation import SUPPORTED, known_function
+from kat.models.kanify.calibrate import seen_inputs
+from kat.models.kanify.find import find
+from tests.oracle import rational_numpy
+
+
+class TwoModules(nn.Module):
+    """The MLP in two modules, as in BERT: the first returns f(W_1 x), the second has W_2."""
+
+    class Inner(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.function = functional.silu
+            self.dense = nn.Linear(16, 32)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.function(self.dense(x))
+
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.dense = nn.Linear(32, 16)
+            self.norm = nn.LayerNorm(16)
+
+        def forward(self, hidden: Tensor, x: Tensor) -> Tensor:
+            return self.norm(self.dense(hidden) + x)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.outer, self.inner = self.Outer(), self.Inner()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.isnan().any():  # a branch on data, which plain symbolic tracing cannot follow
+            return x
+        return self.outer(self.inner(x), x)
+
+
+def encoder(**settings) -> nn.TransformerEncoder:
+    layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True, **settings)
+    return nn.TransformerEncoder(layer, 2)
+
+
+def sequential(activation: nn.Module) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(16, 32), activation, nn.Dropout(0.1), nn.Linear(32, 8))
+
+
+def vit() -> nn.Module:
+    return timm.create_model("vit_micro_patch2_8", num_classes=10, in_chans=1)
+
+
+def images(count: int = 4, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(count, 1, 8, 8, generator=generator)
+
+
+@torch.no_grad()
+def output(model: nn.Module, *inputs: Tensor) -> Tensor:
+    return model.eval()(*inputs)
+
+
+def state(model: nn.Module) -> tuple:
+    """All that kanify might change: modules, their hooks and attributes, and the parameters."""
+    return tuple(
+        (name, id(module), module.training, len(module._forward_pre_hooks), dict(vars(module)))
+        for name, module in model.named_modules()
+    ), tuple((name, id(parameter)) for name, parameter in model.named_parameters())
+
+
+MODELS = {
+    "timm": (vit, ["blocks.0.mlp.act", "blocks.1.mlp.act", "blocks.2.mlp.act", "blocks.3.mlp.act"]),
+    "norm": (lambda: Mlp(16, 32, norm_layer=nn.LayerNorm), ["act"]),
+    "encoder": (encoder, ["layers.0.activation", "layers.1.activation"]),
+    "decoder": (lambda: nn.TransformerDecoderLayer(16, 2, 32), ["activation"]),
+    "lambda": (
+        lambda: encoder(activation=lambda x: functional.gelu(x, approximate="tanh")),
+        ["layers.0.activation", "layers.1.activation"],
+    ),
+    "sequential": (lambda: sequential(nn.ReLU(inplace=True)), ["1"]),
+    "nested": (
+        lambda: nn.Sequential(nn.Sequential(nn.Linear(8, 16), nn.SiLU()), nn.Linear(16, 8)),
+        ["0.1"],
+    ),
+    "two modules": (TwoModules, ["inner.function"]),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_mlps_are_found_by_what_the_code_does(name):
+    build, activations = MODELS[name]
+    plan = kat.kanify(build(), dry_run=True)
+    assert [r.mlp.activation for r in plan.replacements] == activations
+
+
+@pytest.mark.parametrize(
+    ("activation", "name"),
+    [
+        (nn.GELU(), "gelu"),
+        (nn.GELU("tanh"), "gelu_tanh"),
+        (functional.gelu, "gelu"),
+        (timm.layers.QuickGELU(), "quick_gelu"),
+        (timm.layers.activations.Swish(inplace=True), "silu"),
+        (nn.Mish(), "mish"),
+        (torch.relu, "relu"),
+        (nn.LeakyReLU(), "leaky_relu"),
+        (nn.Tanh(), "tanh"),
+        (nn.Sigmoid(), "sigmoid"),
+        (nn.Softplus(), "softplus"),
+        (nn.Flatten(), "identity"),
+        (nn.LeakyReLU(0.02), None),
+        (nn.ReLU6(), None),
+        (nn.Hardtanh(), None),
+        (nn.Softmax(-1), None),
+        (nn.GLU(), None),
+        (nn.RReLU(), None),
+    ],
+)
+def test_a_function_is_known_by_its_values(activation, name):
+    before = torch.get_rng_state()
+    assert known_function(activation) == name
+    assert name in (None, "identity", *SUPPORTED)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("activation", [nn.GELU, nn.SiLU, nn.ReLU, nn.Tanh, nn.Mish])
+def test_the_output_moves_by_no_more_than_the_error_of_the_fit(activation):
+    torch.manual_seed(0)
+    model, x = Mlp(16, 32, act_layer=activation).double(), torch.randn(64, 16).double()
+    before = output(model, x)
+    plan = kat.kanify(model)
+    # |y' - y| <= max |F_2 - f| sum_c |W_2c|, as long as the inputs of f are within the interval.
+    assert output(model.fc1, x).abs().max() < 6
+    bound = plan.replacements[0].fitted.max_error * model.fc2.weight.abs().sum(1)
+    moved = (output(model, x) - before).abs()
+    assert (moved <= bound + 1e-12).all()
+    assert moved.max() > 0.01 * bound.max()
+
+
+def test_a_kanified_mlp_is_the_gr_kan_formula():
+    torch.manual_seed(0)
+    model, x = sequential(nn.GELU()).double(), torch.randn(64, 16).double()
+    kat.kanify(model, num_groups=4)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+
+    def rational(y, act):
+        numerator, denominator = (
+            w.detach().numpy() for w in (act.weight_numerator, act.weight_denominator)
+        )
+        return rational_numpy(y, numerator, denominator, "A")
+
+    w1, b1, w2, b2 = (p.detach().numpy() for m in (model[0], model[3]) for p in (m.weight, m.bias))
+    hidden = rational(x.numpy(), model[0].act1) @ w1.T + b1
+    expected = rational(hidden, model[1]) @ w2.T + b2
+    np.testing.assert_allclose(output(model, x).numpy(), expected, rtol=1e-11, atol=1e-11)
+
+
+def test_names_of_the_weights_stay_and_those_of_the_rationals_are_added():
+    model = vit()
+    before = set(model.state_dict())
+    plan = kat.kanify(model, only="blocks.1")
+    added = {
+        f"blocks.1.mlp.{place}.weight_{part}"
+        for place in ("fc1.act1", "act")
+        for part in ("numerator", "denominator")
+    }
+    assert set(model.state_dict()) == before | added
+    assert plan.parameters == 2 * (6 + 8 * 4)
+
+
+@pytest.mark.parametrize(
+    ("only", "blocks"),
+    [
+        (0, [0]),
+        (-1, [3]),
+        ("blocks.2", [2]),
+        ("blocks.[13].*", [1, 3]),
+        ("*.mlp", [0, 1, 2, 3]),
+        (["blocks.2.mlp.act", 0], [0, 2]),
+    ],
+)
+def test_blocks_are_selected_by_index_and_by_pattern(only, blocks):
+    model = vit()
+    kat.kanify(model, only)
+    kanified = [isinstance(block.mlp.act, kat.GroupRational) for block in model.blocks]
+    assert [index for index, is_rational in enumerate(kanified) if is_rational] == blocks
+
+
+def test_groups_are_the_largest_divisor_up_to_8_of_each_width():
+    model = nn.Sequential(nn.Linear(15, 28), nn.GELU(), nn.Linear(28, 3))
+    kat.kanify(model)
+    assert (model[0].act1.num_groups, model[1].num_groups) == (5, 7)
+
+
+def test_an_mlp_of_three_linear_maps_has_one_rational_before_each():
+    model = nn.Sequential(
+        nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 4)
+    )
+    plan = kat.kanify(model)
+    rationals = [n for n, m in model.named_modules() if isinstance(m, kat.GroupRational)]
+    assert rationals == ["0.act1", "1", "3"]
+    assert plan.replacements[1].act1 is None
+
+
+def test_mlps_that_share_an_activation_get_rationals_of_their_own():
+    shared = nn.GELU()
+    model = nn.Sequential(*(Mlp(8, 16, act_layer=lambda: shared) for _ in range(2)))
+    plan = kat.kanify(model)
+    assert model[0].act is not model[1].act
+    plan.undo()
+    assert model[0].act is model[1].act is shared
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_undo_gives_back_the_same_objects_with_the_weights_trained_since(name):
+    model = MODELS[name][0]()
+    before = state(model)
+    plan = kat.kanify(model)
+    assert state(model) != before
+    with torch.no_grad():
+        next(model.parameters()).fill_(0.5)
+    plan.undo()
+    assert state(model) == before
+    assert (next(model.parameters()) == 0.5).all()
+    plan.apply()
+    with pytest.raises(InputError, match="in place already"):
+        plan.apply()
+    plan.undo()
+    with pytest.raises(InputError, match="nothing to undo"):
+        plan.undo()
+
+
+def test_undo_refuses_where_something_else_has_taken_the_place():
+    model = sequential(nn.GELU())
+    plan = kat.kanify(model)
+    model[1] = nn.ReLU()
+    with pytest.raises(InputError, match="1 has been replaced since"):
+        plan.undo()
+    assert isinstance(model[0].act1, kat.GroupRational)
+
+
+def test_torchs_fused_inference_does_not_bypass_the_rationals():
+    torch.manual_seed(0)
+    model, x = encoder(activation="gelu"), torch.randn(2, 5, 16)
+    mask = torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
+    model.eval()
+    with torch.no_grad():
+        before = model(x, src_key_padding_mask=mask)
+        plan = kat.kanify(model)
+        after = model(x, src_key_padding_mask=mask)
+        assert 0 < (after - before)[~mask].abs().max() < 0.05
+        model.layers[0].activation.weight_numerator.mul_(2)
+        assert (model(x, src_key_padding_mask=mask) - after)[~mask].abs().max() > 0.1
+        plan.undo()
+        assert torch.equal(model(x, src_key_padding_mask=mask), before)
+
+
+@pytest.mark.parametrize("build", [vit, encoder])
+def test_calibration_lowers_the_error_on_other_inputs(build):
+    torch.manual_seed(0)
+    model = build().train()
+    batches = [images(8, s) if build is vit else torch.randn(4, 9, 16) for s in range(3)]
+    before = output(model, batches[0])
+    moved = {}
+    for calibration in (None, batches[1:]):
+        model.train()
+        plan = kat.kanify(model, calibration=calibration)
+        assert model.training
+        assert not any(module._forward_hooks for module in model.modules())
+        moved[calibration is None] = (output(model, batches[0]) - before).square().mean().sqrt()
+        plan.undo()
+    assert moved[False] < 0.3 * moved[True]
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
+def test_calibration_holds_rare_and_large_inputs_too():
+    torch.manual_seed(0)
+    model, x = sequential(nn.GELU()), torch.randn(2000, 16)
+    x[0] *= 30
+    with torch.no_grad():
+        hidden = model[0](x)
+    plan = kat.kanify(model, calibration=[x])
+    fitted = plan.replacements[0].fitted
+    assert fitted.interval[0] < hidden.min() < -6 < 6 < hidden.max() < fitted.interval[1]
+    error = (model[1](hidden) - functional.gelu(hidden)).abs()
+    assert error[1:].square().mean().sqrt() < 2e-3
+    assert error[0].max() < 0.05 * hidden[0].abs().max()
+
+
+def test_calibration_counts_inputs_by_their_effect_on_the_output():
+    model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.GELU(), nn.Linear(2, 3))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.eye(2))
+        model[2].weight.copy_(torch.tensor([[2.0, 0.0], [0.0, 1.0], [0.0, 0.0]]))
+    x = torch.tensor([[1.0, -1.0], [3.0, -2.0], [1.0, -1.0]])
+    seen = seen_inputs(model, find(model).mlps, [x, x[:1]])["1"]
+    assert np.isclose(seen.weight.sum(), 1)
+    assert seen.x[[0, -1]] == pytest.approx([-6, 6])
+    for value, effect in ((-2, 1), (-1, 3), (1, 12), (3, 4)):  # |W_2 e_c|^2 is 4 and 1
+        assert seen.weight[seen.x == value] == pytest.approx(effect / 20, rel=1e-3)
+
+
+def test_calibration_keeps_few_of_many_inputs_without_changing_their_weight():
+    model, x = sequential(nn.GELU()).double(), torch.randn(40_000, 16).double()
+    seen = seen_inputs(model, find(model).mlps, [x])["1"]
+    hidden, norms = output(model[0], x), model[3].weight.square().sum(0)
+    assert len(seen.x) < 3500 < hidden.numel()
+    for power in (1, 2, 4):
+        exact = ((hidden**power * norms).sum() / norms.sum() / len(x)).item()
+        even = 6**power / (power + 1) * (power % 2 == 0)  # over [-6, 6], with 1e-4 of the weight
+        moment = (seen.weight * seen.x**power).sum()
+        assert moment == pytest.approx((1 - 1e-4) * exact + 1e-4 * even, rel=0.01)
+
+
+def test_calibration_takes_mappings_tuples_and_a_function():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.mlp = Mlp(8, 16)
+
+        def forward(self, x, y):
+            return self.mlp(x + y)
+
+    model, (x, y) = Two(), torch.randn(2, 4, 8)
+    as_mapping = kat.kanify(model, calibration=[{"x": x, "y": y}], dry_run=True)
+    as_tuple = kat.kanify(model, calibration=[(x, y)], dry_run=True)
+    as_said = kat.kanify(
+        model, calibration=[(y, x, "label")], run=lambda m, batch: m(*batch[:2]), dry_run=True
+    )
+    assert as_mapping.record() == as_tuple.record() == as_said.record()
+    assert "seen in" in str(as_mapping)
+
+
+@pytest.mark.parametrize(
+    ("calibration", "message"),
+    [
+        ([], "no batches"),
+        ([torch.full((2, 8), math.nan)], "not finite"),
+    ],
+)
+def test_calibration_that_cannot_be_had_is_refused(calibration, message):
+    model = nn.Sequential(Mlp(8, 16))
+    before = state(model)
+    with pytest.raises(InputError, match=message):
+        kat.kanify(model, calibration=calibration)
+    assert state(model) == before
+
+
+def test_calibration_without_weights_is_refused():
+    with pytest.raises(InputError, match="the model is on the meta device"):
+        kat.kanify(nn.Sequential(Mlp(8, 16, device="meta")), calibration=[torch.randn(2, 8)])
+
+
+def test_calibration_that_does_not_reach_an_mlp_is_refused():
+    class Unused(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.used, self.unused = Mlp(8, 16), Mlp(8, 16)
+
+        def forward(self, x):
+            return self.used(x)
+
+    with pytest.raises(InputError, match=r"unused\.act is not reached"):
+        kat.kanify(Unused(), calibration=[torch.randn(2, 8)])
+
+
+@pytest.mark.parametrize(
+    ("model", "settings", "message"),
+    [
+        (nn.Linear(8, 8), {}, "Linear has no MLP to replace"),
+        (nn.Sequential(nn.Linear(8, 8), nn.Flatten(), nn.Linear(8, 8)), {}, "has no MLP"),
+        (GluMlp(8, 16), {}, "a part of a tensor, as in gated MLPs"),
+        (SwiGLU(8, 16), {}, "a gate that something is multiplied by"),
+        (GlobalResponseNormMlp(8, 16), {}, "goes to GlobalResponseNorm, no linear map"),
+        (ConvMlp(8, 16), {}, "comes from Conv2d, no linear map"),
+        (Mlp(8, 16, use_conv=True), {}, "comes from Conv2d, no linear map"),
+        (kat.GRKANMlp(8, 16), {}, "it has rationals already"),
+        (Mlp(8, 16, act_layer=nn.Hardswish), {}, "act: the activation Hardswish is not supported"),
+        (Mlp(8, 16, act_layer=nn.PReLU), {}, "PReLU is not supported, only gelu, "),
+        (nn.Sequential(Mlp(8, 16)), {"only": "1"}, "unknown MLP '1'"),
+        (nn.Sequential(Mlp(8, 16), GluMlp(8, 16)), {"only": "1.*"}, "has no MLP to replace; 1.act"),
+        (Mlp(8, 16), {"only": 1}, "only=1: there are 1 MLPs"),
+        (Mlp(8, 16), {"only": []}, "selects nothing"),
+        (Mlp(8, 18), {"num_groups": 4}, "num_groups=4 does not divide the width 18 of act"),
+        (Mlp(8, 16), {"num_groups": 0}, "num_groups=0 does not divide"),
+        (Mlp(8, 16), {"degree": (0, 4)}, "degree"),
+        (Mlp(8, 16), {"form": "C"}, "form must be one of A, B"),
+        (Mlp(8, 16), {"share": "all"}, "share must be one of"),
+        (Mlp(8, 16), {"interval": (3, -3)}, "interval must be finite and increasing"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_error_and_leaves_the_model_untouched(model, settings, message):
+    before = state(model)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        kat.kanify(model, **settings)
+    assert state(model) == before
+
+
+def test_an_activation_that_is_used_twice_is_left_alone():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.act = nn.GELU()
+            self.one, self.two, self.three = (nn.Linear(8, 8) for _ in range(3))
+
+        def forward(self, x):
+            return self.three(self.act(self.two(self.act(self.one(x)))))
+
+    with pytest.raises(InputError, match="it is called more than once"):
+        kat.kanify(Twice())
+
+
+def test_a_linear_map_whose_output_is_also_used_elsewhere_is_left_alone():
+    class Residual(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.act, self.one, self.two = nn.GELU(), nn.Linear(8, 8), nn.Linear(8, 8)
+
+        def forward(self, x):
+            hidden = self.one(x)
+            return hidden + self.two(self.act(hidden))
+
+    with pytest.raises(InputError, match="its input, from Linear, is used elsewhere too"):
+        kat.kanify(Residual())
+
+
+def test_the_plan_is_a_table_and_a_dry_run_changes_nothing():
+    model = nn.Sequential(Mlp(8, 16), GluMlp(8, 16), Mlp(8, 15, act_layer=nn.SiLU))
+    before = state(model)
+    lines = str(kat.kanify(model, dry_run=True)).splitlines()
+    assert state(model) == before
+    assert lines[0].split()[:4] == ["MLP", "widths", "function", "groups"]
+    assert lines[1].split()[:6] == ["0.act", "8-16-8", "gelu", "8,", "8", "76"]
+    assert lines[2].split()[:6] == ["2.act", "8-15-8", "silu", "8,", "5", "64"]
+    assert lines[3] == "MLPs: 2, parameters added: 140, not in place"
+    assert lines[4].startswith("left alone: 1.act: its input is a part of a tensor")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_dtype_mode_and_frozen_weights_stay(dtype):
+    model = vit().to(dtype).eval().requires_grad_(False)
+    plan = kat.kanify(model)
+    assert {p.dtype for p in model.parameters()} == {dtype}
+    assert not any(module.training for module in model.modules())
+    trainable = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert trainable == kat.models.rational_parameter_names(model)
+    assert 3.0e-3 < plan.replacements[0].fitted.max_error < 5e-3
+    assert output(model, images().to(dtype)).isfinite().all()
+
+
+def test_a_model_on_the_meta_device_stays_there():
+    with torch.device("meta"):
+        model = vit()
+    kat.kanify(model)
+    assert {p.device.type for p in model.parameters()} == {"meta"}
+    model = model.to_empty(device="cpu")
+    model.load_state_dict(kanified_state())
+    assert output(model, images()).isfinite().all()
+
+
+def kanified_state() -> dict[str, Tensor]:
+    model = vit()
+    kat.kanify(model)
+    return model.state_dict()
+
+
+def test_a_kanified_model_is_rebuilt_from_its_record_and_state_dict(tmp_path):
+    model = vit()
+    plan = kat.kanify(model, ["blocks.1", "blocks.3"], num_groups=4, degree=(3, 2), share="none",
+                      calibration=[images()])  # fmt: skip
+    plan.save(tmp_path / "kanify.json")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.1)
+    again = vit()
+    rebuilt = kanify_like(again, tmp_path / "kanify.json")
+    trained, fitted = (m.blocks[1].mlp.act.weight_numerator for m in (model, again))
+    torch.testing.assert_close(trained, 1.1 * fitted)
+    again.load_state_dict(model.state_dict())
+    assert torch.equal(output(again, images()), output(model, images()))
+    assert rebuilt.record() == plan.record() == json.loads(json.dumps(plan.record()))
+    assert str(rebuilt).splitlines()[:3] == str(plan).splitlines()[:3]
+
+
+def test_records_that_do_not_fit_are_refused(tmp_path):
+    record = kat.kanify(vit(), dry_run=True).record()
+    model = encoder()
+    before = state(model)
+    for bad, message in (
+        (record, "the record is of another model: no MLP at blocks.0.mlp.act"),
+        ({"mlps": [{}]}, "not a record of kanify"),
+        ({"mlps": [{"mlp": {**record["mlps"][0]["mlp"], "widths": [1]}}]}, "not a record"),
+        ([], "not a record of kanify"),
+        (tmp_path / "none.json", "does not exist"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=re.escape(message)):
+            kanify_like(model, bad)
+    (tmp_path / "text.json").write_text("{")
+    with pytest.raises(InputError, match="not valid JSON"):
+        kanify_like(model, str(tmp_path / "text.json"))
+    wider = copy.deepcopy(record)
+    wider["mlps"][0]["mlp"]["widths"] = [1, 2, 3]
+    with pytest.raises(InputError, match="have the widths"):
+        kanify_like(vit(), wider)
+    assert state(model) == before
+    kanified = vit()
+    kanify_like(kanified, record)
+    with pytest.raises(InputError, match="is a rational already"):
+        kanify_like(kanified, record)
+
+
+def test_training_moves_the_rationals_and_lowers_the_loss():
+    torch.manual_seed(0)
+    model = vit()
+    plan = kat.kanify(model)
+    optimiser = torch.optim.AdamW(model.parameters(), 1e-2)
+    x, target = images(16), torch.arange(16) % 10
+    losses = []
+    for _ in range(20):
+        loss = functional.cross_entropy(model(x), target)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.7 * losses[0]
+    for replacement in plan.replacements:
+        for act in (replacement.act1, replacement.act2):
+            assert all(p.grad.abs().sum() > 0 for p in act.parameters())
+            start = act.initial_functions(torch.tensor([0.5]))
+            assert not torch.allclose(act.functions(torch.tensor([0.5])), start)
+
+
+def test_compiled_copied_and_exported_models_compute_the_same():
+    torch.manual_seed(0)
+    model, x = sequential(nn.GELU()).eval(), torch.randn(5, 16)
+    kat.kanify(model)
+    with torch.no_grad():
+        model[0].act1.weight_numerator.mul_(1.5)  # a compiled model without it would differ
+    expected = output(model, x)
+    assert torch.equal(output(copy.deepcopy(model), x), expected)
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), expected)
+    exported = torch.export.export(model, (x,)).module()
+    torch.testing.assert_close(exported(x), expected)
