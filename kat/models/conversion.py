@@ -188,7 +188,7 @@ def init_from_vit(
     source_act = _activation(activation, found)
     vit = plain_twin(model, source_act)
     _load(vit, weights, found, fresh)
-    images = _noise(model) if images is None else images
+    images = (_noise(model) if images is None else images).to(own[_STEM])
     fits = _fits(model, vit, source_act, images) if fit else {}
     fresh = [*fresh, *filter(is_coefficient, own)]
     _load(model, weights, found, fresh)
