@@ -77,8 +77,8 @@ def _unreadable(path: Path, error: Exception) -> InputError:
     code = re.search(r"GLOBAL (\S+)", str(error))
     if code is None:
         return InputError(
-            f"{path} is not a complete file of torch.save's, nor named .safetensors; it may have"
-            f" been cut short, or be a page that was downloaded in its place"
+            f"{path} is not a readable checkpoint: it is no complete file of torch.save's; it may"
+            " have been cut short, or be a page that was downloaded in its place"
         )
     return InputError(
         f"{path} holds more than weights ({code[1]}), and is refused: reading it could run code."

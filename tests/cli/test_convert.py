@@ -75,7 +75,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, capsys, vit):
         ([path, "--model", "kat_micro", "--images", path], "cannot be read as an image"),
         ([path, "--model", "kat_micro", "--args", "{gruops: 4}"], "cannot be built"),
         ([tmp_path / "code.pth", "--model", "kat_micro"], "reading it could run code"),
-        ([tmp_path / "empty.pth", "--model", "kat_micro"], "not a complete file"),
+        ([tmp_path / "empty.pth", "--model", "kat_micro"], "not a readable checkpoint"),
         ([tmp_path / "none.pth", "--model", "kat_micro"], "does not exist"),
         (["vit_micr", "--model", "kat_micro"], "nor is there a file of this name"),
     ]
