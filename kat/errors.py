@@ -33,3 +33,8 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
     hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
     listed = f" (there are: {', '.join(names)})" if len(names) <= _LISTED else ""
     return InputError(f"unknown {kind} {name!r}{hint}{listed}")
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, or its kind where it has none."""
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -54,7 +54,9 @@ def make_parser() -> Parser:
         ),
     )
     parser.add_argument(
-        "--checkpoint", required=True, help="a run's folder, its model folder, or a .ckpt file"
+        "--checkpoint",
+        required=True,
+        help="a run's folder, a model's folder, a .ckpt file, or a file of an official KAT",
     )
     parser.add_argument("--json", type=str | None, help="write the metrics to this file")
     parser.add_argument("--progress", type=bool, default=True, help="show a progress bar")

@@ -47,7 +47,9 @@ def make_parser() -> Parser:
     )
     parser.add_argument("images", nargs="+", help="image files of any format that Pillow reads")
     parser.add_argument(
-        "--checkpoint", required=True, help="a run's folder, its model folder, or a .ckpt file"
+        "--checkpoint",
+        required=True,
+        help="a run's folder, a model's folder, a .ckpt file, or a file of an official KAT",
     )
     parser.add_argument("--top", type=int, default=5, help="how many classes to print")
     parser.add_argument("--json", type=str | None, help="write the answers to this file")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import fields
 from itertools import pairwise
@@ -92,7 +93,8 @@ def parse(arguments: list[str], parser: Parser | None = None) -> TrainConfig:
 
 
 def _spell_out(arguments: list[str]) -> list[str]:
-    """``--monitor`` alone stands for ``--monitor.enabled true``."""
+    """``--monitor`` alone is ``--monitor.enabled true``, ``--init-from`` ``--model.init_from``."""
+    arguments = [re.sub(r"^--init[-_]from(?==|$)", "--model.init_from", a) for a in arguments]
     followed = [*arguments[1:], "--"]
     return [
         "--monitor.enabled=true" if option == "--monitor" and after.startswith("--") else option

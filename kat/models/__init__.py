@@ -1,28 +1,30 @@
 """KAT models, registered with timm on import, and how they are stored."""
 
 from kat.models import micro
-from kat.models.checkpoint import (
-    ModelRecord,
-    build_model,
-    create_model,
-    init_from_vit,
-    load_model,
-    load_weights,
-    read_training_checkpoint,
-    save_model,
-)
+from kat.models.activation_fit import Movement
+from kat.models.checkpoint import load_model, read_training_checkpoint, save_model
+from kat.models.conversion import Conversion, convert_vit, init_from_vit
 from kat.models.kat import KAT, rational_parameter_names
+from kat.models.record import ModelRecord, build_model, create_model
+from kat.models.state_dict import load_weights, read_state_dict
+from kat.models.vit_source import ViTSource, read_vit
 
 __all__ = [
     "KAT",
+    "Conversion",
     "ModelRecord",
+    "Movement",
+    "ViTSource",
     "build_model",
+    "convert_vit",
     "create_model",
     "init_from_vit",
     "load_model",
     "load_weights",
     "micro",
     "rational_parameter_names",
+    "read_state_dict",
     "read_training_checkpoint",
+    "read_vit",
     "save_model",
 ]

@@ -6,10 +6,17 @@ from functools import partial
 from typing import Any, TypeVar
 
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import (
+    build_model_with_cfg,
+    generate_default_cfgs,
+    register_model,
+    resolve_pretrained_cfg,
+)
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import nn
 
+from kat.errors import InputError, first_line
+from kat.models.state_dict import filter_released, is_coefficient, published_name
 from kat.nn import GRKANMlp, Init, init_attention_mimetic_
 
 Transformer = TypeVar("Transformer", bound=VisionTransformer)
@@ -21,7 +28,8 @@ class KAT(VisionTransformer):
     """A Vision Transformer whose block is x + attn(norm(x)), then x + GRKANMlp(norm(x)).
 
     Everything of timm's ``VisionTransformer`` works as there: ``features_only``,
-    ``dynamic_img_size``, ``reset_classifier``, ``forward_intermediates``, checkpointing.
+    ``dynamic_img_size``, ``reset_classifier``, ``forward_intermediates``, checkpointing. A state
+    dict may name the coefficients as either published variant does.
 
     Args:
         num_groups, degree, form, share: of the rationals, see :class:`kat.nn.GroupRational`.
@@ -68,6 +76,7 @@ class KAT(VisionTransformer):
         )
         super().__init__(mlp_layer=mlp_layer, weight_init="skip", **kwargs)
         self.attn_init = attn_init
+        self.register_load_state_dict_pre_hook(_rename_coefficients)
         if weight_init != "skip":
             self.weight_init_mode = weight_init
             self.init_weights(needs_reset=False)
@@ -85,10 +94,14 @@ class KAT(VisionTransformer):
         return super().no_weight_decay() | rational_parameter_names(self)
 
 
+def _rename_coefficients(_: nn.Module, state_dict: dict[str, Any], *__: Any) -> None:
+    for name in list(state_dict):
+        state_dict[published_name(name)] = state_dict.pop(name)
+
+
 def rational_parameter_names(model: nn.Module) -> set[str]:
     """The names of the rational coefficients among a model's parameters."""
-    ends = ("weight_numerator", "weight_denominator")
-    return {name for name, _ in model.named_parameters() if name.endswith(ends)}
+    return {name for name, _ in model.named_parameters() if is_coefficient(name)}
 
 
 def create_kat(variant: str, pretrained: bool, **kwargs: Any) -> KAT:
@@ -99,16 +112,31 @@ def create_kat(variant: str, pretrained: bool, **kwargs: Any) -> KAT:
 def build_transformer(
     model_class: type[Transformer], variant: str, pretrained: bool, **kwargs: Any
 ) -> Transformer:
-    """Builds a registered model of a class by timm's builder, with ``features_only`` and all."""
+    """Builds a registered model of a class by timm's builder, with ``features_only`` and all.
+
+    Raises:
+        InputError: pretrained weights that cannot be had, or that are not the model's.
+    """
     out_indices = kwargs.pop("out_indices", 3)
-    return build_model_with_cfg(
-        model_class,
-        variant,
-        pretrained,
-        pretrained_filter_fn=checkpoint_filter_fn,
-        feature_cfg={"out_indices": out_indices, "feature_cls": "getter"},
-        **kwargs,
-    )
+    is_kat = issubclass(model_class, KAT)
+    try:
+        return build_model_with_cfg(
+            model_class,
+            variant,
+            pretrained,
+            pretrained_filter_fn=filter_released if is_kat else checkpoint_filter_fn,
+            feature_cfg={"out_indices": out_indices, "feature_cls": "getter"},
+            **kwargs,
+        )
+    except OSError as error:  # the hub's and urllib's own kinds are among them
+        overlay = kwargs.get("pretrained_cfg_overlay")
+        config = resolve_pretrained_cfg(variant, kwargs.get("pretrained_cfg"), overlay)
+        raise InputError(
+            f"the weights of {variant!r} cannot be had from"
+            f" {config.file or config.hf_hub_id or config.url}: {first_line(error)} Where there is"
+            " no network, have them in the cache (HF_HOME), or download a file elsewhere and give"
+            " pretrained_cfg_overlay={'file': 'PATH'}"
+        ) from error
 
 
 _CONFIG = {
@@ -125,11 +153,38 @@ _CONFIG = {
     "license": "mit",
 }
 
-_SIZES = ("tiny", "small", "base")
-_ACTIVATIONS = ("", "_swish", "_gelu")
+_HUB = "https://huggingface.co/adamdad/kat_pretained/resolve/main"
+_GITHUB = "https://github.com/Adamdad/kat/releases/download/checkpoint"
+
+# The authors' files. Their README has the links of tiny and small swapped, their code has not.
+_FILES = {
+    "kat_tiny_patch16_224": f"{_HUB}/kat_tiny_patch16_224"
+    "_1f3ad3b2e69821f3d412f2924cf159a0e266f142d739cb68f68f796f5a0fe289.pth",
+    "kat_small_patch16_224": f"{_HUB}/kat_small_patch16_224"
+    "_32487885cf13d2c14e461c9016fac8ad43f7c769171f132530941e930aeb5fe2.pth",
+    "kat_base_patch16_224": f"{_HUB}/kat_base_patch16_224"
+    "_abff874d925d756d15cde97303f772a3460ddbd44b9c53fb9ce5cf15be230fb6.pth",
+    "kat_tiny_patch16_224.vitft": f"{_GITHUB}/kat_tiny_patch16_224-finetune"
+    "_64f124d003803e4a7e1aba1ba23500ace359b544e8a5f0110993f25052e402fb.pth",
+    "kat_small_patch16_224.vitft": f"{_GITHUB}/kat_small_patch_224-finetune"
+    "_3ae087a4c28e2993468eb377d5151350c52c80b2a70cc48ceec63d1328ba58e0.pth",
+    "kat_base_patch16_224.vitft": f"{_HUB}/kat_base_patch16_224-finetune"
+    "_440bf1ead9dd8ecab642078cfb60ae542f1fa33ca65517260501e02c011e38f2.pth",
+}
 
 default_cfgs = generate_default_cfgs(
-    {f"kat_{size}{act}_patch16_224": dict(_CONFIG) for size in _SIZES for act in _ACTIVATIONS}
+    {
+        **{
+            name.replace("_patch16", f"{alias}_patch16"): {
+                **_CONFIG,
+                "hf_hub_id": f"adamdad/{name}",
+                "url": url,
+            }
+            for name, url in _FILES.items()
+            for alias in ("", "_swish")
+        },
+        **{f"kat_{size}_gelu_patch16_224": _CONFIG for size in ("tiny", "small", "base")},
+    }
 )
 
 _TINY = {"patch_size": 16, "embed_dim": 192, "depth": 12, "num_heads": 3}

@@ -22,8 +22,14 @@ class ModelConfig:
         args: further arguments of its constructor, e.g. {num_groups: 4, patch_size: 2}.
         drop_path: rate of stochastic depth in the last block; it grows linearly from 0.
         drop: dropout rate before the classifier.
-        init_from: start from a ViT: a .safetensors or .pth file, or the name of a pretrained
-            timm model. Everything but the rationals (and a head of another size) is carried over.
+        init_from: start from a trained ViT: a .safetensors, .pth or .npz file, the folder of a
+            model or a run, or the name of a pretrained timm model; --init-from for short.
+            Everything but the rationals (and a head of other classes) is carried over, act2 is
+            fitted to the ViT's activation unless args has an act_init, and what the ViT needs
+            (LayerScale, registers) goes into args; docs/checkpoints.md. From a KAT, the rationals
+            are carried over too.
+        init_activation: the activation of the ViT in init_from, where its file does not say; gelu
+            by default.
         grad_checkpointing: recompute activations in the backward pass, to save memory.
         compile: run the model through torch.compile.
     """
@@ -33,6 +39,7 @@ class ModelConfig:
     drop_path: float = 0.0
     drop: float = 0.0
     init_from: str | None = None
+    init_activation: str | None = None
     grad_checkpointing: bool = False
     compile: bool = False
 

@@ -16,7 +16,7 @@ from kat.training.config import TrainConfig
 
 SETTINGS, SUMMARY, HISTORY = "run.yaml", "summary.json", "history.csv"
 BEST, LAST, LAST_GOOD = "best.ckpt", "last.ckpt", "last_good.ckpt"
-DIVERGENCE = "divergence.json"
+DIVERGENCE, CONVERSION = "divergence.json", "conversion.json"
 STABILITY, STABILITY_REPORT = "stability.csv", "stability.html"
 CONTENTS = (
     SETTINGS,
@@ -26,6 +26,7 @@ CONTENTS = (
     LAST,
     LAST_GOOD,
     DIVERGENCE,
+    CONVERSION,
     STABILITY,
     STABILITY_REPORT,
     "model.safetensors",

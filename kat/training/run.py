@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,19 +30,30 @@ from kat.data import (
 from kat.errors import InputError
 from kat.files import write_text
 from kat.models import (
+    Conversion,
     ModelRecord,
+    ViTSource,
     build_model,
     init_from_vit,
     load_model,
     load_weights,
     read_training_checkpoint,
+    read_vit,
     save_model,
 )
 from kat.training.callbacks import EmaWeights, EpochLines, Monitor, RecordStability, checkpoints
 from kat.training.classification import Classifier, make_optimizer
 from kat.training.config import TrainConfig, check
 from kat.training.divergence import DivergenceGuard
-from kat.training.folder import BEST, HISTORY, SUMMARY, check_folder, prepare_folder, resumed_from
+from kat.training.folder import (
+    BEST,
+    CONVERSION,
+    HISTORY,
+    SUMMARY,
+    check_folder,
+    prepare_folder,
+    resumed_from,
+)
 from kat.training.history import read_history, write_history
 from kat.training.lightning_setup import is_first_process, make_trainer, quiet
 
@@ -76,7 +88,8 @@ def train(config: TrainConfig, monitor: Monitor | None = None) -> Summary:
 
     The folder holds run.yaml (the resolved settings), best.ckpt and last.ckpt, the best weights
     as model.safetensors with config.json, history.csv (one row an epoch), summary.json, and the
-    logs of every step in csv/ and tensorboard/. It is not touched before everything that can be
+    logs of every step in csv/ and tensorboard/; where the run starts from a ViT, conversion.json
+    says what was carried over. It is not touched before everything that can be
     checked has been.
 
     Args:
@@ -98,11 +111,16 @@ def train(config: TrainConfig, monitor: Monitor | None = None) -> Summary:
     train_data = open_split(config.data, "train", config.seed)
     val_data = open_split(config.data, "val")
     check_classes(train_data, val_data)
+    source = _source(config)
+    if source is not None:
+        config = _with_args(config, {**source.args, **config.model.args})
     record = make_record(config, train_data)
     # A file of coefficients may be gone when the run is resumed: run.yaml keeps what it held.
-    config = dataclasses.replace(config, model=dataclasses.replace(config.model, args=record.args))
+    config = _with_args(config, record.args)
     train_loader, val_loader = _loaders(config, record, train_data, val_data)
-    model = _make_model(config, record)
+    model = _build(config, record)
+    started = None if source is None else _start(model, source, config)
+    _prepare(model, config)
     if monitor is not None:
         monitor.attach(model)
     make_optimizer(model, config.optim)
@@ -111,6 +129,8 @@ def train(config: TrainConfig, monitor: Monitor | None = None) -> Summary:
         trainer = _make_trainer(config, monitor)
         if is_first_process():
             prepare_folder(config)
+            if started is not None:
+                _tell(started, Path(config.out))
         classifier.skip([*train_data.ignored, *val_data.ignored], "it is not named as an image")
         start = time.perf_counter()
         trainer.fit(
@@ -135,18 +155,39 @@ def make_record(config: TrainConfig, data: ImageSet | ImageStream) -> ModelRecor
     )
 
 
-def _make_model(config: TrainConfig, record: ModelRecord) -> nn.Module:
+def _with_args(config: TrainConfig, args: dict[str, Any]) -> TrainConfig:
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, args=args))
+
+
+def _source(config: TrainConfig) -> ViTSource | None:
+    if config.resume or config.model.init_from is None:
+        return None
+    return read_vit(config.model.init_from)
+
+
+def _build(config: TrainConfig, record: ModelRecord) -> nn.Module:
     rates = {"drop_path_rate": config.model.drop_path, "drop_rate": config.model.drop}
-    model: Any = build_model(record, **{name: rate for name, rate in rates.items() if rate > 0})
+    model = build_model(record, **{name: rate for name, rate in rates.items() if rate > 0})
     if config.resume:
         _check_resumable(model, resumed_from(Path(config.out)))
-    elif config.model.init_from is not None:
-        init_from_vit(model, config.model.init_from)
+    return model
+
+
+def _start(model: nn.Module, source: ViTSource, config: TrainConfig) -> Conversion:
+    fit = "act_init" not in config.model.args
+    return init_from_vit(model, source, activation=config.model.init_activation, fit=fit)
+
+
+def _tell(started: Conversion, out: Path) -> None:
+    write_text(out / CONVERSION, json.dumps(started.to_dict(), indent=2) + "\n")
+    sys.stdout.write(f"{started.summary()}; {out / CONVERSION} lists them\n")
+
+
+def _prepare(model: Any, config: TrainConfig) -> None:
     if config.model.grad_checkpointing:
         model.set_grad_checkpointing(True)
     if config.model.compile:
         model.compile()
-    return model
 
 
 def _check_resumable(model: nn.Module, path: Path) -> None:

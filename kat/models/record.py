@@ -1,0 +1,155 @@
+"""What it takes to build a model again, and the model built from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import timm
+from torch import nn
+
+from kat.errors import InputError, first_line, unknown
+from kat.nn import Coefficients, given_coefficients
+
+
+@dataclass
+class ModelRecord:
+    """What it takes to build a model again and to feed it.
+
+    Args:
+        architecture: name in timm's registry.
+        args: arguments of its constructor; an ``act_init`` that is the path of a file is replaced
+            by the coefficients that the file holds, so that the record stands alone.
+        classes: the class names, in order of the logits.
+        input_size: (channels, height, width) of its input.
+        mean, std: of each channel.
+        interpolation, crop_pct: of the evaluation transform.
+    """
+
+    architecture: str
+    classes: list[str]
+    input_size: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: str
+    crop_pct: float
+    args: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        init = self.args.get("act_init")
+        if isinstance(init, str):
+            init = given_coefficients(init)
+        if isinstance(init, Coefficients):
+            self.args = {**self.args, "act_init": init.to_dict()}
+
+    def to_timm(self) -> dict[str, Any]:
+        """The contents of timm's config.json."""
+        return {
+            "architecture": self.architecture,
+            "num_classes": len(self.classes),
+            "model_args": {**self.input_args(), **self.args},
+            "pretrained_cfg": {
+                "input_size": list(self.input_size),
+                "fixed_input_size": True,
+                "interpolation": self.interpolation,
+                "crop_pct": self.crop_pct,
+                "mean": list(self.mean),
+                "std": list(self.std),
+                "num_classes": len(self.classes),
+                "first_conv": "patch_embed.proj",
+                "classifier": "head",
+                "label_names": self.classes,
+            },
+        }
+
+    @classmethod
+    def from_timm(cls, config: Mapping[str, Any]) -> ModelRecord:
+        """Reads what :meth:`to_timm` writes.
+
+        Raises:
+            InputError: an entry is missing.
+        """
+        try:
+            recipe = config["pretrained_cfg"]
+            names = recipe.get("label_names") or range(config["num_classes"])
+            return cls(
+                architecture=str(config["architecture"]),
+                args=dict(config.get("model_args", {})),
+                classes=[str(name) for name in names],
+                **preprocessing_of(recipe),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"not a model's config.json: no valid entry {error}") from None
+
+    def input_args(self) -> dict[str, Any]:
+        """The constructor's arguments that follow from the size of the input."""
+        channels, height, width = self.input_size
+        recipe = timm.get_pretrained_cfg(self.architecture)
+        sized = recipe is not None and recipe.fixed_input_size
+        return {"in_chans": channels, **({"img_size": [height, width]} if sized else {})}
+
+
+def preprocessing_of(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a :class:`ModelRecord` that say how to prepare an image.
+
+    Args:
+        recipe: a ``pretrained_cfg`` of timm's.
+
+    Raises:
+        KeyError, TypeError, ValueError: an entry is missing, or of the wrong kind.
+    """
+    channels, height, width = recipe["input_size"]
+    return {
+        "input_size": (channels, height, width),
+        "mean": tuple(recipe["mean"]),
+        "std": tuple(recipe["std"]),
+        "interpolation": recipe["interpolation"],
+        "crop_pct": recipe["crop_pct"],
+    }
+
+
+def registered_preprocessing(name: str) -> dict[str, Any]:
+    """What :func:`preprocessing_of` gives for a model as timm's registry has it.
+
+    Raises:
+        InputError: nothing is registered for it.
+    """
+    recipe = timm.get_pretrained_cfg(name)
+    if recipe is None:
+        raise InputError(f"timm's registry has no preprocessing for {name!r}")
+    return preprocessing_of(recipe.to_dict())
+
+
+_REFUSALS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What timm and its models raise for arguments that make no sense."""
+
+
+def create_model(name: str, **kwargs: Any) -> nn.Module:
+    """``timm.create_model`` with errors that a user can act on.
+
+    Raises:
+        InputError: an unknown name (with the nearest), or arguments that the model refuses.
+    """
+    if ":" not in name and not timm.is_model(name):
+        raise unknown("model", name, timm.list_models())
+    try:
+        return timm.create_model(name, **kwargs)
+    except _REFUSALS as error:
+        reason = first_line(error)
+        raise InputError(f"model {name!r} cannot be built with {kwargs}: {reason}") from None
+
+
+def build_model(record: ModelRecord, **kwargs: Any) -> nn.Module:
+    """The model that a record describes, with fresh weights."""
+    known = {"num_classes": len(record.classes), **record.input_args()}
+    return create_model(record.architecture, **{**known, **record.args, **kwargs})

@@ -1,0 +1,116 @@
+"""``kat convert`` and ``kat train --init-from``, as a user calls them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import safetensors.torch
+import timm
+import torch
+from PIL import Image
+
+import kat
+from kat.models import load_model
+from tests.cli.test_commands import QUICK, refused, run
+from tests.models.published import official_state
+from tests.models.test_conversion import distance, trained
+
+
+@pytest.fixture(scope="module")
+def vit(tmp_path_factory):
+    """A ViT's file, and the ViT."""
+    model = trained(timm.create_model("vit_micro", init_values=1.0))
+    path = tmp_path_factory.mktemp("vit") / "vit.safetensors"
+    safetensors.torch.save_file(model.state_dict(), path)
+    return path, model
+
+
+def test_a_file_becomes_a_kat_with_its_report(tmp_path, capsys, vit):
+    path, model = vit
+    out = tmp_path / "kat"
+    assert run("convert", path, "--model", "kat_micro", "--out", out) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "GELU on [-r, r]" in printed
+    assert "8 images of noise" in printed
+    assert "assumed: the source does not say" in printed
+    made, record = load_model(out)
+    assert record.args["init_values"] == 1e-5
+    assert max(distance(made, model)) <= 1e-2
+    report = json.loads((out / "conversion.json").read_text())
+    assert set(report["carried"]) == set(model.state_dict())
+    assert set(report["fresh"]) == kat.models.rational_parameter_names(made)
+    assert 0 < report["moved"]["rms"] <= 1e-2
+    again = timm.create_model(f"local-dir:{out}", pretrained=True).eval()
+    assert max(distance(again, made)) == 0
+
+
+def test_images_args_classes_and_preprocessing(tmp_path, capsys, vit):
+    path, _ = vit
+    Image.new("RGB", (50, 40), "teal").save(tmp_path / "a.png")
+    code = run(
+        "convert", path, "--model", "kat_micro", "--out", tmp_path / "kat", "--num-classes", 3,
+        "--args", "{degree: [9, 8]}", "--images", tmp_path / "a.png", tmp_path / "a.png",
+        "--mean", 0.5, 0.4, 0.3, "--std", 0.2, 0.2, 0.2,
+    )  # fmt: skip
+    assert code == 0
+    assert "on 2 images" in " ".join(capsys.readouterr().out.split())
+    _, record = load_model(tmp_path / "kat")
+    assert (record.mean, record.std) == ((0.5, 0.4, 0.3), (0.2, 0.2, 0.2))
+    assert (len(record.classes), record.args["degree"]) == (3, [9, 8])
+
+
+def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, capsys, vit):
+    path, _ = vit
+    out = tmp_path / "kat"
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "note.txt").write_text("keep")
+    torch.save({"model": torch.nn.Linear(2, 2)}, tmp_path / "code.pth")
+    (tmp_path / "empty.pth").write_bytes(b"")
+    cases = [
+        ([path, "--model", "kat_mikro"], "did you mean 'kat_micro'"),
+        ([path, "--model", "kat_tiny_patch16_224"], "holds the weights of another model"),
+        ([path, "--model", "kat_micro", "--activation", "gulu"], "unknown activation 'gulu'"),
+        ([path, "--model", "kat_micro", "--mean", 0.5], "must have one number for each of the 3"),
+        ([path, "--model", "kat_micro", "--images", path], "cannot be read as an image"),
+        ([path, "--model", "kat_micro", "--args", "{gruops: 4}"], "cannot be built"),
+        ([tmp_path / "code.pth", "--model", "kat_micro"], "reading it could run code"),
+        ([tmp_path / "empty.pth", "--model", "kat_micro"], "not a readable checkpoint"),
+        ([tmp_path / "none.pth", "--model", "kat_micro"], "does not exist"),
+        (["vit_micr", "--model", "kat_micro"], "nor is there a file of this name"),
+    ]
+    for arguments, message in cases:
+        assert message in refused(capsys, "convert", *arguments, "--out", out)
+        assert not out.exists()
+    full = tmp_path / "full"
+    assert "exists already" in refused(
+        capsys, "convert", path, "--model", "kat_micro", "--out", full
+    )
+    assert [file.name for file in full.iterdir()] == ["note.txt"]
+
+
+def test_training_starts_at_the_vit_and_builds_what_it_needs(tmp_path, capsys):
+    vit = trained(timm.create_model("vit_micro_patch2_8", in_chans=1, init_values=1.0))
+    safetensors.torch.save_file(vit.state_dict(), tmp_path / "vit.safetensors")
+    code = run(
+        "train", "--config", "digits", "--out", tmp_path / "run", "--epochs", 1,
+        "--optim.warmup_epochs", 0, "--init-from", tmp_path / "vit.safetensors",
+        "--optim.lr", 1e-12, "--optim.min_lr", 0, "--optim.weight_decay", 0, *QUICK,
+    )  # fmt: skip
+    assert code == 0
+    assert "0 dropped, 16 fresh, outputs moved by" in capsys.readouterr().out
+    model, record = load_model(tmp_path / "run")
+    assert record.args["init_values"] == 1e-5
+    assert max(distance(model, vit)) <= 1e-2
+    report = json.loads((tmp_path / "run" / "conversion.json").read_text())
+    assert report["activation"] == "GELU"
+
+
+def test_an_official_file_is_evaluated_and_predicts_as_it_is(tmp_path, capsys):
+    path = tmp_path / "kat_tiny.pth"
+    torch.save({"state_dict": official_state("tiny", classes=10, grid=2)}, path)
+    Image.new("RGB", (50, 40), "teal").save(tmp_path / "a.png")
+    assert run("predict", tmp_path / "a.png", "--checkpoint", path) == 0
+    assert "probability" in capsys.readouterr().out
+    line = refused(capsys, "eval", "--checkpoint", path)
+    assert "--data.name must say what to evaluate on" in line
