@@ -14,7 +14,8 @@ COMMANDS = {
     "train": "train a classifier from a recipe, with overrides on the command line",
     "eval": "evaluate a checkpoint on a data set: top-1, top-5, loss",
     "stability": "train under watch: variance, gain, gradients of every GR-KAN layer, a verdict",
-    "predict": "classify images with a checkpoint: the top-5 of each",
+    "predict": "classify images with a checkpoint or an exported file: the top-5 of each",
+    "export": "write a trained model as .pt2, ONNX or a folder of the Hugging Face Hub's",
     "fit": "fit a rational's coefficients to a function, an expression or points",
     "verify": "compare every backend on this machine with exact values",
 }
@@ -38,6 +39,7 @@ examples:
   kat stability --config digits                          is the variance preserved in training?
   kat eval --checkpoint runs/digits                      the best weights of a run
   kat predict cat.jpg dog.jpg --checkpoint runs/digits --json answers.json
+  kat export runs/digits --out digits.onnx               a file that runs elsewhere
   kat fit "x * sigmoid(1.702 * x)" --out act.json        coefficients for init="act.json"
   kat verify --html verify.html                          is the function right on this machine?
 

@@ -61,6 +61,7 @@ class ModelRecord:
         return {
             "architecture": self.architecture,
             "num_classes": len(self.classes),
+            "label_names": self.classes,
             "model_args": self.args,
             "pretrained_cfg": {
                 "input_size": list(self.input_size),
@@ -72,7 +73,6 @@ class ModelRecord:
                 "num_classes": len(self.classes),
                 "first_conv": "patch_embed.proj",
                 "classifier": "head",
-                "label_names": self.classes,
             },
         }
 
@@ -86,7 +86,8 @@ class ModelRecord:
         try:
             recipe = config["pretrained_cfg"]
             channels, height, width = recipe["input_size"]
-            names = recipe.get("label_names") or range(config["num_classes"])
+            names = config.get("label_names") or recipe.get("label_names")
+            names = names or range(config["num_classes"])
             return cls(
                 architecture=str(config["architecture"]),
                 args=dict(config.get("model_args", {})),
@@ -153,7 +154,9 @@ def save_model(model: nn.Module, record: ModelRecord, folder: Path) -> None:
     with replacing(folder / WEIGHTS) as partial:
         safetensors.torch.save_file(weights, partial, metadata={"format": "pt"})
     config = record.to_timm()
-    config["model_args"] = {**_input_args(record), **record.args}
+    args = {**_input_args(record), **record.args}
+    args.pop("num_classes", None)  # transformers passes it beside model_args
+    config["model_args"] = args
     write_text(folder / CONFIG, json.dumps(config, indent=2) + "\n")
 
 
