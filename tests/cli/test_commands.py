@@ -527,7 +527,8 @@ def test_unknown_command_is_named_with_the_nearest(capsys):
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["train"], ["eval"], ["predict"], ["fit"], ["verify"], ["stability"]]
+    "command",
+    [[], ["train"], ["eval"], ["predict"], ["export"], ["fit"], ["verify"], ["stability"]],
 )
 def test_help_teaches(command):
     result = subprocess.run(
