@@ -70,7 +70,7 @@ def test_timm_loads_it(trained, folder):
     assert torch.equal(loaded(images()), trained[0](images()))
     assert loaded.pretrained_cfg["label_names"] == ["ant", "bee", "cat"]
     data = timm.data.resolve_model_data_config(loaded)
-    assert (data["input_size"], data["mean"], data["std"]) == ((1, 8, 8), (0.3,), (0.4,))
+    assert (data["input_size"], *data["mean"], *data["std"]) == ((1, 8, 8), 0.3, 0.4)
 
 
 def test_transformers_loads_it(trained, folder):
