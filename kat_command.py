@@ -14,8 +14,9 @@ COMMANDS = {
     "train": "train a classifier from a recipe, with overrides on the command line",
     "eval": "evaluate a checkpoint on a data set: top-1, top-5, loss",
     "stability": "train under watch: variance, gain, gradients of every GR-KAN layer, a verdict",
-    "predict": "classify images with a checkpoint: the top-5 of each",
+    "predict": "classify images with a checkpoint or an exported file: the top-5 of each",
     "convert": "make a KAT of a trained ViT, and say how far its outputs moved",
+    "export": "write a trained model as .pt2, ONNX or a folder of the Hugging Face Hub's",
     "fit": "fit a rational's coefficients to a function, an expression or points",
     "verify": "compare every backend on this machine with exact values",
 }
@@ -40,6 +41,7 @@ examples:
   kat eval --checkpoint runs/digits                      the best weights of a run
   kat predict cat.jpg dog.jpg --checkpoint runs/digits --json answers.json
   kat convert runs/vit --model kat_micro_patch4_28 --out kat_micro
+  kat export runs/digits --out digits.onnx               a file that runs elsewhere
   kat fit "x * sigmoid(1.702 * x)" --out act.json        coefficients for init="act.json"
   kat verify --html verify.html                          is the function right on this machine?
 

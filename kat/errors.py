@@ -20,6 +20,10 @@ class TrainingDiverged(RuntimeError):
     """The loss is no longer finite: the message says since when, and what to try. Exit code 1."""
 
 
+class ExportFailed(RuntimeError):
+    """An exported file does not give the model's answers, and was not kept. Exit code 1."""
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
     """The error for a name that is not among the known ones, with the nearest of them.
 

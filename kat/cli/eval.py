@@ -10,6 +10,7 @@ from typing import Any
 
 from kat.cli.parsing import Parser, run_command
 from kat.data import DataConfig
+from kat.deploy import open_model
 from kat.errors import InputError
 from kat.files import check_target, write_text
 from kat.training import evaluate, read_settings
@@ -34,7 +35,7 @@ def _main(arguments: list[str]) -> None:
     if parsed.json:
         check_target(Path(parsed.json))
     metrics: dict[str, Any] = {"checkpoint": str(checkpoint), "data": data.name}
-    metrics |= evaluate(checkpoint, data, progress=parsed.progress)
+    metrics |= evaluate(checkpoint, data, progress=parsed.progress, load=open_model)
     if parsed.json:
         write_text(Path(parsed.json), json.dumps(metrics, indent=2) + "\n")
     sys.stdout.write(
@@ -56,7 +57,8 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--checkpoint",
         required=True,
-        help="a run's folder, a model's folder, a .ckpt file, or a file of an official KAT",
+        help="a run's folder, a model's folder, a .ckpt file, an exported .pt2 or .onnx file, or a"
+        " file of an official KAT",
     )
     parser.add_argument("--json", type=str | None, help="write the metrics to this file")
     parser.add_argument("--progress", type=bool, default=True, help="show a progress bar")

@@ -13,9 +13,9 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser
 
-from kat.errors import InputError, TrainingDiverged, unknown
+from kat.errors import ExportFailed, InputError, TrainingDiverged, unknown
 
-USAGE_ERROR, DIVERGED = 2, 1
+USAGE_ERROR, FAILED = 2, 1
 
 
 class Parser(ArgumentParser):
@@ -39,8 +39,8 @@ def run_command(body: Callable[[], int | None]) -> int:
         return body() or 0
     except InputError as error:
         return _fail(error, USAGE_ERROR)
-    except TrainingDiverged as error:
-        return _fail(error, DIVERGED)
+    except (TrainingDiverged, ExportFailed) as error:
+        return _fail(error, FAILED)
 
 
 def _fail(error: Exception, code: int) -> int:

@@ -2,8 +2,10 @@
 
 from kat.models import micro
 from kat.models.activation_fit import Movement
+from kat.models.card import TrainingRecord
 from kat.models.checkpoint import load_model, read_training_checkpoint, save_model
 from kat.models.conversion import Conversion, convert_vit, init_from_vit
+from kat.models.hub import from_pretrained, push_to_hub, save_pretrained
 from kat.models.kat import KAT, rational_parameter_names
 from kat.models.record import ModelRecord, build_model, create_model
 from kat.models.state_dict import load_weights, read_state_dict
@@ -14,17 +16,21 @@ __all__ = [
     "Conversion",
     "ModelRecord",
     "Movement",
+    "TrainingRecord",
     "ViTSource",
     "build_model",
     "convert_vit",
     "create_model",
+    "from_pretrained",
     "init_from_vit",
     "load_model",
     "load_weights",
     "micro",
+    "push_to_hub",
     "rational_parameter_names",
     "read_state_dict",
     "read_training_checkpoint",
     "read_vit",
     "save_model",
+    "save_pretrained",
 ]

@@ -45,10 +45,13 @@ class ModelRecord:
 
     def to_timm(self) -> dict[str, Any]:
         """The contents of timm's config.json."""
+        # transformers passes num_classes beside model_args
+        args = {name: value for name, value in self.args.items() if name != "num_classes"}
         return {
             "architecture": self.architecture,
             "num_classes": len(self.classes),
-            "model_args": {**self.input_args(), **self.args},
+            "label_names": self.classes,
+            "model_args": {**self.input_args(), **args},
             "pretrained_cfg": {
                 "input_size": list(self.input_size),
                 "fixed_input_size": True,
@@ -59,7 +62,6 @@ class ModelRecord:
                 "num_classes": len(self.classes),
                 "first_conv": "patch_embed.proj",
                 "classifier": "head",
-                "label_names": self.classes,
             },
         }
 
@@ -72,7 +74,8 @@ class ModelRecord:
         """
         try:
             recipe = config["pretrained_cfg"]
-            names = recipe.get("label_names") or range(config["num_classes"])
+            names = config.get("label_names") or recipe.get("label_names")
+            names = names or range(config["num_classes"])
             return cls(
                 architecture=str(config["architecture"]),
                 args=dict(config.get("model_args", {})),

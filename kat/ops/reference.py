@@ -72,6 +72,21 @@ def rational_forward(x: Tensor, numerator: Tensor, denominator: Tensor, form: st
     return y.reshape(x.shape).to(x.dtype)
 
 
+def plain_forward(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
+    """F(x) in a dozen plain operations, for graphs that leave PyTorch: no gradient is meant.
+
+    As :func:`rational_forward` where no power of x overflows, which in float32 and at degree 5 is
+    up to about |x| = 1e7; beyond, the result may be infinite or NaN.
+
+    Args:
+        x, numerator, form: as in :func:`rational_forward`.
+        denominator: as there, but for form A with no b_j below 0.
+    """
+    z, a, b = _grouped(x, numerator, denominator)
+    s = z.abs() * _horner(z.abs(), b) if form == "A" else (z * _horner(z, b)).abs()
+    return (_horner(z, a) / (1 + s)).reshape(x.shape).to(x.dtype)
+
+
 def rational_backward(
     grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, form: str
 ) -> tuple[Tensor, Tensor, Tensor]:

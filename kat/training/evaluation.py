@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from lightning.pytorch.callbacks import RichProgressBar
+from torch import nn
 
 from kat.data import (
     DataConfig,
@@ -23,17 +25,23 @@ from kat.training.config import TrainConfig
 from kat.training.lightning_setup import make_trainer, quiet
 
 
-def evaluate(path: Path, data: DataConfig, *, progress: bool = True) -> dict[str, float]:
+def evaluate(
+    path: Path,
+    data: DataConfig,
+    *,
+    progress: bool = True,
+    load: Callable[[Path], tuple[nn.Module, ModelRecord]] = load_model,
+) -> dict[str, float]:
     """Top-1, top-5 (per cent) and loss of a stored model on the validation split of a data set.
 
     Runs on one device, and counts every image once. The model's own preprocessing is used; of
-    ``data`` only what says where the images are.
+    ``data`` only what says where the images are. ``load`` opens what is stored at ``path``.
 
     Raises:
         InputError: no model at path, or classes that are not those of the data.
     """
     check_data(data)
-    model, record = load_model(path)
+    model, record = load(path)
     images = open_split(data, "val")
     _check_fit(record, images, data.name)
     images.transform = eval_transform(record)

@@ -399,7 +399,7 @@ def test_eval_of_another_model_or_data_is_explained(digits_run, imagenet, idx, t
     renamed = tmp_path / "renamed"
     shutil.copytree(digits_run, renamed)
     config = json.loads((renamed / "config.json").read_text())
-    config["pretrained_cfg"]["label_names"] = [f"class {i}" for i in range(10)]
+    config["label_names"] = [f"class {i}" for i in range(10)]
     (renamed / "config.json").write_text(json.dumps(config))
     line = refused(capsys, "eval", "--checkpoint", renamed, "--data.name", f"fashion_mnist:{idx}")
     assert "class 0 is 'class 0' to the model and 'T-shirt/top' in the data" in line
@@ -563,7 +563,8 @@ def test_unknown_command_is_named_with_the_nearest(capsys):
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["train"], ["eval"], ["predict"], ["fit"], ["verify"], ["stability"]]
+    "command",
+    [[], ["train"], ["eval"], ["predict"], ["export"], ["fit"], ["verify"], ["stability"]],
 )
 def test_help_teaches(command):
     result = subprocess.run(

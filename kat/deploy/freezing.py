@@ -1,0 +1,104 @@
+"""A trained model made ready for inference: what does not change any more is done once."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from timm.layers import DropPath, LayerScale
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+
+from kat.nn import GroupRational
+from kat.ops import rational
+from kat.ops.reference import plain_forward
+
+_DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, DropPath)
+
+
+class FrozenRational(nn.Module):
+    """F(x) = P(x) / Q(x) of a trained :class:`kat.nn.GroupRational`, the |b_j| taken once.
+
+    Called, it runs the kernel of x's device. In a graph that is being made (``torch.compile``,
+    ``torch.export``, ONNX) it is a dozen plain operations, which a compiler fuses and any runtime
+    knows; powers of |x| from about 1e7 on overflow there.
+
+    Args:
+        source: the trained layer; its coefficients are copied.
+    """
+
+    numerator: Tensor
+    denominator: Tensor
+
+    def __init__(self, source: GroupRational) -> None:
+        super().__init__()
+        self.form = source.form
+        self.channel_dim = source.channel_dim
+        denominator = source.weight_denominator.detach().clone()
+        self.register_buffer("numerator", source.weight_numerator.detach().clone())
+        self.register_buffer("denominator", denominator.abs() if self.form == "A" else denominator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """F(x), with x's shape and dtype."""
+        x = x.movedim(self.channel_dim, -1)
+        if torch.compiler.is_compiling():
+            y = plain_forward(x, self.numerator, self.denominator, self.form)
+        else:
+            y = rational(x, self.numerator, self.denominator, form=self.form)
+        return y.movedim(-1, self.channel_dim)
+
+
+@torch.no_grad()
+def freeze(model: nn.Module) -> nn.Module:
+    """A copy for inference alone, with the same outputs to rounding and less to compute.
+
+    - rationals take |b_j| once and are plain operations in graphs (:class:`FrozenRational`);
+    - rationals that are the identity, such as act1 of a converted MLP before training, are removed;
+    - LayerScale is multiplied into the linear map before it;
+    - dropout and stochastic depth are removed.
+
+    A LayerNorm's weight and bias stay where they are: most are followed by a rational, through
+    which they cannot be carried, and where a linear map follows every runtime applies them within
+    the norm's own pass, so that nothing would be saved.
+
+    Args:
+        model: any module with GR-KAN layers in it; it is left as it is.
+
+    Returns:
+        The copy, in evaluation mode, without parameters that require gradients.
+    """
+    root = nn.Sequential(copy.deepcopy(model))
+    for parent in list(root.modules()):
+        for name, child in list(parent.named_children()):
+            setattr(parent, name, _frozen(child))
+    for block in root.modules():
+        if isinstance(block, Block):
+            _fold_scale(block, "ls1", block.attn, "proj")
+            _fold_scale(block, "ls2", block.mlp, "fc2")
+    return root.eval().requires_grad_(False)[0]
+
+
+def _frozen(module: nn.Module) -> nn.Module:
+    if isinstance(module, _DROPOUTS):
+        return nn.Identity()
+    if type(module) is not GroupRational:
+        return module
+    return nn.Identity() if _is_identity(module) else FrozenRational(module)
+
+
+def _is_identity(source: GroupRational) -> bool:
+    """Whether P(x) = x and Q(x) = 1 for every group, exactly."""
+    x = torch.zeros_like(source.weight_numerator)
+    x[:, 1] = 1
+    return torch.equal(source.weight_numerator, x) and not source.weight_denominator.any()
+
+
+def _fold_scale(block: Block, scale_name: str, branch: nn.Module, linear_name: str) -> None:
+    """gamma (W x + b) = (gamma W) x + gamma b, where the branch ends in that linear map."""
+    scale, linear = getattr(block, scale_name), getattr(branch, linear_name, None)
+    if not isinstance(scale, LayerScale) or type(linear) is not nn.Linear:
+        return
+    linear.weight.mul_(scale.gamma[:, None])
+    if linear.bias is not None:
+        linear.bias.mul_(scale.gamma)
+    setattr(block, scale_name, nn.Identity())

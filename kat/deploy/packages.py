@@ -1,0 +1,27 @@
+"""The optional packages that deployment needs, asked for when they are needed."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from kat.errors import InputError
+
+
+def require(name: str, purpose: str) -> Any:
+    """Imports an optional package.
+
+    Args:
+        name: of the package.
+        purpose: what it is needed for, the subject of the error.
+
+    Raises:
+        InputError: it is not installed; names the extra that has it.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise InputError(
+            f"{purpose} needs the package {name} ({error}): "
+            'pip install "kolmogorov-arnold-transformer[export]"'
+        ) from None

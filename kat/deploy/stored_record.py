@@ -1,0 +1,79 @@
+"""The preprocessing record inside an exported file: what a model's config.json holds, as JSON."""
+
+from __future__ import annotations
+
+import json
+from typing import NamedTuple
+
+import torch
+
+from kat.errors import InputError
+from kat.models import ModelRecord
+from kat.version import __version__
+
+KEY = "kat"
+"""What the record is called in a file's metadata."""
+
+
+class StoredRecord(NamedTuple):
+    """What an exported file says of itself.
+
+    Args:
+        model: the model, its classes and its preprocessing.
+        step: (height, width) that the sides of its images are multiples of, or None where it
+            takes images of ``model.input_size`` alone.
+    """
+
+    model: ModelRecord
+    step: tuple[int, int] | None
+
+    def to_json(self) -> str:
+        """timm's config.json, the step, and the versions that wrote it."""
+        config = self.model.to_timm()
+        config["pretrained_cfg"]["fixed_input_size"] = self.step is None
+        versions = {"kat": __version__, "torch": torch.__version__}
+        return json.dumps({**config, "image_size_step": self.step, "written_by": versions})
+
+    @classmethod
+    def from_json(cls, text: str | bytes | None, source: str) -> StoredRecord:
+        """Reads what :meth:`to_json` writes.
+
+        Args:
+            text: the record, or None where the file has none.
+            source: what to call the file in an error.
+
+        Raises:
+            InputError: there is no record, or it is damaged.
+        """
+        if text is None:
+            raise InputError(
+                f"{source} was not written by 'kat export': it has no record of classes and"
+                " preprocessing, without which its answers mean nothing"
+            )
+        try:
+            config = json.loads(text)
+            step = config["image_size_step"]
+            return cls(ModelRecord.from_timm(config), step and (int(step[0]), int(step[1])))
+        except (LookupError, TypeError, ValueError) as error:
+            raise InputError(f"the record in {source} is damaged: {error}") from None
+
+    def check_size(self, images: torch.Size) -> None:
+        """Checks the shape (B, C, H, W) of a batch.
+
+        Raises:
+            InputError: the model is not for images of that size.
+        """
+        channels, *size = self.model.input_size
+        given = list(images[1:])
+        fits = given == [channels, *size]
+        if self.step is not None and len(given) == 3:
+            divided = [side % step == 0 for side, step in zip(given[1:], self.step, strict=True)]
+            fits = given[0] == channels and all(divided)
+        if not fits:
+            sides = f"{size[0]} x {size[1]}"
+            if self.step is not None:
+                sides = f"any multiple of {self.step[0]} x {self.step[1]}"
+            raise InputError(
+                f"the model takes images of {channels} channels and {sides} pixels, got"
+                f" {' x '.join(map(str, given))}"
+            )

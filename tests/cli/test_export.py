@@ -1,0 +1,144 @@
+"""kat export, and kat predict and kat eval of what it writes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+import kat_command
+from kat.models import build_model, save_model
+from tests.deploy.models import make_record
+
+NAMES = ("fixed.onnx", "resizable8.onnx", "fixed.pt2", "hub")
+
+
+def run(*arguments: object) -> int:
+    return kat_command.main([str(argument) for argument in arguments])
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """The one line that a refused command prints; it must exit with 2."""
+    capsys.readouterr()
+    assert run(*arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("kat: ")
+    assert captured.err.count("\n") == 1
+    return captured.err
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A run's folder, what was exported of it, and pictures."""
+    folder = tmp_path_factory.mktemp("exported")
+    source = folder / "run"
+    record = replace(make_record(), classes=[str(digit) for digit in range(10)])
+    save_model(build_model(record), record, source)
+    (source / "run.yaml").write_text(yaml.safe_dump({"seed": 5, "data": {"name": "digits"}}))
+    metrics = {"top1": 12.5, "top5": 50.0, "epochs": 2}
+    (source / "summary.json").write_text(json.dumps(metrics))
+    for name in NAMES:
+        options = ["--int8", "--dynamic_size"] if "8" in name else []
+        assert run("export", source, "--out", folder / name, *options) == 0
+    (folder / "pictures").mkdir()
+    rng = np.random.default_rng(0)
+    for index in range(5):
+        pixels = rng.integers(0, 256, (20, 14 + index, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "pictures" / f"{index}.png")
+    (folder / "pictures" / "2.png").write_bytes(b"torn")
+    return folder
+
+
+def predict(folder, name, *options) -> list:
+    answers = folder / "answers.json"
+    pictures = sorted((folder / "pictures").iterdir())
+    code = run("predict", *pictures, "--checkpoint", folder / name, "--json", answers, *options)
+    assert code == 2  # one picture is torn
+    return json.loads(answers.read_text())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_predict_gives_the_same_answers_whatever_it_runs(exported, name, capsys):
+    want = predict(exported, "run", "--batch_size", 1)
+    got = predict(exported, name, "--batch_size", 2)
+    tolerance = 0.05 if "8" in name else 1e-5
+    for one, other in zip(want, got, strict=True):
+        assert one["image"] == other["image"]
+        assert one.get("error") == other.get("error")
+        first, second = (
+            {guess["class"]: guess["probability"] for guess in answer.get("top", [])}
+            for answer in (one, other)
+        )
+        assert first == pytest.approx(second, abs=tolerance)
+    assert "1 of 5 images cannot be read" in capsys.readouterr().err
+
+
+def test_predict_at_another_size(exported):
+    want = predict(exported, "run", "--image_size", 12)
+    got = predict(exported, "resizable8.onnx", "--image_size", 12)
+    for one, other in zip(want, got, strict=True):
+        for first, second in zip(one.get("top", []), other.get("top", []), strict=True):
+            assert first["probability"] == pytest.approx(second["probability"], abs=0.05)
+
+
+def test_eval_of_an_exported_file_is_that_of_the_model(exported, tmp_path):
+    metrics = []
+    for name in ("run", "fixed.onnx", "fixed.pt2"):
+        code = run(
+            "eval", "--checkpoint", exported / name, "--data.name", "digits", "--json",
+            tmp_path / "metrics.json", "--progress", "false",
+        )  # fmt: skip
+        assert code == 0
+        read = json.loads((tmp_path / "metrics.json").read_text())
+        metrics.append([read[key] for key in ("top1", "top5", "loss", "images")])
+    assert metrics[1] == pytest.approx(metrics[0], rel=1e-4)
+    assert metrics[2] == pytest.approx(metrics[0], rel=1e-4)
+
+
+def test_the_card_has_the_runs_settings_and_metrics(exported):
+    card = (exported / "hub" / "README.md").read_text()
+    assert "top-1 12.50 %" in card
+    assert "seed: 5" in card
+
+
+def test_what_is_printed(exported, tmp_path, capsys):
+    capsys.readouterr()
+    out = tmp_path / "m.pt2"
+    assert run("export", exported / "run", "--out", out, "--int8", "--dynamic_size") == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    assert f"{out}: " in captured.out
+    assert "any multiple of 2 x 2 pixels" in captured.out
+    assert f"'kat eval --checkpoint {out} --data.name ...'" in captured.out
+
+
+def test_bad_input(exported, tmp_path, capsys):
+    source = exported / "run"
+    for arguments, message in (
+        ([source, "--out", tmp_path / "m.pt2", "--format", "onx"], "unknown format 'onx'"),
+        ([source, "--out", tmp_path / "m.bin", "--format", "onnx"], "--out must end in .onnx"),
+        ([source, "--out", tmp_path / "no" / "m.onnx"], "does not exist"),
+        ([source, "--out", tmp_path / "m", "--int8"], "--int8 is not for --format safetensors"),
+        ([source, "--out", tmp_path / "m.pt2", "--push_to", "me/m"], "--push_to is not for"),
+        ([tmp_path, "--out", tmp_path / "m.onnx"], "holds no model"),
+        ([source, "--out", source], "is not a model's folder: 'run.yaml' is in it"),
+    ):
+        assert message in refused(capsys, "export", *arguments)
+    assert not list(tmp_path.iterdir())
+    picture = exported / "pictures" / "0.png"
+    for name, option, value, message in (
+        ("fixed.onnx", "image_size", 16, "8 x 8 pixels, got 1 x 16 x 16"),
+        ("resizable8.onnx", "image_size", 13, "any multiple of 2 x 2 pixels"),
+        ("fixed.pt2", "image_size", 0, "--image_size must be at least 1"),
+        ("fixed.pt2", "batch_size", 0, "--batch_size must be at least 1"),
+        ("missing.onnx", "top", 1, "does not exist"),
+    ):
+        line = refused(
+            capsys, "predict", picture, "--checkpoint", exported / name, f"--{option}", value
+        )
+        assert message in line

@@ -1,0 +1,70 @@
+"""Frozen models: the same function, what was folded is gone, the source is left alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import kat
+from kat.deploy import FrozenRational, freeze
+from kat.nn import GroupRational
+from tests.deploy.models import images, make_model
+from tests.oracle import random_case, rational_numpy
+
+
+def kinds(model: nn.Module) -> set[type]:
+    return {type(module) for module in model.modules()}
+
+
+@pytest.mark.parametrize("form", ["A", "B"])
+@pytest.mark.parametrize("share", ["numerator", "denominator", "none"])
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "graph"])
+def test_a_frozen_rational_is_the_function(form, share, compiled):
+    source = GroupRational(4, form=form, share=share, channel_dim=1)
+    rows = (len(source.weight_numerator), len(source.weight_denominator))
+    x, a, b = random_case((3, 8, 5), rows, (5, 4), torch.float32)
+    assert (b < 0).any()
+    with torch.no_grad():
+        source.weight_numerator.copy_(a)
+        source.weight_denominator.copy_(b)
+    frozen = freeze(source)
+    assert isinstance(frozen, FrozenRational)
+    if compiled:
+        frozen = torch.export.export(frozen, (x,)).module()
+    a, b = (source.weight_numerator.detach(), source.weight_denominator.detach())
+    want = rational_numpy(x.movedim(1, -1).numpy(), a.double().numpy(), b.double().numpy(), form)
+    torch.testing.assert_close(
+        frozen(x).movedim(1, -1).double(), torch.from_numpy(want), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_a_frozen_model_answers_as_before_and_the_source_is_untouched():
+    model, _ = make_model(init_values=0.5, drop_rate=0.1, drop_path_rate=0.1)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    frozen = freeze(model.train())
+    assert model.training
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert not frozen.training
+    assert not any(parameter.requires_grad for parameter in frozen.parameters())
+    names = {kind.__name__ for kind in kinds(frozen)}
+    assert not names & {"GroupRational", "LayerScale", "Dropout", "DropPath"}
+    torch.testing.assert_close(frozen(images(3)), model.eval()(images(3)), rtol=1e-5, atol=1e-5)
+
+
+def test_identities_are_removed_and_nothing_close_to_one():
+    mlp = kat.GRKANMlp(16, 32, num_groups=4).eval()
+    frozen = freeze(mlp)
+    assert isinstance(frozen.act1, nn.Identity)
+    assert isinstance(frozen.act2, FrozenRational)
+    x = torch.randn(5, 16)
+    torch.testing.assert_close(frozen(x), mlp(x))
+    with torch.no_grad():
+        mlp.act1.weight_denominator[2, 1] = -1e-30
+    assert isinstance(freeze(mlp).act1, FrozenRational)
+
+
+def test_an_ordinary_model_is_frozen_too():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Dropout(), nn.GELU()).eval()
+    x = torch.randn(2, 4)
+    assert torch.equal(freeze(model)(x), model(x))

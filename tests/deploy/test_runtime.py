@@ -1,0 +1,125 @@
+"""Opening stored models, and files that are none."""
+
+from __future__ import annotations
+
+import sys
+import zipfile
+
+import onnx
+import pytest
+import torch
+
+from kat.deploy import Runtime, open_model
+from kat.errors import InputError
+from tests.deploy.models import images
+
+
+def test_all_kinds_open_alike(stored):
+    for name in ("folder", "fixed.onnx", "resizable.pt2"):
+        opened, record = open_model(stored.folder / name)
+        assert record.classes == ["ant", "bee", "cat"]
+        assert (record.mean, record.std, record.crop_pct) == ((0.3,), (0.4,), 0.9)
+        assert isinstance(opened, Runtime) == (name != "folder")
+        opened.train().eval()
+        torch.testing.assert_close(opened(images(2)), stored.model(images(2)), rtol=1e-4, atol=1e-5)
+
+
+def test_other_image_sizes(stored):
+    want, record = open_model(stored.folder / "folder", 12)
+    got, read = open_model(stored.folder / "resizable.pt2", 12)
+    assert record.input_size == read.input_size == (1, 12, 12)
+    batch = images(2, 12, 12)
+    torch.testing.assert_close(got(batch), want(batch), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "message"),
+    [
+        ("fixed.onnx", 12, "1 channels and 8 x 8 pixels, got 1 x 12 x 12"),
+        ("resizable.pt2", 13, "any multiple of 2 x 2 pixels, got 1 x 13 x 13"),
+        ("folder", 13, "any multiple of 2 x 2 pixels, got 1 x 13 x 13"),
+    ],
+)
+def test_a_size_that_the_model_does_not_take(stored, name, size, message):
+    with pytest.raises(InputError, match=message):
+        open_model(stored.folder / name, size)
+
+
+@pytest.mark.parametrize("name", ["resizable.pt2", "fixed.onnx"])
+@pytest.mark.parametrize("shape", [(2, 3, 8, 8), (2, 1, 7, 8), (1, 8, 8)])
+def test_a_batch_of_another_shape(stored, name, shape):
+    opened, _ = open_model(stored.folder / name)
+    with pytest.raises(InputError, match="the model takes images of 1 channels"):
+        opened(torch.zeros(shape))
+
+
+def _flipped(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return (
+        content[:middle]
+        + bytes(byte ^ 255 for byte in content[middle:][:64])
+        + content[middle + 64 :]
+    )
+
+
+DAMAGES = {
+    "empty": lambda content: b"",
+    "truncated": lambda content: content[: len(content) // 2],
+    "foreign": lambda content: b"GIF89a",
+    "flipped": _flipped,
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        (name, damage)
+        for name in ("resizable.pt2", "fixed.onnx")
+        for damage in DAMAGES
+        if (name, damage) != ("fixed.onnx", "flipped")  # which has no checksums
+    ],
+)
+def test_damaged_and_foreign_files(stored, tmp_path, name, damage):
+    path = tmp_path / name
+    path.write_bytes(DAMAGES[damage]((stored.folder / name).read_bytes()))
+    with pytest.raises(InputError, match=str(path)):
+        open_model(path)
+
+
+@pytest.mark.parametrize("name", ["m.pt2", "m.onnx"])
+def test_files_that_are_not_there(tmp_path, name):
+    with pytest.raises(InputError, match="does not exist"):
+        open_model(tmp_path / name)
+
+
+def test_files_without_our_record(stored, tmp_path):
+    model = onnx.load(stored.folder / "fixed.onnx")
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "m.onnx")
+    program = torch.export.export(torch.nn.ReLU(), (torch.zeros(2),))
+    torch.export.save(program, tmp_path / "m.pt2")
+    for name in ("m.onnx", "m.pt2"):
+        with pytest.raises(InputError, match="was not written by 'kat export'"):
+            open_model(tmp_path / name)
+
+
+def test_a_damaged_record(stored, tmp_path):
+    with zipfile.ZipFile(tmp_path / "m.pt2", "w") as archive:
+        archive.writestr("m/extra/kat", '{"architecture": "kat_micro"}')
+    with pytest.raises(InputError, match=r"the record in .* is damaged"):
+        open_model(tmp_path / "m.pt2")
+    with (
+        zipfile.ZipFile(tmp_path / "m.pt2", "w") as archive,
+        zipfile.ZipFile(stored.folder / "resizable.pt2") as whole,
+    ):
+        for name in whole.namelist():
+            if "/extra/" in name:
+                archive.writestr("m/extra/kat", whole.read(name))
+    with pytest.raises(InputError, match="cannot load the program in"):
+        open_model(tmp_path / "m.pt2")
+
+
+def test_onnxruntime_may_be_missing(stored, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(InputError, match=r"needs the package onnxruntime.*\[export\]"):
+        open_model(stored.folder / "fixed.onnx")
