@@ -57,7 +57,11 @@ def forward(x: Tensor, a: Tensor, b: Tensor, form: str) -> Tensor:
 def gradients(
     grad: Tensor, x: Tensor, a: Tensor, b: Tensor, form: str
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """dx, da and db of ``sum(grad * F(x))``, grad being like x; the sums are float64."""
+    """dx, da and db of ``sum(grad * F(x))``, grad being like x; all in float64.
+
+    That has room for the sums, and for a derivative of dx where dx is beyond float32's maximum.
+    """
+    grad, x, a, b = (t.double() for t in (grad, x, a, b))
     t = _terms(x, a, b, form)
     g, g_exponent = _parts(grad)
     w, exponent = g / t.q, g_exponent - t.q_exponent
@@ -78,14 +82,14 @@ def _total(terms: Tensor, exponent: Tensor, coefficients: Tensor) -> Tensor:
 
     Terms that are infinite with both signs make it infinite, and only a NaN makes it NaN.
     """
-    terms = times_power(terms.double(), exponent).movedim(-2, 0).flatten(1)
+    terms = times_power(terms, exponent).movedim(-2, 0).flatten(1)
     terms = terms if len(coefficients) == len(terms) else terms.reshape(1, -1)
     total = terms.sum(1)
     return torch.where(total.isnan() & ~terms.isnan().any(1), torch.inf, total)
 
 
 def _columns(columns: list[Tensor], like: Tensor) -> Tensor:
-    return torch.stack(columns, 1) if columns else torch.zeros_like(like, dtype=torch.float64)
+    return torch.stack(columns, 1) if columns else torch.zeros_like(like)
 
 
 def times_power(value: Tensor, exponent: Tensor) -> Tensor:

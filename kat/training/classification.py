@@ -55,7 +55,7 @@ class Classifier(LightningModule):
         self.config = config
         classes = len(record.classes)
         self.mixup = _mixup(config.augment, classes)
-        self.train_loss = MeanMetric(nan_strategy="disable")
+        self.train_loss = MeanMetric(nan_strategy="disable")  # which makes it ignore weights
         self.val_loss = MeanMetric(nan_strategy="disable")
         self.val_images = SumMetric()
         self.val_top1 = MulticlassAccuracy(classes, top_k=1, average="micro")
@@ -81,7 +81,7 @@ class Classifier(LightningModule):
         random = random_state(images.device)
         loss = functional.cross_entropy(self(images), labels, label_smoothing=smoothing)
         self.attempt = Attempt(images, loss.detach(), random)
-        self.train_loss.update(loss.detach(), len(labels))
+        self.train_loss.update(loss.detach().expand(len(labels)))
         self.log("train/loss_step", loss, on_step=True, on_epoch=False)
         return loss
 
@@ -99,7 +99,7 @@ class Classifier(LightningModule):
             return None
         logits = self(images).float()
         loss = functional.cross_entropy(logits, labels)
-        self.val_loss.update(loss, len(labels))
+        self.val_loss.update(loss.expand(len(labels)))
         self.val_top1.update(logits, labels)
         self.val_top5.update(logits, labels)
         return loss

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch.autograd import forward_ad
@@ -174,3 +176,13 @@ def test_gradient_penalty_in_low_precision(impl, dtype, form):
         assert actual.dtype == like.dtype
         error = (actual.double() - expected).abs().max() / expected.abs().max()
         assert error <= 8 * torch.finfo(dtype).eps
+
+
+def test_second_derivative_where_the_first_overflows(impl):
+    """F = x^5 at 1e10: F' = 5e40 is beyond float32's maximum, F'' = 20 x^3 = 2e31 is not."""
+    x = torch.tensor([[1e10, 2.0]], requires_grad=True)
+    a, b = torch.tensor([[0.0, 0, 0, 0, 0, 1]]), torch.zeros(1, 4)
+    (dx,) = torch.autograd.grad(kat.rational(x, a, b, impl=impl).sum(), x, create_graph=True)
+    (second,) = torch.autograd.grad(dx.sum(), x)
+    assert dx.tolist() == [[math.inf, 80.0]]
+    torch.testing.assert_close(second, torch.tensor([[2e31, 160.0]]))

@@ -118,6 +118,16 @@ def test_accumulated_halves_step_as_the_whole_batch_does():
     torch.testing.assert_close(*weights)
 
 
+def test_every_image_counts_once_in_the_mean_loss():
+    (whole,) = _batches(1, size=8)
+    parts = [Batch(whole.images[cut], whole.labels[cut], []) for cut in (slice(7), slice(7, 8))]
+    classifier = _classifier().eval()
+    for batch in parts:
+        classifier.validation_step(batch, 0)
+    loss = torch.nn.functional.cross_entropy(classifier(whole.images), whole.labels)
+    torch.testing.assert_close(classifier.val_loss.compute(), loss)
+
+
 def test_label_smoothing_and_mixing():
     images, labels, _ = _batches(1)[0]
     classifier = _classifier(augment=AugmentConfig(label_smoothing=0.2))
