@@ -169,6 +169,7 @@ def candidates(
     shape: tuple[int, ...], dtype: str, passes: str, options: argparse.Namespace
 ) -> dict[str, Callable[[], None]]:
     torch.manual_seed(0)
+    torch._dynamo.reset()  # its limit of recompilations would leave later cells uncompiled
     x = torch.randn(shape, device=options.device).to(DTYPES[dtype])
     grad = torch.randn(shape, device=options.device).to(DTYPES[dtype])
     a = 0.3 * torch.randn(1, 6, device=options.device)
@@ -181,7 +182,7 @@ def candidates(
     if options.peer:
         functions["peer"] = load_peer(options.peer)(num_groups=8).to(options.device)
     if options.compile:
-        functions = {name: torch.compile(function) for name, function in functions.items()}
+        functions = {name: torch.compile(f, dynamic=False) for name, f in functions.items()}
     if REFERENCE_ARRAYS * x.numel() * max(4, x.element_size()) < options.gigabytes * 1e9:
         functions["reference"] = lambda x: kat.rational(x, a, b, impl="reference")
     if passes == "forward":

@@ -76,7 +76,7 @@ class ModelRecord:
             recipe = config["pretrained_cfg"]
             names = config.get("label_names") or recipe.get("label_names")
             names = names or range(config["num_classes"])
-            return cls(
+            record = cls(
                 architecture=str(config["architecture"]),
                 args=dict(config.get("model_args", {})),
                 classes=[str(name) for name in names],
@@ -84,6 +84,9 @@ class ModelRecord:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"not a model's config.json: no valid entry {error}") from None
+        given = record.input_args()
+        record.args = {k: value for k, value in record.args.items() if given.get(k) != value}
+        return record
 
     def input_args(self) -> dict[str, Any]:
         """The constructor's arguments that follow from the size of the input."""

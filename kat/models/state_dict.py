@@ -66,6 +66,8 @@ def read_torch_file(path: Path) -> dict[str, Any]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(f"{path} does not exist") from None
+    except OSError as error:
+        raise InputError(f"{path} is not a readable checkpoint: {error}") from None
     except Exception as error:  # torch.load raises many kinds for a damaged or foreign file
         raise _unreadable(path, error) from None
     if not isinstance(content, dict):

@@ -16,7 +16,7 @@ from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
 from kat.nn.rational import GroupRational
-from kat.ops import gradients, in_function_transform, rational
+from kat.ops import gradients, in_function_transform, leaves_pytorch, rational
 
 GRKANHook = Callable[[GroupRational, nn.Linear, Tensor, Tensor], None]
 
@@ -56,8 +56,8 @@ def grkan_linear(
     """``linear(between(activation(x)))``, to rounding, in less memory where it is fused.
 
     Modules that are more than their formula (with hooks, or of a derived class) are called as they
-    are; so is everything where no gradient is recorded, in ``torch.func`` transforms, and where a
-    backend was asked for by name.
+    are; so is everything where no gradient is recorded, in ``torch.func`` transforms, in exported
+    programs, and where a backend was asked for by name.
 
     Args:
         x: (..., d_in).
@@ -65,7 +65,7 @@ def grkan_linear(
         between: what is done to F(x) before the linear map.
         fused: whether they may be fused; never where ``between`` is more than the identity.
     """
-    recorded = torch.is_grad_enabled() and not in_function_transform()
+    recorded = torch.is_grad_enabled() and not in_function_transform() and not leaves_pytorch()
     if fused and recorded and _is_plain(activation, linear):
         y = _apply(x, activation, linear)
     else:

@@ -15,11 +15,14 @@ _PLAIN = (Tensor, nn.Parameter)
 def is_plain_eager(*tensors: Tensor) -> bool:
     """Whether these are plain tensors, and nothing compiles, traces or rewrites operations.
 
-    Batches of gradients (``is_grads_batched=True``) come as tensors that have no storage.
+    Batches of gradients (``is_grads_batched=True``) come as tensors that have no storage, some
+    zeros without any too, and views that are negated lazily with the wrong numbers in it: what the
+    dispatcher puts right on the way to a kernel.
     """
     return (
         all(type(tensor) in _PLAIN for tensor in tensors)
         and not torch.compiler.is_compiling()
+        and not any(tensor.is_neg() or torch._is_zerotensor(tensor) for tensor in tensors)
         and not any(map(torch._C._functorch.is_legacy_batchedtensor, tensors))
         and not torch._C._len_torch_dispatch_stack()
         and not torch._C._len_torch_function_stack()
@@ -41,6 +44,14 @@ def in_function_transform() -> bool:
     it is called under another ``torch.func`` transform, so that the answer is right there too.
     """
     return in_forward_mode() or torch._C._functorch.maybe_current_level() is not None
+
+
+def leaves_pytorch() -> bool:
+    """Whether a program is recorded for use elsewhere, by ``torch.export`` or ``torch.jit.trace``.
+
+    Of an ``autograd.Function`` a strict export keeps the forward pass alone, without a word.
+    """
+    return torch.compiler.is_exporting() or torch._C._get_tracing_state() is not None
 
 
 def in_forward_mode() -> bool:

@@ -139,7 +139,7 @@ def _call(
             _FORMS[form],
             x.numel(),
             x.shape[-1],
-            x.stride(-1),
+            x.stride(-1) if x.shape[-1] > 1 else 1,  # where it says nothing, and may be 0
             x.data_ptr(),
             0 if grad is None else grad.data_ptr(),
             0 if y is None else y.data_ptr(),

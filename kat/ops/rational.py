@@ -99,6 +99,8 @@ def _check(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> None
     for name, tensor in (("x", x), ("numerator", numerator), ("denominator", denominator)):
         if not tensor.is_floating_point():
             raise TypeError(f"{name} must be floating point, got {tensor.dtype}")
+        if tensor.layout != torch.strided:
+            raise TypeError(f"{name} must be dense, got a {tensor.layout} tensor")
         if tensor.device != x.device:
             raise ValueError(f"{name} is on {tensor.device}, but x is on {x.device}")
     if numerator.dim() != 2 or numerator.shape[1] < 2:

@@ -21,17 +21,17 @@ import torch
 from torch import Tensor
 
 from kat.ops import scaled
-from kat.ops.context import in_function_transform, in_vmap, is_plain_eager
+from kat.ops.context import in_function_transform, in_vmap, is_plain_eager, leaves_pytorch
 from kat.ops.scaled import sign
 
 
 def rational(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
     """F(x), as :func:`rational_forward`, with the gradient of :func:`rational_backward`.
 
-    That gradient keeps the inputs alone, and does not overflow. Transforms of ``torch.func`` and
-    forward-mode AD differentiate :func:`rational_forward` themselves.
+    That gradient keeps the inputs alone, and does not overflow. Transforms of ``torch.func``,
+    forward-mode AD and exported programs differentiate :func:`rational_forward` themselves.
     """
-    if in_function_transform():
+    if in_function_transform() or leaves_pytorch():
         return rational_forward(x, numerator, denominator, form)
     return _Rational.apply(x, numerator, denominator, form)
 

@@ -81,6 +81,8 @@ def _rational(x, a, b, FORM_A: tl.constexpr):
             dq = tl.where(x > 0, slope, tl.where(x < 0, -slope, 0.0))
         else:
             h, dh = _polynomial(x, b)
+            if len(b) == 1:
+                h = h + tl.zeros_like(x)  # a block, which the interpreter asks for below
             q = 1.0 + tl.abs(x * h)
             # Not by x h < 0, which may underflow.
             sign = tl.where(((x < 0) & (h > 0)) | ((x > 0) & (h < 0)), -1.0, 1.0)

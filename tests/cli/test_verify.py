@@ -44,7 +44,7 @@ def test_a_failure_exits_with_1_and_is_named(monkeypatch, capsys, tmp_path):
     data = tmp_path / "verify.json"
     assert run(*MODERATE, "--dtypes", "[float32]", "--json", data) == 1
     printed = " ".join(capsys.readouterr().out.split())
-    assert "FAILED rounded: y, form A, degree 5/4, float32, coefficients silu" in printed
+    assert "FAILED rounded: y, form A, degree 5/4, float32, coefficients trained" in printed
     assert "comparisons FAILED in" in printed
     failures = json.loads(data.read_text())["failures"]
     assert failures

@@ -44,6 +44,23 @@ def test_export_with_a_dynamic_batch():
     assert "kat.rational.default" in targets
 
 
+@pytest.mark.parametrize("impl", [None, "reference"])
+@pytest.mark.parametrize("strict", [True, False])
+def test_an_exported_layer_trains(strict, impl):
+    mlp = _mlp()
+    mlp.act1.impl = mlp.act2.impl = impl
+    exported = torch.export.export(mlp, (X,), strict=strict).module()
+    for ours, wanted in zip(_gradients(exported, X), _gradients(mlp, X), strict=True):
+        torch.testing.assert_close(ours, wanted)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+def test_a_traced_layer_computes_the_same():
+    mlp = _mlp()
+    traced = torch.jit.trace(mlp, (X,))
+    torch.testing.assert_close(traced(X + 1), mlp(X + 1))
+
+
 @pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("use_reentrant", [True, False])
 def test_activation_checkpointing(use_reentrant, fused):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch.library import opcheck
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import kat
 from tests.oracle import gradients_numpy, random_case, rational_numpy
@@ -207,3 +208,36 @@ def test_bad_arguments_are_named(change, message):
 def test_integer_input_is_a_type_error():
     with pytest.raises(TypeError, match=r"x must be floating point, got torch\.int64"):
         kat.rational(torch.zeros(2, 8, dtype=torch.long), torch.zeros(1, 6), torch.zeros(8, 4))
+
+
+def test_tensors_that_only_the_dispatcher_puts_right():
+    """A lazily negated view, zeros without storage, a single channel whose stride is 0."""
+    x, a, b = torch.randn(5, 8), torch.randn(1, 6), torch.randn(8, 4)
+    assert torch.equal(kat.rational(torch._neg_view(x), a, b), kat.rational(-x, a, b))
+    x.requires_grad_()
+    (dx,) = torch.autograd.grad(
+        kat.rational(x, a, b), x, torch._efficientzerotensor(x.shape, dtype=x.dtype)
+    )
+    assert torch.equal(dx, torch.zeros_like(x))
+    one = torch.tensor([0.0, 1.0, 1e30, torch.nan]).as_strided((4, 1), (1, 0))
+    got = kat.rational(one, a, b[:1])
+    torch.testing.assert_close(got, kat.rational(one, a, b[:1], impl="reference"), equal_nan=True)
+
+
+def test_modes_see_the_operator_in_both_passes():
+    class Names(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            seen.add(str(function))
+            return function(*args, **(kwargs or {}))
+
+    seen = set()
+    x, a, b = torch.randn(5, 8, requires_grad=True), torch.randn(1, 6), torch.randn(8, 4)
+    with Names():
+        kat.rational(x, a, b).sum().backward()
+    assert {"kat.rational.default", "kat.rational_backward.default"} <= seen
+
+
+def test_sparse_tensors_are_refused():
+    x = torch.eye(8).to_sparse()
+    with pytest.raises(TypeError, match="x must be dense"):
+        kat.rational(x, torch.randn(1, 6), torch.randn(8, 4))

@@ -79,6 +79,7 @@ def test_dtypes_with_several_blocks_a_program(dtype, form):
 @pytest.mark.parametrize("degree", [(1, 0), (1, 1), (2, 3), (3, 2), (7, 6)])
 def test_degrees(degree, form):
     check(*inputs((5, 24), rows=(1, 3), degree=degree), form)
+    check(*inputs((5, 8), rows=(1, 1), degree=degree), form)
 
 
 @pytest.mark.parametrize("rows", [(1, 1), (1, 4), (4, 1), (4, 4)])
