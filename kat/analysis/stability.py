@@ -140,7 +140,12 @@ class StabilityMonitor:
         """Puts the hooks in place for one forward and backward pass; the first pass counts.
 
         What was seen since a former call, and never recorded, is forgotten.
+
+        Raises:
+            InputError: no model is attached.
         """
+        if not self._layers:
+            raise InputError("the monitor has no model to watch; attach(model) first")
         self.stop()
         self._handles = [register_grkan_hook(self._see_layer)]
         for layer in self._layers.values():

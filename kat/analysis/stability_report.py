@@ -93,12 +93,23 @@ def _headline(broken: Sequence[Row], start: int) -> str:
 def _gains_at(step: int, rationals: Sequence[Row]) -> str:
     at = [row for row in rationals if row["step"] == step]
     good = sum(_is_preserved(row["gain"]) for row in at)
-    lowest = min(at, key=lambda row: row["gain"])
-    highest = max(at, key=lambda row: row["gain"])
+    preserved = f"Step {step}: preserved in {good} of {len(at)} layers"
+    finite, others = _finite(at, "gain")
+    if not finite:
+        return f"{preserved}, and no gain is finite."
+    lowest = min(finite, key=lambda row: row["gain"])
+    highest = max(finite, key=lambda row: row["gain"])
     return (
-        f"Step {step}: preserved in {good} of {len(at)} layers, gains from {lowest['gain']:.3g}"
-        f" ({lowest['layer']}) to {highest['gain']:.3g} ({highest['layer']})."
+        f"{preserved}, gains from {lowest['gain']:.3g} ({lowest['layer']}) to"
+        f" {highest['gain']:.3g} ({highest['layer']}){others}."
     )
+
+
+def _finite(rows: Sequence[Row], *names: str) -> tuple[list[Row], str]:
+    """The rows whose values of these names are finite, and how to mention the others."""
+    finite = [row for row in rows if all(math.isfinite(row[name]) for name in names)]
+    missing = len(rows) - len(finite)
+    return finite, f"; {missing} not finite" if missing else ""
 
 
 def _groups(kind: str, rationals: Sequence[Row]) -> str:
@@ -118,6 +129,9 @@ def _groups(kind: str, rationals: Sequence[Row]) -> str:
 
 
 def _outside(rationals: Sequence[Row]) -> str:
+    rationals, others = _finite(rationals, "outside", "input_variance")
+    if not rationals:
+        return "Inputs outside the fit interval: nothing is finite."
     worst = max(rationals, key=lambda row: row["outside"])
     above = [row for row in rationals if row["outside"] > OUTSIDE]
     since = (
@@ -127,16 +141,19 @@ def _outside(rationals: Sequence[Row]) -> str:
     )
     return (
         f"Inputs outside the fit interval: at most {worst['outside']:.2%}, in {worst['layer']} at"
-        f" step {worst['step']}{since}."
+        f" step {worst['step']}{since}{others}."
     )
 
 
 def _denominator(rationals: Sequence[Row]) -> str:
+    rationals, others = _finite(rationals, "q_min", "q_max")
+    if not rationals:
+        return "Q(x) is finite nowhere."
     worst = max(rationals, key=lambda row: row["q_max"])
     lowest = min(row["q_min"] for row in rationals)
     return (
         f"Q(x) from {lowest:.3g} to {worst['q_max']:.3g}, the largest in {worst['layer']} at step"
-        f" {worst['step']}."
+        f" {worst['step']}{others}."
     )
 
 

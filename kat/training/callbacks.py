@@ -106,6 +106,7 @@ class RecordStability(Callback):
         self.monitor = monitor
         self.path = out / STABILITY
         self.state: dict[str, Tensor] = {}
+        self.started = False
 
     def state_dict(self) -> dict[str, Any]:
         """The coefficients that drift is measured from, for a resumed run."""
@@ -121,6 +122,7 @@ class RecordStability(Callback):
         self.monitor.load_state_dict(self.state)
         if trainer.global_step > 0:
             self.monitor.resume(self.path, trainer.global_step)
+        self.started = True
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -148,9 +150,10 @@ class RecordStability(Callback):
         self._save(trainer)
 
     def on_exception(self, trainer: Trainer, *_: Any) -> None:
-        """Writes the record of a run that is stopped."""
+        """Writes the record of a run that is stopped; one that never started leaves it alone."""
         self.monitor.stop()
-        self._save(trainer)
+        if self.started:
+            self._save(trainer)
 
     def _save(self, trainer: Trainer) -> None:
         if trainer.is_global_zero:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from kat.analysis.stability import COLUMNS, QUANTITIES
 from kat.errors import InputError
 from kat.nn import expectation, fused
 from kat.training import MonitorConfig
+from kat.training.callbacks import RecordStability
 
 INTERVAL = (-3.0, 3.0)
 
@@ -322,3 +324,15 @@ def test_bad_arguments():
 def test_the_default_interval_is_that_of_the_settings():
     assert StabilityMonitor().interval == MonitorConfig().interval
     assert len(set(QUANTITIES)) == 17
+
+
+def test_a_monitor_without_a_model_has_nothing_to_watch():
+    with pytest.raises(InputError, match="attach"):
+        StabilityMonitor().watch()
+
+
+def test_a_run_that_never_started_keeps_its_record(tmp_path):
+    record = tmp_path / "stability.csv"
+    record.write_text("the record so far")
+    RecordStability(StabilityMonitor(), tmp_path).on_exception(SimpleNamespace(is_global_zero=True))
+    assert record.read_text() == "the record so far"

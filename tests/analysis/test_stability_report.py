@@ -47,6 +47,19 @@ def test_preserved():
     ]
 
 
+def test_what_is_not_finite_is_counted_and_hides_nothing():
+    nan = {"gain": math.nan, "input_variance": math.nan, "q_min": math.nan, "q_max": math.nan}
+    lines = Verdict.of(_rows(**{"20/0": nan})).lines
+    assert "1 of 2 layers, gains from 1.1 (blocks.0.mlp.act2) to 1.1" in lines[2]
+    assert [line.endswith("; 1 not finite.") for line in lines] == [0, 0, 1, 0, 0, 1, 1]
+    lines = Verdict.of(_rows(steps=(0,), **{"0/0": nan, "0/1": nan})).lines
+    assert "Step 0: preserved in 0 of 2 layers, and no gain is finite." in lines
+    assert lines[-2:] == [
+        "Inputs outside the fit interval: nothing is finite.",
+        "Q(x) is finite nowhere.",
+    ]
+
+
 @pytest.mark.parametrize("gain", [0.49, 2.1, math.nan, math.inf])
 def test_where_it_breaks_first(gain):
     changes = {"10/1": {"gain": gain}, "20/0": {"gain": 50.0}}
