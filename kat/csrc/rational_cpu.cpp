@@ -311,15 +311,14 @@ class Operation {
       chunk.limit = limit_;
       memset(chunk.largest, 0, sizeof chunk.largest);
       work_on_chunk(chunk, call_.grad ? kernels_.backward : kernels_.forward, bytes);
-      if (!within_limit(chunk)) {
-        if (call_.grad) work_on_chunk(chunk, kernels_.guarded_backward, bytes);
-        work_on_left_out(chunk);
-      }
+      bool done = within_limit(chunk);
+      if (!done && call_.grad) work_on_chunk(chunk, kernels_.guarded_backward, bytes);
       if (call_.grad && !sums_are_finite(chunk)) {
         chunk.limit = kBelowAll;
         clear_partial(chunk);
-        work_on_left_out(chunk);
+        done = false;
       }
+      if (!done) work_on_left_out(chunk);
     }
     free(chunk.sums);
   }
