@@ -85,7 +85,15 @@ def make_parser() -> Parser:
 
 def _format_of(out: Path) -> str:
     ending = out.suffix.removeprefix(".")
-    return ending if ending in FILE_FORMATS else "safetensors"
+    if ending in FILE_FORMATS:
+        return ending
+    if ending.isalpha():
+        known = ", ".join(f".{name}" for name in FILE_FORMATS)
+        raise InputError(
+            f"no format for --out {out.name!r}: a file ends in one of {known}; for a folder named"
+            " so, add --format safetensors"
+        )
+    return "safetensors"
 
 
 def _refuse(parsed: Namespace, kind: str, *options: str) -> None:

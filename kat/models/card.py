@@ -69,7 +69,8 @@ def model_card(
     """
     settings = _without_paths(training.settings)
     data = settings.get("data", {}).get("name")
-    header = _metadata(training.metrics, data, name, license).to_yaml()
+    metrics = {} if settings.get("limit_val_batches") else training.metrics  # of a part: no claim
+    header = _metadata(metrics, data, name, license).to_yaml()
     size = " x ".join(str(side) for side in record.input_size)
     return f"""---
 {header}
@@ -97,7 +98,7 @@ or `kat.models.from_pretrained("OWNER/{name}")`, or, after `import kat`, transfo
 
 ## Measured
 
-{_measured(training.metrics, data)}
+{_measured(metrics, data)}
 
 ## Training
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ SETTINGS, SUMMARY, HISTORY = "run.yaml", "summary.json", "history.csv"
 BEST, LAST, LAST_GOOD = "best.ckpt", "last.ckpt", "last_good.ckpt"
 DIVERGENCE, CONVERSION = "divergence.json", "conversion.json"
 STABILITY, STABILITY_REPORT = "stability.csv", "stability.html"
+RESULTS = (SUMMARY, "model.safetensors", "config.json")
+"""What a run writes when it is done, and what is out of date when it goes on."""
 CONTENTS = (
+    *RESULTS,
     SETTINGS,
-    SUMMARY,
     HISTORY,
     BEST,
     LAST,
@@ -29,8 +32,6 @@ CONTENTS = (
     CONVERSION,
     STABILITY,
     STABILITY_REPORT,
-    "model.safetensors",
-    "config.json",
     "csv",
     "tensorboard",
 )
@@ -72,7 +73,7 @@ def resumed_from(out: Path) -> Path:
 
 
 def prepare_folder(config: TrainConfig) -> None:
-    """Removes what an overwritten run has left, and writes the settings.
+    """Removes what an overwritten run has left, or the results of a resumed one; writes settings.
 
     Raises:
         InputError: the folder cannot be made or written.
@@ -80,15 +81,17 @@ def prepare_folder(config: TrainConfig) -> None:
     out = Path(config.out)
     try:
         if config.overwrite:
-            _remove_run(out)
+            _remove(out, CONTENTS)
+        if config.resume:
+            _remove(out, RESULTS)
         out.mkdir(parents=True, exist_ok=True)
         write_text(out / SETTINGS, yaml.safe_dump(settings_to_keep(config)))
     except OSError as error:
         raise InputError(f"{out} cannot be written: {error}") from None
 
 
-def _remove_run(out: Path) -> None:
-    for name in CONTENTS:
+def _remove(out: Path, names: Sequence[str]) -> None:
+    for name in names:
         path = out / name
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

@@ -127,6 +127,7 @@ def train(config: TrainConfig, monitor: Monitor | None = None) -> Summary:
     classifier = Classifier(model, record, config)
     with quiet():
         trainer = _make_trainer(config, monitor)
+        before = _seconds_before(config)
         if is_first_process():
             prepare_folder(config)
             if started is not None:
@@ -140,7 +141,7 @@ def train(config: TrainConfig, monitor: Monitor | None = None) -> Summary:
             ckpt_path=resumed_from(Path(config.out)) if config.resume else None,
             weights_only=True,
         )
-        seconds = time.perf_counter() - start
+        seconds = before + time.perf_counter() - start
     return _finish(config, classifier, trainer, seconds)
 
 
@@ -240,6 +241,14 @@ def _make_trainer(config: TrainConfig, monitor: Monitor | None) -> Trainer:
     )
 
 
+def _seconds_before(config: TrainConfig) -> float:
+    """What a finished run took that is now resumed."""
+    path = Path(config.out) / SUMMARY
+    if not (config.resume and path.is_file()):
+        return 0.0
+    return float(json.loads(path.read_text(encoding="utf-8"))["seconds"])
+
+
 def _finish(
     config: TrainConfig, classifier: Classifier, trainer: Trainer, seconds: float
 ) -> Summary:
@@ -249,9 +258,6 @@ def _finish(
     best_epoch = read_training_checkpoint(out / BEST)["epoch"] + 1
     history = read_history(out)
     best = next(row for row in history if row["epoch"] == best_epoch)
-    before = out / SUMMARY
-    if config.resume and before.is_file():
-        seconds += json.loads(before.read_text(encoding="utf-8"))["seconds"]
     summary = Summary(
         out=str(out),
         model=config.model.name,

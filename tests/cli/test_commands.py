@@ -17,7 +17,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import kat_command
 from kat.errors import InputError
+from kat.models import load_model
 from kat.training import Classifier, MonitorConfig, TrainConfig, train
+from kat.training.folder import prepare_folder
 from tests.images import write_fashion_mnist, write_folder
 
 QUICK = ["--progress", "false", "--limit_train_batches", "2", "--limit_val_batches", "2"]
@@ -105,6 +107,18 @@ def test_resume_goes_on_and_keeps_the_history(tmp_path):
     assert run(*common, "--epochs", 3, "--resume", "true") == 0
     rows = list(csv.DictReader((out / "history.csv").open()))
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+
+
+def test_a_run_that_goes_on_has_its_best_weights_not_those_of_when_it_was_done(tmp_path):
+    out = tmp_path / "run"
+    common = ["train", "--config", "digits", "--out", out, "--optim.warmup_epochs", 0, *QUICK]
+    assert run(*common, "--epochs", 1) == 0
+    best = torch.load(out / "best.ckpt", weights_only=True)
+    best["state_dict"]["model.head.bias"] += 1
+    torch.save(best, out / "best.ckpt")
+    prepare_folder(TrainConfig(out=str(out), resume=True))
+    model, _ = load_model(out)
+    assert torch.equal(model.head.bias, best["state_dict"]["model.head.bias"])
 
 
 def test_average_of_the_weights_is_what_is_kept(tmp_path):

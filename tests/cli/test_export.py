@@ -122,6 +122,7 @@ def test_bad_input(exported, tmp_path, capsys):
     for arguments, message in (
         ([source, "--out", tmp_path / "m.pt2", "--format", "onx"], "unknown format 'onx'"),
         ([source, "--out", tmp_path / "m.bin", "--format", "onnx"], "--out must end in .onnx"),
+        ([source, "--out", tmp_path / "m.onx"], "no format for --out 'm.onx'"),
         ([source, "--out", tmp_path / "no" / "m.onnx"], "does not exist"),
         ([source, "--out", tmp_path / "m", "--int8"], "--int8 is not for --format safetensors"),
         ([source, "--out", tmp_path / "m.pt2", "--push_to", "me/m"], "--push_to is not for"),

@@ -26,6 +26,8 @@ from kat.models import (
     push_to_hub,
     save_pretrained,
 )
+from kat.models.card import model_card
+from tests.deploy.models import make_record
 
 TRAINING = TrainingRecord(
     settings={
@@ -199,3 +201,10 @@ def test_bad_sources_and_folders(trained, tmp_path):
     with pytest.raises(InputError, match="is a file"):
         save_pretrained(*trained, tmp_path / "notes.txt")
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_the_card_claims_nothing_of_a_validation_on_a_part():
+    part = TrainingRecord({**TRAINING.settings, "limit_val_batches": 1}, TRAINING.metrics)
+    text = model_card(make_record(), 1, part, name="part")
+    assert "No measurement of these weights is on record." in text
+    assert "91.50" not in text
