@@ -17,6 +17,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for a checkout t
 
 import kat
 
+QUEUED = 10
+
 
 def keep_freed_memory() -> None:
     """Sets glibc's M_MMAP_THRESHOLD (-3) and M_TRIM_THRESHOLD (-1), where there is a glibc.
@@ -43,8 +45,9 @@ def take_turns(
     Every round starts with another step and goes the other way than the last, since what ran
     before decides what is left in the caches; other work on the machine hits all steps alike.
     ``clock`` gives seconds: wall time, or with ``time.process_time`` those this process computed.
+    On a GPU it is the GPU's own that counts, over ``QUEUED`` calls in a row, so that it need not
+    wait for Python to start the next.
     """
-    synchronize = torch.cuda.synchronize if device == "cuda" else lambda: None
     times: dict[str, list[float]] = {name: [] for name in steps}
     for step in steps.values():
         step()
@@ -52,14 +55,25 @@ def take_turns(
     end = time.perf_counter() + seconds
     while rounds < 5 or time.perf_counter() < end:
         for name in order:
-            synchronize()
-            start = clock()
-            steps[name]()
-            synchronize()
-            times[name].append(1e3 * (clock() - start))
+            times[name].append(_milliseconds(steps[name], device, clock))
         order = order[1:] + order[:1] if rounds % 2 else order[::-1]
         rounds += 1
     return times
+
+
+def _milliseconds(step: Callable[[], None], device: str, clock: Callable[[], float]) -> float:
+    if device != "cuda":
+        start = clock()
+        step()
+        return 1e3 * (clock() - start)
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize()
+    start.record()
+    for _ in range(QUEUED):
+        step()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end) / QUEUED
 
 
 def medians(times: dict[str, list[float]]) -> dict[str, float]:
