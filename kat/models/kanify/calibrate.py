@@ -102,7 +102,8 @@ class _Watched:
 
     def __init__(self, first: str, channel_weights: Tensor) -> None:
         self.first = first
-        self.channel_weights = channel_weights.double()
+        # Where no channel has an effect, as in layers that start at zero, all count alike.
+        self.channel_weights = channel_weights if channel_weights.any() else channel_weights + 1
         self.x: list[Array] = []
         self.weight: list[Array] = []
 
