@@ -33,11 +33,13 @@ class Seen:
 
     Args:
         x: (k,), increasing.
-        weight: (k,), how much each counts; their sum is 1.
+        weight: (k,), how much each counts in a fit, the even points too; their sum is 1.
+        effect: (k,), the same without the even points.
     """
 
     x: Array
     weight: Array
+    effect: Array
 
 
 def run_batch(model: nn.Module, batch: Any) -> Any:
@@ -125,10 +127,10 @@ class _Watched:
         margin = _MARGIN * (x.max() - x.min())
         low, high = min(x.min() - margin, interval[0]), max(x.max() + margin, interval[1])
         x = np.concatenate([x, np.linspace(low, high, _EVEN_POINTS)])
-        even = np.full(_EVEN_POINTS, _EVEN_SHARE / _EVEN_POINTS)
-        weight = np.concatenate([weight / weight.sum() * (1 - _EVEN_SHARE), even])
         points, place = np.unique(x, return_inverse=True)
-        return Seen(points, np.bincount(place, weight).astype(np.float64))
+        effect = np.bincount(place[:-_EVEN_POINTS], weight / weight.sum(), len(points))
+        even = np.bincount(place[-_EVEN_POINTS:], minlength=len(points)) / _EVEN_POINTS
+        return Seen(points, (1 - _EVEN_SHARE) * effect + _EVEN_SHARE * even, effect)
 
 
 def _ranks(count: int) -> Tensor:

@@ -28,7 +28,7 @@ class Fitted:
     Args:
         coefficients: as fitted, in float64.
         max_error, rms_error: of F on the interval, with the coefficients rounded to the dtype that
-            holds them; the mean square is over the inputs seen, where they were fitted to those.
+            holds them; over the inputs seen, by their effect, where they were fitted to those.
         seen: whether they were fitted to inputs seen.
     """
 
@@ -72,9 +72,11 @@ def fit_to_inputs(function: str, start: Fitted, seen: Seen, dtype: torch.dtype) 
     c = start.coefficients
     points = Points(function, seen.x, FUNCTIONS[function](seen.x), seen.weight)
     result = fit(points, c.degree, c.form, method="least_squares")
-    fitted = _measured(function, result.coefficients, dtype, seen.x, seen.weight)
-    other = _measured(function, c, dtype, seen.x, seen.weight)
-    return start if other.rms_error < fitted.rms_error else fitted
+    before, after = (
+        _measured(function, coefficients, dtype, seen.x, seen.effect)
+        for coefficients in (c, result.coefficients)
+    )
+    return start if before.rms_error < after.rms_error else after
 
 
 def _pair(name: str, value: Any) -> tuple[Any, Any]:
