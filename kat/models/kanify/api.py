@@ -72,6 +72,8 @@ def kanify(
 
     Source: arXiv 2409.10594, sections 4.3 to 4.5.
     """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"the model must be a torch.nn.Module, got {type(model).__name__}")
     if calibration is not None and (
         isinstance(calibration, Mapping | str) or not isinstance(calibration, Iterable)
     ):

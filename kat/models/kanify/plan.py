@@ -153,11 +153,17 @@ class Plan:
         if not self.applied:
             raise InputError("this plan is not in place: nothing to undo")
         for replacement in self.replacements:
-            if activation_of(self.model, replacement.mlp) is not replacement.act2:
-                raise InputError(
-                    f"{replacement.mlp.activation} has been replaced since by something else; put"
-                    " the rational back there first"
-                )
+            mlp, act1 = replacement.mlp, replacement.act1
+            activation, first, _ = _modules_of(self.model, mlp)
+            for name, has, put in (
+                (mlp.activation, activation, replacement.act2),
+                (f"{mlp.first}.act1", act1 and getattr(first, "act1", None), act1),
+            ):
+                if has is not put:
+                    raise InputError(
+                        f"{name} has been replaced since by something else; put the rational back"
+                        " there first"
+                    )
         last = max(_placed[replacement.act2] for replacement in self.replacements)
         if any(_placed.get(module, -1) > last for module in self.model.modules()):
             raise InputError("a later plan for this model is in place; undo that one first")
