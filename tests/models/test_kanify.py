@@ -789,12 +789,13 @@ def test_training_moves_the_rationals_and_lowers_the_loss():
             assert not torch.allclose(act.functions(torch.tensor([0.5])), start)
 
 
-def test_compiled_copied_and_exported_models_compute_the_same():
+@pytest.mark.parametrize("build", [Mlp, ByKeyword])
+def test_compiled_copied_and_exported_models_compute_the_same(build):
     torch.manual_seed(0)
-    model, x = sequential(nn.GELU()).eval(), torch.randn(5, 16)
+    model, x = (Mlp(8, 16) if build is Mlp else ByKeyword()).eval(), torch.randn(5, 8)
     kat.kanify(model)
     with torch.no_grad():
-        model[0].act1.weight_numerator.mul_(1.5)  # a compiled model without it would differ
+        model.fc1.act1.weight_numerator.mul_(1.5)  # a compiled model without it would differ
     expected = output(model, x)
     assert torch.equal(output(copy.deepcopy(model), x), expected)
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)

@@ -128,8 +128,9 @@ class _Watched:
         low, high = min(x.min() - margin, interval[0]), max(x.max() + margin, interval[1])
         x = np.concatenate([x, np.linspace(low, high, _EVEN_POINTS)])
         points, place = np.unique(x, return_inverse=True)
-        effect = np.bincount(place[:-_EVEN_POINTS], weight / weight.sum(), len(points))
-        even = np.bincount(place[-_EVEN_POINTS:], minlength=len(points)) / _EVEN_POINTS
+        effect, even = np.zeros((2, len(points)))
+        np.add.at(effect, place[:-_EVEN_POINTS], weight / weight.sum())
+        np.add.at(even, place[-_EVEN_POINTS:], 1 / _EVEN_POINTS)
         return Seen(points, (1 - _EVEN_SHARE) * effect + _EVEN_SHARE * even, effect)
 
 

@@ -292,7 +292,7 @@ def _through_act1(
     act1 = linear.get_submodule("act1")
     if args:
         return (act1(args[0]), *args[1:]), kwargs
-    name = next(iter(kwargs))
+    name = next(name for name, value in kwargs.items() if isinstance(value, torch.Tensor))
     return (), {**kwargs, name: act1(kwargs[name])}
 
 
