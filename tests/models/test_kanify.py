@@ -310,6 +310,9 @@ def test_undo_refuses_where_the_linear_map_is_another_one():
     with pytest.raises(InputError, match=r"0\.act1 has been replaced since"):
         plan.undo()
     assert plan.applied
+    del model[3], model[0]
+    with pytest.raises(InputError, match=r"0\.act1 has been replaced since"):
+        plan.undo()
 
 
 def replace_activation(model: nn.Sequential) -> None:

@@ -66,8 +66,9 @@ def kanify(
         :func:`kat.models.kanify.kanify_like` reads.
 
     Raises:
-        InputError: nothing to replace, a selection that matches nothing, an unsupported
-            activation, groups that do not divide a width, calibration that does not reach an MLP.
+        InputError: an argument of the wrong kind, nothing to replace, a selection that matches
+            nothing, an unsupported activation, groups that do not divide a width, calibration that
+            does not reach an MLP.
         ValueError: an unknown degree, form or share.
 
     Source: arXiv 2409.10594, sections 4.3 to 4.5.

@@ -53,10 +53,15 @@ class Replacement:
     fitted: Fitted
 
     @property
+    def rationals(self) -> dict[str, GroupRational]:
+        """Its rationals, by the names that they have in the model."""
+        before = {} if self.act1 is None else {f"{self.mlp.first}.act1": self.act1}
+        return {**before, self.mlp.activation: self.act2}
+
+    @property
     def parameters(self) -> int:
         """How many parameters it adds."""
-        rationals = [act for act in (self.act1, self.act2) if act is not None]
-        return sum(p.numel() for act in rationals for p in act.parameters())
+        return sum(p.numel() for act in self.rationals.values() for p in act.parameters())
 
     def row(self) -> list[str]:
         """Its line of the table."""
@@ -152,14 +157,10 @@ class Plan:
         """
         if not self.applied:
             raise InputError("this plan is not in place: nothing to undo")
+        modules = dict(self.model.named_modules(remove_duplicate=False))
         for replacement in self.replacements:
-            mlp, act1 = replacement.mlp, replacement.act1
-            activation, first, _ = _modules_of(self.model, mlp)
-            for name, has, put in (
-                (mlp.activation, activation, replacement.act2),
-                (f"{mlp.first}.act1", act1 and getattr(first, "act1", None), act1),
-            ):
-                if has is not put:
+            for name, act in replacement.rationals.items():
+                if modules.get(name) is not act:
                     raise InputError(
                         f"{name} has been replaced since by something else; put the rational back"
                         " there first"
@@ -259,9 +260,8 @@ def _put(model: nn.Module, replacement: Replacement) -> list[Callable[[], None]]
     """Puts one replacement in place, and returns what takes it out, to be called from the end."""
     owner, attribute = _owner(model, replacement.mlp)
     place = place_of(model, replacement.mlp)
-    for act in (replacement.act1, replacement.act2):
-        if act is not None:
-            _move(act, **place)
+    for act in replacement.rationals.values():
+        _move(act, **place)
     undo = [_set(owner, attribute, replacement.act2.train(owner.training))]
     first = model.get_submodule(replacement.mlp.first)
     if replacement.act1 is not None:
