@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import pickle
 import re
 
 import numpy as np
@@ -21,7 +22,19 @@ from kat.models.kanify import kanify_like
 from kat.models.kanify.activation import SUPPORTED, known_function
 from kat.models.kanify.calibrate import seen_inputs
 from kat.models.kanify.find import find
+from kat.models.kanify.trace import channel_weights
 from tests.oracle import rational_numpy
+
+
+class ByKeyword(nn.Module):
+    """The MLP whose linear maps have their inputs by keyword."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1, self.act, self.fc2 = nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(input=self.act(self.fc1(input=x)))
 
 
 class TwoModules(nn.Module):
@@ -100,6 +113,7 @@ MODELS = {
         lambda: nn.Sequential(nn.Sequential(nn.Linear(8, 16), nn.SiLU()), nn.Linear(16, 8)),
         ["0.1"],
     ),
+    "by keyword": (ByKeyword, ["act"]),
     "two modules": (TwoModules, ["inner.function"]),
 }
 
@@ -222,6 +236,36 @@ def test_an_mlp_of_three_linear_maps_has_one_rational_before_each():
     assert plan.replacements[1].act1 is None
 
 
+def test_linear_maps_called_by_keyword_have_their_rational():
+    torch.manual_seed(0)
+    model, x = ByKeyword().double(), torch.randn(5, 8).double()
+    before = output(model, x)
+    kat.kanify(model, calibration=[x])
+    assert 0 < (output(model, x) - before).abs().max() < 1e-3
+    with torch.no_grad():
+        model.fc1.act1.weight_numerator.mul_(2)  # F_1(x) = 2 x
+        doubled = model.fc2(model.act(functional.linear(2 * x, model.fc1.weight, model.fc1.bias)))
+    torch.testing.assert_close(output(model, x), doubled)
+
+
+def test_mlps_that_share_their_first_linear_map_have_one_rational_before_it():
+    torch.manual_seed(0)
+    model, x = nn.Sequential(Mlp(8, 16), Mlp(8, 16)), torch.randn(4, 8)
+    model[1].fc1 = model[0].fc1
+    model.eval()
+    before, expected = state(model), output(model, x)
+    plan = kat.kanify(model)
+    assert [r.act1 is None for r in plan.replacements] == [False, True]
+    assert (output(model, x) - expected).abs().max() < 0.02
+    again = nn.Sequential(Mlp(8, 16), Mlp(8, 16))
+    again[1].fc1 = again[0].fc1
+    kanify_like(again, plan.record())
+    again.load_state_dict(model.state_dict())
+    assert torch.equal(output(again, x), output(model, x))
+    plan.undo()
+    assert state(model) == before
+
+
 def test_mlps_that_share_an_activation_get_rationals_of_their_own():
     shared = nn.GELU()
     model = nn.Sequential(*(Mlp(8, 16, act_layer=lambda: shared) for _ in range(2)))
@@ -257,6 +301,101 @@ def test_undo_refuses_where_something_else_has_taken_the_place():
     with pytest.raises(InputError, match="1 has been replaced since"):
         plan.undo()
     assert isinstance(model[0].act1, kat.GroupRational)
+
+
+def test_undo_refuses_where_the_linear_map_is_another_one():
+    model = sequential(nn.GELU())
+    plan = kat.kanify(model)
+    model[0] = copy.deepcopy(model[0])
+    with pytest.raises(InputError, match=r"0\.act1 has been replaced since"):
+        plan.undo()
+    assert plan.applied
+    del model[3], model[0]
+    with pytest.raises(InputError, match=r"0\.act1 has been replaced since"):
+        plan.undo()
+
+
+def replace_activation(model: nn.Sequential) -> None:
+    model[1] = nn.GELU()
+
+
+def replace_first(model: nn.Sequential) -> None:
+    model[0] = nn.Linear(16, 32)
+
+
+def replace_second(model: nn.Sequential) -> None:
+    model[3] = nn.Linear(32, 8)
+
+
+def remove(model: nn.Sequential) -> None:
+    del model[3]
+
+
+@pytest.mark.parametrize(
+    "change", [kat.kanify, replace_activation, replace_first, replace_second, remove]
+)
+def test_a_plan_for_what_the_model_was_is_refused(change):
+    model = nn.Sequential(Mlp(8, 16), sequential(nn.GELU()))
+    plan = kat.kanify(model, dry_run=True)
+    change(model[1])
+    before = state(model)
+    with pytest.raises(InputError, match=r"1\.1 has been changed since it was planned"):
+        plan.apply()
+    assert state(model) == before
+    assert not plan.applied
+
+
+def test_a_plan_is_applied_in_the_dtype_that_the_weights_have_then():
+    torch.manual_seed(0)
+    model = sequential(nn.GELU())
+    plan = kat.kanify(model, dry_run=True)
+    model.double()
+    plan.apply()
+    assert {p.dtype for p in model.parameters()} == {torch.float64}
+    plan.undo()
+    model.bfloat16()
+    plan.apply()
+    assert output(model, torch.randn(2, 16).bfloat16()).dtype == torch.bfloat16
+
+
+def test_a_plan_made_on_the_meta_device_is_applied_with_its_coefficients():
+    model = sequential(nn.GELU())
+    expected = kat.kanify(copy.deepcopy(model), dry_run=True).replacements[0]
+    with torch.device("meta"):
+        model = sequential(nn.GELU())
+    plan = kat.kanify(model, dry_run=True)
+    model.to_empty(device="cpu")
+    plan.apply()
+    assert torch.equal(model[1].weight_numerator, expected.act2.weight_numerator)
+    assert torch.equal(model[0].act1.weight_denominator, expected.act1.weight_denominator)
+
+
+def test_plans_are_undone_in_the_reverse_order_only():
+    model = encoder()
+    before = state(model)
+    first, second = kat.kanify(model, 0), kat.kanify(model, 0)
+    between = state(model)
+    with pytest.raises(InputError, match="a later plan for this model is in place"):
+        first.undo()
+    assert state(model) == between
+    second.undo()
+    first.undo()
+    assert state(model) == before
+    second.apply()  # in the other order than they were made
+    first.apply()
+    with pytest.raises(InputError, match="a later plan"):
+        second.undo()
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_plan_is_neither_copied_nor_pickled(duplicate):
+    model = sequential(nn.GELU())
+    plan = kat.kanify(model)
+    with pytest.raises(InputError, match="cannot be copied or pickled; save"):
+        duplicate(plan)
+    assert plan.applied
+    plan.undo()
+    assert isinstance(model[1], nn.GELU)
 
 
 def test_torchs_fused_inference_does_not_bypass_the_rationals():
@@ -351,10 +490,48 @@ def test_calibration_takes_mappings_tuples_and_a_function():
     assert "seen in" in str(as_mapping)
 
 
+@pytest.mark.parametrize("activation", [nn.SiLU, nn.Sigmoid, nn.Softplus])
+@pytest.mark.parametrize("scale", [0.3, 1, 3])
+def test_calibration_does_not_raise_the_error(activation, scale):
+    torch.manual_seed(0)
+    model = Mlp(64, 256, act_layer=activation)
+    x, others = scale * torch.randn(512, 64), scale * torch.randn(2048, 64)
+    before, moved = output(model, x), []
+    for calibration in (None, [others]):
+        plan = kat.kanify(model, calibration=calibration)
+        moved.append((output(model, x) - before).square().mean())
+        plan.undo()
+    assert moved[1] <= moved[0]
+
+
+def test_calibration_counts_all_channels_alike_where_the_second_linear_map_is_zero():
+    torch.manual_seed(0)
+    model, x = nn.Sequential(Mlp(8, 16)), torch.randn(500, 8)
+    with torch.no_grad():
+        model[0].fc2.weight.zero_()
+    fitted = kat.kanify(model, calibration=[x]).replacements[0].fitted
+    assert fitted.seen
+    assert fitted.rms_error < 1e-3
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_effect_of_a_channel_does_not_depend_on_the_bias(dtype):
+    torch.manual_seed(0)
+    linear = nn.Linear(64, 32).to(dtype)
+    with torch.no_grad():
+        linear.weight.mul_(0.1)
+        linear.bias.fill_(300)  # in bfloat16 W e_c + b would be b
+    exact = linear.weight.double().square().sum(0)
+    torch.testing.assert_close(channel_weights(linear), exact, rtol=1e-12, atol=0)
+    assert (linear.bias == 300).all()
+
+
 @pytest.mark.parametrize(
     ("calibration", "message"),
     [
         ([], "no batches"),
+        ({"x": torch.randn(2, 8)}, r"iterable of batches, got dict; .* in a list: \[batch\]"),
+        (8, "iterable of batches, got int"),
         ([torch.full((2, 8), math.nan)], "not finite"),
     ],
 )
@@ -401,9 +578,22 @@ def test_calibration_that_does_not_reach_an_mlp_is_refused():
         (nn.Sequential(Mlp(8, 16), GluMlp(8, 16)), {"only": "1.*"}, "has no MLP to replace; 1.act"),
         (Mlp(8, 16), {"only": 1}, "only=1: there are 1 MLPs"),
         (Mlp(8, 16), {"only": []}, "selects nothing"),
+        (Mlp(8, 16), {"only": 0.5}, "only=0.5 is neither an index nor a glob"),
+        (Mlp(8, 16), {"only": False}, "only=False is neither an index nor a glob"),
+        (Mlp(8, 16), {"only": [0, None]}, "only=None is neither an index nor a glob"),
         (Mlp(8, 18), {"num_groups": 4}, "num_groups=4 does not divide the width 18 of act"),
         (Mlp(8, 16), {"num_groups": 0}, "num_groups=0 does not divide"),
+        (Mlp(8, 16), {"num_groups": "4"}, "num_groups must be an integer, got '4'"),
+        (Mlp(8, 16), {"num_groups": True}, "num_groups must be an integer, got True"),
         (Mlp(8, 16), {"degree": (0, 4)}, "degree"),
+        (Mlp(8, 16), {"degree": 5}, "degree must be two numbers, got 5"),
+        (Mlp(8, 16), {"degree": "54"}, "degree must be two numbers, got '54'"),
+        (Mlp(8, 16), {"interval": 6}, "interval must be two numbers, got 6"),
+        (
+            Mlp(8, 16),
+            {"interval": (1, 2, 3), "calibration": [torch.randn(2, 8)]},
+            "interval must be two numbers",
+        ),
         (Mlp(8, 16), {"form": "C"}, "form must be one of A, B"),
         (Mlp(8, 16), {"share": "all"}, "share must be one of"),
         (Mlp(8, 16), {"interval": (3, -3)}, "interval must be finite and increasing"),
@@ -454,6 +644,29 @@ def test_the_plan_is_a_table_and_a_dry_run_changes_nothing():
     assert lines[2].split()[:6] == ["2.act", "8-15-8", "silu", "8,", "5", "64"]
     assert lines[3] == "MLPs: 2, parameters added: 140, not in place"
     assert lines[4].startswith("left alone: 1.act: its input is a part of a tensor")
+
+
+def test_code_with_side_effects_leaves_no_trace_in_a_dry_run():
+    class Counting(ByKeyword):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("steps", torch.zeros(()))
+            self.inputs, self.outputs = [], {}
+
+        def forward(self, x):
+            self.steps += 1
+            self.inputs.append(x)
+            self.outputs["scale"] = torch.rand([])
+            return super().forward(x)
+
+    model = nn.Sequential(Counting())
+    random = torch.get_rng_state()
+    plan = kat.kanify(model, dry_run=True)
+    assert len(plan.replacements) == 1
+    assert torch.equal(torch.get_rng_state(), random)
+    assert model[0].steps == 0
+    assert not model[0].inputs
+    assert not model[0].outputs
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -529,6 +742,35 @@ def test_records_that_do_not_fit_are_refused(tmp_path):
         kanify_like(kanified, record)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda record: record.update(kanify=99), "the record has version 99, and only 1"),
+        (lambda record: record["mlps"].clear(), "it names no MLP"),
+        (lambda record: record["mlps"].append(record["mlps"][0]), "it names an MLP twice"),
+        (lambda record: record["mlps"][0].update(groups=[3, 8]), "num_groups=3 does not divide"),
+        (lambda record: record["mlps"][0].update(groups=[8, "8"]), "must be an integer, got '8'"),
+        (lambda record: record["mlps"][0].update(groups=[8, None]), "not a record of kanify"),
+        (lambda record: record["mlps"][0].update(max_error="small"), "not a record of kanify"),
+        (
+            lambda record: record["mlps"][0]["mlp"].update(activation="0.fc2"),
+            "0.fc2 is Linear here, not gelu",
+        ),
+        (
+            lambda record: record["mlps"][0]["mlp"].update(function="silu"),
+            "0.act is GELU here, not silu",
+        ),
+    ],
+)
+def test_records_of_something_else_are_refused(change, message):
+    model = nn.Sequential(Mlp(8, 16), Mlp(8, 16))
+    before, record = state(model), kat.kanify(model, dry_run=True).record()
+    change(record)
+    with pytest.raises(InputError, match=re.escape(message)):
+        kanify_like(model, record)
+    assert state(model) == before
+
+
 def test_training_moves_the_rationals_and_lowers_the_loss():
     torch.manual_seed(0)
     model = vit()
@@ -550,12 +792,13 @@ def test_training_moves_the_rationals_and_lowers_the_loss():
             assert not torch.allclose(act.functions(torch.tensor([0.5])), start)
 
 
-def test_compiled_copied_and_exported_models_compute_the_same():
+@pytest.mark.parametrize("build", [Mlp, ByKeyword])
+def test_compiled_copied_and_exported_models_compute_the_same(build):
     torch.manual_seed(0)
-    model, x = sequential(nn.GELU()).eval(), torch.randn(5, 16)
+    model, x = (Mlp(8, 16) if build is Mlp else ByKeyword()).eval(), torch.randn(5, 8)
     kat.kanify(model)
     with torch.no_grad():
-        model[0].act1.weight_numerator.mul_(1.5)  # a compiled model without it would differ
+        model.fc1.act1.weight_numerator.mul_(1.5)  # a compiled model without it would differ
     expected = output(model, x)
     assert torch.equal(output(copy.deepcopy(model), x), expected)
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import kat
 from kat.errors import InputError
+from kat.models.kanify import kanify_like
 from kat.models.kanify.trace import channel_weights
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
@@ -94,7 +96,21 @@ def test_a_gated_mlp_is_refused_with_the_reason():
 def test_weights_of_a_transposed_linear_map_are_read_by_what_it_computes():
     linear = build("GPT2").h[0].mlp.c_proj
     expected = linear.weight.square().sum(1)  # (d_in, d_out), unlike that of nn.Linear
-    torch.testing.assert_close(channel_weights(linear), expected)
+    torch.testing.assert_close(channel_weights(linear).float(), expected)
+
+
+def test_from_pretrained_needs_the_record_for_the_rationals(tmp_path):
+    model, x = build("Bert"), inputs("Bert")
+    plan = kat.kanify(model)
+    with torch.no_grad():
+        model.encoder.layer[0].intermediate.intermediate_act_fn.weight_numerator.mul_(1.5)
+    model.save_pretrained(tmp_path)
+    plan.save(tmp_path / "kanify.json")
+    again = transformers.BertModel.from_pretrained(tmp_path).eval()
+    assert not [name for name in again.state_dict() if "act1" in name]
+    kanify_like(again, tmp_path / "kanify.json")
+    again.load_state_dict(load_file(tmp_path / "model.safetensors"))
+    assert torch.equal(output(again, x), output(model, x))
 
 
 def test_gpt2_trains_when_kanified():

@@ -7,16 +7,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from kat.errors import InputError
 from kat.models.kanify.activation import unsupported
 from kat.models.kanify.calibrate import Run, run_batch, seen_inputs
-from kat.models.kanify.find import Found, Mlp, find
+from kat.models.kanify.find import Found, Mlp, find, function_of
 from kat.models.kanify.fit import Fitted, fit_on_interval, fit_to_inputs
-from kat.models.kanify.plan import Plan, Replacement, activation_of
-from kat.models.kanify.select import Only, chosen, groups
+from kat.models.kanify.plan import VERSION, Plan, Replacement, activation_of, place_of
+from kat.models.kanify.select import Only, chosen, divisor, groups
 from kat.models.kanify.trace import linear_widths
 from kat.nn import Coefficients, GroupRational
 
@@ -67,12 +66,22 @@ def kanify(
         :func:`kat.models.kanify.kanify_like` reads.
 
     Raises:
-        InputError: nothing to replace, a selection that matches nothing, an unsupported
-            activation, groups that do not divide a width, calibration that does not reach an MLP.
+        InputError: an argument of the wrong kind, nothing to replace, a selection that matches
+            nothing, an unsupported activation, groups that do not divide a width, calibration that
+            does not reach an MLP.
         ValueError: an unknown degree, form or share.
 
     Source: arXiv 2409.10594, sections 4.3 to 4.5.
     """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"the model must be a torch.nn.Module, got {type(model).__name__}")
+    if calibration is not None and (
+        isinstance(calibration, Mapping | str) or not isinstance(calibration, Iterable)
+    ):
+        raise InputError(
+            f"calibration must be an iterable of batches, got {type(calibration).__name__}; put a"
+            " single batch in a list: [batch]"
+        )
     found = find(model)
     if not found.mlps:
         raise _nothing(model, found)
@@ -80,17 +89,25 @@ def kanify(
     for mlp in mlps:
         _check(model, mlp)
     split = [groups(mlp, num_groups) for mlp in mlps]
+    dtypes = [place_of(model, mlp)["dtype"] for mlp in mlps]
+    fits = [
+        fit_on_interval(str(mlp.function), degree, form, interval, dtype)
+        for mlp, dtype in zip(mlps, dtypes, strict=True)
+    ]
     # Calibration runs the model, so all that can be wrong without it has been looked at before.
-    seen = {} if calibration is None else seen_inputs(model, mlps, calibration, run, interval)
-    behind = {mlp.second for mlp in mlps}
+    if calibration is not None:
+        seen = seen_inputs(model, mlps, calibration, run, interval)
+        fits = [
+            fit_to_inputs(str(mlp.function), fitted, seen[mlp.activation], dtype)
+            for mlp, fitted, dtype in zip(mlps, fits, dtypes, strict=True)
+        ]
+    # A linear map may have several names; one rational before it is enough.
+    preceded = {model.get_submodule(mlp.second) for mlp in mlps}
     replacements = []
-    for mlp, (groups_in, groups_hidden) in zip(mlps, split, strict=True):
-        function, dtype = str(mlp.function), _place(model, mlp)["dtype"]
-        if seen:
-            fitted = fit_to_inputs(function, degree, form, seen[mlp.activation], dtype)
-        else:
-            fitted = fit_on_interval(function, degree, form, interval, dtype)
-        before = None if mlp.first in behind else groups_in
+    for mlp, fitted, (groups_in, groups_hidden) in zip(mlps, fits, split, strict=True):
+        first = model.get_submodule(mlp.first)
+        before = None if first in preceded else groups_in
+        preceded.add(first)
         replacements.append(_replacement(model, mlp, fitted, (before, groups_hidden), share))
     plan = Plan(model, replacements, found.passed_over)
     if not dry_run:
@@ -112,11 +129,16 @@ def kanify_like(model: nn.Module, record: Mapping[str, Any] | str | Path) -> Pla
     """
     content = _read(Path(record)) if isinstance(record, str | Path) else record
     try:
+        if content["kanify"] != VERSION:
+            raise InputError(
+                f"the record has version {content['kanify']!r}, and only {VERSION} can be read here"
+            )
         replacements = [_recorded(model, entry) for entry in content["mlps"]]
     except InputError:
         raise
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"not a record of kanify: no valid entry {error}") from None
+    _check_distinct(model, replacements)
     plan = Plan(model, replacements, {})
     plan.apply()
     return plan
@@ -148,17 +170,9 @@ def _replacement(
 ) -> Replacement:
     """The rationals for one MLP; without the first where there are no groups for it."""
     c = fitted.coefficients
-    settings = {"degree": c.degree, "form": c.form, "share": share, **_place(model, mlp)}
+    settings = {"degree": c.degree, "form": c.form, "share": share, **place_of(model, mlp)}
     act1 = GroupRational(groups[0], init="identity", **settings) if groups[0] else None
     return Replacement(mlp, act1, GroupRational(groups[1], init=c, **settings), fitted)
-
-
-def _place(model: nn.Module, mlp: Mlp) -> dict[str, Any]:
-    """Device and dtype of the first linear map; float32 where the weights are quantised."""
-    weight = model.get_submodule(mlp.first).weight
-    assert isinstance(weight, torch.Tensor)
-    dtype = weight.dtype if weight.is_floating_point() else torch.float32
-    return {"device": weight.device, "dtype": dtype}
 
 
 def _read(path: Path) -> Any:
@@ -186,7 +200,27 @@ def _recorded(model: nn.Module, entry: Mapping[str, Any]) -> Replacement:
         )
     if isinstance(activation, GroupRational):
         raise InputError(f"{mlp.activation} is a rational already")
+    if function_of(activation) != mlp.function:
+        kind = getattr(activation, "__name__", type(activation).__name__)
+        raise InputError(
+            f"the record is of another model: {mlp.activation} is {kind} here, not {mlp.function}"
+        )
     _check(model, mlp)
+    before_groups, after_groups = entry["groups"]
+    for count, width in ((before_groups, d_in), (after_groups, d_hidden)):
+        if count is not None:
+            divisor(mlp, width, count)
     coefficients = Coefficients.from_dict(entry["coefficients"], "the record")
-    fitted = Fitted(coefficients, entry["max_error"], entry["rms_error"], entry["seen"])
-    return _replacement(model, mlp, fitted, tuple(entry["groups"]), entry["share"])
+    errors = float(entry["max_error"]), float(entry["rms_error"])
+    fitted = Fitted(coefficients, *errors, bool(entry["seen"]))
+    return _replacement(model, mlp, fitted, (before_groups, int(after_groups)), entry["share"])
+
+
+def _check_distinct(model: nn.Module, replacements: list[Replacement]) -> None:
+    """Raises InputError where a record is empty, or puts two rationals in one place."""
+    linear_maps = [model.get_submodule(r.mlp.first) for r in replacements if r.act1 is not None]
+    for places in ([r.mlp.activation for r in replacements], linear_maps):
+        if len(set(places)) < len(places):
+            raise InputError("not a record of kanify: it names an MLP twice")
+    if not replacements:
+        raise InputError("not a record of kanify: it names no MLP")

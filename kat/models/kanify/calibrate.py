@@ -33,11 +33,13 @@ class Seen:
 
     Args:
         x: (k,), increasing.
-        weight: (k,), how much each counts; their sum is 1.
+        weight: (k,), how much each counts in a fit, the even points too; their sum is 1.
+        effect: (k,), the same without the even points.
     """
 
     x: Array
     weight: Array
+    effect: Array
 
 
 def run_batch(model: nn.Module, batch: Any) -> Any:
@@ -102,7 +104,8 @@ class _Watched:
 
     def __init__(self, first: str, channel_weights: Tensor) -> None:
         self.first = first
-        self.channel_weights = channel_weights.double()
+        # Where no channel has an effect, as in layers that start at zero, all count alike.
+        self.channel_weights = channel_weights if channel_weights.any() else channel_weights + 1
         self.x: list[Array] = []
         self.weight: list[Array] = []
 
@@ -124,10 +127,11 @@ class _Watched:
         margin = _MARGIN * (x.max() - x.min())
         low, high = min(x.min() - margin, interval[0]), max(x.max() + margin, interval[1])
         x = np.concatenate([x, np.linspace(low, high, _EVEN_POINTS)])
-        even = np.full(_EVEN_POINTS, _EVEN_SHARE / _EVEN_POINTS)
-        weight = np.concatenate([weight / weight.sum() * (1 - _EVEN_SHARE), even])
         points, place = np.unique(x, return_inverse=True)
-        return Seen(points, np.bincount(place, weight).astype(np.float64))
+        effect, even = np.zeros((2, len(points)))
+        np.add.at(effect, place[:-_EVEN_POINTS], weight / weight.sum())
+        np.add.at(even, place[-_EVEN_POINTS:], 1 / _EVEN_POINTS)
+        return Seen(points, (1 - _EVEN_SHARE) * effect + _EVEN_SHARE * even, effect)
 
 
 def _ranks(count: int) -> Tensor:

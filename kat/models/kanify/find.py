@@ -64,10 +64,10 @@ def find(model: nn.Module) -> Found:
             try:
                 first, second = _linear_maps_around(model, owner, attribute, graph)
             except _NoMlp as reason:
-                if isinstance(activation, nn.Module) and _function(activation) in SUPPORTED:
+                if isinstance(activation, nn.Module) and function_of(activation) in SUPPORTED:
                     found.passed_over[name] = str(reason)
                 continue
-            function = _function(activation)
+            function = function_of(activation)
             if function != "identity":
                 widths = (*_widths(model, first), _widths(model, second)[1])
                 found.mlps.append(Mlp(name, first, second, widths, function))
@@ -93,7 +93,8 @@ def _candidates(module: nn.Module) -> Iterator[tuple[str, Callable[..., Any]]]:
     yield from held_functions(module).items()
 
 
-def _function(activation: Callable[..., Any]) -> str | None:
+def function_of(activation: Callable[..., Any]) -> str | None:
+    """The known function that it computes; None if it is another one, or has parameters."""
     return None if _has_tensors(activation) else known_function(activation)
 
 
@@ -187,7 +188,7 @@ def _linear_after(module: nn.Module, node: fx.Node) -> str | None:
         user = next(iter(node.users))
         if user.op == "output":
             return None
-        if user.args[0] is node and _is_linear(module, user):
+        if next(iter((*user.args, *user.kwargs.values()))) is node and _is_linear(module, user):
             return str(user.target)
         if user.target in (operator.mul, torch.mul):
             raise _NoMlp("its output is a gate that something is multiplied by")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from kat.errors import InputError
 from kat.models.kanify.calibrate import Seen
 from kat.nn import Coefficients
 
@@ -26,7 +28,7 @@ class Fitted:
     Args:
         coefficients: as fitted, in float64.
         max_error, rms_error: of F on the interval, with the coefficients rounded to the dtype that
-            holds them; the mean square is over the inputs seen, where they were fitted to those.
+            holds them; over the inputs seen, by their effect, where they were fitted to those.
         seen: whether they were fitted to inputs seen.
     """
 
@@ -49,21 +51,38 @@ def fit_on_interval(
     Raises:
         InputError: a degree, form or interval that makes no sense.
     """
-    result = _minimax(function, tuple(degree), form, tuple(interval))
-    return _measured(function, result, dtype, np.linspace(*result.interval, 20001))
+    degree, interval = _pair("degree", degree), _pair("interval", interval)
+    result = _minimax(function, degree, form, interval)
+    x = np.linspace(*result.interval, 20001)
+    return _measured(function, result.coefficients, dtype, x)
 
 
-def fit_to_inputs(function: str, degree: Any, form: str, seen: Seen, dtype: torch.dtype) -> Fitted:
+def fit_to_inputs(function: str, start: Fitted, seen: Seen, dtype: torch.dtype) -> Fitted:
     """The weighted least-squares fit of a known function at the inputs of an activation.
 
-    Raises:
-        InputError: a degree or form that makes no sense.
+    Args:
+        function: its name.
+        start: a fit that does not know the inputs, of the degree and form wanted; it is returned
+            where it is the closer one at them.
+        seen: the inputs.
+        dtype: that holds the coefficients.
     """
     from kat.nn.fitting import FUNCTIONS, Points, fit
 
+    c = start.coefficients
     points = Points(function, seen.x, FUNCTIONS[function](seen.x), seen.weight)
-    result = fit(points, tuple(degree), form, method="least_squares")
-    return _measured(function, result, dtype, seen.x, seen.weight)
+    result = fit(points, c.degree, c.form, method="least_squares")
+    before, after = (
+        _measured(function, coefficients, dtype, seen.x, seen.effect)
+        for coefficients in (c, result.coefficients)
+    )
+    return start if before.rms_error < after.rms_error else after
+
+
+def _pair(name: str, value: Any) -> tuple[Any, Any]:
+    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:
+        raise InputError(f"{name} must be two numbers, got {value!r}")
+    return value[0], value[1]
 
 
 @cache
@@ -77,7 +96,7 @@ def _minimax(
 
 def _measured(
     function: str,
-    result: Fit,
+    coefficients: Coefficients,
     dtype: torch.dtype,
     x: NDArray[np.float64],
     weight: NDArray[np.float64] | None = None,
@@ -86,8 +105,8 @@ def _measured(
 
     a, b = (
         torch.tensor(values, dtype=torch.float64).to(dtype).double().numpy()
-        for values in (result.numerator, result.denominator)
+        for values in (coefficients.numerator, coefficients.denominator)
     )
-    error = evaluate(x, a, b, result.form) - FUNCTIONS[function](x)
+    error = evaluate(x, a, b, coefficients.form) - FUNCTIONS[function](x)
     rms = float(np.sqrt(np.average(np.square(error), weights=weight)))
-    return Fitted(result.coefficients, float(np.max(np.abs(error))), rms, weight is not None)
+    return Fitted(coefficients, float(np.max(np.abs(error))), rms, weight is not None)

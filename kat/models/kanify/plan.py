@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+from weakref import WeakKeyDictionary
 
-from torch import Tensor, nn
+import torch
+from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from kat.errors import InputError
@@ -21,6 +24,13 @@ from kat.nn import GroupRational
 _FUSED_INFERENCE = {"activation_relu_or_gelu": 0, "use_nested_tensor": False}
 """Attributes by which ``nn.TransformerEncoder`` and its layers choose code for inference that reads
 the weights and bypasses the modules, and the values that keep them from it."""
+
+VERSION = 1
+"""Of the record."""
+
+_placed: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
+"""The rationals that plans have in place, numbered in the order in which the plans were applied."""
+_numbers = itertools.count()
 
 _COLUMNS = ("MLP", "widths", "function", "groups", "parameters", "error", "RMS", "on")
 
@@ -43,10 +53,15 @@ class Replacement:
     fitted: Fitted
 
     @property
+    def rationals(self) -> dict[str, GroupRational]:
+        """Its rationals, by the names that they have in the model."""
+        before = {} if self.act1 is None else {f"{self.mlp.first}.act1": self.act1}
+        return {**before, self.mlp.activation: self.act2}
+
+    @property
     def parameters(self) -> int:
         """How many parameters it adds."""
-        rationals = [act for act in (self.act1, self.act2) if act is not None]
-        return sum(p.numel() for act in rationals for p in act.parameters())
+        return sum(p.numel() for act in self.rationals.values() for p in act.parameters())
 
     def row(self) -> list[str]:
         """Its line of the table."""
@@ -90,6 +105,17 @@ class Plan:
     replacements: list[Replacement]
     passed_over: dict[str, str]
     _undo: list[Callable[[], None]] = field(default_factory=list, repr=False)
+    _planned: list[tuple[Any, ...]] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._planned = [_modules_of(self.model, r.mlp) for r in self.replacements]
+
+    def __reduce__(self) -> NoReturn:
+        """Copies and pickles are refused: the copy would take the rationals out of this model."""
+        raise InputError(
+            "a plan belongs to its model and cannot be copied or pickled; save(path) or record()"
+            " keep it for kat.models.kanify.kanify_like"
+        )
 
     @property
     def applied(self) -> bool:
@@ -104,13 +130,20 @@ class Plan:
     def apply(self) -> None:
         """Puts the rationals in place; after :meth:`undo`, with the coefficients they had.
 
+        They get the device and dtype that the weights have now.
+
         Raises:
-            InputError: they are in place.
+            InputError: they are in place, or the model has been changed since the plan was made; it
+                stays as it is.
         """
         if self.applied:
             raise InputError("this plan is in place already")
+        for replacement, planned in zip(self.replacements, self._planned, strict=True):
+            _check_unchanged(self.model, replacement, planned)
+        number = next(_numbers)
         for replacement in self.replacements:
             self._undo += _put(self.model, replacement)
+            _placed[replacement.act2] = number
 
     def undo(self) -> None:
         """Takes the rationals out: the activations are the objects they were.
@@ -119,25 +152,36 @@ class Plan:
         reverse order.
 
         Raises:
-            InputError: they are not in place, or something else has been put there since.
+            InputError: they are not in place, something else has been put there since, or a later
+                plan is in place.
         """
         if not self.applied:
             raise InputError("this plan is not in place: nothing to undo")
+        modules = dict(self.model.named_modules(remove_duplicate=False))
         for replacement in self.replacements:
-            if activation_of(self.model, replacement.mlp) is not replacement.act2:
-                raise InputError(
-                    f"{replacement.mlp.activation} has been replaced since by something else; put"
-                    " the rational back there first"
-                )
+            for name, act in replacement.rationals.items():
+                if modules.get(name) is not act:
+                    raise InputError(
+                        f"{name} has been replaced since by something else; put the rational back"
+                        " there first"
+                    )
+        last = max(_placed[replacement.act2] for replacement in self.replacements)
+        if any(_placed.get(module, -1) > last for module in self.model.modules()):
+            raise InputError("a later plan for this model is in place; undo that one first")
         while self._undo:
             self._undo.pop()()
+        for replacement in self.replacements:
+            del _placed[replacement.act2]
 
     def record(self) -> dict[str, Any]:
         """What :func:`kat.models.kanify.kanify_like` needs to kanify another model in the same way.
 
         Numbers, texts, lists and dictionaries: JSON holds it.
         """
-        return {"kanify": 1, "mlps": [replacement.record() for replacement in self.replacements]}
+        return {
+            "kanify": VERSION,
+            "mlps": [replacement.record() for replacement in self.replacements],
+        }
 
     def save(self, path: str | Path) -> None:
         """Writes the record as a JSON file.
@@ -175,6 +219,37 @@ def activation_of(model: nn.Module, mlp: Mlp) -> Any:
     return getattr(owner, attribute)
 
 
+def place_of(model: nn.Module, mlp: Mlp) -> dict[str, Any]:
+    """Device and dtype of the first linear map; float32 where the weights are quantised."""
+    weight = model.get_submodule(mlp.first).weight
+    assert isinstance(weight, torch.Tensor)
+    dtype = weight.dtype if weight.is_floating_point() else torch.float32
+    return {"device": weight.device, "dtype": dtype}
+
+
+def _modules_of(model: nn.Module, mlp: Mlp) -> tuple[Any, ...]:
+    """The activation and the linear maps that are in an MLP's places now.
+
+    Raises:
+        AttributeError: the model has no such place.
+    """
+    linear_maps = (model.get_submodule(name) for name in (mlp.first, mlp.second))
+    return (activation_of(model, mlp), *linear_maps)
+
+
+def _check_unchanged(model: nn.Module, replacement: Replacement, planned: tuple[Any, ...]) -> None:
+    try:
+        now = _modules_of(model, replacement.mlp)
+    except AttributeError:
+        now = (None,) * len(planned)
+    taken = replacement.act1 is not None and hasattr(planned[1], "act1")
+    if taken or any(a is not b for a, b in zip(now, planned, strict=True)):
+        raise InputError(
+            f"the MLP of {replacement.mlp.activation} has been changed since it was planned;"
+            " call kanify again"
+        )
+
+
 def _owner(model: nn.Module, mlp: Mlp) -> tuple[nn.Module, str]:
     """The module that holds the activation, and the name it has there."""
     path, _, attribute = mlp.activation.rpartition(".")
@@ -184,12 +259,15 @@ def _owner(model: nn.Module, mlp: Mlp) -> tuple[nn.Module, str]:
 def _put(model: nn.Module, replacement: Replacement) -> list[Callable[[], None]]:
     """Puts one replacement in place, and returns what takes it out, to be called from the end."""
     owner, attribute = _owner(model, replacement.mlp)
+    place = place_of(model, replacement.mlp)
+    for act in replacement.rationals.values():
+        _move(act, **place)
     undo = [_set(owner, attribute, replacement.act2.train(owner.training))]
     first = model.get_submodule(replacement.mlp.first)
     if replacement.act1 is not None:
         first.add_module("act1", replacement.act1.train(first.training))
         undo.append(lambda: delattr(first, "act1"))
-        hook: RemovableHandle = first.register_forward_pre_hook(_through_act1)
+        hook: RemovableHandle = first.register_forward_pre_hook(_through_act1, with_kwargs=True)
         undo.append(hook.remove)
     for module in _path(model, replacement.mlp.activation):
         undo += [
@@ -200,10 +278,22 @@ def _put(model: nn.Module, replacement: Replacement) -> list[Callable[[], None]]
     return undo
 
 
-def _through_act1(linear: nn.Module, args: tuple[Any, ...]) -> tuple[Tensor, ...]:
+def _move(act: GroupRational, device: torch.device, dtype: torch.dtype) -> None:
+    """To a device and dtype; planned on the meta device, with the coefficients it starts with."""
+    if act.weight_numerator.is_meta and device.type != "meta":
+        act.to_empty(device=device).reset_parameters()
+    act.to(device=device, dtype=dtype)
+
+
+def _through_act1(
+    linear: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """W F(x) + b for a linear map that keeps its class, its parameters and their names."""
     act1 = linear.get_submodule("act1")
-    return (act1(args[0]), *args[1:])
+    if args:
+        return (act1(args[0]), *args[1:]), kwargs
+    name = next(name for name, value in kwargs.items() if isinstance(value, torch.Tensor))
+    return (), {**kwargs, name: act1(kwargs[name])}
 
 
 def _set(module: nn.Module, name: str, value: Any) -> Callable[[], None]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
+from typing import Any
 
 from kat.errors import InputError, unknown
 from kat.models.kanify.find import Found, Mlp
 
-Only = str | int | Sequence[str | int]
+Only = str | int | Iterable[str | int]
 
 _MOST_GROUPS = 8
 
@@ -22,11 +23,12 @@ def chosen(found: Found, only: Only | None) -> list[Mlp]:
             several of these.
 
     Raises:
-        InputError: one of them selects nothing.
+        InputError: one of them selects nothing, or is neither.
     """
     if only is None:
         return found.mlps
-    selectors = [only] if isinstance(only, str | int) else list(only)
+    several = isinstance(only, Iterable) and not isinstance(only, str)
+    selectors: list[Any] = list(only) if several else [only]  # type: ignore[arg-type]
     names = {name for selector in selectors for name in _selected(found, selector)}
     if not names:
         raise InputError("only=[] selects nothing; leave it out to replace every MLP")
@@ -34,6 +36,8 @@ def chosen(found: Found, only: Only | None) -> list[Mlp]:
 
 
 def _selected(found: Found, selector: str | int) -> list[str]:
+    if isinstance(selector, bool) or not isinstance(selector, str | int):
+        raise InputError(f"only={selector!r} is neither an index nor a glob, nor several of these")
     names = [mlp.activation for mlp in found.mlps]
     if isinstance(selector, int):
         if not -len(names) <= selector < len(names):
@@ -62,16 +66,19 @@ def groups(mlp: Mlp, given: int | None) -> tuple[int, int]:
         given: how many of both; by default the largest divisor up to 8, of each.
 
     Raises:
-        InputError: the number given does not divide both widths.
+        InputError: what is given is no integer, or does not divide both widths.
     """
     d_in, d_hidden, _ = mlp.widths
-    return _divisor(mlp, d_in, given), _divisor(mlp, d_hidden, given)
+    return divisor(mlp, d_in, given), divisor(mlp, d_hidden, given)
 
 
-def _divisor(mlp: Mlp, width: int, given: int | None) -> int:
+def divisor(mlp: Mlp, width: int, given: int | None) -> int:
+    """The groups of one of an MLP's widths, see :func:`groups`."""
     few = [count for count in range(1, 4 * _MOST_GROUPS) if width % count == 0]
     if given is None:
         return max(count for count in few if count <= _MOST_GROUPS)
+    if isinstance(given, bool) or not isinstance(given, int):
+        raise InputError(f"num_groups must be an integer, got {given!r}")
     if given < 1 or width % given:
         raise InputError(
             f"num_groups={given} does not divide the width {width} of {mlp.activation}, as"

@@ -7,6 +7,7 @@ well, so that they too become steps with a name. The model itself is never touch
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections import OrderedDict
 from collections.abc import Callable
@@ -34,18 +35,23 @@ def linear_widths(module: nn.Module) -> tuple[int, int] | None:
 
 @torch.no_grad()
 def channel_weights(linear: nn.Module) -> torch.Tensor:
-    """|W e_c|^2 for each input channel c of a linear map: (d_in,), of its dtype, on its device.
+    """|W e_c|^2 for each input channel c of a linear map: (d_in,), in float64, on its device.
 
-    Taken from what it computes, as its weights may be transposed or quantised.
+    Taken from what it computes, as its weights may be transposed or quantised. The bias is zero
+    meanwhile, in a copy: in low precision W e_c would be lost beside a large one.
     """
     widths, weight = linear_widths(linear), linear.weight
     assert widths is not None
     assert isinstance(weight, torch.Tensor)
     dtype = weight.dtype if weight.is_floating_point() else torch.float32
-    bias = linear.forward(torch.zeros(1, widths[0], dtype=dtype, device=weight.device))
+    bare = _shallow(linear)
+    bias = linear._parameters.get("bias")
+    if bias is not None:
+        bare._parameters["bias"] = nn.Parameter(torch.zeros_like(bias), requires_grad=False)
+    zero = bare.forward(torch.zeros(1, widths[0], dtype=dtype, device=weight.device))
     unit = torch.eye(widths[0], dtype=dtype, device=weight.device)
-    columns = [linear.forward(rows) - bias for rows in unit.split(1024)]
-    return torch.cat([column.square().sum(-1) for column in columns])
+    columns = [bare.forward(rows) - zero for rows in unit.split(1024)]
+    return torch.cat([column.double().square().sum(-1) for column in columns])
 
 
 def held_functions(module: nn.Module) -> dict[str, Callable[..., Any]]:
@@ -61,11 +67,16 @@ def held_functions(module: nn.Module) -> dict[str, Callable[..., Any]]:
 
 
 def trace(module: nn.Module) -> fx.Graph | None:
-    """The graph of a module's ``forward``, None where it cannot be traced."""
-    try:
-        return _Tracer().trace(_skeleton(module))
-    except Exception:  # foreign code, run on symbols, can raise anything
-        return None
+    """The graph of a module's ``forward``, None where it cannot be traced.
+
+    Random numbers that it draws are given back.
+    """
+    devices = {parameter.device for parameter in module.parameters() if parameter.is_cuda}
+    with torch.random.fork_rng(devices=list(devices)):
+        try:
+            return _Tracer().trace(_skeleton(module))
+        except Exception:  # foreign code, run on symbols, can raise anything
+            return None
 
 
 class _Function(nn.Module):
@@ -74,15 +85,29 @@ class _Function(nn.Module):
 
 def _skeleton(module: nn.Module) -> nn.Module:
     """A copy of all modules, without hooks, that shares the parameters."""
-    copy = object.__new__(type(module))
-    vars(copy).update(vars(module))
-    vars(copy).update({name: OrderedDict() for name in _HOOKS})
-    vars(copy)["_modules"] = {
+    skeleton = _shallow(module)
+    vars(skeleton).update({name: OrderedDict() for name in _HOOKS})
+    vars(skeleton)["_buffers"] = {name: _own(value) for name, value in module._buffers.items()}
+    vars(skeleton)["_modules"] = {
         name: child and _skeleton(child) for name, child in module._modules.items()
     }
     for name in held_functions(module):
-        setattr(copy, name, _Function())
-    return copy
+        setattr(skeleton, name, _Function())
+    return skeleton
+
+
+def _shallow(module: nn.Module) -> nn.Module:
+    """A copy of one module with the same parameters, buffers and children."""
+    copied: nn.Module = object.__new__(type(module))
+    vars(copied).update({name: _own(value) for name, value in vars(module).items()})
+    return copied
+
+
+def _own(value: Any) -> Any:
+    """A copy of what code changes in place: tensors, lists, dictionaries, sets."""
+    if isinstance(value, torch.Tensor) and not nn.parameter.is_lazy(value):
+        return value.detach().clone()
+    return copy.copy(value) if isinstance(value, list | dict | set) else value
 
 
 class _Tracer(fx.Tracer):
