@@ -49,9 +49,9 @@ def load_model(path: Path) -> tuple[nn.Module, ModelRecord]:
     """A trained model, ready to evaluate, and its record.
 
     Args:
-        path: a folder with model.safetensors and config.json; a run's folder; a ``.ckpt`` that a
-            run has written; or a file of an official KAT (its size and the published
-            preprocessing go with it).
+        path: a folder with model.safetensors and config.json; a ``.safetensors`` file with
+            config.json beside it; a run's folder; a ``.ckpt`` that a run has written; or a file of
+            an official KAT (its size and the published preprocessing go with it).
 
     Raises:
         InputError: no model there, a damaged file, or weights of another model.
@@ -67,7 +67,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], ModelRecord]:
         return _read_folder(path)
     if path.suffix == ".safetensors":
         if path.name == WEIGHTS or (path.parent / CONFIG).is_file():
-            return _read_folder(path.parent)
+            return _read_with_config(path)
         return _read_released(read_state_dict(path), path)
     checkpoint = read_torch_file(path)
     if _is_training_checkpoint(checkpoint):
@@ -78,11 +78,16 @@ def _read(path: Path) -> tuple[dict[str, Tensor], ModelRecord]:
 
 def _read_folder(folder: Path) -> tuple[dict[str, Tensor], ModelRecord]:
     if (folder / WEIGHTS).is_file():
-        record = ModelRecord.from_timm(_read_json(folder / CONFIG))
-        return read_state_dict(folder / WEIGHTS), record
+        return _read_with_config(folder / WEIGHTS)
     if not (folder / "best.ckpt").is_file():
         raise InputError(f"{folder} holds no model: neither {WEIGHTS} nor best.ckpt is there")
     return _read(folder / "best.ckpt")
+
+
+def _read_with_config(path: Path) -> tuple[dict[str, Tensor], ModelRecord]:
+    """The weights of this file, whose record is the config.json beside it."""
+    weights = read_state_dict(path)
+    return weights, ModelRecord.from_timm(_read_json(path.parent / CONFIG))
 
 
 def _read_released(weights: dict[str, Tensor], path: Path) -> tuple[dict[str, Tensor], ModelRecord]:

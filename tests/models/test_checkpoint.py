@@ -50,6 +50,18 @@ def test_round_trip(saved):
     assert not list(folder.glob("*.partial"))
 
 
+def test_a_safetensors_file_with_a_record_beside_it_is_read_itself(saved):
+    model, folder = saved
+    with pytest.raises(InputError, match=r"other\.safetensors does not exist"):
+        load_model(folder / "other.safetensors")
+    with torch.no_grad():
+        model.head.bias.add_(1)
+    safetensors.torch.save_file(model.state_dict(), folder / "other.safetensors")
+    loaded, record = load_model(folder / "other.safetensors")
+    assert torch.equal(loaded.head.bias, model.head.bias)
+    assert record.classes == RECORD.classes
+
+
 def test_timm_loads_the_folder_as_local_dir(saved):
     model, folder = saved
     loaded = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
