@@ -23,6 +23,7 @@ from kat.errors import InputError, first_line, unknown
 from kat.models.checkpoint import load_model
 from kat.models.record import preprocessing_of
 from kat.models.state_dict import is_coefficient, read_state_dict
+from kat.nn import GRKANMlp
 
 _FILES = (".safetensors", ".pth", ".pt", ".bin", ".tar", ".ckpt", ".npz")
 _GOOGLE = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "crop_pct": 0.9}
@@ -38,7 +39,8 @@ class ViTSource:
         weights: by the names of timm's ViT, or DeiT III's or DINOv2's own.
         activation: of its MLPs; None where the source does not say.
         num_heads: None where the source does not say.
-        args: arguments of timm's ``VisionTransformer`` that the weights need.
+        args: arguments of timm's ``VisionTransformer`` that the weights need; for a KAT also those
+            of its rationals, where the source says them.
         preprocessing: what of a :class:`ModelRecord`'s preprocessing the source says.
         classes: names of the logits; numbers where the source has none.
         dropped: entries of the file that timm's ViT has no place for.
@@ -123,7 +125,7 @@ def _of_model(
         weights,
         activation=copy.deepcopy(getattr(block.mlp, "act", None)),
         num_heads=block.attn.num_heads,
-        args=layout(weights, model),
+        args={**layout(weights, model), **rational_args(model)},
         preprocessing=dict(preprocessing or {}),
         classes=classes or [str(index) for index in range(model.num_classes)],
     )
@@ -180,6 +182,23 @@ def layout(weights: Mapping[str, Tensor], model: VisionTransformer | None = None
         "scale_mlp_norm": has("blocks.0.mlp.norm.weight"),
     }
     return {name: value for name, value in args.items() if value != _PLAIN[name]}
+
+
+def rational_args(model: VisionTransformer) -> dict[str, Any]:
+    """The arguments of a KAT that make its coefficients the functions that they are; {} for a ViT.
+
+    Shapes do not tell form A from form B.
+    """
+    block: Any = model.blocks[0]
+    if not isinstance(block.mlp, GRKANMlp):
+        return {}
+    act = block.mlp.act2
+    return {
+        "num_groups": act.num_groups,
+        "degree": list(act.degree),
+        "form": act.form,
+        "share": act.share,
+    }
 
 
 _REGISTERS = ("reg_token", "register_tokens", "dist_token")
