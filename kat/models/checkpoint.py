@@ -41,7 +41,10 @@ def save_model(model: nn.Module, record: ModelRecord, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
     with replacing(folder / WEIGHTS) as partial:
+        partial.touch()
+        mode = partial.stat().st_mode  # the umask's, where safetensors makes its files private
         safetensors.torch.save_file(weights, partial, metadata={"format": "pt"})
+        partial.chmod(mode)
     write_text(folder / CONFIG, json.dumps(record.to_timm(), indent=2) + "\n")
 
 
@@ -65,6 +68,10 @@ def load_model(path: Path) -> tuple[nn.Module, ModelRecord]:
 def _read(path: Path) -> tuple[dict[str, Tensor], ModelRecord]:
     if path.is_dir():
         return _read_folder(path)
+    if path.suffix == ".npz":
+        raise InputError(
+            f"{path} is an .npz file, as Google's ViTs are; 'kat convert' makes a KAT of one"
+        )
     if path.suffix == ".safetensors":
         if path.name == WEIGHTS or (path.parent / CONFIG).is_file():
             return _read_with_config(path)

@@ -123,9 +123,10 @@ def make_record(
         raise unknown("model", name, timm.list_models("*kat*"))
     args = dict(args or {})
     recipe = registered_preprocessing(name)
-    size = args.get("img_size", recipe["input_size"][1:])
-    height, width = (size, size) if isinstance(size, int) else size
+    height, width = _sides(args.get("img_size", recipe["input_size"][1:]))
     channels = args.get("in_chans", found.weights[_STEM].shape[1])
+    if not isinstance(channels, int) or channels < 1:
+        raise InputError(f"in_chans must be a number of channels, got {channels!r}")
     if channels != len(recipe["mean"]):
         recipe |= {"mean": (0.5,) * channels, "std": (0.5,) * channels}
     recipe |= {**found.preprocessing, "input_size": (channels, height, width)}
@@ -135,9 +136,19 @@ def make_record(
                 f"{key} {recipe[key]} must have one number for each of the {channels} channels"
             )
     classes = found.classes
+    if num_classes is not None and num_classes < 1:
+        raise InputError(f"num_classes must be at least 1, got {num_classes}")
     if num_classes is not None and num_classes != len(classes):
         classes = [str(index) for index in range(num_classes)]
     return ModelRecord(architecture=name, args={**found.args, **args}, classes=classes, **recipe)
+
+
+def _sides(size: Any) -> tuple[int, int]:
+    """Height and width of images of this ``img_size``."""
+    sides = (size, size) if isinstance(size, int) else size
+    if not isinstance(sides, (list, tuple)) or [type(side) for side in sides] != [int, int]:
+        raise InputError(f"img_size must be a side in pixels or (height, width), got {size!r}")
+    return sides[0], sides[1]
 
 
 def init_from_vit(

@@ -102,12 +102,26 @@ def _of_weights(weights: dict[str, Tensor], name: str) -> ViTSource:
             f"{name} does not hold a ViT in timm's layout: its {len(weights)} entries are"
             f" {first}, ..., and none is of blocks.0.attn"
         )
+    _check_layout(weights, name)
     return ViTSource(
         name,
         weights,
         args=layout(weights),
         classes=[str(index) for index in range(len(weights.get("head.weight", ())))],
     )
+
+
+def _check_layout(weights: Mapping[str, Tensor], name: str) -> None:
+    """Whether what is read from shapes has the number of dimensions that a ViT's has."""
+    for key, dimensions in _DIMENSIONS.items():
+        if key in weights and weights[key].ndim != dimensions:
+            shape = tuple(weights[key].shape)
+            raise InputError(
+                f"{name} does not hold a ViT in timm's layout: {key} has the shape {shape}, not"
+                f" {dimensions} dimensions"
+            )
+    if _STEM not in weights:
+        raise InputError(f"{name} does not hold a ViT in timm's layout: {_STEM} is missing")
 
 
 def _of_model(
@@ -120,6 +134,7 @@ def _of_model(
         raise InputError(f"{name} is a {type(model).__name__}, not a Vision Transformer of timm's")
     block: Any = model.blocks[0]
     weights = {key: value.detach() for key, value in model.state_dict().items()}
+    _check_layout(weights, name)
     return ViTSource(
         name,
         weights,
@@ -202,6 +217,8 @@ def rational_args(model: VisionTransformer) -> dict[str, Any]:
 
 
 _REGISTERS = ("reg_token", "register_tokens", "dist_token")
+_STEM = "patch_embed.proj.weight"
+_DIMENSIONS = {_STEM: 4, "head.weight": 2, "pos_embed": 3, **dict.fromkeys(_REGISTERS, 3)}
 _PLAIN = {
     name: parameter.default
     for name, parameter in inspect.signature(VisionTransformer).parameters.items()

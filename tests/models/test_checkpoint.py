@@ -62,6 +62,12 @@ def test_a_safetensors_file_with_a_record_beside_it_is_read_itself(saved):
     assert record.classes == RECORD.classes
 
 
+def test_the_weights_can_be_read_by_whom_the_config_can(saved):
+    _, folder = saved
+    weights, config = ((folder / name).stat() for name in ("model.safetensors", "config.json"))
+    assert weights.st_mode == config.st_mode
+
+
 def test_timm_loads_the_folder_as_local_dir(saved):
     model, folder = saved
     loaded = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
