@@ -93,24 +93,29 @@ def _read_folder(folder: Path) -> tuple[dict[str, Tensor], ModelRecord]:
 
 def _read_with_config(path: Path) -> tuple[dict[str, Tensor], ModelRecord]:
     """The weights of this file, whose record is the config.json beside it."""
-    weights = read_state_dict(path)
-    return weights, ModelRecord.from_timm(_read_json(path.parent / CONFIG))
+    weights, config = read_state_dict(path), path.parent / CONFIG
+    content = _read_json(config)
+    try:
+        return weights, ModelRecord.from_timm(content)
+    except InputError as error:
+        raise InputError(f"{config}: {error}") from None
 
 
 def _read_released(weights: dict[str, Tensor], path: Path) -> tuple[dict[str, Tensor], ModelRecord]:
     """The weights of an official model, which come without a record, and the record due to them."""
-    width = len(weights.get("norm.weight", ()))
-    whole = {"pos_embed", "head.weight"} <= weights.keys() and any(map(is_coefficient, weights))
-    if width not in _RELEASED or not whole:
+    shapes = [weights[n].shape for n in ("norm.weight", "pos_embed", "head.weight") if n in weights]
+    whole = [len(shape) for shape in shapes] == [1, 3, 2] and any(map(is_coefficient, weights))
+    if not whole or shapes[0][0] not in _RELEASED or shapes[1][1] < 2:
         raise InputError(
             f"{path} is neither a checkpoint that 'kat train' has written nor an official KAT's:"
             " nothing says what model its weights are of"
         )
+    (width,), (_, tokens, _), (classes, _) = shapes
     name = _RELEASED[width]
-    size = 16 * math.isqrt(weights["pos_embed"].shape[1] - 1)
+    size = 16 * math.isqrt(tokens - 1)
     return weights, ModelRecord(
         architecture=name,
-        classes=[str(index) for index in range(len(weights["head.weight"]))],
+        classes=[str(index) for index in range(classes)],
         **{**registered_preprocessing(name), "input_size": (3, size, size)},
     )
 

@@ -130,11 +130,6 @@ def make_record(
     if channels != len(recipe["mean"]):
         recipe |= {"mean": (0.5,) * channels, "std": (0.5,) * channels}
     recipe |= {**found.preprocessing, "input_size": (channels, height, width)}
-    for key in ("mean", "std"):
-        if len(recipe[key]) != channels:
-            raise InputError(
-                f"{key} {recipe[key]} must have one number for each of the {channels} channels"
-            )
     classes = found.classes
     if num_classes is not None and num_classes < 1:
         raise InputError(f"num_classes must be at least 1, got {num_classes}")
