@@ -13,7 +13,6 @@ from torch import nn
 from kat.errors import InputError, first_line, unknown
 from kat.nn import Coefficients, given_coefficients
 
-
 _INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 """What timm's evaluation transform knows."""
 
@@ -130,7 +129,7 @@ class ModelRecord:
         return {"in_chans": channels, **({"img_size": [height, width]} if sized else {})}
 
 
-def _are_numbers(values: Any, kind: type | tuple[type, ...] = (int, float)) -> bool:
+def _are_numbers(values: Any, kind: Any = (int, float)) -> bool:
     """Whether it is a list or tuple of finite numbers."""
     return isinstance(values, (list, tuple)) and all(
         isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
