@@ -52,6 +52,9 @@ def _main(arguments: list[str]) -> None:
     out = Path(parsed.out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} exists already; give another --out")
+    for above in out.parents:
+        if above.is_file():
+            raise InputError(f"--out {out} cannot be made: {above} is a file")
     source = read_vit(parsed.source)
     given = {n: tuple(getattr(parsed, n)) for n in ("mean", "std") if getattr(parsed, n)}
     source = dataclasses.replace(source, preprocessing={**source.preprocessing, **given})
@@ -135,7 +138,7 @@ def _rows(
         what = "images of noise" if noise else "images"
         rows.append(("outputs moved", f"{report.moved.max:.2e} max, {report.moved.rms:.2e} RMS"))
         rows.append(("", f"relative to the ViT's, on {report.moved.images} {what}"))
-        if report.moved.rms > _GOAL:
+        if max(report.moved.max, report.moved.rms) > _GOAL:
             rows.append(("", "more than 1e-2: --args '{degree: [9, 8]}' follows more closely"))
     origin = "the source's" if known else "assumed: the source does not say; --mean, --std"
     rows.append(("preprocessing", f"mean {record.mean}, std {record.std} ({origin})"))

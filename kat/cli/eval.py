@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -36,6 +37,11 @@ def _main(arguments: list[str]) -> None:
         check_target(Path(parsed.json))
     metrics: dict[str, Any] = {"checkpoint": str(checkpoint), "data": data.name}
     metrics |= evaluate(checkpoint, data, progress=parsed.progress, load=open_model)
+    if not math.isfinite(metrics["loss"]):
+        raise InputError(
+            f"the loss of {checkpoint} is {metrics['loss']}: its logits are not finite; its weights"
+            " are damaged or its training has diverged"
+        )
     if parsed.json:
         write_text(Path(parsed.json), json.dumps(metrics, indent=2) + "\n")
     sys.stdout.write(

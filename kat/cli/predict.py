@@ -105,19 +105,28 @@ def predict(
         {"image": path, "error": message}.
 
     Raises:
-        InputError: a number out of range, no model, or one that is not for this image size.
+        InputError: a number out of range, no model, one without a head, one that is not for this
+            image size, or logits that are not finite.
     """
     for name, value in (("top", top), ("batch_size", batch_size), ("image_size", image_size)):
         if value is not None and value < 1:
             raise InputError(f"--{name} must be at least 1, got {value}")
     model, record = open_model(checkpoint, image_size)
+    if not record.classes:
+        raise InputError(f"the model of {checkpoint} has no head, hence no classes to predict")
     batches = [paths[start : start + batch_size] for start in range(0, len(paths), batch_size)]
     transform = eval_transform(record)
     answers: list[dict[str, Any]] = []
     for batch in track(batches):
         images = [_read(path, record) for path in batch]
         readable = [transform(image) for image in images if isinstance(image, Image.Image)]
-        guesses = iter(_guesses(model(torch.stack(readable)), record, top) if readable else ())
+        logits = model(torch.stack(readable)) if readable else torch.empty(0, len(record.classes))
+        if not logits.isfinite().all():
+            raise InputError(
+                f"the logits that {checkpoint} gives are not finite: its weights are damaged or its"
+                " training has diverged"
+            )
+        guesses = iter(_guesses(logits, record, top))
         answers += [
             {"image": path, "error": image}
             if isinstance(image, str)

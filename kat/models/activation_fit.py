@@ -103,13 +103,24 @@ def fit_activation(
 
 @torch.no_grad()
 def movement(model: nn.Module, vit: nn.Module, images: Tensor) -> Movement:
-    """How far a KAT's outputs are from those of its ViT on these images."""
+    """How far a KAT's outputs are from those of its ViT on these images; 0 / 0 counts as 0.
+
+    Raises:
+        InputError: outputs that are not finite.
+    """
     training = model.training
-    expected = vit.eval()(images)
-    difference = model.eval()(images) - expected
+    expected, outputs = vit.eval()(images), model.eval()(images)
     model.train(training)
+    for whose, values in (("source", expected), ("KAT", outputs)):
+        if not values.isfinite().all():
+            raise InputError(f"the {whose}'s outputs are not finite on these images")
+    difference = outputs - expected
     return Movement(
-        max=(difference.abs().max() / expected.abs().max()).item(),
-        rms=(difference.square().mean() / expected.square().mean()).sqrt().item(),
+        max=_relative(difference.abs().max(), expected.abs().max()),
+        rms=_relative(difference.square().mean().sqrt(), expected.square().mean().sqrt()),
         images=len(images),
     )
+
+
+def _relative(size: Tensor, to: Tensor) -> float:
+    return (size / to).item() if size > 0 else 0.0

@@ -41,7 +41,10 @@ def save_model(model: nn.Module, record: ModelRecord, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
     with replacing(folder / WEIGHTS) as partial:
+        partial.touch()
+        mode = partial.stat().st_mode  # the umask's, where safetensors makes its files private
         safetensors.torch.save_file(weights, partial, metadata={"format": "pt"})
+        partial.chmod(mode)
     write_text(folder / CONFIG, json.dumps(record.to_timm(), indent=2) + "\n")
 
 
@@ -49,9 +52,9 @@ def load_model(path: Path) -> tuple[nn.Module, ModelRecord]:
     """A trained model, ready to evaluate, and its record.
 
     Args:
-        path: a folder with model.safetensors and config.json; a run's folder; a ``.ckpt`` that a
-            run has written; or a file of an official KAT (its size and the published
-            preprocessing go with it).
+        path: a folder with model.safetensors and config.json; a ``.safetensors`` file with
+            config.json beside it; a run's folder; a ``.ckpt`` that a run has written; or a file of
+            an official KAT (its size and the published preprocessing go with it).
 
     Raises:
         InputError: no model there, a damaged file, or weights of another model.
@@ -65,9 +68,13 @@ def load_model(path: Path) -> tuple[nn.Module, ModelRecord]:
 def _read(path: Path) -> tuple[dict[str, Tensor], ModelRecord]:
     if path.is_dir():
         return _read_folder(path)
+    if path.suffix == ".npz":
+        raise InputError(
+            f"{path} is an .npz file, as Google's ViTs are; 'kat convert' makes a KAT of one"
+        )
     if path.suffix == ".safetensors":
         if path.name == WEIGHTS or (path.parent / CONFIG).is_file():
-            return _read_folder(path.parent)
+            return _read_with_config(path)
         return _read_released(read_state_dict(path), path)
     checkpoint = read_torch_file(path)
     if _is_training_checkpoint(checkpoint):
@@ -78,27 +85,37 @@ def _read(path: Path) -> tuple[dict[str, Tensor], ModelRecord]:
 
 def _read_folder(folder: Path) -> tuple[dict[str, Tensor], ModelRecord]:
     if (folder / WEIGHTS).is_file():
-        record = ModelRecord.from_timm(_read_json(folder / CONFIG))
-        return read_state_dict(folder / WEIGHTS), record
+        return _read_with_config(folder / WEIGHTS)
     if not (folder / "best.ckpt").is_file():
         raise InputError(f"{folder} holds no model: neither {WEIGHTS} nor best.ckpt is there")
     return _read(folder / "best.ckpt")
 
 
+def _read_with_config(path: Path) -> tuple[dict[str, Tensor], ModelRecord]:
+    """The weights of this file, whose record is the config.json beside it."""
+    weights, config = read_state_dict(path), path.parent / CONFIG
+    content = _read_json(config)
+    try:
+        return weights, ModelRecord.from_timm(content)
+    except InputError as error:
+        raise InputError(f"{config}: {error}") from None
+
+
 def _read_released(weights: dict[str, Tensor], path: Path) -> tuple[dict[str, Tensor], ModelRecord]:
     """The weights of an official model, which come without a record, and the record due to them."""
-    width = len(weights.get("norm.weight", ()))
-    whole = {"pos_embed", "head.weight"} <= weights.keys() and any(map(is_coefficient, weights))
-    if width not in _RELEASED or not whole:
+    shapes = [weights[n].shape for n in ("norm.weight", "pos_embed", "head.weight") if n in weights]
+    whole = [len(shape) for shape in shapes] == [1, 3, 2] and any(map(is_coefficient, weights))
+    if not whole or shapes[0][0] not in _RELEASED or shapes[1][1] < 2:
         raise InputError(
             f"{path} is neither a checkpoint that 'kat train' has written nor an official KAT's:"
             " nothing says what model its weights are of"
         )
+    (width,), (_, tokens, _), (classes, _) = shapes
     name = _RELEASED[width]
-    size = 16 * math.isqrt(weights["pos_embed"].shape[1] - 1)
+    size = 16 * math.isqrt(tokens - 1)
     return weights, ModelRecord(
         architecture=name,
-        classes=[str(index) for index in range(len(weights["head.weight"]))],
+        classes=[str(index) for index in range(classes)],
         **{**registered_preprocessing(name), "input_size": (3, size, size)},
     )
 

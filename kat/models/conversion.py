@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -25,13 +26,14 @@ from kat.models.activation_fit import (
 from kat.models.kat import KAT
 from kat.models.record import ModelRecord, build_model, registered_preprocessing
 from kat.models.state_dict import is_coefficient, load_weights
-from kat.models.vit_source import ViTSource, read_vit
+from kat.models.vit_source import ViTSource, rational_args, read_vit
 from kat.nn import Coefficients, GRKANMlp, GroupRational
 
 _HEAD = ("head.weight", "head.bias")
 _STEM, _POSITIONS = "patch_embed.proj.weight", "pos_embed"
 _NO_PLACE = ("mask_token", "head_dist.", "pre_logits.")
 _NOISE_IMAGES = 8
+_COMPARED = 10.0
 
 
 @dataclass(frozen=True)
@@ -121,21 +123,27 @@ def make_record(
         raise unknown("model", name, timm.list_models("*kat*"))
     args = dict(args or {})
     recipe = registered_preprocessing(name)
-    size = args.get("img_size", recipe["input_size"][1:])
-    height, width = (size, size) if isinstance(size, int) else size
+    height, width = _sides(args.get("img_size", recipe["input_size"][1:]))
     channels = args.get("in_chans", found.weights[_STEM].shape[1])
+    if not isinstance(channels, int) or channels < 1:
+        raise InputError(f"in_chans must be a number of channels, got {channels!r}")
     if channels != len(recipe["mean"]):
         recipe |= {"mean": (0.5,) * channels, "std": (0.5,) * channels}
     recipe |= {**found.preprocessing, "input_size": (channels, height, width)}
-    for key in ("mean", "std"):
-        if len(recipe[key]) != channels:
-            raise InputError(
-                f"{key} {recipe[key]} must have one number for each of the {channels} channels"
-            )
     classes = found.classes
+    if num_classes is not None and num_classes < 1:
+        raise InputError(f"num_classes must be at least 1, got {num_classes}")
     if num_classes is not None and num_classes != len(classes):
         classes = [str(index) for index in range(num_classes)]
     return ModelRecord(architecture=name, args={**found.args, **args}, classes=classes, **recipe)
+
+
+def _sides(size: Any) -> tuple[int, int]:
+    """Height and width of images of this ``img_size``."""
+    sides = (size, size) if isinstance(size, int) else size
+    if not isinstance(sides, (list, tuple)) or [type(side) for side in sides] != [int, int]:
+        raise InputError(f"img_size must be a side in pixels or (height, width), got {size!r}")
+    return sides[0], sides[1]
 
 
 def init_from_vit(
@@ -151,12 +159,13 @@ def init_from_vit(
     Attention, norms, embeddings, fc1 and fc2 are the source's; position and patch embeddings are
     resampled where sizes differ, the head is fresh where it has other classes. Of a KAT, act1 is
     the identity and act2 is fitted, block by block, to the source's activation where its inputs
-    are. A source that is a KAT itself gives its rationals too.
+    are. A source that is a KAT itself gives its rationals too, to a model that computes them alike.
 
     Args:
         model: a KAT, or another model in timm's ViT layout.
         source: see :func:`kat.models.read_vit`.
-        activation: the source's, as timm calls it, where the source does not say; else ``"gelu"``.
+        activation: the source's, as timm calls it, where the source does not say (``"gelu"`` if
+            this does not either).
         images: (B, C, H, W), normalised, to see the activation's inputs and the outputs on;
             8 of normal noise by default.
         fit: False leaves act2 as it is.
@@ -165,13 +174,17 @@ def init_from_vit(
         What was carried, and how far the outputs moved.
 
     Raises:
-        InputError: no such source, or weights that are not those of a ViT of this size; the model
-            is then as it was.
+        InputError: no such source; weights that are not those of a ViT of this size, or not
+            finite; another activation or other rationals than the source's; outputs that are not
+            finite. The model is then as it was.
     """
     found = source if isinstance(source, ViTSource) else read_vit(source)
     if not isinstance(model, VisionTransformer):
         raise InputError(f"a {type(model).__name__} cannot start from a ViT: it is not one")
+    _check_finite(found)
     _check_heads(model, found)
+    _check_rationals(model, found)
+    source_act = _activation(activation, found)
     weights = _made_to_fit(found, model)
     own = model.state_dict()
     fresh = [name for name in _HEAD if name in own and name not in weights]
@@ -185,24 +198,26 @@ def init_from_vit(
     if found.is_kat or not isinstance(model, KAT):
         _load(model, weights, found, fresh)
         return report
-    source_act = _activation(activation, found)
     vit = plain_twin(model, source_act)
     _load(vit, weights, found, fresh)
     images = (_noise(model) if images is None else images).to(own[_STEM])
-    fits = _fits(model, vit, source_act, images) if fit else {}
+    fits = _fits(model, vit, source_act, images) if fit else []
     fresh = [*fresh, *filter(is_coefficient, own)]
-    _load(model, weights, found, fresh)
-    for mlp in _mlps(model):
+    made = copy.deepcopy(model)  # the model is touched when nothing can fail any more
+    _load(made, weights, found, fresh)
+    for mlp in _mlps(made):
         mlp.act1.reset_parameters()
-    for mlp, coefficients in fits.items():
+    for mlp, coefficients in zip(_mlps(made), fits, strict=False):
         _set(mlp.act2, coefficients)
+    moved = movement(made, vit, images)
+    model.load_state_dict(made.state_dict())
     return replace(
         report,
         fresh=fresh,
         activation=type(source_act).__name__ if fit else None,
-        half_widths=tuple(round(c.interval[1]) for c in fits.values()),
-        fit_error=max((c.max_error for c in fits.values()), default=None),
-        moved=movement(model, vit, images),
+        half_widths=tuple(round(c.interval[1]) for c in fits),
+        fit_error=max((c.max_error for c in fits), default=None),
+        moved=moved,
     )
 
 
@@ -214,6 +229,26 @@ def _check_heads(model: VisionTransformer, found: ViTSource) -> None:
             f"{found.name} has {found.num_heads} heads and the model {block.attn.num_heads}; build"
             f" it with num_heads={found.num_heads}"
         )
+
+
+def _check_finite(found: ViTSource) -> None:
+    bad = [name for name, value in found.weights.items() if not value.isfinite().all()]
+    if bad:
+        raise InputError(
+            f"{found.name} holds weights that are not finite, {len(bad)} tensors of them, the first"
+            f" {bad[0]}"
+        )
+
+
+def _check_rationals(model: VisionTransformer, found: ViTSource) -> None:
+    """The same coefficients are another function in the other form."""
+    for name, own in rational_args(model).items():
+        there = found.args.get(name, own)
+        if there != own:
+            raise InputError(
+                f"the rationals of {found.name} have {name}={there!r} and the model's {own!r};"
+                f" build it with {name}={there!r}"
+            )
 
 
 def _made_to_fit(found: ViTSource, model: VisionTransformer) -> dict[str, Tensor]:
@@ -269,15 +304,30 @@ def _load(
 
 
 def _activation(name: str | None, found: ViTSource) -> nn.Module:
-    if name is None and found.activation is not None:
-        return found.activation
+    """The source's activation: its own where it is known, which a name must then agree with."""
+    own = found.activation
+    if name is None:
+        return create_act_layer("gelu") if own is None else own
     try:
-        return create_act_layer(name or "gelu")
+        named = create_act_layer(name)
     except (AssertionError, LookupError, TypeError):
         raise InputError(
             f"unknown activation {name!r}; give a name of timm's, e.g. gelu, gelu_tanh,"
             " quick_gelu, silu, relu, mish, tanh"
         ) from None
+    if found.is_kat:
+        raise InputError(f"{found.name} is a KAT with rationals of its own; leave activation out")
+    if own is None:
+        return named
+    x = torch.linspace(-_COMPARED, _COMPARED, 1001)
+    own_copy = copy.deepcopy(own).cpu()
+    with torch.no_grad():  # clones, as some activations work in place
+        if not torch.allclose(named(x.clone()), own_copy(x.clone()), rtol=0, atol=1e-6):
+            raise InputError(
+                f"the activation of {found.name} is {type(own).__name__}, not {name!r}; leave the"
+                " activation out"
+            )
+    return own
 
 
 def _noise(model: VisionTransformer) -> Tensor:
@@ -293,12 +343,12 @@ def _mlps(model: KAT) -> list[GRKANMlp]:
 
 def _fits(
     model: KAT, vit: VisionTransformer, activation: nn.Module, images: Tensor
-) -> dict[GRKANMlp, Coefficients]:
-    """For each MLP of the KAT the coefficients that stand for the activation where it is used."""
+) -> list[Coefficients]:
+    """For each block of the KAT the coefficients that stand for the activation where it is used."""
     act2 = _mlps(model)[0].act2
     widths = half_widths(vit, images)
     fits = {r: fit_activation(activation, r, act2.degree, act2.form) for r in sorted(set(widths))}
-    return {mlp: fits[r] for mlp, r in zip(_mlps(model), widths, strict=True)}
+    return [fits[r] for r in widths]
 
 
 @torch.no_grad()

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, TypeVar
 
+from safetensors import SafetensorError
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import (
+    PretrainedCfg,
     build_model_with_cfg,
     generate_default_cfgs,
     register_model,
@@ -16,7 +20,7 @@ from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_
 from torch import nn
 
 from kat.errors import InputError, first_line
-from kat.models.state_dict import filter_released, is_coefficient, published_name
+from kat.models.state_dict import filter_released, is_coefficient, published_name, read_state_dict
 from kat.nn import GRKANMlp, Init, init_attention_mimetic_
 
 Transformer = TypeVar("Transformer", bound=VisionTransformer)
@@ -128,15 +132,25 @@ def build_transformer(
             feature_cfg={"out_indices": out_indices, "feature_cls": "getter"},
             **kwargs,
         )
+    except (AttributeError, EOFError, RuntimeError, SafetensorError, UnpicklingError):
+        file = _weights_config(variant, kwargs).file
+        if pretrained and file:
+            read_state_dict(Path(file))  # says what is wrong with the file, if that is what it is
+        raise
     except OSError as error:  # the hub's and urllib's own kinds are among them
-        overlay = kwargs.get("pretrained_cfg_overlay")
-        config = resolve_pretrained_cfg(variant, kwargs.get("pretrained_cfg"), overlay)
+        config = _weights_config(variant, kwargs)
         raise InputError(
             f"the weights of {variant!r} cannot be had from"
             f" {config.file or config.hf_hub_id or config.url}: {first_line(error)} Where there is"
             " no network, have them in the cache (HF_HOME), or download a file elsewhere and give"
             " pretrained_cfg_overlay={'file': 'PATH'}"
         ) from error
+
+
+def _weights_config(variant: str, kwargs: dict[str, Any]) -> PretrainedCfg:
+    """Where timm's builder takes the weights from."""
+    overlay = kwargs.get("pretrained_cfg_overlay")
+    return resolve_pretrained_cfg(variant, kwargs.get("pretrained_cfg"), overlay)
 
 
 _CONFIG = {

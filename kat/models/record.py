@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,9 @@ from torch import nn
 
 from kat.errors import InputError, first_line, unknown
 from kat.nn import Coefficients, given_coefficients
+
+_INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
+"""What timm's evaluation transform knows."""
 
 
 @dataclass
@@ -25,6 +29,9 @@ class ModelRecord:
         input_size: (channels, height, width) of its input.
         mean, std: of each channel.
         interpolation, crop_pct: of the evaluation transform.
+
+    Raises:
+        InputError: a field is not of this kind.
     """
 
     architecture: str
@@ -37,11 +44,36 @@ class ModelRecord:
     args: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._check()
         init = self.args.get("act_init")
         if isinstance(init, str):
             init = given_coefficients(init)
         if isinstance(init, Coefficients):
             self.args = {**self.args, "act_init": init.to_dict()}
+
+    def _check(self) -> None:
+        sized = _are_numbers(self.input_size, int) and len(self.input_size) == 3
+        channels = self.input_size[0] if sized else 0
+        names = isinstance(self.classes, (list, tuple)) and all(
+            isinstance(name, str) for name in self.classes
+        )
+        means, stds = (
+            _are_numbers(values) and len(values) == channels for values in (self.mean, self.std)
+        )
+        crops = _are_numbers((self.crop_pct,)) and self.crop_pct > 0
+        each = f"have one number for each of the {channels} channels"
+        for name, valid, wanted in (
+            ("architecture", isinstance(self.architecture, str), "be a name"),
+            ("args", isinstance(self.args, dict), "map names to values"),
+            ("classes", names, "be a list of names"),
+            ("input_size", sized and min(self.input_size) > 0, "be (channels, height, width)"),
+            ("mean", means, each),
+            ("std", stds and min(self.std) > 0, f"{each}, above 0"),
+            ("interpolation", self.interpolation in _INTERPOLATIONS, f"be of {_INTERPOLATIONS}"),
+            ("crop_pct", crops, "be a number above 0"),
+        ):
+            if not valid:
+                raise InputError(f"{name} must {wanted}, got {getattr(self, name)!r}")
 
     def to_timm(self) -> dict[str, Any]:
         """The contents of timm's config.json."""
@@ -70,20 +102,21 @@ class ModelRecord:
         """Reads what :meth:`to_timm` writes.
 
         Raises:
-            InputError: an entry is missing.
+            InputError: an entry is missing, or of the wrong kind.
         """
         try:
-            recipe = config["pretrained_cfg"]
+            recipe = dict(config["pretrained_cfg"])
             names = config.get("label_names") or recipe.get("label_names")
             names = names or range(config["num_classes"])
-            record = cls(
-                architecture=str(config["architecture"]),
-                args=dict(config.get("model_args", {})),
-                classes=[str(name) for name in names],
+            fields: dict[str, Any] = {
+                "architecture": config["architecture"],
+                "args": dict(config.get("model_args", {})),
+                "classes": [str(name) for name in names],
                 **preprocessing_of(recipe),
-            )
+            }
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"not a model's config.json: no valid entry {error}") from None
+        record = cls(**fields)
         given = record.input_args()
         record.args = {k: value for k, value in record.args.items() if given.get(k) != value}
         return record
@@ -94,6 +127,14 @@ class ModelRecord:
         recipe = timm.get_pretrained_cfg(self.architecture)
         sized = recipe is not None and recipe.fixed_input_size
         return {"in_chans": channels, **({"img_size": [height, width]} if sized else {})}
+
+
+def _are_numbers(values: Any, kind: Any = (int, float)) -> bool:
+    """Whether it is a list or tuple of finite numbers."""
+    return isinstance(values, (list, tuple)) and all(
+        isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
+        for value in values
+    )
 
 
 def preprocessing_of(recipe: Mapping[str, Any]) -> dict[str, Any]:

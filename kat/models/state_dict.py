@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 import torch
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
@@ -23,6 +24,17 @@ _WRAPPERS = re.compile(r"^((module|_orig_mod|model)\.)+")
 
 _PUBLISHED = re.compile(r"\b(numerator|denominator)_v$")
 """The coefficients' names in the second published variant of the layer."""
+
+_NUMPY: list[Any] = [
+    (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),  # as NumPy 1 names it
+    (np.float64(0).__reduce__()[0], "numpy._core.multiarray.scalar"),
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd"),
+]
+"""What a number of NumPy's takes to be read; arrays and objects are not among them."""
+
+_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+"""The first bytes of torch.save's files before version 1.6."""
 
 _FIRST = 3
 """How many names of each kind an error lists."""
@@ -56,18 +68,23 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 def read_torch_file(path: Path) -> dict[str, Any]:
     """The mapping that a file of ``torch.save`` holds, read with ``weights_only=True``.
 
-    ``argparse.Namespace`` is let through: timm's checkpoints keep their settings in one.
+    ``argparse.Namespace`` and NumPy's numbers are let through: checkpoints keep their settings and
+    their metrics in them.
 
     Raises:
         InputError: the file is missing, damaged, foreign, or holds code.
     """
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        if _is_plain_pickle(path):
+            raise _refused(path, "is a plain pickle, not a file of torch.save's", _UNPICKLE)
+        with torch.serialization.safe_globals([argparse.Namespace, *_NUMPY]):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(f"{path} does not exist") from None
     except OSError as error:
         raise InputError(f"{path} is not a readable checkpoint: {error}") from None
+    except InputError:
+        raise
     except Exception as error:  # torch.load raises many kinds for a damaged or foreign file
         raise _unreadable(path, error) from None
     if not isinstance(content, dict):
@@ -82,11 +99,27 @@ def _unreadable(path: Path, error: Exception) -> InputError:
             f"{path} is not a readable checkpoint: it is no complete file of torch.save's; it may"
             " have been cut short, or be a page that was downloaded in its place"
         )
+    return _refused(path, f"holds more than weights ({code[1]})", _LOAD)
+
+
+_LOAD = "torch.load({path!r}, weights_only=False)"
+_UNPICKLE = "pickle.load(open({path!r}, 'rb'))"
+
+
+def _refused(path: Path, what: str, load: str) -> InputError:
     return InputError(
-        f"{path} holds more than weights ({code[1]}), and is refused: reading it could run code."
-        " If you trust its author, save the weights alone in a Python of your own:"
-        f" torch.save(torch.load({str(path)!r}, weights_only=False)['state_dict'], 'weights.pth')"
+        f"{path} {what}, and is refused: reading it could run code. If you trust its author, save"
+        " the weights alone in a Python of your own: look for the mapping of names to tensors in"
+        f" what {load.format(path=str(path))} gives (a model's is its .state_dict()), and"
+        " torch.save(that, 'weights.pth')"
     )
+
+
+def _is_plain_pickle(path: Path) -> bool:
+    """Whether it begins as pickles do, and not as torch.save's files do, old ones included."""
+    with path.open("rb") as file:
+        start = file.read(len(_LEGACY))
+    return start[:1] == b"\x80" and start[1:2] <= b"\x05" and start != _LEGACY
 
 
 def canonical(content: Mapping[str, Any]) -> dict[str, Tensor]:

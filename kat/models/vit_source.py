@@ -23,6 +23,7 @@ from kat.errors import InputError, first_line, unknown
 from kat.models.checkpoint import load_model
 from kat.models.record import preprocessing_of
 from kat.models.state_dict import is_coefficient, read_state_dict
+from kat.nn import GRKANMlp
 
 _FILES = (".safetensors", ".pth", ".pt", ".bin", ".tar", ".ckpt", ".npz")
 _GOOGLE = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "crop_pct": 0.9}
@@ -38,7 +39,8 @@ class ViTSource:
         weights: by the names of timm's ViT, or DeiT III's or DINOv2's own.
         activation: of its MLPs; None where the source does not say.
         num_heads: None where the source does not say.
-        args: arguments of timm's ``VisionTransformer`` that the weights need.
+        args: arguments of timm's ``VisionTransformer`` that the weights need; for a KAT also those
+            of its rationals, where the source says them.
         preprocessing: what of a :class:`ModelRecord`'s preprocessing the source says.
         classes: names of the logits; numbers where the source has none.
         dropped: entries of the file that timm's ViT has no place for.
@@ -100,12 +102,26 @@ def _of_weights(weights: dict[str, Tensor], name: str) -> ViTSource:
             f"{name} does not hold a ViT in timm's layout: its {len(weights)} entries are"
             f" {first}, ..., and none is of blocks.0.attn"
         )
+    _check_layout(weights, name)
     return ViTSource(
         name,
         weights,
         args=layout(weights),
         classes=[str(index) for index in range(len(weights.get("head.weight", ())))],
     )
+
+
+def _check_layout(weights: Mapping[str, Tensor], name: str) -> None:
+    """Whether what is read from shapes has the number of dimensions that a ViT's has."""
+    for key, dimensions in _DIMENSIONS.items():
+        if key in weights and weights[key].ndim != dimensions:
+            shape = tuple(weights[key].shape)
+            raise InputError(
+                f"{name} does not hold a ViT in timm's layout: {key} has the shape {shape}, not"
+                f" {dimensions} dimensions"
+            )
+    if _STEM not in weights:
+        raise InputError(f"{name} does not hold a ViT in timm's layout: {_STEM} is missing")
 
 
 def _of_model(
@@ -118,12 +134,13 @@ def _of_model(
         raise InputError(f"{name} is a {type(model).__name__}, not a Vision Transformer of timm's")
     block: Any = model.blocks[0]
     weights = {key: value.detach() for key, value in model.state_dict().items()}
+    _check_layout(weights, name)
     return ViTSource(
         name,
         weights,
         activation=copy.deepcopy(getattr(block.mlp, "act", None)),
         num_heads=block.attn.num_heads,
-        args=layout(weights, model),
+        args={**layout(weights, model), **rational_args(model)},
         preprocessing=dict(preprocessing or {}),
         classes=classes or [str(index) for index in range(model.num_classes)],
     )
@@ -182,7 +199,26 @@ def layout(weights: Mapping[str, Tensor], model: VisionTransformer | None = None
     return {name: value for name, value in args.items() if value != _PLAIN[name]}
 
 
+def rational_args(model: VisionTransformer) -> dict[str, Any]:
+    """The arguments of a KAT that make its coefficients the functions that they are; {} for a ViT.
+
+    Shapes do not tell form A from form B.
+    """
+    block: Any = model.blocks[0]
+    if not isinstance(block.mlp, GRKANMlp):
+        return {}
+    act = block.mlp.act2
+    return {
+        "num_groups": act.num_groups,
+        "degree": list(act.degree),
+        "form": act.form,
+        "share": act.share,
+    }
+
+
 _REGISTERS = ("reg_token", "register_tokens", "dist_token")
+_STEM = "patch_embed.proj.weight"
+_DIMENSIONS = {_STEM: 4, "head.weight": 2, "pos_embed": 3, **dict.fromkeys(_REGISTERS, 3)}
 _PLAIN = {
     name: parameter.default
     for name, parameter in inspect.signature(VisionTransformer).parameters.items()

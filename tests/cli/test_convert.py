@@ -11,7 +11,10 @@ import torch
 from PIL import Image
 
 import kat
-from kat.models import load_model
+from kat.cli import convert
+from kat.models import Conversion, ModelRecord, build_model, load_model, save_model
+from kat.models.activation_fit import Movement
+from kat.models.record import registered_preprocessing
 from tests.cli.test_commands import QUICK, refused, run
 from tests.models.published import official_state
 from tests.models.test_conversion import distance, trained
@@ -61,8 +64,13 @@ def test_images_args_classes_and_preprocessing(tmp_path, capsys, vit):
 
 
 def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, capsys, vit):
-    path, _ = vit
+    path, model = vit
     out = tmp_path / "kat"
+    stemless, flat = tmp_path / "stemless.safetensors", tmp_path / "flat.safetensors"
+    state, stem = model.state_dict(), "patch_embed.proj.weight"
+    safetensors.torch.save_file({**state, stem: torch.zeros(64)}, flat)
+    del state[stem]
+    safetensors.torch.save_file(state, stemless)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "note.txt").write_text("keep")
     torch.save({"model": torch.nn.Linear(2, 2)}, tmp_path / "code.pth")
@@ -74,6 +82,12 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, capsys, vit):
         ([path, "--model", "kat_micro", "--mean", 0.5], "must have one number for each of the 3"),
         ([path, "--model", "kat_micro", "--images", path], "cannot be read as an image"),
         ([path, "--model", "kat_micro", "--args", "{gruops: 4}"], "cannot be built"),
+        ([path, "--model", "kat_micro", "--args", "{img_size: foo}"], "got 'foo'"),
+        ([path, "--model", "kat_micro", "--args", "{img_size: [8]}"], "img_size must be a side"),
+        ([path, "--model", "kat_micro", "--args", "{in_chans: foo}"], "in_chans must be a number"),
+        ([path, "--model", "kat_micro", "--num-classes", 0], "num_classes must be at least 1"),
+        ([stemless, "--model", "kat_micro"], "patch_embed.proj.weight is missing"),
+        ([flat, "--model", "kat_micro"], "patch_embed.proj.weight has the shape (64,)"),
         ([tmp_path / "code.pth", "--model", "kat_micro"], "reading it could run code"),
         ([tmp_path / "empty.pth", "--model", "kat_micro"], "not a readable checkpoint"),
         ([tmp_path / "none.pth", "--model", "kat_micro"], "does not exist"),
@@ -87,6 +101,57 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, capsys, vit):
         capsys, "convert", path, "--model", "kat_micro", "--out", full
     )
     assert [file.name for file in full.iterdir()] == ["note.txt"]
+    below = full / "note.txt" / "kat" / "more"
+    assert "note.txt is a file" in refused(
+        capsys, "convert", "no_source", "--model", "kat_micro", "--out", below
+    )
+
+
+@pytest.mark.parametrize(("largest", "told"), [(2e-2, True), (9e-3, False)])
+def test_a_closer_fit_is_advised_where_the_largest_movement_asks_for_it(largest, told):
+    moved = Movement(max=largest, rms=5e-3, images=1)
+    report = Conversion("vit", [], {}, [], [], moved=moved)
+    record = ModelRecord(
+        architecture="kat_micro", classes=["a"], **registered_preprocessing("kat_micro")
+    )
+    rows = dict.fromkeys(value for _, value in convert._rows(report, record, True, True))
+    assert any("degree: [9, 8]" in value for value in rows) == told
+
+
+def test_what_cannot_answer_is_refused_by_predict_and_eval(tmp_path, capsys):
+    Image.new("RGB", (50, 40), "teal").save(tmp_path / "a.png")
+    image = tmp_path / "a.png"
+    for name in ("whole", "headless"):
+        record = ModelRecord(
+            architecture="kat_micro_patch2_8",
+            args={"in_chans": 1},
+            classes=[str(digit) for digit in range(10)] if name == "whole" else [],
+            input_size=(1, 8, 8),
+            mean=(0.5,),
+            std=(0.5,),
+            interpolation="bicubic",
+            crop_pct=1.0,
+        )
+        model = build_model(record)
+        if name == "whole":
+            model.head.bias.data[3] = float("nan")
+        save_model(model, record, tmp_path / name)
+    answers = tmp_path / "answers.json"
+    line = refused(
+        capsys, "predict", image, "--checkpoint", tmp_path / "headless", "--json", answers
+    )
+    assert "has no head" in line
+    line = refused(capsys, "predict", image, "--checkpoint", tmp_path / "whole", "--json", answers)
+    assert "are not finite" in line
+    line = refused(
+        capsys, "eval", "--checkpoint", tmp_path / "whole", "--data.name", "digits",
+        "--json", answers, "--progress", "false",
+    )  # fmt: skip
+    assert "not finite" in line
+    for command in (("predict", image), ("eval", "--data.name", "digits")):
+        line = refused(capsys, *command, "--checkpoint", tmp_path / "vit.npz")
+        assert "'kat convert' makes a KAT" in line
+    assert not answers.exists()
 
 
 def test_training_starts_at_the_vit_and_builds_what_it_needs(tmp_path, capsys):

@@ -18,6 +18,7 @@ from kat.models import (
     read_training_checkpoint,
     save_model,
 )
+from tests.models.published import official_state
 
 RECORD = ModelRecord(
     architecture="kat_micro",
@@ -48,6 +49,24 @@ def test_round_trip(saved):
     assert (record.input_size, record.mean, record.std) == ((1, 8, 8), (0.3,), (0.4,))
     assert not loaded.training
     assert not list(folder.glob("*.partial"))
+
+
+def test_a_safetensors_file_with_a_record_beside_it_is_read_itself(saved):
+    model, folder = saved
+    with pytest.raises(InputError, match=r"other\.safetensors does not exist"):
+        load_model(folder / "other.safetensors")
+    with torch.no_grad():
+        model.head.bias.add_(1)
+    safetensors.torch.save_file(model.state_dict(), folder / "other.safetensors")
+    loaded, record = load_model(folder / "other.safetensors")
+    assert torch.equal(loaded.head.bias, model.head.bias)
+    assert record.classes == RECORD.classes
+
+
+def test_the_weights_can_be_read_by_whom_the_config_can(saved):
+    _, folder = saved
+    weights, config = ((folder / name).stat() for name in ("model.safetensors", "config.json"))
+    assert weights.st_mode == config.st_mode
 
 
 def test_timm_loads_the_folder_as_local_dir(saved):
@@ -99,6 +118,47 @@ def test_damaged_folders_are_named(saved, damage, message):
     damage(folder)
     with pytest.raises(InputError, match=message):
         load_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("entry", "value", "message"),
+    [
+        ("crop_pct", "x", "crop_pct must be a number above 0, got 'x'"),
+        ("crop_pct", 0, "crop_pct must be a number above 0, got 0"),
+        ("interpolation", "foo", "interpolation must be of .*got 'foo'"),
+        ("interpolation", [], "interpolation must be of"),
+        ("mean", [0.5, 0.5, 0.5], "mean must have one number for each of the 1 channels"),
+        ("mean", 0.5, "not a model's config.json"),
+        ("std", [0.0], r"std must .*above 0, got \(0\.0,\)"),
+        ("std", [float("nan")], "std must have one number"),
+        ("input_size", [1, "x", 8], r"input_size must be \(channels, height, width\)"),
+        ("input_size", [1, 8], "not a model's config.json"),
+        ("input_size", [1, 0, 8], r"input_size must be \(channels"),
+        (None, [1, 2], "not a model's config.json"),
+    ],
+)
+def test_entries_of_the_wrong_kind_are_named(saved, entry, value, message):
+    _, folder = saved
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    if entry is None:
+        config["pretrained_cfg"] = value
+    else:
+        config["pretrained_cfg"][entry] = value
+    path.write_text(json.dumps(config))
+    with pytest.raises(InputError, match=rf"config\.json: {message}"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [("norm.weight", ()), ("pos_embed", (5,)), ("pos_embed", (1, 0, 192)), ("head.weight", ())],
+)
+def test_an_official_file_of_other_dimensions_is_refused(tmp_path, name, shape):
+    state = official_state("tiny", classes=10, grid=2)
+    torch.save({**state, name: torch.zeros(shape)}, tmp_path / "kat.pth")
+    with pytest.raises(InputError, match="nor an official KAT's"):
+        load_model(tmp_path / "kat.pth")
 
 
 def test_a_file_of_something_else_is_no_model(tmp_path):

@@ -324,6 +324,55 @@ def test_a_kats_own_rationals_are_carried_over():
         assert name in report.fresh or torch.equal(model.state_dict()[name], value)
 
 
+RATIONALS = {"form": "B", "degree": [4, 3], "num_groups": 4, "share": "none"}
+
+
+def test_a_kat_of_a_kat_has_its_rationals_arguments_and_computes_the_same(tmp_path):
+    source = trained(timm.create_model("kat_micro", act_init="gelu", **RATIONALS))
+    model, record, _ = convert_vit(source, "kat_micro")
+    assert {name: record.args[name] for name in RATIONALS} == RATIONALS
+    x = images(source)
+    assert torch.equal(model(x), source(x))
+    save_model(source, record, tmp_path)
+    again, *_ = convert_vit(tmp_path, "kat_micro")
+    assert torch.equal(again(x), source(x))
+
+
+def test_rationals_of_another_form_are_refused():
+    source = timm.create_model("kat_micro", form="B")
+    untouched(timm.create_model("kat_micro"), "build it with form='B'", source)
+    with pytest.raises(InputError, match="have form='B' and the model's 'A'"):
+        convert_vit(source, "kat_micro", args={"form": "A"})
+    untouched(timm.create_model("kat_micro", form="B"), "a KAT with", source, activation="gelu")
+
+
+def test_an_activation_that_is_not_the_sources_is_refused():
+    vit = timm.create_model("vit_micro", act_layer="silu")
+    model = timm.create_model("kat_micro")
+    untouched(model, "is SiLU, not 'gelu'; leave", vit, activation="gelu")
+    assert init_from_vit(model, vit, activation="swish").activation == "SiLU"
+
+
+def test_weights_and_outputs_that_are_not_finite_are_refused():
+    for value in (float("nan"), float("inf")):
+        for name in ("vit_micro", "kat_micro"):
+            broken = timm.create_model(name)
+            broken.head.bias.data[2] = value
+            untouched(timm.create_model("kat_micro"), r"not finite, 1 tensors .*head\.bias", broken)
+    large = timm.create_model("vit_micro")
+    large.head.bias.data.fill_(3e38)
+    large.norm.bias.data.fill_(3e38)
+    large.head.weight.data.fill_(1)
+    untouched(timm.create_model("kat_micro"), "source's outputs are not finite", large)
+
+
+def test_outputs_that_are_all_zero_have_not_moved():
+    vit = timm.create_model("vit_micro")
+    vit.head.weight.data.zero_()
+    report = init_from_vit(timm.create_model("kat_micro"), vit)
+    assert (report.moved.max, report.moved.rms) == (0, 0)
+
+
 def test_images_that_are_given_set_the_range_of_the_fit():
     vit = trained(timm.create_model("vit_micro"))
     with torch.no_grad():

@@ -236,6 +236,23 @@ def test_a_vits_weights_are_no_kats(tmp_path):
         load_model(path)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("empty.pth", b"", "empty.pth is not a readable checkpoint"),
+        ("page.pth", b"<html>not found</html>", "a page that was downloaded in its place"),
+        ("empty.safetensors", b"", "not a complete safetensors file"),
+        ("code.pth", torch.nn.Linear(2, 2), "holds more than weights"),
+        ("list.pth", [1, 2], "holds a list, not a checkpoint"),
+    ],
+)
+def test_files_that_timm_cannot_read_are_named(tmp_path, name, content, message):
+    path = tmp_path / name
+    path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
+    with pytest.raises(InputError, match=message):
+        timm.create_model(TINY, pretrained=True, pretrained_cfg_overlay={"file": str(path)})
+
+
 def test_a_missing_file_is_named():
     with pytest.raises(InputError, match=r"cannot be had from nowhere\.pth"):
         timm.create_model(TINY, pretrained=True, pretrained_cfg_overlay={"file": "nowhere.pth"})

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import io
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
 
 from kat.errors import InputError
 from kat.models import load_weights, read_state_dict
-from kat.models.state_dict import canonical
+from kat.models.state_dict import canonical, read_torch_file
 
 WEIGHTS = {"fc.weight": torch.arange(6.0).view(2, 3), "fc.bias": torch.ones(2)}
 
@@ -46,6 +48,12 @@ def _truncated(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-500])
 
 
+def _old_format() -> bytes:
+    file = io.BytesIO()
+    torch.save({"state_dict": WEIGHTS}, file, _use_new_zipfile_serialization=False)
+    return file.getvalue()
+
+
 def _safetensors_cut_short(path: Path) -> None:
     safetensors.torch.save_file({"x": torch.randn(1000)}, path)
     path.write_bytes(path.read_bytes()[:-500])
@@ -59,7 +67,10 @@ def _safetensors_cut_short(path: Path) -> None:
         ("a.pth", lambda path: torch.save({"model": torch.nn.Linear(2, 2)}, path),
          r"more than weights \(torch\.nn\.modules\.linear\.Linear\)"),
         ("a.pth", lambda path: path.write_bytes(pickle.dumps({"hook": Shout()})),
-         "not a readable checkpoint"),
+         r"a plain pickle.*could run code.*pickle\.load\("),
+        ("a.pth", lambda path: path.write_bytes(pickle.dumps({"hook": Shout()}, 2)),
+         "a plain pickle"),
+        ("a.pth", lambda path: path.write_bytes(_old_format()[:-20]), "not a readable checkpoint"),
         ("a.pth", _truncated, "not a readable checkpoint"),
         ("a.pth", lambda path: path.write_bytes(b""), "not a readable checkpoint"),
         ("a.bin", lambda path: path.write_text("<html>not found</html>"),
@@ -72,7 +83,6 @@ def _safetensors_cut_short(path: Path) -> None:
         ("a.pth", lambda path: None, "does not exist"),
     ],
 )  # fmt: skip
-@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_bad_files_are_named_and_their_code_is_never_run(tmp_path, capsys, name, write, message):
     write(tmp_path / name)
     with pytest.raises(InputError, match=message):
@@ -83,6 +93,17 @@ def test_bad_files_are_named_and_their_code_is_never_run(tmp_path, capsys, name,
 def test_the_settings_of_timms_checkpoints_are_let_through(tmp_path):
     torch.save({"state_dict": WEIGHTS, "args": argparse.Namespace(lr=1)}, tmp_path / "a.pth")
     assert read_state_dict(tmp_path / "a.pth").keys() == WEIGHTS.keys()
+
+
+def test_the_old_format_of_torch_is_read(tmp_path):
+    (tmp_path / "a.pth").write_bytes(_old_format())
+    assert read_state_dict(tmp_path / "a.pth").keys() == WEIGHTS.keys()
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.float32, np.int64, np.uint8, np.bool_])
+def test_numbers_of_numpy_are_let_through(tmp_path, kind):
+    torch.save({"state_dict": WEIGHTS, "best": kind(1)}, tmp_path / "a.pth")
+    assert read_torch_file(tmp_path / "a.pth")["best"] == 1
 
 
 def test_mismatches_are_counted_and_the_first_listed_and_nothing_is_copied():
