@@ -15,30 +15,14 @@ import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import kat_command
 from kat.errors import InputError
 from kat.models import load_model
 from kat.training import Classifier, MonitorConfig, TrainConfig, train
 from kat.training.folder import prepare_folder
+from tests.cli.commands import refused, run
 from tests.images import write_fashion_mnist, write_folder
 
 QUICK = ["--progress", "false", "--limit_train_batches", "2", "--limit_val_batches", "2"]
-
-
-def run(*arguments: object) -> int:
-    """Runs ``kat`` in this process."""
-    return kat_command.main([str(argument) for argument in arguments])
-
-
-def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    """The one line that a refused command prints; it must exit with 2."""
-    capsys.readouterr()
-    assert run(*arguments) == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert captured.err.startswith("kat: ")
-    assert captured.err.count("\n") == 1
-    return captured.err
 
 
 @pytest.fixture(scope="module")

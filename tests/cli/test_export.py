@@ -10,26 +10,11 @@ import pytest
 import yaml
 from PIL import Image
 
-import kat_command
 from kat.models import build_model, save_model
+from tests.cli.commands import refused, run
 from tests.deploy.models import make_record
 
 NAMES = ("fixed.onnx", "resizable8.onnx", "fixed.pt2", "hub")
-
-
-def run(*arguments: object) -> int:
-    return kat_command.main([str(argument) for argument in arguments])
-
-
-def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    """The one line that a refused command prints; it must exit with 2."""
-    capsys.readouterr()
-    assert run(*arguments) == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert captured.err.startswith("kat: ")
-    assert captured.err.count("\n") == 1
-    return captured.err
 
 
 @pytest.fixture(scope="module")

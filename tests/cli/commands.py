@@ -1,0 +1,23 @@
+"""Calls ``kat`` as a user does, within this process."""
+
+from __future__ import annotations
+
+import pytest
+
+import kat_command
+
+
+def run(*arguments: object) -> int:
+    """Runs ``kat`` with these arguments and returns its exit code."""
+    return kat_command.main([str(argument) for argument in arguments])
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """The one line that a refused command prints; it must exit with 2."""
+    capsys.readouterr()
+    assert run(*arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("kat: ")
+    assert captured.err.count("\n") == 1
+    return captured.err
