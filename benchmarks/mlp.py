@@ -1,7 +1,7 @@
 """Times a KAT's MLP against timm's, and counts the bytes that each keeps for the backward pass.
 
     python benchmarks/mlp.py
-    python benchmarks/mlp.py --shapes base --batch 128 --device cuda --dtype bfloat16
+    python benchmarks/mlp.py --shapes base --batch 128 --device cuda --amp --compile
 
   gelu      timm's Mlp with nn.GELU
   fused     GRKANMlp: keeps its inputs alone, and computes F(x) again in the backward pass
@@ -38,6 +38,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--amp", action="store_true", help="autocast to bfloat16")
+    parser.add_argument("--compile", action="store_true", help="through torch.compile")
     parser.add_argument("--seconds", type=float, default=5.0, help="time for each shape and pass")
     parser.add_argument("--csv", type=Path, help="also write the table there")
     options = parser.parse_args()
@@ -59,15 +61,20 @@ def measure(name: str, options: argparse.Namespace) -> list[list[str | float]]:
         "fused": kat.GRKANMlp(width, 4 * width, **place),
         "plain": kat.GRKANMlp(width, 4 * width, fused=False, **place),
     }
+    if options.compile:
+        torch._dynamo.reset()  # its limit of recompilations would leave later shapes uncompiled
+        mlps = {label: torch.compile(mlp, dynamic=False) for label, mlp in mlps.items()}
     x = torch.randn(options.batch, TOKENS, width, **place, requires_grad=True)
     grad = torch.randn_like(x)
 
     def time(step: Callable[..., Callable[[], None]]) -> dict[str, float]:
         steps = {label: step(mlp, x, grad) for label, mlp in mlps.items()}
-        return medians(take_turns(steps, options.seconds, options.device))
+        with torch.autocast(options.device, torch.bfloat16, enabled=options.amp):
+            return medians(take_turns(steps, options.seconds, options.device))
 
     forward, both = time(forward_step), time(both_step)
-    saved = {label: saved_bytes(mlp, x) / 1e6 for label, mlp in mlps.items()}
+    with torch.autocast(options.device, torch.bfloat16, enabled=options.amp):
+        saved = {label: saved_bytes(mlp, x) / 1e6 for label, mlp in mlps.items()}
     columns = (forward, both, saved)
     shape = f"{options.batch}x{TOKENS}x{width}"
     return [
@@ -92,7 +99,8 @@ def both_step(mlp: nn.Module, x: Tensor, grad: Tensor) -> Callable[[], None]:
     def step() -> None:
         mlp.zero_grad()
         x.grad = None
-        mlp(x).backward(grad)
+        y = mlp(x)
+        y.backward(grad.to(y.dtype))
 
     return step
 
