@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import math
 import pickle
 import re
 
@@ -20,84 +19,17 @@ import kat
 from kat.errors import InputError
 from kat.models.kanify import kanify_like
 from kat.models.kanify.activation import SUPPORTED, known_function
-from kat.models.kanify.calibrate import seen_inputs
-from kat.models.kanify.find import find
-from kat.models.kanify.trace import channel_weights
+from tests.models.kanify_models import (
+    ByKeyword,
+    TwoModules,
+    encoder,
+    images,
+    output,
+    sequential,
+    state,
+    vit,
+)
 from tests.oracle import rational_numpy
-
-
-class ByKeyword(nn.Module):
-    """The MLP whose linear maps have their inputs by keyword."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fc1, self.act, self.fc2 = nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 8)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(input=self.act(self.fc1(input=x)))
-
-
-class TwoModules(nn.Module):
-    """The MLP in two modules, as in BERT: the first returns f(W_1 x), the second has W_2."""
-
-    class Inner(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.function = functional.silu
-            self.dense = nn.Linear(16, 32)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.function(self.dense(x))
-
-    class Outer(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.dense = nn.Linear(32, 16)
-            self.norm = nn.LayerNorm(16)
-
-        def forward(self, hidden: Tensor, x: Tensor) -> Tensor:
-            return self.norm(self.dense(hidden) + x)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.outer, self.inner = self.Outer(), self.Inner()
-
-    def forward(self, x: Tensor) -> Tensor:
-        if x.isnan().any():  # a branch on data, which plain symbolic tracing cannot follow
-            return x
-        return self.outer(self.inner(x), x)
-
-
-def encoder(**settings) -> nn.TransformerEncoder:
-    layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True, **settings)
-    return nn.TransformerEncoder(layer, 2)
-
-
-def sequential(activation: nn.Module) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(16, 32), activation, nn.Dropout(0.1), nn.Linear(32, 8))
-
-
-def vit() -> nn.Module:
-    return timm.create_model("vit_micro_patch2_8", num_classes=10, in_chans=1)
-
-
-def images(count: int = 4, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(count, 1, 8, 8, generator=generator)
-
-
-@torch.no_grad()
-def output(model: nn.Module, *inputs: Tensor) -> Tensor:
-    return model.eval()(*inputs)
-
-
-def state(model: nn.Module) -> tuple:
-    """All that kanify might change: modules, their hooks and attributes, and the parameters."""
-    return tuple(
-        (name, id(module), module.training, len(module._forward_pre_hooks), dict(vars(module)))
-        for name, module in model.named_modules()
-    ), tuple((name, id(parameter)) for name, parameter in model.named_parameters())
-
 
 MODELS = {
     "timm": (vit, ["blocks.0.mlp.act", "blocks.1.mlp.act", "blocks.2.mlp.act", "blocks.3.mlp.act"]),
@@ -412,153 +344,6 @@ def test_torchs_fused_inference_does_not_bypass_the_rationals():
         assert (model(x, src_key_padding_mask=mask) - after)[~mask].abs().max() > 0.1
         plan.undo()
         assert torch.equal(model(x, src_key_padding_mask=mask), before)
-
-
-@pytest.mark.parametrize("build", [vit, encoder])
-def test_calibration_lowers_the_error_on_other_inputs(build):
-    torch.manual_seed(0)
-    model = build().train()
-    batches = [images(8, s) if build is vit else torch.randn(4, 9, 16) for s in range(3)]
-    before = output(model, batches[0])
-    moved = {}
-    for calibration in (None, batches[1:]):
-        model.train()
-        plan = kat.kanify(model, calibration=calibration)
-        assert model.training
-        assert not any(module._forward_hooks for module in model.modules())
-        moved[calibration is None] = (output(model, batches[0]) - before).square().mean().sqrt()
-        plan.undo()
-    assert moved[False] < 0.3 * moved[True]
-    assert torch.backends.mha.get_fastpath_enabled()
-
-
-def test_calibration_holds_rare_and_large_inputs_too():
-    torch.manual_seed(0)
-    model, x = sequential(nn.GELU()), torch.randn(2000, 16)
-    x[0] *= 30
-    with torch.no_grad():
-        hidden = model[0](x)
-    plan = kat.kanify(model, calibration=[x])
-    fitted = plan.replacements[0].fitted
-    assert fitted.interval[0] < hidden.min() < -6 < 6 < hidden.max() < fitted.interval[1]
-    error = (model[1](hidden) - functional.gelu(hidden)).abs()
-    assert error[1:].square().mean().sqrt() < 2e-3
-    assert error[0].max() < 0.05 * hidden[0].abs().max()
-
-
-def test_calibration_counts_inputs_by_their_effect_on_the_output():
-    model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.GELU(), nn.Linear(2, 3))
-    with torch.no_grad():
-        model[0].weight.copy_(torch.eye(2))
-        model[2].weight.copy_(torch.tensor([[2.0, 0.0], [0.0, 1.0], [0.0, 0.0]]))
-    x = torch.tensor([[1.0, -1.0], [3.0, -2.0], [1.0, -1.0]])
-    seen = seen_inputs(model, find(model).mlps, [x, x[:1]])["1"]
-    assert np.isclose(seen.weight.sum(), 1)
-    assert seen.x[[0, -1]] == pytest.approx([-6, 6])
-    for value, effect in ((-2, 1), (-1, 3), (1, 12), (3, 4)):  # |W_2 e_c|^2 is 4 and 1
-        assert seen.weight[seen.x == value] == pytest.approx(effect / 20, rel=1e-3)
-
-
-def test_calibration_keeps_few_of_many_inputs_without_changing_their_weight():
-    model, x = sequential(nn.GELU()).double(), torch.randn(40_000, 16).double()
-    seen = seen_inputs(model, find(model).mlps, [x])["1"]
-    hidden, norms = output(model[0], x), model[3].weight.square().sum(0)
-    assert len(seen.x) < 3500 < hidden.numel()
-    for power in (1, 2, 4):
-        exact = ((hidden**power * norms).sum() / norms.sum() / len(x)).item()
-        even = 6**power / (power + 1) * (power % 2 == 0)  # over [-6, 6], with 1e-4 of the weight
-        moment = (seen.weight * seen.x**power).sum()
-        assert moment == pytest.approx((1 - 1e-4) * exact + 1e-4 * even, rel=0.01)
-
-
-def test_calibration_takes_mappings_tuples_and_a_function():
-    class Two(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.mlp = Mlp(8, 16)
-
-        def forward(self, x, y):
-            return self.mlp(x + y)
-
-    model, (x, y) = Two(), torch.randn(2, 4, 8)
-    as_mapping = kat.kanify(model, calibration=[{"x": x, "y": y}], dry_run=True)
-    as_tuple = kat.kanify(model, calibration=[(x, y)], dry_run=True)
-    as_said = kat.kanify(
-        model, calibration=[(y, x, "label")], run=lambda m, batch: m(*batch[:2]), dry_run=True
-    )
-    assert as_mapping.record() == as_tuple.record() == as_said.record()
-    assert "seen in" in str(as_mapping)
-
-
-@pytest.mark.parametrize("activation", [nn.SiLU, nn.Sigmoid, nn.Softplus])
-@pytest.mark.parametrize("scale", [0.3, 1, 3])
-def test_calibration_does_not_raise_the_error(activation, scale):
-    torch.manual_seed(0)
-    model = Mlp(64, 256, act_layer=activation)
-    x, others = scale * torch.randn(512, 64), scale * torch.randn(2048, 64)
-    before, moved = output(model, x), []
-    for calibration in (None, [others]):
-        plan = kat.kanify(model, calibration=calibration)
-        moved.append((output(model, x) - before).square().mean())
-        plan.undo()
-    assert moved[1] <= moved[0]
-
-
-def test_calibration_counts_all_channels_alike_where_the_second_linear_map_is_zero():
-    torch.manual_seed(0)
-    model, x = nn.Sequential(Mlp(8, 16)), torch.randn(500, 8)
-    with torch.no_grad():
-        model[0].fc2.weight.zero_()
-    fitted = kat.kanify(model, calibration=[x]).replacements[0].fitted
-    assert fitted.seen
-    assert fitted.rms_error < 1e-3
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_the_effect_of_a_channel_does_not_depend_on_the_bias(dtype):
-    torch.manual_seed(0)
-    linear = nn.Linear(64, 32).to(dtype)
-    with torch.no_grad():
-        linear.weight.mul_(0.1)
-        linear.bias.fill_(300)  # in bfloat16 W e_c + b would be b
-    exact = linear.weight.double().square().sum(0)
-    torch.testing.assert_close(channel_weights(linear), exact, rtol=1e-12, atol=0)
-    assert (linear.bias == 300).all()
-
-
-@pytest.mark.parametrize(
-    ("calibration", "message"),
-    [
-        ([], "no batches"),
-        ({"x": torch.randn(2, 8)}, r"iterable of batches, got dict; .* in a list: \[batch\]"),
-        (8, "iterable of batches, got int"),
-        ([torch.full((2, 8), math.nan)], "not finite"),
-    ],
-)
-def test_calibration_that_cannot_be_had_is_refused(calibration, message):
-    model = nn.Sequential(Mlp(8, 16))
-    before = state(model)
-    with pytest.raises(InputError, match=message):
-        kat.kanify(model, calibration=calibration)
-    assert state(model) == before
-
-
-def test_calibration_without_weights_is_refused():
-    with pytest.raises(InputError, match="the model is on the meta device"):
-        kat.kanify(nn.Sequential(Mlp(8, 16, device="meta")), calibration=[torch.randn(2, 8)])
-
-
-def test_calibration_that_does_not_reach_an_mlp_is_refused():
-    class Unused(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.used, self.unused = Mlp(8, 16), Mlp(8, 16)
-
-        def forward(self, x):
-            return self.used(x)
-
-    with pytest.raises(InputError, match=r"unused\.act is not reached"):
-        kat.kanify(Unused(), calibration=[torch.randn(2, 8)])
 
 
 @pytest.mark.parametrize(
