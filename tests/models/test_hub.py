@@ -18,7 +18,6 @@ from PIL import Image
 
 from kat.errors import InputError
 from kat.models import (
-    ModelRecord,
     TrainingRecord,
     build_model,
     from_pretrained,
@@ -31,10 +30,10 @@ from tests.deploy.models import make_record
 
 TRAINING = TrainingRecord(
     settings={
-        "out": "/home/me/runs/x",
+        "out": "private/runs/x",
         "seed": 3,
-        "data": {"name": "folder:/data/animals", "root": "/data"},
-        "model": {"init_from": "/home/me/vit.safetensors"},
+        "data": {"name": "folder:private/animals", "root": "private"},
+        "model": {"init_from": "private/vit.safetensors"},
     },
     metrics={"top1": 91.5, "top5": 99.25, "epochs": 7},
 )
@@ -43,16 +42,8 @@ TRAINING = TrainingRecord(
 @pytest.fixture(scope="module")
 def trained():
     """A model of grey 8x8 images and three classes, whose act2 starts from given coefficients."""
-    record = ModelRecord(
-        architecture="kat_micro_patch2_8",
-        classes=["ant", "bee", "cat"],
-        input_size=(1, 8, 8),
-        mean=(0.3,),
-        std=(0.4,),
-        interpolation="bilinear",
-        crop_pct=0.9,
-        args={"num_groups": 4, "num_classes": 3},
-    )
+    args = {"num_groups": 4, "num_classes": 3}
+    record = replace(make_record(), architecture="kat_micro_patch2_8", args=args)
     torch.manual_seed(0)
     return build_model(record).eval(), record
 
@@ -131,7 +122,7 @@ def test_the_card_says_what_is_known_and_no_more(trained, folder, tmp_path):
     assert settings == {
         "seed": 3, "data": {"name": "folder"}, "model": {"init_from": "vit.safetensors"}
     }  # fmt: skip
-    assert "/home" not in card.content
+    assert "private" not in card.content
     save_pretrained(*trained, tmp_path / "bare")
     bare = ModelCard.load(tmp_path / "bare" / "README.md")
     assert bare.data.eval_results is None

@@ -11,32 +11,11 @@ from lightning.pytorch import Callback, Trainer
 
 from kat.data import AugmentConfig, Batch, DataConfig
 from kat.errors import InputError
-from kat.models import ModelRecord, rational_parameter_names
+from kat.models import rational_parameter_names
 from kat.training import Classifier, ModelConfig, OptimConfig, TrainConfig, read_history
 from kat.training.callbacks import _average
 from kat.training.classification import make_optimizer
-
-RECORD = ModelRecord(
-    architecture="kat_micro_patch2_8",
-    classes=[str(i) for i in range(10)],
-    input_size=(1, 8, 8),
-    mean=(0.5,),
-    std=(0.5,),
-    interpolation="bicubic",
-    crop_pct=1.0,
-)
-
-
-def _batches(count, size=8):
-    generator = torch.Generator().manual_seed(0)
-    return [
-        Batch(
-            torch.randn(size, 1, 8, 8, generator=generator),
-            torch.randint(0, 10, (size,), generator=generator),
-            [],
-        )
-        for _ in range(count)
-    ]
+from tests.training.small import RECORD, batches
 
 
 def _classifier(**settings):
@@ -75,7 +54,7 @@ class Rates(Callback):
 def test_learning_rate_warms_up_linearly_and_ends_on_the_cosine():
     optim = OptimConfig(lr=1e-3, min_lr=1e-5, warmup_lr=1e-6, warmup_epochs=1)
     classifier, rates = _classifier(epochs=4, optim=optim), Rates()
-    _fit(classifier, _batches(5), rates)
+    _fit(classifier, batches(5), rates)
     warm = [1e-6 + step / 5 * (1e-3 - 1e-6) for step in range(5)]
     cosine = [
         1e-5 + (1e-3 - 1e-5) * (1 + math.cos(math.pi * step / 20)) / 2 for step in range(5, 20)
@@ -108,18 +87,18 @@ def test_average_of_the_weights_warms_up_to_its_decay():
 
 @pytest.mark.filterwarnings("ignore:.*does not have many workers.*", "ignore:.*LeafSpec.*")
 def test_accumulated_halves_step_as_the_whole_batch_does():
-    (whole,) = _batches(1, size=8)
+    (whole,) = batches(1, size=8)
     halves = [Batch(whole.images[i : i + 4], whole.labels[i : i + 4], []) for i in (0, 4)]
     weights = []
-    for batches, accumulate in (([whole], 1), (halves, 2)):
+    for parts, accumulate in (([whole], 1), (halves, 2)):
         classifier = _classifier(epochs=1, optim=OptimConfig(name="sgd", lr=0.1))
-        _fit(classifier, batches, accumulate_grad_batches=accumulate)
+        _fit(classifier, parts, accumulate_grad_batches=accumulate)
         weights.append(classifier.model.head.weight.detach())
     torch.testing.assert_close(*weights)
 
 
 def test_every_image_counts_once_in_the_mean_loss():
-    (whole,) = _batches(1, size=8)
+    (whole,) = batches(1, size=8)
     parts = [Batch(whole.images[cut], whole.labels[cut], []) for cut in (slice(7), slice(7, 8))]
     classifier = _classifier().eval()
     for batch in parts:
@@ -129,7 +108,7 @@ def test_every_image_counts_once_in_the_mean_loss():
 
 
 def test_label_smoothing_and_mixing():
-    images, labels, _ = _batches(1)[0]
+    images, labels, _ = batches(1)[0]
     classifier = _classifier(augment=AugmentConfig(label_smoothing=0.2))
     expected = -(0.8 * torch.nn.functional.one_hot(labels, 10) + 0.02) * torch.log_softmax(
         classifier(images), -1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -11,42 +12,26 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import nn
 
-from kat.data import AugmentConfig, Batch
+from kat.data import AugmentConfig
 from kat.errors import TrainingDiverged
-from kat.models import ModelRecord, load_model
+from kat.models import load_model
 from kat.training import Classifier, OptimConfig, TrainConfig, divergence
 from kat.training.callbacks import EmaWeights, checkpoints
 from kat.training.diagnosis import Finding, first_not_finite
 from kat.training.divergence import MOST_SKIPPED, DivergenceGuard
+from tests.training import small
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*does not have many workers.*", "ignore:.*LeafSpec.*"
 )
 
-RECORD = ModelRecord(
-    architecture="kat_micro_patch2_8",
-    args={"depth": 2},
-    classes=[str(i) for i in range(10)],
-    input_size=(1, 8, 8),
-    mean=(0.5,),
-    std=(0.5,),
-    interpolation="bicubic",
-    crop_pct=1.0,
-)
+RECORD = dataclasses.replace(small.RECORD, args={"depth": 2})
 STEPS = 4
 """Of an epoch."""
 
 
 def _batches(count=STEPS, size=8):
-    generator = torch.Generator().manual_seed(0)
-    return [
-        Batch(
-            torch.randn(size, 1, 8, 8, generator=generator),
-            torch.randint(0, 10, (size,), generator=generator),
-            [],
-        )
-        for _ in range(count)
-    ]
+    return small.batches(count, size)
 
 
 class Fault(Callback):
