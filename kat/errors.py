@@ -20,6 +20,14 @@ class TrainingDiverged(RuntimeError):
     """The loss is no longer finite: the message says since when, and what to try. Exit code 1."""
 
 
+class CheckpointFailed(RuntimeError):
+    """A checkpoint cannot be written: the message says why, and what is left. Exit code 1."""
+
+
+class Interrupted(RuntimeError):
+    """Training was asked to stop and has saved its state: the message says where. Exit code 75."""
+
+
 class ExportFailed(RuntimeError):
     """An exported file does not give the model's answers, and was not kept. Exit code 1."""
 

@@ -13,9 +13,18 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser
 
-from kat.errors import ExportFailed, InputError, TrainingDiverged, unknown
+from kat.errors import (
+    CheckpointFailed,
+    ExportFailed,
+    InputError,
+    Interrupted,
+    TrainingDiverged,
+    unknown,
+)
 
 USAGE_ERROR, FAILED = 2, 1
+RUN_AGAIN = 75
+"""A run that was asked to stop, and can go on: EX_TEMPFAIL of sysexits.h."""
 
 
 class Parser(ArgumentParser):
@@ -39,8 +48,10 @@ def run_command(body: Callable[[], int | None]) -> int:
         return body() or 0
     except InputError as error:
         return _fail(error, USAGE_ERROR)
-    except (TrainingDiverged, ExportFailed) as error:
+    except (TrainingDiverged, CheckpointFailed, ExportFailed) as error:
         return _fail(error, FAILED)
+    except Interrupted as error:
+        return _fail(error, RUN_AGAIN)
 
 
 def _fail(error: Exception, code: int) -> int:

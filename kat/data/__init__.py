@@ -1,14 +1,17 @@
 """Data sets and loaders."""
 
 from kat.data.config import AugmentConfig, DataConfig, check_data
+from kat.data.device import DevicePreparation
 from kat.data.loaders import (
     Batch,
+    Loader,
     Preprocessing,
     eval_transform,
     make_loader,
     preprocessing,
     train_transform,
 )
+from kat.data.seeds import STEP, derived_seed, seed_all
 from kat.data.sources import (
     ImageSet,
     ImageStream,
@@ -19,19 +22,24 @@ from kat.data.sources import (
 )
 
 __all__ = [
+    "STEP",
     "AugmentConfig",
     "Batch",
     "DataConfig",
+    "DevicePreparation",
     "ImageSet",
     "ImageStream",
+    "Loader",
     "Preprocessing",
     "UnreadableImage",
     "check_classes",
     "check_data",
     "decode",
+    "derived_seed",
     "eval_transform",
     "make_loader",
     "open_split",
     "preprocessing",
+    "seed_all",
     "train_transform",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -9,9 +10,11 @@ import torch
 import torch.distributed as dist
 from timm.data import create_transform
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, default_collate
+from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from kat.data.config import AugmentConfig, DataConfig
+from kat.data.seeds import ITEM, ORDER, derived_seed, host_generators_kept, seed_host
 from kat.data.sources import ImageSet, ImageStream, Transform, UnreadableImage
 from kat.errors import InputError
 
@@ -52,15 +55,17 @@ class Batch(NamedTuple):
     """A batch of images.
 
     Args:
-        images: (B, C, H, W), normalised.
+        images: (B, C, H, W), bytes as :class:`kat.data.DevicePreparation` takes them, or prepared.
         labels: (B,), class indices.
-        unreadable: the names of images that could not be read; what to do about them is the
-            caller's choice (``DataConfig.bad_images``).
+        unreadable: name and reason of each image that could not be read; what to do about them is
+            the caller's choice (``DataConfig.bad_images``).
+        seeds: of what is random in each image, for what is left to be done to them.
     """
 
     images: Tensor
     labels: Tensor
-    unreadable: list[str]
+    unreadable: list[tuple[str, str]]
+    seeds: list[int] = []  # noqa: RUF012 (a NamedTuple's default)
 
 
 def preprocessing(config: DataConfig, data: ImageSet | ImageStream) -> Preprocessing:
@@ -87,8 +92,8 @@ def preprocessing(config: DataConfig, data: ImageSet | ImageStream) -> Preproces
     return Preprocessing(size, tuple(mean), tuple(std), config.interpolation, config.crop_pct)
 
 
-def eval_transform(spec: ImageSpec) -> Transform:
-    """timm's evaluation transform: resize, central crop, normalise."""
+def eval_transform(spec: ImageSpec, *, normalize: bool = True) -> Transform:
+    """timm's evaluation transform: resize, central crop, and normalise, unless the device is to."""
     return create_transform(
         spec.input_size,
         is_training=False,
@@ -96,11 +101,14 @@ def eval_transform(spec: ImageSpec) -> Transform:
         mean=spec.mean,
         std=spec.std,
         crop_pct=spec.crop_pct,
+        normalize=normalize,
     )
 
 
 def train_transform(spec: ImageSpec, augment: AugmentConfig) -> Transform:
-    """timm's training transform: random resized crop, flip, RandAugment, random erasing.
+    """timm's training transform: random resized crop, flip, RandAugment. It gives bytes.
+
+    Normalisation and random erasing are :class:`kat.data.DevicePreparation`'s.
 
     Raises:
         InputError: timm does not know the policy of ``auto_augment``.
@@ -117,8 +125,7 @@ def train_transform(spec: ImageSpec, augment: AugmentConfig) -> Transform:
             interpolation=augment.interpolation,
             mean=spec.mean,
             std=spec.std,
-            re_prob=augment.random_erasing,
-            re_mode="pixel",
+            normalize=False,
         )
     except (AssertionError, LookupError, ValueError) as error:
         raise InputError(
@@ -127,69 +134,136 @@ def train_transform(spec: ImageSpec, augment: AugmentConfig) -> Transform:
         ) from None
 
 
-class ShardedOrder(Sampler[int]):
-    """The order of a data set, a function of (seed, epoch), and this process's share of it.
+class Order:
+    """The batches of a split: lists of keys, a function of (seed, epoch, rank).
 
     Every process takes each world-th index. For training the order is a permutation, cut so that
-    all processes have equally many; for evaluation it is the natural one and nothing is added or
-    left out, so that each image counts once.
+    all processes have equally many whole batches; the batches of all processes together are then
+    those that one process with their joint batch size would have. For evaluation it is the natural
+    order and nothing is added or left out, so that each image counts once.
 
     Args:
         length: of the data set.
+        batch_size: of this process.
         seed: of the permutations; None for evaluation.
     """
 
-    def __init__(self, length: int, seed: int | None) -> None:
+    def __init__(self, length: int, batch_size: int, seed: int | None) -> None:
         self.length = length
+        self.batch_size = batch_size
         self.seed = seed
         self.epoch = 0
+        self.start = 0
 
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the permutation; the training loop calls it before each epoch."""
-        self.epoch = epoch
+    def begin(self, epoch: int, start: int) -> int:
+        """Chooses epoch and first batch of the next iteration. None need be thrown away."""
+        self.epoch, self.start = epoch, start
+        return 0
 
     def __len__(self) -> int:
-        return len(range(self.length)[self._share()])
+        images = len(range(self.length)[self._share()])
+        whole, rest = divmod(images, self.batch_size)
+        return whole + (rest > 0 and self.seed is None)
 
-    def __iter__(self) -> Iterator[int]:
+    def __iter__(self) -> Iterator[list[Key]]:
+        epoch, indices = self.epoch, self._indices()
+        for batch in range(self.start, len(self)):
+            chosen = indices[batch * self.batch_size : (batch + 1) * self.batch_size]
+            yield [(epoch, index) for index in chosen.tolist()]
+
+    def _indices(self) -> Tensor:
         if self.seed is None:
-            return iter(range(self.length)[self._share()])
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        return iter(torch.randperm(self.length, generator=generator).tolist()[self._share()])
+            return torch.arange(self.length)[self._share()]
+        generator = torch.Generator().manual_seed(derived_seed(ORDER, self.seed, self.epoch))
+        return torch.randperm(self.length, generator=generator)[self._share()]
 
     def _share(self) -> slice:
-        rank, world = 0, 1
-        if dist.is_available() and dist.is_initialized():
-            rank, world = dist.get_rank(), dist.get_world_size()
+        rank, world = process_of()
         end = self.length if self.seed is None else self.length - self.length % world
         return slice(rank, end, world)
 
 
-class _Tolerant(Dataset):
-    """Items with the names of the images that could not be read on the way to them.
+def process_of() -> tuple[int, int]:
+    """The number of this process, and how many there are."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
 
-    In training the next readable image takes the place of one that is not, so that batches stay
-    whole; in evaluation it is left out, so that each image counts once.
+
+class _Items(Dataset):
+    """Items by (epoch, index), with the names of the images that could not be read.
+
+    In training what is random in an item is a function of (seed, epoch, index), and the next
+    readable image takes the place of one that is not, so that batches stay whole. In evaluation
+    such an image is left out, so that each image counts once.
     """
 
-    def __init__(self, data: ImageSet, replace: bool) -> None:
+    def __init__(self, data: ImageSet, seed: int | None) -> None:
         self.data = data
-        self.tries = _TRIES if replace else 1
+        self.seed = seed
 
     def __len__(self) -> int:
         return len(self.data)
 
-    def __getitem__(self, index: int) -> _Item:
-        unreadable: list[str] = []
-        for offset in range(self.tries):
+    def __getitems__(self, keys: list[Key]) -> list[_Item]:
+        with host_generators_kept():
+            return [self._item(epoch, index) for epoch, index in keys]
+
+    def _item(self, epoch: int, index: int) -> _Item:
+        seed = 0 if self.seed is None else derived_seed(ITEM, self.seed, epoch, index)
+        if self.seed is not None:
+            seed_host(seed)
+        unreadable: list[tuple[str, str]] = []
+        for offset in range(1 if self.seed is None else _TRIES):
             try:
-                return self.data[(index + offset) % len(self.data)], unreadable
+                image, label = self.data[(index + offset) % len(self.data)]
             except UnreadableImage as error:
-                unreadable.append(error.name)
+                unreadable.append((error.name, error.reason))
+            else:
+                return (image, label, seed), unreadable
         return None, unreadable
 
 
-_Item = tuple[tuple[Any, int] | None, list[str]]
+class _StreamItems(IterableDataset):
+    """The items of a stream, what is random in them a function of (seed, epoch, rank, place)."""
+
+    def __init__(self, data: ImageStream, seed: int | None) -> None:
+        self.data = data
+        self.seed = seed
+        self.epoch = 0
+        self.rank = 0
+
+    def begin(self, epoch: int, start: int) -> int:
+        """Chooses the epoch of the next iteration. All batches before the first are thrown away."""
+        self.epoch, (self.rank, _) = epoch, process_of()
+        self.data.set_epoch(epoch)
+        return start
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __iter__(self) -> Iterator[_Item]:
+        worker = get_worker_info()
+        place = self.epoch, self.rank, 0 if worker is None else worker.id
+        items = iter(self.data)
+        for number in itertools.count():
+            seed = 0 if self.seed is None else derived_seed(ITEM, self.seed, *place, number)
+            with host_generators_kept():
+                if self.seed is not None:
+                    seed_host(seed)
+                item = next(items, None)
+            if item is None:
+                return
+            if isinstance(item, UnreadableImage):
+                yield None, [(item.name, item.reason)]
+            else:
+                yield (*item, seed), []
+
+
+Key = tuple[int, int]
+"""(epoch, index)."""
+_Item = tuple[tuple[Any, int, int] | None, list[tuple[str, str]]]
+"""((image, label, seed), names and reasons of the images that could not be read)."""
 _TRIES = 50
 
 
@@ -199,36 +273,80 @@ def collate(items: Sequence[_Item]) -> Batch:
     unreadable = [name for _, names in items for name in names]
     if not readable:
         return Batch(torch.empty(0), torch.empty(0, dtype=torch.long), unreadable)
-    images, labels = default_collate(readable)
-    return Batch(images, labels, unreadable)
+    images, labels, seeds = zip(*readable, strict=True)
+    return Batch(torch.stack(images), torch.tensor(labels), unreadable, list(seeds))
 
 
-def _collate_stream(items: Sequence[tuple[Any, int]]) -> Batch:
-    return collate([(item, []) for item in items])
+class Loader:
+    """The batches of a split, epoch after epoch, from any batch of any epoch on.
+
+    Each iteration gives one epoch and moves on to the next. :meth:`start_at` chooses where the
+    next one begins; it takes effect when its first batch is asked for. What is read before that
+    batch is nothing, or of streams all, which is then thrown away.
+
+    Args:
+        loader: gives the batches of ``order``.
+        order: of a data set with random access; or the stream's items.
+        batch_size: images in a batch of this process.
+    """
+
+    def __init__(
+        self, loader: DataLoader[Batch], order: Order | _StreamItems, batch_size: int
+    ) -> None:
+        self.loader = loader
+        self.order = order
+        self.batch_size = batch_size
+        self.epoch = 0
+        self.start = 0
+
+    def start_at(self, epoch: int, batch: int) -> None:
+        """The next iteration begins at this batch of this epoch."""
+        self.epoch, self.start = epoch, batch
+
+    def close(self) -> None:
+        """Ends the workers, which waiting for the garbage collector would take many seconds."""
+        iterator, self.loader._iterator = self.loader._iterator, None
+        if isinstance(iterator, _MultiProcessingDataLoaderIter):
+            iterator._shutdown_workers()
+
+    def __len__(self) -> int:
+        """The batches of a whole epoch, in this process."""
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        epoch, start = self.epoch, self.start
+        self.start_at(epoch + 1, 0)
+        thrown_away = self.order.begin(epoch, start)
+        yield from itertools.islice(self.loader, thrown_away, None)
 
 
 def make_loader(
     data: ImageSet | ImageStream, config: DataConfig, *, training: bool, seed: int = 0
-) -> DataLoader[Batch]:
+) -> Loader:
     """Batches of a split: shuffled and without the last partial one for training.
+
+    The order of the data is a function of (seed, epoch, rank), the augmentation of an image one of
+    (seed, epoch, index); of streams both depend on the number of workers too.
 
     Raises:
         InputError: the training split is smaller than one batch.
     """
+    seeded = seed if training else None
     options: dict[str, Any] = {
-        "batch_size": config.batch_size,
         "num_workers": config.workers,
-        "persistent_workers": config.workers > 0,
         "pin_memory": torch.cuda.is_available(),
-        "drop_last": training,
+        "collate_fn": collate,
     }
-    if isinstance(data, IterableDataset):
-        return DataLoader(data, collate_fn=_collate_stream, **options)
+    if isinstance(data, ImageStream):
+        stream = _StreamItems(data, seeded)
+        options |= {"batch_size": config.batch_size, "drop_last": training}
+        return Loader(DataLoader(stream, **options), stream, config.batch_size)
     if training and len(data) < config.batch_size:
         raise InputError(
             f"the training split has {len(data)} images, fewer than one batch of"
             f" data.batch_size={config.batch_size}"
         )
-    order = ShardedOrder(len(data), seed if training else None)
-    tolerant = _Tolerant(data, replace=training)
-    return DataLoader(tolerant, sampler=order, collate_fn=collate, **options)
+    order = Order(len(data), config.batch_size, seeded)
+    options["persistent_workers"] = config.workers > 0
+    loader = DataLoader(_Items(data, seeded), batch_sampler=order, **options)
+    return Loader(loader, order, config.batch_size)

@@ -110,6 +110,10 @@ class ImageStream(IterableDataset):
     def transform(self, transform: Transform) -> None:
         self.dataset.transform = transform
 
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the order of the next pass."""
+        self.dataset.set_epoch(epoch)
+
     def __len__(self) -> int:
         return len(self.dataset)
 

@@ -25,6 +25,7 @@ from kat.models.state_dict import (
     read_state_dict,
     read_torch_file,
 )
+from kat.sealed import check_seal
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
@@ -76,6 +77,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], ModelRecord]:
         if path.name == WEIGHTS or (path.parent / CONFIG).is_file():
             return _read_with_config(path)
         return _read_released(read_state_dict(path), path)
+    check_seal(path)
     checkpoint = read_torch_file(path)
     if _is_training_checkpoint(checkpoint):
         record = ModelRecord(**checkpoint["hyper_parameters"]["record"])
@@ -126,6 +128,7 @@ def read_training_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         InputError: it is missing, damaged, or something else.
     """
+    check_seal(path)
     checkpoint = read_torch_file(path)
     if not _is_training_checkpoint(checkpoint):
         raise InputError(f"{path} is not a checkpoint that 'kat train' has written")

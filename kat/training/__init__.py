@@ -6,7 +6,7 @@ from kat.training.divergence import read_divergence
 from kat.training.evaluation import evaluate
 from kat.training.folder import read_settings, settings_to_keep
 from kat.training.history import read_history
-from kat.training.lightning_setup import is_first_process
+from kat.training.processes import is_first_process
 from kat.training.run import Summary, train
 
 __all__ = [

@@ -1,54 +1,17 @@
-"""What happens beside the training steps: the average of the weights, and a line an epoch."""
+"""What is shown and recorded of a run beside its metrics: a line an epoch, and its stability."""
 
 from __future__ import annotations
 
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, WeightAveraging
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 
-from kat.training.folder import BEST, LAST, STABILITY
-
-
-def checkpoints(folder: Path) -> tuple[ModelCheckpoint, ModelCheckpoint]:
-    """What writes best.ckpt, by top-1 on the validation split, and last.ckpt, after every epoch.
-
-    Two of them, since Lightning's ``save_last`` skips the epochs that are not the best so far.
-    """
-    place: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False}
-    best = ModelCheckpoint(filename=Path(BEST).stem, monitor="val/top1", mode="max", **place)
-    return best, ModelCheckpoint(filename=Path(LAST).stem, **place)
-
-
-class EmaWeights(WeightAveraging):
-    """avg <- d avg + (1 - d) weights after each step, with d = min(decay, (1 + t) / (10 + t)).
-
-    The average takes the weights' place in validation and in checkpoints. The warm-up lets a run
-    of a few hundred steps forget its initial weights.
-
-    Args:
-        decay: d after the warm-up, in [0, 1).
-    """
-
-    def __init__(self, decay: float) -> None:
-        super().__init__(avg_fn=partial(_average, decay))
-
-    def averages(self) -> dict[str, Tensor]:
-        """The averaged parameters and buffers, by their names in the model that is trained."""
-        assert self._average_model is not None
-        average: Any = self._average_model.module
-        model = average.model
-        return {**dict(model.named_parameters()), **dict(model.named_buffers())}
-
-
-def _average(decay: float, averaged: Tensor, current: Tensor, steps: Tensor | int) -> Tensor:
-    t = float(steps)
-    return averaged.lerp(current, 1 - min(decay, (1 + t) / (10 + t)))
+from kat.training.folder import STABILITY
 
 
 class EpochLines(Callback):
@@ -145,8 +108,8 @@ class RecordStability(Callback):
             if isinstance(logger, TensorBoardLogger):
                 log_stability(logger, rows, step)
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes the record so far."""
+    def on_save_checkpoint(self, trainer: Trainer, *_: Any) -> None:
+        """Writes the record so far, with which a run resumed from the checkpoint goes on."""
         self._save(trainer)
 
     def on_exception(self, trainer: Trainer, *_: Any) -> None:

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.utilities import rank_zero_only
 from timm.data.mixup import Mixup
 from timm.optim import create_optimizer_v2, get_optimizer_info
 from timm.scheduler import CosineLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics import MeanMetric, SumMetric
-from torchmetrics.classification import MulticlassAccuracy
 
-from kat.data import AugmentConfig, Batch
+from kat.data import AugmentConfig, Batch, DevicePreparation
 from kat.errors import InputError
 from kat.models import ModelRecord
+from kat.training.average import WeightAverage, assign
 from kat.training.config import OptimConfig, TrainConfig
 from kat.training.diagnosis import Attempt, random_state
+from kat.training.history import LOGGED
+from kat.training.processes import gather
+from kat.training.scores import Scores, metric_state, set_metric_state
+from kat.training.sharding import shard
 
 
 class StatelessCosine(CosineLRScheduler):
@@ -54,26 +59,50 @@ class Classifier(LightningModule):
         self.model = model
         self.config = config
         classes = len(record.classes)
+        self.prepare = DevicePreparation(record.mean, record.std, config.augment.random_erasing)
         self.mixup = _mixup(config.augment, classes)
-        self.train_loss = MeanMetric(nan_strategy="disable")  # which makes it ignore weights
-        self.val_loss = MeanMetric(nan_strategy="disable")
+        self.train_loss = MeanMetric(nan_strategy="disable")
         self.val_images = SumMetric()
-        self.val_top1 = MulticlassAccuracy(classes, top_k=1, average="micro")
-        self.val_top5 = MulticlassAccuracy(classes, top_k=min(5, classes), average="micro")
-        self.skipped: set[str] = set()
+        self.kept_scores, self.raw_scores = Scores(classes), Scores(classes)
+        self.average: WeightAverage | None = None
+        """What is validated and kept in the place of the weights, where there is one."""
+        self.history: list[dict[str, float]] = []
+        """One row an epoch, as history.csv has them."""
+        self.skipped: dict[str, str] = {}
+        """The files that were left out, and why."""
         self.attempt: Attempt | None = None
         """The last forward pass, until its outcome is checked."""
+
+    def configure_model(self) -> None:
+        """Cuts the weights into shares, if the strategy is to."""
+        mesh = self.device_mesh
+        if mesh is not None:
+            shard(self.model, mesh["data_parallel"])
+
+    def on_fit_start(self) -> None:
+        """Starts the average; that of a resumed run follows the model to its device."""
+        if self.average is not None:
+            self.average.to_device()
+        elif self.config.optim.ema_decay > 0:
+            self.average = WeightAverage(self.model, self.config.optim.ema_decay)
 
     def forward(self, images: Tensor) -> Tensor:
         """The logits of a batch of images."""
         return self.model(images)
 
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Normalises the images, and erases rectangles of those to train on."""
+        images = self.prepare(batch.images, batch.seeds if self.training else ())
+        if self.config.model.channels_last and images.ndim == 4:
+            images = images.contiguous(memory_format=torch.channels_last)
+        return batch._replace(images=images.to(self.dtype))
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Cross entropy, with mixed images and soft labels where mixup or cutmix are on."""
-        images, labels, unreadable = batch
+        images, labels, unreadable, _ = batch
         self._report(unreadable)
         if len(labels) == 0:
-            raise InputError(f"no image of a batch can be read, first {unreadable[0]}")
+            raise InputError(f"no image of a batch can be read, first {unreadable[0][0]}")
         if self.mixup is not None:  # timm's needs pairs
             even = len(labels) - len(labels) % 2
             images, labels = self.mixup(images[:even], labels[:even])
@@ -85,34 +114,99 @@ class Classifier(LightningModule):
         self.log("train/loss_step", loss, on_step=True, on_epoch=False)
         return loss
 
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Takes the step, and its weights into their average."""
+        super().optimizer_step(*args, **kwargs)
+        if self.average is not None:
+            self.average.update()
+
     def on_train_epoch_end(self) -> None:
-        """Logs the mean loss of the epoch."""
-        self.log("train/loss", self.train_loss.compute())
+        """Logs the mean loss of the epoch, and adds its row to the history."""
+        loss = self.train_loss.compute()
         self.train_loss.reset()
+        self.log("train/loss", loss)
+        for skipped in gather(self.skipped):
+            self.skipped |= skipped
+        metrics = {**self.trainer.callback_metrics, "train/loss": loss}
+        values = {
+            column: metrics[name].item() for name, column in LOGGED.items() if name in metrics
+        }
+        self.history.append({"epoch": self.current_epoch + 1, **values})
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         """Counts right answers; every readable image counts once. Gives the batch's mean loss."""
-        images, labels, unreadable = batch
+        images, labels, unreadable, _ = batch
         self._report(unreadable)
         self.val_images.update(len(labels))
         if len(labels) == 0:
             return None
-        logits = self(images).float()
-        loss = functional.cross_entropy(logits, labels)
-        self.val_loss.update(loss.expand(len(labels)))
-        self.val_top1.update(logits, labels)
-        self.val_top5.update(logits, labels)
-        return loss
+        if self.average is not None:
+            self.raw_scores.update(self(images), labels)
+        with self.kept_weights():
+            return self.kept_scores.update(self(images), labels)
+
+    def kept_weights(self) -> AbstractContextManager[None]:
+        """Has the model compute with the weights that are kept: their average, if there is one."""
+        return nullcontext() if self.average is None else self.average.swapped()
 
     def on_validation_epoch_end(self) -> None:
-        """Logs loss, top-1 and top-5 in per cent."""
+        """Logs loss, top-1 and top-5 in per cent: of the average, where there is one, and of the
+        weights themselves then as raw."""
         if self.val_images.compute() == 0:  # of all processes; one alone may have none
             raise InputError("the validation split has no image that can be read")
-        self.log("val/loss", self.val_loss.compute())
-        self.log("val/top1", 100 * self.val_top1.compute(), prog_bar=True)
-        self.log("val/top5", 100 * self.val_top5.compute())
-        for metric in (self.val_loss, self.val_images, self.val_top1, self.val_top5):
+        for name, value in self.kept_scores.compute().items():
+            self.log(f"val/{name}", value, prog_bar=name == "top1")
+        if self.average is not None:
+            for name, value in self.raw_scores.compute().items():
+                self.log(f"val/raw_{name}", value)
+        for metric in (self.kept_scores, self.raw_scores, self.val_images):
             metric.reset()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds what a resumed run needs; the average takes the place of the weights.
+
+        These are then under raw_state_dict.
+        """
+        own = {"train_loss": metric_state(self.train_loss), "skipped": self.skipped}
+        checkpoint["processes"] = gather(own)
+        checkpoint["history"] = self.history
+        if self.average is not None:
+            weights, average = checkpoint["state_dict"], self.average.state()
+            kept = {
+                name: average.get(name.removeprefix("model."), weights[name]) for name in weights
+            }
+            checkpoint |= {"raw_state_dict": weights, "average_steps": self.average.steps}
+            checkpoint["state_dict"] = kept
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Goes on with what :meth:`on_save_checkpoint` has added."""
+        self.history = checkpoint["history"]
+        processes = checkpoint["processes"]
+        for process in processes:
+            self.skipped |= process["skipped"]
+        states = [process["train_loss"] for process in processes]
+        if len(states) != self.trainer.world_size:
+            total = {name: sum(state[name] for state in states) for name in states[0]}
+            states = [total] + [{}] * (self.trainer.world_size - 1)
+        set_metric_state(self.train_loss, states[self.global_rank])
+        self._load_weights(checkpoint)
+
+    def _load_weights(self, checkpoint: dict[str, Any]) -> None:
+        """The average is what a checkpoint has as its weights; training goes on with the raw.
+
+        A strategy that cuts the weights has loaded the former, and taken them out, by now.
+        """
+        kept = checkpoint.get("state_dict")
+        if self.config.optim.ema_decay > 0:
+            self.average = WeightAverage(self.model, self.config.optim.ema_decay)
+            self.average.load(_own(kept or {}), checkpoint.get("average_steps", 0))
+        raw = checkpoint.pop("raw_state_dict", None)
+        if raw is None:
+            return
+        if kept is not None:
+            checkpoint["state_dict"] = raw
+        for name, tensor in self.model.state_dict().items():
+            assign(tensor, _own(raw)[name])
 
     def configure_optimizers(self) -> Any:
         """timm's optimiser without decay on no_weight_decay(), and its cosine schedule."""
@@ -136,18 +230,22 @@ class Classifier(LightningModule):
         """timm's schedulers are functions of the number of steps taken."""
         scheduler.step_update(self.trainer.global_step)
 
-    def _report(self, unreadable: list[str]) -> None:
-        for path in unreadable:
+    def _report(self, unreadable: list[tuple[str, str]]) -> None:
+        for path, reason in unreadable:
             if self.config.data.bad_images == "fail":
-                raise InputError(f"{path} cannot be read as an image")
-        self.skip(unreadable, "it cannot be read as an image")
+                raise InputError(f"{path} cannot be read as an image: {reason}")
+            self.skip(path, f"it cannot be read as an image: {reason}")
 
-    def skip(self, paths: list[str], reason: str) -> None:
-        """Names each file that is left out, once."""
-        for path in paths:
-            if path not in self.skipped:
-                self.skipped.add(path)
-                rank_zero_only(sys.stdout.write)(f"skipped {path}: {reason}\n")
+    def skip(self, path: str, reason: str) -> None:
+        """Names a file that is left out, once."""
+        if path not in self.skipped:
+            self.skipped[path] = reason
+            sys.stdout.write(f"skipped {path}: {reason}\n")
+
+
+def _own(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A checkpoint's weights by the model's own names."""
+    return {name.removeprefix("model."): tensor for name, tensor in state.items()}
 
 
 def make_optimizer(model: nn.Module, optim: OptimConfig) -> torch.optim.Optimizer:

@@ -32,6 +32,8 @@ class ModelConfig:
             by default.
         grad_checkpointing: recompute activations in the backward pass, to save memory.
         compile: run the model through torch.compile.
+        channels_last: keep images with their channels last in memory, as convolutions on GPUs
+            like it; of a ViT that is the patch embedding alone.
     """
 
     name: str = "kat_micro"
@@ -42,6 +44,7 @@ class ModelConfig:
     init_activation: str | None = None
     grad_checkpointing: bool = False
     compile: bool = False
+    channels_last: bool = False
 
 
 @dataclass
@@ -88,6 +91,19 @@ class MonitorConfig:
 
 
 @dataclass
+class CheckpointConfig:
+    """When last.ckpt is written, beside after every epoch.
+
+    Args:
+        minutes: minutes of training between two checkpoints within an epoch; null: none there.
+        steps: the same in steps of the optimiser.
+    """
+
+    minutes: float | None = 15.0
+    steps: int | None = None
+
+
+@dataclass
 class TrainConfig:
     """Everything about one run.
 
@@ -99,12 +115,14 @@ class TrainConfig:
         accelerator: auto, cpu, gpu, mps.
         devices: how many of them, or auto.
         nodes: machines.
-        strategy: Lightning's way of using several devices, e.g. ddp, fsdp, auto.
+        strategy: how several devices share the work: auto or ddp (each has the whole model), fsdp
+            (each has a share of weights, gradients and moments: FSDP2), or another of Lightning's.
         limit_train_batches: train on no more than this many batches an epoch.
         limit_val_batches: validate on no more than this many batches.
         log_every: steps between two lines of the logs.
         progress: show progress bars.
-        resume: go on with the run that is in out, by its own settings unless others are given.
+        resume: go on with the run that is in out, by its own settings unless others are given;
+            auto: if there is one, else start it.
         overwrite: throw away the run that is in out; other files there are left alone.
     """
 
@@ -120,13 +138,14 @@ class TrainConfig:
     limit_val_batches: int | None = None
     log_every: int = 50
     progress: bool = True
-    resume: bool = False
+    resume: bool | Literal["auto"] = False
     overwrite: bool = False
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     monitor: MonitorConfig = field(default_factory=MonitorConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
 
 
 _AT_LEAST_ONE = ("epochs", "nodes", "log_every", "optim.accumulate", "monitor.interval")
@@ -170,9 +189,11 @@ def check(config: TrainConfig) -> None:
     for names, valid, wanted in ranges:
         for name in names:
             _require(valid(_get(config, name)), name, _get(config, name), wanted)
-    for name in ("limit_train_batches", "limit_val_batches"):
-        value = getattr(config, name)
+    for name in ("limit_train_batches", "limit_val_batches", "checkpoint.steps"):
+        value = _get(config, name)
         _require(value is None or value >= 1, name, value, "at least 1")
+    minutes = config.checkpoint.minutes
+    _require(minutes is None or minutes > 0, "checkpoint.minutes", minutes, "positive")
     _check_pairs(config)
     _check_combinations(config)
 

@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import torch.distributed as dist
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
 from kat.errors import TrainingDiverged
 from kat.files import write_text
-from kat.training.callbacks import EmaWeights
+from kat.training.average import local
 from kat.training.diagnosis import (
     ADVICE,
     Attempt,
@@ -32,11 +30,14 @@ from kat.training.diagnosis import (
     random_state,
 )
 from kat.training.folder import DIVERGENCE, LAST, LAST_GOOD
+from kat.training.processes import any_of, gather
+from kat.training.saving import save_checkpoint
 
 MOST_SKIPPED = 50
 """Steps in a row that a loss scaler may skip for a gradient that is not finite. Each halves the
 scale: fifty make it 10^15 times smaller, which cures every gradient that only the scale makes
 overflow. Without a limit training goes on for ever, and changes nothing."""
+_NONE_KNOWN = "No finite state of this run is known."
 
 
 class _Trouble(NamedTuple):
@@ -51,10 +52,10 @@ class DivergenceGuard(Callback):
     """Stops a run whose numbers are not finite, before they are used or kept.
 
     Loss and gradient are checked at every step, weights, buffers, their average and the optimiser's
-    state before every validation, the loss of every batch of it. So best.ckpt and last.ckpt are
-    finite. A run that is stopped leaves last_good.ckpt, the state before the bad step, if that is
-    finite; else it names last.ckpt; and divergence.json, which holds what was found. While the
-    first epoch is under way last_good.ckpt holds its start; a run that ends well has none.
+    state before every validation and every checkpoint, the loss of every batch of a validation. So
+    best.ckpt and last.ckpt are finite. A run that is stopped leaves divergence.json, which holds
+    what was found, and last_good.ckpt, the state before the bad step, if that is finite; else it
+    names last.ckpt. A run that ends well has neither.
 
     Args:
         out: the run's folder.
@@ -69,26 +70,17 @@ class DivergenceGuard(Callback):
         self.trouble: _Trouble | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """Refuses a start that is not finite, and keeps one that is until an epoch is.
-
-        A resumed run has its divergence behind it.
-        """
+        """Refuses a start that is not finite. A resumed run has its divergence behind it."""
         if trainer.is_global_zero:
             (self.out / DIVERGENCE).unlink(missing_ok=True)
         buffers = pl_module.model.named_buffers()
         self.unbounded = {name for name, buffer in buffers if not buffer.isfinite().all()}
-        self._check_state(trainer, pl_module, kept="No finite state of this run is known.")
-        if not trainer.strategy.broadcast((self.out / LAST).is_file()):
-            self._save(trainer)
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The end of an epoch takes the place of the start."""
-        if (self.out / LAST).is_file():
-            self._remove_good(trainer)
+        self.check_state(trainer, pl_module, kept=_NONE_KNOWN)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Removes the checkpoint, which best and last have made needless."""
-        self._remove_good(trainer)
+        """Removes what an earlier divergence has left; best and last have made it needless."""
+        if trainer.is_global_zero:
+            (self.out / LAST_GOOD).unlink(missing_ok=True)
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -118,7 +110,7 @@ class DivergenceGuard(Callback):
     def on_validation_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Checks all that is to be validated and kept."""
         self.trouble = None
-        self._check_state(trainer, pl_module)
+        self.check_state(trainer, pl_module)
 
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, *_: Any
@@ -131,12 +123,13 @@ class DivergenceGuard(Callback):
             return
         attempt = Attempt(batch.images, outputs, random_state(batch.images.device))
         place, context = f"validation batch {batch_idx}", trainer.precision_plugin.forward_context()
-        finding = diagnose(pl_module.model, attempt, place, context)
+        with pl_module.kept_weights():
+            finding = diagnose(pl_module.model, attempt, place, context)
         self.trouble = _Trouble(f"the validation loss is {outputs.item()}", place, finding)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Stops for such a loss, before it is logged and the epoch kept."""
-        if not trainer.strategy.reduce_boolean_decision(self.trouble is None, all=True):
+        if any_of(self.trouble is not None, trainer.strategy.root_device):
             self._stop(trainer, self.trouble, self._keep(trainer, pl_module))
 
     def _skips(self, trainer: Trainer, loss: Tensor) -> bool:
@@ -151,8 +144,13 @@ class DivergenceGuard(Callback):
             scaler.load_state_dict(self.scaler_before)
         return self.skipped < MOST_SKIPPED
 
-    def _check_state(self, trainer: Trainer, pl_module: Any, kept: str | None = None) -> None:
-        state = _state(trainer, pl_module.model, self.unbounded)
+    def check_state(self, trainer: Trainer, pl_module: Any, kept: str | None = None) -> None:
+        """Stops the run where not all that a checkpoint keeps is finite.
+
+        Args:
+            kept: where the newest finite state is, if that is known.
+        """
+        state = _state(trainer, pl_module, self.unbounded)
         if not _all_finite(trainer, state.values()):
             finding = diagnose_state(pl_module.model, state)
             trouble = _Trouble("the state of training is not finite", self.batch, finding)
@@ -183,21 +181,12 @@ class DivergenceGuard(Callback):
 
     def _keep(self, trainer: Trainer, pl_module: Any) -> str:
         """Keeps the state, if it is finite, and says where the newest finite one is."""
-        if _all_finite(trainer, _state(trainer, pl_module.model, self.unbounded).values()):
-            self._save(trainer)
+        if _all_finite(trainer, _state(trainer, pl_module, self.unbounded).values()):
+            save_checkpoint(trainer, self.out / LAST_GOOD)
             return f"The state before it is in {self.out / LAST_GOOD}."
-        epoch = trainer.strategy.broadcast((self.out / LAST).is_file())
-        return f"The newest finite state is in {self.out / (LAST if epoch else LAST_GOOD)}."
-
-    def _save(self, trainer: Trainer) -> None:
-        partial = self.out / f".partial-{LAST_GOOD}"
-        trainer.save_checkpoint(partial)
-        if trainer.is_global_zero:
-            os.replace(partial, self.out / LAST_GOOD)
-
-    def _remove_good(self, trainer: Trainer) -> None:
-        if trainer.is_global_zero:
-            (self.out / LAST_GOOD).unlink(missing_ok=True)
+        if not trainer.strategy.broadcast((self.out / LAST).is_file()):
+            return _NONE_KNOWN
+        return f"The newest finite state is in {self.out / LAST}."
 
 
 def read_divergence(out: Path) -> str | None:
@@ -207,7 +196,7 @@ def read_divergence(out: Path) -> str | None:
 
 
 def _gradients(module: nn.Module) -> list[Tensor]:
-    return [p.grad for p in module.parameters() if p.grad is not None]
+    return [local(p.grad) for p in module.parameters() if p.grad is not None]
 
 
 def _norm_is_finite(trainer: Trainer, loss: Tensor, gradients: list[Tensor]) -> bool:
@@ -216,37 +205,36 @@ def _norm_is_finite(trainer: Trainer, loss: Tensor, gradients: list[Tensor]) -> 
     So then are the gradient's squares, and with them the moments that optimisers make of it.
     """
     norm = nn.utils.get_total_norm([0 * loss, *gradients])  # the loss may be as large as it likes
-    return trainer.strategy.reduce_boolean_decision(bool(norm.isfinite()), all=True)
+    return not any_of(not norm.isfinite(), trainer.strategy.root_device)
 
 
 def _all_finite(trainer: Trainer, tensors: Iterable[Tensor]) -> bool:
     """Whether all numbers in all processes are finite, by the largest of them."""
     norm = nn.utils.get_total_norm(list(tensors), norm_type=math.inf)
-    return trainer.strategy.reduce_boolean_decision(bool(norm.isfinite()), all=True)
+    return not any_of(not norm.isfinite(), trainer.strategy.root_device)
 
 
-def _state(trainer: Any, model: nn.Module, unbounded: set[str]) -> dict[str, Tensor]:
+def _state(trainer: Trainer, pl_module: Any, unbounded: set[str]) -> dict[str, Tensor]:
     """All numbers that a checkpoint keeps, by name: weights, buffers, averages, moments.
+
+    Of sharded ones this process's share.
 
     Args:
         unbounded: buffers that were not finite at the start, such as limits, and are not meant to.
     """
+    model = pl_module.model
     own: dict[str, Any] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     state = {name: tensor for name, tensor in own.items() if name not in unbounded}
     names = {id(tensor): name for name, tensor in state.items()}
-    for callback in trainer.callbacks:
-        if isinstance(callback, EmaWeights):
-            averages = callback.averages()
-            state |= {f"the average of {name}": averages[name] for name in list(state)}
+    if pl_module.average is not None:
+        averages = pl_module.average.values
+        state |= {f"the average of {name}": averages[name] for name in list(state)}
     for optimizer in trainer.optimizers:
         for parameter, entries in optimizer.state.items():
             name = names.get(id(parameter), "a parameter")
             state |= {f"the optimiser's {key} of {name}": value for key, value in entries.items()}
-    return {
-        name: value.detach()
-        for name, value in state.items()
-        if isinstance(value, Tensor) and value.is_floating_point() and value.numel() > 0
-    }
+    shares = {name: local(t.detach()) for name, t in state.items() if isinstance(t, Tensor)}
+    return {name: t for name, t in shares.items() if t.is_floating_point() and t.numel() > 0}
 
 
 def _agreed(trouble: _Trouble | None) -> _Trouble:
@@ -254,10 +242,7 @@ def _agreed(trouble: _Trouble | None) -> _Trouble:
 
     Their gradients are shared, their images are not: one knows why, the others see that.
     """
-    troubles: list[_Trouble | None] = [trouble]
-    if dist.is_available() and dist.is_initialized():
-        troubles = [None] * dist.get_world_size()
-        dist.all_gather_object(troubles, trouble)
+    troubles = gather(trouble)
     causes = list(ADVICE)
     known = [(causes.index(seen.finding.cause), i) for i, seen in enumerate(troubles) if seen]
     place = min(known)[1]

@@ -44,9 +44,10 @@ def evaluate(
     model, record = load(path)
     images = open_split(data, "val")
     _check_fit(record, images, data.name)
-    images.transform = eval_transform(record)
+    images.transform = eval_transform(record, normalize=False)
     classifier = Classifier(model, record, TrainConfig(data=data))
-    classifier.skip(images.ignored, "it is not named as an image")
+    for file in images.ignored:
+        classifier.skip(file, "it is not named as an image")
     with quiet():
         trainer = make_trainer(
             devices=1,
@@ -61,7 +62,7 @@ def evaluate(
         "top1": metrics["val/top1"],
         "top5": metrics["val/top5"],
         "loss": metrics["val/loss"],
-        "images": len(images) - len(classifier.skipped - set(images.ignored)),
+        "images": len(images) - len(classifier.skipped.keys() - set(images.ignored)),
         "skipped": len(classifier.skipped),
     }
 

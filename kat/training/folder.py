@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from kat.errors import InputError
-from kat.files import write_text
+from kat.files import replacing, write_text
 from kat.models import read_training_checkpoint
+from kat.sealed import check_seal
 from kat.training.config import TrainConfig
+from kat.training.history import HISTORY, write_history
 
-SETTINGS, SUMMARY, HISTORY = "run.yaml", "summary.json", "history.csv"
-BEST, LAST, LAST_GOOD = "best.ckpt", "last.ckpt", "last_good.ckpt"
+SETTINGS, SUMMARY, SKIPPED = "run.yaml", "summary.json", "skipped.csv"
+BEST, LAST, PREVIOUS, LAST_GOOD = "best.ckpt", "last.ckpt", "previous.ckpt", "last_good.ckpt"
 DIVERGENCE, CONVERSION = "divergence.json", "conversion.json"
 STABILITY, STABILITY_REPORT = "stability.csv", "stability.html"
 RESULTS = (SUMMARY, "model.safetensors", "config.json")
@@ -25,8 +28,10 @@ CONTENTS = (
     *RESULTS,
     SETTINGS,
     HISTORY,
+    SKIPPED,
     BEST,
     LAST,
+    PREVIOUS,
     LAST_GOOD,
     DIVERGENCE,
     CONVERSION,
@@ -36,8 +41,23 @@ CONTENTS = (
     "tensorboard",
 )
 """All that a run writes, and all that overwriting one removes."""
+_RESUMED = (LAST, PREVIOUS, LAST_GOOD)
 _ONCE = ("resume", "overwrite", "progress")
 """Settings of one call, not of the run."""
+
+
+def with_resumption_decided(config: TrainConfig) -> TrainConfig:
+    """The settings with ``resume`` true or false: "auto" resumes where there is what to go on from.
+
+    Where a run was stopped before its first checkpoint, it is begun again.
+    """
+    if config.resume != "auto":
+        return config
+    out = Path(config.out)
+    resume = any((out / name).exists() for name in _RESUMED)
+    return dataclasses.replace(
+        config, resume=resume, overwrite=not resume and (out / SETTINGS).is_file()
+    )
 
 
 def check_folder(config: TrainConfig) -> None:
@@ -47,28 +67,41 @@ def check_folder(config: TrainConfig) -> None:
         InputError: says what is there, and what to do.
     """
     out = Path(config.out)
-    if config.resume:
-        read_training_checkpoint(resumed_from(out))
+    if config.resume or not out.exists():
         return
-    if not out.exists():
-        return
-    if not out.is_dir() or (any(out.iterdir()) and not (out / SETTINGS).is_file()):
+    names = [path.name for path in out.iterdir()] if out.is_dir() else [out.name]
+    names = [name for name in names if not name.startswith(".partial-")]
+    if names and not (out / SETTINGS).is_file():
         raise InputError(f"{out} exists and is not the folder of a run; give another --out")
-    if any(out.iterdir()) and not config.overwrite:
+    if names and not config.overwrite:
         raise InputError(
-            f"{out} already holds a run; give --resume true, --overwrite true, or another --out"
+            f"{out} already holds a run; give --resume auto, --overwrite true, or another --out"
         )
 
 
-def resumed_from(out: Path) -> Path:
-    """The checkpoint that a run goes on from: last.ckpt, or in its first epoch last_good.ckpt.
+def resumed_from(out: Path) -> tuple[Path, list[str]]:
+    """The newest checkpoint that is whole, and a line on each newer one that is not.
+
+    That is last.ckpt, or previous.ckpt, the one before it; or last_good.ckpt, of a run that is no
+    longer finite.
 
     Raises:
-        InputError: there is neither.
+        InputError: there is none.
     """
-    for name in (LAST, LAST_GOOD):
-        if (out / name).exists():
-            return out / name
+    damaged: list[str] = []
+    for name in _RESUMED:
+        path = out / name
+        if not path.exists():
+            continue
+        try:
+            check_seal(path, required=True)
+            read_training_checkpoint(path)
+        except InputError as error:
+            damaged.append(str(error))
+        else:
+            return path, [f"{line}; going on from {path}" for line in damaged]
+    if damaged:
+        raise InputError(f"no checkpoint in {out} can be resumed: {'; '.join(damaged)}")
     raise InputError(f"{out} holds no run to resume: there is no {LAST}")
 
 
@@ -85,9 +118,19 @@ def prepare_folder(config: TrainConfig) -> None:
         if config.resume:
             _remove(out, RESULTS)
         out.mkdir(parents=True, exist_ok=True)
+        _remove(out, [path.name for path in out.glob(".partial-*")])
         write_text(out / SETTINGS, yaml.safe_dump(settings_to_keep(config)))
     except OSError as error:
         raise InputError(f"{out} cannot be written: {error}") from None
+
+
+def write_records(
+    out: Path, history: Sequence[dict[str, float]], skipped: Mapping[str, str]
+) -> None:
+    """Writes history.csv, one row an epoch, and skipped.csv: each file left out, and why."""
+    write_history(history, out / HISTORY)
+    with replacing(out / SKIPPED) as partial, partial.open("w", newline="") as file:
+        csv.writer(file).writerows([("file", "reason"), *sorted(skipped.items())])
 
 
 def _remove(out: Path, names: Sequence[str]) -> None:

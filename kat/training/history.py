@@ -1,41 +1,43 @@
-"""The course of a run, one row an epoch, read from the logs of a run and of its resumptions."""
+"""The course of a run, one row an epoch."""
 
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 from kat.files import replacing
 
-COLUMNS = ("epoch", "train_loss", "val_loss", "top1", "top5")
-_LOGGED = {
+HISTORY = "history.csv"
+LOGGED = {
     "train/loss": "train_loss",
     "val/loss": "val_loss",
     "val/top1": "top1",
     "val/top5": "top5",
+    "val/raw_loss": "raw_val_loss",
+    "val/raw_top1": "raw_top1",
+    "val/raw_top5": "raw_top5",
 }
+"""The columns by what is logged. The raw ones are of the weights themselves, where their average is
+what is validated and kept."""
+COLUMNS = ("epoch", *LOGGED.values())
 
 
 def read_history(out: Path) -> list[dict[str, float]]:
-    """One row an epoch with the columns of :data:`COLUMNS`; where a resumed run did an epoch
-    again, its later row counts.
+    """One row an epoch with those of :data:`COLUMNS` that the run has.
 
     Args:
-        out: the folder of a run.
+        out: the folder of a run; one that has no epoch behind it has no rows.
     """
-    rows: dict[int, dict[str, float]] = {}
-    logs = sorted((out / "csv").glob("version_*/metrics.csv"), key=lambda p: int(p.parent.name[8:]))
-    for path in logs:
-        with path.open(newline="") as file:
-            for line in csv.DictReader(file):
-                values = {_LOGGED[k]: float(v) for k, v in line.items() if k in _LOGGED and v}
-                if values:
-                    epoch = int(line["epoch"]) + 1
-                    rows.setdefault(epoch, {"epoch": epoch}).update(values)
-    return [rows[epoch] for epoch in sorted(rows)]
+    path = out / HISTORY
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        rows = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+    return [{**row, "epoch": int(row["epoch"])} for row in rows]
 
 
-def write_history(rows: list[dict[str, float]], path: Path) -> None:
+def write_history(rows: Sequence[dict[str, float]], path: Path) -> None:
     """Writes the rows as CSV."""
     with replacing(path) as partial, partial.open("w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=COLUMNS)

@@ -3,34 +3,42 @@
 from __future__ import annotations
 
 import logging
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from lightning.pytorch import Trainer
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from kat.errors import InputError
+from kat.training.saving import SealedCheckpointIO
+from kat.training.sharding import FullySharded
 
 _ADVICE = (
     ".*does not have many workers.*",
     ".*number of training batches.*smaller than the logging interval.*",
     ".*isinstance\\(treespec, LeafSpec\\).*",
+    ".*recommended to use .self.log.*sync_dist=True.*",  # torchmetrics has done it
     "Checkpoint directory .* exists and is not empty.*",
 )
 
 
-def make_trainer(**settings: Any) -> Trainer:
-    """A Trainer with these settings.
+def make_trainer(strategy: str = "auto", **settings: Any) -> Trainer:
+    """A Trainer with these settings, whose checkpoints are whole or not there.
+
+    Args:
+        strategy: "fsdp", or a name of Lightning's.
+        settings: of the Trainer.
 
     Raises:
         InputError: Lightning refuses them.
     """
     try:
         return Trainer(
+            strategy=FullySharded() if strategy == "fsdp" else strategy,
+            plugins=_plugins(),
             enable_model_summary=False,
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
@@ -38,6 +46,12 @@ def make_trainer(**settings: Any) -> Trainer:
         )
     except (MisconfigurationException, RuntimeError, TypeError, ValueError) as error:
         raise InputError(f"the run cannot be set up: {' '.join(str(error).split())}") from None
+
+
+def _plugins() -> list[Any]:
+    """Our checkpoints, and SLURM without Lightning's own, which would be a second kind of them."""
+    slurm = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
+    return [SealedCheckpointIO(), *slurm]
 
 
 @contextmanager
@@ -55,13 +69,3 @@ def quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-def is_first_process() -> bool:
-    """Whether this process is the one that checks, writes and prints, also before the others start.
-
-    The launchers say by their environment variables which process of how many this is.
-    """
-    node = int(os.environ.get("GROUP_RANK") or os.environ.get("NODE_RANK") or 0)
-    rank: int | None = getattr(rank_zero_only, "rank", None)
-    return node == 0 and (rank or 0) == 0

@@ -5,21 +5,20 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import nn
-from torch.utils.data import DataLoader
 
 from kat.data import (
-    Batch,
     ImageSet,
     ImageStream,
+    Loader,
     check_classes,
     eval_transform,
     make_loader,
@@ -41,21 +40,22 @@ from kat.models import (
     read_vit,
     save_model,
 )
-from kat.training.callbacks import EmaWeights, EpochLines, Monitor, RecordStability, checkpoints
+from kat.training.callbacks import EpochLines, Monitor, RecordStability
+from kat.training.checkpoints import Checkpoints, ExactResume
 from kat.training.classification import Classifier, make_optimizer
 from kat.training.config import TrainConfig, check
 from kat.training.divergence import DivergenceGuard
 from kat.training.folder import (
     BEST,
     CONVERSION,
-    HISTORY,
     SUMMARY,
     check_folder,
     prepare_folder,
     resumed_from,
+    with_resumption_decided,
 )
-from kat.training.history import read_history, write_history
-from kat.training.lightning_setup import is_first_process, make_trainer, quiet
+from kat.training.lightning_setup import make_trainer, quiet
+from kat.training.processes import is_first_process
 
 
 @dataclass
@@ -86,11 +86,14 @@ class Summary:
 def train(config: TrainConfig, monitor: Monitor | None = None) -> Summary:
     """Trains a model and writes its folder.
 
-    The folder holds run.yaml (the resolved settings), best.ckpt and last.ckpt, the best weights
-    as model.safetensors with config.json, history.csv (one row an epoch), summary.json, and the
-    logs of every step in csv/ and tensorboard/; where the run starts from a ViT, conversion.json
-    says what was carried over. It is not touched before everything that can be
-    checked has been.
+    The folder holds run.yaml (the resolved settings), best.ckpt, last.ckpt and the one before it,
+    previous.ckpt, the best weights as model.safetensors with config.json, history.csv (one row an
+    epoch), skipped.csv (the files left out), summary.json, and the logs of every step in csv/ and
+    tensorboard/; where the run starts from a ViT, conversion.json says what was carried over. It is
+    not touched before everything that can be checked has been.
+
+    A run that is stopped in any way and resumed, with the same processes, gives the same weights,
+    averages and metrics, bit by bit, as one that is not.
 
     Args:
         config: the settings.
@@ -101,12 +104,16 @@ def train(config: TrainConfig, monitor: Monitor | None = None) -> Summary:
         InputError: bad settings or data, or a folder that already holds a run.
         TrainingDiverged: loss, gradient or the state of training are not finite; divergence.json
             and the newest finite state are then in the folder.
+        CheckpointFailed: a checkpoint cannot be written; the one before it is still there.
+        Interrupted: a signal asked to stop; the state is in last.ckpt.
     """
     check(config)
+    config = with_resumption_decided(config)
     if config.monitor.enabled != (monitor is not None):
         raise InputError("monitor.enabled=true and the argument monitor go together")
     if is_first_process():
         check_folder(config)
+    checkpoint = _checkpoint(config)
     seed_everything(config.seed, workers=True, verbose=False)
     train_data = open_split(config.data, "train", config.seed)
     val_data = open_split(config.data, "val")
@@ -119,6 +126,8 @@ def train(config: TrainConfig, monitor: Monitor | None = None) -> Summary:
     config = _with_args(config, record.args)
     train_loader, val_loader = _loaders(config, record, train_data, val_data)
     model = _build(config, record)
+    if checkpoint is not None:
+        _check_resumable(model, checkpoint)
     started = None if source is None else _start(model, source, config)
     _prepare(model, config)
     if monitor is not None:
@@ -126,23 +135,34 @@ def train(config: TrainConfig, monitor: Monitor | None = None) -> Summary:
     make_optimizer(model, config.optim)
     classifier = Classifier(model, record, config)
     with quiet():
-        trainer = _make_trainer(config, monitor)
-        before = _seconds_before(config)
+        guard = DivergenceGuard(Path(config.out))
+        checkpoints = Checkpoints(Path(config.out), config.checkpoint, guard)
+        callbacks = [guard, checkpoints, ExactResume(train_loader, config.seed)]
+        trainer = _make_trainer(config, monitor, callbacks)
         if is_first_process():
             prepare_folder(config)
             if started is not None:
                 _tell(started, Path(config.out))
-        classifier.skip([*train_data.ignored, *val_data.ignored], "it is not named as an image")
-        start = time.perf_counter()
-        trainer.fit(
-            classifier,
-            train_loader,
-            val_loader,
-            ckpt_path=resumed_from(Path(config.out)) if config.resume else None,
-            weights_only=True,
-        )
-        seconds = before + time.perf_counter() - start
-    return _finish(config, classifier, trainer, seconds)
+        for path in (*train_data.ignored, *val_data.ignored):
+            classifier.skip(path, "it is not named as an image")
+        try:
+            trainer.fit(
+                classifier, train_loader, val_loader, ckpt_path=checkpoint, weights_only=True
+            )
+        finally:
+            train_loader.close()
+            val_loader.close()
+    return _finish(config, classifier, trainer, checkpoints)
+
+
+def _checkpoint(config: TrainConfig) -> Path | None:
+    """What the run goes on from."""
+    if not config.resume:
+        return None
+    path, lines = resumed_from(Path(config.out))
+    for line in lines if is_first_process() else []:
+        sys.stdout.write(f"{line}\n")
+    return path
 
 
 def make_record(config: TrainConfig, data: ImageSet | ImageStream) -> ModelRecord:
@@ -168,10 +188,7 @@ def _source(config: TrainConfig) -> ViTSource | None:
 
 def _build(config: TrainConfig, record: ModelRecord) -> nn.Module:
     rates = {"drop_path_rate": config.model.drop_path, "drop_rate": config.model.drop}
-    model = build_model(record, **{name: rate for name, rate in rates.items() if rate > 0})
-    if config.resume:
-        _check_resumable(model, resumed_from(Path(config.out)))
-    return model
+    return build_model(record, **{name: rate for name, rate in rates.items() if rate > 0})
 
 
 def _start(model: nn.Module, source: ViTSource, config: TrainConfig) -> Conversion:
@@ -187,6 +204,8 @@ def _tell(started: Conversion, out: Path) -> None:
 def _prepare(model: Any, config: TrainConfig) -> None:
     if config.model.grad_checkpointing:
         model.set_grad_checkpointing(True)
+    if config.model.channels_last:
+        model.to(memory_format=torch.channels_last)
     if config.model.compile:
         model.compile()
 
@@ -202,22 +221,21 @@ def _loaders(
     record: ModelRecord,
     train_data: ImageSet | ImageStream,
     val_data: ImageSet | ImageStream,
-) -> tuple[DataLoader[Batch], DataLoader[Batch]]:
+) -> tuple[Loader, Loader]:
     train_data.transform = train_transform(record, config.augment)
-    val_data.transform = eval_transform(record)
+    val_data.transform = eval_transform(record, normalize=False)
     return (
         make_loader(train_data, config.data, training=True, seed=config.seed),
         make_loader(val_data, config.data, training=False),
     )
 
 
-def _make_trainer(config: TrainConfig, monitor: Monitor | None) -> Trainer:
-    callbacks: list[Callback] = [*checkpoints(Path(config.out)), EpochLines()]
-    if config.optim.ema_decay > 0:
-        callbacks.append(EmaWeights(config.optim.ema_decay))
+def _make_trainer(
+    config: TrainConfig, monitor: Monitor | None, callbacks: list[Callback]
+) -> Trainer:
+    callbacks = [*callbacks, EpochLines()]
     if monitor is not None:
         callbacks.append(RecordStability(monitor, Path(config.out)))
-    callbacks.append(DivergenceGuard(Path(config.out)))  # sees the average that is validated
     if config.progress:
         callbacks.append(RichProgressBar())
     return make_trainer(
@@ -241,35 +259,23 @@ def _make_trainer(config: TrainConfig, monitor: Monitor | None) -> Trainer:
     )
 
 
-def _seconds_before(config: TrainConfig) -> float:
-    """What a finished run took that is now resumed."""
-    path = Path(config.out) / SUMMARY
-    if not (config.resume and path.is_file()):
-        return 0.0
-    return float(json.loads(path.read_text(encoding="utf-8"))["seconds"])
-
-
 def _finish(
-    config: TrainConfig, classifier: Classifier, trainer: Trainer, seconds: float
+    config: TrainConfig, classifier: Classifier, trainer: Trainer, checkpoints: Checkpoints
 ) -> Summary:
     out = Path(config.out)
     trainer.strategy.barrier()
     model, record = load_model(out / BEST)
-    best_epoch = read_training_checkpoint(out / BEST)["epoch"] + 1
-    history = read_history(out)
-    best = next(row for row in history if row["epoch"] == best_epoch)
     summary = Summary(
         out=str(out),
         model=config.model.name,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        top1=best["top1"],
-        top5=best["top5"],
-        epochs=len(history),
-        seconds=seconds,
+        top1=checkpoints.best["top1"],
+        top5=checkpoints.best["top5"],
+        epochs=len(classifier.history),
+        seconds=checkpoints.seconds(),
         skipped=len(classifier.skipped),
     )
     if trainer.is_global_zero:
         save_model(model, record, out)
-        write_history(history, out / HISTORY)
         write_text(out / SUMMARY, json.dumps(dataclasses.asdict(summary), indent=2) + "\n")
     return summary

@@ -17,6 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from kat.errors import InputError
 from kat.models import load_model
+from kat.sealed import seal
 from kat.training import Classifier, MonitorConfig, TrainConfig, train
 from kat.training.folder import prepare_folder
 from tests.cli.commands import refused, run
@@ -100,6 +101,7 @@ def test_a_run_that_goes_on_has_its_best_weights_not_those_of_when_it_was_done(t
     best = torch.load(out / "best.ckpt", weights_only=True)
     best["state_dict"]["model.head.bias"] += 1
     torch.save(best, out / "best.ckpt")
+    seal(out / "best.ckpt")
     prepare_folder(TrainConfig(out=str(out), resume=True))
     model, _ = load_model(out)
     assert torch.equal(model.head.bias, best["state_dict"]["model.head.bias"])
@@ -112,7 +114,7 @@ def test_average_of_the_weights_is_what_is_kept(tmp_path):
     plain = torch.load(tmp_path / "plain" / "best.ckpt", weights_only=True)["state_dict"]
     checkpoint = torch.load(tmp_path / "average" / "best.ckpt", weights_only=True)
     name = "model.head.weight"
-    torch.testing.assert_close(checkpoint["current_model_state"][name], plain[name])
+    torch.testing.assert_close(checkpoint["raw_state_dict"][name], plain[name])
     assert not torch.allclose(checkpoint["state_dict"][name], plain[name])
 
 
@@ -292,7 +294,7 @@ def test_unknown_recipe_key_is_named_with_the_nearest(tmp_path, capsys):
 def test_a_folder_that_holds_a_run_is_refused_and_kept(digits_run, capsys):
     before = (digits_run / "model.safetensors").read_bytes()
     line = refused(capsys, "train", "--config", "digits", "--out", digits_run)
-    assert "already holds a run; give --resume true, --overwrite true, or another --out" in line
+    assert "already holds a run; give --resume auto, --overwrite true, or another --out" in line
     assert (digits_run / "model.safetensors").read_bytes() == before
 
 
@@ -329,12 +331,15 @@ def test_resume_takes_the_runs_own_settings_and_refuses_another_model(tmp_path, 
     line = refused(capsys, *common, "--resume", "true", "--model.name", "vit_micro_patch2_8")
     assert "last.ckpt holds the weights of another model: 16 unexpected" in line
     assert (out / "run.yaml").read_text() == settings
+    (out / "previous.ckpt").unlink()
     (out / "last.ckpt").write_bytes(b"torn")
-    assert "is not a readable checkpoint" in refused(capsys, *common, "--resume", "true")
+    line = refused(capsys, *common, "--resume", "true")
+    assert "can be resumed: " in line
+    assert "last.ckpt is damaged: the checksum at its end is missing" in line
     (out / "last.ckpt").unlink()
     (out / "last.ckpt").mkdir()
     line = refused(capsys, *common, "--resume", "true")
-    assert "last.ckpt is not a readable checkpoint: [Errno 21] Is a directory" in line
+    assert "last.ckpt cannot be read: [Errno 21] Is a directory" in line
 
 
 def test_two_processes_train_on_halves_and_write_once(tmp_path, capsys):
@@ -424,7 +429,8 @@ def test_a_diverged_run_stops_in_one_line_before_it_is_kept(tmp_path, capsys, lo
     assert "is the first layer that is not finite" in message
     assert "lower optim.lr" in message
     assert message.count("\n") == 1
-    assert not (out / "last.ckpt").exists()
+    assert torch.load(out / "last.ckpt", weights_only=True)["global_step"] == 0
+    assert not (out / "best.ckpt").exists()
     assert json.loads((out / "divergence.json").read_text())["message"] in message
 
 
@@ -445,8 +451,7 @@ def test_the_state_before_a_divergence_can_be_evaluated_and_started_from(tmp_pat
     assert not good.exists()
 
 
-@pytest.mark.filterwarnings("ignore:.*ended before the epoch ended.*")  # Lightning tells the user
-def test_a_run_that_stops_in_its_first_epoch_is_resumed_from_the_state_before(
+def test_a_run_that_stops_in_its_first_epoch_is_resumed_from_its_start(
     tmp_path, monkeypatch, capsys
 ):
     out, step = tmp_path / "run", Classifier.training_step
@@ -465,7 +470,7 @@ def test_a_run_that_stops_in_its_first_epoch_is_resumed_from_the_state_before(
     assert code == 1
     assert f"The state before it is in {out / 'last_good.ckpt'}." in capsys.readouterr().err
     assert torch.load(out / "last_good.ckpt", weights_only=True)["global_step"] == 2
-    assert not (out / "last.ckpt").exists()
+    assert torch.load(out / "last.ckpt", weights_only=True)["global_step"] == 0
     assert run("train", "--out", out, "--resume", "true", "--progress", "false") == 0
     assert torch.load(out / "last.ckpt", weights_only=True)["global_step"] == 8
     assert not (out / "last_good.ckpt").exists()

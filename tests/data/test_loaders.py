@@ -10,6 +10,7 @@ from timm.data import create_transform
 from kat.data import (
     AugmentConfig,
     DataConfig,
+    DevicePreparation,
     eval_transform,
     make_loader,
     open_split,
@@ -23,7 +24,7 @@ from tests.images import write_folder
 def _digits(split, config=None):
     config = config or DataConfig(batch_size=100)
     data = open_split(config, split)
-    data.transform = eval_transform(preprocessing(config, data))
+    data.transform = eval_transform(preprocessing(config, data), normalize=False)
     return data, config
 
 
@@ -32,7 +33,7 @@ def test_training_batches_are_full_shuffled_and_a_function_of_seed_and_epoch():
 
     def labels(seed, epoch):
         loader = make_loader(data, config, training=True, seed=seed)
-        loader.sampler.set_epoch(epoch)
+        loader.start_at(epoch, 0)
         batches = list(loader)
         assert len(batches) == 14
         assert {len(batch.labels) for batch in batches} == {100}
@@ -53,6 +54,9 @@ def test_validation_sees_every_image_once_in_order():
 def test_images_are_normalised_to_zero_mean_and_unit_variance():
     data, config = _digits("train", DataConfig(batch_size=1437))
     images = next(iter(make_loader(data, config, training=True))).images
+    assert images.dtype == torch.uint8
+    spec = preprocessing(config, data)
+    images = DevicePreparation(spec.mean, spec.std)(images)
     assert images.shape == (1437, 1, 8, 8)
     assert images.mean().item() == pytest.approx(0, abs=0.01)
     assert images.std().item() == pytest.approx(1, abs=0.01)
@@ -68,7 +72,8 @@ def test_unreadable_images_leave_the_batch_and_are_named(tmp_path, workers):
     data.transform = eval_transform(preprocessing(config, data))
     first, second = make_loader(data, config, training=False)
     assert (len(first.labels), first.unreadable) == (4, [])
-    assert (second.labels.tolist(), second.unreadable) == ([1], [str(bad)])
+    assert second.labels.tolist() == [1]
+    assert [name for name, _ in second.unreadable] == [str(bad)]
 
 
 def test_a_batch_of_nothing_readable_is_empty(tmp_path):
@@ -128,7 +133,6 @@ def test_imagenet_recipe_augmentation_runs_on_grey_and_rgb(tmp_path):
         hflip=0.5,
         color_jitter=0.4,
         auto_augment="rand-m9-mstd0.5",
-        random_erasing=1.0,
     )
     folder = DataConfig(name=f"folder:{tmp_path}", image_size=64)
     for config in (folder, DataConfig()):
@@ -137,4 +141,4 @@ def test_imagenet_recipe_augmentation_runs_on_grey_and_rgb(tmp_path):
         data.transform = train_transform(spec, augment)
         for index in range(6):
             assert data[index][0].shape == spec.input_size
-            assert data[index][0].isfinite().all()
+            assert data[index][0].dtype == torch.uint8

@@ -1,4 +1,4 @@
-"""The parts of training: schedule, decay, average of the weights, mixing, divergence, history."""
+"""The parts of training: schedule, decay, average of the weights, mixing, what is left out."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from lightning.pytorch import Callback, Trainer
 from kat.data import AugmentConfig, Batch, DataConfig
 from kat.errors import InputError
 from kat.models import rational_parameter_names
-from kat.training import Classifier, ModelConfig, OptimConfig, TrainConfig, read_history
-from kat.training.callbacks import _average
+from kat.training import Classifier, ModelConfig, OptimConfig, TrainConfig
+from kat.training.average import WeightAverage
 from kat.training.classification import make_optimizer
 from tests.training.small import RECORD, batches
 
@@ -79,10 +79,17 @@ def test_decay_spares_norms_biases_embeddings_and_rationals():
 
 def test_average_of_the_weights_warms_up_to_its_decay():
     """d = min(decay, (1 + t) / (10 + t)) with t steps taken."""
-    average, current = torch.tensor(1.0), torch.tensor(0.0)
-    assert _average(0.9, average, current, 0).item() == pytest.approx(0.1)
-    assert _average(0.9, average, current, 8).item() == pytest.approx(0.5)
-    assert _average(0.9, average, current, 10_000).item() == pytest.approx(0.9)
+    model = torch.nn.Linear(1, 1, bias=False)
+    for steps, kept in ((0, 0.1), (8, 0.5), (10_000, 0.9)):
+        torch.nn.init.ones_(model.weight)
+        average = WeightAverage(model, 0.9)
+        average.steps = steps
+        torch.nn.init.zeros_(model.weight)
+        average.update()
+        assert average.values["weight"].item() == pytest.approx(kept)
+        with average.swapped():
+            assert model.weight.item() == pytest.approx(kept)
+        assert (model.weight.item(), average.steps) == (0, steps + 1)
 
 
 @pytest.mark.filterwarnings("ignore:.*does not have many workers.*", "ignore:.*LeafSpec.*")
@@ -104,11 +111,11 @@ def test_every_image_counts_once_in_the_mean_loss():
     for batch in parts:
         classifier.validation_step(batch, 0)
     loss = torch.nn.functional.cross_entropy(classifier(whole.images), whole.labels)
-    torch.testing.assert_close(classifier.val_loss.compute(), loss)
+    torch.testing.assert_close(classifier.kept_scores.loss.compute(), loss)
 
 
 def test_label_smoothing_and_mixing():
-    images, labels, _ = batches(1)[0]
+    images, labels, *_ = batches(1)[0]
     classifier = _classifier(augment=AugmentConfig(label_smoothing=0.2))
     expected = -(0.8 * torch.nn.functional.one_hot(labels, 10) + 0.02) * torch.log_softmax(
         classifier(images), -1
@@ -124,30 +131,13 @@ def test_label_smoothing_and_mixing():
 
 def test_unreadable_images_are_named_once_or_fatal(capsys):
     classifier = _classifier()
-    classifier._report(["a.jpg", "b.jpg", "a.jpg"])
-    classifier._report(["a.jpg"])
+    classifier._report([("a.jpg", "torn"), ("b.jpg", "empty"), ("a.jpg", "torn")])
+    classifier._report([("a.jpg", "torn")])
     assert capsys.readouterr().out.count("a.jpg") == 1
-    assert classifier.skipped == {"a.jpg", "b.jpg"}
+    assert set(classifier.skipped) == {"a.jpg", "b.jpg"}
     strict = _classifier(data=DataConfig(bad_images="fail"))
-    with pytest.raises(InputError, match=r"a\.jpg cannot be read as an image"):
-        strict._report(["a.jpg"])
-
-
-def test_history_merges_the_logs_of_a_run_and_its_resumptions(tmp_path):
-    header = "epoch,step,train/loss,train/loss_step,val/loss,val/top1,val/top5\n"
-    logs = {
-        "version_0": "0,5,,2.5,,,\n0,9,,,2.0,10.0,50.0\n0,9,2.2,,,,\n1,19,,,1.9,20.0,60.0\n",
-        "version_10": "2,29,,,1.0,40.0,80.0\n2,29,1.1,,,,\n",
-        "version_2": "1,19,,,1.5,30.0,70.0\n1,19,1.6,,,,\n2,29,,,9.0,1.0,1.0\n",
-    }
-    for version, rows in logs.items():
-        folder = tmp_path / "csv" / version
-        folder.mkdir(parents=True)
-        (folder / "metrics.csv").write_text(header + rows)
-    history = read_history(tmp_path)
-    assert [row["epoch"] for row in history] == [1, 2, 3]
-    assert [row["top1"] for row in history] == [10.0, 30.0, 40.0]
-    assert [row["train_loss"] for row in history] == [2.2, 1.6, 1.1]
+    with pytest.raises(InputError, match=r"a\.jpg cannot be read as an image: torn"):
+        strict._report([("a.jpg", "torn")])
 
 
 def test_defaults_are_valid():

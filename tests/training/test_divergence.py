@@ -16,9 +16,11 @@ from kat.data import AugmentConfig
 from kat.errors import TrainingDiverged
 from kat.models import load_model
 from kat.training import Classifier, OptimConfig, TrainConfig, divergence
-from kat.training.callbacks import EmaWeights, checkpoints
+from kat.training.checkpoints import Checkpoints
+from kat.training.config import CheckpointConfig
 from kat.training.diagnosis import Finding, first_not_finite
 from kat.training.divergence import MOST_SKIPPED, DivergenceGuard
+from kat.training.saving import SealedCheckpointIO
 from tests.training import small
 
 pytestmark = pytest.mark.filterwarnings(
@@ -63,9 +65,9 @@ def _train(
 ):
     torch.manual_seed(0)
     model = timm.create_model("kat_micro_patch2_8", in_chans=1, depth=2, drop_path_rate=drop_path)
-    settings = OptimConfig(**{"lr": 1e-3, **optim})
+    settings = OptimConfig(**{"lr": 1e-3, "ema_decay": ema, **optim})
     config = TrainConfig(epochs=epochs, optim=settings, augment=augment or AugmentConfig())
-    average = [EmaWeights(ema)] if ema else []
+    guard = DivergenceGuard(out)
     trainer = Trainer(
         max_epochs=epochs,
         accelerator="cpu",
@@ -74,8 +76,8 @@ def _train(
         enable_model_summary=False,
         num_sanity_val_steps=0,
         accumulate_grad_batches=settings.accumulate,
-        plugins=plugins,
-        callbacks=[*checkpoints(out), *callbacks, *average, DivergenceGuard(out)],
+        plugins=[SealedCheckpointIO(), *(plugins or [])],
+        callbacks=[*callbacks, guard, Checkpoints(out, CheckpointConfig(), guard)],
     )
     train, val = (
         torch.utils.data.DataLoader(data, batch_size=None)
@@ -131,10 +133,10 @@ def test_a_weight_that_is_infinite(tmp_path, step):
     assert message.startswith(f"the loss is nan at step {step} (epoch {1 + step // STEPS}, batch")
     assert (found["step"], found["layer"], found["cause"]) == (step, "blocks.1.mlp.fc1", "weight")
     assert "weight[5, 3] is inf (1 of 16384" in message
-    good = tmp_path / ("last.ckpt" if step > STEPS else "last_good.ckpt")
+    good = tmp_path / "last.ckpt"
     assert f"The newest finite state is in {good}." in message
     assert torch.load(good, weights_only=True)["global_step"] == step // STEPS * STEPS
-    assert (tmp_path / "last_good.ckpt").exists() == (step < STEPS)
+    assert not (tmp_path / "last_good.ckpt").exists()
 
 
 @pytest.mark.parametrize(
@@ -171,7 +173,7 @@ def test_an_image_of_nans(tmp_path, ema):
     assert (found["step"], found["layer"], found["cause"]) == (2, "images", "input")
     assert "number 5 of the 8 in batch 2 (counted from 0)" in message
     assert "The state before it is in" in message
-    key = "current_model_state" if ema else "state_dict"
+    key = "raw_state_dict" if ema else "state_dict"
     _assert_same(_weights(tmp_path / "last_good.ckpt", key), fault.before)
     if ema:
         average = _weights(tmp_path / "last_good.ckpt")
@@ -292,8 +294,7 @@ def _break_moment(trainer, model):
 
 
 def _break_average(trainer, model):
-    average = next(c for c in trainer.callbacks if isinstance(c, EmaWeights))
-    average._average_model.module.model.head.bias[2] = torch.nan
+    trainer.lightning_module.average.values["head.bias"][2] = torch.nan
 
 
 @pytest.mark.parametrize("epochs", [1, 2])
@@ -333,14 +334,14 @@ def test_nothing_of_an_epoch_that_is_not_finite_is_kept(
     assert message.startswith(f"the state of training is not finite at step {step} (epoch {epochs}")
     assert (found["layer"], found["cause"]) == (layer, cause)
     assert detail in message
-    newest = tmp_path / ("last_good.ckpt" if epochs == 1 else "last.ckpt")
+    newest = tmp_path / "last.ckpt"
     assert f"The newest finite state is in {newest}." in message
     assert torch.load(newest, weights_only=True)["global_step"] == step - STEPS
     for path in tmp_path.glob("*.ckpt"):
         kept = torch.load(path, weights_only=True)
         kept["state_dict"].pop("model.limit")
-        kept["current_model_state"].pop("model.limit")
-        parts = [kept[key] for key in ("state_dict", "current_model_state", "optimizer_states")]
+        kept["raw_state_dict"].pop("model.limit")
+        parts = [kept[key] for key in ("state_dict", "raw_state_dict", "optimizer_states")]
         assert all(t.isfinite().all() for t in torch.utils._pytree.tree_leaves(parts)
                    if isinstance(t, torch.Tensor))  # fmt: skip
 
@@ -396,8 +397,7 @@ def test_a_validation_that_overflows_in_a_layer(tmp_path):
     """The average of the weights is what is validated, and so what is looked through."""
 
     def action(trainer, model):
-        average = next(c for c in trainer.callbacks if isinstance(c, EmaWeights))
-        average._average_model.module.model.blocks[1].mlp.fc2.weight.fill_(3e38)
+        trainer.lightning_module.average.values["blocks.1.mlp.fc2.weight"].fill_(3e38)
 
     message, found = _stopped(tmp_path, _batches(), AfterEpochs(2, action), ema=0.9)
     assert message.startswith("the validation loss is nan at step 8 (epoch 2, validation batch 0)")
@@ -512,4 +512,6 @@ def test_a_sum_between_modules_counts_as_the_module_around_it():
 
 def test_a_run_that_ends_well_leaves_nothing_behind(tmp_path):
     _train(tmp_path, _batches(), epochs=1)
-    assert {path.name for path in tmp_path.iterdir()} == {"best.ckpt", "last.ckpt"}
+    names = {path.name for path in tmp_path.iterdir()}
+    checkpoints = {"best.ckpt", "last.ckpt", "previous.ckpt"}
+    assert names == checkpoints | {"history.csv", "skipped.csv"}

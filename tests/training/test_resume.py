@@ -1,0 +1,208 @@
+"""Runs that are stopped at any moment, and go on to the same weights, averages and metrics."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import resource
+import signal
+import stat
+
+import pytest
+import torch
+
+from kat.training import Classifier, checkpoints, saving
+from tests.cli.commands import run
+
+SETTINGS = (
+    "--config", "digits", "--epochs", 2, "--optim.warmup_epochs", 1, "--progress", "false",
+    "--model.args", "{depth: 1}", "--model.drop", 0.1, "--data.batch_size", 16,
+    "--data.workers", 2, "--limit_train_batches", 9, "--limit_val_batches", 3,
+    "--precision", "bf16-mixed", "--optim.ema_decay", 0.99, "--optim.accumulate", 2,
+    "--augment.mixup", 0.8, "--augment.cutmix", 1, "--augment.random_erasing", 0.5,
+    "--augment.auto_augment", "rand-m9-mstd0.5", "--checkpoint.steps", 2,
+)  # fmt: skip
+STEPS = 10
+
+
+class Killed(BaseException):
+    """In the place of SIGKILL: nothing catches it."""
+
+
+def digest(out):
+    """SHA-256 of weights, average and moments; and the metrics of every epoch."""
+    state = torch.load(out / "last.ckpt", weights_only=True)
+    moments = state["optimizer_states"][0]["state"]
+    parts = [state["state_dict"], state["raw_state_dict"], *moments.values()]
+    digest = hashlib.sha256()
+    for part in parts:
+        for name in sorted(part):
+            digest.update(part[name].contiguous().numpy().tobytes())
+    summary = json.loads((out / "summary.json").read_text())
+    history = (out / "history.csv").read_text()
+    return digest.hexdigest(), history, summary["top1"], summary["top5"]
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory):
+    out = tmp_path_factory.mktemp("clean") / "run"
+    assert run("train", *SETTINGS, "--out", out) == 0
+    assert torch.load(out / "last.ckpt", weights_only=True)["global_step"] == STEPS
+    return digest(out)
+
+
+def nth(call, fault):
+    """``fault`` in the place of the n-th call of a function, counted over all resumptions."""
+    calls = 0
+
+    def wrap(function):
+        def wrapped(*args, **kwargs):
+            nonlocal calls
+            calls += 1
+            if calls == call:
+                fault(*args)
+            return function(*args, **kwargs)
+
+        return wrapped
+
+    return wrap
+
+
+def kill(*_):
+    raise Killed
+
+
+def torn(checkpoint, path):
+    """Half a file, and then nothing more."""
+    path.write_bytes(b"PK\x03\x04" * 1000)
+    raise Killed
+
+
+MOMENTS = {
+    "before the first step": (Classifier, "training_step", nth(1, kill)),
+    "within an epoch": (Classifier, "training_step", nth(5, kill)),
+    "within an accumulation": (Classifier, "training_step", nth(14, kill)),
+    "after the last step of an epoch": (Classifier, "on_validation_epoch_end", nth(2, kill)),
+    "during validation": (Classifier, "validation_step", nth(2, kill)),
+    "before an epoch is kept": (Classifier, "on_train_epoch_end", nth(1, kill)),
+    "while a checkpoint is written": (saving.torch, "save", nth(5, torn)),
+    "between last and previous": (saving, "keep_as", nth(4, kill)),
+    "between last and best": (checkpoints, "keep_as", nth(1, kill)),
+    "before the history is written": (checkpoints, "write_records", nth(1, kill)),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_killed_run_goes_on_to_the_same_end(tmp_path, monkeypatch, capsys, clean, moment):
+    owner, name, wrap = MOMENTS[moment]
+    command = ("train", *SETTINGS, "--out", tmp_path / "run", "--resume", "auto")
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, wrap(getattr(owner, name)))
+        with pytest.raises(Killed):
+            run(*command)
+    assert run(*command) == 0
+    assert digest(tmp_path / "run") == clean
+    assert not list((tmp_path / "run").glob(".partial-*"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+@pytest.mark.parametrize(("place", "call"), [("training_step", 12), ("validation_step", 4)])
+def test_a_run_that_is_asked_to_stop_saves_and_exits_with_75(
+    tmp_path, monkeypatch, capsys, clean, number, place, call
+):
+    command = ("train", *SETTINGS, "--out", tmp_path / "run", "--resume", "auto")
+    with monkeypatch.context() as patch:
+        wrap = nth(call, lambda *_: os.kill(os.getpid(), number))
+        patch.setattr(Classifier, place, wrap(getattr(Classifier, place)))
+        assert run(*command) == 75
+    # batches 10 to 18 are the second epoch's: the step of the 12th ends with it, at a step of 2
+    step = 6 if place == "training_step" else 10
+    error = capsys.readouterr().err
+    assert f"kat: stopped at step {step}; --resume auto goes on from it" in error
+    assert ("no SLURM job" in error) == (number == signal.SIGUSR1)
+    assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["global_step"] == step
+    assert run(*command) == 0
+    assert digest(tmp_path / "run") == clean
+
+
+def test_a_slurm_job_is_put_back_into_the_queue(tmp_path, monkeypatch, capsys):
+    scontrol = tmp_path / "scontrol"
+    scontrol.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/called\n')
+    scontrol.chmod(scontrol.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_JOB_ID", "1234")
+    wrap = nth(2, lambda *_: os.kill(os.getpid(), signal.SIGUSR1))
+    monkeypatch.setattr(Classifier, "training_step", wrap(Classifier.training_step))
+    out = tmp_path / "run"
+    assert run("train", "--config", "digits", "--progress", "false", "--out", out) == 75
+    assert "job 1234 requeued" in capsys.readouterr().err
+    assert (tmp_path / "called").read_text() == "requeue 1234\n"
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, monkeypatch, capsys, clean):
+    out = tmp_path / "run"
+    command = ("train", *SETTINGS, "--out", out, "--resume", "auto")
+    with monkeypatch.context() as patch:
+        patch.setattr(Classifier, "training_step", nth(15, kill)(Classifier.training_step))
+        with pytest.raises(Killed):
+            run(*command)
+    content = bytearray((out / "last.ckpt").read_bytes())
+    content[len(content) // 2] ^= 1
+    (out / "last.ckpt").write_bytes(content)
+    assert run(*command) == 0
+    line = "last.ckpt is damaged: its checksum is not that of its contents; going on from"
+    assert f"{line} {out / 'previous.ckpt'}" in capsys.readouterr().out
+    assert digest(out) == clean
+
+
+def test_best_weights_that_are_damaged_give_way_to_those_to_come(tmp_path, capsys):
+    out = tmp_path / "run"
+    short = ("train", "--config", "digits", "--limit_train_batches", 2, "--progress", "false",
+             "--optim.warmup_epochs", 0, "--out", out)  # fmt: skip
+    assert run(*short, "--epochs", 1) == 0
+    (out / "best.ckpt").write_bytes((out / "best.ckpt").read_bytes()[:-1])
+    assert run(*short, "--epochs", 2, "--resume", "true") == 0
+    assert "the best of the epochs to come takes its place" in capsys.readouterr().out
+    assert torch.load(out / "best.ckpt", weights_only=True)["epoch"] == 1
+
+
+def test_a_checkpoint_that_cannot_be_written_stops_the_run_and_leaves_the_one_before(
+    tmp_path, monkeypatch, capsys, clean
+):
+    """A limit on the size of files makes the kernel refuse the write, as a full disk does."""
+    out = tmp_path / "run"
+    command = ("train", *SETTINGS, "--out", out, "--resume", "auto")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def full(*_):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, before[1]))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Classifier, "training_step", nth(15, full)(Classifier.training_step))
+        try:
+            assert run(*command) == 1
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    error = capsys.readouterr().err
+    assert "last.ckpt cannot be written: " in error
+    assert "the newest whole checkpoint is as it was" in error
+    assert not list(out.glob(".partial-*"))
+    assert run(*command) == 0
+    assert digest(out) == clean
+
+
+def test_auto_begins_a_run_that_was_stopped_before_its_first_checkpoint(tmp_path, capsys):
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "run.yaml").write_text("{}")
+    (out / ".partial-last.ckpt").write_bytes(b"PK")
+    quick = ("--limit_train_batches", 1, "--limit_val_batches", 1, "--epochs", 1,
+             "--optim.warmup_epochs", 0, "--progress", "false")  # fmt: skip
+    assert run("train", "--config", "digits", *quick, "--out", out, "--resume", "auto") == 0
+    assert not list(out.glob(".partial-*"))
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "thesis.tex").write_text("")
+    assert run("train", "--config", "digits", *quick, "--out", other, "--resume", "auto") == 2
+    assert "is not the folder of a run" in capsys.readouterr().err
