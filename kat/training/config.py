@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -100,10 +101,17 @@ class TrainConfig:
         devices: how many of them, or auto.
         nodes: machines.
         strategy: Lightning's way of using several devices, e.g. ddp, fsdp, auto.
-        limit_train_batches: train on no more than this many batches an epoch.
-        limit_val_batches: validate on no more than this many batches.
+        limit_train_batches: train on no more than this many batches an epoch; a share of them if
+            it has a decimal point, e.g. 0.1.
+        limit_val_batches: validate on no more than this many batches, or a share of them.
+        limit_epochs: stop after this epoch; the learning rate follows the schedule of all epochs,
+            and a resumed run goes on with it, as with max_steps and max_time.
+        max_steps: stop when the optimiser has made this many steps, and end the epoch there.
+        max_time: stop after so much time of this call, as HH:MM:SS or DD:HH:MM:SS, and end the
+            epoch there.
         log_every: steps between two lines of the logs.
-        progress: show progress bars.
+        loggers: where to log beside CSV and TensorBoard: wandb, mlflow, or both.
+        progress: show a progress bar in a terminal; otherwise lines show how far a run is.
         resume: go on with the run that is in out, by its own settings unless others are given.
         overwrite: throw away the run that is in out; other files there are left alone.
     """
@@ -116,9 +124,13 @@ class TrainConfig:
     devices: str = "auto"
     nodes: int = 1
     strategy: str = "auto"
-    limit_train_batches: int | None = None
-    limit_val_batches: int | None = None
+    limit_train_batches: int | float | None = None
+    limit_val_batches: int | float | None = None
+    limit_epochs: int | None = None
+    max_steps: int | None = None
+    max_time: str | None = None
     log_every: int = 50
+    loggers: list[Literal["wandb", "mlflow"]] = field(default_factory=list)
     progress: bool = True
     resume: bool = False
     overwrite: bool = False
@@ -172,7 +184,13 @@ def check(config: TrainConfig) -> None:
             _require(valid(_get(config, name)), name, _get(config, name), wanted)
     for name in ("limit_train_batches", "limit_val_batches"):
         value = getattr(config, name)
+        fits = 0 < value <= 1 if isinstance(value, float) else value is None or value >= 1
+        _require(fits, name, value, "at least 1 batch, or a share above 0.0 and at most 1.0")
+    for name in ("limit_epochs", "max_steps"):
+        value = getattr(config, name)
         _require(value is None or value >= 1, name, value, "at least 1")
+    if config.max_time is not None:
+        parse_time(config.max_time)
     _check_pairs(config)
     _check_combinations(config)
 
@@ -214,6 +232,18 @@ def _check_combinations(config: TrainConfig) -> None:
         )
     if config.resume and config.overwrite:
         raise InputError("resume and overwrite exclude each other")
+
+
+def parse_time(text: str) -> float:
+    """The seconds of ``HH:MM:SS``, or of ``DD:HH:MM:SS``.
+
+    Raises:
+        InputError: it is neither, or no time at all.
+    """
+    if not re.fullmatch(r"(\d+:)?\d+:[0-5]?\d:[0-5]?\d", text) or not re.search("[1-9]", text):
+        raise InputError(f"max_time must be HH:MM:SS or DD:HH:MM:SS and above 0, got {text}")
+    seconds, minutes, hours, days = [*map(int, reversed(text.split(":"))), 0][:4]
+    return float(seconds + 60 * minutes + 3600 * hours + 86400 * days)
 
 
 def _require(valid: bool, name: str, value: object, wanted: str) -> None:

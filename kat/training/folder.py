@@ -19,6 +19,7 @@ SETTINGS, SUMMARY, HISTORY = "run.yaml", "summary.json", "history.csv"
 BEST, LAST, LAST_GOOD = "best.ckpt", "last.ckpt", "last_good.ckpt"
 DIVERGENCE, CONVERSION = "divergence.json", "conversion.json"
 STABILITY, STABILITY_REPORT = "stability.csv", "stability.html"
+LOGGER_RUNS = "loggers.json"
 RESULTS = (SUMMARY, "model.safetensors", "config.json")
 """What a run writes when it is done, and what is out of date when it goes on."""
 CONTENTS = (
@@ -32,11 +33,14 @@ CONTENTS = (
     CONVERSION,
     STABILITY,
     STABILITY_REPORT,
+    LOGGER_RUNS,
     "csv",
     "tensorboard",
+    "wandb",
+    "mlflow",
 )
 """All that a run writes, and all that overwriting one removes."""
-_ONCE = ("resume", "overwrite", "progress")
+_ONCE = ("resume", "overwrite", "progress", "limit_epochs", "max_steps", "max_time")
 """Settings of one call, not of the run."""
 
 

@@ -8,11 +8,10 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lightning.pytorch import Trainer, seed_everything
-from lightning.pytorch.callbacks import Callback, RichProgressBar
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.callbacks import Callback
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -41,7 +40,7 @@ from kat.models import (
     read_vit,
     save_model,
 )
-from kat.training.callbacks import EmaWeights, EpochLines, Monitor, RecordStability, checkpoints
+from kat.training.callbacks import EmaWeights, Monitor, RecordStability, checkpoints
 from kat.training.classification import Classifier, make_optimizer
 from kat.training.config import TrainConfig, check
 from kat.training.divergence import DivergenceGuard
@@ -56,6 +55,10 @@ from kat.training.folder import (
 )
 from kat.training.history import read_history, write_history
 from kat.training.lightning_setup import is_first_process, make_trainer, quiet
+from kat.training.limits import Limits, check_share
+from kat.training.loggers import check_services, local_loggers, start_logging
+from kat.training.meter import Meter
+from kat.training.progress import Bar, EpochLines, SpeedLog, StepLines, is_interactive
 
 
 @dataclass
@@ -102,9 +105,60 @@ def train(config: TrainConfig, monitor: Monitor | None = None) -> Summary:
         TrainingDiverged: loss, gradient or the state of training are not finite; divergence.json
             and the newest finite state are then in the folder.
     """
+    assembly = assemble(config, monitor)
+    config, classifier = assembly.config, assembly.classifier
+    with quiet():
+        trainer = _make_trainer(config, monitor)
+        before = _seconds_before(config)
+        if is_first_process():
+            prepare_folder(config)
+            start_logging(trainer, config)
+            if assembly.started is not None:
+                _tell(assembly.started, Path(config.out))
+        ignored = [*assembly.train_data.ignored, *assembly.val_data.ignored]
+        classifier.skip(ignored, "it is not named as an image")
+        start = time.perf_counter()
+        trainer.fit(
+            classifier,
+            assembly.train_loader,
+            assembly.val_loader,
+            ckpt_path=resumed_from(Path(config.out)) if config.resume else None,
+            weights_only=True,
+        )
+        seconds = before + time.perf_counter() - start
+    return _finish(config, classifier, trainer, seconds)
+
+
+class Assembly(NamedTuple):
+    """All that a run needs but its Trainer.
+
+    Args:
+        config: the settings, with what a ViT's weights and the data have decided.
+        classifier: the model, ready to be trained.
+        train_loader, val_loader: batches of the two splits.
+        train_data, val_data: the splits themselves.
+        started: what was carried over from a ViT, where the run starts from one.
+    """
+
+    config: TrainConfig
+    classifier: Classifier
+    train_loader: DataLoader[Batch]
+    val_loader: DataLoader[Batch]
+    train_data: ImageSet | ImageStream
+    val_data: ImageSet | ImageStream
+    started: Conversion | None
+
+
+def assemble(config: TrainConfig, monitor: Monitor | None = None) -> Assembly:
+    """Opens the data and builds the model, as the settings say; nothing is written.
+
+    Raises:
+        InputError: bad settings or data, or a folder that already holds a run.
+    """
     check(config)
     if config.monitor.enabled != (monitor is not None):
         raise InputError("monitor.enabled=true and the argument monitor go together")
+    check_services(config)
     if is_first_process():
         check_folder(config)
     seed_everything(config.seed, workers=True, verbose=False)
@@ -118,6 +172,8 @@ def train(config: TrainConfig, monitor: Monitor | None = None) -> Summary:
     # A file of coefficients may be gone when the run is resumed: run.yaml keeps what it held.
     config = _with_args(config, record.args)
     train_loader, val_loader = _loaders(config, record, train_data, val_data)
+    check_share("limit_train_batches", config.limit_train_batches, _length(train_loader))
+    check_share("limit_val_batches", config.limit_val_batches, _length(val_loader))
     model = _build(config, record)
     started = None if source is None else _start(model, source, config)
     _prepare(model, config)
@@ -125,24 +181,7 @@ def train(config: TrainConfig, monitor: Monitor | None = None) -> Summary:
         monitor.attach(model)
     make_optimizer(model, config.optim)
     classifier = Classifier(model, record, config)
-    with quiet():
-        trainer = _make_trainer(config, monitor)
-        before = _seconds_before(config)
-        if is_first_process():
-            prepare_folder(config)
-            if started is not None:
-                _tell(started, Path(config.out))
-        classifier.skip([*train_data.ignored, *val_data.ignored], "it is not named as an image")
-        start = time.perf_counter()
-        trainer.fit(
-            classifier,
-            train_loader,
-            val_loader,
-            ckpt_path=resumed_from(Path(config.out)) if config.resume else None,
-            weights_only=True,
-        )
-        seconds = before + time.perf_counter() - start
-    return _finish(config, classifier, trainer, seconds)
+    return Assembly(config, classifier, train_loader, val_loader, train_data, val_data, started)
 
 
 def make_record(config: TrainConfig, data: ImageSet | ImageStream) -> ModelRecord:
@@ -211,34 +250,56 @@ def _loaders(
     )
 
 
+def _length(loader: DataLoader[Batch]) -> int | None:
+    try:
+        return len(loader)
+    except TypeError:
+        return None
+
+
 def _make_trainer(config: TrainConfig, monitor: Monitor | None) -> Trainer:
-    callbacks: list[Callback] = [*checkpoints(Path(config.out)), EpochLines()]
-    if config.optim.ema_decay > 0:
-        callbacks.append(EmaWeights(config.optim.ema_decay))
+    out, meter = Path(config.out), Meter()
+    speed, interactive = SpeedLog(meter, config), is_interactive(config)
+    callbacks: list[Callback] = [
+        speed,
+        EpochLines(speed),
+        Bar(speed) if interactive else StepLines(speed),
+        Limits(config),
+        *checkpoints(out),
+        *averages(config),
+    ]
     if monitor is not None:
-        callbacks.append(RecordStability(monitor, Path(config.out)))
-    callbacks.append(DivergenceGuard(Path(config.out)))  # sees the average that is validated
-    if config.progress:
-        callbacks.append(RichProgressBar())
+        callbacks.append(RecordStability(monitor, out))
+    callbacks.append(DivergenceGuard(out))  # sees the average that is validated
     return make_trainer(
-        accelerator=config.accelerator,
-        devices=config.devices,
-        num_nodes=config.nodes,
-        strategy=config.strategy,
-        precision=config.precision,
-        max_epochs=config.epochs,
-        accumulate_grad_batches=config.optim.accumulate,
-        gradient_clip_val=config.optim.clip_grad or None,
+        **trainer_settings(config),
         limit_train_batches=config.limit_train_batches,
         limit_val_batches=config.limit_val_batches,
         log_every_n_steps=config.log_every,
-        enable_progress_bar=config.progress,
-        logger=[
-            CSVLogger(config.out, name="csv"),
-            TensorBoardLogger(config.out, name="tensorboard"),
-        ],
+        enable_progress_bar=interactive,
+        logger=local_loggers(config),
         callbacks=callbacks,
+        profiler=meter,
     )
+
+
+def averages(config: TrainConfig) -> list[Callback]:
+    """The average of the weights, where one is kept."""
+    return [EmaWeights(config.optim.ema_decay)] if config.optim.ema_decay > 0 else []
+
+
+def trainer_settings(config: TrainConfig) -> dict[str, Any]:
+    """What every Trainer of these settings has in common: devices, arithmetic, steps."""
+    return {
+        "accelerator": config.accelerator,
+        "devices": config.devices,
+        "num_nodes": config.nodes,
+        "strategy": config.strategy,
+        "precision": config.precision,
+        "max_epochs": config.epochs,
+        "accumulate_grad_batches": config.optim.accumulate,
+        "gradient_clip_val": config.optim.clip_grad or None,
+    }
 
 
 def _seconds_before(config: TrainConfig) -> float:
