@@ -20,6 +20,8 @@ BEST, LAST, LAST_GOOD = "best.ckpt", "last.ckpt", "last_good.ckpt"
 DIVERGENCE, CONVERSION = "divergence.json", "conversion.json"
 STABILITY, STABILITY_REPORT = "stability.csv", "stability.html"
 LOGGER_RUNS = "loggers.json"
+CHECKPOINTS_AT_ONCE = 3
+"""The best, the last, and the one that is to take the place of either while it is written."""
 RESULTS = (SUMMARY, "model.safetensors", "config.json")
 """What a run writes when it is done, and what is out of date when it goes on."""
 CONTENTS = (

@@ -8,6 +8,7 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
+from torch.utils.data import DataLoader
 
 from kat.errors import InputError
 from kat.training.config import TrainConfig, parse_time
@@ -35,6 +36,12 @@ class Limits(Callback):
         """Starts the clock of max_time."""
         self.start = self.clock()
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leaves a resumed run alone that is at its limit already."""
+        epochs, steps = trainer.current_epoch, trainer.global_step
+        if (self.epochs or epochs + 1) <= epochs or (self.steps or steps + 1) <= steps:
+            trainer.should_stop = True
+
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         """Stops after the last step that a limit allows."""
         if self.steps is not None and trainer.global_step >= self.steps:
@@ -50,20 +57,35 @@ class Limits(Callback):
             trainer.should_stop = True
 
 
-def check_share(name: str, limit: int | float | None, batches: int | None) -> None:
+def limited(total: int, limit: int | float | None) -> int:
+    """How many of ``total`` batches a limit leaves: a number of them, or as a float their share."""
+    if limit is None:
+        return total
+    return int(total * limit) if isinstance(limit, float) else min(total, limit)
+
+
+def check_share(name: str, limit: int | float | None, total: int | None) -> None:
     """Checks that a limit leaves at least one batch.
 
     Args:
         name: of the setting.
-        limit: a number of batches, or as a float their share.
-        batches: how many there are, or None for a stream that does not know.
+        limit: as in :func:`limited`.
+        total: how many batches there are, or None for a stream that does not know.
 
     Raises:
         InputError: it leaves none, or is a share of nobody knows how many.
     """
     if not isinstance(limit, float) or limit == 1.0:
         return
-    if batches is None:
+    if total is None:
         raise InputError(f"{name}={limit} is a share, but this data does not know its length")
-    if int(batches * limit) < 1:
-        raise InputError(f"{name}={limit} of {batches} batches is less than one batch")
+    if limited(total, limit) < 1:
+        raise InputError(f"{name}={limit} of {total} batches is less than one batch")
+
+
+def length(loader: DataLoader[Any]) -> int | None:
+    """How many batches a loader has; None for a stream that does not know."""
+    try:
+        return len(loader)
+    except TypeError:
+        return None

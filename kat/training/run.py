@@ -55,7 +55,7 @@ from kat.training.folder import (
 )
 from kat.training.history import read_history, write_history
 from kat.training.lightning_setup import is_first_process, make_trainer, quiet
-from kat.training.limits import Limits, check_share
+from kat.training.limits import Limits, check_share, length
 from kat.training.loggers import check_services, local_loggers, start_logging
 from kat.training.meter import Meter
 from kat.training.progress import Bar, EpochLines, SpeedLog, StepLines, is_interactive
@@ -134,6 +134,7 @@ class Assembly(NamedTuple):
 
     Args:
         config: the settings, with what a ViT's weights and the data have decided.
+        record: describes the model.
         classifier: the model, ready to be trained.
         train_loader, val_loader: batches of the two splits.
         train_data, val_data: the splits themselves.
@@ -141,6 +142,7 @@ class Assembly(NamedTuple):
     """
 
     config: TrainConfig
+    record: ModelRecord
     classifier: Classifier
     train_loader: DataLoader[Batch]
     val_loader: DataLoader[Batch]
@@ -172,8 +174,8 @@ def assemble(config: TrainConfig, monitor: Monitor | None = None) -> Assembly:
     # A file of coefficients may be gone when the run is resumed: run.yaml keeps what it held.
     config = _with_args(config, record.args)
     train_loader, val_loader = _loaders(config, record, train_data, val_data)
-    check_share("limit_train_batches", config.limit_train_batches, _length(train_loader))
-    check_share("limit_val_batches", config.limit_val_batches, _length(val_loader))
+    check_share("limit_train_batches", config.limit_train_batches, length(train_loader))
+    check_share("limit_val_batches", config.limit_val_batches, length(val_loader))
     model = _build(config, record)
     started = None if source is None else _start(model, source, config)
     _prepare(model, config)
@@ -181,7 +183,9 @@ def assemble(config: TrainConfig, monitor: Monitor | None = None) -> Assembly:
         monitor.attach(model)
     make_optimizer(model, config.optim)
     classifier = Classifier(model, record, config)
-    return Assembly(config, classifier, train_loader, val_loader, train_data, val_data, started)
+    return Assembly(
+        config, record, classifier, train_loader, val_loader, train_data, val_data, started
+    )
 
 
 def make_record(config: TrainConfig, data: ImageSet | ImageStream) -> ModelRecord:
@@ -248,13 +252,6 @@ def _loaders(
         make_loader(train_data, config.data, training=True, seed=config.seed),
         make_loader(val_data, config.data, training=False),
     )
-
-
-def _length(loader: DataLoader[Batch]) -> int | None:
-    try:
-        return len(loader)
-    except TypeError:
-        return None
 
 
 def _make_trainer(config: TrainConfig, monitor: Monitor | None) -> Trainer:
