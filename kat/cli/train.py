@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from dataclasses import fields
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -130,13 +130,22 @@ def parse(arguments: list[str], parser: Parser | None = None) -> TrainConfig:
 
 
 def _spell_out(arguments: list[str]) -> list[str]:
-    """``--monitor`` alone is ``--monitor.enabled true``, ``--init-from`` ``--model.init_from``."""
+    """``--monitor`` alone is ``--monitor.enabled true``, ``--init-from`` ``--model.init_from``.
+
+    The words after ``--loggers`` are a list.
+    """
     arguments = [re.sub(r"^--init[-_]from(?==|$)", "--model.init_from", a) for a in arguments]
     followed = [*arguments[1:], "--"]
-    return [
+    spelt = [
         "--monitor.enabled=true" if option == "--monitor" and after.startswith("--") else option
         for option, after in zip(arguments, followed, strict=True)
     ]
+    if "--loggers" not in spelt:
+        return spelt
+    start = spelt.index("--loggers") + 1
+    words = list(takewhile(lambda word: not word.startswith("-"), spelt[start:]))
+    names = ", ".join(word.strip("[], ") for word in words)
+    return [*spelt[: start - 1], f"--loggers=[{names}]", *spelt[start + len(words) :]]
 
 
 def make_parser() -> Parser:

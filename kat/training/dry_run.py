@@ -39,18 +39,22 @@ class Sample:
 
     Args:
         images: in the split; None for a stream that does not know.
+        ignored: files that are not named as images.
         decoded: how many were tried.
         unreadable: the names of those that cannot be read.
     """
 
     images: int | None
+    ignored: int
     decoded: int
     unreadable: list[str]
 
     def __str__(self) -> str:
         images = "a stream" if self.images is None else f"{self.images:,} images"
-        bad = f", first {self.unreadable[0]}" if self.unreadable else ""
-        return f"{images}; of {self.decoded} tried {len(self.unreadable)} cannot be read{bad}"
+        first = f", first {self.unreadable[0]}" if self.unreadable else ""
+        ignored = f"; {self.ignored} files are no images" if self.ignored else ""
+        bad = len(self.unreadable)
+        return f"{images}; of {self.decoded} tried {bad} cannot be read{first}{ignored}"
 
 
 @dataclass
@@ -152,8 +156,8 @@ def rehearse(config: TrainConfig, monitor: Monitor | None = None) -> Rehearsal:
     """
     place = _writable(Path(config.out))
     assembly = assemble(config, monitor)
-    train = _sample(assembly.train_data, config)
-    val = _sample(assembly.val_data, config)
+    train = _sample("train", assembly.train_data, config)
+    val = _sample("val", assembly.val_data, config)
     steps = _Steps(assembly)
     with quiet(), tempfile.TemporaryDirectory() as folder:
         trainer = _trainer(assembly, steps, folder)
@@ -191,6 +195,7 @@ class _Steps(Callback):
         self.assembly = assembly
         self.meter = Meter()
         self.work = self._start = Work()
+        self._warm = 0
         self.epoch: float | None = None
         self.peak = 0
         self.loss = math.nan
@@ -206,8 +211,8 @@ class _Steps(Callback):
     ) -> None:
         """Counts the batch."""
         self.meter.count(len(batch.labels) * trainer.world_size)
-        if trainer.global_step <= WARM_UP:
-            self._start = self._read(trainer)
+        if self._warm < WARM_UP:
+            self._warm, self._start = trainer.global_step, self._read(trainer)
         self.loss = float(trainer.callback_metrics["train/loss_step"])
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -260,10 +265,10 @@ def _trainer(assembly: Assembly, steps: _Steps, folder: str) -> Trainer:
     )
 
 
-def _sample(data: ImageSet | ImageStream, config: TrainConfig) -> Sample:
+def _sample(split: str, data: ImageSet | ImageStream, config: TrainConfig) -> Sample:
     """Decodes images from all over a split. A stream's first ones are read in the steps."""
     if isinstance(data, ImageStream):
-        return Sample(None, 0, [])
+        return Sample(None, 0, 0, [])
     unreadable = []
     indices = range(0, len(data), max(1, len(data) // SAMPLE))[:SAMPLE]
     for index in indices:
@@ -274,8 +279,10 @@ def _sample(data: ImageSet | ImageStream, config: TrainConfig) -> Sample:
                 raise InputError(str(error)) from None
             unreadable.append(error.name)
     if len(unreadable) == len(indices):
-        raise InputError(f"none of {len(indices)} images can be read, first {unreadable[0]}")
-    return Sample(len(data), len(indices), unreadable)
+        raise InputError(
+            f"none of {len(indices)} images of the {split} split can be read, first {unreadable[0]}"
+        )
+    return Sample(len(data), len(data.ignored), len(indices), unreadable)
 
 
 def _size(model: nn.Module, config: TrainConfig, state_share: float) -> Size:
@@ -297,7 +304,7 @@ def _writable(out: Path) -> Path:
         with tempfile.TemporaryFile(dir=place):
             return place
     except OSError as error:
-        raise InputError(f"{out} cannot be written: {error}") from None
+        raise InputError(f"{out} cannot be written: {place}: {error.strerror}") from None
 
 
 def _bytes(count: int) -> str:
