@@ -221,6 +221,11 @@ class Bar(RichProgressBar):
             self.values = {**progress, **validation_values(trainer.callback_metrics)}
         return dict(self.values)
 
+    def _get_train_description(self, current_epoch: int) -> str:
+        """Counts from 1, as the lines do."""
+        description = f"Epoch {current_epoch + 1}/{self.trainer.max_epochs}"
+        return f"{description:{len(self.validation_description)}}"
+
 
 def is_interactive(config: TrainConfig) -> bool:
     """Whether there is a terminal for a bar, and a bar is wanted."""

@@ -7,11 +7,9 @@ import time
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
 
 from kat.training.meter import Meter, Work, memory_bytes, peak_bytes
-from tests.training.small import batches
-from tests.training.test_classification import _classifier
+from tests.training.small import fit_slowly
 
 FETCH = "[_TrainingEpochLoop].train_dataloader_next"
 
@@ -52,31 +50,12 @@ def test_speed_and_waiting_leave_out_what_is_paused():
     assert Work().images_per_second == Work().seconds_per_batch == Work().wait_share == 0
 
 
-class Slow(torch.utils.data.Dataset):
-    """Batches that take their time."""
-
-    def __init__(self, seconds):
-        self.items, self.seconds = batches(4), seconds
-
-    def __len__(self):
-        return len(self.items)
-
-    def __getitem__(self, index):
-        time.sleep(self.seconds)
-        return self.items[index]
-
-
 @pytest.mark.filterwarnings("ignore:.*does not have many workers.*", "ignore:.*LeafSpec.*")
 @pytest.mark.filterwarnings("ignore:.*smaller than the logging interval.*")
 def test_the_trainer_tells_the_meter_when_it_waits_for_its_loader():
     meter = Meter()
     meter.resume()
-    trainer = Trainer(
-        max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, profiler=meter,
-    )  # fmt: skip
-    loaders = [torch.utils.data.DataLoader(Slow(s), batch_size=None) for s in (0.05, 0.2)]
-    trainer.fit(_classifier(epochs=1), *loaders)
+    fit_slowly(0.05, 0.2, profiler=meter)
     assert 0.2 <= meter.read().waited < 0.5  # the loader of the validation split is another's
 
 

@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from kat.training import TrainConfig
 from kat.training import run as training_run
-from kat.training.meter import Work
+from kat.training.meter import Meter, Work
 from kat.training.progress import (
     Bar,
     SpeedLog,
@@ -22,6 +22,7 @@ from kat.training.progress import (
     validation_values,
 )
 from tests.cli.commands import run
+from tests.training.small import fit_slowly
 
 QUICK = (
     "train", "--config", "digits", "--optim.warmup_epochs", 0, "--limit_val_batches", 1,
@@ -107,7 +108,9 @@ def test_a_bar_shows_the_same_values_in_a_terminal(tmp_path, capsys, monkeypatch
     monkeypatch.setattr(training_run, "is_interactive", lambda config: True)
     assert run(*QUICK, "--out", tmp_path / "run", "--epochs", 2, "--log_every", 2,
                "--limit_train_batches", 4) == 0  # fmt: skip
-    assert capsys.readouterr().out.count("train loss") == 2
+    printed = capsys.readouterr().out
+    assert printed.count("train loss") == 2
+    assert "Epoch 2/2" in printed
     names = ["loss", "lr", "images/s", "data wait", "memory"]
     assert list(shown[1])[:5] == names
     assert "top-1" not in shown[1]
@@ -174,6 +177,16 @@ class FakeMeter:
 
     def read(self):
         return Work(images=640, batches=20, seconds=10.0, waited=1.0)
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers.*", "ignore:.*LeafSpec.*")
+@pytest.mark.filterwarnings("ignore:.*smaller than the logging interval.*")
+def test_validation_is_timed_apart():
+    meter = Meter()
+    speed = SpeedLog(meter, TrainConfig())
+    fit_slowly(0.0, 0.3, callbacks=[speed], profiler=meter)
+    assert speed.recent.images == 32
+    assert speed.validation >= 1.2 > speed.recent.seconds
 
 
 def test_the_learning_rate_is_that_of_the_schedule():
