@@ -44,10 +44,10 @@ class WandbRun(WandbLogger):
 
 
 def check_services(config: TrainConfig) -> None:
-    """Checks that what W&B and MLflow need is installed, where they are asked for.
+    """Checks that what W&B and MLflow need is there, where they are asked for.
 
     Raises:
-        InputError: says what is not, and how to install it.
+        InputError: says what is not installed, or that W&B knows no account, and what to do.
     """
     for name in config.loggers:
         missing = [module for module in _NEEDS[name] if not _is_installed(module)]
@@ -55,6 +55,8 @@ def check_services(config: TrainConfig) -> None:
             raise InputError(
                 f"loggers={name} needs {', '.join(missing)}: pip install {_INSTALL[name]}"
             )
+    if "wandb" in config.loggers:
+        _check_account()
 
 
 def local_loggers(config: TrainConfig) -> list[Logger]:
@@ -96,6 +98,13 @@ def read_runs(out: Path) -> dict[str, str]:
     """The ids of a run's W&B and MLflow runs, by the service's name."""
     path = out / LOGGER_RUNS
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _check_account() -> None:
+    import wandb
+
+    if wandb.setup().settings.mode == "online" and not wandb.login(prompt=False):
+        raise InputError("loggers=wandb needs an account: wandb login, or WANDB_MODE=offline")
 
 
 def _open_wandb(out: Path, run: str | None) -> Logger:

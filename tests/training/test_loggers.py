@@ -13,7 +13,7 @@ import pytest
 import yaml
 from lightning.pytorch.loggers import Logger
 
-from kat.training import loggers
+from kat.training import TrainConfig, loggers
 from tests.cli.commands import refused, run
 
 QUICK = (
@@ -56,6 +56,7 @@ def services(monkeypatch):
     opener = lambda out, run: Recorder(run or f"run{next(numbers)}")  # noqa: E731
     monkeypatch.setattr(loggers, "_OPEN", {"wandb": opener, "mlflow": opener})
     monkeypatch.setattr(loggers, "_is_installed", lambda module: True)
+    monkeypatch.setattr(loggers, "_check_account", lambda: None)
 
 
 def test_services_get_settings_and_metrics_and_a_resumed_run_keeps_its_ids(services, tmp_path):
@@ -103,6 +104,23 @@ def test_what_is_not_installed_is_named_before_anything_is_written(tmp_path, cap
         assert message in line
     assert "comet" in refused(capsys, *QUICK, "--out", tmp_path / "run", "--loggers", "comet")
     assert not (tmp_path / "run").exists()
+
+
+def test_wandb_without_an_account_is_refused_unless_it_is_offline(tmp_path, capsys, monkeypatch):
+    settings, known = SimpleNamespace(mode="online"), SimpleNamespace(account=False)
+    wandb = SimpleNamespace(
+        setup=lambda: SimpleNamespace(settings=settings), login=lambda prompt: known.account
+    )
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    monkeypatch.setattr(loggers, "_is_installed", lambda module: True)
+    line = refused(capsys, *QUICK, "--out", tmp_path / "run", "--loggers", "wandb")
+    assert "loggers=wandb needs an account: wandb login, or WANDB_MODE=offline" in line
+    assert not (tmp_path / "run").exists()
+    config = TrainConfig(loggers=["wandb"])
+    known.account = True
+    loggers.check_services(config)
+    settings.mode, known.account = "offline", False
+    loggers.check_services(config)
 
 
 def test_a_folder_of_that_name_is_no_package(tmp_path, monkeypatch):
