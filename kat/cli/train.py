@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import sys
 from dataclasses import fields
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ActionConfigFile
 
@@ -18,8 +18,21 @@ from kat.cli.parsing import (
     recipe_names,
     run_command,
 )
-from kat.training import Summary, TrainConfig, is_first_process, read_divergence, train
+from kat.models import build_model
+from kat.training import (
+    Summary,
+    TrainConfig,
+    is_first_process,
+    read_divergence,
+    rehearse,
+    train,
+)
 from kat.training.folder import SETTINGS, STABILITY, STABILITY_REPORT
+
+if TYPE_CHECKING:
+    from kat.analysis import StabilityMonitor
+
+DRY_RUN = "--dry-run"
 
 
 def main(arguments: list[str]) -> int:
@@ -28,22 +41,46 @@ def main(arguments: list[str]) -> int:
 
 
 def _main(arguments: list[str]) -> None:
-    run(settings(make_parser(), arguments))
+    dry = [argument for argument in arguments if argument != DRY_RUN]
+    config = settings(make_parser(), dry)
+    if len(dry) < len(arguments):
+        _rehearse(config)
+    else:
+        run(config)
+
+
+def _rehearse(config: TrainConfig) -> None:
+    """Makes a dry run, and prints what it found out."""
+    from kat.analysis import count
+
+    found = rehearse(config, _monitor(config))
+    flops = count(build_model(found.record), found.record.input_size).flops
+    rows = {**found.rows(), "FLOPs an image": f"{flops / 1e9:.4g} G, two for a multiply-add"}
+    width = max(map(len, rows))
+    if is_first_process():
+        lines = "\n".join(f"{label:<{width}}  {value}" for label, value in rows.items())
+        sys.stdout.write(f"{lines}\nnothing was written to {config.out}\n")
 
 
 def run(config: TrainConfig) -> None:
     """Trains, and prints the outcome; of a monitored run also the verdict."""
-    if not config.monitor.enabled:
+    monitor = _monitor(config)
+    if monitor is None:
         _print(train(config))
         return
-    from kat.analysis import StabilityMonitor  # draws figures: not needed by other runs
-
-    monitor = StabilityMonitor(config.monitor.interval)
     try:
         _print(train(config, monitor))
     finally:
         if monitor.rows and is_first_process():
             report(Path(config.out))
+
+
+def _monitor(config: TrainConfig) -> StabilityMonitor | None:
+    if not config.monitor.enabled:
+        return None
+    from kat.analysis import StabilityMonitor  # draws figures: not needed by other runs
+
+    return StabilityMonitor(config.monitor.interval)
 
 
 def report(out: Path) -> None:
@@ -93,23 +130,39 @@ def parse(arguments: list[str], parser: Parser | None = None) -> TrainConfig:
 
 
 def _spell_out(arguments: list[str]) -> list[str]:
-    """``--monitor`` alone is ``--monitor.enabled true``, ``--init-from`` ``--model.init_from``."""
+    """``--monitor`` alone is ``--monitor.enabled true``, ``--init-from`` ``--model.init_from``.
+
+    The words after ``--loggers`` are a list.
+    """
     arguments = [re.sub(r"^--init[-_]from(?==|$)", "--model.init_from", a) for a in arguments]
     followed = [*arguments[1:], "--"]
-    return [
+    spelt = [
         "--monitor.enabled=true" if option == "--monitor" and after.startswith("--") else option
         for option, after in zip(arguments, followed, strict=True)
     ]
+    if "--loggers" not in spelt:
+        return spelt
+    start = spelt.index("--loggers") + 1
+    words = list(takewhile(lambda word: not word.startswith("-"), spelt[start:]))
+    names = ", ".join(word.strip("[], ") for word in words)
+    return [*spelt[: start - 1], f"--loggers=[{names}]", *spelt[start + len(words) :]]
 
 
 def make_parser() -> Parser:
     """The parser of ``kat train``, one option a setting."""
-    return make_training_parser(
+    parser = make_training_parser(
         "kat train",
         "Trains a classifier. Settings come from a recipe, and from the command line, which"
         f" wins. Recipes: {', '.join(recipe_names())}. --monitor records the stability of the"
         " GR-KAN layers on the way (kat stability --help).",
     )
+    parser.add_argument(
+        DRY_RUN,
+        action="store_true",
+        help="build everything, check data and disk, make three steps, say what the run will take;"
+        " writes nothing",
+    )
+    return parser
 
 
 def make_training_parser(name: str, description: str, **options: Any) -> Parser:

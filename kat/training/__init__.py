@@ -3,6 +3,7 @@
 from kat.training.classification import Classifier
 from kat.training.config import ModelConfig, MonitorConfig, OptimConfig, TrainConfig
 from kat.training.divergence import read_divergence
+from kat.training.dry_run import Rehearsal, rehearse
 from kat.training.evaluation import evaluate
 from kat.training.folder import read_settings, settings_to_keep
 from kat.training.history import read_history
@@ -14,6 +15,7 @@ __all__ = [
     "ModelConfig",
     "MonitorConfig",
     "OptimConfig",
+    "Rehearsal",
     "Summary",
     "TrainConfig",
     "evaluate",
@@ -21,6 +23,7 @@ __all__ = [
     "read_divergence",
     "read_history",
     "read_settings",
+    "rehearse",
     "settings_to_keep",
     "train",
 ]

@@ -1,8 +1,7 @@
-"""What is shown and recorded of a run beside its metrics: a line an epoch, and its stability."""
+"""What records the layers of a model while it trains."""
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,31 +11,6 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 
 from kat.training.folder import STABILITY
-
-
-class EpochLines(Callback):
-    """Prints one line an epoch: losses, top-1, learning rate, seconds."""
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Starts the clock of an epoch that is resumed in its middle."""
-        self.start = time.perf_counter()
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Starts the clock."""
-        self.start = time.perf_counter()
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
-        """Prints the line. Validation has run by now, and counts towards the seconds."""
-        seconds = time.perf_counter() - self.start
-        values = [
-            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}",
-            f"train loss {pl_module.train_loss.compute():.4f}",
-            f"val loss {trainer.callback_metrics['val/loss']:.4f}",
-            f"top-1 {trainer.callback_metrics['val/top1']:.2f}",
-            f"lr {trainer.optimizers[0].param_groups[0]['lr']:.2e}",
-            f"{seconds:.1f} s",
-        ]
-        pl_module.print("  ".join(values), flush=True)
 
 
 class Monitor(Protocol):

@@ -47,6 +47,8 @@ class Checkpoints(Checkpoint):
         self.seconds_before = 0.0
         self.started_at = self.saved_at = time.monotonic()
         self.saved_step = 0
+        self.cut_short = False
+        """Whether the epoch ends before its data, for a limit: last.ckpt is then of that moment."""
         self.request = StopRequest()
 
     def seconds(self) -> float:
@@ -84,7 +86,9 @@ class Checkpoints(Checkpoint):
         loop = trainer.fit_loop.epoch_loop
         if loop._should_accumulate() or loop._num_ready_batches_reached():
             return
-        if not self._any(trainer, self._due(trainer) or self.request.signal is not None):
+        self.cut_short = trainer.should_stop
+        wanted = self.cut_short or self._due(trainer) or self.request.signal is not None
+        if not self._any(trainer, wanted):
             return
         self.guard.check_state(trainer, pl_module)
         self._save(trainer)
@@ -103,11 +107,14 @@ class Checkpoints(Checkpoint):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Keeps the epoch, and the best one."""
         row = pl_module.history[-1]
-        better = not self.best or row["top1"] > self.best["top1"]
+        better = not self.best or (row["top1"] > self.best["top1"] and not self.cut_short)
         if better:
             self.best = {name: row[name] for name in ("epoch", "top1", "top5")}
-        self._save(trainer)
-        if better and trainer.is_global_zero:
+        if not self.cut_short:
+            self._save(trainer)
+        if better and self.cut_short:
+            save_checkpoint(trainer, self.out / BEST)
+        elif better and trainer.is_global_zero:
             keep_as(self.out / LAST, self.out / BEST)
         if trainer.is_global_zero:
             write_records(self.out, pl_module.history, pl_module.skipped)

@@ -55,7 +55,7 @@ class Classifier(LightningModule):
 
     def __init__(self, model: nn.Module, record: ModelRecord, config: TrainConfig) -> None:
         super().__init__()
-        self.save_hyperparameters({"record": dataclasses.asdict(record)})
+        self.save_hyperparameters({"record": dataclasses.asdict(record)}, logger=False)
         self.model = model
         self.config = config
         classes = len(record.classes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -117,10 +118,16 @@ class TrainConfig:
         nodes: machines.
         strategy: how several devices share the work: auto or ddp (each has the whole model), fsdp
             (each has a share of weights, gradients and moments: FSDP2), or another of Lightning's.
-        limit_train_batches: train on no more than this many batches an epoch.
-        limit_val_batches: validate on no more than this many batches.
+        limit_train_batches: train on no more than this many batches an epoch; a share of them if
+            it has a decimal point, e.g. 0.1.
+        limit_val_batches: validate on no more than this many batches, or a share of them.
+        limit_epochs: stop after this epoch; the learning rate follows the schedule of all epochs,
+            and a resumed run goes on with it, as with max_steps and max_time.
+        max_steps: stop when the optimiser has made this many steps, and validate.
+        max_time: stop after so much time of this call, as HH:MM:SS or DD:HH:MM:SS, and validate.
         log_every: steps between two lines of the logs.
-        progress: show progress bars.
+        loggers: where to log beside CSV and TensorBoard: wandb, mlflow, or both.
+        progress: show a progress bar in a terminal; otherwise lines show how far a run is.
         resume: go on with the run that is in out, by its own settings unless others are given;
             auto: if there is one, else start it.
         overwrite: throw away the run that is in out; other files there are left alone.
@@ -134,9 +141,13 @@ class TrainConfig:
     devices: str = "auto"
     nodes: int = 1
     strategy: str = "auto"
-    limit_train_batches: int | None = None
-    limit_val_batches: int | None = None
+    limit_train_batches: int | float | None = None
+    limit_val_batches: int | float | None = None
+    limit_epochs: int | None = None
+    max_steps: int | None = None
+    max_time: str | None = None
     log_every: int = 50
+    loggers: list[Literal["wandb", "mlflow"]] = field(default_factory=list)
     progress: bool = True
     resume: bool | Literal["auto"] = False
     overwrite: bool = False
@@ -189,11 +200,17 @@ def check(config: TrainConfig) -> None:
     for names, valid, wanted in ranges:
         for name in names:
             _require(valid(_get(config, name)), name, _get(config, name), wanted)
-    for name in ("limit_train_batches", "limit_val_batches", "checkpoint.steps"):
+    for name in ("limit_train_batches", "limit_val_batches"):
+        value = getattr(config, name)
+        fits = 0 < value <= 1 if isinstance(value, float) else value is None or value >= 1
+        _require(fits, name, value, "at least 1 batch, or a share above 0.0 and at most 1.0")
+    for name in ("limit_epochs", "max_steps", "checkpoint.steps"):
         value = _get(config, name)
         _require(value is None or value >= 1, name, value, "at least 1")
     minutes = config.checkpoint.minutes
     _require(minutes is None or minutes > 0, "checkpoint.minutes", minutes, "positive")
+    if config.max_time is not None:
+        parse_time(config.max_time)
     _check_pairs(config)
     _check_combinations(config)
 
@@ -235,6 +252,18 @@ def _check_combinations(config: TrainConfig) -> None:
         )
     if config.resume and config.overwrite:
         raise InputError("resume and overwrite exclude each other")
+
+
+def parse_time(text: str) -> float:
+    """The seconds of ``HH:MM:SS``, or of ``DD:HH:MM:SS``.
+
+    Raises:
+        InputError: it is neither, or no time at all.
+    """
+    if not re.fullmatch(r"(\d+:)?\d+:[0-5]?\d:[0-5]?\d", text) or not re.search("[1-9]", text):
+        raise InputError(f"max_time must be HH:MM:SS or DD:HH:MM:SS and above 0, got {text}")
+    seconds, minutes, hours, days = [*map(int, reversed(text.split(":"))), 0][:4]
+    return float(seconds + 60 * minutes + 3600 * hours + 86400 * days)
 
 
 def _require(valid: bool, name: str, value: object, wanted: str) -> None:

@@ -22,6 +22,9 @@ SETTINGS, SUMMARY, SKIPPED = "run.yaml", "summary.json", "skipped.csv"
 BEST, LAST, PREVIOUS, LAST_GOOD = "best.ckpt", "last.ckpt", "previous.ckpt", "last_good.ckpt"
 DIVERGENCE, CONVERSION = "divergence.json", "conversion.json"
 STABILITY, STABILITY_REPORT = "stability.csv", "stability.html"
+LOGGER_RUNS = "loggers.json"
+CHECKPOINTS_AT_ONCE = 4
+"""The best, the last, the one before it, and the next while it is written."""
 RESULTS = (SUMMARY, "model.safetensors", "config.json")
 """What a run writes when it is done, and what is out of date when it goes on."""
 CONTENTS = (
@@ -37,12 +40,15 @@ CONTENTS = (
     CONVERSION,
     STABILITY,
     STABILITY_REPORT,
+    LOGGER_RUNS,
     "csv",
     "tensorboard",
+    "wandb",
+    "mlflow",
 )
 """All that a run writes, and all that overwriting one removes."""
 _RESUMED = (LAST, PREVIOUS, LAST_GOOD)
-_ONCE = ("resume", "overwrite", "progress")
+_ONCE = ("resume", "overwrite", "progress", "limit_epochs", "max_steps", "max_time")
 """Settings of one call, not of the run."""
 
 

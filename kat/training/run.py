@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import Trainer, seed_everything
-from lightning.pytorch.callbacks import Callback, RichProgressBar
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.callbacks import Callback
 from torch import nn
 
 from kat.data import (
@@ -26,7 +26,7 @@ from kat.data import (
     preprocessing,
     train_transform,
 )
-from kat.errors import InputError
+from kat.errors import CheckpointFailed, InputError
 from kat.files import write_text
 from kat.models import (
     Conversion,
@@ -40,7 +40,7 @@ from kat.models import (
     read_vit,
     save_model,
 )
-from kat.training.callbacks import EpochLines, Monitor, RecordStability
+from kat.training.callbacks import Monitor, RecordStability
 from kat.training.checkpoints import Checkpoints, ExactResume
 from kat.training.classification import Classifier, make_optimizer
 from kat.training.config import TrainConfig, check
@@ -55,7 +55,11 @@ from kat.training.folder import (
     with_resumption_decided,
 )
 from kat.training.lightning_setup import make_trainer, quiet
+from kat.training.limits import Limits, check_share, length
+from kat.training.loggers import check_services, local_loggers, start_logging
+from kat.training.meter import Meter
 from kat.training.processes import is_first_process
+from kat.training.progress import Bar, EpochLines, SpeedLog, StepLines, is_interactive
 
 
 @dataclass
@@ -107,10 +111,78 @@ def train(config: TrainConfig, monitor: Monitor | None = None) -> Summary:
         CheckpointFailed: a checkpoint cannot be written; the one before it is still there.
         Interrupted: a signal asked to stop; the state is in last.ckpt.
     """
+    assembly = assemble(config, monitor)
+    config, classifier = assembly.config, assembly.classifier
+    with quiet():
+        trainer, checkpoints = _make_trainer(config, monitor, assembly.train_loader)
+        if is_first_process():
+            prepare_folder(config)
+            start_logging(trainer, config)
+            if assembly.started is not None:
+                _tell(assembly.started, Path(config.out))
+        for path in (*assembly.train_data.ignored, *assembly.val_data.ignored):
+            classifier.skip(path, "it is not named as an image")
+        fit(trainer, assembly, assembly.checkpoint)
+    return _finish(config, classifier, trainer, checkpoints)
+
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+"""What a full or read-only disk gives to those who write logs."""
+
+
+def fit(trainer: Trainer, assembly: Assembly, checkpoint: Path | None = None) -> None:
+    """Trains, from a checkpoint on if one is given, and ends the workers that read the data.
+
+    Raises:
+        CheckpointFailed: the run's folder can no longer be written.
+    """
+    loaders = assembly.train_loader, assembly.val_loader
+    try:
+        trainer.fit(assembly.classifier, *loaders, ckpt_path=checkpoint, weights_only=True)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise CheckpointFailed(f"{assembly.config.out} cannot be written: {error}") from None
+    finally:
+        for loader in loaders:
+            loader.close()
+
+
+class Assembly(NamedTuple):
+    """All that a run needs but its Trainer.
+
+    Args:
+        config: the settings, with what a ViT's weights and the data have decided.
+        record: describes the model.
+        classifier: the model, ready to be trained.
+        train_loader, val_loader: batches of the two splits.
+        train_data, val_data: the splits themselves.
+        started: what was carried over from a ViT, where the run starts from one.
+        checkpoint: what a resumed run goes on from.
+    """
+
+    config: TrainConfig
+    record: ModelRecord
+    classifier: Classifier
+    train_loader: Loader
+    val_loader: Loader
+    train_data: ImageSet | ImageStream
+    val_data: ImageSet | ImageStream
+    started: Conversion | None
+    checkpoint: Path | None
+
+
+def assemble(config: TrainConfig, monitor: Monitor | None = None) -> Assembly:
+    """Opens the data and builds the model, as the settings say; nothing is written.
+
+    Raises:
+        InputError: bad settings or data, or a folder that already holds a run.
+    """
     check(config)
     config = with_resumption_decided(config)
     if config.monitor.enabled != (monitor is not None):
         raise InputError("monitor.enabled=true and the argument monitor go together")
+    check_services(config)
     if is_first_process():
         check_folder(config)
     checkpoint = _checkpoint(config)
@@ -125,6 +197,8 @@ def train(config: TrainConfig, monitor: Monitor | None = None) -> Summary:
     # A file of coefficients may be gone when the run is resumed: run.yaml keeps what it held.
     config = _with_args(config, record.args)
     train_loader, val_loader = _loaders(config, record, train_data, val_data)
+    check_share("limit_train_batches", config.limit_train_batches, length(train_loader))
+    check_share("limit_val_batches", config.limit_val_batches, length(val_loader))
     model = _build(config, record)
     if checkpoint is not None:
         _check_resumable(model, checkpoint)
@@ -134,25 +208,17 @@ def train(config: TrainConfig, monitor: Monitor | None = None) -> Summary:
         monitor.attach(model)
     make_optimizer(model, config.optim)
     classifier = Classifier(model, record, config)
-    with quiet():
-        guard = DivergenceGuard(Path(config.out))
-        checkpoints = Checkpoints(Path(config.out), config.checkpoint, guard)
-        callbacks = [guard, checkpoints, ExactResume(train_loader, config.seed)]
-        trainer = _make_trainer(config, monitor, callbacks)
-        if is_first_process():
-            prepare_folder(config)
-            if started is not None:
-                _tell(started, Path(config.out))
-        for path in (*train_data.ignored, *val_data.ignored):
-            classifier.skip(path, "it is not named as an image")
-        try:
-            trainer.fit(
-                classifier, train_loader, val_loader, ckpt_path=checkpoint, weights_only=True
-            )
-        finally:
-            train_loader.close()
-            val_loader.close()
-    return _finish(config, classifier, trainer, checkpoints)
+    return Assembly(
+        config,
+        record,
+        classifier,
+        train_loader,
+        val_loader,
+        train_data,
+        val_data,
+        started,
+        checkpoint,
+    )
 
 
 def _checkpoint(config: TrainConfig) -> Path | None:
@@ -231,32 +297,48 @@ def _loaders(
 
 
 def _make_trainer(
-    config: TrainConfig, monitor: Monitor | None, callbacks: list[Callback]
-) -> Trainer:
-    callbacks = [*callbacks, EpochLines()]
+    config: TrainConfig, monitor: Monitor | None, loader: Loader
+) -> tuple[Trainer, Checkpoints]:
+    out, meter = Path(config.out), Meter()
+    speed, interactive = SpeedLog(meter, config), is_interactive(config)
+    guard = DivergenceGuard(out)
+    checkpoints = Checkpoints(out, config.checkpoint, guard)
+    callbacks: list[Callback] = [
+        speed,
+        EpochLines(speed),
+        Bar(speed) if interactive else StepLines(speed),
+        Limits(config),
+        ExactResume(loader, config.seed),
+        guard,
+        checkpoints,
+    ]
     if monitor is not None:
-        callbacks.append(RecordStability(monitor, Path(config.out)))
-    if config.progress:
-        callbacks.append(RichProgressBar())
-    return make_trainer(
-        accelerator=config.accelerator,
-        devices=config.devices,
-        num_nodes=config.nodes,
-        strategy=config.strategy,
-        precision=config.precision,
-        max_epochs=config.epochs,
-        accumulate_grad_batches=config.optim.accumulate,
-        gradient_clip_val=config.optim.clip_grad or None,
+        callbacks.append(RecordStability(monitor, out))
+    trainer = make_trainer(
+        **trainer_settings(config),
         limit_train_batches=config.limit_train_batches,
         limit_val_batches=config.limit_val_batches,
         log_every_n_steps=config.log_every,
-        enable_progress_bar=config.progress,
-        logger=[
-            CSVLogger(config.out, name="csv"),
-            TensorBoardLogger(config.out, name="tensorboard"),
-        ],
+        enable_progress_bar=interactive,
+        logger=local_loggers(config),
         callbacks=callbacks,
+        profiler=meter,
     )
+    return trainer, checkpoints
+
+
+def trainer_settings(config: TrainConfig) -> dict[str, Any]:
+    """What every Trainer of these settings has in common: devices, arithmetic, steps."""
+    return {
+        "accelerator": config.accelerator,
+        "devices": config.devices,
+        "num_nodes": config.nodes,
+        "strategy": config.strategy,
+        "precision": config.precision,
+        "max_epochs": config.epochs,
+        "accumulate_grad_batches": config.optim.accumulate,
+        "gradient_clip_val": config.optim.clip_grad or None,
+    }
 
 
 def _finish(

@@ -116,8 +116,8 @@ def test_a_run_that_is_asked_to_stop_saves_and_exits_with_75(
         wrap = nth(call, lambda *_: os.kill(os.getpid(), number))
         patch.setattr(Classifier, place, wrap(getattr(Classifier, place)))
         assert run(*command) == 75
-    # batches 10 to 18 are the second epoch's: the step of the 12th ends with it, at a step of 2
-    step = 6 if place == "training_step" else 10
+    # an epoch is 9 batches in 5 steps, and 3 batches of validation
+    step = 7 if place == "training_step" else 10
     error = capsys.readouterr().err
     assert f"kat: stopped at step {step}; --resume auto goes on from it" in error
     assert ("no SLURM job" in error) == (number == signal.SIGUSR1)

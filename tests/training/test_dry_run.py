@@ -1,0 +1,167 @@
+"""A dry run: what it finds out, compared with a run, and that nothing is left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections import namedtuple
+
+import pytest
+import timm
+import torch
+
+from kat.cli.parsing import find_recipes, recipe_names
+from kat.cli.train import parse
+from kat.training import dry_run, rehearse
+from tests.cli.commands import refused, run
+from tests.images import write_fashion_mnist, write_folder
+
+QUICK = ("train", "--config", "digits", "--optim.warmup_epochs", 0, "--data.batch_size", 32)
+Usage = namedtuple("Usage", "total used free")
+
+
+def _config(*arguments):
+    return parse(find_recipes([str(argument) for argument in arguments]))
+
+
+def test_it_prints_a_table_and_writes_nothing(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = run(*QUICK, "--out", "runs/new", "--dry-run", "--optim.ema_decay", 0.9, "--monitor")
+    assert code == 0
+    assert list(tmp_path.iterdir()) == []
+    printed = capsys.readouterr().out
+    for pattern in (
+        r"parameters +202,490\n",
+        r"training data +1,437 images; of 64 tried 0 cannot be read\n",
+        r"validation data +360 images; of 64 tried 0 cannot be read\n",
+        r"speed +\d+(\.\d+)? images/s, \S+ s a step, data wait \d+ % \(3 steps after 1 to warm",
+        r"time +about .+ an epoch, .+ for 40\n",
+        r"memory +peak \S+ [MG]B, of which weights 810 kB, gradients 810 kB, optimiser 1.62 MB,"
+        r" average 810 kB\n",
+        r"loss +\d\.\d{4} after 4 steps\n",
+        r"FLOPs an image +0\.\d+ G, two for a multiply-add\n",
+    ):
+        assert re.search(pattern, printed), pattern
+
+
+def test_sizes_are_those_of_the_files_that_a_run_writes(tmp_path):
+    settings = ("--optim.ema_decay", 0.9, "--limit_train_batches", 4, "--epochs", 1)
+    found = rehearse(_config(*QUICK[1:], "--out", tmp_path / "run", *settings))
+    assert run(*QUICK, "--out", tmp_path / "run", *settings) == 0
+    written = (tmp_path / "run/last.ckpt").stat().st_size
+    assert found.size.checkpoint < written < 1.1 * found.size.checkpoint
+    weights = (tmp_path / "run/model.safetensors").stat().st_size
+    assert found.size.weights < weights < 1.05 * found.size.weights
+    kept = sum(path.stat().st_size for path in (tmp_path / "run").glob("*.ckpt"))
+    assert kept < found.size.folder
+
+
+@pytest.mark.parametrize(("optimiser", "share"), [("sgd", 1), ("adamw", 2), ("lion", 1)])
+def test_the_optimisers_state_is_measured(tmp_path, optimiser, share):
+    found = rehearse(_config(*QUICK[1:], "--out", tmp_path / "run", "--optim.name", optimiser))
+    assert found.size.optimiser == pytest.approx(share * found.size.gradients, rel=1e-3)
+    assert found.size.gradients == 4 * found.parameters
+    assert found.size.average == 0
+
+
+def test_time_is_that_of_the_steps_and_of_validation(tmp_path):
+    config = _config(
+        *QUICK[1:], "--out", tmp_path / "run", "--optim.accumulate", 2,
+        "--limit_train_batches", 0.5, "--limit_val_batches", 3,
+    )  # fmt: skip
+    found = rehearse(config)
+    assert (found.steps, found.work.batches, found.work.images) == (3, 6, 192)
+    training = 22 * found.work.seconds / 6  # half of 44
+    assert training < found.epoch < training + 3
+    assert found.peak > 50e6
+
+
+@pytest.mark.parametrize("recipe", recipe_names())
+def test_every_recipe_is_rehearsed(recipe, tmp_path, monkeypatch, capsys):
+    """With models of the same interface that are small, on the format of data that it is for."""
+    data = tmp_path / "data"
+    data.mkdir()
+    arguments = []
+    if recipe.startswith("imagenet"):
+        write_folder(data, classes=3, train=4, val=1)
+        name = "kat_micro_patch8_64"
+        arguments = ["--data.name", f"folder:{data}", "--data.image_size", 64]
+        arguments += ["--data.workers", 0, "--data.batch_size", 4, "--model.name", name]
+        if recipe.endswith("from_vit"):
+            vit = timm.create_model("vit_micro_patch8_64", num_classes=3)
+            torch.save(vit.state_dict(), tmp_path / "vit.pth")
+            arguments += ["--model.init_from", tmp_path / "vit.pth"]
+    if recipe == "fashion_mnist":
+        write_fashion_mnist(data, train=40, val=20)
+        arguments = ["--data.name", f"fashion_mnist:{data}", "--data.batch_size", 8]
+    code = run("train", "--config", recipe, "--out", tmp_path / "run", *arguments, "--dry-run")
+    assert code == 0
+    assert f"nothing was written to {tmp_path / 'run'}" in capsys.readouterr().out
+    assert not (tmp_path / "run").exists()
+
+
+def test_unreadable_images_are_counted_or_refused(tmp_path, capsys):
+    data = tmp_path / "data"
+    write_folder(data, classes=2, train=4, val=1)
+    torn = data / "train/n01/2.jpg"
+    torn.write_bytes(b"torn")
+    (data / "val/n00/notes.txt").write_text("taken in May")
+    common = (
+        "train", "--data.name", f"folder:{data}", "--data.image_size", 32, "--data.batch_size", 4,
+        "--out", tmp_path / "run", "--dry-run",
+    )  # fmt: skip
+    assert run(*common) == 0
+    printed = capsys.readouterr().out
+    assert f"8 images; of 8 tried 1 cannot be read, first {torn}\n" in printed
+    assert "2 images; of 2 tried 0 cannot be read; 1 files are no images\n" in printed
+    (data / "val/n00/notes.txt").unlink()
+    assert f"{torn} cannot be read as an image" in refused(
+        capsys, *common, "--data.bad_images", "fail"
+    )
+    for path in (data / "val").rglob("*.jpg"):
+        path.write_bytes(b"torn")
+    line = refused(capsys, *common)
+    assert "none of 2 images of the val split can be read, first" in line
+
+
+def test_what_would_stop_the_run_is_one_line(tmp_path, capsys, monkeypatch):
+    common = (*QUICK, "--out", tmp_path / "a/b", "--dry-run")
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda path: Usage(10**9, 10**9 - 10**6, 10**6))
+        line = refused(capsys, *common)
+    assert line == f"kat: the checkpoints need 8.1 MB, but {tmp_path} has 1 MB free\n"
+    line = refused(capsys, *common, "--optim.lr", 1e30, "--optim.clip_grad", 0)
+    assert "the loss is nan after" in line
+    line = refused(capsys, *common, "--model.name", "kat_micrro")
+    assert "unknown model 'kat_micrro'; did you mean" in line
+    (tmp_path / "file").write_text("")
+    line = refused(capsys, *QUICK, "--out", tmp_path / "file/run", "--dry-run")
+    assert f"cannot be written: {tmp_path / 'file'}: Not a directory" in line
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="there is no /proc")
+def test_a_folder_that_cannot_be_written_is_refused(capsys):
+    line = refused(capsys, *QUICK, "--out", "/proc/runs/new", "--dry-run")
+    assert line == (
+        "kat: /proc/runs/new cannot be written: /proc: No such file or directory\n"
+    )  # which is what Linux says there
+
+
+def test_a_run_that_is_there_is_left_alone(tmp_path, capsys):
+    out = tmp_path / "run"
+    assert run(*QUICK, "--out", out, "--epochs", 1, "--limit_train_batches", 2) == 0
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert "already holds a run" in refused(capsys, *QUICK, "--out", out, "--dry-run")
+    for how in ("--resume", "--overwrite"):
+        assert run(*QUICK, "--out", out, "--dry-run", how, "true") == 0
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    assert json.loads((out / "summary.json").read_text())["epochs"] == 1
+
+
+def test_the_warm_up_is_not_timed(tmp_path, monkeypatch):
+    monkeypatch.setattr(dry_run, "WARM_UP", 3)
+    found = rehearse(_config(*QUICK[1:], "--out", tmp_path / "run"))
+    assert (found.steps, found.work.images) == (3, 96)
