@@ -1,6 +1,8 @@
 """Data sets and loaders."""
 
 from kat.data.config import AugmentConfig, DataConfig, check_data
+from kat.data.decoding import UnreadableImage, decode
+from kat.data.image_set import ImageSet, ImageStream
 from kat.data.loaders import (
     Batch,
     Preprocessing,
@@ -9,14 +11,7 @@ from kat.data.loaders import (
     preprocessing,
     train_transform,
 )
-from kat.data.sources import (
-    ImageSet,
-    ImageStream,
-    UnreadableImage,
-    check_classes,
-    decode,
-    open_split,
-)
+from kat.data.sources import check_classes, open_split
 
 __all__ = [
     "AugmentConfig",

@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, default_collate
 
 from kat.data.config import AugmentConfig, DataConfig
-from kat.data.sources import ImageSet, ImageStream, Transform, UnreadableImage
+from kat.data.decoding import UnreadableImage
+from kat.data.image_set import ImageSet, ImageStream, Transform
 from kat.errors import InputError
 
 
@@ -203,8 +204,8 @@ def collate(items: Sequence[_Item]) -> Batch:
     return Batch(images, labels, unreadable)
 
 
-def _collate_stream(items: Sequence[tuple[Any, int]]) -> Batch:
-    return collate([(item, []) for item in items])
+def _collate_stream(items: Sequence[tuple[Any, int] | UnreadableImage]) -> Batch:
+    return collate([(None, [i.name]) if isinstance(i, UnreadableImage) else (i, []) for i in items])
 
 
 def make_loader(

@@ -46,7 +46,7 @@ def evaluate(
     _check_fit(record, images, data.name)
     images.transform = eval_transform(record)
     classifier = Classifier(model, record, TrainConfig(data=data))
-    classifier.skip(images.ignored, "it is not named as an image")
+    classifier.skip([*images.ignored], "it is not named as an image")
     with quiet():
         trainer = make_trainer(
             devices=1,
