@@ -3,8 +3,8 @@
     python benchmarks/data_memory.py
     python benchmarks/data_memory.py --images 14000000 --workers 8
 
-Forks workers as a loader does; each looks at every name and label once, as over a few epochs. Prints
-by how much the memory that is a worker's own has grown (private dirty pages of
+Forks workers as a loader does; each looks at every name and label once, as over a few epochs.
+Prints by how much the memory that is a worker's own has grown (private dirty pages of
 /proc/self/smaps_rollup), and the proportional set size of all of them together (Linux).
 
   list of tuples   (path, label) as torchvision's ImageFolder holds them
