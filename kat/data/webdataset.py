@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import posixpath
-import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 from kat.data.image_set import ImageSet
 from kat.data.members import MemberSource
 from kat.data.packed import PackedStrings
+from kat.data.shard_layout import class_names, label_field, shards_by_split
 from kat.data.splits import SPLIT_NAMES, check_ignored, either
 from kat.data.tar_index import Arrays, Member, indexed, members
 from kat.errors import InputError
@@ -23,7 +23,6 @@ IMAGES = ("jpg", "jpeg", "png", "webp")
 """What an image in a sample may end in; the first counts where there are several."""
 
 _NONE = -1
-_CLASS_NAMES, _INFO = "classes.txt", "_info.json"
 
 
 def open_shards(
@@ -54,16 +53,16 @@ def open_shards(
         InputError: a shard is missing, compressed, damaged or cut off, a sample occurs twice, or a
             label is not an index of the classes.
     """
-    folder, splits = _shards(pattern)
+    folder, splits = shards_by_split(pattern)
     paths = splits[split]
     if not paths:
         raise InputError(
             f"{pattern} names no shard of the {split} split: none whose name has the word"
             f" {either(SPLIT_NAMES[split])}"
         )
-    key = label_key or _label_key(folder, split)
+    key = label_key or label_field(folder, split)
     shards = [arrays for _, arrays in _indexed(paths, key)]
-    classes = _class_names(folder)
+    classes = class_names(folder)
     if classes is None:
         others = [path for name in splits if name != split for path in splits[name]]
         every = [*shards, *(arrays for _, arrays in _indexed(others, key))]
@@ -190,94 +189,3 @@ def parse_label(text: bytes, label_key: str | None, name: str) -> int | None:
         field = f"the field {label_key!r} of .json" if label_key else ".cls"
         raise InputError(f"{name}: {field} must hold a class index, got {value!r}")
     return value
-
-
-def _shards(pattern: str) -> tuple[Path, dict[str, list[str]]]:
-    """The folder that the shards are in, and the paths of each split."""
-    if Path(pattern).is_dir():
-        folder = Path(pattern)
-        listed = _splits_of_info(folder)
-        if listed:
-            return folder, listed
-        paths = sorted(str(path) for path in folder.glob("*.tar"))
-        if not paths:
-            raise InputError(f"{folder} holds no .tar file")
-    else:
-        paths = expand_braces(pattern)
-        folder = Path(paths[0]).parent
-        missing = [path for path in paths if not Path(path).is_file()]
-        if missing:
-            raise InputError(f"{missing[0]} does not exist ({len(missing)} of {len(paths)} such)")
-    return folder, {
-        split: [path for path in paths if _words(path) & set(words)]
-        for split, words in SPLIT_NAMES.items()
-    }
-
-
-def _words(path: str) -> set[str]:
-    return set(re.split(r"[^a-z]+", Path(path).stem.lower()))
-
-
-def expand_braces(pattern: str) -> list[str]:
-    """``a-{08..10}.tar`` is a-08.tar, a-09.tar, a-10.tar, and ``{a,b}`` is a and b.
-
-    Raises:
-        InputError: what is in the braces is neither a range of numbers nor a list.
-    """
-    match = re.search(r"\{([^{}]*)\}", pattern)
-    if match is None:
-        return [pattern]
-    numbers = re.fullmatch(r"(\d+)\.\.(\d+)", match[1])
-    if numbers:
-        first, last = numbers.groups()
-        inside = [str(n).zfill(len(first)) for n in range(int(first), int(last) + 1)]
-    else:
-        inside = match[1].split(",")
-    if (len(inside) < 2 and not numbers) or not inside:
-        raise InputError(f"{match[0]} in {pattern!r} must be as {{0000..0146}} or {{train,val}}")
-    head, tail = pattern[: match.start()], pattern[match.end() :]
-    return [path for word in inside for path in expand_braces(head + word + tail)]
-
-
-def _info(folder: Path) -> dict[str, dict]:
-    """The splits that _info.json describes; none where there is no such file."""
-    path = folder / _INFO
-    if not path.is_file():
-        return {}
-    try:
-        splits = json.loads(path.read_text(encoding="utf-8"))["splits"]
-        return {name: dict(split) for name, split in splits.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{path} does not describe splits as timm's readers do: {error!r}"
-        ) from None
-
-
-def _splits_of_info(folder: Path) -> dict[str, list[str]]:
-    splits = _info(folder)
-    if not splits:
-        return {}
-    found = {}
-    for split, words in SPLIT_NAMES.items():
-        name = next((word for word in words if word in splits), None)
-        names = splits[name].get("filenames", []) if name else []
-        found[split] = [str(folder / path) for pattern in names for path in expand_braces(pattern)]
-    return found
-
-
-def _label_key(folder: Path, split: str) -> str | None:
-    """The field that _info.json names for the labels of a split."""
-    splits = _info(folder)
-    name = next((word for word in SPLIT_NAMES[split] if word in splits), None)
-    return (splits[name].get("alt_label") or None) if name else None
-
-
-def _class_names(folder: Path) -> list[str] | None:
-    path = folder / _CLASS_NAMES
-    if not path.is_file():
-        return None
-    names = path.read_text(encoding="utf-8").strip().splitlines()
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if not names or twice is not None:
-        raise InputError(f"{path} must hold one class name a line, each once; got {twice!r} again")
-    return names

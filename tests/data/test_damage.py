@@ -24,11 +24,6 @@ from tests.images import (
 )
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("KAT_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
-
-
 @pytest.mark.parametrize(("kind", "content"), damaged_images().items())
 def test_what_is_no_image_is_named_with_a_reason(tmp_path, kind, content):
     (tmp_path / "bad.jpg").write_bytes(content)

@@ -19,13 +19,6 @@ from kat.errors import InputError
 from tests.images import picture, write_folder, write_tar
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory, monkeypatch):
-    folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setenv("KAT_CACHE_DIR", str(folder))
-    return folder
-
-
 def _open(root, split="train", **settings):
     return open_split(DataConfig(name=f"tar:{root}", **settings), split)
 
@@ -87,6 +80,14 @@ def test_a_tar_of_tars_as_imagenet_is_distributed(tmp_path, folder):
     data = _open(tmp_path / "tars")
     files = open_split(DataConfig(name=f"folder:{folder}"), "train")
     assert (data.classes, _content(data)) == (files.classes, _content(files))
+
+
+def test_classes_are_sorted_whatever_their_order_in_the_tar(tmp_path):
+    order = ["n2", "n10", "n1", "n2"]
+    write_tar(tmp_path / "train.tar", [(f"{n}/{i}.jpg", picture(i)) for i, n in enumerate(order)])
+    data = _open(tmp_path)
+    assert data.classes == ["n1", "n10", "n2"]  # as torchvision's ImageFolder sorts them
+    assert [data.source.read(index)[1] for index in range(4)] == [2, 1, 0, 2]
 
 
 def test_the_images_are_those_of_timms_reader(one_tar):

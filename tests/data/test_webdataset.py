@@ -12,15 +12,10 @@ import torch
 from kat.data import DataConfig, UnreadableImage, eval_transform, make_loader, open_split
 from kat.data.image_set import ImageStream
 from kat.data.loaders import preprocessing
+from kat.data.shard_layout import expand_braces
 from kat.data.shard_stream import ShardStream
-from kat.data.webdataset import expand_braces
 from kat.errors import InputError
 from tests.images import picture, samples, write_info, write_tar
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("KAT_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
 
 
 @pytest.fixture
