@@ -41,3 +41,11 @@ def check_target(path: Path) -> None:
         raise InputError(f"{path} is a folder; give the name of a file")
     if not path.parent.is_dir():
         raise InputError(f"the folder {str(path.parent)!r} for {path.name} does not exist")
+
+
+def cache_folder() -> Path:
+    """``$KAT_CACHE_DIR``, or ``kat`` in the user's cache folder."""
+    if chosen := os.environ.get("KAT_CACHE_DIR"):
+        return Path(chosen)
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "kat"

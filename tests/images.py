@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import io
+import json
 import struct
+import tarfile
+import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -41,3 +46,146 @@ def write_fashion_mnist(folder: Path, *, train: int, val: int) -> None:
         write_idx(folder / f"{prefix}-images-idx3-ubyte.gz", images)
         labels = np.arange(count, dtype=np.uint8) % 10
         write_idx(folder / f"{prefix}-labels-idx1-ubyte.gz", labels)
+
+
+def write_tar(path: Path, files: Iterable[tuple[str, bytes]], **options: int) -> None:
+    """A tar file with these members; a name that ends in / is a directory's entry."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w", **options) as tar:
+        for name, content in files:
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            if name.endswith("/"):
+                entry.type = tarfile.DIRTYPE
+            tar.addfile(entry, io.BytesIO(content))
+
+
+def samples(images: Iterable[bytes], start: int = 0) -> list[tuple[str, bytes]]:
+    """The members of a WebDataset shard: images named 0000.jpg and so on, and labels 0, 1 in turn.
+
+    ``start`` is the first number, where names and labels go on from another shard.
+    """
+    files = []
+    for index, content in enumerate(images, start):
+        files += [(f"{index:04}.jpg", content), (f"{index:04}.cls", b"%d" % (index % 2))]
+    return files
+
+
+def write_info(folder: Path, split: str, shards: dict[str, int]) -> None:
+    """timm's _info.json for one split: its shards and how many samples each has."""
+    described = {
+        "name": split,
+        "num_samples": sum(shards.values()),
+        "filenames": list(shards),
+        "shard_lengths": list(shards.values()),
+    }
+    (folder / "_info.json").write_text(json.dumps({"splits": {split: described}}))
+
+
+def write_rows(folder: Path, splits: dict[str, list[bytes]]) -> None:
+    """A folder of parquet files for Hugging Face's datasets, one a split, with a card.
+
+    Labels are cat and dog in turn.
+    """
+    import datasets
+
+    features = datasets.Features(
+        {"image": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])}
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    datasets.disable_progress_bars()
+    for split, images in splits.items():
+        rows = datasets.Dataset.from_dict(
+            {
+                "image": [{"bytes": content, "path": None} for content in images],
+                "label": [index % 2 for index in range(len(images))],
+            },
+            features=features,
+        )
+        rows.to_parquet(folder / f"{split}-00000.parquet")
+    counts = "".join(f"\n  - name: {s}\n    num_examples: {len(i)}" for s, i in splits.items())
+    (folder / "README.md").write_text(_CARD + counts + "\n---\n")
+
+
+_CARD = """---
+dataset_info:
+  features:
+  - name: image
+    dtype: image
+  - name: label
+    dtype:
+      class_label:
+        names:
+          '0': cat
+          '1': dog
+  splits:"""
+
+
+def picture(number: int = 0, size: tuple[int, int] = (40, 30)) -> bytes:
+    """A JPEG whose colour is its number's."""
+    return encoded(Image.new("RGB", size, (40 * number % 256, 80, 120)), "JPEG")
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    """The file that an image is written as."""
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def noise(mode: str = "RGB") -> Image.Image:
+    """A 64x48 image of noise."""
+    pixels = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    return Image.fromarray(pixels).convert(mode)
+
+
+def damaged_images() -> dict[str, bytes]:
+    """Files that no decoder can make an image of."""
+    jpeg, png = encoded(noise(), "JPEG"), encoded(noise(), "PNG")
+    middle = png.index(b"IDAT") + 40
+    return {
+        "no bytes": b"",
+        "text": b"this is not a picture\n" * 30,
+        "a truncated JPEG": jpeg[: len(jpeg) // 2],
+        "a JPEG's first bytes": jpeg[:20],
+        "a truncated PNG": png[: len(png) // 2],
+        "a broken PNG chunk": png[:middle] + bytes(200) + png[middle + 200 :],
+        "a decompression bomb": _png_header(60_000, 60_000),
+        "zeros": bytes(1000),
+    }
+
+
+def odd_images() -> dict[str, tuple[bytes, np.ndarray]]:
+    """Images of unusual modes, each with the pixels, (48, 64, 3) uint8, that they must give."""
+    rgb = noise()
+    grey16 = np.random.default_rng(0).integers(0, 2**16, (48, 64)).astype(np.uint16)
+    palette = rgb.convert("P")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    absurd = encoded(rgb, "PNG", exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xff" + b"\xff" * 50)
+    jpeg = Image.open(io.BytesIO(encoded(rgb.convert("CMYK"), "JPEG"))).convert("RGB")
+    rotated = encoded(rgb, "PNG", exif=exif.tobytes())
+    upper = (grey16 // 256).astype(np.uint8)
+    return {
+        "CMYK": (encoded(rgb.convert("CMYK"), "JPEG"), np.asarray(jpeg)),
+        "16 bits": (encoded(Image.fromarray(grey16), "PNG"), np.stack([upper] * 3, -1)),
+        "a palette with transparency": (
+            encoded(palette, "PNG", transparency=bytes(range(256))),
+            np.asarray(palette.convert("RGB")),
+        ),
+        "transparency": (encoded(rgb.convert("RGBA"), "PNG"), np.asarray(rgb)),
+        "one bit": (encoded(rgb.convert("1"), "PNG"), np.asarray(rgb.convert("1").convert("RGB"))),
+        "absurd EXIF": (absurd, np.asarray(rgb)),
+        "EXIF that says rotated": (rotated, np.asarray(rgb)),
+    }
+
+
+def _png_header(width: int, height: int) -> bytes:
+    """A PNG file that claims to be of this size."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        check = zlib.crc32(kind + content)
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", check)
+
+    header = chunk(b"IHDR", struct.pack(">2I5B", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(100)))

@@ -17,6 +17,19 @@ from kat.files import check_target, write_text
 from kat.training import evaluate, read_settings
 from kat.training.folder import SETTINGS
 
+_OF_RUN = (
+    "name",
+    "root",
+    "val_split",
+    "num_classes",
+    "image_key",
+    "label_key",
+    "batch_size",
+    "workers",
+    "bad_images",
+)
+"""The settings of a run's data that its evaluation takes over."""
+
 
 def main(arguments: list[str]) -> int:
     """Parses the arguments, evaluates, prints a line."""
@@ -92,5 +105,4 @@ def _data_of_run(checkpoint: Path | None) -> dict[str, Any]:
     data = read_settings(folder).get("data")
     if not isinstance(data, dict):
         raise InputError(f"{folder / SETTINGS} does not hold the settings of a run")
-    wanted = ("name", "root", "val_split", "num_classes", "batch_size", "workers", "bad_images")
-    return {name: data[name] for name in wanted if name in data}
+    return {name: data[name] for name in _OF_RUN if name in data}

@@ -125,11 +125,11 @@ def parse(arguments: list[str], parser: Parser | None = None) -> TrainConfig:
     for path in _config_files(arguments):
         check_recipe_keys(path, TrainConfig)
     parser = parser or make_parser()
-    parsed = vars(parser.instantiate(parser.parse_args(_spell_out(arguments))))
+    parsed = vars(parser.instantiate(parser.parse_args(spell_out(arguments))))
     return TrainConfig(**{field.name: parsed[field.name] for field in fields(TrainConfig)})
 
 
-def _spell_out(arguments: list[str]) -> list[str]:
+def spell_out(arguments: list[str]) -> list[str]:
     """``--monitor`` alone is ``--monitor.enabled true``, ``--init-from`` ``--model.init_from``.
 
     The words after ``--loggers`` are a list.

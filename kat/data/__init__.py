@@ -1,7 +1,9 @@
 """Data sets and loaders."""
 
 from kat.data.config import AugmentConfig, DataConfig, check_data
+from kat.data.decoding import UnreadableImage, decode
 from kat.data.device import DevicePreparation
+from kat.data.image_set import ImageSet, ImageStream
 from kat.data.loaders import (
     Batch,
     Loader,
@@ -12,14 +14,7 @@ from kat.data.loaders import (
     train_transform,
 )
 from kat.data.seeds import STEP, derived_seed, seed_all
-from kat.data.sources import (
-    ImageSet,
-    ImageStream,
-    UnreadableImage,
-    check_classes,
-    decode,
-    open_split,
-)
+from kat.data.sources import check_classes, open_split
 
 __all__ = [
     "STEP",

@@ -15,13 +15,19 @@ class DataConfig:
 
     Args:
         name: ``digits``; ``fashion_mnist`` or ``fashion_mnist:PATH`` (gzipped idx files);
-            ``folder:PATH`` (ImageNet layout: PATH/train/CLASS/*, PATH/val/CLASS/*); or a name of
-            timm's: ``torch/cifar10``, ``hfds/ORG/NAME``, ``wds/NAME``.
-        root: folder of a timm-named data set.
-        train_split: name of the training split of a timm-named data set.
-        val_split: name of the validation split of a timm-named data set.
-        download: whether a timm-named data set may be downloaded.
-        num_classes: classes of a timm-named data set that does not know them (wds).
+            ``folder:PATH`` (ImageNet layout: PATH/train/CLASS/*, PATH/val/CLASS/*); ``tar:PATH``
+            (the same in train.tar and val.tar, or in tar files in PATH/train and PATH/val);
+            ``wds:PATH`` (WebDataset shards); ``hf:PATH_OR_NAME`` or ``hfds/ORG/NAME`` (Hugging
+            Face); or a name of timm's: ``torch/cifar10``, and the streams ``wds/NAME``,
+            ``hfids/NAME``, ``tfds/NAME``.
+        root: folder of a timm-named data set; cache folder of a Hugging Face one.
+        train_split: name of the training split of a timm-named or Hugging Face data set.
+        val_split: name of their validation split.
+        download: whether a timm-named or Hugging Face data set may be downloaded.
+        num_classes: classes of a data set that does not know them (WebDataset shards).
+        image_key: column of the images of a Hugging Face data set; None: the only one of images.
+        label_key: column of the labels of a Hugging Face data set; None: the only one of class
+            labels. Of WebDataset shards the field of .json files with the label; None: .cls files.
         image_size: side of the square that the model sees, in pixels; None: the data's own size.
         batch_size: images a step, in each process.
         workers: processes that load images; 0 loads them in the main process.
@@ -39,6 +45,8 @@ class DataConfig:
     val_split: str = "validation"
     download: bool = False
     num_classes: int | None = None
+    image_key: str | None = None
+    label_key: str | None = None
     image_size: int | None = None
     batch_size: int = 128
     workers: int = 0

@@ -7,15 +7,15 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
-import torch.distributed as dist
 from timm.data import create_transform
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from kat.data.config import AugmentConfig, DataConfig
+from kat.data.decoding import UnreadableImage
+from kat.data.image_set import ImageSet, ImageStream, Transform, process_of
 from kat.data.seeds import ITEM, ORDER, derived_seed, host_generators_kept, seed_host
-from kat.data.sources import ImageSet, ImageStream, Transform, UnreadableImage
 from kat.errors import InputError
 
 
@@ -181,13 +181,6 @@ class Order:
         rank, world = process_of()
         end = self.length if self.seed is None else self.length - self.length % world
         return slice(rank, end, world)
-
-
-def process_of() -> tuple[int, int]:
-    """The number of this process, and how many there are."""
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_rank(), dist.get_world_size()
-    return 0, 1
 
 
 class _Items(Dataset):

@@ -2,7 +2,7 @@
 
 ``setup.py`` uses this module to put the library into the package, and :mod:`kat.ops.cpu` to build
 it on first use where that did not happen. ``setup.py`` loads it by its path, before the package or
-torch is installed, so it imports the standard library alone.
+torch is installed, so at the top it imports the standard library alone.
 """
 
 from __future__ import annotations
@@ -78,6 +78,8 @@ def cached_library() -> Path:
     Raises:
         BuildError: there is no compiler, it failed, or the cache cannot be written.
     """
+    from kat.files import cache_folder
+
     compiler = _compiler()
     identity = "\n".join((source_hash(), *compiler, _run([*compiler, "--version"]), *FLAGS))
     identity += f"\n{platform.system()} {platform.machine()}"
@@ -93,14 +95,6 @@ def cached_library() -> Path:
     except OSError as error:
         raise BuildError(f"{error}; set KAT_CACHE_DIR to a folder that can be written") from error
     return target
-
-
-def cache_folder() -> Path:
-    """``$KAT_CACHE_DIR``, or ``kat`` in the user's cache folder."""
-    if chosen := os.environ.get("KAT_CACHE_DIR"):
-        return Path(chosen)
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "kat"
 
 
 def _compiler() -> list[str]:

@@ -16,9 +16,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
-from kat.data import ImageSet, ImageStream
-from kat.data.sources import UnreadableImage
-from kat.errors import InputError
+from kat.data import ImageSet, ImageStream, UnreadableImage
 from kat.models import ModelRecord
 from kat.training.callbacks import Monitor
 from kat.training.config import TrainConfig
@@ -273,7 +271,7 @@ def _sample(split: str, data: ImageSet | ImageStream, config: TrainConfig) -> Sa
     indices = range(0, len(data), max(1, len(data) // SAMPLE))[:SAMPLE]
     for index in indices:
         try:
-            data.load(index)
+            data.decode(data.read(index)[0], index)
         except UnreadableImage as error:
             if config.data.bad_images == "fail":
                 raise InputError(str(error)) from None

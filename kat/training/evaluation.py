@@ -46,8 +46,8 @@ def evaluate(
     _check_fit(record, images, data.name)
     images.transform = eval_transform(record, normalize=False)
     classifier = Classifier(model, record, TrainConfig(data=data))
-    for file in images.ignored:
-        classifier.skip(file, "it is not named as an image")
+    for file, reason in images.ignored.items():
+        classifier.skip(file, reason)
     with quiet():
         trainer = make_trainer(
             devices=1,

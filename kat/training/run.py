@@ -120,8 +120,9 @@ def train(config: TrainConfig, monitor: Monitor | None = None) -> Summary:
             start_logging(trainer, config)
             if assembly.started is not None:
                 _tell(assembly.started, Path(config.out))
-        for path in (*assembly.train_data.ignored, *assembly.val_data.ignored):
-            classifier.skip(path, "it is not named as an image")
+        ignored = assembly.train_data.ignored | assembly.val_data.ignored
+        for path, reason in ignored.items() if is_first_process() else ():
+            classifier.skip(path, reason)
         fit(trainer, assembly, assembly.checkpoint)
     return _finish(config, classifier, trainer, checkpoints)
 

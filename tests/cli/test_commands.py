@@ -183,7 +183,7 @@ def test_predict_goes_on_past_an_unreadable_image(digits_run, imagenet, tmp_path
     code = run("predict", torn, good, "--checkpoint", digits_run, "--json", answers)
     assert code == 2
     first, second = json.loads(answers.read_text())
-    assert first["error"].startswith("cannot be read: cannot identify image file")
+    assert first["error"].startswith("cannot be read: it is of no known format")
     assert len(second["top"]) == 5
     assert "1 of 2 images cannot be read" in capsys.readouterr().err
 

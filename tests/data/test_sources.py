@@ -17,13 +17,14 @@ from sklearn.datasets import load_digits
 from kat.data import (
     AugmentConfig,
     DataConfig,
+    UnreadableImage,
     check_classes,
+    decode,
     eval_transform,
     make_loader,
     open_split,
     preprocessing,
 )
-from kat.data.sources import UnreadableImage, decode
 from kat.errors import InputError
 from tests.images import write_fashion_mnist, write_folder, write_idx
 
@@ -133,7 +134,7 @@ def test_files_that_are_no_images_are_listed_or_fatal(tmp_path):
     data = open_split(DataConfig(name=f"folder:{tmp_path}"), "train")
     assert len(data) == 4
     assert [path.rsplit("/", 1)[-1] for path in data.ignored] == ["notes.txt"]
-    with pytest.raises(InputError, match=r"notes\.txt is not an image"):
+    with pytest.raises(InputError, match=r"notes\.txt: it is not named as an image"):
         open_split(DataConfig(name=f"folder:{tmp_path}", bad_images="fail"), "train")
 
 

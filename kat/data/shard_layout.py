@@ -1,0 +1,112 @@
+"""Which WebDataset shards a split has, and what the files beside them say."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from kat.data.splits import SPLIT_NAMES
+from kat.errors import InputError
+
+_CLASS_NAMES, _INFO = "classes.txt", "_info.json"
+
+
+def shards_by_split(pattern: str) -> tuple[Path, dict[str, list[str]]]:
+    """The folder that shards are in, and the paths of each split; see ``open_shards``.
+
+    Raises:
+        InputError: there are none, or one that is named is missing.
+    """
+    if Path(pattern).is_dir():
+        folder = Path(pattern)
+        listed = _splits_of_info(folder)
+        if listed:
+            return folder, listed
+        paths = sorted(str(path) for path in folder.glob("*.tar"))
+        if not paths:
+            raise InputError(f"{folder} holds no .tar file")
+    else:
+        paths = expand_braces(pattern)
+        folder = Path(paths[0]).parent
+        missing = [path for path in paths if not Path(path).is_file()]
+        if missing:
+            raise InputError(f"{missing[0]} does not exist ({len(missing)} of {len(paths)} such)")
+    return folder, {
+        split: [path for path in paths if _words(path) & set(words)]
+        for split, words in SPLIT_NAMES.items()
+    }
+
+
+def _words(path: str) -> set[str]:
+    return set(re.split(r"[^a-z]+", Path(path).stem.lower()))
+
+
+def expand_braces(pattern: str) -> list[str]:
+    """``a-{08..10}.tar`` is a-08.tar, a-09.tar, a-10.tar, and ``{a,b}`` is a and b.
+
+    Raises:
+        InputError: what is in the braces is neither a range of numbers nor a list.
+    """
+    match = re.search(r"\{([^{}]*)\}", pattern)
+    if match is None:
+        return [pattern]
+    numbers = re.fullmatch(r"(\d+)\.\.(\d+)", match[1])
+    if numbers:
+        first, last = numbers.groups()
+        inside = [str(n).zfill(len(first)) for n in range(int(first), int(last) + 1)]
+    else:
+        inside = match[1].split(",")
+    if (len(inside) < 2 and not numbers) or not inside:
+        raise InputError(f"{match[0]} in {pattern!r} must be as {{0000..0146}} or {{train,val}}")
+    head, tail = pattern[: match.start()], pattern[match.end() :]
+    return [path for word in inside for path in expand_braces(head + word + tail)]
+
+
+def _info(folder: Path) -> dict[str, dict]:
+    """The splits that _info.json describes; none where there is no such file."""
+    path = folder / _INFO
+    if not path.is_file():
+        return {}
+    try:
+        splits = json.loads(path.read_text(encoding="utf-8"))["splits"]
+        return {name: dict(split) for name, split in splits.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{path} does not describe splits as timm's readers do: {error!r}"
+        ) from None
+
+
+def _splits_of_info(folder: Path) -> dict[str, list[str]]:
+    splits = _info(folder)
+    if not splits:
+        return {}
+    found = {}
+    for split, words in SPLIT_NAMES.items():
+        name = next((word for word in words if word in splits), None)
+        names = splits[name].get("filenames", []) if name else []
+        found[split] = [str(folder / path) for pattern in names for path in expand_braces(pattern)]
+    return found
+
+
+def label_field(folder: Path, split: str) -> str | None:
+    """The field of ``.json`` files that _info.json names for the labels of a split, if it does."""
+    splits = _info(folder)
+    name = next((word for word in SPLIT_NAMES[split] if word in splits), None)
+    return (splits[name].get("alt_label") or None) if name else None
+
+
+def class_names(folder: Path) -> list[str] | None:
+    """The lines of classes.txt; None where there is no such file.
+
+    Raises:
+        InputError: it is empty, or a name occurs twice.
+    """
+    path = folder / _CLASS_NAMES
+    if not path.is_file():
+        return None
+    names = path.read_text(encoding="utf-8").strip().splitlines()
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if not names or twice is not None:
+        raise InputError(f"{path} must hold one class name a line, each once; got {twice!r} again")
+    return names

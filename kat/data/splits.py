@@ -1,0 +1,58 @@
+"""What the sources that are folders have in common: the names of splits, images and classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from kat.errors import InputError
+
+SPLIT_NAMES = {"train": ("train", "training"), "val": ("val", "validation", "test")}
+"""What a split's folder or file may be called."""
+
+IMAGE_ENDINGS = (
+    ".jpg",
+    ".jpeg",
+    ".png",
+    ".ppm",
+    ".bmp",
+    ".pgm",
+    ".tif",
+    ".tiff",
+    ".webp",
+)
+"""What the name of an image ends in, in lower case; torchvision's list."""
+
+NOT_AN_IMAGE = "it is not named as an image"
+
+
+def is_image(name: str) -> bool:
+    """Whether a file is named as an image."""
+    return name.lower().endswith(IMAGE_ENDINGS)
+
+
+def is_hidden(path: str) -> bool:
+    """Whether a part of a path is hidden, as ``.DS_Store`` or ``._cat.jpg``."""
+    return any(part.startswith(".") and part.strip(".") for part in path.split("/"))
+
+
+def either(names: Iterable[object]) -> str:
+    """``'a' or 'b'``, for messages."""
+    return " or ".join(repr(str(name)) for name in names)
+
+
+def some(names: Sequence[str], singular: str, plural: str) -> str:
+    """The first names of many and how many more there are, for messages."""
+    shown = ", ".join(repr(name) for name in names[:3])
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{singular if len(names) == 1 else plural} {shown}{more}"
+
+
+def check_ignored(ignored: Mapping[str, str], where: object, bad_images: str) -> None:
+    """Checks that nothing was passed over where that is asked for.
+
+    Raises:
+        InputError: something was, and ``bad_images`` is ``"fail"``.
+    """
+    if ignored and bad_images == "fail":
+        name, reason = next(iter(ignored.items()))
+        raise InputError(f"{name}: {reason} ({len(ignored)} such in {where})")

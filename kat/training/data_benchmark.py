@@ -1,0 +1,330 @@
+"""How fast the images come, against how fast a model takes them."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from itertools import cycle, islice, repeat
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from torch.utils.data import DataLoader
+
+from kat.data import (
+    Batch,
+    DataConfig,
+    ImageSet,
+    ImageStream,
+    UnreadableImage,
+    make_loader,
+    open_split,
+    train_transform,
+)
+from kat.data.loaders import collate
+from kat.errors import InputError
+from kat.models import ModelRecord
+from kat.training.classification import Classifier
+from kat.training.config import TrainConfig, check
+from kat.training.lightning_setup import make_trainer, quiet
+from kat.training.run import _build, _prepare, make_record
+
+STAGES = ("read", "decode", "augment", "collate")
+
+_ADVICE = {
+    "read": "copy the data to a local disk, or many small files into tar shards (docs/data.md)",
+    "decode": "use more cores; smaller images decode faster, but are other training data",
+    "augment": "use more cores; a cheaper augment.auto_augment would train another model",
+    "collate": "use more cores",
+}
+_WARM_UP, _LEAST_STEPS, _MOST_STEPS = 2, 3, 100_000
+_ALONE, _SCALES = 10, 0.5
+
+
+@dataclass(frozen=True)
+class DataBenchmark:
+    """What was measured, all in one process of training.
+
+    Args:
+        data: the data set's name.
+        cores: that this process may use.
+        loader: images/s of the loader alone, by the number of its workers.
+        stages: seconds an image takes in each stage, one after the other in one process; none of a
+            stream, which cannot be asked for its stages.
+        need: images/s that the model takes.
+        need_of: what takes them.
+        unreadable: how many of the images loaded were damaged.
+    """
+
+    data: str
+    cores: int
+    loader: dict[int, float]
+    stages: dict[str, float]
+    need: float
+    need_of: str
+    unreadable: int
+
+    @property
+    def bottleneck(self) -> str:
+        """``"model"`` or ``"data"``."""
+        return "data" if self.measured_workers is None else "model"
+
+    @property
+    def measured_workers(self) -> int | None:
+        """The least number of workers tried that load what the model takes, if any does.
+
+        Without workers the model waits while images are loaded: that will do where it waits for
+        less than a tenth of the time that it takes.
+        """
+        margins = {count: _ALONE if count == 0 else 1 for count in self.loader}
+        enough = [c for c, rate in self.loader.items() if rate >= margins[c] * self.need]
+        return min(enough, default=None)
+
+    @property
+    def workers_needed(self) -> int | None:
+        """The workers that load what the model takes: tried, or extrapolated from those tried.
+
+        None where more workers, up to the cores, brought less than half of what they should, so
+        that something else is the limit.
+        """
+        if self.measured_workers is not None:
+            return self.measured_workers
+        within = [count for count in sorted(self.loader) if 1 <= count <= self.cores]
+        most = within[-1] if within else min(self.loader)
+        rate = self.loader[most] / max(most, 1)
+        if len(within) > 1 and rate < _SCALES * self.loader[within[0]] / within[0]:
+            return None
+        return math.ceil(self.need / rate)
+
+    def verdict(self) -> str:
+        """One plain line: which is the bottleneck, and what to try."""
+        best = max(self.loader, key=lambda count: self.loader[count])
+        speeds = (
+            f"{self.need_of} takes {self.need:,.0f} images/s, and the loader gives at best"
+            f" {self.loader[best]:,.0f}, with {_workers(best)}"
+        )
+        if self.bottleneck == "model":
+            workers = self.measured_workers
+            return f"The model is the bottleneck: {speeds}. data.workers={workers} is enough."
+        return f"The data is the bottleneck: {speeds}. {self._more_workers()} {self._advice()}"
+
+    def _more_workers(self) -> str:
+        needed = self.workers_needed
+        if needed is None:
+            return "More workers did not load much more, so it is not known how many would do."
+        beyond = f", more than the {self.cores} cores here" if needed > self.cores else ""
+        return f"About {needed} workers would do (extrapolated, not measured{beyond})."
+
+    def _advice(self) -> str:
+        if not self.stages:
+            return "Shards on a local disk can be read at any index, by more processes."
+        slowest = max(self.stages, key=lambda stage: self.stages[stage])
+        share = self.stages[slowest] / sum(self.stages.values())
+        return f"Most of an image's time goes into {slowest} ({share:.0%}): {_ADVICE[slowest]}."
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "data": self.data,
+            "cores": self.cores,
+            "loader_images_per_s": {str(count): rate for count, rate in self.loader.items()},
+            "stages_ms_per_image": {name: 1e3 * t for name, t in self.stages.items()},
+            "need_images_per_s": self.need,
+            "need_of": self.need_of,
+            "unreadable": self.unreadable,
+            "bottleneck": self.bottleneck,
+            "workers_needed": self.workers_needed,
+            "extrapolated": self.measured_workers is None,
+            "verdict": self.verdict(),
+        }
+
+
+def benchmark_data(
+    config: TrainConfig,
+    *,
+    need: float | None = None,
+    workers: Sequence[int] | None = None,
+    seconds: float = 5.0,
+    tell: Callable[[str], None] = lambda step: None,
+) -> DataBenchmark:
+    """Measures loader, stages and model, each for some seconds.
+
+    Args:
+        config: the run whose data, augmentation, model and batch are measured.
+        need: images/s that a model takes which is not here; None measures the run's own model here,
+            in training steps on random images.
+        workers: the numbers of workers to try; None: 0, 1, 2, 4, ... up to the cores, and
+            ``config.data.workers``.
+        seconds: for each number of workers, for the stages and for the model.
+        tell: is told of each measurement before it starts.
+
+    Raises:
+        InputError: bad settings, or data that cannot be opened.
+    """
+    check(config)
+    if seconds <= 0 or (need is not None and not 0 < need < math.inf):
+        raise InputError(f"seconds and need must be positive, got {seconds} and {need}")
+    counts = sorted(set(default_workers(config) if workers is None else workers))
+    if not counts or counts[0] < 0:
+        raise InputError(f"the numbers of workers must be at least 0, got {counts}")
+    data = open_split(config.data, "train", config.seed)
+    record = make_record(config, data)
+    data.transform = train_transform(record, config.augment)
+    stages: dict[str, float] = {}
+    if isinstance(data, ImageSet):
+        tell("the stages of loading")
+        stages = _stages(data, config, seconds)
+    loader: dict[int, float] = {}
+    unreadable = 0
+    for count in counts:
+        tell(f"the loader with {_workers(count)}")
+        settings = replace(config.data, workers=count)
+        loader[count], damaged = _loader_rate(data, settings, config.seed, seconds)
+        unreadable += damaged
+    need_of = "the given model"
+    if need is None:
+        tell(f"training steps of {config.model.name}")
+        need, device = _training_rate(config, record, seconds)
+        need_of = f"{config.model.name} on {device}"
+        if device.type == "cpu":
+            need_of += " (with these cores to itself)"
+    return DataBenchmark(config.data.name, cores(), loader, stages, need, need_of, unreadable)
+
+
+def default_workers(config: TrainConfig) -> list[int]:
+    """0, 1, 2, 4, ... up to the cores, and the run's own number."""
+    powers = [2**power for power in range(cores().bit_length()) if 2**power <= cores()]
+    return sorted({0, *powers, cores(), config.data.workers})
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _workers(count: int) -> str:
+    return "1 worker" if count == 1 else f"{count} workers"
+
+
+def _loader_rate(
+    data: ImageSet | ImageStream, config: DataConfig, seed: int, seconds: float
+) -> tuple[float, int]:
+    """Images/s after the first batches, and how many images were damaged."""
+    loader = make_loader(data, config, training=True, seed=seed)
+    if len(loader) == 0:
+        raise InputError(f"{config.name!r} has not one batch of {config.batch_size} images")
+    batches = (batch for epoch in repeat(loader) for batch in epoch)
+    for _ in range(1 + config.workers):  # until each worker has started
+        next(batches)
+    images = unreadable = 0
+    passed, start = 0.0, time.perf_counter()
+    while passed < seconds:
+        batch = next(batches)
+        images += len(batch.labels)
+        unreadable += len(batch.unreadable)
+        passed = time.perf_counter() - start
+    batches.close()
+    loader.close()
+    if not images:
+        raise InputError(f"no image of {config.name!r} can be read, first {batch.unreadable[0]}")
+    return images / passed, unreadable
+
+
+def _stages(data: ImageSet, config: TrainConfig, seconds: float) -> dict[str, float]:
+    """Seconds an image in each stage, over batches of images drawn at random."""
+    generator = torch.Generator().manual_seed(config.seed)
+    order = cycle(torch.randperm(len(data), generator=generator).tolist())
+    spent = dict.fromkeys(STAGES, 0.0)
+    images, end = 0, time.perf_counter() + seconds
+    while not images or time.perf_counter() < end:
+        items = []
+        for index in islice(order, config.data.batch_size):
+            with suppress(UnreadableImage):
+                items.append(_staged_item(data, index, spent))
+        with _timed(spent, "collate"):
+            collate([(item, []) for item in items])
+        images += len(items)
+        if not images and time.perf_counter() > end:
+            raise InputError(f"no image of {config.data.name!r} can be read")
+    return {stage: total / images for stage, total in spent.items()}
+
+
+def _staged_item(data: ImageSet, index: int, spent: dict[str, float]) -> tuple[Any, int, int]:
+    """data[index] and a seed, with the time that each stage takes."""
+    with _timed(spent, "read"):
+        encoded, label = data.read(index)
+    with _timed(spent, "decode"):
+        image = data.decode(encoded, index)
+    with _timed(spent, "augment"):
+        return data.transform(image), label, 0
+
+
+@contextmanager
+def _timed(spent: dict[str, float], stage: str) -> Iterator[None]:
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        spent[stage] += time.perf_counter() - start
+
+
+def _training_rate(
+    config: TrainConfig, record: ModelRecord, seconds: float
+) -> tuple[float, torch.device]:
+    """Images/s of the run's own training steps on random images, and where they ran."""
+    model = _build(config, record)
+    _prepare(model, config)
+    size = config.data.batch_size
+    batch = Batch(
+        images=torch.randint(256, (size, *record.input_size), dtype=torch.uint8),
+        labels=torch.randint(len(record.classes), (size,)),
+        unreadable=[],
+    )
+    times = _StepTimes(seconds)
+    with quiet():
+        trainer = make_trainer(
+            accelerator=config.accelerator,
+            devices=1,
+            precision=config.precision,
+            max_epochs=1,
+            accumulate_grad_batches=config.optim.accumulate,
+            gradient_clip_val=config.optim.clip_grad or None,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            callbacks=[times],
+        )
+        classifier = Classifier(model, record, config)
+        warnings.filterwarnings("ignore", message=".*have no `val_dataloader`.*")
+        batches: Any = [batch] * _MOST_STEPS
+        trainer.fit(classifier, DataLoader(batches, batch_size=None))
+    return size * times.per_second(), trainer.strategy.root_device
+
+
+class _StepTimes(Callback):
+    """Notes when each step ends, and ends training after some seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.ends: list[float] = []
+
+    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
+        if module.device.type == "cuda":
+            torch.cuda.synchronize(module.device)
+        self.ends.append(time.perf_counter())
+        measured = self.ends[_WARM_UP - 1 :]
+        if len(measured) > _LEAST_STEPS and measured[-1] - measured[0] >= self.seconds:
+            trainer.should_stop = True
+
+    def per_second(self) -> float:
+        """Steps a second after the first ones."""
+        measured = self.ends[_WARM_UP - 1 :]
+        return (len(measured) - 1) / (measured[-1] - measured[0])

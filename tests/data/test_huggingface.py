@@ -1,0 +1,158 @@
+"""Hugging Face data sets that lie on this machine."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kat.data import DataConfig, open_split
+from kat.errors import InputError
+from tests.images import picture, write_folder, write_rows
+
+datasets = pytest.importorskip("datasets", reason="datasets is not installed")
+datasets.disable_progress_bars()
+
+
+@pytest.fixture
+def rows(tmp_path):
+    splits = {"train": [picture(i) for i in range(4)], "validation": [picture(i) for i in range(3)]}
+    write_rows(tmp_path / "rows", splits)
+    return tmp_path / "rows"
+
+
+@pytest.fixture
+def config(rows, tmp_path):
+    return {"name": f"hf:{rows}", "root": str(tmp_path / "cache")}
+
+
+def _saved(folder, columns, features=None):
+    """A data set that save_to_disk has written, with the same rows in both splits."""
+    table = datasets.Dataset.from_dict(columns, features=features)
+    datasets.DatasetDict({"train": table, "validation": table}).save_to_disk(folder)
+    return DataConfig(name=f"hf:{folder}")
+
+
+def _images(count=3):
+    return [{"bytes": picture(index), "path": None} for index in range(count)]
+
+
+def test_parquet_files_in_a_folder(config):
+    train, val = (open_split(DataConfig(**config), split) for split in ("train", "val"))
+    assert (len(train), len(val)) == (4, 3)
+    assert train.classes == ["cat", "dog"]
+    for index in range(4):
+        assert train.source.read(index) == (picture(index), index % 2)
+    image, label = train[3]
+    np.testing.assert_array_equal(np.asarray(image), Image.open(io.BytesIO(picture(3))))
+    assert label == 1
+    assert val.name(2).startswith("row 2 of ")
+    assert val.name(2).endswith("rows validation")
+
+
+def test_a_folder_of_save_to_disk(tmp_path, rows, config):
+    datasets.load_dataset(str(rows), cache_dir=config["root"]).save_to_disk(tmp_path / "saved")
+    data = open_split(DataConfig(name=f"hf:{tmp_path / 'saved'}"), "train")
+    assert [data.source.read(index) for index in range(4)] == [
+        (picture(index), index % 2) for index in range(4)
+    ]
+
+
+def test_an_image_folder_has_the_classes_of_its_folders(tmp_path):
+    write_folder(tmp_path / "images", classes=2, train=2, val=1)
+    root = str(tmp_path / "cache")
+    data = open_split(DataConfig(name=f"hf:{tmp_path / 'images'}", root=root), "train")
+    files = open_split(DataConfig(name=f"folder:{tmp_path / 'images'}"), "train")
+    assert data.classes == files.classes
+    ours = sorted((label, image.tobytes()) for image, label in map(data.__getitem__, range(4)))
+    theirs = sorted((label, image.tobytes()) for image, label in map(files.__getitem__, range(4)))
+    assert ours == theirs
+
+
+def test_timms_name_is_another_name_for_it(config, rows):
+    data = open_split(DataConfig(name=f"hfds/{rows}", root=config["root"]), "train")
+    assert [data.source.read(index)[1] for index in range(4)] == [0, 1, 0, 1]
+
+
+def test_a_name_in_the_cache_needs_no_network(config, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("the network was used")
+
+    monkeypatch.setattr("socket.socket.connect", refuse)
+    assert len(open_split(DataConfig(**config), "train")) == 4
+    with pytest.raises(InputError, match=r"'hf:nobody/nothing' cannot be opened.*download=true"):
+        open_split(DataConfig(name="hf:nobody/nothing", root=config["root"]), "train")
+    assert not datasets.config.HF_HUB_OFFLINE
+
+
+def test_unknown_splits_and_columns_are_named(config):
+    with pytest.raises(InputError, match=r"split \(data\.val_split\).*'validaton'.*'validation'"):
+        open_split(DataConfig(**config, val_split="validaton"), "val")
+    with pytest.raises(InputError, match=r"column \(data\.label_key\).*'lable'.*'label'"):
+        open_split(DataConfig(**config, label_key="lable"), "val")
+
+
+def test_columns_are_chosen_where_there_are_several(tmp_path):
+    labels = datasets.ClassLabel(names=["a", "b", "c"])
+    features = datasets.Features(
+        {
+            "photo": datasets.Image(),
+            "mask": datasets.Image(),
+            "coarse": labels,
+            "fine": labels,
+            "number": datasets.Value("int64"),
+            "word": datasets.Value("string"),
+        }
+    )
+    columns = {
+        "photo": _images(),
+        "mask": _images(),
+        "coarse": [0, 0, 1],
+        "fine": [2, 1, 0],
+        "number": [4, 0, 2],
+        "word": ["owl", "ant", "owl"],
+    }
+    config = _saved(tmp_path / "many", columns, features)
+    with pytest.raises(InputError, match=r"has the columns 'photo', 'mask' for the image; choose"):
+        open_split(config, "train")
+    config.image_key = "mask"
+    with pytest.raises(InputError, match=r"has the columns 'coarse', 'fine' for the label"):
+        open_split(config, "train")
+    for key, classes, expected in (
+        ("fine", ["a", "b", "c"], [2, 1, 0]),
+        ("number", ["0", "1", "2", "3", "4"], [4, 0, 2]),
+        ("word", ["ant", "owl"], [1, 0, 1]),
+    ):
+        config.label_key = key
+        data = open_split(config, "train")
+        assert data.classes == classes
+        assert [data.source.read(index)[1] for index in range(3)] == expected
+
+
+@pytest.mark.parametrize(
+    ("labels", "kind", "message"),
+    [
+        ([0, -1, 1], "int64", r"row 1 of .* has the label -1"),
+        ([0, None, 1], "int64", r"must hold class indices or names, and no gaps"),
+        ([0.5, 1.0, 2.0], "float32", r"must hold class indices or names"),
+    ],
+)
+def test_labels_that_are_no_classes_are_named(tmp_path, labels, kind, message):
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value(kind)})
+    config = _saved(tmp_path / "bad", {"image": _images(), "label": labels}, features)
+    with pytest.raises(InputError, match=message):
+        open_split(config, "train")
+
+
+def test_a_set_without_images_is_named(tmp_path):
+    config = _saved(tmp_path / "text", {"text": ["a"], "label": [0]})
+    with pytest.raises(InputError, match=r"has no column for the image; choose with"):
+        open_split(config, "train")
+
+
+def test_the_missing_package_is_named(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "datasets", None)
+    with pytest.raises(InputError, match=r"needs the package datasets: pip install"):
+        open_split(DataConfig(name="hf:any"), "train")

@@ -1,0 +1,63 @@
+"""Many names in little memory, which worker processes share."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kat.data.folder import FolderSource
+from kat.data.packed import PackedStrings
+
+NAMES = ["n01/a.jpg", "", "n02/é.jpg", "n02/\udcff.jpg", "x"]
+
+
+def test_strings_come_back():
+    packed = PackedStrings.of(iter(NAMES))
+    assert list(packed) == NAMES
+    assert (packed[-1], packed[1:3]) == ("x", NAMES[1:3])
+    assert list(pickle.loads(pickle.dumps(packed))) == NAMES
+    with pytest.raises(IndexError):
+        packed[len(NAMES)]
+
+
+def test_joining_keeps_the_order():
+    parts = [PackedStrings.of(NAMES[:2]), PackedStrings.of([]), PackedStrings.of(NAMES[2:])]
+    assert list(PackedStrings.joined(parts)) == NAMES
+    assert list(PackedStrings.joined([])) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/smaps_rollup")
+def test_a_forked_process_that_reads_all_names_copies_next_to_nothing():
+    count = 200_000
+    names = [f"n{index % 1000:04}/image-{index:08}.JPEG" for index in range(count)]
+    packed = PackedStrings.of(names)
+    source = FolderSource("/data/train", packed, np.zeros(count, np.int32))
+    listed = _growth_in_a_fork(lambda: [names[index] for index in range(count)])
+    ours = _growth_in_a_fork(lambda: [source.name(index) and None for index in range(count)])
+    assert listed > 10e6  # what this is about: Python's strings are copied by being looked at
+    assert ours < 4e6
+
+
+def _growth_in_a_fork(work) -> int:
+    """Bytes of memory of its own that a forked process has more after its work than before."""
+    reader, writer = os.pipe()
+    if os.fork() == 0:
+        before = _private()
+        work()
+        os.write(writer, str(_private() - before).encode())
+        os._exit(0)
+    os.wait()
+    grown = int(os.read(reader, 100))
+    os.close(reader)
+    os.close(writer)
+    return grown
+
+
+def _private() -> int:
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith("Private_Dirty"))
