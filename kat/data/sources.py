@@ -6,6 +6,7 @@ import gzip
 import struct
 import zlib
 from collections.abc import Callable, Sequence
+from copy import copy
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from torch.utils.data import Dataset, IterableDataset
+from torchvision.datasets import ImageFolder
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from kat.data.config import DataConfig
 from kat.errors import InputError, unknown
@@ -54,6 +57,8 @@ class ImageSet(Dataset):
         image_size: (height, width) in pixels if all images have one size.
         mean, std: of each channel, for normalisation.
         ignored: files that were passed over because their names are not those of images.
+        name_of: maps an index to the file's path, or what else names the image; the name in an
+            :class:`UnreadableImage`.
     """
 
     def __init__(
@@ -67,6 +72,7 @@ class ImageSet(Dataset):
         mean: tuple[float, ...] = IMAGENET_MEAN,
         std: tuple[float, ...] = IMAGENET_STD,
         ignored: Sequence[str] = (),
+        name_of: Callable[[int], str] | None = None,
     ) -> None:
         self.load = load
         self.length = length
@@ -76,6 +82,7 @@ class ImageSet(Dataset):
         self.mean = mean
         self.std = std
         self.ignored = list(ignored)
+        self.name_of = name_of or _numbered
         self.transform: Transform = _untransformed
 
     def __len__(self) -> int:
@@ -85,9 +92,27 @@ class ImageSet(Dataset):
         image, label = self.load(index)
         return self.transform(image), int(label)
 
+    def spread(self, count: int) -> ImageSet:
+        """``count`` images of this set, evenly spread over its order, or all where it has fewer."""
+        chosen = np.linspace(0, self.length, min(count, self.length), endpoint=False).astype(int)
+        part = copy(self)
+        part.load, part.name_of = (
+            partial(_chosen, function, chosen) for function in (self.load, self.name_of)
+        )
+        part.length = len(chosen)
+        return part
+
 
 def _untransformed(image: Image.Image) -> Image.Image:
     return image
+
+
+def _numbered(index: int) -> str:
+    return f"image {index} of the data set"
+
+
+def _chosen(function: Callable[[int], Any], chosen: np.ndarray, index: int) -> Any:
+    return function(int(chosen[index]))
 
 
 class ImageStream(IterableDataset):
@@ -244,14 +269,16 @@ _SPLIT_FOLDERS = {"train": ("train", "training"), "val": ("val", "validation", "
 
 
 def _folder(root: Path, split: str, bad_images: str) -> ImageSet:
-    """ImageNet's layout: ROOT/train/CLASS/*.jpg and ROOT/val/CLASS/*.jpg."""
-    from torchvision.datasets import ImageFolder
-    from torchvision.datasets.folder import IMG_EXTENSIONS
+    """ImageNet's layout: ROOT/train/CLASS/*.jpg and ROOT/val/CLASS/*.jpg.
 
+    Where ROOT has neither, as ImageNet-V2, -A and -R, its folders are the classes, to evaluate on.
+    """
     if not root.is_dir():
         raise InputError(f"the data folder {str(root)!r} does not exist")
     candidates = [root / name for name in _SPLIT_FOLDERS[split]]
     folder = next((path for path in candidates if path.is_dir()), None)
+    if folder is None and split == "val" and not any(map(Path.is_dir, _split_folders(root))):
+        folder = root
     if folder is None:
         names = " or ".join(repr(path.name) for path in candidates)
         raise InputError(f"{root} has no folder {names} (each holds one folder a class)")
@@ -264,7 +291,7 @@ def _folder(root: Path, split: str, bad_images: str) -> ImageSet:
         return accepted
 
     try:
-        files = ImageFolder(str(folder), is_valid_file=is_image, allow_empty=True)
+        files = _NumberedFolder(str(folder), is_valid_file=is_image, allow_empty=True)
     except FileNotFoundError:
         raise InputError(f"{folder} is empty: it must hold one folder a class") from None
     filled = {label for _, label in files.samples}
@@ -275,8 +302,30 @@ def _folder(root: Path, split: str, bad_images: str) -> ImageSet:
         raise InputError(f"{ignored[0]} is not an image ({len(ignored)} such in {folder})")
 
     return ImageSet(
-        partial(_folder_item, files.samples), len(files), files.classes, ignored=ignored
+        partial(_folder_item, files.samples),
+        len(files),
+        files.classes,
+        ignored=ignored,
+        name_of=partial(_folder_name, files.samples),
     )
+
+
+def _split_folders(root: Path) -> list[Path]:
+    return [root / name for names in _SPLIT_FOLDERS.values() for name in names]
+
+
+class _NumberedFolder(ImageFolder):
+    """Folders whose names are all whole numbers come by their value: 10 after 9, not after 1."""
+
+    def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
+        names, _ = super().find_classes(directory)
+        if all(name.isdecimal() for name in names):
+            names = sorted(names, key=int)
+        return names, {name: index for index, name in enumerate(names)}
+
+
+def _folder_name(samples: list[tuple[str, int]], index: int) -> str:
+    return samples[index][0]
 
 
 def _folder_item(samples: list[tuple[str, int]], index: int) -> tuple[Image.Image, int]:
@@ -347,5 +396,5 @@ def _timm_item(dataset: Any, index: int) -> tuple[Image.Image, int]:
     try:
         image, label = dataset[index]
     except _DECODING_ERRORS as error:
-        raise UnreadableImage(f"image {index} of the data set", str(error)) from error
+        raise UnreadableImage(_numbered(index), str(error)) from error
     return (image if image.mode == "RGB" else image.convert("RGB")), label
