@@ -76,7 +76,7 @@ def _main(arguments: list[str]) -> None:
     if failed:
         raise InputError(
             f"{len(failed)} of {len(rows)} checkpoints cannot be evaluated, first"
-            f" {failed[0]['checkpoint']}: {failed[0]['error']}"
+            f" {failed[0]['checkpoint']}"
         )
 
 
@@ -283,10 +283,8 @@ def _print_table(rows: Sequence[Row]) -> None:
     table.add_column("data", overflow="fold")
     for name in ("top-1 %", "top-5 %", "loss", "ECE", "images", "images/s"):
         table.add_column(name, justify="right")
-    for row in rows:
-        if "error" in row:
-            table.add_row(row["checkpoint"], f"cannot be evaluated: {row['error']}")
-            continue
+    evaluated = [row for row in rows if "error" not in row]
+    for row in evaluated:
         table.add_row(
             row["checkpoint"],
             row["data"],
@@ -297,7 +295,10 @@ def _print_table(rows: Sequence[Row]) -> None:
             f"{row['images']}",
             f"{row['images_per_second']:.0f}",
         )
-    Console(file=sys.stdout, markup=False, highlight=False).print(table)
+    if evaluated:
+        Console(file=sys.stdout, markup=False, highlight=False).print(table)
+    failed = [row for row in rows if "error" in row]
+    sys.stdout.writelines(f"{row['checkpoint']}: {row['error']}\n" for row in failed)
 
 
 def _print_one(row: Row) -> None:

@@ -179,9 +179,10 @@ def _against_imagenet(names: list[str]) -> str:
     known = sum(name in synsets for name in names)
     if known:
         return f"{known} of the data's {len(names)} are synsets of ImageNet-1k"
+    order = ", and stand in alphabetical order, which is not ImageNet's"
     return (
-        "the data's are names, not ImageNet's synsets, and stand in alphabetical order, which is"
-        f" not ImageNet's ({names[0]!r}, {names[-1]!r})"
+        f"the data's are names, not ImageNet's synsets{order if names == sorted(names) else ''}"
+        f" ({names[0]!r} to {names[-1]!r})"
     )
 
 

@@ -76,6 +76,7 @@ def test_a_folder_of_checkpoints_is_a_table(models, trained, tmp_path, capsys):
     captured = capsys.readouterr()
     assert f"1 of 4 checkpoints cannot be evaluated, first {models / 'damaged.pth'}" in captured.err
     assert "images/s" in captured.out
+    assert f"{models / 'damaged.pth'}: {models / 'damaged.pth'} is not a readable" in captured.out
     assert captured.out.count(" 360 ") == 3
     rows = list(csv.DictReader(out[0].open()))
     assert [row["checkpoint"] for row in rows] == [str(models / name) for name in names]
@@ -225,7 +226,7 @@ def test_folders_of_class_names_are_set_against_imagenet(trained, tmp_path, caps
     assert run("eval", "--checkpoint", folder, *data) == 0
     printed = capsys.readouterr().out
     assert "note: one side has numbers for class names, so they were not compared" in printed
-    assert "stand in alphabetical order, which is not ImageNet's ('ant', 'dog')" in printed
+    assert "stand in alphabetical order, which is not ImageNet's ('ant' to 'dog')" in printed
     registered = timm.get_pretrained_cfg("resnet18").mean
     assert f"mean is (0.5, 0.5, 0.5) in the checkpoint's record and {registered}" in printed
 

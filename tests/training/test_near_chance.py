@@ -118,6 +118,7 @@ def test_constant_answers_are_seen(subject):
     [
         ([str(i) for i in range(1, 11)], "position", "are numbers, from 1 to 10"),
         (["bird", "cat"] + [f"x{i}" for i in range(8)], "position", "in alphabetical order"),
+        ([f"x{9 - i}" for i in range(10)], "position", "not ImageNet's synsets ('x9' to 'x0')"),
         (["n01440764"] + [f"x{i}" for i in range(9)], "position", "1 of the data's 10 are synsets"),
         (list(imagenet_synsets()), "ImageNet", "in ImageNet's order: yes"),
         (list(imagenet_synsets())[::-1], "names", "in ImageNet's order: no"),
