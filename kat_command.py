@@ -12,7 +12,7 @@ import sys
 
 COMMANDS = {
     "train": "train a classifier from a recipe, with overrides on the command line",
-    "eval": "evaluate a checkpoint on a data set: top-1, top-5, loss",
+    "eval": "evaluate checkpoints on a data set: top-1, top-5, calibration, confusion",
     "stability": "train under watch: variance, gain, gradients of every GR-KAN layer, a verdict",
     "predict": "classify images with a checkpoint or an exported file: the top-5 of each",
     "convert": "make a KAT of a trained ViT, and say how far its outputs moved",

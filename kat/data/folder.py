@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from array import array
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from kat.data.splits import (
     SPLIT_NAMES,
     check_ignored,
     either,
+    in_order,
     is_hidden,
     is_image,
     some,
@@ -26,15 +28,16 @@ from kat.errors import InputError
 def open_folder(root: Path, split: str, bad_images: str) -> ImageSet:
     """ImageNet's layout: ROOT/train/CLASS/*.jpg and ROOT/val/CLASS/*.jpg.
 
-    The classes are the sorted names of the folders, and images may lie in folders below them, as
-    for torchvision's ``ImageFolder``.
+    The classes are the sorted names of the folders, by their value where all are whole numbers, and
+    images may lie in folders below them, as for torchvision's ``ImageFolder``. Where ROOT has
+    neither split, as ImageNet-V2, -A and -R, its folders are the classes, to evaluate on.
 
     Raises:
         InputError: a folder is missing, or a class has no image.
     """
     folder = _folder_of_split(root, split)
     with os.scandir(folder) as entries:
-        classes = sorted(e.name for e in entries if e.is_dir() and not is_hidden(e.name))
+        classes = in_order(e.name for e in entries if e.is_dir() and not is_hidden(e.name))
     if not classes:
         raise InputError(f"{folder} is empty: it must hold one folder a class")
     ignored: dict[str, str] = {}
@@ -92,6 +95,8 @@ def _folder_of_split(root: Path, split: str) -> Path:
     for name in SPLIT_NAMES[split]:
         if (root / name).is_dir():
             return root / name
+    if split == "val" and not any((root / name).is_dir() for name in chain(*SPLIT_NAMES.values())):
+        return root
     names = either(SPLIT_NAMES[split])
     raise InputError(f"{root} has no folder {names} (each holds one folder a class)")
 

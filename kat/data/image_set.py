@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from PIL import Image
@@ -38,6 +40,30 @@ class Source(Protocol):
     def read(self, index: int) -> tuple[Encoded, int]:
         """An image, still encoded, and the index of its class. May raise OSError."""
         ...
+
+
+class SourcePart:
+    """Some of the images of another source.
+
+    Args:
+        source: has them all.
+        chosen: (images,) int64, where they are in it.
+    """
+
+    def __init__(self, source: Source, chosen: np.ndarray) -> None:
+        self.source = source
+        self.chosen = chosen
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def name(self, index: int) -> str:
+        """Its name in the source."""
+        return self.source.name(int(self.chosen[index]))
+
+    def read(self, index: int) -> tuple[Encoded, int]:
+        """What the source has."""
+        return self.source.read(int(self.chosen[index]))
 
 
 class ImageSet(Dataset):
@@ -83,6 +109,14 @@ class ImageSet(Dataset):
     def name(self, index: int) -> str:
         """The path of an image, or what else names it."""
         return self.source.name(index)
+
+    def spread(self, count: int) -> ImageSet:
+        """``count`` images of this set, evenly spread over its order, or all where it has fewer."""
+        count = min(count, len(self))
+        part = copy(self)
+        chosen = np.linspace(0, len(self), count, endpoint=False).astype(np.int64)
+        part.source = SourcePart(self.source, chosen)
+        return part
 
     def read(self, index: int) -> tuple[Encoded, int]:
         """The first stage of an item: its bytes, or its pixels where the source holds them.

@@ -35,6 +35,12 @@ def is_hidden(path: str) -> bool:
     return any(part.startswith(".") and part.strip(".") for part in path.split("/"))
 
 
+def in_order(classes: Iterable[str]) -> list[str]:
+    """The names of classes, sorted; by value where all are whole numbers: 10 after 9, not 1."""
+    names = sorted(classes)
+    return sorted(names, key=int) if all(name.isdecimal() for name in names) else names
+
+
 def either(names: Iterable[object]) -> str:
     """``'a' or 'b'``, for messages."""
     return " or ".join(repr(str(name)) for name in names)

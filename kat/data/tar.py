@@ -12,7 +12,14 @@ import numpy as np
 from kat.data.image_set import ImageSet
 from kat.data.members import MemberSource
 from kat.data.packed import PackedStrings
-from kat.data.splits import NOT_AN_IMAGE, SPLIT_NAMES, check_ignored, either, is_image
+from kat.data.splits import (
+    NOT_AN_IMAGE,
+    SPLIT_NAMES,
+    check_ignored,
+    either,
+    in_order,
+    is_image,
+)
 from kat.data.tar_index import Arrays, indexed, members
 from kat.errors import InputError
 
@@ -57,7 +64,7 @@ def open_tar(root: Path, split: str, bad_images: str) -> ImageSet:
     if not classes:
         raise InputError(f"no image in {', '.join(paths[:3])}{' ...' if paths[3:] else ''}")
     check_ignored(ignored, root, bad_images)
-    ordered = sorted(classes)
+    ordered = in_order(classes)
     rank = np.empty(len(ordered), np.int64)
     rank[[classes[name] for name in ordered]] = np.arange(len(ordered))
     source = MemberSource(

@@ -3,11 +3,17 @@
 from kat.models import micro
 from kat.models.activation_fit import Movement
 from kat.models.card import TrainingRecord
-from kat.models.checkpoint import load_model, read_training_checkpoint, save_model
+from kat.models.checkpoint import (
+    is_model_folder,
+    load_model,
+    read_training_checkpoint,
+    save_model,
+    stored_weights,
+)
 from kat.models.conversion import Conversion, convert_vit, init_from_vit
 from kat.models.hub import from_pretrained, push_to_hub, save_pretrained
 from kat.models.kat import KAT, rational_parameter_names
-from kat.models.record import ModelRecord, build_model, create_model
+from kat.models.record import ModelRecord, build_model, create_model, registered_preprocessing
 from kat.models.state_dict import load_weights, read_state_dict
 from kat.models.vit_source import ViTSource, read_vit
 
@@ -23,6 +29,7 @@ __all__ = [
     "create_model",
     "from_pretrained",
     "init_from_vit",
+    "is_model_folder",
     "load_model",
     "load_weights",
     "micro",
@@ -31,6 +38,8 @@ __all__ = [
     "read_state_dict",
     "read_training_checkpoint",
     "read_vit",
+    "registered_preprocessing",
     "save_model",
     "save_pretrained",
+    "stored_weights",
 ]

@@ -24,10 +24,11 @@ from kat.models.state_dict import (
     load_weights,
     read_state_dict,
     read_torch_file,
+    weight_sets,
 )
 from kat.sealed import check_seal
 
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
+WEIGHTS, CONFIG, BEST = "model.safetensors", "config.json", "best.ckpt"
 
 _RELEASED = {
     192: "kat_tiny_patch16_224",
@@ -66,6 +67,11 @@ def load_model(path: Path) -> tuple[nn.Module, ModelRecord]:
     return model.eval(), record
 
 
+def is_model_folder(path: Path) -> bool:
+    """Whether :func:`load_model` takes a folder: a run's, or one with a model."""
+    return any((path / name).is_file() for name in (WEIGHTS, BEST))
+
+
 def _read(path: Path) -> tuple[dict[str, Tensor], ModelRecord]:
     if path.is_dir():
         return _read_folder(path)
@@ -88,9 +94,9 @@ def _read(path: Path) -> tuple[dict[str, Tensor], ModelRecord]:
 def _read_folder(folder: Path) -> tuple[dict[str, Tensor], ModelRecord]:
     if (folder / WEIGHTS).is_file():
         return _read_with_config(folder / WEIGHTS)
-    if not (folder / "best.ckpt").is_file():
-        raise InputError(f"{folder} holds no model: neither {WEIGHTS} nor best.ckpt is there")
-    return _read(folder / "best.ckpt")
+    if not (folder / BEST).is_file():
+        raise InputError(f"{folder} holds no model: neither {WEIGHTS} nor {BEST} is there")
+    return _read(folder / BEST)
 
 
 def _read_with_config(path: Path) -> tuple[dict[str, Tensor], ModelRecord]:
@@ -142,6 +148,22 @@ def _is_training_checkpoint(checkpoint: Mapping[str, Any]) -> bool:
     except (AttributeError, KeyError, TypeError):
         return False
     return True
+
+
+def stored_weights(path: Path) -> tuple[dict[str, Tensor], list[str]]:
+    """The weights that :func:`load_model` reads, and what else of the kind the file has.
+
+    Returns:
+        The tensors by name, and the usual keys of further sets of weights (e.g. ``"state_dict"``
+        beside ``"state_dict_ema"``), which are not used.
+
+    Raises:
+        InputError: there are none.
+    """
+    weights, _ = _read(path)
+    file = path / WEIGHTS if (path / WEIGHTS).is_file() else path / BEST if path.is_dir() else path
+    sets = [] if file.suffix == ".safetensors" else weight_sets(read_torch_file(file))
+    return weights, sets[1:]
 
 
 def _read_json(path: Path) -> dict[str, Any]:

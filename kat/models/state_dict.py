@@ -122,6 +122,11 @@ def _is_plain_pickle(path: Path) -> bool:
     return start[:1] == b"\x80" and start[1:2] <= b"\x05" and start != _LEGACY
 
 
+def weight_sets(content: Mapping[str, Any]) -> list[str]:
+    """The usual keys under which a checkpoint holds weights; :func:`canonical` takes the first."""
+    return [key for key in _NESTED_UNDER if isinstance(content.get(key), Mapping)]
+
+
 def canonical(content: Mapping[str, Any]) -> dict[str, Tensor]:
     """The tensors of a checkpoint under the names of the model that they are of.
 

@@ -4,26 +4,46 @@ from kat.training.classification import Classifier
 from kat.training.config import ModelConfig, MonitorConfig, OptimConfig, TrainConfig
 from kat.training.divergence import read_divergence
 from kat.training.dry_run import Rehearsal, rehearse
-from kat.training.evaluation import evaluate
+from kat.training.evaluation import (
+    Answers,
+    EvalConfig,
+    Evaluation,
+    evaluate,
+    predict_batch,
+    with_preprocessing,
+)
 from kat.training.folder import read_settings, settings_to_keep
 from kat.training.history import read_history
+from kat.training.near_chance import Subject, explain, recorded_top1, suspicion
 from kat.training.processes import is_first_process
+from kat.training.real_labels import read_real_labels, real_accuracy
 from kat.training.run import Summary, train
 
 __all__ = [
+    "Answers",
     "Classifier",
+    "EvalConfig",
+    "Evaluation",
     "ModelConfig",
     "MonitorConfig",
     "OptimConfig",
     "Rehearsal",
+    "Subject",
     "Summary",
     "TrainConfig",
     "evaluate",
+    "explain",
     "is_first_process",
+    "predict_batch",
     "read_divergence",
     "read_history",
+    "read_real_labels",
     "read_settings",
+    "real_accuracy",
+    "recorded_top1",
     "rehearse",
     "settings_to_keep",
+    "suspicion",
     "train",
+    "with_preprocessing",
 ]

@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
 from kat.data import ImageSet, ImageStream, UnreadableImage
+from kat.errors import InputError
 from kat.models import ModelRecord
 from kat.training.callbacks import Monitor
 from kat.training.config import TrainConfig

@@ -206,3 +206,28 @@ def test_default_augmentation_is_none():
     augment = AugmentConfig()
     assert (augment.scale, augment.ratio) == ((1.0, 1.0), (1.0, 1.0))
     assert augment.hflip == augment.mixup == augment.cutmix == augment.random_erasing == 0
+
+
+def test_numbered_folders_are_in_the_order_of_their_numbers(tmp_path):
+    """ImageNet-V2's layout: class folders "0" to "999", of which "10" is class 10."""
+    for number in range(12):
+        (tmp_path / str(number)).mkdir()
+        Image.new("RGB", (4, 4), (20 * number, 0, 0)).save(tmp_path / str(number) / "a.png")
+    val = open_split(DataConfig(name=f"folder:{tmp_path}"), "val")
+    assert val.classes == [str(number) for number in range(12)]
+    for index in range(12):
+        image, label = val[index]
+        assert image.getpixel((0, 0))[0] == 20 * label
+        assert val.name(index) == str(tmp_path / str(label) / "a.png")
+    with pytest.raises(InputError, match="has no folder 'train' or 'training'"):
+        open_split(DataConfig(name=f"folder:{tmp_path}"), "train")
+
+
+def test_a_part_of_a_split_is_spread_over_it(tmp_path):
+    write_folder(tmp_path, classes=3, train=1, val=4)
+    val = open_split(DataConfig(name=f"folder:{tmp_path}"), "val")
+    part = val.spread(6)
+    assert [part[i][1] for i in range(len(part))] == [0, 0, 1, 1, 2, 2]
+    assert [part.name(i) for i in range(6)] == [val.name(2 * i) for i in range(6)]
+    assert len(val.spread(100)) == len(val) == 12
+    assert [val.spread(100).name(i) for i in range(12)] == [val.name(i) for i in range(12)]

@@ -36,8 +36,9 @@ def test_the_line_of_an_epoch_and_the_rows_of_the_logs(tmp_path, capsys):
                "--optim.ema_decay", 0.9) == 0  # fmt: skip
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch")]
     pattern = (
-        r"epoch {}/2  train loss \d\.\d{{4}}  val loss \d\.\d{{4}}  top-1 \d+\.\d\d"
-        r"  top-5 \d+\.\d\d  lr \d\.\d\de-0\d  images/s \d+(\.\d+)?  data wait \d+ %"
+        r"epoch {}/2  train loss \d\.\d{{4}}  val loss \d\.\d{{4}} \(raw \d\.\d{{4}}\)"
+        r"  top-1 \d+\.\d\d \(raw \d+\.\d\d\)  top-5 \d+\.\d\d \(raw \d+\.\d\d\)"
+        r"  lr \d\.\d\de-0\d  images/s \d+(\.\d+)?  data wait \d+ %"
         r"  memory \d\.\d\d GB  took \d+\.\d s"
     )
     assert re.fullmatch(pattern.format(1) + r"  run ends in \d+\.\d s", lines[0])
