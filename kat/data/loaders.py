@@ -9,7 +9,13 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from timm.data import create_transform
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    default_collate,
+    get_worker_info,
+)
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from kat.data.config import AugmentConfig, DataConfig
@@ -267,7 +273,7 @@ def collate(items: Sequence[_Item]) -> Batch:
     if not readable:
         return Batch(torch.empty(0), torch.empty(0, dtype=torch.long), unreadable)
     images, labels, seeds = zip(*readable, strict=True)
-    return Batch(torch.stack(images), torch.tensor(labels), unreadable, list(seeds))
+    return Batch(default_collate([*images]), torch.tensor(labels), unreadable, list(seeds))
 
 
 class Loader:

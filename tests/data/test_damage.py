@@ -127,7 +127,7 @@ def test_each_source_names_the_damaged_and_gives_the_others(tmp_path, source, wo
         batches = list(make_loader(data, config, training=False))
         labels = sorted(label for batch in batches for label in batch.labels.tolist())
         assert labels == [0, 1, 1], kind
-        (bad,) = (bad for batch in batches for bad in batch.unreadable)
+        ((bad, _),) = (bad for batch in batches for bad in batch.unreadable)
         assert name in bad, kind
 
 

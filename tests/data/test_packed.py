@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import sys
@@ -47,6 +48,7 @@ def _growth_in_a_fork(work) -> int:
     """Bytes of memory of its own that a forked process has more after its work than before."""
     reader, writer = os.pipe()
     if os.fork() == 0:
+        gc.disable()  # a collection touches, and so copies, all objects of the process
         before = _private()
         work()
         os.write(writer, str(_private() - before).encode())

@@ -218,7 +218,7 @@ def test_workers_give_whole_batches_and_see_the_epoch(shards, workers):
     assert len(loader) == 3
     epochs = []
     for epoch in (0, 0, 1):
-        data.set_epoch(epoch)
+        loader.start_at(epoch, 0)
         batches = list(loader)
         assert [len(batch.labels) for batch in batches] == [4, 4, 4]
         epochs.append(torch.cat([batch.images for batch in batches]).tolist())

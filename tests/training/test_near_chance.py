@@ -27,7 +27,7 @@ def _evaluation(
         zeros,
     )  # fmt: skip
     match = ClassMatch(list(range(len(classes))), basis, [])
-    return Evaluation(classes, match, answers, [], [], 1.0)
+    return Evaluation(classes, match, answers, {}, {}, 1.0)
 
 
 def _noise(images: int, classes: int, accuracy: float, seed: int = 0):
@@ -165,12 +165,8 @@ def test_what_a_run_recorded(tmp_path):
     assert recorded_top1(tmp_path, "digits") is None
     (tmp_path / "run.yaml").write_text(yaml.safe_dump({"data": {"name": "digits"}}))
     assert recorded_top1(tmp_path, "digits") is None
-    log = tmp_path / "csv" / "version_0" / "metrics.csv"
-    log.parent.mkdir(parents=True)
-    with log.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["epoch", "step", "val/top1"])
-        writer.writerows([[0, 1, 90.0], [1, 2, 80.0]])
+    with (tmp_path / "history.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["epoch", "top1"], [1, 90.0], [2, 80.0]])
     assert recorded_top1(tmp_path, "digits") == 90
     assert recorded_top1(tmp_path / "best.ckpt", "digits") == 90
     assert recorded_top1(tmp_path / "last.ckpt", "digits") == 80
