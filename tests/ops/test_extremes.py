@@ -135,6 +135,18 @@ def test_cases_that_went_wrong(impl, x, grad, a, b, form):
     assert_right(impl, Elements([x], [grad], [a], [b], form, torch.float32))
 
 
+@KERNEL
+@pytest.mark.parametrize("form", ["A", "B"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_value_from_the_backward_pass_beside_tiny_output_gradients(form, dtype):
+    smallest = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
+    x = [30.0, -30.0, 0.5, -3.0, 0.0, 30.0, 30.0]
+    grad = [smallest, -3 * smallest, smallest, 1e6 * smallest, smallest, 0.0, 1.0]
+    elements = Elements(x, grad, [FIFTH], [FOURTH], form, dtype)
+    *gradients, y = cpu.backward_and_value(elements.grad, elements.x, elements.a, elements.b, form)
+    assert not elements.wrong((y, *gradients))
+
+
 @pytest.mark.parametrize("impl", BACKENDS)
 def test_terms_beyond_the_maximum_that_cancel(impl):
     """da_5 = 1e50 - 1e50."""
