@@ -12,8 +12,8 @@ For each architecture, dtype, width and kernel:
 
 Targets on sm_90 (H100), form A, degree 5/4: forward about 32 registers and 14.5 instructions;
 backward at most 64 registers, no spills and 45 instructions; all accesses of 128 bits. Counted is
-the loop for ordinary x, which looks out for enormous ones on the way; registers and spills are
-those of the whole kernel.
+the loop for ordinary x, which looks out for enormous ones and for tiny gradients on the way;
+registers and spills are those of the whole kernel.
 
 Needs only torch and triton, which brings the assembler and the disassembler used here.
 """
@@ -85,7 +85,7 @@ def parse() -> argparse.Namespace:
         default=["forward", "backward"],
         choices=KERNELS,
         help="recompute is backward with y stored as well, for the fused layer; scaled is what goes"
-        " on from backward where x is enormous, and returns at once where it is not",
+        " on from backward where x is enormous or a gradient tiny, and returns at once elsewhere",
     )
     add("--rows", type=int, default=16 * 197, help="positions: batch x tokens (3152)")
     add("--groups", type=int, default=8, help="groups of channels (8)")

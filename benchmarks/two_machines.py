@@ -97,7 +97,12 @@ def launch(name: str, number: int, out: Path, log: Path) -> subprocess.Popen[byt
         "--rdzv-conf", f"is_host={int(number == 1)}",
         "-m", "kat_command", "train", *SETTINGS, "--out", str(out),
     ]  # fmt: skip
-    settings = {"LOGLEVEL": "DEBUG", "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "eth0"}
+    settings = {
+        "OMP_NUM_THREADS": "1",
+        "GLOO_SOCKET_IFNAME": "eth0",
+        # Without it a launcher publishes its address once, and one that joins later never finds it.
+        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+    }
     with log.open("ab") as file:
         return subprocess.Popen(
             command, env=os.environ | settings, stdout=file, stderr=file, start_new_session=True
@@ -141,7 +146,7 @@ def wait(processes: list[subprocess.Popen[bytes]], logs: list[Path]) -> None:
     """Waits for both machines."""
     codes = [process.wait(timeout=600) for process in processes]
     if any(codes):
-        ends = "\n".join(f"{log.name}:\n{log.read_text()[-9000:]}" for log in logs)
+        ends = "\n".join(f"{log.name}:\n{log.read_text()[-3000:]}" for log in logs)
         raise SystemExit(f"a machine failed: exit codes {codes}\n{ends}")
 
 

@@ -89,7 +89,7 @@ def rational_exactly(
     """y, dx, and da_i and db_j ("a0", "b1", ...), for finite numbers, with exponents of any size.
 
     A denominator whose terms cancel (form B) loses digits for all that is divided by it, and where
-    rounding or underflow decides the sign of their sum, either will do. y, P' and Q' that are
+    rounding decides the sign of their sum, either will do. y, P' and Q' that are
     subnormal in the dtype to compute in have the errors of its smallest normal number.
     """
     info = torch.finfo(compute)
@@ -106,7 +106,7 @@ def rational_exactly(
         q, loss = 1 + abs(s), (1 + s_scale) / (1 + abs(s))
         y, y_scale = p / q, max(p_scale / q * loss, info.smallest_normal)
         dp_scale, ds_scale = (max(scale, info.smallest_normal) for scale in (dp_scale, ds_scale))
-        undecided = abs(s) < max(_ROUNDINGS * info.eps * s_scale, info.smallest_normal)
+        undecided = abs(s) < _ROUNDINGS * info.eps * s_scale
         either = 2 / (_ROUNDINGS * info.eps) if undecided else 0
         dx = g * (dp - y * x_sign * ds) / q
         dx_scale = abs(g) / q * (dp_scale + y_scale * ds_scale * (loss + either)) * loss
@@ -149,15 +149,6 @@ def is_rounded(got: float, exact: Exact, dtype: torch.dtype, compute: torch.dtyp
     if math.isinf(got):
         return abs(exact.value) + allowed > info.max and got * exact.value >= 0
     return abs(mp.mpf(got) - exact.value) <= allowed
-
-
-LEAST_GRADIENT = {
-    torch.float32: 2.0**-40,
-    torch.bfloat16: 2.0**-40,
-    torch.float16: 2.0**-24,
-    torch.float64: 2.0**-320,
-}
-"""The least |output gradient|, but for 0, that every backend is right for. float16 has no less."""
 
 
 class Elements:
@@ -240,7 +231,7 @@ def random_elements(
     subnormal: bool = True,
     largest_gradient: float = math.inf,
 ) -> Elements:
-    """x and gradients of all sizes that backends are right for, and coefficients up to 1e6.
+    """x and gradients of all sizes, and coefficients up to 1e6.
 
     rows: of coefficients, ``count`` or 1; subnormal: whether such x, gradients and results count.
     """
@@ -256,8 +247,7 @@ def random_elements(
     x = spread(smallest, largest, count, special=(0.0, 1.0, -1.0, info.max, -info.max))
     ordinary = np.exp2(rng.uniform(-6, 6, count)) * rng.choice([-1, 1], count)
     x = np.where(rng.uniform(size=count) < 0.3, ordinary, x)
-    least = max(smallest, math.log2(LEAST_GRADIENT[dtype]))
     most = min(info.max, largest_gradient)
-    grad = spread(least, math.log2(most), count, special=(0.0, 1.0, -1.0, most, -most))
+    grad = spread(smallest, math.log2(most), count, special=(0.0, 1.0, -1.0, most, -most))
     a, b = (spread(-20, math.log2(1e6), rows, k) for k in (degree[0] + 1, degree[1]))
     return Elements(x, grad, a, b, form, dtype, subnormal=subnormal)

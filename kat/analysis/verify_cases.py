@@ -193,18 +193,6 @@ def _ranges_of(grid: Grid, dtype: str) -> list[tuple[float, float]]:
     return found[:: grid.stride]
 
 
-def gradient_exponents(dtype: str, *, subnormal: bool = True) -> tuple[int, int]:
-    """Between which powers of two the output's gradients are: those that all kernels are right for.
-
-    Of float16 all that there are, but for a factor of 2; of the others, docs/verification.md says.
-    """
-    info = torch.finfo(DTYPES[dtype])
-    if dtype == "float16":
-        least = smallest_subnormal(DTYPES[dtype]) if subnormal else info.tiny
-        return math.frexp(least)[1] - 1, math.frexp(info.max)[1] - 2
-    return (-320, 160) if dtype == "float64" else (-40, 20)
-
-
 def _gradients(case: Case, subnormal: bool, seed: list[int]) -> np.ndarray:
     """1 in about half of the ranges and where x is not finite, else any power of two of the dtype.
 
@@ -212,7 +200,9 @@ def _gradients(case: Case, subnormal: bool, seed: list[int]) -> np.ndarray:
     """
     names = case.all_ranges()
     rng = np.random.default_rng(seed)
-    low, high = gradient_exponents(case.dtype, subnormal=subnormal)
+    info = torch.finfo(DTYPES[case.dtype])
+    least = smallest_subnormal(DTYPES[case.dtype]) if subnormal else info.tiny
+    low, high = (math.frexp(edge)[1] for edge in (least, info.max / 8))
     sizes = np.exp2(rng.integers(low, high + 1, len(names)).astype(np.float64))
     sizes = np.where(rng.uniform(size=len(names)) < 0.5, 1.0, sizes)
     of_range = dict(zip(names, sizes, strict=True)) | {"inf": 1.0, "nan": 1.0}

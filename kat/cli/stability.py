@@ -46,11 +46,22 @@ def _main(arguments: list[str]) -> None:
         train.run(replace(config, monitor=replace(config.monitor, enabled=True)))
         return
     parsed = parser.parse_args(arguments)
+    _refuse_training_options(arguments)
     runs = [Path(run) for run in parsed.runs]
     if parsed.figures:
         _draw(runs, Path(parsed.figures))
     for run in runs:
         train.report(run)
+
+
+def _refuse_training_options(arguments: list[str]) -> None:
+    options = [a.split("=")[0] for a in arguments if a.startswith("-")]
+    ignored = [option for option in options if option != "--figures"]
+    if ignored:
+        raise InputError(
+            f"{ignored[0]} is an option of training, and the folder of a run is only reported on:"
+            " leave out the folder to train, or the option to report"
+        )
 
 
 def _draw(runs: list[Path], folder: Path) -> None:

@@ -4,7 +4,7 @@
 //   form A:  Q(x) = 1 + sum_j |b_j| |x|^j        form B:  Q(x) = 1 + |sum_j b_j x^j|
 //
 // The arithmetic is in rational_cpu_block.inc, which is compiled once for each instruction set, and
-// for inputs so large that powers of them overflow in rational_cpu_scaled.inc.
+// for what over- or underflows there in rational_cpu_scaled.inc.
 // This file plans the walk over memory, hands it to torch's own threads, and adds up the
 // coefficients' gradients.
 //
@@ -16,6 +16,8 @@
 // (torch's C shim, torch >= 2.10), so that one binary serves all torch versions and the threads,
 // and their number, are torch's.
 
+#include <fenv.h>
+#include <float.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -65,8 +67,9 @@ struct Block {
   char* dx;
   int64_t rows, stride, strips, pitch, length;
   int64_t ahead;             // the distance to the next block in elements, to prefetch
-  double limit;              // on |x|: the guarded kernel leaves out what is beyond
   void* largest;             // a vector of the largest |x| so far, updated
+  double x_limit;            // the guarded kernel leaves out elements with a larger |x|
+  double grad_limit;         // or a smaller |grad|, but for 0
   const void* coefficients;  // a strip's a_0 .. a_m, then |b_j| (form A) or b_j (form B)
   int64_t lanes;             // 1: the same coefficient for all lanes of a vector
   void* sums;                // a strip's m + 1 + n vectors: sum w x^i, then sum v u^j; added to
@@ -77,7 +80,8 @@ typedef void (*Kernel)(const Block&);
 
 struct Kernels {
   Kernel forward, backward, guarded_backward;
-  int64_t (*skip)(const char* x, int64_t count, double limit);
+  double (*least)(const char* grad, int64_t count);
+  int64_t (*skip)(const char* values, int64_t count, double limit);
   double (*load)(const char* from);  // one element
   void (*store)(char* to, double value);
 };
@@ -120,6 +124,23 @@ KAT_TARGET_END
 #endif
 
 #include "rational_cpu_scaled.inc"
+
+namespace {
+
+// Whether this thread's arithmetic has lost digits to underflow since this was made. The processor
+// notes that by itself, at no cost.
+class Underflow {
+ public:
+#if defined(__x86_64__)
+  Underflow() { _mm_setcsr(_mm_getcsr() & ~_MM_EXCEPT_UNDERFLOW); }
+  bool seen() const { return _mm_getcsr() & _MM_EXCEPT_UNDERFLOW; }
+#else
+  Underflow() { feclearexcept(FE_UNDERFLOW); }
+  bool seen() const { return fetestexcept(FE_UNDERFLOW); }
+#endif
+};
+
+}  // namespace
 
 // One call from Python. All members are 64 bits wide, so Python packs them without padding.
 struct RationalCall {
@@ -208,7 +229,7 @@ class Operation {
   Operation(const RationalCall& call, const Kernels& kernels, int64_t size, const Plan& plan)
       : call_(call), kernels_(kernels), size_(size), plan_(plan),
         m_(int(call.a_columns) - 1), n_(int(call.b_columns)), terms_(m_ + 1 + n_), limit_(limit()),
-        table_(nullptr), partial_(nullptr), failed_(false) {}
+        a_size_(a_size()), b_size_(b_size()), table_(nullptr), partial_(nullptr), failed_(false) {}
 
   ~Operation() {
     free(table_);
@@ -227,7 +248,7 @@ class Operation {
   struct Chunk {
     int64_t index, begin, end;
     Kernel kernel;
-    double limit;  // elements beyond are left to scaled arithmetic
+    double grad_limit;  // output gradients below, but for 0, are left to scaled arithmetic
     R* sums;
     R largest[kMaxVectorBytes / sizeof(R)];  // lane by lane, the largest |x|
   };
@@ -240,26 +261,56 @@ class Operation {
     return static_cast<const R*>(call_.b) + (call_.b_rows == 1 ? 0 : group) * n_;
   }
 
-  // Up to here no power of x, P or Q in the kernels comes near overflow, and 1 / Q stays large enough
-  // for products with it, F and an output's gradient of 2^-40 or more to be exact: |P| <= 2^96,
-  // Q <= 2^40, and more for float64. Sums that overflow are made again.
+  // Up to here no power of x, P or Q in the kernels comes near overflow: |P| <= 2^96, Q <= 2^40, and
+  // more for float64. Sums that overflow are made again.
   double limit() const {
     const int more = sizeof(R) == 8 ? 8 : 1;
-    const double p = limit(static_cast<const R*>(call_.a), call_.a_rows, m_ + 1, m_, 96 * more);
-    const double q = limit(static_cast<const R*>(call_.b), call_.b_rows, n_, n_, 40 * more);
+    const double p = limit(size(static_cast<const R*>(call_.a), call_.a_rows, m_ + 1), m_, 96 * more);
+    const double q = limit(b_size(), n_, 40 * more);
     return p < q ? p : q;
   }
 
-  // A power of two L such that (1 + sum_i |c_i|) L^degree <= 2^exponent in every row.
-  static double limit(const R* c, int64_t rows, int columns, int degree, int exponent) {
+  // A power of two L such that size L^degree <= 2^exponent.
+  static double limit(double size, int degree, int exponent) {
+    const int room = exponent - Parts(size).exponent;
+    return times_power(1, room / (degree ? degree : 1));
+  }
+
+  // The largest 1 + sum_i |c_i| of a row.
+  static double size(const R* c, int64_t rows, int columns) {
     double largest = 1;
     for (int64_t row = 0; row < rows; ++row, c += columns) {
       double size = 1;
       for (int i = 0; i < columns; ++i) size += __builtin_fabs(double(c[i]));
       if (size > largest && !__builtin_isinf(size)) largest = size;
     }
-    const int room = exponent - Parts(largest).exponent;
-    return times_power(1, room / (degree ? degree : 1));
+    return largest;
+  }
+
+  double b_size() const { return size(static_cast<const R*>(call_.b), call_.b_rows, n_); }
+
+  // The largest |a_i| of the row, of those that are not 0, where it is least.
+  double a_size() const {
+    double least = __builtin_inf();
+    for (int64_t row = 0; row < call_.a_rows; ++row) {
+      double largest = 0;
+      for (int i = 0; i <= m_; ++i) {
+        const double size = __builtin_fabs(double(a(row)[i]));
+        if (size > largest) largest = size;
+      }
+      if (largest > 0 && largest < least) least = largest;
+    }
+    return least;
+  }
+
+  // The least |grad| for plain arithmetic on x up to this one in size. Where |x| > 1, a power of x may
+  // make grad / Q and F grad / Q large again, so they are to be normal numbers; with q >= Q, they are
+  // at least |grad| / q and |grad| max |a_i| / q^2 there, but for cancellation.
+  double least_grad(double x) const {
+    double q = b_size_;
+    for (int j = 0; j < n_ && x > 1; ++j) q *= x;
+    const double ratio = q / a_size_;
+    return (sizeof(R) == 8 ? DBL_MIN : FLT_MIN) * q * (ratio > 1 ? ratio : 1);
   }
 
   // The coefficients of all strips, as Block describes them.
@@ -274,7 +325,7 @@ class Operation {
         for (int i = 0; i <= m_; ++i) out[i * lanes] = plain(a(group)[i]);
         for (int j = 0; j < n_; ++j) {
           const R value = plain(b(group)[j]);
-          out[(m_ + 1 + j) * lanes] = call_.form == kFormA && value < 0 ? -value : value;
+          out[(m_ + 1 + j) * lanes] = call_.form == kFormA ? __builtin_fabs(value) : signed_zero(value);
         }
       }
     }
@@ -308,19 +359,42 @@ class Operation {
     for (chunk.index = begin; chunk.index < end; ++chunk.index) {
       chunk.begin = chunk.index * plan_.chunk;
       chunk.end = smaller(chunk.begin + plan_.chunk, call_.count);
-      chunk.limit = limit_;
+      chunk.grad_limit = 0;
       memset(chunk.largest, 0, sizeof chunk.largest);
-      work_on_chunk(chunk, call_.grad ? kernels_.backward : kernels_.forward, bytes);
-      bool done = within_limit(chunk);
-      if (!done && call_.grad) work_on_chunk(chunk, kernels_.guarded_backward, bytes);
-      if (call_.grad && !sums_are_finite(chunk)) {
-        chunk.limit = kBelowAll;
-        clear_partial(chunk);
-        done = false;
+      if (call_.grad) {
+        backward(chunk, bytes);
+      } else {
+        forward(chunk);
       }
-      if (!done) work_on_left_out(chunk);
     }
     free(chunk.sums);
+  }
+
+  void forward(Chunk& chunk) {
+    work_on_chunk(chunk, kernels_.forward, 0);
+    if (!(largest(chunk) <= limit_)) work_on_left_out(chunk, call_.x, limit_);
+  }
+
+  void backward(Chunk& chunk, int64_t bytes) {
+    const Underflow underflow;
+    work_on_chunk(chunk, kernels_.backward, bytes);
+    const bool tiny = underflow.seen() && some_grad_is_tiny(chunk);
+    const bool guarded = tiny || !(largest(chunk) <= limit_);
+    if (guarded) work_on_chunk(chunk, kernels_.guarded_backward, bytes);
+    if (!sums_are_finite(chunk)) {
+      clear_partial(chunk);
+      work_on_left_out(chunk, call_.dx, kBelowAll);
+    } else if (guarded) {
+      work_on_left_out(chunk, call_.dx, __builtin_inf());
+    }
+  }
+
+  // Sets the chunk's limit if so. float16 has no smaller numbers than 2^-24.
+  bool some_grad_is_tiny(Chunk& chunk) const {
+    const double x = largest(chunk), limit = least_grad(x <= limit_ ? x : limit_);
+    if (call_.data_type == kFloat16 && limit <= 0x1p-24) return false;
+    chunk.grad_limit = limit;
+    return kernels_.least(at(call_.grad, chunk.begin), chunk.end - chunk.begin) < limit;
   }
 
   void work_on_chunk(Chunk& chunk, Kernel kernel, int64_t bytes) {
@@ -336,11 +410,15 @@ class Operation {
     }
   }
 
-  bool within_limit(const Chunk& chunk) const {
+  // The largest |x|, or one that is beyond the limit or NaN.
+  double largest(const Chunk& chunk) const {
+    double found = 0;
     for (int64_t lane = 0; lane < plan_.width; ++lane) {
-      if (!(chunk.largest[lane] <= limit_)) return false;
+      const double size = chunk.largest[lane];
+      if (!(size <= limit_)) return size;
+      if (size > found) found = size;
     }
-    return true;
+    return found;
   }
 
   bool sums_are_finite(const Chunk& chunk) const {
@@ -390,24 +468,25 @@ class Operation {
     }
   }
 
-  // Works on the elements of a chunk that are beyond its limit, one by one.
-  void work_on_left_out(const Chunk& chunk) {
+  // Works, one by one, on those elements of a chunk whose values here are beyond the limit or NaN.
+  void work_on_left_out(const Chunk& chunk, const char* values, double limit) {
     for (int64_t begin = chunk.begin; begin < chunk.end;) {
-      begin += kernels_.skip(at(call_.x, begin), chunk.end - begin, chunk.limit);
+      begin += kernels_.skip(at(values, begin), chunk.end - begin, limit);
       const int64_t end = smaller(begin + kSkip, chunk.end);
-      for (; begin < end; ++begin) work_on_one(chunk, begin);
+      for (; begin < end; ++begin) {
+        if (!(__builtin_fabs(kernels_.load(at(values, begin))) <= limit)) work_on_one(chunk, begin);
+      }
     }
   }
 
   void work_on_one(const Chunk& chunk, int64_t offset) {
     const double x = kernels_.load(at(call_.x, offset));
-    if (__builtin_fabs(x) <= chunk.limit) return;
     const double grad = call_.grad ? kernels_.load(at(call_.grad, offset)) : 0;
     const ScaledRational one = scaled(offset, x, grad);
-    const bool only_sums = __builtin_fabs(x) <= limit_;
-    if (call_.y && !only_sums) kernels_.store(at(call_.y, offset), one.y);
+    if (call_.y && !(__builtin_fabs(x) <= limit_)) kernels_.store(at(call_.y, offset), one.y);
     if (!call_.grad) return;
-    if (!only_sums) kernels_.store(at(call_.dx, offset), one.dx);
+    const double dx = kernels_.load(at(call_.dx, offset));
+    if (dx != dx) kernels_.store(at(call_.dx, offset), one.dx);
     double* partial = partial_of(chunk, plan_.slot_of(chunk.index, offset));
     for (int k = 0; k < terms_; ++k) partial[k] = sum(partial[k], one.terms[k]);
   }
@@ -419,7 +498,8 @@ class Operation {
     for (int i = 0; i <= m_; ++i) a_row[i] = plain(a(group)[i]);
     for (int j = 0; j < n_; ++j) {
       const double value = plain(b(group)[j]);
-      b_row[j + 1] = is_a ? __builtin_fabs(value) : value;
+      b_row[j + 1] = is_a ? __builtin_fabs(value) : signed_zero(value);
+      if (value != 0 && !is_a) b_row[0] = -0.0;
     }
     return ScaledRational(a_row, m_, b_row, n_, is_a, x, grad);
   }
@@ -437,8 +517,9 @@ class Operation {
     block.ahead = strips == plan_.strips ? rows * plan_.period : length;
     block.coefficients = table_ + strip * terms_ * plan_.lanes;
     block.lanes = plan_.lanes;
-    block.limit = chunk.limit;
     block.largest = chunk.largest;
+    block.x_limit = limit_;
+    block.grad_limit = chunk.grad_limit;
     block.sums = sums;
     block.m = m_;
     block.n = n_;
@@ -565,7 +646,7 @@ class Operation {
   int64_t size_;
   Plan plan_;
   int m_, n_, terms_;
-  double limit_;
+  double limit_, a_size_, b_size_;
   R* table_;
   double* partial_;
   bool failed_;

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from kat.ops import scaled
 from kat.ops.context import in_function_transform, in_vmap, is_plain_eager, leaves_pytorch
-from kat.ops.scaled import sign
+from kat.ops.scaled import horner, sign, sign_of_sum
 
 
 def rational(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
@@ -83,8 +83,8 @@ def plain_forward(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) 
         denominator: as there, but for form A with no b_j below 0.
     """
     z, a, b = _grouped(x, numerator, denominator)
-    s = z.abs() * _horner(z.abs(), b) if form == "A" else (z * _horner(z, b)).abs()
-    return (_horner(z, a) / (1 + s)).reshape(x.shape).to(x.dtype)
+    s = z.abs() * horner(z.abs(), b) if form == "A" else (z * horner(z, b)).abs()
+    return (horner(z, a) / (1 + s)).reshape(x.shape).to(x.dtype)
 
 
 def rational_backward(
@@ -128,23 +128,23 @@ def _gradients(
     grad: Tensor, z: Tensor, a: Tensor, b: Tensor, form: str
 ) -> tuple[Tensor, Tensor, Tensor]:
     r = 1 / _denominator(z, b, form)
-    y = _horner(z, a) * r
+    y = horner(z, a) * r
     w = grad * r
     if form == "A":
         base, slope, dx_sign, db_sign = z.abs(), b * sign(b), z.sign(), sign(b)
         v = w * y
     else:
         base, slope, db_sign = z, b, torch.ones_like(b)
-        dx_sign = _sign_of_product(z, _horner(z, b))
+        dx_sign = sign_of_sum(z, b)
         v = w * y * dx_sign
-    dx = w * (_horner(z, _derivative(a[:, 1:])) - y * dx_sign * _horner(base, _derivative(slope)))
+    dx = w * (horner(z, _derivative(a[:, 1:])) - y * dx_sign * horner(base, _derivative(slope)))
     da = _power_sums(w, z, a.shape[1], rows=a.shape[0])
     db = -_power_sums(v * base, base, b.shape[1], rows=b.shape[0]) * db_sign
     return dx, da, db
 
 
 def _value(z: Tensor, a: Tensor, b: Tensor, form: str) -> Tensor:
-    return _horner(z, a) / _denominator(z, b, form)
+    return horner(z, a) / _denominator(z, b, form)
 
 
 def _limit(z: Tensor, a: Tensor, b: Tensor) -> Tensor:
@@ -205,33 +205,14 @@ def _grouped(x: Tensor, numerator: Tensor, denominator: Tensor) -> tuple[Tensor,
 def _denominator(x: Tensor, b: Tensor, form: str) -> Tensor:
     """Q(x) for x (..., G, D) and b (1 or G, n)."""
     if form == "A":
-        return 1 + x.abs() * _horner(x.abs(), b * sign(b))
-    s = x * _horner(x, b)
-    return 1 + s * sign(s)
-
-
-def _horner(x: Tensor, coefficients: Tensor) -> Tensor:
-    """sum_i c_i x^i, i = 0..k - 1, for x (..., G, D) and c (1 or G, k); 0 where k = 0."""
-    if coefficients.shape[1] == 0:
-        return torch.zeros_like(x)
-    columns = coefficients[:, :, None].unbind(1)
-    result = columns[-1].expand_as(x)
-    for column in reversed(columns[:-1]):
-        result = torch.addcmul(column, result, x)
-    return result
+        return 1 + x.abs() * horner(x.abs(), b * sign(b))
+    return 1 + x * horner(x, b) * sign_of_sum(x, b)
 
 
 def _derivative(coefficients: Tensor) -> Tensor:
     """The coefficients of d/dx sum_i c_i x^i, i = 1..k, for c (1 or G, k)."""
     order = torch.arange(1, coefficients.shape[1] + 1, device=coefficients.device)
     return coefficients * order.to(coefficients.dtype)
-
-
-def _sign_of_product(x: Tensor, h: Tensor) -> Tensor:
-    """sgn(x h), with sgn(0) = +1; exact where the product underflows."""
-    return torch.where(
-        (x < 0) & (h > 0) | (x > 0) & (h < 0), -torch.ones_like(x), torch.ones_like(x)
-    )
 
 
 def _power_sums(w: Tensor, x: Tensor, count: int, *, rows: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""The rational function for x of any size, infinite ones included, without overflow on the way.
+"""The rational function for x of any size, infinite ones included: nothing overflows on the way.
 
 With x = f 2^e, e >= 0 and f as small as that leaves it, a polynomial of degree d is
 
@@ -107,6 +107,33 @@ def sign(t: Tensor) -> Tensor:
     return torch.where(t < 0, -torch.ones_like(t), torch.ones_like(t))
 
 
+def sign_of_sum(x: Tensor, b: Tensor) -> Tensor:
+    """sgn(sum_j b_j x^j), j = 1..n, with sgn(0) = +1: exact where powers of x underflow.
+
+    A product of Horner's rule that underflows leaves a zero of its own sign, and adding -0 keeps
+    the sign of every zero. So -0 stands for a b_j of 0, and the sign bit is the answer.
+
+    Args:
+        x: (..., G, D), so small that no power overflows.
+        b: (1 or G, n), b_1 first. To differentiation the sign is a constant.
+    """
+    x, b = x.detach(), b.detach()
+    s = x * horner(x, torch.where(b == 0, -torch.zeros_like(b), b))
+    negative = s.signbit() & (x != 0) & (b != 0).any(1)[:, None]
+    return torch.where(negative, -torch.ones_like(x), torch.ones_like(x))
+
+
+def horner(x: Tensor, coefficients: Tensor) -> Tensor:
+    """sum_i c_i x^i, i = 0..k - 1, for x (..., G, D) and c (1 or G, k); 0 where k = 0."""
+    if coefficients.shape[1] == 0:
+        return torch.zeros_like(x)
+    columns = coefficients[:, :, None].unbind(1)
+    result = columns[-1].expand_as(x)
+    for column in reversed(columns[:-1]):
+        result = torch.addcmul(column, result, x)
+    return result
+
+
 def _terms(x: Tensor, a: Tensor, b: Tensor, form: str) -> _Terms:
     f, e = _parts(x)
     f, e = torch.where(e < 0, x, f), e.clamp(min=0)
@@ -114,7 +141,7 @@ def _terms(x: Tensor, a: Tensor, b: Tensor, form: str) -> _Terms:
     base = f * sign(f) if form == "A" else f
     inner = b * sign(b) if form == "A" else b
     s = _homogeneous(base, e, torch.cat([b.new_zeros(len(b), 1), inner], 1))
-    s_sign = sign(s.value)
+    s_sign = sign(s.value) if form == "A" else torch.where(e > 0, sign(s.value), sign_of_sum(f, b))
     x_sign = f.sign() if form == "A" else s_sign
     size = torch.where(s.value == 0, 0, _parts(s.value)[1] + s.exponent).clamp(min=0)
     one = times_power(torch.ones_like(x), -size)

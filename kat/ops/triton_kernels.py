@@ -20,10 +20,11 @@ lane reads its coefficients once and keeps its gradient sums in registers:
 The backward kernel writes each program's partial sums of da and db; the last, small kernel adds
 them up in a fixed order. There are no atomics, so gradients are the same bits on every run.
 
-A program works as if nothing overflowed, looking at the largest |x| as it goes and at the sums in
-the end. If that was wrong its share is done again, in scaled arithmetic, which is slower and holds
-for every x. The forward kernel does that itself. In the backward pass, where the two together would
-take more registers than there are, it is a kernel of its own in between.
+A program works as if nothing over- or underflowed, looking at the largest |x| and the least output
+gradient but 0 as it goes, and at the sums in the end. If that was wrong its share is done again, in
+scaled arithmetic, which is slower and holds for every x and gradient. The forward kernel does that
+itself. In the backward pass, where the two together would take more registers than there are, it is
+a kernel of its own in between.
 """
 
 # mypy: ignore-errors
@@ -36,7 +37,7 @@ import triton
 import triton.language as tl
 from triton import knobs
 
-from kat.ops.triton_scaled import limit_of, scaled_rational
+from kat.ops.triton_scaled import is_negative, least_gradient_of, limit_of, scaled_rational, zero_of
 
 INTERPRETED = bool(knobs.runtime.interpret)
 """Whether TRITON_INTERPRET=1 was set on import: then the kernels run on CPU tensors, slowly."""
@@ -69,26 +70,48 @@ def _reciprocal(q):
 
 
 @triton.jit
+def _minus_odd(c, y, q, x):
+    """c - sgn(x) y q, with sgn(0) = 0."""
+    if NVIDIA and x.dtype == tl.float32:  # two comparisons and a selection otherwise
+        result = tl.inline_asm_elementwise(
+            """{
+            .reg .pred some;
+            .reg .b32 signed;
+            and.b32 signed, $4, 0x80000000;
+            xor.b32 signed, signed, $3;
+            neg.f32 signed, signed;
+            setp.neu.f32 some, $4, 0f00000000;
+            mov.b32 $0, $1;
+            @some fma.rn.f32 $0, $2, signed, $1;
+            }""",
+            "=f,f,f,f,f", [c, y, q, x], dtype=tl.float32, is_pure=True, pack=1,
+        )  # fmt: skip
+    else:
+        result = c - y * tl.where(x > 0, q, tl.where(x < 0, -q, 0.0))
+    return result
+
+
+@triton.jit
 def _rational(x, a, b, FORM_A: tl.constexpr):
-    """y = F(x), r = 1/Q(x), P'(x), Q'(x) and sgn(s); b holds |b_j| in form A."""
-    p, dp = _polynomial(x, a)
+    """y = F(x), r = 1/Q(x), P' - y Q' = Q F'(x) and sgn(s); b is as _rows has it."""
+    p, slope = _polynomial(x, a)
     sign = 1.0
-    dq = 0.0
     r = 1.0
+    y = p
     if len(b) > 0:
         if FORM_A:
-            q, slope = _polynomial(tl.abs(x), (1.0,) + b)
-            dq = tl.where(x > 0, slope, tl.where(x < 0, -slope, 0.0))
+            q, dq = _polynomial(tl.abs(x), (1.0,) + b)
+            r = _reciprocal(q)
+            y = p * r
+            slope = _minus_odd(slope, y, dq, x)
         else:
             h, dh = _polynomial(x, b)
-            if len(b) == 1:
-                h = h + tl.zeros_like(x)  # a block, which the interpreter asks for below
-            q = 1.0 + tl.abs(x * h)
-            # Not by x h < 0, which may underflow.
-            sign = tl.where(((x < 0) & (h > 0)) | ((x > 0) & (h < 0)), -1.0, 1.0)
-            dq = (x * dh + h) * sign
-        r = _reciprocal(q)
-    return p * r, r, dp, dq, sign
+            s = x * h + zero_of(b)
+            sign = tl.where(is_negative(s) & (x != 0), -1.0, 1.0)
+            r = _reciprocal(1.0 + tl.abs(s))
+            y = p * r
+            slope = slope - y * ((x * dh + h) * sign)
+    return y, r, slope, sign
 
 
 @triton.jit
@@ -143,15 +166,22 @@ def _magnitudes(values):
 
 
 @triton.jit
+def _signed_zeros(values):
+    result = ()
+    for i in tl.static_range(len(values)):
+        result = result + (tl.where(values[i] == 0, -0.0, values[i]),)
+    return result
+
+
+@triton.jit
 def _rows(
     a_ptr, b_ptr, group, A: tl.constexpr, B: tl.constexpr,
     SHARED_A: tl.constexpr, SHARED_B: tl.constexpr, FORM_A: tl.constexpr, dtype: tl.constexpr,
 ):  # fmt: skip
-    """a_i, and |b_j| (form A) or b_j (form B), of each lane's group."""
+    """a_i, and |b_j| (form A) or b_j (form B; -0 for 0), of each lane's group."""
     a = _coefficients(a_ptr, group, A, SHARED_A, dtype)
     b = _coefficients(b_ptr, group, B, SHARED_B, dtype)
-    if FORM_A:
-        b = _magnitudes(b)
+    b = _magnitudes(b) if FORM_A else _signed_zeros(b)
     return a, b
 
 
@@ -298,7 +328,7 @@ def forward_kernel(
         ys = ()
         for k in tl.static_range(V):
             largest = tl.maximum(largest, tl.abs(xs[k]))
-            y, _, _, _, _ = _rational(xs[k], a, b, FORM_A)
+            y, _, _, _ = _rational(xs[k], a, b, FORM_A)
             ys = ys + (y,)
         _store(y_ptr + offsets, ys, mask, LANES, V)
     if _any_beyond(largest, a, b):
@@ -337,32 +367,38 @@ def backward_kernel(
     sums_a = _zeros(A, LANES, COMPUTE)
     sums_b = _zeros(B, LANES, COMPUTE)
     BITS: tl.constexpr = tl.int64 if DOUBLE else tl.int32
+    UNSIGNED: tl.constexpr = tl.uint64 if DOUBLE else tl.uint32
     largest = tl.zeros([LANES], BITS)  # the bits of x^2, which as integers have its order
+    least = tl.zeros([LANES], UNSIGNED) - 1  # 2 |grad| - 1 in the bits of |grad|: 0 is largest
     for first in range(start, count, step):
         position = first + tl.arange(0, LANES)
         offsets = _offsets(position, group, groups, run, FLAT, V)
-        mask = (position < count)[:, None]
+        mask = (position * V < count * V)[:, None]  # so that no second counter is kept
         xs = _load(x_ptr + offsets, mask, LANES, V, COMPUTE)
         grads = _load(grad_ptr + offsets, mask, LANES, V, COMPUTE)
         dxs = ()
         ys = ()
         for k in tl.static_range(V):
             x = xs[k]
-            y, r, dp, dq, sign = _rational(x, a, b, FORM_A)
+            y, r, slope, sign = _rational(x, a, b, FORM_A)
             w = grads[k] * r
             base = tl.abs(x) if FORM_A else x
             v = w * y * sign
             squares = _squares(x, max(A - 1, B) // 2)
             largest = tl.maximum(largest, (x * x).to(BITS, bitcast=True))
+            least = tl.minimum(least, grads[k].to(UNSIGNED, bitcast=True) * 2 - 1)
             sums_a = _add_terms(sums_a, w, w * x, squares, 0)
             sums_b = _add_terms(sums_b, v, v * base, squares, 1)
-            dxs = dxs + (w * (dp - y * dq),)
+            dxs = dxs + (w * slope,)
             ys = ys + (y,)
         _store(dx_ptr + offsets, dxs, mask, LANES, V)
         if STORE_Y:
             _store(y_ptr + offsets, ys, mask, LANES, V)
-    beyond = _any_beyond(tl.sqrt(largest.to(COMPUTE, bitcast=True)), a, b)
-    tl.store(again_ptr + tl.program_id(0), beyond | _any_not_finite(sums_a + sums_b))
+    largest_x = tl.sqrt(largest.to(COMPUTE, bitcast=True))
+    least_grad = ((least + 1) >> 1).to(COMPUTE, bitcast=True)  # 0: there is none
+    tiny = (least_grad > 0) & (least_grad < least_gradient_of(largest_x, a, b))
+    again = tl.max((_beyond(largest_x, a, b) | tiny).to(tl.int32), axis=0)
+    tl.store(again_ptr + tl.program_id(0), again | _any_not_finite(sums_a + sums_b))
     _store_partials(partial_a_ptr, sums_a, LANES, SEGMENT_A)
     _store_partials(partial_b_ptr, sums_b, LANES, SEGMENT_B)
 
@@ -378,7 +414,8 @@ def scaled_backward_kernel(
 ):  # fmt: skip
     """The sums of backward_kernel, again, for the programs that have asked for it, in float64.
 
-    And dx and y of the x beyond the limit, y in the dtype of forward_kernel's, for the same bits.
+    And dx of the x beyond the limit and of tiny gradients, and y of the former, in the dtype of
+    forward_kernel's, for the same bits.
     """
     COMPUTE: tl.constexpr = tl.float64 if DOUBLE else tl.float32
     if tl.load(again_ptr + tl.program_id(0)) != 0:
@@ -400,7 +437,9 @@ def scaled_backward_kernel(
                 sums_b = _sum(sums_b, terms_b)
                 near = x.to(COMPUTE)
                 beyond = mask & _beyond(near, near_a, near_b)
-                tl.store(dx_ptr + offsets, _narrow(dx, dx_ptr.dtype.element_ty), mask=beyond)
+                tiny = tl.abs(grad) < least_gradient_of(limit_of(near_a, near_b), near_a, near_b)
+                dx = _narrow(dx, dx_ptr.dtype.element_ty)
+                tl.store(dx_ptr + offsets, dx, mask=beyond | (mask & tiny))
                 if STORE_Y:
                     y, _, _, _ = scaled_rational(near, near, near_a, near_b, FORM_A)
                     tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=beyond)

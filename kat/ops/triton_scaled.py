@@ -1,4 +1,4 @@
-"""The rational function for x of any size, in Triton: for the few whose powers would overflow.
+"""The rational function in Triton for the few x and output gradients that over- or underflow.
 
 The arithmetic is that of :mod:`kat.ops.scaled`: x = f 2^e, polynomials as h(f, 2^-e) of ordinary
 size, exponents added up as integers. Infinity is a number with an enormous exponent.
@@ -30,10 +30,53 @@ def limit_of(a, b):
 
 
 @triton.jit
+def least_gradient_of(x, a, b):
+    """The least |output gradient| but 0 for plain arithmetic on x up to this one in size.
+
+    Where |x| > 1, a power of x may make grad / Q and F grad / Q large again, so they are to be
+    normal numbers; with q >= Q, they are at least |grad| / q and |grad| max |a_i| / q^2 there, but
+    for cancellation.
+    """
+    TINY: tl.constexpr = 2.0**-1022 if a[0].dtype == tl.float64 else 2.0**-126
+    x = tl.minimum(x, limit_of(a, b))
+    q = 1.0
+    power = 1.0
+    for j in tl.static_range(len(b)):
+        q += tl.abs(b[j])
+        power *= tl.maximum(x, 1.0)
+    q *= power
+    largest = tl.abs(a[0])
+    for i in tl.static_range(1, len(a)):
+        largest = tl.maximum(largest, tl.abs(a[i]))
+    return TINY * q * tl.where(largest > 0, tl.maximum(q / largest, 1.0), 1.0)
+
+
+@triton.jit
+def zero_of(b):
+    """-0, to which the products of s = b_1 x + ... add without a loss of their sign; form B.
+
+    By Horner's rule a product that underflows leaves a zero of its own sign, and adding -0 keeps
+    the sign of every zero. With -0 for each b_j of 0 too, the sign bit of s is that of the exact s.
+    Where all b_j are 0 it is 0, for sgn(s) = +1.
+    """
+    some = b[0] != 0
+    for j in tl.static_range(1, len(b)):
+        some = some | (b[j] != 0)
+    return tl.where(some, -0.0, 0.0).to(b[0].dtype)
+
+
+@triton.jit
+def is_negative(value):
+    """Whether the sign bit is set."""
+    BITS: tl.constexpr = tl.int64 if value.dtype == tl.float64 else tl.int32
+    return value.to(BITS, bitcast=True) < 0
+
+
+@triton.jit
 def scaled_rational(x, grad, a, b, FORM_A: tl.constexpr):
     """y, dx, the terms grad x^i / Q, i = 0..m, and grad y sgn(s) base^j / Q, j = 1..n.
 
-    b holds |b_j| in form A; base = |x| (form A) or x (form B).
+    b holds |b_j| in form A, -0 for 0 in form B; base = |x| (form A) or x (form B).
     """
     unit, unit_exponent = _parts(x)
     f = tl.where(unit_exponent < 0, x, unit)
@@ -41,14 +84,14 @@ def scaled_rational(x, grad, a, b, FORM_A: tl.constexpr):
     g, g_exponent = _parts(grad)
     base = tl.abs(f) if FORM_A else f
     p, dp, p_exponent = _homogeneous(f, e, a)
-    s, ds, s_exponent = _homogeneous(base, e, (0.0 * f,) + b)
+    s, ds, s_exponent = _homogeneous(base, e, (0.0 * f if FORM_A else zero_of(b),) + b)
 
     # Q = 1 + |s| = q 2^size, q in [1/2, 2).
     _, s_size = _parts(s)
     size = tl.maximum(tl.where(s == 0, 0, s_size + s_exponent), 0)
     q = _times_power(0.0 * e.to(x.dtype) + 1.0, -size) + _times_power(tl.abs(s), s_exponent - size)
     ratio = p / q
-    sign = tl.where(s < 0, -1.0, 1.0)
+    sign = tl.where(is_negative(s) & (f != 0), -1.0, 1.0)
     flip = tl.where(f > 0, 1.0, tl.where(f < 0, -1.0, 0.0)) if FORM_A else sign
     dq = _times_power(ds, s_exponent - size) * flip
     w = g / q

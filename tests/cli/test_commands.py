@@ -542,6 +542,8 @@ def test_a_monitored_run_that_diverges_has_its_report(tmp_path, capsys):
 def test_bad_input_of_stability(digits_run, tmp_path, capsys):
     line = refused(capsys, "stability", digits_run)
     assert "stability.csv does not exist: the run was not monitored; train with --monitor" in line
+    line = refused(capsys, "stability", digits_run, "--epochs", 3)
+    assert "--epochs is an option of training" in line
     assert "--figures needs the folder" in refused(capsys, "stability", "--figures", "a")
     line = refused(capsys, "stability", digits_run, "--figures", tmp_path / "a")
     assert "was not monitored" in line

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import kat
 from kat.ops import cpu
-from tests.oracle import LEAST_GRADIENT, Elements, random_elements, rational_exactly
+from tests.oracle import Elements, random_elements, rational_exactly
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 DEGREES = ((5, 4), (3, 2), (7, 6), (9, 8), (1, 0), (2, 5))
@@ -44,8 +44,8 @@ def output_gradients(dtype: torch.dtype, count: int) -> list[float]:
     info = torch.finfo(dtype)
     top = int(math.log10(info.max))
     decades = [10.0 ** (top * step / 6) for step in range(-6, 7)]
-    extreme = [0.0, info.max, -info.max, LEAST_GRADIENT[dtype], info.smallest_normal, *decades]
-    extreme = [g for g in extreme if g == 0 or abs(g) >= LEAST_GRADIENT[dtype]]
+    smallest = info.smallest_normal * info.eps
+    extreme = [0.0, info.max, -info.max, smallest, -3 * smallest, info.smallest_normal, *decades]
     return [
         extreme[i // 2 % len(extreme)] if i % 2 else (1.0, -2.0)[i // 2 % 2] for i in range(count)
     ]
@@ -63,6 +63,8 @@ def coefficients(kind: str, degree: tuple[int, int]) -> tuple[list[float], list[
         b = 0 * b
     if kind == "zero leading":
         a[len(a) // 2 + 1 :], b[len(b) // 2 :] = 0, 0
+    if kind == "zero first":
+        a[: len(a) // 2], b[: len(b) // 2] = 0, 0
     if kind == "as trained":
         a[2:], b = 1e-3 * a[2:], 1e-5 * b
     return a.tolist(), b.tolist()
@@ -83,7 +85,7 @@ def grid(kind: str, degree: tuple[int, int], form: str) -> list[Elements]:
 @pytest.mark.parametrize("form", ["A", "B"])
 @pytest.mark.parametrize("degree", DEGREES)
 @pytest.mark.parametrize(
-    "kind", ["normal", "huge", "tiny", "no denominator", "zero leading", "as trained"]
+    "kind", ["normal", "huge", "tiny", "no denominator", "zero leading", "zero first", "as trained"]
 )
 def test_all_sizes_of_x_and_of_the_output_gradient(impl, form, degree, kind):
     for elements in grid(kind, degree, form):
@@ -121,10 +123,28 @@ FOURTH = [0.0, 0.0, 0.0, 1.0]
         (1e-30, 1.0, [1.0, 1.0], [0.0, 0.0, -1.0], "B"),  # s = -1e-90
         (-1e-30, 1.0, [1.0, 1.0], [0.0, 1e-20], "B"),
         (1e-30, 3e38, [1.0, 1.0], [0.0, 0.0, -1.0], "B"),
+        (1e-30, 3e38, [1.0, 1.0], [0.0, 0.0, 0.0, 0.0, -1.0, 1.0], "B"),  # s = -1e-150
+        (-1e-30, 3e38, [1.0, 1.0], [0.0, 0.0, 0.0, 0.0, -1.0, 1.0], "B"),
+        (0.0, 1.0, [1.0, 1.0], [-1.0, 0.0], "B"),  # sgn(s) = +1
+        (-0.0, 1.0, [1.0, 1.0], [1.0, 0.0], "B"),
+        (30.0, 1e-45, FIFTH, FOURTH, "A"),  # grad/Q = 1e-51, da_5 = 4e-44
+        (30.0, -3e-45, [1e-6, 0.0], FOURTH, "B"),
     ],
 )
 def test_cases_that_went_wrong(impl, x, grad, a, b, form):
     assert_right(impl, Elements([x], [grad], [a], [b], form, torch.float32))
+
+
+@KERNEL
+@pytest.mark.parametrize("form", ["A", "B"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_value_from_the_backward_pass_beside_tiny_output_gradients(form, dtype):
+    smallest = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
+    x = [30.0, -30.0, 0.5, -3.0, 0.0, 30.0, 30.0]
+    grad = [smallest, -3 * smallest, smallest, 1e6 * smallest, smallest, 0.0, 1.0]
+    elements = Elements(x, grad, [FIFTH], [FOURTH], form, dtype)
+    *gradients, y = cpu.backward_and_value(elements.grad, elements.x, elements.a, elements.b, form)
+    assert not elements.wrong((y, *gradients))
 
 
 @pytest.mark.parametrize("impl", BACKENDS)
@@ -145,10 +165,9 @@ def any_elements(draw: st.DrawFn) -> Elements:
     dtype, degree = draw(st.sampled_from(DTYPES)), draw(st.sampled_from(DEGREES))
     width = {torch.float64: 64, torch.float16: 16}.get(dtype, 32)
     number = st.floats(allow_nan=False, allow_infinity=False, width=width)
-    grad = number.filter(lambda g: g == 0 or abs(g) >= LEAST_GRADIENT[dtype])
     one = st.tuples(
         number,
-        grad,
+        number,
         *(st.lists(COEFFICIENT, min_size=k, max_size=k) for k in (degree[0] + 1, degree[1])),
     )
     columns = zip(*draw(st.lists(one, min_size=1, max_size=3)), strict=True)

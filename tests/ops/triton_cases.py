@@ -16,7 +16,7 @@ from torch import Tensor
 
 import kat
 from kat.ops import cpu, gpu, reference, triton_launch
-from tests.oracle import random_elements
+from tests.oracle import Elements, random_elements
 
 SLACK = {torch.bfloat16: 4.0}
 """Times the error of eager PyTorch that is allowed: 2, but the interpreter cuts off where it
@@ -62,6 +62,15 @@ def check(grad, x, a, b, form="A"):
             bound = slack * ((plain.double() - want).abs().max() + luck)
             assert (got.double() - want).abs().max() <= bound, name
     assert y.stride() == gradients[0].stride() == torch.empty_like(x).stride()
+
+
+def assert_right(elements: Elements) -> None:
+    """Every value and gradient is the exact one to rounding."""
+    x, a, b = elements.x, elements.a, elements.b
+    y = triton_launch.rational_forward(x, a, b, elements.form)
+    gradients = triton_launch.rational_backward(elements.grad, x, a, b, elements.form)
+    wrong = elements.wrong((y, *gradients))
+    assert not wrong, f"{len(wrong)} are wrong: " + "\n".join(wrong[:5])
 
 
 def outputs(grad, x, a, b, form):
@@ -233,10 +242,31 @@ def test_random_sizes_of_x_and_of_the_output_gradient(degree, form, dtype, rows)
     elements = random_elements(
         degree, form, dtype, count, rows=rows, subnormal=whole, largest_gradient=1.0
     )
-    x, a, b = elements.x, elements.a, elements.b
-    y = triton_launch.rational_forward(x, a, b, form)
-    wrong = elements.wrong((y, *triton_launch.rational_backward(elements.grad, x, a, b, form)))
-    assert not wrong, f"{len(wrong)} are wrong: " + "\n".join(wrong[:5])
+    assert_right(elements)
+
+
+@pytest.mark.parametrize("form", ["A", "B"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("rows", [8, 1])
+def test_tiny_output_gradients_beside_ordinary_ones(dtype, form, rows):
+    """grad / Q is below the smallest number, and times x^5 it is not."""
+    smallest = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
+    x = [30.0, -30.0, 3.0, 0.0, 30.0, 1.0, -0.5, -300.0]
+    grad = [smallest, -3 * smallest, 1e6 * smallest, smallest, 0.0, 1.0, -smallest, 1e9 * smallest]
+    a, b = [[1.0, 1, 0, 0, 0, 1]] * rows, [[0.0, 0, 0, 1]] * rows
+    assert_right(Elements(x, grad, a, b, form, dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "b", [[0.0, 0, -1, 0], [0.0, 1e-20, 0, 0], [0.0, 0, 0, -1], [0.0] * 4, [-1.0, 0, 0, 1]]
+)
+@pytest.mark.parametrize("grad", [1.0, -0.5])
+def test_the_sign_of_a_sum_that_underflows(b, grad, dtype):
+    x = 1e-30 if dtype == torch.float32 else 1e-250
+    x = [x, -x, 0.0, -0.0, 1.0, -1.0]
+    a = [[0.5, 1.0, 1.0, 1.0, 1.0, 1.0]] * len(x)
+    assert_right(Elements(x, [grad] * len(x), a, [b] * len(x), "B", dtype))
 
 
 @pytest.mark.parametrize("form", ["A", "B"])
