@@ -89,7 +89,7 @@ def main() -> None:
         clean = digest(Path(folder) / "clean")
         print(f"clean run: {seconds:.1f} s, SHA-256 {clean[0][:16]}, average {clean[1][:16]}")
         for trial in range(options.trials):
-            out, after = Path(folder) / f"run{trial}", moments.uniform(0.3, 1) * seconds
+            out, after = Path(folder) / f"run{trial}", moments.uniform(0.3, 0.85) * seconds
             process = start(out)
             try:
                 process.wait(after)

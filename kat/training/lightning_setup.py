@@ -21,6 +21,7 @@ _ADVICE = (
     ".*number of training batches.*smaller than the logging interval.*",
     ".*isinstance\\(treespec, LeafSpec\\).*",
     ".*recommended to use .self.log.*sync_dist=True.*",  # torchmetrics has done it
+    ".*ended before the epoch ended and your dataloader is not resumable.*",  # ours is
     "Checkpoint directory .* exists and is not empty.*",
 )
 
