@@ -25,11 +25,12 @@ def main(arguments: list[str]) -> int:
 
 def _main(arguments: list[str]) -> None:
     parser = make_parser()
-    defaults = _data_of_run(_checkpoint(arguments))
+    named = any(argument.startswith("--data.name") for argument in arguments)
+    defaults = _data_of_run(_checkpoint(arguments), named)
     parser.set_defaults({f"data.{name}": value for name, value in defaults.items()})
     parsed = parser.instantiate(parser.parse_args(arguments))
     checkpoint, data = Path(parsed.checkpoint), DataConfig(**vars(parsed.data))
-    if not defaults and not any(argument.startswith("--data.name") for argument in arguments):
+    if "name" not in defaults and not named:
         raise InputError(
             f"{checkpoint} is not a run's, so --data.name must say what to evaluate on"
         )
@@ -68,7 +69,7 @@ def make_parser() -> Parser:
     )
     parser.add_argument("--json", type=str | None, help="write the metrics to this file")
     parser.add_argument("--progress", type=bool, default=True, help="show a progress bar")
-    skip = {"image_size", "interpolation", "crop_pct", "mean", "std", "train_split"}
+    skip = {"image_size", "channels", "interpolation", "crop_pct", "mean", "std", "train_split"}
     parser.add_class_arguments(DataConfig, "data", skip=skip)
     return parser
 
@@ -82,15 +83,20 @@ def _checkpoint(arguments: list[str]) -> Path | None:
     return None
 
 
-def _data_of_run(checkpoint: Path | None) -> dict[str, Any]:
-    """The data settings of the run that a checkpoint is of, or nothing."""
+def _data_of_run(checkpoint: Path | None, named: bool) -> dict[str, Any]:
+    """The data settings of the run that a checkpoint is of, where there is one.
+
+    Other data that is ``named`` has no held-out share: what has no validation split is refused.
+    """
+    whole = {"holdout": 0.0}
     if checkpoint is None:
-        return {}
+        return whole
     folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
     if not (folder / SETTINGS).is_file():
-        return {}
+        return whole
     data = read_settings(folder).get("data")
     if not isinstance(data, dict):
         raise InputError(f"{folder / SETTINGS} does not hold the settings of a run")
-    wanted = ("name", "root", "val_split", "num_classes", "batch_size", "workers", "bad_images")
-    return {name: data[name] for name in wanted if name in data}
+    wanted = ["name", "root", "val_split", "num_classes", "batch_size", "workers", "bad_images"]
+    wanted += [] if named else ["holdout"]
+    return {**whole, **{name: data[name] for name in wanted if name in data}}

@@ -1,6 +1,7 @@
 """Data sets and loaders."""
 
-from kat.data.config import AugmentConfig, DataConfig, check_data
+from kat.data.auto import AUTO, OrAuto
+from kat.data.config import AugmentConfig, DataConfig, check_data, is_stream
 from kat.data.loaders import (
     Batch,
     Preprocessing,
@@ -19,17 +20,20 @@ from kat.data.sources import (
 )
 
 __all__ = [
+    "AUTO",
     "AugmentConfig",
     "Batch",
     "DataConfig",
     "ImageSet",
     "ImageStream",
+    "OrAuto",
     "Preprocessing",
     "UnreadableImage",
     "check_classes",
     "check_data",
     "decode",
     "eval_transform",
+    "is_stream",
     "make_loader",
     "open_split",
     "preprocessing",

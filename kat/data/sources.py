@@ -15,6 +15,7 @@ from PIL import Image
 from torch.utils.data import Dataset, IterableDataset
 
 from kat.data.config import DataConfig
+from kat.data.holdout import held_out
 from kat.errors import InputError, unknown
 
 FASHION_MNIST_DEBIAN = Path("/usr/share/datasets/fashion-mnist")
@@ -54,6 +55,7 @@ class ImageSet(Dataset):
         image_size: (height, width) in pixels if all images have one size.
         mean, std: of each channel, for normalisation.
         ignored: files that were passed over because their names are not those of images.
+        note: what to tell the user about the data, in a sentence.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class ImageSet(Dataset):
         mean: tuple[float, ...] = IMAGENET_MEAN,
         std: tuple[float, ...] = IMAGENET_STD,
         ignored: Sequence[str] = (),
+        note: str = "",
     ) -> None:
         self.load = load
         self.length = length
@@ -76,6 +79,7 @@ class ImageSet(Dataset):
         self.mean = mean
         self.std = std
         self.ignored = list(ignored)
+        self.note = note
         self.transform: Transform = _untransformed
 
     def __len__(self) -> int:
@@ -100,6 +104,7 @@ class ImageStream(IterableDataset):
         self.image_size = None
         self.mean, self.std = IMAGENET_MEAN, IMAGENET_STD
         self.ignored: list[str] = []
+        self.note = ""
 
     @property
     def transform(self) -> Transform:
@@ -131,7 +136,7 @@ def open_split(config: DataConfig, split: str, seed: int = 0) -> ImageSet | Imag
     if kind == "fashion_mnist":
         return _fashion_mnist(Path(path) if path else FASHION_MNIST_DEBIAN, split)
     if kind == "folder":
-        return _folder(Path(path), split, config.bad_images)
+        return _folder(Path(path), split, config.bad_images, config.holdout)
     if kind.split("/")[0] in TIMM_PREFIXES and "/" in kind:
         return _timm(config, split, seed)
     known = ["digits", "fashion_mnist", "fashion_mnist:PATH", "folder:PATH"]
@@ -243,18 +248,16 @@ def _grey_item(pixels: np.ndarray, labels: np.ndarray, index: int) -> tuple[Imag
 _SPLIT_FOLDERS = {"train": ("train", "training"), "val": ("val", "validation", "test")}
 
 
-def _folder(root: Path, split: str, bad_images: str) -> ImageSet:
-    """ImageNet's layout: ROOT/train/CLASS/*.jpg and ROOT/val/CLASS/*.jpg."""
+def _folder(root: Path, split: str, bad_images: str, holdout: float) -> ImageSet:
+    """ImageNet's layout: ROOT/train/CLASS/*.jpg and ROOT/val/CLASS/*.jpg.
+
+    Where there is no ROOT/val, a share ``holdout`` of ROOT/train/CLASS/*.jpg, or of
+    ROOT/CLASS/*.jpg, is the validation split, and the rest the training split.
+    """
     from torchvision.datasets import ImageFolder
     from torchvision.datasets.folder import IMG_EXTENSIONS
 
-    if not root.is_dir():
-        raise InputError(f"the data folder {str(root)!r} does not exist")
-    candidates = [root / name for name in _SPLIT_FOLDERS[split]]
-    folder = next((path for path in candidates if path.is_dir()), None)
-    if folder is None:
-        names = " or ".join(repr(path.name) for path in candidates)
-        raise InputError(f"{root} has no folder {names} (each holds one folder a class)")
+    folder, share = _place(root, split, holdout)
     ignored: list[str] = []
 
     def is_image(path: str) -> bool:
@@ -274,9 +277,36 @@ def _folder(root: Path, split: str, bad_images: str) -> ImageSet:
     if ignored and bad_images == "fail":
         raise InputError(f"{ignored[0]} is not an image ({len(ignored)} such in {folder})")
 
+    samples, note = files.samples, ""
+    if share > 0:
+        names = [Path(path).relative_to(folder).as_posix() for path, _ in samples]
+        kept_back = held_out(names, [label for _, label in samples], share)
+        note = f"{root} has no validation split: {sum(kept_back)} of its {len(names)} images,"
+        note += f" {share:g} of each class, are held out for validation and not trained on"
+        wanted = split == "val"
+        samples = [s for s, back in zip(samples, kept_back, strict=True) if back == wanted]
     return ImageSet(
-        partial(_folder_item, files.samples), len(files), files.classes, ignored=ignored
+        partial(_folder_item, samples), len(samples), files.classes, ignored=ignored, note=note
     )
+
+
+def _place(root: Path, split: str, holdout: float) -> tuple[Path, float]:
+    """The folder of a split's classes, and the share of it that is held out for validation."""
+    if not root.is_dir():
+        raise InputError(f"the data folder {str(root)!r} does not exist")
+    found = {
+        name: next((root / each for each in folders if (root / each).is_dir()), None)
+        for name, folders in _SPLIT_FOLDERS.items()
+    }
+    if not any(found.values()) and any(each.is_dir() for each in root.iterdir()):
+        found["train"] = root
+    if found["val"] is None and found["train"] is not None and holdout > 0:
+        return found["train"], holdout
+    folder = found[split]
+    if folder is None:
+        names = " or ".join(repr(name) for name in _SPLIT_FOLDERS[split])
+        raise InputError(f"{root} has no folder {names} (each holds one folder a class)")
+    return folder, 0.0
 
 
 def _folder_item(samples: list[tuple[str, int]], index: int) -> tuple[Image.Image, int]:

@@ -6,12 +6,9 @@ import dataclasses
 import sys
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_only
 from timm.data.mixup import Mixup
-from timm.optim import create_optimizer_v2, get_optimizer_info
-from timm.scheduler import CosineLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics import MeanMetric, SumMetric
@@ -20,23 +17,10 @@ from torchmetrics.classification import MulticlassAccuracy
 from kat.data import AugmentConfig, Batch
 from kat.errors import InputError
 from kat.models import ModelRecord
-from kat.training.config import OptimConfig, TrainConfig
+from kat.training.config import TrainConfig
 from kat.training.diagnosis import Attempt, random_state
-
-
-class StatelessCosine(CosineLRScheduler):
-    """timm's cosine schedule as a function of the step alone.
-
-    A checkpoint keeps nothing of it, so that a resumed run follows the schedule of its own
-    settings: with more epochs, the longer cosine.
-    """
-
-    def state_dict(self) -> dict[str, Any]:
-        """Nothing."""
-        return {}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Nothing."""
+from kat.training.frozen import frozen_to_eval
+from kat.training.optimizer import make_optimizer, make_schedule, optimizer_layout
 
 
 class Classifier(LightningModule):
@@ -53,6 +37,7 @@ class Classifier(LightningModule):
         self.save_hyperparameters({"record": dataclasses.asdict(record)})
         self.model = model
         self.config = config
+        self.layout = optimizer_layout(model, config.optim)
         classes = len(record.classes)
         self.mixup = _mixup(config.augment, classes)
         self.train_loss = MeanMetric(nan_strategy="disable")  # which makes it ignore weights
@@ -63,6 +48,16 @@ class Classifier(LightningModule):
         self.skipped: set[str] = set()
         self.attempt: Attempt | None = None
         """The last forward pass, until its outcome is checked."""
+
+    def train(self, mode: bool = True) -> Classifier:
+        """Sets the mode; what is frozen stays in eval mode."""
+        super().train(mode)
+        frozen_to_eval(self.model)
+        return self
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Says what the optimiser's state is of."""
+        checkpoint["optimizer"] = self.layout
 
     def forward(self, images: Tensor) -> Tensor:
         """The logits of a batch of images."""
@@ -115,18 +110,11 @@ class Classifier(LightningModule):
             metric.reset()
 
     def configure_optimizers(self) -> Any:
-        """timm's optimiser without decay on no_weight_decay(), and its cosine schedule."""
+        """The optimiser and its schedule, as the settings say."""
         optim = self.config.optim
         optimizer = make_optimizer(self.model, optim)
         steps = int(self.trainer.estimated_stepping_batches)
-        scheduler = StatelessCosine(
-            optimizer,
-            t_initial=steps,
-            lr_min=optim.min_lr,
-            warmup_t=round(steps * optim.warmup_epochs / self.config.epochs),
-            warmup_lr_init=optim.warmup_lr,
-            t_in_epochs=False,
-        )
+        scheduler = make_schedule(optimizer, optim, self.config.epochs, steps)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
@@ -148,22 +136,6 @@ class Classifier(LightningModule):
             if path not in self.skipped:
                 self.skipped.add(path)
                 rank_zero_only(sys.stdout.write)(f"skipped {path}: {reason}\n")
-
-
-def make_optimizer(model: nn.Module, optim: OptimConfig) -> torch.optim.Optimizer:
-    """timm's optimiser of that name, without decay on ``model.no_weight_decay()``.
-
-    Raises:
-        InputError: it cannot be had here, or refuses a setting.
-    """
-    betas: dict[str, Any] = {"betas": (optim.betas[0], optim.betas[1])}
-    known = betas if get_optimizer_info(optim.name).has_betas else {}
-    try:
-        return create_optimizer_v2(
-            model, opt=optim.name, lr=optim.lr, weight_decay=optim.weight_decay, **known
-        )
-    except (AssertionError, ImportError, RuntimeError, TypeError, ValueError) as error:
-        raise InputError(f"optimiser {optim.name!r} cannot be used: {error}") from None
 
 
 def _mixup(augment: AugmentConfig, classes: int) -> Mixup | None:

@@ -20,6 +20,7 @@ _ADVICE = (
     ".*number of training batches.*smaller than the logging interval.*",
     ".*isinstance\\(treespec, LeafSpec\\).*",
     "Checkpoint directory .* exists and is not empty.*",
+    "Found .* module.* in eval mode at the start of training.*",
 )
 
 

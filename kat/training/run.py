@@ -41,8 +41,9 @@ from kat.models import (
     read_vit,
     save_model,
 )
+from kat.training.automatic import describe, from_images, from_run, from_source
 from kat.training.callbacks import EmaWeights, EpochLines, Monitor, RecordStability, checkpoints
-from kat.training.classification import Classifier, make_optimizer
+from kat.training.classification import Classifier
 from kat.training.config import TrainConfig, check
 from kat.training.divergence import DivergenceGuard
 from kat.training.folder import (
@@ -54,8 +55,10 @@ from kat.training.folder import (
     prepare_folder,
     resumed_from,
 )
+from kat.training.frozen import freeze
 from kat.training.history import read_history, write_history
 from kat.training.lightning_setup import is_first_process, make_trainer, quiet
+from kat.training.optimizer import check_layout, make_optimizer
 
 
 @dataclass
@@ -108,19 +111,26 @@ def train(config: TrainConfig, monitor: Monitor | None = None) -> Summary:
     if is_first_process():
         check_folder(config)
     seed_everything(config.seed, workers=True, verbose=False)
+    given, source = config, _source(config)
+    config = from_run(config) if config.resume else from_source(config, source)
     train_data = open_split(config.data, "train", config.seed)
     val_data = open_split(config.data, "val")
     check_classes(train_data, val_data)
-    source = _source(config)
+    config = from_images(config, len(train_data))
+    check(config)
     if source is not None:
         config = _with_args(config, {**source.args, **config.model.args})
     record = make_record(config, train_data)
     # A file of coefficients may be gone when the run is resumed: run.yaml keeps what it held.
     config = _with_args(config, record.args)
+    source = None if source is None else source.for_classes(record.classes)
     train_loader, val_loader = _loaders(config, record, train_data, val_data)
     model = _build(config, record)
     started = None if source is None else _start(model, source, config)
     _prepare(model, config)
+    if config.resume:
+        checkpoint = read_training_checkpoint(resumed_from(Path(config.out)))
+        check_layout(model, config.optim, checkpoint)
     if monitor is not None:
         monitor.attach(model)
     make_optimizer(model, config.optim)
@@ -130,6 +140,7 @@ def train(config: TrainConfig, monitor: Monitor | None = None) -> Summary:
         before = _seconds_before(config)
         if is_first_process():
             prepare_folder(config)
+            _say(val_data.note, describe(given, config))
             if started is not None:
                 _tell(started, Path(config.out))
         classifier.skip([*train_data.ignored, *val_data.ignored], "it is not named as an image")
@@ -179,12 +190,17 @@ def _start(model: nn.Module, source: ViTSource, config: TrainConfig) -> Conversi
     return init_from_vit(model, source, activation=config.model.init_activation, fit=fit)
 
 
+def _say(*lines: str) -> None:
+    sys.stdout.write("".join(f"{line}\n" for line in lines if line))
+
+
 def _tell(started: Conversion, out: Path) -> None:
     write_text(out / CONVERSION, json.dumps(started.to_dict(), indent=2) + "\n")
     sys.stdout.write(f"{started.summary()}; {out / CONVERSION} lists them\n")
 
 
 def _prepare(model: Any, config: TrainConfig) -> None:
+    freeze(model, config.model.freeze)
     if config.model.grad_checkpointing:
         model.set_grad_checkpointing(True)
     if config.model.compile:
