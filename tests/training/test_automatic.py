@@ -147,7 +147,7 @@ def test_without_a_source():
         from_source(_auto(), None)
     config = from_source(_auto(**{"model.name": "kat_micro_patch8_64"}), None)
     assert (config.data.image_size, config.data.channels, config.data.mean) == (64, None, None)
-    with pytest.raises(InputError, match="timm's registry has no preprocessing for 'kat_mikro'"):
+    with pytest.raises(InputError, match="unknown model 'kat_mikro'; did you mean 'kat_micro'"):
         from_source(_auto(**{"model.name": "kat_mikro"}), None)
 
 
