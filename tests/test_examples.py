@@ -11,6 +11,7 @@ from pathlib import Path
 import timm
 
 import kat  # noqa: F401  (registers the models)
+from tests.images import write_fashion_mnist
 
 ROOT = Path(__file__).parent.parent
 
@@ -38,6 +39,25 @@ def test_compare_models_leaves_its_table_its_plots_and_models_that_load(tmp_path
     timm.create_model(f"local-dir:{tmp_path / 'kat_micro_patch2_8-seed0'}", pretrained=True)
     assert "seed 0\n" not in compare("--epochs", "1")
     assert "seed 0\n" in compare("--epochs", "2")
+
+
+def test_finetune_fashion_compares_three_ways_to_learn_a_task(tmp_path):
+    write_fashion_mnist(tmp_path, train=200, val=40)
+    command = [
+        sys.executable, str(ROOT / "examples" / "finetune_fashion.py"), "--out", str(tmp_path),
+        "--data", f"fashion_mnist:{tmp_path}", "--per_class", "10", "--tasks", "from_garments",
+        "--epochs", "1", "--limit_train_batches", "1", "--data.workers", "0",
+        "--optim.warmup_epochs", "0", "--data.batch_size", "8", "--model.args", "{depth: 1}",
+    ]  # fmt: skip
+    subprocess.run(command, capture_output=True, text=True, check=True)
+    rows = list(csv.DictReader((tmp_path / "results.csv").open()))
+    assert [row["start"] for row in rows] == ["fine-tuned", "linear probe", "from scratch"]
+    assert {row["train"] for row in rows} == {"50"}
+    images = tmp_path / "from_garments" / "images"
+    assert sorted(path.name for path in images.iterdir()) == [
+        "Ankle boot", "Bag", "Sandal", "Shirt", "Sneaker",
+    ]  # fmt: skip
+    assert len(list(images.rglob("*.png"))) == 50
 
 
 def _table(tmp_path, script, *options):

@@ -131,7 +131,7 @@ def make_parser() -> Parser:
     group.add_argument("--interpolation", type=interpolations | None, help="how images are resized")
     group.add_argument("--mean", type=list[float] | None, help="of each channel")
     group.add_argument("--std", type=list[float] | None, help="of each channel")
-    skip = {"image_size", "interpolation", "crop_pct", "mean", "std", "train_split"}
+    skip = {"image_size", "channels", "interpolation", "crop_pct", "mean", "std", "train_split"}
     parser.add_class_arguments(DataConfig, "data", skip=skip)
     return parser
 
@@ -207,10 +207,11 @@ def _evaluate_all(paths: Sequence[Path], arguments: list[str]) -> list[Row]:
 
 def _evaluate_one(path: Path, arguments: list[str], report: Path | None) -> Row:
     """Evaluates a checkpoint, and writes its report if there is to be one."""
-    defaults = _data_of_run(path)
+    named = any(argument.startswith("--data.name") for argument in arguments)
+    defaults = _data_of_run(path, named)
     parsed = _parse(arguments, defaults)
     data = DataConfig(**vars(parsed.data))
-    if not defaults and not any(argument.startswith("--data.name") for argument in arguments):
+    if "name" not in defaults and not named:
         raise InputError(f"{path} is not a run's, so --data.name must say what to evaluate on")
     real_labels = read_real_labels(parsed.real_labels) if parsed.real_labels else None
     if real_labels is not None:
@@ -252,15 +253,20 @@ def _open(path: Path, image_size: int | None) -> tuple[nn.Module, ModelRecord]:
     return model, stored
 
 
-def _data_of_run(checkpoint: Path) -> dict[str, Any]:
-    """The data settings of the run that a checkpoint is of, or nothing."""
+def _data_of_run(checkpoint: Path, named: bool) -> dict[str, Any]:
+    """The data settings of the run that a checkpoint is of, where there is one.
+
+    Other data that is ``named`` has no held-out share: all of it is evaluated on.
+    """
+    whole = {"holdout": 0.0}
     folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
     if not (folder / SETTINGS).is_file():
-        return {}
+        return whole
     data = read_settings(folder).get("data")
     if not isinstance(data, dict):
         raise InputError(f"{folder / SETTINGS} does not hold the settings of a run")
-    return {name: data[name] for name in _OF_RUN if name in data}
+    wanted = [*_OF_RUN, *([] if named else ["holdout"])]
+    return {**whole, **{name: data[name] for name in wanted if name in data}}
 
 
 def _differences(overridden: dict[str, tuple[Any, Any]]) -> list[str]:

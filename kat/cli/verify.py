@@ -115,7 +115,7 @@ def make_parser() -> Parser:
     parser.add_argument("--json", type=str | None, help="write all errors to this file")
     parser.add_argument("--html", type=str | None, help="write a report to this file, one page")
     parser.add_argument("--progress", type=bool, default=True, help="show a progress bar")
-    skip = {"image_size", "interpolation", "crop_pct", "mean", "std", "train_split"}
+    skip = {"image_size", "channels", "interpolation", "crop_pct", "mean", "std", "train_split"}
     parser.add_class_arguments(DataConfig, "data", skip=skip)
     parser.set_defaults({"data.name": ""})
     return parser

@@ -1,6 +1,7 @@
 """Data sets and loaders."""
 
-from kat.data.config import AugmentConfig, DataConfig, check_data
+from kat.data.auto import AUTO, OrAuto
+from kat.data.config import AugmentConfig, DataConfig, check_data, is_stream
 from kat.data.decoding import UnreadableImage, decode
 from kat.data.device import DevicePreparation
 from kat.data.image_set import ImageSet, ImageStream
@@ -17,6 +18,7 @@ from kat.data.seeds import STEP, derived_seed, seed_all
 from kat.data.sources import check_classes, open_split
 
 __all__ = [
+    "AUTO",
     "STEP",
     "AugmentConfig",
     "Batch",
@@ -25,6 +27,7 @@ __all__ = [
     "ImageSet",
     "ImageStream",
     "Loader",
+    "OrAuto",
     "Preprocessing",
     "UnreadableImage",
     "check_classes",
@@ -32,6 +35,7 @@ __all__ = [
     "decode",
     "derived_seed",
     "eval_transform",
+    "is_stream",
     "make_loader",
     "open_split",
     "preprocessing",

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from kat.data.auto import OrAuto
 from kat.errors import InputError
 
 
@@ -28,15 +29,22 @@ class DataConfig:
         image_key: column of the images of a Hugging Face data set; None: the only one of images.
         label_key: column of the labels of a Hugging Face data set; None: the only one of class
             labels. Of WebDataset shards the field of .json files with the label; None: .cls files.
-        image_size: side of the square that the model sees, in pixels; None: the data's own size.
-        batch_size: images a step, in each process.
+        holdout: share of each class that is held out of training for validation, where a folder
+            has no validation split; 0: such a folder is refused.
+        image_size: side of the square that the model sees, in pixels; None: the data's own size;
+            auto: that of the model in model.init_from.
+        channels: what images are converted to: 1 for grey, 3 for RGB; None: as the data has them;
+            auto: as the model in model.init_from takes them.
+        batch_size: images a step, in each process; auto: by the number of images.
         workers: processes that load images; 0 loads them in the main process.
         bad_images: what to do about an unreadable image: name it and go on (in training with the
             next image in its place), or stop.
-        interpolation: how images are resized for evaluation.
-        crop_pct: at evaluation, the share of the resized image that the central crop keeps.
-        mean: of each channel, for normalisation; None: the data set's own.
-        std: of each channel, for normalisation; None: the data set's own.
+        interpolation: how images are resized for evaluation; auto: as the model in
+            model.init_from has it.
+        crop_pct: at evaluation, the share of the resized image that the central crop keeps; auto:
+            the same.
+        mean: of each channel, for normalisation; None: the data set's own; auto: the same.
+        std: of each channel, for normalisation; None: the data set's own; auto: the same.
     """
 
     name: str = "digits"
@@ -47,14 +55,18 @@ class DataConfig:
     num_classes: int | None = None
     image_key: str | None = None
     label_key: str | None = None
-    image_size: int | None = None
-    batch_size: int = 128
+    holdout: float = 0.1
+    image_size: OrAuto[int | None] = None
+    channels: OrAuto[Literal[1, 3] | None] = None
+    batch_size: OrAuto[int] = 128
     workers: int = 0
     bad_images: Literal["skip", "fail"] = "skip"
-    interpolation: Literal["bilinear", "bicubic", "nearest", "lanczos"] = "bicubic"
-    crop_pct: float = 1.0
-    mean: list[float] | None = None
-    std: list[float] | None = None
+    interpolation: OrAuto[
+        Literal["bilinear", "bicubic", "nearest", "box", "hamming", "lanczos"]
+    ] = "bicubic"
+    crop_pct: OrAuto[float] = 1.0
+    mean: OrAuto[list[float] | None] = None
+    std: OrAuto[list[float] | None] = None
 
 
 @dataclass
@@ -69,7 +81,7 @@ class AugmentConfig:
         color_jitter: strength of colour jitter, used where auto_augment is None.
         auto_augment: a policy of timm's, e.g. ``rand-m9-mstd0.5`` (RandAugment), or None.
         random_erasing: probability of erasing a random rectangle.
-        mixup: alpha of mixup; 0 is off.
+        mixup: alpha of mixup; 0 is off; auto: by the number of images.
         cutmix: alpha of cutmix; 0 is off.
         mixup_prob: probability that a batch is mixed at all.
         mixup_switch_prob: probability of cutmix instead of mixup where both are on.
@@ -83,7 +95,7 @@ class AugmentConfig:
     color_jitter: float = 0.0
     auto_augment: str | None = None
     random_erasing: float = 0.0
-    mixup: float = 0.0
+    mixup: OrAuto[float] = 0.0
     cutmix: float = 0.0
     mixup_prob: float = 1.0
     mixup_switch_prob: float = 0.5
@@ -97,6 +109,7 @@ def check_data(data: DataConfig) -> None:
         InputError: names the first setting that is wrong, its value and what it may be.
     """
     _require(data.batch_size >= 1, "batch_size", data.batch_size, "at least 1")
+    _require(0 <= data.holdout < 1, "holdout", data.holdout, "at least 0 and below 1")
     _require(data.workers >= 0, "workers", data.workers, "at least 0")
     _require(0 < data.crop_pct <= 1, "crop_pct", data.crop_pct, "above 0 and at most 1")
     for name in ("image_size", "num_classes"):
@@ -104,6 +117,11 @@ def check_data(data: DataConfig) -> None:
         _require(value is None or value >= 1, name, value, "at least 1")
     _require(all(map(math.isfinite, data.mean or [])), "mean", data.mean, "finite")
     _require(all(0 < v < math.inf for v in data.std or []), "std", data.std, "positive")
+
+
+def is_stream(name: str) -> bool:
+    """Whether a data set of this name can only be read in order, batch by batch."""
+    return ":" not in name and name.split("/")[0] in ("wds", "hfids", "tfds")
 
 
 def _require(valid: bool, name: str, value: object, wanted: str) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from array import array
 from collections.abc import Iterator
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
-from kat.data.image_set import ImageSet
+from kat.data.holdout import held_out
+from kat.data.image_set import ImageSet, SourcePart
 from kat.data.packed import PackedStrings
 from kat.data.splits import (
     NOT_AN_IMAGE,
@@ -25,17 +25,20 @@ from kat.data.splits import (
 from kat.errors import InputError
 
 
-def open_folder(root: Path, split: str, bad_images: str) -> ImageSet:
+def open_folder(root: Path, split: str, bad_images: str, holdout: float) -> ImageSet:
     """ImageNet's layout: ROOT/train/CLASS/*.jpg and ROOT/val/CLASS/*.jpg.
 
     The classes are the sorted names of the folders, by their value where all are whole numbers, and
-    images may lie in folders below them, as for torchvision's ``ImageFolder``. Where ROOT has
-    neither split, as ImageNet-V2, -A and -R, its folders are the classes, to evaluate on.
+    images may lie in folders below them, as for torchvision's ``ImageFolder``.
+
+    Where there is no ROOT/val, a share ``holdout`` of the images of each class of ROOT/train, or of
+    ROOT if there is no such folder either, is the validation split, and the rest is trained on.
+    Without a share the folders of such a ROOT, as ImageNet-V2, -A and -R, are to be evaluated on.
 
     Raises:
         InputError: a folder is missing, or a class has no image.
     """
-    folder = _folder_of_split(root, split)
+    folder, share = _place(root, split, holdout)
     with os.scandir(folder) as entries:
         classes = in_order(e.name for e in entries if e.is_dir() and not is_hidden(e.name))
     if not classes:
@@ -59,7 +62,15 @@ def open_folder(root: Path, split: str, bad_images: str) -> ImageSet:
     if empty:
         raise InputError(f"{folder} has no image for {some(empty, 'class', 'classes')}")
     check_ignored(ignored, folder, bad_images)
-    return ImageSet(source, classes, ignored=ignored)
+    if share == 0:
+        return ImageSet(source, classes, ignored=ignored)
+    kept_back = np.array(held_out(packed[:], source.labels.tolist(), share))
+    note = (
+        f"{root} has no validation split: {kept_back.sum()} of its {len(packed)} images,"
+        f" {share:g} of each class, are held out for validation and not trained on"
+    )
+    chosen = np.flatnonzero(kept_back == (split == "val"))
+    return ImageSet(SourcePart(source, chosen), classes, ignored=ignored, note=note)
 
 
 class FolderSource:
@@ -89,16 +100,23 @@ class FolderSource:
             return file.read(), int(self.labels[index])
 
 
-def _folder_of_split(root: Path, split: str) -> Path:
+def _place(root: Path, split: str, holdout: float) -> tuple[Path, float]:
+    """The folder of a split's classes, and the share of it that is held out for validation."""
     if not root.is_dir():
         raise InputError(f"the data folder {str(root)!r} does not exist")
-    for name in SPLIT_NAMES[split]:
-        if (root / name).is_dir():
-            return root / name
-    if split == "val" and not any((root / name).is_dir() for name in chain(*SPLIT_NAMES.values())):
-        return root
-    names = either(SPLIT_NAMES[split])
-    raise InputError(f"{root} has no folder {names} (each holds one folder a class)")
+    found = {
+        name: next((root / each for each in folders if (root / each).is_dir()), None)
+        for name, folders in SPLIT_NAMES.items()
+    }
+    bare = not any(found.values()) and any(each.is_dir() for each in root.iterdir())
+    whole = root if bare else found["train"]
+    if found["val"] is None and whole is not None and holdout > 0:
+        return whole, holdout
+    folder = root if bare and split == "val" else found[split]
+    if folder is None:
+        names = either(SPLIT_NAMES[split])
+        raise InputError(f"{root} has no folder {names} (each holds one folder a class)")
+    return folder, 0.0
 
 
 def _files(folder: Path, below: str) -> Iterator[str]:

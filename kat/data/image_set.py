@@ -77,6 +77,7 @@ class ImageSet(Dataset):
         mean, std: of each channel, for normalisation.
         ignored: what was passed over, e.g. files that are not named as images, each with the
             reason.
+        note: what to tell the user about the data, in a sentence.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class ImageSet(Dataset):
         mean: tuple[float, ...] = IMAGENET_MEAN,
         std: tuple[float, ...] = IMAGENET_STD,
         ignored: Mapping[str, str] | None = None,
+        note: str = "",
     ) -> None:
         self.source = source
         self.classes = list(classes)
@@ -97,6 +99,7 @@ class ImageSet(Dataset):
         self.mean = mean
         self.std = std
         self.ignored = dict(ignored or {})
+        self.note = note
         self.transform: Transform = _untransformed
 
     def __len__(self) -> int:
@@ -186,6 +189,7 @@ class ImageStream(IterableDataset):
         self.image_size = None
         self.mean, self.std = IMAGENET_MEAN, IMAGENET_STD
         self.ignored: dict[str, str] = {}
+        self.note = ""
         self.transform: Transform = _untransformed
         # Shared memory: workers that live on into the next epoch must see it change.
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()

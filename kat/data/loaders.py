@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import torch
+from PIL import Image
 from timm.data import create_transform
 from torch import Tensor
 from torch.utils.data import (
@@ -17,6 +19,7 @@ from torch.utils.data import (
     get_worker_info,
 )
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
+from torchvision.transforms import Compose
 
 from kat.data.config import AugmentConfig, DataConfig
 from kat.data.decoding import UnreadableImage
@@ -87,40 +90,63 @@ def preprocessing(config: DataConfig, data: ImageSet | ImageStream) -> Preproces
         height, width = data.image_size
     else:
         raise InputError(f"data.image_size is needed: the images of {config.name!r} differ in size")
-    mean, std = config.mean or data.mean, config.std or data.std
+    channels = config.channels or data.channels
+    mean = config.mean or _as_channels(data.mean, channels)
+    std = config.std or _as_channels(data.std, channels)
     for name, values in (("mean", mean), ("std", std)):
-        if len(values) != data.channels:
+        if len(values) != channels:
             raise InputError(
-                f"data.{name} has {len(values)} numbers, but the images have {data.channels}"
-                " channels"
+                f"data.{name} has {len(values)} numbers, but the images have {channels} channels"
             )
-    size = (data.channels, height, width)
+    size = (channels, height, width)
     return Preprocessing(size, tuple(mean), tuple(std), config.interpolation, config.crop_pct)
 
 
+def _as_channels(values: Sequence[float], channels: int) -> Sequence[float]:
+    """Means or deviations of the channels of images that are converted to grey or to RGB."""
+    return values if len(values) == channels else (sum(values) / len(values),) * channels
+
+
 def eval_transform(spec: ImageSpec, *, normalize: bool = True) -> Transform:
-    """timm's evaluation transform: resize, central crop, and normalise, unless the device is to."""
-    return create_transform(
-        spec.input_size,
-        is_training=False,
-        interpolation=spec.interpolation,
-        mean=spec.mean,
-        std=spec.std,
-        crop_pct=spec.crop_pct,
-        normalize=normalize,
+    """timm's evaluation transform: resize, central crop, and normalise, unless the device is to.
+
+    Before it images are converted to grey or RGB.
+    """
+    return _converted(
+        spec,
+        create_transform(
+            spec.input_size,
+            is_training=False,
+            interpolation=spec.interpolation,
+            mean=spec.mean,
+            std=spec.std,
+            crop_pct=spec.crop_pct,
+            normalize=normalize,
+        ),
     )
+
+
+def _converted(spec: ImageSpec, transform: Any) -> Transform:
+    """A transform after the conversion of the image to grey or RGB, as the model takes it."""
+    mode = {1: "L", 3: "RGB"}.get(spec.input_size[0])
+    return transform if mode is None else Compose([partial(_in_mode, mode), transform])
+
+
+def _in_mode(mode: str, image: Image.Image) -> Image.Image:
+    return image if image.mode == mode else image.convert(mode)
 
 
 def train_transform(spec: ImageSpec, augment: AugmentConfig) -> Transform:
     """timm's training transform: random resized crop, flip, RandAugment. It gives bytes.
 
-    Normalisation and random erasing are :class:`kat.data.DevicePreparation`'s.
+    Before it images are converted to grey or RGB. Normalisation and random erasing are
+    :class:`kat.data.DevicePreparation`'s.
 
     Raises:
         InputError: timm does not know the policy of ``auto_augment``.
     """
     try:
-        return create_transform(
+        transform = create_transform(
             spec.input_size,
             is_training=True,
             scale=(augment.scale[0], augment.scale[1]),
@@ -138,6 +164,7 @@ def train_transform(spec: ImageSpec, augment: AugmentConfig) -> Transform:
             f"augment.auto_augment={augment.auto_augment!r} is not a policy of timm's, such as"
             f" rand-m9-mstd0.5: {error}"
         ) from None
+    return _converted(spec, transform)
 
 
 class Order:

@@ -43,7 +43,7 @@ def open_split(config: DataConfig, split: str, seed: int = 0) -> ImageSet | Imag
     if kind == "fashion_mnist":
         return open_fashion_mnist(Path(path) if path else FASHION_MNIST_DEBIAN, split)
     if kind == "folder":
-        return open_folder(Path(path), split, config.bad_images)
+        return open_folder(Path(path), split, config.bad_images, config.holdout)
     if kind == "tar":
         return open_tar(Path(path), split, config.bad_images)
     if kind == "wds":

@@ -111,17 +111,25 @@ def _read_with_config(path: Path) -> tuple[dict[str, Tensor], ModelRecord]:
 
 def _read_released(weights: dict[str, Tensor], path: Path) -> tuple[dict[str, Tensor], ModelRecord]:
     """The weights of an official model, which come without a record, and the record due to them."""
-    shapes = [weights[n].shape for n in ("norm.weight", "pos_embed", "head.weight") if n in weights]
-    whole = [len(shape) for shape in shapes] == [1, 3, 2] and any(map(is_coefficient, weights))
-    if not whole or shapes[0][0] not in _RELEASED or shapes[1][1] < 2:
+    record = record_of_released(weights)
+    if record is None:
         raise InputError(
             f"{path} is neither a checkpoint that 'kat train' has written nor an official KAT's:"
             " nothing says what model its weights are of"
         )
+    return weights, record
+
+
+def record_of_released(weights: Mapping[str, Tensor]) -> ModelRecord | None:
+    """The record of an official KAT, known by its width; None where the weights are not one's."""
+    shapes = [weights[n].shape for n in ("norm.weight", "pos_embed", "head.weight") if n in weights]
+    whole = [len(shape) for shape in shapes] == [1, 3, 2] and any(map(is_coefficient, weights))
+    if not whole or shapes[0][0] not in _RELEASED or shapes[1][1] < 2:
+        return None
     (width,), (_, tokens, _), (classes, _) = shapes
     name = _RELEASED[width]
     size = 16 * math.isqrt(tokens - 1)
-    return weights, ModelRecord(
+    return ModelRecord(
         architecture=name,
         classes=[str(index) for index in range(classes)],
         **{**registered_preprocessing(name), "input_size": (3, size, size)},

@@ -160,9 +160,11 @@ def registered_preprocessing(name: str) -> dict[str, Any]:
     """What :func:`preprocessing_of` gives for a model as timm's registry has it.
 
     Raises:
-        InputError: nothing is registered for it.
+        InputError: an unknown name (with the nearest), or nothing is registered for it.
     """
     recipe = timm.get_pretrained_cfg(name)
+    if recipe is None and not timm.is_model(name):
+        raise unknown("model", name, timm.list_models())
     if recipe is None:
         raise InputError(f"timm's registry has no preprocessing for {name!r}")
     return preprocessing_of(recipe.to_dict())

@@ -20,8 +20,8 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from kat.errors import InputError, first_line, unknown
-from kat.models.checkpoint import load_model
-from kat.models.record import preprocessing_of
+from kat.models.checkpoint import load_model, record_of_released
+from kat.models.record import ModelRecord, preprocessing_of
 from kat.models.state_dict import is_coefficient, read_state_dict
 from kat.nn import GRKANMlp
 
@@ -44,6 +44,7 @@ class ViTSource:
         preprocessing: what of a :class:`ModelRecord`'s preprocessing the source says.
         classes: names of the logits; numbers where the source has none.
         dropped: entries of the file that timm's ViT has no place for.
+        record: of the model, where the source says which one it is.
     """
 
     name: str
@@ -54,11 +55,24 @@ class ViTSource:
     preprocessing: dict[str, Any] = field(default_factory=dict)
     classes: list[str] = field(default_factory=list)
     dropped: tuple[str, ...] = ()
+    record: ModelRecord | None = None
 
     @property
     def is_kat(self) -> bool:
         """Whether it is a KAT already, with rationals of its own."""
         return any(map(is_coefficient, self.weights))
+
+    def for_classes(self, classes: list[str]) -> ViTSource:
+        """The source for a model of these classes: without its head, where that names others.
+
+        A head that has numbers for class names is taken to be of any classes.
+        """
+        numbers = [str(index) for index in range(len(self.classes))]
+        if self.classes in (classes, numbers):
+            return self
+        kept = {name: w for name, w in self.weights.items() if not name.startswith("head.")}
+        gone = tuple(name for name in self.weights if name not in kept)
+        return replace(self, weights=kept, dropped=(*self.dropped, *gone))
 
 
 def read_vit(source: str | Path | nn.Module) -> ViTSource:
@@ -79,13 +93,16 @@ def read_vit(source: str | Path | nn.Module) -> ViTSource:
         return _read_npz(path)
     if path.is_dir() or _is_stored(path):
         model, record = load_model(path)
-        preprocessing = {
-            n: getattr(record, n) for n in ("mean", "std", "interpolation", "crop_pct")
-        }
-        return _of_model(model, name, preprocessing, record.classes)
+        return replace(
+            _of_model(model, name, _preprocessing(record), record.classes), record=record
+        )
     if path.is_file() or path.suffix in _FILES:
         return _of_weights(read_state_dict(path), name)
     return _named(name)
+
+
+def _preprocessing(record: ModelRecord) -> dict[str, Any]:
+    return {n: getattr(record, n) for n in ("mean", "std", "interpolation", "crop_pct")}
 
 
 def _is_stored(path: Path) -> bool:
@@ -108,6 +125,7 @@ def _of_weights(weights: dict[str, Tensor], name: str) -> ViTSource:
         weights,
         args=layout(weights),
         classes=[str(index) for index in range(len(weights.get("head.weight", ())))],
+        record=record_of_released(weights),
     )
 
 
@@ -153,10 +171,15 @@ def _named(name: str) -> ViTSource:
         model: Any = timm.create_model(name, pretrained=True)
     except Exception as error:  # the hub client raises its own kinds, not all of them OSError
         raise InputError(f"the weights of {name!r} cannot be had: {first_line(error)}") from None
-    preprocessing = preprocessing_of(model.pretrained_cfg)
-    del preprocessing["input_size"]
-    labels = model.pretrained_cfg.get("label_names")
-    return _of_model(model, name, preprocessing, [str(label) for label in labels or ()])
+    config = model.pretrained_cfg
+    labels = config.get("label_names") or range(model.num_classes)
+    record = ModelRecord(
+        architecture=config["architecture"],
+        classes=[str(label) for label in labels],
+        **preprocessing_of(config),
+    )
+    source = _of_model(model, name, _preprocessing(record), record.classes)
+    return replace(source, record=record)
 
 
 def layout(weights: Mapping[str, Tensor], model: VisionTransformer | None = None) -> dict[str, Any]:

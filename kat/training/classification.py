@@ -11,8 +11,6 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 from timm.data.mixup import Mixup
-from timm.optim import create_optimizer_v2, get_optimizer_info
-from timm.scheduler import CosineLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics import MeanMetric, SumMetric
@@ -21,27 +19,14 @@ from kat.data import AugmentConfig, Batch, DevicePreparation
 from kat.errors import InputError
 from kat.models import ModelRecord
 from kat.training.average import WeightAverage, assign
-from kat.training.config import OptimConfig, TrainConfig
+from kat.training.config import TrainConfig
 from kat.training.diagnosis import Attempt, random_state
+from kat.training.frozen import frozen_to_eval
 from kat.training.history import LOGGED
+from kat.training.optimizer import make_optimizer, make_schedule, optimizer_layout
 from kat.training.processes import gather
 from kat.training.scores import Scores, metric_state, set_metric_state
 from kat.training.sharding import shard
-
-
-class StatelessCosine(CosineLRScheduler):
-    """timm's cosine schedule as a function of the step alone.
-
-    A checkpoint keeps nothing of it, so that a resumed run follows the schedule of its own
-    settings: with more epochs, the longer cosine.
-    """
-
-    def state_dict(self) -> dict[str, Any]:
-        """Nothing."""
-        return {}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Nothing."""
 
 
 class Classifier(LightningModule):
@@ -58,6 +43,7 @@ class Classifier(LightningModule):
         self.save_hyperparameters({"record": dataclasses.asdict(record)}, logger=False)
         self.model = model
         self.config = config
+        self.layout = optimizer_layout(model, config.optim)
         classes = len(record.classes)
         self.prepare = DevicePreparation(record.mean, record.std, config.augment.random_erasing)
         self.mixup = _mixup(config.augment, classes)
@@ -85,6 +71,12 @@ class Classifier(LightningModule):
             self.average.to_device()
         elif self.config.optim.ema_decay > 0:
             self.average = WeightAverage(self.model, self.config.optim.ema_decay)
+
+    def train(self, mode: bool = True) -> Classifier:
+        """Sets the mode; what is frozen stays in eval mode."""
+        super().train(mode)
+        frozen_to_eval(self.model)
+        return self
 
     def forward(self, images: Tensor) -> Tensor:
         """The logits of a batch of images."""
@@ -170,6 +162,7 @@ class Classifier(LightningModule):
         own = {"train_loss": metric_state(self.train_loss), "skipped": self.skipped}
         checkpoint["processes"] = gather(own)
         checkpoint["history"] = self.history
+        checkpoint["optimizer"] = self.layout
         if self.average is not None:
             weights, average = checkpoint["state_dict"], self.average.state()
             kept = {
@@ -209,18 +202,11 @@ class Classifier(LightningModule):
             assign(tensor, _own(raw)[name])
 
     def configure_optimizers(self) -> Any:
-        """timm's optimiser without decay on no_weight_decay(), and its cosine schedule."""
+        """The optimiser and its schedule, as the settings say."""
         optim = self.config.optim
         optimizer = make_optimizer(self.model, optim)
         steps = int(self.trainer.estimated_stepping_batches)
-        scheduler = StatelessCosine(
-            optimizer,
-            t_initial=steps,
-            lr_min=optim.min_lr,
-            warmup_t=round(steps * optim.warmup_epochs / self.config.epochs),
-            warmup_lr_init=optim.warmup_lr,
-            t_in_epochs=False,
-        )
+        scheduler = make_schedule(optimizer, optim, self.config.epochs, steps)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
@@ -246,22 +232,6 @@ class Classifier(LightningModule):
 def _own(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A checkpoint's weights by the model's own names."""
     return {name.removeprefix("model."): tensor for name, tensor in state.items()}
-
-
-def make_optimizer(model: nn.Module, optim: OptimConfig) -> torch.optim.Optimizer:
-    """timm's optimiser of that name, without decay on ``model.no_weight_decay()``.
-
-    Raises:
-        InputError: it cannot be had here, or refuses a setting.
-    """
-    betas: dict[str, Any] = {"betas": (optim.betas[0], optim.betas[1])}
-    known = betas if get_optimizer_info(optim.name).has_betas else {}
-    try:
-        return create_optimizer_v2(
-            model, opt=optim.name, lr=optim.lr, weight_decay=optim.weight_decay, **known
-        )
-    except (AssertionError, ImportError, RuntimeError, TypeError, ValueError) as error:
-        raise InputError(f"optimiser {optim.name!r} cannot be used: {error}") from None
 
 
 def _mixup(augment: AugmentConfig, classes: int) -> Mixup | None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from timm.optim import list_optimizers
 
-from kat.data import AugmentConfig, DataConfig, check_data
+from kat.data import AUTO, AugmentConfig, DataConfig, OrAuto, check_data, is_stream
 from kat.errors import InputError, unknown
 
 
@@ -19,7 +19,8 @@ class ModelConfig:
     """The model to train.
 
     Args:
-        name: any model of timm's registry, e.g. kat_micro, kat_tiny_patch16_224, vit_micro.
+        name: any model of timm's registry, e.g. kat_micro, kat_tiny_patch16_224, vit_micro; auto:
+            that of init_from, or the KAT of its size where that is a ViT.
         args: further arguments of its constructor, e.g. {num_groups: 4, patch_size: 2}.
         drop_path: rate of stochastic depth in the last block; it grows linearly from 0.
         drop: dropout rate before the classifier.
@@ -31,6 +32,9 @@ class ModelConfig:
             are carried over too.
         init_activation: the activation of the ViT in init_from, where its file does not say; gelu
             by default.
+        freeze: what is not trained, separated by commas: backbone (all but the head), rationals
+            (their coefficients), a number n (the embeddings and the first n blocks), or patterns
+            of parameter names such as "blocks.*.attn.*". It runs in eval mode and has no gradient.
         grad_checkpointing: recompute activations in the backward pass, to save memory.
         compile: run the model through torch.compile.
         channels_last: keep images with their channels last in memory, as convolutions on GPUs
@@ -43,6 +47,7 @@ class ModelConfig:
     drop: float = 0.0
     init_from: str | None = None
     init_activation: str | None = None
+    freeze: int | str | None = None
     grad_checkpointing: bool = False
     compile: bool = False
     channels_last: bool = False
@@ -54,10 +59,18 @@ class OptimConfig:
 
     Args:
         name: an optimiser of timm's, e.g. adamw, lamb, sgd.
-        lr: the peak learning rate.
+        lr: the peak learning rate; auto: by the number of images.
         weight_decay: for all but biases, norms, embeddings and rational coefficients.
         betas: of Adam-like optimisers.
-        warmup_epochs: epochs of linear warm-up from warmup_lr to lr.
+        layer_decay: factor of the learning rate from each block to the one before it; the head
+            has lr, the last block layer_decay times that; 1 is none.
+        rational_lr_scale: factor of the learning rate of the rational coefficients.
+        rational_warmup_epochs: epochs in which that factor grows linearly from 0; auto: by the
+            number of images.
+        clip_coefficients: after each step every rational coefficient is put into [-c, c]; 0 does
+            not clip.
+        warmup_epochs: epochs of linear warm-up from warmup_lr to lr; auto: by the number of
+            images.
         warmup_lr: the learning rate of the first step.
         min_lr: where the cosine ends.
         clip_grad: largest norm of the gradient; 0 does not clip.
@@ -67,10 +80,14 @@ class OptimConfig:
     """
 
     name: str = "adamw"
-    lr: float = 1e-3
+    lr: OrAuto[float] = 1e-3
     weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.999)
-    warmup_epochs: float = 0.0
+    layer_decay: float = 1.0
+    rational_lr_scale: float = 1.0
+    rational_warmup_epochs: OrAuto[float] = 0.0
+    clip_coefficients: float = 0.0
+    warmup_epochs: OrAuto[float] = 0.0
     warmup_lr: float = 1e-6
     min_lr: float = 1e-5
     clip_grad: float = 0.0
@@ -110,7 +127,7 @@ class TrainConfig:
 
     Args:
         out: folder for checkpoints, logs and the resolved configuration.
-        epochs: passes over the training data.
+        epochs: passes over the training data; auto: by the number of images.
         seed: of weights, data order and augmentation.
         precision: what the forward and backward passes are computed in.
         accelerator: auto, cpu, gpu, mps.
@@ -134,7 +151,7 @@ class TrainConfig:
     """
 
     out: str = "runs/latest"
-    epochs: int = 10
+    epochs: OrAuto[int] = 10
     seed: int = 0
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "64-true"] = "32-true"
     accelerator: str = "auto"
@@ -166,6 +183,9 @@ _NOT_NEGATIVE = (
     "augment.color_jitter",
     "optim.weight_decay",
     "optim.warmup_epochs",
+    "optim.rational_warmup_epochs",
+    "optim.rational_lr_scale",
+    "optim.clip_coefficients",
     "optim.warmup_lr",
     "optim.min_lr",
     "optim.clip_grad",
@@ -179,19 +199,43 @@ _PROBABILITIES = (
     "augment.label_smoothing",
 )
 _BELOW_ONE = ("model.drop_path", "optim.ema_decay")
+_STAND_INS: dict[str, Any] = {
+    "model.name": "kat_micro",
+    "data.image_size": None,
+    "data.channels": None,
+    "data.mean": None,
+    "data.std": None,
+    "data.interpolation": "bicubic",
+    "data.crop_pct": 1.0,
+    "epochs": 10**9,
+    "data.batch_size": 2,
+    "optim.lr": 1e-3,
+    "optim.warmup_epochs": 0.0,
+    "optim.rational_warmup_epochs": 0.0,
+    "augment.mixup": 0.0,
+}
+"""The settings that may be auto, and what stands for that in checks: nothing is at odds with it."""
 _RESERVED = ("num_classes", "in_chans")
 
 
 def check(config: TrainConfig) -> None:
     """Checks that every number is in its range and that settings go together.
 
+    Settings that are auto are taken to be right.
+
     Raises:
         InputError: names the first setting that is wrong, its value and what it may be.
     """
+    if config.data.batch_size == AUTO and is_stream(config.data.name):
+        raise InputError(
+            "data.batch_size=auto needs images that can be counted first: give a number"
+        )
+    config = with_settings(config, {name: _STAND_INS[name] for name in automatic(config)})
     check_data(config.data)
     ranges: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
         (_AT_LEAST_ONE, lambda value: value >= 1, "at least 1"),
         (("optim.lr",), lambda value: 0 < value < math.inf, "positive"),
+        (("optim.layer_decay",), lambda value: 0 < value <= 1, "above 0 and at most 1"),
         (_NOT_NEGATIVE, lambda value: 0 <= value < math.inf, "at least 0"),
         (_PROBABILITIES, lambda value: 0 <= value <= 1, "between 0 and 1"),
         (_BELOW_ONE, lambda value: 0 <= value < 1, "at least 0 and below 1"),
@@ -199,13 +243,14 @@ def check(config: TrainConfig) -> None:
     )
     for names, valid, wanted in ranges:
         for name in names:
-            _require(valid(_get(config, name)), name, _get(config, name), wanted)
+            value = setting(config, name)
+            _require(valid(value), name, value, wanted)
     for name in ("limit_train_batches", "limit_val_batches"):
         value = getattr(config, name)
         fits = 0 < value <= 1 if isinstance(value, float) else value is None or value >= 1
         _require(fits, name, value, "at least 1 batch, or a share above 0.0 and at most 1.0")
     for name in ("limit_epochs", "max_steps", "checkpoint.steps"):
-        value = _get(config, name)
+        value = setting(config, name)
         _require(value is None or value >= 1, name, value, "at least 1")
     minutes = config.checkpoint.minutes
     _require(minutes is None or minutes > 0, "checkpoint.minutes", minutes, "positive")
@@ -227,11 +272,10 @@ def _check_pairs(config: TrainConfig) -> None:
 def _check_combinations(config: TrainConfig) -> None:
     if config.optim.name not in list_optimizers():
         raise unknown("optimiser", config.optim.name, map(str, list_optimizers()))
-    if not 0 <= config.optim.warmup_epochs < config.epochs:
-        raise InputError(
-            f"optim.warmup_epochs={config.optim.warmup_epochs} must be less than"
-            f" epochs={config.epochs}"
-        )
+    for name in ("optim.warmup_epochs", "optim.rational_warmup_epochs"):
+        epochs = setting(config, name)
+        if epochs >= config.epochs:
+            raise InputError(f"{name}={epochs} must be less than epochs={config.epochs}")
     if config.data.batch_size < 2 and max(config.augment.mixup, config.augment.cutmix) > 0:
         raise InputError("data.batch_size must be at least 2 with mixup or cutmix")
     if not isinstance(config.model.args, dict):
@@ -271,7 +315,23 @@ def _require(valid: bool, name: str, value: object, wanted: str) -> None:
         raise InputError(f"{name} must be {wanted}, got {value}")
 
 
-def _get(config: Any, dotted: str) -> Any:
-    for part in dotted.split("."):
+def setting(config: Any, name: str) -> Any:
+    """The value of a setting by its dotted name."""
+    for part in name.split("."):
         config = getattr(config, part)
     return config
+
+
+def with_settings(config: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
+    """The settings with other values for those of these dotted names."""
+    for name, value in values.items():
+        section, _, key = name.rpartition(".")
+        if section:
+            key, value = section, replace(getattr(config, section), **{key: value})
+        config = replace(config, **{key: value})
+    return config
+
+
+def automatic(config: TrainConfig) -> list[str]:
+    """The dotted names of the settings that are still auto."""
+    return [name for name in _STAND_INS if setting(config, name) == AUTO]

@@ -149,11 +149,6 @@ def evaluate(
     check_data(data)
     device = _check(model, config)
     images = open_split(data, "val")
-    if images.channels != record.input_size[0]:
-        raise InputError(
-            f"the model takes {record.input_size[0]} channels and knows {len(record.classes)}"
-            f" classes, but {data.name!r} has {images.channels} and {len(images.classes)}"
-        )
     match = match_classes(record.classes, images.classes)
     if config.limit is not None and isinstance(images, ImageSet):
         images = images.spread(config.limit)

@@ -23,6 +23,7 @@ _ADVICE = (
     ".*recommended to use .self.log.*sync_dist=True.*",  # torchmetrics has done it
     ".*ended before the epoch ended and your dataloader is not resumable.*",  # ours is
     "Checkpoint directory .* exists and is not empty.*",
+    "Found .* module.* in eval mode at the start of training.*",
 )
 
 

@@ -40,9 +40,10 @@ from kat.models import (
     read_vit,
     save_model,
 )
+from kat.training.automatic import describe, from_images, from_run, from_source
 from kat.training.callbacks import Monitor, RecordStability
 from kat.training.checkpoints import Checkpoints, ExactResume
-from kat.training.classification import Classifier, make_optimizer
+from kat.training.classification import Classifier
 from kat.training.config import TrainConfig, check
 from kat.training.divergence import DivergenceGuard
 from kat.training.folder import (
@@ -54,10 +55,12 @@ from kat.training.folder import (
     resumed_from,
     with_resumption_decided,
 )
+from kat.training.frozen import freeze
 from kat.training.lightning_setup import make_trainer, quiet
 from kat.training.limits import Limits, check_share, length
 from kat.training.loggers import check_services, local_loggers, start_logging
 from kat.training.meter import Meter
+from kat.training.optimizer import check_layout, make_optimizer
 from kat.training.processes import is_first_process
 from kat.training.progress import Bar, EpochLines, SpeedLog, StepLines, is_interactive
 
@@ -118,6 +121,7 @@ def train(config: TrainConfig, monitor: Monitor | None = None) -> Summary:
         if is_first_process():
             prepare_folder(config)
             start_logging(trainer, config)
+            sys.stdout.writelines(f"{line}\n" for line in assembly.notes)
             if assembly.started is not None:
                 _tell(assembly.started, Path(config.out))
         ignored = assembly.train_data.ignored | assembly.val_data.ignored
@@ -160,6 +164,7 @@ class Assembly(NamedTuple):
         train_data, val_data: the splits themselves.
         started: what was carried over from a ViT, where the run starts from one.
         checkpoint: what a resumed run goes on from.
+        notes: what was chosen that the user did not say, one line each.
     """
 
     config: TrainConfig
@@ -171,6 +176,7 @@ class Assembly(NamedTuple):
     val_data: ImageSet | ImageStream
     started: Conversion | None
     checkpoint: Path | None
+    notes: list[str]
 
 
 def assemble(config: TrainConfig, monitor: Monitor | None = None) -> Assembly:
@@ -188,15 +194,19 @@ def assemble(config: TrainConfig, monitor: Monitor | None = None) -> Assembly:
         check_folder(config)
     checkpoint = _checkpoint(config)
     seed_everything(config.seed, workers=True, verbose=False)
+    given, source = config, _source(config)
+    config = from_run(config) if config.resume else from_source(config, source)
     train_data = open_split(config.data, "train", config.seed)
     val_data = open_split(config.data, "val")
     check_classes(train_data, val_data)
-    source = _source(config)
+    config = from_images(config, len(train_data))
+    check(config)
     if source is not None:
         config = _with_args(config, {**source.args, **config.model.args})
     record = make_record(config, train_data)
     # A file of coefficients may be gone when the run is resumed: run.yaml keeps what it held.
     config = _with_args(config, record.args)
+    source = None if source is None else source.for_classes(record.classes)
     train_loader, val_loader = _loaders(config, record, train_data, val_data)
     check_share("limit_train_batches", config.limit_train_batches, length(train_loader))
     check_share("limit_val_batches", config.limit_val_batches, length(val_loader))
@@ -205,6 +215,8 @@ def assemble(config: TrainConfig, monitor: Monitor | None = None) -> Assembly:
         _check_resumable(model, checkpoint)
     started = None if source is None else _start(model, source, config)
     _prepare(model, config)
+    if checkpoint is not None:
+        check_layout(model, config.optim, read_training_checkpoint(checkpoint))
     if monitor is not None:
         monitor.attach(model)
     make_optimizer(model, config.optim)
@@ -219,6 +231,7 @@ def assemble(config: TrainConfig, monitor: Monitor | None = None) -> Assembly:
         val_data,
         started,
         checkpoint,
+        [line for line in (val_data.note, describe(given, config)) if line],
     )
 
 
@@ -269,6 +282,7 @@ def _tell(started: Conversion, out: Path) -> None:
 
 
 def _prepare(model: Any, config: TrainConfig) -> None:
+    freeze(model, config.model.freeze)
     if config.model.grad_checkpointing:
         model.set_grad_checkpointing(True)
     if config.model.channels_last:

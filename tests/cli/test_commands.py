@@ -238,6 +238,20 @@ def test_imagenet_recipes_hold_the_papers_settings(recipe):
         (["--data.name", "folder:/nowhere"], "the data folder '/nowhere' does not exist"),
         (["--data.name", "fashion_mnist:/nowhere"], "/nowhere/train-images-idx3-ubyte.gz is miss"),
         (["--optim.lr", "-1"], "optim.lr must be positive, got -1"),
+        (
+            ["--optim.layer_decay", "1.1"],
+            "optim.layer_decay must be above 0 and at most 1, got 1.1",
+        ),
+        (
+            ["--optim.clip_coefficients", "0.9"],
+            "coefficients=0.9 would change the model at the first",
+        ),
+        (["--model.freeze", "spine"], "model.freeze: 'spine' is no part of the model; give backb"),
+        (
+            ["--model.name", "auto"],
+            "model.name=auto takes the model from a checkpoint: give --init",
+        ),
+        (["--data.holdout", "1"], "data.holdout must be at least 0 and below 1, got 1"),
         (["--optim.lr", ".nan"], "optim.lr must be positive, got nan"),
         (["--epochs", "0"], "epochs must be at least 1, got 0"),
         (["--data.batch_size", "0"], "data.batch_size must be at least 1, got 0"),
@@ -397,8 +411,10 @@ def test_eval_of_another_model_or_data_is_explained(digits_run, imagenet, idx, t
     assert "--data.name must say what to evaluate on" in line
     line = refused(capsys, "eval", "--checkpoint", tmp_path, "--data.name", "digits")
     assert "holds no model" in line
-    line = refused(capsys, "eval", "--checkpoint", digits_run, "--data.name", f"folder:{imagenet}")
-    assert "the model takes 1 channels and knows 10 classes" in line
+    fewer = tmp_path / "fewer"
+    write_folder(fewer, classes=3, train=1, val=1)
+    line = refused(capsys, "eval", "--checkpoint", digits_run, "--data.name", f"folder:{fewer}")
+    assert "the model knows 10 classes, but" in line
     renamed = tmp_path / "renamed"
     shutil.copytree(digits_run, renamed)
     config = json.loads((renamed / "config.json").read_text())

@@ -142,3 +142,25 @@ def test_imagenet_recipe_augmentation_runs_on_grey_and_rgb(tmp_path):
         for index in range(6):
             assert data[index][0].shape == spec.input_size
             assert data[index][0].dtype == torch.uint8
+
+
+def test_images_are_converted_to_the_channels_that_are_asked_for(tmp_path):
+    """Pillow's conversion to grey, and a grey value three times."""
+    write_folder(tmp_path, classes=1, train=1, val=1)
+    grey = DataConfig(name=f"folder:{tmp_path}", image_size=24, channels=1)
+    data = open_split(grey, "val")
+    image = data[0][0]
+    spec = preprocessing(grey, data)
+    assert spec.input_size == (1, 24, 24)
+    assert spec.mean == pytest.approx((0.449,))  # that of (0.485, 0.456, 0.406)
+    converted = eval_transform(spec)(image.convert("L"))
+    torch.testing.assert_close(eval_transform(spec)(image), converted, rtol=0, atol=0)
+    assert train_transform(spec, AugmentConfig(color_jitter=0.4))(image).shape == (1, 24, 24)
+    rgb = DataConfig(image_size=8, channels=3, mean=[0.5] * 3, std=[0.5] * 3)
+    digits = open_split(rgb, "val")
+    digits.transform = eval_transform(preprocessing(rgb, digits))
+    red, green, blue = digits[0][0]
+    assert torch.equal(red, green)
+    assert torch.equal(red, blue)
+    with pytest.raises(InputError, match="mean has 3 numbers, but the images have 1 channels"):
+        preprocessing(DataConfig(channels=1, mean=[0.5] * 3), digits)

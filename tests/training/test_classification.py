@@ -14,7 +14,7 @@ from kat.errors import InputError
 from kat.models import rational_parameter_names
 from kat.training import Classifier, ModelConfig, OptimConfig, TrainConfig
 from kat.training.average import WeightAverage
-from kat.training.classification import make_optimizer
+from kat.training.optimizer import make_optimizer
 from tests.training.small import RECORD, batches
 
 

@@ -1,0 +1,79 @@
+"""Parts of a model that are not trained: their parameters stay, and they run in eval mode."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from typing import Any
+
+from timm.models import group_parameters
+from torch import nn
+
+from kat.errors import InputError
+from kat.models import rational_parameter_names
+
+BACKBONE, RATIONALS = "backbone", "rationals"
+
+
+def freeze(model: nn.Module, parts: str | int | None) -> None:
+    """Takes parts of a model out of training: no gradient, no optimiser, and in eval mode.
+
+    ``model.train()`` undoes the mode: :func:`frozen_to_eval` goes after it.
+
+    Args:
+        model: a timm model.
+        parts: separated by commas: ``backbone``, all but the head; ``rationals``, all rational
+            coefficients; a number n, the embeddings and the first n blocks; or a pattern of
+            parameter names, e.g. ``blocks.*.attn.*``. None freezes nothing.
+
+    Raises:
+        InputError: a part that the model does not have, or nothing left to train.
+    """
+    if parts is None:
+        return
+    chosen = set[str]().union(*(_names(model, part.strip()) for part in str(parts).split(",")))
+    if not any(p.requires_grad for n, p in model.named_parameters() if n not in chosen):
+        raise InputError(f"model.freeze={parts} leaves no parameter to train")
+    for name, parameter in model.named_parameters():
+        if name in chosen:
+            parameter.requires_grad_(False)
+    frozen_to_eval(model)
+
+
+def frozen_to_eval(model: nn.Module) -> None:
+    """Puts every module whose parameters are all frozen into eval mode, with all that is in it.
+
+    So no drop path or dropout acts in a frozen block, and no running statistics change. A module
+    without parameters goes with the one that holds it.
+    """
+    for module in model.modules():
+        parameters = list(module.parameters())
+        if parameters and not any(parameter.requires_grad for parameter in parameters):
+            module.eval()
+
+
+def _names(model: Any, part: str) -> set[str]:
+    """The names of the parameters of a part."""
+    names = [name for name, _ in model.named_parameters()]
+    if part.isdecimal():
+        return _first_blocks(model, int(part))
+    if part == BACKBONE:
+        head = {id(parameter) for parameter in model.get_classifier().parameters()}
+        found = {name for name, p in model.named_parameters() if id(p) not in head}
+    elif part == RATIONALS:
+        found = rational_parameter_names(model)
+    else:
+        found = {name for name in names if fnmatchcase(name, part)}
+    if not found:
+        raise InputError(
+            f"model.freeze: {part!r} is no part of the model; give {BACKBONE}, {RATIONALS}, a"
+            f" number of blocks, or a pattern of parameter names such as {names[-1]!r}"
+        )
+    return found
+
+
+def _first_blocks(model: Any, count: int) -> set[str]:
+    layers = group_parameters(model, model.group_matcher(coarse=False), reverse=True)
+    head = max(layers.values())
+    if count >= head:
+        raise InputError(f"model.freeze={count}, but the model has {head - 1} blocks")
+    return {name for name, layer in layers.items() if layer <= count}

@@ -1,0 +1,190 @@
+"""Fine-tuning as a user does it: one command, a folder of images, a model on disk."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+import safetensors.torch
+import torch
+import yaml
+from torch.nn import functional
+
+from kat.models import ModelRecord, build_model, load_model, save_model
+from kat.models.state_dict import is_coefficient
+from tests.cli.commands import refused, run
+from tests.images import write_folder
+
+RECORD = ModelRecord(
+    architecture="kat_micro_patch2_8",
+    classes=["cat", "dog"],
+    input_size=(1, 8, 8),
+    mean=(0.4,),
+    std=(0.3,),
+    interpolation="bilinear",
+    crop_pct=0.95,
+    args={"depth": 2},
+)
+QUICK = ["--progress", "false", "--data.workers", "0", "--limit_train_batches", "2"]
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """A grey KAT of two blocks for 8x8 images."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("source")
+    save_model(build_model(RECORD), RECORD, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """CLASS/*.jpg of three classes with ten images each, and no validation split."""
+    folder = tmp_path_factory.mktemp("images")
+    write_folder(folder, classes=3, train=10, val=1)
+    for name in ("n00", "n01", "n02"):
+        (folder / "train" / name).rename(folder / name)
+    shutil.rmtree(folder / "train")
+    shutil.rmtree(folder / "val")
+    return folder
+
+
+def _command(images, source, out, *options):
+    return [
+        "train", "--config", "finetune", "--data.name", f"folder:{images}",
+        "--init-from", source, "--out", out, *QUICK, *options,
+    ]  # fmt: skip
+
+
+def _weights(folder):
+    return safetensors.torch.load_file(folder / "model.safetensors")
+
+
+def test_one_command_needs_no_other_setting(images, source, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert run(*_command(images, source, out, "--epochs", 2)) == 0
+    printed = capsys.readouterr().out
+    assert "has no validation split: 3 of its 30 images, 0.1 of each class, are held out" in printed
+    assert "chosen: model.name=kat_micro_patch2_8, data.image_size=8, data.channels=1" in printed
+    settings = (out / "run.yaml").read_text()
+    chosen_by_lightning = ["accelerator: auto", "devices: auto", "strategy: auto"]
+    assert [line for line in settings.splitlines() if "auto" in line.split()] == chosen_by_lightning
+    resolved = yaml.safe_load(settings)
+    assert resolved["data"]["batch_size"] == 8
+    assert resolved["optim"]["warmup_epochs"] == 0.1
+    conversion = json.loads((out / "conversion.json").read_text())
+    assert conversion["fresh"] == ["head.weight", "head.bias"]
+    model, record = load_model(out)
+    assert (record.input_size, record.mean, record.std) == ((1, 8, 8), (0.4,), (0.3,))
+    assert (record.interpolation, record.crop_pct) == ("bilinear", 0.95)
+    assert (len(model.blocks), record.classes) == (2, ["n00", "n01", "n02"])
+    metrics = tmp_path / "metrics.json"
+    assert run("eval", "--checkpoint", out, "--progress", "false", "--json", metrics) == 0
+    answer = json.loads(metrics.read_text())
+    summary = json.loads((out / "summary.json").read_text())
+    assert answer["images"] == 3
+    assert answer["top1"] == pytest.approx(summary["top1"], abs=1e-4)
+    line = refused(
+        capsys,
+        "eval",
+        "--checkpoint",
+        out,
+        "--data.name",
+        f"folder:{images}",
+        "--progress",
+        "false",
+    )
+    assert "has no folder 'val' or 'validation' or 'test'" in line
+    # on resume, auto is what it was
+    resume = ["--resume", "true", "--epochs", 3]
+    assert run("train", "--config", "finetune", "--data.name", f"folder:{images}", "--out", out,
+               *QUICK, *resume) == 0  # fmt: skip
+    again = yaml.safe_load((out / "run.yaml").read_text())
+    assert (again["model"]["args"]["depth"], again["data"]["mean"]) == (2, [0.4])
+    assert again["optim"]["lr"] == resolved["optim"]["lr"]
+    assert len(list(csv.DictReader((out / "history.csv").open()))) == 3
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_linear_probe_trains_the_head_alone(images, source, tmp_path, processes):
+    out = tmp_path / "run"
+    options = ["--epochs", 1, "--model.freeze", "backbone", "--optim.ema_decay", 0.9]
+    command = _command(images, source, out, *options)
+    if processes == 1:
+        assert run(*command, "--monitor.enabled", "true", "--monitor.interval", 1) == 0
+    else:
+        command += ["--accelerator", "cpu", "--devices", 2, "--strategy", "ddp"]
+        arguments = [sys.executable, "-m", "kat_command", *map(str, command)]
+        subprocess.run(arguments, check=True, capture_output=True)
+    before, after = _weights(source), _weights(out)
+    for name in after:
+        if not name.startswith("head."):
+            assert torch.equal(before[name], after[name]), name
+    state = torch.load(out / "last.ckpt", weights_only=True)["optimizer_states"][0]["state"]
+    assert len(state) == 2
+
+
+def test_options_of_the_optimiser_run_together_and_coefficients_stay_in_their_box(
+    images, source, tmp_path
+):
+    code = run(
+        *_command(
+            images, source, tmp_path / "run", "--epochs", 2, "--model.freeze", "1,*.qkv.*",
+            "--optim.accumulate", 2, "--optim.ema_decay", 0.9, "--optim.lr", 0.1,
+            "--optim.rational_lr_scale", 3, "--optim.rational_warmup_epochs", 0,
+            "--optim.warmup_epochs", 0, "--optim.clip_coefficients", 1.001,
+            "--precision", "bf16-mixed", "--model.grad_checkpointing", "true",
+        )
+    )  # fmt: skip
+    assert code == 0
+    before, after = _weights(source), _weights(tmp_path / "run")
+    coefficients = {name for name in after if is_coefficient(name)}
+    assert max(after[name].abs().max().item() for name in coefficients) <= 1.001
+    first = {name for name in coefficients if name.startswith("blocks.0.")}
+    for name in coefficients:
+        assert torch.equal(before[name], after[name]) == (name in first), name
+
+
+def test_another_optimiser_or_other_groups_on_resume_are_one_line(images, source, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert run(*_command(images, source, out, "--epochs", 1)) == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    for options, message in (
+        (["--optim.name", "sgd"], "is of adamw, but optim.name=sgd: give the same, or start a new"),
+        (
+            ["--optim.layer_decay", 1],
+            "has 10 groups of 40 parameters in all, but the settings make",
+        ),
+        (["--model.freeze", "backbone"], "but the settings make 2 groups of 2 parameters in all"),
+    ):
+        resume = ["train", "--resume", "true", "--out", out, "--epochs", 2, *options]
+        assert message in refused(capsys, *resume)
+    assert before == {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    changed = ["--optim.layer_decay", 0.5, "--optim.rational_lr_scale", 2]
+    assert run("train", "--resume", "true", "--out", out, "--epochs", 2, *changed) == 0
+
+
+@pytest.mark.parametrize("family", ["kat", "vit"])
+def test_another_image_size(images, tmp_path, family):
+    """Positions are those of the source, resampled; all else is carried over."""
+    record = ModelRecord(**{**vars(RECORD), "architecture": f"{family}_micro_patch2_8"})
+    save_model(build_model(record), record, tmp_path / "source")
+    out = tmp_path / "run"
+    options = ["--epochs", 1, "--data.image_size", 12, "--optim.lr", 1e-12, "--optim.min_lr", 0]
+    options += ["--optim.warmup_lr", 0, "--optim.weight_decay", 0]
+    assert run(*_command(images, tmp_path / "source", out, *options)) == 0
+    before, after = _weights(tmp_path / "source"), _weights(out)
+    token, grid = before["pos_embed"].split([1, 16], 1)
+    grid = grid.reshape(1, 4, 4, 64).permute(0, 3, 1, 2)
+    grid = functional.interpolate(grid, (6, 6), mode="bicubic", antialias=True)
+    resampled = torch.cat([token, grid.permute(0, 2, 3, 1).reshape(1, 36, 64)], 1)
+    torch.testing.assert_close(after["pos_embed"], resampled)
+    rest = [n for n in before if not n.startswith(("pos_embed", "head."))]
+    for name in rest:
+        torch.testing.assert_close(after[name], before[name])
+    assert load_model(out)[1].input_size == (1, 12, 12)
+    assert run("eval", "--checkpoint", out, "--progress", "false") == 0
