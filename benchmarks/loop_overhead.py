@@ -20,7 +20,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,13 +30,12 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from timing import header, keep_freed_memory, print_table, write_csv
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
-from kat.data import Batch
+from kat.data import Batch, Loader
 from kat.models import ModelRecord, build_model
 from kat.training import Classifier, ModelConfig, OptimConfig, TrainConfig
-from kat.training.classification import make_optimizer
 from kat.training.lightning_setup import quiet
+from kat.training.optimizer import make_optimizer
 from kat.training.run import _make_trainer
 
 COLUMNS = ("model", "batch", "loop", "bare", "run", "overhead %")
@@ -84,13 +83,27 @@ def measure(options: argparse.Namespace, name: str, ema_decay: float) -> list[st
         )
         turns = Turns(bare_step(deepcopy(model), config, batches, options.device), options)
         with quiet():
-            trainer = _make_trainer(config, None)
+            train = Batches(batches * (options.blocks + 1))
+            val = Batches(batches[:1])
+            trainer, _ = _make_trainer(config, None, train)
             trainer.callbacks.append(turns)
-            train = DataLoader(batches * (options.blocks + 1), batch_size=None)
-            val = DataLoader(batches[:1], batch_size=None)
             trainer.fit(Classifier(model, record, config), train, val)
     bare, run = (statistics.median(times[1:]) for times in (turns.bare, turns.run))
     return [options.model, str(options.batch), name, bare, run, 100 * (run / bare - 1)]
+
+
+class Batches(Loader):
+    """Batches that lie in memory, in the place of a loader."""
+
+    def __init__(self, batches: list[Batch]) -> None:
+        self.batches = batches
+        self.batch_size = len(batches[0].labels)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(self.batches)
 
 
 def make_batches(size: int, count: int) -> list[Batch]:
@@ -114,7 +127,7 @@ def bare_step(
     optimizer = make_optimizer(model, config.optim)
 
     def step(index: int) -> Tensor:
-        images, labels, _ = batches[index % len(batches)]
+        images, labels, *_ = batches[index % len(batches)]
         optimizer.zero_grad()
         loss = nn.functional.cross_entropy(model(images.to(device)), labels.to(device))
         loss.backward()

@@ -30,8 +30,8 @@ def test_a_share_of_each_class_by_the_names_alone():
 
 
 def _paths(images):
-    samples = images.load.args[0]
-    return {Path(path).relative_to(Path(path).parent.parent).as_posix() for path, _ in samples}
+    paths = [Path(images.name(index)) for index in range(len(images))]
+    return {path.relative_to(path.parent.parent).as_posix() for path in paths}
 
 
 @pytest.mark.parametrize("layout", ["train folder", "classes alone"])
