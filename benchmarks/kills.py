@@ -88,12 +88,14 @@ def main() -> None:
         seconds = finish(Path(folder) / "clean")
         clean = digest(Path(folder) / "clean")
         print(f"clean run: {seconds:.1f} s, SHA-256 {clean[0][:16]}, average {clean[1][:16]}")
-        for trial in range(options.trials):
-            out, after = Path(folder) / f"run{trial}", moments.uniform(0.3, 0.85) * seconds
+        trial = 0
+        while len(rows) < options.trials:
+            trial += 1
+            out, after = Path(folder) / f"run{trial}", moments.uniform(0.3, 0.9) * seconds
             process = start(out)
             try:
                 process.wait(after)
-                killed = "was over"
+                continue  # it was over before it could be killed
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
@@ -102,7 +104,7 @@ def main() -> None:
             end = digest(out)
             rows.append(
                 {
-                    "trial": trial,
+                    "trial": len(rows) + 1,
                     "killed_after_s": round(after, 1),
                     "resumed_from": killed,
                     "weights_sha256": end[0][:16],
