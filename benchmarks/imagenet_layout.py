@@ -3,9 +3,10 @@
 Makes 1000 classes of 10 training images and 1 validation image each, JPEGs of ImageNet's usual
 sizes (about 500 x 375 pixels, 110 kB) with edges, gradients and noise, in folders that are named as
 synsets. Then 'kat train --config imagenet_kat_tiny' trains on them, all of its augmentation on, for
-two epochs of so many steps. Meanwhile the memory of the process and its workers is read twice a
-second: PSS, in which shared pages count once. Printed are the medians of each quarter of the time
-between the end of the first fifth (the start) and the end, and how far they lie apart.
+two epochs of so many steps. Meanwhile the resident memory of the process and of its workers is read
+five times a second. Printed are, of each quarter of the time from the fifth step on, the most that
+the process had, which is at the same moment of each step, and the median of a worker, and how far
+the quarters lie apart.
 
     python benchmarks/imagenet_layout.py [--data FOLDER] [--steps 12] [--batch_size 32]
 """
@@ -14,6 +15,8 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -81,22 +84,30 @@ def family(pid: int) -> list[int]:
     return found
 
 
-def pss(pid: int) -> int:
-    """Bytes of memory of a process, its share of what it shares with others."""
+def resident(pid: int) -> float:
+    """Resident memory of a process in MB; 0 of one that is gone."""
     try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     except (FileNotFoundError, ProcessLookupError):
-        return 0
-    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+        return 0.0
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-def watch(process: subprocess.Popen[bytes]) -> list[int]:
-    """The memory of a run, twice a second, while it lasts."""
+def watch(process: subprocess.Popen[bytes]) -> list[tuple[float, float, float]]:
+    """Seconds since 1970, memory of a run's process, mean memory of its workers, while it lasts."""
     seen = []
     while process.poll() is None:
-        seen.append(sum(map(pss, family(process.pid))))
-        time.sleep(0.5)
+        first, *workers = map(resident, family(process.pid))
+        alive = [memory for memory in workers if memory > 0]
+        seen.append((time.time(), first, sum(alive) / max(len(alive), 1)))
+        time.sleep(0.2)
     return seen
+
+
+def flatness(name: str, quarters: list[float]) -> str:
+    """The values of the quarters, and how far they lie apart."""
+    apart = (max(quarters) - min(quarters)) / median(quarters)
+    return f"{name} by quarter: {', '.join(f'{q:.0f}' for q in quarters)} MB, apart {apart:.2%}"
 
 
 def main() -> None:
@@ -123,13 +134,15 @@ def main() -> None:
             raise SystemExit(process.returncode)
         (log,) = (out / "csv").glob("version_*/metrics.csv")
         rows = [row for row in csv.DictReader(log.open()) if row["speed/images_per_second"]]
+        seconds = json.loads((out / "summary.json").read_text())["seconds"]
     speeds = [float(row["speed/images_per_second"]) for row in rows]
     waits = [float(row["speed/data_wait"]) for row in rows]
     print(f"images/s {median(speeds[1:]):.1f}, data wait {median(waits[1:]):.1%}")
-    steady = np.array_split(memory[len(memory) // 5 : -4], 4)
-    quarters = [median(part.tolist()) / 1e6 for part in steady]
-    spread = (max(quarters) - min(quarters)) / median(quarters)
-    print(f"memory by quarter: {', '.join(f'{q:.0f}' for q in quarters)} MB, apart {spread:.2%}")
+    trained = memory[-1][0] - seconds  # when training began; the first steps fill what is kept
+    warm = trained + 5 * options.batch_size / median(speeds[1:])
+    quarters = np.array_split([row for row in memory if row[0] >= warm][:-5], 4)
+    print(flatness("memory of the process", [part[:, 1].max() for part in quarters]))
+    print(flatness("memory of a worker", [median(part[:, 2]) for part in quarters]))
 
 
 if __name__ == "__main__":

@@ -373,6 +373,7 @@ def make_loader(
             f" data.batch_size={config.batch_size}"
         )
     order = Order(len(data), config.batch_size, seeded)
-    options["persistent_workers"] = config.workers > 0
+    # Those of an evaluation end with it, so that their memory is not held while training goes on.
+    options["persistent_workers"] = training and config.workers > 0
     loader = DataLoader(_Items(data, seeded), batch_sampler=order, **options)
     return Loader(loader, order, config.batch_size)
