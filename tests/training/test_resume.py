@@ -208,3 +208,15 @@ def test_auto_begins_a_run_that_was_stopped_before_its_first_checkpoint(tmp_path
     (other / "thesis.tex").write_text("")
     assert run("train", "--config", "digits", *quick, "--out", other, "--resume", "auto") == 2
     assert "is not the folder of a run" in capsys.readouterr().err
+
+
+def test_a_run_that_is_done_stays_as_it_is(tmp_path, capsys):
+    out = tmp_path / "run"
+    command = ("train", *SETTINGS, "--out", out, "--resume", "auto")
+    assert run(*command) == 0
+    before = {path.name: path.read_bytes() for path in out.glob("*.*") if path.is_file()}
+    before["summary.json"] = json.loads(before["summary.json"]) | {"seconds": 0}
+    assert run(*command) == 0
+    after = {path.name: path.read_bytes() for path in out.glob("*.*") if path.is_file()}
+    after["summary.json"] = json.loads(after["summary.json"]) | {"seconds": 0}
+    assert after == before
