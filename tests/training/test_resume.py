@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 import stat
+import subprocess
 
 import pytest
 import torch
@@ -220,3 +221,48 @@ def test_a_run_that_is_done_stays_as_it_is(tmp_path, capsys):
     after = {path.name: path.read_bytes() for path in out.glob("*.*") if path.is_file()}
     after["summary.json"] = json.loads(after["summary.json"]) | {"seconds": 0}
     assert after == before
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """Mounts a small file system; gives its folder, and a function that mounts it otherwise."""
+    place = tmp_path / "disk"
+    place.mkdir()
+
+    def mount(*options):
+        command = ["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", str(place)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    done = mount("size=2200k")
+    if done.returncode:
+        pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
+    yield place, lambda *options: mount("remount", *options).check_returncode()
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_full_disk_costs_no_more_than_the_interval(disk, capsys, clean):
+    place, remount = disk
+    command = ("train", *SETTINGS, "--out", place / "run", "--resume", "auto")
+    assert run(*command) == 1
+    error = capsys.readouterr().err
+    assert "cannot be written: " in error
+    assert error.count("\n") == 1
+    remount("size=64m")
+    assert run(*command) == 0
+    assert digest(place / "run") == clean
+
+
+def test_a_folder_that_cannot_be_written_is_refused_and_nothing_is_lost(disk, capsys):
+    place, remount = disk
+    remount("size=64m")
+    short = ("--limit_train_batches", 2, "--limit_val_batches", 1, "--progress", "false",
+             "--optim.warmup_epochs", 0, "--resume", "auto")  # fmt: skip
+    command = ("train", "--config", "digits", *short, "--out", place / "run")
+    assert run(*command, "--epochs", 1) == 0
+    before = {path.name: path.read_bytes() for path in (place / "run").glob("*.*")}
+    remount("ro")
+    for out in ("run", "other"):
+        capsys.readouterr()
+        assert run("train", "--config", "digits", *short, "--out", place / out) == 2
+        assert "cannot be written: [Errno 30] Read-only file system" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in (place / "run").glob("*.*")} == before
