@@ -4,9 +4,9 @@ Makes 1000 classes of 10 training images and 1 validation image each, JPEGs of I
 sizes (about 500 x 375 pixels, 110 kB) with edges, gradients and noise, in folders that are named as
 synsets. Then 'kat train --config imagenet_kat_tiny' trains on them, all of its augmentation on, for
 two epochs of so many steps. Meanwhile the resident memory of the process and of its workers is read
-five times a second. Printed are, of each quarter of the time from the fifth step on, the most that
-the process had, which is at the same moment of each step, and the median of a worker, and how far
-the quarters lie apart.
+five times a second, of workers (those that load training images) what they do not share. Printed
+are, of each quarter of the time from the fifth step on, the most that the process had, which is at
+the same moment of each step, and the median of a worker, and how far the quarters lie apart.
 
     python benchmarks/imagenet_layout.py [--data FOLDER] [--steps 12] [--batch_size 32]
 """
@@ -93,13 +93,22 @@ def resident(pid: int) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-def watch(process: subprocess.Popen[bytes]) -> list[tuple[float, float, float]]:
+def private(pid: int) -> float:
+    """Memory of a process that no other shares, in MB; 0 of one that is gone."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1e3
+
+
+def watch(process: subprocess.Popen[bytes], workers: int) -> list[tuple[float, float, float]]:
     """Seconds since 1970, memory of a run's process, mean memory of its workers, while it lasts."""
     seen = []
     while process.poll() is None:
-        first, *workers = map(resident, family(process.pid))
-        alive = [memory for memory in workers if memory > 0]
-        seen.append((time.time(), first, sum(alive) / max(len(alive), 1)))
+        first, *loading = family(process.pid)[: 1 + workers]
+        mean = sum(map(private, loading)) / max(len(loading), 1)
+        seen.append((time.time(), resident(first), mean))
         time.sleep(0.2)
     return seen
 
@@ -129,7 +138,7 @@ def main() -> None:
             "--data.batch_size", str(options.batch_size), "--data.workers", str(options.workers),
         ]  # fmt: skip
         process = subprocess.Popen(command)
-        memory = watch(process)
+        memory = watch(process, options.workers)
         if process.returncode:
             raise SystemExit(process.returncode)
         (log,) = (out / "csv").glob("version_*/metrics.csv")
