@@ -88,17 +88,9 @@ def test_one_command_needs_no_other_setting(images, source, tmp_path, capsys):
     summary = json.loads((out / "summary.json").read_text())
     assert answer["images"] == 3
     assert answer["top1"] == pytest.approx(summary["top1"], abs=1e-4)
-    line = refused(
-        capsys,
-        "eval",
-        "--checkpoint",
-        out,
-        "--data.name",
-        f"folder:{images}",
-        "--progress",
-        "false",
-    )
-    assert "has no folder 'val' or 'validation' or 'test'" in line
+    whole = ("--data.name", f"folder:{images}", "--json", metrics, "--progress", "false")
+    assert run("eval", "--checkpoint", out, *whole) == 0
+    assert json.loads(metrics.read_text())["images"] == 30  # other data is evaluated on as a whole
     # on resume, auto is what it was
     resume = ["--resume", "true", "--epochs", 3]
     assert run("train", "--config", "finetune", "--data.name", f"folder:{images}", "--out", out,

@@ -53,8 +53,9 @@ def test_a_folder_without_a_validation_split(tmp_path, layout):
         "has no validation split: 6 of its 24 images, 0.25 of each class, are held out for"
         " validation and not trained on"
     )
-    with pytest.raises(InputError, match="has no folder 'val' or 'validation' or 'test'"):
-        open_split(DataConfig(name=f"folder:{tmp_path}", holdout=0), "val")
+    missing = "val" if layout == "train folder" else "train"
+    with pytest.raises(InputError, match=f"has no folder '{missing}' or"):
+        open_split(DataConfig(name=f"folder:{tmp_path}", holdout=0), missing)
 
 
 def test_a_validation_split_is_used_as_it_is(tmp_path):

@@ -41,7 +41,7 @@ def test_a_forked_process_that_reads_all_names_copies_next_to_nothing():
     listed = _growth_in_a_fork(lambda: [names[index] for index in range(count)])
     ours = _growth_in_a_fork(lambda: [source.name(index) and None for index in range(count)])
     assert listed > 10e6  # what this is about: Python's strings are copied by being looked at
-    assert ours < 4e6
+    assert ours < listed / 3
 
 
 def _growth_in_a_fork(work) -> int:
