@@ -111,8 +111,10 @@ def settings(parser: Parser, arguments: list[str]) -> TrainConfig:
     """
     arguments = find_recipes(arguments)
     config = parse(arguments, parser)
-    if config.resume and not _config_files(arguments):
-        config = parse(["--config", str(Path(config.out) / SETTINGS), *arguments], parser)
+    kept = Path(config.out) / SETTINGS
+    wanted = kept.is_file() if config.resume == "auto" else config.resume
+    if wanted and not _config_files(arguments):
+        config = parse(["--config", str(kept), *arguments], parser)
     return config
 
 

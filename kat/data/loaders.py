@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import signal
 from collections.abc import Iterator, Sequence
 from functools import partial
+from types import FrameType
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -346,6 +348,20 @@ class Loader:
         yield from itertools.islice(self.loader, thrown_away, None)
 
 
+def _leave_requests_to_the_trainer(worker: int) -> None:
+    """A worker survives what a scheduler sends to all processes of a run that is to stop.
+
+    A second SIGTERM, as its own parent may send, ends it.
+    """
+
+    def once(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+
+    signal.signal(signal.SIGTERM, once)
+    for number in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def make_loader(
     data: ImageSet | ImageStream, config: DataConfig, *, training: bool, seed: int = 0
 ) -> Loader:
@@ -362,6 +378,7 @@ def make_loader(
         "num_workers": config.workers,
         "pin_memory": torch.cuda.is_available(),
         "collate_fn": collate,
+        "worker_init_fn": _leave_requests_to_the_trainer,
     }
     if isinstance(data, ImageStream):
         stream = _StreamItems(data, seeded)

@@ -63,7 +63,8 @@ class ShardStream:
         if self.training:
             random.Random(f"{self.seed} {epoch}").shuffle(urls)
         index, parts = part
-        own = parts <= len(urls)
+        # To evaluate, parts must differ by one sample at most, as their announced lengths do.
+        own = self.training and parts <= len(urls)
         items = self._items(urls[index::parts] if own else urls)
         if not own:
             items = islice(items, index, None, parts)

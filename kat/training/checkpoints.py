@@ -15,10 +15,10 @@ from kat.errors import InputError, Interrupted
 from kat.sealed import check_seal, keep_as
 from kat.training.config import CheckpointConfig
 from kat.training.divergence import DivergenceGuard
-from kat.training.folder import BEST, LAST, write_records
+from kat.training.folder import BEST, LAST, remove_results, write_records
 from kat.training.interruption import REQUEUE, StopRequest, requeue_slurm_job
 from kat.training.position import Position, set_counters
-from kat.training.processes import any_of
+from kat.training.processes import any_of, gather
 from kat.training.saving import save_checkpoint
 from kat.training.sharding import FullySharded
 
@@ -45,19 +45,32 @@ class Checkpoints(Checkpoint):
         self.best: dict[str, float] = {}
         """epoch (from 1), top1 and top5 of best.ckpt."""
         self.seconds_before = 0.0
-        self.started_at = self.saved_at = time.monotonic()
+        self.started_at: float | None = None
+        self.saved_at = time.monotonic()
         self.saved_step = 0
+        self.common_batches = 0
         self.cut_short = False
         """Whether the epoch ends before its data, for a limit: last.ckpt is then of that moment."""
         self.request = StopRequest()
 
     def seconds(self) -> float:
         """Of training and validation, from the start of the run, what was lost left out."""
-        return self.seconds_before + time.monotonic() - self.started_at
+        here = 0.0 if self.started_at is None else time.monotonic() - self.started_at
+        return self.seconds_before + here
 
     def state_dict(self) -> dict[str, Any]:
         """What best.ckpt is of, and the time that was taken."""
         return {"best": self.best, "seconds": self.seconds()}
+
+    def on_load_checkpoint(
+        self, trainer: Any, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Makes up for a best.ckpt that a run was stopped before it could write."""
+        at, best = checkpoint["position"], checkpoint["callbacks"][self.state_key]["best"]
+        is_best = best and best["epoch"] == at["epoch"] and at["batch"] == 0
+        if is_best and trainer.is_global_zero:
+            keep_as(Path(trainer.ckpt_path), self.out / BEST)
+        trainer.strategy.barrier()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on with it, unless best.ckpt is gone: then the best of the epochs to come counts."""
@@ -74,6 +87,8 @@ class Checkpoints(Checkpoint):
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Takes over the signals; keeps the start of a run."""
         self.request.watch()
+        if trainer.is_global_zero:
+            remove_results(self.out)
         self.started_at = self.saved_at = time.monotonic()
         self.saved_step = trainer.global_step
         # To collect moments of sharded weights that are not there yet, PyTorch takes a step with
@@ -94,13 +109,17 @@ class Checkpoints(Checkpoint):
         self._save(trainer)
         self._stop_if_asked(trainer)
 
+    def on_validation_start(self, trainer: Any, pl_module: LightningModule) -> None:
+        """Counts the batches that every process has; of a stream one may have one less."""
+        batches = int(trainer.num_val_batches[0])
+        self.common_batches = batches if trainer.world_size == 1 else min(gather(batches)) - 1
+
     def on_validation_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
         """Saves and stops, if the run is to, at a batch that all processes have."""
-        shared = len(trainer.val_dataloaders) - 1 if trainer.world_size > 1 else batch_idx + 1
         asked = self.request.signal is not None
-        if trainer.state.fn == "fit" and batch_idx < shared and self._any(trainer, asked):
+        if batch_idx < self.common_batches and self._any(trainer, asked):
             self._save(trainer)
             self._stop_if_asked(trainer)
 

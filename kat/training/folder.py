@@ -61,9 +61,8 @@ def with_resumption_decided(config: TrainConfig) -> TrainConfig:
         return config
     out = Path(config.out)
     resume = any((out / name).exists() for name in _RESUMED)
-    return dataclasses.replace(
-        config, resume=resume, overwrite=not resume and (out / SETTINGS).is_file()
-    )
+    begun = (out / SETTINGS).is_file() and not any((out / n).exists() for n in (BEST, *RESULTS))
+    return dataclasses.replace(config, resume=resume, overwrite=begun and not resume)
 
 
 def check_folder(config: TrainConfig) -> None:
@@ -101,7 +100,8 @@ def resumed_from(out: Path) -> tuple[Path, list[str]]:
             continue
         try:
             check_seal(path, required=True)
-            read_training_checkpoint(path)
+            if "position" not in read_training_checkpoint(path):
+                raise InputError(f"{path} was written by an older version, and cannot be resumed")
         except InputError as error:
             damaged.append(str(error))
         else:
@@ -111,8 +111,14 @@ def resumed_from(out: Path) -> tuple[Path, list[str]]:
     raise InputError(f"{out} holds no run to resume: there is no {LAST}")
 
 
-def prepare_folder(config: TrainConfig) -> None:
-    """Removes what an overwritten run has left, or the results of a resumed one; writes settings.
+def prepare_folder(config: TrainConfig, checkpoint: Path | None = None) -> None:
+    """Removes what an overwritten run has left, and what is damaged or half of a resumed one.
+
+    Writes the settings.
+
+    Args:
+        config: the settings.
+        checkpoint: what a resumed run goes on from.
 
     Raises:
         InputError: the folder cannot be made or written.
@@ -121,13 +127,18 @@ def prepare_folder(config: TrainConfig) -> None:
     try:
         if config.overwrite:
             _remove(out, CONTENTS)
-        if config.resume:
-            _remove(out, RESULTS)
+        if checkpoint is not None and checkpoint.name != LAST:
+            _remove(out, [LAST])  # else it would take the place of the one that is whole
         out.mkdir(parents=True, exist_ok=True)
         _remove(out, [path.name for path in out.glob(".partial-*")])
         write_text(out / SETTINGS, yaml.safe_dump(settings_to_keep(config)))
     except OSError as error:
         raise InputError(f"{out} cannot be written: {error}") from None
+
+
+def remove_results(out: Path) -> None:
+    """Removes what a run that goes on will write anew."""
+    _remove(out, RESULTS)
 
 
 def write_records(

@@ -44,7 +44,9 @@ class Limits(Callback):
             trainer.should_stop = True
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        """Stops after the last step that a limit allows."""
+        """Stops after the last step that a limit allows; a step that waits for batches goes on."""
+        if trainer.fit_loop._should_accumulate():
+            return
         if self.steps is not None and trainer.global_step >= self.steps:
             trainer.should_stop = True
         if self.seconds is not None:

@@ -7,7 +7,6 @@ which the counters are made anew when it is loaded.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -47,7 +46,8 @@ class Position:
         loop: Any = trainer.fit_loop
         epochs, stepping = loop.epoch_progress.current, loop.epoch_loop.automatic_optimization
         between = epochs.ready == epochs.processed
-        validating = bool(trainer.validating) and not between
+        over = loop.epoch_loop._num_ready_batches_reached()  # not so where a limit cut it short
+        validating = bool(trainer.validating) and over and not between
         taken = stepping.optim_progress.optimizer.step.current.completed
         batch = taken * trainer.accumulate_grad_batches
         return cls(
@@ -70,20 +70,19 @@ class Position:
             processes, batch_size, accumulate: as above.
             batches: in an epoch of each process.
         """
-        if (processes, batch_size, accumulate) == (
-            self.processes,
-            self.batch_size,
-            self.accumulate,
-        ):
-            return self
+        last = math.ceil(batches / accumulate)
         images = self.batch * self.processes * self.batch_size
-        taken = images // (processes * batch_size * accumulate)
-        if self.validating:
-            taken = math.ceil(batches / accumulate)
-        return dataclasses.replace(
-            self,
-            batch=batches if self.validating else taken * accumulate,
-            steps=self.epoch * math.ceil(batches / accumulate) + taken,
+        taken = min(images // (processes * batch_size * accumulate), last)
+        validating = self.validating or (self.batch > 0 and taken == last)
+        division = (processes, batch_size, accumulate)
+        same = division == (self.processes, self.batch_size, self.accumulate)
+        if same and (self.batch == batches if validating else self.batch < batches):
+            return self
+        return Position(
+            epoch=self.epoch,
+            batch=batches if validating else taken * accumulate,
+            steps=self.epoch * last + (last if validating else taken),
+            validating=validating,
             processes=processes,
             batch_size=batch_size,
             accumulate=accumulate,

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback
+from safetensors import SafetensorError
 from torch import nn
 
 from kat.data import (
@@ -54,6 +55,7 @@ from kat.training.folder import (
     prepare_folder,
     resumed_from,
     with_resumption_decided,
+    write_records,
 )
 from kat.training.frozen import freeze
 from kat.training.lightning_setup import make_trainer, quiet
@@ -119,7 +121,7 @@ def train(config: TrainConfig, monitor: Monitor | None = None) -> Summary:
     with quiet():
         trainer, checkpoints = _make_trainer(config, monitor, assembly.train_loader)
         if is_first_process():
-            prepare_folder(config)
+            prepare_folder(config, assembly.checkpoint)
             start_logging(trainer, config)
             sys.stdout.writelines(f"{line}\n" for line in assembly.notes)
             if assembly.started is not None:
@@ -135,6 +137,13 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 """What a full or read-only disk gives to those who write logs."""
 
 
+def _explained(error: OSError, out: str) -> Exception:
+    """The error, in a line where it says that there is no room."""
+    if error.errno in _NO_ROOM:
+        return CheckpointFailed(f"{out} cannot be written: {error}")
+    return error
+
+
 def fit(trainer: Trainer, assembly: Assembly, checkpoint: Path | None = None) -> None:
     """Trains, from a checkpoint on if one is given, and ends the workers that read the data.
 
@@ -145,9 +154,7 @@ def fit(trainer: Trainer, assembly: Assembly, checkpoint: Path | None = None) ->
     try:
         trainer.fit(assembly.classifier, *loaders, ckpt_path=checkpoint, weights_only=True)
     except OSError as error:
-        if error.errno not in _NO_ROOM:
-            raise
-        raise CheckpointFailed(f"{assembly.config.out} cannot be written: {error}") from None
+        raise _explained(error, assembly.config.out) from None
     finally:
         for loader in loaders:
             loader.close()
@@ -362,17 +369,26 @@ def _finish(
     out = Path(config.out)
     trainer.strategy.barrier()
     model, record = load_model(out / BEST)
+    # A run that a limit stopped in its first epoch keeps what it has, but not as the best.
+    states = read_training_checkpoint(out / BEST)["callbacks"]
+    best = checkpoints.best or states[checkpoints.state_key]["best"]
     summary = Summary(
         out=str(out),
         model=config.model.name,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        top1=checkpoints.best["top1"],
-        top5=checkpoints.best["top5"],
+        top1=best["top1"],
+        top5=best["top5"],
         epochs=len(classifier.history),
         seconds=checkpoints.seconds(),
         skipped=len(classifier.skipped),
     )
     if trainer.is_global_zero:
-        save_model(model, record, out)
-        write_text(out / SUMMARY, json.dumps(dataclasses.asdict(summary), indent=2) + "\n")
+        try:
+            write_records(out, classifier.history, classifier.skipped)
+            save_model(model, record, out)
+            write_text(out / SUMMARY, json.dumps(dataclasses.asdict(summary), indent=2) + "\n")
+        except OSError as error:
+            raise _explained(error, config.out) from None
+        except SafetensorError as error:
+            raise CheckpointFailed(f"{out} cannot be written: {error}") from None
     return summary

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,9 @@ class SealedCheckpointIO(TorchCheckpointIO):
                 if path.name == LAST and path.exists():
                     keep_as(path, path.with_name(PREVIOUS))
         except (OSError, RuntimeError) as error:  # PyTorch's own writer raises RuntimeError
-            self.failure = f"{path} cannot be written: {' '.join(str(error).split())}"
+            free = shutil.disk_usage(path.parent).free / 1e6
+            reason = f"{' '.join(str(error).split())} ({free:.1f} MB are free)"
+            self.failure = f"{path} cannot be written: {reason}"
 
 
 def save_checkpoint(trainer: Trainer, path: Path) -> None:

@@ -19,7 +19,7 @@ from kat.errors import InputError
 from kat.models import load_model
 from kat.sealed import seal
 from kat.training import Classifier, MonitorConfig, TrainConfig, train
-from kat.training.folder import prepare_folder
+from kat.training.folder import remove_results
 from tests.cli.commands import refused, run
 from tests.images import write_fashion_mnist, write_folder
 
@@ -102,7 +102,7 @@ def test_a_run_that_goes_on_has_its_best_weights_not_those_of_when_it_was_done(t
     best["state_dict"]["model.head.bias"] += 1
     torch.save(best, out / "best.ckpt")
     seal(out / "best.ckpt")
-    prepare_folder(TrainConfig(out=str(out), resume=True))
+    remove_results(out)
     model, _ = load_model(out)
     assert torch.equal(model.head.bias, best["state_dict"]["model.head.bias"])
 

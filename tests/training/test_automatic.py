@@ -86,7 +86,7 @@ def test_settings_that_are_auto_are_checked_when_they_are_known():
     with pytest.raises(InputError, match=r"data\.batch_size=auto needs images that can be counted"):
         check(TrainConfig(data=DataConfig(name="wds/mine", batch_size="auto")))
     assert [is_stream(n) for n in ("wds/a", "wds:a", "hfids/a", "folder:wds", "torch/cifar10")] == [
-        True, True, True, False, False,
+        True, False, True, False, False,
     ]  # fmt: skip
 
 

@@ -84,6 +84,10 @@ def test_every_recipe_is_rehearsed(recipe, tmp_path, monkeypatch, capsys):
     data = tmp_path / "data"
     data.mkdir()
     arguments = []
+    if recipe == "finetune":
+        write_folder(data, classes=3, train=4, val=1)
+        arguments = ["--data.name", f"folder:{data}", "--model.name", "kat_micro_patch8_64"]
+        arguments += ["--data.workers", 0]
     if recipe.startswith("imagenet"):
         write_folder(data, classes=3, train=4, val=1)
         name = "kat_micro_patch8_64"

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.images import write_folder
+
 SETTINGS = (
     "--config", "digits", "--epochs", "2", "--optim.warmup_epochs", "1", "--progress", "false",
     "--accelerator", "cpu", "--model.args", "{depth: 2}", "--model.drop_path", "0",
@@ -68,6 +70,16 @@ def test_two_processes_train_as_one_with_their_joint_batch(runs, name):
         assert ours["top1"] == theirs["top1"]
         assert ours["raw_top5"] == theirs["raw_top5"]
         assert ours == pytest.approx(theirs, rel=1e-5)
+
+
+def test_processes_with_different_numbers_of_validation_batches(tmp_path):
+    """9 images in batches of 4: 5 of one process, 4 of the other."""
+    write_folder(tmp_path / "data", classes=3, train=4, val=3)
+    _train(
+        tmp_path / "run", "--data.name", f"folder:{tmp_path / 'data'}", "--data.image_size", "8",
+        "--data.batch_size", "4", "--devices", "2",
+    )  # fmt: skip
+    assert len(_history(tmp_path / "run")) == 2
 
 
 @pytest.mark.parametrize(("before", "after"), [("ddp", "one"), ("one", "ddp"), ("fsdp", "one")])

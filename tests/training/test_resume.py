@@ -9,11 +9,15 @@ import resource
 import signal
 import stat
 import subprocess
+import sys
+import time
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from kat.training import Classifier, checkpoints, saving
+from kat.training.scores import Scores
 from tests.cli.commands import run
 
 SETTINGS = (
@@ -35,7 +39,9 @@ def digest(out):
     """SHA-256 of weights, average and moments; and the metrics of every epoch."""
     state = torch.load(out / "last.ckpt", weights_only=True)
     moments = state["optimizer_states"][0]["state"]
-    parts = [state["state_dict"], state["raw_state_dict"], *moments.values()]
+    best = torch.load(out / "best.ckpt", weights_only=True)["state_dict"]
+    kept = load_file(out / "model.safetensors")
+    parts = [state["state_dict"], state["raw_state_dict"], *moments.values(), best, kept]
     digest = hashlib.sha256()
     for part in parts:
         for name in sorted(part):
@@ -91,6 +97,7 @@ MOMENTS = {
     "between last and previous": (saving, "keep_as", nth(4, kill)),
     "between last and best": (checkpoints, "keep_as", nth(1, kill)),
     "before the history is written": (checkpoints, "write_records", nth(1, kill)),
+    "before the last history is written": (checkpoints, "write_records", nth(2, kill)),
 }
 
 
@@ -157,17 +164,30 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, monkeypatch
     assert digest(out) == clean
 
 
-def test_best_weights_that_are_damaged_give_way_to_those_to_come(tmp_path, capsys):
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_best_weights_that_are_damaged_are_had_from_the_last_or_give_way(
+    tmp_path, capsys, monkeypatch, epochs
+):
+    """Of one epoch the last is the best; of two, made so here, the first is."""
     out = tmp_path / "run"
     short = ("train", "--config", "digits", "--limit_train_batches", 2, "--progress", "false",
              "--optim.warmup_epochs", 0, "--out", out)  # fmt: skip
-    assert run(*short, "--epochs", 1) == 0
+
+    def worse(self):
+        scores = compute(self)
+        return {**scores, "top1": 90 - scores["loss"].new_tensor(len(list(out.glob("best.ckpt"))))}
+
+    compute = Scores.compute
+    monkeypatch.setattr(Scores, "compute", worse)
+    assert run(*short, "--epochs", epochs) == 0
     torn = (out / "best.ckpt").read_bytes()[:-1]
     (out / "best.ckpt").unlink()  # which may be one file with last.ckpt
     (out / "best.ckpt").write_bytes(torn)
-    assert run(*short, "--epochs", 2, "--resume", "true") == 0
-    assert "the best of the epochs to come takes its place" in capsys.readouterr().out
-    assert torch.load(out / "best.ckpt", weights_only=True)["epoch"] == 1
+    assert run(*short, "--epochs", 3, "--resume", "true") == 0
+    gone = "the best of the epochs to come takes its place" in capsys.readouterr().out
+    assert gone == (epochs == 2)
+    best = torch.load(out / "best.ckpt", weights_only=True)["position"]["epoch"]
+    assert best == (1 if epochs == 1 else 3)
 
 
 def test_a_checkpoint_that_cannot_be_written_stops_the_run_and_leaves_the_one_before(
@@ -266,3 +286,63 @@ def test_a_folder_that_cannot_be_written_is_refused_and_nothing_is_lost(disk, ca
         assert run("train", "--config", "digits", *short, "--out", place / out) == 2
         assert "cannot be written: [Errno 30] Read-only file system" in capsys.readouterr().err
     assert {path.name: path.read_bytes() for path in (place / "run").glob("*.*")} == before
+
+
+@pytest.mark.parametrize(
+    ("more", "steps"),
+    [
+        (("--data.batch_size", 32), 8),  # 9 batches of 16 are 5 of 32, of which there are 4
+        (("--limit_train_batches", 3), 4),  # and the position was the sixth batch
+    ],
+)
+def test_other_batches_within_an_epoch_end_it_where_it_is_over(tmp_path, monkeypatch, more, steps):
+    out = tmp_path / "run"
+    settings = tuple("1" if before == "--optim.accumulate" else value
+                     for before, value in zip(("", *SETTINGS), SETTINGS, strict=False))  # fmt: skip
+    command = ("train", *settings, "--out", out, "--resume", "auto")
+    with monkeypatch.context() as patch:
+        patch.setattr(Classifier, "training_step", nth(8, kill)(Classifier.training_step))
+        with pytest.raises(Killed):
+            run(*command)
+    limit = ("--limit_train_batches", 4) if "--data.batch_size" in more else ()
+    assert run(*command, *limit, *more) == 0
+    history = (out / "history.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in history] == ["epoch", "1", "2"]
+
+
+def test_a_limit_given_twice_keeps_what_the_first_has_left(tmp_path, capsys):
+    out = tmp_path / "run"
+    command = ("train", *SETTINGS, "--out", out, "--resume", "auto", "--max_steps", 2)
+    assert run(*command) == 0
+    before = load_file(out / "model.safetensors")
+    assert run(*command) == 0
+    after = load_file(out / "model.safetensors")
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+def test_auto_does_not_begin_anew_where_there_are_results(tmp_path, capsys):
+    out = tmp_path / "run"
+    assert run("train", *SETTINGS, "--out", out) == 0
+    for name in ("last.ckpt", "previous.ckpt"):
+        (out / name).unlink()
+    assert run("train", *SETTINGS, "--out", out, "--resume", "auto") == 2
+    assert "already holds a run" in capsys.readouterr().err
+    assert (out / "model.safetensors").exists()
+
+
+def test_a_request_to_all_processes_of_a_run_leaves_the_workers_to_it(tmp_path, clean):
+    """As SLURM and systemd send it: loading workers hear it too."""
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "kat_command", "train", *map(str, SETTINGS),
+               "--out", str(out), "--resume", "auto"]  # fmt: skip
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    while process.poll() is None and not (out / "last.ckpt").exists():
+        time.sleep(0.02)
+    time.sleep(0.3)
+    os.killpg(process.pid, signal.SIGTERM)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode in (0, 75), errors
+    assert run("train", *SETTINGS, "--out", out, "--resume", "auto") == 0
+    assert digest(out) == clean
