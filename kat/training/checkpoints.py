@@ -44,6 +44,8 @@ class Checkpoints(Checkpoint):
         self.guard = guard
         self.best: dict[str, float] = {}
         """epoch (from 1), top1 and top5 of best.ckpt."""
+        self.holds_best = False
+        """Whether the checkpoint that is being written is what best.ckpt is to be."""
         self.seconds_before = 0.0
         self.started_at: float | None = None
         self.saved_at = time.monotonic()
@@ -60,15 +62,14 @@ class Checkpoints(Checkpoint):
 
     def state_dict(self) -> dict[str, Any]:
         """What best.ckpt is of, and the time that was taken."""
-        return {"best": self.best, "seconds": self.seconds()}
+        return {"best": self.best, "holds_best": self.holds_best, "seconds": self.seconds()}
 
     def on_load_checkpoint(
         self, trainer: Any, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Makes up for a best.ckpt that a run was stopped before it could write."""
-        at, best = checkpoint["position"], checkpoint["callbacks"][self.state_key]["best"]
-        is_best = best and best["epoch"] == at["epoch"] and at["batch"] == 0
-        if is_best and trainer.is_global_zero:
+        holds_best = checkpoint["callbacks"][self.state_key]["holds_best"]
+        if holds_best and trainer.is_global_zero:
             keep_as(Path(trainer.ckpt_path), self.out / BEST)
         trainer.strategy.barrier()
 
@@ -129,8 +130,10 @@ class Checkpoints(Checkpoint):
         better = not self.best or (row["top1"] > self.best["top1"] and not self.cut_short)
         if better:
             self.best = {name: row[name] for name in ("epoch", "top1", "top5")}
+        self.holds_best = better
         if not self.cut_short:
             self._save(trainer)
+        self.holds_best = False
         if better and self.cut_short:
             save_checkpoint(trainer, self.out / BEST)
         elif better and trainer.is_global_zero:

@@ -155,6 +155,7 @@ def rehearse(config: TrainConfig, monitor: Monitor | None = None) -> Rehearsal:
     """
     place = _writable(Path(config.out))
     assembly = assemble(config, monitor)
+    config = assembly.config
     train = _sample("train", assembly.train_data, config)
     val = _sample("val", assembly.val_data, config)
     steps = _Steps(assembly)
