@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional
 from torchmetrics.functional.classification import multiclass_accuracy
 
-from kat.data import DataConfig
+from kat.data import DataConfig, eval_transform
 from kat.errors import InputError
 from kat.models import ModelRecord, load_model
 from kat.training import EvalConfig, evaluate, with_preprocessing
@@ -236,6 +236,19 @@ def test_the_first_layer_that_is_not_finite_is_named():
     assert "blocks.1.mlp is the first layer that is not finite" in message or (
         "blocks.1.mlp.fc1 is the first layer that is not finite" in message
     )
+
+
+def test_images_of_other_channels_are_converted_to_those_of_the_model(folder):
+    """By Pillow's rule; the logits are those of the grey images that it makes."""
+    grey = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1, 10)).eval()
+    record = dataclasses.replace(COLOURS, input_size=(1, 24, 24), mean=(0.5,), std=(0.5,))
+    evaluation = evaluate(grey, record, _data(folder), QUIET)
+    for name, logits in zip(evaluation.answers.names, evaluation.answers.logits, strict=True):
+        with Image.open(name) as image:
+            converted = image.convert("RGB").convert("L")
+        with torch.no_grad():
+            expected = grey(eval_transform(record)(converted)[None])[0]
+        np.testing.assert_allclose(logits, expected.numpy(), rtol=1e-5, atol=1e-6)
 
 
 def test_other_preprocessing_is_told_apart():
