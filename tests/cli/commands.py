@@ -6,6 +6,9 @@ import pytest
 
 import kat_command
 
+QUICK = ["--progress", "false", "--limit_train_batches", "2", "--limit_val_batches", "2"]
+"""Options of a training that is over soon."""
+
 
 def run(*arguments: object) -> int:
     """Runs ``kat`` with these arguments and returns its exit code."""

@@ -1,0 +1,102 @@
+"""``kat stability`` and ``--monitor`` as a user calls them."""
+
+from __future__ import annotations
+
+import csv
+
+import pytest
+import safetensors.torch
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from kat.errors import InputError
+from kat.training import MonitorConfig, TrainConfig, train
+from tests.cli.commands import QUICK, refused, run
+
+
+def test_a_monitored_run_leaves_record_scalars_and_report(tmp_path, capsys):
+    out = tmp_path / "run"
+    common = ["--config", "digits", "--optim.warmup_epochs", 0, *QUICK, "--out", out]
+    assert run("stability", *common, "--epochs", 2, "--monitor.interval", 2) == 0
+    printed = capsys.readouterr().out
+    assert "Variance preserved" in printed
+    assert f"report: {out / 'stability.html'}" in printed
+    rows = list(csv.DictReader((out / "stability.csv").open()))
+    assert {row["step"] for row in rows} == {"0", "2", "3"}  # every second, and the last
+    assert len(rows) == 3 * (4 * 2 + 4)
+    events = EventAccumulator(str(next((out / "tensorboard").rglob("version_*"))))
+    events.Reload()
+    scalars = events.Scalars("stability/blocks.3.mlp.act2/gain")
+    gains = [row["gain"] for row in rows if row["layer"] == "blocks.3.mlp.act2"]
+    assert [scalar.step for scalar in scalars] == [0, 2, 3]
+    assert [scalar.value for scalar in scalars] == pytest.approx(list(map(float, gains)))
+    page = (out / "stability.html").read_bytes()
+    (out / "stability.html").unlink()
+    assert run("stability", out, "--figures", tmp_path / "a" / "b") == 0
+    assert (out / "stability.html").read_bytes() == page
+    assert capsys.readouterr().out in printed
+    assert (tmp_path / "a" / "b" / "variance.svg").read_text().count("<svg") == 1
+    assert len(list((tmp_path / "a" / "b").iterdir())) == 10
+    assert run("stability", out, out, "--figures", tmp_path / "both") == 2
+    assert "given twice" in capsys.readouterr().err
+
+
+def test_monitored_weights_are_those_of_the_plain_run_and_a_resumed_run_goes_on(tmp_path):
+    common = ["train", "--config", "digits", "--optim.warmup_epochs", 0, *QUICK]
+    watched, plain = tmp_path / "watched", tmp_path / "plain"
+    assert run(*common, "--out", watched, "--epochs", 1, "--monitor", "--monitor.interval", 1) == 0
+    assert run(*common, "--out", plain, "--epochs", 1) == 0
+    first, second = (
+        safetensors.torch.load_file(out / "model.safetensors") for out in (watched, plain)
+    )
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not (plain / "stability.csv").exists()
+    assert run("train", "--out", watched, "--resume", "true", "--epochs", 2) == 0
+    rows = [
+        row
+        for row in csv.DictReader((watched / "stability.csv").open())
+        if row["layer"] == "blocks.0.mlp.act2"
+    ]
+    assert [row["step"] for row in rows] == ["0", "1", "2", "3"]
+    drift = [float(row["drift"]) for row in rows]
+    assert drift[0] == 0
+    assert drift[2] > drift[1] > 0
+
+
+def test_a_monitored_run_that_diverges_has_its_report(tmp_path, capsys):
+    out = tmp_path / "run"
+    code = run(
+        "stability", "--config", "digits", "--out", out, "--epochs", 1, "--progress", "false",
+        "--optim.warmup_epochs", 0, "--optim.lr", 1e18, "--monitor.interval", 1,
+    )  # fmt: skip
+    assert code == 1
+    captured = capsys.readouterr()
+    assert captured.out.startswith("The run was stopped: the loss is nan at step")
+    assert captured.err.count("\n") == 1
+    assert "The run was stopped" in (out / "stability.html").read_text()
+
+
+def test_bad_input_of_stability(tmp_path, capsys):
+    plain = tmp_path / "plain"
+    settings = ("--epochs", 1, "--optim.warmup_epochs", 0, *QUICK, "--out", plain)
+    assert run("train", "--config", "digits", *settings) == 0
+    line = refused(capsys, "stability", plain)
+    assert "stability.csv does not exist: the run was not monitored; train with --monitor" in line
+    line = refused(capsys, "stability", plain, "--epochs", 3)
+    assert "--epochs is an option of training" in line
+    assert "--figures needs the folder" in refused(capsys, "stability", "--figures", "a")
+    line = refused(capsys, "stability", plain, "--figures", tmp_path / "a")
+    assert "was not monitored" in line
+    assert not (tmp_path / "a").exists()
+    out = ["--config", "digits", "--out", tmp_path / "run"]
+    line = refused(capsys, "stability", *out, "--monitor.interval", 0)
+    assert "monitor.interval must be at least 1, got 0" in line
+    line = refused(capsys, "stability", *out, "--model.compile", "true")
+    assert "sees nothing of a compiled model" in line
+    line = refused(capsys, "stability", *out, "--strategy", "fsdp")
+    assert "needs whole weights, and strategy=fsdp cuts them" in line
+    line = refused(capsys, "stability", *out, "--model.name", "vit_micro_patch2_8")
+    assert "VisionTransformer has no rational layer to monitor" in line
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(InputError, match="go together"):
+        train(TrainConfig(out=str(tmp_path / "run"), monitor=MonitorConfig(enabled=True)))
