@@ -32,7 +32,7 @@ from torch import nn
 
 from kat.analysis import StabilityMonitor
 from kat.analysis.stability import write_rows
-from kat.training.callbacks import log_stability
+from kat.training.monitoring import log_stability
 
 COLUMNS = (
     "model", "batch", "step", "checked", "monitored", "csv", "check %", "monitor %", "interval"

@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from kat.data import ImageSet, ImageStream, UnreadableImage
 from kat.errors import InputError
 from kat.models import ModelRecord
-from kat.training.callbacks import Monitor
 from kat.training.config import TrainConfig
 from kat.training.folder import CHECKPOINTS_AT_ONCE
 from kat.training.lightning_setup import make_trainer, quiet
 from kat.training.limits import length, limited
 from kat.training.meter import Meter, Work, peak_bytes
+from kat.training.monitoring import Monitor
 from kat.training.progress import duration
 from kat.training.run import Assembly, assemble, fit, trainer_settings
 

@@ -42,7 +42,6 @@ from kat.models import (
     save_model,
 )
 from kat.training.automatic import describe, from_images, from_run, from_source
-from kat.training.callbacks import Monitor, RecordStability
 from kat.training.checkpoints import Checkpoints, ExactResume
 from kat.training.classification import Classifier
 from kat.training.config import TrainConfig, check
@@ -62,6 +61,7 @@ from kat.training.lightning_setup import make_trainer, quiet
 from kat.training.limits import Limits, check_share, length
 from kat.training.loggers import check_services, local_loggers, start_logging
 from kat.training.meter import Meter
+from kat.training.monitoring import Monitor, RecordStability
 from kat.training.optimizer import check_layout, make_optimizer
 from kat.training.processes import is_first_process
 from kat.training.progress import Bar, EpochLines, SpeedLog, StepLines, is_interactive

@@ -18,7 +18,7 @@ from kat.analysis.stability import COLUMNS, QUANTITIES
 from kat.errors import InputError
 from kat.nn import expectation, fused
 from kat.training import MonitorConfig
-from kat.training.callbacks import RecordStability
+from kat.training.monitoring import RecordStability
 
 INTERVAL = (-3.0, 3.0)
 
