@@ -136,13 +136,17 @@ def record_of_released(weights: Mapping[str, Tensor]) -> ModelRecord | None:
     )
 
 
-def read_training_checkpoint(path: Path) -> dict[str, Any]:
+def read_training_checkpoint(path: Path, *, sealed: bool = False) -> dict[str, Any]:
     """A checkpoint that a run has written: weights, record, epoch, and the trainer's state.
+
+    Args:
+        path: the file.
+        sealed: whether one without a checksum is refused.
 
     Raises:
         InputError: it is missing, damaged, or something else.
     """
-    check_seal(path)
+    check_seal(path, required=sealed)
     checkpoint = read_torch_file(path)
     if not _is_training_checkpoint(checkpoint):
         raise InputError(f"{path} is not a checkpoint that 'kat train' has written")

@@ -29,9 +29,9 @@ class Checkpoints(Checkpoint):
     last.ckpt is written at the start (of whole weights), after every epoch, and within an epoch
     whenever the interval is over; the one before it is kept as previous.ckpt. best.ckpt is the
     last.ckpt of the epoch with the highest top-1 on the validation split; of an epoch that a limit
-    cuts short only where there is no whole one. Signals (SIGTERM, SIGINT,
-    SIGUSR1) are acted on after the step, or the batch of the validation, in which they come:
-    last.ckpt is written, and :class:`kat.errors.Interrupted` ends the run.
+    cuts short only where there is no whole one. Signals (SIGTERM, SIGINT, SIGUSR1) are acted on
+    after the step, or the batch of the validation, in which they come: last.ckpt is written, and
+    :class:`kat.errors.Interrupted` ends the run.
 
     Args:
         out: the run's folder.

@@ -14,7 +14,6 @@ import yaml
 from kat.errors import InputError
 from kat.files import replacing, write_text
 from kat.models import read_training_checkpoint
-from kat.sealed import check_seal
 from kat.training.config import TrainConfig
 from kat.training.history import HISTORY, write_history
 
@@ -99,8 +98,7 @@ def resumed_from(out: Path) -> tuple[Path, list[str]]:
         if not path.exists():
             continue
         try:
-            check_seal(path, required=True)
-            if "position" not in read_training_checkpoint(path):
+            if "position" not in read_training_checkpoint(path, sealed=True):
                 raise InputError(f"{path} was written by an older version, and cannot be resumed")
         except InputError as error:
             damaged.append(str(error))

@@ -218,12 +218,10 @@ def assemble(config: TrainConfig, monitor: Monitor | None = None) -> Assembly:
     check_share("limit_train_batches", config.limit_train_batches, length(train_loader))
     check_share("limit_val_batches", config.limit_val_batches, length(val_loader))
     model = _build(config, record)
-    if checkpoint is not None:
-        _check_resumable(model, checkpoint)
     started = None if source is None else _start(model, source, config)
     _prepare(model, config)
     if checkpoint is not None:
-        check_layout(model, config.optim, read_training_checkpoint(checkpoint))
+        _check_resumable(model, config, checkpoint)
     if monitor is not None:
         monitor.attach(model)
     make_optimizer(model, config.optim)
@@ -298,10 +296,12 @@ def _prepare(model: Any, config: TrainConfig) -> None:
         model.compile()
 
 
-def _check_resumable(model: nn.Module, path: Path) -> None:
-    weights = read_training_checkpoint(path)["state_dict"]
-    weights = {name.removeprefix("model."): tensor for name, tensor in weights.items()}
+def _check_resumable(model: nn.Module, config: TrainConfig, path: Path) -> None:
+    """Checks that weights and optimiser of a checkpoint are those of the settings."""
+    state = read_training_checkpoint(path)
+    weights = {name.removeprefix("model."): t for name, t in state["state_dict"].items()}
     load_weights(model, weights, source=str(path))
+    check_layout(model, config.optim, state)
 
 
 def _loaders(
