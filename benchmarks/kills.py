@@ -3,8 +3,8 @@
 Each trial starts the same run (two loading workers, RandAugment, random erasing, mixup and cutmix,
 drop path, dropout, accumulated gradients, bfloat16, an average of the weights, checkpoints within
 epochs), kills it with its workers after a random time, and has ``--resume auto`` go on. The SHA-256
-of weights, average and moments, and the metrics of every epoch, must be those of the run that was
-never killed.
+of weights, average and moments, of the best weights and of what is exported of them, and the
+metrics of every epoch, must be those of the run that was never killed.
 
     python benchmarks/kills.py [--trials 20] [--seed 0] [--csv benchmarks/results/kills.csv]
 """
@@ -25,6 +25,7 @@ import time
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 
 SETTINGS = shlex.split("""
 --config digits --epochs 4 --optim.warmup_epochs 1 --progress false
@@ -52,7 +53,7 @@ def finish(out: Path) -> float:
 
 
 def digest(out: Path) -> tuple[str, str, str]:
-    """SHA-256 of weights, of their average, and of moments and metrics."""
+    """SHA-256 of weights, of their average, and of moments, metrics and the best weights."""
     state = torch.load(out / "last.ckpt", weights_only=True)
     moments = state["optimizer_states"][0]["state"]
     flat = {f"{i}.{name}": value for i, part in moments.items() for name, value in part.items()}
@@ -61,6 +62,11 @@ def digest(out: Path) -> tuple[str, str, str]:
     for sha, part in zip(digests, parts, strict=True):
         for name in sorted(part):
             sha.update(part[name].contiguous().numpy().tobytes())
+    best = torch.load(out / "best.ckpt", weights_only=True)["state_dict"]
+    exported = load_file(out / "model.safetensors")
+    for part in (best, exported):
+        for name in sorted(part):
+            digests[2].update(part[name].contiguous().numpy().tobytes())
     digests[2].update((out / "history.csv").read_bytes())
     weights, average, rest = (sha.hexdigest() for sha in digests)
     return weights, average, rest
