@@ -223,6 +223,8 @@ def test_workers_give_whole_batches_and_see_the_epoch(shards, workers):
         assert [len(batch.labels) for batch in batches] == [4, 4, 4]
         epochs.append(torch.cat([batch.images for batch in batches]).tolist())
     assert epochs[0] == epochs[1] != epochs[2]
+    loader.start_at(1, 2)
+    assert torch.cat([batch.images for batch in loader]).tolist() == epochs[2][8:]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
