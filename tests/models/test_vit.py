@@ -1,0 +1,75 @@
+"""The baselines: ViTs that differ from KAT by what their arguments say, and by nothing else."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+
+from kat.errors import InputError
+from kat.models import create_model
+
+
+def _names(model):
+    return {n: tuple(p.shape) for n, p in model.named_parameters() if ".mlp." not in n}
+
+
+@pytest.mark.parametrize("family", ["vit", "vit_swiglu", "vit_kan"])
+def test_all_but_the_mlp_is_kats(family):
+    model = timm.create_model(f"{family}_micro_patch7_28")
+    assert _names(model) == _names(timm.create_model("kat_micro_patch7_28"))
+    assert model(torch.randn(2, 3, 28, 28)).shape == (2, 10)
+    model(torch.randn(2, 3, 28, 28)).sum().backward()
+
+
+@pytest.mark.parametrize("size", ["tiny", "small", "base"])
+def test_full_sizes(size):
+    vit = timm.create_model(f"vit_{size}_patch16_224", device="meta")
+    counts = {
+        family: sum(
+            p.numel()
+            for p in timm.create_model(f"{family}_{size}_patch16_224", device="meta").parameters()
+        )
+        for family in ("vit_mlp", "vit_swiglu", "vit_kan")
+    }
+    own = sum(p.numel() for p in vit.parameters())
+    assert counts["vit_mlp"] == own
+    assert counts["vit_swiglu"] == pytest.approx(own, rel=2e-3)
+    mlps = 12 * 2 * 4 * vit.embed_dim**2
+    assert counts["vit_kan"] == own + 8 * mlps  # grid + order more for each edge
+
+
+def test_the_plain_vit_is_timms_bit_by_bit():
+    torch.manual_seed(0)
+    ours = timm.create_model("vit_mlp_tiny_patch16_224", depth=2)
+    torch.manual_seed(0)
+    timms = timm.create_model("vit_tiny_patch16_224", depth=2)
+    theirs = timms.state_dict()
+    assert all(torch.equal(value, theirs[name]) for name, value in ours.state_dict().items())
+
+
+def test_initialisation_is_chosen_as_kats_is():
+    torch.manual_seed(0)
+    args = {"act_layer": "silu", "mlp_init": "variance_preserving", "attn_init": "mimetic"}
+    model = timm.create_model("vit_mlp_tiny_patch16_224", **args)
+    kat_tiny = timm.create_model("kat_tiny_patch16_224")
+    for own, other in zip(model.blocks, kat_tiny.blocks, strict=True):
+        for name in ("mlp.fc1", "mlp.fc2", "attn.qkv", "attn.proj"):
+            a, b = (block.get_submodule(name).weight.std().item() for block in (own, other))
+            assert a == pytest.approx(b, rel=0.03)
+    value, proj = model.blocks[5].attn.qkv.weight[384:], model.blocks[5].attn.proj.weight
+    assert (proj @ value).diag().mean().item() == pytest.approx(-0.4, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "says"),
+    [
+        ("vit_micro", {"attn_init": "mimetik"}, "attn_init must be one of"),
+        ("vit_micro", {"mlp_init": "xavier"}, "weight_init must be one of"),
+        ("vit_swiglu_micro", {"mlp_init": "kaiming"}, "mlp_init is of the plain MLP"),
+        ("vit_kan_micro", {"grid": 0}, "grid and order must be at least 1"),
+    ],
+)
+def test_bad_arguments_are_named(name, args, says):
+    with pytest.raises(InputError, match=says):
+        create_model(name, **args)
