@@ -82,6 +82,10 @@ def main(arguments: list[str]) -> int:
 
 def _main(arguments: list[str]) -> int:
     parsed = make_parser().parse_args(arguments)
+    for name in ("jobs", "threads"):
+        value = getattr(parsed, name)
+        if value is not None and value < 1:
+            raise InputError(f"--{name} must be at least 1, got {value}")
     grids = [_read(name) for name in parsed.grids]
     plans = {grid.name: _plan(grid, parsed) for grid in grids}
     if parsed.dry_run:

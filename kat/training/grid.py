@@ -90,6 +90,8 @@ def read_grid(path: Path) -> Grid:
     seeds = content.get("seeds", [0])
     if not isinstance(seeds, list) or not seeds or not all(isinstance(s, int) for s in seeds):
         raise InputError(f"seeds of {path} must be a list of whole numbers, got {seeds!r}")
+    if len(set(seeds)) < len(seeds):
+        raise InputError(f"seeds of {path} must differ, got {seeds}")
     vary = content.get("vary", "all")
     if vary not in ("one", "all"):
         raise InputError(f"vary of {path} must be 'one' or 'all', got {vary!r}")
@@ -172,6 +174,8 @@ def nested(settings: Mapping[str, Any]) -> Settings:
         inner = result
         for section in sections:
             inner = inner.setdefault(section, {})
+            if not isinstance(inner, dict):
+                raise InputError(f"{name!r} goes into {section!r}, which has the value {inner!r}")
         inner[key] = copy.deepcopy(value)
     return result
 

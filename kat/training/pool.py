@@ -153,11 +153,9 @@ def _work(job: Job, gpu: str | None, threads: int) -> None:
 def _train(config: TrainConfig) -> int:
     try:
         train(config)
-    except Interrupted:
-        return _STOPPED
-    except (CheckpointFailed, InputError, TrainingDiverged) as error:
+    except (CheckpointFailed, InputError, Interrupted, TrainingDiverged) as error:
         sys.stderr.write(f"{first_line(error)}\n")
-        return _FAILED
+        return _STOPPED if isinstance(error, Interrupted) else _FAILED
     return 0
 
 

@@ -1,0 +1,126 @@
+"""Means, intervals and paired differences of the runs of a grid, and how they are kept."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from kat.analysis.ablation import (
+    Estimate,
+    markdown,
+    read_runs,
+    summarize,
+    table,
+    write_runs,
+)
+from kat.analysis.ablation_plots import plot_cells
+from kat.errors import InputError
+
+TOP1 = {"KAT": [84.0, 85.5, 84.6], "ViT": [81.0, 82.9, 81.5]}
+
+
+def _rows():
+    return [
+        {
+            "cell": cell,
+            "seed": seed,
+            "status": "done",
+            "top1": value,
+            "top5": 99.0,
+            "parameters": 1000,
+            "flops": 2_000_000,
+            "seconds": 60.0 + seed,
+            "images_per_second": 900.5,
+            "memory_bytes": 10**9,
+            "epochs": 2,
+            "run": f"runs/{cell}-{seed}",
+            "model": cell,
+        }
+        for cell, values in TOP1.items()
+        for seed, value in enumerate(values)
+    ]
+
+
+def test_estimates_are_scipys():
+    values = TOP1["KAT"]
+    found = Estimate.of(values)
+    low, high = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
+    assert (found.mean - found.half_width, found.mean + found.half_width) == pytest.approx(
+        (low, high)
+    )
+    assert found.text() == "84.70 ± 1.88"
+
+
+def test_one_seed_has_no_interval():
+    assert math.isnan(Estimate.of([3.0]).half_width)
+    assert Estimate.of([3.0]).text(1, sign=True) == "+3.0"
+    with pytest.raises(ValueError, match="at least one value"):
+        Estimate.of([])
+
+
+def test_differences_are_paired_by_seed():
+    kat, vit = summarize(_rows())
+    assert kat.difference is None
+    paired = stats.ttest_rel(TOP1["ViT"], TOP1["KAT"]).confidence_interval(0.95)
+    assert vit.difference.mean == pytest.approx(-2.9)
+    assert vit.difference.half_width == pytest.approx((paired.high - paired.low) / 2)
+    assert vit.difference.half_width < vit.estimate.half_width
+
+
+def test_only_common_seeds_are_paired_and_failures_are_counted():
+    rows = _rows()
+    rows[1] = {**rows[1], "status": "diverged", "top1": None}
+    kat, vit = summarize(rows)
+    assert (kat.failed, list(kat.values)) == ([1], [0, 2])
+    assert (vit.difference.n, vit.difference.mean) == (2, pytest.approx(-3.05))
+    assert table([kat, vit], "KAT")[1][0][3] == "2, 1 failed"
+
+
+def test_a_cell_without_results():
+    rows = _rows()
+    for row in rows[3:]:
+        row.update(status="failed", top1=None, seconds=None)
+    found = summarize(rows)[1]
+    assert (found.estimate, found.difference, found.failed) == (None, None, [0, 1, 2])
+    assert set(table([found], "KAT")[1][0]) == {"ViT", "-", "0, 3 failed"}
+
+
+def test_what_is_written_is_read_back(tmp_path):
+    path = tmp_path / "models.csv"
+    rows = _rows()
+    rows[4] = {"cell": "ViT", "seed": 1, "status": "diverged", "run": "runs/x", "model": "ViT"}
+    write_runs(rows, path)
+    back = read_runs(path)
+    assert [r.difference for r in summarize(back)] == [r.difference for r in summarize(rows)]
+    assert [r["top1"] for r in back] == [84.0, 85.5, 84.6, 81.0, None, 81.5]
+    assert back[0]["parameters"] == 1000
+    assert back[0]["model"] == "KAT"
+    assert path.read_text().splitlines()[0].startswith("cell,seed,status,top1,top5,parameters")
+
+
+@pytest.mark.parametrize("text", ["", "a,b\n1,2\n", "cell,seed,status,top1\nx,y,done,3\n"])
+def test_other_files_are_refused(tmp_path, text):
+    path = tmp_path / "runs.csv"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"runs.csv (is not a table of runs|holds no runs)"):
+        read_runs(path)
+    with pytest.raises(InputError, match="is not a table of runs"):
+        read_runs(tmp_path / "missing.csv")
+
+
+def test_an_unknown_reference_is_named():
+    with pytest.raises(InputError, match="no cell 'MLP'; there are KAT, ViT"):
+        summarize(_rows(), "MLP")
+
+
+def test_tables_and_figure(tmp_path):
+    found = summarize(_rows())
+    head, lines = table(found, "KAT")
+    text = markdown(head, lines)
+    assert "| ViT | 81.80 ± 2.45 | -2.90 ± 0.66 | 3 | 1,000 | 2.00 M | 61 |" in text
+    plot_cells(found, "Which model?", tmp_path / "models.svg")
+    drawn = (tmp_path / "models.svg").read_text()
+    assert drawn.startswith("<?xml")

@@ -1,0 +1,185 @@
+"""``kat ablate`` as a user calls it: killed, called again, interrupted, with runs that fail."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from kat.analysis.ablation import read_runs
+from tests.cli.commands import refused, run
+
+MEASURED = {"seconds", "images_per_second", "memory_bytes"}
+"""Columns that are not the same in two runs of the same."""
+
+GRID = {
+    "title": "Groups of a small one",
+    "recipe": "digits",
+    "settings": {
+        "epochs": 2,
+        "limit_train_batches": 4,
+        "optim.warmup_epochs": 0,
+        "model.args.depth": 1,
+        "checkpoint.steps": 1,
+    },
+    "seeds": [0],
+    "factors": {"groups": {"8": {}, "1": {"model.args.num_groups": 1}}},
+}
+
+
+@pytest.fixture
+def grid(tmp_path):
+    def write(**changes):
+        path = tmp_path / "small.yaml"
+        path.write_text(yaml.safe_dump({**GRID, **changes}, sort_keys=False))
+        return path
+
+    return write
+
+
+def _start(grid: Path, out: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "kat_command", "ablate", str(grid), "--out", str(out)]
+    return subprocess.Popen(
+        [*command, "--jobs", "1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def _wait_for(found) -> None:
+    for _ in range(1200):
+        if found():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it never came")
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return [{k: v for k, v in r.items() if k not in MEASURED} for r in csv.DictReader(file)]
+
+
+def test_killed_and_called_again_it_gives_the_same_table(grid, tmp_path, capsys):
+    path, clean, killed = grid(), tmp_path / "clean", tmp_path / "killed"
+    assert run("ablate", path, "--out", clean, "--jobs", "2") == 0
+    process = _start(path, killed)
+    _wait_for(lambda: len(list(killed.glob("runs/*/last.ckpt"))) == 2)  # in the second run
+    process.kill()
+    process.communicate()
+    finished = next(killed.glob("runs/*/summary.json"))
+    before = finished.stat().st_mtime_ns
+    assert run("ablate", path, "--out", killed, "--jobs", "2") == 0
+    assert finished.stat().st_mtime_ns == before
+    assert _rows(clean / "small.csv") == _rows(killed / "small.csv")
+    kept = (killed / "small.csv").read_bytes()
+    assert run("ablate", path, "--out", killed) == 0
+    assert (killed / "small.csv").read_bytes() == kept
+    assert "Groups of a small one" in capsys.readouterr().out
+    rows = read_runs(clean / "small.csv")
+    assert [(r["cell"], r["groups"], r["status"]) for r in rows] == [
+        ("8", "8", "done"),
+        ("1", "1", "done"),
+    ]
+    assert rows[0]["parameters"] - rows[1]["parameters"] == 2 * 7 * 4
+    assert {p.suffix for p in clean.glob("small.*")} == {".csv", ".md", ".svg", ".png"}
+
+
+def test_a_signal_has_all_runs_saved(grid, tmp_path):
+    out = tmp_path / "out"
+    process = _start(grid(settings={**GRID["settings"], "epochs": 500}), out)
+    _wait_for(lambda: list(out.glob("runs/*/previous.ckpt")))
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 75
+    assert said == "kat: stopped by SIGTERM; call it again to go on\n"
+    assert not list(out.glob("runs/*/summary.json"))
+    assert "last.ckpt" in next(out.glob("logs/*.log")).read_text()
+
+
+def test_runs_end_with_the_process_that_started_them(grid, tmp_path):
+    out = tmp_path / "out"
+    process = _start(grid(settings={**GRID["settings"], "epochs": 500}), out)
+    _wait_for(lambda: list(out.glob("runs/*/previous.ckpt")))
+    children = _children(process.pid)
+    assert children
+    process.kill()
+    process.communicate()
+    _wait_for(lambda: not any(Path(f"/proc/{child}/fd/1").exists() for child in children))
+    assert "last.ckpt" in next(out.glob("logs/*.log")).read_text()
+
+
+def _children(parent: int) -> list[int]:
+    if not Path("/proc").is_dir():
+        pytest.skip("needs Linux's /proc")
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == parent:
+            found.append(int(stat.parent.name))
+    return found
+
+
+def test_a_run_that_fails_does_not_stop_the_others(grid, tmp_path, capsys):
+    out = tmp_path / "out"
+    factors = {"rate": {"high": {"optim.lr": 1e30}, "usual": {}, "bad": {"data.image_size": 3}}}
+    path = grid(factors=factors)
+    assert run("ablate", path, "--out", out, "--jobs", "1") == 1
+    rows = read_runs(out / "small.csv")
+    assert [r["status"] for r in rows] == ["diverged", "done", "failed"]
+    errors = capsys.readouterr().err
+    assert errors.count("kat: the run in") == 2
+    assert "high" not in errors
+    assert "not finite" in errors
+
+
+def test_a_second_call_in_the_same_folder_is_refused(grid, tmp_path, capsys):
+    out = tmp_path / "out"
+    process = _start(grid(settings={**GRID["settings"], "epochs": 500}), out)
+    _wait_for(lambda: list(out.glob("runs/*/last.ckpt")))
+    assert run("ablate", grid(), "--out", out) == 2
+    assert "another kat ablate is at work in" in capsys.readouterr().err
+    os.kill(process.pid, signal.SIGTERM)
+    process.communicate()
+
+
+def test_a_dry_run_lists_what_there_is_to_do(tmp_path, capsys):
+    assert run("ablate", "components", "--out", tmp_path / "none", "--dry-run") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 24
+    assert lines[0] == "components: KAT, seed 0: to do"
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["componets"], "unknown grid .* 'componets'; did you mean 'components'"),
+        (["groups", "--set", "epochs"], "--set takes NAME=VALUE, got 'epochs'"),
+        (["groups", "--set", "epoch=3"], "unknown setting in the cell '8' of groups 'epoch'"),
+        (["groups", "--set", "epochs=0"], "epochs must be at least 1, got 0"),
+        (["groups", "--set", "epochs=many"], "epochs"),
+        (["groups", "--jobs", "0"], "--jobs must be at least 1, got 0"),
+        (["groups", "--threads", "0"], "--threads must be at least 1, got 0"),
+    ],
+)
+def test_what_is_wrong_is_named(arguments, says, tmp_path, capsys):
+    line = refused(capsys, "ablate", *arguments, "--out", tmp_path / "none")
+    assert re.search(says, line)
+    assert not (tmp_path / "none").exists()
+
+
+def test_every_ready_made_grid_can_be_planned(tmp_path, capsys):
+    from kat.cli.ablate import grid_names
+
+    assert grid_names() == ["components", "degrees", "groups", "init", "models", "share"]
+    assert run("ablate", *grid_names(), "--out", tmp_path / "none", "--dry-run") == 0
+    assert len(capsys.readouterr().out.splitlines()) > 100
