@@ -68,7 +68,7 @@ def compare_layers(
             grkan_layer(d_in, d_out, degree, groups),
             grkan,
             d_in,
-            "m + 1 coefficients of the numerator, the paper says m",
+            "a_0 is not in the formula",
         ),
         ComparedLayer(
             f"KAN (G={grid}, K={order})",

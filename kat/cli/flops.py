@@ -164,29 +164,37 @@ def model_cost(name: str, args: dict[str, Any], image_size: int | None) -> Model
     Raises:
         InputError: no such model, or arguments that it refuses.
     """
-    model, input_size = _open(name, args, image_size)
-    standard = not args and image_size in (None, *input_size[1:])
+    stored = Path(name).exists()
+    if stored and (args or image_size):
+        raise InputError(f"--args and --image_size are for names: {name} is stored with its own")
+    model, input_size = _stored(Path(name)) if stored else _named(name, args, image_size)
     return ModelCost(
         name,
         input_size,
         count(model, input_size),
         activation_memory(model, input_size),
-        PUBLISHED.get(name) if standard else None,
+        None if stored or args or image_size else PUBLISHED.get(name),
     )
 
 
-def _open(
+def _stored(path: Path) -> tuple[nn.Module, tuple[int, int, int]]:
+    model, record = load_model(path)
+    return model, record.input_size
+
+
+def _named(
     name: str, args: dict[str, Any], image_size: int | None
 ) -> tuple[nn.Module, tuple[int, int, int]]:
-    if Path(name).exists():
-        if args or image_size:
-            raise InputError(
-                f"--args and --image_size are for names: {name} is stored with its own"
-            )
-        model, record = load_model(Path(name))
-        return model, record.input_size
     if image_size is not None and image_size < 1:
         raise InputError(f"--image_size must be at least 1, got {image_size}")
     channels, height, width = registered_preprocessing(name)["input_size"]
     size = (args.get("in_chans", channels), image_size or height, image_size or width)
-    return create_model(name, **{**input_args(name, size), **args}), size
+    return _build(name, {**input_args(name, size), **args}), size
+
+
+def _build(name: str, args: dict[str, Any]) -> nn.Module:
+    """Without drawing the weights, where the model can: costs do not depend on them."""
+    try:
+        return create_model(name, **{"weight_init": "skip", **args})
+    except InputError:
+        return create_model(name, **args)
