@@ -241,7 +241,7 @@ def _see_gradient(gradients: dict[str, Tensor], name: str, gradient: Tensor) -> 
 
 def _linears(model: nn.Module) -> dict[int, nn.Linear]:
     """The linear map behind each rational of a GR-KAN layer, by the rational's id."""
-    pairs: list[tuple[GroupRational, nn.Linear]] = []
+    pairs: list[tuple[nn.Module, nn.Linear]] = []
     for module in model.modules():
         if isinstance(module, GRKANLinear):
             pairs.append((module.act, module.fc))

@@ -1,6 +1,6 @@
 """KAT models, registered with timm on import, and how they are stored."""
 
-from kat.models import micro
+from kat.models import baselines, micro
 from kat.models.activation_fit import Movement
 from kat.models.card import TrainingRecord
 from kat.models.checkpoint import (
@@ -21,15 +21,20 @@ from kat.models.record import (
     registered_preprocessing,
 )
 from kat.models.state_dict import load_weights, read_state_dict
+from kat.models.vit import KANViT, SwiGLUViT, ViT
 from kat.models.vit_source import ViTSource, read_vit
 
 __all__ = [
     "KAT",
     "Conversion",
+    "KANViT",
     "ModelRecord",
     "Movement",
+    "SwiGLUViT",
     "TrainingRecord",
+    "ViT",
     "ViTSource",
+    "baselines",
     "build_model",
     "convert_vit",
     "create_model",

@@ -206,7 +206,8 @@ def init_from_vit(
     made = copy.deepcopy(model)  # the model is touched when nothing can fail any more
     _load(made, weights, found, fresh)
     for mlp in _mlps(made):
-        mlp.act1.reset_parameters()
+        if isinstance(mlp.act1, GroupRational):
+            mlp.act1.reset_parameters()
     for mlp, coefficients in zip(_mlps(made), fits, strict=False):
         _set(mlp.act2, coefficients)
     moved = movement(made, vit, images)

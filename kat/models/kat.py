@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from functools import partial
+import sys
+from collections.abc import Mapping
+from functools import partial, update_wrapper
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, TypeVar
@@ -21,14 +23,13 @@ from torch import nn
 
 from kat.errors import InputError, first_line
 from kat.models.state_dict import filter_released, is_coefficient, published_name, read_state_dict
-from kat.nn import GRKANMlp, Init, init_attention_mimetic_
+from kat.models.vit import ViT
+from kat.nn import GRKANMlp, Init
 
 Transformer = TypeVar("Transformer", bound=VisionTransformer)
 
-ATTENTION_SCHEMES = ("mimetic", "trunc_normal")
 
-
-class KAT(VisionTransformer):
+class KAT(ViT):
     """A Vision Transformer whose block is x + attn(norm(x)), then x + GRKANMlp(norm(x)).
 
     Everything of timm's ``VisionTransformer`` works as there: ``features_only``,
@@ -36,14 +37,13 @@ class KAT(VisionTransformer):
     dict may name the coefficients as either published variant does.
 
     Args:
-        num_groups, degree, form, share: of the rationals, see :class:`kat.nn.GroupRational`.
-        act_init: the function that the second rational of each MLP starts as, see ``init`` of
+        num_groups, degree, form, share: of the rationals, see :class:`kat.nn.GRKANMlp`.
+        first_init: the function that the first rational of each MLP starts as; None: there is none.
+        act_init: the function that the second one starts as, see ``init`` of
             :class:`kat.nn.GroupRational`.
         mlp_init: how the MLPs' weights are drawn, see :func:`kat.nn.init_grkan_`.
         fused: keep less for the backward pass, see :class:`kat.nn.GRKANLinear`.
-        attn_init: ``"mimetic"``, see :func:`kat.nn.init_attention_mimetic_`, or
-            ``"trunc_normal"``, timm's own.
-        weight_init: timm's scheme for everything else.
+        attn_init: of the attention, see :class:`kat.models.ViT`.
         **kwargs: of timm's ``VisionTransformer``.
 
     Raises:
@@ -55,43 +55,30 @@ class KAT(VisionTransformer):
     def __init__(
         self,
         *,
-        num_groups: int = 8,
+        num_groups: int | str = 8,
         degree: tuple[int, int] = (5, 4),
         form: str = "A",
         share: str = "numerator",
+        first_init: Init | None = "identity",
         act_init: Init = "swish",
         mlp_init: str = "variance_preserving",
         fused: bool = True,
         attn_init: str = "mimetic",
-        weight_init: Any = "",
         **kwargs: Any,
     ) -> None:
-        if attn_init not in ATTENTION_SCHEMES:
-            raise ValueError(f"attn_init must be one of {ATTENTION_SCHEMES}, got {attn_init!r}")
-        mlp_layer: Any = partial(
+        mlp_layer = partial(
             GRKANMlp,
             num_groups=num_groups,
             degree=degree,
             form=form,
             share=share,
+            first_init=first_init,
             act_init=act_init,
             weight_init=mlp_init,
             fused=fused,
         )
-        super().__init__(mlp_layer=mlp_layer, weight_init="skip", **kwargs)
-        self.attn_init = attn_init
+        super().__init__(mlp_layer=mlp_layer, attn_init=attn_init, **kwargs)
         self.register_load_state_dict_pre_hook(_rename_coefficients)
-        if weight_init != "skip":
-            self.weight_init_mode = weight_init
-            self.init_weights(needs_reset=False)
-
-    def init_weights(self, mode: str = "", needs_reset: bool = True) -> None:
-        """Draws all weights: timm's scheme, then the GR-KAN layers', then the attention's."""
-        super().init_weights(mode, needs_reset)
-        if self.attn_init == "mimetic":
-            attentions: list[Any] = [block.attn for block in self.blocks]
-            for attention in attentions:
-                init_attention_mimetic_(attention.qkv, attention.proj, attention.num_heads)
 
     def no_weight_decay(self) -> set[str]:
         """timm's set and every rational coefficient: decay would pull F towards zero."""
@@ -147,13 +134,42 @@ def build_transformer(
         ) from error
 
 
+def register_family(
+    model_class: type[VisionTransformer], variants: Mapping[str, dict[str, Any]], module: str
+) -> None:
+    """Registers models of a class with timm, by name, each with its default arguments.
+
+    Args:
+        model_class: what is built.
+        variants: the arguments by name.
+        module: ``__name__`` of the module whose ``default_cfgs`` they have, and which gets the
+            functions.
+    """
+    for name, defaults in variants.items():
+        create: Any = partial(_create, model_class, name, defaults)
+        update_wrapper(create, _create)
+        create.__name__, create.__module__ = name, module
+        setattr(sys.modules[module], name, register_model(create))
+
+
+def _create(
+    model_class: type[VisionTransformer],
+    name: str,
+    defaults: dict[str, Any],
+    pretrained: bool = False,
+    **kwargs: Any,
+) -> VisionTransformer:
+    """Builds the model of this name; the arguments are those of its class."""
+    return build_transformer(model_class, name, pretrained, **{**defaults, **kwargs})
+
+
 def _weights_config(variant: str, kwargs: dict[str, Any]) -> PretrainedCfg:
     """Where timm's builder takes the weights from."""
     overlay = kwargs.get("pretrained_cfg_overlay")
     return resolve_pretrained_cfg(variant, kwargs.get("pretrained_cfg"), overlay)
 
 
-_CONFIG = {
+IMAGENET_CONFIG = {
     "num_classes": 1000,
     "input_size": (3, 224, 224),
     "pool_size": None,
@@ -190,74 +206,74 @@ default_cfgs = generate_default_cfgs(
     {
         **{
             name.replace("_patch16", f"{alias}_patch16"): {
-                **_CONFIG,
+                **IMAGENET_CONFIG,
                 "hf_hub_id": f"adamdad/{name}",
                 "url": url,
             }
             for name, url in _FILES.items()
             for alias in ("", "_swish")
         },
-        **{f"kat_{size}_gelu_patch16_224": _CONFIG for size in ("tiny", "small", "base")},
+        **{f"kat_{size}_gelu_patch16_224": IMAGENET_CONFIG for size in ("tiny", "small", "base")},
     }
 )
 
-_TINY = {"patch_size": 16, "embed_dim": 192, "depth": 12, "num_heads": 3}
-_SMALL = {"patch_size": 16, "embed_dim": 384, "depth": 12, "num_heads": 6}
-_BASE = {"patch_size": 16, "embed_dim": 768, "depth": 12, "num_heads": 12}
+TINY = {"patch_size": 16, "embed_dim": 192, "depth": 12, "num_heads": 3}
+SMALL = {"patch_size": 16, "embed_dim": 384, "depth": 12, "num_heads": 6}
+BASE = {"patch_size": 16, "embed_dim": 768, "depth": 12, "num_heads": 12}
 
 
 @register_model
 def kat_tiny_patch16_224(pretrained: bool = False, **kwargs: Any) -> KAT:
     """KAT-T/16: width 192, 5,718,328 parameters; the second rational starts as Swish."""
-    return create_kat("kat_tiny_patch16_224", pretrained, **{**_TINY, **kwargs})
+    return create_kat("kat_tiny_patch16_224", pretrained, **{**TINY, **kwargs})
 
 
 @register_model
 def kat_tiny_swish_patch16_224(pretrained: bool = False, **kwargs: Any) -> KAT:
     """KAT-T/16, another name of ``kat_tiny_patch16_224``."""
-    return create_kat("kat_tiny_swish_patch16_224", pretrained, **{**_TINY, **kwargs})
+    return create_kat("kat_tiny_swish_patch16_224", pretrained, **{**TINY, **kwargs})
 
 
 @register_model
 def kat_tiny_gelu_patch16_224(pretrained: bool = False, **kwargs: Any) -> KAT:
     """KAT-T/16 whose second rational starts as GELU."""
-    args = {**_TINY, "act_init": "gelu", **kwargs}
+    args = {**TINY, "act_init": "gelu", **kwargs}
     return create_kat("kat_tiny_gelu_patch16_224", pretrained, **args)
 
 
 @register_model
 def kat_small_patch16_224(pretrained: bool = False, **kwargs: Any) -> KAT:
     """KAT-S/16: width 384, 22.1 M parameters; the second rational starts as Swish."""
-    return create_kat("kat_small_patch16_224", pretrained, **{**_SMALL, **kwargs})
+    return create_kat("kat_small_patch16_224", pretrained, **{**SMALL, **kwargs})
 
 
 @register_model
 def kat_small_swish_patch16_224(pretrained: bool = False, **kwargs: Any) -> KAT:
     """KAT-S/16, another name of ``kat_small_patch16_224``."""
-    return create_kat("kat_small_swish_patch16_224", pretrained, **{**_SMALL, **kwargs})
+    return create_kat("kat_small_swish_patch16_224", pretrained, **{**SMALL, **kwargs})
 
 
 @register_model
 def kat_small_gelu_patch16_224(pretrained: bool = False, **kwargs: Any) -> KAT:
     """KAT-S/16 whose second rational starts as GELU."""
-    args = {**_SMALL, "act_init": "gelu", **kwargs}
+    args = {**SMALL, "act_init": "gelu", **kwargs}
     return create_kat("kat_small_gelu_patch16_224", pretrained, **args)
 
 
 @register_model
 def kat_base_patch16_224(pretrained: bool = False, **kwargs: Any) -> KAT:
     """KAT-B/16: width 768, 86.6 M parameters; the second rational starts as Swish."""
-    return create_kat("kat_base_patch16_224", pretrained, **{**_BASE, **kwargs})
+    return create_kat("kat_base_patch16_224", pretrained, **{**BASE, **kwargs})
 
 
 @register_model
 def kat_base_swish_patch16_224(pretrained: bool = False, **kwargs: Any) -> KAT:
     """KAT-B/16, another name of ``kat_base_patch16_224``."""
-    return create_kat("kat_base_swish_patch16_224", pretrained, **{**_BASE, **kwargs})
+    return create_kat("kat_base_swish_patch16_224", pretrained, **{**BASE, **kwargs})
 
 
 @register_model
 def kat_base_gelu_patch16_224(pretrained: bool = False, **kwargs: Any) -> KAT:
     """KAT-B/16 whose second rational starts as GELU."""
-    args = {**_BASE, "act_init": "gelu", **kwargs}
+    args = {**BASE, "act_init": "gelu", **kwargs}
     return create_kat("kat_base_gelu_patch16_224", pretrained, **args)

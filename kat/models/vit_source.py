@@ -23,7 +23,7 @@ from kat.errors import InputError, first_line, unknown
 from kat.models.checkpoint import load_model, record_of_released
 from kat.models.record import ModelRecord, preprocessing_of
 from kat.models.state_dict import is_coefficient, read_state_dict
-from kat.nn import GRKANMlp
+from kat.nn import GRKANMlp, GroupRational
 
 _FILES = (".safetensors", ".pth", ".pt", ".bin", ".tar", ".ckpt", ".npz")
 _GOOGLE = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "crop_pct": 0.9}
@@ -231,8 +231,10 @@ def rational_args(model: VisionTransformer) -> dict[str, Any]:
     if not isinstance(block.mlp, GRKANMlp):
         return {}
     act = block.mlp.act2
+    first = {} if isinstance(block.mlp.act1, GroupRational) else {"first_init": None}
     return {
-        "num_groups": act.num_groups,
+        **first,
+        "num_groups": block.mlp.num_groups,
         "degree": list(act.degree),
         "form": act.form,
         "share": act.share,

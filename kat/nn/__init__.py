@@ -1,5 +1,7 @@
 """GR-KAN layers, their coefficients, and their initialisation."""
 
+from kat.nn.baselines import FixedMlp, SwiGLUMlp
+from kat.nn.bspline import BSplineKANLinear, BSplineKANMlp
 from kat.nn.coefficients import (
     Coefficients,
     Init,
@@ -16,11 +18,15 @@ from kat.nn.init import init_attention_mimetic_, init_grkan_
 from kat.nn.rational import GroupRational
 
 __all__ = [
+    "BSplineKANLinear",
+    "BSplineKANMlp",
     "Coefficients",
+    "FixedMlp",
     "GRKANLinear",
     "GRKANMlp",
     "GroupRational",
     "Init",
+    "SwiGLUMlp",
     "expectation",
     "gain",
     "given_coefficients",

@@ -204,7 +204,11 @@ def _table() -> dict[str, dict[str, dict]]:
     return json.loads((files("kat.nn") / "presets.json").read_text())["presets"]
 
 
-def expectation(function: Callable[[Tensor], Tensor]) -> Tensor:
+Function = Callable[[Tensor], Tensor]
+"""Maps a float64 tensor (points,) to (points,) or (groups, points)."""
+
+
+def expectation(function: Function) -> Tensor:
     """E[f(x)] for x ~ N(0, 1), by Gauss-Legendre quadrature on either side of the kink at 0.
 
     Args:
@@ -223,7 +227,13 @@ def expectation(function: Callable[[Tensor], Tensor]) -> Tensor:
     return result
 
 
-def gain(function: Callable[[Tensor], Tensor]) -> float:
+def moments(function: Function) -> tuple[Tensor, Tensor]:
+    """E[f(x)] and Var[f(x)] for x ~ N(0, 1): a number each, or one for each group, in float64."""
+    mean = expectation(function)
+    return mean, expectation(lambda x: function(x).square()) - mean.square()
+
+
+def gain(function: Function) -> float:
     """alpha = 1 / E[f(x)^2] for x ~ N(0, 1), so that Var[W] = alpha / d_in keeps the variance.
 
     Exact values: identity 1, ReLU 2, GELU 2.3517, tanh 2.5362, SiLU 2.8108.

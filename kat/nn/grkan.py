@@ -23,7 +23,8 @@ class GRKANLinear(nn.Module):
         in_features: d_in, divisible by num_groups.
         out_features: d_out.
         bias: whether the linear map has a bias.
-        num_groups, init, degree, form, share, impl: of the rational, see :class:`GroupRational`.
+        num_groups: groups of the rational; ``"channels"``: one a channel.
+        init, degree, form, share, impl: of the rational, see :class:`GroupRational`.
         weight_init: ``"variance_preserving"`` (the paper's), ``"centered"``, ``"kaiming"`` or
             ``"trunc_normal"``, see :func:`kat.nn.init_grkan_`.
         fused: keep only x for the backward pass, and compute F(x) again there.
@@ -42,7 +43,7 @@ class GRKANLinear(nn.Module):
         in_features: int,
         out_features: int,
         bias: bool = True,
-        num_groups: int = 8,
+        num_groups: int | str = 8,
         init: Init = "swish",
         *,
         degree: tuple[int, int] = (5, 4),
@@ -55,11 +56,11 @@ class GRKANLinear(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        _check_groups(num_groups, in_features=in_features)
+        groups = _groups(num_groups, "in_features", in_features)
         self.weight_init = weight_init
         self.fused = fused
         self.act = GroupRational(
-            num_groups, degree, init, form, share, impl=impl, device=device, dtype=dtype
+            groups, degree, init, form, share, impl=impl, device=device, dtype=dtype
         )
         self.fc = nn.Linear(in_features, out_features, bias=bias, device=device, dtype=dtype)
         self.init_weights()
@@ -92,7 +93,9 @@ class GRKANMlp(nn.Module):
         norm_layer: an optional norm before the second linear map, as in timm's ``Mlp``.
         bias: whether the linear maps have biases.
         drop: dropout rate after each rational.
-        num_groups, degree, form, share, impl: of both rationals, see :class:`GroupRational`.
+        num_groups: groups of both rationals; ``"channels"``: one a channel.
+        degree, form, share, impl: of both rationals, see :class:`GroupRational`.
+        first_init: the function that F_1 starts as; None: there is no F_1, as in an ordinary MLP.
         act_init: the function that F_2 starts as, ``"swish"`` or ``"gelu"`` in the paper; see
             ``init`` of :class:`GroupRational`.
         weight_init, fused: see :class:`GRKANLinear`. A norm or dropout between a rational and
@@ -114,7 +117,8 @@ class GRKANMlp(nn.Module):
         bias: bool = True,
         drop: float = 0.0,
         *,
-        num_groups: int = 8,
+        num_groups: int | str = 8,
+        first_init: Init | None = "identity",
         act_init: Init = "swish",
         degree: tuple[int, int] = (5, 4),
         form: str = "A",
@@ -128,20 +132,22 @@ class GRKANMlp(nn.Module):
         super().__init__()
         hidden_features = hidden_features or in_features
         out_features = out_features or in_features
-        _check_groups(num_groups, in_features=in_features, hidden_features=hidden_features)
+        self.num_groups = num_groups
+        first_groups = _groups(num_groups, "in_features", in_features)
+        groups = _groups(num_groups, "hidden_features", hidden_features)
         self.weight_init = weight_init
         self.fused = fused
 
-        def act(init: Init) -> GroupRational:
+        def act(groups: int, init: Init) -> GroupRational:
             return GroupRational(
-                num_groups, degree, init, form, share, impl=impl, device=device, dtype=dtype
+                groups, degree, init, form, share, impl=impl, device=device, dtype=dtype
             )
 
         place: dict[str, Any] = {"device": device, "dtype": dtype}
-        self.act1 = act("identity")
+        self.act1 = nn.Identity() if first_init is None else act(first_groups, first_init)
         self.drop1 = nn.Dropout(drop)
         self.fc1 = nn.Linear(in_features, hidden_features, bias=bias, **place)
-        self.act2 = act(act_init)
+        self.act2 = act(groups, act_init)
         self.drop2 = nn.Dropout(drop)
         self.norm = norm_layer(hidden_features, **place) if norm_layer else nn.Identity()
         self.fc2 = nn.Linear(hidden_features, out_features, bias=bias, **place)
@@ -154,14 +160,18 @@ class GRKANMlp(nn.Module):
 
     def reset_parameters(self) -> None:
         """Sets the rationals back to their initial functions and draws the weights anew."""
-        self.act1.reset_parameters()
-        self.act2.reset_parameters()
+        for act in (self.act1, self.act2):
+            if isinstance(act, GroupRational):
+                act.reset_parameters()
         self.init_weights()
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., in_features) to (..., out_features)."""
         fused = self.fused and not self._drops()
-        x = grkan_linear(x, self.act1, self.fc1, self.drop1, fused=fused)
+        if isinstance(self.act1, GroupRational):
+            x = grkan_linear(x, self.act1, self.fc1, self.drop1, fused=fused)
+        else:
+            x = self.fc1(x)
         fused = fused and isinstance(self.norm, nn.Identity)
         return grkan_linear(x, self.act2, self.fc2, self._drop_and_norm, fused=fused)
 
@@ -172,9 +182,12 @@ class GRKANMlp(nn.Module):
         return self.training and (self.drop1.p > 0 or self.drop2.p > 0)
 
 
-def _check_groups(num_groups: int, **features: int) -> None:
-    if num_groups < 1:
-        raise ValueError(f"num_groups must be at least 1, got {num_groups}")
-    for name, width in features.items():
-        if width % num_groups:
-            raise ValueError(f"{name}={width} cannot be cut into num_groups={num_groups} groups")
+def _groups(num_groups: int | str, name: str, width: int) -> int:
+    """The number of groups that a width is cut into."""
+    if num_groups == "channels":
+        return width
+    if not isinstance(num_groups, int) or num_groups < 1:
+        raise ValueError(f"num_groups must be at least 1, or 'channels', got {num_groups!r}")
+    if width % num_groups:
+        raise ValueError(f"{name}={width} cannot be cut into num_groups={num_groups} groups")
+    return num_groups

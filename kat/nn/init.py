@@ -12,18 +12,20 @@ import math
 import torch
 from torch import Tensor, nn
 
+from kat.nn.coefficients import Function, gain, moments
 from kat.nn.rational import GroupRational
 
 SCHEMES = ("variance_preserving", "centered", "kaiming", "trunc_normal")
 
 
 @torch.no_grad()
-def init_grkan_(linear: nn.Linear, activation: GroupRational, scheme: str) -> None:
+def init_grkan_(linear: nn.Linear, activation: nn.Module, scheme: str) -> None:
     """Draws the weight of ``linear(activation(x))`` and sets its bias to zero.
 
     Args:
         linear: the linear map behind the activation.
-        activation: the rational in front of it, whose coefficients give the gain.
+        activation: the rational in front of it, whose coefficients give the gain; or a fixed
+            function, such as ``nn.GELU``.
         scheme: ``"variance_preserving"``: N(0, alpha / d_in) with the activation's own gain alpha,
             as in the paper;
             ``"centered"``: N(0, 1 / sum_c Var F_c(x)), projected so that W E[F(x)] = 0: the mean
@@ -42,9 +44,10 @@ def init_grkan_(linear: nn.Linear, activation: GroupRational, scheme: str) -> No
     if linear.weight.is_meta:
         return
     if scheme == "variance_preserving":
-        nn.init.normal_(linear.weight, std=math.sqrt(activation.gain() / linear.in_features))
+        alpha = gain(_function(activation))
+        nn.init.normal_(linear.weight, std=math.sqrt(alpha / linear.in_features))
     elif scheme == "centered":
-        _draw_centered(linear, activation)
+        _draw_centered(linear, _function(activation))
     elif scheme == "kaiming":
         nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")
     else:
@@ -53,11 +56,16 @@ def init_grkan_(linear: nn.Linear, activation: GroupRational, scheme: str) -> No
         nn.init.zeros_(linear.bias)
 
 
-def _draw_centered(linear: nn.Linear, activation: GroupRational) -> None:
+def _function(activation: nn.Module) -> Function:
+    """What it computes of a point, one row a group for a rational."""
+    return activation.functions if isinstance(activation, GroupRational) else activation
+
+
+def _draw_centered(linear: nn.Linear, function: Function) -> None:
     """With m_c = E[F_c(x)] for channel c, E[(W F)^2] = v sum_c (E[F_c^2] - m_c^2) where W m = 0."""
     mean, variance = (
-        moment.repeat_interleave(linear.in_features // len(moment))
-        for moment in activation.moments()
+        moment.reshape(-1).repeat_interleave(linear.in_features // moment.numel())
+        for moment in moments(function)
     )
     nn.init.normal_(linear.weight, std=variance.sum().item() ** -0.5)
     if mean.any():

@@ -11,9 +11,9 @@ from kat.nn.coefficients import (
     Coefficients,
     Init,
     coefficients_of,
-    expectation,
     gain,
     given_coefficients,
+    moments,
 )
 from kat.ops import FORMS, rational
 
@@ -112,8 +112,7 @@ class GroupRational(nn.Module):
 
         One entry where all groups share all coefficients.
         """
-        mean = expectation(self.functions)
-        return mean, expectation(lambda x: self.functions(x).square()) - mean.square()
+        return moments(self.functions)
 
     def functions(self, x: Tensor) -> Tensor:
         """Every group's function at the points x (k,), on the CPU in float64: (G, k).

@@ -96,7 +96,7 @@ def test_bad_input_of_stability(tmp_path, capsys):
     line = refused(capsys, "stability", *out, "--strategy", "fsdp")
     assert "needs whole weights, and strategy=fsdp cuts them" in line
     line = refused(capsys, "stability", *out, "--model.name", "vit_micro_patch2_8")
-    assert "VisionTransformer has no rational layer to monitor" in line
+    assert "ViT has no rational layer to monitor" in line
     assert not (tmp_path / "run").exists()
     with pytest.raises(InputError, match="go together"):
         train(TrainConfig(out=str(tmp_path / "run"), monitor=MonitorConfig(enabled=True)))

@@ -419,5 +419,5 @@ def test_models_that_are_no_kats_are_refused():
     vit = timm.create_model("vit_micro")
     with pytest.raises(InputError, match="unknown model 'kat_mikro'; did you mean 'kat_micro'"):
         convert_vit(vit, "kat_mikro")
-    with pytest.raises(InputError, match=r"'vit_micro' is a VisionTransformer; give .* a KAT"):
+    with pytest.raises(InputError, match=r"'vit_micro' is a ViT; give .* a KAT"):
         convert_vit(vit, "vit_micro")

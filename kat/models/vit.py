@@ -1,0 +1,99 @@
+"""timm's Vision Transformer with other MLPs and initialisations: KAT's base, and its baselines.
+
+All go through the same door, ``mlp_layer=`` of timm's ``VisionTransformer``, so that two models
+differ by what their arguments say and by nothing else.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from timm.layers import Mlp
+from timm.models.vision_transformer import VisionTransformer
+
+from kat.nn import BSplineKANMlp, FixedMlp, SwiGLUMlp, init_attention_mimetic_
+
+ATTENTION_SCHEMES = ("mimetic", "trunc_normal")
+
+
+class ViT(VisionTransformer):
+    """A Vision Transformer whose block is x + attn(norm(x)), then x + MLP(norm(x)).
+
+    Args:
+        mlp_init: how the weights of the MLP are drawn, see :func:`kat.nn.init_grkan_`; None: as
+            timm draws them, N(0, 0.02^2) cut.
+        attn_init: ``"mimetic"``, see :func:`kat.nn.init_attention_mimetic_`, or
+            ``"trunc_normal"``, timm's own.
+        weight_init: timm's scheme for everything else.
+        mlp_layer: the MLP, timm's own unless ``mlp_init`` is given.
+        **kwargs: of timm's ``VisionTransformer``, e.g. ``act_layer="silu"``.
+
+    Raises:
+        ValueError: an unknown scheme.
+    """
+
+    def __init__(
+        self,
+        *,
+        mlp_init: str | None = None,
+        attn_init: str = "trunc_normal",
+        weight_init: Any = "",
+        mlp_layer: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        if attn_init not in ATTENTION_SCHEMES:
+            raise ValueError(f"attn_init must be one of {ATTENTION_SCHEMES}, got {attn_init!r}")
+        if mlp_layer is not None and mlp_init is not None:
+            raise ValueError("mlp_init is of the plain MLP: give it or mlp_layer")
+        if mlp_layer is None:
+            mlp_layer = Mlp if mlp_init is None else partial(FixedMlp, weight_init=mlp_init)
+        super().__init__(mlp_layer=mlp_layer, weight_init="skip", **kwargs)
+        self.attn_init = attn_init
+        if weight_init != "skip":
+            self.weight_init_mode = weight_init
+            self.init_weights(needs_reset=False)
+
+    def init_weights(self, mode: str = "", needs_reset: bool = True) -> None:
+        """Draws all weights: timm's scheme, then the MLPs' own, then the attention's."""
+        super().init_weights(mode, needs_reset)
+        if self.attn_init == "mimetic":
+            attentions: list[Any] = [block.attn for block in self.blocks]
+            for attention in attentions:
+                init_attention_mimetic_(attention.qkv, attention.proj, attention.num_heads)
+
+
+class SwiGLUViT(ViT):
+    """A Vision Transformer with SwiGLU in place of each MLP, at equal parameters.
+
+    Args:
+        **kwargs: of :class:`ViT` but ``mlp_init``.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(mlp_layer=SwiGLUMlp, **kwargs)
+
+
+class KANViT(ViT):
+    """A Vision Transformer with two B-spline KAN layers in place of each MLP.
+
+    Args:
+        grid, order, grid_range: of the splines, see :class:`kat.nn.BSplineKANLinear`.
+        kan_init: how their weights are drawn, see ``weight_init`` there.
+        **kwargs: of :class:`ViT` but ``mlp_init``; ``mlp_ratio=4 / (grid + order + 1)`` has about
+            the parameters of the plain ViT.
+    """
+
+    def __init__(
+        self,
+        *,
+        grid: int = 5,
+        order: int = 3,
+        grid_range: tuple[float, float] = (-3.0, 3.0),
+        kan_init: str = "liu",
+        **kwargs: Any,
+    ) -> None:
+        mlp_layer = partial(
+            BSplineKANMlp, grid=grid, order=order, grid_range=grid_range, weight_init=kan_init
+        )
+        super().__init__(mlp_layer=mlp_layer, **kwargs)

@@ -1,0 +1,65 @@
+"""The MLPs that GR-KAN is compared with: of a fixed activation, and SwiGLU at equal parameters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from timm.layers import Mlp, SwiGLU
+from torch import nn
+
+from kat.nn.init import SCHEMES, init_grkan_
+
+
+class FixedMlp(Mlp):
+    """W_2 f(W_1 x + b_1) + b_2: timm's ``Mlp``, with a choice of how its weights are drawn.
+
+    What is left of a GR-KAN MLP where its rationals are taken out and its initialisation is kept.
+
+    Args:
+        *args, **kwargs: of timm's ``Mlp``; ``act_layer`` is f.
+        weight_init: how W_1, behind no function, and W_2, behind f, are drawn; see
+            :func:`kat.nn.init_grkan_`.
+
+    Raises:
+        ValueError: an unknown scheme.
+    """
+
+    def __init__(self, *args: Any, weight_init: str = "variance_preserving", **kwargs: Any) -> None:
+        if weight_init not in SCHEMES:
+            raise ValueError(f"weight_init must be one of {SCHEMES}, got {weight_init!r}")
+        super().__init__(*args, **kwargs)
+        self.weight_init = weight_init
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """Draws the weights anew; timm's models call this after their own initialisation."""
+        pairs: list[Any] = [(self.fc1, nn.Identity()), (self.fc2, self.act)]
+        for linear, activation in pairs:
+            init_grkan_(linear, activation, self.weight_init)
+
+
+class SwiGLUMlp(SwiGLU):
+    """W_2 (SiLU(W_g x + b_g) * (W_1 x + b_1)) + b_2, two thirds as wide within as it is told to be.
+
+    Three matrices of two thirds of the width have the parameters of an MLP's two, to the rounding
+    of the width and the bias of the gate.
+
+    Args:
+        in_features: width of the input.
+        hidden_features: width of the MLP that it takes the place of; in_features by default.
+        *args, **kwargs: of timm's ``SwiGLU``; ``act_layer`` is not used, the gate is SiLU.
+
+    Source: Shazeer, GLU Variants Improve Transformer, arXiv 2002.05202.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        hidden_features: int | None = None,
+        out_features: int | None = None,
+        act_layer: Any = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        hidden = round((hidden_features or in_features) * 2 / 3)
+        super().__init__(in_features, hidden, out_features, nn.SiLU, *args, **kwargs)

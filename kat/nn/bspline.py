@@ -1,0 +1,228 @@
+"""The B-spline KAN layer of Liu et al.: the baseline that GR-KAN is compared with."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import Any
+
+import torch
+from numpy.polynomial import Polynomial
+from torch import Tensor, nn
+from torch.nn import functional
+
+from kat.nn.coefficients import expectation, gain
+
+KAN_SCHEMES = ("liu", "variance_preserving")
+
+
+class BSplineKANLinear(nn.Module):
+    """y_j = sum_i [ w_ji SiLU(x_i) + sum_k c_jik B_k(x_i) ] + bias_j, one function for each edge.
+
+    B_k, k = 0 .. grid + order - 1, are the B-splines of degree ``order`` on uniform knots: ``grid``
+    intervals over ``grid_range`` and ``order`` more on either side. Beyond those the splines are
+    zero, and SiLU is left. Liu et al. scale each edge's spline once more, which c can do itself.
+
+    At most order + 1 splines are not zero at x: only those are computed, by one small matrix
+    product, and put into their places for one large matrix product with c.
+
+    Args:
+        in_features: d_in.
+        out_features: d_out.
+        bias: whether there is a bias.
+        grid: intervals of the grid; at least 1.
+        order: degree of the splines; at least 1.
+        grid_range: (low, high), where the grid lies.
+        weight_init: ``"liu"``: splines of standard deviation 0.1 / grid, SiLU weights
+            N(0, 1 / d_in), after the authors' code; ``"variance_preserving"``: both parts scaled to
+            give half of Var[y] = 1 each for x ~ N(0, 1).
+        device, dtype: of the parameters.
+
+    Shape:
+        x (..., d_in) to (..., d_out).
+
+    Parameters:
+        base_weight (d_out, d_in), spline_weight (d_out, d_in, grid + order), bias (d_out,).
+
+    Raises:
+        ValueError: a bad argument.
+
+    Source: Liu et al., KAN: Kolmogorov-Arnold Networks, arXiv 2404.19756, section 2.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        grid: int = 5,
+        order: int = 3,
+        grid_range: tuple[float, float] = (-3.0, 3.0),
+        weight_init: str = "liu",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if grid < 1 or order < 1:
+            raise ValueError(f"grid and order must be at least 1, got {grid} and {order}")
+        if not -math.inf < grid_range[0] < grid_range[1] < math.inf:
+            raise ValueError(f"grid_range must be (low, high) with low < high, got {grid_range}")
+        if weight_init not in KAN_SCHEMES:
+            raise ValueError(f"weight_init must be one of {KAN_SCHEMES}, got {weight_init!r}")
+        self.in_features, self.out_features = in_features, out_features
+        self.grid, self.order = grid, order
+        self.grid_range = (float(grid_range[0]), float(grid_range[1]))
+        self.weight_init = weight_init
+        place: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.base_weight = nn.Parameter(torch.empty(out_features, in_features, **place))
+        self.spline_weight = nn.Parameter(
+            torch.empty(out_features, in_features, grid + order, **place)
+        )
+        self.bias = nn.Parameter(torch.empty(out_features, **place)) if bias else None
+        self.init_weights()
+
+    @torch.no_grad()
+    def init_weights(self) -> None:
+        """Draws the weights anew; timm's models call this after their own initialisation."""
+        if self.base_weight.is_meta:
+            return
+        base = spline = 1.0
+        if self.weight_init == "variance_preserving":
+            base = math.sqrt(gain(functional.silu) / 2)
+            spline = math.sqrt(0.5 / (self.in_features * self._moment()))
+        else:
+            spline = 0.1 / self.grid
+        nn.init.normal_(self.base_weight, std=base / math.sqrt(self.in_features))
+        nn.init.normal_(self.spline_weight, std=spline)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def _moment(self) -> float:
+        """sum_k E[B_k(x)^2] for x ~ N(0, 1)."""
+        return expectation(lambda x: self.splines(x).square().sum(-1)).item()
+
+    def splines(self, x: Tensor) -> Tensor:
+        """B_k(x): x (...) to (..., grid + order)."""
+        low, high = self.grid_range
+        return _Splines.apply((x - low) * (self.grid / (high - low)), self.grid, self.order)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """y as above."""
+        base = functional.linear(functional.silu(x), self.base_weight, self.bias)
+        return base + functional.linear(self.splines(x).flatten(-2), self.spline_weight.flatten(1))
+
+    def extra_repr(self) -> str:
+        """The arguments, for ``print(module)``."""
+        return (
+            f"in_features={self.in_features}, out_features={self.out_features},"
+            f" bias={self.bias is not None}, grid={self.grid}, order={self.order},"
+            f" grid_range={self.grid_range}"
+        )
+
+
+class BSplineKANMlp(nn.Module):
+    """KAN_2(KAN_1(x)): two B-spline KAN layers in place of a transformer's MLP.
+
+    The signature of timm's ``Mlp``, so that it can be given as ``mlp_layer=`` to timm's models.
+
+    Args:
+        in_features: width of the input.
+        hidden_features: width between the layers; in_features by default.
+        out_features: width of the output; in_features by default.
+        act_layer: taken for timm's sake and not used: the activations are the splines.
+        norm_layer: an optional norm between the layers.
+        bias: whether the layers have biases.
+        drop: dropout rate between the layers.
+        grid, order, grid_range, weight_init: see :class:`BSplineKANLinear`.
+        device, dtype: of the parameters.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        hidden_features: int | None = None,
+        out_features: int | None = None,
+        act_layer: Any = None,
+        norm_layer: Any = None,
+        bias: bool = True,
+        drop: float = 0.0,
+        *,
+        grid: int = 5,
+        order: int = 3,
+        grid_range: tuple[float, float] = (-3.0, 3.0),
+        weight_init: str = "liu",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        hidden_features = hidden_features or in_features
+        place: dict[str, Any] = {"device": device, "dtype": dtype}
+        spline: dict[str, Any] = {
+            "grid": grid,
+            "order": order,
+            "grid_range": grid_range,
+            "weight_init": weight_init,
+        }
+        self.fc1 = BSplineKANLinear(in_features, hidden_features, bias, **spline, **place)
+        self.drop = nn.Dropout(drop)
+        self.norm = norm_layer(hidden_features, **place) if norm_layer else nn.Identity()
+        self.fc2 = BSplineKANLinear(
+            hidden_features, out_features or in_features, bias, **spline, **place
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (..., in_features) to (..., out_features)."""
+        return self.fc2(self.norm(self.drop(self.fc1(x))))
+
+
+@cache
+def _pieces(order: int) -> list[list[float]]:
+    """The polynomials in u of which the splines of an order consist on one interval of the grid.
+
+    With N the cardinal spline on the knots 0 .. order + 1, row p of column r is the coefficient of
+    u^p in N(order - r + u): B_(i + r) at t = i + u. By the recursion of de Boor and Cox,
+    N_K(s) = (s N_(K-1)(s) + (K + 1 - s) N_(K-1)(s - 1)) / K.
+    """
+    u = Polynomial([0.0, 1.0])
+    pieces = [Polynomial([1.0])]
+    for degree in range(1, order + 1):
+        lower = [Polynomial([0.0]), *pieces, Polynomial([0.0])]
+        pieces = [
+            ((r + u) * lower[r + 1] + (degree + 1 - r - u) * lower[r]) / degree
+            for r in range(degree + 1)
+        ]
+    columns = [[*p.coef, *[0.0] * (order + 1 - len(p.coef))] for p in reversed(pieces)]
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
+class _Splines(torch.autograd.Function):
+    """B_k at t, which is x in units of the grid from its low end: (...) to (..., grid + order).
+
+    Keeps t alone, and the gradient can be differentiated as often as the splines can.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, t: Tensor, grid: int, order: int) -> Tensor:
+        ctx.save_for_backward(t)
+        ctx.grid, ctx.order = grid, order
+        cell = t.floor()
+        u = (t - cell).unsqueeze(-1)
+        *lower, values = torch.tensor(_pieces(order), dtype=t.dtype, device=t.device)
+        values = values.expand(*t.shape, order + 1)
+        for coefficients in reversed(lower):
+            values = torch.addcmul(coefficients, values, u)
+        place = cell.unsqueeze(-1) + torch.arange(order + 1, dtype=t.dtype, device=t.device)
+        outside = (place < 0) | (place >= grid + order)  # NaN is not: it goes on
+        place = place.nan_to_num(0.0).clamp(0, grid + order - 1).long()
+        splines = t.new_zeros(*t.shape, grid + order)
+        return splines.scatter_add_(-1, place, values.masked_fill(outside, 0.0))
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None]:
+        """dB_k / dt = B'_(k-1) - B'_k, with the splines B' of the next lower order."""
+        if ctx.order == 0:
+            return None, None, None
+        (t,) = ctx.saved_tensors
+        lower = _Splines.apply(t + 1, ctx.grid + 2, ctx.order - 1)  # from k = -1 on
+        return (grad * -lower.diff(dim=-1)).sum(-1), None, None
