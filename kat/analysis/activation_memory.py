@@ -35,22 +35,28 @@ class ActivationMemory:
         return sum(self.layers.values())
 
 
-def activation_memory(model: nn.Module, input_size: tuple[int, ...]) -> ActivationMemory:
+def activation_memory(
+    model: nn.Module, input_size: tuple[int, ...], *, input_gradient: bool = False
+) -> ActivationMemory:
     """Measures what autograd keeps for the backward pass, in training, on the CPU in float32.
 
     Two forward passes are made, of batches of 2 and 3 images: what the second keeps more is due to
-    one image. Each piece of memory is counted once, however many tensors show it; parameters and
-    buffers are not counted, the input is where it is kept.
+    one image. Each piece of memory is counted once, however many tensors show it; parameters,
+    buffers and plain numbers are not counted, the input is where it is kept.
 
     Args:
         model: maps (B, *input_size) to something.
         input_size: (C, H, W) of an image; any shape, for other models.
+        input_gradient: whether a gradient is wanted for the input, as for a layer of a network.
 
     Raises:
         InputError: the model fails on such an input.
     """
     twin = deepcopy(model).float().cpu().train()
-    small, large = (_kept(twin, torch.zeros(size, *input_size)) for size in _BATCHES)
+    small, large = (
+        _kept(twin, torch.zeros(size, *input_size, requires_grad=input_gradient))
+        for size in _BATCHES
+    )
     layers = {name: large[name] - small[name] for name in large}
     fixed = small.total() - _BATCHES[0] * sum(layers.values())
     return ActivationMemory({name: count for name, count in layers.items() if count}, fixed)

@@ -10,7 +10,7 @@ from timm.layers import Attention
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from kat.nn import GroupRational
+from kat.nn import BSplineKANLinear, GroupRational
 
 ACTIVATION_FLOPS = {"relu": 1, "silu": 5, "gelu": 14}
 """FLOPs of a fixed activation on one number, as the comparisons of KAN and MLP count them.
@@ -163,6 +163,10 @@ def _rational(layer: GroupRational, x: Tensor, y: Tensor) -> Terms:
     return Terms(rational=rational_flops(x.numel(), layer.degree))
 
 
+def _splines(layer: BSplineKANLinear, x: Tensor, y: Tensor) -> Terms:
+    return Terms(weights=y.numel() * layer.in_features * (layer.grid + layer.order + 1))
+
+
 def _layer_norm(layer: nn.LayerNorm, x: Tensor, y: Tensor) -> Terms:
     return Terms(norm=x.numel() * (5 if layer.elementwise_affine else 4))
 
@@ -177,6 +181,7 @@ _FORMULAS: dict[type[nn.Module], Callable[[Any, Tensor, Tensor], Terms]] = {
     _ConvNd: _convolution,
     _ConvTransposeNd: _transposed_convolution,
     GroupRational: _rational,
+    BSplineKANLinear: _splines,
     nn.LayerNorm: _layer_norm,
     Attention: _attention,
 }

@@ -130,14 +130,13 @@ _NUMBERS = ("parameters", "multiply_adds", "flops", "paper_count", "activation_b
 
 
 def comparison_row(layer: ComparedLayer) -> Row:
-    """A compared layer's numbers; None where there is no module to count."""
-    cost = layer.cost
+    """A compared layer's numbers."""
     return {
         "layer": layer.name,
         "parameters_by_formula": layer.formula.parameters,
-        "parameters": cost and cost.parameters,
+        "parameters": layer.cost.parameters,
         "flops_by_formula": layer.formula.flops,
-        "flops": cost and cost.flops,
+        "flops": layer.cost.flops,
         "activation_bytes": layer.activation_bytes,
         "difference": layer.difference,
     }
@@ -149,8 +148,7 @@ def print_costs(models: Sequence[ModelCost], console: Console, *, layers: bool =
     _print(_TERMS, map(_term_cells, models), console)
     _print(_AUTHORS, (_published_cells(m, m.published) for m in models if m.published), console)
     for model in models if layers else ():
-        rows = ({k: v for k, v in row.items() if k != "model"} for row in model.layer_rows())
-        _print(model.model, map(_cells, rows), console)
+        _print(model.model, map(_cells, model.layer_rows()), console)
     for remark in (remark for model in models for remark in model.remarks()):
         console.print(remark)
 
@@ -202,9 +200,25 @@ def _published_cells(model: ModelCost, published: Published) -> dict[str, str]:
     }
 
 
+_HEADERS = {
+    "layer": "layer",
+    "kind": "kind",
+    "input": "input",
+    "output": "output",
+    "parameters_by_formula": "parameters: formula",
+    "parameters": "parameters",
+    "multiply_adds": "multiply-adds",
+    "flops_by_formula": "FLOPs: formula",
+    "flops": "counted",
+    "paper_count": "paper's count",
+    "activation_bytes": "bytes kept",
+    "difference": "difference",
+}
+
+
 def _cells(row: Row) -> dict[str, str]:
-    """A row as the terminal shows it."""
-    return {name.replace("_", " "): _cell(value) for name, value in row.items()}
+    """A row as the terminal shows it, which knows the model from the title."""
+    return {title: _cell(row[name]) for name, title in _HEADERS.items() if name in row}
 
 
 def _cell(value: object) -> str:
@@ -219,7 +233,7 @@ def _print(title: str, rows: Iterable[dict[str, str]], console: Console) -> None
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in listed[0]:
         words = name in ("model", "layer", "kind", "difference")
-        table.add_column(name, justify="left" if words else "right")
+        table.add_column(name, justify="left" if words else "right", no_wrap=True)
     for row in listed:
         table.add_row(*row.values())
     console.print(title)

@@ -10,7 +10,7 @@ from kat.analysis.activation_memory import activation_memory
 from kat.analysis.flops import Cost, count
 from kat.analysis.flops_formulas import LayerFormula, grkan_layer, kan_layer, mlp_layer
 from kat.errors import InputError
-from kat.nn import GRKANLinear
+from kat.nn import BSplineKANLinear, GRKANLinear
 
 
 @dataclass(frozen=True)
@@ -20,15 +20,15 @@ class ComparedLayer:
     Args:
         name: what the layer is.
         formula: its cost by the paper's formula.
-        cost: of a module, by counting; None where there is no module.
+        cost: of our module, by counting.
         activation_bytes: that the module keeps for the backward pass, in float32.
         difference: why formula and count are not the same.
     """
 
     name: str
     formula: LayerFormula
-    cost: Cost | None
-    activation_bytes: int | None
+    cost: Cost
+    activation_bytes: int
     difference: str
 
 
@@ -56,32 +56,37 @@ def compare_layers(
         if value < 1:
             raise InputError(f"{name} must be at least 1, got {value}")
     try:
-        grkan = GRKANLinear(d_in, d_out, num_groups=groups, degree=degree, init="identity")
+        rational = GRKANLinear(d_in, d_out, num_groups=groups, degree=degree, init="identity")
     except ValueError as error:
         raise InputError(str(error)) from None
-    mlp = nn.Sequential(nn.Linear(d_in, d_out), nn.GELU())
     m, n = degree
-    return [
-        _counted("MLP (GELU)", mlp_layer(d_in, d_out), mlp, d_in, "GELU is not counted"),
-        _counted(
+    rows = (
+        (
+            "MLP (GELU)",
+            mlp_layer(d_in, d_out),
+            nn.Sequential(nn.Linear(d_in, d_out), nn.GELU()),
+            "GELU is not counted",
+        ),
+        (
             f"GR-KAN (m={m}, n={n}, g={groups})",
             grkan_layer(d_in, d_out, degree, groups),
-            grkan,
-            d_in,
+            rational,
             "a_0 is not in the formula",
         ),
-        ComparedLayer(
+        (
             f"KAN (G={grid}, K={order})",
             kan_layer(d_in, d_out, grid, order),
-            None,
-            None,
-            "by formula alone",
+            BSplineKANLinear(d_in, d_out, grid=grid, order=order),
+            "ours: splines once an input",
         ),
+    )
+    return [
+        ComparedLayer(
+            name,
+            formula,
+            count(layer, (d_in,)),
+            activation_memory(layer, (d_in,), input_gradient=True).per_image,
+            difference,
+        )
+        for name, formula, layer, difference in rows
     ]
-
-
-def _counted(
-    name: str, formula: LayerFormula, layer: nn.Module, d_in: int, difference: str
-) -> ComparedLayer:
-    kept = activation_memory(layer, (d_in,)).per_image
-    return ComparedLayer(name, formula, count(layer, (d_in,)), kept, difference)

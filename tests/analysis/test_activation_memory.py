@@ -12,10 +12,13 @@ from kat.analysis import activation_memory
 
 
 def _of_node(node: object) -> list[torch.Tensor]:
-    """The tensors that a node of the graph keeps; of nodes from Python they are saved_tensors."""
+    """The tensors that a node of the graph keeps, without the factors that are single numbers.
+
+    Of nodes from Python they are saved_tensors.
+    """
     kept = [getattr(node, name) for name in dir(node) if name.startswith("_saved_")]
     kept += getattr(node, "saved_tensors", ())
-    return [tensor for tensor in kept if isinstance(tensor, torch.Tensor)]
+    return [tensor for tensor in kept if isinstance(tensor, torch.Tensor) and tensor.dim()]
 
 
 def _bytes_of_graph(model: nn.Module, x: torch.Tensor) -> int:
@@ -39,6 +42,8 @@ def _bytes_of_graph(model: nn.Module, x: torch.Tensor) -> int:
         ("kat_micro", {"fused": False}),
         ("vit_micro", {}),
         ("vit_micro", {"init_values": 0.1, "qk_norm": True}),
+        ("vit_swiglu_micro", {}),
+        ("vit_kan_micro", {}),
         ("kat_tiny_patch16_224", {"depth": 2}),
         ("resnet18", {}),
     ],

@@ -39,13 +39,17 @@ def test_kan(grid, order):
 
 
 def test_the_compared_layers_keep_what_they_need():
-    """An MLP layer keeps its input and GELU's, a fused GR-KAN layer its input; 4 bytes each."""
+    """An MLP layer its input and GELU's, a fused GR-KAN layer its input, a KAN layer its input,
+    SiLU of it, where it lies on the grid, and its 8 splines; 4 bytes each.
+    """
     mlp, grkan, kan = compare_layers(192, 768)
     assert (mlp.activation_bytes, grkan.activation_bytes) == (4 * (192 + 768), 4 * 192)
     assert mlp.formula.flops - mlp.cost.flops == 14 * 768
     assert grkan.formula.flops == grkan.cost.flops == 21 * 192 + 2 * 192 * 768
     assert grkan.cost.parameters == grkan.formula.parameters + 1
-    assert (kan.cost, kan.activation_bytes) == (None, None)
+    assert kan.activation_bytes == 4 * 192 * (1 + 1 + 1 + 8)
+    assert kan.cost.flops == 2 * 192 * 768 * (1 + 8)
+    assert kan.formula.parameters - kan.cost.parameters == 2 * 192 * 768
     assert kan.formula.flops == 5 * 192 + 192 * 768 * 262
 
 
