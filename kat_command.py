@@ -14,6 +14,7 @@ COMMANDS = {
     "train": "train a classifier from a recipe, with overrides on the command line",
     "eval": "evaluate checkpoints on a data set: top-1, top-5, calibration, confusion",
     "stability": "train under watch: variance, gain, gradients of every GR-KAN layer, a verdict",
+    "ablate": "train a grid of factors and seeds, and say what each brings",
     "predict": "classify images with a checkpoint or an exported file: the top-5 of each",
     "convert": "make a KAT of a trained ViT, and say how far its outputs moved",
     "export": "write a trained model as .pt2, ONNX or a folder of the Hugging Face Hub's",

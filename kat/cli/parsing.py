@@ -74,13 +74,18 @@ def find_recipes(arguments: list[str]) -> list[str]:
     found = list(arguments)
     for index, argument in enumerate(arguments):
         if argument == "--config" and index + 1 < len(arguments):
-            found[index + 1] = _recipe_path(arguments[index + 1])
+            found[index + 1] = recipe_path(arguments[index + 1])
         elif argument.startswith("--config="):
-            found[index] = f"--config={_recipe_path(argument.removeprefix('--config='))}"
+            found[index] = f"--config={recipe_path(argument.removeprefix('--config='))}"
     return found
 
 
-def _recipe_path(name: str) -> str:
+def recipe_path(name: str) -> str:
+    """The file of a recipe: itself, if it is one, else the shipped one of this name.
+
+    Raises:
+        InputError: there is neither.
+    """
     if Path(name).is_file():
         return name
     if name not in recipe_names():
@@ -95,18 +100,36 @@ def check_recipe_keys(path: str, settings: type) -> None:
         InputError: names the first unknown key and the nearest valid one; or the file is no YAML
             mapping.
     """
+    check_keys(read_recipe(path), path, settings)
+
+
+def read_recipe(path: str) -> dict[str, Any]:
+    """What a recipe's file holds.
+
+    Raises:
+        InputError: the file is no YAML mapping.
+    """
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise InputError(f"{path} is not a recipe: it must map settings to values")
+    return content
+
+
+def check_keys(content: dict[str, Any], source: str, settings: type) -> None:
+    """Checks the keys of nested settings.
+
+    Raises:
+        InputError: names the first unknown key and the nearest valid one.
+    """
     valid = set(setting_names(settings))
     for key, value in _settings(content, valid):
         if key not in valid:
-            raise unknown(f"setting in {path}", key, valid)
+            raise unknown(f"setting in {source}", key, valid)
         if _is_nested(key, valid) and not isinstance(value, dict):
-            raise InputError(f"{key} in {path} must map settings to values, got {value!r}")
+            raise InputError(f"{key} in {source} must map settings to values, got {value!r}")
 
 
 def setting_names(settings: type, prefix: str = "") -> Iterator[str]:

@@ -147,6 +147,7 @@ def train_transform(spec: ImageSpec, augment: AugmentConfig) -> Transform:
     Raises:
         InputError: timm does not know the policy of ``auto_augment``.
     """
+    jitter: Any = augment.color_jitter or None  # of 0 it takes as long as of any other strength
     try:
         transform = create_transform(
             spec.input_size,
@@ -154,7 +155,7 @@ def train_transform(spec: ImageSpec, augment: AugmentConfig) -> Transform:
             scale=(augment.scale[0], augment.scale[1]),
             ratio=(augment.ratio[0], augment.ratio[1]),
             hflip=augment.hflip,
-            color_jitter=augment.color_jitter,
+            color_jitter=jitter,
             auto_augment=augment.auto_augment,
             interpolation=augment.interpolation,
             mean=spec.mean,

@@ -60,7 +60,7 @@ from kat.training.frozen import freeze
 from kat.training.lightning_setup import make_trainer, quiet
 from kat.training.limits import Limits, check_share, length
 from kat.training.loggers import check_services, local_loggers, start_logging
-from kat.training.meter import Meter
+from kat.training.meter import Meter, peak_bytes
 from kat.training.monitoring import Monitor, RecordStability
 from kat.training.optimizer import check_layout, make_optimizer
 from kat.training.processes import is_first_process
@@ -79,6 +79,9 @@ class Summary:
         top5: top-5 of the same weights.
         epochs: how many were trained.
         seconds: wall time of training and validation, resumptions included.
+        images_per_second: trained on since the run was started or last resumed, validation left
+            out.
+        memory_bytes: the most that it took: on a GPU of its memory, else of this process.
         skipped: files that were left out: unreadable images, and files that are no images.
     """
 
@@ -89,6 +92,8 @@ class Summary:
     top5: float
     epochs: int
     seconds: float
+    images_per_second: float
+    memory_bytes: int
     skipped: int
 
 
@@ -119,7 +124,7 @@ def train(config: TrainConfig, monitor: Monitor | None = None) -> Summary:
     assembly = assemble(config, monitor)
     config, classifier = assembly.config, assembly.classifier
     with quiet():
-        trainer, checkpoints = _make_trainer(config, monitor, assembly.train_loader)
+        trainer, checkpoints, speed = _make_trainer(config, monitor, assembly.train_loader)
         if is_first_process():
             prepare_folder(config, assembly.checkpoint)
             start_logging(trainer, config)
@@ -130,7 +135,7 @@ def train(config: TrainConfig, monitor: Monitor | None = None) -> Summary:
         for path, reason in ignored.items() if is_first_process() else ():
             classifier.skip(path, reason)
         fit(trainer, assembly, assembly.checkpoint)
-    return _finish(config, classifier, trainer, checkpoints)
+    return _finish(config, classifier, trainer, checkpoints, speed)
 
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
@@ -320,7 +325,7 @@ def _loaders(
 
 def _make_trainer(
     config: TrainConfig, monitor: Monitor | None, loader: Loader
-) -> tuple[Trainer, Checkpoints]:
+) -> tuple[Trainer, Checkpoints, SpeedLog]:
     out, meter = Path(config.out), Meter()
     speed, interactive = SpeedLog(meter, config), is_interactive(config)
     guard = DivergenceGuard(out)
@@ -346,7 +351,7 @@ def _make_trainer(
         callbacks=callbacks,
         profiler=meter,
     )
-    return trainer, checkpoints
+    return trainer, checkpoints, speed
 
 
 def trainer_settings(config: TrainConfig) -> dict[str, Any]:
@@ -364,7 +369,11 @@ def trainer_settings(config: TrainConfig) -> dict[str, Any]:
 
 
 def _finish(
-    config: TrainConfig, classifier: Classifier, trainer: Trainer, checkpoints: Checkpoints
+    config: TrainConfig,
+    classifier: Classifier,
+    trainer: Trainer,
+    checkpoints: Checkpoints,
+    speed: SpeedLog,
 ) -> Summary:
     out = Path(config.out)
     trainer.strategy.barrier()
@@ -380,6 +389,8 @@ def _finish(
         top5=best["top5"],
         epochs=len(classifier.history),
         seconds=checkpoints.seconds(),
+        images_per_second=speed.meter.read().images_per_second,
+        memory_bytes=peak_bytes(classifier.device),
         skipped=len(classifier.skipped),
     )
     if trainer.is_global_zero:

@@ -1,0 +1,218 @@
+"""Grids of runs: factors with their levels, times seeds, as YAML files describe them.
+
+    title: What do the groups bring?
+    recipe: fashion_mnist            # a recipe's settings, for every run
+    settings: {epochs: 2}            # over those
+    seeds: [0, 1, 2]
+    vary: one                        # each factor alone, from the reference; all: every combination
+    factors:
+      groups:                        # the first level of each factor is the reference
+        "8": {}
+        "4": {model.args.num_groups: 4}
+
+A list stands for levels of one setting: ``model.args.num_groups: [8, 4]``.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import itertools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from kat.errors import InputError, unknown
+from kat.training.config import TrainConfig
+from kat.training.folder import settings_to_keep
+
+Settings = dict[str, Any]
+"""Nested, as a recipe holds them."""
+
+_KEYS = ("title", "recipe", "settings", "seeds", "vary", "factors")
+
+
+@dataclass
+class Cell:
+    """One combination of levels, of which there is a run for each seed.
+
+    Args:
+        name: what tells it from the others.
+        levels: the level of each factor.
+        settings: those over the recipe.
+    """
+
+    name: str
+    levels: dict[str, str]
+    settings: Settings
+
+
+@dataclass
+class Grid:
+    """What :func:`read_grid` reads.
+
+    Args:
+        name: of the file, without its ending.
+        title: what is asked.
+        recipe: name or path of the recipe that all runs have; None for none.
+        seeds: one run of each cell for each.
+        cells: the first is the reference.
+        factors: their names.
+    """
+
+    name: str
+    title: str
+    recipe: str | None
+    seeds: list[int]
+    cells: list[Cell]
+    factors: list[str] = field(default_factory=list)
+
+
+def read_grid(path: Path) -> Grid:
+    """Reads a grid from a YAML file.
+
+    Raises:
+        InputError: it cannot be read, or an entry is unknown, missing or of the wrong kind.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict) or not isinstance(content.get("factors"), dict):
+        raise InputError(f"{path} is no grid: it needs 'factors', each with its levels")
+    for key in content:
+        if key not in _KEYS:
+            raise unknown(f"entry of {path}", str(key), _KEYS)
+    seeds = content.get("seeds", [0])
+    if not isinstance(seeds, list) or not seeds or not all(isinstance(s, int) for s in seeds):
+        raise InputError(f"seeds of {path} must be a list of whole numbers, got {seeds!r}")
+    vary = content.get("vary", "all")
+    if vary not in ("one", "all"):
+        raise InputError(f"vary of {path} must be 'one' or 'all', got {vary!r}")
+    factors = {str(n): _levels(path, str(n), given) for n, given in content["factors"].items()}
+    common = nested(_mapping(path, "settings", content.get("settings")))
+    return Grid(
+        name=path.stem,
+        title=str(content.get("title", path.stem)),
+        recipe=content.get("recipe"),
+        seeds=seeds,
+        cells=_cells(factors, common, vary),
+        factors=list(factors),
+    )
+
+
+def _levels(path: Path, factor: str, given: Any) -> dict[str, Settings]:
+    """Each level's settings."""
+    if isinstance(given, list):
+        given = {_text(value): {factor: value} for value in given}
+    if not isinstance(given, dict) or not given:
+        raise InputError(f"the factor {factor!r} of {path} must map levels to settings")
+    return {
+        _text(level): nested(_mapping(path, f"{factor}: {level}", settings))
+        for level, settings in given.items()
+    }
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _mapping(path: Path, what: str, given: Any) -> Mapping[str, Any]:
+    if given is None:
+        return {}
+    if not isinstance(given, dict):
+        raise InputError(f"{what} of {path} must map settings to values, got {given!r}")
+    return given
+
+
+def _cells(
+    factors: dict[str, dict[str, Settings]], common: Settings, vary: Literal["one", "all"]
+) -> list[Cell]:
+    names = list(factors)
+    reference = [next(iter(levels)) for levels in factors.values()]
+    if vary == "all":
+        combinations = [list(levels) for levels in itertools.product(*factors.values())]
+    else:
+        combinations = [reference]
+        for place, levels in enumerate(factors.values()):
+            combinations += [
+                [*reference[:place], level, *reference[place + 1 :]] for level in list(levels)[1:]
+            ]
+    return [
+        Cell(
+            name=_name(names, combination, reference, vary),
+            levels=dict(zip(names, combination, strict=True)),
+            settings=merged(
+                common, *(factors[n][lv] for n, lv in zip(names, combination, strict=True))
+            ),
+        )
+        for combination in combinations
+    ]
+
+
+def _name(names: list[str], levels: list[str], reference: list[str], vary: str) -> str:
+    """The levels; where one factor varies at a time, the one that is not the reference's."""
+    if len(names) == 1:
+        return levels[0]
+    pairs = list(zip(names, levels, reference, strict=True))
+    if vary == "one":
+        pairs = [pair for pair in pairs if pair[1] != pair[2]]
+    return ", ".join(f"{name}: {level}" for name, level, _ in pairs) or "reference"
+
+
+def nested(settings: Mapping[str, Any]) -> Settings:
+    """Settings by dotted names as a recipe spells them: ``a.b: 1`` is ``a: {b: 1}``."""
+    result: Settings = {}
+    for name, value in settings.items():
+        *sections, key = str(name).split(".")
+        inner = result
+        for section in sections:
+            inner = inner.setdefault(section, {})
+        inner[key] = copy.deepcopy(value)
+    return result
+
+
+def merged(*settings: Settings) -> Settings:
+    """The settings of all, the later over the earlier, mapping by mapping."""
+    result: Settings = {}
+    for given in settings:
+        for key, value in given.items():
+            known = result.get(key)
+            if isinstance(value, dict) and isinstance(known, dict):
+                result[key] = merged(known, value)
+            else:
+                result[key] = copy.deepcopy(value)
+    return result
+
+
+def settings_of(config: TrainConfig) -> Settings:
+    """The settings that make a run what it is and differ from the defaults.
+
+    A new setting with a default leaves them as they are. Where a run is kept and how it reports
+    are no part of them.
+    """
+    own, default = settings_to_keep(config), settings_to_keep(TrainConfig())
+    for name in ("out", "log_every", "loggers"):
+        del own[name]
+    return _differing(own, default)
+
+
+def fingerprint(config: TrainConfig) -> str:
+    """Twelve hexadecimal digits that are equal for equal :func:`settings_of`."""
+    text = json.dumps(settings_of(config), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _differing(own: Settings, default: Settings) -> Settings:
+    differing: Settings = {}
+    for key, value in own.items():
+        usual = default.get(key)
+        if isinstance(value, dict) and isinstance(usual, dict):
+            value, usual = _differing(value, usual), {}
+        if value != usual:
+            differing[key] = value
+    return differing
