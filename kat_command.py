@@ -19,6 +19,7 @@ COMMANDS = {
     "convert": "make a KAT of a trained ViT, and say how far its outputs moved",
     "export": "write a trained model as .pt2, ONNX or a folder of the Hugging Face Hub's",
     "fit": "fit a rational's coefficients to a function, an expression or points",
+    "flops": "parameters, FLOPs and activation memory of models, by counting and by formula",
     "bench": "measure: is loading the data the bottleneck, or the model?",
     "verify": "compare every backend on this machine with exact values",
 }
@@ -45,6 +46,7 @@ examples:
   kat convert runs/vit --model kat_micro_patch4_28 --out kat_micro
   kat export runs/digits --out digits.onnx               a file that runs elsewhere
   kat fit "x * sigmoid(1.702 * x)" --out act.json        coefficients for init="act.json"
+  kat flops                                              the paper's table of costs, by counting
   kat bench data --config imagenet_kat_tiny --data.name folder:/data/imagenet
   kat verify --html verify.html                          is the function right on this machine?
 

@@ -1,5 +1,6 @@
 """Costs and figures of models and runs."""
 
+from kat.analysis.activation_memory import ActivationMemory, activation_memory
 from kat.analysis.classification import Calibration, calibration, confusion_matrix
 from kat.analysis.classification_report import ClassificationReport, write_table
 from kat.analysis.flops import Cost, count
@@ -8,11 +9,13 @@ from kat.analysis.stability import StabilityMonitor, read_rows
 from kat.analysis.stability_report import Verdict, plot_stability, write_stability_report
 
 __all__ = [
+    "ActivationMemory",
     "Calibration",
     "ClassificationReport",
     "Cost",
     "StabilityMonitor",
     "Verdict",
+    "activation_memory",
     "calibration",
     "confusion_matrix",
     "count",

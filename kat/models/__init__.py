@@ -13,7 +13,13 @@ from kat.models.checkpoint import (
 from kat.models.conversion import Conversion, convert_vit, init_from_vit
 from kat.models.hub import from_pretrained, push_to_hub, save_pretrained
 from kat.models.kat import KAT, rational_parameter_names
-from kat.models.record import ModelRecord, build_model, create_model, registered_preprocessing
+from kat.models.record import (
+    ModelRecord,
+    build_model,
+    create_model,
+    input_args,
+    registered_preprocessing,
+)
 from kat.models.state_dict import load_weights, read_state_dict
 from kat.models.vit import KANViT, SwiGLUViT, ViT
 from kat.models.vit_source import ViTSource, read_vit
@@ -34,6 +40,7 @@ __all__ = [
     "create_model",
     "from_pretrained",
     "init_from_vit",
+    "input_args",
     "is_model_folder",
     "load_model",
     "load_weights",

@@ -123,10 +123,15 @@ class ModelRecord:
 
     def input_args(self) -> dict[str, Any]:
         """The constructor's arguments that follow from the size of the input."""
-        channels, height, width = self.input_size
-        recipe = timm.get_pretrained_cfg(self.architecture)
-        sized = recipe is not None and recipe.fixed_input_size
-        return {"in_chans": channels, **({"img_size": [height, width]} if sized else {})}
+        return input_args(self.architecture, self.input_size)
+
+
+def input_args(architecture: str, input_size: tuple[int, int, int]) -> dict[str, Any]:
+    """A registered model's constructor's arguments for an input of (channels, height, width)."""
+    channels, height, width = input_size
+    recipe = timm.get_pretrained_cfg(architecture)
+    sized = recipe is not None and recipe.fixed_input_size
+    return {"in_chans": channels, **({"img_size": [height, width]} if sized else {})}
 
 
 def _are_numbers(values: Any, kind: Any = (int, float)) -> bool:

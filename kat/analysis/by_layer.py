@@ -1,0 +1,72 @@
+"""What a forward pass does, layer by layer."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+
+from kat.errors import InputError, first_line
+
+Call = Callable[[str, nn.Module, Tensor, Tensor], None]
+
+
+def run_by_layer(
+    model: nn.Module,
+    x: Tensor,
+    read: Callable[[], Counter[str]],
+    called: Call = lambda name, module, x, y: None,
+) -> dict[str, Counter[str]]:
+    """Runs a model, and finds what each of its layers did itself, without the layers inside it.
+
+    The hooks are global: a hook on a GR-KAN layer's own modules would keep it from being fused.
+
+    Args:
+        model: takes x.
+        x: its input.
+        read: counters that grow as the model runs.
+        called: told of every layer that maps a tensor to a tensor: name, module, input, output.
+
+    Returns:
+        By the layers' names, ``""`` for the model itself, how much the counters grew while it was
+        the innermost that ran.
+
+    Raises:
+        InputError: the model fails on this input.
+    """
+    names = {module: name for name, module in model.named_modules()}
+    running = [""]
+    grown: dict[str, Counter[str]] = defaultdict(Counter)
+    last = read()
+
+    def settle() -> None:
+        nonlocal last
+        now = read()
+        grown[running[-1]] += now - last
+        last = now
+
+    def enter(module: nn.Module, inputs: Any) -> None:
+        settle()
+        running.append(names.get(module, running[-1]))
+
+    def leave(module: nn.Module, inputs: Any, output: Any) -> None:
+        settle()
+        name = running.pop()
+        if inputs and isinstance(inputs[0], Tensor) and isinstance(output, Tensor):
+            called(name, module, inputs[0], output)
+
+    hooks = [register_module_forward_pre_hook(enter), register_module_forward_hook(leave)]
+    try:
+        model(x)
+    except Exception as error:
+        shape = "x".join(map(str, x.shape[1:]))
+        kind = type(model).__name__
+        raise InputError(f"{kind} fails on an input of {shape}: {first_line(error)}") from error
+    finally:
+        for hook in hooks:
+            hook.remove()
+    settle()
+    return dict(grown)

@@ -1,0 +1,187 @@
+"""Costs from the shapes of layers alone: the paper's formulas, and those of each kind of module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
+
+from timm.layers import Attention
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from kat.nn import BSplineKANLinear, GroupRational
+
+ACTIVATION_FLOPS = {"relu": 1, "silu": 5, "gelu": 14}
+"""FLOPs of a fixed activation on one number, as the comparisons of KAN and MLP count them.
+
+Source: the code of Yu, Yu and Wang, KAN or MLP: A Fairer Comparison, arXiv 2407.16674.
+"""
+
+
+def rational_flops(elements: int, degree: tuple[int, int]) -> int:
+    """2m + 2n + 3 for each element: two Horner chains, an absolute value, an addition, a division.
+
+    Source: arXiv 2409.10594, section 4.3.
+    """
+    m, n = degree
+    return elements * (2 * m + 2 * n + 3)
+
+
+@dataclass(frozen=True)
+class LayerFormula:
+    """What a formula of the paper's table of layers gives for one token.
+
+    Args:
+        parameters: trainable numbers.
+        flops: floating-point operations, two for each multiply-add.
+    """
+
+    parameters: int
+    flops: int
+
+
+def mlp_layer(d_in: int, d_out: int, activation: str = "gelu") -> LayerFormula:
+    """A linear map and a fixed activation: 2 d_in d_out + act d_out FLOPs.
+
+    Parameters: d_in d_out + d_out.
+
+    Args:
+        d_in, d_out: widths.
+        activation: one of :data:`ACTIVATION_FLOPS`, which is act.
+
+    Source: arXiv 2409.10594, the table that compares layers.
+    """
+    products = d_in * d_out
+    return LayerFormula(products + d_out, 2 * products + ACTIVATION_FLOPS[activation] * d_out)
+
+
+def grkan_layer(
+    d_in: int, d_out: int, degree: tuple[int, int] = (5, 4), groups: int = 8
+) -> LayerFormula:
+    """A rational of each group and a linear map: (2m + 2n + 3) d_in + 2 d_in d_out FLOPs.
+
+    Parameters: d_in d_out + d_out + (m + n g). The paper counts m coefficients of the numerator; a
+    polynomial of degree m, and :class:`kat.GRKANLinear`, has m + 1.
+
+    Args:
+        d_in, d_out: widths.
+        degree: (m, n).
+        groups: g.
+
+    Source: arXiv 2409.10594, section 4.3.
+    """
+    m, n = degree
+    products = d_in * d_out
+    flops = rational_flops(d_in, degree) + 2 * products
+    return LayerFormula(products + d_out + m + n * groups, flops)
+
+
+def kan_layer(
+    d_in: int, d_out: int, grid: int = 5, order: int = 3, activation: str = "silu"
+) -> LayerFormula:
+    """A B-spline on every edge: act d_in + d_in d_out (9K (G + 1.5K) + 2G - 2.5K + 3) FLOPs.
+
+    Parameters: d_in d_out (G + K + 3) + d_out. All basis functions are evaluated by de Boor's
+    recursion; an implementation that evaluates those that are not zero needs fewer FLOPs.
+
+    Args:
+        d_in, d_out: widths.
+        grid: G, intervals of the grid.
+        order: K, the degree of the splines.
+        activation: of the base branch, one of :data:`ACTIVATION_FLOPS`, which is act.
+
+    Source: arXiv 2407.16674, section 4, which arXiv 2409.10594 takes over.
+    """
+    edges = d_in * d_out
+    halves = 18 * order * grid + 27 * order**2 + 4 * grid - 5 * order + 6
+    flops = ACTIVATION_FLOPS[activation] * d_in + edges * halves // 2
+    return LayerFormula(edges * (grid + order + 3) + d_out, flops)
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The operations of one forward pass, by what they are.
+
+    Args:
+        weights: multiply-adds of products with weights (linear maps, convolutions).
+        attention: multiply-adds of attention's two products, Q K^T and A V.
+        rational: FLOPs of rationals, 2m + 2n + 3 an element.
+        norm: FLOPs of layer norms, 5 an element (mean, variance, normalisation, scale, shift).
+    """
+
+    weights: int = 0
+    attention: int = 0
+    rational: int = 0
+    norm: int = 0
+
+    def __add__(self, other: Terms) -> Terms:
+        return Terms(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Terms)))
+
+    @property
+    def multiply_adds(self) -> int:
+        """Of all matrix products."""
+        return self.weights + self.attention
+
+    @property
+    def flops(self) -> int:
+        """Two for each multiply-add of a matrix product, and those of rationals."""
+        return 2 * self.multiply_adds + self.rational
+
+    @property
+    def paper(self) -> int:
+        """As in the paper's table of models, which was made with fvcore.
+
+        One for each multiply-add of a product with weights, and those of layer norms and rationals;
+        attention's two products are left out, since fvcore does not know the fused kernel.
+        """
+        return self.weights + self.rational + self.norm
+
+
+def formula_of(module: nn.Module) -> Callable[[Any, Tensor, Tensor], Terms] | None:
+    """The formula of a module's own operations, or None where there is none for its kind.
+
+    Returns:
+        A function of the module, its input and its output, of which it sees the shapes.
+    """
+    return next((_FORMULAS[kind] for kind in type(module).__mro__ if kind in _FORMULAS), None)
+
+
+def _linear(layer: nn.Linear, x: Tensor, y: Tensor) -> Terms:
+    return Terms(weights=y.numel() * layer.in_features)
+
+
+def _convolution(layer: _ConvNd, x: Tensor, y: Tensor) -> Terms:
+    return Terms(weights=y.numel() * layer.weight[0].numel())
+
+
+def _transposed_convolution(layer: _ConvTransposeNd, x: Tensor, y: Tensor) -> Terms:
+    return Terms(weights=x.numel() * layer.weight[0].numel())
+
+
+def _rational(layer: GroupRational, x: Tensor, y: Tensor) -> Terms:
+    return Terms(rational=rational_flops(x.numel(), layer.degree))
+
+
+def _splines(layer: BSplineKANLinear, x: Tensor, y: Tensor) -> Terms:
+    return Terms(weights=y.numel() * layer.in_features * (layer.grid + layer.order + 1))
+
+
+def _layer_norm(layer: nn.LayerNorm, x: Tensor, y: Tensor) -> Terms:
+    return Terms(norm=x.numel() * (5 if layer.elementwise_affine else 4))
+
+
+def _attention(layer: Attention, x: Tensor, y: Tensor) -> Terms:
+    batch, tokens, _ = x.shape
+    return Terms(attention=2 * batch * tokens**2 * layer.num_heads * layer.head_dim)
+
+
+_FORMULAS: dict[type[nn.Module], Callable[[Any, Tensor, Tensor], Terms]] = {
+    nn.Linear: _linear,
+    _ConvNd: _convolution,
+    _ConvTransposeNd: _transposed_convolution,
+    GroupRational: _rational,
+    BSplineKANLinear: _splines,
+    nn.LayerNorm: _layer_norm,
+    Attention: _attention,
+}

@@ -1,0 +1,126 @@
+"""``kat flops`` as a user calls it."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+import timm
+
+import kat.cli.flops
+from kat.models import ModelRecord, build_model, save_model
+from tests.cli.commands import refused, run
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """The folder of a KAT for 8x8 images of one channel, groups of its own."""
+    record = ModelRecord(
+        "kat_micro_patch2_8", ["a", "b"], (1, 8, 8), (0.5,), (0.5,), "bicubic", 1.0,
+        {"num_groups": 4},
+    )  # fmt: skip
+    save_model(build_model(record), record, tmp_path / "model")
+    return tmp_path / "model"
+
+
+def _read(path):
+    return list(csv.DictReader(path.open()))
+
+
+def test_without_a_model_it_is_the_papers_table(monkeypatch, tmp_path, capsys):
+    assert list(kat.cli.flops.PUBLISHED) == [
+        f"{family}_{size}_patch16_224"
+        for family in ("vit", "kat")
+        for size in ("tiny", "small", "base")
+    ]
+    tiny = {n: figures for n, figures in kat.cli.flops.PUBLISHED.items() if "tiny" in n}
+    monkeypatch.setattr(kat.cli.flops, "PUBLISHED", tiny)  # the others take seconds
+    assert run("flops", "--csv", tmp_path / "costs.csv") == 0
+    printed = capsys.readouterr().out
+    assert "authors' figures" in printed
+    for name, digits in (("vit", "1.08"), ("kat", "1.13")):
+        cells = [line.split() for line in printed.splitlines() if line.startswith(name)][-1:]
+        assert cells[0][0].startswith(name)
+        assert cells[0][1:] == ["5.7", "5.7", digits, digits, "yes"]
+    rows = _read(tmp_path / "costs.csv")
+    assert [row["authors_gflops"] for row in rows] == ["1.08", "1.13"]
+    assert {row["agrees_with_authors"] for row in rows} == {"True"}
+    assert [row["parameters"] for row in rows] == ["5717416", "5718328"]
+
+
+def test_layers_add_up_to_the_model(tmp_path, capsys):
+    table, data = tmp_path / "layers.csv", tmp_path / "costs.json"
+    common = ("flops", "kat_micro", "--args", "{num_groups: 4, degree: [3, 2]}", "--layers")
+    assert run(*common, "--csv", table, "--json", data) == 0
+    printed = capsys.readouterr().out
+    assert "blocks.3.mlp.act2" in printed
+    assert "authors' figures" not in printed
+    rows = _read(table)
+    (model,) = json.loads(data.read_text())
+    for name in ("parameters", "multiply_adds", "flops", "paper_count", "activation_bytes"):
+        assert sum(int(row[name]) for row in rows) == model[name], name
+    rational = next(row for row in rows if row["layer"] == "blocks.0.mlp.act2")
+    assert rational["flops"] == rational["flops_by_formula"] == str(65 * 256 * (2 * 3 + 2 * 2 + 3))
+    assert rational["parameters"] == str(4 + 2 * 4)
+    assert (rational["kind"], rational["input"]) == ("GroupRational", "65x256")
+    assert len(model["layers"]) == len(rows)
+
+
+def test_a_stored_model_is_counted_as_it_is_stored(folder, tmp_path, capsys):
+    assert run("flops", folder, folder / "model.safetensors", "--json", tmp_path / "a.json") == 0
+    stored, again = json.loads((tmp_path / "a.json").read_text())
+    assert stored["input"] == "1x8x8"
+    model = timm.create_model("kat_micro_patch2_8", in_chans=1, num_classes=2, num_groups=4)
+    assert stored["parameters"] == sum(p.numel() for p in model.parameters())
+    assert {**again, "model": ""}.keys() == stored.keys()
+    assert again["flops"] == stored["flops"]
+
+
+def test_image_size_and_channels(tmp_path, capsys):
+    options = ("--image_size", 64, "--args", "{in_chans: 1}", "--csv", tmp_path / "a.csv")
+    assert run("flops", "vit_micro", "resnet18", *options) == 0
+    assert [row["input"] for row in _read(tmp_path / "a.csv")] == ["1x64x64", "1x64x64"]
+    assert "resnet18: keeps 38,400 bytes besides, whatever the batch" in capsys.readouterr().out
+
+
+def test_another_size_is_not_the_authors_model(capsys):
+    assert run("flops", "kat_tiny_patch16_224", "--image_size", 64) == 0
+    assert "authors' figures" not in capsys.readouterr().out
+
+
+def test_what_has_no_formula_is_named(capsys):
+    assert run("flops", "swin_tiny_patch4_window7_224", "--image_size", 56) == 0
+    assert "FLOPs counted in WindowAttention are in no formula" in capsys.readouterr().out
+
+
+def test_layers_are_compared(tmp_path, capsys):
+    files = ("--csv", tmp_path / "a.csv", "--json", tmp_path / "a.json")
+    assert run("flops", "--compare-layers", 64, 32, "--groups", 4, "--grid", 3, *files) == 0
+    printed = capsys.readouterr().out
+    assert "GR-KAN (m=5, n=4, g=4)" in printed
+    mlp, grkan, kan = _read(tmp_path / "a.csv")
+    assert grkan["flops"] == grkan["flops_by_formula"] == str(21 * 64 + 2 * 64 * 32)
+    assert int(grkan["parameters"]) == 64 * 32 + 32 + 6 + 4 * 4
+    assert int(kan["parameters_by_formula"]) == 64 * 32 * (3 + 3 + 3) + 32
+    assert int(kan["parameters"]) == 64 * 32 * (3 + 3 + 1) + 32
+    assert int(mlp["flops_by_formula"]) - int(mlp["flops"]) == 14 * 32
+    assert json.loads((tmp_path / "a.json").read_text())[1]["flops"] == int(grkan["flops"])
+
+
+def test_bad_input_of_flops(folder, tmp_path, capsys):
+    def line(*arguments):
+        return refused(capsys, "flops", *arguments)
+
+    assert "did you mean 'kat_tiny_patch16_224'?" in line("kat_tiny_patch16_225")
+    assert "cannot be built with" in line("kat_micro", "--args", "{num_groups: 5}")
+    assert "fails on an input of 3x32x32" in line("kat_micro", "--args", "{img_size: 16}")
+    assert "--image_size must be at least 1, got 0" in line("kat_micro", "--image_size", 0)
+    assert "is stored with its own" in line(folder, "--image_size", 16)
+    assert "is stored with its own" in line(folder, "--args", "{num_groups: 2}")
+    assert "holds no model" in line(tmp_path)
+    assert "--groups does nothing without --compare-layers" in line("--groups", 4)
+    assert "exclude each other" in line("kat_micro", "--compare-layers", 8, 8)
+    assert "exclude each other" in line("--layers", "--compare-layers", 8, 8)
+    assert "cannot be cut into num_groups=8" in line("--compare-layers", 12, 8)
+    assert "does not exist" in line("kat_micro", "--csv", tmp_path / "no" / "a.csv")
