@@ -226,7 +226,7 @@ def _train(plans: Plans, parsed: Namespace, results: Results, keep: Callable[[],
 
         def say(verb: str, job: Job, more: str = "") -> None:
             run = runs[Path(job.config.out)]
-            console.print(f"{verb} {run.cell.name}, seed {run.seed}{more}", highlight=False)
+            console.print(f"{verb} {run.cell.name}, seed {run.seed}{more}", highlight=False, soft_wrap=True)
 
         def ended(outcome: Outcome) -> None:
             folder = Path(outcome.job.config.out)

@@ -99,7 +99,7 @@ def test_a_signal_has_all_runs_saved(grid, tmp_path):
     assert process.returncode == 75
     assert said == "kat: stopped by SIGTERM; call it again to go on\n"
     assert not list(out.glob("runs/*/summary.json"))
-    assert "last.ckpt" in next(out.glob("logs/*.log")).read_text()
+    assert "stopped at step" in next(out.glob("logs/*.log")).read_text()
 
 
 def test_runs_end_with_the_process_that_started_them(grid, tmp_path):
@@ -111,7 +111,7 @@ def test_runs_end_with_the_process_that_started_them(grid, tmp_path):
     process.kill()
     process.communicate()
     _wait_for(lambda: not any(Path(f"/proc/{child}/fd/1").exists() for child in children))
-    assert "last.ckpt" in next(out.glob("logs/*.log")).read_text()
+    assert "stopped at step" in next(out.glob("logs/*.log")).read_text()
 
 
 def _children(parent: int) -> list[int]:
@@ -130,7 +130,7 @@ def _children(parent: int) -> list[int]:
 
 def test_a_run_that_fails_does_not_stop_the_others(grid, tmp_path, capsys):
     out = tmp_path / "out"
-    factors = {"rate": {"high": {"optim.lr": 1e30}, "usual": {}, "bad": {"data.image_size": 3}}}
+    factors = {"rate": {"high": {"optim.lr": 1e30}, "usual": {}, "bad": {"model.args": {"widht": 3}}}}
     path = grid(factors=factors)
     assert run("ablate", path, "--out", out, "--jobs", "1") == 1
     rows = read_runs(out / "small.csv")
