@@ -1,14 +1,19 @@
-"""Times a KAT against the ViT of its size: inference and a training step, and their peak memory.
+"""Times models of one size in turns: inference and a training step, and their peak memory.
 
     python benchmarks/train_step.py
     python benchmarks/train_step.py --size base --batch 128 --device cuda --amp --compile
+    python benchmarks/train_step.py --size micro --batch 128 --models vit fused swiglu kan_equal kan
 
-  vit       timm's ViT
-  fused     the KAT: its MLPs keep their inputs alone for the backward pass
-  plain     the KAT with fused=False
+  vit        timm's ViT
+  fused      the KAT: its MLPs keep their inputs alone for the backward pass
+  plain      the KAT with fused=False
+  channels   the KAT with a rational of its own for each channel
+  swiglu     the ViT with SwiGLU at equal parameters
+  kan_equal  the ViT with B-spline KAN layers, narrower within, at equal parameters
+  kan        the ViT with B-spline KAN layers of its MLPs' width
 
-The candidates take turns; times are medians in ms, ratios are to the ViT. A training step is a
-forward and a backward pass, without the optimiser. Peak memory is that of a process of its own
+The models take turns; times are medians in ms, ratios are to the first of them. A training step is
+a forward and a backward pass, without the optimiser. Peak memory is that of a process of its own
 over two such steps, above what it held before them: resident memory on the CPU, allocated memory on
 the GPU.
 """
@@ -20,6 +25,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -28,8 +34,20 @@ from torch import Tensor, nn
 
 import kat  # noqa: F401  (registers the models)
 
-COLUMNS = ("model", "inference", "ratio", "training step", "ratio", "peak MB", "ratio")
-CANDIDATES = {"vit": ("vit", {}), "fused": ("kat", {}), "plain": ("kat", {"fused": False})}
+COLUMNS = (
+    "model", "parameters", "inference", "ratio", "training step", "ratio", "images/s", "peak MB",
+    "ratio",
+)  # fmt: skip
+CANDIDATES: dict[str, tuple[str, dict[str, Any]]] = {
+    "vit": ("vit", {}),
+    "fused": ("kat", {}),
+    "plain": ("kat", {"fused": False}),
+    "channels": ("kat", {"num_groups": "channels", "share": "none"}),
+    "swiglu": ("vit_swiglu", {}),
+    "kan_equal": ("vit_kan", {"mlp_ratio": 0.4375}),
+    "kan": ("vit_kan", {}),
+}
+GRIDS = {"micro": "patch7_28", "tiny": "patch16_224", "small": "patch16_224", "base": "patch16_224"}
 
 
 def main() -> None:
@@ -37,7 +55,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--size", choices=("tiny", "small", "base"), default="tiny")
+    parser.add_argument("--size", choices=GRIDS, default="tiny")
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        choices=CANDIDATES,
+        default=["vit", "fused", "plain"],
+        help="which, the one that ratios are to first",
+    )
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--amp", action="store_true", help="autocast to bfloat16")
@@ -59,33 +84,46 @@ def main() -> None:
 
 def measure(options: argparse.Namespace) -> list[list[str | float]]:
     """One row a candidate."""
-    peaks = {name: peak_in_a_process(name) / 1e6 for name in CANDIDATES}
+    peaks = {name: peak_in_a_process(name) / 1e6 for name in options.models}
     images, labels = make_batch(options)
-    models = {name: make_model(name, options) for name in CANDIDATES}
+    models = {name: make_model(name, options) for name in options.models}
     inference = {n: inference_step(m, images, options) for n, m in models.items()}
     training = {n: training_step(m, images, labels, options) for n, m in models.items()}
-    columns = [
-        medians(take_turns(inference, options.seconds, options.device)),
-        medians(take_turns(training, options.seconds, options.device)),
-        peaks,
-    ]
+    idle = medians(take_turns(inference, options.seconds, options.device))
+    busy = medians(take_turns(training, options.seconds, options.device))
+    first = options.models[0]
     return [
-        [label(name, options), *(v for c in columns for v in (c[name], c[name] / c["vit"]))]
-        for name in CANDIDATES
+        [
+            label(name, options),
+            f"{sum(parameter.numel() for parameter in models[name].parameters()):,}",
+            idle[name],
+            idle[name] / idle[first],
+            busy[name],
+            busy[name] / busy[first],
+            1e3 * options.batch / busy[name],
+            peaks[name],
+            peaks[name] / peaks[first],
+        ]
+        for name in options.models
     ]
 
 
 def label(name: str, options: argparse.Namespace) -> str:
     """For example kat_tiny, plain."""
-    family, _ = CANDIDATES[name]
-    return f"{family}_{options.size}" + (f", {name}" if family == "kat" else "")
+    family, kwargs = CANDIDATES[name]
+    return f"{family}_{options.size}" + (f", {name}" if kwargs else "")
+
+
+def model_name(family: str, options: argparse.Namespace) -> str:
+    """As timm's registry has it."""
+    return f"{family}_{options.size}_{GRIDS[options.size]}"
 
 
 def make_model(name: str, options: argparse.Namespace) -> nn.Module:
     """A candidate of the size asked for."""
     torch.manual_seed(0)
     family, kwargs = CANDIDATES[name]
-    model = timm.create_model(f"{family}_{options.size}_patch16_224", **kwargs)
+    model = timm.create_model(model_name(family, options), **kwargs)
     model = model.to(options.device)
     if options.compile:
         model.compile()
@@ -95,8 +133,9 @@ def make_model(name: str, options: argparse.Namespace) -> nn.Module:
 def make_batch(options: argparse.Namespace) -> tuple[Tensor, Tensor]:
     """Images and labels."""
     generator = torch.Generator().manual_seed(0)
-    images = torch.randn(options.batch, 3, 224, 224, generator=generator)
-    labels = torch.randint(0, 1000, (options.batch,), generator=generator)
+    config = timm.get_pretrained_cfg(model_name("kat", options))
+    images = torch.randn(options.batch, *config.input_size, generator=generator)
+    labels = torch.randint(0, config.num_classes, (options.batch,), generator=generator)
     return images.to(options.device), labels.to(options.device)
 
 

@@ -130,7 +130,9 @@ def _children(parent: int) -> list[int]:
 
 def test_a_run_that_fails_does_not_stop_the_others(grid, tmp_path, capsys):
     out = tmp_path / "out"
-    factors = {"rate": {"high": {"optim.lr": 1e30}, "usual": {}, "bad": {"model.args": {"widht": 3}}}}
+    factors = {
+        "rate": {"high": {"optim.lr": 1e30}, "usual": {}, "bad": {"model.args": {"widht": 3}}}
+    }
     path = grid(factors=factors)
     assert run("ablate", path, "--out", out, "--jobs", "1") == 1
     rows = read_runs(out / "small.csv")
