@@ -226,7 +226,8 @@ def _train(plans: Plans, parsed: Namespace, results: Results, keep: Callable[[],
 
         def say(verb: str, job: Job, more: str = "") -> None:
             run = runs[Path(job.config.out)]
-            console.print(f"{verb} {run.cell.name}, seed {run.seed}{more}", highlight=False, soft_wrap=True)
+            line = f"{verb} {run.cell.name}, seed {run.seed}{more}"
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
 
         def ended(outcome: Outcome) -> None:
             folder = Path(outcome.job.config.out)
