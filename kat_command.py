@@ -20,6 +20,7 @@ COMMANDS = {
     "export": "write a trained model as .pt2, ONNX or a folder of the Hugging Face Hub's",
     "fit": "fit a rational's coefficients to a function, an expression or points",
     "flops": "parameters, FLOPs and activation memory of models, by counting and by formula",
+    "plot": "figures: activations, their evolution, attention, learning curves, costs",
     "bench": "measure: is loading the data the bottleneck, or the model?",
     "verify": "compare every backend on this machine with exact values",
 }
@@ -47,6 +48,7 @@ examples:
   kat export runs/digits --out digits.onnx               a file that runs elsewhere
   kat fit "x * sigmoid(1.702 * x)" --out act.json        coefficients for init="act.json"
   kat flops                                              the paper's table of costs, by counting
+  kat plot activations runs/digits --out activations.svg
   kat bench data --config imagenet_kat_tiny --data.name folder:/data/imagenet
   kat verify --html verify.html                          is the function right on this machine?
 
