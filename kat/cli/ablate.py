@@ -86,7 +86,7 @@ def _main(arguments: list[str]) -> int:
         value = getattr(parsed, name)
         if value is not None and value < 1:
             raise InputError(f"--{name} must be at least 1, got {value}")
-    grids = [_read(name) for name in parsed.grids]
+    grids = _read_all(parsed.grids)
     plans = {grid.name: _plan(grid, parsed) for grid in grids}
     if parsed.dry_run:
         _list(plans)
@@ -172,6 +172,15 @@ def grid_names() -> list[str]:
     """The grids that the package ships."""
     names = (path.name for path in files("kat.recipes.grids").iterdir())
     return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
+
+
+def _read_all(names: Sequence[str]) -> list[Grid]:
+    grids = [_read(name) for name in names]
+    called = [grid.name for grid in grids]
+    twice = [name for name in called if called.count(name) > 1]
+    if twice:
+        raise InputError(f"two grids are named {twice[0]!r}, and would write the same files")
+    return grids
 
 
 def _read(name: str) -> Grid:
