@@ -252,12 +252,12 @@ def _best(known: Known, target: _Target, places: Array) -> _Fits:
 
 
 def _solve(covariance: Array, with_y: Array) -> Array:
-    """Least-squares coefficients (..., k); small ones where terms are alike, 0 of what is constant."""
+    """Least-squares coefficients (..., k); 0 for a term that is constant."""
     deviation = np.sqrt(np.clip(np.diagonal(covariance, axis1=-2, axis2=-1), 0, None))
     scale = np.where(deviation > 1e-12, 1 / np.maximum(deviation, 1e-12), 0)
     correlation = covariance * scale[..., :, None] * scale[..., None, :]
     regular = correlation + 1e-10 * np.eye(correlation.shape[-1])
-    return np.linalg.solve(regular, (with_y * scale)[..., None])[..., 0] * scale
+    return np.asarray(np.linalg.solve(regular, (with_y * scale)[..., None])[..., 0] * scale)
 
 
 def _formula(known: Known, fit: _Fits, group: int, least: float) -> str:
