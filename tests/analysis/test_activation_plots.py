@@ -98,7 +98,8 @@ def test_an_animation_has_a_frame_a_step_and_moves(tmp_path, history):
         frames = []
         for place in (0, 4, 8):
             image.seek(place)
-            frames.append(np.asarray(image.convert("L")).astype(int))
+            panels = image.convert("L").crop((0, image.height // 4, *image.size))
+            frames.append(np.asarray(panels))
     assert all((a != b).any() for a, b in itertools.pairwise(frames))
     first = path.read_bytes()
     plot_evolution(history, path)
