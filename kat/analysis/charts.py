@@ -13,6 +13,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from kat.analysis.ablation import CellResult, Estimate
+from kat.analysis.plots import History
 
 SERIES = (
     "#2f7ed8", "#d9692a", "#2a9464", "#c9428e", "#8a63d2",
@@ -22,6 +23,8 @@ SERIES = (
 GREY = "#8a929b"
 _LINE = 24
 """Pixels that a row of a figure takes."""
+_MARKED = 12
+"""Lines of no more points have markers."""
 
 
 def numbers(values: Any) -> list[Any]:
@@ -31,8 +34,9 @@ def numbers(values: Any) -> list[Any]:
 
 def figure(height: int, **layout: Any) -> go.Figure:
     """An empty figure: the legend above it, small margins, as wide as there is room."""
-    legend = {"orientation": "h", "x": 0, "xref": "container", "y": 1.02, "yanchor": "bottom"}
-    margin = {"l": 8, "r": 12, "t": 32, "b": 8}
+    legend = {"orientation": "h", "x": 0, "xref": "container", "xanchor": "left"}
+    legend |= {"y": 1, "yref": "container", "yanchor": "top"}
+    margin = {"l": 8, "r": 12, "t": 12, "b": 8}
     return go.Figure(layout={"height": height, "legend": legend, "margin": margin, **layout})
 
 
@@ -45,12 +49,11 @@ def means(results: Sequence[CellResult]) -> go.Figure:
         y=[name for name, _, _ in runs],
         text=[f"seed {seed}" for _, seed, _ in runs],
         mode="markers",
-        name="a run",
         marker={"color": GREY, "size": 7, "symbol": "line-ns-open"},
         hovertemplate="%{y}, %{text}: %{x:.2f} %<extra></extra>",
     )
     estimates = {cell.name: cell.estimate for cell in results if cell.estimate}
-    _add_estimates(drawn, estimates, "mean, 95 % interval", "%{x:.2f}")
+    _add_estimates(drawn, estimates, "%{x:.2f}")
     return drawn
 
 
@@ -59,7 +62,7 @@ def differences(results: Sequence[CellResult]) -> go.Figure:
     drawn = _by_cell(results, "points of top-1")
     drawn.add_vline(0, line={"color": GREY, "width": 1})
     estimates = {cell.name: cell.difference for cell in results if cell.difference}
-    _add_estimates(drawn, estimates, "mean difference, 95 % interval", "%{x:+.2f}")
+    _add_estimates(drawn, estimates, "%{x:+.2f}")
     return drawn
 
 
@@ -67,12 +70,11 @@ def _by_cell(results: Sequence[CellResult], title: str) -> go.Figure:
     """A figure with a row a cell, the first on top."""
     names = [cell.name for cell in results]
     rows = {"categoryorder": "array", "categoryarray": names, "range": [len(names) - 0.5, -0.5]}
-    return figure(110 + _LINE * len(names), xaxis={"title": {"text": title}}, yaxis=rows)
+    title_x = {"title": {"text": title}}
+    return figure(84 + _LINE * len(names), xaxis=title_x, yaxis=rows, showlegend=False)
 
 
-def _add_estimates(
-    drawn: go.Figure, estimates: Mapping[str, Estimate], name: str, form: str
-) -> None:
+def _add_estimates(drawn: go.Figure, estimates: Mapping[str, Estimate], form: str) -> None:
     half_widths = numbers(estimate.half_width for estimate in estimates.values())
     drawn.add_scatter(
         x=numbers(estimate.mean for estimate in estimates.values()),
@@ -80,7 +82,26 @@ def _add_estimates(
         error_x={"type": "data", "array": half_widths, "thickness": 1.5, "width": 5},
         text=[f"n = {estimate.n}" for estimate in estimates.values()],
         mode="markers",
-        name=name,
         marker={"color": SERIES[0], "size": 9},
         hovertemplate=f"%{{y}}: {form} ± %{{error_x.array:.2f}} (%{{text}})<extra></extra>",
     )
+
+
+def curves(runs: Mapping[str, Sequence[History]], column: str, title: str) -> go.Figure:
+    """A column of the runs' histories against epochs, one colour a label, one line a run."""
+    last = max(row["epoch"] for histories in runs.values() for rows in histories for row in rows)
+    epochs = {"title": {"text": "epoch"}, "dtick": 1 if last <= _MARKED else None}
+    drawn = figure(340, xaxis=epochs, yaxis={"title": {"text": title}}, showlegend=len(runs) > 1)
+    for place, (label, histories) in enumerate(runs.items()):
+        for number, rows in enumerate(histories):
+            drawn.add_scatter(
+                x=[row["epoch"] for row in rows],
+                y=numbers(row.get(column, math.nan) for row in rows),
+                mode="lines+markers" if len(rows) <= _MARKED else "lines",
+                name=label,
+                legendgroup=label,
+                showlegend=number == 0,
+                line={"color": SERIES[place % len(SERIES)], "width": 1.8},
+                hovertemplate=f"epoch %{{x}}: %{{y:.4g}}<extra>{label}</extra>",
+            )
+    return drawn
