@@ -208,7 +208,7 @@ def _evaluate_all(paths: Sequence[Path], arguments: list[str]) -> list[Row]:
 def _evaluate_one(path: Path, arguments: list[str], report: Path | None) -> Row:
     """Evaluates a checkpoint, and writes its report if there is to be one."""
     named = any(argument.startswith("--data.name") for argument in arguments)
-    defaults = _data_of_run(path, named)
+    defaults = data_of_run(path, named)
     parsed = _parse(arguments, defaults)
     data = DataConfig(**vars(parsed.data))
     if "name" not in defaults and not named:
@@ -253,7 +253,7 @@ def _open(path: Path, image_size: int | None) -> tuple[nn.Module, ModelRecord]:
     return model, stored
 
 
-def _data_of_run(checkpoint: Path, named: bool) -> dict[str, Any]:
+def data_of_run(checkpoint: Path, named: bool) -> dict[str, Any]:
     """The data settings of the run that a checkpoint is of, where there is one.
 
     Other data that is ``named`` has no held-out share: all of it is evaluated on.
