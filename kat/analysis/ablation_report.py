@@ -8,8 +8,10 @@ from pathlib import Path
 
 from kat.analysis import charts
 from kat.analysis.ablation import CellResult, Row, summarize, table
-from kat.analysis.plots import History
+from kat.analysis.learning_curves import History
 from kat.analysis.report import Chart, Report, Table
+from kat.analysis.report_sections import add_costs, add_learning_curves
+from kat.analysis.run_cost import cost_points
 
 
 def write_ablation_report(
@@ -57,6 +59,9 @@ def _add_grid(
             ),
         ]
     )
+    if points := cost_points(results):
+        report.heading(_titled(name, "Accuracy against cost"))
+        add_costs(report, points)
     report.heading(_titled(name, "Learning curves"))
     _add_curves(report, rows, histories)
 
@@ -87,15 +92,3 @@ def _add_curves(report: Report, rows: Sequence[Row], histories: Mapping[str, His
         )
     if cells:
         add_learning_curves(report, cells)
-
-
-def add_learning_curves(report: Report, runs: Mapping[str, Sequence[History]]) -> None:
-    """Accuracy and losses of runs over their epochs, one colour a label."""
-    accuracy = charts.curves(runs, "top1", "top-1 (%)")
-    loss = charts.curves(runs, "val_loss", "cross entropy")
-    report.charts(
-        [
-            Chart(accuracy, "Top-1 on the validation split, a line a run."),
-            Chart(loss, "Validation loss, a line a run."),
-        ]
-    )

@@ -11,9 +11,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import plotly.graph_objects as go
+import torch
 
 from kat.analysis.ablation import CellResult, Estimate
-from kat.analysis.plots import History
+from kat.analysis.activations import Activation
+from kat.analysis.learning_curves import COLUMNS, History, curve
+from kat.analysis.run_cost import COSTS, CostPoint, pareto_front, spans_decades
+from kat.models import LayerHistory
 
 SERIES = (
     "#2f7ed8", "#d9692a", "#2a9464", "#c9428e", "#8a63d2",
@@ -25,6 +29,12 @@ _LINE = 24
 """Pixels that a row of a figure takes."""
 _MARKED = 12
 """Lines of no more points have markers."""
+_EVERY = 2
+"""Of the points of a function, this one is drawn."""
+_DRAWN_GROUPS, _FRAMES = 16, 24
+"""Groups of a layer, and steps of its training, that are drawn at most, about."""
+_START = {"color": GREY, "width": 1.4, "dash": "dash"}
+_AT_ONCE = {"transition": {"duration": 0}}
 
 
 def numbers(values: Any) -> list[Any]:
@@ -87,21 +97,244 @@ def _add_estimates(drawn: go.Figure, estimates: Mapping[str, Estimate], form: st
     )
 
 
-def curves(runs: Mapping[str, Sequence[History]], column: str, title: str) -> go.Figure:
-    """A column of the runs' histories against epochs, one colour a label, one line a run."""
-    last = max(row["epoch"] for histories in runs.values() for rows in histories for row in rows)
+def curves(runs: Mapping[str, Sequence[History]], column: str) -> go.Figure:
+    """A column of histories against epochs, one colour a label: the mean, in the runs' range.
+
+    Raises:
+        InputError: runs of one label have no epoch in common that has the column.
+    """
+    found = {label: curve(label, histories, column) for label, histories in runs.items()}
+    last = max(line.epochs[-1] for line in found.values())
     epochs = {"title": {"text": "epoch"}, "dtick": 1 if last <= _MARKED else None}
-    drawn = figure(340, xaxis=epochs, yaxis={"title": {"text": title}}, showlegend=len(runs) > 1)
-    for place, (label, histories) in enumerate(runs.items()):
-        for number, rows in enumerate(histories):
-            drawn.add_scatter(
-                x=[row["epoch"] for row in rows],
-                y=numbers(row.get(column, math.nan) for row in rows),
-                mode="lines+markers" if len(rows) <= _MARKED else "lines",
-                name=label,
-                legendgroup=label,
-                showlegend=number == 0,
-                line={"color": SERIES[place % len(SERIES)], "width": 1.8},
-                hovertemplate=f"epoch %{{x}}: %{{y:.4g}}<extra>{label}</extra>",
-            )
+    title = {"title": {"text": COLUMNS[column]}}
+    drawn = figure(340, xaxis=epochs, yaxis=title, showlegend=len(found) > 1)
+    for place, (label, line) in enumerate(found.items()):
+        color = SERIES[place % len(SERIES)]
+        drawn.add_scatter(
+            x=line.epochs + line.epochs[::-1],
+            y=numbers(line.high + line.low[::-1]),
+            fill="toself",
+            fillcolor=f"{color}26",
+            line={"width": 0},
+            hoverinfo="skip",
+            legendgroup=label,
+            showlegend=False,
+        )
+        drawn.add_scatter(
+            x=line.epochs,
+            y=numbers(line.mean),
+            customdata=[numbers(pair) for pair in zip(line.low, line.high, strict=True)],
+            mode="lines+markers" if last <= _MARKED else "lines",
+            name=label,
+            legendgroup=label,
+            line={"color": color, "width": 2},
+            hovertemplate=(
+                "epoch %{x}: %{y:.4g} (%{customdata[0]:.4g} to %{customdata[1]:.4g})"
+                f"<extra>{label}</extra>"
+            ),
+        )
+    return drawn
+
+
+def costs(points: Sequence[CostPoint]) -> go.Figure:
+    """Top-1 with its 95 % interval against a cost that the reader chooses, and the Pareto front."""
+    known = [cost for cost in COSTS if all(cost in point.costs for point in points)]
+    places = {cost: _places(points, cost) for cost in known}
+    drawn = figure(420, yaxis={"title": {"text": "top-1 (%)"}}, **_axis(points, known[0]))
+    for place, point in enumerate(points):
+        drawn.add_scatter(
+            error_y={"type": "data", "array": numbers([point.top1.half_width]), "thickness": 1.5},
+            mode="markers",
+            name=point.label,
+            marker={"color": SERIES[place % len(SERIES)], "size": 10},
+            hovertemplate=f"{point.top1.text()} % at %{{x:.4s}}<extra>{point.label}</extra>",
+        )
+    front = {"color": GREY, "dash": "dot"}
+    drawn.add_scatter(mode="lines", name="no other is both cheaper and better", line=front)
+    for trace, (x, y) in zip(drawn.data, zip(*places[known[0]].values(), strict=True), strict=True):
+        trace.update(x=x, y=y)
+    buttons = [
+        {"label": cost, "method": "update", "args": [places[cost], _axis(points, cost)]}
+        for cost in known
+    ]
+    right = {"x": 1, "xanchor": "right", "y": 0, "yanchor": "bottom", "direction": "up"}
+    return drawn.update_layout(updatemenus=[{"buttons": buttons, **right}])
+
+
+def _places(points: Sequence[CostPoint], cost: str) -> dict[str, list[list[Any]]]:
+    """The coordinates of each point, and then of the front's line."""
+    front = pareto_front(points, cost)
+    lines = [*([point] for point in points), front]
+    return {
+        "x": [numbers(point.cost(cost) for point in line) for line in lines],
+        "y": [numbers(point.top1.mean for point in line) for line in lines],
+    }
+
+
+def _axis(points: Sequence[CostPoint], cost: str) -> dict[str, Any]:
+    kind = "log" if spans_decades(points, cost) else "linear"
+    return {"xaxis.title.text": COSTS[cost], "xaxis.type": kind}
+
+
+def activation(drawn_of: Activation) -> go.Figure:
+    """A layer's functions, one colour a group, their start dashed, above the inputs' density."""
+    x = numbers(drawn_of.x[::_EVERY])
+    drawn = figure(250, xaxis={"range": [x[0], x[-1]]}, showlegend=False)
+    drawn.update_layout(yaxis2={"overlaying": "y", "side": "right", "visible": False})
+    if drawn_of.histogram is not None and drawn_of.edges is not None:
+        drawn.add_bar(
+            x=numbers((drawn_of.edges[:-1] + drawn_of.edges[1:]) / 2),
+            width=numbers(drawn_of.edges[1:] - drawn_of.edges[:-1]),
+            y=numbers(drawn_of.histogram.mean(axis=0)),
+            marker={"color": GREY, "opacity": 0.35, "line": {"width": 0}},
+            yaxis="y2",
+            hoverinfo="skip",
+        )
+    for group in drawn_groups(drawn_of.num_groups):
+        _add_function(drawn, x, drawn_of.learned[group, ::_EVERY], group)
+    drawn.add_scatter(
+        x=x, y=numbers(drawn_of.start[0, ::_EVERY]), mode="lines", line=_START, hoverinfo="skip"
+    )
+    return drawn
+
+
+def drawn_groups(groups: int) -> range:
+    """Which of so many groups are drawn: all, or about 16 evenly chosen ones."""
+    return range(0, groups, -(-groups // _DRAWN_GROUPS))
+
+
+def _add_function(drawn: go.Figure, x: list[Any], y: Any, group: int, **options: Any) -> None:
+    drawn.add_scatter(
+        x=x,
+        y=numbers(y),
+        mode="lines",
+        line={"color": SERIES[group % len(SERIES)], "width": 1.6},
+        hovertemplate=f"F(%{{x:.2f}}) = %{{y:.3g}}<extra>group {group}</extra>",
+        **options,
+    )
+
+
+def evolution(history: Mapping[str, LayerHistory], points: Mapping[str, Any]) -> go.Figure:
+    """The functions of a layer that the reader chooses, at a step that a slider chooses.
+
+    Args:
+        history: the coefficients by layer.
+        points: (N,) of each layer, where its functions are drawn.
+    """
+    steps = next(iter(history.values())).steps.tolist()
+    chosen = sorted({*range(0, len(steps), -(-len(steps) // _FRAMES)), len(steps) - 1})
+    layers = [_Moving(layer, points[name], chosen) for name, layer in history.items()]
+    drawn = figure(460, showlegend=False, **layers[0].axes())
+    for place, layer in enumerate(layers):
+        for group, y in zip(layer.groups, layer.values[0], strict=True):
+            _add_function(drawn, layer.x, y, group, visible=place == 0)
+        start = {"mode": "lines", "line": _START, "hoverinfo": "skip", "visible": place == 0}
+        drawn.add_scatter(x=layer.x, y=numbers(layer.values[0, 0]), **start)
+    moving = [n for n, trace in enumerate(drawn.data) if trace.line.dash is None]
+    drawn.frames = [
+        go.Frame(
+            name=str(steps[at]),
+            traces=moving,
+            data=[{"y": numbers(y)} for layer in layers for y in layer.values[place]],
+        )
+        for place, at in enumerate(chosen)
+    ]
+    sizes = [len(layer.groups) + 1 for layer in layers]
+    menus = [_layer_menu(list(history), layers, sizes), _play_button()]
+    return drawn.update_layout(updatemenus=menus, sliders=[_step_slider(drawn.frames)])
+
+
+class _Moving:
+    """The functions of one layer at the chosen steps: values (steps, groups, N) at x (N,)."""
+
+    def __init__(self, layer: LayerHistory, points: Any, chosen: Sequence[int]) -> None:
+        x = torch.as_tensor(points[:: 2 * _EVERY], dtype=torch.float64)
+        functions = layer.functions(x)
+        self.groups = drawn_groups(functions.shape[1])
+        self.x = numbers(x)
+        self.values = functions[list(chosen)][:, list(self.groups)].numpy()
+
+    def axes(self) -> dict[str, Any]:
+        """The ranges that hold all steps, as settings of the layout."""
+        low, high = float(self.values.min()), float(self.values.max())
+        room = 0.05 * (high - low)
+        return {
+            "xaxis.range": [self.x[0], self.x[-1]],
+            "yaxis.range": numbers([low - room, high + room]),
+        }
+
+
+def _layer_menu(names: list[str], layers: Sequence[_Moving], sizes: list[int]) -> dict[str, Any]:
+    owners = [place for place, size in enumerate(sizes) for _ in range(size)]
+    buttons = [
+        {
+            "label": name,
+            "method": "update",
+            "args": [{"visible": [owner == place for owner in owners]}, layer.axes()],
+        }
+        for place, (name, layer) in enumerate(zip(names, layers, strict=True))
+    ]
+    return {"buttons": buttons, "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"}
+
+
+def _play_button() -> dict[str, Any]:
+    going = {"frame": {"duration": 150, "redraw": False}, "fromcurrent": True, **_AT_ONCE}
+    stop = {"frame": {"duration": 0, "redraw": False}, "mode": "immediate", **_AT_ONCE}
+    buttons = [
+        {"label": "play", "method": "animate", "args": [None, going]},
+        {"label": "pause", "method": "animate", "args": [[None], stop]},
+    ]
+    right = {"x": 1, "xanchor": "right", "y": 1.02, "yanchor": "bottom", "direction": "left"}
+    return {"type": "buttons", "showactive": False, "buttons": buttons, **right}
+
+
+def _step_slider(frames: Sequence[go.Frame]) -> dict[str, Any]:
+    there = {"frame": {"duration": 0, "redraw": False}, "mode": "immediate", **_AT_ONCE}
+    steps = [
+        {"label": frame.name, "method": "animate", "args": [[frame.name], there]}
+        for frame in frames
+    ]
+    return {"steps": steps, "currentvalue": {"prefix": "step "}, "pad": {"t": 24}}
+
+
+def gains(steps: Sequence[int], layers: Sequence[str], values: Any) -> go.Figure:
+    """The gain realised by layer and step, from 1/8 to 8; 1 is preserved.
+
+    Args:
+        steps: S of them.
+        layers: L names.
+        values: (L, S), NaN where there is none.
+    """
+    powers = list(range(-3, 4))
+    drawn = figure(90 + 22 * len(layers), xaxis={"title": {"text": "step"}})
+    drawn.add_heatmap(
+        x=list(map(str, steps)),
+        y=list(layers),
+        z=[numbers(map(_log2, row)) for row in values],
+        customdata=[numbers(row) for row in values],
+        zmin=powers[0],
+        zmax=powers[-1],
+        colorbar={"tickvals": powers, "ticktext": [f"{2.0**p:g}" for p in powers], "thickness": 12},
+        hovertemplate="%{y}, step %{x}: gain %{customdata:.3g}<extra></extra>",
+    )
+    drawn.update_yaxes(autorange="reversed")
+    return drawn.update_xaxes(type="category", nticks=8)
+
+
+def _log2(value: float) -> float:
+    return math.log2(value) if 0 < value < math.inf else math.nan
+
+
+def by_step(lines: Mapping[str, tuple[Sequence[int], Any]], title: str) -> go.Figure:
+    """A quantity against steps of training, one line a layer."""
+    drawn = figure(320, xaxis={"title": {"text": "step"}}, yaxis={"title": {"text": title}})
+    drawn.update_layout(showlegend=False)
+    for place, (name, (steps, values)) in enumerate(lines.items()):
+        drawn.add_scatter(
+            x=list(steps),
+            y=numbers(values),
+            mode="lines",
+            line={"color": SERIES[place % len(SERIES)], "width": 1.6},
+            hovertemplate=f"step %{{x}}: %{{y:.3g}}<extra>{name}</extra>",
+        )
     return drawn

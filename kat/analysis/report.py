@@ -119,12 +119,14 @@ class Report:
         kind = "row small" if small else "row"
         self._parts.append(f'<div class="{kind}">{"".join(map(self._chart, charts))}</div>')
 
+    def numbers(self, numbers: Table) -> None:
+        """A table that is to be opened."""
+        self._parts.append(_details(numbers))
+
     def _chart(self, chart: Chart) -> str:
         name, caption = f"chart{self._charts}", html.escape(chart.caption)
         self._charts += 1
-        below = ""
-        if chart.numbers is not None:
-            below = f"<details><summary>Numbers</summary>{_table(*chart.numbers)}</details>"
+        below = "" if chart.numbers is None else _details(chart.numbers)
         return (
             f'<figure><div class="chart" id="{name}" role="img" aria-label="{caption}"></div>'
             f'<script type="application/json">{_json(chart.figure)}</script>'
@@ -179,6 +181,10 @@ def _table(
         for row, mark in zip(texts, marks, strict=True)
     )
     return f'<div class="scroll" tabindex="0"><table><tr>{head}</tr>\n{body}</table></div>'
+
+
+def _details(numbers: Table) -> str:
+    return f"<details><summary>Numbers</summary>{_table(*numbers)}</details>"
 
 
 def _cells(tag: str, texts: Sequence[str], kinds: Sequence[str]) -> str:
