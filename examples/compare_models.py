@@ -86,8 +86,10 @@ def write_csv(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
 def draw(options: argparse.Namespace) -> None:
     """Draws the learning curves of all runs, and the activations of the KATs of the first seed."""
-    runs = {f"{m}, seed {s}": f"{m}-seed{s}" for m in options.models for s in options.seeds}
-    histories = {label: read_history(options.out / name) for label, name in runs.items()}
+    histories = {
+        model: [read_history(options.out / f"{model}-seed{seed}") for seed in options.seeds]
+        for model in options.models
+    }
     plot_learning_curves(histories, options.out / "learning_curves.png")
     for model in options.models:
         trained, _ = load_model(options.out / f"{model}-seed{options.seeds[0]}")

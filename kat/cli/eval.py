@@ -177,7 +177,7 @@ def _folder_of(report: str | None, label: str = "") -> Path | None:
     return Path(report) / label if report else None
 
 
-def _labels(paths: Sequence[Path]) -> list[str]:
+def short_names(paths: Sequence[Path]) -> list[str]:
     """Short names for paths, as many of their last parts as tell them apart."""
     whole = [path.resolve() for path in paths]
     for depth in range(1, max(len(path.parts) for path in whole) + 1):
@@ -197,7 +197,7 @@ def _evaluate_all(paths: Sequence[Path], arguments: list[str]) -> list[Row]:
     """One row a checkpoint; one that cannot be evaluated does not keep the others from it."""
     report = _parse(arguments).report
     rows = []
-    for path, label in zip(paths, _labels(paths), strict=True):
+    for path, label in zip(paths, short_names(paths), strict=True):
         try:
             rows.append(_evaluate_one(path, arguments, _folder_of(report, label)))
         except InputError as error:
