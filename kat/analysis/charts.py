@@ -15,7 +15,7 @@ import torch
 
 from kat.analysis.ablation import CellResult, Estimate
 from kat.analysis.activations import Activation
-from kat.analysis.learning_curves import COLUMNS, History, curve
+from kat.analysis.learning_curves import COLUMNS, Curve, History, curve
 from kat.analysis.run_cost import COSTS, CostPoint, pareto_front, spans_decades
 from kat.models import LayerHistory
 
@@ -97,43 +97,57 @@ def _add_estimates(drawn: go.Figure, estimates: Mapping[str, Estimate], form: st
     )
 
 
-def curves(runs: Mapping[str, Sequence[History]], column: str) -> go.Figure:
-    """A column of histories against epochs, one colour a label: the mean, in the runs' range.
+def curves(
+    runs: Mapping[str, Sequence[History]], column: str, dotted: str | None = None
+) -> go.Figure:
+    """Histories against epochs, one colour a label: the mean, in the range of the runs.
+
+    Args:
+        runs: the histories by label.
+        column: of :data:`kat.analysis.learning_curves.COLUMNS`.
+        dotted: another one, drawn dotted.
 
     Raises:
         InputError: runs of one label have no epoch in common that has the column.
     """
-    found = {label: curve(label, histories, column) for label, histories in runs.items()}
-    last = max(line.epochs[-1] for line in found.values())
-    epochs = {"title": {"text": "epoch"}, "dtick": 1 if last <= _MARKED else None}
-    title = {"title": {"text": COLUMNS[column]}}
-    drawn = figure(340, xaxis=epochs, yaxis=title, showlegend=len(found) > 1)
-    for place, (label, line) in enumerate(found.items()):
+    drawn = figure(340, xaxis={"title": {"text": "epoch"}}, showlegend=len(runs) > 1)
+    drawn.update_yaxes(title={"text": COLUMNS[column]})
+    for place, (label, histories) in enumerate(runs.items()):
         color = SERIES[place % len(SERIES)]
-        drawn.add_scatter(
-            x=line.epochs + line.epochs[::-1],
-            y=numbers(line.high + line.low[::-1]),
-            fill="toself",
-            fillcolor=f"{color}26",
-            line={"width": 0},
-            hoverinfo="skip",
-            legendgroup=label,
-            showlegend=False,
-        )
-        drawn.add_scatter(
-            x=line.epochs,
-            y=numbers(line.mean),
-            customdata=[numbers(pair) for pair in zip(line.low, line.high, strict=True)],
-            mode="lines+markers" if last <= _MARKED else "lines",
-            name=label,
-            legendgroup=label,
-            line={"color": color, "width": 2},
-            hovertemplate=(
-                "epoch %{x}: %{y:.4g} (%{customdata[0]:.4g} to %{customdata[1]:.4g})"
-                f"<extra>{label}</extra>"
-            ),
-        )
-    return drawn
+        if dotted is not None:
+            line = curve(label, histories, dotted)
+            _add_curve(drawn, line, f"{label}, {COLUMNS[dotted]}", color, dash="dot")
+        line = curve(label, histories, column)
+        if len(histories) > 1:
+            _add_range(drawn, line, color)
+        _add_curve(drawn, line, label, color)
+    last = max(trace.x[-1] for trace in drawn.data)
+    return drawn.update_xaxes(dtick=1 if last <= _MARKED else None)
+
+
+def _add_curve(drawn: go.Figure, line: Curve, name: str, color: str, dash: str = "solid") -> None:
+    drawn.add_scatter(
+        x=line.epochs,
+        y=numbers(line.mean),
+        mode="lines+markers" if len(line.epochs) <= _MARKED else "lines",
+        name=name,
+        showlegend=dash == "solid",
+        line={"color": color, "width": 2, "dash": dash},
+        hovertemplate=f"epoch %{{x}}: %{{y:.4g}}<extra>{name}</extra>",
+    )
+
+
+def _add_range(drawn: go.Figure, line: Curve, color: str) -> None:
+    drawn.add_scatter(
+        x=line.epochs + line.epochs[::-1],
+        y=numbers(line.high + line.low[::-1]),
+        mode="lines",
+        fill="toself",
+        fillcolor=f"{color}26",
+        line={"width": 0},
+        hoverinfo="skip",
+        showlegend=False,
+    )
 
 
 def costs(points: Sequence[CostPoint]) -> go.Figure:
@@ -157,8 +171,8 @@ def costs(points: Sequence[CostPoint]) -> go.Figure:
         {"label": cost, "method": "update", "args": [places[cost], _axis(points, cost)]}
         for cost in known
     ]
-    right = {"x": 1, "xanchor": "right", "y": 0, "yanchor": "bottom", "direction": "up"}
-    return drawn.update_layout(updatemenus=[{"buttons": buttons, **right}])
+    below = {"x": 0, "xanchor": "left", "y": 0, "yanchor": "top", "pad": {"t": 48}}
+    return drawn.update_layout(updatemenus=[{"buttons": buttons, "direction": "up", **below}])
 
 
 def _places(points: Sequence[CostPoint], cost: str) -> dict[str, list[list[Any]]]:
@@ -180,13 +194,15 @@ def activation(drawn_of: Activation) -> go.Figure:
     """A layer's functions, one colour a group, their start dashed, above the inputs' density."""
     x = numbers(drawn_of.x[::_EVERY])
     drawn = figure(250, xaxis={"range": [x[0], x[-1]]}, showlegend=False)
-    drawn.update_layout(yaxis2={"overlaying": "y", "side": "right", "visible": False})
     if drawn_of.histogram is not None and drawn_of.edges is not None:
+        density = drawn_of.histogram.mean(axis=0)
+        heights = {"range": [0, 1.8 * float(density.max())], "visible": False}
+        drawn.update_layout(yaxis2={"overlaying": "y", "side": "right", **heights})
         drawn.add_bar(
             x=numbers((drawn_of.edges[:-1] + drawn_of.edges[1:]) / 2),
             width=numbers(drawn_of.edges[1:] - drawn_of.edges[:-1]),
-            y=numbers(drawn_of.histogram.mean(axis=0)),
-            marker={"color": GREY, "opacity": 0.35, "line": {"width": 0}},
+            y=numbers(density),
+            marker={"color": GREY, "opacity": 0.3, "line": {"width": 0}},
             yaxis="y2",
             hoverinfo="skip",
         )
@@ -226,7 +242,7 @@ def evolution(history: Mapping[str, LayerHistory], points: Mapping[str, Any]) ->
     layers = [_Moving(layer, points[name], chosen) for name, layer in history.items()]
     drawn = figure(460, showlegend=False, **layers[0].axes())
     for place, layer in enumerate(layers):
-        for group, y in zip(layer.groups, layer.values[0], strict=True):
+        for group, y in zip(layer.groups, layer.values[-1], strict=True):
             _add_function(drawn, layer.x, y, group, visible=place == 0)
         start = {"mode": "lines", "line": _START, "hoverinfo": "skip", "visible": place == 0}
         drawn.add_scatter(x=layer.x, y=numbers(layer.values[0, 0]), **start)
@@ -278,7 +294,7 @@ def _layer_menu(names: list[str], layers: Sequence[_Moving], sizes: list[int]) -
 
 
 def _play_button() -> dict[str, Any]:
-    going = {"frame": {"duration": 150, "redraw": False}, "fromcurrent": True, **_AT_ONCE}
+    going = {"frame": {"duration": 150, "redraw": False}, **_AT_ONCE}
     stop = {"frame": {"duration": 0, "redraw": False}, "mode": "immediate", **_AT_ONCE}
     buttons = [
         {"label": "play", "method": "animate", "args": [None, going]},
@@ -294,7 +310,8 @@ def _step_slider(frames: Sequence[go.Frame]) -> dict[str, Any]:
         {"label": frame.name, "method": "animate", "args": [[frame.name], there]}
         for frame in frames
     ]
-    return {"steps": steps, "currentvalue": {"prefix": "step "}, "pad": {"t": 24}}
+    shown = {"active": len(steps) - 1, "currentvalue": {"prefix": "step "}}
+    return {"steps": steps, **shown, "pad": {"t": 24}}
 
 
 def gains(steps: Sequence[int], layers: Sequence[str], values: Any) -> go.Figure:
@@ -312,6 +329,7 @@ def gains(steps: Sequence[int], layers: Sequence[str], values: Any) -> go.Figure
         y=list(layers),
         z=[numbers(map(_log2, row)) for row in values],
         customdata=[numbers(row) for row in values],
+        autocolorscale=True,  # the page's
         zmin=powers[0],
         zmax=powers[-1],
         colorbar={"tickvals": powers, "ticktext": [f"{2.0**p:g}" for p in powers], "thickness": 12},

@@ -103,7 +103,9 @@ class Report:
             "<svg ", f'<svg role="img" aria-label="{caption}" ', 1
         )
         self._figures += 1
-        self._parts.append(f"<figure>{svg}<figcaption>{caption}</figcaption></figure>")
+        self._parts.append(
+            f'<figure><div class="scroll">{svg}</div><figcaption>{caption}</figcaption></figure>'
+        )
 
     def chart(self, figure: PlotlyFigure, caption: str, numbers: Table | None = None) -> None:
         """An interactive figure, as wide as the page; see :class:`Chart`."""

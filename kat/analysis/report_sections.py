@@ -20,16 +20,19 @@ def add_learning_curves(report: Report, runs: Mapping[str, Sequence[History]]) -
         report: the page.
         runs: the histories by label; those of one label are drawn as their mean, in their range.
     """
-    shaded = "" if all(len(own) == 1 for own in runs.values()) else ", mean and range of the runs"
-    names = {"top1": "Top-1", "val_loss": "Loss", "train_loss": "Training loss"}
-    drawn = [
-        Chart(charts.curves(runs, column), f"{name} by epoch{shaded}.")
-        for column, name in names.items()
+    several = any(len(own) > 1 for own in runs.values())
+    shaded = "; the mean of the runs, in their range" if several else ""
+    loss = charts.curves(runs, "val_loss", dotted="train_loss")
+    report.charts(
+        [
+            Chart(charts.curves(runs, "top1"), f"Top-1 on the validation split{shaded}."),
+            Chart(loss, f"Loss on the validation split; dotted in training{shaded}."),
+        ]
+    )
+    rows = [
+        [label, *_epoch(row)] for label, own in runs.items() for history in own for row in history
     ]
-    report.charts(drawn)
-    if len(runs) == 1 and not shaded:
-        ((rows,),) = runs.values()
-        report.numbers(Table(("epoch", *_HISTORY), [_epoch(row) for row in rows]))
+    report.numbers(Table(("run", "epoch", *_HISTORY), rows))
 
 
 def _epoch(row: Mapping[str, float]) -> list[str]:
@@ -41,7 +44,7 @@ def add_costs(report: Report, points: Sequence[CostPoint]) -> None:
     """Accuracy against what it costs."""
     report.chart(
         charts.costs(points),
-        "Top-1 against a cost, chosen on the right; seconds and memory are those of the machine at"
+        "Top-1 against a cost, chosen below; seconds and memory are those of the machine at"
         " the time, and runs side by side disturb each other's seconds.",
     )
 

@@ -40,7 +40,7 @@ class RunFindings:
         coefficients: of each rational layer over the training.
         stability: rows of rational layers.
         failure: what stopped the run, if something did.
-        attention: where the model looks, on a few images.
+        attention: where the model looks, on a few images; or why it is not shown.
     """
 
     name: str
@@ -55,7 +55,7 @@ class RunFindings:
     coefficients: Mapping[str, LayerHistory] = field(default_factory=dict)
     stability: Sequence[Row] = ()
     failure: str | None = None
-    attention: Figure | None = None
+    attention: Figure | str = ""
 
 
 def write_run_report(run: RunFindings, path: Path) -> None:
@@ -69,8 +69,8 @@ def write_run_report(run: RunFindings, path: Path) -> None:
     report.facts(_facts(run))
     if run.failure is not None:
         report.text(f"The run was stopped: {run.failure}")
-    report.text(f"Run: {run.name}. Settings that are not the default:")
-    report.table(("setting", "value"), [(k, str(v)) for k, v in flat(run.settings).items()])
+    settings = ", ".join(f"{name} {value}" for name, value in flat(run.settings).items())
+    report.text(f"{run.name}. Settings that are not the default: {settings or 'none'}.")
     report.heading("Learning curves")
     if run.history:
         add_learning_curves(report, {run.name: [run.history]})
@@ -118,12 +118,11 @@ def _add_activations(report: Report, run: RunFindings) -> None:
 def _caption(activation: Activation) -> str:
     shown = len(charts.drawn_groups(activation.num_groups))
     some = f", {shown} of {activation.num_groups} groups" if shown < activation.num_groups else ""
-    beyond = f"; {activation.outside:.1%} of the inputs are beyond" if activation.outside else ""
-    return f"{activation.name}{some}{beyond}"
+    return f"{activation.name}{some}"
 
 
 def _add_symbols(report: Report, activations: Sequence[Activation]) -> None:
-    report.heading("What they are")
+    report.heading("Symbolic reading")
     readings = [reading for activation in activations for reading in read_symbols(activation)]
     report.text(
         "The known function that is nearest to each, up to affine maps before and after it, over"
@@ -197,8 +196,10 @@ def _add_stability(report: Report, run: RunFindings) -> None:
     )
     report.charts(
         [
-            Chart(_lines(rows, "drift"), "Drift of the coefficients, |c - c_0| / |c_0|."),
-            Chart(_lines(rows, "outside"), "Share of the inputs outside the fit interval."),
+            Chart(_lines(rows, "drift"), "Drift of the coefficients, |c - c_0| / |c_0|, by layer."),
+            Chart(
+                _lines(rows, "outside"), "Share of the inputs outside the fit interval, by layer."
+            ),
         ]
     )
     report.text("'kat stability' makes a page of every quantity that was recorded.")
@@ -212,8 +213,8 @@ def _lines(rows: Sequence[Row], name: str) -> Any:
 
 def _add_attention(report: Report, run: RunFindings) -> None:
     report.heading("Attention")
-    if run.attention is None:
-        report.text("Images are needed to see where the model looks: 'kat plot attention'.")
+    if isinstance(run.attention, str):
+        report.text(run.attention)
         return
     report.figure(
         run.attention,

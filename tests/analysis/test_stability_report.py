@@ -7,7 +7,7 @@ import math
 import pytest
 
 from kat.analysis import Verdict, plot_stability, write_stability_report
-from kat.analysis.stability_report import _MAPS, _heat_map, thinned, _variance_figure
+from kat.analysis.stability_report import _MAPS, _heat_map, _variance_figure, thinned
 from kat.errors import InputError
 
 LAYERS = ("blocks.0.mlp.act1", "blocks.0.mlp.act2")
