@@ -79,5 +79,5 @@ def _draw_picture(axes: Axes, picture: Tensor) -> None:
 def _draw_heat(axes: Axes, heat: Tensor, picture: Tensor, tokens: int) -> None:
     """Lays a map over a picture; each of its cells covers the pixels of its patch."""
     height, width = picture.shape[-2:]
-    axes.imshow(heat.cpu(), cmap="inferno", vmin=0, alpha=0.6, extent=(0, width, height, 0))
+    axes.imshow(heat.cpu().numpy(), cmap="inferno", vmin=0, alpha=0.6, extent=(0, width, height, 0))
     axes.set_xlabel(f"at most {tokens * float(heat.max()):.2g}x", fontsize=7)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import nn
 
 from kat.analysis.learning_curves import COLUMNS, Curve, History, curve
@@ -51,6 +52,7 @@ def plot_learning_curves(
                 _draw_curve(axes, curve(label, runs[label], column), style, color)
             count = f" ({len(runs[label])} runs)" if len(runs[label]) > 1 else ""
             axes.plot([], [], color=color, label=label + count)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(xlabel="epoch", title=title)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)

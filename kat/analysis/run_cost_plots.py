@@ -35,7 +35,8 @@ def plot_costs(points: Sequence[CostPoint], costs: Sequence[str], path: Path) ->
     for axes, cost in zip(panels, costs, strict=True):
         _draw(axes, points, cost)
     figure.suptitle(
-        "top-1 with 95 % interval; line: no other is both cheaper and better", fontsize=10
+        "top-1 with 95 % interval; line: Pareto front (no other is both cheaper and better)",
+        fontsize=10,
     )
     figure.draw_without_rendering()
     for axes, cost in zip(panels, costs, strict=True):

@@ -25,7 +25,7 @@ from kat.data import (
 )
 from kat.deploy import open_model
 from kat.errors import InputError
-from kat.files import check_target
+from kat.files import PICTURES, check_target
 from kat.models import ModelRecord
 
 _DESCRIPTION = """\
@@ -49,7 +49,7 @@ def _main(arguments: list[str]) -> None:
     if parsed.images < 1:
         raise InputError(f"--images must be at least 1, got {parsed.images}")
     out, checkpoint = Path(parsed.out), Path(parsed.checkpoint)
-    check_target(out)
+    check_target(out, PICTURES)
     model, record = open_model(checkpoint, parsed.image_size)
     if parsed.files:
         pictures, names = _read(parsed.files, record)

@@ -11,7 +11,7 @@ from kat.analysis.run_cost_plots import plot_costs
 from kat.cli.parsing import Formatter, Parser, run_command
 from kat.cli.plot.runs import add_run_arguments, find_runs, measured
 from kat.errors import InputError, unknown
-from kat.files import check_target
+from kat.files import PICTURES, check_target
 
 _ALL = "all"
 _DESCRIPTION = """\
@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> int:
 def _main(arguments: list[str]) -> None:
     parsed = make_parser().parse_args(arguments)
     out = Path(parsed.out)
-    check_target(out)
+    check_target(out, PICTURES)
     if parsed.x not in (*COSTS, _ALL):
         raise unknown("cost", parsed.x, (*COSTS, _ALL))
     found = find_runs(parsed.runs, group=parsed.group, labels=parsed.labels)
@@ -45,7 +45,7 @@ def _main(arguments: list[str]) -> None:
     lines = [f"left out, no run is done: {r.name}" for r in results if r.estimate is None]
     for cost in costs:
         names = ", ".join(point.label for point in pareto_front(points, cost))
-        lines.append(f"not beaten in top-1 at their {cost}: {names}")
+        lines.append(f"Pareto front in {cost}: {names}")
     sys.stdout.writelines(f"{line}\n" for line in (*lines, out))
 
 

@@ -10,7 +10,7 @@ from kat.analysis.plots import CURVES, plot_learning_curves
 from kat.cli.parsing import Formatter, Parser, run_command
 from kat.cli.plot.runs import add_run_arguments, find_runs
 from kat.errors import InputError, unknown
-from kat.files import check_target
+from kat.files import PICTURES, check_target
 from kat.training import read_history
 
 _DESCRIPTION = """\
@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> int:
 def _main(arguments: list[str]) -> None:
     parsed = make_parser().parse_args(arguments)
     out = Path(parsed.out)
-    check_target(out)
+    check_target(out, PICTURES)
     for metric in parsed.metric:
         if metric not in CURVES:
             raise unknown("metric", metric, CURVES)
