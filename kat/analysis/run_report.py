@@ -109,7 +109,7 @@ def _facts(run: RunFindings) -> list[tuple[str, str]]:
 def _add_activations(report: Report, run: RunFindings) -> None:
     report.heading("Learned activations")
     report.text(
-        "Each colour is the function F of one group of channels, at the end of the training;"
+        "Each colour is the function F of one group of channels, in the weights that the run keeps;"
         f" dashed is where it started. {run.seen}"
     )
     report.charts([Chart(charts.activation(a), _caption(a)) for a in run.activations], small=True)
