@@ -21,7 +21,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from kat.analysis import count, plot_activations, plot_learning_curves
+from kat.analysis import count, learned_activations, plot_activations, plot_learning_curves
 from kat.cli.parsing import find_recipes, run_command
 from kat.cli.train import parse
 from kat.models import load_model, rational_parameter_names
@@ -94,7 +94,7 @@ def draw(options: argparse.Namespace) -> None:
     for model in options.models:
         trained, _ = load_model(options.out / f"{model}-seed{options.seeds[0]}")
         if rational_parameter_names(trained):
-            plot_activations(trained, options.out / f"activations-{model}.png")
+            plot_activations(learned_activations(trained), options.out / f"activations-{model}.png")
 
 
 def report(rows: Sequence[dict[str, Any]], models: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""Figures: learning curves, and the activations that a model has learned."""
+"""Figures: learning curves, and fits of functions."""
 
 from __future__ import annotations
 
@@ -8,15 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from torch import nn
 
 from kat.analysis.learning_curves import COLUMNS, Curve, History, curve
 from kat.files import replacing
-from kat.nn import GroupRational
 
 if TYPE_CHECKING:
     from kat.nn.fitting import Fit, Points
@@ -70,38 +67,6 @@ def _colors(count: int) -> list[Any]:
     if count <= 10:
         return [f"C{number}" for number in range(count)]
     return list(mpl.colormaps["turbo"](np.linspace(0, 1, count)))
-
-
-@torch.no_grad()
-def plot_activations(model: nn.Module, path: Path, *, width: float = 4.0) -> None:
-    """Draws every learned rational, one panel a layer, one line a group, its start dashed.
-
-    Args:
-        model: holds :class:`GroupRational` layers.
-        path: where to write; the suffix chooses the format.
-        width: the panels show x from -width to width.
-
-    Raises:
-        ValueError: the model has no rational.
-    """
-    layers = {n: m for n, m in model.named_modules() if isinstance(m, GroupRational)}
-    if not layers:
-        raise ValueError("the model has no GroupRational layer to draw")
-    columns = min(4, len(layers))
-    rows = -(-len(layers) // columns)
-    figure = Figure(figsize=(3 * columns, 2.6 * rows), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False).flat
-    x = torch.linspace(-width, width, 401, dtype=torch.float64)
-    for axes, (name, layer) in zip(panels, layers.items(), strict=False):
-        for group, y in enumerate(layer.functions(x).cpu()):
-            axes.plot(x, y, lw=1, color=mpl.colormaps["viridis"](group / layer.num_groups))
-        axes.plot(x, layer.initial_functions(x)[0], "--", lw=1, color="black")
-        axes.set_title(name, fontsize=9)
-        axes.grid(alpha=0.3)
-    for axes in list(figure.axes)[len(layers) :]:
-        axes.set_axis_off()
-    figure.suptitle("learned activations by group (dashed: where they started)")
-    save_figure(figure, path)
 
 
 def plot_fit(result: Fit, target: str | Points, path: Path) -> None:
