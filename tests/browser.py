@@ -15,10 +15,10 @@ from typing import Any
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
 _OPTIONS = (
-    "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run"
-    " --disable-background-networking --disable-component-update --disable-sync"
-    " --disable-dev-shm-usage --hide-scrollbars --host-resolver-rules=MAP\u00a0*\u00a0~NOTFOUND"
-)
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--disable-dev-shm-usage", "--hide-scrollbars", "--host-resolver-rules=MAP * ~NOTFOUND",
+)  # fmt: skip
 """No sandbox: tests may run as root; no name is resolved: whatever a page asks for fails."""
 
 
@@ -38,8 +38,7 @@ class Browser:
             [str(DRIVER), "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
         self._base = f"http://127.0.0.1:{self._port()}"
-        arguments = [option.replace("\u00a0", " ") for option in _OPTIONS.split(" ")]
-        options = {"binary": BROWSER, "args": [*arguments, f"--user-data-dir={self._profile.name}"]}
+        options = {"binary": BROWSER, "args": [*_OPTIONS, f"--user-data-dir={self._profile.name}"]}
         wanted = {
             "goog:chromeOptions": options,
             "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"},
@@ -68,14 +67,13 @@ class Browser:
     def open(self, page: Path, width: int = 1280, height: int = 900, dark: bool = False) -> None:
         """Loads a file into a window of so many pixels, in light or dark mode."""
         self.prefer("dark" if dark else "light")
-        self._command(
-            "Emulation.setDeviceMetricsOverride",
-            width=width,
-            height=height,
-            deviceScaleFactor=1,
-            mobile=False,
-        )
+        self.resize(width, height)
         self._post("/url", url=page.resolve().as_uri())
+
+    def resize(self, width: int, height: int = 900) -> None:
+        """Makes the window so many pixels large."""
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self._command("Emulation.setDeviceMetricsOverride", **size)
 
     def prefer(self, scheme: str) -> None:
         """Has the reader prefer ``"light"`` or ``"dark"``, from now on."""
@@ -85,6 +83,20 @@ class Browser:
     def run(self, script: str) -> Any:
         """What a script returns, in the page; a promise is waited for."""
         return self._post("/execute/sync", script=script, args=[])
+
+    def click(self, selector: str) -> None:
+        """Clicks into the middle of the first element of a CSS selector."""
+        middle = (
+            f"const element = document.querySelector('{selector}');"
+            "element.scrollIntoView({block: 'center'});"
+            "const box = element.getBoundingClientRect();"
+            "return [box.x + box.width / 2, box.y + box.height / 2]"
+        )
+        x, y = self.run(middle)
+        for kind in ("mousePressed", "mouseReleased"):
+            self._command(
+                "Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1
+            )
 
     def complaints(self) -> list[str]:
         """What the console has had since the last call."""

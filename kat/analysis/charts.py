@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 import torch
 
 from kat.analysis.ablation import CellResult, Estimate
-from kat.analysis.activations import Activation
+from kat.analysis.activations import Activation, spread
 from kat.analysis.learning_curves import COLUMNS, Curve, History, curve
 from kat.analysis.run_cost import COSTS, CostPoint, pareto_front, spans_decades
 from kat.models import LayerHistory
@@ -32,7 +32,7 @@ _MARKED = 12
 _EVERY = 2
 """Of the points of a function, this one is drawn."""
 _DRAWN_GROUPS, _FRAMES = 16, 24
-"""Groups of a layer, and steps of its training, that are drawn at most, about."""
+"""Groups of a layer, and steps of its training, that are drawn at most."""
 _START = {"color": GREY, "width": 1.4, "dash": "dash"}
 _AT_ONCE = {"transition": {"duration": 0}}
 
@@ -214,9 +214,9 @@ def activation(drawn_of: Activation) -> go.Figure:
     return drawn
 
 
-def drawn_groups(groups: int) -> range:
-    """Which of so many groups are drawn: all, or about 16 evenly chosen ones."""
-    return range(0, groups, -(-groups // _DRAWN_GROUPS))
+def drawn_groups(groups: int) -> list[int]:
+    """Which of so many groups are drawn: all, or 16 evenly chosen ones."""
+    return spread(groups, _DRAWN_GROUPS)
 
 
 def _add_function(drawn: go.Figure, x: list[Any], y: Any, group: int, **options: Any) -> None:
@@ -238,7 +238,7 @@ def evolution(history: Mapping[str, LayerHistory], points: Mapping[str, Any]) ->
         points: (N,) of each layer, where its functions are drawn.
     """
     steps = next(iter(history.values())).steps.tolist()
-    chosen = sorted({*range(0, len(steps), -(-len(steps) // _FRAMES)), len(steps) - 1})
+    chosen = spread(len(steps), _FRAMES)
     layers = [_Moving(layer, points[name], chosen) for name, layer in history.items()]
     drawn = figure(460, showlegend=False, **layers[0].axes())
     for place, layer in enumerate(layers):
@@ -263,12 +263,12 @@ def evolution(history: Mapping[str, LayerHistory], points: Mapping[str, Any]) ->
 class _Moving:
     """The functions of one layer at the chosen steps: values (steps, groups, N) at x (N,)."""
 
-    def __init__(self, layer: LayerHistory, points: Any, chosen: Sequence[int]) -> None:
+    def __init__(self, layer: LayerHistory, points: Any, chosen: list[int]) -> None:
         x = torch.as_tensor(points[:: 2 * _EVERY], dtype=torch.float64)
         functions = layer.functions(x)
         self.groups = drawn_groups(functions.shape[1])
         self.x = numbers(x)
-        self.values = functions[list(chosen)][:, list(self.groups)].numpy()
+        self.values = functions[chosen][:, self.groups].numpy()
 
     def axes(self) -> dict[str, Any]:
         """The ranges that hold all steps, as settings of the layout."""

@@ -22,7 +22,7 @@ from kat.analysis.comparison_report import write_comparison_report
 from kat.analysis.run_report import RunFindings, write_run_report
 from kat.analysis.stability_report import rationals_of
 from kat.cli.parsing import Formatter, Parser, run_command
-from kat.cli.plot.attention import validation_images
+from kat.cli.plot.attention import validation_images, with_guesses
 from kat.cli.plot.runs import find_runs, measured
 from kat.data import DevicePreparation
 from kat.errors import InputError
@@ -61,7 +61,9 @@ def _main(arguments: list[str]) -> None:
             "tables of 'kat ablate' and folders of runs go on pages of their own; got both"
         )
     out = Path(parsed.out) if parsed.out else _default_target(given)
-    check_target(out)
+    check_target(out, (".html",))
+    if parsed.images < 0:
+        raise InputError(f"--images must be at least 0, got {parsed.images}")
     if tables:
         _report_grids(tables, out)
     elif len(given) > 1:
@@ -82,9 +84,8 @@ def make_parser() -> Parser:
         help="where to write (default: report.html in the run's folder, GRID.html beside a table,"
         " report.html beside the first of several)",
     )
-    add("--images", type=int, default=256, help="of a run: how many validation images it is shown")
-    add("--data", type=str | None, help="of a run: another data set than its own")
-    add("--no-data", action="store_true", help="of a run: show it no images")
+    add("--data", type=str | None, help="of a run: take images of this data set, not of its own")
+    add("--images", type=int, default=256, help="of a run: how many validation images; 0: none")
     return parser
 
 
@@ -96,14 +97,13 @@ def _default_target(given: Sequence[Path]) -> Path:
 
 
 def _report_run(folder: Path, out: Path, parsed: Namespace) -> None:
-    if parsed.images < 1:
-        raise InputError(f"--images must be at least 1, got {parsed.images}")
+    settings = read_settings(folder)
     model, record = load_model(folder)
     run = RunFindings(
         name=str(folder),
         record=record,
         cost=count(model, record.input_size),
-        data=read_settings(folder)["data"]["name"],
+        data=settings["data"]["name"],
         settings=kept_settings(folder),
         summary=_read_json(folder / SUMMARY),
         history=read_history(folder),
@@ -137,8 +137,8 @@ class Images:
     def __init__(self, folder: Path, record: ModelRecord, parsed: Namespace) -> None:
         self.record = record
         self.pictures: Tensor | None = None
-        self.said = "It was shown no images (--no-data)."
-        if parsed.no_data:
+        self.said = "It was shown no images."
+        if parsed.images == 0:
             return
         try:
             self.pictures, self.titles = validation_images(
@@ -171,7 +171,7 @@ class Images:
             maps = attention_maps(model, prepare(pictures))
         except InputError as error:
             return str(error)
-        return draw_attention(pictures, titles, maps)
+        return draw_attention(pictures, with_guesses(titles, maps.logits, self.record), maps)
 
 
 def _report_grids(tables: Sequence[Path], out: Path) -> None:

@@ -56,7 +56,7 @@ def _main(arguments: list[str]) -> None:
     else:
         pictures, names = validation_images(checkpoint, record, parsed.images)
     maps = attention_maps(model, DevicePreparation(record.mean, record.std)(pictures))
-    titles = _titles(names, maps.logits, record)
+    titles = with_guesses(names, maps.logits, record)
     plot_attention(pictures, titles, maps, out, parsed.block)
     sys.stdout.write(f"{out}\n")
 
@@ -107,6 +107,11 @@ def validation_images(
         raise InputError(f"{checkpoint} is not a run's, so give the image files to look at")
     data = replace(DataConfig(**settings), batch_size=count, workers=0)
     images = open_split(data, "val")
+    if images.channels != record.input_size[0]:
+        raise InputError(
+            f"the model takes {record.input_size[0]} channels, but the images of {data.name!r}"
+            f" have {images.channels}"
+        )
     if isinstance(images, ImageSet):
         images = images.spread(count)
     images.transform = eval_transform(record, normalize=False)
@@ -116,7 +121,7 @@ def validation_images(
     return batch.images, [f"true: {images.classes[label]}" for label in batch.labels.tolist()]
 
 
-def _titles(names: list[str], logits: Tensor, record: ModelRecord) -> list[str]:
+def with_guesses(names: list[str], logits: Tensor, record: ModelRecord) -> list[str]:
     """Each image's name with the model's guess below; without a head there is none."""
     if not record.classes:
         return names
