@@ -27,7 +27,7 @@ _SNAPSHOTS = 6
 """Columns of the small multiples."""
 _FRAMES = 50
 _FRAMES_A_SECOND = 10
-_HELD = 15
+_HELD = 8
 """Frames for which an animation stands still at its end."""
 
 
@@ -106,6 +106,8 @@ def _animate(x: Array, functions: Mapping[str, Array], steps: Sequence[int], pat
         axes.set_title(name, fontsize=9)
     title = figure.suptitle("step 0")
     places = spread(len(steps), _FRAMES)
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # else it is laid out anew for every frame
     with replacing(path) as partial, writer.saving(figure, str(partial), dpi=70):
         for place in [*places, *[places[-1]] * _HELD]:
             title.set_text(f"activations by group at step {steps[place]} (dashed: the start)")

@@ -20,7 +20,7 @@ from kat.analysis.run_cost import COSTS, CostPoint, pareto_front, spans_decades
 from kat.models import LayerHistory
 
 SERIES = (
-    "#2f7ed8", "#d9692a", "#2a9464", "#c9428e", "#8a63d2",
+    "#2f7ed8", "#d26329", "#2a9464", "#c9428e", "#8a63d2",
     "#9a7b00", "#158b9a", "#d64545", "#76808a", "#a0654a",
 )  # fmt: skip
 """Colours of lines, in order."""

@@ -52,10 +52,12 @@ def coefficient_history(model: nn.Module) -> dict[str, LayerHistory]:
     }
 
 
-def halved(layer: GroupRational, x: NDArray[np.float64], group: int) -> NDArray[np.float64]:
-    """P / Q of form A with half the coefficients of a layer, by NumPy."""
+def by_numpy(
+    layer: GroupRational, x: NDArray[np.float64], group: int, share: float = 1.0
+) -> NDArray[np.float64]:
+    """P / Q of form A with a share of the coefficients of a layer."""
     a, b = (
-        part.detach().double().numpy() / 2
+        share * part.detach().double().numpy()
         for part in (layer.weight_numerator[0], layer.weight_denominator[group])
     )
     return np.polyval(a[::-1], x) / (1 + np.polyval([*np.abs(b[::-1]), 0], np.abs(x)))

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import timm
 from matplotlib.colors import to_rgba
 from PIL import Image
 
-from kat.analysis import plot_activations, plot_fit, plot_learning_curves, plots
+from kat.analysis import plot_fit, plot_learning_curves, plots
 from kat.nn.fitting import fit
 
 ROWS = [
@@ -50,24 +49,6 @@ def test_more_curves_than_usual_colours_are_told_apart(tmp_path, figures):
     plot_learning_curves({f"run {n}": [ROWS] for n in range(14)}, tmp_path / "c.svg", ["top1"])
     handles = figures[0].axes[0].get_legend().legend_handles
     assert len({to_rgba(handle.get_color()) for handle in handles}) == 14
-
-
-@pytest.mark.parametrize("suffix", ["png", "svg"])
-def test_activations_have_a_panel_for_every_rational(tmp_path, suffix):
-    path = tmp_path / f"activations.{suffix}"
-    plot_activations(timm.create_model("kat_micro"), path)
-    if suffix == "svg":
-        text = path.read_text()
-        for block in range(4):
-            for act in (1, 2):
-                assert f"blocks.{block}.mlp.act{act}" in text
-    assert path.stat().st_size > 10_000
-
-
-def test_a_model_without_rationals_has_nothing_to_draw(tmp_path):
-    with pytest.raises(ValueError, match="no GroupRational layer"):
-        plot_activations(timm.create_model("vit_micro"), tmp_path / "x.png")
-    assert not list(tmp_path.iterdir())
 
 
 def test_plot_of_a_fit_shows_the_error_and_twice_the_interval(tmp_path, figures):

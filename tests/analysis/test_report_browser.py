@@ -110,7 +110,7 @@ def test_slider_and_menus_answer(browser, written):
     assert browser.run(f"return {chart}.layout.sliders[0].active") == 1
     x, y = (np.array(browser.run(f"return {chart}.data[3].{axis}")) for axis in "xy")
     layer = pages.small_kat().blocks[0].mlp.act1
-    assert y == pytest.approx(pages.halved(layer, x, 3), abs=1e-4)
+    assert y == pytest.approx(pages.by_numpy(layer, x, 3, share=0.5), abs=1e-4)
     assert browser.complaints() == []
 
 
