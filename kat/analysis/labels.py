@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 Box = tuple[float, float, float, float]
@@ -52,6 +53,7 @@ def _places(low: float, high: float) -> np.ndarray:
 
 
 def label_points(
+    figure: Figure,
     axes: Axes,
     points: Sequence[tuple[float, float]],
     texts: Sequence[str],
@@ -62,15 +64,16 @@ def label_points(
     The limits and scales of the axes must be final, and the figure laid out.
 
     Args:
+        figure: of the axes.
         axes: where the points are.
         points: (x, y) in data coordinates.
         texts: one a point.
         taken: what must not be hidden, in data coordinates.
     """
-    figure = axes.figure
     renderer = FigureCanvasAgg(figure).get_renderer()
     boxes = [_padded(_in_pixels(axes, box)) for box in taken]
-    bounds = axes.get_window_extent(renderer).extents
+    window = axes.get_window_extent(renderer)
+    bounds = window.x0, window.y0, window.x1, window.y1
     labels: list[Text] = []
     for (x, y), text in zip(points, texts, strict=True):
         label = axes.annotate(
@@ -88,7 +91,7 @@ def label_points(
         anchor = axes.transData.transform((x, y))
         extent = Text.get_window_extent(label, renderer)
         size = extent.width + 2 * _MARGIN, extent.height + 2 * _MARGIN
-        place = free_place(size, tuple(anchor), tuple(bounds), boxes)
+        place = free_place(size, (anchor[0], anchor[1]), bounds, boxes)
         label.set_position(tuple((np.array(place) - anchor) * 72 / figure.dpi))
         boxes.append(_around(place, size))
         labels.append(label)

@@ -59,9 +59,9 @@ def cost_points(results: Sequence[CellResult]) -> list[CostPoint]:
 
 
 def _costs(result: CellResult) -> dict[str, float]:
-    known = {name: result.row.get(column) for name, column in _COLUMNS.items()}
-    known["seconds"] = result.seconds
-    return {name: float(known[name]) for name in COSTS if known[name] is not None}
+    measured = {name: result.row.get(column) for name, column in _COLUMNS.items()}
+    known = {name: float(value) for name, value in measured.items() if value is not None}
+    return {**known, "seconds": result.seconds}
 
 
 def spans_decades(points: Sequence[CostPoint], cost: str) -> bool:

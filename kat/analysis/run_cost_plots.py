@@ -42,7 +42,7 @@ def plot_costs(points: Sequence[CostPoint], costs: Sequence[str], path: Path) ->
     for axes, cost in zip(panels, costs, strict=True):
         places = [(point.cost(cost), point.top1.mean) for point in points]
         bars = [_bar(point, cost) for point in points]
-        label_points(axes, places, [point.label for point in points], bars)
+        label_points(figure, axes, places, [point.label for point in points], bars)
     save_figure(figure, path)
 
 
