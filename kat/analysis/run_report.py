@@ -196,9 +196,13 @@ def _add_stability(report: Report, run: RunFindings) -> None:
     )
     report.charts(
         [
-            Chart(_lines(rows, "drift"), "Drift of the coefficients, |c - c_0| / |c_0|, by layer."),
             Chart(
-                _lines(rows, "outside"), "Share of the inputs outside the fit interval, by layer."
+                _lines(rows, "drift"),
+                "Drift of the coefficients, |c - c_0| / |c_0|, a line a layer.",
+            ),
+            Chart(
+                _lines(rows, "outside"),
+                "Share of the inputs outside the fit interval, a line a layer.",
             ),
         ]
     )

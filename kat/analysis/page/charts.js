@@ -8,6 +8,8 @@ function template() {
   const color = (name) => style.getPropertyValue(`--${name}`).trim();
   const axis = {
     automargin: true,
+    ticks: "outside", // unseen: room between the numbers and the plot
+    tickcolor: "rgba(0,0,0,0)",
     title: { font: { size: 13 }, standoff: 8 },
     gridcolor: color("line"),
     linecolor: color("line"),
