@@ -137,7 +137,9 @@ def _add_symbols(report: Report, activations: Sequence[Activation]) -> None:
         "layer", "group", "nearest", "F(x) is about", "distance", "second", "its distance",
         "from the start",
     )  # fmt: skip
-    report.numbers(Table(columns, [_reading(reading) for reading in readings]))
+    listed = {a.name: charts.drawn_groups(a.num_groups) for a in activations}
+    rows = [_reading(reading) for reading in readings if reading.group in listed[reading.layer]]
+    report.numbers(Table(columns, rows))
 
 
 def _summed_up(layer: str, readings: Sequence[Reading]) -> tuple[str, ...]:
@@ -187,7 +189,7 @@ def _add_stability(report: Report, run: RunFindings) -> None:
     if not run.stability:
         report.text("The run was not monitored; 'kat train --monitor' records its layers.")
         return
-    for line in Verdict.of(run.stability, run.failure).lines:
+    for line in Verdict.of(run.stability).lines:
         report.text(line)
     rows = thinned(run.stability)
     report.chart(

@@ -115,8 +115,8 @@ def _report_run(folder: Path, out: Path, parsed: Namespace) -> None:
         run.activations = learned_activations(model, images.batches())
         if (folder / COEFFICIENTS).is_file():
             run.coefficients = read_coefficient_history(folder / COEFFICIENTS)
-        if (folder / STABILITY).is_file():
-            run.stability = rationals_of(read_rows(folder / STABILITY))
+        if (folder / STABILITY).is_file() and (rows := read_rows(folder / STABILITY)):
+            run.stability = rationals_of(rows)
     run.attention = images.attention(model)
     write_run_report(run, out)
 
