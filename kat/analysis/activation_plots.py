@@ -25,7 +25,7 @@ _LINES = 32
 """Groups that are drawn, of a layer with more: evenly chosen ones."""
 _SNAPSHOTS = 6
 """Columns of the small multiples."""
-_FRAMES = 50
+_FRAMES = 32
 _FRAMES_A_SECOND = 10
 _HELD = 8
 """Frames for which an animation stands still at its end."""
@@ -108,7 +108,7 @@ def _animate(x: Array, functions: Mapping[str, Array], steps: Sequence[int], pat
     places = spread(len(steps), _FRAMES)
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # else it is laid out anew for every frame
-    with replacing(path) as partial, writer.saving(figure, str(partial), dpi=70):
+    with replacing(path) as partial, writer.saving(figure, str(partial), dpi=60):
         for place in [*places, *[places[-1]] * _HELD]:
             title.set_text(f"activations by group at step {steps[place]} (dashed: the start)")
             for values, own in zip(functions.values(), lines, strict=True):

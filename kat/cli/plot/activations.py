@@ -30,7 +30,7 @@ from kat.errors import InputError
 from kat.files import PICTURES, check_target
 from kat.models import ModelRecord, load_model
 
-_BATCH = 64
+_BATCH, _WIDTH = 64, 120
 _DESCRIPTION = """\
 Draws every learned rational of a model, a panel a layer and a line a group, with the function that
 it started as, over the inputs that it sees of some validation images: the run's own, or those of
@@ -63,7 +63,10 @@ def _main(arguments: list[str]) -> None:
     sys.stdout.write(f"{note}\n")
     if parsed.symbolic or parsed.csv:
         readings = [reading for activation in activations for reading in read_symbols(activation)]
-        Console(file=sys.stdout, markup=False, highlight=False).print(_table(readings))
+        # A formula that is broken into three lines says little; long lines do no harm.
+        Console(file=sys.stdout, markup=False, highlight=False, width=_WIDTH).print(
+            _table(readings)
+        )
         if parsed.csv:
             write_readings(readings, Path(parsed.csv))
             sys.stdout.write(f"{parsed.csv}\n")
@@ -134,8 +137,8 @@ def _table(readings: Sequence[Reading]) -> Table:
     for reading in readings:
         found.setdefault((reading.layer, reading.nearest), []).append(reading)
     table = Table(box=None, header_style="bold")
-    for name in ("layer", "nearest", "groups", "distance", "from start", "runner-up", "e.g."):
-        table.add_column(name, overflow="fold")
+    for name in ("layer", "nearest", "groups", "distance", "from start", "e.g."):
+        table.add_column(name, no_wrap=True)
     for (layer, nearest), own in found.items():
         typical = min(own, key=lambda reading: reading.distance)
         table.add_row(
@@ -144,7 +147,6 @@ def _table(readings: Sequence[Reading]) -> Table:
             f"{len(own)}",
             f"{statistics.median(reading.distance for reading in own):.3f}",
             f"{statistics.median(reading.from_start for reading in own):.3f}",
-            typical.second and f"{typical.second} {typical.second_distance:.3f}",
             typical.formula,
         )
     return table
