@@ -20,6 +20,8 @@ _OPTIONS = (
     "--disable-dev-shm-usage", "--hide-scrollbars", "--host-resolver-rules=MAP * ~NOTFOUND",
 )  # fmt: skip
 """No sandbox: tests may run as root; no name is resolved: whatever a page asks for fails."""
+_PATIENCE = 240
+"""Seconds that an answer may take, on a machine that is busy."""
 
 
 class Browser:
@@ -57,7 +59,7 @@ class Browser:
         body = json.dumps(content).encode()
         headers = {"Content-Type": "application/json"}
         request = urllib.request.Request(self._base + path, body, headers)
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=_PATIENCE) as answer:
             return json.load(answer)["value"]
 
     def _command(self, name: str, **parameters: Any) -> Any:
@@ -118,7 +120,9 @@ class Browser:
     def close(self) -> None:
         """Ends the browser."""
         request = urllib.request.Request(self._base, method="DELETE")
-        urllib.request.urlopen(request, timeout=60).close()
-        self._driver.terminate()
-        self._driver.wait()
-        self._profile.cleanup()
+        try:
+            urllib.request.urlopen(request, timeout=_PATIENCE).close()
+        finally:
+            self._driver.terminate()
+            self._driver.wait()
+            self._profile.cleanup()
