@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -14,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from kat.analysis.activations import Activation, Array
+from kat.analysis.activations import Activation, Array, spread
 from kat.analysis.plots import save_figure
 from kat.errors import InputError
 from kat.files import replacing
@@ -78,7 +77,7 @@ def plot_evolution(history: Mapping[str, LayerHistory], path: Path, *, width: fl
 
 
 def _multiples(x: Array, functions: Mapping[str, Array], steps: Sequence[int]) -> Figure:
-    places = _spread(len(steps), _SNAPSHOTS)
+    places = spread(len(steps), _SNAPSHOTS)
     size = (1.9 * len(places), 0.8 + 1.6 * len(functions))
     figure = Figure(figsize=size, layout="constrained")
     rows = figure.subplots(len(functions), len(places), sharex=True, sharey="row", squeeze=False)
@@ -106,7 +105,7 @@ def _animate(x: Array, functions: Mapping[str, Array], steps: Sequence[int], pat
         axes.set_ylim(values.min() - margin, values.max() + margin)
         axes.set_title(name, fontsize=9)
     title = figure.suptitle("step 0")
-    places = _spread(len(steps), _FRAMES)
+    places = spread(len(steps), _FRAMES)
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # else it is laid out anew for every frame
     with replacing(path) as partial, writer.saving(figure, str(partial), dpi=60):
@@ -159,15 +158,9 @@ def _draw_inputs(axes: Axes, edges: Array, density: Array) -> None:
 
 
 def _chosen(functions: Array) -> Array:
-    return functions[_spread(len(functions), _LINES)]
+    return functions[spread(len(functions), _LINES)]
 
 
 def _drawn(groups: int) -> str:
     """What the title says of groups that are left out."""
     return f"\n{_LINES} of {groups} groups" if groups > _LINES else ""
-
-
-def _spread(count: int, most: int) -> list[int]:
-    """At most so many of ``count`` places, evenly, the first and the last among them."""
-    places: Any = np.linspace(0, count - 1, min(count, most)).round().astype(int)
-    return list(places)

@@ -157,3 +157,8 @@ def _with_histogram(activation: Activation, counts: Array, first: int, last: int
         histogram=shown / counts.sum(1, keepdims=True) / np.diff(edges),
         outside=float(1 - shown.sum() / counts.sum()),
     )
+
+
+def spread(count: int, most: int) -> list[int]:
+    """At most so many of ``count`` places, evenly, the first and the last among them."""
+    return np.linspace(0, count - 1, min(count, most)).round().astype(int).tolist()

@@ -20,6 +20,13 @@ _SIDE = 1.7
 def plot_attention(
     pictures: Tensor, titles: Sequence[str], maps: AttentionMaps, path: Path, block: int | None
 ) -> None:
+    """Writes :func:`draw_attention`; the suffix of the path chooses the format."""
+    save_figure(draw_attention(pictures, titles, maps, block), path)
+
+
+def draw_attention(
+    pictures: Tensor, titles: Sequence[str], maps: AttentionMaps, block: int | None = None
+) -> Figure:
     """Draws a row an image: the image, the rollout over it, and each block's mean over the heads.
 
     Each map is coloured from 0 to its own maximum, which is written below in units of 1 / tokens:
@@ -29,7 +36,6 @@ def plot_attention(
         pictures: (B, C, H, W) uint8, grey or RGB: the model's input before normalisation.
         titles: one an image.
         maps: of the same images.
-        path: where to write; the suffix chooses the format.
         block: draw the heads of this block, from 0, in place of the blocks.
 
     Raises:
@@ -48,7 +54,7 @@ def plot_attention(
             _draw_picture(axes, picture)
             _draw_heat(axes, heat, picture, maps.tokens)
             axes.set_title(name, fontsize=8)
-    save_figure(figure, path)
+    return figure
 
 
 def _panels(maps: AttentionMaps, block: int | None) -> dict[str, Tensor]:

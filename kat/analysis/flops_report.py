@@ -116,7 +116,7 @@ class ModelCost:
     def remarks(self) -> list[str]:
         """What the tables do not say, a sentence each."""
         found = [
-            f"{self.model}: {_scaled(flops)} FLOPs counted in {kind} are in no formula"
+            f"{self.model}: {scaled(flops)} FLOPs counted in {kind} are in no formula"
             for kind, flops in self.cost.unexplained().items()
         ]
         if self.memory.fixed:
@@ -171,9 +171,9 @@ def _model_cells(model: ModelCost) -> dict[str, str]:
         "model": model.model,
         "input": _shape(model.input_size),
         "parameters": f"{cost.parameters:,}",
-        "multiply-adds": _scaled(cost.multiply_adds),
-        "FLOPs counted": _scaled(cost.flops),
-        "by formula": _scaled(cost.terms.flops),
+        "multiply-adds": scaled(cost.multiply_adds),
+        "FLOPs counted": scaled(cost.flops),
+        "by formula": scaled(cost.terms.flops),
         "kept for backward": f"{model.memory.per_image / 1e6:.2f} MB",
     }
 
@@ -182,9 +182,9 @@ def _term_cells(model: ModelCost) -> dict[str, str]:
     terms = model.cost.terms
     return {
         "model": model.model,
-        **{name: _scaled(value) for name, value in asdict(terms).items()},
-        "FLOPs": _scaled(terms.flops),
-        "the paper's count": _scaled(terms.paper),
+        **{name: scaled(value) for name, value in asdict(terms).items()},
+        "FLOPs": scaled(terms.flops),
+        "the paper's count": scaled(terms.paper),
     }
 
 
@@ -255,7 +255,7 @@ def _shape(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape))
 
 
-def _scaled(count: int) -> str:
+def scaled(count: int) -> str:
     """Four digits and a unit: 1.127 G, 47.66 M, 208.4 k; 0 is empty."""
     for unit, factor in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if count >= factor:

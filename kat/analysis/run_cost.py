@@ -64,6 +64,16 @@ def _costs(result: CellResult) -> dict[str, float]:
     return {**known, "seconds": result.seconds}
 
 
+def spans_decades(points: Sequence[CostPoint], cost: str) -> bool:
+    """Whether a cost is to be drawn on a logarithmic axis: its largest is ten times its smallest.
+
+    Raises:
+        InputError: a point does not have this cost.
+    """
+    values = [point.cost(cost) for point in points]
+    return max(values) > 10 * min(values)
+
+
 def pareto_front(points: Sequence[CostPoint], cost: str) -> list[CostPoint]:
     """The points that no other beats: none costs as little or less with a higher mean top-1.
 

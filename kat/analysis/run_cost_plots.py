@@ -12,10 +12,8 @@ from matplotlib.ticker import EngFormatter
 
 from kat.analysis.labels import Box, label_points
 from kat.analysis.plots import save_figure
-from kat.analysis.run_cost import COSTS, CostPoint, pareto_front
+from kat.analysis.run_cost import COSTS, CostPoint, pareto_front, spans_decades
 
-_LOG_FROM = 10.0
-"""The ratio of the largest to the smallest cost from which the axis is logarithmic."""
 _NOTES = {"seconds": "\n(runs that went side by side have disturbed each other)"}
 
 
@@ -62,8 +60,7 @@ def _draw(axes: Axes, points: Sequence[CostPoint], cost: str) -> None:
         )
     on_front = [(point.cost(cost), point.top1.mean) for point in front]
     axes.plot(*zip(*on_front, strict=True), "-", color="C0", lw=1, alpha=0.6, zorder=0)
-    values = [point.cost(cost) for point in points]
-    if max(values) > _LOG_FROM * min(values):
+    if spans_decades(points, cost):
         axes.set_xscale("log")
     axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
     axes.margins(0.15)

@@ -180,7 +180,7 @@ def write_stability_report(rows: Sequence[Row], path: Path, failure: str | None 
     )
     report.heading("Layers")
     _table(report, rationals)
-    drawn = _thinned(rationals)
+    drawn = thinned(rationals)
     report.heading("Layer against step")
     for name, caption, log in _MAPS:
         report.figure(_heat_map({"": drawn}, name, caption, log), caption)
@@ -190,7 +190,7 @@ def write_stability_report(rows: Sequence[Row], path: Path, failure: str | None 
     blocks = [row for row in rows if "drift" not in row]
     if blocks:
         caption = "Variance of the output of each block (the residual stream)"
-        report.figure(_lines(_thinned(blocks), "output_variance", caption, True), caption)
+        report.figure(_lines(thinned(blocks), "output_variance", caption, True), caption)
     report.write(path)
 
 
@@ -245,13 +245,13 @@ def layers_of(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(row["layer"] for row in rows))
 
 
-def _steps_of(rows: Sequence[Row]) -> list[int]:
+def steps_of(rows: Sequence[Row]) -> list[int]:
     return list(dict.fromkeys(row["step"] for row in rows))
 
 
-def _thinned(rows: Sequence[Row]) -> list[Row]:
+def thinned(rows: Sequence[Row]) -> list[Row]:
     """The rows of at most about 300 steps, evenly chosen, the last among them."""
-    steps = _steps_of(rows)
+    steps = steps_of(rows)
     chosen = {*steps[:: -(-len(steps) // _DRAWN_STEPS)], steps[-1]}
     return [row for row in rows if row["step"] in chosen]
 
@@ -268,7 +268,7 @@ def plot_stability(runs: Mapping[str, Sequence[Row]], folder: Path) -> None:
     Raises:
         InputError: a run has no rows of rational layers.
     """
-    drawn = {label: _thinned(rationals_of(rows)) for label, rows in runs.items()}
+    drawn = {label: thinned(rationals_of(rows)) for label, rows in runs.items()}
     save_figure(_variance_figure(drawn), folder / "variance.svg")
     for name, caption, log in _MAPS:
         save_figure(_heat_map(drawn, name, caption, log), folder / f"{name}.svg")
@@ -311,7 +311,7 @@ def _any(value: float | None) -> float:
 
 
 def _heat_map(runs: Mapping[str, Sequence[Row]], name: str, caption: str, log: bool) -> Figure:
-    tables = {label: _layer_by_step(rows, name, log) for label, rows in runs.items()}
+    tables = {label: layer_by_step(rows, name, log) for label, rows in runs.items()}
     height = max(len(table) for table in tables.values())
     figure = Figure(figsize=(9, 1.2 + 0.22 * height), layout="constrained")
     panels = figure.subplots(1, len(runs), squeeze=False)[0]
@@ -321,7 +321,7 @@ def _heat_map(runs: Mapping[str, Sequence[Row]], name: str, caption: str, log: b
         image = axes.imshow(
             tables[label], aspect="auto", interpolation="nearest", norm=norm, cmap=colors
         )
-        steps, layers = _steps_of(rows), layers_of(rows)
+        steps, layers = steps_of(rows), layers_of(rows)
         shown = range(0, len(steps), -(-len(steps) * len(runs) // 10))
         axes.set_xticks(list(shown), [str(steps[index]) for index in shown])
         axes.set_yticks(range(len(layers)), layers, fontsize=7)
@@ -336,11 +336,11 @@ def _heat_map(runs: Mapping[str, Sequence[Row]], name: str, caption: str, log: b
     return figure
 
 
-def _layer_by_step(rows: Sequence[Row], name: str, log: bool) -> Any:
+def layer_by_step(rows: Sequence[Row], name: str, log: bool) -> Any:
     """One line a layer, one column a step; NaN where there is nothing to draw."""
     read: Callable[[float | None], float] = _positive if log else _any
     places = {(row["layer"], row["step"]): read(row.get(name)) for row in rows}
-    steps = _steps_of(rows)
+    steps = steps_of(rows)
     return np.array(
         [[places.get((layer, s), math.nan) for s in steps] for layer in layers_of(rows)]
     )

@@ -22,6 +22,7 @@ BEST, LAST, PREVIOUS, LAST_GOOD = "best.ckpt", "last.ckpt", "previous.ckpt", "la
 DIVERGENCE, CONVERSION = "divergence.json", "conversion.json"
 STABILITY, STABILITY_REPORT = "stability.csv", "stability.html"
 COEFFICIENTS = "coefficients.csv"
+REPORT = "report.html"
 LOGGER_RUNS = "loggers.json"
 CHECKPOINTS_AT_ONCE = 4
 """The best, the last, the one before it, and the next while it is written."""
@@ -41,6 +42,7 @@ CONTENTS = (
     STABILITY,
     STABILITY_REPORT,
     COEFFICIENTS,
+    REPORT,
     LOGGER_RUNS,
     "csv",
     "tensorboard",

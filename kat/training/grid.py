@@ -28,7 +28,7 @@ import yaml
 
 from kat.errors import InputError, unknown
 from kat.training.config import TrainConfig
-from kat.training.folder import settings_to_keep
+from kat.training.folder import read_settings, settings_to_keep
 
 Settings = dict[str, Any]
 """Nested, as a recipe holds them."""
@@ -202,16 +202,27 @@ def settings_of(config: TrainConfig) -> Settings:
     A new setting with a default leaves them as they are. Where a run is kept and how it reports
     are no part of them.
     """
-    own, default = settings_to_keep(config), settings_to_keep(TrainConfig())
-    for name in REPORTING:
-        del own[name]
-    return _differing(own, default)
+    return _not_default(settings_to_keep(config))
+
+
+def kept_settings(out: Path) -> Settings:
+    """The :func:`settings_of` of the run in a folder.
+
+    Raises:
+        InputError: it holds no settings of a run.
+    """
+    return _not_default(read_settings(out))
 
 
 def fingerprint(config: TrainConfig) -> str:
     """Twelve hexadecimal digits that are equal for equal :func:`settings_of`."""
     text = json.dumps(settings_of(config), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _not_default(settings: Settings) -> Settings:
+    own = {name: value for name, value in settings.items() if name not in REPORTING}
+    return _differing(own, settings_to_keep(TrainConfig()))
 
 
 def _differing(own: Settings, default: Settings) -> Settings:

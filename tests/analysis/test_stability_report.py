@@ -7,7 +7,7 @@ import math
 import pytest
 
 from kat.analysis import Verdict, plot_stability, write_stability_report
-from kat.analysis.stability_report import _MAPS, _heat_map, _thinned, _variance_figure
+from kat.analysis.stability_report import _MAPS, _heat_map, _variance_figure, thinned
 from kat.errors import InputError
 
 LAYERS = ("blocks.0.mlp.act1", "blocks.0.mlp.act2")
@@ -132,6 +132,6 @@ def test_several_runs_are_drawn_side_by_side_on_one_scale(tmp_path):
 
 
 def test_long_runs_are_drawn_with_their_first_and_last_step():
-    drawn = [row["step"] for row in _thinned(_rows(steps=range(0, 10_000, 7)))]
+    drawn = [row["step"] for row in thinned(_rows(steps=range(0, 10_000, 7)))]
     assert (drawn[0], drawn[-1]) == (0, 9996)
     assert 150 <= len(set(drawn)) <= 301

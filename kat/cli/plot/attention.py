@@ -54,9 +54,9 @@ def _main(arguments: list[str]) -> None:
     if parsed.files:
         pictures, names = _read(parsed.files, record)
     else:
-        pictures, names = _of_run(checkpoint, record, parsed.images)
+        pictures, names = validation_images(checkpoint, record, parsed.images)
     maps = attention_maps(model, DevicePreparation(record.mean, record.std)(pictures))
-    titles = _titles(names, maps.logits, record)
+    titles = with_guesses(names, maps.logits, record)
     plot_attention(pictures, titles, maps, out, parsed.block)
     sys.stdout.write(f"{out}\n")
 
@@ -84,13 +84,34 @@ def _read(paths: list[str], record: ModelRecord) -> tuple[Tensor, list[str]]:
     return torch.stack(pictures), [Path(path).name for path in paths]
 
 
-def _of_run(checkpoint: Path, record: ModelRecord, count: int) -> tuple[Tensor, list[str]]:
-    """So many validation images of a run, evenly spread over the split, and their true classes."""
-    settings = data_of_run(checkpoint, named=False)
+def validation_images(
+    checkpoint: Path, record: ModelRecord, count: int, name: str | None = None
+) -> tuple[Tensor, list[str]]:
+    """Validation images, evenly spread over the split, and their true classes.
+
+    Args:
+        checkpoint: of a run.
+        record: of its model.
+        count: how many.
+        name: of the data set, in place of the run's own.
+
+    Returns:
+        (count, C, H, W) uint8, as the model takes them but for normalisation; and ``"true: cat"``.
+
+    Raises:
+        InputError: the data set is not named, or is not there, or cannot be read.
+    """
+    settings = data_of_run(checkpoint, named=name is not None)
+    settings |= {} if name is None else {"name": name}
     if "name" not in settings:
         raise InputError(f"{checkpoint} is not a run's, so give the image files to look at")
     data = replace(DataConfig(**settings), batch_size=count, workers=0)
     images = open_split(data, "val")
+    if images.channels != record.input_size[0]:
+        raise InputError(
+            f"the model takes {record.input_size[0]} channels, but the images of {data.name!r}"
+            f" have {images.channels}"
+        )
     if isinstance(images, ImageSet):
         images = images.spread(count)
     images.transform = eval_transform(record, normalize=False)
@@ -100,7 +121,7 @@ def _of_run(checkpoint: Path, record: ModelRecord, count: int) -> tuple[Tensor, 
     return batch.images, [f"true: {images.classes[label]}" for label in batch.labels.tolist()]
 
 
-def _titles(names: list[str], logits: Tensor, record: ModelRecord) -> list[str]:
+def with_guesses(names: list[str], logits: Tensor, record: ModelRecord) -> list[str]:
     """Each image's name with the model's guess below; without a head there is none."""
     if not record.classes:
         return names

@@ -5,12 +5,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from kat.analysis.ablation import Row, summarize
+from kat.analysis.ablation import summarize
 from kat.analysis.run_cost import COSTS, cost_points, pareto_front
 from kat.analysis.run_cost_plots import plot_costs
-from kat.cli.ablate import measure
 from kat.cli.parsing import Formatter, Parser, run_command
-from kat.cli.plot.runs import add_run_arguments, find_runs
+from kat.cli.plot.runs import add_run_arguments, find_runs, measured
 from kat.errors import InputError, unknown
 from kat.files import PICTURES, check_target
 
@@ -37,7 +36,7 @@ def _main(arguments: list[str]) -> None:
     if parsed.x not in (*COSTS, _ALL):
         raise unknown("cost", parsed.x, (*COSTS, _ALL))
     found = find_runs(parsed.runs, group=parsed.group, labels=parsed.labels)
-    results = summarize([_measured(row) for row in found])
+    results = summarize([measured(row) for row in found])
     points = cost_points(results)
     if not points:
         raise InputError(f"no run of {', '.join(parsed.runs)} is done")
@@ -57,13 +56,3 @@ def make_parser() -> Parser:
     parser.add_argument("--x", default=_ALL, help=f"{', '.join(COSTS)}, or {_ALL}: a panel each")
     parser.add_argument("--out", default="cost.svg", help="where to draw; .png, .svg or .pdf")
     return parser
-
-
-def _measured(row: Row) -> Row:
-    """A row of a table as it is; that of a folder with what its run has given."""
-    if "top1" in row:
-        return row
-    given = {**row, **measure(row["folder"])}
-    if given["status"] != "done":
-        raise InputError(f"{row['folder']} has no result yet: there is no summary.json in it")
-    return given

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kat.analysis.ablation import Row, read_runs
+from kat.cli.ablate import measure
 from kat.cli.eval import short_names
 from kat.cli.parsing import Parser
 from kat.errors import InputError
@@ -58,6 +59,20 @@ def find_runs(paths: Sequence[str], *, group: bool, labels: Sequence[str] | None
         seed = settings.get("seed", 0)
         rows.append({"cell": cell, "seed": seed, "status": "done", "folder": path})
     return rows if labels is None else _labelled(rows, labels)
+
+
+def measured(row: Row) -> Row:
+    """A row of a table as it is; that of a folder with what its run has given.
+
+    Raises:
+        InputError: the run in the folder is not done.
+    """
+    if "top1" in row:
+        return row
+    given = {**row, **measure(row["folder"])}
+    if given["status"] != "done":
+        raise InputError(f"{row['folder']} has no result yet: there is no summary.json in it")
+    return given
 
 
 def _of_table(path: Path, prefix: str) -> list[Row]:

@@ -1,0 +1,94 @@
+"""The page of one or several grids of runs, as ``kat ablate`` leaves them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from kat.analysis import charts
+from kat.analysis.ablation import CellResult, Row, summarize, table
+from kat.analysis.learning_curves import History
+from kat.analysis.report import Chart, Report, Table
+from kat.analysis.report_sections import add_costs, add_learning_curves
+from kat.analysis.run_cost import cost_points
+
+
+def write_ablation_report(
+    grids: Mapping[str, Sequence[Row]], histories: Mapping[str, History], path: Path
+) -> None:
+    """Writes the page: what each grid's cells gave, what they cost, and how they learned.
+
+    Args:
+        grids: the rows of each grid by its name; the first row's cell is the reference.
+        histories: of the runs, by the ``run`` of their row; those that are missing are left out.
+        path: where to write.
+
+    Raises:
+        InputError: a grid without rows.
+    """
+    report = Report(f"Comparison: {', '.join(grids)}")
+    for name, rows in grids.items():
+        _add_grid(report, name if len(grids) > 1 else "", rows, histories)
+    report.write(path)
+
+
+def _add_grid(
+    report: Report, name: str, rows: Sequence[Row], histories: Mapping[str, History]
+) -> None:
+    results = summarize(rows)
+    reference = results[0].name
+    report.heading(_titled(name, "Cells"))
+    report.text(
+        f"Mean over the seeds with its 95 % interval (t distribution). The differences are from"
+        f" {reference}, seed by seed; where an interval holds 0, the runs do not say which is"
+        " better."
+    )
+    report.table(*table(results, reference), bad=[bool(cell.failed) for cell in results])
+    runs = Table(("cell", "seed", "top-1 (%)"), _values(results))
+    report.charts(
+        [
+            Chart(
+                charts.means(results),
+                "Top-1 by cell: mean, 95 % interval, and every run (grey).",
+                runs,
+            ),
+            Chart(
+                charts.differences(results),
+                f"Difference from {reference} over the seeds that both have, 95 % interval.",
+            ),
+        ]
+    )
+    if points := cost_points(results):
+        report.heading(_titled(name, "Accuracy against cost"))
+        add_costs(report, points)
+    report.heading(_titled(name, "Learning curves"))
+    _add_curves(report, rows, histories)
+
+
+def _titled(name: str, section: str) -> str:
+    return f"{section}: {name}" if name else section
+
+
+def _values(results: Sequence[CellResult]) -> list[tuple[str, int, str]]:
+    return [
+        (cell.name, seed, f"{value:.2f}")
+        for cell in results
+        for seed, value in cell.values.items()
+        if math.isfinite(value)
+    ]
+
+
+def _add_curves(report: Report, rows: Sequence[Row], histories: Mapping[str, History]) -> None:
+    cells: dict[str, list[History]] = {}
+    for row in rows:
+        if history := histories.get(row["run"]):
+            cells.setdefault(row["cell"], []).append(history)
+    missing = len(rows) - sum(map(len, cells.values()))
+    if missing:
+        report.text(
+            f"{missing} of {len(rows)} runs are left out: their folders are not where the table"
+            " says, beside it; copy runs/ along with it."
+        )
+    if cells:
+        add_learning_curves(report, cells)

@@ -1,0 +1,148 @@
+"""Small pages of every kind, and what the charts in them hold."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from kat.analysis import count, learned_activations
+from kat.analysis.ablation import Row
+from kat.analysis.run_report import RunFindings
+from kat.analysis.stability import QUANTITIES
+from kat.models import LayerHistory
+from kat.nn import GroupRational
+from tests.training.small import RECORD
+
+STEPS = [0, 5, 10]
+TOP1 = {"KAT": [84.0, 85.5, 84.6], "ViT (a long name)": [81.0, 82.9, 81.5]}
+
+
+def small_kat() -> nn.Module:
+    """A KAT of one block whose groups differ."""
+    torch.manual_seed(0)
+    model = timm.create_model("kat_micro_patch2_8", in_chans=1, depth=1, num_classes=10).eval()
+    for layer in model.modules():
+        if isinstance(layer, GroupRational):
+            with torch.no_grad():
+                layer.weight_numerator += 0.1 * torch.randn_like(layer.weight_numerator)
+                layer.weight_denominator += 0.2 * torch.rand_like(layer.weight_denominator)
+    return model
+
+
+def coefficient_history(model: nn.Module) -> dict[str, LayerHistory]:
+    """The rationals of a model, whose coefficients were half at step 5 and nothing at step 0."""
+    shares = torch.tensor([0.0, 0.5, 1.0]).view(-1, 1, 1)
+    return {
+        name: LayerHistory(
+            form=layer.form,
+            steps=torch.tensor(STEPS),
+            numerator=shares * layer.weight_numerator.detach(),
+            denominator=shares * layer.weight_denominator.detach(),
+        )
+        for name, layer in model.named_modules()
+        if isinstance(layer, GroupRational)
+    }
+
+
+def by_numpy(
+    layer: GroupRational, x: NDArray[np.float64], group: int, share: float = 1.0
+) -> NDArray[np.float64]:
+    """P / Q of form A with a share of the coefficients of a layer."""
+    a, b = (
+        share * part.detach().double().numpy()
+        for part in (layer.weight_numerator[0], layer.weight_denominator[group])
+    )
+    return np.polyval(a[::-1], x) / (1 + np.polyval([*np.abs(b[::-1]), 0], np.abs(x)))
+
+
+def history(top1: float) -> list[dict[str, float]]:
+    """Two epochs, the second of this top-1."""
+    first = {"epoch": 1, "train_loss": 2.0, "val_loss": 1.5, "top1": top1 - 10, "top5": 90.0}
+    return [first, {"epoch": 2, "train_loss": 1.0, "val_loss": 0.5, "top1": top1, "top5": 99.0}]
+
+
+def stability_rows(layers: list[str]) -> list[Row]:
+    """Gains of 1/2, 1, 2 at the three steps in the first layer, and so on by quarters."""
+    return [
+        {
+            **dict.fromkeys(QUANTITIES, 0.0),
+            "step": step,
+            "layer": layer,
+            "gain": 2.0 ** (at - 1) / (1 + place),
+            "q_min": 1.0,
+            "q_max": 3.0,
+        }
+        for at, step in enumerate(STEPS)
+        for place, layer in enumerate(layers)
+    ]
+
+
+def findings(model: nn.Module, **changes: Any) -> RunFindings:
+    """All that could be known of a run."""
+    images = torch.randn(8, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    layers = coefficient_history(model)
+    known = {
+        "name": "runs/small",
+        "record": RECORD,
+        "cost": count(model, RECORD.input_size),
+        "data": "digits",
+        "settings": {"epochs": 2, "optim": {"lr": 0.002}},
+        "summary": {
+            "top1": 84.25,
+            "top5": 99.0,
+            "epochs": 2,
+            "seconds": 3723.0,
+            "images_per_second": 1234.5,
+            "memory_bytes": 735_600_000,
+        },
+        "history": history(84.25),
+        "activations": learned_activations(model, [images]),
+        "seen": "Grey is what 8 images bring.",
+        "coefficients": layers,
+        "stability": stability_rows(list(layers)),
+        "attention": "Not drawn here.",
+    }
+    return RunFindings(**{**known, **changes})
+
+
+def grid_rows() -> list[Row]:
+    """Three seeds of two cells."""
+    return [
+        {
+            "cell": cell,
+            "seed": seed,
+            "status": "done",
+            "top1": value,
+            "top5": 99.0,
+            "parameters": 1000 * (1 + len(cell)),
+            "flops": 2_000_000,
+            "seconds": 60.0 + seed,
+            "images_per_second": 900.5,
+            "memory_bytes": 10**9,
+            "epochs": 2,
+            "run": f"runs/{cell}-{seed}",
+        }
+        for cell, values in TOP1.items()
+        for seed, value in enumerate(values)
+    ]
+
+
+def charts_of(page: Path) -> list[dict[str, Any]]:
+    """What each chart of a page draws: data, layout and frames."""
+    found = re.findall(r'<script type="application/json">(.*?)</script>', page.read_text())
+    return [json.loads(text) for text in found]
+
+
+def tables_of(page: Path) -> list[list[list[str]]]:
+    """The texts of the cells of each table of a page."""
+    tables = re.findall(r"<table>(.*?)</table>", page.read_text(), re.DOTALL)
+    rows = [re.findall(r"<tr.*?>(.*?)</tr>", table, re.DOTALL) for table in tables]
+    return [[re.findall(r"<t[hd].*?>(.*?)</t[hd]>", row) for row in table] for table in rows]

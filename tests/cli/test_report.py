@@ -1,0 +1,115 @@
+"""``kat report`` as a user calls it: on runs, on tables, and on what is neither."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from kat.analysis.ablation import write_runs
+from kat.cli.ablate import measure
+from tests.analysis.report_pages import charts_of, tables_of
+from tests.cli.commands import QUICK, refused, run
+
+SMALL = ["--config", "digits", "--optim.warmup_epochs", 0, "--epochs", 2, *QUICK]
+
+
+@pytest.fixture(scope="module")
+def kat_run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "kat"
+    args = ["--model.args", "{depth: 1}", "--monitor", "--monitor.interval", 1]
+    assert run("train", *SMALL, *args, "--out", out) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def vit_run(kat_run):
+    out = kat_run.parent / "vit"
+    args = ["--model.name", "vit_micro_patch2_8", "--model.args", "{depth: 1}"]
+    assert run("train", *SMALL, *args, "--out", out) == 0
+    return out
+
+
+def test_a_page_of_a_run_is_in_its_folder(kat_run, capsys):
+    capsys.readouterr()
+    assert run("report", kat_run, "--images", 20) == 0
+    page = kat_run / "report.html"
+    assert capsys.readouterr().out == f"{page}\n"
+    text = page.read_text()
+    assert "Grey is the density of the inputs that 20 validation images bring" in text
+    assert "model.args.depth 1" in text
+    kinds = [trace["type"] for chart in charts_of(page) for trace in chart["data"]]
+    assert kinds.count("bar") == 2  # inputs of act1 and act2
+    assert kinds.count("heatmap") == 1
+    assert 'role="img" aria-label="Validation images as the model sees them' in text
+    before = page.read_bytes()
+    assert run("report", kat_run, "--images", 20) == 0
+    assert page.read_bytes() == before
+
+
+def test_without_images_there_is_no_density(kat_run, tmp_path):
+    page = tmp_path / "page.html"
+    assert run("report", kat_run, "--images", 0, "--out", page) == 0
+    assert page.read_text().count("It was shown no images.") == 2
+    kinds = [trace["type"] for chart in charts_of(page) for trace in chart["data"]]
+    assert "bar" not in kinds
+
+
+def test_a_vit_has_curves_and_attention(vit_run, tmp_path):
+    page = tmp_path / "vit.html"
+    assert run("report", vit_run, "--images", 4, "--out", page) == 0
+    assert re.findall(r"<h2 id=.*?>(.*?)</h2>", page.read_text()) == [
+        "Learning curves",
+        "Attention",
+    ]
+
+
+def test_several_runs_are_compared(kat_run, vit_run, capsys):
+    capsys.readouterr()
+    assert run("report", kat_run, vit_run) == 0
+    page = kat_run.parent / "report.html"
+    assert capsys.readouterr().out == f"{page}\n"
+    results, differing = tables_of(page)[:2]
+    assert [row[0] for row in results] == ["run", "kat", "vit"]
+    assert ["model.name", "kat_micro_patch2_8", "vit_micro_patch2_8"] in differing
+    assert ["monitor.enabled", "True", "-"] in differing
+    assert not [row for row in differing if row[0] == "out"]
+
+
+def test_a_table_of_an_ablation_finds_its_runs(kat_run, vit_run, capsys):
+    table = kat_run.parent / "small.csv"
+    write_runs(
+        [
+            {"cell": out.name, "seed": 0, **measure(out), "run": out.name}
+            for out in (kat_run, vit_run)
+        ],
+        table,
+    )
+    capsys.readouterr()
+    assert run("report", table) == 0
+    page = table.with_suffix(".html")
+    assert capsys.readouterr().out == f"{page}\n"
+    assert "are left out" not in page.read_text()
+    assert [row[0] for row in tables_of(page)[0]] == ["cell", "kat", "vit"]
+    curves = [trace["name"] for trace in charts_of(page)[3]["data"]]
+    assert curves == ["kat", "vit"]
+    table.write_text(table.read_text().replace(",vit\n", ",gone\n"))
+    assert run("report", table) == 0
+    assert "1 of 2 runs are left out" in page.read_text()
+
+
+def test_what_is_wrong_is_named(kat_run, tmp_path, capsys):
+    csv = tmp_path / "grid.csv"
+    csv.write_text("a,b\n1,2\n")
+    for arguments, says in [
+        ([tmp_path / "none"], "the folder .*none' for report.html does not exist"),
+        ([tmp_path], "run.yaml cannot be read"),
+        ([csv], "grid.csv is not a table of runs"),
+        ([kat_run, csv], "tables of 'kat ablate' and folders of runs"),
+        ([kat_run, "--out", "page.pdf"], "'page.pdf' must end in .html"),
+        ([kat_run, "--images", -1], "--images must be at least 0, got -1"),
+        ([kat_run, "--data", "digit"], "digit"),
+        ([kat_run, tmp_path], "neither the folder of a run nor"),
+    ]:
+        assert re.search(says, refused(capsys, "report", *arguments)), says
+    assert not list(tmp_path.glob("*.html"))
