@@ -97,8 +97,8 @@ def _print(summary: Summary) -> None:
     if not is_first_process():
         return
     sys.stdout.write(
-        f"best top-1 {summary.top1:.2f} %, top-5 {summary.top5:.2f} % after {summary.epochs}"
-        f" epochs, {summary.parameters:,} parameters, {summary.seconds:.0f} s;"
+        f"best top-1 {summary.scores['top1']:.2f} %, top-5 {summary.scores['top5']:.2f} % after"
+        f" {summary.epochs} epochs, {summary.parameters:,} parameters, {summary.seconds:.0f} s;"
         f" {summary.skipped} files skipped; all in {summary.out}\n"
     )
 

@@ -50,14 +50,16 @@ class Attempt(NamedTuple):
     """A forward pass, with what it takes to do it again.
 
     Args:
-        images: what the model was given.
+        images: what it was about.
         loss: what came out.
         random: the state of the generators before it.
+        arguments: what the model was called with, the images among them.
     """
 
     images: Tensor
     loss: Tensor
     random: list[Tensor]
+    arguments: tuple[Any, ...]
 
 
 def random_state(device: torch.device) -> list[Tensor]:
@@ -93,7 +95,7 @@ def diagnose(
         return Finding("images", "input", detail)
     _set_random_state(attempt.random, attempt.images.device)
     with context, torch.no_grad():
-        finding = first_not_finite(model, lambda: model(attempt.images))
+        finding = first_not_finite(model, lambda: model(*attempt.arguments))
     return finding or _bad_gradient(model) or UNKNOWN
 
 

@@ -75,8 +75,7 @@ class Summary:
         out: the run's folder.
         model: its name.
         parameters: how many it has.
-        top1: top-1 of the kept weights on the validation split, in per cent.
-        top5: top-5 of the same weights.
+        scores: of the kept weights on the validation split, by name: top1 and top5 in per cent.
         epochs: how many were trained.
         seconds: wall time of training and validation, resumptions included.
         images_per_second: trained on since the run was started or last resumed, validation left
@@ -88,13 +87,18 @@ class Summary:
     out: str
     model: str
     parameters: int
-    top1: float
-    top5: float
+    scores: dict[str, float]
     epochs: int
     seconds: float
     images_per_second: float
     memory_bytes: int
     skipped: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """The contents of summary.json: the scores among the rest."""
+        rest = dataclasses.asdict(self)
+        scores: dict[str, float] = rest.pop("scores")
+        return {**rest, **scores}
 
 
 def train(config: TrainConfig, monitor: Monitor | None = None) -> Summary:
@@ -385,8 +389,7 @@ def _finish(
         out=str(out),
         model=config.model.name,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        top1=best["top1"],
-        top5=best["top5"],
+        scores={score.name: best[score.name] for score in classifier.scores},
         epochs=len(classifier.history),
         seconds=checkpoints.seconds(),
         images_per_second=speed.meter.read().images_per_second,
@@ -397,7 +400,7 @@ def _finish(
         try:
             write_records(out, classifier.history, classifier.skipped)
             save_model(model, record, out)
-            write_text(out / SUMMARY, json.dumps(dataclasses.asdict(summary), indent=2) + "\n")
+            write_text(out / SUMMARY, json.dumps(summary.to_dict(), indent=2) + "\n")
         except OSError as error:
             raise _explained(error, config.out) from None
         except SafetensorError as error:
