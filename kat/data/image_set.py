@@ -10,14 +10,16 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from PIL import Image
-from torch.utils.data import Dataset, IterableDataset, get_worker_info
+from torch import Tensor
+from torch.utils.data import Dataset, IterableDataset, default_collate, get_worker_info
 
 from kat.data.decoding import UnreadableImage, as_rgb, decode_bytes
 from kat.errors import InputError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
-Transform = Callable[[Image.Image], Any]
+Transform = Callable[..., Any]
+"""Of an image to what a model takes; of a dense set, of an image and its target to both."""
 
 Encoded = bytes | Image.Image
 """The bytes of an image file, or an image where the source holds pixels."""
@@ -37,8 +39,11 @@ class Source(Protocol):
         """What a user would look for: a path where there is one."""
         ...
 
-    def read(self, index: int) -> tuple[Encoded, int]:
-        """An image, still encoded, and the index of its class. May raise OSError."""
+    def read(self, index: int) -> tuple[Encoded, Any]:
+        """An image, still encoded, and the index of its class; of a dense set what is annotated.
+
+        May raise OSError.
+        """
         ...
 
 
@@ -61,9 +66,16 @@ class SourcePart:
         """Its name in the source."""
         return self.source.name(int(self.chosen[index]))
 
-    def read(self, index: int) -> tuple[Encoded, int]:
+    def read(self, index: int) -> tuple[Encoded, Any]:
         """What the source has."""
         return self.source.read(int(self.chosen[index]))
+
+
+def stack(images: Sequence[Any], labels: Sequence[int]) -> tuple[Any, Tensor]:
+    """Images of one size and class indices as two tensors; both are empty where there are none."""
+    if not images:
+        return torch.empty(0), torch.empty(0, dtype=torch.long)
+    return default_collate([*images]), torch.tensor(labels)
 
 
 class ImageSet(Dataset):
@@ -79,6 +91,10 @@ class ImageSet(Dataset):
             reason.
         note: what to tell the user about the data, in a sentence.
     """
+
+    task = "classification"
+    stack = staticmethod(stack)
+    """Makes the images and labels of a batch of those of its items."""
 
     def __init__(
         self,
@@ -105,9 +121,9 @@ class ImageSet(Dataset):
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, index: int) -> tuple[Any, int]:
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
         encoded, label = self.read(index)
-        return self.transform(self.decode(encoded, index)), label
+        return self.finish(self.decode(encoded, index), label, index)
 
     def name(self, index: int) -> str:
         """The path of an image, or what else names it."""
@@ -121,17 +137,16 @@ class ImageSet(Dataset):
         part.source = SourcePart(self.source, chosen)
         return part
 
-    def read(self, index: int) -> tuple[Encoded, int]:
+    def read(self, index: int) -> tuple[Encoded, Any]:
         """The first stage of an item: its bytes, or its pixels where the source holds them.
 
         Raises:
             UnreadableImage: they cannot be had.
         """
         try:
-            encoded, label = self.source.read(index)
+            return self.source.read(index)
         except OSError as error:
             raise UnreadableImage(self.name(index), str(error)) from error
-        return encoded, int(label)
 
     def decode(self, encoded: Encoded, index: int) -> Image.Image:
         """The second stage of an item: its image, grey or RGB as ``channels`` says.
@@ -142,6 +157,10 @@ class ImageSet(Dataset):
         if isinstance(encoded, bytes):
             return decode_bytes(encoded, self.name(index))
         return encoded if self.channels == 1 else as_rgb(encoded)
+
+    def finish(self, image: Image.Image, label: Any, index: int) -> tuple[Any, Any]:
+        """The last stage of an item: its transformed image and its label."""
+        return self.transform(image), int(label)
 
 
 def _untransformed(image: Image.Image) -> Image.Image:
@@ -173,6 +192,9 @@ class ImageStream(IterableDataset):
         classes: the class names, in order of their index.
         batch_size: images a batch; None for evaluation.
     """
+
+    task = "classification"
+    stack = staticmethod(stack)
 
     def __init__(
         self,
