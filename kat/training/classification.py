@@ -27,7 +27,7 @@ class Classifier(TaskModule):
     scores: ClassVar[tuple[Score, ...]] = (Score("top1", "top-1"), Score("top5", "top-5"))
 
     def __init__(self, model: nn.Module, record: ModelRecord, config: TrainConfig) -> None:
-        super().__init__(model, record, config)
+        super().__init__(model, record, config, config.augment.random_erasing)
         self.mixup = _mixup(config.augment, len(record.classes))
 
     def make_scores(self, record: ModelRecord) -> Scores:

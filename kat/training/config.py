@@ -180,6 +180,8 @@ class TrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    detection: DetectionAugmentConfig = field(default_factory=DetectionAugmentConfig)
+    segmentation: SegmentationAugmentConfig = field(default_factory=SegmentationAugmentConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     monitor: MonitorConfig = field(default_factory=MonitorConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)

@@ -35,18 +35,25 @@ class TaskModule(LightningModule):
         model: what is trained.
         record: describes the model; stored in every checkpoint.
         config: the run's settings.
+        random_erasing: probability that an image to train on loses a rectangle.
     """
 
     scores: ClassVar[tuple[Score, ...]]
     """What a validation gives beside the loss; the highest of the first chooses what is kept."""
 
-    def __init__(self, model: nn.Module, record: ModelRecord, config: TrainConfig) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        record: ModelRecord,
+        config: TrainConfig,
+        random_erasing: float = 0.0,
+    ) -> None:
         super().__init__()
         self.save_hyperparameters({"record": dataclasses.asdict(record)}, logger=False)
         self.model = model
         self.config = config
         self.layout = optimizer_layout(model, config.optim)
-        self.prepare = DevicePreparation(record.mean, record.std, config.augment.random_erasing)
+        self.prepare = DevicePreparation(record.mean, record.std, random_erasing)
         self.train_loss = MeanMetric(nan_strategy="disable")
         self.val_images = SumMetric()
         self.kept_scores, self.raw_scores = self.make_scores(record), self.make_scores(record)
@@ -94,16 +101,23 @@ class TaskModule(LightningModule):
         frozen_to_eval(self.model)
         return self
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Any) -> Any:
         """What the model says of a batch of images."""
         return self.model(images)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Normalises the images, and erases rectangles of those to train on."""
-        images = self.prepare(batch.images, batch.seeds if self.training else ())
+        seeds = batch.seeds if self.training else ()
+        if isinstance(batch.images, Tensor):
+            return batch._replace(images=self._laid_out(self.prepare(batch.images, seeds)))
+        images = [self._laid_out(self.prepare(image[None]))[0] for image in batch.images]
+        return batch._replace(images=images)
+
+    def _laid_out(self, images: Tensor) -> Tensor:
+        """In the precision of the run, and as the settings have it in memory."""
         if self.config.model.channels_last and images.ndim == 4:
             images = images.contiguous(memory_format=torch.channels_last)
-        return batch._replace(images=images.to(self.dtype))
+        return images.to(self.dtype)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a batch, as its task defines it."""
