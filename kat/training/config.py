@@ -11,6 +11,12 @@ from typing import Any, Literal
 from timm.optim import list_optimizers
 
 from kat.data import AUTO, AugmentConfig, DataConfig, OrAuto, check_data, is_stream
+from kat.data.dense import (
+    DetectionAugmentConfig,
+    SegmentationAugmentConfig,
+    check_detection,
+    check_segmentation,
+)
 from kat.errors import InputError, unknown
 
 
@@ -243,6 +249,8 @@ def check(config: TrainConfig) -> None:
         )
     config = with_settings(config, {name: _STAND_INS[name] for name in automatic(config)})
     check_data(config.data)
+    check_detection(config.detection)
+    check_segmentation(config.segmentation)
     ranges: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
         (_AT_LEAST_ONE, lambda value: value >= 1, "at least 1"),
         (("optim.lr", "optim.poly_power"), lambda value: 0 < value < math.inf, "positive"),

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics.detection import MeanAveragePrecision
@@ -110,6 +111,14 @@ class DetectionScores(Scores):
     def reset(self) -> None:
         """Forgets all."""
         self.precision.reset()
+
+
+def encode_mask(mask: Tensor) -> dict[str, Any]:
+    """COCO's run lengths of a mask (H, W), ready for JSON."""
+    from faster_coco_eval.core import mask as coco
+
+    encoded = coco.encode(np.asfortranarray(mask.numpy().astype(np.uint8)))
+    return {"size": list(encoded["size"]), "counts": encoded["counts"].decode()}
 
 
 def _per_cent(value: Tensor) -> Tensor:

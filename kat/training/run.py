@@ -63,7 +63,6 @@ from kat.training.monitoring import Monitor, RecordStability
 from kat.training.optimizer import check_layout, make_optimizer
 from kat.training.processes import is_first_process
 from kat.training.progress import Bar, EpochLines, SpeedLog, StepLines, is_interactive
-
 from kat.training.tasks import TASKS, check_task, task_of
 
 
@@ -76,7 +75,7 @@ class Summary:
         model: its name.
         task: what it is for: classification, detection or segmentation.
         parameters: how many it has.
-        scores: of the kept weights on the validation split, by name: e.g. top1 and top5; in per cent.
+        scores: of the kept weights on the validation split in per cent, e.g. top1, box_ap, miou.
         epochs: how many were trained.
         seconds: wall time of training and validation, resumptions included.
         images_per_second: trained on since the run was started or last resumed, validation left

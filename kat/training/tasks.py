@@ -7,13 +7,14 @@ from typing import NamedTuple
 
 from torch import nn
 
-from kat.data import ImageSet, ImageStream, Transform, eval_transform, train_transform
-from kat.data.dense.transforms import (
+from kat.data import ImageSet, ImageStream, eval_transform, train_transform
+from kat.data.dense import (
     DetectionEvaluation,
     DetectionTraining,
     SegmentationEvaluation,
     SegmentationTraining,
 )
+from kat.data.image_set import Transform
 from kat.errors import InputError
 from kat.models import ModelRecord
 from kat.training.classification import Classifier
@@ -50,9 +51,9 @@ def _of_detection(record: ModelRecord, config: TrainConfig) -> Transforms:
 
 
 def _of_segmentation(record: ModelRecord, config: TrainConfig) -> Transforms:
-    settings = config.segmentation
-    training = SegmentationTraining(_side(record), settings, record.mean)
-    return training, SegmentationEvaluation(settings)
+    size = _side(record)
+    training = SegmentationTraining(size, config.segmentation, record.mean)
+    return training, SegmentationEvaluation(size)
 
 
 def _side(record: ModelRecord) -> int:

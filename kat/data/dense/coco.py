@@ -24,7 +24,7 @@ Target = dict[str, Tensor]
 """What is annotated in an image of N objects, in its own pixels:
 
 - ``boxes`` (N, 4) float32: x0, y0, x1, y1, cut at the image's borders;
-- ``labels`` (N,) int64: 1, 2, ... in the order of the category ids; 0 is the background's;
+- ``labels`` (N,) int64: the index of the class, in the order of the category ids;
 - ``masks`` (N, H, W) uint8: 0 or 1;
 - ``area`` (N,) float32: as the file says, else of the mask;
 - ``iscrowd`` (N,) int64: 1 for a region of many objects, which is not trained on;
@@ -110,7 +110,7 @@ class CocoSource:
         return Annotation(
             int(table.image_ids[index]),
             (height, width),
-            1 + np.searchsorted(table.category_ids, table.category_of[rows]),
+            np.searchsorted(table.category_ids, table.category_of[rows]),
             table.boxes[rows],
             table.areas[rows],
             table.crowd[rows],
@@ -138,7 +138,7 @@ class DetectionSet(DenseSet):
 
     def category_id(self, label: int) -> int:
         """The id, in the file, of the category that has a label."""
-        return int(self.category_ids[label - 1])
+        return int(self.category_ids[label])
 
     def target(self, image: Image.Image, annotation: Annotation, index: int) -> Target:
         """The boxes, labels and masks of an image, crowds too."""

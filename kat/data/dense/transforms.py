@@ -21,6 +21,8 @@ from kat.data.dense.config import DetectionAugmentConfig, SegmentationAugmentCon
 from kat.data.dense.semantic import IGNORE
 
 _CROP_TRIES = 10
+_LONGEST = 4
+"""The longest that an image may be, in shorter sides: ADE20K's usual 2048 for 512."""
 
 
 class DetectionTraining:
@@ -62,28 +64,17 @@ class DetectionTraining:
 
 
 class DetectionEvaluation:
-    """The whole image, resized; its objects in the pixels that it had before.
-
-    The target has ``original_size`` besides, (2,) int64: height and width before.
-
-    Args:
-        config: the sides.
-    """
-
-    def __init__(self, config: DetectionAugmentConfig) -> None:
-        self.config = config
+    """The image as it is; the detector scales it, and answers in its own pixels."""
 
     def __call__(self, image: Image.Image, target: Target) -> tuple[Tensor, Target]:
         """The image, (3, H, W) uint8, and the untouched target."""
-        size = fitted(image.height, image.width, self.config.short_side, self.config.long_side)
-        original = torch.tensor([image.height, image.width])
-        return _resized(image, size), target | {"original_size": original}
+        return functional.pil_to_tensor(image), target
 
 
 class SegmentationTraining:
     """A crop of the randomly resized image, a flip, other colours.
 
-    The shorter side is resized to ``short_side`` times a factor drawn evenly. Of up to ten crops
+    The image is resized to fit (:func:`fitted`), times a factor drawn evenly. Of up to ten crops
     the first is taken of which no class fills more than ``max_class_share``; else the last. What
     the image lacks is padded on the right and below, with :data:`IGNORE` in the mask.
 
@@ -111,8 +102,7 @@ class SegmentationTraining:
         height, width = mask.shape
         low, high = self.config.scale
         factor = low + (high - low) * torch.rand(()).item()
-        fit = fitted(height, width, self.config.short_side, self.config.long_side)
-        ratio = factor * fit[0] / height
+        ratio = factor * fitted(height, width, self.size)[0] / height
         for _ in range(_CROP_TRIES):
             window = _window(height, width, ratio, self.size)
             top, left, cut_height, cut_width = window[:4]
@@ -123,34 +113,31 @@ class SegmentationTraining:
 
 
 class SegmentationEvaluation:
-    """The whole image, resized; its mask as it was.
+    """The whole image, resized to fit (:func:`fitted`); its mask as it was.
 
     Args:
-        config: the sides.
+        size: of the shorter side in pixels.
     """
 
-    def __init__(self, config: SegmentationAugmentConfig) -> None:
-        self.config = config
+    def __init__(self, size: int) -> None:
+        self.size = size
 
     def __call__(self, image: Image.Image, mask: Tensor) -> tuple[Tensor, Tensor]:
         """The image, (3, H, W) uint8, and the mask in the pixels that the image had before."""
-        size = fitted(image.height, image.width, self.config.short_side, self.config.long_side)
-        return _resized(image, size), mask
+        return resized(image, self.size), mask
 
 
-def fitted(
-    height: int, width: int, short_side: int | None, long_side: int | None
-) -> tuple[int, int]:
-    """Height and width with the ratio kept: the shorter side as given, or less for the longer's.
+def resized(image: Image.Image, size: int) -> Tensor:
+    """The image, (3, H, W) uint8, resized to fit."""
+    pixels = functional.pil_to_tensor(image)
+    sides = fitted(image.height, image.width, size)
+    return functional.resize(pixels, list(sides), antialias=True)
 
-    Args:
-        height, width: of an image.
-        short_side: what the shorter side is to be; None: as it is.
-        long_side: what the longer side may be at most; None: anything.
-    """
-    ratio = 1.0 if short_side is None else short_side / min(height, width)
-    if long_side is not None:
-        ratio = min(ratio, long_side / max(height, width))
+
+def fitted(height: int, width: int, size: int) -> tuple[int, int]:
+    """Height and width with the ratio kept: the shorter side is size, or less where the longer
+    would be more than four times that."""
+    ratio = min(size / min(height, width), _LONGEST * size / max(height, width))
     return max(1, round(ratio * height)), max(1, round(ratio * width))
 
 
@@ -183,20 +170,13 @@ def _span(length: int, ratio: float, size: int) -> tuple[int, int, int]:
     return int(torch.randint(length - part + 1, ()).item()), part, size
 
 
-def _placed(
-    pixels: Tensor, window: Window, size: int, fill: int | list[int], flip: bool
-) -> Tensor:
+def _placed(pixels: Tensor, window: Window, size: int, fill: int | list[int], flip: bool) -> Tensor:
     """A part of an image, or of masks, resized, flipped or not, and padded to the square."""
     cut = functional.resized_crop(pixels, *window[:4], size=list(window[4:]), antialias=True)
     if flip:
         cut = functional.horizontal_flip(cut)
     padding = [0, 0, size - window[5], size - window[4]]
     return functional.pad(cut, padding, fill=fill).as_subclass(Tensor)
-
-
-def _resized(image: Image.Image, size: tuple[int, int]) -> Tensor:
-    pixels = functional.pil_to_tensor(image)
-    return functional.resize(pixels, list(size), antialias=True)
 
 
 def _distortion(probability: float) -> v2.Transform:

@@ -5,6 +5,7 @@ from kat.models.dense.backbone import DenseBackbone
 from kat.models.dense.detector import Detector, KATDetector, ViTDetector
 from kat.models.dense.model import DenseModel, Features
 from kat.models.dense.pyramid import MultiLevel, SimpleFeaturePyramid
+from kat.models.dense.segment import SegmentConfig, check_segment, segment
 from kat.models.dense.upernet import KATUperNet, UperNet, ViTUperNet
 
 __all__ = [
@@ -15,9 +16,12 @@ __all__ = [
     "KATDetector",
     "KATUperNet",
     "MultiLevel",
+    "SegmentConfig",
     "SimpleFeaturePyramid",
     "UperNet",
     "ViTDetector",
     "ViTUperNet",
+    "check_segment",
     "registry",
+    "segment",
 ]
