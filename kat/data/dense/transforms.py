@@ -183,9 +183,7 @@ def _span(length: int, ratio: float, size: int) -> tuple[int, int, int]:
     return int(torch.randint(length - part + 1, ()).item()), part, size
 
 
-def _placed(
-    pixels: Tensor, window: Window, size: int, fill: int | list[int], flip: bool
-) -> Tensor:
+def _placed(pixels: Tensor, window: Window, size: int, fill: int | list[int], flip: bool) -> Tensor:
     """A part of an image, or of masks, resized, flipped or not, and padded to the square."""
     cut = functional.resized_crop(pixels, *window[:4], size=list(window[4:]), antialias=True)
     if flip:
