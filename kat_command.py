@@ -21,6 +21,7 @@ COMMANDS = {
     "fit": "fit a rational's coefficients to a function, an expression or points",
     "flops": "parameters, FLOPs and activation memory of models, by counting and by formula",
     "plot": "figures: activations, their evolution, attention, learning curves, costs",
+    "data": "check a data set before training; make one for detection and segmentation",
     "bench": "measure: is loading the data the bottleneck, or the model?",
     "verify": "compare every backend on this machine with exact values",
 }
@@ -49,6 +50,7 @@ examples:
   kat fit "x * sigmoid(1.702 * x)" --out act.json        coefficients for init="act.json"
   kat flops                                              the paper's table of costs, by counting
   kat plot activations runs/digits --out activations.svg
+  kat data check coco:/data/coco                         is anything wrong with the data?
   kat bench data --config imagenet_kat_tiny --data.name folder:/data/imagenet
   kat verify --html verify.html                          is the function right on this machine?
 
