@@ -39,6 +39,7 @@ _MICRO_DETECTOR: dict[str, Any] = {
 }
 _MICRO_UPERNET: dict[str, Any] = {
     "img_size": 128,
+    "scales": [2.0, 1.0, 0.5, 0.25],
     "channels": 64,
     "auxiliary": 32,
     "norm": "layer",

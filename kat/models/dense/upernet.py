@@ -34,7 +34,8 @@ class UperNet(DenseModel):
         img_size: the side of images, or (height, width), that the position embeddings are made for.
         in_chans: channels of the images.
         window, global_blocks, relative_position: see :class:`DenseBackbone`.
-        out_blocks: indices of the four blocks; None: the last of each quarter.
+        out_blocks: indices of the blocks; None: the last of each part, a quarter for four maps.
+        scales: of their maps, see :class:`MultiLevel`.
         channels: of the maps in the head.
         auxiliary: of those in the auxiliary head.
         norm: ``"batch"``, as published, which wants large batches and several images in each
@@ -43,7 +44,7 @@ class UperNet(DenseModel):
         **kwargs: of the transformer, e.g. ``embed_dim``, ``num_groups``.
 
     Raises:
-        InputError: an unknown norm, or not four blocks.
+        InputError: an unknown norm, or not a block for each scale.
 
     Source: Xiao et al., Unified Perceptual Parsing for Scene Understanding, arXiv 1807.10221.
     """
@@ -60,6 +61,7 @@ class UperNet(DenseModel):
         global_blocks: Sequence[int] | None = None,
         relative_position: bool = False,
         out_blocks: Sequence[int] | None = None,
+        scales: Sequence[float] = SCALES,
         channels: int = 512,
         auxiliary: int = 256,
         norm: str = "batch",
@@ -69,7 +71,7 @@ class UperNet(DenseModel):
         super().__init__()
         if norm not in NORMS:
             raise unknown("norm", norm, NORMS)
-        vit, levels = self.make_vit(img_size, in_chans=in_chans, **kwargs), len(SCALES)
+        vit, levels = self.make_vit(img_size, in_chans=in_chans, **kwargs), len(scales)
         blocks = last_of_parts(len(vit.blocks), levels) if out_blocks is None else out_blocks
         if len(blocks) != levels:
             raise InputError(f"out_blocks must be {levels} blocks, got {list(blocks)}")
@@ -82,7 +84,7 @@ class UperNet(DenseModel):
         )
         width, make_norm = vit.embed_dim, NORMS[norm]
         self.num_classes = num_classes
-        self.backbone = Features(body, MultiLevel(width, body.patch, make_norm))
+        self.backbone = Features(body, MultiLevel(width, body.patch, make_norm, scales))
         self.head = UperHead([width] * levels, channels, num_classes, make_norm, drop)
         self.auxiliary_head = nn.Sequential(
             _convolution(width, auxiliary, 3, make_norm),
