@@ -50,13 +50,13 @@ class Attempt(NamedTuple):
     """A forward pass, with what it takes to do it again.
 
     Args:
-        images: what it was about.
+        images: (B, C, H, W), or a list of images, which are among the arguments.
         loss: what came out.
         random: the state of the generators before it.
-        arguments: what the model was called with, the images among them.
+        arguments: what the model was called with.
     """
 
-    images: Tensor
+    images: Tensor | list[Tensor]
     loss: Tensor
     random: list[Tensor]
     arguments: tuple[Any, ...]
@@ -85,7 +85,8 @@ def diagnose(
         batch: what to call the batch, e.g. ``"batch 3"``.
         context: what the forward pass runs in, for its precision.
     """
-    bad = (~attempt.images.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
+    finite = [bool(image.isfinite().all()) for image in attempt.images]
+    bad = [index for index, fine in enumerate(finite) if not fine]
     if bad:
         listed = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
         detail = (
@@ -93,7 +94,7 @@ def diagnose(
             f" {len(attempt.images)} in {batch} (counted from 0)"
         )
         return Finding("images", "input", detail)
-    _set_random_state(attempt.random, attempt.images.device)
+    _set_random_state(attempt.random, attempt.loss.device)
     with context, torch.no_grad():
         finding = first_not_finite(model, lambda: model(*attempt.arguments))
     return finding or _bad_gradient(model) or UNKNOWN

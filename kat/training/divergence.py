@@ -122,7 +122,7 @@ class DivergenceGuard(Callback):
         if outputs is None or self.trouble is not None or bool(outputs.isfinite()):
             return
         images = batch.images
-        attempt = Attempt(images, outputs, random_state(images.device), (images,))
+        attempt = Attempt(images, outputs, random_state(outputs.device), (images,))
         place, context = f"validation batch {batch_idx}", trainer.precision_plugin.forward_context()
         with pl_module.kept_weights():
             finding = diagnose(pl_module.model, attempt, place, context)

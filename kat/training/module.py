@@ -74,11 +74,11 @@ class TaskModule(LightningModule):
     def loss(self, output: Any, labels: Any) -> Tensor:
         """The mean loss over a batch, of what the model gives in training."""
 
-    def mixed(self, images: Tensor, labels: Any) -> tuple[Tensor, Any]:
+    def mixed(self, images: Any, labels: Any) -> tuple[Any, Any]:
         """The images and labels of a batch as they are trained on."""
         return images, labels
 
-    def arguments(self, images: Tensor, labels: Any) -> tuple[Any, ...]:
+    def arguments(self, images: Any, labels: Any) -> tuple[Any, ...]:
         """What the model is called with in training."""
         return (images,)
 
@@ -125,7 +125,7 @@ class TaskModule(LightningModule):
         if len(batch.labels) == 0:
             raise InputError(f"no image of a batch can be read, first {batch.unreadable[0][0]}")
         images, labels = self.mixed(batch.images, batch.labels)
-        arguments, random = self.arguments(images, labels), random_state(images.device)
+        arguments, random = self.arguments(images, labels), random_state(self.device)
         loss = self.loss(self.model(*arguments), labels)
         self.attempt = Attempt(images, loss.detach(), random, arguments)
         self.train_loss.update(loss.detach().expand(len(labels)))
