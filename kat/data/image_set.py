@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -20,6 +20,9 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 Transform = Callable[..., Any]
 """Of an image to what a model takes; of a dense set, of an image and its target to both."""
+
+Stack = Callable[[Sequence[Any], Sequence[Any]], tuple[Any, Any]]
+"""Of the images and labels of items to those of a batch."""
 
 Encoded = bytes | Image.Image
 """The bytes of an image file, or an image where the source holds pixels."""
@@ -93,8 +96,7 @@ class ImageSet(Dataset):
     """
 
     task = "classification"
-    stack = staticmethod(stack)
-    """Makes the images and labels of a batch of those of its items."""
+    stack: ClassVar[Stack] = staticmethod(stack)
 
     def __init__(
         self,
@@ -194,7 +196,7 @@ class ImageStream(IterableDataset):
     """
 
     task = "classification"
-    stack = staticmethod(stack)
+    stack: ClassVar[Stack] = staticmethod(stack)
 
     def __init__(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from kat.data.dense.coco_problems import annotation_problems
 from kat.data.dense.coco_table import CocoTable, read_table
 from kat.data.dense.dense_set import DenseSet, as_lists, untransformed
 from kat.data.dense.problems import refuse
-from kat.data.image_set import Transform
+from kat.data.image_set import Stack, Transform
 from kat.errors import InputError
 
 Target = dict[str, Tensor]
@@ -128,7 +128,7 @@ class DetectionSet(DenseSet):
     """
 
     task = "detection"
-    stack = staticmethod(as_lists)
+    stack: ClassVar[Stack] = staticmethod(as_lists)
 
     def __init__(self, source: CocoSource, table: CocoTable, note: str = "") -> None:
         super().__init__(source, table.categories, note=note)
