@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -74,7 +74,7 @@ class SourcePart:
         return self.source.read(int(self.chosen[index]))
 
 
-def stack(images: Sequence[Any], labels: Sequence[int]) -> tuple[Any, Tensor]:
+def _stacked(images: Sequence[Any], labels: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Images of one size and class indices as two tensors; both are empty where there are none."""
     if not images:
         return torch.empty(0), torch.empty(0, dtype=torch.long)
@@ -96,7 +96,6 @@ class ImageSet(Dataset):
     """
 
     task = "classification"
-    stack: ClassVar[Stack] = staticmethod(stack)
 
     def __init__(
         self,
@@ -126,6 +125,11 @@ class ImageSet(Dataset):
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         encoded, label = self.read(index)
         return self.finish(self.decode(encoded, index), label, index)
+
+    @staticmethod
+    def stack(images: Sequence[Any], labels: Sequence[Any]) -> tuple[Any, Any]:
+        """The images and labels of a batch, of those of its items."""
+        return _stacked(images, labels)
 
     def name(self, index: int) -> str:
         """The path of an image, or what else names it."""
@@ -196,7 +200,6 @@ class ImageStream(IterableDataset):
     """
 
     task = "classification"
-    stack: ClassVar[Stack] = staticmethod(stack)
 
     def __init__(
         self,
@@ -217,6 +220,11 @@ class ImageStream(IterableDataset):
         self.transform: Transform = _untransformed
         # Shared memory: workers that live on into the next epoch must see it change.
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
+
+    @staticmethod
+    def stack(images: Sequence[Any], labels: Sequence[Any]) -> tuple[Any, Any]:
+        """The images and labels of a batch, of those of its items."""
+        return _stacked(images, labels)
 
     def set_epoch(self, epoch: int) -> None:
         """Chooses the order, also of workers that run already; called before each epoch."""

@@ -6,7 +6,7 @@ import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,10 +14,10 @@ from PIL import Image
 from torch import Tensor
 
 from kat.data.decoding import UnreadableImage
-from kat.data.dense.dense_set import DenseSet, as_lists, untransformed
+from kat.data.dense.dense_set import DenseSet, untransformed
 from kat.data.dense.problems import Problem, found, refuse
 from kat.data.dense.semantic_layout import LAYOUTS, SemanticPlace
-from kat.data.image_set import Stack, Transform
+from kat.data.image_set import Transform
 from kat.errors import InputError
 
 IGNORE = 255
@@ -49,14 +49,6 @@ def unpaired_problems(place: SemanticPlace) -> list[Problem]:
     """Images without a mask, and masks without an image."""
     examples = [f"{name!r}: {lack}" for name, lack in place.unpaired.items()]
     return found("files without the other of their pair", examples, "they are left out")
-
-
-def stack_masks(images: Sequence[Any], masks: Sequence[Any]) -> tuple[Any, Any]:
-    """Tensors (B, C, H, W) and (B, H, W) where all have one size, lists otherwise."""
-    sizes = {tensor.shape[-2:] for tensor in (*images, *masks)}
-    if len(sizes) == 1:
-        return torch.stack([*images]), torch.stack([*masks])
-    return as_lists(images, masks)
 
 
 class MaskSource:
@@ -96,13 +88,20 @@ class SemanticSet(DenseSet):
     """
 
     task = "segmentation"
-    stack: ClassVar[Stack] = staticmethod(stack_masks)
 
     def __init__(self, source: MaskSource, place: SemanticPlace, skip: bool) -> None:
         super().__init__(source, place.classes, ignored=place.unpaired)
         self.zero_is_unlabelled = place.zero_is_unlabelled
         self.skip = skip
         self.transform: Transform = untransformed
+
+    @staticmethod
+    def stack(images: Sequence[Any], labels: Sequence[Any]) -> tuple[Any, Any]:
+        """Tensors (B, C, H, W) and (B, H, W) where all have one size, lists otherwise."""
+        sizes = {tensor.shape[-2:] for tensor in (*images, *labels)}
+        if len(sizes) == 1:
+            return torch.stack([*images]), torch.stack([*labels])
+        return list(images), list(labels)
 
     def target(self, image: Image.Image, annotation: tuple[str, bytes], index: int) -> Tensor:
         """The mask of an image.

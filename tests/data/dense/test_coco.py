@@ -101,7 +101,7 @@ def test_the_layouts_that_people_have(tmp_path, annotations, images):
 
 
 def test_a_layout_that_is_not_there_is_named_with_what_is(tmp_path):
-    with pytest.raises(InputError, match="'.*nowhere' does not exist"):
+    with pytest.raises(InputError, match=r"'.*nowhere' does not exist"):
         open_coco(tmp_path / "nowhere", "train")
     (tmp_path / "pictures").mkdir()
     with pytest.raises(InputError, match=r"no annotations of the train split.*there is pictures"):
