@@ -21,6 +21,9 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Transform = Callable[..., Any]
 """Of an image to what a model takes; of a dense set, of an image and its target to both."""
 
+Stack = Callable[[Sequence[Any], Sequence[Any]], tuple[Any, Any]]
+"""Of the images and labels of items to those of a batch."""
+
 Encoded = bytes | Image.Image
 """The bytes of an image file, or an image where the source holds pixels."""
 
@@ -71,7 +74,7 @@ class SourcePart:
         return self.source.read(int(self.chosen[index]))
 
 
-def stack(images: Sequence[Any], labels: Sequence[int]) -> tuple[Any, Tensor]:
+def _stacked(images: Sequence[Any], labels: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Images of one size and class indices as two tensors; both are empty where there are none."""
     if not images:
         return torch.empty(0), torch.empty(0, dtype=torch.long)
@@ -93,8 +96,6 @@ class ImageSet(Dataset):
     """
 
     task = "classification"
-    stack = staticmethod(stack)
-    """Makes the images and labels of a batch of those of its items."""
 
     def __init__(
         self,
@@ -124,6 +125,11 @@ class ImageSet(Dataset):
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         encoded, label = self.read(index)
         return self.finish(self.decode(encoded, index), label, index)
+
+    @staticmethod
+    def stack(images: Sequence[Any], labels: Sequence[Any]) -> tuple[Any, Any]:
+        """The images and labels of a batch, of those of its items."""
+        return _stacked(images, labels)
 
     def name(self, index: int) -> str:
         """The path of an image, or what else names it."""
@@ -194,7 +200,6 @@ class ImageStream(IterableDataset):
     """
 
     task = "classification"
-    stack = staticmethod(stack)
 
     def __init__(
         self,
@@ -215,6 +220,11 @@ class ImageStream(IterableDataset):
         self.transform: Transform = _untransformed
         # Shared memory: workers that live on into the next epoch must see it change.
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
+
+    @staticmethod
+    def stack(images: Sequence[Any], labels: Sequence[Any]) -> tuple[Any, Any]:
+        """The images and labels of a batch, of those of its items."""
+        return _stacked(images, labels)
 
     def set_epoch(self, epoch: int) -> None:
         """Chooses the order, also of workers that run already; called before each epoch."""

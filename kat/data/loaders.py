@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from types import FrameType
 from typing import Any, NamedTuple, Protocol
@@ -24,7 +24,7 @@ from torchvision.transforms import Compose
 
 from kat.data.config import AugmentConfig, DataConfig
 from kat.data.decoding import UnreadableImage
-from kat.data.image_set import ImageSet, ImageStream, Transform, process_of
+from kat.data.image_set import ImageSet, ImageStream, Stack, Transform, process_of
 from kat.data.seeds import ITEM, ORDER, derived_seed, host_generators_kept, seed_host
 from kat.errors import InputError
 
@@ -294,8 +294,6 @@ Key = tuple[int, int]
 _Item = tuple[tuple[Any, Any, int] | None, list[tuple[str, str]]]
 """((image, label, seed), names and reasons of the images that could not be read)."""
 _TRIES = 50
-Stack = Callable[[Sequence[Any], Sequence[Any]], tuple[Any, Any]]
-"""Of the images and labels of items to those of a batch."""
 
 
 def collate(items: Sequence[_Item], stack: Stack) -> Batch:

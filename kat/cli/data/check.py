@@ -14,6 +14,7 @@ from kat.data.config import DataConfig
 from kat.data.dense.check import SPLITS, SplitReport, check_split, class_problems
 from kat.data.dense.problems import Problem
 from kat.data.splits import some
+from kat.errors import unknown
 
 _DESCRIPTION = """\
 Opens every image and every annotation of both splits, and prints one line for each kind of problem,
@@ -40,6 +41,8 @@ def main(arguments: list[str]) -> int:
 def _main(arguments: list[str]) -> int:
     options = make_parser().parse_args(arguments)
     config = DataConfig(name=options.name, workers=options.workers)
+    if options.split not in (None, *SPLITS):
+        raise unknown("split", options.split, SPLITS)
     splits = SPLITS if options.split is None else (options.split,)
     reports = [_with_progress(config, split, options.headers, options.progress) for split in splits]
     for report in reports:

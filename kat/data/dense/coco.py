@@ -15,7 +15,7 @@ from kat.data.decoding import UnreadableImage
 from kat.data.dense.coco_layout import find_coco
 from kat.data.dense.coco_problems import annotation_problems
 from kat.data.dense.coco_table import CocoTable, read_table
-from kat.data.dense.dense_set import DenseSet, as_lists, untransformed
+from kat.data.dense.dense_set import DenseSet, untransformed
 from kat.data.dense.problems import refuse
 from kat.data.image_set import Transform
 from kat.errors import InputError
@@ -128,7 +128,6 @@ class DetectionSet(DenseSet):
     """
 
     task = "detection"
-    stack = staticmethod(as_lists)
 
     def __init__(self, source: CocoSource, table: CocoTable, note: str = "") -> None:
         super().__init__(source, table.categories, note=note)

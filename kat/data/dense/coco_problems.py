@@ -68,7 +68,7 @@ def _table_problems(table: CocoTable) -> list[Problem]:
     sizes = np.flatnonzero((table.sizes <= 0).any(1))
     problems += found(
         "images of no size",
-        [f"{table.names[i]!r}: {table.sizes[i][1]}x{table.sizes[i][0]}" for i in sizes],
+        [f"{table.names[i]!r}: {table.sizes[i][1]}x{table.sizes[i][0]}" for i in sizes.tolist()],
     )
     return problems
 

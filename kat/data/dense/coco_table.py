@@ -162,12 +162,9 @@ class _Columns:
     ) -> np.ndarray:
         """(rows, *shape), with the default, where there is one, for rows without the field."""
         given = [row.get(field, default) for row in self.rows]
-        try:
-            values = np.array(given).reshape(len(given), *shape)
-        except ValueError:  # lists of differing lengths
-            values = np.array(None)
-        if not _are_numbers(values, dtype):
-            self._refuse(field, lambda value: _are_numbers(_reshaped(value, shape), dtype), default)
+        values = _array(given) if given else np.zeros((0, *shape))
+        if not _are_numbers(values, (len(given), *shape), dtype):
+            self._refuse(field, lambda value: _are_numbers(_array(value), shape, dtype), default)
         return values.astype(dtype)
 
     def texts(self, field: str) -> list[str]:
@@ -186,19 +183,20 @@ class _Columns:
         )
 
 
-def _are_numbers(values: np.ndarray, dtype: Any) -> bool:
-    """Whether these are finite numbers, whole ones where the dtype is one of integers."""
-    if values.dtype.kind not in ("iuf" if values.size else "iufO"):
+def _array(values: Any) -> np.ndarray:
+    """An array of what may be anything; an empty one if it is not rectangular."""
+    try:
+        return np.array(values)
+    except ValueError:
+        return np.zeros(0)
+
+
+def _are_numbers(values: np.ndarray, shape: tuple[int, ...], dtype: Any) -> bool:
+    """Whether these are finite numbers in this shape, whole ones for a dtype of integers."""
+    if values.shape != shape or values.dtype.kind not in "iuf":
         return False
     whole = np.issubdtype(dtype, np.integer)
     return bool(np.isfinite(values).all() and (not whole or (values % 1 == 0).all()))
-
-
-def _reshaped(value: Any, shape: tuple[int, ...]) -> np.ndarray:
-    try:
-        return np.array(value).reshape(shape)
-    except ValueError:
-        return np.array(None)
 
 
 def _segmentations(annotations: Sequence[dict[str, Any]]) -> Segmentations:

@@ -10,16 +10,16 @@ from PIL import Image
 from kat.data.image_set import ImageSet
 
 
-def as_lists(images: Sequence[Any], targets: Sequence[Any]) -> tuple[list[Any], list[Any]]:
-    """Images and targets of differing sizes, as they are."""
-    return list(images), list(targets)
-
-
 class DenseSet(ImageSet):
     """Images of one split with targets: item i is transform(image, target).
 
-    A subclass says what the target is.
+    A subclass says what the target is. Batches are lists, as images differ in size.
     """
+
+    @staticmethod
+    def stack(images: Sequence[Any], labels: Sequence[Any]) -> tuple[Any, Any]:
+        """The images and targets of a batch, as they are."""
+        return list(images), list(labels)
 
     def target(self, image: Image.Image, annotation: Any, index: int) -> Any:
         """The target that the transform takes.

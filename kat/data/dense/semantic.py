@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from kat.data.decoding import UnreadableImage
-from kat.data.dense.dense_set import DenseSet, as_lists, untransformed
+from kat.data.dense.dense_set import DenseSet, untransformed
 from kat.data.dense.problems import Problem, found, refuse
 from kat.data.dense.semantic_layout import LAYOUTS, SemanticPlace
 from kat.data.image_set import Transform
@@ -97,11 +97,11 @@ class SemanticSet(DenseSet):
 
     @staticmethod
     def stack(images: Sequence[Any], labels: Sequence[Any]) -> tuple[Any, Any]:
-        """Tensors (B, C, H, W) and (B, H, W) where all images have one size, lists otherwise."""
-        sizes = {tuple(tensor.shape[-2:]) for tensor in (*images, *labels)}
+        """Tensors (B, C, H, W) and (B, H, W) where all have one size, lists otherwise."""
+        sizes = {tensor.shape[-2:] for tensor in (*images, *labels)}
         if len(sizes) == 1:
             return torch.stack([*images]), torch.stack([*labels])
-        return as_lists(images, labels)
+        return list(images), list(labels)
 
     def target(self, image: Image.Image, annotation: tuple[str, bytes], index: int) -> Tensor:
         """The mask of an image.
