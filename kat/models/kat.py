@@ -18,7 +18,7 @@ from timm.models import (
     register_model,
     resolve_pretrained_cfg,
 )
-from timm.models.vision_transformer import checkpoint_filter_fn
+from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import nn
 
 from kat.errors import InputError, first_line
@@ -109,13 +109,14 @@ def build_transformer(
         InputError: pretrained weights that cannot be had, or that are not the model's.
     """
     out_indices = kwargs.pop("out_indices", 3)
-    is_kat = issubclass(model_class, KAT)
+    filters = ((KAT, filter_released), (VisionTransformer, checkpoint_filter_fn))
+    known = [function for kind, function in filters if issubclass(model_class, kind)]
     try:
         return build_model_with_cfg(
             model_class,
             variant,
             pretrained,
-            pretrained_filter_fn=filter_released if is_kat else checkpoint_filter_fn,
+            pretrained_filter_fn=next(iter(known), None),
             feature_cfg={"out_indices": out_indices, "feature_cls": "getter"},
             **kwargs,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.poolers import initLevelMapper
 
+from kat.errors import unknown
 from kat.models.dense.backbone import DenseBackbone
 from kat.models.dense.model import DenseModel, Features
 from kat.models.dense.pyramid import SCALES, SimpleFeaturePyramid
@@ -30,6 +32,12 @@ Target = dict[str, Tensor]
 
 _RATIOS = (0.5, 1.0, 2.0)
 _BOX_SIDE, _MASK_SIDE = 7, 14
+_RCNN = frozenset(
+    name
+    for name, parameter in inspect.signature(MaskRCNN).parameters.items()
+    if name.startswith(("rpn_", "box_")) and isinstance(parameter.default, int | float)
+)
+"""What torchvision lets choose about training and about which boxes are kept."""
 
 
 class Detector(DenseModel, MaskRCNN):
@@ -95,6 +103,9 @@ class Detector(DenseModel, MaskRCNN):
             global_blocks=global_blocks,
             relative_position=relative_position,
         )
+        for name in rcnn or {}:
+            if name not in _RCNN:
+                raise unknown("entry of rcnn", name, _RCNN)
         neck = SimpleFeaturePyramid(body.vit.embed_dim, body.patch, channels, scales)
         strides, pooled = neck.strides, neck.strides[:-1]
         convs = [channels] * convolutions

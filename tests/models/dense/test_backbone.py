@@ -163,9 +163,7 @@ def test_relative_positions_of_a_larger_grid_are_interpolated():
     layer, large = GridAttention(8, 0, (4, 4)), GridAttention(8, 0, (8, 4))
     table = torch.randn(7, 8)
     layer.rel_pos_h.data = table
-    for row in range(
-        15
-    ):  # the middle of row n of 15 lies at that of row (n + 1/2) 7 / 15 - 1/2 of 7
+    for row in range(15):  # whose middle lies at this place of the 7
         place = min(max((row + 0.5) * 7 / 15 - 0.5, 0), 6)
         low, share = math.floor(place), place % 1
         large.rel_pos_h.data[row] = (1 - share) * table[low] + share * table[min(low + 1, 6)]
