@@ -56,7 +56,7 @@ def test_an_item_has_its_types_and_its_labels_go_by_category_id(root):
     assert data.classes == ["car", "cat", "brush"]  # ids 3, 17, 90
     image, target = data[1]
     assert (image.mode, image.size) == ("RGB", (60, 50))
-    assert target["labels"].tolist() == [2, 1, 3]
+    assert target["labels"].tolist() == [1, 0, 2]
     kinds = {name: value.dtype for name, value in target.items()}
     assert kinds == {
         "boxes": torch.float32,
@@ -170,7 +170,7 @@ def test_wrong_annotations_are_refused_or_done_without(tmp_path):
         open_coco(tmp_path, "train")
     data = open_coco(tmp_path, "train", "skip")
     assert "boxes of zero area" in data.note
-    assert data[1][1]["labels"].tolist() == [2, 3]
+    assert data[1][1]["labels"].tolist() == [1, 2]
     assert data[0][1]["boxes"][0].tolist() == [10, 10, 64, 30]  # cut at the border
 
 
