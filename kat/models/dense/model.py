@@ -58,6 +58,11 @@ class DenseModel(nn.Module):
         """The Vision Transformer, which weights of classification models fit."""
         return self.backbone.body.vit
 
+    def get_classifier(self) -> nn.Module:
+        """All that comes after the transformer: the neck and the heads."""
+        own = [module for module in self.children() if module is not self.backbone]
+        return nn.ModuleList([self.backbone.neck, *own])
+
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Whether the transformer's blocks are computed again in the backward pass."""
         self.backbone.body.grad_checkpointing = enable
