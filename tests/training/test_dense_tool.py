@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import csv
+import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -94,3 +97,28 @@ def test_a_classifier_s_weights_are_a_start(kind, items, tmp_path, capsys):
     name = "blocks.2.mlp.fc1.weight"
     carried = state[f"model.backbone.body.vit.{name}"]
     assert torch.equal(carried, classifier.state_dict()[name])
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_two_processes_score_what_one_does(kind, items, tmp_path):
+    """With steps too small to matter: the images are divided, their scores are of all."""
+    name, args = SMALL[kind]
+    args = {"depth": 4, "embed_dim": 32, "num_heads": 2, "channels": 16, **args}
+    if kind == "coco":
+        args["rcnn"] = {"box_score_thresh": 0.0}
+    rows = []
+    for devices, batch in ((1, 2), (2, 1)):
+        out = tmp_path / str(devices)
+        command = (
+            sys.executable, "-m", "kat_command", "train", "--model.name", name, "--model.args",
+            json.dumps(args), "--data.name", f"{kind}:{items}", "--data.image_size", "64",
+            "--data.batch_size", str(batch), "--epochs", "1", "--limit_train_batches", "1",
+            "--optim.lr", "1e-12", "--optim.warmup_lr", "1e-12", "--optim.min_lr", "1e-12",
+            "--accelerator", "cpu", "--devices", str(devices), "--out", str(out),
+        )  # fmt: skip
+        subprocess.run(command, check=True, capture_output=True, timeout=300)
+        with (out / "history.csv").open(newline="") as file:
+            (row,) = csv.DictReader(file)
+        rows.append({name: float(value) for name, value in row.items() if name != "train_loss"})
+    assert rows[0] == pytest.approx(rows[1], rel=1e-4)
+    assert rows[0]["box_ap" if kind == "coco" else "miou"] > 0
