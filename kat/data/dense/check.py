@@ -153,8 +153,8 @@ def _check_semantic(layout: str, root: Path, split: str, inspection: _Inspection
     seen = np.zeros(IGNORE + 1, bool)
 
     def faults(index: int) -> Iterator[tuple[str, str]]:
-        name, (path, content) = source.name(index), source.read(index)[1]
-        width, height = inspection.look(name)
+        width, height = inspection.look(source.name(index))
+        path, content = source.mask(index)
         try:
             values = decode_mask(content, path)
         except UnreadableImage as error:

@@ -71,9 +71,14 @@ class MaskSource:
 
     def read(self, index: int) -> tuple[bytes, tuple[str, bytes]]:
         """The bytes of the image; the path of the mask and its bytes."""
+        with open(self.name(index), "rb") as image:
+            return image.read(), self.mask(index)
+
+    def mask(self, index: int) -> tuple[str, bytes]:
+        """The path of the mask of an image, and its bytes."""
         path = os.path.join(self.masks, self.mask_names[index])
-        with open(self.name(index), "rb") as image, open(path, "rb") as mask:
-            return image.read(), (path, mask.read())
+        with open(path, "rb") as mask:
+            return path, mask.read()
 
 
 class SemanticSet(DenseSet):

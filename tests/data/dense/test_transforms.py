@@ -104,6 +104,18 @@ def test_a_scale_of_two_shows_a_quarter_enlarged():
     assert all(side <= 2 * 30 for side in sides[0])
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_a_part_lies_within_the_image(seed):
+    torch.manual_seed(seed)
+    white = Image.new("RGB", (240, 60), (255, 255, 255))
+    mask = torch.ones(1, 60, 240, dtype=torch.uint8)
+    target = _scene()[1] | {"masks": mask, "iscrowd": torch.zeros(1, dtype=torch.int64)}
+    target |= {name: target[name][:1] for name in ("boxes", "labels", "area")}
+    pixels, moved = _scaled(5.0, size=64, image_and_target=(white, target))
+    assert (pixels == 255).all()
+    assert moved["boxes"].tolist() == [[0, 0, 64, 64]]
+
+
 def test_what_is_left_of_no_object_is_dropped_with_all_its_fields():
     image, target = _scene()
     config = DetectionAugmentConfig(scale=(1.0, 1.0), hflip=0.0, min_side=29)
