@@ -108,8 +108,7 @@ def test_the_loader_stacks_crops_and_repeats_them_on_resuming(tmp_path):
     write_pairs(tmp_path)
     config = DataConfig(name=f"masks:{tmp_path}", batch_size=2)
     data = open_split(config, "train")
-    augment = SegmentationAugmentConfig(short_side=None)
-    data.transform = SegmentationTraining(16, augment, data.mean)
+    data.transform = SegmentationTraining(16, SegmentationAugmentConfig(), data.mean)
     loader = make_loader(data, config, training=True, seed=5)
     first, second = [next(iter(loader)) for _ in range(2)]
     assert (first.images.shape, first.labels.shape) == ((2, 3, 16, 16), (2, 16, 16))
@@ -128,7 +127,7 @@ def test_the_loader_leaves_images_of_other_sizes_in_lists(tmp_path):
         )
     config = DataConfig(name=f"masks:{tmp_path}", batch_size=2)
     data = open_split(config, "val")
-    data.transform = SegmentationEvaluation(SegmentationAugmentConfig(short_side=40))
+    data.transform = SegmentationEvaluation(40)
     (batch,) = make_loader(data, config, training=False)
     assert [tuple(image.shape) for image in batch.images] == [(3, 40, 60), (3, 67, 40)]
     assert [tuple(mask.shape) for mask in batch.labels] == [(20, 30), (40, 24)]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms.functional import pil_to_tensor
 
 from kat.data.dense.config import (
     DetectionAugmentConfig,
@@ -128,29 +129,24 @@ def test_what_is_left_of_no_object_is_dropped_with_all_its_fields():
     assert moved["labels"].tolist() == [7]
 
 
-def test_evaluation_resizes_the_image_and_leaves_the_objects():
+def test_evaluation_leaves_the_image_and_its_objects():
     image, target = _scene()
-    config = DetectionAugmentConfig(short_side=120, long_side=150)
-    pixels, same = DetectionEvaluation(config)(image, target)
-    assert pixels.shape == (3, 100, 150)
-    assert same["original_size"].tolist() == [60, 90]
-    assert all(torch.equal(same[name], target[name]) for name in target)
+    pixels, same = DetectionEvaluation()(image, target)
+    assert torch.equal(pixels, pil_to_tensor(image))
+    assert same is target
 
 
 @pytest.mark.parametrize(
-    ("sides", "size"),
+    ("sides", "size", "fits"),
     [
-        ((800, 1333), (800, 1067)),
-        ((1024, 1024), (768, 1024)),
-        ((None, None), (480, 640)),
-        ((None, 320), (240, 320)),
-        ((None, 999), (480, 640)),
-        ((240, None), (240, 320)),
+        ((480, 640), 240, (240, 320)),
+        ((480, 640), 512, (512, 683)),
+        ((100, 1000), 50, (20, 200)),  # no longer than four times 50
     ],
 )
-def test_the_size_of_a_fitted_image(sides, size):
-    assert fitted(480, 640, *sides) == size
-    assert fitted(640, 480, *sides) == size[::-1]
+def test_the_size_of_a_fitted_image(sides, size, fits):
+    assert fitted(*sides, size) == fits
+    assert fitted(*sides[::-1], size) == fits[::-1]
 
 
 def _halves(share):
@@ -168,7 +164,9 @@ def test_the_share_of_the_most_frequent_class_leaves_out_what_has_none():
 
 
 def _segmentation(**settings):
-    settings = {"short_side": None, "hflip": 0.0, "distortion": 0.0, **settings}
+    """Of images of 100 pixels, with ``scale`` in sizes of theirs."""
+    settings = {"hflip": 0.0, "distortion": 0.0, "scale": (0.5, 2.0), **settings}
+    settings["scale"] = tuple(100 / 40 * factor for factor in settings["scale"])
     return SegmentationTraining(40, SegmentationAugmentConfig(**settings), MEAN)
 
 
@@ -224,12 +222,12 @@ def test_colours_change_and_the_mask_does_not():
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (DetectionAugmentConfig(scale=(2.0, 0.1)), "scale must be an ascending, positive range"),
-        (DetectionAugmentConfig(hflip=1.5), "hflip must be from 0 to 1, got 1.5"),
-        (DetectionAugmentConfig(short_side=0), "short_side must be at least 1, got 0"),
-        (DetectionAugmentConfig(min_side=-1), "min_side must be at least 0"),
+        (DetectionAugmentConfig(scale=(2.0, 0.1)), "detection.scale must be 0 < low <= high"),
+        (DetectionAugmentConfig(hflip=1.5), "detection.hflip must be from 0 to 1, got 1.5"),
+        (DetectionAugmentConfig(min_side=-1), "detection.min_side must be at least 0"),
+        (SegmentationAugmentConfig(scale=(0, 1)), "segmentation.scale must be 0 < low"),
         (SegmentationAugmentConfig(max_class_share=0), "max_class_share must be above 0"),
-        (SegmentationAugmentConfig(distortion=2), "distortion must be from 0 to 1"),
+        (SegmentationAugmentConfig(distortion=2), "segmentation.distortion must be from 0 to 1"),
     ],
 )
 def test_settings_out_of_range_are_refused(config, message):
