@@ -11,9 +11,10 @@ from timm.layers import Attention
 from torch import nn
 
 from kat.errors import InputError
-from kat.models import init_from_vit, read_vit
+from kat.models import ViTSource, init_from_vit, read_vit
 from kat.models.dense import DenseBackbone
 from kat.models.dense.attention import GridAttention, join, split
+from kat.models.vit_source import layout
 
 GRID = {"class_token": False, "global_pool": "", "num_classes": 0}
 FAMILIES = ["kat_micro", "vit_micro", "vit_swiglu_micro", "vit_kan_micro"]
@@ -239,6 +240,22 @@ def test_classification_weights_are_carried_over(name):
             assert torch.equal(value, state[key]), key
     assert report.resized == {"pos_embed": ((1, 36, 64), (1, 64, 64))}
     assert "cls_token" in report.dropped
+
+
+def test_dinov2s_own_layout_has_no_positions_of_registers():
+    torch.manual_seed(0)
+    args = {"img_size": 32, "patch_size": 4, "embed_dim": 64, "depth": 4, "num_heads": 4}
+    registers = {"reg_tokens": 3, "no_embed_class": True}
+    vit = timm.create_model("vit_tiny_patch16_224", **args, **registers)
+    state = {name: value for name, value in vit.state_dict().items() if name[:4] != "head"}
+    state["register_tokens"] = state.pop("reg_token")
+    state["mask_token"] = torch.zeros(1, 64)
+    state["pos_embed"] = torch.cat([torch.ones(1, 1, 64), state["pos_embed"]], 1)
+    source = ViTSource("dinov2", state, args=layout(state))
+    made = backbone("vit_micro")
+    report = init_from_vit(made.vit, source.for_grid())
+    assert torch.equal(made.vit.pos_embed, vit.pos_embed)
+    assert set(report.dropped) == {"cls_token", "register_tokens", "mask_token"}
 
 
 @pytest.mark.parametrize(

@@ -73,9 +73,9 @@ def test_images_without_any_object_can_be_trained_on():
 def test_it_learns_where_what_is():
     """The classes at both ends of the list, so that a background in between would be seen."""
     model = detector(channels=32).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
-    for step in range(40):
-        scenes = [scene(100 + 3 * step + index) for index in range(3)]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for step in range(70):
+        scenes = [scene(100 + 4 * step + index) for index in range(4)]
         losses = model([image for image, _ in scenes], [objects for _, objects in scenes])
         optimizer.zero_grad()
         sum(losses.values()).backward()
