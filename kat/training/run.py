@@ -371,6 +371,8 @@ def trainer_settings(config: TrainConfig) -> dict[str, Any]:
         "max_epochs": config.epochs,
         "accumulate_grad_batches": config.optim.accumulate,
         "gradient_clip_val": config.optim.clip_grad or None,
+        # PyTorch's batch norm over several processes is for GPUs alone.
+        "sync_batchnorm": torch.cuda.is_available() and config.accelerator != "cpu",
     }
 
 
