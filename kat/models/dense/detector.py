@@ -107,28 +107,15 @@ class Detector(DenseModel, MaskRCNN):
             if name not in _RCNN:
                 raise unknown("entry of rcnn", name, _RCNN)
         neck = SimpleFeaturePyramid(body.vit.embed_dim, body.patch, channels, scales)
-        strides, pooled = neck.strides, neck.strides[:-1]
-        convs = [channels] * convolutions
-        sides = body.vit.patch_embed.img_size
-        super().__init__(
-            Features(body, neck),
-            rpn_anchor_generator=AnchorGenerator(
-                [(anchor_scale * stride,) for stride in strides], [_RATIOS] * len(strides)
-            ),
-            rpn_head=RPNHead(channels, len(_RATIOS), conv_depth=2),
-            box_roi_pool=_roi_align(pooled, _BOX_SIDE),
-            box_head=FastRCNNConvFCHead(
-                (channels, _BOX_SIDE, _BOX_SIDE), convs, [hidden], norm_layer=LayerNorm2d
-            ),
-            box_predictor=FastRCNNPredictor(hidden, num_classes + 1),
-            mask_roi_pool=_roi_align(pooled, _MASK_SIDE),
-            mask_head=MaskRCNNHeads(channels, convs, dilation=1, norm_layer=LayerNorm2d),
-            mask_predictor=MaskRCNNPredictor(channels, channels, num_classes + 1),
-            **dict(rcnn or {}),
-        )
+        parts = {
+            **_proposals(channels, neck.strides, anchor_scale),
+            **_heads(channels, neck.strides[:-1], convolutions, hidden, num_classes + 1),
+        }
+        super().__init__(Features(body, neck), **parts, **dict(rcnn or {}))
         self.num_classes = num_classes
+        sides = body.vit.patch_embed.img_size
         self.transform = EvaluationSize(
-            min_size or min(sides), max_size or max(sides), in_chans, int(strides[-1])
+            min_size or min(sides), max_size or max(sides), in_chans, int(neck.strides[-1])
         )
 
     def forward(
@@ -162,6 +149,31 @@ class Detector(DenseModel, MaskRCNN):
             return {**losses, **more}
         found = self.transform.postprocess(found, batch.image_sizes, sizes)
         return [_counted_from(-1, one) for one in found]
+
+
+def _proposals(channels: int, strides: Sequence[float], scale: float) -> dict[str, nn.Module]:
+    """The region proposal network: two convolutions, anchors of so many strides on each map."""
+    sizes = [(scale * stride,) for stride in strides]
+    return {
+        "rpn_anchor_generator": AnchorGenerator(sizes, [_RATIOS] * len(sizes)),
+        "rpn_head": RPNHead(channels, len(_RATIOS), conv_depth=2),
+    }
+
+
+def _heads(
+    channels: int, strides: Sequence[float], convolutions: int, hidden: int, classes: int
+) -> dict[str, nn.Module]:
+    """The heads for boxes and masks on maps of these strides, with layer norm."""
+    convs = [channels] * convolutions
+    region = (channels, _BOX_SIDE, _BOX_SIDE)
+    return {
+        "box_roi_pool": _roi_align(strides, _BOX_SIDE),
+        "box_head": FastRCNNConvFCHead(region, convs, [hidden], norm_layer=LayerNorm2d),
+        "box_predictor": FastRCNNPredictor(hidden, classes),
+        "mask_roi_pool": _roi_align(strides, _MASK_SIDE),
+        "mask_head": MaskRCNNHeads(channels, convs, dilation=1, norm_layer=LayerNorm2d),
+        "mask_predictor": MaskRCNNPredictor(channels, channels, classes),
+    }
 
 
 def _counted_from(shift: int, objects: Target) -> Target:

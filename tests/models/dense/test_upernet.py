@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 import timm
 import torch
+from timm.layers import LayerNorm2d
 from timm.optim import param_groups_layer_decay
 
 from kat.errors import InputError
 from kat.models import ModelRecord, build_model, create_model, load_model, save_model
+from kat.models.dense.upernet import UperHead
 
 SMALL = {"img_size": 64, "depth": 4, "channels": 16, "auxiliary": 8}
 
@@ -75,6 +77,17 @@ def test_it_learns_which_half_is_which():
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.5 * losses[0]
+
+
+def test_the_finest_map_of_the_head_has_all_coarser_ones_in_it():
+    head = UperHead([12] * 4, 8, 3, LayerNorm2d, drop=0.0)
+    maps = [torch.randn(1, 12, side, side, requires_grad=True) for side in (48, 24, 12, 6)]
+    with torch.no_grad():
+        head.fuse[0].weight[:, 8:] = 0  # reads the finest alone
+    head(maps)[0, 0, 0, 0].backward()
+    assert all(x.grad.abs().max() > 0 for x in maps)
+    assert not maps[0].grad[..., 9:, 9:].any()  # seen from a corner,
+    assert (maps[3].grad.abs().sum(1) > 0).all()  # but pooling sees everything
 
 
 def test_it_is_built_from_a_record_and_stored(tmp_path):
