@@ -21,7 +21,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from kat.analysis import count, plot_activations, plot_learning_curves
+from kat.analysis import count, learned_activations, plot_activations, plot_learning_curves
 from kat.cli.parsing import find_recipes, run_command
 from kat.cli.train import parse
 from kat.models import load_model, rational_parameter_names
@@ -86,13 +86,15 @@ def write_csv(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
 def draw(options: argparse.Namespace) -> None:
     """Draws the learning curves of all runs, and the activations of the KATs of the first seed."""
-    runs = {f"{m}, seed {s}": f"{m}-seed{s}" for m in options.models for s in options.seeds}
-    histories = {label: read_history(options.out / name) for label, name in runs.items()}
+    histories = {
+        model: [read_history(options.out / f"{model}-seed{seed}") for seed in options.seeds]
+        for model in options.models
+    }
     plot_learning_curves(histories, options.out / "learning_curves.png")
     for model in options.models:
         trained, _ = load_model(options.out / f"{model}-seed{options.seeds[0]}")
         if rational_parameter_names(trained):
-            plot_activations(trained, options.out / f"activations-{model}.png")
+            plot_activations(learned_activations(trained), options.out / f"activations-{model}.png")
 
 
 def report(rows: Sequence[dict[str, Any]], models: Sequence[str]) -> None:

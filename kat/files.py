@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -55,12 +55,22 @@ def write_text(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
-def check_target(path: Path) -> None:
+PICTURES = (".png", ".svg", ".pdf")
+"""The endings of figures."""
+
+
+def check_target(path: Path, endings: Sequence[str] = ()) -> None:
     """Checks that a file can be written there, before the work whose result it is to hold.
 
+    Args:
+        path: of the file.
+        endings: it must have one of them, if there are any.
+
     Raises:
-        InputError: the folder is missing, or ``path`` is a folder.
+        InputError: another ending, a missing folder, or ``path`` is a folder.
     """
+    if endings and path.suffix not in endings:
+        raise InputError(f"{str(path)!r} must end in {' or '.join(endings)}")
     if path.is_dir():
         raise InputError(f"{path} is a folder; give the name of a file")
     if not path.parent.is_dir():

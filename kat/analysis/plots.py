@@ -1,4 +1,4 @@
-"""Figures: learning curves, and the activations that a model has learned."""
+"""Figures: learning curves, and fits of functions."""
 
 from __future__ import annotations
 
@@ -8,72 +8,65 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
-import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from torch import nn
+from matplotlib.ticker import MaxNLocator
 
+from kat.analysis.learning_curves import COLUMNS, Curve, History, curve
 from kat.files import replacing
-from kat.nn import GroupRational
 
 if TYPE_CHECKING:
     from kat.nn.fitting import Fit, Points
 
-History = Sequence[Mapping[str, float]]
+_PANELS = {
+    "loss": ("loss (dotted: training)", {"train_loss": ":", "val_loss": "-"}),
+    **{column: (title, {column: "-"}) for column, title in COLUMNS.items()},
+}
+"""Title and lines of what is drawn of learning curves."""
+CURVES = tuple(_PANELS)
 
 
-def plot_learning_curves(histories: Mapping[str, History], path: Path) -> None:
-    """Draws loss and top-1 against epochs, one colour a run.
+def plot_learning_curves(
+    runs: Mapping[str, Sequence[History]], path: Path, metrics: Sequence[str] = ("loss", "top1")
+) -> None:
+    """Draws metrics against epochs, one colour a label; of several runs the mean in their range.
 
     Args:
-        histories: label of each run to its rows (:func:`kat.training.read_history`).
+        runs: label of each line to the rows of its runs (:func:`kat.training.read_history`).
         path: where to write; the suffix chooses the format (png, svg, pdf).
-    """
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    for number, (label, rows) in enumerate(histories.items()):
-        epochs = [row["epoch"] for row in rows]
-        style: dict[str, Any] = {"color": f"C{number}"}
-        left.plot(epochs, [row["train_loss"] for row in rows], ":", **style)
-        left.plot(epochs, [row["val_loss"] for row in rows], "-", label=label, **style)
-        right.plot(epochs, [row["top1"] for row in rows], "-", label=label, **style)
-    left.set(xlabel="epoch", ylabel="cross entropy", title="loss (dotted: training)")
-    right.set(xlabel="epoch", ylabel="top-1 (%)", title="validation accuracy")
-    for axes in (left, right):
-        axes.grid(alpha=0.3)
-        axes.legend()
-    save_figure(figure, path)
-
-
-@torch.no_grad()
-def plot_activations(model: nn.Module, path: Path, *, width: float = 4.0) -> None:
-    """Draws every learned rational, one panel a layer, one line a group, its start dashed.
-
-    Args:
-        model: holds :class:`GroupRational` layers.
-        path: where to write; the suffix chooses the format.
-        width: the panels show x from -width to width.
+        metrics: of :data:`CURVES`, a panel each.
 
     Raises:
-        ValueError: the model has no rational.
+        InputError: runs of one label have no epoch in common that has the metric.
     """
-    layers = {n: m for n, m in model.named_modules() if isinstance(m, GroupRational)}
-    if not layers:
-        raise ValueError("the model has no GroupRational layer to draw")
-    columns = min(4, len(layers))
-    rows = -(-len(layers) // columns)
-    figure = Figure(figsize=(3 * columns, 2.6 * rows), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False).flat
-    x = torch.linspace(-width, width, 401, dtype=torch.float64)
-    for axes, (name, layer) in zip(panels, layers.items(), strict=False):
-        for group, y in enumerate(layer.functions(x).cpu()):
-            axes.plot(x, y, lw=1, color=mpl.colormaps["viridis"](group / layer.num_groups))
-        axes.plot(x, layer.initial_functions(x)[0], "--", lw=1, color="black")
-        axes.set_title(name, fontsize=9)
+    figure = Figure(figsize=(5 * len(metrics), 4), layout="constrained")
+    for axes, metric in zip(
+        figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True
+    ):
+        title, columns = _PANELS[metric]
+        for label, color in zip(runs, _colors(len(runs)), strict=True):
+            for column, style in columns.items():
+                _draw_curve(axes, curve(label, runs[label], column), style, color)
+            count = f" ({len(runs[label])} runs)" if len(runs[label]) > 1 else ""
+            axes.plot([], [], color=color, label=label + count)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set(xlabel="epoch", title=title)
         axes.grid(alpha=0.3)
-    for axes in list(figure.axes)[len(layers) :]:
-        axes.set_axis_off()
-    figure.suptitle("learned activations by group (dashed: where they started)")
+        axes.legend(fontsize=8)
     save_figure(figure, path)
+
+
+def _draw_curve(axes: Axes, drawn: Curve, style: str, color: Any) -> None:
+    axes.plot(drawn.epochs, drawn.mean, style, color=color)
+    if drawn.low != drawn.high:
+        axes.fill_between(drawn.epochs, drawn.low, drawn.high, color=color, alpha=0.15, lw=0)
+
+
+def _colors(count: int) -> list[Any]:
+    """So many colours: matplotlib's usual ones as far as they go."""
+    if count <= 10:
+        return [f"C{number}" for number in range(count)]
+    return list(mpl.colormaps["turbo"](np.linspace(0, 1, count)))
 
 
 def plot_fit(result: Fit, target: str | Points, path: Path) -> None:

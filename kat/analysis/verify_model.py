@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from kat.analysis.rational_inputs import rationals_of, watch_inputs
 from kat.analysis.verify_cases import DTYPES, Case, make_case
-from kat.errors import InputError
 from kat.nn import GroupRational
 
 _POINTS = 16
@@ -25,7 +25,6 @@ class Inputs:
     high: np.ndarray
 
 
-@torch.no_grad()
 def record_inputs(model: nn.Module, batches: Iterable[Tensor]) -> list[Inputs]:
     """Runs a model and notes what reaches its rationals.
 
@@ -34,36 +33,19 @@ def record_inputs(model: nn.Module, batches: Iterable[Tensor]) -> list[Inputs]:
         batches: its inputs.
 
     Raises:
-        InputError: the model has no rational, or one of them was not reached or saw numbers that
-            are not finite.
+        InputError: see :func:`watch_inputs`.
     """
-    layers = {n: m for n, m in model.named_modules() if isinstance(m, GroupRational)}
-    if not layers:
-        raise InputError("the model has no rational to verify: it is no KAT")
     low: dict[str, Tensor] = {}
     high: dict[str, Tensor] = {}
 
-    def note(name: str, layer: GroupRational, x: Tensor) -> None:
-        groups = x.movedim(layer.channel_dim, -1).unflatten(-1, (layer.num_groups, -1))
-        others = [d for d in range(groups.dim()) if d != groups.dim() - 2]
-        least, most = groups.double().amin(others), groups.double().amax(others)
+    def note(name: str, x: Tensor) -> None:
+        least, most = x.double().amin(1), x.double().amax(1)
         low[name] = torch.minimum(low.get(name, least), least)
         high[name] = torch.maximum(high.get(name, most), most)
 
-    hooks = [
-        layer.register_forward_pre_hook(lambda m, args, name=name: note(name, m, args[0]))
-        for name, layer in layers.items()
-    ]
-    try:
-        for batch in batches:
-            model(batch)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    for name in layers:
-        if name not in low or not (low[name].isfinite() & high[name].isfinite()).all():
-            raise InputError(f"the inputs of {name} are not finite, or none reached it")
-    return [Inputs(name, low[name].cpu().numpy(), high[name].cpu().numpy()) for name in layers]
+    watch_inputs(model, batches, note)
+    names = rationals_of(model)
+    return [Inputs(name, low[name].cpu().numpy(), high[name].cpu().numpy()) for name in names]
 
 
 def model_cases(

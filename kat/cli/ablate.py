@@ -128,7 +128,7 @@ class Results:
 
     def _row(self, run: Run) -> Row:
         if run.folder not in self._measured:
-            self._measured[run.folder] = self._measure(run)
+            self._measured[run.folder] = measure(run.folder)
         settings = settings_of(run.job.config)
         return {
             "cell": run.cell.name,
@@ -139,14 +139,16 @@ class Results:
             "settings": json.dumps(settings, sort_keys=True),
         }
 
-    def _measure(self, run: Run) -> Row:
-        if not run.done:
-            return {"status": "diverged" if run.finished else "failed"}
-        summary = json.loads((run.folder / SUMMARY).read_text())
-        model, record = load_model(run.folder)
-        flops = count(model, record.input_size).flops
-        kept = {name: summary[name] for name in (*MEASURES, "epochs") if name in summary}
-        return {"status": "done", **kept, "flops": flops}
+
+def measure(folder: Path) -> Row:
+    """What the run in a folder has given: the columns of its row that come from running it."""
+    if not (folder / SUMMARY).is_file():
+        return {"status": "failed" if read_divergence(folder) is None else "diverged"}
+    summary = json.loads((folder / SUMMARY).read_text())
+    model, record = load_model(folder)
+    flops = count(model, record.input_size).flops
+    kept = {name: summary[name] for name in (*MEASURES, "epochs") if name in summary}
+    return {"status": "done", **kept, "flops": flops}
 
 
 def make_parser() -> Parser:

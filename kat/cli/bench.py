@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from argparse import RawDescriptionHelpFormatter
 from pathlib import Path
 
-from jsonargparse import DefaultHelpFormatter
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from kat.cli import train
-from kat.cli.parsing import Parser, find_recipes, run_command
+from kat.cli.parsing import Formatter, Parser, find_recipes, run_command
 from kat.errors import unknown
 from kat.files import check_target, write_text
 from kat.training.data_benchmark import DataBenchmark, benchmark_data
@@ -29,10 +27,6 @@ examples:
   kat bench data --config imagenet_kat_tiny --data.name folder:/data/imagenet
   kat bench data --config imagenet_kat_tiny --data.name wds:/data/shards --try-workers "[4,8,16]"
   kat bench data --config mine.yaml --need 2400        for a GPU that is not here"""
-
-
-class _Formatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
-    """Leaves the lines of the description as they are."""
 
 
 def main(arguments: list[str]) -> int:
@@ -89,7 +83,7 @@ def _print(result: DataBenchmark) -> None:
 
 def make_parser() -> Parser:
     """The parser of ``kat bench data``: that of training, and what the measurement needs."""
-    parser = train.make_training_parser("kat bench data", _DESCRIPTION, formatter_class=_Formatter)
+    parser = train.make_training_parser("kat bench data", _DESCRIPTION, formatter_class=Formatter)
     parser.add_argument(
         "--need", type=float | None, help="images/s that the model takes, instead of measuring it"
     )

@@ -205,7 +205,7 @@ def _folder_of(report: str | None, label: str = "") -> Path | None:
     return Path(report) / label if report else None
 
 
-def _labels(paths: Sequence[Path]) -> list[str]:
+def short_names(paths: Sequence[Path]) -> list[str]:
     """Short names for paths, as many of their last parts as tell them apart."""
     whole = [path.resolve() for path in paths]
     for depth in range(1, max(len(path.parts) for path in whole) + 1):
@@ -225,7 +225,7 @@ def _evaluate_all(paths: Sequence[Path], arguments: list[str]) -> list[Row]:
     """One row a checkpoint; one that cannot be evaluated does not keep the others from it."""
     report = _parse(arguments).report
     rows = []
-    for path, label in zip(paths, _labels(paths), strict=True):
+    for path, label in zip(paths, short_names(paths), strict=True):
         try:
             rows.append(_evaluate_one(path, arguments, _folder_of(report, label)))
         except InputError as error:
@@ -236,7 +236,7 @@ def _evaluate_all(paths: Sequence[Path], arguments: list[str]) -> list[Row]:
 def _evaluate_one(path: Path, arguments: list[str], report: Path | None) -> Row:
     """Evaluates a checkpoint, and writes its report if there is to be one."""
     named = any(argument.startswith("--data.name") for argument in arguments)
-    defaults = _data_of_run(path, named)
+    defaults = data_of_run(path, named)
     parsed = _parse(arguments, defaults)
     data = DataConfig(**vars(parsed.data))
     if "name" not in defaults and not named:
@@ -306,7 +306,7 @@ def _open(path: Path, image_size: int | None) -> tuple[nn.Module, ModelRecord]:
     return model, stored
 
 
-def _data_of_run(checkpoint: Path, named: bool) -> dict[str, Any]:
+def data_of_run(checkpoint: Path, named: bool) -> dict[str, Any]:
     """The data settings of the run that a checkpoint is of, where there is one.
 
     Other data that is ``named`` has no held-out share: all of it is evaluated on.

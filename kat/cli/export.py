@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from argparse import Namespace, RawDescriptionHelpFormatter
+from argparse import Namespace
 from pathlib import Path
 
-from jsonargparse import DefaultHelpFormatter
-
-from kat.cli.parsing import Parser, run_command
+from kat.cli.parsing import Formatter, Parser, run_command
 from kat.deploy import FILE_FORMATS, TOLERANCE, Exported, export_model, make_resizable
 from kat.errors import InputError, unknown
 from kat.models import TrainingRecord, load_model, push_to_hub, save_pretrained
@@ -36,10 +34,6 @@ examples:
   kat export runs/mine --out mine --license mit --push_to OWNER/mine"""
 
 
-class _Formatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
-    """Leaves the lines of the description as they are."""
-
-
 def main(arguments: list[str]) -> int:
     """Parses the arguments, exports, prints a line."""
     return run_command(lambda: _main(arguments))
@@ -59,7 +53,7 @@ def _main(arguments: list[str]) -> None:
 
 def make_parser() -> Parser:
     """The parser of ``kat export``."""
-    parser = Parser(prog="kat export", description=_DESCRIPTION, formatter_class=_Formatter)
+    parser = Parser(prog="kat export", description=_DESCRIPTION, formatter_class=Formatter)
     parser.add_argument("model", help="a run's folder, its model folder, or a .ckpt file")
     parser.add_argument("--out", required=True, help="the file; of safetensors, the folder")
     parser.add_argument(

@@ -13,11 +13,10 @@ from rich.table import Table
 from kat.analysis import plot_fit
 from kat.cli.parsing import Parser, run_command
 from kat.errors import InputError
-from kat.files import check_target, write_text
+from kat.files import PICTURES, check_target, write_text
 from kat.nn.fitting import FUNCTIONS, Fit, Points, fit, fit_presets, read_points, twice
 from kat.nn.fitting.presets import table
 
-_PICTURES = (".png", ".svg", ".pdf")
 _DESCRIPTION = f"""Fits F = P/Q of degrees (m, n) to TARGET and prints its errors and its gain.
 
 TARGET is one of
@@ -53,7 +52,7 @@ def _main(arguments: list[str]) -> None:
         return
     if parsed.interval_only and parsed.form == "A":
         raise InputError("--interval-only is for form B; in form A Q never comes back to 1")
-    out, plot = _checked(parsed.out, (".json",)), _checked(parsed.plot, _PICTURES)
+    out, plot = _checked(parsed.out, (".json",)), _checked(parsed.plot, PICTURES)
     target = _target(parsed.target.strip())
     result = fit(
         target,
@@ -133,11 +132,8 @@ def _as_value(argument: str) -> str:
 def _checked(name: str | None, endings: tuple[str, ...]) -> Path | None:
     if name is None:
         return None
-    path = Path(name)
-    if path.suffix not in endings:
-        raise InputError(f"{name!r} must end in {' or '.join(endings)}")
-    check_target(path)
-    return path
+    check_target(Path(name), endings)
+    return Path(name)
 
 
 def _target(text: str) -> str | Points:

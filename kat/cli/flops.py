@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sys
-from argparse import Namespace, RawDescriptionHelpFormatter
+from argparse import Namespace
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import DefaultHelpFormatter
 from rich.console import Console
 from rich.progress import track
 from torch import nn
@@ -27,7 +26,7 @@ from kat.analysis.flops_report import (
     write_json,
 )
 from kat.analysis.layer_comparison import compare_layers
-from kat.cli.parsing import Parser, run_command
+from kat.cli.parsing import Formatter, Parser, run_command
 from kat.errors import InputError
 from kat.files import check_target
 from kat.models import create_model, input_args, load_model, registered_preprocessing
@@ -45,10 +44,6 @@ examples:
   kat flops kat_micro --args '{num_groups: 4, degree: [3, 2]}' --layers
   kat flops runs/digits --layers --csv layers.csv        the model of a run, layer by layer
   kat flops --compare-layers 192 768                     MLP, GR-KAN and KAN of these widths"""
-
-
-class _Formatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
-    """Leaves the lines of the description as they are."""
 
 
 def main(arguments: list[str]) -> int:
@@ -72,7 +67,7 @@ def _main(arguments: list[str]) -> None:
 
 def make_parser() -> Parser:
     """The parser of ``kat flops``."""
-    parser = Parser(prog="kat flops", description=_DESCRIPTION, formatter_class=_Formatter)
+    parser = Parser(prog="kat flops", description=_DESCRIPTION, formatter_class=Formatter)
     parser.add_argument(
         "models",
         nargs="*",

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import re
 import sys
+from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 from kat.errors import (
     CheckpointFailed,
@@ -25,6 +26,10 @@ from kat.errors import (
 USAGE_ERROR, FAILED = 2, 1
 RUN_AGAIN = 75
 """A run that was asked to stop, and can go on: EX_TEMPFAIL of sysexits.h."""
+
+
+class Formatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
+    """Leaves the lines of the description as they are."""
 
 
 class Parser(ArgumentParser):

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from argparse import RawDescriptionHelpFormatter
 from dataclasses import replace
 from pathlib import Path
 
-from jsonargparse import DefaultHelpFormatter
-
 from kat.cli import train
-from kat.cli.parsing import Parser, run_command
+from kat.cli.parsing import Formatter, Parser, run_command
 from kat.errors import InputError
 from kat.training.folder import STABILITY
 
@@ -26,10 +23,6 @@ examples:
   kat stability runs/digits --figures figures
   kat stability runs/digits runs/trunc_normal --figures figures        side by side, on one scale
   kat train --config fashion_mnist --monitor              the same, from the other side"""
-
-
-class _Formatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
-    """Leaves the lines of the description as they are."""
 
 
 def main(arguments: list[str]) -> int:
@@ -81,7 +74,7 @@ def _draw(runs: list[Path], folder: Path) -> None:
 
 def make_parser() -> Parser:
     """The parser of ``kat stability``: that of training, and what a report needs."""
-    parser = train.make_training_parser("kat stability", _DESCRIPTION, formatter_class=_Formatter)
+    parser = train.make_training_parser("kat stability", _DESCRIPTION, formatter_class=Formatter)
     parser.add_argument("runs", nargs="*", help="folders of monitored runs, to report on")
     parser.add_argument(
         "--figures",

@@ -10,6 +10,11 @@ from kat.models.checkpoint import (
     save_model,
     stored_weights,
 )
+from kat.models.coefficient_history import (
+    LayerHistory,
+    read_coefficient_history,
+    write_coefficient_history,
+)
 from kat.models.conversion import Conversion, convert_vit, init_from_vit
 from kat.models.hub import from_pretrained, push_to_hub, save_pretrained
 from kat.models.kat import KAT, rational_parameter_names
@@ -28,6 +33,7 @@ __all__ = [
     "KAT",
     "Conversion",
     "KANViT",
+    "LayerHistory",
     "ModelRecord",
     "Movement",
     "SwiGLUViT",
@@ -48,6 +54,7 @@ __all__ = [
     "micro",
     "push_to_hub",
     "rational_parameter_names",
+    "read_coefficient_history",
     "read_state_dict",
     "read_training_checkpoint",
     "read_vit",
@@ -55,4 +62,5 @@ __all__ = [
     "save_model",
     "save_pretrained",
     "stored_weights",
+    "write_coefficient_history",
 ]

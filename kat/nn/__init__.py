@@ -15,7 +15,7 @@ from kat.nn.coefficients import (
 from kat.nn.fused import register_grkan_hook
 from kat.nn.grkan import GRKANLinear, GRKANMlp
 from kat.nn.init import init_attention_mimetic_, init_grkan_
-from kat.nn.rational import GroupRational
+from kat.nn.rational import GroupRational, group_functions
 
 __all__ = [
     "BSplineKANLinear",
@@ -30,6 +30,7 @@ __all__ = [
     "expectation",
     "gain",
     "given_coefficients",
+    "group_functions",
     "init_attention_mimetic_",
     "init_grkan_",
     "preset",

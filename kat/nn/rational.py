@@ -119,13 +119,13 @@ class GroupRational(nn.Module):
 
         One row where all groups share all coefficients.
         """
-        return _functions(x, self.weight_numerator, self.weight_denominator, self.form)
+        return group_functions(x, self.weight_numerator, self.weight_denominator, self.form)
 
     def initial_functions(self, x: Tensor) -> Tensor:
         """The function that all groups start as, at the points x (k,): (1, k), in float64."""
         c = self.initial_coefficients()
         numerator, denominator = torch.tensor([c.numerator]), torch.tensor([c.denominator])
-        return _functions(x, numerator, denominator, self.form)
+        return group_functions(x, numerator, denominator, self.form)
 
     def forward(self, x: Tensor) -> Tensor:
         """F(x), with x's shape and dtype."""
@@ -146,7 +146,14 @@ class GroupRational(nn.Module):
         )
 
 
-def _functions(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
+def group_functions(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
+    """The function of each group at the points x (k,), on the CPU in float64: (G, k).
+
+    Args:
+        x: the points.
+        numerator, denominator: (1 or G, m + 1) and (1 or G, n), as :class:`GroupRational` has them.
+        form: ``"A"`` or ``"B"``.
+    """
     a, b = numerator.double().cpu(), denominator.double().cpu()
     groups = max(len(a), len(b))
     columns = x.double().cpu()[:, None].expand(-1, groups)

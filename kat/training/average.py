@@ -63,7 +63,7 @@ class WeightAverage:
 
     def state(self) -> dict[str, Tensor]:
         """The whole average by names of the model's state dict; all processes must call it."""
-        return {name: _whole(value) for name, value in self.values.items()}
+        return {name: whole(value) for name, value in self.values.items()}
 
     def load(self, state: Mapping[str, Tensor], steps: int) -> None:
         """Goes on from what :meth:`state` gave after so many steps."""
@@ -100,5 +100,6 @@ def local(tensor: Tensor) -> Any:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def _whole(tensor: Tensor) -> Tensor:
+def whole(tensor: Tensor) -> Tensor:
+    """All of a sharded tensor, for which all processes must call it; others as they are."""
     return tensor.full_tensor().cpu() if isinstance(tensor, DTensor) else tensor

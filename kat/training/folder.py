@@ -21,6 +21,7 @@ SETTINGS, SUMMARY, SKIPPED = "run.yaml", "summary.json", "skipped.csv"
 BEST, LAST, PREVIOUS, LAST_GOOD = "best.ckpt", "last.ckpt", "previous.ckpt", "last_good.ckpt"
 DIVERGENCE, CONVERSION = "divergence.json", "conversion.json"
 STABILITY, STABILITY_REPORT = "stability.csv", "stability.html"
+COEFFICIENTS = "coefficients.csv"
 LOGGER_RUNS = "loggers.json"
 CHECKPOINTS_AT_ONCE = 4
 """The best, the last, the one before it, and the next while it is written."""
@@ -39,6 +40,7 @@ CONTENTS = (
     CONVERSION,
     STABILITY,
     STABILITY_REPORT,
+    COEFFICIENTS,
     LOGGER_RUNS,
     "csv",
     "tensorboard",

@@ -33,6 +33,9 @@ from kat.training.folder import settings_to_keep
 Settings = dict[str, Any]
 """Nested, as a recipe holds them."""
 
+REPORTING = ("out", "log_every", "loggers")
+"""The settings that say where a run is kept and how it reports."""
+
 _KEYS = ("title", "recipe", "settings", "seeds", "vary", "factors")
 
 
@@ -200,7 +203,7 @@ def settings_of(config: TrainConfig) -> Settings:
     are no part of them.
     """
     own, default = settings_to_keep(config), settings_to_keep(TrainConfig())
-    for name in ("out", "log_every", "loggers"):
+    for name in REPORTING:
         del own[name]
     return _differing(own, default)
 

@@ -59,7 +59,7 @@ from kat.training.limits import Limits, check_share, length
 from kat.training.loggers import check_services, local_loggers, start_logging
 from kat.training.meter import Meter, peak_bytes
 from kat.training.module import TaskModule
-from kat.training.monitoring import Monitor, RecordStability
+from kat.training.monitoring import Monitor, RecordCoefficients, RecordStability
 from kat.training.optimizer import check_layout, make_optimizer
 from kat.training.processes import is_first_process
 from kat.training.progress import Bar, EpochLines, SpeedLog, StepLines, is_interactive
@@ -107,9 +107,10 @@ def train(config: TrainConfig, monitor: Monitor | None = None) -> Summary:
 
     The folder holds run.yaml (the resolved settings), best.ckpt, last.ckpt and the one before it,
     previous.ckpt, the best weights as model.safetensors with config.json, history.csv (one row an
-    epoch), skipped.csv (the files left out), summary.json, and the logs of every step in csv/ and
-    tensorboard/; where the run starts from a ViT, conversion.json says what was carried over. It is
-    not touched before everything that can be checked has been.
+    epoch), coefficients.csv (of the rationals, over the training), skipped.csv (the files left
+    out), summary.json, and the logs of every step in csv/ and tensorboard/; where the run starts
+    from a ViT, conversion.json says what was carried over. It is not touched before everything that
+    can be checked has been.
 
     A run that is stopped in any way and resumed, with the same processes, gives the same weights,
     averages and metrics, bit by bit, as one that is not.
@@ -344,6 +345,7 @@ def _make_trainer(
         ExactResume(loader, config.seed),
         guard,
         checkpoints,
+        RecordCoefficients(out),
     ]
     if monitor is not None:
         callbacks.append(RecordStability(monitor, out))

@@ -36,7 +36,7 @@ class Killed(BaseException):
 
 
 def digest(out):
-    """SHA-256 of weights, average and moments; and the metrics of every epoch."""
+    """SHA-256 of weights, average and moments; metrics of every epoch; the record of rationals."""
     state = torch.load(out / "last.ckpt", weights_only=True)
     moments = state["optimizer_states"][0]["state"]
     best = torch.load(out / "best.ckpt", weights_only=True)["state_dict"]
@@ -47,8 +47,8 @@ def digest(out):
         for name in sorted(part):
             digest.update(part[name].contiguous().numpy().tobytes())
     summary = json.loads((out / "summary.json").read_text())
-    history = (out / "history.csv").read_text()
-    return digest.hexdigest(), history, summary["top1"], summary["top5"]
+    records = [(out / name).read_text() for name in ("history.csv", "coefficients.csv")]
+    return digest.hexdigest(), records, summary["top1"], summary["top5"]
 
 
 @pytest.fixture(scope="module")

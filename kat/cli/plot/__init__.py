@@ -22,7 +22,7 @@ def usage() -> str:
     rows = "\n".join(f"  {name:<12} {summary}" for name, summary in KINDS.items())
     return f"""usage: kat plot KIND [OPTIONS]
 
-Draws figures; the suffix of --out chooses the format (png, svg, pdf).
+Draws figures; the ending of --out chooses the format: png, svg, pdf; of evolution gif or mp4 too.
 
 kinds:
 {rows}

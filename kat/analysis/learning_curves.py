@@ -1,0 +1,66 @@
+"""What runs of one setting and several seeds have in common, epoch by epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from kat.errors import InputError
+
+History = Sequence[Mapping[str, float]]
+"""One row an epoch, as :func:`kat.training.read_history` reads it."""
+
+COLUMNS = {
+    "train_loss": "training loss",
+    "val_loss": "validation loss",
+    "top1": "validation top-1 (%)",
+    "top5": "validation top-5 (%)",
+    "raw_val_loss": "validation loss, weights not averaged",
+    "raw_top1": "validation top-1 (%), weights not averaged",
+    "raw_top5": "validation top-5 (%), weights not averaged",
+}
+"""What can be drawn, and what it is called."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A quantity over the epochs that all runs have, so that each mean is of the same runs.
+
+    Args:
+        epochs: counted from 1.
+        mean: over the runs.
+        low, high: the least and the largest of the runs.
+    """
+
+    epochs: list[int]
+    mean: list[float]
+    low: list[float]
+    high: list[float]
+
+
+def curve(label: str, histories: Sequence[History], column: str) -> Curve:
+    """The mean and the range of one column of several runs.
+
+    Args:
+        label: what the runs are called in an error.
+        histories: of one run or more.
+        column: one of :data:`COLUMNS`.
+
+    Raises:
+        InputError: there is no epoch at which all runs have it.
+    """
+    runs = [{int(r["epoch"]): r[column] for r in rows if column in r} for rows in histories]
+    epochs = sorted(set(runs[0]).intersection(*runs[1:]))
+    if not epochs:
+        known = dict.fromkeys(name for rows in histories for row in rows for name in row)
+        raise InputError(
+            f"{label!r} has no epoch at which all its runs have {column}; their histories have"
+            f" {', '.join(known) or 'no rows'}"
+        )
+    values = [[run[epoch] for run in runs] for epoch in epochs]
+    return Curve(
+        epochs=epochs,
+        mean=[sum(row) / len(row) for row in values],
+        low=list(map(min, values)),
+        high=list(map(max, values)),
+    )

@@ -1,0 +1,84 @@
+"""Accuracy beside cost: which models no other one beats in both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kat.analysis.ablation import CellResult, Estimate
+from kat.errors import InputError
+
+COSTS = {
+    "parameters": "parameters",
+    "flops": "FLOPs an image",
+    "seconds": "seconds of a training run",
+    "memory": "peak memory of a training run (bytes)",
+}
+"""What a model may cost, and what it is called."""
+
+_COLUMNS = {"parameters": "parameters", "flops": "flops", "memory": "memory_bytes"}
+
+
+@dataclass(frozen=True)
+class CostPoint:
+    """A model, or a cell of a grid.
+
+    Args:
+        label: what it is called.
+        top1: per cent, the mean over its seeds.
+        costs: those of :data:`COSTS` that are known; seconds are the mean over its seeds, the
+            others those of the first.
+    """
+
+    label: str
+    top1: Estimate
+    costs: dict[str, float]
+
+    def cost(self, name: str) -> float:
+        """One of :data:`COSTS`.
+
+        Raises:
+            InputError: it is not known.
+        """
+        if name not in self.costs:
+            raise InputError(f"{self.label!r} has no {name}; it has {', '.join(self.costs)}")
+        return self.costs[name]
+
+
+def cost_points(results: Sequence[CellResult]) -> list[CostPoint]:
+    """The cells of which a run is done, with their costs.
+
+    Args:
+        results: of :func:`kat.analysis.ablation.summarize`, of the measure ``top1``.
+    """
+    return [
+        CostPoint(result.name, result.estimate, _costs(result))
+        for result in results
+        if result.estimate is not None
+    ]
+
+
+def _costs(result: CellResult) -> dict[str, float]:
+    measured = {name: result.row.get(column) for name, column in _COLUMNS.items()}
+    known = {name: float(value) for name, value in measured.items() if value is not None}
+    return {**known, "seconds": result.seconds}
+
+
+def pareto_front(points: Sequence[CostPoint], cost: str) -> list[CostPoint]:
+    """The points that no other beats: none costs as little or less with a higher mean top-1.
+
+    Args:
+        points: in any order.
+        cost: one of :data:`COSTS`.
+
+    Returns:
+        The cheapest first; of points that are equal in both, the first.
+
+    Raises:
+        InputError: a point does not have this cost.
+    """
+    front: list[CostPoint] = []
+    for point in sorted(points, key=lambda point: (point.cost(cost), -point.top1.mean)):
+        if not front or point.top1.mean > front[-1].top1.mean:
+            front.append(point)
+    return front

@@ -1,0 +1,152 @@
+"""``kat plot activations``: what a model's rationals have learned, and what they are like."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from kat.analysis import Reading, learned_activations, plot_activations, read_symbols
+from kat.analysis.symbolic import write_readings
+from kat.cli.eval import data_of_run
+from kat.cli.parsing import Formatter, Parser, run_command
+from kat.data import (
+    DataConfig,
+    DevicePreparation,
+    ImageSet,
+    ImageStream,
+    eval_transform,
+    make_loader,
+    open_split,
+)
+from kat.errors import InputError
+from kat.files import PICTURES, check_target
+from kat.models import ModelRecord, load_model
+
+_BATCH, _WIDTH = 64, 120
+_DESCRIPTION = """\
+Draws every learned rational of a model, a panel a layer and a line a group, with the function that
+it started as, over the inputs that it sees of some validation images: the run's own, or those of
+--data. --symbolic names the known function that is nearest to each: c f(a x + b) + d with f such as
+identity, relu, gelu, tanh, and the distance, in standard deviations of the learned function.
+
+examples:
+  kat plot activations runs/digits --out activations.svg
+  kat plot activations runs/digits --symbolic --csv readings.csv
+  kat plot activations model.safetensors --images 0 --width 4     without images"""
+
+
+def main(arguments: list[str]) -> int:
+    """Parses the arguments, runs the model over images, draws."""
+    return run_command(lambda: _main(arguments))
+
+
+def _main(arguments: list[str]) -> None:
+    parsed = make_parser().parse_args(arguments)
+    out = Path(parsed.out)
+    check_target(out, PICTURES)
+    if parsed.csv:
+        check_target(Path(parsed.csv))
+    if parsed.images < 0:
+        raise InputError(f"--images must be at least 0, got {parsed.images}")
+    model, record = load_model(Path(parsed.checkpoint))
+    images, note = _images(parsed, record)
+    activations = learned_activations(model, images, width=parsed.width)
+    plot_activations(activations, out)
+    sys.stdout.write(f"{note}\n")
+    if parsed.symbolic or parsed.csv:
+        readings = [reading for activation in activations for reading in read_symbols(activation)]
+        # A formula that is broken into three lines says little; long lines do no harm.
+        Console(file=sys.stdout, markup=False, highlight=False, width=_WIDTH).print(
+            _table(readings)
+        )
+        if parsed.csv:
+            write_readings(readings, Path(parsed.csv))
+            sys.stdout.write(f"{parsed.csv}\n")
+    sys.stdout.write(f"{out}\n")
+
+
+def make_parser() -> Parser:
+    """The parser of ``kat plot activations``."""
+    parser = Parser(
+        prog="kat plot activations", description=_DESCRIPTION, formatter_class=Formatter
+    )
+    add = parser.add_argument
+    add("checkpoint", help="a run's folder, a model's folder, or a file of weights")
+    add("--data", type=str | None, help="data set to take images of; by default the run's own")
+    add("--images", type=int, default=512, help="how many validation images; 0: draw without")
+    add("--width", type=float | None, help="draw x from -WIDTH to WIDTH; by default as inputs are")
+    add("--symbolic", action="store_true", help="print the nearest known functions")
+    add("--csv", type=str | None, help="write the nearest known function of every group here")
+    add("--out", default="activations.png", help="where to draw; .png, .svg or .pdf")
+    return parser
+
+
+def _images(parsed: Namespace, record: ModelRecord) -> tuple[Iterator[Tensor] | None, str]:
+    """Batches of images, where there are any, and a line that says of what."""
+    if parsed.images == 0:
+        return None, "drawn without images"
+    named = {"name": parsed.data} if parsed.data else {}
+    settings = {**data_of_run(Path(parsed.checkpoint), bool(named)), **named}
+    if "name" not in settings:
+        return None, "drawn without images: this is no run's; --data takes those of a data set"
+    data = replace(DataConfig(**settings), batch_size=min(_BATCH, parsed.images), workers=0)
+    try:
+        images = open_split(data, "val")
+    except InputError as error:
+        if parsed.data:
+            raise
+        return None, f"drawn without images: those of the run cannot be had: {error}"
+    if images.channels != record.input_size[0]:
+        raise InputError(
+            f"the model takes {record.input_size[0]} channels, but the images of {data.name!r}"
+            f" have {images.channels}"
+        )
+    if isinstance(images, ImageSet):
+        images = images.spread(parsed.images)
+    return (
+        _batches(images, data, record, parsed.images),
+        f"in grey the inputs of validation images of {data.name}, {parsed.images} at most",
+    )
+
+
+def _batches(
+    images: ImageSet | ImageStream, data: DataConfig, record: ModelRecord, most: int
+) -> Iterator[Tensor]:
+    """So many images, as the model takes them."""
+    images.transform = eval_transform(record, normalize=False)
+    prepare = DevicePreparation(record.mean, record.std)
+    left = most
+    for batch in make_loader(images, data, training=False):
+        yield prepare(batch.images[:left])
+        left -= len(batch.images)
+        if left <= 0:
+            return
+
+
+def _table(readings: Sequence[Reading]) -> Table:
+    """A row for each function that is nearest to groups of a layer."""
+    found: dict[tuple[str, str], list[Reading]] = {}
+    for reading in readings:
+        found.setdefault((reading.layer, reading.nearest), []).append(reading)
+    table = Table(box=None, header_style="bold")
+    for name in ("layer", "nearest", "groups", "distance", "from start", "e.g."):
+        table.add_column(name, no_wrap=True)
+    for (layer, nearest), own in found.items():
+        typical = min(own, key=lambda reading: reading.distance)
+        table.add_row(
+            layer,
+            nearest,
+            f"{len(own)}",
+            f"{statistics.median(reading.distance for reading in own):.3f}",
+            f"{statistics.median(reading.from_start for reading in own):.3f}",
+            typical.formula,
+        )
+    return table

@@ -1,0 +1,128 @@
+"""The coefficients of a model's rationals over a training, and the file that holds them.
+
+The file is a CSV table with a row for each row of coefficients at each recorded step:
+
+    step,layer,form,part,group,c0,c1,c2,c3,c4,c5
+    0,blocks.0.mlp.act1,A,numerator,0,0.0,1.0,0.0,0.0,0.0,0.0        c_i = a_i
+    0,blocks.0.mlp.act1,A,denominator,0,0.0,0.0,0.0,0.0,,            c_i = b_(i + 1)
+
+``step`` counts the optimiser's steps before. A part that all groups share has group 0 alone.
+Numbers are those of float32, in as few digits as give them back; cells beyond a degree are empty.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kat.errors import InputError
+from kat.files import replacing
+from kat.nn import group_functions
+from kat.ops import FORMS
+
+_KEYS = ("step", "layer", "form", "part", "group")
+_PARTS = ("numerator", "denominator")
+
+
+@dataclass(frozen=True)
+class LayerHistory:
+    """The coefficients of one rational layer at S steps of its training.
+
+    Args:
+        form: of its denominators, ``"A"`` or ``"B"``.
+        steps: (S,) int64, ascending.
+        numerator: (S, 1 or G, m + 1), float32.
+        denominator: (S, 1 or G, n), float32.
+    """
+
+    form: str
+    steps: Tensor
+    numerator: Tensor
+    denominator: Tensor
+
+    def functions(self, x: Tensor) -> Tensor:
+        """The function of each group at each step, at the points x (k,): (S, G, k), float64."""
+        pairs = zip(self.numerator, self.denominator, strict=True)
+        return torch.stack([group_functions(x, a, b, self.form) for a, b in pairs])
+
+    def followed_by(self, later: LayerHistory) -> LayerHistory:
+        """The history with the steps of a later one of the same layer."""
+        names = ("steps", "numerator", "denominator")
+        joined = {n: torch.cat([getattr(self, n), getattr(later, n)]) for n in names}
+        return LayerHistory(self.form, **joined)
+
+
+History = Mapping[str, LayerHistory]
+"""By the layers' names, in the model's order."""
+
+
+def write_coefficient_history(history: History, path: Path) -> None:
+    """Writes the coefficients of all layers, step by step, whole or not at all."""
+    rows = [row for name, layer in history.items() for row in _rows(name, layer)]
+    rows.sort(key=lambda row: row[0])  # stable: within a step as the layers are ordered
+    columns = max((len(row) for row in rows), default=len(_KEYS))
+    names = [f"c{index}" for index in range(columns - len(_KEYS))]
+    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow([*_KEYS, *names])
+        writer.writerows([*row, *[""] * (columns - len(row))] for row in rows)
+
+
+def _rows(name: str, layer: LayerHistory) -> Iterator[list[Any]]:
+    for place, step in enumerate(layer.steps.tolist()):
+        for part in _PARTS:
+            for group, values in enumerate(getattr(layer, part)[place].numpy()):
+                # str of NumPy's float32 is the shortest decimal that gives it back.
+                yield [step, name, layer.form, part, group, *map(str, values)]
+
+
+def read_coefficient_history(path: Path) -> dict[str, LayerHistory]:
+    """Reads what :func:`write_coefficient_history` wrote.
+
+    Raises:
+        InputError: there is no such file, or it is something else, incomplete, or not finite.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            lines = list(csv.DictReader(file))
+        by_layer: dict[str, list[dict[str, str]]] = {}
+        for line in lines:
+            by_layer.setdefault(line["layer"], []).append(line)
+        history = {name: _layer(own) for name, own in by_layer.items()}
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist: no training of a KAT has written it") from None
+    except (OSError, UnicodeDecodeError, KeyError, TypeError, ValueError, csv.Error) as error:
+        raise InputError(f"{path} is not the record of coefficients of a run: {error}") from None
+    if not history:
+        raise InputError(f"{path} holds no coefficients")
+    return history
+
+
+def _layer(lines: Sequence[Mapping[str, str]]) -> LayerHistory:
+    (form,) = {line["form"] for line in lines}
+    if form not in FORMS:
+        raise ValueError(f"form {form!r}")
+    steps = list(dict.fromkeys(int(line["step"]) for line in lines))
+    numerator, denominator = (
+        _stack([line for line in lines if line["part"] == part], steps) for part in _PARTS
+    )
+    return LayerHistory(form, torch.tensor(steps), numerator, denominator)
+
+
+def _stack(lines: Sequence[Mapping[str, str]], steps: Sequence[int]) -> Tensor:
+    """The coefficients of one part: (S, rows, coefficients)."""
+    groups = len(lines) // len(steps)
+    expected = [(step, group) for step in steps for group in range(groups)]
+    if [(int(line["step"]), int(line["group"])) for line in lines] != expected or not groups:
+        raise ValueError(f"rows are missing of {lines[0]['layer'] if lines else 'a layer'}")
+    rows = [[float(v) for k, v in line.items() if k not in _KEYS and v] for line in lines]
+    stacked = torch.tensor(rows).view(len(steps), groups, -1 if rows[0] else 0)
+    if not stacked.isfinite().all():
+        raise ValueError("not all numbers are finite")
+    return stacked

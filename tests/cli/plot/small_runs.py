@@ -1,0 +1,46 @@
+"""Folders of runs as ``kat train`` leaves them, without the training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from kat.data import DataConfig
+from kat.models import ModelRecord, build_model, save_model
+from kat.training import ModelConfig, TrainConfig, settings_to_keep
+from kat.training.history import write_history
+
+RECORD = ModelRecord(
+    architecture="kat_micro_patch2_8",
+    classes=[str(digit) for digit in range(10)],
+    input_size=(1, 8, 8),
+    mean=(0.3,),
+    std=(0.4,),
+    interpolation="bicubic",
+    crop_pct=0.8,
+    args={"depth": 2},
+)
+SUMMARY = {"parameters": 1000, "top5": 99.0, "seconds": 60.0, "memory_bytes": 10**9, "epochs": 2}
+
+
+def write_run(folder: Path, *, top1: float = 90.0, seed: int = 0, lr: float = 0.001) -> Path:
+    """A finished run on digits with random weights, two epochs, and this top-1."""
+    torch.manual_seed(seed)
+    save_model(build_model(RECORD), RECORD, folder)
+    config = TrainConfig(
+        out=str(folder), seed=seed, model=ModelConfig(name=RECORD.architecture),
+        data=DataConfig(name="digits"),
+    )  # fmt: skip
+    config.optim.lr = lr
+    (folder / "run.yaml").write_text(yaml.safe_dump(settings_to_keep(config)))
+    (folder / "summary.json").write_text(json.dumps({**SUMMARY, "top1": top1}))
+    write_history([_row(1, top1 - 10), _row(2, top1)], folder / "history.csv")
+    return folder
+
+
+def _row(epoch: int, top1: float) -> dict[str, Any]:
+    return {"epoch": epoch, "train_loss": 2.0, "val_loss": 1.0, "top1": top1, "top5": 99.0}

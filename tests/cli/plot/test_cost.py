@@ -1,0 +1,73 @@
+"""``kat plot cost`` as a user calls it."""
+
+from __future__ import annotations
+
+import pytest
+
+from kat.analysis import count
+from kat.analysis.ablation import Estimate, write_runs
+from kat.cli.plot import cost
+from kat.models import load_model
+from tests.cli.commands import refused, run
+from tests.cli.plot.small_runs import RECORD, SUMMARY, write_run
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The points that would have been drawn, and against what."""
+    calls = []
+    monkeypatch.setattr(
+        cost, "plot_costs", lambda points, costs, out: calls.append((points, costs))
+    )
+    return calls
+
+
+def test_points_of_folders(tmp_path, drawn):
+    folders = [write_run(tmp_path / f"a{seed}", top1=90.0 + seed, seed=seed) for seed in (0, 2)]
+    assert run("plot", "cost", *folders, "--group", "--labels", "KAT", "--x", "flops") == 0
+    ((point,), costs), *_ = drawn
+    assert costs == ["flops"]
+    assert (point.label, point.top1) == ("KAT", Estimate.of([90.0, 92.0]))
+    assert point.costs == {
+        "parameters": 1000,
+        "flops": count(load_model(folders[0])[0], RECORD.input_size).flops,
+        "seconds": 60.0,
+        "memory": 1e9,
+    }
+
+
+def test_a_table_is_drawn_without_its_folders(tmp_path, capsys):
+    rows = [
+        {"cell": c, "seed": s, "status": "done", **SUMMARY, "top1": t + s, "flops": f, "run": "x"}
+        for c, t, f in (("KAT", 86.0, 3e6), ("ViT", 85.0, 2e6), ("worse", 80.0, 4e6))
+        for s in (0, 1)
+    ]
+    rows = [{**row, "flops": int(row["flops"])} for row in rows]
+    rows.append({"cell": "lost", "seed": 0, "status": "diverged", "run": "y"})
+    write_runs(rows, tmp_path / "models.csv")
+    out = tmp_path / "cost.svg"
+    assert run("plot", "cost", tmp_path / "models.csv", "--out", out) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[:3] == [
+        "left out, no run is done: lost",
+        "Pareto front in parameters: KAT",
+        "Pareto front in flops: ViT, KAT",
+    ]
+    assert said[-1] == str(out)
+    assert out.read_text().count("disturbed each other") == 1
+
+
+def test_what_is_wrong_is_named(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = write_run(tmp_path / "run")
+    assert "unknown cost 'flop'; did you mean 'flops'" in refused(
+        capsys, "plot", "cost", folder, "--x", "flop"
+    )
+    (folder / "summary.json").unlink()
+    assert "run has no result yet: there is no summary.json in it" in refused(
+        capsys, "plot", "cost", folder
+    )
+    for name in ("cost", "cost.gif"):
+        line = refused(capsys, "plot", "cost", folder, "--out", name)
+        assert f"'{name}' must end in .png or .svg or .pdf" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
