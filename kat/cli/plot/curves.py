@@ -14,7 +14,7 @@ from kat.files import PICTURES, check_target
 from kat.training import read_history
 
 _DESCRIPTION = """\
-Draws loss and accuracy of runs against their epochs, one colour a run. Of runs that belong together,
+Draws loss and accuracy against epochs, one colour a run. Of runs that belong together,
 the cells of a table or folders under --group, it draws the mean over the epochs that all of them
 have, in a band from the lowest to the highest of them.
 
