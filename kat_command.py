@@ -22,6 +22,7 @@ COMMANDS = {
     "flops": "parameters, FLOPs and activation memory of models, by counting and by formula",
     "plot": "figures: activations, their evolution, attention, learning curves, costs",
     "report": "one interactive page of a run, of several runs, or of an ablation",
+    "data": "check a data set before training; make one for detection and segmentation",
     "bench": "measure: is loading the data the bottleneck, or the model?",
     "verify": "compare every backend on this machine with exact values",
 }
@@ -51,6 +52,7 @@ examples:
   kat flops                                              the paper's table of costs, by counting
   kat plot activations runs/digits --out activations.svg
   kat report runs/digits                                 a page to look at: runs/digits/report.html
+  kat data check coco:/data/coco                         is anything wrong with the data?
   kat bench data --config imagenet_kat_tiny --data.name folder:/data/imagenet
   kat verify --html verify.html                          is the function right on this machine?
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,29 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside ``path``, which gets its name if the body succeeds.
+
+    Where the body fails, nothing remains.
+
+    Raises:
+        InputError: ``path`` is there already, or the folder to hold it is missing.
+    """
+    if path.exists():
+        raise InputError(f"{path} exists already; remove it, or give another name")
+    if not path.absolute().parent.is_dir():
+        raise InputError(f"the folder {str(path.parent)!r} for {path.name} does not exist")
+    partial = path.with_name(f".partial-{path.name}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

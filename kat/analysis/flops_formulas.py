@@ -10,6 +10,7 @@ from timm.layers import Attention
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from kat.models.dense.attention import GridAttention
 from kat.nn import BSplineKANLinear, GroupRational
 
 ACTIVATION_FLOPS = {"relu": 1, "silu": 5, "gelu": 14}
@@ -105,7 +106,8 @@ class Terms:
 
     Args:
         weights: multiply-adds of products with weights (linear maps, convolutions).
-        attention: multiply-adds of attention's two products, Q K^T and A V.
+        attention: multiply-adds of attention's two products, Q K^T and A V, and of its relative
+            positions.
         rational: FLOPs of rationals, 2m + 2n + 3 an element.
         norm: FLOPs of layer norms, 5 an element (mean, variance, normalisation, scale, shift).
     """
@@ -176,6 +178,19 @@ def _attention(layer: Attention, x: Tensor, y: Tensor) -> Terms:
     return Terms(attention=2 * batch * tokens**2 * layer.num_heads * layer.head_dim)
 
 
+def _grid_attention(layer: GridAttention, x: Tensor, y: Tensor) -> Terms:
+    """Relative positions lengthen queries and keys by a number a row and column of the window."""
+    batch, height, width, channels = x.shape
+    rows, columns = layer.sides(height, width)
+    tokens = rows * columns
+    windows = batch * -(-height // rows) * -(-width // columns)
+    products = 2 * tokens * channels
+    if layer.has_positions:
+        heads = channels // layer.rel_pos_h.shape[1]
+        products += (rows + columns) * (channels + heads * tokens)
+    return Terms(attention=windows * tokens * products)
+
+
 _FORMULAS: dict[type[nn.Module], Callable[[Any, Tensor, Tensor], Terms]] = {
     nn.Linear: _linear,
     _ConvNd: _convolution,
@@ -184,4 +199,5 @@ _FORMULAS: dict[type[nn.Module], Callable[[Any, Tensor, Tensor], Terms]] = {
     BSplineKANLinear: _splines,
     nn.LayerNorm: _layer_norm,
     Attention: _attention,
+    GridAttention: _grid_attention,
 }

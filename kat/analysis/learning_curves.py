@@ -10,14 +10,24 @@ from kat.errors import InputError
 History = Sequence[Mapping[str, float]]
 """One row an epoch, as :func:`kat.training.read_history` reads it."""
 
-COLUMNS = {
-    "train_loss": "training loss",
+_SCORES = {
     "val_loss": "validation loss",
     "top1": "validation top-1 (%)",
     "top5": "validation top-5 (%)",
-    "raw_val_loss": "validation loss, weights not averaged",
-    "raw_top1": "validation top-1 (%), weights not averaged",
-    "raw_top5": "validation top-5 (%), weights not averaged",
+    "box_ap": "box AP (%)",
+    "box_ap50": "box AP50 (%)",
+    "mask_ap": "mask AP (%)",
+    "mask_ap50": "mask AP50 (%)",
+    "miou": "mIoU (%)",
+    "pixel_accuracy": "pixel accuracy (%)",
+    "class_accuracy": "class accuracy (%)",
+}
+HEADLINES = ("top1", "box_ap", "miou")
+"""The score of each task that says most."""
+COLUMNS = {
+    "train_loss": "training loss",
+    **_SCORES,
+    **{f"raw_{name}": f"{title}, weights not averaged" for name, title in _SCORES.items()},
 }
 """What can be drawn, and what it is called."""
 

@@ -7,7 +7,7 @@ import re
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,12 +16,14 @@ from rich.table import Table
 from torch import nn
 
 from kat.analysis import ClassificationReport, write_table
+from kat.analysis.dense_report import DenseReport
 from kat.cli.parsing import Parser, run_command
 from kat.data import DataConfig, open_split
 from kat.deploy import open_model
 from kat.errors import InputError
 from kat.files import check_target, write_text
 from kat.models import ModelRecord, is_model_folder
+from kat.models.dense import SegmentConfig
 from kat.training import (
     EvalConfig,
     Subject,
@@ -34,17 +36,32 @@ from kat.training import (
     suspicion,
     with_preprocessing,
 )
+from kat.training.dense_evaluation import evaluate_dense
 from kat.training.folder import SETTINGS
 from kat.training.real_labels import check_real_labels
+from kat.training.tasks import task_of
 
 _ENDINGS = (".ckpt", ".safetensors", ".pth", ".pth.tar", ".pt", ".pt2", ".onnx")
-_COLUMNS = (
-    "checkpoint", "data", "top1", "top5", "loss", "ece", "real_top1", "real_top5", "images",
-    "skipped", "images_per_second", "error",
-)  # fmt: skip
+_OF_TASK = {
+    "classification": ("top1", "top5", "loss", "ece", "real_top1", "real_top5"),
+    "detection": tuple(
+        f"{kind}_{figure}"
+        for kind in ("box", "mask")
+        for figure in ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar")
+    ),
+    "segmentation": ("miou", "pixel_accuracy", "class_accuracy", "loss"),
+}
+"""The columns of a task in the CSV file."""
+_IN_TABLE = {
+    "classification": (("top1", "top-1 %"), ("top5", "top-5 %"), ("loss", "loss"), ("ece", "ECE")),
+    "detection": (("box_ap", "box AP"), ("box_ap50", "AP50"), ("mask_ap", "mask AP")),
+    "segmentation": (("miou", "mIoU"), ("pixel_accuracy", "pixels %"), ("loss", "loss")),
+}
+"""What is printed of several checkpoints, and its heading."""
 _SHOWN = 3
 """How many of the worst and best classes, and of the pairs, are printed."""
 
+_SEGMENT = [field.name for field in fields(SegmentConfig)]
 _EVAL = [field.name for field in fields(EvalConfig) if field.name != "keep_logits"]
 
 Row = dict[str, Any]
@@ -82,8 +99,9 @@ def _main(arguments: list[str]) -> None:
         content = rows if several else rows[0]
         write_text(Path(parsed.json), json.dumps(content, indent=2) + "\n")
     if parsed.csv:
-        cells = ([row.get(name) for name in _COLUMNS] for row in rows)
-        write_table(Path(parsed.csv), _COLUMNS, cells)
+        columns = _columns(rows)
+        cells = ([row.get(name) for name in columns] for row in rows)
+        write_table(Path(parsed.csv), columns, cells)
     _print(rows, several)
     failed = [row for row in rows if "error" in row]
     if failed:
@@ -93,15 +111,24 @@ def _main(arguments: list[str]) -> None:
         )
 
 
+def _columns(rows: Sequence[Row]) -> list[str]:
+    """Those of the tasks that the checkpoints are for, and of all."""
+    tasks = {row["task"] for row in rows if "task" in row} or {"classification"}
+    own = [name for task, names in _OF_TASK.items() if task in tasks for name in names]
+    last = ("images", "skipped", "images_per_second", "error")
+    return list(dict.fromkeys(["checkpoint", "data", *own, *last]))
+
+
 def make_parser() -> Parser:
     """The parser of ``kat eval``."""
     parser = Parser(
         prog="kat eval",
         description=(
-            "Evaluates checkpoints on the validation split of a data set: top-1, top-5, loss,"
-            " calibration, accuracy by class. The data set is the run's own unless another is"
-            " named; the preprocessing is that stored beside the weights unless options say"
-            " otherwise. Where a model scores near chance, what can be found out is printed."
+            "Evaluates checkpoints on the validation split of a data set: of classifiers top-1,"
+            " top-5, loss, calibration, accuracy by class; of detectors COCO's average precision;"
+            " of segmentation models mIoU and accuracies. The data set is the run's own unless"
+            " another is named; the preprocessing is that stored beside the weights unless options"
+            " say otherwise. Where a model scores near chance, what can be found out is printed."
             " Examples: 'kat eval --checkpoint runs/mine --report report';"
             " 'kat eval --checkpoint runs/mine/*.ckpt --csv table.csv'."
         ),
@@ -124,6 +151,7 @@ def make_parser() -> Parser:
         " copy that timm ships",
     )
     parser.add_class_arguments(EvalConfig, skip={"keep_logits"})
+    parser.add_class_arguments(SegmentConfig)
     group = parser.add_argument_group("preprocessing, in place of what is stored")
     group.add_argument("--image_size", type=int | None, help="side of the square, in pixels")
     group.add_argument("--crop_pct", type=float | None, help="share that the central crop keeps")
@@ -217,6 +245,8 @@ def _evaluate_one(path: Path, arguments: list[str], report: Path | None) -> Row:
     if real_labels is not None:
         check_real_labels(open_split(data, "val"), real_labels)
     model, stored = _open(path, parsed.image_size)
+    if task_of(model) != "classification":
+        return _evaluate_dense(path, model, stored, data, parsed, report)
     record, overridden = with_preprocessing(
         stored,
         input_size=parsed.image_size and (stored.input_size[0], *[parsed.image_size] * 2),
@@ -225,7 +255,8 @@ def _evaluate_one(path: Path, arguments: list[str], report: Path | None) -> Row:
     config = EvalConfig(**{name: getattr(parsed, name) for name in _EVAL})
     evaluation = evaluate(model, record, data, config, source=str(path))
     answered = ClassificationReport(evaluation.answers, evaluation.classes)
-    row: Row = {"checkpoint": str(path), "data": data.name, **evaluation.metrics()}
+    row: Row = {"checkpoint": str(path), "data": data.name, "task": "classification"}
+    row |= evaluation.metrics()
     if real_labels is not None:
         row |= real_accuracy(evaluation, real_labels)
     doubt = suspicion(evaluation, recorded_top1(path, data.name))
@@ -240,6 +271,28 @@ def _evaluate_one(path: Path, arguments: list[str], report: Path | None) -> Row:
     if report is not None:
         report.parent.mkdir(exist_ok=True)
         answered.write(report, row)
+    return row
+
+
+def _evaluate_dense(
+    path: Path,
+    model: nn.Module,
+    record: ModelRecord,
+    data: DataConfig,
+    parsed: Namespace,
+    report: Path | None,
+) -> Row:
+    """Evaluates a detector or a segmentation model, and writes its report."""
+    config = EvalConfig(**{name: getattr(parsed, name) for name in _EVAL})
+    how = SegmentConfig(**{name: getattr(parsed, name) for name in _SEGMENT})
+    if parsed.image_size is not None:
+        record = replace(record, input_size=(record.input_size[0], *[parsed.image_size] * 2))
+    found = DenseReport(evaluate_dense(model, record, data, config, how, source=str(path)))
+    row = {"checkpoint": str(path), "data": data.name, "task": task_of(model), **found.to_dict()}
+    row["lines"] = [f"{data.name}: {found.lines()[0]}", *found.lines()[1:]]
+    if report is not None:
+        report.parent.mkdir(exist_ok=True)
+        found.write(report, row)
     return row
 
 
@@ -283,7 +336,7 @@ def _print(rows: Sequence[Row], several: bool) -> None:
     if several:
         _print_table(rows)
     else:
-        _print_one(rows[0])
+        sys.stdout.writelines(f"{line}\n" for line in rows[0].get("lines") or _lines(rows[0]))
     for row in rows:
         if row.get("suspicion"):
             subject = f"{row['checkpoint']}: " if several else ""
@@ -296,30 +349,30 @@ def _skipped(row: Row) -> list[tuple[str, str]]:
 
 
 def _print_table(rows: Sequence[Row]) -> None:
-    table = Table(box=None, header_style="bold")
-    table.add_column("checkpoint", overflow="fold")
-    table.add_column("data", overflow="fold")
-    for name in ("top-1 %", "top-5 %", "loss", "ECE", "images", "images/s"):
-        table.add_column(name, justify="right")
-    evaluated = [row for row in rows if "error" not in row]
-    for row in evaluated:
-        table.add_row(
-            row["checkpoint"],
-            row["data"],
-            f"{row['top1']:.2f}",
-            f"{row['top5']:.2f}",
-            f"{row['loss']:.4f}",
-            f"{row['ece']:.4f}",
-            f"{row['images']}",
-            f"{row['images_per_second']:.0f}",
-        )
-    if evaluated:
-        Console(file=sys.stdout, markup=False, highlight=False).print(table)
+    """A table for each task."""
+    for task, shown in _IN_TABLE.items():
+        evaluated = [row for row in rows if row.get("task") == task]
+        table = Table(box=None, header_style="bold")
+        for name in ("checkpoint", "data"):
+            table.add_column(name, overflow="fold")
+        for _, heading in (*shown, ("images", "images"), ("images_per_second", "images/s")):
+            table.add_column(heading, justify="right")
+        for row in evaluated:
+            figures = (_figure(row[name], name) for name, _ in shown)
+            speed = f"{row['images_per_second']:.0f}"
+            table.add_row(row["checkpoint"], row["data"], *figures, str(row["images"]), speed)
+        if evaluated:
+            Console(file=sys.stdout, markup=False, highlight=False).print(table)
     failed = [row for row in rows if "error" in row]
     sys.stdout.writelines(f"{row['checkpoint']}: {row['error']}\n" for row in failed)
 
 
-def _print_one(row: Row) -> None:
+def _figure(value: float | None, name: str) -> str:
+    return "-" if value is None else f"{value:.{4 if name in ('loss', 'ece') else 2}f}"
+
+
+def _lines(row: Row) -> list[str]:
+    """What is printed of a classifier."""
     lines = [
         f"{row['data']}: top-1 {row['top1']:.2f} %, top-5 {row['top5']:.2f} %,"
         f" loss {row['loss']:.4f} on {row['images']} images ({row['skipped']} files skipped)",
@@ -340,7 +393,7 @@ def _print_one(row: Row) -> None:
         for pair in row["most_confused"][:_SHOWN]
     ]
     lines.append(f"most confused: {', '.join(pairs)}")
-    sys.stdout.writelines(f"{line}\n" for line in lines if not line.endswith(": "))
+    return [line for line in lines if not line.endswith(": ")]
 
 
 def _classes(entries: Sequence[dict[str, Any]]) -> str:

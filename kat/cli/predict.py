@@ -1,10 +1,12 @@
-"""``kat predict``: the most likely classes of images."""
+"""``kat predict``: what a model says of images: classes, objects, or the class of each pixel."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from argparse import Namespace
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +15,29 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from torch import Tensor
+from torch import Tensor, nn
+from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 
+from kat.analysis.dense_plots import draw_mask, draw_objects
 from kat.cli.parsing import Parser, run_command
 from kat.data import UnreadableImage, decode, eval_transform
 from kat.deploy import open_model
 from kat.errors import InputError
-from kat.files import check_target, write_text
+from kat.files import check_target, replacing, write_text
 from kat.models import ModelRecord
+from kat.models.dense import SegmentConfig, check_segment
+from kat.training.dense_prediction import find_classes, find_objects
+from kat.training.detection import encode_mask
+from kat.training.tasks import task_of
 
 Batches = Sequence[Sequence[str]]
+_SEGMENT = [field.name for field in fields(SegmentConfig)]
+_FIGURE = {"top": "probability", "objects": "score", "classes": "share"}
+"""What an answer lists, by task, and the figure of each entry."""
 
 
 def main(arguments: list[str]) -> int:
-    """Parses the arguments, classifies, prints a table."""
+    """Parses the arguments, predicts, prints a table."""
     return run_command(lambda: _main(arguments))
 
 
@@ -34,17 +45,21 @@ def _main(arguments: list[str]) -> None:
     parsed = make_parser().parse_args(arguments)
     if parsed.json:
         check_target(Path(parsed.json))
-    answers = predict(
-        parsed.images,
-        Path(parsed.checkpoint),
-        parsed.top,
-        batch_size=parsed.batch_size,
-        image_size=parsed.image_size,
-        track=_progress if parsed.progress else iter,
-    )
+    for name in ("top", "batch_size", "image_size"):
+        value = getattr(parsed, name)
+        if value is not None and value < 1:
+            raise InputError(f"--{name} must be at least 1, got {value}")
+    checkpoint = Path(parsed.checkpoint)
+    model, record = open_model(checkpoint, parsed.image_size)
+    if not record.classes:
+        raise InputError(f"the model of {checkpoint} has no head, hence no classes to predict")
+    if task_of(model) == "classification":
+        answers = _classify(model, record, parsed)
+    else:
+        answers = _see(model, record, parsed)
     if parsed.json:
         write_text(Path(parsed.json), json.dumps(answers, indent=2) + "\n")
-    _print(answers)
+    _print(answers, parsed.top)
     unreadable = [answer["image"] for answer in answers if "error" in answer]
     if unreadable:
         raise InputError(f"{len(unreadable)} of {len(answers)} images cannot be read")
@@ -55,10 +70,12 @@ def make_parser() -> Parser:
     parser = Parser(
         prog="kat predict",
         description=(
-            "Classifies images with the preprocessing stored beside the weights, and prints the"
-            " most likely classes of each with their probabilities. Examples:"
-            " 'kat predict cat.jpg dog.jpg --checkpoint runs/mine';"
-            " 'kat predict photos/*.jpg --checkpoint mine.onnx --json answers.json'."
+            "Says what is in images, with the preprocessing stored beside the weights: a"
+            " classifier's most likely classes with their probabilities, a detector's objects, or"
+            " the share of each class of a segmentation model's pixels; the last two are drawn"
+            " with --out. Examples: 'kat predict cat.jpg dog.jpg --checkpoint runs/mine';"
+            " 'kat predict photos/*.jpg --checkpoint mine.onnx --json answers.json';"
+            " 'kat predict street.jpg --checkpoint runs/detector --out pictures'."
         ),
     )
     parser.add_argument("images", nargs="+", help="image files of any format that Pillow reads")
@@ -76,57 +93,43 @@ def make_parser() -> Parser:
         help="side of the square that the model sees, where it takes other sizes than its own",
     )
     parser.add_argument("--json", type=str | None, help="write the answers to this file")
+    parser.add_argument(
+        "--out",
+        type=str | None,
+        help="folder for pictures: of a detector boxes and masks on the image, of a segmentation"
+        " model the classes over it, and NAME_mask.png, whose values are the classes' indices",
+    )
+    parser.add_argument(
+        "--threshold", type=float, default=0.5, help="least score of an object that counts"
+    )
+    parser.add_class_arguments(SegmentConfig)
     parser.add_argument("--progress", type=bool, default=True, help="show a progress bar")
     return parser
 
 
 @torch.inference_mode()
-def predict(
-    paths: Sequence[str],
-    checkpoint: Path,
-    top: int = 5,
-    *,
-    batch_size: int = 32,
-    image_size: int | None = None,
-    track: Callable[[Batches], Iterable[Sequence[str]]] = iter,
-) -> list[dict[str, Any]]:
-    """The ``top`` most likely classes of each image, or the error that it cannot be read.
+def _classify(model: nn.Module, record: ModelRecord, parsed: Namespace) -> list[dict[str, Any]]:
+    """The most likely classes of each image, or the error that it cannot be read.
 
-    Args:
-        paths: image files.
-        checkpoint: see :func:`kat.deploy.open_model`.
-        top: how many classes; at most as many as the model knows.
-        batch_size: images that the model sees at a time.
-        image_size: side in pixels, where the model takes other sizes than its own.
-        track: goes through the batches, and may show how far it is.
-
-    Returns:
-        For each image {"image": path, "top": [{"class": name, "probability": p}, ...]}, or
-        {"image": path, "error": message}.
-
-    Raises:
-        InputError: a number out of range, no model, one without a head, one that is not for this
-            image size, or logits that are not finite.
+    For each image {"image": path, "top": [{"class": name, "probability": p}, ...]}, or
+    {"image": path, "error": message}.
     """
-    for name, value in (("top", top), ("batch_size", batch_size), ("image_size", image_size)):
-        if value is not None and value < 1:
-            raise InputError(f"--{name} must be at least 1, got {value}")
-    model, record = open_model(checkpoint, image_size)
-    if not record.classes:
-        raise InputError(f"the model of {checkpoint} has no head, hence no classes to predict")
-    batches = [paths[start : start + batch_size] for start in range(0, len(paths), batch_size)]
+    if parsed.out:
+        raise InputError("--out is for pictures of objects and pixels: this model is a classifier")
+    paths, size = parsed.images, parsed.batch_size
+    batches = [paths[start : start + size] for start in range(0, len(paths), size)]
     transform = eval_transform(record)
     answers: list[dict[str, Any]] = []
-    for batch in track(batches):
+    for batch in _tracked(batches, parsed):
         images = [_read(path, record) for path in batch]
         readable = [transform(image) for image in images if isinstance(image, Image.Image)]
         logits = model(torch.stack(readable)) if readable else torch.empty(0, len(record.classes))
         if not logits.isfinite().all():
             raise InputError(
-                f"the logits that {checkpoint} gives are not finite: its weights are damaged or its"
-                " training has diverged"
+                f"the logits that {parsed.checkpoint} gives are not finite: its weights are damaged"
+                " or its training has diverged"
             )
-        guesses = iter(_guesses(logits, record, top))
+        guesses = iter(_guesses(logits, record, parsed.top))
         answers += [
             {"image": path, "error": image}
             if isinstance(image, str)
@@ -134,6 +137,86 @@ def predict(
             for path, image in zip(batch, images, strict=True)
         ]
     return answers
+
+
+def _see(model: nn.Module, record: ModelRecord, parsed: Namespace) -> list[dict[str, Any]]:
+    """What a detector or a segmentation model says of each image, drawn if there is a folder."""
+    how = SegmentConfig(**{name: getattr(parsed, name) for name in _SEGMENT})
+    check_segment(how)
+    out = Path(parsed.out) if parsed.out else None
+    pictures = _picture_names(parsed.images)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+    answers: list[dict[str, Any]] = []
+    for path in _tracked(parsed.images, parsed):
+        image = _read(path, record)
+        if isinstance(image, str):
+            answers.append({"image": path, "error": image})
+        elif task_of(model) == "detection":
+            found, picture = _objects(model, record, image, parsed.threshold)
+            answers.append({"image": path, "objects": found})
+            _save(picture, out, pictures[path])
+        else:
+            mask = find_classes(model, record, image, how)
+            answers.append({"image": path, "classes": _shares(mask, record)})
+            picture = draw_mask(_pixels(image), mask, len(record.classes))
+            _save(picture, out, pictures[path])
+            _save(mask.to(torch.uint8)[None], out, f"{pictures[path]}_mask")
+    return answers
+
+
+def _picture_names(paths: Sequence[str]) -> dict[str, str]:
+    """A name for the picture of each file: its own, with a number where two are the same."""
+    names: dict[str, str] = {}
+    for path in paths:
+        stem, number = Path(path).stem, 1
+        name = stem
+        while name in names.values():
+            number += 1
+            name = f"{stem}_{number}"
+        names[path] = name
+    return names
+
+
+def _objects(
+    model: nn.Module, record: ModelRecord, image: Image.Image, threshold: float
+) -> tuple[list[dict[str, Any]], Tensor]:
+    """The objects of an image, and a picture of them."""
+    found = find_objects(model, record, image, threshold)
+    names = [record.classes[label] for label in found["labels"].tolist()]
+    scores = found["scores"].tolist()
+    objects = [
+        {"class": name, "score": score, "box": box, "segmentation": encode_mask(mask)}
+        for name, score, box, mask in zip(
+            names, scores, found["boxes"].tolist(), found["masks"], strict=True
+        )
+    ]
+    captions = [f"{name} {score:.2f}" for name, score in zip(names, scores, strict=True)]
+    boxes, labels, masks = found["boxes"], found["labels"], found["masks"]
+    count = len(record.classes)
+    return objects, draw_objects(_pixels(image), boxes, labels, masks, captions, count)
+
+
+def _shares(mask: Tensor, record: ModelRecord) -> list[dict[str, Any]]:
+    """The share of the pixels of each class that an image has, the largest first."""
+    counts = torch.bincount(mask.flatten(), minlength=len(record.classes))
+    order = counts.argsort(descending=True, stable=True).tolist()
+    total = mask.numel()
+    return [
+        {"class": record.classes[index], "share": int(counts[index]) / total}
+        for index in order
+        if counts[index]
+    ]
+
+
+def _pixels(image: Image.Image) -> Tensor:
+    return pil_to_tensor(image.convert("RGB"))
+
+
+def _save(picture: Tensor, out: Path | None, name: str) -> None:
+    if out is not None:
+        with replacing(out / f"{name}.png") as partial:
+            to_pil_image(picture).save(partial)
 
 
 def _read(path: str, record: ModelRecord) -> Image.Image | str:
@@ -156,20 +239,24 @@ def _guesses(logits: Tensor, record: ModelRecord, top: int) -> list[list[dict[st
     ]
 
 
-def _progress(batches: Batches) -> Iterable[Sequence[str]]:
+def _tracked(items: Sequence[Any], parsed: Namespace) -> Iterable[Any]:
+    """Goes through them with a progress bar in a terminal."""
     console = Console(file=sys.stderr)
-    hidden = not console.is_terminal
-    return track(batches, "classifying", console=console, transient=True, disable=hidden)
+    hidden = not parsed.progress or not console.is_terminal
+    return track(items, "looking", console=console, transient=True, disable=hidden)
 
 
-def _print(answers: list[dict[str, Any]]) -> None:
+def _print(answers: list[dict[str, Any]], top: int) -> None:
+    """A table of the first entries of each answer."""
+    kind = next((name for answer in answers for name in _FIGURE if name in answer), "top")
     table = Table(box=None, header_style="bold")
-    for name in ("image", "class", "probability"):
+    for name in ("image", "class", _FIGURE[kind]):
         table.add_column(name, overflow="fold")
     for answer in answers:
-        if "error" in answer:
-            table.add_row(answer["image"], answer["error"])
-        for rank, guess in enumerate(answer.get("top", [])):
+        entries = answer.get(kind, [])
+        if not entries:
+            table.add_row(answer["image"], answer.get("error", "nothing found"))
+        for rank, entry in enumerate(entries[:top]):
             name = "" if rank else answer["image"]
-            table.add_row(name, guess["class"], f"{guess['probability']:.4f}")
+            table.add_row(name, entry["class"], f"{entry[_FIGURE[kind]]:.4f}")
     Console(file=sys.stdout, markup=False, highlight=False).print(table)

@@ -28,6 +28,7 @@ from kat.training import (
     train,
 )
 from kat.training.folder import SETTINGS, STABILITY, STABILITY_REPORT
+from kat.training.tasks import TASKS
 
 if TYPE_CHECKING:
     from kat.analysis import StabilityMonitor
@@ -96,10 +97,11 @@ def report(out: Path) -> None:
 def _print(summary: Summary) -> None:
     if not is_first_process():
         return
+    shown = TASKS[summary.task].module.scores
+    best = ", ".join(f"{s.label} {summary.scores[s.name]:{s.format}} %" for s in shown)
     sys.stdout.write(
-        f"best top-1 {summary.top1:.2f} %, top-5 {summary.top5:.2f} % after {summary.epochs}"
-        f" epochs, {summary.parameters:,} parameters, {summary.seconds:.0f} s;"
-        f" {summary.skipped} files skipped; all in {summary.out}\n"
+        f"best {best} after {summary.epochs} epochs, {summary.parameters:,} parameters,"
+        f" {summary.seconds:.0f} s; {summary.skipped} files skipped; all in {summary.out}\n"
     )
 
 

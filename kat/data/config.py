@@ -20,7 +20,9 @@ class DataConfig:
             (the same in train.tar and val.tar, or in tar files in PATH/train and PATH/val);
             ``wds:PATH`` (WebDataset shards); ``hf:PATH_OR_NAME`` or ``hfds/ORG/NAME`` (Hugging
             Face); or a name of timm's: ``torch/cifar10``, and the streams ``wds/NAME``,
-            ``hfids/NAME``, ``tfds/NAME``.
+            ``hfids/NAME``, ``tfds/NAME``. For detection ``coco:PATH`` (COCO's instances); for
+            segmentation ``ade20k:PATH``, ``voc:PATH``, or ``masks:PATH`` (PATH/train/images/*,
+            PATH/train/masks/*.png, PATH/classes.txt).
         root: folder of a timm-named data set; cache folder of a Hugging Face one.
         train_split: name of the training split of a timm-named or Hugging Face data set.
         val_split: name of their validation split.
@@ -39,6 +41,8 @@ class DataConfig:
         workers: processes that load images; 0 loads them in the main process.
         bad_images: what to do about an unreadable image: name it and go on (in training with the
             next image in its place), or stop.
+        bad_annotations: what to do about wrong boxes and masks (``kat data check`` lists them):
+            refuse the data, or do without them.
         interpolation: how images are resized for evaluation; auto: as the model in
             model.init_from has it.
         crop_pct: at evaluation, the share of the resized image that the central crop keeps; auto:
@@ -61,6 +65,7 @@ class DataConfig:
     batch_size: OrAuto[int] = 128
     workers: int = 0
     bad_images: Literal["skip", "fail"] = "skip"
+    bad_annotations: Literal["fail", "skip"] = "fail"
     interpolation: OrAuto[
         Literal["bilinear", "bicubic", "nearest", "box", "hamming", "lanczos"]
     ] = "bicubic"

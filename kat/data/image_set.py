@@ -10,14 +10,19 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from PIL import Image
-from torch.utils.data import Dataset, IterableDataset, get_worker_info
+from torch import Tensor
+from torch.utils.data import Dataset, IterableDataset, default_collate, get_worker_info
 
 from kat.data.decoding import UnreadableImage, as_rgb, decode_bytes
 from kat.errors import InputError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
-Transform = Callable[[Image.Image], Any]
+Transform = Callable[..., Any]
+"""Of an image to what a model takes; of a dense set, of an image and its target to both."""
+
+Stack = Callable[[Sequence[Any], Sequence[Any]], tuple[Any, Any]]
+"""Of the images and labels of items to those of a batch."""
 
 Encoded = bytes | Image.Image
 """The bytes of an image file, or an image where the source holds pixels."""
@@ -37,8 +42,11 @@ class Source(Protocol):
         """What a user would look for: a path where there is one."""
         ...
 
-    def read(self, index: int) -> tuple[Encoded, int]:
-        """An image, still encoded, and the index of its class. May raise OSError."""
+    def read(self, index: int) -> tuple[Encoded, Any]:
+        """An image, still encoded, and the index of its class; of a dense set what is annotated.
+
+        May raise OSError.
+        """
         ...
 
 
@@ -61,9 +69,16 @@ class SourcePart:
         """Its name in the source."""
         return self.source.name(int(self.chosen[index]))
 
-    def read(self, index: int) -> tuple[Encoded, int]:
+    def read(self, index: int) -> tuple[Encoded, Any]:
         """What the source has."""
         return self.source.read(int(self.chosen[index]))
+
+
+def _stacked(images: Sequence[Any], labels: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Images of one size and class indices as two tensors; both are empty where there are none."""
+    if not images:
+        return torch.empty(0), torch.empty(0, dtype=torch.long)
+    return default_collate([*images]), torch.tensor(labels)
 
 
 class ImageSet(Dataset):
@@ -79,6 +94,8 @@ class ImageSet(Dataset):
             reason.
         note: what to tell the user about the data, in a sentence.
     """
+
+    task = "classification"
 
     def __init__(
         self,
@@ -105,9 +122,14 @@ class ImageSet(Dataset):
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, index: int) -> tuple[Any, int]:
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
         encoded, label = self.read(index)
-        return self.transform(self.decode(encoded, index)), label
+        return self.finish(self.decode(encoded, index), label, index)
+
+    @staticmethod
+    def stack(images: Sequence[Any], labels: Sequence[Any]) -> tuple[Any, Any]:
+        """The images and labels of a batch, of those of its items."""
+        return _stacked(images, labels)
 
     def name(self, index: int) -> str:
         """The path of an image, or what else names it."""
@@ -121,17 +143,16 @@ class ImageSet(Dataset):
         part.source = SourcePart(self.source, chosen)
         return part
 
-    def read(self, index: int) -> tuple[Encoded, int]:
+    def read(self, index: int) -> tuple[Encoded, Any]:
         """The first stage of an item: its bytes, or its pixels where the source holds them.
 
         Raises:
             UnreadableImage: they cannot be had.
         """
         try:
-            encoded, label = self.source.read(index)
+            return self.source.read(index)
         except OSError as error:
             raise UnreadableImage(self.name(index), str(error)) from error
-        return encoded, int(label)
 
     def decode(self, encoded: Encoded, index: int) -> Image.Image:
         """The second stage of an item: its image, grey or RGB as ``channels`` says.
@@ -142,6 +163,10 @@ class ImageSet(Dataset):
         if isinstance(encoded, bytes):
             return decode_bytes(encoded, self.name(index))
         return encoded if self.channels == 1 else as_rgb(encoded)
+
+    def finish(self, image: Image.Image, label: Any, index: int) -> tuple[Any, Any]:
+        """The last stage of an item: its transformed image and its label."""
+        return self.transform(image), int(label)
 
 
 def _untransformed(image: Image.Image) -> Image.Image:
@@ -174,6 +199,8 @@ class ImageStream(IterableDataset):
         batch_size: images a batch; None for evaluation.
     """
 
+    task = "classification"
+
     def __init__(
         self,
         read: Callable[[int, Part], Iterable[StreamItem | UnreadableImage]],
@@ -193,6 +220,11 @@ class ImageStream(IterableDataset):
         self.transform: Transform = _untransformed
         # Shared memory: workers that live on into the next epoch must see it change.
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
+
+    @staticmethod
+    def stack(images: Sequence[Any], labels: Sequence[Any]) -> tuple[Any, Any]:
+        """The images and labels of a batch, of those of its items."""
+        return _stacked(images, labels)
 
     def set_epoch(self, epoch: int) -> None:
         """Chooses the order, also of workers that run already; called before each epoch."""

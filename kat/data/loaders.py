@@ -17,7 +17,6 @@ from torch.utils.data import (
     DataLoader,
     Dataset,
     IterableDataset,
-    default_collate,
     get_worker_info,
 )
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
@@ -25,7 +24,7 @@ from torchvision.transforms import Compose
 
 from kat.data.config import AugmentConfig, DataConfig
 from kat.data.decoding import UnreadableImage
-from kat.data.image_set import ImageSet, ImageStream, Transform, process_of
+from kat.data.image_set import ImageSet, ImageStream, Stack, Transform, process_of
 from kat.data.seeds import ITEM, ORDER, derived_seed, host_generators_kept, seed_host
 from kat.errors import InputError
 
@@ -66,15 +65,16 @@ class Batch(NamedTuple):
     """A batch of images.
 
     Args:
-        images: (B, C, H, W), bytes as :class:`kat.data.DevicePreparation` takes them, or prepared.
+        images: (B, C, H, W), bytes as :class:`kat.data.DevicePreparation` takes them, or prepared;
+            of a dense set what its ``stack`` makes of them, as are the labels.
         labels: (B,), class indices.
         unreadable: name and reason of each image that could not be read; what to do about them is
             the caller's choice (``DataConfig.bad_images``).
         seeds: of what is random in each image, for what is left to be done to them.
     """
 
-    images: Tensor
-    labels: Tensor
+    images: Any
+    labels: Any
     unreadable: list[tuple[str, str]]
     seeds: list[int] = []  # noqa: RUF012 (a NamedTuple's default)
 
@@ -291,19 +291,17 @@ class _StreamItems(IterableDataset):
 
 Key = tuple[int, int]
 """(epoch, index)."""
-_Item = tuple[tuple[Any, int, int] | None, list[tuple[str, str]]]
+_Item = tuple[tuple[Any, Any, int] | None, list[tuple[str, str]]]
 """((image, label, seed), names and reasons of the images that could not be read)."""
 _TRIES = 50
 
 
-def collate(items: Sequence[_Item]) -> Batch:
+def collate(items: Sequence[_Item], stack: Stack) -> Batch:
     """Stacks what could be read and names what could not; a batch may so be empty."""
     readable = [item for item, _ in items if item is not None]
     unreadable = [name for _, names in items for name in names]
-    if not readable:
-        return Batch(torch.empty(0), torch.empty(0, dtype=torch.long), unreadable)
-    images, labels, seeds = zip(*readable, strict=True)
-    return Batch(default_collate([*images]), torch.tensor(labels), unreadable, list(seeds))
+    images, labels = stack([item[0] for item in readable], [item[1] for item in readable])
+    return Batch(images, labels, unreadable, [item[2] for item in readable])
 
 
 class Loader:
@@ -378,7 +376,7 @@ def make_loader(
     options: dict[str, Any] = {
         "num_workers": config.workers,
         "pin_memory": torch.cuda.is_available(),
-        "collate_fn": collate,
+        "collate_fn": partial(collate, stack=data.stack),
         "worker_init_fn": _leave_requests_to_the_trainer,
     }
     if isinstance(data, ImageStream):

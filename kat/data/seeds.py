@@ -11,9 +11,9 @@ from hashlib import blake2b
 import numpy as np
 import torch
 
-ORDER, ITEM, ERASING, STEP = range(4)
+ORDER, ITEM, ERASING, STEP, SCENE = range(5)
 """What a seed is for: the order of an epoch, what is done to an item, the erasing of a rectangle of
-it, all that a step of training draws."""
+it, all that a step of training draws, a composed image."""
 
 
 def derived_seed(*numbers: int) -> int:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from kat.data.config import DataConfig
+from kat.data.dense.coco import open_coco
+from kat.data.dense.semantic import open_semantic
+from kat.data.dense.semantic_layout import LAYOUTS
 from kat.data.folder import open_folder
 from kat.data.huggingface import open_rows
 from kat.data.image_set import ImageSet, ImageStream
@@ -24,6 +27,8 @@ _NAMES = [
     "wds:PATH",
     "hf:PATH_OR_NAME",
     "hfds/NAME",
+    "coco:PATH",
+    *(f"{layout}:PATH" for layout in LAYOUTS),
     *(f"{prefix}/NAME" for prefix in TIMM_PREFIXES),
 ]
 
@@ -56,6 +61,10 @@ def open_split(config: DataConfig, split: str, seed: int = 0) -> ImageSet | Imag
         )
     if kind == "hf":
         return open_rows(config, path, split)
+    if kind == "coco":
+        return open_coco(Path(path), split, config.bad_annotations)
+    if kind in LAYOUTS:
+        return open_semantic(kind, Path(path), split, config.bad_annotations)
     if prefix == "hfds" and rest:
         return open_rows(config, rest, split)
     if prefix in TIMM_PREFIXES and slash:

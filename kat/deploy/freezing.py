@@ -41,7 +41,7 @@ class FrozenRational(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """F(x), with x's shape and dtype."""
         x = x.movedim(self.channel_dim, -1)
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():
             y = plain_forward(x, self.numerator, self.denominator, self.form)
         else:
             y = rational(x, self.numerator, self.denominator, form=self.form)

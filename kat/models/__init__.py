@@ -1,6 +1,6 @@
 """KAT models, registered with timm on import, and how they are stored."""
 
-from kat.models import baselines, micro
+from kat.models import baselines, dense, micro
 from kat.models.activation_fit import Movement
 from kat.models.card import TrainingRecord
 from kat.models.checkpoint import (
@@ -44,6 +44,7 @@ __all__ = [
     "build_model",
     "convert_vit",
     "create_model",
+    "dense",
     "from_pretrained",
     "init_from_vit",
     "input_args",

@@ -23,6 +23,7 @@ from kat.models.activation_fit import (
     movement,
     plain_twin,
 )
+from kat.models.dense import DenseModel
 from kat.models.kat import KAT
 from kat.models.record import ModelRecord, build_model, registered_preprocessing
 from kat.models.state_dict import is_coefficient, load_weights
@@ -162,7 +163,8 @@ def init_from_vit(
     are. A source that is a KAT itself gives its rationals too, to a model that computes them alike.
 
     Args:
-        model: a KAT, or another model in timm's ViT layout.
+        model: a KAT, another model in timm's ViT layout, or a dense model, whose transformer it is
+            then: without class token, registers and classifier, which are dropped.
         source: see :func:`kat.models.read_vit`.
         activation: the source's, as timm calls it, where the source does not say (``"gelu"`` if
             this does not either).
@@ -179,6 +181,8 @@ def init_from_vit(
             finite. The model is then as it was.
     """
     found = source if isinstance(source, ViTSource) else read_vit(source)
+    if isinstance(model, DenseModel):
+        model, found = model.transformer, found.for_grid()
     if not isinstance(model, VisionTransformer):
         raise InputError(f"a {type(model).__name__} cannot start from a ViT: it is not one")
     _check_finite(found)

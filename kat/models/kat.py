@@ -26,7 +26,7 @@ from kat.models.state_dict import filter_released, is_coefficient, published_nam
 from kat.models.vit import ViT
 from kat.nn import GRKANMlp, Init
 
-Transformer = TypeVar("Transformer", bound=VisionTransformer)
+Model = TypeVar("Model", bound=nn.Module)
 
 
 class KAT(ViT):
@@ -101,21 +101,22 @@ def create_kat(variant: str, pretrained: bool, **kwargs: Any) -> KAT:
 
 
 def build_transformer(
-    model_class: type[Transformer], variant: str, pretrained: bool, **kwargs: Any
-) -> Transformer:
+    model_class: type[Model], variant: str, pretrained: bool, **kwargs: Any
+) -> Model:
     """Builds a registered model of a class by timm's builder, with ``features_only`` and all.
 
     Raises:
         InputError: pretrained weights that cannot be had, or that are not the model's.
     """
     out_indices = kwargs.pop("out_indices", 3)
-    is_kat = issubclass(model_class, KAT)
+    filters = ((KAT, filter_released), (VisionTransformer, checkpoint_filter_fn))
+    known = [function for kind, function in filters if issubclass(model_class, kind)]
     try:
         return build_model_with_cfg(
             model_class,
             variant,
             pretrained,
-            pretrained_filter_fn=filter_released if is_kat else checkpoint_filter_fn,
+            pretrained_filter_fn=next(iter(known), None),
             feature_cfg={"out_indices": out_indices, "feature_cls": "getter"},
             **kwargs,
         )
@@ -135,7 +136,7 @@ def build_transformer(
 
 
 def register_family(
-    model_class: type[VisionTransformer], variants: Mapping[str, dict[str, Any]], module: str
+    model_class: type[nn.Module], variants: Mapping[str, dict[str, Any]], module: str
 ) -> None:
     """Registers models of a class with timm, by name, each with its default arguments.
 
@@ -153,12 +154,12 @@ def register_family(
 
 
 def _create(
-    model_class: type[VisionTransformer],
+    model_class: type[nn.Module],
     name: str,
     defaults: dict[str, Any],
     pretrained: bool = False,
     **kwargs: Any,
-) -> VisionTransformer:
+) -> nn.Module:
     """Builds the model of this name; the arguments are those of its class."""
     return build_transformer(model_class, name, pretrained, **{**defaults, **kwargs})
 

@@ -79,6 +79,7 @@ class ModelRecord:
         """The contents of timm's config.json."""
         # transformers passes num_classes beside model_args
         args = {name: value for name, value in self.args.items() if name != "num_classes"}
+        registered = timm.get_pretrained_cfg(self.architecture)
         return {
             "architecture": self.architecture,
             "num_classes": len(self.classes),
@@ -92,8 +93,8 @@ class ModelRecord:
                 "mean": list(self.mean),
                 "std": list(self.std),
                 "num_classes": len(self.classes),
-                "first_conv": "patch_embed.proj",
-                "classifier": "head",
+                "first_conv": registered.first_conv if registered else "patch_embed.proj",
+                "classifier": registered.classifier if registered else "head",
             },
         }
 

@@ -74,6 +74,30 @@ class ViTSource:
         gone = tuple(name for name in self.weights if name not in kept)
         return replace(self, weights=kept, dropped=(*self.dropped, *gone))
 
+    def for_grid(self) -> ViTSource:
+        """The source for a model without prefix tokens, pooling and classifier.
+
+        The positions are those of the patches alone; a norm behind the pooling is the final norm.
+        """
+        weights = {
+            name.replace("fc_norm.", "norm."): value
+            for name, value in self.weights.items()
+            if not name.startswith(_NOT_OF_GRID)
+        }
+        if "pos_embed" in weights:
+            weights["pos_embed"] = weights["pos_embed"][:, self._prefix_positions() :]
+        gone = tuple(name for name in self.weights if name.startswith(_NOT_OF_GRID))
+        args = {name: value for name, value in self.args.items() if name not in _ARGS_NOT_OF_GRID}
+        return replace(self, weights=weights, dropped=(*self.dropped, *gone), args=args)
+
+    def _prefix_positions(self) -> int:
+        """How many of the positions come before those of the patches."""
+        if "register_tokens" in self.weights:  # DINOv2's own layout has the class token's alone
+            return 1
+        if self.args.get("no_embed_class", False):
+            return 0
+        return sum(self.weights[name].shape[1] for name in _PREFIX if name in self.weights)
+
 
 def read_vit(source: str | Path | nn.Module) -> ViTSource:
     """Reads a trained ViT.
@@ -242,6 +266,9 @@ def rational_args(model: VisionTransformer) -> dict[str, Any]:
 
 
 _REGISTERS = ("reg_token", "register_tokens", "dist_token")
+_PREFIX = ("cls_token", *_REGISTERS)
+_NOT_OF_GRID = (*_PREFIX, "head.", "head_dist.", "attn_pool.")
+_ARGS_NOT_OF_GRID = ("class_token", "reg_tokens", "no_embed_class", "global_pool", "fc_norm")
 _STEM = "patch_embed.proj.weight"
 _DIMENSIONS = {_STEM: 4, "head.weight": 2, "pos_embed": 3, **dict.fromkeys(_REGISTERS, 3)}
 _PLAIN = {

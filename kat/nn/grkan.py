@@ -168,7 +168,7 @@ class GRKANMlp(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x (..., in_features) to (..., out_features)."""
         fused = self.fused and not self._drops()
-        if isinstance(self.act1, GroupRational):
+        if not isinstance(self.act1, nn.Identity):
             x = grkan_linear(x, self.act1, self.fc1, self.drop1, fused=fused)
         else:
             x = self.fc1(x)

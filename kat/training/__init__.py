@@ -2,6 +2,7 @@
 
 from kat.training.classification import Classifier
 from kat.training.config import ModelConfig, MonitorConfig, OptimConfig, TrainConfig
+from kat.training.dense_evaluation import DenseEvaluation, evaluate_dense
 from kat.training.divergence import read_divergence
 from kat.training.dry_run import Rehearsal, rehearse
 from kat.training.evaluation import (
@@ -22,6 +23,7 @@ from kat.training.run import Summary, train
 __all__ = [
     "Answers",
     "Classifier",
+    "DenseEvaluation",
     "EvalConfig",
     "Evaluation",
     "ModelConfig",
@@ -32,6 +34,7 @@ __all__ = [
     "Summary",
     "TrainConfig",
     "evaluate",
+    "evaluate_dense",
     "explain",
     "is_first_process",
     "predict_batch",

@@ -28,10 +28,10 @@ class Checkpoints(Checkpoint):
 
     last.ckpt is written at the start (of whole weights), after every epoch, and within an epoch
     whenever the interval is over; the one before it is kept as previous.ckpt. best.ckpt is the
-    last.ckpt of the epoch with the highest top-1 on the validation split; of an epoch that a limit
-    cuts short only where there is no whole one. Signals (SIGTERM, SIGINT, SIGUSR1) are acted on
-    after the step, or the batch of the validation, in which they come: last.ckpt is written, and
-    :class:`kat.errors.Interrupted` ends the run.
+    last.ckpt of the epoch with the highest score on the validation split, the first of its task's;
+    of an epoch that a limit cuts short only where there is no whole one. Signals (SIGTERM, SIGINT,
+    SIGUSR1) are acted on after the step, or the batch of the validation, in which they come:
+    last.ckpt is written, and :class:`kat.errors.Interrupted` ends the run.
 
     Args:
         out: the run's folder.
@@ -44,7 +44,7 @@ class Checkpoints(Checkpoint):
         self.interval = interval
         self.guard = guard
         self.best: dict[str, float] = {}
-        """epoch (from 1), top1 and top5 of best.ckpt."""
+        """epoch (from 1) and scores of best.ckpt."""
         self.holds_best = False
         """Whether the checkpoint that is being written is what best.ckpt is to be."""
         self.seconds_before = 0.0
@@ -128,9 +128,10 @@ class Checkpoints(Checkpoint):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Keeps the epoch, and the best one."""
         row = pl_module.history[-1]
-        better = not self.best or (row["top1"] > self.best["top1"] and not self.cut_short)
+        names = [score.name for score in pl_module.scores]
+        better = not self.best or (row[names[0]] > self.best[names[0]] and not self.cut_short)
         if better:
-            self.best = {name: row[name] for name in ("epoch", "top1", "top5")}
+            self.best = {name: row[name] for name in ("epoch", *names)}
         self.holds_best = better
         if not self.cut_short:
             self._save(trainer)

@@ -1,35 +1,21 @@
-"""Image classification as a Lightning module: loss, metrics, optimiser and schedule."""
+"""Image classification: cross entropy, mixup, top-1 and top-5."""
 
 from __future__ import annotations
 
-import dataclasses
-import sys
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import ClassVar
 
-import torch
-from lightning.pytorch import LightningModule
 from timm.data.mixup import Mixup
 from torch import Tensor, nn
 from torch.nn import functional
-from torchmetrics import MeanMetric, SumMetric
 
-from kat.data import AugmentConfig, Batch, DevicePreparation
-from kat.errors import InputError
+from kat.data import AugmentConfig
 from kat.models import ModelRecord
-from kat.training.average import WeightAverage, assign
 from kat.training.config import TrainConfig
-from kat.training.diagnosis import Attempt, random_state
-from kat.training.frozen import frozen_to_eval
-from kat.training.history import LOGGED
-from kat.training.optimizer import make_optimizer, make_schedule, optimizer_layout
-from kat.training.processes import gather
-from kat.training.scores import Scores, metric_state, set_metric_state
-from kat.training.sharding import shard
+from kat.training.module import TaskModule
+from kat.training.scores import ClassificationScores, Score, Scores
 
 
-class Classifier(LightningModule):
+class Classifier(TaskModule):
     """Trains and validates a classifier.
 
     Args:
@@ -38,200 +24,28 @@ class Classifier(LightningModule):
         config: the run's settings.
     """
 
+    scores: ClassVar[tuple[Score, ...]] = (Score("top1", "top-1"), Score("top5", "top-5"))
+
     def __init__(self, model: nn.Module, record: ModelRecord, config: TrainConfig) -> None:
-        super().__init__()
-        self.save_hyperparameters({"record": dataclasses.asdict(record)}, logger=False)
-        self.model = model
-        self.config = config
-        self.layout = optimizer_layout(model, config.optim)
-        classes = len(record.classes)
-        self.prepare = DevicePreparation(record.mean, record.std, config.augment.random_erasing)
-        self.mixup = _mixup(config.augment, classes)
-        self.train_loss = MeanMetric(nan_strategy="disable")
-        self.val_images = SumMetric()
-        self.kept_scores, self.raw_scores = Scores(classes), Scores(classes)
-        self.average: WeightAverage | None = None
-        """What is validated and kept in the place of the weights, where there is one."""
-        self.history: list[dict[str, float]] = []
-        """One row an epoch, as history.csv has them."""
-        self.skipped: dict[str, str] = {}
-        """The files that were left out, and why."""
-        self.attempt: Attempt | None = None
-        """The last forward pass, until its outcome is checked."""
+        super().__init__(model, record, config, config.augment.random_erasing)
+        self.mixup = _mixup(config.augment, len(record.classes))
 
-    def configure_model(self) -> None:
-        """Cuts the weights into shares, if the strategy is to."""
-        mesh = self.device_mesh
-        if mesh is not None:
-            shard(self.model, mesh["data_parallel"])
+    def make_scores(self, record: ModelRecord) -> Scores:
+        """Loss, top-1 and top-5."""
+        return ClassificationScores(len(record.classes))
 
-    def on_fit_start(self) -> None:
-        """Starts the average; that of a resumed run follows the model to its device."""
-        if self.average is not None:
-            self.average.to_device()
-        elif self.config.optim.ema_decay > 0:
-            self.average = WeightAverage(self.model, self.config.optim.ema_decay)
+    def mixed(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Mixed images and soft labels, where mixup or cutmix are on."""
+        if self.mixup is None:
+            return images, labels
+        even = len(labels) - len(labels) % 2  # timm's needs pairs
+        mixed: tuple[Tensor, Tensor] = self.mixup(images[:even], labels[:even])
+        return mixed
 
-    def train(self, mode: bool = True) -> Classifier:
-        """Sets the mode; what is frozen stays in eval mode."""
-        super().train(mode)
-        frozen_to_eval(self.model)
-        return self
-
-    def forward(self, images: Tensor) -> Tensor:
-        """The logits of a batch of images."""
-        return self.model(images)
-
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Normalises the images, and erases rectangles of those to train on."""
-        images = self.prepare(batch.images, batch.seeds if self.training else ())
-        if self.config.model.channels_last and images.ndim == 4:
-            images = images.contiguous(memory_format=torch.channels_last)
-        return batch._replace(images=images.to(self.dtype))
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Cross entropy, with mixed images and soft labels where mixup or cutmix are on."""
-        images, labels, unreadable, _ = batch
-        self._report(unreadable)
-        if len(labels) == 0:
-            raise InputError(f"no image of a batch can be read, first {unreadable[0][0]}")
-        if self.mixup is not None:  # timm's needs pairs
-            even = len(labels) - len(labels) % 2
-            images, labels = self.mixup(images[:even], labels[:even])
+    def loss(self, output: Tensor, labels: Tensor) -> Tensor:
+        """Cross entropy; mixed labels are smooth already."""
         smoothing = self.config.augment.label_smoothing if self.mixup is None else 0.0
-        random = random_state(images.device)
-        loss = functional.cross_entropy(self(images), labels, label_smoothing=smoothing)
-        self.attempt = Attempt(images, loss.detach(), random)
-        self.train_loss.update(loss.detach().expand(len(labels)))
-        self.log("train/loss_step", loss, on_step=True, on_epoch=False)
-        return loss
-
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Takes the step, and its weights into their average."""
-        super().optimizer_step(*args, **kwargs)
-        if self.average is not None:
-            self.average.update()
-
-    def on_train_epoch_end(self) -> None:
-        """Logs the mean loss of the epoch, and adds its row to the history."""
-        loss = self.train_loss.compute()
-        self.train_loss.reset()
-        self.log("train/loss", loss)
-        for skipped in gather(self.skipped):
-            self.skipped |= skipped
-        metrics = {**self.trainer.callback_metrics, "train/loss": loss}
-        values = {
-            column: metrics[name].item() for name, column in LOGGED.items() if name in metrics
-        }
-        self.history.append({"epoch": self.current_epoch + 1, **values})
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
-        """Counts right answers; every readable image counts once. Gives the batch's mean loss."""
-        images, labels, unreadable, _ = batch
-        self._report(unreadable)
-        self.val_images.update(len(labels))
-        if len(labels) == 0:
-            return None
-        if self.average is not None:
-            self.raw_scores.update(self(images), labels)
-        with self.kept_weights():
-            return self.kept_scores.update(self(images), labels)
-
-    def kept_weights(self) -> AbstractContextManager[None]:
-        """Has the model compute with the weights that are kept: their average, if there is one."""
-        return nullcontext() if self.average is None else self.average.swapped()
-
-    def on_validation_epoch_end(self) -> None:
-        """Logs loss, top-1 and top-5 in per cent: of the average, where there is one, and of the
-        weights themselves then as raw."""
-        if self.val_images.compute() == 0:  # of all processes; one alone may have none
-            raise InputError("the validation split has no image that can be read")
-        for name, value in self.kept_scores.compute().items():
-            self.log(f"val/{name}", value, prog_bar=name == "top1")
-        if self.average is not None:
-            for name, value in self.raw_scores.compute().items():
-                self.log(f"val/raw_{name}", value)
-        for metric in (self.kept_scores, self.raw_scores, self.val_images):
-            metric.reset()
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds what a resumed run needs; the average takes the place of the weights.
-
-        These are then under raw_state_dict.
-        """
-        own = {"train_loss": metric_state(self.train_loss), "skipped": self.skipped}
-        checkpoint["processes"] = gather(own)
-        checkpoint["history"] = self.history
-        checkpoint["optimizer"] = self.layout
-        if self.average is not None:
-            weights, average = checkpoint["state_dict"], self.average.state()
-            kept = {
-                name: average.get(name.removeprefix("model."), weights[name]) for name in weights
-            }
-            checkpoint |= {"raw_state_dict": weights, "average_steps": self.average.steps}
-            checkpoint["state_dict"] = kept
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Goes on with what :meth:`on_save_checkpoint` has added."""
-        self.history = checkpoint["history"]
-        processes = checkpoint["processes"]
-        for process in processes:
-            self.skipped |= process["skipped"]
-        states = [process["train_loss"] for process in processes]
-        if len(states) != self.trainer.world_size:
-            total = {name: sum(state[name] for state in states) for name in states[0]}
-            states = [total] + [{}] * (self.trainer.world_size - 1)
-        set_metric_state(self.train_loss, states[self.global_rank])
-        self._load_weights(checkpoint)
-
-    def _load_weights(self, checkpoint: dict[str, Any]) -> None:
-        """The average is what a checkpoint has as its weights; training goes on with the raw.
-
-        A strategy that cuts the weights has loaded the former, and taken them out, by now.
-        """
-        kept = checkpoint.get("state_dict")
-        if self.config.optim.ema_decay > 0:
-            self.average = WeightAverage(self.model, self.config.optim.ema_decay)
-            self.average.load(_own(kept or {}), checkpoint.get("average_steps", 0))
-        raw = checkpoint.pop("raw_state_dict", None)
-        if raw is None:
-            return
-        if kept is not None:
-            checkpoint["state_dict"] = raw
-        for name, tensor in self.model.state_dict().items():
-            assign(tensor, _own(raw)[name])
-
-    def configure_optimizers(self) -> Any:
-        """The optimiser and its schedule, as the settings say."""
-        optim = self.config.optim
-        optimizer = make_optimizer(self.model, optim)
-        steps = int(self.trainer.estimated_stepping_batches)
-        scheduler = make_schedule(optimizer, optim, self.config.epochs, steps)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
-
-    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        """timm's schedulers are functions of the number of steps taken."""
-        scheduler.step_update(self.trainer.global_step)
-
-    def _report(self, unreadable: list[tuple[str, str]]) -> None:
-        for path, reason in unreadable:
-            if self.config.data.bad_images == "fail":
-                raise InputError(f"{path} cannot be read as an image: {reason}")
-            self.skip(path, f"it cannot be read as an image: {reason}")
-
-    def skip(self, path: str, reason: str) -> None:
-        """Names a file that is left out, once."""
-        if path not in self.skipped:
-            self.skipped[path] = reason
-            sys.stdout.write(f"skipped {path}: {reason}\n")
-
-
-def _own(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A checkpoint's weights by the model's own names."""
-    return {name.removeprefix("model."): tensor for name, tensor in state.items()}
+        return functional.cross_entropy(output, labels, label_smoothing=smoothing)
 
 
 def _mixup(augment: AugmentConfig, classes: int) -> Mixup | None:

@@ -11,6 +11,12 @@ from typing import Any, Literal
 from timm.optim import list_optimizers
 
 from kat.data import AUTO, AugmentConfig, DataConfig, OrAuto, check_data, is_stream
+from kat.data.dense import (
+    DetectionAugmentConfig,
+    SegmentationAugmentConfig,
+    check_detection,
+    check_segmentation,
+)
 from kat.errors import InputError, unknown
 
 
@@ -72,7 +78,12 @@ class OptimConfig:
         warmup_epochs: epochs of linear warm-up from warmup_lr to lr; auto: by the number of
             images.
         warmup_lr: the learning rate of the first step.
-        min_lr: where the cosine ends.
+        schedule: how the learning rate falls after the warm-up: cosine; poly, a power of what is
+            left; step, at the shares step_at of all steps.
+        min_lr: where cosine and poly end.
+        poly_power: of poly: 1 falls linearly.
+        step_at: of step: shares of the run, e.g. [0.889, 0.963].
+        step_factor: of step: what the learning rate is multiplied by at each of them.
         clip_grad: largest norm of the gradient; 0 does not clip.
         accumulate: batches whose gradients are summed for one step.
         ema_decay: decay of the moving average of the weights that is validated and kept as the
@@ -89,7 +100,11 @@ class OptimConfig:
     clip_coefficients: float = 0.0
     warmup_epochs: OrAuto[float] = 0.0
     warmup_lr: float = 1e-6
+    schedule: Literal["cosine", "poly", "step"] = "cosine"
     min_lr: float = 1e-5
+    poly_power: float = 1.0
+    step_at: list[float] = field(default_factory=lambda: [0.889, 0.963])
+    step_factor: float = 0.1
     clip_grad: float = 0.0
     accumulate: int = 1
     ema_decay: float = 0.0
@@ -171,6 +186,8 @@ class TrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    detection: DetectionAugmentConfig = field(default_factory=DetectionAugmentConfig)
+    segmentation: SegmentationAugmentConfig = field(default_factory=SegmentationAugmentConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     monitor: MonitorConfig = field(default_factory=MonitorConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
@@ -232,10 +249,16 @@ def check(config: TrainConfig) -> None:
         )
     config = with_settings(config, {name: _STAND_INS[name] for name in automatic(config)})
     check_data(config.data)
+    check_detection(config.detection)
+    check_segmentation(config.segmentation)
     ranges: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
         (_AT_LEAST_ONE, lambda value: value >= 1, "at least 1"),
-        (("optim.lr",), lambda value: 0 < value < math.inf, "positive"),
-        (("optim.layer_decay",), lambda value: 0 < value <= 1, "above 0 and at most 1"),
+        (("optim.lr", "optim.poly_power"), lambda value: 0 < value < math.inf, "positive"),
+        (
+            ("optim.layer_decay", "optim.step_factor"),
+            lambda value: 0 < value <= 1,
+            "above 0 and at most 1",
+        ),
         (_NOT_NEGATIVE, lambda value: 0 <= value < math.inf, "at least 0"),
         (_PROBABILITIES, lambda value: 0 <= value <= 1, "between 0 and 1"),
         (_BELOW_ONE, lambda value: 0 <= value < 1, "at least 0 and below 1"),
@@ -265,6 +288,8 @@ def _check_pairs(config: TrainConfig) -> None:
     _require(0 < low <= high <= 1, "augment.scale", [low, high], "0 < low <= high <= 1")
     low, high = config.augment.ratio
     _require(0 < low <= high < math.inf, "augment.ratio", [low, high], "0 < low <= high")
+    shares = config.optim.step_at
+    _require(all(0 < share < 1 for share in shares), "optim.step_at", shares, "between 0 and 1")
     betas = list(config.optim.betas)
     _require(all(0 <= beta < 1 for beta in betas), "optim.betas", betas, "at least 0 and below 1")
 

@@ -250,21 +250,21 @@ def _stages(data: ImageSet, config: TrainConfig, seconds: float) -> dict[str, fl
             with suppress(UnreadableImage):
                 items.append(_staged_item(data, index, spent))
         with _timed(spent, "collate"):
-            collate([(item, []) for item in items])
+            collate([(item, []) for item in items], data.stack)
         images += len(items)
         if not images and time.perf_counter() > end:
             raise InputError(f"no image of {config.data.name!r} can be read")
     return {stage: total / images for stage, total in spent.items()}
 
 
-def _staged_item(data: ImageSet, index: int, spent: dict[str, float]) -> tuple[Any, int, int]:
+def _staged_item(data: ImageSet, index: int, spent: dict[str, float]) -> tuple[Any, Any, int]:
     """data[index] and a seed, with the time that each stage takes."""
     with _timed(spent, "read"):
         encoded, label = data.read(index)
     with _timed(spent, "decode"):
         image = data.decode(encoded, index)
     with _timed(spent, "augment"):
-        return data.transform(image), label, 0
+        return (*data.finish(image, label, index), 0)
 
 
 @contextmanager

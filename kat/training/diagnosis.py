@@ -50,14 +50,16 @@ class Attempt(NamedTuple):
     """A forward pass, with what it takes to do it again.
 
     Args:
-        images: what the model was given.
+        images: (B, C, H, W), or a list of images, which are among the arguments.
         loss: what came out.
         random: the state of the generators before it.
+        arguments: what the model was called with.
     """
 
-    images: Tensor
+    images: Tensor | list[Tensor]
     loss: Tensor
     random: list[Tensor]
+    arguments: tuple[Any, ...]
 
 
 def random_state(device: torch.device) -> list[Tensor]:
@@ -83,7 +85,8 @@ def diagnose(
         batch: what to call the batch, e.g. ``"batch 3"``.
         context: what the forward pass runs in, for its precision.
     """
-    bad = (~attempt.images.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
+    finite = [bool(image.isfinite().all()) for image in attempt.images]
+    bad = [index for index, fine in enumerate(finite) if not fine]
     if bad:
         listed = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
         detail = (
@@ -91,9 +94,9 @@ def diagnose(
             f" {len(attempt.images)} in {batch} (counted from 0)"
         )
         return Finding("images", "input", detail)
-    _set_random_state(attempt.random, attempt.images.device)
+    _set_random_state(attempt.random, attempt.loss.device)
     with context, torch.no_grad():
-        finding = first_not_finite(model, lambda: model(attempt.images))
+        finding = first_not_finite(model, lambda: model(*attempt.arguments))
     return finding or _bad_gradient(model) or UNKNOWN
 
 

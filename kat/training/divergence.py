@@ -121,7 +121,8 @@ class DivergenceGuard(Callback):
         """
         if outputs is None or self.trouble is not None or bool(outputs.isfinite()):
             return
-        attempt = Attempt(batch.images, outputs, random_state(batch.images.device))
+        images = batch.images
+        attempt = Attempt(images, outputs, random_state(outputs.device), (images,))
         place, context = f"validation batch {batch_idx}", trainer.precision_plugin.forward_context()
         with pl_module.kept_weights():
             finding = diagnose(pl_module.model, attempt, place, context)

@@ -164,7 +164,7 @@ def rehearse(config: TrainConfig, monitor: Monitor | None = None) -> Rehearsal:
         fit(trainer, assembly)
     if not math.isfinite(steps.loss):
         raise InputError(f"the loss is {steps.loss} after {trainer.global_step} steps")
-    model = assembly.classifier.model
+    model = assembly.module.model
     size = _size(model, assembly.config, steps.state_share)
     free = shutil.disk_usage(place).free
     if free < size.folder:

@@ -147,7 +147,7 @@ def evaluate(
     """
     config = config or EvalConfig()
     check_data(data)
-    device = _check(model, config)
+    device = check_device(model, config)
     images = open_split(data, "val")
     match = match_classes(record.classes, images.classes)
     if config.limit is not None and isinstance(images, ImageSet):
@@ -193,7 +193,7 @@ def _plain(value: Any) -> Any:
     return tuple(value) if isinstance(value, list | tuple) else value
 
 
-def _check(model: nn.Module, config: EvalConfig) -> torch.device:
+def check_device(model: nn.Module, config: EvalConfig) -> torch.device:
     """The device that is asked for."""
     if config.limit is not None and config.limit < 1:
         raise InputError(f"limit must be at least 1, got {config.limit}")
@@ -235,7 +235,7 @@ def _collect(
     kept: list[tuple[np.ndarray, ...]] = []
     seen: list[str] = []
     unreadable: dict[str, str] = {}
-    for batch in _limited(_batches(images, data, config.progress), config.limit):
+    for batch in _limited(batches_of(images, data, config.progress), config.limit):
         if batch.unreadable and data.bad_images == "fail":
             name, reason = batch.unreadable[0]
             raise InputError(f"{name} cannot be read as an image: {reason}")
@@ -245,7 +245,7 @@ def _collect(
         if len(batch.labels) == 0:
             continue
         batch = batch._replace(images=prepare(batch.images.to(device, non_blocking=True)))
-        with _precision(device, config):
+        with precision_of(device, config):
             logits = predict_batch(model, batch)
             if not logits.isfinite().all():
                 raise _not_finite(model, batch)
@@ -288,7 +288,8 @@ def _not_finite(model: nn.Module, batch: Batch) -> _NotFinite:
     return _NotFinite(finding.detail if finding else "no layer is so when the batch is run again")
 
 
-def _precision(device: torch.device, config: EvalConfig) -> AbstractContextManager[Any]:
+def precision_of(device: torch.device, config: EvalConfig) -> AbstractContextManager[Any]:
+    """What the forward pass runs in."""
     if config.precision == "32-true":
         return nullcontext()
     return torch.autocast(device.type, _AUTOCAST[config.precision])
@@ -301,7 +302,8 @@ def _names(images: ImageSet | ImageStream) -> Iterator[str]:
     return (f"image {index} of the stream" for index in count())
 
 
-def _batches(images: ImageSet | ImageStream, data: DataConfig, progress: bool) -> Iterator[Batch]:
+def batches_of(images: ImageSet | ImageStream, data: DataConfig, progress: bool) -> Iterator[Batch]:
+    """All batches, with a progress bar in a terminal."""
     loader = make_loader(images, data, training=False)
     console = Console(stderr=True)
     hidden = not progress or not console.is_terminal

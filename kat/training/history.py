@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from kat.files import replacing
 
 HISTORY = "history.csv"
-LOGGED = {
-    "train/loss": "train_loss",
-    "val/loss": "val_loss",
-    "val/top1": "top1",
-    "val/top5": "top5",
-    "val/raw_loss": "raw_val_loss",
-    "val/raw_top1": "raw_top1",
-    "val/raw_top5": "raw_top5",
-}
-"""The columns by what is logged. The raw ones are of the weights themselves, where their average is
-what is validated and kept."""
-COLUMNS = ("epoch", *LOGGED.values())
+
+
+def logged_columns(scores: Iterable[str]) -> dict[str, str]:
+    """The columns by what is logged: train/loss, val/loss, val/SCORE, and val/raw_... of each.
+
+    The raw ones are of the weights themselves, where their average is what is validated and kept.
+    """
+    validated = {"loss": "val_loss", **{name: name for name in scores}}
+    return {
+        "train/loss": "train_loss",
+        **{f"val/{name}": column for name, column in validated.items()},
+        **{f"val/raw_{name}": f"raw_{column}" for name, column in validated.items()},
+    }
 
 
 def read_history(out: Path) -> list[dict[str, float]]:
-    """One row an epoch with those of :data:`COLUMNS` that the run has.
+    """One row an epoch: ``epoch``, and those of :func:`logged_columns` that the run has.
 
     Args:
         out: the folder of a run; one that has no epoch behind it has no rows.
@@ -39,7 +40,8 @@ def read_history(out: Path) -> list[dict[str, float]]:
 
 def write_history(rows: Sequence[dict[str, float]], path: Path) -> None:
     """Writes the rows as CSV."""
+    columns = dict.fromkeys(["epoch", *(name for row in rows for name in row)])
     with replacing(path) as partial, partial.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=COLUMNS)
+        writer = csv.DictWriter(file, fieldnames=list(columns))
         writer.writeheader()
         writer.writerows(rows)

@@ -4,8 +4,10 @@ At step t of T, parameter p of layer l of L has the learning rate
 
     lr_p(t) = s_p r_p(t) c(t)
 
-    c(t)    linear from warmup_lr to lr in the warm-up,
-            then min_lr + (lr - min_lr) (1 + cos(pi t / T)) / 2
+    c(t)    linear from warmup_lr to lr in the warm-up, then by the schedule
+            cosine  min_lr + (lr - min_lr) (1 + cos(pi t / T)) / 2
+            poly    min_lr + (lr - min_lr) (1 - t / T)^poly_power
+            step    lr step_factor^k, k the number of step_at that t / T has reached
     s_p     layer_decay^(L - l), and for a rational's coefficients rational_lr_scale times that
     r_p(t)  min(1, t / R) for a rational's coefficients, with R steps of rational warm-up; else 1
 
@@ -26,7 +28,8 @@ from timm.optim import (
     param_groups_layer_decay,
     param_groups_weight_decay,
 )
-from timm.scheduler import CosineLRScheduler
+from timm.scheduler import CosineLRScheduler, MultiStepLRScheduler, PolyLRScheduler
+from timm.scheduler.scheduler import Scheduler
 from torch import nn
 
 from kat.errors import InputError
@@ -116,16 +119,16 @@ def _clip(limit: float, optimizer: torch.optim.Optimizer, *_: Any) -> None:
             parameter.clamp_(-limit, limit)
 
 
-class StatelessCosine(CosineLRScheduler):
-    """timm's cosine schedule as a function of the step alone, with a warm-up of the rationals.
+class _Stateless(Scheduler):
+    """A schedule of timm's as a function of the step alone, with a warm-up of the rationals.
 
     A checkpoint keeps nothing of it, so that a resumed run follows the schedule of its own
-    settings: with more epochs, the longer cosine.
+    settings: with more epochs, the longer one.
 
     Args:
         optimizer: of :func:`make_optimizer`.
         rational_warmup: R, in steps.
-        **options: of timm's ``CosineLRScheduler``, in steps.
+        **options: of timm's scheduler, in steps.
     """
 
     def __init__(
@@ -137,10 +140,10 @@ class StatelessCosine(CosineLRScheduler):
 
     def _get_lr(self, t: int) -> list[float]:
         ramp = min(1.0, t / self.rational_warmup) if self.rational_warmup > 0 else 1.0
-        groups = self.optimizer.param_groups
+        rates = super()._get_lr(t)  # type: ignore[safe-super]  # the scheduler beside it has one
         return [
             rate * (ramp if group["rational"] else 1.0)
-            for rate, group in zip(super()._get_lr(t), groups, strict=True)
+            for rate, group in zip(rates, self.optimizer.param_groups, strict=True)
         ]
 
     def state_dict(self) -> dict[str, Any]:
@@ -151,18 +154,36 @@ class StatelessCosine(CosineLRScheduler):
         """Nothing."""
 
 
+class _Cosine(_Stateless, CosineLRScheduler):
+    pass
+
+
+class _Poly(_Stateless, PolyLRScheduler):
+    pass
+
+
+class _MultiStep(_Stateless, MultiStepLRScheduler):
+    pass
+
+
 def make_schedule(
     optimizer: torch.optim.Optimizer, optim: OptimConfig, epochs: int, steps: int
-) -> StatelessCosine:
+) -> Scheduler:
     """The schedule of a run of so many epochs and optimiser steps."""
-    return StatelessCosine(
-        optimizer,
-        rational_warmup=round(steps * optim.rational_warmup_epochs / epochs),
-        t_initial=steps,
-        lr_min=optim.min_lr,
-        warmup_t=round(steps * optim.warmup_epochs / epochs),
-        warmup_lr_init=optim.warmup_lr,
-    )
+    common: dict[str, Any] = {
+        "rational_warmup": round(steps * optim.rational_warmup_epochs / epochs),
+        "warmup_t": round(steps * optim.warmup_epochs / epochs),
+        "warmup_lr_init": optim.warmup_lr,
+    }
+    if optim.schedule == "step":
+        # timm's milestone m is in force from step m - 1 on
+        milestones = [round(steps * share) + 1 for share in sorted(optim.step_at)]
+        common |= {"decay_t": milestones, "decay_rate": optim.step_factor, "warmup_prefix": False}
+        return _MultiStep(optimizer, **common)
+    common |= {"t_initial": steps, "lr_min": optim.min_lr}
+    if optim.schedule == "poly":
+        return _Poly(optimizer, power=optim.poly_power, **common)
+    return _Cosine(optimizer, **common)
 
 
 def optimizer_layout(model: nn.Module, optim: OptimConfig) -> dict[str, Any]:

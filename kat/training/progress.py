@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import Callback, RichProgressBar
 
 from kat.training.config import TrainConfig
 from kat.training.meter import Meter, Work, memory_bytes
+from kat.training.scores import Score
 
 QUIET_SECONDS = 30.0
 """The least time between two lines within an epoch."""
@@ -123,7 +124,7 @@ class SpeedLog(Callback):
 
 
 class EpochLines(Callback):
-    """Prints one line an epoch: losses, top-1 and top-5, learning rate, speed, memory, time left.
+    """Prints one line an epoch: losses, scores, learning rate, speed, memory, time left.
 
     Args:
         speed: is called before this one.
@@ -145,7 +146,7 @@ class EpochLines(Callback):
         values = {
             "epoch": f"{trainer.current_epoch + 1}/{trainer.max_epochs}",
             "train loss": f"{pl_module.train_loss.compute():.4f}",
-            **validation_values(trainer.callback_metrics),
+            **validation_values(trainer.callback_metrics, pl_module.scores),
             "lr": f"{learning_rate(trainer):.2e}",
             **speed_values(trainer, self.speed.epoch),
             "took": duration(time.perf_counter() - self.start),
@@ -213,12 +214,13 @@ class Bar(RichProgressBar):
         super().on_train_epoch_start(trainer, pl_module)
         self.rows = -1
 
-    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+    def get_metrics(self, trainer: Trainer, pl_module: Any) -> dict[str, Any]:
         """The values, made anew with every row and every epoch, and not with every batch."""
         if self.speed.rows != self.rows:
             self.rows = self.speed.rows
             progress = progress_values(trainer, self.speed)
-            self.values = {**progress, **validation_values(trainer.callback_metrics)}
+            scores = validation_values(trainer.callback_metrics, pl_module.scores)
+            self.values = {**progress, **scores}
         return dict(self.values)
 
     def _get_train_description(self, current_epoch: int) -> str:
@@ -255,14 +257,15 @@ def speed_values(trainer: Trainer, work: Work) -> dict[str, str]:
     }
 
 
-def validation_values(metrics: Mapping[str, Any]) -> dict[str, str]:
-    """Loss and accuracies of the weights that are kept, and of the raw ones where both are known.
+def validation_values(metrics: Mapping[str, Any], scores: Iterable[Score]) -> dict[str, str]:
+    """Loss and scores of the weights that are kept, and of the raw ones where both are known.
 
     Args:
-        metrics: by the names they are logged under; accuracies in per cent.
+        metrics: by the names they are logged under.
+        scores: of the task.
     """
     values = {}
-    for name, label, digits in _VALIDATION:
+    for name, label, digits in (_LOSS, *scores):
         kept, raw = metrics.get(f"val/{name}"), metrics.get(f"val/raw_{name}")
         if kept is not None:
             beside = "" if raw is None else f" (raw {float(raw):{digits}})"
@@ -270,8 +273,7 @@ def validation_values(metrics: Mapping[str, Any]) -> dict[str, str]:
     return values
 
 
-_VALIDATION = (("loss", "val loss", ".4f"), ("top1", "top-1", ".2f"), ("top5", "top-5", ".2f"))
-"""Name in the logs, label, format."""
+_LOSS = Score("loss", "val loss", ".4f")
 
 
 def learning_rate(trainer: Trainer) -> float:

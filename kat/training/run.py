@@ -21,11 +21,9 @@ from kat.data import (
     ImageStream,
     Loader,
     check_classes,
-    eval_transform,
     make_loader,
     open_split,
     preprocessing,
-    train_transform,
 )
 from kat.errors import CheckpointFailed, InputError
 from kat.files import write_text
@@ -43,7 +41,6 @@ from kat.models import (
 )
 from kat.training.automatic import describe, from_images, from_run, from_source
 from kat.training.checkpoints import Checkpoints, ExactResume
-from kat.training.classification import Classifier
 from kat.training.config import TrainConfig, check
 from kat.training.divergence import DivergenceGuard
 from kat.training.folder import (
@@ -61,10 +58,12 @@ from kat.training.lightning_setup import make_trainer, quiet
 from kat.training.limits import Limits, check_share, length
 from kat.training.loggers import check_services, local_loggers, start_logging
 from kat.training.meter import Meter, peak_bytes
+from kat.training.module import TaskModule
 from kat.training.monitoring import Monitor, RecordCoefficients, RecordStability
 from kat.training.optimizer import check_layout, make_optimizer
 from kat.training.processes import is_first_process
 from kat.training.progress import Bar, EpochLines, SpeedLog, StepLines, is_interactive
+from kat.training.tasks import TASKS, check_task, task_of
 
 
 @dataclass
@@ -74,9 +73,9 @@ class Summary:
     Args:
         out: the run's folder.
         model: its name.
+        task: what it is for: classification, detection or segmentation.
         parameters: how many it has.
-        top1: top-1 of the kept weights on the validation split, in per cent.
-        top5: top-5 of the same weights.
+        scores: of the kept weights on the validation split in per cent, e.g. top1, box_ap, miou.
         epochs: how many were trained.
         seconds: wall time of training and validation, resumptions included.
         images_per_second: trained on since the run was started or last resumed, validation left
@@ -87,14 +86,20 @@ class Summary:
 
     out: str
     model: str
+    task: str
     parameters: int
-    top1: float
-    top5: float
+    scores: dict[str, float]
     epochs: int
     seconds: float
     images_per_second: float
     memory_bytes: int
     skipped: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """The contents of summary.json: the scores among the rest."""
+        rest = dataclasses.asdict(self)
+        scores: dict[str, float] = rest.pop("scores")
+        return {**rest, **scores}
 
 
 def train(config: TrainConfig, monitor: Monitor | None = None) -> Summary:
@@ -123,7 +128,7 @@ def train(config: TrainConfig, monitor: Monitor | None = None) -> Summary:
         Interrupted: a signal asked to stop; the state is in last.ckpt.
     """
     assembly = assemble(config, monitor)
-    config, classifier = assembly.config, assembly.classifier
+    config, module = assembly.config, assembly.module
     with quiet():
         trainer, checkpoints, speed = _make_trainer(config, monitor, assembly.train_loader)
         if is_first_process():
@@ -134,9 +139,9 @@ def train(config: TrainConfig, monitor: Monitor | None = None) -> Summary:
                 _tell(assembly.started, Path(config.out))
         ignored = assembly.train_data.ignored | assembly.val_data.ignored
         for path, reason in ignored.items() if is_first_process() else ():
-            classifier.skip(path, reason)
+            module.skip(path, reason)
         fit(trainer, assembly, assembly.checkpoint)
-    return _finish(config, classifier, trainer, checkpoints, speed)
+    return _finish(config, module, trainer, checkpoints, speed)
 
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
@@ -158,7 +163,7 @@ def fit(trainer: Trainer, assembly: Assembly, checkpoint: Path | None = None) ->
     """
     loaders = assembly.train_loader, assembly.val_loader
     try:
-        trainer.fit(assembly.classifier, *loaders, ckpt_path=checkpoint, weights_only=True)
+        trainer.fit(assembly.module, *loaders, ckpt_path=checkpoint, weights_only=True)
     except OSError as error:
         raise _explained(error, assembly.config.out) from None
     finally:
@@ -172,7 +177,7 @@ class Assembly(NamedTuple):
     Args:
         config: the settings, with what a ViT's weights and the data have decided.
         record: describes the model.
-        classifier: the model, ready to be trained.
+        module: the model, ready to be trained.
         train_loader, val_loader: batches of the two splits.
         train_data, val_data: the splits themselves.
         started: what was carried over from a ViT, where the run starts from one.
@@ -182,7 +187,7 @@ class Assembly(NamedTuple):
 
     config: TrainConfig
     record: ModelRecord
-    classifier: Classifier
+    module: TaskModule
     train_loader: Loader
     val_loader: Loader
     train_data: ImageSet | ImageStream
@@ -224,6 +229,7 @@ def assemble(config: TrainConfig, monitor: Monitor | None = None) -> Assembly:
     check_share("limit_train_batches", config.limit_train_batches, length(train_loader))
     check_share("limit_val_batches", config.limit_val_batches, length(val_loader))
     model = _build(config, record)
+    check_task(model, train_data, (config.model.name, config.data.name))
     started = None if source is None else _start(model, source, config)
     _prepare(model, config)
     if checkpoint is not None:
@@ -231,11 +237,11 @@ def assemble(config: TrainConfig, monitor: Monitor | None = None) -> Assembly:
     if monitor is not None:
         monitor.attach(model)
     make_optimizer(model, config.optim)
-    classifier = Classifier(model, record, config)
+    module = TASKS[train_data.task].module(model, record, config)
     return Assembly(
         config,
         record,
-        classifier,
+        module,
         train_loader,
         val_loader,
         train_data,
@@ -316,8 +322,8 @@ def _loaders(
     train_data: ImageSet | ImageStream,
     val_data: ImageSet | ImageStream,
 ) -> tuple[Loader, Loader]:
-    train_data.transform = train_transform(record, config.augment)
-    val_data.transform = eval_transform(record, normalize=False)
+    transforms = TASKS[train_data.task].transforms(record, config)
+    train_data.transform, val_data.transform = transforms
     return (
         make_loader(train_data, config.data, training=True, seed=config.seed),
         make_loader(val_data, config.data, training=False),
@@ -367,12 +373,14 @@ def trainer_settings(config: TrainConfig) -> dict[str, Any]:
         "max_epochs": config.epochs,
         "accumulate_grad_batches": config.optim.accumulate,
         "gradient_clip_val": config.optim.clip_grad or None,
+        # PyTorch's batch norm over several processes is for GPUs alone.
+        "sync_batchnorm": torch.cuda.is_available() and config.accelerator != "cpu",
     }
 
 
 def _finish(
     config: TrainConfig,
-    classifier: Classifier,
+    module: TaskModule,
     trainer: Trainer,
     checkpoints: Checkpoints,
     speed: SpeedLog,
@@ -386,20 +394,20 @@ def _finish(
     summary = Summary(
         out=str(out),
         model=config.model.name,
+        task=task_of(model),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        top1=best["top1"],
-        top5=best["top5"],
-        epochs=len(classifier.history),
+        scores={score.name: best[score.name] for score in module.scores},
+        epochs=len(module.history),
         seconds=checkpoints.seconds(),
         images_per_second=speed.meter.read().images_per_second,
-        memory_bytes=peak_bytes(classifier.device),
-        skipped=len(classifier.skipped),
+        memory_bytes=peak_bytes(module.device),
+        skipped=len(module.skipped),
     )
     if trainer.is_global_zero:
         try:
-            write_records(out, classifier.history, classifier.skipped)
+            write_records(out, module.history, module.skipped)
             save_model(model, record, out)
-            write_text(out / SUMMARY, json.dumps(dataclasses.asdict(summary), indent=2) + "\n")
+            write_text(out / SUMMARY, json.dumps(summary.to_dict(), indent=2) + "\n")
         except OSError as error:
             raise _explained(error, config.out) from None
         except SafetensorError as error:

@@ -1,8 +1,9 @@
-"""Loss and accuracy over the images of all processes, and such metrics in checkpoints."""
+"""Scores over the images of all processes, and such metrics in checkpoints."""
 
 from __future__ import annotations
 
-from typing import Any
+from abc import abstractmethod
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -10,7 +11,37 @@ from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 
+class Score(NamedTuple):
+    """One figure of a validation, the higher the better.
+
+    Args:
+        name: in the logs and the history.
+        label: in what people read.
+        format: of its value.
+    """
+
+    name: str
+    label: str
+    format: str = ".2f"
+
+
 class Scores(nn.Module):
+    """What a validation gives over the images of all processes, each counted once."""
+
+    @abstractmethod
+    def update(self, output: Any, labels: Any) -> Tensor | None:
+        """Counts the answers of a batch, and gives its mean loss where there is one."""
+
+    @abstractmethod
+    def compute(self) -> dict[str, Tensor]:
+        """The scores by name; all processes must call it."""
+
+    @abstractmethod
+    def reset(self) -> None:
+        """Forgets all."""
+
+
+class ClassificationScores(Scores):
     """Mean loss, top-1 and top-5 over the images of all processes, each counted once.
 
     Args:
@@ -23,12 +54,12 @@ class Scores(nn.Module):
         self.top1 = MulticlassAccuracy(classes, top_k=1, average="micro")
         self.top5 = MulticlassAccuracy(classes, top_k=min(5, classes), average="micro")
 
-    def update(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Counts the answers of a batch, and gives its mean loss."""
-        loss = functional.cross_entropy(logits.float(), labels)
+    def update(self, output: Tensor, labels: Tensor) -> Tensor:
+        """Counts the answers of a batch, logits, and gives its mean loss."""
+        loss = functional.cross_entropy(output.float(), labels)
         self.loss.update(loss.expand(len(labels)))
-        self.top1.update(logits, labels)
-        self.top5.update(logits, labels)
+        self.top1.update(output, labels)
+        self.top5.update(output, labels)
         return loss
 
     def compute(self) -> dict[str, Tensor]:

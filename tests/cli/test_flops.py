@@ -124,3 +124,13 @@ def test_bad_input_of_flops(folder, tmp_path, capsys):
     assert "exclude each other" in line("--layers", "--compare-layers", 8, 8)
     assert "cannot be cut into num_groups=8" in line("--compare-layers", 12, 8)
     assert "does not exist" in line("kat_micro", "--csv", tmp_path / "no" / "a.csv")
+
+
+def test_dense_models_are_counted(tmp_path, capsys):
+    table = tmp_path / "costs.csv"
+    args = "--args", "{depth: 1, global_blocks: [0], num_classes: 3}"
+    assert run("flops", "kat_det_micro", *args, "--image_size", 64, "--csv", table) == 0
+    (row,) = _read(table)
+    assert row["flops"] == row["flops_by_formula"]
+    assert int(row["activation_bytes"]) > 0
+    assert "kat_det_micro" in capsys.readouterr().out

@@ -48,8 +48,13 @@ def _rate(name, step, steps, optim, epochs):
     warm = steps * optim.warmup_epochs / epochs
     if step < warm:
         rate = optim.warmup_lr + (optim.lr - optim.warmup_lr) * step / warm
+    elif optim.schedule == "step":
+        rate = optim.lr * optim.step_factor ** sum(step >= share * steps for share in optim.step_at)
     else:
-        rate = optim.min_lr + (optim.lr - optim.min_lr) * (1 + math.cos(math.pi * step / steps)) / 2
+        left = (1 + math.cos(math.pi * step / steps)) / 2
+        if optim.schedule == "poly":
+            left = (1 - step / steps) ** optim.poly_power
+        rate = optim.min_lr + (optim.lr - optim.min_lr) * left
     rate *= optim.layer_decay ** (DEPTH + 1 - _layer(name))
     if name.endswith(("numerator", "denominator")):
         ramp = steps * optim.rational_warmup_epochs / epochs
@@ -64,6 +69,9 @@ def _rate(name, step, steps, optim, epochs):
         {"layer_decay": 0.7},
         {"rational_lr_scale": 0.1, "warmup_epochs": 2},
         {"layer_decay": 0.5, "rational_lr_scale": 3, "rational_warmup_epochs": 4},
+        {"schedule": "poly", "warmup_epochs": 2, "layer_decay": 0.7},
+        {"schedule": "poly", "poly_power": 0.9, "rational_lr_scale": 0.1},
+        {"schedule": "step", "step_at": [0.66, 0.4], "warmup_epochs": 1, "layer_decay": 0.7},
     ],
 )
 def test_learning_rate_of_every_parameter_at_every_step(model, options):

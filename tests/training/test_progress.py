@@ -9,7 +9,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from kat.training import TrainConfig
+from kat.training import Classifier, TrainConfig
 from kat.training import run as training_run
 from kat.training.meter import Meter, Work
 from kat.training.progress import (
@@ -128,16 +128,16 @@ def test_a_bar_needs_a_terminal(monkeypatch):
 
 def test_accuracies_of_the_average_and_of_the_weights_themselves():
     metrics = {"val/loss": torch.tensor(1.0), "val/top1": 81.204, "val/top5": 95.0}
-    assert validation_values(metrics) == {
+    assert validation_values(metrics, Classifier.scores) == {
         "val loss": "1.0000", "top-1": "81.20", "top-5": "95.00"
     }  # fmt: skip
     raw = {"val/raw_loss": 1.25, "val/raw_top1": torch.tensor(80.11), "val/raw_top5": 94.8}
-    assert validation_values(metrics | raw) == {
+    assert validation_values(metrics | raw, Classifier.scores) == {
         "val loss": "1.0000 (raw 1.2500)",
         "top-1": "81.20 (raw 80.11)",
         "top-5": "95.00 (raw 94.80)",
     }
-    assert validation_values({}) == {}
+    assert validation_values({}, Classifier.scores) == {}
 
 
 class Stub:

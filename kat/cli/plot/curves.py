@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from kat.analysis.learning_curves import History
+from kat.analysis.learning_curves import HEADLINES, History
 from kat.analysis.plots import CURVES, plot_learning_curves
 from kat.cli.parsing import Formatter, Parser, run_command
 from kat.cli.plot.runs import add_run_arguments, find_runs
@@ -14,7 +14,7 @@ from kat.files import PICTURES, check_target
 from kat.training import read_history
 
 _DESCRIPTION = """\
-Draws loss and top-1 of runs against their epochs, one colour a run. Of runs that belong together,
+Draws loss and accuracy against epochs, one colour a run. Of runs that belong together,
 the cells of a table or folders under --group, it draws the mean over the epochs that all of them
 have, in a band from the lowest to the highest of them.
 
@@ -33,7 +33,7 @@ def _main(arguments: list[str]) -> None:
     parsed = make_parser().parse_args(arguments)
     out = Path(parsed.out)
     check_target(out, PICTURES)
-    for metric in parsed.metric:
+    for metric in parsed.metric or ():
         if metric not in CURVES:
             raise unknown("metric", metric, CURVES)
     lines: dict[str, list[History]] = {}
@@ -42,7 +42,7 @@ def _main(arguments: list[str]) -> None:
             lines.setdefault(row["cell"], []).append(_history(row["folder"]))
     if not lines:
         raise InputError(f"no run of {', '.join(parsed.runs)} is done")
-    plot_learning_curves(lines, out, parsed.metric)
+    plot_learning_curves(lines, out, parsed.metric or _usual(lines))
     sys.stdout.write(f"{out}\n")
 
 
@@ -54,11 +54,18 @@ def make_parser() -> Parser:
         "--metric",
         nargs="+",
         type=str,
-        default=["loss", "top1"],
-        help=f"a panel each, of {', '.join(CURVES)}",
+        help=f"a panel each, of {', '.join(CURVES)}; loss and the first score of the task unless"
+        " given",
     )
     parser.add_argument("--out", default="curves.png", help="where to draw; .png, .svg or .pdf")
     return parser
+
+
+def _usual(lines: dict[str, list[History]]) -> list[str]:
+    """The loss, that of training where none is validated, and the task's first score."""
+    known = next(iter(lines.values()))[0][-1]
+    loss = "loss" if "val_loss" in known else "train_loss"
+    return [loss, *[name for name in HEADLINES if name in known]]
 
 
 def _history(folder: Path) -> History:

@@ -1,0 +1,78 @@
+"""Where people keep COCO's files: the annotations of a split, and the folder of its images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from kat.data.splits import SPLIT_NAMES
+from kat.errors import InputError
+
+
+@dataclass(frozen=True)
+class CocoPlace:
+    """The files of one split.
+
+    Args:
+        annotations: the JSON file.
+        images: the folder that file names are relative to.
+    """
+
+    annotations: Path
+    images: Path
+
+
+def find_coco(root: Path, split: str) -> CocoPlace:
+    """The files of a split, in the first of three layouts that is there.
+
+    - COCO's own: ROOT/annotations/instances_train2017.json and ROOT/train2017 (or another year);
+    - ROOT/annotations/train.json (or instances_train.json) and ROOT/train;
+    - ROOT/train/_annotations.coco.json, beside the images (Roboflow).
+
+    The validation split may be called val, validation, valid or test. Images may also lie in
+    ROOT/images/train or ROOT/images.
+
+    Raises:
+        InputError: there is no folder, no such file, or more than one.
+    """
+    if not root.is_dir():
+        raise InputError(f"the data folder {str(root)!r} does not exist")
+    for name in _NAMES[split]:
+        beside = root / name / "_annotations.coco.json"
+        if beside.is_file():
+            return CocoPlace(beside, beside.parent)
+        files = _annotation_files(root / "annotations", name)
+        if len(files) > 1:
+            listed = ", ".join(str(file) for file in files)
+            raise InputError(f"there is more than one file of the {split} split: {listed}")
+        if files:
+            return CocoPlace(files[0], _images(root, files[0]))
+    raise InputError(
+        f"{root} has no annotations of the {split} split:"
+        f" neither annotations/instances_{split}2017.json, annotations/{split}.json"
+        f" nor {split}/_annotations.coco.json; there is {_listing(root)}"
+    )
+
+
+_NAMES = {**SPLIT_NAMES, "val": ("val", "validation", "valid", "test")}
+
+
+def _annotation_files(folder: Path, name: str) -> list[Path]:
+    found = {folder / f"{name}.json", folder / f"instances_{name}.json"}
+    found |= set(folder.glob(f"instances_{name}[0-9][0-9][0-9][0-9].json"))
+    return sorted(file for file in found if file.is_file())
+
+
+def _images(root: Path, annotations: Path) -> Path:
+    name = annotations.stem.removeprefix("instances_")
+    folders = (root / name, root / "images" / name, root / "images")
+    for folder in folders:
+        if folder.is_dir():
+            return folder
+    listed = ", ".join(str(folder) for folder in folders)
+    raise InputError(f"there is {annotations}, but no folder of its images: none of {listed}")
+
+
+def _listing(root: Path) -> str:
+    names = sorted(path.relative_to(root).as_posix() for path in root.glob("*"))
+    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "") or "nothing"

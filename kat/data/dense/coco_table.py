@@ -1,0 +1,261 @@
+"""A COCO file of instances as arrays: 118k images without millions of small objects."""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kat.data.packed import PackedStrings
+from kat.errors import InputError
+
+
+@dataclass(frozen=True)
+class Segmentations:
+    """The outlines of annotations: polygons, or run lengths in COCO's compressed spelling.
+
+    Args:
+        coordinates: (numbers,) float64, x and y in turn, of all polygons.
+        polygon_ends: (polygons,) int64, where each polygon ends in ``coordinates``.
+        ends: (annotations,) int64, where the polygons of each annotation end in ``polygon_ends``.
+        runs: of each annotation the compressed run lengths; empty where it has polygons.
+        heights, widths: (annotations,) int32, the size that run lengths are for; 0 of polygons.
+    """
+
+    coordinates: np.ndarray
+    polygon_ends: np.ndarray
+    ends: np.ndarray
+    runs: PackedStrings
+    heights: np.ndarray
+    widths: np.ndarray
+
+    def polygons(self, index: int) -> list[np.ndarray]:
+        """The polygons of an annotation, each (numbers,) float64."""
+        bounds = _between(self.ends, index)
+        return [
+            self.coordinates[slice(*_between(self.polygon_ends, polygon))]
+            for polygon in range(*bounds)
+        ]
+
+    def there(self) -> np.ndarray:
+        """(annotations,) bool: whether an annotation has an outline at all."""
+        polygons = np.diff(self.ends, prepend=0)
+        runs = np.diff(self.runs.ends, prepend=0)
+        return (polygons > 0) | (runs > 0)
+
+
+@dataclass(frozen=True)
+class CocoTable:
+    """What a COCO file of instances says, unchecked, in its own order.
+
+    Args:
+        path: the file.
+        names: of the image files.
+        image_ids: (images,) int64.
+        sizes: (images, 2) int32, height and width.
+        category_ids: (categories,) int64, ascending; their labels are 1, 2, ...
+        categories: their names.
+        ids: (annotations,) int64.
+        image_of: (annotations,) int64, the id of the image.
+        category_of: (annotations,) int64, the id of the category.
+        boxes: (annotations, 4) float64: x, y, width, height.
+        areas: (annotations,) float64; -1 where the file does not say.
+        crowd: (annotations,) bool.
+        segmentations: of the annotations.
+    """
+
+    path: Path
+    names: PackedStrings
+    image_ids: np.ndarray
+    sizes: np.ndarray
+    category_ids: np.ndarray
+    categories: list[str]
+    ids: np.ndarray
+    image_of: np.ndarray
+    category_of: np.ndarray
+    boxes: np.ndarray
+    areas: np.ndarray
+    crowd: np.ndarray
+    segmentations: Segmentations
+
+
+def read_table(path: Path) -> CocoTable:
+    """Reads a COCO file of instances.
+
+    Raises:
+        InputError: it is no such file: not JSON, a list or a field is missing or of another kind.
+    """
+    content = _json(path)
+    images, annotations, categories = (
+        _rows(content, name, path) for name in ("images", "annotations", "categories")
+    )
+    image, annotation, category = (
+        _Columns(rows, path, kind)
+        for rows, kind in (
+            (images, "image"),
+            (annotations, "annotation"),
+            (categories, "category"),
+        )
+    )
+    category_ids = category.numbers("id", np.int64)
+    names = category.texts("name")
+    order = np.argsort(category_ids, kind="stable")
+    return CocoTable(
+        path=path,
+        names=PackedStrings.of(image.texts("file_name")),
+        image_ids=image.numbers("id", np.int64),
+        sizes=np.stack([image.numbers(name, np.int32) for name in ("height", "width")], axis=1),
+        category_ids=category_ids[order],
+        categories=[names[index] for index in order],
+        ids=annotation.numbers("id", np.int64),
+        image_of=annotation.numbers("image_id", np.int64),
+        category_of=annotation.numbers("category_id", np.int64),
+        boxes=annotation.numbers("bbox", np.float64, shape=(4,)),
+        areas=annotation.numbers("area", np.float64, default=-1),
+        crowd=annotation.numbers("iscrowd", np.int64, default=0) != 0,
+        segmentations=_segmentations(annotations),
+    )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise InputError(f"{path} is not valid JSON: {error}; copy it again") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path} is not a COCO file: it must hold an object")
+    return content
+
+
+def _rows(content: dict[str, Any], name: str, path: Path) -> list[dict[str, Any]]:
+    rows = content.get(name)
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise InputError(
+            f"{path} has no list {name!r} of objects: is it COCO's format for instances?"
+        )
+    return rows
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Fields of the rows of one of the file's lists.
+
+    Args:
+        rows: the list.
+        path: the file, for messages.
+        kind: what messages call a row.
+    """
+
+    rows: list[dict[str, Any]]
+    path: Path
+    kind: str
+
+    def numbers(
+        self, field: str, dtype: Any, *, default: float | None = None, shape: tuple[int, ...] = ()
+    ) -> np.ndarray:
+        """(rows, *shape), with the default, where there is one, for rows without the field."""
+        given = [row.get(field, default) for row in self.rows]
+        values = _array(given) if given else np.zeros((0, *shape))
+        if not _are_numbers(values, (len(given), *shape), dtype):
+            self._refuse(field, lambda value: _are_numbers(_array(value), shape, dtype), default)
+        return values.astype(dtype)
+
+    def texts(self, field: str) -> list[str]:
+        """(rows), strings."""
+        given = [row.get(field) for row in self.rows]
+        texts = [value for value in given if isinstance(value, str)]
+        if len(texts) < len(given):
+            self._refuse(field, lambda value: isinstance(value, str))
+        return texts
+
+    def _refuse(self, field: str, right: Callable[[Any], bool], default: Any = None) -> None:
+        row = next(row for row in self.rows if not right(row.get(field, default)))
+        raise InputError(
+            f"{self.path}: {field!r} of the {self.kind} with id {row.get('id')!r} is"
+            f" {row.get(field)!r}, which is not what COCO's format has there"
+        )
+
+
+def _array(values: Any) -> np.ndarray:
+    """An array of what may be anything; an empty one if it is not rectangular."""
+    try:
+        return np.array(values)
+    except ValueError:
+        return np.zeros(0)
+
+
+def _are_numbers(values: np.ndarray, shape: tuple[int, ...], dtype: Any) -> bool:
+    """Whether these are finite numbers in this shape, whole ones for a dtype of integers."""
+    if values.shape != shape or values.dtype.kind not in "iuf":
+        return False
+    whole = np.issubdtype(dtype, np.integer)
+    return bool(np.isfinite(values).all() and (not whole or (values % 1 == 0).all()))
+
+
+def _segmentations(annotations: Sequence[dict[str, Any]]) -> Segmentations:
+    coordinates, polygon_ends, ends = array("d"), array("q"), array("q")
+    heights, widths = array("i"), array("i")
+
+    def runs() -> Iterable[str]:
+        for annotation in annotations:
+            outline = annotation.get("segmentation")
+            height, width, text = _runs(outline) if isinstance(outline, dict) else (0, 0, "")
+            for polygon in _polygons(outline):
+                coordinates.extend(polygon)
+                polygon_ends.append(len(coordinates))
+            ends.append(len(polygon_ends))
+            heights.append(height)
+            widths.append(width)
+            yield text
+
+    packed = PackedStrings.of(runs())
+    return Segmentations(
+        np.frombuffer(coordinates, np.float64),
+        np.frombuffer(polygon_ends, np.int64),
+        np.frombuffer(ends, np.int64),
+        packed,
+        np.frombuffer(heights, np.int32),
+        np.frombuffer(widths, np.int32),
+    )
+
+
+def _polygons(outline: Any) -> list[list[float]]:
+    """The polygons of at least three points; none if one is damaged."""
+    if not isinstance(outline, list):
+        return []
+    whole = all(
+        isinstance(polygon, list)
+        and len(polygon) % 2 == 0
+        and all(isinstance(number, int | float) for number in polygon)
+        for polygon in outline
+    )
+    return [polygon for polygon in outline if len(polygon) >= 6] if whole else []
+
+
+def _runs(outline: dict[str, Any]) -> tuple[int, int, str]:
+    """Height, width and compressed run lengths; the last is empty if they are damaged."""
+    from faster_coco_eval.core import mask
+
+    size, counts = outline.get("size"), outline.get("counts")
+    if not isinstance(size, list) or [type(side) for side in size] != [int, int]:
+        return 0, 0, ""
+    height, width = size
+    if isinstance(counts, list):
+        try:
+            counts = mask.frPyObjects({"size": size, "counts": counts}, height, width)["counts"]
+        except (TypeError, ValueError):
+            return height, width, ""
+    text = counts.decode() if isinstance(counts, bytes) else counts
+    return (height, width, text) if isinstance(text, str) else (height, width, "")
+
+
+def _between(ends: np.ndarray, index: int) -> tuple[int, int]:
+    """Where the index-th of pieces that end there begins and ends."""
+    return int(ends[index - 1]) if index else 0, int(ends[index])

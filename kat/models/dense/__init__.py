@@ -1,0 +1,27 @@
+"""KAT and ViT for dense tasks: a backbone for images of any size, Mask R-CNN and UperNet on it."""
+
+from kat.models.dense import registry
+from kat.models.dense.backbone import DenseBackbone
+from kat.models.dense.detector import Detector, KATDetector, ViTDetector
+from kat.models.dense.model import DenseModel, Features
+from kat.models.dense.pyramid import MultiLevel, SimpleFeaturePyramid
+from kat.models.dense.segment import SegmentConfig, check_segment, segment
+from kat.models.dense.upernet import KATUperNet, UperNet, ViTUperNet
+
+__all__ = [
+    "DenseBackbone",
+    "DenseModel",
+    "Detector",
+    "Features",
+    "KATDetector",
+    "KATUperNet",
+    "MultiLevel",
+    "SegmentConfig",
+    "SimpleFeaturePyramid",
+    "UperNet",
+    "ViTDetector",
+    "ViTUperNet",
+    "check_segment",
+    "registry",
+    "segment",
+]

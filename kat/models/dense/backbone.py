@@ -1,0 +1,174 @@
+"""A Vision Transformer as a backbone for dense tasks: a grid of tokens in, maps of features out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from timm.layers import Attention, PatchEmbed, resample_abs_pos_embed
+from timm.models.vision_transformer import Block, VisionTransformer
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from kat.errors import InputError
+from kat.models.dense.attention import GridAttention
+from kat.models.dense.sizes import Size, by_size, whole_patches
+
+_GLOBAL = 4
+
+
+class DenseBackbone(nn.Module):
+    """Feature maps (B, C, ceil(H / p), ceil(W / p)) of images of any size.
+
+    Images are padded with zeros to whole patches. The blocks' attention is over windows in all but
+    the global ones, with decomposed relative positions (:class:`GridAttention`); their MLPs and
+    everything else are the transformer's. Position embeddings are resampled to each image's own
+    grid. There is no class token: one that the transformer has is taken off, as in ViTDet, and so
+    are registers and the classifier.
+
+    The transformer keeps its names (``vit.blocks.0.mlp.fc1.weight``), so that
+    :func:`kat.models.init_from_vit` starts ``.vit`` from any classification KAT or ViT.
+
+    Args:
+        vit: timm's Vision Transformer, or one of ours; it is taken over and changed.
+        window: side of the windows in patches; 0: all attention is global.
+        global_blocks: indices of the blocks whose attention is global; None: four, the last of
+            each quarter.
+        relative_position: whether attention has relative positions.
+        out_blocks: indices of the blocks whose outputs are given, each through the final norm;
+            None: the last.
+
+    Raises:
+        InputError: an index that is no block's, a negative window, or a transformer whose tokens
+            are no grid.
+
+    Source: Li et al., Exploring Plain Vision Transformer Backbones for Object Detection,
+    arXiv 2203.16527.
+    """
+
+    def __init__(
+        self,
+        vit: VisionTransformer,
+        *,
+        window: int = 0,
+        global_blocks: Sequence[int] | None = None,
+        relative_position: bool = True,
+        out_blocks: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__()
+        _check(vit)
+        if window < 0:
+            raise InputError(f"window must be a side in patches, or 0 for none, got {window}")
+        depth = len(vit.blocks)
+        wide = last_of_parts(depth, _GLOBAL) if global_blocks is None else global_blocks
+        self.out_blocks = [depth - 1] if out_blocks is None else list(out_blocks)
+        for name, indices in (("global_blocks", wide), ("out_blocks", self.out_blocks)):
+            _check_indices(name, indices, depth)
+        self.vit = only_grid(vit)
+        self.grad_checkpointing = False
+        block: Any = vit.blocks[0]
+        windows = [0 if index in wide else window for index in range(depth)]
+        grid: Size = vit.patch_embed.grid_size
+        self.attention = nn.ModuleList(
+            GridAttention(
+                block.attn.head_dim,
+                side,
+                ((side, side) if side else grid) if relative_position else None,
+            )
+            for side in windows
+        )
+
+    @property
+    def patch(self) -> int:
+        """The side of a patch, which is the stride of the maps."""
+        side: int = self.vit.patch_embed.patch_size[0]
+        return side
+
+    def forward(self, images: Tensor, image_sizes: Sequence[Size] | None = None) -> list[Tensor]:
+        """The maps of ``out_blocks``.
+
+        Args:
+            images: (B, C, H, W), normalised.
+            image_sizes: (height, width) of each image, which lies in the upper left corner; its
+                features are then those of the image alone, and zero beyond it.
+        """
+        strides = [self.patch] * len(self.out_blocks)
+        return by_size(self._maps, images, image_sizes, self.patch, strides)
+
+    def _maps(self, images: Tensor) -> list[Tensor]:
+        vit = self.vit
+        x = vit.patch_embed.proj(whole_patches(images, self.patch)).permute(0, 2, 3, 1)
+        x = vit.norm_pre(vit.pos_drop(self._with_positions(vit.patch_embed.norm(x))))
+        maps = {}
+        for index in range(len(self.attention)):
+            if self.grad_checkpointing and self.training:
+                x = checkpoint(self._block, index, x, use_reentrant=False)
+            else:
+                x = self._block(index, x)
+            if index in self.out_blocks:
+                maps[index] = vit.norm(x).permute(0, 3, 1, 2)
+        return [maps[index] for index in self.out_blocks]
+
+    def _with_positions(self, x: Tensor) -> Tensor:
+        positions, size = self.vit.pos_embed, x.shape[1:3]
+        if positions is None:
+            return x
+        grid = self.vit.patch_embed.grid_size
+        if tuple(size) != tuple(grid):
+            positions = resample_abs_pos_embed(
+                positions, list(size), old_size=list(grid), num_prefix_tokens=0
+            )
+        return x + positions.unflatten(1, size)
+
+    def _block(self, index: int, x: Tensor) -> Tensor:
+        block: Any = self.vit.blocks[index]
+        y = self.attention[index](block.norm1(x), block.attn)
+        x = x + block.drop_path1(block.ls1(y))
+        return x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
+
+
+def last_of_parts(depth: int, parts: int) -> list[int]:
+    """The index of the last block of each of so many equal parts; all of a shallow model's."""
+    return sorted({max(part * depth // parts - 1, 0) for part in range(1, parts + 1)})
+
+
+def only_grid(vit: VisionTransformer) -> VisionTransformer:
+    """The transformer without what a grid has no place for: prefix tokens, pooling, classifier.
+
+    A norm behind the pooling becomes the final norm of each token.
+    """
+    if vit.pos_embed is not None and not vit.no_embed_class:
+        vit.pos_embed = nn.Parameter(vit.pos_embed.detach()[:, vit.num_prefix_tokens :])
+    for name in ("cls_token", "reg_token", "attn_pool"):
+        setattr(vit, name, None)
+    vit.num_prefix_tokens = vit.num_reg_tokens = 0
+    vit.has_class_token = False
+    if isinstance(vit.norm, nn.Identity):
+        vit.norm, vit.fc_norm = vit.fc_norm, nn.Identity()
+    vit.head, vit.num_classes, vit.global_pool = nn.Identity(), 0, ""
+    return vit
+
+
+def _check(vit: VisionTransformer) -> None:
+    """Whether its tokens are patches of a grid, and its blocks timm's plain ones."""
+    attentions = [getattr(block, "attn", None) for block in vit.blocks]
+    plain = (
+        type(vit.patch_embed) is PatchEmbed
+        and len(set(vit.patch_embed.patch_size)) == 1
+        and isinstance(vit.patch_drop, nn.Identity)
+        and all(type(block) is Block for block in vit.blocks)
+        and all(type(attn) is Attention and attn.gate is None for attn in attentions)
+    )
+    if not plain:
+        raise InputError(
+            f"{type(vit).__name__} cannot be a dense backbone: it needs timm's PatchEmbed, of"
+            " square patches, Block and Attention, without gates and without dropped patches"
+        )
+
+
+def _check_indices(name: str, indices: Sequence[int], depth: int) -> None:
+    wrong = [index for index in indices if not 0 <= index < depth]
+    if wrong or len(set(indices)) < len(indices):
+        raise InputError(
+            f"{name} must be different blocks from 0 to {depth - 1}, got {list(indices)}"
+        )

@@ -1,0 +1,83 @@
+"""What the dense models share: features of images of any size, and how they are trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from kat.models.dense.backbone import DenseBackbone
+from kat.models.dense.pyramid import MultiLevel, SimpleFeaturePyramid
+from kat.models.dense.sizes import Size, by_size
+from kat.models.kat import rational_parameter_names
+from kat.models.vit import ViT
+
+_VIT = "backbone.body.vit."
+
+
+class Features(nn.Module):
+    """The maps of a transformer at several strides.
+
+    Args:
+        body: the transformer.
+        neck: takes its maps to the strides.
+    """
+
+    def __init__(self, body: DenseBackbone, neck: SimpleFeaturePyramid | MultiLevel) -> None:
+        super().__init__()
+        self.body, self.neck = body, neck
+        self.strides, self.out_channels = neck.strides, neck.out_channels
+
+    def forward(self, images: Tensor, image_sizes: Sequence[Size] | None = None) -> list[Tensor]:
+        """A map of each of ``strides``; the arguments are those of :class:`DenseBackbone`."""
+        return by_size(
+            lambda x: self.neck(self.body(x)), images, image_sizes, self.body.patch, self.strides
+        )
+
+
+class DenseModel(nn.Module):
+    """A model for a dense task whose ``backbone`` is :class:`Features`, with timm's interface.
+
+    Subclasses say of which class the transformer is, and what task it is for.
+    """
+
+    transformer_class: type[ViT]
+    task: str
+    backbone: Features
+
+    @classmethod
+    def make_vit(cls, img_size: int | Sequence[int], **kwargs: Any) -> ViT:
+        """The transformer, with these arguments, and without what :class:`DenseBackbone` drops."""
+        bare: dict[str, Any] = {"num_classes": 0, "class_token": False, "global_pool": ""}
+        return cls.transformer_class(img_size=img_size, **bare, **kwargs)
+
+    @property
+    def transformer(self) -> VisionTransformer:
+        """The Vision Transformer, which weights of classification models fit."""
+        return self.backbone.body.vit
+
+    def get_classifier(self) -> nn.Module:
+        """All that comes after the transformer: the neck and the heads."""
+        own = [module for module in self.children() if module is not self.backbone]
+        return nn.ModuleList([self.backbone.neck, *own])
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Whether the transformer's blocks are computed again in the backward pass."""
+        self.backbone.body.grad_checkpointing = enable
+
+    def no_weight_decay(self) -> set[str]:
+        """The names of position embeddings, relative positions and rational coefficients."""
+        spared = {_VIT + name for name in self.transformer.no_weight_decay()}
+        relative = {name for name, _ in self.named_parameters() if ".rel_pos_" in name}
+        return spared | relative | rational_parameter_names(self)
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """timm's patterns of layers: embeddings, then the blocks; necks and heads come last."""
+        vit = _VIT.replace(".", r"\.")
+        blocks = r"^backbone\.body\.(?:vit\.blocks|attention)\.(\d+)"
+        return {
+            "stem": rf"^{vit}(?:pos_embed|patch_embed|norm_pre)",
+            "blocks": [(blocks, None), (rf"^{vit}norm", (99999,))],
+        }

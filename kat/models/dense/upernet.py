@@ -1,0 +1,169 @@
+"""UperNet on a plain transformer: a class for each pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from timm.layers import LayerNorm2d
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kat.errors import InputError, unknown
+from kat.models.dense.backbone import DenseBackbone, last_of_parts
+from kat.models.dense.model import DenseModel, Features
+from kat.models.dense.pyramid import SCALES, MultiLevel, Norm
+from kat.models.kat import KAT
+from kat.models.vit import ViT
+
+POOLED = (1, 2, 3, 6)
+"""Sides of the grids that the pyramid pooling module averages over."""
+
+NORMS: dict[str, Norm] = {"batch": nn.BatchNorm2d, "layer": LayerNorm2d}
+
+
+class UperNet(DenseModel):
+    """Logits (B, K, H, W) of the class of each pixel of images (B, C, H, W) of any size.
+
+    The maps of four blocks, one of each quarter, at four strides; pyramid pooling on the coarsest,
+    a feature pyramid over all, and in training an auxiliary head on the third.
+
+    Args:
+        num_classes: K.
+        img_size: the side of images, or (height, width), that the position embeddings are made for.
+        in_chans: channels of the images.
+        window, global_blocks, relative_position: see :class:`DenseBackbone`.
+        out_blocks: indices of the blocks; None: the last of each part, a quarter for four maps.
+        scales: of their maps, see :class:`MultiLevel`.
+        channels: of the maps in the head.
+        auxiliary: of those in the auxiliary head.
+        norm: ``"batch"``, as published, which wants large batches and several images in each
+            process, or ``"layer"``, over the channels of a pixel, which is the same for any batch.
+        drop: dropout before the classifiers.
+        **kwargs: of the transformer, e.g. ``embed_dim``, ``num_groups``.
+
+    Raises:
+        InputError: an unknown norm, or not a block for each scale.
+
+    Source: Xiao et al., Unified Perceptual Parsing for Scene Understanding, arXiv 1807.10221.
+    """
+
+    task = "segmentation"
+
+    def __init__(
+        self,
+        *,
+        num_classes: int = 150,
+        img_size: int | Sequence[int] = 512,
+        in_chans: int = 3,
+        window: int = 0,
+        global_blocks: Sequence[int] | None = None,
+        relative_position: bool = False,
+        out_blocks: Sequence[int] | None = None,
+        scales: Sequence[float] = SCALES,
+        channels: int = 512,
+        auxiliary: int = 256,
+        norm: str = "batch",
+        drop: float = 0.1,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__()
+        if norm not in NORMS:
+            raise unknown("norm", norm, NORMS)
+        vit, levels = self.make_vit(img_size, in_chans=in_chans, **kwargs), len(scales)
+        blocks = last_of_parts(len(vit.blocks), levels) if out_blocks is None else out_blocks
+        if len(blocks) != levels:
+            raise InputError(f"out_blocks must be {levels} blocks, got {list(blocks)}")
+        body = DenseBackbone(
+            vit,
+            window=window,
+            global_blocks=global_blocks,
+            relative_position=relative_position,
+            out_blocks=blocks,
+        )
+        width, make_norm = vit.embed_dim, NORMS[norm]
+        self.num_classes = num_classes
+        self.backbone = Features(body, MultiLevel(width, body.patch, make_norm, scales))
+        self.head = UperHead([width] * levels, channels, num_classes, make_norm, drop)
+        self.auxiliary_head = nn.Sequential(
+            _convolution(width, auxiliary, 3, make_norm),
+            nn.Dropout2d(drop),
+            nn.Conv2d(auxiliary, num_classes, 1),
+        )
+
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """The logits; in training those of the auxiliary head too."""
+        maps = self.backbone(images)
+        logits = self._enlarged(self.head(maps), images)
+        if not self.training:
+            return logits
+        return logits, self._enlarged(self.auxiliary_head(maps[-2]), images)
+
+    def _enlarged(self, logits: Tensor, images: Tensor) -> Tensor:
+        """From the finest stride to that of the images, without what pads them to whole patches."""
+        patch = self.backbone.body.patch
+        height, width = images.shape[-2:]
+        sides = (height + -height % patch, width + -width % patch)
+        return _resized(logits, sides)[..., :height, :width]
+
+
+class UperHead(nn.Module):
+    """A class for each pixel of the finest of several maps of falling size.
+
+    Args:
+        widths: channels of the maps.
+        channels: of the maps within.
+        num_classes: K.
+        norm: makes the norm behind each convolution.
+        drop: dropout before the classifier.
+    """
+
+    def __init__(
+        self, widths: Sequence[int], channels: int, num_classes: int, norm: Norm, drop: float
+    ) -> None:
+        super().__init__()
+        last = widths[-1]
+        self.pooled = nn.ModuleList(
+            nn.Sequential(nn.AdaptiveAvgPool2d(side), _convolution(last, channels, 1, norm))
+            for side in POOLED
+        )
+        self.bottleneck = _convolution(last + len(POOLED) * channels, channels, 3, norm)
+        self.lateral = nn.ModuleList(_convolution(w, channels, 1, norm) for w in widths[:-1])
+        self.smooth = nn.ModuleList(_convolution(channels, channels, 3, norm) for _ in widths[:-1])
+        self.fuse = _convolution(len(widths) * channels, channels, 3, norm)
+        self.drop = nn.Dropout2d(drop)
+        self.classify = nn.Conv2d(channels, num_classes, 1)
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """(B, K, H, W) of maps (B, C, H, W), finest first."""
+        last = maps[-1]
+        pooled = [_resized(pool(last), last.shape[-2:]) for pool in self.pooled]
+        path = [self.bottleneck(torch.cat([last, *pooled], 1))]
+        for lateral, x in reversed(list(zip(self.lateral, maps[:-1], strict=True))):
+            path.insert(0, lateral(x) + _resized(path[0], x.shape[-2:]))
+        smooth = [layer(x) for layer, x in zip(self.smooth, path[:-1], strict=True)]
+        size = path[0].shape[-2:]
+        fused = self.fuse(torch.cat([_resized(x, size) for x in (*smooth, path[-1])], 1))
+        return self.classify(self.drop(fused))
+
+
+def _convolution(inputs: int, outputs: int, size: int, norm: Norm) -> nn.Sequential:
+    convolution = nn.Conv2d(inputs, outputs, size, padding=size // 2, bias=False)
+    return nn.Sequential(convolution, norm(outputs), nn.ReLU())
+
+
+def _resized(x: Tensor, size: Sequence[int]) -> Tensor:
+    return F.interpolate(x, size=list(size), mode="bilinear", align_corners=False)
+
+
+class KATUperNet(UperNet):
+    """A UperNet whose transformer is a :class:`kat.KAT`."""
+
+    transformer_class = KAT
+
+
+class ViTUperNet(UperNet):
+    """A UperNet whose transformer is a plain Vision Transformer."""
+
+    transformer_class = ViT

@@ -1,0 +1,206 @@
+"""The evaluation of detectors and segmentation models: one pass, and all that follows from it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops import box_convert
+
+from kat.data import Batch, DataConfig, DevicePreparation, ImageSet, open_split
+from kat.data.dense import DetectionEvaluation, DetectionSet, SegmentationEvaluation, SemanticSet
+from kat.errors import InputError
+from kat.models import ModelRecord
+from kat.models.dense import SegmentConfig, check_segment, segment
+from kat.training.detection import LIKELY, DetectionScores, Objects, encode_mask
+from kat.training.evaluation import EvalConfig, batches_of, check_device, precision_of
+from kat.training.segmentation import SegmentationScores
+from kat.training.tasks import check_task
+
+
+@dataclass
+class DenseEvaluation:
+    """What a model for a dense task gives on a data set.
+
+    Args:
+        classes: the class names.
+        metrics: in per cent; of detection those of :class:`kat.training.detection.DetectionScores`,
+            of segmentation those of :class:`kat.training.segmentation.SegmentationScores`.
+        by_class: ``box_ap`` and ``mask_ap``, or ``iou``, of each class that has any.
+        images: how many were evaluated.
+        unreadable: the images that could not be, and why.
+        seconds: wall time of the pass, loading included.
+        results: of detection, every object found, as COCO's results file has them.
+        confusion: of segmentation, (K, K) pixels of each class taken for each.
+    """
+
+    classes: list[str]
+    metrics: dict[str, float]
+    by_class: dict[str, dict[str, float]]
+    images: int
+    unreadable: dict[str, str]
+    seconds: float
+    results: list[dict[str, Any]] = field(default_factory=list)
+    confusion: Tensor | None = None
+
+
+def evaluate_dense(
+    model: nn.Module,
+    record: ModelRecord,
+    data: DataConfig,
+    config: EvalConfig | None = None,
+    how: SegmentConfig | None = None,
+    *,
+    source: str = "the model",
+) -> DenseEvaluation:
+    """Runs a detector or a segmentation model over the validation split of a data set.
+
+    Args:
+        model: moved to the device.
+        record: its classes, and mean and deviation of its images.
+        data: where the images are, and how they are loaded.
+        config: how to run the model.
+        how: of segmentation: windows, scales, mirror images.
+        source: what to call the model in an error.
+
+    Raises:
+        InputError: settings out of range, data for another task or with other classes, no image
+            that can be read.
+    """
+    config, how = config or EvalConfig(), how or SegmentConfig()
+    check_segment(how)
+    images = open_split(data, "val")
+    check_task(model, images, (source, data.name))
+    assert isinstance(images, DetectionSet | SemanticSet)
+    if images.classes != record.classes:
+        raise InputError(
+            f"the classes of {data.name} are not those of {source}: {_difference(images, record)}"
+        )
+    model = model.to(check_device(model, config)).eval()
+    start = time.perf_counter()
+    counted = _Pass(model, record, data, config)
+    if isinstance(images, DetectionSet):
+        found = _detect(images, counted)
+    else:
+        found = _segment(images, counted, how)
+    found.seconds = time.perf_counter() - start
+    return found
+
+
+def _difference(images: ImageSet, record: ModelRecord) -> str:
+    for place, (ours, theirs) in enumerate(zip(images.classes, record.classes, strict=False)):
+        if ours != theirs:
+            return f"number {place} is {ours!r} in the data, {theirs!r} in the model"
+    return f"{len(images.classes)} in the data, {len(record.classes)} in the model"
+
+
+class _Pass:
+    """One pass over the images of a split, prepared for the model.
+
+    Args:
+        model: on its device.
+        record, data, config: see :func:`evaluate_dense`.
+    """
+
+    def __init__(
+        self, model: nn.Module, record: ModelRecord, data: DataConfig, config: EvalConfig
+    ) -> None:
+        self.model = model
+        self.device = next(model.parameters()).device
+        self.prepare = DevicePreparation(record.mean, record.std)
+        self.data, self.config = data, config
+        self.size = record.input_size[1]
+        self.images = 0
+        self.unreadable: dict[str, str] = {}
+
+    def batches(self, images: ImageSet) -> Iterator[tuple[list[Tensor], list[Any]]]:
+        """Normalised images (C, H, W) on the device, and their targets."""
+        chosen = images if self.config.limit is None else images.spread(self.config.limit)
+        for batch in batches_of(chosen, self.data, self.config.progress):
+            self._note(batch)
+            ready = [self.prepare(image[None].to(self.device))[0] for image in batch.images]
+            self.images += len(ready)
+            if ready:
+                yield ready, list(batch.labels)
+        if not self.images:
+            raise InputError("the validation split has no image that can be read")
+
+    def _note(self, batch: Batch) -> None:
+        if batch.unreadable and self.data.bad_images == "fail":
+            name, reason = batch.unreadable[0]
+            raise InputError(f"{name} cannot be read: {reason}")
+        self.unreadable |= dict(batch.unreadable)
+
+
+@torch.inference_mode()
+def _detect(images: DetectionSet, counted: _Pass) -> DenseEvaluation:
+    images.transform = DetectionEvaluation()
+    scores, results = DetectionScores(by_class=True), []
+    for batch, targets in counted.batches(images):
+        with precision_of(counted.device, counted.config):
+            found = counted.model(batch)
+        found = [{name: value.float().cpu() for name, value in one.items()} for one in found]
+        found = [{**one, "labels": one["labels"].long()} for one in found]
+        scores.update(found, targets)
+        for objects, target in zip(found, targets, strict=True):
+            results += coco_results(objects, int(target["image_id"]), images)
+    by_class = {images.classes[index]: row for index, row in scores.by_class().items()}
+    return _found(images, scores.compute(), by_class, counted, results=results)
+
+
+@torch.inference_mode()
+def _segment(images: SemanticSet, counted: _Pass, how: SegmentConfig) -> DenseEvaluation:
+    images.transform = SegmentationEvaluation(counted.size)
+    scores = SegmentationScores(len(images.classes)).to(counted.device)
+    for batch, masks in counted.batches(images):
+        with precision_of(counted.device, counted.config):
+            answers = [segment(counted.model, image, how).log() for image in batch]
+        scores.update(answers, [mask.to(counted.device) for mask in masks])
+    named = zip(images.classes, scores.by_class().tolist(), strict=True)
+    by_class = {name: {"iou": 100 * iou} for name, iou in named}
+    confusion = scores.confusion.compute().cpu()
+    return _found(images, scores.compute(), by_class, counted, confusion=confusion)
+
+
+def _found(
+    images: ImageSet,
+    scores: dict[str, Tensor],
+    by_class: dict[str, dict[str, float]],
+    counted: _Pass,
+    **more: Any,
+) -> DenseEvaluation:
+    metrics = {name: float(value) for name, value in scores.items()}
+    return DenseEvaluation(
+        images.classes, metrics, by_class, counted.images, counted.unreadable, 0.0, **more
+    )
+
+
+def coco_results(objects: Objects, image_id: int, images: DetectionSet) -> list[dict[str, Any]]:
+    """What was found in an image, as entries of COCO's results file.
+
+    Args:
+        objects: boxes, labels, scores and masks in the image's own pixels, on the CPU.
+        image_id: as the file of annotations has it.
+        images: knows the ids of the categories.
+    """
+    boxes: Sequence[list[float]] = box_convert(objects["boxes"], "xyxy", "xywh").tolist()
+    return [
+        {
+            "image_id": image_id,
+            "category_id": images.category_id(label),
+            "bbox": [round(value, 2) for value in box],
+            "score": score,
+            "segmentation": encode_mask(mask[0] >= LIKELY),
+        }
+        for box, label, score, mask in zip(
+            boxes,
+            objects["labels"].tolist(),
+            objects["scores"].tolist(),
+            objects["masks"],
+            strict=True,
+        )
+    ]

@@ -1,0 +1,58 @@
+"""What detectors and segmentation models say of a single image."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional
+from torchvision.transforms.v2.functional import pil_to_tensor
+
+from kat.data import DevicePreparation
+from kat.data.dense.transforms import resized
+from kat.models import ModelRecord
+from kat.models.dense import SegmentConfig, segment
+from kat.training.detection import LIKELY, Objects
+
+
+@torch.inference_mode()
+def find_objects(
+    model: nn.Module, record: ModelRecord, image: Image.Image, threshold: float = 0.5
+) -> Objects:
+    """The objects that a detector finds in an image with at least this score, best first.
+
+    Args:
+        model: in evaluation mode.
+        record: has mean and deviation of its images.
+        image: in the mode that the model takes.
+        threshold: the least score.
+
+    Returns:
+        ``boxes`` (N, 4) x1, y1, x2, y2 and ``masks`` (N, H, W) bool in the image's own pixels,
+        ``labels`` (N,), ``scores`` (N,).
+    """
+    pixels = DevicePreparation(record.mean, record.std)(pil_to_tensor(image)[None])
+    found: Any = model(pixels)[0]
+    kept = found["scores"] >= threshold
+    chosen = {name: found[name][kept] for name in ("boxes", "labels", "scores", "masks")}
+    return {**chosen, "masks": chosen["masks"][:, 0] >= LIKELY}
+
+
+def find_classes(
+    model: nn.Module, record: ModelRecord, image: Image.Image, how: SegmentConfig
+) -> Tensor:
+    """The class of each pixel of an image: (H, W) int64.
+
+    Args:
+        model: in evaluation mode.
+        record: has size, mean and deviation of its images.
+        image: in the mode that the model takes.
+        how: windows, scales, mirror images.
+    """
+    pixels = resized(image, record.input_size[1])
+    prepared = DevicePreparation(record.mean, record.std)(pixels[None])[0]
+    answer = segment(model, prepared, how)
+    size = [image.height, image.width]
+    return functional.interpolate(answer[None], size, mode="bilinear")[0].argmax(0)

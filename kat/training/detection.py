@@ -1,0 +1,126 @@
+"""Detection and instance segmentation: the losses of Mask R-CNN, COCO's average precision."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchmetrics.detection import MeanAveragePrecision
+
+from kat.models import ModelRecord
+from kat.training.module import TaskModule
+from kat.training.scores import Score, Scores
+
+Objects = dict[str, Tensor]
+"""What is found in an image, or what is there; see :class:`kat.models.dense.Detector`."""
+
+LIKELY = 0.5
+"""A pixel belongs to an object from this probability on."""
+
+_FIGURES = {
+    "ap": "map",
+    "ap50": "map_50",
+    "ap75": "map_75",
+    "ap_small": "map_small",
+    "ap_medium": "map_medium",
+    "ap_large": "map_large",
+    "ar": "mar_100",
+}
+"""Our names of COCO's figures, and torchmetrics'."""
+_KINDS = {"box": "bbox", "mask": "segm"}
+
+
+class DetectionModule(TaskModule):
+    """Trains and validates a detector.
+
+    Args:
+        model: a :class:`kat.models.dense.Detector`.
+        record: describes the model; stored in every checkpoint.
+        config: the run's settings.
+    """
+
+    scores: ClassVar[tuple[Score, ...]] = (
+        Score("box_ap", "box AP"),
+        Score("mask_ap", "mask AP"),
+        Score("box_ap50", "box AP50"),
+        Score("mask_ap50", "mask AP50"),
+    )
+
+    def make_scores(self, record: ModelRecord) -> Scores:
+        """COCO's average precision."""
+        return DetectionScores()
+
+    def arguments(self, images: Any, labels: Any) -> tuple[Any, ...]:
+        """Images and what is in them: the model gives its losses."""
+        return images, labels
+
+    def loss(self, output: dict[str, Tensor], labels: Any) -> Tensor:
+        """The sum of the losses of proposals, classes, boxes and masks."""
+        return torch.stack(list(output.values())).sum()
+
+
+class DetectionScores(Scores):
+    """COCO's average precision and recall of boxes and masks, in per cent, over all processes.
+
+    Figures are those of ``_FIGURES``; one that no object counts to, such as that of large
+    objects where there are none, is NaN.
+
+    Args:
+        by_class: whether :meth:`by_class` is to be asked.
+    """
+
+    def __init__(self, by_class: bool = False) -> None:
+        super().__init__()
+        self.precision = MeanAveragePrecision(
+            iou_type=("bbox", "segm"), class_metrics=by_class, backend="faster_coco_eval"
+        )
+        self.precision.warn_on_many_detections = False
+
+    def update(self, output: Sequence[Objects], labels: Sequence[Objects]) -> None:
+        """Counts what was found in images of their original size."""
+        found = [{**one, "masks": one["masks"][:, 0] >= LIKELY} for one in output]
+        there = [{**one, "masks": one["masks"].bool()} for one in labels]
+        self.precision.update(found, there)
+
+    def compute(self) -> dict[str, Tensor]:
+        """The figures by name, e.g. ``box_ap50``."""
+        given = self.precision.compute()
+        return {
+            f"{kind}_{name}": _per_cent(given[f"{prefix}_{key}"])
+            for kind, prefix in _KINDS.items()
+            for name, key in _FIGURES.items()
+        }
+
+    def by_class(self) -> dict[int, dict[str, float]]:
+        """Box and mask AP of each class that has objects, by its index."""
+        given = self.precision.compute()
+        classes = given["classes"].reshape(-1).tolist()
+        parts = {
+            f"{kind}_ap": _per_cent(given[f"{prefix}_map_per_class"]).reshape(-1).tolist()
+            for kind, prefix in _KINDS.items()
+        }
+        return {
+            index: {name: values[place] for name, values in parts.items()}
+            for place, index in enumerate(classes)
+        }
+
+    def reset(self) -> None:
+        """Forgets all."""
+        self.precision.reset()
+
+
+def encode_mask(mask: Tensor) -> dict[str, Any]:
+    """COCO's run lengths of a mask (H, W), ready for JSON."""
+    from faster_coco_eval.core import mask as coco
+
+    encoded = coco.encode(np.asfortranarray(mask.numpy().astype(np.uint8)))
+    return {"size": list(encoded["size"]), "counts": encoded["counts"].decode()}
+
+
+def _per_cent(value: Tensor) -> Tensor:
+    """COCO's -1 stands for nothing to count."""
+    return torch.where(value < 0, math.nan, 100 * value)

@@ -1,0 +1,123 @@
+"""Semantic segmentation: cross entropy of every pixel, the mean intersection over union."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassConfusionMatrix
+
+from kat.data.dense import IGNORE
+from kat.models import ModelRecord
+from kat.training.module import TaskModule
+from kat.training.scores import Score, Scores
+
+AUXILIARY = 0.4
+"""The weight of the auxiliary head's loss, as in UperNet's own training."""
+
+
+class SegmentationModule(TaskModule):
+    """Trains and validates a model of semantic segmentation, on whole images.
+
+    Args:
+        model: a :class:`kat.models.dense.UperNet`.
+        record: describes the model; stored in every checkpoint.
+        config: the run's settings.
+    """
+
+    scores: ClassVar[tuple[Score, ...]] = (
+        Score("miou", "mIoU"),
+        Score("pixel_accuracy", "pixel accuracy"),
+        Score("class_accuracy", "class accuracy"),
+    )
+
+    def make_scores(self, record: ModelRecord) -> Scores:
+        """Loss, mIoU, and the accuracy of pixels, and of classes in the mean."""
+        return SegmentationScores(len(record.classes))
+
+    def forward(self, images: Tensor | Sequence[Tensor]) -> list[Tensor]:
+        """The logits (K, H, W) of each image; their sizes may differ."""
+        if isinstance(images, Tensor):
+            return list(self.model(images))
+        return [self.model(image[None])[0] for image in images]
+
+    def loss(self, output: tuple[Tensor, Tensor], labels: Tensor) -> Tensor:
+        """Cross entropy of the head, and 0.4 of the auxiliary head's."""
+        main, auxiliary = (pixel_loss(logits, labels) for logits in output)
+        return main + AUXILIARY * auxiliary
+
+
+def pixel_loss(logits: Tensor, mask: Tensor) -> Tensor:
+    """Mean cross entropy over the pixels that have a class; 0 where none has.
+
+    Args:
+        logits: (B, K, H, W).
+        mask: (B, H, W), the index of a class or :data:`kat.data.dense.IGNORE`.
+    """
+    total = functional.cross_entropy(
+        logits.float(), mask.long(), ignore_index=IGNORE, reduction="sum"
+    )
+    return total / (mask != IGNORE).sum().clamp(min=1)
+
+
+class SegmentationScores(Scores):
+    """Mean loss of the images, mIoU and accuracies in per cent, over all processes.
+
+    With n_ij pixels of class i taken for class j, over the classes that are there or were named,
+
+        IoU_i           = n_ii / (sum_j n_ij + sum_j n_ji - n_ii)
+        pixel accuracy  = sum_i n_ii / sum_ij n_ij
+        class accuracy  = mean of n_ii / sum_j n_ij over the classes that are there
+
+    Args:
+        classes: K.
+    """
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.loss = MeanMetric(nan_strategy="disable")
+        self.confusion = MulticlassConfusionMatrix(classes, ignore_index=IGNORE)
+
+    def update(self, output: Sequence[Tensor], labels: Any) -> Tensor:
+        """Counts the pixels of images by their logits (K, H, W), resized to their masks."""
+        losses = []
+        for logits, mask in zip(output, labels, strict=True):
+            logits = resized(logits, mask.shape[-2:])
+            losses.append(pixel_loss(logits[None], mask[None]))
+            self.confusion.update(logits.argmax(0)[None], mask[None].long())
+        loss = torch.stack(losses)
+        self.loss.update(loss)
+        return loss.mean()
+
+    def compute(self) -> dict[str, Tensor]:
+        """``loss``, ``miou``, ``pixel_accuracy`` and ``class_accuracy``."""
+        counts = self.confusion.compute().double()
+        right, there = counts.diagonal(), counts.sum(1)
+        return {
+            "loss": self.loss.compute(),
+            "miou": 100 * self.by_class().nanmean(),
+            "pixel_accuracy": 100 * right.sum() / there.sum(),
+            "class_accuracy": 100 * (right / there).nanmean(),
+        }
+
+    def by_class(self) -> Tensor:
+        """(K,) float64: the IoU of each class, NaN of one that is neither there nor named."""
+        counts = self.confusion.compute().double()
+        right = counts.diagonal()
+        return right / (counts.sum(0) + counts.sum(1) - right)
+
+    def reset(self) -> None:
+        """Forgets all."""
+        self.loss.reset()
+        self.confusion.reset()
+
+
+def resized(logits: Tensor, size: Sequence[int]) -> Tensor:
+    """Logits (K, H, W) at another (height, width), by bilinear interpolation."""
+    if logits.shape[-2:] == tuple(size):
+        return logits
+    return functional.interpolate(logits[None], list(size), mode="bilinear")[0]

@@ -1,0 +1,83 @@
+"""``kat data`` as a user calls it."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.cli.commands import refused, run
+from tests.data.dense.coco_files import instances, write_coco
+from tests.images import write_folder
+
+QUIET = ("--progress", "false")
+
+
+def test_help_names_the_tasks(capsys):
+    for arguments in (["data"], ["data", "--help"]):
+        assert run(*arguments) == 0
+        assert "check" in capsys.readouterr().out
+
+
+def test_what_is_made_is_found_right(tmp_path, capsys):
+    out = tmp_path / "items"
+    made = ["--source", "digits", "--images", "4", "--val_images", "2", "--size", "32"]
+    assert run("data", "make", "items", "--out", out, *made, *QUIET) == 0
+    assert f"4 training and 2 validation images in {out}" in capsys.readouterr().out
+    for kind in ("coco", "ade20k"):
+        assert run("data", "check", f"{kind}:{out}", *QUIET) == 0
+        printed = capsys.readouterr().out
+        assert printed.startswith("train: 4 images")
+        assert printed.endswith("nothing is wrong\n")
+
+
+def test_each_kind_of_problem_is_one_line(tmp_path, capsys):
+    content = instances()
+    content["annotations"][1]["bbox"][2] = 0
+    content["annotations"][2]["bbox"][3] = -1
+    content["annotations"][0]["image_id"] = 5
+    write_coco(tmp_path, content)
+    (tmp_path / "val2017" / "b.png").unlink()
+    name = f"coco:{tmp_path}"
+    assert run("data", "check", name, *QUIET) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "train: 3 images, 5 annotations (1 crowds), 3 classes"
+    assert "  fatal    2 boxes of zero area, first annotation 12 (image 'a.png'" in lines[2]
+    assert lines[2].endswith("category 3, box [1, 1, 0, 26.5])")
+    assert f"  fatal    1 missing images, first {tmp_path / 'val2017' / 'b.png'}" in lines
+    assert lines[-1] == "5 kinds of problems, 5 fatal; --skip says what training can do without"
+    assert run("data", "check", name, "--skip", *QUIET) == 0
+    printed = capsys.readouterr().out
+    assert "skipped  2 boxes of zero area" in printed
+    assert printed.endswith("5 kinds of problems, 0 fatal\n")
+    assert run("data", "check", name, "--split", "train", "--headers", "true", *QUIET) == 1
+    assert "missing" not in capsys.readouterr().out
+
+
+def test_data_of_classification(tmp_path, capsys):
+    write_folder(tmp_path, classes=2, train=2, val=1)
+    assert run("data", "check", f"folder:{tmp_path}", *QUIET) == 0
+    (tmp_path / "val" / "n01" / "0.jpg").write_bytes(b"torn")
+    assert run("data", "check", f"folder:{tmp_path}", *QUIET) == 1
+    assert "fatal    1 unreadable images, first" in capsys.readouterr().out
+
+
+def test_bad_input_is_one_line(tmp_path, capsys):
+    assert "unknown task of kat data 'chekc'; did you mean 'check'" in refused(
+        capsys, "data", "chekc"
+    )
+    nowhere = refused(capsys, "data", "check", f"coco:{tmp_path / 'nowhere'}", *QUIET)
+    assert "does not exist" in nowhere
+    assert "unknown data set 'cocoa'" in refused(capsys, "data", "check", "cocoa", *QUIET)
+    split = refused(capsys, "data", "check", "digits", "--split", "test", *QUIET)
+    assert "unknown split 'test'" in split
+    stream = refused(capsys, "data", "make", "thing", "--out", tmp_path / "x", *QUIET)
+    assert "unknown kind of data to make 'thing'" in stream
+    assert "exists already" in refused(capsys, "data", "make", "items", "--out", tmp_path, *QUIET)
+    assert "out" in refused(capsys, "data", "make", "items")
+
+
+@pytest.mark.parametrize("text", ["[]", "{"])
+def test_a_file_that_is_none_is_refused(tmp_path, capsys, text):
+    write_coco(tmp_path)
+    (tmp_path / "annotations" / "instances_val2017.json").write_text(text)
+    message = refused(capsys, "data", "check", f"coco:{tmp_path}", *QUIET)
+    assert "instances_val2017.json" in message

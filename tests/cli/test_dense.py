@@ -1,0 +1,152 @@
+"""Detection and segmentation as a user goes through them: train, evaluate, predict."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+
+from kat.data.dense.synthetic import make_items
+from tests.cli.commands import QUICK, refused, run
+
+MODELS = {
+    "detection": (
+        "kat_det_micro",
+        "{depth: 1, embed_dim: 32, num_heads: 2, global_blocks: [0], channels: 32,"
+        " rcnn: {box_score_thresh: 0.0}}",
+    ),
+    "segmentation": (
+        "kat_upernet_micro",
+        "{depth: 4, embed_dim: 32, num_heads: 2, channels: 16, auxiliary: 8}",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def items(tmp_path_factory):
+    out = tmp_path_factory.mktemp("data") / "items"
+    make_items(out, source="digits", images=8, val_images=6, size=64)
+    return out
+
+
+@pytest.fixture(scope="module")
+def runs(items, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    for task, (name, args) in MODELS.items():
+        kind = "coco" if task == "detection" else "ade20k"
+        assert run(
+            "train", "--config", f"items_{task}", "--model.name", name, "--model.args", args,
+            "--data.name", f"{kind}:{items}", "--data.image_size", 64, "--data.batch_size", 4,
+            "--epochs", 1, *QUICK, "--out", folder / task,
+        ) == 0  # fmt: skip
+    return folder
+
+
+def pictures(items, count=2):
+    return sorted((items / "images" / "validation").iterdir())[:count]
+
+
+def test_training_says_what_it_reached(items, tmp_path, capsys):
+    name, args = MODELS["segmentation"]
+    options = (
+        "--config", "items_segmentation", "--model.name", name, "--model.args", args,
+        "--data.name", f"ade20k:{items}", "--data.image_size", 64, "--data.batch_size", 4,
+        "--epochs", 1, *QUICK, "--out", tmp_path / "run",
+    )  # fmt: skip
+    assert run("train", *options, "--dry-run") == 0
+    assert "FLOPs an image" in capsys.readouterr().out
+    assert not (tmp_path / "run").exists()
+    assert run("train", *options) == 0
+    printed = capsys.readouterr().out
+    assert "mIoU" in printed.splitlines()[0]
+    assert printed.splitlines()[-1].startswith("best mIoU ")
+
+
+def test_a_detector_is_evaluated_and_its_results_are_coco_s(items, runs, tmp_path, capsys):
+    out = tmp_path / "report"
+    assert run("eval", "--checkpoint", runs / "detection", "--report", out) == 0
+    printed = capsys.readouterr().out
+    assert "box AP" in printed
+    assert "mask AP" in printed
+    results = json.loads((out / "results.json").read_text())
+    truth = COCO(str(items / "annotations" / "instances_validation.json"))
+    assert results
+    loaded = truth.loadRes(results)  # COCO's own reader takes them
+    assert set(loaded.getImgIds()) <= set(truth.getImgIds())
+    with (out / "per_class.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert set(rows[0]) == {"class", "box_ap", "mask_ap"}
+
+
+def test_a_segmentation_model_is_evaluated_as_asked(items, runs, tmp_path, capsys):
+    out = tmp_path / "report"
+    assert run(
+        "eval", "--checkpoint", runs / "segmentation", "--report", out, "--window", 48,
+        "--scales", "[0.75,1.0]", "--flip", "true", "--csv", tmp_path / "all.csv",
+    ) == 0  # fmt: skip
+    assert "mIoU" in capsys.readouterr().out
+    metrics = json.loads((out / "metrics.json").read_text())
+    with (out / "confusion.csv").open(newline="") as file:
+        counts = np.array([row[1:] for row in list(csv.reader(file))[1:]], dtype=int)
+    right = np.diag(counts)
+    union = counts.sum(0) + counts.sum(1) - right
+    iou = right[union > 0] / union[union > 0]
+    assert metrics["miou"] == pytest.approx(100 * iou.mean())
+    with (tmp_path / "all.csv").open(newline="") as file:
+        assert float(next(csv.DictReader(file))["miou"]) == pytest.approx(metrics["miou"])
+
+
+def test_both_tasks_in_one_call(runs, capsys):
+    assert run("eval", "--checkpoint", runs / "detection", runs / "segmentation") == 0
+    printed = capsys.readouterr().out
+    assert "box AP" in printed
+    assert "mIoU" in printed
+
+
+def test_objects_are_drawn_and_written(items, runs, tmp_path, capsys):
+    paths = pictures(items)
+    assert run(
+        "predict", *paths, "--checkpoint", runs / "detection", "--threshold", 0.0,
+        "--out", tmp_path / "pictures", "--json", tmp_path / "answers.json",
+    ) == 0  # fmt: skip
+    assert "score" in capsys.readouterr().out
+    answers = json.loads((tmp_path / "answers.json").read_text())
+    for path, answer in zip(paths, answers, strict=True):
+        drawn = np.asarray(Image.open(tmp_path / "pictures" / path.name))
+        assert drawn.shape == (64, 64, 3)
+        assert (drawn != np.asarray(Image.open(path))).any()
+        found = answer["objects"]
+        assert [one["score"] for one in found] == sorted((o["score"] for o in found), reverse=True)
+        assert coco_mask.decode(found[0]["segmentation"]).shape == (64, 64)
+
+
+def test_classes_of_pixels_are_drawn_and_written(items, runs, tmp_path):
+    (path,) = pictures(items, 1)
+    wide = tmp_path / "wide.png"
+    Image.open(path).resize((100, 64)).save(wide)
+    assert run(
+        "predict", wide, "--checkpoint", runs / "segmentation", "--out", tmp_path / "pictures",
+        "--json", tmp_path / "answers.json",
+    ) == 0  # fmt: skip
+    mask = np.asarray(Image.open(tmp_path / "pictures" / "wide_mask.png"))
+    assert mask.shape == (64, 100)
+    (answer,) = json.loads((tmp_path / "answers.json").read_text())
+    shares = [entry["share"] for entry in answer["classes"]]
+    assert sum(shares) == pytest.approx(1)
+    assert shares[0] == pytest.approx(np.bincount(mask.ravel()).max() / mask.size)
+
+
+def test_what_does_not_fit_is_refused(items, runs, tmp_path, capsys):
+    path = pictures(items, 1)[0]
+    detector, segmenter = runs / "detection", runs / "segmentation"
+    line = refused(capsys, "eval", "--checkpoint", detector, "--data.name", f"ade20k:{items}")
+    assert "is data for segmentation, but" in line
+    line = refused(capsys, "eval", "--checkpoint", segmenter, "--stride", 8)
+    assert "stride must be" in line
+    line = refused(capsys, "predict", path, "--checkpoint", segmenter, "--scales", "[0]")
+    assert "scales must be positive" in line

@@ -1,0 +1,65 @@
+"""Small sets of images and masks in the three layouts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+SIZE = (20, 30)
+"""Height and width of the images."""
+
+
+def halves(left: int, right: int) -> np.ndarray:
+    """A mask of one value on the left and another on the right."""
+    values = np.full(SIZE, left, np.uint8)
+    values[:, 15:] = right
+    return values
+
+
+def write_ade20k(root: Path, *, table: bool = True) -> None:
+    """Two classes, sky and car; of each split two images: 0 | 1 and 1 | 2."""
+    for split in ("training", "validation"):
+        for number, mask in enumerate((halves(0, 1), halves(1, 2))):
+            _image(root / "images" / split / f"ADE_{number}.jpg")
+            _mask(root / "annotations" / split / f"ADE_{number}.png", mask)
+    if table:
+        rows = "Idx\tRatio\tTrain\tVal\tName\n1\t.6\t9\t9\tsky, heaven\n2\t.4\t9\t9\tcar;auto\n"
+        (root / "objectInfo150.txt").write_text(rows)
+
+
+def write_voc(root: Path) -> None:
+    """Three images with masks that have a palette; two train, one validates."""
+    for number, mask in enumerate((halves(0, 15), halves(255, 20), halves(3, 0))):
+        _image(root / "JPEGImages" / f"2007_{number}.jpg")
+        _mask(root / "SegmentationClass" / f"2007_{number}.png", mask, palette=True)
+    _image(root / "JPEGImages" / "of_boxes_only.jpg")
+    lists = root / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("2007_1\n2007_0\n")
+    (lists / "val.txt").write_text("2007_2\n")
+
+
+def write_pairs(root: Path) -> None:
+    """Three classes; of each split two images: 0 | 1 and 2 | 255."""
+    for split in ("train", "val"):
+        for number, mask in enumerate((halves(0, 1), halves(2, 255))):
+            _image(root / split / "images" / f"{number}.png")
+            _mask(root / split / "masks" / f"{number}.png", mask)
+    (root / "classes.txt").write_text("road\ngrass\nsky\n")
+
+
+def _image(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (SIZE[1], SIZE[0]), (200, 100, 50)).save(path)
+
+
+def _mask(path: Path, values: np.ndarray, *, palette: bool = False) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(values)
+    if palette:
+        image = image.convert("P")
+        image.putdata(values.ravel().tolist())
+        image.putpalette([(7 * i) % 256 for i in range(768)])
+    image.save(path)

@@ -1,0 +1,199 @@
+"""The check finds what was put wrong, counts it, and says what is fatal."""
+
+from __future__ import annotations
+
+import pytest
+from PIL import Image
+
+from kat.data import DataConfig
+from kat.data.dense.check import check_split, class_problems
+from tests.data.dense.coco_files import instances, write_coco
+from tests.data.dense.mask_files import halves, write_ade20k, write_pairs
+from tests.images import write_folder
+
+
+def _problems(name, split="train", **options):
+    report = check_split(DataConfig(name=name, workers=2), split, **options)
+    return {problem.kind: problem for problem in report.problems}
+
+
+def _annotation(place, **changes):
+    def change(content):
+        content["annotations"][place] |= changes
+
+    return change
+
+
+def _twice(kind, field):
+    def change(content):
+        content[kind][2][field] = content[kind][0][field]
+
+    return change
+
+
+SKIPPABLE = {
+    "annotations of images that the file does not have": _annotation(1, image_id=5),
+    "annotations of categories that the file does not have": _annotation(1, category_id=1),
+    "annotation ids that another annotation has": _twice("annotations", "id"),
+    "boxes of zero area": _annotation(1, bbox=[3, 4, 5, 0]),
+    "boxes wholly outside their image": _annotation(1, bbox=[61, 4, 5, 5]),
+    "boxes more than 1 pixel outside their image": _annotation(1, bbox=[50, 4, 12, 5]),
+    "annotations without polygons or run lengths for a mask": _annotation(1, segmentation=[]),
+    "masks of another size than their image": _annotation(
+        1, segmentation={"size": [60, 50], "counts": [0, 3000]}
+    ),
+}
+FATAL = {
+    "image ids that another image has": _twice("images", "id"),
+    "category ids that another category has": _twice("categories", "id"),
+    "category names that another category has": _twice("categories", "name"),
+    "images of no size": lambda content: content["images"][0].update(width=0),
+    "files without images": lambda content: content.update(images=[], annotations=[]),
+    "files without categories": lambda content: content.update(categories=[], annotations=[]),
+    "files without one right annotation": lambda content: [
+        row.update(bbox=[0, 0, 0, 0]) for row in content["annotations"]
+    ],
+}
+
+
+@pytest.mark.parametrize("kind", SKIPPABLE)
+def test_a_wrong_annotation_is_found_and_can_be_done_without(tmp_path, kind):
+    content = instances()
+    SKIPPABLE[kind](content)
+    write_coco(tmp_path, content)
+    (problem,) = _problems(f"coco:{tmp_path}").values()
+    assert (problem.kind, problem.count) == (kind, 1)
+    assert problem.first.startswith(f"annotation {content['annotations'][1]['id']} ") or (
+        "ids that another" in kind and problem.first.startswith("annotation 900 ")
+    )
+    assert problem.fatal(skip=False)
+    assert not problem.fatal(skip=True)
+
+
+@pytest.mark.parametrize("kind", FATAL)
+def test_what_there_is_no_way_around_is_fatal(tmp_path, kind):
+    content = instances()
+    FATAL[kind](content)
+    write_coco(tmp_path, content)
+    assert _problems(f"coco:{tmp_path}")[kind].fatal(skip=True)
+
+
+@pytest.mark.parametrize(
+    "outline",
+    [
+        [[1, 2, 3, 4]],
+        [[1, 2, 3, 4, 5, 6, 7]],
+        [[1, 2, 3, 4, 5, "6"]],
+        {"size": [50, 60]},
+        {"size": [50, 60], "counts": [1, 2, 3]},
+        {"counts": [3000]},
+        None,
+        "polygon",
+    ],
+)
+def test_outlines_that_are_none(tmp_path, outline):
+    content = instances()
+    content["annotations"][1]["segmentation"] = outline
+    write_coco(tmp_path, content)
+    kind = "annotations without polygons or run lengths for a mask"
+    damaged = "images whose masks have damaged run lengths"
+    (problem,) = _problems(f"coco:{tmp_path}").values()
+    assert problem.kind in (kind, damaged)
+
+
+def test_compressed_run_lengths_that_do_not_fill_the_image_are_damaged(tmp_path):
+    content = instances()
+    content["annotations"][2]["segmentation"]["counts"] = "34="
+    write_coco(tmp_path, content)
+    (problem,) = _problems(f"coco:{tmp_path}").values()
+    assert problem.kind == "images whose masks have damaged run lengths"
+    assert "a.png" in problem.first
+
+
+def test_images_that_are_missing_torn_or_resized(tmp_path):
+    write_coco(tmp_path)
+    folder = tmp_path / "train2017"
+    (folder / "a.png").unlink()
+    (folder / "b.png").write_bytes(b"torn")
+    Image.new("RGB", (48, 64)).save(folder / "c.jpg")
+    for headers_only in (False, True):
+        problems = _problems(f"coco:{tmp_path}", headers_only=headers_only)
+        firsts = {kind: (problem.count, problem.first) for kind, problem in problems.items()}
+        assert firsts.keys() == {
+            "missing images",
+            "unreadable images",
+            "images of another size than the annotations say",
+        }
+        assert firsts["missing images"] == (1, str(folder / "a.png"))
+        assert "b.png cannot be read as an image" in firsts["unreadable images"][1]
+        assert firsts["images of another size than the annotations say"][1].endswith(
+            "c.jpg: 48x64, not 64x48"
+        )
+        assert not any(problem.fatal(skip=True) for problem in problems.values())
+
+
+def test_classes_that_do_not_occur_are_noted(tmp_path):
+    content = instances()
+    content["categories"].append({"id": 1, "name": "unicorn"})
+    write_coco(tmp_path, content)
+    report = check_split(DataConfig(name=f"coco:{tmp_path}"), "train")
+    assert (report.problems, report.unused) == ([], ["unicorn"])
+    assert (report.images, report.contents) == (3, "5 annotations (1 crowds)")
+
+
+def test_classes_of_one_split_alone(tmp_path):
+    write_coco(tmp_path / "both")
+    content = instances()
+    content["categories"][0]["name"] = "dog"
+    write_coco(tmp_path / "other", content)
+    both, other = (
+        check_split(DataConfig(name=f"coco:{tmp_path / name}"), "train")
+        for name in ("both", "other")
+    )
+    assert class_problems([both, both]) == []
+    (problem,) = class_problems([both, other])
+    assert (problem.count, problem.first) == (2, "'cat': the train split lacks it")
+    assert problem.fatal(skip=True)
+
+
+def test_masks(tmp_path):
+    write_pairs(tmp_path)
+    assert _problems(f"masks:{tmp_path}") == {}
+    masks = tmp_path / "train" / "masks"
+    Image.fromarray(halves(3, 7)).save(masks / "0.png")
+    Image.new("L", (20, 30)).save(masks / "1.png")
+    for name in ("2", "3"):
+        Image.new("RGB", (30, 20)).save(tmp_path / "train" / "images" / f"{name}.png")
+    (masks / "2.png").write_bytes(b"torn")
+    problems = _problems(f"masks:{tmp_path}")
+    assert {kind: problem.count for kind, problem in problems.items()} == {
+        "files without the other of their pair": 1,
+        "masks with values that are no class": 1,
+        "masks of another size than their image": 1,
+        "unreadable masks": 1,
+    }
+    assert problems["masks with values that are no class"].first.endswith(
+        "0.png: 3, 7 of 3 classes"
+    )
+    assert problems["masks of another size than their image"].first.endswith(
+        "1.png: 20x30, not 30x20"
+    )
+    assert not any(problem.fatal(skip=True) for problem in problems.values())
+
+
+def test_classes_of_masks_that_do_not_occur_are_noted(tmp_path):
+    write_ade20k(tmp_path)
+    Image.fromarray(halves(0, 1)).save(tmp_path / "annotations" / "training" / "ADE_1.png")
+    train, val = (
+        check_split(DataConfig(name=f"ade20k:{tmp_path}"), split) for split in ("train", "val")
+    )
+    assert (train.unused, val.unused) == (["car;auto"], [])
+
+
+def test_labelled_images_are_looked_at_too(tmp_path):
+    write_folder(tmp_path, classes=2, train=3, val=1)
+    (tmp_path / "train" / "n01" / "1.jpg").write_bytes(b"torn")
+    (problem,) = _problems(f"folder:{tmp_path}").values()
+    assert (problem.kind, problem.count) == ("unreadable images", 1)
+    assert _problems(f"folder:{tmp_path}", "val") == {}
+    assert _problems("digits", "val") == {}

@@ -1,0 +1,237 @@
+"""Images move with their masks: each pixel of a test image says where it was."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms.functional import pil_to_tensor
+
+from kat.data.dense.config import (
+    DetectionAugmentConfig,
+    SegmentationAugmentConfig,
+    check_detection,
+    check_segmentation,
+)
+from kat.data.dense.transforms import (
+    DetectionEvaluation,
+    DetectionTraining,
+    SegmentationTraining,
+    fitted,
+    largest_share,
+)
+from kat.errors import InputError
+
+MEAN = (0.5, 0.4, 0.3)
+FILL = [128, 102, 76]
+
+
+def _scene(height=60, width=90):
+    """Three objects, red, green and blue; the last is a crowd; and a black rest."""
+    masks = torch.zeros(3, height, width, dtype=torch.uint8)
+    masks[0, 5:25, 10:40] = 1
+    masks[1, 30:58, 50:85] = 1
+    masks[2, 40:60, 0:20] = 1
+    pixels = np.zeros((height, width, 3), np.uint8)
+    for channel, mask in enumerate(masks.numpy()):
+        pixels[mask > 0, channel] = 255
+    target = {
+        "boxes": torch.tensor([[10.0, 5, 40, 25], [50, 30, 85, 58], [0, 40, 20, 60]]),
+        "labels": torch.tensor([3, 7, 1]),
+        "masks": masks,
+        "area": masks.sum((1, 2)).float(),
+        "iscrowd": torch.tensor([0, 0, 1]),
+        "image_id": torch.tensor(42),
+    }
+    return Image.fromarray(pixels), target
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_masks_boxes_and_pixels_stay_together(seed):
+    image, target = _scene()
+    torch.manual_seed(seed)
+    pixels, moved = DetectionTraining(64, DetectionAugmentConfig(), MEAN)(image, target)
+    assert pixels.shape == (3, 64, 64)
+    assert pixels.dtype == torch.uint8
+    assert int(moved["image_id"]) == 42
+    assert not moved["iscrowd"].any()
+    for box, label, mask, area in zip(
+        moved["boxes"], moved["labels"], moved["masks"], moved["area"], strict=True
+    ):
+        channel = {3: 0, 7: 1}[int(label)]
+        object_pixels = pixels[channel].float() / 255
+        other = 1 - channel
+        inside = _eroded(mask)  # interpolation blurs borders
+        assert object_pixels[inside].min() > 0.9 if inside.any() else True
+        assert pixels[other][inside].float().max() < 30 if inside.any() else True
+        ys, xs = np.nonzero(mask.numpy())
+        assert box.tolist() == [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
+        assert area == mask.sum() == len(xs)
+
+
+def _eroded(mask):
+    from scipy.ndimage import binary_erosion
+
+    return torch.from_numpy(binary_erosion(mask.numpy() > 0, iterations=3, border_value=0))
+
+
+def _scaled(scale, hflip=0.0, size=64, image_and_target=None):
+    config = DetectionAugmentConfig(scale=(scale, scale), hflip=hflip)
+    return DetectionTraining(size, config, MEAN)(*(image_and_target or _scene()))
+
+
+def test_a_scale_of_one_just_fits_the_square_and_pads_below():
+    pixels, moved = _scaled(1.0, size=90)
+    assert pixels[:, 70, 30].tolist() == FILL
+    assert pixels[0, 15, 25] == 255
+    assert moved["boxes"].tolist() == [[10, 5, 40, 25], [50, 30, 85, 58]]
+    flipped_pixels, flipped = _scaled(1.0, hflip=1.0, size=90)
+    assert torch.equal(flipped_pixels[:, :60], pixels[:, :60].flip(-1))
+    assert flipped["boxes"].tolist() == [[50, 5, 80, 25], [5, 30, 40, 58]]
+
+
+def test_a_scale_below_one_shrinks_and_pads_to_the_right_too():
+    pixels, moved = _scaled(0.5, size=90)
+    assert pixels[:, 5, 60].tolist() == FILL
+    assert moved["boxes"][0].tolist() == pytest.approx([5, 2.5, 20, 12.5], abs=0.51)
+
+
+def test_a_scale_of_two_shows_a_quarter_enlarged():
+    torch.manual_seed(0)
+    pixels, moved = _scaled(2.0, size=60, image_and_target=_scene(60, 60))
+    assert FILL not in pixels.flatten(1).T.tolist()
+    sides = [moved["boxes"][:, 2] - moved["boxes"][:, 0]]
+    assert all(side <= 2 * 30 for side in sides[0])
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_part_lies_within_the_image(seed):
+    torch.manual_seed(seed)
+    white = Image.new("RGB", (240, 60), (255, 255, 255))
+    mask = torch.ones(1, 60, 240, dtype=torch.uint8)
+    target = _scene()[1] | {"masks": mask, "iscrowd": torch.zeros(1, dtype=torch.int64)}
+    target |= {name: target[name][:1] for name in ("boxes", "labels", "area")}
+    pixels, moved = _scaled(5.0, size=64, image_and_target=(white, target))
+    assert (pixels == 255).all()
+    assert moved["boxes"].tolist() == [[0, 0, 64, 64]]
+
+
+def test_what_is_left_of_no_object_is_dropped_with_all_its_fields():
+    image, target = _scene()
+    config = DetectionAugmentConfig(scale=(1.0, 1.0), hflip=0.0, min_side=29)
+    _, moved = DetectionTraining(90, config, MEAN)(image, target)
+    assert moved["labels"].tolist() == []
+    assert {len(moved[name]) for name in ("boxes", "masks", "area", "iscrowd")} == {0}
+    assert moved["masks"].shape == (0, 90, 90)
+    config = DetectionAugmentConfig(scale=(1.0, 1.0), hflip=0.0, min_side=25)
+    _, moved = DetectionTraining(90, config, MEAN)(image, target)
+    assert moved["labels"].tolist() == [7]
+
+
+def test_evaluation_leaves_the_image_and_its_objects():
+    image, target = _scene()
+    pixels, same = DetectionEvaluation()(image, target)
+    assert torch.equal(pixels, pil_to_tensor(image))
+    assert same is target
+
+
+@pytest.mark.parametrize(
+    ("sides", "size", "fits"),
+    [
+        ((480, 640), 240, (240, 320)),
+        ((480, 640), 512, (512, 683)),
+        ((100, 1000), 50, (20, 200)),  # no longer than four times 50
+    ],
+)
+def test_the_size_of_a_fitted_image(sides, size, fits):
+    assert fitted(*sides, size) == fits
+    assert fitted(*sides[::-1], size) == fits[::-1]
+
+
+def _halves(share):
+    mask = torch.zeros(100, 100, dtype=torch.uint8)
+    mask[:, round(100 * share) :] = 1
+    return mask
+
+
+def test_the_share_of_the_most_frequent_class_leaves_out_what_has_none():
+    assert largest_share(_halves(0.3)) == pytest.approx(0.7)
+    mask = _halves(0.3)
+    mask[:, 50:] = 255
+    assert largest_share(mask) == pytest.approx(0.6)
+    assert largest_share(torch.full((3, 3), 255, dtype=torch.uint8)) == 0
+
+
+def _segmentation(**settings):
+    """Of images of 100 pixels, with ``scale`` in sizes of theirs."""
+    settings = {"hflip": 0.0, "distortion": 0.0, "scale": (0.5, 2.0), **settings}
+    settings["scale"] = tuple(100 / 40 * factor for factor in settings["scale"])
+    return SegmentationTraining(40, SegmentationAugmentConfig(**settings), MEAN)
+
+
+def _encoded(mask):
+    return Image.fromarray(np.stack([255 * mask.numpy()] * 3, -1))
+
+
+def test_no_class_fills_more_than_its_share_of_a_crop_where_that_can_be():
+    mask = _halves(0.4)
+    shares = {}
+    for share in (0.75, 1.0):
+        crop = _segmentation(max_class_share=share)
+        drawn = []
+        for seed in range(60):
+            torch.manual_seed(seed)
+            drawn.append(largest_share(crop(_encoded(mask), mask)[1]))
+        shares[share] = np.mean([value > 0.76 for value in drawn])
+    assert shares[1.0] > 0.3
+    assert shares[0.75] < shares[1.0] / 3
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_crop_and_its_mask_stay_together(seed):
+    mask = _halves(0.4)
+    torch.manual_seed(seed)
+    pixels, moved = _segmentation(hflip=0.5)(_encoded(mask), mask)
+    real = moved != 255
+    sure = real & ((pixels[0] < 40) | (pixels[0] > 215))
+    assert sure.sum() > 0.8 * real.sum()
+    assert torch.equal(moved[sure].bool(), pixels[0][sure] > 127)
+
+
+def test_what_an_image_lacks_is_padded_without_a_class():
+    mask = _halves(0.5)
+    pixels, moved = _segmentation(scale=(0.2, 0.2))(_encoded(mask), mask)
+    assert (moved[:20, :20] != 255).all()
+    assert (moved[20:] == 255).all()
+    assert (moved[:, 20:] == 255).all()
+    assert pixels[:, 30, 30].tolist() == FILL
+
+
+def test_colours_change_and_the_mask_does_not():
+    mask = _halves(0.5)
+    image = Image.new("RGB", (100, 100), (120, 60, 30))
+    plain, distorted = (
+        _segmentation(scale=(0.3, 0.3), distortion=p)(image, mask) for p in (0.0, 1.0)
+    )
+    assert plain[0][:, 5, 5].tolist() == [120, 60, 30]
+    assert distorted[0][:, 5, 5].tolist() != [120, 60, 30]
+    assert torch.equal(plain[1], distorted[1])
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (DetectionAugmentConfig(scale=(2.0, 0.1)), "detection.scale must be 0 < low <= high"),
+        (DetectionAugmentConfig(hflip=1.5), "detection.hflip must be from 0 to 1, got 1.5"),
+        (DetectionAugmentConfig(min_side=-1), "detection.min_side must be at least 0"),
+        (SegmentationAugmentConfig(scale=(0, 1)), "segmentation.scale must be 0 < low"),
+        (SegmentationAugmentConfig(max_class_share=0), "max_class_share must be above 0"),
+        (SegmentationAugmentConfig(distortion=2), "segmentation.distortion must be from 0 to 1"),
+    ],
+)
+def test_settings_out_of_range_are_refused(config, message):
+    check = check_detection if isinstance(config, DetectionAugmentConfig) else check_segmentation
+    check(type(config)())
+    with pytest.raises(InputError, match=message):
+        check(config)

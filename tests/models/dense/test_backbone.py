@@ -1,0 +1,279 @@
+"""The dense backbone: what padding, windows, positions and sizes do to its features, and do not."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import timm
+import torch
+from timm.layers import Attention
+from torch import nn
+
+from kat.errors import InputError
+from kat.models import ViTSource, init_from_vit, read_vit
+from kat.models.dense import DenseBackbone
+from kat.models.dense.attention import GridAttention, join, split
+from kat.models.vit_source import layout
+
+GRID = {"class_token": False, "global_pool": "", "num_classes": 0}
+FAMILIES = ["kat_micro", "vit_micro", "vit_swiglu_micro", "vit_kan_micro"]
+
+
+def backbone(name: str = "kat_micro", vit: dict | None = None, **kwargs) -> DenseBackbone:
+    """With relative positions as if trained."""
+    torch.manual_seed(0)
+    made = DenseBackbone(timm.create_model(name, **(vit or {})), **kwargs).eval()
+    for parameter in made.attention.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    return made
+
+
+def images(*shape: int, seed: int = 1) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_all_global_without_relative_positions_it_is_timms_forward(family):
+    torch.manual_seed(0)
+    vit = timm.create_model(family, **GRID).eval()
+    x = images(2, 3, 32, 32)
+    expected = vit.forward_intermediates(x, indices=[1, 3], intermediates_only=True, norm=True)
+    maps = DenseBackbone(vit, relative_position=False, out_blocks=[1, 3])(x)
+    for got, want in zip(maps, expected, strict=True):
+        torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        {"global_pool": "avg"},
+        {"reg_tokens": 2, "no_embed_class": True},
+        {"init_values": 0.5, "qk_norm": True, "scale_attn_norm": True},
+        {"pre_norm": True, "pos_embed": "none"},
+    ],
+)
+def test_any_vit_of_timms_becomes_one_without_a_token_beside_the_grid(args):
+    made = backbone("vit_tiny_patch16_224", {"img_size": 64, "depth": 2, **args}, window=3)
+    assert made(images(2, 3, 64, 64))[0].shape == (2, 192, 4, 4)
+    names = dict(made.named_parameters())
+    assert not [name for name in names if "token" in name or "head" in name]
+    made(images(1, 3, 64, 64))[0].sum().backward()
+    assert all(parameter.grad is not None for parameter in names.values())
+
+
+@pytest.mark.parametrize("size", [(32, 32), (27, 41)])
+@pytest.mark.parametrize("window", [0, 3])
+def test_padding_and_the_other_images_do_not_matter(size, window):
+    made = backbone(window=window, global_blocks=[1])
+    height, width = size
+    image = images(1, 3, height, width)
+    alone = made(image)[0]
+    canvas = images(2, 3, 50, 64, seed=2)  # noise where there should be padding
+    canvas[:1, :, :height, :width] = image
+    padded = made(canvas, [size, (48, 60)])[0]
+    assert padded.shape == (2, 64, 13, 16)
+    rows, columns = alone.shape[2:]
+    torch.testing.assert_close(padded[:1, :, :rows, :columns], alone)
+    assert not padded[0, :, rows:].any()
+    assert not padded[0, :, :, columns:].any()
+
+
+def test_images_are_padded_to_whole_patches():
+    made = backbone(window=4, global_blocks=[])
+    image = images(1, 3, 30, 33)
+    padded = torch.zeros(1, 3, 32, 36)
+    padded[:, :, :30, :33] = image
+    assert torch.equal(made(image)[0], made(padded)[0])
+
+
+@pytest.mark.parametrize(("wide", "apart"), [([], True), ([1], False)])
+def test_windows_see_nothing_of_each_other_but_in_global_blocks(wide, apart):
+    made = backbone(window=4, global_blocks=wide)
+    x = images(1, 3, 32, 32)
+    other = x.clone()
+    other[:, :, :, 16:] += 1
+    left, right = (made(x)[0] - made(other)[0]).abs().amax((0, 1, 2)).split(4)
+    assert (left.max() == 0) == apart
+    assert right.min() > 0
+
+
+def test_padded_tokens_of_a_window_are_not_attended_to():
+    """Windows of 5 on a grid of 8 by 7: the last has 3 rows and 2 columns."""
+    torch.manual_seed(0)
+    attention = Attention(16, num_heads=2, qkv_bias=True)
+    nn.init.normal_(attention.qkv.bias)  # so that a padded token is not nothing
+    layer = GridAttention(8, 5, (5, 5))
+    for table in layer.parameters():
+        nn.init.normal_(table)
+    x = torch.randn(2, 8, 7, 16)
+    corner = layer(x[:, 5:, 5:], attention)
+    torch.testing.assert_close(layer(x, attention)[:, 5:, 5:], corner)
+
+
+@pytest.mark.parametrize("window", [8, 11])
+def test_windowed_is_global_when_one_window_covers_the_image(window):
+    windowed = backbone(window=window, global_blocks=[])
+    wide = backbone(window=0)
+    for own, other in zip(windowed.attention, wide.attention, strict=True):
+        cut = len(own.rel_pos_h) // 2 - 7, len(own.rel_pos_h) // 2 + 8
+        other.rel_pos_h.data = own.rel_pos_h.data[slice(*cut)]
+        other.rel_pos_w.data = own.rel_pos_w.data[slice(*cut)]
+    x = images(2, 3, 32, 32)
+    assert torch.equal(windowed(x)[0], wide(x)[0])
+
+
+def naive(x, attention: Attention, layer: GridAttention) -> torch.Tensor:
+    """Attention over one window of (H, W, C), pair by pair."""
+    height, width, channels = x.shape
+    d = attention.head_dim
+    places = [(row, column) for row in range(height) for column in range(width)]
+    qkv = attention.qkv(x.reshape(-1, channels)).reshape(-1, 3, attention.num_heads, d)
+    out = torch.zeros(len(places), attention.num_heads, d, dtype=x.dtype)
+    centre_h, centre_w = len(layer.rel_pos_h) // 2, len(layer.rel_pos_w) // 2
+    for head in range(attention.num_heads):
+        query, key, value = (qkv[:, which, head] for which in range(3))
+        for i, (y, z) in enumerate(places):
+            logits = torch.stack(
+                [
+                    query[i] @ key[j] / math.sqrt(d)
+                    + query[i] @ layer.rel_pos_h[centre_h + y - u]
+                    + query[i] @ layer.rel_pos_w[centre_w + z - v]
+                    for j, (u, v) in enumerate(places)
+                ]
+            )
+            out[i, head] = logits.softmax(0) @ value
+    return attention.proj(out.reshape(height, width, channels))
+
+
+@pytest.mark.parametrize("size", [(4, 5), (3, 2)])
+def test_relative_positions_against_pairs_in_float64(size):
+    torch.manual_seed(0)
+    attention = Attention(24, num_heads=3, qkv_bias=True).double()
+    layer = GridAttention(8, 0, (4, 5)).double()
+    for table in layer.parameters():
+        nn.init.normal_(table)
+    x = torch.randn(2, *size, 24, dtype=torch.float64)
+    expected = torch.stack([naive(one, attention, layer) for one in x])
+    torch.testing.assert_close(layer(x, attention), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_relative_positions_of_a_larger_grid_are_interpolated():
+    torch.manual_seed(0)
+    attention = Attention(8, num_heads=1)
+    layer, large = GridAttention(8, 0, (4, 4)), GridAttention(8, 0, (8, 4))
+    table = torch.randn(7, 8)
+    layer.rel_pos_h.data = table
+    for row in range(15):  # whose middle lies at this place of the 7
+        place = min(max((row + 0.5) * 7 / 15 - 0.5, 0), 6)
+        low, share = math.floor(place), place % 1
+        large.rel_pos_h.data[row] = (1 - share) * table[low] + share * table[min(low + 1, 6)]
+    x = torch.randn(1, 8, 4, 8)
+    torch.testing.assert_close(layer(x, attention), large(x, attention))
+
+
+def test_splitting_and_joining_undo_each_other():
+    x = images(2, 7, 5, 3)
+    windows = split(x, 4, 2)
+    assert windows.shape == (2 * 2 * 3, 4, 2, 3)
+    assert torch.equal(windows[4], torch.nn.functional.pad(x[0, 4:, 2:4], (0, 0, 0, 0, 0, 1)))
+    assert torch.equal(join(windows, 2, 7, 5), x)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (64, 64), (20, 52), (4, 4)])
+def test_any_size_of_image(size):
+    made = backbone(window=3)
+    maps = made(images(1, 3, *size))
+    assert maps[0].shape == (1, 64, size[0] // 4, size[1] // 4)
+    assert maps[0].isfinite().all()
+
+
+def test_positions_are_resampled_and_the_same_at_the_native_size():
+    made = backbone(relative_position=False)
+    zeros = torch.zeros(1, 8, 8, 64)
+    assert torch.equal(made._with_positions(zeros).flatten(1, 2), made.vit.pos_embed)
+    dynamic = timm.create_model("kat_micro", dynamic_img_size=True, **GRID).eval()
+    dynamic.load_state_dict(made.vit.state_dict())
+    x = images(1, 3, 48, 40)
+    expected = dynamic.forward_intermediates(x, intermediates_only=True, norm=True)[-1]
+    torch.testing.assert_close(made(x)[0], expected)
+
+
+def test_gradient_checkpointing_gives_the_same_gradients():
+    made = backbone(window=3).train()
+    x = images(2, 3, 36, 32)
+    gradients = []
+    for checkpointing in (False, True):
+        made.grad_checkpointing = checkpointing
+        made.zero_grad()
+        made(x)[0].square().mean().backward()
+        gradients.append([p.grad.clone() for p in made.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
+def test_float32_is_as_close_to_float64_as_float32_is():
+    made = backbone(window=3)
+    x = images(2, 3, 32, 36)
+    single = made(x)[0].double()
+    double = made.double()(x.double())[0]
+    error = (single - double).abs().max() / double.abs().max()
+    assert 0 < error < 1e-5
+
+
+def test_four_global_blocks_are_the_last_of_each_quarter():
+    vit = timm.create_model("kat_tiny_patch16_224", device="meta")
+    made = DenseBackbone(vit, window=14)
+    wide = [index for index, layer in enumerate(made.attention) if layer.window == 0]
+    assert wide == [2, 5, 8, 11]
+    assert made.attention[0].rel_pos_h.shape == (27, 64)
+
+
+@pytest.mark.parametrize("name", ["vit_micro", "kat_micro"])
+def test_classification_weights_are_carried_over(name):
+    torch.manual_seed(0)
+    source = timm.create_model(name, img_size=24).eval()
+    made = backbone(name)
+    report = init_from_vit(made.vit, read_vit(source).for_grid())
+    state = source.state_dict()
+    for key, value in made.vit.state_dict().items():
+        if key != "pos_embed":
+            assert torch.equal(value, state[key]), key
+    assert report.resized == {"pos_embed": ((1, 36, 64), (1, 64, 64))}
+    assert "cls_token" in report.dropped
+
+
+def test_dinov2s_own_layout_has_no_positions_of_registers():
+    torch.manual_seed(0)
+    args = {"img_size": 32, "patch_size": 4, "embed_dim": 64, "depth": 4, "num_heads": 4}
+    registers = {"reg_tokens": 3, "no_embed_class": True}
+    vit = timm.create_model("vit_tiny_patch16_224", **args, **registers)
+    state = {name: value for name, value in vit.state_dict().items() if name[:4] != "head"}
+    state["register_tokens"] = state.pop("reg_token")
+    state["mask_token"] = torch.zeros(1, 64)
+    state["pos_embed"] = torch.cat([torch.ones(1, 1, 64), state["pos_embed"]], 1)
+    source = ViTSource("dinov2", state, args=layout(state))
+    made = backbone("vit_micro")
+    report = init_from_vit(made.vit, source.for_grid())
+    assert torch.equal(made.vit.pos_embed, vit.pos_embed)
+    assert set(report.dropped) == {"cls_token", "register_tokens", "mask_token"}
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        ({"window": -1}, "window must be"),
+        ({"global_blocks": [4]}, r"global_blocks must be different blocks from 0 to 3, got \[4\]"),
+        ({"out_blocks": [1, 1]}, "out_blocks must be different"),
+        ({"vit": {"patch_drop_rate": 0.5}}, "without dropped patches"),
+    ],
+)
+def test_bad_arguments_are_named(args, says):
+    with pytest.raises(InputError, match=says):
+        backbone(**args)
+
+
+def test_a_static_size_can_be_exported():
+    made = backbone(window=3)
+    x = images(2, 3, 30, 32)
+    program = torch.export.export(made, (x,))
+    torch.testing.assert_close(program.module()(x)[0], made(x)[0])

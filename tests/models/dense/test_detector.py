@@ -1,0 +1,234 @@
+"""Detectors: what they take and give, that they learn, timm's and the project's interfaces."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+from timm.optim import param_groups_layer_decay
+
+from kat.analysis.detection_cost import FixedBoxes, countable
+from kat.analysis.flops import count
+from kat.errors import InputError
+from kat.models import ModelRecord, build_model, create_model, init_from_vit, load_model, save_model
+from kat.models.dense.detector import EvaluationSize
+
+SMALL = {"img_size": 64, "embed_dim": 48, "depth": 2, "global_blocks": [1], "channels": 16}
+FEW = {"rpn_post_nms_top_n_train": 20, "rpn_post_nms_top_n_test": 20}
+
+
+def detector(name: str = "kat_det_micro", **kwargs):
+    torch.manual_seed(0)
+    return create_model(name, **{"num_classes": 3, **SMALL, "rcnn": FEW, **kwargs})
+
+
+def target(boxes: list[list[int]], labels: list[int], size: tuple[int, int]) -> dict:
+    masks = torch.zeros(len(boxes), *size, dtype=torch.uint8)
+    for mask, (left, top, right, bottom) in zip(masks, boxes, strict=True):
+        mask[top:bottom, left:right] = 1
+    return {
+        "boxes": torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+        "labels": torch.tensor(labels, dtype=torch.long),
+        "masks": masks,
+    }
+
+
+def scene(seed: int) -> tuple[torch.Tensor, dict]:
+    """A bright square, class 0, and a dark wide bar, class 2, on noise of 64 by 56."""
+    generator = torch.Generator().manual_seed(seed)
+    image = 0.1 * torch.randn(3, 64, 56, generator=generator)
+    top, left = (int(i) for i in torch.randint(2, 10, (2,), generator=generator))
+    square, bar = [left, top, left + 18, top + 18], [left, top + 30, left + 36, top + 44]
+    for value, (x1, y1, x2, y2) in ((2, square), (-2, bar)):
+        image[:, y1:y2, x1:x2] += value
+    return image, target([square, bar], [0, 2], (64, 56))
+
+
+@pytest.mark.parametrize("name", ["kat_det_micro", "vit_det_micro"])
+def test_losses_in_training_and_objects_in_evaluation(name):
+    model = detector(name)
+    assert model.task == "detection"
+    images = [torch.randn(3, 64, 64), torch.randn(3, 40, 52)]
+    targets = [target([[5, 5, 30, 40]], [2], (64, 64)), target([], [], (40, 52))]
+    losses = model.train()(images, targets)
+    assert set(losses) == {
+        "loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg", "loss_mask",
+    }  # fmt: skip
+    sum(losses.values()).backward()
+    assert not [name for name, p in model.named_parameters() if p.grad is None]
+    with torch.no_grad():
+        found = model.eval()(images)
+    assert [tuple(one["masks"].shape[1:]) for one in found] == [(1, 64, 64), (1, 40, 52)]
+    assert all(set(one["labels"].tolist()) <= {0, 1, 2} for one in found)
+    assert targets[0]["labels"].tolist() == [2]  # as they came
+
+
+def test_images_without_any_object_can_be_trained_on():
+    model = detector().train()
+    losses = model([torch.randn(3, 64, 64)], [target([], [], (64, 64))])
+    sum(losses.values()).backward()
+    assert not [name for name, p in model.named_parameters() if p.grad is None]
+
+
+def test_it_learns_where_what_is():
+    """The classes at both ends of the list, so that a background in between would be seen."""
+    model = detector(channels=32).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for step in range(70):
+        scenes = [scene(100 + 4 * step + index) for index in range(4)]
+        losses = model([image for image, _ in scenes], [objects for _, objects in scenes])
+        optimizer.zero_grad()
+        sum(losses.values()).backward()
+        optimizer.step()
+    image, objects = scene(0)
+    with torch.no_grad():
+        (found,) = model.eval()([image])
+    for box, label, mask in zip(*(objects[n] for n in ("boxes", "labels", "masks")), strict=True):
+        best = (found["labels"] == label).nonzero()[0, 0]  # scores fall
+        assert found["scores"][best] > 0.5
+        assert (found["boxes"][best] - box).abs().max() < 5
+        there = found["masks"][best, 0] > 0.5
+        assert (there & (mask > 0)).sum() > 0.7 * (there | (mask > 0)).sum()
+
+
+def test_features_do_not_depend_on_the_padding():
+    features = detector().eval().backbone
+    image = torch.randn(1, 3, 40, 52)
+    batch = torch.randn(2, 3, 64, 96)
+    batch[:1, :, :40, :52] = image
+    alone, padded = features(image), features(batch, [(40, 52), (64, 96)])
+    assert [tuple(x.shape[2:]) for x in padded] == [(16, 24), (8, 12), (4, 6), (2, 3)]
+    for own, other in zip(alone, padded, strict=True):
+        rows, columns = own.shape[2:]
+        torch.testing.assert_close(other[:1, :, :rows, :columns], own)
+        assert not other[0, :, rows:].any()
+
+
+def test_anchors_and_regions_know_the_strides_from_the_start():
+    model = detector("kat_det_micro", anchor_scale=4.0)
+    assert model.backbone.strides == [4, 8, 16, 32]
+    assert model.rpn.anchor_generator.sizes == [(16,), (32,), (64,), (128,)]
+    for pool in (model.roi_heads.box_roi_pool, model.roi_heads.mask_roi_pool):
+        assert pool.scales == [1 / 4, 1 / 8, 1 / 16]
+        assert (pool.map_levels.k_min, pool.map_levels.k_max) == (2, 4)
+    model.eval()([torch.randn(3, 20, 20)])  # torchvision would take the stride for 8 from here on
+    assert model.roi_heads.box_roi_pool.scales == [1 / 4, 1 / 8, 1 / 16]
+
+
+@pytest.mark.parametrize(
+    ("size", "scaled"), [((200, 100), (128, 64)), ((50, 60), (80, 96)), ((32, 256), (16, 128))]
+)
+def test_images_are_scaled_in_evaluation_only(size, scaled):
+    transform = EvaluationSize(min_size=80, max_size=128, channels=2, step=32).eval()
+    image = torch.rand(2, *size)
+    batch, _ = transform([image])
+    assert batch.image_sizes == [scaled]
+    assert all(side % 32 == 0 for side in batch.tensors.shape[2:])
+    height, width = scaled
+    shrunk = torch.nn.functional.interpolate(
+        image[None], scaled, mode="bilinear", antialias=True, align_corners=False
+    )
+    torch.testing.assert_close(batch.tensors[:, :, :height, :width], shrunk)
+    batch, _ = transform.train()([image], [target([[1, 1, 9, 9]], [0], size)])
+    assert torch.equal(batch.tensors[0, :, : size[0], : size[1]], image)
+
+
+def test_what_is_found_is_in_pixels_of_the_image_as_it_came():
+    model = detector(rcnn={**FEW, "box_score_thresh": 0.0}).eval()
+    image = torch.rand(3, 96, 192)
+    with torch.no_grad():
+        (large,) = model([image])
+        (small,) = model([model.transform.resize(image)[0]])
+    torch.testing.assert_close(large["boxes"] / 3, small["boxes"])
+    assert large["masks"].shape[2:] == (96, 192)
+
+
+def test_it_is_built_from_a_record_and_stored(tmp_path):
+    record = ModelRecord(
+        architecture="kat_det_micro",
+        args={name: value for name, value in SMALL.items() if name != "img_size"},
+        classes=["cat", "dog"],
+        input_size=(1, 64, 64),
+        mean=(0.5,),
+        std=(0.5,),
+        interpolation="bilinear",
+        crop_pct=1.0,
+    )
+    model = build_model(record).eval()
+    save_model(model, record, tmp_path)
+    loaded, stored = load_model(tmp_path)
+    assert stored == record
+    image = torch.randn(1, 64, 64)
+    theirs = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
+    for other in (loaded, theirs):
+        assert torch.equal(model([image])[0]["boxes"], other([image])[0]["boxes"])
+
+
+def test_it_starts_from_a_trained_vit():
+    vit = timm.create_model("vit_tiny_patch16_224", img_size=32, embed_dim=48, depth=2)
+    model = detector()
+    report = init_from_vit(model, vit)
+    assert report.resized.keys() == {"pos_embed", "patch_embed.proj.weight"}
+    assert {"cls_token", "head.weight"} <= set(report.dropped)
+    assert torch.equal(model.transformer.blocks[1].mlp.fc1.weight, vit.blocks[1].mlp.fc1.weight)
+    assert report.moved.rms < 1e-2
+    with pytest.raises(InputError, match="another model"):
+        init_from_vit(detector(depth=3), vit)
+
+
+def test_layers_decay_from_the_heads_to_the_embeddings():
+    model = detector()
+    groups = param_groups_layer_decay(model, 0.1, model.no_weight_decay(), layer_decay=0.5)
+    names = {id(p): name for name, p in model.named_parameters()}
+    found = {names[id(p)]: (g["lr_scale"], g["weight_decay"]) for g in groups for p in g["params"]}
+    assert found["backbone.body.vit.pos_embed"] == (0.125, 0)
+    assert found["backbone.body.vit.blocks.0.attn.qkv.weight"] == (0.25, 0.1)
+    assert found["backbone.body.attention.1.rel_pos_w"] == (0.5, 0)
+    assert found["backbone.body.vit.blocks.1.mlp.act2.weight_numerator"] == (0.5, 0)
+    assert found["roi_heads.mask_predictor.conv5_mask.weight"] == (1, 0.1)
+
+
+@pytest.mark.parametrize("size", ["tiny", "small", "base"])
+def test_full_sizes(size):
+    with torch.device("meta"):
+        model, vit = (timm.create_model(f"{kind}_det_{size}") for kind in ("kat", "vit"))
+    sizes = [sum(p.numel() for p in m.parameters()) for m in (model, vit)]
+    assert sizes[0] - sizes[1] == 12 * 2 * (6 + 8 * 4)
+    assert model.backbone.strides == [4, 8, 16, 32, 64]
+    assert model.rpn.anchor_generator.sizes == [(32,), (64,), (128,), (256,), (512,)]
+    maps = model.backbone(torch.empty(1, 3, 1024, 1024, device="meta"))
+    assert [x.shape[-1] for x in maps] == [256, 128, 64, 32, 16]
+    assert model.roi_heads.box_predictor.cls_score.out_features == 81
+
+
+def test_costs_are_those_of_a_fixed_number_of_boxes():
+    model = detector()
+    counted = countable(model)
+    assert isinstance(counted, FixedBoxes)
+    cost = count(counted, (3, 64, 64))
+    assert cost.parameters == sum(p.numel() for p in model.parameters())
+    assert cost.unexplained() == {}
+    macs = {layer.name: layer.multiply_adds for layer in cost.layers}
+    assert macs["roi_heads.box_predictor.cls_score"] == 20 * 256 * 4
+    assert macs["roi_heads.mask_predictor.mask_fcn_logits"] == 100 * 28 * 28 * 16 * 4
+    assert macs["rpn.head.cls_logits"] == (16**2 + 8**2 + 4**2 + 2**2) * 16 * 3
+
+
+def test_its_features_can_be_exported():
+    features = detector().eval().backbone
+    x = torch.randn(1, 3, 64, 64)
+    program = torch.export.export(features, (x,))
+    for got, want in zip(program.module()(x), features(x), strict=True):
+        torch.testing.assert_close(got, want)
+
+
+def test_training_needs_targets():
+    with pytest.raises(ValueError, match="targets"):
+        detector().train()([torch.randn(3, 64, 64)])
+
+
+def test_arguments_that_make_no_sense_are_named():
+    with pytest.raises(InputError, match=r"kat_det_micro.*global_blocks must be"):
+        detector(global_blocks=[7])
+    with pytest.raises(InputError, match="unknown entry of rcnn 'boxes'"):
+        detector(rcnn={"boxes": 3})

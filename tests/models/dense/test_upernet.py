@@ -1,0 +1,163 @@
+"""UperNet: shapes, what the norm does, training, and timm's and the project's interfaces."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+from timm.layers import LayerNorm2d
+from timm.optim import param_groups_layer_decay
+
+from kat.errors import InputError
+from kat.models import ModelRecord, build_model, create_model, load_model, save_model
+from kat.models.dense.upernet import UperHead
+
+SMALL = {"img_size": 64, "depth": 4, "channels": 16, "auxiliary": 8}
+
+
+def upernet(name: str = "kat_upernet_micro", **kwargs):
+    torch.manual_seed(0)
+    return create_model(name, **{**SMALL, **kwargs})
+
+
+def record(**kwargs) -> ModelRecord:
+    fields = {
+        "architecture": "kat_upernet_micro",
+        "args": {name: value for name, value in SMALL.items() if name != "img_size"},
+        "classes": ["sky", "road", "tree"],
+        "input_size": (1, 64, 48),
+        "mean": (0.5,),
+        "std": (0.5,),
+        "interpolation": "bilinear",
+        "crop_pct": 1.0,
+    }
+    return ModelRecord(**{**fields, **kwargs})
+
+
+@pytest.mark.parametrize("name", ["kat_upernet_micro", "vit_upernet_micro"])
+@pytest.mark.parametrize("size", [(64, 64), (50, 83), (8, 8)])
+def test_logits_have_the_size_of_the_images(name, size):
+    model = upernet(name, num_classes=5).eval()
+    images = torch.randn(2, 3, *size)
+    assert model.task == "segmentation"
+    assert model(images).shape == (2, 5, *size)
+    logits, auxiliary = model.train()(images)
+    assert logits.shape == auxiliary.shape == (2, 5, *size)
+
+
+def test_every_parameter_is_trained():
+    model = upernet().train()
+    logits, auxiliary = model(torch.randn(2, 3, 64, 64))
+    (logits.square().mean() + auxiliary.square().mean()).backward()
+    assert not [name for name, p in model.named_parameters() if p.grad is None]
+
+
+@pytest.mark.parametrize(("norm", "same"), [("layer", True), ("batch", False)])
+def test_with_layer_norm_an_image_does_not_see_the_others_of_its_batch(norm, same):
+    model = upernet(norm=norm, drop=0.0).train()
+    images = torch.randn(3, 3, 64, 64)
+    few, many = model(images[:2])[0], model(images)[0]
+    assert torch.allclose(few, many[:2], atol=1e-5) == same
+
+
+def test_it_learns_which_half_is_which():
+    model = upernet(num_classes=2).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.zeros(4, 64, 64, dtype=torch.long)
+    labels[:, :, 40:] = 1
+    labels[2:] = labels[:2].transpose(1, 2)
+    losses = []
+    for _ in range(12):
+        noise = torch.randn(4, 3, 64, 64, generator=generator)
+        logits, auxiliary = model(noise + 2 * labels[:, None])
+        loss = sum(torch.nn.functional.cross_entropy(x, labels) for x in (logits, auxiliary))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_the_finest_map_of_the_head_has_all_coarser_ones_in_it():
+    head = UperHead([12] * 4, 8, 3, LayerNorm2d, drop=0.0)
+    maps = [torch.randn(1, 12, side, side, requires_grad=True) for side in (48, 24, 12, 6)]
+    with torch.no_grad():
+        head.fuse[0].weight[:, 8:] = 0  # reads the finest alone
+    head(maps)[0, 0, 0, 0].backward()
+    assert all(x.grad.abs().max() > 0 for x in maps)
+    assert not maps[0].grad[..., 9:, 9:].any()  # seen from a corner,
+    assert (maps[3].grad.abs().sum(1) > 0).all()  # but pooling sees everything
+
+
+def test_it_is_built_from_a_record_and_stored(tmp_path):
+    model = build_model(record()).eval()
+    images = torch.randn(1, 1, 64, 48)
+    assert model(images).shape == (1, 3, 64, 48)
+    save_model(model, record(), tmp_path)
+    loaded, stored = load_model(tmp_path)
+    assert stored == record()
+    assert torch.equal(loaded(images), model(images))
+    theirs = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
+    assert torch.equal(theirs(images), model(images))
+
+
+def test_arguments_reach_the_transformer():
+    model = upernet(num_groups=4, degree=(3, 2), drop_path_rate=0.2)
+    assert model.transformer.blocks[0].mlp.act1.weight_denominator.shape == (4, 2)
+    assert model.transformer.blocks[3].drop_path1.drop_prob == pytest.approx(0.2)
+
+
+def test_layers_decay_from_the_head_to_the_embeddings():
+    model = upernet(relative_position=True)
+    spared = model.no_weight_decay()
+    groups = param_groups_layer_decay(model, 0.05, spared, layer_decay=0.5)
+    names = {id(p): name for name, p in model.named_parameters()}
+    found = {names[id(p)]: (g["lr_scale"], g["weight_decay"]) for g in groups for p in g["params"]}
+    vit = "backbone.body.vit."
+    assert found[f"{vit}pos_embed"] == (0.5**5, 0)
+    assert found[f"{vit}patch_embed.proj.weight"] == (0.5**5, 0.05)
+    assert found[f"{vit}blocks.0.mlp.fc1.weight"] == (0.5**4, 0.05)
+    assert found[f"{vit}blocks.0.mlp.act1.weight_denominator"] == (0.5**4, 0)
+    assert found["backbone.body.attention.0.rel_pos_h"] == (0.5**4, 0)
+    assert found[f"{vit}norm.weight"][0] == found[f"{vit}blocks.3.norm1.weight"][0] == 0.5
+    assert found["backbone.neck.levels.0.0.weight"] == (1, 0.05)
+    assert found["head.classify.weight"] == (1, 0.05)
+
+
+def test_gradient_checkpointing_is_passed_on():
+    model = upernet().train()
+    model.set_grad_checkpointing()
+    assert model.backbone.body.grad_checkpointing
+    model(torch.randn(2, 3, 64, 64))[0].mean().backward()
+
+
+@pytest.mark.parametrize("size", ["tiny", "small", "base"])
+def test_full_sizes(size):
+    with torch.device("meta"):
+        model, vit = (timm.create_model(f"{kind}_upernet_{size}") for kind in ("kat", "vit"))
+    sizes = [sum(p.numel() for p in m.parameters()) for m in (model, vit)]
+    assert sizes[0] - sizes[1] == 12 * 2 * (6 + 8 * 4)
+    assert model.eval()(torch.empty(1, 3, 512, 512, device="meta")).shape == (1, 150, 512, 512)
+    assert model.backbone.body.out_blocks == [2, 5, 8, 11]
+    assert isinstance(model.head.fuse[1], torch.nn.BatchNorm2d)
+
+
+def test_a_static_size_can_be_exported():
+    model = upernet().eval()
+    images = torch.randn(2, 3, 64, 64)
+    program = torch.export.export(model, (images,))
+    torch.testing.assert_close(program.module()(images), model(images))
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        ({"norm": "group"}, "unknown norm 'group'"),
+        ({"out_blocks": [1, 2]}, "out_blocks must be 4 blocks"),
+        ({"embed_dim": 97}, "divisible"),
+    ],
+)
+def test_bad_arguments_are_named(args, says):
+    with pytest.raises(InputError, match=says):
+        upernet(**args)

@@ -1,0 +1,129 @@
+"""Segmentation: its scores against counts by hand, its loss, its training."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from kat.data import DataConfig
+from kat.data.dense import IGNORE, open_semantic
+from kat.data.dense.synthetic import make_items
+from kat.models import load_model
+from kat.models.dense import SegmentConfig
+from kat.training import TrainConfig, evaluate_dense, train
+from kat.training.config import ModelConfig, OptimConfig
+from kat.training.segmentation import SegmentationScores, pixel_loss
+
+SMALL = {"depth": 4, "embed_dim": 32, "num_heads": 2, "channels": 16, "auxiliary": 8}
+
+
+@pytest.fixture(scope="module")
+def items(tmp_path_factory):
+    out = tmp_path_factory.mktemp("data") / "items"
+    make_items(out, source="digits", images=8, val_images=6, size=64)
+    return out
+
+
+def settings(items, out, **more):
+    return TrainConfig(
+        out=str(out),
+        epochs=1,
+        progress=False,
+        model=ModelConfig(name="kat_upernet_micro", args=SMALL),
+        data=DataConfig(name=f"ade20k:{items}", image_size=64, batch_size=4),
+        **more,
+    )
+
+
+def counted(masks, answers, classes):
+    """Pixels of each class taken for each, one by one."""
+    counts = np.zeros((classes, classes), dtype=np.int64)
+    for mask, answer in zip(masks, answers, strict=True):
+        for true, said in zip(mask.flatten().tolist(), answer.flatten().tolist(), strict=True):
+            if true != IGNORE:
+                counts[true, said] += 1
+    return counts
+
+
+def test_figures_are_those_of_a_confusion_matrix_by_hand():
+    generator = torch.Generator().manual_seed(0)
+    classes, sizes = 5, [(7, 9), (8, 8), (3, 11)]
+    masks, logits = [], []
+    for size in sizes:
+        mask = torch.randint(0, classes - 1, size, generator=generator)  # the last is never there
+        mask[torch.rand(size, generator=generator) < 0.2] = IGNORE
+        masks.append(mask.to(torch.uint8))
+        answer = torch.randn(classes, *size, generator=generator)
+        answer[3] = -100  # and one is never named
+        logits.append(answer)
+    scores = SegmentationScores(classes)
+    scores.update(logits[:2], masks[:2])
+    scores.update(logits[2:], masks[2:])
+    given = {name: float(value) for name, value in scores.compute().items()}
+    counts = counted(masks, [answer.argmax(0) for answer in logits], classes)
+    right = np.diag(counts)
+    union = counts.sum(0) + counts.sum(1) - right
+    assert given["miou"] == pytest.approx(100 * np.mean(right[union > 0] / union[union > 0]))
+    assert given["pixel_accuracy"] == pytest.approx(100 * right.sum() / counts.sum())
+    there = counts.sum(1)
+    assert given["class_accuracy"] == pytest.approx(
+        100 * np.mean(right[there > 0] / there[there > 0])
+    )
+    losses = [
+        functional.cross_entropy(answer[None], mask[None].long(), ignore_index=IGNORE)
+        for answer, mask in zip(logits, masks, strict=True)
+    ]
+    assert given["loss"] == pytest.approx(float(torch.stack(losses).mean()), rel=1e-5)
+    assert scores.by_class().tolist() == pytest.approx((right / np.maximum(union, 1)).tolist())
+
+
+def test_logits_of_another_size_are_compared_at_the_masks():
+    scores = SegmentationScores(2)
+    logits = torch.tensor([[[9.0, -9.0]], [[-9.0, 9.0]]])  # left 0, right 1
+    mask = torch.tensor([[0, 0, 1, 1], [0, 0, 1, 1]], dtype=torch.uint8)
+    scores.update([logits], [mask])
+    assert float(scores.compute()["miou"]) == 100
+
+
+def test_a_class_that_is_nowhere_does_not_count():
+    scores = SegmentationScores(3)
+    logits = torch.stack([torch.ones(2, 2), torch.zeros(2, 2), torch.zeros(2, 2)])
+    scores.update([logits], [torch.zeros(2, 2, dtype=torch.uint8)])
+    assert float(scores.compute()["miou"]) == 100
+    assert math.isnan(scores.by_class()[2])
+
+
+def test_the_loss_of_pixels_that_have_a_class():
+    logits = torch.randn(2, 3, 4, 4, requires_grad=True)
+    mask = torch.randint(0, 3, (2, 4, 4)).to(torch.uint8)
+    mask[0, 0] = IGNORE
+    expected = functional.cross_entropy(logits, mask.long(), ignore_index=IGNORE)
+    torch.testing.assert_close(pixel_loss(logits, mask), expected)
+    nothing = pixel_loss(logits, torch.full_like(mask, IGNORE))
+    assert float(nothing.detach()) == 0
+    nothing.backward()
+    assert float(logits.grad.abs().max()) == 0
+
+
+def test_a_run_trains_keeps_evaluates_and_resumes(items, tmp_path):
+    optim = OptimConfig(ema_decay=0.5)
+    summary = train(settings(items, tmp_path / "run", optim=optim))
+    assert summary.task == "segmentation"
+    model, record = load_model(tmp_path / "run")
+    data = DataConfig(name=f"ade20k:{items}", batch_size=4)
+    found = evaluate_dense(model, record, data)
+    assert found.metrics["miou"] == pytest.approx(summary.scores["miou"], abs=1e-3)
+    images = open_semantic("ade20k", items, "val")
+    labelled = sum(int((images[index][1] != IGNORE).sum()) for index in range(len(images)))
+    assert int(found.confusion.sum()) == labelled
+    several = evaluate_dense(
+        model, record, data, how=SegmentConfig(window=32, scales=(1.0, 1.5), flip=True)
+    )
+    assert several.images == found.images
+    train(settings(items, tmp_path / "parts", optim=optim, max_steps=1))
+    resumed = train(settings(items, tmp_path / "parts", optim=optim, resume=True))
+    assert resumed.scores == pytest.approx(summary.scores)
