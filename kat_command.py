@@ -11,11 +11,11 @@ import importlib
 import sys
 
 COMMANDS = {
-    "train": "train a classifier from a recipe, with overrides on the command line",
-    "eval": "evaluate checkpoints on a data set: top-1, top-5, calibration, confusion",
+    "train": "train a model from a recipe, with overrides on the command line",
+    "eval": "evaluate checkpoints on a data set: top-1 and calibration, COCO's AP, or mIoU",
     "stability": "train under watch: variance, gain, gradients of every GR-KAN layer, a verdict",
     "ablate": "train a grid of factors and seeds, and say what each brings",
-    "predict": "classify images with a checkpoint or an exported file: the top-5 of each",
+    "predict": "what a model sees in images: classes, objects, or the class of each pixel",
     "convert": "make a KAT of a trained ViT, and say how far its outputs moved",
     "export": "write a trained model as .pt2, ONNX or a folder of the Hugging Face Hub's",
     "fit": "fit a rational's coefficients to a function, an expression or points",
@@ -50,6 +50,7 @@ examples:
   kat export runs/digits --out digits.onnx               a file that runs elsewhere
   kat fit "x * sigmoid(1.702 * x)" --out act.json        coefficients for init="act.json"
   kat flops                                              the paper's table of costs, by counting
+  kat ablate components                                  what each part of KAT brings
   kat plot activations runs/digits --out activations.svg
   kat report runs/digits                                 a page to look at: runs/digits/report.html
   kat data check coco:/data/coco                         is anything wrong with the data?
