@@ -208,7 +208,19 @@ def _plan(grid: Grid, parsed: Namespace) -> list[Run]:
             key = f"{config.model.name}-{fingerprint(config)}"
             job = Job(replace(config, out=str(out / "runs" / key)), out / "logs" / f"{key}.log")
             runs.append(Run(cell, seed, job))
+    _check_cells(grid, runs)
     return runs
+
+
+def _check_cells(grid: Grid, runs: Sequence[Run]) -> None:
+    """Refuses cells that are the same run, such as those of a factor that --set has overruled."""
+    cells: dict[Path, str] = {}
+    for run in runs:
+        other = cells.setdefault(run.folder, run.cell.name)
+        if other != run.cell.name:
+            raise InputError(
+                f"the cells {other!r} and {run.cell.name!r} of {grid.name} have the same settings"
+            )
 
 
 def _setting(text: str) -> tuple[str, Any]:

@@ -225,10 +225,13 @@ def _not_default(settings: Settings) -> Settings:
     return _differing(own, settings_to_keep(TrainConfig()))
 
 
+_ABSENT = object()
+
+
 def _differing(own: Settings, default: Settings) -> Settings:
     differing: Settings = {}
     for key, value in own.items():
-        usual = default.get(key)
+        usual = default.get(key, _ABSENT)
         if isinstance(value, dict) and isinstance(usual, dict):
             value, usual = _differing(value, usual), {}
         if value != usual:

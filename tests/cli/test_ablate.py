@@ -165,6 +165,10 @@ def test_a_dry_run_lists_what_there_is_to_do(tmp_path, capsys):
     ("arguments", "says"),
     [
         (["componets"], "unknown grid .* 'componets'; did you mean 'components'"),
+        (
+            ["groups", "--set", "model.args.num_groups=4"],
+            "the cells '8' and '1' of groups have the same settings",
+        ),
         (["groups", "--set", "epochs"], "--set takes NAME=VALUE, got 'epochs'"),
         (["groups", "--set", "epoch=3"], "unknown setting in the cell '8' of groups 'epoch'"),
         (["groups", "--set", "epochs=0"], "epochs must be at least 1, got 0"),

@@ -100,5 +100,6 @@ def test_equal_runs_have_equal_fingerprints():
         dataclasses.replace(config, seed=1),
         dataclasses.replace(config, epochs=4),
         dataclasses.replace(config, model=dataclasses.replace(config.model, args={"depth": 2})),
+        dataclasses.replace(config, model=dataclasses.replace(config.model, args={"init": None})),
     ]
-    assert len({fingerprint(c) for c in [config, *others]}) == 4
+    assert len({fingerprint(c) for c in [config, *others]}) == 5
