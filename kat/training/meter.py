@@ -41,6 +41,10 @@ class Work(NamedTuple):
             self.waited - earlier.waited,
         )
 
+    def after(self, earlier: Work) -> Work:
+        """What was done then and before."""
+        return Work(*(own + before for own, before in zip(self, earlier, strict=True)))
+
     @property
     def images_per_second(self) -> float:
         """images / seconds."""
