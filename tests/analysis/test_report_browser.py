@@ -114,6 +114,28 @@ def test_slider_and_menus_answer(browser, written):
     assert browser.complaints() == []
 
 
+def test_names_are_shown_letter_by_letter_and_in_order(browser, tmp_path):
+    names = ["8", "1", "<b>P</b> & %{x}", "one a channel"]
+    made = [{**row, "seed": 0} for row in pages.grid_rows()[: len(names)]]
+    rows = [{**row, "cell": name, "run": name} for row, name in zip(made, names, strict=True)]
+    histories = {name: pages.history(80.0) for name in names}
+    page = tmp_path / "grid.html"
+    write_ablation_report({"odd": rows}, histories, page)
+    browser.open(page)
+    top = "(found) => found.getBoundingClientRect().top"
+    found = "[...chart.querySelectorAll(what)].sort((a, b) => top(a) - top(b))"
+    texts = f"(chart, what) => {found}.map((one) => one.textContent)"
+    charts = f"const top = {top}; const texts = {texts}; const charts = [...document.querySelectorAll('.chart')];"
+    assert browser.run(f"{charts} return texts(charts[0], '.ytick text')") == names
+    assert browser.run(f"{charts} return texts(charts[3], '.legendtext')") == names
+    hover = "Plotly.Fx.hover(charts[{chart}], [{{curveNumber: {curve}, pointNumber: {point}}}]);"
+    for chart, curve, point in ((0, 1, 2), (2, 2, 0), (3, 2, 0)):
+        where = hover.format(chart=chart, curve=curve, point=point)
+        shown = browser.run(f"{charts} {where} return texts(charts[{chart}], '.hovertext text')")
+        assert names[2] in "".join(shown)
+    assert browser.complaints() == []
+
+
 def test_without_scripts_the_tables_are_there(written):
     page = written["run"].read_text()
     assert page.count("<noscript>") == 1
