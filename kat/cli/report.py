@@ -20,7 +20,7 @@ from kat.analysis.attention import attention_maps
 from kat.analysis.attention_plots import draw_attention
 from kat.analysis.comparison_report import write_comparison_report
 from kat.analysis.run_report import RunFindings, write_run_report
-from kat.analysis.stability_report import rationals_of
+from kat.analysis.stability_report import rational_rows
 from kat.cli.parsing import Formatter, Parser, run_command
 from kat.cli.plot.attention import validation_images, with_guesses
 from kat.cli.plot.runs import find_runs, measured
@@ -116,7 +116,7 @@ def _report_run(folder: Path, out: Path, parsed: Namespace) -> None:
         if (folder / COEFFICIENTS).is_file():
             run.coefficients = read_coefficient_history(folder / COEFFICIENTS)
         if (folder / STABILITY).is_file() and (rows := read_rows(folder / STABILITY)):
-            run.stability = rationals_of(rows)
+            run.stability = rational_rows(rows)
     run.attention = images.attention(model)
     write_run_report(run, out)
 
