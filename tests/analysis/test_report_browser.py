@@ -22,6 +22,12 @@ DRAWN = """
 return [...document.querySelectorAll(".chart")].map((chart) =>
   chart.querySelectorAll(".main-svg .trace path, .main-svg .hm image, .main-svg .bars path").length)
 """
+TEXTS = """
+const charts = [...document.querySelectorAll(".chart")];
+const top = (element) => element.getBoundingClientRect().top;
+const texts = (chart, what) => [...charts[chart].querySelectorAll(what)]
+  .sort((a, b) => top(a) - top(b)).map((element) => element.textContent);
+"""
 COVERED = """
 const boxes = (selector) => [...document.querySelectorAll(selector)]
   .map((element) => element.getBoundingClientRect()).filter((box) => box.width > 0);
@@ -122,16 +128,12 @@ def test_names_are_shown_letter_by_letter_and_in_order(browser, tmp_path):
     page = tmp_path / "grid.html"
     write_ablation_report({"odd": rows}, histories, page)
     browser.open(page)
-    top = "(found) => found.getBoundingClientRect().top"
-    found = "[...chart.querySelectorAll(what)].sort((a, b) => top(a) - top(b))"
-    texts = f"(chart, what) => {found}.map((one) => one.textContent)"
-    charts = f"const top = {top}; const texts = {texts}; const charts = [...document.querySelectorAll('.chart')];"
-    assert browser.run(f"{charts} return texts(charts[0], '.ytick text')") == names
-    assert browser.run(f"{charts} return texts(charts[3], '.legendtext')") == names
-    hover = "Plotly.Fx.hover(charts[{chart}], [{{curveNumber: {curve}, pointNumber: {point}}}]);"
+    assert browser.run(f"{TEXTS} return texts(0, '.ytick text')") == names
+    assert browser.run(f"{TEXTS} return texts(3, '.legendtext')") == names
     for chart, curve, point in ((0, 1, 2), (2, 2, 0), (3, 2, 0)):
-        where = hover.format(chart=chart, curve=curve, point=point)
-        shown = browser.run(f"{charts} {where} return texts(charts[{chart}], '.hovertext text')")
+        point = f"{{curveNumber: {curve}, pointNumber: {point}}}"
+        hover = f"Plotly.Fx.hover(charts[{chart}], [{point}])"
+        shown = browser.run(f"{TEXTS} {hover}; return texts({chart}, '.hovertext text')")
         assert names[2] in "".join(shown)
     assert browser.complaints() == []
 
