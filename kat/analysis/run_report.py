@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +18,7 @@ from kat.analysis.report import Chart, Report, Table
 from kat.analysis.report_sections import add_learning_curves, duration, flat
 from kat.analysis.stability import Row
 from kat.analysis.stability_report import Verdict, layer_by_step, layers_of, steps_of, thinned
-from kat.analysis.symbolic import Reading, read_symbols
+from kat.analysis.symbolic import Reading, median, read_symbols
 from kat.models import LayerHistory, ModelRecord
 
 
@@ -150,8 +149,8 @@ def _summed_up(layer: str, readings: Sequence[Reading]) -> tuple[str, ...]:
         layer,
         f"{len(own)}",
         ", ".join(f"{name} ({names.count(name)})" for name in ranked),
-        f"{statistics.median(reading.distance for reading in own):.3f}",
-        f"{statistics.median(reading.from_start for reading in own):.3f}",
+        f"{median(reading.distance for reading in own):.3f}",
+        f"{median(reading.from_start for reading in own):.3f}",
     )
 
 

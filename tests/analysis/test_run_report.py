@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -52,6 +53,19 @@ def test_a_run_is_told_from_its_numbers_to_its_layers(tmp_path):
     first = path.read_bytes()
     write_run_report(run, path)
     assert path.read_bytes() == first
+
+
+def test_a_group_whose_inputs_are_far_off_does_not_end_the_page(tmp_path):
+    path = tmp_path / "report.html"
+    run = pages.findings(pages.small_kat())
+    histogram = run.activations[0].histogram.copy()
+    histogram[5] = 0
+    run.activations = [replace(run.activations[0], histogram=histogram), *run.activations[1:]]
+    write_run_report(run, path)
+    summed, every = pages.tables_of(path)[1:]
+    assert "not shown (1)" in summed[1][2]
+    assert "nan" not in summed[1]
+    assert every[6][1:5] == ["5", "not shown", "", "nan"]
 
 
 def test_what_is_missing_is_said(tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import sys
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
@@ -14,7 +13,7 @@ from rich.table import Table
 from torch import Tensor
 
 from kat.analysis import Reading, learned_activations, plot_activations, read_symbols
-from kat.analysis.symbolic import write_readings
+from kat.analysis.symbolic import median, write_readings
 from kat.cli.eval import data_of_run
 from kat.cli.parsing import Formatter, Parser, run_command
 from kat.data import (
@@ -145,8 +144,8 @@ def _table(readings: Sequence[Reading]) -> Table:
             layer,
             nearest,
             f"{len(own)}",
-            f"{statistics.median(reading.distance for reading in own):.3f}",
-            f"{statistics.median(reading.from_start for reading in own):.3f}",
+            f"{median(reading.distance for reading in own):.3f}",
+            f"{median(reading.from_start for reading in own):.3f}",
             typical.formula,
         )
     return table
