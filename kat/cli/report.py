@@ -13,12 +13,13 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from kat.analysis import count, read_rows
-from kat.analysis.ablation import read_runs
+from kat.analysis.ablation import Row, read_runs
 from kat.analysis.ablation_report import write_ablation_report
 from kat.analysis.activations import learned_activations
 from kat.analysis.attention import attention_maps
 from kat.analysis.attention_plots import draw_attention
 from kat.analysis.comparison_report import write_comparison_report
+from kat.analysis.learning_curves import History
 from kat.analysis.run_report import RunFindings, write_run_report
 from kat.analysis.stability_report import rational_rows
 from kat.cli.parsing import Formatter, Parser, run_command
@@ -53,7 +54,8 @@ def main(arguments: list[str]) -> int:
 
 
 def _main(arguments: list[str]) -> None:
-    parsed = make_parser().parse_args(arguments)
+    parser = make_parser()
+    parsed = parser.parse_args(arguments)
     given = [Path(path) for path in dict.fromkeys(parsed.runs)]
     tables = [path for path in given if path.suffix == ".csv"]
     if tables and tables != given:
@@ -64,6 +66,8 @@ def _main(arguments: list[str]) -> None:
     check_target(out, (".html",))
     if parsed.images < 0:
         raise InputError(f"--images must be at least 0, got {parsed.images}")
+    if tables or len(given) > 1:
+        _refuse_what_does_nothing(parsed, parser.get_defaults())
     if tables:
         _report_grids(tables, out)
     elif len(given) > 1:
@@ -87,6 +91,15 @@ def make_parser() -> Parser:
     add("--data", type=str | None, help="of a run: take images of this data set, not of its own")
     add("--images", type=int, default=256, help="of a run: how many validation images; 0: none")
     return parser
+
+
+def _refuse_what_does_nothing(parsed: Namespace, default: Namespace) -> None:
+    """Options of the page of one run, on another page."""
+    for name in ("data", "images"):
+        if getattr(parsed, name) != getattr(default, name):
+            raise InputError(
+                f"--{name} is for the page of one run; tables and several runs show no images"
+            )
 
 
 def _default_target(given: Sequence[Path]) -> Path:
@@ -178,12 +191,17 @@ def _report_grids(tables: Sequence[Path], out: Path) -> None:
     grids = {path.stem: read_runs(path) for path in tables}
     if len(grids) < len(tables):
         raise InputError(f"two tables have the same name: {', '.join(map(str, tables))}")
-    histories = {
-        row["run"]: read_history(path.parent / row["run"])
-        for path in tables
-        for row in grids[path.stem]
-    }
+    histories = {path.stem: _histories(path.parent, grids[path.stem]) for path in tables}
     write_ablation_report(grids, histories, out)
+
+
+def _histories(folder: Path, rows: Sequence[Row]) -> dict[str, History]:
+    """Of the runs of a table in this folder, by their ``run``; of those that are there."""
+    return {
+        row["run"]: read_history(folder / row["run"])
+        for row in rows
+        if (folder / row["run"]).is_dir()
+    }
 
 
 def _report_comparison(folders: Sequence[Path], out: Path) -> None:

@@ -53,7 +53,9 @@ def written(tmp_path_factory):
     write_run_report(run, paths["run"])
     rows = pages.grid_rows()
     write_ablation_report(
-        {"models": rows}, {row["run"]: pages.history(row["top1"]) for row in rows}, paths["grid"]
+        {"models": rows},
+        {"models": {row["run"]: pages.history(row["top1"]) for row in rows}},
+        paths["grid"],
     )
     several = [row for row in rows if row["seed"] == 0]
     write_comparison_report(
@@ -126,7 +128,7 @@ def test_names_are_shown_letter_by_letter_and_in_order(browser, tmp_path):
     rows = [{**row, "cell": name, "run": name} for row, name in zip(made, names, strict=True)]
     histories = {name: pages.history(80.0) for name in names}
     page = tmp_path / "grid.html"
-    write_ablation_report({"odd": rows}, histories, page)
+    write_ablation_report({"odd": rows}, {"odd": histories}, page)
     browser.open(page)
     assert browser.run(f"{TEXTS} return texts(0, '.ytick text')") == names
     assert browser.run(f"{TEXTS} return texts(3, '.legendtext')") == names
