@@ -14,7 +14,7 @@ from kat.analysis.report_sections import add_costs, add_learning_curves
 from kat.analysis.run_cost import cost_points
 
 RunHistories = Mapping[str, History]
-"""Of a grid's runs whose folders are there, by the ``run`` of their row."""
+"""Of a grid's runs, by the ``run`` of their row; empty or none where there is no history."""
 
 
 def write_ablation_report(
@@ -83,11 +83,11 @@ def _values(results: Sequence[CellResult]) -> list[tuple[str, int, str]]:
 def _add_curves(report: Report, rows: Sequence[Row], histories: RunHistories) -> None:
     """Those of the runs that are done: one that stopped early would end its cell's mean."""
     done = [row for row in rows if row["status"] == "done"]
-    found = [row for row in done if row["run"] in histories]
+    found = [row for row in done if histories.get(row["run"])]
     if len(found) < len(done):
         report.text(
-            f"{len(done) - len(found)} of {len(done)} runs are left out: their folders are not"
-            " where the table says, beside it; copy runs/ along with it."
+            f"{len(done) - len(found)} of {len(done)} runs are left out: there is no"
+            " history in their folders, or none beside the table; copy runs/ along with it."
         )
     cells: dict[str, list[History]] = {}
     for row in found:

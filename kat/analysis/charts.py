@@ -16,7 +16,7 @@ import torch
 
 from kat.analysis.ablation import CellResult, Estimate
 from kat.analysis.activations import Activation, spread
-from kat.analysis.learning_curves import COLUMNS, Curve, History, curve
+from kat.analysis.learning_curves import COLUMNS, SCORES, Curve, History, curve
 from kat.analysis.run_cost import COSTS, CostPoint, pareto_front, spans_decades
 from kat.models import LayerHistory
 
@@ -160,19 +160,21 @@ def _add_range(drawn: go.Figure, line: Curve, color: str) -> None:
     )
 
 
-def costs(points: Sequence[CostPoint]) -> go.Figure:
-    """Top-1 with its 95 % interval against a cost that the reader chooses, and the Pareto front."""
+def costs(points: Sequence[CostPoint], score: str) -> go.Figure:
+    """A score with its 95 % interval against a cost that the reader chooses, the Pareto front."""
     known = [cost for cost in COSTS if all(cost in point.costs for point in points)]
     places = {cost: _places(points, cost) for cost in known}
-    drawn = figure(420, yaxis={"title": {"text": "top-1 (%)"}}, **_axis(points, known[0]))
+    drawn = figure(
+        420, yaxis={"title": {"text": f"{SCORES[score]} (%)"}}, **_axis(points, known[0])
+    )
     for place, point in enumerate(points):
         label = literal(point.label)
         drawn.add_scatter(
-            error_y={"type": "data", "array": numbers([point.top1.half_width]), "thickness": 1.5},
+            error_y={"type": "data", "array": numbers([point.score.half_width]), "thickness": 1.5},
             mode="markers",
             name=label,
             marker={"color": SERIES[place % len(SERIES)], "size": 10},
-            hovertemplate=f"{point.top1.text()} % at %{{x:.4s}}<extra>{label}</extra>",
+            hovertemplate=f"{point.score.text()} % at %{{x:.4s}}<extra>{label}</extra>",
         )
     front = {"color": GREY, "dash": "dot"}
     drawn.add_scatter(mode="lines", name="no other is both cheaper and better", line=front)
@@ -192,7 +194,7 @@ def _places(points: Sequence[CostPoint], cost: str) -> dict[str, list[list[Any]]
     lines = [*([point] for point in points), front]
     return {
         "x": [numbers(point.cost(cost) for point in line) for line in lines],
-        "y": [numbers(point.top1.mean for point in line) for line in lines],
+        "y": [numbers(point.score.mean for point in line) for line in lines],
     }
 
 

@@ -49,7 +49,7 @@ def test_curves_are_means_in_the_range_of_the_runs():
 
 
 def test_costs_change_with_the_menu():
-    figure = charts.costs(cost_points(summarize(pages.grid_rows())))
+    figure = charts.costs(cost_points(summarize(pages.grid_rows())), "top1")
     kat, vit, front = figure.data
     assert (kat.x, vit.x) == ((4000,), (18000,))
     assert kat.y[0] == pytest.approx(np.mean(pages.TOP1["KAT"]))

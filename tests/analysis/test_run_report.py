@@ -28,8 +28,8 @@ def test_a_run_is_told_from_its_numbers_to_its_layers(tmp_path):
     facts = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", text))
     parameters = sum(parameter.numel() for parameter in model.parameters())
     assert facts == {
-        "Top-1": "84.25 %",
-        "Top-5": "99.00 %",
+        "Validation top-1": "84.25 %",
+        "Validation top-5": "99.00 %",
         "Parameters": f"{parameters:,}",
         "FLOPs an image": f"{run.cost.flops / 1e6:.3f} M",
         "Epochs": "2",
@@ -75,6 +75,9 @@ def test_what_is_missing_is_said(tmp_path):
     write_run_report(run, path)
     text = html.unescape(path.read_text())
     assert "<dt>Best top-1 so far</dt><dd>84.25 %</dd>" in text
+    segmenting = [{"epoch": 1, "train_loss": 2.0, "val_loss": 1.0, "miou": 7.5}]
+    write_run_report(pages.findings(pages.small_kat(), summary=None, history=segmenting), path)
+    assert "<dt>Best mIoU so far</dt><dd>7.50 %</dd>" in path.read_text()
     assert "The run was stopped: the loss is nan at step 25" in text
     assert "There is no coefficients.csv in the run's folder" in text
     assert "'kat train --monitor' records its layers" in text
