@@ -168,7 +168,8 @@ def _line(result: CellResult) -> list[str]:
 def markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """A table as Markdown has it."""
     rows = [head, ["---"] * len(head), *lines]
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    escaped = ([cell.replace("|", "\\|") for cell in row] for row in rows)
+    return "".join(f"| {' | '.join(row)} |\n" for row in escaped)
 
 
 def write_runs(rows: Sequence[Row], path: Path) -> None:

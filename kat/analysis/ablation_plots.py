@@ -28,15 +28,20 @@ def plot_cells(results: Sequence[CellResult], title: str, path: Path) -> None:
         left.plot(list(result.values.values()), [place] * len(result.values), ".", color="0.6")
         _draw(left, place, result.estimate)
         _draw(right, place, result.difference)
-    left.set_yticks(range(len(results)), [result.name for result in results])
+    left.set_yticks(range(len(results)), [_plain(result.name) for result in results])
     left.set_ylim(len(results) - 0.5, -0.5)
     right.axvline(0, color="black", lw=0.8)
     left.set(xlabel="top-1 (%)", title="mean, 95 % interval, and every run")
     right.set(xlabel="points of top-1", title="difference from the first, seed by seed")
     for axes in (left, right):
         axes.grid(axis="x", alpha=0.3)
-    figure.suptitle(title)
+    figure.suptitle(_plain(title))
     save_figure(figure, path)
+
+
+def _plain(text: str) -> str:
+    """Text of which matplotlib takes nothing for a formula."""
+    return text.replace("$", r"\$")
 
 
 def _draw(axes: Axes, place: int, estimate: Estimate | None) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -22,13 +23,26 @@ from kat.analysis.ablation import MEASURES, Row, markdown, summarize, table, wri
 from kat.analysis.ablation_plots import plot_cells
 from kat.cli.parsing import FAILED, Parser, check_keys, read_recipe, recipe_path, run_command
 from kat.cli.train import make_training_parser
-from kat.errors import InputError, unknown
+from kat.errors import InputError, first_line, unknown
 from kat.files import write_text
 from kat.models import load_model
 from kat.training import TrainConfig, read_divergence
 from kat.training.config import check
 from kat.training.folder import SUMMARY
-from kat.training.grid import Cell, Grid, fingerprint, merged, nested, read_grid, settings_of
+from kat.training.grid import (
+    OF_ONE_CALL,
+    Cell,
+    Grid,
+    Settings,
+    check_seeds,
+    dotted,
+    fingerprint,
+    merged,
+    nested,
+    read_grid,
+    settings_of,
+    with_model_of_size,
+)
 from kat.training.pool import Job, Outcome, run_jobs, slots
 
 _DESCRIPTION = """Trains every cell of a grid with every seed, and compares them.
@@ -86,6 +100,7 @@ def _main(arguments: list[str]) -> int:
         value = getattr(parsed, name)
         if value is not None and value < 1:
             raise InputError(f"--{name} must be at least 1, got {value}")
+    check_seeds(parsed.seeds or [], "--seeds")
     grids = _read_all(parsed.grids)
     plans = {grid.name: _plan(grid, parsed) for grid in grids}
     if parsed.dry_run:
@@ -104,7 +119,10 @@ def _main(arguments: list[str]) -> int:
         _report(grid, results.rows(plans[grid.name]), out)
     for folder, error in results.errors.items():
         sys.stderr.write(f"kat: the run in {folder} failed: {error}\n")
-    return FAILED if results.errors else 0
+    missing = {r.folder for runs in plans.values() for r in runs if not r.done}
+    for folder in sorted(missing - set(results.errors)):
+        sys.stderr.write(f"kat: the run in {folder} has no result: {read_divergence(folder)}\n")
+    return FAILED if results.errors or missing else 0
 
 
 class Results:
@@ -128,7 +146,7 @@ class Results:
 
     def _row(self, run: Run) -> Row:
         if run.folder not in self._measured:
-            self._measured[run.folder] = measure(run.folder)
+            self._measured[run.folder] = self._measure(run.folder)
         settings = settings_of(run.job.config)
         return {
             "cell": run.cell.name,
@@ -138,6 +156,13 @@ class Results:
             **run.cell.levels,
             "settings": json.dumps(settings, sort_keys=True),
         }
+
+    def _measure(self, folder: Path) -> Row:
+        try:
+            return measure(folder)
+        except (InputError, KeyError, OSError, ValueError) as error:
+            self.errors[folder] = f"its results cannot be read: {first_line(error)}"
+            return {"status": "failed"}
 
 
 def measure(folder: Path) -> Row:
@@ -162,7 +187,13 @@ def make_parser() -> Parser:
     add("grids", nargs="+", metavar="GRID", help="a ready-made grid, or a YAML file")
     add("--out", default="runs/ablation", help="folder for results and runs (default: %(default)s)")
     add("--seeds", nargs="+", type=int, help="these seeds instead of the grids' own")
-    add("--set", nargs="+", metavar="NAME=VALUE", help="settings over those of the grids")
+    add(
+        "--set",
+        nargs="+",
+        action="extend",
+        metavar="NAME=VALUE",
+        help="settings of all runs, over the recipe's",
+    )
     add("--jobs", type=int, help="runs at once (default: one a GPU, or as the cores allow)")
     add("--threads", type=int, default=1, help="of each run, on the CPU (default: %(default)s)")
     add("--dry-run", action="store_true", help="list the runs, and train nothing")
@@ -198,18 +229,37 @@ def _plan(grid: Grid, parsed: Namespace) -> list[Run]:
     out = Path(parsed.out)
     recipe = read_recipe(recipe_path(grid.recipe)) if grid.recipe else {}
     given = nested(dict(map(_setting, parsed.set or [])))
+    base = merged(recipe, given)
     parser = make_training_parser("kat train", "")
     runs = []
     for seed in parsed.seeds or grid.seeds:
         for cell in grid.cells:
-            content = merged(recipe, cell.settings, given, {"seed": seed})
-            check_keys(content, f"the cell {cell.name!r} of {grid.name}", TrainConfig)
-            config = _config(parser, content)
+            what = f"the cell {cell.name!r} of {grid.name}"
+            _check_settings(cell, given, what)
+            content = merged(base, cell.settings, {"seed": seed})
+            check_keys(content, what, TrainConfig)
+            config = _config(parser, with_model_of_size(content, base))
             key = f"{config.model.name}-{fingerprint(config)}"
             job = Job(replace(config, out=str(out / "runs" / key)), out / "logs" / f"{key}.log")
             runs.append(Run(cell, seed, job))
     _check_cells(grid, runs)
     return runs
+
+
+def _check_settings(cell: Cell, given: Settings, what: str) -> None:
+    """Refuses what is not a run's, or would not be trained, and --set over what a cell is about."""
+    own, over = dotted(cell.settings), dotted(given)
+    for name in (*own, *over):
+        if name in OF_ONE_CALL:
+            raise InputError(
+                f"{what} may not set {name}: seeds and folders are the grid's, and a run that is"
+                " cut short is another one; give epochs or limit_train_batches"
+            )
+    if over.get("monitor.enabled") or own.get("monitor.enabled"):
+        raise InputError("monitor.enabled: 'kat stability' watches a single run")
+    star = "*" in str(own.get("model.name", ""))
+    for name in own.keys() & over.keys() - ({"model.name"} if star else set()):
+        raise InputError(f"--set {name} would overrule what {what} is about")
 
 
 def _check_cells(grid: Grid, runs: Sequence[Run]) -> None:
@@ -227,7 +277,10 @@ def _setting(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals:
         raise InputError(f"--set takes NAME=VALUE, got {text!r}")
-    return name, yaml.safe_load(value)
+    try:
+        return name, yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise InputError(f"--set {name}: {value!r} is not a value as YAML spells it") from None
 
 
 def _config(parser: Parser, content: dict[str, Any]) -> TrainConfig:
@@ -262,7 +315,8 @@ def _train(plans: Plans, parsed: Namespace, results: Results, keep: Callable[[],
             say("ended  ", outcome.job, f": {said}")
 
         keep()
-        at_once = slots(parsed.jobs, parsed.threads)
+        on_cpu = all(job.config.accelerator == "cpu" for job in todo)
+        at_once = slots(parsed.jobs, parsed.threads, on_cpu=on_cpu)
         run_jobs(todo, at_once, parsed.threads, lambda job: say("started", job), ended)
 
 
@@ -280,13 +334,13 @@ def _report(grid: Grid, rows: Sequence[Row], out: Path) -> None:
     reference = grid.cells[0].name
     found = summarize(rows, reference)
     head, lines = table(found, reference)
-    shown = Table(title=grid.title)
-    for number, name in enumerate(head):
-        shown.add_column(name, justify="left" if number == 0 else "right")
-    for line in lines:
-        shown.add_row(*line)
-    Console().print(shown)
     write_text(out / f"{grid.name}.md", f"# {grid.title}\n\n{markdown(head, lines)}")
+    shown = Table(title=escape(grid.title))
+    for number, name in enumerate(head):
+        shown.add_column(escape(name), justify="left" if number == 0 else "right")
+    for line in lines:
+        shown.add_row(*map(escape, line))
+    Console().print(shown)
     for ending in ("svg", "png"):
         plot_cells(found, grid.title, out / f"{grid.name}.{ending}")
     sys.stdout.write(f"{out / grid.name}: .csv, .md, .svg, .png\n")

@@ -38,7 +38,8 @@ class KAT(ViT):
 
     Args:
         num_groups, degree, form, share: of the rationals, see :class:`kat.nn.GRKANMlp`.
-        first_init: the function that the first rational of each MLP starts as; None: there is none.
+        first_init: the function that the first rational of each MLP starts as; ``"none"``: there is
+            none.
         act_init: the function that the second one starts as, see ``init`` of
             :class:`kat.nn.GroupRational`.
         mlp_init: how the MLPs' weights are drawn, see :func:`kat.nn.init_grkan_`.
@@ -47,7 +48,8 @@ class KAT(ViT):
         **kwargs: of timm's ``VisionTransformer``.
 
     Raises:
-        ValueError: a width that the groups do not divide, an unknown scheme or function.
+        ValueError: a width that the groups do not divide, an unknown scheme or function, or an
+            act_layer, whose place the rationals have.
 
     Source: Yang and Wang, Kolmogorov-Arnold Transformer, arXiv 2409.10594.
     """
@@ -59,13 +61,15 @@ class KAT(ViT):
         degree: tuple[int, int] = (5, 4),
         form: str = "A",
         share: str = "numerator",
-        first_init: Init | None = "identity",
+        first_init: Init = "identity",
         act_init: Init = "swish",
         mlp_init: str = "variance_preserving",
         fused: bool = True,
         attn_init: str = "mimetic",
         **kwargs: Any,
     ) -> None:
+        if kwargs.get("act_layer") is not None:
+            raise ValueError("a KAT's activations are its rationals: give act_init, not act_layer")
         mlp_layer = partial(
             GRKANMlp,
             num_groups=num_groups,

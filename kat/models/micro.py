@@ -2,7 +2,8 @@
 
 ``kat_micro``, ``vit_micro``, ``vit_swiglu_micro`` and ``vit_kan_micro`` have width 64, depth 4 and
 4 heads, and see 32x32 images in patches of 4 unless told otherwise; ``_patch2_8``, ``_patch4_28``,
-``_patch7_28`` and ``_patch8_64`` name other patches and images. KAT and ViT have about 0.2 M
+``_patch7_28`` and ``_patch8_64`` name other patches and images. ``vit_mlp_micro`` is another name
+of ``vit_micro``, as at the full sizes (:mod:`kat.models.baselines`). KAT and ViT have about 0.2 M
 parameters, trainable on a laptop's CPU in minutes.
 """
 
@@ -34,7 +35,13 @@ _GRIDS = {
     "": {"img_size": 32, "patch_size": 4},
     "_patch8_64": {"img_size": 64, "patch_size": 8},
 }
-_FAMILIES = {"kat": KAT, "vit": ViT, "vit_swiglu": SwiGLUViT, "vit_kan": KANViT}
+_FAMILIES = {
+    "kat": KAT,
+    "vit": ViT,
+    "vit_mlp": ViT,
+    "vit_swiglu": SwiGLUViT,
+    "vit_kan": KANViT,
+}
 
 default_cfgs = generate_default_cfgs(
     {

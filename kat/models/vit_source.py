@@ -255,7 +255,7 @@ def rational_args(model: VisionTransformer) -> dict[str, Any]:
     if not isinstance(block.mlp, GRKANMlp):
         return {}
     act = block.mlp.act2
-    first = {} if isinstance(block.mlp.act1, GroupRational) else {"first_init": None}
+    first = {} if isinstance(block.mlp.act1, GroupRational) else {"first_init": "none"}
     return {
         **first,
         "num_groups": block.mlp.num_groups,

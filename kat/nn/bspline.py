@@ -33,9 +33,10 @@ class BSplineKANLinear(nn.Module):
         grid: intervals of the grid; at least 1.
         order: degree of the splines; at least 1.
         grid_range: (low, high), where the grid lies.
-        weight_init: ``"liu"``: splines of standard deviation 0.1 / grid, SiLU weights
-            N(0, 1 / d_in), after the authors' code; ``"variance_preserving"``: both parts scaled to
-            give half of Var[y] = 1 each for x ~ N(0, 1).
+        weight_init: ``"liu"``: small splines beside a SiLU part that keeps the variance, as the
+            paper has it: c ~ N(0, (0.1 / grid)^2), w ~ N(0, 1 / d_in); the authors' code
+            interpolates uniform noise instead. ``"variance_preserving"``: both parts scaled to give
+            half of Var[y] = 1 each for x ~ N(0, 1).
         device, dtype: of the parameters.
 
     Shape:

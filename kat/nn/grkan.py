@@ -95,7 +95,8 @@ class GRKANMlp(nn.Module):
         drop: dropout rate after each rational.
         num_groups: groups of both rationals; ``"channels"``: one a channel.
         degree, form, share, impl: of both rationals, see :class:`GroupRational`.
-        first_init: the function that F_1 starts as; None: there is no F_1, as in an ordinary MLP.
+        first_init: the function that F_1 starts as; ``"none"``: there is no F_1, as in an ordinary
+            MLP.
         act_init: the function that F_2 starts as, ``"swish"`` or ``"gelu"`` in the paper; see
             ``init`` of :class:`GroupRational`.
         weight_init, fused: see :class:`GRKANLinear`. A norm or dropout between a rational and
@@ -118,7 +119,7 @@ class GRKANMlp(nn.Module):
         drop: float = 0.0,
         *,
         num_groups: int | str = 8,
-        first_init: Init | None = "identity",
+        first_init: Init = "identity",
         act_init: Init = "swish",
         degree: tuple[int, int] = (5, 4),
         form: str = "A",
@@ -144,7 +145,7 @@ class GRKANMlp(nn.Module):
             )
 
         place: dict[str, Any] = {"device": device, "dtype": dtype}
-        self.act1 = nn.Identity() if first_init is None else act(first_groups, first_init)
+        self.act1 = nn.Identity() if first_init == "none" else act(first_groups, first_init)
         self.drop1 = nn.Dropout(drop)
         self.fc1 = nn.Linear(in_features, hidden_features, bias=bias, **place)
         self.act2 = act(groups, act_init)

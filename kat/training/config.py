@@ -305,6 +305,9 @@ def _check_combinations(config: TrainConfig) -> None:
         raise InputError("data.batch_size must be at least 2 with mixup or cutmix")
     if not isinstance(config.model.args, dict):
         raise InputError(f"model.args must be a mapping, got {config.model.args!r}")
+    for name, value in config.model.args.items():
+        if value is None:  # timm leaves such arguments out, without a word
+            raise InputError(f"model.args.{name} is null: leave it out for its default")
     for name in _RESERVED:
         if name in config.model.args:
             raise InputError(f"model.args may not set {name}: it comes from the data")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -33,6 +32,7 @@ from kat.models import ModelRecord
 from kat.training.classification import Classifier
 from kat.training.config import TrainConfig, check
 from kat.training.lightning_setup import make_trainer, quiet
+from kat.training.meter import cores
 from kat.training.run import _build, _prepare, make_record
 
 STAGES = ("read", "decode", "augment", "collate")
@@ -201,13 +201,6 @@ def default_workers(config: TrainConfig) -> list[int]:
     """0, 1, 2, 4, ... up to the cores, and the run's own number."""
     powers = [2**power for power in range(cores().bit_length()) if 2**power <= cores()]
     return sorted({0, *powers, cores(), config.data.workers})
-
-
-def cores() -> int:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _workers(count: int) -> str:

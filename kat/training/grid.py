@@ -10,7 +10,9 @@
         "8": {}
         "4": {model.args.num_groups: 4}
 
-A list stands for levels of one setting: ``model.args.num_groups: [8, 4]``.
+A list stands for levels of one setting: ``model.args.num_groups: [8, 4]``. In a level's model.name
+a star stands for the size of the KAT that all else is about: ``vit_mlp_*`` beside
+``kat_tiny_patch16_224`` is ``vit_mlp_tiny_patch16_224``.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import copy
 import hashlib
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -35,6 +37,15 @@ Settings = dict[str, Any]
 
 REPORTING = ("out", "log_every", "loggers")
 """The settings that say where a run is kept and how it reports."""
+
+OF_ONE_CALL = ("out", "seed", "resume", "overwrite", "limit_epochs", "max_steps", "max_time")
+"""The settings that a grid may not have: those of a call, not of a run, and what the grid gives."""
+
+_COLUMNS = (
+    "cell", "seed", "status", "top1", "top5", "parameters", "flops", "seconds", "epochs", "run",
+    "images_per_second", "memory_bytes", "settings",
+)  # fmt: skip
+"""What a table of runs has besides its factors."""
 
 _KEYS = ("title", "recipe", "settings", "seeds", "vary", "factors")
 
@@ -93,8 +104,17 @@ def read_grid(path: Path) -> Grid:
     seeds = content.get("seeds", [0])
     if not isinstance(seeds, list) or not seeds or not all(isinstance(s, int) for s in seeds):
         raise InputError(f"seeds of {path} must be a list of whole numbers, got {seeds!r}")
-    if len(set(seeds)) < len(seeds):
-        raise InputError(f"seeds of {path} must differ, got {seeds}")
+    check_seeds(seeds, f"seeds of {path}")
+    recipe = content.get("recipe")
+    if recipe is not None and not isinstance(recipe, str):
+        raise InputError(f"recipe of {path} must be a name or a path, got {recipe!r}")
+    if not content["factors"]:
+        raise InputError(f"{path} has no factor")
+    for name in content["factors"]:
+        if name in _COLUMNS:
+            raise InputError(
+                f"the factor {name!r} of {path} has the name of a column of the table: give another"
+            )
     vary = content.get("vary", "all")
     if vary not in ("one", "all"):
         raise InputError(f"vary of {path} must be 'one' or 'all', got {vary!r}")
@@ -103,11 +123,21 @@ def read_grid(path: Path) -> Grid:
     return Grid(
         name=path.stem,
         title=str(content.get("title", path.stem)),
-        recipe=content.get("recipe"),
+        recipe=recipe,
         seeds=seeds,
         cells=_cells(factors, common, vary),
         factors=list(factors),
     )
+
+
+def check_seeds(seeds: Sequence[int], what: str) -> None:
+    """Checks that seeds differ and can be seeds.
+
+    Raises:
+        InputError: names them.
+    """
+    if len(set(seeds)) < len(seeds):
+        raise InputError(f"{what} must differ, got {list(seeds)}")
 
 
 def _levels(path: Path, factor: str, given: Any) -> dict[str, Settings]:
@@ -194,6 +224,40 @@ def merged(*settings: Settings) -> Settings:
             else:
                 result[key] = copy.deepcopy(value)
     return result
+
+
+def dotted(settings: Settings, before: str = "") -> Settings:
+    """Nested settings by their dotted names: what :func:`nested` undoes."""
+    flat: Settings = {}
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            flat |= dotted(value, f"{before}{key}.")
+        else:
+            flat[f"{before}{key}"] = value
+    return flat
+
+
+def with_model_of_size(content: Settings, base: Settings) -> Settings:
+    """The settings with the star in model.name filled in, by the model of the others.
+
+    Args:
+        content: of a cell, over the base.
+        base: of all cells.
+
+    Raises:
+        InputError: there is a star, and the base's model is no KAT.
+    """
+    name = content.get("model", {}).get("name")
+    if not isinstance(name, str) or "*" not in name:
+        return content
+    kat = str(base.get("model", {}).get("name", ""))
+    if not kat.startswith(_KAT):
+        raise InputError(f"model.name={name} is of the size of a KAT, but the others are {kat!r}")
+    filled = name.replace("*", kat.removeprefix(_KAT))
+    return merged(content, {"model": {"name": filled}})
+
+
+_KAT = "kat_"
 
 
 def settings_of(config: TrainConfig) -> Settings:

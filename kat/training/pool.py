@@ -26,6 +26,7 @@ from kat.errors import (
 )
 from kat.training.config import TrainConfig
 from kat.training.interruption import StopRequest
+from kat.training.meter import cores
 from kat.training.run import train
 
 _STOPPED, _FAILED = 75, 1
@@ -52,11 +53,12 @@ class Outcome:
     error: str = ""
 
 
-def slots(jobs: int | None, threads: int) -> int:
-    """How many runs to make at once: one a GPU; else what the cores allow."""
+def slots(jobs: int | None, threads: int, *, on_cpu: bool = False) -> int:
+    """How many runs to make at once: one a GPU, where they are used; else what the cores allow."""
     if jobs is not None:
         return jobs
-    return torch.cuda.device_count() or max(1, (os.cpu_count() or 1) // threads)
+    gpus = 0 if on_cpu else torch.cuda.device_count()
+    return gpus or max(1, cores() // threads)
 
 
 def run_jobs(
@@ -84,7 +86,7 @@ def run_jobs(
     context = multiprocessing.get_context("spawn")
     waiting, running = list(jobs), dict[Any, tuple[Any, Job, int]]()
     free = list(range(at_once))
-    with _stop_request() as request:
+    with _stop_request() as request, _stopped_with(running):
         while running or (waiting and request.signal is None):
             while waiting and free and request.signal is None:
                 job, slot = waiting.pop(0), free.pop(0)
@@ -114,6 +116,16 @@ def _stop_request() -> Iterator[StopRequest]:
         request.release()
 
 
+@contextmanager
+def _stopped_with(running: dict[Any, tuple[Any, Job, int]]) -> Iterator[None]:
+    """Stops the runs where the body fails; they would go on, and be waited for, otherwise."""
+    try:
+        yield
+    except BaseException:
+        _stop([process for process, _, _ in running.values()])
+        raise
+
+
 def _stop(processes: Sequence[Any]) -> None:
     """Asks runs to save and stop, and waits until they have."""
     for process in processes:
@@ -132,9 +144,13 @@ def _error(exit_code: int | None, log: Path) -> str:
 
 
 def _gpu(slot: int) -> str | None:
-    """Which GPU the runs of a slot have."""
+    """Which GPU the runs of a slot have, of those that this process may use."""
     gpus = torch.cuda.device_count()
-    return str(slot % gpus) if gpus else None
+    if not gpus:
+        return None
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = visible.split(",") if visible else list(map(str, range(gpus)))
+    return names[slot % gpus].strip()
 
 
 def _work(job: Job, gpu: str | None, threads: int) -> None:

@@ -156,7 +156,7 @@ def test_a_second_call_in_the_same_folder_is_refused(grid, tmp_path, capsys):
 def test_a_dry_run_lists_what_there_is_to_do(tmp_path, capsys):
     assert run("ablate", "components", "--out", tmp_path / "none", "--dry-run") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 24
+    assert len(lines) == 27
     assert lines[0] == "components: KAT, seed 0: to do"
     assert not (tmp_path / "none").exists()
 
@@ -167,7 +167,17 @@ def test_a_dry_run_lists_what_there_is_to_do(tmp_path, capsys):
         (["componets"], "unknown grid .* 'componets'; did you mean 'components'"),
         (
             ["groups", "--set", "model.args.num_groups=4"],
-            "the cells '8' and '1' of groups have the same settings",
+            "--set model.args.num_groups would overrule what the cell '1' of groups is about",
+        ),
+        (["groups", "--set", "max_steps=20"], "may not set max_steps: .* another one"),
+        (["groups", "--set", "a=1", "--set", "seed=7"], "may not set seed"),
+        (["groups", "--set", "model.args={a"], r"--set model.args: '\{a' is not a value"),
+        (["groups", "--set", "monitor.enabled=true"], "kat stability"),
+        (["groups", "--set", "model.args.act_init=null"], "model.args.act_init is null"),
+        (["groups", "--seeds", "1", "1"], r"--seeds must differ, got \[1, 1\]"),
+        (
+            ["components", "--set", "model.name=vit_micro"],
+            r"model.name=vit_mlp_\* is of the size of a KAT, but the others are 'vit_micro'",
         ),
         (["groups", "--set", "epochs"], "--set takes NAME=VALUE, got 'epochs'"),
         (["groups", "--set", "epoch=3"], "unknown setting in the cell '8' of groups 'epoch'"),
@@ -190,3 +200,47 @@ def test_every_ready_made_grid_can_be_planned(tmp_path, capsys):
     assert grid_names() == ["components", "degrees", "groups", "init", "models", "share"]
     assert run("ablate", *grid_names(), "--out", tmp_path / "none", "--dry-run") == 0
     assert len(capsys.readouterr().out.splitlines()) > 100
+
+
+def test_cells_are_the_models_that_they_are_called_at_any_size():
+    from kat.cli.ablate import _plan, _read, make_parser
+    from kat.models import KAT, KANViT, SwiGLUViT, ViT, create_model
+    from kat.nn import GroupRational
+
+    for size in ("micro_patch7_28", "tiny_patch16_224"):
+        parsed = make_parser().parse_args(
+            ["models", "--set", f"model.name=kat_{size}", "model.args.depth=1", "--seeds", "0"]
+        )
+        built = {}
+        for name in ("models", "components"):
+            for planned in _plan(_read(name), parsed):
+                config = planned.job.config.model
+                built[planned.cell.name] = create_model(config.name, **config.args)
+        rationals = {
+            name: sum(isinstance(m, GroupRational) for m in model.modules())
+            for name, model in built.items()
+        }
+        assert type(built["KAT"]) is KAT
+        assert type(built["ViT (GELU)"]) is type(built["no rationals (SiLU)"]) is ViT
+        assert type(built["ViT (SwiGLU)"]) is SwiGLUViT
+        assert type(built["ViT + KAN (equal parameters)"]) is KANViT
+        assert rationals["KAT"] == 2
+        assert rationals["no first rational"] == 1
+        assert rationals["no rationals (SiLU)"] == rationals["none of them (ViT, SiLU)"] == 0
+        own = built["no grouping, nothing shared"].blocks[0].mlp.act1
+        assert own.num_groups == built["KAT"].embed_dim
+        assert len(own.weight_numerator) == own.num_groups
+        assert built["no mimetic attention"].attn_init == "trunc_normal"
+        assert built["no variance-preserving init"].blocks[0].mlp.weight_init == "trunc_normal"
+
+
+def test_names_are_shown_as_they_are(grid, tmp_path, capsys):
+    levels = {"none [ours]": {}, "mlp [/x] a|b $\\frac$": {"model.args.num_groups": 1}}
+    path = grid(factors={"groups": levels}, settings={**GRID["settings"], "epochs": 1,
+                "limit_train_batches": 1})  # fmt: skip
+    assert run("ablate", path, "--out", tmp_path / "out", "--jobs", 1) == 0
+    printed = capsys.readouterr().out
+    assert "none [ours]" in printed
+    text = (tmp_path / "out" / "small.md").read_text()
+    assert "| mlp [/x] a\\|b $\\frac$ |" in text
+    assert (tmp_path / "out" / "small.png").is_file()

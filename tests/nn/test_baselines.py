@@ -52,7 +52,7 @@ def test_swiglu_is_its_formula():
 
 
 def test_without_a_first_rational_the_mlp_begins_with_its_linear_map():
-    layer = GRKANMlp(16, 32, first_init=None)
+    layer = GRKANMlp(16, 32, first_init="none")
     x = torch.randn(3, 16, requires_grad=True)
     assert torch.allclose(layer(x), layer.fc2(layer.act2(layer.fc1(x))), atol=1e-6)
     layer(x).sum().backward()

@@ -9,7 +9,15 @@ import yaml
 
 from kat.errors import InputError
 from kat.training import TrainConfig
-from kat.training.grid import fingerprint, merged, nested, read_grid, settings_of
+from kat.training.grid import (
+    dotted,
+    fingerprint,
+    merged,
+    nested,
+    read_grid,
+    settings_of,
+    with_model_of_size,
+)
 
 FACTORS = {
     "model.args.num_groups": [8, 4, "channels"],
@@ -64,6 +72,10 @@ def test_a_single_factors_levels_are_the_names(tmp_path):
         ({"seeds": [0, "x"]}, "seeds of .* must be a list of whole numbers"),
         ({"seeds": [0, 0]}, "seeds of .* must differ"),
         ({"vary": "some"}, "vary of .* must be 'one' or 'all', got 'some'"),
+        ({"factors": {}}, "has no factor"),
+        ({"factors": {"seed": {"a": {}}}}, "factor 'seed' .* has the name of a column"),
+        ({"factors": {"parameters": {"a": {}}}}, "'parameters' .* has the name of a column"),
+        ({"recipe": ["digits"]}, "recipe of .* must be a name or a path"),
         ({"settings": [1]}, "settings of .* must map settings to values"),
         ({"settings": {"a": 1, "a.b": 2}}, "'a.b' goes into 'a', which has the value 1"),
     ],
@@ -89,6 +101,20 @@ def test_nesting_and_merging():
         "d": {"e": 5},
     }
     assert first == {"a": {"b": 1, "c": 2}, "d": 3}
+
+
+def test_names_with_dots_and_back():
+    assert dotted(nested({"a.b": 1, "a.c": 2, "d": 3})) == {"a.b": 1, "a.c": 2, "d": 3}
+
+
+def test_a_star_is_the_size_of_the_kat():
+    base = {"model": {"name": "kat_tiny_patch16_224"}}
+    content = merged(base, {"model": {"name": "vit_mlp_*", "args": {"depth": 2}}})
+    filled = with_model_of_size(content, base)
+    assert filled == {"model": {"name": "vit_mlp_tiny_patch16_224", "args": {"depth": 2}}}
+    assert with_model_of_size(base, base) == base
+    with pytest.raises(InputError, match=r"of the size of a KAT, but the others are 'vit_micro'"):
+        with_model_of_size(content, {"model": {"name": "vit_micro"}})
 
 
 def test_equal_runs_have_equal_fingerprints():
