@@ -43,7 +43,12 @@ class Work(NamedTuple):
 
     def after(self, earlier: Work) -> Work:
         """What was done then and before."""
-        return Work(*(own + before for own, before in zip(self, earlier, strict=True)))
+        return Work(
+            self.images + earlier.images,
+            self.batches + earlier.batches,
+            self.seconds + earlier.seconds,
+            self.waited + earlier.waited,
+        )
 
     @property
     def images_per_second(self) -> float:

@@ -78,8 +78,7 @@ class Summary:
         scores: of the kept weights on the validation split in per cent, e.g. top1, box_ap, miou.
         epochs: how many were trained.
         seconds: wall time of training and validation, resumptions included.
-        images_per_second: trained on since the run was started or last resumed, validation left
-            out.
+        images_per_second: trained on, validation left out.
         memory_bytes: the most that it took: on a GPU of its memory, else of this process.
         skipped: files that were left out: unreadable images, and files that are no images.
     """
