@@ -7,6 +7,7 @@
   vit        timm's ViT
   fused      the KAT: its MLPs keep their inputs alone for the backward pass
   plain      the KAT with fused=False
+  groups_8   the KAT with so many groups: 1, 2, 4, 8, 16, 32
   channels   the KAT with a rational of its own for each channel
   swiglu     the ViT with SwiGLU at equal parameters
   kan_equal  the ViT with B-spline KAN layers, narrower within, at equal parameters
@@ -43,6 +44,7 @@ CANDIDATES: dict[str, tuple[str, dict[str, Any]]] = {
     "fused": ("kat", {}),
     "plain": ("kat", {"fused": False}),
     "channels": ("kat", {"num_groups": "channels", "share": "none"}),
+    **{f"groups_{n}": ("kat", {"num_groups": n}) for n in (1, 2, 4, 8, 16, 32)},
     "swiglu": ("vit_swiglu", {}),
     "kan_equal": ("vit_kan", {"mlp_ratio": 0.4375}),
     "kan": ("vit_kan", {}),
