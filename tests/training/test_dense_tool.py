@@ -26,7 +26,7 @@ SMALL = {
 @pytest.fixture(scope="module")
 def items(tmp_path_factory):
     out = tmp_path_factory.mktemp("data") / "items"
-    make_items(out, source="digits", images=4, val_images=2, size=64)
+    make_items(out, source="digits", images=4, val_images=3, size=64)
     return out
 
 
@@ -101,7 +101,7 @@ def test_a_classifier_s_weights_are_a_start(kind, items, tmp_path, capsys):
 
 @pytest.mark.parametrize("kind", SMALL)
 def test_two_processes_score_what_one_does(kind, items, tmp_path):
-    """With steps too small to matter: the images are divided, their scores are of all."""
+    """With steps too small to matter: of three images one has two, their scores are of all."""
     name, args = SMALL[kind]
     args = {"depth": 4, "embed_dim": 32, "num_heads": 2, "channels": 16, **args}
     if kind == "coco":
