@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.nn import functional
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from kat.data import DevicePreparation
 from kat.data.dense.transforms import resized
 from kat.models import ModelRecord
-from kat.models.dense import SegmentConfig, segment
+from kat.models.dense import SegmentConfig, most_likely, segment
 from kat.training.detection import LIKELY, Objects
 
 
@@ -34,10 +36,27 @@ def find_objects(
         ``labels`` (N,), ``scores`` (N,).
     """
     pixels = DevicePreparation(record.mean, record.std)(pil_to_tensor(image)[None])
-    found: Any = model(pixels)[0]
+    with _nothing_below(model, threshold):
+        found: Any = model(pixels)[0]
     kept = found["scores"] >= threshold
     chosen = {name: found[name][kept] for name in ("boxes", "labels", "scores", "masks")}
     return {**chosen, "masks": chosen["masks"][:, 0] >= LIKELY}
+
+
+@contextmanager
+def _nothing_below(detector: Any, threshold: float) -> Iterator[None]:
+    """Has a detector drop what scores less before it draws the masks, each as large as the image.
+
+    The others are the same: what scores less takes nothing away from what scores more.
+    """
+    heads = detector.roi_heads
+    own = heads.score_thresh
+    # torchvision wants more than its threshold, we at least ours
+    heads.score_thresh = max(own, float(np.nextafter(np.float32(threshold), np.float32(-1))))
+    try:
+        yield
+    finally:
+        heads.score_thresh = own
 
 
 def find_classes(
@@ -53,6 +72,4 @@ def find_classes(
     """
     pixels = resized(image, record.input_size[1])
     prepared = DevicePreparation(record.mean, record.std)(pixels[None])[0]
-    answer = segment(model, prepared, how)
-    size = [image.height, image.width]
-    return functional.interpolate(answer[None], size, mode="bilinear")[0].argmax(0)
+    return most_likely(segment(model, prepared, how), (image.height, image.width))

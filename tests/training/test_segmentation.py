@@ -13,7 +13,7 @@ from kat.data import DataConfig
 from kat.data.dense import IGNORE, open_semantic
 from kat.data.dense.synthetic import make_items
 from kat.models import load_model
-from kat.models.dense import SegmentConfig
+from kat.models.dense import SegmentConfig, strips
 from kat.training import TrainConfig, evaluate_dense, train
 from kat.training.config import ModelConfig, OptimConfig
 from kat.training.segmentation import SegmentationScores, pixel_loss
@@ -49,7 +49,8 @@ def counted(masks, answers, classes):
     return counts
 
 
-def test_figures_are_those_of_a_confusion_matrix_by_hand():
+@pytest.mark.parametrize("strip", [None, 100])
+def test_figures_are_those_of_a_confusion_matrix_by_hand(strip, monkeypatch):
     generator = torch.Generator().manual_seed(0)
     classes, sizes = 5, [(7, 9), (8, 8), (3, 11)]
     masks, logits = [], []
@@ -58,11 +59,13 @@ def test_figures_are_those_of_a_confusion_matrix_by_hand():
         mask[torch.rand(size, generator=generator) < 0.2] = IGNORE
         masks.append(mask.to(torch.uint8))
         answer = torch.randn(classes, *size, generator=generator)
-        answer[3] = -100  # and one is never named
+        answer[3] = -20  # and one is never named
         logits.append(answer)
-    scores = SegmentationScores(classes)
-    scores.update(logits[:2], masks[:2])
-    scores.update(logits[2:], masks[2:])
+    if strip:
+        monkeypatch.setitem(strips.__globals__, "_STRIP", strip)
+    scores, answers = SegmentationScores(classes), [answer.softmax(0) for answer in logits]
+    scores.update(answers[:2], masks[:2])
+    scores.update(answers[2:], masks[2:])
     given = {name: float(value) for name, value in scores.compute().items()}
     counts = counted(masks, [answer.argmax(0) for answer in logits], classes)
     right = np.diag(counts)
@@ -81,18 +84,26 @@ def test_figures_are_those_of_a_confusion_matrix_by_hand():
     assert scores.by_class().tolist() == pytest.approx((right / np.maximum(union, 1)).tolist())
 
 
-def test_logits_of_another_size_are_compared_at_the_masks():
+def test_answers_of_another_size_are_compared_at_the_masks():
     scores = SegmentationScores(2)
-    logits = torch.tensor([[[9.0, -9.0]], [[-9.0, 9.0]]])  # left 0, right 1
+    answer = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]])  # left 0, right 1
     mask = torch.tensor([[0, 0, 1, 1], [0, 0, 1, 1]], dtype=torch.uint8)
-    scores.update([logits], [mask])
+    loss = scores.update([answer], [mask])
     assert float(scores.compute()["miou"]) == 100
+    assert float(loss) == pytest.approx(-math.log(0.75) / 2)  # sure at the edges, 3/4 within
+
+
+def test_a_class_that_is_held_for_impossible_costs_much_but_not_all():
+    scores = SegmentationScores(2)
+    answer = torch.stack([torch.ones(2, 2), torch.zeros(2, 2)])
+    loss = scores.update([answer], [torch.ones(3, 3, dtype=torch.uint8)])
+    assert 80 < float(loss) < 90
 
 
 def test_a_class_that_is_nowhere_does_not_count():
     scores = SegmentationScores(3)
-    logits = torch.stack([torch.ones(2, 2), torch.zeros(2, 2), torch.zeros(2, 2)])
-    scores.update([logits], [torch.zeros(2, 2, dtype=torch.uint8)])
+    answer = torch.stack([torch.ones(2, 2), torch.zeros(2, 2), torch.zeros(2, 2)])
+    scores.update([answer], [torch.zeros(2, 2, dtype=torch.uint8)])
     assert float(scores.compute()["miou"]) == 100
     assert math.isnan(scores.by_class()[2])
 
@@ -116,7 +127,7 @@ def test_a_run_trains_keeps_evaluates_and_resumes(items, tmp_path):
     model, record = load_model(tmp_path / "run")
     data = DataConfig(name=f"ade20k:{items}", batch_size=4)
     found = evaluate_dense(model, record, data)
-    assert found.metrics["miou"] == pytest.approx(summary.scores["miou"], abs=1e-3)
+    assert found.metrics["miou"] == pytest.approx(summary.scores["miou"], rel=1e-6)
     images = open_semantic("ade20k", items, "val")
     labelled = sum(int((images[index][1] != IGNORE).sum()) for index in range(len(images)))
     assert int(found.confusion.sum()) == labelled
