@@ -21,6 +21,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 from kat.analysis.dense_plots import draw_mask, draw_objects
 from kat.cli.parsing import Parser, run_command
 from kat.data import UnreadableImage, decode, eval_transform
+from kat.data.decoding import in_channels
 from kat.deploy import open_model
 from kat.errors import InputError
 from kat.files import check_target, replacing, write_text
@@ -222,7 +223,7 @@ def _save(picture: Tensor, out: Path | None, name: str) -> None:
 def _read(path: str, record: ModelRecord) -> Image.Image | str:
     """The image, or why it cannot be read."""
     try:
-        return decode(path).convert("L" if record.input_size[0] == 1 else "RGB")
+        return in_channels(decode(path), record.input_size[0])
     except UnreadableImage as error:
         return f"cannot be read: {error.reason}"
 

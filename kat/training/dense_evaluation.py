@@ -123,7 +123,7 @@ class _Pass:
         self.prepare = DevicePreparation(record.mean, record.std)
         self.data = replace(data, batch_size=min(data.batch_size, _LOADED))
         self.config = config
-        self.size = record.input_size[1]
+        self.channels, self.size, _ = record.input_size
         self.images = 0
         self.unreadable: dict[str, str] = {}
 
@@ -147,7 +147,7 @@ class _Pass:
 
 @torch.inference_mode()
 def _detect(images: DetectionSet, counted: _Pass) -> DenseEvaluation:
-    images.transform = DetectionEvaluation()
+    images.transform = DetectionEvaluation(counted.channels)
     scores, results = DetectionScores(by_class=True), []
     for image, target in counted.each(images):
         with precision_of(counted.device, counted.config):
@@ -161,7 +161,7 @@ def _detect(images: DetectionSet, counted: _Pass) -> DenseEvaluation:
 
 @torch.inference_mode()
 def _segment(images: SemanticSet, counted: _Pass, how: SegmentConfig) -> DenseEvaluation:
-    images.transform = SegmentationEvaluation(counted.size)
+    images.transform = SegmentationEvaluation(counted.size, counted.channels)
     scores = SegmentationScores(len(images.classes)).to(counted.device)
     for image, mask in counted.each(images):
         with precision_of(counted.device, counted.config):

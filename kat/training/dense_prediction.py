@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from kat.data import DevicePreparation
+from kat.data.decoding import in_channels
 from kat.data.dense.transforms import resized
 from kat.models import ModelRecord
 from kat.models.dense import SegmentConfig, most_likely, segment
@@ -28,16 +29,17 @@ def find_objects(
     Args:
         model: in evaluation mode.
         record: has mean and deviation of its images.
-        image: in the mode that the model takes.
+        image: is converted to the mode that the model takes.
         threshold: the least score.
 
     Returns:
         ``boxes`` (N, 4) x1, y1, x2, y2 and ``masks`` (N, H, W) bool in the image's own pixels,
         ``labels`` (N,), ``scores`` (N,).
     """
-    pixels = DevicePreparation(record.mean, record.std)(pil_to_tensor(image)[None])
+    pixels = pil_to_tensor(in_channels(image, record.input_size[0]))
+    prepared = DevicePreparation(record.mean, record.std)(pixels[None])
     with _nothing_below(model, threshold):
-        found: Any = model(pixels)[0]
+        found: Any = model(prepared)[0]
     kept = found["scores"] >= threshold
     chosen = {name: found[name][kept] for name in ("boxes", "labels", "scores", "masks")}
     return {**chosen, "masks": chosen["masks"][:, 0] >= LIKELY}
@@ -67,9 +69,10 @@ def find_classes(
     Args:
         model: in evaluation mode.
         record: has size, mean and deviation of its images.
-        image: in the mode that the model takes.
+        image: is converted to the mode that the model takes.
         how: windows, scales, mirror images.
     """
-    pixels = resized(image, record.input_size[1])
+    channels, size, _ = record.input_size
+    pixels = resized(image, size, channels)
     prepared = DevicePreparation(record.mean, record.std)(pixels[None])[0]
     return most_likely(segment(model, prepared, how), (image.height, image.width))

@@ -8,6 +8,7 @@ from typing import Any
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from kat.errors import InputError
 from kat.models.dense.backbone import DenseBackbone
 from kat.models.dense.pyramid import MultiLevel, SimpleFeaturePyramid
 from kat.models.dense.sizes import Size, by_size
@@ -15,6 +16,8 @@ from kat.models.kat import rational_parameter_names
 from kat.models.vit import ViT
 
 _VIT = "backbone.body.vit."
+_DROPPED: dict[str, Any] = {"num_classes": 0, "class_token": False, "global_pool": ""}
+"""The transformer's arguments by which it has no class token, pooling and classifier."""
 
 
 class Features(nn.Module):
@@ -49,9 +52,15 @@ class DenseModel(nn.Module):
 
     @classmethod
     def make_vit(cls, img_size: int | Sequence[int], **kwargs: Any) -> ViT:
-        """The transformer, with these arguments, and without what :class:`DenseBackbone` drops."""
-        bare: dict[str, Any] = {"num_classes": 0, "class_token": False, "global_pool": ""}
-        return cls.transformer_class(img_size=img_size, **bare, **kwargs)
+        """The transformer, with these arguments, and without what :class:`DenseBackbone` drops.
+
+        Raises:
+            InputError: arguments of what is dropped.
+        """
+        for name in _DROPPED:
+            if name in kwargs:
+                raise InputError(f"{name} is of a classifier: a backbone for dense tasks has none")
+        return cls.transformer_class(img_size=img_size, **_DROPPED, **kwargs)
 
     @property
     def transformer(self) -> VisionTransformer:

@@ -253,5 +253,7 @@ def test_training_needs_targets():
 def test_arguments_that_make_no_sense_are_named():
     with pytest.raises(InputError, match=r"kat_det_micro.*global_blocks must be"):
         detector(global_blocks=[7])
+    with pytest.raises(InputError, match="global_pool is of a classifier"):
+        detector(global_pool="avg")
     with pytest.raises(InputError, match="unknown entry of rcnn 'boxes'"):
         detector(rcnn={"boxes": 3})
