@@ -40,6 +40,7 @@ from kat.models import (
     read_vit,
     save_model,
 )
+from kat.models.dense import task_of
 from kat.training.automatic import describe, from_images, from_run, from_source
 from kat.training.checkpoints import Checkpoints, ExactResume
 from kat.training.config import TrainConfig, check
@@ -64,7 +65,7 @@ from kat.training.monitoring import Monitor, RecordCoefficients, RecordStability
 from kat.training.optimizer import check_layout, make_optimizer
 from kat.training.processes import is_first_process
 from kat.training.progress import Bar, EpochLines, SpeedLog, StepLines, is_interactive
-from kat.training.tasks import TASKS, check_task, check_used, task_of
+from kat.training.tasks import TASKS, check_task, check_used
 
 
 @dataclass

@@ -18,6 +18,7 @@ from kat.data.dense import (
 from kat.data.image_set import Transform
 from kat.errors import InputError
 from kat.models import ModelRecord
+from kat.models.dense import task_of
 from kat.training.classification import Classifier
 from kat.training.config import TrainConfig, setting
 from kat.training.detection import DetectionModule
@@ -102,11 +103,6 @@ def _values(value: Any) -> dict[str, Any]:
         return {"": value}
     fields = vars(value).items()
     return {f".{name}": list(v) if isinstance(v, tuple) else v for name, v in fields}
-
-
-def task_of(model: nn.Module) -> str:
-    """What a model is for; a classifier says nothing."""
-    return str(getattr(model, "task", "classification"))
 
 
 def check_task(model: nn.Module, data: ImageSet | ImageStream, names: tuple[str, str]) -> None:

@@ -3,7 +3,7 @@
 from kat.models.dense import registry
 from kat.models.dense.backbone import DenseBackbone
 from kat.models.dense.detector import Detector, KATDetector, ViTDetector
-from kat.models.dense.model import DenseModel, Features
+from kat.models.dense.model import DenseModel, Features, task_of
 from kat.models.dense.pyramid import MultiLevel, SimpleFeaturePyramid
 from kat.models.dense.segment import SegmentConfig, check_segment, most_likely, segment, strips
 from kat.models.dense.upernet import KATUperNet, UperNet, ViTUperNet
@@ -26,4 +26,5 @@ __all__ = [
     "registry",
     "segment",
     "strips",
+    "task_of",
 ]

@@ -120,6 +120,10 @@ class Detector(DenseModel, MaskRCNN):
             min_size or min(sides), max_size or max(sides), in_chans, int(neck.strides[-1])
         )
 
+    def set_image_size(self, side: int) -> None:
+        """Has images scaled in evaluation so that their longer side is this."""
+        self.transform.min_size, self.transform.max_size = (side,), side
+
     def forward(
         self, images: Sequence[Tensor], targets: Sequence[Target] | None = None
     ) -> dict[str, Tensor] | list[Target]:

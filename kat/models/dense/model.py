@@ -40,6 +40,11 @@ class Features(nn.Module):
         )
 
 
+def task_of(model: nn.Module) -> str:
+    """What a model is for; a classifier says nothing."""
+    return str(getattr(model, "task", "classification"))
+
+
 class DenseModel(nn.Module):
     """A model for a dense task whose ``backbone`` is :class:`Features`, with timm's interface.
 
@@ -66,6 +71,13 @@ class DenseModel(nn.Module):
     def transformer(self) -> VisionTransformer:
         """The Vision Transformer, which weights of classification models fit."""
         return self.backbone.body.vit
+
+    def set_image_size(self, side: int) -> None:
+        """Prepares the model for images of another size than ``img_size``; it takes any as it is.
+
+        Args:
+            side: of the square that stands for the size: in pixels, as ``img_size``.
+        """
 
     def get_classifier(self) -> nn.Module:
         """All that comes after the transformer: the neck and the heads."""

@@ -53,7 +53,9 @@ def segment(model: nn.Module, image: Tensor, config: SegmentConfig | None = None
     """The mean over scales and mirror images of softmax(logits): (K, H, W) float32.
 
     Args:
-        model: maps (1, C, h, w) to logits (1, K, h, w), in evaluation mode.
+        model: maps (1, C, h, w) to logits (1, K, h, w), in evaluation mode; where it has a
+            ``window``, it takes windows of that side alone, and gets them unless others are asked
+            for.
         image: (C, H, W), normalised.
         config: how; the whole image once by default.
     """
@@ -72,13 +74,14 @@ def segment(model: nn.Module, image: Tensor, config: SegmentConfig | None = None
 
 
 def _logits(model: nn.Module, image: Tensor, config: SegmentConfig) -> Tensor:
-    if config.window is None:
+    window: int | None = config.window or getattr(model, "window", None)
+    if window is None:
         return model(image).float()
-    stride = config.stride or max(1, 2 * config.window // 3)
+    stride = config.stride or max(1, 2 * window // 3)
     height, width = image.shape[-2:]
     total, count = torch.zeros(0), image.new_zeros(height, width, dtype=torch.float32)
-    for rows in spans(height, config.window, stride):
-        for columns in spans(width, config.window, stride):
+    for rows in spans(height, window, stride):
+        for columns in spans(width, window, stride):
             logits = model(image[..., rows, columns]).float()
             if not total.numel():
                 total = logits.new_zeros(1, logits.shape[1], height, width)
