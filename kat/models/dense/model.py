@@ -73,10 +73,10 @@ class DenseModel(nn.Module):
         return self.backbone.body.vit
 
     def set_image_size(self, side: int) -> None:
-        """Prepares the model for images of another size than ``img_size``; it takes any as it is.
+        """Has images seen at another size than ``img_size``, where the model itself scales them.
 
         Args:
-            side: of the square that stands for the size: in pixels, as ``img_size``.
+            side: in pixels, of the square that stands for the size.
         """
 
     def get_classifier(self) -> nn.Module:
