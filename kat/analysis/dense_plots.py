@@ -58,5 +58,11 @@ def draw_mask(image: Tensor, mask: Tensor, classes: int) -> Tensor:
         mask: (H, W), indices of classes; others, such as 255, leave the image as it is.
         classes: how many there are.
     """
-    masks = mask[None] == torch.arange(classes)[:, None, None]
-    return draw_segmentation_masks(image, masks, alpha=_OPACITY, colors=colours(classes))
+    palette = torch.tensor([*colours(classes), (0, 0, 0)], dtype=torch.uint8)
+    known = mask < classes
+    laid = palette[torch.where(known, mask, classes).long()].permute(2, 0, 1)
+    return torch.where(known, _mixed(image, laid), image)
+
+
+def _mixed(image: Tensor, colour: Tensor) -> Tensor:
+    return (image * (1 - _OPACITY) + colour * _OPACITY).to(torch.uint8)

@@ -92,7 +92,8 @@ def _facts(run: RunFindings) -> list[tuple[str, str]]:
     if run.summary is None:
         return [*_best(run.history), *costs, ("Epochs so far", f"{len(run.history)}")]
     summary = run.summary
-    scores = [(label, summary[name]) for name, label in SCORES.items() if name in summary]
+    known = [name for name in SCORES if summary.get(name) is not None]
+    scores = [(SCORES[name], summary[name]) for name in known]
     return [
         *((f"Validation {label}", f"{value:.2f} %") for label, value in scores),
         *costs,

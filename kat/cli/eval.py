@@ -17,13 +17,13 @@ from torch import nn
 
 from kat.analysis import ClassificationReport, write_table
 from kat.analysis.dense_report import DenseReport
-from kat.cli.parsing import Parser, run_command
+from kat.cli.parsing import Parser, refuse_unused, run_command
 from kat.data import DataConfig, open_split
 from kat.deploy import open_model
 from kat.errors import InputError
 from kat.files import check_target, write_text
 from kat.models import ModelRecord, is_model_folder
-from kat.models.dense import SegmentConfig
+from kat.models.dense import SegmentConfig, task_of
 from kat.training import (
     EvalConfig,
     Subject,
@@ -39,7 +39,6 @@ from kat.training import (
 from kat.training.dense_evaluation import evaluate_dense
 from kat.training.folder import SETTINGS
 from kat.training.real_labels import check_real_labels
-from kat.training.tasks import task_of
 
 _ENDINGS = (".ckpt", ".safetensors", ".pth", ".pth.tar", ".pt", ".pt2", ".onnx")
 _OF_TASK = {
@@ -63,6 +62,14 @@ _SHOWN = 3
 
 _SEGMENT = [field.name for field in fields(SegmentConfig)]
 _EVAL = [field.name for field in fields(EvalConfig) if field.name != "keep_logits"]
+
+_PREPARED = ("crop_pct", "interpolation", "mean", "std", "real_labels")
+_UNUSED = {
+    "classification": _SEGMENT,
+    "detection": [*_SEGMENT, *_PREPARED],
+    "segmentation": _PREPARED,
+}
+"""By task the options that it has no use for."""
 
 Row = dict[str, Any]
 """What is found of a checkpoint; it holds an ``error`` alone where it cannot be evaluated."""
@@ -153,7 +160,12 @@ def make_parser() -> Parser:
     parser.add_class_arguments(EvalConfig, skip={"keep_logits"})
     parser.add_class_arguments(SegmentConfig)
     group = parser.add_argument_group("preprocessing, in place of what is stored")
-    group.add_argument("--image_size", type=int | None, help="side of the square, in pixels")
+    group.add_argument(
+        "--image_size",
+        type=int | None,
+        help="side of the square, in pixels; of a"
+        " segmentation model the shorter side of the image, of a detector the longer one",
+    )
     group.add_argument("--crop_pct", type=float | None, help="share that the central crop keeps")
     interpolations = Literal["bilinear", "bicubic", "nearest", "lanczos"]
     group.add_argument("--interpolation", type=interpolations | None, help="how images are resized")
@@ -241,12 +253,13 @@ def _evaluate_one(path: Path, arguments: list[str], report: Path | None) -> Row:
     data = DataConfig(**vars(parsed.data))
     if "name" not in defaults and not named:
         raise InputError(f"{path} is not a run's, so --data.name must say what to evaluate on")
+    model, stored = _open(path, parsed.image_size)
+    refuse_unused(make_parser(), parsed, _UNUSED, task_of(model))
+    if task_of(model) != "classification":
+        return _evaluate_dense(path, model, stored, data, parsed, report)
     real_labels = read_real_labels(parsed.real_labels) if parsed.real_labels else None
     if real_labels is not None:
         check_real_labels(open_split(data, "val"), real_labels)
-    model, stored = _open(path, parsed.image_size)
-    if task_of(model) != "classification":
-        return _evaluate_dense(path, model, stored, data, parsed, report)
     record, overridden = with_preprocessing(
         stored,
         input_size=parsed.image_size and (stored.input_size[0], *[parsed.image_size] * 2),
@@ -301,7 +314,8 @@ def _open(path: Path, image_size: int | None) -> tuple[nn.Module, ModelRecord]:
     if image_size is not None and image_size < 1:
         raise InputError(f"--image_size must be at least 1, got {image_size}")
     model, stored = open_model(path)
-    if image_size is not None and stored.input_size[1:] != (image_size, image_size):
+    another = stored.input_size[1:] != (image_size, image_size)
+    if image_size is not None and (another or task_of(model) == "detection"):
         model, _ = open_model(path, image_size)
     return model, stored
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import re
 import sys
-from argparse import RawDescriptionHelpFormatter
-from collections.abc import Callable, Iterator
+from argparse import Namespace, RawDescriptionHelpFormatter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,25 @@ def run_command(body: Callable[[], int | None]) -> int:
 def _fail(error: Exception, code: int) -> int:
     sys.stderr.write(f"kat: {' '.join(str(error).split())}\n")
     return code
+
+
+def refuse_unused(
+    parser: ArgumentParser, parsed: Namespace, unused: Mapping[str, Sequence[str]], task: str
+) -> None:
+    """Checks that no option is given that has no effect.
+
+    Args:
+        parser: knows the defaults.
+        parsed: what was given.
+        unused: by task the options that it has no use for.
+        task: the model's.
+
+    Raises:
+        InputError: one is not as it is by default.
+    """
+    for name in unused[task]:
+        if getattr(parsed, name) != parser.get_default(name):
+            raise InputError(f"--{name} has no effect on a model for {task}: leave it out")
 
 
 def recipe_names() -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from argparse import Namespace
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -19,19 +19,25 @@ from torch import Tensor, nn
 from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 
 from kat.analysis.dense_plots import draw_mask, draw_objects
-from kat.cli.parsing import Parser, run_command
+from kat.cli.parsing import Parser, refuse_unused, run_command
 from kat.data import UnreadableImage, decode, eval_transform
+from kat.data.decoding import in_channels
 from kat.deploy import open_model
 from kat.errors import InputError
 from kat.files import check_target, replacing, write_text
 from kat.models import ModelRecord
-from kat.models.dense import SegmentConfig, check_segment
+from kat.models.dense import SegmentConfig, check_segment, task_of
 from kat.training.dense_prediction import find_classes, find_objects
 from kat.training.detection import encode_mask
-from kat.training.tasks import task_of
 
 Batches = Sequence[Sequence[str]]
 _SEGMENT = [field.name for field in fields(SegmentConfig)]
+_UNUSED = {
+    "classification": [*_SEGMENT, "threshold"],
+    "detection": [*_SEGMENT, "batch_size"],
+    "segmentation": ["threshold", "batch_size"],
+}
+"""By task the options that it has no use for."""
 _FIGURE = {"top": "probability", "objects": "score", "classes": "share"}
 """What an answer lists, by task, and the figure of each entry."""
 
@@ -42,9 +48,12 @@ def main(arguments: list[str]) -> int:
 
 
 def _main(arguments: list[str]) -> None:
-    parsed = make_parser().parse_args(arguments)
+    parser = make_parser()
+    parsed = parser.parse_args(arguments)
     if parsed.json:
         check_target(Path(parsed.json))
+    if not 0 <= parsed.threshold <= 1:
+        raise InputError(f"--threshold must be between 0 and 1, got {parsed.threshold}")
     for name in ("top", "batch_size", "image_size"):
         value = getattr(parsed, name)
         if value is not None and value < 1:
@@ -53,6 +62,7 @@ def _main(arguments: list[str]) -> None:
     model, record = open_model(checkpoint, parsed.image_size)
     if not record.classes:
         raise InputError(f"the model of {checkpoint} has no head, hence no classes to predict")
+    refuse_unused(parser, parsed, _UNUSED, task_of(model))
     if task_of(model) == "classification":
         answers = _classify(model, record, parsed)
     else:
@@ -86,11 +96,14 @@ def make_parser() -> Parser:
         " file of an official KAT",
     )
     parser.add_argument("--top", type=int, default=5, help="how many classes to print")
-    parser.add_argument("--batch_size", type=int, default=32, help="images at a time")
+    parser.add_argument(
+        "--batch_size", type=int, default=32, help="images at a time, of a classifier"
+    )
     parser.add_argument(
         "--image_size",
         type=int | None,
-        help="side of the square that the model sees, where it takes other sizes than its own",
+        help="side of the square that the model sees, where it takes other sizes than its own; of a"
+        " segmentation model the shorter side of the image, of a detector the longer one",
     )
     parser.add_argument("--json", type=str | None, help="write the answers to this file")
     parser.add_argument(
@@ -146,6 +159,7 @@ def _see(model: nn.Module, record: ModelRecord, parsed: Namespace) -> list[dict[
     out = Path(parsed.out) if parsed.out else None
     pictures = _picture_names(parsed.images)
     if out is not None:
+        _check_pictures(out, pictures)
         out.mkdir(parents=True, exist_ok=True)
     answers: list[dict[str, Any]] = []
     for path in _tracked(parsed.images, parsed):
@@ -176,6 +190,15 @@ def _picture_names(paths: Sequence[str]) -> dict[str, str]:
             name = f"{stem}_{number}"
         names[path] = name
     return names
+
+
+def _check_pictures(out: Path, pictures: Mapping[str, str]) -> None:
+    """Checks that no picture would take the place of an image."""
+    given = {Path(path).resolve() for path in pictures}
+    for name in pictures.values():
+        for target in (out / f"{name}.png", out / f"{name}_mask.png"):
+            if target.resolve() in given:
+                raise InputError(f"--out {out} would overwrite {target}: give another folder")
 
 
 def _objects(
@@ -222,7 +245,7 @@ def _save(picture: Tensor, out: Path | None, name: str) -> None:
 def _read(path: str, record: ModelRecord) -> Image.Image | str:
     """The image, or why it cannot be read."""
     try:
-        return decode(path).convert("L" if record.input_size[0] == 1 else "RGB")
+        return in_channels(decode(path), record.input_size[0])
     except UnreadableImage as error:
         return f"cannot be read: {error.reason}"
 

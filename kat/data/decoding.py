@@ -71,6 +71,12 @@ def as_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def in_channels(image: Image.Image, channels: int) -> Image.Image:
+    """The image in grey for 1 channel, as RGB for 3, as it is for another number."""
+    mode = {1: "L", 3: "RGB"}.get(channels, image.mode)
+    return image if image.mode == mode else image.convert(mode)
+
+
 def _reason(error: Exception, content: bytes) -> str:
     if not content:
         return "it has no bytes"

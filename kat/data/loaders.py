@@ -10,7 +10,6 @@ from types import FrameType
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from PIL import Image
 from timm.data import create_transform
 from torch import Tensor
 from torch.utils.data import (
@@ -23,7 +22,7 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from torchvision.transforms import Compose
 
 from kat.data.config import AugmentConfig, DataConfig
-from kat.data.decoding import UnreadableImage
+from kat.data.decoding import UnreadableImage, in_channels
 from kat.data.image_set import ImageSet, ImageStream, Stack, Transform, process_of
 from kat.data.seeds import ITEM, ORDER, derived_seed, host_generators_kept, seed_host
 from kat.errors import InputError
@@ -130,12 +129,7 @@ def eval_transform(spec: ImageSpec, *, normalize: bool = True) -> Transform:
 
 def _converted(spec: ImageSpec, transform: Any) -> Transform:
     """A transform after the conversion of the image to grey or RGB, as the model takes it."""
-    mode = {1: "L", 3: "RGB"}.get(spec.input_size[0])
-    return transform if mode is None else Compose([partial(_in_mode, mode), transform])
-
-
-def _in_mode(mode: str, image: Image.Image) -> Image.Image:
-    return image if image.mode == mode else image.convert(mode)
+    return Compose([partial(in_channels, channels=spec.input_size[0]), transform])
 
 
 def train_transform(spec: ImageSpec, augment: AugmentConfig) -> Transform:

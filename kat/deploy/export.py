@@ -19,6 +19,7 @@ from kat.deploy.stored_record import StoredRecord
 from kat.errors import ExportFailed, InputError, unknown
 from kat.files import check_target, replacing
 from kat.models import ModelRecord
+from kat.models.dense import task_of
 
 TOLERANCE = 1e-5
 """How far an export's logits may be from the model's, relative to the largest of them."""
@@ -66,15 +67,21 @@ def export_model(
         int8: hold the weights of the linear maps in int8 (:func:`quantize_int8`).
 
     Raises:
-        InputError: no such folder, another ending, a model that cannot be traced or whose own
-            logits are not finite, a package that is not installed.
+        InputError: no such folder, another ending, a detector, a model that cannot be traced or
+            whose own logits are not finite, a package that is not installed.
         ExportFailed: the file's logits are not the model's; nothing is left.
     """
     ending = path.suffix.removeprefix(".")
     if ending not in _WRITERS:
         raise unknown("ending of an exported file", ending, _WRITERS)
     check_target(path)
-    stored = StoredRecord(record, size_step(model))
+    task = task_of(model)
+    if task == "detection":
+        raise InputError(
+            f"{record.architecture} cannot be exported: torch.export takes no model whose number of"
+            " answers depends on the image; docs/dense.md has the lines that write ONNX"
+        )
+    stored = StoredRecord(record, size_step(model), task)
     frozen = freeze(model)
     exported = quantize_int8(frozen) if int8 else frozen
     expected = exported if int8 else model

@@ -13,6 +13,7 @@ from torch.export import Dim, ExportedProgram
 
 from kat.errors import InputError
 from kat.models import ModelRecord, build_model
+from kat.models.dense import DenseModel
 
 _TRACED_BATCH = 2
 """A batch of 1 would be taken for a constant."""
@@ -24,6 +25,8 @@ def make_resizable(model: nn.Module, record: ModelRecord) -> nn.Module:
     Raises:
         InputError: the architecture has no such option.
     """
+    if isinstance(model, DenseModel):
+        raise InputError(f"{record.architecture} can be exported for images of one size alone")
     resizable = build_model(record, dynamic_img_size=True)
     resizable.load_state_dict(model.state_dict())
     return resizable.eval()

@@ -22,17 +22,20 @@ class StoredRecord(NamedTuple):
         model: the model, its classes and its preprocessing.
         step: (height, width) that the sides of its images are multiples of, or None where it
             takes images of ``model.input_size`` alone.
+        task: what the model is for.
     """
 
     model: ModelRecord
     step: tuple[int, int] | None
+    task: str = "classification"
 
     def to_json(self) -> str:
-        """timm's config.json, the step, and the versions that wrote it."""
+        """timm's config.json, the step, the task, and the versions that wrote it."""
         config = self.model.to_timm()
         config["pretrained_cfg"]["fixed_input_size"] = self.step is None
         versions = {"kat": __version__, "torch": torch.__version__}
-        return json.dumps({**config, "image_size_step": self.step, "written_by": versions})
+        own = {"image_size_step": self.step, "task": self.task, "written_by": versions}
+        return json.dumps({**config, **own})
 
     @classmethod
     def from_json(cls, text: str | bytes | None, source: str) -> StoredRecord:
@@ -53,7 +56,8 @@ class StoredRecord(NamedTuple):
         try:
             config = json.loads(text)
             step = config["image_size_step"]
-            return cls(ModelRecord.from_timm(config), step and (int(step[0]), int(step[1])))
+            task = config.get("task", "classification")  # the first files do not say
+            return cls(ModelRecord.from_timm(config), step and (int(step[0]), int(step[1])), task)
         except (LookupError, TypeError, ValueError) as error:
             raise InputError(f"the record in {source} is damaged: {error}") from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from pathlib import Path
@@ -129,7 +130,7 @@ class Checkpoints(Checkpoint):
         """Keeps the epoch, and the best one."""
         row = pl_module.history[-1]
         names = [score.name for score in pl_module.scores]
-        better = not self.best or (row[names[0]] > self.best[names[0]] and not self.cut_short)
+        better = not self.best or (not self.cut_short and _higher(row, self.best, names[0]))
         if better:
             self.best = {name: row[name] for name in ("epoch", *names)}
         self.holds_best = better
@@ -174,6 +175,11 @@ class Checkpoints(Checkpoint):
 
     def _any(self, trainer: Trainer, here: bool) -> bool:
         return any_of(here, trainer.strategy.root_device)
+
+
+def _higher(row: dict[str, float], best: dict[str, float], name: str) -> bool:
+    """Whether a row has the higher score; NaN, the AP where nothing counts, is the lowest."""
+    return row[name] > best[name] or math.isnan(best[name]) > math.isnan(row[name])
 
 
 class ExactResume(Callback):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -20,6 +20,9 @@ from kat.training.detection import LIKELY, DetectionScores, Objects, encode_mask
 from kat.training.evaluation import EvalConfig, batches_of, check_device, precision_of
 from kat.training.segmentation import SegmentationScores
 from kat.training.tasks import check_task
+
+_LOADED = 8
+"""The most images that are loaded at once: each is as large as it comes."""
 
 
 @dataclass
@@ -62,7 +65,7 @@ def evaluate_dense(
     Args:
         model: moved to the device.
         record: its classes, and mean and deviation of its images.
-        data: where the images are, and how they are loaded.
+        data: where the images are, and how they are loaded; the model sees one at a time.
         config: how to run the model.
         how: of segmentation: windows, scales, mirror images.
         source: what to call the model in an error.
@@ -80,9 +83,9 @@ def evaluate_dense(
         raise InputError(
             f"the classes of {data.name} are not those of {source}: {_difference(images, record)}"
         )
-    model = model.to(check_device(model, config)).eval()
+    device = check_device(model, config)
     start = time.perf_counter()
-    counted = _Pass(model, record, data, config)
+    counted = _Pass(model.to(device).eval(), record, data, config, device)
     if isinstance(images, DetectionSet):
         found = _detect(images, counted)
     else:
@@ -104,28 +107,34 @@ class _Pass:
     Args:
         model: on its device.
         record, data, config: see :func:`evaluate_dense`.
+        device: the model's.
     """
 
     def __init__(
-        self, model: nn.Module, record: ModelRecord, data: DataConfig, config: EvalConfig
+        self,
+        model: nn.Module,
+        record: ModelRecord,
+        data: DataConfig,
+        config: EvalConfig,
+        device: torch.device,
     ) -> None:
         self.model = model
-        self.device = next(model.parameters()).device
+        self.device = device
         self.prepare = DevicePreparation(record.mean, record.std)
-        self.data, self.config = data, config
-        self.size = record.input_size[1]
+        self.data = replace(data, batch_size=min(data.batch_size, _LOADED))
+        self.config = config
+        self.channels, self.size, _ = record.input_size
         self.images = 0
         self.unreadable: dict[str, str] = {}
 
-    def batches(self, images: ImageSet) -> Iterator[tuple[list[Tensor], list[Any]]]:
-        """Normalised images (C, H, W) on the device, and their targets."""
+    def each(self, images: ImageSet) -> Iterator[tuple[Tensor, Any]]:
+        """Each normalised image (C, H, W), on the device, and its target."""
         chosen = images if self.config.limit is None else images.spread(self.config.limit)
         for batch in batches_of(chosen, self.data, self.config.progress):
             self._note(batch)
-            ready = [self.prepare(image[None].to(self.device))[0] for image in batch.images]
-            self.images += len(ready)
-            if ready:
-                yield ready, list(batch.labels)
+            for image, target in zip(batch.images, batch.labels, strict=True):
+                self.images += 1
+                yield self.prepare(image[None].to(self.device))[0], target
         if not self.images:
             raise InputError("the validation split has no image that can be read")
 
@@ -138,28 +147,26 @@ class _Pass:
 
 @torch.inference_mode()
 def _detect(images: DetectionSet, counted: _Pass) -> DenseEvaluation:
-    images.transform = DetectionEvaluation()
+    images.transform = DetectionEvaluation(counted.channels)
     scores, results = DetectionScores(by_class=True), []
-    for batch, targets in counted.batches(images):
+    for image, target in counted.each(images):
         with precision_of(counted.device, counted.config):
-            found = counted.model(batch)
-        found = [{name: value.float().cpu() for name, value in one.items()} for one in found]
-        found = [{**one, "labels": one["labels"].long()} for one in found]
-        scores.update(found, targets)
-        for objects, target in zip(found, targets, strict=True):
-            results += coco_results(objects, int(target["image_id"]), images)
+            (found,) = counted.model([image])
+        found = {name: value.cpu() for name, value in found.items()}
+        scores.update([found], [target])
+        results += coco_results(found, int(target["image_id"]), images)
     by_class = {images.classes[index]: row for index, row in scores.by_class().items()}
     return _found(images, scores.compute(), by_class, counted, results=results)
 
 
 @torch.inference_mode()
 def _segment(images: SemanticSet, counted: _Pass, how: SegmentConfig) -> DenseEvaluation:
-    images.transform = SegmentationEvaluation(counted.size)
+    images.transform = SegmentationEvaluation(counted.size, counted.channels)
     scores = SegmentationScores(len(images.classes)).to(counted.device)
-    for batch, masks in counted.batches(images):
+    for image, mask in counted.each(images):
         with precision_of(counted.device, counted.config):
-            answers = [segment(counted.model, image, how).log() for image in batch]
-        scores.update(answers, [mask.to(counted.device) for mask in masks])
+            answer = segment(counted.model, image, how)
+        scores.update([answer], [mask.to(counted.device)])
     named = zip(images.classes, scores.by_class().tolist(), strict=True)
     by_class = {name: {"iou": 100 * iou} for name, iou in named}
     confusion = scores.confusion.compute().cpu()

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.nn import functional
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from kat.data import DevicePreparation
+from kat.data.decoding import in_channels
 from kat.data.dense.transforms import resized
 from kat.models import ModelRecord
-from kat.models.dense import SegmentConfig, segment
+from kat.models.dense import SegmentConfig, most_likely, segment
 from kat.training.detection import LIKELY, Objects
 
 
@@ -26,18 +29,36 @@ def find_objects(
     Args:
         model: in evaluation mode.
         record: has mean and deviation of its images.
-        image: in the mode that the model takes.
+        image: is converted to the mode that the model takes.
         threshold: the least score.
 
     Returns:
         ``boxes`` (N, 4) x1, y1, x2, y2 and ``masks`` (N, H, W) bool in the image's own pixels,
         ``labels`` (N,), ``scores`` (N,).
     """
-    pixels = DevicePreparation(record.mean, record.std)(pil_to_tensor(image)[None])
-    found: Any = model(pixels)[0]
+    pixels = pil_to_tensor(in_channels(image, record.input_size[0]))
+    prepared = DevicePreparation(record.mean, record.std)(pixels[None])
+    with _nothing_below(model, threshold):
+        found: Any = model(prepared)[0]
     kept = found["scores"] >= threshold
     chosen = {name: found[name][kept] for name in ("boxes", "labels", "scores", "masks")}
     return {**chosen, "masks": chosen["masks"][:, 0] >= LIKELY}
+
+
+@contextmanager
+def _nothing_below(detector: Any, threshold: float) -> Iterator[None]:
+    """Has a detector drop what scores less before it draws the masks, each as large as the image.
+
+    The others are the same: what scores less takes nothing away from what scores more.
+    """
+    heads = detector.roi_heads
+    own = heads.score_thresh
+    # torchvision wants more than its threshold, we at least ours
+    heads.score_thresh = max(own, float(np.nextafter(np.float32(threshold), np.float32(-1))))
+    try:
+        yield
+    finally:
+        heads.score_thresh = own
 
 
 def find_classes(
@@ -48,11 +69,10 @@ def find_classes(
     Args:
         model: in evaluation mode.
         record: has size, mean and deviation of its images.
-        image: in the mode that the model takes.
+        image: is converted to the mode that the model takes.
         how: windows, scales, mirror images.
     """
-    pixels = resized(image, record.input_size[1])
+    channels, size, _ = record.input_size
+    pixels = resized(image, size, channels)
     prepared = DevicePreparation(record.mean, record.std)(pixels[None])[0]
-    answer = segment(model, prepared, how)
-    size = [image.height, image.width]
-    return functional.interpolate(answer[None], size, mode="bilinear")[0].argmax(0)
+    return most_likely(segment(model, prepared, how), (image.height, image.width))

@@ -13,7 +13,8 @@ from torchmetrics.detection import MeanAveragePrecision
 
 from kat.models import ModelRecord
 from kat.training.module import TaskModule
-from kat.training.scores import Score, Scores
+from kat.training.processes import gather
+from kat.training.scores import Score, Scores, set_metric_state
 
 Objects = dict[str, Tensor]
 """What is found in an image, or what is there; see :class:`kat.models.dense.Detector`."""
@@ -75,20 +76,20 @@ class DetectionScores(Scores):
 
     def __init__(self, by_class: bool = False) -> None:
         super().__init__()
-        self.precision = MeanAveragePrecision(
-            iou_type=("bbox", "segm"), class_metrics=by_class, backend="faster_coco_eval"
-        )
-        self.precision.warn_on_many_detections = False
+        self.precision = _precision(by_class)
+        self.figures: dict[str, Tensor] | None = None
+        """What torchmetrics gives for what was counted, once it was asked."""
 
     def update(self, output: Sequence[Objects], labels: Sequence[Objects]) -> None:
         """Counts what was found in images of their original size."""
         found = [{**one, "masks": one["masks"][:, 0] >= LIKELY} for one in output]
         there = [{**one, "masks": one["masks"].bool()} for one in labels]
         self.precision.update(found, there)
+        self.figures = None
 
     def compute(self) -> dict[str, Tensor]:
         """The figures by name, e.g. ``box_ap50``."""
-        given = self.precision.compute()
+        given = self._compute()
         return {
             f"{kind}_{name}": _per_cent(given[f"{prefix}_{key}"])
             for kind, prefix in _KINDS.items()
@@ -97,7 +98,7 @@ class DetectionScores(Scores):
 
     def by_class(self) -> dict[int, dict[str, float]]:
         """Box and mask AP of each class that has objects, by its index."""
-        given = self.precision.compute()
+        given = self._compute()
         classes = given["classes"].reshape(-1).tolist()
         parts = {
             f"{kind}_ap": _per_cent(given[f"{prefix}_map_per_class"]).reshape(-1).tolist()
@@ -111,6 +112,40 @@ class DetectionScores(Scores):
     def reset(self) -> None:
         """Forgets all."""
         self.precision.reset()
+        self.figures = None
+
+    def _compute(self) -> dict[str, Tensor]:
+        """The figures over the images of all processes, each of which may have another number.
+
+        torchmetrics' own way, image by image, wants the same number in all.
+        """
+        if self.figures is None:
+            parts = gather(
+                {name: _on_cpu(self.precision, name) for name in self.precision._defaults}
+            )
+            joined = {name: [one for part in parts for one in part[name]] for name in parts[0]}
+            whole = _precision(self.precision.class_metrics)
+            set_metric_state(whole, {**joined, "_update_count": 1})
+            self.figures = whole.compute()
+        return self.figures
+
+
+def _precision(by_class: bool) -> MeanAveragePrecision:
+    """torchmetrics' metric over what this process alone has counted."""
+    metric = MeanAveragePrecision(
+        iou_type=("bbox", "segm"),
+        class_metrics=by_class,
+        backend="faster_coco_eval",
+        sync_on_compute=False,
+    )
+    metric.warn_on_many_detections = False
+    return metric
+
+
+def _on_cpu(metric: MeanAveragePrecision, name: str) -> list[Any]:
+    """A list that a metric keeps; other processes have other devices."""
+    items: list[Any] = getattr(metric, name)
+    return [item.cpu() if isinstance(item, Tensor) else item for item in items]
 
 
 def encode_mask(mask: Tensor) -> dict[str, Any]:

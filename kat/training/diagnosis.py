@@ -50,16 +50,16 @@ class Attempt(NamedTuple):
     """A forward pass, with what it takes to do it again.
 
     Args:
-        images: (B, C, H, W), or a list of images, which are among the arguments.
+        images: (B, C, H, W), or a list of images, which the model sees.
         loss: what came out.
         random: the state of the generators before it.
-        arguments: what the model was called with.
+        forward: does it again.
     """
 
     images: Tensor | list[Tensor]
     loss: Tensor
     random: list[Tensor]
-    arguments: tuple[Any, ...]
+    forward: Callable[[], object]
 
 
 def random_state(device: torch.device) -> list[Tensor]:
@@ -96,7 +96,7 @@ def diagnose(
         return Finding("images", "input", detail)
     _set_random_state(attempt.random, attempt.loss.device)
     with context, torch.no_grad():
-        finding = first_not_finite(model, lambda: model(*attempt.arguments))
+        finding = first_not_finite(model, attempt.forward)
     return finding or _bad_gradient(model) or UNKNOWN
 
 

@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -122,7 +123,8 @@ class DivergenceGuard(Callback):
         if outputs is None or self.trouble is not None or bool(outputs.isfinite()):
             return
         images = batch.images
-        attempt = Attempt(images, outputs, random_state(outputs.device), (images,))
+        forward = partial(pl_module, images)
+        attempt = Attempt(images, outputs, random_state(outputs.device), forward)
         place, context = f"validation batch {batch_idx}", trainer.precision_plugin.forward_context()
         with pl_module.kept_weights():
             finding = diagnose(pl_module.model, attempt, place, context)

@@ -7,6 +7,7 @@ import sys
 from abc import abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -125,9 +126,10 @@ class TaskModule(LightningModule):
         if len(batch.labels) == 0:
             raise InputError(f"no image of a batch can be read, first {batch.unreadable[0][0]}")
         images, labels = self.mixed(batch.images, batch.labels)
-        arguments, random = self.arguments(images, labels), random_state(self.device)
-        loss = self.loss(self.model(*arguments), labels)
-        self.attempt = Attempt(images, loss.detach(), random, arguments)
+        forward = partial(self.model, *self.arguments(images, labels))
+        random = random_state(self.device)
+        loss = self.loss(forward(), labels)
+        self.attempt = Attempt(images, loss.detach(), random, forward)
         self.train_loss.update(loss.detach().expand(len(labels)))
         self.log("train/loss_step", loss, on_step=True, on_epoch=False)
         return loss

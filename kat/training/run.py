@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,7 @@ from kat.models import (
     read_vit,
     save_model,
 )
+from kat.models.dense import task_of
 from kat.training.automatic import describe, from_images, from_run, from_source
 from kat.training.checkpoints import Checkpoints, ExactResume
 from kat.training.config import TrainConfig, check
@@ -63,7 +65,7 @@ from kat.training.monitoring import Monitor, RecordCoefficients, RecordStability
 from kat.training.optimizer import check_layout, make_optimizer
 from kat.training.processes import is_first_process
 from kat.training.progress import Bar, EpochLines, SpeedLog, StepLines, is_interactive
-from kat.training.tasks import TASKS, check_task, task_of
+from kat.training.tasks import TASKS, check_task, check_used
 
 
 @dataclass
@@ -95,10 +97,10 @@ class Summary:
     skipped: int
 
     def to_dict(self) -> dict[str, Any]:
-        """The contents of summary.json: the scores among the rest."""
+        """The contents of summary.json: the scores among the rest; JSON has no NaN."""
         rest = dataclasses.asdict(self)
         scores: dict[str, float] = rest.pop("scores")
-        return {**rest, **scores}
+        return {**rest, **{n: None if math.isnan(score) else score for n, score in scores.items()}}
 
 
 def train(config: TrainConfig, monitor: Monitor | None = None) -> Summary:
@@ -215,10 +217,13 @@ def assemble(config: TrainConfig, monitor: Monitor | None = None) -> Assembly:
     config = from_run(config) if config.resume else from_source(config, source)
     train_data = open_split(config.data, "train", config.seed)
     val_data = open_split(config.data, "val")
+    check_used(given, train_data.task)
     check_classes(train_data, val_data)
     config = from_images(config, len(train_data))
     check(config)
     if source is not None:
+        if train_data.task != "classification":
+            source = source.for_grid()
         config = _with_args(config, {**source.args, **config.model.args})
     record = make_record(config, train_data)
     # A file of coefficients may be gone when the run is resumed: run.yaml keeps what it held.

@@ -13,6 +13,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from kat.data.dense import IGNORE
 from kat.models import ModelRecord
+from kat.models.dense import strips
 from kat.training.module import TaskModule
 from kat.training.scores import Score, Scores
 
@@ -40,10 +41,10 @@ class SegmentationModule(TaskModule):
         return SegmentationScores(len(record.classes))
 
     def forward(self, images: Tensor | Sequence[Tensor]) -> list[Tensor]:
-        """The logits (K, H, W) of each image; their sizes may differ."""
+        """The probabilities (K, H, W) of each image; their sizes may differ."""
         if isinstance(images, Tensor):
-            return list(self.model(images))
-        return [self.model(image[None])[0] for image in images]
+            return list(self.model(images).float().softmax(1))
+        return [self.model(image[None])[0].float().softmax(0) for image in images]
 
     def loss(self, output: tuple[Tensor, Tensor], labels: Tensor) -> Tensor:
         """Cross entropy of the head, and 0.4 of the auxiliary head's."""
@@ -83,19 +84,25 @@ class SegmentationScores(Scores):
         self.confusion = MulticlassConfusionMatrix(classes, ignore_index=IGNORE)
 
     def update(self, output: Sequence[Tensor], labels: Any) -> Tensor:
-        """Counts the pixels of images by their logits (K, H, W), resized to their masks."""
-        losses = []
-        for logits, mask in zip(output, labels, strict=True):
-            logits = resized(logits, mask.shape[-2:])
-            losses.append(pixel_loss(logits[None], mask[None]))
-            self.confusion.update(logits.argmax(0)[None], mask[None].long())
-        loss = torch.stack(losses)
+        """Counts the pixels of images by their probabilities (K, h, w), resized to their masks."""
+        pairs = zip(output, labels, strict=True)
+        loss = torch.stack([self._count(probabilities, mask) for probabilities, mask in pairs])
         self.loss.update(loss)
         return loss.mean()
 
+    def _count(self, probabilities: Tensor, mask: Tensor) -> Tensor:
+        """Counts an image, and gives its loss: finite, also where a probability is 0."""
+        total = probabilities.new_zeros(())
+        for rows, part in strips(probabilities, mask.shape):
+            true = mask[None, rows].long()
+            self.confusion.update(part.argmax(0)[None], true)
+            likelihood = part.clamp(min=torch.finfo(part.dtype).tiny).log()[None]
+            total += functional.nll_loss(likelihood, true, ignore_index=IGNORE, reduction="sum")
+        return total / (mask != IGNORE).sum().clamp(min=1)
+
     def compute(self) -> dict[str, Tensor]:
         """``loss``, ``miou``, ``pixel_accuracy`` and ``class_accuracy``."""
-        counts = self.confusion.compute().double()
+        counts = self._counts()
         right, there = counts.diagonal(), counts.sum(1)
         return {
             "loss": self.loss.compute(),
@@ -106,18 +113,15 @@ class SegmentationScores(Scores):
 
     def by_class(self) -> Tensor:
         """(K,) float64: the IoU of each class, NaN of one that is neither there nor named."""
-        counts = self.confusion.compute().double()
+        counts = self._counts()
         right = counts.diagonal()
         return right / (counts.sum(0) + counts.sum(1) - right)
+
+    def _counts(self) -> Tensor:
+        """The confusion of all processes in float64, on the CPU: not every device has that."""
+        return self.confusion.compute().cpu().double()
 
     def reset(self) -> None:
         """Forgets all."""
         self.loss.reset()
         self.confusion.reset()
-
-
-def resized(logits: Tensor, size: Sequence[int]) -> Tensor:
-    """Logits (K, H, W) at another (height, width), by bilinear interpolation."""
-    if logits.shape[-2:] == tuple(size):
-        return logits
-    return functional.interpolate(logits[None], list(size), mode="bilinear")[0]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -17,8 +18,9 @@ from kat.data.dense import (
 from kat.data.image_set import Transform
 from kat.errors import InputError
 from kat.models import ModelRecord
+from kat.models.dense import task_of
 from kat.training.classification import Classifier
-from kat.training.config import TrainConfig
+from kat.training.config import TrainConfig, setting
 from kat.training.detection import DetectionModule
 from kat.training.module import TaskModule
 from kat.training.segmentation import SegmentationModule
@@ -34,11 +36,13 @@ class Task(NamedTuple):
         module: trains and validates.
         transforms: by the model's record and the settings.
         models: examples of what can be trained.
+        unused: the settings, and sections of them, that are for other tasks.
     """
 
     module: type[TaskModule]
     transforms: Callable[[ModelRecord, TrainConfig], Transforms]
     models: str
+    unused: tuple[str, ...]
 
 
 def _of_classification(record: ModelRecord, config: TrainConfig) -> Transforms:
@@ -46,30 +50,59 @@ def _of_classification(record: ModelRecord, config: TrainConfig) -> Transforms:
 
 
 def _of_detection(record: ModelRecord, config: TrainConfig) -> Transforms:
-    size = _side(record)
-    return DetectionTraining(size, config.detection, record.mean), DetectionEvaluation()
+    channels, size, _ = record.input_size
+    training = DetectionTraining(size, config.detection, record.mean)
+    return training, DetectionEvaluation(channels)
 
 
 def _of_segmentation(record: ModelRecord, config: TrainConfig) -> Transforms:
-    size = _side(record)
+    channels, size, _ = record.input_size
     training = SegmentationTraining(size, config.segmentation, record.mean)
-    return training, SegmentationEvaluation(size)
-
-
-def _side(record: ModelRecord) -> int:
-    return record.input_size[1]
+    return training, SegmentationEvaluation(size, channels)
 
 
 TASKS = {
-    "classification": Task(Classifier, _of_classification, "kat_tiny_patch16_224, kat_micro"),
-    "detection": Task(DetectionModule, _of_detection, "kat_det_tiny, kat_det_micro"),
-    "segmentation": Task(SegmentationModule, _of_segmentation, "kat_upernet_tiny, ..._micro"),
+    "classification": Task(
+        Classifier,
+        _of_classification,
+        "kat_tiny_patch16_224, kat_micro",
+        ("detection", "segmentation"),
+    ),
+    "detection": Task(
+        DetectionModule,
+        _of_detection,
+        "kat_det_tiny, kat_det_micro",
+        ("augment", "segmentation", "model.drop"),
+    ),
+    "segmentation": Task(
+        SegmentationModule,
+        _of_segmentation,
+        "kat_upernet_tiny, ..._micro",
+        ("augment", "detection", "model.drop"),
+    ),
 }
 
 
-def task_of(model: nn.Module) -> str:
-    """What a model is for; a classifier says nothing."""
-    return str(getattr(model, "task", "classification"))
+def check_used(config: TrainConfig, task: str) -> None:
+    """Checks that no setting is given that a task has no use for.
+
+    Raises:
+        InputError: one is not as it is by default.
+    """
+    default = TrainConfig()
+    for name in TASKS[task].unused:
+        given, unchanged = _values(setting(config, name)), _values(setting(default, name))
+        for key, value in given.items():
+            if value != unchanged[key]:
+                raise InputError(f"{name}{key}={value} has no effect on {task}: leave it out")
+
+
+def _values(value: Any) -> dict[str, Any]:
+    """The settings of a section, or the value of a setting, by what comes after its name."""
+    if not dataclasses.is_dataclass(value):
+        return {"": value}
+    fields = vars(value).items()
+    return {f".{name}": list(v) if isinstance(v, tuple) else v for name, v in fields}
 
 
 def check_task(model: nn.Module, data: ImageSet | ImageStream, names: tuple[str, str]) -> None:

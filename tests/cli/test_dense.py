@@ -6,6 +6,7 @@ import csv
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,12 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from kat.analysis.learning_curves import SCORES
+from kat.data import DataConfig
 from kat.data.dense.synthetic import make_items
+from kat.models import load_model
+from kat.models.dense import SegmentConfig
+from kat.training import evaluate_dense
+from kat.training.dense_prediction import find_classes, find_objects
 from kat.training.tasks import TASKS
 from tests.analysis.report_pages import charts_of, tables_of
 from tests.cli.commands import QUICK, refused, run
@@ -146,6 +152,95 @@ def test_classes_of_pixels_are_drawn_and_written(items, runs, tmp_path):
     assert shares[0] == pytest.approx(np.bincount(mask.ravel()).max() / mask.size)
 
 
+def said_of(path, checkpoint, folder, *options):
+    """The answer of ``kat predict`` on an image, and the mask where there is one."""
+    written, pictures = folder / "answers.json", folder / "pictures"
+    assert run(
+        "predict", path, "--checkpoint", checkpoint, "--json", written, "--out", pictures, *options
+    ) == 0  # fmt: skip
+    (answer,) = json.loads(written.read_text())
+    mask = pictures / f"{path.stem}_mask.png"
+    return answer, np.asarray(Image.open(mask)) if mask.is_file() else None
+
+
+def test_a_segmentation_model_sees_images_of_another_size(items, runs, tmp_path):
+    path, checkpoint = pictures(items, 1)[0], runs / "segmentation"
+    model, record = load_model(checkpoint)
+    larger = replace(record, input_size=(3, 96, 96))
+    _, mask = said_of(path, checkpoint, tmp_path, "--image_size", 96)
+    expected = find_classes(model, larger, Image.open(path), SegmentConfig())
+    assert np.array_equal(mask, expected.numpy())
+    out = tmp_path / "metrics.json"
+    assert run("eval", "--checkpoint", checkpoint, "--image_size", 96, "--json", out) == 0
+    found = evaluate_dense(model, larger, DataConfig(name=f"ade20k:{items}"))
+    assert json.loads(out.read_text())["loss"] == pytest.approx(found.metrics["loss"], rel=1e-5)
+
+
+def test_a_detector_sees_images_of_another_size(items, runs, tmp_path):
+    path, checkpoint = pictures(items, 1)[0], runs / "detection"
+    model, record = load_model(checkpoint)
+    model.transform.min_size, model.transform.max_size = (96,), 96
+    answer, _ = said_of(path, checkpoint, tmp_path, "--image_size", 96, "--threshold", 0)
+    expected = find_objects(model, record, Image.open(path), 0.0)
+    assert [one["box"] for one in answer["objects"]] == expected["boxes"].tolist()
+    assert run(
+        "eval", "--checkpoint", checkpoint, "--image_size", 96, "--report", tmp_path / "report"
+    ) == 0  # fmt: skip
+    found = evaluate_dense(model, record, DataConfig(name=f"coco:{items}"))
+    results = json.loads((tmp_path / "report" / "results.json").read_text())
+    assert [one["bbox"] for one in results] == [one["bbox"] for one in found.results]
+
+
+@pytest.mark.parametrize("ending", ["pt2", "onnx"])
+def test_an_exported_segmentation_model_sees_windows_of_its_size(ending, items, runs, tmp_path):
+    checkpoint, exported = runs / "segmentation", tmp_path / f"exported.{ending}"
+    assert run("export", checkpoint, "--out", exported) == 0
+    figures = []
+    for path, options in ((exported, ()), (checkpoint, ("--window", 64))):
+        out = tmp_path / "metrics.json"
+        assert run("eval", "--checkpoint", path, "--data.name", f"ade20k:{items}", "--json", out,
+                   *options) == 0  # fmt: skip
+        metrics = json.loads(out.read_text())
+        figures.append([metrics[name] for name in ("miou", "pixel_accuracy", "loss")])
+    assert figures[0] == pytest.approx(figures[1], rel=1e-4)
+    wide = tmp_path / "wide.png"
+    Image.open(pictures(items, 1)[0]).resize((150, 80)).save(wide)
+    _, mask = said_of(wide, exported, tmp_path)
+    _, own = said_of(wide, checkpoint, tmp_path, "--window", 64)
+    assert (mask == own).mean() > 0.999
+    _, mask = said_of(wide, exported, tmp_path, "--scales", "[0.5]")  # smaller than a window
+    assert mask.shape == (80, 150)
+
+
+def test_what_cannot_be_exported_is_refused(runs, tmp_path, capsys):
+    line = refused(capsys, "export", runs / "detection", "--out", tmp_path / "detector.onnx")
+    assert "docs/dense.md has the lines that write ONNX" in line
+    line = refused(
+        capsys, "export", runs / "segmentation", "--out", tmp_path / "model.pt2", "--dynamic_size"
+    )
+    assert "for images of one size alone" in line
+    assert not list(tmp_path.iterdir())
+
+
+UNUSED = [
+    ("eval", "detection", "--window", 32),
+    ("eval", "detection", "--flip", "true"),
+    ("eval", "segmentation", "--mean", "[0.5,0.5,0.5]"),
+    ("eval", "segmentation", "--crop_pct", 0.9),
+    ("eval", "detection", "--interpolation", "bicubic"),
+    ("predict", "segmentation", "--threshold", 0.3),
+    ("predict", "detection", "--scales", "[1.0,2.0]"),
+    ("predict", "detection", "--batch_size", 2),
+]
+
+
+@pytest.mark.parametrize(("command", "task", "option", "value"), UNUSED)
+def test_options_without_effect_are_refused(command, task, option, value, items, runs, capsys):
+    images = pictures(items, 1) if command == "predict" else []
+    line = refused(capsys, command, *images, "--checkpoint", runs / task, option, value)
+    assert f"{option} has no effect on a model for {task}" in line
+
+
 def test_what_does_not_fit_is_refused(items, runs, tmp_path, capsys):
     path = pictures(items, 1)[0]
     detector, segmenter = runs / "detection", runs / "segmentation"
@@ -155,6 +250,10 @@ def test_what_does_not_fit_is_refused(items, runs, tmp_path, capsys):
     assert "stride must be" in line
     line = refused(capsys, "predict", path, "--checkpoint", segmenter, "--scales", "[0]")
     assert "scales must be positive" in line
+    line = refused(capsys, "predict", path, "--checkpoint", segmenter, "--out", path.parent)
+    assert "would overwrite" in line
+    line = refused(capsys, "predict", path, "--checkpoint", detector, "--threshold", 50)
+    assert "--threshold must be between 0 and 1, got 50" in line
 
 
 HEADLINES = {"detection": "box AP", "segmentation": "mIoU"}
@@ -177,6 +276,16 @@ def test_a_run_has_a_page_of_its_own_scores(runs, tmp_path, task):
     rationals = 2 * {"detection": 1, "segmentation": 4}[task]
     assert len(bars) == rationals
     assert re.search(r"<h2[^>]*>Attention</h2>\s*<p>KAT\w+ has no attention to draw", text)
+
+
+def test_a_score_that_is_nothing_is_left_out_of_the_page(runs, tmp_path):
+    folder = shutil.copytree(runs / "detection", tmp_path / "run")
+    summary = json.loads((folder / "summary.json").read_text())
+    (folder / "summary.json").write_text(json.dumps({**summary, "mask_ap": None}))
+    assert run("report", folder, "--images", 1, "--out", tmp_path / "page.html") == 0
+    text = (tmp_path / "page.html").read_text()
+    assert "<dt>Validation box AP</dt>" in text
+    assert "<dt>Validation mask AP</dt>" not in text
 
 
 @pytest.mark.parametrize("task", MODELS)

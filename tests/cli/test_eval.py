@@ -284,3 +284,11 @@ def test_a_damaged_run_yaml_is_named(trained, tmp_path, capsys):
     shutil.copytree(trained, copy)
     (copy / "run.yaml").write_text(yaml.safe_dump({"data": 3}))
     assert "does not hold the settings of a run" in refused(capsys, "eval", "--checkpoint", copy)
+
+
+def test_options_of_other_tasks_are_refused(trained, tmp_path, capsys):
+    for option, value in (("--window", 32), ("--flip", "true"), ("--stride", 8)):
+        line = refused(capsys, "eval", "--checkpoint", trained, option, value)
+        assert f"{option} has no effect on a model for classification" in line
+    line = refused(capsys, "predict", "x.png", "--checkpoint", trained, "--threshold", 0.4)
+    assert "--threshold has no effect on a model for classification" in line

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
+from PIL import Image
 
 from kat.analysis import StabilityMonitor
-from kat.data import DataConfig
+from kat.data import AugmentConfig, DataConfig
+from kat.data.dense import SegmentationAugmentConfig
 from kat.data.dense.synthetic import make_items
-from kat.models import ModelRecord, build_model, save_model
-from kat.training import MonitorConfig, TrainConfig, train
+from kat.errors import InputError, TrainingDiverged
+from kat.models import ModelRecord, build_model, load_model, save_model
+from kat.models.dense import DenseBackbone, SegmentConfig
+from kat.models.dense.upernet import UperHead
+from kat.training import MonitorConfig, TrainConfig, evaluate_dense, train
 from kat.training.config import ModelConfig, OptimConfig
+from kat.training.dense_prediction import find_classes, find_objects
+from kat.training.detection import DetectionScores
 
 SMALL = {
     "coco": ("kat_det_micro", {"global_blocks": [0]}),
@@ -26,11 +36,11 @@ SMALL = {
 @pytest.fixture(scope="module")
 def items(tmp_path_factory):
     out = tmp_path_factory.mktemp("data") / "items"
-    make_items(out, source="digits", images=4, val_images=2, size=64)
+    make_items(out, source="digits", images=4, val_images=3, size=64)
     return out
 
 
-def settings(kind, items, out, model=None, **more):
+def settings(kind, items, out, model=None, data=None, **more):
     name, args = SMALL[kind]
     args = {"depth": 4, "embed_dim": 32, "num_heads": 2, "channels": 16, **args}
     return TrainConfig(
@@ -38,13 +48,24 @@ def settings(kind, items, out, model=None, **more):
         epochs=1,
         progress=False,
         model=ModelConfig(name=name, args=args, **(model or {})),
-        data=DataConfig(name=f"{kind}:{items}", image_size=64, batch_size=2),
+        data=DataConfig(name=f"{kind}:{items}", image_size=64, batch_size=2, **(data or {})),
         **more,
     )
 
 
 @pytest.mark.parametrize("kind", SMALL)
-def test_reduced_precision_layer_decay_and_checkpointing(kind, items, tmp_path):
+def test_reduced_precision_layer_decay_and_checkpointing(kind, items, tmp_path, monkeypatch):
+    """The products are in bfloat16, every block is computed again, and layers learn by depth."""
+    computed, dtypes, block = [], set(), DenseBackbone._block
+
+    def noted(backbone, index, x):
+        backbone.vit.blocks[index].attn.qkv.register_forward_hook(
+            lambda layer, args, y: dtypes.add(y.dtype)
+        )
+        computed.append(index)
+        return block(backbone, index, x)
+
+    monkeypatch.setattr(DenseBackbone, "_block", noted)
     config = settings(
         kind,
         items,
@@ -53,7 +74,83 @@ def test_reduced_precision_layer_decay_and_checkpointing(kind, items, tmp_path):
         precision="bf16-mixed",
         optim=OptimConfig(layer_decay=0.8, schedule="poly", accumulate=2, clip_grad=1.0),
     )
-    assert train(config).epochs == 1
+    summary = train(config)
+    assert dtypes == {torch.bfloat16}
+    training = [*range(4), *reversed(range(4))] * 2
+    assert computed[: len(training)] == training
+    state = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
+    scales = {group["lr_scale"] for group in state["optimizer_states"][0]["param_groups"]}
+    assert sorted(scales) == pytest.approx([0.8**power for power in range(5, -1, -1)])
+    assert all(value.dtype == torch.float32 for value in state["state_dict"].values())
+    with (tmp_path / "run" / "history.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert 0 < float(row["train_loss"]) < 20
+    assert set(summary.scores) <= set(row)
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_images_are_converted_to_the_channels_that_are_asked_for(kind, items, tmp_path):
+    train(settings(kind, items, tmp_path / "run", data={"channels": 1}))
+    model, record = load_model(tmp_path / "run")
+    assert record.input_size == (1, 64, 64)
+    data = DataConfig(name=f"{kind}:{items}")
+    assert evaluate_dense(model, record, data).images == 3
+    image = Image.new("RGB", (40, 50), (200, 10, 10))
+    if kind == "coco":
+        assert find_objects(model, record, image)["masks"].shape[1:] == (50, 40)
+    else:
+        assert find_classes(model, record, image, SegmentConfig()).shape == (50, 40)
+
+
+SETTINGS = {
+    "augment.mixup=0.8": {"augment": AugmentConfig(mixup=0.8)},
+    "augment.scale=[0.5, 1.0]": {"augment": AugmentConfig(scale=(0.5, 1.0))},
+    "model.drop=0.1": {"model": {"drop": 0.1}},
+    "segmentation.hflip=0.0": {"segmentation": SegmentationAugmentConfig(hflip=0.0)},
+}
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_settings_of_other_tasks_are_refused(setting, items, tmp_path):
+    config = settings("coco", items, tmp_path / "run", **SETTINGS[setting])
+    with pytest.raises(InputError, match=re.escape(f"{setting} has no effect on detection")):
+        train(config)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_validation_that_is_not_finite_is_explained(items, tmp_path, monkeypatch):
+    """Also where images differ in size, so that they go through the model one by one."""
+    data = shutil.copytree(items, tmp_path / "items")
+    for folder in ("images", "annotations"):
+        path = sorted((data / folder / "validation").iterdir())[0]
+        Image.open(path).resize((96, 64), Image.Resampling.NEAREST).save(path)
+    called = UperHead.forward
+    monkeypatch.setattr(
+        UperHead,
+        "forward",
+        lambda head, maps: called(head, maps) * (1 if head.training else torch.nan),
+    )
+    with pytest.raises(TrainingDiverged, match=r"the validation loss is nan .* head is the first"):
+        train(settings("ade20k", data, tmp_path / "run"))
+
+
+def test_an_epoch_whose_score_is_nothing_is_the_lowest(items, tmp_path, monkeypatch):
+    """AP of no object is NaN: the first such epoch is not the best, and JSON says null."""
+    given = iter([torch.nan, 3.0, torch.nan, torch.nan])
+    compute = DetectionScores.compute
+
+    def scored(scores):
+        return {**compute(scores), "box_ap": torch.tensor(next(given))}
+
+    monkeypatch.setattr(DetectionScores, "compute", scored)
+    config = settings("coco", items, tmp_path / "run")
+    summary = train(replace(config, epochs=3))
+    assert summary.scores["box_ap"] == 3
+    best = torch.load(tmp_path / "run" / "best.ckpt", weights_only=True)
+    assert best["epoch"] == 1
+    train(replace(config, out=str(tmp_path / "never")))
+    written = (tmp_path / "never" / "summary.json").read_text()
+    assert json.loads(written, parse_constant=pytest.fail)["box_ap"] is None
 
 
 def test_the_layers_are_recorded(items, tmp_path):
@@ -74,9 +171,10 @@ def test_what_is_frozen_stays(items, tmp_path):
     assert any("rpn" in name for name in names)
 
 
+@pytest.mark.parametrize("pool", ["token", "avg"])
 @pytest.mark.parametrize("kind", SMALL)
-def test_a_classifier_s_weights_are_a_start(kind, items, tmp_path, capsys):
-    args = {"depth": 4, "embed_dim": 32, "num_heads": 2, "patch_size": 8}
+def test_a_classifier_s_weights_are_a_start(kind, pool, items, tmp_path, capsys):
+    args = {"depth": 4, "embed_dim": 32, "num_heads": 2, "patch_size": 8, "global_pool": pool}
     record = ModelRecord(
         architecture="kat_micro",
         args=args,
@@ -101,7 +199,7 @@ def test_a_classifier_s_weights_are_a_start(kind, items, tmp_path, capsys):
 
 @pytest.mark.parametrize("kind", SMALL)
 def test_two_processes_score_what_one_does(kind, items, tmp_path):
-    """With steps too small to matter: the images are divided, their scores are of all."""
+    """With steps too small to matter: of three images one has two, their scores are of all."""
     name, args = SMALL[kind]
     args = {"depth": 4, "embed_dim": 32, "num_heads": 2, "channels": 16, **args}
     if kind == "coco":

@@ -138,7 +138,7 @@ def test_images_that_are_not_finite_are_found_in_a_list(items, tmp_path):
 
     images = [torch.zeros(3, 8, 8), torch.full((3, 4, 8), np.nan)]
     random = random_state(torch.device("cpu"))
-    attempt = Attempt(images, torch.tensor(np.nan), random, (images,))
+    attempt = Attempt(images, torch.tensor(np.nan), random, lambda: None)
     finding = diagnose(torch.nn.Identity(), attempt, "batch 3", nullcontext())
     assert finding.cause == "input"
     assert "number 1 of the 2 in batch 3" in finding.detail

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 from torch.nn import functional
+from torchvision.transforms.v2.functional import pil_to_tensor
 
 from kat.data import DataConfig
 from kat.data.dense import IGNORE, open_semantic
 from kat.data.dense.synthetic import make_items
 from kat.models import load_model
-from kat.models.dense import SegmentConfig
+from kat.models.dense import SegmentConfig, segment, strips
 from kat.training import TrainConfig, evaluate_dense, train
 from kat.training.config import ModelConfig, OptimConfig
 from kat.training.segmentation import SegmentationScores, pixel_loss
@@ -49,7 +50,8 @@ def counted(masks, answers, classes):
     return counts
 
 
-def test_figures_are_those_of_a_confusion_matrix_by_hand():
+@pytest.mark.parametrize("strip", [None, 100])
+def test_figures_are_those_of_a_confusion_matrix_by_hand(strip, monkeypatch):
     generator = torch.Generator().manual_seed(0)
     classes, sizes = 5, [(7, 9), (8, 8), (3, 11)]
     masks, logits = [], []
@@ -58,11 +60,13 @@ def test_figures_are_those_of_a_confusion_matrix_by_hand():
         mask[torch.rand(size, generator=generator) < 0.2] = IGNORE
         masks.append(mask.to(torch.uint8))
         answer = torch.randn(classes, *size, generator=generator)
-        answer[3] = -100  # and one is never named
+        answer[3] = -20  # and one is never named
         logits.append(answer)
-    scores = SegmentationScores(classes)
-    scores.update(logits[:2], masks[:2])
-    scores.update(logits[2:], masks[2:])
+    if strip:
+        monkeypatch.setitem(strips.__globals__, "_STRIP", strip)
+    scores, answers = SegmentationScores(classes), [answer.softmax(0) for answer in logits]
+    scores.update(answers[:2], masks[:2])
+    scores.update(answers[2:], masks[2:])
     given = {name: float(value) for name, value in scores.compute().items()}
     counts = counted(masks, [answer.argmax(0) for answer in logits], classes)
     right = np.diag(counts)
@@ -81,18 +85,26 @@ def test_figures_are_those_of_a_confusion_matrix_by_hand():
     assert scores.by_class().tolist() == pytest.approx((right / np.maximum(union, 1)).tolist())
 
 
-def test_logits_of_another_size_are_compared_at_the_masks():
+def test_answers_of_another_size_are_compared_at_the_masks():
     scores = SegmentationScores(2)
-    logits = torch.tensor([[[9.0, -9.0]], [[-9.0, 9.0]]])  # left 0, right 1
+    answer = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]])  # left 0, right 1
     mask = torch.tensor([[0, 0, 1, 1], [0, 0, 1, 1]], dtype=torch.uint8)
-    scores.update([logits], [mask])
+    loss = scores.update([answer], [mask])
     assert float(scores.compute()["miou"]) == 100
+    assert float(loss) == pytest.approx(-math.log(0.75) / 2)  # sure at the edges, 3/4 within
+
+
+def test_a_class_that_is_held_for_impossible_costs_much_but_not_all():
+    scores = SegmentationScores(2)
+    answer = torch.stack([torch.ones(2, 2), torch.zeros(2, 2)])
+    loss = scores.update([answer], [torch.ones(3, 3, dtype=torch.uint8)])
+    assert 80 < float(loss) < 90
 
 
 def test_a_class_that_is_nowhere_does_not_count():
     scores = SegmentationScores(3)
-    logits = torch.stack([torch.ones(2, 2), torch.zeros(2, 2), torch.zeros(2, 2)])
-    scores.update([logits], [torch.zeros(2, 2, dtype=torch.uint8)])
+    answer = torch.stack([torch.ones(2, 2), torch.zeros(2, 2), torch.zeros(2, 2)])
+    scores.update([answer], [torch.zeros(2, 2, dtype=torch.uint8)])
     assert float(scores.compute()["miou"]) == 100
     assert math.isnan(scores.by_class()[2])
 
@@ -116,14 +128,21 @@ def test_a_run_trains_keeps_evaluates_and_resumes(items, tmp_path):
     model, record = load_model(tmp_path / "run")
     data = DataConfig(name=f"ade20k:{items}", batch_size=4)
     found = evaluate_dense(model, record, data)
-    assert found.metrics["miou"] == pytest.approx(summary.scores["miou"], abs=1e-3)
+    assert found.metrics["miou"] == pytest.approx(summary.scores["miou"], rel=1e-6)
     images = open_semantic("ade20k", items, "val")
     labelled = sum(int((images[index][1] != IGNORE).sum()) for index in range(len(images)))
     assert int(found.confusion.sum()) == labelled
-    several = evaluate_dense(
-        model, record, data, how=SegmentConfig(window=32, scales=(1.0, 1.5), flip=True)
-    )
-    assert several.images == found.images
+    how = SegmentConfig(window=32, scales=(1.0, 1.5), flip=True)
+    pairs = [images[index] for index in range(len(images))]
+    mean, std = (torch.tensor(values)[:, None, None] for values in (record.mean, record.std))
+    pixels = [(pil_to_tensor(image) / 255 - mean) / std for image, _ in pairs]
+    with torch.no_grad():  # no class is the likeliest everywhere
+        model.head.classify.bias -= model(pixels[0][None]).mean((0, 2, 3))
+    several = evaluate_dense(model, record, data, how=how)
+    answers = [segment(model, image, how).argmax(0) for image in pixels]
+    expected = counted([mask for _, mask in pairs], answers, len(images.classes))
+    assert several.confusion.tolist() == expected.tolist()
+    assert (several.confusion.sum(0) > 0).sum() > 1
     train(settings(items, tmp_path / "parts", optim=optim, max_steps=1))
     resumed = train(settings(items, tmp_path / "parts", optim=optim, resume=True))
     assert resumed.scores == pytest.approx(summary.scores)

@@ -1,7 +1,8 @@
 """What is done to images together with their boxes and masks, by torchvision's transforms.
 
 What is random is drawn from PyTorch's generator alone, which the loader seeds for each item. Images
-come out as bytes, (3, H, W): normalisation is :class:`kat.data.DevicePreparation`'s.
+come out as bytes, (C, H, W), in grey or RGB as the model takes them: normalisation is
+:class:`kat.data.DevicePreparation`'s.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 from torchvision.tv_tensors import Mask
 
+from kat.data.decoding import in_channels
 from kat.data.dense.coco import Target
 from kat.data.dense.config import DetectionAugmentConfig, SegmentationAugmentConfig
 from kat.data.dense.semantic import IGNORE
@@ -42,12 +44,13 @@ class DetectionTraining:
         self.size = size
         self.config = config
         self.fill = _colour(mean)
+        self.channels = len(mean)
 
     def __call__(self, image: Image.Image, target: Target) -> tuple[Tensor, Target]:
-        """The square, (3, size, size) uint8, and its objects."""
+        """The square, (C, size, size) uint8, and its objects."""
         window = self._window(image.height, image.width)
         flip = _happens(self.config.hflip)
-        pixels = _placed(functional.pil_to_tensor(image), window, self.size, self.fill, flip)
+        pixels = _placed(_pixels(image, self.channels), window, self.size, self.fill, flip)
         objects = _chosen(target, target["iscrowd"] == 0)
         objects["masks"] = _placed(Mask(objects["masks"]), window, self.size, 0, flip)
         objects["area"] = objects["masks"].sum((1, 2), dtype=torch.float32)
@@ -64,11 +67,18 @@ class DetectionTraining:
 
 
 class DetectionEvaluation:
-    """The image as it is; the detector scales it, and answers in its own pixels."""
+    """The image as it is; the detector scales it, and answers in its own pixels.
+
+    Args:
+        channels: that the model takes.
+    """
+
+    def __init__(self, channels: int = 3) -> None:
+        self.channels = channels
 
     def __call__(self, image: Image.Image, target: Target) -> tuple[Tensor, Target]:
-        """The image, (3, H, W) uint8, and the untouched target."""
-        return functional.pil_to_tensor(image), target
+        """The image, (C, H, W) uint8, and the untouched target."""
+        return _pixels(image, self.channels), target
 
 
 class SegmentationTraining:
@@ -88,13 +98,14 @@ class SegmentationTraining:
         self.size = size
         self.config = config
         self.fill = _colour(mean)
+        self.channels = len(mean)
         self.distort = _distortion(config.distortion)
 
     def __call__(self, image: Image.Image, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """The crop, (3, size, size) uint8, and its mask, (size, size) uint8."""
+        """The crop, (C, size, size) uint8, and its mask, (size, size) uint8."""
         window = self._window(mask)
         flip = _happens(self.config.hflip)
-        pixels = _placed(functional.pil_to_tensor(image), window, self.size, self.fill, flip)
+        pixels = _placed(_pixels(image, self.channels), window, self.size, self.fill, flip)
         placed = _placed(Mask(mask[None]), window, self.size, IGNORE, flip)
         return self.distort(pixels), placed[0]
 
@@ -117,19 +128,21 @@ class SegmentationEvaluation:
 
     Args:
         size: of the shorter side in pixels.
+        channels: that the model takes.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, channels: int = 3) -> None:
         self.size = size
+        self.channels = channels
 
     def __call__(self, image: Image.Image, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """The image, (3, H, W) uint8, and the mask in the pixels that the image had before."""
-        return resized(image, self.size), mask
+        """The image, (C, H, W) uint8, and the mask in the pixels that the image had before."""
+        return resized(image, self.size, self.channels), mask
 
 
-def resized(image: Image.Image, size: int) -> Tensor:
-    """The image, (3, H, W) uint8, resized to fit."""
-    pixels = functional.pil_to_tensor(image)
+def resized(image: Image.Image, size: int, channels: int) -> Tensor:
+    """The image, (C, H, W) uint8, resized to fit."""
+    pixels = _pixels(image, channels)
     sides = fitted(image.height, image.width, size)
     return functional.resize(pixels, list(sides), antialias=True)
 
@@ -202,6 +215,10 @@ def _boxes(masks: Tensor) -> Tensor:
 def _chosen(target: Target, keep: Tensor) -> Target:
     """The objects to keep; what is not of objects stays."""
     return {name: value[keep] if value.ndim else value for name, value in target.items()}
+
+
+def _pixels(image: Image.Image, channels: int) -> Tensor:
+    return functional.pil_to_tensor(in_channels(image, channels))
 
 
 def _happens(probability: float) -> bool:

@@ -3,9 +3,9 @@
 from kat.models.dense import registry
 from kat.models.dense.backbone import DenseBackbone
 from kat.models.dense.detector import Detector, KATDetector, ViTDetector
-from kat.models.dense.model import DenseModel, Features
+from kat.models.dense.model import DenseModel, Features, task_of
 from kat.models.dense.pyramid import MultiLevel, SimpleFeaturePyramid
-from kat.models.dense.segment import SegmentConfig, check_segment, segment
+from kat.models.dense.segment import SegmentConfig, check_segment, most_likely, segment, strips
 from kat.models.dense.upernet import KATUperNet, UperNet, ViTUperNet
 
 __all__ = [
@@ -22,6 +22,9 @@ __all__ = [
     "ViTDetector",
     "ViTUperNet",
     "check_segment",
+    "most_likely",
     "registry",
     "segment",
+    "strips",
+    "task_of",
 ]

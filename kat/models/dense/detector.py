@@ -8,12 +8,14 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor
+from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.rpn import RPNHead
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
@@ -118,6 +120,10 @@ class Detector(DenseModel, MaskRCNN):
             min_size or min(sides), max_size or max(sides), in_chans, int(neck.strides[-1])
         )
 
+    def set_image_size(self, side: int) -> None:
+        """Has images scaled in evaluation so that their longer side is this."""
+        self.transform.min_size, self.transform.max_size = (side,), side
+
     def forward(
         self, images: Sequence[Tensor], targets: Sequence[Target] | None = None
     ) -> dict[str, Tensor] | list[Target]:
@@ -151,12 +157,41 @@ class Detector(DenseModel, MaskRCNN):
         return [_counted_from(-1, one) for one in found]
 
 
+def _exact(x: Tensor) -> Tensor:
+    """In float32, unless it is more exact: torchvision computes boxes in the type of what the heads
+    say, and in bfloat16 there are four pixels from one number to the next above 512."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+class _Anchors(AnchorGenerator):
+    def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
+        # Type and size of the maps are all that it looks at: one channel says both.
+        return super().forward(image_list, [_exact(one[:, :1]) for one in feature_maps])
+
+
+class _ProposalHead(RPNHead):
+    def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        logits, deltas = super().forward(x)
+        return [_exact(one) for one in logits], [_exact(one) for one in deltas]
+
+
+class _BoxPredictor(FastRCNNPredictor):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        logits, deltas = super().forward(x)
+        return _exact(logits), _exact(deltas)
+
+
+class _MaskPredictor(MaskRCNNPredictor):
+    def forward(self, x: Tensor) -> Tensor:
+        return _exact(super().forward(x))
+
+
 def _proposals(channels: int, strides: Sequence[float], scale: float) -> dict[str, nn.Module]:
     """The region proposal network: two convolutions, anchors of so many strides on each map."""
     sizes = [(scale * stride,) for stride in strides]
     return {
-        "rpn_anchor_generator": AnchorGenerator(sizes, [_RATIOS] * len(sizes)),
-        "rpn_head": RPNHead(channels, len(_RATIOS), conv_depth=2),
+        "rpn_anchor_generator": _Anchors(sizes, [_RATIOS] * len(sizes)),
+        "rpn_head": _ProposalHead(channels, len(_RATIOS), conv_depth=2),
     }
 
 
@@ -169,10 +204,10 @@ def _heads(
     return {
         "box_roi_pool": _roi_align(strides, _BOX_SIDE),
         "box_head": FastRCNNConvFCHead(region, convs, [hidden], norm_layer=LayerNorm2d),
-        "box_predictor": FastRCNNPredictor(hidden, classes),
+        "box_predictor": _BoxPredictor(hidden, classes),
         "mask_roi_pool": _roi_align(strides, _MASK_SIDE),
         "mask_head": MaskRCNNHeads(channels, convs, dilation=1, norm_layer=LayerNorm2d),
-        "mask_predictor": MaskRCNNPredictor(channels, channels, classes),
+        "mask_predictor": _MaskPredictor(channels, channels, classes),
     }
 
 

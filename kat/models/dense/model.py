@@ -8,6 +8,7 @@ from typing import Any
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from kat.errors import InputError
 from kat.models.dense.backbone import DenseBackbone
 from kat.models.dense.pyramid import MultiLevel, SimpleFeaturePyramid
 from kat.models.dense.sizes import Size, by_size
@@ -15,6 +16,8 @@ from kat.models.kat import rational_parameter_names
 from kat.models.vit import ViT
 
 _VIT = "backbone.body.vit."
+_DROPPED: dict[str, Any] = {"num_classes": 0, "class_token": False, "global_pool": ""}
+"""The transformer's arguments by which it has no class token, pooling and classifier."""
 
 
 class Features(nn.Module):
@@ -37,6 +40,11 @@ class Features(nn.Module):
         )
 
 
+def task_of(model: nn.Module) -> str:
+    """What a model is for; a classifier says nothing."""
+    return str(getattr(model, "task", "classification"))
+
+
 class DenseModel(nn.Module):
     """A model for a dense task whose ``backbone`` is :class:`Features`, with timm's interface.
 
@@ -49,14 +57,27 @@ class DenseModel(nn.Module):
 
     @classmethod
     def make_vit(cls, img_size: int | Sequence[int], **kwargs: Any) -> ViT:
-        """The transformer, with these arguments, and without what :class:`DenseBackbone` drops."""
-        bare: dict[str, Any] = {"num_classes": 0, "class_token": False, "global_pool": ""}
-        return cls.transformer_class(img_size=img_size, **bare, **kwargs)
+        """The transformer, with these arguments, and without what :class:`DenseBackbone` drops.
+
+        Raises:
+            InputError: arguments of what is dropped.
+        """
+        for name in _DROPPED:
+            if name in kwargs:
+                raise InputError(f"{name} is of a classifier: a backbone for dense tasks has none")
+        return cls.transformer_class(img_size=img_size, **_DROPPED, **kwargs)
 
     @property
     def transformer(self) -> VisionTransformer:
         """The Vision Transformer, which weights of classification models fit."""
         return self.backbone.body.vit
+
+    def set_image_size(self, side: int) -> None:
+        """Has images seen at another size than ``img_size``, where the model itself scales them.
+
+        Args:
+            side: in pixels, of the square that stands for the size.
+        """
 
     def get_classifier(self) -> nn.Module:
         """All that comes after the transformer: the neck and the heads."""

@@ -11,6 +11,9 @@ from torch.nn import functional
 
 from kat.errors import InputError
 
+_STRIP = 2**24
+"""Numbers in a strip, 64 MB: of 150 classes a large image as a whole would take gigabytes."""
+
 
 @dataclass
 class SegmentConfig:
@@ -50,7 +53,9 @@ def segment(model: nn.Module, image: Tensor, config: SegmentConfig | None = None
     """The mean over scales and mirror images of softmax(logits): (K, H, W) float32.
 
     Args:
-        model: maps (1, C, h, w) to logits (1, K, h, w), in evaluation mode.
+        model: maps (1, C, h, w) to logits (1, K, h, w), in evaluation mode; where it has a
+            ``window``, it takes windows of that side alone, and gets them unless others are asked
+            for.
         image: (C, H, W), normalised.
         config: how; the whole image once by default.
     """
@@ -69,13 +74,14 @@ def segment(model: nn.Module, image: Tensor, config: SegmentConfig | None = None
 
 
 def _logits(model: nn.Module, image: Tensor, config: SegmentConfig) -> Tensor:
-    if config.window is None:
+    window: int | None = config.window or getattr(model, "window", None)
+    if window is None:
         return model(image).float()
-    stride = config.stride or max(1, 2 * config.window // 3)
+    stride = config.stride or max(1, 2 * window // 3)
     height, width = image.shape[-2:]
     total, count = torch.zeros(0), image.new_zeros(height, width, dtype=torch.float32)
-    for rows in spans(height, config.window, stride):
-        for columns in spans(width, config.window, stride):
+    for rows in spans(height, window, stride):
+        for columns in spans(width, window, stride):
             logits = model(image[..., rows, columns]).float()
             if not total.numel():
                 total = logits.new_zeros(1, logits.shape[1], height, width)
@@ -91,6 +97,45 @@ def spans(length: int, window: int, stride: int) -> Iterator[slice]:
         yield slice(start, start + window)
         start += stride
     yield slice(max(0, length - window), length)
+
+
+def most_likely(answer: Tensor, size: Sequence[int]) -> Tensor:
+    """The class of each pixel: (H, W) int64.
+
+    Args:
+        answer: (K, h, w), what :func:`segment` gives.
+        size: H and W, which the answer is resized to.
+    """
+    classes = torch.empty(*size, dtype=torch.long, device=answer.device)
+    for rows, part in strips(answer, size):
+        classes[rows] = part.argmax(0)
+    return classes
+
+
+def strips(answer: Tensor, size: Sequence[int]) -> Iterator[tuple[slice, Tensor]]:
+    """An answer (K, h, w) resized to (H, W) by bilinear interpolation, some rows at a time.
+
+    Yields:
+        Which rows, and what is there: (K, rows, W).
+    """
+    height, width = size
+    step = max(1, _STRIP // (len(answer) * width))
+    for start in range(0, height, step):
+        rows = slice(start, min(start + step, height))
+        yield rows, _rows(answer, rows, (height, width))
+
+
+def _rows(x: Tensor, rows: slice, size: tuple[int, int]) -> Tensor:
+    """Rows of what x (K, h, w) is when resized: each between two of x, then resized in width."""
+    if x.shape[-2:] == size:
+        return x[:, rows]
+    last = x.shape[-2] - 1
+    place = (torch.arange(rows.start, rows.stop) + 0.5) * (x.shape[-2] / size[0]) - 0.5
+    place = place.clamp(0, last).to(x.device)
+    above = place.long()
+    share = (place - above)[:, None]
+    part = x[:, above].lerp(x[:, (above + 1).clamp(max=last)], share.expand(-1, x.shape[-1]))
+    return _resized(part[None], (len(place), size[1]))[0]
 
 
 def _resized(x: Tensor, size: Sequence[int], antialias: bool = False) -> Tensor:

@@ -6,6 +6,7 @@ import pytest
 import timm
 import torch
 from timm.optim import param_groups_layer_decay
+from torchvision.ops import clip_boxes_to_image
 
 from kat.analysis.detection_cost import FixedBoxes, countable
 from kat.analysis.flops import count
@@ -143,6 +144,28 @@ def test_what_is_found_is_in_pixels_of_the_image_as_it_came():
     assert large["masks"].shape[2:] == (96, 192)
 
 
+def test_reduced_precision_leaves_boxes_exact():
+    """Boxes between 512 and 1024 in bfloat16 would be multiples of 4 pixels."""
+    size = (128, 1024)
+    model = detector(img_size=size, rcnn={**FEW, "box_score_thresh": 0.0}).eval()
+    seen: dict = {}
+    for name in ("rpn.anchor_generator", "rpn.head", "rpn", "roi_heads.box_predictor"):
+        model.get_submodule(name).register_forward_hook(
+            lambda module, args, output, name=name: seen.update({name: output})
+        )
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        (found,) = model([torch.randn(3, *size)])
+    (proposals,), (logits, deltas) = seen["rpn"][0], seen["roi_heads.box_predictor"]
+    own = [found[name] for name in ("boxes", "scores", "masks")]
+    heads = [*seen["rpn.head"][0], *seen["rpn.head"][1], logits, deltas]
+    assert {x.dtype for x in [*own, *heads, *seen["rpn.anchor_generator"]]} == {torch.float32}
+    exact = model.roi_heads.box_coder.decode(deltas.double(), [proposals.double()])
+    exact = clip_boxes_to_image(exact[:, 1:].reshape(-1, 4), size)
+    nearest = (found["boxes"][:, None].double() - exact).abs().amax(-1).amin(1)
+    assert found["boxes"].max() > 512
+    assert nearest.max() < 1e-3
+
+
 def test_it_is_built_from_a_record_and_stored(tmp_path):
     record = ModelRecord(
         architecture="kat_det_micro",
@@ -229,5 +252,7 @@ def test_training_needs_targets():
 def test_arguments_that_make_no_sense_are_named():
     with pytest.raises(InputError, match=r"kat_det_micro.*global_blocks must be"):
         detector(global_blocks=[7])
+    with pytest.raises(InputError, match="global_pool is of a classifier"):
+        detector(global_pool="avg")
     with pytest.raises(InputError, match="unknown entry of rcnn 'boxes'"):
         detector(rcnn={"boxes": 3})

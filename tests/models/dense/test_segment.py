@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from kat.errors import InputError
-from kat.models.dense import SegmentConfig, check_segment, segment
+from kat.models.dense import SegmentConfig, check_segment, most_likely, segment, strips
 from kat.models.dense.segment import spans
 
 
@@ -93,3 +94,17 @@ def test_scales_are_looked_at_in_their_size():
 def test_numbers_that_make_no_sense_are_refused(config, says):
     with pytest.raises(InputError, match=says):
         check_segment(config)
+
+
+@pytest.mark.parametrize("size", [(21, 34), (3, 5), (7, 9), (7, 30)])
+def test_strips_are_rows_of_the_whole(size, monkeypatch):
+    monkeypatch.setitem(strips.__globals__, "_STRIP", 5 * size[1] * 2)
+    answer = torch.randn(5, 7, 9)
+    whole = functional.interpolate(answer[None], size, mode="bilinear")[0]
+    found = list(strips(answer, size))
+    assert len(found) == -(-size[0] // 2)
+    assert torch.cat([torch.arange(size[0])[rows] for rows, _ in found]).tolist() == list(
+        range(size[0])
+    )
+    torch.testing.assert_close(torch.cat([part for _, part in found], 1), whole)
+    assert torch.equal(most_likely(answer, size), whole.argmax(0))
