@@ -73,11 +73,12 @@ def test_a_detector_is_evaluated_and_its_results_are_coco_s(items, runs, tmp_pat
     printed = capsys.readouterr().out
     assert "box AP" in printed
     assert "mask AP" in printed
-    results = json.loads((out / "results.json").read_text())
     truth = COCO(str(items / "annotations" / "instances_validation.json"))
-    assert results
-    loaded = truth.loadRes(results)  # COCO's own reader takes them
-    assert set(loaded.getImgIds()) <= set(truth.getImgIds())
+    for kind, field in (("bbox", "bbox"), ("segm", "segmentation")):
+        results = json.loads((out / f"results_{kind}.json").read_text())
+        assert set(results[0]) == {"image_id", "category_id", "score", field}
+        loaded = truth.loadRes(results)  # COCO's own reader takes them
+        assert set(loaded.getImgIds()) <= set(truth.getImgIds())
     with (out / "per_class.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert set(rows[0]) == {"class", "box_ap", "mask_ap"}

@@ -31,7 +31,7 @@ def annotation_problems(table: CocoTable) -> tuple[list[Problem], np.ndarray]:
         good[chosen] = False
     beyond = np.flatnonzero((_beyond(table) > TOLERANCE) & good)
     kind = f"boxes more than {TOLERANCE:g} pixel outside their image"
-    problems += _of_annotations(table, kind, beyond, "they are cut at its borders")
+    problems += _of_annotations(table, kind, beyond, "what is trained on is around their masks")
     if len(table.ids) and not good.any():
         problems.append(Problem("files without one right annotation", 1, str(table.path)))
     return problems, good

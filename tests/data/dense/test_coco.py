@@ -171,7 +171,11 @@ def test_wrong_annotations_are_refused_or_done_without(tmp_path):
     data = open_coco(tmp_path, "train", "skip")
     assert "boxes of zero area" in data.note
     assert data[1][1]["labels"].tolist() == [1, 2]
-    assert data[0][1]["boxes"][0].tolist() == [10, 10, 64, 30]  # cut at the border
+    _, target = data[0]
+    assert target["boxes"][0].tolist() == [10, 10, 90, 30]  # as the file says
+    config = DetectionAugmentConfig(scale=(1.0, 1.0), hflip=0.0)
+    _, moved = DetectionTraining(64, config, data.mean)(Image.new("RGB", (64, 48)), target)
+    assert moved["boxes"].tolist() == [[10, 10, 30, 30]]  # around the mask
 
 
 def test_an_image_of_another_size_than_annotated_cannot_be_used(tmp_path):
