@@ -236,6 +236,18 @@ def test_a_missing_image_leaves_the_batch_and_is_named(tmp_path):
     assert len(second.labels) == 1
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_damaged_run_lengths_are_one_line(tmp_path, workers):
+    content = instances()
+    content["annotations"][2]["segmentation"]["counts"] = "34="
+    write_coco(tmp_path, content)
+    with pytest.raises(InputError) as caught:
+        list(_loader(tmp_path, workers, training=False))
+    path = tmp_path / "train2017" / "a.png"
+    assert str(caught.value).startswith(f"the masks of {path} are damaged: ")
+    assert "\n" not in str(caught.value)
+
+
 def test_a_part_of_a_set_keeps_images_and_targets_together(root):
     data = open_coco(root, "val")
     part = data.spread(2)

@@ -62,6 +62,22 @@ def test_values_that_are_no_class_are_refused_or_are_none(tmp_path):
         open_semantic("ade20k", tmp_path, "train")[0]
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_bad_input_found_by_a_worker_is_one_line(tmp_path, workers):
+    write_pairs(tmp_path)
+    path = tmp_path / "train" / "masks" / "1.png"
+    Image.fromarray(halves(3, 1)).save(path)
+    config = DataConfig(name=f"masks:{tmp_path}", batch_size=2, workers=workers)
+    data = open_split(config, "train")
+    data.transform = SegmentationTraining(16, SegmentationAugmentConfig(), data.mean)
+    loader = make_loader(data, config, training=True)
+    with pytest.raises(InputError) as caught:
+        list(loader)
+    loader.close()
+    assert str(caught.value).startswith(f"{path} holds the value 3, which is none of the 3")
+    assert "\n" not in str(caught.value)
+
+
 def test_files_without_the_other_of_their_pair_are_refused_or_left_out(tmp_path):
     write_pairs(tmp_path)
     (tmp_path / "train" / "masks" / "0.png").unlink()
