@@ -196,9 +196,7 @@ def coco_results(
     """
     found = [
         {"image_id": image_id, "category_id": images.category_id(label), "score": score}
-        for label, score in zip(
-            objects["labels"].tolist(), objects["scores"].tolist(), strict=True
-        )
+        for label, score in zip(objects["labels"].tolist(), objects["scores"].tolist(), strict=True)
     ]
     boxes = box_convert(objects["boxes"], "xyxy", "xywh").tolist()
     masks = [encode_mask(mask[0] >= LIKELY) for mask in objects["masks"]]

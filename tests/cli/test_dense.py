@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -140,6 +141,25 @@ def test_classes_of_pixels_are_drawn_and_written(items, runs, tmp_path):
     shares = [entry["share"] for entry in answer["classes"]]
     assert sum(shares) == pytest.approx(1)
     assert shares[0] == pytest.approx(np.bincount(mask.ravel()).max() / mask.size)
+
+
+def test_a_run_without_its_wrong_annotations_is_evaluated_without_them(items, tmp_path, capsys):
+    data, out = tmp_path / "items", tmp_path / "run"
+    shutil.copytree(items, data)
+    for split in ("training", "validation"):
+        file = data / "annotations" / f"instances_{split}.json"
+        content = json.loads(file.read_text())
+        content["annotations"][0]["bbox"] = [0, 0, 0, 0]
+        file.write_text(json.dumps(content))
+    name, args = MODELS["detection"]
+    assert run(
+        "train", "--config", "items_detection", "--model.name", name, "--model.args", args,
+        "--data.name", f"coco:{data}", "--data.image_size", 64, "--data.batch_size", 4,
+        "--data.bad_annotations", "skip", "--epochs", 1, *QUICK, "--out", out,
+    ) == 0  # fmt: skip
+    assert run("eval", "--checkpoint", out) == 0
+    line = refused(capsys, "eval", "--checkpoint", out, "--data.bad_annotations", "fail")
+    assert "boxes of zero area" in line
 
 
 def test_what_does_not_fit_is_refused(items, runs, tmp_path, capsys):

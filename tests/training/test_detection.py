@@ -73,9 +73,9 @@ def strips(root):
         name = f"{number}.png"
         images.append({"id": 7 * number, "file_name": name, "height": height, "width": width})
         for place in range(number % 4):
-            left, top = np.maximum(rng.uniform(-30, 60, 2), -0.9)
-            across = rng.uniform(8, 90, 2)
-            right, bottom = np.minimum(across + [left, top], [width + 0.9, height + 0.9])
+            corner, across = np.maximum(rng.uniform(-30, 60, 2), -0.9), rng.uniform(8, 90, 2)
+            left, top = corner
+            right, bottom = np.minimum(corner + across, [width + 0.9, height + 0.9])
             thick = min(rng.uniform(3, 40), across[0] / 2)
             outline = [left, top, left + thick, top, right, bottom, right - thick, bottom]
             crowd = {"size": [height, width], "counts": [0, 30 * height, (width - 30) * height]}
