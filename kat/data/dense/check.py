@@ -141,6 +141,7 @@ def _check_coco(root: Path, split: str, inspection: _Inspection) -> SplitReport:
         size = inspection.look(name)
         if size != (width, height):
             yield _RESIZED, f"{name}: {size[0]}x{size[1]}, not {width}x{height}"
+            return
         decode_masks(source.annotation(index), name)
 
     problems += inspection.problems(faults, source)

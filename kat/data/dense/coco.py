@@ -169,20 +169,24 @@ def decode_masks(annotation: Annotation, name: str) -> np.ndarray:
     from faster_coco_eval.core import mask
 
     height, width = annotation.size
-    encoded: list[Any] = []
-    for outline in annotation.outlines:
-        if outline.runs:
-            encoded.append({"size": [height, width], "counts": outline.runs.encode()})
-        else:
-            parts = [polygon.tolist() for polygon in outline.polygons]
-            encoded.append(mask.merge(mask.frPyObjects(parts, height, width)))
-    if not encoded:
+    if not annotation.outlines:
         return np.zeros((0, height, width), np.uint8)
     try:
-        decoded = mask.decode(encoded)
+        decoded = mask.decode([_encoded(outline, height, width) for outline in annotation.outlines])
     except ValueError as error:
         raise InputError(f"the masks of {name} are damaged: {error}") from None
     return np.ascontiguousarray(decoded.transpose(2, 0, 1))
+
+
+def _encoded(outline: Outline, height: int, width: int) -> dict[str, Any]:
+    """The run lengths of an outline, as COCO's tools take them."""
+    from faster_coco_eval.core import mask
+
+    if outline.runs:
+        return {"size": [height, width], "counts": outline.runs.encode()}
+    parts = [polygon.tolist() for polygon in outline.polygons]
+    merged: dict[str, Any] = mask.merge(mask.frPyObjects(parts, height, width))
+    return merged
 
 
 def _corners(boxes: np.ndarray) -> np.ndarray:
