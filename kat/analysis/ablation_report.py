@@ -13,15 +13,18 @@ from kat.analysis.report import Chart, Report, Table
 from kat.analysis.report_sections import add_costs, add_learning_curves
 from kat.analysis.run_cost import cost_points
 
+RunHistories = Mapping[str, History]
+"""Of a grid's runs, by the ``run`` of their row; empty or none where there is no history."""
+
 
 def write_ablation_report(
-    grids: Mapping[str, Sequence[Row]], histories: Mapping[str, History], path: Path
+    grids: Mapping[str, Sequence[Row]], histories: Mapping[str, RunHistories], path: Path
 ) -> None:
     """Writes the page: what each grid's cells gave, what they cost, and how they learned.
 
     Args:
         grids: the rows of each grid by its name; the first row's cell is the reference.
-        histories: of the runs, by the ``run`` of their row; those that are missing are left out.
+        histories: by the grid's name; runs that have none are left out of the learning curves.
         path: where to write.
 
     Raises:
@@ -29,13 +32,11 @@ def write_ablation_report(
     """
     report = Report(f"Comparison: {', '.join(grids)}")
     for name, rows in grids.items():
-        _add_grid(report, name if len(grids) > 1 else "", rows, histories)
+        _add_grid(report, name if len(grids) > 1 else "", rows, histories[name])
     report.write(path)
 
 
-def _add_grid(
-    report: Report, name: str, rows: Sequence[Row], histories: Mapping[str, History]
-) -> None:
+def _add_grid(report: Report, name: str, rows: Sequence[Row], histories: RunHistories) -> None:
     results = summarize(rows)
     reference = results[0].name
     report.heading(_titled(name, "Cells"))
@@ -79,16 +80,17 @@ def _values(results: Sequence[CellResult]) -> list[tuple[str, int, str]]:
     ]
 
 
-def _add_curves(report: Report, rows: Sequence[Row], histories: Mapping[str, History]) -> None:
-    cells: dict[str, list[History]] = {}
-    for row in rows:
-        if history := histories.get(row["run"]):
-            cells.setdefault(row["cell"], []).append(history)
-    missing = len(rows) - sum(map(len, cells.values()))
-    if missing:
+def _add_curves(report: Report, rows: Sequence[Row], histories: RunHistories) -> None:
+    """Those of the runs that are done: one that stopped early would end its cell's mean."""
+    done = [row for row in rows if row["status"] == "done"]
+    found = [row for row in done if histories.get(row["run"])]
+    if len(found) < len(done):
         report.text(
-            f"{missing} of {len(rows)} runs are left out: their folders are not where the table"
-            " says, beside it; copy runs/ along with it."
+            f"{len(done) - len(found)} of {len(done)} runs are left out: there is no"
+            " history in their folders, or none beside the table; copy runs/ along with it."
         )
+    cells: dict[str, list[History]] = {}
+    for row in found:
+        cells.setdefault(row["cell"], []).append(histories[row["run"]])
     if cells:
         add_learning_curves(report, cells)

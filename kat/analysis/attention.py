@@ -59,7 +59,7 @@ def attention_maps(model: nn.Module, images: Tensor) -> AttentionMaps:
     Raises:
         InputError: the model is of another kind, or has no attention layer of timm's usual kind.
     """
-    transformer = _checked(model)
+    transformer = check_attention(model)
     prefix = transformer.num_prefix_tokens
     read = slice(0, 1) if transformer.global_pool == "token" else slice(prefix, None)
     height, width = images.shape[-2:]
@@ -97,7 +97,7 @@ def visit_attention(model: nn.Module, images: Tensor, visit: Visit) -> Tensor:
         InputError: the model is of another kind, or has no attention layer of timm's usual kind.
     """
     modes = {module: module.training for module in model.modules()}
-    layers = _attention_layers(_checked(model))
+    layers = _attention_layers(check_attention(model))
     hooks = [
         layer.qkv.register_forward_hook(partial(_show, name, layer, visit))
         for name, layer in layers.items()
@@ -134,7 +134,13 @@ def attention_probabilities(layer: Attention, projected: Tensor) -> Tensor:
     return scores.float().softmax(-1)
 
 
-def _checked(model: nn.Module) -> VisionTransformer:
+def check_attention(model: nn.Module) -> VisionTransformer:
+    """The model, if its attention can be looked at.
+
+    Raises:
+        InputError: it is no Vision Transformer of timm's, or has no attention layer of its usual
+            kind.
+    """
     if not isinstance(model, VisionTransformer) or not _attention_layers(model):
         raise InputError(
             f"{type(model).__name__} has no attention to draw: that takes a Vision Transformer of"

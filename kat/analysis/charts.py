@@ -6,6 +6,7 @@ told from both, at a contrast of at least 3.5.
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,7 +16,7 @@ import torch
 
 from kat.analysis.ablation import CellResult, Estimate
 from kat.analysis.activations import Activation, spread
-from kat.analysis.learning_curves import COLUMNS, Curve, History, curve
+from kat.analysis.learning_curves import COLUMNS, SCORES, Curve, History, curve
 from kat.analysis.run_cost import COSTS, CostPoint, pareto_front, spans_decades
 from kat.models import LayerHistory
 
@@ -42,12 +43,19 @@ def numbers(values: Any) -> list[Any]:
     return [float(f"{v:.6g}") if math.isfinite(v) else None for v in map(float, values)]
 
 
+def literal(name: str) -> str:
+    """A name as plotly shows it letter by letter: not as tags, entities, or a template's fields."""
+    return html.escape(name, quote=False).replace("%", "&#37;")
+
+
 def figure(height: int, **layout: Any) -> go.Figure:
     """An empty figure: the legend above it, small margins, as wide as there is room."""
     legend = {"orientation": "h", "x": 0, "xref": "container", "xanchor": "left"}
     legend |= {"y": 1, "yref": "container", "yanchor": "top"}
     margin = {"l": 8, "r": 12, "t": 12, "b": 8}
-    return go.Figure(layout={"height": height, "legend": legend, "margin": margin, **layout})
+    whole = {"namelength": -1}  # a name that is cut short could be cut within an entity
+    shown = {"height": height, "legend": legend, "margin": margin, "hoverlabel": whole}
+    return go.Figure(layout={**shown, **layout})
 
 
 def means(results: Sequence[CellResult]) -> go.Figure:
@@ -56,7 +64,7 @@ def means(results: Sequence[CellResult]) -> go.Figure:
     runs = [(cell.name, seed, value) for cell in results for seed, value in cell.values.items()]
     drawn.add_scatter(
         x=numbers(value for _, _, value in runs),
-        y=[name for name, _, _ in runs],
+        y=[literal(name) for name, _, _ in runs],
         text=[f"seed {seed}" for _, seed, _ in runs],
         mode="markers",
         marker={"color": GREY, "size": 7, "symbol": "line-ns-open"},
@@ -78,8 +86,9 @@ def differences(results: Sequence[CellResult]) -> go.Figure:
 
 def _by_cell(results: Sequence[CellResult], title: str) -> go.Figure:
     """A figure with a row a cell, the first on top."""
-    names = [cell.name for cell in results]
-    rows = {"categoryorder": "array", "categoryarray": names, "range": [len(names) - 0.5, -0.5]}
+    names = [literal(cell.name) for cell in results]
+    order = {"type": "category", "categoryorder": "array", "categoryarray": names}
+    rows = {**order, "range": [len(names) - 0.5, -0.5], "dtick": 1}
     title_x = {"title": {"text": title}}
     return figure(84 + _LINE * len(names), xaxis=title_x, yaxis=rows, showlegend=False)
 
@@ -88,7 +97,7 @@ def _add_estimates(drawn: go.Figure, estimates: Mapping[str, Estimate], form: st
     half_widths = numbers(estimate.half_width for estimate in estimates.values())
     drawn.add_scatter(
         x=numbers(estimate.mean for estimate in estimates.values()),
-        y=list(estimates),
+        y=list(map(literal, estimates)),
         error_x={"type": "data", "array": half_widths, "thickness": 1.5, "width": 5},
         text=[f"n = {estimate.n}" for estimate in estimates.values()],
         mode="markers",
@@ -126,14 +135,15 @@ def curves(
 
 
 def _add_curve(drawn: go.Figure, line: Curve, name: str, color: str, dash: str = "solid") -> None:
+    shown = literal(name)
     drawn.add_scatter(
         x=line.epochs,
         y=numbers(line.mean),
         mode="lines+markers" if len(line.epochs) <= _MARKED else "lines",
-        name=name,
+        name=shown,
         showlegend=dash == "solid",
         line={"color": color, "width": 2, "dash": dash},
-        hovertemplate=f"epoch %{{x}}: %{{y:.4g}}<extra>{name}</extra>",
+        hovertemplate=f"epoch %{{x}}: %{{y:.4g}}<extra>{shown}</extra>",
     )
 
 
@@ -150,18 +160,21 @@ def _add_range(drawn: go.Figure, line: Curve, color: str) -> None:
     )
 
 
-def costs(points: Sequence[CostPoint]) -> go.Figure:
-    """Top-1 with its 95 % interval against a cost that the reader chooses, and the Pareto front."""
+def costs(points: Sequence[CostPoint], score: str) -> go.Figure:
+    """A score with its 95 % interval against a cost that the reader chooses, the Pareto front."""
     known = [cost for cost in COSTS if all(cost in point.costs for point in points)]
     places = {cost: _places(points, cost) for cost in known}
-    drawn = figure(420, yaxis={"title": {"text": "top-1 (%)"}}, **_axis(points, known[0]))
+    drawn = figure(
+        420, yaxis={"title": {"text": f"{SCORES[score]} (%)"}}, **_axis(points, known[0])
+    )
     for place, point in enumerate(points):
+        label = literal(point.label)
         drawn.add_scatter(
-            error_y={"type": "data", "array": numbers([point.top1.half_width]), "thickness": 1.5},
+            error_y={"type": "data", "array": numbers([point.score.half_width]), "thickness": 1.5},
             mode="markers",
-            name=point.label,
+            name=label,
             marker={"color": SERIES[place % len(SERIES)], "size": 10},
-            hovertemplate=f"{point.top1.text()} % at %{{x:.4s}}<extra>{point.label}</extra>",
+            hovertemplate=f"{point.score.text()} % at %{{x:.4s}}<extra>{label}</extra>",
         )
     front = {"color": GREY, "dash": "dot"}
     drawn.add_scatter(mode="lines", name="no other is both cheaper and better", line=front)
@@ -181,7 +194,7 @@ def _places(points: Sequence[CostPoint], cost: str) -> dict[str, list[list[Any]]
     lines = [*([point] for point in points), front]
     return {
         "x": [numbers(point.cost(cost) for point in line) for line in lines],
-        "y": [numbers(point.top1.mean for point in line) for line in lines],
+        "y": [numbers(point.score.mean for point in line) for line in lines],
     }
 
 
@@ -284,7 +297,7 @@ def _layer_menu(names: list[str], layers: Sequence[_Moving], sizes: list[int]) -
     owners = [place for place, size in enumerate(sizes) for _ in range(size)]
     buttons = [
         {
-            "label": name,
+            "label": literal(name),
             "method": "update",
             "args": [{"visible": [owner == place for owner in owners]}, layer.axes()],
         }
@@ -326,7 +339,7 @@ def gains(steps: Sequence[int], layers: Sequence[str], values: Any) -> go.Figure
     drawn = figure(90 + 22 * len(layers), xaxis={"title": {"text": "step"}})
     drawn.add_heatmap(
         x=list(map(str, steps)),
-        y=list(layers),
+        y=list(map(literal, layers)),
         z=[numbers(map(_log2, row)) for row in values],
         customdata=[numbers(row) for row in values],
         autocolorscale=True,  # the page's
@@ -335,7 +348,7 @@ def gains(steps: Sequence[int], layers: Sequence[str], values: Any) -> go.Figure
         colorbar={"tickvals": powers, "ticktext": [f"{2.0**p:g}" for p in powers], "thickness": 12},
         hovertemplate="%{y}, step %{x}: gain %{customdata:.3g}<extra></extra>",
     )
-    drawn.update_yaxes(autorange="reversed")
+    drawn.update_yaxes(type="category", autorange="reversed")
     return drawn.update_xaxes(type="category", nticks=8)
 
 
@@ -353,6 +366,6 @@ def by_step(lines: Mapping[str, tuple[Sequence[int], Any]], title: str) -> go.Fi
             y=numbers(values),
             mode="lines",
             line={"color": SERIES[place % len(SERIES)], "width": 1.6},
-            hovertemplate=f"step %{{x}}: %{{y:.3g}}<extra>{name}</extra>",
+            hovertemplate=f"step %{{x}}: %{{y:.3g}}<extra>{literal(name)}</extra>",
         )
     return drawn

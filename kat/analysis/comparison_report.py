@@ -8,15 +8,12 @@ from typing import Any
 
 from kat.analysis.ablation import Row, summarize
 from kat.analysis.flops_report import scaled
-from kat.analysis.learning_curves import History
+from kat.analysis.learning_curves import SCORES, History, common_headline
 from kat.analysis.report import Report
 from kat.analysis.report_sections import add_costs, add_learning_curves, duration, flat
 from kat.analysis.run_cost import cost_points
 
-_COLUMNS = (
-    "run", "top-1 (%)", "top-5 (%)", "parameters", "FLOPs an image", "epochs", "training time",
-    "images/s", "peak memory",
-)  # fmt: skip
+_COSTS = ("parameters", "FLOPs an image", "epochs", "training time", "images/s", "peak memory")
 
 
 def write_comparison_report(
@@ -28,28 +25,33 @@ def write_comparison_report(
     """Writes the page: what the runs gave and cost, how they learned, how their settings differ.
 
     Args:
-        rows: one a run that is done, with a label of its own as ``cell``.
+        rows: one a run that is done, of one task, with a label of its own as ``cell``.
         histories: by label; none for a run without an epoch.
         settings: by label, nested, those that are not the default.
         path: where to write.
+
+    Raises:
+        InputError: the runs are of different tasks.
     """
+    headline = common_headline(rows)
+    scores = [name for name in SCORES if all(row.get(name) is not None for row in rows)]
     report = Report("Comparison of runs")
     report.heading("Runs")
-    report.table(_COLUMNS, [_cells(row) for row in rows])
+    columns = ("run", *(f"{SCORES[name]} (%)" for name in scores), *_COSTS)
+    report.table(columns, [_cells(row, scores) for row in rows])
     report.heading("Settings")
     _add_settings(report, settings)
     report.heading("Learning curves")
     add_learning_curves(report, {label: [rows] for label, rows in histories.items() if rows})
     report.heading("Accuracy against cost")
-    add_costs(report, cost_points(summarize(rows)))
+    add_costs(report, cost_points(summarize(rows, measure=headline)), headline)
     report.write(path)
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: Row, scores: Sequence[str]) -> list[str]:
     return [
         row["cell"],
-        f"{row['top1']:.2f}",
-        f"{row['top5']:.2f}",
+        *(f"{row[name]:.2f}" for name in scores),
         f"{row['parameters']:,}",
         scaled(row["flops"]),
         f"{row['epochs']}",

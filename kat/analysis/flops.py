@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode, register_flop_formula
 
 from kat import ops  # noqa: F401  (registers the operator that is counted)
 from kat.analysis.by_layer import run_by_layer
+from kat.analysis.detection_cost import countable
 from kat.analysis.flops_formulas import Terms, formula_of, rational_flops
 
 
@@ -94,13 +95,14 @@ def count(model: nn.Module, input_size: tuple[int, ...]) -> Cost:
     """Counts a forward pass over one image, on the meta device: no arithmetic is done.
 
     Args:
-        model: maps (1, *input_size) to something.
+        model: maps (1, *input_size) to something; of a detector, see
+            :class:`kat.analysis.detection_cost.FixedBoxes`.
         input_size: (C, H, W) of an image; any shape, for other models.
 
     Raises:
         InputError: the model fails on such an input.
     """
-    ghost = deepcopy(model).to("meta").eval()
+    ghost = deepcopy(countable(model)).to("meta").eval()
     shapes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
     terms: dict[str, Terms] = defaultdict(Terms)
 

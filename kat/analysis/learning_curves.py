@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from kat.errors import InputError
 
 History = Sequence[Mapping[str, float]]
 """One row an epoch, as :func:`kat.training.read_history` reads it."""
 
-_SCORES = {
-    "val_loss": "validation loss",
-    "top1": "validation top-1 (%)",
-    "top5": "validation top-5 (%)",
-    "box_ap": "box AP (%)",
-    "box_ap50": "box AP50 (%)",
-    "mask_ap": "mask AP (%)",
-    "mask_ap50": "mask AP50 (%)",
-    "miou": "mIoU (%)",
-    "pixel_accuracy": "pixel accuracy (%)",
-    "class_accuracy": "class accuracy (%)",
+SCORES = {
+    "top1": "top-1",
+    "top5": "top-5",
+    "box_ap": "box AP",
+    "mask_ap": "mask AP",
+    "box_ap50": "box AP50",
+    "mask_ap50": "mask AP50",
+    "miou": "mIoU",
+    "pixel_accuracy": "pixel accuracy",
+    "class_accuracy": "class accuracy",
 }
+"""What is validated, in per cent, and what it is called; see ``kat.training.tasks.TASKS``."""
 HEADLINES = ("top1", "box_ap", "miou")
 """The score of each task that says most."""
+_VALIDATED = {
+    "val_loss": "validation loss",
+    **{name: f"validation {label} (%)" for name, label in SCORES.items()},
+}
 COLUMNS = {
     "train_loss": "training loss",
-    **_SCORES,
-    **{f"raw_{name}": f"{title}, weights not averaged" for name, title in _SCORES.items()},
+    **_VALIDATED,
+    **{f"raw_{name}": f"{title}, weights not averaged" for name, title in _VALIDATED.items()},
 }
 """What can be drawn, and what it is called."""
 
@@ -46,6 +51,35 @@ class Curve:
     mean: list[float]
     low: list[float]
     high: list[float]
+
+
+def usual_columns(row: Mapping[str, Any]) -> tuple[str, str | None]:
+    """What says most of a run: its loss, in training where none is validated, and its score.
+
+    Args:
+        row: of a history.
+
+    Returns:
+        Two of :data:`COLUMNS`; None where no score is validated.
+    """
+    loss = "val_loss" if "val_loss" in row else "train_loss"
+    return loss, next((name for name in HEADLINES if name in row), None)
+
+
+def common_headline(rows: Iterable[Mapping[str, Any]]) -> str:
+    """The score of :data:`HEADLINES` that runs have, which must be of one task.
+
+    Args:
+        rows: of runs that are done, their labels as ``cell``.
+
+    Raises:
+        InputError: they are of several tasks.
+    """
+    found = {name: row for row in rows for name in HEADLINES if row.get(name) is not None}
+    if len(found) != 1:
+        have = ", ".join(f"{row['cell']!r} has {SCORES[name]}" for name, row in found.items())
+        raise InputError(f"runs must be of one task, and have its score: {have or 'none has one'}")
+    return next(iter(found))
 
 
 def curve(label: str, histories: Sequence[History], column: str) -> Curve:

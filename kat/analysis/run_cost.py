@@ -25,13 +25,13 @@ class CostPoint:
 
     Args:
         label: what it is called.
-        top1: per cent, the mean over its seeds.
+        score: per cent, the mean over its seeds.
         costs: those of :data:`COSTS` that are known; seconds are the mean over its seeds, the
             others those of the first.
     """
 
     label: str
-    top1: Estimate
+    score: Estimate
     costs: dict[str, float]
 
     def cost(self, name: str) -> float:
@@ -49,7 +49,7 @@ def cost_points(results: Sequence[CellResult]) -> list[CostPoint]:
     """The cells of which a run is done, with their costs.
 
     Args:
-        results: of :func:`kat.analysis.ablation.summarize`, of the measure ``top1``.
+        results: of :func:`kat.analysis.ablation.summarize`, of the score.
     """
     return [
         CostPoint(result.name, result.estimate, _costs(result))
@@ -75,7 +75,7 @@ def spans_decades(points: Sequence[CostPoint], cost: str) -> bool:
 
 
 def pareto_front(points: Sequence[CostPoint], cost: str) -> list[CostPoint]:
-    """The points that no other beats: none costs as little or less with a higher mean top-1.
+    """The points that no other beats: none costs as little or less with a higher mean score.
 
     Args:
         points: in any order.
@@ -88,7 +88,7 @@ def pareto_front(points: Sequence[CostPoint], cost: str) -> list[CostPoint]:
         InputError: a point does not have this cost.
     """
     front: list[CostPoint] = []
-    for point in sorted(points, key=lambda point: (point.cost(cost), -point.top1.mean)):
-        if not front or point.top1.mean > front[-1].top1.mean:
+    for point in sorted(points, key=lambda point: (point.cost(cost), -point.score.mean)):
+        if not front or point.score.mean > front[-1].score.mean:
             front.append(point)
     return front

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,12 +13,12 @@ from kat.analysis import charts
 from kat.analysis.activations import Activation
 from kat.analysis.flops import Cost
 from kat.analysis.flops_report import scaled
-from kat.analysis.learning_curves import History
+from kat.analysis.learning_curves import HEADLINES, SCORES, History
 from kat.analysis.report import Chart, Report, Table
 from kat.analysis.report_sections import add_learning_curves, duration, flat
 from kat.analysis.stability import Row
 from kat.analysis.stability_report import Verdict, layer_by_step, layers_of, steps_of, thinned
-from kat.analysis.symbolic import Reading, read_symbols
+from kat.analysis.symbolic import Reading, median, read_symbols
 from kat.models import LayerHistory, ModelRecord
 
 
@@ -91,18 +90,24 @@ def _facts(run: RunFindings) -> list[tuple[str, str]]:
         ("FLOPs an image", scaled(run.cost.flops)),
     ]
     if run.summary is None:
-        tops = [row["top1"] for row in run.history if "top1" in row]
-        best = f"{max(tops):.2f} %" if tops else "-"
-        return [("Best top-1 so far", best), *costs, ("Epochs so far", f"{len(run.history)}")]
+        return [*_best(run.history), *costs, ("Epochs so far", f"{len(run.history)}")]
     summary = run.summary
+    scores = [(label, summary[name]) for name, label in SCORES.items() if name in summary]
     return [
-        ("Top-1", f"{summary['top1']:.2f} %"),
-        ("Top-5", f"{summary['top5']:.2f} %"),
+        *((f"Validation {label}", f"{value:.2f} %") for label, value in scores),
         *costs,
         ("Epochs", f"{summary['epochs']}"),
         ("Training time", duration(summary["seconds"])),
         ("Images a second", f"{summary['images_per_second']:,.0f}"),
         ("Peak memory", f"{scaled(summary['memory_bytes'])}B"),
+    ]
+
+
+def _best(history: History) -> list[tuple[str, str]]:
+    return [
+        (f"Best {SCORES[name]} so far", f"{max(row[name] for row in history if name in row):.2f} %")
+        for name in HEADLINES
+        if any(name in row for row in history)
     ]
 
 
@@ -150,8 +155,8 @@ def _summed_up(layer: str, readings: Sequence[Reading]) -> tuple[str, ...]:
         layer,
         f"{len(own)}",
         ", ".join(f"{name} ({names.count(name)})" for name in ranked),
-        f"{statistics.median(reading.distance for reading in own):.3f}",
-        f"{statistics.median(reading.from_start for reading in own):.3f}",
+        f"{median(reading.distance for reading in own):.3f}",
+        f"{median(reading.from_start for reading in own):.3f}",
     )
 
 

@@ -47,7 +47,7 @@ class Verdict:
             rows: in the order of steps, and within a step of layers.
             failure: what stopped the run, if something did.
         """
-        rationals = rationals_of(rows)
+        rationals = rational_rows(rows)
         broken = [row for row in rationals if not _is_preserved(row["gain"])]
         lines = [_headline(broken, start=rationals[0]["step"])]
         steps = [rationals[0]["step"], rationals[-1]["step"]]
@@ -59,7 +59,7 @@ class Verdict:
         return cls(not broken and failure is None, lines)
 
 
-def rationals_of(rows: Sequence[Row]) -> list[Row]:
+def rational_rows(rows: Sequence[Row]) -> list[Row]:
     """The rows of rational layers; those of blocks have no coefficients that could drift.
 
     Raises:
@@ -169,7 +169,7 @@ def write_stability_report(rows: Sequence[Row], path: Path, failure: str | None 
         InputError: there are no rows of rational layers.
     """
     verdict = Verdict.of(rows, failure)
-    rationals = rationals_of(rows)
+    rationals = rational_rows(rows)
     report = Report("Training stability")
     for line in verdict.lines:
         report.text(line)
@@ -268,7 +268,7 @@ def plot_stability(runs: Mapping[str, Sequence[Row]], folder: Path) -> None:
     Raises:
         InputError: a run has no rows of rational layers.
     """
-    drawn = {label: thinned(rationals_of(rows)) for label, rows in runs.items()}
+    drawn = {label: thinned(rational_rows(rows)) for label, rows in runs.items()}
     save_figure(_variance_figure(drawn), folder / "variance.svg")
     for name, caption, log in _MAPS:
         save_figure(_heat_map(drawn, name, caption, log), folder / f"{name}.svg")

@@ -15,11 +15,14 @@ functions are straight lines. The runner-up is chosen in the same way among the 
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kat.analysis.activations import Activation, Array
 from kat.errors import InputError
@@ -32,6 +35,8 @@ MARGIN = 0.015
 kink: one that is fitted to ReLU is up to 0.014 nearer to a steep GELU than to ReLU."""
 CONSTANT = 1e-4
 """A function whose standard deviation is at most this share of its root mean square is constant."""
+NOT_SHOWN = "not shown"
+"""What a group is read as whose inputs all are out of the range that is drawn."""
 COLUMNS = (
     "layer",
     "group",
@@ -106,7 +111,8 @@ class Reading:
     Args:
         layer: its name.
         group: counted from 0.
-        nearest: a name of :data:`KNOWN`, or ``"constant"``.
+        nearest: a name of :data:`KNOWN`, or ``"constant"``, or :data:`NOT_SHOWN`; of the last one
+            texts are empty and numbers NaN.
         formula: the function that is meant, with its numbers.
         distance: from the learned function; 0 for a constant.
         second: the runner-up's name; empty for a constant.
@@ -164,44 +170,44 @@ def read_symbols(activation: Activation) -> list[Reading]:
     """The nearest known function of each group, over its histogram or, without, over N(0, 1).
 
     Raises:
-        InputError: a function is not finite, or all inputs of a group are out of what is shown.
+        InputError: a function is not finite.
     """
-    y, weights = activation.learned, activation.densities()
-    if not np.isfinite(y).all():
+    if not np.isfinite(activation.learned).all():
         raise InputError(f"{activation.name} has a function that is not finite")
-    total = weights.sum(1, keepdims=True)
-    if total.min() == 0:
-        group = int(np.argmin(total))
-        raise InputError(f"none of the inputs of group {group} of {activation.name} are shown")
-    target = _Target(activation.x, y, weights / total)
+    total = activation.densities().sum(1)
+    missing = (NOT_SHOWN, "", math.nan, "", math.nan, math.nan)
+    readings = [Reading(activation.name, group, *missing) for group in range(len(total))]
+    if len(shown := np.flatnonzero(total)):
+        for reading in _read(activation, shown):
+            readings[reading.group] = reading
+    return readings
+
+
+def _read(activation: Activation, groups: NDArray[np.intp]) -> list[Reading]:
+    """The readings of groups that have a density."""
+    weights = activation.densities()[groups]
+    y, start = activation.learned[groups], activation.start[groups]
+    target = _Target(activation.x, y, weights / weights.sum(1, keepdims=True))
     fits = {name: _nearest(known, target) for name, known in KNOWN.items()}
-    changes = (target.weights * (y - activation.start) ** 2).sum(1)
+    changes = np.sqrt((target.weights * (y - start) ** 2).sum(1)).tolist()
     return [
-        _reading(activation.name, group, target, fits, float(np.sqrt(changes[group])))
-        for group in range(len(y))
+        Reading(activation.name, group, *_reading(place, target, fits, changes[place]))
+        for place, group in enumerate(groups.tolist())
     ]
 
 
 def _reading(
-    layer: str, group: int, target: _Target, fits: Mapping[str, _Fits], change: float
-) -> Reading:
-    if target.is_constant(group):
-        formula = f"{target.mean[group]:.3g}"
-        return Reading(layer, group, "constant", formula, 0.0, "", 0.0, change)
-    spread = float(np.sqrt(target.variance[group]))
-    distances = {name: float(fit.distance[group]) for name, fit in fits.items()}
+    place: int, target: _Target, fits: Mapping[str, _Fits], change: float
+) -> tuple[str, str, float, str, float, float]:
+    """What a :class:`Reading` says of the function in this place."""
+    if target.is_constant(place):
+        return "constant", f"{target.mean[place]:.3g}", 0.0, "", 0.0, change
+    spread = float(np.sqrt(target.variance[place]))
+    distances = {name: float(fit.distance[place]) for name, fit in fits.items()}
     first = _simplest(distances)
     second = _simplest({name: value for name, value in distances.items() if name != first})
-    return Reading(
-        layer,
-        group,
-        first,
-        _formula(KNOWN[first], fits[first], group, _SHOWN * spread),
-        distances[first],
-        second,
-        distances[second],
-        change / spread,
-    )
+    formula = _formula(KNOWN[first], fits[first], place, _SHOWN * spread)
+    return first, formula, distances[first], second, distances[second], change / spread
 
 
 def _simplest(distances: Mapping[str, float]) -> str:
@@ -280,6 +286,12 @@ def _sum(terms: Sequence[tuple[float, str]], least: float) -> str:
         number = f"{abs(coefficient):.3g}"
         text += f" {sign} {factor if factor and number == '1' else f'{number} {factor}'.strip()}"
     return f"-{text[3:]}" if text.startswith(" - ") else text[3:]
+
+
+def median(values: Iterable[float]) -> float:
+    """The median of the numbers among the values, NaN without any."""
+    found = [value for value in values if not math.isnan(value)]
+    return statistics.median(found) if found else math.nan
 
 
 def write_readings(readings: Sequence[Reading], path: Path) -> None:

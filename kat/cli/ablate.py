@@ -23,6 +23,7 @@ from kat.analysis.ablation import MEASURES, Row, markdown, summarize, table, wri
 from kat.analysis.ablation_plots import plot_cells
 from kat.cli.parsing import FAILED, Parser, check_keys, read_recipe, recipe_path, run_command
 from kat.cli.train import make_training_parser
+from kat.data import task_of_data
 from kat.errors import InputError, first_line, unknown
 from kat.files import write_text
 from kat.models import load_model
@@ -239,6 +240,8 @@ def _plan(grid: Grid, parsed: Namespace) -> list[Run]:
             content = merged(base, cell.settings, {"seed": seed})
             check_keys(content, what, TrainConfig)
             config = _config(parser, with_model_of_size(content, base))
+            if task_of_data(config.data.name) != "classification":
+                raise InputError(f"{what}: {config.data.name} is not data for classification")
             key = f"{config.model.name}-{fingerprint(config)}"
             job = Job(replace(config, out=str(out / "runs" / key)), out / "logs" / f"{key}.log")
             runs.append(Run(cell, seed, job))

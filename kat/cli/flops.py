@@ -164,12 +164,11 @@ def model_cost(name: str, args: dict[str, Any], image_size: int | None) -> Model
     if stored and (args or image_size):
         raise InputError(f"--args and --image_size are for names: {name} is stored with its own")
     model, input_size = _stored(Path(name)) if stored else _named(name, args, image_size)
-    counted = countable(model)
     return ModelCost(
         name,
         input_size,
-        count(counted, input_size),
-        activation_memory(counted, input_size),
+        count(model, input_size),
+        activation_memory(countable(model), input_size),
         None if stored or args or image_size else PUBLISHED.get(name),
     )
 

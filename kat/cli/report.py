@@ -16,15 +16,16 @@ from kat.analysis import count, read_rows
 from kat.analysis.ablation import read_runs
 from kat.analysis.ablation_report import write_ablation_report
 from kat.analysis.activations import learned_activations
-from kat.analysis.attention import attention_maps
+from kat.analysis.attention import attention_maps, check_attention
 from kat.analysis.attention_plots import draw_attention
 from kat.analysis.comparison_report import write_comparison_report
 from kat.analysis.run_report import RunFindings, write_run_report
-from kat.analysis.stability_report import rationals_of
+from kat.analysis.stability_report import rational_rows
 from kat.cli.parsing import Formatter, Parser, run_command
-from kat.cli.plot.attention import validation_images, with_guesses
+from kat.cli.plot.attention import with_classes, with_guesses
+from kat.cli.plot.images import prepared, validation_images
 from kat.cli.plot.runs import find_runs, measured
-from kat.data import DevicePreparation
+from kat.data import Batch, DevicePreparation
 from kat.errors import InputError
 from kat.files import check_target
 from kat.models import ModelRecord, load_model, rational_parameter_names, read_coefficient_history
@@ -43,8 +44,8 @@ examples:
   kat report runs/kat runs/vit --out compared.html
   kat report runs/ablation/models.csv             runs/ablation/models.html"""
 
-_LOOKED_AT, _BATCH = 3, 64
-"""Images whose attention is drawn, and that the model is shown at a time."""
+_LOOKED_AT = 3
+"""Images whose attention is drawn."""
 
 
 def main(arguments: list[str]) -> int:
@@ -53,7 +54,8 @@ def main(arguments: list[str]) -> int:
 
 
 def _main(arguments: list[str]) -> None:
-    parsed = make_parser().parse_args(arguments)
+    parser = make_parser()
+    parsed = parser.parse_args(arguments)
     given = [Path(path) for path in dict.fromkeys(parsed.runs)]
     tables = [path for path in given if path.suffix == ".csv"]
     if tables and tables != given:
@@ -64,6 +66,8 @@ def _main(arguments: list[str]) -> None:
     check_target(out, (".html",))
     if parsed.images < 0:
         raise InputError(f"--images must be at least 0, got {parsed.images}")
+    if tables or len(given) > 1:
+        _refuse_what_does_nothing(parsed, parser.get_defaults())
     if tables:
         _report_grids(tables, out)
     elif len(given) > 1:
@@ -89,6 +93,15 @@ def make_parser() -> Parser:
     return parser
 
 
+def _refuse_what_does_nothing(parsed: Namespace, default: Namespace) -> None:
+    """Options of the page of one run, on another page."""
+    for name in ("data", "images"):
+        if getattr(parsed, name) != getattr(default, name):
+            raise InputError(
+                f"--{name} is for the page of one run; tables and several runs show no images"
+            )
+
+
 def _default_target(given: Sequence[Path]) -> Path:
     first = given[0]
     if len(given) > 1:
@@ -109,15 +122,15 @@ def _report_run(folder: Path, out: Path, parsed: Namespace) -> None:
         history=read_history(folder),
         failure=read_divergence(folder),
     )
-    images = Images(folder, record, parsed)
+    images = Images(folder, model, record, parsed)
     if rational_parameter_names(model):
         run.seen = images.said
-        run.activations = learned_activations(model, images.batches())
+        run.activations = learned_activations(model, images.inputs())
         if (folder / COEFFICIENTS).is_file():
             run.coefficients = read_coefficient_history(folder / COEFFICIENTS)
         if (folder / STABILITY).is_file() and (rows := read_rows(folder / STABILITY)):
-            run.stability = rationals_of(rows)
-    run.attention = images.attention(model)
+            run.stability = rational_rows(rows)
+    run.attention = images.attention()
     write_run_report(run, out)
 
 
@@ -130,48 +143,49 @@ class Images:
 
     Args:
         folder: of the run.
+        model: that it has trained.
         record: of its model.
         parsed: the options of the command.
     """
 
-    def __init__(self, folder: Path, record: ModelRecord, parsed: Namespace) -> None:
-        self.record = record
-        self.pictures: Tensor | None = None
+    def __init__(
+        self, folder: Path, model: nn.Module, record: ModelRecord, parsed: Namespace
+    ) -> None:
+        self.model, self.record = model, record
+        self.shown: list[Batch] = []
         self.said = "It was shown no images."
         if parsed.images == 0:
             return
         try:
-            self.pictures, self.titles = validation_images(
-                folder, record, parsed.images, parsed.data
-            )
+            images = validation_images(folder, model, record, parsed.images, parsed.data)
+            self.shown, self.classes = list(images.batches()), images.images.classes
         except InputError as error:
             if parsed.data is not None:
                 raise
             self.said = f"It was shown no images: {error}"
             return
         self.said = (
-            f"Grey is the density of the inputs that {len(self.pictures)} validation images bring,"
-            " of all groups together."
+            f"Grey is the density of the inputs that {sum(len(b.labels) for b in self.shown)}"
+            " validation images bring, of all groups together."
         )
 
-    def batches(self) -> list[Tensor] | None:
+    def inputs(self) -> list[Tensor] | None:
         """Prepared for the model."""
-        if self.pictures is None:
-            return None
-        prepare = DevicePreparation(self.record.mean, self.record.std)
-        return [prepare(part) for part in self.pictures.split(_BATCH)]
+        return [x for batch in self.shown for x in prepared(batch, self.record)] or None
 
-    def attention(self, model: nn.Module) -> Figure | str:
+    def attention(self) -> Figure | str:
         """The figure of the first images, or why there is none."""
-        if self.pictures is None:
-            return f"{self.said} 'kat plot attention' takes files of images."
-        pictures, titles = self.pictures[:_LOOKED_AT], self.titles[:_LOOKED_AT]
-        prepare = DevicePreparation(self.record.mean, self.record.std)
         try:
-            maps = attention_maps(model, prepare(pictures))
+            check_attention(self.model)
         except InputError as error:
             return str(error)
-        return draw_attention(pictures, with_guesses(titles, maps.logits, self.record), maps)
+        if not self.shown:
+            return f"{self.said} 'kat plot attention' takes files of images."
+        pictures, names = with_classes(self.shown[:1], self.classes)
+        pictures, names = pictures[:_LOOKED_AT], names[:_LOOKED_AT]
+        prepare = DevicePreparation(self.record.mean, self.record.std)
+        maps = attention_maps(self.model, prepare(pictures))
+        return draw_attention(pictures, with_guesses(names, maps.logits, self.record), maps)
 
 
 def _report_grids(tables: Sequence[Path], out: Path) -> None:
@@ -179,9 +193,8 @@ def _report_grids(tables: Sequence[Path], out: Path) -> None:
     if len(grids) < len(tables):
         raise InputError(f"two tables have the same name: {', '.join(map(str, tables))}")
     histories = {
-        row["run"]: read_history(path.parent / row["run"])
+        path.stem: {row["run"]: read_history(path.parent / row["run"]) for row in grids[path.stem]}
         for path in tables
-        for row in grids[path.stem]
     }
     write_ablation_report(grids, histories, out)
 

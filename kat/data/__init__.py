@@ -15,7 +15,7 @@ from kat.data.loaders import (
     train_transform,
 )
 from kat.data.seeds import STEP, derived_seed, seed_all
-from kat.data.sources import check_classes, open_split
+from kat.data.sources import check_classes, open_split, task_of_data
 
 __all__ = [
     "AUTO",
@@ -40,5 +40,6 @@ __all__ = [
     "open_split",
     "preprocessing",
     "seed_all",
+    "task_of_data",
     "train_transform",
 ]

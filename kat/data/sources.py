@@ -72,6 +72,14 @@ def open_split(config: DataConfig, split: str, seed: int = 0) -> ImageSet | Imag
     raise unknown("data set", config.name, _NAMES)
 
 
+def task_of_data(name: str) -> str:
+    """What data sets of this name are for, e.g. ``"detection"``."""
+    kind = name.partition(":")[0]
+    if kind == "coco":
+        return "detection"
+    return "segmentation" if kind in LAYOUTS else "classification"
+
+
 def check_classes(train: ImageSet | ImageStream, val: ImageSet | ImageStream) -> None:
     """Checks that both splits have the same classes in the same order.
 

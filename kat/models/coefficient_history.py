@@ -99,6 +99,8 @@ def read_coefficient_history(path: Path) -> dict[str, LayerHistory]:
         raise InputError(f"{path} does not exist: no training of a KAT has written it") from None
     except (OSError, UnicodeDecodeError, KeyError, TypeError, ValueError, csv.Error) as error:
         raise InputError(f"{path} is not the record of coefficients of a run: {error}") from None
+    if len({tuple(layer.steps.tolist()) for layer in history.values()}) > 1:
+        raise InputError(f"{path} is incomplete: some layers have steps that others lack")
     if not history:
         raise InputError(f"{path} holds no coefficients")
     return history

@@ -41,6 +41,15 @@ class Work(NamedTuple):
             self.waited - earlier.waited,
         )
 
+    def after(self, earlier: Work) -> Work:
+        """What was done then and before."""
+        return Work(
+            self.images + earlier.images,
+            self.batches + earlier.batches,
+            self.seconds + earlier.seconds,
+            self.waited + earlier.waited,
+        )
+
     @property
     def images_per_second(self) -> float:
         """images / seconds."""

@@ -9,11 +9,12 @@ from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, RichProgressBar
 
 from kat.training.config import TrainConfig
-from kat.training.meter import Meter, Work, memory_bytes
+from kat.training.meter import Meter, Work, memory_bytes, peak_bytes
 from kat.training.scores import Score
 
 QUIET_SECONDS = 30.0
@@ -39,11 +40,32 @@ class SpeedLog(Callback):
         """The work between the last two rows of the epoch."""
         self.rows = 0
         """How many rows this epoch has."""
+        self.before = Work()
+        """What was done before the run was resumed."""
+        self.peak_before = 0
         self.validation = 0.0
         """Seconds of the last validation."""
+        self.device = torch.device("cpu")
         self._epoch = self._row = Work()
         self._step = 0
         self._batches = 0
+
+    @property
+    def total(self) -> Work:
+        """All work of the run, resumptions included."""
+        return self.meter.read().after(self.before)
+
+    def peak(self, device: torch.device) -> int:
+        """The most bytes of memory that the run has taken, resumptions included."""
+        return max(self.peak_before, peak_bytes(device))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The work and the memory so far."""
+        return {"work": tuple(self.total), "peak": self.peak(self.device)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Adds to it what is to come."""
+        self.before, self.peak_before = Work(*state_dict["work"]), state_dict["peak"]
 
     @property
     def epoch(self) -> Work:
@@ -52,6 +74,7 @@ class SpeedLog(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clock of an epoch that is resumed in its middle."""
+        self.device = trainer.strategy.root_device
         self._begin(trainer, trainer.fit_loop.epoch_loop.batch_progress.current.completed)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -57,7 +57,7 @@ from kat.training.frozen import freeze
 from kat.training.lightning_setup import make_trainer, quiet
 from kat.training.limits import Limits, check_share, length
 from kat.training.loggers import check_services, local_loggers, start_logging
-from kat.training.meter import Meter, peak_bytes
+from kat.training.meter import Meter
 from kat.training.module import TaskModule
 from kat.training.monitoring import Monitor, RecordCoefficients, RecordStability
 from kat.training.optimizer import check_layout, make_optimizer
@@ -78,8 +78,7 @@ class Summary:
         scores: of the kept weights on the validation split in per cent, e.g. top1, box_ap, miou.
         epochs: how many were trained.
         seconds: wall time of training and validation, resumptions included.
-        images_per_second: trained on since the run was started or last resumed, validation left
-            out.
+        images_per_second: trained on, validation left out.
         memory_bytes: the most that it took: on a GPU of its memory, else of this process.
         skipped: files that were left out: unreadable images, and files that are no images.
     """
@@ -399,8 +398,8 @@ def _finish(
         scores={score.name: best[score.name] for score in module.scores},
         epochs=len(module.history),
         seconds=checkpoints.seconds(),
-        images_per_second=speed.meter.read().images_per_second,
-        memory_bytes=peak_bytes(module.device),
+        images_per_second=speed.total.images_per_second,
+        memory_bytes=speed.peak(module.device),
         skipped=len(module.skipped),
     )
     if trainer.is_global_zero:

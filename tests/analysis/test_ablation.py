@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from kat.analysis import ablation_plots
 from kat.analysis.ablation import (
     Estimate,
     markdown,
@@ -116,11 +117,37 @@ def test_an_unknown_reference_is_named():
         summarize(_rows(), "MLP")
 
 
-def test_tables_and_figure(tmp_path):
-    found = summarize(_rows())
-    head, lines = table(found, "KAT")
+def test_the_table():
+    head, lines = table(summarize(_rows()), "KAT")
     text = markdown(head, lines)
     assert "| ViT | 81.80 ± 2.45 | -2.90 ± 0.66 | 3 | 1,000 | 2.00 M | 61 |" in text
-    plot_cells(found, "Which model?", tmp_path / "models.svg")
-    drawn = (tmp_path / "models.svg").read_text()
-    assert drawn.startswith("<?xml")
+
+
+def test_the_figure_has_every_run_and_the_intervals(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(ablation_plots, "save_figure", lambda figure, path: figures.append(figure))
+    plot_cells(summarize(_rows()), "Which model?", tmp_path / "models.svg")
+    left, right = figures[0].axes
+    assert figures[0].get_suptitle() == "Which model?"
+    assert [label.get_text() for label in left.get_yticklabels()] == ["KAT", "ViT"]
+    assert left.get_ylim() == (1.5, -0.5)  # the first on top
+    runs = [line for line in left.lines if line.get_marker() == "."]
+    assert [list(line.get_xdata()) for line in runs] == list(TOP1.values())
+    assert [list(line.get_ydata()) for line in runs] == [[0] * 3, [1] * 3]
+    means = [stats.t.interval(0.95, 2, np.mean(v), stats.sem(v)) for v in TOP1.values()]
+    assert _intervals(left) == pytest.approx(np.array([[*means[0], 0], [*means[1], 1]]))
+    paired = stats.ttest_rel(TOP1["ViT"], TOP1["KAT"]).confidence_interval(0.95)
+    assert _intervals(right) == pytest.approx(np.array([[paired.low, paired.high, 1]]))
+    dots = [line for line in right.lines if line.get_marker() == "o"]
+    assert [line.get_xdata()[0] for line in dots] == pytest.approx([-2.9])
+
+
+def _intervals(axes):
+    """From, to, and the row of each horizontal bar."""
+    ends = [bars.get_segments()[0] for bars in axes.collections]
+    return np.array([[*segment[:, 0], segment[0, 1]] for segment in ends])
+
+
+def test_the_figure_is_written(tmp_path):
+    plot_cells(summarize(_rows()), "Which model?", tmp_path / "models.svg")
+    assert "<!-- Which model? -->" in (tmp_path / "models.svg").read_text()

@@ -31,6 +31,13 @@ def test_differences_leave_the_reference_out():
     assert drawn.x[0] - drawn.error_x.array[0] == pytest.approx(paired.low)
 
 
+def test_cells_named_after_numbers_are_a_row_each():
+    rows = [{**pages.grid_rows()[0], "cell": name} for name in ("8", "1", "one a channel")]
+    for draw in (charts.means, charts.differences):
+        axis = draw(summarize(rows)).layout.yaxis
+        assert (axis.type, axis.categoryarray) == ("category", ("8", "1", "one a channel"))
+
+
 def test_curves_are_means_in_the_range_of_the_runs():
     runs = {"KAT": [pages.history(80.0), pages.history(84.0)], "ViT": [pages.history(70.0)]}
     shaded, kat, vit = charts.curves(runs, "top1").data
@@ -42,7 +49,7 @@ def test_curves_are_means_in_the_range_of_the_runs():
 
 
 def test_costs_change_with_the_menu():
-    figure = charts.costs(cost_points(summarize(pages.grid_rows())))
+    figure = charts.costs(cost_points(summarize(pages.grid_rows())), "top1")
     kat, vit, front = figure.data
     assert (kat.x, vit.x) == ((4000,), (18000,))
     assert kat.y[0] == pytest.approx(np.mean(pages.TOP1["KAT"]))

@@ -22,6 +22,12 @@ DRAWN = """
 return [...document.querySelectorAll(".chart")].map((chart) =>
   chart.querySelectorAll(".main-svg .trace path, .main-svg .hm image, .main-svg .bars path").length)
 """
+TEXTS = """
+const charts = [...document.querySelectorAll(".chart")];
+const top = (element) => element.getBoundingClientRect().top;
+const texts = (chart, what) => [...charts[chart].querySelectorAll(what)]
+  .sort((a, b) => top(a) - top(b)).map((element) => element.textContent);
+"""
 COVERED = """
 const boxes = (selector) => [...document.querySelectorAll(selector)]
   .map((element) => element.getBoundingClientRect()).filter((box) => box.width > 0);
@@ -47,7 +53,9 @@ def written(tmp_path_factory):
     write_run_report(run, paths["run"])
     rows = pages.grid_rows()
     write_ablation_report(
-        {"models": rows}, {row["run"]: pages.history(row["top1"]) for row in rows}, paths["grid"]
+        {"models": rows},
+        {"models": {row["run"]: pages.history(row["top1"]) for row in rows}},
+        paths["grid"],
     )
     several = [row for row in rows if row["seed"] == 0]
     write_comparison_report(
@@ -111,6 +119,24 @@ def test_slider_and_menus_answer(browser, written):
     x, y = (np.array(browser.run(f"return {chart}.data[3].{axis}")) for axis in "xy")
     layer = pages.small_kat().blocks[0].mlp.act1
     assert y == pytest.approx(pages.by_numpy(layer, x, 3, share=0.5), abs=1e-4)
+    assert browser.complaints() == []
+
+
+def test_names_are_shown_letter_by_letter_and_in_order(browser, tmp_path):
+    names = ["8", "1", "<b>P</b> & %{x}", "one a channel"]
+    made = [{**row, "seed": 0} for row in pages.grid_rows()[: len(names)]]
+    rows = [{**row, "cell": name, "run": name} for row, name in zip(made, names, strict=True)]
+    histories = {name: pages.history(80.0) for name in names}
+    page = tmp_path / "grid.html"
+    write_ablation_report({"odd": rows}, {"odd": histories}, page)
+    browser.open(page)
+    assert browser.run(f"{TEXTS} return texts(0, '.ytick text')") == names
+    assert browser.run(f"{TEXTS} return texts(3, '.legendtext')") == names
+    for chart, curve, point in ((0, 1, 2), (2, 2, 0), (3, 2, 0)):
+        point = f"{{curveNumber: {curve}, pointNumber: {point}}}"
+        hover = f"Plotly.Fx.hover(charts[{chart}], [{point}])"
+        shown = browser.run(f"{TEXTS} {hover}; return texts({chart}, '.hovertext text')")
+        assert names[2] in "".join(shown)
     assert browser.complaints() == []
 
 

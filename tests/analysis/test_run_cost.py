@@ -38,7 +38,7 @@ def test_points_are_the_cells_that_have_a_result():
         {"cell": "b", "seed": 0, "status": "diverged", "top1": None},
     ]
     (point,) = cost_points(summarize(rows))
-    assert (point.label, point.top1) == ("a", Estimate.of([80.0, 84.0]))
+    assert (point.label, point.score) == ("a", Estimate.of([80.0, 84.0]))
     assert point.costs == {"parameters": 10, "flops": 200, "seconds": 60.0}
     with pytest.raises(InputError, match="'a' has no memory; it has parameters, flops, seconds"):
         point.cost("memory")
@@ -48,12 +48,12 @@ def test_the_front_is_what_no_other_point_beats():
     rng = np.random.default_rng(0)
     points = [_point(str(n), *rng.integers(0, 12, 2)) for n in range(60)]
     front = pareto_front(points, "parameters")
-    places = [(p.top1.mean, p.costs["parameters"]) for p in points]
+    places = [(p.score.mean, p.costs["parameters"]) for p in points]
 
     def is_beaten(top1, cost):
         return any(t >= top1 and c <= cost and (t, c) != (top1, cost) for t, c in places)
 
-    assert [(p.top1.mean, p.costs["parameters"]) for p in front] == sorted(
+    assert [(p.score.mean, p.costs["parameters"]) for p in front] == sorted(
         {place for place in places if not is_beaten(*place)}
     )
 
@@ -85,7 +85,7 @@ def test_labels_hide_neither_points_nor_each_other(tmp_path, figures):
     boxes = [Text.get_window_extent(label) for label in axes.texts]
     assert [t.get_text() for t in axes.texts] == [p.label for p in points]
     assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
-    dots = axes.transData.transform([(p.costs["parameters"], p.top1.mean) for p in points])
+    dots = axes.transData.transform([(p.costs["parameters"], p.score.mean) for p in points])
     assert not any(box.contains(*dot) for box in boxes for dot in dots)
     inside = axes.get_window_extent()
     assert all(inside.contains(*corner) for box in boxes for corner in box.corners())

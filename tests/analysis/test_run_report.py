@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -27,8 +28,8 @@ def test_a_run_is_told_from_its_numbers_to_its_layers(tmp_path):
     facts = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", text))
     parameters = sum(parameter.numel() for parameter in model.parameters())
     assert facts == {
-        "Top-1": "84.25 %",
-        "Top-5": "99.00 %",
+        "Validation top-1": "84.25 %",
+        "Validation top-5": "99.00 %",
         "Parameters": f"{parameters:,}",
         "FLOPs an image": f"{run.cost.flops / 1e6:.3f} M",
         "Epochs": "2",
@@ -54,6 +55,19 @@ def test_a_run_is_told_from_its_numbers_to_its_layers(tmp_path):
     assert path.read_bytes() == first
 
 
+def test_a_group_whose_inputs_are_far_off_does_not_end_the_page(tmp_path):
+    path = tmp_path / "report.html"
+    run = pages.findings(pages.small_kat())
+    histogram = run.activations[0].histogram.copy()
+    histogram[5] = 0
+    run.activations = [replace(run.activations[0], histogram=histogram), *run.activations[1:]]
+    write_run_report(run, path)
+    summed, every = pages.tables_of(path)[1:]
+    assert "not shown (1)" in summed[1][2]
+    assert "nan" not in summed[1]
+    assert every[6][1:5] == ["5", "not shown", "", "nan"]
+
+
 def test_what_is_missing_is_said(tmp_path):
     path = tmp_path / "report.html"
     missing = {"summary": None, "coefficients": {}, "stability": []}
@@ -61,6 +75,9 @@ def test_what_is_missing_is_said(tmp_path):
     write_run_report(run, path)
     text = html.unescape(path.read_text())
     assert "<dt>Best top-1 so far</dt><dd>84.25 %</dd>" in text
+    segmenting = [{"epoch": 1, "train_loss": 2.0, "val_loss": 1.0, "miou": 7.5}]
+    write_run_report(pages.findings(pages.small_kat(), summary=None, history=segmenting), path)
+    assert "<dt>Best mIoU so far</dt><dd>7.50 %</dd>" in path.read_text()
     assert "The run was stopped: the loss is nan at step 25" in text
     assert "There is no coefficients.csv in the run's folder" in text
     assert "'kat train --monitor' records its layers" in text
@@ -101,8 +118,11 @@ def test_grids_have_a_section_each_and_leave_runs_out_that_are_gone(tmp_path):
     path = tmp_path / "report.html"
     rows = pages.grid_rows()
     rows[4] = {**rows[4], "status": "diverged", "top1": None}
-    histories = {row["run"]: pages.history(80.0) for row in rows[:2]}
-    write_ablation_report({"models": rows, "more": pages.grid_rows()}, histories, path)
+    histories = {row["run"]: pages.history(80.0) for row in rows}
+    first = dict(list(histories.items())[:2])
+    write_ablation_report(
+        {"models": rows, "more": pages.grid_rows()}, {"models": first, "more": histories}, path
+    )
     assert _headings(path) == [
         f"{section}: {grid}"
         for grid in ("models", "more")
@@ -113,9 +133,21 @@ def test_grids_have_a_section_each_and_leave_runs_out_that_are_gone(tmp_path):
     assert table[1][:3] == ["KAT", "84.70 ± 1.88", "-"]
     assert table[2][3] == "2, 1 failed"
     assert text.count('<tr class="bad">') == 1
-    assert "4 of 6 runs are left out" in text
+    assert re.findall(r"\d of \d runs are left out", text) == ["3 of 5 runs are left out"]
     shaded, line = pages.charts_of(path)[3]["data"]
     assert (line["y"], shaded["y"]) == ([70.0, 80.0], [70.0, 80.0, 80.0, 70.0])
+
+
+def test_a_run_that_diverged_does_not_end_the_curve_of_its_cell(tmp_path):
+    path = tmp_path / "report.html"
+    rows = pages.grid_rows()[:3]
+    rows[1] = {**rows[1], "status": "diverged", "top1": None}
+    histories = {row["run"]: pages.history(80.0 + row["seed"]) for row in rows}
+    histories[rows[1]["run"]] = histories[rows[1]["run"]][:1]
+    write_ablation_report({"models": rows}, {"models": histories}, path)
+    assert "left out" not in path.read_text()
+    line = pages.charts_of(path)[3]["data"][1]
+    assert (line["x"], line["y"]) == ([1, 2], [71.0, 81.0])
 
 
 @pytest.mark.parametrize(

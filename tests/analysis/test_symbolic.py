@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy.special import erf
 
 from kat.analysis.activations import Activation
-from kat.analysis.symbolic import COLUMNS, KNOWN, read_symbols, write_readings
+from kat.analysis.symbolic import COLUMNS, KNOWN, NOT_SHOWN, median, read_symbols, write_readings
 from kat.errors import InputError
 from kat.nn.fitting import fit
 
@@ -141,6 +142,21 @@ def test_constants_and_simple_functions():
     assert readings[3].formula == "1e-09 x"
 
 
+def test_a_group_that_is_not_shown_leaves_the_others_as_they_are():
+    shape = 1 / (1 + np.exp(-X))
+    edges, seen = np.linspace(-3, 3, 7), [0.1, 0.2, 0.3, 0.2, 0.1, 0.1]
+    histogram = np.array([seen, [0] * 6, seen[::-1]])
+    found = read_symbols(activation([shape, X, X * shape], edges=edges, histogram=histogram))
+    alone = read_symbols(activation([shape, X * shape], edges=edges, histogram=histogram[::2]))
+    assert [found[0], replace(found[2], group=1)] == alone
+    assert (found[1].group, found[1].nearest, found[1].formula) == (1, NOT_SHOWN, "")
+    assert math.isnan(found[1].distance)
+    assert median(reading.distance for reading in found) == np.median([r.distance for r in alone])
+    (nothing,) = read_symbols(activation(X, edges=edges, histogram=np.zeros((1, 6))))
+    assert nothing.nearest == NOT_SHOWN
+    assert math.isnan(median([nothing.distance]))
+
+
 def test_the_table(tmp_path):
     readings = read_symbols(activation([X, np.abs(X)]))
     write_readings(readings, tmp_path / "readings.csv")
@@ -153,6 +169,3 @@ def test_the_table(tmp_path):
 def test_bad_input():
     with pytest.raises(InputError, match="layer has a function that is not finite"):
         read_symbols(activation(np.where(X > 2, np.nan, X)))
-    nothing = {"edges": np.array([-3.0, 3.0]), "histogram": np.array([[0.1], [0.0]])}
-    with pytest.raises(InputError, match="none of the inputs of group 1 of layer are shown"):
-        read_symbols(activation([X, X], **nothing))

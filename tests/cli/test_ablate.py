@@ -174,6 +174,7 @@ def test_a_dry_run_lists_what_there_is_to_do(tmp_path, capsys):
         (["groups", "--set", "model.args={a"], r"--set model.args: '\{a' is not a value"),
         (["groups", "--set", "monitor.enabled=true"], "kat stability"),
         (["groups", "--set", "model.args.act_init=null"], "model.args.act_init is null"),
+        (["groups", "--set", "data.name=coco:x"], "coco:x is not data for classification"),
         (["groups", "--seeds", "1", "1"], r"--seeds must differ, got \[1, 1\]"),
         (
             ["components", "--set", "model.name=vit_micro"],

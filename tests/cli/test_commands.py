@@ -265,7 +265,10 @@ def test_imagenet_recipes_hold_the_papers_settings(recipe):
         (["--augment.ratio", "[2, 1]"], "augment.ratio must be 0 < low <= high"),
         (["--augment.auto_augment", "nonsense"], "augment.auto_augment='nonsense' is not a policy"),
         (["--data.batch_size", "1", "--augment.mixup", "1"], "at least 2 with mixup or cutmix"),
-        (["--model.args", "{num_groups: 0}"], "num_groups must be at least 1, got 0"),
+        (
+            ["--model.args", "{num_groups: 0}"],
+            "num_groups must be at least 1, or 'channels', got 0",
+        ),
         (["--model.args", "{patch_size: 0}"], "cannot be built"),
         (["--model.args", "{num_classes: 3}"], "model.args may not set num_classes"),
         (["--optim.name", "adamm"], "unknown optimiser 'adamm'; did you mean 'adam"),

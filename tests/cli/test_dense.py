@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 
 import numpy as np
@@ -12,7 +13,10 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
+from kat.analysis.learning_curves import SCORES
 from kat.data.dense.synthetic import make_items
+from kat.training.tasks import TASKS
+from tests.analysis.report_pages import charts_of, tables_of
 from tests.cli.commands import QUICK, refused, run
 
 MODELS = {
@@ -171,3 +175,61 @@ def test_what_does_not_fit_is_refused(items, runs, tmp_path, capsys):
     assert "stride must be" in line
     line = refused(capsys, "predict", path, "--checkpoint", segmenter, "--scales", "[0]")
     assert "scales must be positive" in line
+
+
+HEADLINES = {"detection": "box AP", "segmentation": "mIoU"}
+
+
+@pytest.mark.parametrize("task", MODELS)
+def test_a_run_has_a_page_of_its_own_scores(runs, tmp_path, task):
+    page = tmp_path / "page.html"
+    assert run("report", runs / task, "--images", 3, "--out", page) == 0
+    text = page.read_text()
+    summary = json.loads((runs / task / "summary.json").read_text())
+    for score in TASKS[task].module.scores:
+        fact = f"<dt>Validation {score.label}</dt><dd>{summary[score.name]:.2f} %</dd>"
+        assert fact in text
+        assert SCORES[score.name] == score.label
+    first = charts_of(page)[0]
+    assert first["layout"]["yaxis"]["title"]["text"] == f"validation {HEADLINES[task]} (%)"
+    assert "inputs that 3 validation images bring" in text
+    bars = [t for chart in charts_of(page) for t in chart["data"] if t["type"] == "bar"]
+    rationals = 2 * {"detection": 1, "segmentation": 4}[task]
+    assert len(bars) == rationals
+    assert re.search(r"<h2[^>]*>Attention</h2>\s*<p>KAT\w+ has no attention to draw", text)
+
+
+@pytest.mark.parametrize("task", MODELS)
+def test_costs_are_against_the_task_s_first_score(runs, tmp_path, capsys, task):
+    figure, page = tmp_path / "cost.svg", tmp_path / "page.html"
+    copied = shutil.copytree(runs / task, tmp_path / "other")
+    assert run("plot", "cost", runs / task, copied, "--out", figure) == 0
+    assert f"<!-- {HEADLINES[task]} (%) -->" in figure.read_text()
+    assert run("report", runs / task, copied, "--out", page) == 0
+    summary = json.loads((copied / "summary.json").read_text())
+    value = f"{summary[TASKS[task].module.scores[0].name]:.2f}"
+    assert [row[1] for row in tables_of(page)[0]] == [f"{HEADLINES[task]} (%)", value, value]
+
+
+def test_runs_of_different_tasks_are_not_compared(runs, tmp_path, capsys):
+    both = (runs / "detection", runs / "segmentation", "--out")
+    says = (
+        "must be of one task, and have its score: 'detection' has box AP, 'segmentation' has mIoU"
+    )
+    assert says in refused(capsys, "plot", "cost", *both, tmp_path / "c.svg")
+    assert says in refused(capsys, "report", *both, tmp_path / "c.html")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("task", MODELS)
+def test_activations_are_over_the_run_s_images_and_attention_is_refused(
+    items, runs, tmp_path, capsys, task
+):
+    out = ("--out", tmp_path / "a.svg")
+    assert run("plot", "activations", runs / task, "--images", 2, *out) == 0
+    assert "in grey the inputs of validation images" in capsys.readouterr().out
+    other = f"{'ade20k' if task == 'detection' else 'coco'}:{items}"
+    line = refused(capsys, "plot", "activations", runs / task, "--data", other, *out)
+    assert "is data for" in line
+    line = refused(capsys, "plot", "attention", runs / task, *out)
+    assert "has no attention to draw" in line

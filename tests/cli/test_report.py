@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 
 import pytest
 
@@ -93,6 +94,13 @@ def test_a_table_of_an_ablation_finds_its_runs(kat_run, vit_run, capsys):
     assert [row[0] for row in tables_of(page)[0]] == ["cell", "kat", "vit"]
     curves = [trace["name"] for trace in charts_of(page)[3]["data"]]
     assert curves == ["kat", "vit"]
+    other = kat_run.parent / "there" / "other.csv"
+    (other.parent / "kat").mkdir(parents=True)
+    other.write_bytes(table.read_bytes())
+    shutil.copy(vit_run / "history.csv", other.parent / "kat")  # another run of the same name
+    assert run("report", table, other, "--out", kat_run.parent / "both.html") == 0
+    here, there = (charts_of(kat_run.parent / "both.html")[place]["data"] for place in (3, 8))
+    assert there[0]["y"] == here[1]["y"] != here[0]["y"]
     table.write_text(table.read_text().replace(",vit\n", ",gone\n"))
     assert run("report", table) == 0
     assert "1 of 2 runs are left out" in page.read_text()
@@ -109,6 +117,8 @@ def test_what_is_wrong_is_named(kat_run, tmp_path, capsys):
         ([kat_run, "--out", "page.pdf"], "'page.pdf' must end in .html"),
         ([kat_run, "--images", -1], "--images must be at least 0, got -1"),
         ([kat_run, "--data", "digit"], "digit"),
+        ([kat_run, kat_run.parent, "--images", 4], "--images is for the page of one run"),
+        ([csv, "--data", "digits"], "--data is for the page of one run"),
         ([kat_run, tmp_path], "neither the folder of a run nor"),
     ]:
         assert re.search(says, refused(capsys, "report", *arguments)), says

@@ -81,6 +81,7 @@ def test_files_that_are_something_else(tmp_path, history):
         "a,b\n1,2\n": "is not the record of coefficients of a run: 'layer'",
         "".join(lines[:5] + lines[6:]): "rows are missing of a",
         "".join(lines[:-1]): "rows are missing of polynomial",
+        "".join(lines[:-3]): "is incomplete: some layers have steps that others lack",
         text.replace(",B,", ",C,"): "form 'C'",
         text.replace("e-05", "e-x5"): "could not convert string to float",
         text.replace("e-05", "e+99"): "not all numbers are finite",

@@ -14,6 +14,7 @@ import torch
 
 from kat.cli.parsing import find_recipes, recipe_names
 from kat.cli.train import parse
+from kat.data.dense.synthetic import make_items
 from kat.training import dry_run, rehearse
 from tests.cli.commands import refused, run
 from tests.images import write_fashion_mnist, write_folder
@@ -78,6 +79,14 @@ def test_time_is_that_of_the_steps_and_of_validation(tmp_path):
     assert found.peak > 50e6
 
 
+DENSE = {
+    "det": ("coco", "kat_det_micro"),
+    "upernet": ("ade20k", "kat_upernet_micro"),
+    "segmentation": ("ade20k", "kat_upernet_micro"),
+}
+"""Data and a small model of the recipes whose name has this in it."""
+
+
 @pytest.mark.parametrize("recipe", recipe_names())
 def test_every_recipe_is_rehearsed(recipe, tmp_path, monkeypatch, capsys):
     """With models of the same interface that are small, on the format of data that it is for."""
@@ -100,6 +109,12 @@ def test_every_recipe_is_rehearsed(recipe, tmp_path, monkeypatch, capsys):
     if recipe == "fashion_mnist":
         write_fashion_mnist(data, train=40, val=20)
         arguments = ["--data.name", f"fashion_mnist:{data}", "--data.batch_size", 8]
+    task = next((task for task in DENSE if task in recipe), None)
+    if task is not None:
+        make_items(tmp_path / "items", source="digits", images=8, val_images=2, size=64)
+        kind, name = DENSE[task]
+        arguments = ["--data.name", f"{kind}:{tmp_path / 'items'}", "--data.image_size", 64]
+        arguments += ["--data.workers", 0, "--data.batch_size", 2, "--model.name", name]
     code = run("train", "--config", recipe, "--out", tmp_path / "run", *arguments, "--dry-run")
     assert code == 0
     assert f"nothing was written to {tmp_path / 'run'}" in capsys.readouterr().out

@@ -235,12 +235,21 @@ def test_a_run_that_is_done_stays_as_it_is(tmp_path, capsys):
     out = tmp_path / "run"
     command = ("train", *SETTINGS, "--out", out, "--resume", "auto")
     assert run(*command) == 0
-    before = {path.name: path.read_bytes() for path in out.glob("*.*") if path.is_file()}
-    before["summary.json"] = json.loads(before["summary.json"]) | {"seconds": 0}
+    before, first = _contents(out)
     assert run(*command) == 0
-    after = {path.name: path.read_bytes() for path in out.glob("*.*") if path.is_file()}
-    after["summary.json"] = json.loads(after["summary.json"]) | {"seconds": 0}
+    after, second = _contents(out)
     assert after == before
+    assert second["images_per_second"] == pytest.approx(first["images_per_second"], rel=0.5)
+    assert second["memory_bytes"] >= 0.9 * first["memory_bytes"]
+
+
+def _contents(out):
+    """The files of a run, and apart from them what was measured."""
+    files = {path.name: path.read_bytes() for path in out.glob("*.*") if path.is_file()}
+    summary = json.loads(files["summary.json"])
+    names = ("seconds", "images_per_second", "memory_bytes")
+    measured = {name: summary.pop(name) for name in names}
+    return files | {"summary.json": summary}, measured
 
 
 @pytest.fixture

@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-import statistics
 import sys
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
+from torch import Tensor, nn
 
 from kat.analysis import Reading, learned_activations, plot_activations, read_symbols
-from kat.analysis.symbolic import write_readings
-from kat.cli.eval import data_of_run
+from kat.analysis.symbolic import median, write_readings
 from kat.cli.parsing import Formatter, Parser, run_command
-from kat.data import (
-    DataConfig,
-    DevicePreparation,
-    ImageSet,
-    ImageStream,
-    eval_transform,
-    make_loader,
-    open_split,
-)
+from kat.cli.plot.images import prepared, validation_images
 from kat.errors import InputError
 from kat.files import PICTURES, check_target
 from kat.models import ModelRecord, load_model
 
-_BATCH, _WIDTH = 64, 120
+_WIDTH = 120
 _DESCRIPTION = """\
 Draws every learned rational of a model, a panel a layer and a line a group, with the function that
 it started as, over the inputs that it sees of some validation images: the run's own, or those of
@@ -57,7 +46,7 @@ def _main(arguments: list[str]) -> None:
     if parsed.images < 0:
         raise InputError(f"--images must be at least 0, got {parsed.images}")
     model, record = load_model(Path(parsed.checkpoint))
-    images, note = _images(parsed, record)
+    images, note = _images(parsed, model, record)
     activations = learned_activations(model, images, width=parsed.width)
     plot_activations(activations, out)
     sys.stdout.write(f"{note}\n")
@@ -89,46 +78,23 @@ def make_parser() -> Parser:
     return parser
 
 
-def _images(parsed: Namespace, record: ModelRecord) -> tuple[Iterator[Tensor] | None, str]:
+def _images(
+    parsed: Namespace, model: nn.Module, record: ModelRecord
+) -> tuple[Iterator[Tensor] | None, str]:
     """Batches of images, where there are any, and a line that says of what."""
     if parsed.images == 0:
         return None, "drawn without images"
-    named = {"name": parsed.data} if parsed.data else {}
-    settings = {**data_of_run(Path(parsed.checkpoint), bool(named)), **named}
-    if "name" not in settings:
-        return None, "drawn without images: this is no run's; --data takes those of a data set"
-    data = replace(DataConfig(**settings), batch_size=min(_BATCH, parsed.images), workers=0)
+    checkpoint, count = Path(parsed.checkpoint), parsed.images
     try:
-        images = open_split(data, "val")
+        images = validation_images(checkpoint, model, record, count, parsed.data)
     except InputError as error:
         if parsed.data:
             raise
-        return None, f"drawn without images: those of the run cannot be had: {error}"
-    if images.channels != record.input_size[0]:
-        raise InputError(
-            f"the model takes {record.input_size[0]} channels, but the images of {data.name!r}"
-            f" have {images.channels}"
-        )
-    if isinstance(images, ImageSet):
-        images = images.spread(parsed.images)
+        return None, f"drawn without images: {error}"
     return (
-        _batches(images, data, record, parsed.images),
-        f"in grey the inputs of validation images of {data.name}, {parsed.images} at most",
+        (x for batch in images.batches() for x in prepared(batch, record)),
+        f"in grey the inputs of validation images of {images.data.name}, {count} at most",
     )
-
-
-def _batches(
-    images: ImageSet | ImageStream, data: DataConfig, record: ModelRecord, most: int
-) -> Iterator[Tensor]:
-    """So many images, as the model takes them."""
-    images.transform = eval_transform(record, normalize=False)
-    prepare = DevicePreparation(record.mean, record.std)
-    left = most
-    for batch in make_loader(images, data, training=False):
-        yield prepare(batch.images[:left])
-        left -= len(batch.images)
-        if left <= 0:
-            return
 
 
 def _table(readings: Sequence[Reading]) -> Table:
@@ -145,8 +111,8 @@ def _table(readings: Sequence[Reading]) -> Table:
             layer,
             nearest,
             f"{len(own)}",
-            f"{statistics.median(reading.distance for reading in own):.3f}",
-            f"{statistics.median(reading.from_start for reading in own):.3f}",
+            f"{median(reading.distance for reading in own):.3f}",
+            f"{median(reading.from_start for reading in own):.3f}",
             typical.formula,
         )
     return table

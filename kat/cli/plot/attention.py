@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from kat.analysis.attention import attention_maps
+from kat.analysis.attention import attention_maps, check_attention
 from kat.analysis.attention_plots import plot_attention
-from kat.cli.eval import data_of_run
 from kat.cli.parsing import Formatter, Parser, run_command
-from kat.data import (
-    DataConfig,
-    DevicePreparation,
-    ImageSet,
-    UnreadableImage,
-    decode,
-    eval_transform,
-    make_loader,
-    open_split,
-)
+from kat.cli.plot.images import validation_images
+from kat.data import Batch, DevicePreparation, UnreadableImage, decode, eval_transform
 from kat.deploy import open_model
 from kat.errors import InputError
 from kat.files import PICTURES, check_target
@@ -51,10 +42,12 @@ def _main(arguments: list[str]) -> None:
     out, checkpoint = Path(parsed.out), Path(parsed.checkpoint)
     check_target(out, PICTURES)
     model, record = open_model(checkpoint, parsed.image_size)
+    check_attention(model)
     if parsed.files:
         pictures, names = _read(parsed.files, record)
     else:
-        pictures, names = validation_images(checkpoint, record, parsed.images)
+        images = validation_images(checkpoint, model, record, parsed.images)
+        pictures, names = with_classes(list(images.batches()), images.images.classes)
     maps = attention_maps(model, DevicePreparation(record.mean, record.std)(pictures))
     titles = with_guesses(names, maps.logits, record)
     plot_attention(pictures, titles, maps, out, parsed.block)
@@ -84,41 +77,11 @@ def _read(paths: list[str], record: ModelRecord) -> tuple[Tensor, list[str]]:
     return torch.stack(pictures), [Path(path).name for path in paths]
 
 
-def validation_images(
-    checkpoint: Path, record: ModelRecord, count: int, name: str | None = None
-) -> tuple[Tensor, list[str]]:
-    """Validation images, evenly spread over the split, and their true classes.
-
-    Args:
-        checkpoint: of a run.
-        record: of its model.
-        count: how many.
-        name: of the data set, in place of the run's own.
-
-    Returns:
-        (count, C, H, W) uint8, as the model takes them but for normalisation; and ``"true: cat"``.
-
-    Raises:
-        InputError: the data set is not named, or is not there, or cannot be read.
-    """
-    settings = data_of_run(checkpoint, named=name is not None)
-    settings |= {} if name is None else {"name": name}
-    if "name" not in settings:
-        raise InputError(f"{checkpoint} is not a run's, so give the image files to look at")
-    data = replace(DataConfig(**settings), batch_size=count, workers=0)
-    images = open_split(data, "val")
-    if images.channels != record.input_size[0]:
-        raise InputError(
-            f"the model takes {record.input_size[0]} channels, but the images of {data.name!r}"
-            f" have {images.channels}"
-        )
-    if isinstance(images, ImageSet):
-        images = images.spread(count)
-    images.transform = eval_transform(record, normalize=False)
-    batch = next(iter(make_loader(images, data, training=False)))
-    if len(batch.labels) == 0:
-        raise InputError(f"none of the {count} images of {data.name} that were tried can be read")
-    return batch.images, [f"true: {images.classes[label]}" for label in batch.labels.tolist()]
+def with_classes(batches: Sequence[Batch], classes: Sequence[str]) -> tuple[Tensor, list[str]]:
+    """The images of batches, (N, C, H, W), and of each e.g. ``"true: cat"``."""
+    labels = [label for batch in batches for label in batch.labels.tolist()]
+    pictures = torch.cat([batch.images for batch in batches])
+    return pictures, [f"true: {classes[label]}" for label in labels]
 
 
 def with_guesses(names: list[str], logits: Tensor, record: ModelRecord) -> list[str]:

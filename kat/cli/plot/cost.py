@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from kat.analysis.ablation import summarize
+from kat.analysis.learning_curves import common_headline
 from kat.analysis.run_cost import COSTS, cost_points, pareto_front
 from kat.analysis.run_cost_plots import plot_costs
 from kat.cli.parsing import Formatter, Parser, run_command
@@ -15,9 +16,10 @@ from kat.files import PICTURES, check_target
 
 _ALL = "all"
 _DESCRIPTION = """\
-Draws top-1 with its 95 % interval over the seeds against what a model costs, and joins those that
-no other one beats in both. A cell of a table, or the folders that --group takes together, is one
-point. Seconds are those of the machine at the time: runs side by side disturb each other's.
+Draws the first score of a task (top-1, box AP, mIoU) with its 95 % interval over the seeds against
+what a model costs, and joins those that no other one beats in both. A cell of a table, or the
+folders that --group takes together, is one point. Seconds are those of the machine at the time:
+runs side by side disturb each other's.
 
 examples:
   kat plot cost runs/ablation/models.csv
@@ -36,12 +38,15 @@ def _main(arguments: list[str]) -> None:
     if parsed.x not in (*COSTS, _ALL):
         raise unknown("cost", parsed.x, (*COSTS, _ALL))
     found = find_runs(parsed.runs, group=parsed.group, labels=parsed.labels)
-    results = summarize([measured(row) for row in found])
-    points = cost_points(results)
-    if not points:
+    rows = [measured(row) for row in found]
+    done = [row for row in rows if row["status"] == "done"]
+    if not done:
         raise InputError(f"no run of {', '.join(parsed.runs)} is done")
+    score = common_headline(done)
+    results = summarize(rows, measure=score)
+    points = cost_points(results)
     costs = list(COSTS) if parsed.x == _ALL else [parsed.x]
-    plot_costs(points, costs, out)
+    plot_costs(points, costs, out, score)
     lines = [f"left out, no run is done: {r.name}" for r in results if r.estimate is None]
     for cost in costs:
         names = ", ".join(point.label for point in pareto_front(points, cost))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from kat.analysis.learning_curves import HEADLINES, History
+from kat.analysis.learning_curves import History, usual_columns
 from kat.analysis.plots import CURVES, plot_learning_curves
 from kat.cli.parsing import Formatter, Parser, run_command
 from kat.cli.plot.runs import add_run_arguments, find_runs
@@ -63,9 +63,9 @@ def make_parser() -> Parser:
 
 def _usual(lines: dict[str, list[History]]) -> list[str]:
     """The loss, that of training where none is validated, and the task's first score."""
-    known = next(iter(lines.values()))[0][-1]
-    loss = "loss" if "val_loss" in known else "train_loss"
-    return [loss, *[name for name in HEADLINES if name in known]]
+    loss, score = usual_columns(next(iter(lines.values()))[0][-1])
+    both = "loss" if loss == "val_loss" else loss
+    return [both] if score is None else [both, score]
 
 
 def _history(folder: Path) -> History:

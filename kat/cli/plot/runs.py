@@ -13,7 +13,7 @@ from kat.cli.eval import short_names
 from kat.cli.parsing import Parser
 from kat.errors import InputError
 from kat.training import read_settings
-from kat.training.folder import SETTINGS
+from kat.training.folder import SETTINGS, SUMMARY
 from kat.training.grid import REPORTING
 
 
@@ -69,10 +69,11 @@ def measured(row: Row) -> Row:
     """
     if "top1" in row:
         return row
-    given = {**row, **measure(row["folder"])}
-    if given["status"] != "done":
-        raise InputError(f"{row['folder']} has no result yet: there is no summary.json in it")
-    return given
+    folder: Path = row["folder"]
+    found = measure(folder)
+    if found["status"] != "done":
+        raise InputError(f"{folder} has no result yet: there is no {SUMMARY} in it")
+    return {**json.loads((folder / SUMMARY).read_text(encoding="utf-8")), **row, **found}
 
 
 def _of_table(path: Path, prefix: str) -> list[Row]:

@@ -16,9 +16,7 @@ from tests.cli.plot.small_runs import RECORD, SUMMARY, write_run
 def drawn(monkeypatch):
     """The points that would have been drawn, and against what."""
     calls = []
-    monkeypatch.setattr(
-        cost, "plot_costs", lambda points, costs, out: calls.append((points, costs))
-    )
+    monkeypatch.setattr(cost, "plot_costs", lambda points, costs, *_: calls.append((points, costs)))
     return calls
 
 
@@ -27,7 +25,7 @@ def test_points_of_folders(tmp_path, drawn):
     assert run("plot", "cost", *folders, "--group", "--labels", "KAT", "--x", "flops") == 0
     ((point,), costs), *_ = drawn
     assert costs == ["flops"]
-    assert (point.label, point.top1) == ("KAT", Estimate.of([90.0, 92.0]))
+    assert (point.label, point.score) == ("KAT", Estimate.of([90.0, 92.0]))
     assert point.costs == {
         "parameters": 1000,
         "flops": count(load_model(folders[0])[0], RECORD.input_size).flops,
