@@ -36,7 +36,7 @@ class Evaluated(Protocol):
     @property
     def seconds(self) -> float: ...
     @property
-    def results(self) -> list[dict[str, Any]]: ...
+    def results(self) -> dict[str, list[dict[str, Any]]]: ...
     @property
     def confusion(self) -> Tensor | None: ...
 
@@ -89,8 +89,8 @@ class DenseReport:
     def write(self, folder: Path, metrics: Mapping[str, Any]) -> None:
         """Writes metrics.json, per_class.csv, and what belongs to the task.
 
-        Of detection results.json, as COCO's evaluators take it; of segmentation the confusion of
-        classes, confusion.csv, .png and .svg.
+        Of detection results_bbox.json and results_segm.json, as COCO's evaluators take them; of
+        segmentation the confusion of classes, confusion.csv, .png and .svg.
 
         Args:
             folder: made if it is missing; files of these names in it are replaced.
@@ -102,9 +102,9 @@ class DenseReport:
         columns = ["class", *next(iter(found.by_class.values()), {})]
         rows = [[name, *map(_number, row.values())] for name, row in found.by_class.items()]
         write_table(folder / "per_class.csv", columns, rows)
-        if found.confusion is None:
-            write_text(folder / "results.json", json.dumps(found.results))
-        else:
+        for kind, results in found.results.items():
+            write_text(folder / f"results_{kind}.json", json.dumps(results))
+        if found.confusion is not None:
             _write_confusion(found.confusion, found.classes, folder)
 
 

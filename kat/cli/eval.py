@@ -84,6 +84,7 @@ _OF_RUN = (
     "batch_size",
     "workers",
     "bad_images",
+    "bad_annotations",
 )
 """The settings of a run's data that its evaluation takes over."""
 

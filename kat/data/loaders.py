@@ -218,7 +218,8 @@ class _Items(Dataset):
 
     In training what is random in an item is a function of (seed, epoch, index), and the next
     readable image takes the place of one that is not, so that batches stay whole. In evaluation
-    such an image is left out, so that each image counts once.
+    such an image is left out, so that each image counts once. Bad input is given in its place, as
+    what a worker raises would reach the user with its traceback.
     """
 
     def __init__(self, data: ImageSet, seed: int | None) -> None:
@@ -228,11 +229,11 @@ class _Items(Dataset):
     def __len__(self) -> int:
         return len(self.data)
 
-    def __getitems__(self, keys: list[Key]) -> list[_Item]:
+    def __getitems__(self, keys: list[Key]) -> list[_Item | InputError]:
         with host_generators_kept():
             return [self._item(epoch, index) for epoch, index in keys]
 
-    def _item(self, epoch: int, index: int) -> _Item:
+    def _item(self, epoch: int, index: int) -> _Item | InputError:
         seed = 0 if self.seed is None else derived_seed(ITEM, self.seed, epoch, index)
         if self.seed is not None:
             seed_host(seed)
@@ -242,6 +243,8 @@ class _Items(Dataset):
                 image, label = self.data[(index + offset) % len(self.data)]
             except UnreadableImage as error:
                 unreadable.append((error.name, error.reason))
+            except InputError as error:
+                return error
             else:
                 return (image, label, seed), unreadable
         return None, unreadable
@@ -265,7 +268,7 @@ class _StreamItems(IterableDataset):
     def __len__(self) -> int:
         return len(self.data)
 
-    def __iter__(self) -> Iterator[_Item]:
+    def __iter__(self) -> Iterator[_Item | InputError]:
         worker = get_worker_info()
         place = self.epoch, self.rank, 0 if worker is None else worker.id
         items = iter(self.data)
@@ -274,17 +277,28 @@ class _StreamItems(IterableDataset):
             with host_generators_kept():
                 if self.seed is not None:
                     seed_host(seed)
-                item = next(items, None)
+                item = _next(items)
             if item is None:
                 return
-            if isinstance(item, UnreadableImage):
+            if isinstance(item, InputError):
+                yield from itertools.repeat(item)  # whole batches, as a partial one is dropped
+            elif isinstance(item, UnreadableImage):
                 yield None, [(item.name, item.reason)]
             else:
                 yield (*item, seed), []
 
 
+def _next(items: Iterator[_StreamItem]) -> _StreamItem | InputError | None:
+    """The next item of a stream, or the bad input that ends it; None at its end."""
+    try:
+        return next(items, None)
+    except InputError as error:
+        return error
+
+
 Key = tuple[int, int]
 """(epoch, index)."""
+_StreamItem = tuple[Any, int] | UnreadableImage
 _Item = tuple[tuple[Any, Any, int] | None, list[tuple[str, str]]]
 """((image, label, seed), names and reasons of the images that could not be read)."""
 _TRIES = 50
@@ -298,12 +312,19 @@ def collate(items: Sequence[_Item], stack: Stack) -> Batch:
     return Batch(images, labels, unreadable, [item[2] for item in readable])
 
 
+def _collated(items: Sequence[_Item | InputError], stack: Stack) -> Batch | InputError:
+    """The batch of these items; of which one is bad input, that."""
+    refused = next((item for item in items if isinstance(item, InputError)), None)
+    return refused or collate([i for i in items if not isinstance(i, InputError)], stack)
+
+
 class Loader:
     """The batches of a split, epoch after epoch, from any batch of any epoch on.
 
     Each iteration gives one epoch and moves on to the next. :meth:`start_at` chooses where the
     next one begins; it takes effect when its first batch is asked for. What is read before that
-    batch is nothing, or of streams all, which is then thrown away.
+    batch is nothing, or of streams all, which is then thrown away. Bad input, such as a mask with a
+    value that is no class, is raised from the iteration as InputError.
 
     Args:
         loader: gives the batches of ``order``.
@@ -312,7 +333,10 @@ class Loader:
     """
 
     def __init__(
-        self, loader: DataLoader[Batch], order: Order | _StreamItems, batch_size: int
+        self,
+        loader: DataLoader[Batch | InputError],
+        order: Order | _StreamItems,
+        batch_size: int,
     ) -> None:
         self.loader = loader
         self.order = order
@@ -338,7 +362,10 @@ class Loader:
         epoch, start = self.epoch, self.start
         self.start_at(epoch + 1, 0)
         thrown_away = self.order.begin(epoch, start)
-        yield from itertools.islice(self.loader, thrown_away, None)
+        for batch in itertools.islice(self.loader, thrown_away, None):
+            if isinstance(batch, InputError):
+                raise batch
+            yield batch
 
 
 def _leave_requests_to_the_trainer(worker: int) -> None:
@@ -370,7 +397,7 @@ def make_loader(
     options: dict[str, Any] = {
         "num_workers": config.workers,
         "pin_memory": torch.cuda.is_available(),
-        "collate_fn": partial(collate, stack=data.stack),
+        "collate_fn": partial(_collated, stack=data.stack),
         "worker_init_fn": _leave_requests_to_the_trainer,
     }
     if isinstance(data, ImageStream):

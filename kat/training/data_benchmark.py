@@ -17,23 +17,21 @@ from lightning.pytorch.callbacks import Callback
 from torch.utils.data import DataLoader
 
 from kat.data import (
-    Batch,
     DataConfig,
     ImageSet,
     ImageStream,
     UnreadableImage,
     make_loader,
     open_split,
-    train_transform,
 )
 from kat.data.loaders import collate
 from kat.errors import InputError
 from kat.models import ModelRecord
-from kat.training.classification import Classifier
 from kat.training.config import TrainConfig, check
 from kat.training.lightning_setup import make_trainer, quiet
 from kat.training.meter import cores
 from kat.training.run import _build, _prepare, make_record
+from kat.training.tasks import TASKS, check_task
 
 STAGES = ("read", "decode", "augment", "collate")
 
@@ -158,7 +156,7 @@ def benchmark_data(
     Args:
         config: the run whose data, augmentation, model and batch are measured.
         need: images/s that a model takes which is not here; None measures the run's own model here,
-            in training steps on random images.
+            in training steps on one batch of the data.
         workers: the numbers of workers to try; None: 0, 1, 2, 4, ... up to the cores, and
             ``config.data.workers``.
         seconds: for each number of workers, for the stages and for the model.
@@ -175,7 +173,7 @@ def benchmark_data(
         raise InputError(f"the numbers of workers must be at least 0, got {counts}")
     data = open_split(config.data, "train", config.seed)
     record = make_record(config, data)
-    data.transform = train_transform(record, config.augment)
+    data.transform, _ = TASKS[data.task].transforms(record, config)
     stages: dict[str, float] = {}
     if isinstance(data, ImageSet):
         tell("the stages of loading")
@@ -190,7 +188,7 @@ def benchmark_data(
     need_of = "the given model"
     if need is None:
         tell(f"training steps of {config.model.name}")
-        need, device = _training_rate(config, record, seconds)
+        need, device = _training_rate(config, record, data, seconds)
         need_of = f"{config.model.name} on {device}"
         if device.type == "cpu":
             need_of += " (with these cores to itself)"
@@ -270,17 +268,14 @@ def _timed(spent: dict[str, float], stage: str) -> Iterator[None]:
 
 
 def _training_rate(
-    config: TrainConfig, record: ModelRecord, seconds: float
+    config: TrainConfig, record: ModelRecord, data: ImageSet | ImageStream, seconds: float
 ) -> tuple[float, torch.device]:
-    """Images/s of the run's own training steps on random images, and where they ran."""
+    """Images/s of the run's own training steps on one batch of it, and where they ran."""
     model = _build(config, record)
+    check_task(model, data, (config.model.name, config.data.name))
     _prepare(model, config)
-    size = config.data.batch_size
-    batch = Batch(
-        images=torch.randint(256, (size, *record.input_size), dtype=torch.uint8),
-        labels=torch.randint(len(record.classes), (size,)),
-        unreadable=[],
-    )
+    loader = make_loader(data, replace(config.data, workers=0), training=True, seed=config.seed)
+    batch = next(iter(loader))
     times = _StepTimes(seconds)
     with quiet():
         trainer = make_trainer(
@@ -295,11 +290,11 @@ def _training_rate(
             enable_progress_bar=False,
             callbacks=[times],
         )
-        classifier = Classifier(model, record, config)
+        module = TASKS[data.task].module(model, record, config)
         warnings.filterwarnings("ignore", message=".*have no `val_dataloader`.*")
         batches: Any = [batch] * _MOST_STEPS
-        trainer.fit(classifier, DataLoader(batches, batch_size=None))
-    return size * times.per_second(), trainer.strategy.root_device
+        trainer.fit(module, DataLoader(batches, batch_size=None))
+    return len(batch.labels) * times.per_second(), trainer.strategy.root_device
 
 
 class _StepTimes(Callback):

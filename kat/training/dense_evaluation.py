@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -37,7 +37,8 @@ class DenseEvaluation:
         images: how many were evaluated.
         unreadable: the images that could not be, and why.
         seconds: wall time of the pass, loading included.
-        results: of detection, every object found, as COCO's results file has them.
+        results: of detection, every object found, as COCO's results files have them: by ``bbox``
+            and ``segm``.
         confusion: of segmentation, (K, K) pixels of each class taken for each.
     """
 
@@ -47,7 +48,7 @@ class DenseEvaluation:
     images: int
     unreadable: dict[str, str]
     seconds: float
-    results: list[dict[str, Any]] = field(default_factory=list)
+    results: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     confusion: Tensor | None = None
 
 
@@ -148,13 +149,15 @@ class _Pass:
 @torch.inference_mode()
 def _detect(images: DetectionSet, counted: _Pass) -> DenseEvaluation:
     images.transform = DetectionEvaluation(counted.channels)
-    scores, results = DetectionScores(by_class=True), []
+    scores = DetectionScores(by_class=True)
+    results: dict[str, list[dict[str, Any]]] = {"bbox": [], "segm": []}
     for image, target in counted.each(images):
         with precision_of(counted.device, counted.config):
             (found,) = counted.model([image])
         found = {name: value.cpu() for name, value in found.items()}
         scores.update([found], [target])
-        results += coco_results(found, int(target["image_id"]), images)
+        for kind, rows in coco_results(found, int(target["image_id"]), images).items():
+            results[kind] += rows
     by_class = {images.classes[index]: row for index, row in scores.by_class().items()}
     return _found(images, scores.compute(), by_class, counted, results=results)
 
@@ -186,28 +189,25 @@ def _found(
     )
 
 
-def coco_results(objects: Objects, image_id: int, images: DetectionSet) -> list[dict[str, Any]]:
-    """What was found in an image, as entries of COCO's results file.
+def coco_results(
+    objects: Objects, image_id: int, images: DetectionSet
+) -> dict[str, list[dict[str, Any]]]:
+    """What was found in an image, as entries of COCO's results files: of ``bbox``, and of ``segm``.
+
+    These are apart, since COCO's evaluator takes the area of an entry from its box, if it has one.
 
     Args:
         objects: boxes, labels, scores and masks in the image's own pixels, on the CPU.
         image_id: as the file of annotations has it.
         images: knows the ids of the categories.
     """
-    boxes: Sequence[list[float]] = box_convert(objects["boxes"], "xyxy", "xywh").tolist()
-    return [
-        {
-            "image_id": image_id,
-            "category_id": images.category_id(label),
-            "bbox": [round(value, 2) for value in box],
-            "score": score,
-            "segmentation": encode_mask(mask[0] >= LIKELY),
-        }
-        for box, label, score, mask in zip(
-            boxes,
-            objects["labels"].tolist(),
-            objects["scores"].tolist(),
-            objects["masks"],
-            strict=True,
-        )
+    found = [
+        {"image_id": image_id, "category_id": images.category_id(label), "score": score}
+        for label, score in zip(objects["labels"].tolist(), objects["scores"].tolist(), strict=True)
     ]
+    boxes = box_convert(objects["boxes"], "xyxy", "xywh").tolist()
+    masks = [encode_mask(mask[0] >= LIKELY) for mask in objects["masks"]]
+    return {
+        "bbox": [{**one, "bbox": box} for one, box in zip(found, boxes, strict=True)],
+        "segm": [{**one, "segmentation": mask} for one, mask in zip(found, masks, strict=True)],
+    }

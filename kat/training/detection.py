@@ -22,6 +22,9 @@ Objects = dict[str, Tensor]
 LIKELY = 0.5
 """A pixel belongs to an object from this probability on."""
 
+_NO_AREA = 1e-9
+"""What stands for an area of 0, which torchmetrics would take for one that is not known."""
+
 _FIGURES = {
     "ap": "map",
     "ap50": "map_50",
@@ -83,7 +86,10 @@ class DetectionScores(Scores):
     def update(self, output: Sequence[Objects], labels: Sequence[Objects]) -> None:
         """Counts what was found in images of their original size."""
         found = [{**one, "masks": one["masks"][:, 0] >= LIKELY} for one in output]
-        there = [{**one, "masks": one["masks"].bool()} for one in labels]
+        there = [
+            {**one, "masks": one["masks"].bool(), "area": one["area"].clamp(min=_NO_AREA)}
+            for one in labels
+        ]
         self.precision.update(found, there)
         self.figures = None
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from kat.data.dense import open_coco
 from tests.cli.commands import refused, run
 from tests.data.dense.coco_files import instances, write_coco
 from tests.images import write_folder
@@ -27,6 +30,26 @@ def test_what_is_made_is_found_right(tmp_path, capsys):
         printed = capsys.readouterr().out
         assert printed.startswith("train: 4 images")
         assert printed.endswith("nothing is wrong\n")
+
+
+def test_a_preview_shows_images_and_their_objects(tmp_path, capsys):
+    out, preview = tmp_path / "items", tmp_path / "items.png"
+    made = ("--source", "digits", "--images", 3, "--val_images", 1, "--size", 40)
+    line = refused(
+        capsys, "data", "make", "items", "--out", out, *made, *QUIET, "--preview", "items.txt"
+    )
+    assert "'items.txt' must end in .png" in line
+    assert not out.exists()
+    assert run("data", "make", "items", "--out", out, *made, *QUIET, "--preview", preview) == 0
+    picture = np.asarray(Image.open(preview))
+    assert picture.shape == (80, 120, 3)
+    data = open_coco(out, "train")
+    for number in range(3):
+        image, target = data[number]
+        column = slice(40 * number, 40 * (number + 1))
+        np.testing.assert_array_equal(picture[:40, column], image)
+        changed = (picture[40:, column] != picture[:40, column]).any(-1)
+        assert changed[target["masks"].numpy().any(0)].mean() > 0.9
 
 
 def test_each_kind_of_problem_is_one_line(tmp_path, capsys):

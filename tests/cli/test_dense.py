@@ -84,11 +84,12 @@ def test_a_detector_is_evaluated_and_its_results_are_coco_s(items, runs, tmp_pat
     printed = capsys.readouterr().out
     assert "box AP" in printed
     assert "mask AP" in printed
-    results = json.loads((out / "results.json").read_text())
     truth = COCO(str(items / "annotations" / "instances_validation.json"))
-    assert results
-    loaded = truth.loadRes(results)  # COCO's own reader takes them
-    assert set(loaded.getImgIds()) <= set(truth.getImgIds())
+    for kind, field in (("bbox", "bbox"), ("segm", "segmentation")):
+        results = json.loads((out / f"results_{kind}.json").read_text())
+        assert set(results[0]) == {"image_id", "category_id", "score", field}
+        loaded = truth.loadRes(results)  # COCO's own reader takes them
+        assert set(loaded.getImgIds()) <= set(truth.getImgIds())
     with (out / "per_class.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert set(rows[0]) == {"class", "box_ap", "mask_ap"}
@@ -187,8 +188,8 @@ def test_a_detector_sees_images_of_another_size(items, runs, tmp_path):
         "eval", "--checkpoint", checkpoint, "--image_size", 96, "--report", tmp_path / "report"
     ) == 0  # fmt: skip
     found = evaluate_dense(model, record, DataConfig(name=f"coco:{items}"))
-    results = json.loads((tmp_path / "report" / "results.json").read_text())
-    assert [one["bbox"] for one in results] == [one["bbox"] for one in found.results]
+    results = json.loads((tmp_path / "report" / "results_bbox.json").read_text())
+    assert [one["bbox"] for one in results] == [one["bbox"] for one in found.results["bbox"]]
 
 
 @pytest.mark.parametrize("ending", ["pt2", "onnx"])
@@ -239,6 +240,25 @@ def test_options_without_effect_are_refused(command, task, option, value, items,
     images = pictures(items, 1) if command == "predict" else []
     line = refused(capsys, command, *images, "--checkpoint", runs / task, option, value)
     assert f"{option} has no effect on a model for {task}" in line
+
+
+def test_a_run_without_its_wrong_annotations_is_evaluated_without_them(items, tmp_path, capsys):
+    data, out = tmp_path / "items", tmp_path / "run"
+    shutil.copytree(items, data)
+    for split in ("training", "validation"):
+        file = data / "annotations" / f"instances_{split}.json"
+        content = json.loads(file.read_text())
+        content["annotations"][0]["bbox"] = [0, 0, 0, 0]
+        file.write_text(json.dumps(content))
+    name, args = MODELS["detection"]
+    assert run(
+        "train", "--config", "items_detection", "--model.name", name, "--model.args", args,
+        "--data.name", f"coco:{data}", "--data.image_size", 64, "--data.batch_size", 4,
+        "--data.bad_annotations", "skip", "--epochs", 1, *QUICK, "--out", out,
+    ) == 0  # fmt: skip
+    assert run("eval", "--checkpoint", out) == 0
+    line = refused(capsys, "eval", "--checkpoint", out, "--data.bad_annotations", "fail")
+    assert "boxes of zero area" in line
 
 
 def test_what_does_not_fit_is_refused(items, runs, tmp_path, capsys):

@@ -246,6 +246,24 @@ def test_evaluation_of_a_stream_counts_each_image_once(shards, workers):
     assert len(loader) == 3
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_wrong_label_in_a_stream_is_one_line(tmp_path, workers):
+    """It is the last item, of a batch that would not be whole."""
+    pytest.importorskip("webdataset", reason="webdataset is not installed")
+    files = samples([picture(i) for i in range(3)])
+    write_tar(tmp_path / "train-0.tar", [*files, ("9.jpg", files[0][1]), ("9.cls", b"cat")])
+    write_info(tmp_path, "train", {"train-0.tar": 4})
+    config = DataConfig(
+        name="wds/tiny", root=str(tmp_path), num_classes=2, batch_size=4, workers=workers
+    )
+    data = open_split(config, "train")
+    data.transform = lambda image: torch.tensor(image.getpixel((0, 0)))
+    with pytest.raises(
+        InputError, match=r"^.*train-0\.tar/9: \.cls must hold a class index[^\n]*$"
+    ):
+        list(make_loader(data, config, training=True))
+
+
 def test_a_stream_of_unknown_length_is_refused(shards):
     pytest.importorskip("webdataset", reason="webdataset is not installed")
     write_info(shards, "validation", {})

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from kat.data import AugmentConfig, DataConfig, ImageSet
+from kat.data.dense.synthetic import make_items
 from kat.errors import InputError
-from kat.training import ModelConfig, TrainConfig, data_benchmark
+from kat.training import ModelConfig, TrainConfig, data_benchmark, tasks
 from kat.training.data_benchmark import STAGES, DataBenchmark, benchmark_data, default_workers
 from tests.images import write_folder
 
@@ -76,7 +77,7 @@ def slow(monkeypatch):
     monkeypatch.setattr(
         data_benchmark, "open_split", lambda *_: ImageSet(source, ["0"], image_size=(4, 4))
     )
-    monkeypatch.setattr(data_benchmark, "train_transform", lambda *_: source.transform)
+    monkeypatch.setattr(tasks, "train_transform", lambda *_: source.transform)
     return TrainConfig(data=DataConfig(batch_size=8))
 
 
@@ -108,6 +109,28 @@ def test_the_need_is_that_of_training_steps(tmp_path):
         "the loader with 0 workers",
         "training steps of vit_micro_patch8_64",
     ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "model", "args"),
+    [
+        ("coco", "kat_det_micro", {"depth": 1, "global_blocks": [0], "channels": 32}),
+        ("ade20k", "kat_upernet_micro", {"depth": 4, "channels": 16, "auxiliary": 8}),
+    ],
+)
+def test_images_with_boxes_and_masks_are_measured_too(tmp_path, kind, model, args):
+    make_items(tmp_path / "items", source="digits", images=6, val_images=1, size=32)
+    config = TrainConfig(
+        model=ModelConfig(name=model, args={"embed_dim": 32, "num_heads": 2, **args}),
+        data=DataConfig(name=f"{kind}:{tmp_path / 'items'}", image_size=32, batch_size=3),
+        accelerator="cpu",
+    )
+    result = benchmark_data(config, workers=[0, 1], seconds=0.1)
+    assert min(result.need, *result.loader.values(), *result.stages.values()) > 0
+    assert result.need_of.startswith(f"{model} on cpu")
+    config.model = ModelConfig(name="kat_micro")
+    with pytest.raises(InputError, match="but kat_micro is for classification"):
+        benchmark_data(config, workers=[0], seconds=0.1)
 
 
 def test_bad_settings_and_data_are_named(tmp_path):

@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -46,48 +47,95 @@ def settings(items, out, **more):
     )
 
 
-def noisy(target, generator):
+def noisy(target, generator, classes):
     """Answers that are right, nearly right and wrong by turns: figures between 0 and 100."""
     count = len(target["labels"])
     shift = torch.randint(-3, 4, (count, 2), generator=generator)
-    masks = torch.stack(
-        [
-            mask.roll(tuple(offset), (0, 1))
-            for mask, offset in zip(target["masks"], shift.tolist(), strict=True)
-        ]
-    )
+    masks = target["masks"].clone()
+    for mask, offset in zip(masks, shift.tolist(), strict=True):
+        mask.copy_(mask.roll(tuple(offset), (0, 1)))
     boxes = target["boxes"] + shift.flip(1).repeat(1, 2)
     wrong = torch.rand(count, generator=generator) < 0.2
     return {
         "boxes": torch.cat([boxes, boxes[:1] + 5.0]),
-        "labels": torch.cat([(target["labels"] + wrong) % 10, target["labels"][:1]]),
-        "scores": torch.rand(count + 1, generator=generator),
+        "labels": torch.cat([(target["labels"] + wrong) % classes, target["labels"][:1]]),
+        "scores": torch.rand(count + min(count, 1), generator=generator),
         "masks": torch.cat([masks, masks[:1]])[:, None].float(),
     }
 
 
-def test_figures_are_those_of_pycocotools(items, capsys):
-    data = open_coco(items, "val")
-    generator, scores, results = torch.Generator().manual_seed(0), DetectionScores(), []
+def strips(root):
+    """Thin objects that lie across, some beyond the border, some of no area; crowds; no objects."""
+    rng = np.random.default_rng(0)
+    height, width = 120, 160
+    images, annotations = [], []
+    for number in range(1, 11):
+        name = f"{number}.png"
+        images.append({"id": 7 * number, "file_name": name, "height": height, "width": width})
+        for place in range(number % 4):
+            corner, across = np.maximum(rng.uniform(-30, 60, 2), -0.9), rng.uniform(8, 90, 2)
+            left, top = corner
+            right, bottom = np.minimum(corner + across, [width + 0.9, height + 0.9])
+            thick = min(rng.uniform(3, 40), across[0] / 2)
+            outline = [left, top, left + thick, top, right, bottom, right - thick, bottom]
+            crowd = {"size": [height, width], "counts": [0, 30 * height, (width - 30) * height]}
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": 7 * number,
+                    "category_id": int(rng.choice([3, 5])),
+                    "bbox": [left, top, right - left, bottom - top],
+                    "area": [0.0, 50.0, 1500.0, 20000.0][rng.integers(4)],
+                    "iscrowd": int(place == 2),
+                    "segmentation": crowd if place == 2 else [outline],
+                }
+            )
+    content = {
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": 5, "name": "pole"}, {"id": 3, "name": "wire"}],
+    }
+    (root / "annotations").mkdir(parents=True)
+    (root / "annotations" / "val.json").write_text(json.dumps(content))
+    (root / "images").mkdir()
+    for image in images:
+        Image.new("RGB", (width, height)).save(root / "images" / image["file_name"])
+
+
+def official(truth, results, kind):
+    """The twelve figures of COCO's evaluator."""
+    evaluation = COCOeval(truth, truth.loadRes(json.loads(json.dumps(results))), kind)
+    for step in (evaluation.evaluate, evaluation.accumulate, evaluation.summarize):
+        step()
+    return evaluation.stats
+
+
+@pytest.mark.parametrize("kind_of_data", ["items", "strips"])
+def test_figures_are_those_of_pycocotools(kind_of_data, items, tmp_path, capsys):
+    if kind_of_data == "strips":
+        strips(tmp_path)
+    data = open_coco(items if kind_of_data == "items" else tmp_path, "val")
+    generator, scores = torch.Generator().manual_seed(0), DetectionScores()
+    results = {"bbox": [], "segm": []}
     for index in range(len(data)):
         _, target = data[index]
-        found = noisy(target, generator)
+        found = noisy(target, generator, len(data.classes))
+        if index % 4 == 3:
+            found = {name: value[:0] for name, value in found.items()}
         scores.update([found], [target])
-        results += coco_results(found, int(target["image_id"]), data)
+        for kind, rows in coco_results(found, int(target["image_id"]), data).items():
+            results[kind] += rows
     truth = COCO(data.annotations_file)
     given = scores.compute()
     for kind, name in (("box", "bbox"), ("mask", "segm")):
-        evaluation = COCOeval(truth, truth.loadRes(json.loads(json.dumps(results))), name)
-        for step in (evaluation.evaluate, evaluation.accumulate, evaluation.summarize):
-            step()
-        for figure, value in zip(FIGURES, evaluation.stats, strict=False):
+        for figure, value in zip(FIGURES, official(truth, results[name], name), strict=False):
             if figure is None:
                 continue
             ours = float(given[f"{kind}_{figure}"])
             if value < 0:
                 assert math.isnan(ours)
             else:
-                assert ours / 100 == pytest.approx(value, abs=1e-4)
+                assert ours / 100 == pytest.approx(value, abs=1e-4), f"{kind} {figure}"
     assert 10 < float(given["box_ap"]) < 90
 
 

@@ -9,12 +9,19 @@ from pathlib import Path
 from jsonargparse import DefaultHelpFormatter
 from rich.console import Console
 from rich.progress import Progress
+from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
+from torchvision.utils import make_grid
 
+from kat.analysis.dense_plots import draw_objects
 from kat.cli.parsing import Parser, run_command
+from kat.data.dense import open_coco
 from kat.data.dense.synthetic import make_items
 from kat.errors import unknown
+from kat.files import check_target, replacing
 
 KINDS = ("items",)
+_SHOWN = 6
+"""How many images a preview shows."""
 _DESCRIPTION = """\
 Makes images of Fashion-MNIST's items (Debian's package dataset-fashion-mnist) on textured canvases:
 resized, turned, coloured, some before others. Boxes and masks are exact. The folder is both a data
@@ -22,7 +29,7 @@ set for detection, coco:OUT, and one for segmentation, ade20k:OUT. The same opti
 bytes. Items and canvases of the two splits are of different images.
 
 examples:
-  kat data make items --out items
+  kat data make items --out items --preview items.png
   kat data make items --out small --images 200 --val_images 50 --size 64 --source digits"""
 
 
@@ -40,6 +47,8 @@ def _main(arguments: list[str]) -> None:
     if options.kind not in KINDS:
         raise unknown("kind of data to make", options.kind, KINDS)
     out = Path(options.out)
+    if options.preview:
+        check_target(Path(options.preview), (".png",))
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not options.progress) as bar:
         task = bar.add_task("images", total=options.images + options.val_images)
@@ -52,10 +61,32 @@ def _main(arguments: list[str]) -> None:
             seed=options.seed,
             tell=lambda done: bar.update(task, completed=done),
         )
+    if options.preview:
+        draw_preview(out, Path(options.preview))
     sys.stdout.write(
         f"{options.images} training and {options.val_images} validation images in {out};"
         f" --data.name coco:{out} or ade20k:{out}\n"
     )
+
+
+def draw_preview(root: Path, path: Path) -> None:
+    """Draws the first training images of a COCO set, and below each the same with its objects.
+
+    Args:
+        root: of the set, whose images have one size.
+        path: of the PNG file.
+    """
+    data = open_coco(root, "train")
+    plain, drawn = [], []
+    for index in range(min(_SHOWN, len(data))):
+        image, target = data[index]
+        boxes, labels, masks = target["boxes"], target["labels"], target["masks"].bool()
+        plain.append(pil_to_tensor(image))
+        names = [""] * len(labels)
+        drawn.append(draw_objects(plain[-1], boxes, labels, masks, names, len(data.classes)))
+    picture = to_pil_image(make_grid([*plain, *drawn], nrow=len(plain), padding=0))
+    with replacing(path) as partial:
+        picture.save(partial)
 
 
 def make_parser() -> Parser:
@@ -70,5 +101,8 @@ def make_parser() -> Parser:
     parser.add_argument("--val_images", type=int, default=500, help="in the validation split")
     parser.add_argument("--size", type=int, default=128, help="side of an image in pixels")
     parser.add_argument("--seed", type=int, default=0, help="of all that is random")
+    parser.add_argument(
+        "--preview", type=str | None, help="draw some of the images with their objects, as PNG"
+    )
     parser.add_argument("--progress", type=bool, default=True, help="show a bar")
     return parser

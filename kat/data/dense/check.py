@@ -22,6 +22,7 @@ from kat.data.dense.semantic import (
     IGNORE,
     MaskSource,
     decode_mask,
+    present_values,
     unpaired_problems,
     wrong_values,
 )
@@ -140,6 +141,7 @@ def _check_coco(root: Path, split: str, inspection: _Inspection) -> SplitReport:
         size = inspection.look(name)
         if size != (width, height):
             yield _RESIZED, f"{name}: {size[0]}x{size[1]}, not {width}x{height}"
+            return
         decode_masks(source.annotation(index), name)
 
     problems += inspection.problems(faults, source)
@@ -163,11 +165,12 @@ def _check_semantic(layout: str, root: Path, split: str, inspection: _Inspection
         if values.shape != (height, width):
             found_size = f"{values.shape[1]}x{values.shape[0]}"
             yield _MASK_RESIZED, f"{path}: {found_size}, not {width}x{height}"
-        wrong = wrong_values(values, place.zero_is_unlabelled, classes)
+        present = present_values(values)
+        wrong = wrong_values(present, place.zero_is_unlabelled, classes)
         if len(wrong):
             listed = ", ".join(map(str, wrong[:5]))
             yield _NO_CLASS, f"{path}: {listed} of {classes} classes"
-        seen[np.unique(values.clip(0, IGNORE))] = True
+        seen[present[(present >= 0) & (present <= IGNORE)]] = True
 
     problems = unpaired_problems(place) + inspection.problems(faults, source)
     first = 1 if place.zero_is_unlabelled else 0

@@ -23,7 +23,7 @@ from kat.errors import InputError
 Target = dict[str, Tensor]
 """What is annotated in an image of N objects, in its own pixels:
 
-- ``boxes`` (N, 4) float32: x0, y0, x1, y1, cut at the image's borders;
+- ``boxes`` (N, 4) float32: x0, y0, x1, y1, as the file says: they may reach beyond the image;
 - ``labels`` (N,) int64: the index of the class, in the order of the category ids;
 - ``masks`` (N, H, W) uint8: 0 or 1;
 - ``area`` (N,) float32: as the file says, else of the mask;
@@ -151,7 +151,7 @@ class DetectionSet(DenseSet):
         masks = decode_masks(annotation, self.name(index))
         areas = np.where(annotation.areas < 0, masks.sum((1, 2)), annotation.areas)
         return {
-            "boxes": torch.from_numpy(_corners(annotation.boxes, height, width)),
+            "boxes": torch.from_numpy(_corners(annotation.boxes)),
             "labels": torch.from_numpy(annotation.labels.astype(np.int64)),
             "masks": torch.from_numpy(masks),
             "area": torch.from_numpy(areas.astype(np.float32)),
@@ -169,24 +169,27 @@ def decode_masks(annotation: Annotation, name: str) -> np.ndarray:
     from faster_coco_eval.core import mask
 
     height, width = annotation.size
-    encoded: list[Any] = []
-    for outline in annotation.outlines:
-        if outline.runs:
-            encoded.append({"size": [height, width], "counts": outline.runs.encode()})
-        else:
-            parts = [polygon.tolist() for polygon in outline.polygons]
-            encoded.append(mask.merge(mask.frPyObjects(parts, height, width)))
-    if not encoded:
+    if not annotation.outlines:
         return np.zeros((0, height, width), np.uint8)
     try:
-        decoded = mask.decode(encoded)
+        decoded = mask.decode([_encoded(outline, height, width) for outline in annotation.outlines])
     except ValueError as error:
         raise InputError(f"the masks of {name} are damaged: {error}") from None
     return np.ascontiguousarray(decoded.transpose(2, 0, 1))
 
 
-def _corners(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
-    """x, y, width, height to the corners, cut at the image's borders: (N, 4) float32."""
+def _encoded(outline: Outline, height: int, width: int) -> dict[str, Any]:
+    """The run lengths of an outline, as COCO's tools take them."""
+    from faster_coco_eval.core import mask
+
+    if outline.runs:
+        return {"size": [height, width], "counts": outline.runs.encode()}
+    parts = [polygon.tolist() for polygon in outline.polygons]
+    merged: dict[str, Any] = mask.merge(mask.frPyObjects(parts, height, width))
+    return merged
+
+
+def _corners(boxes: np.ndarray) -> np.ndarray:
+    """x, y, width, height to the corners: (N, 4) float32."""
     corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
-    limits = np.array([width, height, width, height])
-    return corners.clip(0, limits).astype(np.float32)
+    return corners.astype(np.float32)

@@ -12,6 +12,9 @@ from kat.data.dense.problems import Problem, found
 TOLERANCE = 1.0
 """Pixels that a box may reach beyond its image; rounding does that."""
 
+MARGIN = 1.0
+"""Sides of its image that a polygon may reach beyond it; drawing takes memory by its length."""
+
 _LEFT_OUT = "they are left out"
 
 
@@ -31,7 +34,7 @@ def annotation_problems(table: CocoTable) -> tuple[list[Problem], np.ndarray]:
         good[chosen] = False
     beyond = np.flatnonzero((_beyond(table) > TOLERANCE) & good)
     kind = f"boxes more than {TOLERANCE:g} pixel outside their image"
-    problems += _of_annotations(table, kind, beyond, "they are cut at its borders")
+    problems += _of_annotations(table, kind, beyond, "what is trained on is around their masks")
     if len(table.ids) and not good.any():
         problems.append(Problem("files without one right annotation", 1, str(table.path)))
     return problems, good
@@ -92,6 +95,7 @@ def _wrong_annotations(table: CocoTable) -> list[tuple[str, np.ndarray]]:
         ("boxes wholly outside their image", _outside(table)),
         ("annotations without polygons or run lengths for a mask", ~outlines.there()),
         ("masks of another size than their image", resized),
+        ("polygons that are not finite or reach far beyond their image", _far(table)),
     ]
 
 
@@ -114,6 +118,16 @@ def _outside(table: CocoTable) -> np.ndarray:
     x, y, width, height = table.boxes.T
     image_height, image_width = _image_sizes(table).T
     return (x >= image_width) | (y >= image_height) | (x + width <= 0) | (y + height <= 0)
+
+
+def _far(table: CocoTable) -> np.ndarray:
+    """(annotations,): whether a polygon has a coordinate that is NaN or outside by its margin."""
+    owners, low, high = table.segmentations.extents()
+    sides = _image_sizes(table)[owners, ::-1]
+    near = (low >= -MARGIN * sides) & (high <= (1 + MARGIN) * sides)
+    far = np.zeros(len(table.ids), bool)
+    far[owners[~near.all(1)]] = True
+    return far
 
 
 def _beyond(table: CocoTable) -> np.ndarray:

@@ -42,6 +42,17 @@ class Segmentations:
             for polygon in range(*bounds)
         ]
 
+    def extents(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of each polygon the annotation it is of, and its least and greatest coordinates.
+
+        Returns:
+            (polygons,) int64; (polygons, 2) float64, x and y; the same. NaN if a coordinate is.
+        """
+        owners = np.repeat(np.arange(len(self.ends)), np.diff(self.ends, prepend=0))
+        starts = np.concatenate([[0], self.polygon_ends[:-1]])[: len(owners)] // 2
+        points = self.coordinates.reshape(-1, 2)
+        return owners, np.minimum.reduceat(points, starts), np.maximum.reduceat(points, starts)
+
     def there(self) -> np.ndarray:
         """(annotations,) bool: whether an annotation has an outline at all."""
         polygons = np.diff(self.ends, prepend=0)
@@ -226,17 +237,16 @@ def _segmentations(annotations: Sequence[dict[str, Any]]) -> Segmentations:
     )
 
 
-def _polygons(outline: Any) -> list[list[float]]:
+def _polygons(outline: Any) -> list[array[float]]:
     """The polygons of at least three points; none if one is damaged."""
     if not isinstance(outline, list):
         return []
-    whole = all(
-        isinstance(polygon, list)
-        and len(polygon) % 2 == 0
-        and all(isinstance(number, int | float) for number in polygon)
-        for polygon in outline
-    )
-    return [polygon for polygon in outline if len(polygon) >= 6] if whole else []
+    try:
+        polygons = [array("d", polygon) for polygon in outline]
+    except (OverflowError, TypeError):
+        return []
+    whole = all(len(polygon) % 2 == 0 for polygon in polygons)
+    return [polygon for polygon in polygons if len(polygon) >= 6] if whole else []
 
 
 def _runs(outline: dict[str, Any]) -> tuple[int, int, str]:
@@ -250,7 +260,7 @@ def _runs(outline: dict[str, Any]) -> tuple[int, int, str]:
     if isinstance(counts, list):
         try:
             counts = mask.frPyObjects({"size": size, "counts": counts}, height, width)["counts"]
-        except (TypeError, ValueError):
+        except (RuntimeError, TypeError, ValueError):
             return height, width, ""
     text = counts.decode() if isinstance(counts, bytes) else counts
     return (height, width, text) if isinstance(text, str) else (height, width, "")

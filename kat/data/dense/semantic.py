@@ -123,7 +123,7 @@ class SemanticSet(DenseSet):
                 f"it has {values.shape[1]}x{values.shape[0]} pixels, but its image"
                 f" {image.width}x{image.height}",
             )
-        wrong = wrong_values(values, self.zero_is_unlabelled, len(self.classes))
+        wrong = wrong_values(present_values(values), self.zero_is_unlabelled, len(self.classes))
         if len(wrong) and not self.skip:
             raise InputError(
                 f"{path} holds the value {wrong[0]}, which is none of the {len(self.classes)}"
@@ -134,29 +134,37 @@ class SemanticSet(DenseSet):
 
 
 def decode_mask(content: bytes, path: str) -> np.ndarray:
-    """The values of a mask, (H, W): grey levels, or the indices of a palette.
+    """The values of a mask, (H, W) whole numbers: grey levels, or the indices of a palette.
 
     Raises:
-        UnreadableImage: it is damaged, not an image, or one of colours.
+        UnreadableImage: it is damaged, not an image, one of colours or of fractions.
     """
     try:
         with Image.open(io.BytesIO(content)) as image:
             values = np.asarray(image)
     except Exception as error:  # of damaged files Pillow raises nearly every kind
         raise UnreadableImage(path, str(error) or type(error).__name__) from error
-    if values.ndim != 2:
-        raise UnreadableImage(path, f"a mask has one value a pixel, but this one is {image.mode}")
-    return values.astype(np.int32)
+    if values.ndim != 2 or values.dtype.kind == "f":
+        raise UnreadableImage(
+            path, f"a mask has one whole number a pixel, but this one is {image.mode}"
+        )
+    return values.astype(np.uint8) if values.dtype == bool else values
 
 
-def wrong_values(values: np.ndarray, zero_is_unlabelled: bool, classes: int) -> np.ndarray:
-    """The values of a mask that stand for no class and not for none either, ascending."""
-    present = np.unique(values)
+def present_values(values: np.ndarray) -> np.ndarray:
+    """The values that occur in a mask, ascending."""
+    if values.dtype == np.uint8:
+        return np.flatnonzero(np.bincount(values.ravel()))  # which need not sort them
+    return np.unique(values)
+
+
+def wrong_values(present: np.ndarray, zero_is_unlabelled: bool, classes: int) -> np.ndarray:
+    """Of the values of a mask those that stand for no class and not for none either."""
     largest = classes if zero_is_unlabelled else classes - 1
-    return present[(present > largest) & (present != IGNORE)]
+    return present[(present < 0) | ((present > largest) & (present != IGNORE))]
 
 
 def as_classes(values: np.ndarray, zero_is_unlabelled: bool, classes: int) -> np.ndarray:
     """The indices of classes, (H, W) uint8, with :data:`IGNORE` for all else."""
-    indices = values - 1 if zero_is_unlabelled else values
+    indices = values.astype(np.int32) - (1 if zero_is_unlabelled else 0)
     return np.where((indices >= 0) & (indices < classes), indices, IGNORE).astype(np.uint8)

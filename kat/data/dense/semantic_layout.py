@@ -55,9 +55,7 @@ def find_voc(root: Path, split: str) -> SemanticPlace:
     root = _inner(_inner(root, "VOCdevkit"), "VOC2012")
     listed = root / "ImageSets" / "Segmentation" / f"{split}.txt"
     stems = _lines(listed)
-    again = [stem for stem, count in Counter(stems).items() if count > 1]
-    if again:
-        raise InputError(f"{listed} names {some(again, 'image', 'images')} more than once")
+    _check_once(stems, listed, "image", "images")
     images, masks = _folder(root / "JPEGImages"), _folder(root / "SegmentationClass")
     return _paired(images, masks, stems, VOC_CLASSES, zero_is_unlabelled=False)
 
@@ -68,9 +66,8 @@ def find_masks(root: Path, split: str) -> SemanticPlace:
     The file names the classes, one a line: the first is 0 in the masks, and 255 is none.
     """
     folder = _split_folder(root, split)
-    classes = _lines(root / "classes.txt")
-    if not 1 <= len(classes) <= 255:
-        raise InputError(f"{root / 'classes.txt'} must name 1 to 255 classes, not {len(classes)}")
+    names = root / "classes.txt"
+    classes = _classes(_lines(names), names, 255)
     images, masks = _folder(folder / "images"), _folder(folder / "masks")
     return _paired(images, masks, None, classes, zero_is_unlabelled=False)
 
@@ -160,9 +157,21 @@ def _lines(path: Path) -> list[str]:
 def _ade_names(path: Path) -> list[str]:
     """The last column of ADE20K's table of classes: ``Idx  Ratio  Train  Val  Name``."""
     names = [line.split("\t")[-1].strip() for line in _lines(path)[1:]]
-    if not 1 <= len(names) <= 254:
-        raise InputError(f"{path} must name 1 to 254 classes below its heading, not {len(names)}")
+    return _classes(names, path, 254)
+
+
+def _classes(names: list[str], path: Path, most: int) -> list[str]:
+    """The names that a file has, if they are classes: at least one, and each once."""
+    if not 1 <= len(names) <= most:
+        raise InputError(f"{path} must name 1 to {most} classes, not {len(names)}")
+    _check_once(names, path, "class", "classes")
     return names
+
+
+def _check_once(names: list[str], path: Path, one: str, several: str) -> None:
+    again = [name for name, count in Counter(names).items() if count > 1]
+    if again:
+        raise InputError(f"{path} names {some(again, one, several)} more than once")
 
 
 VOC_CLASSES = [

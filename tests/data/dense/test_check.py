@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from PIL import Image
 
 from kat.data import DataConfig
+from kat.data.dense import open_coco
 from kat.data.dense.check import check_split, class_problems
-from tests.data.dense.coco_files import instances, write_coco
+from tests.data.dense.coco_files import TRIANGLE, instances, write_coco
 from tests.data.dense.mask_files import halves, write_ade20k, write_pairs
 from tests.images import write_folder
 
@@ -41,6 +44,9 @@ SKIPPABLE = {
     "annotations without polygons or run lengths for a mask": _annotation(1, segmentation=[]),
     "masks of another size than their image": _annotation(
         1, segmentation={"size": [60, 50], "counts": [0, 3000]}
+    ),
+    "polygons that are not finite or reach far beyond their image": _annotation(
+        1, segmentation=[[1, 1, 12, 1, 12, 9], [1, 1, 12, 1, 12, 1e9]]
     ),
 }
 FATAL = {
@@ -79,9 +85,41 @@ def test_what_there_is_no_way_around_is_fatal(tmp_path, kind):
 
 
 @pytest.mark.parametrize(
+    ("corner", "fine"),
+    [
+        ((-60, 0), True),
+        ((120, 100), True),
+        ((30, -50), True),
+        ((-61, 0), False),
+        ((121, 5), False),
+        ((5, 101), False),
+        ((5, -51), False),
+        ((math.nan, 5), False),
+        ((5, math.nan), False),
+        ((math.inf, 5), False),
+        ((5, -math.inf), False),
+        ((1e300, 5), False),
+    ],
+)
+def test_polygons_may_reach_as_far_beyond_their_image_as_it_is_wide_and_high(
+    tmp_path, corner, fine
+):
+    content = instances()
+    content["annotations"][1]["segmentation"] = [TRIANGLE, [1, 2, *corner, 20, 30]]
+    write_coco(tmp_path, content)
+    assert (_problems(f"coco:{tmp_path}") == {}) == fine
+    data = open_coco(tmp_path, "train", "skip")
+    assert data[1][1]["labels"].tolist() == ([1, 0, 2] if fine else [1, 2])
+
+
+@pytest.mark.parametrize(
     "outline",
     [
         [[1, 2, 3, 4]],
+        [[1, 2, 3, 4, 5, 10**400]],
+        [TRIANGLE, 5],
+        {"size": [50, 60], "counts": [-1, 3001]},
+        {"size": [50, 60], "counts": ["3000"]},
         [[1, 2, 3, 4, 5, 6, 7]],
         [[1, 2, 3, 4, 5, "6"]],
         {"size": [50, 60]},
@@ -130,6 +168,16 @@ def test_images_that_are_missing_torn_or_resized(tmp_path):
             "c.jpg: 48x64, not 64x48"
         )
         assert not any(problem.fatal(skip=True) for problem in problems.values())
+
+
+def test_masks_of_a_size_that_no_image_has_are_not_decoded(tmp_path):
+    content = instances()
+    content["images"][0] |= {"height": 2**30, "width": 2**30}
+    write_coco(tmp_path, content)
+    assert _problems(f"coco:{tmp_path}", headers_only=True).keys() == {
+        "masks of another size than their image",
+        "images of another size than the annotations say",
+    }
 
 
 def test_classes_that_do_not_occur_are_noted(tmp_path):

@@ -171,7 +171,11 @@ def test_wrong_annotations_are_refused_or_done_without(tmp_path):
     data = open_coco(tmp_path, "train", "skip")
     assert "boxes of zero area" in data.note
     assert data[1][1]["labels"].tolist() == [1, 2]
-    assert data[0][1]["boxes"][0].tolist() == [10, 10, 64, 30]  # cut at the border
+    _, target = data[0]
+    assert target["boxes"][0].tolist() == [10, 10, 90, 30]  # as the file says
+    config = DetectionAugmentConfig(scale=(1.0, 1.0), hflip=0.0)
+    _, moved = DetectionTraining(64, config, data.mean)(Image.new("RGB", (64, 48)), target)
+    assert moved["boxes"].tolist() == [[10, 10, 30, 30]]  # around the mask
 
 
 def test_an_image_of_another_size_than_annotated_cannot_be_used(tmp_path):
@@ -230,6 +234,18 @@ def test_a_missing_image_leaves_the_batch_and_is_named(tmp_path):
     assert len(first.labels) == len(first.images) == 1
     assert [name for name, _ in first.unreadable] == [str(tmp_path / "train2017" / "a.png")]
     assert len(second.labels) == 1
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_damaged_run_lengths_are_one_line(tmp_path, workers):
+    content = instances()
+    content["annotations"][2]["segmentation"]["counts"] = "34="
+    write_coco(tmp_path, content)
+    with pytest.raises(InputError) as caught:
+        list(_loader(tmp_path, workers, training=False))
+    path = tmp_path / "train2017" / "a.png"
+    assert str(caught.value).startswith(f"the masks of {path} are damaged: ")
+    assert "\n" not in str(caught.value)
 
 
 def test_a_part_of_a_set_keeps_images_and_targets_together(root):

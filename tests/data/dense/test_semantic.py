@@ -9,6 +9,7 @@ from PIL import Image
 
 from kat.data import DataConfig, UnreadableImage, make_loader, open_split
 from kat.data.dense import open_semantic
+from kat.data.dense.check import check_split
 from kat.data.dense.config import SegmentationAugmentConfig
 from kat.data.dense.transforms import SegmentationEvaluation, SegmentationTraining
 from kat.errors import InputError
@@ -62,6 +63,64 @@ def test_values_that_are_no_class_are_refused_or_are_none(tmp_path):
         open_semantic("ade20k", tmp_path, "train")[0]
 
 
+@pytest.mark.parametrize("mode", ["1", "L", "I;16", "I"])
+def test_values_are_the_same_however_many_bits_they_have(tmp_path, mode):
+    write_pairs(tmp_path)
+    path = tmp_path / "train" / "masks" / "0.tif"
+    path.with_suffix(".png").unlink()
+    types = {"1": bool, "L": np.uint8, "I;16": np.uint16, "I": np.int32}
+    saved = Image.fromarray(halves(0, 1).astype(types[mode]))
+    assert saved.mode == mode
+    saved.save(path)
+    mask = open_semantic("masks", tmp_path, "train")[0][1]
+    assert mask.dtype == torch.uint8
+    np.testing.assert_array_equal(mask, halves(0, 1))
+
+
+def test_negative_values_are_no_class(tmp_path):
+    write_pairs(tmp_path)
+    path = tmp_path / "train" / "masks" / "0.tif"
+    path.with_suffix(".png").unlink()
+    Image.fromarray(halves(0, 1).astype(np.int32) - 1).save(path)
+    with pytest.raises(InputError, match=r"0\.tif holds the value -1, which is none of the 3"):
+        open_semantic("masks", tmp_path, "train")[0]
+    skipping = open_semantic("masks", tmp_path, "train", "skip")
+    np.testing.assert_array_equal(skipping[0][1], halves(255, 0))
+    report = check_split(DataConfig(name=f"masks:{tmp_path}"), "train")
+    (problem,) = report.problems
+    assert problem.kind == "masks with values that are no class"
+    assert problem.first.endswith("0.tif: -1 of 3 classes")
+    assert report.unused == ["grass"]
+
+
+def test_names_of_classes_that_occur_twice_are_refused(tmp_path):
+    write_pairs(tmp_path)
+    (tmp_path / "classes.txt").write_text("road\ngrass\nroad\n")
+    with pytest.raises(InputError, match=r"classes\.txt names class 'road' more than once"):
+        open_semantic("masks", tmp_path, "train")
+    write_ade20k(tmp_path)
+    table = tmp_path / "objectInfo150.txt"
+    table.write_text(table.read_text() + "3\t.1\t9\t9\tcar;auto\n")
+    with pytest.raises(InputError, match=r"Info150\.txt names class 'car;auto' more than once"):
+        open_semantic("ade20k", tmp_path, "train")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_bad_input_found_by_a_worker_is_one_line(tmp_path, workers):
+    write_pairs(tmp_path)
+    path = tmp_path / "train" / "masks" / "1.png"
+    Image.fromarray(halves(3, 1)).save(path)
+    config = DataConfig(name=f"masks:{tmp_path}", batch_size=2, workers=workers)
+    data = open_split(config, "train")
+    data.transform = SegmentationTraining(16, SegmentationAugmentConfig(), data.mean)
+    loader = make_loader(data, config, training=True)
+    with pytest.raises(InputError) as caught:
+        list(loader)
+    loader.close()
+    assert str(caught.value).startswith(f"{path} holds the value 3, which is none of the 3")
+    assert "\n" not in str(caught.value)
+
+
 def test_files_without_the_other_of_their_pair_are_refused_or_left_out(tmp_path):
     write_pairs(tmp_path)
     (tmp_path / "train" / "masks" / "0.png").unlink()
@@ -83,8 +142,14 @@ def test_masks_that_cannot_be_used(tmp_path):
     with pytest.raises(UnreadableImage, match=r"it has 20x30 pixels, but its image 30x20"):
         data[0]
     Image.new("RGB", (30, 20)).save(path)
-    with pytest.raises(UnreadableImage, match="one value a pixel, but this one is RGB"):
+    with pytest.raises(UnreadableImage, match="one whole number a pixel, but this one is RGB"):
         data[0]
+    path = path.with_suffix(".tif")
+    Image.fromarray(halves(0, 1).astype(np.float32)).save(path)
+    path.replace(path.with_suffix(".png"))
+    with pytest.raises(UnreadableImage, match="one whole number a pixel, but this one is F"):
+        data[0]
+    path = path.with_suffix(".png")
     path.write_bytes(b"torn")
     with pytest.raises(UnreadableImage, match=r"masks/0\.png"):
         data[0]
