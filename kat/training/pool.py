@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -27,6 +25,7 @@ from kat.errors import (
 from kat.training.config import TrainConfig
 from kat.training.interruption import StopRequest
 from kat.training.meter import cores
+from kat.training.processes import end_with_parent
 from kat.training.run import train
 
 _STOPPED, _FAILED = 75, 1
@@ -157,7 +156,9 @@ def _work(job: Job, gpu: str | None, threads: int) -> None:
     """One run, in its own process."""
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # before CUDA starts
-    _follow_parent()
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        end_with_parent(parent.pid or 0)
     with job.log.open("a") as log:
         os.dup2(log.fileno(), sys.stdout.fileno())
         os.dup2(log.fileno(), sys.stderr.fileno())
@@ -173,15 +174,3 @@ def _train(config: TrainConfig) -> int:
         sys.stderr.write(f"{first_line(error)}\n")
         return _STOPPED if isinstance(error, Interrupted) else _FAILED
     return 0
-
-
-def _follow_parent() -> None:
-    """Stops this process, as a signal would, when the one that started it has ended."""
-    parent = multiprocessing.parent_process()
-
-    def follow() -> None:
-        if parent is not None:
-            parent.join()
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=follow, daemon=True).start()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
+import time
 from typing import TypeVar
 
 import torch
@@ -33,6 +36,47 @@ def any_of(here: bool, device: torch.device) -> bool:
     flag = torch.tensor(here, dtype=torch.int32, device=device)
     dist.all_reduce(flag, dist.ReduceOp.MAX)
     return bool(flag)
+
+
+def end_with_parent(parent: int, grace: float | None = None) -> None:
+    """Has this process stopped, as by SIGTERM, when the one that started it has ended.
+
+    Args:
+        parent: its number.
+        grace: seconds that it is then given to end by itself, before it is made to; None: as long
+            as it takes.
+    """
+
+    def follow() -> None:
+        while os.getppid() == parent:
+            time.sleep(_LOOK)
+        os.kill(os.getpid(), signal.SIGTERM)
+        if grace is not None:
+            time.sleep(grace)
+            os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+_LOOK = 0.5
+"""Seconds between two looks at whether the parent is there."""
+
+
+def end_with_first() -> None:
+    """Has a process that Lightning starts beside this one end when this one has.
+
+    It would wait for ever, in a collective, for a first process that was killed. Called in all.
+    """
+    if int(os.environ.get("LOCAL_RANK") or 0) == 0:
+        os.environ[_FIRST] = str(os.getpid())
+    elif _FIRST in os.environ:
+        end_with_parent(int(os.environ[_FIRST]), grace=_GRACE)
+
+
+_FIRST = "KAT_FIRST_PROCESS"
+"""The environment variable that tells the others its number; no other launcher's have it."""
+_GRACE = 30.0
+"""Seconds in which a process may end by itself when the first one is gone."""
 
 
 def is_first_process() -> bool:

@@ -63,7 +63,7 @@ from kat.training.meter import Meter
 from kat.training.module import TaskModule
 from kat.training.monitoring import Monitor, RecordCoefficients, RecordStability
 from kat.training.optimizer import check_layout, make_optimizer
-from kat.training.processes import is_first_process
+from kat.training.processes import end_with_first, is_first_process
 from kat.training.progress import Bar, EpochLines, SpeedLog, StepLines, is_interactive
 from kat.training.tasks import TASKS, check_task, check_used
 
@@ -128,6 +128,7 @@ def train(config: TrainConfig, monitor: Monitor | None = None) -> Summary:
         CheckpointFailed: a checkpoint cannot be written; the one before it is still there.
         Interrupted: a signal asked to stop; the state is in last.ckpt.
     """
+    end_with_first()
     assembly = assemble(config, monitor)
     config, module = assembly.config, assembly.module
     with quiet():

@@ -112,6 +112,20 @@ def test_two_processes_that_are_asked_to_stop_go_on_to_the_same_end(runs, tmp_pa
     assert _history(out) == _history(runs / name)
 
 
+def _children(pid):
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+def test_no_process_is_left_when_the_first_is_gone_before_training(tmp_path):
+    """It is killed as soon as the second is there, which then waits for it."""
+    process = _start(tmp_path / "run", *DIVISIONS["ddp"])
+    while process.poll() is None and not _children(process.pid):
+        time.sleep(0.02)
+    assert process.poll() is None
+    process.kill()
+    process.communicate(timeout=100)  # its pipes are closed when the last process has ended
+
+
 @pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("ip") is None, reason="needs root and the program ip"
 )
