@@ -42,7 +42,11 @@ def write_comparison_report(
     report.heading("Settings")
     _add_settings(report, settings)
     report.heading("Learning curves")
-    add_learning_curves(report, {label: [rows] for label, rows in histories.items() if rows})
+    learned = {label: [rows] for label, rows in histories.items() if rows}
+    if learned:
+        add_learning_curves(report, learned)
+    else:
+        report.text("No run has a history of its epochs.")
     report.heading("Accuracy against cost")
     add_costs(report, cost_points(summarize(rows, measure=headline)), headline)
     report.write(path)

@@ -61,6 +61,8 @@ def _of_segmentation(record: ModelRecord, config: TrainConfig) -> Transforms:
     return training, SegmentationEvaluation(size, channels)
 
 
+_OF_CLASSIFIERS = ("augment", "model.drop", "data.crop_pct", "data.interpolation")
+
 TASKS = {
     "classification": Task(
         Classifier,
@@ -72,13 +74,13 @@ TASKS = {
         DetectionModule,
         _of_detection,
         "kat_det_tiny, kat_det_micro",
-        ("augment", "segmentation", "model.drop"),
+        ("segmentation", *_OF_CLASSIFIERS),
     ),
     "segmentation": Task(
         SegmentationModule,
         _of_segmentation,
         "kat_upernet_tiny, ..._micro",
-        ("augment", "detection", "model.drop"),
+        ("detection", *_OF_CLASSIFIERS),
     ),
 }
 

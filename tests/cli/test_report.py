@@ -106,6 +106,14 @@ def test_a_table_of_an_ablation_finds_its_runs(kat_run, vit_run, capsys):
     assert "1 of 2 runs are left out" in page.read_text()
 
 
+def test_runs_whose_histories_are_gone_are_compared_without_curves(kat_run, vit_run, tmp_path):
+    copies = [shutil.copytree(folder, tmp_path / folder.name) for folder in (kat_run, vit_run)]
+    for copy in copies:
+        (copy / "history.csv").unlink()
+    assert run("report", *copies, "--out", tmp_path / "page.html") == 0
+    assert "No run has a history of its epochs." in (tmp_path / "page.html").read_text()
+
+
 def test_what_is_wrong_is_named(kat_run, tmp_path, capsys):
     csv = tmp_path / "grid.csv"
     csv.write_text("a,b\n1,2\n")

@@ -106,6 +106,8 @@ SETTINGS = {
     "augment.mixup=0.8": {"augment": AugmentConfig(mixup=0.8)},
     "augment.scale=[0.5, 1.0]": {"augment": AugmentConfig(scale=(0.5, 1.0))},
     "model.drop=0.1": {"model": {"drop": 0.1}},
+    "data.crop_pct=0.9": {"data": {"crop_pct": 0.9}},
+    "data.interpolation=lanczos": {"data": {"interpolation": "lanczos"}},
     "segmentation.hflip=0.0": {"segmentation": SegmentationAugmentConfig(hflip=0.0)},
 }
 
