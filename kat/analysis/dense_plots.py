@@ -11,6 +11,8 @@ from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
 Colour = tuple[int, int, int]
 _OPACITY = 0.5
+_READABLE = 400
+"""Pixels of the shorter side from which on captions leave something of an image to be seen."""
 
 
 def colours(count: int) -> list[Colour]:
@@ -33,6 +35,8 @@ def draw_objects(
 ) -> Tensor:
     """Boxes, masks and captions on an image, a colour each class.
 
+    An image too small for captions is enlarged by a whole factor.
+
     Args:
         image: (3, H, W) uint8.
         boxes: (N, 4): x1, y1, x2, y2 in pixels.
@@ -41,13 +45,15 @@ def draw_objects(
         captions: N texts.
         classes: how many there are.
     """
+    factor = max(1, -(-_READABLE // min(image.shape[-2:])))
+    image, masks = (_enlarged(pixels, factor) for pixels in (image, masks))
     if not len(boxes):
         return image
     palette = colours(classes)
     chosen = [palette[label] for label in labels.tolist()]
     drawn = draw_segmentation_masks(image, masks, alpha=_OPACITY, colors=chosen)
     width = max(1, round(min(image.shape[-2:]) / 250))
-    return draw_bounding_boxes(drawn, boxes, list(captions), colors=chosen, width=width)
+    return draw_bounding_boxes(drawn, factor * boxes, list(captions), colors=chosen, width=width)
 
 
 def draw_mask(image: Tensor, mask: Tensor, classes: int) -> Tensor:
@@ -62,6 +68,10 @@ def draw_mask(image: Tensor, mask: Tensor, classes: int) -> Tensor:
     known = mask < classes
     laid = palette[torch.where(known, mask, classes).long()].permute(2, 0, 1)
     return torch.where(known, _mixed(image, laid), image)
+
+
+def _enlarged(pixels: Tensor, factor: int) -> Tensor:
+    return pixels.repeat_interleave(factor, -2).repeat_interleave(factor, -1)
 
 
 def _mixed(image: Tensor, colour: Tensor) -> Tensor:
