@@ -239,9 +239,7 @@ def test_random_sizes_of_x_and_of_the_output_gradient(degree, form, dtype, rows)
     """A function each, and then one for many, with the sums of their terms."""
     count = rows if rows > 1 else 60
     whole = dtype != torch.bfloat16  # whose subnormal numbers the interpreter gets wrong
-    elements = random_elements(
-        degree, form, dtype, count, rows=rows, subnormal=whole
-    )
+    elements = random_elements(degree, form, dtype, count, rows=rows, subnormal=whole)
     assert_right(elements)
 
 
