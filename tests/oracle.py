@@ -229,7 +229,6 @@ def random_elements(
     *,
     rows: int,
     subnormal: bool = True,
-    largest_gradient: float = math.inf,
 ) -> Elements:
     """x and gradients of all sizes, and coefficients up to 1e6.
 
@@ -247,7 +246,6 @@ def random_elements(
     x = spread(smallest, largest, count, special=(0.0, 1.0, -1.0, info.max, -info.max))
     ordinary = np.exp2(rng.uniform(-6, 6, count)) * rng.choice([-1, 1], count)
     x = np.where(rng.uniform(size=count) < 0.3, ordinary, x)
-    most = min(info.max, largest_gradient)
-    grad = spread(smallest, math.log2(most), count, special=(0.0, 1.0, -1.0, most, -most))
+    grad = spread(smallest, largest, count, special=(0.0, 1.0, -1.0, info.max, -info.max))
     a, b = (spread(-20, math.log2(1e6), rows, k) for k in (degree[0] + 1, degree[1]))
     return Elements(x, grad, a, b, form, dtype, subnormal=subnormal)

@@ -70,72 +70,91 @@ def _reciprocal(q):
 
 
 @triton.jit
-def _minus_odd(c, y, q, x):
-    """c - sgn(x) y q, with sgn(0) = 0."""
-    if NVIDIA and x.dtype == tl.float32:  # two comparisons and a selection otherwise
+def _minus_product(c, y, q, x):
+    """c - y q, but c where x is 0."""
+    if NVIDIA and x.dtype == tl.float32:  # a selection more otherwise
         result = tl.inline_asm_elementwise(
             """{
             .reg .pred some;
-            .reg .b32 signed;
-            and.b32 signed, $4, 0x80000000;
-            xor.b32 signed, signed, $3;
-            neg.f32 signed, signed;
+            .reg .b32 opposite;
+            neg.f32 opposite, $3;
             setp.neu.f32 some, $4, 0f00000000;
             mov.b32 $0, $1;
-            @some fma.rn.f32 $0, $2, signed, $1;
+            @some fma.rn.f32 $0, $2, opposite, $1;
             }""",
             "=f,f,f,f,f", [c, y, q, x], dtype=tl.float32, is_pure=True, pack=1,
         )  # fmt: skip
     else:
-        result = c - y * tl.where(x > 0, q, tl.where(x < 0, -q, 0.0))
+        result = tl.where(x == 0, c, c - y * q)
     return result
 
 
 @triton.jit
+def _with_sign_of(y, x):
+    """y, its sign changed where x has its sign bit set."""
+    BITS: tl.constexpr = tl.int64 if x.dtype == tl.float64 else tl.int32
+    bits = x.to(BITS, bitcast=True)
+    sign = bits & (-1 << (BITS.primitive_bitwidth - 1))
+    return (y.to(BITS, bitcast=True) ^ sign).to(x.dtype, bitcast=True)
+
+
+@triton.jit
 def _rational(x, a, b, FORM_A: tl.constexpr):
-    """y = F(x), r = 1/Q(x), P' - y Q' = Q F'(x) and sgn(s); b is as _rows has it."""
+    """y = F(x), r = 1/Q(x), P' - y Q' = Q F'(x), and y sgn(s) base^j / x^j for even and odd j.
+
+    s = sum b_j base^j, base = |x| (form A) or x (form B); b is as _rows has it.
+    """
     p, slope = _polynomial(x, a)
-    sign = 1.0
     r = 1.0
     y = p
+    even = p
+    odd = p
     if len(b) > 0:
         if FORM_A:
             q, dq = _polynomial(tl.abs(x), (1.0,) + b)
             r = _reciprocal(q)
             y = p * r
-            slope = _minus_odd(slope, y, dq, x)
+            even = y
+            odd = _with_sign_of(y, x)
+            slope = _minus_product(slope, odd, dq, x)
         else:
             h, dh = _polynomial(x, b)
             s = x * h + zero_of(b)
-            sign = tl.where(is_negative(s) & (x != 0), -1.0, 1.0)
             r = _reciprocal(1.0 + tl.abs(s))
             y = p * r
-            slope = slope - y * ((x * dh + h) * sign)
-    return y, r, slope, sign
+            even = tl.where(is_negative(s) & (x != 0), -y, y)
+            odd = even
+            slope = slope - even * (x * dh + h)
+    return y, r, slope, even, odd
 
 
 @triton.jit
-def _squares(x, COUNT: tl.constexpr):
-    """x^2, x^4, ..., COUNT of them."""
-    result = ()
-    for k in tl.static_range(COUNT):
-        result = result + (x * x if k == 0 else result[k - 1] * result[0],)
+def _powers(w, x, COUNT: tl.constexpr):
+    """w, w x, w x^2, ..., COUNT of them.
+
+    No power of x is formed without w, which may make an ordinary number of one that underflows.
+    """
+    result = (w,)
+    for i in tl.static_range(1, COUNT):
+        result = result + (result[i - 1] * x,)
     return result
 
 
 @triton.jit
-def _add_terms(sums, even, odd, squares, FIRST: tl.constexpr):
-    """sums_i + even x^i for even i, sums_i + odd x^(i - 1) for odd i, i = FIRST, FIRST + 1, ...
-
-    With odd = even x these are the power sums, at one multiply-add each. No power of x is formed
-    above the highest even one, which overflows last.
-    """
+def _add_powers(sums, powers):
+    """sums_i + w x^i."""
     result = ()
-    for i in tl.static_range(FIRST, FIRST + len(sums)):
-        term = odd if i % 2 else even
-        if i > 1:
-            term = term * squares[i // 2 - 1]
-        result = result + (sums[i - FIRST] + term,)
+    for i in tl.static_range(len(sums)):
+        result = result + (sums[i] + powers[i],)
+    return result
+
+
+@triton.jit
+def _add_products(sums, even, odd, powers):
+    """sums_j + even w x^j for even j, sums_j + odd w x^j for odd j, j = 1, 2, ..."""
+    result = ()
+    for j in tl.static_range(1, len(sums) + 1):
+        result = result + (sums[j - 1] + (odd if j % 2 else even) * powers[j],)
     return result
 
 
@@ -328,7 +347,7 @@ def forward_kernel(
         ys = ()
         for k in tl.static_range(V):
             largest = tl.maximum(largest, tl.abs(xs[k]))
-            y, _, _, _ = _rational(xs[k], a, b, FORM_A)
+            y, _, _, _, _ = _rational(xs[k], a, b, FORM_A)
             ys = ys + (y,)
         _store(y_ptr + offsets, ys, mask, LANES, V)
     if _any_beyond(largest, a, b):
@@ -366,9 +385,8 @@ def backward_kernel(
     a, b = _rows(a_ptr, b_ptr, group, A, B, SHARED_A, SHARED_B, FORM_A, COMPUTE)
     sums_a = _zeros(A, LANES, COMPUTE)
     sums_b = _zeros(B, LANES, COMPUTE)
-    BITS: tl.constexpr = tl.int64 if DOUBLE else tl.int32
     UNSIGNED: tl.constexpr = tl.uint64 if DOUBLE else tl.uint32
-    largest = tl.zeros([LANES], BITS)  # the bits of x^2, which as integers have its order
+    largest = tl.zeros([LANES], COMPUTE)
     least = tl.zeros([LANES], UNSIGNED) - 1  # 2 |grad| - 1 in the bits of |grad|: 0 is largest
     for first in range(start, count, step):
         position = first + tl.arange(0, LANES)
@@ -380,24 +398,21 @@ def backward_kernel(
         ys = ()
         for k in tl.static_range(V):
             x = xs[k]
-            y, r, slope, sign = _rational(x, a, b, FORM_A)
+            y, r, slope, even, odd = _rational(x, a, b, FORM_A)
             w = grads[k] * r
-            base = tl.abs(x) if FORM_A else x
-            v = w * y * sign
-            squares = _squares(x, max(A - 1, B) // 2)
-            largest = tl.maximum(largest, (x * x).to(BITS, bitcast=True))
+            powers = _powers(w, x, max(A, B + 1))
+            largest = tl.maximum(largest, tl.abs(x), propagate_nan=tl.PropagateNan.ALL)
             least = tl.minimum(least, grads[k].to(UNSIGNED, bitcast=True) * 2 - 1)
-            sums_a = _add_terms(sums_a, w, w * x, squares, 0)
-            sums_b = _add_terms(sums_b, v, v * base, squares, 1)
+            sums_a = _add_powers(sums_a, powers)
+            sums_b = _add_products(sums_b, even, odd, powers)
             dxs = dxs + (w * slope,)
             ys = ys + (y,)
         _store(dx_ptr + offsets, dxs, mask, LANES, V)
         if STORE_Y:
             _store(y_ptr + offsets, ys, mask, LANES, V)
-    largest_x = tl.sqrt(largest.to(COMPUTE, bitcast=True))
     least_grad = ((least + 1) >> 1).to(COMPUTE, bitcast=True)  # 0: there is none
-    tiny = (least_grad > 0) & (least_grad < least_gradient_of(largest_x, a, b))
-    again = tl.max((_beyond(largest_x, a, b) | tiny).to(tl.int32), axis=0)
+    tiny = (least_grad > 0) & (least_grad < least_gradient_of(largest, a, b))
+    again = tl.max((_beyond(largest, a, b) | tiny).to(tl.int32), axis=0)
     tl.store(again_ptr + tl.program_id(0), again | _any_not_finite(sums_a + sums_b))
     _store_partials(partial_a_ptr, sums_a, LANES, SEGMENT_A)
     _store_partials(partial_b_ptr, sums_b, LANES, SEGMENT_B)

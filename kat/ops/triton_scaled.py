@@ -33,9 +33,8 @@ def limit_of(a, b):
 def least_gradient_of(x, a, b):
     """The least |output gradient| but 0 for plain arithmetic on x up to this one in size.
 
-    Where |x| > 1, a power of x may make grad / Q and F grad / Q large again, so they are to be
-    normal numbers; with q >= Q, they are at least |grad| / q and |grad| max |a_i| / q^2 there, but
-    for cancellation.
+    Where |x| > 1, a power of x may make grad / Q large again, so it is to be a normal number; with
+    q >= Q, it is at least |grad| / q.
     """
     TINY: tl.constexpr = 2.0**-1022 if a[0].dtype == tl.float64 else 2.0**-126
     x = tl.minimum(x, limit_of(a, b))
@@ -44,11 +43,7 @@ def least_gradient_of(x, a, b):
     for j in tl.static_range(len(b)):
         q += tl.abs(b[j])
         power *= tl.maximum(x, 1.0)
-    q *= power
-    largest = tl.abs(a[0])
-    for i in tl.static_range(1, len(a)):
-        largest = tl.maximum(largest, tl.abs(a[i]))
-    return TINY * q * tl.where(largest > 0, tl.maximum(q / largest, 1.0), 1.0)
+    return TINY * q * power
 
 
 @triton.jit

@@ -239,9 +239,7 @@ def test_random_sizes_of_x_and_of_the_output_gradient(degree, form, dtype, rows)
     """A function each, and then one for many, with the sums of their terms."""
     count = rows if rows > 1 else 60
     whole = dtype != torch.bfloat16  # whose subnormal numbers the interpreter gets wrong
-    elements = random_elements(
-        degree, form, dtype, count, rows=rows, subnormal=whole, largest_gradient=1.0
-    )
+    elements = random_elements(degree, form, dtype, count, rows=rows, subnormal=whole)
     assert_right(elements)
 
 
@@ -254,6 +252,20 @@ def test_tiny_output_gradients_beside_ordinary_ones(dtype, form, rows):
     x = [30.0, -30.0, 3.0, 0.0, 30.0, 1.0, -0.5, -300.0]
     grad = [smallest, -3 * smallest, 1e6 * smallest, smallest, 0.0, 1.0, -smallest, 1e9 * smallest]
     a, b = [[1.0, 1, 0, 0, 0, 1]] * rows, [[0.0, 0, 0, 1]] * rows
+    assert_right(Elements(x, grad, a, b, form, dtype))
+
+
+@pytest.mark.parametrize("form", ["A", "B"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("degree", [(5, 4), (9, 8)])
+@pytest.mark.parametrize("rows", [8, 1])
+def test_large_output_gradients_where_powers_of_x_underflow(rows, degree, dtype, form):
+    """In plain arithmetic: no x is enormous and no gradient tiny."""
+    exponent = math.log2(torch.finfo(dtype).smallest_normal)
+    roots = (2.05, 2.2, 4.1, 4.3, 8.2, 3.1, 6.3, 1.5)  # x^2, x^4, ... are a bit too small
+    x = [(-1) ** k * 2.0 ** (exponent / root) for k, root in enumerate(roots)]
+    grad = [0.3 * 2.0 ** (-0.9 * exponent)] * len(x)
+    a, b = [[1.0 + i for i in range(degree[0] + 1)]] * rows, [[0.5] * degree[1]] * rows
     assert_right(Elements(x, grad, a, b, form, dtype))
 
 
