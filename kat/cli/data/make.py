@@ -97,7 +97,7 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--source", type=str, default="fashion_mnist", help="grey images, bright on black"
     )
-    parser.add_argument("--images", type=int, default=3000, help="in the training split")
+    parser.add_argument("--images", type=int, default=6000, help="in the training split")
     parser.add_argument("--val_images", type=int, default=500, help="in the validation split")
     parser.add_argument("--size", type=int, default=128, help="side of an image in pixels")
     parser.add_argument("--seed", type=int, default=0, help="of all that is random")

@@ -26,7 +26,7 @@ def make_items(
     out: Path,
     *,
     source: str = "fashion_mnist",
-    images: int = 3000,
+    images: int = 6000,
     val_images: int = 500,
     size: int = 128,
     seed: int = 0,
