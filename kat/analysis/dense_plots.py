@@ -12,7 +12,7 @@ from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 Colour = tuple[int, int, int]
 _OPACITY = 0.5
 _READABLE = 400
-"""Pixels of the shorter side from which on captions leave something of an image to be seen."""
+"""Pixels of the shorter side from which on captions do not cover an image."""
 
 
 def colours(count: int) -> list[Colour]:
@@ -25,6 +25,11 @@ def colours(count: int) -> list[Colour]:
     ]
 
 
+def caption_factor(image: Tensor) -> int:
+    """What an image (3, H, W) must be enlarged by for captions to leave something of it."""
+    return max(1, -(-_READABLE // min(image.shape[-2:])))
+
+
 def draw_objects(
     image: Tensor,
     boxes: Tensor,
@@ -32,10 +37,9 @@ def draw_objects(
     masks: Tensor,
     captions: Sequence[str],
     classes: int,
+    factor: int = 1,
 ) -> Tensor:
     """Boxes, masks and captions on an image, a colour each class.
-
-    An image too small for captions is enlarged by a whole factor.
 
     Args:
         image: (3, H, W) uint8.
@@ -44,8 +48,8 @@ def draw_objects(
         masks: (N, H, W) bool.
         captions: N texts.
         classes: how many there are.
+        factor: what the image is enlarged by first; see :func:`caption_factor`.
     """
-    factor = max(1, -(-_READABLE // min(image.shape[-2:])))
     image, masks = (_enlarged(pixels, factor) for pixels in (image, masks))
     if not len(boxes):
         return image

@@ -18,7 +18,7 @@ from rich.table import Table
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 
-from kat.analysis.dense_plots import draw_mask, draw_objects
+from kat.analysis.dense_plots import caption_factor, draw_mask, draw_objects
 from kat.cli.parsing import Parser, refuse_unused, run_command
 from kat.data import UnreadableImage, decode, eval_transform
 from kat.data.decoding import in_channels
@@ -216,8 +216,9 @@ def _objects(
     ]
     captions = [f"{name} {score:.2f}" for name, score in zip(names, scores, strict=True)]
     boxes, labels, masks = found["boxes"], found["labels"], found["masks"]
-    count = len(record.classes)
-    return objects, draw_objects(_pixels(image), boxes, labels, masks, captions, count)
+    pixels, count = _pixels(image), len(record.classes)
+    factor = caption_factor(pixels)
+    return objects, draw_objects(pixels, boxes, labels, masks, captions, count, factor)
 
 
 def _shares(mask: Tensor, record: ModelRecord) -> list[dict[str, Any]]:
