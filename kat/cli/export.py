@@ -8,7 +8,16 @@ from argparse import Namespace
 from pathlib import Path
 
 from kat.cli.parsing import Formatter, Parser, run_command
-from kat.deploy import FILE_FORMATS, TOLERANCE, Exported, export_model, make_resizable
+from kat.deploy import (
+    ANSWERS,
+    FILE_FORMATS,
+    OBJECTS_TOLERANCE,
+    TOLERANCE,
+    Exported,
+    FeatureMaps,
+    export_model,
+    make_resizable,
+)
 from kat.errors import InputError, unknown
 from kat.models import TrainingRecord, load_model, push_to_hub, save_pretrained
 from kat.training import read_settings
@@ -27,10 +36,16 @@ refused where its logits are more than {TOLERANCE:.0e} from the model's, relativ
 'kat predict' and 'kat eval' take all three as --checkpoint. ONNX and --int8 need
   pip install "kolmogorov-arnold-transformer[export]"
 
+A detector goes into ONNX alone, for one image of its size; boxes, relative to that, scores and
+masks agree to {OBJECTS_TOLERANCE:.0e}. --backbone leaves away the heads of detectors and of
+segmentation models: the file gives features, and 'kat predict' and 'kat eval' refuse it.
+
 examples:
   kat export runs/digits --out digits.onnx
   kat export runs/digits --out digits.pt2 --int8
   kat export runs/mine --out mine.onnx --dynamic_size     images of any size the patches divide
+  kat export runs/detector --out detector.onnx            boxes, labels, scores, masks of an image
+  kat export runs/detector --out features.pt2 --backbone  stride_4, stride_8, ...
   kat export runs/mine --out mine --license mit --push_to OWNER/mine"""
 
 
@@ -69,6 +84,11 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--dynamic_size", action="store_true", help="let .pt2 and ONNX take images of any size"
     )
+    parser.add_argument(
+        "--backbone",
+        action="store_true",
+        help="of a detector or a segmentation model the transformer with its pyramid alone",
+    )
     parser.add_argument("--license", type=str | None, help="of the weights, for the model card")
     parser.add_argument(
         "--push_to", type=str | None, help="also upload the folder to this repository of the Hub"
@@ -103,28 +123,39 @@ def _export_file(parsed: Namespace, out: Path, kind: str) -> None:
     model, record = load_model(Path(parsed.model))
     if parsed.dynamic_size:
         model = make_resizable(model, record)
+    if parsed.backbone:
+        model = FeatureMaps(model)
     exported = export_model(model, record, out, int8=parsed.int8)
     sys.stdout.write(_summary(exported) + "\n")
 
 
 def _summary(exported: Exported) -> str:
+    record = exported.record
+    answers = ANSWERS.get(record.task, "logits")
+    takes = "one image" if record.task == "detection" else "any batch size"
     of = "the int8 model's" if exported.moved else "the model's"
     lines = [
-        f"{exported.path}: {exported.size / 1e6:.2f} MB, any batch size;"
-        f" logits within {exported.error:.1e} of {of} on noise"
+        f"{exported.path}: {exported.size / 1e6:.2f} MB, {takes};"
+        f" {answers} within {exported.error:.1e} of {of} on noise"
     ]
-    if exported.step is not None:
-        lines.append(f"images of any multiple of {exported.step[0]} x {exported.step[1]} pixels")
+    if record.step is not None:
+        lines.append(f"images of any multiple of {record.step[0]} x {record.step[1]} pixels")
     if exported.moved:
-        lines.append(
-            f"int8 moves the logits by {exported.moved:.1e}; what that means for the accuracy, say"
-            f" 'kat eval --checkpoint {exported.path} --data.name ...'"
-        )
+        lines.append(f"int8 moves the {answers} by {exported.moved:.1e}{_meaning(exported)}")
     return "\n".join(lines)
 
 
+def _meaning(exported: Exported) -> str:
+    if exported.record.task == "features":
+        return ""
+    return (
+        "; what that means for the accuracy, say"
+        f" 'kat eval --checkpoint {exported.path} --data.name ...'"
+    )
+
+
 def _export_folder(parsed: Namespace, out: Path) -> None:
-    _refuse(parsed, "safetensors", "int8", "dynamic_size")
+    _refuse(parsed, "safetensors", "int8", "dynamic_size", "backbone")
     source = Path(parsed.model)
     model, record = load_model(source)
     training = _training_of(source)

@@ -51,14 +51,13 @@ def _nothing_below(detector: Any, threshold: float) -> Iterator[None]:
 
     The others are the same: what scores less takes nothing away from what scores more.
     """
-    heads = detector.roi_heads
-    own = heads.score_thresh
+    own = detector.least_score
     # torchvision wants more than its threshold, we at least ours
-    heads.score_thresh = max(own, float(np.nextafter(np.float32(threshold), np.float32(-1))))
+    detector.least_score = max(own, float(np.nextafter(np.float32(threshold), np.float32(-1))))
     try:
         yield
     finally:
-        heads.score_thresh = own
+        detector.least_score = own
 
 
 def find_classes(

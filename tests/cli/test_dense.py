@@ -214,9 +214,64 @@ def test_an_exported_segmentation_model_sees_windows_of_its_size(ending, items, 
     assert mask.shape == (80, 150)
 
 
+def test_an_exported_detector_finds_the_same(items, runs, tmp_path, capfd):
+    checkpoint, exported = runs / "detection", tmp_path / "exported.onnx"
+    assert run("export", checkpoint, "--out", exported) == 0
+    captured = capfd.readouterr()
+    assert "one image; objects within" in captured.out
+    assert captured.err == ""
+    found = []
+    for path in (exported, checkpoint):
+        report = tmp_path / "report"
+        assert run("eval", "--checkpoint", path, "--data.name", f"coco:{items}", "--report", report
+                   ) == 0  # fmt: skip
+        found.append(json.loads((report / "results_bbox.json").read_text()))
+        shutil.rmtree(report)
+    assert len(found[0]) == len(found[1]) > 0
+    for got, want in zip(*found, strict=True):
+        assert got["bbox"] == pytest.approx(want["bbox"], abs=1e-2)
+        assert (got["image_id"], got["category_id"]) == (want["image_id"], want["category_id"])
+    large = tmp_path / "large.png"
+    Image.open(pictures(items, 1)[0]).resize((100, 100)).save(large)
+    threshold = found[0][len(found[0]) // 2]["score"]
+    answer, _ = said_of(large, exported, tmp_path, "--threshold", threshold)
+    expected, _ = said_of(large, checkpoint, tmp_path, "--threshold", threshold)
+    assert len(answer["objects"]) == len(expected["objects"])
+    for got, want in zip(answer["objects"], expected["objects"], strict=True):
+        assert got["score"] == pytest.approx(want["score"], abs=1e-4)
+        masks = [coco_mask.decode(one["segmentation"]) for one in (got, want)]
+        assert masks[0].shape == (100, 100)
+        assert (masks[0] != masks[1]).mean() < 0.01
+    wide = tmp_path / "wide.png"
+    Image.open(large).resize((150, 80)).save(wide)
+    answer, _ = said_of(wide, exported, tmp_path, "--threshold", 0)
+    boxes = np.array([one["box"] for one in answer["objects"]])
+    assert (boxes >= 0).all()
+    assert (boxes <= [150, 80, 150, 80]).all()
+    line = refused(capfd, "eval", "--checkpoint", exported, "--data.name", f"coco:{items}",
+                   "--image_size", 96)  # fmt: skip
+    assert "64 x 64 pixels, got 3 x 96 x 96" in line
+
+
+@pytest.mark.parametrize(("task", "ending"), [("detection", "pt2"), ("segmentation", "onnx")])
+def test_an_exported_backbone_answers_nothing(task, ending, items, runs, tmp_path, capsys):
+    exported = tmp_path / f"backbone.{ending}"
+    assert run("export", runs / task, "--out", exported, "--backbone") == 0
+    assert "any batch size; features within" in capsys.readouterr().out
+    for command in (("eval", "--data.name", f"coco:{items}"), ("predict", *pictures(items, 1))):
+        line = refused(capsys, *command, "--checkpoint", exported)
+        assert "holds a backbone alone" in line
+
+
 def test_what_cannot_be_exported_is_refused(runs, tmp_path, capsys):
-    line = refused(capsys, "export", runs / "detection", "--out", tmp_path / "detector.onnx")
-    assert "docs/dense.md has the lines that write ONNX" in line
+    detector = runs / "detection"
+    for file, option in (("d.pt2", ()), ("d.onnx", ("--int8",))):
+        line = refused(capsys, "export", detector, "--out", tmp_path / file, *option)
+        assert "can be exported to .onnx alone, and without int8" in line
+    line = refused(capsys, "export", detector, "--out", tmp_path / "d.onnx", "--dynamic_size")
+    assert "for images of one size alone" in line
+    line = refused(capsys, "export", detector, "--out", tmp_path / "d", "--backbone")
+    assert "--backbone is not for --format safetensors" in line
     line = refused(
         capsys, "export", runs / "segmentation", "--out", tmp_path / "model.pt2", "--dynamic_size"
     )

@@ -111,6 +111,7 @@ def test_bad_input(exported, tmp_path, capsys):
         ([source, "--out", tmp_path / "no" / "m.onnx"], "does not exist"),
         ([source, "--out", tmp_path / "m", "--int8"], "--int8 is not for --format safetensors"),
         ([source, "--out", tmp_path / "m.pt2", "--push_to", "me/m"], "--push_to is not for"),
+        ([source, "--out", tmp_path / "m.pt2", "--backbone"], "features_only=True"),
         ([tmp_path, "--out", tmp_path / "m.onnx"], "holds no model"),
         ([source, "--out", source], "is not a model's folder: 'run.yaml' is in it"),
     ):

@@ -142,7 +142,7 @@ def test_a_model_with_nan_is_not_exported(tmp_path):
     model, record = make_model()
     with torch.no_grad():
         model.head.bias[0] = torch.nan
-    with pytest.raises(InputError, match="own logits are not finite"):
+    with pytest.raises(InputError, match="own answers are not finite"):
         export_model(model, record, tmp_path / "m.pt2")
     assert not list(tmp_path.iterdir())
 

@@ -2,7 +2,7 @@
 
 from kat.models.dense import registry
 from kat.models.dense.backbone import DenseBackbone
-from kat.models.dense.detector import Detector, KATDetector, ViTDetector
+from kat.models.dense.detector import Detector, EvaluationSize, KATDetector, ViTDetector
 from kat.models.dense.model import DenseModel, Features, task_of
 from kat.models.dense.pyramid import MultiLevel, SimpleFeaturePyramid
 from kat.models.dense.segment import SegmentConfig, check_segment, most_likely, segment, strips
@@ -12,6 +12,7 @@ __all__ = [
     "DenseBackbone",
     "DenseModel",
     "Detector",
+    "EvaluationSize",
     "Features",
     "KATDetector",
     "KATUperNet",

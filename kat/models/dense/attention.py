@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from timm.layers import Attention
 from torch import Tensor, nn
@@ -105,7 +107,7 @@ def split(x: Tensor, rows: int, columns: int) -> Tensor:
 def join(windows: Tensor, batch: int, height: int, width: int) -> Tensor:
     """What :func:`split` made windows of: (B, H, W, C)."""
     rows, columns, channels = windows.shape[1:]
-    down, across = -(-height // rows), -(-width // columns)
+    down, across = math.ceil(height / rows), math.ceil(width / columns)
     x = windows.view(batch, down, across, rows, columns, channels).transpose(2, 3)
     return x.reshape(batch, down * rows, across * columns, channels)[:, :height, :width]
 

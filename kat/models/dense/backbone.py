@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from timm.layers import Attention, PatchEmbed, resample_abs_pos_embed
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
@@ -109,16 +111,27 @@ class DenseBackbone(nn.Module):
                 maps[index] = vit.norm(x).permute(0, 3, 1, 2)
         return [maps[index] for index in self.out_blocks]
 
+    @torch.no_grad()
+    def fit_positions(self, height: int, width: int) -> None:
+        """Resamples the position embeddings, once, to the grid of images of this size."""
+        grid = (math.ceil(height / self.patch), math.ceil(width / self.patch))
+        if self.vit.pos_embed is not None:
+            self.vit.pos_embed = nn.Parameter(self._positions(self.vit.pos_embed, grid))
+        self.vit.patch_embed.grid_size = grid
+
     def _with_positions(self, x: Tensor) -> Tensor:
-        positions, size = self.vit.pos_embed, x.shape[1:3]
-        if positions is None:
+        size = (x.shape[1], x.shape[2])
+        if self.vit.pos_embed is None:
             return x
+        return x + self._positions(self.vit.pos_embed, size).unflatten(1, size)
+
+    def _positions(self, positions: Tensor, size: Size) -> Tensor:
         grid = self.vit.patch_embed.grid_size
-        if tuple(size) != tuple(grid):
-            positions = resample_abs_pos_embed(
-                positions, list(size), old_size=list(grid), num_prefix_tokens=0
-            )
-        return x + positions.unflatten(1, size)
+        if size == tuple(grid):
+            return positions
+        return resample_abs_pos_embed(
+            positions, list(size), old_size=list(grid), num_prefix_tokens=0
+        )
 
     def _block(self, index: int, x: Tensor) -> Tensor:
         block: Any = self.vit.blocks[index]

@@ -78,7 +78,7 @@ class Detector(DenseModel, MaskRCNN):
     task = "detection"
     transform: EvaluationSize
     rpn: nn.Module
-    roi_heads: nn.Module
+    roi_heads: Any
 
     def __init__(
         self,
@@ -124,6 +124,16 @@ class Detector(DenseModel, MaskRCNN):
         """Has images scaled in evaluation so that their longer side is this."""
         self.transform.min_size, self.transform.max_size = (side,), side
 
+    @property
+    def least_score(self) -> float:
+        """What an object must score more than, in evaluation: ``box_score_thresh``."""
+        score: float = self.roi_heads.score_thresh
+        return score
+
+    @least_score.setter
+    def least_score(self, score: float) -> None:
+        self.roi_heads.score_thresh = score
+
     def forward(
         self, images: Sequence[Tensor], targets: Sequence[Target] | None = None
     ) -> dict[str, Tensor] | list[Target]:
@@ -144,17 +154,33 @@ class Detector(DenseModel, MaskRCNN):
         """
         if self.training and targets is None:
             raise ValueError("a detector needs the targets in training")
-        own = [_counted_from(1, target) for target in targets or ()] if self.training else None
+        own = list(targets or ()) if self.training else None
         sizes = [tuple(image.shape[-2:]) for image in images]
         batch, own = self.transform(images, own)
+        found, losses = self.detect(batch, own)
+        if self.training:
+            return losses
+        objects: list[Target] = self.transform.postprocess(found, batch.image_sizes, sizes)
+        return objects
+
+    def detect(
+        self, batch: ImageList, targets: Sequence[Target] | None = None
+    ) -> tuple[list[Target], dict[str, Tensor]]:
+        """What is found in each image of a batch, and in training the losses.
+
+        Args:
+            batch: what :class:`EvaluationSize` makes of images; boxes are in its pixels.
+            targets: see :meth:`forward`.
+
+        Returns:
+            As :meth:`forward`, but ``masks`` (N, 1, 28, 28) are of the boxes, not of the image.
+        """
+        own = None if targets is None else [_counted_from(1, target) for target in targets]
         maps = self.backbone(batch.tensors, batch.image_sizes)
         features = OrderedDict((str(level), one) for level, one in enumerate(maps))
         proposals, losses = self.rpn(batch, features, own)
         found, more = self.roi_heads(features, proposals, batch.image_sizes, own)
-        if self.training:
-            return {**losses, **more}
-        found = self.transform.postprocess(found, batch.image_sizes, sizes)
-        return [_counted_from(-1, one) for one in found]
+        return [_counted_from(-1, one) for one in found], {**losses, **more}
 
 
 def _exact(x: Tensor) -> Tensor:

@@ -37,7 +37,7 @@ def by_size(
         patch: side of the patches.
         strides: of the maps, in pixels.
     """
-    canvas = tuple(images.shape[-2:])
+    canvas = tuple(int(side) for side in images.shape[-2:])  # a tracer's are tensors
     groups: dict[Size, list[int]] = {}
     for index, (height, width) in enumerate(sizes or ()):
         groups.setdefault((height, width), []).append(index)
