@@ -49,8 +49,8 @@ def predict(folder, name, *options) -> list:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_predict_gives_the_same_answers_whatever_it_runs(exported, name, capsys):
-    want = predict(exported, "run", "--batch_size", 1)
-    got = predict(exported, name, "--batch_size", 2)
+    want = predict(exported, "run", "--batch_size", 1, "--top", 10)
+    got = predict(exported, name, "--batch_size", 2, "--top", 10)
     tolerance = 0.05 if "8" in name else 1e-5
     for one, other in zip(want, got, strict=True):
         assert one["image"] == other["image"]
