@@ -23,7 +23,7 @@ from kat.models.activation_fit import (
     movement,
     plain_twin,
 )
-from kat.models.dense import DenseModel
+from kat.models.dense import DenseModel, Surroundings
 from kat.models.kat import KAT
 from kat.models.record import ModelRecord, build_model, registered_preprocessing
 from kat.models.state_dict import is_coefficient, load_weights
@@ -31,7 +31,7 @@ from kat.models.vit_source import ViTSource, rational_args, read_vit
 from kat.nn import Coefficients, GRKANMlp, GroupRational
 
 _HEAD = ("head.weight", "head.bias")
-_STEM, _POSITIONS = "patch_embed.proj.weight", "pos_embed"
+_STEM = "patch_embed.proj.weight"
 _NO_PLACE = ("mask_token", "head_dist.", "pre_logits.")
 _NOISE_IMAGES = 8
 _COMPARED = 10.0
@@ -107,6 +107,8 @@ def convert_vit(
         InputError: no such source or model, or a source that the KAT cannot take.
     """
     found = source if isinstance(source, ViTSource) else read_vit(source)
+    if found.dense is not None:
+        raise InputError(f"{found.name} is for {found.dense.task}: only classifiers are converted")
     record = make_record(found, name, args, num_classes)
     model = build_model(record)
     if not isinstance(model, KAT):
@@ -161,6 +163,8 @@ def init_from_vit(
     resampled where sizes differ, the head is fresh where it has other classes. Of a KAT, act1 is
     the identity and act2 is fitted, block by block, to the source's activation where its inputs
     are. A source that is a KAT itself gives its rationals too, to a model that computes them alike.
+    One that is a dense model gives its neck and heads to a model for the same task, without what
+    has a part for each class where the classes are others.
 
     Args:
         model: a KAT, another model in timm's ViT layout, or a dense model, whose transformer it is
@@ -182,7 +186,39 @@ def init_from_vit(
     """
     found = source if isinstance(source, ViTSource) else read_vit(source)
     if isinstance(model, DenseModel):
-        model, found = model.transformer, found.for_grid()
+        return _init_dense(model, found.for_grid(), activation, images, fit)
+    return _init(model, found, activation, images, fit)
+
+
+def _init_dense(
+    model: DenseModel,
+    found: ViTSource,
+    activation: str | None,
+    images: Tensor | None,
+    fit: bool,
+) -> Conversion:
+    """The transformer, and of a source that is a dense model what it has around that."""
+    around = {} if found.dense is None else found.dense.fitted_to(model, found.name)
+    report = _init(model.transformer, found, activation, images, fit)
+    model.load_state_dict(around, strict=False)
+    fresh = [name for name in Surroundings.of(model).weights if name not in around]
+    there = {} if found.dense is None else found.dense.weights
+    return replace(
+        report,
+        carried=[*report.carried, *around],
+        resized={**report.resized, **_other_sizes(there, around)},
+        dropped=[*report.dropped, *(name for name in there if name not in around)],
+        fresh=[*report.fresh, *fresh],
+    )
+
+
+def _init(
+    model: nn.Module,
+    found: ViTSource,
+    activation: str | None,
+    images: Tensor | None,
+    fit: bool,
+) -> Conversion:
     if not isinstance(model, VisionTransformer):
         raise InputError(f"a {type(model).__name__} cannot start from a ViT: it is not one")
     _check_finite(found)
@@ -195,7 +231,7 @@ def init_from_vit(
     report = Conversion(
         source=found.name,
         carried=list(weights),
-        resized=_resized(found, weights),
+        resized=_other_sizes(found.weights, weights),
         dropped=[*found.dropped, *_dropped(found, weights)],
         fresh=fresh,
     )
@@ -282,14 +318,13 @@ def _made_to_fit(found: ViTSource, model: VisionTransformer) -> dict[str, Tensor
     return weights
 
 
-def _resized(
-    found: ViTSource, weights: Mapping[str, Tensor]
+def _other_sizes(
+    there: Mapping[str, Tensor], here: Mapping[str, Tensor]
 ) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
-    pairs = {n: (found.weights[n], weights[n]) for n in (_STEM, _POSITIONS) if n in found.weights}
     return {
-        name: (tuple(there.shape), tuple(here.shape))
-        for name, (there, here) in pairs.items()
-        if there.shape != here.shape
+        name: (tuple(there[name].shape), tuple(here[name].shape))
+        for name in here
+        if name in there and there[name].shape != here[name].shape
     }
 
 

@@ -14,7 +14,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
-from kat.errors import InputError
+from kat.errors import InputError, some
 
 _NESTED_UNDER = ("state_dict_ema", "model_ema", "state_dict", "model")
 """Where training programs keep the weights in a checkpoint; an average comes first."""
@@ -35,9 +35,6 @@ _NUMPY: list[Any] = [
 
 _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """The first bytes of torch.save's files before version 1.6."""
-
-_FIRST = 3
-"""How many names of each kind an error lists."""
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -222,10 +219,6 @@ def _check_match(
     problems = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
     if any(problems.values()):
         parts = [
-            f"{len(names)} {kind} ({_some(names)})" for kind, names in problems.items() if names
+            f"{len(names)} {kind} ({some(names)})" for kind, names in problems.items() if names
         ]
         raise InputError(f"{source} holds the weights of another model: {'; '.join(parts)}")
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:_FIRST]) + (", ..." if len(names) > _FIRST else "")

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from kat.errors import InputError, first_line, unknown
 from kat.models.checkpoint import load_model, record_of_released
+from kat.models.dense import DenseModel, Surroundings
 from kat.models.record import ModelRecord, preprocessing_of
 from kat.models.state_dict import is_coefficient, read_state_dict
 from kat.nn import GRKANMlp, GroupRational
@@ -45,6 +46,7 @@ class ViTSource:
         classes: names of the logits; numbers where the source has none.
         dropped: entries of the file that timm's ViT has no place for.
         record: of the model, where the source says which one it is.
+        dense: of a model for a dense task what it has beside the transformer.
     """
 
     name: str
@@ -56,6 +58,7 @@ class ViTSource:
     classes: list[str] = field(default_factory=list)
     dropped: tuple[str, ...] = ()
     record: ModelRecord | None = None
+    dense: Surroundings | None = None
 
     @property
     def is_kat(self) -> bool:
@@ -72,7 +75,8 @@ class ViTSource:
             return self
         kept = {name: w for name, w in self.weights.items() if not name.startswith("head.")}
         gone = tuple(name for name in self.weights if name not in kept)
-        return replace(self, weights=kept, dropped=(*self.dropped, *gone))
+        dense = None if self.dense is None else self.dense.for_other_classes()
+        return replace(self, weights=kept, dropped=(*self.dropped, *gone), dense=dense)
 
     def for_grid(self) -> ViTSource:
         """The source for a model without prefix tokens, pooling and classifier.
@@ -172,6 +176,10 @@ def _of_model(
     preprocessing: Mapping[str, Any] | None = None,
     classes: list[str] | None = None,
 ) -> ViTSource:
+    if isinstance(model, DenseModel):
+        classes = classes or [str(index) for index in range(model.num_classes)]
+        found = _of_model(model.transformer, name, preprocessing, classes)
+        return replace(found, dense=Surroundings.of(model))
     if not isinstance(model, VisionTransformer) or type(model.blocks[0]) is not Block:
         raise InputError(f"{name} is a {type(model).__name__}, not a Vision Transformer of timm's")
     block: Any = model.blocks[0]

@@ -6,6 +6,7 @@ from kat.models.dense.detector import Detector, EvaluationSize, KATDetector, ViT
 from kat.models.dense.model import DenseModel, Features, task_of
 from kat.models.dense.pyramid import MultiLevel, SimpleFeaturePyramid
 from kat.models.dense.segment import SegmentConfig, check_segment, most_likely, segment, strips
+from kat.models.dense.surroundings import Surroundings
 from kat.models.dense.upernet import KATUperNet, UperNet, ViTUperNet
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "MultiLevel",
     "SegmentConfig",
     "SimpleFeaturePyramid",
+    "Surroundings",
     "UperNet",
     "ViTDetector",
     "ViTUperNet",

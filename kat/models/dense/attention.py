@@ -85,13 +85,20 @@ class GridAttention(nn.Module):
         return torch.cat([query, terms], -1), torch.cat([key, place], -1)
 
 
-def _vectors(table: Tensor, size: int) -> Tensor:
-    """(size, size, d): the vector of the offset i - j, of a table of offsets from -n to n."""
+def offsets_of_grid(table: Tensor, size: int) -> Tensor:
+    """(2 size - 1, d): the vectors of the offsets that a grid of this side has.
+
+    They are cut out of a table of a larger grid, and interpolated from that of a smaller one.
+    """
     reach = (len(table) + 1) // 2
     if size <= reach:
-        table = table[reach - size : reach + size - 1]
-    else:
-        table = F.interpolate(table.T[None], size=2 * size - 1, mode="linear")[0].T
+        return table[reach - size : reach + size - 1]
+    return F.interpolate(table.T[None], size=2 * size - 1, mode="linear")[0].T
+
+
+def _vectors(table: Tensor, size: int) -> Tensor:
+    """(size, size, d): the vector of the offset i - j, of a table of offsets from -n to n."""
+    table = offsets_of_grid(table, size)
     place = torch.arange(size, device=table.device)
     return table[place[:, None] - place + size - 1]
 

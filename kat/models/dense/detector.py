@@ -76,6 +76,7 @@ class Detector(DenseModel, MaskRCNN):
     """
 
     task = "detection"
+    class_layers = ("roi_heads.box_predictor.", "roi_heads.mask_predictor.mask_fcn_logits.")
     transform: EvaluationSize
     rpn: nn.Module
     roi_heads: Any

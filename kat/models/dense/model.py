@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -15,7 +15,8 @@ from kat.models.dense.sizes import Size, by_size
 from kat.models.kat import rational_parameter_names
 from kat.models.vit import ViT
 
-_VIT = "backbone.body.vit."
+TRANSFORMER = "backbone.body.vit."
+"""How the names of the transformer's weights begin."""
 _DROPPED: dict[str, Any] = {"num_classes": 0, "class_token": False, "global_pool": ""}
 """The transformer's arguments by which it has no class token, pooling and classifier."""
 
@@ -48,11 +49,14 @@ def task_of(model: nn.Module) -> str:
 class DenseModel(nn.Module):
     """A model for a dense task whose ``backbone`` is :class:`Features`, with timm's interface.
 
-    Subclasses say of which class the transformer is, and what task it is for.
+    Subclasses say of which class the transformer is, what task it is for, and how the names of the
+    weights begin that have a part for each class.
     """
 
     transformer_class: type[ViT]
     task: str
+    class_layers: ClassVar[tuple[str, ...]]
+    num_classes: int
     backbone: Features
 
     @classmethod
@@ -90,13 +94,13 @@ class DenseModel(nn.Module):
 
     def no_weight_decay(self) -> set[str]:
         """The names of position embeddings, relative positions and rational coefficients."""
-        spared = {_VIT + name for name in self.transformer.no_weight_decay()}
+        spared = {TRANSFORMER + name for name in self.transformer.no_weight_decay()}
         relative = {name for name, _ in self.named_parameters() if ".rel_pos_" in name}
         return spared | relative | rational_parameter_names(self)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """timm's patterns of layers: embeddings, then the blocks; necks and heads come last."""
-        vit = _VIT.replace(".", r"\.")
+        vit = TRANSFORMER.replace(".", r"\.")
         blocks = r"^backbone\.body\.(?:vit\.blocks|attention)\.(\d+)"
         return {
             "stem": rf"^{vit}(?:pos_embed|patch_embed|norm_pre)",

@@ -50,6 +50,7 @@ class UperNet(DenseModel):
     """
 
     task = "segmentation"
+    class_layers = ("head.classify.", "auxiliary_head.2.")
 
     def __init__(
         self,
