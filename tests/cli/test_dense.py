@@ -15,7 +15,9 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from kat.analysis.learning_curves import SCORES
-from kat.data import DataConfig
+from kat.cli.parsing import find_recipes
+from kat.cli.train import parse
+from kat.data import DataConfig, open_split
 from kat.data.dense.synthetic import make_items
 from kat.models import load_model
 from kat.models.dense import SegmentConfig
@@ -24,6 +26,7 @@ from kat.training.dense_prediction import find_classes, find_objects
 from kat.training.tasks import TASKS
 from tests.analysis.report_pages import charts_of, tables_of
 from tests.cli.commands import QUICK, refused, run
+from tests.data.dense.coco_files import instances, write_coco
 
 MODELS = {
     "detection": (
@@ -298,6 +301,17 @@ def test_options_without_effect_are_refused(command, task, option, value, items,
     assert f"{option} has no effect on a model for {task}" in line
 
 
+@pytest.mark.parametrize("size", ["tiny", "small", "base"])
+def test_the_recipes_for_coco_do_without_its_boxes_of_no_height(size, tmp_path):
+    content = instances()
+    content["annotations"][1]["bbox"][3] = 0
+    write_coco(tmp_path, content)
+    given = ["--config", f"coco_kat_det_{size}", "--data.name", f"coco:{tmp_path}"]
+    data = open_split(parse(find_recipes(given)).data, "train")
+    assert "1 boxes of zero area, first annotation 12 " in data.note
+    assert data[1][1]["labels"].tolist() == [1, 2]
+
+
 def test_a_run_without_its_wrong_annotations_is_evaluated_without_them(items, tmp_path, capsys):
     data, out = tmp_path / "items", tmp_path / "run"
     shutil.copytree(items, data)
@@ -312,6 +326,9 @@ def test_a_run_without_its_wrong_annotations_is_evaluated_without_them(items, tm
         "--data.name", f"coco:{data}", "--data.image_size", 64, "--data.batch_size", 4,
         "--data.bad_annotations", "skip", "--epochs", 1, *QUICK, "--out", out,
     ) == 0  # fmt: skip
+    printed = capsys.readouterr().out
+    for split in ("training", "validation"):
+        assert f"instances_{split}.json: 1 boxes of zero area, first annotation 1 " in printed
     assert run("eval", "--checkpoint", out) == 0
     line = refused(capsys, "eval", "--checkpoint", out, "--data.bad_annotations", "fail")
     assert "boxes of zero area" in line
