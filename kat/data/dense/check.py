@@ -29,6 +29,7 @@ from kat.data.dense.semantic import (
 from kat.data.dense.semantic_layout import LAYOUTS
 from kat.data.image_set import ImageSet
 from kat.data.sources import open_split
+from kat.data.splits import some
 from kat.errors import InputError
 
 SPLITS = ("train", "val")
@@ -42,6 +43,7 @@ _DAMAGED = "images whose masks have damaged run lengths"
 _MASK_UNREADABLE = "unreadable masks"
 _MASK_RESIZED = "masks of another size than their image"
 _NO_CLASS = "masks with values that are no class"
+_ONE_CLASS = "splits whose masks hold one class at most beside 255"
 _OF_IMAGES = (_MISSING, _UNREADABLE, _RESIZED, _MASK_UNREADABLE, _MASK_RESIZED)
 _SKIPPED = {
     **dict.fromkeys(_OF_IMAGES, "such images are left out"),
@@ -175,6 +177,11 @@ def _check_semantic(layout: str, root: Path, split: str, inspection: _Inspection
     problems = unpaired_problems(place) + inspection.problems(faults, source)
     first = 1 if place.zero_is_unlabelled else 0
     unused = [name for i, name in enumerate(place.classes, first) if not seen[i]]
+    if unused and seen[IGNORE] and len(unused) >= classes - 1:
+        listed = some(unused, "class", "classes")
+        problems += found(
+            _ONE_CLASS, [f"{place.masks}: 255 is no class; is it meant for {listed}?"]
+        )
     return SplitReport(split, len(source), "a mask each", place.classes, problems, unused)
 
 

@@ -229,6 +229,23 @@ def test_masks(tmp_path):
     assert not any(problem.fatal(skip=True) for problem in problems.values())
 
 
+@pytest.mark.parametrize(("values", "fatal"), [((0, 255), True), ((0, 1), False), ((1, 2), False)])
+def test_255_in_the_place_of_a_class_is_fatal(tmp_path, values, fatal):
+    """The commonest masks of two classes have 0 and 255; here 255 is none."""
+    write_pairs(tmp_path)
+    (tmp_path / "classes.txt").write_text("background\nobject\n" + "other\n" * (2 in values))
+    masks = tmp_path / "train" / "masks"
+    Image.fromarray(halves(*values)).save(masks / "0.png")
+    Image.fromarray(halves(values[0], 255)).save(masks / "1.png")
+    problems = _problems(f"masks:{tmp_path}")
+    kind = "splits whose masks hold one class at most beside 255"
+    assert list(problems) == ([kind] if fatal else [])
+    if fatal:
+        assert problems[kind].fatal(skip=True)
+        first = f"{masks}: 255 is no class; is it meant for class 'object'?"
+        assert problems[kind].first == first
+
+
 def test_classes_of_masks_that_do_not_occur_are_noted(tmp_path):
     write_ade20k(tmp_path)
     Image.fromarray(halves(0, 1)).save(tmp_path / "annotations" / "training" / "ADE_1.png")
