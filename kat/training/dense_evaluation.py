@@ -98,7 +98,7 @@ def evaluate_dense(
     else:
         found = _segment(images, counted, how)
     found.seconds = time.perf_counter() - start
-    found.notes += [*notes, *([images.note] if images.note else [])]
+    found.notes = [*notes, *filter(None, [images.note]), *found.notes]
     return found
 
 

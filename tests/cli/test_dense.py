@@ -16,7 +16,7 @@ from pycocotools.coco import COCO
 
 from kat.analysis.learning_curves import SCORES
 from kat.cli.parsing import find_recipes
-from kat.cli.train import parse
+from kat.cli.train import make_parser, parse
 from kat.data import DataConfig, open_split
 from kat.data.dense.synthetic import make_items
 from kat.models import load_model
@@ -63,6 +63,11 @@ def runs(items, tmp_path_factory):
 
 def pictures(items, count=2):
     return sorted((items / "images" / "validation").iterdir())[:count]
+
+
+def test_help_names_the_three_kinds_of_models():
+    words = " ".join(make_parser().format_help().split())
+    assert "Trains a classifier, a detector or a segmentation model" in words
 
 
 def test_training_says_what_it_reached(items, tmp_path, capsys):

@@ -13,7 +13,7 @@ from PIL import Image
 
 from kat.data.config import DataConfig
 from kat.data.decoding import UnreadableImage, decode
-from kat.data.dense.coco import CocoSource, decode_masks
+from kat.data.dense.coco import CocoSource, decode_masks, other_size
 from kat.data.dense.coco_layout import find_coco
 from kat.data.dense.coco_problems import annotation_problems, unused_categories
 from kat.data.dense.coco_table import read_table
@@ -142,7 +142,7 @@ def _check_coco(root: Path, split: str, inspection: _Inspection) -> SplitReport:
         name, (height, width) = source.name(index), table.sizes[index].tolist()
         size = inspection.look(name)
         if size != (width, height):
-            yield _RESIZED, f"{name}: {size[0]}x{size[1]}, not {width}x{height}"
+            yield _RESIZED, f"{name}: {other_size(size, (width, height))}"
             return
         decode_masks(source.annotation(index), name)
 

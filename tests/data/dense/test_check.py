@@ -165,7 +165,8 @@ def test_images_that_are_missing_torn_or_resized(tmp_path):
         assert firsts["missing images"] == (1, str(folder / "a.png"))
         assert "b.png cannot be read as an image" in firsts["unreadable images"][1]
         assert firsts["images of another size than the annotations say"][1].endswith(
-            "c.jpg: 48x64, not 64x48"
+            "c.jpg: it has 48x64 pixels, but the annotations are for 64x48: turn its pixels as its"
+            " EXIF orientation says, which is ignored here"
         )
         assert not any(problem.fatal(skip=True) for problem in problems.values())
 
