@@ -36,6 +36,8 @@ class Evaluated(Protocol):
     @property
     def seconds(self) -> float: ...
     @property
+    def notes(self) -> list[str]: ...
+    @property
     def results(self) -> dict[str, list[dict[str, Any]]]: ...
     @property
     def confusion(self) -> Tensor | None: ...
@@ -64,6 +66,7 @@ class DenseReport:
                 for name, row in found.by_class.items()
             ],
             "skipped_files": found.unreadable,
+            "notes": found.notes,
         }
 
     def lines(self) -> list[str]:

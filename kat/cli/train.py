@@ -1,4 +1,4 @@
-"""``kat train``: trains a classifier from a recipe."""
+"""``kat train``: trains a classifier, a detector or a segmentation model from a recipe."""
 
 from __future__ import annotations
 
@@ -156,9 +156,10 @@ def make_parser() -> Parser:
     """The parser of ``kat train``, one option a setting."""
     parser = make_training_parser(
         "kat train",
-        "Trains a classifier. Settings come from a recipe, and from the command line, which"
-        f" wins. Recipes: {', '.join(recipe_names())}. --monitor records the stability of the"
-        " GR-KAN layers on the way (kat stability --help).",
+        "Trains a classifier, a detector or a segmentation model, as the data is. Settings come"
+        " from a recipe, and from the command line, which wins. Recipes:"
+        f" {', '.join(recipe_names())}. --monitor records the stability of the GR-KAN layers on"
+        " the way (kat stability --help).",
     )
     parser.add_argument(
         DRY_RUN,

@@ -16,10 +16,13 @@ from kat.data.dense import DetectionEvaluation, DetectionSet, SegmentationEvalua
 from kat.errors import InputError
 from kat.models import ModelRecord
 from kat.models.dense import SegmentConfig, check_segment, segment
+from kat.training.class_match import match_classes
 from kat.training.detection import LIKELY, DetectionScores, Objects, encode_mask
 from kat.training.evaluation import EvalConfig, batches_of, check_device, precision_of
 from kat.training.segmentation import SegmentationScores
 from kat.training.tasks import check_task
+
+_NOTHING = "note: no object was found; pycocotools cannot read files of results without one"
 
 _LOADED = 8
 """The most images that are loaded at once: each is as large as it comes."""
@@ -35,8 +38,9 @@ class DenseEvaluation:
             of segmentation those of :class:`kat.training.segmentation.SegmentationScores`.
         by_class: ``box_ap`` and ``mask_ap``, or ``iou``, of each class that has any.
         images: how many were evaluated.
-        unreadable: the images that could not be, and why.
+        unreadable: the files that could not be, and why.
         seconds: wall time of the pass, loading included.
+        notes: what a user should know of it, one line each.
         results: of detection, every object found, as COCO's results files have them: by ``bbox``
             and ``segm``.
         confusion: of segmentation, (K, K) pixels of each class taken for each.
@@ -48,6 +52,7 @@ class DenseEvaluation:
     images: int
     unreadable: dict[str, str]
     seconds: float
+    notes: list[str]
     results: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     confusion: Tensor | None = None
 
@@ -80,26 +85,21 @@ def evaluate_dense(
     images = open_split(data, "val")
     check_task(model, images, (source, data.name))
     assert isinstance(images, DetectionSet | SemanticSet)
-    if images.classes != record.classes:
+    columns, _, notes = match_classes(record.classes, images.classes)
+    if len(columns) < len(record.classes):
         raise InputError(
-            f"the classes of {data.name} are not those of {source}: {_difference(images, record)}"
+            f"{source} knows {len(record.classes)} classes and {data.name} has {len(columns)}"
         )
     device = check_device(model, config)
     start = time.perf_counter()
-    counted = _Pass(model.to(device).eval(), record, data, config, device)
+    counted = _Pass(model.to(device).eval(), record, data, config, torch.tensor(columns), device)
     if isinstance(images, DetectionSet):
         found = _detect(images, counted)
     else:
         found = _segment(images, counted, how)
     found.seconds = time.perf_counter() - start
+    found.notes = [*notes, *filter(None, [images.note]), *found.notes]
     return found
-
-
-def _difference(images: ImageSet, record: ModelRecord) -> str:
-    for place, (ours, theirs) in enumerate(zip(images.classes, record.classes, strict=False)):
-        if ours != theirs:
-            return f"number {place} is {ours!r} in the data, {theirs!r} in the model"
-    return f"{len(images.classes)} in the data, {len(record.classes)} in the model"
 
 
 class _Pass:
@@ -108,6 +108,7 @@ class _Pass:
     Args:
         model: on its device.
         record, data, config: see :func:`evaluate_dense`.
+        columns: (K,) int64, where each class of the data is among the model's, which has K too.
         device: the model's.
     """
 
@@ -117,9 +118,11 @@ class _Pass:
         record: ModelRecord,
         data: DataConfig,
         config: EvalConfig,
+        columns: Tensor,
         device: torch.device,
     ) -> None:
         self.model = model
+        self.columns = columns
         self.device = device
         self.prepare = DevicePreparation(record.mean, record.std)
         self.data = replace(data, batch_size=min(data.batch_size, _LOADED))
@@ -151,29 +154,34 @@ def _detect(images: DetectionSet, counted: _Pass) -> DenseEvaluation:
     images.transform = DetectionEvaluation(counted.channels)
     scores = DetectionScores(by_class=True)
     results: dict[str, list[dict[str, Any]]] = {"bbox": [], "segm": []}
+    labels = counted.columns.argsort()
     for image, target in counted.each(images):
         with precision_of(counted.device, counted.config):
             (found,) = counted.model([image])
         found = {name: value.cpu() for name, value in found.items()}
+        found["labels"] = labels[found["labels"]]
         scores.update([found], [target])
         for kind, rows in coco_results(found, int(target["image_id"]), images).items():
             results[kind] += rows
     by_class = {images.classes[index]: row for index, row in scores.by_class().items()}
-    return _found(images, scores.compute(), by_class, counted, results=results)
+    notes = [] if results["bbox"] else [_NOTHING]
+    return _found(images, scores.compute(), by_class, counted, notes, results=results)
 
 
 @torch.inference_mode()
 def _segment(images: SemanticSet, counted: _Pass, how: SegmentConfig) -> DenseEvaluation:
     images.transform = SegmentationEvaluation(counted.size, counted.channels)
     scores = SegmentationScores(len(images.classes)).to(counted.device)
+    columns = counted.columns.to(counted.device)
     for image, mask in counted.each(images):
         with precision_of(counted.device, counted.config):
             answer = segment(counted.model, image, how)
-        scores.update([answer], [mask.to(counted.device)])
+        scores.update([answer[columns]], [mask.to(counted.device)])
     named = zip(images.classes, scores.by_class().tolist(), strict=True)
     by_class = {name: {"iou": 100 * iou} for name, iou in named}
     confusion = scores.confusion.compute().cpu()
-    return _found(images, scores.compute(), by_class, counted, confusion=confusion)
+    notes = scores.notes(images.classes)
+    return _found(images, scores.compute(), by_class, counted, notes, confusion=confusion)
 
 
 def _found(
@@ -181,11 +189,13 @@ def _found(
     scores: dict[str, Tensor],
     by_class: dict[str, dict[str, float]],
     counted: _Pass,
+    notes: list[str],
     **more: Any,
 ) -> DenseEvaluation:
     metrics = {name: float(value) for name, value in scores.items()}
+    left_out = images.ignored | counted.unreadable
     return DenseEvaluation(
-        images.classes, metrics, by_class, counted.images, counted.unreadable, 0.0, **more
+        images.classes, metrics, by_class, counted.images, left_out, 0.0, notes, **more
     )
 
 

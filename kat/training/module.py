@@ -52,6 +52,7 @@ class TaskModule(LightningModule):
         super().__init__()
         self.save_hyperparameters({"record": dataclasses.asdict(record)}, logger=False)
         self.model = model
+        self.classes = record.classes
         self.config = config
         self.layout = optimizer_layout(model, config.optim)
         self.prepare = DevicePreparation(record.mean, record.std, random_erasing)
@@ -171,7 +172,7 @@ class TaskModule(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Logs loss and scores: of the average, where there is one, and of the weights themselves
-        then as raw."""
+        then as raw. The first time it prints what there is to know of the data."""
         if self.val_images.compute() == 0:  # of all processes; one alone may have none
             raise InputError("the validation split has no image that can be read")
         for name, value in self.kept_scores.compute().items():
@@ -179,6 +180,8 @@ class TaskModule(LightningModule):
         if self.average is not None:
             for name, value in self.raw_scores.compute().items():
                 self.log(f"val/raw_{name}", value)
+        for note in self.kept_scores.notes(self.classes) if not self.history else ():
+            self.print(note)
         for metric in (self.kept_scores, self.raw_scores, self.val_images):
             metric.reset()
 

@@ -184,7 +184,8 @@ class Assembly(NamedTuple):
         train_data, val_data: the splits themselves.
         started: what was carried over from a ViT, where the run starts from one.
         checkpoint: what a resumed run goes on from.
-        notes: what was chosen that the user did not say, one line each.
+        notes: what was chosen that the user did not say, and what of the data is skipped; one line
+            each.
     """
 
     config: TrainConfig
@@ -197,6 +198,11 @@ class Assembly(NamedTuple):
     started: Conversion | None
     checkpoint: Path | None
     notes: list[str]
+
+
+def _notes(*lines: str) -> list[str]:
+    """The lines that say something, each once: both splits may say the same."""
+    return [line for line in dict.fromkeys(lines) if line]
 
 
 def assemble(config: TrainConfig, monitor: Monitor | None = None) -> Assembly:
@@ -253,7 +259,7 @@ def assemble(config: TrainConfig, monitor: Monitor | None = None) -> Assembly:
         val_data,
         started,
         checkpoint,
-        [line for line in (val_data.note, describe(given, config)) if line],
+        _notes(train_data.note, val_data.note, describe(given, config)),
     )
 
 

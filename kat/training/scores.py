@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -35,6 +36,11 @@ class Scores(nn.Module):
     @abstractmethod
     def compute(self) -> dict[str, Tensor]:
         """The scores by name; all processes must call it."""
+
+    def notes(self, classes: Sequence[str]) -> list[str]:
+        """What a user should know of what was counted, by the names of the classes; all processes
+        must call it."""
+        return []
 
     @abstractmethod
     def reset(self) -> None:

@@ -12,6 +12,7 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from kat.data.dense import IGNORE
+from kat.data.splits import some
 from kat.models import ModelRecord
 from kat.models.dense import strips
 from kat.training.module import TaskModule
@@ -116,6 +117,13 @@ class SegmentationScores(Scores):
         counts = self._counts()
         right = counts.diagonal()
         return right / (counts.sum(0) + counts.sum(1) - right)
+
+    def notes(self, classes: Sequence[str]) -> list[str]:
+        """Which classes no pixel has: mIoU may be high where what matters is nowhere."""
+        there = self._counts().sum(1).tolist()
+        absent = [name for name, pixels in zip(classes, there, strict=True) if not pixels]
+        listed = some(absent, "class", "classes")
+        return [f"note: validation has no pixel of {listed}"] if absent else []
 
     def _counts(self) -> Tensor:
         """The confusion of all processes in float64, on the CPU: not every device has that."""

@@ -61,14 +61,27 @@ def _of_segmentation(record: ModelRecord, config: TrainConfig) -> Transforms:
     return training, SegmentationEvaluation(size, channels)
 
 
-_OF_CLASSIFIERS = ("augment", "model.drop", "data.crop_pct", "data.interpolation")
+_OF_CLASSIFIERS = (
+    "augment",
+    "model.drop",
+    "data.root",
+    "data.train_split",
+    "data.val_split",
+    "data.download",
+    "data.num_classes",
+    "data.image_key",
+    "data.label_key",
+    "data.holdout",
+    "data.interpolation",
+    "data.crop_pct",
+)
 
 TASKS = {
     "classification": Task(
         Classifier,
         _of_classification,
         "kat_tiny_patch16_224, kat_micro",
-        ("detection", "segmentation"),
+        ("detection", "segmentation", "data.bad_annotations"),
     ),
     "detection": Task(
         DetectionModule,

@@ -15,7 +15,9 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from kat.analysis.learning_curves import SCORES
-from kat.data import DataConfig
+from kat.cli.parsing import find_recipes
+from kat.cli.train import make_parser, parse
+from kat.data import DataConfig, open_split
 from kat.data.dense.synthetic import make_items
 from kat.models import load_model
 from kat.models.dense import SegmentConfig
@@ -24,6 +26,7 @@ from kat.training.dense_prediction import find_classes, find_objects
 from kat.training.tasks import TASKS
 from tests.analysis.report_pages import charts_of, tables_of
 from tests.cli.commands import QUICK, refused, run
+from tests.data.dense.coco_files import instances, write_coco
 
 MODELS = {
     "detection": (
@@ -62,6 +65,11 @@ def pictures(items, count=2):
     return sorted((items / "images" / "validation").iterdir())[:count]
 
 
+def test_help_names_the_three_kinds_of_models():
+    words = " ".join(make_parser().format_help().split())
+    assert "Trains a classifier, a detector or a segmentation model" in words
+
+
 def test_training_says_what_it_reached(items, tmp_path, capsys):
     name, args = MODELS["segmentation"]
     options = (
@@ -93,6 +101,50 @@ def test_a_detector_is_evaluated_and_its_results_are_coco_s(items, runs, tmp_pat
     with (out / "per_class.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert set(rows[0]) == {"class", "box_ap", "mask_ap"}
+
+
+def test_pycocotools_cannot_read_results_of_nothing_and_the_evaluation_says_so(items, runs):
+    model, record = load_model(runs / "detection")
+    model.roi_heads.score_thresh = 1.0
+    found = evaluate_dense(model, record, DataConfig(name=f"coco:{items}"))
+    assert found.results == {"bbox": [], "segm": []}
+    assert found.notes == [
+        "note: no object was found; pycocotools cannot read files of results without one"
+    ]
+    with pytest.raises(IndexError):
+        COCO(str(items / "annotations" / "instances_validation.json")).loadRes([])
+
+
+@pytest.mark.parametrize("task", MODELS)
+def test_classes_in_another_order_go_by_their_names(task, items, runs, tmp_path):
+    """The set is the same, but the ids of its categories and the values of its masks are turned."""
+    turned = shutil.copytree(items, tmp_path / "turned")
+    file = turned / "annotations" / "instances_validation.json"
+    content = json.loads(file.read_text())
+    for row in content["categories"]:
+        row["id"] = 11 - row["id"]
+    for row in content["annotations"]:
+        row["category_id"] = 11 - row["category_id"]
+    file.write_text(json.dumps(content))
+    table = turned / "objectInfo150.txt"
+    head, *rows = table.read_text().splitlines()
+    table.write_text("\n".join([head, *reversed(rows)]) + "\n")
+    for path in (turned / "annotations" / "validation").iterdir():
+        Image.fromarray(12 - np.asarray(Image.open(path))).save(path)
+    kind = "coco" if task == "detection" else "ade20k"
+    model, record = load_model(runs / task)
+    plain, other = (
+        evaluate_dense(model, record, DataConfig(name=f"{kind}:{root}")) for root in (items, turned)
+    )
+    assert other.metrics == pytest.approx(plain.metrics, nan_ok=True)
+    assert other.by_class.keys() == plain.by_class.keys()
+    assert other.classes == plain.classes[::-1]
+    for name, row in plain.by_class.items():
+        assert other.by_class[name] == pytest.approx(row, nan_ok=True)
+    assert "another order" in other.notes[0]
+    if task == "detection":
+        ids = [[row["category_id"] for row in one.results["bbox"]] for one in (plain, other)]
+        assert ids[1] == [11 - number for number in ids[0]]
 
 
 def test_a_segmentation_model_is_evaluated_as_asked(items, runs, tmp_path, capsys):
@@ -298,6 +350,17 @@ def test_options_without_effect_are_refused(command, task, option, value, items,
     assert f"{option} has no effect on a model for {task}" in line
 
 
+@pytest.mark.parametrize("size", ["tiny", "small", "base"])
+def test_the_recipes_for_coco_do_without_its_boxes_of_no_height(size, tmp_path):
+    content = instances()
+    content["annotations"][1]["bbox"][3] = 0
+    write_coco(tmp_path, content)
+    given = ["--config", f"coco_kat_det_{size}", "--data.name", f"coco:{tmp_path}"]
+    data = open_split(parse(find_recipes(given)).data, "train")
+    assert "1 boxes of zero area, first annotation 12 " in data.note
+    assert data[1][1]["labels"].tolist() == [1, 2]
+
+
 def test_a_run_without_its_wrong_annotations_is_evaluated_without_them(items, tmp_path, capsys):
     data, out = tmp_path / "items", tmp_path / "run"
     shutil.copytree(items, data)
@@ -312,7 +375,14 @@ def test_a_run_without_its_wrong_annotations_is_evaluated_without_them(items, tm
         "--data.name", f"coco:{data}", "--data.image_size", 64, "--data.batch_size", 4,
         "--data.bad_annotations", "skip", "--epochs", 1, *QUICK, "--out", out,
     ) == 0  # fmt: skip
-    assert run("eval", "--checkpoint", out) == 0
+    printed = capsys.readouterr().out
+    for split in ("training", "validation"):
+        assert f"instances_{split}.json: 1 boxes of zero area, first annotation 1 " in printed
+    assert run("eval", "--checkpoint", out, "--json", tmp_path / "found.json") == 0
+    note = f"{data}/annotations/instances_validation.json: 1 boxes of zero area, first annotation 1"
+    assert capsys.readouterr().out.startswith(note)
+    (said,) = json.loads((tmp_path / "found.json").read_text())["notes"]
+    assert said.startswith(note)
     line = refused(capsys, "eval", "--checkpoint", out, "--data.bad_annotations", "fail")
     assert "boxes of zero area" in line
 

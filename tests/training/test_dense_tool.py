@@ -108,6 +108,14 @@ SETTINGS = {
     "model.drop=0.1": {"model": {"drop": 0.1}},
     "data.crop_pct=0.9": {"data": {"crop_pct": 0.9}},
     "data.interpolation=lanczos": {"data": {"interpolation": "lanczos"}},
+    "data.root=here": {"data": {"root": "here"}},
+    "data.train_split=training": {"data": {"train_split": "training"}},
+    "data.val_split=val": {"data": {"val_split": "val"}},
+    "data.download=True": {"data": {"download": True}},
+    "data.num_classes=3": {"data": {"num_classes": 3}},
+    "data.image_key=image": {"data": {"image_key": "image"}},
+    "data.label_key=label": {"data": {"label_key": "label"}},
+    "data.holdout=0.2": {"data": {"holdout": 0.2}},
     "segmentation.hflip=0.0": {"segmentation": SegmentationAugmentConfig(hflip=0.0)},
 }
 
@@ -118,6 +126,13 @@ def test_settings_of_other_tasks_are_refused(setting, items, tmp_path):
     with pytest.raises(InputError, match=re.escape(f"{setting} has no effect on detection")):
         train(config)
     assert not (tmp_path / "run").exists()
+
+
+def test_settings_of_dense_data_are_refused_for_classifiers(tmp_path):
+    config = TrainConfig(out=str(tmp_path / "run"), data=DataConfig(bad_annotations="skip"))
+    line = "data.bad_annotations=skip has no effect on classification"
+    with pytest.raises(InputError, match=re.escape(line)):
+        train(config)
 
 
 def test_a_validation_that_is_not_finite_is_explained(items, tmp_path, monkeypatch):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.nn import functional
 from torchvision.transforms.v2.functional import pil_to_tensor
 
@@ -107,6 +110,26 @@ def test_a_class_that_is_nowhere_does_not_count():
     scores.update([answer], [torch.zeros(2, 2, dtype=torch.uint8)])
     assert float(scores.compute()["miou"]) == 100
     assert math.isnan(scores.by_class()[2])
+
+
+def test_classes_that_no_pixel_has_are_said():
+    scores = SegmentationScores(3)
+    mask = torch.tensor([[0, 0], [2, IGNORE]], dtype=torch.uint8)
+    scores.update([torch.full((3, 2, 2), 1 / 3)], [mask])
+    assert scores.notes(["a", "b", "c"]) == ["note: validation has no pixel of class 'b'"]
+
+
+def test_a_run_and_its_evaluation_say_which_classes_no_pixel_has(items, tmp_path, capsys):
+    data = shutil.copytree(items, tmp_path / "items")
+    for path in (data / "annotations" / "validation").iterdir():
+        values = np.asarray(Image.open(path))
+        Image.fromarray(np.where(values == 1, 1, IGNORE).astype(np.uint8)).save(path)
+    train(replace(settings(data, tmp_path / "run"), epochs=2))
+    names = open_semantic("ade20k", data, "val").classes[1:]
+    note = f"note: validation has no pixel of classes {', '.join(map(repr, names[:3]))} and 7 more"
+    assert capsys.readouterr().out.count(note) == 1
+    found = evaluate_dense(*load_model(tmp_path / "run"), DataConfig(name=f"ade20k:{data}"))
+    assert found.notes == [note]
 
 
 def test_the_loss_of_pixels_that_have_a_class():

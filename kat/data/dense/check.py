@@ -13,7 +13,7 @@ from PIL import Image
 
 from kat.data.config import DataConfig
 from kat.data.decoding import UnreadableImage, decode
-from kat.data.dense.coco import CocoSource, decode_masks
+from kat.data.dense.coco import CocoSource, decode_masks, other_size
 from kat.data.dense.coco_layout import find_coco
 from kat.data.dense.coco_problems import annotation_problems, unused_categories
 from kat.data.dense.coco_table import read_table
@@ -29,6 +29,7 @@ from kat.data.dense.semantic import (
 from kat.data.dense.semantic_layout import LAYOUTS
 from kat.data.image_set import ImageSet
 from kat.data.sources import open_split
+from kat.data.splits import some
 from kat.errors import InputError
 
 SPLITS = ("train", "val")
@@ -42,6 +43,7 @@ _DAMAGED = "images whose masks have damaged run lengths"
 _MASK_UNREADABLE = "unreadable masks"
 _MASK_RESIZED = "masks of another size than their image"
 _NO_CLASS = "masks with values that are no class"
+_ONE_CLASS = "splits whose masks hold one class at most beside 255"
 _OF_IMAGES = (_MISSING, _UNREADABLE, _RESIZED, _MASK_UNREADABLE, _MASK_RESIZED)
 _SKIPPED = {
     **dict.fromkeys(_OF_IMAGES, "such images are left out"),
@@ -140,7 +142,7 @@ def _check_coco(root: Path, split: str, inspection: _Inspection) -> SplitReport:
         name, (height, width) = source.name(index), table.sizes[index].tolist()
         size = inspection.look(name)
         if size != (width, height):
-            yield _RESIZED, f"{name}: {size[0]}x{size[1]}, not {width}x{height}"
+            yield _RESIZED, f"{name}: {other_size(size, (width, height))}"
             return
         decode_masks(source.annotation(index), name)
 
@@ -175,6 +177,11 @@ def _check_semantic(layout: str, root: Path, split: str, inspection: _Inspection
     problems = unpaired_problems(place) + inspection.problems(faults, source)
     first = 1 if place.zero_is_unlabelled else 0
     unused = [name for i, name in enumerate(place.classes, first) if not seen[i]]
+    if unused and seen[IGNORE] and len(unused) >= classes - 1:
+        listed = some(unused, "class", "classes")
+        problems += found(
+            _ONE_CLASS, [f"{place.masks}: 255 is no class; is it meant for {listed}?"]
+        )
     return SplitReport(split, len(source), "a mask each", place.classes, problems, unused)
 
 

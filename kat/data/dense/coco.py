@@ -143,11 +143,7 @@ class DetectionSet(DenseSet):
         """The boxes, labels and masks of an image, crowds too."""
         height, width = annotation.size
         if image.size != (width, height):
-            raise UnreadableImage(
-                self.name(index),
-                f"it has {image.width}x{image.height} pixels, but the annotations are for"
-                f" {width}x{height}",
-            )
+            raise UnreadableImage(self.name(index), other_size(image.size, (width, height)))
         masks = decode_masks(annotation, self.name(index))
         areas = np.where(annotation.areas < 0, masks.sum((1, 2)), annotation.areas)
         return {
@@ -158,6 +154,21 @@ class DetectionSet(DenseSet):
             "iscrowd": torch.from_numpy(annotation.crowd.astype(np.int64)),
             "image_id": torch.tensor(annotation.image_id),
         }
+
+
+def other_size(found: tuple[int, int], annotated: tuple[int, int]) -> str:
+    """Says that an image is of another size than its annotations are for.
+
+    Args:
+        found, annotated: width and height in pixels.
+    """
+    turned = (
+        ": turn its pixels as its EXIF orientation says, which is ignored here"
+        if found == annotated[::-1]
+        else ""
+    )
+    sizes = ["{}x{}".format(*size) for size in (found, annotated)]
+    return f"it has {sizes[0]} pixels, but the annotations are for {sizes[1]}{turned}"
 
 
 def decode_masks(annotation: Annotation, name: str) -> np.ndarray:

@@ -44,7 +44,10 @@ def find_coco(root: Path, split: str) -> CocoPlace:
         files = _annotation_files(root / "annotations", name)
         if len(files) > 1:
             listed = ", ".join(str(file) for file in files)
-            raise InputError(f"there is more than one file of the {split} split: {listed}")
+            raise InputError(
+                f"there is more than one file of the {split} split: {listed}; move all but one"
+                " elsewhere"
+            )
         if files:
             return CocoPlace(files[0], _images(root, files[0]))
     raise InputError(

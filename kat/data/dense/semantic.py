@@ -95,7 +95,13 @@ class SemanticSet(DenseSet):
     task = "segmentation"
 
     def __init__(self, source: MaskSource, place: SemanticPlace, skip: bool) -> None:
-        super().__init__(source, place.classes, ignored=place.unpaired)
+        note = (
+            f"{place.masks}: values that are no class count as {IGNORE};"
+            " 'kat data check' lists them"
+            if skip
+            else ""
+        )
+        super().__init__(source, place.classes, ignored=place.unpaired, note=note)
         self.zero_is_unlabelled = place.zero_is_unlabelled
         self.skip = skip
         self.transform: Transform = untransformed

@@ -165,7 +165,8 @@ def test_images_that_are_missing_torn_or_resized(tmp_path):
         assert firsts["missing images"] == (1, str(folder / "a.png"))
         assert "b.png cannot be read as an image" in firsts["unreadable images"][1]
         assert firsts["images of another size than the annotations say"][1].endswith(
-            "c.jpg: 48x64, not 64x48"
+            "c.jpg: it has 48x64 pixels, but the annotations are for 64x48: turn its pixels as its"
+            " EXIF orientation says, which is ignored here"
         )
         assert not any(problem.fatal(skip=True) for problem in problems.values())
 
@@ -227,6 +228,23 @@ def test_masks(tmp_path):
         "1.png: 20x30, not 30x20"
     )
     assert not any(problem.fatal(skip=True) for problem in problems.values())
+
+
+@pytest.mark.parametrize(("values", "fatal"), [((0, 255), True), ((0, 1), False), ((1, 2), False)])
+def test_255_in_the_place_of_a_class_is_fatal(tmp_path, values, fatal):
+    """The commonest masks of two classes have 0 and 255; here 255 is none."""
+    write_pairs(tmp_path)
+    (tmp_path / "classes.txt").write_text("background\nobject\n" + "other\n" * (2 in values))
+    masks = tmp_path / "train" / "masks"
+    Image.fromarray(halves(*values)).save(masks / "0.png")
+    Image.fromarray(halves(values[0], 255)).save(masks / "1.png")
+    problems = _problems(f"masks:{tmp_path}")
+    kind = "splits whose masks hold one class at most beside 255"
+    assert list(problems) == ([kind] if fatal else [])
+    if fatal:
+        assert problems[kind].fatal(skip=True)
+        first = f"{masks}: 255 is no class; is it meant for class 'object'?"
+        assert problems[kind].first == first
 
 
 def test_classes_of_masks_that_do_not_occur_are_noted(tmp_path):

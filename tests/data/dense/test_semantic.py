@@ -57,6 +57,8 @@ def test_values_that_are_no_class_are_refused_or_are_none(tmp_path):
         open_semantic("masks", tmp_path, "train")[0]
     skipping = open_semantic("masks", tmp_path, "train", "skip")
     np.testing.assert_array_equal(skipping[0][1], halves(255, 1))
+    assert "values that are no class count as 255" in skipping.note
+    assert open_semantic("masks", tmp_path, "train").note == ""
     write_ade20k(tmp_path)
     Image.fromarray(halves(3, 1)).save(tmp_path / "annotations" / "training" / "ADE_0.png")
     with pytest.raises(InputError, match=r"holds the value 3, which is none of the 2"):
