@@ -190,6 +190,19 @@ def _exact(x: Tensor) -> Tensor:
 
 
 class _Anchors(AnchorGenerator):
+    """Anchors around every pixel of each map, i strides from the image's corner.
+
+    torchvision takes the sides of image and map for the strides, and rounds 3.5 down to 3.
+    """
+
+    def __init__(self, sizes: Sequence[tuple[float]], strides: Sequence[float]) -> None:
+        super().__init__(sizes, [_RATIOS] * len(sizes))
+        self.strides = strides
+
+    def grid_anchors(self, grid_sizes: list[list[int]], strides: Any) -> list[Tensor]:
+        anchors: list[Tensor] = super().grid_anchors(grid_sizes, [[s, s] for s in self.strides])
+        return anchors
+
     def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
         # Type and size of the maps are all that it looks at: one channel says both.
         return super().forward(image_list, [_exact(one[:, :1]) for one in feature_maps])
@@ -216,7 +229,7 @@ def _proposals(channels: int, strides: Sequence[float], scale: float) -> dict[st
     """The region proposal network: two convolutions, anchors of so many strides on each map."""
     sizes = [(scale * stride,) for stride in strides]
     return {
-        "rpn_anchor_generator": _Anchors(sizes, [_RATIOS] * len(sizes)),
+        "rpn_anchor_generator": _Anchors(sizes, strides),
         "rpn_head": _ProposalHead(channels, len(_RATIOS), conv_depth=2),
     }
 
@@ -246,7 +259,8 @@ def _roi_align(strides: Sequence[float], side: int) -> MultiScaleRoIAlign:
     """RoIAlign with these strides, where torchvision guesses them from its first batch."""
     pool = MultiScaleRoIAlign([str(level) for level in range(len(strides))], side, 0)
     pool.scales = [1 / stride for stride in strides]
-    pool.map_levels = initLevelMapper(int(math.log2(strides[0])), int(math.log2(strides[-1])))
+    first, last = (round(math.log2(stride)) for stride in (strides[0], strides[-1]))
+    pool.map_levels = initLevelMapper(first, last)
     return pool
 
 

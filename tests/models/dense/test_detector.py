@@ -116,6 +116,21 @@ def test_anchors_and_regions_know_the_strides_from_the_start():
     assert model.roi_heads.box_roi_pool.scales == [1 / 4, 1 / 8, 1 / 16]
 
 
+def test_strides_of_patches_of_14_are_not_rounded_down():
+    strides = [3.5, 7, 14, 28, 56]
+    model = detector(patch_size=14, img_size=56, scales=[4.0, 2.0, 1.0, 0.5]).eval()
+    assert model.backbone.strides == strides
+    seen: list = []
+    model.rpn.anchor_generator.register_forward_hook(lambda *args: seen.extend(args[2]))
+    with torch.no_grad():
+        model([torch.randn(3, 56, 42)])
+    sides = [(stride, range(round(56 / stride))) for stride in strides]
+    places = [[x * s, y * s] for s, side in sides for y in side for x in side for _ in range(3)]
+    assert ((seen[0][:, :2] + seen[0][:, 2:]) / 2).tolist() == places
+    mapper = model.roi_heads.box_roi_pool.map_levels
+    assert (mapper.k_min, mapper.k_max) == (2, 5)
+
+
 @pytest.mark.parametrize(
     ("size", "scaled"), [((200, 100), (128, 64)), ((50, 60), (80, 96)), ((32, 256), (16, 128))]
 )
