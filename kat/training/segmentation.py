@@ -6,12 +6,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from kat.data.dense import IGNORE
+from kat.errors import InputError
 from kat.models import ModelRecord
 from kat.models.dense import strips
 from kat.training.module import TaskModule
@@ -39,6 +40,20 @@ class SegmentationModule(TaskModule):
     def make_scores(self, record: ModelRecord) -> Scores:
         """Loss, mIoU, and the accuracy of pixels, and of classes in the mean."""
         return SegmentationScores(len(record.classes))
+
+    def on_fit_start(self) -> None:
+        """Checks that batch norm has something to norm over: its coarsest map is of one pixel.
+
+        Raises:
+            InputError: it is alone with one image.
+        """
+        norms = [module for module in self.model.modules() if type(module) is nn.BatchNorm2d]
+        if norms and self.config.data.batch_size == 1:
+            raise InputError(
+                "data.batch_size=1 leaves nothing to the model's batch norm: take 2 or more, or"
+                " model.args.norm=layer"
+            )
+        super().on_fit_start()
 
     def forward(self, images: Tensor | Sequence[Tensor]) -> Iterator[Tensor]:
         """The probabilities (K, H, W) of each image, one after the other; their sizes may differ.

@@ -15,6 +15,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 from kat.data import DataConfig
 from kat.data.dense import IGNORE, open_semantic
 from kat.data.dense.synthetic import make_items
+from kat.errors import InputError
 from kat.models import load_model
 from kat.models.dense import SegmentConfig, segment, strips
 from kat.training import TrainConfig, evaluate_dense, train
@@ -40,6 +41,13 @@ def settings(items, out, **more):
         data=DataConfig(name=f"ade20k:{items}", image_size=64, batch_size=4),
         **more,
     )
+
+
+def test_batch_norm_of_one_image_is_refused(items, tmp_path):
+    config = settings(items, tmp_path / "run")
+    config.data.batch_size, config.model.args = 1, {**SMALL, "norm": "batch"}
+    with pytest.raises(InputError, match=r"data\.batch_size=1 .*model\.args\.norm=layer"):
+        train(config)
 
 
 def counted(masks, answers, classes):
