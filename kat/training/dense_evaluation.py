@@ -17,7 +17,7 @@ from kat.errors import InputError
 from kat.models import ModelRecord
 from kat.models.dense import SegmentConfig, check_segment, segment
 from kat.training.class_match import match_classes
-from kat.training.detection import LIKELY, DetectionScores, Objects, encode_mask
+from kat.training.detection import DetectionScores, Objects, encode_mask
 from kat.training.evaluation import EvalConfig, batches_of, check_device, precision_of
 from kat.training.segmentation import SegmentationScores
 from kat.training.tasks import check_task
@@ -216,7 +216,7 @@ def coco_results(
         for label, score in zip(objects["labels"].tolist(), objects["scores"].tolist(), strict=True)
     ]
     boxes = box_convert(objects["boxes"], "xyxy", "xywh").tolist()
-    masks = [encode_mask(mask[0] >= LIKELY) for mask in objects["masks"]]
+    masks = [encode_mask(mask) for mask in objects["masks"]]
     return {
         "bbox": [{**one, "bbox": box} for one, box in zip(found, boxes, strict=True)],
         "segm": [{**one, "segmentation": mask} for one, mask in zip(found, masks, strict=True)],

@@ -17,7 +17,7 @@ from kat.data.decoding import in_channels
 from kat.data.dense.transforms import resized
 from kat.models import ModelRecord
 from kat.models.dense import SegmentConfig, most_likely, segment
-from kat.training.detection import LIKELY, Objects
+from kat.training.detection import Objects
 
 
 @torch.inference_mode()
@@ -41,8 +41,7 @@ def find_objects(
     with _nothing_below(model, threshold):
         found: Any = model(prepared)[0]
     kept = found["scores"] >= threshold
-    chosen = {name: found[name][kept] for name in ("boxes", "labels", "scores", "masks")}
-    return {**chosen, "masks": chosen["masks"][:, 0] >= LIKELY}
+    return {name: found[name][kept] for name in ("boxes", "labels", "scores", "masks")}
 
 
 @contextmanager

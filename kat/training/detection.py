@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,9 +18,6 @@ from kat.training.scores import Score, Scores, set_metric_state
 
 Objects = dict[str, Tensor]
 """What is found in an image, or what is there; see :class:`kat.models.dense.Detector`."""
-
-LIKELY = 0.5
-"""A pixel belongs to an object from this probability on."""
 
 _NO_AREA = 1e-9
 """What stands for an area of 0, which torchmetrics would take for one that is not known."""
@@ -62,6 +59,11 @@ class DetectionModule(TaskModule):
         """Images and what is in them: the model gives its losses."""
         return images, labels
 
+    def forward(self, images: Sequence[Tensor]) -> Iterator[Objects]:
+        """What is found in each image, one after the other: masks are as large as it."""
+        for image in images:
+            yield self.model([image])[0]
+
     def loss(self, output: dict[str, Tensor], labels: Any) -> Tensor:
         """The sum of the losses of proposals, classes, boxes and masks."""
         return torch.stack(list(output.values())).sum()
@@ -83,15 +85,15 @@ class DetectionScores(Scores):
         self.figures: dict[str, Tensor] | None = None
         """What torchmetrics gives for what was counted, once it was asked."""
 
-    def update(self, output: Sequence[Objects], labels: Sequence[Objects]) -> None:
-        """Counts what was found in images of their original size."""
-        found = [{**one, "masks": one["masks"][:, 0] >= LIKELY} for one in output]
-        there = [
-            {**one, "masks": one["masks"].bool(), "area": one["area"].clamp(min=_NO_AREA)}
-            for one in labels
-        ]
-        self.precision.update(found, there)
-        self.figures = None
+    def update(self, output: Iterable[Objects], labels: Sequence[Objects]) -> None:
+        """Counts what was found in images of their original size, one after the other."""
+        for _ in map(self._count, output, labels):  # zip keeps the last until it has the next
+            self.figures = None
+
+    def _count(self, found: Objects, there: Objects) -> None:
+        """Counts what was found in an image; only the run lengths of its masks are kept."""
+        area = there["area"].clamp(min=_NO_AREA)
+        self.precision.update([found], [{**there, "masks": there["masks"].bool(), "area": area}])
 
     def compute(self) -> dict[str, Tensor]:
         """The figures by name, e.g. ``box_ap50``."""

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from kat.data.dense import IGNORE
 from kat.data.splits import some
+from kat.errors import InputError
 from kat.models import ModelRecord
 from kat.models.dense import strips
 from kat.training.module import TaskModule
@@ -41,11 +42,27 @@ class SegmentationModule(TaskModule):
         """Loss, mIoU, and the accuracy of pixels, and of classes in the mean."""
         return SegmentationScores(len(record.classes))
 
-    def forward(self, images: Tensor | Sequence[Tensor]) -> list[Tensor]:
-        """The probabilities (K, H, W) of each image; their sizes may differ."""
-        if isinstance(images, Tensor):
-            return list(self.model(images).float().softmax(1))
-        return [self.model(image[None])[0].float().softmax(0) for image in images]
+    def on_fit_start(self) -> None:
+        """Checks that batch norm has something to norm over: its coarsest map is of one pixel.
+
+        Raises:
+            InputError: it is alone with one image.
+        """
+        norms = [module for module in self.model.modules() if type(module) is nn.BatchNorm2d]
+        if norms and self.config.data.batch_size == 1:
+            raise InputError(
+                "data.batch_size=1 leaves nothing to the model's batch norm: take 2 or more, or"
+                " model.args.norm=layer"
+            )
+        super().on_fit_start()
+
+    def forward(self, images: Tensor | Sequence[Tensor]) -> Iterator[Tensor]:
+        """The probabilities (K, H, W) of each image, one after the other; their sizes may differ.
+
+        Of 150 classes those of a single image of 512 x 683 pixels are 210 MB.
+        """
+        for image in images:
+            yield self.model(image[None])[0].float().softmax(0)
 
     def loss(self, output: tuple[Tensor, Tensor], labels: Tensor) -> Tensor:
         """Cross entropy of the head, and 0.4 of the auxiliary head's."""
@@ -82,12 +99,14 @@ class SegmentationScores(Scores):
     def __init__(self, classes: int) -> None:
         super().__init__()
         self.loss = MeanMetric(nan_strategy="disable")
-        self.confusion = MulticlassConfusionMatrix(classes, ignore_index=IGNORE)
+        self.confusion = MulticlassConfusionMatrix(
+            classes, ignore_index=IGNORE, validate_args=False
+        )
 
-    def update(self, output: Sequence[Tensor], labels: Any) -> Tensor:
+    def update(self, output: Iterable[Tensor], labels: Any) -> Tensor:
         """Counts the pixels of images by their probabilities (K, h, w), resized to their masks."""
-        pairs = zip(output, labels, strict=True)
-        loss = torch.stack([self._count(probabilities, mask) for probabilities, mask in pairs])
+        # zip would keep an image's answer until the next one is there
+        loss = torch.stack(list(map(self._count, output, labels)))
         self.loss.update(loss)
         return loss.mean()
 

@@ -58,8 +58,10 @@ def check_same(found, expected):
     assert list(found) == list(expected) == NAMES
     assert len(expected["boxes"])
     assert torch.equal(found["labels"], expected["labels"])
-    for name in ("boxes", "scores", "masks"):
+    for name in ("boxes", "scores"):
         torch.testing.assert_close(found[name], expected[name], rtol=1e-3, atol=1e-3)
+    assert found["masks"].shape == expected["masks"].shape
+    assert (found["masks"] != expected["masks"]).float().mean() < 1e-3  # where it is a near tie
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +93,8 @@ def test_onnxruntime_gives_the_models_objects(exported, name):
         image = noise(SIDE, SIDE, seed=seed)
         outputs = session.run(NAMES, {"image": image.numpy()})
         found = dict(zip(NAMES, map(torch.from_numpy, outputs), strict=True))
-        found["masks"] = paste_masks_in_image(found["masks"], found["boxes"], (SIDE, SIDE))
+        pasted = paste_masks_in_image(found["masks"], found["boxes"], (SIDE, SIDE))
+        found["masks"] = pasted[:, 0] >= 0.5
         check_same(found, model([image])[0])
         counts.add(len(found["boxes"]))
         all_of_them = {"image": image.numpy(), "threshold": np.zeros((), np.float32)}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import weakref
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -60,7 +62,7 @@ def noisy(target, generator, classes):
         "boxes": torch.cat([boxes, boxes[:1] + 5.0]),
         "labels": torch.cat([(target["labels"] + wrong) % classes, target["labels"][:1]]),
         "scores": torch.rand(count + min(count, 1), generator=generator),
-        "masks": torch.cat([masks, masks[:1]])[:, None].float(),
+        "masks": torch.cat([masks, masks[:1]]).bool(),
     }
 
 
@@ -145,12 +147,32 @@ def test_a_perfect_answer_has_100_by_class_too(items):
     for index in range(len(data)):
         _, target = data[index]
         found = {**target, "scores": torch.ones(len(target["labels"]))}
-        scores.update([{**found, "masks": target["masks"][:, None].float()}], [target])
+        scores.update([{**found, "masks": target["masks"].bool()}], [target])
         classes |= set(target["labels"].tolist())
     assert float(scores.compute()["mask_ap"]) == pytest.approx(100)
     by_class = scores.by_class()
     assert set(by_class) == classes
     assert all(row["box_ap"] == pytest.approx(100) for row in by_class.values())
+
+
+def test_the_answers_of_one_image_are_held_at_a_time(items):
+    data, alive = open_coco(items, "val"), []
+    pairs = [data[index] for index in range(3)]
+    targets = [target for _, target in pairs]
+
+    def model(images):
+        assert len(images) == 1
+        assert not any(held() is not None for held in alive)
+        target = targets[len(alive)]
+        found = {**target, "masks": target["masks"].bool()}
+        alive.append(weakref.ref(found["masks"]))
+        return [{**found, "scores": torch.ones(len(found["labels"]))}]
+
+    scores = DetectionScores()
+    images = [image for image, _ in pairs]
+    scores.update(DetectionModule.forward(SimpleNamespace(model=model), images), targets)
+    assert len(alive) == 3
+    assert float(scores.compute()["mask_ap"]) == pytest.approx(100)
 
 
 def test_a_run_trains_keeps_and_evaluates(items, tmp_path):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import shutil
+import weakref
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,11 +18,12 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 from kat.data import DataConfig
 from kat.data.dense import IGNORE, open_semantic
 from kat.data.dense.synthetic import make_items
+from kat.errors import InputError
 from kat.models import load_model
 from kat.models.dense import SegmentConfig, segment, strips
 from kat.training import TrainConfig, evaluate_dense, train
 from kat.training.config import ModelConfig, OptimConfig
-from kat.training.segmentation import SegmentationScores, pixel_loss
+from kat.training.segmentation import SegmentationModule, SegmentationScores, pixel_loss
 
 SMALL = {"depth": 4, "embed_dim": 32, "num_heads": 2, "channels": 16, "auxiliary": 8}
 
@@ -43,6 +46,13 @@ def settings(items, out, **more):
     )
 
 
+def test_batch_norm_of_one_image_is_refused(items, tmp_path):
+    config = settings(items, tmp_path / "run")
+    config.data.batch_size, config.model.args = 1, {**SMALL, "norm": "batch"}
+    with pytest.raises(InputError, match=r"data\.batch_size=1 .*model\.args\.norm=layer"):
+        train(config)
+
+
 def counted(masks, answers, classes):
     """Pixels of each class taken for each, one by one."""
     counts = np.zeros((classes, classes), dtype=np.int64)
@@ -51,6 +61,26 @@ def counted(masks, answers, classes):
             if true != IGNORE:
                 counts[true, said] += 1
     return counts
+
+
+def test_the_answers_of_one_image_are_held_at_a_time():
+    alive = []
+
+    def model(images):
+        assert not any(held() is not None for held in alive)
+        return functional.one_hot(images[:, 0].long(), 3).permute(0, 3, 1, 2) * 9.0
+
+    def watched(answer):
+        alive.append(weakref.ref(answer))
+        return answer
+
+    masks = [torch.randint(0, 3, size) for size in ((4, 5), (4, 5), (6, 3))]
+    scores = SegmentationScores(3)
+    for images in (torch.stack(masks[:2])[:, None], [mask[None] for mask in masks[2:]]):
+        answers = SegmentationModule.forward(SimpleNamespace(model=model), images)
+        scores.update(map(watched, answers), [mask[0] for mask in images])
+    assert len(alive) == 3
+    assert float(scores.compute()["miou"]) == 100
 
 
 @pytest.mark.parametrize("strip", [None, 100])

@@ -72,7 +72,8 @@ class GridAttention(nn.Module):
         """Longer vectors whose product, times the scale, has the terms of the offsets in it.
 
         The query is extended by its terms for each row and each column, the key by which row and
-        which column it is in: no (HW, HW) bias is ever made.
+        which column it is in: no (HW, HW) bias is ever made. Zeros fill both up to a multiple of 8,
+        which CUDA's memory-efficient kernel wants in half precision.
         """
         rows, columns = size
         grid = query.unflatten(2, size) / scale
@@ -82,7 +83,8 @@ class GridAttention(nn.Module):
         column = torch.eye(columns, dtype=key.dtype, device=key.device).repeat(rows, 1)
         place = torch.cat([row, column], 1).expand(*key.shape[:2], -1, -1)
         terms = torch.cat([by_row, by_column], -1).flatten(2, 3)
-        return torch.cat([query, terms], -1), torch.cat([key, place], -1)
+        fill = (0, -(key.shape[-1] + rows + columns) % 8)
+        return F.pad(torch.cat([query, terms], -1), fill), F.pad(torch.cat([key, place], -1), fill)
 
 
 def offsets_of_grid(table: Tensor, size: int) -> Tensor:

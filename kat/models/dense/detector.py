@@ -17,8 +17,9 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.roi_heads import paste_masks_in_image
 from torchvision.models.detection.rpn import RPNHead
-from torchvision.models.detection.transform import GeneralizedRCNNTransform
+from torchvision.models.detection.transform import GeneralizedRCNNTransform, resize_boxes
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.poolers import initLevelMapper
 
@@ -31,6 +32,9 @@ from kat.models.vit import ViT
 
 Target = dict[str, Tensor]
 """What is in an image: ``boxes`` (N, 4), ``labels`` (N,) and ``masks`` (N, H, W)."""
+
+LIKELY = 0.5
+"""A pixel belongs to an object from this probability on."""
 
 _RATIOS = (0.5, 1.0, 2.0)
 _BOX_SIDE, _MASK_SIDE = 7, 14
@@ -147,8 +151,8 @@ class Detector(DenseModel, MaskRCNN):
 
         Returns:
             In training the losses by name, which are to be added. In evaluation for each image
-            ``boxes``, ``labels`` and ``masks`` (N, 1, H, W), probabilities, as above, and
-            ``scores`` (N,), falling.
+            ``boxes`` and ``labels`` as above, ``masks`` (N, H, W) bool, where it is likely that the
+            object is, and ``scores`` (N,), falling.
 
         Raises:
             ValueError: no targets in training.
@@ -174,7 +178,7 @@ class Detector(DenseModel, MaskRCNN):
             targets: see :meth:`forward`.
 
         Returns:
-            As :meth:`forward`, but ``masks`` (N, 1, 28, 28) are of the boxes, not of the image.
+            As :meth:`forward`, but ``masks`` (N, 1, 28, 28) are probabilities within the boxes.
         """
         own = None if targets is None else [_counted_from(1, target) for target in targets]
         maps = self.backbone(batch.tensors, batch.image_sizes)
@@ -191,6 +195,19 @@ def _exact(x: Tensor) -> Tensor:
 
 
 class _Anchors(AnchorGenerator):
+    """Anchors around every pixel of each map, i strides from the image's corner.
+
+    torchvision takes the sides of image and map for the strides, and rounds 3.5 down to 3.
+    """
+
+    def __init__(self, sizes: Sequence[tuple[float]], strides: Sequence[float]) -> None:
+        super().__init__(sizes, [_RATIOS] * len(sizes))
+        self.strides = strides
+
+    def grid_anchors(self, grid_sizes: list[list[int]], strides: Any) -> list[Tensor]:
+        anchors: list[Tensor] = super().grid_anchors(grid_sizes, [[s, s] for s in self.strides])
+        return anchors
+
     def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
         # Type and size of the maps are all that it looks at: one channel says both.
         return super().forward(image_list, [_exact(one[:, :1]) for one in feature_maps])
@@ -217,7 +234,7 @@ def _proposals(channels: int, strides: Sequence[float], scale: float) -> dict[st
     """The region proposal network: two convolutions, anchors of so many strides on each map."""
     sizes = [(scale * stride,) for stride in strides]
     return {
-        "rpn_anchor_generator": _Anchors(sizes, [_RATIOS] * len(sizes)),
+        "rpn_anchor_generator": _Anchors(sizes, strides),
         "rpn_head": _ProposalHead(channels, len(_RATIOS), conv_depth=2),
     }
 
@@ -247,7 +264,8 @@ def _roi_align(strides: Sequence[float], side: int) -> MultiScaleRoIAlign:
     """RoIAlign with these strides, where torchvision guesses them from its first batch."""
     pool = MultiScaleRoIAlign([str(level) for level in range(len(strides))], side, 0)
     pool.scales = [1 / stride for stride in strides]
-    pool.map_levels = initLevelMapper(int(math.log2(strides[0])), int(math.log2(strides[-1])))
+    first, last = (round(math.log2(stride)) for stride in (strides[0], strides[-1]))
+    pool.map_levels = initLevelMapper(first, last)
     return pool
 
 
@@ -272,6 +290,33 @@ class EvaluationSize(GeneralizedRCNNTransform):
             return image, target
         size = [max(round(side * scale), 1) for side in sides]
         return F.interpolate(image[None], size, mode="bilinear", antialias=True)[0], target
+
+    def postprocess(
+        self,
+        result: list[Target],
+        image_shapes: Sequence[tuple[int, int]],
+        original_image_sizes: Sequence[tuple[int, ...]],
+    ) -> list[Target]:
+        """Objects in the pixels of the images as they came, with masks (N, H, W) bool."""
+        placed = []
+        for objects, seen, size in zip(result, image_shapes, original_image_sizes, strict=True):
+            boxes = resize_boxes(objects["boxes"], seen, size)
+            placed.append(
+                {**objects, "boxes": boxes, "masks": _drawn(objects["masks"], boxes, size)}
+            )
+        return placed
+
+
+def _drawn(masks: Tensor, boxes: Tensor, size: tuple[int, ...]) -> Tensor:
+    """(N, H, W) bool: where probabilities (N, 1, h, w) of boxes say that the objects are.
+
+    One by one: the probabilities of all of a large image's pixels for 100 objects take gigabytes.
+    """
+    drawn = torch.empty(len(boxes), *size, dtype=torch.bool, device=boxes.device)
+    for whole, mask, box in zip(drawn, masks, boxes, strict=True):
+        pasted = paste_masks_in_image(mask[None], box[None], size)
+        torch.ge(pasted[0, 0], LIKELY, out=whole)
+    return drawn
 
 
 class KATDetector(Detector):

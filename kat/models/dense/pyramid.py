@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from kat.errors import InputError
 
 Norm = Callable[[int], nn.Module]
 """Makes the norm of so many channels, channels first."""
@@ -24,7 +27,10 @@ class SimpleFeaturePyramid(nn.Module):
         width: channels of the transformer.
         patch: its stride in pixels.
         channels: of the maps.
-        scales: of the maps, falling.
+        scales: of the maps, falling, powers of two.
+
+    Raises:
+        InputError: a scale that is no power of two.
 
     Source: arXiv 2203.16527.
     """
@@ -33,7 +39,7 @@ class SimpleFeaturePyramid(nn.Module):
         self, width: int, patch: int, channels: int = 256, scales: Sequence[float] = SCALES
     ) -> None:
         super().__init__()
-        self.strides = [patch / scale for scale in scales]
+        self.strides = _strides(patch, scales)
         self.strides.append(2 * self.strides[-1])
         self.out_channels = channels
         self.levels = nn.ModuleList(_level(width, scale, channels) for scale in scales)
@@ -42,6 +48,14 @@ class SimpleFeaturePyramid(nn.Module):
         """The maps of each of ``strides``, of the last of those of the transformer."""
         pyramid = [level(maps[-1]) for level in self.levels]
         return [*pyramid, F.max_pool2d(pyramid[-1], kernel_size=1, stride=2)]
+
+
+def _strides(patch: int, scales: Sequence[float]) -> list[float]:
+    """Of the maps at these scales of one of this stride; resampling knows powers of two alone."""
+    for scale in scales:
+        if scale <= 0 or not math.log2(scale).is_integer():
+            raise InputError(f"scales must be powers of two, such as 0.5, 1 and 2, got {scale}")
+    return [patch / scale for scale in scales]
 
 
 def _level(width: int, scale: float, channels: int) -> nn.Sequential:
@@ -60,7 +74,10 @@ class MultiLevel(nn.Module):
         width: channels of the transformer, and of the maps.
         patch: its stride in pixels.
         norm: between two steps of upsampling.
-        scales: of the maps, one a block.
+        scales: of the maps, one a block, powers of two.
+
+    Raises:
+        InputError: a scale that is no power of two.
 
     Source: Bao et al., BEiT, arXiv 2106.08254.
     """
@@ -69,7 +86,7 @@ class MultiLevel(nn.Module):
         self, width: int, patch: int, norm: Norm = LayerNorm2d, scales: Sequence[float] = SCALES
     ) -> None:
         super().__init__()
-        self.strides = [patch / scale for scale in scales]
+        self.strides = _strides(patch, scales)
         self.out_channels = width
         self.levels = nn.ModuleList(
             nn.Sequential(*resample(width, scale, norm, narrowing=1)[0]) for scale in scales

@@ -123,6 +123,15 @@ def test_windowed_is_global_when_one_window_covers_the_image(window):
     assert torch.equal(windowed(x)[0], wide(x)[0])
 
 
+def test_vectors_with_offsets_are_multiples_of_8():
+    query, key = torch.randn(2, 1, 1, 20, 8)
+    longer = GridAttention(8, 0, (4, 5))._with_offsets(query, key, (4, 5), 1.0)
+    for vectors, own in zip(longer, (query, key), strict=True):
+        assert vectors.shape == (1, 1, 20, 24)
+        assert torch.equal(vectors[..., :8], own)
+        assert not vectors[..., 17:].any()
+
+
 def naive(x, attention: Attention, layer: GridAttention) -> torch.Tensor:
     """Attention over one window of (H, W, C), pair by pair."""
     height, width, channels = x.shape

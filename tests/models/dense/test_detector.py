@@ -6,6 +6,7 @@ import pytest
 import timm
 import torch
 from timm.optim import param_groups_layer_decay
+from torchvision.models.detection.roi_heads import paste_masks_in_image
 from torchvision.ops import clip_boxes_to_image
 
 from kat.analysis.detection_cost import FixedBoxes, countable
@@ -59,7 +60,8 @@ def test_losses_in_training_and_objects_in_evaluation(name):
     assert not [name for name, p in model.named_parameters() if p.grad is None]
     with torch.no_grad():
         found = model.eval()(images)
-    assert [tuple(one["masks"].shape[1:]) for one in found] == [(1, 64, 64), (1, 40, 52)]
+    assert [tuple(one["masks"].shape[1:]) for one in found] == [(64, 64), (40, 52)]
+    assert {one["masks"].dtype for one in found} == {torch.bool}
     assert all(set(one["labels"].tolist()) <= {0, 1, 2} for one in found)
     assert targets[0]["labels"].tolist() == [2]  # as they came
 
@@ -88,7 +90,7 @@ def test_it_learns_where_what_is():
         best = (found["labels"] == label).nonzero()[0, 0]  # scores fall
         assert found["scores"][best] > 0.5
         assert (found["boxes"][best] - box).abs().max() < 5
-        there = found["masks"][best, 0] > 0.5
+        there = found["masks"][best]
         assert (there & (mask > 0)).sum() > 0.7 * (there | (mask > 0)).sum()
 
 
@@ -116,6 +118,21 @@ def test_anchors_and_regions_know_the_strides_from_the_start():
     assert model.roi_heads.box_roi_pool.scales == [1 / 4, 1 / 8, 1 / 16]
 
 
+def test_strides_of_patches_of_14_are_not_rounded_down():
+    strides = [3.5, 7, 14, 28, 56]
+    model = detector(patch_size=14, img_size=56, scales=[4.0, 2.0, 1.0, 0.5]).eval()
+    assert model.backbone.strides == strides
+    seen: list = []
+    model.rpn.anchor_generator.register_forward_hook(lambda *args: seen.extend(args[2]))
+    with torch.no_grad():
+        model([torch.randn(3, 56, 42)])
+    sides = [(stride, range(round(56 / stride))) for stride in strides]
+    places = [[x * s, y * s] for s, side in sides for y in side for x in side for _ in range(3)]
+    assert ((seen[0][:, :2] + seen[0][:, 2:]) / 2).tolist() == places
+    mapper = model.roi_heads.box_roi_pool.map_levels
+    assert (mapper.k_min, mapper.k_max) == (2, 5)
+
+
 @pytest.mark.parametrize(
     ("size", "scaled"), [((200, 100), (128, 64)), ((50, 60), (80, 96)), ((32, 256), (16, 128))]
 )
@@ -141,7 +158,28 @@ def test_what_is_found_is_in_pixels_of_the_image_as_it_came():
         (large,) = model([image])
         (small,) = model([model.transform.resize(image)[0]])
     torch.testing.assert_close(large["boxes"] / 3, small["boxes"])
-    assert large["masks"].shape[2:] == (96, 192)
+    assert large["masks"].shape[1:] == (96, 192)
+
+
+def test_masks_are_those_of_torchvision_and_drawn_one_by_one(monkeypatch):
+    """Boxes over the edges too; the scale is 2."""
+    generator = torch.Generator().manual_seed(0)
+    masks = torch.rand(4, 1, 28, 28, generator=generator)
+    boxes = torch.tensor([[3, 4, 20, 30], [-5, -3, 9, 8], [30, 30, 60, 70], [0, 0, 1, 1]]).float()
+    given = {"boxes": boxes, "masks": masks}
+    drawn = []
+
+    def paste(masks, boxes, size):
+        drawn.append(len(masks))
+        return paste_masks_in_image(masks, boxes, size)
+
+    monkeypatch.setattr("kat.models.dense.detector.paste_masks_in_image", paste)
+    transform = EvaluationSize(min_size=40, max_size=50, channels=1, step=1)
+    (found,) = transform.postprocess([given], [(40, 50)], [(80, 100)])
+    expected = paste_masks_in_image(masks, 2 * boxes, (80, 100))[:, 0] >= 0.5
+    assert torch.equal(found["boxes"], 2 * boxes)
+    assert torch.equal(found["masks"], expected)
+    assert drawn == [1, 1, 1, 1]
 
 
 def test_reduced_precision_leaves_boxes_exact():
@@ -156,7 +194,7 @@ def test_reduced_precision_leaves_boxes_exact():
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         (found,) = model([torch.randn(3, *size)])
     (proposals,), (logits, deltas) = seen["rpn"][0], seen["roi_heads.box_predictor"]
-    own = [found[name] for name in ("boxes", "scores", "masks")]
+    own = [found[name] for name in ("boxes", "scores")]
     heads = [*seen["rpn.head"][0], *seen["rpn.head"][1], logits, deltas]
     assert {x.dtype for x in [*own, *heads, *seen["rpn.anchor_generator"]]} == {torch.float32}
     exact = model.roi_heads.box_coder.decode(deltas.double(), [proposals.double()])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from kat.errors import InputError
 from kat.models.dense import MultiLevel, SimpleFeaturePyramid
 
 
@@ -21,6 +22,14 @@ def test_strides_and_shapes_of_the_simple_pyramid():
 def test_other_patches_have_other_strides():
     assert SimpleFeaturePyramid(32, patch=8, scales=(2, 1)).strides == [4, 8, 16]
     assert MultiLevel(32, patch=8).strides == [2, 4, 8, 16]
+
+
+@pytest.mark.parametrize("scale", [3.0, 0.0, -2.0])
+def test_a_scale_that_is_no_power_of_two_is_named(scale):
+    with pytest.raises(InputError, match=f"powers of two.*got {scale}"):
+        SimpleFeaturePyramid(32, patch=16, scales=(2.0, scale))
+    with pytest.raises(InputError, match=f"powers of two.*got {scale}"):
+        MultiLevel(32, patch=16, scales=(2.0, scale))
 
 
 def test_the_levels_of_several_blocks_each_have_their_own():
