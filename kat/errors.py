@@ -48,7 +48,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
     return InputError(f"unknown {kind} {name!r}{hint}{listed}")
 
 
-def some(names: Sequence[str]) -> str:
+def first_few(names: Sequence[str]) -> str:
     """The first three names of a list, and dots where there are more."""
     return ", ".join(names[:_FIRST]) + (", ..." if len(names) > _FIRST else "")
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from kat.errors import InputError, some
+from kat.errors import InputError, first_few
 from kat.models.dense.attention import offsets_of_grid
 from kat.models.dense.model import TRANSFORMER, DenseModel
 
@@ -69,8 +69,8 @@ class Surroundings:
         wrong = [name for name in names if sizes[0].get(name) != sizes[1].get(name)]
         if wrong:
             raise InputError(
-                f"{source} has another neck or other heads than the model ({some(wrong)}): build"
-                " the model with the same arguments (model.args)"
+                f"{source} has another neck or other heads than the model ({first_few(wrong)}):"
+                " build the model with the same arguments (model.args)"
             )
 
 
