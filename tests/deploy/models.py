@@ -26,6 +26,20 @@ def make_record(**args: Any) -> ModelRecord:
     )
 
 
+def make_dense_record(name: str, side: int, **args: Any) -> ModelRecord:
+    """A detector or a segmentation model of square RGB images, three classes."""
+    return ModelRecord(
+        architecture=name,
+        classes=["ant", "bee", "cat"],
+        input_size=(3, side, side),
+        mean=(0.3,) * 3,
+        std=(0.4,) * 3,
+        interpolation="bilinear",
+        crop_pct=1.0,
+        args=args,
+    )
+
+
 def make_model(**args: Any) -> tuple[nn.Module, ModelRecord]:
     """That model, every parameter moved off its initial value, b_j of both signs."""
     record = make_record(**args)

@@ -15,7 +15,8 @@ from torchvision.models.detection.roi_heads import paste_masks_in_image
 import kat.deploy.detector_file as detector_file
 from kat.deploy import export_model, freeze, open_model
 from kat.errors import ExportFailed, InputError
-from kat.models import ModelRecord, build_model
+from kat.models import build_model
+from tests.deploy.models import make_dense_record
 
 SIDE = 64
 NAMES = ["boxes", "labels", "scores", "masks"]
@@ -25,16 +26,8 @@ LEAST = 0.3
 
 
 def make_detector(name="kat_det_micro", least=LEAST, **args):
-    record = ModelRecord(
-        architecture=name,
-        classes=["ant", "bee", "cat"],
-        input_size=(3, SIDE, SIDE),
-        mean=(0.3,) * 3,
-        std=(0.4,) * 3,
-        interpolation="bilinear",
-        crop_pct=1.0,
-        args={**ARGS, "rcnn": {"box_score_thresh": least}, **args},
-    )
+    rcnn = {"box_score_thresh": least}
+    record = make_dense_record(name, SIDE, **{**ARGS, "rcnn": rcnn, **args})
     torch.manual_seed(0)
     model = build_model(record).eval()
     with torch.no_grad():  # no rational stays the identity

@@ -9,8 +9,8 @@ import torch
 import kat.deploy.export as export_module
 from kat.deploy import FeatureMaps, StoredRecord, export_model, freeze, open_file, open_model
 from kat.errors import ExportFailed, InputError
-from kat.models import ModelRecord, build_model
-from tests.deploy.models import make_model
+from kat.models import build_model
+from tests.deploy.models import make_dense_record, make_model
 
 SIDE = 48
 ARGS = {
@@ -30,16 +30,7 @@ STRIDES = {
 
 
 def make_dense(name, **args):
-    record = ModelRecord(
-        architecture=name,
-        classes=["ant", "bee", "cat"],
-        input_size=(3, SIDE, SIDE),
-        mean=(0.3,) * 3,
-        std=(0.4,) * 3,
-        interpolation="bilinear",
-        crop_pct=1.0,
-        args={**ARGS, **args},
-    )
+    record = make_dense_record(name, SIDE, **{**ARGS, **args})
     torch.manual_seed(0)
     return build_model(record).eval(), record
 
