@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from PIL import Image
 from kat.data.image_set import ImageSet
 
 
-class DenseSet(ImageSet):
+class DenseSet(ImageSet, ABC):
     """Images of one split with targets: item i is transform(image, target).
 
     A subclass says what the target is. Batches are lists, as images differ in size.
@@ -21,6 +22,7 @@ class DenseSet(ImageSet):
         """The images and targets of a batch, as they are."""
         return list(images), list(labels)
 
+    @abstractmethod
     def target(self, image: Image.Image, annotation: Any, index: int) -> Any:
         """The target that the transform takes.
 
@@ -32,7 +34,6 @@ class DenseSet(ImageSet):
         Raises:
             UnreadableImage: image and annotation do not fit together.
         """
-        raise NotImplementedError
 
     def finish(self, image: Image.Image, label: Any, index: int) -> tuple[Any, Any]:
         """The last stage of an item: its target is decoded, and both are transformed."""
