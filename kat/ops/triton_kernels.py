@@ -1,21 +1,8 @@
-"""The rational function on a GPU: F(x) = P(x) / Q(x) and its gradients, in Triton.
+"""The rational function on a GPU: F(x) = P(x) / Q(x) and its gradients, as Triton kernels.
 
-With :mod:`kat.ops.triton_scaled`, which has the arithmetic for enormous x, the only module that
-imports Triton. :mod:`kat.ops.triton_launch` starts the kernels.
-
-Memory is a flat run of vectors of 16 bytes (narrower ones where a group's channels do not divide
-into them), ``LANES`` vectors a block. A group's channels lie together in a *run* of vectors, and
-runs follow each other through the groups, again and again:
-
-    group of vector v = (v // run) mod groups
-
-Two ways to share the vectors out, both with one group a lane for the whole program, so that a
-lane reads its coefficients once and keeps its gradient sums in registers:
-
-- flat: block number ``pid``, ``pid + programs``, ... where the number of programs is a multiple
-  of the period after which blocks repeat their columns. No division, no idle lane.
-- by group: a program walks through the runs of one group, at a division a vector. For periods
-  too long for the first, such as images in channels-first memory.
+How programs share memory is in :mod:`kat.ops.triton_memory`, and the arithmetic in
+:mod:`kat.ops.triton_plain` and :mod:`kat.ops.triton_scaled`; no other module imports Triton.
+:mod:`kat.ops.triton_launch` starts the kernels.
 
 The backward kernel writes each program's partial sums of da and db; the last, small kernel adds
 them up in a fixed order. There are no atomics, so gradients are the same bits on every run.
@@ -32,276 +19,29 @@ a kernel of its own in between.
 
 from __future__ import annotations
 
-import torch
 import triton
 import triton.language as tl
-from triton import knobs
 
-from kat.ops.triton_scaled import is_negative, least_gradient_of, limit_of, scaled_rational, zero_of
-
-INTERPRETED = bool(knobs.runtime.interpret)
-"""Whether TRITON_INTERPRET=1 was set on import: then the kernels run on CPU tensors, slowly."""
-
-NVIDIA = tl.constexpr(torch.version.hip is None and not INTERPRETED)
-"""Whether PTX instructions may be used for what Triton takes several for."""
-
-
-@triton.jit
-def _polynomial(x, c):
-    """sum_i c_i x^i and its derivative, by Horner's rule."""
-    value = c[len(c) - 1]
-    slope = 0.0
-    for i in tl.static_range(1, len(c)):
-        slope = slope * x + value if i > 1 else value
-        value = value * x + c[len(c) - 1 - i]
-    return value, slope
-
-
-@triton.jit
-def _reciprocal(q):
-    """1 / q for q >= 1. Division takes seven instructions more, for ranges that q never has."""
-    if NVIDIA and q.dtype == tl.float32:
-        result = tl.inline_asm_elementwise(
-            "rcp.approx.ftz.f32 $0, $1;", "=f,f", [q], dtype=tl.float32, is_pure=True, pack=1
-        )
-    else:
-        result = 1.0 / q
-    return result
-
-
-@triton.jit
-def _minus_product(c, y, q, x):
-    """c - y q, but c where x is 0."""
-    if NVIDIA and x.dtype == tl.float32:  # a selection more otherwise
-        result = tl.inline_asm_elementwise(
-            """{
-            .reg .pred some;
-            .reg .b32 opposite;
-            neg.f32 opposite, $3;
-            setp.neu.f32 some, $4, 0f00000000;
-            mov.b32 $0, $1;
-            @some fma.rn.f32 $0, $2, opposite, $1;
-            }""",
-            "=f,f,f,f,f", [c, y, q, x], dtype=tl.float32, is_pure=True, pack=1,
-        )  # fmt: skip
-    else:
-        result = tl.where(x == 0, c, c - y * q)
-    return result
-
-
-@triton.jit
-def _with_sign_of(y, x):
-    """y, its sign changed where x has its sign bit set."""
-    BITS: tl.constexpr = tl.int64 if x.dtype == tl.float64 else tl.int32
-    bits = x.to(BITS, bitcast=True)
-    sign = bits & (-1 << (BITS.primitive_bitwidth - 1))
-    return (y.to(BITS, bitcast=True) ^ sign).to(x.dtype, bitcast=True)
-
-
-@triton.jit
-def _rational(x, a, b, FORM_A: tl.constexpr):
-    """y = F(x), r = 1/Q(x), P' - y Q' = Q F'(x), and y sgn(s) base^j / x^j for even and odd j.
-
-    s = sum b_j base^j, base = |x| (form A) or x (form B); b is as _rows has it.
-    """
-    p, slope = _polynomial(x, a)
-    r = 1.0
-    y = p
-    even = p
-    odd = p
-    if len(b) > 0:
-        if FORM_A:
-            q, dq = _polynomial(tl.abs(x), (1.0,) + b)
-            r = _reciprocal(q)
-            y = p * r
-            even = y
-            odd = _with_sign_of(y, x)
-            slope = _minus_product(slope, odd, dq, x)
-        else:
-            h, dh = _polynomial(x, b)
-            s = x * h + zero_of(b)
-            r = _reciprocal(1.0 + tl.abs(s))
-            y = p * r
-            even = tl.where(is_negative(s) & (x != 0), -y, y)
-            odd = even
-            slope = slope - even * (x * dh + h)
-    return y, r, slope, even, odd
-
-
-@triton.jit
-def _powers(w, x, COUNT: tl.constexpr):
-    """w, w x, w x^2, ..., COUNT of them.
-
-    No power of x is formed without w, which may make an ordinary number of one that underflows.
-    """
-    result = (w,)
-    for i in tl.static_range(1, COUNT):
-        result = result + (result[i - 1] * x,)
-    return result
-
-
-@triton.jit
-def _add_powers(sums, powers):
-    """sums_i + w x^i."""
-    result = ()
-    for i in tl.static_range(len(sums)):
-        result = result + (sums[i] + powers[i],)
-    return result
-
-
-@triton.jit
-def _add_products(sums, even, odd, powers):
-    """sums_j + even w x^j for even j, sums_j + odd w x^j for odd j, j = 1, 2, ..."""
-    result = ()
-    for j in tl.static_range(1, len(sums) + 1):
-        result = result + (sums[j - 1] + (odd if j % 2 else even) * powers[j],)
-    return result
-
-
-@triton.jit
-def _zeros(COUNT: tl.constexpr, LANES: tl.constexpr, dtype: tl.constexpr):
-    result = ()
-    for _ in tl.static_range(COUNT):
-        result = result + (tl.zeros([LANES], dtype),)
-    return result
-
-
-@triton.jit
-def _coefficients(ptr, group, COUNT: tl.constexpr, SHARED: tl.constexpr, dtype: tl.constexpr):
-    """The row of each lane's group, or the row that all share, as COUNT values."""
-    row = 0 if SHARED else group * COUNT
-    result = ()
-    for i in tl.static_range(COUNT):
-        result = result + (tl.load(ptr + row + i).to(dtype),)
-    return result
-
-
-@triton.jit
-def _magnitudes(values):
-    result = ()
-    for i in tl.static_range(len(values)):
-        result = result + (tl.abs(values[i]),)
-    return result
-
-
-@triton.jit
-def _signed_zeros(values):
-    result = ()
-    for i in tl.static_range(len(values)):
-        result = result + (tl.where(values[i] == 0, -0.0, values[i]),)
-    return result
-
-
-@triton.jit
-def _rows(
-    a_ptr, b_ptr, group, A: tl.constexpr, B: tl.constexpr,
-    SHARED_A: tl.constexpr, SHARED_B: tl.constexpr, FORM_A: tl.constexpr, dtype: tl.constexpr,
-):  # fmt: skip
-    """a_i, and |b_j| (form A) or b_j (form B; -0 for 0), of each lane's group."""
-    a = _coefficients(a_ptr, group, A, SHARED_A, dtype)
-    b = _coefficients(b_ptr, group, B, SHARED_B, dtype)
-    b = _magnitudes(b) if FORM_A else _signed_zeros(b)
-    return a, b
-
-
-@triton.jit
-def _load(ptrs, mask, LANES: tl.constexpr, V: tl.constexpr, dtype: tl.constexpr):
-    """A block of LANES vectors of V elements as V values of shape (LANES,), 0 where masked.
-
-    The shape (LANES, V) makes it one access of V elements a lane. Taken apart it stays in
-    registers, and sums over V cost additions only.
-    """
-    parts = (_widen(tl.load(ptrs, mask=mask, other=0.0), V, dtype),)
-    for level in tl.static_range(4):
-        if V >> level > 1:
-            halves = ()
-            for k in tl.static_range(1 << level):
-                halves = halves + tl.split(tl.reshape(parts[k], (LANES, (V >> level) // 2, 2)))
-            parts = halves
-    values = ()
-    for k in tl.static_range(V):
-        values = values + (tl.reshape(parts[k], (LANES,)),)
-    return values
-
-
-@triton.jit
-def _store(ptrs, values, mask, LANES: tl.constexpr, V: tl.constexpr):
-    """Stores V values as _load returns them."""
-    parts = ()
-    for k in tl.static_range(V):
-        parts = parts + (tl.reshape(values[k].to(ptrs.dtype.element_ty), (LANES, 1)),)
-    for level in tl.static_range(4):
-        if V >> level > 1:
-            wholes = ()
-            for k in tl.static_range(V >> level >> 1):
-                pair = tl.join(parts[2 * k], parts[2 * k + 1])
-                wholes = wholes + (tl.reshape(pair, (LANES, 2 << level)),)
-            parts = wholes
-    tl.store(ptrs, parts[0], mask=mask)
-
-
-@triton.jit
-def _widen(block, V: tl.constexpr, dtype: tl.constexpr):
-    """The block in the dtype to compute in; two bfloat16 values at a time, one instruction each."""
-    if NVIDIA and block.dtype == tl.bfloat16 and V > 1:
-        result = tl.inline_asm_elementwise(
-            "shl.b32 $0, $2, 16; and.b32 $1, $2, 0xffff0000;",
-            "=f,=f,r", [block], dtype=tl.float32, is_pure=True, pack=2,
-        )  # fmt: skip
-    else:
-        result = block.to(dtype)
-    return result
-
-
-@triton.jit
-def _share(FLAT: tl.constexpr, LANES: tl.constexpr, groups, run, WIDE: tl.constexpr):
-    """This program's first position, the step to its next, and the group of each lane."""
-    pid = tl.program_id(0)
-    programs = tl.num_programs(0)
-    if WIDE:
-        pid = pid.to(tl.int64)
-        programs = programs.to(tl.int64)
-    if FLAT:
-        start = pid * LANES
-        step = programs * LANES
-        group = ((start + tl.arange(0, LANES)) // run) % groups
-    else:
-        start = pid // groups * LANES
-        step = programs // groups * LANES
-        group = pid % groups
-    return start, step, group
-
-
-@triton.jit
-def _vectors(position, group, groups, run, FLAT: tl.constexpr):
-    """The numbers, in memory, of the vectors at these positions."""
-    return position if FLAT else (position // run * groups + group) * run + position % run
-
-
-@triton.jit
-def _offsets(position, group, groups, run, FLAT: tl.constexpr, V: tl.constexpr):
-    """The element offsets (LANES, V) of the vectors at these positions."""
-    return (_vectors(position, group, groups, run, FLAT) * V)[:, None] + tl.arange(0, V)[None, :]
-
-
-@triton.jit
-def _beyond(x, a, b):
-    """Whether plain arithmetic does not hold for x; NaN is one."""
-    return (tl.abs(x) <= limit_of(a, b)) == 0
-
-
-@triton.jit
-def _any_beyond(largest, a, b):
-    return tl.max(_beyond(largest, a, b).to(tl.int32), axis=0)
-
-
-@triton.jit
-def _any_not_finite(sums):
-    """Whether a sum of any lane is infinite or NaN."""
-    zero = 0.0
-    for i in tl.static_range(len(sums)):
-        zero += sums[i] * 0.0
-    return tl.max((zero != 0.0).to(tl.int32), axis=0)
+from kat.ops.triton_memory import (
+    lane_zeros,
+    load_vectors,
+    narrowed,
+    offsets_of,
+    rows_of,
+    share_of,
+    store_vectors,
+    vectors_at,
+)
+from kat.ops.triton_plain import (
+    add_powers,
+    add_products,
+    any_beyond,
+    any_not_finite,
+    is_beyond,
+    plain_rational,
+    powers_of,
+)
+from kat.ops.triton_scaled import least_gradient_of, limit_of, scaled_rational
 
 
 @triton.jit
@@ -336,31 +76,31 @@ def forward_kernel(
 ):  # fmt: skip
     """y = F(x) for ``count`` vectors (of each group, if not FLAT)."""
     COMPUTE: tl.constexpr = tl.float64 if DOUBLE else tl.float32
-    start, step, group = _share(FLAT, LANES, groups, run, WIDE)
-    a, b = _rows(a_ptr, b_ptr, group, A, B, SHARED_A, SHARED_B, FORM_A, COMPUTE)
+    start, step, group = share_of(FLAT, LANES, groups, run, WIDE)
+    a, b = rows_of(a_ptr, b_ptr, group, A, B, SHARED_A, SHARED_B, FORM_A, COMPUTE)
     largest = tl.zeros([LANES], COMPUTE)
     for first in range(start, count, step):
         position = first + tl.arange(0, LANES)
-        offsets = _offsets(position, group, groups, run, FLAT, V)
+        offsets = offsets_of(position, group, groups, run, FLAT, V)
         mask = (position < count)[:, None]
-        xs = _load(x_ptr + offsets, mask, LANES, V, COMPUTE)
+        xs = load_vectors(x_ptr + offsets, mask, LANES, V, COMPUTE)
         ys = ()
         for k in tl.static_range(V):
             largest = tl.maximum(largest, tl.abs(xs[k]))
-            y, _, _, _, _ = _rational(xs[k], a, b, FORM_A)
+            y, _, _, _, _ = plain_rational(xs[k], a, b, FORM_A)
             ys = ys + (y,)
-        _store(y_ptr + offsets, ys, mask, LANES, V)
-    if _any_beyond(largest, a, b):
-        a, b = _rows(a_ptr, b_ptr, group, A, B, SHARED_A, SHARED_B, FORM_A, COMPUTE)
+        store_vectors(y_ptr + offsets, ys, mask, LANES, V)
+    if any_beyond(largest, a, b):
+        a, b = rows_of(a_ptr, b_ptr, group, A, B, SHARED_A, SHARED_B, FORM_A, COMPUTE)
         for first in range(start, count, step):
             position = first + tl.arange(0, LANES)
-            vector = _vectors(position, group, groups, run, FLAT)
+            vector = vectors_at(position, group, groups, run, FLAT)
             for k in range(V):
                 offsets = vector * V + k
                 mask = position < count
                 x = tl.load(x_ptr + offsets, mask=mask, other=0.0).to(COMPUTE)
                 y, _, _, _ = scaled_rational(x, x, a, b, FORM_A)
-                beyond = mask & _beyond(x, a, b)
+                beyond = mask & is_beyond(x, a, b)
                 tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=beyond)
 
 
@@ -381,39 +121,39 @@ def backward_kernel(
     again_ptr[pid] = 1 where plain arithmetic has not held, for scaled_backward_kernel to go on.
     """
     COMPUTE: tl.constexpr = tl.float64 if DOUBLE else tl.float32
-    start, step, group = _share(FLAT, LANES, groups, run, WIDE)
-    a, b = _rows(a_ptr, b_ptr, group, A, B, SHARED_A, SHARED_B, FORM_A, COMPUTE)
-    sums_a = _zeros(A, LANES, COMPUTE)
-    sums_b = _zeros(B, LANES, COMPUTE)
+    start, step, group = share_of(FLAT, LANES, groups, run, WIDE)
+    a, b = rows_of(a_ptr, b_ptr, group, A, B, SHARED_A, SHARED_B, FORM_A, COMPUTE)
+    sums_a = lane_zeros(A, LANES, COMPUTE)
+    sums_b = lane_zeros(B, LANES, COMPUTE)
     UNSIGNED: tl.constexpr = tl.uint64 if DOUBLE else tl.uint32
     largest = tl.zeros([LANES], COMPUTE)
     least = tl.zeros([LANES], UNSIGNED) - 1  # 2 |grad| - 1 in the bits of |grad|: 0 is largest
     for first in range(start, count, step):
         position = first + tl.arange(0, LANES)
-        offsets = _offsets(position, group, groups, run, FLAT, V)
+        offsets = offsets_of(position, group, groups, run, FLAT, V)
         mask = (position * V < count * V)[:, None]  # so that no second counter is kept
-        xs = _load(x_ptr + offsets, mask, LANES, V, COMPUTE)
-        grads = _load(grad_ptr + offsets, mask, LANES, V, COMPUTE)
+        xs = load_vectors(x_ptr + offsets, mask, LANES, V, COMPUTE)
+        grads = load_vectors(grad_ptr + offsets, mask, LANES, V, COMPUTE)
         dxs = ()
         ys = ()
         for k in tl.static_range(V):
             x = xs[k]
-            y, r, slope, even, odd = _rational(x, a, b, FORM_A)
+            y, r, slope, even, odd = plain_rational(x, a, b, FORM_A)
             w = grads[k] * r
-            powers = _powers(w, x, max(A, B + 1))
+            powers = powers_of(w, x, max(A, B + 1))
             largest = tl.maximum(largest, tl.abs(x), propagate_nan=tl.PropagateNan.ALL)
             least = tl.minimum(least, grads[k].to(UNSIGNED, bitcast=True) * 2 - 1)
-            sums_a = _add_powers(sums_a, powers)
-            sums_b = _add_products(sums_b, even, odd, powers)
+            sums_a = add_powers(sums_a, powers)
+            sums_b = add_products(sums_b, even, odd, powers)
             dxs = dxs + (w * slope,)
             ys = ys + (y,)
-        _store(dx_ptr + offsets, dxs, mask, LANES, V)
+        store_vectors(dx_ptr + offsets, dxs, mask, LANES, V)
         if STORE_Y:
-            _store(y_ptr + offsets, ys, mask, LANES, V)
+            store_vectors(y_ptr + offsets, ys, mask, LANES, V)
     least_grad = ((least + 1) >> 1).to(COMPUTE, bitcast=True)  # 0: there is none
     tiny = (least_grad > 0) & (least_grad < least_gradient_of(largest, a, b))
-    again = tl.max((_beyond(largest, a, b) | tiny).to(tl.int32), axis=0)
-    tl.store(again_ptr + tl.program_id(0), again | _any_not_finite(sums_a + sums_b))
+    again = tl.max((is_beyond(largest, a, b) | tiny).to(tl.int32), axis=0)
+    tl.store(again_ptr + tl.program_id(0), again | any_not_finite(sums_a + sums_b))
     _store_partials(partial_a_ptr, sums_a, LANES, SEGMENT_A)
     _store_partials(partial_b_ptr, sums_b, LANES, SEGMENT_B)
 
@@ -434,14 +174,14 @@ def scaled_backward_kernel(
     """
     COMPUTE: tl.constexpr = tl.float64 if DOUBLE else tl.float32
     if tl.load(again_ptr + tl.program_id(0)) != 0:
-        start, step, group = _share(FLAT, LANES, groups, run, WIDE)
-        near_a, near_b = _rows(a_ptr, b_ptr, group, A, B, SHARED_A, SHARED_B, FORM_A, COMPUTE)
-        a, b = _rows(a_ptr, b_ptr, group, A, B, SHARED_A, SHARED_B, FORM_A, tl.float64)
-        sums_a = _zeros(A, LANES, tl.float64)
-        sums_b = _zeros(B, LANES, tl.float64)
+        start, step, group = share_of(FLAT, LANES, groups, run, WIDE)
+        near_a, near_b = rows_of(a_ptr, b_ptr, group, A, B, SHARED_A, SHARED_B, FORM_A, COMPUTE)
+        a, b = rows_of(a_ptr, b_ptr, group, A, B, SHARED_A, SHARED_B, FORM_A, tl.float64)
+        sums_a = lane_zeros(A, LANES, tl.float64)
+        sums_b = lane_zeros(B, LANES, tl.float64)
         for first in range(start, count, step):
             position = first + tl.arange(0, LANES)
-            vector = _vectors(position, group, groups, run, FLAT)
+            vector = vectors_at(position, group, groups, run, FLAT)
             for k in range(V):
                 offsets = vector * V + k
                 mask = position < count
@@ -451,9 +191,9 @@ def scaled_backward_kernel(
                 sums_a = _sum(sums_a, terms_a)
                 sums_b = _sum(sums_b, terms_b)
                 near = x.to(COMPUTE)
-                beyond = mask & _beyond(near, near_a, near_b)
+                beyond = mask & is_beyond(near, near_a, near_b)
                 tiny = tl.abs(grad) < least_gradient_of(limit_of(near_a, near_b), near_a, near_b)
-                dx = _narrow(dx, dx_ptr.dtype.element_ty)
+                dx = narrowed(dx, dx_ptr.dtype.element_ty)
                 tl.store(dx_ptr + offsets, dx, mask=beyond | (mask & tiny))
                 if STORE_Y:
                     y, _, _, _ = scaled_rational(near, near, near_a, near_b, FORM_A)
@@ -487,14 +227,6 @@ def _row_sum(ptr, row, total, count, stride, width, LANES: tl.constexpr):
     return _total(total_sum, 0)
 
 
-@triton.jit
-def _narrow(value, dtype: tl.constexpr):
-    """A float64 value in any dtype. By way of float32, since not every Triton knows all pairs."""
-    if dtype != tl.float64:
-        value = value.to(tl.float32)
-    return value.to(dtype)
-
-
 @triton.jit(
     do_not_specialize=[
         "rows_a", "total_a", "count_a", "stride_a", "width_a",
@@ -511,7 +243,7 @@ def reduce_kernel(
     if item < rows_a * A:
         row = (item // A, item % A)
         da = _row_sum(partial_a_ptr, row, total_a, count_a, stride_a, width_a, LANES)
-        tl.store(da_ptr + item, _narrow(da, da_ptr.dtype.element_ty))
+        tl.store(da_ptr + item, narrowed(da, da_ptr.dtype.element_ty))
     else:
         item -= rows_a * A
         row = (item // B, item % B)
@@ -519,4 +251,4 @@ def reduce_kernel(
         if FORM_A:
             b = tl.load(b_ptr + item).to(partial_b_ptr.dtype.element_ty)
             db = tl.where(b < 0, -db, db)
-        tl.store(db_ptr + item, _narrow(-db, db_ptr.dtype.element_ty))
+        tl.store(db_ptr + item, narrowed(-db, db_ptr.dtype.element_ty))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kat.ops import triton_kernels
-from kat.ops.triton_kernels import INTERPRETED as INTERPRETED
+from kat.ops.triton_memory import INTERPRETED as INTERPRETED
 
 LANES = 256
 SEGMENT = 32

@@ -1,0 +1,166 @@
+"""How the programs of a Triton kernel share memory, read it and write it.
+
+Memory is a flat run of vectors of 16 bytes (narrower ones where a group's channels do not divide
+into them), ``LANES`` vectors a block. A group's channels lie together in a *run* of vectors, and
+runs follow each other through the groups, again and again:
+
+    group of vector v = (v // run) mod groups
+
+Two ways to share the vectors out, both with one group a lane for the whole program, so that a
+lane reads its coefficients once and keeps its gradient sums in registers:
+
+- flat: block number ``pid``, ``pid + programs``, ... where the number of programs is a multiple
+  of the period after which blocks repeat their columns. No division, no idle lane.
+- by group: a program walks through the runs of one group, at a division a vector. For periods
+  too long for the first, such as images in channels-first memory.
+"""
+
+# mypy: ignore-errors
+# ruff: noqa: RUF005  (the language has tuple concatenation, but no unpacking in older Tritons)
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from triton import knobs
+
+INTERPRETED = bool(knobs.runtime.interpret)
+"""Whether TRITON_INTERPRET=1 was set on import: then the kernels run on CPU tensors, slowly."""
+
+NVIDIA = tl.constexpr(torch.version.hip is None and not INTERPRETED)
+"""Whether PTX instructions may be used for what Triton takes several for."""
+
+
+@triton.jit
+def _coefficients(ptr, group, COUNT: tl.constexpr, SHARED: tl.constexpr, dtype: tl.constexpr):
+    """The row of each lane's group, or the row that all share, as COUNT values."""
+    row = 0 if SHARED else group * COUNT
+    result = ()
+    for i in tl.static_range(COUNT):
+        result = result + (tl.load(ptr + row + i).to(dtype),)
+    return result
+
+
+@triton.jit
+def _magnitudes(values):
+    result = ()
+    for i in tl.static_range(len(values)):
+        result = result + (tl.abs(values[i]),)
+    return result
+
+
+@triton.jit
+def _signed_zeros(values):
+    result = ()
+    for i in tl.static_range(len(values)):
+        result = result + (tl.where(values[i] == 0, -0.0, values[i]),)
+    return result
+
+
+@triton.jit
+def rows_of(
+    a_ptr, b_ptr, group, A: tl.constexpr, B: tl.constexpr,
+    SHARED_A: tl.constexpr, SHARED_B: tl.constexpr, FORM_A: tl.constexpr, dtype: tl.constexpr,
+):  # fmt: skip
+    """a_i, and |b_j| (form A) or b_j (form B; -0 for 0), of each lane's group."""
+    a = _coefficients(a_ptr, group, A, SHARED_A, dtype)
+    b = _coefficients(b_ptr, group, B, SHARED_B, dtype)
+    b = _magnitudes(b) if FORM_A else _signed_zeros(b)
+    return a, b
+
+
+@triton.jit
+def load_vectors(ptrs, mask, LANES: tl.constexpr, V: tl.constexpr, dtype: tl.constexpr):
+    """A block of LANES vectors of V elements as V values of shape (LANES,), 0 where masked.
+
+    The shape (LANES, V) makes it one access of V elements a lane. Taken apart it stays in
+    registers, and sums over V cost additions only.
+    """
+    parts = (_widen(tl.load(ptrs, mask=mask, other=0.0), V, dtype),)
+    for level in tl.static_range(4):
+        if V >> level > 1:
+            halves = ()
+            for k in tl.static_range(1 << level):
+                halves = halves + tl.split(tl.reshape(parts[k], (LANES, (V >> level) // 2, 2)))
+            parts = halves
+    values = ()
+    for k in tl.static_range(V):
+        values = values + (tl.reshape(parts[k], (LANES,)),)
+    return values
+
+
+@triton.jit
+def store_vectors(ptrs, values, mask, LANES: tl.constexpr, V: tl.constexpr):
+    """Stores V values as load_vectors returns them."""
+    parts = ()
+    for k in tl.static_range(V):
+        parts = parts + (tl.reshape(values[k].to(ptrs.dtype.element_ty), (LANES, 1)),)
+    for level in tl.static_range(4):
+        if V >> level > 1:
+            wholes = ()
+            for k in tl.static_range(V >> level >> 1):
+                pair = tl.join(parts[2 * k], parts[2 * k + 1])
+                wholes = wholes + (tl.reshape(pair, (LANES, 2 << level)),)
+            parts = wholes
+    tl.store(ptrs, parts[0], mask=mask)
+
+
+@triton.jit
+def _widen(block, V: tl.constexpr, dtype: tl.constexpr):
+    """The block in the dtype to compute in; two bfloat16 values at a time, one instruction each."""
+    if NVIDIA and block.dtype == tl.bfloat16 and V > 1:
+        result = tl.inline_asm_elementwise(
+            "shl.b32 $0, $2, 16; and.b32 $1, $2, 0xffff0000;",
+            "=f,=f,r", [block], dtype=tl.float32, is_pure=True, pack=2,
+        )  # fmt: skip
+    else:
+        result = block.to(dtype)
+    return result
+
+
+@triton.jit
+def narrowed(value, dtype: tl.constexpr):
+    """A float64 value in any dtype. By way of float32, since not every Triton knows all pairs."""
+    if dtype != tl.float64:
+        value = value.to(tl.float32)
+    return value.to(dtype)
+
+
+@triton.jit
+def share_of(FLAT: tl.constexpr, LANES: tl.constexpr, groups, run, WIDE: tl.constexpr):
+    """This program's first position, the step to its next, and the group of each lane."""
+    pid = tl.program_id(0)
+    programs = tl.num_programs(0)
+    if WIDE:
+        pid = pid.to(tl.int64)
+        programs = programs.to(tl.int64)
+    if FLAT:
+        start = pid * LANES
+        step = programs * LANES
+        group = ((start + tl.arange(0, LANES)) // run) % groups
+    else:
+        start = pid // groups * LANES
+        step = programs // groups * LANES
+        group = pid % groups
+    return start, step, group
+
+
+@triton.jit
+def vectors_at(position, group, groups, run, FLAT: tl.constexpr):
+    """The numbers, in memory, of the vectors at these positions."""
+    return position if FLAT else (position // run * groups + group) * run + position % run
+
+
+@triton.jit
+def offsets_of(position, group, groups, run, FLAT: tl.constexpr, V: tl.constexpr):
+    """The element offsets (LANES, V) of the vectors at these positions."""
+    return (vectors_at(position, group, groups, run, FLAT) * V)[:, None] + tl.arange(0, V)[None, :]
+
+
+@triton.jit
+def lane_zeros(COUNT: tl.constexpr, LANES: tl.constexpr, dtype: tl.constexpr):
+    result = ()
+    for _ in tl.static_range(COUNT):
+        result = result + (tl.zeros([LANES], dtype),)
+    return result
