@@ -33,15 +33,18 @@ class SegmentationAugmentConfig:
     """What is done to images with a class for each pixel to train on.
 
     The image is resized so that its shorter side is data.image_size, or its longer one four times
-    that if it would be more, then by a random factor, and a square of data.image_size is cut out.
+    that if it would be more, then by a random factor, and a square is cut out.
 
     Args:
+        crop: side of the square in pixels; None: data.image_size. Validation, which looks at whole
+            images, does not know it.
         scale: range of the factor.
         max_class_share: a crop that one class fills to more than this share is drawn again.
         hflip: probability of a horizontal flip.
         distortion: probability of each of a change in brightness, contrast, saturation and hue.
     """
 
+    crop: int | None = None
     scale: tuple[float, float] = (0.5, 2.0)
     max_class_share: float = 0.75
     hflip: float = 0.5
@@ -65,7 +68,8 @@ def check_segmentation(config: SegmentationAugmentConfig) -> None:
         InputError: names the first setting that is wrong, its value and what it may be.
     """
     _check_common("segmentation", config)
-    share, distortion = config.max_class_share, config.distortion
+    crop, share, distortion = config.crop, config.max_class_share, config.distortion
+    _require(crop is None or crop >= 1, "segmentation.crop", crop, "at least 1")
     name = "segmentation.max_class_share"
     _require(0 < share <= 1, name, share, "above 0 and at most 1")
     _require(0 <= distortion <= 1, "segmentation.distortion", distortion, "from 0 to 1")

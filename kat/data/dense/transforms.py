@@ -89,24 +89,26 @@ class SegmentationTraining:
     the image lacks is padded on the right and below, with :data:`IGNORE` in the mask.
 
     Args:
-        size: side of the crop in pixels.
+        size: of the shorter side of a resized image in pixels, and of the crop's where the settings
+            have no other.
         config: ranges and probabilities.
         mean: of each channel, after scaling pixels to [0, 1]: the colour of the padding.
     """
 
     def __init__(self, size: int, config: SegmentationAugmentConfig, mean: Sequence[float]) -> None:
         self.size = size
+        self.side = config.crop or size
         self.config = config
         self.fill = _colour(mean)
         self.channels = len(mean)
         self.distort = _distortion(config.distortion)
 
     def __call__(self, image: Image.Image, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """The crop, (C, size, size) uint8, and its mask, (size, size) uint8."""
+        """The crop, (C, side, side) uint8, and its mask, (side, side) uint8."""
         window = self._window(mask)
         flip = _happens(self.config.hflip)
-        pixels = _placed(_pixels(image, self.channels), window, self.size, self.fill, flip)
-        placed = _placed(Mask(mask[None]), window, self.size, IGNORE, flip)
+        pixels = _placed(_pixels(image, self.channels), window, self.side, self.fill, flip)
+        placed = _placed(Mask(mask[None]), window, self.side, IGNORE, flip)
         return self.distort(pixels), placed[0]
 
     def _window(self, mask: Tensor) -> Window:
@@ -115,7 +117,7 @@ class SegmentationTraining:
         factor = low + (high - low) * torch.rand(()).item()
         ratio = factor * fitted(height, width, self.size)[0] / height
         for _ in range(_CROP_TRIES):
-            window = _window(height, width, ratio, self.size)
+            window = _window(height, width, ratio, self.side)
             top, left, cut_height, cut_width = window[:4]
             part = mask[top : top + cut_height, left : left + cut_width]
             if largest_share(part) <= self.config.max_class_share:

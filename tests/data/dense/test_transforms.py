@@ -208,6 +208,20 @@ def test_what_an_image_lacks_is_padded_without_a_class():
     assert pixels[:, 30, 30].tolist() == FILL
 
 
+def test_a_crop_may_be_smaller_than_the_images_it_is_cut_from():
+    mask = torch.arange(100, dtype=torch.uint8).repeat(100, 1)
+    crops = []
+    for seed in range(40):
+        torch.manual_seed(seed)
+        pixels, moved = _segmentation(crop=16, scale=(1.0, 1.0))(_encoded(mask), mask)
+        assert pixels.shape == (3, 16, 16)
+        assert moved.shape == (16, 16)
+        assert (moved.diff(dim=1) == 1).all()  # at the scale of the image, nothing is resized
+        crops.append(int(moved[0, 0]))
+    assert min(crops) < 15
+    assert max(crops) > 69
+
+
 def test_colours_change_and_the_mask_does_not():
     mask = _halves(0.5)
     image = Image.new("RGB", (100, 100), (120, 60, 30))
@@ -226,6 +240,7 @@ def test_colours_change_and_the_mask_does_not():
         (DetectionAugmentConfig(hflip=1.5), "detection.hflip must be from 0 to 1, got 1.5"),
         (DetectionAugmentConfig(min_side=-1), "detection.min_side must be at least 0"),
         (SegmentationAugmentConfig(scale=(0, 1)), "segmentation.scale must be 0 < low"),
+        (SegmentationAugmentConfig(crop=0), "segmentation.crop must be at least 1, got 0"),
         (SegmentationAugmentConfig(max_class_share=0), "max_class_share must be above 0"),
         (SegmentationAugmentConfig(distortion=2), "segmentation.distortion must be from 0 to 1"),
     ],
