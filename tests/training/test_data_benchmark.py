@@ -115,7 +115,11 @@ def test_the_need_is_that_of_training_steps(tmp_path):
     ("kind", "model", "args"),
     [
         ("coco", "kat_det_micro", {"depth": 1, "global_blocks": [0], "channels": 32}),
-        ("ade20k", "kat_upernet_micro", {"depth": 4, "channels": 16, "auxiliary": 8}),
+        (
+            "ade20k",
+            "kat_upernet_micro",
+            {"depth": 4, "global_blocks": [3], "channels": 16, "auxiliary": 8},
+        ),
     ],
 )
 def test_images_with_boxes_and_masks_are_measured_too(tmp_path, kind, model, args):

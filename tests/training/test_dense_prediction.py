@@ -15,7 +15,7 @@ from kat.models.dense import SegmentConfig
 from kat.training import evaluate_dense
 from kat.training.dense_prediction import find_classes, find_objects
 
-ARGS = {"depth": 4, "embed_dim": 32, "num_heads": 2, "channels": 16}
+ARGS = {"depth": 4, "global_blocks": [0], "embed_dim": 32, "num_heads": 2, "channels": 16}
 HOW = (SegmentConfig(), SegmentConfig(window=32, stride=24, scales=(0.8, 1.3), flip=True))
 
 
@@ -60,9 +60,7 @@ def test_predicted_masks_are_those_that_are_evaluated(items, how):
 
 
 def test_only_objects_that_count_are_drawn():
-    model, record = model_of(
-        "kat_det_micro", ["a", "b", "c"], 64, global_blocks=[0], rcnn={"box_score_thresh": 0.0}
-    )
+    model, record = model_of("kat_det_micro", ["a", "b", "c"], 64, rcnn={"box_score_thresh": 0.0})
     image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (80, 60, 3), dtype=np.uint8))
     drawn = []
     model.roi_heads.register_forward_hook(lambda *args: drawn.append(len(args[2][0][0]["masks"])))
@@ -77,8 +75,6 @@ def test_only_objects_that_count_are_drawn():
 
 
 def test_the_model_s_own_threshold_holds_below_that():
-    model, record = model_of(
-        "kat_det_micro", ["a", "b", "c"], 64, global_blocks=[0], rcnn={"box_score_thresh": 0.9}
-    )
+    model, record = model_of("kat_det_micro", ["a", "b", "c"], 64, rcnn={"box_score_thresh": 0.9})
     found = find_objects(model, record, Image.new("RGB", (64, 64)), 0.0)
     assert len(found["scores"]) == 0

@@ -27,9 +27,10 @@ from kat.training.config import ModelConfig, OptimConfig
 from kat.training.dense_prediction import find_classes, find_objects
 from kat.training.detection import DetectionScores
 
+TINY = {"depth": 4, "embed_dim": 32, "num_heads": 2, "global_blocks": [0], "channels": 16}
 SMALL = {
-    "coco": ("kat_det_micro", {"global_blocks": [0]}),
-    "ade20k": ("kat_upernet_micro", {"auxiliary": 8}),
+    "coco": ("kat_det_micro", {}),
+    "ade20k": ("kat_upernet_micro", {"auxiliary": 8, "norm": "layer"}),
 }
 
 
@@ -42,7 +43,7 @@ def items(tmp_path_factory):
 
 def settings(kind, items, out, model=None, data=None, **more):
     name, args = SMALL[kind]
-    args = {"depth": 4, "embed_dim": 32, "num_heads": 2, "channels": 16, **args}
+    args = {**TINY, **args}
     return TrainConfig(
         out=str(out),
         epochs=1,
@@ -218,7 +219,7 @@ def test_a_classifier_s_weights_are_a_start(kind, pool, items, tmp_path, capsys)
 def test_two_processes_score_what_one_does(kind, items, tmp_path):
     """With steps too small to matter: of three images one has two, their scores are of all."""
     name, args = SMALL[kind]
-    args = {"depth": 4, "embed_dim": 32, "num_heads": 2, "channels": 16, **args}
+    args = {**TINY, **args}
     if kind == "coco":
         args["rcnn"] = {"box_score_thresh": 0.0}
     rows = []

@@ -25,7 +25,14 @@ from kat.training import TrainConfig, evaluate_dense, train
 from kat.training.config import ModelConfig, OptimConfig
 from kat.training.segmentation import SegmentationModule, SegmentationScores, pixel_loss
 
-SMALL = {"depth": 4, "embed_dim": 32, "num_heads": 2, "channels": 16, "auxiliary": 8}
+SMALL = {
+    "depth": 4,
+    "global_blocks": [3],
+    "embed_dim": 32,
+    "num_heads": 2,
+    "channels": 16,
+    "auxiliary": 8,
+}
 
 
 @pytest.fixture(scope="module")

@@ -26,10 +26,9 @@ _FEW_BOXES = {
     "rpn_batch_size_per_image": 64,
     "box_batch_size_per_image": 32,
 }
+_MICRO_BACKBONE: dict[str, Any] = {"img_size": 128, "window": 8, "global_blocks": [2, 5]}
 _MICRO_DETECTOR: dict[str, Any] = {
-    "img_size": 128,
-    "window": 8,
-    "global_blocks": [2, 5],
+    **_MICRO_BACKBONE,
     "channels": 64,
     "scales": [2.0, 1.0, 0.5],
     "anchor_scale": 6.0,
@@ -38,11 +37,11 @@ _MICRO_DETECTOR: dict[str, Any] = {
     "rcnn": _FEW_BOXES,
 }
 _MICRO_UPERNET: dict[str, Any] = {
-    "img_size": 128,
+    **_MICRO_BACKBONE,
+    "relative_position": True,
     "scales": [2.0, 1.0, 0.5, 0.25],
     "channels": 64,
     "auxiliary": 32,
-    "norm": "layer",
 }
 _FAMILIES: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
     "kat_det": (KATDetector, _MICRO_DETECTOR),

@@ -12,7 +12,7 @@ from kat.errors import InputError
 from kat.models import ModelRecord, build_model, create_model, load_model, save_model
 from kat.models.dense.upernet import UperHead
 
-SMALL = {"img_size": 64, "depth": 4, "channels": 16, "auxiliary": 8}
+SMALL = {"img_size": 64, "depth": 4, "global_blocks": [3], "channels": 16, "auxiliary": 8}
 
 
 def upernet(name: str = "kat_upernet_micro", **kwargs):
