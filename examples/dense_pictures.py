@@ -69,8 +69,9 @@ def detection_rows(run: Path, images: list[int], threshold: float) -> list[list[
             labels, pixels = objects["labels"], pil_to_tensor(image)
             named = [data.classes[k] + end for k, end in zip(labels.tolist(), ends, strict=True)]
             masks = objects["masks"].bool()
-            count, factor = len(data.classes), caption_factor(pixels)
-            row.append(draw_objects(pixels, objects["boxes"], labels, masks, named, count, factor))
+            count, factor = len(data.classes) + 1, caption_factor(pixels)
+            numbers = labels + 1  # colours go by the number, and of pixels the background is 0
+            row.append(draw_objects(pixels, objects["boxes"], numbers, masks, named, count, factor))
     return rows
 
 
@@ -103,7 +104,7 @@ def draw(rows: list[list[Tensor]], names: list[str], path: Path) -> None:
     figure.legend(handles=patches, loc="outside lower center", ncols=6, fontsize=8, frameon=False)
     figure.tight_layout(rect=(0, 0.06, 1, 1))
     with replacing(path) as partial:
-        figure.savefig(partial, dpi=110, format="png")
+        figure.savefig(partial, dpi=80, format="png")
 
 
 if __name__ == "__main__":
