@@ -90,7 +90,7 @@ def test_relative_positions_follow_the_size_of_the_images():
 
 def test_a_model_for_another_task_takes_transformer_and_relative_positions():
     source, _ = make("kat_det_micro", "abc")
-    model, _ = make("kat_upernet_micro", "abc", seed=1, relative_position=True, window=8)
+    model, _ = make("kat_upernet_micro", "abc", seed=1)
     before = own_state(model)
     report = init_from_vit(model, source)
     assert "neck.0.0.weight" not in report.carried
