@@ -31,7 +31,7 @@ from timing import header, keep_freed_memory, medians, print_table, take_turns, 
 from torch import nn
 
 from kat.analysis import StabilityMonitor
-from kat.analysis.stability import write_rows
+from kat.nn.stability import write_rows
 from kat.training.monitoring import log_stability
 
 COLUMNS = (

@@ -6,7 +6,7 @@ import os
 
 import torch
 
-from kat.ops import cpu
+from kat.ops.cpu import kernel as cpu
 
 # The tests are small: threads that wait for each other cost more than they bring.
 os.environ["OMP_NUM_THREADS"] = "1"

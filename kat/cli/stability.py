@@ -8,7 +8,7 @@ from pathlib import Path
 from kat.cli import train
 from kat.cli.parsing import Formatter, Parser, run_command
 from kat.errors import InputError
-from kat.training.folder import STABILITY
+from kat.training.run_directory import STABILITY
 
 _DESCRIPTION = """\
 Trains like 'kat train' and records, every monitor.interval steps and for every GR-KAN layer, mean

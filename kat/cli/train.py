@@ -27,8 +27,8 @@ from kat.training import (
     rehearse,
     train,
 )
-from kat.training.folder import SETTINGS, STABILITY, STABILITY_REPORT
-from kat.training.tasks import TASKS
+from kat.training.run_directory import SETTINGS, STABILITY, STABILITY_REPORT
+from kat.training.tasks.registry import TASKS
 
 if TYPE_CHECKING:
     from kat.analysis import StabilityMonitor

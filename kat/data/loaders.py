@@ -22,8 +22,8 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from torchvision.transforms import Compose
 
 from kat.data.config import AugmentConfig, DataConfig
+from kat.data.dataset import ImageSet, ImageStream, Stack, Transform, process_of
 from kat.data.decoding import UnreadableImage, in_channels
-from kat.data.image_set import ImageSet, ImageStream, Stack, Transform, process_of
 from kat.data.seeds import ITEM, ORDER, derived_seed, host_generators_kept, seed_host
 from kat.errors import InputError
 

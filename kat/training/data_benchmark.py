@@ -29,9 +29,9 @@ from kat.errors import InputError
 from kat.models import ModelRecord
 from kat.training.config import TrainConfig, check
 from kat.training.lightning_setup import make_trainer, quiet
-from kat.training.meter import cores
 from kat.training.run import _build, _prepare, make_record
-from kat.training.tasks import TASKS, check_task
+from kat.training.tasks.registry import TASKS, check_task
+from kat.training.throughput import cores
 
 STAGES = ("read", "decode", "augment", "collate")
 

@@ -14,8 +14,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, RichProgressBar
 
 from kat.training.config import TrainConfig
-from kat.training.meter import Meter, Work, memory_bytes, peak_bytes
-from kat.training.scores import Score
+from kat.training.tasks.metrics import Score
+from kat.training.throughput import Meter, Work, memory_bytes, peak_bytes
 
 QUIET_SECONDS = 30.0
 """The least time between two lines within an epoch."""

@@ -41,11 +41,20 @@ from kat.models import (
     save_model,
 )
 from kat.models.dense import task_of
-from kat.training.automatic import describe, from_images, from_run, from_source
+from kat.training.auto_settings import describe, from_images, from_run, from_source
 from kat.training.checkpoints import Checkpoints, ExactResume
 from kat.training.config import TrainConfig, check
+from kat.training.distributed import end_with_first, is_first_process
 from kat.training.divergence import DivergenceGuard
-from kat.training.folder import (
+from kat.training.freeze import freeze
+from kat.training.lightning_setup import make_trainer, quiet
+from kat.training.limits import Limits, check_share, length
+from kat.training.loggers import check_services, local_loggers, start_logging
+from kat.training.module import TaskModule
+from kat.training.monitoring import Monitor, RecordCoefficients, RecordStability
+from kat.training.optimizer import check_layout, make_optimizer
+from kat.training.progress import Bar, EpochLines, SpeedLog, StepLines, is_interactive
+from kat.training.run_directory import (
     BEST,
     CONVERSION,
     SUMMARY,
@@ -55,17 +64,8 @@ from kat.training.folder import (
     with_resumption_decided,
     write_records,
 )
-from kat.training.frozen import freeze
-from kat.training.lightning_setup import make_trainer, quiet
-from kat.training.limits import Limits, check_share, length
-from kat.training.loggers import check_services, local_loggers, start_logging
-from kat.training.meter import Meter
-from kat.training.module import TaskModule
-from kat.training.monitoring import Monitor, RecordCoefficients, RecordStability
-from kat.training.optimizer import check_layout, make_optimizer
-from kat.training.processes import end_with_first, is_first_process
-from kat.training.progress import Bar, EpochLines, SpeedLog, StepLines, is_interactive
-from kat.training.tasks import TASKS, check_task, check_used
+from kat.training.tasks.registry import TASKS, check_task, check_used
+from kat.training.throughput import Meter
 
 
 @dataclass

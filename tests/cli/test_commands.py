@@ -14,10 +14,10 @@ import timm
 import torch
 import yaml
 
+from kat.checksum import seal
 from kat.models import load_model
-from kat.sealed import seal
 from kat.training import Classifier
-from kat.training.folder import remove_results
+from kat.training.run_directory import remove_results
 from tests.cli.commands import QUICK, refused, run
 from tests.images import write_fashion_mnist, write_folder
 

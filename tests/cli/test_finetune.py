@@ -15,7 +15,7 @@ import yaml
 from torch.nn import functional
 
 from kat.models import ModelRecord, build_model, load_model, save_model
-from kat.models.state_dict import is_coefficient
+from kat.models.checkpoints.state_dict import is_coefficient
 from tests.cli.commands import refused, run
 from tests.images import write_folder
 

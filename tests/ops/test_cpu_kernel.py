@@ -12,7 +12,9 @@ from torch import Tensor
 from torch.library import opcheck
 
 import kat
-from kat.ops import cpu, cpu_build, reference
+from kat.ops import reference
+from kat.ops.cpu import build as cpu_build
+from kat.ops.cpu import kernel as cpu
 
 try:
     cpu_build._compiler()

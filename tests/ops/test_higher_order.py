@@ -10,7 +10,7 @@ from torch.autograd import forward_ad
 from torch.autograd import functional as twice
 
 import kat
-from kat.ops import cpu
+from kat.ops.cpu import kernel as cpu
 from tests.oracle import random_case
 
 IMPLS = (None, "reference", "cpu")

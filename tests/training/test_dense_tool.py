@@ -24,8 +24,8 @@ from kat.models.dense import DenseBackbone, SegmentConfig
 from kat.models.dense.upernet import UperHead
 from kat.training import MonitorConfig, TrainConfig, evaluate_dense, train
 from kat.training.config import ModelConfig, OptimConfig
-from kat.training.dense_prediction import find_classes, find_objects
-from kat.training.detection import DetectionScores
+from kat.training.evaluation.dense_prediction import find_classes, find_objects
+from kat.training.tasks.detection import DetectionScores
 
 TINY = {"depth": 4, "embed_dim": 32, "num_heads": 2, "global_blocks": [0], "channels": 16}
 SMALL = {

@@ -18,8 +18,8 @@ from kat.models import load_model
 from kat.training import Classifier, OptimConfig, TrainConfig, divergence
 from kat.training.checkpoints import Checkpoints
 from kat.training.config import CheckpointConfig
-from kat.training.diagnosis import Finding, first_not_finite
 from kat.training.divergence import MOST_SKIPPED, DivergenceGuard
+from kat.training.nonfinite import Finding, first_not_finite
 from kat.training.saving import SealedCheckpointIO
 from tests.training import small
 

@@ -11,7 +11,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from kat.training import Classifier, TrainConfig
 from kat.training import run as training_run
-from kat.training.meter import Meter, Work
 from kat.training.progress import (
     Bar,
     SpeedLog,
@@ -21,6 +20,7 @@ from kat.training.progress import (
     learning_rate,
     validation_values,
 )
+from kat.training.throughput import Meter, Work
 from tests.cli.commands import run
 from tests.training.small import fit_slowly
 

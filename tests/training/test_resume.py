@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from kat.training import Classifier, checkpoints, saving
-from kat.training.scores import Scores
+from kat.training.tasks.metrics import Scores
 from tests.cli.commands import run
 
 SETTINGS = (

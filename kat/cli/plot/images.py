@@ -21,7 +21,7 @@ from kat.data import (
 from kat.errors import InputError
 from kat.models import ModelRecord
 from kat.training import TrainConfig
-from kat.training.tasks import TASKS, check_task
+from kat.training.tasks.registry import TASKS, check_task
 
 _BATCH = 64
 
