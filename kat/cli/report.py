@@ -25,7 +25,7 @@ from kat.cli.parsing import Formatter, Parser, run_command
 from kat.cli.plot.attention import with_classes, with_guesses
 from kat.cli.plot.images import prepared, validation_images
 from kat.cli.plot.runs import find_runs, measured
-from kat.data import Batch, DevicePreparation
+from kat.data import Batch, DeviceTransform
 from kat.errors import InputError
 from kat.files import check_target
 from kat.models import ModelRecord, load_model, rational_parameter_names, read_coefficient_history
@@ -183,7 +183,7 @@ class Images:
             return f"{self.said} 'kat plot attention' takes files of images."
         pictures, names = with_classes(self.shown[:1], self.classes)
         pictures, names = pictures[:_LOOKED_AT], names[:_LOOKED_AT]
-        prepare = DevicePreparation(self.record.mean, self.record.std)
+        prepare = DeviceTransform(self.record.mean, self.record.std)
         maps = attention_maps(self.model, prepare(pictures))
         return draw_attention(pictures, with_guesses(names, maps.logits, self.record), maps)
 

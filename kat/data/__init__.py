@@ -1,21 +1,19 @@
-"""Data sets and loaders."""
+"""Datasets and their batches: sources, transforms, loaders, seeds."""
 
-from kat.data.auto import AUTO, OrAuto
-from kat.data.config import AugmentConfig, DataConfig, check_data, is_stream
-from kat.data.dataset import ImageSet, ImageStream
+from kat.data.config import AUTO, AugmentConfig, DataConfig, OrAuto, check_data, is_stream
+from kat.data.dataset import ImageDataset
 from kat.data.decoding import UnreadableImage, decode
-from kat.data.device_transforms import DevicePreparation
-from kat.data.loaders import (
-    Batch,
-    Loader,
+from kat.data.loader import Batch, Loader, make_loader
+from kat.data.seeds import STEP, derived_seed, seed_all
+from kat.data.sources.registry import check_classes, open_split, task_of_data
+from kat.data.stream import ImageStream
+from kat.data.transforms import (
+    DeviceTransform,
     Preprocessing,
     eval_transform,
-    make_loader,
     preprocessing,
     train_transform,
 )
-from kat.data.seeds import STEP, derived_seed, seed_all
-from kat.data.sources.registry import check_classes, open_split, task_of_data
 
 __all__ = [
     "AUTO",
@@ -23,8 +21,8 @@ __all__ = [
     "AugmentConfig",
     "Batch",
     "DataConfig",
-    "DevicePreparation",
-    "ImageSet",
+    "DeviceTransform",
+    "ImageDataset",
     "ImageStream",
     "Loader",
     "OrAuto",

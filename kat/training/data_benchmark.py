@@ -18,13 +18,13 @@ from torch.utils.data import DataLoader
 
 from kat.data import (
     DataConfig,
-    ImageSet,
+    ImageDataset,
     ImageStream,
     UnreadableImage,
     make_loader,
     open_split,
 )
-from kat.data.loaders import collate
+from kat.data.loader import make_batch
 from kat.errors import InputError
 from kat.models import ModelRecord
 from kat.training.config import TrainConfig, check
@@ -175,7 +175,7 @@ def benchmark_data(
     record = make_record(config, data)
     data.transform, _ = TASKS[data.task].transforms(record, config)
     stages: dict[str, float] = {}
-    if isinstance(data, ImageSet):
+    if isinstance(data, ImageDataset):
         tell("the stages of loading")
         stages = _stages(data, config, seconds)
     loader: dict[int, float] = {}
@@ -206,7 +206,7 @@ def _workers(count: int) -> str:
 
 
 def _loader_rate(
-    data: ImageSet | ImageStream, config: DataConfig, seed: int, seconds: float
+    data: ImageDataset | ImageStream, config: DataConfig, seed: int, seconds: float
 ) -> tuple[float, int]:
     """Images/s after the first batches, and how many images were damaged."""
     loader = make_loader(data, config, training=True, seed=seed)
@@ -229,7 +229,7 @@ def _loader_rate(
     return images / passed, unreadable
 
 
-def _stages(data: ImageSet, config: TrainConfig, seconds: float) -> dict[str, float]:
+def _stages(data: ImageDataset, config: TrainConfig, seconds: float) -> dict[str, float]:
     """Seconds an image in each stage, over batches of images drawn at random."""
     generator = torch.Generator().manual_seed(config.seed)
     order = cycle(torch.randperm(len(data), generator=generator).tolist())
@@ -241,21 +241,21 @@ def _stages(data: ImageSet, config: TrainConfig, seconds: float) -> dict[str, fl
             with suppress(UnreadableImage):
                 items.append(_staged_item(data, index, spent))
         with _timed(spent, "collate"):
-            collate([(item, []) for item in items], data.stack)
+            make_batch([(item, []) for item in items], data.collate)
         images += len(items)
         if not images and time.perf_counter() > end:
             raise InputError(f"no image of {config.data.name!r} can be read")
     return {stage: total / images for stage, total in spent.items()}
 
 
-def _staged_item(data: ImageSet, index: int, spent: dict[str, float]) -> tuple[Any, Any, int]:
+def _staged_item(data: ImageDataset, index: int, spent: dict[str, float]) -> tuple[Any, Any, int]:
     """data[index] and a seed, with the time that each stage takes."""
     with _timed(spent, "read"):
         encoded, label = data.read(index)
     with _timed(spent, "decode"):
         image = data.decode(encoded, index)
     with _timed(spent, "augment"):
-        return (*data.finish(image, label, index), 0)
+        return (*data.transformed(image, label, index), 0)
 
 
 @contextmanager
@@ -268,7 +268,7 @@ def _timed(spent: dict[str, float], stage: str) -> Iterator[None]:
 
 
 def _training_rate(
-    config: TrainConfig, record: ModelRecord, data: ImageSet | ImageStream, seconds: float
+    config: TrainConfig, record: ModelRecord, data: ImageDataset | ImageStream, seconds: float
 ) -> tuple[float, torch.device]:
     """Images/s of the run's own training steps on one batch of it, and where they ran."""
     model = _build(config, record)

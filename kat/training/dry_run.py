@@ -16,7 +16,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
-from kat.data import ImageSet, ImageStream, UnreadableImage
+from kat.data import ImageDataset, ImageStream, UnreadableImage
 from kat.errors import InputError
 from kat.models import ModelRecord
 from kat.training.config import TrainConfig
@@ -265,7 +265,7 @@ def _trainer(assembly: Assembly, steps: _Steps, folder: str) -> Trainer:
     )
 
 
-def _sample(split: str, data: ImageSet | ImageStream, config: TrainConfig) -> Sample:
+def _sample(split: str, data: ImageDataset | ImageStream, config: TrainConfig) -> Sample:
     """Decodes images from all over a split. A stream's first ones are read in the steps."""
     if isinstance(data, ImageStream):
         return Sample(None, 0, 0, [])

@@ -15,7 +15,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, SumMetric
 
-from kat.data import Batch, DevicePreparation
+from kat.data import Batch, DeviceTransform
 from kat.errors import InputError
 from kat.models import ModelRecord
 from kat.training.config import TrainConfig
@@ -55,7 +55,7 @@ class TaskModule(LightningModule):
         self.classes = record.classes
         self.config = config
         self.layout = optimizer_layout(model, config.optim)
-        self.prepare = DevicePreparation(record.mean, record.std, random_erasing)
+        self.prepare = DeviceTransform(record.mean, record.std, random_erasing)
         self.train_loss = MeanMetric(nan_strategy="disable")
         self.val_images = SumMetric()
         self.kept_scores, self.raw_scores = self.make_scores(record), self.make_scores(record)

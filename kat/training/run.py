@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from kat.data import (
-    ImageSet,
+    ImageDataset,
     ImageStream,
     Loader,
     check_classes,
@@ -193,8 +193,8 @@ class Assembly(NamedTuple):
     module: TaskModule
     train_loader: Loader
     val_loader: Loader
-    train_data: ImageSet | ImageStream
-    val_data: ImageSet | ImageStream
+    train_data: ImageDataset | ImageStream
+    val_data: ImageDataset | ImageStream
     started: Conversion | None
     checkpoint: Path | None
     notes: list[str]
@@ -273,7 +273,7 @@ def _checkpoint(config: TrainConfig) -> Path | None:
     return path
 
 
-def make_record(config: TrainConfig, data: ImageSet | ImageStream) -> ModelRecord:
+def make_record(config: TrainConfig, data: ImageDataset | ImageStream) -> ModelRecord:
     """The record of the model that a run is to train on this data."""
     spec = preprocessing(config.data, data)
     return ModelRecord(
@@ -330,8 +330,8 @@ def _check_resumable(model: nn.Module, config: TrainConfig, path: Path) -> None:
 def _loaders(
     config: TrainConfig,
     record: ModelRecord,
-    train_data: ImageSet | ImageStream,
-    val_data: ImageSet | ImageStream,
+    train_data: ImageDataset | ImageStream,
+    val_data: ImageDataset | ImageStream,
 ) -> tuple[Loader, Loader]:
     transforms = TASKS[train_data.task].transforms(record, config)
     train_data.transform, val_data.transform = transforms

@@ -18,7 +18,7 @@ from kat.analysis.learning_curves import SCORES
 from kat.cli.parsing import find_recipes
 from kat.cli.train import make_parser, parse
 from kat.data import DataConfig, open_split
-from kat.data.dense.synthetic import make_items
+from kat.data.synthetic import make_items
 from kat.models import load_model
 from kat.models.dense import SegmentConfig
 from kat.training import evaluate_dense

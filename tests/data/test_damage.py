@@ -8,9 +8,16 @@ import warnings
 import numpy as np
 import pytest
 
-from kat.data import DataConfig, UnreadableImage, decode, eval_transform, make_loader, open_split
+from kat.data import (
+    DataConfig,
+    UnreadableImage,
+    decode,
+    eval_transform,
+    make_loader,
+    open_split,
+    preprocessing,
+)
 from kat.data.decoding import as_rgb, decode_bytes
-from kat.data.loaders import preprocessing
 from tests.images import (
     damaged_images,
     encoded,

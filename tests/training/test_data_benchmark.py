@@ -7,8 +7,8 @@ import time
 import pytest
 import torch
 
-from kat.data import AugmentConfig, DataConfig, ImageSet
-from kat.data.dense.synthetic import make_items
+from kat.data import AugmentConfig, DataConfig, ImageDataset
+from kat.data.synthetic import make_items
 from kat.errors import InputError
 from kat.training import ModelConfig, TrainConfig, data_benchmark, tasks
 from kat.training.data_benchmark import STAGES, DataBenchmark, benchmark_data, default_workers
@@ -75,7 +75,7 @@ class _Slow:
 def slow(monkeypatch):
     source = _Slow()
     monkeypatch.setattr(
-        data_benchmark, "open_split", lambda *_: ImageSet(source, ["0"], image_size=(4, 4))
+        data_benchmark, "open_split", lambda *_: ImageDataset(source, ["0"], image_size=(4, 4))
     )
     monkeypatch.setattr(tasks, "train_transform", lambda *_: source.transform)
     return TrainConfig(data=DataConfig(batch_size=8))

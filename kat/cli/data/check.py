@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from kat.cli.parsing import FAILED, Parser, run_command
+from kat.data.check import SPLITS, SplitReport, check_split, class_problems
 from kat.data.config import DataConfig
-from kat.data.dense.check import SPLITS, SplitReport, check_split, class_problems
-from kat.data.dense.problems import Problem
-from kat.data.splits import some
+from kat.data.dense.validation import Problem
+from kat.data.naming import some
 from kat.errors import unknown
 
 _DESCRIPTION = """\

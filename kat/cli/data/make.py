@@ -15,7 +15,7 @@ from torchvision.utils import make_grid
 from kat.analysis.figures.dense import draw_objects
 from kat.cli.parsing import Parser, run_command
 from kat.data.dense import open_coco
-from kat.data.dense.synthetic import make_items
+from kat.data.synthetic import make_items
 from kat.errors import unknown
 from kat.files import check_target, replacing
 

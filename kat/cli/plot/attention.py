@@ -13,7 +13,7 @@ from kat.analysis.figures.attention import plot_attention
 from kat.analysis.inspect.attention import attention_maps, check_attention
 from kat.cli.parsing import Formatter, Parser, run_command
 from kat.cli.plot.images import validation_images
-from kat.data import Batch, DevicePreparation, UnreadableImage, decode, eval_transform
+from kat.data import Batch, DeviceTransform, UnreadableImage, decode, eval_transform
 from kat.deploy import open_model
 from kat.errors import InputError
 from kat.files import PICTURES, check_target
@@ -48,7 +48,7 @@ def _main(arguments: list[str]) -> None:
     else:
         images = validation_images(checkpoint, model, record, parsed.images)
         pictures, names = with_classes(list(images.batches()), images.images.classes)
-    maps = attention_maps(model, DevicePreparation(record.mean, record.std)(pictures))
+    maps = attention_maps(model, DeviceTransform(record.mean, record.std)(pictures))
     titles = with_guesses(names, maps.logits, record)
     plot_attention(pictures, titles, maps, out, parsed.block)
     sys.stdout.write(f"{out}\n")

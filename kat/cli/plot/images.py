@@ -12,8 +12,8 @@ from kat.cli.eval import data_of_run
 from kat.data import (
     Batch,
     DataConfig,
-    DevicePreparation,
-    ImageSet,
+    DeviceTransform,
+    ImageDataset,
     ImageStream,
     make_loader,
     open_split,
@@ -36,7 +36,7 @@ class ValidationImages:
         count: how many, at most.
     """
 
-    images: ImageSet | ImageStream
+    images: ImageDataset | ImageStream
     data: DataConfig
     count: int
 
@@ -86,14 +86,14 @@ def validation_images(
             f"the model takes {record.input_size[0]} channels, but the images of {data.name!r}"
             f" have {images.channels}"
         )
-    if isinstance(images, ImageSet):
-        images = images.spread(count)
+    if isinstance(images, ImageDataset):
+        images = images.evenly_spaced(count)
     _, images.transform = TASKS[images.task].transforms(record, TrainConfig())
     return ValidationImages(images, data, count)
 
 
 def prepared(batch: Batch, record: ModelRecord) -> Iterator[Tensor]:
     """The images of a batch as inputs (B, C, H, W) of the model, one by one if they differ."""
-    prepare = DevicePreparation(record.mean, record.std)
+    prepare = DeviceTransform(record.mean, record.std)
     whole = isinstance(batch.images, Tensor)
     return map(prepare, [batch.images] if whole else [image[None] for image in batch.images])

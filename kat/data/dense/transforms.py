@@ -2,7 +2,7 @@
 
 What is random is drawn from PyTorch's generator alone, which the loader seeds for each item. Images
 come out as bytes, (C, H, W), in grey or RGB as the model takes them: normalisation is
-:class:`kat.data.DevicePreparation`'s.
+:class:`kat.data.DeviceTransform`'s.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from torchvision.tv_tensors import Mask
 from kat.data.decoding import in_channels
 from kat.data.dense.coco.dataset import Target
 from kat.data.dense.config import DetectionAugmentConfig, SegmentationAugmentConfig
-from kat.data.dense.semantic.dataset import IGNORE
+from kat.data.dense.segmentation.dataset import IGNORE
 
 _CROP_TRIES = 10
 _LONGEST = 4
 """The longest that an image may be, in shorter sides: ADE20K's usual 2048 for 512."""
 
 
-class DetectionTraining:
+class DetectionTrainTransform:
     """Large-scale jitter to a square, a flip, and boxes of what is left of each object.
 
     The scale s is drawn evenly; the image is resized by r = s min(size / height, size / width); of
@@ -66,7 +66,7 @@ class DetectionTraining:
         return _window(height, width, ratio, self.size)
 
 
-class DetectionEvaluation:
+class DetectionEvalTransform:
     """The image as it is; the detector scales it, and answers in its own pixels.
 
     Args:
@@ -81,7 +81,7 @@ class DetectionEvaluation:
         return _pixels(image, self.channels), target
 
 
-class SegmentationTraining:
+class SegmentationTrainTransform:
     """A crop of the randomly resized image, a flip, other colours.
 
     The image is resized to fit (:func:`fitted`), times a factor drawn evenly. Of up to ten crops
@@ -125,7 +125,7 @@ class SegmentationTraining:
         return window
 
 
-class SegmentationEvaluation:
+class SegmentationEvalTransform:
     """The whole image, resized to fit (:func:`fitted`); its mask as it was.
 
     Args:

@@ -9,23 +9,23 @@ from pathlib import Path
 
 import numpy as np
 
-from kat.data.dataset import ImageSet, SourcePart
-from kat.data.holdout import held_out
-from kat.data.packed import PackedStrings
-from kat.data.splits import (
+from kat.data.dataset import ImageDataset, SourceSubset
+from kat.data.naming import (
     NOT_AN_IMAGE,
     SPLIT_NAMES,
     check_ignored,
     either,
-    in_order,
     is_hidden,
     is_image,
     some,
+    sorted_classes,
 )
+from kat.data.packed_strings import PackedStrings
+from kat.data.sources.holdout import held_out
 from kat.errors import InputError
 
 
-def open_folder(root: Path, split: str, bad_images: str, holdout: float) -> ImageSet:
+def open_folder(root: Path, split: str, bad_images: str, holdout: float) -> ImageDataset:
     """ImageNet's layout: ROOT/train/CLASS/*.jpg and ROOT/val/CLASS/*.jpg.
 
     The classes are the sorted names of the folders, by their value where all are whole numbers, and
@@ -40,7 +40,7 @@ def open_folder(root: Path, split: str, bad_images: str, holdout: float) -> Imag
     """
     folder, share = _place(root, split, holdout)
     with os.scandir(folder) as entries:
-        classes = in_order(e.name for e in entries if e.is_dir() and not is_hidden(e.name))
+        classes = sorted_classes(e.name for e in entries if e.is_dir() and not is_hidden(e.name))
     if not classes:
         raise InputError(f"{folder} is empty: it must hold one folder a class")
     ignored: dict[str, str] = {}
@@ -55,7 +55,7 @@ def open_folder(root: Path, split: str, bad_images: str, holdout: float) -> Imag
                 else:
                     ignored[str(folder / path)] = NOT_AN_IMAGE
 
-    packed = PackedStrings.of(names())
+    packed = PackedStrings.pack(names())
     source = FolderSource(str(folder), packed, np.frombuffer(labels, np.int32))
     filled = np.bincount(source.labels, minlength=len(classes))
     empty = [name for name, count in zip(classes, filled, strict=True) if count == 0]
@@ -63,14 +63,14 @@ def open_folder(root: Path, split: str, bad_images: str, holdout: float) -> Imag
         raise InputError(f"{folder} has no image for {some(empty, 'class', 'classes')}")
     check_ignored(ignored, folder, bad_images)
     if share == 0:
-        return ImageSet(source, classes, ignored=ignored)
+        return ImageDataset(source, classes, ignored=ignored)
     kept_back = np.array(held_out(packed[:], source.labels.tolist(), share))
     note = (
         f"{root} has no validation split: {kept_back.sum()} of its {len(packed)} images,"
         f" {share:g} of each class, are held out for validation and not trained on"
     )
     chosen = np.flatnonzero(kept_back == (split == "val"))
-    return ImageSet(SourcePart(source, chosen), classes, ignored=ignored, note=note)
+    return ImageDataset(SourceSubset(source, chosen), classes, ignored=ignored, note=note)
 
 
 class FolderSource:

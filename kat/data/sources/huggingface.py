@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from kat.data.config import DataConfig
-from kat.data.dataset import ImageSet
-from kat.data.splits import some
+from kat.data.dataset import ImageDataset
+from kat.data.naming import some
 from kat.errors import InputError, first_line, unknown
 
 
-def open_rows(config: DataConfig, name: str, split: str) -> ImageSet:
+def open_huggingface(config: DataConfig, name: str, split: str) -> ImageDataset:
     """A split of a data set of the package ``datasets``.
 
     The images are the column of images, the labels the column of ``ClassLabel``, whose names are
@@ -44,7 +44,7 @@ def open_rows(config: DataConfig, name: str, split: str) -> ImageSet:
     )
     labels, classes = _labels(rows, name, label, config.num_classes)
     encoded = rows.select_columns([image]).cast_column(image, datasets.Image(decode=False))
-    return ImageSet(RowSource(encoded, image, labels, f"{name} {wanted}"), classes)
+    return ImageDataset(RowSource(encoded, image, labels, f"{name} {wanted}"), classes)
 
 
 class RowSource:

@@ -5,17 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from kat.data.config import DataConfig
-from kat.data.dataset import ImageSet, ImageStream
+from kat.data.dataset import ImageDataset
 from kat.data.dense.coco.dataset import open_coco
-from kat.data.dense.semantic.dataset import open_semantic
-from kat.data.dense.semantic.layout import LAYOUTS
+from kat.data.dense.segmentation.dataset import open_segmentation
+from kat.data.dense.segmentation.layout import LAYOUTS
+from kat.data.naming import some
 from kat.data.sources.folder import open_folder
-from kat.data.sources.huggingface import open_rows
+from kat.data.sources.huggingface import open_huggingface
 from kat.data.sources.small import FASHION_MNIST_DEBIAN, open_digits, open_fashion_mnist
 from kat.data.sources.tar import open_tar
 from kat.data.sources.timm_datasets import TIMM_PREFIXES, open_timm
-from kat.data.sources.webdataset import open_shards
-from kat.data.splits import some
+from kat.data.sources.webdataset import open_webdataset
+from kat.data.stream import ImageStream
 from kat.errors import InputError, unknown
 
 _NAMES = [
@@ -33,7 +34,7 @@ _NAMES = [
 ]
 
 
-def open_split(config: DataConfig, split: str, seed: int = 0) -> ImageSet | ImageStream:
+def open_split(config: DataConfig, split: str, seed: int = 0) -> ImageDataset | ImageStream:
     """Opens the ``"train"`` or ``"val"`` split of the data set that ``config.name`` names.
 
     The seed is for streamed data sets, which shuffle themselves.
@@ -52,7 +53,7 @@ def open_split(config: DataConfig, split: str, seed: int = 0) -> ImageSet | Imag
     if kind == "tar":
         return open_tar(Path(path), split, config.bad_images)
     if kind == "wds":
-        return open_shards(
+        return open_webdataset(
             path,
             split,
             config.bad_images,
@@ -60,13 +61,13 @@ def open_split(config: DataConfig, split: str, seed: int = 0) -> ImageSet | Imag
             num_classes=config.num_classes,
         )
     if kind == "hf":
-        return open_rows(config, path, split)
+        return open_huggingface(config, path, split)
     if kind == "coco":
         return open_coco(Path(path), split, config.bad_annotations)
     if kind in LAYOUTS:
-        return open_semantic(kind, Path(path), split, config.bad_annotations)
+        return open_segmentation(kind, Path(path), split, config.bad_annotations)
     if prefix == "hfds" and rest:
-        return open_rows(config, rest, split)
+        return open_huggingface(config, rest, split)
     if prefix in TIMM_PREFIXES and slash:
         return open_timm(config, split, seed)
     raise unknown("data set", config.name, _NAMES)
@@ -80,7 +81,7 @@ def task_of_data(name: str) -> str:
     return "segmentation" if kind in LAYOUTS else "classification"
 
 
-def check_classes(train: ImageSet | ImageStream, val: ImageSet | ImageStream) -> None:
+def check_classes(train: ImageDataset | ImageStream, val: ImageDataset | ImageStream) -> None:
     """Checks that both splits have the same classes in the same order.
 
     Raises:

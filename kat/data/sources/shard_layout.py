@@ -6,14 +6,14 @@ import json
 import re
 from pathlib import Path
 
-from kat.data.splits import SPLIT_NAMES
+from kat.data.naming import SPLIT_NAMES
 from kat.errors import InputError
 
 _CLASS_NAMES, _INFO = "classes.txt", "_info.json"
 
 
 def shards_by_split(pattern: str) -> tuple[Path, dict[str, list[str]]]:
-    """The folder that shards are in, and the paths of each split; see ``open_shards``.
+    """The folder that shards are in, and the paths of each split; see ``open_webdataset``.
 
     Raises:
         InputError: there are none, or one that is named is missing.

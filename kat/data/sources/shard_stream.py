@@ -9,9 +9,9 @@ from itertools import islice
 from typing import Any
 
 from kat.data.config import DataConfig
-from kat.data.dataset import ImageStream, Part, StreamItem
 from kat.data.decoding import UnreadableImage
 from kat.data.sources.webdataset import IMAGES, parse_label
+from kat.data.stream import ImageStream, Part, StreamItem
 from kat.errors import InputError
 
 _BUFFER = 1000

@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from kat.data.dataset import ImageSet
+from kat.data.dataset import ImageDataset
 from kat.errors import InputError
 
 FASHION_MNIST_DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package dataset-fashion-mnist puts its files."""
 
 
-def open_digits(split: str) -> ImageSet:
+def open_digits(split: str) -> ImageDataset:
     """scikit-learn's 1797 handwritten digits, 8x8 grey; a fixed, stratified 80/20 split."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
@@ -47,7 +47,7 @@ _GARMENTS = [
 ]
 
 
-def open_fashion_mnist(folder: Path, split: str) -> ImageSet:
+def open_fashion_mnist(folder: Path, split: str) -> ImageDataset:
     """Fashion-MNIST (Xiao et al. 2017) from its four gzipped idx files."""
     prefix = "train" if split == "train" else "t10k"
     pixels = _read_idx(folder / f"{prefix}-images-idx3-ubyte.gz", dimensions=3)
@@ -81,9 +81,9 @@ def _read_idx(path: Path, dimensions: int) -> np.ndarray:
 
 def _grey(
     pixels: np.ndarray, labels: np.ndarray, classes: Sequence[str], *, mean: float, std: float
-) -> ImageSet:
-    return ImageSet(
-        GreySource(pixels, labels),
+) -> ImageDataset:
+    return ImageDataset(
+        ArraySource(pixels, labels),
         classes,
         channels=1,
         image_size=(pixels.shape[1], pixels.shape[2]),
@@ -92,7 +92,7 @@ def _grey(
     )
 
 
-class GreySource:
+class ArraySource:
     """Grey images in an array.
 
     Args:

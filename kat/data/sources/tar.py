@@ -9,22 +9,22 @@ from pathlib import Path
 
 import numpy as np
 
-from kat.data.dataset import ImageSet
-from kat.data.packed import PackedStrings
-from kat.data.sources.members import MemberSource
-from kat.data.sources.tar_index import Arrays, indexed, members
-from kat.data.splits import (
+from kat.data.dataset import ImageDataset
+from kat.data.naming import (
     NOT_AN_IMAGE,
     SPLIT_NAMES,
     check_ignored,
     either,
-    in_order,
     is_image,
+    sorted_classes,
 )
+from kat.data.packed_strings import PackedStrings
+from kat.data.sources.tar_index import Arrays, indexed, members
+from kat.data.sources.tar_members import TarSource
 from kat.errors import InputError
 
 
-def open_tar(root: Path, split: str, bad_images: str) -> ImageSet:
+def open_tar(root: Path, split: str, bad_images: str) -> ImageDataset:
     """A split is ROOT/train.tar, or all tar files of the folder ROOT/train; likewise val.
 
     The class of an image is the folder that it is in, within the tar file; a tar file within is a
@@ -60,14 +60,14 @@ def open_tar(root: Path, split: str, bad_images: str) -> ImageSet:
                 sizes.append(size)
                 yield name
 
-    packed = PackedStrings.of(names())
+    packed = PackedStrings.pack(names())
     if not classes:
         raise InputError(f"no image in {', '.join(paths[:3])}{' ...' if paths[3:] else ''}")
     check_ignored(ignored, root, bad_images)
-    ordered = in_order(classes)
+    ordered = sorted_classes(classes)
     rank = np.empty(len(ordered), np.int64)
     rank[[classes[name] for name in ordered]] = np.arange(len(ordered))
-    source = MemberSource(
+    source = TarSource(
         paths,
         packed,
         np.frombuffer(shards, np.int32),
@@ -75,7 +75,7 @@ def open_tar(root: Path, split: str, bad_images: str) -> ImageSet:
         np.frombuffer(sizes, np.int64),
         rank[np.frombuffer(labels, np.int64)],
     )
-    return ImageSet(source, ordered, ignored=ignored)
+    return ImageDataset(source, ordered, ignored=ignored)
 
 
 def _tars_of_split(root: Path, split: str) -> tuple[list[str], bool]:
@@ -100,7 +100,7 @@ def _tars_of_split(root: Path, split: str) -> tuple[list[str], bool]:
 def _index(path: str) -> Arrays:
     with open(path, "rb") as file:
         found = list(members(file, path))
-    names = PackedStrings.of(member.name for member in found)
+    names = PackedStrings.pack(member.name for member in found)
     return {
         "names": names.content,
         "ends": names.ends,

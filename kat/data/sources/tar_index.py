@@ -16,7 +16,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from kat.data.splits import is_hidden
+from kat.data.naming import is_hidden
 from kat.errors import InputError
 from kat.files import cache_folder
 

@@ -10,15 +10,16 @@ from PIL import Image
 from torch.utils.data import IterableDataset
 
 from kat.data.config import DataConfig
-from kat.data.dataset import ImageSet, ImageStream, Part
+from kat.data.dataset import ImageDataset
 from kat.data.decoding import UnreadableImage, as_rgb, decode, decode_bytes
 from kat.data.sources.shard_stream import open_stream
+from kat.data.stream import ImageStream, Part
 from kat.errors import InputError
 
 TIMM_PREFIXES = ("torch", "hfids", "tfds", "wds")
 
 
-def open_timm(config: DataConfig, split: str, seed: int) -> ImageSet | ImageStream:
+def open_timm(config: DataConfig, split: str, seed: int) -> ImageDataset | ImageStream:
     """A split of the data set that timm's ``create_dataset`` makes of ``config.name``.
 
     Raises:
@@ -54,7 +55,7 @@ def open_timm(config: DataConfig, split: str, seed: int) -> ImageSet | ImageStre
         if streamed:
             _leave_encoded(reader)
         return TimmStream(dataset, classes, config.name)
-    return ImageSet(TimmSource(dataset, config.name), classes)
+    return ImageDataset(TimmSource(dataset, config.name), classes)
 
 
 class TimmSource:

@@ -11,12 +11,12 @@ from typing import BinaryIO
 
 import numpy as np
 
-from kat.data.dataset import ImageSet
-from kat.data.packed import PackedStrings
-from kat.data.sources.members import MemberSource
+from kat.data.dataset import ImageDataset
+from kat.data.naming import SPLIT_NAMES, check_ignored, either
+from kat.data.packed_strings import PackedStrings
 from kat.data.sources.shard_layout import class_names, label_field, shards_by_split
 from kat.data.sources.tar_index import Arrays, Member, indexed, members
-from kat.data.splits import SPLIT_NAMES, check_ignored, either
+from kat.data.sources.tar_members import TarSource
 from kat.errors import InputError
 
 IMAGES = ("jpg", "jpeg", "png", "webp")
@@ -25,14 +25,14 @@ IMAGES = ("jpg", "jpeg", "png", "webp")
 _NONE = -1
 
 
-def open_shards(
+def open_webdataset(
     pattern: str,
     split: str,
     bad_images: str,
     *,
     label_key: str | None = None,
     num_classes: int | None = None,
-) -> ImageSet:
+) -> ImageDataset:
     """The samples of a split, in the order of the shards, each with its bytes' place in one.
 
     A sample is an image and, beside it under the same name, a ``.cls`` file that holds its class
@@ -78,8 +78,8 @@ def _indexed(paths: list[str], label_key: str | None) -> Iterator[tuple[str, Arr
 
 def _image_set(
     paths: list[str], shards: list[Arrays], classes: list[str], bad_images: str, folder: Path
-) -> ImageSet:
-    names = PackedStrings.joined([PackedStrings(a["names"], a["ends"]) for a in shards])
+) -> ImageDataset:
+    names = PackedStrings.concatenate([PackedStrings(a["names"], a["ends"]) for a in shards])
     offsets, sizes, labels = (
         np.concatenate([arrays[name] for arrays in shards])
         for name in ("offsets", "sizes", "labels")
@@ -108,9 +108,9 @@ def _image_set(
             " (.cls, or a field of .json that data.label_key names)"
         )
     if ignored:
-        names = PackedStrings.of(names[index] for index in kept.tolist())
-    source = MemberSource(paths, names, numbers[kept], offsets[kept], sizes[kept], labels[kept])
-    return ImageSet(source, classes, ignored=ignored)
+        names = PackedStrings.pack(names[index] for index in kept.tolist())
+    source = TarSource(paths, names, numbers[kept], offsets[kept], sizes[kept], labels[kept])
+    return ImageDataset(source, classes, ignored=ignored)
 
 
 def _index(label_key: str | None, path: str) -> Arrays:
@@ -123,7 +123,7 @@ def _index(label_key: str | None, path: str) -> Arrays:
             label = _label(file, files, label_key, f"{path}/{key}")
             names.append(image.name if image else key)
             rows.append((image.offset, image.size, label) if image else (0, _NONE, label))
-    packed = PackedStrings.of(names)
+    packed = PackedStrings.pack(names)
     offsets, sizes, labels = np.array(rows, np.int64).reshape(-1, 3).T
     return {
         "names": packed.content,

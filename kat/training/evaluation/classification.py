@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from kat.data import (
     Batch,
     DataConfig,
-    DevicePreparation,
-    ImageSet,
+    DeviceTransform,
+    ImageDataset,
     ImageStream,
     check_data,
     eval_transform,
@@ -150,10 +150,10 @@ def evaluate(
     device = check_device(model, config)
     images = open_split(data, "val")
     match = match_classes(record.classes, images.classes)
-    if config.limit is not None and isinstance(images, ImageSet):
-        images = images.spread(config.limit)
+    if config.limit is not None and isinstance(images, ImageDataset):
+        images = images.evenly_spaced(config.limit)
     images.transform = eval_transform(record, normalize=False)
-    prepare = DevicePreparation(record.mean, record.std)
+    prepare = DeviceTransform(record.mean, record.std)
     start = time.perf_counter()
     try:
         answers, unreadable = _collect(
@@ -223,8 +223,8 @@ def predict_batch(model: nn.Module, batch: Batch) -> Tensor:
 @torch.inference_mode()
 def _collect(
     model: nn.Module,
-    prepare: DevicePreparation,
-    images: ImageSet | ImageStream,
+    prepare: DeviceTransform,
+    images: ImageDataset | ImageStream,
     columns: Sequence[int],
     data: DataConfig,
     config: EvalConfig,
@@ -295,19 +295,21 @@ def precision_of(device: torch.device, config: EvalConfig) -> AbstractContextMan
     return torch.autocast(device.type, _AUTOCAST[config.precision])
 
 
-def _names(images: ImageSet | ImageStream) -> Iterator[str]:
+def _names(images: ImageDataset | ImageStream) -> Iterator[str]:
     """The images' names in the order in which evaluation goes through them."""
-    if isinstance(images, ImageSet):
+    if isinstance(images, ImageDataset):
         return map(images.name, range(len(images)))
     return (f"image {index} of the stream" for index in count())
 
 
-def batches_of(images: ImageSet | ImageStream, data: DataConfig, progress: bool) -> Iterator[Batch]:
+def batches_of(
+    images: ImageDataset | ImageStream, data: DataConfig, progress: bool
+) -> Iterator[Batch]:
     """All batches, with a progress bar in a terminal."""
     loader = make_loader(images, data, training=False)
     console = Console(stderr=True)
     hidden = not progress or not console.is_terminal
-    total = len(loader) if isinstance(images, ImageSet) else None
+    total = len(loader) if isinstance(images, ImageDataset) else None
     yield from track(
         loader, "evaluating", total=total, console=console, transient=True, disable=hidden
     )

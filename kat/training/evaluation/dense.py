@@ -11,8 +11,13 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import box_convert
 
-from kat.data import Batch, DataConfig, DevicePreparation, ImageSet, open_split
-from kat.data.dense import DetectionEvaluation, DetectionSet, SegmentationEvaluation, SemanticSet
+from kat.data import Batch, DataConfig, DeviceTransform, ImageDataset, open_split
+from kat.data.dense import (
+    DetectionDataset,
+    DetectionEvalTransform,
+    SegmentationDataset,
+    SegmentationEvalTransform,
+)
 from kat.errors import InputError
 from kat.models import ModelRecord
 from kat.models.dense import SegmentConfig, check_segment, segment
@@ -89,7 +94,7 @@ def evaluate_dense(
     check_segment(how)
     images = open_split(data, "val")
     check_task(model, images, (source, data.name))
-    assert isinstance(images, DetectionSet | SemanticSet)
+    assert isinstance(images, DetectionDataset | SegmentationDataset)
     columns, _, notes = match_classes(record.classes, images.classes)
     if len(columns) < len(record.classes):
         raise InputError(
@@ -98,7 +103,7 @@ def evaluate_dense(
     device = check_device(model, config)
     start = time.perf_counter()
     counted = _Pass(model.to(device).eval(), record, data, config, torch.tensor(columns), device)
-    if isinstance(images, DetectionSet):
+    if isinstance(images, DetectionDataset):
         found = _detect(images, counted)
     else:
         found = _segment(images, counted, how)
@@ -129,16 +134,16 @@ class _Pass:
         self.model = model
         self.columns = columns
         self.device = device
-        self.prepare = DevicePreparation(record.mean, record.std)
+        self.prepare = DeviceTransform(record.mean, record.std)
         self.data = replace(data, batch_size=min(data.batch_size, _LOADED))
         self.config = config
         self.channels, self.size, _ = record.input_size
         self.images = 0
         self.unreadable: dict[str, str] = {}
 
-    def each(self, images: ImageSet) -> Iterator[tuple[Tensor, Any]]:
+    def each(self, images: ImageDataset) -> Iterator[tuple[Tensor, Any]]:
         """Each normalised image (C, H, W), on the device, and its target."""
-        chosen = images if self.config.limit is None else images.spread(self.config.limit)
+        chosen = images if self.config.limit is None else images.evenly_spaced(self.config.limit)
         for batch in batches_of(chosen, self.data, self.config.progress):
             self._note(batch)
             for image, target in zip(batch.images, batch.labels, strict=True):
@@ -155,8 +160,8 @@ class _Pass:
 
 
 @torch.inference_mode()
-def _detect(images: DetectionSet, counted: _Pass) -> DenseEvaluation:
-    images.transform = DetectionEvaluation(counted.channels)
+def _detect(images: DetectionDataset, counted: _Pass) -> DenseEvaluation:
+    images.transform = DetectionEvalTransform(counted.channels)
     scores = DetectionScores(by_class=True)
     results: dict[str, list[dict[str, Any]]] = {"bbox": [], "segm": []}
     labels = counted.columns.argsort()
@@ -174,8 +179,8 @@ def _detect(images: DetectionSet, counted: _Pass) -> DenseEvaluation:
 
 
 @torch.inference_mode()
-def _segment(images: SemanticSet, counted: _Pass, how: SegmentConfig) -> DenseEvaluation:
-    images.transform = SegmentationEvaluation(counted.size, counted.channels)
+def _segment(images: SegmentationDataset, counted: _Pass, how: SegmentConfig) -> DenseEvaluation:
+    images.transform = SegmentationEvalTransform(counted.size, counted.channels)
     scores = SegmentationScores(len(images.classes)).to(counted.device)
     columns = counted.columns.to(counted.device)
     for image, mask in counted.each(images):
@@ -190,7 +195,7 @@ def _segment(images: SemanticSet, counted: _Pass, how: SegmentConfig) -> DenseEv
 
 
 def _found(
-    images: ImageSet,
+    images: ImageDataset,
     scores: dict[str, Tensor],
     by_class: dict[str, dict[str, float]],
     counted: _Pass,
@@ -205,7 +210,7 @@ def _found(
 
 
 def coco_results(
-    objects: Objects, image_id: int, images: DetectionSet
+    objects: Objects, image_id: int, images: DetectionDataset
 ) -> dict[str, list[dict[str, Any]]]:
     """What was found in an image, as entries of COCO's results files: of ``bbox``, and of ``segm``.
 

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from kat.data import DevicePreparation
+from kat.data import DeviceTransform
 from kat.data.decoding import in_channels
 from kat.data.dense.transforms import resized
 from kat.models import ModelRecord
@@ -37,7 +37,7 @@ def find_objects(
         ``labels`` (N,), ``scores`` (N,).
     """
     pixels = pil_to_tensor(in_channels(image, record.input_size[0]))
-    prepared = DevicePreparation(record.mean, record.std)(pixels[None])
+    prepared = DeviceTransform(record.mean, record.std)(pixels[None])
     with _nothing_below(model, threshold):
         found: Any = model(prepared)[0]
     kept = found["scores"] >= threshold
@@ -72,5 +72,5 @@ def find_classes(
     """
     channels, size, _ = record.input_size
     pixels = resized(image, size, channels)
-    prepared = DevicePreparation(record.mean, record.std)(pixels[None])[0]
+    prepared = DeviceTransform(record.mean, record.std)(pixels[None])[0]
     return most_likely(segment(model, prepared, how), (image.height, image.width))

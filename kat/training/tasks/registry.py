@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from kat.data import ImageSet, ImageStream, eval_transform, train_transform
+from kat.data import ImageDataset, ImageStream, eval_transform, train_transform
 from kat.data.dataset import Transform
 from kat.data.dense import (
-    DetectionEvaluation,
-    DetectionTraining,
-    SegmentationEvaluation,
-    SegmentationTraining,
+    DetectionEvalTransform,
+    DetectionTrainTransform,
+    SegmentationEvalTransform,
+    SegmentationTrainTransform,
 )
 from kat.errors import InputError
 from kat.models import ModelRecord
@@ -51,14 +51,14 @@ def _of_classification(record: ModelRecord, config: TrainConfig) -> Transforms:
 
 def _of_detection(record: ModelRecord, config: TrainConfig) -> Transforms:
     channels, size, _ = record.input_size
-    training = DetectionTraining(size, config.detection, record.mean)
-    return training, DetectionEvaluation(channels)
+    training = DetectionTrainTransform(size, config.detection, record.mean)
+    return training, DetectionEvalTransform(channels)
 
 
 def _of_segmentation(record: ModelRecord, config: TrainConfig) -> Transforms:
     channels, size, _ = record.input_size
-    training = SegmentationTraining(size, config.segmentation, record.mean)
-    return training, SegmentationEvaluation(size, channels)
+    training = SegmentationTrainTransform(size, config.segmentation, record.mean)
+    return training, SegmentationEvalTransform(size, channels)
 
 
 _OF_CLASSIFIERS = (
@@ -120,7 +120,7 @@ def _values(value: Any) -> dict[str, Any]:
     return {f".{name}": list(v) if isinstance(v, tuple) else v for name, v in fields}
 
 
-def check_task(model: nn.Module, data: ImageSet | ImageStream, names: tuple[str, str]) -> None:
+def check_task(model: nn.Module, data: ImageDataset | ImageStream, names: tuple[str, str]) -> None:
     """Checks that a model is for the task of the data.
 
     Args:

@@ -12,7 +12,7 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from kat.data.dense import IGNORE
-from kat.data.splits import some
+from kat.data.naming import some
 from kat.errors import InputError
 from kat.models import ModelRecord
 from kat.models.dense import strips

@@ -15,9 +15,9 @@ from kat.data.dense.config import (
     check_segmentation,
 )
 from kat.data.dense.transforms import (
-    DetectionEvaluation,
-    DetectionTraining,
-    SegmentationTraining,
+    DetectionEvalTransform,
+    DetectionTrainTransform,
+    SegmentationTrainTransform,
     fitted,
     largest_share,
 )
@@ -51,7 +51,7 @@ def _scene(height=60, width=90):
 def test_masks_boxes_and_pixels_stay_together(seed):
     image, target = _scene()
     torch.manual_seed(seed)
-    pixels, moved = DetectionTraining(64, DetectionAugmentConfig(), MEAN)(image, target)
+    pixels, moved = DetectionTrainTransform(64, DetectionAugmentConfig(), MEAN)(image, target)
     assert pixels.shape == (3, 64, 64)
     assert pixels.dtype == torch.uint8
     assert int(moved["image_id"]) == 42
@@ -78,7 +78,7 @@ def _eroded(mask):
 
 def _scaled(scale, hflip=0.0, size=64, image_and_target=None):
     config = DetectionAugmentConfig(scale=(scale, scale), hflip=hflip)
-    return DetectionTraining(size, config, MEAN)(*(image_and_target or _scene()))
+    return DetectionTrainTransform(size, config, MEAN)(*(image_and_target or _scene()))
 
 
 def test_a_scale_of_one_just_fits_the_square_and_pads_below():
@@ -120,18 +120,18 @@ def test_a_part_lies_within_the_image(seed):
 def test_what_is_left_of_no_object_is_dropped_with_all_its_fields():
     image, target = _scene()
     config = DetectionAugmentConfig(scale=(1.0, 1.0), hflip=0.0, min_side=29)
-    _, moved = DetectionTraining(90, config, MEAN)(image, target)
+    _, moved = DetectionTrainTransform(90, config, MEAN)(image, target)
     assert moved["labels"].tolist() == []
     assert {len(moved[name]) for name in ("boxes", "masks", "area", "iscrowd")} == {0}
     assert moved["masks"].shape == (0, 90, 90)
     config = DetectionAugmentConfig(scale=(1.0, 1.0), hflip=0.0, min_side=25)
-    _, moved = DetectionTraining(90, config, MEAN)(image, target)
+    _, moved = DetectionTrainTransform(90, config, MEAN)(image, target)
     assert moved["labels"].tolist() == [7]
 
 
 def test_evaluation_leaves_the_image_and_its_objects():
     image, target = _scene()
-    pixels, same = DetectionEvaluation()(image, target)
+    pixels, same = DetectionEvalTransform()(image, target)
     assert torch.equal(pixels, pil_to_tensor(image))
     assert same is target
 
@@ -167,7 +167,7 @@ def _segmentation(**settings):
     """Of images of 100 pixels, with ``scale`` in sizes of theirs."""
     settings = {"hflip": 0.0, "distortion": 0.0, "scale": (0.5, 2.0), **settings}
     settings["scale"] = tuple(100 / 40 * factor for factor in settings["scale"])
-    return SegmentationTraining(40, SegmentationAugmentConfig(**settings), MEAN)
+    return SegmentationTrainTransform(40, SegmentationAugmentConfig(**settings), MEAN)
 
 
 def _encoded(mask):

@@ -12,10 +12,16 @@ import numpy as np
 import pytest
 import torch
 
-from kat.data import DataConfig, check_classes, eval_transform, make_loader, open_split
-from kat.data.loaders import preprocessing
+from kat.data import (
+    DataConfig,
+    check_classes,
+    eval_transform,
+    make_loader,
+    open_split,
+    preprocessing,
+)
 from kat.data.sources import tar_index
-from kat.data.sources.members import Pieces
+from kat.data.sources.tar_members import FileRanges
 from kat.errors import InputError
 from tests.images import picture, write_folder, write_tar
 
@@ -233,7 +239,7 @@ def test_few_files_stay_open_and_each_piece_is_its_own(tmp_path):
     for number in range(6):
         paths.append(str(tmp_path / str(number)))
         (tmp_path / str(number)).write_bytes(bytes([number]) * 10 + bytes(range(10)))
-    pieces = Pieces(paths, most_open=2)
+    pieces = FileRanges(paths, most_open=2)
     before = len(os.listdir("/proc/self/fd"))
     for number in [0, 1, 2, 3, 4, 5, 0, 5, 1]:
         assert pieces.read(number, 8, 4) == bytes([number, number, 0, 1])

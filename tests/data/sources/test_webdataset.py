@@ -9,11 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from kat.data import DataConfig, UnreadableImage, eval_transform, make_loader, open_split
-from kat.data.dataset import ImageStream
-from kat.data.loaders import preprocessing
+from kat.data import (
+    DataConfig,
+    UnreadableImage,
+    eval_transform,
+    make_loader,
+    open_split,
+    preprocessing,
+)
 from kat.data.sources.shard_layout import expand_braces
 from kat.data.sources.shard_stream import ShardStream
+from kat.data.stream import ImageStream
 from kat.errors import InputError
 from tests.images import picture, samples, write_info, write_tar
 

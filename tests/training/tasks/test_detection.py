@@ -16,7 +16,7 @@ from pycocotools.cocoeval import COCOeval
 
 from kat.data import DataConfig
 from kat.data.dense import open_coco
-from kat.data.dense.synthetic import make_items
+from kat.data.synthetic import make_items
 from kat.errors import InputError
 from kat.models import load_model
 from kat.training import TrainConfig, evaluate_dense, train

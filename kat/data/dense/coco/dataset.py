@@ -14,10 +14,10 @@ from torch import Tensor
 from kat.data.dataset import Transform
 from kat.data.decoding import UnreadableImage
 from kat.data.dense.coco.layout import find_coco
-from kat.data.dense.coco.problems import annotation_problems
 from kat.data.dense.coco.table import CocoTable, read_table
-from kat.data.dense.dataset import DenseSet, untransformed
-from kat.data.dense.problems import refuse
+from kat.data.dense.coco.validation import annotation_problems
+from kat.data.dense.dataset import DenseDataset, no_transform
+from kat.data.dense.validation import refuse
 from kat.errors import InputError
 
 Target = dict[str, Tensor]
@@ -32,7 +32,7 @@ Target = dict[str, Tensor]
 """
 
 
-def open_coco(root: Path, split: str, bad_annotations: str = "fail") -> DetectionSet:
+def open_coco(root: Path, split: str, bad_annotations: str = "fail") -> DetectionDataset:
     """The images of a split, those without an object too, in the order of the file.
 
     Args:
@@ -48,7 +48,7 @@ def open_coco(root: Path, split: str, bad_annotations: str = "fail") -> Detectio
     problems, good = annotation_problems(table)
     note = refuse(problems, place.annotations, bad_annotations == "skip")
     source = CocoSource(str(place.images), table, good)
-    return DetectionSet(source, table, note)
+    return DetectionDataset(source, table, note)
 
 
 class Outline(NamedTuple):
@@ -118,7 +118,7 @@ class CocoSource:
         )
 
 
-class DetectionSet(DenseSet):
+class DetectionDataset(DenseDataset):
     """Images with boxes, masks and labels: item i is transform(image, :data:`Target`).
 
     Args:
@@ -133,7 +133,7 @@ class DetectionSet(DenseSet):
         super().__init__(source, table.categories, note=note)
         self.annotations_file = table.path
         self.category_ids = table.category_ids
-        self.transform: Transform = untransformed
+        self.transform: Transform = no_transform
 
     def category_id(self, label: int) -> int:
         """The id, in the file, of the category that has a label."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from kat.data.splits import SPLIT_NAMES
+from kat.data.naming import SPLIT_NAMES
 from kat.errors import InputError
 
 
 @dataclass(frozen=True)
-class CocoPlace:
+class CocoFiles:
     """The files of one split.
 
     Args:
@@ -22,7 +22,7 @@ class CocoPlace:
     images: Path
 
 
-def find_coco(root: Path, split: str) -> CocoPlace:
+def find_coco(root: Path, split: str) -> CocoFiles:
     """The files of a split, in the first of three layouts that is there.
 
     - COCO's own: ROOT/annotations/instances_train2017.json and ROOT/train2017 (or another year);
@@ -40,7 +40,7 @@ def find_coco(root: Path, split: str) -> CocoPlace:
     for name in _NAMES[split]:
         beside = root / name / "_annotations.coco.json"
         if beside.is_file():
-            return CocoPlace(beside, beside.parent)
+            return CocoFiles(beside, beside.parent)
         files = _annotation_files(root / "annotations", name)
         if len(files) > 1:
             listed = ", ".join(str(file) for file in files)
@@ -49,7 +49,7 @@ def find_coco(root: Path, split: str) -> CocoPlace:
                 " elsewhere"
             )
         if files:
-            return CocoPlace(files[0], _images(root, files[0]))
+            return CocoFiles(files[0], _images(root, files[0]))
     raise InputError(
         f"{root} has no annotations of the {split} split:"
         f" neither annotations/instances_{split}2017.json, annotations/{split}.json"

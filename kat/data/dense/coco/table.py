@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from kat.data.packed import PackedStrings
+from kat.data.packed_strings import PackedStrings
 from kat.errors import InputError
 
 
@@ -118,7 +118,7 @@ def read_table(path: Path) -> CocoTable:
     order = np.argsort(category_ids, kind="stable")
     return CocoTable(
         path=path,
-        names=PackedStrings.of(image.texts("file_name")),
+        names=PackedStrings.pack(image.texts("file_name")),
         image_ids=image.numbers("id", np.int64),
         sizes=np.stack([image.numbers(name, np.int32) for name in ("height", "width")], axis=1),
         category_ids=category_ids[order],
@@ -226,7 +226,7 @@ def _segmentations(annotations: Sequence[dict[str, Any]]) -> Segmentations:
             widths.append(width)
             yield text
 
-    packed = PackedStrings.of(runs())
+    packed = PackedStrings.pack(runs())
     return Segmentations(
         np.frombuffer(coordinates, np.float64),
         np.frombuffer(polygon_ends, np.int64),

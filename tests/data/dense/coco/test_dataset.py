@@ -14,7 +14,7 @@ from PIL import Image
 from kat.data import DataConfig, UnreadableImage, make_loader, open_split
 from kat.data.dense import open_coco
 from kat.data.dense.config import DetectionAugmentConfig
-from kat.data.dense.transforms import DetectionTraining
+from kat.data.dense.transforms import DetectionTrainTransform
 from kat.errors import InputError
 from tests.data.dense.coco_files import instances, write_coco
 
@@ -175,7 +175,7 @@ def test_wrong_annotations_are_refused_or_done_without(tmp_path):
     _, target = data[0]
     assert target["boxes"][0].tolist() == [10, 10, 90, 30]  # as the file says
     config = DetectionAugmentConfig(scale=(1.0, 1.0), hflip=0.0)
-    _, moved = DetectionTraining(64, config, data.mean)(Image.new("RGB", (64, 48)), target)
+    _, moved = DetectionTrainTransform(64, config, data.mean)(Image.new("RGB", (64, 48)), target)
     assert moved["boxes"].tolist() == [[10, 10, 30, 30]]  # around the mask
 
 
@@ -193,7 +193,7 @@ def _loader(root, workers=0, training=True):
     config = DataConfig(name=f"coco:{root}", batch_size=2, workers=workers)
     data = open_split(config, "train")
     if training:
-        data.transform = DetectionTraining(32, DetectionAugmentConfig(), data.mean)
+        data.transform = DetectionTrainTransform(32, DetectionAugmentConfig(), data.mean)
     return make_loader(data, config, training=training, seed=3)
 
 
@@ -253,7 +253,7 @@ def test_damaged_run_lengths_are_one_line(tmp_path, workers):
 
 def test_a_part_of_a_set_keeps_images_and_targets_together(root):
     data = open_coco(root, "val")
-    part = data.spread(2)
+    part = data.evenly_spaced(2)
     assert [int(part[index][1]["image_id"]) for index in range(2)] == [1000, 4]
     again = pickle.loads(pickle.dumps(data))  # as workers that are spawned get it
     assert torch.equal(again[1][1]["masks"], data[1][1]["masks"])

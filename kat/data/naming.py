@@ -35,7 +35,7 @@ def is_hidden(path: str) -> bool:
     return any(part.startswith(".") and part.strip(".") for part in path.split("/"))
 
 
-def in_order(classes: Iterable[str]) -> list[str]:
+def sorted_classes(classes: Iterable[str]) -> list[str]:
     """The names of classes, sorted; by value where all are whole numbers: 10 after 9, not 1."""
     names = sorted(classes)
     return sorted(names, key=int) if all(name.isdecimal() for name in names) else names

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from kat.data.dense.coco.table import CocoTable
-from kat.data.dense.problems import Problem, found
+from kat.data.dense.validation import Problem, found
 
 TOLERANCE = 1.0
 """Pixels that a box may reach beyond its image; rounding does that."""

@@ -1,4 +1,4 @@
-"""A data set in COCO's and in ADE20K's format, made of real images of single things."""
+"""Writes a synthetic dataset in the formats of COCO and ADE20K."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import numpy as np
 from PIL import Image
 
 from kat.data.config import DataConfig
-from kat.data.dataset import ImageSet
-from kat.data.dense.scenes import Scene, compose
+from kat.data.dataset import ImageDataset
 from kat.data.seeds import SCENE, derived_seed
 from kat.data.sources.registry import open_split
+from kat.data.synthetic.scenes import Scene, compose, load_photographs
 from kat.errors import InputError
 from kat.files import new_folder
 
 SPLITS = {"training": "train", "validation": "val"}
-"""The names of the splits in ADE20K's layout, and of the source's splits that they are made of."""
+"""The splits by their names in ADE20K's layout, each with the split of the source for its items."""
 
 
 def make_items(
@@ -32,28 +32,28 @@ def make_items(
     seed: int = 0,
     tell: Callable[[int], None] = lambda done: None,
 ) -> None:
-    """Writes OUT, which is then both ``coco:OUT`` and ``ade20k:OUT``.
+    """Writes a folder OUT that is both ``coco:OUT`` and ``ade20k:OUT``.
 
     - OUT/images/training/*.png, OUT/images/validation/*.png;
-    - OUT/annotations/instances_training.json, instances_validation.json: COCO's instances, with
-      run lengths;
+    - OUT/annotations/instances_training.json, instances_validation.json: COCO's format, with run
+      lengths;
     - OUT/annotations/training/*.png, validation/*.png: 1 for the background, 2, 3, ... for the
       classes of the source; OUT/objectInfo150.txt names them.
 
-    The images of a split show items of that split of the source alone, and its canvases are cut
-    from its own part of two photographs. Each image is a function of (seed, split, its number).
+    A split shows items of the same split of the source, and its canvases are cut from its own part
+    of two photographs. Each image is a function of (seed, split, its number).
 
     Args:
-        out: the folder, which must not be there.
-        source: the name of a data set of grey images, bright on black.
-        images: in the training split.
-        val_images: in the validation split.
+        out: the folder, which must not exist.
+        source: name of a dataset of grayscale images, bright on black.
+        images: number of training images.
+        val_images: number of validation images.
         size: side of the images in pixels.
-        seed: of all that is random.
-        tell: told the number of images that are done.
+        seed: seed of all random draws.
+        tell: called with the number of finished images after each.
 
     Raises:
-        InputError: ``out`` exists, a number is too small, or the source is not of grey images.
+        InputError: ``out`` exists, a number is too small, or the source has no grayscale images.
     """
     counts = {"training": images, "validation": val_images}
     limits = {"images": (images, 1), "val_images": (val_images, 1), "size": (size, 16)}
@@ -61,25 +61,25 @@ def make_items(
         if value < least:
             raise InputError(f"{name} must be at least {least}, got {value}")
     with new_folder(out) as folder:
-        for number, (split, part) in enumerate(SPLITS.items()):
-            data = _grey(source, part)
-            writer = SceneWriter(folder, split, data.classes)
-            photographs = _photographs(split)
+        for number, (split, source_split) in enumerate(SPLITS.items()):
+            items = _grayscale(source, source_split)
+            writer = SceneWriter(folder, split, items.classes)
+            photographs = load_photographs(split)
             for index in range(counts[split]):
                 rng = np.random.default_rng(derived_seed(SCENE, seed, number, index))
-                writer.add(compose(data, photographs, size, rng))
+                writer.add(compose(items, photographs, size, rng))
                 tell(number * images + index + 1)
-            writer.close(source)
-        _write_names(folder, data.classes)
+            writer.write_annotations(source)
+        _write_class_names(folder, items.classes)
 
 
 class SceneWriter:
     """Writes the images, masks and annotations of one split.
 
     Args:
-        folder: of the data set.
+        folder: folder of the dataset.
         split: ``"training"`` or ``"validation"``.
-        classes: their names.
+        classes: names of the classes.
     """
 
     def __init__(self, folder: Path, split: str, classes: list[str]) -> None:
@@ -104,8 +104,8 @@ class SceneWriter:
             row |= {"image_id": number, "category_id": label + 1, "iscrowd": 0}
             self.annotation_rows.append({"id": len(self.annotation_rows) + 1, **row})
 
-    def close(self, source: str) -> None:
-        """Writes the file of annotations."""
+    def write_annotations(self, source: str) -> None:
+        """Writes the annotations of all images that were added."""
         categories = [{"id": i, "name": name} for i, name in enumerate(self.classes, 1)]
         content = {
             "info": {"description": f"items of {source} on textured canvases"},
@@ -117,52 +117,42 @@ class SceneWriter:
 
 
 def class_mask(scene: Scene) -> np.ndarray:
-    """(H, W) uint8: 1 for the canvas, 2, 3, ... for the classes, as ADE20K counts them."""
+    """(H, W) uint8: 1 for the canvas and 2, 3, ... for the classes, as ADE20K numbers them."""
     values = np.array([1, *(label + 2 for label in scene.labels)], np.uint8)
     return values[scene.owners]
 
 
 def outlines(scene: Scene) -> list[dict[str, Any]]:
-    """Run lengths, area and box of what is seen of each item, as COCO spells them."""
+    """Run lengths, area and box of the visible part of each item, in COCO's format."""
     from faster_coco_eval.core import mask
 
     rows = []
-    for seen in scene.masks():
-        runs = mask.encode(np.asfortranarray(seen, np.uint8))
-        ys, xs = (np.flatnonzero(seen.any(axis)) for axis in (1, 0))
+    for visible in scene.masks():
+        runs = mask.encode(np.asfortranarray(visible, np.uint8))
+        ys, xs = (np.flatnonzero(visible.any(axis)) for axis in (1, 0))
         box = [xs[0], ys[0], xs[-1] - xs[0] + 1, ys[-1] - ys[0] + 1]
         rows.append(
             {
-                "segmentation": {"size": list(seen.shape), "counts": runs["counts"].decode()},
-                "area": int(seen.sum()),
+                "segmentation": {"size": list(visible.shape), "counts": runs["counts"].decode()},
+                "area": int(visible.sum()),
                 "bbox": [int(number) for number in box],
             }
         )
     return rows
 
 
-def _write_names(folder: Path, classes: list[str]) -> None:
-    """The names of the classes, laid out as ADE20K's table of 150."""
+def _write_class_names(folder: Path, classes: list[str]) -> None:
+    """Writes the class names in the format of ADE20K's table of 150."""
     rows = [f"{number}\t\t\t\t{name}" for number, name in enumerate(["background", *classes], 1)]
     text = "\n".join(["Idx\tRatio\tTrain\tVal\tName", *rows]) + "\n"
     (folder / "objectInfo150.txt").write_text(text, encoding="utf-8")
 
 
-def _grey(source: str, split: str) -> ImageSet:
+def _grayscale(source: str, split: str) -> ImageDataset:
     data = open_split(DataConfig(name=source), split)
-    if not isinstance(data, ImageSet) or data.channels != 1 or data.task != "classification":
+    if not isinstance(data, ImageDataset) or data.channels != 1 or data.task != "classification":
         raise InputError(
-            f"items are made of grey images, bright on black, as those of fashion_mnist or digits;"
-            f" {source!r} is not of these"
+            "items are made of grayscale images, bright on black, such as those of fashion_mnist"
+            f" or digits; {source!r} has none"
         )
     return data
-
-
-def _photographs(split: str) -> list[np.ndarray]:
-    """The left three quarters of scikit-learn's two photographs, or for validation the rest."""
-    from sklearn.datasets import load_sample_images
-
-    whole = [image[:, : image.shape[1] // 4 * 4] for image in load_sample_images().images]
-    cut = {"training": slice(0, 3), "validation": slice(3, 4)}[split]
-    quarters = [np.split(image, 4, axis=1) for image in whole]
-    return [np.concatenate(parts[cut], axis=1) for parts in quarters]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from timm.data import create_transform
 from kat.data import (
     AugmentConfig,
     DataConfig,
-    DevicePreparation,
+    DeviceTransform,
     eval_transform,
     make_loader,
     open_split,
@@ -56,7 +58,7 @@ def test_images_are_normalised_to_zero_mean_and_unit_variance():
     images = next(iter(make_loader(data, config, training=True))).images
     assert images.dtype == torch.uint8
     spec = preprocessing(config, data)
-    images = DevicePreparation(spec.mean, spec.std)(images)
+    images = DeviceTransform(spec.mean, spec.std)(images)
     assert images.shape == (1437, 1, 8, 8)
     assert images.mean().item() == pytest.approx(0, abs=0.01)
     assert images.std().item() == pytest.approx(1, abs=0.01)
@@ -74,6 +76,40 @@ def test_unreadable_images_leave_the_batch_and_are_named(tmp_path, workers):
     assert (len(first.labels), first.unreadable) == (4, [])
     assert second.labels.tolist() == [1]
     assert [name for name, _ in second.unreadable] == [str(bad)]
+
+
+def test_closing_stops_the_workers_of_an_iteration_that_failed():
+    data, config = _digits("train", DataConfig(batch_size=100, workers=2))
+    loader = make_loader(data, config, training=True)
+    first = next(iter(loader)).labels
+    assert len(multiprocessing.active_children()) == 2
+    with pytest.raises(ZeroDivisionError):
+        _fail_in_the_second_epoch(loader)
+    assert len(loader) == 14
+    loader.start_at(0, 0)
+    assert torch.equal(next(iter(loader)).labels, first)  # by new workers
+    loader.close()
+    assert multiprocessing.active_children() == []
+
+
+def _fail_in_the_second_epoch(loader):
+    try:
+        for batch in loader:
+            len(batch.labels) / 0
+    finally:
+        loader.close()
+        assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_deleting_a_loader_stops_its_workers(training):
+    data, config = _digits("train", DataConfig(batch_size=100, workers=2))
+    loader = make_loader(data, config, training=training)
+    for _ in loader:
+        break
+    assert len(multiprocessing.active_children()) == (2 if training else 0)
+    del loader
+    assert multiprocessing.active_children() == []
 
 
 def test_a_batch_of_nothing_readable_is_empty(tmp_path):

@@ -12,14 +12,13 @@ import numpy as np
 from PIL import Image
 
 from kat.data.config import DataConfig
-from kat.data.dataset import ImageSet
+from kat.data.dataset import ImageDataset
 from kat.data.decoding import UnreadableImage, decode
 from kat.data.dense.coco.dataset import CocoSource, decode_masks, other_size
 from kat.data.dense.coco.layout import find_coco
-from kat.data.dense.coco.problems import annotation_problems, unused_categories
 from kat.data.dense.coco.table import read_table
-from kat.data.dense.problems import Problem, found
-from kat.data.dense.semantic.dataset import (
+from kat.data.dense.coco.validation import annotation_problems, unused_categories
+from kat.data.dense.segmentation.dataset import (
     IGNORE,
     MaskSource,
     decode_mask,
@@ -27,9 +26,10 @@ from kat.data.dense.semantic.dataset import (
     unpaired_problems,
     wrong_values,
 )
-from kat.data.dense.semantic.layout import LAYOUTS
+from kat.data.dense.segmentation.layout import LAYOUTS
+from kat.data.dense.validation import Problem, found
+from kat.data.naming import some
 from kat.data.sources.registry import open_split
-from kat.data.splits import some
 from kat.errors import InputError
 
 SPLITS = ("train", "val")
@@ -101,7 +101,7 @@ def check_split(
     if kind in LAYOUTS:
         return _check_semantic(kind, Path(path), split, inspection)
     data = open_split(config, split)
-    if not isinstance(data, ImageSet):
+    if not isinstance(data, ImageDataset):
         raise InputError(
             f"{config.name!r} is a stream, which has no images that could be looked up"
         )
@@ -185,7 +185,7 @@ def _check_semantic(layout: str, root: Path, split: str, inspection: _Inspection
     return SplitReport(split, len(source), "a mask each", place.classes, problems, unused)
 
 
-def _check_images(data: ImageSet, split: str, inspection: _Inspection) -> SplitReport:
+def _check_images(data: ImageDataset, split: str, inspection: _Inspection) -> SplitReport:
     """Of labelled images: whether each can be read."""
 
     def faults(index: int) -> Iterator[tuple[str, str]]:

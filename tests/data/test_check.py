@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from kat.data import DataConfig
+from kat.data.check import check_split, class_problems
 from kat.data.dense import open_coco
-from kat.data.dense.check import check_split, class_problems
 from tests.data.dense.coco_files import TRIANGLE, instances, write_coco
 from tests.data.dense.mask_files import halves, write_ade20k, write_pairs
 from tests.images import write_folder

@@ -9,12 +9,12 @@ from typing import BinaryIO
 
 import numpy as np
 
-from kat.data.packed import PackedStrings
+from kat.data.packed_strings import PackedStrings
 
 _MOST_OPEN = 128
 
 
-class Pieces:
+class FileRanges:
     """Reads pieces of files, each from any place, and keeps the files open that it used last.
 
     Safe after a fork, since no position in a file is shared, and to pickle: a process opens its
@@ -65,7 +65,7 @@ class Pieces:
         self.close()
 
 
-class MemberSource:
+class TarSource:
     """Images in tar files, at known places.
 
     Args:
@@ -86,7 +86,7 @@ class MemberSource:
         sizes: np.ndarray,
         labels: np.ndarray,
     ) -> None:
-        self.pieces = Pieces(paths)
+        self.pieces = FileRanges(paths)
         self.names = names
         self.shards = shards
         self.offsets = offsets

@@ -15,22 +15,22 @@ from torch import Tensor
 
 from kat.data.dataset import Transform
 from kat.data.decoding import UnreadableImage
-from kat.data.dense.dataset import DenseSet, untransformed
-from kat.data.dense.problems import Problem, found, refuse
-from kat.data.dense.semantic.layout import LAYOUTS, SemanticPlace
+from kat.data.dense.dataset import DenseDataset, no_transform
+from kat.data.dense.segmentation.layout import LAYOUTS, SegmentationFiles
+from kat.data.dense.validation import Problem, found, refuse
 from kat.errors import InputError
 
 IGNORE = 255
 """The value, in a mask, of pixels that have no class: neither trained on nor evaluated."""
 
 
-def open_semantic(
+def open_segmentation(
     layout: str, root: Path, split: str, bad_annotations: str = "fail"
-) -> SemanticSet:
+) -> SegmentationDataset:
     """The pairs of image and mask of a split, in the order of their names or of the list of them.
 
     Args:
-        layout: ``"ade20k"``, ``"voc"`` or ``"masks"``; see :mod:`kat.data.dense.semantic.layout`.
+        layout: ``"ade20k"``, ``"voc"`` or ``"masks"``; see :mod:`.layout`.
         root: the folder.
         split: ``"train"`` or ``"val"``.
         bad_annotations: ``"fail"`` refuses images without a mask and values that are no class;
@@ -42,10 +42,10 @@ def open_semantic(
     place = LAYOUTS[layout](root, split)
     skip = bad_annotations == "skip"
     refuse(unpaired_problems(place), place.images, skip)
-    return SemanticSet(MaskSource(place), place, skip)
+    return SegmentationDataset(MaskSource(place), place, skip)
 
 
-def unpaired_problems(place: SemanticPlace) -> list[Problem]:
+def unpaired_problems(place: SegmentationFiles) -> list[Problem]:
     """Images without a mask, and masks without an image."""
     examples = [f"{name!r}: {lack}" for name, lack in place.unpaired.items()]
     return found("files without the other of their pair", examples, "they are left out")
@@ -58,7 +58,7 @@ class MaskSource:
         place: where they are.
     """
 
-    def __init__(self, place: SemanticPlace) -> None:
+    def __init__(self, place: SegmentationFiles) -> None:
         self.images, self.masks = str(place.images), str(place.masks)
         self.image_names, self.mask_names = place.image_names, place.mask_names
 
@@ -81,7 +81,7 @@ class MaskSource:
             return path, mask.read()
 
 
-class SemanticSet(DenseSet):
+class SegmentationDataset(DenseDataset):
     """Images with masks: item i is transform(image, mask), the mask (H, W) uint8.
 
     A pixel of the mask is the index of a class, or :data:`IGNORE`.
@@ -94,7 +94,7 @@ class SemanticSet(DenseSet):
 
     task = "segmentation"
 
-    def __init__(self, source: MaskSource, place: SemanticPlace, skip: bool) -> None:
+    def __init__(self, source: MaskSource, place: SegmentationFiles, skip: bool) -> None:
         note = (
             f"{place.masks}: values that are no class count as {IGNORE};"
             " 'kat data check' lists them"
@@ -104,10 +104,10 @@ class SemanticSet(DenseSet):
         super().__init__(source, place.classes, ignored=place.unpaired, note=note)
         self.zero_is_unlabelled = place.zero_is_unlabelled
         self.skip = skip
-        self.transform: Transform = untransformed
+        self.transform: Transform = no_transform
 
     @staticmethod
-    def stack(images: Sequence[Any], labels: Sequence[Any]) -> tuple[Any, Any]:
+    def collate(images: Sequence[Any], labels: Sequence[Any]) -> tuple[Any, Any]:
         """Tensors (B, C, H, W) and (B, H, W) where all have one size, lists otherwise."""
         sizes = {tensor.shape[-2:] for tensor in (*images, *labels)}
         if len(sizes) == 1:

@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kat.data.packed import PackedStrings
-from kat.data.splits import SPLIT_NAMES, either, is_hidden, is_image, some
+from kat.data.naming import SPLIT_NAMES, either, is_hidden, is_image, some
+from kat.data.packed_strings import PackedStrings
 from kat.errors import InputError
 
 
 @dataclass(frozen=True)
-class SemanticPlace:
+class SegmentationFiles:
     """The files of one split.
 
     Args:
@@ -33,7 +33,7 @@ class SemanticPlace:
     unpaired: dict[str, str]
 
 
-def find_ade20k(root: Path, split: str) -> SemanticPlace:
+def find_ade20k(root: Path, split: str) -> SegmentationFiles:
     """ROOT/images/training/*.jpg, ROOT/annotations/training/*.png; also validation.
 
     ROOT/objectInfo150.txt names the classes, one a line after the first, in the last column;
@@ -47,7 +47,7 @@ def find_ade20k(root: Path, split: str) -> SemanticPlace:
     return _paired(images, masks, None, classes, zero_is_unlabelled=True)
 
 
-def find_voc(root: Path, split: str) -> SemanticPlace:
+def find_voc(root: Path, split: str) -> SegmentationFiles:
     """ROOT/JPEGImages, ROOT/SegmentationClass, ROOT/ImageSets/Segmentation/train.txt and val.txt.
 
     ROOT/VOCdevkit/VOC2012 or ROOT/VOC2012 may hold it all. 255 marks borders, which are no class.
@@ -60,7 +60,7 @@ def find_voc(root: Path, split: str) -> SemanticPlace:
     return _paired(images, masks, stems, VOC_CLASSES, zero_is_unlabelled=False)
 
 
-def find_masks(root: Path, split: str) -> SemanticPlace:
+def find_masks(root: Path, split: str) -> SegmentationFiles:
     """ROOT/train/images/*, ROOT/train/masks/*.png of the same names; ROOT/classes.txt.
 
     The file names the classes, one a line: the first is 0 in the masks, and 255 is none.
@@ -72,7 +72,7 @@ def find_masks(root: Path, split: str) -> SemanticPlace:
     return _paired(images, masks, None, classes, zero_is_unlabelled=False)
 
 
-LAYOUTS: dict[str, Callable[[Path, str], SemanticPlace]] = {
+LAYOUTS: dict[str, Callable[[Path, str], SegmentationFiles]] = {
     "ade20k": find_ade20k,
     "voc": find_voc,
     "masks": find_masks,
@@ -87,7 +87,7 @@ def _paired(
     classes: list[str],
     *,
     zero_is_unlabelled: bool,
-) -> SemanticPlace:
+) -> SegmentationFiles:
     """Images and masks of the same names, of these or of all in the two folders."""
     image_of, mask_of = _by_stem(images), _by_stem(masks)
     if stems is None:
@@ -104,11 +104,11 @@ def _paired(
         for stem in stems
         if stem not in image_of or stem not in mask_of
     }
-    return SemanticPlace(
+    return SegmentationFiles(
         images,
         masks,
-        PackedStrings.of(image_of[stem] for stem in whole),
-        PackedStrings.of(mask_of[stem] for stem in whole),
+        PackedStrings.pack(image_of[stem] for stem in whole),
+        PackedStrings.pack(mask_of[stem] for stem in whole),
         classes,
         zero_is_unlabelled,
         unpaired,

@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kat.data.packed import PackedStrings
+from kat.data.packed_strings import PackedStrings
 from kat.data.sources.folder import FolderSource
 
 NAMES = ["n01/a.jpg", "", "n02/é.jpg", "n02/\udcff.jpg", "x"]
 
 
 def test_strings_come_back():
-    packed = PackedStrings.of(iter(NAMES))
+    packed = PackedStrings.pack(iter(NAMES))
     assert list(packed) == NAMES
     assert (packed[-1], packed[1:3]) == ("x", NAMES[1:3])
     assert list(pickle.loads(pickle.dumps(packed))) == NAMES
@@ -27,16 +27,16 @@ def test_strings_come_back():
 
 
 def test_joining_keeps_the_order():
-    parts = [PackedStrings.of(NAMES[:2]), PackedStrings.of([]), PackedStrings.of(NAMES[2:])]
-    assert list(PackedStrings.joined(parts)) == NAMES
-    assert list(PackedStrings.joined([])) == []
+    parts = [PackedStrings.pack(NAMES[:2]), PackedStrings.pack([]), PackedStrings.pack(NAMES[2:])]
+    assert list(PackedStrings.concatenate(parts)) == NAMES
+    assert list(PackedStrings.concatenate([])) == []
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/smaps_rollup")
 def test_a_forked_process_that_reads_all_names_copies_next_to_nothing():
     count = 200_000
     names = [f"n{index % 1000:04}/image-{index:08}.JPEG" for index in range(count)]
-    packed = PackedStrings.of(names)
+    packed = PackedStrings.pack(names)
     source = FolderSource("/data/train", packed, np.zeros(count, np.int32))
     listed = _growth_in_a_fork(names.__getitem__, count)
     ours = _growth_in_a_fork(source.name, count)

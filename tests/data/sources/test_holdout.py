@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kat.data import DataConfig, open_split
-from kat.data.holdout import held_out
+from kat.data.sources.holdout import held_out
 from kat.errors import InputError
 from tests.images import write_folder
 

@@ -1,4 +1,4 @@
-"""Many strings without many objects."""
+"""Many strings in two arrays, whose memory worker processes share."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy as np
 
 
 class PackedStrings(Sequence[str]):
-    """Strings as two arrays: the bytes of all of them, and where each ends.
+    """A sequence of strings, stored as their joint bytes and the end of each.
 
-    A list would be copied into every worker process bit by bit, because looking at an object
-    writes its reference count into its memory page. These pages are only ever read.
+    Reading a list of strings writes to the reference counts of its objects, so every forked worker
+    ends up with a copy of the list. The memory of these arrays is never written to.
 
     Args:
-        content: (bytes,) uint8, the strings one after the other, UTF-8.
+        content: (bytes,) uint8, the UTF-8 bytes of all strings in order.
         ends: (strings,) int64, where each string ends in ``content``.
     """
 
@@ -25,19 +25,19 @@ class PackedStrings(Sequence[str]):
         self.ends = ends
 
     @classmethod
-    def of(cls, strings: Iterable[str]) -> PackedStrings:
-        """Packs strings, without ever holding all of them."""
+    def pack(cls, strings: Iterable[str]) -> PackedStrings:
+        """Packs strings one at a time; they need never all be in memory."""
         content, ends = bytearray(), array("q")
         for string in strings:
-            content += string.encode(errors="surrogateescape")  # as names of files may need
+            content += string.encode(errors="surrogateescape")  # file names may need this
             ends.append(len(content))
         return cls(np.frombuffer(bytes(content), np.uint8), np.frombuffer(ends, np.int64))
 
     @classmethod
-    def joined(cls, parts: Sequence[PackedStrings]) -> PackedStrings:
-        """All strings of the parts, one part after the other."""
+    def concatenate(cls, parts: Sequence[PackedStrings]) -> PackedStrings:
+        """The strings of all parts, in order."""
         if not parts:
-            return cls.of([])
+            return cls.pack([])
         starts = np.cumsum([0, *(len(part.content) for part in parts[:-1])])
         ends = [part.ends + start for part, start in zip(parts, starts, strict=True)]
         return cls(np.concatenate([part.content for part in parts]), np.concatenate(ends))
