@@ -236,7 +236,7 @@ def make_loader(
     """
     seed_or_none = seed if training else None
     options: dict[str, Any] = {
-        "num_workers": config.workers,
+        "num_workers": config.num_workers,
         "pin_memory": torch.cuda.is_available(),
         "collate_fn": partial(_collate, collate=data.collate),
         "worker_init_fn": _ignore_requests_to_stop,
@@ -253,6 +253,6 @@ def make_loader(
     sampler = ResumableSampler(len(data), config.batch_size, seed_or_none)
     options["batch_sampler"] = sampler
     # The workers of an evaluation stop at its end: they would hold memory during training.
-    options["persistent_workers"] = training and config.workers > 0
+    options["persistent_workers"] = training and config.num_workers > 0
     items = _IndexedItems(data, seed_or_none)
     return Loader(partial(DataLoader, items, **options), sampler, config.batch_size)

@@ -69,7 +69,7 @@ def test_unreadable_images_leave_the_batch_and_are_named(tmp_path, workers):
     write_folder(tmp_path, classes=2, train=1, val=3)
     bad = tmp_path / "val" / "n01" / "1.jpg"
     bad.write_bytes(b"torn")
-    config = DataConfig(name=f"folder:{tmp_path}", image_size=32, batch_size=4, workers=workers)
+    config = DataConfig(name=f"folder:{tmp_path}", image_size=32, batch_size=4, num_workers=workers)
     data = open_split(config, "val")
     data.transform = eval_transform(preprocessing(config, data))
     first, second = make_loader(data, config, training=False)
@@ -79,7 +79,7 @@ def test_unreadable_images_leave_the_batch_and_are_named(tmp_path, workers):
 
 
 def test_closing_stops_the_workers_of_an_iteration_that_failed():
-    data, config = _digits("train", DataConfig(batch_size=100, workers=2))
+    data, config = _digits("train", DataConfig(batch_size=100, num_workers=2))
     loader = make_loader(data, config, training=True)
     first = next(iter(loader)).labels
     assert len(multiprocessing.active_children()) == 2
@@ -103,7 +103,7 @@ def _fail_in_the_second_epoch(loader):
 
 @pytest.mark.parametrize("training", [True, False])
 def test_deleting_a_loader_stops_its_workers(training):
-    data, config = _digits("train", DataConfig(batch_size=100, workers=2))
+    data, config = _digits("train", DataConfig(batch_size=100, num_workers=2))
     loader = make_loader(data, config, training=training)
     for _ in loader:
         break

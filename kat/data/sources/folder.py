@@ -14,15 +14,14 @@ from kat.data.naming import (
     NOT_AN_IMAGE,
     SPLIT_NAMES,
     check_ignored,
-    either,
     is_hidden,
     is_image,
-    some,
     sorted_classes,
 )
 from kat.data.packed_strings import PackedStrings
 from kat.data.sources.holdout import held_out
 from kat.errors import InputError
+from kat.text import either, quoted
 
 
 def open_folder(root: Path, split: str, bad_images: str, holdout: float) -> ImageDataset:
@@ -60,7 +59,7 @@ def open_folder(root: Path, split: str, bad_images: str, holdout: float) -> Imag
     filled = np.bincount(source.labels, minlength=len(classes))
     empty = [name for name, count in zip(classes, filled, strict=True) if count == 0]
     if empty:
-        raise InputError(f"{folder} has no image for {some(empty, 'class', 'classes')}")
+        raise InputError(f"{folder} has no image for {quoted(empty, 'class', 'classes')}")
     check_ignored(ignored, folder, bad_images)
     if share == 0:
         return ImageDataset(source, classes, ignored=ignored)

@@ -9,7 +9,6 @@ from kat.data.dataset import ImageDataset
 from kat.data.dense.coco.dataset import open_coco
 from kat.data.dense.segmentation.dataset import open_segmentation
 from kat.data.dense.segmentation.layout import LAYOUTS
-from kat.data.naming import some
 from kat.data.sources.folder import open_folder
 from kat.data.sources.huggingface import open_huggingface
 from kat.data.sources.small import FASHION_MNIST_DEBIAN, open_digits, open_fashion_mnist
@@ -18,6 +17,7 @@ from kat.data.sources.timm_datasets import TIMM_PREFIXES, open_timm
 from kat.data.sources.webdataset import open_webdataset
 from kat.data.stream import ImageStream
 from kat.errors import InputError, unknown
+from kat.text import quoted
 
 _NAMES = [
     "digits",
@@ -94,5 +94,5 @@ def check_classes(train: ImageDataset | ImageStream, val: ImageDataset | ImageSt
         ("train", sorted(set(val.classes) - set(train.classes))),
     ):
         if extra:
-            raise InputError(f"the {split} split lacks {some(extra, 'class', 'classes')}")
+            raise InputError(f"the {split} split lacks {quoted(extra, 'class', 'classes')}")
     raise InputError("the classes of the two splits are in different orders")

@@ -14,7 +14,6 @@ from kat.data.naming import (
     NOT_AN_IMAGE,
     SPLIT_NAMES,
     check_ignored,
-    either,
     is_image,
     sorted_classes,
 )
@@ -22,6 +21,7 @@ from kat.data.packed_strings import PackedStrings
 from kat.data.sources.tar_index import Arrays, indexed, members
 from kat.data.sources.tar_members import TarSource
 from kat.errors import InputError
+from kat.text import either
 
 
 def open_tar(root: Path, split: str, bad_images: str) -> ImageDataset:

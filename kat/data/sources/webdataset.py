@@ -12,12 +12,13 @@ from typing import BinaryIO
 import numpy as np
 
 from kat.data.dataset import ImageDataset
-from kat.data.naming import SPLIT_NAMES, check_ignored, either
+from kat.data.naming import SPLIT_NAMES, check_ignored
 from kat.data.packed_strings import PackedStrings
 from kat.data.sources.shard_layout import class_names, label_field, shards_by_split
 from kat.data.sources.tar_index import Arrays, Member, indexed, members
 from kat.data.sources.tar_members import TarSource
 from kat.errors import InputError
+from kat.text import either
 
 IMAGES = ("jpg", "jpeg", "png", "webp")
 """What an image in a sample may end in; the first counts where there are several."""
