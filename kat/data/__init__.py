@@ -1,6 +1,7 @@
 """Datasets and their batches: sources, transforms, loaders, seeds."""
 
-from kat.data.config import AUTO, AugmentConfig, DataConfig, OrAuto, check_data, is_stream
+from kat.data.auto import AUTO, OrAuto
+from kat.data.config import AugmentConfig, DataConfig, check_data, is_stream
 from kat.data.dataset import ImageDataset
 from kat.data.decoding import UnreadableImage, decode
 from kat.data.loader import Batch, Loader, make_loader

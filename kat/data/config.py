@@ -4,20 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar, Union
+from typing import Literal
 
+from kat.data.auto import OrAuto
 from kat.errors import InputError
-
-AUTO = "auto"
-
-T = TypeVar("T")
-
-# In the settings that a run uses, "auto" is replaced (kat.training.auto_settings), so the type
-# checker need not know it; the parser of the command line must accept it.
-if TYPE_CHECKING:
-    OrAuto = Annotated[T, AUTO]
-else:
-    OrAuto = Union[T, Literal["auto"]]  # noqa: UP007  (a generic alias)
 
 
 @dataclass

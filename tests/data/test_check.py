@@ -35,14 +35,14 @@ def _twice(kind, field):
 
 
 SKIPPABLE = {
-    "annotations of images that the file does not have": _annotation(1, image_id=5),
-    "annotations of categories that the file does not have": _annotation(1, category_id=1),
-    "annotation ids that another annotation has": _twice("annotations", "id"),
+    "annotations of unknown images": _annotation(1, image_id=5),
+    "annotations of unknown categories": _annotation(1, category_id=1),
+    "duplicate annotation ids": _twice("annotations", "id"),
     "boxes of zero area": _annotation(1, bbox=[3, 4, 5, 0]),
-    "boxes wholly outside their image": _annotation(1, bbox=[61, 4, 5, 5]),
+    "boxes entirely outside their image": _annotation(1, bbox=[61, 4, 5, 5]),
     "boxes more than 1 pixel outside their image": _annotation(1, bbox=[50, 4, 12, 5]),
     "annotations without polygons or run lengths for a mask": _annotation(1, segmentation=[]),
-    "masks of another size than their image": _annotation(
+    "masks whose size differs from their image": _annotation(
         1, segmentation={"size": [60, 50], "counts": [0, 3000]}
     ),
     "polygons that are not finite or reach far beyond their image": _annotation(
@@ -50,13 +50,13 @@ SKIPPABLE = {
     ),
 }
 FATAL = {
-    "image ids that another image has": _twice("images", "id"),
-    "category ids that another category has": _twice("categories", "id"),
-    "category names that another category has": _twice("categories", "name"),
-    "images of no size": lambda content: content["images"][0].update(width=0),
+    "duplicate image ids": _twice("images", "id"),
+    "duplicate category ids": _twice("categories", "id"),
+    "duplicate category names": _twice("categories", "name"),
+    "images without a size": lambda content: content["images"][0].update(width=0),
     "files without images": lambda content: content.update(images=[], annotations=[]),
     "files without categories": lambda content: content.update(categories=[], annotations=[]),
-    "files without one right annotation": lambda content: [
+    "files without a valid annotation": lambda content: [
         row.update(bbox=[0, 0, 0, 0]) for row in content["annotations"]
     ],
 }
@@ -70,7 +70,7 @@ def test_a_wrong_annotation_is_found_and_can_be_done_without(tmp_path, kind):
     (problem,) = _problems(f"coco:{tmp_path}").values()
     assert (problem.kind, problem.count) == (kind, 1)
     assert problem.first.startswith(f"annotation {content['annotations'][1]['id']} ") or (
-        "ids that another" in kind and problem.first.startswith("annotation 900 ")
+        kind == "duplicate annotation ids" and problem.first.startswith("annotation 900 ")
     )
     assert problem.fatal(skip=False)
     assert not problem.fatal(skip=True)
@@ -160,13 +160,13 @@ def test_images_that_are_missing_torn_or_resized(tmp_path):
         assert firsts.keys() == {
             "missing images",
             "unreadable images",
-            "images of another size than the annotations say",
+            "images whose size differs from their annotations",
         }
         assert firsts["missing images"] == (1, str(folder / "a.png"))
         assert "b.png cannot be read as an image" in firsts["unreadable images"][1]
-        assert firsts["images of another size than the annotations say"][1].endswith(
-            "c.jpg: it has 48x64 pixels, but the annotations are for 64x48: turn its pixels as its"
-            " EXIF orientation says, which is ignored here"
+        assert firsts["images whose size differs from their annotations"][1].endswith(
+            "c.jpg: it has 48x64 pixels, but the annotations are for 64x48: rotate its pixels by its"
+            " EXIF orientation, which is ignored here"
         )
         assert not any(problem.fatal(skip=True) for problem in problems.values())
 
@@ -176,8 +176,8 @@ def test_masks_of_a_size_that_no_image_has_are_not_decoded(tmp_path):
     content["images"][0] |= {"height": 2**30, "width": 2**30}
     write_coco(tmp_path, content)
     assert _problems(f"coco:{tmp_path}", headers_only=True).keys() == {
-        "masks of another size than their image",
-        "images of another size than the annotations say",
+        "masks whose size differs from their image",
+        "images whose size differs from their annotations",
     }
 
 
@@ -216,15 +216,15 @@ def test_masks(tmp_path):
     (masks / "2.png").write_bytes(b"torn")
     problems = _problems(f"masks:{tmp_path}")
     assert {kind: problem.count for kind, problem in problems.items()} == {
-        "files without the other of their pair": 1,
-        "masks with values that are no class": 1,
-        "masks of another size than their image": 1,
+        "images or masks without their counterpart": 1,
+        "masks with values that are not a class": 1,
+        "masks whose size differs from their image": 1,
         "unreadable masks": 1,
     }
-    assert problems["masks with values that are no class"].first.endswith(
+    assert problems["masks with values that are not a class"].first.endswith(
         "0.png: 3, 7 of 3 classes"
     )
-    assert problems["masks of another size than their image"].first.endswith(
+    assert problems["masks whose size differs from their image"].first.endswith(
         "1.png: 20x30, not 30x20"
     )
     assert not any(problem.fatal(skip=True) for problem in problems.values())
@@ -239,11 +239,11 @@ def test_255_in_the_place_of_a_class_is_fatal(tmp_path, values, fatal):
     Image.fromarray(halves(*values)).save(masks / "0.png")
     Image.fromarray(halves(values[0], 255)).save(masks / "1.png")
     problems = _problems(f"masks:{tmp_path}")
-    kind = "splits whose masks hold one class at most beside 255"
+    kind = "splits whose masks hold at most one class beside 255"
     assert list(problems) == ([kind] if fatal else [])
     if fatal:
         assert problems[kind].fatal(skip=True)
-        first = f"{masks}: 255 is no class; is it meant for class 'object'?"
+        first = f"{masks}: 255 is not a class; does it stand for class 'object'?"
         assert problems[kind].first == first
 
 

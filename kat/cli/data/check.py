@@ -89,7 +89,7 @@ def _print_problems(problems: list[Problem], skip: bool) -> None:
         if problem.fatal(skip):
             sys.stdout.write(f"  fatal    {problem}\n")
         else:
-            sys.stdout.write(f"  skipped  {problem}; {problem.skipping}\n")
+            sys.stdout.write(f"  skipped  {problem}; {problem.remedy}\n")
 
 
 def _verdict(problems: int, fatal: int, skip: bool) -> str:

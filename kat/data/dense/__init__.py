@@ -1,4 +1,4 @@
-"""Data of detection and segmentation: images with boxes and masks."""
+"""Data for detection and segmentation: images with boxes and masks."""
 
 from kat.data.dense.coco.dataset import DetectionDataset, Target, open_coco
 from kat.data.dense.config import (

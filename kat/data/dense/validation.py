@@ -1,4 +1,4 @@
-"""What is wrong with a data set: one line a kind, with a count and the first example."""
+"""Problems in the data: one line per kind, with the number of cases and the first of them."""
 
 from __future__ import annotations
 
@@ -10,48 +10,51 @@ from kat.errors import InputError
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that is wrong, as often as it occurs.
+    """A kind of problem, and how often it occurs.
 
     Args:
-        kind: what is wrong, in the plural.
-        count: how many there are.
-        first: the first of them.
-        skipping: what ``bad_annotations="skip"`` does about them; empty: there is no way around.
+        kind: name of the kind, in the plural.
+        count: number of cases.
+        first: the first case.
+        remedy: what ``bad_annotations="skip"`` does about the cases; empty if it cannot help.
     """
 
     kind: str
     count: int
     first: str
-    skipping: str = ""
+    remedy: str = ""
 
     def __str__(self) -> str:
         return f"{self.count} {self.kind}, first {self.first}"
 
     def fatal(self, skip: bool) -> bool:
-        """Whether training cannot, or is not to, go on."""
-        return not (skip and self.skipping)
+        """Whether the problem prevents training, with ``bad_annotations="skip"`` or without."""
+        return not (skip and self.remedy)
 
 
-def found(kind: str, examples: Sequence[str], skipping: str = "") -> list[Problem]:
-    """The problem that these are examples of; none where there are none."""
-    return [Problem(kind, len(examples), examples[0], skipping)] if examples else []
+def problems_of(kind: str, cases: Sequence[str], remedy: str = "") -> list[Problem]:
+    """The problem with these cases, as a list that is empty if there are none."""
+    return [Problem(kind, len(cases), cases[0], remedy)] if cases else []
 
 
-def refuse(problems: Iterable[Problem], where: object, skip: bool) -> str:
-    """Goes on only where nothing is wrong that is not to be skipped.
+def check_problems(problems: Iterable[Problem], where: object, skip: bool) -> str:
+    """Checks that no problem is fatal.
+
+    Args:
+        problems: all problems of a file or folder.
+        where: the file or folder.
+        skip: whether ``bad_annotations`` is ``"skip"``.
 
     Returns:
-        What is skipped, in a sentence; empty where that is nothing.
+        A sentence about the cases that are skipped; empty if there are none.
 
     Raises:
-        InputError: names the first fatal problem and says what can be done.
+        InputError: names the first fatal problem and what to do about it.
     """
     problems = list(problems)
     for problem in problems:
         if problem.fatal(skip):
-            more = (
-                "; data.bad_annotations=skip does without" if problem.skipping else ""
-            ) + " ('kat data check' lists all problems)"
-            raise InputError(f"{where}: {problem}{more}")
-    skipped = "; ".join(f"{problem}: {problem.skipping}" for problem in problems)
+            hint = "; data.bad_annotations=skip leaves them out" if problem.remedy else ""
+            raise InputError(f"{where}: {problem}{hint} ('kat data check' lists all problems)")
+    skipped = "; ".join(f"{problem}: {problem.remedy}" for problem in problems)
     return f"{where}: {skipped}" if skipped else ""

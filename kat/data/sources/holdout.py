@@ -1,4 +1,4 @@
-"""A validation split for data that has none: the same images of each class in every run."""
+"""Holds out a validation split: the same images of each class in every run."""
 
 from __future__ import annotations
 
@@ -8,26 +8,29 @@ from collections.abc import Sequence
 
 
 def held_out(names: Sequence[str], labels: Sequence[int], share: float) -> list[bool]:
-    """Which images are kept back from training, to validate on.
+    """Chooses the images that are held out of training for validation.
 
-    Of the n images of a class, max(1, round(share n)) are, but never the last one: those whose
-    names have the smallest SHA-256. So the choice depends on nothing but the names, and an image
-    that is added moves one other at most.
+    Of the n images of a class, max(1, round(share n)) are held out, but at most n - 1: those whose
+    names have the smallest SHA-256. The choice depends on the names alone, and adding an image
+    changes at most one other.
 
     Args:
-        names: of the images, e.g. paths relative to the data's folder.
-        labels: their class indices.
-        share: of each class, in (0, 1).
+        names: names of the images, e.g. paths relative to the folder of the data.
+        labels: class indices.
+        share: share of each class, in (0, 1).
+
+    Returns:
+        Whether each image is held out.
     """
-    members = defaultdict(list)
+    by_class = defaultdict(list)
     for index, label in enumerate(labels):
-        members[label].append(index)
-    kept_back = [False] * len(names)
-    for indices in members.values():
+        by_class[label].append(index)
+    result = [False] * len(names)
+    for indices in by_class.values():
         count = min(max(1, round(share * len(indices))), len(indices) - 1)
         for index in sorted(indices, key=lambda i: _digest(names[i]))[:count]:
-            kept_back[index] = True
-    return kept_back
+            result[index] = True
+    return result
 
 
 def _digest(name: str) -> bytes:

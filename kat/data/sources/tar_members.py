@@ -1,4 +1,4 @@
-"""Images that are pieces of large files."""
+"""Reads images in tar files at known offsets."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _MOST_OPEN = 128
 
 
 class FileRanges:
-    """Reads pieces of files, each from any place, and keeps the files open that it used last.
+    """Reads ranges of bytes of files, and keeps the files open that were used last.
 
-    Safe after a fork, since no position in a file is shared, and to pickle: a process opens its
-    own files.
+    Safe to fork, because no file position is shared, and to pickle: each process opens its own
+    files.
 
     Args:
-        paths: the files.
-        most_open: how many stay open.
+        paths: paths of the files.
+        most_open: largest number of files that stay open.
     """
 
     def __init__(self, paths: Sequence[str], most_open: int = _MOST_OPEN) -> None:
@@ -31,18 +31,18 @@ class FileRanges:
         self._open: OrderedDict[int, BinaryIO] = OrderedDict()
 
     def read(self, file: int, offset: int, size: int) -> bytes:
-        """So many bytes of the file of this number, from this offset on.
+        """Reads ``size`` bytes at ``offset`` of the file with this index.
 
         Raises:
-            OSError: they cannot be read, or the file ends before.
+            OSError: the bytes cannot be read, or the file ends before.
         """
-        piece = os.pread(self._descriptor(file), size, offset)
-        while len(piece) < size:  # the system reads no more than 2 GiB at once
-            more = os.pread(self._descriptor(file), size - len(piece), offset + len(piece))
+        content = os.pread(self._descriptor(file), size, offset)
+        while len(content) < size:  # the system reads at most 2 GiB at once
+            more = os.pread(self._descriptor(file), size - len(content), offset + len(content))
             if not more:
                 raise OSError(f"{self.paths[file]} ends before byte {offset + size}")
-            piece += more
-        return piece
+            content += more
+        return content
 
     def _descriptor(self, file: int) -> int:
         if file in self._open:
@@ -66,14 +66,14 @@ class FileRanges:
 
 
 class TarSource:
-    """Images in tar files, at known places.
+    """Images in tar files, at known offsets.
 
     Args:
-        paths: the tar files.
-        names: of the images, in their tar files.
-        shards: (images,) int32, the tar file that each is in.
-        offsets: (images,) int64, where the bytes of each start.
-        sizes: (images,) int64, how many bytes each has.
+        paths: paths of the tar files.
+        names: names of the images in their tar files.
+        shards: (images,) int32, index of the tar file of each image.
+        offsets: (images,) int64, where the bytes of each image start.
+        sizes: (images,) int64, number of bytes of each image.
         labels: (images,) int64, class indices.
     """
 
@@ -86,7 +86,7 @@ class TarSource:
         sizes: np.ndarray,
         labels: np.ndarray,
     ) -> None:
-        self.pieces = FileRanges(paths)
+        self.files = FileRanges(paths)
         self.names = names
         self.shards = shards
         self.offsets = offsets
@@ -97,10 +97,10 @@ class TarSource:
         return len(self.labels)
 
     def name(self, index: int) -> str:
-        """The path of the tar file, and in it of the image."""
-        return f"{self.pieces.paths[self.shards[index]]}/{self.names[index]}"
+        """The path of the tar file, followed by that of the image in it."""
+        return f"{self.files.paths[self.shards[index]]}/{self.names[index]}"
 
     def read(self, index: int) -> tuple[bytes, int]:
-        """The bytes of the image and its label."""
+        """Reads the bytes of the image and the label."""
         place = int(self.shards[index]), int(self.offsets[index]), int(self.sizes[index])
-        return self.pieces.read(*place), int(self.labels[index])
+        return self.files.read(*place), int(self.labels[index])

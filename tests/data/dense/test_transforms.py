@@ -18,7 +18,7 @@ from kat.data.dense.transforms import (
     DetectionEvalTransform,
     DetectionTrainTransform,
     SegmentationTrainTransform,
-    fitted,
+    fitted_size,
     largest_share,
 )
 from kat.errors import InputError
@@ -145,8 +145,8 @@ def test_evaluation_leaves_the_image_and_its_objects():
     ],
 )
 def test_the_size_of_a_fitted_image(sides, size, fits):
-    assert fitted(*sides, size) == fits
-    assert fitted(*sides[::-1], size) == fits[::-1]
+    assert fitted_size(*sides, size) == fits
+    assert fitted_size(*sides[::-1], size) == fits[::-1]
 
 
 def _halves(share):

@@ -135,8 +135,8 @@ def test_columns_are_chosen_where_there_are_several(tmp_path):
     ("labels", "kind", "message"),
     [
         ([0, -1, 1], "int64", r"row 1 of .* has the label -1"),
-        ([0, None, 1], "int64", r"must hold class indices or names, and no gaps"),
-        ([0.5, 1.0, 2.0], "float32", r"must hold class indices or names"),
+        ([0, None, 1], "int64", r"must hold a class index or name in every row"),
+        ([0.5, 1.0, 2.0], "float32", r"must hold a class index or name"),
     ],
 )
 def test_labels_that_are_no_classes_are_named(tmp_path, labels, kind, message):

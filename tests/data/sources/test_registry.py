@@ -109,7 +109,7 @@ def test_bad_folders_are_named(tmp_path):
     with pytest.raises(InputError, match="has no folder 'train' or 'training'"):
         open_split(config, "train")
     (tmp_path / "train").mkdir()
-    with pytest.raises(InputError, match="is empty: it must hold one folder a class"):
+    with pytest.raises(InputError, match="is empty: it must hold one folder per class"):
         open_split(config, "train")
     write_folder(tmp_path, classes=2, train=1, val=1)
     (tmp_path / "train" / "n07").mkdir()
@@ -183,7 +183,7 @@ def test_timm_name_wds(tmp_path):
     batches = list(make_loader(data, config, training=True))
     assert sorted(torch.cat([batch.labels for batch in batches]).tolist()) == [0, 0, 0, 1, 1, 1]
     assert batches[0].images.shape == (3, 3, 32, 32)
-    with pytest.raises(InputError, match=r"does not say which classes.*data\.num_classes"):
+    with pytest.raises(InputError, match=r"classes .* are unknown.*data\.num_classes"):
         open_split(dataclasses.replace(config, num_classes=None), "train")
 
 
@@ -198,7 +198,7 @@ def test_timm_names_that_fail_are_explained(tmp_path):
     ("name", "nearest"), [("digit", "digits"), ("fashionmnist", "fashion_mnist")]
 )
 def test_unknown_data_set_is_named_with_the_nearest(name, nearest):
-    with pytest.raises(InputError, match=f"unknown data set '{name}'; did you mean '{nearest}'"):
+    with pytest.raises(InputError, match=f"unknown dataset '{name}'; did you mean '{nearest}'"):
         open_split(DataConfig(name=name), "train")
 
 

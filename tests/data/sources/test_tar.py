@@ -144,7 +144,7 @@ def test_a_cut_off_tar_is_named_with_the_place(tmp_path):
     whole = path.read_bytes()
     for end in (third.offset_data + 100, fourth.offset + 100, fourth.offset_data):
         path.write_bytes(whole[:end])
-        with pytest.raises(InputError, match=r"train\.tar is damaged or cut off at byte \d+:") as e:
+        with pytest.raises(InputError, match=r"train\.tar is damaged or truncated at byte \d+:") as e:
             _open(tmp_path)
         place = int(str(e.value).split("at byte ")[1].split(":")[0])
         assert abs(place - end) <= 2048
@@ -161,7 +161,7 @@ def test_a_damaged_tar_within_a_tar_is_named_with_the_place(tmp_path):
     inner = bytearray((tmp_path / "n0.tar").read_bytes())
     inner[512:] = inner[512:1000]
     write_tar(tmp_path / "train.tar", [("n0.tar", bytes(inner))])
-    with pytest.raises(InputError, match=r"train\.tar is damaged or cut off at byte \d+"):
+    with pytest.raises(InputError, match=r"train\.tar is damaged or truncated at byte \d+"):
         _open(tmp_path)
 
 

@@ -74,7 +74,7 @@ def test_class_names_come_from_a_file(shards):
     (shards / "classes.txt").write_text("cat\ndog\nfish\n")
     assert _open(shards).classes == ["cat", "dog", "fish"]
     (shards / "classes.txt").write_text("cat\ncat\n")
-    with pytest.raises(InputError, match=r"classes\.txt must hold one class name a line.*'cat'"):
+    with pytest.raises(InputError, match=r"classes\.txt names class 'cat' more than once"):
         _open(shards)
     (shards / "classes.txt").write_text("cat\n")
     with pytest.raises(InputError, match=r"0001\.jpg has the label 1, but the 1 classes are 0 to"):
@@ -155,7 +155,7 @@ def test_braces():
     assert expand_braces("{a,b}{1..2}") == ["a1", "a2", "b1", "b2"]
     assert expand_braces("plain") == ["plain"]
     for bad in ("{a}", "{2..1}", "{a..c}"):
-        with pytest.raises(InputError, match="must be as"):
+        with pytest.raises(InputError, match="must be like"):
             expand_braces(bad)
 
 
@@ -274,7 +274,7 @@ def test_a_stream_of_unknown_length_is_refused(shards):
     pytest.importorskip("webdataset", reason="webdataset is not installed")
     write_info(shards, "validation", {})
     config = DataConfig(name="wds/tiny", root=str(shards), num_classes=2)
-    with pytest.raises(InputError, match="does not say how many images it has"):
+    with pytest.raises(InputError, match="number of images in dataset .* is unknown"):
         open_split(config, "val")
 
 

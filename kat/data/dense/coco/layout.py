@@ -1,4 +1,4 @@
-"""Where people keep COCO's files: the annotations of a split, and the folder of its images."""
+"""Finds the files of a COCO dataset: the annotations of a split and the folder of its images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class CocoFiles:
 
     Args:
         annotations: the JSON file.
-        images: the folder that file names are relative to.
+        images: the folder of the images.
     """
 
     annotations: Path
@@ -24,17 +24,17 @@ class CocoFiles:
 
 
 def find_coco(root: Path, split: str) -> CocoFiles:
-    """The files of a split, in the first of three layouts that is there.
+    """Finds the files of a split, in the first of three layouts that exists.
 
     - COCO's own: ROOT/annotations/instances_train2017.json and ROOT/train2017 (or another year);
     - ROOT/annotations/train.json (or instances_train.json) and ROOT/train;
     - ROOT/train/_annotations.coco.json, beside the images (Roboflow).
 
-    The validation split may be called val, validation, valid or test. Images may also lie in
+    The validation split may be named val, validation, valid or test. Images may also be in
     ROOT/images/train or ROOT/images.
 
     Raises:
-        InputError: there is no folder, no such file, or more than one.
+        InputError: the folder or the file is missing, or there are several files.
     """
     if not root.is_dir():
         raise InputError(f"the data folder {str(root)!r} does not exist")

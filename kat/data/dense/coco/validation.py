@@ -1,100 +1,97 @@
-"""What can be wrong in a COCO file, found from its arrays alone: no image is opened."""
+"""Validates the annotations in a COCO file, without opening any image."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import numpy as np
 
 from kat.data.dense.coco.table import CocoTable
-from kat.data.dense.validation import Problem, found
+from kat.data.dense.validation import Problem, problems_of
 
 TOLERANCE = 1.0
-"""Pixels that a box may reach beyond its image; rounding does that."""
+"""Pixels that a box may extend beyond its image, because of rounding."""
 
 MARGIN = 1.0
-"""Sides of its image that a polygon may reach beyond it; drawing takes memory by its length."""
+"""Image sides that a polygon may extend beyond its image; drawing uses memory by its length."""
 
 _LEFT_OUT = "they are left out"
 
 
 def annotation_problems(table: CocoTable) -> tuple[list[Problem], np.ndarray]:
-    """What is wrong, and which annotations are left once the wrong ones are skipped.
+    """Finds the problems of a file, and the annotations that are valid.
 
-    An annotation counts once, for the first thing that is wrong with it.
+    An annotation counts once, for its first problem.
 
     Returns:
-        The problems; and (annotations,) bool.
+        The problems; (annotations,) bool, whether each annotation is valid.
     """
     problems = _table_problems(table)
-    good = np.ones(len(table.ids), bool)
-    for kind, wrong in _wrong_annotations(table):
-        chosen = np.flatnonzero(wrong & good)
-        problems += _of_annotations(table, kind, chosen, _LEFT_OUT)
-        good[chosen] = False
-    beyond = np.flatnonzero((_beyond(table) > TOLERANCE) & good)
+    valid = np.ones(len(table.ids), bool)
+    for kind, invalid in _invalid_annotations(table):
+        chosen = np.flatnonzero(invalid & valid)
+        problems += _annotation_problem(table, kind, chosen, _LEFT_OUT)
+        valid[chosen] = False
+    beyond = np.flatnonzero((_excess(table) > TOLERANCE) & valid)
     kind = f"boxes more than {TOLERANCE:g} pixel outside their image"
-    problems += _of_annotations(table, kind, beyond, "what is trained on is around their masks")
-    if len(table.ids) and not good.any():
-        problems.append(Problem("files without one right annotation", 1, str(table.path)))
-    return problems, good
+    problems += _annotation_problem(table, kind, beyond, "training uses boxes around their masks")
+    if len(table.ids) and not valid.any():
+        problems.append(Problem("files without a valid annotation", 1, str(table.path)))
+    return problems, valid
 
 
-def unused_categories(table: CocoTable, good: np.ndarray) -> list[str]:
-    """The categories that no good annotation has."""
-    used = set(table.category_of[good].tolist())
+def unused_categories(table: CocoTable, valid: np.ndarray) -> list[str]:
+    """The categories without a valid annotation."""
+    used = set(table.category_of[valid].tolist())
     pairs = zip(table.category_ids.tolist(), table.categories, strict=True)
     return [name for number, name in pairs if number not in used]
 
 
 def _table_problems(table: CocoTable) -> list[Problem]:
-    """Problems of images and categories; there is no way around these."""
+    """Problems of images and categories, which cannot be skipped."""
     problems = [] if len(table.image_ids) else [Problem("files without images", 1, str(table.path))]
     if not table.categories:
         problems.append(Problem("files without categories", 1, str(table.path)))
-    again = _repeated(table.image_ids)
-    problems += found(
-        "image ids that another image has",
-        [f"{table.image_ids[i]} of {table.names[i]!r}" for i in again],
+    problems += problems_of(
+        "duplicate image ids",
+        [f"{table.image_ids[i]} of {table.names[i]!r}" for i in _repeated(table.image_ids)],
     )
-    problems += found(
-        "category ids that another category has",
+    problems += problems_of(
+        "duplicate category ids",
         [
             f"{table.category_ids[i]} of {table.categories[i]!r}"
             for i in _repeated(table.category_ids)
         ],
     )
-    problems += found(
-        "category names that another category has",
+    problems += problems_of(
+        "duplicate category names",
         [repr(table.categories[i]) for i in _repeated(np.array(table.categories))],
     )
     sizes = np.flatnonzero((table.sizes <= 0).any(1))
-    problems += found(
-        "images of no size",
+    problems += problems_of(
+        "images without a size",
         [f"{table.names[i]!r}: {table.sizes[i][1]}x{table.sizes[i][0]}" for i in sizes.tolist()],
     )
     return problems
 
 
-def _wrong_annotations(table: CocoTable) -> list[tuple[str, np.ndarray]]:
-    """Kinds of wrong annotations, and (annotations,) bool, which are of each."""
-    again = np.zeros(len(table.ids), bool)
-    again[_repeated(table.ids)] = True
+def _invalid_annotations(table: CocoTable) -> list[tuple[str, np.ndarray]]:
+    """Kinds of invalid annotations, each with (annotations,) bool: those of this kind."""
+    duplicate = np.zeros(len(table.ids), bool)
+    duplicate[_repeated(table.ids)] = True
     outlines = table.segmentations
     height, width = _image_sizes(table).T
     runs = np.diff(outlines.runs.ends, prepend=0) > 0
     resized = runs & ((outlines.heights != height) | (outlines.widths != width))
     return [
-        ("annotations of images that the file does not have", ~_known(table)),
+        ("annotations of unknown images", ~_known(table)),
         (
-            "annotations of categories that the file does not have",
+            "annotations of unknown categories",
             ~np.isin(table.category_of, table.category_ids),
         ),
-        ("annotation ids that another annotation has", again),
+        ("duplicate annotation ids", duplicate),
         ("boxes of zero area", (table.boxes[:, 2:] <= 0).any(1)),
-        ("boxes wholly outside their image", _outside(table)),
-        ("annotations without polygons or run lengths for a mask", ~outlines.there()),
-        ("masks of another size than their image", resized),
+        ("boxes entirely outside their image", _outside(table)),
+        ("annotations without polygons or run lengths for a mask", ~outlines.exist()),
+        ("masks whose size differs from their image", resized),
         ("polygons that are not finite or reach far beyond their image", _far(table)),
     ]
 
@@ -104,7 +101,7 @@ def _known(table: CocoTable) -> np.ndarray:
 
 
 def _image_sizes(table: CocoTable) -> np.ndarray:
-    """(annotations, 2), height and width of the image of each; zeros where it has none."""
+    """(annotations, 2): height and width of the image of each; zeros if it has no image."""
     sizes = np.zeros((len(table.ids), 2), np.int64)
     if len(table.image_ids):
         by_id = np.argsort(table.image_ids, kind="stable")
@@ -121,7 +118,7 @@ def _outside(table: CocoTable) -> np.ndarray:
 
 
 def _far(table: CocoTable) -> np.ndarray:
-    """(annotations,): whether a polygon has a coordinate that is NaN or outside by its margin."""
+    """(annotations,) bool: whether a polygon is not finite or outside its image by the margin."""
     owners, low, high = table.segmentations.extents()
     sides = _image_sizes(table)[owners, ::-1]
     near = (low >= -MARGIN * sides) & (high <= (1 + MARGIN) * sides)
@@ -130,21 +127,21 @@ def _far(table: CocoTable) -> np.ndarray:
     return far
 
 
-def _beyond(table: CocoTable) -> np.ndarray:
-    """(annotations,): pixels that a box reaches beyond its image."""
+def _excess(table: CocoTable) -> np.ndarray:
+    """(annotations,): pixels that a box extends beyond its image."""
     x, y, width, height = table.boxes.T
     image_height, image_width = _image_sizes(table).T
     return np.max([-x, -y, x + width - image_width, y + height - image_height], axis=0)
 
 
 def _repeated(values: np.ndarray) -> np.ndarray:
-    """The places of values that an earlier one equals."""
+    """The indices of values that are equal to an earlier one."""
     first = np.unique(values, return_index=True)[1]
     return np.setdiff1d(np.arange(len(values)), first)
 
 
-def _of_annotations(
-    table: CocoTable, kind: str, chosen: Sequence[int] | np.ndarray, skipping: str
+def _annotation_problem(
+    table: CocoTable, kind: str, chosen: np.ndarray, remedy: str
 ) -> list[Problem]:
     if not len(chosen):
         return []
@@ -156,4 +153,4 @@ def _of_annotations(
         f"annotation {table.ids[row]} (image {image}, category {table.category_of[row]},"
         f" box [{box}])"
     )
-    return [Problem(kind, len(chosen), first, skipping)]
+    return [Problem(kind, len(chosen), first, remedy)]

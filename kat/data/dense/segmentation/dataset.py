@@ -1,4 +1,4 @@
-"""Images with a class for each pixel."""
+"""Datasets for semantic segmentation: images with a class for each pixel."""
 
 from __future__ import annotations
 
@@ -17,50 +17,50 @@ from kat.data.dataset import Transform
 from kat.data.decoding import UnreadableImage
 from kat.data.dense.dataset import DenseDataset, no_transform
 from kat.data.dense.segmentation.layout import LAYOUTS, SegmentationFiles
-from kat.data.dense.validation import Problem, found, refuse
+from kat.data.dense.validation import Problem, check_problems, problems_of
 from kat.errors import InputError
 
 IGNORE = 255
-"""The value, in a mask, of pixels that have no class: neither trained on nor evaluated."""
+"""The value of pixels without a class in a mask: neither trained on nor evaluated."""
 
 
 def open_segmentation(
     layout: str, root: Path, split: str, bad_annotations: str = "fail"
 ) -> SegmentationDataset:
-    """The pairs of image and mask of a split, in the order of their names or of the list of them.
+    """Opens the pairs of image and mask of a split, in the order of their names or their list.
 
     Args:
         layout: ``"ade20k"``, ``"voc"`` or ``"masks"``; see :mod:`.layout`.
         root: the folder.
         split: ``"train"`` or ``"val"``.
-        bad_annotations: ``"fail"`` refuses images without a mask and values that are no class;
-            with ``"skip"`` such images are left out, and such pixels have no class.
+        bad_annotations: ``"fail"`` refuses images without a mask and values that are not a class;
+            ``"skip"`` leaves such images out, and takes such pixels for pixels without a class.
 
     Raises:
         InputError: a folder or file is missing, or there is no pair.
     """
-    place = LAYOUTS[layout](root, split)
+    files = LAYOUTS[layout](root, split)
     skip = bad_annotations == "skip"
-    refuse(unpaired_problems(place), place.images, skip)
-    return SegmentationDataset(MaskSource(place), place, skip)
+    check_problems(unpaired_problems(files), files.images, skip)
+    return SegmentationDataset(MaskSource(files), files, skip)
 
 
-def unpaired_problems(place: SegmentationFiles) -> list[Problem]:
-    """Images without a mask, and masks without an image."""
-    examples = [f"{name!r}: {lack}" for name, lack in place.unpaired.items()]
-    return found("files without the other of their pair", examples, "they are left out")
+def unpaired_problems(files: SegmentationFiles) -> list[Problem]:
+    """The problem of images without a mask and masks without an image."""
+    cases = [f"{name!r}: {reason}" for name, reason in files.unpaired.items()]
+    return problems_of("images or masks without their counterpart", cases, "they are left out")
 
 
 class MaskSource:
-    """Files of images and of their masks.
+    """Files of images and their masks.
 
     Args:
-        place: where they are.
+        files: the paths of the files.
     """
 
-    def __init__(self, place: SegmentationFiles) -> None:
-        self.images, self.masks = str(place.images), str(place.masks)
-        self.image_names, self.mask_names = place.image_names, place.mask_names
+    def __init__(self, files: SegmentationFiles) -> None:
+        self.images, self.masks = str(files.images), str(files.masks)
+        self.image_names, self.mask_names = files.image_names, files.mask_names
 
     def __len__(self) -> int:
         return len(self.image_names)
@@ -70,12 +70,12 @@ class MaskSource:
         return os.path.join(self.images, self.image_names[index])
 
     def read(self, index: int) -> tuple[bytes, tuple[str, bytes]]:
-        """The bytes of the image; the path of the mask and its bytes."""
+        """Reads the bytes of the image; the path of the mask and its bytes."""
         with open(self.name(index), "rb") as image:
             return image.read(), self.mask(index)
 
     def mask(self, index: int) -> tuple[str, bytes]:
-        """The path of the mask of an image, and its bytes."""
+        """Reads the mask of an image: its path and its bytes."""
         path = os.path.join(self.masks, self.mask_names[index])
         with open(path, "rb") as mask:
             return path, mask.read()
@@ -84,42 +84,42 @@ class MaskSource:
 class SegmentationDataset(DenseDataset):
     """Images with masks: item i is transform(image, mask), the mask (H, W) uint8.
 
-    A pixel of the mask is the index of a class, or :data:`IGNORE`.
+    A pixel of the mask is a class index or :data:`IGNORE`.
 
     Args:
-        source: the files.
-        place: the classes, and how masks spell them.
-        skip: whether a value that is no class stands for none, rather than be an error.
+        source: the images and masks.
+        files: the classes and their values in masks.
+        skip: whether to ignore values that are not a class, instead of raising an error.
     """
 
     task = "segmentation"
 
-    def __init__(self, source: MaskSource, place: SegmentationFiles, skip: bool) -> None:
+    def __init__(self, source: MaskSource, files: SegmentationFiles, skip: bool) -> None:
         note = (
-            f"{place.masks}: values that are no class count as {IGNORE};"
+            f"{files.masks}: values that are not a class count as {IGNORE};"
             " 'kat data check' lists them"
             if skip
             else ""
         )
-        super().__init__(source, place.classes, ignored=place.unpaired, note=note)
-        self.zero_is_unlabelled = place.zero_is_unlabelled
+        super().__init__(source, files.classes, ignored=files.unpaired, note=note)
+        self.zero_is_unlabeled = files.zero_is_unlabeled
         self.skip = skip
         self.transform: Transform = no_transform
 
     @staticmethod
     def collate(images: Sequence[Any], labels: Sequence[Any]) -> tuple[Any, Any]:
-        """Tensors (B, C, H, W) and (B, H, W) where all have one size, lists otherwise."""
+        """Stacks to (B, C, H, W) and (B, H, W) if all have the same size; lists otherwise."""
         sizes = {tensor.shape[-2:] for tensor in (*images, *labels)}
         if len(sizes) == 1:
             return torch.stack([*images]), torch.stack([*labels])
         return list(images), list(labels)
 
     def target(self, image: Image.Image, annotation: tuple[str, bytes], index: int) -> Tensor:
-        """The mask of an image.
+        """Decodes the mask of an image.
 
         Raises:
-            UnreadableImage: it cannot be read, or is of another size than the image.
-            InputError: it holds a value that is no class, unless that is to be skipped.
+            UnreadableImage: the mask cannot be read, or its size is not that of the image.
+            InputError: the mask has a value that is not a class, and ``skip`` is False.
         """
         path, content = annotation
         values = decode_mask(content, path)
@@ -129,48 +129,48 @@ class SegmentationDataset(DenseDataset):
                 f"it has {values.shape[1]}x{values.shape[0]} pixels, but its image"
                 f" {image.width}x{image.height}",
             )
-        wrong = wrong_values(present_values(values), self.zero_is_unlabelled, len(self.classes))
+        wrong = wrong_values(present_values(values), self.zero_is_unlabeled, len(self.classes))
         if len(wrong) and not self.skip:
             raise InputError(
-                f"{path} holds the value {wrong[0]}, which is none of the {len(self.classes)}"
-                " classes; data.bad_annotations=skip makes it no class"
+                f"{path} has the value {wrong[0]}, which is none of the {len(self.classes)}"
+                " classes; data.bad_annotations=skip ignores such pixels"
                 " ('kat data check' lists all such values)"
             )
-        return torch.from_numpy(as_classes(values, self.zero_is_unlabelled, len(self.classes)))
+        return torch.from_numpy(as_classes(values, self.zero_is_unlabeled, len(self.classes)))
 
 
 def decode_mask(content: bytes, path: str) -> np.ndarray:
-    """The values of a mask, (H, W) whole numbers: grey levels, or the indices of a palette.
+    """Decodes a mask to (H, W) whole numbers: gray values, or indices of a palette.
 
     Raises:
-        UnreadableImage: it is damaged, not an image, one of colours or of fractions.
+        UnreadableImage: the mask is damaged, not an image, or has colors or fractions.
     """
     try:
         with Image.open(io.BytesIO(content)) as image:
             values = np.asarray(image)
-    except Exception as error:  # of damaged files Pillow raises nearly every kind
+    except Exception as error:  # Pillow raises nearly every kind for damaged files
         raise UnreadableImage(path, str(error) or type(error).__name__) from error
     if values.ndim != 2 or values.dtype.kind == "f":
         raise UnreadableImage(
-            path, f"a mask has one whole number a pixel, but this one is {image.mode}"
+            path, f"a mask has one whole number per pixel, but this one has mode {image.mode}"
         )
     return values.astype(np.uint8) if values.dtype == bool else values
 
 
 def present_values(values: np.ndarray) -> np.ndarray:
-    """The values that occur in a mask, ascending."""
+    """The values in a mask, each once, ascending."""
     if values.dtype == np.uint8:
-        return np.flatnonzero(np.bincount(values.ravel()))  # which need not sort them
+        return np.flatnonzero(np.bincount(values.ravel()))  # faster, as it does not sort
     return np.unique(values)
 
 
-def wrong_values(present: np.ndarray, zero_is_unlabelled: bool, classes: int) -> np.ndarray:
-    """Of the values of a mask those that stand for no class and not for none either."""
-    largest = classes if zero_is_unlabelled else classes - 1
+def wrong_values(present: np.ndarray, zero_is_unlabeled: bool, classes: int) -> np.ndarray:
+    """The values of a mask that are neither a class nor :data:`IGNORE` nor unlabeled."""
+    largest = classes if zero_is_unlabeled else classes - 1
     return present[(present < 0) | ((present > largest) & (present != IGNORE))]
 
 
-def as_classes(values: np.ndarray, zero_is_unlabelled: bool, classes: int) -> np.ndarray:
-    """The indices of classes, (H, W) uint8, with :data:`IGNORE` for all else."""
-    indices = values.astype(np.int32) - (1 if zero_is_unlabelled else 0)
+def as_classes(values: np.ndarray, zero_is_unlabeled: bool, classes: int) -> np.ndarray:
+    """The class indices, (H, W) uint8, with :data:`IGNORE` for all other values."""
+    indices = values.astype(np.int32) - (1 if zero_is_unlabeled else 0)
     return np.where((indices >= 0) & (indices < classes), indices, IGNORE).astype(np.uint8)

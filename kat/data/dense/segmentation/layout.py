@@ -1,16 +1,15 @@
-"""Where people keep images and their masks of classes: ADE20K's layout, Pascal VOC's, pairs."""
+"""Finds images and their class masks: the layouts of ADE20K and Pascal VOC, and plain pairs."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kat.data.naming import SPLIT_NAMES, is_hidden, is_image
+from kat.data.naming import SPLIT_NAMES, check_unique, is_hidden, is_image
 from kat.data.packed_strings import PackedStrings
 from kat.errors import InputError
-from kat.text import either, quoted
+from kat.text import either
 
 
 @dataclass(frozen=True)
@@ -19,10 +18,10 @@ class SegmentationFiles:
 
     Args:
         images, masks: the folders.
-        image_names, mask_names: of the files of each pair, in one order.
-        classes: their names.
-        zero_is_unlabelled: whether 0 in a mask is no class, and 1 the first of them.
-        unpaired: files without the other of their pair, each with what it lacks.
+        image_names, mask_names: names of the files, in the same order.
+        classes: class names.
+        zero_is_unlabeled: whether 0 in a mask means no class, and 1 the first class.
+        unpaired: images or masks without their counterpart, each with the reason.
     """
 
     images: Path
@@ -30,47 +29,50 @@ class SegmentationFiles:
     image_names: PackedStrings
     mask_names: PackedStrings
     classes: list[str]
-    zero_is_unlabelled: bool
+    zero_is_unlabeled: bool
     unpaired: dict[str, str]
 
 
 def find_ade20k(root: Path, split: str) -> SegmentationFiles:
-    """ROOT/images/training/*.jpg, ROOT/annotations/training/*.png; also validation.
+    """Finds ROOT/images/training/*.jpg and ROOT/annotations/training/*.png; likewise validation.
 
-    ROOT/objectInfo150.txt names the classes, one a line after the first, in the last column;
-    without it there are 150, which are called 1 to 150. ROOT/ADEChallengeData2016 may hold it all.
+    The last column of ROOT/objectInfo150.txt names the classes, one per line after the first;
+    without that file there are 150 classes, named 1 to 150. ROOT/ADEChallengeData2016 may contain
+    all of this.
     """
     root = _inner(root, "ADEChallengeData2016")
     info = root / "objectInfo150.txt"
     classes = _ade_names(info) if info.is_file() else [str(number) for number in range(1, 151)]
     images = _split_folder(root / "images", split)
     masks = _folder(root / "annotations" / images.name)
-    return _paired(images, masks, None, classes, zero_is_unlabelled=True)
+    return _paired(images, masks, None, classes, zero_is_unlabeled=True)
 
 
 def find_voc(root: Path, split: str) -> SegmentationFiles:
-    """ROOT/JPEGImages, ROOT/SegmentationClass, ROOT/ImageSets/Segmentation/train.txt and val.txt.
+    """Finds the files that ROOT/ImageSets/Segmentation/train.txt or val.txt lists.
 
-    ROOT/VOCdevkit/VOC2012 or ROOT/VOC2012 may hold it all. 255 marks borders, which are no class.
+    They are in ROOT/JPEGImages and ROOT/SegmentationClass. ROOT/VOCdevkit/VOC2012 or ROOT/VOC2012
+    may contain all of this. 255 marks borders, which have no class.
     """
     root = _inner(_inner(root, "VOCdevkit"), "VOC2012")
     listed = root / "ImageSets" / "Segmentation" / f"{split}.txt"
     stems = _lines(listed)
-    _check_once(stems, listed, "image", "images")
+    check_unique(stems, listed, "image", "images")
     images, masks = _folder(root / "JPEGImages"), _folder(root / "SegmentationClass")
-    return _paired(images, masks, stems, VOC_CLASSES, zero_is_unlabelled=False)
+    return _paired(images, masks, stems, VOC_CLASSES, zero_is_unlabeled=False)
 
 
 def find_masks(root: Path, split: str) -> SegmentationFiles:
-    """ROOT/train/images/*, ROOT/train/masks/*.png of the same names; ROOT/classes.txt.
+    """Finds ROOT/train/images/* and ROOT/train/masks/*.png of the same names; likewise val.
 
-    The file names the classes, one a line: the first is 0 in the masks, and 255 is none.
+    ROOT/classes.txt names the classes, one per line: the first is 0 in the masks. 255 means no
+    class.
     """
     folder = _split_folder(root, split)
     names = root / "classes.txt"
     classes = _classes(_lines(names), names, 255)
     images, masks = _folder(folder / "images"), _folder(folder / "masks")
-    return _paired(images, masks, None, classes, zero_is_unlabelled=False)
+    return _paired(images, masks, None, classes, zero_is_unlabeled=False)
 
 
 LAYOUTS: dict[str, Callable[[Path, str], SegmentationFiles]] = {
@@ -78,7 +80,7 @@ LAYOUTS: dict[str, Callable[[Path, str], SegmentationFiles]] = {
     "voc": find_voc,
     "masks": find_masks,
 }
-"""By the word before the colon in ``data.name``."""
+"""Functions that find the files of a split, by the prefix of ``data.name``."""
 
 
 def _paired(
@@ -87,20 +89,18 @@ def _paired(
     stems: Sequence[str] | None,
     classes: list[str],
     *,
-    zero_is_unlabelled: bool,
+    zero_is_unlabeled: bool,
 ) -> SegmentationFiles:
-    """Images and masks of the same names, of these or of all in the two folders."""
+    """Pairs images and masks by their stems: those given, or all in the two folders."""
     image_of, mask_of = _by_stem(images), _by_stem(masks)
     if stems is None:
         stems = sorted({*image_of, *mask_of})
-    whole = [stem for stem in stems if stem in image_of and stem in mask_of]
-    if not whole:
-        raise InputError(f"no image in {images} has a mask of its name in {masks}")
+    complete = [stem for stem in stems if stem in image_of and stem in mask_of]
+    if not complete:
+        raise InputError(f"no image in {images} has a mask of the same name in {masks}")
     unpaired = {
         str(images / image_of[stem]) if stem in image_of else str(masks / stem): (
-            f"there is no mask of this name in {masks}"
-            if stem in image_of
-            else f"there is no image of this name in {images}"
+            f"it has no mask in {masks}" if stem in image_of else f"it has no image in {images}"
         )
         for stem in stems
         if stem not in image_of or stem not in mask_of
@@ -108,16 +108,16 @@ def _paired(
     return SegmentationFiles(
         images,
         masks,
-        PackedStrings.pack(image_of[stem] for stem in whole),
-        PackedStrings.pack(mask_of[stem] for stem in whole),
+        PackedStrings.pack(image_of[stem] for stem in complete),
+        PackedStrings.pack(mask_of[stem] for stem in complete),
         classes,
-        zero_is_unlabelled,
+        zero_is_unlabeled,
         unpaired,
     )
 
 
 def _by_stem(folder: Path) -> dict[str, str]:
-    """The image files of a folder by their names without endings."""
+    """The image files of a folder, by their stems."""
     found: dict[str, str] = {}
     for name in sorted(path.name for path in folder.iterdir()):
         if is_image(name) and not is_hidden(name):
@@ -147,7 +147,7 @@ def _split_folder(root: Path, split: str) -> Path:
 
 
 def _lines(path: Path) -> list[str]:
-    """The lines of a text file that are not empty."""
+    """The nonempty lines of a text file."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -162,17 +162,11 @@ def _ade_names(path: Path) -> list[str]:
 
 
 def _classes(names: list[str], path: Path, most: int) -> list[str]:
-    """The names that a file has, if they are classes: at least one, and each once."""
+    """The class names in a file: at least one, and each once."""
     if not 1 <= len(names) <= most:
         raise InputError(f"{path} must name 1 to {most} classes, not {len(names)}")
-    _check_once(names, path, "class", "classes")
+    check_unique(names, path, "class", "classes")
     return names
-
-
-def _check_once(names: list[str], path: Path, one: str, several: str) -> None:
-    again = [name for name, count in Counter(names).items() if count > 1]
-    if again:
-        raise InputError(f"{path} names {quoted(again, one, several)} more than once")
 
 
 VOC_CLASSES = [

@@ -182,7 +182,7 @@ def test_wrong_annotations_are_refused_or_done_without(tmp_path):
 def test_an_image_of_another_size_than_annotated_cannot_be_used(tmp_path):
     write_coco(tmp_path)
     data = open_coco(tmp_path, "train")
-    for size, end in (("61x50", ""), ("50x60", ": turn its pixels as its EXIF orientation says.*")):
+    for size, end in (("61x50", ""), ("50x60", ": rotate its pixels by its EXIF orientation.*")):
         Image.new("RGB", (*map(int, size.split("x")),)).save(tmp_path / "train2017" / "a.png")
         line = f"it has {size} pixels, but the annotations are for 60x50{end}$"
         with pytest.raises(UnreadableImage, match=line):

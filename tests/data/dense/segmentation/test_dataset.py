@@ -53,15 +53,15 @@ def test_pairs_of_folders(tmp_path):
 def test_values_that_are_no_class_are_refused_or_are_none(tmp_path):
     write_pairs(tmp_path)
     Image.fromarray(halves(3, 1)).save(tmp_path / "train" / "masks" / "0.png")
-    with pytest.raises(InputError, match=r"0\.png holds the value 3, which is none of the 3"):
+    with pytest.raises(InputError, match=r"0\.png has the value 3, which is none of the 3"):
         open_segmentation("masks", tmp_path, "train")[0]
     skipping = open_segmentation("masks", tmp_path, "train", "skip")
     np.testing.assert_array_equal(skipping[0][1], halves(255, 1))
-    assert "values that are no class count as 255" in skipping.note
+    assert "values that are not a class count as 255" in skipping.note
     assert open_segmentation("masks", tmp_path, "train").note == ""
     write_ade20k(tmp_path)
     Image.fromarray(halves(3, 1)).save(tmp_path / "annotations" / "training" / "ADE_0.png")
-    with pytest.raises(InputError, match=r"holds the value 3, which is none of the 2"):
+    with pytest.raises(InputError, match=r"has the value 3, which is none of the 2"):
         open_segmentation("ade20k", tmp_path, "train")[0]
 
 
@@ -84,13 +84,13 @@ def test_negative_values_are_no_class(tmp_path):
     path = tmp_path / "train" / "masks" / "0.tif"
     path.with_suffix(".png").unlink()
     Image.fromarray(halves(0, 1).astype(np.int32) - 1).save(path)
-    with pytest.raises(InputError, match=r"0\.tif holds the value -1, which is none of the 3"):
+    with pytest.raises(InputError, match=r"0\.tif has the value -1, which is none of the 3"):
         open_segmentation("masks", tmp_path, "train")[0]
     skipping = open_segmentation("masks", tmp_path, "train", "skip")
     np.testing.assert_array_equal(skipping[0][1], halves(255, 0))
     report = check_split(DataConfig(name=f"masks:{tmp_path}"), "train")
     (problem,) = report.problems
-    assert problem.kind == "masks with values that are no class"
+    assert problem.kind == "masks with values that are not a class"
     assert problem.first.endswith("0.tif: -1 of 3 classes")
     assert report.unused == ["grass"]
 
@@ -119,20 +119,20 @@ def test_bad_input_found_by_a_worker_is_one_line(tmp_path, workers):
     with pytest.raises(InputError) as caught:
         list(loader)
     loader.close()
-    assert str(caught.value).startswith(f"{path} holds the value 3, which is none of the 3")
+    assert str(caught.value).startswith(f"{path} has the value 3, which is none of the 3")
     assert "\n" not in str(caught.value)
 
 
 def test_files_without_the_other_of_their_pair_are_refused_or_left_out(tmp_path):
     write_pairs(tmp_path)
     (tmp_path / "train" / "masks" / "0.png").unlink()
-    with pytest.raises(InputError, match=r"1 files without .*0\.png': there is no mask"):
+    with pytest.raises(InputError, match=r"1 images or masks without .*0\.png': it has no mask"):
         open_segmentation("masks", tmp_path, "train")
     data = open_segmentation("masks", tmp_path, "train", "skip")
     np.testing.assert_array_equal(_masks(data), [halves(2, 255)])
     assert list(data.ignored) == [str(tmp_path / "train" / "images" / "0.png")]
     (tmp_path / "val" / "images" / "1.png").unlink()
-    with pytest.raises(InputError, match=r"val/masks/1': there is no image"):
+    with pytest.raises(InputError, match=r"val/masks/1': it has no image"):
         open_segmentation("masks", tmp_path, "val")
 
 
@@ -144,12 +144,12 @@ def test_masks_that_cannot_be_used(tmp_path):
     with pytest.raises(UnreadableImage, match=r"it has 20x30 pixels, but its image 30x20"):
         data[0]
     Image.new("RGB", (30, 20)).save(path)
-    with pytest.raises(UnreadableImage, match="one whole number a pixel, but this one is RGB"):
+    with pytest.raises(UnreadableImage, match="one whole number per pixel, but this one has mode RGB"):
         data[0]
     path = path.with_suffix(".tif")
     Image.fromarray(halves(0, 1).astype(np.float32)).save(path)
     path.replace(path.with_suffix(".png"))
-    with pytest.raises(UnreadableImage, match="one whole number a pixel, but this one is F"):
+    with pytest.raises(UnreadableImage, match="one whole number per pixel, but this one has mode F"):
         data[0]
     path = path.with_suffix(".png")
     path.write_bytes(b"torn")
