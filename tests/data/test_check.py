@@ -1,4 +1,4 @@
-"""The check finds what was put wrong, counts it, and says what is fatal."""
+"""The check finds and counts each kind of problem, and says which are fatal."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ FATAL = {
 
 
 @pytest.mark.parametrize("kind", SKIPPABLE)
-def test_a_wrong_annotation_is_found_and_can_be_done_without(tmp_path, kind):
+def test_an_invalid_annotation_is_found_and_can_be_skipped(tmp_path, kind):
     content = instances()
     SKIPPABLE[kind](content)
     write_coco(tmp_path, content)
@@ -77,7 +77,7 @@ def test_a_wrong_annotation_is_found_and_can_be_done_without(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", FATAL)
-def test_what_there_is_no_way_around_is_fatal(tmp_path, kind):
+def test_a_problem_that_cannot_be_skipped_is_fatal(tmp_path, kind):
     content = instances()
     FATAL[kind](content)
     write_coco(tmp_path, content)
@@ -129,7 +129,7 @@ def test_polygons_may_reach_as_far_beyond_their_image_as_it_is_wide_and_high(
         "polygon",
     ],
 )
-def test_outlines_that_are_none(tmp_path, outline):
+def test_invalid_outlines_are_found(tmp_path, outline):
     content = instances()
     content["annotations"][1]["segmentation"] = outline
     write_coco(tmp_path, content)
@@ -165,8 +165,8 @@ def test_images_that_are_missing_torn_or_resized(tmp_path):
         assert firsts["missing images"] == (1, str(folder / "a.png"))
         assert "b.png cannot be read as an image" in firsts["unreadable images"][1]
         assert firsts["images whose size differs from their annotations"][1].endswith(
-            "c.jpg: it has 48x64 pixels, but the annotations are for 64x48: rotate its pixels by its"
-            " EXIF orientation, which is ignored here"
+            "c.jpg: it has 48x64 pixels, but the annotations are for 64x48: rotate its pixels by"
+            " its EXIF orientation, which is ignored here"
         )
         assert not any(problem.fatal(skip=True) for problem in problems.values())
 
@@ -190,7 +190,7 @@ def test_classes_that_do_not_occur_are_noted(tmp_path):
     assert (report.images, report.contents) == (3, "5 annotations (1 crowds)")
 
 
-def test_classes_of_one_split_alone(tmp_path):
+def test_classes_in_one_split_alone_are_found(tmp_path):
     write_coco(tmp_path / "both")
     content = instances()
     content["categories"][0]["name"] = "dog"
@@ -205,7 +205,7 @@ def test_classes_of_one_split_alone(tmp_path):
     assert problem.fatal(skip=True)
 
 
-def test_masks(tmp_path):
+def test_problems_of_masks_are_found(tmp_path):
     write_pairs(tmp_path)
     assert _problems(f"masks:{tmp_path}") == {}
     masks = tmp_path / "train" / "masks"
@@ -232,7 +232,7 @@ def test_masks(tmp_path):
 
 @pytest.mark.parametrize(("values", "fatal"), [((0, 255), True), ((0, 1), False), ((1, 2), False)])
 def test_255_in_the_place_of_a_class_is_fatal(tmp_path, values, fatal):
-    """The commonest masks of two classes have 0 and 255; here 255 is none."""
+    """Masks of two classes often have 0 and 255, but 255 means no class."""
     write_pairs(tmp_path)
     (tmp_path / "classes.txt").write_text("background\nobject\n" + "other\n" * (2 in values))
     masks = tmp_path / "train" / "masks"
@@ -256,7 +256,7 @@ def test_classes_of_masks_that_do_not_occur_are_noted(tmp_path):
     assert (train.unused, val.unused) == (["car;auto"], [])
 
 
-def test_labelled_images_are_looked_at_too(tmp_path):
+def test_labeled_images_are_checked_too(tmp_path):
     write_folder(tmp_path, classes=2, train=3, val=1)
     (tmp_path / "train" / "n01" / "1.jpg").write_bytes(b"torn")
     (problem,) = _problems(f"folder:{tmp_path}").values()

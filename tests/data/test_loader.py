@@ -1,18 +1,18 @@
-"""From data sets to batches."""
+"""Batches of a dataset, from any batch of any epoch on."""
 
 from __future__ import annotations
 
 import multiprocessing
+import random
 
 import numpy as np
 import pytest
 import torch
-from timm.data import create_transform
+import torch.distributed as dist
 
 from kat.data import (
     AugmentConfig,
     DataConfig,
-    DeviceTransform,
     eval_transform,
     make_loader,
     open_split,
@@ -51,17 +51,6 @@ def test_validation_sees_every_image_once_in_order():
     batches = list(make_loader(data, config, training=False))
     labels = torch.cat([batch.labels for batch in batches]).tolist()
     assert labels == [data[i][1] for i in range(len(data))]
-
-
-def test_images_are_normalised_to_zero_mean_and_unit_variance():
-    data, config = _digits("train", DataConfig(batch_size=1437))
-    images = next(iter(make_loader(data, config, training=True))).images
-    assert images.dtype == torch.uint8
-    spec = preprocessing(config, data)
-    images = DeviceTransform(spec.mean, spec.std)(images)
-    assert images.shape == (1437, 1, 8, 8)
-    assert images.mean().item() == pytest.approx(0, abs=0.01)
-    assert images.std().item() == pytest.approx(1, abs=0.01)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -112,29 +101,12 @@ def test_deleting_a_loader_stops_its_workers(training):
     assert multiprocessing.active_children() == []
 
 
-def test_a_batch_of_nothing_readable_is_empty(tmp_path):
+def test_a_batch_without_readable_images_is_empty(tmp_path):
     write_folder(tmp_path, classes=1, train=1, val=1)
     (tmp_path / "val" / "n00" / "0.jpg").write_bytes(b"torn")
     config = DataConfig(name=f"folder:{tmp_path}", image_size=32)
     (batch,) = make_loader(open_split(config, "val"), config, training=False)
     assert len(batch.labels) == len(batch.images) == 0
-
-
-def test_preprocessing_takes_the_settings_then_the_data_sets_own():
-    data = open_split(DataConfig(), "train")
-    own = preprocessing(DataConfig(), data)
-    assert own.input_size == (1, 8, 8)
-    given = preprocessing(DataConfig(image_size=16, mean=[0.5], std=[0.25]), data)
-    assert (given.input_size, given.mean, given.std) == ((1, 16, 16), (0.5,), (0.25,))
-    with pytest.raises(InputError, match=r"data\.mean has 3 numbers, but the images have 1"):
-        preprocessing(DataConfig(mean=[0.5, 0.5, 0.5]), data)
-
-
-def test_image_size_is_asked_for_where_images_differ(tmp_path):
-    write_folder(tmp_path, classes=1, train=1, val=1)
-    config = DataConfig(name=f"folder:{tmp_path}")
-    with pytest.raises(InputError, match=r"data\.image_size is needed"):
-        preprocessing(config, open_split(config, "train"))
 
 
 def test_fewer_images_than_a_batch_is_an_error():
@@ -143,60 +115,90 @@ def test_fewer_images_than_a_batch_is_an_error():
         make_loader(data, DataConfig(batch_size=2000), training=True)
 
 
-def test_evaluation_is_timms_validation_protocol(tmp_path):
-    """Bicubic, the shorter side to 224 / 0.875 = 256, central crop."""
-    write_folder(tmp_path, classes=1, train=1, val=1)
-    config = DataConfig(name=f"folder:{tmp_path}", image_size=224, crop_pct=0.875)
-    data = open_split(config, "val")
-    image = data[0][0]
-    ours = eval_transform(preprocessing(config, data))(image)
-    timms = create_transform(
-        224,
-        is_training=False,
-        interpolation="bicubic",
-        mean=(0.485, 0.456, 0.406),
-        std=(0.229, 0.224, 0.225),
-        crop_pct=0.875,
-    )(image)
-    np.testing.assert_array_equal(ours.numpy(), timms.numpy())
+AUGMENT = AugmentConfig(
+    scale=(0.2, 1), ratio=(0.75, 4 / 3), hflip=0.5, auto_augment="rand-m9-mstd0.5"
+)
 
 
-def test_imagenet_recipe_augmentation_runs_on_grey_and_rgb(tmp_path):
-    write_folder(tmp_path, classes=1, train=6, val=1)
-    augment = AugmentConfig(
-        scale=(0.08, 1),
-        ratio=(0.75, 4 / 3),
-        hflip=0.5,
-        color_jitter=0.4,
-        auto_augment="rand-m9-mstd0.5",
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("images")
+    write_folder(root, classes=2, train=11, val=1)
+    return root
+
+
+def _loader(folder, batch_size=4, workers=0, seed=7):
+    config = DataConfig(
+        name=f"folder:{folder}", image_size=24, batch_size=batch_size, num_workers=workers
     )
-    folder = DataConfig(name=f"folder:{tmp_path}", image_size=64)
-    for config in (folder, DataConfig()):
-        data = open_split(config, "train")
-        spec = preprocessing(config, data)
-        data.transform = train_transform(spec, augment)
-        for index in range(6):
-            assert data[index][0].shape == spec.input_size
-            assert data[index][0].dtype == torch.uint8
+    data = open_split(config, "train")
+    data.transform = train_transform(preprocessing(config, data), AUGMENT)
+    return make_loader(data, config, training=True, seed=seed)
 
 
-def test_images_are_converted_to_the_channels_that_are_asked_for(tmp_path):
-    """Pillow's conversion to grey, and a grey value three times."""
-    write_folder(tmp_path, classes=1, train=1, val=1)
-    grey = DataConfig(name=f"folder:{tmp_path}", image_size=24, channels=1)
-    data = open_split(grey, "val")
-    image = data[0][0]
-    spec = preprocessing(grey, data)
-    assert spec.input_size == (1, 24, 24)
-    assert spec.mean == pytest.approx((0.449,))  # that of (0.485, 0.456, 0.406)
-    converted = eval_transform(spec)(image.convert("L"))
-    torch.testing.assert_close(eval_transform(spec)(image), converted, rtol=0, atol=0)
-    assert train_transform(spec, AugmentConfig(color_jitter=0.4))(image).shape == (1, 24, 24)
-    rgb = DataConfig(image_size=8, channels=3, mean=[0.5] * 3, std=[0.5] * 3)
-    digits = open_split(rgb, "val")
-    digits.transform = eval_transform(preprocessing(rgb, digits))
-    red, green, blue = digits[0][0]
-    assert torch.equal(red, green)
-    assert torch.equal(red, blue)
-    with pytest.raises(InputError, match="mean has 3 numbers, but the images have 1 channels"):
-        preprocessing(DataConfig(channels=1, mean=[0.5] * 3), digits)
+def _same(first, second):
+    return all(
+        torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels) and a.seeds == b.seeds
+        for a, b in zip(first, second, strict=True)
+    )
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_epoch_can_be_resumed_at_any_batch(folder, workers):
+    whole = _loader(folder)
+    epochs = [list(whole), list(whole)]
+    assert [len(epoch) for epoch in epochs] == [5, 5]
+    first, second = ({seed for b in epoch for seed in b.seeds} for epoch in epochs)
+    assert not first & second  # each image is augmented otherwise in each epoch
+    assert not torch.equal(*(torch.cat([b.labels for b in epoch]) for epoch in epochs))
+    entered = _loader(folder, workers=workers)
+    for epoch, start in ((1, 3), (0, 0), (0, 4), (1, 0)):
+        entered.start_at(epoch, start)
+        assert len(entered) == 5  # of the whole epoch, as the trainer counts
+        assert _same(list(entered), epochs[epoch][start:])
+    assert _same(list(_loader(folder, workers=workers)), epochs[0])  # fresh workers
+    entered.close()
+
+
+def test_the_augmentation_of_an_image_is_independent_of_its_batch(folder):
+    """The same images in batches of one and of five; others with another seed."""
+    singly = {b.seeds[0]: b.images[0] for b in _loader(folder, batch_size=1)}
+    together = {
+        seed: image
+        for batch in _loader(folder, batch_size=5)
+        for seed, image in zip(batch.seeds, batch.images, strict=True)
+    }
+    assert len(singly) == 22
+    assert together.keys() < singly.keys()
+    assert all(torch.equal(image, singly[seed]) for seed, image in together.items())
+    assert not singly.keys() & {b.seeds[0] for b in _loader(folder, batch_size=1, seed=8)}
+
+
+def test_batches_of_two_processes_are_those_of_one(folder, monkeypatch):
+    one = list(_loader(folder, batch_size=6))
+    halves = []
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
+    for rank in (0, 1):
+        monkeypatch.setattr(dist, "get_rank", lambda rank=rank: rank)
+        halves.append(list(_loader(folder, batch_size=3)))
+    assert [len(half) for half in halves] == [len(one)] * 2
+    for whole, first, second in zip(one, *halves, strict=True):
+        assert set(whole.seeds) == {*first.seeds, *second.seeds}
+        images = dict(zip(whole.seeds, whole.images, strict=True))
+        for half in (first, second):
+            pairs = zip(half.seeds, half.images, strict=True)
+            assert all(torch.equal(images[seed], image) for seed, image in pairs)
+
+
+def test_loading_restores_the_generators_of_the_process(folder):
+    random.seed(1)
+    np.random.seed(1)
+    torch.manual_seed(1)
+    torch.empty((), dtype=torch.int64).random_()  # the DataLoader's own draw, once an iteration
+    expected = random.random(), np.random.rand(), torch.rand(1)
+    random.seed(1)
+    np.random.seed(1)
+    torch.manual_seed(1)
+    assert len(list(_loader(folder))) == 5
+    assert (random.random(), np.random.rand(), torch.rand(1)) == expected

@@ -1,4 +1,4 @@
-"""Many names in little memory, which worker processes share."""
+"""Packed strings: many names in memory that worker processes share."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kat.data.sources.folder import FolderSource
 NAMES = ["n01/a.jpg", "", "n02/é.jpg", "n02/\udcff.jpg", "x"]
 
 
-def test_strings_come_back():
+def test_strings_are_unpacked_unchanged():
     packed = PackedStrings.pack(iter(NAMES))
     assert list(packed) == NAMES
     assert (packed[-1], packed[1:3]) == ("x", NAMES[1:3])
@@ -26,7 +26,7 @@ def test_strings_come_back():
         packed[len(NAMES)]
 
 
-def test_joining_keeps_the_order():
+def test_concatenation_keeps_the_order():
     parts = [PackedStrings.pack(NAMES[:2]), PackedStrings.pack([]), PackedStrings.pack(NAMES[2:])]
     assert list(PackedStrings.concatenate(parts)) == NAMES
     assert list(PackedStrings.concatenate([])) == []
@@ -45,7 +45,7 @@ def test_a_forked_process_that_reads_all_names_copies_next_to_nothing():
 
 
 def _growth_in_a_fork(name, count) -> int:
-    """Bytes of its own that a forked process has more after it has looked at all names."""
+    """Growth of the private memory of a forked process that reads all names, in bytes."""
     reader, writer = os.pipe()
     if os.fork() == 0:
         gc.disable()  # a collection touches, and so copies, all objects of the process

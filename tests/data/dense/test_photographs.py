@@ -1,4 +1,4 @@
-"""Photographs with the annotations that others have made: they come out as they went in."""
+"""Photographs with annotations from elsewhere: they are read as they were written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The validation split of folders that have none."""
+"""The held-out validation split of folders that have none."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kat.errors import InputError
 from tests.images import write_folder
 
 
-def test_a_share_of_each_class_by_the_names_alone():
+def test_a_share_of_each_class_is_held_out_by_name():
     names = [f"{label}/{i}.jpg" for label, count in enumerate((1, 2, 10, 35)) for i in range(count)]
     labels = [int(name[0]) for name in names]
     kept_back = held_out(names, labels, 0.1)

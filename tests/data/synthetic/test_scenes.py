@@ -17,7 +17,7 @@ def _blocks():
     return ImageDataset(ArraySource(pixels, np.arange(3)), ["a", "b", "c"], channels=1)
 
 
-def test_a_scene_is_canvas_where_nothing_is_and_items_elsewhere(monkeypatch):
+def test_a_scene_is_its_items_on_a_canvas(monkeypatch):
     """On a black canvas, items are where the image is not black; half of each is visible."""
     monkeypatch.setattr(scenes, "canvas", lambda p, size, rng: np.zeros((size, size, 3), np.uint8))
     monkeypatch.setattr(scenes, "ANGLE", 0.0)  # squares stay upright

@@ -45,7 +45,7 @@ def test_the_same_options_give_the_same_bytes(made, tmp_path):
     assert all(more[name] == whole[name] for name in pictures)
 
 
-def test_both_formats_say_the_same(made):
+def test_both_formats_agree(made):
     """The instance masks of an image, filled with their categories, are its class mask."""
     from pycocotools.coco import COCO
 
@@ -75,13 +75,13 @@ def test_both_formats_say_the_same(made):
             assert len(target["labels"]) == len(rows)
 
 
-def test_nothing_is_wrong_with_it(made):
+def test_it_has_no_problems(made):
     for kind in ("coco", "ade20k"):
         for split in ("train", "val"):
             assert check_split(DataConfig(name=f"{kind}:{made}"), split).problems == []
 
 
-def test_a_failure_leaves_nothing(tmp_path, monkeypatch):
+def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch):
     def fail(done):
         raise InputError("stopped")
 

@@ -74,7 +74,7 @@ def test_an_item_has_its_types_and_its_labels_go_by_category_id(root):
     assert empty["masks"].shape == (0, 30, 40)
 
 
-def test_what_the_file_leaves_out_is_computed_or_none(tmp_path):
+def test_missing_fields_are_computed_or_zero(tmp_path):
     content = instances()
     for row in content["annotations"]:
         del row["area"], row["iscrowd"]
@@ -94,13 +94,13 @@ def test_what_the_file_leaves_out_is_computed_or_none(tmp_path):
         ("{split}/_annotations.coco.json", "{split}"),
     ],
 )
-def test_the_layouts_that_people_have(tmp_path, annotations, images):
+def test_each_layout_is_found(tmp_path, annotations, images):
     write_coco(tmp_path, annotations=annotations, images=images)
     data = open_split(DataConfig(name=f"coco:{tmp_path}"), "val")
     assert data[1][0].size == (60, 50)
 
 
-def test_a_layout_that_is_not_there_is_named_with_what_is(tmp_path):
+def test_a_missing_layout_is_named_with_what_there_is(tmp_path):
     with pytest.raises(InputError, match=r"'.*nowhere' does not exist"):
         open_coco(tmp_path / "nowhere", "train")
     (tmp_path / "pictures").mkdir()
@@ -146,7 +146,7 @@ def _with(kind, field, value):
         (_with("annotations", "area", float("nan")), "'area' of the annotation with id 12 is nan"),
     ],
 )
-def test_a_file_that_is_not_cocos_is_refused(tmp_path, change, message):
+def test_a_file_that_is_not_in_cocos_format_is_refused(tmp_path, change, message):
     content = instances()
     change(content)
     write_coco(tmp_path, content)
@@ -154,7 +154,7 @@ def test_a_file_that_is_not_cocos_is_refused(tmp_path, change, message):
         open_coco(tmp_path, "train", "skip")
 
 
-def test_a_torn_file_is_refused(tmp_path):
+def test_a_truncated_file_is_refused(tmp_path):
     write_coco(tmp_path)
     file = tmp_path / "annotations" / "instances_train2017.json"
     file.write_text(file.read_text()[:500])
@@ -162,7 +162,7 @@ def test_a_torn_file_is_refused(tmp_path):
         open_coco(tmp_path, "train")
 
 
-def test_wrong_annotations_are_refused_or_done_without(tmp_path):
+def test_invalid_annotations_are_refused_or_skipped(tmp_path):
     content = instances()
     content["annotations"][1]["bbox"][2] = 0
     content["annotations"][3]["bbox"] = [10.0, 10.0, 80.0, 20.0]
@@ -179,7 +179,7 @@ def test_wrong_annotations_are_refused_or_done_without(tmp_path):
     assert moved["boxes"].tolist() == [[10, 10, 30, 30]]  # around the mask
 
 
-def test_an_image_of_another_size_than_annotated_cannot_be_used(tmp_path):
+def test_an_image_whose_size_differs_from_its_annotations_is_unreadable(tmp_path):
     write_coco(tmp_path)
     data = open_coco(tmp_path, "train")
     for size, end in (("61x50", ""), ("50x60", ": rotate its pixels by its EXIF orientation.*")):
@@ -209,7 +209,7 @@ def _same(first, second):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_the_loader_enters_an_epoch_of_targets_anywhere(root, workers):
+def test_an_epoch_of_targets_can_be_resumed_at_any_batch(root, workers):
     whole = _loader(root)
     epochs = [list(whole) for _ in range(3)]
     entered = _loader(root, workers)
@@ -221,7 +221,7 @@ def test_the_loader_enters_an_epoch_of_targets_anywhere(root, workers):
     assert batch.images[0].shape == (3, 32, 32)
 
 
-def test_evaluation_gives_each_image_once_as_it_is(root, tmp_path):
+def test_evaluation_yields_each_image_once_and_unchanged(root, tmp_path):
     config = DataConfig(name=f"coco:{root}", batch_size=2)
     data = open_split(config, "val")
     data.transform = lambda image, target: (torch.from_numpy(np.array(image)), target)
@@ -251,7 +251,7 @@ def test_damaged_run_lengths_are_one_line(tmp_path, workers):
     assert "\n" not in str(caught.value)
 
 
-def test_a_part_of_a_set_keeps_images_and_targets_together(root):
+def test_a_subset_keeps_images_and_targets_together(root):
     data = open_coco(root, "val")
     part = data.evenly_spaced(2)
     assert [int(part[index][1]["image_id"]) for index in range(2)] == [1000, 4]

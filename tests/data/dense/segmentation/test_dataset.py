@@ -1,4 +1,4 @@
-"""Images with masks, by hand."""
+"""Segmentation datasets in each layout."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _masks(data):
     return [data[index][1].numpy() for index in range(len(data))]
 
 
-def test_ade20k_counts_classes_from_one_and_zero_is_none(tmp_path):
+def test_ade20k_numbers_classes_from_one_and_zero_means_no_class(tmp_path):
     write_ade20k(tmp_path)
     data = open_split(DataConfig(name=f"ade20k:{tmp_path}"), "val")
     assert data.classes == ["sky, heaven", "car;auto"]
@@ -50,7 +50,7 @@ def test_pairs_of_folders(tmp_path):
     np.testing.assert_array_equal(_masks(data), [halves(0, 1), halves(2, 255)])
 
 
-def test_values_that_are_no_class_are_refused_or_are_none(tmp_path):
+def test_values_that_are_not_a_class_are_refused_or_ignored(tmp_path):
     write_pairs(tmp_path)
     Image.fromarray(halves(3, 1)).save(tmp_path / "train" / "masks" / "0.png")
     with pytest.raises(InputError, match=r"0\.png has the value 3, which is none of the 3"):
@@ -79,7 +79,7 @@ def test_values_are_the_same_however_many_bits_they_have(tmp_path, mode):
     np.testing.assert_array_equal(mask, halves(0, 1))
 
 
-def test_negative_values_are_no_class(tmp_path):
+def test_negative_values_are_not_a_class(tmp_path):
     write_pairs(tmp_path)
     path = tmp_path / "train" / "masks" / "0.tif"
     path.with_suffix(".png").unlink()
@@ -95,7 +95,7 @@ def test_negative_values_are_no_class(tmp_path):
     assert report.unused == ["grass"]
 
 
-def test_names_of_classes_that_occur_twice_are_refused(tmp_path):
+def test_repeated_class_names_are_refused(tmp_path):
     write_pairs(tmp_path)
     (tmp_path / "classes.txt").write_text("road\ngrass\nroad\n")
     with pytest.raises(InputError, match=r"classes\.txt names class 'road' more than once"):
@@ -123,7 +123,7 @@ def test_bad_input_found_by_a_worker_is_one_line(tmp_path, workers):
     assert "\n" not in str(caught.value)
 
 
-def test_files_without_the_other_of_their_pair_are_refused_or_left_out(tmp_path):
+def test_images_and_masks_without_counterpart_are_refused_or_left_out(tmp_path):
     write_pairs(tmp_path)
     (tmp_path / "train" / "masks" / "0.png").unlink()
     with pytest.raises(InputError, match=r"1 images or masks without .*0\.png': it has no mask"):
@@ -144,12 +144,12 @@ def test_masks_that_cannot_be_used(tmp_path):
     with pytest.raises(UnreadableImage, match=r"it has 20x30 pixels, but its image 30x20"):
         data[0]
     Image.new("RGB", (30, 20)).save(path)
-    with pytest.raises(UnreadableImage, match="one whole number per pixel, but this one has mode RGB"):
+    with pytest.raises(UnreadableImage, match=r"one whole number per pixel, .* mode RGB"):
         data[0]
     path = path.with_suffix(".tif")
     Image.fromarray(halves(0, 1).astype(np.float32)).save(path)
     path.replace(path.with_suffix(".png"))
-    with pytest.raises(UnreadableImage, match="one whole number per pixel, but this one has mode F"):
+    with pytest.raises(UnreadableImage, match=r"one whole number per pixel, .* mode F"):
         data[0]
     path = path.with_suffix(".png")
     path.write_bytes(b"torn")
@@ -157,7 +157,7 @@ def test_masks_that_cannot_be_used(tmp_path):
         data[0]
 
 
-def test_folders_that_are_not_there(tmp_path):
+def test_missing_folders_are_named(tmp_path):
     for layout in ("ade20k", "voc", "masks"):
         with pytest.raises(InputError, match=r"does not exist|cannot be read"):
             open_segmentation(layout, tmp_path / "nowhere", "train")
