@@ -15,9 +15,9 @@ from kat.errors import InputError
 from kat.files import replacing, write_text
 from kat.models import read_training_checkpoint
 from kat.training.config import TrainConfig
-from kat.training.history import HISTORY, write_history
 
 SETTINGS, SUMMARY, SKIPPED = "run.yaml", "summary.json", "skipped.csv"
+HISTORY, METRICS, TENSORBOARD = "history.csv", "metrics.csv", "tensorboard"
 BEST, LAST, PREVIOUS, LAST_GOOD = "best.ckpt", "last.ckpt", "previous.ckpt", "last_good.ckpt"
 DIVERGENCE, CONVERSION = "divergence.json", "conversion.json"
 STABILITY, STABILITY_REPORT = "stability.csv", "stability.html"
@@ -44,8 +44,8 @@ CONTENTS = (
     COEFFICIENTS,
     REPORT,
     LOGGER_RUNS,
-    "csv",
-    "tensorboard",
+    METRICS,
+    TENSORBOARD,
     "wandb",
     "mlflow",
 )
@@ -102,8 +102,11 @@ def resumed_from(out: Path) -> tuple[Path, list[str]]:
         if not path.exists():
             continue
         try:
-            if "position" not in read_training_checkpoint(path, sealed=True):
-                raise InputError(f"{path} was written by an older version, and cannot be resumed")
+            if "state" not in read_training_checkpoint(path, sealed=True):
+                raise InputError(
+                    f"{path} was written by an older version, whose runs cannot be resumed; start a"
+                    f" new one from its weights: --init-from {path}"
+                )
         except InputError as error:
             damaged.append(str(error))
         else:
@@ -188,3 +191,29 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _plain(item) for name, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def read_history(out: Path) -> list[dict[str, float]]:
+    """The rows of history.csv, one an epoch.
+
+    They hold ``epoch``, ``train_loss``, ``val_loss`` and the metrics of the task; with an EMA also
+    ``raw_...`` of each, of the weights themselves.
+
+    Args:
+        out: a run directory; a run that has finished no epoch has no rows.
+    """
+    path = out / HISTORY
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        rows = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+    return [{**row, "epoch": int(row["epoch"])} for row in rows]
+
+
+def write_history(rows: Sequence[dict[str, float]], path: Path) -> None:
+    """Writes the rows as CSV."""
+    columns = dict.fromkeys(["epoch", *(name for row in rows for name in row)])
+    with replacing(path) as partial, partial.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(columns))
+        writer.writeheader()
+        writer.writerows(rows)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics.detection import MeanAveragePrecision
 
+from kat.data.dense import DetectionEvaluation, DetectionTraining
 from kat.models import ModelRecord
+from kat.training.config import TrainConfig
 from kat.training.distributed import gather
-from kat.training.module import TaskModule
-from kat.training.tasks.metrics import Score, Scores, set_metric_state
+from kat.training.tasks.task import ONLY_CLASSIFICATION, Metric, Metrics, Task, Transforms
 
 Objects = dict[str, Tensor]
 """What is found in an image, or what is there; see :class:`kat.models.dense.Detector`."""
@@ -35,42 +36,46 @@ _FIGURES = {
 _KINDS = {"box": "bbox", "mask": "segm"}
 
 
-class DetectionModule(TaskModule):
-    """Trains and validates a detector.
+class Detection(Task):
+    """Objects with boxes and masks; the model is a :class:`kat.models.dense.Detector`."""
 
-    Args:
-        model: a :class:`kat.models.dense.Detector`.
-        record: describes the model; stored in every checkpoint.
-        config: the run's settings.
-    """
-
-    scores: ClassVar[tuple[Score, ...]] = (
-        Score("box_ap", "box AP"),
-        Score("mask_ap", "mask AP"),
-        Score("box_ap50", "box AP50"),
-        Score("mask_ap50", "mask AP50"),
+    name: ClassVar[str] = "detection"
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric("box_ap", "box AP"),
+        Metric("mask_ap", "mask AP"),
+        Metric("box_ap50", "box AP50"),
+        Metric("mask_ap50", "mask AP50"),
     )
+    example_models: ClassVar[str] = "kat_det_tiny, kat_det_micro"
+    unused_settings: ClassVar[tuple[str, ...]] = ("segmentation", *ONLY_CLASSIFICATION)
 
-    def make_scores(self, record: ModelRecord) -> Scores:
+    @staticmethod
+    def transforms(record: ModelRecord, config: TrainConfig) -> Transforms:
+        """Resizing, flipping and cropping together with boxes and masks."""
+        channels, size, _ = record.input_size
+        training = DetectionTraining(size, config.detection, record.mean)
+        return training, DetectionEvaluation(channels)
+
+    def make_metrics(self) -> Metrics:
         """COCO's average precision."""
-        return DetectionScores()
+        return DetectionMetrics()
 
     def arguments(self, images: Any, labels: Any) -> tuple[Any, ...]:
-        """Images and what is in them: the model gives its losses."""
+        """Images and their objects: the model returns its losses."""
         return images, labels
-
-    def forward(self, images: Sequence[Tensor]) -> Iterator[Objects]:
-        """What is found in each image, one after the other: masks are as large as it."""
-        for image in images:
-            yield self.model([image])[0]
 
     def loss(self, output: dict[str, Tensor], labels: Any) -> Tensor:
         """The sum of the losses of proposals, classes, boxes and masks."""
         return torch.stack(list(output.values())).sum()
 
+    def predict(self, model: nn.Module, images: Sequence[Tensor]) -> Iterator[Objects]:
+        """The objects found in each image, one image after the other: masks are as large as it."""
+        for image in images:
+            yield model([image])[0]
 
-class DetectionScores(Scores):
-    """COCO's average precision and recall of boxes and masks, in per cent, over all processes.
+
+class DetectionMetrics(Metrics):
+    """COCO's average precision and recall of boxes and masks, in per cent, over all ranks.
 
     Figures are those of ``_FIGURES``; one that no object counts to, such as that of large
     objects where there are none, is NaN.
@@ -118,22 +123,21 @@ class DetectionScores(Scores):
         }
 
     def reset(self) -> None:
-        """Forgets all."""
+        """Forgets everything."""
         self.precision.reset()
         self.figures = None
 
     def _compute(self) -> dict[str, Tensor]:
-        """The figures over the images of all processes, each of which may have another number.
+        """The figures over the images of all ranks, each of which may have another number.
 
         torchmetrics' own way, image by image, wants the same number in all.
         """
         if self.figures is None:
-            parts = gather(
-                {name: _on_cpu(self.precision, name) for name in self.precision._defaults}
-            )
-            joined = {name: [one for part in parts for one in part[name]] for name in parts[0]}
+            parts = gather(_on_cpu(self.precision.metric_state))
             whole = _precision(self.precision.class_metrics)
-            set_metric_state(whole, {**joined, "_update_count": 1})
+            whole.update([], [])  # it warns of a metric that was given nothing
+            for name in parts[0]:
+                setattr(whole, name, [item for part in parts for item in part[name]])
             self.figures = whole.compute()
         return self.figures
 
@@ -150,10 +154,12 @@ def _precision(by_class: bool) -> MeanAveragePrecision:
     return metric
 
 
-def _on_cpu(metric: MeanAveragePrecision, name: str) -> list[Any]:
-    """A list that a metric keeps; other processes have other devices."""
-    items: list[Any] = getattr(metric, name)
-    return [item.cpu() if isinstance(item, Tensor) else item for item in items]
+def _on_cpu(state: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """The lists of a metric's state; other ranks have other devices."""
+    return {
+        name: [item.cpu() if isinstance(item, Tensor) else item for item in items]
+        for name, items in state.items()
+    }
 
 
 def encode_mask(mask: Tensor) -> dict[str, Any]:

@@ -11,63 +11,66 @@ from torch.nn import functional
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from kat.data.dense import IGNORE
+from kat.data.dense import IGNORE, SegmentationEvaluation, SegmentationTraining
 from kat.data.splits import some
 from kat.errors import InputError
 from kat.models import ModelRecord
 from kat.models.dense import strips
-from kat.training.module import TaskModule
-from kat.training.tasks.metrics import Score, Scores
+from kat.training.config import TrainConfig
+from kat.training.tasks.task import ONLY_CLASSIFICATION, Metric, Metrics, Task, Transforms
 
 AUXILIARY = 0.4
 """The weight of the auxiliary head's loss, as in UperNet's own training."""
 
 
-class SegmentationModule(TaskModule):
-    """Trains and validates a model of semantic segmentation, on whole images.
+class Segmentation(Task):
+    """A class for each pixel; the model is a :class:`kat.models.dense.UperNet`."""
 
-    Args:
-        model: a :class:`kat.models.dense.UperNet`.
-        record: describes the model; stored in every checkpoint.
-        config: the run's settings.
-    """
-
-    scores: ClassVar[tuple[Score, ...]] = (
-        Score("miou", "mIoU"),
-        Score("pixel_accuracy", "pixel accuracy"),
-        Score("class_accuracy", "class accuracy"),
+    name: ClassVar[str] = "segmentation"
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric("miou", "mIoU"),
+        Metric("pixel_accuracy", "pixel accuracy"),
+        Metric("class_accuracy", "class accuracy"),
     )
+    example_models: ClassVar[str] = "kat_upernet_tiny, ..._micro"
+    unused_settings: ClassVar[tuple[str, ...]] = ("detection", *ONLY_CLASSIFICATION)
 
-    def make_scores(self, record: ModelRecord) -> Scores:
-        """Loss, mIoU, and the accuracy of pixels, and of classes in the mean."""
-        return SegmentationScores(len(record.classes))
+    @staticmethod
+    def transforms(record: ModelRecord, config: TrainConfig) -> Transforms:
+        """Resizing, flipping and cropping together with the mask."""
+        channels, size, _ = record.input_size
+        training = SegmentationTraining(size, config.segmentation, record.mean)
+        return training, SegmentationEvaluation(size, channels)
 
-    def on_fit_start(self) -> None:
-        """Checks that batch norm has something to norm over: its coarsest map is of one pixel.
+    def check_model(self, model: nn.Module) -> None:
+        """Checks that batch norm has more than one pixel to normalize over in its coarsest map.
 
         Raises:
-            InputError: it is alone with one image.
+            InputError: a batch is a single image.
         """
-        norms = [module for module in self.model.modules() if type(module) is nn.BatchNorm2d]
+        norms = [module for module in model.modules() if type(module) is nn.BatchNorm2d]
         if norms and self.config.data.batch_size == 1:
             raise InputError(
                 "data.batch_size=1 leaves nothing to the model's batch norm: take 2 or more, or"
                 " model.args.norm=layer"
             )
-        super().on_fit_start()
 
-    def forward(self, images: Tensor | Sequence[Tensor]) -> Iterator[Tensor]:
-        """The probabilities (K, H, W) of each image, one after the other; their sizes may differ.
-
-        Of 150 classes those of a single image of 512 x 683 pixels are 210 MB.
-        """
-        for image in images:
-            yield self.model(image[None])[0].float().softmax(0)
+    def make_metrics(self) -> Metrics:
+        """Loss, mIoU, the accuracy of pixels, and of classes in the mean."""
+        return SegmentationMetrics(len(self.record.classes))
 
     def loss(self, output: tuple[Tensor, Tensor], labels: Tensor) -> Tensor:
         """Cross entropy of the head, and 0.4 of the auxiliary head's."""
         main, auxiliary = (pixel_loss(logits, labels) for logits in output)
         return main + AUXILIARY * auxiliary
+
+    def predict(self, model: nn.Module, images: Tensor | Sequence[Tensor]) -> Iterator[Tensor]:
+        """The probabilities (K, H, W) of each image, one after the other; their sizes may differ.
+
+        Those of 150 classes for a single image of 512 x 683 pixels are 210 MB.
+        """
+        for image in images:
+            yield model(image[None])[0].float().softmax(0)
 
 
 def pixel_loss(logits: Tensor, mask: Tensor) -> Tensor:
@@ -83,8 +86,8 @@ def pixel_loss(logits: Tensor, mask: Tensor) -> Tensor:
     return total / (mask != IGNORE).sum().clamp(min=1)
 
 
-class SegmentationScores(Scores):
-    """Mean loss of the images, mIoU and accuracies in per cent, over all processes.
+class SegmentationMetrics(Metrics):
+    """Mean loss of the images, mIoU and accuracies in per cent, over all ranks.
 
     With n_ij pixels of class i taken for class j, over the classes that are there or were named,
 
@@ -145,10 +148,10 @@ class SegmentationScores(Scores):
         return [f"note: validation has no pixel of {listed}"] if absent else []
 
     def _counts(self) -> Tensor:
-        """The confusion of all processes in float64, on the CPU: not every device has that."""
+        """The confusion of all ranks in float64, on the CPU: not every device has that."""
         return self.confusion.compute().cpu().double()
 
     def reset(self) -> None:
-        """Forgets all."""
+        """Forgets everything."""
         self.loss.reset()
         self.confusion.reset()

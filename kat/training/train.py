@@ -1,0 +1,199 @@
+"""``train``: resolve, build, fit; and the directory that a run leaves."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import math
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from kat.errors import CheckpointFailed
+from kat.files import write_text
+from kat.models import load_model, read_training_checkpoint, save_model
+from kat.training.callbacks.callback import Callback
+from kat.training.callbacks.checkpoints import Checkpoints
+from kat.training.callbacks.coefficients import CoefficientRecorder
+from kat.training.callbacks.divergence import DivergenceGuard
+from kat.training.callbacks.limits import Limits
+from kat.training.callbacks.loggers import open_loggers
+from kat.training.callbacks.progress import Bar, EpochLines, StepLines, is_interactive
+from kat.training.callbacks.stability import StabilityRecorder
+from kat.training.callbacks.throughput import Throughput
+from kat.training.checkpoint import load_checkpoint
+from kat.training.config import TrainConfig
+from kat.training.distributed import barrier, disconnect
+from kat.training.loop import fit
+from kat.training.resolve import ResolvedRun, resolve
+from kat.training.run import Run, build
+from kat.training.run_directory import (
+    BEST,
+    CONVERSION,
+    SUMMARY,
+    prepare_run_directory,
+    write_records,
+)
+
+
+@dataclass
+class Summary:
+    """What came out of a run.
+
+    Args:
+        out: the run directory.
+        model: its name.
+        task: classification, detection or segmentation.
+        parameters: how many it has.
+        metrics: of the kept weights on the validation split in per cent, e.g. top1, box_ap, miou.
+        epochs: how many were trained.
+        seconds: wall time of training and validation, resumptions included.
+        images_per_second: trained on, without validation.
+        memory_bytes: the peak: on a GPU of its memory, else of this process.
+        skipped: files that were left out: unreadable images, and files that are no images.
+    """
+
+    out: str
+    model: str
+    task: str
+    parameters: int
+    metrics: dict[str, float]
+    epochs: int
+    seconds: float
+    images_per_second: float
+    memory_bytes: int
+    skipped: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """The contents of summary.json: the metrics among the rest; JSON has no NaN."""
+        rest = dataclasses.asdict(self)
+        metrics: dict[str, float] = rest.pop("metrics")
+        return {**rest, **{n: None if math.isnan(value) else value for n, value in metrics.items()}}
+
+
+def train(config: TrainConfig) -> Summary:
+    """Trains a model and writes its run directory.
+
+    The directory holds run.yaml (the resolved settings), best.ckpt, last.ckpt and the one before it,
+    previous.ckpt, the best weights as model.safetensors with config.json, history.csv (one row an
+    epoch), metrics.csv (every few steps), tensorboard/, coefficients.csv (of the rationals, over the
+    training), skipped.csv (the files left out) and summary.json; where the run starts from a ViT,
+    conversion.json says what was carried over. It is not touched before everything that can be
+    checked has been.
+
+    A run that is stopped in any way and resumed, with the same processes, gives the same weights,
+    EMA and metrics, bit by bit, as one that is not.
+
+    Args:
+        config: the settings.
+
+    Raises:
+        InputError: bad settings or data, or a directory that already holds a run.
+        TrainingDiverged: loss, gradient or the state of training are not finite; divergence.json
+            and the newest finite state are then in the directory.
+        CheckpointFailed: a checkpoint cannot be written; the one before it is still there.
+        Interrupted: a signal asked to stop; the state is in last.ckpt.
+    """
+    resolved = resolve(config)
+    try:
+        return _train(build(resolved), resolved)
+    except OSError as error:
+        raise _explained(error, resolved.config.out) from None
+    finally:
+        disconnect()
+
+
+def _train(run: Run, resolved: ResolvedRun) -> Summary:
+    throughput = Throughput()
+    run.callbacks = make_callbacks(run, throughput)
+    status = "failed"
+    try:
+        _prepare(run, resolved)
+        fit(run)
+        status = "finished"
+    finally:
+        run.train_loader.close()
+        run.val_loader.close()
+        for logger in run.loggers:
+            with suppress(OSError):  # of a full disk, which the run itself reports
+                logger.close(status)
+    return _finish(run, throughput)
+
+
+def make_callbacks(run: Run, throughput: Throughput) -> list[Callback]:
+    """The callbacks of a run, in the order in which they are called.
+
+    Raises:
+        InputError: the model has nothing to monitor.
+    """
+    config, guard = run.config, DivergenceGuard()
+    shown: Callback = Bar(throughput) if is_interactive(config) else StepLines(throughput)
+    callbacks = [throughput, EpochLines(throughput), shown, Limits(config), guard]
+    callbacks.append(CoefficientRecorder())
+    if config.monitor.enabled:
+        callbacks.append(StabilityRecorder(run.model, config.monitor.every_n_steps))
+    return [*callbacks, Checkpoints(config.checkpoint, guard)]
+
+
+def _prepare(run: Run, resolved: ResolvedRun) -> None:
+    """Writes what a run begins with, and restores one that is resumed."""
+    if run.is_first:
+        prepare_run_directory(run.config, resolved.checkpoint)
+    barrier()
+    if resolved.checkpoint is not None:
+        load_checkpoint(run, resolved.checkpoint)
+    if not run.is_first:
+        return
+    run.loggers = open_loggers(run.config, run.state.step)
+    for note in resolved.notes:
+        run.print(note)
+    if run.conversion is not None:
+        path = run.out / CONVERSION
+        write_text(path, json.dumps(run.conversion.to_dict(), indent=2) + "\n")
+        run.print(f"{run.conversion.summary()}; {path} lists them")
+    ignored = resolved.train_data.ignored | resolved.val_data.ignored
+    for name, reason in ignored.items():
+        run.skip(name, reason)
+
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+"""What a full or read-only disk gives to those who write logs."""
+
+
+def _explained(error: OSError, out: str) -> Exception:
+    """The error, in a line where it says that there is no room."""
+    if error.errno in _NO_ROOM:
+        return CheckpointFailed(f"{out} cannot be written: {error}")
+    return error
+
+
+def _finish(run: Run, throughput: Throughput) -> Summary:
+    out, state = run.out, run.state
+    barrier()
+    model, record = load_model(out / BEST)
+    # A run that a limit stopped in its first epoch keeps what it has, but not as the best.
+    best = state.best or read_training_checkpoint(out / BEST)["state"]["best"]
+    summary = Summary(
+        out=str(out),
+        model=run.config.model.name,
+        task=run.task.name,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        metrics={metric.name: best[metric.name] for metric in run.task.metrics},
+        epochs=len(state.history),
+        seconds=state.seconds,
+        images_per_second=throughput.total.images_per_second,
+        memory_bytes=throughput.peak,
+        skipped=len(state.skipped),
+    )
+    if run.is_first:
+        try:
+            write_records(out, state.history, state.skipped)
+            save_model(model, record, out)
+            write_text(out / SUMMARY, json.dumps(summary.to_dict(), indent=2) + "\n")
+        except SafetensorError as error:
+            raise CheckpointFailed(f"{out} cannot be written: {error}") from None
+    return summary
