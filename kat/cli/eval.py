@@ -82,7 +82,7 @@ _OF_RUN = (
     "image_key",
     "label_key",
     "batch_size",
-    "workers",
+    "num_workers",
     "bad_images",
     "bad_annotations",
 )

@@ -81,7 +81,7 @@ def _monitor(config: TrainConfig) -> StabilityMonitor | None:
         return None
     from kat.analysis import StabilityMonitor  # draws figures: not needed by other runs
 
-    return StabilityMonitor(config.monitor.interval)
+    return StabilityMonitor(config.monitor.every_n_steps)
 
 
 def report(out: Path) -> None:

@@ -92,7 +92,7 @@ class StabilityMonitor:
 
     def __init__(self, interval: int = DEFAULT_INTERVAL) -> None:
         if interval < 1:
-            raise InputError(f"monitor.interval must be at least 1, got {interval}")
+            raise InputError(f"interval must be at least 1, got {interval}")
         self.interval = interval
         self.rows: list[Row] = []
         self._layers: dict[int, _Layer] = {}

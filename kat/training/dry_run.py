@@ -253,7 +253,7 @@ def _trainer(assembly: Assembly, steps: _Steps, folder: str) -> Trainer:
     return make_trainer(
         **{**trainer_settings(config), "max_epochs": -1},
         max_steps=total,
-        limit_train_batches=total * config.optim.accumulate,
+        limit_train_batches=total * config.optim.accumulate_grad_batches,
         limit_val_batches=1,
         log_every_n_steps=1,
         logger=False,

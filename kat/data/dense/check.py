@@ -95,7 +95,7 @@ def check_split(
         InputError: what there is cannot be opened at all.
     """
     kind, _, path = config.name.partition(":")
-    inspection = _Inspection(_header if headers_only else _decoded, config.workers, tell)
+    inspection = _Inspection(_header if headers_only else _decoded, config.num_workers, tell)
     if kind == "coco":
         return _check_coco(Path(path), split, inspection)
     if kind in LAYOUTS:
