@@ -1,8 +1,8 @@
-"""Training and evaluation on Lightning's Trainer."""
+"""Training and evaluation: settings, the training loop, tasks, sweeps."""
 
 from kat.training.config import ModelConfig, MonitorConfig, OptimConfig, TrainConfig
 from kat.training.distributed import is_first_process
-from kat.training.divergence import read_divergence
+from kat.training.callbacks.divergence import read_divergence
 from kat.training.dry_run import Rehearsal, rehearse
 from kat.training.evaluation.classification import (
     Answers,
@@ -15,14 +15,11 @@ from kat.training.evaluation.classification import (
 from kat.training.evaluation.dense import DenseEvaluation, evaluate_dense
 from kat.training.evaluation.diagnosis import Subject, explain, recorded_top1, suspicion
 from kat.training.evaluation.real_labels import read_real_labels, real_accuracy
-from kat.training.history import read_history
 from kat.training.run import Summary, train
-from kat.training.run_directory import read_settings, settings_to_keep
-from kat.training.tasks.classification import Classifier
+from kat.training.run_directory import read_history, read_settings, settings_to_keep
 
 __all__ = [
     "Answers",
-    "Classifier",
     "DenseEvaluation",
     "EvalConfig",
     "Evaluation",

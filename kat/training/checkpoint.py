@@ -37,7 +37,7 @@ from kat.training.run_directory import LAST, PREVIOUS
 from kat.training.state import TrainState
 
 if TYPE_CHECKING:
-    from kat.training.run import Run
+    from kat.training.build import Run
 
 
 def save_checkpoint(run: Run, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import islice
@@ -15,7 +16,7 @@ from kat.errors import InputError
 from kat.training.callbacks.nonfinite import Attempt, random_state
 from kat.training.distributed import gather, set_gradient_sync
 from kat.training.optim.freeze import frozen_to_eval
-from kat.training.run import Run
+from kat.training.build import Run
 
 Item = TypeVar("Item")
 
@@ -58,8 +59,11 @@ def train_epoch(run: Run) -> None:
             state.step, state.batch, state.validating = state.step + 1, index + 1, last
         for callback in run.callbacks:
             callback.on_batch_end(run, index, batch, stepping)
+        run.attempt = None
         if run.should_stop:
             return
+    if not state.validating:
+        raise InputError(f"the training data ended before its {run.batches} batches did")
 
 
 def forward_backward(run: Run, batch: Batch) -> None:
@@ -73,8 +77,9 @@ def forward_backward(run: Run, batch: Batch) -> None:
     random = random_state(run.device)
     with run.precision.autocast():
         loss = run.task.loss(run.wrapped(*arguments), labels)
-    run.attempt = Attempt(images, loss.detach(), random, partial(run.model, *arguments))
-    run.train_loss.update(loss.detach(), len(labels))
+    run.loss = loss.detach()
+    run.attempt = Attempt(images, run.loss, random, partial(run.model, *arguments))
+    run.train_loss.update(run.loss, len(labels))
     run.precision.backward(loss / run.state.division.accumulate)
 
 
@@ -102,7 +107,8 @@ def validate(run: Run) -> dict[str, float]:
         callback.on_validation_start(run)
     run.model.eval()
     images = 0
-    for index, batch in enumerate(islice(run.val_loader, run.val_batches)):
+    limit = None if math.isinf(run.val_batches) else int(run.val_batches)
+    for index, batch in enumerate(islice(run.val_loader, limit)):
         images += len(batch.labels)
         loss = _validate_batch(run, batch)
         for callback in run.callbacks:

@@ -1,331 +1,199 @@
-"""A training run, built from what was resolved: model, optimizer, loaders, state."""
+"""``train``: resolve, build, fit; and the directory that a run leaves."""
 
 from __future__ import annotations
 
+import dataclasses
+import errno
+import json
 import math
-import sys
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import torch
-from torch import Tensor, nn
+from safetensors import SafetensorError
 
-from kat.data import Batch, DevicePreparation, Loader, make_loader
-from kat.errors import InputError
-from kat.models import (
-    Conversion,
-    ModelRecord,
-    build_model,
-    init_from_vit,
-    load_weights,
-    read_training_checkpoint,
-)
+from kat.errors import CheckpointFailed
+from kat.files import write_text
+from kat.models import load_model, read_training_checkpoint, save_model
 from kat.training.callbacks.callback import Callback
-from kat.training.callbacks.loggers import Logger
-from kat.training.callbacks.nonfinite import Attempt
-from kat.training.callbacks.throughput import Meter
+from kat.training.callbacks.checkpoints import Checkpoints
+from kat.training.callbacks.coefficients import CoefficientRecorder
+from kat.training.callbacks.divergence import DivergenceGuard
+from kat.training.callbacks.limits import Limits
+from kat.training.callbacks.loggers import open_loggers
+from kat.training.callbacks.progress import Bar, EpochLines, StepLines, is_interactive
+from kat.training.callbacks.stability import StabilityRecorder
+from kat.training.callbacks.throughput import Throughput
+from kat.training.checkpoint import load_checkpoint
 from kat.training.config import TrainConfig
-from kat.training.distributed import World, connect, gather, wrap
-from kat.training.optim.ema import EMA
-from kat.training.optim.freeze import freeze
-from kat.training.optim.optimizer import Schedule, check_layout, make_optimizer
-from kat.training.optim.precision import Precision
-from kat.training.resolve import ResolvedRun
-from kat.training.state import Division, TrainState
-from kat.training.tasks.registry import check_task
-from kat.training.tasks.task import Metrics, Task
+from kat.training.distributed import barrier, disconnect
+from kat.training.loop import fit
+from kat.training.resolve import ResolvedRun, resolve
+from kat.training.build import Run, build
+from kat.training.run_directory import (
+    BEST,
+    CONVERSION,
+    SUMMARY,
+    prepare_run_directory,
+    write_records,
+)
 
 
 @dataclass
-class Run:
-    """Everything that the training loop works with.
+class Summary:
+    """What came out of a run.
 
     Args:
-        config: the settings, none of them auto.
-        task: the loss and the metrics.
-        record: of the model.
-        model: what is trained.
-        wrapped: what is called in training: the model, or DDP around it.
-        conversion: what was carried over, where the run starts from a trained model.
-        optimizer, schedule, precision: how it is trained.
-        ema: of the weights; validated and kept in their place.
-        train_loader, val_loader: the batches of the two splits.
-        batches, val_batches: of an epoch and a validation, in this process; infinite where the data
-            does not know.
-        epochs: when the run is over.
-        device: what this process computes on.
-        world: its place among those that train together.
-        state: how far the run is.
-        callbacks: are called in this order.
-        loggers: where numbers go; of the first process alone.
-        should_stop: ends the epoch, which is still validated, and the run.
-        resumed_from: the checkpoint.
-        attempt: the forward pass of the current batch, until its outcome has been checked.
-        loss: of the last batch that was trained on.
+        out: the run directory.
+        model: its name.
+        task: classification, detection or segmentation.
+        parameters: how many it has.
+        metrics: of the kept weights on the validation split in per cent, e.g. top1, box_ap, miou.
+        epochs: how many were trained.
+        seconds: wall time of training and validation, resumptions included.
+        images_per_second: trained on, without validation.
+        memory_bytes: the peak: on a GPU of its memory, else of this process.
+        skipped: files that were left out: unreadable images, and files that are no images.
     """
 
-    config: TrainConfig
-    task: Task
-    record: ModelRecord
-    model: nn.Module
-    wrapped: nn.Module
-    conversion: Conversion | None
-    optimizer: torch.optim.Optimizer
-    schedule: Schedule
-    precision: Precision
-    ema: EMA | None
-    train_loader: Loader
-    val_loader: Loader
-    batches: int
-    val_batches: float
+    out: str
+    model: str
+    task: str
+    parameters: int
+    metrics: dict[str, float]
     epochs: int
-    device: torch.device
-    world: World
-    state: TrainState
-    metrics: Metrics
-    raw_metrics: Metrics
-    prepare: DevicePreparation
-    train_loss: RunningMean
-    callbacks: list[Callback] = field(default_factory=list)
-    loggers: list[Logger] = field(default_factory=list)
-    meter: Meter = field(default_factory=Meter)
-    should_stop: bool = False
-    resumed_from: Path | None = None
-    attempt: Attempt | None = None
-    loss: Tensor = field(default_factory=lambda: torch.tensor(math.nan))
+    seconds: float
+    images_per_second: float
+    memory_bytes: int
+    skipped: int
 
-    @property
-    def out(self) -> Path:
-        """The run directory."""
-        return Path(self.config.out)
-
-    @property
-    def is_first(self) -> bool:
-        """Whether this process writes and prints."""
-        return self.world.rank == 0
-
-    @property
-    def total_steps(self) -> int:
-        """Steps of all epochs."""
-        return math.ceil(self.batches / self.state.division.accumulate) * self.config.epochs
-
-    def prepared(self, batch: Batch, *, training: bool = False) -> Batch:
-        """A batch on the device, its images normalized, and in training with rectangles erased."""
-        batch = moved(batch, self.device)
-        if isinstance(batch.images, Tensor):
-            images = self.prepare(batch.images, batch.seeds if training else ())
-            return batch._replace(images=self._laid_out(images))
-        images = [self._laid_out(self.prepare(image[None]))[0] for image in batch.images]
-        return batch._replace(images=images)
-
-    def _laid_out(self, images: Tensor) -> Tensor:
-        """In the precision of the run, and in memory as the settings have it."""
-        if self.config.model.channels_last and images.ndim == 4:
-            images = images.contiguous(memory_format=torch.channels_last)
-        return images.to(self.precision.dtype)
-
-    def kept_weights(self) -> AbstractContextManager[None]:
-        """Has the model compute with the weights that are kept: their EMA, if there is one."""
-        return nullcontext() if self.ema is None else self.ema.swapped()
-
-    def report(self, unreadable: Iterable[tuple[str, str]]) -> None:
-        """Names images that cannot be read, once.
-
-        Raises:
-            InputError: ``data.bad_images`` is ``fail``.
-        """
-        for path, reason in unreadable:
-            if self.config.data.bad_images == "fail":
-                raise InputError(f"{path} cannot be read as an image: {reason}")
-            self.skip(path, f"it cannot be read as an image: {reason}")
-
-    def skip(self, path: str, reason: str) -> None:
-        """Names a file that is left out, once."""
-        if path not in self.state.skipped:
-            self.state.skipped[path] = reason
-            sys.stdout.write(f"skipped {path}: {reason}\n")
-
-    def print(self, line: str) -> None:
-        """Prints a line in the first process."""
-        if self.is_first:
-            sys.stdout.write(f"{line}\n")
-            sys.stdout.flush()
-
-    def log(self, values: Mapping[str, float]) -> None:
-        """Gives values to all loggers, at the step that was taken last, counted from 0."""
-        for logger in self.loggers:
-            logger.log({"epoch": self.state.epoch, **values}, self.state.step - 1)
+    def to_dict(self) -> dict[str, Any]:
+        """The contents of summary.json: the metrics among the rest; JSON has no NaN."""
+        rest = dataclasses.asdict(self)
+        metrics: dict[str, float] = rest.pop("metrics")
+        return {**rest, **{n: None if math.isnan(value) else value for n, value in metrics.items()}}
 
 
-class RunningMean:
-    """sum_i w_i x_i / sum_i w_i over all ranks; the device is not waited for before it is asked."""
+def train(config: TrainConfig) -> Summary:
+    """Trains a model and writes its run directory.
 
-    def __init__(self, device: torch.device) -> None:
-        dtype = torch.float32 if device.type == "mps" else torch.float64
-        self.total = torch.zeros((), dtype=dtype, device=device)
-        self.weight = 0
+    The directory holds run.yaml (the resolved settings), best.ckpt, last.ckpt and the one before it,
+    previous.ckpt, the best weights as model.safetensors with config.json, history.csv (one row an
+    epoch), metrics.csv (every few steps), tensorboard/, coefficients.csv (of the rationals, over the
+    training), skipped.csv (the files left out) and summary.json; where the run starts from a ViT,
+    conversion.json says what was carried over. It is not touched before everything that can be
+    checked has been.
 
-    def update(self, value: Tensor, weight: int) -> None:
-        """Adds a value."""
-        self.total += value.to(self.total.dtype) * weight
-        self.weight += weight
+    A run that is stopped in any way and resumed, with the same processes, gives the same weights,
+    EMA and metrics, bit by bit, as one that is not.
 
-    def compute(self) -> float:
-        """The mean; a collective."""
-        states = gather(self.state())
-        return sum(total for total, _ in states) / max(1, sum(weight for _, weight in states))
-
-    def reset(self) -> None:
-        """Forgets everything."""
-        self.total.zero_()
-        self.weight = 0
-
-    def state(self) -> tuple[float, int]:
-        """Sum and weight of this rank."""
-        return self.total.item(), self.weight
-
-    def load(self, states: list[tuple[float, int]], world: World) -> None:
-        """Restores the states of all ranks; of another number of ranks, the first takes all."""
-        if len(states) != world.size:
-            total, weight = (sum(part) for part in zip(*states, strict=True))
-            states = [(total, weight)] + [(0.0, 0)] * (world.size - 1)
-        total, self.weight = states[world.rank]
-        self.total.fill_(total)
-
-
-def build(resolved: ResolvedRun) -> Run:
-    """Builds model, optimizer and loaders, and has the processes meet; nothing is written.
+    Args:
+        config: the settings.
 
     Raises:
-        InputError: settings that do not fit the model, the data or the checkpoint.
+        InputError: bad settings or data, or a directory that already holds a run.
+        TrainingDiverged: loss, gradient or the state of training are not finite; divergence.json
+            and the newest finite state are then in the directory.
+        CheckpointFailed: a checkpoint cannot be written; the one before it is still there.
+        Interrupted: a signal asked to stop; the state is in last.ckpt.
     """
-    config, record, device, world = (
-        resolved.config, resolved.record, resolved.device, resolved.world
-    )  # fmt: skip
-    model = _build_model(config, record)
-    check_task(model, resolved.train_data, (config.model.name, config.data.name))
-    resolved.task.check_model(model)
-    conversion = _start_from_source(model, resolved)
-    freeze(model, config.model.freeze)
-    _arrange(model, config)
-    if resolved.checkpoint is not None:
-        _check_resumable(model, config, resolved.checkpoint)
-    make_optimizer(model, config.optim)  # what it refuses is said before other processes start
-    train_loader = make_loader(resolved.train_data, config.data, training=True, seed=config.seed)
-    val_loader = make_loader(resolved.val_data, config.data, training=False)
-    connect(world, device)
-    batches = _batches("train", len_of(train_loader), config.limit_train_batches)
-    val_batches = _batches("val", len_of(val_loader), config.limit_val_batches)
-    if math.isinf(batches):
-        raise InputError(
-            "the training data does not know its length: give a number of batches as"
-            " limit_train_batches"
-        )
-    precision = Precision(config.precision, device)
-    model.to(device, precision.dtype)
-    wrapped = wrap(model, world, config.strategy, device)
-    accumulate = config.optim.accumulate_grad_batches
-    steps = math.ceil(batches / accumulate) * config.epochs
-    optimizer = make_optimizer(model, config.optim)
-    metrics, raw_metrics = (resolved.task.make_metrics().to(device) for _ in range(2))
-    return Run(
-        config=config,
-        task=resolved.task,
-        record=record,
-        model=model,
-        wrapped=wrapped,
-        conversion=conversion,
-        optimizer=optimizer,
-        schedule=Schedule(optimizer, config.optim, config.epochs, steps),
-        precision=precision,
-        ema=EMA(model, config.optim.ema_decay) if config.optim.ema_decay > 0 else None,
-        train_loader=train_loader,
-        val_loader=val_loader,
-        batches=int(batches),
-        val_batches=val_batches,
-        epochs=config.epochs,
-        device=device,
-        world=world,
-        state=TrainState(Division(world.size, train_loader.batch_size, accumulate)),
-        metrics=metrics,
-        raw_metrics=raw_metrics,
-        prepare=DevicePreparation(record.mean, record.std, resolved.task.random_erasing).to(device),
-        train_loss=RunningMean(device),
-    )
-
-
-def _build_model(config: TrainConfig, record: ModelRecord) -> nn.Module:
-    rates = {"drop_path_rate": config.model.drop_path, "drop_rate": config.model.drop}
-    return build_model(record, **{name: rate for name, rate in rates.items() if rate > 0})
-
-
-def _start_from_source(model: nn.Module, resolved: ResolvedRun) -> Conversion | None:
-    if resolved.source is None:
-        return None
-    settings = resolved.config.model
-    fit = "act_init" not in settings.args
-    return init_from_vit(model, resolved.source, activation=settings.init_activation, fit=fit)
-
-
-def _arrange(model: nn.Module, config: TrainConfig) -> None:
-    if config.model.grad_checkpointing:
-        model.set_grad_checkpointing(True)
-    if config.model.channels_last:
-        model.to(memory_format=torch.channels_last)
-    if config.model.compile:
-        model.compile()
-
-
-def _check_resumable(model: nn.Module, config: TrainConfig, path: Path) -> None:
-    """Checks that weights and optimizer of a checkpoint are those of the settings."""
-    checkpoint = read_training_checkpoint(path)
-    load_weights(model, checkpoint["state_dict"], source=str(path))
-    check_layout(model, config.optim, checkpoint)
-
-
-def len_of(loader: Loader) -> float:
-    """How many batches a loader has; infinite for a stream that does not know."""
+    resolved = resolve(config)
     try:
-        return len(loader)
-    except TypeError:
-        return math.inf
+        return _train(build(resolved), resolved)
+    except OSError as error:
+        raise _explained(error, resolved.config.out) from None
+    finally:
+        disconnect()
 
 
-def _batches(split: str, total: float, limit: int | float | None) -> float:
-    """How many of ``total`` batches a limit leaves: a number of them, or as a float their share.
+def _train(run: Run, resolved: ResolvedRun) -> Summary:
+    throughput = Throughput()
+    run.callbacks = make_callbacks(run, throughput)
+    status = "failed"
+    try:
+        _prepare(run, resolved)
+        fit(run)
+        status = "finished"
+    finally:
+        run.train_loader.close()
+        run.val_loader.close()
+        for logger in run.loggers:
+            with suppress(OSError):  # of a full disk, which the run itself reports
+                logger.close(status)
+    return _finish(run, throughput)
+
+
+def make_callbacks(run: Run, throughput: Throughput) -> list[Callback]:
+    """The callbacks of a run, in the order in which they are called.
 
     Raises:
-        InputError: none, or a share of an unknown number.
+        InputError: the model has nothing to monitor.
     """
-    name = f"limit_{split}_batches={limit}"
-    if isinstance(limit, float) and limit < 1:
-        if math.isinf(total):
-            raise InputError(f"{name} is a share, but this data does not know its length")
-        left = float(int(total * limit))
-        if left < 1:
-            raise InputError(f"{name} of {total} batches is less than one batch")
-        return left
-    if total < 1 and split == "train":
-        raise InputError(
-            "the training split has fewer images than one batch of data.batch_size in each process"
-        )
-    return total if limit is None or isinstance(limit, float) else min(total, limit)
+    config, guard = run.config, DivergenceGuard()
+    shown: Callback = Bar(throughput) if is_interactive(config) else StepLines(throughput)
+    callbacks = [throughput, EpochLines(throughput), shown, Limits(config), guard]
+    callbacks.append(CoefficientRecorder())
+    if config.monitor.enabled:
+        callbacks.append(StabilityRecorder(run.model, config.monitor.every_n_steps))
+    return [*callbacks, Checkpoints(config.checkpoint, guard)]
 
 
-def moved(batch: Batch, device: torch.device) -> Batch:
-    """A batch on a device; labels may be tensors, or dictionaries of them for each image."""
+def _prepare(run: Run, resolved: ResolvedRun) -> None:
+    """Writes what a run begins with, and restores one that is resumed."""
+    if run.is_first:
+        prepare_run_directory(run.config, resolved.checkpoint)
+    barrier()
+    if resolved.checkpoint is not None:
+        load_checkpoint(run, resolved.checkpoint)
+    if not run.is_first:
+        return
+    run.loggers = open_loggers(run.config, run.state.step)
+    for note in resolved.notes:
+        run.print(note)
+    if run.conversion is not None:
+        path = run.out / CONVERSION
+        write_text(path, json.dumps(run.conversion.to_dict(), indent=2) + "\n")
+        run.print(f"{run.conversion.summary()}; {path} lists them")
+    ignored = resolved.train_data.ignored | resolved.val_data.ignored
+    for name, reason in ignored.items():
+        run.skip(name, reason)
 
-    def move(content: object) -> object:
-        if isinstance(content, Tensor):
-            return content.to(device, non_blocking=True)
-        if isinstance(content, dict):
-            return {name: move(item) for name, item in content.items()}
-        if isinstance(content, list | tuple):
-            return type(content)(map(move, content))
-        return content
 
-    if device.type == "cpu":
-        return batch
-    return batch._replace(images=move(batch.images), labels=move(batch.labels))
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+"""What a full or read-only disk gives to those who write logs."""
+
+
+def _explained(error: OSError, out: str) -> Exception:
+    """The error, in a line where it says that there is no room."""
+    if error.errno in _NO_ROOM:
+        return CheckpointFailed(f"{out} cannot be written: {error}")
+    return error
+
+
+def _finish(run: Run, throughput: Throughput) -> Summary:
+    out, state = run.out, run.state
+    barrier()
+    model, record = load_model(out / BEST)
+    # A run that a limit stopped in its first epoch keeps what it has, but not as the best.
+    best = state.best or read_training_checkpoint(out / BEST)["state"]["best"]
+    summary = Summary(
+        out=str(out),
+        model=run.config.model.name,
+        task=run.task.name,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        metrics={metric.name: best[metric.name] for metric in run.task.metrics},
+        epochs=len(state.history),
+        seconds=state.seconds,
+        images_per_second=throughput.total.images_per_second,
+        memory_bytes=throughput.peak,
+        skipped=len(state.skipped),
+    )
+    if run.is_first:
+        try:
+            write_records(out, state.history, state.skipped)
+            save_model(model, record, out)
+            write_text(out / SUMMARY, json.dumps(summary.to_dict(), indent=2) + "\n")
+        except SafetensorError as error:
+            raise CheckpointFailed(f"{out} cannot be written: {error}") from None
+    return summary

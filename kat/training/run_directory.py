@@ -68,7 +68,7 @@ def with_resumption_decided(config: TrainConfig) -> TrainConfig:
     return dataclasses.replace(config, resume=resume, overwrite=begun and not resume)
 
 
-def check_folder(config: TrainConfig) -> None:
+def check_run_directory(config: TrainConfig) -> None:
     """Refuses a folder that is not a run's, and a run's that nobody gave up.
 
     Raises:
@@ -87,7 +87,7 @@ def check_folder(config: TrainConfig) -> None:
         )
 
 
-def resumed_from(out: Path) -> tuple[Path, list[str]]:
+def newest_checkpoint(out: Path) -> tuple[Path, list[str]]:
     """The newest checkpoint that is whole, and a line on each newer one that is not.
 
     That is last.ckpt, or previous.ckpt, the one before it; or last_good.ckpt, of a run that is no
@@ -116,7 +116,7 @@ def resumed_from(out: Path) -> tuple[Path, list[str]]:
     raise InputError(f"{out} holds no run to resume: there is no {LAST}")
 
 
-def prepare_folder(config: TrainConfig, checkpoint: Path | None = None) -> None:
+def prepare_run_directory(config: TrainConfig, checkpoint: Path | None = None) -> None:
     """Removes what an overwritten run has left, and what is damaged or half of a resumed one.
 
     Writes the settings.

@@ -9,7 +9,7 @@ from torch import Tensor
 from kat.data import Batch
 
 if TYPE_CHECKING:
-    from kat.training.run import Run
+    from kat.training.build import Run
 
 
 class Callback:

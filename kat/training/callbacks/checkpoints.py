@@ -22,7 +22,7 @@ from kat.training.run_directory import BEST, LAST, remove_results, write_records
 from kat.training.signals import REQUEUE, StopRequest, requeue_slurm_job
 
 if TYPE_CHECKING:
-    from kat.training.run import Run
+    from kat.training.build import Run
 
 
 class Checkpoints(Callback):

@@ -15,7 +15,7 @@ from kat.training.distributed import full
 from kat.training.run_directory import COEFFICIENTS
 
 if TYPE_CHECKING:
-    from kat.training.run import Run
+    from kat.training.build import Run
 
 SNAPSHOTS = 100
 """Steps of a run at which the coefficients are recorded, at most."""

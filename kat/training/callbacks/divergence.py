@@ -32,7 +32,7 @@ from kat.training.distributed import any_of, broadcast, gather, local
 from kat.training.run_directory import DIVERGENCE, LAST, LAST_GOOD
 
 if TYPE_CHECKING:
-    from kat.training.run import Run
+    from kat.training.build import Run
 
 MOST_SKIPPED = 50
 """Steps in a row that a loss scaler may skip for a gradient that is not finite. Each halves the

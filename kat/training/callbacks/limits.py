@@ -12,7 +12,7 @@ from kat.training.config import TrainConfig, parse_time
 from kat.training.distributed import any_of
 
 if TYPE_CHECKING:
-    from kat.training.run import Run
+    from kat.training.build import Run
 
 
 class Limits(Callback):

@@ -20,7 +20,7 @@ from kat.training.config import TrainConfig
 from kat.training.tasks.task import Metric
 
 if TYPE_CHECKING:
-    from kat.training.run import Run
+    from kat.training.build import Run
 
 QUIET_SECONDS = 30.0
 """The least time between two lines within an epoch."""
@@ -166,7 +166,7 @@ def progress_values(run: Run, throughput: Throughput) -> dict[str, str]:
     """How training goes within an epoch: loss, learning rate, throughput, memory, time left."""
     epoch, whole = throughput.seconds_left(run)
     return {
-        "loss": f"{run.last_loss():.4f}",
+        "loss": f"{run.loss.item():.4f}",
         "lr": f"{run.schedule.learning_rate:.2e}",
         **speed_values(run, throughput.recent),
         **_left("epoch", epoch),

@@ -12,7 +12,7 @@ from kat.training.callbacks.loggers import TensorBoardLogger
 from kat.training.run_directory import STABILITY
 
 if TYPE_CHECKING:
-    from kat.training.run import Run
+    from kat.training.build import Run
 
 
 class StabilityRecorder(Callback):

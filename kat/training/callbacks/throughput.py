@@ -13,7 +13,7 @@ from kat.machine import memory_bytes, peak_bytes
 from kat.training.callbacks.callback import Callback
 
 if TYPE_CHECKING:
-    from kat.training.run import Run
+    from kat.training.build import Run
 
 Item = TypeVar("Item")
 
@@ -198,7 +198,7 @@ class Throughput(Callback):
         self.rows += 1
         run.log(
             {
-                "train/loss_step": run.last_loss(),
+                "train/loss_step": run.loss.item(),
                 "speed/images_per_second": self.recent.images_per_second,
                 "speed/seconds_per_step": self.recent.seconds_per_batch
                 * run.state.division.accumulate,

@@ -23,9 +23,9 @@ from kat.training.evaluation.classification import (
     check_device,
     precision_of,
 )
-from kat.training.tasks.detection import DetectionScores, Objects, encode_mask
+from kat.training.tasks.detection import DetectionMetrics, Objects, encode_mask
 from kat.training.tasks.registry import check_task
-from kat.training.tasks.segmentation import SegmentationScores
+from kat.training.tasks.segmentation import SegmentationMetrics
 
 _NOTHING = "note: no object was found; pycocotools cannot read files of results without one"
 
@@ -39,8 +39,8 @@ class DenseEvaluation:
 
     Args:
         classes: the class names.
-        metrics: in per cent; of detection those of :class:`.tasks.detection.DetectionScores`,
-            of segmentation those of :class:`kat.training.tasks.segmentation.SegmentationScores`.
+        metrics: in per cent; of detection those of :class:`.tasks.detection.DetectionMetrics`,
+            of segmentation those of :class:`kat.training.tasks.segmentation.SegmentationMetrics`.
         by_class: ``box_ap`` and ``mask_ap``, or ``iou``, of each class that has any.
         images: how many were evaluated.
         unreadable: the files that could not be, and why.
@@ -157,7 +157,7 @@ class _Pass:
 @torch.inference_mode()
 def _detect(images: DetectionSet, counted: _Pass) -> DenseEvaluation:
     images.transform = DetectionEvaluation(counted.channels)
-    scores = DetectionScores(by_class=True)
+    scores = DetectionMetrics(by_class=True)
     results: dict[str, list[dict[str, Any]]] = {"bbox": [], "segm": []}
     labels = counted.columns.argsort()
     for image, target in counted.each(images):
@@ -176,7 +176,7 @@ def _detect(images: DetectionSet, counted: _Pass) -> DenseEvaluation:
 @torch.inference_mode()
 def _segment(images: SemanticSet, counted: _Pass, how: SegmentConfig) -> DenseEvaluation:
     images.transform = SegmentationEvaluation(counted.size, counted.channels)
-    scores = SegmentationScores(len(images.classes)).to(counted.device)
+    scores = SegmentationMetrics(len(images.classes)).to(counted.device)
     columns = counted.columns.to(counted.device)
     for image, mask in counted.each(images):
         with precision_of(counted.device, counted.config):

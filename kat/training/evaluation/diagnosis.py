@@ -15,7 +15,7 @@ from kat.errors import InputError
 from kat.models import ModelRecord, registered_preprocessing, stored_weights
 from kat.training.evaluation.class_match import IMAGENET, imagenet_indices, imagenet_synsets
 from kat.training.evaluation.classification import Answers, Evaluation
-from kat.training.history import read_history
+from kat.training.run_directory import read_history
 from kat.training.run_directory import BEST, LAST, RESULTS, SETTINGS, SUMMARY, read_settings
 
 SIGNIFICANCE = 0.01
