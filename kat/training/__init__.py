@@ -1,8 +1,8 @@
 """Training and evaluation: settings, the training loop, tasks, sweeps."""
 
+from kat.training.callbacks.divergence import read_divergence
 from kat.training.config import ModelConfig, MonitorConfig, OptimConfig, TrainConfig
 from kat.training.distributed import is_first_process
-from kat.training.callbacks.divergence import read_divergence
 from kat.training.dry_run import Rehearsal, rehearse
 from kat.training.evaluation.classification import (
     Answers,

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -94,7 +95,7 @@ class Run:
     should_stop: bool = False
     resumed_from: Path | None = None
     attempt: Attempt | None = None
-    loss: Tensor = field(default_factory=lambda: torch.tensor(math.nan))
+    loss: Tensor | None = None
 
     @property
     def out(self) -> Path:
@@ -117,8 +118,8 @@ class Run:
         if isinstance(batch.images, Tensor):
             images = self.prepare(batch.images, batch.seeds if training else ())
             return batch._replace(images=self._laid_out(images))
-        images = [self._laid_out(self.prepare(image[None]))[0] for image in batch.images]
-        return batch._replace(images=images)
+        prepared = [self._laid_out(self.prepare(image[None]))[0] for image in batch.images]
+        return batch._replace(images=prepared)
 
     def _laid_out(self, images: Tensor) -> Tensor:
         """In the precision of the run, and in memory as the settings have it."""
@@ -269,7 +270,7 @@ def _start_from_source(model: nn.Module, resolved: ResolvedRun) -> Conversion | 
     return init_from_vit(model, resolved.source, activation=settings.init_activation, fit=fit)
 
 
-def _arrange(model: nn.Module, config: TrainConfig) -> None:
+def _arrange(model: Any, config: TrainConfig) -> None:
     if config.model.grad_checkpointing:
         model.set_grad_checkpointing(True)
     if config.model.channels_last:

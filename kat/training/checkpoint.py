@@ -5,7 +5,8 @@ record             what it takes to build the model
 state_dict         the weights that are validated and deployed: the EMA where there is one
 raw_state_dict     the weights themselves, beside an EMA
 ema_steps          steps that the EMA has taken
-optimizer          name, parameters of each group by name, and state
+optimizer          its name, and the names of the parameters in each group
+optimizer_state    its moments and the like
 scaler             of the loss in 16-mixed
 state              a :class:`kat.training.state.TrainState`
 train_loss         sum and count of this epoch so far, of each rank
@@ -20,6 +21,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +32,7 @@ from kat.checksum import keep_as, seal
 from kat.errors import CheckpointFailed
 from kat.files import replacing
 from kat.models import read_training_checkpoint
+from kat.text import scaled
 from kat.training.distributed import assign, broadcast, full, gather, sharded_like
 from kat.training.optim.ema import EMA
 from kat.training.optim.optimizer import optimizer_layout
@@ -68,8 +71,8 @@ def _write(content: dict[str, Any], path: Path) -> str:
             if path.name == LAST and path.exists():
                 keep_as(path, path.with_name(PREVIOUS))
     except (OSError, RuntimeError) as error:  # PyTorch's own writer raises RuntimeError
-        free = shutil.disk_usage(path.parent).free / 1e6
-        reason = f"{' '.join(str(error).split())} ({free:.1f} MB are free)"
+        free = scaled(shutil.disk_usage(path.parent).free, "B")
+        reason = f"{' '.join(str(error).split())} ({free} free)"
         return f"{path} cannot be written: {reason}"
     return ""
 
@@ -78,13 +81,11 @@ def _content(run: Run) -> dict[str, Any]:
     skipped = gather(run.state.skipped)
     run.state.skipped = {path: reason for each in skipped for path, reason in each.items()}
     weights = {name: _stored(tensor) for name, tensor in run.model.state_dict().items()}
-    content = {
+    content: dict[str, Any] = {
         "record": dataclasses.asdict(run.record),
         "state_dict": weights,
-        "optimizer": {
-            **optimizer_layout(run.model, run.config.optim),
-            "state_dict": _mapped(run.optimizer.state_dict(), _stored),
-        },
+        "optimizer": optimizer_layout(run.model, run.config.optim),
+        "optimizer_state": _mapped(run.optimizer.state_dict(), _stored),
         "scaler": run.precision.state_dict(),
         "state": run.state.to_dict(),
         "train_loss": gather(run.train_loss.state()),
@@ -115,7 +116,8 @@ def load_checkpoint(run: Run, path: Path) -> None:
     if run.config.optim.ema_decay > 0:
         run.ema = EMA(run.model, run.config.optim.ema_decay)
         run.ema.load(content["state_dict"], content.get("ema_steps", 0))
-    _load_optimizer(run.optimizer, content["optimizer"]["state_dict"])
+    _load_optimizer(run.optimizer, content["optimizer_state"])
+    run.schedule.set(run.state.step)
     run.precision.load_state_dict(content["scaler"])
     run.train_loss.load(content["train_loss"], run.world)
     for callback in run.callbacks:
@@ -130,11 +132,11 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> 
     for saved, group in zip(state["param_groups"], optimizer.param_groups, strict=True):
         for index, parameter in zip(saved["params"], group["params"], strict=True):
             if index in entries:
-                entries[index] = _mapped(entries[index], lambda t, p=parameter: _like(t, p))
+                entries[index] = _mapped(entries[index], partial(_like, parameter))
     optimizer.load_state_dict({**state, "state": entries})
 
 
-def _like(value: Tensor, parameter: Tensor) -> Tensor:
+def _like(parameter: Tensor, value: Tensor) -> Tensor:
     return sharded_like(value, parameter) if value.shape == parameter.shape else value
 
 

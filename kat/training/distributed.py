@@ -283,7 +283,8 @@ def wrap(model: nn.Module, world: World, strategy: str, device: torch.device) ->
         mesh = init_device_mesh(device.type, (world.size,))
         for block in getattr(model, "blocks", ()):
             fully_shard(block, mesh=mesh)
-        return fully_shard(model, mesh=mesh)
+        fully_shard(model, mesh=mesh)
+        return model
     if world.size == 1:
         return model
     if device.type == "cuda":

@@ -140,7 +140,8 @@ class Rehearsal:
             "time": times,
             "memory": f"peak {scaled(self.peak, 'B')}, of which {self.size}",
             "checkpoint": scaled(self.size.checkpoint, "B"),
-            "disk": f"{scaled(self.size.directory, 'B')} needed, {scaled(self.free, 'B')} free in {self.place}",
+            "disk": f"{scaled(self.size.directory, 'B')} needed,"
+            f" {scaled(self.free, 'B')} free in {self.place}",
             "loss": f"{self.loss:.4f} after {WARM_UP + self.steps} steps",
         }
 
@@ -172,7 +173,7 @@ def rehearse(config: TrainConfig) -> Rehearsal:
         run.train_loader.close()
         run.val_loader.close()
         disconnect()
-    loss = run.loss.item()
+    loss = math.nan if run.loss is None else run.loss.item()
     if not math.isfinite(loss):
         raise InputError(f"the loss is {loss} after {run.state.step} steps")
     size = _size(run)

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from kat.data import STEP, Batch, derived_seed, seed_all
 from kat.errors import InputError
+from kat.training.build import Run
 from kat.training.callbacks.nonfinite import Attempt, random_state
 from kat.training.distributed import gather, set_gradient_sync
 from kat.training.optim.freeze import frozen_to_eval
-from kat.training.build import Run
 
 Item = TypeVar("Item")
 
@@ -27,6 +27,8 @@ def fit(run: Run) -> None:
         for callback in run.callbacks:
             callback.on_fit_start(run)
         while run.state.epoch < run.epochs and not run.should_stop:
+            for callback in run.callbacks:
+                callback.on_epoch_start(run)
             if not run.state.validating:
                 train_epoch(run)
             end_epoch(run, validate(run))
@@ -41,8 +43,6 @@ def fit(run: Run) -> None:
 def train_epoch(run: Run) -> None:
     """Trains on the rest of an epoch; it is whole when ``run.state.validating`` is set."""
     state = run.state
-    for callback in run.callbacks:
-        callback.on_epoch_start(run)
     run.model.train()
     frozen_to_eval(run.model)
     run.train_loader.start_at(state.epoch, state.batch)
@@ -158,7 +158,7 @@ def end_epoch(run: Run, values: dict[str, float]) -> None:
     for skipped in gather(state.skipped):
         state.skipped |= skipped
     names = ("val_loss", *(metric.name for metric in run.task.metrics))
-    shown = [prefix + name for name in names for prefix in ("", "raw_")]
+    shown = [prefix + name for prefix in ("", "raw_") for name in names]
     kept = {name: values[name] for name in shown if name in values}
     state.history.append({"epoch": state.epoch + 1, "train_loss": train_loss, **kept})
     run.log({"train/loss": train_loss, **{f"val/{name.replace('val_', '')}": v

@@ -8,7 +8,6 @@ import json
 import math
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
@@ -16,12 +15,13 @@ from safetensors import SafetensorError
 from kat.errors import CheckpointFailed
 from kat.files import write_text
 from kat.models import load_model, read_training_checkpoint, save_model
+from kat.training.build import Run, build
 from kat.training.callbacks.callback import Callback
 from kat.training.callbacks.checkpoints import Checkpoints
 from kat.training.callbacks.coefficients import CoefficientRecorder
 from kat.training.callbacks.divergence import DivergenceGuard
 from kat.training.callbacks.limits import Limits
-from kat.training.callbacks.loggers import open_loggers
+from kat.training.callbacks.loggers import Status, open_loggers
 from kat.training.callbacks.progress import Bar, EpochLines, StepLines, is_interactive
 from kat.training.callbacks.stability import StabilityRecorder
 from kat.training.callbacks.throughput import Throughput
@@ -30,7 +30,6 @@ from kat.training.config import TrainConfig
 from kat.training.distributed import barrier, disconnect
 from kat.training.loop import fit
 from kat.training.resolve import ResolvedRun, resolve
-from kat.training.build import Run, build
 from kat.training.run_directory import (
     BEST,
     CONVERSION,
@@ -78,11 +77,11 @@ class Summary:
 def train(config: TrainConfig) -> Summary:
     """Trains a model and writes its run directory.
 
-    The directory holds run.yaml (the resolved settings), best.ckpt, last.ckpt and the one before it,
-    previous.ckpt, the best weights as model.safetensors with config.json, history.csv (one row an
-    epoch), metrics.csv (every few steps), tensorboard/, coefficients.csv (of the rationals, over the
-    training), skipped.csv (the files left out) and summary.json; where the run starts from a ViT,
-    conversion.json says what was carried over. It is not touched before everything that can be
+    The directory holds run.yaml (the resolved settings), best.ckpt, last.ckpt and the one before
+    it, previous.ckpt, the best weights as model.safetensors with config.json, history.csv (one row
+    an epoch), metrics.csv (every few steps), tensorboard/, coefficients.csv (of the rationals, over
+    the training), skipped.csv (the files left out) and summary.json; where the run starts from a
+    ViT, conversion.json says what was carried over. It is not touched before everything that can be
     checked has been.
 
     A run that is stopped in any way and resumed, with the same processes, gives the same weights,
@@ -110,7 +109,7 @@ def train(config: TrainConfig) -> Summary:
 def _train(run: Run, resolved: ResolvedRun) -> Summary:
     throughput = Throughput()
     run.callbacks = make_callbacks(run, throughput)
-    status = "failed"
+    status: Status = "failed"
     try:
         _prepare(run, resolved)
         fit(run)

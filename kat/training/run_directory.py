@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import shutil
 from collections.abc import Mapping, Sequence
@@ -12,8 +11,9 @@ from typing import Any
 import yaml
 
 from kat.errors import InputError
-from kat.files import replacing, write_text
+from kat.files import write_text
 from kat.models import read_training_checkpoint
+from kat.tables import columns_of, open_table, write_table
 from kat.training.config import TrainConfig
 
 SETTINGS, SUMMARY, SKIPPED = "run.yaml", "summary.json", "skipped.csv"
@@ -151,8 +151,7 @@ def write_records(
 ) -> None:
     """Writes history.csv, one row an epoch, and skipped.csv: each file left out, and why."""
     write_history(history, out / HISTORY)
-    with replacing(out / SKIPPED) as partial, partial.open("w", newline="") as file:
-        csv.writer(file).writerows([("file", "reason"), *sorted(skipped.items())])
+    write_table(out / SKIPPED, ("file", "reason"), sorted(skipped.items()))
 
 
 def _remove(out: Path, names: Sequence[str]) -> None:
@@ -205,15 +204,11 @@ def read_history(out: Path) -> list[dict[str, float]]:
     path = out / HISTORY
     if not path.is_file():
         return []
-    with path.open(newline="") as file:
-        rows = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+    with open_table(path, "the history of a run") as lines:
+        rows = [{k: float(v) for k, v in line.items() if v} for line in lines]
     return [{**row, "epoch": int(row["epoch"])} for row in rows]
 
 
 def write_history(rows: Sequence[dict[str, float]], path: Path) -> None:
     """Writes the rows as CSV."""
-    columns = dict.fromkeys(["epoch", *(name for row in rows for name in row)])
-    with replacing(path) as partial, partial.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(columns))
-        writer.writeheader()
-        writer.writerows(rows)
+    write_table(path, columns_of(rows, ["epoch"]), rows)

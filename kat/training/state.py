@@ -23,9 +23,7 @@ class Division:
     accumulate: int
 
     def __str__(self) -> str:
-        return (
-            f"{self.processes} processes with batches of {self.batch_size} x {self.accumulate}"
-        )
+        return f"{self.processes} processes with batches of {self.batch_size} x {self.accumulate}"
 
 
 @dataclass

@@ -32,7 +32,7 @@ class Callback:
         """Training, or its resumption, begins."""
 
     def on_epoch_start(self, run: Run) -> None:
-        """An epoch begins, or is resumed after its first ``run.state.batch`` batches."""
+        """An epoch begins, or is resumed: within it, or in its validation."""
 
     def on_batch_start(self, run: Run, index: int) -> None:
         """The batch of this index within the epoch is about to be trained on."""

@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 class Checkpoints(Callback):
     """Writes last.ckpt and best.ckpt, and stops a run that is asked to; the last of the callbacks.
 
-    last.ckpt is written at the start, after every epoch, and within an epoch whenever the interval is
-    over; the one before it is kept as previous.ckpt. best.ckpt is the last.ckpt of the epoch with the
-    highest first metric of its task on the validation split; an epoch that a limit cuts short counts
-    only where there is no whole one. Signals (SIGTERM, SIGINT, SIGUSR1) are acted on after the step,
-    or the batch of the validation, in which they come: last.ckpt is written, and
+    last.ckpt is written at the start, after every epoch, and within an epoch whenever the interval
+    is over; the one before it is kept as previous.ckpt. best.ckpt is the last.ckpt of the epoch
+    with the highest first metric of its task on the validation split; an epoch that a limit cuts
+    short counts only where there is no whole one. Signals (SIGTERM, SIGINT, SIGUSR1) are acted on
+    after the step, or the batch of the validation, in which they come: last.ckpt is written, and
     :class:`kat.errors.Interrupted` ends the run.
 
     Args:
@@ -46,7 +46,7 @@ class Checkpoints(Callback):
         self.request = StopRequest()
         self._clock = self._saved_at = time.monotonic()
         self._saved_step = 0
-        self._common_batches = 0
+        self._common_batches = 0.0
 
     def on_fit_start(self, run: Run) -> None:
         """Takes over the signals; keeps the start of a run, and the best of a resumed one."""

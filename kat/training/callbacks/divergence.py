@@ -139,7 +139,7 @@ class DivergenceGuard(Callback):
             self._stop(run, trouble, kept or self._keep(run))
 
     def _skips(self, run: Run, loss: Tensor) -> bool:
-        """Whether the scaler is to skip the step, since a smaller scale may be all that it takes."""
+        """Whether the scaler is to skip the step: a smaller scale may be all that it takes."""
         scaler = run.precision.scaler
         if scaler is None or not _norm_is_finite(run, loss, []):
             return False

@@ -19,8 +19,8 @@ class Limits(Callback):
     """Stops a run at its first limit; what it has learned is kept.
 
     The learning rate follows the schedule of the whole run, so that a resumed run is the run that
-    was not stopped. ``limit_epochs`` stops at the end of an epoch; ``max_steps`` and ``max_time`` end
-    the epoch, which is then validated and kept.
+    was not stopped. ``limit_epochs`` stops at the end of an epoch; ``max_steps`` and ``max_time``
+    end the epoch, which is then validated and kept.
 
     Args:
         config: has the limits.

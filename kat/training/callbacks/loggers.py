@@ -12,7 +12,6 @@ import json
 import os
 import time
 import uuid
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,15 +30,15 @@ _NEEDS = {"wandb": ("wandb",), "mlflow": ("mlflow", "sqlalchemy", "alembic")}
 _INSTALL = {"wandb": "wandb", "mlflow": "mlflow-skinny sqlalchemy alembic"}
 
 
-class Logger(ABC):
+class Logger:
     """Takes the numbers of a run; used by the first process alone."""
 
     run_id: str | None = None
     """What the service calls the run."""
 
-    @abstractmethod
     def log(self, values: Mapping[str, float], step: int) -> None:
         """Takes values by name, at a step counted from 0."""
+        raise NotImplementedError
 
     def log_settings(self, settings: Mapping[str, Any]) -> None:
         """Takes the settings of the run, nested as in run.yaml."""
@@ -90,7 +89,9 @@ def _read_rows(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
         return []
     with path.open(newline="") as file:
-        rows = [{name: value for name, value in row.items() if value} for row in csv.DictReader(file)]
+        rows = [
+            {name: value for name, value in row.items() if value} for row in csv.DictReader(file)
+        ]
     return [row for row in rows if None not in row and row.get("step", "").isdecimal()]
 
 

@@ -6,7 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from torch import Tensor
@@ -147,7 +147,7 @@ class Bar(Callback):
         self.task = self.bar.add_task(description, total=known, values="")
         self.bar.start()
 
-    def _update(self, completed: int, **fields: str) -> None:
+    def _update(self, completed: int, **fields: Any) -> None:
         if self.bar is not None:
             self.bar.update(self.task, completed=completed, **fields)
 
@@ -166,7 +166,7 @@ def progress_values(run: Run, throughput: Throughput) -> dict[str, str]:
     """How training goes within an epoch: loss, learning rate, throughput, memory, time left."""
     epoch, whole = throughput.seconds_left(run)
     return {
-        "loss": f"{run.loss.item():.4f}",
+        **({} if run.loss is None else {"loss": f"{run.loss.item():.4f}"}),
         "lr": f"{run.schedule.learning_rate:.2e}",
         **speed_values(run, throughput.recent),
         **_left("epoch", epoch),

@@ -35,11 +35,11 @@ class Work(NamedTuple):
 
     def since(self, earlier: Work) -> Work:
         """What was done after ``earlier``."""
-        return Work(*(now - then for now, then in zip(self, earlier, strict=True)))
+        return Work._make(now - then for now, then in zip(self, earlier, strict=True))
 
     def after(self, earlier: Work) -> Work:
         """What was done then and since."""
-        return Work(*(now + then for now, then in zip(self, earlier, strict=True)))
+        return Work._make(now + then for now, then in zip(self, earlier, strict=True))
 
     @property
     def images_per_second(self) -> float:
@@ -109,8 +109,8 @@ class Throughput(Callback):
     """Reads the run's meter, and logs ``speed/...`` every ``log_every_n_steps`` steps.
 
     Logged are the loss of the last batch, images_per_second, seconds_per_step, data_wait (the share
-    of the time in which the loop waited for its loader), memory_gb and lr; means over the steps since
-    the last row. An epoch of fewer steps has one row, at its end. Validation is not counted.
+    of the time in which the loop waited for its loader), memory_gb and lr; means over the steps
+    since the last row. An epoch of fewer steps has one row, at its end. Validation is not counted.
     """
 
     name = "throughput"
@@ -198,7 +198,7 @@ class Throughput(Callback):
         self.rows += 1
         run.log(
             {
-                "train/loss_step": run.loss.item(),
+                **({} if run.loss is None else {"train/loss_step": run.loss.item()}),
                 "speed/images_per_second": self.recent.images_per_second,
                 "speed/seconds_per_step": self.recent.seconds_per_batch
                 * run.state.division.accumulate,

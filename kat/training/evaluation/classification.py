@@ -29,8 +29,8 @@ from kat.data import (
 )
 from kat.errors import InputError
 from kat.models import ModelRecord
-from kat.training.evaluation.class_match import ClassMatch, match_classes
 from kat.training.callbacks.nonfinite import first_not_finite
+from kat.training.evaluation.class_match import ClassMatch, match_classes
 
 TOP = 5
 """How many of the likeliest classes are kept of each image."""

@@ -15,8 +15,15 @@ from kat.errors import InputError
 from kat.models import ModelRecord, registered_preprocessing, stored_weights
 from kat.training.evaluation.class_match import IMAGENET, imagenet_indices, imagenet_synsets
 from kat.training.evaluation.classification import Answers, Evaluation
-from kat.training.run_directory import read_history
-from kat.training.run_directory import BEST, LAST, RESULTS, SETTINGS, SUMMARY, read_settings
+from kat.training.run_directory import (
+    BEST,
+    LAST,
+    RESULTS,
+    SETTINGS,
+    SUMMARY,
+    read_history,
+    read_settings,
+)
 
 SIGNIFICANCE = 0.01
 """Chance may reach a score with this probability, or the score is not above chance."""

@@ -16,7 +16,8 @@ class EMA:
     """ema <- d ema + (1 - d) weights after each step t, with d = min(decay, (1 + t) / (10 + t)).
 
     Parameters and floating-point buffers are averaged; other buffers are copied. The warm-up of d
-    lets a run of a few hundred steps forget its initial weights. Sharded weights have a sharded EMA.
+    lets a run of a few hundred steps forget its initial weights. Sharded weights have a sharded
+    EMA.
 
     Args:
         model: whose weights are averaged; the EMA starts as they are.

@@ -15,9 +15,9 @@ NAMES = ("32-true", "bf16-mixed", "16-mixed", "64-true")
 class Precision:
     """One of :data:`NAMES` on a device.
 
-    ``*-true`` is the dtype of the weights and the images. ``*-mixed`` keeps float32 weights and runs
-    the forward pass under ``torch.autocast``; ``16-mixed`` multiplies the loss by a scale, so that
-    small gradients stay above float16's smallest number.
+    ``*-true`` is the dtype of the weights and the images. ``*-mixed`` keeps float32 weights and
+    runs the forward pass under ``torch.autocast``; ``16-mixed`` multiplies the loss by a scale, so
+    that small gradients stay above float16's smallest number.
 
     Args:
         name: of :data:`NAMES`.

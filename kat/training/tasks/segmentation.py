@@ -12,10 +12,10 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from kat.data.dense import IGNORE, SegmentationEvaluation, SegmentationTraining
-from kat.data.splits import some
 from kat.errors import InputError
 from kat.models import ModelRecord
 from kat.models.dense import strips
+from kat.text import quoted
 from kat.training.config import TrainConfig
 from kat.training.tasks.task import ONLY_CLASSIFICATION, Metric, Metrics, Task, Transforms
 
@@ -144,7 +144,7 @@ class SegmentationMetrics(Metrics):
         """Which classes no pixel has: mIoU may be high where what matters is nowhere."""
         there = self._counts().sum(1).tolist()
         absent = [name for name, pixels in zip(classes, there, strict=True) if not pixels]
-        listed = some(absent, "class", "classes")
+        listed = quoted(absent, "class", "classes")
         return [f"note: validation has no pixel of {listed}"] if absent else []
 
     def _counts(self) -> Tensor:

@@ -111,7 +111,7 @@ class Task(ABC):
     def predict(self, model: nn.Module, images: Any) -> Any:
         """What :meth:`Metrics.update` takes: the predictions for a batch of images."""
 
-    def check_model(self, model: nn.Module) -> None:
+    def check_model(self, model: nn.Module) -> None:  # noqa: B027 (most have nothing to check)
         """Checks that the model can be trained with the settings.
 
         Raises:
