@@ -282,8 +282,8 @@ def wrap(model: nn.Module, world: World, strategy: str, device: torch.device) ->
     if strategy == "fsdp":
         mesh = init_device_mesh(device.type, (world.size,))
         for block in getattr(model, "blocks", ()):
-            fully_shard(block, mesh=mesh)
-        fully_shard(model, mesh=mesh)
+            fully_shard(block, mesh=mesh, reshard_after_forward=True)
+        fully_shard(model, mesh=mesh, reshard_after_forward=True)
         return model
     if world.size == 1:
         return model
