@@ -17,7 +17,7 @@ from rich.progress import track
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 
-from kat.analysis.figures.dense import caption_factor, draw_mask, draw_objects
+from kat.data.dense.drawing import caption_factor, draw_mask, draw_objects
 from kat.cli.parsing import Parser, refuse_unused, run_command
 from kat.data import UnreadableImage, decode, eval_transform
 from kat.data.decoding import in_channels

@@ -7,7 +7,7 @@ import sys
 from dataclasses import fields
 from itertools import pairwise, takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jsonargparse import ActionConfigFile
 
@@ -18,6 +18,7 @@ from kat.cli.parsing import (
     recipe_names,
     run_command,
 )
+from kat.errors import Interrupted, TrainingDiverged
 from kat.models import build_model
 from kat.tables import aligned
 from kat.training import (
@@ -30,9 +31,6 @@ from kat.training import (
 )
 from kat.training.run_directory import SETTINGS, STABILITY, STABILITY_REPORT
 from kat.training.tasks.registry import TASKS
-
-if TYPE_CHECKING:
-    from kat.analysis import StabilityMonitor
 
 DRY_RUN = "--dry-run"
 
@@ -55,7 +53,7 @@ def _rehearse(config: TrainConfig) -> None:
     """Makes a dry run, and prints what it found out."""
     from kat.analysis import count
 
-    found = rehearse(config, _monitor(config))
+    found = rehearse(config)
     flops = count(build_model(found.record), found.record.input_size).flops
     rows = {**found.rows(), "FLOPs an image": f"{flops / 1e9:.4g} G, two for a multiply-add"}
     if is_first_process():
@@ -64,23 +62,18 @@ def _rehearse(config: TrainConfig) -> None:
 
 def run(config: TrainConfig) -> None:
     """Trains, and prints the outcome; of a monitored run also the verdict."""
-    monitor = _monitor(config)
-    if monitor is None:
-        _print(train(config))
-        return
     try:
-        _print(train(config, monitor))
-    finally:
-        if monitor.rows and is_first_process():
-            report(Path(config.out))
+        _print(train(config))
+    except (Interrupted, TrainingDiverged):
+        _report_monitored(config)
+        raise
+    _report_monitored(config)
 
 
-def _monitor(config: TrainConfig) -> StabilityMonitor | None:
-    if not config.monitor.enabled:
-        return None
-    from kat.analysis import StabilityMonitor  # draws figures: not needed by other runs
-
-    return StabilityMonitor(config.monitor.every_n_steps)
+def _report_monitored(config: TrainConfig) -> None:
+    out = Path(config.out)
+    if config.monitor.enabled and is_first_process() and (out / STABILITY).is_file():
+        report(out)
 
 
 def report(out: Path) -> None:
@@ -96,8 +89,8 @@ def report(out: Path) -> None:
 def _print(summary: Summary) -> None:
     if not is_first_process():
         return
-    shown = TASKS[summary.task].module.scores
-    best = ", ".join(f"{s.label} {summary.scores[s.name]:{s.format}} %" for s in shown)
+    shown = TASKS[summary.task].metrics
+    best = ", ".join(f"{s.label} {summary.metrics[s.name]:{s.format}} %" for s in shown)
     sys.stdout.write(
         f"best {best} after {summary.epochs} epochs, {summary.parameters:,} parameters,"
         f" {summary.seconds:.0f} s; {summary.skipped} files skipped; all in {summary.out}\n"

@@ -12,7 +12,7 @@ import numpy as np
 
 from kat.analysis.figures.classification import draw_confusion, draw_reliability
 from kat.analysis.figures.plots import save_figure
-from kat.analysis.inspect.classification import (
+from kat.training.evaluation.confusion import (
     ClassAccuracy,
     calibration,
     class_accuracies,

@@ -1,4 +1,4 @@
-"""The optimiser of a run: parameter groups, learning rates, and clipped rational coefficients.
+"""The optimizer of a run: parameter groups, learning rates, and clipped rational coefficients.
 
 At step t of T, parameter p of layer l of L has the learning rate
 
@@ -17,6 +17,7 @@ block) and L for the head. Every step is a function of t alone: a resumed run ne
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
@@ -28,8 +29,6 @@ from timm.optim import (
     param_groups_layer_decay,
     param_groups_weight_decay,
 )
-from timm.scheduler import CosineLRScheduler, MultiStepLRScheduler, PolyLRScheduler
-from timm.scheduler.scheduler import Scheduler
 from torch import nn
 
 from kat.errors import InputError
@@ -41,14 +40,14 @@ _OWN = ("lr_scale", "weight_decay", "betas")
 
 
 def make_optimizer(model: nn.Module, optim: OptimConfig) -> torch.optim.Optimizer:
-    """timm's optimiser of that name over the parameters that are not frozen.
+    """timm's optimizer of that name over the parameters that are not frozen.
 
     ``model.no_weight_decay()``, biases and norms have no weight decay. With ``clip_coefficients``
     c > 0 every coefficient of a rational is put into [-c, c] after each step. A state that is
     loaded does not change the settings of the groups.
 
     Raises:
-        InputError: it cannot be had here, or refuses a setting; a coefficient is beyond c from the
+        InputError: it is unavailable here, or refuses a setting; a coefficient is beyond c from the
             start; nothing is left to train.
     """
     groups = parameter_groups(model, optim)
@@ -59,7 +58,7 @@ def make_optimizer(model: nn.Module, optim: OptimConfig) -> torch.optim.Optimize
     try:
         optimizer = create_optimizer_v2(groups, opt=optim.name, lr=optim.lr, **known)
     except (AssertionError, ImportError, RuntimeError, TypeError, ValueError) as error:
-        raise InputError(f"optimiser {optim.name!r} cannot be used: {error}") from None
+        raise InputError(f"optimizer {optim.name!r} cannot be used: {error}") from None
     optimizer.register_load_state_dict_pre_hook(_keep_own_settings)
     if optim.clip_coefficients > 0:
         _check_clipping(model, optim.clip_coefficients)
@@ -68,7 +67,7 @@ def make_optimizer(model: nn.Module, optim: OptimConfig) -> torch.optim.Optimize
 
 
 def parameter_groups(model: nn.Module, optim: OptimConfig) -> list[dict[str, Any]]:
-    """The groups of an optimiser: timm's, each cut into rational coefficients and everything else.
+    """The groups of an optimizer: timm's, each cut into rational coefficients and everything else.
 
     Returns:
         Each group's ``params``, ``weight_decay``, ``lr_scale`` (s_p above) and whether it is
@@ -119,82 +118,64 @@ def _clip(limit: float, optimizer: torch.optim.Optimizer, *_: Any) -> None:
             parameter.clamp_(-limit, limit)
 
 
-class _Stateless(Scheduler):
-    """A schedule of timm's as a function of the step alone, with a warm-up of the rationals.
+class Schedule:
+    """Sets the learning rates of an optimizer; a function of the step alone.
 
     A checkpoint keeps nothing of it, so that a resumed run follows the schedule of its own
     settings: with more epochs, the longer one.
 
     Args:
         optimizer: of :func:`make_optimizer`.
-        rational_warmup: R, in steps.
-        **options: of timm's scheduler, in steps.
+        optim: the settings.
+        epochs: of the run.
+        steps: T, of the run.
     """
 
     def __init__(
-        self, optimizer: torch.optim.Optimizer, *, rational_warmup: int, **options: Any
+        self, optimizer: torch.optim.Optimizer, optim: OptimConfig, epochs: int, steps: int
     ) -> None:
-        self.rational_warmup = rational_warmup
-        super().__init__(optimizer, t_in_epochs=False, **options)
-        self.step_update(0)
+        self.optimizer = optimizer
+        self.optim = optim
+        self.steps = steps
+        self.warmup = round(steps * optim.warmup_epochs / epochs)
+        self.rational_warmup = round(steps * optim.rational_warmup_epochs / epochs)
+        self.learning_rate = 0.0
+        """c(t), without what a group has of its own."""
+        self.set(0)
 
-    def _get_lr(self, t: int) -> list[float]:
-        ramp = min(1.0, t / self.rational_warmup) if self.rational_warmup > 0 else 1.0
-        rates = super()._get_lr(t)  # type: ignore[safe-super]  # the scheduler beside it has one
-        return [
-            rate * (ramp if group["rational"] else 1.0)
-            for rate, group in zip(rates, self.optimizer.param_groups, strict=True)
-        ]
+    def set(self, step: int) -> None:
+        """Sets the rates for the step after so many are taken."""
+        ramp = min(1.0, step / self.rational_warmup) if self.rational_warmup > 0 else 1.0
+        self.learning_rate = self.common_rate(step)
+        for group in self.optimizer.param_groups:
+            own = group["lr_scale"] * (ramp if group["rational"] else 1.0)
+            group["lr"] = self.learning_rate * own
 
-    def state_dict(self) -> dict[str, Any]:
-        """Nothing."""
-        return {}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Nothing."""
-
-
-class _Cosine(_Stateless, CosineLRScheduler):
-    pass
-
-
-class _Poly(_Stateless, PolyLRScheduler):
-    pass
-
-
-class _MultiStep(_Stateless, MultiStepLRScheduler):
-    pass
-
-
-def make_schedule(
-    optimizer: torch.optim.Optimizer, optim: OptimConfig, epochs: int, steps: int
-) -> Scheduler:
-    """The schedule of a run of so many epochs and optimiser steps."""
-    common: dict[str, Any] = {
-        "rational_warmup": round(steps * optim.rational_warmup_epochs / epochs),
-        "warmup_t": round(steps * optim.warmup_epochs / epochs),
-        "warmup_lr_init": optim.warmup_lr,
-    }
-    if optim.schedule == "step":
-        # timm's milestone m is in force from step m - 1 on
-        milestones = [round(steps * share) + 1 for share in sorted(optim.step_at)]
-        common |= {"decay_t": milestones, "decay_rate": optim.step_factor, "warmup_prefix": False}
-        return _MultiStep(optimizer, **common)
-    common |= {"t_initial": steps, "lr_min": optim.min_lr}
-    if optim.schedule == "poly":
-        return _Poly(optimizer, power=optim.poly_power, **common)
-    return _Cosine(optimizer, **common)
+    def common_rate(self, step: int) -> float:
+        """c(t)."""
+        optim = self.optim
+        if step < self.warmup:
+            return optim.warmup_lr + step * (optim.lr - optim.warmup_lr) / self.warmup
+        done = min(step / self.steps, 1.0)
+        if optim.schedule == "step":
+            reached = sum(step >= round(self.steps * share) for share in optim.step_at)
+            return optim.lr * optim.step_factor**reached
+        if optim.schedule == "poly":
+            left = (1 - done) ** optim.poly_power
+        else:
+            left = (1 + math.cos(math.pi * done)) / 2
+        return optim.min_lr + (optim.lr - optim.min_lr) * left
 
 
 def optimizer_layout(model: nn.Module, optim: OptimConfig) -> dict[str, Any]:
-    """What an optimiser's state is of: its name, and the parameters of each group, by name."""
+    """What an optimizer's state is of: its name, and the parameters of each group, by name."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     groups = [[names[id(p)] for p in g["params"]] for g in parameter_groups(model, optim)]
     return {"name": optim.name, "groups": groups}
 
 
 def check_layout(model: nn.Module, optim: OptimConfig, checkpoint: Mapping[str, Any]) -> None:
-    """Checks that the state of the optimiser in a checkpoint is for the optimiser of the settings.
+    """Checks that the state of the optimizer in a checkpoint is for the optimizer of the settings.
 
     Args:
         model: with what is frozen.
@@ -203,7 +184,7 @@ def check_layout(model: nn.Module, optim: OptimConfig, checkpoint: Mapping[str, 
             ``"optimizer"``.
 
     Raises:
-        InputError: it is of another optimiser, or of other groups of parameters.
+        InputError: it is of another optimizer, or of other groups of parameters.
     """
     before, now = checkpoint.get("optimizer"), optimizer_layout(model, optim)
     if before is None or before == now:
@@ -217,7 +198,7 @@ def check_layout(model: nn.Module, optim: OptimConfig, checkpoint: Mapping[str, 
             "model.freeze must be as it was, and optim.layer_decay and optim.weight_decay may be"
             " changed but not switched on or off"
         )
-    raise InputError(f"the optimiser's state in the checkpoint {what}: {advice}")
+    raise InputError(f"the optimizer's state in the checkpoint {what}: {advice}")
 
 
 def _size(groups: Iterable[list[str]]) -> str:
