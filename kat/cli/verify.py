@@ -22,11 +22,12 @@ from kat.analysis.verify.model_cases import model_cases, record_inputs
 from kat.analysis.verify.report import print_verification, write_json, write_report
 from kat.analysis.verify.run import Job, case_jobs, verify
 from kat.cli.parsing import Parser, run_command
-from kat.data import DataConfig, check_data, eval_transform, make_loader, open_split
+from kat.data import DataConfig, eval_transform, make_loader, open_split
 from kat.errors import InputError, unknown
 from kat.files import check_target
 from kat.models import ModelRecord, load_model
 from kat.ops import FORMS
+from kat.settings import check_ranges
 
 FAILED = 1
 _BATCHES, _NOISE = 2, 32
@@ -192,7 +193,7 @@ def _noise(record: ModelRecord) -> Iterator[Tensor]:
 
 def _images(data: DataConfig, record: ModelRecord) -> Iterable[Tensor]:
     """The first batches of a validation split."""
-    check_data(data)
+    check_ranges(data, "data")
     images = open_split(data, "val")
     if images.channels != record.input_size[0]:
         raise InputError(

@@ -22,13 +22,13 @@ from kat.data import (
     DevicePreparation,
     ImageSet,
     ImageStream,
-    check_data,
     eval_transform,
     make_loader,
     open_split,
 )
 from kat.errors import InputError
 from kat.models import ModelRecord
+from kat.settings import check_ranges
 from kat.training.evaluation.class_match import ClassMatch, match_classes
 from kat.training.nonfinite import first_not_finite
 
@@ -146,7 +146,7 @@ def evaluate(
             read, or logits that are not finite.
     """
     config = config or EvalConfig()
-    check_data(data)
+    check_ranges(data, "data")
     device = check_device(model, config)
     images = open_split(data, "val")
     match = match_classes(record.classes, images.classes)
