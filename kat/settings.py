@@ -76,7 +76,7 @@ def check_ranges(settings: Any, section: str = "") -> None:
         name, value = _setting(settings, problems[0][0])
         wanted = [message for place, message in problems if _setting(settings, place)[0] == name]
         name = f"{section}.{name}" if section else name
-        raise InputError(f"{name} must be {_describe(wanted)}, got {value}") from None
+        raise InputError(f"{name} must be {describe(wanted)}, got {value}") from None
 
 
 def _setting(settings: Any, place: tuple[int | str, ...]) -> tuple[str, Any]:
@@ -90,8 +90,8 @@ def _setting(settings: Any, place: tuple[int | str, ...]) -> tuple[str, Any]:
     return ".".join(names), settings
 
 
-def _describe(messages: list[str]) -> str:
-    """What a setting may be, from pydantic's messages for each of its types."""
+def describe(messages: list[str]) -> str:
+    """What a value may be, from pydantic's messages, or others, for each of its types."""
     text = " or ".join(m.removeprefix("Input should be ") for m in dict.fromkeys(messages))
     for long, short in (
         ("greater than or equal to", "at least"),
