@@ -19,7 +19,7 @@ from kat.cli.parsing import Parser, refuse_unused, run_command
 from kat.data import DataConfig, open_split
 from kat.deploy import open_model
 from kat.errors import InputError
-from kat.files import check_target, write_text
+from kat.files import check_target, short_names, write_text
 from kat.models import ModelRecord, is_model_folder
 from kat.models.dense import SegmentConfig, task_of
 from kat.tables import print_table
@@ -29,7 +29,6 @@ from kat.training import (
     evaluate,
     explain,
     read_real_labels,
-    read_settings,
     real_accuracy,
     recorded_top1,
     suspicion,
@@ -37,6 +36,7 @@ from kat.training import (
 )
 from kat.training.evaluation.dense import evaluate_dense
 from kat.training.evaluation.real_labels import check_real_labels
+from kat.training.evaluation.run_data import data_of_run
 from kat.training.run_directory import SETTINGS
 
 _ENDINGS = (".ckpt", ".safetensors", ".pth", ".pth.tar", ".pt", ".pt2", ".onnx")
@@ -72,20 +72,6 @@ _UNUSED = {
 
 Row = dict[str, Any]
 """What is found of a checkpoint; it holds an ``error`` alone where it cannot be evaluated."""
-
-_OF_RUN = (
-    "name",
-    "root",
-    "val_split",
-    "num_classes",
-    "image_key",
-    "label_key",
-    "batch_size",
-    "num_workers",
-    "bad_images",
-    "bad_annotations",
-)
-"""The settings of a run's data that its evaluation takes over."""
 
 
 def main(arguments: list[str]) -> int:
@@ -217,16 +203,6 @@ def _folder_of(report: str | None, label: str = "") -> Path | None:
     return Path(report) / label if report else None
 
 
-def short_names(paths: Sequence[Path]) -> list[str]:
-    """Short names for paths, as many of their last parts as tell them apart."""
-    whole = [path.resolve() for path in paths]
-    for depth in range(1, max(len(path.parts) for path in whole) + 1):
-        labels = ["_".join(path.parts[-depth:]).strip("/") for path in whole]
-        if len(set(labels)) == len(labels):
-            return labels
-    return [f"{index}_{path.name}" for index, path in enumerate(whole)]
-
-
 def _parse(arguments: list[str], defaults: dict[str, Any] | None = None) -> Namespace:
     parser = make_parser()
     parser.set_defaults({f"data.{name}": value for name, value in (defaults or {}).items()})
@@ -318,22 +294,6 @@ def _open(path: Path, image_size: int | None) -> tuple[nn.Module, ModelRecord]:
     if image_size is not None and (another or task_of(model) == "detection"):
         model, _ = open_model(path, image_size)
     return model, stored
-
-
-def data_of_run(checkpoint: Path, named: bool) -> dict[str, Any]:
-    """The data settings of the run that a checkpoint is of, where there is one.
-
-    Other data that is ``named`` has no held-out share: all of it is evaluated on.
-    """
-    whole = {"holdout": 0.0}
-    folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
-    if not (folder / SETTINGS).is_file():
-        return whole
-    data = read_settings(folder).get("data")
-    if not isinstance(data, dict):
-        raise InputError(f"{folder / SETTINGS} does not hold the settings of a run")
-    wanted = [*_OF_RUN, *([] if named else ["holdout"])]
-    return {**whole, **{name: data[name] for name in wanted if name in data}}
 
 
 def _differences(overridden: dict[str, tuple[Any, Any]]) -> list[str]:
