@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import nn
 
-from kat.data import DataConfig, check_data, open_split
+from kat.data import DataConfig, open_split
 from kat.models import ModelRecord
+from kat.settings import check_ranges
 from kat.training.evaluation.evaluation import EvalConfig, Evaluation, Subject
 from kat.training.tasks.registry import TASKS, check_task
 
@@ -38,7 +39,7 @@ def evaluate(
             can be read, or logits that are not finite.
     """
     config = config or EvalConfig()
-    check_data(data)
+    check_ranges(data, "data")
     images = open_split(data, "val")
     check_task(model, images, (str(source), data.name))
     task = TASKS[images.task]
