@@ -1,7 +1,6 @@
 """Datasets and their batches: sources, transforms, loaders, seeds."""
 
-from kat.data.auto import AUTO, OrAuto
-from kat.data.config import AugmentConfig, DataConfig, check_data, is_stream
+from kat.data.config import AugmentConfig, DataConfig, is_stream
 from kat.data.dataset import ImageDataset
 from kat.data.decoding import UnreadableImage, decode
 from kat.data.loader import Batch, Loader, make_loader
@@ -17,7 +16,6 @@ from kat.data.transforms import (
 )
 
 __all__ = [
-    "AUTO",
     "STEP",
     "AugmentConfig",
     "Batch",
@@ -26,11 +24,9 @@ __all__ = [
     "ImageDataset",
     "ImageStream",
     "Loader",
-    "OrAuto",
     "Preprocessing",
     "UnreadableImage",
     "check_classes",
-    "check_data",
     "decode",
     "derived_seed",
     "eval_transform",

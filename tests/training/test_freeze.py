@@ -11,7 +11,7 @@ from torch import nn
 from kat.errors import InputError
 from kat.models import rational_parameter_names
 from kat.training import Classifier, OptimConfig, TrainConfig
-from kat.training.freeze import freeze, frozen_to_eval
+from kat.training.optim.freeze import freeze, frozen_to_eval
 from kat.training.lightning_setup import make_trainer, quiet
 from tests.training.small import RECORD, batches
 

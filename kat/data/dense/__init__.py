@@ -1,12 +1,7 @@
 """Data for detection and segmentation: images with boxes and masks."""
 
 from kat.data.dense.coco.dataset import DetectionDataset, Target, open_coco
-from kat.data.dense.config import (
-    DetectionAugmentConfig,
-    SegmentationAugmentConfig,
-    check_detection,
-    check_segmentation,
-)
+from kat.data.dense.config import DetectionAugmentConfig, SegmentationAugmentConfig
 from kat.data.dense.segmentation.dataset import IGNORE, SegmentationDataset, open_segmentation
 from kat.data.dense.transforms import (
     DetectionEvalTransform,
@@ -26,8 +21,6 @@ __all__ = [
     "SegmentationEvalTransform",
     "SegmentationTrainTransform",
     "Target",
-    "check_detection",
-    "check_segmentation",
     "open_coco",
     "open_segmentation",
 ]

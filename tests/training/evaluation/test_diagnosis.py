@@ -11,10 +11,10 @@ import pytest
 import timm
 import torch
 import yaml
+from kat.training.evaluation.classification import Answers
 
 from kat.training import Evaluation, Subject, explain, recorded_top1, suspicion
 from kat.training.evaluation.class_match import ClassMatch, imagenet_synsets
-from kat.training.evaluation.classification import Answers
 from tests.training.small import RECORD
 
 
