@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import signal
+import traceback
 import weakref
 from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
@@ -157,8 +158,8 @@ class Loader:
         batch_size: number of images in a batch of this process.
 
     Raises:
-        InputError: from the iteration, if the data is bad, e.g. if a mask holds a value that is no
-            class.
+        InputError: from the iteration, if the data is bad, e.g. if a mask has a value that is
+            not a class.
     """
 
     def __init__(
@@ -172,7 +173,8 @@ class Loader:
         self.order = order
         self.batch_size = batch_size
         self.start_at(0, 0)
-        self._iteration: Callable[[], Generator[Batch, None, None] | None] = lambda: None
+        # Weak references: an iteration that nobody holds must not keep its workers.
+        self._iterations: weakref.WeakSet[Generator[Batch, None, None]] = weakref.WeakSet()
 
     def start_at(self, epoch: int, batch: int) -> None:
         """Has the next iteration start at this batch of this epoch.
@@ -182,9 +184,8 @@ class Loader:
         self.epoch, self.first_batch = epoch, batch
 
     def close(self) -> None:
-        """Ends the current iteration and stops the workers; another iteration starts new ones."""
-        iteration = self._iteration()
-        if iteration is not None:
+        """Ends all iterations and stops the workers; another iteration starts new ones."""
+        for iteration in list(self._iterations):
             iteration.close()
         self.loader = self.make()  # a DataLoader stops its workers when it is deleted
 
@@ -194,17 +195,22 @@ class Loader:
 
     def __iter__(self) -> Iterator[Batch]:
         iteration = self._batches()
-        self._iteration = weakref.ref(iteration)  # or workers would outlive an abandoned iteration
+        self._iterations.add(iteration)
         return iteration
 
     def _batches(self) -> Generator[Batch, None, None]:
         epoch, first_batch = self.epoch, self.first_batch
         self.start_at(epoch + 1, 0)
         discarded = self.order.start_at(epoch, first_batch)
-        for batch in itertools.islice(self.loader, discarded, None):
-            if isinstance(batch, InputError):
-                raise batch
-            yield batch
+        try:
+            for batch in itertools.islice(self.loader, discarded, None):
+                if isinstance(batch, InputError):
+                    raise batch
+                yield batch
+        except BaseException as error:
+            # The frames of an error in the DataLoader would keep it, and its workers, alive.
+            traceback.clear_frames(error.__traceback__)
+            raise
 
 
 def _ignore_requests_to_stop(worker: int) -> None:

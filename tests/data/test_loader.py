@@ -90,6 +90,21 @@ def _fail_in_the_second_epoch(loader):
         assert multiprocessing.active_children() == []
 
 
+def test_closing_stops_the_workers_of_an_iteration_in_which_one_failed():
+    data, config = _digits("train", DataConfig(batch_size=100, num_workers=2))
+    data.transform = _divide_by_zero
+    loader = make_loader(data, config, training=True)
+    try:
+        next(iter(loader))
+    except ZeroDivisionError:
+        loader.close()
+    assert multiprocessing.active_children() == []
+
+
+def _divide_by_zero(image):
+    return 1 / 0
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_deleting_a_loader_stops_its_workers(training):
     data, config = _digits("train", DataConfig(batch_size=100, num_workers=2))
