@@ -6,7 +6,7 @@ import itertools
 import signal
 import traceback
 import weakref
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import partial
 from types import FrameType
 from typing import Any, NamedTuple
@@ -169,12 +169,14 @@ class Loader:
         batch_size: int,
     ) -> None:
         self.make = make
-        self.loader = make()
         self.order = order
         self.batch_size = batch_size
         self.start_at(0, 0)
+        self._loaders = [make()]
         # Weak references: an iteration that nobody holds must not keep its workers.
         self._iterations: weakref.WeakSet[Generator[Batch, None, None]] = weakref.WeakSet()
+        # At exit, Python would wait for workers that ignore its request to stop.
+        weakref.finalize(self, _stop, self._iterations, self._loaders)
 
     def start_at(self, epoch: int, batch: int) -> None:
         """Has the next iteration start at this batch of this epoch.
@@ -185,13 +187,12 @@ class Loader:
 
     def close(self) -> None:
         """Ends all iterations and stops the workers; another iteration starts new ones."""
-        for iteration in list(self._iterations):
-            iteration.close()
-        self.loader = self.make()  # a DataLoader stops its workers when it is deleted
+        _stop(self._iterations, self._loaders)
+        self._loaders.append(self.make())
 
     def __len__(self) -> int:
         """The number of batches in a whole epoch of this process."""
-        return len(self.loader)
+        return len(self._loaders[0])
 
     def __iter__(self) -> Iterator[Batch]:
         iteration = self._batches()
@@ -203,7 +204,7 @@ class Loader:
         self.start_at(epoch + 1, 0)
         discarded = self.order.start_at(epoch, first_batch)
         try:
-            for batch in itertools.islice(self.loader, discarded, None):
+            for batch in itertools.islice(self._loaders[0], discarded, None):
                 if isinstance(batch, InputError):
                     raise batch
                 yield batch
@@ -211,6 +212,15 @@ class Loader:
             # The frames of an error in the DataLoader would keep it, and its workers, alive.
             traceback.clear_frames(error.__traceback__)
             raise
+
+
+def _stop(
+    iterations: Iterable[Generator[Batch, None, None]], loaders: list[DataLoader[Any]]
+) -> None:
+    """Ends iterations and deletes DataLoaders, which stop their workers when they are deleted."""
+    for iteration in list(iterations):
+        iteration.close()
+    loaders.clear()
 
 
 def _ignore_requests_to_stop(worker: int) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import random
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -103,6 +105,18 @@ def test_closing_stops_the_workers_of_an_iteration_in_which_one_failed():
 
 def _divide_by_zero(image):
     return 1 / 0
+
+
+def test_a_process_exits_with_an_open_loader():
+    code = """
+from kat.data import DataConfig, make_loader, open_split
+config = DataConfig(batch_size=100, num_workers=1)
+data = open_split(config, "train")
+data.transform = id
+iteration = iter(make_loader(data, config, training=True))
+next(iteration)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
 @pytest.mark.parametrize("training", [True, False])
