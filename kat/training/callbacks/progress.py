@@ -191,11 +191,11 @@ def validation_values(row: Mapping[str, float], metrics: Iterable[Metric]) -> di
         metrics: of the task.
     """
     values = {}
-    for name, label, digits in (Metric("val_loss", "val loss", ".4f"), *metrics):
-        kept, raw = row.get(name), row.get(f"raw_{name}")
+    for metric in (Metric("val_loss", "val loss", ".4f"), *metrics):
+        kept, raw = row.get(metric.name), row.get(f"raw_{metric.name}")
         if kept is not None:
-            beside = "" if raw is None else f" (raw {raw:{digits}})"
-            values[label] = f"{kept:{digits}}{beside}"
+            beside = "" if raw is None else f" (raw {raw:{metric.format}})"
+            values[metric.label] = f"{kept:{metric.format}}{beside}"
     return values
 
 

@@ -3,19 +3,39 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
+from PIL import Image
+from pydantic import Field
 from torch import Tensor, nn
 from torchmetrics.detection import MeanAveragePrecision
+from torchvision.ops import box_convert
+from torchvision.transforms.v2.functional import pil_to_tensor
 
-from kat.data.dense import DetectionEvaluation, DetectionTraining
+from kat.data import DataConfig, DevicePreparation, ImageSet, ImageStream
+from kat.data.decoding import in_channels
+from kat.data.dense import DetectionEvaluation, DetectionSet, DetectionTraining
+from kat.data.dense.drawing import caption_factor, draw_objects
 from kat.models import ModelRecord
 from kat.training.config import TrainConfig
 from kat.training.distributed import gather
-from kat.training.tasks.task import ONLY_CLASSIFICATION, Metric, Metrics, Task, Transforms
+from kat.training.evaluation.evaluation import EvalConfig, Evaluation, Subject, Table
+from kat.training.evaluation.image_pass import ImagePass
+from kat.training.evaluation.prediction import Prediction
+from kat.training.tasks.task import (
+    ONLY_CLASSIFICATION,
+    Metric,
+    Metrics,
+    NoOptions,
+    Task,
+    Transforms,
+)
 
 Objects = dict[str, Tensor]
 """What is found in an image, or what is there; see :class:`kat.models.dense.Detector`."""
@@ -24,16 +44,31 @@ _NO_AREA = 1e-9
 """What stands for an area of 0, which torchmetrics would take for one that is not known."""
 
 _FIGURES = {
-    "ap": "map",
-    "ap50": "map_50",
-    "ap75": "map_75",
-    "ap_small": "map_small",
-    "ap_medium": "map_medium",
-    "ap_large": "map_large",
-    "ar": "mar_100",
+    "ap": ("AP", "map"),
+    "ap50": ("AP50", "map_50"),
+    "ap75": ("AP75", "map_75"),
+    "ap_small": ("AP small", "map_small"),
+    "ap_medium": ("AP medium", "map_medium"),
+    "ap_large": ("AP large", "map_large"),
+    "ar": ("AR", "mar_100"),
 }
-"""Our names of COCO's figures, and torchmetrics'."""
+"""COCO's metrics by our names: their labels, and torchmetrics' names."""
 _KINDS = {"box": "bbox", "mask": "segm"}
+
+
+_NOTHING = "note: no object was found; pycocotools cannot read files of results without one"
+_AREAS = ("small", "medium", "large")
+
+
+@dataclass
+class DetectOptions:
+    """How a detector predicts.
+
+    Args:
+        threshold: the least score of an object that counts.
+    """
+
+    threshold: Annotated[float, Field(ge=0, le=1)] = 0.5
 
 
 class Detection(Task):
@@ -48,6 +83,15 @@ class Detection(Task):
     )
     example_models: ClassVar[str] = "kat_det_tiny, kat_det_micro"
     unused_settings: ClassVar[tuple[str, ...]] = ("segmentation", *ONLY_CLASSIFICATION)
+    eval_metrics: ClassVar[tuple[Metric, ...]] = tuple(
+        Metric(f"{kind}_{name}", f"{kind} {label}", in_table=name in ("ap", "ap50"))
+        for kind in _KINDS
+        for name, (label, _) in _FIGURES.items()
+    )
+    EvalOptions: ClassVar[type] = NoOptions
+    PredictOptions: ClassVar[type] = DetectOptions
+    entries: ClassVar[str] = "objects"
+    entry_figure: ClassVar[str] = "score"
 
     @staticmethod
     def transforms(record: ModelRecord, config: TrainConfig) -> Transforms:
@@ -72,6 +116,66 @@ class Detection(Task):
         """The objects found in each image, one image after the other: masks are as large as it."""
         for image in images:
             yield model([image])[0]
+
+    @classmethod
+    @torch.inference_mode()
+    def evaluate(
+        cls,
+        subject: Subject,
+        images: ImageSet | ImageStream,
+        data: DataConfig,
+        config: EvalConfig,
+        options: NoOptions,
+    ) -> Evaluation:
+        """COCO's metrics of boxes and masks, also by class; COCO's files of results."""
+        assert isinstance(images, DetectionSet)
+        images.transform = DetectionEvaluation(subject.record.input_size[0])
+        start = time.perf_counter()
+        seen = ImagePass(subject, images, data, config)
+        metrics = DetectionMetrics(by_class=True)
+        results: dict[str, list[dict[str, Any]]] = {"bbox": [], "segm": []}
+        labels = seen.columns.argsort()
+        for image, target in seen:
+            with seen.autocast():
+                (found,) = seen.model([image])
+            found = {name: value.cpu() for name, value in found.items()}
+            found["labels"] = labels[found["labels"]]
+            metrics.update([found], [target])
+            for kind, rows in coco_results(found, int(target["image_id"]), images).items():
+                results[kind] += rows
+        figures = {name: float(value) for name, value in metrics.compute().items()}
+        by_class = metrics.by_class()
+        return Evaluation(
+            classes=images.classes,
+            metrics=figures,
+            images=seen.counted,
+            skipped=seen.skipped,
+            seconds=time.perf_counter() - start,
+            lines=[f"{data.name}: {_summary('box', figures)}", _summary("mask", figures)],
+            per_class=Table(
+                ("class", "box_ap", "mask_ap"),
+                [(images.classes[i], r["box_ap"], r["mask_ap"]) for i, r in by_class.items()],
+            ),
+            notes=[*seen.notes, *([] if results["bbox"] else [_NOTHING])],
+            documents={f"results_{kind}": rows for kind, rows in results.items()},
+        )
+
+    @classmethod
+    @torch.inference_mode()
+    def predict_images(
+        cls, subject: Subject, images: Iterable[Image.Image], options: DetectOptions
+    ) -> Iterator[Prediction]:
+        """Classes, scores, boxes and masks of objects, the highest score first, and a picture."""
+        classes = subject.record.classes
+        for image in images:
+            found = find_objects(subject.model, subject.record, image, options.threshold)
+            names = [classes[label] for label in found["labels"].tolist()]
+            columns = (names, found["scores"].tolist(), found["boxes"].tolist(), found["masks"])
+            objects = [
+                {"class": name, "score": score, "box": box, "segmentation": encode_mask(mask)}
+                for name, score, box, mask in zip(*columns, strict=True)
+            ]
+            yield Prediction(objects, {"": _drawn(image, found, objects, len(classes))})
 
 
 class DetectionMetrics(Metrics):
@@ -106,7 +210,7 @@ class DetectionMetrics(Metrics):
         return {
             f"{kind}_{name}": _per_cent(given[f"{prefix}_{key}"])
             for kind, prefix in _KINDS.items()
-            for name, key in _FIGURES.items()
+            for name, (_, key) in _FIGURES.items()
         }
 
     def by_class(self) -> dict[int, dict[str, float]]:
@@ -173,3 +277,88 @@ def encode_mask(mask: Tensor) -> dict[str, Any]:
 def _per_cent(value: Tensor) -> Tensor:
     """COCO's -1 stands for nothing to count."""
     return torch.where(value < 0, math.nan, 100 * value)
+
+
+def _summary(kind: str, figures: Mapping[str, float]) -> str:
+    by_area = ", ".join(f"{area} {_text(figures[f'{kind}_ap_{area}'])}" for area in _AREAS)
+    whole = ", ".join(
+        f"{_FIGURES[name][0]} {_text(figures[f'{kind}_{name}'])}" for name in ("ap50", "ap75", "ar")
+    )
+    return f"{kind} AP {_text(figures[f'{kind}_ap'])}, {whole}; {by_area}"
+
+
+def _text(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.2f}"
+
+
+def coco_results(
+    objects: Objects, image_id: int, images: DetectionSet
+) -> dict[str, list[dict[str, Any]]]:
+    """The objects found in an image, as entries of COCO's files of results: ``bbox`` and ``segm``.
+
+    These are apart, since COCO's evaluator takes the area of an entry from its box, if it has one.
+
+    Args:
+        objects: boxes, labels, scores and masks in the image's own pixels, on the CPU.
+        image_id: as the file of annotations has it.
+        images: knows the ids of the categories.
+    """
+    found = [
+        {"image_id": image_id, "category_id": images.category_id(label), "score": score}
+        for label, score in zip(objects["labels"].tolist(), objects["scores"].tolist(), strict=True)
+    ]
+    boxes = box_convert(objects["boxes"], "xyxy", "xywh").tolist()
+    masks = [encode_mask(mask) for mask in objects["masks"]]
+    return {
+        "bbox": [{**one, "bbox": box} for one, box in zip(found, boxes, strict=True)],
+        "segm": [{**one, "segmentation": mask} for one, mask in zip(found, masks, strict=True)],
+    }
+
+
+@torch.inference_mode()
+def find_objects(
+    model: nn.Module, record: ModelRecord, image: Image.Image, threshold: float = 0.5
+) -> Objects:
+    """The objects that a detector finds in an image with at least this score, best first.
+
+    Args:
+        model: in evaluation mode.
+        record: has mean and deviation of its images.
+        image: is converted to the mode that the model takes.
+        threshold: the least score.
+
+    Returns:
+        ``boxes`` (N, 4) x1, y1, x2, y2 and ``masks`` (N, H, W) bool in the image's own pixels,
+        ``labels`` (N,), ``scores`` (N,).
+    """
+    pixels = pil_to_tensor(in_channels(image, record.input_size[0]))
+    prepared = DevicePreparation(record.mean, record.std)(pixels[None])
+    with _nothing_below(model, threshold):
+        found: Any = model(prepared)[0]
+    kept = found["scores"] >= threshold
+    return {name: found[name][kept] for name in ("boxes", "labels", "scores", "masks")}
+
+
+@contextmanager
+def _nothing_below(detector: Any, threshold: float) -> Iterator[None]:
+    """Has a detector drop lower scores before it draws the masks, each as large as the image.
+
+    The other objects are the same: a lower score takes nothing away from a higher one.
+    """
+    own = detector.least_score
+    # torchvision wants more than its threshold, we at least ours
+    detector.least_score = max(own, float(np.nextafter(np.float32(threshold), np.float32(-1))))
+    try:
+        yield
+    finally:
+        detector.least_score = own
+
+
+def _drawn(
+    image: Image.Image, found: Objects, objects: Sequence[Mapping[str, Any]], classes: int
+) -> Tensor:
+    """The objects drawn on their image."""
+    pixels = pil_to_tensor(image.convert("RGB"))
+    captions = [f"{one['class']} {one['score']:.2f}" for one in objects]
+    boxes, labels, masks = found["boxes"], found["labels"], found["masks"]
+    return draw_objects(pixels, boxes, labels, masks, captions, classes, caption_factor(pixels))

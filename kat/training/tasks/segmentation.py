@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassConfusionMatrix
+from torchvision.transforms.v2.functional import pil_to_tensor
 
-from kat.data.dense import IGNORE, SegmentationEvaluation, SegmentationTraining
+from kat.data import DataConfig, DevicePreparation, ImageSet, ImageStream
+from kat.data.dense import IGNORE, SegmentationEvaluation, SegmentationTraining, SemanticSet
+from kat.data.dense.drawing import draw_mask
+from kat.data.dense.transforms import resized
 from kat.errors import InputError
 from kat.models import ModelRecord
-from kat.models.dense import strips
+from kat.models.dense import SegmentConfig, check_segment, most_likely, segment, strips
 from kat.text import quoted
 from kat.training.config import TrainConfig
+from kat.training.evaluation.evaluation import EvalConfig, Evaluation, Subject, Table
+from kat.training.evaluation.image_pass import ImagePass
+from kat.training.evaluation.prediction import Prediction
 from kat.training.tasks.task import ONLY_CLASSIFICATION, Metric, Metrics, Task, Transforms
 
 AUXILIARY = 0.4
@@ -34,6 +43,16 @@ class Segmentation(Task):
     )
     example_models: ClassVar[str] = "kat_upernet_tiny, ..._micro"
     unused_settings: ClassVar[tuple[str, ...]] = ("detection", *ONLY_CLASSIFICATION)
+    eval_metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric("miou", "mIoU"),
+        Metric("pixel_accuracy", "pixels %"),
+        Metric("class_accuracy", "classes %", in_table=False),
+        Metric("loss", "loss", ".4f"),
+    )
+    EvalOptions: ClassVar[type] = SegmentConfig
+    PredictOptions: ClassVar[type] = SegmentConfig
+    entries: ClassVar[str] = "classes"
+    entry_figure: ClassVar[str] = "share"
 
     @staticmethod
     def transforms(record: ModelRecord, config: TrainConfig) -> Transforms:
@@ -71,6 +90,60 @@ class Segmentation(Task):
         """
         for image in images:
             yield model(image[None])[0].float().softmax(0)
+
+    @classmethod
+    @torch.inference_mode()
+    def evaluate(
+        cls,
+        subject: Subject,
+        images: ImageSet | ImageStream,
+        data: DataConfig,
+        config: EvalConfig,
+        options: SegmentConfig,
+    ) -> Evaluation:
+        """mIoU and accuracies, the IoU of each class, the confusion of classes."""
+        assert isinstance(images, SemanticSet)
+        check_segment(options)
+        channels, size, _ = subject.record.input_size
+        images.transform = SegmentationEvaluation(config.image_size or size, channels)
+        start = time.perf_counter()
+        seen = ImagePass(subject, images, data, config)
+        metrics = SegmentationMetrics(len(images.classes)).to(seen.device)
+        columns = seen.columns.to(seen.device)
+        for image, mask in seen:
+            with seen.autocast():
+                probabilities = segment(seen.model, image, options)
+            metrics.update([probabilities[columns]], [mask.to(seen.device)])
+        figures = {name: float(value) for name, value in metrics.compute().items()}
+        by_class = zip(images.classes, (100 * metrics.by_class()).tolist(), strict=True)
+        return Evaluation(
+            classes=images.classes,
+            metrics=figures,
+            images=seen.counted,
+            skipped=seen.skipped,
+            seconds=time.perf_counter() - start,
+            lines=[f"{data.name}: {_summary(figures)}"],
+            per_class=Table(("class", "iou"), list(by_class)),
+            notes=[*seen.notes, *metrics.notes(images.classes)],
+            confusion=metrics.confusion.compute().cpu().numpy(),
+        )
+
+    @classmethod
+    @torch.inference_mode()
+    def predict_images(
+        cls, subject: Subject, images: Iterable[Image.Image], options: SegmentConfig
+    ) -> Iterator[Prediction]:
+        """The share of each class in the pixels, the largest first, and pictures.
+
+        They are the classes over the image, and a mask whose values are the classes' indices.
+        """
+        check_segment(options)
+        classes = subject.record.classes
+        for image in images:
+            mask = find_classes(subject.model, subject.record, image, options)
+            drawn = draw_mask(pil_to_tensor(image.convert("RGB")), mask, len(classes))
+            pictures = {"": drawn, "_mask": mask.to(torch.uint8)[None]}
+            yield Prediction(_shares(mask, classes), pictures)
 
 
 def pixel_loss(logits: Tensor, mask: Tensor) -> Tensor:
@@ -155,3 +228,38 @@ class SegmentationMetrics(Metrics):
         """Forgets everything."""
         self.loss.reset()
         self.confusion.reset()
+
+
+def _summary(figures: Mapping[str, float]) -> str:
+    return (
+        f"mIoU {figures['miou']:.2f}, pixel accuracy {figures['pixel_accuracy']:.2f}, class"
+        f" accuracy {figures['class_accuracy']:.2f}, loss {figures['loss']:.4f}"
+    )
+
+
+def find_classes(
+    model: nn.Module, record: ModelRecord, image: Image.Image, how: SegmentConfig
+) -> Tensor:
+    """The class of each pixel of an image: (H, W) int64.
+
+    Args:
+        model: in evaluation mode.
+        record: has size, mean and deviation of its images.
+        image: is converted to the mode that the model takes.
+        how: windows, scales, mirror images.
+    """
+    channels, size, _ = record.input_size
+    pixels = resized(image, size, channels)
+    prepared = DevicePreparation(record.mean, record.std)(pixels[None])[0]
+    return most_likely(segment(model, prepared, how), (image.height, image.width))
+
+
+def _shares(mask: Tensor, classes: Sequence[str]) -> list[dict[str, Any]]:
+    """The share of the pixels of each class that an image has, the largest first."""
+    counts = torch.bincount(mask.flatten(), minlength=len(classes))
+    order = counts.argsort(descending=True, stable=True).tolist()
+    return [
+        {"class": classes[index], "share": int(counts[index]) / mask.numel()}
+        for index in order
+        if counts[index]
+    ]

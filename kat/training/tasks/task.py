@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
+from PIL import Image
 from torch import Tensor, nn
 
+from kat.data import DataConfig, ImageSet, ImageStream
 from kat.data.dataset import Transform
 from kat.models import ModelRecord
 from kat.training.config import TrainConfig
+from kat.training.evaluation.evaluation import EvalConfig, Evaluation, Subject
+from kat.training.evaluation.prediction import Prediction
 
 Transforms = tuple[Transform, Transform]
 """Of the images to train on, and of those to validate on."""
@@ -39,11 +44,13 @@ class Metric(NamedTuple):
         name: in logs, the history and files.
         label: in what people read.
         format: of its value.
+        in_table: whether it is printed of each of several checkpoints.
     """
 
     name: str
     label: str
     format: str = ".2f"
+    in_table: bool = True
 
 
 class Metrics(nn.Module):
@@ -82,6 +89,18 @@ class Task(ABC):
     """Models that can be trained, for messages."""
     unused_settings: ClassVar[tuple[str, ...]]
     """Settings, and sections of them, that are for other tasks."""
+    eval_metrics: ClassVar[tuple[Metric, ...]]
+    """What an evaluation gives: the columns of a table of checkpoints."""
+    EvalOptions: ClassVar[type]
+    """A dataclass of what ``evaluate`` takes beyond other tasks."""
+    PredictOptions: ClassVar[type]
+    """A dataclass of what ``predict_images`` takes beyond other tasks."""
+    entries: ClassVar[str]
+    """What the entries of a prediction are, e.g. objects."""
+    entry_figure: ClassVar[str]
+    """The figure of an entry, e.g. score."""
+    draws: ClassVar[bool] = True
+    """Whether predictions come with pictures."""
 
     def __init__(self, config: TrainConfig, record: ModelRecord) -> None:
         self.config = config
@@ -125,3 +144,41 @@ class Task(ABC):
     def arguments(self, images: Any, labels: Any) -> tuple[Any, ...]:
         """What the model is called with in training."""
         return (images,)
+
+    @classmethod
+    @abstractmethod
+    def evaluate(
+        cls,
+        subject: Subject,
+        images: ImageSet | ImageStream,
+        data: DataConfig,
+        config: EvalConfig,
+        options: Any,
+    ) -> Evaluation:
+        """Evaluates a model; see :func:`kat.training.evaluation.evaluate.evaluate`.
+
+        Args:
+            subject: the model.
+            images: the split, of this task.
+            data: how images are loaded.
+            config: how the model is run.
+            options: an instance of ``EvalOptions``.
+        """
+
+    @classmethod
+    @abstractmethod
+    def predict_images(
+        cls, subject: Subject, images: Iterable[Image.Image], options: Any
+    ) -> Iterator[Prediction]:
+        """The prediction for each image, in order.
+
+        Args:
+            subject: the model, in evaluation mode.
+            images: in the mode that the model takes.
+            options: an instance of ``PredictOptions``.
+        """
+
+
+@dataclass
+class NoOptions:
+    """A task that takes no options of its own."""

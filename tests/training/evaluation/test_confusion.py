@@ -15,7 +15,7 @@ from sklearn.metrics import precision_recall_fscore_support
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from kat.analysis import ClassificationReport, calibration, confusion_matrix
-from kat.analysis.inspect.classification import class_accuracies, most_confused
+from kat.training.evaluation.confusion import class_accuracies, most_confused
 
 
 def _answers(images: int, classes: int, seed: int = 0) -> tuple[SimpleNamespace, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""What the answers of a classifier say: confusion, accuracy by class, calibration.
+"""Confusion, accuracy by class and calibration of a classifier, from its predictions.
 
 N is the number of images and K that of classes; labels and predictions are indices below K.
 """
@@ -14,7 +14,7 @@ BINS = 15
 
 
 class ClassAccuracy(NamedTuple):
-    """How a class is done.
+    """The accuracy of a class.
 
     Args:
         name: of the class.
@@ -58,7 +58,7 @@ class Calibration(NamedTuple):
         edges: (bins + 1,), from 0 to 1.
         counts: (bins,), images in each.
         confidence: (bins,), the mean in each; NaN in an empty one.
-        accuracy: (bins,), the share of right answers in each; NaN in an empty one.
+        accuracy: (bins,), the share of correct predictions in each; NaN in an empty one.
         ece: the expected calibration error, in [0, 1].
     """
 
@@ -113,6 +113,14 @@ def most_confused(matrix: np.ndarray, names: list[str], count: int) -> list[Conf
         for i, j in pairs
         if wrong[i, j]
     ]
+
+
+def calibration_rows(found: Calibration) -> list[dict[str, float]]:
+    """A calibration as a list of its bins."""
+    columns = (found.edges[:-1], found.edges[1:], found.counts, found.confidence, found.accuracy)
+    names = ("from", "to", "images", "confidence", "accuracy")
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    return [dict(zip(names, row, strict=True)) for row in rows]
 
 
 def calibration(confidence: np.ndarray, correct: np.ndarray, bins: int = BINS) -> Calibration:
