@@ -75,7 +75,7 @@ def resolve(config: TrainConfig) -> ResolvedRun:
     config = from_images(config, len(train_data))
     check(config)
     if source is not None:
-        if train_data.task != "classification":
+        if TASKS[train_data.task].on_grid:
             source = source.for_grid()
         config = _with_args(config, {**source.args, **config.model.args})
     record = make_record(config, train_data)
