@@ -7,19 +7,17 @@ from kat.analysis.figures.fit import plot_fit
 from kat.analysis.figures.learning_curves import plot_learning_curves
 from kat.analysis.figures.stability import plot_stability
 from kat.analysis.inspect.activations import Activation, learned_activations
-from kat.analysis.inspect.classification import Calibration, calibration, confusion_matrix
 from kat.analysis.inspect.stability import Verdict
 from kat.analysis.inspect.symbolic import Reading, read_symbols
-from kat.analysis.reports.classification import ClassificationReport
 from kat.analysis.reports.stability import write_stability_report
 from kat.nn.stability import StabilityMonitor, read_rows
 from kat.tables import write_table
+from kat.training.evaluation.confusion import Calibration, calibration, confusion_matrix
 
 __all__ = [
     "Activation",
     "ActivationMemory",
     "Calibration",
-    "ClassificationReport",
     "Cost",
     "Reading",
     "StabilityMonitor",

@@ -12,9 +12,9 @@ from kat.training.tasks.registry import TASKS
 History = Sequence[Mapping[str, float]]
 """One row an epoch, as :func:`kat.training.read_history` reads it."""
 
-METRICS = {metric.name: metric for task in TASKS.values() for metric in task.module.scores}
+METRICS = {metric.name: metric for task in TASKS.values() for metric in task.metrics}
 """What validation measures, in per cent, by its column."""
-HEADLINES = tuple(task.module.scores[0].name for task in TASKS.values())
+HEADLINES = tuple(task.metrics[0].name for task in TASKS.values())
 """The main metric of each task."""
 
 _VALIDATED = {

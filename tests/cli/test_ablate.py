@@ -182,7 +182,7 @@ def test_a_dry_run_lists_what_there_is_to_do(tmp_path, capsys):
         ),
         (["groups", "--set", "epochs"], "--set takes NAME=VALUE, got 'epochs'"),
         (["groups", "--set", "epoch=3"], "unknown setting in the cell '8' of groups 'epoch'"),
-        (["groups", "--set", "epochs=0"], "epochs must be at least 1, got 0"),
+        (["groups", "--set", "epochs=0"], "epochs must be at least 1 or 'auto', got 0"),
         (["groups", "--set", "epochs=many"], "epochs"),
         (["groups", "init", "groups"], "two grids are named 'groups'"),
         (["groups", "--jobs", "0"], "--jobs must be at least 1, got 0"),

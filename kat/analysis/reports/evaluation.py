@@ -1,41 +1,46 @@
-"""Files that every evaluation writes into its folder."""
+"""The folder of an evaluation: its metrics, tables and figures."""
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from kat.analysis.figures.classification import draw_confusion
+from kat.analysis.figures.classification import draw_confusion, draw_reliability
 from kat.analysis.figures.save import save_figure
 from kat.files import write_text
 from kat.tables import write_table
+from kat.training import Evaluation
 
 
-def write_metrics(metrics: Mapping[str, Any], folder: Path) -> None:
-    """Writes metrics.json; the folder is created if it is missing."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+def write_evaluation(found: Evaluation, folder: Path, metrics: Mapping[str, Any]) -> None:
+    """Writes metrics.json, per_class.csv, and what else the task gives.
 
-
-def write_confusion(matrix: np.ndarray, classes: Sequence[str], folder: Path) -> None:
-    """Writes confusion.csv, .png and .svg.
+    Of a classifier that is predictions.csv, the confusion of classes (confusion.csv, .png, .svg)
+    and the reliability diagram (reliability.png, .svg); of a detector results_bbox.json and
+    results_segm.json, as COCO's evaluators take them; of a segmentation model the confusion.
 
     Args:
-        matrix: (K, K) counts, true classes down, predicted ones across.
-        classes: K names.
-        folder: where to write.
+        found: the evaluation.
+        folder: is made if it is missing; files of these names in it are replaced.
+        metrics: the contents of metrics.json.
     """
-    rows = ([name, *row] for name, row in zip(classes, matrix.tolist(), strict=True))
-    write_table(folder / "confusion.csv", ["true \\ predicted", *classes], rows)
-    for ending in ("png", "svg"):
-        save_figure(draw_confusion(matrix, list(classes)), folder / f"confusion.{ending}")
-
-
-def finite(value: float) -> float | None:
-    """The value, or None for NaN, which JSON does not have."""
-    return None if math.isnan(value) else value
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    tables = {"per_class": found.per_class, **found.tables}
+    for name, (columns, rows) in tables.items():
+        write_table(folder / f"{name}.csv", columns, rows)
+    for name, content in found.documents.items():
+        write_text(folder / f"{name}.json", json.dumps(content))
+    figures = {}
+    if found.confusion is not None:
+        matrix = zip(found.classes, found.confusion.tolist(), strict=True)
+        rows = [[name, *counts] for name, counts in matrix]
+        write_table(folder / "confusion.csv", ["true \\ predicted", *found.classes], rows)
+        figures["confusion"] = draw_confusion(found.confusion, found.classes)
+    if found.calibration is not None:
+        figures["reliability"] = draw_reliability(found.calibration)
+    for name, figure in figures.items():
+        for ending in ("png", "svg"):
+            save_figure(figure, folder / f"{name}.{ending}")
