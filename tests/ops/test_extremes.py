@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kat
-from kat.ops import cpu
+from tests import kernels
 from tests.oracle import Elements, random_elements, rational_exactly
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 DEGREES = ((5, 4), (3, 2), (7, 6), (9, 8), (1, 0), (2, 5))
-KERNEL = pytest.mark.skipif(isinstance(cpu._library(), str), reason="the C++ kernel is missing")
+KERNEL = pytest.mark.skipif(bool(kernels.problem()), reason="the C++ kernel is missing")
 BACKENDS = ("reference", pytest.param("cpu", marks=KERNEL))
 
 
