@@ -15,8 +15,13 @@ from kat.nn import register_grkan_hook
 
 
 def forward_hooks(module: nn.Module) -> int:
-    """How many hooks are on a module, before and after its forward."""
-    return _others(module.register_forward_hook) + _others(module.register_forward_pre_hook)
+    """How many hooks a module has after its forward."""
+    return _others(module.register_forward_hook)
+
+
+def forward_pre_hooks(module: nn.Module) -> int:
+    """How many hooks a module has before its forward."""
+    return _others(module.register_forward_pre_hook)
 
 
 def global_forward_hooks() -> int:

@@ -16,6 +16,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 
 from kat.analysis import ClassificationReport, calibration, confusion_matrix
 from kat.analysis.classification import class_accuracies, most_confused
+from kat.analysis.classification_plots import draw_confusion
 
 
 def _answers(images: int, classes: int, seed: int = 0) -> tuple[SimpleNamespace, torch.Tensor]:
@@ -118,10 +119,13 @@ def test_the_report_holds_every_answer_and_figures_that_open(tmp_path, classes):
 
 
 def test_no_confusion_vanishes_in_the_figure_of_many_classes():
-    from kat.analysis.classification_plots import _largest
-
-    shares = np.zeros((999, 999))
-    shares[998, 501] = 0.7
-    pooled = _largest(shares, 4)
+    matrix = np.zeros((999, 999), dtype=int)
+    matrix[998, 501], matrix[998, 100] = 7, 3
+    figure = draw_confusion(matrix, [str(number) for number in range(999)])
+    (image,) = (
+        image for axes in figure.axes for image in axes.images if len(image.get_array()) > 1
+    )
+    pooled = np.asarray(image.get_array())
     assert pooled.shape == (250, 250)
-    assert np.argwhere(pooled).tolist() == [[249, 125]]
+    assert np.argwhere(pooled).tolist() == [[249, 25], [249, 125]]
+    assert pooled[249, [25, 125]].tolist() == [0.3, 0.7]

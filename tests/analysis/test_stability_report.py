@@ -6,11 +6,16 @@ import math
 
 import pytest
 
-from kat.analysis import Verdict, plot_stability, write_stability_report
-from kat.analysis.stability_report import _MAPS, _heat_map, _variance_figure, thinned
+from kat.analysis import Verdict, plot_stability, stability_report, write_stability_report
+from kat.analysis.plots import save_figure
+from kat.analysis.stability_report import thinned
 from kat.errors import InputError
 
 LAYERS = ("blocks.0.mlp.act1", "blocks.0.mlp.act2")
+FIGURES = {
+    "variance", "gain", "input_variance", "activation_variance", "output_variance",
+    "input_gradient", "weight_gradient", "outside", "q_max", "q_min",
+}  # fmt: skip
 
 
 def _rows(steps=(0, 10, 20), **changes):
@@ -108,22 +113,23 @@ def test_the_page_stands_alone_and_shades_layers_that_break(tmp_path):
     write_stability_report(one_step, path)
 
 
-def test_several_runs_are_drawn_side_by_side_on_one_scale(tmp_path):
+def test_several_runs_are_drawn_side_by_side_on_one_scale(tmp_path, monkeypatch):
+    drawn = {}
+
+    def keep(figure, path):
+        drawn[path.stem] = figure
+        save_figure(figure, path)
+
+    monkeypatch.setattr(stability_report, "save_figure", keep)
     runs = {"a run": _rows(), "another": _rows(steps=(0, 5), **{"5/1": {"q_max": 400.0}})}
     plot_stability(runs, tmp_path / "new")
-    names = {name for name, _, _ in _MAPS}
-    assert {path.name for path in (tmp_path / "new").iterdir()} == {
-        f"{name}.svg" for name in names | {"variance"}
-    }
-    layers = {label: [row for row in rows if "q_max" in row] for label, rows in runs.items()}
-    figure = _heat_map(layers, "q_max", "Q", True)
-    first, second, _ = figure.axes
+    assert {path.name for path in (tmp_path / "new").iterdir()} == {f"{n}.svg" for n in FIGURES}
+    first, second, _ = drawn["q_max"].axes
     assert (first.get_title(), second.get_title()) == ("a run", "another")
     assert first.images[0].norm is second.images[0].norm
     assert (second.images[0].norm.vmin, second.images[0].norm.vmax) == (4, 400)
     assert second.images[0].get_array().tolist() == [[4, 4], [4, 400]]
-    panels = _variance_figure(layers).axes
-    assert [axes.get_title() for axes in panels] == [
+    assert [axes.get_title() for axes in drawn["variance"].axes] == [
         "a run, step 0", "a run, step 20", "another, step 0", "another, step 5"
     ]  # fmt: skip
     with pytest.raises(InputError, match="no step was monitored"):

@@ -16,7 +16,7 @@ from torch import nn
 import kat
 from kat.analysis import verify as verify_module
 from kat.analysis.exact import first_order
-from kat.analysis.verify import case_jobs, verify
+from kat.analysis.verify import Job, case_jobs, verify
 from kat.analysis.verify_backends import (
     Backend,
     call,
@@ -38,6 +38,7 @@ from kat.analysis.verify_compare import first_order_results
 from kat.analysis.verify_model import model_cases, record_inputs
 from kat.analysis.verify_report import to_json, write_report
 from kat.errors import InputError
+from tests.hooks import forward_pre_hooks
 
 MODERATE = Grid(
     forms=("A",), degrees=((5, 4),), sets=("silu", "random", "trained"), points=2, largest=1e3
@@ -227,9 +228,10 @@ def test_a_backend_that_raises_has_failed():
     (check,) = consistency_checks([Backend("broken", broken)], ["float32"])
     assert check.passed is False
     assert "raised RuntimeError: no kernel image" in check.detail
-    found = verify_module.Verification()
-    verify_module._run(verify_module.Job(next(cases(SMALL))), [Backend("broken", broken)], found)
-    assert "raised RuntimeError: no kernel image" in found.failures()[0]
+    case = next(cases(SMALL))
+    found = verify([Job(case)], [Backend("broken", broken)], compiled=False)
+    name = f"broken: form {case.form}, degree {case.degree}, {case.dtype}"
+    assert f"{name}: raised RuntimeError: no kernel image" in found.failures()
 
 
 def test_a_broken_kernel_is_no_absent_one(monkeypatch):
@@ -330,7 +332,7 @@ def test_a_model_is_verified_on_what_its_rationals_see():
     seen = torch.cat([model[0](batch) for batch in batches]).detach().reshape(10, 4, 2)
     np.testing.assert_array_equal(inputs.low, seen.amin((0, 2)).double().numpy())
     np.testing.assert_array_equal(inputs.high, seen.amax((0, 2)).double().numpy())
-    assert not model[1]._forward_pre_hooks
+    assert forward_pre_hooks(model[1]) == 0
 
     found = list(model_cases(model, [inputs], ["float32", "bfloat16"]))
     assert len(found) == 4 * 2

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from kat.analysis.ablation import read_runs
+from kat.training.pool import Outcome
 from tests.cli.commands import refused, run
 
 MEASURED = {"seconds", "images_per_second", "memory_bytes"}
@@ -203,20 +204,25 @@ def test_every_ready_made_grid_can_be_planned(tmp_path, capsys):
     assert len(capsys.readouterr().out.splitlines()) > 100
 
 
-def test_cells_are_the_models_that_they_are_called_at_any_size():
-    from kat.cli.ablate import _plan, _read, make_parser
+def test_cells_are_the_models_that_they_are_called_at_any_size(tmp_path, monkeypatch):
+    from kat.cli import ablate
     from kat.models import KAT, KANViT, SwiGLUViT, ViT, create_model
     from kat.nn import GroupRational
 
+    def train_none(jobs, at_once, threads, started, ended):
+        for job in jobs:
+            configs[job.config.out] = job.config
+            ended(Outcome(job, "not trained"))
+
+    monkeypatch.setattr(ablate, "run_jobs", train_none)
     for size in ("micro_patch7_28", "tiny_patch16_224"):
-        parsed = make_parser().parse_args(
-            ["models", "--set", f"model.name=kat_{size}", "model.args.depth=1", "--seeds", "0"]
-        )
+        out, configs = tmp_path / size, {}
+        arguments = f"models components --seeds 0 --set model.name=kat_{size} model.args.depth=1"
+        run("ablate", *arguments.split(), "--out", out)
         built = {}
-        for name in ("models", "components"):
-            for planned in _plan(_read(name), parsed):
-                config = planned.job.config.model
-                built[planned.cell.name] = create_model(config.name, **config.args)
+        for row in (*read_runs(out / "models.csv"), *read_runs(out / "components.csv")):
+            config = configs[str(out / row["run"])].model
+            built[row["cell"]] = create_model(config.name, **config.args)
         rationals = {
             name: sum(isinstance(m, GroupRational) for m in model.modules())
             for name, model in built.items()

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kat
+from kat.ops import cpu
 from tests import kernels
 from tests.oracle import Elements, random_elements, rational_exactly
 

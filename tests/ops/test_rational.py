@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch.library import opcheck
 from torch.autograd import forward_ad
+from torch.library import opcheck
 from torch.utils.flop_counter import FlopCounterMode
 
 import kat
