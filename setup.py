@@ -15,12 +15,12 @@ from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
-SOURCE = "kat/csrc/rational_cpu.cpp"
+SOURCE = "kat/ops/cpu/rational_cpu.cpp"
 
 
 def load_cpu_build() -> ModuleType:
-    """kat.ops.cpu_build, without importing kat, which would import torch."""
-    path = Path(__file__).parent / "kat" / "ops" / "cpu_build.py"
+    """kat.ops.cpu.build, without importing kat, which would import torch."""
+    path = Path(__file__).parent / "kat" / "ops" / "cpu" / "build.py"
     spec = importlib.util.spec_from_file_location("cpu_build", path)
     assert spec is not None
     assert spec.loader is not None
@@ -56,9 +56,9 @@ class TagWheel(bdist_wheel):
 setup(
     ext_modules=[
         Extension(
-            "kat.ops._rational_cpu",
+            "kat.ops.cpu._rational_cpu",
             sources=[SOURCE],
-            depends=["kat/csrc/rational_cpu_block.inc", "kat/csrc/rational_cpu_scaled.inc"],
+            depends=["kat/ops/cpu/rational_cpu_block.inc", "kat/ops/cpu/rational_cpu_scaled.inc"],
             optional=True,
         )
     ],

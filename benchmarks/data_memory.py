@@ -20,8 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from kat.data.folder import FolderSource
 from kat.data.packed import PackedStrings
+from kat.data.sources.folder import FolderSource
 
 CLASSES = 1000
 

@@ -39,7 +39,8 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from kat.ops import triton_kernels, triton_launch
+from kat.ops.triton import kernels as triton_kernels
+from kat.ops.triton import launch as triton_launch
 
 COLUMNS = ("arch", "dtype", "width", "kernel", "regs", "spills", "shared", "access", "instr/elt")
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}

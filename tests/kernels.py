@@ -10,7 +10,8 @@ import torch
 
 import kat
 from kat.errors import BackendUnavailable
-from kat.ops import cpu, cpu_build
+from kat.ops.cpu import build as cpu_build
+from kat.ops.cpu import kernel as cpu
 
 
 def problem() -> str:

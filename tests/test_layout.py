@@ -18,11 +18,11 @@ MAY_IMPORT = {
     "models": {"nn", "ops"},
     "data": set(),
     "training": {"models", "nn", "ops", "data"},
-    "analysis": {"models", "nn", "ops"},
-    "deploy": {"models", "nn", "ops"},
+    "analysis": {"training", "models", "nn", "ops", "data"},
+    "deploy": {"training", "models", "nn", "ops", "data"},
     "cli": {"training", "analysis", "deploy", "models", "nn", "ops", "data"},
 }
-LEAVES = {"errors", "files", "sealed", "version"}
+LEAVES = {"checksum", "errors", "files", "version"}
 """Modules that import no layer, which every layer may use."""
 
 
@@ -45,18 +45,50 @@ def test_imports_run_one_way(layer):
         assert not upward, f"{path.relative_to(ROOT)} imports {upward}"
 
 
+KNOWN_CIRCLES = {
+    (
+        "kat.nn.coefficients",
+        "kat.nn.fitting",
+        "kat.nn.fitting.expression",
+        "kat.nn.fitting.fitter",
+        "kat.nn.fitting.presets",
+    )
+}
+"""The import circles that are left. None may be added; one that is gone must leave this list."""
+KNOWN_UPWARD: set[str] = set()
+"""The same for imports of a layer that does not lie below, as "kat.nn.a -> kat.models.b"."""
+
+
+def test_imports_make_no_new_circle(script):
+    structure = script("structure")
+    graph = structure.imports(structure.read_modules(ROOT))
+    assert graph["kat.models.kat"] > {"kat.models.vit"}
+    assert set(structure.circles(graph)) == KNOWN_CIRCLES
+
+
+def test_nothing_new_is_imported_upward(script):
+    structure = script("structure")
+    modules = structure.read_modules(ROOT)
+    assert set(structure.upward(modules, structure.imports(modules))) == KNOWN_UPWARD
+
+
 def test_every_layer_is_covered():
     layers = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").is_file()}
     assert layers == set(MAY_IMPORT)
 
 
 def test_the_reference_and_kernels_are_strangers():
-    allowed = {"reference": {"scaled", "context"}, "scaled": set(), "context": set()}
+    allowed = {
+        "reference": {"scaled", "torch_internals"},
+        "scaled": set(),
+        "torch_internals": set(),
+    }
     for module, parts in allowed.items():
         assert _modules_of_ops(PACKAGE / "ops" / f"{module}.py") <= parts
-    triton = [path.stem for path in (PACKAGE / "ops").glob("triton_*.py")]
-    for kernel in ("cpu", "gpu", *triton):
-        assert not _modules_of_ops(PACKAGE / "ops" / f"{kernel}.py") & {"reference", "scaled"}
+    kernels = [*(PACKAGE / "ops" / "cpu").glob("*.py"), *(PACKAGE / "ops" / "triton").glob("*.py")]
+    assert len(kernels) > 6
+    for kernel in kernels:
+        assert not _modules_of_ops(kernel) & {"reference", "scaled"}
 
 
 def _modules_of_ops(path: Path) -> set[str]:

@@ -1,15 +1,15 @@
 """Costs and figures of models and runs."""
 
-from kat.analysis.activation_memory import ActivationMemory, activation_memory
-from kat.analysis.activation_plots import plot_activations, plot_evolution
-from kat.analysis.activations import Activation, learned_activations
-from kat.analysis.classification import Calibration, calibration, confusion_matrix
-from kat.analysis.classification_report import ClassificationReport, write_table
-from kat.analysis.flops import Cost, count
-from kat.analysis.plots import plot_fit, plot_learning_curves
-from kat.analysis.stability import StabilityMonitor, read_rows
-from kat.analysis.stability_report import Verdict, plot_stability, write_stability_report
-from kat.analysis.symbolic import Reading, read_symbols
+from kat.analysis.cost.activation_memory import ActivationMemory, activation_memory
+from kat.analysis.cost.flops import Cost, count
+from kat.analysis.figures.activations import plot_activations, plot_evolution
+from kat.analysis.figures.plots import plot_fit, plot_learning_curves
+from kat.analysis.inspect.activations import Activation, learned_activations
+from kat.analysis.inspect.classification import Calibration, calibration, confusion_matrix
+from kat.analysis.inspect.symbolic import Reading, read_symbols
+from kat.analysis.reports.classification import ClassificationReport, write_table
+from kat.analysis.reports.stability import Verdict, plot_stability, write_stability_report
+from kat.nn.stability import StabilityMonitor, read_rows
 
 __all__ = [
     "Activation",

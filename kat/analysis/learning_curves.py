@@ -22,7 +22,7 @@ SCORES = {
     "pixel_accuracy": "pixel accuracy",
     "class_accuracy": "class accuracy",
 }
-"""What is validated, in per cent, and what it is called; see ``kat.training.tasks.TASKS``."""
+"""What is validated, in per cent, and what it is called."""
 HEADLINES = ("top1", "box_ap", "miou")
 """The score of each task that says most."""
 _VALIDATED = {

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from kat.analysis import count
 from kat.analysis.ablation import MEASURES, Row, markdown, summarize, table, write_runs
-from kat.analysis.ablation_plots import plot_cells
+from kat.analysis.figures.ablation import plot_cells
 from kat.cli.parsing import FAILED, Parser, check_keys, read_recipe, recipe_path, run_command
 from kat.cli.train import make_training_parser
 from kat.data import task_of_data
@@ -29,8 +29,8 @@ from kat.files import write_text
 from kat.models import load_model
 from kat.training import TrainConfig, read_divergence
 from kat.training.config import check
-from kat.training.folder import SUMMARY
-from kat.training.grid import (
+from kat.training.run_directory import SUMMARY
+from kat.training.sweep.grid import (
     OF_ONE_CALL,
     Cell,
     Grid,
@@ -44,7 +44,7 @@ from kat.training.grid import (
     settings_of,
     with_model_of_size,
 )
-from kat.training.pool import Job, Outcome, run_jobs, slots
+from kat.training.sweep.launcher import Job, Outcome, run_jobs, slots
 
 _DESCRIPTION = """Trains every cell of a grid with every seed, and compares them.
 

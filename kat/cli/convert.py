@@ -19,7 +19,7 @@ from kat.data import UnreadableImage, decode, eval_transform
 from kat.errors import InputError
 from kat.files import write_text
 from kat.models import Conversion, ModelRecord, convert_vit, read_vit, save_model
-from kat.models.conversion import make_record
+from kat.models.conversion.convert import make_record
 
 REPORT = "conversion.json"
 _GOAL = 1e-2

@@ -16,7 +16,7 @@ from rich.table import Table
 from torch import nn
 
 from kat.analysis import ClassificationReport, write_table
-from kat.analysis.dense_report import DenseReport
+from kat.analysis.reports.dense import DenseReport
 from kat.cli.parsing import Parser, refuse_unused, run_command
 from kat.data import DataConfig, open_split
 from kat.deploy import open_model
@@ -36,9 +36,9 @@ from kat.training import (
     suspicion,
     with_preprocessing,
 )
-from kat.training.dense_evaluation import evaluate_dense
-from kat.training.folder import SETTINGS
-from kat.training.real_labels import check_real_labels
+from kat.training.evaluation.dense import evaluate_dense
+from kat.training.evaluation.real_labels import check_real_labels
+from kat.training.run_directory import SETTINGS
 
 _ENDINGS = (".ckpt", ".safetensors", ".pth", ".pth.tar", ".pt", ".pt2", ".onnx")
 _OF_TASK = {
@@ -82,7 +82,7 @@ _OF_RUN = (
     "image_key",
     "label_key",
     "batch_size",
-    "workers",
+    "num_workers",
     "bad_images",
     "bad_annotations",
 )

@@ -21,7 +21,7 @@ from kat.deploy import (
 from kat.errors import InputError, unknown
 from kat.models import TrainingRecord, load_model, push_to_hub, save_pretrained
 from kat.training import read_settings
-from kat.training.folder import SETTINGS, SUMMARY
+from kat.training.run_directory import SETTINGS, SUMMARY
 
 _DESCRIPTION = f"""\
 Writes a trained model in a form that runs elsewhere, with its classes and preprocessing inside:

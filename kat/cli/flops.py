@@ -12,10 +12,11 @@ from rich.console import Console
 from rich.progress import track
 from torch import nn
 
-from kat.analysis.activation_memory import activation_memory
-from kat.analysis.detection_cost import countable
-from kat.analysis.flops import count
-from kat.analysis.flops_report import (
+from kat.analysis.cost.activation_memory import activation_memory
+from kat.analysis.cost.detection import countable
+from kat.analysis.cost.flops import count
+from kat.analysis.cost.layer_comparison import compare_layers
+from kat.analysis.cost.tables import (
     PUBLISHED,
     ModelCost,
     Row,
@@ -25,7 +26,6 @@ from kat.analysis.flops_report import (
     write_csv,
     write_json,
 )
-from kat.analysis.layer_comparison import compare_layers
 from kat.cli.parsing import Formatter, Parser, run_command
 from kat.errors import InputError
 from kat.files import check_target

@@ -18,7 +18,7 @@ from rich.table import Table
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 
-from kat.analysis.dense_plots import caption_factor, draw_mask, draw_objects
+from kat.analysis.figures.dense import caption_factor, draw_mask, draw_objects
 from kat.cli.parsing import Parser, refuse_unused, run_command
 from kat.data import UnreadableImage, decode, eval_transform
 from kat.data.decoding import in_channels
@@ -27,8 +27,8 @@ from kat.errors import InputError
 from kat.files import check_target, replacing, write_text
 from kat.models import ModelRecord
 from kat.models.dense import SegmentConfig, check_segment, task_of
-from kat.training.dense_prediction import find_classes, find_objects
-from kat.training.detection import encode_mask
+from kat.training.evaluation.dense_prediction import find_classes, find_objects
+from kat.training.tasks.detection import encode_mask
 
 Batches = Sequence[Sequence[str]]
 _SEGMENT = [field.name for field in fields(SegmentConfig)]

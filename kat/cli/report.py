@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from kat.analysis import count, read_rows
 from kat.analysis.ablation import read_runs
-from kat.analysis.ablation_report import write_ablation_report
-from kat.analysis.activations import learned_activations
-from kat.analysis.attention import attention_maps, check_attention
-from kat.analysis.attention_plots import draw_attention
-from kat.analysis.comparison_report import write_comparison_report
-from kat.analysis.run_report import RunFindings, write_run_report
-from kat.analysis.stability_report import rational_rows
+from kat.analysis.figures.attention import draw_attention
+from kat.analysis.inspect.activations import learned_activations
+from kat.analysis.inspect.attention import attention_maps, check_attention
+from kat.analysis.reports.ablation import write_ablation_report
+from kat.analysis.reports.comparison import write_comparison_report
+from kat.analysis.reports.run import RunFindings, write_run_report
+from kat.analysis.reports.stability import rational_rows
 from kat.cli.parsing import Formatter, Parser, run_command
 from kat.cli.plot.attention import with_classes, with_guesses
 from kat.cli.plot.images import prepared, validation_images
@@ -30,8 +30,8 @@ from kat.errors import InputError
 from kat.files import check_target
 from kat.models import ModelRecord, load_model, rational_parameter_names, read_coefficient_history
 from kat.training import read_divergence, read_history, read_settings
-from kat.training.folder import COEFFICIENTS, REPORT, STABILITY, SUMMARY
-from kat.training.grid import kept_settings
+from kat.training.run_directory import COEFFICIENTS, REPORT, STABILITY, SUMMARY
+from kat.training.sweep.grid import kept_settings
 
 _DESCRIPTION = """\
 Makes one HTML page that stands alone: it needs no network, follows the reader's light or dark mode,

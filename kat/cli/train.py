@@ -27,8 +27,8 @@ from kat.training import (
     rehearse,
     train,
 )
-from kat.training.folder import SETTINGS, STABILITY, STABILITY_REPORT
-from kat.training.tasks import TASKS
+from kat.training.run_directory import SETTINGS, STABILITY, STABILITY_REPORT
+from kat.training.tasks.registry import TASKS
 
 if TYPE_CHECKING:
     from kat.analysis import StabilityMonitor
@@ -81,7 +81,7 @@ def _monitor(config: TrainConfig) -> StabilityMonitor | None:
         return None
     from kat.analysis import StabilityMonitor  # draws figures: not needed by other runs
 
-    return StabilityMonitor(config.monitor.interval)
+    return StabilityMonitor(config.monitor.every_n_steps)
 
 
 def report(out: Path) -> None:

@@ -16,11 +16,11 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from kat.analysis.verify import Job, case_jobs, verify
-from kat.analysis.verify_backends import Backend, present_backends
-from kat.analysis.verify_cases import DTYPES, QUICK, Case, Grid
-from kat.analysis.verify_model import model_cases, record_inputs
-from kat.analysis.verify_report import print_verification, write_json, write_report
+from kat.analysis.verify.backends import Backend, present_backends
+from kat.analysis.verify.cases import DTYPES, QUICK, Case, Grid
+from kat.analysis.verify.model_cases import model_cases, record_inputs
+from kat.analysis.verify.report import print_verification, write_json, write_report
+from kat.analysis.verify.run import Job, case_jobs, verify
 from kat.cli.parsing import Parser, run_command
 from kat.data import DataConfig, check_data, eval_transform, make_loader, open_split
 from kat.errors import InputError, unknown

@@ -2,9 +2,9 @@
 
 from kat.data.auto import AUTO, OrAuto
 from kat.data.config import AugmentConfig, DataConfig, check_data, is_stream
+from kat.data.dataset import ImageSet, ImageStream
 from kat.data.decoding import UnreadableImage, decode
-from kat.data.device import DevicePreparation
-from kat.data.image_set import ImageSet, ImageStream
+from kat.data.device_transforms import DevicePreparation
 from kat.data.loaders import (
     Batch,
     Loader,
@@ -15,7 +15,7 @@ from kat.data.loaders import (
     train_transform,
 )
 from kat.data.seeds import STEP, derived_seed, seed_all
-from kat.data.sources import check_classes, open_split, task_of_data
+from kat.data.sources.registry import check_classes, open_split, task_of_data
 
 __all__ = [
     "AUTO",

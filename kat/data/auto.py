@@ -8,8 +8,8 @@ AUTO = "auto"
 
 T = TypeVar("T")
 
-# A run's settings hold no auto any more when they are used (kat.training.automatic): to mypy they
-# are what they then are, and the parser of the command line lets the word through.
+# A run's settings hold no auto any more when they are used (kat.training.auto_settings): to mypy
+# they are what they then are, and the parser of the command line lets the word through.
 if TYPE_CHECKING:
     OrAuto = Annotated[T, AUTO]
 else:

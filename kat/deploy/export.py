@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kat.deploy.detector_file import objects_distance, record_of, write_detector
+from kat.deploy.formats.detector_onnx import objects_distance, record_of, write_detector
+from kat.deploy.formats.onnx import write_onnx
+from kat.deploy.formats.pt2 import write_pt2
 from kat.deploy.freezing import freeze
-from kat.deploy.onnx_file import write_onnx
 from kat.deploy.program import size_step, trace
-from kat.deploy.pt2_file import write_pt2
 from kat.deploy.quantization import quantize_int8
 from kat.deploy.runtime import Runtime, open_file
 from kat.deploy.stored_record import StoredRecord
@@ -26,7 +26,7 @@ from kat.models.dense import Detector, task_of
 TOLERANCE = 1e-5
 """How far an export's logits, or features, may be from the model's, relative to the largest."""
 OBJECTS_TOLERANCE = 1e-4
-"""How far a detector's objects may be, see :func:`kat.deploy.detector_file.objects_distance`."""
+"""How far a detector's objects may be, see :func:`.formats.detector_onnx.objects_distance`."""
 
 _WRITERS = {"pt2": write_pt2, "onnx": write_onnx}
 FILE_FORMATS = tuple(_WRITERS)
@@ -43,7 +43,7 @@ class Exported:
         size: its bytes.
         error: the largest distance of the file's logits from the model's, over the largest of
             these, on noise; of int8 from those of the quantised model in PyTorch. Of a detector
-            see :func:`kat.deploy.detector_file.objects_distance`.
+            see :func:`kat.deploy.formats.detector_onnx.objects_distance`.
         moved: the same distance of an int8 model from the float one; 0 without int8.
         record: what the file says of itself.
     """
@@ -67,7 +67,7 @@ def export_model(
     on noise, batches and sizes other than those traced included; only if the logits agree
     to :data:`TOLERANCE` does it get its name.
 
-    A detector becomes an ``.onnx`` file for one image (:mod:`kat.deploy.detector_file`), whose
+    A detector becomes an ``.onnx`` file for one image, whose
     objects agree to :data:`OBJECTS_TOLERANCE`.
 
     Args:

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.ops import clip_boxes_to_image, remove_small_boxes
 
-from kat.deploy.onnx_file import read_onnx
+from kat.deploy.formats.onnx import read_onnx
+from kat.deploy.formats.pt2 import read_pt2
 from kat.deploy.program import make_resizable, size_step
-from kat.deploy.pt2_file import read_pt2
 from kat.deploy.stored_record import StoredRecord
 from kat.errors import InputError
 from kat.models import ModelRecord, load_model
@@ -93,7 +93,7 @@ class DetectorRuntime(Runtime):
     that is no square the objects are nearly the same.
 
     Args:
-        run: see :class:`kat.deploy.detector_file.OneImage`.
+        run: see :class:`kat.deploy.formats.detector_onnx.OneImage`.
         record: what the file says of itself.
     """
 
@@ -109,7 +109,7 @@ class DetectorRuntime(Runtime):
         return [self._objects(image) for image in images]
 
     def find(self, image: Tensor, threshold: Tensor) -> dict[str, Tensor]:
-        """What the file itself answers: see :class:`kat.deploy.detector_file.OneImage`."""
+        """What the file itself answers: see :class:`kat.deploy.formats.detector_onnx.OneImage`."""
         objects: dict[str, Tensor] = self._run[0](image, threshold)
         return objects
 

@@ -1,33 +1,33 @@
 """KAT models, registered with timm on import, and how they are stored."""
 
 from kat.models import baselines, dense, micro
-from kat.models.activation_fit import Movement
-from kat.models.card import TrainingRecord
-from kat.models.checkpoint import (
-    is_model_folder,
-    load_model,
-    read_training_checkpoint,
-    save_model,
-    stored_weights,
-)
-from kat.models.coefficient_history import (
-    LayerHistory,
-    read_coefficient_history,
-    write_coefficient_history,
-)
-from kat.models.conversion import Conversion, convert_vit, init_from_vit
-from kat.models.hub import from_pretrained, push_to_hub, save_pretrained
-from kat.models.kat import KAT, rational_parameter_names
-from kat.models.record import (
+from kat.models.checkpoints.card import TrainingRecord
+from kat.models.checkpoints.hub import from_pretrained, push_to_hub, save_pretrained
+from kat.models.checkpoints.record import (
     ModelRecord,
     build_model,
     create_model,
     input_args,
     registered_preprocessing,
 )
-from kat.models.state_dict import load_weights, read_state_dict
+from kat.models.checkpoints.state_dict import load_weights, read_state_dict
+from kat.models.checkpoints.storage import (
+    is_model_folder,
+    load_model,
+    read_training_checkpoint,
+    save_model,
+    stored_weights,
+)
+from kat.models.conversion.activation_fit import Movement
+from kat.models.conversion.convert import Conversion, convert_vit, init_from_vit
+from kat.models.conversion.source import ViTSource, read_vit
+from kat.models.kat import KAT, rational_parameter_names
 from kat.models.vit import KANViT, SwiGLUViT, ViT
-from kat.models.vit_source import ViTSource, read_vit
+from kat.nn.coefficient_history import (
+    LayerHistory,
+    read_coefficient_history,
+    write_coefficient_history,
+)
 
 __all__ = [
     "KAT",

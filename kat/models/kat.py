@@ -22,7 +22,12 @@ from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_
 from torch import nn
 
 from kat.errors import InputError, first_line
-from kat.models.state_dict import filter_released, is_coefficient, published_name, read_state_dict
+from kat.models.checkpoints.state_dict import (
+    filter_released,
+    is_coefficient,
+    published_name,
+    read_state_dict,
+)
 from kat.models.vit import ViT
 from kat.nn import GRKANMlp, Init
 

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kat.ops.context import in_function_transform, is_plain_eager
-from kat.ops.registration import IMPLEMENTATIONS, gradients
+from kat.ops.dispatch import IMPLEMENTATIONS, gradients
+from kat.ops.torch_internals import in_function_transform, is_plain_eager
 
 
 def takes(x: Tensor, numerator: Tensor, denominator: Tensor) -> bool:

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from kat.ops import scaled
-from kat.ops.context import in_function_transform, in_vmap, is_plain_eager, leaves_pytorch
 from kat.ops.scaled import horner, sign, sign_of_sum
+from kat.ops.torch_internals import in_function_transform, in_vmap, is_plain_eager, leaves_pytorch
 
 
 def rational(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:

@@ -1,11 +1,10 @@
 """Training and evaluation on Lightning's Trainer."""
 
-from kat.training.classification import Classifier
 from kat.training.config import ModelConfig, MonitorConfig, OptimConfig, TrainConfig
-from kat.training.dense_evaluation import DenseEvaluation, evaluate_dense
+from kat.training.distributed import is_first_process
 from kat.training.divergence import read_divergence
 from kat.training.dry_run import Rehearsal, rehearse
-from kat.training.evaluation import (
+from kat.training.evaluation.classification import (
     Answers,
     EvalConfig,
     Evaluation,
@@ -13,12 +12,13 @@ from kat.training.evaluation import (
     predict_batch,
     with_preprocessing,
 )
-from kat.training.folder import read_settings, settings_to_keep
+from kat.training.evaluation.dense import DenseEvaluation, evaluate_dense
+from kat.training.evaluation.diagnosis import Subject, explain, recorded_top1, suspicion
+from kat.training.evaluation.real_labels import read_real_labels, real_accuracy
 from kat.training.history import read_history
-from kat.training.near_chance import Subject, explain, recorded_top1, suspicion
-from kat.training.processes import is_first_process
-from kat.training.real_labels import read_real_labels, real_accuracy
 from kat.training.run import Summary, train
+from kat.training.run_directory import read_settings, settings_to_keep
+from kat.training.tasks.classification import Classifier
 
 __all__ = [
     "Answers",

@@ -11,17 +11,17 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint
 
+from kat.checksum import check_seal, keep_as
 from kat.data import STEP, Loader, derived_seed, seed_all
 from kat.errors import InputError, Interrupted
-from kat.sealed import check_seal, keep_as
 from kat.training.config import CheckpointConfig
+from kat.training.distributed import any_of, gather
 from kat.training.divergence import DivergenceGuard
-from kat.training.folder import BEST, LAST, remove_results, write_records
-from kat.training.interruption import REQUEUE, StopRequest, requeue_slurm_job
 from kat.training.position import Position, set_counters
-from kat.training.processes import any_of, gather
+from kat.training.run_directory import BEST, LAST, remove_results, write_records
 from kat.training.saving import save_checkpoint
 from kat.training.sharding import FullySharded
+from kat.training.signals import REQUEUE, StopRequest, requeue_slurm_job
 
 
 class Checkpoints(Checkpoint):
@@ -155,7 +155,7 @@ class Checkpoints(Checkpoint):
         self.request.release()
 
     def _due(self, trainer: Trainer) -> bool:
-        steps, minutes = self.interval.steps, self.interval.minutes
+        steps, minutes = self.interval.every_n_steps, self.interval.every_n_minutes
         if steps is not None and trainer.global_step - self.saved_step >= steps:
             return True
         waited = time.monotonic() - self.saved_at

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 
 from kat.errors import TrainingDiverged
 from kat.files import write_text
-from kat.training.average import local
-from kat.training.diagnosis import (
+from kat.training.distributed import any_of, gather
+from kat.training.ema import local
+from kat.training.nonfinite import (
     ADVICE,
     Attempt,
     Finding,
@@ -29,8 +30,7 @@ from kat.training.diagnosis import (
     diagnose_state,
     random_state,
 )
-from kat.training.folder import DIVERGENCE, LAST, LAST_GOOD
-from kat.training.processes import any_of, gather
+from kat.training.run_directory import DIVERGENCE, LAST, LAST_GOOD
 from kat.training.saving import save_checkpoint
 
 MOST_SKIPPED = 50

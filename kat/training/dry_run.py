@@ -20,13 +20,13 @@ from kat.data import ImageSet, ImageStream, UnreadableImage
 from kat.errors import InputError
 from kat.models import ModelRecord
 from kat.training.config import TrainConfig
-from kat.training.folder import CHECKPOINTS_AT_ONCE
 from kat.training.lightning_setup import make_trainer, quiet
 from kat.training.limits import length, limited
-from kat.training.meter import Meter, Work, peak_bytes
 from kat.training.monitoring import Monitor
 from kat.training.progress import duration
 from kat.training.run import Assembly, assemble, fit, trainer_settings
+from kat.training.run_directory import CHECKPOINTS_AT_ONCE
+from kat.training.throughput import Meter, Work, peak_bytes
 
 WARM_UP, STEPS, SAMPLE = 1, 3, 64
 """Steps before the clock runs, steps that are timed, images of each split that are decoded."""
@@ -253,7 +253,7 @@ def _trainer(assembly: Assembly, steps: _Steps, folder: str) -> Trainer:
     return make_trainer(
         **{**trainer_settings(config), "max_epochs": -1},
         max_steps=total,
-        limit_train_batches=total * config.optim.accumulate,
+        limit_train_batches=total * config.optim.accumulate_grad_batches,
         limit_val_batches=1,
         log_every_n_steps=1,
         logger=False,

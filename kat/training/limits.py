@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from kat.data import Loader
 from kat.errors import InputError
 from kat.training.config import TrainConfig, parse_time
-from kat.training.processes import any_of
+from kat.training.distributed import any_of
 
 
 class Limits(Callback):

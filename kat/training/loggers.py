@@ -26,7 +26,7 @@ from lightning.pytorch.loggers import (
 from kat.errors import InputError, first_line
 from kat.files import write_text
 from kat.training.config import TrainConfig
-from kat.training.folder import LOGGER_RUNS, settings_to_keep
+from kat.training.run_directory import LOGGER_RUNS, settings_to_keep
 
 _NEEDS = {"wandb": ("wandb",), "mlflow": ("mlflow", "sqlalchemy", "alembic")}
 _INSTALL = {"wandb": "wandb", "mlflow": "mlflow-skinny sqlalchemy alembic"}

@@ -18,15 +18,15 @@ from torchmetrics import MeanMetric, SumMetric
 from kat.data import Batch, DevicePreparation
 from kat.errors import InputError
 from kat.models import ModelRecord
-from kat.training.average import WeightAverage, assign
 from kat.training.config import TrainConfig
-from kat.training.diagnosis import Attempt, random_state
-from kat.training.frozen import frozen_to_eval
+from kat.training.distributed import gather
+from kat.training.ema import WeightAverage, assign
+from kat.training.freeze import frozen_to_eval
 from kat.training.history import logged_columns
+from kat.training.nonfinite import Attempt, random_state
 from kat.training.optimizer import make_optimizer, make_schedule, optimizer_layout
-from kat.training.processes import gather
-from kat.training.scores import Score, Scores, metric_state, set_metric_state
 from kat.training.sharding import shard
+from kat.training.tasks.metrics import Score, Scores, metric_state, set_metric_state
 
 
 class TaskModule(LightningModule):

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from kat.models import LayerHistory, write_coefficient_history
 from kat.nn import GroupRational
-from kat.training.average import whole
-from kat.training.folder import COEFFICIENTS, STABILITY
+from kat.training.ema import whole
+from kat.training.run_directory import COEFFICIENTS, STABILITY
 
 SNAPSHOTS = 100
 """Steps of a run at which the coefficients are recorded, at most."""

@@ -14,15 +14,15 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, RichProgressBar
 
 from kat.training.config import TrainConfig
-from kat.training.meter import Meter, Work, memory_bytes, peak_bytes
-from kat.training.scores import Score
+from kat.training.tasks.metrics import Score
+from kat.training.throughput import Meter, Work, memory_bytes, peak_bytes
 
 QUIET_SECONDS = 30.0
 """The least time between two lines within an epoch."""
 
 
 class SpeedLog(Callback):
-    """Reads the meter every ``log_every`` steps and logs ``speed/...``; the first of the callbacks.
+    """Reads the meter every ``log_every_n_steps``, logs ``speed/...``; the first of the callbacks.
 
     Logged are images_per_second, seconds_per_step, data_wait (the share of the time in which the
     loop waited for its loader), memory_gb and lr, means over the steps since the last row. An epoch
@@ -89,7 +89,7 @@ class SpeedLog(Callback):
         self._batches = batch_idx + 1
         stepped = trainer.global_step > self._step
         self._step = trainer.global_step
-        if stepped and self._step % self.config.log_every == 0:
+        if stepped and self._step % self.config.log_every_n_steps == 0:
             now = self.meter.read()
             self.recent, self._row = now.since(self._row), now
             self._log(trainer)

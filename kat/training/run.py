@@ -41,11 +41,20 @@ from kat.models import (
     save_model,
 )
 from kat.models.dense import task_of
-from kat.training.automatic import describe, from_images, from_run, from_source
+from kat.training.auto_settings import describe, from_images, from_run, from_source
 from kat.training.checkpoints import Checkpoints, ExactResume
 from kat.training.config import TrainConfig, check
+from kat.training.distributed import end_with_first, is_first_process
 from kat.training.divergence import DivergenceGuard
-from kat.training.folder import (
+from kat.training.freeze import freeze
+from kat.training.lightning_setup import make_trainer, quiet
+from kat.training.limits import Limits, check_share, length
+from kat.training.loggers import check_services, local_loggers, start_logging
+from kat.training.module import TaskModule
+from kat.training.monitoring import Monitor, RecordCoefficients, RecordStability
+from kat.training.optimizer import check_layout, make_optimizer
+from kat.training.progress import Bar, EpochLines, SpeedLog, StepLines, is_interactive
+from kat.training.run_directory import (
     BEST,
     CONVERSION,
     SUMMARY,
@@ -55,17 +64,8 @@ from kat.training.folder import (
     with_resumption_decided,
     write_records,
 )
-from kat.training.frozen import freeze
-from kat.training.lightning_setup import make_trainer, quiet
-from kat.training.limits import Limits, check_share, length
-from kat.training.loggers import check_services, local_loggers, start_logging
-from kat.training.meter import Meter
-from kat.training.module import TaskModule
-from kat.training.monitoring import Monitor, RecordCoefficients, RecordStability
-from kat.training.optimizer import check_layout, make_optimizer
-from kat.training.processes import end_with_first, is_first_process
-from kat.training.progress import Bar, EpochLines, SpeedLog, StepLines, is_interactive
-from kat.training.tasks import TASKS, check_task, check_used
+from kat.training.tasks.registry import TASKS, check_task, check_used
+from kat.training.throughput import Meter
 
 
 @dataclass
@@ -364,7 +364,7 @@ def _make_trainer(
         **trainer_settings(config),
         limit_train_batches=config.limit_train_batches,
         limit_val_batches=config.limit_val_batches,
-        log_every_n_steps=config.log_every,
+        log_every_n_steps=config.log_every_n_steps,
         enable_progress_bar=interactive,
         logger=local_loggers(config),
         callbacks=callbacks,
@@ -378,11 +378,11 @@ def trainer_settings(config: TrainConfig) -> dict[str, Any]:
     return {
         "accelerator": config.accelerator,
         "devices": config.devices,
-        "num_nodes": config.nodes,
+        "num_nodes": config.num_nodes,
         "strategy": config.strategy,
         "precision": config.precision,
         "max_epochs": config.epochs,
-        "accumulate_grad_batches": config.optim.accumulate,
+        "accumulate_grad_batches": config.optim.accumulate_grad_batches,
         "gradient_clip_val": config.optim.clip_grad or None,
         # PyTorch's batch norm over several processes is for GPUs alone.
         "sync_batchnorm": torch.cuda.is_available() and config.accelerator != "cpu",

@@ -10,10 +10,10 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Trainer
 
+from kat.checksum import keep_as, seal
 from kat.errors import CheckpointFailed
 from kat.files import replacing
-from kat.sealed import keep_as, seal
-from kat.training.folder import LAST, PREVIOUS
+from kat.training.run_directory import LAST, PREVIOUS
 
 
 class SealedCheckpointIO(TorchCheckpointIO):

@@ -15,10 +15,10 @@ from torch import nn
 
 from kat.analysis import count, learned_activations
 from kat.analysis.ablation import Row
-from kat.analysis.run_report import RunFindings
-from kat.analysis.stability import QUANTITIES
+from kat.analysis.reports.run import RunFindings
 from kat.models import LayerHistory
 from kat.nn import GroupRational
+from kat.nn.stability import QUANTITIES
 from tests.training.small import RECORD
 
 STEPS = [0, 5, 10]

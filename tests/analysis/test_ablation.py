@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from kat.analysis import ablation_plots
 from kat.analysis.ablation import (
     Estimate,
     markdown,
@@ -17,7 +16,8 @@ from kat.analysis.ablation import (
     table,
     write_runs,
 )
-from kat.analysis.ablation_plots import plot_cells
+from kat.analysis.figures import ablation as ablation_plots
+from kat.analysis.figures.ablation import plot_cells
 from kat.errors import InputError
 
 TOP1 = {"KAT": [84.0, 85.5, 84.6], "ViT": [81.0, 82.9, 81.5]}

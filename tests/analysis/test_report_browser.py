@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from kat.analysis import write_stability_report
-from kat.analysis.ablation_report import write_ablation_report
-from kat.analysis.comparison_report import write_comparison_report
-from kat.analysis.run_report import write_run_report
+from kat.analysis.reports.ablation import write_ablation_report
+from kat.analysis.reports.comparison import write_comparison_report
+from kat.analysis.reports.run import write_run_report
 from tests.analysis import report_pages as pages
 from tests.browser import MISSING, Browser
 

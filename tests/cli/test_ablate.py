@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from kat.analysis.ablation import read_runs
-from kat.training.pool import Outcome
+from kat.training.sweep.launcher import Outcome
 from tests.cli.commands import refused, run
 
 MEASURED = {"seconds", "images_per_second", "memory_bytes"}
@@ -29,7 +29,7 @@ GRID = {
         "limit_train_batches": 4,
         "optim.warmup_epochs": 0,
         "model.args.depth": 1,
-        "checkpoint.steps": 1,
+        "checkpoint.every_n_steps": 1,
     },
     "seeds": [0],
     "factors": {"groups": {"8": {}, "1": {"model.args.num_groups": 1}}},

@@ -14,10 +14,10 @@ from PIL import Image
 import kat
 from kat.cli import convert
 from kat.models import ModelRecord, build_model, convert_vit, load_model, save_model
-from kat.models.activation_fit import Movement
+from kat.models.conversion.activation_fit import Movement
 from tests.cli.test_commands import QUICK, refused, run
+from tests.models.conversion.test_convert import distance, trained
 from tests.models.published import official_state
-from tests.models.test_conversion import distance, trained
 
 
 @pytest.fixture(scope="module")

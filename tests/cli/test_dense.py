@@ -22,8 +22,8 @@ from kat.data.dense.synthetic import make_items
 from kat.models import load_model
 from kat.models.dense import SegmentConfig
 from kat.training import evaluate_dense
-from kat.training.dense_prediction import find_classes, find_objects
-from kat.training.tasks import TASKS
+from kat.training.evaluation.dense_prediction import find_classes, find_objects
+from kat.training.tasks.registry import TASKS
 from tests.analysis.report_pages import charts_of, tables_of
 from tests.cli.commands import QUICK, refused, run
 from tests.data.dense.coco_files import instances, write_coco

@@ -9,7 +9,7 @@ import torch
 
 import kat
 import kat_command
-from kat.analysis.verify_backends import Backend, present_backends
+from kat.analysis.verify.backends import Backend, present_backends
 from kat.models import ModelRecord, build_model, save_model
 
 MODERATE = ("--quick", "--forms", "[A]", "--largest", "1e3", "--progress", "false")

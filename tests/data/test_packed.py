@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kat.data.folder import FolderSource
 from kat.data.packed import PackedStrings
+from kat.data.sources.folder import FolderSource
 
 NAMES = ["n01/a.jpg", "", "n02/é.jpg", "n02/\udcff.jpg", "x"]
 

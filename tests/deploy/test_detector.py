@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
-import kat.deploy.detector_file as detector_file
+import kat.deploy.formats.detector_onnx as detector_file
 from kat.deploy import export_model, freeze, open_model
 from kat.errors import ExportFailed, InputError
 from kat.models import build_model

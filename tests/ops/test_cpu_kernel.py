@@ -13,7 +13,8 @@ from torch.library import opcheck
 from torch.profiler import ProfilerActivity, profile
 
 import kat
-from kat.ops import cpu, reference
+from kat.ops import reference
+from kat.ops.cpu import kernel as cpu
 from tests import kernels
 
 if not kernels.has_compiler():

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kat
-from kat.ops import cpu
+from kat.ops.cpu import kernel as cpu
 from tests import kernels
 from tests.oracle import Elements, random_elements, rational_exactly
 

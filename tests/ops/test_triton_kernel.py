@@ -17,7 +17,9 @@ import pytest
 import torch
 
 import kat
-from kat.ops import gpu, reference, registration
+from kat.ops import dispatch as registration
+from kat.ops import reference
+from kat.ops.triton import backend as gpu
 
 ROOT = Path(__file__).resolve().parents[2]
 needs_triton = pytest.mark.skipif(

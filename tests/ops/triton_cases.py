@@ -15,7 +15,10 @@ import torch
 from torch import Tensor
 
 import kat
-from kat.ops import cpu, gpu, reference, triton_launch
+from kat.ops import reference
+from kat.ops.cpu import kernel as cpu
+from kat.ops.triton import backend as gpu
+from kat.ops.triton import launch as triton_launch
 from tests.oracle import Elements, random_elements
 
 SLACK = {torch.bfloat16: 4.0}

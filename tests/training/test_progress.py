@@ -11,7 +11,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from kat.training import Classifier, TrainConfig
 from kat.training import run as training_run
-from kat.training.meter import Meter, Work
 from kat.training.progress import (
     Bar,
     SpeedLog,
@@ -21,6 +20,7 @@ from kat.training.progress import (
     learning_rate,
     validation_values,
 )
+from kat.training.throughput import Meter, Work
 from tests.cli.commands import run
 from tests.training.small import fit_slowly
 
@@ -32,8 +32,8 @@ QUICK = (
 
 def test_the_line_of_an_epoch_and_the_rows_of_the_logs(tmp_path, capsys):
     out = tmp_path / "run"
-    assert run(*QUICK, "--out", out, "--epochs", 2, "--log_every", 2, "--limit_train_batches", 5,
-               "--optim.ema_decay", 0.9) == 0  # fmt: skip
+    assert run(*QUICK, "--out", out, "--epochs", 2, "--log_every_n_steps", 2,
+               "--limit_train_batches", 5, "--optim.ema_decay", 0.9) == 0  # fmt: skip
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch")]
     pattern = (
         r"epoch {}/2  train loss \d\.\d{{4}}  val loss \d\.\d{{4}} \(raw \d\.\d{{4}}\)"
@@ -70,7 +70,7 @@ def test_an_epoch_shorter_than_log_every_has_one_row(tmp_path):
 
 def test_a_resumed_run_goes_on_with_its_history(tmp_path):
     out = tmp_path / "run"
-    common = (*QUICK, "--out", out, "--limit_train_batches", 3, "--log_every", 1)
+    common = (*QUICK, "--out", out, "--limit_train_batches", 3, "--log_every_n_steps", 1)
     assert run(*common, "--epochs", 1) == 0
     assert run(*common, "--epochs", 2, "--resume", "true") == 0
     history = list(csv.DictReader((out / "history.csv").open()))
@@ -85,7 +85,7 @@ def test_lines_within_an_epoch_come_with_the_rows_and_not_too_often(
     tmp_path, capsys, monkeypatch, seconds, count
 ):
     monkeypatch.setattr(training_run, "StepLines", lambda speed: StepLines(speed, seconds))
-    assert run(*QUICK, "--out", tmp_path / "run", "--epochs", 1, "--log_every", 2,
+    assert run(*QUICK, "--out", tmp_path / "run", "--epochs", 1, "--log_every_n_steps", 2,
                "--limit_train_batches", 7) == 0  # fmt: skip
     lines = [line for line in capsys.readouterr().out.splitlines() if "batch" in line]
     assert len(lines) == count
@@ -107,7 +107,7 @@ def test_a_bar_shows_the_same_values_in_a_terminal(tmp_path, capsys, monkeypatch
 
     monkeypatch.setattr(Bar, "get_metrics", noted)
     monkeypatch.setattr(training_run, "is_interactive", lambda config: True)
-    assert run(*QUICK, "--out", tmp_path / "run", "--epochs", 2, "--log_every", 2,
+    assert run(*QUICK, "--out", tmp_path / "run", "--epochs", 2, "--log_every_n_steps", 2,
                "--limit_train_batches", 4) == 0  # fmt: skip
     printed = capsys.readouterr().out
     assert printed.count("train loss") == 2

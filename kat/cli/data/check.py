@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> int:
 
 def _main(arguments: list[str]) -> int:
     options = make_parser().parse_args(arguments)
-    config = DataConfig(name=options.name, workers=options.workers)
+    config = DataConfig(name=options.name, num_workers=options.workers)
     if options.split not in (None, *SPLITS):
         raise unknown("split", options.split, SPLITS)
     splits = SPLITS if options.split is None else (options.split,)

@@ -12,7 +12,7 @@ from rich.progress import Progress
 from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 from torchvision.utils import make_grid
 
-from kat.analysis.dense_plots import draw_objects
+from kat.analysis.figures.dense import draw_objects
 from kat.cli.parsing import Parser, run_command
 from kat.data.dense import open_coco
 from kat.data.dense.synthetic import make_items

@@ -12,7 +12,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from kat.analysis import Reading, learned_activations, plot_activations, read_symbols
-from kat.analysis.symbolic import median, write_readings
+from kat.analysis.inspect.symbolic import median, write_readings
 from kat.cli.parsing import Formatter, Parser, run_command
 from kat.cli.plot.images import prepared, validation_images
 from kat.errors import InputError

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kat.analysis.attention import attention_maps, check_attention
-from kat.analysis.attention_plots import plot_attention
+from kat.analysis.figures.attention import plot_attention
+from kat.analysis.inspect.attention import attention_maps, check_attention
 from kat.cli.parsing import Formatter, Parser, run_command
 from kat.cli.plot.images import validation_images
 from kat.data import Batch, DevicePreparation, UnreadableImage, decode, eval_transform

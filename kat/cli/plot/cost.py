@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 from kat.analysis.ablation import summarize
+from kat.analysis.cost.runs import COSTS, cost_points, pareto_front
+from kat.analysis.figures.run_cost import plot_costs
 from kat.analysis.learning_curves import common_headline
-from kat.analysis.run_cost import COSTS, cost_points, pareto_front
-from kat.analysis.run_cost_plots import plot_costs
 from kat.cli.parsing import Formatter, Parser, run_command
 from kat.cli.plot.runs import add_run_arguments, find_runs, measured
 from kat.errors import InputError, unknown

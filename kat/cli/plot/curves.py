@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from kat.analysis.figures.plots import CURVES, plot_learning_curves
 from kat.analysis.learning_curves import History, usual_columns
-from kat.analysis.plots import CURVES, plot_learning_curves
 from kat.cli.parsing import Formatter, Parser, run_command
 from kat.cli.plot.runs import add_run_arguments, find_runs
 from kat.errors import InputError, unknown

@@ -6,12 +6,12 @@ import sys
 from pathlib import Path
 
 from kat.analysis import plot_evolution
-from kat.analysis.activation_plots import ANIMATED
+from kat.analysis.figures.activations import ANIMATED
 from kat.cli.parsing import Formatter, Parser, run_command
 from kat.errors import InputError
 from kat.files import PICTURES, check_target
 from kat.models import read_coefficient_history
-from kat.training.folder import COEFFICIENTS
+from kat.training.run_directory import COEFFICIENTS
 
 _DESCRIPTION = """\
 Draws the rationals of a run over its training, from the coefficients that 'kat train' has recorded

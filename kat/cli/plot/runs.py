@@ -13,8 +13,8 @@ from kat.cli.eval import short_names
 from kat.cli.parsing import Parser
 from kat.errors import InputError
 from kat.training import read_settings
-from kat.training.folder import SETTINGS, SUMMARY
-from kat.training.grid import REPORTING
+from kat.training.run_directory import SETTINGS, SUMMARY
+from kat.training.sweep.grid import REPORTING
 
 
 def add_run_arguments(parser: Parser) -> None:

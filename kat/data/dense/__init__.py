@@ -1,13 +1,13 @@
 """Data of detection and segmentation: images with boxes and masks."""
 
-from kat.data.dense.coco import DetectionSet, Target, open_coco
+from kat.data.dense.coco.dataset import DetectionSet, Target, open_coco
 from kat.data.dense.config import (
     DetectionAugmentConfig,
     SegmentationAugmentConfig,
     check_detection,
     check_segmentation,
 )
-from kat.data.dense.semantic import IGNORE, SemanticSet, open_semantic
+from kat.data.dense.semantic.dataset import IGNORE, SemanticSet, open_semantic
 from kat.data.dense.transforms import (
     DetectionEvaluation,
     DetectionTraining,

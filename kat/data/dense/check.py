@@ -12,13 +12,14 @@ import numpy as np
 from PIL import Image
 
 from kat.data.config import DataConfig
+from kat.data.dataset import ImageSet
 from kat.data.decoding import UnreadableImage, decode
-from kat.data.dense.coco import CocoSource, decode_masks, other_size
-from kat.data.dense.coco_layout import find_coco
-from kat.data.dense.coco_problems import annotation_problems, unused_categories
-from kat.data.dense.coco_table import read_table
+from kat.data.dense.coco.dataset import CocoSource, decode_masks, other_size
+from kat.data.dense.coco.layout import find_coco
+from kat.data.dense.coco.problems import annotation_problems, unused_categories
+from kat.data.dense.coco.table import read_table
 from kat.data.dense.problems import Problem, found
-from kat.data.dense.semantic import (
+from kat.data.dense.semantic.dataset import (
     IGNORE,
     MaskSource,
     decode_mask,
@@ -26,9 +27,8 @@ from kat.data.dense.semantic import (
     unpaired_problems,
     wrong_values,
 )
-from kat.data.dense.semantic_layout import LAYOUTS
-from kat.data.image_set import ImageSet
-from kat.data.sources import open_split
+from kat.data.dense.semantic.layout import LAYOUTS
+from kat.data.sources.registry import open_split
 from kat.data.splits import some
 from kat.errors import InputError
 
@@ -95,7 +95,7 @@ def check_split(
         InputError: what there is cannot be opened at all.
     """
     kind, _, path = config.name.partition(":")
-    inspection = _Inspection(_header if headers_only else _decoded, config.workers, tell)
+    inspection = _Inspection(_header if headers_only else _decoded, config.num_workers, tell)
     if kind == "coco":
         return _check_coco(Path(path), split, inspection)
     if kind in LAYOUTS:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from kat.data.image_set import ImageSet
+from kat.data.dataset import ImageSet
 
 ITEMS = (1, 5)
 """Least and most items that are tried for an image."""

@@ -11,10 +11,10 @@ import numpy as np
 from PIL import Image
 
 from kat.data.config import DataConfig
+from kat.data.dataset import ImageSet
 from kat.data.dense.scenes import Scene, compose
-from kat.data.image_set import ImageSet
 from kat.data.seeds import SCENE, derived_seed
-from kat.data.sources import open_split
+from kat.data.sources.registry import open_split
 from kat.errors import InputError
 from kat.files import new_folder
 

@@ -3,10 +3,16 @@
 from kat.models.dense import registry
 from kat.models.dense.backbone import DenseBackbone
 from kat.models.dense.detector import Detector, EvaluationSize, KATDetector, ViTDetector
+from kat.models.dense.heads_transfer import Surroundings
 from kat.models.dense.model import DenseModel, Features, task_of
 from kat.models.dense.pyramid import MultiLevel, SimpleFeaturePyramid
-from kat.models.dense.segment import SegmentConfig, check_segment, most_likely, segment, strips
-from kat.models.dense.surroundings import Surroundings
+from kat.models.dense.sliding_window import (
+    SegmentConfig,
+    check_segment,
+    most_likely,
+    segment,
+    strips,
+)
 from kat.models.dense.upernet import KATUperNet, UperNet, ViTUperNet
 
 __all__ = [

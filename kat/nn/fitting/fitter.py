@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from kat.errors import InputError
 from kat.nn.coefficients import ALIASES, Coefficients, gain
 from kat.nn.fitting.expression import parse_expression
-from kat.nn.fitting.families import Family, families
 from kat.nn.fitting.functions import FUNCTIONS, Array, Function
 from kat.nn.fitting.least_squares import least_squares
 from kat.nn.fitting.minimax import minimax
 from kat.nn.fitting.samples import WEIGHTS, Points, Samples, chebyshev, error_weight, sample
+from kat.nn.fitting.search_spaces import Family, families
 
 DEGREE = (5, 4)
 INTERVAL = (-3.0, 3.0)
@@ -114,7 +114,7 @@ def evaluate(
     denominator: NDArray[Any] | tuple[float, ...] | list[float],
     form: str,
 ) -> Array:
-    """F(x) = P(x) / Q(x) in float64, see :mod:`kat.nn.fitting.families`.
+    """F(x) = P(x) / Q(x) in float64, see :mod:`kat.nn.fitting.search_spaces`.
 
     x: points of any shape.
     numerator: a_0, ..., a_m.
@@ -151,7 +151,7 @@ def fit(
     method: "minimax" for the largest error, "least_squares" for the mean square.
     weight: w^2 = 1 for "uniform", w^2 = exp(-x^2 / 2) for "normal".
     slope_at_infinity: the limits of F(x) / x on the left and on the right.  They are free where
-        none are given; see :func:`kat.nn.fitting.families.right_slope` for those that exist.
+        none are given; see :func:`kat.nn.fitting.search_spaces.right_slope` for those that exist.
     whole_line: form B only.  True keeps b_1 x + ... + b_n x^n from vanishing anywhere but at 0, so
         Q does not fall back to 1 beyond the interval.  False asks that on the interval alone: the
         error there can be smaller, but F may spike outside.

@@ -10,11 +10,11 @@ from __future__ import annotations
 import numpy as np
 from scipy.optimize import nnls
 
-from kat.nn.fitting.families import Family
 from kat.nn.fitting.functions import Array
 from kat.nn.fitting.minimax import minimax
 from kat.nn.fitting.problem import Problem, directions, trimmed
 from kat.nn.fitting.samples import Samples
+from kat.nn.fitting.search_spaces import Family
 
 _MAX_STEPS = 200
 _CONVERGED = 1e-12

@@ -1,6 +1,6 @@
 """The least largest error: differential correction.
 
-Within a convex family (see :mod:`kat.nn.fitting.families`) "the weighted error is at most E" reads
+Within a convex family (:mod:`kat.nn.fitting.search_spaces`) "the weighted error is at most E" reads
 w |f Q - P| <= E Q, which is linear in (a, b).  The smallest E is then the minimum of a quasi-convex
 function.  The differential correction algorithm reaches it from the least-squares polynomial by a
 short sequence of linear programs, so there is no random start and no local minimum to escape from.
@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linprog
 
-from kat.nn.fitting.families import SCALED_BOUNDS, Family
 from kat.nn.fitting.functions import Array
 from kat.nn.fitting.problem import Problem, directions, trimmed
 from kat.nn.fitting.samples import Samples
+from kat.nn.fitting.search_spaces import SCALED_BOUNDS, Family
 
 _FIRST_POINTS = 400
 _EXCHANGES = 10

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from kat.nn.fitting.families import Family
 from kat.nn.fitting.functions import Array
 from kat.nn.fitting.samples import Samples
+from kat.nn.fitting.search_spaces import Family
 
 
 class Problem:

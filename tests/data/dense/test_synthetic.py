@@ -11,12 +11,12 @@ import pytest
 from PIL import Image
 
 from kat.data import DataConfig
+from kat.data.dataset import ImageSet
 from kat.data.dense import open_coco, open_semantic, scenes, synthetic
 from kat.data.dense.check import check_split
 from kat.data.dense.scenes import compose, noise
 from kat.data.dense.synthetic import class_mask, make_items
-from kat.data.image_set import ImageSet
-from kat.data.small import GreySource
+from kat.data.sources.small import GreySource
 from kat.errors import InputError
 
 SMALL = {"source": "digits", "images": 6, "val_images": 3, "size": 48}

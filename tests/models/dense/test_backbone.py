@@ -13,9 +13,9 @@ from torch import nn
 
 from kat.errors import InputError
 from kat.models import ViTSource, init_from_vit, read_vit
+from kat.models.conversion.source import layout
 from kat.models.dense import DenseBackbone
 from kat.models.dense.attention import GridAttention, join, split
-from kat.models.vit_source import layout
 
 GRID = {"class_token": False, "global_pool": "", "num_classes": 0}
 FAMILIES = ["kat_micro", "vit_micro", "vit_swiglu_micro", "vit_kan_micro"]

@@ -9,8 +9,8 @@ from timm.optim import param_groups_layer_decay
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 from torchvision.ops import clip_boxes_to_image
 
-from kat.analysis.detection_cost import FixedBoxes, countable
-from kat.analysis.flops import count
+from kat.analysis.cost.detection import FixedBoxes, countable
+from kat.analysis.cost.flops import count
 from kat.errors import InputError
 from kat.models import ModelRecord, build_model, create_model, init_from_vit, load_model, save_model
 from kat.models.dense.detector import EvaluationSize

@@ -1,0 +1,51 @@
+"""The figure of a grid: every run, each cell's mean and interval, and its difference."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from kat.analysis.ablation import CellResult, Estimate
+from kat.analysis.figures.plots import save_figure
+
+
+def plot_cells(results: Sequence[CellResult], title: str, path: Path) -> None:
+    """Draws top-1 by cell with 95 % intervals and all runs, and the paired differences beside.
+
+    Args:
+        results: of :func:`kat.analysis.ablation.summarize`; the cell without a difference is the
+            reference.
+        title: of the figure.
+        path: where to write; the suffix chooses the format.
+    """
+    figure = Figure(figsize=(10, 1.6 + 0.42 * len(results)), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    for place, result in enumerate(results):
+        left.plot(list(result.values.values()), [place] * len(result.values), ".", color="0.6")
+        _draw(left, place, result.estimate)
+        _draw(right, place, result.difference)
+    left.set_yticks(range(len(results)), [_plain(result.name) for result in results])
+    left.set_ylim(len(results) - 0.5, -0.5)
+    right.axvline(0, color="black", lw=0.8)
+    left.set(xlabel="top-1 (%)", title="mean, 95 % interval, and every run")
+    right.set(xlabel="points of top-1", title="difference from the first, seed by seed")
+    for axes in (left, right):
+        axes.grid(axis="x", alpha=0.3)
+    figure.suptitle(_plain(title))
+    save_figure(figure, path)
+
+
+def _plain(text: str) -> str:
+    """Text of which matplotlib takes nothing for a formula."""
+    return text.replace("$", r"\$")
+
+
+def _draw(axes: Axes, place: int, estimate: Estimate | None) -> None:
+    if estimate is None:
+        return
+    width = None if math.isnan(estimate.half_width) else estimate.half_width
+    axes.errorbar(estimate.mean, place, xerr=width, fmt="o", color="C0", capsize=4)

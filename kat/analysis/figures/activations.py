@@ -1,0 +1,166 @@
+"""Figures of learned rationals: as they are, and as they became so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import torch
+from matplotlib.animation import AbstractMovieWriter, FFMpegWriter, PillowWriter
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from kat.analysis.figures.plots import save_figure
+from kat.analysis.inspect.activations import Activation, Array, spread
+from kat.errors import InputError
+from kat.files import replacing
+from kat.models import LayerHistory
+
+ANIMATED = (".gif", ".mp4")
+_COLUMNS = 4
+_LINES = 32
+"""Groups that are drawn, of a layer with more: evenly chosen ones."""
+_SNAPSHOTS = 6
+"""Columns of the small multiples."""
+_FRAMES = 32
+_FRAMES_A_SECOND = 10
+_HELD = 8
+"""Frames for which an animation stands still at its end."""
+
+
+def plot_activations(activations: Sequence[Activation], path: Path) -> None:
+    """Draws every learned rational, one panel a layer, one line a group, its start dashed.
+
+    Where the inputs are known, their density over all groups stands behind, in grey. Of layers with
+    more than 32 groups 32 are drawn.
+
+    Args:
+        activations: of :func:`kat.analysis.learned_activations`.
+        path: where to write; the suffix chooses the format.
+    """
+    figure, panels = _panels(len(activations))
+    for axes, activation in zip(panels, activations, strict=True):
+        if activation.histogram is not None and activation.edges is not None:
+            _draw_inputs(axes, activation.edges, activation.histogram.mean(0))
+        _draw_groups(axes, activation.x, activation.learned)
+        axes.plot(activation.x, activation.start[0], "--", lw=1, color="black")
+        axes.set_title(activation.name, fontsize=9)
+    behind = ", grey: the inputs seen" if activations[0].histogram is not None else ""
+    drawn = _drawn(max(activation.num_groups for activation in activations))
+    figure.suptitle(f"learned activations by group (dashed: where they started{behind}){drawn}")
+    save_figure(figure, path)
+
+
+def plot_evolution(history: Mapping[str, LayerHistory], path: Path, *, width: float = 3.0) -> None:
+    """Draws how rationals changed: a row a layer, a column a step, one line a group, start dashed.
+
+    A path that ends in ``.gif`` or ``.mp4`` is an animation with a panel a layer instead.
+
+    Args:
+        history: of :func:`kat.models.read_coefficient_history`.
+        path: where to write; the suffix chooses the format.
+        width: the panels show x from -width to width.
+
+    Raises:
+        InputError: an .mp4 without ffmpeg.
+    """
+    x = torch.linspace(-width, width, 201, dtype=torch.float64)
+    functions = {name: layer.functions(x).numpy() for name, layer in history.items()}
+    steps = next(iter(history.values())).steps.tolist()
+    if path.suffix in ANIMATED:
+        _animate(x.numpy(), functions, steps, path)
+    else:
+        save_figure(_multiples(x.numpy(), functions, steps), path)
+
+
+def _multiples(x: Array, functions: Mapping[str, Array], steps: Sequence[int]) -> Figure:
+    places = spread(len(steps), _SNAPSHOTS)
+    size = (1.9 * len(places), 0.8 + 1.6 * len(functions))
+    figure = Figure(figsize=size, layout="constrained")
+    rows = figure.subplots(len(functions), len(places), sharex=True, sharey="row", squeeze=False)
+    for row, (name, values) in zip(rows, functions.items(), strict=True):
+        for axes, place in zip(row, places, strict=True):
+            _draw_groups(axes, x, values[place])
+            axes.plot(x, values[0, 0], "--", lw=0.8, color="black")
+            axes.tick_params(labelsize=7)
+        row[0].set_ylabel(name, fontsize=7)
+    for axes, place in zip(rows[0], places, strict=True):
+        axes.set_title(f"step {steps[place]}", fontsize=9)
+    drawn = _drawn(max(values.shape[1] for values in functions.values()))
+    figure.suptitle(f"activations by group over the training (dashed: the start){drawn}")
+    return figure
+
+
+def _animate(x: Array, functions: Mapping[str, Array], steps: Sequence[int], path: Path) -> None:
+    writer = _writer(path)
+    figure, panels = _panels(len(functions))
+    lines = []
+    for axes, (name, values) in zip(panels, functions.items(), strict=True):
+        lines.append(_draw_groups(axes, x, values[0]))
+        axes.plot(x, values[0, 0], "--", lw=1, color="black")
+        margin = 0.05 * max(np.ptp(values), 1e-6)
+        axes.set_ylim(values.min() - margin, values.max() + margin)
+        axes.set_title(name, fontsize=9)
+    title = figure.suptitle("step 0")
+    places = spread(len(steps), _FRAMES)
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # else it is laid out anew for every frame
+    with replacing(path) as partial, writer.saving(figure, str(partial), dpi=60):
+        for place in [*places, *[places[-1]] * _HELD]:
+            title.set_text(f"activations by group at step {steps[place]} (dashed: the start)")
+            for values, own in zip(functions.values(), lines, strict=True):
+                for line, y in zip(own, _chosen(values[place]), strict=True):
+                    line.set_ydata(y)
+            writer.grab_frame()
+
+
+def _writer(path: Path) -> AbstractMovieWriter:
+    if path.suffix == ".gif":
+        return PillowWriter(fps=_FRAMES_A_SECOND)
+    if not FFMpegWriter.isAvailable():
+        raise InputError(
+            f"{path} needs the program ffmpeg, which is not there; give a name that ends in .gif"
+        )
+    return FFMpegWriter(fps=_FRAMES_A_SECOND)
+
+
+def _panels(count: int) -> tuple[Figure, list[Axes]]:
+    """A figure with so many panels."""
+    columns = min(_COLUMNS, count)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(3 * columns, 0.4 + 2.6 * rows), layout="constrained")
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes in panels[count:]:
+        axes.set_axis_off()
+    return figure, panels[:count]
+
+
+def _draw_groups(axes: Axes, x: Array, functions: Array) -> list[Line2D]:
+    """A line for each group that is drawn, the first ones dark."""
+    chosen = _chosen(functions)
+    colours = mpl.colormaps["viridis"](np.arange(len(chosen)) / len(chosen))
+    axes.grid(alpha=0.3)
+    return [
+        axes.plot(x, y, lw=1, color=colour)[0] for y, colour in zip(chosen, colours, strict=True)
+    ]
+
+
+def _draw_inputs(axes: Axes, edges: Array, density: Array) -> None:
+    """A histogram behind the lines, on a scale of its own without numbers."""
+    behind = axes.twinx()
+    behind.stairs(density, edges, fill=True, color="0.88")
+    behind.set(yticks=[], ylim=(0, 1.1 * density.max()))
+    axes.set_zorder(behind.get_zorder() + 1)
+    axes.patch.set_visible(False)
+
+
+def _chosen(functions: Array) -> Array:
+    return functions[spread(len(functions), _LINES)]
+
+
+def _drawn(groups: int) -> str:
+    """What the title says of groups that are left out."""
+    return f"\n{_LINES} of {groups} groups" if groups > _LINES else ""

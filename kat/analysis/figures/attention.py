@@ -1,0 +1,83 @@
+"""The figure of attention: each image as the model saw it, with what it looks at laid over."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from kat.analysis.figures.plots import save_figure
+from kat.analysis.inspect.attention import AttentionMaps
+from kat.errors import InputError
+
+_SIDE = 1.7
+"""Of a panel, in inches."""
+
+
+def plot_attention(
+    pictures: Tensor, titles: Sequence[str], maps: AttentionMaps, path: Path, block: int | None
+) -> None:
+    """Writes :func:`draw_attention`; the suffix of the path chooses the format."""
+    save_figure(draw_attention(pictures, titles, maps, block), path)
+
+
+def draw_attention(
+    pictures: Tensor, titles: Sequence[str], maps: AttentionMaps, block: int | None = None
+) -> Figure:
+    """Draws a row an image: the image, the rollout over it, and each block's mean over the heads.
+
+    Each map is coloured from 0 to its own maximum, which is written below in units of 1 / tokens:
+    ``2.5x`` is two and a half times the attention of no preference.
+
+    Args:
+        pictures: (B, C, H, W) uint8, grey or RGB: the model's input before normalisation.
+        titles: one an image.
+        maps: of the same images.
+        block: draw the heads of this block, from 0, in place of the blocks.
+
+    Raises:
+        InputError: there is no such block.
+    """
+    panels = _panels(maps, block)
+    rows, columns = len(pictures), 1 + len(panels)
+    size = (_SIDE * columns, (_SIDE + 0.45) * rows)
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for row, picture, title in zip(grid, pictures, titles, strict=True):
+        _draw_picture(row[0], picture)
+        row[0].set_title(title, fontsize=8)
+    for column, (name, values) in enumerate(panels.items(), start=1):
+        for axes, picture, heat in zip(grid[:, column], pictures, values, strict=True):
+            _draw_picture(axes, picture)
+            _draw_heat(axes, heat, picture, maps.tokens)
+            axes.set_title(name, fontsize=8)
+    return figure
+
+
+def _panels(maps: AttentionMaps, block: int | None) -> dict[str, Tensor]:
+    """What is drawn over the images, (B, h, w) each, by its title."""
+    blocks = list(maps.blocks.values())
+    if block is None:
+        means = {f"block {n}, mean of heads": heads.mean(1) for n, heads in enumerate(blocks)}
+        return {"rollout": maps.rollout, **means}
+    if not 0 <= block < len(blocks):
+        raise InputError(f"there is no block {block}; the model has blocks 0 to {len(blocks) - 1}")
+    heads = blocks[block].unbind(1)
+    return {f"block {block}, head {n}": values for n, values in enumerate(heads)}
+
+
+def _draw_picture(axes: Axes, picture: Tensor) -> None:
+    height, width = picture.shape[-2:]
+    pixels = picture.permute(1, 2, 0).cpu().numpy()
+    axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0))
+    axes.set(xticks=[], yticks=[])
+
+
+def _draw_heat(axes: Axes, heat: Tensor, picture: Tensor, tokens: int) -> None:
+    """Lays a map over a picture; each of its cells covers the pixels of its patch."""
+    height, width = picture.shape[-2:]
+    axes.imshow(heat.cpu().numpy(), cmap="inferno", vmin=0, alpha=0.6, extent=(0, width, height, 0))
+    axes.set_xlabel(f"at most {tokens * float(heat.max()):.2g}x", fontsize=7)

@@ -1,0 +1,109 @@
+"""Figures of a classifier's answers: the confusion matrix, and the reliability diagram."""
+
+from __future__ import annotations
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from kat.analysis.inspect.classification import Calibration, most_confused
+
+_NAMED, _COUNTED, _CELLS, _PAIRS = 40, 20, 250, 20
+"""Up to how many classes are named and counted; at most how many cells and pairs are drawn."""
+_ARROW = " \N{RIGHTWARDS ARROW} "
+_LONGEST = 24
+"""Letters of a class name that are drawn."""
+
+
+def draw_confusion(matrix: np.ndarray, names: list[str]) -> Figure:
+    """The confusion matrix: each row as shares of its class, on a colour scale of square roots.
+
+    Few classes are named, and their cells hold counts. Of many, the largest share of each block
+    of neighbouring classes is drawn, so that no single confusion vanishes between pixels, and the
+    pairs that are confused most often are named beside it.
+
+    Args:
+        matrix: (K, K) counts, true classes down, predicted ones across.
+        names: the K class names.
+    """
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    if len(names) <= _NAMED:
+        size = 3.5 + 0.3 * max(len(names), 8)
+        figure = Figure(figsize=(size + 1, size), layout="constrained")
+        axes = figure.subplots()
+        _name_cells(axes, matrix, shares, names)
+    else:
+        figure = Figure(figsize=(15, 8), layout="constrained")
+        axes, side = figure.subplots(1, 2, width_ratios=(3, 2))
+        _list_pairs(side, matrix, names)
+    block = -(-len(names) // _CELLS)
+    image = axes.imshow(
+        _largest(shares, block),
+        norm=mpl.colors.PowerNorm(0.5, 0, 1),
+        cmap="viridis",
+        interpolation="nearest",
+        extent=(-0.5, len(names) - 0.5, len(names) - 0.5, -0.5),
+    )
+    scale = "share of the true class" + (f", largest of {block} x {block}" if block > 1 else "")
+    figure.colorbar(image, ax=axes, label=scale, shrink=0.8)
+    axes.set(xlabel="predicted class", ylabel="true class", title="confusion")
+    return figure
+
+
+def draw_reliability(bins: Calibration) -> Figure:
+    """Accuracy against confidence, bin by bin, above the share of images in each bin."""
+    figure = Figure(figsize=(5.5, 6.5), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    left, width = bins.edges[:-1], np.diff(bins.edges)
+    upper.bar(left, bins.accuracy, width, align="edge", edgecolor="white", label="accuracy")
+    upper.plot(bins.confidence, bins.accuracy, "k.", label="at the mean confidence")
+    upper.plot([0, 1], [0, 1], "--", color="grey", lw=1, label="calibrated")
+    upper.set(ylim=(0, 1), ylabel="accuracy", title=f"reliability, ECE {bins.ece:.4f}")
+    upper.legend(loc="upper left")
+    total = max(int(bins.counts.sum()), 1)
+    lower.bar(left, bins.counts / total, width, align="edge", edgecolor="white", color="C7")
+    lower.set(xlim=(0, 1), xlabel="confidence", ylabel="share of images")
+    for axes in (upper, lower):
+        axes.grid(alpha=0.3)
+    return figure
+
+
+def _largest(values: np.ndarray, block: int) -> np.ndarray:
+    """The largest of each block x block values, of which the last may be smaller."""
+    starts = np.arange(0, len(values), block)
+    return np.maximum.reduceat(np.maximum.reduceat(values, starts, axis=0), starts, axis=1)
+
+
+def _name_cells(axes: Axes, matrix: np.ndarray, shares: np.ndarray, names: list[str]) -> None:
+    labels = [_short(name) for name in names]
+    places = range(len(names))
+    axes.set_xticks(places, labels, rotation=90, fontsize=8)
+    axes.set_yticks(places, labels, fontsize=8)
+    if len(names) > _COUNTED:
+        return
+    for i, j in np.argwhere(matrix > 0):
+        colour = "black" if shares[i, j] > 0.4 else "white"
+        axes.text(j, i, str(matrix[i, j]), ha="center", va="center", fontsize=7, color=colour)
+
+
+def _list_pairs(axes: Axes, matrix: np.ndarray, names: list[str]) -> None:
+    pairs = most_confused(matrix, names, _PAIRS)
+    labels = [
+        f"{_short(pair.true)} \N{RIGHTWARDS ARROW} {_short(pair.predicted)}" for pair in pairs
+    ]
+    shares = [100 * pair.count / pair.images for pair in pairs]
+    axes.barh(range(len(pairs)), shares)
+    axes.set_yticks(range(len(pairs)), labels, fontsize=8)
+    axes.invert_yaxis()
+    axes.set(
+        xlabel="% of the true class", title="most confused: true \N{RIGHTWARDS ARROW} predicted"
+    )
+    for place, pair in enumerate(pairs):
+        axes.text(shares[place], place, f" {pair.count}", va="center", fontsize=8)
+
+
+def _short(name: str) -> str:
+    """A name that neither is long nor is taken for mathematics."""
+    cut = name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "\N{HORIZONTAL ELLIPSIS}"
+    return cut.replace("$", r"\$")

@@ -1,0 +1,164 @@
+"""The rationals that a model has learned, where they started, and the inputs that they really see.
+
+The inputs of each group are counted in bins 1/32 wide from -64 to 64, batch by batch. What is shown
+is the part of that range that holds the central 99.8 % of a layer's inputs, and [-3, 3] at least.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from kat.analysis.inspect.rational_inputs import rationals_of, watch_inputs
+from kat.errors import InputError
+from kat.nn import GroupRational
+
+Array = NDArray[np.float64]
+
+_LIMIT = 64.0
+_PER_UNIT = 32
+_BINS = int(2 * _LIMIT) * _PER_UNIT
+_EDGES = np.linspace(-_LIMIT, _LIMIT, _BINS + 1)
+_CENTRAL = 0.998
+_LEAST_WIDTH = 3.0
+_SHOWN_BINS = 96
+"""Bins that are shown, at most about: finer ones are put together."""
+
+
+@dataclass(frozen=True)
+class Activation:
+    """One rational layer: its functions now and at the start, and what goes into them.
+
+    Args:
+        name: of the layer in the model.
+        form: of its denominators, ``"A"`` or ``"B"``.
+        num_groups: groups, with a function each.
+        x: (N,) points, from the least to the largest that is shown.
+        learned: (groups, N), the functions at x.
+        start: (groups, N), those that they started as.
+        edges: (bins + 1,) of the histogram, from x[0] to x[-1]; None without images.
+        histogram: (groups, bins), the density of each group's inputs, whose integral is the share
+            of them that is shown; None without images.
+        outside: the share of the layer's inputs that is not shown; 0 without images.
+    """
+
+    name: str
+    form: str
+    num_groups: int
+    x: Array
+    learned: Array
+    start: Array
+    edges: Array | None = None
+    histogram: Array | None = None
+    outside: float = 0.0
+
+    def densities(self) -> Array:
+        """The density of each group's inputs at x, (groups, N); the standard normal's without."""
+        if self.histogram is None or self.edges is None:
+            normal = np.exp(-np.square(self.x) / 2) / np.sqrt(2 * np.pi)
+            return np.broadcast_to(normal, self.learned.shape)
+        places = np.searchsorted(self.edges, self.x, side="right") - 1
+        return self.histogram[:, places.clip(0, len(self.edges) - 2)]
+
+
+def learned_activations(
+    model: nn.Module,
+    images: Iterable[Tensor] | None = None,
+    *,
+    width: float | None = None,
+    points: int = 401,
+) -> list[Activation]:
+    """The rationals of a model, in the order of its modules.
+
+    Args:
+        model: holds :class:`kat.GroupRational` layers; runs as it is, so put it in eval mode first.
+        images: batches (B, C, H, W) on the model's device, of which the inputs are seen.
+        width: x from -width to width; by default as wide as the inputs seen, or 3 without images.
+        points: N, how many x there are.
+
+    Raises:
+        InputError: the model has no rational; a bad width; inputs or coefficients that are not
+            finite; images that reach none of the rationals.
+    """
+    if width is not None and not 0 < width <= _LIMIT:
+        raise InputError(f"width must be above 0 and at most {_LIMIT:g}, got {width:g}")
+    counts: dict[str, Array] = {}
+    if images is not None:
+        counts = _count_inputs(model, images)
+    return [
+        _activation(name, layer, counts.get(name), width, points)
+        for name, layer in rationals_of(model).items()
+    ]
+
+
+def _count_inputs(model: nn.Module, images: Iterable[Tensor]) -> dict[str, Array]:
+    """By layer (groups, 1 + bins + 1): how many inputs are below, in each bin, and above."""
+    counts: dict[str, Array] = {}
+
+    def count(name: str, x: Tensor) -> None:
+        places = ((x.double() + _LIMIT) * _PER_UNIT).floor().clamp(-1, _BINS).long() + 1
+        offsets = torch.arange(len(x), device=x.device)[:, None] * (_BINS + 2)
+        found = torch.bincount((places + offsets).flatten(), minlength=len(x) * (_BINS + 2))
+        counts[name] = counts.get(name, 0) + found.view(len(x), -1).double().cpu().numpy()
+
+    watch_inputs(model, images, count)
+    return counts
+
+
+@torch.no_grad()
+def _activation(
+    name: str, layer: GroupRational, counts: Array | None, width: float | None, points: int
+) -> Activation:
+    first, last = _shown_bins(counts, width)
+    x = torch.linspace(_EDGES[first], _EDGES[last], points, dtype=torch.float64)
+    learned, start = layer.functions(x).numpy(), layer.initial_functions(x).numpy()
+    if not np.isfinite(learned).all():
+        raise InputError(f"{name} has coefficients that are not finite: the model is damaged")
+    activation = Activation(
+        name=name,
+        form=layer.form,
+        num_groups=layer.num_groups,
+        x=x.numpy(),
+        learned=learned,
+        start=np.broadcast_to(start, learned.shape),
+    )
+    return activation if counts is None else _with_histogram(activation, counts, first, last)
+
+
+def _shown_bins(counts: Array | None, width: float | None) -> tuple[int, int]:
+    """The first bin that is shown, and the one behind the last."""
+    if counts is not None and width is None:
+        below = np.cumsum(counts.sum(0)) / counts.sum()
+        tail = (1 - _CENTRAL) / 2
+        low, high = np.searchsorted(below, [tail, 1 - tail])
+        # Column 0 holds what is below the first bin; a tail beyond the bins is not shown.
+        first, last = max(int(low) - 1, 0), min(int(high), _BINS)
+    else:
+        first = last = _BINS // 2
+    least = math.ceil((_LEAST_WIDTH if width is None else width) * _PER_UNIT)
+    return min(first, _BINS // 2 - least), max(last, _BINS // 2 + least)
+
+
+def _with_histogram(activation: Activation, counts: Array, first: int, last: int) -> Activation:
+    """The counts of the bins that are shown as densities, some bins put together."""
+    together = math.ceil((last - first) / _SHOWN_BINS)
+    starts = np.arange(first, last, together)
+    edges = np.append(_EDGES[starts], _EDGES[last])
+    shown = np.add.reduceat(counts[:, 1 + first : 1 + last], starts - first, axis=1)
+    return replace(
+        activation,
+        edges=edges,
+        histogram=shown / counts.sum(1, keepdims=True) / np.diff(edges),
+        outside=float(1 - shown.sum() / counts.sum()),
+    )
+
+
+def spread(count: int, most: int) -> list[int]:
+    """At most so many of ``count`` places, evenly, the first and the last among them."""
+    return np.linspace(0, count - 1, min(count, most)).round().astype(int).tolist()

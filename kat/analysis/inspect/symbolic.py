@@ -1,0 +1,302 @@
+"""The known function that is nearest to a learned rational, up to affine maps before and after it.
+
+For a rational F and a known function f, over the inputs x that the rational really sees,
+
+    fit       G(x) = c f(a x + b) + d,  with a, b, c, d that make the distance smallest
+    distance  sqrt(E[(F(x) - G(x))^2] / Var[F(x)])            0: equal; 1: no better than a constant
+
+c and d follow from a and b by linear least squares; a and the shift b / a are searched on a grid,
+which is refined around its best point. What an affine map makes of another is one entry: sigmoid
+with tanh, sigmoid(x) = (1 + tanh(x / 2)) / 2. The nearest function is the one with the fewest
+parameters among those at most :data:`MARGIN` farther than the closest: over a narrow range many
+functions are straight lines. The runner-up is chosen in the same way among the others.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kat.analysis.inspect.activations import Activation, Array
+from kat.errors import InputError
+from kat.files import replacing
+from kat.nn.fitting import FUNCTIONS
+from kat.nn.fitting.functions import Function
+
+MARGIN = 0.015
+"""A simpler function may be so much farther than the closest. A rational of degree (5, 4) has no
+kink: one that is fitted to ReLU is up to 0.014 nearer to a steep GELU than to ReLU."""
+CONSTANT = 1e-4
+"""A function whose standard deviation is at most this share of its root mean square is constant."""
+NOT_SHOWN = "not shown"
+"""What a group is read as whose inputs all are out of the range that is drawn."""
+COLUMNS = (
+    "layer",
+    "group",
+    "nearest",
+    "formula",
+    "distance",
+    "second",
+    "second_distance",
+    "from_start",
+)
+
+_SCALES = np.geomspace(1 / 4, 8, 21)
+_SHIFTS = np.linspace(-4, 4, 33)
+"""Of the grid, in standard deviations of the layer's inputs."""
+_REFINEMENTS, _SHRINKAGE = 24, 0.75
+_OFFSETS = np.stack(np.meshgrid(*[np.linspace(-1, 1, 5)] * 2), axis=-1).reshape(-1, 2)
+_SHOWN = 5e-4
+"""Constants that are smaller than this, beside numbers around 1, are left out of a formula."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """A known function: a sum of terms of u = s (x - t) and a constant.
+
+    Args:
+        terms: the functions of u whose coefficients follow by least squares, by their text.
+        scaled: whether s is free beyond its sign; where not, |s| = 1.
+        mirrored: whether a negative s gives another function.
+        shifted: whether t is free; where not, t = 0.
+    """
+
+    terms: Mapping[str, Function]
+    scaled: bool = True
+    mirrored: bool = True
+    shifted: bool = True
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers are free: the fewer, the simpler the function."""
+        return 1 + len(self.terms) + self.scaled + self.shifted
+
+
+def _elu(u: Array) -> Array:
+    """f(u) = u for u > 0, else exp(u) - 1."""
+    return np.where(u > 0, u, np.expm1(np.minimum(u, 0)))
+
+
+_LINE = {"scaled": False, "mirrored": False, "shifted": False}
+KNOWN: dict[str, Known] = {
+    "identity": Known({"{u}": FUNCTIONS["identity"]}, **_LINE),
+    "quadratic": Known({"{u}^2": np.square, "{u}": FUNCTIONS["identity"]}, **_LINE),
+    "relu": Known({"relu({u})": FUNCTIONS["relu"]}, scaled=False),
+    "abs": Known({"|{u}|": np.abs}, scaled=False, mirrored=False),
+    "leaky_relu": Known(
+        {"max({u}, 0)": lambda u: np.maximum(u, 0), "min({u}, 0)": lambda u: np.minimum(u, 0)},
+        scaled=False,
+        mirrored=False,
+    ),
+    "silu": Known({"silu({u})": FUNCTIONS["silu"]}),
+    "gelu": Known({"gelu({u})": FUNCTIONS["gelu"]}),
+    "softplus": Known({"softplus({u})": FUNCTIONS["softplus"]}),
+    "elu": Known({"elu({u})": _elu}),
+    "tanh": Known({"tanh({u})": FUNCTIONS["tanh"]}, mirrored=False),
+    "sine": Known({"sin({u})": np.sin}, mirrored=False),
+}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the function of one group is.
+
+    Args:
+        layer: its name.
+        group: counted from 0.
+        nearest: a name of :data:`KNOWN`, or ``"constant"``, or :data:`NOT_SHOWN`; of the last one
+            texts are empty and numbers NaN.
+        formula: the function that is meant, with its numbers.
+        distance: from the learned function; 0 for a constant.
+        second: the runner-up's name; empty for a constant.
+        second_distance: its distance; 0 for a constant.
+        from_start: sqrt(E[(F - F_0)^2] / Var[F]), F_0 the function at the start of the training;
+            of a constant without the Var[F].
+    """
+
+    layer: str
+    group: int
+    nearest: str
+    formula: str
+    distance: float
+    second: str
+    second_distance: float
+    from_start: float
+
+
+class _Target:
+    """Functions y (G, N) at x (N,), to be met under weights (G, N) that add up to 1."""
+
+    def __init__(self, x: Array, y: Array, weights: Array) -> None:
+        self.x, self.weights = x, weights
+        self.mean = (weights * y).sum(1)
+        self.centred = y - self.mean[:, None]
+        self.variance = (weights * self.centred**2).sum(1)
+        pooled = weights.mean(0)
+        self.centre = float(pooled @ x)
+        self.spread = float(np.sqrt(pooled @ (x - self.centre) ** 2))
+
+    def is_constant(self, group: int) -> bool:
+        """Whether the function hardly varies."""
+        moment = self.variance[group] + self.mean[group] ** 2
+        return bool(self.variance[group] <= CONSTANT**2 * moment)
+
+
+@dataclass(frozen=True)
+class _Fits:
+    """The best fit of one known function to each of G functions.
+
+    Args:
+        place: (G, 2), s and t.
+        coefficients: (G, terms).
+        constant: (G,).
+        distance: (G,).
+    """
+
+    place: Array
+    coefficients: Array
+    constant: Array
+    distance: Array
+
+
+def read_symbols(activation: Activation) -> list[Reading]:
+    """The nearest known function of each group, over its histogram or, without, over N(0, 1).
+
+    Raises:
+        InputError: a function is not finite.
+    """
+    if not np.isfinite(activation.learned).all():
+        raise InputError(f"{activation.name} has a function that is not finite")
+    total = activation.densities().sum(1)
+    missing = (NOT_SHOWN, "", math.nan, "", math.nan, math.nan)
+    readings = [Reading(activation.name, group, *missing) for group in range(len(total))]
+    if len(shown := np.flatnonzero(total)):
+        for reading in _read(activation, shown):
+            readings[reading.group] = reading
+    return readings
+
+
+def _read(activation: Activation, groups: NDArray[np.intp]) -> list[Reading]:
+    """The readings of groups that have a density."""
+    weights = activation.densities()[groups]
+    y, start = activation.learned[groups], activation.start[groups]
+    target = _Target(activation.x, y, weights / weights.sum(1, keepdims=True))
+    fits = {name: _nearest(known, target) for name, known in KNOWN.items()}
+    changes = np.sqrt((target.weights * (y - start) ** 2).sum(1)).tolist()
+    return [
+        Reading(activation.name, group, *_reading(place, target, fits, changes[place]))
+        for place, group in enumerate(groups.tolist())
+    ]
+
+
+def _reading(
+    place: int, target: _Target, fits: Mapping[str, _Fits], change: float
+) -> tuple[str, str, float, str, float, float]:
+    """What a :class:`Reading` says of the function in this place."""
+    if target.is_constant(place):
+        return "constant", f"{target.mean[place]:.3g}", 0.0, "", 0.0, change
+    spread = float(np.sqrt(target.variance[place]))
+    distances = {name: float(fit.distance[place]) for name, fit in fits.items()}
+    first = _simplest(distances)
+    second = _simplest({name: value for name, value in distances.items() if name != first})
+    formula = _formula(KNOWN[first], fits[first], place, _SHOWN * spread)
+    return first, formula, distances[first], second, distances[second], change / spread
+
+
+def _simplest(distances: Mapping[str, float]) -> str:
+    """The simplest, and of these the nearest, of those that are about as near as the nearest."""
+    most = min(distances.values()) + MARGIN
+    near = [name for name, distance in distances.items() if distance <= most]
+    return min(near, key=lambda name: (KNOWN[name].parameters, distances[name]))
+
+
+def _nearest(known: Known, target: _Target) -> _Fits:
+    """The best on the grid, then on finer and finer ones around the best."""
+    scales = _SCALES / target.spread if known.scaled else np.ones(1)
+    scales = np.concatenate([scales, -scales]) if known.mirrored else scales
+    shifts = target.centre + target.spread * _SHIFTS if known.shifted else np.zeros(1)
+    grid = np.stack(np.meshgrid(scales, shifts), axis=-1).reshape(1, -1, 2)
+    best = _best(known, target, grid)
+    factor = np.log(_SCALES[1] / _SCALES[0]) * known.scaled
+    step = target.spread * (_SHIFTS[1] - _SHIFTS[0]) * known.shifted
+    for level in range(_REFINEMENTS if known.scaled or known.shifted else 0):
+        moves = _OFFSETS * _SHRINKAGE**level
+        s = best.place[:, :1] * np.exp(factor * moves[:, 0])
+        t = best.place[:, 1:] + step * moves[:, 1]
+        best = _best(known, target, np.stack([s, t], axis=-1))
+    return best
+
+
+def _best(known: Known, target: _Target, places: Array) -> _Fits:
+    """The best of the places (1 or G, P, 2) for each function, by linear least squares."""
+    u = places[..., :1] * (target.x - places[..., 1:])
+    terms = np.stack([term(u) for term in known.terms.values()], axis=-2)  # (1 or G, P, k, N)
+    weights = target.weights[:, None, :, None]
+    mean = (terms @ weights)[..., 0]
+    weighted = terms * weights[..., 0][..., None, :]
+    covariance = weighted @ terms.swapaxes(-1, -2) - mean[..., :, None] * mean[..., None, :]
+    with_y = (weighted @ target.centred[:, None, :, None])[..., 0]
+    coefficients = _solve(covariance, with_y)
+    explained = (coefficients * with_y).sum(-1)
+    chosen = explained.argmax(1)
+    groups = np.arange(len(chosen))
+    c = coefficients[groups, chosen]
+    variance = np.where(target.variance > 0, target.variance, 1.0)
+    return _Fits(
+        place=np.broadcast_to(places, (len(groups), *places.shape[1:]))[groups, chosen],
+        coefficients=c,
+        constant=target.mean - (c * mean[groups, chosen]).sum(-1),
+        distance=np.sqrt(np.clip(1 - explained[groups, chosen] / variance, 0, None)),
+    )
+
+
+def _solve(covariance: Array, with_y: Array) -> Array:
+    """Least-squares coefficients (..., k); 0 for a term that is constant."""
+    deviation = np.sqrt(np.clip(np.diagonal(covariance, axis1=-2, axis2=-1), 0, None))
+    scale = np.where(deviation > 1e-12, 1 / np.maximum(deviation, 1e-12), 0)
+    correlation = covariance * scale[..., :, None] * scale[..., None, :]
+    regular = correlation + 1e-10 * np.eye(correlation.shape[-1])
+    return np.asarray(np.linalg.solve(regular, (with_y * scale)[..., None])[..., 0] * scale)
+
+
+def _formula(known: Known, fit: _Fits, group: int, least: float) -> str:
+    """E.g. ``1.02 gelu(1.1 x - 0.3) + 0.004``; a constant below ``least`` is left out."""
+    s, t = fit.place[group]
+    inner = _sum([(s, "x"), (-s * t, "")], _SHOWN)
+    terms = [
+        (coefficient, text.format(u=inner))
+        for coefficient, text in zip(fit.coefficients[group], known.terms, strict=True)
+    ]
+    return _sum([*terms, (fit.constant[group], "")], least)
+
+
+def _sum(terms: Sequence[tuple[float, str]], least: float) -> str:
+    text = ""
+    for coefficient, factor in terms:
+        if not factor and abs(coefficient) < least:
+            continue
+        sign = "-" if coefficient < 0 else "+"
+        number = f"{abs(coefficient):.3g}"
+        text += f" {sign} {factor if factor and number == '1' else f'{number} {factor}'.strip()}"
+    return f"-{text[3:]}" if text.startswith(" - ") else text[3:]
+
+
+def median(values: Iterable[float]) -> float:
+    """The median of the numbers among the values, NaN without any."""
+    found = [value for value in values if not math.isnan(value)]
+    return statistics.median(found) if found else math.nan
+
+
+def write_readings(readings: Sequence[Reading], path: Path) -> None:
+    """Writes a row a group as CSV with the columns of :data:`COLUMNS`."""
+    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        writer.writerows(astuple(reading) for reading in readings)

@@ -1,0 +1,78 @@
+"""The page of several runs side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kat.analysis.ablation import Row, summarize
+from kat.analysis.cost.runs import cost_points
+from kat.analysis.cost.tables import scaled
+from kat.analysis.learning_curves import SCORES, History, common_headline
+from kat.analysis.reports.page import Report
+from kat.analysis.reports.sections import add_costs, add_learning_curves, duration, flat
+
+_COSTS = ("parameters", "FLOPs an image", "epochs", "training time", "images/s", "peak memory")
+
+
+def write_comparison_report(
+    rows: Sequence[Row],
+    histories: Mapping[str, History],
+    settings: Mapping[str, Mapping[str, Any]],
+    path: Path,
+) -> None:
+    """Writes the page: what the runs gave and cost, how they learned, how their settings differ.
+
+    Args:
+        rows: one a run that is done, of one task, with a label of its own as ``cell``.
+        histories: by label; none for a run without an epoch.
+        settings: by label, nested, those that are not the default.
+        path: where to write.
+
+    Raises:
+        InputError: the runs are of different tasks.
+    """
+    headline = common_headline(rows)
+    scores = [name for name in SCORES if all(row.get(name) is not None for row in rows)]
+    report = Report("Comparison of runs")
+    report.heading("Runs")
+    columns = ("run", *(f"{SCORES[name]} (%)" for name in scores), *_COSTS)
+    report.table(columns, [_cells(row, scores) for row in rows])
+    report.heading("Settings")
+    _add_settings(report, settings)
+    report.heading("Learning curves")
+    learned = {label: [rows] for label, rows in histories.items() if rows}
+    if learned:
+        add_learning_curves(report, learned)
+    else:
+        report.text("No run has a history of its epochs.")
+    report.heading("Accuracy against cost")
+    add_costs(report, cost_points(summarize(rows, measure=headline)), headline)
+    report.write(path)
+
+
+def _cells(row: Row, scores: Sequence[str]) -> list[str]:
+    return [
+        row["cell"],
+        *(f"{row[name]:.2f}" for name in scores),
+        f"{row['parameters']:,}",
+        scaled(row["flops"]),
+        f"{row['epochs']}",
+        duration(row["seconds"]),
+        f"{row['images_per_second']:.0f}",
+        f"{scaled(row['memory_bytes'])}B",
+    ]
+
+
+def _add_settings(report: Report, settings: Mapping[str, Mapping[str, Any]]) -> None:
+    """A table of the settings in which the runs differ."""
+    by_run = {label: flat(own) for label, own in settings.items()}
+    names = dict.fromkeys(name for own in by_run.values() for name in own)
+    found = {name: [str(own.get(name, "-")) for own in by_run.values()] for name in names}
+    differing = [[name, *values] for name, values in found.items() if len(set(values)) > 1]
+    if not differing:
+        report.text("All runs have the same settings.")
+        return
+    report.text("What differs; - is the default.")
+    report.table(("setting", *by_run), differing)

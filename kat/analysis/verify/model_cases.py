@@ -1,0 +1,71 @@
+"""The cases of a trained model: its own coefficients, over the inputs that they really see."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from kat.analysis.inspect.rational_inputs import rationals_of, watch_inputs
+from kat.analysis.verify.cases import DTYPES, Case, make_case
+from kat.nn import GroupRational
+
+_POINTS = 16
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The smallest and largest input of each group of a rational layer: (groups,) each."""
+
+    layer: str
+    low: np.ndarray
+    high: np.ndarray
+
+
+def record_inputs(model: nn.Module, batches: Iterable[Tensor]) -> list[Inputs]:
+    """Runs a model and notes what reaches its rationals.
+
+    Args:
+        model: holds :class:`kat.GroupRational` layers.
+        batches: its inputs.
+
+    Raises:
+        InputError: see :func:`watch_inputs`.
+    """
+    low: dict[str, Tensor] = {}
+    high: dict[str, Tensor] = {}
+
+    def note(name: str, x: Tensor) -> None:
+        least, most = x.double().amin(1), x.double().amax(1)
+        low[name] = torch.minimum(low.get(name, least), least)
+        high[name] = torch.maximum(high.get(name, most), most)
+
+    watch_inputs(model, batches, note)
+    names = rationals_of(model)
+    return [Inputs(name, low[name].cpu().numpy(), high[name].cpu().numpy()) for name in names]
+
+
+def model_cases(
+    model: nn.Module, inputs: Sequence[Inputs], dtypes: Sequence[str]
+) -> Iterator[Case]:
+    """A case for every group of every rational layer and every dtype, x evenly over its inputs."""
+    for seen in inputs:
+        layer = model.get_submodule(seen.layer)
+        assert isinstance(layer, GroupRational)
+        a, b = (
+            weight.detach().double().cpu().expand(layer.num_groups, -1).numpy()
+            for weight in (layer.weight_numerator, layer.weight_denominator)
+        )
+        for group in range(layer.num_groups):
+            name = f"{seen.layer} group {group}"
+            between = np.linspace(seen.low[group], seen.high[group], _POINTS)
+            for dtype in dtypes:
+                limit = torch.finfo(DTYPES[dtype]).max
+                x = np.clip(between, -limit, limit)[None]
+                where = f"{x.min():.3g}..{x.max():.3g}"
+                yield make_case(
+                    layer.form, dtype, name, a[group], b[group], x, [where], special=False
+                )

@@ -1,0 +1,197 @@
+"""Every backend on this machine against exact values, and each against itself.
+
+What is compared, and the tolerances: :mod:`kat.analysis.verify.compare`; over which inputs:
+:mod:`kat.analysis.verify.cases`; the exact values: :mod:`kat.analysis.verify.exact`.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from multiprocessing import get_context
+
+import numpy as np
+import torch
+
+from kat.analysis.verify.backends import (
+    Backend,
+    Check,
+    compiled_check,
+    consistency_checks,
+    interpreted_backend,
+    present_backends,
+)
+from kat.analysis.verify.cases import (
+    INTERPRETED,
+    Case,
+    Grid,
+    cases,
+    second_order_cases,
+    second_order_part,
+)
+from kat.analysis.verify.compare import Result, first_order_results, second_order_result
+from kat.analysis.verify.exact import first_order, second_order
+from kat.version import __version__
+
+
+@dataclass
+class Verification:
+    """All that was found.
+
+    Attributes:
+        results: errors, by backend, quantity and case.
+        checks: determinism, compiled operator and the like.
+        absent: backends that this machine does not have, and why.
+        environment: versions and devices.
+        inputs: of a model's rational layers, the smallest and the largest input.
+        seconds: how long it took.
+    """
+
+    results: list[Result] = field(default_factory=list)
+    checks: list[Check] = field(default_factory=list)
+    absent: dict[str, str] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
+    inputs: dict[str, tuple[float, float]] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing failed."""
+        return not self.failures()
+
+    def failures(self) -> list[str]:
+        """A line for each failure: the worst first."""
+        bad = sorted((r for r in self.results if not r.passed), key=lambda r: -r.worst.ratio)
+        checks = [f"{c.name}: {c.detail}" for c in self.checks if c.passed is False]
+        return [*checks, *map(str, bad)]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A case, and which derivatives of it to check."""
+
+    case: Case
+    order: int = 1
+
+
+def verify(
+    what: Grid | Sequence[Job],
+    backends: Sequence[Backend] | None = None,
+    *,
+    interpreter: bool = False,
+    compiled: bool = True,
+    track: Callable[[Sequence[Job]], Iterable[Job]] = iter,
+) -> Verification:
+    """Checks backends over a grid, or over other cases.
+
+    Args:
+        what: a grid, or jobs.
+        backends: which; None: all that this machine has.
+        interpreter: also runs the Triton kernels in Triton's interpreter, in a process beside this
+            one: over the jobs, or in place of a grid, since it is slow, over
+            :data:`~kat.analysis.verify.cases.INTERPRETED` with the grid's seed.
+        compiled: also compares the operator with the compiled operator, in every form, degree and
+            dtype that is checked.
+        track: passes on the work that it is given, and may show how far it is.
+    """
+    start = time.monotonic()
+    found, absent = present_backends() if backends is None else (list(backends), {})
+    result = Verification(absent=absent, environment=environment())
+    jobs = grid_jobs(what) if isinstance(what, Grid) else what
+    interpreted = _interpreted_jobs(what) if interpreter else None
+    forms, degrees, dtypes = (
+        list(dict.fromkeys(getattr(job.case, name) for job in jobs))
+        for name in ("form", "degree", "dtype")
+    )
+    with _interpreter(interpreted) as child:
+        for job in track(jobs):
+            _run(job, found, result)
+        result.checks += consistency_checks(found, dtypes)
+        if compiled:
+            for device in sorted({backend.device for backend in found}):
+                result.checks.append(compiled_check(device, forms, degrees, dtypes))
+        if child is not None:
+            other = child.result()
+            result.results += other.results
+            result.checks += other.checks
+    result.seconds = time.monotonic() - start
+    return result
+
+
+def environment() -> dict[str, str]:
+    """Versions and devices."""
+    found = {
+        "kat": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
+        "threads": str(torch.get_num_threads()),
+    }
+    if torch.cuda.is_available():
+        found["gpu"] = torch.cuda.get_device_name()
+    return found
+
+
+def grid_jobs(grid: Grid) -> list[Job]:
+    """The cases of a grid, then those for second derivatives."""
+    first = [Job(case) for case in cases(grid)]
+    return first + [Job(case, 2) for case in second_order_cases(grid)]
+
+
+def case_jobs(given: Sequence[Case]) -> list[Job]:
+    """Cases, then their second derivatives where those are checked."""
+    twice = (second_order_part(case) for case in given)
+    return [Job(case) for case in given] + [Job(case, 2) for case in twice if case is not None]
+
+
+def _interpreted_jobs(what: Grid | Sequence[Job]) -> list[Job]:
+    if isinstance(what, Grid):
+        return grid_jobs(replace(INTERPRETED, seed=what.seed))
+    return [job for job in what if job.order == 1]
+
+
+def _run(job: Job, backends: Sequence[Backend], result: Verification) -> None:
+    """Adds the results of one job; a backend that raises has failed."""
+    case = job.case
+    function = case.a, case.b, case.form, case.arithmetic
+    if job.order == 1:
+        exact = first_order(case.all_x(), case.grad, *function)
+    else:
+        exact = second_order(case.x.ravel(), *function)
+    for backend in backends:
+        try:
+            if job.order == 1:
+                result.results += first_order_results(backend, case, exact)
+            elif backend.twice:
+                result.results.append(second_order_result(backend, case, exact))
+        except Exception as error:  # whatever it is, the others are still to be checked
+            name = f"{backend.name}: form {case.form}, degree {case.degree}, {case.dtype}"
+            result.checks.append(Check(name, False, f"raised {type(error).__name__}: {error}"))
+
+
+@contextmanager
+def _interpreter(jobs: Sequence[Job] | None) -> Iterator[Future[Verification] | None]:
+    """The Triton kernels interpreted, in another process: Triton reads the variable on import."""
+    if jobs is None:
+        yield None
+        return
+    before = os.environ.get("TRITON_INTERPRET")
+    os.environ["TRITON_INTERPRET"] = "1"
+    try:
+        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+            yield pool.submit(_verify_interpreted, jobs)
+    finally:
+        os.environ.pop("TRITON_INTERPRET")
+        if before is not None:
+            os.environ["TRITON_INTERPRET"] = before
+
+
+def _verify_interpreted(jobs: Sequence[Job]) -> Verification:
+    torch.set_num_threads(1)
+    with np.errstate(all="ignore"):  # the interpreter computes with numpy
+        return verify(jobs, [interpreted_backend()], compiled=False)

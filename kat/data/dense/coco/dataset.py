@@ -1,0 +1,206 @@
+"""COCO's format of instances: boxes, masks and categories of each image."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from kat.data.dataset import Transform
+from kat.data.decoding import UnreadableImage
+from kat.data.dense.coco.layout import find_coco
+from kat.data.dense.coco.problems import annotation_problems
+from kat.data.dense.coco.table import CocoTable, read_table
+from kat.data.dense.dataset import DenseSet, untransformed
+from kat.data.dense.problems import refuse
+from kat.errors import InputError
+
+Target = dict[str, Tensor]
+"""What is annotated in an image of N objects, in its own pixels:
+
+- ``boxes`` (N, 4) float32: x0, y0, x1, y1, as the file says: they may reach beyond the image;
+- ``labels`` (N,) int64: the index of the class, in the order of the category ids;
+- ``masks`` (N, H, W) uint8: 0 or 1;
+- ``area`` (N,) float32: as the file says, else of the mask;
+- ``iscrowd`` (N,) int64: 1 for a region of many objects, which is not trained on;
+- ``image_id`` () int64: as the file says.
+"""
+
+
+def open_coco(root: Path, split: str, bad_annotations: str = "fail") -> DetectionSet:
+    """The images of a split, those without an object too, in the order of the file.
+
+    Args:
+        root: see :func:`kat.data.dense.coco.layout.find_coco` for what may lie there.
+        split: ``"train"`` or ``"val"``.
+        bad_annotations: ``"fail"`` refuses a file with a wrong annotation, ``"skip"`` does without.
+
+    Raises:
+        InputError: a file is missing or damaged, has no category or image, or wrong annotations.
+    """
+    place = find_coco(root, split)
+    table = read_table(place.annotations)
+    problems, good = annotation_problems(table)
+    note = refuse(problems, place.annotations, bad_annotations == "skip")
+    source = CocoSource(str(place.images), table, good)
+    return DetectionSet(source, table, note)
+
+
+class Outline(NamedTuple):
+    """An object's mask, still encoded: run lengths of the whole image, or polygons."""
+
+    runs: str
+    polygons: list[np.ndarray]
+
+
+class Annotation(NamedTuple):
+    """What a file says about one image; the arrays are those of :class:`CocoTable`."""
+
+    image_id: int
+    size: tuple[int, int]
+    labels: np.ndarray
+    boxes: np.ndarray
+    areas: np.ndarray
+    crowd: np.ndarray
+    outlines: list[Outline]
+
+
+class CocoSource:
+    """Image files and what is annotated in each.
+
+    Args:
+        folder: of the images.
+        table: what the file says.
+        good: (annotations,) bool, which annotations are to be used.
+    """
+
+    def __init__(self, folder: str, table: CocoTable, good: np.ndarray) -> None:
+        self.folder = folder
+        self.table = table
+        chosen = np.flatnonzero(good)
+        by_id = np.argsort(table.image_ids)
+        places = by_id[np.searchsorted(table.image_ids[by_id], table.image_of[chosen])]
+        order = np.argsort(places, kind="stable")
+        self.annotations = chosen[order]
+        self.starts = np.searchsorted(places[order], np.arange(len(self) + 1))
+
+    def __len__(self) -> int:
+        return len(self.table.image_ids)
+
+    def name(self, index: int) -> str:
+        """The path of the file."""
+        return os.path.join(self.folder, self.table.names[index])
+
+    def read(self, index: int) -> tuple[bytes, Annotation]:
+        """The bytes of the file, and its annotations."""
+        with open(self.name(index), "rb") as file:
+            return file.read(), self.annotation(index)
+
+    def annotation(self, index: int) -> Annotation:
+        """What is annotated in an image."""
+        table = self.table
+        rows = self.annotations[self.starts[index] : self.starts[index + 1]]
+        outlines = table.segmentations
+        height, width = table.sizes[index].tolist()
+        return Annotation(
+            int(table.image_ids[index]),
+            (height, width),
+            np.searchsorted(table.category_ids, table.category_of[rows]),
+            table.boxes[rows],
+            table.areas[rows],
+            table.crowd[rows],
+            [Outline(outlines.runs[row], outlines.polygons(row)) for row in rows.tolist()],
+        )
+
+
+class DetectionSet(DenseSet):
+    """Images with boxes, masks and labels: item i is transform(image, :data:`Target`).
+
+    Args:
+        source: the files.
+        table: what the file of annotations says.
+        note: what to tell the user about the data.
+    """
+
+    task = "detection"
+
+    def __init__(self, source: CocoSource, table: CocoTable, note: str = "") -> None:
+        super().__init__(source, table.categories, note=note)
+        self.annotations_file = table.path
+        self.category_ids = table.category_ids
+        self.transform: Transform = untransformed
+
+    def category_id(self, label: int) -> int:
+        """The id, in the file, of the category that has a label."""
+        return int(self.category_ids[label])
+
+    def target(self, image: Image.Image, annotation: Annotation, index: int) -> Target:
+        """The boxes, labels and masks of an image, crowds too."""
+        height, width = annotation.size
+        if image.size != (width, height):
+            raise UnreadableImage(self.name(index), other_size(image.size, (width, height)))
+        masks = decode_masks(annotation, self.name(index))
+        areas = np.where(annotation.areas < 0, masks.sum((1, 2)), annotation.areas)
+        return {
+            "boxes": torch.from_numpy(_corners(annotation.boxes)),
+            "labels": torch.from_numpy(annotation.labels.astype(np.int64)),
+            "masks": torch.from_numpy(masks),
+            "area": torch.from_numpy(areas.astype(np.float32)),
+            "iscrowd": torch.from_numpy(annotation.crowd.astype(np.int64)),
+            "image_id": torch.tensor(annotation.image_id),
+        }
+
+
+def other_size(found: tuple[int, int], annotated: tuple[int, int]) -> str:
+    """Says that an image is of another size than its annotations are for.
+
+    Args:
+        found, annotated: width and height in pixels.
+    """
+    turned = (
+        ": turn its pixels as its EXIF orientation says, which is ignored here"
+        if found == annotated[::-1]
+        else ""
+    )
+    sizes = ["{}x{}".format(*size) for size in (found, annotated)]
+    return f"it has {sizes[0]} pixels, but the annotations are for {sizes[1]}{turned}"
+
+
+def decode_masks(annotation: Annotation, name: str) -> np.ndarray:
+    """The masks of an image's objects: (N, H, W) uint8.
+
+    Raises:
+        InputError: run lengths are damaged.
+    """
+    from faster_coco_eval.core import mask
+
+    height, width = annotation.size
+    if not annotation.outlines:
+        return np.zeros((0, height, width), np.uint8)
+    try:
+        decoded = mask.decode([_encoded(outline, height, width) for outline in annotation.outlines])
+    except ValueError as error:
+        raise InputError(f"the masks of {name} are damaged: {error}") from None
+    return np.ascontiguousarray(decoded.transpose(2, 0, 1))
+
+
+def _encoded(outline: Outline, height: int, width: int) -> dict[str, Any]:
+    """The run lengths of an outline, as COCO's tools take them."""
+    from faster_coco_eval.core import mask
+
+    if outline.runs:
+        return {"size": [height, width], "counts": outline.runs.encode()}
+    parts = [polygon.tolist() for polygon in outline.polygons]
+    merged: dict[str, Any] = mask.merge(mask.frPyObjects(parts, height, width))
+    return merged
+
+
+def _corners(boxes: np.ndarray) -> np.ndarray:
+    """x, y, width, height to the corners: (N, 4) float32."""
+    corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+    return corners.astype(np.float32)

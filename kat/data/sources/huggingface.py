@@ -1,0 +1,160 @@
+"""Hugging Face data sets on this machine: saved folders, parquet and image folders, the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kat.data.config import DataConfig
+from kat.data.dataset import ImageSet
+from kat.data.splits import some
+from kat.errors import InputError, first_line, unknown
+
+
+def open_rows(config: DataConfig, name: str, split: str) -> ImageSet:
+    """A split of a data set of the package ``datasets``.
+
+    The images are the column of images, the labels the column of ``ClassLabel``, whose names are
+    the classes; ``config.image_key`` and ``config.label_key`` choose where there are several.
+    Labels that are numbers without names are 0, 1, ... up to ``config.num_classes`` or the largest;
+    labels that are text are their own names, sorted.
+
+    Args:
+        config: ``root`` is the cache folder, ``train_split`` and ``val_split`` name the splits, and
+            without ``download`` the network is not used.
+        name: a folder that ``save_to_disk`` has written, a folder of files that ``load_dataset``
+            takes (parquet, arrow, images), or a data set's name.
+        split: ``"train"`` or ``"val"``.
+
+    Raises:
+        InputError: the package is missing, the data set cannot be opened or has no such split, or
+            its columns do not say what is image and what is label.
+    """
+    wanted = config.train_split if split == "train" else config.val_split
+    rows = _load(config, name, wanted)
+    import datasets
+
+    image = _column(rows, name, config.image_key, "image", lambda f: isinstance(f, datasets.Image))
+    label = _column(
+        rows, name, config.label_key, "label", lambda f: isinstance(f, datasets.ClassLabel)
+    )
+    labels, classes = _labels(rows, name, label, config.num_classes)
+    encoded = rows.select_columns([image]).cast_column(image, datasets.Image(decode=False))
+    return ImageSet(RowSource(encoded, image, labels, f"{name} {wanted}"), classes)
+
+
+class RowSource:
+    """Images in the rows of a table, which stays on the disk.
+
+    Args:
+        rows: of the package ``datasets``, whose images are not decoded.
+        column: the images' column.
+        labels: (rows,) int64, class indices.
+        title: what messages call the table.
+    """
+
+    def __init__(self, rows: Any, column: str, labels: np.ndarray, title: str) -> None:
+        self.rows = rows
+        self.column = column
+        self.labels = labels
+        self.title = title
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def name(self, index: int) -> str:
+        """The number of the row, which counts from 0."""
+        return f"row {index} of {self.title}"
+
+    def read(self, index: int) -> tuple[bytes, int]:
+        """The bytes of the image, in the row or in the file that it names, and its label."""
+        image = self.rows[int(index)][self.column] or {"bytes": b"", "path": None}
+        content = image["bytes"]
+        if content is None:
+            content = Path(image["path"]).read_bytes()
+        return content, int(self.labels[index])
+
+
+def _load(config: DataConfig, name: str, split: str) -> Any:
+    try:
+        import datasets
+    except ImportError:
+        raise InputError(
+            f"{config.name!r} needs the package datasets:"
+            " pip install 'kolmogorov-arnold-transformer[data]'"
+        ) from None
+    try:
+        with _network(config.download):
+            if (Path(name) / "dataset_dict.json").is_file():
+                splits = datasets.load_from_disk(name)
+            else:
+                splits = datasets.load_dataset(name, cache_dir=config.root)
+    except Exception as error:  # whatever reads the files raises
+        hint = "" if config.download else "; data.download=true may fetch it"
+        raise InputError(
+            f"data set {config.name!r} cannot be opened: {first_line(error)}{hint}"
+        ) from None
+    if split not in splits:
+        option = "train_split" if split == config.train_split else "val_split"
+        raise unknown(f"split (data.{option}) of {config.name!r}", split, splits)
+    return splits[split]
+
+
+@contextmanager
+def _network(allowed: bool) -> Iterator[None]:
+    """Keeps ``datasets`` from the network: it goes there for names that it has in its cache too."""
+    import datasets
+
+    before = datasets.config.HF_HUB_OFFLINE
+    datasets.config.HF_HUB_OFFLINE = before or not allowed
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE = before
+
+
+def _column(rows: Any, name: str, given: str | None, what: str, fits: Any) -> str:
+    """The column that is given, or else the only one of its kind."""
+    if given is not None:
+        if given not in rows.features:
+            raise unknown(f"column (data.{what}_key) of {name!r}", given, rows.features)
+        return given
+    found = [column for column, feature in rows.features.items() if fits(feature)]
+    if len(found) == 1:
+        return found[0]
+    if not found and what in rows.features:
+        return what
+    which = some(found, "the column", "the columns") if found else "no column"
+    raise InputError(
+        f"{name!r} has {which} for the {what}; choose with data.{what}_key from"
+        f" {', '.join(rows.features)}"
+    )
+
+
+def _labels(
+    rows: Any, name: str, column: str, num_classes: int | None
+) -> tuple[np.ndarray, list[str]]:
+    """(rows,) class indices, and the class names."""
+    values = np.asarray(rows.select_columns([column]).with_format("numpy")[:][column])
+    if values.dtype.kind in "US":
+        names, labels = np.unique(values, return_inverse=True)
+        return labels.astype(np.int64), [str(label) for label in names]
+    if values.dtype.kind not in "iu":
+        raise InputError(
+            f"the column {column!r} of {name!r} must hold class indices or names, and no gaps;"
+            f" it is of type {rows.features[column]}"
+        )
+    known = getattr(rows.features[column], "names", None)
+    count = num_classes or int(values.max(initial=-1)) + 1
+    classes = list(known) if known else [str(index) for index in range(count)]
+    wrong = np.flatnonzero((values < 0) | (values >= len(classes)))
+    if len(wrong):
+        raise InputError(
+            f"row {wrong[0]} of {name!r} has the label {values[wrong[0]]}, but the"
+            f" {len(classes)} classes are 0 to {len(classes) - 1}"
+        )
+    return values.astype(np.int64), classes

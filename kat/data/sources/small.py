@@ -1,0 +1,116 @@
+"""Small data sets that are arrays: scikit-learn's digits, Fashion-MNIST."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from kat.data.dataset import ImageSet
+from kat.errors import InputError
+
+FASHION_MNIST_DEBIAN = Path("/usr/share/datasets/fashion-mnist")
+"""Where Debian's package dataset-fashion-mnist puts its files."""
+
+
+def open_digits(split: str) -> ImageSet:
+    """scikit-learn's 1797 handwritten digits, 8x8 grey; a fixed, stratified 80/20 split."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    digits = load_digits()
+    train, val = train_test_split(
+        np.arange(len(digits.target)), test_size=0.2, random_state=0, stratify=digits.target
+    )
+    chosen = np.sort(train if split == "train" else val)
+    pixels = np.round(digits.images[chosen] * (255 / 16)).astype(np.uint8)
+    names = [str(name) for name in digits.target_names]
+    return _grey(pixels, digits.target[chosen], names, mean=0.3054, std=0.3758)
+
+
+_GARMENTS = [
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+]
+
+
+def open_fashion_mnist(folder: Path, split: str) -> ImageSet:
+    """Fashion-MNIST (Xiao et al. 2017) from its four gzipped idx files."""
+    prefix = "train" if split == "train" else "t10k"
+    pixels = _read_idx(folder / f"{prefix}-images-idx3-ubyte.gz", dimensions=3)
+    labels = _read_idx(folder / f"{prefix}-labels-idx1-ubyte.gz", dimensions=1)
+    if labels.size == 0 or labels.max() >= len(_GARMENTS):
+        raise InputError(f"{folder}: the labels of {prefix}-* must be 0 to 9, and not none")
+    if len(pixels) != len(labels):
+        raise InputError(f"{folder}: {len(pixels)} images, but {len(labels)} labels in {prefix}-*")
+    return _grey(pixels, labels, _GARMENTS, mean=0.2860, std=0.3530)
+
+
+def _read_idx(path: Path, dimensions: int) -> np.ndarray:
+    """An array of bytes in the idx format: 0 0 8 rank, the sizes as big-endian int32, the data."""
+    try:
+        data = gzip.decompress(path.read_bytes())
+    except FileNotFoundError:
+        raise InputError(
+            f"{path} is missing; install Debian's dataset-fashion-mnist, or give the folder with"
+            " the four .gz files as fashion_mnist:PATH"
+        ) from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path} is not a complete gzip file: {error}") from None
+    if len(data) < 4 + 4 * dimensions or tuple(data[:4]) != (0, 0, 8, dimensions):
+        raise InputError(f"{path} is not an idx file of bytes with {dimensions} dimensions")
+    shape = struct.unpack_from(f">{dimensions}i", data, 4)
+    values = np.frombuffer(data, np.uint8, offset=4 + 4 * dimensions)
+    if values.size != np.prod(shape):
+        raise InputError(f"{path} holds {values.size} bytes, but its header says {shape}")
+    return values.reshape(shape)
+
+
+def _grey(
+    pixels: np.ndarray, labels: np.ndarray, classes: Sequence[str], *, mean: float, std: float
+) -> ImageSet:
+    return ImageSet(
+        GreySource(pixels, labels),
+        classes,
+        channels=1,
+        image_size=(pixels.shape[1], pixels.shape[2]),
+        mean=(mean,),
+        std=(std,),
+    )
+
+
+class GreySource:
+    """Grey images in an array.
+
+    Args:
+        pixels: (images, height, width) uint8.
+        labels: (images,), class indices.
+    """
+
+    def __init__(self, pixels: np.ndarray, labels: np.ndarray) -> None:
+        self.pixels = pixels
+        self.labels = labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def name(self, index: int) -> str:
+        """They have none but their number."""
+        return f"image {index} of the split"
+
+    def read(self, index: int) -> tuple[Image.Image, int]:
+        """The image and its label."""
+        return Image.fromarray(self.pixels[index]), int(self.labels[index])

@@ -1,0 +1,155 @@
+"""Data sets by timm's names: torchvision's, streams of the Hugging Face Hub and TensorFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from torch.utils.data import IterableDataset
+
+from kat.data.config import DataConfig
+from kat.data.dataset import ImageSet, ImageStream, Part
+from kat.data.decoding import UnreadableImage, as_rgb, decode, decode_bytes
+from kat.data.sources.shard_stream import open_stream
+from kat.errors import InputError
+
+TIMM_PREFIXES = ("torch", "hfids", "tfds", "wds")
+
+
+def open_timm(config: DataConfig, split: str, seed: int) -> ImageSet | ImageStream:
+    """A split of the data set that timm's ``create_dataset`` makes of ``config.name``.
+
+    Raises:
+        InputError: timm cannot open it, or does not say which classes it has.
+    """
+    from timm.data import create_dataset
+
+    training = split == "train"
+    streamed = config.name.startswith("hfids/")
+    try:
+        dataset = create_dataset(
+            config.name,
+            root=config.root,
+            split=config.train_split if training else config.val_split,
+            is_training=training,
+            download=config.download,
+            batch_size=config.batch_size,
+            seed=seed,
+            input_img_mode="" if streamed else "RGB",  # what is not decoded has no mode
+        )
+    except ImportError as error:
+        raise InputError(f"data set {config.name!r} needs a package: {error}") from None
+    except (AssertionError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
+        reason = str(error) or type(error).__name__
+        raise InputError(
+            f"data set {config.name!r} cannot be opened with root={config.root!r}: {reason}"
+        ) from None
+    classes = _classes(config, dataset)
+    reader: Any = getattr(dataset, "reader", None)
+    if config.name.startswith("wds/"):
+        return open_stream(reader, classes, config, training, seed)
+    if isinstance(dataset, IterableDataset):
+        if streamed:
+            _leave_encoded(reader)
+        return TimmStream(dataset, classes, config.name)
+    return ImageSet(TimmSource(dataset, config.name), classes)
+
+
+class TimmSource:
+    """A map-style data set of torchvision's. Where it reads files, it is given our decoder.
+
+    Args:
+        dataset: item i is (PIL image, class index).
+        title: what messages call it.
+    """
+
+    def __init__(self, dataset: Any, title: str) -> None:
+        self.dataset = dataset
+        self.title = title
+        if hasattr(dataset, "loader"):
+            dataset.loader = decode
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def name(self, index: int) -> str:
+        """The path of the file where there is one, or the number of the image."""
+        samples = getattr(self.dataset, "samples", None)
+        return str(samples[index][0]) if samples else f"image {index} of {self.title}"
+
+    def read(self, index: int) -> tuple[Image.Image, int]:
+        """The image and its label."""
+        try:
+            return self.dataset[index]
+        except UnreadableImage:
+            raise
+        except Exception as error:  # of damaged files Pillow raises nearly every kind
+            raise UnreadableImage(self.name(index), str(error) or type(error).__name__) from error
+
+
+class TimmStream(ImageStream):
+    """A stream that timm reads: it cuts it into parts for processes and workers itself.
+
+    Args:
+        dataset: timm's; the image of an item is a PIL image, or a mapping with bytes or a path.
+        classes: the class names, in order of their index.
+        title: what messages call it.
+    """
+
+    def __init__(self, dataset: Any, classes: list[str], title: str) -> None:
+        super().__init__(_nothing, len(dataset), classes, None)
+        self.dataset = dataset
+        self.title = title
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the order, also of workers that run already."""
+        self.dataset.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __iter__(self) -> Iterator[tuple[Any, int] | UnreadableImage]:
+        for number, (image, label) in enumerate(self.dataset):
+            try:
+                decoded = self._decoded(image, number)
+            except UnreadableImage as error:
+                yield error
+            else:
+                yield self.transform(decoded), label
+
+    def _decoded(self, image: Any, number: int) -> Image.Image:
+        if isinstance(image, Image.Image):
+            return as_rgb(image)
+        content, path = image["bytes"], image["path"]
+        name = path or f"image {number} of a worker's part of {self.title}"
+        if content is None:
+            content = Path(path).read_bytes()
+        return decode_bytes(content, name)
+
+
+def _nothing(epoch: int, part: Part) -> tuple[()]:
+    """In the place of parts that timm makes."""
+    return ()
+
+
+def _leave_encoded(reader: Any) -> None:
+    """Has a reader of the Hub's streams give bytes: decoding there would end the stream."""
+    import datasets
+
+    reader.builder.info.features[reader.input_key] = datasets.Image(decode=False)
+
+
+def _classes(config: DataConfig, dataset: Any) -> list[str]:
+    if config.num_classes is not None:
+        return [str(index) for index in range(config.num_classes)]
+    names = getattr(dataset, "classes", None)
+    if names is None:
+        indices = getattr(getattr(dataset, "reader", None), "class_to_idx", None) or {}
+        names = sorted(indices, key=indices.__getitem__)
+    if not names:
+        raise InputError(
+            f"data set {config.name!r} does not say which classes it has; give data.num_classes"
+        )
+    return [str(name) for name in names]

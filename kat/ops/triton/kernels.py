@@ -1,0 +1,254 @@
+"""The rational function on a GPU: F(x) = P(x) / Q(x) and its gradients, as Triton kernels.
+
+How programs share memory is in :mod:`kat.ops.triton.memory`, and the arithmetic in
+:mod:`kat.ops.triton.arithmetic` and :mod:`kat.ops.triton.scaled`; no other module imports Triton.
+:mod:`kat.ops.triton.launch` starts the kernels.
+
+The backward kernel writes each program's partial sums of da and db; the last, small kernel adds
+them up in a fixed order. There are no atomics, so gradients are the same bits on every run.
+
+A program works as if nothing over- or underflowed, looking at the largest |x| and the least output
+gradient but 0 as it goes, and at the sums in the end. If that was wrong its share is done again, in
+scaled arithmetic, which is slower and holds for every x and gradient. The forward kernel does that
+itself. In the backward pass, where the two together would take more registers than there are, it is
+a kernel of its own in between.
+"""
+
+# mypy: ignore-errors
+# ruff: noqa: RUF005  (the language has tuple concatenation, but no unpacking in older Tritons)
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from kat.ops.triton.arithmetic import (
+    add_powers,
+    add_products,
+    any_beyond,
+    any_not_finite,
+    is_beyond,
+    plain_rational,
+    powers_of,
+)
+from kat.ops.triton.memory import (
+    lane_zeros,
+    load_vectors,
+    narrowed,
+    offsets_of,
+    rows_of,
+    share_of,
+    store_vectors,
+    vectors_at,
+)
+from kat.ops.triton.scaled import least_gradient_of, limit_of, scaled_rational
+
+
+@triton.jit
+def _plus(a, b):
+    """a + b, but infinite where both are, with whatever signs: only NaN makes NaN."""
+    both = a + b
+    return tl.where((both != both) & (a == a) & (b == b), a, both)
+
+
+@triton.jit
+def _total(values, AXIS: tl.constexpr):
+    """The sum along an axis, by the rule of _plus."""
+    total = tl.sum(values, axis=AXIS)
+    some_nan = tl.max((values != values).to(tl.int32), axis=AXIS)
+    return tl.where((total != total) & (some_nan == 0), float("inf"), total)
+
+
+@triton.jit
+def _sum(sums, terms):
+    result = ()
+    for i in tl.static_range(len(sums)):
+        result = result + (_plus(sums[i], terms[i]),)
+    return result
+
+
+@triton.jit(do_not_specialize=["count", "groups", "run"])
+def forward_kernel(
+    x_ptr, y_ptr, a_ptr, b_ptr, count, groups, run,
+    A: tl.constexpr, B: tl.constexpr, SHARED_A: tl.constexpr, SHARED_B: tl.constexpr,
+    FORM_A: tl.constexpr, V: tl.constexpr, LANES: tl.constexpr, FLAT: tl.constexpr,
+    DOUBLE: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """y = F(x) for ``count`` vectors (of each group, if not FLAT)."""
+    COMPUTE: tl.constexpr = tl.float64 if DOUBLE else tl.float32
+    start, step, group = share_of(FLAT, LANES, groups, run, WIDE)
+    a, b = rows_of(a_ptr, b_ptr, group, A, B, SHARED_A, SHARED_B, FORM_A, COMPUTE)
+    largest = tl.zeros([LANES], COMPUTE)
+    for first in range(start, count, step):
+        position = first + tl.arange(0, LANES)
+        offsets = offsets_of(position, group, groups, run, FLAT, V)
+        mask = (position < count)[:, None]
+        xs = load_vectors(x_ptr + offsets, mask, LANES, V, COMPUTE)
+        ys = ()
+        for k in tl.static_range(V):
+            largest = tl.maximum(largest, tl.abs(xs[k]))
+            y, _, _, _, _ = plain_rational(xs[k], a, b, FORM_A)
+            ys = ys + (y,)
+        store_vectors(y_ptr + offsets, ys, mask, LANES, V)
+    if any_beyond(largest, a, b):
+        a, b = rows_of(a_ptr, b_ptr, group, A, B, SHARED_A, SHARED_B, FORM_A, COMPUTE)
+        for first in range(start, count, step):
+            position = first + tl.arange(0, LANES)
+            vector = vectors_at(position, group, groups, run, FLAT)
+            for k in range(V):
+                offsets = vector * V + k
+                mask = position < count
+                x = tl.load(x_ptr + offsets, mask=mask, other=0.0).to(COMPUTE)
+                y, _, _, _ = scaled_rational(x, x, a, b, FORM_A)
+                beyond = mask & is_beyond(x, a, b)
+                tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=beyond)
+
+
+@triton.jit(do_not_specialize=["count", "groups", "run"])
+def backward_kernel(
+    grad_ptr, x_ptr, dx_ptr, y_ptr, a_ptr, b_ptr, partial_a_ptr, partial_b_ptr, again_ptr,
+    count, groups, run,
+    A: tl.constexpr, B: tl.constexpr, SHARED_A: tl.constexpr, SHARED_B: tl.constexpr,
+    FORM_A: tl.constexpr, V: tl.constexpr, LANES: tl.constexpr, FLAT: tl.constexpr,
+    DOUBLE: tl.constexpr, WIDE: tl.constexpr,
+    SEGMENT_A: tl.constexpr, SEGMENT_B: tl.constexpr, STORE_Y: tl.constexpr,
+):  # fmt: skip
+    """With w = grad / Q:  dx = w (P' - y Q'), and this program's sums for da and db,
+
+        da_i = sum w x^i,   db_j ~ sum w y sgn(s) base^j,   base = |x| (form A) or x (form B)
+
+    db is still without its factor -sgn(b_j) (form A) or -1 (form B). STORE_Y: also y = F(x).
+    again_ptr[pid] = 1 where plain arithmetic has not held, for scaled_backward_kernel to go on.
+    """
+    COMPUTE: tl.constexpr = tl.float64 if DOUBLE else tl.float32
+    start, step, group = share_of(FLAT, LANES, groups, run, WIDE)
+    a, b = rows_of(a_ptr, b_ptr, group, A, B, SHARED_A, SHARED_B, FORM_A, COMPUTE)
+    sums_a = lane_zeros(A, LANES, COMPUTE)
+    sums_b = lane_zeros(B, LANES, COMPUTE)
+    UNSIGNED: tl.constexpr = tl.uint64 if DOUBLE else tl.uint32
+    largest = tl.zeros([LANES], COMPUTE)
+    least = tl.zeros([LANES], UNSIGNED) - 1  # 2 |grad| - 1 in the bits of |grad|: 0 is largest
+    for first in range(start, count, step):
+        position = first + tl.arange(0, LANES)
+        offsets = offsets_of(position, group, groups, run, FLAT, V)
+        mask = (position * V < count * V)[:, None]  # so that no second counter is kept
+        xs = load_vectors(x_ptr + offsets, mask, LANES, V, COMPUTE)
+        grads = load_vectors(grad_ptr + offsets, mask, LANES, V, COMPUTE)
+        dxs = ()
+        ys = ()
+        for k in tl.static_range(V):
+            x = xs[k]
+            y, r, slope, even, odd = plain_rational(x, a, b, FORM_A)
+            w = grads[k] * r
+            powers = powers_of(w, x, max(A, B + 1))
+            largest = tl.maximum(largest, tl.abs(x), propagate_nan=tl.PropagateNan.ALL)
+            least = tl.minimum(least, grads[k].to(UNSIGNED, bitcast=True) * 2 - 1)
+            sums_a = add_powers(sums_a, powers)
+            sums_b = add_products(sums_b, even, odd, powers)
+            dxs = dxs + (w * slope,)
+            ys = ys + (y,)
+        store_vectors(dx_ptr + offsets, dxs, mask, LANES, V)
+        if STORE_Y:
+            store_vectors(y_ptr + offsets, ys, mask, LANES, V)
+    least_grad = ((least + 1) >> 1).to(COMPUTE, bitcast=True)  # 0: there is none
+    tiny = (least_grad > 0) & (least_grad < least_gradient_of(largest, a, b))
+    again = tl.max((is_beyond(largest, a, b) | tiny).to(tl.int32), axis=0)
+    tl.store(again_ptr + tl.program_id(0), again | any_not_finite(sums_a + sums_b))
+    _store_partials(partial_a_ptr, sums_a, LANES, SEGMENT_A)
+    _store_partials(partial_b_ptr, sums_b, LANES, SEGMENT_B)
+
+
+@triton.jit(do_not_specialize=["count", "groups", "run"])
+def scaled_backward_kernel(
+    grad_ptr, x_ptr, dx_ptr, y_ptr, a_ptr, b_ptr, partial_a_ptr, partial_b_ptr, again_ptr,
+    count, groups, run,
+    A: tl.constexpr, B: tl.constexpr, SHARED_A: tl.constexpr, SHARED_B: tl.constexpr,
+    FORM_A: tl.constexpr, V: tl.constexpr, LANES: tl.constexpr, FLAT: tl.constexpr,
+    DOUBLE: tl.constexpr, WIDE: tl.constexpr,
+    SEGMENT_A: tl.constexpr, SEGMENT_B: tl.constexpr, STORE_Y: tl.constexpr,
+):  # fmt: skip
+    """The sums of backward_kernel, again, for the programs that have asked for it, in float64.
+
+    And dx of the x beyond the limit and of tiny gradients, and y of the former, in the dtype of
+    forward_kernel's, for the same bits.
+    """
+    COMPUTE: tl.constexpr = tl.float64 if DOUBLE else tl.float32
+    if tl.load(again_ptr + tl.program_id(0)) != 0:
+        start, step, group = share_of(FLAT, LANES, groups, run, WIDE)
+        near_a, near_b = rows_of(a_ptr, b_ptr, group, A, B, SHARED_A, SHARED_B, FORM_A, COMPUTE)
+        a, b = rows_of(a_ptr, b_ptr, group, A, B, SHARED_A, SHARED_B, FORM_A, tl.float64)
+        sums_a = lane_zeros(A, LANES, tl.float64)
+        sums_b = lane_zeros(B, LANES, tl.float64)
+        for first in range(start, count, step):
+            position = first + tl.arange(0, LANES)
+            vector = vectors_at(position, group, groups, run, FLAT)
+            for k in range(V):
+                offsets = vector * V + k
+                mask = position < count
+                x = tl.load(x_ptr + offsets, mask=mask, other=0.0).to(tl.float64)
+                grad = tl.load(grad_ptr + offsets, mask=mask, other=0.0).to(tl.float64)
+                _, dx, terms_a, terms_b = scaled_rational(x, grad, a, b, FORM_A)
+                sums_a = _sum(sums_a, terms_a)
+                sums_b = _sum(sums_b, terms_b)
+                near = x.to(COMPUTE)
+                beyond = mask & is_beyond(near, near_a, near_b)
+                tiny = tl.abs(grad) < least_gradient_of(limit_of(near_a, near_b), near_a, near_b)
+                dx = narrowed(dx, dx_ptr.dtype.element_ty)
+                tl.store(dx_ptr + offsets, dx, mask=beyond | (mask & tiny))
+                if STORE_Y:
+                    y, _, _, _ = scaled_rational(near, near, near_a, near_b, FORM_A)
+                    tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=beyond)
+        _store_partials(partial_a_ptr, sums_a, LANES, SEGMENT_A)
+        _store_partials(partial_b_ptr, sums_b, LANES, SEGMENT_B)
+
+
+@triton.jit
+def _store_partials(ptr, sums, LANES: tl.constexpr, SEGMENT: tl.constexpr):
+    """ptr[i, pid, s] = sums_i added up over segment s of the lanes."""
+    SEGMENTS: tl.constexpr = LANES // SEGMENT
+    for i in tl.static_range(len(sums)):
+        row = (i * tl.num_programs(0) + tl.program_id(0)) * SEGMENTS
+        partial = _total(tl.reshape(sums[i], (SEGMENTS, SEGMENT)), 1)
+        tl.store(ptr + row + tl.arange(0, SEGMENTS), partial)
+
+
+@triton.jit
+def _row_sum(ptr, row, total, count, stride, width, LANES: tl.constexpr):
+    """The sum of a row's ``count`` partials: ``width`` of them, then on by ``stride``, and again.
+
+    ptr[i, q] is the partial sum number q of ``total`` for coefficient i, and row is (group, i).
+    """
+    total_sum = tl.zeros([LANES], tl.float64)
+    first = ptr + row[1] * total + row[0] * width
+    for start in range(0, count, LANES):
+        e = start + tl.arange(0, LANES)
+        partial = tl.load(first + e // width * stride + e % width, mask=e < count, other=0.0)
+        total_sum = _plus(total_sum, partial)
+    return _total(total_sum, 0)
+
+
+@triton.jit(
+    do_not_specialize=[
+        "rows_a", "total_a", "count_a", "stride_a", "width_a",
+        "total_b", "count_b", "stride_b", "width_b",
+    ]
+)  # fmt: skip
+def reduce_kernel(
+    partial_a_ptr, partial_b_ptr, b_ptr, da_ptr, db_ptr,
+    rows_a, total_a, count_a, stride_a, width_a, total_b, count_b, stride_b, width_b,
+    A: tl.constexpr, B: tl.constexpr, FORM_A: tl.constexpr, LANES: tl.constexpr,
+):  # fmt: skip
+    """da and db, one element a program: its partial sums added up in float64, in a fixed order."""
+    item = tl.program_id(0)
+    if item < rows_a * A:
+        row = (item // A, item % A)
+        da = _row_sum(partial_a_ptr, row, total_a, count_a, stride_a, width_a, LANES)
+        tl.store(da_ptr + item, narrowed(da, da_ptr.dtype.element_ty))
+    else:
+        item -= rows_a * A
+        row = (item // B, item % B)
+        db = _row_sum(partial_b_ptr, row, total_b, count_b, stride_b, width_b, LANES)
+        if FORM_A:
+            b = tl.load(b_ptr + item).to(partial_b_ptr.dtype.element_ty)
+            db = tl.where(b < 0, -db, db)
+        tl.store(db_ptr + item, narrowed(-db, db_ptr.dtype.element_ty))

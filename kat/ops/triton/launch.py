@@ -1,0 +1,199 @@
+"""Starts the GPU kernels: who gets which part of memory, and how many programs there are."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kat.ops.triton import kernels as triton_kernels
+from kat.ops.triton.memory import INTERPRETED as INTERPRETED
+
+LANES = 256
+SEGMENT = 32
+"""Lanes whose sums are added up inside the backward kernel, at most: a warp."""
+REDUCE_LANES = 2048
+LONGEST_PERIOD = 256
+VECTOR_BYTES = 16
+FORWARD_PROGRAMS = 6
+"""Programs for each multiprocessor: what fits beside each other at 40 registers a thread."""
+BACKWARD_PROGRAMS = 4
+"""The same at 64 registers a thread."""
+INT32_ELEMENTS = 2**31
+OPTIONS: dict[str, Any] = {"num_warps": LANES // 32, "enable_fp_fusion": True}
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """How a tensor's vectors are shared out over programs; see the head of this module.
+
+    Attributes:
+        groups: groups of channels, with a function each.
+        vector: elements a vector.
+        run: vectors a run, the stretch of memory that holds one group's channels.
+        count: vectors for the programs to share; those of one group, if not ``flat``.
+        flat: whether blocks go through all of memory in turn, or a program keeps to one group.
+        programs: the size of the grid.
+    """
+
+    groups: int
+    vector: int
+    run: int
+    count: int
+    flat: bool
+    programs: int
+
+    @classmethod
+    def of(cls, numel: int, groups: int, run: int, itemsize: int, target: int) -> Sharing:
+        """For ``numel`` elements in runs of ``run`` elements, in about ``target`` programs."""
+        vector = math.gcd(run, VECTOR_BYTES // itemsize)
+        row = groups * run // vector
+        period = row // math.gcd(row, LANES)
+        flat = period <= LONGEST_PERIOD
+        multiple = period if flat else groups
+        vectors = numel // vector
+        count = vectors if flat else vectors // groups
+        blocks = -(-count // LANES) * (1 if flat else groups)
+        programs = -(-min(blocks, target) // multiple) * multiple
+        return cls(groups, vector, run // vector, count, flat, programs)
+
+    def constants(self) -> dict[str, Any]:
+        """The kernels' constants for it. WIDE: an offset, masked lanes included, needs int64."""
+        reach = self.count * (1 if self.flat else self.groups) + self.programs * LANES
+        return {
+            "V": self.vector,
+            "LANES": LANES,
+            "FLAT": self.flat,
+            "WIDE": reach * self.vector >= INT32_ELEMENTS,
+        }
+
+    def segments(self, shared_a: bool, shared_b: bool) -> dict[str, int]:
+        """The backward kernel's constants for the partial sums of each coefficient tensor."""
+        return {"SEGMENT_A": self._segment(shared_a), "SEGMENT_B": self._segment(shared_b)}
+
+    def _segment(self, shared: bool) -> int:
+        """Lanes whose sums may be added up: all of one group, unless the groups share."""
+        return math.gcd(self.run, SEGMENT) if self.flat and not shared else SEGMENT
+
+    def partials(self, shared: bool) -> tuple[int, int, int, int]:
+        """Partial sums for each coefficient, and the count, stride and width of a row's."""
+        segment = self._segment(shared)
+        total = self.programs * LANES // segment
+        if shared:
+            return total, total, 0, total
+        width = (self.run if self.flat else LANES) // segment
+        return total, total // self.groups, self.groups * width, width
+
+
+def constants(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> dict[str, Any]:
+    """What the kernels are compiled for, besides the sharing and the dtypes in memory."""
+    return {
+        "A": numerator.shape[1],
+        "B": denominator.shape[1],
+        "SHARED_A": numerator.shape[0] == 1,
+        "SHARED_B": denominator.shape[0] == 1,
+        "FORM_A": form == "A",
+        "DOUBLE": x.dtype == torch.float64,
+    }
+
+
+def rational_forward(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
+    """F(x) = P(x) / Q(x), as :func:`kat.ops.reference.rational_forward`, with x's strides."""
+    y = torch.empty_like(x)
+    if x.numel() == 0:
+        return y
+    a, b = numerator.contiguous(), denominator.contiguous()
+    order, share = _plan(y, a, b, x.element_size(), FORWARD_PROGRAMS)
+    with torch.cuda.device_of(x):
+        triton_kernels.forward_kernel[(share.programs,)](
+            *(x.permute(order).contiguous(), y, a, b),
+            *(share.count, share.groups, share.run),
+            **constants(x, a, b, form),
+            **share.constants(),
+            **OPTIONS,
+        )
+    return y
+
+
+def rational_backward(
+    grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, form: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    """dx, da, db, as :func:`kat.ops.reference.rational_backward`, with the inputs' strides."""
+    dx = torch.empty_like(x)
+    da, db = _backward(grad, x, numerator, denominator, form, dx, y=None)
+    return dx, da, db
+
+
+def rational_backward_recompute(
+    grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, form: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """dx, da, db and y = F(x), for a layer that keeps x alone and needs y in its backward pass."""
+    dx, y = torch.empty_like(x), torch.empty_like(x)
+    da, db = _backward(grad, x, numerator, denominator, form, dx, y)
+    return dx, da, db, y
+
+
+def _backward(
+    grad: Tensor,
+    x: Tensor,
+    numerator: Tensor,
+    denominator: Tensor,
+    form: str,
+    dx: Tensor,
+    y: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """Fills dx, and y if there is one, and returns da and db."""
+    a, b = numerator.contiguous(), denominator.contiguous()
+    if x.numel() == 0:
+        return torch.zeros_like(a), torch.zeros_like(b)
+    itemsize = max(grad.element_size(), x.element_size())
+    order, share = _plan(dx, a, b, itemsize, BACKWARD_PROGRAMS)
+    grad, x = grad.permute(order).contiguous(), x.permute(order).contiguous()
+    partials_a, partials_b = share.partials(a.shape[0] == 1), share.partials(b.shape[0] == 1)
+    sums_a = torch.empty(a.shape[1], partials_a[0], dtype=torch.float64, device=x.device)
+    sums_b = torch.empty(b.shape[1], partials_b[0], dtype=torch.float64, device=x.device)
+    again = torch.empty(share.programs, dtype=torch.int32, device=x.device)
+    da, db = torch.empty_like(a), torch.empty_like(b)
+    tensors = (grad, x, dx, dx if y is None else y, a, b, sums_a, sums_b, again)
+    common = {
+        **constants(x, a, b, form),
+        **share.constants(),
+        **share.segments(a.shape[0] == 1, b.shape[0] == 1),
+        "STORE_Y": y is not None,
+        **OPTIONS,
+    }
+    with torch.cuda.device_of(x):
+        for kernel in (triton_kernels.backward_kernel, triton_kernels.scaled_backward_kernel):
+            kernel[(share.programs,)](*tensors, share.count, share.groups, share.run, **common)
+        triton_kernels.reduce_kernel[(da.numel() + db.numel(),)](
+            *(sums_a, sums_b, b, da, db),
+            *(a.shape[0], *partials_a, *partials_b),
+            A=a.shape[1],
+            B=b.shape[1],
+            FORM_A=form == "A",
+            LANES=REDUCE_LANES,
+            **OPTIONS,
+        )
+    return da, db
+
+
+def _plan(
+    like: Tensor, numerator: Tensor, denominator: Tensor, itemsize: int, programs: int
+) -> tuple[list[int], Sharing]:
+    """The order of a dense tensor's dimensions in memory, outermost first, and its sharing."""
+    strides = like.stride()
+    order = sorted(range(like.dim()), key=lambda d: -strides[d])
+    inner = order[order.index(like.dim() - 1) + 1 :]
+    groups = max(numerator.shape[0], denominator.shape[0])
+    run = like.shape[-1] // groups * math.prod(like.shape[d] for d in inner)
+    target = programs * _multiprocessors(like.device)
+    return order, Sharing.of(like.numel(), groups, run, itemsize, target)
+
+
+def _multiprocessors(device: torch.device) -> int:
+    if device.type != "cuda":
+        return 1
+    return torch.cuda.get_device_properties(device).multi_processor_count

@@ -1,0 +1,163 @@
+"""The settings that are auto: from the model that is started from, and by the number of images."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import timm
+
+from kat.errors import InputError
+from kat.models import ViTSource
+from kat.models.checkpoints.record import registered_preprocessing
+from kat.models.conversion.convert import make_record
+from kat.training.config import TrainConfig, automatic, setting, with_settings
+from kat.training.run_directory import read_settings
+
+_VIT = re.compile(r"^(vit|deit3?)_")
+
+
+def choose(
+    images: int, *, batch_size: int | None = None, epochs: int | None = None
+) -> dict[str, Any]:
+    """The settings of fine-tuning for a number of training images.
+
+    - batch_size: the power of two at or below images / 25, from 8 to 64. So an epoch has at least
+      25 steps where 8 images allow it, and a few images do not make a few steps.
+    - epochs: 80 (images / 100)^(-log10 2), from 5 to 100: half as many for ten times the images. So
+      there are 80 for 100 images, 40 for 1,000, 20 for 10,000 and 10 for 100,000, and the number
+      of steps grows from about 1,000 to 16,000.
+    - lr: 0.001 sqrt(batch_size / 64), since Adam divides by the gradient's noise, which falls
+      with the root of the batch.
+    - warmup_epochs: a twentieth of the epochs.
+    - rational_warmup_epochs: a tenth. A fresh head's first gradients say little, and a
+      coefficient acts on every token of every image.
+    - mixup: none below 20,000 images, 0.1 from there, as in BiT's rule (arXiv 1912.11370): small
+      sets want short runs, in which mixed images are not learned well.
+
+    Args:
+        images: of the training split.
+        batch_size, epochs: where they are given, what depends on them follows them.
+
+    Returns:
+        Values by the dotted names of the settings.
+    """
+    power = 2 ** math.floor(math.log2(max(1.0, images / 25)))
+    batch_size = batch_size or min(max(8, min(power, 64)), max(1, images))
+    wanted = 80 * (max(1, images) / 100) ** -math.log10(2)
+    epochs = epochs or round(min(max(wanted, 5), 100))
+    return {
+        "epochs": epochs,
+        "data.batch_size": batch_size,
+        "optim.lr": round(1e-3 * math.sqrt(batch_size / 64), 7),
+        "optim.warmup_epochs": epochs / 20,
+        "optim.rational_warmup_epochs": epochs / 10,
+        "augment.mixup": 0.1 if images >= 20_000 else 0.0,
+    }
+
+
+def from_images(config: TrainConfig, images: int) -> TrainConfig:
+    """The settings with those by the number of training images, see :func:`choose`."""
+    auto = automatic(config)
+    chosen = choose(
+        images,
+        batch_size=None if "data.batch_size" in auto else config.data.batch_size,
+        epochs=None if "epochs" in auto else config.epochs,
+    )
+    return with_settings(config, {name: chosen[name] for name in auto if name in chosen})
+
+
+def from_run(config: TrainConfig) -> TrainConfig:
+    """The settings of a run that is resumed, with what was chosen when it was started.
+
+    Raises:
+        InputError: its run.yaml does not say.
+    """
+    auto = automatic(config)
+    if not auto:
+        return config
+    settings = read_settings(Path(config.out))
+    values = {name: _recorded(settings, name) for name in auto}
+    if "model.name" in values:
+        values["model.args"] = {**_recorded(settings, "model.args"), **config.model.args}
+    return with_settings(config, values)
+
+
+def _recorded(settings: Mapping[str, Any], name: str) -> Any:
+    value: Any = settings
+    for part in name.split("."):
+        if not isinstance(value, Mapping) or part not in value:
+            raise InputError(f"{name}=auto, but the run.yaml of the run does not say what it was")
+        value = value[part]
+    return value
+
+
+def from_source(config: TrainConfig, source: ViTSource | None) -> TrainConfig:
+    """The settings with those of the model that the run starts from.
+
+    Model and arguments are those of its record; of a ViT, those of the KAT of its size. The images
+    are prepared as for it; as the model's registered configuration says, where there is no record.
+    Without a source, channels, mean and std are the data's.
+
+    Raises:
+        InputError: nothing says which model it is.
+    """
+    auto = automatic(config)
+    if "model.name" in auto:
+        config = _with_model(config, source)
+    images = any(name.startswith("data.") for name in auto)
+    values = _preprocessing(config, source) if images else {}
+    return with_settings(config, {name: values[name] for name in auto if name in values})
+
+
+def _with_model(config: TrainConfig, source: ViTSource | None) -> TrainConfig:
+    if source is None:
+        raise InputError(
+            "model.name=auto takes the model from a checkpoint: give --init-from, or a model.name"
+        )
+    if source.record is None:
+        raise InputError(f"{source.name} does not say which model it is of; give --model.name")
+    name = source.record.architecture
+    twin = name if source.is_kat else _VIT.sub("kat_", name)
+    if not timm.is_model(twin) or (twin == name and not source.is_kat):
+        raise InputError(
+            f"there is no KAT for {name!r} by name; give --model.name, one of"
+            f" {', '.join(timm.list_models('kat_*'))}"
+        )
+    args = {**source.record.args, **config.model.args}
+    return with_settings(config, {"model.name": twin, "model.args": args})
+
+
+def _preprocessing(config: TrainConfig, source: ViTSource | None) -> dict[str, Any]:
+    own: dict[str, Any] = {"data.channels": None, "data.mean": None, "data.std": None}
+    if source is None:
+        recipe = registered_preprocessing(config.model.name)
+    else:
+        record = source.record or make_record(source, config.model.name, config.model.args, None)
+        recipe = {name: getattr(record, name) for name in _RECIPE}
+        own = {"data.mean": list(record.mean), "data.std": list(record.std)}
+        own["data.channels"] = record.input_size[0]
+    _, height, width = recipe["input_size"]
+    if height != width:
+        raise InputError(
+            f"data.image_size=auto, but {config.model.init_from} takes images of {height}x{width};"
+            " give the side of a square"
+        )
+    return {
+        **own,
+        "data.image_size": height,
+        "data.interpolation": recipe["interpolation"],
+        "data.crop_pct": recipe["crop_pct"],
+    }
+
+
+_RECIPE = ("input_size", "interpolation", "crop_pct")
+
+
+def describe(before: TrainConfig, after: TrainConfig) -> str:
+    """What was chosen, in a line; empty where nothing was auto."""
+    chosen = ", ".join(f"{name}={setting(after, name)}" for name in automatic(before))
+    return f"chosen: {chosen}" if chosen else ""

@@ -1,0 +1,232 @@
+"""What can be found out about a model that scores near chance, or far below its own record."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+from scipy.stats import binom
+from torch import nn
+
+from kat.errors import InputError
+from kat.models import ModelRecord, registered_preprocessing, stored_weights
+from kat.training.evaluation.class_match import IMAGENET, imagenet_indices, imagenet_synsets
+from kat.training.evaluation.classification import Answers, Evaluation
+from kat.training.history import read_history
+from kat.training.run_directory import BEST, LAST, RESULTS, SETTINGS, SUMMARY, read_settings
+
+SIGNIFICANCE = 0.01
+"""Chance may reach a score with this probability, or the score is not above chance."""
+FAR_BELOW = 10.0
+"""Points of top-1 below what a run has recorded, beyond three standard errors."""
+_NEARLY_ALL = 0.5
+"""The share of the answers that one class takes, from which it is named."""
+
+
+class Subject(NamedTuple):
+    """What was evaluated.
+
+    Args:
+        path: where the model is stored.
+        model: it.
+        record: what is stored with it.
+        overridden: what :func:`kat.training.with_preprocessing` found to differ.
+    """
+
+    path: Path
+    model: nn.Module
+    record: ModelRecord
+    overridden: dict[str, tuple[Any, Any]]
+
+
+def suspicion(evaluation: Evaluation, recorded: float | None) -> str | None:
+    """Why a score is too low to be believed, in one line, or None.
+
+    Top-1 is near chance where guessing among K classes would reach it with probability
+    P(X >= hits) > 0.01, X ~ Binomial(N, 1/K), and so many images could tell. It is far below the
+    record where more than ten points and three standard errors are missing.
+
+    Args:
+        evaluation: of N images and K classes.
+        recorded: top-1 in per cent that the run recorded for these weights on this data, or None.
+    """
+    answers, classes = evaluation.answers, len(evaluation.classes)
+    top1, images = _top1(answers), len(answers.labels)
+    if not _above_chance(answers.top[:, 0] == answers.labels, classes):
+        return (
+            f"top-1 {top1:.2f} % is near chance, which is {100 / classes:.2f} % with {classes}"
+            " classes"
+        )
+    if recorded is None:
+        return None
+    share = np.clip(recorded / 100, 0, 1)
+    error = 100 * np.sqrt(share * (1 - share) / images)
+    if recorded - top1 > max(FAR_BELOW, 3 * error):
+        return f"top-1 {top1:.2f} % is far below the {recorded:.2f} % that the run recorded"
+    return None
+
+
+def recorded_top1(path: Path, data_name: str) -> float | None:
+    """Top-1 (per cent) that a run recorded for the weights at path, if on this data set."""
+    folder = path if path.is_dir() else path.parent
+    if not (folder / SETTINGS).is_file():
+        return None
+    data = read_settings(folder).get("data")
+    history = read_history(folder)
+    scores = [row["top1"] for row in history if "top1" in row]
+    if not isinstance(data, dict) or data.get("name") != data_name or not scores:
+        return None
+    if path.name == LAST:
+        return scores[-1]
+    if path.is_dir() or path.name in (BEST, *RESULTS):
+        summary = folder / SUMMARY
+        done = summary.is_file()
+        return json.loads(summary.read_text(encoding="utf-8"))["top1"] if done else max(scores)
+    return None
+
+
+def explain(subject: Subject, evaluation: Evaluation) -> list[str]:
+    """What can be found out, one line each: what looks wrong, and what was ruled out."""
+    findings = [
+        _constant(evaluation),
+        _permuted(evaluation),
+        _class_order(subject.record, evaluation),
+        *_preprocessing(subject),
+        *_weights(subject),
+        "activations: every logit is finite",
+    ]
+    return [finding for finding in findings if finding is not None]
+
+
+def _top1(answers: Answers) -> float:
+    return 100 * float((answers.top[:, 0] == answers.labels).mean())
+
+
+def _above_chance(hits: np.ndarray, classes: int) -> bool:
+    """Whether guessing would hardly reach it, or so few images that nothing can be said."""
+    if classes ** -float(len(hits)) > SIGNIFICANCE:
+        return True
+    return float(binom.sf(hits.sum() - 1, len(hits), 1 / classes)) <= SIGNIFICANCE
+
+
+def _constant(evaluation: Evaluation) -> str | None:
+    answers = evaluation.answers
+    counts = np.bincount(answers.top[:, 0], minlength=len(evaluation.classes))
+    likeliest = int(counts.argmax())
+    share, due = counts[likeliest] / counts.sum(), (answers.labels == likeliest).mean()
+    if share < max(_NEARLY_ALL, 2 * due):
+        return None
+    return (
+        f"constant answers: {evaluation.classes[likeliest]!r} is the answer for"
+        f" {100 * share:.1f} % of the images, and right for {100 * due:.1f} %; the weights may be"
+        " untrained or damaged, or the pixels scaled in another way than the model expects"
+    )
+
+
+def _permuted(evaluation: Evaluation) -> str | None:
+    """Whether other names for the classes would explain the answers.
+
+    The names are chosen on one half of each class's images and tried on the other half, so that
+    chance alone reaches 1/K.
+    """
+    labels, predictions = evaluation.answers.labels, evaluation.answers.top[:, 0]
+    classes = len(evaluation.classes)
+    order = np.argsort(labels, kind="stable")
+    chosen, tried = order[::2], order[1::2]
+    cells = np.bincount(labels[chosen] * classes + predictions[chosen], minlength=classes**2)
+    counts = cells.reshape(classes, classes)
+    _, renamed = linear_sum_assignment(counts, maximize=True)
+    hits = renamed[labels[tried]] == predictions[tried]
+    top1 = _top1(evaluation.answers)
+    if not len(tried) or 100 * hits.mean() <= top1 + FAR_BELOW or not _above_chance(hits, classes):
+        return None
+    moved = np.where(renamed != np.arange(classes), counts[np.arange(classes), renamed], -1)
+    example = int(moved.argmax())
+    return (
+        "class order: it looks permuted. With the classes renamed by the answers on one half of the"
+        f" images, top-1 on the other half is {100 * hits.mean():.1f} %; images of"
+        f" {evaluation.classes[example]!r} (class {example}) are called"
+        f" {evaluation.classes[renamed[example]]!r} (class {renamed[example]})"
+    )
+
+
+def _class_order(record: ModelRecord, evaluation: Evaluation) -> str:
+    ours, theirs = len(record.classes), evaluation.classes
+    by = {
+        "names": "matched by their names",
+        "ImageNet": "matched by ImageNet's synsets",
+        "position": "matched by their position, for one side has numbers for names",
+    }[evaluation.match.basis]
+    counted = f"classes: the model has {ours}, the data {len(theirs)}, {by}"
+    if evaluation.match.basis != "position" and len(theirs) != IMAGENET:
+        return counted
+    return f"{counted}; {_against_imagenet(theirs)}"
+
+
+def _against_imagenet(names: list[str]) -> str:
+    """How the classes of the data lie to ImageNet-1k's."""
+    indices = imagenet_indices(names)
+    if indices is not None and len(names) == IMAGENET:
+        same = indices == list(range(IMAGENET))
+        return f"the data's are in ImageNet's order: {'yes' if same else 'no'}"
+    if all(name.isdecimal() for name in names):
+        values = sorted(map(int, names))
+        return f"the data's are numbers, from {values[0]} to {values[-1]}"
+    synsets = set(imagenet_synsets())
+    known = sum(name in synsets for name in names)
+    if known:
+        return f"{known} of the data's {len(names)} are synsets of ImageNet-1k"
+    order = ", and stand in alphabetical order, which is not ImageNet's"
+    return (
+        f"the data's are names, not ImageNet's synsets{order if names == sorted(names) else ''}"
+        f" ({names[0]!r} to {names[-1]!r})"
+    )
+
+
+def _preprocessing(subject: Subject) -> list[str]:
+    lines = [
+        f"preprocessing: {name} is {given} here and {stored} in the checkpoint's record"
+        for name, (stored, given) in subject.overridden.items()
+    ]
+    try:
+        registered = registered_preprocessing(subject.record.architecture)
+    except InputError:
+        return lines
+    differing = {
+        name: (getattr(subject.record, name), value)
+        for name, value in registered.items()
+        if not _same(getattr(subject.record, name), value)
+    }
+    return lines + [
+        f"preprocessing: {name} is {stored} in the checkpoint's record and {value} in timm's"
+        f" registry for {subject.record.architecture}"
+        for name, (stored, value) in differing.items()
+    ]
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, str):
+        return one == other
+    one, other = np.atleast_1d(one), np.atleast_1d(other)
+    return one.shape == other.shape and bool(np.allclose(one, other))
+
+
+def _weights(subject: Subject) -> list[str]:
+    """Whether the file's weights are in the model, and which of several sets they are."""
+    if not any(True for _ in subject.model.parameters()):
+        return []
+    weights, others = stored_weights(subject.path)
+    own = subject.model.state_dict().keys()
+    left, lacking = sorted(weights.keys() - own), sorted(own - weights.keys())
+    lines = [f"weights: all {len(weights)} tensors were loaded, and none is lacking"]
+    if left or lacking:
+        lines = [
+            f"weights: {len(left)} tensors were not loaded and {len(lacking)} of the model are"
+            f" lacking, first {(left or lacking)[0]}"
+        ]
+    if others:
+        lines.append(f"weights: the file also holds {', '.join(others)}, which was not used")
+    return lines

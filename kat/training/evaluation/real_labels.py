@@ -1,0 +1,102 @@
+"""ImageNet's reassessed labels (Beyer et al. 2020, arXiv 2006.07159): ReaL accuracy.
+
+The file ``real.json`` of github.com/google-research/reassessed-imagenet holds, for each of the
+50,000 validation images in order, the list of every class that is right; an image without any is
+left out. timm ships the same file.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from kat.data import ImageSet, ImageStream
+from kat.errors import InputError
+from kat.training.evaluation.class_match import imagenet_indices
+from kat.training.evaluation.classification import Evaluation
+
+SHIPPED = "timm"
+"""Stands for the file that timm ships."""
+
+_FILE_NAME = re.compile(r"^ILSVRC2012_val_(\d{8})\.\w+$")
+
+
+def read_real_labels(source: str) -> list[frozenset[int]]:
+    """The right classes of each validation image, in the order of their file names.
+
+    Args:
+        source: the path of a ``real.json``, or ``"timm"``.
+
+    Raises:
+        InputError: the file is missing, or not a list of lists of class indices.
+    """
+    shipped = files("timm.data") / "_info" / "imagenet_real_labels.json"
+    try:
+        path = shipped if source == SHIPPED else Path(source)
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return [frozenset(map(int, labels)) for labels in content]
+    except (OSError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{source} is not a list of the right classes of each image, as real.json is: {error}"
+        ) from None
+
+
+def check_real_labels(
+    images: ImageSet | ImageStream, real_labels: Sequence[frozenset[int]]
+) -> None:
+    """Checks that images are of ImageNet's validation set, as far as can be told at once.
+
+    Raises:
+        InputError: the classes are not ImageNet's, or the first file is not named as its are.
+    """
+    _indices(images.classes)
+    name = images.name(0) if isinstance(images, ImageSet) else "a stream without file names"
+    _right(name, real_labels)
+
+
+def real_accuracy(
+    evaluation: Evaluation, real_labels: Sequence[frozenset[int]]
+) -> dict[str, float | None]:
+    """Top-1 and top-5 (per cent) by the reassessed labels, over the images that have any.
+
+    Raises:
+        InputError: the classes are not ImageNet's, or a file is not one of its validation set.
+    """
+    indices = _indices(evaluation.classes)
+    answers = evaluation.answers
+    hits = [
+        [indices[guess] in right for guess in top]
+        for name, top in zip(answers.names, answers.top, strict=True)
+        if (right := _right(name, real_labels))
+    ]
+    if not hits:
+        return {"real_top1": None, "real_top5": None, "real_images": 0}
+    return {
+        "real_top1": 100 * sum(row[0] for row in hits) / len(hits),
+        "real_top5": 100 * sum(map(any, hits)) / len(hits),
+        "real_images": len(hits),
+    }
+
+
+def _indices(classes: Sequence[str]) -> list[int]:
+    indices = imagenet_indices(classes)
+    if indices is None:
+        raise InputError(
+            "real labels are of ImageNet-1k: the classes of the data must be its synsets or their"
+            f" numbers, got {classes[0]!r}"
+        )
+    return indices
+
+
+def _right(name: str, real_labels: Sequence[frozenset[int]]) -> frozenset[int]:
+    match = _FILE_NAME.match(Path(name).name)
+    number = int(match[1]) if match else 0
+    if not 1 <= number <= len(real_labels):
+        raise InputError(
+            f"real labels go by file names ILSVRC2012_val_00000001.JPEG to {len(real_labels):08d},"
+            f" got {Path(name).name}"
+        )
+    return real_labels[number - 1]

@@ -1,0 +1,303 @@
+"""Grids of runs: factors with their levels, times seeds, as YAML files describe them.
+
+    title: What do the groups bring?
+    recipe: fashion_mnist            # a recipe's settings, for every run
+    settings: {epochs: 2}            # over those
+    seeds: [0, 1, 2]
+    vary: one                        # each factor alone, from the reference; all: every combination
+    factors:
+      groups:                        # the first level of each factor is the reference
+        "8": {}
+        "4": {model.args.num_groups: 4}
+
+A list stands for levels of one setting: ``model.args.num_groups: [8, 4]``. In a level's model.name
+a star stands for the size of the KAT that all else is about: ``vit_mlp_*`` beside
+``kat_tiny_patch16_224`` is ``vit_mlp_tiny_patch16_224``.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from kat.errors import InputError, unknown
+from kat.training.config import TrainConfig
+from kat.training.run_directory import read_settings, settings_to_keep
+
+Settings = dict[str, Any]
+"""Nested, as a recipe holds them."""
+
+REPORTING = ("out", "log_every_n_steps", "loggers")
+"""The settings that say where a run is kept and how it reports."""
+
+OF_ONE_CALL = ("out", "seed", "resume", "overwrite", "limit_epochs", "max_steps", "max_time")
+"""The settings that a grid may not have: those of a call, not of a run, and what the grid gives."""
+
+_COLUMNS = (
+    "cell", "seed", "status", "top1", "top5", "parameters", "flops", "seconds", "epochs", "run",
+    "images_per_second", "memory_bytes", "settings",
+)  # fmt: skip
+"""What a table of runs has besides its factors."""
+
+_KEYS = ("title", "recipe", "settings", "seeds", "vary", "factors")
+
+
+@dataclass
+class Cell:
+    """One combination of levels, of which there is a run for each seed.
+
+    Args:
+        name: what tells it from the others.
+        levels: the level of each factor.
+        settings: those over the recipe.
+    """
+
+    name: str
+    levels: dict[str, str]
+    settings: Settings
+
+
+@dataclass
+class Grid:
+    """What :func:`read_grid` reads.
+
+    Args:
+        name: of the file, without its ending.
+        title: what is asked.
+        recipe: name or path of the recipe that all runs have; None for none.
+        seeds: one run of each cell for each.
+        cells: the first is the reference.
+        factors: their names.
+    """
+
+    name: str
+    title: str
+    recipe: str | None
+    seeds: list[int]
+    cells: list[Cell]
+    factors: list[str] = field(default_factory=list)
+
+
+def read_grid(path: Path) -> Grid:
+    """Reads a grid from a YAML file.
+
+    Raises:
+        InputError: it cannot be read, or an entry is unknown, missing or of the wrong kind.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict) or not isinstance(content.get("factors"), dict):
+        raise InputError(f"{path} is no grid: it needs 'factors', each with its levels")
+    for key in content:
+        if key not in _KEYS:
+            raise unknown(f"entry of {path}", str(key), _KEYS)
+    seeds = content.get("seeds", [0])
+    if not isinstance(seeds, list) or not seeds or not all(isinstance(s, int) for s in seeds):
+        raise InputError(f"seeds of {path} must be a list of whole numbers, got {seeds!r}")
+    check_seeds(seeds, f"seeds of {path}")
+    recipe = content.get("recipe")
+    if recipe is not None and not isinstance(recipe, str):
+        raise InputError(f"recipe of {path} must be a name or a path, got {recipe!r}")
+    if not content["factors"]:
+        raise InputError(f"{path} has no factor")
+    for name in content["factors"]:
+        if name in _COLUMNS:
+            raise InputError(
+                f"the factor {name!r} of {path} has the name of a column of the table: give another"
+            )
+    vary = content.get("vary", "all")
+    if vary not in ("one", "all"):
+        raise InputError(f"vary of {path} must be 'one' or 'all', got {vary!r}")
+    factors = {str(n): _levels(path, str(n), given) for n, given in content["factors"].items()}
+    common = nested(_mapping(path, "settings", content.get("settings")))
+    return Grid(
+        name=path.stem,
+        title=str(content.get("title", path.stem)),
+        recipe=recipe,
+        seeds=seeds,
+        cells=_cells(factors, common, vary),
+        factors=list(factors),
+    )
+
+
+def check_seeds(seeds: Sequence[int], what: str) -> None:
+    """Checks that seeds differ and can be seeds.
+
+    Raises:
+        InputError: names them.
+    """
+    if len(set(seeds)) < len(seeds):
+        raise InputError(f"{what} must differ, got {list(seeds)}")
+
+
+def _levels(path: Path, factor: str, given: Any) -> dict[str, Settings]:
+    """Each level's settings."""
+    if isinstance(given, list):
+        given = {_text(value): {factor: value} for value in given}
+    if not isinstance(given, dict) or not given:
+        raise InputError(f"the factor {factor!r} of {path} must map levels to settings")
+    return {
+        _text(level): nested(_mapping(path, f"{factor}: {level}", settings))
+        for level, settings in given.items()
+    }
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _mapping(path: Path, what: str, given: Any) -> Mapping[str, Any]:
+    if given is None:
+        return {}
+    if not isinstance(given, dict):
+        raise InputError(f"{what} of {path} must map settings to values, got {given!r}")
+    return given
+
+
+def _cells(
+    factors: dict[str, dict[str, Settings]], common: Settings, vary: Literal["one", "all"]
+) -> list[Cell]:
+    names = list(factors)
+    reference = [next(iter(levels)) for levels in factors.values()]
+    if vary == "all":
+        combinations = [list(levels) for levels in itertools.product(*factors.values())]
+    else:
+        combinations = [reference]
+        for place, levels in enumerate(factors.values()):
+            combinations += [
+                [*reference[:place], level, *reference[place + 1 :]] for level in list(levels)[1:]
+            ]
+    return [
+        Cell(
+            name=_name(names, combination, reference, vary),
+            levels=dict(zip(names, combination, strict=True)),
+            settings=merged(
+                common, *(factors[n][lv] for n, lv in zip(names, combination, strict=True))
+            ),
+        )
+        for combination in combinations
+    ]
+
+
+def _name(names: list[str], levels: list[str], reference: list[str], vary: str) -> str:
+    """The levels; where one factor varies at a time, the one that is not the reference's."""
+    if len(names) == 1:
+        return levels[0]
+    pairs = list(zip(names, levels, reference, strict=True))
+    if vary == "one":
+        pairs = [pair for pair in pairs if pair[1] != pair[2]]
+    return ", ".join(f"{name}: {level}" for name, level, _ in pairs) or "reference"
+
+
+def nested(settings: Mapping[str, Any]) -> Settings:
+    """Settings by dotted names as a recipe spells them: ``a.b: 1`` is ``a: {b: 1}``."""
+    result: Settings = {}
+    for name, value in settings.items():
+        *sections, key = str(name).split(".")
+        inner = result
+        for section in sections:
+            inner = inner.setdefault(section, {})
+            if not isinstance(inner, dict):
+                raise InputError(f"{name!r} goes into {section!r}, which has the value {inner!r}")
+        inner[key] = copy.deepcopy(value)
+    return result
+
+
+def merged(*settings: Settings) -> Settings:
+    """The settings of all, the later over the earlier, mapping by mapping."""
+    result: Settings = {}
+    for given in settings:
+        for key, value in given.items():
+            known = result.get(key)
+            if isinstance(value, dict) and isinstance(known, dict):
+                result[key] = merged(known, value)
+            else:
+                result[key] = copy.deepcopy(value)
+    return result
+
+
+def dotted(settings: Settings, before: str = "") -> Settings:
+    """Nested settings by their dotted names: what :func:`nested` undoes."""
+    flat: Settings = {}
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            flat |= dotted(value, f"{before}{key}.")
+        else:
+            flat[f"{before}{key}"] = value
+    return flat
+
+
+def with_model_of_size(content: Settings, base: Settings) -> Settings:
+    """The settings with the star in model.name filled in, by the model of the others.
+
+    Args:
+        content: of a cell, over the base.
+        base: of all cells.
+
+    Raises:
+        InputError: there is a star, and the base's model is no KAT.
+    """
+    name = content.get("model", {}).get("name")
+    if not isinstance(name, str) or "*" not in name:
+        return content
+    kat = str(base.get("model", {}).get("name", ""))
+    if not kat.startswith(_KAT):
+        raise InputError(f"model.name={name} is of the size of a KAT, but the others are {kat!r}")
+    filled = name.replace("*", kat.removeprefix(_KAT))
+    return merged(content, {"model": {"name": filled}})
+
+
+_KAT = "kat_"
+
+
+def settings_of(config: TrainConfig) -> Settings:
+    """The settings that make a run what it is and differ from the defaults.
+
+    A new setting with a default leaves them as they are. Where a run is kept and how it reports
+    are no part of them.
+    """
+    return _not_default(settings_to_keep(config))
+
+
+def kept_settings(out: Path) -> Settings:
+    """The :func:`settings_of` of the run in a folder.
+
+    Raises:
+        InputError: it holds no settings of a run.
+    """
+    return _not_default(read_settings(out))
+
+
+def fingerprint(config: TrainConfig) -> str:
+    """Twelve hexadecimal digits that are equal for equal :func:`settings_of`."""
+    text = json.dumps(settings_of(config), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _not_default(settings: Settings) -> Settings:
+    own = {name: value for name, value in settings.items() if name not in REPORTING}
+    return _differing(own, settings_to_keep(TrainConfig()))
+
+
+_ABSENT = object()
+
+
+def _differing(own: Settings, default: Settings) -> Settings:
+    differing: Settings = {}
+    for key, value in own.items():
+        usual = default.get(key, _ABSENT)
+        if isinstance(value, dict) and isinstance(usual, dict):
+            value, usual = _differing(value, usual), {}
+        if value != usual:
+            differing[key] = value
+    return differing

@@ -1,0 +1,143 @@
+"""Costs by counting, against the formulas, arithmetic by hand, and the authors' figures."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+import kat
+from kat.analysis import count
+from kat.analysis.cost.tables import PUBLISHED
+from kat.errors import InputError
+from tests.hooks import global_forward_hooks
+
+
+@pytest.mark.parametrize("degree", [(5, 4), (3, 2), (1, 0)])
+def test_a_layer_costs_what_the_paper_says(degree):
+    """(2m + 2n + 3) d_in for the rational and 2 d_in d_out for the matrix, of one token."""
+    m, n = degree
+    cost = count(kat.GRKANLinear(64, 10, degree=degree, init="tanh"), (64,))
+    assert cost.flops == (2 * m + 2 * n + 3) * 64 + 2 * 64 * 10
+    assert cost.multiply_adds == 64 * 10
+    assert cost.parameters == 64 * 10 + 10 + (m + 1 + n * 8)
+
+
+def test_a_kat_costs_its_vit_and_21_for_each_element_of_a_rational():
+    model, vit = (timm.create_model(f"{f}_tiny_patch16_224") for f in ("kat", "vit"))
+    extra = 12 * 197 * (192 + 768) * 21
+    assert count(model, (3, 224, 224)).flops - count(vit, (3, 224, 224)).flops == extra
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("vit_tiny_patch16_224", {}),
+        ("vit_tiny_patch16_224", {"img_size": 96, "qkv_bias": False, "num_classes": 7}),
+        ("vit_tiny_patch16_224", {"qk_norm": True, "depth": 2, "reg_tokens": 4}),
+        ("kat_tiny_patch16_224", {}),
+        ("kat_tiny_patch16_224", {"img_size": 384, "depth": 3}),
+        ("kat_micro", {"num_groups": 4, "degree": (3, 2)}),
+        ("kat_micro", {"num_groups": 16, "degree": (7, 6), "form": "B", "share": "none"}),
+        ("vit_swiglu_micro", {}),
+        ("vit_kan_micro", {"grid": 3, "order": 2}),
+        ("resnet18", {}),
+        ("mobilenetv3_small_050", {}),  # grouped convolutions
+    ],
+)
+def test_counting_and_formulas_agree_in_every_layer(name, args):
+    side = args.get("img_size", timm.get_pretrained_cfg(name).input_size[-1])
+    cost = count(timm.create_model(name, **args), (3, side, side))
+    assert cost.flops > 0
+    for layer in cost.layers:
+        assert (layer.flops, layer.multiply_adds) == (
+            layer.terms.flops,
+            layer.terms.multiply_adds,
+        ), layer.name
+    assert cost.terms.flops == cost.flops
+    assert cost.unexplained() == {}
+
+
+def test_transposed_convolutions_have_the_right_formula():
+    layer = nn.ConvTranspose2d(6, 4, 3, stride=2, groups=2)
+    cost = count(layer, (6, 5, 5))
+    assert cost.terms.weights == cost.multiply_adds == 6 * 25 * (4 // 2) * 9
+
+
+def _vit_by_hand(width: int, tokens: int, depth: int) -> dict[str, int]:
+    """Multiply-adds of a ViT/16 of 3x224x224 images and 1000 classes, MLP ratio 4."""
+    per_token = width * 3 * width + width * width + 2 * width * 4 * width
+    embedding, head = (tokens - 1) * 16 * 16 * 3 * width, width * 1000
+    return {
+        "weights": depth * tokens * per_token + embedding + head,
+        "attention": depth * 2 * tokens**2 * width,
+        "norms": (2 * depth + 1) * tokens * width,
+    }
+
+
+@pytest.mark.parametrize(("size", "width"), [("tiny", 192), ("small", 384), ("base", 768)])
+@pytest.mark.parametrize("family", ["vit", "kat"])
+def test_the_papers_table_to_its_printed_digits(family, size, width):
+    name = f"{family}_{size}_patch16_224"
+    printed = {
+        "vit_tiny": ("5.7", "1.08"), "vit_small": ("22.1", "4.25"), "vit_base": ("86.6", "16.87"),
+        "kat_tiny": ("5.7", "1.13"), "kat_small": ("22.1", "4.35"), "kat_base": ("86.6", "17.06"),
+    }[f"{family}_{size}"]  # fmt: skip
+    cost = count(timm.create_model(name, weight_init="skip"), (3, 224, 224))
+    hand = _vit_by_hand(width, tokens=197, depth=12)
+    rationals = 12 * 197 * 5 * width * 21 if family == "kat" else 0
+    assert cost.multiply_adds == hand["weights"] + hand["attention"]
+    assert cost.flops == 2 * cost.multiply_adds + rationals
+    assert cost.terms.paper == hand["weights"] + 5 * hand["norms"] + rationals
+    rounded = f"{cost.parameters / 1e6:.1f}", f"{cost.terms.paper / 1e9:.2f}"
+    assert rounded == printed == (PUBLISHED[name].parameters, PUBLISHED[name].gflops)
+
+
+class _Twice(nn.Module):
+    """Its own product, and one layer that is called twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Sequential(nn.Linear(4, 4))
+        self.alias = self.inner
+
+    def forward(self, x):
+        return self.inner(self.alias(x)) @ torch.ones(4, 3, device=x.device)
+
+
+def test_work_belongs_to_the_innermost_layer_that_does_it():
+    cost = count(_Twice(), (5, 4))
+    by_name = {layer.name: layer for layer in cost.layers}
+    assert list(by_name) == ["", "inner", "inner.0"]
+    assert [layer.multiply_adds for layer in cost.layers] == [5 * 4 * 3, 0, 2 * 5 * 4 * 4]
+    assert [layer.parameters for layer in cost.layers] == [0, 0, 20]
+    assert by_name["inner.0"].terms.weights == 2 * 5 * 4 * 4
+    assert (by_name[""].input_shape, by_name[""].output_shape) == ((5, 4), (5, 3))
+
+
+def test_what_no_formula_explains_is_named():
+    cost = count(_Twice(), (5, 4))
+    assert cost.unexplained() == {"_Twice": 2 * 5 * 4 * 3}
+    assert cost.flops - cost.terms.flops == 2 * 5 * 4 * 3
+
+
+def test_frozen_parameters_count_and_shared_ones_count_once():
+    first, second = nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False)
+    second.weight = first.weight
+    first.weight.requires_grad_(False)
+    cost = count(nn.Sequential(first, second), (4,))
+    assert [layer.parameters for layer in cost.layers] == [0, 16, 0]
+
+
+def test_counting_leaves_the_model_where_it_is():
+    model = timm.create_model("kat_micro")
+    count(model, (3, 32, 32))
+    assert model.training
+    assert {p.device.type for p in model.parameters()} == {"cpu"}
+
+
+def test_an_input_that_the_model_refuses_is_named_and_leaves_no_hooks():
+    with pytest.raises(InputError, match="KAT fails on an input of 3x16x16: "):
+        count(timm.create_model("kat_micro"), (3, 16, 16))
+    assert global_forward_hooks() == 0

@@ -1,0 +1,70 @@
+"""The figure of attention: what is laid over which pixels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from PIL import Image
+
+from kat.analysis.figures import attention as attention_plots
+from kat.analysis.figures.attention import plot_attention
+from kat.analysis.inspect.attention import AttentionMaps
+from kat.errors import InputError
+
+HEADS, PLACE = 3, (3, 1)
+
+
+def _maps(images=2):
+    """Maps of two blocks over 4 x 3 patches; all heads look at one patch alone."""
+    heat = torch.zeros(images, HEADS, 4, 3)
+    heat[:, :, *PLACE] = 0.25
+    blocks = {"blocks.0.attn": heat, "blocks.1.attn": heat / 2}
+    return AttentionMaps(blocks, heat.mean(1), 12, torch.zeros(images, 5))
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(attention_plots, "save_figure", lambda figure, path: drawn.append(figure))
+    return drawn
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_map_covers_the_pixels_of_its_patches(tmp_path, figures, channels):
+    pictures = torch.zeros(1, channels, 8, 6, dtype=torch.uint8)
+    plot_attention(pictures, ["black"], _maps(1), tmp_path / "a.png", block=None)
+    canvas = FigureCanvasAgg(figures[0])
+    canvas.draw()
+    pixels = np.asarray(canvas.buffer_rgba())[::-1, :, :3].sum(-1)  # from the bottom up
+    axes = figures[0].axes[1]
+    left, bottom, right, top = map(int, axes.get_window_extent().extents)
+    bright = np.argwhere(pixels[bottom + 3 : top - 3, left + 3 : right - 3] > 300)
+    y, x = bright.T + 3
+    places = axes.transData.inverted().transform(np.column_stack([x + left, y + bottom]))
+    low, high = places.min(0), places.max(0)
+    assert low == pytest.approx([2, 6], abs=0.15)
+    assert high == pytest.approx([4, 8], abs=0.15)
+
+
+def test_panels_and_their_scale(tmp_path, figures):
+    pictures = torch.zeros(2, 1, 8, 6, dtype=torch.uint8)
+    plot_attention(pictures, ["a", "b"], _maps(), tmp_path / "a.png", block=None)
+    titles = [axes.get_title() for axes in figures[0].axes]
+    assert titles[:4] == ["a", "rollout", "block 0, mean of heads", "block 1, mean of heads"]
+    assert titles[4] == "b"
+    assert figures[0].axes[3].get_xlabel() == "at most 1.5x"
+    plot_attention(pictures, ["a", "b"], _maps(), tmp_path / "a.png", block=1)
+    assert [axes.get_title() for axes in figures[1].axes][:4] == [
+        "a", "block 1, head 0", "block 1, head 1", "block 1, head 2",
+    ]  # fmt: skip
+
+
+def test_it_is_written_whole_or_not_at_all(tmp_path):
+    pictures = torch.zeros(2, 3, 8, 6, dtype=torch.uint8)
+    with pytest.raises(InputError, match="there is no block 2; the model has blocks 0 to 1"):
+        plot_attention(pictures, ["a", "b"], _maps(), tmp_path / "a.png", block=2)
+    assert not list(tmp_path.iterdir())
+    plot_attention(pictures, ["a", "b"], _maps(), tmp_path / "a.png", block=None)
+    assert Image.open(tmp_path / "a.png").size == (1020, 645)

@@ -1,0 +1,103 @@
+"""The HTML report: one file that stands alone, with all text escaped."""
+
+from __future__ import annotations
+
+import json
+import re
+from xml.etree import ElementTree
+
+import plotly.graph_objects as go
+import pytest
+from matplotlib.figure import Figure
+
+from kat.analysis.reports.page import Chart, Report, Table
+
+
+def _figure() -> Figure:
+    figure = Figure()
+    figure.subplots().plot([0, 1], [1, 0])
+    return figure
+
+
+@pytest.fixture
+def page() -> str:
+    report = Report("a < b")
+    report.heading("Section & more")
+    report.text("x > 1")
+    report.table(("name", "value"), [("<script>", 1.5), ("ok", 2)], bad=[True, False])
+    report.figure(_figure(), 'falling "line"')
+    report.figure(_figure(), "again")
+    return report.html()
+
+
+def test_text_is_escaped_and_bad_rows_are_marked(page):
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    assert "<h1>a &lt; b</h1>" in page
+    assert page.count('<tr class="bad">') == 1
+
+
+def test_figures_are_inline_valid_and_have_ids_of_their_own(page):
+    figures = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
+    assert len(figures) == 2
+    ids = [set(re.findall(r'id="([^"]+)"', figure)) for figure in figures]
+    assert not ids[0] & ids[1]
+    for figure, own in zip(figures, ids, strict=True):
+        ElementTree.fromstring(figure)
+        assert set(re.findall(r'href="#([^"]+)"', figure)) <= own
+        assert set(re.findall(r"url\(#([^)]+)\)", figure)) <= own
+
+
+def test_nothing_is_fetched_from_elsewhere(page):
+    assert not re.search(r'(src|href)="(?!#)', page.replace('xlink:href="#', 'href="#'))
+
+
+def test_the_same_report_is_the_same_bytes():
+    pages = []
+    for _ in range(2):
+        report = Report("t")
+        report.figure(_figure(), "c")
+        pages.append(report.html())
+    assert pages[0] == pages[1]
+
+
+def test_the_file_is_written_whole(tmp_path, page):
+    report = Report("t")
+    report.write(tmp_path / "report.html")
+    assert (tmp_path / "report.html").read_text() == report.html()
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+def _chart(**trace) -> Chart:
+    return Chart(go.Figure(go.Scatter(**trace)), 'a "caption"', Table(("x", "y"), [(1, 2.5)]))
+
+
+def test_charts_bring_plotly_once_and_what_they_show():
+    report = Report("t")
+    report.charts([_chart(x=[1, 2], y=[2.5, float("nan")]), _chart(name="</script><b>")])
+    report.chart(go.Figure(), "last")
+    page = report.html()
+    assert page.count("* plotly.js v") == 1
+    assert re.findall(r'class="chart" id="(\w+)"', page) == ["chart0", "chart1", "chart2"]
+    assert page.count('aria-label="a &quot;caption&quot;"') == 2
+    assert page.count("<details>") == 2
+    found = re.findall(r'<script type="application/json">(.*?)</script>', page)
+    specs = [json.loads(text) for text in found]
+    assert specs[0]["data"] == [{"type": "scatter", "x": [1, 2], "y": [2.5, None]}]
+    assert specs[1]["data"][0]["name"] == "</script><b>"
+    assert all("template" not in spec["layout"] for spec in specs)
+    assert report.html() == page
+
+
+def test_sections_are_linked_and_columns_of_numbers_set_right(page):
+    report = Report("t")
+    report.heading("One & all")
+    report.heading("Two")
+    report.facts([("top-1", "87.00 %"), ("<model>", "kat")])
+    report.table(("cell", "top-1", "mixed"), [("a", "84.7 ± 1", "1"), ("b", "-", "two")])
+    text = report.html()
+    assert '<a href="#section1">One &amp; all</a><a href="#section2">Two</a>' in text
+    assert '<h2 id="section2">Two</h2>' in text
+    assert "<dt>&lt;model&gt;</dt><dd>kat</dd>" in text
+    assert '<th>cell</th><th class="number">top-1</th><th>mixed</th>' in text
+    assert "<nav>" not in page

@@ -1,0 +1,162 @@
+"""The pages of a run, of several, and of a grid: what they say, and what they say is missing."""
+
+from __future__ import annotations
+
+import html
+import re
+from dataclasses import replace
+
+import pytest
+
+from kat.analysis.reports.ablation import write_ablation_report
+from kat.analysis.reports.comparison import write_comparison_report
+from kat.analysis.reports.run import write_run_report
+from kat.analysis.reports.sections import duration, flat
+from tests.analysis import report_pages as pages
+
+
+def _headings(page):
+    return re.findall(r"<h2 id=.*?>(.*?)</h2>", page.read_text())
+
+
+def test_a_run_is_told_from_its_numbers_to_its_layers(tmp_path):
+    path = tmp_path / "report.html"
+    model = pages.small_kat()
+    run = pages.findings(model)
+    write_run_report(run, path)
+    text = html.unescape(path.read_text())
+    facts = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", text))
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    assert facts == {
+        "Validation top-1": "84.25 %",
+        "Validation top-5": "99.00 %",
+        "Parameters": f"{parameters:,}",
+        "FLOPs an image": f"{run.cost.flops / 1e6:.3f} M",
+        "Epochs": "2",
+        "Training time": "1 h 02 min",
+        "Images a second": "1,234",
+        "Peak memory": "735.6 MB",
+    }
+    assert "<h1>kat_micro_patch2_8 on digits</h1>" in text
+    assert "runs/small. Settings that are not the default: epochs 2, optim.lr 0.002." in text
+    curves, activations, evolution, gains = 2, 2, 1, 1
+    drawn = pages.charts_of(path)
+    assert len(drawn) == curves + activations + evolution + gains + 2
+    assert drawn[5]["data"][0]["z"] == [[-1.0, 0.0, 1.0], [-2.0, -1.0, 0.0]]
+    summed, every = pages.tables_of(path)[1:]
+    assert [row[:2] for row in summed[1:]] == [
+        ["blocks.0.mlp.act1", "8"],
+        ["blocks.0.mlp.act2", "8"],
+    ]
+    assert len(every) == 1 + 16
+    assert "it breaks first at step 0 in blocks.0.mlp.act2" in text
+    first = path.read_bytes()
+    write_run_report(run, path)
+    assert path.read_bytes() == first
+
+
+def test_a_group_whose_inputs_are_far_off_does_not_end_the_page(tmp_path):
+    path = tmp_path / "report.html"
+    run = pages.findings(pages.small_kat())
+    histogram = run.activations[0].histogram.copy()
+    histogram[5] = 0
+    run.activations = [replace(run.activations[0], histogram=histogram), *run.activations[1:]]
+    write_run_report(run, path)
+    summed, every = pages.tables_of(path)[1:]
+    assert "not shown (1)" in summed[1][2]
+    assert "nan" not in summed[1]
+    assert every[6][1:5] == ["5", "not shown", "", "nan"]
+
+
+def test_what_is_missing_is_said(tmp_path):
+    path = tmp_path / "report.html"
+    missing = {"summary": None, "coefficients": {}, "stability": []}
+    run = pages.findings(pages.small_kat(), **missing, failure="the loss is nan at step 25")
+    write_run_report(run, path)
+    text = html.unescape(path.read_text())
+    assert "<dt>Best top-1 so far</dt><dd>84.25 %</dd>" in text
+    segmenting = [{"epoch": 1, "train_loss": 2.0, "val_loss": 1.0, "miou": 7.5}]
+    write_run_report(pages.findings(pages.small_kat(), summary=None, history=segmenting), path)
+    assert "<dt>Best mIoU so far</dt><dd>7.50 %</dd>" in path.read_text()
+    assert "The run was stopped: the loss is nan at step 25" in text
+    assert "There is no coefficients.csv in the run's folder" in text
+    assert "'kat train --monitor' records its layers" in text
+    assert "Not drawn here." in text
+    write_run_report(pages.findings(pages.small_kat(), activations=[], history=[]), path)
+    assert _headings(path) == ["Learning curves", "Attention"]
+    assert "No epoch is behind this run yet." in path.read_text()
+    assert "<script" not in path.read_text()
+
+
+def test_a_comparison_has_costs_and_what_differs(tmp_path):
+    path = tmp_path / "report.html"
+    rows = [row for row in pages.grid_rows() if row["seed"] == 0]
+    names = [row["cell"] for row in rows]
+    settings = {
+        names[0]: {"epochs": 2, "model": {"name": "kat_micro", "args": {"num_groups": 4}}},
+        names[1]: {"epochs": 2, "model": {"name": "vit_micro"}},
+    }
+    histories = {row["cell"]: pages.history(row["top1"]) for row in rows}
+    write_comparison_report(rows, histories, settings, path)
+    results, differing = pages.tables_of(path)[:2]
+    assert results[1] == [
+        "KAT", "84.00", "99.00", "4,000", "2.000 M", "2", "1 min 00 s", "900", "1.000 GB"
+    ]  # fmt: skip
+    assert differing == [
+        ["setting", *names],
+        ["model.name", "kat_micro", "vit_micro"],
+        ["model.args.num_groups", "4", "-"],
+    ]
+    drawn = pages.charts_of(path)
+    assert [trace["name"] for trace in drawn[0]["data"]] == names
+    assert drawn[2]["data"][1]["x"] == [18000]
+    write_comparison_report(rows, histories, {name: {} for name in names}, path)
+    assert "All runs have the same settings." in path.read_text()
+
+
+def test_grids_have_a_section_each_and_leave_runs_out_that_are_gone(tmp_path):
+    path = tmp_path / "report.html"
+    rows = pages.grid_rows()
+    rows[4] = {**rows[4], "status": "diverged", "top1": None}
+    histories = {row["run"]: pages.history(80.0) for row in rows}
+    first = dict(list(histories.items())[:2])
+    write_ablation_report(
+        {"models": rows, "more": pages.grid_rows()}, {"models": first, "more": histories}, path
+    )
+    assert _headings(path) == [
+        f"{section}: {grid}"
+        for grid in ("models", "more")
+        for section in ("Cells", "Accuracy against cost", "Learning curves")
+    ]
+    text = path.read_text()
+    table = pages.tables_of(path)[0]
+    assert table[1][:3] == ["KAT", "84.70 ± 1.88", "-"]
+    assert table[2][3] == "2, 1 failed"
+    assert text.count('<tr class="bad">') == 1
+    assert re.findall(r"\d of \d runs are left out", text) == ["3 of 5 runs are left out"]
+    shaded, line = pages.charts_of(path)[3]["data"]
+    assert (line["y"], shaded["y"]) == ([70.0, 80.0], [70.0, 80.0, 80.0, 70.0])
+
+
+def test_a_run_that_diverged_does_not_end_the_curve_of_its_cell(tmp_path):
+    path = tmp_path / "report.html"
+    rows = pages.grid_rows()[:3]
+    rows[1] = {**rows[1], "status": "diverged", "top1": None}
+    histories = {row["run"]: pages.history(80.0 + row["seed"]) for row in rows}
+    histories[rows[1]["run"]] = histories[rows[1]["run"]][:1]
+    write_ablation_report({"models": rows}, {"models": histories}, path)
+    assert "left out" not in path.read_text()
+    line = pages.charts_of(path)[3]["data"][1]
+    assert (line["x"], line["y"]) == ([1, 2], [71.0, 81.0])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(7.4, "7 s"), (64.2, "1 min 04 s"), (3599.6, "1 h 00 min")]
+)
+def test_durations(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_flat_settings():
+    nested = {"a": {"b": {"c": 1}, "d": []}, "e": {}}
+    assert flat(nested) == {"a.b.c": 1, "a.d": [], "e": {}}

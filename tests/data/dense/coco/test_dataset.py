@@ -1,0 +1,259 @@
+"""COCO's format, against pycocotools and by hand."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from kat.data import DataConfig, UnreadableImage, make_loader, open_split
+from kat.data.dense import open_coco
+from kat.data.dense.config import DetectionAugmentConfig
+from kat.data.dense.transforms import DetectionTraining
+from kat.errors import InputError
+from tests.data.dense.coco_files import instances, write_coco
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("coco")
+    write_coco(folder)
+    return folder
+
+
+def _official(path):
+    from pycocotools.coco import COCO
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        return COCO(str(path))
+
+
+def test_masks_boxes_and_areas_are_those_of_pycocotools(root):
+    official = _official(root / "annotations" / "instances_train2017.json")
+    data = open_coco(root, "train")
+    assert len(data) == 3
+    for image, target in (data[index] for index in range(3)):
+        number = int(target["image_id"])
+        rows = official.imgToAnns[number]
+        assert target["masks"].shape == (len(rows), image.height, image.width)
+        for place, row in enumerate(rows):
+            np.testing.assert_array_equal(target["masks"][place], official.annToMask(row))
+            assert data.category_id(int(target["labels"][place])) == row["category_id"]
+            x, y, width, height = row["bbox"]
+            assert target["boxes"][place].tolist() == [x, y, x + width, y + height]
+        assert target["area"].tolist() == [row["area"] for row in rows]
+        assert target["iscrowd"].tolist() == [row["iscrowd"] for row in rows]
+    assert [int(data[index][1]["image_id"]) for index in range(3)] == [1000, 4, 31]
+
+
+def test_an_item_has_its_types_and_its_labels_go_by_category_id(root):
+    data = open_coco(root, "val")
+    assert data.classes == ["car", "cat", "brush"]  # ids 3, 17, 90
+    image, target = data[1]
+    assert (image.mode, image.size) == ("RGB", (60, 50))
+    assert target["labels"].tolist() == [1, 0, 2]
+    kinds = {name: value.dtype for name, value in target.items()}
+    assert kinds == {
+        "boxes": torch.float32,
+        "labels": torch.int64,
+        "masks": torch.uint8,
+        "area": torch.float32,
+        "iscrowd": torch.int64,
+        "image_id": torch.int64,
+    }
+    assert target["masks"][2].sum() == 18 * 20
+    crowd = data[0][1]
+    assert crowd["masks"][1].sum() == 48 * 10  # uncompressed run lengths: ten columns
+    empty = data[2][1]
+    assert empty["boxes"].shape == (0, 4)
+    assert empty["masks"].shape == (0, 30, 40)
+
+
+def test_what_the_file_leaves_out_is_computed_or_none(tmp_path):
+    content = instances()
+    for row in content["annotations"]:
+        del row["area"], row["iscrowd"]
+    write_coco(tmp_path, content)
+    target = open_coco(tmp_path, "train")[1][1]
+    assert target["area"].tolist() == [int(mask.sum()) for mask in target["masks"]]
+    assert not target["iscrowd"].any()
+
+
+@pytest.mark.parametrize(
+    ("annotations", "images"),
+    [
+        ("annotations/instances_{split}2017.json", "{split}2017"),
+        ("annotations/instances_{split}2017.json", "images/{split}2017"),
+        ("annotations/{split}.json", "{split}"),
+        ("annotations/instances_{split}.json", "images"),
+        ("{split}/_annotations.coco.json", "{split}"),
+    ],
+)
+def test_the_layouts_that_people_have(tmp_path, annotations, images):
+    write_coco(tmp_path, annotations=annotations, images=images)
+    data = open_split(DataConfig(name=f"coco:{tmp_path}"), "val")
+    assert data[1][0].size == (60, 50)
+
+
+def test_a_layout_that_is_not_there_is_named_with_what_is(tmp_path):
+    with pytest.raises(InputError, match=r"'.*nowhere' does not exist"):
+        open_coco(tmp_path / "nowhere", "train")
+    (tmp_path / "pictures").mkdir()
+    with pytest.raises(InputError, match=r"no annotations of the train split.*there is pictures"):
+        open_coco(tmp_path, "train")
+    write_coco(tmp_path, images="elsewhere")
+    with pytest.raises(InputError, match="but no folder of its images"):
+        open_coco(tmp_path, "train")
+    other = tmp_path / "annotations" / "instances_train2014.json"
+    other.write_text("{}")
+    line = r"more than one file of the train split.*2014.*2017.*; move all but one elsewhere"
+    with pytest.raises(InputError, match=line):
+        open_coco(tmp_path, "train")
+
+
+def _without(name):
+    def change(content):
+        del content[name]
+
+    return change
+
+
+def _with(kind, field, value):
+    def change(content):
+        content[kind][1][field] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_without("categories"), "has no list 'categories'"),
+        (_without("annotations"), "has no list 'annotations'"),
+        (_with("images", "id", "four"), "'id' of the image with id 'four' is 'four'"),
+        (_with("images", "height", None), "'height' of the image with id 4 is None"),
+        (_with("images", "width", 60.5), "'width' of the image with id 4 is 60.5"),
+        (_with("images", "file_name", 3), "'file_name' of the image with id 4 is 3"),
+        (_with("categories", "name", None), "'name' of the category with id 90 is None"),
+        (_with("annotations", "bbox", [1, 2, 3]), r"'bbox' of the annotation with id 12 is \[1"),
+        (_with("annotations", "bbox", [1, 2, 3, "4"]), "'bbox' of the annotation with id 12"),
+        (_with("annotations", "category_id", [3]), "'category_id' of the annotation with id 12"),
+        (_with("annotations", "area", float("nan")), "'area' of the annotation with id 12 is nan"),
+    ],
+)
+def test_a_file_that_is_not_cocos_is_refused(tmp_path, change, message):
+    content = instances()
+    change(content)
+    write_coco(tmp_path, content)
+    with pytest.raises(InputError, match=message):
+        open_coco(tmp_path, "train", "skip")
+
+
+def test_a_torn_file_is_refused(tmp_path):
+    write_coco(tmp_path)
+    file = tmp_path / "annotations" / "instances_train2017.json"
+    file.write_text(file.read_text()[:500])
+    with pytest.raises(InputError, match=r"instances_train2017\.json is not valid JSON"):
+        open_coco(tmp_path, "train")
+
+
+def test_wrong_annotations_are_refused_or_done_without(tmp_path):
+    content = instances()
+    content["annotations"][1]["bbox"][2] = 0
+    content["annotations"][3]["bbox"] = [10.0, 10.0, 80.0, 20.0]
+    write_coco(tmp_path, content)
+    with pytest.raises(InputError, match=r"1 boxes of zero area, first annotation 12 .*=skip"):
+        open_coco(tmp_path, "train")
+    data = open_coco(tmp_path, "train", "skip")
+    assert "boxes of zero area" in data.note
+    assert data[1][1]["labels"].tolist() == [1, 2]
+    _, target = data[0]
+    assert target["boxes"][0].tolist() == [10, 10, 90, 30]  # as the file says
+    config = DetectionAugmentConfig(scale=(1.0, 1.0), hflip=0.0)
+    _, moved = DetectionTraining(64, config, data.mean)(Image.new("RGB", (64, 48)), target)
+    assert moved["boxes"].tolist() == [[10, 10, 30, 30]]  # around the mask
+
+
+def test_an_image_of_another_size_than_annotated_cannot_be_used(tmp_path):
+    write_coco(tmp_path)
+    data = open_coco(tmp_path, "train")
+    for size, end in (("61x50", ""), ("50x60", ": turn its pixels as its EXIF orientation says.*")):
+        Image.new("RGB", (*map(int, size.split("x")),)).save(tmp_path / "train2017" / "a.png")
+        line = f"it has {size} pixels, but the annotations are for 60x50{end}$"
+        with pytest.raises(UnreadableImage, match=line):
+            data[1]
+
+
+def _loader(root, workers=0, training=True):
+    config = DataConfig(name=f"coco:{root}", batch_size=2, num_workers=workers)
+    data = open_split(config, "train")
+    if training:
+        data.transform = DetectionTraining(32, DetectionAugmentConfig(), data.mean)
+    return make_loader(data, config, training=training, seed=3)
+
+
+def _same(first, second):
+    return (
+        first.seeds == second.seeds
+        and all(map(torch.equal, first.images, second.images))
+        and all(
+            a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+            for a, b in zip(first.labels, second.labels, strict=True)
+        )
+    )
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_loader_enters_an_epoch_of_targets_anywhere(root, workers):
+    whole = _loader(root)
+    epochs = [list(whole) for _ in range(3)]
+    entered = _loader(root, workers)
+    entered.start_at(2, 0)
+    (batch,) = entered
+    entered.close()
+    assert _same(batch, epochs[2][0])
+    assert not _same(epochs[0][0], epochs[1][0])
+    assert batch.images[0].shape == (3, 32, 32)
+
+
+def test_evaluation_gives_each_image_once_as_it_is(root, tmp_path):
+    config = DataConfig(name=f"coco:{root}", batch_size=2)
+    data = open_split(config, "val")
+    data.transform = lambda image, target: (torch.from_numpy(np.array(image)), target)
+    first, second = make_loader(data, config, training=False)
+    assert [int(target["image_id"]) for target in first.labels + second.labels] == [1000, 4, 31]
+    assert [tuple(image.shape[:2]) for image in first.images] == [(48, 64), (50, 60)]
+
+
+def test_a_missing_image_leaves_the_batch_and_is_named(tmp_path):
+    write_coco(tmp_path)
+    (tmp_path / "train2017" / "a.png").unlink()
+    first, second = _loader(tmp_path, training=False)
+    assert len(first.labels) == len(first.images) == 1
+    assert [name for name, _ in first.unreadable] == [str(tmp_path / "train2017" / "a.png")]
+    assert len(second.labels) == 1
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_damaged_run_lengths_are_one_line(tmp_path, workers):
+    content = instances()
+    content["annotations"][2]["segmentation"]["counts"] = "34="
+    write_coco(tmp_path, content)
+    with pytest.raises(InputError) as caught:
+        list(_loader(tmp_path, workers, training=False))
+    path = tmp_path / "train2017" / "a.png"
+    assert str(caught.value).startswith(f"the masks of {path} are damaged: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_part_of_a_set_keeps_images_and_targets_together(root):
+    data = open_coco(root, "val")
+    part = data.spread(2)
+    assert [int(part[index][1]["image_id"]) for index in range(2)] == [1000, 4]
+    again = pickle.loads(pickle.dumps(data))  # as workers that are spawned get it
+    assert torch.equal(again[1][1]["masks"], data[1][1]["masks"])

@@ -1,0 +1,269 @@
+"""Images in tar files: the same images as in folders, at any index, in any process."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import pickle
+import tarfile
+
+import numpy as np
+import pytest
+import torch
+
+from kat.data import DataConfig, check_classes, eval_transform, make_loader, open_split
+from kat.data.loaders import preprocessing
+from kat.data.sources import tar_index
+from kat.data.sources.members import Pieces
+from kat.errors import InputError
+from tests.images import picture, write_folder, write_tar
+
+
+def _open(root, split="train", **settings):
+    return open_split(DataConfig(name=f"tar:{root}", **settings), split)
+
+
+def _content(data):
+    """Class name and pixels of every image, in an order of their own."""
+    return sorted((data.classes[label], image.tobytes()) for image, label in iter_items(data))
+
+
+def iter_items(data):
+    return (data[index] for index in range(len(data)))
+
+
+def _pack(folder, path, **options):
+    """A tar file of a folder's content, by tarfile's own walk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w", **options) as tar:
+        tar.add(folder, arcname=".")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_folder(tmp_path / "folder", classes=3, train=3, val=2)
+    return tmp_path / "folder"
+
+
+@pytest.fixture
+def one_tar(tmp_path, folder):
+    for split in ("train", "val"):
+        _pack(folder / split, tmp_path / "tars" / f"{split}.tar")
+    return tmp_path / "tars"
+
+
+def test_one_tar_a_split_holds_what_the_folder_holds(one_tar, folder):
+    train, val = (_open(one_tar, split) for split in ("train", "val"))
+    assert (len(train), len(val)) == (9, 6)
+    check_classes(train, val)
+    for data, split in ((train, "train"), (val, "val")):
+        files = open_split(DataConfig(name=f"folder:{folder}"), split)
+        assert data.classes == files.classes
+        assert _content(data) == _content(files)
+    assert train.name(0).startswith(f"{one_tar}/train.tar/n0")
+
+
+def test_one_tar_a_class(tmp_path, folder):
+    for name in ("n00", "n01", "n02"):
+        _pack(folder / "train" / name, tmp_path / "tars" / "train" / f"{name}.tar")
+    data = _open(tmp_path / "tars")
+    files = open_split(DataConfig(name=f"folder:{folder}"), "train")
+    assert (data.classes, _content(data)) == (files.classes, _content(files))
+
+
+def test_a_tar_of_tars_as_imagenet_is_distributed(tmp_path, folder):
+    inner = []
+    for name in ("n00", "n01", "n02"):
+        _pack(folder / "train" / name, tmp_path / f"{name}.tar")
+        inner.append((f"{name}.tar", (tmp_path / f"{name}.tar").read_bytes()))
+    write_tar(tmp_path / "tars" / "train.tar", inner)
+    data = _open(tmp_path / "tars")
+    files = open_split(DataConfig(name=f"folder:{folder}"), "train")
+    assert (data.classes, _content(data)) == (files.classes, _content(files))
+
+
+def test_classes_are_sorted_whatever_their_order_in_the_tar(tmp_path):
+    order = ["n2", "n10", "n1", "n2"]
+    write_tar(tmp_path / "train.tar", [(f"{n}/{i}.jpg", picture(i)) for i, n in enumerate(order)])
+    data = _open(tmp_path)
+    assert data.classes == ["n1", "n10", "n2"]  # as torchvision's ImageFolder sorts them
+    assert [data.source.read(index)[1] for index in range(4)] == [2, 1, 0, 2]
+
+
+def test_the_images_are_those_of_timms_reader(one_tar):
+    from timm.data.readers.reader_image_in_tar import ReaderImageInTar
+
+    reader = ReaderImageInTar(str(one_tar / "train.tar"))
+    theirs = sorted((int(label), file.read()) for file, label in iter_items(reader))
+    source = _open(one_tar).source
+    ours = sorted((label, content) for content, label in map(source.read, range(len(source))))
+    assert ours == theirs
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT, tarfile.USTAR_FORMAT])
+def test_long_names_directories_and_hidden_files(tmp_path, kind):
+    stem = "é" * 20 if kind == tarfile.USTAR_FORMAT else "é" * 120
+    long = f"{'deep/' * 10}n00/{stem}.jpg"
+    files = [
+        ("n00/", b""),
+        (long, picture(1)),
+        ("n00/._0.jpg", b"resource fork"),
+        (".DS_Store", b"x"),
+        ("./n01/0.jpg", picture(2)),
+        ("n01/notes.txt", b"hello"),
+    ]
+    write_tar(tmp_path / "train.tar", files, format=kind)
+    data = _open(tmp_path)
+    assert data.classes == ["n00", "n01"]
+    assert [data.name(index) for index in range(2)] == [
+        f"{tmp_path}/train.tar/{long}",
+        f"{tmp_path}/train.tar/n01/0.jpg",
+    ]
+    assert data.ignored == {f"{tmp_path}/train.tar/n01/notes.txt": "it is not named as an image"}
+    with pytest.raises(InputError, match=r"notes\.txt: it is not named as an image"):
+        _open(tmp_path, bad_images="fail")
+
+
+def _cut(path, end):
+    path.write_bytes(path.read_bytes()[:end])
+
+
+def test_a_cut_off_tar_is_named_with_the_place(tmp_path):
+    path = tmp_path / "train.tar"
+    files = [(f"n0/{index}.jpg", picture(index)) for index in range(4)]
+    write_tar(path, files)
+    with tarfile.open(path) as tar:
+        third, fourth = tar.getmembers()[2:]
+    whole = path.read_bytes()
+    for end in (third.offset_data + 100, fourth.offset + 100, fourth.offset_data):
+        path.write_bytes(whole[:end])
+        with pytest.raises(InputError, match=r"train\.tar is damaged or cut off at byte \d+:") as e:
+            _open(tmp_path)
+        place = int(str(e.value).split("at byte ")[1].split(":")[0])
+        assert abs(place - end) <= 2048
+    path.write_bytes(whole[: fourth.offset] + b"garbage!" * 64 + whole[fourth.offset + 512 :])
+    with pytest.raises(InputError, match=rf"at byte {fourth.offset}: "):
+        _open(tmp_path)
+    path.write_bytes(b"")
+    with pytest.raises(InputError, match="at byte 0: empty file"):
+        _open(tmp_path)
+
+
+def test_a_damaged_tar_within_a_tar_is_named_with_the_place(tmp_path):
+    write_tar(tmp_path / "n0.tar", [("0.jpg", picture(0)), ("1.jpg", picture(1))])
+    inner = bytearray((tmp_path / "n0.tar").read_bytes())
+    inner[512:] = inner[512:1000]
+    write_tar(tmp_path / "train.tar", [("n0.tar", bytes(inner))])
+    with pytest.raises(InputError, match=r"train\.tar is damaged or cut off at byte \d+"):
+        _open(tmp_path)
+
+
+def test_compressed_tars_are_refused_with_what_to_do(tmp_path):
+    write_tar(tmp_path / "plain.tar", [("n0/0.jpg", picture(0))])
+    (tmp_path / "train.tar").write_bytes(gzip.compress((tmp_path / "plain.tar").read_bytes()))
+    with pytest.raises(InputError, match=r"train\.tar is compressed.*gunzip < "):
+        _open(tmp_path)
+    (tmp_path / "train.tar").rename(tmp_path / "train.tar.gz")
+    with pytest.raises(InputError, match=r"train\.tar\.gz is compressed"):
+        _open(tmp_path)
+
+
+def test_what_is_missing_is_named(tmp_path):
+    with pytest.raises(InputError, match="absent' is not a folder"):
+        _open(tmp_path / "absent")
+    with pytest.raises(InputError, match=r"neither 'train\.tar' or 'training\.tar' nor a folder"):
+        _open(tmp_path)
+    write_tar(tmp_path / "train.tar", [("0.jpg", picture(0))])
+    with pytest.raises(InputError, match=r"train\.tar: '0\.jpg' is in no folder"):
+        _open(tmp_path)
+    write_tar(tmp_path / "train.tar", [("n0/notes.txt", b"")])
+    with pytest.raises(InputError, match="no image in "):
+        _open(tmp_path)
+
+
+def _scans(monkeypatch):
+    """Counts the tar files that are scanned from now on."""
+    seen = []
+    original = tarfile.open
+
+    def scan(name=None, mode="r", fileobj=None, **options):
+        if mode.startswith("r"):
+            seen.append(name or fileobj)
+        return original(name, mode, fileobj, **options)
+
+    monkeypatch.setattr(tarfile, "open", scan)
+    return seen
+
+
+def test_the_index_is_kept_until_the_tar_changes(one_tar, own_cache, monkeypatch):
+    seen = _scans(monkeypatch)
+    first = _content(_open(one_tar))
+    assert len(seen) == 1
+    assert _content(_open(one_tar)) == first
+    assert len(seen) == 1
+    write_tar(one_tar / "train.tar", [("n9/0.jpg", picture(0))])
+    assert _open(one_tar).classes == ["n9"]
+    assert len(seen) == 2
+    (kept,) = (own_cache / "tar").iterdir()
+    kept.write_bytes(kept.read_bytes()[:-200])
+    assert _open(one_tar).classes == ["n9"]
+    assert len(seen) == 3
+
+
+def test_the_data_and_the_cache_may_be_read_only(one_tar, own_cache, monkeypatch):
+    monkeypatch.setenv("KAT_CACHE_DIR", "/proc/no/such/folder")
+    before = sorted(os.listdir(one_tar))
+    assert len(_open(one_tar)) == 9
+    assert sorted(os.listdir(one_tar)) == before
+
+
+def test_workers_read_the_same_images(one_tar):
+    config = DataConfig(name=f"tar:{one_tar}", image_size=16, batch_size=3, num_workers=2)
+    data = open_split(config, "train")
+    data.transform = eval_transform(preprocessing(config, data))
+    expected = torch.stack([image for image, _ in iter_items(data)])  # files are open from here on
+    forked = torch.cat([batch.images for batch in make_loader(data, config, training=False)])
+    assert torch.equal(forked, expected)
+    pickled = pickle.loads(pickle.dumps(data))  # as spawned workers get it
+    assert torch.equal(torch.stack([image for image, _ in iter_items(pickled)]), expected)
+
+
+def test_few_files_stay_open_and_each_piece_is_its_own(tmp_path):
+    paths = []
+    for number in range(6):
+        paths.append(str(tmp_path / str(number)))
+        (tmp_path / str(number)).write_bytes(bytes([number]) * 10 + bytes(range(10)))
+    pieces = Pieces(paths, most_open=2)
+    before = len(os.listdir("/proc/self/fd"))
+    for number in [0, 1, 2, 3, 4, 5, 0, 5, 1]:
+        assert pieces.read(number, 8, 4) == bytes([number, number, 0, 1])
+        assert len(os.listdir("/proc/self/fd")) - before <= 2
+    copy = pickle.loads(pickle.dumps(pieces))
+    assert copy.read(3, 0, 2) == b"\x03\x03"
+    with pytest.raises(OSError, match="ends before byte 30"):
+        pieces.read(0, 15, 15)
+    pieces.close()
+    copy.close()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_tar_that_shrinks_later_costs_names_not_the_run(one_tar):
+    config = DataConfig(name=f"tar:{one_tar}", image_size=16, batch_size=9)
+    data = open_split(config, "train")
+    data.transform = eval_transform(preprocessing(config, data))
+    _cut(one_tar / "train.tar", 2000)
+    (batch,) = make_loader(data, config, training=False)
+    assert len(batch.labels) + len(batch.unreadable) == 9
+    assert len(batch.unreadable) >= 8
+
+
+def test_the_index_leaves_the_file_s_bytes_alone(tmp_path):
+    """Every member's place holds what was put into it."""
+    rng = np.random.default_rng(0)
+    files = [(f"n0/{i}.jpg", rng.bytes(int(rng.integers(0, 3000)))) for i in range(20)]
+    write_tar(tmp_path / "x.tar", files)
+    content = (tmp_path / "x.tar").read_bytes()
+    with open(tmp_path / "x.tar", "rb") as file:
+        found = list(tar_index.members(io.BufferedReader(file.raw), "x.tar"))
+    assert [(m.name, content[m.offset : m.offset + m.size]) for m in found] == files

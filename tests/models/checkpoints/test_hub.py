@@ -1,0 +1,201 @@
+"""Models in the Hub's format: timm and transformers load them back, the card says what is known."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import huggingface_hub
+import pytest
+import timm
+import torch
+import yaml
+from huggingface_hub import ModelCard
+from PIL import Image
+
+from kat.errors import InputError
+from kat.models import (
+    TrainingRecord,
+    build_model,
+    from_pretrained,
+    load_model,
+    push_to_hub,
+    save_pretrained,
+)
+from kat.models.checkpoints.card import model_card
+from tests.deploy.models import make_record
+
+TRAINING = TrainingRecord(
+    settings={
+        "out": "private/runs/x",
+        "seed": 3,
+        "data": {"name": "folder:private/animals", "root": "private"},
+        "model": {"init_from": "private/vit.safetensors"},
+    },
+    metrics={"top1": 91.5, "top5": 99.25, "epochs": 7},
+)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A model of grey 8x8 images and three classes, whose act2 starts from given coefficients."""
+    args = {"num_groups": 4, "num_classes": 3}
+    record = replace(make_record(), architecture="kat_micro_patch2_8", args=args)
+    torch.manual_seed(0)
+    return build_model(record).eval(), record
+
+
+@pytest.fixture
+def folder(trained, tmp_path):
+    save_pretrained(*trained, tmp_path / "mine", training=TRAINING, license="mit")
+    return tmp_path / "mine"
+
+
+def images() -> torch.Tensor:
+    return torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def test_timm_loads_it(trained, folder):
+    loaded = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    assert torch.equal(loaded(images()), trained[0](images()))
+    assert loaded.pretrained_cfg["label_names"] == ["ant", "bee", "cat"]
+    data = timm.data.resolve_model_data_config(loaded)
+    assert (data["input_size"], *data["mean"], *data["std"]) == ((1, 8, 8), 0.3, 0.4)
+
+
+def test_transformers_loads_it(trained, folder):
+    from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+    from kat.data import eval_transform
+
+    loaded = AutoModelForImageClassification.from_pretrained(folder).eval()
+    assert torch.equal(loaded(images()).logits, trained[0](images()))
+    assert loaded.config.id2label == {0: "ant", 1: "bee", 2: "cat"}
+    picture = Image.effect_noise((20, 16), 60)
+    pixels = AutoImageProcessor.from_pretrained(folder)(picture)["pixel_values"]
+    torch.testing.assert_close(pixels[0], eval_transform(trained[1])(picture))
+
+
+def test_it_loads_here_from_a_folder_and_from_the_cache(trained, folder, monkeypatch):
+    def download(repository, *, revision, token, allow_patterns):
+        assert (repository, revision) == ("me/mine", "v1")
+        assert set(allow_patterns) == {"model.safetensors", "config.json"}
+        return str(folder)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    for source, revision in ((str(folder), None), ("me/mine", "v1")):
+        model, record = from_pretrained(source, revision=revision)
+        assert torch.equal(model(images()), trained[0](images()))
+        assert record.classes == trained[1].classes
+
+
+def test_what_timm_itself_has_saved_loads_and_is_mended(trained, tmp_path):
+    """timm writes num_classes into model_args; transformers passes it a second time."""
+    model, record = trained
+    timm.models.save_for_hf(model, tmp_path / "timm", safe_serialization=True)
+    assert (
+        "num_classes" in json.loads((tmp_path / "timm" / "config.json").read_text())["model_args"]
+    )
+    loaded, read = from_pretrained(str(tmp_path / "timm"))
+    assert torch.equal(loaded(images()), model(images()))
+    save_pretrained(loaded, replace(read, classes=record.classes), tmp_path / "again")
+    config = json.loads((tmp_path / "again" / "config.json").read_text())
+    assert "num_classes" not in config["model_args"]
+    assert config["num_classes"] == 3
+
+
+def test_the_card_says_what_is_known_and_no_more(trained, folder, tmp_path):
+    card = ModelCard.load(folder / "README.md")
+    assert (card.data.license, card.data.library_name) == ("mit", "timm")
+    (result,) = card.data.eval_results
+    assert (result.metric_value, result.dataset_name) == (91.5, "folder")
+    assert (
+        "top-1 91.50 %, top-5\n99.25 %" in card.text or "top-1 91.50 %, top-5 99.25 %" in card.text
+    )
+    assert "best of 7 epochs" in card.text
+    assert "arxiv.org/abs/2409.10594" in card.text
+    block = card.text.split("```yaml\n")[1].split("```")[0]
+    settings = yaml.safe_load(block)
+    assert settings == {
+        "seed": 3, "data": {"name": "folder"}, "model": {"init_from": "vit.safetensors"}
+    }  # fmt: skip
+    assert "private" not in card.content
+    save_pretrained(*trained, tmp_path / "bare")
+    bare = ModelCard.load(tmp_path / "bare" / "README.md")
+    assert bare.data.eval_results is None
+    assert "No measurement of these weights is on record." in bare.text
+    assert "How these weights were trained is not on record." in bare.text
+
+
+class FakeApi:
+    """Keeps what is uploaded."""
+
+    def __init__(self, folder: Path, has_card: bool) -> None:
+        self.folder, self.has_card = folder, has_card
+
+    def __call__(self, **options):
+        assert options["token"] == "secret"
+        return self
+
+    def create_repo(self, repository, *, private, exist_ok):
+        assert (private, exist_ok) == (True, True)
+        return SimpleNamespace(repo_id=f"me/{repository}")
+
+    def file_exists(self, repository, name, *, revision):
+        assert (repository, name) == ("me/mine", "README.md")
+        return self.has_card
+
+    def upload_folder(self, *, repo_id, folder_path, ignore_patterns, **options):
+        assert repo_id == "me/mine"
+        shutil.copytree(
+            folder_path, self.folder, ignore=shutil.ignore_patterns(*(ignore_patterns or ()))
+        )
+        return SimpleNamespace(commit_url="https://huggingface.co/me/mine/commit/1")
+
+
+@pytest.mark.parametrize("has_card", [False, True])
+def test_push(trained, tmp_path, monkeypatch, has_card):
+    uploaded = tmp_path / "uploaded"
+    monkeypatch.setattr(huggingface_hub, "HfApi", FakeApi(uploaded, has_card))
+    address = push_to_hub(*trained, "mine", private=True, token="secret", training=TRAINING)
+    assert address == "https://huggingface.co/me/mine/commit/1"
+    assert (uploaded / "README.md").exists() is not has_card
+    if not has_card:
+        assert "# mine\n" in (uploaded / "README.md").read_text()
+    model, _ = load_model(uploaded)
+    assert torch.equal(model(images()), trained[0](images()))
+
+
+def test_the_hub_cannot_be_reached(trained, monkeypatch):
+    def refuse(*arguments, **options):
+        raise OSError("no route to host\nTraceback")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
+    monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", refuse)
+    with pytest.raises(
+        InputError, match=r"'me/mine' cannot be had from the Hub: no route to host$"
+    ):
+        from_pretrained("me/mine")
+    with pytest.raises(InputError, match=r"the Hub does not take 'me/mine': no route to host$"):
+        push_to_hub(*trained, "me/mine")
+
+
+def test_bad_sources_and_folders(trained, tmp_path):
+    with pytest.raises(InputError, match="neither a folder nor OWNER/NAME"):
+        from_pretrained("not/a/repository")
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"not a model's folder: 'notes\.txt' is in it"):
+        save_pretrained(*trained, tmp_path)
+    with pytest.raises(InputError, match="is a file"):
+        save_pretrained(*trained, tmp_path / "notes.txt")
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_the_card_claims_nothing_of_a_validation_on_a_part():
+    part = TrainingRecord({**TRAINING.settings, "limit_val_batches": 1}, TRAINING.metrics)
+    text = model_card(make_record(), 1, part, name="part")
+    assert "No measurement of these weights is on record." in text
+    assert "91.50" not in text

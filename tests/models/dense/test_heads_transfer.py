@@ -1,0 +1,120 @@
+"""Dense models that start from trained dense models."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from kat.errors import InputError
+from kat.models import build_model, convert_vit, init_from_vit, read_vit, save_model
+from kat.models.checkpoints.record import ModelRecord
+
+ARGS = {"embed_dim": 32, "depth": 4, "num_heads": 2, "channels": 16, "global_blocks": [3]}
+NAMES = ("kat_det_micro", "vit_det_micro", "kat_upernet_micro", "vit_upernet_micro")
+
+
+def make(name, classes, size=64, seed=0, **args):
+    """A small model off its initial values, and its record."""
+    record = ModelRecord(
+        architecture=name,
+        args={**ARGS, **args},
+        classes=list(classes),
+        input_size=(3, size, size),
+        mean=(0.5,) * 3,
+        std=(0.5,) * 3,
+        interpolation="bicubic",
+        crop_pct=1.0,
+    )
+    torch.manual_seed(seed)
+    model = build_model(record).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return model, record
+
+
+def own_state(model):
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def answers(model, image):
+    with torch.no_grad():
+        found = model([image])[0] if model.task == "detection" else model(image[None])
+    return found if isinstance(found, torch.Tensor) else found["scores"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_stored_model_of_the_same_classes_is_carried_whole(name, tmp_path):
+    rcnn = {"rcnn": {"box_score_thresh": 0.0}} if "det" in name else {}
+    source, record = make(name, "abc", **rcnn)
+    save_model(source, record, tmp_path / "run")
+    model, _ = make(name, "abc", seed=1, **rcnn)
+    report = init_from_vit(model, read_vit(tmp_path / "run").for_classes(["a", "b", "c"]))
+    assert report.fresh == []
+    assert report.dropped == []
+    image = torch.randn(3, 64, 64, generator=torch.Generator().manual_seed(2))
+    assert torch.equal(answers(model, image), answers(source, image))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_of_other_classes_all_but_their_layers_is_carried(name, tmp_path):
+    source, record = make(name, "abc")
+    save_model(source, record, tmp_path / "run")
+    stored = read_vit(tmp_path / "run")
+    for classes, found in (("xyz", stored.for_classes(["x", "y", "z"])), ("abcde", source)):
+        model, _ = make(name, classes, seed=1)
+        before = own_state(model)
+        report = init_from_vit(model, found)
+        there = source.state_dict()
+        of_classes = [key for key in before if key.startswith(type(model).class_layers)]
+        assert len(of_classes) == (6 if "det" in name else 4)
+        for key, value in model.state_dict().items():
+            assert torch.equal(value, (before if key in of_classes else there)[key]), key
+        assert report.fresh == of_classes
+
+
+def test_relative_positions_follow_the_size_of_the_images():
+    """A global block's table at 64 pixels is the middle of that at 128, and back."""
+    small, _ = make("kat_det_micro", "abc", 64)
+    large, _ = make("kat_det_micro", "abc", 128, seed=1)
+    before = small.backbone.body.attention[3].rel_pos_h.detach().clone()
+    report = init_from_vit(large, small)
+    table = large.backbone.body.attention[3].rel_pos_h
+    assert table.shape == (31, 16)
+    assert report.resized["backbone.body.attention.3.rel_pos_h"] == ((15, 16), (31, 16))
+    whole = torch.nn.functional.interpolate(before.T[None], size=31, mode="linear")[0].T
+    assert torch.equal(table, whole)
+    init_from_vit(small, large)
+    assert torch.equal(small.backbone.body.attention[3].rel_pos_h, table[8:23])
+
+
+def test_a_model_for_another_task_takes_transformer_and_relative_positions():
+    source, _ = make("kat_det_micro", "abc")
+    model, _ = make("kat_upernet_micro", "abc", seed=1)
+    before = own_state(model)
+    report = init_from_vit(model, source)
+    assert "neck.0.0.weight" not in report.carried
+    for key, value in model.state_dict().items():
+        body = key.startswith("backbone.body.")
+        assert torch.equal(value, (source.state_dict() if body else before)[key]), key
+
+
+def test_a_vit_detector_gives_a_kat_its_heads():
+    source, _ = make("vit_det_micro", "abc")
+    model, _ = make("kat_det_micro", "abc", seed=1)
+    report = init_from_vit(model, source)
+    assert report.activation == "GELU"
+    head = "roi_heads.box_head.0.0.weight"
+    assert torch.equal(model.state_dict()[head], source.state_dict()[head])
+
+
+def test_what_does_not_fit_is_named_and_nothing_is_touched():
+    source, _ = make("kat_det_micro", "abc")
+    for args in ({"channels": 8}, {"convolutions": 3}):
+        model, _ = make("kat_det_micro", "abc", seed=1, **args)
+        before = own_state(model)
+        with pytest.raises(InputError, match="another neck or other heads than the model"):
+            init_from_vit(model, source)
+        assert all(torch.equal(before[n], value) for n, value in model.state_dict().items())
+    with pytest.raises(InputError, match="is for detection: only classifiers are converted"):
+        convert_vit(source, "kat_micro")

@@ -1,0 +1,61 @@
+"""Which logit stands for which class, against timm's lists for ImageNet and its subsets."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+import pytest
+
+from kat.errors import InputError
+from kat.training.evaluation.class_match import imagenet_synsets, match_classes, numbers
+
+
+def _list(name: str) -> list[str]:
+    return (files("timm.data") / "_info" / name).read_text().split()
+
+
+def test_the_same_names_are_the_identity():
+    match = match_classes(["a", "b"], ["a", "b"])
+    assert match == ([0, 1], "names", [])
+
+
+def test_another_order_goes_by_the_names():
+    match = match_classes(["0", "1", "10", "2"], ["0", "1", "2", "10"])
+    assert match.columns == [0, 1, 3, 2]
+    assert "another order" in match.notes[0]
+
+
+@pytest.mark.parametrize("model", ["synsets", "numbers"])
+@pytest.mark.parametrize("subset", ["a", "r"])
+def test_imagenets_subsets_are_timms(model, subset):
+    ours = list(imagenet_synsets()) if model == "synsets" else numbers(1000)
+    match = match_classes(ours, _list(f"imagenet_{subset}_synsets.txt"))
+    assert match.columns == [int(index) for index in _list(f"imagenet_{subset}_indices.txt")]
+    assert "the data has 200 of the model's 1000 classes" in match.notes[-1]
+
+
+def test_numbered_folders_are_imagenets_indices():
+    shuffled = [str(i) for i in range(999, -1, -1)]
+    match = match_classes(list(imagenet_synsets()), shuffled)
+    assert match.columns == list(range(999, -1, -1))
+    assert match.basis == "ImageNet"
+
+
+def test_what_has_no_names_goes_by_position():
+    match = match_classes(numbers(2), ["cat", "dog"])
+    assert (match.columns, match.basis) == ([0, 1], "position")
+    assert "not compared" in match.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "message"),
+    [
+        (["a", "b"], ["a", "c"], "class 1 is 'b' to the model and 'c' in the data"),
+        (["a", "b"], ["x"], "knows 2 classes and the data has 1, of which 'x' is none"),
+        (numbers(1000), ["n01440764", "shark"], "'n01440764' is none of the model's"),
+        (["a", "a"], ["a", "b"], "class 1 is 'a' to the model and 'b' in the data"),
+    ],
+)
+def test_other_classes_are_refused(ours, theirs, message):
+    with pytest.raises(InputError, match=message):
+        match_classes(ours, theirs)

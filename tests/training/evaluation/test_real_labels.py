@@ -1,0 +1,89 @@
+"""ImageNet's reassessed labels, against timm's own count."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from timm.data import ImageNetInfo, RealLabelsImagenet
+from torch import nn
+
+from kat.data import DataConfig, open_split
+from kat.errors import InputError
+from kat.training import EvalConfig, evaluate, read_real_labels, real_accuracy
+from kat.training.evaluation.real_labels import check_real_labels
+from tests.training.evaluation.test_classification import COLOURS
+
+CLASSES, IMAGES = 10, 24
+
+
+@pytest.fixture
+def validation(tmp_path):
+    """ImageNet's validation layout, ten of its classes; and what is right in each image."""
+    rng = np.random.default_rng(0)
+    synsets = ImageNetInfo().label_names()[:CLASSES]
+    for number in range(1, IMAGES + 1):
+        folder = tmp_path / "val" / synsets[number * 7 % CLASSES]
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"ILSVRC2012_val_{number:08d}.JPEG")
+    labels = [sorted(map(int, rng.integers(0, CLASSES, rng.integers(0, 4)))) for _ in range(IMAGES)]
+    (tmp_path / "real.json").write_text(json.dumps(labels))
+    return tmp_path
+
+
+def _evaluation(root):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 1000))
+    record = COLOURS.__class__(**{**vars(COLOURS), "classes": [str(i) for i in range(1000)]})
+    config = EvalConfig(progress=False, device="cpu", keep_logits=True)
+    return evaluate(model, record, DataConfig(name=f"folder:{root}", batch_size=5), config)
+
+
+def test_real_accuracy_is_timms(validation):
+    evaluation = _evaluation(validation)
+    answers = evaluation.answers
+    theirs = RealLabelsImagenet(answers.names, str(validation / "real.json"))
+    theirs.add_result(torch.from_numpy(answers.logits))
+    ours = real_accuracy(evaluation, read_real_labels(str(validation / "real.json")))
+    assert ours["real_top1"] == pytest.approx(theirs.get_accuracy(1))
+    assert ours["real_top5"] == pytest.approx(theirs.get_accuracy(5))
+    assert ours["real_images"] == len(theirs.is_correct[1]) < IMAGES
+
+
+def test_timms_copy_is_of_the_whole_validation_set():
+    labels = read_real_labels("timm")
+    assert len(labels) == 50_000
+    assert labels[0] == frozenset(
+        RealLabelsImagenet([""] * 50_000).real_labels["ILSVRC2012_val_00000001.JPEG"]
+    )
+
+
+def test_images_without_labels_give_no_score(validation):
+    (validation / "real.json").write_text(json.dumps([[]] * IMAGES))
+    ours = real_accuracy(_evaluation(validation), read_real_labels(str(validation / "real.json")))
+    assert ours == {"real_top1": None, "real_top5": None, "real_images": 0}
+
+
+def test_other_files_and_classes_are_refused(validation):
+    evaluation = _evaluation(validation)
+    with pytest.raises(InputError, match=r"ILSVRC2012_val_00000001.JPEG to 00000002, got ILSVRC"):
+        real_accuracy(evaluation, [frozenset()] * 2)
+    labels = [frozenset({1})] * IMAGES
+    split = open_split(DataConfig(name=f"folder:{validation}"), "val")
+    check_real_labels(split, labels)
+    split.classes[0] = "shark"
+    with pytest.raises(InputError, match="its synsets or their numbers, got 'shark'"):
+        check_real_labels(split, labels)
+    with pytest.raises(InputError, match="ILSVRC2012_val_"):
+        check_real_labels(open_split(DataConfig(), "val"), labels)
+    bad = validation / "bad.json"
+    for content in ("[1, 2]", "{", '[["a"]]'):
+        bad.write_text(content)
+        with pytest.raises(InputError, match=r"bad.json is not a list of the right classes"):
+            read_real_labels(str(bad))
+    with pytest.raises(InputError, match=r"absent.json is not a list"):
+        read_real_labels(str(validation / "absent.json"))

@@ -1,0 +1,133 @@
+"""Grids: which cells and settings a YAML file stands for, and which runs are the same run."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import yaml
+
+from kat.errors import InputError
+from kat.training import TrainConfig
+from kat.training.sweep.grid import (
+    dotted,
+    fingerprint,
+    merged,
+    nested,
+    read_grid,
+    settings_of,
+    with_model_of_size,
+)
+
+FACTORS = {
+    "model.args.num_groups": [8, 4, "channels"],
+    "init": {"ours": None, "published": {"model.args.mlp_init": "trunc_normal", "epochs": 3}},
+}
+
+
+def _write(tmp_path, **content):
+    path = tmp_path / "grid.yaml"
+    path.write_text(yaml.safe_dump({"factors": FACTORS, **content}, sort_keys=False))
+    return path
+
+
+def test_all_combinations(tmp_path):
+    grid = read_grid(_write(tmp_path, seeds=[3, 5], settings={"epochs": 2, "optim.lr": 0.1}))
+    assert (grid.name, grid.seeds, grid.recipe, len(grid.cells)) == ("grid", [3, 5], None, 6)
+    assert grid.factors == list(FACTORS)
+    cell = grid.cells[-1]
+    assert cell.name == "model.args.num_groups: channels, init: published"
+    assert cell.levels == {"model.args.num_groups": "channels", "init": "published"}
+    assert cell.settings == {
+        "epochs": 3,
+        "optim": {"lr": 0.1},
+        "model": {"args": {"num_groups": "channels", "mlp_init": "trunc_normal"}},
+    }
+
+
+def test_one_factor_at_a_time(tmp_path):
+    cells = read_grid(_write(tmp_path, vary="one")).cells
+    assert [cell.name for cell in cells] == [
+        "reference", "model.args.num_groups: 4", "model.args.num_groups: channels",
+        "init: published",
+    ]  # fmt: skip
+    assert cells[3].levels == {"model.args.num_groups": "8", "init": "published"}
+    assert cells[3].settings["model"]["args"] == {"num_groups": 8, "mlp_init": "trunc_normal"}
+
+
+def test_a_single_factors_levels_are_the_names(tmp_path):
+    path = _write(tmp_path, factors={"groups": {"few": {}, "many": {"model.args": {"n": 9}}}})
+    assert [cell.name for cell in read_grid(path).cells] == ["few", "many"]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ({"factors": None}, "is no grid: it needs 'factors'"),
+        ({"factors": {"a": 3}}, "the factor 'a' of .* must map levels to settings"),
+        ({"factors": {"a": {}}}, "the factor 'a' of .* must map levels to settings"),
+        ({"factors": {"a": {"b": 3}}}, "a: b of .* must map settings to values, got 3"),
+        ({"sedes": [1]}, "unknown entry of .* 'sedes'; did you mean 'seeds'"),
+        ({"seeds": []}, "seeds of .* must be a list of whole numbers"),
+        ({"seeds": [0, "x"]}, "seeds of .* must be a list of whole numbers"),
+        ({"seeds": [0, 0]}, "seeds of .* must differ"),
+        ({"vary": "some"}, "vary of .* must be 'one' or 'all', got 'some'"),
+        ({"factors": {}}, "has no factor"),
+        ({"factors": {"seed": {"a": {}}}}, "factor 'seed' .* has the name of a column"),
+        ({"factors": {"parameters": {"a": {}}}}, "'parameters' .* has the name of a column"),
+        ({"recipe": ["digits"]}, "recipe of .* must be a name or a path"),
+        ({"settings": [1]}, "settings of .* must map settings to values"),
+        ({"settings": {"a": 1, "a.b": 2}}, "'a.b' goes into 'a', which has the value 1"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path, content, says):
+    with pytest.raises(InputError, match=says):
+        read_grid(_write(tmp_path, **content))
+
+
+def test_a_file_that_is_no_yaml(tmp_path):
+    with pytest.raises(InputError, match="not valid YAML"):
+        read_grid(tmp_path / "missing.yaml")
+
+
+def test_nesting_and_merging():
+    assert nested({"a.b": 1, "a.c.d": 2, "e": {"f": 3}}) == {
+        "a": {"b": 1, "c": {"d": 2}},
+        "e": {"f": 3},
+    }
+    first = {"a": {"b": 1, "c": 2}, "d": 3}
+    assert merged(first, {"a": {"b": 4}}, {"d": {"e": 5}}) == {
+        "a": {"b": 4, "c": 2},
+        "d": {"e": 5},
+    }
+    assert first == {"a": {"b": 1, "c": 2}, "d": 3}
+
+
+def test_names_with_dots_and_back():
+    assert dotted(nested({"a.b": 1, "a.c": 2, "d": 3})) == {"a.b": 1, "a.c": 2, "d": 3}
+
+
+def test_a_star_is_the_size_of_the_kat():
+    base = {"model": {"name": "kat_tiny_patch16_224"}}
+    content = merged(base, {"model": {"name": "vit_mlp_*", "args": {"depth": 2}}})
+    filled = with_model_of_size(content, base)
+    assert filled == {"model": {"name": "vit_mlp_tiny_patch16_224", "args": {"depth": 2}}}
+    assert with_model_of_size(base, base) == base
+    with pytest.raises(InputError, match=r"of the size of a KAT, but the others are 'vit_micro'"):
+        with_model_of_size(content, {"model": {"name": "vit_micro"}})
+
+
+def test_equal_runs_have_equal_fingerprints():
+    config = TrainConfig(epochs=3)
+    same = dataclasses.replace(
+        config, out="elsewhere", progress=False, log_every_n_steps=7, resume="auto"
+    )
+    assert fingerprint(config) == fingerprint(same)
+    assert settings_of(same) == {"epochs": 3}
+    others = [
+        dataclasses.replace(config, seed=1),
+        dataclasses.replace(config, epochs=4),
+        dataclasses.replace(config, model=dataclasses.replace(config.model, args={"depth": 2})),
+        dataclasses.replace(config, model=dataclasses.replace(config.model, args={"init": None})),
+    ]
+    assert len({fingerprint(c) for c in [config, *others]}) == 5

@@ -1,0 +1,52 @@
+"""Runs side by side: their GPUs, and what becomes of them when something fails."""
+
+from __future__ import annotations
+
+import multiprocessing
+
+import pytest
+import torch
+
+from kat.data import DataConfig
+from kat.training import TrainConfig
+from kat.training.config import ModelConfig
+from kat.training.sweep.launcher import Job, _gpu, run_jobs, slots
+
+
+@pytest.mark.parametrize(
+    ("visible", "names"),
+    [
+        (None, ["0", "1", "0"]),
+        ("3,5", ["3", "5", "3"]),
+        ("GPU-ab, MIG-cd", ["GPU-ab", "MIG-cd", "GPU-ab"]),
+    ],
+)
+def test_runs_have_the_gpus_that_this_process_may_use(monkeypatch, visible, names):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert [_gpu(slot) for slot in range(3)] == names
+    assert slots(None, 1) == 2
+    monkeypatch.setattr("kat.training.sweep.launcher.cores", lambda: 6)
+    assert slots(None, 2, on_cpu=True) == 3
+    assert slots(5, 2) == 5
+
+
+def test_nothing_goes_on_when_the_table_cannot_be_written(tmp_path):
+    def job(name, **args):
+        config = TrainConfig(
+            out=str(tmp_path / name),
+            epochs=500,
+            model=ModelConfig("kat_micro_patch2_8", {"depth": 1, **args}),
+            data=DataConfig("digits"),
+        )
+        return Job(config, tmp_path / f"{name}.log")
+
+    def full(outcome):
+        raise OSError("no space left")
+
+    jobs = [job("long"), job("bad", widht=3)]
+    with pytest.raises(OSError, match="no space left"):
+        run_jobs(jobs, 2, 1, lambda _: None, full)
+    assert multiprocessing.active_children() == []
