@@ -27,6 +27,7 @@ from kat.data import (
 from kat.data.loaders import collate
 from kat.errors import InputError
 from kat.models import ModelRecord
+from kat.text import counted
 from kat.training.config import TrainConfig, check
 from kat.training.lightning_setup import make_trainer, quiet
 from kat.training.run import _build, _prepare, make_record
@@ -105,7 +106,7 @@ class DataBenchmark:
         best = max(self.loader, key=lambda count: self.loader[count])
         speeds = (
             f"{self.need_of} takes {self.need:,.0f} images/s, and the loader gives at best"
-            f" {self.loader[best]:,.0f}, with {_workers(best)}"
+            f" {self.loader[best]:,.0f}, with {counted(best, 'worker')}"
         )
         if self.bottleneck == "model":
             workers = self.measured_workers
@@ -181,7 +182,7 @@ def benchmark_data(
     loader: dict[int, float] = {}
     unreadable = 0
     for count in counts:
-        tell(f"the loader with {_workers(count)}")
+        tell(f"the loader with {counted(count, 'worker')}")
         settings = replace(config.data, num_workers=count)
         loader[count], damaged = _loader_rate(data, settings, config.seed, seconds)
         unreadable += damaged
@@ -199,10 +200,6 @@ def default_workers(config: TrainConfig) -> list[int]:
     """0, 1, 2, 4, ... up to the cores, and the run's own number."""
     powers = [2**power for power in range(cores().bit_length()) if 2**power <= cores()]
     return sorted({0, *powers, cores(), config.data.num_workers})
-
-
-def _workers(count: int) -> str:
-    return "1 worker" if count == 1 else f"{count} workers"
 
 
 def _loader_rate(
