@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ import yaml
 from kat.analysis.ablation import read_runs
 from kat.training.sweep.launcher import Outcome
 from tests.cli.commands import refused, run
+from tests.waiting import wait_until
 
 MEASURED = {"seconds", "images_per_second", "memory_bytes"}
 """Columns that are not the same in two runs of the same."""
@@ -53,14 +53,6 @@ def _start(grid: Path, out: Path) -> subprocess.Popen[str]:
     )
 
 
-def _wait_for(found) -> None:
-    for _ in range(1200):
-        if found():
-            return
-        time.sleep(0.05)
-    raise AssertionError("it never came")
-
-
 def _rows(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as file:
         return [{k: v for k, v in r.items() if k not in MEASURED} for r in csv.DictReader(file)]
@@ -70,7 +62,7 @@ def test_killed_and_called_again_it_gives_the_same_table(grid, tmp_path, capsys)
     path, clean, killed = grid(), tmp_path / "clean", tmp_path / "killed"
     assert run("ablate", path, "--out", clean, "--jobs", "2") == 0
     process = _start(path, killed)
-    _wait_for(lambda: len(list(killed.glob("runs/*/last.ckpt"))) == 2)  # in the second run
+    wait_until(lambda: len(list(killed.glob("runs/*/last.ckpt"))) == 2, process)  # in the second
     process.kill()
     process.communicate()
     finished = next(killed.glob("runs/*/summary.json"))
@@ -94,7 +86,7 @@ def test_killed_and_called_again_it_gives_the_same_table(grid, tmp_path, capsys)
 def test_a_signal_has_all_runs_saved(grid, tmp_path):
     out = tmp_path / "out"
     process = _start(grid(settings={**GRID["settings"], "epochs": 500}), out)
-    _wait_for(lambda: list(out.glob("runs/*/previous.ckpt")))
+    wait_until(lambda: list(out.glob("runs/*/previous.ckpt")), process)
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 75
@@ -106,12 +98,12 @@ def test_a_signal_has_all_runs_saved(grid, tmp_path):
 def test_runs_end_with_the_process_that_started_them(grid, tmp_path):
     out = tmp_path / "out"
     process = _start(grid(settings={**GRID["settings"], "epochs": 500}), out)
-    _wait_for(lambda: list(out.glob("runs/*/previous.ckpt")))
+    wait_until(lambda: list(out.glob("runs/*/previous.ckpt")), process)
     children = _children(process.pid)
     assert children
     process.kill()
     process.communicate()
-    _wait_for(lambda: not any(Path(f"/proc/{child}/fd/1").exists() for child in children))
+    wait_until(lambda: not any(Path(f"/proc/{child}/fd/1").exists() for child in children))
     assert "stopped at step" in next(out.glob("logs/*.log")).read_text()
 
 
@@ -147,7 +139,7 @@ def test_a_run_that_fails_does_not_stop_the_others(grid, tmp_path, capsys):
 def test_a_second_call_in_the_same_folder_is_refused(grid, tmp_path, capsys):
     out = tmp_path / "out"
     process = _start(grid(settings={**GRID["settings"], "epochs": 500}), out)
-    _wait_for(lambda: list(out.glob("runs/*/last.ckpt")))
+    wait_until(lambda: list(out.glob("runs/*/last.ckpt")), process)
     assert run("ablate", grid(), "--out", out) == 2
     assert "another kat ablate is at work in" in capsys.readouterr().err
     os.kill(process.pid, signal.SIGTERM)

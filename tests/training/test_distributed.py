@@ -8,13 +8,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.images import write_folder
+from tests.waiting import wait_until
 
 SETTINGS = (
     "--config", "digits", "--epochs", "2", "--optim.warmup_epochs", "1", "--progress", "false",
@@ -100,8 +100,7 @@ def test_two_processes_that_are_asked_to_stop_go_on_to_the_same_end(runs, tmp_pa
     """SIGTERM comes to the first process alone, while it trains."""
     out = tmp_path / "run"
     process = _start(out, *DIVISIONS[name], "--checkpoint.every_n_steps", "2", "--resume", "auto")
-    while not (out / "csv").exists() and process.poll() is None:
-        time.sleep(0.05)
+    wait_until((out / "csv").exists, process)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=300)
     assert process.returncode in (0, 75, -signal.SIGTERM), errors  # sooner or later than training
@@ -119,9 +118,7 @@ def _children(pid):
 def test_no_process_is_left_when_the_first_is_gone_before_training(tmp_path):
     """It is killed as soon as the second is there, which then waits for it."""
     process = _start(tmp_path / "run", *DIVISIONS["ddp"])
-    while process.poll() is None and not _children(process.pid):
-        time.sleep(0.02)
-    assert process.poll() is None
+    wait_until(lambda: _children(process.pid), process)
     process.kill()
     process.communicate(timeout=100)  # its pipes are closed when the last process has ended
 

@@ -10,7 +10,6 @@ import signal
 import stat
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
@@ -19,6 +18,7 @@ from safetensors.torch import load_file
 from kat.training import Classifier, checkpoints, saving
 from kat.training.tasks.metrics import Scores
 from tests.cli.commands import run
+from tests.waiting import wait_until
 
 SETTINGS = (
     "--config", "digits", "--epochs", 2, "--optim.warmup_epochs", 1, "--progress", "false",
@@ -347,9 +347,7 @@ def test_a_request_to_all_processes_of_a_run_leaves_the_workers_to_it(tmp_path, 
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-    while process.poll() is None and not (out / "last.ckpt").exists():
-        time.sleep(0.02)
-    time.sleep(0.3)
+    wait_until((out / "previous.ckpt").exists, process)  # in the midst of it
     os.killpg(process.pid, signal.SIGTERM)
     _, errors = process.communicate(timeout=120)
     assert process.returncode in (0, 75), errors

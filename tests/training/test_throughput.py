@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import time
 
 import pytest
 import torch
@@ -66,11 +65,13 @@ def test_memory_is_that_of_the_process_and_its_workers():
     with_tensor = memory_bytes(cpu)
     assert with_tensor - before == pytest.approx(held.nbytes, rel=0.2)
     assert peak_bytes(cpu) >= with_tensor
-    worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(30,))
+    context = multiprocessing.get_context("fork")
+    running, done = context.Event(), context.Event()
+    worker = context.Process(target=lambda: running.set() or done.wait())
     worker.start()
     try:
-        time.sleep(0.2)
+        assert running.wait(60)
         assert memory_bytes(cpu) > with_tensor
     finally:
-        worker.kill()
+        done.set()
         worker.join()
