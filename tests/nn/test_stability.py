@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from kat.training.monitoring import RecordStability
 from torch import nn
 from torch.nn import functional
 
@@ -18,7 +19,6 @@ from kat.errors import InputError
 from kat.nn import expectation
 from kat.nn.stability import COLUMNS, QUANTITIES
 from kat.training import MonitorConfig
-from kat.training.monitoring import RecordStability
 from tests.hooks import forward_hooks, grkan_hooks
 
 INTERVAL = (-3.0, 3.0)

@@ -14,7 +14,7 @@ from kat.data.dense.synthetic import make_items
 from kat.errors import InputError
 from kat.training import ModelConfig, TrainConfig, data_benchmark
 from kat.training.data_benchmark import STAGES, DataBenchmark, benchmark_data, default_workers
-from kat.training.tasks import registry
+from kat.training.tasks import classification
 from tests.images import picture, write_folder
 
 SMALL_BATCHES = TrainConfig(data=DataConfig(batch_size=8))
@@ -89,7 +89,7 @@ def slow(monkeypatch):
     monkeypatch.setattr(
         data_benchmark, "open_split", lambda *_: ImageSet(source, ["0"], image_size=(4, 4))
     )
-    monkeypatch.setattr(registry, "train_transform", lambda *_: source.transform)
+    monkeypatch.setattr(classification, "train_transform", lambda *_: source.transform)
     return source
 
 
