@@ -11,7 +11,6 @@ from matplotlib.text import Text
 
 from kat.analysis.ablation import Estimate, summarize
 from kat.analysis.cost.runs import CostPoint, cost_points, pareto_front
-from kat.analysis.figures import run_cost as run_cost_plots
 from kat.analysis.figures.labels import free_place
 from kat.analysis.figures.run_cost import plot_costs
 from kat.errors import InputError
@@ -67,13 +66,6 @@ def test_a_place_is_the_nearest_that_is_free():
     x, y = free_place((40.0, 10.0), (1.0, 99.0), bounds, [])
     assert 20 <= x <= 180
     assert 5 <= y <= 95
-
-
-@pytest.fixture
-def figures(monkeypatch):
-    drawn = []
-    monkeypatch.setattr(run_cost_plots, "save_figure", lambda figure, path: drawn.append(figure))
-    return drawn
 
 
 def test_labels_hide_neither_points_nor_each_other(tmp_path, figures):

@@ -8,21 +8,12 @@ from matplotlib.colors import to_rgba
 from PIL import Image
 
 from kat.analysis import plot_fit, plot_learning_curves
-from kat.analysis.figures import plots
 from kat.nn.fitting import fit
 
 ROWS = [
     {"epoch": e, "train_loss": 2.0 / e, "val_loss": 1.5 / e, "top1": 10.0 * e, "top5": 50.0}
     for e in (1, 2, 3)
 ]
-
-
-@pytest.fixture
-def figures(monkeypatch):
-    """The figures that would have been written."""
-    drawn = []
-    monkeypatch.setattr(plots, "save_figure", lambda figure, path: drawn.append(figure))
-    return drawn
 
 
 def test_learning_curves(tmp_path):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import io
 
 import numpy as np
 import pytest
@@ -18,6 +16,7 @@ from kat.data.dense.scenes import compose, noise
 from kat.data.dense.synthetic import class_mask, make_items
 from kat.data.sources.small import GreySource
 from kat.errors import InputError
+from tests.data.dense.coco_files import official_coco
 
 SMALL = {"source": "digits", "images": 6, "val_images": 3, "size": 48}
 
@@ -50,11 +49,8 @@ def test_the_same_options_give_the_same_bytes(made, tmp_path):
 
 def test_both_formats_say_the_same(made):
     """Painted with their categories, the masks of a picture are its mask of classes."""
-    from pycocotools.coco import COCO
-
     for split, name in (("train", "training"), ("val", "validation")):
-        with contextlib.redirect_stdout(io.StringIO()):
-            official = COCO(str(made / "annotations" / f"instances_{name}.json"))
+        official = official_coco(made / "annotations" / f"instances_{name}.json")
         detection = open_coco(made, split)
         segmentation = open_semantic("ade20k", made, split)
         assert segmentation.classes == ["background", *detection.classes]
