@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
+
 import pytest
 import torch
+from torch.utils.data import get_worker_info
 
 from kat.data import DataConfig, ImageDataset
 from kat.data.benchmark import STAGES, loading_rate, stage_times
@@ -12,11 +15,15 @@ from tests.images import picture
 
 
 class _Slow:
-    """A source and a transform that take known times by their own clock."""
+    """A source and a transform that take known times by their own clock.
+
+    Each of two workers waits for the other before it reads its first image.
+    """
 
     def __init__(self, content=None):
         self.content = picture() if content is None else content
         self.now = 0.0
+        self.both, self.waited = multiprocessing.Barrier(2), False
 
     def __len__(self):
         return 64
@@ -26,6 +33,9 @@ class _Slow:
 
     def read(self, index):
         self.now += 0.004
+        if get_worker_info() is not None and not self.waited:
+            self.waited = True
+            self.both.wait(60)
         return self.content, 0
 
     def transform(self, image):
@@ -58,7 +68,7 @@ def test_the_rate_of_a_loader():
     assert unreadable == 0
 
 
-def test_workers_load_images_too():
+def test_workers_load_side_by_side():
     config = DataConfig(batch_size=8, num_workers=2)
     rate, unreadable = loading_rate(_dataset(_Slow()), config, 0, 0.1)
     assert rate > 0

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import io
 
 import numpy as np
 import pytest
@@ -15,6 +13,7 @@ from kat.data.check import check_split
 from kat.data.dense import open_coco, open_segmentation
 from kat.data.synthetic import make_items
 from kat.errors import InputError
+from tests.data.dense.coco_files import official_coco
 
 SMALL = {"source": "digits", "images": 6, "val_images": 3, "size": 48}
 
@@ -47,11 +46,8 @@ def test_the_same_options_give_the_same_bytes(made, tmp_path):
 
 def test_both_formats_agree(made):
     """The instance masks of an image, filled with their categories, are its class mask."""
-    from pycocotools.coco import COCO
-
     for split, name in (("train", "training"), ("val", "validation")):
-        with contextlib.redirect_stdout(io.StringIO()):
-            official = COCO(str(made / "annotations" / f"instances_{name}.json"))
+        official = official_coco(made / "annotations" / f"instances_{name}.json")
         detection = open_coco(made, split)
         segmentation = open_segmentation("ade20k", made, split)
         assert segmentation.classes == ["background", *detection.classes]

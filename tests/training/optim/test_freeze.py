@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import timm
 import torch
+from kat.training.lightning_setup import make_trainer, quiet
 from lightning.pytorch import Callback
 from torch import nn
 
@@ -12,7 +13,6 @@ from kat.errors import InputError
 from kat.models import rational_parameter_names
 from kat.training import Classifier, OptimConfig, TrainConfig
 from kat.training.optim.freeze import freeze, frozen_to_eval
-from kat.training.lightning_setup import make_trainer, quiet
 from tests.training.small import RECORD, batches
 
 
