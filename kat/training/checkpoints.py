@@ -11,9 +11,10 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint
 
-from kat.checksum import check_seal, keep_as
+from kat.checksum import verify_checksum
 from kat.data import STEP, Loader, derived_seed, seed_all
 from kat.errors import InputError, Interrupted
+from kat.files import link_or_copy
 from kat.training.config import CheckpointConfig
 from kat.training.distributed import any_of, gather
 from kat.training.divergence import DivergenceGuard
@@ -72,7 +73,7 @@ class Checkpoints(Checkpoint):
         """Makes up for a best.ckpt that a run was stopped before it could write."""
         holds_best = checkpoint["callbacks"][self.state_key]["holds_best"]
         if holds_best and trainer.is_global_zero:
-            keep_as(Path(trainer.ckpt_path), self.out / BEST)
+            link_or_copy(Path(trainer.ckpt_path), self.out / BEST)
         trainer.strategy.barrier()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -81,7 +82,7 @@ class Checkpoints(Checkpoint):
         if not state_dict["best"]:
             return
         try:
-            check_seal(self.out / BEST, required=True)
+            verify_checksum(self.out / BEST, required=True)
         except InputError as error:
             sys.stdout.write(f"{error}: the best of the epochs to come takes its place\n")
         else:
@@ -140,7 +141,7 @@ class Checkpoints(Checkpoint):
         if better and self.cut_short:
             save_checkpoint(trainer, self.out / BEST)
         elif better and trainer.is_global_zero:
-            keep_as(self.out / LAST, self.out / BEST)
+            link_or_copy(self.out / LAST, self.out / BEST)
         if trainer.is_global_zero:
             write_records(self.out, pl_module.history, pl_module.skipped)
         if row["epoch"] < (trainer.max_epochs or 0):

@@ -102,7 +102,7 @@ def resumed_from(out: Path) -> tuple[Path, list[str]]:
         if not path.exists():
             continue
         try:
-            if "position" not in read_training_checkpoint(path, sealed=True):
+            if "position" not in read_training_checkpoint(path, require_checksum=True):
                 raise InputError(f"{path} was written by an older version, and cannot be resumed")
         except InputError as error:
             damaged.append(str(error))

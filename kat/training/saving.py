@@ -10,9 +10,9 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Trainer
 
-from kat.checksum import keep_as, seal
+from kat.checksum import write_checksum
 from kat.errors import CheckpointFailed
-from kat.files import replacing
+from kat.files import link_or_copy, replacing
 from kat.training.run_directory import LAST, PREVIOUS
 
 
@@ -34,9 +34,9 @@ class SealedCheckpointIO(TorchCheckpointIO):
         try:
             with replacing(path) as partial:
                 torch.save(checkpoint, partial)
-                seal(partial)
+                write_checksum(partial)
                 if path.name == LAST and path.exists():
-                    keep_as(path, path.with_name(PREVIOUS))
+                    link_or_copy(path, path.with_name(PREVIOUS))
         except (OSError, RuntimeError) as error:  # PyTorch's own writer raises RuntimeError
             free = shutil.disk_usage(path.parent).free / 1e6
             reason = f"{' '.join(str(error).split())} ({free:.1f} MB are free)"

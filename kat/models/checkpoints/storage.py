@@ -15,7 +15,7 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor, nn
 
-from kat.checksum import check_seal
+from kat.checksum import verify_checksum
 from kat.errors import InputError
 from kat.files import replacing, write_text
 from kat.models.checkpoints.record import ModelRecord, build_model, registered_preprocessing
@@ -83,7 +83,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], ModelRecord]:
         if path.name == WEIGHTS or (path.parent / CONFIG).is_file():
             return _read_with_config(path)
         return _read_released(read_state_dict(path), path)
-    check_seal(path)
+    verify_checksum(path)
     checkpoint = read_torch_file(path)
     if _is_training_checkpoint(checkpoint):
         record = ModelRecord(**checkpoint["hyper_parameters"]["record"])
@@ -136,17 +136,17 @@ def record_of_released(weights: Mapping[str, Tensor]) -> ModelRecord | None:
     )
 
 
-def read_training_checkpoint(path: Path, *, sealed: bool = False) -> dict[str, Any]:
+def read_training_checkpoint(path: Path, *, require_checksum: bool = False) -> dict[str, Any]:
     """A checkpoint that a run has written: weights, record, epoch, and the trainer's state.
 
     Args:
         path: the file.
-        sealed: whether one without a checksum is refused.
+        require_checksum: whether a missing checksum is an error.
 
     Raises:
         InputError: it is missing, damaged, or something else.
     """
-    check_seal(path, required=sealed)
+    verify_checksum(path, required=require_checksum)
     checkpoint = read_torch_file(path)
     if not _is_training_checkpoint(checkpoint):
         raise InputError(f"{path} is not a checkpoint that 'kat train' has written")
