@@ -13,7 +13,7 @@ from PIL import Image
 import kat
 from kat.cli import convert
 from kat.models import Conversion, ModelRecord, build_model, load_model, save_model
-from kat.models.checkpoints.record import registered_preprocessing
+from kat.models.checkpoints.model_record import registered_preprocessing
 from kat.models.conversion.activation_fit import Movement
 from tests.cli.test_commands import QUICK, refused, run
 from tests.models.conversion.test_convert import distance, trained

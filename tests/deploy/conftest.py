@@ -10,7 +10,7 @@ from torch import nn
 
 from kat.deploy import export_model, make_resizable
 from kat.models import ModelRecord, save_model
-from tests.deploy.models import make_model
+from tests.models.small import make_model
 
 
 class Stored(NamedTuple):

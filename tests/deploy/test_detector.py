@@ -16,7 +16,7 @@ import kat.deploy.formats.detector_onnx as detector_file
 from kat.deploy import export_model, freeze, open_model
 from kat.errors import ExportFailed, InputError
 from kat.models import build_model
-from tests.deploy.models import make_dense_record
+from tests.models.small import make_dense_record
 
 SIDE = 64
 NAMES = ["boxes", "labels", "scores", "masks"]

@@ -19,7 +19,7 @@ from torch import nn
 import kat.deploy.export as export_module
 from kat.deploy import export_model, freeze, make_resizable, open_model, quantize_int8
 from kat.errors import ExportFailed, InputError
-from tests.deploy.models import images, make_model
+from tests.models.small import images, make_model
 
 ENDINGS = ["pt2", "onnx"]
 

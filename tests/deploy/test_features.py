@@ -10,7 +10,7 @@ import kat.deploy.export as export_module
 from kat.deploy import FeatureMaps, StoredRecord, export_model, freeze, open_file, open_model
 from kat.errors import ExportFailed, InputError
 from kat.models import build_model
-from tests.deploy.models import make_dense_record, make_model
+from tests.models.small import make_dense_record, make_model
 
 SIDE = 48
 ARGS = {

@@ -9,7 +9,7 @@ from torch import nn
 import kat
 from kat.deploy import FrozenRational, freeze
 from kat.nn import GroupRational
-from tests.deploy.models import images, make_model
+from tests.models.small import images, make_model
 from tests.oracle import random_case, rational_numpy
 
 

@@ -12,7 +12,7 @@ import torch
 
 from kat.deploy import Runtime, StoredRecord, open_model
 from kat.errors import InputError
-from tests.deploy.models import images
+from tests.models.small import images
 
 
 def test_all_kinds_open_alike(stored):

@@ -48,7 +48,7 @@ def test_the_plain_vit_is_timms_bit_by_bit():
     assert all(torch.equal(value, theirs[name]) for name, value in ours.state_dict().items())
 
 
-def test_initialisation_is_chosen_as_kats_is():
+def test_the_initialization_can_be_kats():
     torch.manual_seed(0)
     args = {"act_layer": "silu", "mlp_init": "variance_preserving", "attn_init": "mimetic"}
     model = timm.create_model("vit_mlp_tiny_patch16_224", **args)
@@ -66,7 +66,7 @@ def test_initialisation_is_chosen_as_kats_is():
     [
         ("vit_micro", {"attn_init": "mimetik"}, "attn_init must be one of"),
         ("vit_micro", {"mlp_init": "xavier"}, "weight_init must be one of"),
-        ("vit_swiglu_micro", {"mlp_init": "kaiming"}, "mlp_init is of the plain MLP"),
+        ("vit_swiglu_micro", {"mlp_init": "kaiming"}, "mlp_init is for the plain MLP"),
         ("vit_kan_micro", {"grid": 0}, "grid and order must be at least 1"),
     ],
 )

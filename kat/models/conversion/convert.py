@@ -16,7 +16,7 @@ from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_
 from torch import Tensor, nn
 
 from kat.errors import InputError, first_line, unknown
-from kat.models.checkpoints.record import ModelRecord, build_model, registered_preprocessing
+from kat.models.checkpoints.model_record import ModelRecord, build_model, registered_preprocessing
 from kat.models.checkpoints.state_dict import is_coefficient, load_weights
 from kat.models.conversion.activation_fit import (
     Movement,

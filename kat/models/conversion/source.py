@@ -20,9 +20,10 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from kat.errors import InputError, first_line, unknown
-from kat.models.checkpoints.record import ModelRecord, preprocessing_of
-from kat.models.checkpoints.state_dict import is_coefficient, read_state_dict
+from kat.models.checkpoints.model_record import ModelRecord, preprocessing_of
+from kat.models.checkpoints.state_dict import is_coefficient
 from kat.models.checkpoints.storage import load_model, record_of_released
+from kat.models.checkpoints.weight_files import read_state_dict
 from kat.models.dense import DenseModel, Surroundings
 from kat.nn import GRKANMlp, GroupRational
 

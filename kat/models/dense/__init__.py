@@ -1,6 +1,6 @@
 """KAT and ViT for dense tasks: a backbone for images of any size, Mask R-CNN and UperNet on it."""
 
-from kat.models.dense import registry
+from kat.models.dense import variants
 from kat.models.dense.backbone import DenseBackbone
 from kat.models.dense.detector import Detector, EvaluationSize, KATDetector, ViTDetector
 from kat.models.dense.heads_transfer import Surroundings
@@ -32,8 +32,8 @@ __all__ = [
     "ViTUperNet",
     "check_segment",
     "most_likely",
-    "registry",
     "segment",
     "strips",
     "task_of",
+    "variants",
 ]

@@ -7,7 +7,7 @@ import torch
 
 from kat.errors import InputError
 from kat.models import build_model, convert_vit, init_from_vit, read_vit, save_model
-from kat.models.checkpoints.record import ModelRecord
+from kat.models.checkpoints.model_record import ModelRecord
 
 ARGS = {"embed_dim": 32, "depth": 4, "num_heads": 2, "channels": 16, "global_blocks": [3]}
 NAMES = ("kat_det_micro", "vit_det_micro", "kat_upernet_micro", "vit_upernet_micro")

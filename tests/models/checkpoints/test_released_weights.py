@@ -19,7 +19,7 @@ from kat.errors import InputError
 from kat.models import init_from_vit, load_model
 from tests.models.published import official_state, published_logits
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TINY = "kat_tiny_patch16_224"
 
 
@@ -184,7 +184,7 @@ def test_names_tags_and_hub_ids_load_from_the_hubs_cache(tmp_path, tiny):
     for name in names:
         wanted = published_logits(tuned, x) if name.endswith("vitft") else expected
         assert (logits[name] - wanted).abs().max() <= 1e-5 * wanted.abs().max(), name
-    assert "'kat_small_patch16_224' cannot be had from adamdad/kat_small_patch16_224" in done.stdout
+    assert "'kat_small_patch16_224' are unavailable at adamdad/kat_small_patch16_224" in done.stdout
     assert "pretrained_cfg_overlay={'file': 'PATH'}" in done.stdout
 
 
@@ -240,7 +240,7 @@ def test_a_vits_weights_are_no_kats(tmp_path):
     ("name", "content", "message"),
     [
         ("empty.pth", b"", "empty.pth is not a readable checkpoint"),
-        ("page.pth", b"<html>not found</html>", "a page that was downloaded in its place"),
+        ("page.pth", b"<html>not found</html>", "a web page that was downloaded in its place"),
         ("empty.safetensors", b"", "not a complete safetensors file"),
         ("code.pth", torch.nn.Linear(2, 2), "holds more than weights"),
         ("list.pth", [1, 2], "holds a list, not a checkpoint"),
@@ -254,7 +254,7 @@ def test_files_that_timm_cannot_read_are_named(tmp_path, name, content, message)
 
 
 def test_a_missing_file_is_named():
-    with pytest.raises(InputError, match=r"cannot be had from nowhere\.pth"):
+    with pytest.raises(InputError, match=r"are unavailable at nowhere\.pth"):
         timm.create_model(TINY, pretrained=True, pretrained_cfg_overlay={"file": "nowhere.pth"})
 
 
