@@ -23,7 +23,7 @@ from kat.deploy import open_model
 from kat.errors import InputError
 from kat.files import check_target, write_text
 from kat.models import ModelRecord, is_model_folder
-from kat.models.dense import SegmentConfig, task_of
+from kat.models.dense import SlidingWindowConfig, task_of
 from kat.training import (
     EvalConfig,
     Subject,
@@ -60,7 +60,7 @@ _IN_TABLE = {
 _SHOWN = 3
 """How many of the worst and best classes, and of the pairs, are printed."""
 
-_SEGMENT = [field.name for field in fields(SegmentConfig)]
+_SEGMENT = [field.name for field in fields(SlidingWindowConfig)]
 _EVAL = [field.name for field in fields(EvalConfig) if field.name != "keep_logits"]
 
 _PREPARED = ("crop_pct", "interpolation", "mean", "std", "real_labels")
@@ -159,7 +159,7 @@ def make_parser() -> Parser:
         " copy that timm ships",
     )
     parser.add_class_arguments(EvalConfig, skip={"keep_logits"})
-    parser.add_class_arguments(SegmentConfig)
+    parser.add_class_arguments(SlidingWindowConfig)
     group = parser.add_argument_group("preprocessing, in place of what is stored")
     group.add_argument(
         "--image_size",
@@ -298,7 +298,7 @@ def _evaluate_dense(
 ) -> Row:
     """Evaluates a detector or a segmentation model, and writes its report."""
     config = EvalConfig(**{name: getattr(parsed, name) for name in _EVAL})
-    how = SegmentConfig(**{name: getattr(parsed, name) for name in _SEGMENT})
+    how = SlidingWindowConfig(**{name: getattr(parsed, name) for name in _SEGMENT})
     if parsed.image_size is not None:
         record = replace(record, input_size=(record.input_size[0], *[parsed.image_size] * 2))
     found = DenseReport(evaluate_dense(model, record, data, config, how, source=str(path)))

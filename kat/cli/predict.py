@@ -26,12 +26,12 @@ from kat.deploy import open_model
 from kat.errors import InputError
 from kat.files import check_target, replacing, write_text
 from kat.models import ModelRecord
-from kat.models.dense import SegmentConfig, check_segment, task_of
+from kat.models.dense import SlidingWindowConfig, check_sliding_window, task_of
 from kat.training.evaluation.dense_prediction import find_classes, find_objects
 from kat.training.tasks.detection import encode_mask
 
 Batches = Sequence[Sequence[str]]
-_SEGMENT = [field.name for field in fields(SegmentConfig)]
+_SEGMENT = [field.name for field in fields(SlidingWindowConfig)]
 _UNUSED = {
     "classification": [*_SEGMENT, "threshold"],
     "detection": [*_SEGMENT, "batch_size"],
@@ -115,7 +115,7 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--threshold", type=float, default=0.5, help="least score of an object that counts"
     )
-    parser.add_class_arguments(SegmentConfig)
+    parser.add_class_arguments(SlidingWindowConfig)
     parser.add_argument("--progress", type=bool, default=True, help="show a progress bar")
     return parser
 
@@ -154,8 +154,8 @@ def _classify(model: nn.Module, record: ModelRecord, parsed: Namespace) -> list[
 
 def _see(model: nn.Module, record: ModelRecord, parsed: Namespace) -> list[dict[str, Any]]:
     """What a detector or a segmentation model says of each image, drawn if there is a folder."""
-    how = SegmentConfig(**{name: getattr(parsed, name) for name in _SEGMENT})
-    check_segment(how)
+    how = SlidingWindowConfig(**{name: getattr(parsed, name) for name in _SEGMENT})
+    check_sliding_window(how)
     out = Path(parsed.out) if parsed.out else None
     pictures = _picture_names(parsed.images)
     if out is not None:

@@ -100,7 +100,7 @@ class DetectorRuntime(Runtime):
     def __init__(self, run: Callable[..., Any], record: StoredRecord) -> None:
         super().__init__(run, record)
         channels, side, _ = record.model.input_size
-        self.least_score: float = record.model.args["rcnn"]["box_score_thresh"]
+        self.score_threshold: float = record.model.args["rcnn"]["box_score_thresh"]
         self.transform = EvaluationSize(side, side, channels, step=side).eval()
 
     @torch.no_grad()
@@ -115,7 +115,7 @@ class DetectorRuntime(Runtime):
 
     def _objects(self, image: Tensor) -> dict[str, Tensor]:
         batch, _ = self.transform([image.float().cpu()])
-        objects = self.find(batch.tensors[0], torch.tensor(self.least_score))
+        objects = self.find(batch.tensors[0], torch.tensor(self.score_threshold))
         inside = clip_boxes_to_image(objects["boxes"], batch.image_sizes[0])
         kept = remove_small_boxes(inside, _LEAST_SIDE)
         chosen = {name: objects[name][kept] for name in objects}

@@ -20,7 +20,7 @@ from kat.cli.train import make_parser, parse
 from kat.data import DataConfig, open_split
 from kat.data.dense.synthetic import make_items
 from kat.models import load_model
-from kat.models.dense import SegmentConfig
+from kat.models.dense import SlidingWindowConfig
 from kat.training import evaluate_dense
 from kat.training.evaluation.dense_prediction import find_classes, find_objects
 from kat.training.tasks.registry import TASKS
@@ -224,7 +224,7 @@ def test_a_segmentation_model_sees_images_of_another_size(items, runs, tmp_path)
     model, record = load_model(checkpoint)
     larger = replace(record, input_size=(3, 96, 96))
     _, mask = said_of(path, checkpoint, tmp_path, "--image_size", 96)
-    expected = find_classes(model, larger, Image.open(path), SegmentConfig())
+    expected = find_classes(model, larger, Image.open(path), SlidingWindowConfig())
     assert np.array_equal(mask, expected.numpy())
     out = tmp_path / "metrics.json"
     assert run("eval", "--checkpoint", checkpoint, "--image_size", 96, "--json", out) == 0

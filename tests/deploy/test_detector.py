@@ -141,13 +141,13 @@ def test_what_an_image_lacks_of_a_square_is_a_part_of_it(exported, size):
 
 
 @torch.no_grad()
-def test_the_least_score_is_the_runtimes_to_change(exported):
+def test_the_score_threshold_is_the_runtimes_to_change(exported):
     model = exported[0]["kat_det_micro"]
     opened, _ = open_model(exported[1] / "kat_det_micro.onnx")
-    assert opened.least_score == model.least_score == LEAST
+    assert opened.score_threshold == model.score_threshold == LEAST
     image = noise(SIDE, SIDE)
     few = len(opened([image])[0]["scores"])
-    opened.least_score = 0.0
+    opened.score_threshold = 0.0
     everything = opened([image])[0]["scores"]
     assert 0 < few < len(everything)
     assert few == (everything > LEAST).sum()
@@ -183,7 +183,7 @@ def test_a_file_with_other_objects_is_not_kept(tmp_path, monkeypatch, least):
         export_model(model, record, path)
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
     assert path.read_bytes() == b"kept"
-    assert model.least_score == least
+    assert model.score_threshold == least
 
 
 @pytest.mark.parametrize("shift", ["labels", "count"])

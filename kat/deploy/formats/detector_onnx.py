@@ -50,7 +50,7 @@ class OneImage(nn.Module):
             image: (C, S, S), normalised, where S is what the detector scales the longer side to.
             threshold: (), what objects score more than.
         """
-        self.detector.least_score = threshold
+        self.detector.score_threshold = threshold
         side = self.detector.transform.max_size
         (found,), _ = self.detector.detect(ImageList(image[None], [(side, side)]))
         return {name: found[name] for name in OUTPUTS}
@@ -71,7 +71,7 @@ def record_of(detector: Detector, record: ModelRecord) -> StoredRecord:
             f"{record.architecture} can be exported for squares of one size, a multiple of {step},"
             f" and scales images to sides from {shorter} to {longer}: choose one by set_image_size"
         )
-    rcnn = {**record.args.get("rcnn", {}), "box_score_thresh": detector.least_score}
+    rcnn = {**record.args.get("rcnn", {}), "box_score_thresh": detector.score_threshold}
     size = (record.input_size[0], longer, longer)
     sized = replace(record, input_size=size, args={**record.args, "rcnn": rcnn})
     return StoredRecord(sized, None, detector.task)
@@ -90,7 +90,7 @@ def write_detector(detector: Detector, record: StoredRecord, path: Path) -> None
     frozen: Any = freeze(detector)
     frozen.backbone.body.fit_positions(*record.model.input_size[1:])
     traced = OneImage(frozen).eval()
-    least = torch.tensor(detector.least_score)
+    least = torch.tensor(detector.score_threshold)
     inputs = (torch.zeros(record.model.input_size), least)
     with _quiet_tracing():
         torch.onnx.export(

@@ -26,7 +26,7 @@ from kat.models.conversion.activation_fit import (
     plain_twin,
 )
 from kat.models.conversion.source import ViTSource, rational_args, read_vit
-from kat.models.dense import DenseModel, Surroundings
+from kat.models.dense import DenseHeads, DenseModel
 from kat.models.kat import KAT
 from kat.nn import Coefficients, GRKANMlp, GroupRational
 
@@ -107,8 +107,8 @@ def convert_vit(
         InputError: no such source or model, or a source that the KAT cannot take.
     """
     found = source if isinstance(source, ViTSource) else read_vit(source)
-    if found.dense is not None:
-        raise InputError(f"{found.name} is for {found.dense.task}: only classifiers are converted")
+    if found.heads is not None:
+        raise InputError(f"{found.name} is for {found.heads.task}: only classifiers are converted")
     record = make_record(found, name, args, num_classes)
     model = build_model(record)
     if not isinstance(model, KAT):
@@ -198,11 +198,11 @@ def _init_dense(
     fit: bool,
 ) -> Conversion:
     """The transformer, and of a source that is a dense model what it has around that."""
-    around = {} if found.dense is None else found.dense.fitted_to(model, found.name)
+    around = {} if found.heads is None else found.heads.fitted_to(model, found.name)
     report = _init(model.transformer, found, activation, images, fit)
     model.load_state_dict(around, strict=False)
-    fresh = [name for name in Surroundings.of(model).weights if name not in around]
-    there = {} if found.dense is None else found.dense.weights
+    fresh = [name for name in DenseHeads.of(model).weights if name not in around]
+    there = {} if found.heads is None else found.heads.weights
     return replace(
         report,
         carried=[*report.carried, *around],

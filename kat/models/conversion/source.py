@@ -24,7 +24,7 @@ from kat.models.checkpoints.model_record import ModelRecord, preprocessing_of
 from kat.models.checkpoints.state_dict import is_coefficient
 from kat.models.checkpoints.storage import load_model, record_of_released
 from kat.models.checkpoints.weight_files import read_state_dict
-from kat.models.dense import DenseModel, Surroundings
+from kat.models.dense import DenseHeads, DenseModel
 from kat.nn import GRKANMlp, GroupRational
 
 _FILES = (".safetensors", ".pth", ".pt", ".bin", ".tar", ".ckpt", ".npz")
@@ -47,7 +47,7 @@ class ViTSource:
         classes: names of the logits; numbers where the source has none.
         dropped: entries of the file that timm's ViT has no place for.
         record: of the model, where the source says which one it is.
-        dense: of a model for a dense task what it has beside the transformer.
+        heads: neck and heads of a model for a dense task.
     """
 
     name: str
@@ -59,7 +59,7 @@ class ViTSource:
     classes: list[str] = field(default_factory=list)
     dropped: tuple[str, ...] = ()
     record: ModelRecord | None = None
-    dense: Surroundings | None = None
+    heads: DenseHeads | None = None
 
     @property
     def is_kat(self) -> bool:
@@ -76,8 +76,8 @@ class ViTSource:
             return self
         kept = {name: w for name, w in self.weights.items() if not name.startswith("head.")}
         gone = tuple(name for name in self.weights if name not in kept)
-        dense = None if self.dense is None else self.dense.for_other_classes()
-        return replace(self, weights=kept, dropped=(*self.dropped, *gone), dense=dense)
+        heads = None if self.heads is None else self.heads.without_class_layers()
+        return replace(self, weights=kept, dropped=(*self.dropped, *gone), heads=heads)
 
     def for_grid(self) -> ViTSource:
         """The source for a model without prefix tokens, pooling and classifier.
@@ -180,7 +180,7 @@ def _of_model(
     if isinstance(model, DenseModel):
         classes = classes or [str(index) for index in range(model.num_classes)]
         found = _of_model(model.transformer, name, preprocessing, classes)
-        return replace(found, dense=Surroundings.of(model))
+        return replace(found, heads=DenseHeads.of(model))
     if not isinstance(model, VisionTransformer) or type(model.blocks[0]) is not Block:
         raise InputError(f"{name} is a {type(model).__name__}, not a Vision Transformer of timm's")
     block: Any = model.blocks[0]

@@ -15,7 +15,7 @@ from kat.data import Batch, DataConfig, DevicePreparation, ImageSet, open_split
 from kat.data.dense import DetectionEvaluation, DetectionSet, SegmentationEvaluation, SemanticSet
 from kat.errors import InputError
 from kat.models import ModelRecord
-from kat.models.dense import SegmentConfig, check_segment, segment
+from kat.models.dense import SlidingWindowConfig, check_sliding_window, sliding_window_inference
 from kat.training.evaluation.class_match import match_classes
 from kat.training.evaluation.classification import (
     EvalConfig,
@@ -67,7 +67,7 @@ def evaluate_dense(
     record: ModelRecord,
     data: DataConfig,
     config: EvalConfig | None = None,
-    how: SegmentConfig | None = None,
+    how: SlidingWindowConfig | None = None,
     *,
     source: str = "the model",
 ) -> DenseEvaluation:
@@ -85,8 +85,8 @@ def evaluate_dense(
         InputError: settings out of range, data for another task or with other classes, no image
             that can be read.
     """
-    config, how = config or EvalConfig(), how or SegmentConfig()
-    check_segment(how)
+    config, how = config or EvalConfig(), how or SlidingWindowConfig()
+    check_sliding_window(how)
     images = open_split(data, "val")
     check_task(model, images, (source, data.name))
     assert isinstance(images, DetectionSet | SemanticSet)
@@ -174,13 +174,13 @@ def _detect(images: DetectionSet, counted: _Pass) -> DenseEvaluation:
 
 
 @torch.inference_mode()
-def _segment(images: SemanticSet, counted: _Pass, how: SegmentConfig) -> DenseEvaluation:
+def _segment(images: SemanticSet, counted: _Pass, how: SlidingWindowConfig) -> DenseEvaluation:
     images.transform = SegmentationEvaluation(counted.size, counted.channels)
     scores = SegmentationScores(len(images.classes)).to(counted.device)
     columns = counted.columns.to(counted.device)
     for image, mask in counted.each(images):
         with precision_of(counted.device, counted.config):
-            answer = segment(counted.model, image, how)
+            answer = sliding_window_inference(counted.model, image, how)
         scores.update([answer[columns]], [mask.to(counted.device)])
     named = zip(images.classes, scores.by_class().tolist(), strict=True)
     by_class = {name: {"iou": 100 * iou} for name, iou in named}

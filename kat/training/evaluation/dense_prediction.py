@@ -16,7 +16,7 @@ from kat.data import DevicePreparation
 from kat.data.decoding import in_channels
 from kat.data.dense.transforms import resized
 from kat.models import ModelRecord
-from kat.models.dense import SegmentConfig, most_likely, segment
+from kat.models.dense import SlidingWindowConfig, predicted_classes, sliding_window_inference
 from kat.training.tasks.detection import Objects
 
 
@@ -50,17 +50,17 @@ def _nothing_below(detector: Any, threshold: float) -> Iterator[None]:
 
     The others are the same: what scores less takes nothing away from what scores more.
     """
-    own = detector.least_score
+    own = detector.score_threshold
     # torchvision wants more than its threshold, we at least ours
-    detector.least_score = max(own, float(np.nextafter(np.float32(threshold), np.float32(-1))))
+    detector.score_threshold = max(own, float(np.nextafter(np.float32(threshold), np.float32(-1))))
     try:
         yield
     finally:
-        detector.least_score = own
+        detector.score_threshold = own
 
 
 def find_classes(
-    model: nn.Module, record: ModelRecord, image: Image.Image, how: SegmentConfig
+    model: nn.Module, record: ModelRecord, image: Image.Image, how: SlidingWindowConfig
 ) -> Tensor:
     """The class of each pixel of an image: (H, W) int64.
 
@@ -73,4 +73,6 @@ def find_classes(
     channels, size, _ = record.input_size
     pixels = resized(image, size, channels)
     prepared = DevicePreparation(record.mean, record.std)(pixels[None])[0]
-    return most_likely(segment(model, prepared, how), (image.height, image.width))
+    return predicted_classes(
+        sliding_window_inference(model, prepared, how), (image.height, image.width)
+    )

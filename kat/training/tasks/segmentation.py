@@ -15,7 +15,7 @@ from kat.data.dense import IGNORE
 from kat.data.splits import some
 from kat.errors import InputError
 from kat.models import ModelRecord
-from kat.models.dense import strips
+from kat.models.dense import resized_strips
 from kat.training.module import TaskModule
 from kat.training.tasks.metrics import Score, Scores
 
@@ -113,7 +113,7 @@ class SegmentationScores(Scores):
     def _count(self, probabilities: Tensor, mask: Tensor) -> Tensor:
         """Counts an image, and gives its loss: finite, also where a probability is 0."""
         total = probabilities.new_zeros(())
-        for rows, part in strips(probabilities, mask.shape):
+        for rows, part in resized_strips(probabilities, mask.shape):
             true = mask[None, rows].long()
             self.confusion.update(part.argmax(0)[None], true)
             likelihood = part.clamp(min=torch.finfo(part.dtype).tiny).log()[None]

@@ -37,7 +37,7 @@ def own_state(model):
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
-def answers(model, image):
+def output(model, image):
     with torch.no_grad():
         found = model([image])[0] if model.task == "detection" else model(image[None])
     return found if isinstance(found, torch.Tensor) else found["scores"]
@@ -53,7 +53,7 @@ def test_a_stored_model_of_the_same_classes_is_carried_whole(name, tmp_path):
     assert report.fresh == []
     assert report.dropped == []
     image = torch.randn(3, 64, 64, generator=torch.Generator().manual_seed(2))
-    assert torch.equal(answers(model, image), answers(source, image))
+    assert torch.equal(output(model, image), output(source, image))
 
 
 @pytest.mark.parametrize("name", NAMES)
