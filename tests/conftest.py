@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+from pathlib import Path
 
+import pytest
 import torch
 
 from kat.ops.cpu import kernel as cpu
@@ -16,3 +19,11 @@ torch.set_num_threads(1)
 # need not hear of it.
 if not isinstance(cpu._library(), cpu.Library):
     os.environ["KAT_CPU_KERNEL"] = "off"
+
+
+@pytest.fixture(scope="session")
+def script():
+    """Imports a module of scripts/ by its name."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path(__file__).parent.parent / "scripts")
+        yield importlib.import_module

@@ -14,9 +14,7 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from kat.analysis import count
 from kat.analysis.ablation import MEASURES, Row, markdown, summarize, table, write_runs
@@ -27,6 +25,7 @@ from kat.data import task_of_data
 from kat.errors import InputError, first_line, unknown
 from kat.files import write_text
 from kat.models import load_model
+from kat.tables import print_table
 from kat.training import TrainConfig, read_divergence
 from kat.training.config import check
 from kat.training.run_directory import SUMMARY
@@ -338,12 +337,8 @@ def _report(grid: Grid, rows: Sequence[Row], out: Path) -> None:
     found = summarize(rows, reference)
     head, lines = table(found, reference)
     write_text(out / f"{grid.name}.md", f"# {grid.title}\n\n{markdown(head, lines)}")
-    shown = Table(title=escape(grid.title))
-    for number, name in enumerate(head):
-        shown.add_column(escape(name), justify="left" if number == 0 else "right")
-    for line in lines:
-        shown.add_row(*map(escape, line))
-    Console().print(shown)
+    sys.stdout.write(f"{grid.title}\n")
+    print_table(head, lines)
     for ending in ("svg", "png"):
         plot_cells(found, grid.title, out / f"{grid.name}.{ending}")
     sys.stdout.write(f"{out / grid.name}: .csv, .md, .svg, .png\n")

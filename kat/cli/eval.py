@@ -11,8 +11,6 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.console import Console
-from rich.table import Table
 from torch import nn
 
 from kat.analysis import ClassificationReport, write_table
@@ -24,6 +22,7 @@ from kat.errors import InputError
 from kat.files import check_target, write_text
 from kat.models import ModelRecord, is_model_folder
 from kat.models.dense import SlidingWindowConfig, task_of
+from kat.tables import print_table
 from kat.training import (
     EvalConfig,
     Subject,
@@ -82,7 +81,7 @@ _OF_RUN = (
     "image_key",
     "label_key",
     "batch_size",
-    "workers",
+    "num_workers",
     "bad_images",
     "bad_annotations",
 )
@@ -367,17 +366,19 @@ def _print_table(rows: Sequence[Row]) -> None:
     """A table for each task."""
     for task, shown in _IN_TABLE.items():
         evaluated = [row for row in rows if row.get("task") == task]
-        table = Table(box=None, header_style="bold")
-        for name in ("checkpoint", "data"):
-            table.add_column(name, overflow="fold")
-        for _, heading in (*shown, ("images", "images"), ("images_per_second", "images/s")):
-            table.add_column(heading, justify="right")
-        for row in evaluated:
-            figures = (_figure(row[name], name) for name, _ in shown)
-            speed = f"{row['images_per_second']:.0f}"
-            table.add_row(row["checkpoint"], row["data"], *figures, str(row["images"]), speed)
-        if evaluated:
-            Console(file=sys.stdout, markup=False, highlight=False).print(table)
+        columns = ("checkpoint", "data", *(heading for _, heading in shown), "images", "images/s")
+        lines = [
+            (
+                row["checkpoint"],
+                row["data"],
+                *(_figure(row[name], name) for name, _ in shown),
+                row["images"],
+                f"{row['images_per_second']:.0f}",
+            )
+            for row in evaluated
+        ]
+        if lines:
+            print_table(columns, lines)
     failed = [row for row in rows if "error" in row]
     sys.stdout.writelines(f"{row['checkpoint']}: {row['error']}\n" for row in failed)
 

@@ -58,11 +58,10 @@ def _main(arguments: list[str]) -> None:
     for path in (parsed.csv, parsed.json):
         if path:
             check_target(Path(path))
-    console = Console(file=sys.stdout, markup=False, highlight=False, width=140)
     if parsed.compare_layers:
-        _compare(parsed, console)
+        _compare(parsed)
     else:
-        _count(parsed, console)
+        _count(parsed)
 
 
 def make_parser() -> Parser:
@@ -119,18 +118,18 @@ def _refuse_what_does_nothing(parsed: Namespace, default: Namespace) -> None:
         raise InputError(f"--{name} does nothing without --compare-layers; models have --args")
 
 
-def _compare(parsed: Namespace, console: Console) -> None:
+def _compare(parsed: Namespace) -> None:
     sizes = {name: getattr(parsed, name) for name in ("groups", "grid", "order")}
     compared = compare_layers(*parsed.compare_layers, degree=tuple(parsed.degree), **sizes)
-    print_comparison(compared, console)
+    print_comparison(compared)
     rows = [comparison_row(layer) for layer in compared]
     _write(parsed, rows, rows)
 
 
-def _count(parsed: Namespace, console: Console) -> None:
+def _count(parsed: Namespace) -> None:
     names = _progress(parsed.models or list(PUBLISHED), parsed.progress)
     costs = [model_cost(name, parsed.args, parsed.image_size) for name in names]
-    print_costs(costs, console, layers=parsed.layers)
+    print_costs(costs, layers=parsed.layers)
     by_layer = [row for cost in costs for row in cost.layer_rows()]
     rows = by_layer if parsed.layers else [cost.row() for cost in costs]
     _write(parsed, rows, [cost.to_dict() for cost in costs])

@@ -14,7 +14,6 @@ import torch
 from PIL import Image
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 
@@ -27,6 +26,7 @@ from kat.errors import InputError
 from kat.files import check_target, replacing, write_text
 from kat.models import ModelRecord
 from kat.models.dense import SlidingWindowConfig, check_sliding_window, task_of
+from kat.tables import print_table
 from kat.training.evaluation.dense_prediction import find_classes, find_objects
 from kat.training.tasks.detection import encode_mask
 
@@ -273,14 +273,12 @@ def _tracked(items: Sequence[Any], parsed: Namespace) -> Iterable[Any]:
 def _print(answers: list[dict[str, Any]], top: int) -> None:
     """A table of the first entries of each answer."""
     kind = next((name for answer in answers for name in _FIGURE if name in answer), "top")
-    table = Table(box=None, header_style="bold")
-    for name in ("image", "class", _FIGURE[kind]):
-        table.add_column(name, overflow="fold")
+    rows = []
     for answer in answers:
         entries = answer.get(kind, [])
         if not entries:
-            table.add_row(answer["image"], answer.get("error", "nothing found"))
+            rows.append((answer["image"], answer.get("error", "nothing found"), ""))
         for rank, entry in enumerate(entries[:top]):
             name = "" if rank else answer["image"]
-            table.add_row(name, entry["class"], f"{entry[_FIGURE[kind]]:.4f}")
-    Console(file=sys.stdout, markup=False, highlight=False).print(table)
+            rows.append((name, entry["class"], f"{entry[_FIGURE[kind]]:.4f}"))
+    print_table(("image", "class", _FIGURE[kind]), rows)

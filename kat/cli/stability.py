@@ -11,10 +11,11 @@ from kat.errors import InputError
 from kat.training.run_directory import STABILITY
 
 _DESCRIPTION = """\
-Trains like 'kat train' and records, every monitor.interval steps and for every GR-KAN layer, mean
-and variance of what goes in and comes out, the gain realised, gradients, the range of Q, the share
-of inputs outside the fit interval, drift of the coefficients, dead and exploding groups. Leaves
-stability.csv, stability.html and TensorBoard scalars in the run's folder and prints a verdict.
+Trains like 'kat train' and records, every monitor.every_n_steps steps and for every GR-KAN layer,
+mean and variance of what goes in and comes out, the gain realised, gradients, the range of Q, the
+share of inputs outside the fit interval, drift of the coefficients, dead and exploding groups.
+Leaves stability.csv, stability.html and TensorBoard scalars in the run's folder and prints a
+verdict.
 Given the folders of monitored runs, it only writes their reports again; --figures draws them.
 
 examples:

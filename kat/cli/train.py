@@ -19,6 +19,7 @@ from kat.cli.parsing import (
     run_command,
 )
 from kat.models import build_model
+from kat.tables import aligned
 from kat.training import (
     Summary,
     TrainConfig,
@@ -57,10 +58,8 @@ def _rehearse(config: TrainConfig) -> None:
     found = rehearse(config, _monitor(config))
     flops = count(build_model(found.record), found.record.input_size).flops
     rows = {**found.rows(), "FLOPs an image": f"{flops / 1e9:.4g} G, two for a multiply-add"}
-    width = max(map(len, rows))
     if is_first_process():
-        lines = "\n".join(f"{label:<{width}}  {value}" for label, value in rows.items())
-        sys.stdout.write(f"{lines}\nnothing was written to {config.out}\n")
+        sys.stdout.write(f"{aligned(rows.items())}\nnothing was written to {config.out}\n")
 
 
 def run(config: TrainConfig) -> None:
@@ -81,7 +80,7 @@ def _monitor(config: TrainConfig) -> StabilityMonitor | None:
         return None
     from kat.analysis import StabilityMonitor  # draws figures: not needed by other runs
 
-    return StabilityMonitor(config.monitor.interval)
+    return StabilityMonitor(config.monitor.every_n_steps)
 
 
 def report(out: Path) -> None:

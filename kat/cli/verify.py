@@ -63,7 +63,7 @@ def _main(arguments: list[str]) -> int:
     )
     found.absent.update(absent)
     found.inputs.update(inputs)
-    print_verification(found, Console(markup=False, highlight=False))
+    print_verification(found)
     if parsed.json:
         write_json(found, Path(parsed.json))
     if parsed.html:

@@ -38,7 +38,7 @@ class DataConfig:
         channels: what images are converted to: 1 for grey, 3 for RGB; None: as the data has them;
             auto: as the model in model.init_from takes them.
         batch_size: images a step, in each process; auto: by the number of images.
-        workers: processes that load images; 0 loads them in the main process.
+        num_workers: processes that load images; 0 loads them in the main process.
         bad_images: what to do about an unreadable image: name it and go on (in training with the
             next image in its place), or stop.
         bad_annotations: what to do about wrong boxes and masks (``kat data check`` lists them):
@@ -63,7 +63,7 @@ class DataConfig:
     image_size: OrAuto[int | None] = None
     channels: OrAuto[Literal[1, 3] | None] = None
     batch_size: OrAuto[int] = 128
-    workers: int = 0
+    num_workers: int = 0
     bad_images: Literal["skip", "fail"] = "skip"
     bad_annotations: Literal["fail", "skip"] = "fail"
     interpolation: OrAuto[
@@ -115,7 +115,7 @@ def check_data(data: DataConfig) -> None:
     """
     _require(data.batch_size >= 1, "batch_size", data.batch_size, "at least 1")
     _require(0 <= data.holdout < 1, "holdout", data.holdout, "at least 0 and below 1")
-    _require(data.workers >= 0, "workers", data.workers, "at least 0")
+    _require(data.num_workers >= 0, "num_workers", data.num_workers, "at least 0")
     _require(0 < data.crop_pct <= 1, "crop_pct", data.crop_pct, "above 0 and at most 1")
     for name in ("image_size", "num_classes"):
         value = getattr(data, name)

@@ -12,7 +12,6 @@ Numbers are those of float32, in as few digits as give them back; cells beyond a
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +21,9 @@ import torch
 from torch import Tensor
 
 from kat.errors import InputError
-from kat.files import replacing
 from kat.nn import group_functions
 from kat.ops import FORMS
+from kat.tables import open_table, write_table
 
 _KEYS = ("step", "layer", "form", "part", "group")
 _PARTS = ("numerator", "denominator")
@@ -68,10 +67,8 @@ def write_coefficient_history(history: History, path: Path) -> None:
     rows.sort(key=lambda row: row[0])  # stable: within a step as the layers are ordered
     columns = max((len(row) for row in rows), default=len(_KEYS))
     names = [f"c{index}" for index in range(columns - len(_KEYS))]
-    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow([*_KEYS, *names])
-        writer.writerows([*row, *[""] * (columns - len(row))] for row in rows)
+    padded = ([*row, *[""] * (columns - len(row))] for row in rows)
+    write_table(path, [*_KEYS, *names], padded)
 
 
 def _rows(name: str, layer: LayerHistory) -> Iterator[list[Any]]:
@@ -88,17 +85,12 @@ def read_coefficient_history(path: Path) -> dict[str, LayerHistory]:
     Raises:
         InputError: there is no such file, or it is something else, incomplete, or not finite.
     """
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            lines = list(csv.DictReader(file))
+    content, missing = "the record of coefficients of a run", "no training of a KAT has written it"
+    with open_table(path, content, missing) as lines:
         by_layer: dict[str, list[dict[str, str]]] = {}
         for line in lines:
             by_layer.setdefault(line["layer"], []).append(line)
         history = {name: _layer(own) for name, own in by_layer.items()}
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist: no training of a KAT has written it") from None
-    except (OSError, UnicodeDecodeError, KeyError, TypeError, ValueError, csv.Error) as error:
-        raise InputError(f"{path} is not the record of coefficients of a run: {error}") from None
     if len({tuple(layer.steps.tolist()) for layer in history.values()}) > 1:
         raise InputError(f"{path} is incomplete: some layers have steps that others lack")
     if not history:

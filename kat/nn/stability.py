@@ -12,7 +12,6 @@ that nobody watches.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,9 +23,9 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from kat.errors import InputError
-from kat.files import replacing
 from kat.nn import GRKANLinear, GRKANMlp, GroupRational, register_grkan_hook
 from kat.ops import rational
+from kat.tables import open_table, write_table
 
 Row = dict[str, Any]
 """One layer at one step: ``step``, ``layer``, and those of :data:`QUANTITIES` that it has."""
@@ -92,7 +91,7 @@ class StabilityMonitor:
 
     def __init__(self, interval: int = DEFAULT_INTERVAL) -> None:
         if interval < 1:
-            raise InputError(f"monitor.interval must be at least 1, got {interval}")
+            raise InputError(f"interval must be at least 1, got {interval}")
         self.interval = interval
         self.rows: list[Row] = []
         self._layers: dict[int, _Layer] = {}
@@ -335,10 +334,7 @@ def _merge(mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
 
 def write_rows(rows: Sequence[Row], path: Path) -> None:
     """Writes rows as CSV; what a layer does not have is left empty."""
-    with replacing(path) as partial_path, partial_path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
+    write_table(path, COLUMNS, rows)
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -347,15 +343,9 @@ def read_rows(path: Path) -> list[Row]:
     Raises:
         InputError: there is no such file, or it is something else.
     """
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            return [_row(line) for line in csv.DictReader(file)]
-    except FileNotFoundError:
-        raise InputError(
-            f"{path} does not exist: the run was not monitored; train with --monitor"
-        ) from None
-    except (OSError, UnicodeDecodeError, KeyError, TypeError, ValueError, csv.Error) as error:
-        raise InputError(f"{path} is not the record of a monitored run: {error}") from None
+    missing = "the run was not monitored; train with --monitor"
+    with open_table(path, "the record of a monitored run", missing) as lines:
+        return [_row(line) for line in lines]
 
 
 def _row(line: dict[str, str]) -> Row:

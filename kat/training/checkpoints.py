@@ -156,7 +156,7 @@ class Checkpoints(Checkpoint):
         self.request.release()
 
     def _due(self, trainer: Trainer) -> bool:
-        steps, minutes = self.interval.steps, self.interval.minutes
+        steps, minutes = self.interval.every_n_steps, self.interval.every_n_minutes
         if steps is not None and trainer.global_step - self.saved_step >= steps:
             return True
         waited = time.monotonic() - self.saved_at

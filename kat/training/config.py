@@ -61,13 +61,13 @@ class ModelConfig:
 
 @dataclass
 class OptimConfig:
-    """The optimiser, its schedule, and the average of the weights.
+    """The optimizer, its schedule, and the average of the weights.
 
     Args:
-        name: an optimiser of timm's, e.g. adamw, lamb, sgd.
+        name: an optimizer of timm's, e.g. adamw, lamb, sgd.
         lr: the peak learning rate; auto: by the number of images.
         weight_decay: for all but biases, norms, embeddings and rational coefficients.
-        betas: of Adam-like optimisers.
+        betas: of Adam-like optimizers.
         layer_decay: factor of the learning rate from each block to the one before it; the head
             has lr, the last block layer_decay times that; 1 is none.
         rational_lr_scale: factor of the learning rate of the rational coefficients.
@@ -85,7 +85,7 @@ class OptimConfig:
         step_at: of step: shares of the run, e.g. [0.889, 0.963].
         step_factor: of step: what the learning rate is multiplied by at each of them.
         clip_grad: largest norm of the gradient; 0 does not clip.
-        accumulate: batches whose gradients are summed for one step.
+        accumulate_grad_batches: batches whose gradients are summed for one step.
         ema_decay: decay of the moving average of the weights that is validated and kept as the
             best; 0 keeps none. It warms up, so that short runs can use it too.
     """
@@ -106,7 +106,7 @@ class OptimConfig:
     step_at: list[float] = field(default_factory=lambda: [0.889, 0.963])
     step_factor: float = 0.1
     clip_grad: float = 0.0
-    accumulate: int = 1
+    accumulate_grad_batches: int = 1
     ema_decay: float = 0.0
 
 
@@ -116,11 +116,11 @@ class MonitorConfig:
 
     Args:
         enabled: write stability.csv, TensorBoard scalars and stability.html.
-        interval: steps between two records.
+        every_n_steps: steps between two records.
     """
 
     enabled: bool = False
-    interval: int = 50
+    every_n_steps: int = 50
 
 
 @dataclass
@@ -128,12 +128,13 @@ class CheckpointConfig:
     """When last.ckpt is written, beside after every epoch.
 
     Args:
-        minutes: minutes of training between two checkpoints within an epoch; null: none there.
-        steps: the same in steps of the optimiser.
+        every_n_minutes: minutes of training between two checkpoints within an epoch; null:
+            none there.
+        every_n_steps: the same in steps of the optimizer.
     """
 
-    minutes: float | None = 15.0
-    steps: int | None = None
+    every_n_minutes: float | None = 15.0
+    every_n_steps: int | None = None
 
 
 @dataclass
@@ -147,17 +148,17 @@ class TrainConfig:
         precision: what the forward and backward passes are computed in.
         accelerator: auto, cpu, gpu, mps.
         devices: how many of them, or auto.
-        nodes: machines.
-        strategy: how several devices share the work: auto or ddp (each has the whole model), fsdp
-            (each has a share of weights, gradients and moments: FSDP2), or another of Lightning's.
+        num_nodes: machines.
+        strategy: how several devices share the work: auto or ddp (each has the whole model), or
+            fsdp (each has a share of weights, gradients and moments: FSDP2).
         limit_train_batches: train on no more than this many batches an epoch; a share of them if
             it has a decimal point, e.g. 0.1.
         limit_val_batches: validate on no more than this many batches, or a share of them.
         limit_epochs: stop after this epoch; the learning rate follows the schedule of all epochs,
             and a resumed run goes on with it, as with max_steps and max_time.
-        max_steps: stop when the optimiser has made this many steps, and validate.
+        max_steps: stop when the optimizer has made this many steps, and validate.
         max_time: stop after so much time of this call, as HH:MM:SS or DD:HH:MM:SS, and validate.
-        log_every: steps between two lines of the logs.
+        log_every_n_steps: steps between two lines of the logs.
         loggers: where to log beside CSV and TensorBoard: wandb, mlflow, or both.
         progress: show a progress bar in a terminal; otherwise lines show how far a run is.
         resume: go on with the run that is in out, by its own settings unless others are given;
@@ -169,16 +170,16 @@ class TrainConfig:
     epochs: OrAuto[int] = 10
     seed: int = 0
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "64-true"] = "32-true"
-    accelerator: str = "auto"
-    devices: str = "auto"
-    nodes: int = 1
-    strategy: str = "auto"
+    accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
+    devices: int | Literal["auto"] = "auto"
+    num_nodes: int = 1
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     limit_train_batches: int | float | None = None
     limit_val_batches: int | float | None = None
     limit_epochs: int | None = None
     max_steps: int | None = None
     max_time: str | None = None
-    log_every: int = 50
+    log_every_n_steps: int = 50
     loggers: list[Literal["wandb", "mlflow"]] = field(default_factory=list)
     progress: bool = True
     resume: bool | Literal["auto"] = False
@@ -193,7 +194,13 @@ class TrainConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
 
 
-_AT_LEAST_ONE = ("epochs", "nodes", "log_every", "optim.accumulate", "monitor.interval")
+_AT_LEAST_ONE = (
+    "epochs",
+    "num_nodes",
+    "log_every_n_steps",
+    "optim.accumulate_grad_batches",
+    "monitor.every_n_steps",
+)
 _NOT_NEGATIVE = (
     "augment.mixup",
     "augment.cutmix",
@@ -272,11 +279,11 @@ def check(config: TrainConfig) -> None:
         value = getattr(config, name)
         fits = 0 < value <= 1 if isinstance(value, float) else value is None or value >= 1
         _require(fits, name, value, "at least 1 batch, or a share above 0.0 and at most 1.0")
-    for name in ("limit_epochs", "max_steps", "checkpoint.steps"):
+    for name in ("limit_epochs", "max_steps", "checkpoint.every_n_steps"):
         value = setting(config, name)
         _require(value is None or value >= 1, name, value, "at least 1")
-    minutes = config.checkpoint.minutes
-    _require(minutes is None or minutes > 0, "checkpoint.minutes", minutes, "positive")
+    minutes = config.checkpoint.every_n_minutes
+    _require(minutes is None or minutes > 0, "checkpoint.every_n_minutes", minutes, "positive")
     if config.max_time is not None:
         parse_time(config.max_time)
     _check_pairs(config)
@@ -296,7 +303,7 @@ def _check_pairs(config: TrainConfig) -> None:
 
 def _check_combinations(config: TrainConfig) -> None:
     if config.optim.name not in list_optimizers():
-        raise unknown("optimiser", config.optim.name, map(str, list_optimizers()))
+        raise unknown("optimizer", config.optim.name, map(str, list_optimizers()))
     for name in ("optim.warmup_epochs", "optim.rational_warmup_epochs"):
         epochs = setting(config, name)
         if epochs >= config.epochs:
@@ -313,15 +320,8 @@ def _check_combinations(config: TrainConfig) -> None:
             raise InputError(f"model.args may not set {name}: it comes from the data")
     if config.monitor.enabled and config.model.compile:
         raise InputError("monitor.enabled sees nothing of a compiled model: model.compile=false")
-    if config.strategy.startswith("deepspeed"):
-        raise InputError(
-            f"strategy={config.strategy} writes every checkpoint as a folder of pieces, which can"
-            " be neither resumed nor evaluated here: take ddp or fsdp"
-        )
-    if config.monitor.enabled and config.strategy.startswith("fsdp"):
-        raise InputError(
-            f"monitor.enabled needs whole weights, and strategy={config.strategy} cuts them"
-        )
+    if config.monitor.enabled and config.strategy == "fsdp":
+        raise InputError("monitor.enabled needs whole weights, and strategy=fsdp shards them")
     if config.resume and config.overwrite:
         raise InputError("resume and overwrite exclude each other")
 

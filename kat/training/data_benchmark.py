@@ -27,6 +27,7 @@ from kat.data import (
 from kat.data.loaders import collate
 from kat.errors import InputError
 from kat.models import ModelRecord
+from kat.text import counted
 from kat.training.config import TrainConfig, check
 from kat.training.lightning_setup import make_trainer, quiet
 from kat.training.run import _build, _prepare, make_record
@@ -105,11 +106,11 @@ class DataBenchmark:
         best = max(self.loader, key=lambda count: self.loader[count])
         speeds = (
             f"{self.need_of} takes {self.need:,.0f} images/s, and the loader gives at best"
-            f" {self.loader[best]:,.0f}, with {_workers(best)}"
+            f" {self.loader[best]:,.0f}, with {counted(best, 'worker')}"
         )
         if self.bottleneck == "model":
             workers = self.measured_workers
-            return f"The model is the bottleneck: {speeds}. data.workers={workers} is enough."
+            return f"The model is the bottleneck: {speeds}. data.num_workers={workers} is enough."
         return f"The data is the bottleneck: {speeds}. {self._more_workers()} {self._advice()}"
 
     def _more_workers(self) -> str:
@@ -158,7 +159,7 @@ def benchmark_data(
         need: images/s that a model takes which is not here; None measures the run's own model here,
             in training steps on one batch of the data.
         workers: the numbers of workers to try; None: 0, 1, 2, 4, ... up to the cores, and
-            ``config.data.workers``.
+            ``config.data.num_workers``.
         seconds: for each number of workers, for the stages and for the model.
         tell: is told of each measurement before it starts.
 
@@ -181,8 +182,8 @@ def benchmark_data(
     loader: dict[int, float] = {}
     unreadable = 0
     for count in counts:
-        tell(f"the loader with {_workers(count)}")
-        settings = replace(config.data, workers=count)
+        tell(f"the loader with {counted(count, 'worker')}")
+        settings = replace(config.data, num_workers=count)
         loader[count], damaged = _loader_rate(data, settings, config.seed, seconds)
         unreadable += damaged
     need_of = "the given model"
@@ -198,11 +199,7 @@ def benchmark_data(
 def default_workers(config: TrainConfig) -> list[int]:
     """0, 1, 2, 4, ... up to the cores, and the run's own number."""
     powers = [2**power for power in range(cores().bit_length()) if 2**power <= cores()]
-    return sorted({0, *powers, cores(), config.data.workers})
-
-
-def _workers(count: int) -> str:
-    return "1 worker" if count == 1 else f"{count} workers"
+    return sorted({0, *powers, cores(), config.data.num_workers})
 
 
 def _loader_rate(
@@ -213,7 +210,7 @@ def _loader_rate(
     if len(loader) == 0:
         raise InputError(f"{config.name!r} has not one batch of {config.batch_size} images")
     batches = (batch for epoch in repeat(loader) for batch in epoch)
-    for _ in range(1 + config.workers):  # until each worker has started
+    for _ in range(1 + config.num_workers):  # until each worker has started
         next(batches)
     images = unreadable = 0
     passed, start = 0.0, time.perf_counter()
@@ -274,7 +271,7 @@ def _training_rate(
     model = _build(config, record)
     check_task(model, data, (config.model.name, config.data.name))
     _prepare(model, config)
-    loader = make_loader(data, replace(config.data, workers=0), training=True, seed=config.seed)
+    loader = make_loader(data, replace(config.data, num_workers=0), training=True, seed=config.seed)
     batch = next(iter(loader))
     times = _StepTimes(seconds)
     with quiet():
@@ -283,7 +280,7 @@ def _training_rate(
             devices=1,
             precision=config.precision,
             max_epochs=1,
-            accumulate_grad_batches=config.optim.accumulate,
+            accumulate_grad_batches=config.optim.accumulate_grad_batches,
             gradient_clip_val=config.optim.clip_grad or None,
             logger=False,
             enable_checkpointing=False,

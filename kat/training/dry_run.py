@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from kat.data import ImageSet, ImageStream, UnreadableImage
 from kat.errors import InputError
 from kat.models import ModelRecord
+from kat.text import duration, scaled
 from kat.training.config import TrainConfig
 from kat.training.lightning_setup import make_trainer, quiet
 from kat.training.limits import length, limited
 from kat.training.monitoring import Monitor
-from kat.training.progress import duration
 from kat.training.run import Assembly, assemble, fit, trainer_settings
 from kat.training.run_directory import CHECKPOINTS_AT_ONCE
 from kat.training.throughput import Meter, Work, peak_bytes
@@ -83,7 +83,7 @@ class Size:
         return CHECKPOINTS_AT_ONCE * self.checkpoint + self.weights
 
     def __str__(self) -> str:
-        parts = (f"{name} {_bytes(value)}" for name, value in vars(self).items() if value)
+        parts = (f"{name} {scaled(value, 'B')}" for name, value in vars(self).items() if value)
         return ", ".join(parts)
 
 
@@ -137,9 +137,10 @@ class Rehearsal:
             "speed": f"{speed:.4g} images/s, {step:.3g} s a step, data wait"
             f" {100 * self.work.wait_share:.0f} % ({self.steps} steps after {WARM_UP} to warm up)",
             "time": times,
-            "memory": f"peak {_bytes(self.peak)}, of which {self.size}",
-            "checkpoint": _bytes(self.size.checkpoint),
-            "disk": f"{_bytes(self.size.folder)} needed, {_bytes(self.free)} free in {self.place}",
+            "memory": f"peak {scaled(self.peak, 'B')}, of which {self.size}",
+            "checkpoint": scaled(self.size.checkpoint, "B"),
+            "disk": f"{scaled(self.size.folder, 'B')} needed,"
+            f" {scaled(self.free, 'B')} free in {self.place}",
             "loss": f"{self.loss:.4f} after {WARM_UP + self.steps} steps",
         }
 
@@ -169,7 +170,8 @@ def rehearse(config: TrainConfig, monitor: Monitor | None = None) -> Rehearsal:
     free = shutil.disk_usage(place).free
     if free < size.folder:
         raise InputError(
-            f"the checkpoints need {_bytes(size.folder)}, but {place} has {_bytes(free)} free"
+            f"the checkpoints need {scaled(size.folder, 'B')},"
+            f" but {place} has {scaled(free, 'B')} free"
         )
     return Rehearsal(
         record=assembly.record,
@@ -253,7 +255,7 @@ def _trainer(assembly: Assembly, steps: _Steps, folder: str) -> Trainer:
     return make_trainer(
         **{**trainer_settings(config), "max_epochs": -1},
         max_steps=total,
-        limit_train_batches=total * config.optim.accumulate,
+        limit_train_batches=total * config.optim.accumulate_grad_batches,
         limit_val_batches=1,
         log_every_n_steps=1,
         logger=False,
@@ -305,11 +307,3 @@ def _writable(out: Path) -> Path:
             return place
     except OSError as error:
         raise InputError(f"{out} cannot be written: {place}: {error.strerror}") from None
-
-
-def _bytes(count: int) -> str:
-    """For example 1.23 GB."""
-    for unit, factor in (("GB", 1e9), ("MB", 1e6)):
-        if count >= factor:
-            return f"{count / factor:.3g} {unit}"
-    return f"{count / 1e3:.3g} kB"

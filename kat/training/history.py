@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from kat.files import replacing
+from kat.tables import columns_of, open_table, write_table
 
 HISTORY = "history.csv"
 
@@ -33,15 +32,11 @@ def read_history(out: Path) -> list[dict[str, float]]:
     path = out / HISTORY
     if not path.is_file():
         return []
-    with path.open(newline="") as file:
-        rows = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+    with open_table(path, "the history of a run") as lines:
+        rows = [{k: float(v) for k, v in line.items() if v} for line in lines]
     return [{**row, "epoch": int(row["epoch"])} for row in rows]
 
 
 def write_history(rows: Sequence[dict[str, float]], path: Path) -> None:
     """Writes the rows as CSV."""
-    columns = dict.fromkeys(["epoch", *(name for row in rows for name in row)])
-    with replacing(path) as partial, partial.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(columns))
-        writer.writeheader()
-        writer.writerows(rows)
+    write_table(path, columns_of(rows, ["epoch"]), rows)

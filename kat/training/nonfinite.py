@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kat.nn import GroupRational
+from kat.text import listing
 
 _LOWER = "a lower optim.lr, a longer optim.warmup_epochs, or optim.clip_grad=1"
 ADVICE = {
@@ -88,10 +89,9 @@ def diagnose(
     finite = [bool(image.isfinite().all()) for image in attempt.images]
     bad = [index for index, fine in enumerate(finite) if not fine]
     if bad:
-        listed = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
         detail = (
-            f"the images are not finite before they reach the model: number {listed} of the"
-            f" {len(attempt.images)} in {batch} (counted from 0)"
+            f"the images are not finite before they reach the model: number {listing(bad, 5)} of"
+            f" the {len(attempt.images)} in {batch} (counted from 0)"
         )
         return Finding("images", "input", detail)
     _set_random_state(attempt.random, attempt.loss.device)

@@ -6,13 +6,13 @@ import math
 import sys
 import time
 from collections.abc import Iterable, Mapping
-from datetime import timedelta
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, RichProgressBar
 
+from kat.text import duration, scaled
 from kat.training.config import TrainConfig
 from kat.training.tasks.metrics import Score
 from kat.training.throughput import Meter, Work, memory_bytes, peak_bytes
@@ -22,7 +22,7 @@ QUIET_SECONDS = 30.0
 
 
 class SpeedLog(Callback):
-    """Reads the meter every ``log_every`` steps and logs ``speed/...``; the first of the callbacks.
+    """Reads the meter every ``log_every_n_steps``, logs ``speed/...``; the first of the callbacks.
 
     Logged are images_per_second, seconds_per_step, data_wait (the share of the time in which the
     loop waited for its loader), memory_gb and lr, means over the steps since the last row. An epoch
@@ -89,7 +89,7 @@ class SpeedLog(Callback):
         self._batches = batch_idx + 1
         stepped = trainer.global_step > self._step
         self._step = trainer.global_step
-        if stepped and self._step % self.config.log_every == 0:
+        if stepped and self._step % self.config.log_every_n_steps == 0:
             now = self.meter.read()
             self.recent, self._row = now.since(self._row), now
             self._log(trainer)
@@ -272,11 +272,10 @@ def progress_values(trainer: Trainer, speed: SpeedLog) -> dict[str, str]:
 
 def speed_values(trainer: Trainer, work: Work) -> dict[str, str]:
     """Images a second of all processes; the first one's data wait and memory."""
-    memory = memory_bytes(trainer.strategy.root_device) / 1e9
     return {
         "images/s": f"{work.images_per_second:.4g}",
         "data wait": f"{100 * work.wait_share:.0f} %",
-        "memory": f"{memory:.2f} GB",
+        "memory": scaled(memory_bytes(trainer.strategy.root_device), "B"),
     }
 
 
@@ -306,11 +305,6 @@ def learning_rate(trainer: Trainer) -> float:
     """
     group = trainer.optimizers[0].param_groups[0]
     return float(group["lr"]) / float(group.get("lr_scale", 1.0))
-
-
-def duration(seconds: float) -> str:
-    """For example 12.3 s, 0:07:45, or 2 days, 3:10:00."""
-    return f"{seconds:.1f} s" if seconds < 60 else str(timedelta(seconds=round(seconds)))
 
 
 def _left(what: str, seconds: float) -> dict[str, str]:

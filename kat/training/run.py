@@ -364,7 +364,7 @@ def _make_trainer(
         **trainer_settings(config),
         limit_train_batches=config.limit_train_batches,
         limit_val_batches=config.limit_val_batches,
-        log_every_n_steps=config.log_every,
+        log_every_n_steps=config.log_every_n_steps,
         enable_progress_bar=interactive,
         logger=local_loggers(config),
         callbacks=callbacks,
@@ -378,11 +378,11 @@ def trainer_settings(config: TrainConfig) -> dict[str, Any]:
     return {
         "accelerator": config.accelerator,
         "devices": config.devices,
-        "num_nodes": config.nodes,
+        "num_nodes": config.num_nodes,
         "strategy": config.strategy,
         "precision": config.precision,
         "max_epochs": config.epochs,
-        "accumulate_grad_batches": config.optim.accumulate,
+        "accumulate_grad_batches": config.optim.accumulate_grad_batches,
         "gradient_clip_val": config.optim.clip_grad or None,
         # PyTorch's batch norm over several processes is for GPUs alone.
         "sync_batchnorm": torch.cuda.is_available() and config.accelerator != "cpu",

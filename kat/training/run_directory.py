@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import shutil
 from collections.abc import Mapping, Sequence
@@ -12,8 +11,9 @@ from typing import Any
 import yaml
 
 from kat.errors import InputError
-from kat.files import replacing, write_text
+from kat.files import write_text
 from kat.models import read_training_checkpoint
+from kat.tables import write_table
 from kat.training.config import TrainConfig
 from kat.training.history import HISTORY, write_history
 
@@ -148,8 +148,7 @@ def write_records(
 ) -> None:
     """Writes history.csv, one row an epoch, and skipped.csv: each file left out, and why."""
     write_history(history, out / HISTORY)
-    with replacing(out / SKIPPED) as partial, partial.open("w", newline="") as file:
-        csv.writer(file).writerows([("file", "reason"), *sorted(skipped.items())])
+    write_table(out / SKIPPED, ("file", "reason"), sorted(skipped.items()))
 
 
 def _remove(out: Path, names: Sequence[str]) -> None:

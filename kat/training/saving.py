@@ -13,6 +13,7 @@ from lightning.pytorch import Trainer
 from kat.checksum import write_checksum
 from kat.errors import CheckpointFailed
 from kat.files import link_or_copy, replacing
+from kat.text import scaled
 from kat.training.run_directory import LAST, PREVIOUS
 
 
@@ -38,8 +39,8 @@ class SealedCheckpointIO(TorchCheckpointIO):
                 if path.name == LAST and path.exists():
                     link_or_copy(path, path.with_name(PREVIOUS))
         except (OSError, RuntimeError) as error:  # PyTorch's own writer raises RuntimeError
-            free = shutil.disk_usage(path.parent).free / 1e6
-            reason = f"{' '.join(str(error).split())} ({free:.1f} MB are free)"
+            free = scaled(shutil.disk_usage(path.parent).free, "B")
+            reason = f"{' '.join(str(error).split())} ({free} free)"
             self.failure = f"{path} cannot be written: {reason}"
 
 

@@ -28,7 +28,7 @@ GRID = {
         "limit_train_batches": 4,
         "optim.warmup_epochs": 0,
         "model.args.depth": 1,
-        "checkpoint.steps": 1,
+        "checkpoint.every_n_steps": 1,
     },
     "seeds": [0],
     "factors": {"groups": {"8": {}, "1": {"model.args.num_groups": 1}}},

@@ -18,7 +18,7 @@ SMALL = ["--config", "digits", "--optim.warmup_epochs", 0, "--epochs", 2, *QUICK
 @pytest.fixture(scope="module")
 def kat_run(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "kat"
-    args = ["--model.args", "{depth: 1}", "--monitor", "--monitor.interval", 1]
+    args = ["--model.args", "{depth: 1}", "--monitor", "--monitor.every_n_steps", 1]
     assert run("train", *SMALL, *args, "--out", out) == 0
     return out
 

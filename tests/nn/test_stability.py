@@ -322,7 +322,7 @@ def test_bad_arguments():
 
 
 def test_the_default_interval_is_that_of_the_settings():
-    assert StabilityMonitor().interval == MonitorConfig().interval
+    assert StabilityMonitor().interval == MonitorConfig().every_n_steps
     assert len(set(QUANTITIES)) == 17
 
 

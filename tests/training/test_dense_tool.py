@@ -73,7 +73,9 @@ def test_reduced_precision_layer_decay_and_checkpointing(kind, items, tmp_path, 
         tmp_path / "run",
         model={"grad_checkpointing": True, "channels_last": True, "drop_path": 0.1},
         precision="bf16-mixed",
-        optim=OptimConfig(layer_decay=0.8, schedule="poly", accumulate=2, clip_grad=1.0),
+        optim=OptimConfig(
+            layer_decay=0.8, schedule="poly", accumulate_grad_batches=2, clip_grad=1.0
+        ),
     )
     summary = train(config)
     assert dtypes == {torch.bfloat16}

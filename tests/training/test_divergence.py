@@ -75,7 +75,7 @@ def _train(
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        accumulate_grad_batches=settings.accumulate,
+        accumulate_grad_batches=settings.accumulate_grad_batches,
         plugins=[SealedCheckpointIO(), *(plugins or [])],
         callbacks=[*callbacks, guard, Checkpoints(out, CheckpointConfig(), guard)],
     )
@@ -186,7 +186,7 @@ def test_an_image_of_nans_among_accumulated_and_mixed_batches(tmp_path):
     batches[2].images[0] = torch.nan
     fault = Fault(1)
     augment = AugmentConfig(mixup=0.8)
-    message, found = _stopped(tmp_path, batches, fault, accumulate=2, augment=augment)
+    message, found = _stopped(tmp_path, batches, fault, accumulate_grad_batches=2, augment=augment)
     assert (found["step"], found["cause"]) == (1, "input")
     assert "number 0, 7 of the 8 in batch 2" in message  # mixed with its opposite
     _assert_same(_weights(tmp_path / "last_good.ckpt"), fault.before)

@@ -13,7 +13,7 @@ from tests.cli.commands import refused, run
 
 QUICK = (
     "train", "--config", "digits", "--optim.warmup_epochs", 0, "--limit_val_batches", 1,
-    "--data.batch_size", 32, "--log_every", 1, "--epochs", 4,
+    "--data.batch_size", 32, "--log_every_n_steps", 1, "--epochs", 4,
 )  # fmt: skip
 
 

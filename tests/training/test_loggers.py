@@ -18,7 +18,7 @@ from tests.cli.commands import refused, run
 
 QUICK = (
     "train", "--config", "digits", "--optim.warmup_epochs", 0, "--limit_val_batches", 1,
-    "--data.batch_size", 32, "--limit_train_batches", 2, "--log_every", 1,
+    "--data.batch_size", 32, "--limit_train_batches", 2, "--log_every_n_steps", 1,
 )  # fmt: skip
 
 

@@ -23,10 +23,10 @@ from tests.cli.commands import run
 SETTINGS = (
     "--config", "digits", "--epochs", 2, "--optim.warmup_epochs", 1, "--progress", "false",
     "--model.args", "{depth: 1}", "--model.drop", 0.1, "--data.batch_size", 16,
-    "--data.workers", 2, "--limit_train_batches", 9, "--limit_val_batches", 3,
-    "--precision", "bf16-mixed", "--optim.ema_decay", 0.99, "--optim.accumulate", 2,
+    "--data.num_workers", 2, "--limit_train_batches", 9, "--limit_val_batches", 3,
+    "--precision", "bf16-mixed", "--optim.ema_decay", 0.99, "--optim.accumulate_grad_batches", 2,
     "--augment.mixup", 0.8, "--augment.cutmix", 1, "--augment.random_erasing", 0.5,
-    "--augment.auto_augment", "rand-m9-mstd0.5", "--checkpoint.steps", 2,
+    "--augment.auto_augment", "rand-m9-mstd0.5", "--checkpoint.every_n_steps", 2,
 )  # fmt: skip
 STEPS = 10
 
@@ -306,7 +306,7 @@ def test_a_folder_that_cannot_be_written_is_refused_and_nothing_is_lost(disk, ca
 )
 def test_other_batches_within_an_epoch_end_it_where_it_is_over(tmp_path, monkeypatch, more, steps):
     out = tmp_path / "run"
-    settings = tuple("1" if before == "--optim.accumulate" else value
+    settings = tuple("1" if before == "--optim.accumulate_grad_batches" else value
                      for before, value in zip(("", *SETTINGS), SETTINGS, strict=False))  # fmt: skip
     command = ("train", *settings, "--out", out, "--resume", "auto")
     with monkeypatch.context() as patch:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 from kat.analysis.cost.activation_memory import ActivationMemory
 from kat.analysis.cost.flops import Cost, LayerCost
 from kat.analysis.cost.layer_comparison import ComparedLayer
-from kat.analysis.reports.classification import write_table
 from kat.files import write_text
+from kat.tables import print_table, write_table
+from kat.text import scaled
 
 Row = dict[str, object]
 
@@ -142,20 +141,20 @@ def comparison_row(layer: ComparedLayer) -> Row:
     }
 
 
-def print_costs(models: Sequence[ModelCost], console: Console, *, layers: bool = False) -> None:
+def print_costs(models: Sequence[ModelCost], *, layers: bool = False) -> None:
     """The models, their operations by term, the authors' figures, the layers, remarks."""
-    _print("of one image", map(_model_cells, models), console)
-    _print(_TERMS, map(_term_cells, models), console)
-    _print(_AUTHORS, (_published_cells(m, m.published) for m in models if m.published), console)
+    _print("of one image", map(_model_cells, models))
+    _print(_TERMS, map(_term_cells, models))
+    _print(_AUTHORS, (_published_cells(m, m.published) for m in models if m.published))
     for model in models if layers else ():
-        _print(model.model, map(_cells, model.layer_rows()), console)
+        _print(model.model, map(_cells, model.layer_rows()))
     for remark in (remark for model in models for remark in model.remarks()):
-        console.print(remark)
+        sys.stdout.write(f"{remark}\n")
 
 
-def print_comparison(layers: Sequence[ComparedLayer], console: Console) -> None:
+def print_comparison(layers: Sequence[ComparedLayer]) -> None:
     """The compared layers."""
-    _print("of one token", (_cells(comparison_row(layer)) for layer in layers), console)
+    _print("of one token", (_cells(comparison_row(layer)) for layer in layers))
 
 
 _TERMS = (
@@ -174,7 +173,7 @@ def _model_cells(model: ModelCost) -> dict[str, str]:
         "multiply-adds": scaled(cost.multiply_adds),
         "FLOPs counted": scaled(cost.flops),
         "by formula": scaled(cost.terms.flops),
-        "kept for backward": f"{model.memory.per_image / 1e6:.2f} MB",
+        "kept for backward": scaled(model.memory.per_image, "B"),
     }
 
 
@@ -225,25 +224,18 @@ def _cell(value: object) -> str:
     return "" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _print(title: str, rows: Iterable[dict[str, str]], console: Console) -> None:
+def _print(title: str, rows: Iterable[dict[str, str]]) -> None:
     """A titled table and an empty line; nothing where there are no rows."""
     listed = list(rows)
-    if not listed:
-        return
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in listed[0]:
-        words = name in ("model", "layer", "kind", "difference")
-        table.add_column(name, justify="left" if words else "right", no_wrap=True)
-    for row in listed:
-        table.add_row(*row.values())
-    console.print(title)
-    console.print(table)
-    console.print()
+    if listed:
+        sys.stdout.write(f"{title}\n")
+        print_table(list(listed[0]), [list(row.values()) for row in listed])
+        sys.stdout.write("\n")
 
 
 def write_csv(rows: Sequence[Row], path: Path) -> None:
     """Writes rows, whose keys are the columns."""
-    write_table(path, list(rows[0]), (list(row.values()) for row in rows))
+    write_table(path, list(rows[0]), rows)
 
 
 def write_json(rows: Sequence[Row], path: Path) -> None:
@@ -253,11 +245,3 @@ def write_json(rows: Sequence[Row], path: Path) -> None:
 
 def _shape(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape))
-
-
-def scaled(count: int) -> str:
-    """Four digits and a unit: 1.127 G, 47.66 M, 208.4 k; 0 is empty."""
-    for unit, factor in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if count >= factor:
-            return f"{count / factor:#.4g} {unit}"
-    return str(count or "")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,7 +19,8 @@ from kat.analysis.inspect.classification import (
     confusion_matrix,
     most_confused,
 )
-from kat.files import replacing, write_text
+from kat.files import write_text
+from kat.tables import write_table
 
 _PAIRS = 20
 
@@ -134,11 +134,3 @@ def _class_row(row: ClassAccuracy) -> list[object]:
 def _number(value: float) -> float | None:
     """JSON has no NaN."""
     return None if np.isnan(value) else value
-
-
-def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Writes a CSV file, whole or not at all; None is an empty cell."""
-    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        writer.writerows(rows)

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from kat.analysis.figures.classification import draw_confusion
 from kat.analysis.figures.plots import save_figure
-from kat.analysis.reports.classification import write_table
 from kat.files import write_text
+from kat.tables import write_table
 
 _SHOWN = 3
 """How many of the worst and of the best classes are printed."""

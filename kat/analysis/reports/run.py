@@ -10,16 +10,16 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from kat.analysis.cost.flops import Cost
-from kat.analysis.cost.tables import scaled
 from kat.analysis.figures import charts
 from kat.analysis.inspect.activations import Activation
 from kat.analysis.inspect.symbolic import Reading, median, read_symbols
 from kat.analysis.learning_curves import HEADLINES, SCORES, History
 from kat.analysis.reports.page import Chart, Report, Table
-from kat.analysis.reports.sections import add_learning_curves, duration, flat
+from kat.analysis.reports.sections import add_learning_curves, flat
 from kat.analysis.reports.stability import Verdict, layer_by_step, layers_of, steps_of, thinned
 from kat.models import LayerHistory, ModelRecord
 from kat.nn.stability import Row
+from kat.text import duration, scaled
 
 
 @dataclass
@@ -100,7 +100,7 @@ def _facts(run: RunFindings) -> list[tuple[str, str]]:
         ("Epochs", f"{summary['epochs']}"),
         ("Training time", duration(summary["seconds"])),
         ("Images a second", f"{summary['images_per_second']:,.0f}"),
-        ("Peak memory", f"{scaled(summary['memory_bytes'])}B"),
+        ("Peak memory", scaled(summary["memory_bytes"], "B")),
     ]
 
 

@@ -78,7 +78,7 @@ def validation_images(
     settings |= {} if name is None else {"name": name}
     if "name" not in settings:
         raise InputError(f"{checkpoint} is not a run's, so say which images it is to look at")
-    data = replace(DataConfig(**settings), batch_size=min(_BATCH, count), workers=0)
+    data = replace(DataConfig(**settings), batch_size=min(_BATCH, count), num_workers=0)
     images = open_split(data, "val")
     check_task(model, images, (str(checkpoint), data.name))
     if images.channels != record.input_size[0]:

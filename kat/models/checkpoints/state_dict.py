@@ -9,7 +9,8 @@ from typing import Any
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
-from kat.errors import InputError, first_few
+from kat.errors import InputError
+from kat.text import listing
 
 STEM = "patch_embed.proj.weight"
 """The name of a ViT's patch embedding."""
@@ -123,7 +124,7 @@ def _check_match(
         "of another shape": misshapen,
     }
     parts = [
-        f"{len(names)} {problem} ({first_few(names)})"
+        f"{len(names)} {problem} ({listing(names)})"
         for problem, names in problems.items()
         if names
     ]

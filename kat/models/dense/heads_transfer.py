@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from kat.errors import InputError, first_few
+from kat.errors import InputError
 from kat.models.dense.attention import offsets_of_grid
 from kat.models.dense.model import TRANSFORMER, DenseModel
+from kat.text import listing
 
 _RELATIVE_POSITIONS = "backbone.body."
 """The prefix of the relative positions, which are transferred to any task."""
@@ -72,7 +73,7 @@ class DenseHeads:
         ]
         if wrong:
             raise InputError(
-                f"{source} has another neck or other heads than the model ({first_few(wrong)}):"
+                f"{source} has another neck or other heads than the model ({listing(wrong)}):"
                 " build the model with the same arguments (model.args)"
             )
 

@@ -12,10 +12,10 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from kat.data.dense import IGNORE
-from kat.data.splits import some
 from kat.errors import InputError
 from kat.models import ModelRecord
 from kat.models.dense import resized_strips
+from kat.text import quoted
 from kat.training.module import TaskModule
 from kat.training.tasks.metrics import Score, Scores
 
@@ -141,7 +141,7 @@ class SegmentationScores(Scores):
         """Which classes no pixel has: mIoU may be high where what matters is nowhere."""
         there = self._counts().sum(1).tolist()
         absent = [name for name, pixels in zip(classes, there, strict=True) if not pixels]
-        listed = some(absent, "class", "classes")
+        listed = quoted(absent, "class", "classes")
         return [f"note: validation has no pixel of {listed}"] if absent else []
 
     def _counts(self) -> Tensor:

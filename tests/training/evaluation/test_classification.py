@@ -127,7 +127,7 @@ def test_names_stay_with_their_images_where_some_cannot_be_read(folder, workers)
     for path in torn:
         path.write_bytes(b"torn")
     (folder / "val" / "n00" / "notes.txt").write_text("")
-    part = evaluate(_by_colour(), COLOURS, _data(folder, workers=workers), QUIET)
+    part = evaluate(_by_colour(), COLOURS, _data(folder, num_workers=workers), QUIET)
     before = dict(zip(whole.answers.names, whole.answers.logits.tolist(), strict=True))
     after = dict(zip(part.answers.names, part.answers.logits.tolist(), strict=True))
     assert len(after) == 25
