@@ -1,4 +1,4 @@
-"""KAT models, registered with timm on import, and how they are stored."""
+"""KAT models, registered with timm on import; their checkpoints, conversion, and kanify."""
 
 from kat.models import baselines, dense, micro
 from kat.models.checkpoints.hub import from_pretrained, push_to_hub, save_pretrained
@@ -20,7 +20,9 @@ from kat.models.checkpoints.storage import (
 )
 from kat.models.checkpoints.weight_files import read_state_dict
 from kat.models.conversion.activation_fit import Movement
-from kat.models.conversion.convert import Conversion, convert_vit, init_from_vit
+from kat.models.conversion.convert import convert_vit
+from kat.models.conversion.initialize import init_from_vit
+from kat.models.conversion.report import Conversion
 from kat.models.conversion.source import ViTSource, read_vit
 from kat.models.kat import KAT, rational_parameter_names
 from kat.models.vit import KANViT, SwiGLUViT, ViT

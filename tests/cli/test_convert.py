@@ -11,12 +11,9 @@ import torch
 from PIL import Image
 
 import kat
-from kat.cli import convert
-from kat.models import Conversion, ModelRecord, build_model, load_model, save_model
-from kat.models.checkpoints.model_record import registered_preprocessing
-from kat.models.conversion.activation_fit import Movement
+from kat.models import ModelRecord, build_model, load_model, save_model
 from tests.cli.test_commands import QUICK, refused, run
-from tests.models.conversion.test_convert import distance, trained
+from tests.models.conversion.vits import distance, trained
 from tests.models.published import official_state
 
 
@@ -105,17 +102,6 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, capsys, vit):
     assert "note.txt is a file" in refused(
         capsys, "convert", "no_source", "--model", "kat_micro", "--out", below
     )
-
-
-@pytest.mark.parametrize(("largest", "told"), [(2e-2, True), (9e-3, False)])
-def test_a_closer_fit_is_advised_where_the_largest_movement_asks_for_it(largest, told):
-    moved = Movement(max=largest, rms=5e-3, images=1)
-    report = Conversion("vit", [], {}, [], [], moved=moved)
-    record = ModelRecord(
-        architecture="kat_micro", classes=["a"], **registered_preprocessing("kat_micro")
-    )
-    rows = dict.fromkeys(value for _, value in convert._rows(report, record, True, True))
-    assert any("degree: [9, 8]" in value for value in rows) == told
 
 
 def test_what_cannot_answer_is_refused_by_predict_and_eval(tmp_path, capsys):

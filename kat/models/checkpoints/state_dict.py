@@ -124,9 +124,7 @@ def _check_match(
         "of another shape": misshapen,
     }
     parts = [
-        f"{len(names)} {problem} ({listing(names)})"
-        for problem, names in problems.items()
-        if names
+        f"{len(names)} {problem} ({listing(names)})" for problem, names in problems.items() if names
     ]
     if parts:
         raise InputError(f"{source} holds the weights of another model: {'; '.join(parts)}")

@@ -9,7 +9,7 @@ from torch import nn
 
 from kat.errors import InputError
 from kat.models import ViTSource, init_from_vit, read_vit
-from kat.models.conversion.source import layout
+from kat.models.conversion.vit_args import vit_args
 from kat.models.dense import DenseBackbone
 
 GRID = {"class_token": False, "global_pool": "", "num_classes": 0}
@@ -177,7 +177,7 @@ def test_dinov2s_own_layout_has_no_positions_of_registers():
     state["register_tokens"] = state.pop("reg_token")
     state["mask_token"] = torch.zeros(1, 64)
     state["pos_embed"] = torch.cat([torch.ones(1, 1, 64), state["pos_embed"]], 1)
-    source = ViTSource("dinov2", state, args=layout(state))
+    source = ViTSource("dinov2", state, args=vit_args(state))
     made = backbone("vit_micro")
     report = init_from_vit(made.vit, source.for_grid())
     assert torch.equal(made.vit.pos_embed, vit.pos_embed)
