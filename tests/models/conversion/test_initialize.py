@@ -52,7 +52,9 @@ def test_weights_and_outputs_that_are_not_finite_are_refused():
         for name in ("vit_micro", "kat_micro"):
             broken = timm.create_model(name)
             broken.head.bias.data[2] = value
-            untouched(timm.create_model("kat_micro"), r"not finite, in 1 tensor: head\.bias", broken)
+            untouched(
+                timm.create_model("kat_micro"), r"not finite, in 1 tensor: head\.bias", broken
+            )
     large = timm.create_model("vit_micro")
     large.head.bias.data.fill_(3e38)
     large.norm.bias.data.fill_(3e38)
