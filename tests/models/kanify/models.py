@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import timm
 import torch
+from timm.layers import Mlp
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -74,8 +75,34 @@ def output(model: nn.Module, *inputs: Tensor) -> Tensor:
 
 
 def state(model: nn.Module) -> tuple:
-    """All that kanify might change: modules, their hooks and attributes, and the parameters."""
+    """All that kanify might change: modules, their attributes, the hooks among them, parameters."""
+
+    def attributes(module: nn.Module) -> dict:
+        # Containers change in place, so that their sizes count.
+        return {
+            name: (value, len(value) if isinstance(value, dict | list | set) else None)
+            for name, value in vars(module).items()
+        }
+
     return tuple(
-        (name, id(module), module.training, len(module._forward_pre_hooks), dict(vars(module)))
-        for name, module in model.named_modules()
+        (name, id(module), attributes(module)) for name, module in model.named_modules()
     ), tuple((name, id(parameter)) for name, parameter in model.named_parameters())
+
+
+MODELS = {
+    "timm": (vit, ["blocks.0.mlp.act", "blocks.1.mlp.act", "blocks.2.mlp.act", "blocks.3.mlp.act"]),
+    "norm": (lambda: Mlp(16, 32, norm_layer=nn.LayerNorm), ["act"]),
+    "encoder": (encoder, ["layers.0.activation", "layers.1.activation"]),
+    "decoder": (lambda: nn.TransformerDecoderLayer(16, 2, 32), ["activation"]),
+    "lambda": (
+        lambda: encoder(activation=lambda x: functional.gelu(x, approximate="tanh")),
+        ["layers.0.activation", "layers.1.activation"],
+    ),
+    "sequential": (lambda: sequential(nn.ReLU(inplace=True)), ["1"]),
+    "nested": (
+        lambda: nn.Sequential(nn.Sequential(nn.Linear(8, 16), nn.SiLU()), nn.Linear(16, 8)),
+        ["0.1"],
+    ),
+    "by keyword": (ByKeyword, ["act"]),
+    "two modules": (TwoModules, ["inner.function"]),
+}

@@ -1,4 +1,4 @@
-"""kanify, calibrated: the rationals are fitted to the inputs that batches really show."""
+"""Calibration: rationals fitted to the inputs of the activations on some batches."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kat.errors import InputError
 from kat.models.kanify.calibrate import seen_inputs
 from kat.models.kanify.find import find
 from kat.models.kanify.trace import channel_weights
-from tests.models.kanify_models import (
+from tests.models.kanify.models import (
     encoder,
     images,
     output,
@@ -33,13 +33,14 @@ def test_calibration_lowers_the_error_on_other_inputs(build):
     batches = [images(8, s) if build is vit else torch.randn(4, 9, 16) for s in range(3)]
     before = output(model, batches[0])
     moved = {}
+    at_first = state(model.train())
     for calibration in (None, batches[1:]):
         model.train()
         plan = kat.kanify(model, calibration=calibration)
         assert model.training
-        assert not any(module._forward_hooks for module in model.modules())
         moved[calibration is None] = (output(model, batches[0]) - before).square().mean().sqrt()
         plan.undo()
+        assert state(model.train()) == at_first  # no hooks are left
     assert moved[False] < 0.3 * moved[True]
     assert torch.backends.mha.get_fastpath_enabled()
 
@@ -58,7 +59,7 @@ def test_calibration_holds_rare_and_large_inputs_too():
     assert error[0].max() < 0.05 * hidden[0].abs().max()
 
 
-def test_calibration_counts_inputs_by_their_effect_on_the_output():
+def test_calibration_weights_inputs_by_their_effect_on_the_output():
     model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.GELU(), nn.Linear(2, 3))
     with torch.no_grad():
         model[0].weight.copy_(torch.eye(2))
@@ -116,7 +117,7 @@ def test_calibration_does_not_raise_the_error(activation, scale):
     assert moved[1] <= moved[0]
 
 
-def test_calibration_counts_all_channels_alike_where_the_second_linear_map_is_zero():
+def test_calibration_weights_all_channels_equally_if_the_second_linear_map_is_zero():
     torch.manual_seed(0)
     model, x = nn.Sequential(Mlp(8, 16)), torch.randn(500, 8)
     with torch.no_grad():
@@ -147,7 +148,7 @@ def test_the_effect_of_a_channel_does_not_depend_on_the_bias(dtype):
         ([torch.full((2, 8), math.nan)], "not finite"),
     ],
 )
-def test_calibration_that_cannot_be_had_is_refused(calibration, message):
+def test_unusable_calibration_is_refused(calibration, message):
     model = nn.Sequential(Mlp(8, 16))
     before = state(model)
     with pytest.raises(InputError, match=message):
