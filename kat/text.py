@@ -35,6 +35,11 @@ def counted(number: int, singular: str, plural: str | None = None) -> str:
     return f"{number} {singular if number == 1 else plural or f'{singular}s'}"
 
 
+def dimensions(shape: Iterable[int]) -> str:
+    """A shape: ``3x224x224``."""
+    return "x".join(map(str, shape))
+
+
 def duration(seconds: float) -> str:
     """A time span: ``12.3 s``, ``7 min 45 s``, ``1 h 07 min``, ``2 d 07 h``."""
     if seconds < 59.95:

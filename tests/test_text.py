@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kat.text import counted, duration, either, listing, quoted, scaled
+from kat.text import counted, dimensions, duration, either, listing, quoted, scaled
 
 
 @pytest.mark.parametrize(
@@ -26,6 +26,10 @@ def test_nouns_agree_with_their_number():
     assert quoted("abcde", "class", "classes") == "classes 'a', 'b', 'c' and 2 more"
     assert [counted(n, "worker") for n in (0, 1, 2)] == ["0 workers", "1 worker", "2 workers"]
     assert counted(2, "class", "classes") == "2 classes"
+
+
+def test_shapes():
+    assert dimensions((3, 224, 224)) == "3x224x224"
 
 
 def test_alternatives():

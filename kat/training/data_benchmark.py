@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+import tempfile
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -12,9 +12,6 @@ from itertools import cycle, islice, repeat
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
-from torch.utils.data import DataLoader
 
 from kat.data import (
     DataConfig,
@@ -26,13 +23,13 @@ from kat.data import (
 )
 from kat.data.loaders import collate
 from kat.errors import InputError
-from kat.models import ModelRecord
+from kat.machine import cores
 from kat.text import counted
+from kat.training.build import build
 from kat.training.config import TrainConfig, check
-from kat.training.lightning_setup import make_trainer, quiet
-from kat.training.run import _build, _prepare, make_record
-from kat.training.tasks.registry import TASKS, check_task
-from kat.training.throughput import cores
+from kat.training.loop import forward_backward, take_step
+from kat.training.resolve import make_record, resolve
+from kat.training.tasks.registry import TASKS
 
 STAGES = ("read", "decode", "augment", "collate")
 
@@ -42,7 +39,7 @@ _ADVICE = {
     "augment": "use more cores; a cheaper augment.auto_augment would train another model",
     "collate": "use more cores",
 }
-_WARM_UP, _LEAST_STEPS, _MOST_STEPS = 2, 3, 100_000
+_WARM_UP, _LEAST_STEPS = 2, 3
 _ALONE, _SCALES = 10, 0.5
 
 
@@ -189,7 +186,7 @@ def benchmark_data(
     need_of = "the given model"
     if need is None:
         tell(f"training steps of {config.model.name}")
-        need, device = _training_rate(config, record, data, seconds)
+        need, device = _training_rate(config, seconds)
         need_of = f"{config.model.name} on {device}"
         if device.type == "cpu":
             need_of += " (with these cores to itself)"
@@ -264,52 +261,23 @@ def _timed(spent: dict[str, float], stage: str) -> Iterator[None]:
         spent[stage] += time.perf_counter() - start
 
 
-def _training_rate(
-    config: TrainConfig, record: ModelRecord, data: ImageSet | ImageStream, seconds: float
-) -> tuple[float, torch.device]:
+def _training_rate(config: TrainConfig, seconds: float) -> tuple[float, torch.device]:
     """Images/s of the run's own training steps on one batch of it, and where they ran."""
-    model = _build(config, record)
-    check_task(model, data, (config.model.name, config.data.name))
-    _prepare(model, config)
-    loader = make_loader(data, replace(config.data, num_workers=0), training=True, seed=config.seed)
-    batch = next(iter(loader))
-    times = _StepTimes(seconds)
-    with quiet():
-        trainer = make_trainer(
-            accelerator=config.accelerator,
-            devices=1,
-            precision=config.precision,
-            max_epochs=1,
-            accumulate_grad_batches=config.optim.accumulate_grad_batches,
-            gradient_clip_val=config.optim.clip_grad or None,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            callbacks=[times],
-        )
-        module = TASKS[data.task].module(model, record, config)
-        warnings.filterwarnings("ignore", message=".*have no `val_dataloader`.*")
-        batches: Any = [batch] * _MOST_STEPS
-        trainer.fit(module, DataLoader(batches, batch_size=None))
-    return len(batch.labels) * times.per_second(), trainer.strategy.root_device
-
-
-class _StepTimes(Callback):
-    """Notes when each step ends, and ends training after some seconds."""
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-        self.ends: list[float] = []
-
-    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
-        if module.device.type == "cuda":
-            torch.cuda.synchronize(module.device)
-        self.ends.append(time.perf_counter())
-        measured = self.ends[_WARM_UP - 1 :]
-        if len(measured) > _LEAST_STEPS and measured[-1] - measured[0] >= self.seconds:
-            trainer.should_stop = True
-
-    def per_second(self) -> float:
-        """Steps a second after the first ones."""
-        measured = self.ends[_WARM_UP - 1 :]
-        return (len(measured) - 1) / (measured[-1] - measured[0])
+    data = replace(config.data, num_workers=0)
+    with tempfile.TemporaryDirectory() as out:
+        alone = replace(config, data=data, out=out, resume=False, devices=1, num_nodes=1)
+        run = build(resolve(replace(alone, strategy="auto")))
+    batch, ends = next(iter(run.train_loader)), list[float]()
+    run.model.train()
+    while len(ends) <= _WARM_UP + _LEAST_STEPS or ends[-1] - ends[_WARM_UP] < seconds:
+        for _ in range(config.optim.accumulate_grad_batches):
+            forward_backward(run, batch)
+        take_step(run)
+        run.state.step += 1
+        if run.device.type == "cuda":
+            torch.cuda.synchronize(run.device)
+        ends.append(time.perf_counter())
+    measured = ends[_WARM_UP:]
+    steps = (len(measured) - 1) / (measured[-1] - measured[0])
+    images = len(batch.labels) * config.optim.accumulate_grad_batches
+    return images * steps, run.device

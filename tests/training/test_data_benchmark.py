@@ -10,8 +10,9 @@ import torch
 from kat.data import AugmentConfig, DataConfig, ImageSet
 from kat.data.dense.synthetic import make_items
 from kat.errors import InputError
-from kat.training import ModelConfig, TrainConfig, data_benchmark, tasks
+from kat.training import ModelConfig, TrainConfig, data_benchmark
 from kat.training.data_benchmark import STAGES, DataBenchmark, benchmark_data, default_workers
+from kat.training.tasks import classification
 from tests.images import write_folder
 
 
@@ -77,7 +78,7 @@ def slow(monkeypatch):
     monkeypatch.setattr(
         data_benchmark, "open_split", lambda *_: ImageSet(source, ["0"], image_size=(4, 4))
     )
-    monkeypatch.setattr(tasks, "train_transform", lambda *_: source.transform)
+    monkeypatch.setattr(classification, "train_transform", lambda *_: source.transform)
     return TrainConfig(data=DataConfig(batch_size=8))
 
 

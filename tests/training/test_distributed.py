@@ -92,7 +92,7 @@ def test_a_run_goes_on_with_another_number_of_processes(runs, tmp_path, before, 
     )
     assert "not those of an uninterrupted run to the last bit" in printed
     assert [row["epoch"] for row in _history(out)] == [1, 2, 3]
-    assert _state(out)["global_step"] == 15
+    assert _state(out)["state"]["step"] == 15
 
 
 @pytest.mark.parametrize("name", ["ddp", "fsdp"])
@@ -100,7 +100,7 @@ def test_two_processes_that_are_asked_to_stop_go_on_to_the_same_end(runs, tmp_pa
     """SIGTERM comes to the first process alone, while it trains."""
     out = tmp_path / "run"
     process = _start(out, *DIVISIONS[name], "--checkpoint.every_n_steps", "2", "--resume", "auto")
-    while not (out / "csv").exists() and process.poll() is None:
+    while not (out / "metrics.csv").exists() and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=300)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import timm
 import torch
+from kat.training.lightning_setup import make_trainer, quiet
 from lightning.pytorch import Callback
 from torch import nn
 
 from kat.errors import InputError
 from kat.models import rational_parameter_names
 from kat.training import Classifier, OptimConfig, TrainConfig
-from kat.training.freeze import freeze, frozen_to_eval
-from kat.training.lightning_setup import make_trainer, quiet
+from kat.training.optim.freeze import freeze, frozen_to_eval
 from tests.training.small import RECORD, batches
 
 

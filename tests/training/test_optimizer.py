@@ -12,8 +12,8 @@ from timm.optim import create_optimizer_v2
 from kat.errors import InputError
 from kat.models import rational_parameter_names
 from kat.training import OptimConfig
-from kat.training.freeze import freeze
-from kat.training.optimizer import (
+from kat.training.optim.freeze import freeze
+from kat.training.optim.optimizer import (
     check_layout,
     make_optimizer,
     make_schedule,

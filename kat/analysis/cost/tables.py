@@ -5,127 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
-from kat.analysis.cost.activation_memory import ActivationMemory
-from kat.analysis.cost.flops import Cost, LayerCost
 from kat.analysis.cost.layer_comparison import ComparedLayer
+from kat.analysis.cost.model_cost import ModelCost, Published, Row
 from kat.files import write_text
 from kat.tables import print_table, write_table
-from kat.text import scaled
-
-Row = dict[str, object]
-
-
-@dataclass(frozen=True)
-class Published:
-    """The authors' figures for a model, as they print them.
-
-    Args:
-        parameters: in millions.
-        gflops: what they call so; :attr:`kat.analysis.cost.formulas.Terms.paper` in units of 10^9.
-    """
-
-    parameters: str
-    gflops: str
-
-
-PUBLISHED = {
-    "vit_tiny_patch16_224": Published("5.7", "1.08"),
-    "vit_small_patch16_224": Published("22.1", "4.25"),
-    "vit_base_patch16_224": Published("86.6", "16.87"),
-    "kat_tiny_patch16_224": Published("5.7", "1.13"),
-    "kat_small_patch16_224": Published("22.1", "4.35"),
-    "kat_base_patch16_224": Published("86.6", "17.06"),
-}
-"""The paper's table of models. Source: arXiv 2409.10594."""
-
-
-@dataclass(frozen=True)
-class ModelCost:
-    """What a model costs.
-
-    Args:
-        model: its name.
-        input_size: (C, H, W).
-        cost: parameters and operations.
-        memory: for activations.
-        published: the authors' figures, where they have some for this very model.
-    """
-
-    model: str
-    input_size: tuple[int, ...]
-    cost: Cost
-    memory: ActivationMemory
-    published: Published | None = None
-
-    def rounded(self) -> Published:
-        """Parameters and the paper's count to the digits that the authors print."""
-        return Published(f"{self.cost.parameters / 1e6:.1f}", f"{self.cost.terms.paper / 1e9:.2f}")
-
-    def agrees(self) -> bool | None:
-        """Whether they are the authors' digits; None where there are none."""
-        return None if self.published is None else self.rounded() == self.published
-
-    def row(self) -> Row:
-        """Everything but the layers."""
-        cost, published = self.cost, self.published
-        return {
-            "model": self.model,
-            "input": _shape(self.input_size),
-            "parameters": cost.parameters,
-            "multiply_adds": cost.multiply_adds,
-            "flops": cost.flops,
-            "flops_by_formula": cost.terms.flops,
-            **asdict(cost.terms),
-            "paper_count": cost.terms.paper,
-            "authors_parameters_m": published and published.parameters,
-            "authors_gflops": published and published.gflops,
-            "agrees_with_authors": self.agrees(),
-            "activation_bytes": self.memory.per_image,
-            "activation_bytes_of_any_batch": self.memory.fixed,
-        }
-
-    def layer_rows(self) -> list[Row]:
-        """The layers that have, do or keep anything."""
-        rows = (self._layer_row(layer) for layer in self.cost.layers)
-        return [row for row in rows if any(row[name] for name in _NUMBERS)]
-
-    def _layer_row(self, layer: LayerCost) -> Row:
-        return {
-            "model": self.model,
-            "layer": layer.name or "(model)",
-            "kind": layer.kind,
-            "input": layer.input_shape and _shape(layer.input_shape),
-            "output": layer.output_shape and _shape(layer.output_shape),
-            "parameters": layer.parameters,
-            "multiply_adds": layer.multiply_adds,
-            "flops": layer.flops,
-            "flops_by_formula": layer.terms.flops,
-            "paper_count": layer.terms.paper,
-            "activation_bytes": self.memory.layers.get(layer.name, 0),
-        }
-
-    def to_dict(self) -> Row:
-        """Everything, for JSON."""
-        unexplained = self.cost.unexplained()
-        return {**self.row(), "unexplained_flops": unexplained, "layers": self.layer_rows()}
-
-    def remarks(self) -> list[str]:
-        """What the tables do not say, a sentence each."""
-        found = [
-            f"{self.model}: {scaled(flops)} FLOPs counted in {kind} are in no formula"
-            for kind, flops in self.cost.unexplained().items()
-        ]
-        if self.memory.fixed:
-            found.append(
-                f"{self.model}: keeps {self.memory.fixed:,} bytes besides, whatever the batch"
-            )
-        return found
-
-
-_NUMBERS = ("parameters", "multiply_adds", "flops", "paper_count", "activation_bytes")
+from kat.text import dimensions, scaled
 
 
 def comparison_row(layer: ComparedLayer) -> Row:
@@ -168,7 +55,7 @@ def _model_cells(model: ModelCost) -> dict[str, str]:
     cost = model.cost
     return {
         "model": model.model,
-        "input": _shape(model.input_size),
+        "input": dimensions(model.input_size),
         "parameters": f"{cost.parameters:,}",
         "multiply-adds": scaled(cost.multiply_adds),
         "FLOPs counted": scaled(cost.flops),
@@ -241,7 +128,3 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
 def write_json(rows: Sequence[Row], path: Path) -> None:
     """Writes rows as a list of objects."""
     write_text(path, json.dumps(rows, indent=2) + "\n")
-
-
-def _shape(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape))

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from kat.analysis.inspect.classification import Calibration, most_confused
+from kat.training.evaluation.confusion import Calibration, most_confused
 
 _NAMED, _COUNTED, _CELLS, _PAIRS = 40, 20, 250, 20
 """Up to how many classes are named and counted; at most how many cells and pairs are drawn."""

@@ -10,9 +10,9 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from kat.analysis import Reading, learned_activations, plot_activations, read_symbols
+from kat.analysis.inspect.images import images_of_run, normalized
 from kat.analysis.inspect.symbolic import median, write_readings
 from kat.cli.parsing import Formatter, Parser, run_command
-from kat.cli.plot.images import prepared, validation_images
 from kat.errors import InputError
 from kat.files import PICTURES, check_target
 from kat.models import ModelRecord, load_model
@@ -44,8 +44,8 @@ def _main(arguments: list[str]) -> None:
     if parsed.images < 0:
         raise InputError(f"--images must be at least 0, got {parsed.images}")
     model, record = load_model(Path(parsed.checkpoint))
-    images, note = _images(parsed, model, record)
-    activations = learned_activations(model, images, width=parsed.width)
+    inputs, note = _inputs(parsed, model, record)
+    activations = learned_activations(model, inputs, width=parsed.width)
     plot_activations(activations, out)
     sys.stdout.write(f"{note}\n")
     if parsed.symbolic or parsed.csv:
@@ -73,23 +73,20 @@ def make_parser() -> Parser:
     return parser
 
 
-def _images(
+def _inputs(
     parsed: Namespace, model: nn.Module, record: ModelRecord
 ) -> tuple[Iterator[Tensor] | None, str]:
-    """Batches of images, where there are any, and a line that says of what."""
+    """Batches of inputs, if there are images, and a line that says which."""
     if parsed.images == 0:
         return None, "drawn without images"
-    checkpoint, count = Path(parsed.checkpoint), parsed.images
     try:
-        images = validation_images(checkpoint, model, record, count, parsed.data)
+        images = images_of_run(Path(parsed.checkpoint), model, record, parsed.images, parsed.data)
     except InputError as error:
         if parsed.data:
             raise
         return None, f"drawn without images: {error}"
-    return (
-        (x for batch in images.batches() for x in prepared(batch, record)),
-        f"in grey the inputs of validation images of {images.data.name}, {count} at most",
-    )
+    note = f"in grey the inputs of validation images of {images.data.name}, {images.count} at most"
+    return normalized(images.batches(), record), note
 
 
 def _print(readings: Sequence[Reading]) -> None:

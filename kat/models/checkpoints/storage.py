@@ -141,8 +141,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], ModelRecord]:
         verify_checksum(path)
         checkpoint = read_torch_file(path)
         if _is_training_checkpoint(checkpoint):
-            record = ModelRecord(**checkpoint["hyper_parameters"]["record"])
-            return canonical(checkpoint["state_dict"]), record
+            return canonical(checkpoint["state_dict"]), _record_in(checkpoint)
         weights = canonical(checkpoint)
     released = record_of_released(weights)
     if released is None:
@@ -171,8 +170,14 @@ def _read_config(path: Path) -> ModelRecord:
 
 def _is_training_checkpoint(checkpoint: Mapping[str, Any]) -> bool:
     try:
-        ModelRecord(**checkpoint["hyper_parameters"]["record"])
+        _record_in(checkpoint)
         checkpoint["state_dict"].items()
     except (AttributeError, KeyError, TypeError):
         return False
     return True
+
+
+def _record_in(checkpoint: Mapping[str, Any]) -> ModelRecord:
+    """The record in a training checkpoint; older ones have it under hyper_parameters."""
+    content = checkpoint if "record" in checkpoint else checkpoint["hyper_parameters"]
+    return ModelRecord(**content["record"])
