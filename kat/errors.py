@@ -29,7 +29,7 @@ class Interrupted(RuntimeError):
 
 
 class ExportFailed(RuntimeError):
-    """The outputs of an exported file differ from the model's; it was deleted. Exit code 1."""
+    """The outputs of an exported file differ from the model's; it is not kept. Exit code 1."""
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:

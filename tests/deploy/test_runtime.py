@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import zipfile
 
@@ -10,7 +9,7 @@ import onnx
 import pytest
 import torch
 
-from kat.deploy import Runtime, StoredRecord, open_model
+from kat.deploy import Runtime, open_model
 from kat.errors import InputError
 from tests.models.small import images
 
@@ -124,10 +123,3 @@ def test_onnxruntime_may_be_missing(stored, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(InputError, match=r"needs the package onnxruntime.*\[export\]"):
         open_model(stored.folder / "fixed.onnx")
-
-
-def test_files_that_do_not_say_their_task_are_classifiers(stored):
-    record = StoredRecord(stored.record, None, "segmentation")
-    assert StoredRecord.from_json(record.to_json(), "new") == record
-    older = {name: v for name, v in json.loads(record.to_json()).items() if name != "task"}
-    assert StoredRecord.from_json(json.dumps(older), "old").task == "classification"

@@ -12,8 +12,8 @@ import torch
 from torch.nn import functional
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
-import kat.deploy.formats.detector_onnx as detector_file
 from kat.deploy import export_model, freeze, open_model
+from kat.deploy.formats import detector_onnx
 from kat.errors import ExportFailed, InputError
 from kat.models import build_model
 from tests.models.small import make_dense_record
@@ -178,8 +178,8 @@ def test_a_file_with_other_objects_is_not_kept(tmp_path, monkeypatch, least):
         frozen.transformer.blocks[1].mlp.act2.numerator[0, 2] += 1e-2
         return frozen
 
-    monkeypatch.setattr(detector_file, "freeze", wrong)
-    with pytest.raises(ExportFailed, match="was not kept: its objects are"):
+    monkeypatch.setattr(detector_onnx, "freeze", wrong)
+    with pytest.raises(ExportFailed, match="was not kept: its detections differ"):
         export_model(model, record, path)
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
     assert path.read_bytes() == b"kept"
@@ -190,22 +190,22 @@ def test_a_file_with_other_objects_is_not_kept(tmp_path, monkeypatch, least):
 def test_labels_and_the_number_of_objects_count(exported, shift):
     model, record = make_detector()
     opened, _ = open_model(exported[1] / "kat_det_micro.onnx")
-    stored = detector_file.record_of(model, record)
+    stored = detector_onnx.detector_record(model, record)
 
     def other(image, threshold):
-        found = opened.find(image, threshold)
+        found = opened.detect(image, threshold)
         if shift == "labels":
             return {**found, "labels": (found["labels"] + 1) % 3}
         return {name: one[: len(one) * 3 // 4] for name, one in found.items()}
 
-    assert detector_file.objects_distance(opened.find, model, stored) < 1e-4
-    assert detector_file.objects_distance(other, model, stored) > 1e-3
+    assert detector_onnx.detections_distance(opened.detect, model, stored) < 1e-4
+    assert detector_onnx.detections_distance(other, model, stored) > 1e-3
 
 
 def test_what_cannot_be_exported(tmp_path):
     model, record = make_detector()
     for path, int8 in ((tmp_path / "m.pt2", False), (tmp_path / "m.onnx", True)):
-        with pytest.raises(InputError, match=r"exported to \.onnx alone, and without int8"):
+        with pytest.raises(InputError, match=r"exported to \.onnx only, without int8"):
             export_model(model, record, path, int8=int8)
     for args, sides in (({"min_size": 48}, "48 to 64"), ({"max_size": 80}, "64 to 80")):
         model, record = make_detector(**args)
@@ -226,5 +226,6 @@ def test_what_cannot_be_exported(tmp_path):
 def test_so_few_objects_cannot_be_compared(exported):
     opened, _ = open_model(exported[1] / "kat_det_micro.onnx")
     model, record = make_detector(rcnn={"box_detections_per_img": 1})
-    with pytest.raises(InputError, match="gives 1 objects in noise"):
-        detector_file.objects_distance(opened.find, model, detector_file.record_of(model, record))
+    stored = detector_onnx.detector_record(model, record)
+    with pytest.raises(InputError, match="has 1 detection in noise"):
+        detector_onnx.detections_distance(opened.detect, model, stored)

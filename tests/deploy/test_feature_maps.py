@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import kat.deploy.export as export_module
-from kat.deploy import FeatureMaps, StoredRecord, export_model, freeze, open_file, open_model
+from kat.deploy import ExportRecord, FeatureMaps, export_model, freeze, open_file, open_model
 from kat.errors import ExportFailed, InputError
 from kat.models import build_model
 from tests.models.small import make_dense_record, make_model
@@ -47,7 +47,7 @@ def test_features_are_the_backbones(name, ending, tmp_path):
     model, record = make_dense(name)
     path = tmp_path / f"b.{ending}"
     done = export_model(FeatureMaps(model), record, path)
-    assert done.record == StoredRecord(record, None, "features")
+    assert done.record == ExportRecord(record, None, "features")
     opened = open_file(path)
     for count in (1, 2, 5):
         expected = model.backbone(images(count))
@@ -66,7 +66,7 @@ def test_features_are_the_backbones(name, ending, tmp_path):
         assert list(found) == list(opened(images(count)))
     with pytest.raises(InputError, match="48 x 48 pixels, got 3 x 64 x 64"):
         opened(torch.zeros(1, 3, 64, 64))
-    with pytest.raises(InputError, match="holds a backbone alone"):
+    with pytest.raises(InputError, match="is a backbone without heads"):
         open_model(path)
 
 
@@ -86,7 +86,7 @@ def test_a_file_with_other_features_is_not_kept(tmp_path, monkeypatch):
         return frozen
 
     monkeypatch.setattr(export_module, "freeze", wrong)
-    with pytest.raises(ExportFailed, match="was not kept: its features are"):
+    with pytest.raises(ExportFailed, match="was not kept: its features differ"):
         export_model(FeatureMaps(model), record, tmp_path / "b.pt2")
     assert not list(tmp_path.iterdir())
 
@@ -96,5 +96,5 @@ def test_models_without_such_a_backbone():
     with pytest.raises(InputError, match="features_only=True"):
         FeatureMaps(model)
     twice, _ = make_dense("kat_upernet_micro", scales=[2.0, 2.0])
-    with pytest.raises(InputError, match="maps of one stride have one name: stride_4, stride_4"):
+    with pytest.raises(InputError, match="have the same name: stride_4, stride_4"):
         FeatureMaps(twice)
