@@ -14,7 +14,7 @@ from tests.models.small import make_model
 
 
 class Stored(NamedTuple):
-    """A model, its record, and the folder with what was made of it."""
+    """A model, its record, and the folder with its stored forms."""
 
     model: nn.Module
     record: ModelRecord

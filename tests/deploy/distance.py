@@ -1,4 +1,4 @@
-"""How far outputs are apart."""
+"""The distance of outputs."""
 
 from __future__ import annotations
 

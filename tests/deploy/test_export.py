@@ -1,4 +1,4 @@
-"""Exported files: parity, plain operations alone, free batch and image sizes, refusals."""
+"""Exported files: the model's outputs at any batch and image size, and refusals."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_logits_are_the_models(stored, name, count):
 
 @pytest.mark.parametrize("size", [(8, 8), (12, 8), (6, 20)])
 @pytest.mark.parametrize("name", ["resizable.pt2", "resizable8.onnx"])
-def test_sizes_are_free_where_the_model_allows(stored, name, size):
+def test_image_sizes_are_dynamic_if_the_model_allows(stored, name, size):
     want = make_resizable(stored.model, stored.record)
     if "8" in name:
         want = quantize_int8(freeze(want))
@@ -40,7 +40,7 @@ def test_sizes_are_free_where_the_model_allows(stored, name, size):
 
 
 def test_int8_files_hold_the_weights_in_int8(stored):
-    """The ONNX optimiser makes floats of those with fewer than 8192 entries again."""
+    """The ONNX optimizer converts those with fewer than 8192 entries back to floats."""
     shapes = [tuple(m.weight.shape) for m in stored.model.modules() if isinstance(m, nn.Linear)]
     tensors = torch.export.load(stored.folder / "fixed8.pt2").state_dict.values()
     held = [tuple(tensor.shape) for tensor in tensors if tensor.dtype == torch.int8]
@@ -63,7 +63,7 @@ def test_no_path_of_this_machine_is_in_the_file(stored, name):
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_an_export_with_other_answers_is_not_kept(tmp_path, monkeypatch, ending):
+def test_an_export_with_other_outputs_is_not_kept(tmp_path, monkeypatch, ending):
     model, record = make_model()
     path = tmp_path / f"m.{ending}"
     path.write_bytes(b"kept")
@@ -89,7 +89,7 @@ def test_a_model_with_nan_is_not_exported(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_bad_targets_and_models(tmp_path):
+def test_invalid_targets_and_models(tmp_path):
     model, record = make_model()
     with pytest.raises(InputError, match=r"unknown ending of an exported file 'onx'.*'onnx'"):
         export_model(model, record, tmp_path / "m.onx")

@@ -58,9 +58,9 @@ def test_features_are_the_backbones(name, ending, tmp_path):
             found = dict(zip(names, map(torch.from_numpy, direct), strict=True))
         else:
             found = torch.export.load(path).module()(images(count))
-        for answer in (found, opened(images(count))):
+        for outputs in (found, opened(images(count))):
             for (stride, channels), want in zip(STRIDES[name].items(), expected, strict=True):
-                got = answer[f"stride_{stride}"]
+                got = outputs[f"stride_{stride}"]
                 assert got.shape == (count, channels, -(-SIDE // stride), -(-SIDE // stride))
                 assert (got - want).abs().max() < 1e-5 * want.abs().max()
         assert list(found) == list(opened(images(count)))
@@ -77,7 +77,7 @@ def test_int8_backbones_are_files_too(tmp_path):
 
 
 def test_a_file_with_other_features_is_not_kept(tmp_path, monkeypatch):
-    """However small the map that differs is beside the others."""
+    """Even if the map that differs is small beside the others."""
     model, record = make_dense("kat_upernet_micro")
 
     def wrong(module):
@@ -91,7 +91,7 @@ def test_a_file_with_other_features_is_not_kept(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_models_without_such_a_backbone():
+def test_models_without_a_dense_backbone():
     model, _ = make_model()
     with pytest.raises(InputError, match="features_only=True"):
         FeatureMaps(model)

@@ -1,4 +1,4 @@
-"""Opening stored models, and files that are none."""
+"""Opening stored models, and refusing other files."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_damaged_and_foreign_files(stored, tmp_path, name, damage):
 
 
 @pytest.mark.parametrize("name", ["m.pt2", "m.onnx"])
-def test_files_that_are_not_there(tmp_path, name):
+def test_missing_files(tmp_path, name):
     with pytest.raises(InputError, match="does not exist"):
         open_model(tmp_path / name)
 

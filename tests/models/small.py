@@ -13,7 +13,7 @@ ARGS = {"patch_size": 2, "num_groups": 4, "depth": 2, "embed_dim": 64, "num_head
 
 
 def make_record(**args: Any) -> ModelRecord:
-    """A grey 8x8 kat_micro of two blocks, three classes."""
+    """A gray 8x8 kat_micro of two blocks, three classes."""
     return ModelRecord(
         architecture="kat_micro",
         classes=["ant", "bee", "cat"],

@@ -1,4 +1,4 @@
-"""Detectors as ONNX files: the model's objects, by name, from images of any size."""
+"""Detectors as ONNX files: the detections of the model, in images of any size."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SIDE = 64
 NAMES = ["boxes", "labels", "scores", "masks"]
 ARGS = {"embed_dim": 48, "depth": 2, "window": 5, "global_blocks": [1], "channels": 16}
 LEAST = 0.3
-"""Of three classes an untrained model gives about this much to the best of what it sees."""
+"""About the highest score of an untrained model of three classes."""
 
 
 def make_detector(name="kat_det_micro", least=LEAST, **args):
@@ -30,7 +30,7 @@ def make_detector(name="kat_det_micro", least=LEAST, **args):
     record = make_dense_record(name, SIDE, **{**ARGS, "rcnn": rcnn, **args})
     torch.manual_seed(0)
     model = build_model(record).eval()
-    with torch.no_grad():  # no rational stays the identity
+    with torch.no_grad():  # so that no rational is the identity
         for parameter in model.transformer.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
     return model, record
@@ -42,19 +42,19 @@ def noise(*size, seed=7):
 
 def session_of(path):
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # it warns of the input that may be left out
+    options.log_severity_level = 3  # below, it warns about the optional input
     return onnxruntime.InferenceSession(path, options)
 
 
 def check_same(found, expected):
-    """The same objects in the same order."""
+    """The same detections in the same order."""
     assert list(found) == list(expected) == NAMES
     assert len(expected["boxes"])
     assert torch.equal(found["labels"], expected["labels"])
     for name in ("boxes", "scores"):
         torch.testing.assert_close(found[name], expected[name], rtol=1e-3, atol=1e-3)
     assert found["masks"].shape == expected["masks"].shape
-    assert (found["masks"] != expected["masks"]).float().mean() < 1e-3  # where it is a near tie
+    assert (found["masks"] != expected["masks"]).float().mean() < 1e-3  # near ties
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def exported(tmp_path_factory):
 
 @pytest.mark.parametrize("name", ["kat_det_micro", "vit_det_micro"])
 @torch.no_grad()
-def test_onnxruntime_gives_the_models_objects(exported, name):
+def test_onnxruntime_computes_the_models_detections(exported, name):
     model, path = exported[0][name], exported[1] / f"{name}.onnx"
     session = session_of(path)
     assert [(x.name, x.shape) for x in session.get_inputs()] == [("image", [3, SIDE, SIDE])]
@@ -108,7 +108,7 @@ def test_a_file_is_standard_operators_and_has_the_record(exported):
 
 
 @torch.no_grad()
-def test_our_runtime_takes_what_the_model_takes(exported, capfd):
+def test_our_runtime_takes_images_of_any_size(exported, capfd):
     model = exported[0]["kat_det_micro"]
     opened, record = open_model(exported[1] / "kat_det_micro.onnx")
     assert record.classes == ["ant", "bee", "cat"]
@@ -123,8 +123,8 @@ def test_our_runtime_takes_what_the_model_takes(exported, capfd):
 
 @pytest.mark.parametrize("size", [(48, SIDE), (SIDE, 40)])
 @torch.no_grad()
-def test_what_an_image_lacks_of_a_square_is_a_part_of_it(exported, size):
-    """The objects are the model's in the padded image, without what is beyond the image."""
+def test_the_padding_to_a_square_is_a_part_of_the_image(exported, size):
+    """The detections are the model's in the padded image, clipped to the image."""
     opened, _ = open_model(exported[1] / "kat_det_micro.onnx")
     height, width = size
     image = noise(*size)
@@ -141,7 +141,7 @@ def test_what_an_image_lacks_of_a_square_is_a_part_of_it(exported, size):
 
 
 @torch.no_grad()
-def test_the_score_threshold_is_the_runtimes_to_change(exported):
+def test_the_score_threshold_can_be_changed(exported):
     model = exported[0]["kat_det_micro"]
     opened, _ = open_model(exported[1] / "kat_det_micro.onnx")
     assert opened.score_threshold == model.score_threshold == LEAST
@@ -165,8 +165,8 @@ def test_another_size_than_that_of_the_position_embeddings(tmp_path):
 
 
 @pytest.mark.parametrize("least", [LEAST, 0.99])
-def test_a_file_with_other_objects_is_not_kept(tmp_path, monkeypatch, least):
-    """Also of a model that finds nothing in noise."""
+def test_a_file_with_other_detections_is_not_kept(tmp_path, monkeypatch, least):
+    """Even if the model detects nothing in noise."""
     model, record = make_detector(least=least)
     with torch.no_grad():
         assert (len(model([noise(SIDE, SIDE)])[0]["boxes"]) == 0) == (least > LEAST)
@@ -187,7 +187,7 @@ def test_a_file_with_other_objects_is_not_kept(tmp_path, monkeypatch, least):
 
 
 @pytest.mark.parametrize("shift", ["labels", "count"])
-def test_labels_and_the_number_of_objects_count(exported, shift):
+def test_labels_and_the_number_of_detections_count(exported, shift):
     model, record = make_detector()
     opened, _ = open_model(exported[1] / "kat_det_micro.onnx")
     stored = detector_onnx.detector_record(model, record)
@@ -223,7 +223,7 @@ def test_what_cannot_be_exported(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_so_few_objects_cannot_be_compared(exported):
+def test_too_few_detections_cannot_be_compared(exported):
     opened, _ = open_model(exported[1] / "kat_det_micro.onnx")
     model, record = make_detector(rcnn={"box_detections_per_img": 1})
     stored = detector_onnx.detector_record(model, record)

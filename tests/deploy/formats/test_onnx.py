@@ -1,4 +1,4 @@
-"""ONNX files."""
+"""ONNX files: standard operators, dynamic dimensions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import onnx
 import onnxruntime
 
 
-def test_onnx_is_standard_operators_and_says_what_it_takes(stored):
+def test_onnx_files_have_standard_operators_and_named_dimensions(stored):
     shapes = {}
     for name in ("fixed", "resizable8"):
         path = stored.folder / f"{name}.onnx"

@@ -1,4 +1,4 @@
-""".pt2 files."""
+""".pt2 files, without kat."""
 
 from __future__ import annotations
 

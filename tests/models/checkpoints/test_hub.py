@@ -33,7 +33,7 @@ TRAINING = TrainingRecord(
 
 @pytest.fixture(scope="module")
 def trained():
-    """A model of grey 8x8 images and three classes, whose act2 starts from given coefficients."""
+    """A model of gray 8x8 images and three classes."""
     args = {"num_groups": 4, "num_classes": 3}
     record = replace(make_record(), architecture="kat_micro_patch2_8", args=args)
     torch.manual_seed(0)
@@ -84,7 +84,7 @@ def test_it_loads_here_from_a_folder_and_from_the_cache(trained, folder, monkeyp
         assert record.classes == trained[1].classes
 
 
-def test_what_timm_itself_has_saved_loads_and_is_mended(trained, tmp_path):
+def test_a_folder_that_timm_has_saved_loads_and_is_corrected(trained, tmp_path):
     """timm writes num_classes into model_args; transformers passes it a second time."""
     model, record = trained
     timm.models.save_for_hf(model, tmp_path / "timm", safe_serialization=True)
@@ -150,7 +150,7 @@ def test_the_hub_cannot_be_reached(trained, monkeypatch):
         push_to_hub(*trained, "me/mine")
 
 
-def test_bad_sources_and_folders(trained, tmp_path):
+def test_invalid_sources_and_folders(trained, tmp_path):
     with pytest.raises(InputError, match="neither a folder nor OWNER/NAME on the Hub"):
         from_pretrained("not/a/repository")
     (tmp_path / "notes.txt").write_text("mine")

@@ -20,7 +20,7 @@ TRAINING = TrainingRecord(
 )
 
 
-def test_the_card_says_what_is_known_and_no_more(tmp_path):
+def test_the_card_says_what_is_on_record_and_no_more(tmp_path):
     record = make_record()
     model = build_model(record)
     save_pretrained(model, record, tmp_path / "mine", training=TRAINING, license="mit")
@@ -46,7 +46,7 @@ def test_the_card_says_what_is_known_and_no_more(tmp_path):
     assert "The training of these weights is not on record." in bare.text
 
 
-def test_the_card_claims_nothing_of_a_validation_on_a_part():
+def test_metrics_of_a_part_of_the_validation_split_are_left_out():
     part = TrainingRecord({**TRAINING.settings, "limit_val_batches": 1}, TRAINING.metrics)
     text = model_card(make_record(), 1, part, name="part")
     assert "No metrics of these weights are on record." in text

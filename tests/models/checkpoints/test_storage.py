@@ -43,7 +43,7 @@ def test_round_trip(saved):
     assert not list(folder.glob("*.partial"))
 
 
-def test_a_safetensors_file_with_a_record_beside_it_is_read_itself(saved):
+def test_a_safetensors_file_beside_a_config_is_loaded_itself(saved):
     model, folder = saved
     with pytest.raises(InputError, match=r"other\.safetensors does not exist"):
         load_model(folder / "other.safetensors")
@@ -55,7 +55,7 @@ def test_a_safetensors_file_with_a_record_beside_it_is_read_itself(saved):
     assert record.classes == RECORD.classes
 
 
-def test_the_weights_can_be_read_by_whom_the_config_can(saved):
+def test_weights_and_config_have_the_same_permissions(saved):
     _, folder = saved
     weights, config = ((folder / name).stat() for name in ("model.safetensors", "config.json"))
     assert weights.st_mode == config.st_mode
@@ -69,7 +69,7 @@ def test_timm_loads_the_folder_as_local_dir(saved):
     assert loaded.pretrained_cfg["label_names"] == RECORD.classes
 
 
-def test_a_model_outlives_the_file_of_its_coefficients(tmp_path):
+def test_a_model_does_not_depend_on_the_file_of_its_coefficients(tmp_path):
     file = tmp_path / "fitted.json"
     file.write_text(json.dumps(kat.nn.preset("mish").to_dict()))
     args = {"act_init": str(file)}
@@ -129,7 +129,7 @@ def test_an_official_file_of_other_dimensions_is_refused(tmp_path, name, shape):
         load_model(tmp_path / "kat.pth")
 
 
-def test_a_file_of_something_else_is_no_model(tmp_path):
+def test_other_files_are_refused(tmp_path):
     path = tmp_path / "other.ckpt"
     torch.save({"weights": 1}, path)
     with pytest.raises(InputError, match=r"neither a checkpoint .* nor an official KAT's"):

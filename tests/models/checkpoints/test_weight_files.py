@@ -67,7 +67,7 @@ def _truncated_safetensors(path: Path) -> None:
         ("a.pth", lambda path: None, "does not exist"),
     ],
 )  # fmt: skip
-def test_bad_files_are_named_and_their_code_is_never_run(tmp_path, capsys, name, write, message):
+def test_damaged_files_are_named_and_code_never_runs(tmp_path, capsys, name, write, message):
     write(tmp_path / name)
     with pytest.raises(InputError, match=message):
         read_state_dict(tmp_path / name)

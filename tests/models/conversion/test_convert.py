@@ -90,7 +90,7 @@ def test_a_distillation_token_is_carried_as_a_register_and_its_head_dropped():
     model, record, report = convert_vit(vit, TINY, args=SMALL)
     assert record.args["reg_tokens"] == 1
     assert report.dropped == ["head_dist.weight", "head_dist.bias"]
-    vit.forward_head = lambda x: vit.head(x[:, 0])  # the class token's logits alone
+    vit.forward_head = lambda x: vit.head(x[:, 0])  # only the class token's logits
     assert max(distance(model, vit)) <= 1e-2
 
 
@@ -148,7 +148,7 @@ def test_a_given_act_init_is_kept():
     assert report.moved.rms > 1e-2
 
 
-def test_a_kat_of_a_kat_has_its_rationals_arguments_and_computes_the_same(tmp_path):
+def test_a_kat_of_a_kat_has_its_rationals_and_computes_the_same(tmp_path):
     source = trained(timm.create_model("kat_micro", act_init="gelu", **RATIONALS))
     model, record, _ = convert_vit(source, "kat_micro")
     assert {name: record.args[name] for name in RATIONALS} == RATIONALS
@@ -159,7 +159,7 @@ def test_a_kat_of_a_kat_has_its_rationals_arguments_and_computes_the_same(tmp_pa
     assert torch.equal(again(x), source(x))
 
 
-def test_models_that_are_no_kats_are_refused():
+def test_models_other_than_kats_are_refused():
     vit = timm.create_model("vit_micro")
     with pytest.raises(InputError, match="unknown model 'kat_mikro'; did you mean 'kat_micro'"):
         convert_vit(vit, "kat_mikro")

@@ -13,7 +13,7 @@ from tests.models.conversion.vits import SMALL, TINY, distance, trained
 
 
 def google_npz(vit: VisionTransformer, prefix: str = "") -> dict[str, np.ndarray]:
-    """A ViT as Google's JAX files have it."""
+    """The arrays of a ViT in Google's JAX files."""
     state = {name: value.numpy() for name, value in vit.state_dict().items()}
     heads, width = vit.blocks[0].attn.num_heads, vit.embed_dim
     split = (heads, width // heads)

@@ -69,7 +69,7 @@ def test_outputs_that_are_all_zero_have_not_moved():
     assert (report.moved.max, report.moved.rms) == (0, 0)
 
 
-def test_sources_that_do_not_fit_leave_the_model_as_it_was(tmp_path):
+def test_sources_that_do_not_fit_leave_the_model_unchanged(tmp_path):
     model = timm.create_model("kat_micro")
     wide = timm.create_model("vit_micro", embed_dim=32, num_heads=4)
     untouched(model, r"another model: \d+ of another shape \(cls_token \(1, 1, 32\) for", wide)

@@ -13,7 +13,7 @@ from tests.models.conversion.vits import distance, trained
 
 
 def facebook_dinov2(vit: nn.Module) -> dict[str, torch.Tensor]:
-    """DINOv2 with registers as its authors name it."""
+    """DINOv2 with registers, by its authors' names."""
     state = dict(vit.state_dict())
     state["register_tokens"] = state.pop("reg_token")
     first = torch.full((1, 1, vit.embed_dim), 0.3)
@@ -24,7 +24,7 @@ def facebook_dinov2(vit: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def facebook_deit3(vit: nn.Module) -> dict[str, torch.Tensor]:
-    """DeiT III as its authors name it."""
+    """DeiT III, by its authors' names."""
     state = vit.state_dict()
     return {
         "model": {

@@ -31,7 +31,7 @@ def trained(model: nn.Module, spread: float = 1.2, seed: int = 0) -> nn.Module:
 
 
 def images(model: nn.Module, seed: int = 5) -> torch.Tensor:
-    """Other noise than that which the fit has seen."""
+    """Other noise than the fit has seen."""
     size = model.patch_embed.img_size
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(4, model.in_chans, *size, generator=generator)

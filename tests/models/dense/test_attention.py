@@ -21,7 +21,7 @@ def test_padded_tokens_of_a_window_are_masked():
     """Windows of 5 on a grid of 8 by 7: the last has 3 rows and 2 columns."""
     torch.manual_seed(0)
     attention = Attention(16, num_heads=2, qkv_bias=True)
-    nn.init.normal_(attention.qkv.bias)  # so that a padded token is not nothing
+    nn.init.normal_(attention.qkv.bias)  # so that a padded token is not zero
     layer = GridAttention(8, 5, (5, 5))
     for table in layer.parameters():
         nn.init.normal_(table)
@@ -81,7 +81,7 @@ def test_relative_positions_of_a_larger_grid_are_interpolated():
     layer, large = GridAttention(8, 0, (4, 4)), GridAttention(8, 0, (8, 4))
     table = torch.randn(7, 8)
     layer.rel_pos_h.data = table
-    for row in range(15):  # whose middle lies at this place of the 7
+    for row in range(15):  # whose center is at this place of the 7
         place = min(max((row + 0.5) * 7 / 15 - 0.5, 0), 6)
         low, share = math.floor(place), place % 1
         large.rel_pos_h.data[row] = (1 - share) * table[low] + share * table[min(low + 1, 6)]

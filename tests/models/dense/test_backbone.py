@@ -1,4 +1,4 @@
-"""The dense backbone: what padding, windows, positions and sizes do to its features, and do not."""
+"""The dense backbone: the effect of padding, windows, positions and sizes on its features."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FAMILIES = ["kat_micro", "vit_micro", "vit_swiglu_micro", "vit_kan_micro"]
 
 
 def backbone(name: str = "kat_micro", vit: dict | None = None, **kwargs) -> DenseBackbone:
-    """With relative positions as if trained."""
+    """A backbone with relative positions as if trained."""
     torch.manual_seed(0)
     made = DenseBackbone(timm.create_model(name, **(vit or {})), **kwargs).eval()
     for parameter in made.attention.parameters():
@@ -30,7 +30,7 @@ def images(*shape: int, seed: int = 1) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_all_global_without_relative_positions_it_is_timms_forward(family):
+def test_global_attention_without_relative_positions_is_timms_forward(family):
     torch.manual_seed(0)
     vit = timm.create_model(family, **GRID).eval()
     x = images(2, 3, 32, 32)
@@ -49,7 +49,7 @@ def test_all_global_without_relative_positions_it_is_timms_forward(family):
         {"pre_norm": True, "pos_embed": "none"},
     ],
 )
-def test_any_vit_of_timms_becomes_one_without_a_token_beside_the_grid(args):
+def test_any_of_timms_vits_becomes_a_backbone_without_other_tokens(args):
     made = backbone("vit_tiny_patch16_224", {"img_size": 64, "depth": 2, **args}, window=3)
     assert made(images(2, 3, 64, 64))[0].shape == (2, 192, 4, 4)
     names = dict(made.named_parameters())
@@ -84,7 +84,7 @@ def test_images_are_padded_to_whole_patches():
 
 
 @pytest.mark.parametrize(("wide", "apart"), [([], True), ([1], False)])
-def test_windows_see_nothing_of_each_other_but_in_global_blocks(wide, apart):
+def test_windows_are_independent_except_in_global_blocks(wide, apart):
     made = backbone(window=4, global_blocks=wide)
     x = images(1, 3, 32, 32)
     other = x.clone()
@@ -193,7 +193,7 @@ def test_dinov2s_own_layout_has_no_positions_of_registers():
         ({"vit": {"patch_drop_rate": 0.5}}, "without dropped patches"),
     ],
 )
-def test_bad_arguments_are_named(args, says):
+def test_invalid_arguments_are_named(args, says):
     with pytest.raises(InputError, match=says):
         backbone(**args)
 

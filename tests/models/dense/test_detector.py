@@ -72,7 +72,7 @@ def test_images_without_any_object_can_be_trained_on():
 
 
 def test_it_learns_to_detect():
-    """The classes at both ends of the list, so that a background in between would be seen."""
+    """Classes at both ends of the list, to notice a background in between."""
     model = detector(channels=32).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for step in range(70):
@@ -85,7 +85,7 @@ def test_it_learns_to_detect():
     with torch.no_grad():
         (found,) = model.eval()([image])
     for box, label, mask in zip(*(objects[n] for n in ("boxes", "labels", "masks")), strict=True):
-        best = (found["labels"] == label).nonzero()[0, 0]  # scores fall
+        best = (found["labels"] == label).nonzero()[0, 0]  # scores decrease
         assert found["scores"][best] > 0.5
         assert (found["boxes"][best] - box).abs().max() < 5
         there = found["masks"][best]
@@ -112,7 +112,7 @@ def test_anchors_and_regions_know_the_strides_from_the_start():
     for pool in (model.roi_heads.box_roi_pool, model.roi_heads.mask_roi_pool):
         assert pool.scales == [1 / 4, 1 / 8, 1 / 16]
         assert (pool.map_levels.k_min, pool.map_levels.k_max) == (2, 4)
-    model.eval()([torch.randn(3, 20, 20)])  # torchvision would take the stride for 8 from here on
+    model.eval()([torch.randn(3, 20, 20)])  # after this torchvision would infer a stride of 8
     assert model.roi_heads.box_roi_pool.scales == [1 / 4, 1 / 8, 1 / 16]
 
 
@@ -160,7 +160,7 @@ def test_detections_are_in_pixels_of_the_original_image():
 
 
 def test_masks_are_those_of_torchvision_and_pasted_one_by_one(monkeypatch):
-    """Boxes over the edges too; the scale is 2."""
+    """Including boxes over the edges; the scale is 2."""
     generator = torch.Generator().manual_seed(0)
     masks = torch.rand(4, 1, 28, 28, generator=generator)
     boxes = torch.tensor([[3, 4, 20, 30], [-5, -3, 9, 8], [30, 30, 60, 70], [0, 0, 1, 1]]).float()

@@ -14,7 +14,7 @@ NAMES = ("kat_det_micro", "vit_det_micro", "kat_upernet_micro", "vit_upernet_mic
 
 
 def make(name, classes, size=64, seed=0, **args):
-    """A small model off its initial values, and its record."""
+    """A small model with perturbed initial weights, and its record."""
     record = ModelRecord(
         architecture=name,
         args={**ARGS, **args},
@@ -44,7 +44,7 @@ def output(model, image):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_stored_model_of_the_same_classes_is_carried_whole(name, tmp_path):
+def test_a_stored_model_of_the_same_classes_is_carried_completely(name, tmp_path):
     rcnn = {"rcnn": {"box_score_thresh": 0.0}} if "det" in name else {}
     source, record = make(name, "abc", **rcnn)
     save_model(source, record, tmp_path / "run")
@@ -57,7 +57,7 @@ def test_a_stored_model_of_the_same_classes_is_carried_whole(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_of_other_classes_all_but_their_layers_is_carried(name, tmp_path):
+def test_for_other_classes_all_but_the_class_layers_is_carried(name, tmp_path):
     source, record = make(name, "abc")
     save_model(source, record, tmp_path / "run")
     stored = read_vit(tmp_path / "run")
@@ -108,7 +108,7 @@ def test_a_vit_detector_gives_a_kat_its_heads():
     assert torch.equal(model.state_dict()[head], source.state_dict()[head])
 
 
-def test_what_does_not_fit_is_named_and_nothing_is_touched():
+def test_mismatches_are_named_and_nothing_is_changed():
     source, _ = make("kat_det_micro", "abc")
     for args in ({"channels": 8}, {"convolutions": 3}):
         model, _ = make("kat_det_micro", "abc", seed=1, **args)

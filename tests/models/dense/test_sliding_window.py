@@ -19,14 +19,14 @@ from kat.models.dense.sliding_window import window_spans
 
 
 class Local(nn.Module):
-    """Logits of a pixel by that pixel alone: windows change nothing."""
+    """Logits that depend on their own pixel only: windows change nothing."""
 
     def forward(self, images):
         return torch.cat([images, -images[:, :1]], 1)
 
 
 class Place(nn.Module):
-    """Logits of a pixel by its column in what the model is given."""
+    """Logits that depend on the column in the input."""
 
     def forward(self, images):
         batch, _, height, width = images.shape
@@ -51,7 +51,7 @@ def test_windows_cover_the_length_and_end_with_it(length, window, stride, starts
     assert all(len(range(length)[span]) == min(window, length) for span in found)
 
 
-def test_windows_give_what_the_whole_gives_where_the_model_is_local():
+def test_windows_change_nothing_if_the_model_is_local():
     image = torch.randn(3, 13, 9)
     whole = sliding_window_inference(Local(), image)
     torch.testing.assert_close(whole, Local()(image[None])[0].softmax(0))
@@ -62,7 +62,7 @@ def test_windows_give_what_the_whole_gives_where_the_model_is_local():
 def test_overlapping_windows_average_their_logits():
     image = torch.zeros(1, 1, 6)
     given = sliding_window_inference(Place(), image, SlidingWindowConfig(window=4, stride=2))
-    # columns 0, 1: of the first window alone; 2, 3: 2, 3 there and 0, 1 in the second; 4, 5: 2, 3
+    # columns 0, 1: in the first window only; 2, 3: 2, 3 there, 0, 1 in the second; 4, 5: 2, 3
     logits = torch.tensor([0, 1, 1, 2, 2, 3.0])
     torch.testing.assert_close(given[0, 0], logits.sigmoid())
 

@@ -1,4 +1,4 @@
-"""Models for tests of kanify, and how to look at one."""
+"""Models for tests of kanify, and their outputs and states."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.nn import functional
 
 
 class ByKeyword(nn.Module):
-    """The MLP whose linear maps have their inputs by keyword."""
+    """An MLP whose linear maps are called with keyword arguments."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -21,7 +21,7 @@ class ByKeyword(nn.Module):
 
 
 class TwoModules(nn.Module):
-    """The MLP in two modules, as in BERT: the first returns f(W_1 x), the second has W_2."""
+    """An MLP in two modules, as in BERT: the first returns f(W_1 x), the second has W_2."""
 
     class Inner(nn.Module):
         def __init__(self) -> None:
@@ -78,7 +78,7 @@ def state(model: nn.Module) -> tuple:
     """All that kanify might change: modules, their attributes, the hooks among them, parameters."""
 
     def attributes(module: nn.Module) -> dict:
-        # Containers change in place, so that their sizes count.
+        # Containers may be changed in place, so that their sizes are compared too.
         return {
             name: (value, len(value) if isinstance(value, dict | list | set) else None)
             for name, value in vars(module).items()

@@ -60,7 +60,7 @@ def test_a_kanified_mlp_is_the_gr_kan_formula():
     np.testing.assert_allclose(output(model, x).numpy(), expected, rtol=1e-11, atol=1e-11)
 
 
-def test_names_of_the_weights_stay_and_those_of_the_rationals_are_added():
+def test_weights_keep_their_names_and_rationals_add_theirs():
     model = vit()
     before = set(model.state_dict())
     plan = kat.kanify(model, only="blocks.1")
@@ -200,7 +200,7 @@ def test_torchs_fused_inference_does_not_bypass_the_rationals():
         (Mlp(8, 16), {"interval": (3, -3)}, "interval must be finite and increasing"),
     ],
 )  # fmt: skip
-def test_bad_input_is_one_error_and_leaves_the_model_untouched(model, settings, message):
+def test_invalid_input_is_named_and_leaves_the_model_unchanged(model, settings, message):
     before = state(model)
     with pytest.raises(ValueError, match=re.escape(message)):
         kat.kanify(model, **settings)
@@ -208,7 +208,7 @@ def test_bad_input_is_one_error_and_leaves_the_model_untouched(model, settings, 
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_dtype_mode_and_frozen_weights_stay(dtype):
+def test_dtype_mode_and_frozen_weights_are_kept(dtype):
     model = vit().to(dtype).eval().requires_grad_(False)
     plan = kat.kanify(model)
     assert {p.dtype for p in model.parameters()} == {dtype}

@@ -45,7 +45,7 @@ def test_calibration_lowers_the_error_on_other_inputs(build):
     assert torch.backends.mha.get_fastpath_enabled()
 
 
-def test_calibration_holds_rare_and_large_inputs_too():
+def test_calibration_covers_rare_large_inputs():
     torch.manual_seed(0)
     model, x = sequential(nn.GELU()), torch.randn(2000, 16)
     x[0] *= 30
@@ -72,7 +72,7 @@ def test_calibration_weights_inputs_by_their_effect_on_the_output():
         assert seen.weight[seen.x == value] == pytest.approx(effect / 20, rel=1e-3)
 
 
-def test_calibration_keeps_few_of_many_inputs_without_changing_their_weight():
+def test_calibration_keeps_few_of_many_inputs_with_their_total_weight():
     model, x = sequential(nn.GELU()).double(), torch.randn(40_000, 16).double()
     seen = seen_inputs(model, find(model).mlps, [x])["1"]
     hidden, norms = output(model[0], x), model[3].weight.square().sum(0)
@@ -84,7 +84,7 @@ def test_calibration_keeps_few_of_many_inputs_without_changing_their_weight():
         assert moment == pytest.approx((1 - 1e-4) * exact + 1e-4 * even, rel=0.01)
 
 
-def test_calibration_takes_mappings_tuples_and_a_function():
+def test_batches_may_be_mappings_and_tuples_or_run_by_a_function():
     class Two(nn.Module):
         def __init__(self):
             super().__init__()
@@ -96,10 +96,10 @@ def test_calibration_takes_mappings_tuples_and_a_function():
     model, (x, y) = Two(), torch.randn(2, 4, 8)
     as_mapping = kat.kanify(model, calibration=[{"x": x, "y": y}], dry_run=True)
     as_tuple = kat.kanify(model, calibration=[(x, y)], dry_run=True)
-    as_said = kat.kanify(
+    by_function = kat.kanify(
         model, calibration=[(y, x, "label")], run=lambda m, batch: m(*batch[:2]), dry_run=True
     )
-    assert as_mapping.record() == as_tuple.record() == as_said.record()
+    assert as_mapping.record() == as_tuple.record() == by_function.record()
     assert "seen in" in str(as_mapping)
 
 

@@ -34,7 +34,7 @@ def test_the_plan_is_a_table_and_a_dry_run_changes_nothing():
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_undo_gives_back_the_same_objects_with_the_weights_trained_since(name):
+def test_undo_restores_the_same_objects_and_keeps_trained_weights(name):
     model = MODELS[name][0]()
     before = state(model)
     plan = kat.kanify(model)
@@ -52,7 +52,7 @@ def test_undo_gives_back_the_same_objects_with_the_weights_trained_since(name):
         plan.undo()
 
 
-def test_undo_refuses_where_something_else_has_taken_the_place():
+def test_undo_is_refused_if_the_rational_was_replaced():
     model = sequential(nn.GELU())
     plan = kat.kanify(model)
     model[1] = nn.ReLU()
@@ -61,7 +61,7 @@ def test_undo_refuses_where_something_else_has_taken_the_place():
     assert isinstance(model[0].act1, kat.GroupRational)
 
 
-def test_undo_refuses_where_the_linear_map_is_another_one():
+def test_undo_is_refused_if_the_linear_map_was_replaced():
     model = sequential(nn.GELU())
     plan = kat.kanify(model)
     model[0] = copy.deepcopy(model[0])
@@ -92,7 +92,7 @@ def remove(model: nn.Sequential) -> None:
 @pytest.mark.parametrize(
     "change", [kat.kanify, replace_activation, replace_first, replace_second, remove]
 )
-def test_a_plan_for_what_the_model_was_is_refused(change):
+def test_a_plan_is_refused_if_the_model_has_changed(change):
     model = nn.Sequential(Mlp(8, 16), sequential(nn.GELU()))
     plan = kat.kanify(model, dry_run=True)
     change(model[1])
@@ -103,7 +103,7 @@ def test_a_plan_for_what_the_model_was_is_refused(change):
     assert not plan.applied
 
 
-def test_a_plan_is_applied_in_the_dtype_that_the_weights_have_then():
+def test_a_plan_is_applied_in_the_present_dtype_of_the_weights():
     torch.manual_seed(0)
     model = sequential(nn.GELU())
     plan = kat.kanify(model, dry_run=True)
@@ -139,7 +139,7 @@ def test_plans_are_undone_in_the_reverse_order_only():
     second.undo()
     first.undo()
     assert state(model) == before
-    second.apply()  # in the other order than they were made
+    second.apply()  # in the reverse of the order in which they were made
     first.apply()
     with pytest.raises(InputError, match="a later plan"):
         second.undo()
