@@ -1,11 +1,6 @@
 """Deployment of trained models: freezing, quantization, export to files, and opening these."""
 
-from kat.deploy.export import (
-    DETECTIONS_TOLERANCE,
-    TOLERANCE,
-    Exported,
-    export_model,
-)
+from kat.deploy.export import DETECTIONS_TOLERANCE, TOLERANCE, Exported, export_model
 from kat.deploy.export_record import ExportRecord
 from kat.deploy.feature_maps import FeatureMaps
 from kat.deploy.formats import FORMATS

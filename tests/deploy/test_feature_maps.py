@@ -10,7 +10,7 @@ import kat.deploy.export as export_module
 from kat.deploy import ExportRecord, FeatureMaps, export_model, freeze, open_file, open_model
 from kat.errors import ExportFailed, InputError
 from kat.models import build_model
-from tests.models.small import make_dense_record, make_model
+from tests.models.small import make_model, record_of
 
 SIDE = 48
 ARGS = {
@@ -30,7 +30,7 @@ STRIDES = {
 
 
 def make_dense(name, **args):
-    record = make_dense_record(name, SIDE, **{**ARGS, **args})
+    record = record_of(name, (3, SIDE, SIDE), {**ARGS, **args})
     torch.manual_seed(0)
     return build_model(record).eval(), record
 

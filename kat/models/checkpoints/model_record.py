@@ -16,18 +16,6 @@ from kat.nn import Coefficients, given_coefficients
 _INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 """The ones of timm's evaluation transform."""
 
-_REJECTIONS = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
-"""The errors that timm and its models raise for invalid arguments."""
-
 
 @dataclass
 class ModelRecord:
@@ -66,14 +54,13 @@ class ModelRecord:
     def _check(self) -> None:
         sized = _are_numbers(self.input_size, int) and len(self.input_size) == 3
         channels = self.input_size[0] if sized else 0
-        named = isinstance(self.classes, (list, tuple)) and all(
+        named = isinstance(self.classes, list | tuple) and all(
             isinstance(name, str) for name in self.classes
         )
-        means, stds = (
-            _are_numbers(values) and len(values) == channels for values in (self.mean, self.std)
-        )
-        cropped = _are_numbers((self.crop_pct,)) and self.crop_pct > 0
+        means, stds = (_are_numbers(v) and len(v) == channels for v in (self.mean, self.std))
+        cropped = _are_numbers([self.crop_pct]) and self.crop_pct > 0
         each = f"have one number for each of the {channels} channels"
+        kinds = ", ".join(_INTERPOLATIONS)
         for name, valid, wanted in (
             ("architecture", isinstance(self.architecture, str), "be a name"),
             ("args", isinstance(self.args, dict), "map names to values"),
@@ -81,12 +68,12 @@ class ModelRecord:
             ("input_size", sized and min(self.input_size) > 0, "be (channels, height, width)"),
             ("mean", means, each),
             ("std", stds and min(self.std) > 0, f"{each}, above 0"),
+            ("interpolation", self.interpolation in _INTERPOLATIONS, f"be one of {kinds}"),
             (
-                "interpolation",
-                self.interpolation in _INTERPOLATIONS,
-                f"be one of {', '.join(_INTERPOLATIONS)}",
+                "crop_pct",
+                _are_numbers([self.crop_pct]) and self.crop_pct > 0,
+                "be a number above 0",
             ),
-            ("crop_pct", cropped, "be a number above 0"),
         ):
             if not valid:
                 raise InputError(f"{name} must {wanted}, got {getattr(self, name)!r}")
@@ -194,7 +181,7 @@ def create_model(name: str, **kwargs: Any) -> nn.Module:
         raise unknown("model", name, timm.list_models())
     try:
         return timm.create_model(name, **kwargs)
-    except _REJECTIONS as error:
+    except Exception as error:  # timm and its models raise many kinds for invalid arguments
         reason = first_line(error)
         raise InputError(f"model {name!r} cannot be built with {kwargs}: {reason}") from None
 
@@ -207,7 +194,7 @@ def build_model(record: ModelRecord, **kwargs: Any) -> nn.Module:
 
 def _are_numbers(values: Any, kind: Any = (int, float)) -> bool:
     """Whether ``values`` is a list or tuple of finite numbers."""
-    return isinstance(values, (list, tuple)) and all(
+    return isinstance(values, list | tuple) and all(
         isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
         for value in values
     )

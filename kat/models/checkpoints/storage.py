@@ -18,17 +18,8 @@ from torch import Tensor, nn
 from kat.checksum import verify_checksum
 from kat.errors import InputError
 from kat.files import read_json, replacing, write_text
-from kat.models.checkpoints.model_record import (
-    ModelRecord,
-    build_model,
-    registered_preprocessing,
-)
-from kat.models.checkpoints.state_dict import (
-    canonical,
-    is_coefficient,
-    load_weights,
-    weight_sets,
-)
+from kat.models.checkpoints.model_record import ModelRecord, build_model, registered_preprocessing
+from kat.models.checkpoints.state_dict import canonical, is_coefficient, load_weights, weight_sets
 from kat.models.checkpoints.weight_files import read_state_dict, read_torch_file
 
 WEIGHTS, CONFIG, BEST = "model.safetensors", "config.json", "best.ckpt"

@@ -10,11 +10,7 @@ import timm
 from torch import Tensor, nn
 
 from kat.errors import InputError, unknown
-from kat.models.checkpoints.model_record import (
-    ModelRecord,
-    build_model,
-    registered_preprocessing,
-)
+from kat.models.checkpoints.model_record import ModelRecord, build_model, registered_preprocessing
 from kat.models.checkpoints.state_dict import STEM
 from kat.models.conversion.initialize import init_from_vit
 from kat.models.conversion.report import Conversion

@@ -16,12 +16,7 @@ from torch import Tensor, nn
 
 from kat.errors import InputError, first_line
 from kat.models.checkpoints.state_dict import STEM, is_coefficient, load_weights
-from kat.models.conversion.activation_fit import (
-    fit_activation,
-    half_widths,
-    movement,
-    plain_twin,
-)
+from kat.models.conversion.activation_fit import fit_activation, half_widths, movement, plain_twin
 from kat.models.conversion.report import Conversion, Shape
 from kat.models.conversion.source import ViTSource, read_vit
 from kat.models.conversion.vit_args import rational_args

@@ -16,7 +16,7 @@ from kat.deploy import export_model, freeze, open_model
 from kat.deploy.formats import detector_onnx
 from kat.errors import ExportFailed, InputError
 from kat.models import build_model
-from tests.models.small import make_dense_record
+from tests.models.small import record_of
 
 SIDE = 64
 NAMES = ["boxes", "labels", "scores", "masks"]
@@ -27,7 +27,7 @@ LEAST = 0.3
 
 def make_detector(name="kat_det_micro", least=LEAST, **args):
     rcnn = {"box_score_thresh": least}
-    record = make_dense_record(name, SIDE, **{**ARGS, "rcnn": rcnn, **args})
+    record = record_of(name, (3, SIDE, SIDE), {**ARGS, "rcnn": rcnn, **args})
     torch.manual_seed(0)
     model = build_model(record).eval()
     with torch.no_grad():  # so that no rational is the identity

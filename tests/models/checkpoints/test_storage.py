@@ -12,12 +12,7 @@ import torch
 
 import kat
 from kat.errors import InputError
-from kat.models import (
-    build_model,
-    load_model,
-    read_training_checkpoint,
-    save_model,
-)
+from kat.models import build_model, load_model, read_training_checkpoint, save_model
 from tests.models.published import official_state
 from tests.models.small import make_record
 

@@ -11,8 +11,9 @@ import torch
 
 import kat
 from kat.errors import InputError
-from kat.models import ModelRecord, convert_vit, init_from_vit, read_vit, save_model
+from kat.models import convert_vit, init_from_vit, read_vit, save_model
 from tests.models.conversion.vits import SMALL, TINY, distance, images, trained
+from tests.models.small import record_of
 
 RATIONALS = {"form": "B", "degree": [4, 3], "num_groups": 4, "share": "none"}
 
@@ -115,16 +116,7 @@ def test_sizes_and_classes_may_differ():
 
 
 def test_a_folder_gives_activation_preprocessing_and_class_names(tmp_path):
-    record = ModelRecord(
-        architecture="vit_micro",
-        args={"act_layer": "silu"},
-        classes=["cat", "dog"],
-        input_size=(1, 32, 32),
-        mean=(0.3,),
-        std=(0.4,),
-        interpolation="bilinear",
-        crop_pct=0.9,
-    )
+    record = record_of("vit_micro", (1, 32, 32), {"act_layer": "silu"}, ["cat", "dog"])
     vit = trained(kat.models.build_model(record))
     save_model(vit, record, tmp_path)
     model, made, report = convert_vit(tmp_path, "kat_micro")

@@ -9,12 +9,7 @@ import torch
 from timm.layers import Attention
 from torch import nn
 
-from kat.models.dense.attention import (
-    GridAttention,
-    join_windows,
-    split_windows,
-    with_offset_terms,
-)
+from kat.models.dense.attention import GridAttention, join_windows, split_windows, with_offset_terms
 
 
 def test_padded_tokens_of_a_window_are_masked():

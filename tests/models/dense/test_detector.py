@@ -10,8 +10,9 @@ from torchvision.models.detection.roi_heads import paste_masks_in_image
 from torchvision.ops import clip_boxes_to_image
 
 from kat.errors import InputError
-from kat.models import ModelRecord, build_model, create_model, init_from_vit, load_model, save_model
+from kat.models import build_model, create_model, init_from_vit, load_model, save_model
 from kat.models.dense.detector import EvaluationSize
+from tests.models.small import record_of
 
 SMALL = {"img_size": 64, "embed_dim": 48, "depth": 2, "global_blocks": [1], "channels": 16}
 FEW = {"rpn_post_nms_top_n_train": 20, "rpn_post_nms_top_n_test": 20}
@@ -203,16 +204,8 @@ def test_reduced_precision_leaves_boxes_exact():
 
 
 def test_it_is_built_from_a_record_and_stored(tmp_path):
-    record = ModelRecord(
-        architecture="kat_det_micro",
-        args={name: value for name, value in SMALL.items() if name != "img_size"},
-        classes=["cat", "dog"],
-        input_size=(1, 64, 64),
-        mean=(0.5,),
-        std=(0.5,),
-        interpolation="bilinear",
-        crop_pct=1.0,
-    )
+    args = {name: value for name, value in SMALL.items() if name != "img_size"}
+    record = record_of("kat_det_micro", (1, 64, 64), args)
     model = build_model(record).eval()
     save_model(model, record, tmp_path)
     loaded, stored = load_model(tmp_path)

@@ -7,7 +7,7 @@ import torch
 
 from kat.errors import InputError
 from kat.models import build_model, convert_vit, init_from_vit, read_vit, save_model
-from kat.models.checkpoints.model_record import ModelRecord
+from tests.models.small import record_of
 
 ARGS = {"embed_dim": 32, "depth": 4, "num_heads": 2, "channels": 16, "global_blocks": [3]}
 NAMES = ("kat_det_micro", "vit_det_micro", "kat_upernet_micro", "vit_upernet_micro")
@@ -15,16 +15,7 @@ NAMES = ("kat_det_micro", "vit_det_micro", "kat_upernet_micro", "vit_upernet_mic
 
 def make(name, classes, size=64, seed=0, **args):
     """A small model with perturbed initial weights, and its record."""
-    record = ModelRecord(
-        architecture=name,
-        args={**ARGS, **args},
-        classes=list(classes),
-        input_size=(3, size, size),
-        mean=(0.5,) * 3,
-        std=(0.5,) * 3,
-        interpolation="bicubic",
-        crop_pct=1.0,
-    )
+    record = record_of(name, (3, size, size), {**ARGS, **args}, classes)
     torch.manual_seed(seed)
     model = build_model(record).eval()
     with torch.no_grad():

@@ -9,8 +9,9 @@ from timm.layers import LayerNorm2d
 from timm.optim import param_groups_layer_decay
 
 from kat.errors import InputError
-from kat.models import ModelRecord, build_model, create_model, load_model, save_model
+from kat.models import build_model, create_model, load_model, save_model
 from kat.models.dense.upernet import UperHead
+from tests.models.small import record_of
 
 SMALL = {"img_size": 64, "depth": 4, "global_blocks": [3], "channels": 16, "auxiliary": 8}
 
@@ -18,20 +19,6 @@ SMALL = {"img_size": 64, "depth": 4, "global_blocks": [3], "channels": 16, "auxi
 def upernet(name: str = "kat_upernet_micro", **kwargs):
     torch.manual_seed(0)
     return create_model(name, **{**SMALL, **kwargs})
-
-
-def record(**kwargs) -> ModelRecord:
-    fields = {
-        "architecture": "kat_upernet_micro",
-        "args": {name: value for name, value in SMALL.items() if name != "img_size"},
-        "classes": ["sky", "road", "tree"],
-        "input_size": (1, 64, 48),
-        "mean": (0.5,),
-        "std": (0.5,),
-        "interpolation": "bilinear",
-        "crop_pct": 1.0,
-    }
-    return ModelRecord(**{**fields, **kwargs})
 
 
 @pytest.mark.parametrize("name", ["kat_upernet_micro", "vit_upernet_micro"])
@@ -91,12 +78,14 @@ def test_the_finest_map_of_the_head_has_all_coarser_ones_in_it():
 
 
 def test_it_is_built_from_a_record_and_stored(tmp_path):
-    model = build_model(record()).eval()
+    args = {name: value for name, value in SMALL.items() if name != "img_size"}
+    record = record_of("kat_upernet_micro", (1, 64, 48), args)
+    model = build_model(record).eval()
     images = torch.randn(1, 1, 64, 48)
     assert model(images).shape == (1, 3, 64, 48)
-    save_model(model, record(), tmp_path)
+    save_model(model, record, tmp_path)
     loaded, stored = load_model(tmp_path)
-    assert stored == record()
+    assert stored == record
     assert torch.equal(loaded(images), model(images))
     theirs = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
     assert torch.equal(theirs(images), model(images))

@@ -14,15 +14,7 @@ from torch.nn import functional
 
 import kat
 from kat.models.kanify import kanify_like
-from tests.models.kanify.models import (
-    ByKeyword,
-    encoder,
-    images,
-    output,
-    sequential,
-    state,
-    vit,
-)
+from tests.models.kanify.models import ByKeyword, encoder, images, output, sequential, state, vit
 from tests.oracle import rational_numpy
 
 

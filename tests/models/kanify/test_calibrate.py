@@ -16,14 +16,7 @@ from kat.errors import InputError
 from kat.models.kanify.calibrate import seen_inputs
 from kat.models.kanify.find import find
 from kat.models.kanify.trace import channel_weights
-from tests.models.kanify.models import (
-    encoder,
-    images,
-    output,
-    sequential,
-    state,
-    vit,
-)
+from tests.models.kanify.models import encoder, images, output, sequential, state, vit
 
 
 @pytest.mark.parametrize("build", [vit, encoder])

@@ -8,11 +8,7 @@ from torch import nn
 
 import kat
 from kat.errors import InputError
-from tests.models.kanify.models import (
-    MODELS,
-    ByKeyword,
-    vit,
-)
+from tests.models.kanify.models import MODELS, ByKeyword, vit
 
 
 @pytest.mark.parametrize("name", MODELS)

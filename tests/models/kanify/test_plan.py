@@ -12,13 +12,7 @@ from torch import nn
 
 import kat
 from kat.errors import InputError
-from tests.models.kanify.models import (
-    MODELS,
-    encoder,
-    output,
-    sequential,
-    state,
-)
+from tests.models.kanify.models import MODELS, encoder, output, sequential, state
 
 
 def test_the_plan_is_a_table_and_a_dry_run_changes_nothing():

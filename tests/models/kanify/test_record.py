@@ -14,13 +14,7 @@ from torch import nn
 import kat
 from kat.errors import InputError
 from kat.models.kanify import kanify_like
-from tests.models.kanify.models import (
-    encoder,
-    images,
-    output,
-    state,
-    vit,
-)
+from tests.models.kanify.models import encoder, images, output, state, vit
 
 
 def test_a_kanified_model_is_rebuilt_from_its_record_and_state_dict(tmp_path):
