@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import safetensors.torch
@@ -11,10 +12,11 @@ import torch
 from PIL import Image
 
 import kat
-from kat.models import ModelRecord, build_model, load_model, save_model
-from tests.cli.test_commands import QUICK, refused, run
+from kat.models import build_model, load_model, save_model
+from tests.cli.commands import QUICK, refused, run
 from tests.models.conversion.vits import distance, trained
 from tests.models.published import official_state
+from tests.records import RECORD
 
 
 @pytest.fixture(scope="module")
@@ -108,16 +110,8 @@ def test_what_cannot_answer_is_refused_by_predict_and_eval(tmp_path, capsys):
     Image.new("RGB", (50, 40), "teal").save(tmp_path / "a.png")
     image = tmp_path / "a.png"
     for name in ("whole", "headless"):
-        record = ModelRecord(
-            architecture="kat_micro_patch2_8",
-            args={"in_chans": 1},
-            classes=[str(digit) for digit in range(10)] if name == "whole" else [],
-            input_size=(1, 8, 8),
-            mean=(0.5,),
-            std=(0.5,),
-            interpolation="bicubic",
-            crop_pct=1.0,
-        )
+        classes = RECORD.classes if name == "whole" else []
+        record = replace(RECORD, args={"in_chans": 1}, classes=classes)
         model = build_model(record)
         if name == "whole":
             model.head.bias.data[3] = float("nan")

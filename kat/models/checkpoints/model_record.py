@@ -69,11 +69,7 @@ class ModelRecord:
             ("mean", means, each),
             ("std", stds and min(self.std) > 0, f"{each}, above 0"),
             ("interpolation", self.interpolation in _INTERPOLATIONS, f"be one of {kinds}"),
-            (
-                "crop_pct",
-                _are_numbers([self.crop_pct]) and self.crop_pct > 0,
-                "be a number above 0",
-            ),
+            ("crop_pct", cropped, "be a number above 0"),
         ):
             if not valid:
                 raise InputError(f"{name} must {wanted}, got {getattr(self, name)!r}")

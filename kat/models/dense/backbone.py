@@ -100,7 +100,7 @@ class DenseBackbone(nn.Module):
     def _maps(self, images: Tensor) -> list[Tensor]:
         vit = self.vit
         x = vit.patch_embed.proj(pad_to_patches(images, self.patch)).permute(0, 2, 3, 1)
-        x = vit.norm_pre(vit.pos_drop(self.add_positions(vit.patch_embed.norm(x))))
+        x = vit.norm_pre(vit.pos_drop(self._add_positions(vit.patch_embed.norm(x))))
         maps = {}
         for index in range(len(self.attention)):
             if self.grad_checkpointing and self.training:
@@ -117,8 +117,7 @@ class DenseBackbone(nn.Module):
         x = x + block.drop_path1(block.ls1(y))
         return x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
 
-    def add_positions(self, x: Tensor) -> Tensor:
-        """Adds the position embeddings, resampled to the grid of x, to x (B, H, W, C)."""
+    def _add_positions(self, x: Tensor) -> Tensor:
         size = (x.shape[1], x.shape[2])
         if self.vit.pos_embed is None:
             return x

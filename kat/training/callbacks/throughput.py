@@ -175,11 +175,11 @@ class Throughput(Callback):
             self.recent = self.epoch
             self._log(run)
         self.meter.pause()
-        self._validating = time.perf_counter()
+        self._validating = self.meter.clock()
 
     def on_validation_end(self, run: Run) -> None:
         """Notes how long it took."""
-        self.validation = time.perf_counter() - self._validating
+        self.validation = self.meter.clock() - self._validating
 
     def seconds_left(self, run: Run) -> tuple[float, float]:
         """Until the end of the epoch's training, and of the run; infinite where it is unknown."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import timm
 import torch
@@ -116,8 +118,12 @@ def test_any_size_of_image(size):
 
 def test_positions_are_resampled_and_the_same_at_the_native_size():
     made = backbone(relative_position=False)
-    zeros = torch.zeros(1, 8, 8, 64)
-    assert torch.equal(made.add_positions(zeros).flatten(1, 2), made.vit.pos_embed)
+    blank, tokens = copy.deepcopy(made), []
+    for parameter in blank.vit.patch_embed.parameters():
+        nn.init.zeros_(parameter)
+    blank.vit.blocks[0].norm1.register_forward_pre_hook(lambda _, inputs: tokens.append(*inputs))
+    blank(images(1, 3, 32, 32))
+    assert torch.equal(tokens[0].flatten(1, 2), made.vit.pos_embed)
     dynamic = timm.create_model("kat_micro", dynamic_img_size=True, **GRID).eval()
     dynamic.load_state_dict(made.vit.state_dict())
     x = images(1, 3, 48, 40)

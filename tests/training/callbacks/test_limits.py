@@ -6,9 +6,9 @@ import csv
 
 import pytest
 import torch
+from kat.training.limits import limited
 
 from kat.training.config import parse_time
-from kat.training.limits import limited
 from tests.cli.commands import refused, run
 
 QUICK = (

@@ -8,6 +8,10 @@ import json
 import pytest
 import timm
 import torch
+from kat.training.checkpoints import Checkpoints
+from kat.training.divergence import MOST_SKIPPED, DivergenceGuard
+from kat.training.nonfinite import Finding, first_not_finite
+from kat.training.saving import SealedCheckpointIO
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import nn
@@ -16,11 +20,7 @@ from kat.data import AugmentConfig
 from kat.errors import TrainingDiverged
 from kat.models import load_model
 from kat.training import Classifier, OptimConfig, TrainConfig, divergence
-from kat.training.checkpoints import Checkpoints
 from kat.training.config import CheckpointConfig
-from kat.training.divergence import MOST_SKIPPED, DivergenceGuard
-from kat.training.nonfinite import Finding, first_not_finite
-from kat.training.saving import SealedCheckpointIO
 from tests.training import small
 
 pytestmark = pytest.mark.filterwarnings(

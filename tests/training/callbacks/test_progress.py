@@ -7,10 +7,6 @@ import re
 
 import pytest
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-from kat.training import Classifier, TrainConfig
-from kat.training import run as training_run
 from kat.training.progress import (
     Bar,
     SpeedLog,
@@ -20,6 +16,10 @@ from kat.training.progress import (
     validation_values,
 )
 from kat.training.throughput import Meter, Work
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from kat.training import Classifier, TrainConfig
+from kat.training import run as training_run
 from tests.cli.commands import run
 from tests.training.small import fit_slowly
 
