@@ -14,7 +14,7 @@ import timm
 import torch
 import yaml
 
-from kat.checksum import seal
+from kat.checksum import write_checksum
 from kat.models import load_model
 from kat.training import Classifier
 from kat.training.run_directory import remove_results
@@ -97,7 +97,7 @@ def test_a_run_that_goes_on_has_its_best_weights_not_those_of_when_it_was_done(t
     best = torch.load(out / "best.ckpt", weights_only=True)
     best["state_dict"]["model.head.bias"] += 1
     torch.save(best, out / "best.ckpt")
-    seal(out / "best.ckpt")
+    write_checksum(out / "best.ckpt")
     remove_results(out)
     model, _ = load_model(out)
     assert torch.equal(model.head.bias, best["state_dict"]["model.head.bias"])

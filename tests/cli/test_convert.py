@@ -12,11 +12,9 @@ import torch
 from PIL import Image
 
 import kat
-from kat.cli import convert
-from kat.models import build_model, convert_vit, load_model, save_model
-from kat.models.conversion.activation_fit import Movement
+from kat.models import build_model, load_model, save_model
 from tests.cli.commands import QUICK, refused, run
-from tests.models.conversion.test_convert import distance, trained
+from tests.models.conversion.vits import distance, trained
 from tests.models.published import official_state
 from tests.records import RECORD
 
@@ -106,21 +104,6 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, capsys, vit):
     assert "note.txt is a file" in refused(
         capsys, "convert", "no_source", "--model", "kat_micro", "--out", below
     )
-
-
-@pytest.mark.parametrize(("largest", "told"), [(2e-2, True), (9e-3, False)])
-def test_a_closer_fit_is_advised_where_the_largest_movement_asks_for_it(
-    tmp_path, capsys, monkeypatch, vit, largest, told
-):
-    def moved(*arguments, **options):
-        model, record, report = convert_vit(*arguments, **options)
-        return model, record, replace(report, moved=Movement(max=largest, rms=5e-3, images=1))
-
-    monkeypatch.setattr(convert, "convert_vit", moved)
-    assert run("convert", vit[0], "--model", "kat_micro", "--out", tmp_path / "kat") == 0
-    printed = " ".join(capsys.readouterr().out.split())
-    assert f"{largest:.2e} max, 5.00e-03 RMS" in printed
-    assert ("degree: [9, 8]" in printed) == told
 
 
 def test_what_cannot_answer_is_refused_by_predict_and_eval(tmp_path, capsys):

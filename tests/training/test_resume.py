@@ -95,8 +95,8 @@ MOMENTS = {
     "during validation": (Classification, "predict", nth(3, kill)),
     "before an epoch is kept": (CoefficientRecorder, "on_epoch_end", nth(1, kill)),
     "while a checkpoint is written": (checkpoint.torch, "save", nth(5, torn)),
-    "between last and previous": (checkpoint, "keep_as", nth(4, kill)),
-    "between last and best": (checkpoints, "keep_as", nth(1, kill)),
+    "between last and previous": (checkpoint, "link_or_copy", nth(4, kill)),
+    "between last and best": (checkpoints, "link_or_copy", nth(1, kill)),
     "before the history is written": (checkpoints, "write_records", nth(1, kill)),
     "before the last history is written": (checkpoints, "write_records", nth(2, kill)),
 }
@@ -160,7 +160,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, monkeypatch
     content[len(content) // 2] ^= 1
     (out / "last.ckpt").write_bytes(content)
     assert run(*command) == 0
-    line = "last.ckpt is damaged: its checksum is not that of its contents; going on from"
+    line = "last.ckpt is damaged: its checksum does not match its contents; going on from"
     assert f"{line} {out / 'previous.ckpt'}" in capsys.readouterr().out
     assert digest(out) == clean
 

@@ -1,4 +1,4 @@
-"""The optional packages that deployment needs, asked for when they are needed."""
+"""Imports of the optional packages of deployment."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ def require(name: str, purpose: str) -> Any:
 
     Args:
         name: of the package.
-        purpose: what it is needed for, the subject of the error.
+        purpose: what needs it, the subject of the error.
 
     Raises:
-        InputError: it is not installed; names the extra that has it.
+        InputError: it is not installed; names the extra that installs it.
     """
     try:
         return importlib.import_module(name)

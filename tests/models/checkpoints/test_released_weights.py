@@ -1,4 +1,4 @@
-"""The authors' weights, in every form that they were published in."""
+"""The authors' weights, in every published form."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from kat.errors import InputError
 from kat.models import init_from_vit, load_model
 from tests.models.published import official_state, published_logits
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TINY = "kat_tiny_patch16_224"
 
 
@@ -38,7 +38,7 @@ def assert_logits(model: torch.nn.Module, expected: torch.Tensor, x: torch.Tenso
 
 
 def second_variant(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The coefficients' names of the second published variant."""
+    """The state dict with the coefficients' names of the second published variant."""
     ends = {"weight_numerator": "numerator_v", "weight_denominator": "denominator_v"}
     renamed = {}
     for name, value in state.items():
@@ -52,7 +52,7 @@ def module(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 NOISE = {"norm.weight": torch.zeros(192)}
-"""Weights of the kind that a checkpoint holds beside its average."""
+"""The weights that a checkpoint holds beside its EMA."""
 FORMS = {
     "bare": lambda state: state,
     "bare, module, second variant": lambda state: module(second_variant(state)),
@@ -104,7 +104,7 @@ def test_small_and_base_give_the_published_logits(tmp_path, size):
     assert_logits(model, published_logits(state, images()), images())
 
 
-def test_a_file_of_its_own_says_which_model_and_preprocessing(tmp_path):
+def test_model_and_preprocessing_are_recognized_from_the_weights(tmp_path):
     state = official_state("tiny", classes=7, grid=4)
     path = tmp_path / "kat.safetensors"
     safetensors.torch.save_file(state, path)
@@ -133,7 +133,7 @@ def test_other_image_sizes_and_classes(tmp_path, tiny):
     assert_logits(model, published_logits(adapted, images(64)), images(64))
 
 
-def test_grey_images(tmp_path, tiny):
+def test_gray_images(tmp_path, tiny):
     state, *_ = tiny
     path = tmp_path / "kat.pth"
     torch.save(state, path)
@@ -162,7 +162,7 @@ except kat.errors.InputError as error:
 
 
 def test_names_tags_and_hub_ids_load_from_the_hubs_cache(tmp_path, tiny):
-    """Of a cache in the hub client's layout, without a network; and what is said without both."""
+    """From a cache in the layout of the Hub's client, without a network; and without both."""
     state, x, expected = tiny
     tuned = official_state("tiny", seed=1)
     config = {"architecture": TINY, "num_classes": 1000, "pretrained_cfg": _hub_config()}
@@ -184,7 +184,7 @@ def test_names_tags_and_hub_ids_load_from_the_hubs_cache(tmp_path, tiny):
     for name in names:
         wanted = published_logits(tuned, x) if name.endswith("vitft") else expected
         assert (logits[name] - wanted).abs().max() <= 1e-5 * wanted.abs().max(), name
-    assert "'kat_small_patch16_224' cannot be had from adamdad/kat_small_patch16_224" in done.stdout
+    assert "'kat_small_patch16_224' are unavailable at adamdad/kat_small_patch16_224" in done.stdout
     assert "pretrained_cfg_overlay={'file': 'PATH'}" in done.stdout
 
 
@@ -223,11 +223,11 @@ def test_weights_of_another_size_are_listed(tmp_path):
         timm.create_model(TINY, pretrained=True, pretrained_cfg_overlay={"file": str(path)})
 
 
-def test_a_vits_weights_are_no_kats(tmp_path):
+def test_the_weights_of_a_vit_are_refused(tmp_path):
     path = tmp_path / "vit.pth"
     torch.save(timm.create_model("vit_tiny_patch16_224").state_dict(), path)
     overlay = {"file": str(path)}
-    for classes in (1000, 10):  # timm is lenient where the classes differ
+    for classes in (1000, 10):  # timm is lenient if the classes differ
         with pytest.raises(InputError, match=r"no coefficients of rationals.*'kat convert'"):
             timm.create_model(
                 TINY, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=classes
@@ -240,7 +240,7 @@ def test_a_vits_weights_are_no_kats(tmp_path):
     ("name", "content", "message"),
     [
         ("empty.pth", b"", "empty.pth is not a readable checkpoint"),
-        ("page.pth", b"<html>not found</html>", "a page that was downloaded in its place"),
+        ("page.pth", b"<html>not found</html>", "a web page that was downloaded in its place"),
         ("empty.safetensors", b"", "not a complete safetensors file"),
         ("code.pth", torch.nn.Linear(2, 2), "holds more than weights"),
         ("list.pth", [1, 2], "holds a list, not a checkpoint"),
@@ -254,7 +254,7 @@ def test_files_that_timm_cannot_read_are_named(tmp_path, name, content, message)
 
 
 def test_a_missing_file_is_named():
-    with pytest.raises(InputError, match=r"cannot be had from nowhere\.pth"):
+    with pytest.raises(InputError, match=r"are unavailable at nowhere\.pth"):
         timm.create_model(TINY, pretrained=True, pretrained_cfg_overlay={"file": "nowhere.pth"})
 
 
@@ -263,5 +263,5 @@ def test_both_namings_in_a_plain_load_state_dict():
     other = kat.KAT(img_size=32, patch_size=16, embed_dim=64, depth=1, num_heads=1, num_classes=3)
     given = second_variant(other.state_dict())
     model.load_state_dict(given)
-    assert "blocks.0.mlp.act1.numerator_v" in given  # the caller's own is left alone
+    assert "blocks.0.mlp.act1.numerator_v" in given  # the caller's dictionary is unchanged
     assert all(torch.equal(v, model.state_dict()[k]) for k, v in other.state_dict().items())

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 import kat.deploy.export as export_module
-from kat.deploy import FeatureMaps, StoredRecord, export_model, freeze, open_file, open_model
+from kat.deploy import ExportRecord, FeatureMaps, export_model, freeze, open_file, open_model
 from kat.errors import ExportFailed, InputError
 from kat.models import build_model
-from tests.deploy.models import make_dense_record, make_model
+from tests.models.small import make_model, record_of
 
 SIDE = 48
 ARGS = {
@@ -30,7 +30,7 @@ STRIDES = {
 
 
 def make_dense(name, **args):
-    record = make_dense_record(name, SIDE, **{**ARGS, **args})
+    record = record_of(name, (3, SIDE, SIDE), {**ARGS, **args})
     torch.manual_seed(0)
     return build_model(record).eval(), record
 
@@ -47,7 +47,7 @@ def test_features_are_the_backbones(name, ending, tmp_path):
     model, record = make_dense(name)
     path = tmp_path / f"b.{ending}"
     done = export_model(FeatureMaps(model), record, path)
-    assert done.record == StoredRecord(record, None, "features")
+    assert done.record == ExportRecord(record, None, "features")
     opened = open_file(path)
     for count in (1, 2, 5):
         expected = model.backbone(images(count))
@@ -58,15 +58,15 @@ def test_features_are_the_backbones(name, ending, tmp_path):
             found = dict(zip(names, map(torch.from_numpy, direct), strict=True))
         else:
             found = torch.export.load(path).module()(images(count))
-        for answer in (found, opened(images(count))):
+        for outputs in (found, opened(images(count))):
             for (stride, channels), want in zip(STRIDES[name].items(), expected, strict=True):
-                got = answer[f"stride_{stride}"]
+                got = outputs[f"stride_{stride}"]
                 assert got.shape == (count, channels, -(-SIDE // stride), -(-SIDE // stride))
                 assert (got - want).abs().max() < 1e-5 * want.abs().max()
         assert list(found) == list(opened(images(count)))
     with pytest.raises(InputError, match="48 x 48 pixels, got 3 x 64 x 64"):
         opened(torch.zeros(1, 3, 64, 64))
-    with pytest.raises(InputError, match="holds a backbone alone"):
+    with pytest.raises(InputError, match="is a backbone without heads"):
         open_model(path)
 
 
@@ -77,7 +77,7 @@ def test_int8_backbones_are_files_too(tmp_path):
 
 
 def test_a_file_with_other_features_is_not_kept(tmp_path, monkeypatch):
-    """However small the map that differs is beside the others."""
+    """Even if the map that differs is small beside the others."""
     model, record = make_dense("kat_upernet_micro")
 
     def wrong(module):
@@ -86,15 +86,15 @@ def test_a_file_with_other_features_is_not_kept(tmp_path, monkeypatch):
         return frozen
 
     monkeypatch.setattr(export_module, "freeze", wrong)
-    with pytest.raises(ExportFailed, match="was not kept: its features are"):
+    with pytest.raises(ExportFailed, match="was not kept: its features differ"):
         export_model(FeatureMaps(model), record, tmp_path / "b.pt2")
     assert not list(tmp_path.iterdir())
 
 
-def test_models_without_such_a_backbone():
+def test_models_without_a_dense_backbone():
     model, _ = make_model()
     with pytest.raises(InputError, match="features_only=True"):
         FeatureMaps(model)
     twice, _ = make_dense("kat_upernet_micro", scales=[2.0, 2.0])
-    with pytest.raises(InputError, match="maps of one stride have one name: stride_4, stride_4"):
+    with pytest.raises(InputError, match="have the same name: stride_4, stride_4"):
         FeatureMaps(twice)

@@ -1,17 +1,16 @@
-"""Models for tests of kanify, and how to look at one."""
+"""Models for tests of kanify, and their outputs and states."""
 
 from __future__ import annotations
 
 import timm
 import torch
+from timm.layers import Mlp
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tests.hooks import forward_pre_hooks
-
 
 class ByKeyword(nn.Module):
-    """The MLP whose linear maps have their inputs by keyword."""
+    """An MLP whose linear maps are called with keyword arguments."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -22,7 +21,7 @@ class ByKeyword(nn.Module):
 
 
 class TwoModules(nn.Module):
-    """The MLP in two modules, as in BERT: the first returns f(W_1 x), the second has W_2."""
+    """An MLP in two modules, as in BERT: the first returns f(W_1 x), the second has W_2."""
 
     class Inner(nn.Module):
         def __init__(self) -> None:
@@ -76,8 +75,34 @@ def output(model: nn.Module, *inputs: Tensor) -> Tensor:
 
 
 def state(model: nn.Module) -> tuple:
-    """All that kanify might change: modules, their hooks and attributes, and the parameters."""
+    """All that kanify might change: modules, their attributes, the hooks among them, parameters."""
+
+    def attributes(module: nn.Module) -> dict:
+        # Containers may be changed in place, so that their sizes are compared too.
+        return {
+            name: (value, len(value) if isinstance(value, dict | list | set) else None)
+            for name, value in vars(module).items()
+        }
+
     return tuple(
-        (name, id(module), module.training, forward_pre_hooks(module), dict(vars(module)))
-        for name, module in model.named_modules()
+        (name, id(module), attributes(module)) for name, module in model.named_modules()
     ), tuple((name, id(parameter)) for name, parameter in model.named_parameters())
+
+
+MODELS = {
+    "timm": (vit, ["blocks.0.mlp.act", "blocks.1.mlp.act", "blocks.2.mlp.act", "blocks.3.mlp.act"]),
+    "norm": (lambda: Mlp(16, 32, norm_layer=nn.LayerNorm), ["act"]),
+    "encoder": (encoder, ["layers.0.activation", "layers.1.activation"]),
+    "decoder": (lambda: nn.TransformerDecoderLayer(16, 2, 32), ["activation"]),
+    "lambda": (
+        lambda: encoder(activation=lambda x: functional.gelu(x, approximate="tanh")),
+        ["layers.0.activation", "layers.1.activation"],
+    ),
+    "sequential": (lambda: sequential(nn.ReLU(inplace=True)), ["1"]),
+    "nested": (
+        lambda: nn.Sequential(nn.Sequential(nn.Linear(8, 16), nn.SiLU()), nn.Linear(16, 8)),
+        ["0.1"],
+    ),
+    "by keyword": (ByKeyword, ["act"]),
+    "two modules": (TwoModules, ["inner.function"]),
+}

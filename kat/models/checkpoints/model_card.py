@@ -1,4 +1,4 @@
-"""The model card of published weights: what they are, how they were trained, what was measured."""
+"""The model card: what the weights are, how they were trained, and what was measured."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResult, ModelCardData
 
-from kat.models.checkpoints.record import ModelRecord
+from kat.models.checkpoints.model_record import ModelRecord
 from kat.version import __version__
 
 _CITATION = """\
@@ -23,25 +23,20 @@ _CITATION = """\
   url       = {https://arxiv.org/abs/2409.10594}
 }"""
 
-
-_DESCRIPTIONS = {
-    True: """\
+_KAT = """\
 `{}`: a Kolmogorov-Arnold Transformer, a Vision Transformer whose MLPs are Group-Rational KAN
 layers, which learn their activation functions
-([arXiv 2409.10594](https://arxiv.org/abs/2409.10594)).""",
-    False: "`{}`: a timm model.",
-}
-"""Whether it is a KAT, and what is said of it."""
+([arXiv 2409.10594](https://arxiv.org/abs/2409.10594))."""
 
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """What is on record of how weights came about; either may be empty.
+    """What is known about the training of a model; either part may be empty.
 
     Args:
-        settings: the run's settings, as run.yaml holds them.
-        metrics: of the weights: ``top1`` and ``top5`` in per cent on the validation split, and
-            ``epochs``, as summary.json holds them.
+        settings: of the run, as in run.yaml.
+        metrics: of the weights, as in summary.json: ``top1`` and ``top5`` in percent on the
+            validation split, and ``epochs``.
     """
 
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -56,28 +51,29 @@ def model_card(
     name: str,
     license: str | None = None,
 ) -> str:
-    """A README.md with the Hub's metadata, the settings of the training and what was measured.
+    """The text of README.md: the Hub's metadata, the settings of the training, and the metrics.
 
-    Nothing is claimed that is not on record. Paths of the machine that trained are left out.
+    It claims nothing beyond the record. Paths of the training machine are left out.
 
     Args:
-        record: the model's description.
-        parameters: how many it has.
-        training: its history.
-        name: what the model is called.
-        license: the weights' licence, an identifier of the Hub's such as ``"mit"``.
+        record: of the model.
+        parameters: their number.
+        training: settings and metrics.
+        name: of the model.
+        license: of the weights, an identifier of the Hub such as ``"mit"``.
     """
     settings = _without_paths(training.settings)
     data = settings.get("data", {}).get("name")
-    metrics = {} if settings.get("limit_val_batches") else training.metrics  # of a part: no claim
-    header = _metadata(metrics, data, name, license).to_yaml()
+    metrics = {} if settings.get("limit_val_batches") else training.metrics  # of a part
+    header = _hub_metadata(metrics, data, name, license).to_yaml()
+    description = _KAT if record.architecture.startswith("kat_") else "`{}`: a timm model."
     size = " x ".join(str(side) for side in record.input_size)
     return f"""---
 {header}
 ---
 # {name}
 
-{_DESCRIPTIONS[record.architecture.startswith("kat_")].format(record.architecture)}
+{description.format(record.architecture)}
 Written by `kat` {__version__}.
 
 - Parameters: {parameters:,}
@@ -96,13 +92,13 @@ model = timm.create_model("hf-hub:OWNER/{name}", pretrained=True).eval()
 or `kat.models.from_pretrained("OWNER/{name}")`, or, after `import kat`, transformers'
 `AutoModelForImageClassification.from_pretrained("OWNER/{name}")`.
 
-## Measured
+## Metrics
 
-{_measured(metrics, data)}
+{_metrics_text(metrics, data)}
 
 ## Training
 
-{_trained(settings)}
+{_training_text(settings)}
 
 ## Citation
 
@@ -112,7 +108,7 @@ or `kat.models.from_pretrained("OWNER/{name}")`, or, after `import kat`, transfo
 """
 
 
-def _metadata(
+def _hub_metadata(
     metrics: Mapping[str, Any], data: str | None, name: str, license: str | None
 ) -> ModelCardData:
     results = None
@@ -138,25 +134,25 @@ def _metadata(
     )
 
 
-def _measured(metrics: Mapping[str, Any], data: str | None) -> str:
+def _metrics_text(metrics: Mapping[str, Any], data: str | None) -> str:
     if "top1" not in metrics or not data:
-        return "No measurement of these weights is on record."
+        return "No metrics of these weights are on record."
     return (
         f"On the validation split of `{data}`: top-1 {metrics['top1']:.2f} %, top-5"
-        f" {metrics['top5']:.2f} %.\nThe weights are those of the best of {metrics['epochs']}"
-        " epochs by this same top-1, so it is an\noptimistic estimate for new images."
+        f" {metrics['top5']:.2f} %.\nThese are the weights of the best of {metrics['epochs']}"
+        " epochs by the same top-1, so it is an\noptimistic estimate for new images."
     )
 
 
-def _trained(settings: Mapping[str, Any]) -> str:
+def _training_text(settings: Mapping[str, Any]) -> str:
     if not settings:
-        return "How these weights were trained is not on record."
+        return "The training of these weights is not on record."
     text = yaml.safe_dump(dict(settings), sort_keys=True).rstrip()
     return f"With `kat train --config run.yaml`, where run.yaml is\n\n```yaml\n{text}\n```"
 
 
 def _without_paths(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings, without the folders of the machine that the run was made on."""
+    """The settings, without the paths of the machine that trained."""
     kept = copy.deepcopy(dict(settings))
     kept.pop("out", None)
     data, model = kept.get("data", {}), kept.get("model", {})

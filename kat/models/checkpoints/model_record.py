@@ -1,4 +1,4 @@
-"""What it takes to build a model again, and the model built from it."""
+"""The record of a model: what is needed to build it again and to prepare its input."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from kat.errors import InputError, first_line, unknown
 from kat.nn import Coefficients, given_coefficients
 
 _INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
-"""What timm's evaluation transform knows."""
+"""The ones of timm's evaluation transform."""
 
 
 @dataclass
 class ModelRecord:
-    """What it takes to build a model again and to feed it.
+    """What is needed to build a model again and to prepare its input.
 
     Args:
-        architecture: name in timm's registry.
-        args: arguments of its constructor; an ``act_init`` that is the path of a file is replaced
-            by the coefficients that the file holds, so that the record stands alone.
-        classes: the class names, in order of the logits.
-        input_size: (channels, height, width) of its input.
+        architecture: the model's name in timm's registry.
+        args: arguments of its constructor. If ``act_init`` is the path of a file, it is replaced
+            by the coefficients in the file, so that the record does not depend on it.
+        classes: the class names, in the order of the logits.
+        input_size: (channels, height, width).
         mean, std: of each channel.
         interpolation, crop_pct: of the evaluation transform.
 
     Raises:
-        InputError: a field is not of this kind.
+        InputError: an invalid field.
     """
 
     architecture: str
@@ -54,30 +54,29 @@ class ModelRecord:
     def _check(self) -> None:
         sized = _are_numbers(self.input_size, int) and len(self.input_size) == 3
         channels = self.input_size[0] if sized else 0
-        names = isinstance(self.classes, (list, tuple)) and all(
+        named = isinstance(self.classes, list | tuple) and all(
             isinstance(name, str) for name in self.classes
         )
-        means, stds = (
-            _are_numbers(values) and len(values) == channels for values in (self.mean, self.std)
-        )
-        crops = _are_numbers((self.crop_pct,)) and self.crop_pct > 0
+        means, stds = (_are_numbers(v) and len(v) == channels for v in (self.mean, self.std))
+        cropped = _are_numbers([self.crop_pct]) and self.crop_pct > 0
         each = f"have one number for each of the {channels} channels"
+        kinds = ", ".join(_INTERPOLATIONS)
         for name, valid, wanted in (
             ("architecture", isinstance(self.architecture, str), "be a name"),
             ("args", isinstance(self.args, dict), "map names to values"),
-            ("classes", names, "be a list of names"),
+            ("classes", named, "be a list of names"),
             ("input_size", sized and min(self.input_size) > 0, "be (channels, height, width)"),
             ("mean", means, each),
             ("std", stds and min(self.std) > 0, f"{each}, above 0"),
-            ("interpolation", self.interpolation in _INTERPOLATIONS, f"be of {_INTERPOLATIONS}"),
-            ("crop_pct", crops, "be a number above 0"),
+            ("interpolation", self.interpolation in _INTERPOLATIONS, f"be one of {kinds}"),
+            ("crop_pct", cropped, "be a number above 0"),
         ):
             if not valid:
                 raise InputError(f"{name} must {wanted}, got {getattr(self, name)!r}")
 
     def to_timm(self) -> dict[str, Any]:
         """The contents of timm's config.json."""
-        # transformers passes num_classes beside model_args
+        # transformers passes num_classes in addition to model_args
         args = {name: value for name, value in self.args.items() if name != "num_classes"}
         registered = timm.get_pretrained_cfg(self.architecture)
         return {
@@ -100,20 +99,20 @@ class ModelRecord:
 
     @classmethod
     def from_timm(cls, config: Mapping[str, Any]) -> ModelRecord:
-        """Reads what :meth:`to_timm` writes.
+        """Reads the output of :meth:`to_timm`.
 
         Raises:
-            InputError: an entry is missing, or of the wrong kind.
+            InputError: an entry is missing or invalid.
         """
         try:
-            recipe = dict(config["pretrained_cfg"])
-            names = config.get("label_names") or recipe.get("label_names")
+            pretrained = dict(config["pretrained_cfg"])
+            names = config.get("label_names") or pretrained.get("label_names")
             names = names or range(config["num_classes"])
             fields: dict[str, Any] = {
                 "architecture": config["architecture"],
                 "args": dict(config.get("model_args", {})),
                 "classes": [str(name) for name in names],
-                **preprocessing_of(recipe),
+                **preprocessing_of(pretrained),
             }
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"not a model's config.json: no valid entry {error}") from None
@@ -123,88 +122,75 @@ class ModelRecord:
         return record
 
     def input_args(self) -> dict[str, Any]:
-        """The constructor's arguments that follow from the size of the input."""
+        """The arguments of the constructor that follow from the input size."""
         return input_args(self.architecture, self.input_size)
 
 
 def input_args(architecture: str, input_size: tuple[int, int, int]) -> dict[str, Any]:
-    """A registered model's constructor's arguments for an input of (channels, height, width)."""
+    """The constructor's arguments for an input of (channels, height, width)."""
     channels, height, width = input_size
-    recipe = timm.get_pretrained_cfg(architecture)
-    sized = recipe is not None and recipe.fixed_input_size
+    registered = timm.get_pretrained_cfg(architecture)
+    sized = registered is not None and registered.fixed_input_size
     return {"in_chans": channels, **({"img_size": [height, width]} if sized else {})}
 
 
-def _are_numbers(values: Any, kind: Any = (int, float)) -> bool:
-    """Whether it is a list or tuple of finite numbers."""
-    return isinstance(values, (list, tuple)) and all(
-        isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
-        for value in values
-    )
-
-
-def preprocessing_of(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a :class:`ModelRecord` that say how to prepare an image.
+def preprocessing_of(pretrained_cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a :class:`ModelRecord` that describe how to prepare an image.
 
     Args:
-        recipe: a ``pretrained_cfg`` of timm's.
+        pretrained_cfg: of timm.
 
     Raises:
-        KeyError, TypeError, ValueError: an entry is missing, or of the wrong kind.
+        KeyError, TypeError, ValueError: an entry is missing or invalid.
     """
-    channels, height, width = recipe["input_size"]
+    channels, height, width = pretrained_cfg["input_size"]
     return {
         "input_size": (channels, height, width),
-        "mean": tuple(recipe["mean"]),
-        "std": tuple(recipe["std"]),
-        "interpolation": recipe["interpolation"],
-        "crop_pct": recipe["crop_pct"],
+        "mean": tuple(pretrained_cfg["mean"]),
+        "std": tuple(pretrained_cfg["std"]),
+        "interpolation": pretrained_cfg["interpolation"],
+        "crop_pct": pretrained_cfg["crop_pct"],
     }
 
 
 def registered_preprocessing(name: str) -> dict[str, Any]:
-    """What :func:`preprocessing_of` gives for a model as timm's registry has it.
+    """:func:`preprocessing_of` a model in timm's registry.
 
     Raises:
-        InputError: an unknown name (with the nearest), or nothing is registered for it.
+        InputError: an unknown name (with the closest one), or one without a configuration.
     """
-    recipe = timm.get_pretrained_cfg(name)
-    if recipe is None and not timm.is_model(name):
+    registered = timm.get_pretrained_cfg(name)
+    if registered is None and not timm.is_model(name):
         raise unknown("model", name, timm.list_models())
-    if recipe is None:
+    if registered is None:
         raise InputError(f"timm's registry has no preprocessing for {name!r}")
-    return preprocessing_of(recipe.to_dict())
-
-
-_REFUSALS = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
-"""What timm and its models raise for arguments that make no sense."""
+    return preprocessing_of(registered.to_dict())
 
 
 def create_model(name: str, **kwargs: Any) -> nn.Module:
-    """``timm.create_model`` with errors that a user can act on.
+    """``timm.create_model``, with errors that a user can act on.
 
     Raises:
-        InputError: an unknown name (with the nearest), or arguments that the model refuses.
+        InputError: an unknown name (with the closest one), or arguments that the model rejects.
     """
     if ":" not in name and not timm.is_model(name):
         raise unknown("model", name, timm.list_models())
     try:
         return timm.create_model(name, **kwargs)
-    except _REFUSALS as error:
+    except Exception as error:  # timm and its models raise many kinds for invalid arguments
         reason = first_line(error)
         raise InputError(f"model {name!r} cannot be built with {kwargs}: {reason}") from None
 
 
 def build_model(record: ModelRecord, **kwargs: Any) -> nn.Module:
-    """The model that a record describes, with fresh weights."""
+    """Builds the model that a record describes, with fresh weights."""
     known = {"num_classes": len(record.classes), **record.input_args()}
     return create_model(record.architecture, **{**known, **record.args, **kwargs})
+
+
+def _are_numbers(values: Any, kind: Any = (int, float)) -> bool:
+    """Whether ``values`` is a list or tuple of finite numbers."""
+    return isinstance(values, list | tuple) and all(
+        isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
+        for value in values
+    )

@@ -11,39 +11,39 @@ from torch.nn import functional as F
 Size = tuple[int, int]
 
 
-def whole_patches(images: Tensor, patch: int) -> Tensor:
-    """(B, C, H, W) padded with zeros on the right and below to multiples of the patch."""
+def pad_to_patches(images: Tensor, patch: int) -> Tensor:
+    """Pads (B, C, H, W) with zeros on the right and below to multiples of the patch size."""
     height, width = images.shape[-2:]
     return F.pad(images, (0, -width % patch, 0, -height % patch))
 
 
-def by_size(
+def run_by_size(
     run: Callable[[Tensor], list[Tensor]],
     images: Tensor,
     sizes: Sequence[Size] | None,
     patch: int,
     strides: Sequence[float],
 ) -> list[Tensor]:
-    """The maps of a batch of padded images, zero where there is padding.
+    """The maps of a batch of padded images, zero in the padding.
 
-    Images of one size run together, cut to it: what they get does not depend on how far they were
-    padded, nor on the others, and no work is spent on the padding.
+    Images of one size are cut to it and run together. So their maps depend neither on the amount of
+    padding nor on the other images, and no time is spent on padding.
 
     Args:
-        run: maps (B, C, H, W) to maps (B, C', ceil(H' / stride), ceil(W' / stride)), where H', W'
-            are whole patches.
+        run: computes maps (B, C', ceil(H' / stride), ceil(W' / stride)) of images (B, C, H, W),
+            where H' and W' are H and W rounded up to whole patches.
         images: (B, C, H, W), each in the upper left corner.
-        sizes: (height, width) of each; None: all are as large as the batch.
-        patch: side of the patches.
+        sizes: (height, width) of each image; None if none is padded.
+        patch: side of a patch, in pixels.
         strides: of the maps, in pixels.
     """
-    canvas = tuple(int(side) for side in images.shape[-2:])  # a tracer's are tensors
+    canvas = tuple(int(side) for side in images.shape[-2:])  # tensors in a tracer
     groups: dict[Size, list[int]] = {}
     for index, (height, width) in enumerate(sizes or ()):
         groups.setdefault((height, width), []).append(index)
     if set(groups) <= {canvas}:
         return run(images)
-    sides = whole_patches(images, patch).shape[-2:]
+    sides = pad_to_patches(images, patch).shape[-2:]
     maps: list[Tensor] = []
     for (height, width), members in groups.items():
         parts = run(images[members, :, :height, :width])

@@ -1,4 +1,4 @@
-"""Detectors as ONNX files: the model's objects, by name, from images of any size."""
+"""Detectors as ONNX files: the detections of the model, in images of any size."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ import torch
 from torch.nn import functional
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
-import kat.deploy.formats.detector_onnx as detector_file
 from kat.deploy import export_model, freeze, open_model
+from kat.deploy.formats import detector_onnx
 from kat.errors import ExportFailed, InputError
 from kat.models import build_model
-from tests.deploy.models import make_dense_record
+from tests.models.small import record_of
 
 SIDE = 64
 NAMES = ["boxes", "labels", "scores", "masks"]
 ARGS = {"embed_dim": 48, "depth": 2, "window": 5, "global_blocks": [1], "channels": 16}
 LEAST = 0.3
-"""Of three classes an untrained model gives about this much to the best of what it sees."""
+"""About the highest score of an untrained model of three classes."""
 
 
 def make_detector(name="kat_det_micro", least=LEAST, **args):
     rcnn = {"box_score_thresh": least}
-    record = make_dense_record(name, SIDE, **{**ARGS, "rcnn": rcnn, **args})
+    record = record_of(name, (3, SIDE, SIDE), {**ARGS, "rcnn": rcnn, **args})
     torch.manual_seed(0)
     model = build_model(record).eval()
-    with torch.no_grad():  # no rational stays the identity
+    with torch.no_grad():  # so that no rational is the identity
         for parameter in model.transformer.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
     return model, record
@@ -42,19 +42,19 @@ def noise(*size, seed=7):
 
 def session_of(path):
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # it warns of the input that may be left out
+    options.log_severity_level = 3  # below, it warns about the optional input
     return onnxruntime.InferenceSession(path, options)
 
 
 def check_same(found, expected):
-    """The same objects in the same order."""
+    """The same detections in the same order."""
     assert list(found) == list(expected) == NAMES
     assert len(expected["boxes"])
     assert torch.equal(found["labels"], expected["labels"])
     for name in ("boxes", "scores"):
         torch.testing.assert_close(found[name], expected[name], rtol=1e-3, atol=1e-3)
     assert found["masks"].shape == expected["masks"].shape
-    assert (found["masks"] != expected["masks"]).float().mean() < 1e-3  # where it is a near tie
+    assert (found["masks"] != expected["masks"]).float().mean() < 1e-3  # near ties
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def exported(tmp_path_factory):
 
 @pytest.mark.parametrize("name", ["kat_det_micro", "vit_det_micro"])
 @torch.no_grad()
-def test_onnxruntime_gives_the_models_objects(exported, name):
+def test_onnxruntime_computes_the_models_detections(exported, name):
     model, path = exported[0][name], exported[1] / f"{name}.onnx"
     session = session_of(path)
     assert [(x.name, x.shape) for x in session.get_inputs()] == [("image", [3, SIDE, SIDE])]
@@ -108,7 +108,7 @@ def test_a_file_is_standard_operators_and_has_the_record(exported):
 
 
 @torch.no_grad()
-def test_our_runtime_takes_what_the_model_takes(exported, capfd):
+def test_our_runtime_takes_images_of_any_size(exported, capfd):
     model = exported[0]["kat_det_micro"]
     opened, record = open_model(exported[1] / "kat_det_micro.onnx")
     assert record.classes == ["ant", "bee", "cat"]
@@ -123,8 +123,8 @@ def test_our_runtime_takes_what_the_model_takes(exported, capfd):
 
 @pytest.mark.parametrize("size", [(48, SIDE), (SIDE, 40)])
 @torch.no_grad()
-def test_what_an_image_lacks_of_a_square_is_a_part_of_it(exported, size):
-    """The objects are the model's in the padded image, without what is beyond the image."""
+def test_the_padding_to_a_square_is_a_part_of_the_image(exported, size):
+    """The detections are the model's in the padded image, clipped to the image."""
     opened, _ = open_model(exported[1] / "kat_det_micro.onnx")
     height, width = size
     image = noise(*size)
@@ -141,13 +141,13 @@ def test_what_an_image_lacks_of_a_square_is_a_part_of_it(exported, size):
 
 
 @torch.no_grad()
-def test_the_least_score_is_the_runtimes_to_change(exported):
+def test_the_score_threshold_can_be_changed(exported):
     model = exported[0]["kat_det_micro"]
     opened, _ = open_model(exported[1] / "kat_det_micro.onnx")
-    assert opened.least_score == model.least_score == LEAST
+    assert opened.score_threshold == model.score_threshold == LEAST
     image = noise(SIDE, SIDE)
     few = len(opened([image])[0]["scores"])
-    opened.least_score = 0.0
+    opened.score_threshold = 0.0
     everything = opened([image])[0]["scores"]
     assert 0 < few < len(everything)
     assert few == (everything > LEAST).sum()
@@ -165,8 +165,8 @@ def test_another_size_than_that_of_the_position_embeddings(tmp_path):
 
 
 @pytest.mark.parametrize("least", [LEAST, 0.99])
-def test_a_file_with_other_objects_is_not_kept(tmp_path, monkeypatch, least):
-    """Also of a model that finds nothing in noise."""
+def test_a_file_with_other_detections_is_not_kept(tmp_path, monkeypatch, least):
+    """Even if the model detects nothing in noise."""
     model, record = make_detector(least=least)
     with torch.no_grad():
         assert (len(model([noise(SIDE, SIDE)])[0]["boxes"]) == 0) == (least > LEAST)
@@ -178,34 +178,34 @@ def test_a_file_with_other_objects_is_not_kept(tmp_path, monkeypatch, least):
         frozen.transformer.blocks[1].mlp.act2.numerator[0, 2] += 1e-2
         return frozen
 
-    monkeypatch.setattr(detector_file, "freeze", wrong)
-    with pytest.raises(ExportFailed, match="was not kept: its objects are"):
+    monkeypatch.setattr(detector_onnx, "freeze", wrong)
+    with pytest.raises(ExportFailed, match="was not kept: its detections differ"):
         export_model(model, record, path)
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
     assert path.read_bytes() == b"kept"
-    assert model.least_score == least
+    assert model.score_threshold == least
 
 
 @pytest.mark.parametrize("shift", ["labels", "count"])
-def test_labels_and_the_number_of_objects_count(exported, shift):
+def test_labels_and_the_number_of_detections_count(exported, shift):
     model, record = make_detector()
     opened, _ = open_model(exported[1] / "kat_det_micro.onnx")
-    stored = detector_file.record_of(model, record)
+    stored = detector_onnx.detector_record(model, record)
 
     def other(image, threshold):
-        found = opened.find(image, threshold)
+        found = opened.detect(image, threshold)
         if shift == "labels":
             return {**found, "labels": (found["labels"] + 1) % 3}
         return {name: one[: len(one) * 3 // 4] for name, one in found.items()}
 
-    assert detector_file.objects_distance(opened.find, model, stored) < 1e-4
-    assert detector_file.objects_distance(other, model, stored) > 1e-3
+    assert detector_onnx.detections_distance(opened.detect, model, stored) < 1e-4
+    assert detector_onnx.detections_distance(other, model, stored) > 1e-3
 
 
 def test_what_cannot_be_exported(tmp_path):
     model, record = make_detector()
     for path, int8 in ((tmp_path / "m.pt2", False), (tmp_path / "m.onnx", True)):
-        with pytest.raises(InputError, match=r"exported to \.onnx alone, and without int8"):
+        with pytest.raises(InputError, match=r"exported to \.onnx only, without int8"):
             export_model(model, record, path, int8=int8)
     for args, sides in (({"min_size": 48}, "48 to 64"), ({"max_size": 80}, "64 to 80")):
         model, record = make_detector(**args)
@@ -223,8 +223,9 @@ def test_what_cannot_be_exported(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_so_few_objects_cannot_be_compared(exported):
+def test_too_few_detections_cannot_be_compared(exported):
     opened, _ = open_model(exported[1] / "kat_det_micro.onnx")
     model, record = make_detector(rcnn={"box_detections_per_img": 1})
-    with pytest.raises(InputError, match="gives 1 objects in noise"):
-        detector_file.objects_distance(opened.find, model, detector_file.record_of(model, record))
+    stored = detector_onnx.detector_record(model, record)
+    with pytest.raises(InputError, match="has 1 detection in noise"):
+        detector_onnx.detections_distance(opened.detect, model, stored)

@@ -1,4 +1,4 @@
-"""The preprocessing record inside an exported file: what a model's config.json holds, as JSON."""
+"""The record in an exported file: the model's config.json and what the file takes, as JSON."""
 
 from __future__ import annotations
 
@@ -12,25 +12,32 @@ from kat.models import ModelRecord
 from kat.version import __version__
 
 KEY = "kat"
-"""What the record is called in a file's metadata."""
+"""The name of the record in the metadata of a file."""
+
+_OUTPUTS = {"detection": "detections", "features": "features"}
 
 
-class StoredRecord(NamedTuple):
-    """What an exported file says of itself.
+class ExportRecord(NamedTuple):
+    """What an exported file says about itself.
 
     Args:
         model: the model, its classes and its preprocessing.
-        step: (height, width) that the sides of its images are multiples of, or None where it
-            takes images of ``model.input_size`` alone.
-        task: what the model is for.
+        step: (height, width), of which the sides of images are multiples; None if the file takes
+            images of ``model.input_size`` only.
+        task: of the model.
     """
 
     model: ModelRecord
     step: tuple[int, int] | None
     task: str = "classification"
 
+    @property
+    def outputs(self) -> str:
+        """What the file computes: logits, detections or features."""
+        return _OUTPUTS.get(self.task, "logits")
+
     def to_json(self) -> str:
-        """timm's config.json, the step, the task, and the versions that wrote it."""
+        """timm's config.json, with the step, the task, and the versions of the writer."""
         config = self.model.to_timm()
         config["pretrained_cfg"]["fixed_input_size"] = self.step is None
         versions = {"kat": __version__, "torch": torch.__version__}
@@ -38,11 +45,11 @@ class StoredRecord(NamedTuple):
         return json.dumps({**config, **own})
 
     @classmethod
-    def from_json(cls, text: str | bytes | None, source: str) -> StoredRecord:
-        """Reads what :meth:`to_json` writes.
+    def from_json(cls, text: str | bytes | None, source: str) -> ExportRecord:
+        """Reads the output of :meth:`to_json`.
 
         Args:
-            text: the record, or None where the file has none.
+            text: the record, or None if the file has none.
             source: what to call the file in an error.
 
         Raises:
@@ -51,12 +58,12 @@ class StoredRecord(NamedTuple):
         if text is None:
             raise InputError(
                 f"{source} was not written by 'kat export': it has no record of classes and"
-                " preprocessing, without which its answers mean nothing"
+                " preprocessing, without which its outputs mean nothing"
             )
         try:
             config = json.loads(text)
             step = config["image_size_step"]
-            task = config.get("task", "classification")  # the first files do not say
+            task = config.get("task", "classification")  # the first files have no task
             return cls(ModelRecord.from_timm(config), step and (int(step[0]), int(step[1])), task)
         except (LookupError, TypeError, ValueError) as error:
             raise InputError(f"the record in {source} is damaged: {error}") from None
@@ -65,7 +72,7 @@ class StoredRecord(NamedTuple):
         """Checks the shape (B, C, H, W) of a batch.
 
         Raises:
-            InputError: the model is not for images of that size.
+            InputError: the model does not take images of that size.
         """
         channels, *size = self.model.input_size
         given = list(images[1:])

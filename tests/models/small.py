@@ -2,38 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import nn
 
 from kat.models import ModelRecord, build_model
-from tests.records import RECORD
 
 ARGS = {"patch_size": 2, "num_groups": 4, "depth": 2, "embed_dim": 64, "num_heads": 2}
 
 
-def make_record(**args: Any) -> ModelRecord:
-    """A grey 8x8 kat_micro of two blocks, three classes."""
-    return replace(
-        RECORD, architecture="kat_micro", classes=["ant", "bee", "cat"], mean=(0.3,), std=(0.4,),
-        interpolation="bilinear", crop_pct=0.9, args={**ARGS, **args},
-    )  # fmt: skip
-
-
-def make_dense_record(name: str, side: int, **args: Any) -> ModelRecord:
-    """A detector or a segmentation model of square RGB images, three classes."""
+def record_of(
+    architecture: str,
+    input_size: tuple[int, int, int],
+    args: dict[str, Any],
+    classes: Iterable[str] = ("ant", "bee", "cat"),
+) -> ModelRecord:
+    """A record, with preprocessing that is no model's default."""
+    channels = input_size[0]
     return ModelRecord(
-        architecture=name,
-        classes=["ant", "bee", "cat"],
-        input_size=(3, side, side),
-        mean=(0.3,) * 3,
-        std=(0.4,) * 3,
+        architecture=architecture,
+        classes=list(classes),
+        input_size=input_size,
+        mean=(0.3,) * channels,
+        std=(0.4,) * channels,
         interpolation="bilinear",
-        crop_pct=1.0,
+        crop_pct=0.9,
         args=args,
     )
+
+
+def make_record(**args: Any) -> ModelRecord:
+    """A gray 8x8 kat_micro of two blocks, three classes."""
+    return record_of("kat_micro", (1, 8, 8), {**ARGS, **args})
 
 
 def make_model(**args: Any) -> tuple[nn.Module, ModelRecord]:

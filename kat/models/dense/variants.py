@@ -1,8 +1,9 @@
 """The dense models in timm's registry.
 
-``kat_det_tiny``, ``_small``, ``_base`` and ``vit_det_...`` are detectors for images of 1024,
-``kat_upernet_...`` and ``vit_upernet_...`` segment images of 512; all have patches of 16. The
-``_micro`` ones, for images of 128 in patches of 8, train on a laptop's CPU in minutes.
+``kat_det_tiny``, ``_small``, ``_base`` and ``vit_det_...`` are detectors for images of 1024 pixels,
+``kat_upernet_...`` and ``vit_upernet_...`` segmentation models for images of 512. Their patches
+are of 16 pixels. The ``_micro`` ones, for images of 128 in patches of 8, train on a laptop's CPU in
+minutes.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from torch import nn
 
 from kat.models.dense.detector import KATDetector, ViTDetector
 from kat.models.dense.upernet import KATUperNet, ViTUperNet
-from kat.models.kat import BASE, IMAGENET_CONFIG, SMALL, TINY, register_family
+from kat.models.kat import IMAGENET_CONFIG, SIZES
+from kat.models.timm_registry import register_family
 
 _MICRO: dict[str, Any] = {"patch_size": 8, "embed_dim": 96, "depth": 6, "num_heads": 3}
-_SIZES = {"micro": _MICRO, "tiny": TINY, "small": SMALL, "base": BASE}
+_SIZES = {"micro": _MICRO, **SIZES}
 _FEW_BOXES = {
     "rpn_pre_nms_top_n_train": 300,
     "rpn_pre_nms_top_n_test": 300,

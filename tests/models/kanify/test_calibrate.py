@@ -1,4 +1,4 @@
-"""kanify, calibrated: the rationals are fitted to the inputs that batches really show."""
+"""Calibration: rationals fitted to the inputs of the activations on some batches."""
 
 from __future__ import annotations
 
@@ -16,15 +16,7 @@ from kat.errors import InputError
 from kat.models.kanify.calibrate import seen_inputs
 from kat.models.kanify.find import find
 from kat.models.kanify.trace import channel_weights
-from tests.hooks import forward_hooks
-from tests.models.kanify_models import (
-    encoder,
-    images,
-    output,
-    sequential,
-    state,
-    vit,
-)
+from tests.models.kanify.models import encoder, images, output, sequential, state, vit
 
 
 @pytest.mark.parametrize("build", [vit, encoder])
@@ -34,18 +26,19 @@ def test_calibration_lowers_the_error_on_other_inputs(build):
     batches = [images(8, s) if build is vit else torch.randn(4, 9, 16) for s in range(3)]
     before = output(model, batches[0])
     moved = {}
+    at_first = state(model.train())
     for calibration in (None, batches[1:]):
         model.train()
         plan = kat.kanify(model, calibration=calibration)
         assert model.training
-        assert not any(map(forward_hooks, model.modules()))
         moved[calibration is None] = (output(model, batches[0]) - before).square().mean().sqrt()
         plan.undo()
+        assert state(model.train()) == at_first  # no hooks are left
     assert moved[False] < 0.3 * moved[True]
     assert torch.backends.mha.get_fastpath_enabled()
 
 
-def test_calibration_holds_rare_and_large_inputs_too():
+def test_calibration_covers_rare_large_inputs():
     torch.manual_seed(0)
     model, x = sequential(nn.GELU()), torch.randn(2000, 16)
     x[0] *= 30
@@ -59,7 +52,7 @@ def test_calibration_holds_rare_and_large_inputs_too():
     assert error[0].max() < 0.05 * hidden[0].abs().max()
 
 
-def test_calibration_counts_inputs_by_their_effect_on_the_output():
+def test_calibration_weights_inputs_by_their_effect_on_the_output():
     model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.GELU(), nn.Linear(2, 3))
     with torch.no_grad():
         model[0].weight.copy_(torch.eye(2))
@@ -72,7 +65,7 @@ def test_calibration_counts_inputs_by_their_effect_on_the_output():
         assert seen.weight[seen.x == value] == pytest.approx(effect / 20, rel=1e-3)
 
 
-def test_calibration_keeps_few_of_many_inputs_without_changing_their_weight():
+def test_calibration_keeps_few_of_many_inputs_with_their_total_weight():
     model, x = sequential(nn.GELU()).double(), torch.randn(40_000, 16).double()
     seen = seen_inputs(model, find(model).mlps, [x])["1"]
     hidden, norms = output(model[0], x), model[3].weight.square().sum(0)
@@ -84,7 +77,7 @@ def test_calibration_keeps_few_of_many_inputs_without_changing_their_weight():
         assert moment == pytest.approx((1 - 1e-4) * exact + 1e-4 * even, rel=0.01)
 
 
-def test_calibration_takes_mappings_tuples_and_a_function():
+def test_batches_may_be_mappings_and_tuples_or_run_by_a_function():
     class Two(nn.Module):
         def __init__(self):
             super().__init__()
@@ -96,10 +89,10 @@ def test_calibration_takes_mappings_tuples_and_a_function():
     model, (x, y) = Two(), torch.randn(2, 4, 8)
     as_mapping = kat.kanify(model, calibration=[{"x": x, "y": y}], dry_run=True)
     as_tuple = kat.kanify(model, calibration=[(x, y)], dry_run=True)
-    as_said = kat.kanify(
+    by_function = kat.kanify(
         model, calibration=[(y, x, "label")], run=lambda m, batch: m(*batch[:2]), dry_run=True
     )
-    assert as_mapping.record() == as_tuple.record() == as_said.record()
+    assert as_mapping.record() == as_tuple.record() == by_function.record()
     assert "seen in" in str(as_mapping)
 
 
@@ -117,7 +110,7 @@ def test_calibration_does_not_raise_the_error(activation, scale):
     assert moved[1] <= moved[0]
 
 
-def test_calibration_counts_all_channels_alike_where_the_second_linear_map_is_zero():
+def test_calibration_weights_all_channels_equally_if_the_second_linear_map_is_zero():
     torch.manual_seed(0)
     model, x = nn.Sequential(Mlp(8, 16)), torch.randn(500, 8)
     with torch.no_grad():
@@ -148,7 +141,7 @@ def test_the_effect_of_a_channel_does_not_depend_on_the_bias(dtype):
         ([torch.full((2, 8), math.nan)], "not finite"),
     ],
 )
-def test_calibration_that_cannot_be_had_is_refused(calibration, message):
+def test_unusable_calibration_is_refused(calibration, message):
     model = nn.Sequential(Mlp(8, 16))
     before = state(model)
     with pytest.raises(InputError, match=message):

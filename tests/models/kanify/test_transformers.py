@@ -1,4 +1,4 @@
-"""kanify on Hugging Face transformers' models, found without a word about them in the library."""
+"""kanify on models of Hugging Face transformers, which the library does not know by name."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def output(model: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_model_keeps_its_function_and_undo_gives_it_back(name):
+def test_a_model_keeps_its_function_and_undo_restores_it(name):
     _, activation, function = MODELS[name]
     model, x = build(name), inputs(name)
     before = output(model, x)
@@ -93,7 +93,7 @@ def test_a_gated_mlp_is_refused_with_the_reason():
         kat.kanify(transformers.LlamaModel(config))
 
 
-def test_weights_of_a_transposed_linear_map_are_read_by_what_it_computes():
+def test_channel_weights_of_a_transposed_linear_map():
     linear = build("GPT2").h[0].mlp.c_proj
     expected = linear.weight.square().sum(1)  # (d_in, d_out), unlike that of nn.Linear
     torch.testing.assert_close(channel_weights(linear).float(), expected)
