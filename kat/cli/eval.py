@@ -1,4 +1,19 @@
-"""``kat eval``: accuracy, calibration and confusion of checkpoints on a data set."""
+"""``kat eval``: evaluate checkpoints on a data set: accuracy and calibration, COCO's AP, or mIoU.
+
+Evaluates on the validation split: classifiers by top-1, top-5, loss, calibration and the accuracy
+of each class; detectors by COCO's average precision; segmentation models by mIoU and accuracies.
+The data set is the run's own unless --data names another; the preprocessing is the one stored
+beside the weights unless options change it. If a model is near chance level, it prints possible
+causes.
+
+RUN is a run directory (its best checkpoint), a model folder, a .ckpt file, an exported .pt2 or
+.onnx file, or a file of an official KAT; or another folder, for each of these that lies in it.
+
+examples:
+  kat eval runs/mine --out report
+  kat eval runs/mine/*.ckpt --csv table.csv
+  kat eval mine.onnx --data folder:/data/flowers --json metrics.json
+"""
 
 from __future__ import annotations
 
@@ -9,19 +24,20 @@ from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import nn
 
 from kat.analysis import ClassificationReport, write_table
 from kat.analysis.reports.dense import DenseReport
-from kat.cli.parsing import Parser, refuse_unused, run_command
+from kat.cli.parsing import Parser, add_sliding_window, given, refuse_options
 from kat.data import DataConfig, open_split
 from kat.deploy import open_model
 from kat.errors import InputError
-from kat.files import check_target, short_names, write_text
+from kat.files import short_names, write_text
 from kat.models import ModelRecord, is_model_folder
 from kat.models.dense import SegmentConfig, task_of
+from kat.settings import Count
 from kat.tables import print_table
 from kat.training import (
     EvalConfig,
@@ -74,27 +90,21 @@ Row = dict[str, Any]
 """What is found of a checkpoint; it holds an ``error`` alone where it cannot be evaluated."""
 
 
-def main(arguments: list[str]) -> int:
-    """Parses the arguments, evaluates, prints a line or a table."""
-    return run_command(lambda: _main(arguments))
-
-
-def _main(arguments: list[str]) -> None:
-    parsed = _parse(arguments)
-    paths = find_checkpoints([Path(path) for path in parsed.checkpoint])
-    several = paths != [Path(path) for path in parsed.checkpoint] or len(paths) > 1
-    _check_targets(parsed)
-    if several:
-        rows = _evaluate_all(paths, arguments)
-    else:
-        rows = [_evaluate_one(paths[0], arguments, _folder_of(parsed.report))]
-    if parsed.json:
+def main(arguments: list[str]) -> None:
+    """Evaluates, prints a line or a table."""
+    options = make_parser().parse_args(arguments)
+    paths = find_checkpoints(options.runs)
+    several = paths != options.runs or len(paths) > 1
+    if options.out and options.out.is_file():
+        raise InputError(f"--out {options.out} is a file; give the name of a folder")
+    rows = _evaluate_all(paths, options) if several else [_evaluate(paths[0], options, options.out)]
+    if options.json:
         content = rows if several else rows[0]
-        write_text(Path(parsed.json), json.dumps(content, indent=2) + "\n")
-    if parsed.csv:
+        write_text(options.json, json.dumps(content, indent=2) + "\n")
+    if options.csv:
         columns = _columns(rows)
         cells = ([row.get(name) for name in columns] for row in rows)
-        write_table(Path(parsed.csv), columns, cells)
+        write_table(options.csv, columns, cells)
     _print(rows, several)
     failed = [row for row in rows if "error" in row]
     if failed:
@@ -114,51 +124,45 @@ def _columns(rows: Sequence[Row]) -> list[str]:
 
 def make_parser() -> Parser:
     """The parser of ``kat eval``."""
-    parser = Parser(
-        prog="kat eval",
-        description=(
-            "Evaluates checkpoints on the validation split of a data set: of classifiers top-1,"
-            " top-5, loss, calibration, accuracy by class; of detectors COCO's average precision;"
-            " of segmentation models mIoU and accuracies. The data set is the run's own unless"
-            " another is named; the preprocessing is that stored beside the weights unless options"
-            " say otherwise. Where a model scores near chance, what can be found out is printed."
-            " Examples: 'kat eval --checkpoint runs/mine --report report';"
-            " 'kat eval --checkpoint runs/mine/*.ckpt --csv table.csv'."
-        ),
+    parser = Parser(__doc__, "RUN...")
+    add = parser.add
+    add("runs", nargs="+", type=Path, metavar="RUN", help="models, see above")
+    parser.add_data()
+    add("--out", type=Path, metavar="FOLDER", help="write tables and figures to this folder")
+    parser.add_csv("a row a model")
+    parser.add_json("all results")
+    add("--limit", type=Count, metavar="N", help="evaluate at most this many images")
+    add("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda, cuda:1, mps")
+    add(
+        "--precision",
+        choices=["32-true", "bf16-mixed", "16-mixed"],
+        default="32-true",
+        help="floating-point format of the forward pass",
     )
-    parser.add_argument(
-        "--checkpoint",
-        required=True,
-        nargs="+",
-        help="a run's folder (its best weights), a model's folder, a .ckpt file, an exported .pt2"
-        " or .onnx file, a file of an official KAT; several of these; or another folder, for every"
-        " one that lies in it",
+    add(
+        "--real-labels",
+        metavar="FILE",
+        help="also evaluate on ImageNet's reassessed labels: the path of real.json, or 'timm' for"
+        " the copy that timm ships",
     )
-    parser.add_argument("--report", type=str | None, help="write tables and figures to this folder")
-    parser.add_argument("--json", type=str | None, help="write what is found to this file")
-    parser.add_argument("--csv", type=str | None, help="write one row a checkpoint to this file")
-    parser.add_argument(
-        "--real_labels",
-        type=str | None,
-        help="also score by ImageNet's reassessed labels: the path of real.json, or 'timm' for the"
-        " copy that timm ships",
+    add_sliding_window(parser)
+    add(
+        "--image-size",
+        type=Count,
+        metavar="N",
+        help="side of the square that the model sees, in pixels; of a segmentation model the"
+        " shorter side of the image, of a detector the longer one (default: the model's)",
     )
-    parser.add_class_arguments(EvalConfig, skip={"keep_logits"})
-    parser.add_class_arguments(SegmentConfig)
-    group = parser.add_argument_group("preprocessing, in place of what is stored")
-    group.add_argument(
-        "--image_size",
-        type=int | None,
-        help="side of the square, in pixels; of a"
-        " segmentation model the shorter side of the image, of a detector the longer one",
+    add("--crop-pct", type=float, help="share that the central crop keeps (default: the model's)")
+    add(
+        "--interpolation",
+        choices=["bilinear", "bicubic", "nearest", "lanczos"],
+        help="how images are resized (default: the model's)",
     )
-    group.add_argument("--crop_pct", type=float | None, help="share that the central crop keeps")
-    interpolations = Literal["bilinear", "bicubic", "nearest", "lanczos"]
-    group.add_argument("--interpolation", type=interpolations | None, help="how images are resized")
-    group.add_argument("--mean", type=list[float] | None, help="of each channel")
-    group.add_argument("--std", type=list[float] | None, help="of each channel")
-    skip = {"image_size", "channels", "interpolation", "crop_pct", "mean", "std", "train_split"}
-    parser.add_class_arguments(DataConfig, "data", skip=skip)
+    for name in ("mean", "std"):
+        what = f"{name} of each channel, e.g. [0.5,0.5,0.5] (default: the model's)"
+        add(f"--{name}", type=list[float], metavar="LIST", help=what)
+    parser.add_progress()
     return parser
 
 
@@ -189,59 +193,38 @@ def _natural(path: Path) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
-def _check_targets(parsed: Namespace) -> None:
-    for target in (parsed.json, parsed.csv):
-        if target:
-            check_target(Path(target))
-    if parsed.report and not Path(parsed.report).is_dir():
-        check_target(Path(parsed.report))
-        if Path(parsed.report).exists():
-            raise InputError(f"--report {parsed.report} is a file; give the name of a folder")
-
-
-def _folder_of(report: str | None, label: str = "") -> Path | None:
-    return Path(report) / label if report else None
-
-
-def _parse(arguments: list[str], defaults: dict[str, Any] | None = None) -> Namespace:
-    parser = make_parser()
-    parser.set_defaults({f"data.{name}": value for name, value in (defaults or {}).items()})
-    return parser.instantiate(parser.parse_args(arguments))
-
-
-def _evaluate_all(paths: Sequence[Path], arguments: list[str]) -> list[Row]:
-    """One row a checkpoint; one that cannot be evaluated does not keep the others from it."""
-    report = _parse(arguments).report
+def _evaluate_all(paths: Sequence[Path], options: Namespace) -> list[Row]:
+    """A row a checkpoint; one that cannot be evaluated does not stop the others."""
     rows = []
     for path, label in zip(paths, short_names(paths), strict=True):
         try:
-            rows.append(_evaluate_one(path, arguments, _folder_of(report, label)))
+            rows.append(_evaluate(path, options, options.out and options.out / label))
         except InputError as error:
             rows.append({"checkpoint": str(path), "error": " ".join(str(error).split())})
     return rows
 
 
-def _evaluate_one(path: Path, arguments: list[str], report: Path | None) -> Row:
+def _evaluate(path: Path, options: Namespace, report: Path | None) -> Row:
     """Evaluates a checkpoint, and writes its report if there is to be one."""
-    named = any(argument.startswith("--data.name") for argument in arguments)
-    defaults = data_of_run(path, named)
-    parsed = _parse(arguments, defaults)
-    data = DataConfig(**vars(parsed.data))
-    if "name" not in defaults and not named:
-        raise InputError(f"{path} is not a run's, so --data.name must say what to evaluate on")
-    model, stored = _open(path, parsed.image_size)
-    refuse_unused(make_parser(), parsed, _UNUSED, task_of(model))
-    if task_of(model) != "classification":
-        return _evaluate_dense(path, model, stored, data, parsed, report)
-    real_labels = read_real_labels(parsed.real_labels) if parsed.real_labels else None
+    settings = given(options.data)
+    settings = {**data_of_run(path, named="name" in settings), **settings}
+    if "name" not in settings:
+        raise InputError(f"{path} belongs to no run: name the data set to evaluate on with --data")
+    data = DataConfig(**settings)
+    model, stored = _open(path, options.image_size)
+    task = task_of(model)
+    refuse_options(make_parser(), options, _UNUSED[task], f"on a model for {task}")
+    if task != "classification":
+        return _evaluate_dense(path, model, stored, data, options, report)
+    real_labels = read_real_labels(options.real_labels) if options.real_labels else None
     if real_labels is not None:
         check_real_labels(open_split(data, "val"), real_labels)
     record, overridden = with_preprocessing(
         stored,
-        input_size=parsed.image_size and (stored.input_size[0], *[parsed.image_size] * 2),
-        **{name: getattr(parsed, name) for name in ("crop_pct", "interpolation", "mean", "std")},
+        input_size=options.image_size and (stored.input_size[0], *[options.image_size] * 2),
+        **{name: getattr(options, name) for name in ("crop_pct", "interpolation", "mean", "std")},
     )
-    config = EvalConfig(**{name: getattr(parsed, name) for name in _EVAL})
+    config = EvalConfig(**{name: getattr(options, name) for name in _EVAL})
     evaluation = evaluate(model, record, data, config, source=str(path))
     answered = ClassificationReport(evaluation.answers, evaluation.classes)
     row: Row = {"checkpoint": str(path), "data": data.name, "task": "classification"}
@@ -268,14 +251,14 @@ def _evaluate_dense(
     model: nn.Module,
     record: ModelRecord,
     data: DataConfig,
-    parsed: Namespace,
+    options: Namespace,
     report: Path | None,
 ) -> Row:
     """Evaluates a detector or a segmentation model, and writes its report."""
-    config = EvalConfig(**{name: getattr(parsed, name) for name in _EVAL})
-    how = SegmentConfig(**{name: getattr(parsed, name) for name in _SEGMENT})
-    if parsed.image_size is not None:
-        record = replace(record, input_size=(record.input_size[0], *[parsed.image_size] * 2))
+    config = EvalConfig(**{name: getattr(options, name) for name in _EVAL})
+    how = SegmentConfig(**{name: getattr(options, name) for name in _SEGMENT})
+    if options.image_size is not None:
+        record = replace(record, input_size=(record.input_size[0], *[options.image_size] * 2))
     found = DenseReport(evaluate_dense(model, record, data, config, how, source=str(path)))
     row = {"checkpoint": str(path), "data": data.name, "task": task_of(model), **found.to_dict()}
     row["lines"] = [f"{data.name}: {found.lines()[0]}", *found.lines()[1:]]
@@ -287,8 +270,6 @@ def _evaluate_dense(
 
 def _open(path: Path, image_size: int | None) -> tuple[nn.Module, ModelRecord]:
     """The model, for images of this size, and the record that is stored with it."""
-    if image_size is not None and image_size < 1:
-        raise InputError(f"--image_size must be at least 1, got {image_size}")
     model, stored = open_model(path)
     another = stored.input_size[1:] != (image_size, image_size)
     if image_size is not None and (another or task_of(model) == "detection"):

@@ -1,39 +1,46 @@
-"""``kat predict``: what a model says of images: classes, objects, or the class of each pixel."""
+"""``kat predict``: predict what is in images: classes, objects, or the class of each pixel.
+
+Uses the preprocessing stored beside the weights. Prints a classifier's most likely classes with
+their probabilities, a detector's objects, or the share of each class among a segmentation model's
+pixels; --out draws objects and pixels.
+
+examples:
+  kat predict cat.jpg dog.jpg --checkpoint runs/mine
+  kat predict photos/*.jpg --checkpoint mine.onnx --json predictions.json
+  kat predict street.jpg --checkpoint runs/detector --out pictures
+"""
 
 from __future__ import annotations
 
 import json
-import sys
 from argparse import Namespace
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 
 from kat.analysis.figures.dense import caption_factor, draw_mask, draw_objects
-from kat.cli.parsing import Parser, refuse_unused, run_command
+from kat.cli.parsing import MODEL, Parser, add_sliding_window, refuse_options, tracked
 from kat.data import UnreadableImage, decode, eval_transform
 from kat.data.decoding import in_channels
 from kat.deploy import open_model
 from kat.errors import InputError
-from kat.files import check_target, replacing, write_text
+from kat.files import replacing, write_text
 from kat.models import ModelRecord
 from kat.models.dense import SegmentConfig, check_segment, task_of
+from kat.settings import Count, Probability
 from kat.tables import print_table
 from kat.training.evaluation.dense_prediction import find_classes, find_objects
 from kat.training.tasks.detection import encode_mask
 
-Batches = Sequence[Sequence[str]]
 _SEGMENT = [field.name for field in fields(SegmentConfig)]
 _UNUSED = {
-    "classification": [*_SEGMENT, "threshold"],
+    "classification": [*_SEGMENT, "threshold", "out"],
     "detection": [*_SEGMENT, "batch_size"],
     "segmentation": ["threshold", "batch_size"],
 }
@@ -42,34 +49,20 @@ _FIGURE = {"top": "probability", "objects": "score", "classes": "share"}
 """What an answer lists, by task, and the figure of each entry."""
 
 
-def main(arguments: list[str]) -> int:
-    """Parses the arguments, predicts, prints a table."""
-    return run_command(lambda: _main(arguments))
-
-
-def _main(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> None:
+    """Predicts, prints a table."""
     parser = make_parser()
-    parsed = parser.parse_args(arguments)
-    if parsed.json:
-        check_target(Path(parsed.json))
-    if not 0 <= parsed.threshold <= 1:
-        raise InputError(f"--threshold must be between 0 and 1, got {parsed.threshold}")
-    for name in ("top", "batch_size", "image_size"):
-        value = getattr(parsed, name)
-        if value is not None and value < 1:
-            raise InputError(f"--{name} must be at least 1, got {value}")
-    checkpoint = Path(parsed.checkpoint)
-    model, record = open_model(checkpoint, parsed.image_size)
+    options = parser.parse_args(arguments)
+    model, record = open_model(options.checkpoint, options.image_size)
     if not record.classes:
-        raise InputError(f"the model of {checkpoint} has no head, hence no classes to predict")
-    refuse_unused(parser, parsed, _UNUSED, task_of(model))
-    if task_of(model) == "classification":
-        answers = _classify(model, record, parsed)
-    else:
-        answers = _see(model, record, parsed)
-    if parsed.json:
-        write_text(Path(parsed.json), json.dumps(answers, indent=2) + "\n")
-    _print(answers, parsed.top)
+        raise InputError(f"the model of {options.checkpoint} has no head, so it predicts no class")
+    task = task_of(model)
+    refuse_options(parser, options, _UNUSED[task], f"on a model for {task}")
+    predict = _classify if task == "classification" else _see
+    answers = predict(model, record, options)
+    if options.json:
+        write_text(options.json, json.dumps(answers, indent=2) + "\n")
+    _print(answers, options.top)
     unreadable = [answer["image"] for answer in answers if "error" in answer]
     if unreadable:
         raise InputError(f"{len(unreadable)} of {len(answers)} images cannot be read")
@@ -77,72 +70,65 @@ def _main(arguments: list[str]) -> None:
 
 def make_parser() -> Parser:
     """The parser of ``kat predict``."""
-    parser = Parser(
-        prog="kat predict",
-        description=(
-            "Says what is in images, with the preprocessing stored beside the weights: a"
-            " classifier's most likely classes with their probabilities, a detector's objects, or"
-            " the share of each class of a segmentation model's pixels; the last two are drawn"
-            " with --out. Examples: 'kat predict cat.jpg dog.jpg --checkpoint runs/mine';"
-            " 'kat predict photos/*.jpg --checkpoint mine.onnx --json answers.json';"
-            " 'kat predict street.jpg --checkpoint runs/detector --out pictures'."
-        ),
-    )
-    parser.add_argument("images", nargs="+", help="image files of any format that Pillow reads")
-    parser.add_argument(
+    parser = Parser(__doc__, "IMAGE... --checkpoint RUN")
+    add = parser.add
+    add("images", nargs="+", metavar="IMAGE", help="image files")
+    add(
         "--checkpoint",
+        type=Path,
         required=True,
-        help="a run's folder, a model's folder, a .ckpt file, an exported .pt2 or .onnx file, or a"
-        " file of an official KAT",
+        metavar="RUN",
+        help=f"{MODEL}, or an exported .pt2 or .onnx file",
     )
-    parser.add_argument("--top", type=int, default=5, help="how many classes to print")
-    parser.add_argument(
-        "--batch_size", type=int, default=32, help="images at a time, of a classifier"
+    add("--top", type=Count, default=5, metavar="N", help="number of classes to print")
+    add("--batch-size", type=Count, default=32, metavar="N", help="images at a time (classifiers)")
+    add(
+        "--image-size",
+        type=Count,
+        metavar="N",
+        help="side of the square that the model sees, in pixels; of a segmentation model the"
+        " shorter side of the image, of a detector the longer one (default: the model's)",
     )
-    parser.add_argument(
-        "--image_size",
-        type=int | None,
-        help="side of the square that the model sees, where it takes other sizes than its own; of a"
-        " segmentation model the shorter side of the image, of a detector the longer one",
-    )
-    parser.add_argument("--json", type=str | None, help="write the answers to this file")
-    parser.add_argument(
+    add(
         "--out",
-        type=str | None,
-        help="folder for pictures: of a detector boxes and masks on the image, of a segmentation"
-        " model the classes over it, and NAME_mask.png, whose values are the classes' indices",
+        type=Path,
+        metavar="FOLDER",
+        help="draw into this folder: of a detector boxes and masks on the image, of a segmentation"
+        " model the classes over it, and NAME_mask.png, whose values are the indices of the classes",
     )
-    parser.add_argument(
-        "--threshold", type=float, default=0.5, help="least score of an object that counts"
+    add(
+        "--threshold",
+        type=Probability,
+        default=0.5,
+        help="lowest score of an object that counts (detectors)",
     )
-    parser.add_class_arguments(SegmentConfig)
-    parser.add_argument("--progress", type=bool, default=True, help="show a progress bar")
+    add_sliding_window(parser)
+    parser.add_json("the predictions")
+    parser.add_progress()
     return parser
 
 
 @torch.inference_mode()
-def _classify(model: nn.Module, record: ModelRecord, parsed: Namespace) -> list[dict[str, Any]]:
+def _classify(model: nn.Module, record: ModelRecord, options: Namespace) -> list[dict[str, Any]]:
     """The most likely classes of each image, or the error that it cannot be read.
 
     For each image {"image": path, "top": [{"class": name, "probability": p}, ...]}, or
     {"image": path, "error": message}.
     """
-    if parsed.out:
-        raise InputError("--out is for pictures of objects and pixels: this model is a classifier")
-    paths, size = parsed.images, parsed.batch_size
+    paths, size = options.images, options.batch_size
     batches = [paths[start : start + size] for start in range(0, len(paths), size)]
     transform = eval_transform(record)
     answers: list[dict[str, Any]] = []
-    for batch in _tracked(batches, parsed):
+    for batch in tracked(batches, "predicting", options):
         images = [_read(path, record) for path in batch]
         readable = [transform(image) for image in images if isinstance(image, Image.Image)]
         logits = model(torch.stack(readable)) if readable else torch.empty(0, len(record.classes))
         if not logits.isfinite().all():
             raise InputError(
-                f"the logits that {parsed.checkpoint} gives are not finite: its weights are damaged"
+                f"the logits that {options.checkpoint} gives are not finite: its weights are damaged"
                 " or its training has diverged"
             )
-        guesses = iter(_guesses(logits, record, parsed.top))
+        guesses = iter(_guesses(logits, record, options.top))
         answers += [
             {"image": path, "error": image}
             if isinstance(image, str)
@@ -152,22 +138,22 @@ def _classify(model: nn.Module, record: ModelRecord, parsed: Namespace) -> list[
     return answers
 
 
-def _see(model: nn.Module, record: ModelRecord, parsed: Namespace) -> list[dict[str, Any]]:
+def _see(model: nn.Module, record: ModelRecord, options: Namespace) -> list[dict[str, Any]]:
     """What a detector or a segmentation model says of each image, drawn if there is a folder."""
-    how = SegmentConfig(**{name: getattr(parsed, name) for name in _SEGMENT})
+    how = SegmentConfig(**{name: getattr(options, name) for name in _SEGMENT})
     check_segment(how)
-    out = Path(parsed.out) if parsed.out else None
-    pictures = _picture_names(parsed.images)
+    out = options.out
+    pictures = _picture_names(options.images)
     if out is not None:
         _check_pictures(out, pictures)
         out.mkdir(parents=True, exist_ok=True)
     answers: list[dict[str, Any]] = []
-    for path in _tracked(parsed.images, parsed):
+    for path in tracked(options.images, "predicting", options):
         image = _read(path, record)
         if isinstance(image, str):
             answers.append({"image": path, "error": image})
         elif task_of(model) == "detection":
-            found, picture = _objects(model, record, image, parsed.threshold)
+            found, picture = _objects(model, record, image, options.threshold)
             answers.append({"image": path, "objects": found})
             _save(picture, out, pictures[path])
         else:
@@ -261,13 +247,6 @@ def _guesses(logits: Tensor, record: ModelRecord, top: int) -> list[list[dict[st
         ]
         for row in zip(best.values.tolist(), best.indices.tolist(), strict=True)
     ]
-
-
-def _tracked(items: Sequence[Any], parsed: Namespace) -> Iterable[Any]:
-    """Goes through them with a progress bar in a terminal."""
-    console = Console(file=sys.stderr)
-    hidden = not parsed.progress or not console.is_terminal
-    return track(items, "looking", console=console, transient=True, disable=hidden)
 
 
 def _print(answers: list[dict[str, Any]], top: int) -> None:
