@@ -65,7 +65,7 @@ def main(arguments: list[str]) -> None:
     )
     save_model(model, record, out)
     write_text(out / REPORT, json.dumps(report.to_dict(), indent=2) + "\n")
-    rows = _rows(report, record, known=bool(source.preprocessing), noise=images is None)
+    rows = table_rows(report, record, known=bool(source.preprocessing), noise=images is None)
     sys.stdout.write(f"{aligned(rows)}\n\nthe model and {REPORT} are in {out}\n")
 
 
@@ -113,9 +113,17 @@ def _images(paths: list[str], record: ModelRecord) -> Tensor:
         raise InputError(f"{error}") from None
 
 
-def _rows(
+def table_rows(
     report: Conversion, record: ModelRecord, *, known: bool, noise: bool
 ) -> list[tuple[str, str]]:
+    """The printed table of a conversion.
+
+    Args:
+        report: of the conversion.
+        record: of the KAT.
+        known: whether the source says how its images were prepared.
+        noise: whether the outputs were compared on noise.
+    """
     rows = [("from", report.source), ("to", f"{record.architecture} {record.args or ''}")]
     rows.append(("carried", counted(len(report.carried), "tensor")))
     for name, (there, here) in report.resized.items():

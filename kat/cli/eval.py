@@ -34,7 +34,7 @@ from kat.cli.parsing import Parser, add_sliding_window, given, refuse_options
 from kat.data import DataConfig, open_split
 from kat.deploy import open_model
 from kat.errors import InputError
-from kat.files import short_names, write_text
+from kat.files import check_target, short_names, write_text
 from kat.models import ModelRecord, is_model_folder
 from kat.models.dense import SegmentConfig, task_of
 from kat.settings import Count
@@ -95,8 +95,10 @@ def main(arguments: list[str]) -> None:
     options = make_parser().parse_args(arguments)
     paths = find_checkpoints(options.runs)
     several = paths != options.runs or len(paths) > 1
-    if options.out and options.out.is_file():
-        raise InputError(f"--out {options.out} is a file; give the name of a folder")
+    if options.out and not options.out.is_dir():
+        check_target(options.out)
+        if options.out.exists():
+            raise InputError(f"--out {options.out} is a file; give the name of a folder")
     rows = _evaluate_all(paths, options) if several else [_evaluate(paths[0], options, options.out)]
     if options.json:
         content = rows if several else rows[0]

@@ -94,7 +94,7 @@ def make_parser() -> Parser:
         type=Path,
         metavar="FOLDER",
         help="draw into this folder: of a detector boxes and masks on the image, of a segmentation"
-        " model the classes over it, and NAME_mask.png, whose values are the indices of the classes",
+        " model the classes over it, and NAME_mask.png with the index of each pixel's class",
     )
     add(
         "--threshold",
@@ -125,8 +125,8 @@ def _classify(model: nn.Module, record: ModelRecord, options: Namespace) -> list
         logits = model(torch.stack(readable)) if readable else torch.empty(0, len(record.classes))
         if not logits.isfinite().all():
             raise InputError(
-                f"the logits that {options.checkpoint} gives are not finite: its weights are damaged"
-                " or its training has diverged"
+                f"the logits of {options.checkpoint} are not finite: its weights are damaged, or"
+                " its training has diverged"
             )
         guesses = iter(_guesses(logits, record, options.top))
         answers += [

@@ -28,6 +28,7 @@ from kat.training import (
     rehearse,
     train,
 )
+from kat.training.config import check
 from kat.training.tasks.registry import TASKS
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ def _monitor(config: TrainConfig) -> StabilityMonitor | None:
         return None
     from kat.analysis import StabilityMonitor  # draws figures: not needed by other runs
 
+    check(config)
     return StabilityMonitor(config.monitor.every_n_steps)
 
 
