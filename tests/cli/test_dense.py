@@ -413,7 +413,7 @@ def test_a_run_has_a_page_of_its_own_scores(runs, tmp_path, task):
     assert run("report", runs / task, "--images", 3, "--out", page) == 0
     text = page.read_text()
     summary = json.loads((runs / task / "summary.json").read_text())
-    for score in TASKS[task].module.scores:
+    for score in TASKS[task].metrics:
         fact = f"<dt>Validation {score.label}</dt><dd>{summary[score.name]:.2f} %</dd>"
         assert fact in text
         assert SCORES[score.name] == score.label
@@ -444,7 +444,7 @@ def test_costs_are_against_the_task_s_first_score(runs, tmp_path, capsys, task):
     assert f"<!-- {HEADLINES[task]} (%) -->" in figure.read_text()
     assert run("report", runs / task, copied, "--out", page) == 0
     summary = json.loads((copied / "summary.json").read_text())
-    value = f"{summary[TASKS[task].module.scores[0].name]:.2f}"
+    value = f"{summary[TASKS[task].metrics[0].name]:.2f}"
     assert [row[1] for row in tables_of(page)[0]] == [f"{HEADLINES[task]} (%)", value, value]
 
 

@@ -12,7 +12,7 @@ import yaml
 from kat.data import DataConfig
 from kat.models import ModelRecord, build_model, save_model
 from kat.training import ModelConfig, TrainConfig, settings_to_keep
-from kat.training.history import write_history
+from kat.training.run_directory import write_history
 
 RECORD = ModelRecord(
     architecture="kat_micro_patch2_8",
