@@ -97,7 +97,7 @@ def make_parser() -> Parser:
     parser.add_json()
     parser.add_csv("one row a checkpoint")
     parser.add_progress()
-    parser.add_class_arguments(EvalConfig, skip={"progress"})
+    parser.add_class_arguments(EvalConfig, skip={"keep_logits", "progress"})
     add_task_options(parser, "EvalOptions")
     parser.add_class_arguments(DataConfig, "data", skip=_NOT_EVALUATED)
     return parser
@@ -128,7 +128,8 @@ def _evaluate(path: Path, arguments: Sequence[str], folder: Path | None) -> Row:
     model, record = _open(path, options.image_size)
     task = task_of(model)
     data = DataConfig(**vars(options.data))
-    config = EvalConfig(**{field.name: options[field.name] for field in fields(EvalConfig)})
+    names = {field.name for field in fields(EvalConfig)} & vars(options).keys()
+    config = EvalConfig(**{name: options[name] for name in names})
     own = task_options(parser, options, task, "EvalOptions")
     found = evaluate(model, record, data, config, own, source=path)
     row = {"checkpoint": str(path), "data": data.name, "task": task, **found.to_dict()}

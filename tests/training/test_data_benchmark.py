@@ -11,8 +11,8 @@ from kat.data import AugmentConfig, DataConfig, ImageSet
 from kat.data.dense.synthetic import make_items
 from kat.errors import InputError
 from kat.training import ModelConfig, TrainConfig, data_benchmark
-from kat.training.tasks import classification
 from kat.training.data_benchmark import STAGES, DataBenchmark, benchmark_data, default_workers
+from kat.training.tasks import classification
 from tests.images import write_folder
 
 

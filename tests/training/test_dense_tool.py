@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from kat.training.evaluation.dense_prediction import find_classes, find_objects
 from PIL import Image
 
 from kat.analysis import StabilityMonitor
@@ -24,7 +25,6 @@ from kat.models.dense import DenseBackbone, SegmentConfig
 from kat.models.dense.upernet import UperHead
 from kat.training import MonitorConfig, TrainConfig, evaluate_dense, train
 from kat.training.config import ModelConfig, OptimConfig
-from kat.training.evaluation.dense_prediction import find_classes, find_objects
 from kat.training.tasks.detection import DetectionMetrics
 
 TINY = {"depth": 4, "embed_dim": 32, "num_heads": 2, "global_blocks": [0], "channels": 16}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import count, islice
 
 import numpy as np
@@ -14,38 +13,11 @@ from kat.data import Batch, DataConfig, DevicePreparation, ImageSet, ImageStream
 from kat.errors import InputError
 from kat.training.callbacks.nonfinite import first_not_finite
 from kat.training.evaluation.evaluation import EvalConfig, Subject, batches_of, device_of
+from kat.training.evaluation.prediction import ClassPredictions
 from kat.training.optim.precision import Precision
 
 TOP = 5
 """How many of the most likely classes are kept of each image."""
-
-
-@dataclass
-class ClassPredictions:
-    """What a classifier predicts for the N images that could be read, in the order of the split.
-
-    Args:
-        names: the file's path, or what else names the image.
-        labels: (N,) int64, the true class among those of the data.
-        top: (N, k) int64, the most likely classes first; k = 5 or the number of classes.
-        probabilities: (N, k) float32, theirs.
-        true_probability: (N,) float32, that of the true class.
-        losses: (N,) float32, the cross entropy of each image.
-        logits: (N, classes) float32, if they were asked for.
-    """
-
-    names: list[str]
-    labels: np.ndarray
-    top: np.ndarray
-    probabilities: np.ndarray
-    true_probability: np.ndarray
-    losses: np.ndarray
-    logits: np.ndarray | None = None
-
-    @property
-    def hits(self) -> np.ndarray:
-        """(N, k) bool: which of the most likely classes is the true one."""
-        return self.top == self.labels[:, None]
 
 
 @torch.inference_mode()
@@ -55,8 +27,6 @@ def predict_classes(
     columns: Sequence[int],
     data: DataConfig,
     config: EvalConfig,
-    *,
-    keep_logits: bool = False,
 ) -> tuple[ClassPredictions, dict[str, str]]:
     """Runs a classifier over a split; every readable image counts once.
 
@@ -66,7 +36,6 @@ def predict_classes(
         columns: the index among the model's classes of each class of the data.
         data: how images are loaded.
         config: how the model is run.
-        keep_logits: keep every logit, 4 bytes per image and class.
 
     Returns:
         The predictions, and the images that could not be read and why.
@@ -93,7 +62,7 @@ def predict_classes(
             logits = model(prepared).float()
             if not logits.isfinite().all():
                 raise InputError(_not_finite(subject, prepared))
-        kept.append(_keep(logits, batch.labels, columns, keep_logits))
+        kept.append(_keep(logits, batch.labels, columns, config.keep_logits))
     if not kept:
         raise InputError("the validation split has no image that can be read")
     return ClassPredictions(seen, *map(np.concatenate, zip(*kept, strict=True))), unreadable

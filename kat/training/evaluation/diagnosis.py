@@ -18,9 +18,9 @@ from kat.training.evaluation.class_match import (
     imagenet_indices,
     imagenet_synsets,
 )
-from kat.training.evaluation.class_predictions import ClassPredictions
 from kat.training.evaluation.confusion import confusion_matrix
 from kat.training.evaluation.evaluation import Subject
+from kat.training.evaluation.prediction import ClassPredictions
 from kat.training.run_directory import (
     BEST,
     LAST,

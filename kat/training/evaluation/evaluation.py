@@ -18,6 +18,7 @@ from kat.data import Batch, DataConfig, ImageSet, ImageStream, make_loader
 from kat.errors import InputError
 from kat.models import ModelRecord
 from kat.training.evaluation.confusion import Calibration
+from kat.training.evaluation.prediction import ClassPredictions
 
 
 @dataclass
@@ -31,6 +32,7 @@ class EvalConfig:
             ones of a stream).
         image_size: side of the square that a classifier sees, in pixels; of a segmentation model
             the shorter side of the image, of a detector the longer one; None: as stored.
+        keep_logits: keep every logit of a classifier, 4 bytes per image and class.
         progress: show a progress bar.
     """
 
@@ -38,6 +40,7 @@ class EvalConfig:
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     limit: int | None = None
     image_size: int | None = None
+    keep_logits: bool = False
     progress: bool = True
 
 
@@ -82,6 +85,7 @@ class Evaluation:
         documents: further results as JSON files of their own, by name.
         confusion: (K, K), what of each class is taken for each.
         calibration: of a classifier.
+        predictions: of a classifier, for each image.
     """
 
     classes: list[str]
@@ -99,6 +103,7 @@ class Evaluation:
     documents: dict[str, Any] = field(default_factory=dict)
     confusion: np.ndarray | None = None
     calibration: Calibration | None = None
+    predictions: ClassPredictions | None = None
 
     @property
     def images_per_second(self) -> float:

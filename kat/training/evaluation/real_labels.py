@@ -17,7 +17,7 @@ from pathlib import Path
 from kat.data import ImageSet, ImageStream
 from kat.errors import InputError
 from kat.training.evaluation.class_match import imagenet_indices
-from kat.training.evaluation.class_predictions import ClassPredictions
+from kat.training.evaluation.prediction import ClassPredictions
 
 SHIPPED = "timm"
 """Stands for the file that timm ships."""

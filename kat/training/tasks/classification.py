@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, ClassVar, Literal
@@ -32,7 +32,7 @@ from kat.errors import InputError
 from kat.models import ModelRecord
 from kat.training.config import TrainConfig
 from kat.training.evaluation.class_match import match_classes
-from kat.training.evaluation.class_predictions import ClassPredictions, predict_classes
+from kat.training.evaluation.class_predictions import predict_classes
 from kat.training.evaluation.confusion import (
     ClassAccuracy,
     Confused,
@@ -44,7 +44,7 @@ from kat.training.evaluation.confusion import (
 )
 from kat.training.evaluation.diagnosis import Classified, explain, recorded_top1, suspicion
 from kat.training.evaluation.evaluation import EvalConfig, Evaluation, Subject, Table
-from kat.training.evaluation.prediction import Prediction
+from kat.training.evaluation.prediction import ClassPredictions, Prediction
 from kat.training.evaluation.real_labels import (
     check_real_labels,
     read_real_labels,
@@ -114,6 +114,7 @@ class Classification(Task):
     PredictOptions: ClassVar[type] = ClassifyOptions
     entries: ClassVar[str] = "top"
     entry_figure: ClassVar[str] = "probability"
+    on_grid: ClassVar[bool] = False
     draws: ClassVar[bool] = False
 
     def __init__(self, config: TrainConfig, record: ModelRecord) -> None:
@@ -175,29 +176,20 @@ class Classification(Task):
             subject._replace(record=record), images, match.columns, data, config
         )
         seconds = time.perf_counter() - start
-        classes = images.classes
-        metrics = _figures(predictions)
+        classes, real = images.classes, {}
         if real_labels is not None:
-            metrics |= real_accuracy(predictions, classes, real_labels)
-        recorded = recorded_top1(subject.source, data.name)
-        warning = suspicion(predictions, len(classes), recorded)
-        found = Classified(subject, overridden, classes, match, predictions)
+            real = real_accuracy(predictions, classes, real_labels)
         unreadable = {
             name: f"it cannot be read as an image: {why}" for name, why in unreadable.items()
         }
-        evaluation = Evaluation(
-            classes=classes,
-            metrics=metrics,
-            images=len(predictions.labels),
-            skipped=images.ignored | unreadable,
-            seconds=seconds,
-            lines=[],
-            per_class=Table((), ()),
-            notes=[*match.notes, *map(_difference, overridden.items())],
-            warning=warning,
-            findings=explain(found) if warning else [],
-        )
-        _add_details(evaluation, predictions, data.name)
+        skipped = images.ignored | unreadable
+        evaluation = from_predictions(predictions, classes, data.name, seconds, skipped, real)
+        evaluation.notes = [*match.notes, *map(_difference, overridden.items())]
+        recorded = recorded_top1(subject.source, data.name)
+        evaluation.warning = suspicion(predictions, len(classes), recorded)
+        if evaluation.warning:
+            found = Classified(subject, overridden, classes, match, predictions)
+            evaluation.findings = explain(found)
         return evaluation
 
     @classmethod
@@ -295,33 +287,55 @@ def _difference(overridden: tuple[str, tuple[Any, Any]]) -> str:
     return f"note: {name} is {given}, where the checkpoint's record says {stored}"
 
 
-def _figures(predictions: ClassPredictions) -> dict[str, float]:
-    """Top-1, top-5 (per cent) and mean loss."""
-    hits = predictions.hits
-    return {
-        "top1": 100 * float(hits[:, 0].mean()),
-        "top5": 100 * float(hits.any(axis=1).mean()),
-        "loss": float(predictions.losses.mean(dtype=np.float64)),
-    }
+def from_predictions(
+    predictions: ClassPredictions,
+    classes: list[str],
+    data: str,
+    seconds: float,
+    skipped: dict[str, str] | None = None,
+    real: Mapping[str, float] | None = None,
+) -> Evaluation:
+    """Accuracies, loss, confusion, calibration, accuracy by class, from a classifier's predictions.
 
-
-def _add_details(found: Evaluation, predictions: ClassPredictions, data: str) -> None:
-    """Adds confusion, calibration, accuracy by class, and what is printed of them."""
-    classes, confidence = found.classes, predictions.probabilities[:, 0]
+    Args:
+        predictions: for each image.
+        classes: the class names of the data.
+        data: the name of the data set.
+        seconds: that the predictions took.
+        skipped: files that were left out, and why.
+        real: accuracies by ImageNet's reassessed labels.
+    """
+    hits, confidence = predictions.hits, predictions.probabilities[:, 0]
     matrix = confusion_matrix(predictions.labels, predictions.top[:, 0], len(classes))
-    bins = calibration(confidence, predictions.hits[:, 0])
+    bins = calibration(confidence, hits[:, 0])
     by_class = class_accuracies(matrix, classes)
     pairs = most_confused(matrix, classes, _PAIRS)
-    mean_confidence = float(confidence.mean(dtype=np.float64))
-    found.metrics |= {"ece": bins.ece, "mean_confidence": mean_confidence}
-    found.confusion, found.calibration = matrix, bins
-    found.per_class = Table(_CLASS_COLUMNS, [_class_row(row) for row in by_class])
-    found.details = {
-        "calibration": calibration_rows(bins),
-        "most_confused": [dataclasses.asdict(pair) for pair in pairs],
-    }
-    found.tables = {"predictions": _prediction_table(predictions, classes)}
-    found.lines = _lines(found, data, by_class, pairs)
+    evaluation = Evaluation(
+        classes=classes,
+        metrics={
+            "top1": 100 * float(hits[:, 0].mean()),
+            "top5": 100 * float(hits.any(axis=1).mean()),
+            "loss": float(predictions.losses.mean(dtype=np.float64)),
+            "ece": bins.ece,
+            "mean_confidence": float(confidence.mean(dtype=np.float64)),
+            **(real or {}),
+        },
+        images=len(predictions.labels),
+        skipped=skipped or {},
+        seconds=seconds,
+        lines=[],
+        per_class=Table(_CLASS_COLUMNS, [_class_row(row) for row in by_class]),
+        details={
+            "calibration": calibration_rows(bins),
+            "most_confused": [dataclasses.asdict(pair) for pair in pairs],
+        },
+        tables={"predictions": _prediction_table(predictions, classes)},
+        confusion=matrix,
+        calibration=bins,
+        predictions=predictions,
+    )
+    evaluation.lines = _lines(evaluation, data, by_class, pairs)
+    return evaluation
 
 
 def _lines(

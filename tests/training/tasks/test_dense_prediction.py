@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from kat.training.evaluation.dense_prediction import find_classes, find_objects
 from PIL import Image
 
 from kat.data import DataConfig
@@ -13,7 +14,6 @@ from kat.data.dense.synthetic import make_items
 from kat.models import ModelRecord, build_model
 from kat.models.dense import SegmentConfig
 from kat.training import evaluate_dense
-from kat.training.evaluation.dense_prediction import find_classes, find_objects
 
 ARGS = {"depth": 4, "global_blocks": [0], "embed_dim": 32, "num_heads": 2, "channels": 16}
 HOW = (SegmentConfig(), SegmentConfig(window=32, stride=24, scales=(0.8, 1.3), flip=True))

@@ -10,6 +10,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from kat.training.evaluation.dense import coco_results
+from kat.training.nonfinite import diagnose
 from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
@@ -21,9 +23,7 @@ from kat.errors import InputError
 from kat.models import load_model
 from kat.training import TrainConfig, evaluate_dense, train
 from kat.training.config import DetectionAugmentConfig, ModelConfig, OptimConfig
-from kat.training.evaluation.dense import coco_results
-from kat.training.nonfinite import diagnose
-from kat.training.tasks.detection import DetectionModule, DetectionMetrics
+from kat.training.tasks.detection import DetectionMetrics, DetectionModule
 
 SMALL = {"depth": 1, "embed_dim": 32, "num_heads": 2, "global_blocks": [0], "channels": 32}
 FIGURES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", None, None, "ar")

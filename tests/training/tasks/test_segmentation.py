@@ -23,7 +23,7 @@ from kat.models import load_model
 from kat.models.dense import SegmentConfig, segment, strips
 from kat.training import TrainConfig, evaluate_dense, train
 from kat.training.config import ModelConfig, OptimConfig
-from kat.training.tasks.segmentation import SegmentationModule, SegmentationMetrics, pixel_loss
+from kat.training.tasks.segmentation import SegmentationMetrics, SegmentationModule, pixel_loss
 
 SMALL = {
     "depth": 4,

@@ -18,7 +18,8 @@ from torchmetrics.functional.classification import multiclass_accuracy
 from kat.data import DataConfig, eval_transform
 from kat.errors import InputError
 from kat.models import ModelRecord, load_model
-from kat.training import EvalConfig, evaluate, with_preprocessing
+from kat.training import EvalConfig, evaluate
+from kat.training.tasks.classification import with_preprocessing
 from tests.images import write_folder
 from tests.training.small import RECORD
 
@@ -84,40 +85,40 @@ def test_an_official_checkpoint_gives_what_timms_validation_gives(tmp_path):
 
     evaluation = evaluate(*load_model(tmp_path / "official.pth"), _data(tmp_path), QUIET)
 
-    answers = evaluation.answers
-    assert answers.names == files
-    np.testing.assert_array_equal(answers.labels, labels)
-    assert len(set(answers.top[:, 0].tolist())) > 2
-    np.testing.assert_array_equal(answers.top[:, 0], expected.argmax(-1))
-    torch.testing.assert_close(torch.from_numpy(answers.logits), expected, rtol=0, atol=1e-4)
+    found = evaluation.predictions
+    assert found.names == files
+    np.testing.assert_array_equal(found.labels, labels)
+    assert len(set(found.top[:, 0].tolist())) > 2
+    np.testing.assert_array_equal(found.top[:, 0], expected.argmax(-1))
+    torch.testing.assert_close(torch.from_numpy(found.logits), expected, rtol=0, atol=1e-4)
     assert expected.std() > 1e-2  # far above what rounding moves
     hits = (expected.argmax(-1) == labels).sum().item()
-    assert evaluation.metrics()["top1"] == pytest.approx(100 * hits / 30)
+    assert evaluation.metrics["top1"] == pytest.approx(100 * hits / 30)
 
 
 def test_metrics_are_those_of_torchmetrics_and_count_each_image_once(folder):
     evaluation = evaluate(_by_colour(), COLOURS, _data(folder), QUIET)
-    answers, metrics = evaluation.answers, evaluation.metrics()
-    logits, labels = torch.from_numpy(answers.logits), torch.from_numpy(answers.labels)
-    assert metrics["images"] == 30
+    found, metrics = evaluation.predictions, evaluation.metrics
+    logits, labels = torch.from_numpy(found.logits), torch.from_numpy(found.labels)
+    assert evaluation.images == 30
     for k in (1, 5):
         expected = multiclass_accuracy(logits, labels, 10, average="micro", top_k=k)
         assert metrics[f"top{k}"] == pytest.approx(100 * expected.item(), abs=1e-4)
     assert metrics["loss"] == pytest.approx(functional.cross_entropy(logits, labels).item())
     probabilities = logits.softmax(-1)
     np.testing.assert_allclose(
-        answers.probabilities, probabilities.topk(5).values, rtol=1e-5, atol=1e-7
+        found.probabilities, probabilities.topk(5).values, rtol=1e-5, atol=1e-7
     )
     np.testing.assert_allclose(
-        answers.true_probability, probabilities[range(30), labels], rtol=1e-5, atol=1e-7
+        found.true_probability, probabilities[range(30), labels], rtol=1e-5, atol=1e-7
     )
 
 
 def test_logits_are_kept_only_on_request(folder):
     config = dataclasses.replace(QUIET, keep_logits=False)
-    answers = evaluate(_by_colour(), COLOURS, _data(folder), config).answers
-    assert answers.logits is None
-    assert answers.top.shape == (30, 5)
+    found = evaluate(_by_colour(), COLOURS, _data(folder), config).predictions
+    assert found.logits is None
+    assert found.top.shape == (30, 5)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -128,15 +129,16 @@ def test_names_stay_with_their_images_where_some_cannot_be_read(folder, workers)
         path.write_bytes(b"torn")
     (folder / "val" / "n00" / "notes.txt").write_text("")
     part = evaluate(_by_colour(), COLOURS, _data(folder, num_workers=workers), QUIET)
-    before = dict(zip(whole.answers.names, whole.answers.logits.tolist(), strict=True))
-    after = dict(zip(part.answers.names, part.answers.logits.tolist(), strict=True))
+    before = dict(zip(whole.predictions.names, whole.predictions.logits.tolist(), strict=True))
+    after = dict(zip(part.predictions.names, part.predictions.logits.tolist(), strict=True))
     assert len(after) == 25
     for name, logits in after.items():
         assert logits == pytest.approx(before[name], rel=1e-5)
-        assert COLOURS.classes[part.answers.labels[part.answers.names.index(name)]] in name
-    assert list(part.unreadable) == [str(path) for path in torn]
-    assert part.metrics()["skipped"] == 6
-    reason = part.skipped_files()[str(torn[0])]
+        assert COLOURS.classes[part.predictions.labels[part.predictions.names.index(name)]] in name
+    images = [name for name in part.skipped if name.endswith(".jpg")]
+    assert images == [str(path) for path in torn]
+    assert len(part.skipped) == 6
+    reason = part.skipped[str(torn[0])]
     assert reason.startswith("it cannot be read as an image: it is of no known format")
     with pytest.raises(InputError, match=r"cannot be read as an image|is not named as an image"):
         evaluate(_by_colour(), COLOURS, _data(folder, bad_images="fail"), QUIET)
@@ -156,8 +158,10 @@ def test_classes_in_another_order_and_fewer_of_them_go_by_name(folder):
             parameter.copy_(parameter[order].clone())
     shuffled = dataclasses.replace(COLOURS, classes=names)
     again = evaluate(model, shuffled, _data(folder), QUIET)
-    np.testing.assert_array_equal(again.answers.logits, plain.answers.logits)
-    assert again.match.columns != list(range(10))
+    np.testing.assert_array_equal(again.predictions.logits, plain.predictions.logits)
+    assert again.notes == [
+        "note: the data has the model's classes in another order; they go by their names"
+    ]
     more = _by_colour(14)
     with torch.no_grad():
         more[2].weight[4:].copy_(_by_colour()[2].weight)
@@ -165,14 +169,14 @@ def test_classes_in_another_order_and_fewer_of_them_go_by_name(folder):
         more[2].bias[:4] = 1e4  # would win if they could be chosen
     record = dataclasses.replace(COLOURS, classes=["a", "b", "c", "d", *COLOURS.classes])
     subset = evaluate(more, record, _data(folder), QUIET)
-    np.testing.assert_allclose(subset.answers.logits, plain.answers.logits, rtol=1e-5)
-    assert subset.metrics()["loss"] == pytest.approx(plain.metrics()["loss"])
+    np.testing.assert_allclose(subset.predictions.logits, plain.predictions.logits, rtol=1e-5)
+    assert subset.metrics["loss"] == pytest.approx(plain.metrics["loss"])
 
 
 def test_limit_takes_images_from_every_class(folder):
     config = dataclasses.replace(QUIET, limit=10)
-    answers = evaluate(_by_colour(), COLOURS, _data(folder), config).answers
-    assert answers.labels.tolist() == list(range(10))
+    found = evaluate(_by_colour(), COLOURS, _data(folder), config).predictions
+    assert found.labels.tolist() == list(range(10))
     with pytest.raises(InputError, match="limit must be at least 1, got 0"):
         evaluate(_by_colour(), COLOURS, _data(folder), dataclasses.replace(QUIET, limit=0))
 
@@ -188,7 +192,7 @@ def test_numbered_folders_are_the_classes_of_their_numbers(tmp_path):
         model[2].weight.copy_((2 * levels[:, None] / 3).expand(12, 3))
         model[2].bias.copy_(-(levels**2))
     record = dataclasses.replace(COLOURS, classes=[str(i) for i in range(12)])
-    assert evaluate(model, record, _data(tmp_path), QUIET).metrics()["top1"] == 100
+    assert evaluate(model, record, _data(tmp_path), QUIET).metrics["top1"] == 100
     synsets = timm.data.ImageNetInfo().label_names()
     wide = nn.Sequential(*model[:2], nn.Linear(3, 1000))
     with torch.no_grad():
@@ -196,21 +200,20 @@ def test_numbered_folders_are_the_classes_of_their_numbers(tmp_path):
         wide[2].bias[:12].copy_(model[2].bias)
     record = dataclasses.replace(COLOURS, classes=synsets)
     evaluation = evaluate(wide, record, _data(tmp_path), QUIET)
-    assert evaluation.metrics()["top1"] == 100
-    assert evaluation.match.columns == list(range(12))
+    assert evaluation.metrics["top1"] == 100
 
 
 def test_reduced_precision_moves_the_logits_a_little(folder):
-    plain = evaluate(_by_colour(), COLOURS, _data(folder), QUIET).answers.logits
+    plain = evaluate(_by_colour(), COLOURS, _data(folder), QUIET).predictions.logits
     config = dataclasses.replace(QUIET, precision="bf16-mixed")
-    reduced = evaluate(_by_colour(), COLOURS, _data(folder), config).answers.logits
+    reduced = evaluate(_by_colour(), COLOURS, _data(folder), config).predictions.logits
     assert reduced.dtype == np.float32
     assert 0 < np.abs(reduced - plain).max() <= 2**-6 * np.abs(plain).max()
 
 
 @pytest.mark.parametrize("device", ["abacus", "cuda:77"])
 def test_a_device_that_is_not_there_is_refused(folder, device):
-    with pytest.raises(InputError, match=f"device '{device}' cannot be had here"):
+    with pytest.raises(InputError, match=f"device '{device}' is unavailable"):
         evaluate(_by_colour(), COLOURS, _data(folder), dataclasses.replace(QUIET, device=device))
 
 
@@ -219,7 +222,7 @@ def test_an_exported_file_has_its_own_precision(folder):
         def forward(self, images):
             return images.mean((2, 3)) @ torch.ones(3, 10)
 
-    assert evaluate(Exported(), COLOURS, _data(folder), QUIET).metrics()["images"] == 30
+    assert evaluate(Exported(), COLOURS, _data(folder), QUIET).images == 30
     config = dataclasses.replace(QUIET, precision="bf16-mixed")
     with pytest.raises(InputError, match="runs on the CPU in the precision it was exported in"):
         evaluate(Exported(), COLOURS, _data(folder), config)
@@ -243,7 +246,9 @@ def test_images_of_other_channels_are_converted_to_those_of_the_model(folder):
     grey = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1, 10)).eval()
     record = dataclasses.replace(COLOURS, input_size=(1, 24, 24), mean=(0.5,), std=(0.5,))
     evaluation = evaluate(grey, record, _data(folder), QUIET)
-    for name, logits in zip(evaluation.answers.names, evaluation.answers.logits, strict=True):
+    for name, logits in zip(
+        evaluation.predictions.names, evaluation.predictions.logits, strict=True
+    ):
         with Image.open(name) as image:
             converted = image.convert("RGB").convert("L")
         with torch.no_grad():
