@@ -6,7 +6,6 @@ import csv
 
 import pytest
 import torch
-from kat.training.limits import limited
 
 from kat.training.config import parse_time
 from tests.cli.commands import refused, run
