@@ -22,8 +22,7 @@ from kat.errors import InputError, TrainingDiverged
 from kat.models import ModelRecord, build_model, load_model, save_model
 from kat.models.dense import SegmentConfig
 from kat.models.dense.upernet import UperHead
-from kat.training import MonitorConfig, TrainConfig, evaluate, train
-from kat.training import build
+from kat.training import MonitorConfig, TrainConfig, build, evaluate, train
 from kat.training.config import ModelConfig, OptimConfig
 from kat.training.tasks.detection import DetectionMetrics, find_objects
 from kat.training.tasks.segmentation import find_classes

@@ -47,7 +47,9 @@ def test_a_detector_goes_over_photographs(tmp_path, name):
     assert 0 <= found.metrics["box_ap"] <= 100
     images = dict(enumerate(open_split(DataConfig(name=f"coco:{tmp_path}"), "val"), 1))
     assert {row["image_id"] for row in found.documents["results_bbox"]} == {1, 2, 3}
-    for box, mask in zip(found.documents["results_bbox"], found.documents["results_segm"], strict=True):
+    for box, mask in zip(
+        found.documents["results_bbox"], found.documents["results_segm"], strict=True
+    ):
         width, height = images[box["image_id"]][0].size
         x, y, w, h = box["bbox"]
         assert min(x, y, w, h) >= 0

@@ -11,7 +11,6 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from kat.training import TrainConfig

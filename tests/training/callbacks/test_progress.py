@@ -75,7 +75,9 @@ def test_a_resumed_run_adds_to_its_history_and_its_logs(tmp_path):
 def test_lines_within_an_epoch_come_with_the_rows_and_not_too_often(
     tmp_path, capsys, monkeypatch, seconds, count
 ):
-    monkeypatch.setattr(training_run, "StepLines", lambda throughput: StepLines(throughput, seconds))
+    monkeypatch.setattr(
+        training_run, "StepLines", lambda throughput: StepLines(throughput, seconds)
+    )
     assert run(*QUICK, "--out", tmp_path / "run", "--epochs", 1, "--log_every_n_steps", 2,
                "--limit_train_batches", 7) == 0  # fmt: skip
     lines = [line for line in capsys.readouterr().out.splitlines() if "batch" in line]

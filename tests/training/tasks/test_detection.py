@@ -15,34 +15,16 @@ from pycocotools.cocoeval import COCOeval
 
 from kat.data import DataConfig
 from kat.data.dense import open_coco
-from kat.data.dense.synthetic import make_items
 from kat.errors import InputError
-from kat.models import ModelRecord, load_model
+from kat.models import load_model
 from kat.training import TrainConfig, evaluate, train
 from kat.training.config import DetectionAugmentConfig, ModelConfig, OptimConfig
 from kat.training.tasks.detection import Detection, DetectionMetrics, coco_results
+from tests.records import RECORD
 
 SMALL = {"depth": 1, "embed_dim": 32, "num_heads": 2, "global_blocks": [0], "channels": 32}
 FIGURES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", None, None, "ar")
 """Our names of what COCO's evaluator puts out, in its order."""
-
-
-RECORD = ModelRecord(
-    architecture="kat_det_micro",
-    classes=["a", "b"],
-    input_size=(3, 64, 64),
-    mean=(0.5,) * 3,
-    std=(0.5,) * 3,
-    interpolation="bilinear",
-    crop_pct=1.0,
-)
-
-
-@pytest.fixture(scope="module")
-def items(tmp_path_factory):
-    out = tmp_path_factory.mktemp("data") / "items"
-    make_items(out, source="digits", images=8, val_images=6, size=64)
-    return out
 
 
 def settings(items, out, **more):
@@ -221,7 +203,9 @@ def test_a_model_for_another_task_is_refused(items, tmp_path):
 def test_ranges_are_checked(items, tmp_path):
     config = settings(items, tmp_path / "none")
     config.detection.scale = (2.0, 1.0)
-    with pytest.raises(InputError, match=r"detection\.scale must be two numbers, the smaller first, got \(2"):
+    with pytest.raises(
+        InputError, match=r"detection\.scale must be two numbers, the smaller first, got \(2"
+    ):
         train(config)
 
 

@@ -16,13 +16,13 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 
 from kat.data import DataConfig
 from kat.data.dense import IGNORE, open_semantic
-from kat.data.dense.synthetic import make_items
 from kat.errors import InputError
-from kat.models import ModelRecord, load_model
+from kat.models import load_model
 from kat.models.dense import SegmentConfig, segment, strips
 from kat.training import TrainConfig, evaluate, train
 from kat.training.config import ModelConfig, OptimConfig
 from kat.training.tasks.segmentation import Segmentation, SegmentationMetrics, pixel_loss
+from tests.records import RECORD
 
 SMALL = {
     "depth": 4,
@@ -32,24 +32,6 @@ SMALL = {
     "channels": 16,
     "auxiliary": 8,
 }
-
-
-RECORD = ModelRecord(
-    architecture="kat_upernet_micro",
-    classes=["a", "b", "c"],
-    input_size=(1, 64, 64),
-    mean=(0.5,),
-    std=(0.5,),
-    interpolation="bilinear",
-    crop_pct=1.0,
-)
-
-
-@pytest.fixture(scope="module")
-def items(tmp_path_factory):
-    out = tmp_path_factory.mktemp("data") / "items"
-    make_items(out, source="digits", images=8, val_images=6, size=64)
-    return out
 
 
 def settings(items, out, **more):
