@@ -22,14 +22,15 @@ from matplotlib.patches import Patch
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from kat.data.dense.drawing import caption_factor, colours, draw_mask, draw_objects
 from kat.cli.parsing import run_command
 from kat.data import DataConfig, open_split
+from kat.data.dense.drawing import caption_factor, colours, draw_mask, draw_objects
 from kat.files import check_target, replacing
 from kat.models import load_model
 from kat.models.dense import SegmentConfig
 from kat.training import read_settings
-from kat.training.evaluation.dense_prediction import find_classes, find_objects
+from kat.training.tasks.detection import find_objects
+from kat.training.tasks.segmentation import find_classes
 
 ROWS = ("annotated objects", "found", "annotated classes", "found")
 
