@@ -245,5 +245,5 @@ def test_bad_arguments_are_named(kwargs, message):
 
 
 def test_channels_that_do_not_divide_are_named():
-    with pytest.raises(ValueError, match="10 channels cannot be cut into 8 equal groups"):
+    with pytest.raises(ValueError, match="10 channels are not divisible by 8 groups"):
         kat.GroupRational(8)(torch.zeros(2, 10))
