@@ -15,7 +15,7 @@ from kat.cli.parsing import Parser, run_command
 from kat.errors import InputError
 from kat.files import PICTURES, check_target, write_text
 from kat.nn.fitting import FUNCTIONS, Fit, Points, fit, fit_presets, read_points, twice
-from kat.nn.fitting.presets import table
+from kat.nn.fitting.preset_fits import table
 
 _DESCRIPTION = f"""Fits F = P/Q of degrees (m, n) to TARGET and prints its errors and its gain.
 

@@ -1,13 +1,13 @@
-"""The coefficients of a model's rationals over a training, and the file that holds them.
+"""The coefficients of a model's rationals during training, and the CSV file that holds them.
 
-The file is a CSV table with a row for each row of coefficients at each recorded step:
+The file has a line for each row of coefficients at each recorded step:
 
     step,layer,form,part,group,c0,c1,c2,c3,c4,c5
     0,blocks.0.mlp.act1,A,numerator,0,0.0,1.0,0.0,0.0,0.0,0.0        c_i = a_i
     0,blocks.0.mlp.act1,A,denominator,0,0.0,0.0,0.0,0.0,,            c_i = b_(i + 1)
 
-``step`` counts the optimiser's steps before. A part that all groups share has group 0 alone.
-Numbers are those of float32, in as few digits as give them back; cells beyond a degree are empty.
+``step`` is the number of optimizer steps taken before. A part that all groups share has group 0
+alone. Numbers are float32, in the fewest digits that restore them; cells beyond a degree are empty.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from torch import Tensor
 
 from kat.errors import InputError
 from kat.files import replacing
-from kat.nn import group_functions
-from kat.ops import FORMS
+from kat.nn.rational import group_functions
+from kat.ops.arguments import check_form
 
 _KEYS = ("step", "layer", "form", "part", "group")
 _PARTS = ("numerator", "denominator")
@@ -32,7 +32,7 @@ _PARTS = ("numerator", "denominator")
 
 @dataclass(frozen=True)
 class LayerHistory:
-    """The coefficients of one rational layer at S steps of its training.
+    """The coefficients of one rational layer at S training steps.
 
     Args:
         form: of its denominators, ``"A"`` or ``"B"``.
@@ -52,20 +52,20 @@ class LayerHistory:
         return torch.stack([group_functions(x, a, b, self.form) for a, b in pairs])
 
     def followed_by(self, later: LayerHistory) -> LayerHistory:
-        """The history with the steps of a later one of the same layer."""
+        """This history, and after it a later one of the same layer."""
         names = ("steps", "numerator", "denominator")
         joined = {n: torch.cat([getattr(self, n), getattr(later, n)]) for n in names}
         return LayerHistory(self.form, **joined)
 
 
 History = Mapping[str, LayerHistory]
-"""By the layers' names, in the model's order."""
+"""By layer name, in the order of the model."""
 
 
 def write_coefficient_history(history: History, path: Path) -> None:
-    """Writes the coefficients of all layers, step by step, whole or not at all."""
+    """Writes the coefficients of all layers, step by step. The file appears whole or not at all."""
     rows = [row for name, layer in history.items() for row in _rows(name, layer)]
-    rows.sort(key=lambda row: row[0])  # stable: within a step as the layers are ordered
+    rows.sort(key=lambda row: row[0])  # stable: within a step, layers keep their order
     columns = max((len(row) for row in rows), default=len(_KEYS))
     names = [f"c{index}" for index in range(columns - len(_KEYS))]
     with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
@@ -75,18 +75,18 @@ def write_coefficient_history(history: History, path: Path) -> None:
 
 
 def _rows(name: str, layer: LayerHistory) -> Iterator[list[Any]]:
-    for place, step in enumerate(layer.steps.tolist()):
+    for index, step in enumerate(layer.steps.tolist()):
         for part in _PARTS:
-            for group, values in enumerate(getattr(layer, part)[place].numpy()):
-                # str of NumPy's float32 is the shortest decimal that gives it back.
+            for group, values in enumerate(getattr(layer, part)[index].numpy()):
+                # str of a NumPy float32 is the shortest decimal that restores it.
                 yield [step, name, layer.form, part, group, *map(str, values)]
 
 
 def read_coefficient_history(path: Path) -> dict[str, LayerHistory]:
-    """Reads what :func:`write_coefficient_history` wrote.
+    """Reads a file of :func:`write_coefficient_history`.
 
     Raises:
-        InputError: there is no such file, or it is something else, incomplete, or not finite.
+        InputError: the file is missing, incomplete, or something else, or a value is not finite.
     """
     try:
         with path.open(newline="", encoding="utf-8") as file:
@@ -96,11 +96,11 @@ def read_coefficient_history(path: Path) -> dict[str, LayerHistory]:
             by_layer.setdefault(line["layer"], []).append(line)
         history = {name: _layer(own) for name, own in by_layer.items()}
     except FileNotFoundError:
-        raise InputError(f"{path} does not exist: no training of a KAT has written it") from None
+        raise InputError(f"{path} does not exist: only training a KAT writes it") from None
     except (OSError, UnicodeDecodeError, KeyError, TypeError, ValueError, csv.Error) as error:
-        raise InputError(f"{path} is not the record of coefficients of a run: {error}") from None
+        raise InputError(f"{path} is not a coefficient history: {error}") from None
     if len({tuple(layer.steps.tolist()) for layer in history.values()}) > 1:
-        raise InputError(f"{path} is incomplete: some layers have steps that others lack")
+        raise InputError(f"{path} is incomplete: the layers have different steps")
     if not history:
         raise InputError(f"{path} holds no coefficients")
     return history
@@ -108,8 +108,7 @@ def read_coefficient_history(path: Path) -> dict[str, LayerHistory]:
 
 def _layer(lines: Sequence[Mapping[str, str]]) -> LayerHistory:
     (form,) = {line["form"] for line in lines}
-    if form not in FORMS:
-        raise ValueError(f"form {form!r}")
+    check_form(form)
     steps = list(dict.fromkeys(int(line["step"]) for line in lines))
     numerator, denominator = (
         _stack([line for line in lines if line["part"] == part], steps) for part in _PARTS
@@ -122,9 +121,9 @@ def _stack(lines: Sequence[Mapping[str, str]], steps: Sequence[int]) -> Tensor:
     groups = len(lines) // len(steps)
     expected = [(step, group) for step in steps for group in range(groups)]
     if [(int(line["step"]), int(line["group"])) for line in lines] != expected or not groups:
-        raise ValueError(f"rows are missing of {lines[0]['layer'] if lines else 'a layer'}")
+        raise ValueError(f"rows of {lines[0]['layer'] if lines else 'a layer'} are missing")
     rows = [[float(v) for k, v in line.items() if k not in _KEYS and v] for line in lines]
     stacked = torch.tensor(rows).view(len(steps), groups, -1 if rows[0] else 0)
     if not stacked.isfinite().all():
-        raise ValueError("not all numbers are finite")
+        raise ValueError("some values are not finite")
     return stacked

@@ -113,9 +113,9 @@ def test_a_file_of_another_degree_is_explained(tmp_path, capsys):
 
 
 def test_presets_are_tabled(tmp_path, capsys, monkeypatch):
-    from kat.nn.fitting import PRESETS, presets
+    from kat.nn.fitting import PRESETS, preset_fits
 
-    monkeypatch.setattr(presets, "PRESETS", {"silu_wide": PRESETS["silu_wide"]})
+    monkeypatch.setattr(preset_fits, "PRESETS", {"silu_wide": PRESETS["silu_wide"]})
     assert run("fit", "--presets", tmp_path / "presets.json") == 0
     entry = json.loads((tmp_path / "presets.json").read_text())["presets"]["silu_wide"]["A"]
     assert entry["max_error"] == pytest.approx(preset("silu_wide").max_error, rel=1e-4)
@@ -132,16 +132,16 @@ def test_presets_are_tabled(tmp_path, capsys, monkeypatch):
         (["sliu"], "'sliu'; did you mean 'silu'"),
         (["import os"], "'import os' is not an expression in x"),
         (["nowhere.csv"], "nowhere.csv does not exist"),
-        (["log(x)"], "none at x = -3; choose another interval"),
+        (["log(x)"], "is not finite at x = -3; choose another interval"),
         (["gelu", "--interval", "3", "-3"], "interval must be finite and increasing"),
         (["gelu", "--interval", "3"], "--interval"),
         (["gelu", "--degree", "5", "x"], "degree"),
         (["gelu", "--degree", "0", "4"], "m >= 1"),
-        (["gelu", "--form", "C"], "form must be one of A, B, got 'C'"),
+        (["gelu", "--form", "C"], "form must be 'A' or 'B', got 'C'"),
         (["gelu", "--method", "best"], "method must be one of minimax, least_squares"),
         (["gelu", "--weight", "heavy"], "weight must be one of uniform, normal"),
         (["gelu", "--weigth", "normal"], "unknown setting 'weigth'; did you mean 'weight'"),
-        (["gelu", "--slope-at-infinity", "0", "1"], "0 and 1 cannot be had"),
+        (["gelu", "--slope-at-infinity", "0", "1"], "0 and 1 are impossible"),
         (["gelu", "--interval-only"], "--interval-only is for form B"),
         (
             ["gelu", "--form", "B", "--interval-only", "--slope-at-infinity", "0.5", "0.5"],

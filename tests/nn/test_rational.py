@@ -233,7 +233,7 @@ def test_identity_denominators_train():
     ("kwargs", "message"),
     [
         ({"num_groups": 0}, "num_groups must be at least 1, got 0"),
-        ({"form": "C"}, "form must be one of"),
+        ({"form": "C"}, "form must be 'A' or 'B'"),
         ({"share": "all"}, "share must be one of"),
         ({"init": "gelo"}, "unknown function 'gelo'; did you mean 'gelu'"),
         ({"degree": (0, 4)}, "degree"),

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from kat.analysis.verify.exact import Arithmetic
-from kat.nn.coefficients import ALIASES, preset, preset_names
+from kat.nn import preset, preset_names
+from kat.nn.coefficients import ALIASES
 
 DTYPES = {
     "float32": torch.float32,
