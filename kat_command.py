@@ -1,84 +1,112 @@
-"""The ``kat`` command. It lives outside the package so that ``kat --help`` need not import torch.
+"""The ``kat`` command. It lives outside the package so that ``kat --help`` does not import torch.
 
-Each command is a module ``kat.cli.<name>`` with a ``main(arguments) -> int``; it is imported when
-it is called, and not before.
+A command is a file of ``kat/cli``, found by itself: its docstring begins with its name and summary,
+"``kat eval``: evaluate checkpoints", and it has ``main(arguments) -> int | None``. A folder there
+is a group of commands, such as ``kat plot curves``; the docstring of its ``__init__.py`` is the
+group's help. A command is imported when it is called.
 """
 
 from __future__ import annotations
 
+import ast
 import difflib
 import importlib
+import re
 import sys
-
-COMMANDS = {
-    "train": "train a model from a recipe, with overrides on the command line",
-    "eval": "evaluate checkpoints on a data set: top-1 and calibration, COCO's AP, or mIoU",
-    "stability": "train under watch: variance, gain, gradients of every GR-KAN layer, a verdict",
-    "ablate": "train a grid of factors and seeds, and say what each brings",
-    "predict": "what a model sees in images: classes, objects, or the class of each pixel",
-    "convert": "make a KAT of a trained ViT, and say how far its outputs moved",
-    "export": "write a trained model as .pt2, ONNX or a folder of the Hugging Face Hub's",
-    "fit": "fit a rational's coefficients to a function, an expression or points",
-    "flops": "parameters, FLOPs and activation memory of models, by counting and by formula",
-    "plot": "figures: activations, their evolution, attention, learning curves, costs",
-    "report": "one interactive page of a run, of several runs, or of an ablation",
-    "data": "check a data set before training; make one for detection and segmentation",
-    "bench": "measure: is loading the data the bottleneck, or the model?",
-    "verify": "compare every backend on this machine with exact values",
-}
+from importlib.util import find_spec
+from pathlib import Path
 
 USAGE_ERROR = 2
 
-
-def usage() -> str:
-    """The text of ``kat --help``."""
-    rows = "\n".join(f"  {name:<10} {summary}" for name, summary in COMMANDS.items())
-    return f"""usage: kat COMMAND [OPTIONS]
-
-The Kolmogorov-Arnold Transformer (arXiv 2409.10594): train, evaluate and use KAT models.
-
-commands:
-{rows}
-
+_EXAMPLES = """\
 examples:
   kat train --config digits                              a first run, in about a minute
-  kat train --config imagenet_kat_tiny --data.name folder:/data/imagenet
-  kat stability --config digits                          is the variance preserved in training?
-  kat eval --checkpoint runs/digits                      the best weights of a run
-  kat predict cat.jpg dog.jpg --checkpoint runs/digits --json answers.json
+  kat train --config imagenet_kat_tiny --data folder:/data/imagenet
+  kat train --config digits --monitor                    and record the GR-KAN layers
+  kat eval runs/digits                                   the best weights of a run
+  kat predict cat.jpg dog.jpg --checkpoint runs/digits --json predictions.json
   kat convert runs/vit --model kat_micro_patch4_28 --out kat_micro
   kat export runs/digits --out digits.onnx               a file that runs elsewhere
   kat fit "x * sigmoid(1.702 * x)" --out act.json        coefficients for init="act.json"
-  kat flops                                              the paper's table of costs, by counting
-  kat ablate components                                  what each part of KAT brings
+  kat flops models                                       the paper's table of costs
+  kat ablate components                                  the contribution of each part of KAT
   kat plot activations runs/digits --out activations.svg
-  kat report runs/digits                                 a page to look at: runs/digits/report.html
-  kat data check coco:/data/coco                         is anything wrong with the data?
-  kat bench data --config imagenet_kat_tiny --data.name folder:/data/imagenet
-  kat verify --html verify.html                          is the function right on this machine?
+  kat report runs/digits                                 an interactive page of the run
+  kat data check coco:/data/coco                         find invalid images and annotations
+  kat verify backends                                    check every backend on this machine
 
 'kat COMMAND --help' lists the options of a command, 'kat --version' prints the version."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0 done, 1 failed, 2 bad input."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    name = arguments[0] if arguments else "--help"
-    if name in ("-h", "--help", "help"):
-        sys.stdout.write(usage() + "\n")
-        return 0
-    if name == "--version":
+    rest = sys.argv[1:] if arguments is None else arguments
+    if rest[:1] == ["--version"]:
         from importlib.metadata import version
 
         sys.stdout.write(f"kat {version('kolmogorov-arnold-transformer')}\n")
         return 0
-    if name not in COMMANDS:
-        nearest = difflib.get_close_matches(name, COMMANDS, n=1)
-        hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-        sys.stderr.write(f"kat: unknown command {name!r}{hint} ('kat --help' lists them)\n")
-        return USAGE_ERROR
-    command = importlib.import_module(f"kat.cli.{name}")
-    return command.main(arguments[1:])
+    path = _command_folder()
+    names = ["kat"]
+    while path.is_dir():
+        commands = find_commands(path)
+        name, *rest = rest or ["--help"]
+        if name in ("-h", "--help", "help"):
+            sys.stdout.write(_usage(names, path, commands) + "\n")
+            return 0
+        if name not in commands:
+            return _refuse(names, name, commands)
+        names.append(name)
+        path = path / name if (path / name).is_dir() else path / f"{name}.py"
+    from kat.cli.parsing import run_command
+
+    command = importlib.import_module(".".join(["kat.cli", *names[1:]]))
+    return run_command(lambda: command.main(rest), quiet="--quiet" in rest)
+
+
+def find_commands(folder: Path) -> dict[str, str]:
+    """The commands of a folder: their names, with the summary in the docstring of each."""
+    found = {}
+    for path in sorted(folder.iterdir()):
+        file = path / "__init__.py" if path.is_dir() else path
+        if path.name != "__init__.py" and file.suffix == ".py" and file.is_file():
+            match = re.match(r"``kat [\w ]+``: (.*?)\.?\n", _docstring(file) + "\n")
+            if match:
+                found[path.stem] = match[1]
+    return found
+
+
+def _command_folder() -> Path:
+    spec = find_spec("kat")
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent / "cli"
+
+
+def _docstring(file: Path) -> str:
+    return ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+
+
+def _usage(names: list[str], folder: Path, commands: dict[str, str]) -> str:
+    """The text of ``kat --help``, or of the help of a group of commands."""
+    if len(names) == 1:
+        about = "The Kolmogorov-Arnold Transformer (arXiv 2409.10594): train, evaluate and use KAT."
+        examples = _EXAMPLES
+    else:
+        doc = _docstring(folder / "__init__.py").partition(": ")[2]
+        about, _, examples = (doc[:1].upper() + doc[1:]).partition("\n\n")
+    rows = "\n".join(f"  {name:<11} {summary}" for name, summary in commands.items())
+    return (
+        f"usage: {' '.join(names)} COMMAND [OPTIONS]\n\n{about}\n\ncommands:\n{rows}\n\n{examples}"
+    )
+
+
+def _refuse(names: list[str], name: str, commands: dict[str, str]) -> int:
+    nearest = difflib.get_close_matches(name, commands, n=1)
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+    called = " ".join(names)
+    sys.stderr.write(f"kat: unknown command {name!r}{hint} ('{called} --help' lists them)\n")
+    return USAGE_ERROR
 
 
 if __name__ == "__main__":

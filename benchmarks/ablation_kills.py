@@ -21,7 +21,7 @@ from pathlib import Path
 GRID = """
 title: Groups
 recipe: digits
-settings: {epochs: 4, model.args.depth: 1, optim.warmup_epochs: 1, checkpoint.steps: 5}
+settings: {epochs: 4, model.args.depth: 1, optim.warmup_epochs: 1, checkpoint.every_n_steps: 5}
 seeds: [0, 1]
 factors:
   model.args.num_groups: [8, 4, 1]

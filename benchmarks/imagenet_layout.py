@@ -133,9 +133,10 @@ def main() -> None:
         command = [
             sys.executable, "-m", "kat_command", "train", "--config", "imagenet_kat_tiny",
             "--data.name", f"folder:{data}", "--out", str(out), "--progress", "false",
-            "--epochs", "6", "--limit_epochs", "2", "--log_every", "4",
+            "--epochs", "6", "--limit_epochs", "2", "--log_every_n_steps", "4",
             "--limit_train_batches", str(options.steps), "--limit_val_batches", "4",
-            "--data.batch_size", str(options.batch_size), "--data.workers", str(options.workers),
+            "--data.batch_size", str(options.batch_size),
+            "--data.num_workers", str(options.workers),
         ]  # fmt: skip
         process = subprocess.Popen(command)
         memory = watch(process, options.workers)

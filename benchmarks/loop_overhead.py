@@ -75,9 +75,9 @@ def measure(options: argparse.Namespace, name: str, ema_decay: float) -> list[st
             out=out,
             epochs=1,
             accelerator="gpu" if options.device == "cuda" else "cpu",
-            devices="1",
+            devices=1,
             limit_val_batches=1,
-            log_every=options.block,
+            log_every_n_steps=options.block,
             model=ModelConfig(options.model),
             optim=OptimConfig(ema_decay=ema_decay),
         )

@@ -67,11 +67,11 @@ def measure(name: str, batch: str, options: argparse.Namespace) -> list[str | fl
         steps, monitor = make_steps(name, int(batch), options.device, Path(folder))
         times = medians(take_turns(steps, options.seconds, options.device, clock))
         epoch = options.epoch_steps
-        records = max(1, options.epochs * epoch // monitor.interval)
+        records = max(1, options.epochs * epoch // monitor.every_n_steps)
         write = {"csv": lambda: write_rows(_of_a_run(monitor.rows, records), Path(folder) / "csv")}
         csv = medians(take_turns(write, 0, options.device, clock))["csv"]
     plain, checked, monitored = times.values()
-    recording = (monitored - checked) / monitor.interval
+    recording = (monitored - checked) / monitor.every_n_steps
     return [
         name,
         batch,
@@ -79,7 +79,7 @@ def measure(name: str, batch: str, options: argparse.Namespace) -> list[str | fl
         csv,
         100 * (checked / plain - 1),
         100 * (recording + csv / 2 / epoch) / checked,
-        str(monitor.interval),
+        str(monitor.every_n_steps),
     ]
 
 

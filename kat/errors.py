@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 _LISTED = 24
-_FIRST = 3
 
 
 class InputError(ValueError):
@@ -46,11 +45,6 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
     hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
     listed = f" (there are: {', '.join(names)})" if len(names) <= _LISTED else ""
     return InputError(f"unknown {kind} {name!r}{hint}{listed}")
-
-
-def first_few(names: Sequence[str]) -> str:
-    """The first three names of a list, and dots where there are more."""
-    return ", ".join(names[:_FIRST]) + (", ..." if len(names) > _FIRST else "")
 
 
 def first_line(error: Exception) -> str:

@@ -83,3 +83,13 @@ def cache_folder() -> Path:
         return Path(chosen)
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(home) / "kat"
+
+
+def short_names(paths: Sequence[Path]) -> list[str]:
+    """Distinct names for paths: as many of their last parts as tell them apart."""
+    whole = [path.resolve() for path in paths]
+    for depth in range(1, max(len(path.parts) for path in whole) + 1):
+        labels = ["_".join(path.parts[-depth:]).strip("/") for path in whole]
+        if len(set(labels)) == len(labels):
+            return labels
+    return [f"{index}_{path.name}" for index, path in enumerate(whole)]

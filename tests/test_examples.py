@@ -46,7 +46,7 @@ def test_finetune_fashion_compares_three_ways_to_learn_a_task(tmp_path):
     command = [
         sys.executable, str(ROOT / "examples" / "finetune_fashion.py"), "--out", str(tmp_path),
         "--data", f"fashion_mnist:{tmp_path}", "--per_class", "10", "--tasks", "from_garments",
-        "--epochs", "1", "--limit_train_batches", "1", "--data.workers", "0",
+        "--epochs", "1", "--limit_train_batches", "1", "--data.num_workers", "0",
         "--optim.warmup_epochs", "0", "--data.batch_size", "8", "--model.args", "{depth: 1}",
     ]  # fmt: skip
     subprocess.run(command, capture_output=True, text=True, check=True)

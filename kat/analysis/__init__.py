@@ -5,17 +5,16 @@ from kat.analysis.cost.flops import Cost, count
 from kat.analysis.figures.activations import plot_activations, plot_evolution
 from kat.analysis.figures.plots import plot_fit, plot_learning_curves
 from kat.analysis.inspect.activations import Activation, learned_activations
-from kat.analysis.inspect.classification import Calibration, calibration, confusion_matrix
 from kat.analysis.inspect.symbolic import Reading, read_symbols
-from kat.analysis.reports.classification import ClassificationReport, write_table
 from kat.analysis.reports.stability import Verdict, plot_stability, write_stability_report
 from kat.nn.stability import StabilityMonitor, read_rows
+from kat.tables import write_table
+from kat.training.evaluation.confusion import Calibration, calibration, confusion_matrix
 
 __all__ = [
     "Activation",
     "ActivationMemory",
     "Calibration",
-    "ClassificationReport",
     "Cost",
     "Reading",
     "StabilityMonitor",

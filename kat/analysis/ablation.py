@@ -11,7 +11,6 @@ the difference.
 
 from __future__ import annotations
 
-import csv
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,7 +21,7 @@ from typing import Any
 from scipy.stats import t
 
 from kat.errors import InputError
-from kat.files import replacing
+from kat.tables import columns_of, open_table, write_table
 
 Row = dict[str, Any]
 """One run: ``cell``, ``seed``, those of :data:`MEASURES`, and more."""
@@ -174,11 +173,7 @@ def markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 def write_runs(rows: Sequence[Row], path: Path) -> None:
     """Writes the rows as CSV: :data:`FIRST_COLUMNS`, then the factors and settings."""
-    others = dict.fromkeys(key for row in rows for key in row if key not in FIRST_COLUMNS)
-    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [*FIRST_COLUMNS, *others])
-        writer.writeheader()
-        writer.writerows(rows)
+    write_table(path, columns_of(rows, FIRST_COLUMNS), rows)
 
 
 def read_runs(path: Path) -> list[Row]:
@@ -187,11 +182,8 @@ def read_runs(path: Path) -> list[Row]:
     Raises:
         InputError: there is no such file, or it holds something else.
     """
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = [_row(line) for line in csv.DictReader(file)]
-    except (OSError, UnicodeDecodeError, KeyError, TypeError, ValueError, csv.Error) as error:
-        raise InputError(f"{path} is not a table of runs as kat ablate writes: {error}") from None
+    with open_table(path, "a table of runs as kat ablate writes it") as lines:
+        rows = [_row(line) for line in lines]
     if not rows:
         raise InputError(f"{path} holds no runs")
     return rows

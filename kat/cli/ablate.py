@@ -6,45 +6,34 @@ import json
 import sys
 from argparse import Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
-from importlib.resources import files
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import yaml
 from filelock import FileLock, Timeout
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
-from kat.analysis import count
-from kat.analysis.ablation import MEASURES, Row, markdown, summarize, table, write_runs
+from kat.analysis.ablation import Row, markdown, summarize, table, write_runs
 from kat.analysis.figures.ablation import plot_cells
+from kat.analysis.runs import SweepResults
 from kat.cli.parsing import FAILED, Parser, check_keys, read_recipe, recipe_path, run_command
 from kat.cli.train import make_training_parser
-from kat.data import task_of_data
-from kat.errors import InputError, first_line, unknown
+from kat.errors import InputError
 from kat.files import write_text
-from kat.models import load_model
+from kat.tables import print_table
 from kat.training import TrainConfig, read_divergence
 from kat.training.config import check
 from kat.training.run_directory import SUMMARY
 from kat.training.sweep.grid import (
-    OF_ONE_CALL,
-    Cell,
     Grid,
     Settings,
     check_seeds,
-    dotted,
-    fingerprint,
-    merged,
     nested,
-    read_grid,
-    settings_of,
-    with_model_of_size,
 )
 from kat.training.sweep.launcher import Job, Outcome, run_jobs, slots
+from kat.training.sweep.plan import PlannedRun, find_grids, grid_names, plan_runs
 
 _DESCRIPTION = """Trains every cell of a grid with every seed, and compares them.
 
@@ -62,31 +51,7 @@ examples:
 """
 
 
-@dataclass
-class Run:
-    """One run of a grid: a cell with a seed, and the job that makes it."""
-
-    cell: Cell
-    seed: int
-    job: Job
-
-    @property
-    def folder(self) -> Path:
-        """Of the run."""
-        return Path(self.job.config.out)
-
-    @property
-    def done(self) -> bool:
-        """Whether it has a result."""
-        return (self.folder / SUMMARY).is_file()
-
-    @property
-    def finished(self) -> bool:
-        """Whether it is done, or diverged, which it would do again."""
-        return self.done or read_divergence(self.folder) is not None
-
-
-Plans = dict[str, list[Run]]
+Plans = dict[str, list[PlannedRun]]
 """The runs of each grid by its name, each seed's together."""
 
 
@@ -102,15 +67,15 @@ def _main(arguments: list[str]) -> int:
         if value is not None and value < 1:
             raise InputError(f"--{name} must be at least 1, got {value}")
     check_seeds(parsed.seeds or [], "--seeds")
-    grids = _read_all(parsed.grids)
-    plans = {grid.name: _plan(grid, parsed) for grid in grids}
+    grids = find_grids(parsed.grids)
+    plans = {grid.name: plan_grid(grid, parsed) for grid in grids}
     if parsed.dry_run:
         _list(plans)
         return 0
     out = Path(parsed.out)
     for name in ("runs", "logs"):
         (out / name).mkdir(parents=True, exist_ok=True)
-    results = Results(out)
+    results = SweepResults(out)
     try:
         with FileLock(out / ".lock", timeout=0):
             _train(plans, parsed, results, lambda: _keep(plans, results, out))
@@ -124,57 +89,6 @@ def _main(arguments: list[str]) -> int:
     for folder in sorted(missing - set(results.errors)):
         sys.stderr.write(f"kat: the run in {folder} has no result: {read_divergence(folder)}\n")
     return FAILED if results.errors or missing else 0
-
-
-class Results:
-    """What the runs have given, each read once.
-
-    Args:
-        out: the folder that holds them.
-    """
-
-    def __init__(self, out: Path) -> None:
-        self.out = out
-        self.errors: dict[Path, str] = {}
-        """Of the runs that failed in this call."""
-        self._measured: dict[Path, Row] = {}
-
-    def rows(self, runs: Sequence[Run]) -> list[Row]:
-        """A row for each run that is finished or has failed, cell by cell, in the grid's order."""
-        places = {run.cell.name: place for place, run in reversed(list(enumerate(runs)))}
-        ordered = sorted(runs, key=lambda run: places[run.cell.name])
-        return [self._row(r) for r in ordered if r.finished or r.folder in self.errors]
-
-    def _row(self, run: Run) -> Row:
-        if run.folder not in self._measured:
-            self._measured[run.folder] = self._measure(run.folder)
-        settings = settings_of(run.job.config)
-        return {
-            "cell": run.cell.name,
-            "seed": run.seed,
-            **self._measured[run.folder],
-            "run": run.folder.relative_to(self.out).as_posix(),
-            **run.cell.levels,
-            "settings": json.dumps(settings, sort_keys=True),
-        }
-
-    def _measure(self, folder: Path) -> Row:
-        try:
-            return measure(folder)
-        except (InputError, KeyError, OSError, ValueError) as error:
-            self.errors[folder] = f"its results cannot be read: {first_line(error)}"
-            return {"status": "failed"}
-
-
-def measure(folder: Path) -> Row:
-    """What the run in a folder has given: the columns of its row that come from running it."""
-    if not (folder / SUMMARY).is_file():
-        return {"status": "failed" if read_divergence(folder) is None else "diverged"}
-    summary = json.loads((folder / SUMMARY).read_text())
-    model, record = load_model(folder)
-    flops = count(model, record.input_size).flops
-    kept = {name: summary[name] for name in (*MEASURES, "epochs") if name in summary}
-    return {"status": "done", **kept, "flops": flops}
 
 
 def make_parser() -> Parser:
@@ -202,78 +116,18 @@ def make_parser() -> Parser:
     return parser
 
 
-def grid_names() -> list[str]:
-    """The grids that the package ships."""
-    names = (path.name for path in files("kat.recipes.grids").iterdir())
-    return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
-
-
-def _read_all(names: Sequence[str]) -> list[Grid]:
-    grids = [_read(name) for name in names]
-    called = [grid.name for grid in grids]
-    twice = [name for name in called if called.count(name) > 1]
-    if twice:
-        raise InputError(f"two grids are named {twice[0]!r}, and would write the same files")
-    return grids
-
-
-def _read(name: str) -> Grid:
-    if Path(name).is_file():
-        return read_grid(Path(name))
-    if name not in grid_names():
-        raise unknown("grid (nor is there a file of this name)", name, grid_names())
-    return read_grid(Path(str(files("kat.recipes.grids") / f"{name}.yaml")))
-
-
-def _plan(grid: Grid, parsed: Namespace) -> list[Run]:
-    """All runs of a grid, each seed's together, so that a part of them compares all cells."""
-    out = Path(parsed.out)
+def plan_grid(grid: Grid, parsed: Namespace) -> list[PlannedRun]:
+    """All runs of a grid, as the options say."""
     recipe = read_recipe(recipe_path(grid.recipe)) if grid.recipe else {}
-    given = nested(dict(map(_setting, parsed.set or [])))
-    base = merged(recipe, given)
+    overrides = nested(dict(map(_setting, parsed.set or [])))
     parser = make_training_parser("kat train", "")
-    runs = []
-    for seed in parsed.seeds or grid.seeds:
-        for cell in grid.cells:
-            what = f"the cell {cell.name!r} of {grid.name}"
-            _check_settings(cell, given, what)
-            content = merged(base, cell.settings, {"seed": seed})
-            check_keys(content, what, TrainConfig)
-            config = _config(parser, with_model_of_size(content, base))
-            if task_of_data(config.data.name) != "classification":
-                raise InputError(f"{what}: {config.data.name} is not data for classification")
-            key = f"{config.model.name}-{fingerprint(config)}"
-            job = Job(replace(config, out=str(out / "runs" / key)), out / "logs" / f"{key}.log")
-            runs.append(Run(cell, seed, job))
-    _check_cells(grid, runs)
-    return runs
 
+    def configure(content: Settings, name: str) -> TrainConfig:
+        check_keys(content, name, TrainConfig)
+        return _config(parser, content)
 
-def _check_settings(cell: Cell, given: Settings, what: str) -> None:
-    """Refuses what is not a run's, or would not be trained, and --set over what a cell is about."""
-    own, over = dotted(cell.settings), dotted(given)
-    for name in (*own, *over):
-        if name in OF_ONE_CALL:
-            raise InputError(
-                f"{what} may not set {name}: seeds and folders are the grid's, and a run that is"
-                " cut short is another one; give epochs or limit_train_batches"
-            )
-    if over.get("monitor.enabled") or own.get("monitor.enabled"):
-        raise InputError("monitor.enabled: 'kat stability' watches a single run")
-    star = "*" in str(own.get("model.name", ""))
-    for name in own.keys() & over.keys() - ({"model.name"} if star else set()):
-        raise InputError(f"--set {name} would overrule what {what} is about")
-
-
-def _check_cells(grid: Grid, runs: Sequence[Run]) -> None:
-    """Refuses cells that are the same run, such as those of a factor that --set has overruled."""
-    cells: dict[Path, str] = {}
-    for run in runs:
-        other = cells.setdefault(run.folder, run.cell.name)
-        if other != run.cell.name:
-            raise InputError(
-                f"the cells {other!r} and {run.cell.name!r} of {grid.name} have the same settings"
-            )
+    seeds = parsed.seeds or grid.seeds
+    return plan_runs(grid, seeds, recipe, overrides, Path(parsed.out), configure)
 
 
 def _setting(text: str) -> tuple[str, Any]:
@@ -293,7 +147,9 @@ def _config(parser: Parser, content: dict[str, Any]) -> TrainConfig:
     return config
 
 
-def _train(plans: Plans, parsed: Namespace, results: Results, keep: Callable[[], None]) -> None:
+def _train(
+    plans: Plans, parsed: Namespace, results: SweepResults, keep: Callable[[], None]
+) -> None:
     """Makes the runs that are not finished, each once, and keeps the results after each."""
     runs = {run.folder: run for planned in plans.values() for run in planned}
     todo = [run.job for run in runs.values() if not run.finished]
@@ -314,7 +170,7 @@ def _train(plans: Plans, parsed: Namespace, results: Results, keep: Callable[[],
                 results.errors[folder] = outcome.error
             keep()
             bar.advance(task)
-            said = outcome.error or f"top-1 {_top1(folder):.2f} %"
+            said = outcome.error or f"top-1 {_read_top1(folder):.2f} %"
             say("ended  ", outcome.job, f": {said}")
 
         keep()
@@ -323,11 +179,11 @@ def _train(plans: Plans, parsed: Namespace, results: Results, keep: Callable[[],
         run_jobs(todo, at_once, parsed.threads, lambda job: say("started", job), ended)
 
 
-def _top1(folder: Path) -> float:
-    return json.loads((folder / SUMMARY).read_text())["top1"]
+def _read_top1(folder: Path) -> float:
+    return json.loads((folder / SUMMARY).read_text(encoding="utf-8"))["top1"]
 
 
-def _keep(plans: Plans, results: Results, out: Path) -> None:
+def _keep(plans: Plans, results: SweepResults, out: Path) -> None:
     for name, runs in plans.items():
         write_runs(results.rows(runs), out / f"{name}.csv")
 
@@ -338,12 +194,8 @@ def _report(grid: Grid, rows: Sequence[Row], out: Path) -> None:
     found = summarize(rows, reference)
     head, lines = table(found, reference)
     write_text(out / f"{grid.name}.md", f"# {grid.title}\n\n{markdown(head, lines)}")
-    shown = Table(title=escape(grid.title))
-    for number, name in enumerate(head):
-        shown.add_column(escape(name), justify="left" if number == 0 else "right")
-    for line in lines:
-        shown.add_row(*map(escape, line))
-    Console().print(shown)
+    sys.stdout.write(f"{grid.title}\n")
+    print_table(head, lines)
     for ending in ("svg", "png"):
         plot_cells(found, grid.title, out / f"{grid.name}.{ending}")
     sys.stdout.write(f"{out / grid.name}: .csv, .md, .svg, .png\n")

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from kat.cli import train
 from kat.cli.parsing import Formatter, Parser, find_recipes, run_command
 from kat.errors import unknown
 from kat.files import check_target, write_text
+from kat.tables import print_table
 from kat.training.data_benchmark import DataBenchmark, benchmark_data
 
 _SUBJECTS = ("data",)
@@ -63,21 +63,22 @@ def _main(arguments: list[str]) -> None:
 
 
 def _print(result: DataBenchmark) -> None:
-    console = Console(file=sys.stdout, markup=False, highlight=False, width=100)
-    loader = Table("workers", "images/s", "of the need", box=None, header_style="bold")
-    for count, rate in result.loader.items():
-        loader.add_row(str(count), f"{rate:,.1f}", f"{rate / result.need:.0%}")
-    console.print(f"{result.data}: the loader alone, on {result.cores} cores")
-    console.print(loader)
+    sys.stdout.write(f"{result.data}: the loader alone, on {result.cores} cores\n")
+    loader = [
+        (count, f"{rate:,.1f}", f"{rate / result.need:.0%}")
+        for count, rate in result.loader.items()
+    ]
+    print_table(("workers", "images/s", "of the need"), loader)
     if result.stages:
         total = sum(result.stages.values())
-        stages = Table("stage", "ms an image", "share", box=None, header_style="bold")
-        for name, seconds in result.stages.items():
-            stages.add_row(name, f"{1e3 * seconds:.3f}", f"{seconds / total:.0%}")
-        console.print("\none image after the other, in one process")
-        console.print(stages)
+        stages = [
+            (name, f"{1e3 * seconds:.3f}", f"{seconds / total:.0%}")
+            for name, seconds in result.stages.items()
+        ]
+        sys.stdout.write("\none image after the other, in one process\n")
+        print_table(("stage", "ms an image", "share"), stages)
     if result.unreadable:
-        console.print(f"\n{result.unreadable} of the images loaded cannot be read")
+        sys.stdout.write(f"\n{result.unreadable} of the images loaded cannot be read\n")
     sys.stdout.write(f"\n{result.verdict()}\n")
 
 

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
 from kat.cli.parsing import Parser, run_command
@@ -20,6 +18,8 @@ from kat.errors import InputError
 from kat.files import write_text
 from kat.models import Conversion, ModelRecord, convert_vit, read_vit, save_model
 from kat.models.conversion.convert import make_record
+from kat.tables import aligned
+from kat.text import counted, listing
 
 REPORT = "conversion.json"
 _GOAL = 1e-2
@@ -115,21 +115,18 @@ def _images(paths: list[str], record: ModelRecord) -> Tensor:
 
 
 def _print(report: Conversion, record: ModelRecord, *, known: bool, noise: bool) -> None:
-    table = Table(box=None, show_header=False)
-    for name, value in _rows(report, record, known, noise):
-        table.add_row(name, value)
-    Console(file=sys.stdout, markup=False, highlight=False).print(table)
+    sys.stdout.write(aligned(_rows(report, record, known, noise)) + "\n")
 
 
 def _rows(
     report: Conversion, record: ModelRecord, known: bool, noise: bool
 ) -> list[tuple[str, str]]:
     rows = [("from", report.source), ("to", f"{record.architecture} {record.args or ''}")]
-    rows.append(("carried", f"{len(report.carried)} tensors"))
+    rows.append(("carried", counted(len(report.carried), "tensor")))
     for name, (there, here) in report.resized.items():
         rows.append(("resized", f"{name} {there} to {here}"))
     rows += [("dropped", name) for name in report.dropped]
-    rows.append(("fresh", _some(report.fresh)))
+    rows.append(("fresh", _tensors(report.fresh)))
     if report.activation is not None:
         widths = ", ".join(map(str, report.half_widths))
         rows.append(("act2", f"{report.activation} on [-r, r], r = {widths} block by block"))
@@ -145,6 +142,5 @@ def _rows(
     return rows
 
 
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - 4} more" if len(names) > 4 else ""
-    return f"{len(names)} tensors: {', '.join(names[:4])}{more}" if names else "nothing"
+def _tensors(names: list[str]) -> str:
+    return f"{counted(len(names), 'tensor')}: {listing(names, 4)}" if names else "nothing"

@@ -20,6 +20,7 @@ from kat.deploy import (
 )
 from kat.errors import InputError, unknown
 from kat.models import TrainingRecord, load_model, push_to_hub, save_pretrained
+from kat.text import scaled
 from kat.training import read_settings
 from kat.training.run_directory import SETTINGS, SUMMARY
 
@@ -135,7 +136,7 @@ def _summary(exported: Exported) -> str:
     takes = "one image" if record.task == "detection" else "any batch size"
     of = "the int8 model's" if exported.moved else "the model's"
     lines = [
-        f"{exported.path}: {exported.size / 1e6:.2f} MB, {takes};"
+        f"{exported.path}: {scaled(exported.size, 'B')}, {takes};"
         f" {answers} within {exported.error:.1e} of {of} on noise"
     ]
     if record.step is not None:

@@ -7,15 +7,13 @@ import sys
 from argparse import RawDescriptionHelpFormatter
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 from kat.analysis import plot_fit
 from kat.cli.parsing import Parser, run_command
 from kat.errors import InputError
 from kat.files import PICTURES, check_target, write_text
 from kat.nn.fitting import FUNCTIONS, Fit, Points, fit, fit_presets, read_points, twice
 from kat.nn.fitting.preset_fits import table
+from kat.tables import aligned, print_table
 
 _DESCRIPTION = f"""Fits F = P/Q of degrees (m, n) to TARGET and prints its errors and its gain.
 
@@ -159,8 +157,7 @@ def _report(result: Fit, target: str | Points, gain: float) -> str:
         f"{result.function} on {_interval(result.interval)}{'' if result.whole_line else ' only'}:"
         f" form {result.form}, degree {result.degree}, {result.method}, {result.weight} weight\n"
     )
-    width = max(map(len, rows)) + 2
-    return head + "".join(f"  {name:<{width}}{value}\n" for name, value in rows.items())
+    return f"{head}{aligned(rows.items(), indent='  ')}\n"
 
 
 def _interval(interval: tuple[float, float]) -> str:
@@ -172,20 +169,20 @@ def _fit_presets(path: Path) -> None:
     presets = fit_presets()
     write_text(path, json.dumps(table(presets), indent=2, sort_keys=True) + "\n")
     columns = ("preset", "form", "fitted on", "max", "RMS", "[-3, 3]", "[-6, 6]", "[-10, 10]")
-    shown = Table(*columns, "gain", box=None, header_style="bold")
-    for name, forms in presets.items():
-        for form, result in forms.items():
-            errors = [result.error_on(result.function, (-w, w)) for w in (3.0, 6.0, 10.0)]
-            shown.add_row(
-                name,
-                form,
-                _interval(result.interval),
-                f"{result.max_error:.2e}",
-                f"{result.rms_error:.2e}",
-                *(f"{error:.1e}" for error in errors),
-                f"{result.gain():.4f}",
-            )
-    Console(file=sys.stdout, markup=False, highlight=False, width=100).print(shown)
+    rows = [
+        (
+            name,
+            form,
+            _interval(result.interval),
+            f"{result.max_error:.2e}",
+            f"{result.rms_error:.2e}",
+            *(f"{result.error_on(result.function, (-w, w)):.1e}" for w in (3.0, 6.0, 10.0)),
+            f"{result.gain():.4f}",
+        )
+        for name, forms in presets.items()
+        for form, result in forms.items()
+    ]
+    print_table((*columns, "gain"), rows)
 
 
 def _is_file(text: str) -> bool:

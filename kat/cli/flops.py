@@ -10,16 +10,10 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import track
-from torch import nn
 
-from kat.analysis.cost.activation_memory import activation_memory
-from kat.analysis.cost.detection import countable
-from kat.analysis.cost.flops import count
 from kat.analysis.cost.layer_comparison import compare_layers
+from kat.analysis.cost.model_cost import PUBLISHED, Row, model_cost
 from kat.analysis.cost.tables import (
-    PUBLISHED,
-    ModelCost,
-    Row,
     comparison_row,
     print_comparison,
     print_costs,
@@ -29,7 +23,6 @@ from kat.analysis.cost.tables import (
 from kat.cli.parsing import Formatter, Parser, run_command
 from kat.errors import InputError
 from kat.files import check_target
-from kat.models import create_model, input_args, load_model, registered_preprocessing
 
 _OF_COMPARISON = ("degree", "groups", "grid", "order")
 _OF_MODELS = ("models", "args", "image_size", "layers")
@@ -58,11 +51,10 @@ def _main(arguments: list[str]) -> None:
     for path in (parsed.csv, parsed.json):
         if path:
             check_target(Path(path))
-    console = Console(file=sys.stdout, markup=False, highlight=False, width=140)
     if parsed.compare_layers:
-        _compare(parsed, console)
+        _compare(parsed)
     else:
-        _count(parsed, console)
+        _count(parsed)
 
 
 def make_parser() -> Parser:
@@ -119,18 +111,18 @@ def _refuse_what_does_nothing(parsed: Namespace, default: Namespace) -> None:
         raise InputError(f"--{name} does nothing without --compare-layers; models have --args")
 
 
-def _compare(parsed: Namespace, console: Console) -> None:
+def _compare(parsed: Namespace) -> None:
     sizes = {name: getattr(parsed, name) for name in ("groups", "grid", "order")}
     compared = compare_layers(*parsed.compare_layers, degree=tuple(parsed.degree), **sizes)
-    print_comparison(compared, console)
+    print_comparison(compared)
     rows = [comparison_row(layer) for layer in compared]
     _write(parsed, rows, rows)
 
 
-def _count(parsed: Namespace, console: Console) -> None:
+def _count(parsed: Namespace) -> None:
     names = _progress(parsed.models or list(PUBLISHED), parsed.progress)
     costs = [model_cost(name, parsed.args, parsed.image_size) for name in names]
-    print_costs(costs, console, layers=parsed.layers)
+    print_costs(costs, layers=parsed.layers)
     by_layer = [row for cost in costs for row in cost.layer_rows()]
     rows = by_layer if parsed.layers else [cost.row() for cost in costs]
     _write(parsed, rows, [cost.to_dict() for cost in costs])
@@ -147,50 +139,3 @@ def _progress(names: list[str], shown: bool) -> Iterable[str]:
     console = Console(file=sys.stderr)
     hidden = not (shown and console.is_terminal)
     return track(names, "counting", console=console, transient=True, disable=hidden)
-
-
-def model_cost(name: str, args: dict[str, Any], image_size: int | None) -> ModelCost:
-    """The cost of a model.
-
-    Args:
-        name: of timm's registry, or a path that :func:`kat.models.load_model` takes.
-        args: further arguments of its constructor.
-        image_size: side of its images, where not its own.
-
-    Raises:
-        InputError: no such model, or arguments that it refuses.
-    """
-    stored = Path(name).exists()
-    if stored and (args or image_size):
-        raise InputError(f"--args and --image_size are for names: {name} is stored with its own")
-    model, input_size = _stored(Path(name)) if stored else _named(name, args, image_size)
-    return ModelCost(
-        name,
-        input_size,
-        count(model, input_size),
-        activation_memory(countable(model), input_size),
-        None if stored or args or image_size else PUBLISHED.get(name),
-    )
-
-
-def _stored(path: Path) -> tuple[nn.Module, tuple[int, int, int]]:
-    model, record = load_model(path)
-    return model, record.input_size
-
-
-def _named(
-    name: str, args: dict[str, Any], image_size: int | None
-) -> tuple[nn.Module, tuple[int, int, int]]:
-    if image_size is not None and image_size < 1:
-        raise InputError(f"--image_size must be at least 1, got {image_size}")
-    channels, height, width = registered_preprocessing(name)["input_size"]
-    size = (args.get("in_chans", channels), image_size or height, image_size or width)
-    return _build(name, {**input_args(name, size), **args}), size
-
-
-def _build(name: str, args: dict[str, Any]) -> nn.Module:
-    """Without drawing the weights, where the model can: costs do not depend on them."""
-    try:
-        return create_model(name, **{"weight_init": "skip", **args})
-    except InputError:
-        return create_model(name, **args)

@@ -1,18 +1,19 @@
-"""What the commands have in common: parsing, recipes by name, and one line for bad input."""
+"""What all commands share: the parser, options of one meaning, and one line for each error."""
 
 from __future__ import annotations
 
-import dataclasses
+import os
 import re
 import sys
-from argparse import Namespace, RawDescriptionHelpFormatter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib.resources import files
+from argparse import Action, ArgumentDefaultsHelpFormatter, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import yaml
-from jsonargparse import ArgumentParser, DefaultHelpFormatter
+from jsonargparse import ActionYesNo, ArgumentParser
+from rich.console import Console
+from rich.progress import track
 
 from kat.errors import (
     CheckpointFailed,
@@ -22,35 +23,178 @@ from kat.errors import (
     TrainingDiverged,
     unknown,
 )
+from kat.files import check_target
+from kat.settings import Seed, describe
+
+T = TypeVar("T")
 
 USAGE_ERROR, FAILED = 2, 1
 RUN_AGAIN = 75
-"""A run that was asked to stop, and can go on: EX_TEMPFAIL of sysexits.h."""
+"""A run that was asked to stop and can be resumed: EX_TEMPFAIL of sysexits.h."""
+MODEL = "a run directory, a model folder, a .ckpt file, or a file of weights of an official KAT"
+"""What stands for a trained model on the command line."""
 
 
-class Formatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
-    """Leaves the lines of the description as they are."""
+class Formatter(RawDescriptionHelpFormatter, ArgumentDefaultsHelpFormatter):
+    """Keeps the lines of the description, and shows defaults."""
 
 
 class Parser(ArgumentParser):
-    """jsonargparse's parser, whose errors are one line with the nearest valid name."""
+    """The parser of a command.
+
+    Hyphens and underscores mean the same in the names of options. Errors are raised as
+    :class:`InputError`. ``--quiet`` is an option of every command.
+
+    Args:
+        doc: the docstring of the command's module: "``kat NAME``: summary", then the help.
+        options: of jsonargparse's parser.
+    """
+
+    def __init__(self, doc: str = "", **options: Any) -> None:
+        self.spellings: dict[str, str] = {}
+        self.targets: dict[str, Sequence[str]] = {}
+        match = re.match(r"``(kat [\w ]+)``: (.*)", doc or "", re.DOTALL)
+        if match:
+            options = {
+                "prog": match[1],
+                "description": match[2][:1].upper() + match[2][1:],
+            } | options
+        super().__init__(**{"formatter_class": Formatter, **options})
+        if match:
+            self.add("--quiet", action="store_true", help="print errors only")
+
+    def add(self, *names: str, **options: Any) -> Action:
+        """Adds an argument, whose name may have hyphens; see ``add_argument``."""
+        self.spellings |= {name.replace("-", "_"): name for name in names}
+        return self.add_argument(*names, **options)
+
+    def add_target(self, *names: str, what: str, endings: Sequence[str] = (), **more: Any) -> None:
+        """Adds an option for a file to write; that it can be written is checked first."""
+        action = self.add(*names, type=str, metavar="FILE", help=what, **more)
+        self.targets[action.dest] = endings
+
+    def add_json(self, what: str = "the results") -> None:
+        """Adds ``--json FILE``."""
+        self.add_target("--json", what=f"also write {what} to this .json file")
+
+    def add_csv(self, what: str) -> None:
+        """Adds ``--csv FILE``."""
+        self.add_target("--csv", what=f"also write {what} to this .csv file")
+
+    def add_seed(self, what: str) -> None:
+        """Adds ``--seed N``."""
+        self.add("--seed", type=Seed, default=0, help=f"seed of {what}")
+
+    def add_progress(self) -> None:
+        """Adds ``--progress`` and ``--no-progress``."""
+        self.add(
+            "--progress",
+            action=ActionYesNo(no_prefix="no-"),
+            default=True,
+            help="show a progress bar in a terminal",
+        )
+        self.spellings["__no_progress"] = "--no-progress"
+
+    def parse_args(self, args: Any = None, *more: Any, **options: Any) -> Any:
+        """Parses arguments; the files to write are checked, and become paths."""
+        found = super().parse_args([self._spelled(arg) for arg in args or []], *more, **options)
+        if found.get("quiet") and "progress" in found:
+            found.progress = False
+        for name, endings in self.targets.items():
+            if found.get(name) is not None:
+                found[name] = Path(found[name])
+                check_target(found[name], endings)
+        return found
+
+    def _spelled(self, argument: str) -> str:
+        if not argument.startswith("--"):
+            return argument
+        name, equals, value = argument.partition("=")
+        name = name.replace("-", "_")
+        return self.spellings.get(name, f"--{name[2:]}") + equals + value
+
+    def format_help(self) -> str:
+        """The text of ``--help``; of defaults it shows only those that say something."""
+        text: str = super().format_help()
+        return re.sub(r"\s+\(default:\s+(None|False|\[\]|\{\})\)", "", text)
 
     def error(self, message: str, ex: Exception | None = None) -> Any:
         """Raises the message as :class:`InputError`."""
-        raise InputError(self._explain(" ".join(message.split())))
+        text = " ".join(message.split())
+        match = re.search(r"unrecognized arguments: --([\w.]+)", text, re.IGNORECASE)
+        if match:
+            known = [self._option(name) for name in self.get_defaults().keys()]
+            raise unknown("option", f"--{match[1]}", known)
+        match = re.match(r'Parser key "([\w.]+)".*? (?:Got|Given) value: (.*)', text)
+        wanted = _wanted(text)
+        if match is None or not wanted:
+            raise InputError(text)
+        name = self.spellings.get(f"__{match[1]}", match[1])
+        raise InputError(f"{name} must be {wanted}, got {match[2]}")
 
-    def _explain(self, message: str) -> str:
-        match = re.search(r"unrecognized arguments: --([\w.]+)", message, re.IGNORECASE)
-        return str(unknown("setting", match[1], self._names())) if match else message
-
-    def _names(self) -> list[str]:
-        return [action.dest for action in self._actions if action.dest != "help"]
+    def _option(self, name: str) -> str:
+        return self.spellings.get(f"__{name}", f"--{name}")
 
 
-def run_command(body: Callable[[], int | None]) -> int:
-    """Runs a command's body, which may return an exit code; bad input is one line, and code 2."""
+_TYPES = {
+    "int": "an integer",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "text",
+    "list": "a list",
+    "tuple": "a list",
+    "dict": "a mapping",
+}
+_EXPECTED = re.compile(
+    r"(Input should be .*?) \[type=|Expected a <class '(\w+)'>|Expected a typing.Literal\[(.*?)\]"
+)
+
+
+def _wanted(text: str) -> str:
+    """What a value may be, from the message of jsonargparse or of pydantic within it."""
+    found = [
+        ranged or _TYPES.get(kind, "") or re.sub(r",(?=[^,]*$)", " or", literals)
+        for ranged, kind, literals in _EXPECTED.findall(text)
+    ]
+    return describe([wanted for wanted in found if wanted])
+
+
+def refuse_options(parser: Parser, options: Namespace, names: Iterable[str], reason: str) -> None:
+    """Checks that options without an effect have their default values.
+
+    Args:
+        parser: of the options.
+        options: parsed.
+        names: of the options without effect.
+        reason: why they have none: completes "--name has no effect ...".
+
+    Raises:
+        InputError: one of them was given.
+    """
+    for name in names:
+        if getattr(options, name) != parser.get_default(name):
+            raise InputError(
+                f"{parser.spellings[f'__{name}']} has no effect {reason}: leave it out"
+            )
+
+
+def tracked(items: Sequence[T], what: str, options: Namespace) -> Iterable[T]:
+    """The items, with a progress bar in a terminal if ``options.progress``."""
+    console = Console(file=sys.stderr)
+    hidden = not options.progress or not console.is_terminal
+    return track(items, what, console=console, transient=True, disable=hidden)
+
+
+def run_command(body: Callable[[], int | None], quiet: bool = False) -> int:
+    """Runs a command, whose errors are one line each, and returns its exit code.
+
+    Args:
+        body: returns an exit code; None is 0.
+        quiet: discard what it prints to standard output.
+    """
     try:
-        return body() or 0
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere) if quiet else nullcontext():
+            return body() or 0
     except InputError as error:
         return _fail(error, USAGE_ERROR)
     except (TrainingDiverged, CheckpointFailed, ExportFailed) as error:
@@ -62,118 +206,3 @@ def run_command(body: Callable[[], int | None]) -> int:
 def _fail(error: Exception, code: int) -> int:
     sys.stderr.write(f"kat: {' '.join(str(error).split())}\n")
     return code
-
-
-def refuse_unused(
-    parser: ArgumentParser, parsed: Namespace, unused: Mapping[str, Sequence[str]], task: str
-) -> None:
-    """Checks that no option is given that has no effect.
-
-    Args:
-        parser: knows the defaults.
-        parsed: what was given.
-        unused: by task the options that it has no use for.
-        task: the model's.
-
-    Raises:
-        InputError: one is not as it is by default.
-    """
-    for name in unused[task]:
-        if getattr(parsed, name) != parser.get_default(name):
-            raise InputError(f"--{name} has no effect on a model for {task}: leave it out")
-
-
-def recipe_names() -> list[str]:
-    """The recipes that the package ships."""
-    names = (path.name for path in files("kat.recipes").iterdir())
-    return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
-
-
-def find_recipes(arguments: list[str]) -> list[str]:
-    """Replaces ``--config NAME`` by the path of the shipped recipe NAME, unless NAME is a file.
-
-    Raises:
-        InputError: there is neither such a file nor such a recipe.
-    """
-    found = list(arguments)
-    for index, argument in enumerate(arguments):
-        if argument == "--config" and index + 1 < len(arguments):
-            found[index + 1] = recipe_path(arguments[index + 1])
-        elif argument.startswith("--config="):
-            found[index] = f"--config={recipe_path(argument.removeprefix('--config='))}"
-    return found
-
-
-def recipe_path(name: str) -> str:
-    """The file of a recipe: itself, if it is one, else the shipped one of this name.
-
-    Raises:
-        InputError: there is neither.
-    """
-    if Path(name).is_file():
-        return name
-    if name not in recipe_names():
-        raise unknown("recipe (nor is there a file of this name)", name, recipe_names())
-    return str(files("kat.recipes") / f"{name}.yaml")
-
-
-def check_recipe_keys(path: str, settings: type) -> None:
-    """Checks a recipe's keys against the settings they stand for.
-
-    Raises:
-        InputError: names the first unknown key and the nearest valid one; or the file is no YAML
-            mapping.
-    """
-    check_keys(read_recipe(path), path, settings)
-
-
-def read_recipe(path: str) -> dict[str, Any]:
-    """What a recipe's file holds.
-
-    Raises:
-        InputError: the file is no YAML mapping.
-    """
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{path} is not a recipe: it must map settings to values")
-    return content
-
-
-def check_keys(content: dict[str, Any], source: str, settings: type) -> None:
-    """Checks the keys of nested settings.
-
-    Raises:
-        InputError: names the first unknown key and the nearest valid one.
-    """
-    valid = set(setting_names(settings))
-    for key, value in _settings(content, valid):
-        if key not in valid:
-            raise unknown(f"setting in {source}", key, valid)
-        if _is_nested(key, valid) and not isinstance(value, dict):
-            raise InputError(f"{key} in {source} must map settings to values, got {value!r}")
-
-
-def setting_names(settings: type, prefix: str = "") -> Iterator[str]:
-    """The dotted names of a dataclass's fields, of nested dataclasses too."""
-    for field in dataclasses.fields(settings):
-        yield prefix + field.name
-        if dataclasses.is_dataclass(field.default_factory):
-            yield from setting_names(field.default_factory, f"{prefix}{field.name}.")
-
-
-def _is_nested(name: str, valid: set[str]) -> bool:
-    return any(other.startswith(f"{name}.") for other in valid)
-
-
-def _settings(
-    content: dict[str, Any], valid: set[str], prefix: str = ""
-) -> Iterator[tuple[str, Any]]:
-    """Dotted keys and values; a mapping is entered only where it stands for nested settings."""
-    for key, value in content.items():
-        name = f"{prefix}{key}"
-        yield name, value
-        if isinstance(value, dict) and _is_nested(name, valid):
-            yield from _settings(value, valid, f"{name}.")

@@ -2,35 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from matplotlib.figure import Figure
-from torch import Tensor, nn
-
-from kat.analysis import count, read_rows
 from kat.analysis.ablation import read_runs
-from kat.analysis.figures.attention import draw_attention
-from kat.analysis.inspect.activations import learned_activations
-from kat.analysis.inspect.attention import attention_maps, check_attention
 from kat.analysis.reports.ablation import write_ablation_report
 from kat.analysis.reports.comparison import write_comparison_report
-from kat.analysis.reports.run import RunFindings, write_run_report
-from kat.analysis.reports.stability import rational_rows
+from kat.analysis.reports.findings import read_findings
+from kat.analysis.reports.run import write_run_report
+from kat.analysis.runs import find_runs, with_results
 from kat.cli.parsing import Formatter, Parser, run_command
-from kat.cli.plot.attention import with_classes, with_guesses
-from kat.cli.plot.images import prepared, validation_images
-from kat.cli.plot.runs import find_runs, measured
-from kat.data import Batch, DevicePreparation
 from kat.errors import InputError
 from kat.files import check_target
-from kat.models import ModelRecord, load_model, rational_parameter_names, read_coefficient_history
-from kat.training import read_divergence, read_history, read_settings
-from kat.training.run_directory import COEFFICIENTS, REPORT, STABILITY, SUMMARY
+from kat.training import read_history
+from kat.training.run_directory import REPORT
 from kat.training.sweep.grid import kept_settings
 
 _DESCRIPTION = """\
@@ -43,9 +30,6 @@ examples:
   kat report runs/digits                          runs/digits/report.html
   kat report runs/kat runs/vit --out compared.html
   kat report runs/ablation/models.csv             runs/ablation/models.html"""
-
-_LOOKED_AT = 3
-"""Images whose attention is drawn."""
 
 
 def main(arguments: list[str]) -> int:
@@ -73,7 +57,7 @@ def _main(arguments: list[str]) -> None:
     elif len(given) > 1:
         _report_comparison(given, out)
     else:
-        _report_run(given[0], out, parsed)
+        write_run_report(read_findings(given[0], parsed.images, parsed.data), out)
     sys.stdout.write(f"{out}\n")
 
 
@@ -109,85 +93,6 @@ def _default_target(given: Sequence[Path]) -> Path:
     return first.with_suffix(".html") if first.suffix == ".csv" else first / REPORT
 
 
-def _report_run(folder: Path, out: Path, parsed: Namespace) -> None:
-    settings = read_settings(folder)
-    model, record = load_model(folder)
-    run = RunFindings(
-        name=str(folder),
-        record=record,
-        cost=count(model, record.input_size),
-        data=settings["data"]["name"],
-        settings=kept_settings(folder),
-        summary=_read_json(folder / SUMMARY),
-        history=read_history(folder),
-        failure=read_divergence(folder),
-    )
-    images = Images(folder, model, record, parsed)
-    if rational_parameter_names(model):
-        run.seen = images.said
-        run.activations = learned_activations(model, images.inputs())
-        if (folder / COEFFICIENTS).is_file():
-            run.coefficients = read_coefficient_history(folder / COEFFICIENTS)
-        if (folder / STABILITY).is_file() and (rows := read_rows(folder / STABILITY)):
-            run.stability = rational_rows(rows)
-    run.attention = images.attention()
-    write_run_report(run, out)
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-
-
-class Images:
-    """The validation images that the model of a run is shown, or the reason why there are none.
-
-    Args:
-        folder: of the run.
-        model: that it has trained.
-        record: of its model.
-        parsed: the options of the command.
-    """
-
-    def __init__(
-        self, folder: Path, model: nn.Module, record: ModelRecord, parsed: Namespace
-    ) -> None:
-        self.model, self.record = model, record
-        self.shown: list[Batch] = []
-        self.said = "It was shown no images."
-        if parsed.images == 0:
-            return
-        try:
-            images = validation_images(folder, model, record, parsed.images, parsed.data)
-            self.shown, self.classes = list(images.batches()), images.images.classes
-        except InputError as error:
-            if parsed.data is not None:
-                raise
-            self.said = f"It was shown no images: {error}"
-            return
-        self.said = (
-            f"Grey is the density of the inputs that {sum(len(b.labels) for b in self.shown)}"
-            " validation images bring, of all groups together."
-        )
-
-    def inputs(self) -> list[Tensor] | None:
-        """Prepared for the model."""
-        return [x for batch in self.shown for x in prepared(batch, self.record)] or None
-
-    def attention(self) -> Figure | str:
-        """The figure of the first images, or why there is none."""
-        try:
-            check_attention(self.model)
-        except InputError as error:
-            return str(error)
-        if not self.shown:
-            return f"{self.said} 'kat plot attention' takes files of images."
-        pictures, names = with_classes(self.shown[:1], self.classes)
-        pictures, names = pictures[:_LOOKED_AT], names[:_LOOKED_AT]
-        prepare = DevicePreparation(self.record.mean, self.record.std)
-        maps = attention_maps(self.model, prepare(pictures))
-        return draw_attention(pictures, with_guesses(names, maps.logits, self.record), maps)
-
-
 def _report_grids(tables: Sequence[Path], out: Path) -> None:
     grids = {path.stem: read_runs(path) for path in tables}
     if len(grids) < len(tables):
@@ -200,7 +105,7 @@ def _report_grids(tables: Sequence[Path], out: Path) -> None:
 
 
 def _report_comparison(folders: Sequence[Path], out: Path) -> None:
-    rows = [measured(row) for row in find_runs(list(map(str, folders)), group=False, labels=None)]
+    rows = [with_results(row) for row in find_runs(folders, group=False, labels=None)]
     histories = {row["cell"]: read_history(row["folder"]) for row in rows}
     settings = {row["cell"]: kept_settings(row["folder"]) for row in rows}
     write_comparison_report(rows, histories, settings, out)

@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from argparse import Namespace
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.progress import track
-from torch import Tensor
 
-from kat.analysis.verify.backends import Backend, present_backends
-from kat.analysis.verify.cases import DTYPES, QUICK, Case, Grid
-from kat.analysis.verify.model_cases import model_cases, record_inputs
+from kat.analysis.verify.backends import choose_backends, present_backends
+from kat.analysis.verify.cases import DTYPES, QUICK, Grid, check_grid
+from kat.analysis.verify.model_cases import cases_of_checkpoint
 from kat.analysis.verify.report import print_verification, write_json, write_report
 from kat.analysis.verify.run import Job, case_jobs, verify
 from kat.cli.parsing import Parser, run_command
-from kat.data import DataConfig, check_data, eval_transform, make_loader, open_split
-from kat.errors import InputError, unknown
+from kat.data import DataConfig
+from kat.errors import InputError
 from kat.files import check_target
-from kat.models import ModelRecord, load_model
-from kat.ops import FORMS
 
 FAILED = 1
-_BATCHES, _NOISE = 2, 32
 _GRID_OPTIONS = ("quick", "forms", "degrees", "largest", "seed")
 
 
@@ -46,13 +39,20 @@ def _main(arguments: list[str]) -> int:
     for path in (parsed.json, parsed.html):
         if path:
             check_target(Path(path))
-    grid = make_grid(parsed)
+    chosen: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name in ("forms", "degrees", "dtypes", "largest", "seed")
+        if (value := getattr(parsed, name)) is not None
+    }
+    grid = replace(QUICK if parsed.quick else Grid(), **chosen)
+    check_grid(grid)
     backends, absent = present_backends()
-    backends = _chosen(parsed.backends, backends, absent)
+    backends = choose_backends(parsed.backends, backends, absent)
     what: Grid | list[Job] = grid
     inputs: dict[str, tuple[float, float]] = {}
     if parsed.checkpoint:
-        cases, inputs = _cases_of_model(Path(parsed.checkpoint), parsed.data, grid.dtypes)
+        data = DataConfig(**vars(parsed.data)) if parsed.data.name else None
+        cases, inputs = cases_of_checkpoint(Path(parsed.checkpoint), data, grid.dtypes)
         what = case_jobs(cases)
     found = verify(
         what,
@@ -63,7 +63,7 @@ def _main(arguments: list[str]) -> int:
     )
     found.absent.update(absent)
     found.inputs.update(inputs)
-    print_verification(found, Console(markup=False, highlight=False))
+    print_verification(found)
     if parsed.json:
         write_json(found, Path(parsed.json))
     if parsed.html:
@@ -132,75 +132,6 @@ def _refuse_what_does_nothing(parsed: Namespace, default: Namespace) -> None:
     for name, value in vars(parsed.data).items():
         if not parsed.checkpoint and value != getattr(default.data, name):
             raise InputError(f"--data.{name} does nothing without --checkpoint")
-
-
-def make_grid(parsed: Namespace) -> Grid:
-    """The grid that the options ask for.
-
-    Raises:
-        InputError: names the first value that is wrong.
-    """
-    given: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name in ("forms", "degrees", "dtypes", "largest", "seed")
-        if (value := getattr(parsed, name)) is not None
-    }
-    grid = replace(QUICK if parsed.quick else Grid(), **given)
-    for kind, names, known in (("form", grid.forms, FORMS), ("dtype", grid.dtypes, DTYPES)):
-        for name in names:
-            if name not in known:
-                raise unknown(kind, name, known)
-    for m, n in grid.degrees:
-        if min(m, n) < 1:
-            raise InputError(f"--degrees must be (m, n) with m and n at least 1, got ({m}, {n})")
-    if grid.largest is not None and not 1e-3 <= grid.largest < math.inf:
-        raise InputError(f"--largest must be a number from 1e-3 on, got {grid.largest}")
-    if grid.seed < 0:
-        raise InputError(f"--seed must be at least 0, got {grid.seed}")
-    return grid
-
-
-def _chosen(
-    names: list[str] | None, backends: list[Backend], absent: dict[str, str]
-) -> list[Backend]:
-    """The backends of these names, or all."""
-    by_name = {backend.name: backend for backend in backends}
-    for name in names or ():
-        if name in absent:
-            raise InputError(f"--backends {name}: {absent[name]}")
-        if name not in by_name:
-            raise unknown("backend", name, by_name)
-    return backends if names is None else [by_name[name] for name in names]
-
-
-def _cases_of_model(
-    checkpoint: Path, data: Any, dtypes: Sequence[str]
-) -> tuple[list[Case], dict[str, tuple[float, float]]]:
-    """The cases of a trained model, and the range of the inputs of each of its rational layers."""
-    model, record = load_model(checkpoint)
-    batches = _images(DataConfig(**vars(data)), record) if data.name else _noise(record)
-    inputs = record_inputs(model, batches)
-    ranges = {seen.layer: (float(seen.low.min()), float(seen.high.max())) for seen in inputs}
-    return list(model_cases(model, inputs, dtypes)), ranges
-
-
-def _noise(record: ModelRecord) -> Iterator[Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(_BATCHES):
-        yield torch.randn(_NOISE, *record.input_size, generator=generator)
-
-
-def _images(data: DataConfig, record: ModelRecord) -> Iterable[Tensor]:
-    """The first batches of a validation split."""
-    check_data(data)
-    images = open_split(data, "val")
-    if images.channels != record.input_size[0]:
-        raise InputError(
-            f"the model takes {record.input_size[0]} channels, but the images of {data.name!r}"
-            f" have {images.channels}"
-        )
-    images.transform = eval_transform(record)
-    return (batch.images for batch in islice(make_loader(images, data, training=False), _BATCHES))
 
 
 def _progress(jobs: Sequence[Job]) -> Iterable[Job]:

@@ -1,7 +1,6 @@
 """Data sets and loaders."""
 
-from kat.data.auto import AUTO, OrAuto
-from kat.data.config import AugmentConfig, DataConfig, check_data, is_stream
+from kat.data.config import AugmentConfig, DataConfig, is_stream
 from kat.data.dataset import ImageSet, ImageStream
 from kat.data.decoding import UnreadableImage, decode
 from kat.data.device_transforms import DevicePreparation
@@ -18,7 +17,6 @@ from kat.data.seeds import STEP, derived_seed, seed_all
 from kat.data.sources.registry import check_classes, open_split, task_of_data
 
 __all__ = [
-    "AUTO",
     "STEP",
     "AugmentConfig",
     "Batch",
@@ -27,11 +25,9 @@ __all__ = [
     "ImageSet",
     "ImageStream",
     "Loader",
-    "OrAuto",
     "Preprocessing",
     "UnreadableImage",
     "check_classes",
-    "check_data",
     "decode",
     "derived_seed",
     "eval_transform",

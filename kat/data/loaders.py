@@ -395,7 +395,7 @@ def make_loader(
     """
     seeded = seed if training else None
     options: dict[str, Any] = {
-        "num_workers": config.workers,
+        "num_workers": config.num_workers,
         "pin_memory": torch.cuda.is_available(),
         "collate_fn": partial(_collated, stack=data.stack),
         "worker_init_fn": _leave_requests_to_the_trainer,
@@ -411,6 +411,6 @@ def make_loader(
         )
     order = Order(len(data), config.batch_size, seeded)
     # Those of an evaluation end with it, so that their memory is not held while training goes on.
-    options["persistent_workers"] = training and config.workers > 0
+    options["persistent_workers"] = training and config.num_workers > 0
     loader = DataLoader(_Items(data, seeded), batch_sampler=order, **options)
     return Loader(loader, order, config.batch_size)

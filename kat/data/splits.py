@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from kat.errors import InputError
 
@@ -39,18 +39,6 @@ def in_order(classes: Iterable[str]) -> list[str]:
     """The names of classes, sorted; by value where all are whole numbers: 10 after 9, not 1."""
     names = sorted(classes)
     return sorted(names, key=int) if all(name.isdecimal() for name in names) else names
-
-
-def either(names: Iterable[object]) -> str:
-    """``'a' or 'b'``, for messages."""
-    return " or ".join(repr(str(name)) for name in names)
-
-
-def some(names: Sequence[str], singular: str, plural: str) -> str:
-    """The first names of many and how many more there are, for messages."""
-    shown = ", ".join(repr(name) for name in names[:3])
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"{singular if len(names) == 1 else plural} {shown}{more}"
 
 
 def check_ignored(ignored: Mapping[str, str], where: object, bad_images: str) -> None:

@@ -12,7 +12,6 @@ alone. Numbers are float32, in the fewest digits that restore them; cells beyond
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +21,9 @@ import torch
 from torch import Tensor
 
 from kat.errors import InputError
-from kat.files import replacing
 from kat.nn.rational import group_functions
-from kat.ops.arguments import check_form
+from kat.ops import FORMS
+from kat.tables import open_table, write_table
 
 _KEYS = ("step", "layer", "form", "part", "group")
 _PARTS = ("numerator", "denominator")
@@ -68,10 +67,8 @@ def write_coefficient_history(history: History, path: Path) -> None:
     rows.sort(key=lambda row: row[0])  # stable: within a step, layers keep their order
     columns = max((len(row) for row in rows), default=len(_KEYS))
     names = [f"c{index}" for index in range(columns - len(_KEYS))]
-    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow([*_KEYS, *names])
-        writer.writerows([*row, *[""] * (columns - len(row))] for row in rows)
+    padded = ([*row, *[""] * (columns - len(row))] for row in rows)
+    write_table(path, [*_KEYS, *names], padded)
 
 
 def _rows(name: str, layer: LayerHistory) -> Iterator[list[Any]]:
@@ -88,17 +85,11 @@ def read_coefficient_history(path: Path) -> dict[str, LayerHistory]:
     Raises:
         InputError: the file is missing, incomplete, or something else, or a value is not finite.
     """
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            lines = list(csv.DictReader(file))
+    with open_table(path, "a coefficient history", "only training a KAT writes it") as lines:
         by_layer: dict[str, list[dict[str, str]]] = {}
         for line in lines:
             by_layer.setdefault(line["layer"], []).append(line)
         history = {name: _layer(own) for name, own in by_layer.items()}
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist: only training a KAT writes it") from None
-    except (OSError, UnicodeDecodeError, KeyError, TypeError, ValueError, csv.Error) as error:
-        raise InputError(f"{path} is not a coefficient history: {error}") from None
     if len({tuple(layer.steps.tolist()) for layer in history.values()}) > 1:
         raise InputError(f"{path} is incomplete: the layers have different steps")
     if not history:
@@ -108,7 +99,8 @@ def read_coefficient_history(path: Path) -> dict[str, LayerHistory]:
 
 def _layer(lines: Sequence[Mapping[str, str]]) -> LayerHistory:
     (form,) = {line["form"] for line in lines}
-    check_form(form)
+    if form not in FORMS:
+        raise ValueError(f"form {form!r}")
     steps = list(dict.fromkeys(int(line["step"]) for line in lines))
     numerator, denominator = (
         _stack([line for line in lines if line["part"] == part], steps) for part in _PARTS

@@ -11,7 +11,6 @@ Hooks observe the layers and change nothing: a monitored run gives the same bits
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,12 +22,12 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from kat.errors import InputError
-from kat.files import replacing
 from kat.nn.fused import register_grkan_hook
 from kat.nn.grkan import GRKANLinear, GRKANMlp
 from kat.nn.rational import GroupRational
 from kat.ops import rational
 from kat.ops.arguments import compute_dtype
+from kat.tables import open_table, write_table
 
 Row = dict[str, Any]
 """One layer at one step: ``step``, ``layer``, and those :data:`QUANTITIES` that apply to it."""
@@ -94,7 +93,7 @@ class StabilityMonitor:
 
     def __init__(self, interval: int = DEFAULT_INTERVAL) -> None:
         if interval < 1:
-            raise InputError(f"monitor.interval must be at least 1, got {interval}")
+            raise InputError(f"interval must be at least 1, got {interval}")
         self.interval = interval
         self.rows: list[Row] = []
         self._layers: dict[int, _Layer] = {}
@@ -333,10 +332,7 @@ def _merge(mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
 
 def write_rows(rows: Sequence[Row], path: Path) -> None:
     """Writes rows as CSV; cells for quantities that do not apply are empty."""
-    with replacing(path) as partial_path, partial_path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
+    write_table(path, COLUMNS, rows)
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -345,15 +341,9 @@ def read_rows(path: Path) -> list[Row]:
     Raises:
         InputError: the file is missing, or something else.
     """
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            return [_row(line) for line in csv.DictReader(file)]
-    except FileNotFoundError:
-        raise InputError(
-            f"{path} does not exist: the run was not monitored; train with --monitor"
-        ) from None
-    except (OSError, UnicodeDecodeError, KeyError, TypeError, ValueError, csv.Error) as error:
-        raise InputError(f"{path} is not a record of the stability monitor: {error}") from None
+    missing = "the run was not monitored; train with --monitor"
+    with open_table(path, "a record of the stability monitor", missing) as lines:
+        return [_row(line) for line in lines]
 
 
 def _row(line: dict[str, str]) -> Row:

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from timm.optim import list_optimizers
 
-from kat.data import AUTO, AugmentConfig, DataConfig, OrAuto, check_data, is_stream
-from kat.data.dense import (
-    DetectionAugmentConfig,
-    SegmentationAugmentConfig,
-    check_detection,
-    check_segmentation,
-)
+from kat.data import AugmentConfig, DataConfig, is_stream
+from kat.data.dense import DetectionAugmentConfig, SegmentationAugmentConfig
 from kat.errors import InputError, unknown
+from kat.settings import (
+    AUTO,
+    Batches,
+    Count,
+    NonNegative,
+    OrAuto,
+    Positive,
+    Probability,
+    ProbabilityBelowOne,
+    Seed,
+    Share,
+    ShareBelowOne,
+    check_ranges,
+)
 
 
 @dataclass
@@ -25,32 +33,34 @@ class ModelConfig:
     """The model to train.
 
     Args:
-        name: any model of timm's registry, e.g. kat_micro, kat_tiny_patch16_224, vit_micro; auto:
-            that of init_from, or the KAT of its size where that is a ViT.
-        args: further arguments of its constructor, e.g. {num_groups: 4, patch_size: 2}.
-        drop_path: rate of stochastic depth in the last block; it grows linearly from 0.
+        name: a model of timm's registry, e.g. kat_micro, kat_tiny_patch16_224, vit_micro; auto: the
+            model of init_from, or the KAT of its size if that is a ViT.
+        args: further arguments of the model's constructor, e.g. {num_groups: 4, patch_size: 2}.
+        drop_path: rate of stochastic depth in the last block; it grows linearly from 0 in the
+            first.
         drop: dropout rate before the classifier.
-        init_from: start from a trained ViT: a .safetensors, .pth or .npz file, the folder of a
-            model or a run, or the name of a pretrained timm model; --init-from for short.
-            Everything but the rationals (and a head of other classes) is carried over, act2 is
-            fitted to the ViT's activation unless args has an act_init, and what the ViT needs
-            (LayerScale, registers) goes into args; docs/checkpoints.md. From a KAT, the rationals
-            are carried over too.
-        init_activation: the activation of the ViT in init_from, where its file does not say; gelu
-            by default.
-        freeze: what is not trained, separated by commas: backbone (all but the head), rationals
-            (their coefficients), a number n (the embeddings and the first n blocks), or patterns
-            of parameter names such as "blocks.*.attn.*". It runs in eval mode and has no gradient.
+        init_from: start from a trained ViT or KAT: a .safetensors, .pth or .npz file, the folder of
+            a model or a run, or the name of a pretrained timm model (short: --init-from). All
+            weights are carried over but the rationals, and a head for other classes. act2 is fitted
+            to the ViT's activation unless args has an act_init, and what the ViT needs (LayerScale,
+            registers) is added to args; docs/checkpoints.md. From a KAT the rationals are carried
+            over, too.
+        init_activation: the activation of the ViT in init_from, if its file does not say; default
+            gelu.
+        freeze: the parts that are not trained, separated by commas: backbone (all but the head),
+            rationals (their coefficients), a number n (the embeddings and the first n blocks), or
+            patterns of parameter names such as "blocks.*.attn.*". Frozen parts run in eval mode and
+            have no gradient.
         grad_checkpointing: recompute activations in the backward pass, to save memory.
         compile: run the model through torch.compile.
-        channels_last: keep images with their channels last in memory, as convolutions on GPUs
-            like it; of a ViT that is the patch embedding alone.
+        channels_last: keep images in the channels-last memory format, which convolutions on GPUs
+            prefer; in a ViT that is the patch embedding alone.
     """
 
     name: str = "kat_micro"
     args: dict[str, Any] = field(default_factory=dict)
-    drop_path: float = 0.0
-    drop: float = 0.0
+    drop_path: ProbabilityBelowOne = 0.0
+    drop: Probability = 0.0
     init_from: str | None = None
     init_activation: str | None = None
     freeze: int | str | None = None
@@ -61,124 +71,126 @@ class ModelConfig:
 
 @dataclass
 class OptimConfig:
-    """The optimiser, its schedule, and the average of the weights.
+    """The optimizer, its schedule, and the EMA of the weights.
 
     Args:
-        name: an optimiser of timm's, e.g. adamw, lamb, sgd.
-        lr: the peak learning rate; auto: by the number of images.
-        weight_decay: for all but biases, norms, embeddings and rational coefficients.
-        betas: of Adam-like optimisers.
-        layer_decay: factor of the learning rate from each block to the one before it; the head
-            has lr, the last block layer_decay times that; 1 is none.
+        name: an optimizer of timm's, e.g. adamw, lamb, sgd.
+        lr: peak learning rate; auto: from the number of images.
+        weight_decay: weight decay of all parameters but biases, norms, embeddings and rational
+            coefficients.
+        betas: decay rates of the moments of Adam-like optimizers.
+        layer_decay: factor of the learning rate from each block to the one before it: the head has
+            lr, the last block layer_decay times lr; 1 turns it off.
         rational_lr_scale: factor of the learning rate of the rational coefficients.
-        rational_warmup_epochs: epochs in which that factor grows linearly from 0; auto: by the
-            number of images.
-        clip_coefficients: after each step every rational coefficient is put into [-c, c]; 0 does
-            not clip.
-        warmup_epochs: epochs of linear warm-up from warmup_lr to lr; auto: by the number of
+        rational_warmup_epochs: epochs over which rational_lr_scale grows linearly from 0; auto:
+            from the number of images.
+        clip_coefficients: after each step, clamp every rational coefficient to [-c, c]; 0 turns it
+            off.
+        warmup_epochs: epochs of linear warm-up from warmup_lr to lr; auto: from the number of
             images.
-        warmup_lr: the learning rate of the first step.
-        schedule: how the learning rate falls after the warm-up: cosine; poly, a power of what is
-            left; step, at the shares step_at of all steps.
-        min_lr: where cosine and poly end.
-        poly_power: of poly: 1 falls linearly.
-        step_at: of step: shares of the run, e.g. [0.889, 0.963].
-        step_factor: of step: what the learning rate is multiplied by at each of them.
-        clip_grad: largest norm of the gradient; 0 does not clip.
-        accumulate: batches whose gradients are summed for one step.
-        ema_decay: decay of the moving average of the weights that is validated and kept as the
-            best; 0 keeps none. It warms up, so that short runs can use it too.
+        warmup_lr: learning rate of the first step.
+        schedule: how the learning rate falls after the warm-up: cosine; poly, a power of the share
+            of steps left; step, by step_factor at each of step_at.
+        min_lr: learning rate at the end of cosine and poly.
+        poly_power: the power of poly; 1 falls linearly.
+        step_at: where step lowers the learning rate, as shares of the run, e.g. [0.889, 0.963].
+        step_factor: factor of the learning rate at each of step_at.
+        clip_grad: largest norm of the gradient; 0 turns clipping off.
+        accumulate_grad_batches: batches whose gradients are summed for one step.
+        ema_decay: decay of the EMA of the weights; it warms up, so that short runs can use it. With
+            an EMA, the EMA is validated and kept as the best checkpoint; 0 turns it off.
     """
 
     name: str = "adamw"
-    lr: OrAuto[float] = 1e-3
-    weight_decay: float = 0.05
-    betas: tuple[float, float] = (0.9, 0.999)
-    layer_decay: float = 1.0
-    rational_lr_scale: float = 1.0
-    rational_warmup_epochs: OrAuto[float] = 0.0
-    clip_coefficients: float = 0.0
-    warmup_epochs: OrAuto[float] = 0.0
-    warmup_lr: float = 1e-6
+    lr: OrAuto[Positive] = 1e-3
+    weight_decay: NonNegative = 0.05
+    betas: tuple[ProbabilityBelowOne, ProbabilityBelowOne] = (0.9, 0.999)
+    layer_decay: Share = 1.0
+    rational_lr_scale: NonNegative = 1.0
+    rational_warmup_epochs: OrAuto[NonNegative] = 0.0
+    clip_coefficients: NonNegative = 0.0
+    warmup_epochs: OrAuto[NonNegative] = 0.0
+    warmup_lr: NonNegative = 1e-6
     schedule: Literal["cosine", "poly", "step"] = "cosine"
-    min_lr: float = 1e-5
-    poly_power: float = 1.0
-    step_at: list[float] = field(default_factory=lambda: [0.889, 0.963])
-    step_factor: float = 0.1
-    clip_grad: float = 0.0
-    accumulate: int = 1
-    ema_decay: float = 0.0
+    min_lr: NonNegative = 1e-5
+    poly_power: Positive = 1.0
+    step_at: list[ShareBelowOne] = field(default_factory=lambda: [0.889, 0.963])
+    step_factor: Share = 0.1
+    clip_grad: NonNegative = 0.0
+    accumulate_grad_batches: Count = 1
+    ema_decay: ProbabilityBelowOne = 0.0
 
 
 @dataclass
 class MonitorConfig:
-    """What is recorded of the GR-KAN layers; docs/stability.md.
+    """The record of the GR-KAN layers during training; docs/stability.md.
 
     Args:
-        enabled: write stability.csv, TensorBoard scalars and stability.html.
-        interval: steps between two records.
+        enabled: write stability.csv, TensorBoard scalars and stability.html (short: --monitor).
+        every_n_steps: steps between two records.
     """
 
     enabled: bool = False
-    interval: int = 50
+    every_n_steps: Count = 50
 
 
 @dataclass
 class CheckpointConfig:
-    """When last.ckpt is written, beside after every epoch.
+    """When last.ckpt is written, other than after every epoch.
 
     Args:
-        minutes: minutes of training between two checkpoints within an epoch; null: none there.
-        steps: the same in steps of the optimiser.
+        every_n_minutes: minutes of training between two checkpoints within an epoch; null: none.
+        every_n_steps: optimizer steps between two checkpoints within an epoch; null: none.
     """
 
-    minutes: float | None = 15.0
-    steps: int | None = None
+    every_n_minutes: Positive | None = 15.0
+    every_n_steps: Count | None = None
 
 
 @dataclass
 class TrainConfig:
-    """Everything about one run.
+    """All settings of a run.
 
     Args:
-        out: folder for checkpoints, logs and the resolved configuration.
-        epochs: passes over the training data; auto: by the number of images.
-        seed: of weights, data order and augmentation.
-        precision: what the forward and backward passes are computed in.
-        accelerator: auto, cpu, gpu, mps.
-        devices: how many of them, or auto.
-        nodes: machines.
-        strategy: how several devices share the work: auto or ddp (each has the whole model), fsdp
-            (each has a share of weights, gradients and moments: FSDP2), or another of Lightning's.
-        limit_train_batches: train on no more than this many batches an epoch; a share of them if
-            it has a decimal point, e.g. 0.1.
-        limit_val_batches: validate on no more than this many batches, or a share of them.
-        limit_epochs: stop after this epoch; the learning rate follows the schedule of all epochs,
-            and a resumed run goes on with it, as with max_steps and max_time.
-        max_steps: stop when the optimiser has made this many steps, and validate.
-        max_time: stop after so much time of this call, as HH:MM:SS or DD:HH:MM:SS, and validate.
-        log_every: steps between two lines of the logs.
-        loggers: where to log beside CSV and TensorBoard: wandb, mlflow, or both.
-        progress: show a progress bar in a terminal; otherwise lines show how far a run is.
-        resume: go on with the run that is in out, by its own settings unless others are given;
-            auto: if there is one, else start it.
-        overwrite: throw away the run that is in out; other files there are left alone.
+        out: run directory: checkpoints, logs and the resolved settings.
+        epochs: passes over the training data; auto: from the number of images.
+        seed: seed of the weights, the data order and the augmentation.
+        precision: floating-point format of the forward and backward passes.
+        accelerator: device to train on; cuda means gpu (short: --device).
+        devices: number of devices on this machine; auto: all.
+        num_nodes: number of machines.
+        strategy: how several devices share the work: auto and ddp keep the whole model on each;
+            fsdp (FSDP2) shards weights, gradients and optimizer state.
+        limit_train_batches: train on at most this many batches an epoch; with a decimal point, on
+            this share of them, e.g. 0.1.
+        limit_val_batches: validate on at most this many batches, or this share of them.
+        limit_epochs: stop after this epoch. The learning rate follows the schedule of all epochs,
+            and a resumed run continues it; the same holds for max_steps and max_time.
+        max_steps: stop after this many optimizer steps, and validate.
+        max_time: stop after this time, as HH:MM:SS or DD:HH:MM:SS, and validate. A resumed run
+            starts the clock anew.
+        log_every_n_steps: steps between two lines of the logs.
+        loggers: loggers besides CSV and TensorBoard: wandb, mlflow, or both.
+        progress: show a progress bar in a terminal; otherwise lines report the progress.
+        resume: resume the run in out, with its own settings unless others are given; auto: resume
+            it if there is one, else start it.
+        overwrite: delete the run in out first; other files there are kept.
     """
 
     out: str = "runs/latest"
-    epochs: OrAuto[int] = 10
-    seed: int = 0
+    epochs: OrAuto[Count] = 10
+    seed: Seed = 0
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "64-true"] = "32-true"
-    accelerator: str = "auto"
-    devices: str = "auto"
-    nodes: int = 1
-    strategy: str = "auto"
-    limit_train_batches: int | float | None = None
-    limit_val_batches: int | float | None = None
-    limit_epochs: int | None = None
-    max_steps: int | None = None
+    accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
+    devices: Count | Literal["auto"] = "auto"
+    num_nodes: Count = 1
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    limit_train_batches: Batches | None = None
+    limit_val_batches: Batches | None = None
+    limit_epochs: Count | None = None
+    max_steps: Count | None = None
     max_time: str | None = None
-    log_every: int = 50
+    log_every_n_steps: Count = 50
     loggers: list[Literal["wandb", "mlflow"]] = field(default_factory=list)
     progress: bool = True
     resume: bool | Literal["auto"] = False
@@ -193,137 +205,68 @@ class TrainConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
 
 
-_AT_LEAST_ONE = ("epochs", "nodes", "log_every", "optim.accumulate", "monitor.interval")
-_NOT_NEGATIVE = (
-    "augment.mixup",
-    "augment.cutmix",
-    "augment.color_jitter",
-    "optim.weight_decay",
+MAY_BE_AUTO = (
+    "model.name",
+    "data.image_size",
+    "data.channels",
+    "data.mean",
+    "data.std",
+    "data.interpolation",
+    "data.crop_pct",
+    "epochs",
+    "data.batch_size",
+    "optim.lr",
     "optim.warmup_epochs",
     "optim.rational_warmup_epochs",
-    "optim.rational_lr_scale",
-    "optim.clip_coefficients",
-    "optim.warmup_lr",
-    "optim.min_lr",
-    "optim.clip_grad",
+    "augment.mixup",
 )
-_PROBABILITIES = (
-    "model.drop",
-    "augment.hflip",
-    "augment.random_erasing",
-    "augment.mixup_prob",
-    "augment.mixup_switch_prob",
-    "augment.label_smoothing",
-)
-_BELOW_ONE = ("model.drop_path", "optim.ema_decay")
-_STAND_INS: dict[str, Any] = {
-    "model.name": "kat_micro",
-    "data.image_size": None,
-    "data.channels": None,
-    "data.mean": None,
-    "data.std": None,
-    "data.interpolation": "bicubic",
-    "data.crop_pct": 1.0,
-    "epochs": 10**9,
-    "data.batch_size": 2,
-    "optim.lr": 1e-3,
-    "optim.warmup_epochs": 0.0,
-    "optim.rational_warmup_epochs": 0.0,
-    "augment.mixup": 0.0,
-}
-"""The settings that may be auto, and what stands for that in checks: nothing is at odds with it."""
-_RESERVED = ("num_classes", "in_chans")
+"""The settings that may be "auto" until a run is resolved."""
 
 
 def check(config: TrainConfig) -> None:
-    """Checks that every number is in its range and that settings go together.
+    """Checks that every setting is in its range, and that the settings fit each other.
 
-    Settings that are auto are taken to be right.
+    A setting that is "auto" counts as valid.
 
     Raises:
-        InputError: names the first setting that is wrong, its value and what it may be.
+        InputError: names the first invalid setting, its value, and what it may be.
     """
-    if config.data.batch_size == AUTO and is_stream(config.data.name):
-        raise InputError(
-            "data.batch_size=auto needs images that can be counted first: give a number"
-        )
-    config = with_settings(config, {name: _STAND_INS[name] for name in automatic(config)})
-    check_data(config.data)
-    check_detection(config.detection)
-    check_segmentation(config.segmentation)
-    ranges: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
-        (_AT_LEAST_ONE, lambda value: value >= 1, "at least 1"),
-        (("optim.lr", "optim.poly_power"), lambda value: 0 < value < math.inf, "positive"),
-        (
-            ("optim.layer_decay", "optim.step_factor"),
-            lambda value: 0 < value <= 1,
-            "above 0 and at most 1",
-        ),
-        (_NOT_NEGATIVE, lambda value: 0 <= value < math.inf, "at least 0"),
-        (_PROBABILITIES, lambda value: 0 <= value <= 1, "between 0 and 1"),
-        (_BELOW_ONE, lambda value: 0 <= value < 1, "at least 0 and below 1"),
-        (("seed",), lambda value: 0 <= value < 2**32, "at least 0 and below 2^32"),
-    )
-    for names, valid, wanted in ranges:
-        for name in names:
-            value = setting(config, name)
-            _require(valid(value), name, value, wanted)
-    for name in ("limit_train_batches", "limit_val_batches"):
-        value = getattr(config, name)
-        fits = 0 < value <= 1 if isinstance(value, float) else value is None or value >= 1
-        _require(fits, name, value, "at least 1 batch, or a share above 0.0 and at most 1.0")
-    for name in ("limit_epochs", "max_steps", "checkpoint.steps"):
-        value = setting(config, name)
-        _require(value is None or value >= 1, name, value, "at least 1")
-    minutes = config.checkpoint.minutes
-    _require(minutes is None or minutes > 0, "checkpoint.minutes", minutes, "positive")
+    check_ranges(config)
     if config.max_time is not None:
         parse_time(config.max_time)
-    _check_pairs(config)
-    _check_combinations(config)
-
-
-def _check_pairs(config: TrainConfig) -> None:
-    low, high = config.augment.scale
-    _require(0 < low <= high <= 1, "augment.scale", [low, high], "0 < low <= high <= 1")
-    low, high = config.augment.ratio
-    _require(0 < low <= high < math.inf, "augment.ratio", [low, high], "0 < low <= high")
-    shares = config.optim.step_at
-    _require(all(0 < share < 1 for share in shares), "optim.step_at", shares, "between 0 and 1")
-    betas = list(config.optim.betas)
-    _require(all(0 <= beta < 1 for beta in betas), "optim.betas", betas, "at least 0 and below 1")
-
-
-def _check_combinations(config: TrainConfig) -> None:
-    if config.optim.name not in list_optimizers():
-        raise unknown("optimiser", config.optim.name, map(str, list_optimizers()))
-    for name in ("optim.warmup_epochs", "optim.rational_warmup_epochs"):
-        epochs = setting(config, name)
-        if epochs >= config.epochs:
-            raise InputError(f"{name}={epochs} must be less than epochs={config.epochs}")
-    if config.data.batch_size < 2 and max(config.augment.mixup, config.augment.cutmix) > 0:
-        raise InputError("data.batch_size must be at least 2 with mixup or cutmix")
-    if not isinstance(config.model.args, dict):
-        raise InputError(f"model.args must be a mapping, got {config.model.args!r}")
-    for name, value in config.model.args.items():
-        if value is None:  # timm leaves such arguments out, without a word
-            raise InputError(f"model.args.{name} is null: leave it out for its default")
-    for name in _RESERVED:
-        if name in config.model.args:
-            raise InputError(f"model.args may not set {name}: it comes from the data")
-    if config.monitor.enabled and config.model.compile:
-        raise InputError("monitor.enabled sees nothing of a compiled model: model.compile=false")
-    if config.strategy.startswith("deepspeed"):
-        raise InputError(
-            f"strategy={config.strategy} writes every checkpoint as a folder of pieces, which can"
-            " be neither resumed nor evaluated here: take ddp or fsdp"
-        )
-    if config.monitor.enabled and config.strategy.startswith("fsdp"):
-        raise InputError(
-            f"monitor.enabled needs whole weights, and strategy={config.strategy} cuts them"
-        )
+    _check_optim(config)
+    _check_model(config)
     if config.resume and config.overwrite:
         raise InputError("resume and overwrite exclude each other")
+
+
+def _check_optim(config: TrainConfig) -> None:
+    if config.optim.name not in list_optimizers():
+        raise unknown("optimizer", config.optim.name, map(str, list_optimizers()))
+    for name in ("optim.warmup_epochs", "optim.rational_warmup_epochs"):
+        epochs = setting(config, name)
+        if AUTO not in (epochs, config.epochs) and epochs >= config.epochs:
+            raise InputError(f"{name}={epochs} must be less than epochs={config.epochs}")
+    if config.data.batch_size == AUTO and is_stream(config.data.name):
+        raise InputError(
+            "data.batch_size=auto depends on the number of images, which a stream does not know:"
+            " give a number"
+        )
+    mixed = config.augment.mixup not in (0, AUTO) or config.augment.cutmix > 0
+    if config.data.batch_size == 1 and mixed:
+        raise InputError("data.batch_size must be at least 2 with mixup or cutmix")
+
+
+def _check_model(config: TrainConfig) -> None:
+    for name, value in config.model.args.items():
+        if value is None:  # timm drops such arguments silently
+            raise InputError(f"model.args.{name} is null: leave it out for its default")
+        if name in ("num_classes", "in_chans"):
+            raise InputError(f"model.args may not set {name}: it comes from the data")
+    if config.monitor.enabled and config.model.compile:
+        raise InputError("monitor.enabled cannot see inside a compiled model: model.compile=false")
+    if config.monitor.enabled and config.strategy == "fsdp":
+        raise InputError("monitor.enabled needs whole weights, and strategy=fsdp shards them")
 
 
 def parse_time(text: str) -> float:
@@ -336,11 +279,6 @@ def parse_time(text: str) -> float:
         raise InputError(f"max_time must be HH:MM:SS or DD:HH:MM:SS and above 0, got {text}")
     seconds, minutes, hours, days = [*map(int, reversed(text.split(":"))), 0][:4]
     return float(seconds + 60 * minutes + 3600 * hours + 86400 * days)
-
-
-def _require(valid: bool, name: str, value: object, wanted: str) -> None:
-    if not valid:
-        raise InputError(f"{name} must be {wanted}, got {value}")
 
 
 def setting(config: Any, name: str) -> Any:
@@ -362,4 +300,4 @@ def with_settings(config: TrainConfig, values: Mapping[str, Any]) -> TrainConfig
 
 def automatic(config: TrainConfig) -> list[str]:
     """The dotted names of the settings that are still auto."""
-    return [name for name in _STAND_INS if setting(config, name) == AUTO]
+    return [name for name in MAY_BE_AUTO if setting(config, name) == AUTO]

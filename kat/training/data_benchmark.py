@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+import tempfile
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -12,9 +12,6 @@ from itertools import cycle, islice, repeat
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
-from torch.utils.data import DataLoader
 
 from kat.data import (
     DataConfig,
@@ -26,12 +23,13 @@ from kat.data import (
 )
 from kat.data.loaders import collate
 from kat.errors import InputError
-from kat.models import ModelRecord
+from kat.machine import cores
+from kat.text import counted
+from kat.training.build import build
 from kat.training.config import TrainConfig, check
-from kat.training.lightning_setup import make_trainer, quiet
-from kat.training.run import _build, _prepare, make_record
-from kat.training.tasks.registry import TASKS, check_task
-from kat.training.throughput import cores
+from kat.training.loop import forward_backward, take_step
+from kat.training.resolve import make_record, resolve
+from kat.training.tasks.registry import TASKS
 
 STAGES = ("read", "decode", "augment", "collate")
 
@@ -41,7 +39,7 @@ _ADVICE = {
     "augment": "use more cores; a cheaper augment.auto_augment would train another model",
     "collate": "use more cores",
 }
-_WARM_UP, _LEAST_STEPS, _MOST_STEPS = 2, 3, 100_000
+_WARM_UP, _LEAST_STEPS = 2, 3
 _ALONE, _SCALES = 10, 0.5
 
 
@@ -105,11 +103,11 @@ class DataBenchmark:
         best = max(self.loader, key=lambda count: self.loader[count])
         speeds = (
             f"{self.need_of} takes {self.need:,.0f} images/s, and the loader gives at best"
-            f" {self.loader[best]:,.0f}, with {_workers(best)}"
+            f" {self.loader[best]:,.0f}, with {counted(best, 'worker')}"
         )
         if self.bottleneck == "model":
             workers = self.measured_workers
-            return f"The model is the bottleneck: {speeds}. data.workers={workers} is enough."
+            return f"The model is the bottleneck: {speeds}. data.num_workers={workers} is enough."
         return f"The data is the bottleneck: {speeds}. {self._more_workers()} {self._advice()}"
 
     def _more_workers(self) -> str:
@@ -158,7 +156,7 @@ def benchmark_data(
         need: images/s that a model takes which is not here; None measures the run's own model here,
             in training steps on one batch of the data.
         workers: the numbers of workers to try; None: 0, 1, 2, 4, ... up to the cores, and
-            ``config.data.workers``.
+            ``config.data.num_workers``.
         seconds: for each number of workers, for the stages and for the model.
         tell: is told of each measurement before it starts.
 
@@ -181,14 +179,14 @@ def benchmark_data(
     loader: dict[int, float] = {}
     unreadable = 0
     for count in counts:
-        tell(f"the loader with {_workers(count)}")
-        settings = replace(config.data, workers=count)
+        tell(f"the loader with {counted(count, 'worker')}")
+        settings = replace(config.data, num_workers=count)
         loader[count], damaged = _loader_rate(data, settings, config.seed, seconds)
         unreadable += damaged
     need_of = "the given model"
     if need is None:
         tell(f"training steps of {config.model.name}")
-        need, device = _training_rate(config, record, data, seconds)
+        need, device = _training_rate(config, seconds)
         need_of = f"{config.model.name} on {device}"
         if device.type == "cpu":
             need_of += " (with these cores to itself)"
@@ -198,11 +196,7 @@ def benchmark_data(
 def default_workers(config: TrainConfig) -> list[int]:
     """0, 1, 2, 4, ... up to the cores, and the run's own number."""
     powers = [2**power for power in range(cores().bit_length()) if 2**power <= cores()]
-    return sorted({0, *powers, cores(), config.data.workers})
-
-
-def _workers(count: int) -> str:
-    return "1 worker" if count == 1 else f"{count} workers"
+    return sorted({0, *powers, cores(), config.data.num_workers})
 
 
 def _loader_rate(
@@ -213,7 +207,7 @@ def _loader_rate(
     if len(loader) == 0:
         raise InputError(f"{config.name!r} has not one batch of {config.batch_size} images")
     batches = (batch for epoch in repeat(loader) for batch in epoch)
-    for _ in range(1 + config.workers):  # until each worker has started
+    for _ in range(1 + config.num_workers):  # until each worker has started
         next(batches)
     images = unreadable = 0
     passed, start = 0.0, time.perf_counter()
@@ -267,52 +261,23 @@ def _timed(spent: dict[str, float], stage: str) -> Iterator[None]:
         spent[stage] += time.perf_counter() - start
 
 
-def _training_rate(
-    config: TrainConfig, record: ModelRecord, data: ImageSet | ImageStream, seconds: float
-) -> tuple[float, torch.device]:
+def _training_rate(config: TrainConfig, seconds: float) -> tuple[float, torch.device]:
     """Images/s of the run's own training steps on one batch of it, and where they ran."""
-    model = _build(config, record)
-    check_task(model, data, (config.model.name, config.data.name))
-    _prepare(model, config)
-    loader = make_loader(data, replace(config.data, workers=0), training=True, seed=config.seed)
-    batch = next(iter(loader))
-    times = _StepTimes(seconds)
-    with quiet():
-        trainer = make_trainer(
-            accelerator=config.accelerator,
-            devices=1,
-            precision=config.precision,
-            max_epochs=1,
-            accumulate_grad_batches=config.optim.accumulate,
-            gradient_clip_val=config.optim.clip_grad or None,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            callbacks=[times],
-        )
-        module = TASKS[data.task].module(model, record, config)
-        warnings.filterwarnings("ignore", message=".*have no `val_dataloader`.*")
-        batches: Any = [batch] * _MOST_STEPS
-        trainer.fit(module, DataLoader(batches, batch_size=None))
-    return len(batch.labels) * times.per_second(), trainer.strategy.root_device
-
-
-class _StepTimes(Callback):
-    """Notes when each step ends, and ends training after some seconds."""
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-        self.ends: list[float] = []
-
-    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
-        if module.device.type == "cuda":
-            torch.cuda.synchronize(module.device)
-        self.ends.append(time.perf_counter())
-        measured = self.ends[_WARM_UP - 1 :]
-        if len(measured) > _LEAST_STEPS and measured[-1] - measured[0] >= self.seconds:
-            trainer.should_stop = True
-
-    def per_second(self) -> float:
-        """Steps a second after the first ones."""
-        measured = self.ends[_WARM_UP - 1 :]
-        return (len(measured) - 1) / (measured[-1] - measured[0])
+    data = replace(config.data, num_workers=0)
+    with tempfile.TemporaryDirectory() as out:
+        alone = replace(config, data=data, out=out, resume=False, devices=1, num_nodes=1)
+        run = build(resolve(replace(alone, strategy="auto")))
+    batch, ends = next(iter(run.train_loader)), list[float]()
+    run.model.train()
+    while len(ends) <= _WARM_UP + _LEAST_STEPS or ends[-1] - ends[_WARM_UP] < seconds:
+        for _ in range(config.optim.accumulate_grad_batches):
+            forward_backward(run, batch)
+        take_step(run)
+        run.state.step += 1
+        if run.device.type == "cuda":
+            torch.cuda.synchronize(run.device)
+        ends.append(time.perf_counter())
+    measured = ends[_WARM_UP:]
+    steps = (len(measured) - 1) / (measured[-1] - measured[0])
+    images = len(batch.labels) * config.optim.accumulate_grad_batches
+    return images * steps, run.device

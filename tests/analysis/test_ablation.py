@@ -108,7 +108,7 @@ def test_other_files_are_refused(tmp_path, text):
     path.write_text(text)
     with pytest.raises(InputError, match=r"runs.csv (is not a table of runs|holds no runs)"):
         read_runs(path)
-    with pytest.raises(InputError, match="is not a table of runs"):
+    with pytest.raises(InputError, match=r"missing\.csv does not exist"):
         read_runs(tmp_path / "missing.csv")
 
 

@@ -28,7 +28,7 @@ GRID = {
         "limit_train_batches": 4,
         "optim.warmup_epochs": 0,
         "model.args.depth": 1,
-        "checkpoint.steps": 1,
+        "checkpoint.every_n_steps": 1,
     },
     "seeds": [0],
     "factors": {"groups": {"8": {}, "1": {"model.args.num_groups": 1}}},
@@ -169,7 +169,7 @@ def test_a_dry_run_lists_what_there_is_to_do(tmp_path, capsys):
             ["groups", "--set", "model.args.num_groups=4"],
             "--set model.args.num_groups would overrule what the cell '1' of groups is about",
         ),
-        (["groups", "--set", "max_steps=20"], "may not set max_steps: .* another one"),
+        (["groups", "--set", "max_steps=20"], "may not set max_steps: .* another run"),
         (["groups", "--set", "a=1", "--set", "seed=7"], "may not set seed"),
         (["groups", "--set", "model.args={a"], r"--set model.args: '\{a' is not a value"),
         (["groups", "--set", "monitor.enabled=true"], "kat stability"),
@@ -182,7 +182,7 @@ def test_a_dry_run_lists_what_there_is_to_do(tmp_path, capsys):
         ),
         (["groups", "--set", "epochs"], "--set takes NAME=VALUE, got 'epochs'"),
         (["groups", "--set", "epoch=3"], "unknown setting in the cell '8' of groups 'epoch'"),
-        (["groups", "--set", "epochs=0"], "epochs must be at least 1, got 0"),
+        (["groups", "--set", "epochs=0"], "epochs must be at least 1 or 'auto', got 0"),
         (["groups", "--set", "epochs=many"], "epochs"),
         (["groups", "init", "groups"], "two grids are named 'groups'"),
         (["groups", "--jobs", "0"], "--jobs must be at least 1, got 0"),
@@ -196,7 +196,7 @@ def test_what_is_wrong_is_named(arguments, says, tmp_path, capsys):
 
 
 def test_every_ready_made_grid_can_be_planned(tmp_path, capsys):
-    from kat.cli.ablate import grid_names
+    from kat.training.sweep.plan import grid_names
 
     assert grid_names() == ["components", "degrees", "groups", "init", "models", "share"]
     assert run("ablate", *grid_names(), "--out", tmp_path / "none", "--dry-run") == 0
@@ -204,9 +204,10 @@ def test_every_ready_made_grid_can_be_planned(tmp_path, capsys):
 
 
 def test_cells_are_the_models_that_they_are_called_at_any_size():
-    from kat.cli.ablate import _plan, _read, make_parser
+    from kat.cli.ablate import make_parser, plan_grid
     from kat.models import KAT, KANViT, SwiGLUViT, ViT, create_model
     from kat.nn import GroupRational
+    from kat.training.sweep.plan import find_grids
 
     for size in ("micro_patch7_28", "tiny_patch16_224"):
         parsed = make_parser().parse_args(
@@ -214,7 +215,7 @@ def test_cells_are_the_models_that_they_are_called_at_any_size():
         )
         built = {}
         for name in ("models", "components"):
-            for planned in _plan(_read(name), parsed):
+            for planned in plan_grid(*find_grids([name]), parsed):
                 config = planned.job.config.model
                 built[planned.cell.name] = create_model(config.name, **config.args)
         rationals = {

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from kat.training.evaluation.dense_prediction import find_classes, find_objects
 from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
@@ -22,7 +23,6 @@ from kat.data.dense.synthetic import make_items
 from kat.models import load_model
 from kat.models.dense import SegmentConfig
 from kat.training import evaluate_dense
-from kat.training.evaluation.dense_prediction import find_classes, find_objects
 from kat.training.tasks.registry import TASKS
 from tests.analysis.report_pages import charts_of, tables_of
 from tests.cli.commands import QUICK, refused, run

@@ -29,7 +29,7 @@ RECORD = ModelRecord(
     crop_pct=0.95,
     args={"depth": 2},
 )
-QUICK = ["--progress", "false", "--data.workers", "0", "--limit_train_batches", "2"]
+QUICK = ["--progress", "false", "--data.num_workers", "0", "--limit_train_batches", "2"]
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def test_linear_probe_trains_the_head_alone(images, source, tmp_path, processes)
     options = ["--epochs", 1, "--model.freeze", "backbone", "--optim.ema_decay", 0.9]
     command = _command(images, source, out, *options)
     if processes == 1:
-        assert run(*command, "--monitor.enabled", "true", "--monitor.interval", 1) == 0
+        assert run(*command, "--monitor.enabled", "true", "--monitor.every_n_steps", 1) == 0
     else:
         command += ["--accelerator", "cpu", "--devices", 2, "--strategy", "ddp"]
         arguments = [sys.executable, "-m", "kat_command", *map(str, command)]
@@ -126,7 +126,7 @@ def test_options_of_the_optimiser_run_together_and_coefficients_stay_in_their_bo
     code = run(
         *_command(
             images, source, tmp_path / "run", "--epochs", 2, "--model.freeze", "1,*.qkv.*",
-            "--optim.accumulate", 2, "--optim.ema_decay", 0.9, "--optim.lr", 0.1,
+            "--optim.accumulate_grad_batches", 2, "--optim.ema_decay", 0.9, "--optim.lr", 0.1,
             "--optim.rational_lr_scale", 3, "--optim.rational_warmup_epochs", 0,
             "--optim.warmup_epochs", 0, "--optim.clip_coefficients", 1.001,
             "--precision", "bf16-mixed", "--model.grad_checkpointing", "true",

@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from kat.analysis.ablation import write_runs
-from kat.cli.ablate import measure
+from kat.analysis.runs import measure
 from tests.analysis.report_pages import charts_of, tables_of
 from tests.cli.commands import QUICK, refused, run
 
@@ -18,7 +18,7 @@ SMALL = ["--config", "digits", "--optim.warmup_epochs", 0, "--epochs", 2, *QUICK
 @pytest.fixture(scope="module")
 def kat_run(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "kat"
-    args = ["--model.args", "{depth: 1}", "--monitor", "--monitor.interval", 1]
+    args = ["--model.args", "{depth: 1}", "--monitor", "--monitor.every_n_steps", 1]
     assert run("train", *SMALL, *args, "--out", out) == 0
     return out
 
@@ -37,7 +37,7 @@ def test_a_page_of_a_run_is_in_its_folder(kat_run, capsys):
     page = kat_run / "report.html"
     assert capsys.readouterr().out == f"{page}\n"
     text = page.read_text()
-    assert "Grey is the density of the inputs that 20 validation images bring" in text
+    assert "Grey is the density of the inputs over 20 validation images" in text
     assert "model.args.depth 1" in text
     kinds = [trace["type"] for chart in charts_of(page) for trace in chart["data"]]
     assert kinds.count("bar") == 2  # inputs of act1 and act2
@@ -51,7 +51,7 @@ def test_a_page_of_a_run_is_in_its_folder(kat_run, capsys):
 def test_without_images_there_is_no_density(kat_run, tmp_path):
     page = tmp_path / "page.html"
     assert run("report", kat_run, "--images", 0, "--out", page) == 0
-    assert page.read_text().count("It was shown no images.") == 2
+    assert page.read_text().count("The model was shown no images: none were asked for.") == 2
     kinds = [trace["type"] for chart in charts_of(page) for trace in chart["data"]]
     assert "bar" not in kinds
 

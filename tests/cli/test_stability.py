@@ -17,7 +17,7 @@ from tests.cli.commands import QUICK, refused, run
 def test_a_monitored_run_leaves_record_scalars_and_report(tmp_path, capsys):
     out = tmp_path / "run"
     common = ["--config", "digits", "--optim.warmup_epochs", 0, *QUICK, "--out", out]
-    assert run("stability", *common, "--epochs", 2, "--monitor.interval", 2) == 0
+    assert run("stability", *common, "--epochs", 2, "--monitor.every_n_steps", 2) == 0
     printed = capsys.readouterr().out
     assert "Variance preserved" in printed
     assert f"report: {out / 'stability.html'}" in printed
@@ -44,7 +44,10 @@ def test_a_monitored_run_leaves_record_scalars_and_report(tmp_path, capsys):
 def test_monitored_weights_are_those_of_the_plain_run_and_a_resumed_run_goes_on(tmp_path):
     common = ["train", "--config", "digits", "--optim.warmup_epochs", 0, *QUICK]
     watched, plain = tmp_path / "watched", tmp_path / "plain"
-    assert run(*common, "--out", watched, "--epochs", 1, "--monitor", "--monitor.interval", 1) == 0
+    assert (
+        run(*common, "--out", watched, "--epochs", 1, "--monitor", "--monitor.every_n_steps", 1)
+        == 0
+    )
     assert run(*common, "--out", plain, "--epochs", 1) == 0
     first, second = (
         safetensors.torch.load_file(out / "model.safetensors") for out in (watched, plain)
@@ -67,7 +70,7 @@ def test_a_monitored_run_that_diverges_has_its_report(tmp_path, capsys):
     out = tmp_path / "run"
     code = run(
         "stability", "--config", "digits", "--out", out, "--epochs", 1, "--progress", "false",
-        "--optim.warmup_epochs", 0, "--optim.lr", 1e18, "--monitor.interval", 1,
+        "--optim.warmup_epochs", 0, "--optim.lr", 1e18, "--monitor.every_n_steps", 1,
     )  # fmt: skip
     assert code == 1
     captured = capsys.readouterr()
@@ -89,12 +92,12 @@ def test_bad_input_of_stability(tmp_path, capsys):
     assert "was not monitored" in line
     assert not (tmp_path / "a").exists()
     out = ["--config", "digits", "--out", tmp_path / "run"]
-    line = refused(capsys, "stability", *out, "--monitor.interval", 0)
-    assert "monitor.interval must be at least 1, got 0" in line
+    line = refused(capsys, "stability", *out, "--monitor.every_n_steps", 0)
+    assert "monitor.every_n_steps must be at least 1, got 0" in line
     line = refused(capsys, "stability", *out, "--model.compile", "true")
     assert "sees nothing of a compiled model" in line
     line = refused(capsys, "stability", *out, "--strategy", "fsdp")
-    assert "needs whole weights, and strategy=fsdp cuts them" in line
+    assert "needs whole weights, and strategy=fsdp shards them" in line
     line = refused(capsys, "stability", *out, "--model.name", "vit_micro_patch2_8")
     assert "ViT has no rational layer to monitor" in line
     assert not (tmp_path / "run").exists()

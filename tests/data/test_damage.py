@@ -121,7 +121,7 @@ def test_each_source_names_the_damaged_and_gives_the_others(tmp_path, source, wo
             return
         images = [picture(0), picture(1), content, picture(3)]
         settings, name = source(tmp_path / str(number), images)
-        config = DataConfig(**settings, image_size=16, batch_size=4, workers=workers)
+        config = DataConfig(**settings, image_size=16, batch_size=4, num_workers=workers)
         data = open_split(config, "val")
         data.transform = eval_transform(preprocessing(config, data))
         batches = list(make_loader(data, config, training=False))

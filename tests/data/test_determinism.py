@@ -35,7 +35,7 @@ def folder(tmp_path_factory):
 
 def _loader(folder, batch_size=4, workers=0, seed=7):
     config = DataConfig(
-        name=f"folder:{folder}", image_size=24, batch_size=batch_size, workers=workers
+        name=f"folder:{folder}", image_size=24, batch_size=batch_size, num_workers=workers
     )
     data = open_split(config, "train")
     data.transform = train_transform(preprocessing(config, data), AUGMENT)

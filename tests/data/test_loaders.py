@@ -67,7 +67,7 @@ def test_unreadable_images_leave_the_batch_and_are_named(tmp_path, workers):
     write_folder(tmp_path, classes=2, train=1, val=3)
     bad = tmp_path / "val" / "n01" / "1.jpg"
     bad.write_bytes(b"torn")
-    config = DataConfig(name=f"folder:{tmp_path}", image_size=32, batch_size=4, workers=workers)
+    config = DataConfig(name=f"folder:{tmp_path}", image_size=32, batch_size=4, num_workers=workers)
     data = open_split(config, "val")
     data.transform = eval_transform(preprocessing(config, data))
     first, second = make_loader(data, config, training=False)

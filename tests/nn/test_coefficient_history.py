@@ -82,7 +82,7 @@ def test_files_that_are_something_else(tmp_path, history):
         "".join(lines[:5] + lines[6:]): "rows of a are missing",
         "".join(lines[:-1]): "rows of polynomial are missing",
         "".join(lines[:-3]): "is incomplete: the layers have different steps",
-        text.replace(",B,", ",C,"): "form must be 'A' or 'B', got 'C'",
+        text.replace(",B,", ",C,"): "form 'C'",
         text.replace("e-05", "e-x5"): "could not convert string to float",
         text.replace("e-05", "e+99"): "some values are not finite",
         text[: len(text) // 2]: "is not a coefficient history",

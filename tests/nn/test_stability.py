@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from kat.training.monitoring import RecordStability
 from torch import nn
 from torch.nn import functional
 
@@ -19,7 +20,6 @@ from kat.nn.fused import grkan_hooks
 from kat.nn.stability import COLUMNS, QUANTITIES, read_rows
 from kat.ops.torch_internals import has_hooks
 from kat.training import MonitorConfig
-from kat.training.monitoring import RecordStability
 
 INTERVAL = (-3.0, 3.0)
 
@@ -323,7 +323,7 @@ def test_bad_arguments():
 
 
 def test_the_default_interval_is_that_of_the_settings():
-    assert StabilityMonitor().interval == MonitorConfig().interval
+    assert StabilityMonitor().interval == MonitorConfig().every_n_steps
     assert len(set(QUANTITIES)) == 17
 
 

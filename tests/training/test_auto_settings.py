@@ -83,7 +83,7 @@ def test_settings_that_are_auto_are_checked_when_they_are_known():
         check(from_images(config, 100))
     with pytest.raises(InputError, match=r"optim\.rational_warmup_epochs=10 must be less"):
         check(TrainConfig(optim=OptimConfig(rational_warmup_epochs=10)))
-    with pytest.raises(InputError, match=r"data\.batch_size=auto needs images that can be counted"):
+    with pytest.raises(InputError, match=r"data\.batch_size=auto depends on the number of images"):
         check(TrainConfig(data=DataConfig(name="wds/mine", batch_size="auto")))
     assert [is_stream(n) for n in ("wds/a", "wds:a", "hfids/a", "folder:wds", "torch/cifar10")] == [
         True, False, True, False, False,

@@ -10,8 +10,9 @@ import torch
 from kat.data import AugmentConfig, DataConfig, ImageSet
 from kat.data.dense.synthetic import make_items
 from kat.errors import InputError
-from kat.training import ModelConfig, TrainConfig, data_benchmark, tasks
+from kat.training import ModelConfig, TrainConfig, data_benchmark
 from kat.training.data_benchmark import STAGES, DataBenchmark, benchmark_data, default_workers
+from kat.training.tasks import classification
 from tests.images import write_folder
 
 
@@ -23,7 +24,7 @@ def test_a_loader_that_gives_more_than_is_needed():
     result = _result({0: 90.0, 1: 100.0, 2: 190.0, 4: 350.0}, need=150)
     assert (result.bottleneck, result.workers_needed) == ("model", 2)
     assert "The model is the bottleneck: a model takes 150 images/s" in result.verdict()
-    assert "data.workers=2 is enough" in result.verdict()
+    assert "data.num_workers=2 is enough" in result.verdict()
 
 
 def test_without_workers_the_model_waits():
@@ -77,7 +78,7 @@ def slow(monkeypatch):
     monkeypatch.setattr(
         data_benchmark, "open_split", lambda *_: ImageSet(source, ["0"], image_size=(4, 4))
     )
-    monkeypatch.setattr(tasks, "train_transform", lambda *_: source.transform)
+    monkeypatch.setattr(classification, "train_transform", lambda *_: source.transform)
     return TrainConfig(data=DataConfig(batch_size=8))
 
 
@@ -152,4 +153,4 @@ def test_bad_settings_and_data_are_named(tmp_path):
 def test_workers_tried_by_default(monkeypatch):
     monkeypatch.setattr(data_benchmark, "cores", lambda: 6)
     assert default_workers(TrainConfig()) == [0, 1, 2, 4, 6]
-    assert default_workers(TrainConfig(data=DataConfig(workers=9))) == [0, 1, 2, 4, 6, 9]
+    assert default_workers(TrainConfig(data=DataConfig(num_workers=9))) == [0, 1, 2, 4, 6, 9]

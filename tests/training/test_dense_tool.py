@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from kat.training.evaluation.dense_prediction import find_classes, find_objects
 from PIL import Image
 
 from kat.analysis import StabilityMonitor
@@ -24,8 +25,7 @@ from kat.models.dense import DenseBackbone, SegmentConfig
 from kat.models.dense.upernet import UperHead
 from kat.training import MonitorConfig, TrainConfig, evaluate_dense, train
 from kat.training.config import ModelConfig, OptimConfig
-from kat.training.evaluation.dense_prediction import find_classes, find_objects
-from kat.training.tasks.detection import DetectionScores
+from kat.training.tasks.detection import DetectionMetrics
 
 TINY = {"depth": 4, "embed_dim": 32, "num_heads": 2, "global_blocks": [0], "channels": 16}
 SMALL = {
@@ -73,7 +73,9 @@ def test_reduced_precision_layer_decay_and_checkpointing(kind, items, tmp_path, 
         tmp_path / "run",
         model={"grad_checkpointing": True, "channels_last": True, "drop_path": 0.1},
         precision="bf16-mixed",
-        optim=OptimConfig(layer_decay=0.8, schedule="poly", accumulate=2, clip_grad=1.0),
+        optim=OptimConfig(
+            layer_decay=0.8, schedule="poly", accumulate_grad_batches=2, clip_grad=1.0
+        ),
     )
     summary = train(config)
     assert dtypes == {torch.bfloat16}
@@ -155,12 +157,12 @@ def test_a_validation_that_is_not_finite_is_explained(items, tmp_path, monkeypat
 def test_an_epoch_whose_score_is_nothing_is_the_lowest(items, tmp_path, monkeypatch):
     """AP of no object is NaN: the first such epoch is not the best, and JSON says null."""
     given = iter([torch.nan, 3.0, torch.nan, torch.nan])
-    compute = DetectionScores.compute
+    compute = DetectionMetrics.compute
 
     def scored(scores):
         return {**compute(scores), "box_ap": torch.tensor(next(given))}
 
-    monkeypatch.setattr(DetectionScores, "compute", scored)
+    monkeypatch.setattr(DetectionMetrics, "compute", scored)
     config = settings("coco", items, tmp_path / "run")
     summary = train(replace(config, epochs=3))
     assert summary.scores["box_ap"] == 3

@@ -92,20 +92,20 @@ def test_a_run_goes_on_with_another_number_of_processes(runs, tmp_path, before, 
     )
     assert "not those of an uninterrupted run to the last bit" in printed
     assert [row["epoch"] for row in _history(out)] == [1, 2, 3]
-    assert _state(out)["global_step"] == 15
+    assert _state(out)["state"]["step"] == 15
 
 
 @pytest.mark.parametrize("name", ["ddp", "fsdp"])
 def test_two_processes_that_are_asked_to_stop_go_on_to_the_same_end(runs, tmp_path, name):
     """SIGTERM comes to the first process alone, while it trains."""
     out = tmp_path / "run"
-    process = _start(out, *DIVISIONS[name], "--checkpoint.steps", "2", "--resume", "auto")
-    while not (out / "csv").exists() and process.poll() is None:
+    process = _start(out, *DIVISIONS[name], "--checkpoint.every_n_steps", "2", "--resume", "auto")
+    while not (out / "metrics.csv").exists() and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=300)
     assert process.returncode in (0, 75, -signal.SIGTERM), errors  # sooner or later than training
-    _train(out, *DIVISIONS[name], "--checkpoint.steps", "2", "--resume", "auto")
+    _train(out, *DIVISIONS[name], "--checkpoint.every_n_steps", "2", "--resume", "auto")
     ours, theirs = _state(out), _state(runs / name)
     for key in ("state_dict", "raw_state_dict"):
         assert all(torch.equal(ours[key][n], theirs[key][n]) for n in theirs[key])

@@ -69,7 +69,7 @@ def test_the_optimisers_state_is_measured(tmp_path, optimiser, share):
 
 def test_time_is_that_of_the_steps_and_of_validation(tmp_path):
     config = _config(
-        *QUICK[1:], "--out", tmp_path / "run", "--optim.accumulate", 2,
+        *QUICK[1:], "--out", tmp_path / "run", "--optim.accumulate_grad_batches", 2,
         "--limit_train_batches", 0.5, "--limit_val_batches", 3,
     )  # fmt: skip
     found = rehearse(config)
@@ -96,12 +96,12 @@ def test_every_recipe_is_rehearsed(recipe, tmp_path, monkeypatch, capsys):
     if recipe == "finetune":
         write_folder(data, classes=3, train=4, val=1)
         arguments = ["--data.name", f"folder:{data}", "--model.name", "kat_micro_patch8_64"]
-        arguments += ["--data.workers", 0]
+        arguments += ["--data.num_workers", 0]
     if recipe.startswith("imagenet"):
         write_folder(data, classes=3, train=4, val=1)
         name = "kat_micro_patch8_64"
         arguments = ["--data.name", f"folder:{data}", "--data.image_size", 64]
-        arguments += ["--data.workers", 0, "--data.batch_size", 4, "--model.name", name]
+        arguments += ["--data.num_workers", 0, "--data.batch_size", 4, "--model.name", name]
         if recipe.endswith("from_vit"):
             vit = timm.create_model("vit_micro_patch8_64", num_classes=3)
             torch.save(vit.state_dict(), tmp_path / "vit.pth")
@@ -114,7 +114,7 @@ def test_every_recipe_is_rehearsed(recipe, tmp_path, monkeypatch, capsys):
         make_items(tmp_path / "items", source="digits", images=8, val_images=2, size=64)
         kind, name = DENSE[task]
         arguments = ["--data.name", f"{kind}:{tmp_path / 'items'}", "--data.image_size", 64]
-        arguments += ["--data.workers", 0, "--data.batch_size", 2, "--model.name", name]
+        arguments += ["--data.num_workers", 0, "--data.batch_size", 2, "--model.name", name]
     code = run("train", "--config", recipe, "--out", tmp_path / "run", *arguments, "--dry-run")
     assert code == 0
     assert f"nothing was written to {tmp_path / 'run'}" in capsys.readouterr().out
@@ -150,7 +150,7 @@ def test_what_would_stop_the_run_is_one_line(tmp_path, capsys, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda path: Usage(10**9, 10**9 - 10**6, 10**6))
         line = refused(capsys, *common)
-    assert line == f"kat: the checkpoints need 10.5 MB, but {tmp_path} has 1 MB free\n"
+    assert line == f"kat: the checkpoints need 10.53 MB, but {tmp_path} has 1 MB free\n"
     line = refused(capsys, *common, "--optim.lr", 1e30, "--optim.clip_grad", 0)
     assert "the loss is nan after" in line
     line = refused(capsys, *common, "--model.name", "kat_micrro")

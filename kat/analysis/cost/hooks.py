@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from kat.errors import InputError, first_line
+from kat.text import dimensions
 
 Call = Callable[[str, nn.Module, Tensor, Tensor], None]
 
@@ -62,8 +63,7 @@ def run_by_layer(
     try:
         model(x)
     except Exception as error:
-        shape = "x".join(map(str, x.shape[1:]))
-        kind = type(model).__name__
+        kind, shape = type(model).__name__, dimensions(x.shape[1:])
         raise InputError(f"{kind} fails on an input of {shape}: {first_line(error)}") from error
     finally:
         for hook in hooks:

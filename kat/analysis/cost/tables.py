@@ -3,130 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
-from kat.analysis.cost.activation_memory import ActivationMemory
-from kat.analysis.cost.flops import Cost, LayerCost
 from kat.analysis.cost.layer_comparison import ComparedLayer
-from kat.analysis.reports.classification import write_table
+from kat.analysis.cost.model_cost import ModelCost, Published, Row
 from kat.files import write_text
-
-Row = dict[str, object]
-
-
-@dataclass(frozen=True)
-class Published:
-    """The authors' figures for a model, as they print them.
-
-    Args:
-        parameters: in millions.
-        gflops: what they call so; :attr:`kat.analysis.cost.formulas.Terms.paper` in units of 10^9.
-    """
-
-    parameters: str
-    gflops: str
-
-
-PUBLISHED = {
-    "vit_tiny_patch16_224": Published("5.7", "1.08"),
-    "vit_small_patch16_224": Published("22.1", "4.25"),
-    "vit_base_patch16_224": Published("86.6", "16.87"),
-    "kat_tiny_patch16_224": Published("5.7", "1.13"),
-    "kat_small_patch16_224": Published("22.1", "4.35"),
-    "kat_base_patch16_224": Published("86.6", "17.06"),
-}
-"""The paper's table of models. Source: arXiv 2409.10594."""
-
-
-@dataclass(frozen=True)
-class ModelCost:
-    """What a model costs.
-
-    Args:
-        model: its name.
-        input_size: (C, H, W).
-        cost: parameters and operations.
-        memory: for activations.
-        published: the authors' figures, where they have some for this very model.
-    """
-
-    model: str
-    input_size: tuple[int, ...]
-    cost: Cost
-    memory: ActivationMemory
-    published: Published | None = None
-
-    def rounded(self) -> Published:
-        """Parameters and the paper's count to the digits that the authors print."""
-        return Published(f"{self.cost.parameters / 1e6:.1f}", f"{self.cost.terms.paper / 1e9:.2f}")
-
-    def agrees(self) -> bool | None:
-        """Whether they are the authors' digits; None where there are none."""
-        return None if self.published is None else self.rounded() == self.published
-
-    def row(self) -> Row:
-        """Everything but the layers."""
-        cost, published = self.cost, self.published
-        return {
-            "model": self.model,
-            "input": _shape(self.input_size),
-            "parameters": cost.parameters,
-            "multiply_adds": cost.multiply_adds,
-            "flops": cost.flops,
-            "flops_by_formula": cost.terms.flops,
-            **asdict(cost.terms),
-            "paper_count": cost.terms.paper,
-            "authors_parameters_m": published and published.parameters,
-            "authors_gflops": published and published.gflops,
-            "agrees_with_authors": self.agrees(),
-            "activation_bytes": self.memory.per_image,
-            "activation_bytes_of_any_batch": self.memory.fixed,
-        }
-
-    def layer_rows(self) -> list[Row]:
-        """The layers that have, do or keep anything."""
-        rows = (self._layer_row(layer) for layer in self.cost.layers)
-        return [row for row in rows if any(row[name] for name in _NUMBERS)]
-
-    def _layer_row(self, layer: LayerCost) -> Row:
-        return {
-            "model": self.model,
-            "layer": layer.name or "(model)",
-            "kind": layer.kind,
-            "input": layer.input_shape and _shape(layer.input_shape),
-            "output": layer.output_shape and _shape(layer.output_shape),
-            "parameters": layer.parameters,
-            "multiply_adds": layer.multiply_adds,
-            "flops": layer.flops,
-            "flops_by_formula": layer.terms.flops,
-            "paper_count": layer.terms.paper,
-            "activation_bytes": self.memory.layers.get(layer.name, 0),
-        }
-
-    def to_dict(self) -> Row:
-        """Everything, for JSON."""
-        unexplained = self.cost.unexplained()
-        return {**self.row(), "unexplained_flops": unexplained, "layers": self.layer_rows()}
-
-    def remarks(self) -> list[str]:
-        """What the tables do not say, a sentence each."""
-        found = [
-            f"{self.model}: {scaled(flops)} FLOPs counted in {kind} are in no formula"
-            for kind, flops in self.cost.unexplained().items()
-        ]
-        if self.memory.fixed:
-            found.append(
-                f"{self.model}: keeps {self.memory.fixed:,} bytes besides, whatever the batch"
-            )
-        return found
-
-
-_NUMBERS = ("parameters", "multiply_adds", "flops", "paper_count", "activation_bytes")
+from kat.tables import print_table, write_table
+from kat.text import dimensions, scaled
 
 
 def comparison_row(layer: ComparedLayer) -> Row:
@@ -142,20 +28,20 @@ def comparison_row(layer: ComparedLayer) -> Row:
     }
 
 
-def print_costs(models: Sequence[ModelCost], console: Console, *, layers: bool = False) -> None:
+def print_costs(models: Sequence[ModelCost], *, layers: bool = False) -> None:
     """The models, their operations by term, the authors' figures, the layers, remarks."""
-    _print("of one image", map(_model_cells, models), console)
-    _print(_TERMS, map(_term_cells, models), console)
-    _print(_AUTHORS, (_published_cells(m, m.published) for m in models if m.published), console)
+    _print("of one image", map(_model_cells, models))
+    _print(_TERMS, map(_term_cells, models))
+    _print(_AUTHORS, (_published_cells(m, m.published) for m in models if m.published))
     for model in models if layers else ():
-        _print(model.model, map(_cells, model.layer_rows()), console)
+        _print(model.model, map(_cells, model.layer_rows()))
     for remark in (remark for model in models for remark in model.remarks()):
-        console.print(remark)
+        sys.stdout.write(f"{remark}\n")
 
 
-def print_comparison(layers: Sequence[ComparedLayer], console: Console) -> None:
+def print_comparison(layers: Sequence[ComparedLayer]) -> None:
     """The compared layers."""
-    _print("of one token", (_cells(comparison_row(layer)) for layer in layers), console)
+    _print("of one token", (_cells(comparison_row(layer)) for layer in layers))
 
 
 _TERMS = (
@@ -169,12 +55,12 @@ def _model_cells(model: ModelCost) -> dict[str, str]:
     cost = model.cost
     return {
         "model": model.model,
-        "input": _shape(model.input_size),
+        "input": dimensions(model.input_size),
         "parameters": f"{cost.parameters:,}",
         "multiply-adds": scaled(cost.multiply_adds),
         "FLOPs counted": scaled(cost.flops),
         "by formula": scaled(cost.terms.flops),
-        "kept for backward": f"{model.memory.per_image / 1e6:.2f} MB",
+        "kept for backward": scaled(model.memory.per_image, "B"),
     }
 
 
@@ -225,39 +111,20 @@ def _cell(value: object) -> str:
     return "" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _print(title: str, rows: Iterable[dict[str, str]], console: Console) -> None:
+def _print(title: str, rows: Iterable[dict[str, str]]) -> None:
     """A titled table and an empty line; nothing where there are no rows."""
     listed = list(rows)
-    if not listed:
-        return
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in listed[0]:
-        words = name in ("model", "layer", "kind", "difference")
-        table.add_column(name, justify="left" if words else "right", no_wrap=True)
-    for row in listed:
-        table.add_row(*row.values())
-    console.print(title)
-    console.print(table)
-    console.print()
+    if listed:
+        sys.stdout.write(f"{title}\n")
+        print_table(list(listed[0]), [list(row.values()) for row in listed])
+        sys.stdout.write("\n")
 
 
 def write_csv(rows: Sequence[Row], path: Path) -> None:
     """Writes rows, whose keys are the columns."""
-    write_table(path, list(rows[0]), (list(row.values()) for row in rows))
+    write_table(path, list(rows[0]), rows)
 
 
 def write_json(rows: Sequence[Row], path: Path) -> None:
     """Writes rows as a list of objects."""
     write_text(path, json.dumps(rows, indent=2) + "\n")
-
-
-def _shape(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape))
-
-
-def scaled(count: int) -> str:
-    """Four digits and a unit: 1.127 G, 47.66 M, 208.4 k; 0 is empty."""
-    for unit, factor in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if count >= factor:
-            return f"{count / factor:#.4g} {unit}"
-    return str(count or "")

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from kat.analysis.figures.plots import save_figure
 from kat.analysis.inspect.attention import AttentionMaps
+from kat.data import Batch
 from kat.errors import InputError
 
 _SIDE = 1.7
@@ -81,3 +83,29 @@ def _draw_heat(axes: Axes, heat: Tensor, picture: Tensor, tokens: int) -> None:
     height, width = picture.shape[-2:]
     axes.imshow(heat.cpu().numpy(), cmap="inferno", vmin=0, alpha=0.6, extent=(0, width, height, 0))
     axes.set_xlabel(f"at most {tokens * float(heat.max()):.2g}x", fontsize=7)
+
+
+def true_classes(batches: Sequence[Batch], classes: Sequence[str]) -> tuple[Tensor, list[str]]:
+    """Joins batches of images: (N, C, H, W), and a title for each such as ``"true: cat"``."""
+    labels = [label for batch in batches for label in batch.labels.tolist()]
+    pictures = torch.cat([batch.images for batch in batches])
+    return pictures, [f"true: {classes[label]}" for label in labels]
+
+
+def with_predictions(titles: Sequence[str], logits: Tensor, classes: Sequence[str]) -> list[str]:
+    """Adds the predicted class and its probability to the titles, for a model with classes.
+
+    Args:
+        titles: of N images.
+        logits: (N, K).
+        classes: K names; none for a model without a head.
+    """
+    if not classes:
+        return list(titles)
+    confidence, predicted = logits.softmax(-1).max(-1)
+    return [
+        f"{title}\npredicted: {classes[index]} ({100 * probability:.0f} %)"
+        for title, index, probability in zip(
+            titles, predicted.tolist(), confidence.tolist(), strict=True
+        )
+    ]

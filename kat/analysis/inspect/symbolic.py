@@ -14,7 +14,6 @@ functions are straight lines. The runner-up is chosen in the same way among the 
 
 from __future__ import annotations
 
-import csv
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,9 +25,9 @@ from numpy.typing import NDArray
 
 from kat.analysis.inspect.activations import Activation, Array
 from kat.errors import InputError
-from kat.files import replacing
 from kat.nn.fitting import FUNCTIONS
 from kat.nn.fitting.functions import Function
+from kat.tables import write_table
 
 MARGIN = 0.015
 """A simpler function may be so much farther than the closest. A rational of degree (5, 4) has no
@@ -296,7 +295,4 @@ def median(values: Iterable[float]) -> float:
 
 def write_readings(readings: Sequence[Reading], path: Path) -> None:
     """Writes a row a group as CSV with the columns of :data:`COLUMNS`."""
-    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        writer.writerows(astuple(reading) for reading in readings)
+    write_table(path, COLUMNS, map(astuple, readings))

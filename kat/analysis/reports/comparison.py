@@ -8,10 +8,10 @@ from typing import Any
 
 from kat.analysis.ablation import Row, summarize
 from kat.analysis.cost.runs import cost_points
-from kat.analysis.cost.tables import scaled
 from kat.analysis.learning_curves import SCORES, History, common_headline
 from kat.analysis.reports.page import Report
-from kat.analysis.reports.sections import add_costs, add_learning_curves, duration, flat
+from kat.analysis.reports.sections import add_costs, add_learning_curves, flat
+from kat.text import duration, scaled
 
 _COSTS = ("parameters", "FLOPs an image", "epochs", "training time", "images/s", "peak memory")
 
@@ -61,7 +61,7 @@ def _cells(row: Row, scores: Sequence[str]) -> list[str]:
         f"{row['epochs']}",
         duration(row["seconds"]),
         f"{row['images_per_second']:.0f}",
-        f"{scaled(row['memory_bytes'])}B",
+        scaled(row["memory_bytes"], "B"),
     ]
 
 

@@ -2,59 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-
-from kat.analysis.cost.flops import Cost
-from kat.analysis.cost.tables import scaled
 from kat.analysis.figures import charts
 from kat.analysis.inspect.activations import Activation
 from kat.analysis.inspect.symbolic import Reading, median, read_symbols
 from kat.analysis.learning_curves import HEADLINES, SCORES, History
+from kat.analysis.reports.findings import RunFindings
 from kat.analysis.reports.page import Chart, Report, Table
-from kat.analysis.reports.sections import add_learning_curves, duration, flat
+from kat.analysis.reports.sections import add_learning_curves, flat
 from kat.analysis.reports.stability import Verdict, layer_by_step, layers_of, steps_of, thinned
-from kat.models import LayerHistory, ModelRecord
 from kat.nn.stability import Row
-
-
-@dataclass
-class RunFindings:
-    """What is known of a run; what is empty or None is not at hand.
-
-    Args:
-        name: of the run.
-        record: of its model.
-        cost: of its model.
-        data: the name of its data set.
-        settings: nested, those that are not the default.
-        summary: what summary.json holds, of a run that is done.
-        history: a row an epoch.
-        activations: of each rational layer.
-        seen: what the histograms of the activations are of, in words.
-        coefficients: of each rational layer over the training.
-        stability: rows of rational layers.
-        failure: what stopped the run, if something did.
-        attention: where the model looks, on a few images; or why it is not shown.
-    """
-
-    name: str
-    record: ModelRecord
-    cost: Cost
-    data: str
-    settings: Mapping[str, Any]
-    summary: Mapping[str, Any] | None = None
-    history: History = ()
-    activations: Sequence[Activation] = ()
-    seen: str = ""
-    coefficients: Mapping[str, LayerHistory] = field(default_factory=dict)
-    stability: Sequence[Row] = ()
-    failure: str | None = None
-    attention: Figure | str = ""
+from kat.text import duration, scaled
 
 
 def write_run_report(run: RunFindings, path: Path) -> None:
@@ -100,7 +61,7 @@ def _facts(run: RunFindings) -> list[tuple[str, str]]:
         ("Epochs", f"{summary['epochs']}"),
         ("Training time", duration(summary["seconds"])),
         ("Images a second", f"{summary['images_per_second']:,.0f}"),
-        ("Peak memory", f"{scaled(summary['memory_bytes'])}B"),
+        ("Peak memory", scaled(summary["memory_bytes"], "B")),
     ]
 
 

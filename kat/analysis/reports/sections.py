@@ -66,12 +66,3 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         inner = flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {}
         found |= inner or {f"{prefix}{name}": value}
     return found
-
-
-def duration(seconds: float) -> str:
-    """E.g. ``"3 min 20 s"``."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from kat.analysis.verify.cases import DTYPES
-from kat.errors import BackendUnavailable
+from kat.errors import BackendUnavailable, InputError, unknown
 from kat.ops import FORMS, rational
 
 _Arguments = tuple[Tensor, Tensor, Tensor, Tensor, str]
@@ -81,6 +81,27 @@ def present_backends() -> tuple[list[Backend], dict[str, str]]:
         else:
             found += [candidate, FusedPass(f"{name} fused", call(None), device, twice=False)]
     return found, absent
+
+
+def choose_backends(
+    names: Sequence[str] | None, backends: Sequence[Backend], absent: Mapping[str, str]
+) -> list[Backend]:
+    """The backends of these names; all for None.
+
+    Args:
+        names: of backends.
+        backends, absent: as :func:`present_backends` returns them.
+
+    Raises:
+        InputError: a name is unknown, or its backend is unavailable.
+    """
+    by_name = {backend.name: backend for backend in backends}
+    for name in names or ():
+        if name in absent:
+            raise InputError(f"the backend {name} is unavailable: {absent[name]}")
+        if name not in by_name:
+            raise unknown("backend", name, by_name)
+    return list(backends) if names is None else [by_name[name] for name in names]
 
 
 def interpreted_backend() -> Backend:

@@ -11,8 +11,10 @@ import numpy as np
 import torch
 
 from kat.analysis.verify.exact import Arithmetic
+from kat.errors import InputError, unknown
 from kat.nn import preset, preset_names
 from kat.nn.coefficients import ALIASES
+from kat.ops import FORMS
 
 DTYPES = {
     "float32": torch.float32,
@@ -59,6 +61,25 @@ class Grid:
     subnormal: bool = True
     largest: float | None = None
     seed: int = 0
+
+
+def check_grid(grid: Grid) -> None:
+    """Checks the values of a grid.
+
+    Raises:
+        InputError: names the first that is wrong.
+    """
+    for kind, names, known in (("form", grid.forms, FORMS), ("dtype", grid.dtypes, DTYPES)):
+        for name in names:
+            if name not in known:
+                raise unknown(kind, name, known)
+    for m, n in grid.degrees:
+        if min(m, n) < 1:
+            raise InputError(f"degrees must be (m, n) with m and n at least 1, got ({m}, {n})")
+    if grid.largest is not None and not 1e-3 <= grid.largest < math.inf:
+        raise InputError(f"largest must be a finite number from 1e-3 on, got {grid.largest}")
+    if grid.seed < 0:
+        raise InputError(f"seed must be at least 0, got {grid.seed}")
 
 
 QUICK = Grid(degrees=((5, 4),), sets=("silu", "random", "trained"), points=2, stride=2)

@@ -4,16 +4,52 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from kat.analysis.inspect.images import normalized, open_images
 from kat.analysis.inspect.rational_inputs import rationals_of, watch_inputs
 from kat.analysis.verify.cases import DTYPES, Case, make_case
+from kat.data import DataConfig
+from kat.models import ModelRecord, load_model
 from kat.nn import GroupRational
 
 _POINTS = 16
+_IMAGES, _NOISE = 128, (2, 32)
+"""Images of a data set; batches of noise, and images in each."""
+
+
+def cases_of_checkpoint(
+    checkpoint: Path, data: DataConfig | None, dtypes: Sequence[str]
+) -> tuple[list[Case], dict[str, tuple[float, float]]]:
+    """The cases of a stored model, and the range of the inputs of each of its rational layers.
+
+    Args:
+        checkpoint: what :func:`kat.models.load_model` takes.
+        data: the data set whose validation images the model sees; None: normal noise.
+        dtypes: names of dtypes.
+
+    Raises:
+        InputError: the model or the data cannot be used.
+    """
+    model, record = load_model(checkpoint)
+    batches = _noise(record)
+    if data is not None:
+        images = open_images(data, model, record, _IMAGES, str(checkpoint))
+        batches = normalized(images.batches(), record)
+    inputs = record_inputs(model, batches)
+    ranges = {seen.layer: (float(seen.low.min()), float(seen.high.max())) for seen in inputs}
+    return list(model_cases(model, inputs, dtypes)), ranges
+
+
+def _noise(record: ModelRecord) -> Iterator[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    batches, size = _NOISE
+    for _ in range(batches):
+        yield torch.randn(size, *record.input_size, generator=generator)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -11,13 +12,13 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from rich.console import Console
-from rich.table import Table
 
 from kat.analysis.reports.page import Report
+from kat.analysis.verify.backends import Check
 from kat.analysis.verify.compare import QUANTITIES, RULE, Result
 from kat.analysis.verify.run import Verification
 from kat.files import write_text
+from kat.tables import aligned, print_table
 
 LISTED = 10
 """Failures that the terminal lists; JSON has them all."""
@@ -30,30 +31,26 @@ _CEILING = 1e3
 """Errors above it, infinite ones and NaN are drawn here."""
 
 
-def print_verification(found: Verification, console: Console) -> None:
+def print_verification(found: Verification) -> None:
     """The largest errors by backend, dtype and quantity, the checks, and the first failures."""
     columns, rows = _summary(found.results)
-    title = "largest error / tolerance (at most 1 passes)"
-    table = Table(box=None, header_style="bold", title=title, pad_edge=False)
-    for column in columns:
-        table.add_column(column, no_wrap=True)
-    for cells, bad in rows:
-        table.add_row(*cells, style="red" if bad else "")
-    console.print(table)
-    for layer, smallest, largest in _input_rows(found):
-        console.print(f"inputs      {layer}: from {smallest} to {largest}")
-    for name, reason in found.absent.items():
-        console.print(f"not here    {name}: {reason}")
-    for check in found.checks:
-        console.print(
-            f"{_WORDS[check.passed]:<12}{check.name}{': ' * bool(check.detail)}{check.detail}"
-        )
+    sys.stdout.write("largest error / tolerance (at most 1 passes)\n")
+    print_table(columns, [cells for cells, _ in rows], bad=[bad for _, bad in rows])
     failures = found.failures()
-    for line in failures[:LISTED]:
-        console.print(f"FAILED      {line}", style="red")
+    lines = [
+        *(("inputs", f"{name}: from {low} to {high}") for name, low, high in _input_rows(found)),
+        *(("unavailable", f"{name}: {reason}") for name, reason in found.absent.items()),
+        *((_WORDS[check.passed], _line(check)) for check in found.checks),
+        *(("FAILED", line) for line in failures[:LISTED]),
+    ]
+    sys.stdout.write(f"{aligned(lines)}\n")
     if len(failures) > LISTED:
-        console.print(f"... and {len(failures) - LISTED} more failures, which --json lists")
-    console.print(verdict(found))
+        sys.stdout.write(f"and {len(failures) - LISTED} more failures, which --json lists\n")
+    sys.stdout.write(f"{verdict(found)}\n")
+
+
+def _line(check: Check) -> str:
+    return f"{check.name}: {check.detail}" if check.detail else check.name
 
 
 def verdict(found: Verification) -> str:

@@ -7,6 +7,7 @@ import sys
 
 from kat.cli.parsing import run_command
 from kat.errors import unknown
+from kat.tables import aligned
 
 TASKS = {
     "check": "every image and annotation of a data set, before anything is trained on it",
@@ -16,7 +17,7 @@ TASKS = {
 
 def usage() -> str:
     """The text of ``kat data --help``."""
-    rows = "\n".join(f"  {name:<8} {summary}" for name, summary in TASKS.items())
+    rows = aligned(TASKS.items(), indent="  ")
     return f"""usage: kat data TASK [OPTIONS]
 
 tasks:

@@ -13,8 +13,8 @@ from kat.cli.parsing import FAILED, Parser, run_command
 from kat.data.config import DataConfig
 from kat.data.dense.check import SPLITS, SplitReport, check_split, class_problems
 from kat.data.dense.problems import Problem
-from kat.data.splits import some
 from kat.errors import unknown
+from kat.text import counted, quoted
 
 _DESCRIPTION = """\
 Opens every image and every annotation of both splits, and prints one line for each kind of problem,
@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> int:
 
 def _main(arguments: list[str]) -> int:
     options = make_parser().parse_args(arguments)
-    config = DataConfig(name=options.name, workers=options.workers)
+    config = DataConfig(name=options.name, num_workers=options.workers)
     if options.split not in (None, *SPLITS):
         raise unknown("split", options.split, SPLITS)
     splits = SPLITS if options.split is None else (options.split,)
@@ -80,7 +80,7 @@ def _print(report: SplitReport, skip: bool) -> None:
     )
     _print_problems(report.problems, skip)
     if report.unused:
-        listed = some(report.unused, "class", "classes")
+        listed = quoted(report.unused, "class", "classes")
         sys.stdout.write(f"  note     {len(report.unused)} without an example: {listed}\n")
 
 
@@ -95,7 +95,7 @@ def _print_problems(problems: list[Problem], skip: bool) -> None:
 def _verdict(problems: int, fatal: int, skip: bool) -> str:
     if not problems:
         return "nothing is wrong"
-    kinds = f"{problems} kind{'s' if problems > 1 else ''} of problems, {fatal} fatal"
+    kinds = f"{counted(problems, 'kind')} of problems, {fatal} fatal"
     hint = "" if skip else "; --skip says what training can do without"
     return kinds + hint
 

@@ -12,9 +12,9 @@ from rich.progress import Progress
 from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 from torchvision.utils import make_grid
 
-from kat.analysis.figures.dense import draw_objects
 from kat.cli.parsing import Parser, run_command
 from kat.data.dense import open_coco
+from kat.data.dense.drawing import draw_objects
 from kat.data.dense.synthetic import make_items
 from kat.errors import unknown
 from kat.files import check_target, replacing

@@ -7,6 +7,7 @@ import sys
 
 from kat.cli.parsing import run_command
 from kat.errors import unknown
+from kat.tables import aligned
 
 KINDS = {
     "activations": "what each rational of a model has learned, over the inputs that it sees",
@@ -19,7 +20,7 @@ KINDS = {
 
 def usage() -> str:
     """The text of ``kat plot --help``."""
-    rows = "\n".join(f"  {name:<12} {summary}" for name, summary in KINDS.items())
+    rows = aligned(KINDS.items(), indent="  ")
     return f"""usage: kat plot KIND [OPTIONS]
 
 Draws figures; the ending of --out chooses the format: png, svg, pdf; of evolution gif or mp4 too.

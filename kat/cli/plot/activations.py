@@ -7,19 +7,17 @@ from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor, nn
 
 from kat.analysis import Reading, learned_activations, plot_activations, read_symbols
+from kat.analysis.inspect.images import images_of_run, normalized
 from kat.analysis.inspect.symbolic import median, write_readings
 from kat.cli.parsing import Formatter, Parser, run_command
-from kat.cli.plot.images import prepared, validation_images
 from kat.errors import InputError
 from kat.files import PICTURES, check_target
 from kat.models import ModelRecord, load_model
+from kat.tables import print_table
 
-_WIDTH = 120
 _DESCRIPTION = """\
 Draws every learned rational of a model, a panel a layer and a line a group, with the function that
 it started as, over the inputs that it sees of some validation images: the run's own, or those of
@@ -46,16 +44,13 @@ def _main(arguments: list[str]) -> None:
     if parsed.images < 0:
         raise InputError(f"--images must be at least 0, got {parsed.images}")
     model, record = load_model(Path(parsed.checkpoint))
-    images, note = _images(parsed, model, record)
-    activations = learned_activations(model, images, width=parsed.width)
+    inputs, note = _inputs(parsed, model, record)
+    activations = learned_activations(model, inputs, width=parsed.width)
     plot_activations(activations, out)
     sys.stdout.write(f"{note}\n")
     if parsed.symbolic or parsed.csv:
         readings = [reading for activation in activations for reading in read_symbols(activation)]
-        # A formula that is broken into three lines says little; long lines do no harm.
-        Console(file=sys.stdout, markup=False, highlight=False, width=_WIDTH).print(
-            _table(readings)
-        )
+        _print(readings)
         if parsed.csv:
             write_readings(readings, Path(parsed.csv))
             sys.stdout.write(f"{parsed.csv}\n")
@@ -78,41 +73,32 @@ def make_parser() -> Parser:
     return parser
 
 
-def _images(
+def _inputs(
     parsed: Namespace, model: nn.Module, record: ModelRecord
 ) -> tuple[Iterator[Tensor] | None, str]:
-    """Batches of images, where there are any, and a line that says of what."""
+    """Batches of inputs, if there are images, and a line that says which."""
     if parsed.images == 0:
         return None, "drawn without images"
-    checkpoint, count = Path(parsed.checkpoint), parsed.images
     try:
-        images = validation_images(checkpoint, model, record, count, parsed.data)
+        images = images_of_run(Path(parsed.checkpoint), model, record, parsed.images, parsed.data)
     except InputError as error:
         if parsed.data:
             raise
         return None, f"drawn without images: {error}"
-    return (
-        (x for batch in images.batches() for x in prepared(batch, record)),
-        f"in grey the inputs of validation images of {images.data.name}, {count} at most",
-    )
+    note = f"in grey the inputs of validation images of {images.data.name}, {images.count} at most"
+    return normalized(images.batches(), record), note
 
 
-def _table(readings: Sequence[Reading]) -> Table:
+def _print(readings: Sequence[Reading]) -> None:
     """A row for each function that is nearest to groups of a layer."""
     found: dict[tuple[str, str], list[Reading]] = {}
     for reading in readings:
         found.setdefault((reading.layer, reading.nearest), []).append(reading)
-    table = Table(box=None, header_style="bold")
-    for name in ("layer", "nearest", "groups", "distance", "from start", "e.g."):
-        table.add_column(name, no_wrap=True)
+    rows = []
     for (layer, nearest), own in found.items():
         typical = min(own, key=lambda reading: reading.distance)
-        table.add_row(
-            layer,
-            nearest,
-            f"{len(own)}",
-            f"{median(reading.distance for reading in own):.3f}",
-            f"{median(reading.from_start for reading in own):.3f}",
-            typical.formula,
-        )
-    return table
+        distance = median(reading.distance for reading in own)
+        from_start = median(reading.from_start for reading in own)
+        numbers = (len(own), f"{distance:.3f}", f"{from_start:.3f}")
+        rows.append((layer, nearest, *numbers, typical.formula))
+    print_table(("layer", "nearest", "groups", "distance", "from start", "e.g."), rows)

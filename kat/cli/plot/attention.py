@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from kat.analysis.figures.attention import plot_attention
+from kat.analysis.figures.attention import plot_attention, true_classes, with_predictions
 from kat.analysis.inspect.attention import attention_maps, check_attention
+from kat.analysis.inspect.images import images_of_run
 from kat.cli.parsing import Formatter, Parser, run_command
-from kat.cli.plot.images import validation_images
-from kat.data import Batch, DevicePreparation, UnreadableImage, decode, eval_transform
+from kat.data import DevicePreparation, UnreadableImage, decode, eval_transform
 from kat.deploy import open_model
 from kat.errors import InputError
 from kat.files import PICTURES, check_target
@@ -46,10 +45,10 @@ def _main(arguments: list[str]) -> None:
     if parsed.files:
         pictures, names = _read(parsed.files, record)
     else:
-        images = validation_images(checkpoint, model, record, parsed.images)
-        pictures, names = with_classes(list(images.batches()), images.images.classes)
+        images = images_of_run(checkpoint, model, record, parsed.images)
+        pictures, names = true_classes(list(images.batches()), images.images.classes)
     maps = attention_maps(model, DevicePreparation(record.mean, record.std)(pictures))
-    titles = with_guesses(names, maps.logits, record)
+    titles = with_predictions(names, maps.logits, record.classes)
     plot_attention(pictures, titles, maps, out, parsed.block)
     sys.stdout.write(f"{out}\n")
 
@@ -75,21 +74,3 @@ def _read(paths: list[str], record: ModelRecord) -> tuple[Tensor, list[str]]:
     except UnreadableImage as error:
         raise InputError(str(error)) from None
     return torch.stack(pictures), [Path(path).name for path in paths]
-
-
-def with_classes(batches: Sequence[Batch], classes: Sequence[str]) -> tuple[Tensor, list[str]]:
-    """The images of batches, (N, C, H, W), and of each e.g. ``"true: cat"``."""
-    labels = [label for batch in batches for label in batch.labels.tolist()]
-    pictures = torch.cat([batch.images for batch in batches])
-    return pictures, [f"true: {classes[label]}" for label in labels]
-
-
-def with_guesses(names: list[str], logits: Tensor, record: ModelRecord) -> list[str]:
-    """Each image's name with the model's guess below; without a head there is none."""
-    if not record.classes:
-        return names
-    confidence, guesses = logits.softmax(-1).max(-1)
-    return [
-        f"{name}\npredicted: {record.classes[guess]} ({100 * share:.0f} %)"
-        for name, guess, share in zip(names, guesses.tolist(), confidence.tolist(), strict=True)
-    ]

@@ -9,8 +9,9 @@ from kat.analysis.ablation import summarize
 from kat.analysis.cost.runs import COSTS, cost_points, pareto_front
 from kat.analysis.figures.run_cost import plot_costs
 from kat.analysis.learning_curves import common_headline
+from kat.analysis.runs import find_runs, with_results
 from kat.cli.parsing import Formatter, Parser, run_command
-from kat.cli.plot.runs import add_run_arguments, find_runs, measured
+from kat.cli.plot.run_arguments import add_run_arguments
 from kat.errors import InputError, unknown
 from kat.files import PICTURES, check_target
 
@@ -37,8 +38,8 @@ def _main(arguments: list[str]) -> None:
     check_target(out, PICTURES)
     if parsed.x not in (*COSTS, _ALL):
         raise unknown("cost", parsed.x, (*COSTS, _ALL))
-    found = find_runs(parsed.runs, group=parsed.group, labels=parsed.labels)
-    rows = [measured(row) for row in found]
+    found = find_runs(list(map(Path, parsed.runs)), group=parsed.group, labels=parsed.labels)
+    rows = [with_results(row) for row in found]
     done = [row for row in rows if row["status"] == "done"]
     if not done:
         raise InputError(f"no run of {', '.join(parsed.runs)} is done")

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from kat.analysis.figures.plots import CURVES, plot_learning_curves
 from kat.analysis.learning_curves import History, usual_columns
+from kat.analysis.runs import find_runs
 from kat.cli.parsing import Formatter, Parser, run_command
-from kat.cli.plot.runs import add_run_arguments, find_runs
+from kat.cli.plot.run_arguments import add_run_arguments
 from kat.errors import InputError, unknown
 from kat.files import PICTURES, check_target
 from kat.training import read_history
@@ -37,7 +38,7 @@ def _main(arguments: list[str]) -> None:
         if metric not in CURVES:
             raise unknown("metric", metric, CURVES)
     lines: dict[str, list[History]] = {}
-    for row in find_runs(parsed.runs, group=parsed.group, labels=parsed.labels):
+    for row in find_runs(list(map(Path, parsed.runs)), group=parsed.group, labels=parsed.labels):
         if row["status"] == "done":
             lines.setdefault(row["cell"], []).append(_history(row["folder"]))
     if not lines:

@@ -1,12 +1,7 @@
 """Data of detection and segmentation: images with boxes and masks."""
 
 from kat.data.dense.coco.dataset import DetectionSet, Target, open_coco
-from kat.data.dense.config import (
-    DetectionAugmentConfig,
-    SegmentationAugmentConfig,
-    check_detection,
-    check_segmentation,
-)
+from kat.data.dense.config import DetectionAugmentConfig, SegmentationAugmentConfig
 from kat.data.dense.semantic.dataset import IGNORE, SemanticSet, open_semantic
 from kat.data.dense.transforms import (
     DetectionEvaluation,
@@ -26,8 +21,6 @@ __all__ = [
     "SegmentationTraining",
     "SemanticSet",
     "Target",
-    "check_detection",
-    "check_segmentation",
     "open_coco",
     "open_semantic",
 ]

@@ -29,8 +29,8 @@ from kat.data.dense.semantic.dataset import (
 )
 from kat.data.dense.semantic.layout import LAYOUTS
 from kat.data.sources.registry import open_split
-from kat.data.splits import some
 from kat.errors import InputError
+from kat.text import listing, quoted
 
 SPLITS = ("train", "val")
 
@@ -95,7 +95,7 @@ def check_split(
         InputError: what there is cannot be opened at all.
     """
     kind, _, path = config.name.partition(":")
-    inspection = _Inspection(_header if headers_only else _decoded, config.workers, tell)
+    inspection = _Inspection(_header if headers_only else _decoded, config.num_workers, tell)
     if kind == "coco":
         return _check_coco(Path(path), split, inspection)
     if kind in LAYOUTS:
@@ -170,15 +170,14 @@ def _check_semantic(layout: str, root: Path, split: str, inspection: _Inspection
         present = present_values(values)
         wrong = wrong_values(present, place.zero_is_unlabelled, classes)
         if len(wrong):
-            listed = ", ".join(map(str, wrong[:5]))
-            yield _NO_CLASS, f"{path}: {listed} of {classes} classes"
+            yield _NO_CLASS, f"{path}: {listing(wrong, 5)} of {classes} classes"
         seen[present[(present >= 0) & (present <= IGNORE)]] = True
 
     problems = unpaired_problems(place) + inspection.problems(faults, source)
     first = 1 if place.zero_is_unlabelled else 0
     unused = [name for i, name in enumerate(place.classes, first) if not seen[i]]
     if unused and seen[IGNORE] and len(unused) >= classes - 1:
-        listed = some(unused, "class", "classes")
+        listed = quoted(unused, "class", "classes")
         problems += found(
             _ONE_CLASS, [f"{place.masks}: 255 is no class; is it meant for {listed}?"]
         )

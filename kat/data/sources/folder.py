@@ -16,13 +16,12 @@ from kat.data.splits import (
     NOT_AN_IMAGE,
     SPLIT_NAMES,
     check_ignored,
-    either,
     in_order,
     is_hidden,
     is_image,
-    some,
 )
 from kat.errors import InputError
+from kat.text import either, quoted
 
 
 def open_folder(root: Path, split: str, bad_images: str, holdout: float) -> ImageSet:
@@ -60,7 +59,7 @@ def open_folder(root: Path, split: str, bad_images: str, holdout: float) -> Imag
     filled = np.bincount(source.labels, minlength=len(classes))
     empty = [name for name, count in zip(classes, filled, strict=True) if count == 0]
     if empty:
-        raise InputError(f"{folder} has no image for {some(empty, 'class', 'classes')}")
+        raise InputError(f"{folder} has no image for {quoted(empty, 'class', 'classes')}")
     check_ignored(ignored, folder, bad_images)
     if share == 0:
         return ImageSet(source, classes, ignored=ignored)

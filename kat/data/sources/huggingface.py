@@ -11,8 +11,8 @@ import numpy as np
 
 from kat.data.config import DataConfig
 from kat.data.dataset import ImageSet
-from kat.data.splits import some
 from kat.errors import InputError, first_line, unknown
+from kat.text import quoted
 
 
 def open_rows(config: DataConfig, name: str, split: str) -> ImageSet:
@@ -128,7 +128,7 @@ def _column(rows: Any, name: str, given: str | None, what: str, fits: Any) -> st
         return found[0]
     if not found and what in rows.features:
         return what
-    which = some(found, "the column", "the columns") if found else "no column"
+    which = quoted(found, "the column", "the columns") if found else "no column"
     raise InputError(
         f"{name!r} has {which} for the {what}; choose with data.{what}_key from"
         f" {', '.join(rows.features)}"

@@ -15,8 +15,8 @@ from kat.data.sources.small import FASHION_MNIST_DEBIAN, open_digits, open_fashi
 from kat.data.sources.tar import open_tar
 from kat.data.sources.timm_datasets import TIMM_PREFIXES, open_timm
 from kat.data.sources.webdataset import open_shards
-from kat.data.splits import some
 from kat.errors import InputError, unknown
+from kat.text import quoted
 
 _NAMES = [
     "digits",
@@ -93,5 +93,5 @@ def check_classes(train: ImageSet | ImageStream, val: ImageSet | ImageStream) ->
         ("train", sorted(set(val.classes) - set(train.classes))),
     ):
         if extra:
-            raise InputError(f"the {split} split lacks {some(extra, 'class', 'classes')}")
+            raise InputError(f"the {split} split lacks {quoted(extra, 'class', 'classes')}")
     raise InputError("the classes of the two splits are in different orders")

@@ -17,11 +17,11 @@ from kat.data.splits import (
     NOT_AN_IMAGE,
     SPLIT_NAMES,
     check_ignored,
-    either,
     in_order,
     is_image,
 )
 from kat.errors import InputError
+from kat.text import either
 
 
 def open_tar(root: Path, split: str, bad_images: str) -> ImageSet:

@@ -16,8 +16,9 @@ from kat.data.packed import PackedStrings
 from kat.data.sources.members import MemberSource
 from kat.data.sources.shard_layout import class_names, label_field, shards_by_split
 from kat.data.sources.tar_index import Arrays, Member, indexed, members
-from kat.data.splits import SPLIT_NAMES, check_ignored, either
+from kat.data.splits import SPLIT_NAMES, check_ignored
 from kat.errors import InputError
+from kat.text import either
 
 IMAGES = ("jpg", "jpeg", "png", "webp")
 """What an image in a sample may end in; the first counts where there are several."""

@@ -14,6 +14,7 @@ from kat.deploy.packages import require
 from kat.deploy.program import quiet_warnings
 from kat.deploy.stored_record import KEY, StoredRecord
 from kat.errors import InputError
+from kat.text import scaled
 from kat.version import __version__
 
 OPSET = 18
@@ -62,7 +63,7 @@ def check_size(weights: Mapping[str, Any]) -> None:
     size = sum(tensor.nbytes for tensor in weights.values())
     if size >= _LIMIT:
         raise InputError(
-            f"the weights are {size / 1e9:.1f} GB, and an ONNX file holds 2; export to .pt2"
+            f"the weights are {scaled(size, 'B')}, and an ONNX file holds 2; export to .pt2"
         )
 
 

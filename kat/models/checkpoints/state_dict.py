@@ -14,7 +14,8 @@ import torch
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
-from kat.errors import InputError, first_few
+from kat.errors import InputError
+from kat.text import listing
 
 _NESTED_UNDER = ("state_dict_ema", "model_ema", "state_dict", "model")
 """Where training programs keep the weights in a checkpoint; an average comes first."""
@@ -219,6 +220,6 @@ def _check_match(
     problems = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
     if any(problems.values()):
         parts = [
-            f"{len(names)} {kind} ({first_few(names)})" for kind, names in problems.items() if names
+            f"{len(names)} {kind} ({listing(names)})" for kind, names in problems.items() if names
         ]
         raise InputError(f"{source} holds the weights of another model: {'; '.join(parts)}")

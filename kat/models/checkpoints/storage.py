@@ -86,8 +86,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], ModelRecord]:
     check_seal(path)
     checkpoint = read_torch_file(path)
     if _is_training_checkpoint(checkpoint):
-        record = ModelRecord(**checkpoint["hyper_parameters"]["record"])
-        return canonical(checkpoint["state_dict"]), record
+        return canonical(checkpoint["state_dict"]), _record_of(checkpoint)
     return _read_released(canonical(checkpoint), path)
 
 
@@ -155,11 +154,17 @@ def read_training_checkpoint(path: Path, *, sealed: bool = False) -> dict[str, A
 
 def _is_training_checkpoint(checkpoint: Mapping[str, Any]) -> bool:
     try:
-        ModelRecord(**checkpoint["hyper_parameters"]["record"])
+        _record_of(checkpoint)
         checkpoint["state_dict"].items()
     except (AttributeError, KeyError, TypeError):
         return False
     return True
+
+
+def _record_of(checkpoint: Mapping[str, Any]) -> ModelRecord:
+    """The record in a training checkpoint; older ones hold it in hyper_parameters."""
+    content = checkpoint if "record" in checkpoint else checkpoint["hyper_parameters"]
+    return ModelRecord(**content["record"])
 
 
 def stored_weights(path: Path) -> tuple[dict[str, Tensor], list[str]]:

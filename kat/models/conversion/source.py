@@ -25,6 +25,7 @@ from kat.models.checkpoints.state_dict import is_coefficient, read_state_dict
 from kat.models.checkpoints.storage import load_model, record_of_released
 from kat.models.dense import DenseModel, Surroundings
 from kat.nn import GRKANMlp, GroupRational
+from kat.text import listing
 
 _FILES = (".safetensors", ".pth", ".pt", ".bin", ".tar", ".ckpt", ".npz")
 _GOOGLE = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "crop_pct": 0.9}
@@ -142,10 +143,9 @@ def _is_stored(path: Path) -> bool:
 
 def _of_weights(weights: dict[str, Tensor], name: str) -> ViTSource:
     if not any(key.startswith("blocks.0.attn.") for key in weights):
-        first = ", ".join(list(weights)[:3])
         raise InputError(
-            f"{name} does not hold a ViT in timm's layout: its {len(weights)} entries are"
-            f" {first}, ..., and none is of blocks.0.attn"
+            f"{name} does not hold a ViT in timm's layout: its entries are"
+            f" {listing(weights)}, and none is of blocks.0.attn"
         )
     _check_layout(weights, name)
     return ViTSource(

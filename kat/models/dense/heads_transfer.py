@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from kat.errors import InputError, first_few
+from kat.errors import InputError
 from kat.models.dense.attention import offsets_of_grid
 from kat.models.dense.model import TRANSFORMER, DenseModel
+from kat.text import listing
 
 _OF_TRANSFORMER = "backbone.body."
 """What goes with the transformer whatever the task: the vectors of relative positions."""
@@ -69,7 +70,7 @@ class Surroundings:
         wrong = [name for name in names if sizes[0].get(name) != sizes[1].get(name)]
         if wrong:
             raise InputError(
-                f"{source} has another neck or other heads than the model ({first_few(wrong)}):"
+                f"{source} has another neck or other heads than the model ({listing(wrong)}):"
                 " build the model with the same arguments (model.args)"
             )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,6 +19,8 @@ from kat.files import check_target, write_text
 from kat.models.kanify.find import Mlp
 from kat.models.kanify.fit import Fitted
 from kat.nn import GroupRational
+from kat.tables import aligned
+from kat.text import listing
 
 _FUSED_INFERENCE = {"activation_relu_or_gelu": 0, "use_nested_tensor": False}
 """Attributes by which ``nn.TransformerEncoder`` and its layers choose code for inference that reads
@@ -195,17 +196,12 @@ class Plan:
     def __str__(self) -> str:
         """The table, and the activations that were passed over."""
         rows = [list(_COLUMNS), *(replacement.row() for replacement in self.replacements)]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in rows
-        ]
+        lines = [aligned(rows)]
         count, state = len(self.replacements), "in place" if self.applied else "not in place"
         lines.append(f"MLPs: {count}, parameters added: {self.parameters}, {state}")
-        for reason, number in Counter(self.passed_over.values()).items():
-            first = next(name for name, why in self.passed_over.items() if why == reason)
-            more = f" and {number - 1} more" if number > 1 else ""
-            lines.append(f"left alone: {first}{more}: {reason}")
+        for reason in dict.fromkeys(self.passed_over.values()):
+            names = [name for name, why in self.passed_over.items() if why == reason]
+            lines.append(f"left alone: {listing(names, 1)}: {reason}")
         return "\n".join(lines)
 
 

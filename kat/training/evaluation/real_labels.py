@@ -8,6 +8,7 @@ left out. timm ships the same file.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from importlib.resources import files
@@ -16,7 +17,7 @@ from pathlib import Path
 from kat.data import ImageSet, ImageStream
 from kat.errors import InputError
 from kat.training.evaluation.class_match import imagenet_indices
-from kat.training.evaluation.classification import Evaluation
+from kat.training.evaluation.prediction import ClassPredictions
 
 SHIPPED = "timm"
 """Stands for the file that timm ships."""
@@ -58,22 +59,21 @@ def check_real_labels(
 
 
 def real_accuracy(
-    evaluation: Evaluation, real_labels: Sequence[frozenset[int]]
-) -> dict[str, float | None]:
+    predictions: ClassPredictions, classes: Sequence[str], real_labels: Sequence[frozenset[int]]
+) -> dict[str, float]:
     """Top-1 and top-5 (per cent) by the reassessed labels, over the images that have any.
 
     Raises:
         InputError: the classes are not ImageNet's, or a file is not one of its validation set.
     """
-    indices = _indices(evaluation.classes)
-    answers = evaluation.answers
+    indices = _indices(classes)
     hits = [
         [indices[guess] in right for guess in top]
-        for name, top in zip(answers.names, answers.top, strict=True)
+        for name, top in zip(predictions.names, predictions.top, strict=True)
         if (right := _right(name, real_labels))
     ]
     if not hits:
-        return {"real_top1": None, "real_top5": None, "real_images": 0}
+        return {"real_top1": math.nan, "real_top5": math.nan, "real_images": 0}
     return {
         "real_top1": 100 * sum(row[0] for row in hits) / len(hits),
         "real_top5": 100 * sum(map(any, hits)) / len(hits),

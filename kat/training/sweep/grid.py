@@ -35,7 +35,7 @@ from kat.training.run_directory import read_settings, settings_to_keep
 Settings = dict[str, Any]
 """Nested, as a recipe holds them."""
 
-REPORTING = ("out", "log_every", "loggers")
+REPORTING = ("out", "log_every_n_steps", "loggers")
 """The settings that say where a run is kept and how it reports."""
 
 OF_ONE_CALL = ("out", "seed", "resume", "overwrite", "limit_epochs", "max_steps", "max_time")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torchvision.utils import draw_segmentation_masks
 
-from kat.analysis.figures.dense import caption_factor, colours, draw_mask, draw_objects
+from kat.data.dense.drawing import caption_factor, colours, draw_mask, draw_objects
 
 
 def test_classes_are_laid_over_the_image():

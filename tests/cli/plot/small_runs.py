@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 import yaml
+from kat.training.history import write_history
 
 from kat.data import DataConfig
 from kat.models import ModelRecord, build_model, save_model
 from kat.training import ModelConfig, TrainConfig, settings_to_keep
-from kat.training.history import write_history
 
 RECORD = ModelRecord(
     architecture="kat_micro_patch2_8",

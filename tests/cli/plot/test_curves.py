@@ -74,7 +74,7 @@ def test_the_figure_is_written(runs, tmp_path, capsys):
         (["runs/a0", "lr.csv", "--labels", "x"], "--labels must be 3 different names, for a0, lr:"),
         (["runs/a0", "runs/b0", "--labels", "x", "x"], "--labels must be 2 different names"),
         (["runs"], "runs is neither the folder of a run nor a .csv of 'kat ablate'"),
-        (["none.csv"], "none.csv is not a table of runs"),
+        (["none.csv"], "none.csv does not exist"),
         (["failed.csv"], "no run of failed.csv is done"),
     ],
 )

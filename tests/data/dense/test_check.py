@@ -16,7 +16,7 @@ from tests.images import write_folder
 
 
 def _problems(name, split="train", **options):
-    report = check_split(DataConfig(name=name, workers=2), split, **options)
+    report = check_split(DataConfig(name=name, num_workers=2), split, **options)
     return {problem.kind: problem for problem in report.problems}
 
 

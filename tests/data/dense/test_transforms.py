@@ -11,8 +11,6 @@ from torchvision.transforms.functional import pil_to_tensor
 from kat.data.dense.config import (
     DetectionAugmentConfig,
     SegmentationAugmentConfig,
-    check_detection,
-    check_segmentation,
 )
 from kat.data.dense.transforms import (
     DetectionEvaluation,
@@ -22,6 +20,7 @@ from kat.data.dense.transforms import (
     largest_share,
 )
 from kat.errors import InputError
+from kat.settings import check_ranges
 
 MEAN = (0.5, 0.4, 0.3)
 FILL = [128, 102, 76]
@@ -236,17 +235,23 @@ def test_colours_change_and_the_mask_does_not():
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (DetectionAugmentConfig(scale=(2.0, 0.1)), "detection.scale must be 0 < low <= high"),
-        (DetectionAugmentConfig(hflip=1.5), "detection.hflip must be from 0 to 1, got 1.5"),
+        (
+            DetectionAugmentConfig(scale=(2.0, 0.1)),
+            "detection.scale must be two numbers, the smaller first",
+        ),
+        (DetectionAugmentConfig(hflip=1.5), "detection.hflip must be at most 1, got 1.5"),
         (DetectionAugmentConfig(min_side=-1), "detection.min_side must be at least 0"),
-        (SegmentationAugmentConfig(scale=(0, 1)), "segmentation.scale must be 0 < low"),
+        (SegmentationAugmentConfig(scale=(0, 1)), "segmentation.scale must be above 0, got"),
         (SegmentationAugmentConfig(crop=0), "segmentation.crop must be at least 1, got 0"),
-        (SegmentationAugmentConfig(max_class_share=0), "max_class_share must be above 0"),
-        (SegmentationAugmentConfig(distortion=2), "segmentation.distortion must be from 0 to 1"),
+        (
+            SegmentationAugmentConfig(max_class_share=0),
+            "segmentation.max_class_share must be above 0",
+        ),
+        (SegmentationAugmentConfig(distortion=2), "segmentation.distortion must be at most 1"),
     ],
 )
 def test_settings_out_of_range_are_refused(config, message):
-    check = check_detection if isinstance(config, DetectionAugmentConfig) else check_segmentation
-    check(type(config)())
+    section = message.split(".")[0]
+    check_ranges(type(config)(), section)
     with pytest.raises(InputError, match=message):
-        check(config)
+        check_ranges(config, section)

@@ -218,7 +218,7 @@ def test_the_data_and_the_cache_may_be_read_only(one_tar, own_cache, monkeypatch
 
 
 def test_workers_read_the_same_images(one_tar):
-    config = DataConfig(name=f"tar:{one_tar}", image_size=16, batch_size=3, workers=2)
+    config = DataConfig(name=f"tar:{one_tar}", image_size=16, batch_size=3, num_workers=2)
     data = open_split(config, "train")
     data.transform = eval_transform(preprocessing(config, data))
     expected = torch.stack([image for image, _ in iter_items(data)])  # files are open from here on

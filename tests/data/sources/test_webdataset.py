@@ -210,7 +210,7 @@ def test_workers_give_whole_batches_and_see_the_epoch(shards, workers):
     pytest.importorskip("webdataset", reason="webdataset is not installed")
     write_info(shards, "train", {f"train-000{number}.tar": 4 for number in range(3)})
     config = DataConfig(
-        name="wds/tiny", root=str(shards), num_classes=2, batch_size=4, workers=workers
+        name="wds/tiny", root=str(shards), num_classes=2, batch_size=4, num_workers=workers
     )
     data = open_split(config, "train")
     data.transform = lambda image: torch.tensor(image.getpixel((0, 0)))
@@ -237,7 +237,7 @@ def test_evaluation_of_a_stream_counts_each_image_once(shards, workers):
         num_classes=2,
         image_size=16,
         batch_size=5,
-        workers=workers,
+        num_workers=workers,
     )
     data = open_split(config, "val")
     data.transform = eval_transform(preprocessing(config, data))
@@ -254,7 +254,7 @@ def test_a_wrong_label_in_a_stream_is_one_line(tmp_path, workers):
     write_tar(tmp_path / "train-0.tar", [*files, ("9.jpg", files[0][1]), ("9.cls", b"cat")])
     write_info(tmp_path, "train", {"train-0.tar": 4})
     config = DataConfig(
-        name="wds/tiny", root=str(tmp_path), num_classes=2, batch_size=4, workers=workers
+        name="wds/tiny", root=str(tmp_path), num_classes=2, batch_size=4, num_workers=workers
     )
     data = open_split(config, "train")
     data.transform = lambda image: torch.tensor(image.getpixel((0, 0)))

@@ -115,7 +115,7 @@ def test_mismatches_are_counted_and_the_first_listed_and_nothing_is_copied():
         load_weights(model, given, source="file.pth")
     assert str(refusal.value) == (
         "file.pth holds the weights of another model: 2 missing (0.bias, 1.bias);"
-        " 5 unexpected (0.extra, 1.extra, 2.extra, ...);"
+        " 5 unexpected (0.extra, 1.extra, 2.extra and 2 more);"
         " 1 of another shape (1.weight (2, 4) for (2, 2))"
     )
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

@@ -119,7 +119,9 @@ def test_a_star_is_the_size_of_the_kat():
 
 def test_equal_runs_have_equal_fingerprints():
     config = TrainConfig(epochs=3)
-    same = dataclasses.replace(config, out="elsewhere", progress=False, log_every=7, resume="auto")
+    same = dataclasses.replace(
+        config, out="elsewhere", progress=False, log_every_n_steps=7, resume="auto"
+    )
     assert fingerprint(config) == fingerprint(same)
     assert settings_of(same) == {"epochs": 3}
     others = [

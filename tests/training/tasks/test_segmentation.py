@@ -23,7 +23,7 @@ from kat.models import load_model
 from kat.models.dense import SegmentConfig, segment, strips
 from kat.training import TrainConfig, evaluate_dense, train
 from kat.training.config import ModelConfig, OptimConfig
-from kat.training.tasks.segmentation import SegmentationModule, SegmentationScores, pixel_loss
+from kat.training.tasks.segmentation import SegmentationMetrics, SegmentationModule, pixel_loss
 
 SMALL = {
     "depth": 4,
@@ -82,7 +82,7 @@ def test_the_answers_of_one_image_are_held_at_a_time():
         return answer
 
     masks = [torch.randint(0, 3, size) for size in ((4, 5), (4, 5), (6, 3))]
-    scores = SegmentationScores(3)
+    scores = SegmentationMetrics(3)
     for images in (torch.stack(masks[:2])[:, None], [mask[None] for mask in masks[2:]]):
         answers = SegmentationModule.forward(SimpleNamespace(model=model), images)
         scores.update(map(watched, answers), [mask[0] for mask in images])
@@ -104,7 +104,7 @@ def test_figures_are_those_of_a_confusion_matrix_by_hand(strip, monkeypatch):
         logits.append(answer)
     if strip:
         monkeypatch.setitem(strips.__globals__, "_STRIP", strip)
-    scores, answers = SegmentationScores(classes), [answer.softmax(0) for answer in logits]
+    scores, answers = SegmentationMetrics(classes), [answer.softmax(0) for answer in logits]
     scores.update(answers[:2], masks[:2])
     scores.update(answers[2:], masks[2:])
     given = {name: float(value) for name, value in scores.compute().items()}
@@ -126,7 +126,7 @@ def test_figures_are_those_of_a_confusion_matrix_by_hand(strip, monkeypatch):
 
 
 def test_answers_of_another_size_are_compared_at_the_masks():
-    scores = SegmentationScores(2)
+    scores = SegmentationMetrics(2)
     answer = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]])  # left 0, right 1
     mask = torch.tensor([[0, 0, 1, 1], [0, 0, 1, 1]], dtype=torch.uint8)
     loss = scores.update([answer], [mask])
@@ -135,14 +135,14 @@ def test_answers_of_another_size_are_compared_at_the_masks():
 
 
 def test_a_class_that_is_held_for_impossible_costs_much_but_not_all():
-    scores = SegmentationScores(2)
+    scores = SegmentationMetrics(2)
     answer = torch.stack([torch.ones(2, 2), torch.zeros(2, 2)])
     loss = scores.update([answer], [torch.ones(3, 3, dtype=torch.uint8)])
     assert 80 < float(loss) < 90
 
 
 def test_a_class_that_is_nowhere_does_not_count():
-    scores = SegmentationScores(3)
+    scores = SegmentationMetrics(3)
     answer = torch.stack([torch.ones(2, 2), torch.zeros(2, 2), torch.zeros(2, 2)])
     scores.update([answer], [torch.zeros(2, 2, dtype=torch.uint8)])
     assert float(scores.compute()["miou"]) == 100
@@ -150,7 +150,7 @@ def test_a_class_that_is_nowhere_does_not_count():
 
 
 def test_classes_that_no_pixel_has_are_said():
-    scores = SegmentationScores(3)
+    scores = SegmentationMetrics(3)
     mask = torch.tensor([[0, 0], [2, IGNORE]], dtype=torch.uint8)
     scores.update([torch.full((3, 2, 2), 1 / 3)], [mask])
     assert scores.notes(["a", "b", "c"]) == ["note: validation has no pixel of class 'b'"]

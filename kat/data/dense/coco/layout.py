@@ -7,6 +7,7 @@ from pathlib import Path
 
 from kat.data.splits import SPLIT_NAMES
 from kat.errors import InputError
+from kat.text import listing
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def find_coco(root: Path, split: str) -> CocoPlace:
             return CocoPlace(beside, beside.parent)
         files = _annotation_files(root / "annotations", name)
         if len(files) > 1:
-            listed = ", ".join(str(file) for file in files)
+            listed = ", ".join(map(str, files))
             raise InputError(
                 f"there is more than one file of the {split} split: {listed}; move all but one"
                 " elsewhere"
@@ -72,10 +73,10 @@ def _images(root: Path, annotations: Path) -> Path:
     for folder in folders:
         if folder.is_dir():
             return folder
-    listed = ", ".join(str(folder) for folder in folders)
+    listed = ", ".join(map(str, folders))
     raise InputError(f"there is {annotations}, but no folder of its images: none of {listed}")
 
 
 def _listing(root: Path) -> str:
     names = sorted(path.relative_to(root).as_posix() for path in root.glob("*"))
-    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "") or "nothing"
+    return listing(names, 8) or "nothing"

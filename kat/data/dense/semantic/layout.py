@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kat.data.packed import PackedStrings
-from kat.data.splits import SPLIT_NAMES, either, is_hidden, is_image, some
+from kat.data.splits import SPLIT_NAMES, is_hidden, is_image
 from kat.errors import InputError
+from kat.text import either, quoted
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,7 @@ def _classes(names: list[str], path: Path, most: int) -> list[str]:
 def _check_once(names: list[str], path: Path, one: str, several: str) -> None:
     again = [name for name, count in Counter(names).items() if count > 1]
     if again:
-        raise InputError(f"{path} names {some(again, one, several)} more than once")
+        raise InputError(f"{path} names {quoted(again, one, several)} more than once")
 
 
 VOC_CLASSES = [

@@ -190,7 +190,7 @@ def test_an_image_of_another_size_than_annotated_cannot_be_used(tmp_path):
 
 
 def _loader(root, workers=0, training=True):
-    config = DataConfig(name=f"coco:{root}", batch_size=2, workers=workers)
+    config = DataConfig(name=f"coco:{root}", batch_size=2, num_workers=workers)
     data = open_split(config, "train")
     if training:
         data.transform = DetectionTraining(32, DetectionAugmentConfig(), data.mean)

@@ -112,7 +112,7 @@ def test_bad_input_found_by_a_worker_is_one_line(tmp_path, workers):
     write_pairs(tmp_path)
     path = tmp_path / "train" / "masks" / "1.png"
     Image.fromarray(halves(3, 1)).save(path)
-    config = DataConfig(name=f"masks:{tmp_path}", batch_size=2, workers=workers)
+    config = DataConfig(name=f"masks:{tmp_path}", batch_size=2, num_workers=workers)
     data = open_split(config, "train")
     data.transform = SegmentationTraining(16, SegmentationAugmentConfig(), data.mean)
     loader = make_loader(data, config, training=True)

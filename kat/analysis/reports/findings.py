@@ -1,0 +1,153 @@
+"""What the page of one run shows, gathered from its directory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from torch import nn
+
+from kat.analysis.cost.flops import Cost, count
+from kat.analysis.figures.attention import draw_attention, true_classes, with_predictions
+from kat.analysis.inspect.activations import Activation, learned_activations
+from kat.analysis.inspect.attention import attention_maps, check_attention
+from kat.analysis.inspect.images import images_of_run, normalized
+from kat.analysis.learning_curves import History
+from kat.analysis.reports.stability import rational_rows
+from kat.data import Batch, DevicePreparation
+from kat.errors import InputError
+from kat.models import (
+    LayerHistory,
+    ModelRecord,
+    load_model,
+    rational_parameter_names,
+    read_coefficient_history,
+)
+from kat.nn.stability import Row, read_rows
+from kat.training import read_divergence, read_history, read_settings
+from kat.training.run_directory import COEFFICIENTS, STABILITY, SUMMARY
+from kat.training.sweep.grid import kept_settings
+
+_WITH_ATTENTION = 3
+"""Images whose attention is drawn."""
+
+
+@dataclass
+class RunFindings:
+    """What is known of a run; what is empty or None is not at hand.
+
+    Args:
+        name: of the run.
+        record: of its model.
+        cost: of its model.
+        data: the name of its data set.
+        settings: nested, those that are not the default.
+        summary: what summary.json holds, of a run that is done.
+        history: a row an epoch.
+        activations: of each rational layer.
+        seen: what the histograms of the activations are of, in words.
+        coefficients: of each rational layer over the training.
+        stability: rows of rational layers.
+        failure: what stopped the run, if something did.
+        attention: where the model looks, on a few images; or why it is not shown.
+    """
+
+    name: str
+    record: ModelRecord
+    cost: Cost
+    data: str
+    settings: Mapping[str, Any]
+    summary: Mapping[str, Any] | None = None
+    history: History = ()
+    activations: Sequence[Activation] = ()
+    seen: str = ""
+    coefficients: Mapping[str, LayerHistory] = field(default_factory=dict)
+    stability: Sequence[Row] = ()
+    failure: str | None = None
+    attention: Figure | str = ""
+
+
+def read_findings(folder: Path, images: int, data: str | None = None) -> RunFindings:
+    """Gathers what is known of a run.
+
+    Args:
+        folder: the run directory.
+        images: the number of validation images that the model is shown.
+        data: the data set that they come from; None: the run's own.
+
+    Raises:
+        InputError: it is no run, or ``data`` cannot be used.
+    """
+    settings = read_settings(folder)
+    model, record = load_model(folder)
+    findings = RunFindings(
+        name=str(folder),
+        record=record,
+        cost=count(model, record.input_size),
+        data=settings["data"]["name"],
+        settings=kept_settings(folder),
+        summary=_read_json(folder / SUMMARY),
+        history=read_history(folder),
+        failure=read_divergence(folder),
+    )
+    shown, classes, seen = _show(folder, model, record, images, data)
+    if rational_parameter_names(model):
+        findings.seen = seen
+        findings.activations = learned_activations(
+            model, normalized(shown, record) if shown else None
+        )
+        if (folder / COEFFICIENTS).is_file():
+            findings.coefficients = read_coefficient_history(folder / COEFFICIENTS)
+        if (folder / STABILITY).is_file() and (rows := read_rows(folder / STABILITY)):
+            findings.stability = rational_rows(rows)
+    findings.attention = _attention(model, record, shown, classes, seen)
+    return findings
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def _show(
+    folder: Path, model: nn.Module, record: ModelRecord, count: int, data: str | None
+) -> tuple[list[Batch], list[str], str]:
+    """The batches that the model is shown, their classes, and a sentence about them."""
+    shown: list[Batch] = []
+    classes: list[str] = []
+    reason = "none were asked for"
+    if count:
+        try:
+            images = images_of_run(folder, model, record, count, data)
+            shown, classes = list(images.batches()), images.images.classes
+        except InputError as error:
+            if data is not None:
+                raise
+            reason = str(error)
+    if not shown:
+        return shown, classes, f"The model was shown no images: {reason}."
+    number = sum(len(batch.labels) for batch in shown)
+    sentence = (
+        f"Grey is the density of the inputs over {number} validation images, of all groups"
+        " together."
+    )
+    return shown, classes, sentence
+
+
+def _attention(
+    model: nn.Module, record: ModelRecord, shown: Sequence[Batch], classes: Sequence[str], seen: str
+) -> Figure | str:
+    """The attention on the first images as a figure, or why there is none."""
+    try:
+        check_attention(model)
+    except InputError as error:
+        return str(error)
+    if not shown:
+        return f"{seen} 'kat plot attention' takes image files."
+    pictures, titles = true_classes(shown[:1], classes)
+    pictures, titles = pictures[:_WITH_ATTENTION], titles[:_WITH_ATTENTION]
+    maps = attention_maps(model, DevicePreparation(record.mean, record.std)(pictures))
+    return draw_attention(pictures, with_predictions(titles, maps.logits, record.classes), maps)

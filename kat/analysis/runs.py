@@ -1,0 +1,143 @@
+"""The results of runs: of single run directories, and of the tables of ``kat ablate``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kat.analysis.ablation import MEASURES, Row, read_runs
+from kat.analysis.cost.flops import count
+from kat.errors import InputError, first_line
+from kat.files import short_names
+from kat.models import load_model
+from kat.training import read_divergence, read_settings
+from kat.training.run_directory import SETTINGS, SUMMARY
+from kat.training.sweep.grid import REPORTING, settings_of
+from kat.training.sweep.plan import PlannedRun
+
+
+def find_runs(paths: Sequence[Path], *, group: bool, labels: Sequence[str] | None) -> list[Row]:
+    """Lists runs, one row each: ``cell`` (the label), ``seed``, ``status``, ``folder``.
+
+    Rows of a table keep its other columns. The status of a run directory is always ``done``.
+
+    Args:
+        paths: run directories, and tables of ``kat ablate``.
+        group: whether runs that differ in nothing but the seed share a label.
+        labels: replace the labels found, in their order.
+
+    Raises:
+        InputError: a path is neither, or the labels are too few, too many or not distinct.
+    """
+    given = list(dict.fromkeys(paths))
+    names = dict(zip(given, short_names(given), strict=True))
+    first: dict[str, str] = {}
+    rows: list[Row] = []
+    for path in given:
+        if path.suffix == ".csv":
+            rows += _rows_of_table(path, names[path] if len(given) > 1 else "")
+            continue
+        settings = _read_settings(path)
+        key = _without_seed(settings) if group else names[path]
+        cell = first.setdefault(key, names[path])
+        seed = settings.get("seed", 0)
+        rows.append({"cell": cell, "seed": seed, "status": "done", "folder": path})
+    return rows if labels is None else _relabeled(rows, labels)
+
+
+def with_results(row: Row) -> Row:
+    """Adds the results of a run to a row of :func:`find_runs`; a row of a table has them already.
+
+    Raises:
+        InputError: the run has no result yet.
+    """
+    if "top1" in row:
+        return row
+    folder: Path = row["folder"]
+    found = measure(folder)
+    if found["status"] != "done":
+        raise InputError(f"{folder} has no result yet: there is no {SUMMARY} in it")
+    return {**json.loads((folder / SUMMARY).read_text(encoding="utf-8")), **row, **found}
+
+
+def measure(folder: Path) -> Row:
+    """The status of a run and, if it is done, its :data:`MEASURES`, FLOPs counted anew."""
+    if not (folder / SUMMARY).is_file():
+        return {"status": "failed" if read_divergence(folder) is None else "diverged"}
+    summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+    model, record = load_model(folder)
+    flops = count(model, record.input_size).flops
+    kept = {name: summary[name] for name in (*MEASURES, "epochs") if name in summary}
+    return {"status": "done", **kept, "flops": flops}
+
+
+class SweepResults:
+    """The rows of a sweep's table; the results of each run are read once.
+
+    Args:
+        out: the folder of the sweep.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.errors: dict[Path, str] = {}
+        """Why runs of this call failed, by run directory."""
+        self._measured: dict[Path, Row] = {}
+
+    def rows(self, runs: Sequence[PlannedRun]) -> list[Row]:
+        """One row for each run that is finished or has failed, by cell in the order of the grid."""
+        places = {run.cell.name: place for place, run in reversed(list(enumerate(runs)))}
+        ordered = sorted(runs, key=lambda run: places[run.cell.name])
+        return [self._row(run) for run in ordered if run.finished or run.folder in self.errors]
+
+    def _row(self, run: PlannedRun) -> Row:
+        if run.folder not in self._measured:
+            self._measured[run.folder] = self._measure(run.folder)
+        return {
+            "cell": run.cell.name,
+            "seed": run.seed,
+            **self._measured[run.folder],
+            "run": run.folder.relative_to(self.out).as_posix(),
+            **run.cell.levels,
+            "settings": json.dumps(settings_of(run.job.config), sort_keys=True),
+        }
+
+    def _measure(self, folder: Path) -> Row:
+        try:
+            return measure(folder)
+        except (InputError, KeyError, OSError, ValueError) as error:
+            self.errors[folder] = f"its results cannot be read: {first_line(error)}"
+            return {"status": "failed"}
+
+
+def _rows_of_table(path: Path, name: str) -> list[Row]:
+    prefix = f"{name.removesuffix('.csv')}: " if name else ""
+    return [
+        {**row, "cell": prefix + row["cell"], "folder": path.parent / row["run"]}
+        for row in read_runs(path)
+    ]
+
+
+def _read_settings(folder: Path) -> dict[str, Any]:
+    if not (folder / SETTINGS).is_file():
+        raise InputError(f"{folder} is neither the folder of a run nor a .csv of 'kat ablate'")
+    return read_settings(folder)
+
+
+def _without_seed(settings: dict[str, Any]) -> str:
+    """A key that is equal for runs that differ in nothing but the seed, folder and reporting."""
+    kept = {name: v for name, v in settings.items() if name not in (*REPORTING, "seed")}
+    return json.dumps(kept, sort_keys=True)
+
+
+def _relabeled(rows: list[Row], labels: Sequence[str]) -> list[Row]:
+    cells = list(dict.fromkeys(row["cell"] for row in rows))
+    if len(labels) != len(cells) or len(set(labels)) < len(labels):
+        raise InputError(
+            f"--labels must be {len(cells)} different names, for {', '.join(cells)}; got"
+            f" {', '.join(labels)}"
+        )
+    names = dict(zip(cells, labels, strict=True))
+    return [{**row, "cell": names[row["cell"]]} for row in rows]

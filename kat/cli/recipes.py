@@ -1,0 +1,89 @@
+"""Recipes: the shipped ones by their names, and the check of their keys."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kat.errors import InputError, unknown
+
+
+def recipe_names() -> list[str]:
+    """The recipes that the package ships."""
+    names = (path.name for path in files("kat.recipes").iterdir())
+    return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
+
+
+def recipe_path(name: str) -> str:
+    """The file of a recipe: ``name`` if it is a file, else the shipped recipe of this name.
+
+    Raises:
+        InputError: there is neither.
+    """
+    if Path(name).is_file():
+        return name
+    if name not in recipe_names():
+        raise unknown("recipe (nor is there a file of this name)", name, recipe_names())
+    return str(files("kat.recipes") / f"{name}.yaml")
+
+
+def read_recipe(path: str) -> dict[str, Any]:
+    """The content of a recipe's file.
+
+    Raises:
+        InputError: the file is no YAML mapping.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path} is not a recipe: it must map settings to values")
+    return content
+
+
+def check_keys(content: dict[str, Any], source: str, settings: type) -> None:
+    """Checks that every key is the name of a setting.
+
+    Args:
+        content: values by the names of settings, nested as in a recipe.
+        source: where the content comes from, for the message.
+        settings: the dataclass of the settings.
+
+    Raises:
+        InputError: names the first unknown key and the nearest valid one.
+    """
+    valid = set(setting_names(settings))
+    for key, value in _dotted(content, valid):
+        if key not in valid:
+            raise unknown(f"setting in {source}", key, valid)
+        if _is_section(key, valid) and not isinstance(value, dict):
+            raise InputError(f"{key} in {source} must map settings to values, got {value!r}")
+
+
+def setting_names(settings: type, prefix: str = "") -> Iterator[str]:
+    """The dotted names of the fields of a dataclass, and of the dataclasses nested in it."""
+    for field in dataclasses.fields(settings):
+        yield prefix + field.name
+        if dataclasses.is_dataclass(field.default_factory):
+            yield from setting_names(field.default_factory, f"{prefix}{field.name}.")
+
+
+def _is_section(name: str, valid: set[str]) -> bool:
+    return any(other.startswith(f"{name}.") for other in valid)
+
+
+def _dotted(
+    content: dict[str, Any], valid: set[str], prefix: str = ""
+) -> Iterator[tuple[str, Any]]:
+    """Dotted keys with their values; of mappings only sections are entered."""
+    for key, value in content.items():
+        name = f"{prefix}{key}"
+        yield name, value
+        if isinstance(value, dict) and _is_section(name, valid):
+            yield from _dotted(value, valid, f"{name}.")

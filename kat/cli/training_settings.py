@@ -1,0 +1,178 @@
+"""The settings of training on the command line: recipes, options and their short forms."""
+
+from __future__ import annotations
+
+import re
+from argparse import Action, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ActionConfigFile, DefaultHelpFormatter
+
+from kat.cli.parsing import Parser
+from kat.cli.recipes import check_keys, read_recipe, recipe_names, recipe_path, setting_names
+from kat.tables import aligned
+from kat.training import TrainConfig
+from kat.training.config import setting
+from kat.training.run_directory import SETTINGS
+
+SHORT = {
+    "data": "data.name",
+    "init_from": "model.init_from",
+    "monitor": "monitor.enabled",
+    "device": "accelerator",
+}
+"""Short forms of settings."""
+ESSENTIAL = {
+    "data.name": ("the data set", "--data folder:/data/flowers"),
+    "model.name": ("the model", "--model.name kat_tiny_patch16_224"),
+    "model.init_from": ("start from this trained model", "--init-from runs/imagenet"),
+    "epochs": ("passes over the training data", "--epochs 100"),
+    "data.batch_size": ("images a step in each process", "--data.batch_size 256"),
+    "data.image_size": ("side of the images that the model sees", "--data.image_size 224"),
+    "optim.lr": ("peak learning rate", "--optim.lr 5e-4"),
+    "precision": ("floating-point format", "--precision bf16-mixed"),
+    "out": ("the run directory", "--out runs/mine"),
+    "resume": ("resume the run in out", "--resume auto"),
+}
+"""The settings that matter most, each with its meaning and an example."""
+_SWITCHES = {
+    name for name in setting_names(TrainConfig) if isinstance(setting(TrainConfig(), name), bool)
+}
+"""The settings that are true or false."""
+
+
+class _AllSettings(RawDescriptionHelpFormatter, DefaultHelpFormatter):
+    """Shows types, too."""
+
+
+class TrainingParser(Parser):
+    """The parser of a command that takes a recipe and every setting of training.
+
+    ``--help`` shows the command's own options and the most important settings, ``--help-all``
+    every setting.
+
+    Args:
+        doc: the docstring of the command's module.
+    """
+
+    def __init__(self, doc: str = "") -> None:
+        self.own: Parser | None = None
+        usage = "%(prog)s [--config RECIPE] [--SETTING VALUE ...] [OPTIONS]"
+        super().__init__(doc, usage=usage, formatter_class=_AllSettings)
+        self.add_class_arguments(TrainConfig)
+        self.own = Parser(doc, usage=usage, epilog=_essential_settings())
+        self.add(
+            "--config",
+            action=ActionConfigFile,
+            metavar="RECIPE",
+            help=f"a YAML file of settings, or one of the recipes {', '.join(recipe_names())}",
+        )
+        self.add("--help-all", action="store_true", help="show every setting, and exit")
+
+    def add(self, *names: str, **options: Any) -> Action:
+        """Adds an option of the command, which ``--help`` shows."""
+        if self.own is not None and names != ("--quiet",):
+            self.own.add(*names, **options)
+        return super().add(*names, **options)
+
+    def format_help(self) -> str:
+        """The text of ``--help``."""
+        return super().format_help() if self.own is None else self.own.format_help()
+
+    def parse_args(self, args: Any = None, *more: Any, **options: Any) -> Any:
+        """Parses settings in their short forms, too, and the recipes by their names."""
+        given = list(spelled_out(args or []))
+        if "--help_all" in given:
+            self.own, given = None, ["--help"]
+        return super().parse_args(given, *more, **options)
+
+
+def parse_training(
+    parser: TrainingParser, arguments: Sequence[str]
+) -> tuple[TrainConfig, Namespace]:
+    """The settings from recipes, options, and the run that is resumed; and the other options.
+
+    A later recipe or option wins over an earlier one. Without a recipe, a run that is resumed
+    has its own settings.
+
+    Raises:
+        InputError: an unknown recipe or setting, or a value of the wrong type.
+    """
+    options = parser.parse_args(arguments)
+    config = _to_config(parser, options)
+    kept = Path(config.out) / SETTINGS
+    resumes = kept.is_file() if config.resume == "auto" else config.resume
+    if resumes and not any(re.match("--config(=|$)", argument) for argument in arguments):
+        options = parser.parse_args(["--config", str(kept), *arguments])
+        config = _to_config(parser, options)
+    return config, options
+
+
+def config_from(parser: TrainingParser, content: dict[str, Any], source: str) -> TrainConfig:
+    """The settings from values nested as in a recipe.
+
+    Raises:
+        InputError: an unknown setting, or a value of the wrong type.
+    """
+    check_keys(content, source, TrainConfig)
+    return _to_config(parser, parser.parse_object(content))
+
+
+def _to_config(parser: TrainingParser, parsed: Namespace) -> TrainConfig:
+    values = vars(parser.instantiate(parsed))
+    return TrainConfig(**{field.name: values[field.name] for field in fields(TrainConfig)})
+
+
+def spelled_out(arguments: Sequence[str]) -> Iterator[str]:
+    """Arguments with settings in their full form.
+
+    - ``--data``, ``--init-from``, ``--monitor`` and ``--device`` stand for settings (:data:`SHORT`).
+    - ``--overwrite`` alone is ``--overwrite=true``, ``--no-overwrite`` is ``--overwrite=false``, and
+      so for every setting that is true or false.
+    - The words after ``--loggers`` are a list.
+    - After ``--config``, the name of a recipe becomes its path, and the recipe's keys are checked.
+
+    Raises:
+        InputError: an unknown recipe, or an unknown key in it.
+    """
+    words = list(arguments)
+    while words:
+        name, equals, value = words.pop(0).partition("=")
+        if not name.startswith("--"):
+            yield name + equals + value
+            continue
+        key = name[2:].replace("-", "_")
+        key = SHORT.get(key, key)
+        follows = bool(equals) or (bool(words) and not words[0].startswith("--"))
+        if key.removeprefix("no_") in _SWITCHES and not follows:
+            yield f"--{key.removeprefix('no_')}={str(not key.startswith('no_')).lower()}"
+        elif key == "loggers" and not equals:
+            names = list(takewhile(lambda word: not word.startswith("-"), words))
+            del words[: len(names)]
+            yield f"--loggers=[{', '.join(name.strip('[], ') for name in names)}]"
+        elif key == "config" and follows:
+            path = recipe_path(value if equals else words.pop(0))
+            check_keys(read_recipe(path), path, TrainConfig)
+            yield f"--config={path}"
+        elif key == "accelerator" and follows:
+            device = value if equals else words.pop(0)
+            yield f"--accelerator={'gpu' if device == 'cuda' else device}"
+        else:
+            yield f"--{key}{equals}{value}"
+
+
+def _essential_settings() -> str:
+    """The table of the settings that matter most."""
+    defaults = TrainConfig()
+    rows = [("setting", "default", "", "example")]
+    for name, (meaning, example) in ESSENTIAL.items():
+        default = setting(defaults, name)
+        rows.append((name, "-" if default is None else str(default), meaning, example))
+    return (
+        f"the settings that matter most:\n{aligned(rows, indent='  ')}\n\n"
+        "'--help-all' shows every setting; in a name - and _ mean the same."
+    )

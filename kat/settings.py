@@ -1,0 +1,103 @@
+"""The types of settings, with their ranges, and the check of a dataclass of settings by pydantic.
+
+A range is written as ``Annotated[X, ...] | None``, never as ``Annotated[X | None, ...]``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, is_dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union
+
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
+from pydantic_core import PydanticCustomError
+
+from kat.errors import InputError
+
+AUTO = "auto"
+
+T = TypeVar("T")
+
+# The program replaces every "auto" before it uses the setting (kat.training.auto_settings). To
+# mypy a setting has the type that it has then; the command line and pydantic accept the word.
+if TYPE_CHECKING:
+    OrAuto = Annotated[T, AUTO]
+else:
+    OrAuto = Union[T, Literal["auto"]]  # noqa: UP007  (a generic alias)
+
+Count = Annotated[int, Field(ge=1)]
+CountOrZero = Annotated[int, Field(ge=0)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+ProbabilityBelowOne = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Field(gt=0, le=1)]
+ShareBelowOne = Annotated[float, Field(gt=0, lt=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+def _ordered(pair: tuple[float, float]) -> tuple[float, float]:
+    if pair[0] > pair[1]:
+        raise PydanticCustomError("order", "Input should be two numbers, the smaller first")
+    return pair
+
+
+def _batches(limit: int | float) -> int | float:
+    if not (0 < limit <= 1 if isinstance(limit, float) else limit >= 1):
+        raise PydanticCustomError(
+            "batches", "Input should be at least 1 batch, or a share above 0.0 and at most 1.0"
+        )
+    return limit
+
+
+PositiveRange = Annotated[tuple[Positive, Positive], AfterValidator(_ordered)]
+ShareRange = Annotated[tuple[Share, Share], AfterValidator(_ordered)]
+Batches = Annotated[int | float, AfterValidator(_batches)]
+"""A number of batches, or a share of them: 1 is one batch, 1.0 is all."""
+
+_adapter = cache(TypeAdapter)
+
+
+def check_ranges(settings: Any, section: str = "") -> None:
+    """Checks the type and the range of every setting.
+
+    Args:
+        settings: a dataclass instance; nested dataclasses are checked too.
+        section: the section of a run's settings that it is, such as ``"data"``.
+
+    Raises:
+        InputError: names the first invalid setting, its value, and what it may be.
+    """
+    try:
+        _adapter(settings.__class__).validate_python(asdict(settings))
+    except ValidationError as error:
+        problems = [(problem["loc"], problem["msg"]) for problem in error.errors()]
+        name, value = _setting(settings, problems[0][0])
+        wanted = [message for place, message in problems if _setting(settings, place)[0] == name]
+        name = f"{section}.{name}" if section else name
+        raise InputError(f"{name} must be {describe(wanted)}, got {value}") from None
+
+
+def _setting(settings: Any, place: tuple[int | str, ...]) -> tuple[str, Any]:
+    """The dotted name and the value of the setting in which pydantic found a problem."""
+    names = []
+    for part in place:
+        if not is_dataclass(settings):
+            break
+        names.append(str(part))
+        settings = getattr(settings, str(part))
+    return ".".join(names), settings
+
+
+def describe(messages: list[str]) -> str:
+    """What a value may be, from pydantic's messages, or others, for each of its types."""
+    text = " or ".join(m.removeprefix("Input should be ") for m in dict.fromkeys(messages))
+    for long, short in (
+        ("greater than or equal to", "at least"),
+        ("less than or equal to", "at most"),
+        ("greater than", "above"),
+        ("less than", "below"),
+    ):
+        text = text.replace(long, short)
+    return text

@@ -1,0 +1,109 @@
+"""Tables: as CSV files, and aligned on the terminal."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from kat.errors import InputError
+from kat.files import replacing
+
+_NUMBER = re.compile(r"[+-]?[\d.]|-?$|nan$|inf$")
+"""How a cell starts that holds a number, or none."""
+
+
+def write_table(
+    path: Path,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object] | Mapping[str, object]],
+) -> None:
+    """Writes a CSV file, whole or not at all.
+
+    Args:
+        path: of the file.
+        columns: the names in its first line.
+        rows: their cells, in the order of the columns or by their names. None and what a mapping
+            lacks are empty cells.
+    """
+    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        for row in rows:
+            cells = map(row.get, columns) if isinstance(row, Mapping) else row
+            writer.writerow(cells)
+
+
+def columns_of(rows: Iterable[Mapping[str, object]], first: Sequence[str] = ()) -> list[str]:
+    """The names in all rows: ``first``, then the others in the order of their appearance."""
+    return list(dict.fromkeys([*first, *(name for row in rows for name in row)]))
+
+
+@contextmanager
+def open_table(path: Path, content: str, if_missing: str = "") -> Iterator[csv.DictReader[str]]:
+    """Opens a CSV file to read its rows by the names of their columns.
+
+    The body may parse the rows: an error of a cell that is missing or wrong is one of the file.
+
+    Args:
+        path: of the file.
+        content: what the file should hold, for the message, e.g. ``"a table of runs"``.
+        if_missing: why there may be no such file, for the message.
+
+    Raises:
+        InputError: there is no such file, or it holds something else.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            yield csv.DictReader(file)
+    except InputError:
+        raise
+    except FileNotFoundError:
+        reason = f": {if_missing}" if if_missing else ""
+        raise InputError(f"{path} does not exist{reason}") from None
+    except (OSError, UnicodeDecodeError, KeyError, TypeError, ValueError, csv.Error) as error:
+        raise InputError(f"{path} is not {content}: {error}") from None
+
+
+def number_columns(rows: Sequence[Sequence[str]]) -> list[bool]:
+    """Whether each column holds numbers alone, so that it is aligned at the right."""
+    return [all(map(_NUMBER.match, column)) for column in zip(*rows, strict=True)]
+
+
+def aligned(rows: Iterable[Sequence[str]], indent: str = "") -> str:
+    """Rows as lines of text whose columns begin below each other, without a last line break."""
+    listed = list(rows)
+    widths = [max(map(len, column)) for column in zip(*listed, strict=True)]
+    return "\n".join(indent + "  ".join(map(str.ljust, row, widths)).rstrip() for row in listed)
+
+
+def print_table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    bad: Sequence[bool] | None = None,
+) -> None:
+    """Prints a table to standard output: one line a row, however wide, columns of numbers right.
+
+    Args:
+        columns: their names.
+        rows: their cells.
+        bad: which rows are printed in red.
+    """
+    from rich.console import Console  # not needed to import kat
+    from rich.table import Table
+
+    cells = [list(map(str, row)) for row in rows]
+    are_numbers = number_columns(cells) or [False] * len(columns)
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name, is_number in zip(columns, are_numbers, strict=True):
+        table.add_column(name, justify="right" if is_number else "left", no_wrap=True)
+    for row, is_bad in zip(cells, bad or [False] * len(cells), strict=True):
+        table.add_row(*row, style="red" if is_bad else "")
+    widest = Console(markup=False, highlight=False, width=_ANY_WIDTH)
+    widest.print(table)
+
+
+_ANY_WIDTH = 10_000
+"""In characters; tables without a border are only as wide as their cells."""

@@ -1,0 +1,66 @@
+"""Words and numbers for messages and reports: lists, counts, durations, sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+_PREFIXES = {"T": 1e12, "G": 1e9, "M": 1e6, "k": 1e3}
+
+
+def listing(items: Iterable[object], limit: int = 3) -> str:
+    """The first items, and how many more there are: ``a, b, c and 2 more``."""
+    texts = list(map(str, items))
+    more = f" and {len(texts) - limit} more" if len(texts) > limit else ""
+    return ", ".join(texts[:limit]) + more
+
+
+def quoted(names: Sequence[str], singular: str, plural: str) -> str:
+    """A noun and its names: ``class 'a'``, or ``classes 'a', 'b', 'c' and 2 more``."""
+    return f"{singular if len(names) == 1 else plural} {listing(map(repr, names))}"
+
+
+def either(names: Iterable[object]) -> str:
+    """The names as alternatives: ``'a' or 'b'``."""
+    return " or ".join(repr(str(name)) for name in names)
+
+
+def counted(number: int, singular: str, plural: str | None = None) -> str:
+    """A number and its noun: ``1 worker``, ``3 workers``.
+
+    Args:
+        number: how many.
+        singular: the noun for one.
+        plural: the noun for other numbers; None: the singular with an s.
+    """
+    return f"{number} {singular if number == 1 else plural or f'{singular}s'}"
+
+
+def dimensions(shape: Iterable[int]) -> str:
+    """A shape: ``3x224x224``."""
+    return "x".join(map(str, shape))
+
+
+def duration(seconds: float) -> str:
+    """A time span: ``12.3 s``, ``7 min 45 s``, ``1 h 07 min``, ``2 d 07 h``."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 24:
+        return f"{hours} h {minutes:02d} min"
+    return f"{hours // 24} d {hours % 24:02d} h"
+
+
+def scaled(number: float, unit: str = "") -> str:
+    """A number of at most four digits with an SI prefix: ``1.127 G``, ``47.6 MB``, ``512 B``.
+
+    Args:
+        number: at least 0.
+        unit: what is counted, e.g. ``"B"``.
+    """
+    for prefix, factor in _PREFIXES.items():
+        if number >= factor:
+            return f"{number / factor:.4g} {prefix}{unit}"
+    return f"{number:.4g} {unit}".rstrip()

@@ -1,0 +1,249 @@
+"""Where the first value came from that is not finite, by running a forward pass again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from kat.nn import GroupRational
+from kat.text import listing
+
+_LOWER = "a lower optim.lr, a longer optim.warmup_epochs, or optim.clip_grad=1"
+ADVICE = {
+    "input": "Look at the images of this batch, and at augment and data.mean and data.std",
+    "weight": f"Was the model started from such weights? If not, try {_LOWER}",
+    "coefficient": f"Was the model started from such coefficients? If not, try {_LOWER}",
+    "state": f"Try {_LOWER}",
+    "overflow": f"Try {_LOWER}; with a reduced precision also precision=32-true",
+    "gradient": f"Try {_LOWER}; with a reduced precision also precision=32-true",
+    "unknown": f"It did not come again when the step was run again. Try {_LOWER}",
+}
+"""What to try, by cause; the nearer to the source, the earlier."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Where the first value came from that is not finite.
+
+    Args:
+        layer: name of the module, in the model.
+        cause: ``"input"``: the images; ``"weight"``, ``"coefficient"``: parameters of the layer;
+            ``"state"``: a buffer, the average of the weights or the optimiser's state;
+            ``"overflow"``: input and parameters are finite, the output is not; ``"gradient"``:
+            the forward pass is finite, the backward pass is not; ``"unknown"``: not found.
+        detail: what was seen, for people.
+    """
+
+    layer: str
+    cause: str
+    detail: str
+
+
+UNKNOWN = Finding("", "unknown", "the layer that it came from was not found")
+
+
+class Attempt(NamedTuple):
+    """A forward pass, with what it takes to do it again.
+
+    Args:
+        images: (B, C, H, W), or a list of images, which the model sees.
+        loss: what came out.
+        random: the state of the generators before it.
+        forward: does it again.
+    """
+
+    images: Tensor | list[Tensor]
+    loss: Tensor
+    random: list[Tensor]
+    forward: Callable[[], object]
+
+
+def random_state(device: torch.device) -> list[Tensor]:
+    """The state of the generators that a model on this device draws from."""
+    cuda = [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []
+    return [torch.get_rng_state(), *cuda]
+
+
+def _set_random_state(states: list[Tensor], device: torch.device) -> None:
+    torch.set_rng_state(states[0])
+    for state in states[1:]:
+        torch.cuda.set_rng_state(state, device)
+
+
+def diagnose(
+    model: nn.Module, attempt: Attempt, batch: str, context: AbstractContextManager[Any]
+) -> Finding:
+    """Why loss or gradient of a forward pass are not finite: images, then layers, then gradients.
+
+    Args:
+        model: runs again, with the same random numbers.
+        attempt: the forward pass; its gradients, if there are any, are those of the model.
+        batch: what to call the batch, e.g. ``"batch 3"``.
+        context: what the forward pass runs in, for its precision.
+    """
+    finite = [bool(image.isfinite().all()) for image in attempt.images]
+    bad = [index for index, fine in enumerate(finite) if not fine]
+    if bad:
+        detail = (
+            f"the images are not finite before they reach the model: number {listing(bad, 5)} of"
+            f" the {len(attempt.images)} in {batch} (counted from 0)"
+        )
+        return Finding("images", "input", detail)
+    _set_random_state(attempt.random, attempt.loss.device)
+    with context, torch.no_grad():
+        finding = first_not_finite(model, attempt.forward)
+    return finding or _bad_gradient(model) or UNKNOWN
+
+
+def diagnose_state(model: nn.Module, state: Mapping[str, Tensor]) -> Finding:
+    """Which number of a state is not finite: the model's parameters first, then in its order.
+
+    Args:
+        model: whose state it is.
+        state: by names that say what it is, e.g. ``"exp_avg_sq of head.weight"``.
+    """
+    for name, module in model.named_modules():
+        broken = _broken_parameter(name, module)
+        if broken:
+            return broken
+    for name, tensor in state.items():
+        bad = ~tensor.isfinite()
+        if bad.any():
+            layer = name.rpartition(" of ")[2].rpartition(".")[0]
+            detail = (
+                f"{name} is {tensor[bad][0].item()} ({int(bad.sum())} of {bad.numel()} are not"
+                " finite)"
+            )
+            return Finding(layer, "state", detail)
+    return UNKNOWN
+
+
+class _Found(Exception):
+    def __init__(self, finding: Finding) -> None:
+        super().__init__(finding.detail)
+        self.finding = finding
+
+
+def first_not_finite(model: nn.Module, forward: Callable[[], object]) -> Finding | None:
+    """The first module, in the order of the forward pass, that is not finite of its own account.
+
+    That is one whose parameters are not finite, or whose output is not although its input is.
+    What happens between modules, such as the sum of a residual branch, counts as done by the
+    module around them.
+
+    Args:
+        model: its modules are watched; compiled ones run as they are written.
+        forward: runs the model on an input that is finite.
+    """
+    with _watched(model), torch.compiler.set_stance("force_eager"):
+        try:
+            forward()
+        except _Found as found:
+            return found.finding
+    return None
+
+
+@contextmanager
+def _watched(model: nn.Module) -> Iterator[None]:
+    names = {id(module): name for name, module in model.named_modules()}
+    running: list[nn.Module] = []
+
+    def before(module: nn.Module, args: Any, kwargs: Any) -> None:
+        if running and not _finite((args, kwargs)):
+            raise _Found(
+                _overflow(names[id(running[-1])], running[-1], "its parts give finite values")
+            )
+        broken = _broken_parameter(names[id(module)], module)
+        if broken:
+            raise _Found(broken)
+        running.append(module)
+
+    def after(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        running.pop()
+        if not _finite(output):
+            given = [t.abs().max().item() for t in _tensors((args, kwargs)) if t.numel()]
+            seen = f"it is given finite values, up to {max(given, default=0):.3g},"
+            raise _Found(_overflow(names[id(module)], module, seen))
+
+    handles = [
+        handle
+        for module in model.modules()
+        for handle in (
+            module.register_forward_pre_hook(before, with_kwargs=True),
+            module.register_forward_hook(after, with_kwargs=True),
+        )
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _finite(content: Any) -> bool:
+    tensors = (tensor for tensor in _tensors(content) if tensor.is_floating_point())
+    return all(bool(tensor.isfinite().all()) for tensor in tensors)
+
+
+def _tensors(content: Any) -> Iterator[Tensor]:
+    if isinstance(content, Tensor):
+        yield content
+    elif isinstance(content, dict | list | tuple):
+        for item in content.values() if isinstance(content, dict) else content:
+            yield from _tensors(item)
+
+
+def _broken_parameter(name: str, module: nn.Module) -> Finding | None:
+    """What is wrong with a module's own parameters."""
+    for key, parameter in module.named_parameters(recurse=False):
+        bad = ~parameter.detach().isfinite()
+        if not bad.any():
+            continue
+        value = parameter.detach()[bad][0].item()
+        rational = isinstance(module, GroupRational)
+        cause = "coefficient" if rational else "weight"
+        where = [int(index) for index in bad.nonzero()[0]]
+        detail = (
+            f"{name or 'the model'} is the first layer that is not finite, for its {cause}"
+            f" {key}{where} is {value} ({int(bad.sum())} of {bad.numel()} are not finite)"
+        )
+        return Finding(name, cause, detail)
+    return None
+
+
+def _overflow(name: str, module: nn.Module, given: str) -> Finding:
+    own = [parameter.detach().abs().max().item() for parameter in module.parameters(recurse=False)]
+    weights = f" and has parameters up to {max(own):.3g}" if own else ""
+    detail = (
+        f"{name or 'the model'} is the first layer that is not finite: {given}{weights}, and what"
+        " it makes of them is not finite"
+    )
+    return Finding(name, "overflow", detail)
+
+
+def _bad_gradient(model: nn.Module) -> Finding | None:
+    """The parameter nearest to the output whose gradient's norm is not finite.
+
+    Where only that of all gradients together is not: the one with the largest.
+    """
+    named = reversed(list(model.named_parameters()))
+    gradients = {name: p.grad for name, p in named if p.grad is not None}
+    norms = {name: torch.linalg.vector_norm(gradient) for name, gradient in gradients.items()}
+    if not norms or nn.utils.get_total_norm(list(gradients.values())).isfinite():
+        return None
+    bad = [name for name, norm in norms.items() if not norm.isfinite()]
+    name = bad[0] if bad else max(norms, key=lambda name: norms[name].item())
+    layer, _, key = name.rpartition(".")
+    largest = gradients[name].abs().max()
+    finite = bool(largest.isfinite())
+    detail = (
+        f"the forward pass is finite, {'the squares of ' if finite else ''}the backward pass"
+        f" {'are' if finite else 'is'} not, first in {layer or 'the model'}, at the gradient of"
+        f" its {key}{f', up to {largest:.3g}' if finite else ''}"
+    )
+    return Finding(layer, "gradient", detail)

@@ -1,0 +1,46 @@
+"""The data settings that the evaluation of a run's model takes from the run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from kat.errors import InputError
+from kat.training.run_directory import SETTINGS, read_settings
+
+_TAKEN_OVER = (
+    "name",
+    "root",
+    "val_split",
+    "num_classes",
+    "image_key",
+    "label_key",
+    "batch_size",
+    "num_workers",
+    "bad_images",
+    "bad_annotations",
+)
+
+
+def data_of_run(checkpoint: Path, named: bool) -> dict[str, Any]:
+    """Reads the data settings of the run that a checkpoint belongs to.
+
+    Args:
+        checkpoint: a run directory, or a file in one.
+        named: whether another data set is named; all of it is evaluated on, none held out.
+
+    Returns:
+        Fields of :class:`kat.data.DataConfig`; without a ``name`` where there is no run.
+
+    Raises:
+        InputError: the settings of the run are damaged.
+    """
+    whole = {"holdout": 0.0}
+    folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
+    if not (folder / SETTINGS).is_file():
+        return whole
+    data = read_settings(folder).get("data")
+    if not isinstance(data, dict):
+        raise InputError(f"{folder / SETTINGS} does not hold the settings of a run")
+    wanted = [*_TAKEN_OVER, *([] if named else ["holdout"])]
+    return {**whole, **{name: data[name] for name in wanted if name in data}}

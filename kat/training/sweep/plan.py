@@ -1,0 +1,144 @@
+"""The runs of a grid: their settings, their folders, and which of them are finished."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+
+from kat.data import task_of_data
+from kat.errors import InputError, unknown
+from kat.training.config import TrainConfig
+from kat.training.divergence import read_divergence
+from kat.training.run_directory import SUMMARY
+from kat.training.sweep.grid import (
+    OF_ONE_CALL,
+    Cell,
+    Grid,
+    Settings,
+    dotted,
+    fingerprint,
+    merged,
+    read_grid,
+    with_model_of_size,
+)
+from kat.training.sweep.launcher import Job
+
+
+@dataclass
+class PlannedRun:
+    """One run of a grid: a cell with a seed, and the job that trains it."""
+
+    cell: Cell
+    seed: int
+    job: Job
+
+    @property
+    def folder(self) -> Path:
+        """The run directory."""
+        return Path(self.job.config.out)
+
+    @property
+    def done(self) -> bool:
+        """Whether it has a result."""
+        return (self.folder / SUMMARY).is_file()
+
+    @property
+    def finished(self) -> bool:
+        """Whether it is done, or diverged and would diverge again."""
+        return self.done or read_divergence(self.folder) is not None
+
+
+def grid_names() -> list[str]:
+    """The names of the grids that the package ships."""
+    names = (path.name for path in files("kat.recipes.grids").iterdir())
+    return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
+
+
+def find_grids(names: Sequence[str]) -> list[Grid]:
+    """Reads grids, each from a YAML file or, by its name, from those that the package ships.
+
+    Raises:
+        InputError: there is no such grid, or two have the same name.
+    """
+    grids = [_find_grid(name) for name in names]
+    for name, count in Counter(grid.name for grid in grids).items():
+        if count > 1:
+            raise InputError(f"two grids are named {name!r}, and would write the same files")
+    return grids
+
+
+def _find_grid(name: str) -> Grid:
+    if Path(name).is_file():
+        return read_grid(Path(name))
+    if name not in grid_names():
+        raise unknown("grid (nor is there a file of this name)", name, grid_names())
+    return read_grid(Path(str(files("kat.recipes.grids") / f"{name}.yaml")))
+
+
+def plan_runs(
+    grid: Grid,
+    seeds: Sequence[int],
+    recipe: Settings,
+    overrides: Settings,
+    out: Path,
+    configure: Callable[[Settings, str], TrainConfig],
+) -> list[PlannedRun]:
+    """Plans all runs of a grid, seed by seed, so that an unfinished sweep compares all cells.
+
+    Args:
+        grid: what to vary.
+        seeds: one run of each cell for each.
+        recipe: the settings of all runs.
+        overrides: settings of all runs, over the recipe's.
+        out: the folder of the sweep.
+        configure: makes a configuration of nested settings; its second argument names them in
+            errors.
+
+    Raises:
+        InputError: a cell sets what the grid decides, an override sets what a cell is about, two
+            cells are the same run, or the data is not for classification.
+    """
+    base = merged(recipe, overrides)
+    runs = []
+    for seed in seeds:
+        for cell in grid.cells:
+            name = f"the cell {cell.name!r} of {grid.name}"
+            _check_settings(cell, overrides, name)
+            content = merged(base, cell.settings, {"seed": seed})
+            config = configure(with_model_of_size(content, base), name)
+            if task_of_data(config.data.name) != "classification":
+                raise InputError(f"{name}: {config.data.name} is not data for classification")
+            key = f"{config.model.name}-{fingerprint(config)}"
+            job = Job(replace(config, out=str(out / "runs" / key)), out / "logs" / f"{key}.log")
+            runs.append(PlannedRun(cell, seed, job))
+    _check_distinct(grid, runs)
+    return runs
+
+
+def _check_settings(cell: Cell, overrides: Settings, name: str) -> None:
+    own, over = dotted(cell.settings), dotted(overrides)
+    for setting in (*own, *over):
+        if setting in OF_ONE_CALL:
+            raise InputError(
+                f"{name} may not set {setting}: the grid gives seeds and folders, and a run that"
+                " is cut short is another run; set epochs or limit_train_batches"
+            )
+    if over.get("monitor.enabled") or own.get("monitor.enabled"):
+        raise InputError("monitor.enabled: 'kat stability' monitors a single run")
+    star = "*" in str(own.get("model.name", ""))
+    for setting in own.keys() & over.keys() - ({"model.name"} if star else set()):
+        raise InputError(f"--set {setting} would overrule what {name} is about")
+
+
+def _check_distinct(grid: Grid, runs: Sequence[PlannedRun]) -> None:
+    """Refuses cells that are the same run, such as those of a factor that is overridden."""
+    cells: dict[Path, str] = {}
+    for run in runs:
+        other = cells.setdefault(run.folder, run.cell.name)
+        if other != run.cell.name:
+            raise InputError(
+                f"the cells {other!r} and {run.cell.name!r} of {grid.name} have the same settings"
+            )

@@ -1,0 +1,68 @@
+"""The check of settings: types, ranges, and the line that names what is wrong."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from kat.errors import InputError
+from kat.settings import Batches, Count, OrAuto, Positive, ShareRange, check_ranges
+
+
+@dataclass
+class Inner:
+    rate: OrAuto[Positive] = 0.1
+    scale: ShareRange = (0.5, 1.0)
+    steps: Count | None = None
+    rates: list[Positive] = field(default_factory=list)
+
+
+@dataclass
+class Outer:
+    name: str = "digits"
+    limit: Batches | None = None
+    inner: Inner = field(default_factory=Inner)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        Outer(),
+        Outer(inner=Inner(rate="auto", steps=3)),
+        Outer(limit=7),
+        Outer(limit=1.0),
+        Outer(inner=Inner(scale=[0.5, 0.5], rates=[1, 2.5])),
+    ],
+)
+def test_valid_settings_pass(settings):
+    check_ranges(settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        (Outer(inner=Inner(rate=0)), "inner.rate must be above 0 or 'auto', got 0"),
+        (Outer(inner=Inner(rate=float("nan"))), "must be a finite number or 'auto', got nan"),
+        (Outer(inner=Inner(rate="fast")), "inner.rate must be a valid number"),
+        (Outer(inner=Inner(steps="auto")), "inner.steps must be a valid integer"),
+        (Outer(inner=Inner(steps=0)), "inner.steps must be at least 1, got 0"),
+        (Outer(inner=Inner(scale=(0.9, 0.1))), "must be two numbers, the smaller first, got"),
+        (Outer(inner=Inner(scale=(0, 1))), r"inner.scale must be above 0, got \(0, 1\)"),
+        (Outer(inner=Inner(rates=[-1, 0])), r"inner.rates must be above 0, got \[-1, 0\]"),
+        (
+            Outer(limit=0),
+            "limit must be at least 1 batch, or a share above 0.0 and at most 1.0, got 0",
+        ),
+        (Outer(limit=2.0), "limit must be at least 1 batch, or a share .*, got 2.0"),
+        (Outer(name=3), "name must be a valid string, got 3"),
+    ],
+)
+def test_an_invalid_setting_is_named_with_what_it_may_be(settings, line):
+    with pytest.raises(InputError, match=line):
+        check_ranges(settings)
+
+
+def test_a_section_alone_has_its_full_name():
+    with pytest.raises(InputError, match=r"^optim\.steps must be at least 1, got -1$"):
+        check_ranges(Inner(steps=-1), "optim")

@@ -1,0 +1,87 @@
+"""Tables as CSV files and on the terminal."""
+
+from __future__ import annotations
+
+import csv
+
+import pytest
+
+from kat.errors import InputError
+from kat.tables import aligned, columns_of, number_columns, open_table, print_table, write_table
+
+
+def test_rows_may_be_sequences_or_mappings(tmp_path):
+    path = tmp_path / "table.csv"
+    write_table(path, ("name", "count"), [("a, b", 1), {"count": 2, "name": None}, {"name": "c"}])
+    assert list(csv.reader(path.open())) == [["name", "count"], ["a, b", "1"], ["", "2"], ["c", ""]]
+    with open_table(path, "a table") as rows:
+        assert [row["count"] for row in rows] == ["1", "2", ""]
+
+
+def test_a_table_that_fails_is_not_written(tmp_path):
+    path = tmp_path / "table.csv"
+    write_table(path, ("name",), [("before",)])
+    with pytest.raises(ZeroDivisionError):
+        write_table(path, ("name",), ((1 / number,) for number in (1, 0)))
+    assert path.read_text().split() == ["name", "before"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_columns_are_those_of_all_rows():
+    assert columns_of([{"b": 1, "c": 2}, {"d": 3, "a": 4}], ["a"]) == ["a", "b", "c", "d"]
+
+
+def test_bad_tables(tmp_path):
+    path = tmp_path / "table.csv"
+
+    def read(column):
+        with open_table(path, "a list of numbers", "nothing wrote it") as rows:
+            return [float(row[column]) for row in rows]
+
+    with pytest.raises(InputError, match=r"table\.csv does not exist: nothing wrote it"):
+        read("x")
+    path.write_text("x\n1\n2\n")
+    assert read("x") == [1.0, 2.0]
+    with pytest.raises(InputError, match=r"table\.csv is not a list of numbers: 'y'"):
+        read("y")
+    path.write_text("x\n1\ntwo\n")
+    with pytest.raises(InputError, match="could not convert string to float: 'two'"):
+        read("x")
+    path.write_bytes(b"x\n\xff\n")
+    with pytest.raises(InputError, match="is not a list of numbers"):
+        read("x")
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(InputError, match="is not a list of numbers"):
+        read("x")
+
+
+def test_an_error_of_the_reader_is_kept(tmp_path):
+    path = tmp_path / "table.csv"
+    write_table(path, ("x",), [("1",)])
+    with pytest.raises(InputError, match=r"^the sum is wrong$"), open_table(path, "numbers"):
+        raise InputError("the sum is wrong")
+
+
+def test_columns_of_numbers():
+    rows = [["a", "1.5", "-", "3x224"], ["2", "nan", "-0.1 ± 2", "8"], ["b", "+1 %", "", ".5"]]
+    assert number_columns(rows) == [False, True, True, True]
+
+
+def test_aligned_text():
+    assert aligned([("a", "bb"), ("ccc", "d")], indent="  ") == "  a    bb\n  ccc  d"
+    assert aligned([]) == ""
+
+
+def test_a_printed_row_is_one_line_however_long(capsys):
+    print_table(("name", "count"), [("[bold]" + "x" * 200, 1), ("y", 1000)])
+    head, first, second = capsys.readouterr().out.splitlines()
+    assert head.split() == ["name", "count"]
+    assert first.split() == ["[bold]" + "x" * 200, "1"]
+    assert second.endswith("1000")
+    assert first.index(" 1") > second.index(" 1000")  # numbers end below each other
+
+
+def test_a_table_without_rows_is_its_head(capsys):
+    print_table(("name", "count"), [])
+    assert capsys.readouterr().out.split() == ["name", "count"]
