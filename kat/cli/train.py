@@ -60,7 +60,7 @@ def _rehearse(config: TrainConfig) -> None:
 
     found = rehearse(config)
     flops = count(build_model(found.record), found.record.input_size).flops
-    rows = {**found.rows(), "FLOPs an image": f"{flops / 1e9:.4g} G, two for a multiply-add"}
+    rows = {**found.rows(), "FLOPs per image": f"{flops / 1e9:.4g} G, two for a multiply-add"}
     if is_first_process():
         sys.stdout.write(f"{aligned(rows.items())}\nnothing was written to {config.out}\n")
 

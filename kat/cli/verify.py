@@ -12,10 +12,11 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
+from kat.analysis.reports.verification import write_verification_report
 from kat.analysis.verify.backends import choose_backends, present_backends
 from kat.analysis.verify.cases import DTYPES, QUICK, Grid, check_grid
 from kat.analysis.verify.model_cases import cases_of_checkpoint
-from kat.analysis.verify.report import print_verification, write_json, write_report
+from kat.analysis.verify.output import print_verification, write_json
 from kat.analysis.verify.run import Job, case_jobs, verify
 from kat.cli.parsing import Parser, run_command
 from kat.data import DataConfig
@@ -67,7 +68,7 @@ def _main(arguments: list[str]) -> int:
     if parsed.json:
         write_json(found, Path(parsed.json))
     if parsed.html:
-        write_report(found, Path(parsed.html))
+        write_verification_report(found, Path(parsed.html))
     return 0 if found.passed else FAILED
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -153,6 +153,11 @@ class Run:
         if self.is_first:
             sys.stdout.write(f"{line}\n")
             sys.stdout.flush()
+
+    def notify(self, hook: Callable[..., None], *args: Any) -> None:
+        """Calls a hook of all callbacks, such as ``Callback.on_epoch_start``, in their order."""
+        for callback in self.callbacks:
+            getattr(callback, hook.__name__)(self, *args)
 
     def log(self, values: Mapping[str, float]) -> None:
         """Gives values to all loggers, at the step that was taken last, counted from 0."""

@@ -33,6 +33,7 @@ from kat.errors import CheckpointFailed
 from kat.files import replacing
 from kat.models import read_training_checkpoint
 from kat.text import scaled
+from kat.training.callbacks.callback import Callback
 from kat.training.distributed import assign, broadcast, full, gather, sharded_like
 from kat.training.optim.ema import EMA
 from kat.training.optim.optimizer import optimizer_layout
@@ -51,8 +52,7 @@ def save_checkpoint(run: Run, path: Path) -> None:
     Raises:
         CheckpointFailed: it cannot be written; in all ranks.
     """
-    for callback in run.callbacks:
-        callback.on_checkpoint(run)
+    run.notify(Callback.on_checkpoint)
     content = _content(run)
     failure = broadcast(_write(content, path) if run.is_first else "")
     if failure:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kat.analysis.figures.classification import draw_confusion, draw_reliability
-from kat.analysis.figures.plots import save_figure
+from kat.analysis.figures.save import save_figure
 from kat.files import write_text
 from kat.tables import write_table
 from kat.training import Evaluation

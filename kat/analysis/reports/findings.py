@@ -16,8 +16,8 @@ from kat.analysis.figures.attention import draw_attention, true_classes, with_pr
 from kat.analysis.inspect.activations import Activation, learned_activations
 from kat.analysis.inspect.attention import attention_maps, check_attention
 from kat.analysis.inspect.images import images_of_run, normalized
+from kat.analysis.inspect.stability import rational_rows
 from kat.analysis.learning_curves import History
-from kat.analysis.reports.stability import rational_rows
 from kat.data import Batch, DevicePreparation
 from kat.errors import InputError
 from kat.models import (

@@ -114,6 +114,7 @@ class Classification(Task):
     PredictOptions: ClassVar[type] = ClassifyOptions
     entries: ClassVar[str] = "top"
     entry_figure: ClassVar[str] = "probability"
+    on_grid: ClassVar[bool] = False
     draws: ClassVar[bool] = False
 
     def __init__(self, config: TrainConfig, record: ModelRecord) -> None:

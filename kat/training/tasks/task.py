@@ -99,6 +99,8 @@ class Task(ABC):
     """What the entries of a prediction are, e.g. objects."""
     entry_figure: ClassVar[str]
     """The figure of an entry, e.g. score."""
+    on_grid: ClassVar[bool] = True
+    """Whether models keep the patches of an image as a grid, of any size."""
     draws: ClassVar[bool] = True
     """Whether predictions come with pictures."""
 

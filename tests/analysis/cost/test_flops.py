@@ -9,7 +9,7 @@ from torch import nn
 
 import kat
 from kat.analysis import count
-from kat.analysis.cost.tables import PUBLISHED
+from kat.analysis.cost.model_cost import PUBLISHED
 from kat.errors import InputError
 
 

@@ -1,4 +1,4 @@
-"""Accuracy beside cost: which models no other one beats in both."""
+"""Accuracy against cost: which models no other model beats in both."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from kat.errors import InputError
 
 COSTS = {
     "parameters": "parameters",
-    "flops": "FLOPs an image",
+    "flops": "FLOPs per image",
     "seconds": "seconds of a training run",
     "memory": "peak memory of a training run (bytes)",
 }
-"""What a model may cost, and what it is called."""
+"""The costs of a model, with their titles."""
 
 _COLUMNS = {"parameters": "parameters", "flops": "flops", "memory": "memory_bytes"}
 
@@ -24,14 +24,14 @@ class CostPoint:
     """A model, or a cell of a grid.
 
     Args:
-        label: what it is called.
-        score: per cent, the mean over its seeds.
+        label: names it.
+        metric: in per cent, the mean over its seeds.
         costs: those of :data:`COSTS` that are known; seconds are the mean over its seeds, the
-            others those of the first.
+            others belong to the first.
     """
 
     label: str
-    score: Estimate
+    metric: Estimate
     costs: dict[str, float]
 
     def cost(self, name: str) -> float:
@@ -46,10 +46,10 @@ class CostPoint:
 
 
 def cost_points(results: Sequence[CellResult]) -> list[CostPoint]:
-    """The cells of which a run is done, with their costs.
+    """The cells that have a run that is done, with their costs.
 
     Args:
-        results: of :func:`kat.analysis.ablation.summarize`, of the score.
+        results: of :func:`kat.analysis.ablation.summarize` for the metric.
     """
     return [
         CostPoint(result.name, result.estimate, _costs(result))
@@ -65,7 +65,7 @@ def _costs(result: CellResult) -> dict[str, float]:
 
 
 def spans_decades(points: Sequence[CostPoint], cost: str) -> bool:
-    """Whether a cost is to be drawn on a logarithmic axis: its largest is ten times its smallest.
+    """Whether a cost needs a logarithmic axis: its largest value is over ten times its smallest.
 
     Raises:
         InputError: a point does not have this cost.
@@ -75,7 +75,7 @@ def spans_decades(points: Sequence[CostPoint], cost: str) -> bool:
 
 
 def pareto_front(points: Sequence[CostPoint], cost: str) -> list[CostPoint]:
-    """The points that no other beats: none costs as little or less with a higher mean score.
+    """The points that no other beats: none costs at most as much and has a higher mean metric.
 
     Args:
         points: in any order.
@@ -88,7 +88,7 @@ def pareto_front(points: Sequence[CostPoint], cost: str) -> list[CostPoint]:
         InputError: a point does not have this cost.
     """
     front: list[CostPoint] = []
-    for point in sorted(points, key=lambda point: (point.cost(cost), -point.score.mean)):
-        if not front or point.score.mean > front[-1].score.mean:
+    for point in sorted(points, key=lambda point: (point.cost(cost), -point.metric.mean)):
+        if not front or point.metric.mean > front[-1].metric.mean:
             front.append(point)
     return front
