@@ -15,7 +15,6 @@ import torch
 from kat.training.evaluation.dense_prediction import find_classes, find_objects
 from PIL import Image
 
-from kat.analysis import StabilityMonitor
 from kat.data import AugmentConfig, DataConfig
 from kat.data.dense import SegmentationAugmentConfig
 from kat.data.dense.synthetic import make_items
@@ -23,6 +22,7 @@ from kat.errors import InputError, TrainingDiverged
 from kat.models import ModelRecord, build_model, load_model, save_model
 from kat.models.dense import DenseBackbone, SegmentConfig
 from kat.models.dense.upernet import UperHead
+from kat.nn import StabilityMonitor
 from kat.training import MonitorConfig, TrainConfig, evaluate_dense, train
 from kat.training.config import ModelConfig, OptimConfig
 from kat.training.tasks.detection import DetectionMetrics

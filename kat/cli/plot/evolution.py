@@ -10,7 +10,7 @@ from kat.analysis.figures.activations import ANIMATED
 from kat.cli.parsing import Formatter, Parser, run_command
 from kat.errors import InputError
 from kat.files import PICTURES, check_target
-from kat.models import read_coefficient_history
+from kat.nn import read_coefficient_history
 from kat.training.run_directory import COEFFICIENTS
 
 _DESCRIPTION = """\

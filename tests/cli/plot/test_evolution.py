@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from kat.models import LayerHistory, write_coefficient_history
+from kat.nn import LayerHistory, write_coefficient_history
 from tests.cli.commands import refused, run
 
 

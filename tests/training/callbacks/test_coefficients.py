@@ -9,8 +9,8 @@ import torch
 from kat.training.monitoring import RECORDED_NUMBERS, SNAPSHOTS, snapshot_interval
 from safetensors.torch import load_file
 
-from kat.models import load_model, read_coefficient_history
-from kat.nn import GroupRational
+from kat.models import load_model
+from kat.nn import GroupRational, read_coefficient_history
 from tests.cli.commands import QUICK, run
 
 COMMON = ("train", "--config", "digits", *QUICK, "--optim.warmup_epochs", 0)
