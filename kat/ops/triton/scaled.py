@@ -79,7 +79,8 @@ def scaled_rational(x, grad, a, b, FORM_A: tl.constexpr):
     g, g_exponent = _parts(grad)
     base = tl.abs(f) if FORM_A else f
     p, dp, p_exponent = _homogeneous(f, e, a)
-    s, ds, s_exponent = _homogeneous(base, e, (0.0 * f if FORM_A else zero_of(b),) + b)
+    zero = 0.0 * f if FORM_A or len(b) == 0 else zero_of(b)
+    s, ds, s_exponent = _homogeneous(base, e, (zero,) + b)
 
     # Q = 1 + |s| = q 2^size, q in [1/2, 2).
     _, s_size = _parts(s)

@@ -236,7 +236,8 @@ def test_enormous_and_infinite_x(dtype, form):
 @pytest.mark.parametrize("rows", [8, 1])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
 @pytest.mark.parametrize(
-    ("degree", "form"), [((5, 4), "A"), ((3, 2), "B"), ((7, 6), "A"), ((9, 8), "B")]
+    ("degree", "form"),
+    [((5, 4), "A"), ((3, 2), "B"), ((7, 6), "A"), ((9, 8), "B"), ((2, 0), "A"), ((2, 0), "B")],
 )
 def test_random_sizes_of_x_and_of_the_output_gradient(degree, form, dtype, rows):
     """A function each, and then one for many, with the sums of their terms."""

@@ -52,10 +52,11 @@ def test_against_float64(shape, dtype, form):
     check(*inputs(shape, dtype), form)
 
 
+@pytest.mark.parametrize("form", ["A", "B"])
 @pytest.mark.parametrize("rows", [(1, 1), (8, 1), (8, 8)])
 @pytest.mark.parametrize("degree", [(1, 0), (3, 2), (7, 8)])
-def test_degrees_and_rows(degree, rows):
-    check(*inputs((64, 768), degree=degree, rows=rows))
+def test_degrees_and_rows(degree, rows, form):
+    check(*inputs((64, 768), degree=degree, rows=rows), form)
 
 
 @pytest.mark.parametrize("size", [7, 14, 37])

@@ -56,3 +56,11 @@ def test_compiled_kernels_for_sm_90(tmp_path):
 @pytest.mark.parametrize("arch", ["80", "100"])
 def test_the_scaled_backward_kernel_compiles(arch):
     run("benchmarks/kernel_static.py", "--arch", arch, "--kernel", "scaled", "--width", "768")
+
+
+@needs_triton
+@pytest.mark.parametrize("form", ["A", "B"])
+def test_kernels_without_a_denominator_compile(form):
+    options = ("--arch", "90", "--dtype", "fp32", "--width", "768", "--degree", "5", "0")
+    kernels = ("--kernel", "forward", "backward", "scaled")
+    run("benchmarks/kernel_static.py", "--form", form, *options, *kernels)
