@@ -18,7 +18,6 @@ from pycocotools.coco import COCO
 from kat.cli.parsing import find_recipes
 from kat.cli.train import make_parser, parse
 from kat.data import DataConfig, open_split
-from kat.data.dense.synthetic import make_items
 from kat.models import load_model
 from kat.models.dense import SegmentConfig
 from kat.training import evaluate_dense
@@ -39,13 +38,6 @@ MODELS = {
         " norm: layer}",
     ),
 }
-
-
-@pytest.fixture(scope="module")
-def items(tmp_path_factory):
-    out = tmp_path_factory.mktemp("data") / "items"
-    make_items(out, source="digits", images=8, val_images=6, size=64)
-    return out
 
 
 @pytest.fixture(scope="module")

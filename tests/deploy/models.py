@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
 from kat.models import ModelRecord, build_model
+from tests.records import RECORD
 
 ARGS = {"patch_size": 2, "num_groups": 4, "depth": 2, "embed_dim": 64, "num_heads": 2}
 
 
 def make_record(**args: Any) -> ModelRecord:
     """A grey 8x8 kat_micro of two blocks, three classes."""
-    return ModelRecord(
-        architecture="kat_micro",
-        classes=["ant", "bee", "cat"],
-        input_size=(1, 8, 8),
-        mean=(0.3,),
-        std=(0.4,),
-        interpolation="bilinear",
-        crop_pct=0.9,
-        args={**ARGS, **args},
-    )
+    return replace(
+        RECORD, architecture="kat_micro", classes=["ant", "bee", "cat"], mean=(0.3,), std=(0.4,),
+        interpolation="bilinear", crop_pct=0.9, args={**ARGS, **args},
+    )  # fmt: skip
 
 
 def make_dense_record(name: str, side: int, **args: Any) -> ModelRecord:

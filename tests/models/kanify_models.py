@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tests.hooks import forward_pre_hooks
+
 
 class ByKeyword(nn.Module):
     """The MLP whose linear maps have their inputs by keyword."""
@@ -76,6 +78,6 @@ def output(model: nn.Module, *inputs: Tensor) -> Tensor:
 def state(model: nn.Module) -> tuple:
     """All that kanify might change: modules, their hooks and attributes, and the parameters."""
     return tuple(
-        (name, id(module), module.training, len(module._forward_pre_hooks), dict(vars(module)))
+        (name, id(module), module.training, forward_pre_hooks(module), dict(vars(module)))
         for name, module in model.named_modules()
     ), tuple((name, id(parameter)) for name, parameter in model.named_parameters())

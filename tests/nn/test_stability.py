@@ -14,9 +14,8 @@ from torch.nn import functional
 import kat
 from kat.errors import InputError
 from kat.nn import StabilityMonitor, expectation
-from kat.nn.fused import grkan_hooks
 from kat.nn.stability import COLUMNS, read_rows
-from kat.ops.torch_internals import has_hooks
+from tests.hooks import forward_hooks, grkan_hooks
 
 INTERVAL = (-3.0, 3.0)
 
@@ -60,7 +59,7 @@ def test_a_watched_run_gives_the_same_bits(options):
     actual, expected = _train(watched, monitor), _train(_model(**options))
     assert all(torch.equal(actual[name], expected[name]) for name in expected)
     assert len(monitor.rows) == 3 * (2 * 2 + 2)
-    assert not any(map(has_hooks, watched.modules()))
+    assert not any(map(forward_hooks, watched.modules()))
 
 
 def _by_hand(model, images, labels):
@@ -224,7 +223,7 @@ def test_hooks_are_gone_whatever_the_order_of_calls():
 
     def left():
         modules = [*model.modules(), *other.modules()]
-        return len(grkan_hooks) + sum(map(has_hooks, modules))
+        return grkan_hooks() + sum(map(forward_hooks, modules))
 
     monitor.attach(other)
     monitor.watch()

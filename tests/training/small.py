@@ -21,16 +21,7 @@ from kat.training.optim.optimizer import Schedule, make_optimizer
 from kat.training.optim.precision import Precision
 from kat.training.state import Division, TrainState
 from kat.training.tasks.registry import TASKS
-
-RECORD = ModelRecord(
-    architecture="kat_micro_patch2_8",
-    classes=[str(i) for i in range(10)],
-    input_size=(1, 8, 8),
-    mean=(0.5,),
-    std=(0.5,),
-    interpolation="bicubic",
-    crop_pct=1.0,
-)
+from tests.records import RECORD
 
 
 def batches(count: int, size: int = 8) -> list[Batch]:

@@ -9,8 +9,6 @@ import resource
 import signal
 import stat
 import subprocess
-import sys
-import time
 
 import pytest
 import torch
@@ -21,6 +19,7 @@ from kat.training.callbacks import checkpoints
 from kat.training.callbacks.coefficients import CoefficientRecorder
 from kat.training.tasks.classification import Classification, ClassificationMetrics
 from tests.cli.commands import run
+from tests.processes import start, wait_until
 
 SETTINGS = (
     "--config", "digits", "--epochs", 2, "--optim.warmup_epochs", 1, "--progress", "false",
@@ -344,16 +343,11 @@ def test_auto_does_not_begin_anew_where_there_are_results(tmp_path, capsys):
 def test_a_request_to_all_processes_of_a_run_leaves_the_workers_to_it(tmp_path, clean):
     """As SLURM and systemd send it: loading workers hear it too."""
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "kat_command", "train", *map(str, SETTINGS),
-               "--out", str(out), "--resume", "auto"]  # fmt: skip
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    while process.poll() is None and not (out / "last.ckpt").exists():
-        time.sleep(0.02)
-    time.sleep(0.3)
+    command = ("train", *SETTINGS, "--out", out, "--resume", "auto")
+    process = start(*command, start_new_session=True)
+    wait_until((out / "previous.ckpt").exists, process)  # in the midst of it
     os.killpg(process.pid, signal.SIGTERM)
     _, errors = process.communicate(timeout=120)
     assert process.returncode in (0, 75), errors
-    assert run("train", *SETTINGS, "--out", out, "--resume", "auto") == 0
+    assert run(*command) == 0
     assert digest(out) == clean

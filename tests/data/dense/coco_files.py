@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+from pycocotools.coco import COCO
 
 TRIANGLE = [10.4, 5.2, 40.7, 8.1, 22.3, 30.9]
 TWO_PARTS = [[1, 1, 12.5, 1, 12.5, 9, 1, 9], [20, 20, 31, 20, 31, 27.5, 20, 27.5]]
@@ -54,6 +57,12 @@ def instances() -> dict[str, Any]:
             {"id": 3, "name": "car"},
         ],
     }
+
+
+def official_coco(path: str | Path) -> COCO:
+    """pycocotools' own reading of a file, without what it prints."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        return COCO(str(path))
 
 
 def write_coco(

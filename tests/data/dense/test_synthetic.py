@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import io
 
 import numpy as np
 import pytest
@@ -12,12 +10,13 @@ from PIL import Image
 
 from kat.data import DataConfig
 from kat.data.dataset import ImageSet
-from kat.data.dense import open_coco, open_semantic, scenes
+from kat.data.dense import open_coco, open_semantic, scenes, synthetic
 from kat.data.dense.check import check_split
 from kat.data.dense.scenes import compose, noise
 from kat.data.dense.synthetic import class_mask, make_items
 from kat.data.sources.small import GreySource
 from kat.errors import InputError
+from tests.data.dense.coco_files import official_coco
 
 SMALL = {"source": "digits", "images": 6, "val_images": 3, "size": 48}
 
@@ -50,11 +49,8 @@ def test_the_same_options_give_the_same_bytes(made, tmp_path):
 
 def test_both_formats_say_the_same(made):
     """Painted with their categories, the masks of a picture are its mask of classes."""
-    from pycocotools.coco import COCO
-
     for split, name in (("train", "training"), ("val", "validation")):
-        with contextlib.redirect_stdout(io.StringIO()):
-            official = COCO(str(made / "annotations" / f"instances_{name}.json"))
+        official = official_coco(made / "annotations" / f"instances_{name}.json")
         detection = open_coco(made, split)
         segmentation = open_semantic("ade20k", made, split)
         assert segmentation.classes == ["background", *detection.classes]
@@ -141,12 +137,21 @@ def test_noise_has_the_spectrum_of_natural_images():
         assert 0.6 < slopes.mean() < 1.8
 
 
-def test_the_splits_show_different_parts_of_the_photographs():
-    from kat.data.dense.synthetic import _photographs
+def test_the_splits_show_different_parts_of_the_photographs(tmp_path, monkeypatch):
+    from sklearn.datasets import load_sample_images
 
-    for train, val in zip(_photographs("training"), _photographs("validation"), strict=True):
+    seen = []
+
+    def look(items, photographs, size, rng):
+        seen.append(photographs)
+        return compose(items, photographs, size, rng)
+
+    monkeypatch.setattr(synthetic, "compose", look)
+    make_items(tmp_path / "items", **{**SMALL, "images": 1, "val_images": 1})
+    for whole, train, val in zip(load_sample_images().images, *seen, strict=True):
         assert train.shape[:2] == (427, 480)
         assert val.shape[:2] == (427, 160)
+        np.testing.assert_array_equal(np.concatenate([train, val], axis=1), whole)
 
 
 def test_a_failure_leaves_nothing(tmp_path, monkeypatch):

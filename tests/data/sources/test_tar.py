@@ -185,13 +185,14 @@ def test_what_is_missing_is_named(tmp_path):
 def _scans(monkeypatch):
     """Counts the tar files that are scanned from now on."""
     seen = []
-    original = tar_index._members
+    original = tarfile.open
 
-    def scan(file, path, start, folder):
-        seen.append(path)
-        return original(file, path, start, folder)
+    def scan(name=None, mode="r", fileobj=None, **options):
+        if mode.startswith("r"):
+            seen.append(name or fileobj)
+        return original(name, mode, fileobj, **options)
 
-    monkeypatch.setattr(tar_index, "_members", scan)
+    monkeypatch.setattr(tarfile, "open", scan)
     return seen
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import io
+import base64
 import pickle
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -48,10 +49,17 @@ def _truncated(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-500])
 
 
-def _old_format() -> bytes:
-    file = io.BytesIO()
-    torch.save({"state_dict": WEIGHTS}, file, _use_new_zipfile_serialization=False)
-    return file.getvalue()
+OLD_FORMAT = zlib.decompress(
+    base64.b85decode(
+        "c-n1IJ5S?45VqHO!16v05FKS`q9h8h3JOHCIv%0f23f{l;zgD>vpWWHQY1GZ;5SfE-e0?)aMBe_oCYLTJ0tBkGvD`V"
+        "wq&n7`~P<GZ|nBY`DVLhzy1c4$KbW(vgdgtYtY0d3-6S5+T`F<gIu6WrV%q0syxwA4(wTS0`Xy_LZ^Q#2f-L>Em<ef"
+        "rN$!E1(N~2bdJyvHCdZ*n0yFLQ7ek6X2sz!LKP-DM)1eLT5^`ao49?i^e{yTVl*~R+hKt^b3C-_y3kn?qRO4I;a!iD"
+        "Zc8>RCS#+ag8FoXpJXP&%PGjAAs4CVpue}jf6(uAyF0s`4m2x|@u+|q(Ktnzy%3&YB6tEW0^vWw+)GUB$W)B94ad)H"
+        "qO3}e$t{QZ?Ex$xEDm6)(kIi`I&!d_lB2YqepT%CcDwyPtfVu7k<yP!=@C|i{|G-{(h1ob!ukL<3P<a?ntaJOj{WaQ"
+        "nQAw@&!;@3bVQe;q<BAKUuxyy2i#4ElK"
+    )
+)
+"""A checkpoint of WEIGHTS as torch wrote it before 1.6, without zip."""
 
 
 def _safetensors_cut_short(path: Path) -> None:
@@ -70,7 +78,7 @@ def _safetensors_cut_short(path: Path) -> None:
          r"a plain pickle.*could run code.*pickle\.load\("),
         ("a.pth", lambda path: path.write_bytes(pickle.dumps({"hook": Shout()}, 2)),
          "a plain pickle"),
-        ("a.pth", lambda path: path.write_bytes(_old_format()[:-20]), "not a readable checkpoint"),
+        ("a.pth", lambda path: path.write_bytes(OLD_FORMAT[:-20]), "not a readable checkpoint"),
         ("a.pth", _truncated, "not a readable checkpoint"),
         ("a.pth", lambda path: path.write_bytes(b""), "not a readable checkpoint"),
         ("a.bin", lambda path: path.write_text("<html>not found</html>"),
@@ -96,8 +104,10 @@ def test_the_settings_of_timms_checkpoints_are_let_through(tmp_path):
 
 
 def test_the_old_format_of_torch_is_read(tmp_path):
-    (tmp_path / "a.pth").write_bytes(_old_format())
-    assert read_state_dict(tmp_path / "a.pth").keys() == WEIGHTS.keys()
+    (tmp_path / "a.pth").write_bytes(OLD_FORMAT)
+    found = read_state_dict(tmp_path / "a.pth")
+    assert found.keys() == WEIGHTS.keys()
+    assert all(torch.equal(found[name], value) for name, value in WEIGHTS.items())
 
 
 @pytest.mark.parametrize("kind", [np.float64, np.float32, np.int64, np.uint8, np.bool_])

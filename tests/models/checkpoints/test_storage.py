@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import safetensors.torch
@@ -12,24 +13,19 @@ import torch
 import kat
 from kat.errors import InputError
 from kat.models import (
-    ModelRecord,
     build_model,
     load_model,
     read_training_checkpoint,
     save_model,
 )
+from tests import records
 from tests.models.published import official_state
 
-RECORD = ModelRecord(
-    architecture="kat_micro",
-    args={"num_groups": 4, "patch_size": 2},
-    classes=["cat", "dog", "eel"],
-    input_size=(1, 8, 8),
-    mean=(0.3,),
-    std=(0.4,),
-    interpolation="bicubic",
-    crop_pct=1.0,
-)
+ARGS = {"num_groups": 4, "patch_size": 2}
+RECORD = replace(
+    records.RECORD, architecture="kat_micro", args=ARGS, classes=["cat", "dog", "eel"],
+    mean=(0.3,), std=(0.4,),
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -81,7 +77,7 @@ def test_a_model_outlives_the_file_of_its_coefficients(tmp_path):
     file = tmp_path / "fitted.json"
     file.write_text(json.dumps(kat.nn.preset("mish").to_dict()))
     args = {**RECORD.args, "act_init": str(file)}
-    record = ModelRecord(**{**RECORD.__dict__, "args": args})
+    record = replace(RECORD, args=args)
     model = build_model(record).eval()
     assert model.blocks[0].mlp.act2.initial_coefficients() == kat.nn.preset("mish")
     file.unlink()
@@ -97,7 +93,7 @@ def test_a_model_outlives_the_file_of_its_coefficients(tmp_path):
 
 def test_weights_of_another_model_are_listed(saved):
     _, folder = saved
-    other = build_model(ModelRecord(**{**RECORD.__dict__, "args": {"patch_size": 2}}))
+    other = build_model(replace(RECORD, args={"patch_size": 2}))
     safetensors.torch.save_file(other.state_dict(), folder / "model.safetensors")
     with pytest.raises(InputError, match=r"8 of another shape .*\(8, 4\) for \(4, 4\)"):
         load_model(folder)

@@ -4,6 +4,7 @@ sources, and what they compute is the measure."""
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ from torch import nn
 
 import kat
 from kat.errors import InputError
-from kat.models import ModelRecord, convert_vit, init_from_vit, read_vit, save_model
+from kat.models import convert_vit, init_from_vit, read_vit, save_model
+from tests.records import RECORD
 
 SMALL = {"img_size": 48, "depth": 2}
 TINY = "kat_tiny_patch16_224"
@@ -278,16 +280,10 @@ def test_a_file_without_a_record(tmp_path, suffix):
 
 
 def test_a_folder_gives_activation_preprocessing_and_class_names(tmp_path):
-    record = ModelRecord(
-        architecture="vit_micro",
-        args={"act_layer": "silu"},
-        classes=["cat", "dog"],
-        input_size=(1, 32, 32),
-        mean=(0.3,),
-        std=(0.4,),
-        interpolation="bilinear",
-        crop_pct=0.9,
-    )
+    record = replace(
+        RECORD, architecture="vit_micro", args={"act_layer": "silu"}, classes=["cat", "dog"],
+        input_size=(1, 32, 32), mean=(0.3,), std=(0.4,), interpolation="bilinear", crop_pct=0.9,
+    )  # fmt: skip
     vit = trained(kat.models.build_model(record))
     save_model(vit, record, tmp_path)
     model, made, report = convert_vit(tmp_path, "kat_micro")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -123,12 +124,25 @@ def test_windowed_is_global_when_one_window_covers_the_image(window):
     assert torch.equal(windowed(x)[0], wide(x)[0])
 
 
-def test_vectors_with_offsets_are_multiples_of_8():
-    query, key = torch.randn(2, 1, 1, 20, 8)
-    longer = GridAttention(8, 0, (4, 5))._with_offsets(query, key, (4, 5), 1.0)
+def test_vectors_with_offsets_are_multiples_of_8(monkeypatch):
+    longer = []
+    attend = nn.functional.scaled_dot_product_attention
+
+    def look(query, key, value, **options):
+        longer.extend((query, key))
+        return attend(query, key, value, **options)
+
+    monkeypatch.setattr(nn.functional, "scaled_dot_product_attention", look)
+    layer, attention = GridAttention(8, 0, (4, 5)), Attention(8, num_heads=1)
+    for table in layer.parameters():
+        nn.init.normal_(table)
+    x = torch.randn(1, 4, 5, 8)
+    layer(x, attention)
+    query, key, _ = attention.qkv(x).flatten(1, 2).chunk(3, -1)
     for vectors, own in zip(longer, (query, key), strict=True):
         assert vectors.shape == (1, 1, 20, 24)
-        assert torch.equal(vectors[..., :8], own)
+        torch.testing.assert_close(vectors[:, 0, :, :8], own)
+        assert vectors[..., 8:17].any()
         assert not vectors[..., 17:].any()
 
 
@@ -199,8 +213,12 @@ def test_any_size_of_image(size):
 
 def test_positions_are_resampled_and_the_same_at_the_native_size():
     made = backbone(relative_position=False)
-    zeros = torch.zeros(1, 8, 8, 64)
-    assert torch.equal(made._with_positions(zeros).flatten(1, 2), made.vit.pos_embed)
+    blank, tokens = copy.deepcopy(made), []
+    for parameter in blank.vit.patch_embed.parameters():
+        nn.init.zeros_(parameter)
+    blank.vit.blocks[0].norm1.register_forward_pre_hook(lambda _, inputs: tokens.append(*inputs))
+    blank(images(1, 3, 32, 32))
+    assert torch.equal(tokens[0].flatten(1, 2), made.vit.pos_embed)
     dynamic = timm.create_model("kat_micro", dynamic_img_size=True, **GRID).eval()
     dynamic.load_state_dict(made.vit.state_dict())
     x = images(1, 3, 48, 40)

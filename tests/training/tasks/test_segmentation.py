@@ -17,7 +17,6 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 
 from kat.data import DataConfig
 from kat.data.dense import IGNORE, open_semantic
-from kat.data.dense.synthetic import make_items
 from kat.errors import InputError
 from kat.models import load_model
 from kat.models.dense import SegmentConfig, segment, strips
@@ -33,13 +32,6 @@ SMALL = {
     "channels": 16,
     "auxiliary": 8,
 }
-
-
-@pytest.fixture(scope="module")
-def items(tmp_path_factory):
-    out = tmp_path_factory.mktemp("data") / "items"
-    make_items(out, source="digits", images=8, val_images=6, size=64)
-    return out
 
 
 def settings(items, out, **more):

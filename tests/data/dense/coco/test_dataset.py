@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import pickle
 
 import numpy as np
@@ -16,7 +14,7 @@ from kat.data.dense import open_coco
 from kat.data.dense.config import DetectionAugmentConfig
 from kat.data.dense.transforms import DetectionTraining
 from kat.errors import InputError
-from tests.data.dense.coco_files import instances, write_coco
+from tests.data.dense.coco_files import instances, official_coco, write_coco
 
 
 @pytest.fixture(scope="module")
@@ -26,15 +24,8 @@ def root(tmp_path_factory):
     return folder
 
 
-def _official(path):
-    from pycocotools.coco import COCO
-
-    with contextlib.redirect_stdout(io.StringIO()):
-        return COCO(str(path))
-
-
 def test_masks_boxes_and_areas_are_those_of_pycocotools(root):
-    official = _official(root / "annotations" / "instances_train2017.json")
+    official = official_coco(root / "annotations" / "instances_train2017.json")
     data = open_coco(root, "train")
     assert len(data) == 3
     for image, target in (data[index] for index in range(3)):
