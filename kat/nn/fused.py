@@ -22,8 +22,7 @@ from kat.ops.torch_internals import has_hooks, in_function_transform, is_exporti
 
 GRKANHook = Callable[[GroupRational, nn.Linear, Tensor, Tensor], None]
 
-grkan_hooks: OrderedDict[int, GRKANHook] = OrderedDict()
-"""Those of :func:`register_grkan_hook`, by the ids of their handles."""
+_hooks: OrderedDict[int, GRKANHook] = OrderedDict()
 
 
 def register_grkan_hook(hook: GRKANHook) -> RemovableHandle:
@@ -38,8 +37,8 @@ def register_grkan_hook(hook: GRKANHook) -> RemovableHandle:
     Returns:
         A handle; its ``remove()`` ends the calls.
     """
-    handle = RemovableHandle(grkan_hooks)
-    grkan_hooks[handle.id] = hook
+    handle = RemovableHandle(_hooks)
+    _hooks[handle.id] = hook
     return handle
 
 
@@ -78,7 +77,7 @@ def grkan_linear(
         )
     else:
         y = linear(between(activation(x)))
-    for hook in tuple(grkan_hooks.values()):
+    for hook in tuple(_hooks.values()):
         hook(activation, linear, x, y)
     return y
 

@@ -97,7 +97,7 @@ def find_library() -> Library | str:
     if not parallel_for:
         return f"torch {torch.__version__} does not export torch_parallel_for; torch >= 2.10 does"
     try:
-        binary = open_prebuilt() or _open(build.cached_library())
+        binary = _open_prebuilt() or _open(build.cached_library())
     except (build.BuildError, OSError) as error:
         return str(error)
     best = _best_instruction_set()
@@ -107,7 +107,7 @@ def find_library() -> Library | str:
     return Library(binary.kat_rational, parallel_for, wanted)
 
 
-def open_prebuilt() -> ctypes.CDLL | None:
+def _open_prebuilt() -> ctypes.CDLL | None:
     """The library built when the package was installed, if it loads and its source is current."""
     try:
         binary = _open(build.PREBUILT)

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from kat.ops.cpu import build
-from kat.ops.cpu.library import open_prebuilt
+from tests import kernels
 from tests.ops.cpu.fresh_process import ROOT, finish, start, without_library
 
 try:
@@ -30,17 +30,31 @@ def test_unknown_choice_is_named(tmp_path):
 
 
 def test_a_library_of_another_source_is_not_used(monkeypatch):
-    monkeypatch.setattr(build, "PREBUILT", build.cached_library())
-    assert open_prebuilt() is not None
-    monkeypatch.setattr(build, "source_hash", lambda: "another")
-    assert open_prebuilt() is None
+    """Without a compiler there is only the one that is built already."""
+    with monkeypatch.context() as changed:
+        changed.setattr(build, "PREBUILT", build.cached_library())
+        changed.setenv("CXX", "/nonexistent/c++")
+        kernels.load_again()
+        assert kernels.problem() == ""
+        changed.setattr(build, "source_hash", lambda: "another")
+        kernels.load_again()
+        assert "CXX='/nonexistent/c++' does not exist" in kernels.problem()
+    kernels.load_again()
 
 
 def test_importing_builds_and_loads_nothing(tmp_path):
-    code = (
-        "import kat; from kat.ops.cpu.library import find_library;"
-        " assert find_library.cache_info().misses == 0"
-    )
+    code = """
+import sys
+loaded = []
+sys.addaudithook(lambda event, args: loaded.append(str(args)) if "dlopen" in event else None)
+import kat, kat.ops
+print(*loaded, sep="\\n")
+"""
     environment = {**os.environ, "KAT_CACHE_DIR": str(tmp_path)}
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, env=environment)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        check=True, cwd=ROOT, env=environment, capture_output=True, text=True,
+    )  # fmt: skip
+    assert "libtorch" in done.stdout  # which is loaded in the same way
+    assert "rational_cpu" not in done.stdout
     assert not list(tmp_path.iterdir())
