@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from timing import header, print_table, write_csv
 
 import kat
-from kat.analysis.figures.plots import save_figure
+from kat.analysis.figures.save import save_figure
 from kat.analysis.verify.derivatives import TARGETS, Array, derivatives, kinks
 from kat.models import load_model
 from kat.nn import preset

@@ -67,9 +67,17 @@ def open_table(path: Path, content: str, if_missing: str = "") -> Iterator[csv.D
         raise InputError(f"{path} is not {content}: {error}") from None
 
 
-def number_columns(rows: Sequence[Sequence[str]]) -> list[bool]:
-    """Whether each column holds numbers alone, so that it is aligned at the right."""
-    return [all(map(_NUMBER.match, column)) for column in zip(*rows, strict=True)]
+def number_columns(rows: Sequence[Sequence[str]], count: int) -> list[bool]:
+    """Whether each of the columns holds numbers alone; without rows none does.
+
+    Args:
+        rows: of texts.
+        count: how many columns there are.
+    """
+    columns = list(zip(*rows, strict=True))
+    if rows and len(columns) != count:
+        raise ValueError(f"rows have {len(columns)} cells, but there are {count} columns")
+    return [all(map(_NUMBER.match, column)) for column in columns] or [False] * count
 
 
 def aligned(rows: Iterable[Sequence[str]], indent: str = "") -> str:
@@ -95,7 +103,7 @@ def print_table(
     from rich.table import Table
 
     cells = [list(map(str, row)) for row in rows]
-    are_numbers = number_columns(cells) or [False] * len(columns)
+    are_numbers = number_columns(cells, len(columns))
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name, is_number in zip(columns, are_numbers, strict=True):
         table.add_column(name, justify="right" if is_number else "left", no_wrap=True)

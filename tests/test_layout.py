@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "deploy": {"training", "models", "nn", "ops", "data"},
     "cli": {"training", "analysis", "deploy", "models", "nn", "ops", "data"},
 }
-LEAVES = {"checksum", "errors", "files", "settings", "tables", "text", "version"}
+LEAVES = {"checksum", "errors", "files", "machine", "settings", "tables", "text", "version"}
 """Modules that import no layer, which every layer may use."""
 
 

@@ -65,7 +65,8 @@ def test_an_error_of_the_reader_is_kept(tmp_path):
 
 def test_columns_of_numbers():
     rows = [["a", "1.5", "-", "3x224"], ["2", "nan", "-0.1 ± 2", "8"], ["b", "+1 %", "", ".5"]]
-    assert number_columns(rows) == [False, True, True, True]
+    assert number_columns(rows, 4) == [False, True, True, True]
+    assert number_columns([], 2) == [False, False]
 
 
 def test_aligned_text():

@@ -1,22 +1,23 @@
-"""Costs and figures of models and runs."""
+"""Analysis of models and runs: costs, verification, inspection, figures, reports."""
 
 from kat.analysis.cost.activation_memory import ActivationMemory, activation_memory
 from kat.analysis.cost.flops import Cost, count
 from kat.analysis.figures.activations import plot_activations, plot_evolution
-from kat.analysis.figures.plots import plot_fit, plot_learning_curves
+from kat.analysis.figures.fit import plot_fit
+from kat.analysis.figures.learning_curves import plot_learning_curves
+from kat.analysis.figures.stability import plot_stability
 from kat.analysis.inspect.activations import Activation, learned_activations
-from kat.analysis.inspect.classification import Calibration, calibration, confusion_matrix
+from kat.analysis.inspect.stability import Verdict
 from kat.analysis.inspect.symbolic import Reading, read_symbols
-from kat.analysis.reports.classification import ClassificationReport
-from kat.analysis.reports.stability import Verdict, plot_stability, write_stability_report
+from kat.analysis.reports.stability import write_stability_report
 from kat.nn.stability import StabilityMonitor, read_rows
 from kat.tables import write_table
+from kat.training.evaluation.confusion import Calibration, calibration, confusion_matrix
 
 __all__ = [
     "Activation",
     "ActivationMemory",
     "Calibration",
-    "ClassificationReport",
     "Cost",
     "Reading",
     "StabilityMonitor",

@@ -1,12 +1,12 @@
-"""What the runs of a grid say: means, 95 % intervals, and paired differences from a reference.
+"""Statistics over the runs of a grid: means, 95 % intervals, paired differences from a reference.
 
-For a cell with the values v_1 .. v_n of n seeds, with the t distribution's 97.5 % point t_(n-1),
+For a cell with values v_1 .. v_n of n seeds, and t_(n-1) the 97.5 % point of the t distribution,
 
     interval of the mean        mean(v) +- t_(n-1) s(v) / sqrt(n)
     paired difference           the same of d_i = v_i - r_i, r_i the reference's value of that seed
 
-Seeds give both models the same data order and augmentation, so that much of the noise falls out of
-the difference.
+A seed gives both models the same order of data and the same augmentation, so that much of the noise
+cancels in the difference.
 """
 
 from __future__ import annotations
@@ -35,12 +35,14 @@ MEASURES = (
     "images_per_second",
     "memory_bytes",
 )
+"""What is measured of a run."""
+_COUNTS = ("parameters", "flops", "memory_bytes", "epochs")
 FIRST_COLUMNS = ("cell", "seed", "status", *MEASURES, "epochs", "run")
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over n seeds with the half width of its 95 % interval, NaN for one seed."""
+    """A mean over n seeds with the half-width of its 95 % interval, NaN for one seed."""
 
     mean: float
     half_width: float
@@ -48,7 +50,7 @@ class Estimate:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Estimate:
-        """Of a sample, by the t distribution.
+        """Estimates the mean of a sample, by the t distribution.
 
         Raises:
             ValueError: there are no values.
@@ -62,23 +64,23 @@ class Estimate:
         return cls(statistics.fmean(values), float(t.ppf(0.975, n - 1)) * spread, n)
 
     def text(self, digits: int = 2, sign: bool = False) -> str:
-        """E.g. ``84.21 ± 0.35``; without an interval where there is none."""
+        """``84.21 ± 0.35``; the mean alone where there is no interval."""
         mean = f"{self.mean:+.{digits}f}" if sign else f"{self.mean:.{digits}f}"
         return mean if math.isnan(self.half_width) else f"{mean} ± {self.half_width:.{digits}f}"
 
 
 @dataclass(frozen=True)
 class CellResult:
-    """What the runs of one cell say.
+    """The results of one cell.
 
     Args:
         name: of the cell.
-        values: the measure by seed, of the runs that are done.
-        estimate: its mean; None where no run is done.
+        values: the measure by seed, for the runs that are done.
+        estimate: their mean; None where no run is done.
         difference: from the reference, over the seeds that both have; None for the reference.
         failed: seeds whose run has no result.
-        row: the first done run's row, for what does not depend on the seed.
-        seconds: mean of the runs, NaN without any.
+        row: of the first run that is done, for what does not depend on the seed.
+        seconds: mean over the runs, NaN without any.
     """
 
     name: str
@@ -93,21 +95,21 @@ class CellResult:
 def summarize(
     rows: Iterable[Row], reference: str | None = None, measure: str = "top1"
 ) -> list[CellResult]:
-    """One result for each cell, in the order in which the rows have them.
+    """Summarizes runs by cell, in the order of their rows.
 
     Args:
-        rows: one a run.
-        reference: the cell that differences are taken from; by default the first row's.
+        rows: one for each run.
+        reference: the cell that differences are taken from; None: that of the first row.
         measure: the column that is compared.
 
     Raises:
-        InputError: no rows, or no such cell.
+        InputError: there are no rows, or there is no such cell.
     """
     cells: dict[str, list[Row]] = {}
     for row in rows:
         cells.setdefault(row["cell"], []).append(row)
     if not cells:
-        raise InputError("there are no runs to sum up")
+        raise InputError("there are no runs to summarize")
     reference = next(iter(cells)) if reference is None else reference
     if reference not in cells:
         raise InputError(f"there is no cell {reference!r}; there are {', '.join(cells)}")
@@ -137,42 +139,42 @@ def _result(
 
 
 def table(results: Sequence[CellResult], reference: str) -> tuple[list[str], list[list[str]]]:
-    """Head and lines of the table that a person reads."""
-    head = [
+    """The column names and the rows of the printed table."""
+    columns = [
         "cell",
         "top-1 (%)",
         f"minus {reference}",
         "seeds",
         "parameters",
-        "FLOPs an image",
-        "seconds a run",
+        "FLOPs per image",
+        "seconds per run",
     ]
-    return head, [_line(result) for result in results]
+    return columns, [_cells(result) for result in results]
 
 
-def _line(result: CellResult) -> list[str]:
+def _cells(result: CellResult) -> list[str]:
     estimate, difference, row = result.estimate, result.difference, result.row
-    lost = f", {len(result.failed)} failed" if result.failed else ""
+    failed = f", {len(result.failed)} failed" if result.failed else ""
     return [
         result.name,
         "-" if estimate is None else estimate.text(),
         "-" if difference is None else difference.text(sign=True),
-        f"{len(result.values)}{lost}",
+        f"{len(result.values)}{failed}",
         f"{row['parameters']:,}" if estimate else "-",
         f"{row['flops'] / 1e6:.2f} M" if estimate else "-",
         f"{result.seconds:.0f}" if estimate else "-",
     ]
 
 
-def markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A table as Markdown has it."""
-    rows = [head, ["---"] * len(head), *lines]
-    escaped = ([cell.replace("|", "\\|") for cell in row] for row in rows)
-    return "".join(f"| {' | '.join(row)} |\n" for row in escaped)
+def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    escaped = ([cell.replace("|", "\\|") for cell in line] for line in lines)
+    return "".join(f"| {' | '.join(line)} |\n" for line in escaped)
 
 
 def write_runs(rows: Sequence[Row], path: Path) -> None:
-    """Writes the rows as CSV: :data:`FIRST_COLUMNS`, then the factors and settings."""
+    """Writes the rows as CSV: :data:`FIRST_COLUMNS`, then factors and settings."""
     write_table(path, columns_of(rows, FIRST_COLUMNS), rows)
 
 
@@ -183,18 +185,16 @@ def read_runs(path: Path) -> list[Row]:
         InputError: there is no such file, or it holds something else.
     """
     with open_table(path, "a table of runs as kat ablate writes it") as lines:
-        rows = [_row(line) for line in lines]
+        rows = [_read_row(line) for line in lines]
     if not rows:
         raise InputError(f"{path} holds no runs")
     return rows
 
 
-_COUNTS = ("parameters", "flops", "memory_bytes", "epochs")
-
-
-def _row(line: dict[str, str]) -> Row:
-    values: Row = {"seed": int(line["seed"]), "cell": line["cell"], "status": line["status"]}
+def _read_row(line: dict[str, str]) -> Row:
+    row: Row = {**line, **dict.fromkeys(MEASURES)}
+    row |= {"seed": int(line["seed"]), "cell": line["cell"], "status": line["status"]}
     for name in (*MEASURES, "epochs"):
         if line[name]:
-            values[name] = int(line[name]) if name in _COUNTS else float(line[name])
-    return {**line, **dict.fromkeys(MEASURES), **values}
+            row[name] = int(line[name]) if name in _COUNTS else float(line[name])
+    return row

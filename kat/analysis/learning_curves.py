@@ -1,4 +1,4 @@
-"""What runs of one setting and several seeds have in common, epoch by epoch."""
+"""The metrics of runs, and their mean and range over several runs, epoch by epoch."""
 
 from __future__ import annotations
 
@@ -7,44 +7,36 @@ from dataclasses import dataclass
 from typing import Any
 
 from kat.errors import InputError
+from kat.training.tasks.registry import TASKS
 
 History = Sequence[Mapping[str, float]]
 """One row an epoch, as :func:`kat.training.read_history` reads it."""
 
-SCORES = {
-    "top1": "top-1",
-    "top5": "top-5",
-    "box_ap": "box AP",
-    "mask_ap": "mask AP",
-    "box_ap50": "box AP50",
-    "mask_ap50": "mask AP50",
-    "miou": "mIoU",
-    "pixel_accuracy": "pixel accuracy",
-    "class_accuracy": "class accuracy",
-}
-"""What is validated, in per cent, and what it is called."""
-HEADLINES = ("top1", "box_ap", "miou")
-"""The score of each task that says most."""
+METRICS = {metric.name: metric for task in TASKS.values() for metric in task.metrics}
+"""What validation measures, in per cent, by its column."""
+HEADLINES = tuple(task.metrics[0].name for task in TASKS.values())
+"""The main metric of each task."""
+
 _VALIDATED = {
     "val_loss": "validation loss",
-    **{name: f"validation {label} (%)" for name, label in SCORES.items()},
+    **{name: f"validation {metric.label} (%)" for name, metric in METRICS.items()},
 }
 COLUMNS = {
     "train_loss": "training loss",
     **_VALIDATED,
-    **{f"raw_{name}": f"{title}, weights not averaged" for name, title in _VALIDATED.items()},
+    **{f"raw_{name}": f"{title}, without EMA" for name, title in _VALIDATED.items()},
 }
-"""What can be drawn, and what it is called."""
+"""The columns that can be drawn, with their titles."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A quantity over the epochs that all runs have, so that each mean is of the same runs.
+    """A quantity over the epochs that all runs have, so that every mean is over the same runs.
 
     Args:
         epochs: counted from 1.
         mean: over the runs.
-        low, high: the least and the largest of the runs.
+        low, high: the smallest and the largest of the runs.
     """
 
     epochs: list[int]
@@ -54,44 +46,47 @@ class Curve:
 
 
 def usual_columns(row: Mapping[str, Any]) -> tuple[str, str | None]:
-    """What says most of a run: its loss, in training where none is validated, and its score.
+    """The two columns that summarize a run: its loss and its main metric.
 
     Args:
         row: of a history.
 
     Returns:
-        Two of :data:`COLUMNS`; None where no score is validated.
+        The validation loss, or the training loss without one; the main metric of the task, or None
+        without validation.
     """
     loss = "val_loss" if "val_loss" in row else "train_loss"
     return loss, next((name for name in HEADLINES if name in row), None)
 
 
 def common_headline(rows: Iterable[Mapping[str, Any]]) -> str:
-    """The score of :data:`HEADLINES` that runs have, which must be of one task.
+    """The main metric of runs, which must be of one task.
 
     Args:
         rows: of runs that are done, their labels as ``cell``.
 
     Raises:
-        InputError: they are of several tasks.
+        InputError: they are of several tasks, or have no metric.
     """
     found = {name: row for row in rows for name in HEADLINES if row.get(name) is not None}
-    if len(found) != 1:
-        have = ", ".join(f"{row['cell']!r} has {SCORES[name]}" for name, row in found.items())
-        raise InputError(f"runs must be of one task, and have its score: {have or 'none has one'}")
-    return next(iter(found))
+    if len(found) == 1:
+        return next(iter(found))
+    have = [f"{row['cell']!r} has {METRICS[name].label}" for name, row in found.items()]
+    raise InputError(
+        f"runs must be of one task and have its metric: {', '.join(have) or 'none has one'}"
+    )
 
 
 def curve(label: str, histories: Sequence[History], column: str) -> Curve:
-    """The mean and the range of one column of several runs.
+    """The mean and the range of one column over several runs.
 
     Args:
-        label: what the runs are called in an error.
-        histories: of one run or more.
+        label: names the runs in errors.
+        histories: of one or more runs.
         column: one of :data:`COLUMNS`.
 
     Raises:
-        InputError: there is no epoch at which all runs have it.
+        InputError: there is no epoch at which all runs have the column.
     """
     runs = [{int(r["epoch"]): r[column] for r in rows if column in r} for rows in histories]
     epochs = sorted(set(runs[0]).intersection(*runs[1:]))

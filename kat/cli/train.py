@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from kat.cli.training_settings import TrainingParser, parse_training
+from kat.errors import Interrupted, TrainingDiverged
 from kat.models import build_model
 from kat.tables import aligned
 from kat.training import (
@@ -28,11 +28,8 @@ from kat.training import (
     rehearse,
     train,
 )
-from kat.training.config import check
+from kat.training.run_directory import STABILITY
 from kat.training.tasks.registry import TASKS
-
-if TYPE_CHECKING:
-    from kat.analysis import StabilityMonitor
 
 
 def main(arguments: list[str]) -> None:
@@ -61,42 +58,36 @@ def _rehearse(config: TrainConfig) -> None:
     """Makes a dry run, and prints what it found out."""
     from kat.analysis import count
 
-    found = rehearse(config, _monitor(config))
+    found = rehearse(config)
     flops = count(build_model(found.record), found.record.input_size).flops
-    rows = {**found.rows(), "FLOPs an image": f"{flops / 1e9:.4g} G, two for a multiply-add"}
+    rows = {**found.rows(), "FLOPs per image": f"{flops / 1e9:.4g} G, two for a multiply-add"}
     if is_first_process():
         sys.stdout.write(f"{aligned(rows.items())}\nnothing was written to {config.out}\n")
 
 
 def run(config: TrainConfig) -> None:
     """Trains, and prints the outcome; of a monitored run also the verdict."""
-    monitor = _monitor(config)
-    if monitor is None:
-        _print(train(config))
-        return
     try:
-        _print(train(config, monitor))
-    finally:
-        if monitor.rows and is_first_process():
-            from kat.cli.stability import report
+        _print(train(config))
+    except (Interrupted, TrainingDiverged):
+        _report_monitored(config)
+        raise
+    _report_monitored(config)
 
-            report(Path(config.out))
 
+def _report_monitored(config: TrainConfig) -> None:
+    out = Path(config.out)
+    if config.monitor.enabled and is_first_process() and (out / STABILITY).is_file():
+        from kat.cli.stability import report  # draws figures
 
-def _monitor(config: TrainConfig) -> StabilityMonitor | None:
-    if not config.monitor.enabled:
-        return None
-    from kat.analysis import StabilityMonitor  # draws figures: not needed by other runs
-
-    check(config)
-    return StabilityMonitor(config.monitor.every_n_steps)
+        report(out)
 
 
 def _print(summary: Summary) -> None:
     if not is_first_process():
         return
-    shown = TASKS[summary.task].module.scores
-    best = ", ".join(f"{s.label} {summary.scores[s.name]:{s.format}} %" for s in shown)
+    shown = TASKS[summary.task].metrics
+    best = ", ".join(f"{s.label} {summary.metrics[s.name]:{s.format}} %" for s in shown)
     sys.stdout.write(
         f"best {best} after {summary.epochs} epochs, {summary.parameters:,} parameters,"
         f" {summary.seconds:.0f} s; {summary.skipped} files skipped; all in {summary.out}\n"

@@ -1,22 +1,231 @@
-"""The processes that train together."""
+"""Processes that train together: who they are, how they start, what they tell each other.
+
+A launcher says who a process is: ``torchrun`` and SLURM start all processes; without one, the first
+process on a machine starts the others, which run the same command.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
+import socket
+import subprocess
+import sys
 import threading
 import time
-from typing import TypeVar
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.distributed as dist
-from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from kat.errors import InputError
 
 Item = TypeVar("Item")
 
+_LAUNCHED_BY = "KAT_LAUNCHED_BY"
+"""The environment variable that holds the process that started this one."""
+_POLL_SECONDS = 0.5
+_GRACE_SECONDS = 30.0
+"""How long a process may take to end by itself when one that it trains with is gone."""
+
+
+@dataclass(frozen=True)
+class World:
+    """The place of a process among those that train together.
+
+    Args:
+        rank: of this process among all.
+        local_rank: among those on this machine.
+        size: how many there are.
+        local_size: how many on this machine.
+        launched: whether all processes have been started by a launcher or another process.
+    """
+
+    rank: int = 0
+    local_rank: int = 0
+    size: int = 1
+    local_size: int = 1
+    launched: bool = False
+
+
+def is_first_process() -> bool:
+    """Whether this process checks, writes and prints, also before the others have started."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank() == 0
+    node, local = _int("GROUP_RANK", "NODE_RANK", "SLURM_NODEID"), _int("LOCAL_RANK")
+    if _under_slurm():
+        return _int("SLURM_PROCID") == 0
+    return node == 0 and local == 0
+
+
+def find_world(devices: int | Literal["auto"], num_nodes: int, present: int) -> World:
+    """Asks the launcher for the place of this process.
+
+    Args:
+        devices: processes on each machine; auto: as many as the launcher has started, or without
+            one as many as there are devices.
+        num_nodes: machines.
+        present: devices on this machine.
+
+    Raises:
+        InputError: the launcher has started another number of processes.
+    """
+    if "LOCAL_RANK" in os.environ and "WORLD_SIZE" in os.environ:
+        world = World(
+            _int("RANK"), _int("LOCAL_RANK"), _int("WORLD_SIZE"), _int("LOCAL_WORLD_SIZE"), True
+        )
+    elif _under_slurm():
+        tasks = int(os.environ["SLURM_NTASKS"])
+        world = World(
+            _int("SLURM_PROCID"), _int("SLURM_LOCALID"), tasks, max(1, tasks // num_nodes), True
+        )
+    else:
+        local = present if devices == "auto" else devices
+        return World(_int("NODE_RANK") * local, 0, num_nodes * local, local)
+    if devices != "auto" and world.size != devices * num_nodes:
+        raise InputError(
+            f"devices={devices} and num_nodes={num_nodes} make {devices * num_nodes} processes, but"
+            f" the launcher has started {world.size}"
+        )
+    return world
+
+
+def connect(world: World, device: torch.device) -> None:
+    """Joins the processes into one group; starts the others on this machine if nobody has.
+
+    Args:
+        world: from :func:`find_world`.
+        device: what this process computes on; it decides between NCCL and gloo.
+    """
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if world.size == 1 or dist.is_initialized():
+        return
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun's own store is there already
+        dist.init_process_group(backend)
+        return
+    address, port = _rendezvous(world)
+    if not world.launched:
+        _start_others(world, address, port)
+    elif _LAUNCHED_BY in os.environ:
+        end_with_parent(int(os.environ[_LAUNCHED_BY]), _GRACE_SECONDS)
+    dist.init_process_group(
+        backend, f"tcp://{address}:{port}", rank=world.rank, world_size=world.size
+    )
+
+
+def disconnect() -> None:
+    """Leaves the group that :func:`connect` has joined."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def _rendezvous(world: World) -> tuple[str, str]:
+    """Where the processes meet: what the environment says, SLURM's first node, or this machine."""
+    address, port = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT")
+    if _under_slurm():
+        address = address or _first_slurm_node(os.environ["SLURM_JOB_NODELIST"])
+        port = port or str(15000 + int(os.environ["SLURM_JOB_ID"][-4:]))
+    elif world.size == world.local_size and not world.launched:
+        address, port = address or "127.0.0.1", port or str(_free_port())
+    if address is None or port is None:
+        raise InputError(
+            "several machines need a launcher: torchrun, srun, or MASTER_ADDR, MASTER_PORT and"
+            " NODE_RANK in the environment of each"
+        )
+    return address, port
+
+
+def _first_slurm_node(nodes: str) -> str:
+    """The first host of a SLURM node list such as ``gpu[01-04,7],login``."""
+    prefix, bracket, rest = nodes.partition("[")
+    if not bracket or "," in prefix:
+        return nodes.split(",")[0]
+    return prefix + rest.split("]")[0].split(",")[0].split("-")[0]
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def _start_others(world: World, address: str, port: str) -> None:
+    """Runs this program once more for each further device of this machine."""
+    processes = []
+    for local_rank in range(1, world.local_size):
+        place = {
+            "RANK": world.rank + local_rank,
+            "LOCAL_RANK": local_rank,
+            "WORLD_SIZE": world.size,
+            "LOCAL_WORLD_SIZE": world.local_size,
+            "MASTER_ADDR": address,
+            "MASTER_PORT": port,
+            _LAUNCHED_BY: os.getpid(),
+        }
+        environment = {**os.environ, **{name: str(value) for name, value in place.items()}}
+        command = [sys.executable, *sys.orig_argv[1:]]
+        processes.append(subprocess.Popen(command, env=environment))
+    threading.Thread(target=_end_with_others, args=(processes,), daemon=True).start()
+
+
+def _end_with_others(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Ends this process, and the others, when one of them has failed."""
+    codes = [process.poll() for process in processes]
+    while not any(codes):
+        if None not in codes:
+            return
+        time.sleep(_POLL_SECONDS)
+        codes = [process.poll() for process in processes]
+    time.sleep(_GRACE_SECONDS)  # what stops one usually stops all, and they say why
+    sys.stderr.write(f"kat: a process has ended with exit code {next(filter(None, codes))}\n")
+    for process in processes:
+        process.kill()
+    os._exit(1)
+
+
+def end_with_parent(parent: int, grace: float | None = None) -> None:
+    """Has this process stopped, as by SIGTERM, when its parent has ended.
+
+    Args:
+        parent: the parent's process id.
+        grace: seconds to end by itself before it is killed; None: as long as it takes.
+    """
+
+    def follow() -> None:
+        while os.getppid() == parent:
+            time.sleep(_POLL_SECONDS)
+        os.kill(os.getpid(), signal.SIGTERM)
+        if grace is not None:
+            time.sleep(grace)
+            os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def _under_slurm() -> bool:
+    """Whether ``srun`` has started this process; an interactive shell is no such task."""
+    interactive = os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")
+    started = {"SLURM_NTASKS", "SLURM_PROCID"} <= os.environ.keys()
+    return started and not interactive and "LOCAL_RANK" not in os.environ
+
+
+def _int(*names: str) -> int:
+    """The first of these environment variables that is set, as a number; else 0."""
+    return int(next((os.environ[name] for name in names if os.environ.get(name)), 0))
+
 
 def gather(item: Item) -> list[Item]:
-    """What each process gives, in their order; all of them must call it."""
+    """The items of all ranks, in their order; a collective."""
     if not (dist.is_available() and dist.is_initialized()):
         return [item]
     items: list[Item] = [item] * dist.get_world_size()
@@ -24,11 +233,20 @@ def gather(item: Item) -> list[Item]:
     return items
 
 
+def broadcast(item: Item) -> Item:
+    """The item of rank 0; a collective."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return item
+    items = [item]
+    dist.broadcast_object_list(items)
+    return items[0]
+
+
 def any_of(here: bool, device: torch.device) -> bool:
-    """Whether it is so in any of the processes; all of them must call it.
+    """Whether it holds in any rank; a collective.
 
     Args:
-        here: whether it is in this one.
+        here: whether it holds in this one.
         device: what this process computes on.
     """
     if not (dist.is_available() and dist.is_initialized()):
@@ -38,52 +256,68 @@ def any_of(here: bool, device: torch.device) -> bool:
     return bool(flag)
 
 
-def end_with_parent(parent: int, grace: float | None = None) -> None:
-    """Has this process stopped, as by SIGTERM, when the one that started it has ended.
+def barrier() -> None:
+    """Waits until all ranks are here."""
+    gather(None)
+
+
+def wrap(model: nn.Module, world: World, strategy: str, device: torch.device) -> nn.Module:
+    """What training calls in place of the model: it exchanges gradients.
+
+    With ``fsdp`` the model itself is cut: each block, and the rest together, have their parameters
+    gathered for a forward or backward pass through them, and given up after it. Else several
+    processes get DDP, with batch norm over all of them on GPUs.
 
     Args:
-        parent: its number.
-        grace: seconds that it is then given to end by itself, before it is made to; None: as long
-            as it takes.
+        model: on its device.
+        world: the processes.
+        strategy: ``ddp`` or ``fsdp``.
+        device: what this process computes on.
     """
-
-    def follow() -> None:
-        while os.getppid() == parent:
-            time.sleep(_LOOK)
-        os.kill(os.getpid(), signal.SIGTERM)
-        if grace is not None:
-            time.sleep(grace)
-            os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
-
-
-_LOOK = 0.5
-"""Seconds between two looks at whether the parent is there."""
+    if strategy == "fsdp":
+        mesh = init_device_mesh(device.type, (world.size,))
+        for block in getattr(model, "blocks", ()):
+            fully_shard(block, mesh=mesh, reshard_after_forward=True)
+        fully_shard(model, mesh=mesh, reshard_after_forward=True)
+        return model
+    if world.size == 1:
+        return model
+    if device.type == "cuda":
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    return DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
 
 
-def end_with_first() -> None:
-    """Has a process that Lightning starts beside this one end when this one has.
+def set_gradient_sync(model: nn.Module, wanted: bool) -> None:
+    """Whether the next backward pass exchanges gradients; those in between add up locally."""
+    if isinstance(model, FSDPModule):
+        model.set_requires_gradient_sync(wanted)
+    elif isinstance(model, DistributedDataParallel):
+        model.require_backward_grad_sync = wanted
 
-    It would wait for ever, in a collective, for a first process that was killed. Called in all.
+
+def local(tensor: Tensor) -> Any:
+    """This rank's shard of a DTensor; other tensors as they are."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def full(tensor: Tensor) -> Tensor:
+    """All of a DTensor, on the CPU, by a collective; other tensors as they are."""
+    return tensor.full_tensor().cpu() if isinstance(tensor, DTensor) else tensor
+
+
+@torch.no_grad()
+def assign(target: Tensor, value: Tensor) -> None:
+    """target <- value, of which a DTensor takes its shard.
+
+    Args:
+        target: a parameter, buffer or average.
+        value: whole, in every rank.
     """
-    if int(os.environ.get("LOCAL_RANK") or 0) == 0:
-        os.environ[_FIRST] = str(os.getpid())
-    elif _FIRST in os.environ:
-        end_with_parent(int(os.environ[_FIRST]), grace=_GRACE)
+    local(target).copy_(local(sharded_like(value, target)))
 
 
-_FIRST = "KAT_FIRST_PROCESS"
-"""The environment variable that tells the others its number; no other launcher's have it."""
-_GRACE = 30.0
-"""Seconds in which a process may end by itself when the first one is gone."""
-
-
-def is_first_process() -> bool:
-    """Whether this process is the one that checks, writes and prints, also before the others start.
-
-    The launchers say by their environment variables which process of how many this is.
-    """
-    node = int(os.environ.get("GROUP_RANK") or os.environ.get("NODE_RANK") or 0)
-    rank: int | None = getattr(rank_zero_only, "rank", None)
-    return node == 0 and (rank or 0) == 0
+def sharded_like(value: Tensor, target: Tensor) -> Tensor:
+    """A whole tensor cut as ``target`` is, on its device."""
+    if not isinstance(target, DTensor):
+        return value.to(target.device)
+    return distribute_tensor(value.to(target.device), target.device_mesh, target.placements)

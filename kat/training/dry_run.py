@@ -12,21 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
-from torch import Tensor, nn
+from torch import Tensor
 
-from kat.data import ImageSet, ImageStream, UnreadableImage
+from kat.data import Batch, ImageDataset, ImageStream, UnreadableImage
 from kat.errors import InputError
+from kat.machine import peak_bytes
 from kat.models import ModelRecord
+from kat.nn.stability import StabilityMonitor
 from kat.text import duration, scaled
+from kat.training.build import Run, build
+from kat.training.callbacks.callback import Callback
+from kat.training.callbacks.throughput import Work
 from kat.training.config import TrainConfig
-from kat.training.lightning_setup import make_trainer, quiet
-from kat.training.limits import length, limited
-from kat.training.monitoring import Monitor
-from kat.training.run import Assembly, assemble, fit, trainer_settings
+from kat.training.distributed import disconnect
+from kat.training.loop import fit
+from kat.training.resolve import resolve
 from kat.training.run_directory import CHECKPOINTS_AT_ONCE
-from kat.training.throughput import Meter, Work, peak_bytes
 
 WARM_UP, STEPS, SAMPLE = 1, 3, 64
 """Steps before the clock runs, steps that are timed, images of each split that are decoded."""
@@ -63,23 +64,23 @@ class Size:
     Args:
         weights: parameters and buffers.
         gradients: of the parameters that are trained.
-        optimiser: its state.
-        average: the moving average of the weights.
+        optimizer: its state.
+        ema: the moving average of the weights.
     """
 
     weights: int
     gradients: int
-    optimiser: int
-    average: int
+    optimizer: int
+    ema: int
 
     @property
     def checkpoint(self) -> int:
         """Of one checkpoint: everything but the gradients."""
-        return self.weights + self.optimiser + self.average
+        return self.weights + self.optimizer + self.ema
 
     @property
-    def folder(self) -> int:
-        """The most that a run's folder holds at once, logs left out."""
+    def directory(self) -> int:
+        """The most that a run directory holds at once, without logs."""
         return CHECKPOINTS_AT_ONCE * self.checkpoint + self.weights
 
     def __str__(self) -> str:
@@ -139,135 +140,106 @@ class Rehearsal:
             "time": times,
             "memory": f"peak {scaled(self.peak, 'B')}, of which {self.size}",
             "checkpoint": scaled(self.size.checkpoint, "B"),
-            "disk": f"{scaled(self.size.folder, 'B')} needed,"
+            "disk": f"{scaled(self.size.directory, 'B')} needed,"
             f" {scaled(self.free, 'B')} free in {self.place}",
             "loss": f"{self.loss:.4f} after {WARM_UP + self.steps} steps",
         }
 
 
-def rehearse(config: TrainConfig, monitor: Monitor | None = None) -> Rehearsal:
-    """Builds everything that a run needs, checks data and disk, makes three steps, validates once.
+def rehearse(config: TrainConfig) -> Rehearsal:
+    """Builds everything that a run needs, checks data and disk, takes a few steps, validates once.
 
-    Nothing is written to ``config.out``.
+    Nothing is written.
 
     Raises:
         InputError: what would stop the run: bad settings or data, no room for its checkpoints, a
-            folder that cannot be written, a loss that is not finite.
+            directory that cannot be written, a loss that is not finite.
     """
     place = _writable(Path(config.out))
-    assembly = assemble(config, monitor)
-    config = assembly.config
-    train = _sample("train", assembly.train_data, config)
-    val = _sample("val", assembly.val_data, config)
-    steps = _Steps(assembly)
-    with quiet(), tempfile.TemporaryDirectory() as folder:
-        trainer = _trainer(assembly, steps, folder)
-        fit(trainer, assembly)
-    if not math.isfinite(steps.loss):
-        raise InputError(f"the loss is {steps.loss} after {trainer.global_step} steps")
-    model = assembly.module.model
-    size = _size(model, assembly.config, steps.state_share)
+    resolved = resolve(config)
+    train = _sample("train", resolved.train_data, resolved.config)
+    val = _sample("val", resolved.val_data, resolved.config)
+    run = build(resolved)
+    steps = _Steps()
+    run.callbacks = [steps]
+    if run.config.monitor.enabled:
+        StabilityMonitor(run.config.monitor.every_n_steps).attach(run.model)  # which may refuse it
+    batches, val_batches = run.batches, run.val_batches
+    run.batches = min(batches, (WARM_UP + STEPS) * run.state.division.accumulate)
+    run.val_batches, run.epochs = 1, WARM_UP + STEPS
+    try:
+        fit(run)
+    finally:
+        run.train_loader.close()
+        run.val_loader.close()
+        disconnect()
+    loss = math.nan if run.loss is None else run.loss.item()
+    if not math.isfinite(loss):
+        raise InputError(f"the loss is {loss} after {run.state.step} steps")
+    size = _size(run)
     free = shutil.disk_usage(place).free
-    if free < size.folder:
+    if free < size.directory:
         raise InputError(
-            f"the checkpoints need {scaled(size.folder, 'B')},"
-            f" but {place} has {scaled(free, 'B')} free"
+            f"the checkpoints need {scaled(size.directory, 'B')}, but {place} has"
+            f" {scaled(free, 'B')} free"
         )
+    epoch = batches * steps.work.seconds_per_batch + val_batches * steps.validation
     return Rehearsal(
-        record=assembly.record,
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        record=run.record,
+        parameters=sum(parameter.numel() for parameter in run.model.parameters()),
         train=train,
         val=val,
         size=size,
         peak=steps.peak,
         work=steps.work,
-        steps=trainer.global_step - WARM_UP,
-        epoch=steps.epoch,
-        epochs=config.epochs,
+        steps=run.state.step - WARM_UP,
+        epoch=None if math.isinf(epoch) else epoch,
+        epochs=run.config.epochs,
         place=place,
         free=free,
-        loss=steps.loss,
+        loss=loss,
     )
 
 
 class _Steps(Callback):
     """Times the steps after the warm-up, and validation; looks at memory when all is done."""
 
-    def __init__(self, assembly: Assembly) -> None:
-        self.assembly = assembly
-        self.meter = Meter()
+    def __init__(self) -> None:
         self.work = self._start = Work()
-        self._warm = 0
-        self.epoch: float | None = None
+        self.validation = 0.0
         self.peak = 0
-        self.loss = math.nan
-        self.state_share = 0.0
-        """Bytes of the optimiser's state for each byte of the parameters that it trains."""
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_epoch_start(self, run: Run) -> None:
         """Starts the clock."""
-        self.meter.resume()
+        run.meter.resume()
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Counts the batch."""
-        self.meter.count(len(batch.labels) * trainer.world_size)
-        if self._warm < WARM_UP:
-            self._warm, self._start = trainer.global_step, self._read(trainer)
-        self.loss = float(trainer.callback_metrics["train/loss_step"])
+    def on_batch_end(self, run: Run, index: int, batch: Batch, stepped: bool) -> None:
+        """Counts the batch; the last step ends the run."""
+        run.meter.count(len(batch.labels) * run.world.size)
+        if stepped and run.state.step == WARM_UP:
+            self._start = _read(run)
+        if stepped and run.state.step == WARM_UP + STEPS:
+            run.should_stop = True
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_start(self, run: Run) -> None:
         """Stops the clock of training."""
-        self._read(trainer)
-        self.meter.pause()
-        self._validating = self.meter.clock()
+        self.work = _read(run).since(self._start)
+        run.meter.pause()
+        self._validating = run.meter.clock()
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Lets it go on."""
-        self.validation = self.meter.clock() - self._validating
-        self.meter.resume()
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draws the conclusions, while the processes still know of each other."""
-        self.work = self._read(trainer).since(self._start)
-        self.peak = peak_bytes(trainer.strategy.root_device)
-        state = trainer.optimizers[0].state
-        held = tensor_bytes(state.keys())
-        tensors = itertools.chain.from_iterable(entries.values() for entries in state.values())
-        self.state_share = tensor_bytes(tensors) / held if held else 0.0
-        config, loaders = self.assembly.config, self.assembly
-        batches, val_batches = length(loaders.train_loader), length(loaders.val_loader)
-        if batches is not None and val_batches is not None:
-            self.epoch = (
-                limited(batches, config.limit_train_batches) * self.work.seconds_per_batch
-                + limited(val_batches, config.limit_val_batches) * self.validation
-            )
-
-    def _read(self, trainer: Trainer) -> Work:
-        if trainer.strategy.root_device.type == "cuda":
-            torch.cuda.synchronize(trainer.strategy.root_device)
-        return self.meter.read()
+    def on_validation_end(self, run: Run) -> None:
+        """Notes how long it took."""
+        self.validation = run.meter.clock() - self._validating
+        self.peak = peak_bytes(run.device)
 
 
-def _trainer(assembly: Assembly, steps: _Steps, folder: str) -> Trainer:
-    config, total = assembly.config, WARM_UP + STEPS
-    return make_trainer(
-        **{**trainer_settings(config), "max_epochs": -1},
-        max_steps=total,
-        limit_train_batches=total * config.optim.accumulate_grad_batches,
-        limit_val_batches=1,
-        log_every_n_steps=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        default_root_dir=folder,
-        callbacks=[steps],
-        profiler=steps.meter,
-    )
+def _read(run: Run) -> Work:
+    if run.device.type == "cuda":
+        torch.cuda.synchronize(run.device)
+    return run.meter.read()
 
 
-def _sample(split: str, data: ImageSet | ImageStream, config: TrainConfig) -> Sample:
+def _sample(split: str, data: ImageDataset | ImageStream, config: TrainConfig) -> Sample:
     """Decodes images from all over a split. A stream's first ones are read in the steps."""
     if isinstance(data, ImageStream):
         return Sample(None, 0, 0, [])
@@ -287,11 +259,11 @@ def _sample(split: str, data: ImageSet | ImageStream, config: TrainConfig) -> Sa
     return Sample(len(data), len(data.ignored), len(indices), unreadable)
 
 
-def _size(model: nn.Module, config: TrainConfig, state_share: float) -> Size:
-    weights = tensor_bytes([*model.parameters(), *model.buffers()])
-    trained = tensor_bytes(p for p in model.parameters() if p.requires_grad)
-    average = weights if config.optim.ema_decay > 0 else 0
-    return Size(weights, trained, round(trained * state_share), average)
+def _size(run: Run) -> Size:
+    weights = tensor_bytes([*run.model.parameters(), *run.model.buffers()])
+    gradients = tensor_bytes(p for p in run.model.parameters() if p.requires_grad)
+    entries = itertools.chain.from_iterable(e.values() for e in run.optimizer.state.values())
+    return Size(weights, gradients, tensor_bytes(entries), weights if run.ema else 0)
 
 
 def tensor_bytes(tensors: Iterable[Any]) -> int:

@@ -13,11 +13,11 @@ import yaml
 from kat.errors import InputError
 from kat.files import write_text
 from kat.models import read_training_checkpoint
-from kat.tables import write_table
+from kat.tables import columns_of, open_table, write_table
 from kat.training.config import TrainConfig
-from kat.training.history import HISTORY, write_history
 
 SETTINGS, SUMMARY, SKIPPED = "run.yaml", "summary.json", "skipped.csv"
+HISTORY, METRICS, TENSORBOARD = "history.csv", "metrics.csv", "tensorboard"
 BEST, LAST, PREVIOUS, LAST_GOOD = "best.ckpt", "last.ckpt", "previous.ckpt", "last_good.ckpt"
 DIVERGENCE, CONVERSION = "divergence.json", "conversion.json"
 STABILITY, STABILITY_REPORT = "stability.csv", "stability.html"
@@ -44,8 +44,8 @@ CONTENTS = (
     COEFFICIENTS,
     REPORT,
     LOGGER_RUNS,
-    "csv",
-    "tensorboard",
+    METRICS,
+    TENSORBOARD,
     "wandb",
     "mlflow",
 )
@@ -68,7 +68,7 @@ def with_resumption_decided(config: TrainConfig) -> TrainConfig:
     return dataclasses.replace(config, resume=resume, overwrite=begun and not resume)
 
 
-def check_folder(config: TrainConfig) -> None:
+def check_run_directory(config: TrainConfig) -> None:
     """Refuses a folder that is not a run's, and a run's that nobody gave up.
 
     Raises:
@@ -87,7 +87,7 @@ def check_folder(config: TrainConfig) -> None:
         )
 
 
-def resumed_from(out: Path) -> tuple[Path, list[str]]:
+def newest_checkpoint(out: Path) -> tuple[Path, list[str]]:
     """The newest checkpoint that is whole, and a line on each newer one that is not.
 
     That is last.ckpt, or previous.ckpt, the one before it; or last_good.ckpt, of a run that is no
@@ -102,8 +102,11 @@ def resumed_from(out: Path) -> tuple[Path, list[str]]:
         if not path.exists():
             continue
         try:
-            if "position" not in read_training_checkpoint(path, sealed=True):
-                raise InputError(f"{path} was written by an older version, and cannot be resumed")
+            if "state" not in read_training_checkpoint(path, require_checksum=True):
+                raise InputError(
+                    f"{path} was written by an older version, whose runs cannot be resumed; start a"
+                    f" new one from its weights: --init-from {path}"
+                )
         except InputError as error:
             damaged.append(str(error))
         else:
@@ -113,7 +116,7 @@ def resumed_from(out: Path) -> tuple[Path, list[str]]:
     raise InputError(f"{out} holds no run to resume: there is no {LAST}")
 
 
-def prepare_folder(config: TrainConfig, checkpoint: Path | None = None) -> None:
+def prepare_run_directory(config: TrainConfig, checkpoint: Path | None = None) -> None:
     """Removes what an overwritten run has left, and what is damaged or half of a resumed one.
 
     Writes the settings.
@@ -187,3 +190,25 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _plain(item) for name, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def read_history(out: Path) -> list[dict[str, float]]:
+    """The rows of history.csv, one an epoch.
+
+    They hold ``epoch``, ``train_loss``, ``val_loss`` and the metrics of the task; with an EMA also
+    ``raw_...`` of each, of the weights themselves.
+
+    Args:
+        out: a run directory; a run that has finished no epoch has no rows.
+    """
+    path = out / HISTORY
+    if not path.is_file():
+        return []
+    with open_table(path, "the history of a run") as lines:
+        rows = [{k: float(v) for k, v in line.items() if v} for line in lines]
+    return [{**row, "epoch": int(row["epoch"])} for row in rows]
+
+
+def write_history(rows: Sequence[dict[str, float]], path: Path) -> None:
+    """Writes the rows as CSV."""
+    write_table(path, columns_of(rows, ["epoch"]), rows)

@@ -111,7 +111,7 @@ def test_runs_whose_histories_are_gone_are_compared_without_curves(kat_run, vit_
     for copy in copies:
         (copy / "history.csv").unlink()
     assert run("report", *copies, "--out", tmp_path / "page.html") == 0
-    assert "No run has a history of its epochs." in (tmp_path / "page.html").read_text()
+    assert "No run has completed an epoch." in (tmp_path / "page.html").read_text()
 
 
 def test_what_is_wrong_is_named(kat_run, tmp_path, capsys):

@@ -1,27 +1,27 @@
-"""A small model, its record and batches for it, for tests of training."""
+"""A small model, its record and batches for it, and runs of them that a test puts together."""
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import timm
 import torch
-from lightning.pytorch import Trainer
+from torch import nn
 
-from kat.data import Batch
+from kat.data import Batch, DeviceTransform
 from kat.models import ModelRecord
-from kat.training import Classifier, TrainConfig
-
-RECORD = ModelRecord(
-    architecture="kat_micro_patch2_8",
-    classes=[str(i) for i in range(10)],
-    input_size=(1, 8, 8),
-    mean=(0.5,),
-    std=(0.5,),
-    interpolation="bicubic",
-    crop_pct=1.0,
-)
+from kat.training import TrainConfig
+from kat.training.build import Run, RunningMean
+from kat.training.callbacks.callback import Callback
+from kat.training.distributed import World
+from kat.training.optim.ema import EMA
+from kat.training.optim.optimizer import Schedule, make_optimizer
+from kat.training.optim.precision import Precision
+from kat.training.state import Division, TrainState
+from kat.training.tasks.registry import TASKS
+from tests.records import RECORD
 
 
 def batches(count: int, size: int = 8) -> list[Batch]:
@@ -37,32 +37,106 @@ def batches(count: int, size: int = 8) -> list[Batch]:
     ]
 
 
-class Slow(torch.utils.data.Dataset):
-    """Four batches, each of which takes a while to come."""
+class Batches:
+    """The same batches every epoch, in the place of a loader.
 
-    def __init__(self, seconds: float) -> None:
-        self.items, self.seconds = batches(4), seconds
+    Args:
+        items: the batches.
+        before_each: is called when one is asked for.
+    """
+
+    def __init__(
+        self, items: Sequence[Batch], before_each: Callable[[], object] = lambda: None
+    ) -> None:
+        self.items, self.before_each = items, before_each
+        self.batch_size = len(items[0].labels)
+        self.start = 0
+
+    def start_at(self, epoch: int, batch: int) -> None:
+        """The next iteration begins at this batch."""
+        self.start = batch
+
+    def close(self) -> None:
+        """There is nothing to end."""
 
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, index: int) -> Batch:
-        time.sleep(self.seconds)
-        return self.items[index]
+    def __iter__(self) -> Iterator[Batch]:
+        for item in self.items[self.start :]:
+            self.before_each()
+            yield item
 
 
-def fit_slowly(train: float, val: float, **settings: Any) -> Trainer:
-    """An epoch of four batches that take so many seconds each to load, and four to validate."""
-    trainer = Trainer(
-        max_epochs=1,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **settings,
+class Clock:
+    """Time that passes when it is told to."""
+
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def passes(self, seconds: float) -> None:
+        """Moves on."""
+        self.now += seconds
+
+
+def make_run(
+    training: Sequence[Batch] | Batches,
+    validation: Sequence[Batch] | Batches | None = None,
+    *callbacks: Callback,
+    model: nn.Module | None = None,
+    record: ModelRecord = RECORD,
+    out: Path | None = None,
+    **settings: Any,
+) -> Run:
+    """A run on the CPU that goes over these batches, and validates on them or on others.
+
+    Args:
+        training, validation: the batches.
+        callbacks: all that the run has.
+        model: what is trained; by default a small KAT, the same in every call.
+        record: of the model.
+        out: the run directory.
+        settings: of a TrainConfig.
+    """
+    if model is None:
+        torch.manual_seed(0)
+        model = timm.create_model("kat_micro_patch2_8", in_chans=1)
+    config = TrainConfig(out=str(out), **settings)
+    train_loader, val_loader = (
+        items if isinstance(items, Batches) else Batches(items)
+        for items in (training, training if validation is None else validation)
     )
-    model = timm.create_model("kat_micro_patch2_8", in_chans=1)
-    loaders = [torch.utils.data.DataLoader(Slow(s), batch_size=None) for s in (train, val)]
-    trainer.fit(Classifier(model, RECORD, TrainConfig(epochs=1)), *loaders)
-    return trainer
+    cpu = torch.device("cpu")
+    optim, accumulate = config.optim, config.optim.accumulate_grad_batches
+    task = TASKS["classification"](config, record)
+    precision = Precision(config.precision, cpu)
+    model.to(precision.dtype)
+    optimizer = make_optimizer(model, optim)
+    steps = config.epochs * -(-len(train_loader) // accumulate)
+    return Run(
+        config=config,
+        task=task,
+        record=record,
+        model=model,
+        wrapped=model,
+        conversion=None,
+        optimizer=optimizer,
+        schedule=Schedule(optimizer, optim, config.epochs, steps),
+        precision=precision,
+        ema=EMA(model, optim.ema_decay) if optim.ema_decay > 0 else None,
+        train_loader=train_loader,
+        val_loader=val_loader,
+        batches=len(train_loader),
+        val_batches=len(val_loader),
+        epochs=config.epochs,
+        device=cpu,
+        world=World(),
+        state=TrainState(Division(1, train_loader.batch_size, accumulate)),
+        metrics=task.make_metrics(),
+        raw_metrics=task.make_metrics(),
+        prepare=DeviceTransform(record.mean, record.std, task.random_erasing),
+        train_loss=RunningMean(cpu),
+        callbacks=list(callbacks),
+    )

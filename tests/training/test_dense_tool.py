@@ -12,20 +12,20 @@ from dataclasses import replace
 
 import pytest
 import torch
+from kat.training.evaluation.dense_prediction import find_classes, find_objects
 from PIL import Image
 
 from kat.analysis import StabilityMonitor
 from kat.data import AugmentConfig, DataConfig
 from kat.data.dense import SegmentationAugmentConfig
-from kat.data.dense.synthetic import make_items
+from kat.data.synthetic import make_items
 from kat.errors import InputError, TrainingDiverged
 from kat.models import ModelRecord, build_model, load_model, save_model
-from kat.models.dense import DenseBackbone, SegmentConfig
+from kat.models.dense import DenseBackbone, SlidingWindowConfig
 from kat.models.dense.upernet import UperHead
 from kat.training import MonitorConfig, TrainConfig, evaluate_dense, train
 from kat.training.config import ModelConfig, OptimConfig
-from kat.training.evaluation.dense_prediction import find_classes, find_objects
-from kat.training.tasks.detection import DetectionScores
+from kat.training.tasks.detection import DetectionMetrics
 
 TINY = {"depth": 4, "embed_dim": 32, "num_heads": 2, "global_blocks": [0], "channels": 16}
 SMALL = {
@@ -102,7 +102,7 @@ def test_images_are_converted_to_the_channels_that_are_asked_for(kind, items, tm
     if kind == "coco":
         assert find_objects(model, record, image)["masks"].shape[1:] == (50, 40)
     else:
-        assert find_classes(model, record, image, SegmentConfig()).shape == (50, 40)
+        assert find_classes(model, record, image, SlidingWindowConfig()).shape == (50, 40)
 
 
 SETTINGS = {
@@ -157,12 +157,12 @@ def test_a_validation_that_is_not_finite_is_explained(items, tmp_path, monkeypat
 def test_an_epoch_whose_score_is_nothing_is_the_lowest(items, tmp_path, monkeypatch):
     """AP of no object is NaN: the first such epoch is not the best, and JSON says null."""
     given = iter([torch.nan, 3.0, torch.nan, torch.nan])
-    compute = DetectionScores.compute
+    compute = DetectionMetrics.compute
 
     def scored(scores):
         return {**compute(scores), "box_ap": torch.tensor(next(given))}
 
-    monkeypatch.setattr(DetectionScores, "compute", scored)
+    monkeypatch.setattr(DetectionMetrics, "compute", scored)
     config = settings("coco", items, tmp_path / "run")
     summary = train(replace(config, epochs=3))
     assert summary.scores["box_ap"] == 3

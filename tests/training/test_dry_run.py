@@ -14,7 +14,7 @@ import torch
 
 from kat.cli.recipes import recipe_names
 from kat.cli.training_settings import TrainingParser, parse_training
-from kat.data.dense.synthetic import make_items
+from kat.data.synthetic import make_items
 from kat.training import dry_run, rehearse
 from tests.cli.commands import refused, run
 from tests.images import write_fashion_mnist, write_folder
@@ -42,7 +42,7 @@ def test_it_prints_a_table_and_writes_nothing(tmp_path, capsys, monkeypatch):
         r"memory +peak \S+ [MG]B, of which weights 810 kB, gradients 810 kB, optimiser 1.62 MB,"
         r" average 810 kB\n",
         r"loss +\d\.\d{4} after 4 steps\n",
-        r"FLOPs an image +0\.\d+ G, two for a multiply-add\n",
+        r"FLOPs per image +0\.\d+ G, two for a multiply-add\n",
     ):
         assert re.search(pattern, printed), pattern
 

@@ -9,16 +9,17 @@ import resource
 import signal
 import stat
 import subprocess
-import sys
-import time
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from kat.training import Classifier, checkpoints, saving
-from kat.training.tasks.metrics import Scores
+from kat.training import checkpoint
+from kat.training.callbacks import checkpoints
+from kat.training.callbacks.coefficients import CoefficientRecorder
+from kat.training.tasks.classification import Classification, ClassificationMetrics
 from tests.cli.commands import run
+from tests.processes import start, wait_until
 
 SETTINGS = (
     "--config", "digits", "--epochs", 2, "--optim.warmup_epochs", 1, "--no-progress",
@@ -38,7 +39,7 @@ class Killed(BaseException):
 def digest(out):
     """SHA-256 of weights, average and moments; metrics of every epoch; the record of rationals."""
     state = torch.load(out / "last.ckpt", weights_only=True)
-    moments = state["optimizer_states"][0]["state"]
+    moments = state["optimizer_state"]["state"]
     best = torch.load(out / "best.ckpt", weights_only=True)["state_dict"]
     kept = load_file(out / "model.safetensors")
     parts = [state["state_dict"], state["raw_state_dict"], *moments.values(), best, kept]
@@ -55,7 +56,7 @@ def digest(out):
 def clean(tmp_path_factory):
     out = tmp_path_factory.mktemp("clean") / "run"
     assert run("train", *SETTINGS, "--out", out) == 0
-    assert torch.load(out / "last.ckpt", weights_only=True)["global_step"] == STEPS
+    assert torch.load(out / "last.ckpt", weights_only=True)["state"]["step"] == STEPS
     return digest(out)
 
 
@@ -87,15 +88,15 @@ def torn(checkpoint, path):
 
 
 MOMENTS = {
-    "before the first step": (Classifier, "training_step", nth(1, kill)),
-    "within an epoch": (Classifier, "training_step", nth(5, kill)),
-    "within an accumulation": (Classifier, "training_step", nth(14, kill)),
-    "after the last step of an epoch": (Classifier, "on_validation_epoch_end", nth(2, kill)),
-    "during validation": (Classifier, "validation_step", nth(2, kill)),
-    "before an epoch is kept": (Classifier, "on_train_epoch_end", nth(1, kill)),
-    "while a checkpoint is written": (saving.torch, "save", nth(5, torn)),
-    "between last and previous": (saving, "keep_as", nth(4, kill)),
-    "between last and best": (checkpoints, "keep_as", nth(1, kill)),
+    "before the first step": (Classification, "loss", nth(1, kill)),
+    "within an epoch": (Classification, "loss", nth(5, kill)),
+    "within an accumulation": (Classification, "loss", nth(14, kill)),
+    "after the last step of an epoch": (ClassificationMetrics, "compute", nth(3, kill)),
+    "during validation": (Classification, "predict", nth(3, kill)),
+    "before an epoch is kept": (CoefficientRecorder, "on_epoch_end", nth(1, kill)),
+    "while a checkpoint is written": (checkpoint.torch, "save", nth(5, torn)),
+    "between last and previous": (checkpoint, "link_or_copy", nth(4, kill)),
+    "between last and best": (checkpoints, "link_or_copy", nth(1, kill)),
     "before the history is written": (checkpoints, "write_records", nth(1, kill)),
     "before the last history is written": (checkpoints, "write_records", nth(2, kill)),
 }
@@ -115,21 +116,21 @@ def test_a_killed_run_goes_on_to_the_same_end(tmp_path, monkeypatch, capsys, cle
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
-@pytest.mark.parametrize(("place", "call"), [("training_step", 12), ("validation_step", 4)])
+@pytest.mark.parametrize(("place", "call"), [("loss", 12), ("predict", 7)])
 def test_a_run_that_is_asked_to_stop_saves_and_exits_with_75(
     tmp_path, monkeypatch, capsys, clean, number, place, call
 ):
     command = ("train", *SETTINGS, "--out", tmp_path / "run", "--resume", "auto")
     with monkeypatch.context() as patch:
         wrap = nth(call, lambda *_: os.kill(os.getpid(), number))
-        patch.setattr(Classifier, place, wrap(getattr(Classifier, place)))
+        patch.setattr(Classification, place, wrap(getattr(Classification, place)))
         assert run(*command) == 75
     # an epoch is 9 batches in 5 steps, and 3 batches of validation
-    step = 7 if place == "training_step" else 10
+    step = 7 if place == "loss" else 10
     error = capsys.readouterr().err
-    assert f"kat: stopped at step {step}; --resume auto goes on from it" in error
+    assert f"kat: stopped at step {step}; --resume auto continues from there" in error
     assert ("no SLURM job" in error) == (number == signal.SIGUSR1)
-    assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["global_step"] == step
+    assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["state"]["step"] == step
     assert run(*command) == 0
     assert digest(tmp_path / "run") == clean
 
@@ -141,7 +142,7 @@ def test_a_slurm_job_is_put_back_into_the_queue(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setenv("SLURM_JOB_ID", "1234")
     wrap = nth(2, lambda *_: os.kill(os.getpid(), signal.SIGUSR1))
-    monkeypatch.setattr(Classifier, "training_step", wrap(Classifier.training_step))
+    monkeypatch.setattr(Classification, "loss", wrap(Classification.loss))
     out = tmp_path / "run"
     assert run("train", "--config", "digits", "--no-progress", "--out", out) == 75
     assert "job 1234 requeued" in capsys.readouterr().err
@@ -152,14 +153,14 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, monkeypatch
     out = tmp_path / "run"
     command = ("train", *SETTINGS, "--out", out, "--resume", "auto")
     with monkeypatch.context() as patch:
-        patch.setattr(Classifier, "training_step", nth(15, kill)(Classifier.training_step))
+        patch.setattr(Classification, "loss", nth(15, kill)(Classification.loss))
         with pytest.raises(Killed):
             run(*command)
     content = bytearray((out / "last.ckpt").read_bytes())
     content[len(content) // 2] ^= 1
     (out / "last.ckpt").write_bytes(content)
     assert run(*command) == 0
-    line = "last.ckpt is damaged: its checksum is not that of its contents; going on from"
+    line = "last.ckpt is damaged: its checksum does not match its contents; going on from"
     assert f"{line} {out / 'previous.ckpt'}" in capsys.readouterr().out
     assert digest(out) == clean
 
@@ -177,8 +178,8 @@ def test_best_weights_that_are_damaged_are_had_from_the_last_or_give_way(
         scores = compute(self)
         return {**scores, "top1": 90 - scores["loss"].new_tensor(len(list(out.glob("best.ckpt"))))}
 
-    compute = Scores.compute
-    monkeypatch.setattr(Scores, "compute", worse)
+    compute = ClassificationMetrics.compute
+    monkeypatch.setattr(ClassificationMetrics, "compute", worse)
     assert run(*short, "--epochs", epochs) == 0
     torn = (out / "best.ckpt").read_bytes()[:-1]
     (out / "best.ckpt").unlink()  # which may be one file with last.ckpt
@@ -186,7 +187,7 @@ def test_best_weights_that_are_damaged_are_had_from_the_last_or_give_way(
     assert run(*short, "--epochs", 3, "--resume", "true") == 0
     gone = "the best of the epochs to come takes its place" in capsys.readouterr().out
     assert gone == (epochs == 2)
-    best = torch.load(out / "best.ckpt", weights_only=True)["position"]["epoch"]
+    best = torch.load(out / "best.ckpt", weights_only=True)["state"]["epoch"]
     assert best == (1 if epochs == 1 else 3)
 
 
@@ -202,7 +203,7 @@ def test_a_checkpoint_that_cannot_be_written_stops_the_run_and_leaves_the_one_be
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
 
     with monkeypatch.context() as patch:
-        patch.setattr(Classifier, "training_step", nth(15, full)(Classifier.training_step))
+        patch.setattr(Classification, "loss", nth(15, full)(Classification.loss))
         try:
             assert run(*command) == 1
         finally:
@@ -310,7 +311,7 @@ def test_other_batches_within_an_epoch_end_it_where_it_is_over(tmp_path, monkeyp
                      for before, value in zip(("", *SETTINGS), SETTINGS, strict=False))  # fmt: skip
     command = ("train", *settings, "--out", out, "--resume", "auto")
     with monkeypatch.context() as patch:
-        patch.setattr(Classifier, "training_step", nth(8, kill)(Classifier.training_step))
+        patch.setattr(Classification, "loss", nth(8, kill)(Classification.loss))
         with pytest.raises(Killed):
             run(*command)
     limit = ("--limit_train_batches", 4) if "--data.batch_size" in more else ()
@@ -342,16 +343,11 @@ def test_auto_does_not_begin_anew_where_there_are_results(tmp_path, capsys):
 def test_a_request_to_all_processes_of_a_run_leaves_the_workers_to_it(tmp_path, clean):
     """As SLURM and systemd send it: loading workers hear it too."""
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "kat_command", "train", *map(str, SETTINGS),
-               "--out", str(out), "--resume", "auto"]  # fmt: skip
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    while process.poll() is None and not (out / "last.ckpt").exists():
-        time.sleep(0.02)
-    time.sleep(0.3)
+    command = ("train", *SETTINGS, "--out", out, "--resume", "auto")
+    process = start(*command, start_new_session=True)
+    wait_until((out / "previous.ckpt").exists, process)  # in the midst of it
     os.killpg(process.pid, signal.SIGTERM)
     _, errors = process.communicate(timeout=120)
     assert process.returncode in (0, 75), errors
-    assert run("train", *SETTINGS, "--out", out, "--resume", "auto") == 0
+    assert run(*command) == 0
     assert digest(out) == clean

@@ -1,0 +1,1 @@
+"""The cost of models: parameters, operations, memory for activations, accuracy against cost."""

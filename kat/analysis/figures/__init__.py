@@ -1,0 +1,1 @@
+"""Figures as files, by matplotlib; :mod:`.interactive` has those of the HTML pages."""

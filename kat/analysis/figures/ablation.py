@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from kat.analysis.ablation import CellResult, Estimate
-from kat.analysis.figures.plots import save_figure
+from kat.analysis.figures.save import save_figure
 
 
 def plot_cells(results: Sequence[CellResult], title: str, path: Path) -> None:

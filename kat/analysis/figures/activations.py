@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from kat.analysis.figures.plots import save_figure
+from kat.analysis.figures.save import save_figure
 from kat.analysis.inspect.activations import Activation, Array, spread
 from kat.errors import InputError
 from kat.files import replacing

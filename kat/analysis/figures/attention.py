@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from kat.analysis.figures.plots import save_figure
+from kat.analysis.figures.save import save_figure
 from kat.analysis.inspect.attention import AttentionMaps
 from kat.data import Batch
 from kat.errors import InputError

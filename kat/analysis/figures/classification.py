@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from kat.analysis.inspect.classification import Calibration, most_confused
+from kat.training.evaluation.confusion import Calibration, most_confused
 
 _NAMED, _COUNTED, _CELLS, _PAIRS = 40, 20, 250, 20
 """Up to how many classes are named and counted; at most how many cells and pairs are drawn."""
@@ -39,7 +39,7 @@ def draw_confusion(matrix: np.ndarray, names: list[str]) -> Figure:
         _list_pairs(side, matrix, names)
     block = -(-len(names) // _CELLS)
     image = axes.imshow(
-        _largest(shares, block),
+        block_maxima(shares, block),
         norm=mpl.colors.PowerNorm(0.5, 0, 1),
         cmap="viridis",
         interpolation="nearest",
@@ -69,7 +69,7 @@ def draw_reliability(bins: Calibration) -> Figure:
     return figure
 
 
-def _largest(values: np.ndarray, block: int) -> np.ndarray:
+def block_maxima(values: np.ndarray, block: int) -> np.ndarray:
     """The largest of each block x block values, of which the last may be smaller."""
     starts = np.arange(0, len(values), block)
     return np.maximum.reduceat(np.maximum.reduceat(values, starts, axis=0), starts, axis=1)

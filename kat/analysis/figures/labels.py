@@ -1,55 +1,18 @@
-"""Labels of points in a figure, placed so that they hide neither points nor each other."""
+"""Labels of points in a figure."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 
-Box = tuple[float, float, float, float]
-"""Left, bottom, right, top."""
-
-_STEP = 3.0
-"""Between the places that are tried, in pixels."""
-_MARGIN = 3.0
-"""Around a label, in pixels."""
-
-
-def free_place(
-    size: tuple[float, float], anchor: tuple[float, float], bounds: Box, taken: Sequence[Box]
-) -> tuple[float, float]:
-    """The centre of a box near an anchor that lies within bounds and meets no other box.
-
-    Where there is no such place, the one that meets the fewest.
-
-    Args:
-        size: (width, height) of the box.
-        anchor: (x, y) of what it belongs to.
-        bounds: where it may be.
-        taken: the other boxes.
-    """
-    (width, height), (left, bottom, right, top) = size, bounds
-    x, y = np.meshgrid(
-        _places(left + width / 2, right - width / 2),
-        _places(bottom + height / 2, top - height / 2),
-    )
-    met = np.zeros(x.shape)
-    for low_x, low_y, high_x, high_y in taken:
-        apart_x = np.abs(x - (low_x + high_x) / 2) - (width + high_x - low_x) / 2
-        apart_y = np.abs(y - (low_y + high_y) / 2) - (height + high_y - low_y) / 2
-        met += (apart_x < 0) & (apart_y < 0)
-    away_x, away_y = np.abs(x - anchor[0]), np.abs(y - anchor[1])
-    gap = np.hypot(np.maximum(away_x - width / 2, 0), np.maximum(away_y - height / 2, 0))
-    order = np.lexsort(((away_x + away_y).ravel(), gap.ravel(), met.ravel()))
-    return float(x.flat[order[0]]), float(y.flat[order[0]])
-
-
-def _places(low: float, high: float) -> np.ndarray:
-    return np.linspace(low, max(low, high), 1 + max(0, int((high - low) / _STEP)))
+_GAP = 8.0
+"""Between a point and its label, in pixels."""
 
 
 def label_points(
@@ -57,9 +20,12 @@ def label_points(
     axes: Axes,
     points: Sequence[tuple[float, float]],
     texts: Sequence[str],
-    taken: Sequence[Box],
+    taken: Sequence[Bbox],
 ) -> list[Text]:
-    """Writes a label beside each point, with a line to it.
+    """Writes a label near each point, at the nearest place that is free, with a line to the point.
+
+    The places to the right and left of the point are tried first, then those higher and lower. A
+    label that finds no free place stands to the right of its point.
 
     The limits and scales of the axes must be final, and the figure laid out.
 
@@ -67,13 +33,12 @@ def label_points(
         figure: of the axes.
         axes: where the points are.
         points: (x, y) in data coordinates.
-        texts: one a point.
-        taken: what must not be hidden, in data coordinates.
+        texts: one for each point.
+        taken: what the labels must not hide, in data coordinates.
     """
     renderer = FigureCanvasAgg(figure).get_renderer()
-    boxes = [_padded(_in_pixels(axes, box)) for box in taken]
     window = axes.get_window_extent(renderer)
-    bounds = window.x0, window.y0, window.x1, window.y1
+    boxes = [box.transformed(axes.transData).padded(_GAP / 2) for box in taken]
     labels: list[Text] = []
     for (x, y), text in zip(points, texts, strict=True):
         label = axes.annotate(
@@ -84,29 +49,33 @@ def label_points(
             ha="center",
             va="center",
             fontsize=8,
-            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5},
             arrowprops={"arrowstyle": "-", "lw": 0.5, "color": "0.5", "shrinkB": 3},
         )
         label.set_in_layout(False)
-        anchor = axes.transData.transform((x, y))
-        extent = Text.get_window_extent(label, renderer)
-        size = extent.width + 2 * _MARGIN, extent.height + 2 * _MARGIN
-        place = free_place(size, (anchor[0], anchor[1]), bounds, boxes)
-        label.set_position(tuple((np.array(place) - anchor) * 72 / figure.dpi))
-        boxes.append(_around(place, size))
+        width, height = Text.get_window_extent(label, renderer).size
+        center_x, center_y = axes.transData.transform((x, y))
+        moves = list(_moves(width, height, window.height))
+        places = [
+            Bbox.from_bounds(center_x + dx - width / 2, center_y + dy - height / 2, width, height)
+            for dx, dy in moves
+        ]
+        free = (n for n, place in enumerate(places) if _is_free(place, window, boxes))
+        chosen = next(free, 0)
+        dx, dy = moves[chosen]
+        label.set_position((72 * dx / figure.dpi, 72 * dy / figure.dpi))
+        boxes.append(places[chosen])
         labels.append(label)
     return labels
 
 
-def _in_pixels(axes: Axes, box: Box) -> Box:
-    (left, bottom), (right, top) = axes.transData.transform([box[:2], box[2:]])
-    return left, bottom, right, top
+def _moves(width: float, height: float, farthest: float) -> Iterator[tuple[float, float]]:
+    """Where the center of a label can be, from its point, in pixels; the nearest places first."""
+    beside, step = width / 2 + _GAP, height / 2
+    yield from ((beside, 0.0), (-beside, 0.0))
+    for distance in itertools.takewhile(lambda d: d < farthest, itertools.count(step, step)):
+        yield from itertools.product((beside, -beside, 0.0), (distance, -distance))
 
 
-def _padded(box: Box) -> Box:
-    return box[0] - _MARGIN, box[1] - _MARGIN, box[2] + _MARGIN, box[3] + _MARGIN
-
-
-def _around(place: tuple[float, float], size: tuple[float, float]) -> Box:
-    (x, y), (width, height) = place, size
-    return x - width / 2, y - height / 2, x + width / 2, y + height / 2
+def _is_free(place: Bbox, window: Bbox, boxes: Sequence[Bbox]) -> bool:
+    inside = all(window.contains(*corner) for corner in place.corners())
+    return inside and not place.count_overlaps(boxes)

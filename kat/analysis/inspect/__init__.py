@@ -1,0 +1,1 @@
+"""What models have learned and what they predict: activations, attention, symbols, confusion."""

@@ -1,0 +1,1 @@
+"""Reports: HTML pages that stand alone, and the files of an evaluation."""

@@ -7,28 +7,28 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from kat.analysis.ablation import CellResult, Row, summarize, table
-from kat.analysis.cost.runs import cost_points
-from kat.analysis.figures import charts
+from kat.analysis.cost.pareto import cost_points
+from kat.analysis.figures.interactive.ablation import differences, means
 from kat.analysis.learning_curves import History
 from kat.analysis.reports.page import Chart, Report, Table
 from kat.analysis.reports.sections import add_costs, add_learning_curves
 
 RunHistories = Mapping[str, History]
-"""Of a grid's runs, by the ``run`` of their row; empty or none where there is no history."""
+"""Histories by the ``run`` of a row; empty or missing where there is none."""
 
 
 def write_ablation_report(
     grids: Mapping[str, Sequence[Row]], histories: Mapping[str, RunHistories], path: Path
 ) -> None:
-    """Writes the page: what each grid's cells gave, what they cost, and how they learned.
+    """Writes the page: for each grid its cells, their costs, their learning curves.
 
     Args:
-        grids: the rows of each grid by its name; the first row's cell is the reference.
-        histories: by the grid's name; runs that have none are left out of the learning curves.
-        path: where to write.
+        grids: the rows of each grid by its name; the cell of the first row is the reference.
+        histories: by the grid's name; runs without one are left out of the learning curves.
+        path: of the file.
 
     Raises:
-        InputError: a grid without rows.
+        InputError: a grid has no rows.
     """
     report = Report(f"Comparison: {', '.join(grids)}")
     for name, rows in grids.items():
@@ -41,21 +41,18 @@ def _add_grid(report: Report, name: str, rows: Sequence[Row], histories: RunHist
     reference = results[0].name
     report.heading(_titled(name, "Cells"))
     report.text(
-        f"Mean over the seeds with its 95 % interval (t distribution). The differences are from"
-        f" {reference}, seed by seed; where an interval holds 0, the runs do not say which is"
-        " better."
+        "Mean over the seeds with its 95 % interval (t distribution). Differences are from"
+        f" {reference}, seed by seed; an interval that contains 0 does not decide which is better."
     )
     report.table(*table(results, reference), bad=[bool(cell.failed) for cell in results])
     runs = Table(("cell", "seed", "top-1 (%)"), _values(results))
     report.charts(
         [
             Chart(
-                charts.means(results),
-                "Top-1 by cell: mean, 95 % interval, and every run (grey).",
-                runs,
+                means(results), "Top-1 by cell: mean, 95 % interval, and every run (grey).", runs
             ),
             Chart(
-                charts.differences(results),
+                differences(results),
                 f"Difference from {reference} over the seeds that both have, 95 % interval.",
             ),
         ]
@@ -81,13 +78,13 @@ def _values(results: Sequence[CellResult]) -> list[tuple[str, int, str]]:
 
 
 def _add_curves(report: Report, rows: Sequence[Row], histories: RunHistories) -> None:
-    """Those of the runs that are done: one that stopped early would end its cell's mean."""
+    """Adds the curves of runs that are done: one that stopped early would end its cell's mean."""
     done = [row for row in rows if row["status"] == "done"]
     found = [row for row in done if histories.get(row["run"])]
     if len(found) < len(done):
         report.text(
-            f"{len(done) - len(found)} of {len(done)} runs are left out: there is no"
-            " history in their folders, or none beside the table; copy runs/ along with it."
+            f"{len(done) - len(found)} of {len(done)} runs are left out: their folders have no"
+            " history, or are not beside the table; copy runs/ along with it."
         )
     cells: dict[str, list[History]] = {}
     for row in found:

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from kat.analysis.ablation import Row, summarize
-from kat.analysis.cost.runs import cost_points
-from kat.analysis.learning_curves import SCORES, History, common_headline
+from kat.analysis.cost.pareto import cost_points
+from kat.analysis.learning_curves import METRICS, History, common_headline
 from kat.analysis.reports.page import Report
 from kat.analysis.reports.sections import add_costs, add_learning_curves, flat
 from kat.text import duration, scaled
 
-_COSTS = ("parameters", "FLOPs an image", "epochs", "training time", "images/s", "peak memory")
+_COSTS = ("parameters", "FLOPs per image", "epochs", "training time", "images/s", "peak memory")
 
 
 def write_comparison_report(
@@ -22,23 +22,23 @@ def write_comparison_report(
     settings: Mapping[str, Mapping[str, Any]],
     path: Path,
 ) -> None:
-    """Writes the page: what the runs gave and cost, how they learned, how their settings differ.
+    """Writes the page: results and costs, settings that differ, learning curves.
 
     Args:
-        rows: one a run that is done, of one task, with a label of its own as ``cell``.
-        histories: by label; none for a run without an epoch.
-        settings: by label, nested, those that are not the default.
-        path: where to write.
+        rows: one for each run, all done and of one task, with a distinct label as ``cell``.
+        histories: by label; empty for a run without an epoch.
+        settings: by label, nested, those that differ from the default.
+        path: of the file.
 
     Raises:
         InputError: the runs are of different tasks.
     """
     headline = common_headline(rows)
-    scores = [name for name in SCORES if all(row.get(name) is not None for row in rows)]
+    metrics = [name for name in METRICS if all(row.get(name) is not None for row in rows)]
     report = Report("Comparison of runs")
     report.heading("Runs")
-    columns = ("run", *(f"{SCORES[name]} (%)" for name in scores), *_COSTS)
-    report.table(columns, [_cells(row, scores) for row in rows])
+    columns = ("run", *(f"{METRICS[name].label} (%)" for name in metrics), *_COSTS)
+    report.table(columns, [_cells(row, metrics) for row in rows])
     report.heading("Settings")
     _add_settings(report, settings)
     report.heading("Learning curves")
@@ -46,16 +46,16 @@ def write_comparison_report(
     if learned:
         add_learning_curves(report, learned)
     else:
-        report.text("No run has a history of its epochs.")
+        report.text("No run has completed an epoch.")
     report.heading("Accuracy against cost")
     add_costs(report, cost_points(summarize(rows, measure=headline)), headline)
     report.write(path)
 
 
-def _cells(row: Row, scores: Sequence[str]) -> list[str]:
+def _cells(row: Row, metrics: Sequence[str]) -> list[str]:
     return [
         row["cell"],
-        *(f"{row[name]:.2f}" for name in scores),
+        *(f"{row[name]:{METRICS[name].format}}" for name in metrics),
         f"{row['parameters']:,}",
         scaled(row["flops"]),
         f"{row['epochs']}",
@@ -66,7 +66,7 @@ def _cells(row: Row, scores: Sequence[str]) -> list[str]:
 
 
 def _add_settings(report: Report, settings: Mapping[str, Mapping[str, Any]]) -> None:
-    """A table of the settings in which the runs differ."""
+    """Adds a table of the settings in which the runs differ."""
     by_run = {label: flat(own) for label, own in settings.items()}
     names = dict.fromkeys(name for own in by_run.values() for name in own)
     found = {name: [str(own.get(name, "-")) for own in by_run.values()] for name in names}
@@ -74,5 +74,5 @@ def _add_settings(report: Report, settings: Mapping[str, Mapping[str, Any]]) -> 
     if not differing:
         report.text("All runs have the same settings.")
         return
-    report.text("What differs; - is the default.")
+    report.text("The settings that differ; - is the default.")
     report.table(("setting", *by_run), differing)

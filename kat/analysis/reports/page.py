@@ -1,31 +1,32 @@
-"""Reports as one self-contained HTML page: no other file, nothing from the network.
+"""A report as one HTML page that stands alone: no other file, nothing from the network.
 
-The page follows the reader's light or dark mode and the window's width. Only a page with charts
-holds a script: plotly.js, once, and what draws them.
+The page follows the reader's light or dark mode and the width of the window. It holds a script only
+if it has charts: plotly.js and the few lines that draw them.
 """
 
 from __future__ import annotations
 
-import html
+import functools
 import io
 import json
 import re
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import matplotlib as mpl
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from kat.files import write_text
+from kat.tables import number_columns
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure as PlotlyFigure
 
-_NUMBER = re.compile(r"[+-]?[\d.]|-?$|nan$|inf$")
-"""How a cell starts that holds a number, or none."""
-_BAD = ' class="bad"'
+_PACKAGE, _FOLDER = "kat.analysis.reports", "html"
 
 
 class Table(NamedTuple):
@@ -39,9 +40,9 @@ class Chart(NamedTuple):
     """An interactive figure.
 
     Args:
-        figure: of plotly's; its colours for text, axes and background are the page's.
-        caption: below it, which is also its text for who cannot see it.
-        numbers: what it shows, to be opened below it.
+        figure: of plotly; the page sets the colors of text, axes and background.
+        caption: below the figure, and its text for screen readers.
+        numbers: what the figure shows, as a table that opens below it.
     """
 
     figure: PlotlyFigure
@@ -50,10 +51,10 @@ class Chart(NamedTuple):
 
 
 class Report:
-    """A page that grows from top to bottom.
+    """A page that grows from top to bottom. All text is escaped.
 
     Args:
-        title: the page's title and first heading.
+        title: of the page, also its first heading.
 
     Example:
         >>> report = Report("Verification")
@@ -63,29 +64,25 @@ class Report:
     """
 
     def __init__(self, title: str) -> None:
-        self._title = html.escape(title)
-        self._parts: list[str] = []
-        self._headings: list[str] = []
+        self._title = title
+        self._body: list[tuple[str, dict[str, Any]]] = []
+        self._headings: list[dict[str, str]] = []
         self._figures = 0
         self._charts = 0
 
     def heading(self, text: str) -> None:
-        """A section starts; the page's top links to it."""
-        self._headings.append(html.escape(text))
-        anchor = f"section{len(self._headings)}"
-        self._parts.append(f'<h2 id="{anchor}">{self._headings[-1]}</h2>')
+        """Starts a section; the top of the page links to it."""
+        heading = {"text": text, "anchor": f"section{len(self._headings) + 1}"}
+        self._headings.append(heading)
+        self._add("heading", **heading)
 
     def text(self, text: str) -> None:
-        """A paragraph of plain text."""
-        self._parts.append(f"<p>{html.escape(text)}</p>")
+        """Adds a paragraph of plain text."""
+        self._add("text", text=text)
 
     def facts(self, facts: Sequence[tuple[str, str]]) -> None:
-        """What is to be seen first: names with their values."""
-        cells = [
-            f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd></div>"
-            for name, value in facts
-        ]
-        self._parts.append(f"<dl>{''.join(cells)}</dl>")
+        """Adds names with their values in large type, to be read first."""
+        self._add("facts", facts=facts)
 
     def table(
         self,
@@ -93,125 +90,108 @@ class Report:
         rows: Sequence[Sequence[object]],
         bad: Sequence[bool] | None = None,
     ) -> None:
-        """A table; the rows marked ``bad`` are shaded, columns of numbers are set right."""
-        self._parts.append(_table(columns, rows, bad))
+        """Adds a table. Rows marked ``bad`` are shaded; columns of numbers are aligned right."""
+        self._add("table", **_table_values(Table(columns, rows), bad))
+
+    def numbers(self, table: Table) -> None:
+        """Adds a table that is closed until the reader opens it."""
+        self._add("numbers", table_values=_table_values(table))
 
     def figure(self, figure: Figure, caption: str) -> None:
-        """A figure, drawn as SVG, with a caption, which is also its text for who cannot see it."""
-        caption = html.escape(caption)
-        svg = _svg(figure, f"figure{self._figures}").replace(
-            "<svg ", f'<svg role="img" aria-label="{caption}" ', 1
-        )
+        """Adds a figure as SVG, with a caption, which is also its text for screen readers."""
+        svg = _svg_without_start(figure, f"figure{self._figures}")
         self._figures += 1
-        self._parts.append(
-            f'<figure><div class="scroll">{svg}</div><figcaption>{caption}</figcaption></figure>'
-        )
+        self._add("figure", svg=svg, caption=caption)
 
     def chart(self, figure: PlotlyFigure, caption: str, numbers: Table | None = None) -> None:
-        """An interactive figure, as wide as the page; see :class:`Chart`."""
-        self._parts.append(self._chart(Chart(figure, caption, numbers)))
+        """Adds an interactive figure as wide as the page; see :class:`Chart`."""
+        self._add("chart", **self._chart_values(Chart(figure, caption, numbers)))
 
     def charts(self, charts: Sequence[Chart], small: bool = False) -> None:
-        """Interactive figures side by side, as many as the window has room for.
+        """Adds interactive figures side by side, as many as the window has room for.
 
         Args:
             charts: the figures.
-            small: whether they need little room each.
+            small: whether each needs little room.
         """
-        kind = "row small" if small else "row"
-        self._parts.append(f'<div class="{kind}">{"".join(map(self._chart, charts))}</div>')
-
-    def numbers(self, numbers: Table) -> None:
-        """A table that is to be opened."""
-        self._parts.append(_details(numbers))
-
-    def _chart(self, chart: Chart) -> str:
-        name, caption = f"chart{self._charts}", html.escape(chart.caption)
-        self._charts += 1
-        below = "" if chart.numbers is None else _details(chart.numbers)
-        return (
-            f'<figure><div class="chart" id="{name}" role="img" aria-label="{caption}"></div>'
-            f'<script type="application/json">{_json(chart.figure)}</script>'
-            f"<figcaption>{caption}</figcaption>{below}</figure>"
-        )
+        self._add("charts", charts=list(map(self._chart_values, charts)), small=small)
 
     def html(self) -> str:
-        """The page."""
+        """Renders the page."""
         return (
-            '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-            '<meta name="viewport" content="width=device-width, initial-scale=1">'
-            f"<title>{self._title}</title><style>\n{_asset('page.css')}</style></head><body>\n"
-            f"<h1>{self._title}</h1>\n{self._contents()}"
-            + "\n".join(self._parts)
-            + f"{self._scripts()}\n</body></html>\n"
-        )
-
-    def _contents(self) -> str:
-        if len(self._headings) < 2:
-            return ""
-        links = [f'<a href="#section{n}">{text}</a>' for n, text in enumerate(self._headings, 1)]
-        return f"<nav>{''.join(links)}</nav>\n"
-
-    def _scripts(self) -> str:
-        if not self._charts:
-            return ""
-        from plotly.offline import get_plotlyjs
-
-        return (
-            "\n<noscript><p>The charts need JavaScript; the tables do not.</p></noscript>"
-            f"\n<script>{get_plotlyjs()}</script>\n<script>\n{_asset('charts.js')}</script>"
+            _environment()
+            .get_template("page.html.jinja")
+            .render(
+                title=self._title,
+                style=_asset("page.css"),
+                headings=self._headings,
+                body=self._body,
+                scripts=_scripts() if self._charts else (),
+            )
         )
 
     def write(self, path: Path) -> None:
         """Writes the page, whole or not at all."""
         write_text(path, self.html())
 
+    def _add(self, macro: str, **values: Any) -> None:
+        """Adds a part: a macro of parts.html.jinja and its arguments."""
+        self._body.append((macro, values))
 
-def _table(
-    columns: Sequence[str], rows: Sequence[Sequence[object]], bad: Sequence[bool] | None = None
-) -> str:
-    """The table, in a box of its own that scrolls where the window is narrow."""
-    texts = [[str(cell) for cell in row] for row in rows]
-    kinds = [
-        ' class="number"' if texts and all(_NUMBER.match(row[place]) for row in texts) else ""
-        for place in range(len(columns))
-    ]
-    marks = bad if bad is not None else [False] * len(rows)
-    head = _cells("th", columns, kinds)
-    body = "\n".join(
-        f"<tr{_BAD * mark}>{_cells('td', row, kinds)}</tr>"
-        for row, mark in zip(texts, marks, strict=True)
-    )
-    return f'<div class="scroll" tabindex="0"><table><tr>{head}</tr>\n{body}</table></div>'
+    def _chart_values(self, chart: Chart) -> dict[str, Any]:
+        name = f"chart{self._charts}"
+        self._charts += 1
+        return {
+            "name": name,
+            "spec": _spec(chart.figure),
+            "caption": chart.caption,
+            "table_values": chart.numbers and _table_values(chart.numbers),
+        }
 
 
-def _details(numbers: Table) -> str:
-    return f"<details><summary>Numbers</summary>{_table(*numbers)}</details>"
-
-
-def _cells(tag: str, texts: Sequence[str], kinds: Sequence[str]) -> str:
-    return "".join(
-        f"<{tag}{kind}>{html.escape(text)}</{tag}>" for text, kind in zip(texts, kinds, strict=True)
+@functools.cache
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader(_PACKAGE, _FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
     )
 
 
-def _json(figure: PlotlyFigure) -> str:
-    """The figure as JSON that may stand in HTML, without plotly's own colours."""
+def _table_values(table: Table, bad: Sequence[bool] | None = None) -> dict[str, Any]:
+    rows = [[str(cell) for cell in row] for row in table.rows]
+    return {
+        "columns": table.columns,
+        "rows": rows,
+        "are_numbers": number_columns(rows, len(table.columns)),
+        "are_bad": bad or [False] * len(rows),
+    }
+
+
+def _spec(figure: PlotlyFigure) -> Markup:
+    """The figure as JSON without characters that mean something in HTML, or plotly's own colors."""
     spec = json.loads(figure.to_json(engine="json"))
     spec["layout"].pop("template", None)
     text = json.dumps(spec, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return text.replace("<", "\\u003c")
+    return Markup(text.replace("<", "\\u003c"))
 
 
-def _asset(name: str) -> str:
-    return (files("kat.analysis.reports") / "html" / name).read_text(encoding="utf-8")
-
-
-def _svg(figure: Figure, prefix: str) -> str:
-    """The figure as an SVG element whose ids are its own on the page; the same bytes every time."""
+def _svg_without_start(figure: Figure, prefix: str) -> Markup:
+    """The figure as an SVG element after ``<svg``, with ids of its own; always the same bytes."""
     stream = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": prefix}):
         figure.savefig(stream, format="svg", metadata={"Date": None})
     svg = stream.getvalue()
-    svg = svg[svg.index("<svg") :]
-    return re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{prefix}-", svg)
+    svg = svg[svg.index("<svg") + len("<svg") :]
+    return Markup(re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{prefix}-", svg))
+
+
+def _scripts() -> tuple[Markup, Markup]:
+    from plotly.offline import get_plotlyjs  # slow to import, and most pages have no charts
+
+    return Markup(get_plotlyjs()), _asset("charts.js")
+
+
+def _asset(name: str) -> Markup:
+    return Markup((files(_PACKAGE) / _FOLDER / name).read_text(encoding="utf-8"))

@@ -1,44 +1,45 @@
-"""What the pages of runs have in common."""
+"""Sections that several pages have."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kat.analysis.cost.runs import CostPoint
-from kat.analysis.figures import charts
-from kat.analysis.learning_curves import SCORES, History, usual_columns
+from kat.analysis.cost.pareto import CostPoint
+from kat.analysis.figures.interactive.costs import costs
+from kat.analysis.figures.interactive.learning_curves import curves
+from kat.analysis.learning_curves import METRICS, History, usual_columns
 from kat.analysis.reports.page import Chart, Report, Table
 
 
 def add_learning_curves(report: Report, runs: Mapping[str, Sequence[History]]) -> None:
-    """The task's first score and losses over the epochs, one colour a label.
+    """Adds the main metric and the losses over the epochs, one color a label.
 
     Args:
         report: the page.
         runs: the histories by label, of one task, none of them empty; those of one label are drawn
-            as their mean, in their range.
+            as their mean and range.
     """
-    loss, score = usual_columns(next(iter(runs.values()))[0][-1])
+    loss, metric = usual_columns(next(iter(runs.values()))[0][-1])
     several = any(len(own) > 1 for own in runs.values())
-    shaded = "; the mean of the runs, in their range" if several else ""
-    drawn = []
-    if score is not None:
-        caption = f"Validation {SCORES[score]}{shaded}."
-        drawn.append(Chart(charts.curves(runs, score), caption))
+    shaded = "; mean and range of the runs" if several else ""
+    charts = []
+    if metric is not None:
+        caption = f"Validation {METRICS[metric].label}{shaded}."
+        charts.append(Chart(curves(runs, metric), caption))
     if loss == "val_loss":
-        lines = charts.curves(runs, loss, dotted="train_loss")
-        drawn.append(Chart(lines, f"Loss on the validation split; dotted in training{shaded}."))
+        lines = curves(runs, loss, dotted="train_loss")
+        charts.append(Chart(lines, f"Validation loss; dotted: training loss{shaded}."))
     else:
-        drawn.append(Chart(charts.curves(runs, loss), f"Loss in training{shaded}."))
-    report.charts(drawn)
+        charts.append(Chart(curves(runs, loss), f"Training loss{shaded}."))
+    report.charts(charts)
     report.numbers(_epochs(runs))
 
 
 def _epochs(runs: Mapping[str, Sequence[History]]) -> Table:
     epochs = [(label, row) for label, own in runs.items() for rows in own for row in rows]
     known = {name for _, row in epochs for name in row}
-    columns = [name for name in ("train_loss", "val_loss", *SCORES) if name in known]
+    columns = [name for name in ("train_loss", "val_loss", *METRICS) if name in known]
     rows = [
         [label, f"{row['epoch']:.0f}", *(_number(row.get(name)) for name in columns)]
         for label, row in epochs
@@ -50,17 +51,17 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-def add_costs(report: Report, points: Sequence[CostPoint], score: str = "top1") -> None:
-    """A score of :data:`kat.analysis.learning_curves.SCORES` against what it costs."""
+def add_costs(report: Report, points: Sequence[CostPoint], metric: str = "top1") -> None:
+    """Adds one of :data:`kat.analysis.learning_curves.METRICS` against costs."""
     report.chart(
-        charts.costs(points, score),
-        f"Validation {SCORES[score]} against a cost, chosen below; seconds and memory are those of"
-        " the machine at the time, and runs side by side disturb each other's seconds.",
+        costs(points, metric),
+        f"Validation {METRICS[metric].label} against a cost, chosen below. Seconds and memory are"
+        " those of the machine at the time; runs side by side slow each other down.",
     )
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by dotted names."""
+    """Nested settings by dotted names; an empty mapping stays a value."""
     found: dict[str, Any] = {}
     for name, value in settings.items():
         inner = flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {}

@@ -1,0 +1,1 @@
+"""Verification of the rational function: every backend against exact values."""

@@ -15,8 +15,8 @@ from __future__ import annotations
 import sys
 
 from kat.analysis.ablation import summarize
-from kat.analysis.cost.runs import COSTS, cost_points, pareto_front
-from kat.analysis.figures.run_cost import plot_costs
+from kat.analysis.cost.pareto import COSTS, cost_points, pareto_front
+from kat.analysis.figures.costs import plot_costs
 from kat.analysis.learning_curves import common_headline
 from kat.analysis.runs import find_runs, with_results
 from kat.cli.parsing import Parser

@@ -15,7 +15,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from kat.analysis.figures.plots import CURVES, plot_learning_curves
+from kat.analysis.figures.learning_curves import CURVES, plot_learning_curves
 from kat.analysis.learning_curves import History, usual_columns
 from kat.analysis.runs import find_runs
 from kat.cli.parsing import Parser

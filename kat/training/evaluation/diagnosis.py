@@ -1,4 +1,4 @@
-"""What can be found out about a model that scores near chance, or far below its own record."""
+"""Why a classifier may be near chance, or far below what its run recorded."""
 
 from __future__ import annotations
 
@@ -9,14 +9,27 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import binom
-from torch import nn
 
 from kat.errors import InputError
-from kat.models import ModelRecord, registered_preprocessing, stored_weights
-from kat.training.evaluation.class_match import IMAGENET, imagenet_indices, imagenet_synsets
-from kat.training.evaluation.classification import Answers, Evaluation
-from kat.training.history import read_history
-from kat.training.run_directory import BEST, LAST, RESULTS, SETTINGS, SUMMARY, read_settings
+from kat.models import registered_preprocessing, stored_weights
+from kat.training.evaluation.class_match import (
+    IMAGENET,
+    ClassMatch,
+    imagenet_indices,
+    imagenet_synsets,
+)
+from kat.training.evaluation.confusion import confusion_matrix
+from kat.training.evaluation.evaluation import Subject
+from kat.training.evaluation.prediction import ClassPredictions
+from kat.training.run_directory import (
+    BEST,
+    LAST,
+    RESULTS,
+    SETTINGS,
+    SUMMARY,
+    read_history,
+    read_settings,
+)
 
 SIGNIFICANCE = 0.01
 """Chance may reach a score with this probability, or the score is not above chance."""
@@ -26,36 +39,39 @@ _NEARLY_ALL = 0.5
 """The share of the answers that one class takes, from which it is named."""
 
 
-class Subject(NamedTuple):
-    """What was evaluated.
+class Classified(NamedTuple):
+    """A classifier and what it predicted.
 
     Args:
-        path: where the model is stored.
-        model: it.
-        record: what is stored with it.
-        overridden: what :func:`kat.training.with_preprocessing` found to differ.
+        subject: the model, with the record that is stored with it.
+        overridden: the preprocessing that differs from the record: name to (stored, given).
+        classes: of the data.
+        match: how they lie among the model's.
+        predictions: of each image.
     """
 
-    path: Path
-    model: nn.Module
-    record: ModelRecord
+    subject: Subject
     overridden: dict[str, tuple[Any, Any]]
+    classes: list[str]
+    match: ClassMatch
+    predictions: ClassPredictions
 
 
-def suspicion(evaluation: Evaluation, recorded: float | None) -> str | None:
-    """Why a score is too low to be believed, in one line, or None.
+def suspicion(predictions: ClassPredictions, classes: int, recorded: float | None) -> str | None:
+    """Why top-1 is too low to be believed, in one line, or None.
 
     Top-1 is near chance where guessing among K classes would reach it with probability
     P(X >= hits) > 0.01, X ~ Binomial(N, 1/K), and so many images could tell. It is far below the
     record where more than ten points and three standard errors are missing.
 
     Args:
-        evaluation: of N images and K classes.
+        predictions: of N images.
+        classes: K.
         recorded: top-1 in per cent that the run recorded for these weights on this data, or None.
     """
-    answers, classes = evaluation.answers, len(evaluation.classes)
-    top1, images = _top1(answers), len(answers.labels)
-    if not _above_chance(answers.top[:, 0] == answers.labels, classes):
+    hits = predictions.hits[:, 0]
+    top1, images = 100 * float(hits.mean()), len(hits)
+    if not _above_chance(hits, classes):
         return (
             f"top-1 {top1:.2f} % is near chance, which is {100 / classes:.2f} % with {classes}"
             " classes"
@@ -69,40 +85,38 @@ def suspicion(evaluation: Evaluation, recorded: float | None) -> str | None:
     return None
 
 
-def recorded_top1(path: Path, data_name: str) -> float | None:
+def recorded_top1(path: Path | str, data_name: str) -> float | None:
     """Top-1 (per cent) that a run recorded for the weights at path, if on this data set."""
+    if isinstance(path, str):
+        return None
     folder = path if path.is_dir() else path.parent
     if not (folder / SETTINGS).is_file():
         return None
     data = read_settings(folder).get("data")
     history = read_history(folder)
-    scores = [row["top1"] for row in history if "top1" in row]
-    if not isinstance(data, dict) or data.get("name") != data_name or not scores:
+    top1 = [row["top1"] for row in history if "top1" in row]
+    if not isinstance(data, dict) or data.get("name") != data_name or not top1:
         return None
     if path.name == LAST:
-        return scores[-1]
+        return top1[-1]
     if path.is_dir() or path.name in (BEST, *RESULTS):
         summary = folder / SUMMARY
         done = summary.is_file()
-        return json.loads(summary.read_text(encoding="utf-8"))["top1"] if done else max(scores)
+        return json.loads(summary.read_text(encoding="utf-8"))["top1"] if done else max(top1)
     return None
 
 
-def explain(subject: Subject, evaluation: Evaluation) -> list[str]:
+def explain(found: Classified) -> list[str]:
     """What can be found out, one line each: what looks wrong, and what was ruled out."""
     findings = [
-        _constant(evaluation),
-        _permuted(evaluation),
-        _class_order(subject.record, evaluation),
-        *_preprocessing(subject),
-        *_weights(subject),
+        _constant(found.predictions, found.classes),
+        _permuted(found.predictions, found.classes),
+        _class_order(found),
+        *_preprocessing(found),
+        *_weights(found.subject),
         "activations: every logit is finite",
     ]
     return [finding for finding in findings if finding is not None]
-
-
-def _top1(answers: Answers) -> float:
-    return 100 * float((answers.top[:, 0] == answers.labels).mean())
 
 
 def _above_chance(hits: np.ndarray, classes: int) -> bool:
@@ -112,56 +126,53 @@ def _above_chance(hits: np.ndarray, classes: int) -> bool:
     return float(binom.sf(hits.sum() - 1, len(hits), 1 / classes)) <= SIGNIFICANCE
 
 
-def _constant(evaluation: Evaluation) -> str | None:
-    answers = evaluation.answers
-    counts = np.bincount(answers.top[:, 0], minlength=len(evaluation.classes))
+def _constant(predictions: ClassPredictions, classes: list[str]) -> str | None:
+    counts = np.bincount(predictions.top[:, 0], minlength=len(classes))
     likeliest = int(counts.argmax())
-    share, due = counts[likeliest] / counts.sum(), (answers.labels == likeliest).mean()
+    share, due = counts[likeliest] / counts.sum(), (predictions.labels == likeliest).mean()
     if share < max(_NEARLY_ALL, 2 * due):
         return None
     return (
-        f"constant answers: {evaluation.classes[likeliest]!r} is the answer for"
+        f"constant predictions: {classes[likeliest]!r} is predicted for"
         f" {100 * share:.1f} % of the images, and right for {100 * due:.1f} %; the weights may be"
         " untrained or damaged, or the pixels scaled in another way than the model expects"
     )
 
 
-def _permuted(evaluation: Evaluation) -> str | None:
+def _permuted(predictions: ClassPredictions, classes: list[str]) -> str | None:
     """Whether other names for the classes would explain the answers.
 
     The names are chosen on one half of each class's images and tried on the other half, so that
     chance alone reaches 1/K.
     """
-    labels, predictions = evaluation.answers.labels, evaluation.answers.top[:, 0]
-    classes = len(evaluation.classes)
+    labels, predicted, count = predictions.labels, predictions.top[:, 0], len(classes)
     order = np.argsort(labels, kind="stable")
     chosen, tried = order[::2], order[1::2]
-    cells = np.bincount(labels[chosen] * classes + predictions[chosen], minlength=classes**2)
-    counts = cells.reshape(classes, classes)
+    counts = confusion_matrix(labels[chosen], predicted[chosen], count)
     _, renamed = linear_sum_assignment(counts, maximize=True)
-    hits = renamed[labels[tried]] == predictions[tried]
-    top1 = _top1(evaluation.answers)
-    if not len(tried) or 100 * hits.mean() <= top1 + FAR_BELOW or not _above_chance(hits, classes):
+    hits = renamed[labels[tried]] == predicted[tried]
+    top1 = 100 * predictions.hits[:, 0].mean()
+    if not len(tried) or 100 * hits.mean() <= top1 + FAR_BELOW or not _above_chance(hits, count):
         return None
-    moved = np.where(renamed != np.arange(classes), counts[np.arange(classes), renamed], -1)
+    moved = np.where(renamed != np.arange(count), counts[np.arange(count), renamed], -1)
     example = int(moved.argmax())
     return (
-        "class order: it looks permuted. With the classes renamed by the answers on one half of the"
-        f" images, top-1 on the other half is {100 * hits.mean():.1f} %; images of"
-        f" {evaluation.classes[example]!r} (class {example}) are called"
-        f" {evaluation.classes[renamed[example]]!r} (class {renamed[example]})"
+        "class order: it looks permuted. With the classes renamed by the predictions on one half"
+        f" of the images, top-1 on the other half is {100 * hits.mean():.1f} %; images of"
+        f" {classes[example]!r} (class {example}) are called"
+        f" {classes[renamed[example]]!r} (class {renamed[example]})"
     )
 
 
-def _class_order(record: ModelRecord, evaluation: Evaluation) -> str:
-    ours, theirs = len(record.classes), evaluation.classes
+def _class_order(found: Classified) -> str:
+    ours, theirs = len(found.subject.record.classes), found.classes
     by = {
         "names": "matched by their names",
         "ImageNet": "matched by ImageNet's synsets",
         "position": "matched by their position, for one side has numbers for names",
-    }[evaluation.match.basis]
+    }[found.match.basis]
     counted = f"classes: the model has {ours}, the data {len(theirs)}, {by}"
-    if evaluation.match.basis != "position" and len(theirs) != IMAGENET:
+    if found.match.basis != "position" and len(theirs) != IMAGENET:
         return counted
     return f"{counted}; {_against_imagenet(theirs)}"
 
@@ -186,23 +197,24 @@ def _against_imagenet(names: list[str]) -> str:
     )
 
 
-def _preprocessing(subject: Subject) -> list[str]:
+def _preprocessing(found: Classified) -> list[str]:
+    record = found.subject.record
     lines = [
         f"preprocessing: {name} is {given} here and {stored} in the checkpoint's record"
-        for name, (stored, given) in subject.overridden.items()
+        for name, (stored, given) in found.overridden.items()
     ]
     try:
-        registered = registered_preprocessing(subject.record.architecture)
+        registered = registered_preprocessing(record.architecture)
     except InputError:
         return lines
     differing = {
-        name: (getattr(subject.record, name), value)
+        name: (getattr(record, name), value)
         for name, value in registered.items()
-        if not _same(getattr(subject.record, name), value)
+        if not _same(getattr(record, name), value)
     }
     return lines + [
         f"preprocessing: {name} is {stored} in the checkpoint's record and {value} in timm's"
-        f" registry for {subject.record.architecture}"
+        f" registry for {record.architecture}"
         for name, (stored, value) in differing.items()
     ]
 
@@ -216,9 +228,9 @@ def _same(one: Any, other: Any) -> bool:
 
 def _weights(subject: Subject) -> list[str]:
     """Whether the file's weights are in the model, and which of several sets they are."""
-    if not any(True for _ in subject.model.parameters()):
+    if isinstance(subject.source, str) or not any(True for _ in subject.model.parameters()):
         return []
-    weights, others = stored_weights(subject.path)
+    weights, others = stored_weights(subject.source)
     own = subject.model.state_dict().keys()
     left, lacking = sorted(weights.keys() - own), sorted(own - weights.keys())
     lines = [f"weights: all {len(weights)} tensors were loaded, and none is lacking"]

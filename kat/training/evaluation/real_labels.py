@@ -8,15 +8,16 @@ left out. timm ships the same file.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from kat.data import ImageSet, ImageStream
+from kat.data import ImageDataset, ImageStream
 from kat.errors import InputError
 from kat.training.evaluation.class_match import imagenet_indices
-from kat.training.evaluation.classification import Evaluation
+from kat.training.evaluation.prediction import ClassPredictions
 
 SHIPPED = "timm"
 """Stands for the file that timm ships."""
@@ -45,7 +46,7 @@ def read_real_labels(source: str) -> list[frozenset[int]]:
 
 
 def check_real_labels(
-    images: ImageSet | ImageStream, real_labels: Sequence[frozenset[int]]
+    images: ImageDataset | ImageStream, real_labels: Sequence[frozenset[int]]
 ) -> None:
     """Checks that images are of ImageNet's validation set, as far as can be told at once.
 
@@ -53,27 +54,26 @@ def check_real_labels(
         InputError: the classes are not ImageNet's, or the first file is not named as its are.
     """
     _indices(images.classes)
-    name = images.name(0) if isinstance(images, ImageSet) else "a stream without file names"
+    name = images.name(0) if isinstance(images, ImageDataset) else "a stream without file names"
     _right(name, real_labels)
 
 
 def real_accuracy(
-    evaluation: Evaluation, real_labels: Sequence[frozenset[int]]
-) -> dict[str, float | None]:
+    predictions: ClassPredictions, classes: Sequence[str], real_labels: Sequence[frozenset[int]]
+) -> dict[str, float]:
     """Top-1 and top-5 (per cent) by the reassessed labels, over the images that have any.
 
     Raises:
         InputError: the classes are not ImageNet's, or a file is not one of its validation set.
     """
-    indices = _indices(evaluation.classes)
-    answers = evaluation.answers
+    indices = _indices(classes)
     hits = [
         [indices[guess] in right for guess in top]
-        for name, top in zip(answers.names, answers.top, strict=True)
+        for name, top in zip(predictions.names, predictions.top, strict=True)
         if (right := _right(name, real_labels))
     ]
     if not hits:
-        return {"real_top1": None, "real_top5": None, "real_images": 0}
+        return {"real_top1": math.nan, "real_top5": math.nan, "real_images": 0}
     return {
         "real_top1": 100 * sum(row[0] for row in hits) / len(hits),
         "real_top5": 100 * sum(map(any, hits)) / len(hits),

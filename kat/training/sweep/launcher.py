@@ -22,11 +22,11 @@ from kat.errors import (
     TrainingDiverged,
     first_line,
 )
+from kat.machine import cores
 from kat.training.config import TrainConfig
 from kat.training.distributed import end_with_parent
 from kat.training.run import train
 from kat.training.signals import StopRequest
-from kat.training.throughput import cores
 
 _STOPPED, _FAILED = 75, 1
 

@@ -2,37 +2,134 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+import dataclasses
+import itertools
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, ClassVar, Literal
 
+import numpy as np
+import torch
+from PIL import Image
 from timm.data.mixup import Mixup
 from torch import Tensor, nn
 from torch.nn import functional
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy
 
-from kat.data import AugmentConfig
+from kat.data import (
+    AugmentConfig,
+    DataConfig,
+    ImageDataset,
+    ImageStream,
+    eval_transform,
+    train_transform,
+)
+from kat.errors import InputError
 from kat.models import ModelRecord
 from kat.training.config import TrainConfig
-from kat.training.module import TaskModule
-from kat.training.tasks.metrics import ClassificationScores, Score, Scores
+from kat.training.evaluation.class_match import match_classes
+from kat.training.evaluation.class_predictions import predict_classes
+from kat.training.evaluation.confusion import (
+    ClassAccuracy,
+    Confused,
+    calibration,
+    calibration_rows,
+    class_accuracies,
+    confusion_matrix,
+    most_confused,
+)
+from kat.training.evaluation.diagnosis import Classified, explain, recorded_top1, suspicion
+from kat.training.evaluation.evaluation import EvalConfig, Evaluation, Subject, Table
+from kat.training.evaluation.prediction import ClassPredictions, Prediction
+from kat.training.evaluation.real_labels import (
+    check_real_labels,
+    read_real_labels,
+    real_accuracy,
+)
+from kat.training.tasks.task import Metric, Metrics, Task, Transforms
+
+_PAIRS = 20
+"""How many of the most confused pairs of classes an evaluation lists."""
+_SHOWN = 3
+"""How many of the worst and best classes, and of the pairs, are printed."""
 
 
-class Classifier(TaskModule):
-    """Trains and validates a classifier.
+@dataclass
+class ClassificationOptions:
+    """Preprocessing in place of what is stored with a classifier, and ImageNet's other labels.
 
     Args:
-        model: maps (B, C, H, W) to logits (B, classes).
-        record: describes the model; stored in every checkpoint.
-        config: the run's settings.
+        crop_pct: the share of the resized image that the central crop keeps.
+        interpolation: how images are resized.
+        mean: of each channel, after scaling pixels to [0, 1].
+        std: of each channel.
+        real_labels: also evaluate on ImageNet's reassessed labels: the path of real.json, or
+            ``timm`` for the copy that timm ships.
     """
 
-    scores: ClassVar[tuple[Score, ...]] = (Score("top1", "top-1"), Score("top5", "top-5"))
+    crop_pct: float | None = None
+    interpolation: Literal["bilinear", "bicubic", "nearest", "lanczos"] | None = None
+    mean: list[float] | None = None
+    std: list[float] | None = None
+    real_labels: str | None = None
 
-    def __init__(self, model: nn.Module, record: ModelRecord, config: TrainConfig) -> None:
-        super().__init__(model, record, config, config.augment.random_erasing)
+
+@dataclass
+class ClassifyOptions:
+    """How a classifier predicts.
+
+    Args:
+        batch_size: images at a time.
+        top: how many of the most likely classes.
+    """
+
+    batch_size: int = 32
+    top: int = 5
+
+
+class Classification(Task):
+    """Classification of whole images; the model maps (B, C, H, W) to logits (B, classes)."""
+
+    name: ClassVar[str] = "classification"
+    metrics: ClassVar[tuple[Metric, ...]] = (Metric("top1", "top-1"), Metric("top5", "top-5"))
+    example_models: ClassVar[str] = "kat_tiny_patch16_224, kat_micro"
+    unused_settings: ClassVar[tuple[str, ...]] = (
+        "detection",
+        "segmentation",
+        "data.bad_annotations",
+    )
+    eval_metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric("top1", "top-1 %"),
+        Metric("top5", "top-5 %"),
+        Metric("loss", "loss", ".4f"),
+        Metric("ece", "ECE", ".4f"),
+        Metric("real_top1", "ReaL top-1 %", in_table=False),
+        Metric("real_top5", "ReaL top-5 %", in_table=False),
+    )
+    EvalOptions: ClassVar[type] = ClassificationOptions
+    PredictOptions: ClassVar[type] = ClassifyOptions
+    entries: ClassVar[str] = "top"
+    entry_figure: ClassVar[str] = "probability"
+    on_grid: ClassVar[bool] = False
+    draws: ClassVar[bool] = False
+
+    def __init__(self, config: TrainConfig, record: ModelRecord) -> None:
+        super().__init__(config, record)
+        self.random_erasing = config.augment.random_erasing
         self.mixup = _mixup(config.augment, len(record.classes))
 
-    def make_scores(self, record: ModelRecord) -> Scores:
+    @staticmethod
+    def transforms(record: ModelRecord, config: TrainConfig) -> Transforms:
+        """timm's; normalization is left to the device."""
+        return train_transform(record, config.augment), eval_transform(record, normalize=False)
+
+    def make_metrics(self) -> Metrics:
         """Loss, top-1 and top-5."""
-        return ClassificationScores(len(record.classes))
+        return ClassificationMetrics(len(self.record.classes))
 
     def mixed(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Mixed images and soft labels, where mixup or cutmix are on."""
@@ -47,6 +144,102 @@ class Classifier(TaskModule):
         smoothing = self.config.augment.label_smoothing if self.mixup is None else 0.0
         return functional.cross_entropy(output, labels, label_smoothing=smoothing)
 
+    def predict(self, model: nn.Module, images: Tensor) -> Tensor:
+        """Logits (B, classes)."""
+        logits: Tensor = model(images)
+        return logits
+
+    @classmethod
+    def evaluate(
+        cls,
+        subject: Subject,
+        images: ImageDataset | ImageStream,
+        data: DataConfig,
+        config: EvalConfig,
+        options: ClassificationOptions,
+    ) -> Evaluation:
+        """Top-1, top-5, loss, calibration, accuracy by class, and what looks wrong."""
+        real_labels = read_real_labels(options.real_labels) if options.real_labels else None
+        if real_labels is not None:
+            check_real_labels(images, real_labels)
+        stored, size = subject.record, config.image_size
+        given = {name: getattr(options, name) for name in _PREPROCESSING}
+        record, overridden = with_preprocessing(
+            stored, input_size=size and (stored.input_size[0], size, size), **given
+        )
+        match = match_classes(record.classes, images.classes)
+        if config.limit is not None and isinstance(images, ImageDataset):
+            images = images.evenly_spaced(config.limit)
+        images.transform = eval_transform(record, normalize=False)
+        start = time.perf_counter()
+        predictions, unreadable = predict_classes(
+            subject._replace(record=record), images, match.columns, data, config
+        )
+        seconds = time.perf_counter() - start
+        classes, real = images.classes, {}
+        if real_labels is not None:
+            real = real_accuracy(predictions, classes, real_labels)
+        unreadable = {
+            name: f"it cannot be read as an image: {why}" for name, why in unreadable.items()
+        }
+        skipped = images.ignored | unreadable
+        evaluation = from_predictions(predictions, classes, data.name, seconds, skipped, real)
+        evaluation.notes = [*match.notes, *map(_difference, overridden.items())]
+        recorded = recorded_top1(subject.source, data.name)
+        evaluation.warning = suspicion(predictions, len(classes), recorded)
+        if evaluation.warning:
+            found = Classified(subject, overridden, classes, match, predictions)
+            evaluation.findings = explain(found)
+        return evaluation
+
+    @classmethod
+    @torch.inference_mode()
+    def predict_images(
+        cls, subject: Subject, images: Iterable[Image.Image], options: ClassifyOptions
+    ) -> Iterator[Prediction]:
+        """The most likely classes, with their probabilities."""
+        transform, remaining = eval_transform(subject.record), iter(images)
+        while batch := [transform(image) for image in islice(remaining, options.batch_size)]:
+            logits = subject.model(torch.stack(batch))
+            if not logits.isfinite().all():
+                raise InputError(
+                    f"the logits of {subject.source} are not finite: its weights are damaged or its"
+                    " training has diverged"
+                )
+            yield from _likeliest(logits, subject.record.classes, options.top)
+
+
+class ClassificationMetrics(Metrics):
+    """Mean loss, and top-1 and top-5 in per cent, over the images of all ranks.
+
+    Args:
+        classes: how many there are.
+    """
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.loss = MeanMetric(nan_strategy="disable")  # which makes it ignore weights
+        self.top1 = MulticlassAccuracy(classes, top_k=1, average="micro")
+        self.top5 = MulticlassAccuracy(classes, top_k=min(5, classes), average="micro")
+
+    def update(self, predictions: Tensor, labels: Tensor) -> Tensor:
+        """Counts the logits of a batch; returns its mean cross entropy."""
+        loss = functional.cross_entropy(predictions.float(), labels)
+        self.loss.update(loss.expand(len(labels)))
+        self.top1.update(predictions, labels)
+        self.top5.update(predictions, labels)
+        return loss
+
+    def compute(self) -> dict[str, Tensor]:
+        """``loss``, ``top1`` and ``top5``; a collective."""
+        top1, top5 = self.top1.compute(), self.top5.compute()
+        return {"loss": self.loss.compute(), "top1": 100 * top1, "top5": 100 * top5}
+
+    def reset(self) -> None:
+        """Forgets everything."""
+        for metric in (self.loss, self.top1, self.top5):
+            metric.reset()
+
 
 def _mixup(augment: AugmentConfig, classes: int) -> Mixup | None:
     if augment.mixup == 0 and augment.cutmix == 0:
@@ -59,3 +252,158 @@ def _mixup(augment: AugmentConfig, classes: int) -> Mixup | None:
         label_smoothing=augment.label_smoothing,
         num_classes=classes,
     )
+
+
+_PREPROCESSING = ("crop_pct", "interpolation", "mean", "std")
+
+
+def with_preprocessing(
+    record: ModelRecord, **given: Any
+) -> tuple[ModelRecord, dict[str, tuple[Any, Any]]]:
+    """A record with other preprocessing, and what differs: name to (stored, given).
+
+    Args:
+        record: what is stored with the model.
+        given: input_size, mean, std, interpolation, crop_pct; None keeps what is stored.
+
+    Raises:
+        InputError: a value that makes no sense.
+    """
+    given = {name: _as_tuple(value) for name, value in given.items() if value is not None}
+    differing = {
+        name: (getattr(record, name), value)
+        for name, value in given.items()
+        if _as_tuple(getattr(record, name)) != value
+    }
+    return dataclasses.replace(record, **given), differing
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list | tuple) else value
+
+
+def _difference(overridden: tuple[str, tuple[Any, Any]]) -> str:
+    name, (stored, given) = overridden
+    return f"note: {name} is {given}, where the checkpoint's record says {stored}"
+
+
+def from_predictions(
+    predictions: ClassPredictions,
+    classes: list[str],
+    data: str,
+    seconds: float,
+    skipped: dict[str, str] | None = None,
+    real: Mapping[str, float] | None = None,
+) -> Evaluation:
+    """Accuracies, loss, confusion, calibration, accuracy by class, from a classifier's predictions.
+
+    Args:
+        predictions: for each image.
+        classes: the class names of the data.
+        data: the name of the data set.
+        seconds: that the predictions took.
+        skipped: files that were left out, and why.
+        real: accuracies by ImageNet's reassessed labels.
+    """
+    hits, confidence = predictions.hits, predictions.probabilities[:, 0]
+    matrix = confusion_matrix(predictions.labels, predictions.top[:, 0], len(classes))
+    bins = calibration(confidence, hits[:, 0])
+    by_class = class_accuracies(matrix, classes)
+    pairs = most_confused(matrix, classes, _PAIRS)
+    evaluation = Evaluation(
+        classes=classes,
+        metrics={
+            "top1": 100 * float(hits[:, 0].mean()),
+            "top5": 100 * float(hits.any(axis=1).mean()),
+            "loss": float(predictions.losses.mean(dtype=np.float64)),
+            "ece": bins.ece,
+            "mean_confidence": float(confidence.mean(dtype=np.float64)),
+            **(real or {}),
+        },
+        images=len(predictions.labels),
+        skipped=skipped or {},
+        seconds=seconds,
+        lines=[],
+        per_class=Table(_CLASS_COLUMNS, [_class_row(row) for row in by_class]),
+        details={
+            "calibration": calibration_rows(bins),
+            "most_confused": [dataclasses.asdict(pair) for pair in pairs],
+        },
+        tables={"predictions": _prediction_table(predictions, classes)},
+        confusion=matrix,
+        calibration=bins,
+        predictions=predictions,
+    )
+    evaluation.lines = _lines(evaluation, data, by_class, pairs)
+    return evaluation
+
+
+def _lines(
+    found: Evaluation, data: str, by_class: Sequence[ClassAccuracy], pairs: Sequence[Confused]
+) -> list[str]:
+    metrics = found.metrics
+    lines = [
+        f"{data}: top-1 {metrics['top1']:.2f} %, top-5 {metrics['top5']:.2f} %, loss"
+        f" {metrics['loss']:.4f} on {found.images} images ({len(found.skipped)} files skipped)",
+        f"{found.images_per_second:.0f} images/s; ECE {metrics['ece']:.4f}, mean confidence"
+        f" {100 * metrics['mean_confidence']:.2f} %",
+    ]
+    if not math.isnan(metrics.get("real_top1", math.nan)):
+        lines.append(
+            f"real labels: top-1 {metrics['real_top1']:.2f} %, top-5 {metrics['real_top5']:.2f} %"
+            f" on {metrics['real_images']:.0f} images"
+        )
+    seen = [row for row in by_class if row.accuracy is not None]
+    ranked = [f"{row.name} {row.accuracy:.1f} %" for row in sorted(seen, key=_accuracy)]
+    for which, listed in (("worst", ranked[:_SHOWN]), ("best", ranked[_SHOWN:][::-1][:_SHOWN])):
+        if listed:
+            lines.append(f"{which} classes: {', '.join(listed)}")
+    confused = [
+        f"{pair.true} taken for {pair.predicted} ({pair.count} of {pair.images})"
+        for pair in pairs[:_SHOWN]
+    ]
+    return lines + ([f"most confused: {', '.join(confused)}"] if confused else [])
+
+
+def _accuracy(row: ClassAccuracy) -> float:
+    return row.correct / row.images
+
+
+_CLASS_COLUMNS = (
+    "class", "images", "correct", "accuracy", "predicted", "precision", "mistaken_for",
+)  # fmt: skip
+
+
+def _class_row(row: ClassAccuracy) -> list[Any]:
+    return [
+        row.name, row.images, row.correct, row.accuracy, row.predicted, row.precision,
+        row.mistaken_for,
+    ]  # fmt: skip
+
+
+def _prediction_table(predictions: ClassPredictions, classes: Sequence[str]) -> Table:
+    """Each image with its true class and the most likely ones."""
+    ranks = range(1, predictions.top.shape[1] + 1)
+    columns = ["file", "label", *(f"{kind}{k}" for k in ranks for kind in ("class", "p"))]
+    rows = []
+    for name, label, top, probabilities in zip(
+        predictions.names,
+        predictions.labels.tolist(),
+        predictions.top.tolist(),
+        predictions.probabilities.tolist(),
+        strict=True,
+    ):
+        pairs = [(classes[i], f"{p:.6g}") for i, p in zip(top, probabilities, strict=True)]
+        rows.append([name, classes[label], *itertools.chain.from_iterable(pairs)])
+    return Table(columns, rows)
+
+
+def _likeliest(logits: Tensor, classes: Sequence[str], top: int) -> Iterator[Prediction]:
+    best = logits.softmax(-1).topk(min(top, len(classes)))
+    for probabilities, indices in zip(best.values.tolist(), best.indices.tolist(), strict=True):
+        yield Prediction(
+            [
+                {"class": classes[index], "probability": probability}
+                for probability, index in zip(probabilities, indices, strict=True)
+            ]
+        )

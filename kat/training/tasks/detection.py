@@ -3,18 +3,39 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, ClassVar
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from PIL import Image
+from pydantic import Field
+from torch import Tensor, nn
 from torchmetrics.detection import MeanAveragePrecision
+from torchvision.ops import box_convert
+from torchvision.transforms.v2.functional import pil_to_tensor
 
+from kat.data import DataConfig, DeviceTransform, ImageDataset, ImageStream
+from kat.data.decoding import in_channels
+from kat.data.dense import DetectionDataset, DetectionEvalTransform, DetectionTrainTransform
+from kat.data.dense.drawing import caption_factor, draw_objects
 from kat.models import ModelRecord
+from kat.training.config import TrainConfig
 from kat.training.distributed import gather
-from kat.training.module import TaskModule
-from kat.training.tasks.metrics import Score, Scores, set_metric_state
+from kat.training.evaluation.evaluation import EvalConfig, Evaluation, Subject, Table
+from kat.training.evaluation.image_pass import ImagePass
+from kat.training.evaluation.prediction import Prediction
+from kat.training.tasks.task import (
+    ONLY_CLASSIFICATION,
+    Metric,
+    Metrics,
+    NoOptions,
+    Task,
+    Transforms,
+)
 
 Objects = dict[str, Tensor]
 """What is found in an image, or what is there; see :class:`kat.models.dense.Detector`."""
@@ -23,54 +44,142 @@ _NO_AREA = 1e-9
 """What stands for an area of 0, which torchmetrics would take for one that is not known."""
 
 _FIGURES = {
-    "ap": "map",
-    "ap50": "map_50",
-    "ap75": "map_75",
-    "ap_small": "map_small",
-    "ap_medium": "map_medium",
-    "ap_large": "map_large",
-    "ar": "mar_100",
+    "ap": ("AP", "map"),
+    "ap50": ("AP50", "map_50"),
+    "ap75": ("AP75", "map_75"),
+    "ap_small": ("AP small", "map_small"),
+    "ap_medium": ("AP medium", "map_medium"),
+    "ap_large": ("AP large", "map_large"),
+    "ar": ("AR", "mar_100"),
 }
-"""Our names of COCO's figures, and torchmetrics'."""
+"""COCO's metrics by our names: their labels, and torchmetrics' names."""
 _KINDS = {"box": "bbox", "mask": "segm"}
 
 
-class DetectionModule(TaskModule):
-    """Trains and validates a detector.
+_NOTHING = "note: no object was found; pycocotools cannot read files of results without one"
+_AREAS = ("small", "medium", "large")
+
+
+@dataclass
+class DetectOptions:
+    """How a detector predicts.
 
     Args:
-        model: a :class:`kat.models.dense.Detector`.
-        record: describes the model; stored in every checkpoint.
-        config: the run's settings.
+        threshold: the least score of an object that counts.
     """
 
-    scores: ClassVar[tuple[Score, ...]] = (
-        Score("box_ap", "box AP"),
-        Score("mask_ap", "mask AP"),
-        Score("box_ap50", "box AP50"),
-        Score("mask_ap50", "mask AP50"),
-    )
+    threshold: Annotated[float, Field(ge=0, le=1)] = 0.5
 
-    def make_scores(self, record: ModelRecord) -> Scores:
+
+class Detection(Task):
+    """Objects with boxes and masks; the model is a :class:`kat.models.dense.Detector`."""
+
+    name: ClassVar[str] = "detection"
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric("box_ap", "box AP"),
+        Metric("mask_ap", "mask AP"),
+        Metric("box_ap50", "box AP50"),
+        Metric("mask_ap50", "mask AP50"),
+    )
+    example_models: ClassVar[str] = "kat_det_tiny, kat_det_micro"
+    unused_settings: ClassVar[tuple[str, ...]] = ("segmentation", *ONLY_CLASSIFICATION)
+    eval_metrics: ClassVar[tuple[Metric, ...]] = tuple(
+        Metric(f"{kind}_{name}", f"{kind} {label}", in_table=name in ("ap", "ap50"))
+        for kind in _KINDS
+        for name, (label, _) in _FIGURES.items()
+    )
+    EvalOptions: ClassVar[type] = NoOptions
+    PredictOptions: ClassVar[type] = DetectOptions
+    entries: ClassVar[str] = "objects"
+    entry_figure: ClassVar[str] = "score"
+
+    @staticmethod
+    def transforms(record: ModelRecord, config: TrainConfig) -> Transforms:
+        """Resizing, flipping and cropping together with boxes and masks."""
+        channels, size, _ = record.input_size
+        training = DetectionTrainTransform(size, config.detection, record.mean)
+        return training, DetectionEvalTransform(channels)
+
+    def make_metrics(self) -> Metrics:
         """COCO's average precision."""
-        return DetectionScores()
+        return DetectionMetrics()
 
     def arguments(self, images: Any, labels: Any) -> tuple[Any, ...]:
-        """Images and what is in them: the model gives its losses."""
+        """Images and their objects: the model returns its losses."""
         return images, labels
-
-    def forward(self, images: Sequence[Tensor]) -> Iterator[Objects]:
-        """What is found in each image, one after the other: masks are as large as it."""
-        for image in images:
-            yield self.model([image])[0]
 
     def loss(self, output: dict[str, Tensor], labels: Any) -> Tensor:
         """The sum of the losses of proposals, classes, boxes and masks."""
         return torch.stack(list(output.values())).sum()
 
+    def predict(self, model: nn.Module, images: Sequence[Tensor]) -> Iterator[Objects]:
+        """The objects found in each image, one image after the other: masks are as large as it."""
+        for image in images:
+            yield model([image])[0]
 
-class DetectionScores(Scores):
-    """COCO's average precision and recall of boxes and masks, in per cent, over all processes.
+    @classmethod
+    @torch.inference_mode()
+    def evaluate(
+        cls,
+        subject: Subject,
+        images: ImageDataset | ImageStream,
+        data: DataConfig,
+        config: EvalConfig,
+        options: NoOptions,
+    ) -> Evaluation:
+        """COCO's metrics of boxes and masks, also by class; COCO's files of results."""
+        assert isinstance(images, DetectionDataset)
+        images.transform = DetectionEvalTransform(subject.record.input_size[0])
+        start = time.perf_counter()
+        seen = ImagePass(subject, images, data, config)
+        metrics = DetectionMetrics(by_class=True)
+        results: dict[str, list[dict[str, Any]]] = {"bbox": [], "segm": []}
+        labels = seen.columns.argsort()
+        for image, target in seen:
+            with seen.autocast():
+                (found,) = seen.model([image])
+            found = {name: value.cpu() for name, value in found.items()}
+            found["labels"] = labels[found["labels"]]
+            metrics.update([found], [target])
+            for kind, rows in coco_results(found, int(target["image_id"]), images).items():
+                results[kind] += rows
+        figures = {name: float(value) for name, value in metrics.compute().items()}
+        by_class = metrics.by_class()
+        return Evaluation(
+            classes=images.classes,
+            metrics=figures,
+            images=seen.counted,
+            skipped=seen.skipped,
+            seconds=time.perf_counter() - start,
+            lines=[f"{data.name}: {_summary('box', figures)}", _summary("mask", figures)],
+            per_class=Table(
+                ("class", "box_ap", "mask_ap"),
+                [(images.classes[i], r["box_ap"], r["mask_ap"]) for i, r in by_class.items()],
+            ),
+            notes=[*seen.notes, *([] if results["bbox"] else [_NOTHING])],
+            documents={f"results_{kind}": rows for kind, rows in results.items()},
+        )
+
+    @classmethod
+    @torch.inference_mode()
+    def predict_images(
+        cls, subject: Subject, images: Iterable[Image.Image], options: DetectOptions
+    ) -> Iterator[Prediction]:
+        """Classes, scores, boxes and masks of objects, the highest score first, and a picture."""
+        classes = subject.record.classes
+        for image in images:
+            found = find_objects(subject.model, subject.record, image, options.threshold)
+            names = [classes[label] for label in found["labels"].tolist()]
+            columns = (names, found["scores"].tolist(), found["boxes"].tolist(), found["masks"])
+            objects = [
+                {"class": name, "score": score, "box": box, "segmentation": encode_mask(mask)}
+                for name, score, box, mask in zip(*columns, strict=True)
+            ]
+            yield Prediction(objects, {"": _drawn(image, found, objects, len(classes))})
+
+
+class DetectionMetrics(Metrics):
+    """COCO's average precision and recall of boxes and masks, in per cent, over all ranks.
 
     Figures are those of ``_FIGURES``; one that no object counts to, such as that of large
     objects where there are none, is NaN.
@@ -101,7 +210,7 @@ class DetectionScores(Scores):
         return {
             f"{kind}_{name}": _per_cent(given[f"{prefix}_{key}"])
             for kind, prefix in _KINDS.items()
-            for name, key in _FIGURES.items()
+            for name, (_, key) in _FIGURES.items()
         }
 
     def by_class(self) -> dict[int, dict[str, float]]:
@@ -118,22 +227,21 @@ class DetectionScores(Scores):
         }
 
     def reset(self) -> None:
-        """Forgets all."""
+        """Forgets everything."""
         self.precision.reset()
         self.figures = None
 
     def _compute(self) -> dict[str, Tensor]:
-        """The figures over the images of all processes, each of which may have another number.
+        """The figures over the images of all ranks, each of which may have another number.
 
         torchmetrics' own way, image by image, wants the same number in all.
         """
         if self.figures is None:
-            parts = gather(
-                {name: _on_cpu(self.precision, name) for name in self.precision._defaults}
-            )
-            joined = {name: [one for part in parts for one in part[name]] for name in parts[0]}
+            parts = gather(_on_cpu(self.precision.metric_state))
             whole = _precision(self.precision.class_metrics)
-            set_metric_state(whole, {**joined, "_update_count": 1})
+            whole.update([], [])  # it warns of a metric that was given nothing
+            for name in parts[0]:
+                setattr(whole, name, [item for part in parts for item in part[name]])
             self.figures = whole.compute()
         return self.figures
 
@@ -150,10 +258,12 @@ def _precision(by_class: bool) -> MeanAveragePrecision:
     return metric
 
 
-def _on_cpu(metric: MeanAveragePrecision, name: str) -> list[Any]:
-    """A list that a metric keeps; other processes have other devices."""
-    items: list[Any] = getattr(metric, name)
-    return [item.cpu() if isinstance(item, Tensor) else item for item in items]
+def _on_cpu(state: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """The lists of a metric's state; other ranks have other devices."""
+    return {
+        name: [item.cpu() if isinstance(item, Tensor) else item for item in items]
+        for name, items in state.items()
+    }
 
 
 def encode_mask(mask: Tensor) -> dict[str, Any]:
@@ -167,3 +277,88 @@ def encode_mask(mask: Tensor) -> dict[str, Any]:
 def _per_cent(value: Tensor) -> Tensor:
     """COCO's -1 stands for nothing to count."""
     return torch.where(value < 0, math.nan, 100 * value)
+
+
+def _summary(kind: str, figures: Mapping[str, float]) -> str:
+    by_area = ", ".join(f"{area} {_text(figures[f'{kind}_ap_{area}'])}" for area in _AREAS)
+    whole = ", ".join(
+        f"{_FIGURES[name][0]} {_text(figures[f'{kind}_{name}'])}" for name in ("ap50", "ap75", "ar")
+    )
+    return f"{kind} AP {_text(figures[f'{kind}_ap'])}, {whole}; {by_area}"
+
+
+def _text(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.2f}"
+
+
+def coco_results(
+    objects: Objects, image_id: int, images: DetectionDataset
+) -> dict[str, list[dict[str, Any]]]:
+    """The objects found in an image, as entries of COCO's files of results: ``bbox`` and ``segm``.
+
+    These are apart, since COCO's evaluator takes the area of an entry from its box, if it has one.
+
+    Args:
+        objects: boxes, labels, scores and masks in the image's own pixels, on the CPU.
+        image_id: as the file of annotations has it.
+        images: knows the ids of the categories.
+    """
+    found = [
+        {"image_id": image_id, "category_id": images.category_id(label), "score": score}
+        for label, score in zip(objects["labels"].tolist(), objects["scores"].tolist(), strict=True)
+    ]
+    boxes = box_convert(objects["boxes"], "xyxy", "xywh").tolist()
+    masks = [encode_mask(mask) for mask in objects["masks"]]
+    return {
+        "bbox": [{**one, "bbox": box} for one, box in zip(found, boxes, strict=True)],
+        "segm": [{**one, "segmentation": mask} for one, mask in zip(found, masks, strict=True)],
+    }
+
+
+@torch.inference_mode()
+def find_objects(
+    model: nn.Module, record: ModelRecord, image: Image.Image, threshold: float = 0.5
+) -> Objects:
+    """The objects that a detector finds in an image with at least this score, best first.
+
+    Args:
+        model: in evaluation mode.
+        record: has mean and deviation of its images.
+        image: is converted to the mode that the model takes.
+        threshold: the least score.
+
+    Returns:
+        ``boxes`` (N, 4) x1, y1, x2, y2 and ``masks`` (N, H, W) bool in the image's own pixels,
+        ``labels`` (N,), ``scores`` (N,).
+    """
+    pixels = pil_to_tensor(in_channels(image, record.input_size[0]))
+    prepared = DeviceTransform(record.mean, record.std)(pixels[None])
+    with _nothing_below(model, threshold):
+        found: Any = model(prepared)[0]
+    kept = found["scores"] >= threshold
+    return {name: found[name][kept] for name in ("boxes", "labels", "scores", "masks")}
+
+
+@contextmanager
+def _nothing_below(detector: Any, threshold: float) -> Iterator[None]:
+    """Has a detector drop lower scores before it draws the masks, each as large as the image.
+
+    The other objects are the same: a lower score takes nothing away from a higher one.
+    """
+    own = detector.score_threshold
+    # torchvision wants more than its threshold, we at least ours
+    detector.score_threshold = max(own, float(np.nextafter(np.float32(threshold), np.float32(-1))))
+    try:
+        yield
+    finally:
+        detector.score_threshold = own
+
+
+def _drawn(
+    image: Image.Image, found: Objects, objects: Sequence[Mapping[str, Any]], classes: int
+) -> Tensor:
+    """The objects drawn on their image."""
+    pixels = pil_to_tensor(image.convert("RGB"))
+    captions = [f"{one['class']} {one['score']:.2f}" for one in objects]
+    boxes, labels, masks = found["boxes"], found["labels"], found["masks"]
+    return draw_objects(pixels, boxes, labels, masks, captions, classes, caption_factor(pixels))

@@ -1,111 +1,41 @@
-"""What differs between the tasks: the transforms of their images, and the module that trains."""
+"""The tasks by name, found by themselves; and whether model, data and settings fit together."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any
 
 from torch import nn
 
-from kat.data import ImageSet, ImageStream, eval_transform, train_transform
-from kat.data.dataset import Transform
-from kat.data.dense import (
-    DetectionEvaluation,
-    DetectionTraining,
-    SegmentationEvaluation,
-    SegmentationTraining,
-)
+from kat.data import ImageDataset, ImageStream
 from kat.errors import InputError
-from kat.models import ModelRecord
 from kat.models.dense import task_of
 from kat.training.config import TrainConfig, setting
-from kat.training.module import TaskModule
-from kat.training.tasks.classification import Classifier
-from kat.training.tasks.detection import DetectionModule
-from kat.training.tasks.segmentation import SegmentationModule
-
-Transforms = tuple[Transform, Transform]
-"""Of the images to train on, and of those to validate on."""
+from kat.training.tasks.task import Task
 
 
-class Task(NamedTuple):
-    """A kind of data, and how models are trained on it.
-
-    Args:
-        module: trains and validates.
-        transforms: by the model's record and the settings.
-        models: examples of what can be trained.
-        unused: the settings, and sections of them, that are for other tasks.
-    """
-
-    module: type[TaskModule]
-    transforms: Callable[[ModelRecord, TrainConfig], Transforms]
-    models: str
-    unused: tuple[str, ...]
+def _find_tasks() -> dict[str, type[Task]]:
+    """Every task of this package, by its name."""
+    package = import_module("kat.training.tasks")
+    for module in iter_modules(package.__path__):
+        if f"{package.__name__}.{module.name}" != __name__:
+            import_module(f"{package.__name__}.{module.name}")
+    return {task.name: task for task in sorted(Task.__subclasses__(), key=lambda task: task.name)}
 
 
-def _of_classification(record: ModelRecord, config: TrainConfig) -> Transforms:
-    return train_transform(record, config.augment), eval_transform(record, normalize=False)
-
-
-def _of_detection(record: ModelRecord, config: TrainConfig) -> Transforms:
-    channels, size, _ = record.input_size
-    training = DetectionTraining(size, config.detection, record.mean)
-    return training, DetectionEvaluation(channels)
-
-
-def _of_segmentation(record: ModelRecord, config: TrainConfig) -> Transforms:
-    channels, size, _ = record.input_size
-    training = SegmentationTraining(size, config.segmentation, record.mean)
-    return training, SegmentationEvaluation(size, channels)
-
-
-_OF_CLASSIFIERS = (
-    "augment",
-    "model.drop",
-    "data.root",
-    "data.train_split",
-    "data.val_split",
-    "data.download",
-    "data.num_classes",
-    "data.image_key",
-    "data.label_key",
-    "data.holdout",
-    "data.interpolation",
-    "data.crop_pct",
-)
-
-TASKS = {
-    "classification": Task(
-        Classifier,
-        _of_classification,
-        "kat_tiny_patch16_224, kat_micro",
-        ("detection", "segmentation", "data.bad_annotations"),
-    ),
-    "detection": Task(
-        DetectionModule,
-        _of_detection,
-        "kat_det_tiny, kat_det_micro",
-        ("segmentation", *_OF_CLASSIFIERS),
-    ),
-    "segmentation": Task(
-        SegmentationModule,
-        _of_segmentation,
-        "kat_upernet_tiny, ..._micro",
-        ("detection", *_OF_CLASSIFIERS),
-    ),
-}
+TASKS = _find_tasks()
 
 
 def check_used(config: TrainConfig, task: str) -> None:
-    """Checks that no setting is given that a task has no use for.
+    """Checks that no setting is given that a task does not use.
 
     Raises:
-        InputError: one is not as it is by default.
+        InputError: one differs from its default.
     """
     default = TrainConfig()
-    for name in TASKS[task].unused:
+    for name in TASKS[task].unused_settings:
         given, unchanged = _values(setting(config, name)), _values(setting(default, name))
         for key, value in given.items():
             if value != unchanged[key]:
@@ -120,7 +50,7 @@ def _values(value: Any) -> dict[str, Any]:
     return {f".{name}": list(v) if isinstance(v, tuple) else v for name, v in fields}
 
 
-def check_task(model: nn.Module, data: ImageSet | ImageStream, names: tuple[str, str]) -> None:
+def check_task(model: nn.Module, data: ImageDataset | ImageStream, names: tuple[str, str]) -> None:
     """Checks that a model is for the task of the data.
 
     Args:
@@ -134,5 +64,5 @@ def check_task(model: nn.Module, data: ImageSet | ImageStream, names: tuple[str,
     if task_of(model) != data.task:
         raise InputError(
             f"{names[1]} is data for {data.task}, but {names[0]} is for {task_of(model)}; models"
-            f" for {data.task} are {TASKS[data.task].models}"
+            f" for {data.task} are {TASKS[data.task].example_models}"
         )

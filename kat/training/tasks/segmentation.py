@@ -2,72 +2,159 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassConfusionMatrix
+from torchvision.transforms.v2.functional import pil_to_tensor
 
-from kat.data.dense import IGNORE
+from kat.data import DataConfig, DeviceTransform, ImageDataset, ImageStream
+from kat.data.dense import (
+    IGNORE,
+    SegmentationDataset,
+    SegmentationEvalTransform,
+    SegmentationTrainTransform,
+)
+from kat.data.dense.drawing import draw_mask
+from kat.data.dense.transforms import resized
 from kat.errors import InputError
 from kat.models import ModelRecord
-from kat.models.dense import strips
+from kat.models.dense import (
+    SlidingWindowConfig,
+    check_sliding_window,
+    predicted_classes,
+    resized_strips,
+    sliding_window_inference,
+)
 from kat.text import quoted
-from kat.training.module import TaskModule
-from kat.training.tasks.metrics import Score, Scores
+from kat.training.config import TrainConfig
+from kat.training.evaluation.evaluation import EvalConfig, Evaluation, Subject, Table
+from kat.training.evaluation.image_pass import ImagePass
+from kat.training.evaluation.prediction import Prediction
+from kat.training.tasks.task import ONLY_CLASSIFICATION, Metric, Metrics, Task, Transforms
 
 AUXILIARY = 0.4
 """The weight of the auxiliary head's loss, as in UperNet's own training."""
 
 
-class SegmentationModule(TaskModule):
-    """Trains and validates a model of semantic segmentation, on whole images.
+class Segmentation(Task):
+    """A class for each pixel; the model is a :class:`kat.models.dense.UperNet`."""
 
-    Args:
-        model: a :class:`kat.models.dense.UperNet`.
-        record: describes the model; stored in every checkpoint.
-        config: the run's settings.
-    """
-
-    scores: ClassVar[tuple[Score, ...]] = (
-        Score("miou", "mIoU"),
-        Score("pixel_accuracy", "pixel accuracy"),
-        Score("class_accuracy", "class accuracy"),
+    name: ClassVar[str] = "segmentation"
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric("miou", "mIoU"),
+        Metric("pixel_accuracy", "pixel accuracy"),
+        Metric("class_accuracy", "class accuracy"),
     )
+    example_models: ClassVar[str] = "kat_upernet_tiny, ..._micro"
+    unused_settings: ClassVar[tuple[str, ...]] = ("detection", *ONLY_CLASSIFICATION)
+    eval_metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric("miou", "mIoU"),
+        Metric("pixel_accuracy", "pixels %"),
+        Metric("class_accuracy", "classes %", in_table=False),
+        Metric("loss", "loss", ".4f"),
+    )
+    EvalOptions: ClassVar[type] = SlidingWindowConfig
+    PredictOptions: ClassVar[type] = SlidingWindowConfig
+    entries: ClassVar[str] = "classes"
+    entry_figure: ClassVar[str] = "share"
 
-    def make_scores(self, record: ModelRecord) -> Scores:
-        """Loss, mIoU, and the accuracy of pixels, and of classes in the mean."""
-        return SegmentationScores(len(record.classes))
+    @staticmethod
+    def transforms(record: ModelRecord, config: TrainConfig) -> Transforms:
+        """Resizing, flipping and cropping together with the mask."""
+        channels, size, _ = record.input_size
+        training = SegmentationTrainTransform(size, config.segmentation, record.mean)
+        return training, SegmentationEvalTransform(size, channels)
 
-    def on_fit_start(self) -> None:
-        """Checks that batch norm has something to norm over: its coarsest map is of one pixel.
+    def check_model(self, model: nn.Module) -> None:
+        """Checks that batch norm has more than one pixel to normalize over in its coarsest map.
 
         Raises:
-            InputError: it is alone with one image.
+            InputError: a batch is a single image.
         """
-        norms = [module for module in self.model.modules() if type(module) is nn.BatchNorm2d]
+        norms = [module for module in model.modules() if type(module) is nn.BatchNorm2d]
         if norms and self.config.data.batch_size == 1:
             raise InputError(
                 "data.batch_size=1 leaves nothing to the model's batch norm: take 2 or more, or"
                 " model.args.norm=layer"
             )
-        super().on_fit_start()
 
-    def forward(self, images: Tensor | Sequence[Tensor]) -> Iterator[Tensor]:
-        """The probabilities (K, H, W) of each image, one after the other; their sizes may differ.
-
-        Of 150 classes those of a single image of 512 x 683 pixels are 210 MB.
-        """
-        for image in images:
-            yield self.model(image[None])[0].float().softmax(0)
+    def make_metrics(self) -> Metrics:
+        """Loss, mIoU, the accuracy of pixels, and of classes in the mean."""
+        return SegmentationMetrics(len(self.record.classes))
 
     def loss(self, output: tuple[Tensor, Tensor], labels: Tensor) -> Tensor:
         """Cross entropy of the head, and 0.4 of the auxiliary head's."""
         main, auxiliary = (pixel_loss(logits, labels) for logits in output)
         return main + AUXILIARY * auxiliary
+
+    def predict(self, model: nn.Module, images: Tensor | Sequence[Tensor]) -> Iterator[Tensor]:
+        """The probabilities (K, H, W) of each image, one after the other; their sizes may differ.
+
+        Those of 150 classes for a single image of 512 x 683 pixels are 210 MB.
+        """
+        for image in images:
+            yield model(image[None])[0].float().softmax(0)
+
+    @classmethod
+    @torch.inference_mode()
+    def evaluate(
+        cls,
+        subject: Subject,
+        images: ImageDataset | ImageStream,
+        data: DataConfig,
+        config: EvalConfig,
+        options: SlidingWindowConfig,
+    ) -> Evaluation:
+        """mIoU and accuracies, the IoU of each class, the confusion of classes."""
+        assert isinstance(images, SegmentationDataset)
+        check_sliding_window(options)
+        channels, size, _ = subject.record.input_size
+        images.transform = SegmentationEvalTransform(config.image_size or size, channels)
+        start = time.perf_counter()
+        seen = ImagePass(subject, images, data, config)
+        metrics = SegmentationMetrics(len(images.classes)).to(seen.device)
+        columns = seen.columns.to(seen.device)
+        for image, mask in seen:
+            with seen.autocast():
+                probabilities = sliding_window_inference(seen.model, image, options)
+            metrics.update([probabilities[columns]], [mask.to(seen.device)])
+        figures = {name: float(value) for name, value in metrics.compute().items()}
+        by_class = zip(images.classes, (100 * metrics.by_class()).tolist(), strict=True)
+        return Evaluation(
+            classes=images.classes,
+            metrics=figures,
+            images=seen.counted,
+            skipped=seen.skipped,
+            seconds=time.perf_counter() - start,
+            lines=[f"{data.name}: {_summary(figures)}"],
+            per_class=Table(("class", "iou"), list(by_class)),
+            notes=[*seen.notes, *metrics.notes(images.classes)],
+            confusion=metrics.confusion.compute().cpu().numpy(),
+        )
+
+    @classmethod
+    @torch.inference_mode()
+    def predict_images(
+        cls, subject: Subject, images: Iterable[Image.Image], options: SlidingWindowConfig
+    ) -> Iterator[Prediction]:
+        """The share of each class in the pixels, the largest first, and pictures.
+
+        They are the classes over the image, and a mask whose values are the classes' indices.
+        """
+        check_sliding_window(options)
+        classes = subject.record.classes
+        for image in images:
+            mask = find_classes(subject.model, subject.record, image, options)
+            drawn = draw_mask(pil_to_tensor(image.convert("RGB")), mask, len(classes))
+            pictures = {"": drawn, "_mask": mask.to(torch.uint8)[None]}
+            yield Prediction(_shares(mask, classes), pictures)
 
 
 def pixel_loss(logits: Tensor, mask: Tensor) -> Tensor:
@@ -83,8 +170,8 @@ def pixel_loss(logits: Tensor, mask: Tensor) -> Tensor:
     return total / (mask != IGNORE).sum().clamp(min=1)
 
 
-class SegmentationScores(Scores):
-    """Mean loss of the images, mIoU and accuracies in per cent, over all processes.
+class SegmentationMetrics(Metrics):
+    """Mean loss of the images, mIoU and accuracies in per cent, over all ranks.
 
     With n_ij pixels of class i taken for class j, over the classes that are there or were named,
 
@@ -113,7 +200,7 @@ class SegmentationScores(Scores):
     def _count(self, probabilities: Tensor, mask: Tensor) -> Tensor:
         """Counts an image, and gives its loss: finite, also where a probability is 0."""
         total = probabilities.new_zeros(())
-        for rows, part in strips(probabilities, mask.shape):
+        for rows, part in resized_strips(probabilities, mask.shape):
             true = mask[None, rows].long()
             self.confusion.update(part.argmax(0)[None], true)
             likelihood = part.clamp(min=torch.finfo(part.dtype).tiny).log()[None]
@@ -145,10 +232,46 @@ class SegmentationScores(Scores):
         return [f"note: validation has no pixel of {listed}"] if absent else []
 
     def _counts(self) -> Tensor:
-        """The confusion of all processes in float64, on the CPU: not every device has that."""
+        """The confusion of all ranks in float64, on the CPU: not every device has that."""
         return self.confusion.compute().cpu().double()
 
     def reset(self) -> None:
-        """Forgets all."""
+        """Forgets everything."""
         self.loss.reset()
         self.confusion.reset()
+
+
+def _summary(figures: Mapping[str, float]) -> str:
+    return (
+        f"mIoU {figures['miou']:.2f}, pixel accuracy {figures['pixel_accuracy']:.2f}, class"
+        f" accuracy {figures['class_accuracy']:.2f}, loss {figures['loss']:.4f}"
+    )
+
+
+def find_classes(
+    model: nn.Module, record: ModelRecord, image: Image.Image, how: SlidingWindowConfig
+) -> Tensor:
+    """The class of each pixel of an image: (H, W) int64.
+
+    Args:
+        model: in evaluation mode.
+        record: has size, mean and deviation of its images.
+        image: is converted to the mode that the model takes.
+        how: windows, scales, mirror images.
+    """
+    channels, size, _ = record.input_size
+    pixels = resized(image, size, channels)
+    prepared = DeviceTransform(record.mean, record.std)(pixels[None])[0]
+    probabilities = sliding_window_inference(model, prepared, how)
+    return predicted_classes(probabilities, (image.height, image.width))
+
+
+def _shares(mask: Tensor, classes: Sequence[str]) -> list[dict[str, Any]]:
+    """The share of the pixels of each class that an image has, the largest first."""
+    counts = torch.bincount(mask.flatten(), minlength=len(classes))
+    order = counts.argsort(descending=True, stable=True).tolist()
+    return [
+        {"class": classes[index], "share": int(counts[index]) / mask.numel()}
+        for index in order
+        if counts[index]
+    ]

@@ -37,6 +37,11 @@ def test_text_is_escaped_and_bad_rows_are_marked(page):
     assert page.count('<tr class="bad">') == 1
 
 
+def test_a_table_must_have_a_cell_for_each_column():
+    with pytest.raises(ValueError, match="rows have 3 cells, but there are 2 columns"):
+        Report("t").table(("a", "b"), [(1, 2, 3)])
+
+
 def test_figures_are_inline_valid_and_have_ids_of_their_own(page):
     figures = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
     assert len(figures) == 2
@@ -68,6 +73,22 @@ def test_the_file_is_written_whole(tmp_path, page):
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
 
+def test_a_page_that_cannot_be_rendered_leaves_the_old_one(tmp_path):
+    class Broken(str):
+        def __html__(self):
+            raise ZeroDivisionError
+
+    path = tmp_path / "report.html"
+    Report("old").write(path)
+    report = Report("new")
+    report.text("begins well")
+    report.text(Broken("ends badly"))
+    with pytest.raises(ZeroDivisionError):
+        report.write(path)
+    assert "<h1>old</h1>" in path.read_text()
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
 def _chart(**trace) -> Chart:
     return Chart(go.Figure(go.Scatter(**trace)), 'a "caption"', Table(("x", "y"), [(1, 2.5)]))
 
@@ -79,7 +100,7 @@ def test_charts_bring_plotly_once_and_what_they_show():
     page = report.html()
     assert page.count("* plotly.js v") == 1
     assert re.findall(r'class="chart" id="(\w+)"', page) == ["chart0", "chart1", "chart2"]
-    assert page.count('aria-label="a &quot;caption&quot;"') == 2
+    assert page.count('aria-label="a &#34;caption&#34;"') == 2
     assert page.count("<details>") == 2
     found = re.findall(r'<script type="application/json">(.*?)</script>', page)
     specs = [json.loads(text) for text in found]

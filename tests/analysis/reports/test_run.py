@@ -29,14 +29,14 @@ def test_a_run_is_told_from_its_numbers_to_its_layers(tmp_path):
         "Validation top-1": "84.25 %",
         "Validation top-5": "99.00 %",
         "Parameters": f"{parameters:,}",
-        "FLOPs an image": f"{run.cost.flops / 1e6:.3f} M",
+        "FLOPs per image": f"{run.cost.flops / 1e6:.3f} M",
         "Epochs": "2",
         "Training time": "1 h 02 min",
-        "Images a second": "1,234",
+        "Images per second": "1,234",
         "Peak memory": "735.6 MB",
     }
     assert "<h1>kat_micro_patch2_8 on digits</h1>" in text
-    assert "runs/small. Settings that are not the default: epochs 2, optim.lr 0.002." in text
+    assert "runs/small. Settings other than the default: epochs 2, optim.lr 0.002." in text
     curves, activations, evolution, gains = 2, 2, 1, 1
     drawn = pages.charts_of(path)
     assert len(drawn) == curves + activations + evolution + gains + 2
@@ -77,12 +77,12 @@ def test_what_is_missing_is_said(tmp_path):
     write_run_report(pages.findings(pages.small_kat(), summary=None, history=segmenting), path)
     assert "<dt>Best mIoU so far</dt><dd>7.50 %</dd>" in path.read_text()
     assert "The run was stopped: the loss is nan at step 25" in text
-    assert "There is no coefficients.csv in the run's folder" in text
+    assert "has no coefficients.csv, which" in text
     assert "'kat train --monitor' records its layers" in text
     assert "Not drawn here." in text
     write_run_report(pages.findings(pages.small_kat(), activations=[], history=[]), path)
     assert _headings(path) == ["Learning curves", "Attention"]
-    assert "No epoch is behind this run yet." in path.read_text()
+    assert "The run has not completed an epoch yet." in path.read_text()
     assert "<script" not in path.read_text()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import itertools
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -14,10 +13,9 @@ import torch
 from torch import nn
 
 import kat
-from kat.analysis import verify as verify_module
+from kat.analysis.verify import run as verify_module
 from kat.analysis.verify.backends import (
     Backend,
-    call,
     compiled_check,
     consistency_checks,
     present_backends,
@@ -35,14 +33,9 @@ from kat.analysis.verify.cases import (
 from kat.analysis.verify.compare import first_order_results
 from kat.analysis.verify.exact import first_order
 from kat.analysis.verify.model_cases import model_cases, record_inputs
-from kat.analysis.verify.report import to_json, write_report
 from kat.analysis.verify.run import case_jobs, verify
 from kat.errors import InputError
-
-MODERATE = Grid(
-    forms=("A",), degrees=((5, 4),), sets=("silu", "random", "trained"), points=2, largest=1e3
-)
-SMALL = replace(MODERATE, dtypes=("float32",), sets=("random",))
+from tests.analysis.verify.small import MODERATE, SMALL, wrong
 
 
 def test_every_backend_here_is_right_at_moderate_sizes():
@@ -67,37 +60,6 @@ def test_form_b_and_other_degrees(degree):
         for backend in present_backends()[0]:
             for result in first_order_results(backend, case, exact):
                 assert result.passed, str(result)
-
-
-class _Wrong(torch.autograd.Function):
-    """The reference with something done to its value and to its gradients."""
-
-    @staticmethod
-    def forward(ctx, x, a, b, form, spoil):
-        ctx.save_for_backward(x, a, b)
-        ctx.form, ctx.spoil = form, spoil
-        y = kat.rational(x, a, b, form=form, impl="reference")
-        return spoil(x, y=y)["y"]
-
-    @staticmethod
-    def backward(ctx, grad):
-        with torch.enable_grad():
-            x, a, b = leaves = [t.detach().requires_grad_() for t in ctx.saved_tensors]
-            y = kat.rational(x, a, b, form=ctx.form, impl="reference")
-        parts = dict(zip(("dx", "da", "db"), torch.autograd.grad(y, leaves, grad), strict=True))
-        return *(ctx.spoil(x, **parts)[name] for name in ("dx", "da", "db")), None, None
-
-
-def wrong(**changes):
-    """A backend whose named parts pass through functions of x and the part."""
-
-    def spoil(x, **parts):
-        return {n: changes[n](x, t) if n in changes else t for n, t in parts.items()}
-
-    def function(x, a, b, form):
-        return _Wrong.apply(x, a, b, form, spoil)
-
-    return Backend("wrong", function, twice=False)
 
 
 def with_zero(case):
@@ -351,27 +313,6 @@ def test_models_that_cannot_be_verified():
         record_inputs(nn.Linear(2, 2), [torch.ones(1, 2)])
     with pytest.raises(InputError, match="inputs of 0 are not finite"):
         record_inputs(nn.Sequential(kat.GroupRational(2)), [torch.full((1, 2), torch.nan)])
-
-
-def test_json_and_report_hold_the_verdict(tmp_path):
-    nan_at_zero = wrong(y=lambda x, t: torch.where(x.abs() > 500, torch.nan, t))
-    found = verify(SMALL, [Backend("reference", call("reference")), nan_at_zero], compiled=False)
-    content = json.loads(to_json(found))
-    assert content["passed"] is False
-    (bad,) = (row for row in content["results"] if not row["passed"])
-    assert (bad["backend"], bad["quantity"], bad["worst"]["got"]) == ("wrong", "y", "nan")
-    assert len(content["ranges"][bad["ranges"]]) == len(bad["ratios"])
-    assert content["failures"] == found.failures()
-
-    page = tmp_path / "verify.html"
-    write_report(found, page)
-    text = page.read_text()
-    assert text.count("<svg") == 1
-    assert "1 of 15 comparisons FAILED" in text
-    assert "wrong: y, form A, degree 5/4, float32" in text
-    good = verify(SMALL, [Backend("reference", call("reference"))], compiled=False)
-    write_report(good, page)
-    assert "all 8 passed" in page.read_text()
 
 
 @pytest.mark.skipif(

@@ -25,7 +25,7 @@ def test_points_of_folders(tmp_path, drawn):
     assert run("plot", "cost", *folders, "--group", "--labels", "KAT", "--x", "flops") == 0
     ((point,), costs), *_ = drawn
     assert costs == ["flops"]
-    assert (point.label, point.score) == ("KAT", Estimate.of([90.0, 92.0]))
+    assert (point.label, point.metric) == ("KAT", Estimate.of([90.0, 92.0]))
     assert point.costs == {
         "parameters": 1000,
         "flops": count(load_model(folders[0])[0], RECORD.input_size).flops,
@@ -52,7 +52,7 @@ def test_a_table_is_drawn_without_its_folders(tmp_path, capsys):
         "Pareto front in flops: ViT, KAT",
     ]
     assert said[-1] == str(out)
-    assert out.read_text().count("disturbed each other") == 1
+    assert out.read_text().count("slowed each other down") == 1
 
 
 def test_what_is_wrong_is_named(tmp_path, capsys, monkeypatch):

@@ -12,22 +12,33 @@ import timm
 import torch
 import yaml
 
-from kat.training import Evaluation, Subject, explain, recorded_top1, suspicion
 from kat.training.evaluation.class_match import ClassMatch, imagenet_synsets
-from kat.training.evaluation.classification import Answers
+from kat.training.evaluation.diagnosis import Classified, explain, recorded_top1
+from kat.training.evaluation.diagnosis import suspicion as suspicion_of
+from kat.training.evaluation.evaluation import Subject
+from kat.training.evaluation.prediction import ClassPredictions
 from tests.training.small import RECORD
 
 
 def _evaluation(
     labels: np.ndarray, predictions: np.ndarray, classes: list[str], basis: str = "names"
-) -> Evaluation:
+) -> Classified:
+    """Predictions, still without the model that gave them."""
     zeros = np.zeros(len(labels), np.float32)
-    answers = Answers(
+    found = ClassPredictions(
         [str(i) for i in range(len(labels))], labels, predictions[:, None], zeros[:, None], zeros,
         zeros,
     )  # fmt: skip
     match = ClassMatch(list(range(len(classes))), basis, [])
-    return Evaluation(classes, match, answers, {}, {}, 1.0)
+    return Classified(None, {}, classes, match, found)
+
+
+def suspicion(found: Classified, recorded: float | None) -> str | None:
+    return suspicion_of(found.predictions, len(found.classes), recorded)
+
+
+def _top1(found: Classified) -> float:
+    return 100 * found.predictions.hits[:, 0].mean()
 
 
 def _noise(images: int, classes: int, accuracy: float, seed: int = 0):
@@ -44,11 +55,12 @@ def subject(tmp_path):
     record = {"record": dataclasses.asdict(RECORD)}
     weights = {f"model.{name}": value for name, value in model.state_dict().items()}
     torch.save({"state_dict": weights, "hyper_parameters": record}, path)
-    return Subject(path, model, RECORD, {})
+    return Subject(model, RECORD, path)
 
 
-def _found(subject, evaluation, start):
-    return [line for line in explain(subject, evaluation) if line.startswith(start)]
+def _found(subject, evaluation, start, overridden=None):
+    whole = evaluation._replace(subject=subject, overridden=overridden or {})
+    return [line for line in explain(whole) if line.startswith(start)]
 
 
 def test_chance_is_a_binomials():
@@ -68,11 +80,11 @@ def test_chance_is_a_binomials():
 def test_far_below_the_runs_record():
     ten = [str(i) for i in range(10)]
     evaluation = _evaluation(*_noise(500, 10, 0.5), ten)
-    top1 = evaluation.metrics()["top1"]
+    top1 = _top1(evaluation)
     assert suspicion(evaluation, top1 + 9) is None
     assert "is far below the 90.00 % that the run recorded" in suspicion(evaluation, 90.0)
     few = _evaluation(*_noise(20, 10, 0.7, seed=3), ten)
-    assert suspicion(few, few.metrics()["top1"] + 15) is None  # within the error of 20 images
+    assert suspicion(few, _top1(few) + 15) is None  # within the error of 20 images
 
 
 def test_a_permutation_of_the_classes_is_seen(subject):
@@ -108,7 +120,7 @@ def test_constant_answers_are_seen(subject):
     labels = np.arange(200) % 10
     predictions = np.where(np.arange(200) % 40 == 0, 1, 4)
     (line,) = _found(subject, _evaluation(labels, predictions, names), "constant")
-    assert "'class4' is the answer for 97.5 % of the images, and right for 10.0 %" in line
+    assert "'class4' is predicted for 97.5 % of the images, and right for 10.0 %" in line
     mostly = _evaluation(np.full(200, 4), predictions, names)
     assert _found(subject, mostly, "constant") == []
 
@@ -134,8 +146,7 @@ def test_the_classes_are_set_against_imagenets(subject, names, basis, message):
 
 def test_preprocessing_is_set_against_record_and_registry(subject):
     evaluation = _evaluation(*_noise(40, 10, 0.0), RECORD.classes)
-    subject = subject._replace(overridden={"crop_pct": (1.0, 0.5)})
-    lines = _found(subject, evaluation, "preprocessing")
+    lines = _found(subject, evaluation, "preprocessing", {"crop_pct": (1.0, 0.5)})
     assert "crop_pct is 0.5 here and 1.0 in the checkpoint's record" in lines[0]
     registered = timm.get_pretrained_cfg("kat_micro_patch2_8")
     mean = [line for line in lines if "mean" in line]
@@ -157,7 +168,7 @@ def test_further_sets_of_weights_are_named(tmp_path):
     path = tmp_path / "official.pth"
     torch.save({"state_dict": model.state_dict(), "state_dict_ema": model.state_dict()}, path)
     evaluation = _evaluation(*_noise(40, 10, 0.0), RECORD.classes)
-    lines = _found(Subject(path, model, RECORD, {}), evaluation, "weights")
+    lines = _found(Subject(model, RECORD, path), evaluation, "weights")
     assert lines[1] == "weights: the file also holds state_dict, which was not used"
 
 

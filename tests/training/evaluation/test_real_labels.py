@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from math import nan
 
 import numpy as np
 import pytest
@@ -13,9 +14,13 @@ from torch import nn
 
 from kat.data import DataConfig, open_split
 from kat.errors import InputError
-from kat.training import EvalConfig, evaluate, read_real_labels, real_accuracy
-from kat.training.evaluation.real_labels import check_real_labels
-from tests.training.evaluation.test_classification import COLOURS
+from kat.training import EvalConfig, evaluate
+from kat.training.evaluation.real_labels import (
+    check_real_labels,
+    read_real_labels,
+    real_accuracy,
+)
+from tests.training.evaluation.test_evaluate import COLOURS
 
 CLASSES, IMAGES = 10, 24
 
@@ -45,10 +50,12 @@ def _evaluation(root):
 
 def test_real_accuracy_is_timms(validation):
     evaluation = _evaluation(validation)
-    answers = evaluation.answers
+    answers = evaluation.predictions
     theirs = RealLabelsImagenet(answers.names, str(validation / "real.json"))
     theirs.add_result(torch.from_numpy(answers.logits))
-    ours = real_accuracy(evaluation, read_real_labels(str(validation / "real.json")))
+    ours = real_accuracy(
+        evaluation.predictions, evaluation.classes, read_real_labels(str(validation / "real.json"))
+    )
     assert ours["real_top1"] == pytest.approx(theirs.get_accuracy(1))
     assert ours["real_top5"] == pytest.approx(theirs.get_accuracy(5))
     assert ours["real_images"] == len(theirs.is_correct[1]) < IMAGES
@@ -64,14 +71,18 @@ def test_timms_copy_is_of_the_whole_validation_set():
 
 def test_images_without_labels_give_no_score(validation):
     (validation / "real.json").write_text(json.dumps([[]] * IMAGES))
-    ours = real_accuracy(_evaluation(validation), read_real_labels(str(validation / "real.json")))
-    assert ours == {"real_top1": None, "real_top5": None, "real_images": 0}
+    evaluation = _evaluation(validation)
+    ours = real_accuracy(
+        evaluation.predictions, evaluation.classes, read_real_labels(str(validation / "real.json"))
+    )
+    none = {"real_top1": nan, "real_top5": nan, "real_images": 0}
+    assert ours == pytest.approx(none, nan_ok=True)
 
 
 def test_other_files_and_classes_are_refused(validation):
     evaluation = _evaluation(validation)
     with pytest.raises(InputError, match=r"ILSVRC2012_val_00000001.JPEG to 00000002, got ILSVRC"):
-        real_accuracy(evaluation, [frozenset()] * 2)
+        real_accuracy(evaluation.predictions, evaluation.classes, [frozenset()] * 2)
     labels = [frozenset({1})] * IMAGES
     split = open_split(DataConfig(name=f"folder:{validation}"), "val")
     check_real_labels(split, labels)

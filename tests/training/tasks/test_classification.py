@@ -7,14 +7,14 @@ import math
 import pytest
 import timm
 import torch
+from kat.training.ema import WeightAverage
+from kat.training.optimizer import make_optimizer
 from lightning.pytorch import Callback, Trainer
 
 from kat.data import AugmentConfig, Batch, DataConfig
 from kat.errors import InputError
 from kat.models import rational_parameter_names
 from kat.training import Classifier, ModelConfig, OptimConfig, TrainConfig
-from kat.training.ema import WeightAverage
-from kat.training.optimizer import make_optimizer
 from tests.training.small import RECORD, batches
 
 

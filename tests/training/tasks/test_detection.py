@@ -10,31 +10,23 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from kat.training.evaluation.dense import coco_results
+from kat.training.nonfinite import diagnose
 from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from kat.data import DataConfig
 from kat.data.dense import open_coco
-from kat.data.dense.synthetic import make_items
 from kat.errors import InputError
 from kat.models import load_model
 from kat.training import TrainConfig, evaluate_dense, train
 from kat.training.config import DetectionAugmentConfig, ModelConfig, OptimConfig
-from kat.training.evaluation.dense import coco_results
-from kat.training.nonfinite import diagnose
-from kat.training.tasks.detection import DetectionModule, DetectionScores
+from kat.training.tasks.detection import DetectionMetrics, DetectionModule
 
 SMALL = {"depth": 1, "embed_dim": 32, "num_heads": 2, "global_blocks": [0], "channels": 32}
 FIGURES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", None, None, "ar")
 """Our names of what COCO's evaluator puts out, in its order."""
-
-
-@pytest.fixture(scope="module")
-def items(tmp_path_factory):
-    out = tmp_path_factory.mktemp("data") / "items"
-    make_items(out, source="digits", images=8, val_images=6, size=64)
-    return out
 
 
 def settings(items, out, **more):
@@ -117,7 +109,7 @@ def test_figures_are_those_of_pycocotools(kind_of_data, items, tmp_path, capsys)
     if kind_of_data == "strips":
         strips(tmp_path)
     data = open_coco(items if kind_of_data == "items" else tmp_path, "val")
-    generator, scores = torch.Generator().manual_seed(0), DetectionScores()
+    generator, scores = torch.Generator().manual_seed(0), DetectionMetrics()
     results = {"bbox": [], "segm": []}
     for index in range(len(data)):
         _, target = data[index]
@@ -142,7 +134,7 @@ def test_figures_are_those_of_pycocotools(kind_of_data, items, tmp_path, capsys)
 
 
 def test_a_perfect_answer_has_100_by_class_too(items):
-    data, scores = open_coco(items, "val"), DetectionScores(by_class=True)
+    data, scores = open_coco(items, "val"), DetectionMetrics(by_class=True)
     classes = set()
     for index in range(len(data)):
         _, target = data[index]
@@ -168,7 +160,7 @@ def test_the_answers_of_one_image_are_held_at_a_time(items):
         alive.append(weakref.ref(found["masks"]))
         return [{**found, "scores": torch.ones(len(found["labels"]))}]
 
-    scores = DetectionScores()
+    scores = DetectionMetrics()
     images = [image for image, _ in pairs]
     scores.update(DetectionModule.forward(SimpleNamespace(model=model), images), targets)
     assert len(alive) == 3

@@ -16,14 +16,13 @@ from torch.nn import functional
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from kat.data import DataConfig
-from kat.data.dense import IGNORE, open_semantic
-from kat.data.dense.synthetic import make_items
+from kat.data.dense import IGNORE, open_segmentation
 from kat.errors import InputError
 from kat.models import load_model
-from kat.models.dense import SegmentConfig, segment, strips
+from kat.models.dense import SlidingWindowConfig, sliding_window_inference
 from kat.training import TrainConfig, evaluate_dense, train
 from kat.training.config import ModelConfig, OptimConfig
-from kat.training.tasks.segmentation import SegmentationModule, SegmentationScores, pixel_loss
+from kat.training.tasks.segmentation import SegmentationMetrics, SegmentationModule, pixel_loss
 
 SMALL = {
     "depth": 4,
@@ -33,13 +32,6 @@ SMALL = {
     "channels": 16,
     "auxiliary": 8,
 }
-
-
-@pytest.fixture(scope="module")
-def items(tmp_path_factory):
-    out = tmp_path_factory.mktemp("data") / "items"
-    make_items(out, source="digits", images=8, val_images=6, size=64)
-    return out
 
 
 def settings(items, out, **more):
@@ -82,7 +74,7 @@ def test_the_answers_of_one_image_are_held_at_a_time():
         return answer
 
     masks = [torch.randint(0, 3, size) for size in ((4, 5), (4, 5), (6, 3))]
-    scores = SegmentationScores(3)
+    scores = SegmentationMetrics(3)
     for images in (torch.stack(masks[:2])[:, None], [mask[None] for mask in masks[2:]]):
         answers = SegmentationModule.forward(SimpleNamespace(model=model), images)
         scores.update(map(watched, answers), [mask[0] for mask in images])
@@ -103,8 +95,8 @@ def test_figures_are_those_of_a_confusion_matrix_by_hand(strip, monkeypatch):
         answer[3] = -20  # and one is never named
         logits.append(answer)
     if strip:
-        monkeypatch.setitem(strips.__globals__, "_STRIP", strip)
-    scores, answers = SegmentationScores(classes), [answer.softmax(0) for answer in logits]
+        monkeypatch.setattr("kat.models.dense.sliding_window.STRIP_ELEMENTS", strip)
+    scores, answers = SegmentationMetrics(classes), [answer.softmax(0) for answer in logits]
     scores.update(answers[:2], masks[:2])
     scores.update(answers[2:], masks[2:])
     given = {name: float(value) for name, value in scores.compute().items()}
@@ -126,7 +118,7 @@ def test_figures_are_those_of_a_confusion_matrix_by_hand(strip, monkeypatch):
 
 
 def test_answers_of_another_size_are_compared_at_the_masks():
-    scores = SegmentationScores(2)
+    scores = SegmentationMetrics(2)
     answer = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]])  # left 0, right 1
     mask = torch.tensor([[0, 0, 1, 1], [0, 0, 1, 1]], dtype=torch.uint8)
     loss = scores.update([answer], [mask])
@@ -135,14 +127,14 @@ def test_answers_of_another_size_are_compared_at_the_masks():
 
 
 def test_a_class_that_is_held_for_impossible_costs_much_but_not_all():
-    scores = SegmentationScores(2)
+    scores = SegmentationMetrics(2)
     answer = torch.stack([torch.ones(2, 2), torch.zeros(2, 2)])
     loss = scores.update([answer], [torch.ones(3, 3, dtype=torch.uint8)])
     assert 80 < float(loss) < 90
 
 
 def test_a_class_that_is_nowhere_does_not_count():
-    scores = SegmentationScores(3)
+    scores = SegmentationMetrics(3)
     answer = torch.stack([torch.ones(2, 2), torch.zeros(2, 2), torch.zeros(2, 2)])
     scores.update([answer], [torch.zeros(2, 2, dtype=torch.uint8)])
     assert float(scores.compute()["miou"]) == 100
@@ -150,7 +142,7 @@ def test_a_class_that_is_nowhere_does_not_count():
 
 
 def test_classes_that_no_pixel_has_are_said():
-    scores = SegmentationScores(3)
+    scores = SegmentationMetrics(3)
     mask = torch.tensor([[0, 0], [2, IGNORE]], dtype=torch.uint8)
     scores.update([torch.full((3, 2, 2), 1 / 3)], [mask])
     assert scores.notes(["a", "b", "c"]) == ["note: validation has no pixel of class 'b'"]
@@ -162,7 +154,7 @@ def test_a_run_and_its_evaluation_say_which_classes_no_pixel_has(items, tmp_path
         values = np.asarray(Image.open(path))
         Image.fromarray(np.where(values == 1, 1, IGNORE).astype(np.uint8)).save(path)
     train(replace(settings(data, tmp_path / "run"), epochs=2))
-    names = open_semantic("ade20k", data, "val").classes[1:]
+    names = open_segmentation("ade20k", data, "val").classes[1:]
     note = f"note: validation has no pixel of classes {', '.join(map(repr, names[:3]))} and 7 more"
     assert capsys.readouterr().out.count(note) == 1
     found = evaluate_dense(*load_model(tmp_path / "run"), DataConfig(name=f"ade20k:{data}"))
@@ -189,17 +181,17 @@ def test_a_run_trains_keeps_evaluates_and_resumes(items, tmp_path):
     data = DataConfig(name=f"ade20k:{items}", batch_size=4)
     found = evaluate_dense(model, record, data)
     assert found.metrics["miou"] == pytest.approx(summary.scores["miou"], rel=1e-6)
-    images = open_semantic("ade20k", items, "val")
+    images = open_segmentation("ade20k", items, "val")
     labelled = sum(int((images[index][1] != IGNORE).sum()) for index in range(len(images)))
     assert int(found.confusion.sum()) == labelled
-    how = SegmentConfig(window=32, scales=(1.0, 1.5), flip=True)
+    how = SlidingWindowConfig(window=32, scales=(1.0, 1.5), flip=True)
     pairs = [images[index] for index in range(len(images))]
     mean, std = (torch.tensor(values)[:, None, None] for values in (record.mean, record.std))
     pixels = [(pil_to_tensor(image) / 255 - mean) / std for image, _ in pairs]
     with torch.no_grad():  # no class is the likeliest everywhere
         model.head.classify.bias -= model(pixels[0][None]).mean((0, 2, 3))
     several = evaluate_dense(model, record, data, how=how)
-    answers = [segment(model, image, how).argmax(0) for image in pixels]
+    answers = [sliding_window_inference(model, image, how).argmax(0) for image in pixels]
     expected = counted([mask for _, mask in pairs], answers, len(images.classes))
     assert several.confusion.tolist() == expected.tolist()
     assert (several.confusion.sum(0) > 0).sum() > 1

@@ -1,0 +1,46 @@
+"""The figure of a fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from kat.analysis.figures.save import save_figure
+from kat.nn.fitting import Fit, Points, resolve, twice
+
+
+def plot_fit(result: Fit, target: str | Points, path: Path) -> None:
+    """Draws a function with its fit, and the error below, over twice the fit interval.
+
+    The axis of a function's error is linear up to about the largest error on the interval, and
+    logarithmic beyond.
+
+    Args:
+        result: of :func:`kat.nn.fitting.fit`.
+        target: what was fitted.
+        path: of the file; its suffix chooses the format.
+    """
+    x = np.linspace(*twice(result.interval), 2001)
+    source = resolve(target)[1]
+    is_table = isinstance(source, Points)
+    at, y = (source.x, source.y) if isinstance(source, Points) else (x, source(x))
+    figure = Figure(figsize=(7, 6), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True)
+    style = "." if is_table else "-"
+    upper.plot(at, y, style, lw=3, color="black", alpha=0.4, label=result.function)
+    upper.set_ylim(upper.get_ylim())
+    upper.plot(x, result(x), "C1", lw=1.2, label=f"F, form {result.form}, degree {result.degree}")
+    lower.plot(at, result(at) - y, "C1." if is_table else "C1", lw=1)
+    lower.axhspan(-result.max_error, result.max_error, color="C2", alpha=0.15, lw=0)
+    if not is_table and result.max_error > 0:
+        lower.set_yscale("symlog", linthresh=10.0 ** np.ceil(np.log10(result.max_error)))
+    low, high = result.interval
+    for axes in (upper, lower):
+        axes.axvspan(low, high, color="C0", alpha=0.08, lw=0)
+        axes.grid(alpha=0.3)
+    upper.legend(loc="upper left")
+    upper.set_title(f"{result.function}, fitted on [{low:g}, {high:g}] (shaded)")
+    lower.set(xlabel="x", ylabel=f"F - f (band: {result.max_error:.2g})")
+    save_figure(figure, path)

@@ -1,0 +1,167 @@
+"""When a run writes its checkpoints, and when it stops because it is asked to."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from kat.checksum import verify_checksum
+from kat.data import Batch
+from kat.errors import InputError, Interrupted
+from kat.files import link_or_copy
+from kat.training.callbacks.callback import Callback
+from kat.training.callbacks.divergence import DivergenceGuard
+from kat.training.checkpoint import save_checkpoint
+from kat.training.config import CheckpointConfig
+from kat.training.distributed import any_of, barrier, gather
+from kat.training.run_directory import BEST, LAST, remove_results, write_records
+from kat.training.signals import REQUEUE, StopRequest, requeue_slurm_job
+
+if TYPE_CHECKING:
+    from kat.training.build import Run
+
+
+class Checkpoints(Callback):
+    """Writes last.ckpt and best.ckpt, and stops a run that is asked to; the last of the callbacks.
+
+    last.ckpt is written at the start, after every epoch, and within an epoch whenever the interval
+    is over; the one before it is kept as previous.ckpt. best.ckpt is the last.ckpt of the epoch
+    with the highest first metric of its task on the validation split; an epoch that a limit cuts
+    short counts only where there is no whole one. Signals (SIGTERM, SIGINT, SIGUSR1) are acted on
+    after the step, or the batch of the validation, in which they come: last.ckpt is written, and
+    :class:`kat.errors.Interrupted` ends the run.
+
+    Args:
+        interval: of checkpoints within an epoch.
+        guard: checks the state before it is kept.
+    """
+
+    def __init__(self, interval: CheckpointConfig, guard: DivergenceGuard) -> None:
+        self.interval = interval
+        self.guard = guard
+        self.request = StopRequest()
+        self._clock = self._saved_at = time.monotonic()
+        self._saved_step = 0
+        self._common_batches = 0.0
+
+    def on_fit_start(self, run: Run) -> None:
+        """Takes over the signals; keeps the start of a run, and the best of a resumed one."""
+        self.request.watch()
+        self._clock = self._saved_at = time.monotonic()
+        self._saved_step = run.state.step
+        if run.is_first:
+            remove_results(run.out)
+        if run.resumed_from is None:
+            self._save(run)
+        else:
+            _restore_best(run, run.resumed_from)
+
+    def on_batch_end(self, run: Run, index: int, batch: Batch, stepped: bool) -> None:
+        """Saves where it is time, or the run is to stop; the end of an epoch is seen to later."""
+        if not stepped or run.state.validating:
+            return
+        wanted = run.should_stop or self._due(run) or self.request.signal is not None
+        if any_of(wanted, run.device):
+            self.guard.check_state(run)
+            self._save(run)
+            self._stop_if_asked(run)
+
+    def on_validation_start(self, run: Run) -> None:
+        """Counts the batches that every rank has; of a stream one may have one less."""
+        batches = gather(run.val_batches)
+        self._common_batches = batches[0] if len(batches) == 1 else min(batches) - 1
+
+    def on_validation_batch_end(
+        self, run: Run, index: int, batch: Batch, loss: Tensor | None
+    ) -> None:
+        """Saves and stops, if the run is to, at a batch that all ranks have."""
+        asked = self.request.signal is not None
+        if index < self._common_batches and any_of(asked, run.device):
+            self._save(run)
+            self._stop_if_asked(run)
+
+    def on_epoch_end(self, run: Run) -> None:
+        """Keeps the epoch, and the best one."""
+        state = run.state
+        whole = state.batch == 0
+        names = ("epoch", *(metric.name for metric in run.task.metrics))
+        row = {name: state.history[-1][name] for name in names}
+        better = not state.best or (whole and _higher(row, state.best, names[1]))
+        if better:
+            state.best = row
+        if whole:
+            state.holds_best = better
+            self._save(run)
+            state.holds_best = False
+        if better and not whole:
+            save_checkpoint(run, run.out / BEST)
+        elif better and run.is_first:
+            link_or_copy(run.out / LAST, run.out / BEST)
+        if run.is_first:
+            write_records(run.out, state.history, state.skipped)
+        if state.epoch < run.config.epochs:
+            self._stop_if_asked(run)
+
+    def on_fit_end(self, run: Run) -> None:
+        """Gives the signals back."""
+        self._count_seconds(run)
+        self.request.release()
+
+    def on_exception(self, run: Run) -> None:
+        """Gives the signals back."""
+        self.request.release()
+
+    def _due(self, run: Run) -> bool:
+        steps, minutes = self.interval.every_n_steps, self.interval.every_n_minutes
+        if steps is not None and run.state.step - self._saved_step >= steps:
+            return True
+        waited = time.monotonic() - self._saved_at
+        return minutes is not None and run.is_first and waited >= 60 * minutes
+
+    def _save(self, run: Run) -> None:
+        self._count_seconds(run)
+        save_checkpoint(run, run.out / LAST)
+        self._saved_at, self._saved_step = time.monotonic(), run.state.step
+
+    def _count_seconds(self, run: Run) -> None:
+        now = time.monotonic()
+        run.state.seconds += now - self._clock
+        self._clock = now
+
+    def _stop_if_asked(self, run: Run) -> None:
+        if not any_of(self.request.signal is not None, run.device):
+            return
+        line = f"stopped at step {run.state.step}; --resume auto continues from there"
+        if any_of(self.request.signal is REQUEUE, run.device) and run.is_first:
+            line += f"; {requeue_slurm_job()}"
+        raise Interrupted(line)
+
+
+def _restore_best(run: Run, path: Path) -> None:
+    """Makes up for a best.ckpt that a run was stopped before it could write, or that is damaged.
+
+    Where it is gone, the best of the epochs to come takes its place.
+    """
+    state = run.state
+    if state.holds_best and run.is_first:
+        link_or_copy(path, run.out / BEST)
+    state.holds_best = False
+    barrier()
+    if not state.best:
+        return
+    try:
+        verify_checksum(run.out / BEST, required=True)
+    except InputError as error:
+        state.best = {}
+        if run.is_first:
+            sys.stdout.write(f"{error}: the best of the epochs to come takes its place\n")
+
+
+def _higher(row: dict[str, float], best: dict[str, float], name: str) -> bool:
+    """Whether a row has the higher metric; NaN, the AP where nothing counts, is the lowest."""
+    return row[name] > best[name] or math.isnan(best[name]) > math.isnan(row[name])

@@ -1,0 +1,112 @@
+"""Records the coefficients of all rationals over a run."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from kat.models import LayerHistory, write_coefficient_history
+from kat.nn import GroupRational
+from kat.training.callbacks.callback import Callback
+from kat.training.distributed import full
+from kat.training.run_directory import COEFFICIENTS
+
+if TYPE_CHECKING:
+    from kat.training.build import Run
+
+SNAPSHOTS = 100
+"""Steps of a run at which the coefficients are recorded, at most."""
+RECORDED_NUMBERS = 1_000_000
+"""Coefficients in the record of a run, at most: a file of about 12 MB."""
+
+
+class CoefficientRecorder(Callback):
+    """Keeps the coefficients of all rationals in coefficients.csv.
+
+    They are those of the raw weights, not of their EMA: at the start, evenly over the run
+    (:func:`snapshot_interval`), and at the end. The record is part of the checkpoints, so that a
+    resumed run writes the file of one that was never stopped. A model without rationals has none.
+    """
+
+    name = "coefficients"
+
+    def __init__(self) -> None:
+        self.history: dict[str, LayerHistory] = {}
+        self.interval = 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """The record so far."""
+        return {name: vars(layer) for name, layer in self.history.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores it."""
+        self.history = {name: LayerHistory(**layer) for name, layer in state.items()}
+
+    def on_fit_start(self, run: Run) -> None:
+        """Chooses the steps that are recorded."""
+        layers = _rationals(run.model).values()
+        numbers = sum(p.numel() for layer in layers for p in layer.parameters())
+        self.interval = snapshot_interval(run.total_steps, numbers)
+
+    def on_batch_start(self, run: Run, index: int) -> None:
+        """Records what a step that is due begins with."""
+        if run.state.step % self.interval == 0:
+            self._record(run)
+
+    def on_epoch_end(self, run: Run) -> None:
+        """Writes the record so far, before the checkpoint that holds it; with the run's end."""
+        if run.state.step >= run.total_steps:
+            self._record(run)
+        self._write(run)
+
+    def on_fit_end(self, run: Run) -> None:
+        """Records where a limit has stopped the run."""
+        self._record(run)
+        self._write(run)
+
+    def on_exception(self, run: Run) -> None:
+        """Writes the record of a run that is stopped."""
+        self._write(run)
+
+    def _record(self, run: Run) -> None:
+        """Adds the step, unless it is there: several batches may make one."""
+        step = run.state.step
+        if any(layer.steps[-1] == step for layer in self.history.values()):
+            return
+        for name, layer in _rationals(run.model).items():
+            now = _snapshot(layer, step)
+            before = self.history.get(name)
+            self.history[name] = now if before is None else before.followed_by(now)
+
+    def _write(self, run: Run) -> None:
+        if self.history and run.is_first:
+            write_coefficient_history(self.history, run.out / COEFFICIENTS)
+
+
+def snapshot_interval(steps: int, numbers: int) -> int:
+    """Steps from one record of the coefficients to the next, in a run of so many steps.
+
+    With the end there are at most :data:`SNAPSHOTS` records, and fewer where more than
+    :data:`RECORDED_NUMBERS` would be recorded; start and end always are.
+
+    Args:
+        steps: of the run.
+        numbers: coefficients that the model has.
+    """
+    snapshots = min(SNAPSHOTS, RECORDED_NUMBERS // max(numbers, 1))
+    return max(1, math.ceil(steps / max(snapshots - 1, 1)))
+
+
+def _rationals(model: nn.Module) -> dict[str, GroupRational]:
+    modules = model.named_modules()
+    return {name: module for name, module in modules if isinstance(module, GroupRational)}
+
+
+@torch.no_grad()
+def _snapshot(layer: GroupRational, step: int) -> LayerHistory:
+    parts = (layer.weight_numerator, layer.weight_denominator)
+    a, b = (full(part.detach()).cpu().float().clone()[None] for part in parts)
+    return LayerHistory(layer.form, torch.tensor([step]), a, b)

@@ -1,0 +1,59 @@
+"""When a run stops before its last epoch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from kat.data import Batch
+from kat.training.callbacks.callback import Callback
+from kat.training.config import TrainConfig, parse_time
+from kat.training.distributed import any_of
+
+if TYPE_CHECKING:
+    from kat.training.build import Run
+
+
+class Limits(Callback):
+    """Stops a run at its first limit; what it has learned is kept.
+
+    The learning rate follows the schedule of the whole run, so that a resumed run is the run that
+    was not stopped. ``limit_epochs`` stops at the end of an epoch; ``max_steps`` and ``max_time``
+    end the epoch, which is then validated and kept.
+
+    Args:
+        config: has the limits.
+        clock: gives seconds.
+    """
+
+    def __init__(self, config: TrainConfig, clock: Callable[[], float] = time.monotonic) -> None:
+        self.epochs = config.limit_epochs
+        self.steps = config.max_steps
+        self.seconds = None if config.max_time is None else parse_time(config.max_time)
+        self.clock = clock
+
+    def on_fit_start(self, run: Run) -> None:
+        """Starts the clock of max_time; a resumed run may be at its limit already."""
+        self.start = self.clock()
+        self._stop_at_epochs_or_steps(run)
+
+    def on_batch_end(self, run: Run, index: int, batch: Batch, stepped: bool) -> None:
+        """Stops after the last step that a limit allows; batches that wait for a step go on."""
+        if not stepped:
+            return
+        self._stop_at_epochs_or_steps(run)
+        if self.seconds is not None:
+            over = self.clock() - self.start >= self.seconds
+            run.should_stop |= any_of(over, run.device)
+
+    def on_epoch_end(self, run: Run) -> None:
+        """Stops after the last epoch that a limit allows."""
+        self._stop_at_epochs_or_steps(run)
+
+    def _stop_at_epochs_or_steps(self, run: Run) -> None:
+        state = run.state
+        if self.epochs is not None and state.epoch >= self.epochs:
+            run.should_stop = True
+        if self.steps is not None and state.step >= self.steps:
+            run.should_stop = True

@@ -1,0 +1,278 @@
+"""Where the numbers of a run go: CSV and TensorBoard always, W&B and MLflow on request.
+
+A resumed run continues its W&B and its MLflow run: their ids are in the run directory. Without a
+network both work too: W&B by WANDB_MODE=offline, MLflow by a database in the run directory, unless
+MLFLOW_TRACKING_URI names a server.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+from torch.utils.tensorboard import SummaryWriter
+
+from kat.errors import InputError, first_line
+from kat.files import write_text
+from kat.training.config import TrainConfig
+from kat.training.run_directory import LOGGER_RUNS, METRICS, TENSORBOARD, settings_to_keep
+
+Status = Literal["finished", "failed"]
+
+_NEEDS = {"wandb": ("wandb",), "mlflow": ("mlflow", "sqlalchemy", "alembic")}
+_INSTALL = {"wandb": "wandb", "mlflow": "mlflow-skinny sqlalchemy alembic"}
+
+
+class Logger:
+    """Takes the numbers of a run; used by the first process alone."""
+
+    run_id: str | None = None
+    """What the service calls the run."""
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """Takes values by name, at a step counted from 0."""
+        raise NotImplementedError
+
+    def log_settings(self, settings: Mapping[str, Any]) -> None:
+        """Takes the settings of the run, nested as in run.yaml."""
+
+    def close(self, status: Status) -> None:
+        """Ends the run of the service."""
+
+
+class CsvLogger(Logger):
+    """Appends to metrics.csv: step, epoch, and a column for each name.
+
+    Args:
+        path: the file; a resumed run drops the rows of steps that it takes again.
+        first_step: where the run starts or resumes.
+    """
+
+    def __init__(self, path: Path, first_step: int) -> None:
+        self.path = path
+        self.rows = [row for row in _read_rows(path) if int(row["step"]) < first_step]
+        self.columns = list(dict.fromkeys(["step", *(name for row in self.rows for name in row)]))
+        self._rewrite()
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """Appends a row, or adds to the last one if that is of the same step."""
+        row = {"step": str(step), **{name: repr(value) for name, value in values.items()}}
+        new = [name for name in row if name not in self.columns]
+        self.columns += new
+        same = bool(self.rows) and self.rows[-1]["step"] == row["step"]
+        if same:
+            self.rows[-1] |= row
+        else:
+            self.rows.append(row)
+        if new or same:
+            self._rewrite()
+        else:
+            with self.path.open("a", newline="") as file:
+                csv.DictWriter(file, self.columns).writerow(row)
+
+    def _rewrite(self) -> None:
+        with self.path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self.columns)
+            writer.writeheader()
+            writer.writerows(self.rows)
+
+
+def _read_rows(path: Path) -> list[dict[str, str]]:
+    """The whole rows of a file whose writer may have been killed."""
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        rows = [
+            {name: value for name, value in row.items() if value} for row in csv.DictReader(file)
+        ]
+    return [row for row in rows if None not in row and row.get("step", "").isdecimal()]
+
+
+class TensorBoardLogger(Logger):
+    """TensorBoard's event files.
+
+    Args:
+        folder: of the files.
+        first_step: where the run starts or resumes; what the files have from there on is void.
+    """
+
+    def __init__(self, folder: Path, first_step: int) -> None:
+        self.writer = SummaryWriter(str(folder), purge_step=first_step or None)
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """Writes scalars."""
+        for name, value in values.items():
+            self.writer.add_scalar(name, value, step)
+
+    def close(self, status: Status) -> None:
+        """Writes what is left."""
+        self.writer.close()
+
+
+class WandbLogger(Logger):
+    """A run of Weights & Biases, in the project of WANDB_PROJECT or ``kat``.
+
+    Args:
+        out: the run directory.
+        run_id: of the W&B run that is resumed.
+    """
+
+    def __init__(self, out: Path, run_id: str | None) -> None:
+        import wandb
+
+        self.run_id = run_id or uuid.uuid4().hex[:8]
+        self.run = wandb.init(
+            project=os.environ.get("WANDB_PROJECT", "kat"),
+            name=out.name,
+            dir=out,
+            id=self.run_id,
+            resume="allow",
+        )
+        self.run.define_metric("*", step_metric="step")  # W&B's own step may not go back
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """Logs values against ``step``."""
+        self.run.log({**values, "step": step})
+
+    def log_settings(self, settings: Mapping[str, Any]) -> None:
+        """Updates the run's config."""
+        self.run.config.update(dict(settings), allow_val_change=True)
+
+    def close(self, status: Status) -> None:
+        """Ends the run, so that the next has its own."""
+        self.run.finish(exit_code=0 if status == "finished" else 1)
+
+
+class MlflowLogger(Logger):
+    """A run of MLflow, in the experiment MLFLOW_EXPERIMENT_NAME or ``kat``.
+
+    Args:
+        out: the run directory.
+        run_id: of the MLflow run that is resumed.
+    """
+
+    def __init__(self, out: Path, run_id: str | None) -> None:
+        from mlflow.tracking import MlflowClient
+
+        folder = out.absolute() / "mlflow"
+        server = os.environ.get("MLFLOW_TRACKING_URI")
+        if not server:
+            folder.mkdir(parents=True, exist_ok=True)
+        self.client = MlflowClient(server or f"sqlite:///{folder / 'mlflow.db'}")
+        name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "kat")
+        known = self.client.get_experiment_by_name(name)
+        experiment = known.experiment_id if known else self.client.create_experiment(
+            name, None if server else folder.as_uri()
+        )  # fmt: skip
+        self.new = run_id is None
+        self.run_id = run_id or self.client.create_run(experiment, run_name=out.name).info.run_id
+        self.client.update_run(self.run_id, status="RUNNING")  # a resumed one has ended
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """Logs a batch of metrics."""
+        from mlflow.entities import Metric
+
+        now = int(1000 * time.time())
+        metrics = [Metric(name, value, now, step) for name, value in values.items()]
+        self.client.log_batch(self.run_id, metrics)
+
+    def log_settings(self, settings: Mapping[str, Any]) -> None:
+        """Logs the settings as parameters, once: MLflow takes no second value of one."""
+        if self.new:
+            for name, value in _flat(settings):
+                self.client.log_param(self.run_id, name, value)
+
+    def close(self, status: Status) -> None:
+        """Ends the run."""
+        self.client.set_terminated(self.run_id, status.upper())
+
+
+def _flat(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """The settings by names such as optim/lr."""
+    for name, value in settings.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{before}{name}/")
+        else:
+            yield f"{before}{name}", value
+
+
+SERVICES: dict[str, Callable[[Path, str | None], Logger]] = {
+    "wandb": WandbLogger,
+    "mlflow": MlflowLogger,
+}
+
+
+def check_services(config: TrainConfig) -> None:
+    """Checks that what W&B and MLflow need is installed, where they are asked for.
+
+    Raises:
+        InputError: says what is not installed, or that W&B knows no account, and what to do.
+    """
+    for name in config.loggers:
+        missing = [module for module in _NEEDS[name] if not is_installed(module)]
+        if missing:
+            raise InputError(
+                f"loggers={name} needs {', '.join(missing)}: pip install {_INSTALL[name]}"
+            )
+    if "wandb" in config.loggers:
+        check_wandb_account()
+
+
+def open_loggers(config: TrainConfig, first_step: int) -> list[Logger]:
+    """CSV, TensorBoard and the services asked for, with the settings logged; for the first process.
+
+    Args:
+        config: the settings.
+        first_step: where the run starts or resumes.
+
+    Raises:
+        InputError: a service refuses.
+    """
+    out = Path(config.out)
+    known = read_logger_runs(out) if config.resume else {}
+    runs, settings = dict(known), settings_to_keep(config)
+    loggers: list[Logger] = [
+        CsvLogger(out / METRICS, first_step), TensorBoardLogger(out / TENSORBOARD, first_step)
+    ]  # fmt: skip
+    for name in config.loggers:
+        try:
+            logger = SERVICES[name](out, known.get(name))
+            logger.log_settings(settings)
+        except Exception as error:  # each service has exceptions of its own
+            raise InputError(f"loggers={name} cannot be used: {first_line(error)}") from error
+        loggers.append(logger)
+        runs[name] = str(logger.run_id)
+    if runs:
+        write_text(out / LOGGER_RUNS, json.dumps(runs, indent=2) + "\n")
+    return loggers
+
+
+def read_logger_runs(out: Path) -> dict[str, str]:
+    """The ids of a run's W&B and MLflow runs, by the service's name."""
+    path = out / LOGGER_RUNS
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def check_wandb_account() -> None:
+    """Checks that W&B knows an account, or is offline.
+
+    Raises:
+        InputError: neither.
+    """
+    import wandb
+
+    if wandb.setup().settings.mode == "online" and not wandb.login(prompt=False):
+        raise InputError("loggers=wandb needs an account: wandb login, or WANDB_MODE=offline")
+
+
+def is_installed(module: str) -> bool:
+    """Whether a module can be imported; a folder of that name is not enough."""
+    spec = find_spec(module)
+    return spec is not None and spec.origin is not None

@@ -1,0 +1,207 @@
+"""What a run prints while it trains: lines, and a bar in a terminal."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from torch import Tensor
+
+from kat.data import Batch
+from kat.machine import memory_bytes
+from kat.text import duration
+from kat.training.callbacks.callback import Callback
+from kat.training.callbacks.throughput import Throughput, Work
+from kat.training.config import TrainConfig
+from kat.training.tasks.task import Metric
+
+if TYPE_CHECKING:
+    from kat.training.build import Run
+
+QUIET_SECONDS = 30.0
+"""The least time between two lines within an epoch."""
+
+
+class EpochLines(Callback):
+    """Prints one line an epoch: losses, metrics, learning rate, throughput, memory, time left.
+
+    Args:
+        throughput: is called before this one.
+    """
+
+    def __init__(self, throughput: Throughput) -> None:
+        self.throughput = throughput
+
+    def on_epoch_start(self, run: Run) -> None:
+        """Starts the clock."""
+        self.start = time.perf_counter()
+
+    def on_epoch_end(self, run: Run) -> None:
+        """Prints the line; validation counts towards the time."""
+        row, skipped = run.state.history[-1], run.state.skipped
+        values = {
+            "epoch": f"{int(row['epoch'])}/{run.config.epochs}",
+            "train loss": f"{row['train_loss']:.4f}",
+            **validation_values(row, run.task.metrics),
+            "lr": f"{run.schedule.learning_rate:.2e}",
+            **speed_values(run, self.throughput.epoch),
+            "took": duration(time.perf_counter() - self.start),
+            **_left("run", self.throughput.seconds_left(run)[1]),
+            **({"skipped files": str(len(skipped))} if skipped else {}),
+        }
+        run.print(_line(values))
+
+
+class StepLines(Callback):
+    """Prints lines within long epochs where there is no bar, as in the log of a cluster.
+
+    Args:
+        throughput: is called before this one; its rows are what is printed.
+        seconds: the least time between two lines.
+    """
+
+    def __init__(self, throughput: Throughput, seconds: float = QUIET_SECONDS) -> None:
+        self.throughput = throughput
+        self.seconds = seconds
+
+    def on_epoch_start(self, run: Run) -> None:
+        """Starts the clock."""
+        self.rows, self.printed = 0, time.perf_counter()
+
+    def on_batch_end(self, run: Run, index: int, batch: Batch, stepped: bool) -> None:
+        """Prints a line if there is a new row, and the last line is long enough ago."""
+        rows, now = self.throughput.rows, time.perf_counter()
+        if rows == self.rows or now - self.printed < self.seconds:
+            return
+        self.rows, self.printed = rows, now
+        total = f"/{run.batches}" if run.batches < math.inf else ""
+        values = {
+            "epoch": f"{run.state.epoch + 1}/{run.config.epochs}",
+            "batch": f"{index + 1}{total}",
+            **progress_values(run, self.throughput),
+        }
+        run.print(_line(values))
+
+
+class Bar(Callback):
+    """A progress bar in a terminal, with what :class:`StepLines` would print beside it.
+
+    Args:
+        throughput: is called before this one.
+    """
+
+    def __init__(self, throughput: Throughput) -> None:
+        self.throughput = throughput
+        self.rows = -1
+        self.bar: Progress | None = None
+        self.task = TaskID(0)
+
+    def on_epoch_start(self, run: Run) -> None:
+        """Starts the epoch's bar."""
+        self._start(run, f"Epoch {run.state.epoch + 1}/{run.config.epochs}", run.batches)
+
+    def on_batch_end(self, run: Run, index: int, batch: Batch, stepped: bool) -> None:
+        """Moves on; the values are new with every row, not with every batch."""
+        if self.throughput.rows != self.rows:
+            self.rows = self.throughput.rows
+            values = progress_values(run, self.throughput)
+            if run.state.history:
+                values |= validation_values(run.state.history[-1], run.task.metrics)
+            self._update(index + 1, values=_line(values))
+        else:
+            self._update(index + 1)
+
+    def on_validation_start(self, run: Run) -> None:
+        """Starts the bar of the validation."""
+        self._start(run, "Validation", run.val_batches)
+
+    def on_validation_batch_end(
+        self, run: Run, index: int, batch: Batch, loss: Tensor | None
+    ) -> None:
+        """Moves on."""
+        self._update(index + 1)
+
+    def on_validation_end(self, run: Run) -> None:
+        """Leaves the line to the epoch's."""
+        self._stop()
+
+    def on_exception(self, run: Run) -> None:
+        """Gives the terminal back."""
+        self._stop()
+
+    def _start(self, run: Run, description: str, total: float) -> None:
+        self._stop()
+        self.rows = -1
+        if not run.is_first:
+            return
+        columns = (
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+            TextColumn("{task.fields[values]}"),
+        )  # fmt: skip
+        self.bar = Progress(*columns, transient=True, refresh_per_second=4)
+        known = None if math.isinf(total) else total
+        self.task = self.bar.add_task(description, total=known, values="")
+        self.bar.start()
+
+    def _update(self, completed: int, **fields: Any) -> None:
+        if self.bar is not None:
+            self.bar.update(self.task, completed=completed, **fields)
+
+    def _stop(self) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
+
+
+def is_interactive(config: TrainConfig) -> bool:
+    """Whether there is a terminal for a bar, and a bar is wanted."""
+    return config.progress and sys.stdout.isatty()
+
+
+def progress_values(run: Run, throughput: Throughput) -> dict[str, str]:
+    """How training goes within an epoch: loss, learning rate, throughput, memory, time left."""
+    epoch, whole = throughput.seconds_left(run)
+    return {
+        **({} if run.loss is None else {"loss": f"{run.loss.item():.4f}"}),
+        "lr": f"{run.schedule.learning_rate:.2e}",
+        **speed_values(run, throughput.recent),
+        **_left("epoch", epoch),
+        **_left("run", whole),
+    }
+
+
+def speed_values(run: Run, work: Work) -> dict[str, str]:
+    """Images per second of all processes; data wait and memory of the first one."""
+    return {
+        "images/s": f"{work.images_per_second:.4g}",
+        "data wait": f"{100 * work.wait_share:.0f} %",
+        "memory": f"{memory_bytes(run.device) / 1e9:.2f} GB",
+    }
+
+
+def validation_values(row: Mapping[str, float], metrics: Iterable[Metric]) -> dict[str, str]:
+    """Validation loss and metrics of the kept weights, and of the raw ones beside an EMA.
+
+    Args:
+        row: of the history.
+        metrics: of the task.
+    """
+    values = {}
+    for metric in (Metric("val_loss", "val loss", ".4f"), *metrics):
+        kept, raw = row.get(metric.name), row.get(f"raw_{metric.name}")
+        if kept is not None:
+            beside = "" if raw is None else f" (raw {raw:{metric.format}})"
+            values[metric.label] = f"{kept:{metric.format}}{beside}"
+    return values
+
+
+def _left(what: str, seconds: float) -> dict[str, str]:
+    return {f"{what} ends in": duration(seconds)} if 0 < seconds < math.inf else {}
+
+
+def _line(values: Mapping[str, str]) -> str:
+    return "  ".join(f"{label} {value}" for label, value in values.items())

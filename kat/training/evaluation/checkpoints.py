@@ -1,0 +1,49 @@
+"""Which stored models a list of paths stands for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from kat.models import is_model_folder
+from kat.training.run_directory import SETTINGS
+
+_ENDINGS = (".ckpt", ".safetensors", ".pth", ".pth.tar", ".pt", ".pt2", ".onnx")
+
+
+def find_checkpoints(given: Sequence[Path]) -> list[Path]:
+    """The stored models that paths stand for, each once, in natural order within a folder.
+
+    A run directory or a model folder stands for itself; another folder for the files of weights and
+    the folders of models directly in it, or for itself where there are none.
+    """
+    found = [inner for path in given for inner in _inside(path)]
+    return list(dict.fromkeys(found))
+
+
+def _inside(path: Path) -> list[Path]:
+    if not path.is_dir() or is_model_folder(path) or (path / SETTINGS).is_file():
+        return [path]
+    inner = [p for p in path.iterdir() if is_model_folder(p) or _is_weights(p)]
+    return sorted(inner, key=_natural) or [path]
+
+
+def _is_weights(path: Path) -> bool:
+    return path.is_file() and path.name.endswith(_ENDINGS) and not path.name.startswith(".")
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    """A sort key by which epoch=9 comes before epoch=10."""
+    parts = re.split(r"(\d+)", path.name)
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
+
+
+def short_names(paths: Sequence[Path]) -> list[str]:
+    """Short names for paths: as many of their last parts as tell them apart."""
+    whole = [path.resolve() for path in paths]
+    for depth in range(1, max(len(path.parts) for path in whole) + 1):
+        labels = ["_".join(path.parts[-depth:]).strip("/") for path in whole]
+        if len(set(labels)) == len(labels):
+            return labels
+    return [f"{index}_{path.name}" for index, path in enumerate(whole)]

@@ -1,0 +1,117 @@
+"""What a classifier predicts for the images of a split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import count, islice
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from kat.data import Batch, DataConfig, DeviceTransform, ImageDataset, ImageStream
+from kat.errors import InputError
+from kat.training.callbacks.nonfinite import first_not_finite
+from kat.training.evaluation.evaluation import EvalConfig, Subject, batches_of, device_of
+from kat.training.evaluation.prediction import ClassPredictions
+from kat.training.optim.precision import Precision
+
+TOP = 5
+"""How many of the most likely classes are kept of each image."""
+
+
+@torch.inference_mode()
+def predict_classes(
+    subject: Subject,
+    images: ImageDataset | ImageStream,
+    columns: Sequence[int],
+    data: DataConfig,
+    config: EvalConfig,
+) -> tuple[ClassPredictions, dict[str, str]]:
+    """Runs a classifier over a split; every readable image counts once.
+
+    Args:
+        subject: the model is moved to the device.
+        images: with the transform of the model.
+        columns: the index among the model's classes of each class of the data.
+        data: how images are loaded.
+        config: how the model is run.
+
+    Returns:
+        The predictions, and the images that could not be read and why.
+
+    Raises:
+        InputError: no image can be read, a label is out of range, or logits are not finite.
+    """
+    device = device_of(subject.model, config)
+    model = subject.model.to(device)
+    prepare = DeviceTransform(subject.record.mean, subject.record.std)
+    precision = Precision(config.precision, device)
+    names = _names(images)
+    kept: list[tuple[np.ndarray, ...]] = []
+    seen: list[str] = []
+    unreadable: dict[str, str] = {}
+    for batch in _limited(batches_of(images, data, config.progress), config.limit):
+        unreadable |= dict(batch.unreadable)
+        taken = islice(names, len(batch.labels) + len(batch.unreadable))
+        seen += [name for name in taken if name not in unreadable]
+        if len(batch.labels) == 0:
+            continue
+        prepared = prepare(batch.images.to(device, non_blocking=True))
+        with precision.autocast():
+            logits = model(prepared).float()
+            if not logits.isfinite().all():
+                raise InputError(_not_finite(subject, prepared))
+        kept.append(_keep(logits, batch.labels, columns, config.keep_logits))
+    if not kept:
+        raise InputError("the validation split has no image that can be read")
+    return ClassPredictions(seen, *map(np.concatenate, zip(*kept, strict=True))), unreadable
+
+
+def _keep(
+    logits: Tensor, labels: Tensor, columns: Sequence[int], keep_logits: bool
+) -> tuple[np.ndarray, ...]:
+    """What is kept of a batch: the fields of :class:`ClassPredictions` but the names."""
+    if list(columns) != list(range(logits.shape[1])):
+        logits = logits[:, torch.tensor(columns, device=logits.device)]
+    labels = labels.to(logits.device)
+    if labels.min() < 0 or labels.max() >= logits.shape[1]:
+        raise InputError(
+            f"the data has a label {int(labels.max())}, but {logits.shape[1]} classes; give"
+            " data.num_classes"
+        )
+    log_probability = logits.log_softmax(-1)
+    true = log_probability.gather(1, labels[:, None])[:, 0]
+    top = logits.topk(min(TOP, logits.shape[1])).indices
+    kept = (labels, top, log_probability.gather(1, top).exp(), true.exp(), -true)
+    return tuple(tensor.cpu().numpy() for tensor in (*kept, *([logits] if keep_logits else [])))
+
+
+def _not_finite(subject: Subject, images: Tensor) -> str:
+    model: nn.Module = subject.model
+    finding = first_not_finite(model, lambda: model(images))
+    where = finding.detail if finding else "no layer is so when the batch is run again"
+    return (
+        f"the logits of {subject.source} are not finite; its weights are damaged or its training"
+        f" has diverged: {where}"
+    )
+
+
+def _names(images: ImageDataset | ImageStream) -> Iterator[str]:
+    """The images' names in the order in which evaluation goes through them."""
+    if isinstance(images, ImageDataset):
+        return map(images.name, range(len(images)))
+    return (f"image {index} of the stream" for index in count())
+
+
+def _limited(batches: Iterator[Batch], limit: int | None) -> Iterator[Batch]:
+    """The batches up to the image number ``limit``."""
+    left = limit
+    for batch in batches:
+        if left is None:
+            yield batch
+            continue
+        yield batch._replace(images=batch.images[:left], labels=batch.labels[:left])
+        left -= len(batch.labels)
+        if left <= 0:
+            return

@@ -1,0 +1,184 @@
+"""What evaluating a model on a data set takes, and what it gives, whatever its task."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import nn
+
+from kat.data import Batch, DataConfig, ImageDataset, ImageStream, make_loader
+from kat.errors import InputError
+from kat.models import ModelRecord
+from kat.training.evaluation.confusion import Calibration
+from kat.training.evaluation.prediction import ClassPredictions
+
+
+@dataclass
+class EvalConfig:
+    """How a model is run over a data set.
+
+    Args:
+        device: auto (a GPU where there is one), cpu, cuda, cuda:1, mps.
+        precision: what the forward pass is computed in.
+        limit: evaluate on no more than this many images, evenly spread over the split (the first
+            ones of a stream).
+        image_size: side of the square that a classifier sees, in pixels; of a segmentation model
+            the shorter side of the image, of a detector the longer one; None: as stored.
+        keep_logits: keep every logit of a classifier, 4 bytes per image and class.
+        progress: show a progress bar.
+    """
+
+    device: str = "auto"
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    limit: int | None = None
+    image_size: int | None = None
+    keep_logits: bool = False
+    progress: bool = True
+
+
+class Subject(NamedTuple):
+    """What is evaluated.
+
+    Args:
+        model: the model.
+        record: what is stored with it.
+        source: where it is stored, or what to call it in an error.
+    """
+
+    model: nn.Module
+    record: ModelRecord
+    source: Path | str = "the model"
+
+
+class Table(NamedTuple):
+    """Rows of cells under the names of their columns."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+
+
+@dataclass
+class Evaluation:
+    """What evaluating a model on a data set gave.
+
+    Args:
+        classes: the class names of the data.
+        metrics: by name; NaN where no image counts to one.
+        images: how many were evaluated.
+        skipped: the files that were left out, and why.
+        seconds: wall time of the pass, loading included.
+        lines: what people want to know first.
+        per_class: one row a class that has any image.
+        notes: what a user should know of the data, one line each.
+        warning: why the metrics are too low to be believed, and what was found out about it.
+        findings: see ``warning``.
+        details: further results, as JSON holds them.
+        tables: further results as tables, by name.
+        documents: further results as JSON files of their own, by name.
+        confusion: (K, K), what of each class is taken for each.
+        calibration: of a classifier.
+        predictions: of a classifier, for each image.
+    """
+
+    classes: list[str]
+    metrics: dict[str, float]
+    images: int
+    skipped: dict[str, str]
+    seconds: float
+    lines: list[str]
+    per_class: Table
+    notes: list[str] = field(default_factory=list)
+    warning: str | None = None
+    findings: list[str] = field(default_factory=list)
+    details: dict[str, Any] = field(default_factory=dict)
+    tables: dict[str, Table] = field(default_factory=dict)
+    documents: dict[str, Any] = field(default_factory=dict)
+    confusion: np.ndarray | None = None
+    calibration: Calibration | None = None
+    predictions: ClassPredictions | None = None
+
+    @property
+    def images_per_second(self) -> float:
+        """images / seconds."""
+        return self.images / self.seconds
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but tables and documents, as JSON holds it: None in place of NaN."""
+        named = [dict(zip(self.per_class.columns, r, strict=True)) for r in self.per_class.rows]
+        content = {
+            **self.metrics,
+            "images": self.images,
+            "skipped": len(self.skipped),
+            "images_per_second": self.images_per_second,
+            "notes": self.notes,
+            "warning": self.warning,
+            "findings": self.findings,
+            "skipped_files": self.skipped,
+            **self.details,
+            "per_class": named,
+        }
+        without_nan: dict[str, Any] = _without_nan(content)
+        return without_nan
+
+
+def _without_nan(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {name: _without_nan(value) for name, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_without_nan(value) for value in content]
+    return None if isinstance(content, float) and math.isnan(content) else content
+
+
+def device_of(model: nn.Module, config: EvalConfig) -> torch.device:
+    """The device that is asked for.
+
+    Raises:
+        InputError: it is unavailable, or an exported model cannot run on it.
+    """
+    if config.limit is not None and config.limit < 1:
+        raise InputError(f"limit must be at least 1, got {config.limit}")
+    if not any(True for _ in model.parameters()):
+        if config.precision != "32-true" or config.device not in ("auto", "cpu"):
+            raise InputError(
+                "an exported file runs on the CPU in the precision it was exported in, so device"
+                f" and precision cannot be chosen: got {config.device} and {config.precision}"
+            )
+        return torch.device("cpu")
+    if config.device == "auto":
+        accelerator = torch.accelerator.current_accelerator(check_available=True)
+        return accelerator or torch.device("cpu")
+    try:
+        torch.empty(0, device=config.device)
+        return torch.device(config.device)
+    except (AssertionError, NotImplementedError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"device {config.device!r} is unavailable: {reason}") from None
+
+
+def batches_of(
+    images: ImageDataset | ImageStream, data: DataConfig, progress: bool
+) -> Iterator[Batch]:
+    """The batches of a split, with a progress bar in a terminal.
+
+    Raises:
+        InputError: an image cannot be read, and ``data.bad_images`` is ``fail``.
+    """
+    loader = make_loader(images, data, training=False)
+    console = Console(stderr=True)
+    hidden = not progress or not console.is_terminal
+    total = len(loader) if isinstance(images, ImageDataset) else None
+    for batch in track(
+        loader, "evaluating", total=total, console=console, transient=True, disable=hidden
+    ):
+        if batch.unreadable and data.bad_images == "fail":
+            name, reason = batch.unreadable[0]
+            raise InputError(f"{name} cannot be read as an image: {reason}")
+        yield batch

@@ -1,0 +1,166 @@
+"""The training loop: epochs, batches, steps of the optimizer, validation, callbacks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from functools import partial
+from itertools import islice
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from kat.data import STEP, Batch, derived_seed, seed_all
+from kat.errors import InputError
+from kat.training.build import Run
+from kat.training.callbacks.callback import Callback
+from kat.training.callbacks.nonfinite import Attempt, random_state
+from kat.training.distributed import gather, set_gradient_sync
+from kat.training.optim.freeze import frozen_to_eval
+
+Item = TypeVar("Item")
+
+
+def fit(run: Run) -> None:
+    """Trains a run from where it is to its last epoch, or until ``run.should_stop``."""
+    try:
+        run.notify(Callback.on_fit_start)
+        while run.state.epoch < run.epochs and not run.should_stop:
+            run.notify(Callback.on_epoch_start)
+            if not run.state.validating:
+                train_epoch(run)
+            end_epoch(run, validate(run))
+        run.notify(Callback.on_fit_end)
+    except BaseException:
+        run.notify(Callback.on_exception)
+        raise
+
+
+def train_epoch(run: Run) -> None:
+    """Trains on the rest of an epoch; it is whole when ``run.state.validating`` is set."""
+    state = run.state
+    run.model.train()
+    frozen_to_eval(run.model)
+    run.train_loader.start_at(state.epoch, state.batch)
+    batches = run.meter.timed(_marked(run.train_loader, run.batches - state.batch))
+    for index, (batch, last) in enumerate(batches, start=state.batch):
+        seed_all(derived_seed(STEP, run.config.seed, state.epoch, index, run.world.rank))
+        run.notify(Callback.on_batch_start, index)
+        stepping = last or (index + 1) % state.division.accumulate == 0
+        set_gradient_sync(run.wrapped, stepping)
+        forward_backward(run, batch)
+        if stepping:
+            take_step(run)
+            state.step, state.batch, state.validating = state.step + 1, index + 1, last
+        run.notify(Callback.on_batch_end, index, batch, stepping)
+        run.attempt = None
+        if run.should_stop:
+            return
+    if not state.validating:
+        raise InputError(f"the training data ended before its {run.batches} batches did")
+
+
+def forward_backward(run: Run, batch: Batch) -> None:
+    """Adds the gradients of the batch's mean loss, divided by the batches of a step."""
+    run.report(batch.unreadable)
+    if len(batch.labels) == 0:
+        raise InputError(f"no image of a batch can be read, first {batch.unreadable[0][0]}")
+    batch = run.prepared(batch, training=True)
+    images, labels = run.task.mixed(batch.images, batch.labels)
+    arguments = run.task.arguments(images, labels)
+    random = random_state(run.device)
+    with run.precision.autocast():
+        loss = run.task.loss(run.wrapped(*arguments), labels)
+    run.loss = loss.detach()
+    run.attempt = Attempt(images, run.loss, random, partial(run.model, *arguments))
+    run.train_loss.update(run.loss, len(labels))
+    run.precision.backward(loss / run.state.division.accumulate)
+
+
+def take_step(run: Run) -> None:
+    """Clips the gradients, has the optimizer use them, and updates EMA and learning rates."""
+    run.precision.unscale(run.optimizer)
+    run.notify(Callback.on_before_step)
+    if run.config.optim.clip_grad > 0:
+        nn.utils.clip_grad_norm_(run.model.parameters(), run.config.optim.clip_grad)
+    run.precision.step(run.optimizer)
+    run.optimizer.zero_grad()
+    run.schedule.set(run.state.step + 1)
+    if run.ema is not None:
+        run.ema.update()
+
+
+@torch.no_grad()
+def validate(run: Run) -> dict[str, float]:
+    """Metrics of the kept weights by ``val_loss``, ``top1``, ...; of the raw ones beside an EMA.
+
+    Every readable image counts once.
+    """
+    run.notify(Callback.on_validation_start)
+    run.model.eval()
+    images = 0
+    limit = None if math.isinf(run.val_batches) else int(run.val_batches)
+    for index, batch in enumerate(islice(run.val_loader, limit)):
+        images += len(batch.labels)
+        loss = _validate_batch(run, batch)
+        run.notify(Callback.on_validation_batch_end, index, batch, loss)
+    run.notify(Callback.on_validation_end)
+    if sum(gather(images)) == 0:  # of all ranks; one alone may have none
+        raise InputError("the validation split has no image that can be read")
+    return _computed(run)
+
+
+def _validate_batch(run: Run, batch: Batch) -> Tensor | None:
+    """Counts the predictions for a batch; returns the mean loss of the kept weights."""
+    run.report(batch.unreadable)
+    if len(batch.labels) == 0:
+        return None
+    batch = run.prepared(batch)
+    if run.ema is not None:
+        with run.precision.autocast():
+            run.raw_metrics.update(run.task.predict(run.model, batch.images), batch.labels)
+    with run.kept_weights(), run.precision.autocast():
+        return run.metrics.update(run.task.predict(run.model, batch.images), batch.labels)
+
+
+def _computed(run: Run) -> dict[str, float]:
+    """The metrics by column of history.csv; the first validation prints notes on the data."""
+    values = {_column(name): value.item() for name, value in run.metrics.compute().items()}
+    if run.ema is not None:
+        raw = run.raw_metrics.compute()
+        values |= {f"raw_{_column(name)}": value.item() for name, value in raw.items()}
+    for note in run.metrics.notes(run.record.classes) if not run.state.history else ():
+        run.print(note)
+    run.metrics.reset()
+    run.raw_metrics.reset()
+    return values
+
+
+def _column(metric: str) -> str:
+    return "val_loss" if metric == "loss" else metric
+
+
+def end_epoch(run: Run, values: dict[str, float]) -> None:
+    """Adds the epoch's row to history and logs; one that a limit cut short stays open."""
+    state = run.state
+    train_loss = run.train_loss.compute()
+    run.train_loss.reset()
+    for skipped in gather(state.skipped):
+        state.skipped |= skipped
+    names = ("val_loss", *(metric.name for metric in run.task.metrics))
+    shown = [prefix + name for prefix in ("", "raw_") for name in names]
+    kept = {name: values[name] for name in shown if name in values}
+    state.history.append({"epoch": state.epoch + 1, "train_loss": train_loss, **kept})
+    run.log({"train/loss": train_loss, **{f"val/{name.replace('val_', '')}": v
+             for name, v in values.items()}})  # fmt: skip
+    if state.validating:
+        state.epoch, state.batch, state.validating = state.epoch + 1, 0, False
+    run.notify(Callback.on_epoch_end)
+
+
+def _marked(items: Iterable[Item], count: int) -> Iterator[tuple[Item, bool]]:
+    """At most so many items, each with whether it is the last one."""
+    iterator = iter(items)
+    for index, item in enumerate(islice(iterator, count)):
+        yield item, index + 1 == count

@@ -1,0 +1,82 @@
+"""The exponential moving average (EMA) of the weights, which is validated and kept as the best."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from kat.training.distributed import assign, full, local
+
+
+class EMA:
+    """ema <- d ema + (1 - d) weights after each step t, with d = min(decay, (1 + t) / (10 + t)).
+
+    Parameters and floating-point buffers are averaged; other buffers are copied. The warm-up of d
+    lets a run of a few hundred steps forget its initial weights. Sharded weights have a sharded
+    EMA.
+
+    Args:
+        model: whose weights are averaged; the EMA starts as they are.
+        decay: d after the warm-up, in [0, 1).
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.model = model
+        self.decay = decay
+        self.steps = 0
+        self.values = {name: tensor.clone() for name, tensor in self._current().items()}
+
+    def rate(self) -> float:
+        """d of the next step: :attr:`steps` are taken."""
+        return min(self.decay, (1 + self.steps) / (10 + self.steps))
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Takes the weights that a step has made into the average."""
+        averages, weights = [], []
+        for name, tensor in self._current().items():
+            average = local(self.values[name])
+            if average.is_floating_point():
+                averages.append(average)
+                weights.append(local(tensor))
+            else:
+                average.copy_(local(tensor))
+        if averages:
+            get_ema_multi_avg_fn(self.rate())(averages, weights, self.steps)
+        self.steps += 1
+
+    @contextmanager
+    def swapped(self) -> Iterator[None]:
+        """Has the model compute with the EMA in place of its weights."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The whole EMA by names of the model's state dict; a collective."""
+        return {name: full(value) for name, value in self.values.items()}
+
+    def load(self, state: Mapping[str, Tensor], steps: int) -> None:
+        """Restores what :meth:`state_dict` gave after so many steps."""
+        for name, value in self.values.items():
+            if name in state:  # buffers that are not persistent are not
+                assign(value, state[name])
+        self.steps = steps
+
+    @torch.no_grad()
+    def _swap(self) -> None:
+        for name, tensor in self._current().items():
+            average, current = local(self.values[name]), local(tensor)
+            kept = average.clone()
+            average.copy_(current)
+            current.copy_(kept)
+
+    def _current(self) -> dict[str, Tensor]:
+        own = [*self.model.named_parameters(), *self.model.named_buffers()]
+        return {name: tensor.detach() for name, tensor in own}

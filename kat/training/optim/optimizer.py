@@ -1,0 +1,206 @@
+"""The optimizer of a run: parameter groups, learning rates, and clipped rational coefficients.
+
+At step t of T, parameter p of layer l of L has the learning rate
+
+    lr_p(t) = s_p r_p(t) c(t)
+
+    c(t)    linear from warmup_lr to lr in the warm-up, then by the schedule
+            cosine  min_lr + (lr - min_lr) (1 + cos(pi t / T)) / 2
+            poly    min_lr + (lr - min_lr) (1 - t / T)^poly_power
+            step    lr step_factor^k, k the number of step_at that t / T has reached
+    s_p     layer_decay^(L - l), and for a rational's coefficients rational_lr_scale times that
+    r_p(t)  min(1, t / R) for a rational's coefficients, with R steps of rational warm-up; else 1
+
+where l is 0 for the embeddings, n for block n (counted from 1; the last norm counts to the last
+block) and L for the head. Every step is a function of t alone: a resumed run needs nothing of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from timm.optim import (
+    create_optimizer_v2,
+    get_optimizer_info,
+    param_groups_layer_decay,
+    param_groups_weight_decay,
+)
+from torch import nn
+
+from kat.errors import InputError
+from kat.models import rational_parameter_names
+from kat.training.config import OptimConfig
+
+_OWN = ("lr_scale", "weight_decay", "betas")
+"""What a group takes from the settings, not from a checkpoint."""
+
+
+def make_optimizer(model: nn.Module, optim: OptimConfig) -> torch.optim.Optimizer:
+    """timm's optimizer of that name over the parameters that are not frozen.
+
+    ``model.no_weight_decay()``, biases and norms have no weight decay. With ``clip_coefficients``
+    c > 0 every coefficient of a rational is put into [-c, c] after each step. A state that is
+    loaded does not change the settings of the groups.
+
+    Raises:
+        InputError: it is unavailable here, or refuses a setting; a coefficient is beyond c from the
+            start; nothing is left to train.
+    """
+    groups = parameter_groups(model, optim)
+    if not groups:
+        raise InputError("no parameter is left to train")
+    betas: dict[str, Any] = {"betas": (optim.betas[0], optim.betas[1])}
+    known = betas if get_optimizer_info(optim.name).has_betas else {}
+    try:
+        optimizer = create_optimizer_v2(groups, opt=optim.name, lr=optim.lr, **known)
+    except (AssertionError, ImportError, RuntimeError, TypeError, ValueError) as error:
+        raise InputError(f"optimizer {optim.name!r} cannot be used: {error}") from None
+    optimizer.register_load_state_dict_pre_hook(_keep_own_settings)
+    if optim.clip_coefficients > 0:
+        _check_clipping(model, optim.clip_coefficients)
+        optimizer.register_step_post_hook(partial(_clip, optim.clip_coefficients))
+    return optimizer
+
+
+def parameter_groups(model: nn.Module, optim: OptimConfig) -> list[dict[str, Any]]:
+    """The groups of an optimizer: timm's, each cut into rational coefficients and everything else.
+
+    Returns:
+        Each group's ``params``, ``weight_decay``, ``lr_scale`` (s_p above) and whether it is
+        ``rational``; nothing of what is frozen.
+    """
+    spared: set[str] = getattr(model, "no_weight_decay", set)()
+    if optim.layer_decay < 1:
+        made = param_groups_layer_decay(
+            model, optim.weight_decay, spared, layer_decay=optim.layer_decay
+        )
+    else:
+        made = param_groups_weight_decay(model, optim.weight_decay, no_weight_decay_list=spared)
+    names = rational_parameter_names(model)
+    rationals = {id(p) for name, p in model.named_parameters() if name in names}
+    groups = []
+    for group in made:
+        for rational in (False, True):
+            scale = group.get("lr_scale", 1.0) * (optim.rational_lr_scale if rational else 1.0)
+            params = [p for p in group["params"] if (id(p) in rationals) == rational]
+            if params:
+                groups.append({**group, "params": params, "lr_scale": scale, "rational": rational})
+    return groups
+
+
+def _keep_own_settings(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    groups = [
+        {**saved, **{name: own[name] for name in _OWN if name in own}}
+        for saved, own in zip(state["param_groups"], optimizer.param_groups, strict=True)
+    ]
+    return {**state, "param_groups": groups}
+
+
+def _check_clipping(model: nn.Module, limit: float) -> None:
+    names = rational_parameter_names(model)
+    for name, parameter in model.named_parameters():
+        largest = parameter.detach().abs().max().item() if name in names else 0.0
+        if parameter.requires_grad and largest > limit:
+            raise InputError(
+                f"optim.clip_coefficients={limit:g} would change the model at the first step: a"
+                f" coefficient of {name} is {largest:.3g} at the start; give at least that"
+            )
+
+
+@torch.no_grad()
+def _clip(limit: float, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    for group in optimizer.param_groups:
+        for parameter in group["params"] if group["rational"] else ():
+            parameter.clamp_(-limit, limit)
+
+
+class Schedule:
+    """Sets the learning rates of an optimizer; a function of the step alone.
+
+    A checkpoint keeps nothing of it, so that a resumed run follows the schedule of its own
+    settings: with more epochs, the longer one.
+
+    Args:
+        optimizer: of :func:`make_optimizer`.
+        optim: the settings.
+        epochs: of the run.
+        steps: T, of the run.
+    """
+
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, optim: OptimConfig, epochs: int, steps: int
+    ) -> None:
+        self.optimizer = optimizer
+        self.optim = optim
+        self.steps = steps
+        self.warmup = round(steps * optim.warmup_epochs / epochs)
+        self.rational_warmup = round(steps * optim.rational_warmup_epochs / epochs)
+        self.learning_rate = 0.0
+        """c(t), without what a group has of its own."""
+        self.set(0)
+
+    def set(self, step: int) -> None:
+        """Sets the rates for the step after so many are taken."""
+        ramp = min(1.0, step / self.rational_warmup) if self.rational_warmup > 0 else 1.0
+        self.learning_rate = self.common_rate(step)
+        for group in self.optimizer.param_groups:
+            own = group["lr_scale"] * (ramp if group["rational"] else 1.0)
+            group["lr"] = self.learning_rate * own
+
+    def common_rate(self, step: int) -> float:
+        """c(t)."""
+        optim = self.optim
+        if step < self.warmup:
+            return optim.warmup_lr + step * (optim.lr - optim.warmup_lr) / self.warmup
+        done = min(step / self.steps, 1.0)
+        if optim.schedule == "step":
+            reached = sum(step >= round(self.steps * share) for share in optim.step_at)
+            return optim.lr * optim.step_factor**reached
+        if optim.schedule == "poly":
+            left = (1 - done) ** optim.poly_power
+        else:
+            left = (1 + math.cos(math.pi * done)) / 2
+        return optim.min_lr + (optim.lr - optim.min_lr) * left
+
+
+def optimizer_layout(model: nn.Module, optim: OptimConfig) -> dict[str, Any]:
+    """What an optimizer's state is of: its name, and the parameters of each group, by name."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    groups = [[names[id(p)] for p in g["params"]] for g in parameter_groups(model, optim)]
+    return {"name": optim.name, "groups": groups}
+
+
+def check_layout(model: nn.Module, optim: OptimConfig, checkpoint: Mapping[str, Any]) -> None:
+    """Checks that the state of the optimizer in a checkpoint is for the optimizer of the settings.
+
+    Args:
+        model: with what is frozen.
+        optim: the settings.
+        checkpoint: as the trainer writes it, with :func:`optimizer_layout` as its entry
+            ``"optimizer"``.
+
+    Raises:
+        InputError: it is of another optimizer, or of other groups of parameters.
+    """
+    before, now = checkpoint.get("optimizer"), optimizer_layout(model, optim)
+    if before is None or before == now:
+        return
+    if before["name"] != now["name"]:
+        what = f"is of {before['name']}, but optim.name={now['name']}"
+        advice = "give the same, or start a new run from the old one with --init-from"
+    else:
+        what = f"has {_size(before['groups'])}, but the settings make {_size(now['groups'])}"
+        advice = (
+            "model.freeze must be as it was, and optim.layer_decay and optim.weight_decay may be"
+            " changed but not switched on or off"
+        )
+    raise InputError(f"the optimizer's state in the checkpoint {what}: {advice}")
+
+
+def _size(groups: Iterable[list[str]]) -> str:
+    counts = [len(names) for names in groups]
+    return f"{len(counts)} groups of {sum(counts)} parameters in all"

@@ -1,0 +1,68 @@
+"""What the forward and backward passes are computed in: autocast and the scaling of the loss."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch.amp import GradScaler
+
+_AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+NAMES = ("32-true", "bf16-mixed", "16-mixed", "64-true")
+
+
+class Precision:
+    """One of :data:`NAMES` on a device.
+
+    ``*-true`` is the dtype of the weights and the images. ``*-mixed`` keeps float32 weights and
+    runs the forward pass under ``torch.autocast``; ``16-mixed`` multiplies the loss by a scale, so
+    that small gradients stay above float16's smallest number.
+
+    Args:
+        name: of :data:`NAMES`.
+        device: what the passes run on.
+    """
+
+    def __init__(self, name: str, device: torch.device) -> None:
+        self.dtype = torch.float64 if name == "64-true" else torch.float32
+        self.device = device
+        self.autocast_dtype = _AUTOCAST.get(name)
+        self.scaler = GradScaler(device.type) if name == "16-mixed" else None
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """What a forward pass and its loss run in."""
+        if self.autocast_dtype is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, self.autocast_dtype)
+
+    @property
+    def loss_scale(self) -> float:
+        """What the loss is multiplied by before the backward pass."""
+        return 1.0 if self.scaler is None else self.scaler.get_scale()
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Adds the gradients of ``loss_scale * loss``."""
+        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+
+    def unscale(self, optimizer: torch.optim.Optimizer) -> None:
+        """Divides the gradients by the scale, for clipping and for those who look at them."""
+        if self.scaler is not None:
+            self.scaler.unscale_(optimizer)
+
+    def step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Takes the step, unless a scaled gradient is not finite, and adjusts the scale."""
+        if self.scaler is None:
+            optimizer.step()
+        else:
+            self.scaler.step(optimizer)
+            self.scaler.update()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The scale and what adjusts it."""
+        return {} if self.scaler is None else self.scaler.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores :meth:`state_dict`; one of another precision is left out."""
+        if self.scaler is not None and state:
+            self.scaler.load_state_dict(state)

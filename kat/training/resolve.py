@@ -1,0 +1,157 @@
+"""From the settings of a run to all that it will work with; nothing is written yet."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kat.data import ImageDataset, ImageStream, check_classes, open_split, preprocessing, seed_all
+from kat.errors import InputError
+from kat.models import ModelRecord, ViTSource, read_vit
+from kat.training.auto_settings import describe, from_images, from_run, from_source
+from kat.training.callbacks.loggers import check_services
+from kat.training.config import TrainConfig, check
+from kat.training.distributed import World, find_world, is_first_process
+from kat.training.run_directory import (
+    check_run_directory,
+    newest_checkpoint,
+    with_resumption_decided,
+)
+from kat.training.tasks.registry import TASKS, check_used
+from kat.training.tasks.task import Task
+
+
+@dataclass(frozen=True)
+class ResolvedRun:
+    """All that a run is made from.
+
+    Args:
+        config: the settings, none of them auto.
+        task: what the data is for.
+        record: of the model.
+        source: the trained ViT or KAT that the run starts from.
+        checkpoint: what a resumed run continues from.
+        train_data, val_data: the splits, with their transforms.
+        device: what this process computes on.
+        world: its place among those that train together.
+        notes: what was chosen for the user, and what of the data is skipped; one line each.
+    """
+
+    config: TrainConfig
+    task: Task
+    record: ModelRecord
+    source: ViTSource | None
+    checkpoint: Path | None
+    train_data: ImageDataset | ImageStream
+    val_data: ImageDataset | ImageStream
+    device: torch.device
+    world: World
+    notes: tuple[str, ...]
+
+
+def resolve(config: TrainConfig) -> ResolvedRun:
+    """Opens the data and the checkpoint, and settles every setting that is auto.
+
+    Raises:
+        InputError: bad settings or data, or a directory that already holds a run.
+    """
+    check(config)
+    config = with_resumption_decided(config)
+    check_services(config)
+    device_type, world = _processes(config)
+    checkpoint = _checkpoint(config)
+    seed_all(config.seed)
+    given, source = config, _source(config)
+    config = from_run(config) if config.resume else from_source(config, source)
+    train_data = open_split(config.data, "train", config.seed)
+    val_data = open_split(config.data, "val")
+    check_used(given, train_data.task)
+    check_classes(train_data, val_data)
+    config = from_images(config, len(train_data))
+    check(config)
+    if source is not None:
+        if TASKS[train_data.task].on_grid:
+            source = source.for_grid()
+        config = _with_args(config, {**source.args, **config.model.args})
+    record = make_record(config, train_data)
+    # A file of coefficients may be gone when the run is resumed: run.yaml keeps what it held.
+    config = _with_args(config, record.args)
+    task = TASKS[train_data.task]
+    train_data.transform, val_data.transform = task.transforms(record, config)
+    return ResolvedRun(
+        config=config,
+        task=task(config, record),
+        record=record,
+        source=None if source is None else source.for_classes(record.classes),
+        checkpoint=checkpoint,
+        train_data=train_data,
+        val_data=val_data,
+        device=_device(device_type, world),
+        world=world,
+        notes=_notes(train_data.note, val_data.note, describe(given, config)),
+    )
+
+
+def make_record(config: TrainConfig, data: ImageDataset | ImageStream) -> ModelRecord:
+    """The record of the model that a run is to train on this data."""
+    spec = preprocessing(config.data, data)
+    return ModelRecord(
+        architecture=config.model.name,
+        args=config.model.args,
+        classes=data.classes,
+        **spec._asdict(),
+    )
+
+
+def _processes(config: TrainConfig) -> tuple[str, World]:
+    """The kind of device, and the processes that train."""
+    found = torch.accelerator.current_accelerator(check_available=True)
+    available = "cpu" if found is None else found.type
+    kind = {"auto": available, "gpu": "cuda"}.get(config.accelerator, config.accelerator)
+    if kind not in ("cpu", available):
+        raise InputError(f"accelerator={config.accelerator} is unavailable: this machine has none")
+    present = torch.cuda.device_count() if kind == "cuda" else 1
+    world = find_world(config.devices, config.num_nodes, present)
+    if kind == "cuda" and world.local_size > present:
+        raise InputError(f"{world.local_size} processes, but this machine has {present} GPUs")
+    if config.strategy == "fsdp" and config.precision == "16-mixed":
+        raise InputError("precision=16-mixed does not work with strategy=fsdp: take bf16-mixed")
+    if kind == "mps" and config.precision == "64-true":
+        raise InputError("precision=64-true needs float64, which MPS does not have")
+    return kind, world
+
+
+def _device(kind: str, world: World) -> torch.device:
+    return torch.device(kind, world.local_rank) if kind == "cuda" else torch.device(kind)
+
+
+def _checkpoint(config: TrainConfig) -> Path | None:
+    """What the run continues from."""
+    if is_first_process():
+        check_run_directory(config)
+    if not config.resume:
+        return None
+    path, lines = newest_checkpoint(Path(config.out))
+    for line in lines if is_first_process() else []:
+        sys.stdout.write(f"{line}\n")
+    return path
+
+
+def _source(config: TrainConfig) -> ViTSource | None:
+    if config.resume or config.model.init_from is None:
+        return None
+    return read_vit(config.model.init_from)
+
+
+def _with_args(config: TrainConfig, args: dict[str, Any]) -> TrainConfig:
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, args=args))
+
+
+def _notes(*lines: str) -> tuple[str, ...]:
+    """The lines that say something, each once: both splits may say the same."""
+    return tuple(line for line in dict.fromkeys(lines) if line)

@@ -1,0 +1,90 @@
+"""How far a run is, and what it has found so far."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Division:
+    """How the images of an epoch are cut into steps.
+
+    Args:
+        processes: that share the data.
+        batch_size: images in a batch of each.
+        accumulate: batches a step.
+    """
+
+    processes: int
+    batch_size: int
+    accumulate: int
+
+    def __str__(self) -> str:
+        return f"{self.processes} processes with batches of {self.batch_size} x {self.accumulate}"
+
+
+@dataclass
+class TrainState:
+    """Everything of a run that its weights and its optimizer do not hold; saved as it is.
+
+    Args:
+        division: how the images of an epoch are cut into steps.
+        epoch: epochs that are over.
+        batch: batches of the current epoch, of each process, whose steps are taken.
+        step: optimizer steps in all.
+        validating: whether all batches of the epoch are trained on, and it is to be validated.
+        best: the epoch (from 1) and the metrics of the best checkpoint.
+        holds_best: whether the checkpoint with this state is to become the best one.
+        history: one row an epoch, as history.csv has them.
+        skipped: the files that were left out, and why.
+        seconds: of training and validation.
+    """
+
+    division: Division
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    validating: bool = False
+    best: dict[str, float] = field(default_factory=dict)
+    holds_best: bool = False
+    history: list[dict[str, float]] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain types, for a checkpoint."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, state: dict[str, Any]) -> TrainState:
+        """Undoes :meth:`to_dict`."""
+        return cls(**{**state, "division": Division(**state["division"])})
+
+    def divided(self, division: Division, batches: int) -> TrainState:
+        """The state with another division of the epoch.
+
+        The epoch resumes at the step that contains the first unseen image, so that a few images may
+        be seen twice, and the schedule at the step of the same place in the new epochs.
+
+        Args:
+            division: the new one.
+            batches: in an epoch of each process.
+        """
+        last = math.ceil(batches / division.accumulate)
+        images = self.batch * self.division.processes * self.division.batch_size
+        size = division.processes * division.batch_size * division.accumulate
+        taken = min(images // size, last)
+        validating = self.validating or (self.batch > 0 and taken == last)
+        fits = self.batch == batches if validating else self.batch < batches
+        if division == self.division and fits:
+            return self
+        return dataclasses.replace(
+            self,
+            division=division,
+            batch=batches if validating else taken * division.accumulate,
+            step=self.epoch * last + (last if validating else taken),
+            validating=validating,
+        )

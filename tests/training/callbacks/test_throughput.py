@@ -1,0 +1,156 @@
+"""The meter of the training loop and what is read from it, by a clock that the test sets."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from kat.training import OptimConfig
+from kat.training.callbacks.callback import Callback
+from kat.training.callbacks.throughput import Meter, Throughput, Work
+from kat.training.loop import fit
+from tests.training.small import Batches, Clock, batches, make_run
+
+
+def test_throughput_and_waiting_leave_out_what_is_paused():
+    clock = Clock()
+    meter = Meter(clock)
+
+    def loaded():
+        for wait in (1.0, 0.5, 50.0):
+            clock.passes(wait)
+            yield wait
+
+    items = meter.timed(loaded())
+    meter.resume()
+    for compute in (3.0, 3.5):
+        next(items)
+        clock.passes(compute)
+        meter.count(16)
+    first = meter.read()
+    meter.pause()
+    clock.passes(100)
+    meter.resume()
+    clock.passes(2)
+    meter.count(8)
+    assert first == Work(images=32, batches=2, seconds=8.0, waited=1.5)
+    assert (first.images_per_second, first.seconds_per_batch) == (4.0, 4.0)
+    assert first.wait_share == 1.5 / 8
+    assert meter.read().since(first) == Work(8, 1, 2.0, 0.0)
+    assert first.after(Work(1, 1, 1.0, 1.0)) == Work(33, 3, 9.0, 2.5)
+    assert Work().images_per_second == Work().seconds_per_batch == Work().wait_share == 0
+
+
+class Computing(Callback):
+    """Lets time pass in the steps."""
+
+    def __init__(self, clock, seconds):
+        self.clock, self.seconds = clock, seconds
+
+    def on_batch_start(self, run, index):
+        self.clock.passes(self.seconds)
+
+
+def _fit(clock, load, compute, val_load, **settings):
+    """Two epochs of four batches, each of which takes so long to load and to compute."""
+    throughput = Throughput()
+    training = Batches(batches(4), lambda: clock.passes(load))
+    validation = Batches(batches(4), lambda: clock.passes(val_load))
+    run = make_run(
+        training, validation, Computing(clock, compute), throughput, epochs=2, **settings
+    )
+    run.meter = Meter(clock)
+    fit(run)
+    return throughput
+
+
+def test_the_loop_waits_for_the_loader_of_the_training_split_and_validation_is_timed_apart():
+    throughput = _fit(Clock(), load=0.5, compute=1.5, val_load=10)
+    assert throughput.recent == Work(images=32, batches=4, seconds=8.0, waited=2.0)
+    assert throughput.total == Work(images=64, batches=8, seconds=16.0, waited=4.0)
+    assert throughput.validation == 40
+
+
+def test_a_resumed_run_adds_to_the_work_and_the_peak_before_it():
+    before = _fit(Clock(), load=0.5, compute=1.5, val_load=0)
+    after = Throughput()
+    after.load_state_dict(before.state_dict() | {"peak": 2**50})
+    run = make_run(batches(1), None, after, epochs=1)
+    run.meter = Meter(Clock())
+    fit(run)
+    assert after.total == Work(images=72, batches=9, seconds=16.0, waited=4.0)
+    assert after.peak == 2**50
+
+
+class Estimates(Callback):
+    """The seconds left, epoch and run, after so many batches of an epoch; there the run stops."""
+
+    def __init__(self, throughput, epoch, batch):
+        self.throughput, self.at = throughput, (epoch, batch)
+
+    def on_batch_end(self, run, index, batch, stepped):
+        if (run.state.epoch, index + 1) == self.at:
+            self.seconds = self.throughput.seconds_left(run)
+            run.should_stop = True
+
+
+@pytest.mark.parametrize(
+    ("settings", "run_seconds"),
+    [
+        ({}, (8 * 10 + 6) * 0.5 + 8.6 * 20),
+        ({"limit_epochs": 2}, 6 * 0.5 + 0.6 * 20),
+        ({"max_steps": 8}, 2 * 0.5 + 0.2 * 20),
+        ({"max_steps": 6}, 0.0),
+    ],
+)
+def test_time_left(settings, run_seconds):
+    """Half a second a batch, 4 of 10 batches of epoch 2 of 10 done, 20 s for a validation."""
+    clock, throughput = Clock(), Throughput()
+    estimates = Estimates(throughput, 1, 4)
+    run = make_run(
+        Batches(batches(10), lambda: clock.passes(0.5)),
+        Batches(batches(2), lambda: clock.passes(10)),
+        throughput,
+        estimates,
+        epochs=10,
+        optim=OptimConfig(accumulate_grad_batches=2),
+        **settings,
+    )
+    run.meter = Meter(clock)
+    fit(run)
+    assert estimates.seconds == pytest.approx((3.0, run_seconds))
+
+
+def test_the_rows_of_the_logs():
+    clock, throughput, rows = Clock(), Throughput(), []
+    run = make_run(
+        Batches(batches(5), lambda: clock.passes(1)),
+        batches(1),
+        Computing(clock, 3),
+        throughput,
+        epochs=1,
+        log_every_n_steps=2,
+        optim=OptimConfig(lr=0.5, min_lr=0.5),
+    )
+    run.meter, run.loggers = Meter(clock), [Rows(rows)]
+    fit(run)
+    speed = [row for row in rows if "speed/lr" in row]
+    assert [row["step"] for row in speed] == [1, 3]
+    for row in speed:
+        assert math.isfinite(row["train/loss_step"])
+        assert row["speed/images_per_second"] == 2
+        assert row["speed/seconds_per_step"] == 4
+        assert row["speed/data_wait"] == 0.25
+        assert row["speed/memory_gb"] > 0.05
+        assert row["speed/lr"] == 0.5
+
+
+class Rows:
+    """In the place of a logger: adds each row, and its step, to a list."""
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def log(self, values, step):
+        self.rows.append({**values, "step": step})

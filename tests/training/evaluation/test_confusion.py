@@ -1,0 +1,70 @@
+"""Confusion, accuracy by class and calibration, against scikit-learn, torchmetrics and by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import confusion_matrix as sklearn_confusion
+from sklearn.metrics import precision_recall_fscore_support
+from torchmetrics.functional.classification import multiclass_calibration_error
+
+from kat.training.evaluation.confusion import (
+    calibration,
+    class_accuracies,
+    confusion_matrix,
+    most_confused,
+)
+from tests.training.evaluation.made_predictions import made_predictions
+
+
+def test_confusion_and_accuracies_are_scikit_learns():
+    found, _ = made_predictions(500, 7)
+    predictions = found.top[:, 0]
+    matrix = confusion_matrix(found.labels, predictions, 7)
+    np.testing.assert_array_equal(matrix, sklearn_confusion(found.labels, predictions))
+    rows = class_accuracies(matrix, list("abcdefg"))
+    precision, recall, _, images = precision_recall_fscore_support(found.labels, predictions)
+    np.testing.assert_allclose([row.accuracy for row in rows], 100 * recall)
+    np.testing.assert_allclose([row.precision for row in rows], 100 * precision)
+    assert [row.images for row in rows] == images.tolist()
+
+
+def test_classes_without_images_or_found_have_no_accuracy():
+    rows = class_accuracies(
+        confusion_matrix(np.array([0, 0]), np.array([0, 1]), 3), ["a", "b", "c"]
+    )
+    assert [row.accuracy for row in rows] == [50, None, None]
+    assert [row.precision for row in rows] == [100, 0, None]
+    assert [row.mistaken_for for row in rows] == ["b", None, None]
+
+
+def test_most_confused_pairs_by_hand():
+    matrix = np.array([[5, 2, 0], [0, 9, 0], [4, 0, 1]])
+    pairs = most_confused(matrix, ["a", "b", "c"], 5)
+    assert [(p.true, p.predicted, p.count, p.images) for p in pairs] == [
+        ("c", "a", 4, 5),
+        ("a", "b", 2, 7),
+    ]
+    assert len(most_confused(matrix, ["a", "b", "c"], 1)) == 1
+
+
+def test_calibration_by_hand():
+    confidence = np.array([0.2, 0.5, 0.6, 0.95, 1.0])
+    correct = np.array([False, True, False, True, True])
+    bins = calibration(confidence, correct, bins=2)
+    assert bins.counts.tolist() == [2, 3]  # 0.5 belongs to (0, 0.5], 1 to (0.5, 1]
+    np.testing.assert_allclose(bins.confidence, [0.35, 0.85])
+    np.testing.assert_allclose(bins.accuracy, [0.5, 2 / 3])
+    assert bins.ece == pytest.approx(2 / 5 * 0.15 + 3 / 5 * (0.85 - 2 / 3))
+
+
+@pytest.mark.parametrize("bins", [10, 15])
+def test_ece_is_torchmetrics(bins):
+    found, probabilities = made_predictions(2000, 5)
+    labels = torch.from_numpy(found.labels)
+    expected = multiclass_calibration_error(probabilities, labels, 5, n_bins=bins)
+    correct = found.top[:, 0] == found.labels
+    ours = calibration(found.probabilities[:, 0], correct, bins)
+    assert ours.ece == pytest.approx(expected.item(), abs=1e-6)
+    assert ours.counts.sum() == 2000

@@ -1,0 +1,265 @@
+"""The evaluation's one pass: against timm's validation loop, torchmetrics, and by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from timm.data import create_dataset, create_loader
+from torch import nn
+from torch.nn import functional
+from torchmetrics.functional.classification import multiclass_accuracy
+
+from kat.data import DataConfig, eval_transform
+from kat.errors import InputError
+from kat.models import ModelRecord, load_model
+from kat.training import EvalConfig, evaluate
+from kat.training.tasks.classification import with_preprocessing
+from tests.images import write_folder
+from tests.training.small import RECORD
+
+QUIET = EvalConfig(progress=False, device="cpu", keep_logits=True)
+COLOURS = ModelRecord(
+    architecture="resnet18",
+    classes=[f"n{i:02}" for i in range(10)],
+    input_size=(3, 8, 8),
+    mean=(0.5, 0.5, 0.5),
+    std=(0.5, 0.5, 0.5),
+    interpolation="bilinear",
+    crop_pct=1.0,
+)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Thirty images of ten classes of their own brightness."""
+    write_folder(tmp_path, classes=10, train=1, val=3)
+    return tmp_path
+
+
+def _by_colour(classes: int = 10, seed: int = 0) -> nn.Module:
+    """A model that knows an image by its mean colour."""
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, classes))
+    nn.init.normal_(model[2].weight, std=5)
+    return model.eval()
+
+
+def _data(root: Path, **settings: object) -> DataConfig:
+    return DataConfig(name=f"folder:{root}", batch_size=7, holdout=0, **settings)
+
+
+def _timms_validation(model: nn.Module, root: Path) -> tuple[list[str], torch.Tensor, torch.Tensor]:
+    """Files, logits and labels by timm's data set, loader and settings of the model."""
+    dataset = create_dataset("", root=str(root))
+    settings = timm.data.resolve_data_config({}, model=model)
+    assert (settings["crop_pct"], settings["interpolation"]) == (0.875, "bicubic")
+    loader = create_loader(
+        dataset, settings["input_size"], batch_size=4, use_prefetcher=False, num_workers=0,
+        interpolation=settings["interpolation"], mean=settings["mean"], std=settings["std"],
+        crop_pct=settings["crop_pct"], device=torch.device("cpu"),
+    )  # fmt: skip
+    with torch.inference_mode():
+        logits, labels = zip(*((model(images), labels) for images, labels in loader), strict=True)
+    files = [str(root / name) for name in dataset.filenames()]
+    return files, torch.cat(logits), torch.cat(labels)
+
+
+def test_an_official_checkpoint_gives_what_timms_validation_gives(tmp_path):
+    """Bicubic, crop 0.875, ImageNet's mean and std, on images of many sizes and modes."""
+    write_folder(tmp_path, classes=10, train=0, val=3)
+    torch.manual_seed(0)
+    model = timm.create_model("kat_tiny_patch16_224", num_classes=10).eval()
+    nn.init.normal_(model.head.weight)
+    files, logits, labels = _timms_validation(model, tmp_path / "val")
+    shared = logits.mean(0)  # without which one class would take all images
+    model.head.bias.data -= shared
+    expected = logits - shared
+    weights = {f"module.{name}": tensor for name, tensor in model.state_dict().items()}
+    torch.save({"state_dict": weights}, tmp_path / "official.pth")
+
+    evaluation = evaluate(*load_model(tmp_path / "official.pth"), _data(tmp_path), QUIET)
+
+    found = evaluation.predictions
+    assert found.names == files
+    np.testing.assert_array_equal(found.labels, labels)
+    assert len(set(found.top[:, 0].tolist())) > 2
+    np.testing.assert_array_equal(found.top[:, 0], expected.argmax(-1))
+    torch.testing.assert_close(torch.from_numpy(found.logits), expected, rtol=0, atol=1e-4)
+    assert expected.std() > 1e-2  # far above what rounding moves
+    hits = (expected.argmax(-1) == labels).sum().item()
+    assert evaluation.metrics["top1"] == pytest.approx(100 * hits / 30)
+
+
+def test_metrics_are_those_of_torchmetrics_and_count_each_image_once(folder):
+    evaluation = evaluate(_by_colour(), COLOURS, _data(folder), QUIET)
+    found, metrics = evaluation.predictions, evaluation.metrics
+    logits, labels = torch.from_numpy(found.logits), torch.from_numpy(found.labels)
+    assert evaluation.images == 30
+    for k in (1, 5):
+        expected = multiclass_accuracy(logits, labels, 10, average="micro", top_k=k)
+        assert metrics[f"top{k}"] == pytest.approx(100 * expected.item(), abs=1e-4)
+    assert metrics["loss"] == pytest.approx(functional.cross_entropy(logits, labels).item())
+    probabilities = logits.softmax(-1)
+    np.testing.assert_allclose(
+        found.probabilities, probabilities.topk(5).values, rtol=1e-5, atol=1e-7
+    )
+    np.testing.assert_allclose(
+        found.true_probability, probabilities[range(30), labels], rtol=1e-5, atol=1e-7
+    )
+
+
+def test_logits_are_kept_only_on_request(folder):
+    config = dataclasses.replace(QUIET, keep_logits=False)
+    found = evaluate(_by_colour(), COLOURS, _data(folder), config).predictions
+    assert found.logits is None
+    assert found.top.shape == (30, 5)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_names_stay_with_their_images_where_some_cannot_be_read(folder, workers):
+    whole = evaluate(_by_colour(), COLOURS, _data(folder), QUIET)
+    torn = sorted((folder / "val").rglob("*.jpg"))[3:12:2]
+    for path in torn:
+        path.write_bytes(b"torn")
+    (folder / "val" / "n00" / "notes.txt").write_text("")
+    part = evaluate(_by_colour(), COLOURS, _data(folder, num_workers=workers), QUIET)
+    before = dict(zip(whole.predictions.names, whole.predictions.logits.tolist(), strict=True))
+    after = dict(zip(part.predictions.names, part.predictions.logits.tolist(), strict=True))
+    assert len(after) == 25
+    for name, logits in after.items():
+        assert logits == pytest.approx(before[name], rel=1e-5)
+        assert COLOURS.classes[part.predictions.labels[part.predictions.names.index(name)]] in name
+    images = [name for name in part.skipped if name.endswith(".jpg")]
+    assert images == [str(path) for path in torn]
+    assert len(part.skipped) == 6
+    reason = part.skipped[str(torn[0])]
+    assert reason.startswith("it cannot be read as an image: its format is unknown")
+    with pytest.raises(InputError, match=r"cannot be read as an image|is not named as an image"):
+        evaluate(_by_colour(), COLOURS, _data(folder, bad_images="fail"), QUIET)
+    for path in (folder / "val").rglob("*.jpg"):
+        path.write_bytes(b"torn")
+    with pytest.raises(InputError, match="has no image that can be read"):
+        evaluate(_by_colour(), COLOURS, _data(folder), QUIET)
+
+
+def test_classes_in_another_order_and_fewer_of_them_go_by_name(folder):
+    plain = evaluate(_by_colour(), COLOURS, _data(folder), QUIET)
+    names = [COLOURS.classes[i] for i in (3, 1, 0, 2, 9, 8, 7, 6, 5, 4)]
+    model = _by_colour()
+    order = [COLOURS.classes.index(name) for name in names]
+    with torch.no_grad():
+        for parameter in model[2].parameters():
+            parameter.copy_(parameter[order].clone())
+    shuffled = dataclasses.replace(COLOURS, classes=names)
+    again = evaluate(model, shuffled, _data(folder), QUIET)
+    np.testing.assert_array_equal(again.predictions.logits, plain.predictions.logits)
+    assert again.notes == [
+        "note: the data has the model's classes in another order; they go by their names"
+    ]
+    more = _by_colour(14)
+    with torch.no_grad():
+        more[2].weight[4:].copy_(_by_colour()[2].weight)
+        more[2].bias[4:].copy_(_by_colour()[2].bias)
+        more[2].bias[:4] = 1e4  # would win if they could be chosen
+    record = dataclasses.replace(COLOURS, classes=["a", "b", "c", "d", *COLOURS.classes])
+    subset = evaluate(more, record, _data(folder), QUIET)
+    np.testing.assert_allclose(subset.predictions.logits, plain.predictions.logits, rtol=1e-5)
+    assert subset.metrics["loss"] == pytest.approx(plain.metrics["loss"])
+
+
+def test_limit_takes_images_from_every_class(folder):
+    config = dataclasses.replace(QUIET, limit=10)
+    found = evaluate(_by_colour(), COLOURS, _data(folder), config).predictions
+    assert found.labels.tolist() == list(range(10))
+    with pytest.raises(InputError, match="limit must be at least 1, got 0"):
+        evaluate(_by_colour(), COLOURS, _data(folder), dataclasses.replace(QUIET, limit=0))
+
+
+def test_numbered_folders_are_the_classes_of_their_numbers(tmp_path):
+    """ImageNet-V2's layout, whose names as strings are in another order."""
+    for number in range(12):
+        (tmp_path / str(number)).mkdir()
+        Image.new("RGB", (9, 9), (20 * number,) * 3).save(tmp_path / str(number) / "a.png")
+    model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 12))
+    levels = torch.arange(12) * 20 / 127.5 - 1
+    with torch.no_grad():  # the nearest brightness: -(x - level)^2 up to what all share
+        model[2].weight.copy_((2 * levels[:, None] / 3).expand(12, 3))
+        model[2].bias.copy_(-(levels**2))
+    record = dataclasses.replace(COLOURS, classes=[str(i) for i in range(12)])
+    assert evaluate(model, record, _data(tmp_path), QUIET).metrics["top1"] == 100
+    synsets = timm.data.ImageNetInfo().label_names()
+    wide = nn.Sequential(*model[:2], nn.Linear(3, 1000))
+    with torch.no_grad():
+        wide[2].weight[:12].copy_(model[2].weight)
+        wide[2].bias[:12].copy_(model[2].bias)
+    record = dataclasses.replace(COLOURS, classes=synsets)
+    evaluation = evaluate(wide, record, _data(tmp_path), QUIET)
+    assert evaluation.metrics["top1"] == 100
+
+
+def test_reduced_precision_moves_the_logits_a_little(folder):
+    plain = evaluate(_by_colour(), COLOURS, _data(folder), QUIET).predictions.logits
+    config = dataclasses.replace(QUIET, precision="bf16-mixed")
+    reduced = evaluate(_by_colour(), COLOURS, _data(folder), config).predictions.logits
+    assert reduced.dtype == np.float32
+    assert 0 < np.abs(reduced - plain).max() <= 2**-6 * np.abs(plain).max()
+
+
+@pytest.mark.parametrize("device", ["abacus", "cuda:77"])
+def test_a_device_that_is_not_there_is_refused(folder, device):
+    with pytest.raises(InputError, match=f"device '{device}' is unavailable"):
+        evaluate(_by_colour(), COLOURS, _data(folder), dataclasses.replace(QUIET, device=device))
+
+
+def test_an_exported_file_has_its_own_precision(folder):
+    class Exported(nn.Module):
+        def forward(self, images):
+            return images.mean((2, 3)) @ torch.ones(3, 10)
+
+    assert evaluate(Exported(), COLOURS, _data(folder), QUIET).images == 30
+    config = dataclasses.replace(QUIET, precision="bf16-mixed")
+    with pytest.raises(InputError, match="runs on the CPU in the precision it was exported in"):
+        evaluate(Exported(), COLOURS, _data(folder), config)
+
+
+def test_the_first_layer_that_is_not_finite_is_named():
+    model = timm.create_model("kat_micro_patch2_8", in_chans=1, num_classes=10)
+    with torch.no_grad():
+        model.blocks[1].mlp.fc1.weight[2, 3] = torch.nan
+    with pytest.raises(InputError) as raised:
+        evaluate(model.eval(), RECORD, DataConfig(), QUIET, source="here.ckpt")
+    message = str(raised.value)
+    assert message.startswith("the logits of here.ckpt are not finite")
+    assert "blocks.1.mlp is the first layer that is not finite" in message or (
+        "blocks.1.mlp.fc1 is the first layer that is not finite" in message
+    )
+
+
+def test_images_of_other_channels_are_converted_to_those_of_the_model(folder):
+    """By Pillow's rule; the logits are those of the grey images that it makes."""
+    grey = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1, 10)).eval()
+    record = dataclasses.replace(COLOURS, input_size=(1, 24, 24), mean=(0.5,), std=(0.5,))
+    evaluation = evaluate(grey, record, _data(folder), QUIET)
+    for name, logits in zip(
+        evaluation.predictions.names, evaluation.predictions.logits, strict=True
+    ):
+        with Image.open(name) as image:
+            converted = image.convert("RGB").convert("L")
+        with torch.no_grad():
+            expected = grey(eval_transform(record)(converted)[None])[0]
+        np.testing.assert_allclose(logits, expected.numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_other_preprocessing_is_told_apart():
+    record, differing = with_preprocessing(COLOURS, crop_pct=0.5, mean=[0.5, 0.5, 0.5], std=None)
+    assert (record.crop_pct, record.mean) == (0.5, (0.5, 0.5, 0.5))
+    assert differing == {"crop_pct": (1.0, 0.5)}
+    for name, value in (("mean", [0.5]), ("crop_pct", 0.0), ("interpolation", "magic")):
+        with pytest.raises(InputError, match=f"{name} must"):
+            with_preprocessing(COLOURS, **{name: value})

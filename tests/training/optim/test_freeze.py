@@ -1,0 +1,169 @@
+"""Frozen parts: which parameters they are, and that training leaves them and their mode alone."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+from kat.training.lightning_setup import make_trainer, quiet
+from lightning.pytorch import Callback
+from torch import nn
+
+from kat.errors import InputError
+from kat.models import rational_parameter_names
+from kat.training import Classifier, OptimConfig, TrainConfig
+from kat.training.optim.freeze import freeze, frozen_to_eval
+from tests.training.small import RECORD, batches
+
+
+def _model(name="kat_micro_patch2_8", **options):
+    torch.manual_seed(0)
+    return timm.create_model(name, in_chans=1, **options)
+
+
+def _frozen(model):
+    return {name for name, p in model.named_parameters() if not p.requires_grad}
+
+
+EMBEDDINGS = {"cls_token", "pos_embed", "patch_embed.proj.weight", "patch_embed.proj.bias"}
+
+
+def test_parts_by_name():
+    names = {name for name, _ in _model().named_parameters()}
+    first = {n for n in names if n.startswith(("blocks.0.", "blocks.1."))}
+    for parts, expected in {
+        "backbone": names - {"head.weight", "head.bias"},
+        "rationals": rational_parameter_names(_model()),
+        0: EMBEDDINGS,
+        2: EMBEDDINGS | first,
+        4: names - {"head.weight", "head.bias"},
+        "blocks.*.attn.*": {n for n in names if ".attn." in n},
+        "1, rationals": EMBEDDINGS
+        | {n for n in names if n.startswith("blocks.0.")}
+        | rational_parameter_names(_model()),
+        None: set(),
+    }.items():
+        model = _model()
+        freeze(model, parts)
+        assert _frozen(model) == expected, parts
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ("backbones", "'backbones' is no part of the model; give backbone, rationals"),
+        ("5", "model.freeze=5, but the model has 4 blocks"),
+        ("*", r"model.freeze=\* leaves no parameter to train"),
+        ("backbone,head.*", "leaves no parameter to train"),
+    ],
+)
+def test_bad_parts_are_named(parts, message):
+    model = _model()
+    with pytest.raises(InputError, match=message):
+        freeze(model, parts)
+    assert not _frozen(model)
+
+
+def test_a_vit_has_no_rationals_to_freeze():
+    with pytest.raises(InputError, match="'rationals' is no part"):
+        freeze(_model("vit_micro_patch2_8"), "rationals")
+
+
+def test_frozen_modules_are_in_eval_mode_and_the_others_are_not():
+    model = nn.Sequential(
+        nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Dropout(0.5)),
+        nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Dropout(0.5)),
+        nn.Dropout(0.5),
+    )
+    for parameter in model[0].parameters():
+        parameter.requires_grad_(False)
+    model[1][1].requires_grad_(False)
+    model.train()
+    frozen_to_eval(model)
+    assert not any(module.training for module in model[0].modules())
+    assert [m.training for m in (model, model[1], *model[1], model[2])] == [
+        True, True, True, False, True, True,
+    ]  # fmt: skip
+
+
+class Modes(Callback):
+    """The modules in training mode at each step, and the gradients that there are."""
+
+    def __init__(self):
+        self.modes, self.gradients = [], []
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        named = pl_module.model.named_modules()
+        self.modes.append({name for name, module in named if module.training})
+        named = pl_module.model.named_parameters()
+        self.gradients.append({name for name, p in named if p.grad is not None})
+
+
+def _fit(freeze_parts, *, epochs=2, callbacks=(), accumulate=1, compiled=False, **optim):
+    model = _model(drop_path_rate=0.5)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    freeze(model, freeze_parts)
+    if compiled:
+        model.compile(backend="eager")
+    config = TrainConfig(epochs=epochs, optim=OptimConfig(**optim))
+    with quiet():
+        trainer = make_trainer(
+            max_epochs=epochs, accelerator="cpu", logger=False, enable_checkpointing=False,
+            enable_progress_bar=False, callbacks=list(callbacks),
+            accumulate_grad_batches=accumulate,
+        )  # fmt: skip
+        loader = torch.utils.data.DataLoader(batches(4), batch_size=None)
+        trainer.fit(Classifier(model, RECORD, config), loader, loader)
+    return before, model
+
+
+@pytest.mark.parametrize(
+    ("parts", "compiled"),
+    [("backbone", False), ("2", False), ("2", True), ("rationals,*.attn.*", False)],
+)
+def test_training_leaves_frozen_weights_bit_equal(parts, compiled):
+    seen = Modes()
+    before, model = _fit(
+        parts, callbacks=[seen], accumulate=2, compiled=compiled,
+        weight_decay=0.5, lr=0.01, layer_decay=0.75,
+    )  # fmt: skip
+    frozen = _frozen(model)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]) == (name in frozen), name
+    assert all(names == before.keys() - frozen for names in seen.gradients)
+    # after the validation between the epochs, too
+    assert len(seen.modes) == 4
+    assert all(modes == seen.modes[0] for modes in seen.modes)
+    expected = {"backbone": {"head"}, "2": {"blocks.2", "blocks.2.drop_path1", "head"}}
+    assert expected.get(parts, {"blocks.0.drop_path1"}) <= seen.modes[0]
+    out = {"backbone": {"blocks.0"}, "2": {"blocks.1.drop_path1"}}.get(parts, {"blocks.0.attn"})
+    assert not out & seen.modes[0]
+
+
+def test_average_of_frozen_weights_is_bit_equal():
+    class Seen(Callback):
+        def on_train_end(self, trainer, pl_module):
+            self.values = pl_module.average.values
+
+    seen = Seen()
+    before, model = _fit("2", callbacks=[seen], lr=0.01, ema_decay=0.9)
+    frozen, values = _frozen(model), seen.values
+    assert all(torch.equal(values[name], before[name]) for name in frozen)
+    assert not torch.equal(values["head.weight"], before["head.weight"])
+
+
+def test_a_frozen_backbone_keeps_nothing_for_the_backward_pass():
+    sizes = {}
+    for parts in (None, "backbone"):
+        model = _model()
+        freeze(model, parts)
+        saved = []
+
+        def keep(tensor, saved=saved):
+            saved.append(tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            model(batches(1)[0].images).sum()
+        sizes[parts] = sum(saved)
+    assert sizes["backbone"] < 0.02 * sizes[None]

@@ -1,0 +1,83 @@
+"""What is said of single images: as evaluation has it, and no mask drawn for nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from kat.training.evaluation.dense_prediction import find_classes, find_objects
+from PIL import Image
+
+from kat.data import DataConfig
+from kat.data.dense import IGNORE, open_segmentation
+from kat.data.synthetic import make_items
+from kat.models import ModelRecord, build_model
+from kat.models.dense import SlidingWindowConfig
+from kat.training import evaluate_dense
+
+ARGS = {"depth": 4, "global_blocks": [0], "embed_dim": 32, "num_heads": 2, "channels": 16}
+HOW = (
+    SlidingWindowConfig(),
+    SlidingWindowConfig(window=32, stride=24, scales=(0.8, 1.3), flip=True),
+)
+
+
+@pytest.fixture(scope="module")
+def items(tmp_path_factory):
+    out = tmp_path_factory.mktemp("data") / "items"
+    make_items(out, source="digits", images=2, val_images=3, size=64)
+    return out
+
+
+def model_of(name, classes, side, **args):
+    record = ModelRecord(
+        architecture=name,
+        args={**ARGS, **args},
+        classes=classes,
+        input_size=(3, side, side),
+        mean=(0.5,) * 3,
+        std=(0.3,) * 3,
+        interpolation="bilinear",
+        crop_pct=1.0,
+    )
+    torch.manual_seed(0)
+    return build_model(record).eval(), record
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_predicted_masks_are_those_that_are_evaluated(items, how):
+    images = open_segmentation("ade20k", items, "val")
+    model, record = model_of("kat_upernet_micro", images.classes, 48)
+    with torch.no_grad():
+        model.head.classify.weight.mul_(300)  # logits so large that some probabilities are 0
+    found = evaluate_dense(model, record, DataConfig(name=f"ade20k:{items}"), how=how)
+    counts = np.zeros((len(images.classes),) * 2, dtype=int)
+    for index in range(len(images)):
+        image, mask = images[index]
+        said = find_classes(model, record, image, how)
+        known = mask != IGNORE
+        np.add.at(counts, (mask[known].numpy(), said[known].numpy()), 1)
+    assert found.confusion.tolist() == counts.tolist()
+    assert len(np.flatnonzero(counts.sum(0))) > 1  # it says different things
+    assert np.isfinite(found.metrics["loss"])
+
+
+def test_only_objects_that_count_are_drawn():
+    model, record = model_of("kat_det_micro", ["a", "b", "c"], 64, rcnn={"box_score_thresh": 0.0})
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (80, 60, 3), dtype=np.uint8))
+    drawn = []
+    model.roi_heads.register_forward_hook(lambda *args: drawn.append(len(args[2][0][0]["masks"])))
+    everything = find_objects(model, record, image, 0.0)
+    threshold = float(everything["scores"][9])  # itself counts
+    some = find_objects(model, record, image, threshold)
+    kept = everything["scores"] >= threshold
+    assert drawn == [len(kept), int(kept.sum())]
+    assert 10 <= drawn[1] < drawn[0]
+    assert all(torch.equal(some[name], everything[name][kept]) for name in some)
+    assert model.roi_heads.score_thresh == 0.0
+
+
+def test_the_model_s_own_threshold_holds_below_that():
+    model, record = model_of("kat_det_micro", ["a", "b", "c"], 64, rcnn={"box_score_thresh": 0.9})
+    found = find_objects(model, record, Image.new("RGB", (64, 64)), 0.0)
+    assert len(found["scores"]) == 0

@@ -1,0 +1,50 @@
+"""Where a run is, and where it resumes with another division of the data."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from kat.training.state import Division, TrainState
+
+AT = TrainState(Division(processes=2, batch_size=8, accumulate=2), epoch=2, batch=10, step=30)
+
+
+def test_the_same_division_changes_nothing():
+    assert AT.divided(AT.division, batches=20) is AT
+
+
+@pytest.mark.parametrize(
+    ("processes", "batch_size", "accumulate", "batches", "batch", "step"),
+    [
+        (1, 16, 2, 20, 10, 2 * 10 + 5),  # one process with both shares: the same place
+        (4, 8, 1, 20, 5, 2 * 20 + 5),  # 10 * 16 images are 5 * 32
+        (1, 8, 1, 40, 20, 2 * 40 + 20),
+        (1, 8, 3, 40, 18, 2 * 14 + 6),  # the step of 3 that image 160 is in begins with batch 18
+        (2, 100, 1, 2, 0, 2 * 2),  # the first batch of 200 is not whole yet
+    ],
+)
+def test_another_division_resumes_where_the_images_were(
+    processes, batch_size, accumulate, batches, batch, step
+):
+    moved = AT.divided(Division(processes, batch_size, accumulate), batches)
+    assert (moved.epoch, moved.batch, moved.step) == (2, batch, step)
+    assert moved.division == Division(processes, batch_size, accumulate)
+    seen, before = batch * processes * batch_size, AT.batch * 2 * 8
+    assert before - processes * batch_size * accumulate < seen <= before
+
+
+def test_an_epoch_that_is_to_be_validated_is_still_over():
+    over = dataclasses.replace(AT, validating=True, batch=20)
+    moved = over.divided(Division(1, 8, 3), batches=40)
+    assert (moved.validating, moved.batch, moved.step) == (True, 40, 3 * 14)
+
+
+def test_a_checkpoint_holds_it_as_plain_types(tmp_path):
+    state = dataclasses.replace(
+        AT, best={"epoch": 1, "top1": 50.0}, history=[{"epoch": 1}], skipped={"a.jpg": "torn"}
+    )
+    torch.save(state.to_dict(), tmp_path / "state")
+    assert TrainState.from_dict(torch.load(tmp_path / "state", weights_only=True)) == state
