@@ -19,9 +19,8 @@ examples:
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,41 +30,36 @@ from torch import Tensor
 from kat.cli.parsing import Parser
 from kat.data import UnreadableImage, decode, eval_transform
 from kat.errors import InputError
-from kat.files import write_text
-from kat.models import Conversion, ModelRecord, convert_vit, read_vit, save_model
-from kat.models.conversion.convert import make_record
+from kat.files import check_new_folder
+from kat.models import ModelRecord, convert_vit, read_vit, save_model
 from kat.tables import aligned
-from kat.text import counted, listing
 
 REPORT = "conversion.json"
-_GOAL = 1e-2
 
 
 def main(arguments: list[str]) -> None:
     """Converts, saves, prints a table."""
     options = make_parser().parse_args(arguments)
     out: Path = options.out
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} exists already; give another --out")
-    for above in out.parents:
-        if above.is_file():
-            raise InputError(f"--out {out} cannot be made: {above} is a file")
+    check_new_folder(out)
     source = read_vit(options.source)
-    known = {n: tuple(getattr(options, n)) for n in ("mean", "std") if getattr(options, n)}
-    source = dataclasses.replace(source, preprocessing={**source.preprocessing, **known})
-    record = make_record(source, options.model, options.args, options.num_classes)
-    images = _images(options.images, record) if options.images else None
+    given = {n: tuple(getattr(options, n)) for n in ("mean", "std") if getattr(options, n)}
     model, record, report = convert_vit(
         source,
         options.model,
         args=options.args,
         num_classes=options.num_classes,
         activation=options.activation,
-        images=images,
+        images=partial(_read_images, options.images) if options.images else None,
+        preprocessing=given,
     )
     save_model(model, record, out)
-    write_text(out / REPORT, json.dumps(report.to_dict(), indent=2) + "\n")
-    rows = table_rows(report, record, known=bool(source.preprocessing), noise=images is None)
+    report.save(out / REPORT)
+    known = given or source.preprocessing
+    origin = "the source's" if known else "assumed: the source does not say; --mean, --std"
+    rows = report.rows("images" if options.images else "images of noise")
+    rows.insert(1, ("to", f"{record.architecture} {record.args or ''}"))
+    rows.append(("preprocessing", f"mean {record.mean}, std {record.std} ({origin})"))
     sys.stdout.write(f"{aligned(rows)}\n\nthe model and {REPORT} are in {out}\n")
 
 
@@ -104,46 +98,10 @@ def make_parser() -> Parser:
     return parser
 
 
-def _images(paths: list[str], record: ModelRecord) -> Tensor:
+def _read_images(paths: list[str], record: ModelRecord) -> Tensor:
     transform = eval_transform(record)
     mode = "L" if record.input_size[0] == 1 else "RGB"
     try:
         return torch.stack([transform(decode(path).convert(mode)) for path in paths])
     except UnreadableImage as error:
         raise InputError(f"{error}") from None
-
-
-def table_rows(
-    report: Conversion, record: ModelRecord, *, known: bool, noise: bool
-) -> list[tuple[str, str]]:
-    """The printed table of a conversion.
-
-    Args:
-        report: of the conversion.
-        record: of the KAT.
-        known: whether the source says how its images were prepared.
-        noise: whether the outputs were compared on noise.
-    """
-    rows = [("from", report.source), ("to", f"{record.architecture} {record.args or ''}")]
-    rows.append(("carried", counted(len(report.carried), "tensor")))
-    for name, (there, here) in report.resized.items():
-        rows.append(("resized", f"{name} {there} to {here}"))
-    rows += [("dropped", name) for name in report.dropped]
-    rows.append(("fresh", _tensors(report.fresh)))
-    if report.activation is not None:
-        widths = ", ".join(map(str, report.half_widths))
-        rows.append(("act2", f"{report.activation} on [-r, r], r = {widths} block by block"))
-        rows.append(("", f"off by {report.fit_error:.1e} at most there"))
-    if report.moved is not None:
-        what = "images of noise" if noise else "images"
-        rows.append(("outputs moved", f"{report.moved.max:.2e} max, {report.moved.rms:.2e} RMS"))
-        rows.append(("", f"relative to the ViT's, on {report.moved.images} {what}"))
-        if max(report.moved.max, report.moved.rms) > _GOAL:
-            rows.append(("", "more than 1e-2: --args '{degree: [9, 8]}' follows more closely"))
-    origin = "the source's" if known else "assumed: the source does not say; --mean, --std"
-    rows.append(("preprocessing", f"mean {record.mean}, std {record.std} ({origin})"))
-    return rows
-
-
-def _tensors(names: list[str]) -> str:
-    return f"{counted(len(names), 'tensor')}: {listing(names, 4)}" if names else "nothing"

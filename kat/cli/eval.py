@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -25,7 +26,7 @@ from typing import Any
 from torch import nn
 
 from kat.analysis.reports.evaluation import write_evaluation
-from kat.cli.parsing import MODEL, Parser
+from kat.cli.parsing import MODEL, Parser, given
 from kat.cli.task_options import add_task_options, task_options
 from kat.data import DataConfig
 from kat.deploy import open_model
@@ -42,28 +43,24 @@ from kat.training.tasks.registry import TASKS
 Row = dict[str, Any]
 """The evaluation of a checkpoint; it holds an ``error`` alone where that failed."""
 
-_NOT_EVALUATED = {
-    "image_size", "channels", "interpolation", "crop_pct", "mean", "std", "train_split"
-}  # fmt: skip
-"""Settings of the data that are stored with the model, or are for training."""
+_OF_THE_LIBRARY = {"keep_logits", "progress"}
+"""Settings of an evaluation that are no options by these names."""
 
 
 def main(arguments: list[str]) -> None:
     """Evaluates each checkpoint, and prints lines or a table."""
-    arguments = [_data_spelled_out(argument) for argument in arguments]
-    options = make_parser().parse_args(arguments)
-    given = [Path(path) for path in options.models]
-    paths = find_checkpoints(given)
-    several = paths != given or len(paths) > 1
+    parser = make_parser()
+    options = parser.parse_args(arguments)
+    paths = find_checkpoints(options.runs)
+    several = paths != options.runs or len(paths) > 1
     folders: list[Path | None] = [None] * len(paths)
     if options.out:
-        _check_folder(Path(options.out))
-        names = short_names(paths) if several else [""]
-        folders = [Path(options.out) / name for name in names]
+        _check_folder(options.out)
+        folders = [options.out / name for name in (short_names(paths) if several else [""])]
     rows = []
     for path, folder in zip(paths, folders, strict=True):
         try:
-            rows.append(_evaluate(path, arguments, folder))
+            rows.append(_evaluate(path, parser, options, folder))
         except InputError as error:
             if not several:
                 raise
@@ -84,29 +81,22 @@ def main(arguments: list[str]) -> None:
 
 def make_parser() -> Parser:
     """The parser of ``kat eval``."""
-    parser = Parser(__doc__)
+    parser = Parser(__doc__, "RUN...")
     parser.add(
-        "models",
+        "runs",
         nargs="+",
-        metavar="MODEL",
+        type=Path,
+        metavar="RUN",
         help=f"{MODEL}, an exported .pt2 or .onnx file; or a folder of such, for every one in it",
     )
-    parser.add(
-        "--out", type=str, metavar="FOLDER", help="write tables and figures into this folder"
-    )
-    parser.add_json()
-    parser.add_csv("one row a checkpoint")
+    parser.add("--out", type=Path, metavar="FOLDER", help="write tables and figures to this folder")
+    parser.add_json("the results")
+    parser.add_csv("a row a checkpoint")
     parser.add_progress()
-    parser.add_class_arguments(EvalConfig, skip={"keep_logits", "progress"})
+    parser.add_settings(EvalConfig, skip=_OF_THE_LIBRARY)
     add_task_options(parser, "EvalOptions")
-    parser.add_class_arguments(DataConfig, "data", skip=_NOT_EVALUATED)
+    parser.add_data()
     return parser
-
-
-def _data_spelled_out(argument: str) -> str:
-    """``--data`` is short for ``--data.name``."""
-    name, equals, value = argument.partition("=")
-    return f"--data.name{equals}{value}" if name == "--data" else argument
 
 
 def _check_folder(folder: Path) -> None:
@@ -116,20 +106,19 @@ def _check_folder(folder: Path) -> None:
             raise InputError(f"--out {folder} is a file; give the name of a folder")
 
 
-def _evaluate(path: Path, arguments: Sequence[str], folder: Path | None) -> Row:
+def _evaluate(path: Path, parser: Parser, options: Namespace, folder: Path | None) -> Row:
     """Evaluates a checkpoint, on its run's data by default, and writes tables and figures."""
-    named = any(argument.startswith("--data.name") for argument in arguments)
-    defaults = data_of_run(path, named)
-    parser = make_parser()
-    parser.set_defaults({f"data.{name}": value for name, value in defaults.items()})
-    options = parser.instantiate(parser.parse_args(arguments))
-    if "name" not in defaults and not named:
-        raise InputError(f"{path} does not belong to a run: say with --data what to evaluate on")
+    settings = given(options.data)
+    settings = {**data_of_run(path, named="name" in settings), **settings}
+    if "name" not in settings:
+        raise InputError(f"{path} belongs to no run: name the data set to evaluate on with --data")
     model, record = _open(path, options.image_size)
     task = task_of(model)
-    data = DataConfig(**vars(options.data))
-    names = {field.name for field in fields(EvalConfig)} & vars(options).keys()
-    config = EvalConfig(**{name: options[name] for name in names})
+    data = DataConfig(**settings)
+    names = {field.name for field in fields(EvalConfig)} - _OF_THE_LIBRARY
+    config = EvalConfig(
+        progress=options.progress, **{name: getattr(options, name) for name in names}
+    )
     own = task_options(parser, options, task, "EvalOptions")
     found = evaluate(model, record, data, config, own, source=path)
     row = {"checkpoint": str(path), "data": data.name, "task": task, **found.to_dict()}

@@ -27,25 +27,22 @@ examples:
 
 from __future__ import annotations
 
-import json
 import sys
 from argparse import Namespace
 from pathlib import Path
 
 from kat.cli.parsing import MODEL, Parser, refuse_options
 from kat.deploy import (
-    ANSWERS,
     FILE_FORMATS,
     Exported,
     FeatureMaps,
     export_model,
     make_resizable,
 )
+from kat.deploy.training_record import training_record
 from kat.errors import InputError
-from kat.models import TrainingRecord, load_model, push_to_hub, save_pretrained
+from kat.models import load_model, push_to_hub, save_pretrained
 from kat.text import scaled
-from kat.training import read_settings
-from kat.training.run_directory import SETTINGS, SUMMARY
 
 _FOLDER = "safetensors"
 _OF_FILES = ("int8", "dynamic_size", "backbone")
@@ -121,17 +118,16 @@ def _export_file(options: Namespace, out: Path, kind: str) -> None:
 
 def _summary(exported: Exported) -> str:
     record = exported.record
-    answers = ANSWERS.get(record.task, "logits")
     takes = "one image" if record.task == "detection" else "any batch size"
     of = "the int8 model's" if exported.moved else "the model's"
     lines = [
         f"{exported.path}: {scaled(exported.size, 'B')}, {takes};"
-        f" {answers} within {exported.error:.1e} of {of} on noise"
+        f" {record.outputs} within {exported.error:.1e} of {of} on noise"
     ]
     if record.step is not None:
         lines.append(f"images of any multiple of {record.step[0]} x {record.step[1]} pixels")
     if exported.moved:
-        lines.append(f"int8 moves the {answers} by {exported.moved:.1e}{_meaning(exported)}")
+        lines.append(f"int8 moves the {record.outputs} by {exported.moved:.1e}{_meaning(exported)}")
     return "\n".join(lines)
 
 
@@ -144,7 +140,7 @@ def _meaning(exported: Exported) -> str:
 def _export_folder(options: Namespace, out: Path) -> None:
     source: Path = options.run
     model, record = load_model(source)
-    training = _training_of(source)
+    training = training_record(source)
     save_pretrained(model, record, out, training=training, license=options.license)
     sys.stdout.write(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}\n")
     if options.push_to:
@@ -157,12 +153,3 @@ def _export_folder(options: Namespace, out: Path) -> None:
             private=options.private,
         )
         sys.stdout.write(f"pushed: {address}\n")
-
-
-def _training_of(source: Path) -> TrainingRecord:
-    """What a run's folder says of the training of its best weights; nothing of other places."""
-    if not (source / SETTINGS).is_file():
-        return TrainingRecord()
-    summary = source / SUMMARY
-    metrics = json.loads(summary.read_text(encoding="utf-8")) if summary.is_file() else {}
-    return TrainingRecord(read_settings(source), metrics)

@@ -44,13 +44,12 @@ def main(arguments: list[str]) -> None:
     """Predicts, and prints a table."""
     parser = make_parser()
     options = parser.parse_args(arguments)
-    checkpoint = Path(options.checkpoint)
+    checkpoint, out = options.checkpoint, options.out
     model, record = open_model(checkpoint, options.image_size)
     if not record.classes:
         raise InputError(f"the model of {checkpoint} has no head, hence no classes to predict")
     task = TASKS[task_of(model)]
     own = task_options(parser, options, task.name, "PredictOptions", _COMMON)
-    out = Path(options.out) if options.out else None
     names = _picture_names(options.images)
     if out is not None:
         _check_pictures(task, out, names)
@@ -73,18 +72,19 @@ def main(arguments: list[str]) -> None:
 
 def make_parser() -> Parser:
     """The parser of ``kat predict``."""
-    parser = Parser(__doc__)
+    parser = Parser(__doc__, "IMAGE... --checkpoint RUN")
     parser.add("images", nargs="+", metavar="IMAGE", help="image files that Pillow can read")
     parser.add(
         "--checkpoint",
+        type=Path,
         required=True,
-        metavar="MODEL",
+        metavar="RUN",
         help=f"{MODEL}, or an exported .pt2 or .onnx file",
     )
-    parser.add("--top", type=Count, default=5, help="how many classes or objects to print")
+    parser.add("--top", type=Count, default=5, metavar="N", help="classes or objects to print")
     parser.add(
         "--image-size",
-        type=Count | None,
+        type=Count,
         metavar="PIXELS",
         help="side of the square that a classifier sees, where it takes other sizes than its own;"
         " of a segmentation model the shorter side of the image, of a detector the longer one",
@@ -92,7 +92,7 @@ def make_parser() -> Parser:
     parser.add_json("the predictions")
     parser.add(
         "--out",
-        type=str,
+        type=Path,
         metavar="FOLDER",
         help="write pictures into this folder: boxes and masks on the image; or the classes over"
         " it, and NAME_mask.png, whose values are the indices of the classes",

@@ -15,7 +15,6 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from kat.analysis.learning_curves import SCORES
 from kat.cli import train
 from kat.cli.training_settings import TrainingParser, parse_training
 from kat.data import DataConfig, open_split

@@ -17,17 +17,10 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.progress import Progress
-from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
-from torchvision.utils import make_grid
 
-from kat.analysis.figures.dense import draw_objects
 from kat.cli.parsing import Parser
-from kat.data.dense import open_coco
-from kat.data.dense.synthetic import make_items
-from kat.files import replacing
-
-_SHOWN = 6
-"""Images in a preview."""
+from kat.data.dense.drawing import draw_preview
+from kat.data.synthetic import make_items
 
 
 def main(arguments: list[str]) -> None:
@@ -66,23 +59,3 @@ def make_parser() -> Parser:
     parser.add_file("--preview", "also draw some images with their objects", (".png",))
     parser.add_progress()
     return parser
-
-
-def draw_preview(root: Path, path: Path) -> None:
-    """Draws the first training images of a COCO set, and below each the same with its objects.
-
-    Args:
-        root: of the set, whose images have one size.
-        path: of the PNG file.
-    """
-    data = open_coco(root, "train")
-    plain, drawn = [], []
-    for index in range(min(_SHOWN, len(data))):
-        image, target = data[index]
-        boxes, labels, masks = target["boxes"], target["labels"], target["masks"].bool()
-        plain.append(pil_to_tensor(image))
-        names = [""] * len(labels)
-        drawn.append(draw_objects(plain[-1], boxes, labels, masks, names, len(data.classes)))
-    picture = to_pil_image(make_grid([*plain, *drawn], nrow=len(plain), padding=0))
-    with replacing(path) as partial:
-        picture.save(partial)

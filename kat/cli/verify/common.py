@@ -5,9 +5,10 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 
+from kat.analysis.reports.verification import write_verification_report
 from kat.analysis.verify.backends import choose_backends, present_backends
 from kat.analysis.verify.cases import DTYPES, Grid
-from kat.analysis.verify.report import print_verification, write_json, write_report
+from kat.analysis.verify.output import print_verification, write_json
 from kat.analysis.verify.run import Job, verify
 from kat.cli.parsing import FAILED, Parser, tracked
 
@@ -61,5 +62,5 @@ def run_verification(
     if options.json:
         write_json(found, options.json)
     if options.out:
-        write_report(found, options.out)
+        write_verification_report(found, options.out)
     return 0 if found.passed else FAILED
