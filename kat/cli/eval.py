@@ -1,16 +1,18 @@
-"""``kat eval``: evaluate checkpoints on a data set.
+"""``kat eval``: evaluate checkpoints on a data set: accuracy and calibration, COCO's AP, or mIoU.
 
-Evaluates models on the validation split of a data set: classifiers by top-1, top-5, loss,
-calibration and accuracy by class; detectors by COCO's average precision; segmentation models by
-mIoU and accuracies. The data set is the run's own unless --data names another. The preprocessing is
-what is stored with the weights unless options say otherwise. For a classifier near chance, the
-likely reasons are printed.
+Evaluates on the validation split: classifiers by top-1, top-5, loss, calibration and the accuracy
+of each class; detectors by COCO's average precision; segmentation models by mIoU and accuracies.
+The data set is the run's own unless --data names another; the preprocessing is the one stored
+beside the weights unless options change it. If a model is near chance level, it prints possible
+causes.
+
+RUN is a run directory (its best checkpoint), a model folder, a .ckpt file, an exported .pt2 or
+.onnx file, or a file of an official KAT; or another folder, for each of these that lies in it.
 
 examples:
-  kat eval runs/digits                                          the best weights of a run
-  kat eval runs/digits --out evaluation                         with tables and figures
-  kat eval runs/*/best.ckpt --csv table.csv                     several, a row each
-  kat eval model.onnx --data folder:/data/flowers
+  kat eval runs/mine --out report
+  kat eval runs/mine/*.ckpt --csv table.csv
+  kat eval mine.onnx --data folder:/data/flowers --json metrics.json
 """
 
 from __future__ import annotations
@@ -19,32 +21,31 @@ import json
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from kat.analysis.reports.evaluation import write_evaluation
-from kat.cli.parsing import MODEL, Parser, given
+from kat.cli.parsing import Parser, given
 from kat.cli.task_options import add_task_options, task_options
 from kat.data import DataConfig
 from kat.deploy import open_model
 from kat.errors import InputError
-from kat.files import check_target, write_text
+from kat.files import check_target, short_names, write_text
 from kat.models import ModelRecord
 from kat.models.dense import task_of
+from kat.settings import Count
 from kat.tables import print_table, write_table
 from kat.training import EvalConfig, evaluate
-from kat.training.evaluation.checkpoints import find_checkpoints, short_names
+from kat.training.evaluation.checkpoints import find_checkpoints
 from kat.training.evaluation.run_data import data_of_run
 from kat.training.tasks.registry import TASKS
 
 Row = dict[str, Any]
 """The evaluation of a checkpoint; it holds an ``error`` alone where that failed."""
 
-_OF_THE_LIBRARY = {"keep_logits", "progress"}
-"""Settings of an evaluation that are no options by these names."""
+_EVAL = ("device", "precision", "limit", "image_size", "progress")
 
 
 def main(arguments: list[str]) -> None:
@@ -56,7 +57,8 @@ def main(arguments: list[str]) -> None:
     folders: list[Path | None] = [None] * len(paths)
     if options.out:
         _check_folder(options.out)
-        folders = [options.out / name for name in (short_names(paths) if several else [""])]
+        names = short_names(paths) if several else [""]
+        folders = [options.out / name for name in names]
     rows = []
     for path, folder in zip(paths, folders, strict=True):
         try:
@@ -82,20 +84,29 @@ def main(arguments: list[str]) -> None:
 def make_parser() -> Parser:
     """The parser of ``kat eval``."""
     parser = Parser(__doc__, "RUN...")
-    parser.add(
-        "runs",
-        nargs="+",
-        type=Path,
-        metavar="RUN",
-        help=f"{MODEL}, an exported .pt2 or .onnx file; or a folder of such, for every one in it",
-    )
-    parser.add("--out", type=Path, metavar="FOLDER", help="write tables and figures to this folder")
-    parser.add_json("the results")
-    parser.add_csv("a row a checkpoint")
-    parser.add_progress()
-    parser.add_settings(EvalConfig, skip=_OF_THE_LIBRARY)
-    add_task_options(parser, "EvalOptions")
+    add = parser.add
+    add("runs", nargs="+", type=Path, metavar="RUN", help="models, see above")
     parser.add_data()
+    add("--out", type=Path, metavar="FOLDER", help="write tables and figures to this folder")
+    parser.add_csv("a row a model")
+    parser.add_json("all results")
+    add("--limit", type=Count, metavar="N", help="evaluate at most this many images")
+    add("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda, cuda:1, mps")
+    add(
+        "--precision",
+        choices=["32-true", "bf16-mixed", "16-mixed"],
+        default="32-true",
+        help="floating-point format of the forward pass",
+    )
+    add(
+        "--image-size",
+        type=Count,
+        metavar="N",
+        help="side of the square that the model sees, in pixels; of a segmentation model the"
+        " shorter side of the image, of a detector the longer one (default: the model's)",
+    )
+    add_task_options(parser, "EvalOptions")
+    parser.add_progress()
     return parser
 
 
@@ -108,17 +119,14 @@ def _check_folder(folder: Path) -> None:
 
 def _evaluate(path: Path, parser: Parser, options: Namespace, folder: Path | None) -> Row:
     """Evaluates a checkpoint, on its run's data by default, and writes tables and figures."""
-    settings = given(options.data)
-    settings = {**data_of_run(path, named="name" in settings), **settings}
+    named = given(options.data)
+    settings = data_of_run(path, "name" in named) | named
     if "name" not in settings:
-        raise InputError(f"{path} belongs to no run: name the data set to evaluate on with --data")
+        raise InputError(f"{path} does not belong to a run: say with --data what to evaluate on")
+    data = DataConfig(**settings)
     model, record = _open(path, options.image_size)
     task = task_of(model)
-    data = DataConfig(**settings)
-    names = {field.name for field in fields(EvalConfig)} - _OF_THE_LIBRARY
-    config = EvalConfig(
-        progress=options.progress, **{name: getattr(options, name) for name in names}
-    )
+    config = EvalConfig(**{name: getattr(options, name) for name in _EVAL})
     own = task_options(parser, options, task, "EvalOptions")
     found = evaluate(model, record, data, config, own, source=path)
     row = {"checkpoint": str(path), "data": data.name, "task": task, **found.to_dict()}
@@ -131,8 +139,6 @@ def _evaluate(path: Path, parser: Parser, options: Namespace, folder: Path | Non
 
 def _open(path: Path, image_size: int | None) -> tuple[nn.Module, ModelRecord]:
     """The model, for images of this size, and the record that is stored with it."""
-    if image_size is not None and image_size < 1:
-        raise InputError(f"--image-size must be at least 1, got {image_size}")
     model, stored = open_model(path)
     another = stored.input_size[1:] != (image_size, image_size)
     if image_size is not None and (another or task_of(model) == "detection"):

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import timm
 import torch
-from kat.training.monitoring import RecordStability
 from torch import nn
 from torch.nn import functional
 
@@ -17,8 +15,7 @@ import kat
 from kat.analysis import StabilityMonitor, read_rows
 from kat.errors import InputError
 from kat.nn import expectation
-from kat.nn.stability import COLUMNS, QUANTITIES
-from kat.training import MonitorConfig
+from kat.nn.stability import COLUMNS
 from tests.hooks import forward_hooks, grkan_hooks
 
 INTERVAL = (-3.0, 3.0)
@@ -322,18 +319,6 @@ def test_bad_arguments():
         StabilityMonitor().attach(nn.Linear(2, 2))
 
 
-def test_the_default_interval_is_that_of_the_settings():
-    assert StabilityMonitor().interval == MonitorConfig().every_n_steps
-    assert len(set(QUANTITIES)) == 17
-
-
 def test_a_monitor_without_a_model_has_nothing_to_watch():
     with pytest.raises(InputError, match="attach"):
         StabilityMonitor().watch()
-
-
-def test_a_run_that_never_started_keeps_its_record(tmp_path):
-    record = tmp_path / "stability.csv"
-    record.write_text("the record so far")
-    RecordStability(StabilityMonitor(), tmp_path).on_exception(SimpleNamespace(is_global_zero=True))
-    assert record.read_text() == "the record so far"
