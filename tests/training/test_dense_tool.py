@@ -18,7 +18,7 @@ from PIL import Image
 from kat.analysis import StabilityMonitor
 from kat.data import AugmentConfig, DataConfig
 from kat.data.dense import SegmentationAugmentConfig
-from kat.data.dense.synthetic import make_items
+from kat.data.synthetic import make_items
 from kat.errors import InputError, TrainingDiverged
 from kat.models import ModelRecord, build_model, load_model, save_model
 from kat.models.dense import DenseBackbone, SlidingWindowConfig

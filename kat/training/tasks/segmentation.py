@@ -14,8 +14,13 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassConfusionMatrix
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from kat.data import DataConfig, DevicePreparation, ImageSet, ImageStream
-from kat.data.dense import IGNORE, SegmentationEvaluation, SegmentationTraining, SemanticSet
+from kat.data import DataConfig, DeviceTransform, ImageDataset, ImageStream
+from kat.data.dense import (
+    IGNORE,
+    SegmentationDataset,
+    SegmentationEvalTransform,
+    SegmentationTrainTransform,
+)
 from kat.data.dense.drawing import draw_mask
 from kat.data.dense.transforms import resized
 from kat.errors import InputError
@@ -64,8 +69,8 @@ class Segmentation(Task):
     def transforms(record: ModelRecord, config: TrainConfig) -> Transforms:
         """Resizing, flipping and cropping together with the mask."""
         channels, size, _ = record.input_size
-        training = SegmentationTraining(size, config.segmentation, record.mean)
-        return training, SegmentationEvaluation(size, channels)
+        training = SegmentationTrainTransform(size, config.segmentation, record.mean)
+        return training, SegmentationEvalTransform(size, channels)
 
     def check_model(self, model: nn.Module) -> None:
         """Checks that batch norm has more than one pixel to normalize over in its coarsest map.
@@ -102,16 +107,16 @@ class Segmentation(Task):
     def evaluate(
         cls,
         subject: Subject,
-        images: ImageSet | ImageStream,
+        images: ImageDataset | ImageStream,
         data: DataConfig,
         config: EvalConfig,
         options: SlidingWindowConfig,
     ) -> Evaluation:
         """mIoU and accuracies, the IoU of each class, the confusion of classes."""
-        assert isinstance(images, SemanticSet)
+        assert isinstance(images, SegmentationDataset)
         check_sliding_window(options)
         channels, size, _ = subject.record.input_size
-        images.transform = SegmentationEvaluation(config.image_size or size, channels)
+        images.transform = SegmentationEvalTransform(config.image_size or size, channels)
         start = time.perf_counter()
         seen = ImagePass(subject, images, data, config)
         metrics = SegmentationMetrics(len(images.classes)).to(seen.device)
@@ -256,10 +261,9 @@ def find_classes(
     """
     channels, size, _ = record.input_size
     pixels = resized(image, size, channels)
-    prepared = DevicePreparation(record.mean, record.std)(pixels[None])[0]
-    return predicted_classes(
-        sliding_window_inference(model, prepared, how), (image.height, image.width)
-    )
+    prepared = DeviceTransform(record.mean, record.std)(pixels[None])[0]
+    probabilities = sliding_window_inference(model, prepared, how)
+    return predicted_classes(probabilities, (image.height, image.width))
 
 
 def _shares(mask: Tensor, classes: Sequence[str]) -> list[dict[str, Any]]:

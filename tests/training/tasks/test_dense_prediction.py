@@ -9,8 +9,8 @@ from kat.training.evaluation.dense_prediction import find_classes, find_objects
 from PIL import Image
 
 from kat.data import DataConfig
-from kat.data.dense import IGNORE, open_semantic
-from kat.data.dense.synthetic import make_items
+from kat.data.dense import IGNORE, open_segmentation
+from kat.data.synthetic import make_items
 from kat.models import ModelRecord, build_model
 from kat.models.dense import SlidingWindowConfig
 from kat.training import evaluate_dense
@@ -46,7 +46,7 @@ def model_of(name, classes, side, **args):
 
 @pytest.mark.parametrize("how", HOW)
 def test_predicted_masks_are_those_that_are_evaluated(items, how):
-    images = open_semantic("ade20k", items, "val")
+    images = open_segmentation("ade20k", items, "val")
     model, record = model_of("kat_upernet_micro", images.classes, 48)
     with torch.no_grad():
         model.head.classify.weight.mul_(300)  # logits so large that some probabilities are 0

@@ -16,7 +16,7 @@ from torch.nn import functional
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from kat.data import DataConfig
-from kat.data.dense import IGNORE, open_semantic
+from kat.data.dense import IGNORE, open_segmentation
 from kat.errors import InputError
 from kat.models import load_model
 from kat.models.dense import SlidingWindowConfig, sliding_window_inference
@@ -154,7 +154,7 @@ def test_a_run_and_its_evaluation_say_which_classes_no_pixel_has(items, tmp_path
         values = np.asarray(Image.open(path))
         Image.fromarray(np.where(values == 1, 1, IGNORE).astype(np.uint8)).save(path)
     train(replace(settings(data, tmp_path / "run"), epochs=2))
-    names = open_semantic("ade20k", data, "val").classes[1:]
+    names = open_segmentation("ade20k", data, "val").classes[1:]
     note = f"note: validation has no pixel of classes {', '.join(map(repr, names[:3]))} and 7 more"
     assert capsys.readouterr().out.count(note) == 1
     found = evaluate_dense(*load_model(tmp_path / "run"), DataConfig(name=f"ade20k:{data}"))
@@ -181,7 +181,7 @@ def test_a_run_trains_keeps_evaluates_and_resumes(items, tmp_path):
     data = DataConfig(name=f"ade20k:{items}", batch_size=4)
     found = evaluate_dense(model, record, data)
     assert found.metrics["miou"] == pytest.approx(summary.scores["miou"], rel=1e-6)
-    images = open_semantic("ade20k", items, "val")
+    images = open_segmentation("ade20k", items, "val")
     labelled = sum(int((images[index][1] != IGNORE).sum()) for index in range(len(images)))
     assert int(found.confusion.sum()) == labelled
     how = SlidingWindowConfig(window=32, scales=(1.0, 1.5), flip=True)
