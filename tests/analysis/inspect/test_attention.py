@@ -11,7 +11,7 @@ from kat.errors import InputError
 
 MODELS = {
     "class token": {},
-    "registers, normalised queries and keys": {"reg_tokens": 2, "qk_norm": True},
+    "registers, normalized queries and keys": {"reg_tokens": 2, "qk_norm": True},
     "average of the patches": {"class_token": False, "global_pool": "avg"},
     "average beside a class token": {"global_pool": "avg"},
 }
