@@ -24,7 +24,7 @@ from pathlib import Path
 
 import kat_command
 from kat.cli.parsing import run_command
-from kat.data import DataConfig, ImageSet, open_split
+from kat.data import DataConfig, ImageDataset, open_split
 from kat.errors import InputError
 
 MODEL = "kat_micro_patch4_28"
@@ -143,7 +143,7 @@ def call(*arguments: str) -> None:
         raise InputError("the command failed")
 
 
-def write_images(data: ImageSet, labels: range, per_class: int, folder: Path) -> None:
+def write_images(data: ImageDataset, labels: range, per_class: int, folder: Path) -> None:
     """Writes the first images of each class as FOLDER/CLASS/NUMBER.png, unless they are there."""
     if folder.is_dir():
         return

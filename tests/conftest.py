@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from kat.ops.cpu import kernel as cpu
+from kat.data.synthetic import make_items
+from tests import kernels
 
 # The tests are small: threads that wait for each other cost more than they bring.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -17,7 +18,7 @@ torch.set_num_threads(1)
 
 # Where the CPU kernel cannot be had, its own tests say so; the others run on the reference, and
 # need not hear of it.
-if not isinstance(cpu._library(), cpu.Library):
+if kernels.problem():
     os.environ["KAT_CPU_KERNEL"] = "off"
 
 
@@ -27,3 +28,19 @@ def script():
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(Path(__file__).parent.parent / "scripts")
         yield importlib.import_module
+
+
+@pytest.fixture
+def own_cache(tmp_path_factory, monkeypatch):
+    """The folder of a cache for this test alone, not the user's."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("KAT_CACHE_DIR", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def items(tmp_path_factory):
+    """Digits on canvases, 8 images to train on and 6 to validate on, as COCO's and as ADE20K's."""
+    out = tmp_path_factory.mktemp("data") / "items"
+    make_items(out, source="digits", images=8, val_images=6, size=64)
+    return out

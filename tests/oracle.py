@@ -151,6 +151,30 @@ def is_rounded(got: float, exact: Exact, dtype: torch.dtype, compute: torch.dtyp
     return abs(mp.mpf(got) - exact.value) <= allowed
 
 
+def assert_near(
+    results: tuple[Tensor, ...],
+    exact: tuple[Tensor, ...],
+    plain: tuple[Tensor, ...],
+    slack: float = 2.0,
+) -> None:
+    """Each error of (y, dx, da, db) is at most so many times that of plain PyTorch.
+
+    Args:
+        results: what is checked.
+        exact: the same in float64.
+        plain: by plain PyTorch in the dtypes of the results.
+        slack: how many times.
+    """
+    names = ("y", "dx", "da", "db")
+    for name, got, want, other in zip(names, results, exact, plain, strict=True):
+        assert got.shape == other.shape
+        assert got.dtype == other.dtype
+        if got.numel():
+            luck = 4 * torch.finfo(got.dtype).eps * want.abs().max()  # plain's, with few elements
+            bound = slack * ((other.double() - want).abs().max() + luck)
+            assert (got.double() - want).abs().max() <= bound, name
+
+
 class Elements:
     """Values of x and of the output's gradient, and what F and its gradients are for them, exactly.
 
@@ -174,6 +198,11 @@ class Elements:
             rational_exactly(x, a, b, form, grad, self.compute)
             for x, grad, a, b in zip(self.x[0].tolist(), self.grad[0].tolist(), *rows, strict=True)
         ]
+
+    def assert_right(self, results: tuple[Tensor, ...]) -> None:
+        """Every value of (y, dx, da, db) is the exact one to rounding."""
+        wrong = self.wrong(results)
+        assert not wrong, f"{len(wrong)} are wrong: " + "\n".join(wrong[:5])
 
     def wrong(self, results: tuple[Tensor, ...]) -> list[str]:
         """A line for each value of (y, dx, da, db) that is not the exact one to rounding."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import sys
 from argparse import RawDescriptionHelpFormatter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,11 @@ from torch import Tensor
 from kat.cli.parsing import Parser, run_command
 from kat.data import UnreadableImage, decode, eval_transform
 from kat.errors import InputError
-from kat.files import write_text
-from kat.models import Conversion, ModelRecord, convert_vit, read_vit, save_model
-from kat.models.conversion.convert import make_record
+from kat.files import check_new_folder
+from kat.models import ModelRecord, convert_vit, read_vit, save_model
 from kat.tables import aligned
-from kat.text import counted, listing
 
 REPORT = "conversion.json"
-_GOAL = 1e-2
 _DESCRIPTION = """Makes a KAT of a trained ViT: attention, norms, embeddings, fc1 and fc2 are
 carried over, act1 is the identity, act2 is fitted to the ViT's activation. Prints what was carried,
 resized, dropped, and how far the outputs moved.
@@ -50,28 +46,26 @@ def main(arguments: list[str]) -> int:
 def _main(arguments: list[str]) -> None:
     parsed = make_parser().parse_args(arguments)
     out = Path(parsed.out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} exists already; give another --out")
-    for above in out.parents:
-        if above.is_file():
-            raise InputError(f"--out {out} cannot be made: {above} is a file")
+    check_new_folder(out)
     source = read_vit(parsed.source)
     given = {n: tuple(getattr(parsed, n)) for n in ("mean", "std") if getattr(parsed, n)}
-    source = dataclasses.replace(source, preprocessing={**source.preprocessing, **given})
-    record = make_record(source, parsed.model, parsed.args, parsed.num_classes)
-    images = _images(parsed.images, record) if parsed.images else None
     model, record, report = convert_vit(
         source,
         parsed.model,
         args=parsed.args,
         num_classes=parsed.num_classes,
         activation=parsed.activation,
-        images=images,
+        images=partial(_read_images, parsed.images) if parsed.images else None,
+        preprocessing=given,
     )
     save_model(model, record, out)
-    write_text(out / REPORT, json.dumps(report.to_dict(), indent=2) + "\n")
-    _print(report, record, known=bool(source.preprocessing), noise=images is None)
-    sys.stdout.write(f"\nthe model and {REPORT} are in {out}\n")
+    report.save(out / REPORT)
+    known = given or source.preprocessing
+    origin = "the source's" if known else "assumed: the source does not say; --mean, --std"
+    rows = report.rows("images" if parsed.images else "images of noise")
+    rows.insert(1, ("to", f"{record.architecture} {record.args or ''}"))
+    rows.append(("preprocessing", f"mean {record.mean}, std {record.std} ({origin})"))
+    sys.stdout.write(f"{aligned(rows)}\n\nthe model and {REPORT} are in {out}\n")
 
 
 def make_parser() -> Parser:
@@ -105,42 +99,10 @@ def make_parser() -> Parser:
     return parser
 
 
-def _images(paths: list[str], record: ModelRecord) -> Tensor:
+def _read_images(paths: list[str], record: ModelRecord) -> Tensor:
     transform = eval_transform(record)
     mode = "L" if record.input_size[0] == 1 else "RGB"
     try:
         return torch.stack([transform(decode(path).convert(mode)) for path in paths])
     except UnreadableImage as error:
         raise InputError(f"{error}") from None
-
-
-def _print(report: Conversion, record: ModelRecord, *, known: bool, noise: bool) -> None:
-    sys.stdout.write(aligned(_rows(report, record, known, noise)) + "\n")
-
-
-def _rows(
-    report: Conversion, record: ModelRecord, known: bool, noise: bool
-) -> list[tuple[str, str]]:
-    rows = [("from", report.source), ("to", f"{record.architecture} {record.args or ''}")]
-    rows.append(("carried", counted(len(report.carried), "tensor")))
-    for name, (there, here) in report.resized.items():
-        rows.append(("resized", f"{name} {there} to {here}"))
-    rows += [("dropped", name) for name in report.dropped]
-    rows.append(("fresh", _tensors(report.fresh)))
-    if report.activation is not None:
-        widths = ", ".join(map(str, report.half_widths))
-        rows.append(("act2", f"{report.activation} on [-r, r], r = {widths} block by block"))
-        rows.append(("", f"off by {report.fit_error:.1e} at most there"))
-    if report.moved is not None:
-        what = "images of noise" if noise else "images"
-        rows.append(("outputs moved", f"{report.moved.max:.2e} max, {report.moved.rms:.2e} RMS"))
-        rows.append(("", f"relative to the ViT's, on {report.moved.images} {what}"))
-        if max(report.moved.max, report.moved.rms) > _GOAL:
-            rows.append(("", "more than 1e-2: --args '{degree: [9, 8]}' follows more closely"))
-    origin = "the source's" if known else "assumed: the source does not say; --mean, --std"
-    rows.append(("preprocessing", f"mean {record.mean}, std {record.std} ({origin})"))
-    return rows
-
-
-def _tensors(names: list[str]) -> str:
-    return f"{counted(len(names), 'tensor')}: {listing(names, 4)}" if names else "nothing"

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from argparse import Namespace
 from pathlib import Path
 
 from kat.cli.parsing import Formatter, Parser, run_command
 from kat.deploy import (
-    ANSWERS,
+    DETECTIONS_TOLERANCE,
     FILE_FORMATS,
-    OBJECTS_TOLERANCE,
     TOLERANCE,
     Exported,
     FeatureMaps,
     export_model,
     make_resizable,
 )
+from kat.deploy.training_record import training_record
 from kat.errors import InputError, unknown
-from kat.models import TrainingRecord, load_model, push_to_hub, save_pretrained
+from kat.models import load_model, push_to_hub, save_pretrained
 from kat.text import scaled
-from kat.training import read_settings
-from kat.training.run_directory import SETTINGS, SUMMARY
 
 _DESCRIPTION = f"""\
 Writes a trained model in a form that runs elsewhere, with its classes and preprocessing inside:
@@ -38,7 +35,7 @@ refused where its logits are more than {TOLERANCE:.0e} from the model's, relativ
   pip install "kolmogorov-arnold-transformer[export]"
 
 A detector goes into ONNX alone, for one image of its size; boxes, relative to that, scores and
-masks agree to {OBJECTS_TOLERANCE:.0e}. --backbone leaves away the heads of detectors and of
+masks agree to {DETECTIONS_TOLERANCE:.0e}. --backbone leaves away the heads of detectors and of
 segmentation models: the file gives features, and 'kat predict' and 'kat eval' refuse it.
 
 examples:
@@ -132,17 +129,16 @@ def _export_file(parsed: Namespace, out: Path, kind: str) -> None:
 
 def _summary(exported: Exported) -> str:
     record = exported.record
-    answers = ANSWERS.get(record.task, "logits")
     takes = "one image" if record.task == "detection" else "any batch size"
     of = "the int8 model's" if exported.moved else "the model's"
     lines = [
         f"{exported.path}: {scaled(exported.size, 'B')}, {takes};"
-        f" {answers} within {exported.error:.1e} of {of} on noise"
+        f" {record.outputs} within {exported.error:.1e} of {of} on noise"
     ]
     if record.step is not None:
         lines.append(f"images of any multiple of {record.step[0]} x {record.step[1]} pixels")
     if exported.moved:
-        lines.append(f"int8 moves the {answers} by {exported.moved:.1e}{_meaning(exported)}")
+        lines.append(f"int8 moves the {record.outputs} by {exported.moved:.1e}{_meaning(exported)}")
     return "\n".join(lines)
 
 
@@ -159,7 +155,7 @@ def _export_folder(parsed: Namespace, out: Path) -> None:
     _refuse(parsed, "safetensors", "int8", "dynamic_size", "backbone")
     source = Path(parsed.model)
     model, record = load_model(source)
-    training = _training_of(source)
+    training = training_record(source)
     save_pretrained(model, record, out, training=training, license=parsed.license)
     sys.stdout.write(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}\n")
     if parsed.push_to:
@@ -172,12 +168,3 @@ def _export_folder(parsed: Namespace, out: Path) -> None:
             private=parsed.private,
         )
         sys.stdout.write(f"pushed: {address}\n")
-
-
-def _training_of(source: Path) -> TrainingRecord:
-    """What a run's folder says of the training of its best weights; nothing of other places."""
-    if not (source / SETTINGS).is_file():
-        return TrainingRecord()
-    summary = source / SUMMARY
-    metrics = json.loads(summary.read_text(encoding="utf-8")) if summary.is_file() else {}
-    return TrainingRecord(read_settings(source), metrics)

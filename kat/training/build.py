@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kat.data import Batch, DevicePreparation, Loader, make_loader
+from kat.data import Batch, DeviceTransform, Loader, make_loader
 from kat.errors import InputError
 from kat.models import (
     Conversion,
@@ -87,7 +87,7 @@ class Run:
     state: TrainState
     metrics: Metrics
     raw_metrics: Metrics
-    prepare: DevicePreparation
+    prepare: DeviceTransform
     train_loss: RunningMean
     callbacks: list[Callback] = field(default_factory=list)
     loggers: list[Logger] = field(default_factory=list)
@@ -153,6 +153,11 @@ class Run:
         if self.is_first:
             sys.stdout.write(f"{line}\n")
             sys.stdout.flush()
+
+    def notify(self, hook: Callable[..., None], *args: Any) -> None:
+        """Calls a hook of all callbacks, such as ``Callback.on_epoch_start``, in their order."""
+        for callback in self.callbacks:
+            getattr(callback, hook.__name__)(self, *args)
 
     def log(self, values: Mapping[str, float]) -> None:
         """Gives values to all loggers, at the step that was taken last, counted from 0."""
@@ -252,7 +257,7 @@ def build(resolved: ResolvedRun) -> Run:
         state=TrainState(Division(world.size, train_loader.batch_size, accumulate)),
         metrics=metrics,
         raw_metrics=raw_metrics,
-        prepare=DevicePreparation(record.mean, record.std, resolved.task.random_erasing),
+        prepare=DeviceTransform(record.mean, record.std, resolved.task.random_erasing),
         train_loss=RunningMean(device),
     )
 

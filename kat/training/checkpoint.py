@@ -28,11 +28,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from kat.checksum import keep_as, seal
+from kat.checksum import write_checksum
 from kat.errors import CheckpointFailed
-from kat.files import replacing
+from kat.files import link_or_copy, replacing
 from kat.models import read_training_checkpoint
 from kat.text import scaled
+from kat.training.callbacks.callback import Callback
 from kat.training.distributed import assign, broadcast, full, gather, sharded_like
 from kat.training.optim.ema import EMA
 from kat.training.optim.optimizer import optimizer_layout
@@ -51,8 +52,7 @@ def save_checkpoint(run: Run, path: Path) -> None:
     Raises:
         CheckpointFailed: it cannot be written; in all ranks.
     """
-    for callback in run.callbacks:
-        callback.on_checkpoint(run)
+    run.notify(Callback.on_checkpoint)
     content = _content(run)
     failure = broadcast(_write(content, path) if run.is_first else "")
     if failure:
@@ -67,9 +67,9 @@ def _write(content: dict[str, Any], path: Path) -> str:
     try:
         with replacing(path) as partial:
             torch.save(content, partial)
-            seal(partial)
+            write_checksum(partial)
             if path.name == LAST and path.exists():
-                keep_as(path, path.with_name(PREVIOUS))
+                link_or_copy(path, path.with_name(PREVIOUS))
     except (OSError, RuntimeError) as error:  # PyTorch's own writer raises RuntimeError
         free = scaled(shutil.disk_usage(path.parent).free, "B")
         reason = f"{' '.join(str(error).split())} ({free} free)"

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -65,12 +65,14 @@ def is_first_process() -> bool:
     return node == 0 and local == 0
 
 
-def find_world(devices: int, num_nodes: int) -> World:
+def find_world(devices: int | Literal["auto"], num_nodes: int, present: int) -> World:
     """Asks the launcher for the place of this process.
 
     Args:
-        devices: processes on each machine.
+        devices: processes on each machine; auto: as many as the launcher has started, or without
+            one as many as there are devices.
         num_nodes: machines.
+        present: devices on this machine.
 
     Raises:
         InputError: the launcher has started another number of processes.
@@ -85,21 +87,14 @@ def find_world(devices: int, num_nodes: int) -> World:
             _int("SLURM_PROCID"), _int("SLURM_LOCALID"), tasks, max(1, tasks // num_nodes), True
         )
     else:
-        node = _int("NODE_RANK")
-        return World(node * devices, 0, num_nodes * devices, devices)
-    if world.size != devices * num_nodes:
+        local = present if devices == "auto" else devices
+        return World(_int("NODE_RANK") * local, 0, num_nodes * local, local)
+    if devices != "auto" and world.size != devices * num_nodes:
         raise InputError(
             f"devices={devices} and num_nodes={num_nodes} make {devices * num_nodes} processes, but"
             f" the launcher has started {world.size}"
         )
     return world
-
-
-def launched_processes() -> int | None:
-    """How many processes a launcher has started on this machine; None without one."""
-    if "LOCAL_RANK" in os.environ and "LOCAL_WORLD_SIZE" in os.environ:
-        return _int("LOCAL_WORLD_SIZE")
-    return None
 
 
 def connect(world: World, device: torch.device) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from kat.data import STEP, Batch, derived_seed, seed_all
 from kat.errors import InputError
 from kat.training.build import Run
+from kat.training.callbacks.callback import Callback
 from kat.training.callbacks.nonfinite import Attempt, random_state
 from kat.training.distributed import gather, set_gradient_sync
 from kat.training.optim.freeze import frozen_to_eval
@@ -24,19 +25,15 @@ Item = TypeVar("Item")
 def fit(run: Run) -> None:
     """Trains a run from where it is to its last epoch, or until ``run.should_stop``."""
     try:
-        for callback in run.callbacks:
-            callback.on_fit_start(run)
+        run.notify(Callback.on_fit_start)
         while run.state.epoch < run.epochs and not run.should_stop:
-            for callback in run.callbacks:
-                callback.on_epoch_start(run)
+            run.notify(Callback.on_epoch_start)
             if not run.state.validating:
                 train_epoch(run)
             end_epoch(run, validate(run))
-        for callback in run.callbacks:
-            callback.on_fit_end(run)
+        run.notify(Callback.on_fit_end)
     except BaseException:
-        for callback in run.callbacks:
-            callback.on_exception(run)
+        run.notify(Callback.on_exception)
         raise
 
 
@@ -49,16 +46,14 @@ def train_epoch(run: Run) -> None:
     batches = run.meter.timed(_marked(run.train_loader, run.batches - state.batch))
     for index, (batch, last) in enumerate(batches, start=state.batch):
         seed_all(derived_seed(STEP, run.config.seed, state.epoch, index, run.world.rank))
-        for callback in run.callbacks:
-            callback.on_batch_start(run, index)
+        run.notify(Callback.on_batch_start, index)
         stepping = last or (index + 1) % state.division.accumulate == 0
         set_gradient_sync(run.wrapped, stepping)
         forward_backward(run, batch)
         if stepping:
             take_step(run)
             state.step, state.batch, state.validating = state.step + 1, index + 1, last
-        for callback in run.callbacks:
-            callback.on_batch_end(run, index, batch, stepping)
+        run.notify(Callback.on_batch_end, index, batch, stepping)
         run.attempt = None
         if run.should_stop:
             return
@@ -86,8 +81,7 @@ def forward_backward(run: Run, batch: Batch) -> None:
 def take_step(run: Run) -> None:
     """Clips the gradients, has the optimizer use them, and updates EMA and learning rates."""
     run.precision.unscale(run.optimizer)
-    for callback in run.callbacks:
-        callback.on_before_step(run)
+    run.notify(Callback.on_before_step)
     if run.config.optim.clip_grad > 0:
         nn.utils.clip_grad_norm_(run.model.parameters(), run.config.optim.clip_grad)
     run.precision.step(run.optimizer)
@@ -103,18 +97,15 @@ def validate(run: Run) -> dict[str, float]:
 
     Every readable image counts once.
     """
-    for callback in run.callbacks:
-        callback.on_validation_start(run)
+    run.notify(Callback.on_validation_start)
     run.model.eval()
     images = 0
     limit = None if math.isinf(run.val_batches) else int(run.val_batches)
     for index, batch in enumerate(islice(run.val_loader, limit)):
         images += len(batch.labels)
         loss = _validate_batch(run, batch)
-        for callback in run.callbacks:
-            callback.on_validation_batch_end(run, index, batch, loss)
-    for callback in run.callbacks:
-        callback.on_validation_end(run)
+        run.notify(Callback.on_validation_batch_end, index, batch, loss)
+    run.notify(Callback.on_validation_end)
     if sum(gather(images)) == 0:  # of all ranks; one alone may have none
         raise InputError("the validation split has no image that can be read")
     return _computed(run)
@@ -165,8 +156,7 @@ def end_epoch(run: Run, values: dict[str, float]) -> None:
              for name, v in values.items()}})  # fmt: skip
     if state.validating:
         state.epoch, state.batch, state.validating = state.epoch + 1, 0, False
-    for callback in run.callbacks:
-        callback.on_epoch_end(run)
+    run.notify(Callback.on_epoch_end)
 
 
 def _marked(items: Iterable[Item], count: int) -> Iterator[tuple[Item, bool]]:

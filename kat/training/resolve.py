@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 
-from kat.data import ImageSet, ImageStream, check_classes, open_split, preprocessing, seed_all
+from kat.data import ImageDataset, ImageStream, check_classes, open_split, preprocessing, seed_all
 from kat.errors import InputError
 from kat.models import ModelRecord, ViTSource, read_vit
 from kat.training.auto_settings import describe, from_images, from_run, from_source
 from kat.training.callbacks.loggers import check_services
 from kat.training.config import TrainConfig, check
-from kat.training.distributed import World, find_world, is_first_process, launched_processes
+from kat.training.distributed import World, find_world, is_first_process
 from kat.training.run_directory import (
     check_run_directory,
     newest_checkpoint,
@@ -47,8 +47,8 @@ class ResolvedRun:
     record: ModelRecord
     source: ViTSource | None
     checkpoint: Path | None
-    train_data: ImageSet | ImageStream
-    val_data: ImageSet | ImageStream
+    train_data: ImageDataset | ImageStream
+    val_data: ImageDataset | ImageStream
     device: torch.device
     world: World
     notes: tuple[str, ...]
@@ -75,7 +75,7 @@ def resolve(config: TrainConfig) -> ResolvedRun:
     config = from_images(config, len(train_data))
     check(config)
     if source is not None:
-        if train_data.task != "classification":
+        if TASKS[train_data.task].on_grid:
             source = source.for_grid()
         config = _with_args(config, {**source.args, **config.model.args})
     record = make_record(config, train_data)
@@ -97,7 +97,7 @@ def resolve(config: TrainConfig) -> ResolvedRun:
     )
 
 
-def make_record(config: TrainConfig, data: ImageSet | ImageStream) -> ModelRecord:
+def make_record(config: TrainConfig, data: ImageDataset | ImageStream) -> ModelRecord:
     """The record of the model that a run is to train on this data."""
     spec = preprocessing(config.data, data)
     return ModelRecord(
@@ -116,10 +116,9 @@ def _processes(config: TrainConfig) -> tuple[str, World]:
     if kind not in ("cpu", available):
         raise InputError(f"accelerator={config.accelerator} is unavailable: this machine has none")
     present = torch.cuda.device_count() if kind == "cuda" else 1
-    devices = launched_processes() or present if config.devices == "auto" else config.devices
-    if kind == "cuda" and devices > present:
-        raise InputError(f"devices={devices}, but this machine has {present} GPUs")
-    world = find_world(int(devices), config.num_nodes)
+    world = find_world(config.devices, config.num_nodes, present)
+    if kind == "cuda" and world.local_size > present:
+        raise InputError(f"{world.local_size} processes, but this machine has {present} GPUs")
     if config.strategy == "fsdp" and config.precision == "16-mixed":
         raise InputError("precision=16-mixed does not work with strategy=fsdp: take bf16-mixed")
     if kind == "mps" and config.precision == "64-true":

@@ -19,30 +19,13 @@ from kat.analysis.ablation import (
 from kat.analysis.figures import ablation as ablation_plots
 from kat.analysis.figures.ablation import plot_cells
 from kat.errors import InputError
+from tests.analysis.report_pages import grid_rows
 
 TOP1 = {"KAT": [84.0, 85.5, 84.6], "ViT": [81.0, 82.9, 81.5]}
 
 
 def _rows():
-    return [
-        {
-            "cell": cell,
-            "seed": seed,
-            "status": "done",
-            "top1": value,
-            "top5": 99.0,
-            "parameters": 1000,
-            "flops": 2_000_000,
-            "seconds": 60.0 + seed,
-            "images_per_second": 900.5,
-            "memory_bytes": 10**9,
-            "epochs": 2,
-            "run": f"runs/{cell}-{seed}",
-            "model": cell,
-        }
-        for cell, values in TOP1.items()
-        for seed, value in enumerate(values)
-    ]
+    return [{**row, "parameters": 1000, "model": row["cell"]} for row in grid_rows(TOP1)]
 
 
 def test_estimates_are_scipys():

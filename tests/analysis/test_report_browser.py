@@ -10,12 +10,14 @@ from kat.analysis.reports.ablation import write_ablation_report
 from kat.analysis.reports.comparison import write_comparison_report
 from kat.analysis.reports.run import write_run_report
 from tests.analysis import report_pages as pages
-from tests.browser import BROWSER, DRIVER, Browser
+from tests.browser import MISSING, Browser
 
-pytestmark = pytest.mark.skipif(
-    BROWSER is None or DRIVER is None,
-    reason="needs Chromium and chromedriver: apt install chromium chromium-driver",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        bool(MISSING), reason=f"no {', no '.join(MISSING)}: apt install chromium chromium-driver"
+    ),
+]
 
 LIGHT, DARK = "rgb(255, 255, 255)", "rgb(21, 24, 28)"
 DRAWN = """
@@ -38,8 +40,8 @@ return boxes(".legend .bg").filter((legend) => boxes(".nsewdrag").some((plot) =>
 
 
 @pytest.fixture(scope="module")
-def browser():
-    opened = Browser()
+def browser(tmp_path_factory):
+    opened = Browser(tmp_path_factory.mktemp("profile"))
     yield opened
     opened.close()
 
@@ -89,24 +91,22 @@ def test_charts_follow_the_mode_while_the_page_is_open(browser, written):
     text = "return document.querySelector('.xtick text').style.fill"
     browser.open(written["grid"])
     light = browser.run(f"{paper}"), browser.run(text)
+    assert light[0] == LIGHT
     browser.prefer("dark")
-    browser.run("return new Promise((done) => setTimeout(done, 500))")
-    dark = browser.run(paper), browser.run(text)
-    assert (light[0], dark[0]) == (LIGHT, DARK)
-    assert light[1] != dark[1]
+    browser.wait_for(f"{paper} == '{DARK}'")
+    browser.wait_for(f"{text} != '{light[1]}'")
     assert browser.complaints() == []
 
 
 def test_charts_follow_the_window(browser, written):
     browser.open(written["grid"], width=1280)
+    charts = "[...document.querySelectorAll('.chart')].map((c) => [c.clientWidth, "
+    charts += "c.querySelector('.main-svg').clientWidth])"
+    wide = browser.run(f"return {charts}")
     browser.resize(width=500)
-    browser.run("return new Promise((done) => setTimeout(done, 500))")
-    assert browser.run("return document.documentElement.scrollWidth") == 500
-    widths = browser.run(
-        "return [...document.querySelectorAll('.chart')].map((c) => [c.clientWidth,"
-        " c.querySelector('.main-svg').clientWidth])"
-    )
-    assert all(chart == svg for chart, svg in widths), widths
+    browser.wait_for("return document.documentElement.scrollWidth == 500")
+    browser.wait_for(f"return {charts}.every(([chart, svg]) => chart == svg && chart < 500)")
+    assert all(chart == svg > 500 for chart, svg in wide), wide
 
 
 def test_slider_and_menus_answer(browser, written):

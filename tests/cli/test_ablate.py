@@ -7,8 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +14,7 @@ import yaml
 
 from kat.analysis.ablation import read_runs
 from tests.cli.commands import refused, run
+from tests.processes import children, start, wait_until
 
 MEASURED = {"seconds", "images_per_second", "memory_bytes"}
 """Columns that are not the same in two runs of the same."""
@@ -33,6 +32,7 @@ GRID = {
     "seeds": [0],
     "factors": {"groups": {"8": {}, "1": {"model.args.num_groups": 1}}},
 }
+LONG = {**GRID["settings"], "epochs": 500}
 
 
 @pytest.fixture
@@ -46,18 +46,7 @@ def grid(tmp_path):
 
 
 def _start(grid: Path, out: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "kat_command", "ablate", str(grid), "--out", str(out)]
-    return subprocess.Popen(
-        [*command, "--jobs", "1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-
-
-def _wait_for(found) -> None:
-    for _ in range(1200):
-        if found():
-            return
-        time.sleep(0.05)
-    raise AssertionError("it never came")
+    return start("ablate", grid, "--out", out, "--jobs", 1)
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
@@ -69,7 +58,7 @@ def test_killed_and_called_again_it_gives_the_same_table(grid, tmp_path, capsys)
     path, clean, killed = grid(), tmp_path / "clean", tmp_path / "killed"
     assert run("ablate", path, "--out", clean, "--jobs", "2") == 0
     process = _start(path, killed)
-    _wait_for(lambda: len(list(killed.glob("runs/*/last.ckpt"))) == 2)  # in the second run
+    wait_until(lambda: len(list(killed.glob("runs/*/last.ckpt"))) == 2, process)  # in the second
     process.kill()
     process.communicate()
     finished = next(killed.glob("runs/*/summary.json"))
@@ -92,8 +81,8 @@ def test_killed_and_called_again_it_gives_the_same_table(grid, tmp_path, capsys)
 
 def test_a_signal_has_all_runs_saved(grid, tmp_path):
     out = tmp_path / "out"
-    process = _start(grid(settings={**GRID["settings"], "epochs": 500}), out)
-    _wait_for(lambda: list(out.glob("runs/*/previous.ckpt")))
+    process = _start(grid(settings=LONG), out)
+    wait_until(lambda: list(out.glob("runs/*/previous.ckpt")), process)
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 75
@@ -102,30 +91,17 @@ def test_a_signal_has_all_runs_saved(grid, tmp_path):
     assert "stopped at step" in next(out.glob("logs/*.log")).read_text()
 
 
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs Linux's /proc")
 def test_runs_end_with_the_process_that_started_them(grid, tmp_path):
     out = tmp_path / "out"
-    process = _start(grid(settings={**GRID["settings"], "epochs": 500}), out)
-    _wait_for(lambda: list(out.glob("runs/*/previous.ckpt")))
-    children = _children(process.pid)
-    assert children
+    process = _start(grid(settings=LONG), out)
+    wait_until(lambda: list(out.glob("runs/*/previous.ckpt")), process)
+    started = children(process.pid)
+    assert started
     process.kill()
     process.communicate()
-    _wait_for(lambda: not any(Path(f"/proc/{child}/fd/1").exists() for child in children))
+    wait_until(lambda: not any(Path(f"/proc/{child}/fd/1").exists() for child in started))
     assert "stopped at step" in next(out.glob("logs/*.log")).read_text()
-
-
-def _children(parent: int) -> list[int]:
-    if not Path("/proc").is_dir():
-        pytest.skip("needs Linux's /proc")
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[1]) == parent:
-            found.append(int(stat.parent.name))
-    return found
 
 
 def test_a_run_that_fails_does_not_stop_the_others(grid, tmp_path, capsys):
@@ -145,8 +121,8 @@ def test_a_run_that_fails_does_not_stop_the_others(grid, tmp_path, capsys):
 
 def test_a_second_call_in_the_same_folder_is_refused(grid, tmp_path, capsys):
     out = tmp_path / "out"
-    process = _start(grid(settings={**GRID["settings"], "epochs": 500}), out)
-    _wait_for(lambda: list(out.glob("runs/*/last.ckpt")))
+    process = _start(grid(settings=LONG), out)
+    wait_until(lambda: list(out.glob("runs/*/last.ckpt")), process)
     assert run("ablate", grid(), "--out", out) == 2
     assert "another kat ablate is at work in" in capsys.readouterr().err
     os.kill(process.pid, signal.SIGTERM)

@@ -14,7 +14,7 @@ import timm
 import torch
 import yaml
 
-from kat.checksum import seal
+from kat.checksum import write_checksum
 from kat.models import load_model
 from kat.training import Classifier
 from kat.training.run_directory import remove_results
@@ -97,7 +97,7 @@ def test_a_run_that_goes_on_has_its_best_weights_not_those_of_when_it_was_done(t
     best = torch.load(out / "best.ckpt", weights_only=True)
     best["state_dict"]["model.head.bias"] += 1
     torch.save(best, out / "best.ckpt")
-    seal(out / "best.ckpt")
+    write_checksum(out / "best.ckpt")
     remove_results(out)
     model, _ = load_model(out)
     assert torch.equal(model.head.bias, best["state_dict"]["model.head.bias"])
@@ -180,7 +180,7 @@ def test_predict_goes_on_past_an_unreadable_image(digits_run, imagenet, tmp_path
     code = run("predict", torn, good, "--checkpoint", digits_run, "--json", answers)
     assert code == 2
     first, second = json.loads(answers.read_text())
-    assert first["error"].startswith("cannot be read: it is of no known format")
+    assert first["error"].startswith("cannot be read: its format is unknown")
     assert len(second["top"]) == 5
     assert "1 of 2 images cannot be read" in capsys.readouterr().err
 
@@ -225,7 +225,7 @@ def test_imagenet_recipes_hold_the_papers_settings(recipe):
     ("arguments", "message"),
     [
         (["--model.name", "kat_tinny_patch16_224"], "unknown model 'kat_tinny_patch16_224'; did"),
-        (["--data.name", "digit"], "unknown data set 'digit'; did you mean 'digits'"),
+        (["--data.name", "digit"], "unknown dataset 'digit'; did you mean 'digits'"),
         (["--config", "digitz"], "unknown recipe (nor is there a file of this name) 'digitz'; did"),
         (["--optim.lrr", "1"], "unknown setting 'optim.lrr'; did you mean 'optim.lr'"),
         (["--optim.lr", "fast"], "optim.lr"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import safetensors.torch
@@ -11,13 +12,11 @@ import torch
 from PIL import Image
 
 import kat
-from kat.cli import convert
-from kat.models import Conversion, ModelRecord, build_model, load_model, save_model
-from kat.models.checkpoints.record import registered_preprocessing
-from kat.models.conversion.activation_fit import Movement
-from tests.cli.test_commands import QUICK, refused, run
-from tests.models.conversion.test_convert import distance, trained
+from kat.models import build_model, load_model, save_model
+from tests.cli.commands import QUICK, refused, run
+from tests.models.conversion.vits import distance, trained
 from tests.models.published import official_state
+from tests.records import RECORD
 
 
 @pytest.fixture(scope="module")
@@ -107,31 +106,12 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, capsys, vit):
     )
 
 
-@pytest.mark.parametrize(("largest", "told"), [(2e-2, True), (9e-3, False)])
-def test_a_closer_fit_is_advised_where_the_largest_movement_asks_for_it(largest, told):
-    moved = Movement(max=largest, rms=5e-3, images=1)
-    report = Conversion("vit", [], {}, [], [], moved=moved)
-    record = ModelRecord(
-        architecture="kat_micro", classes=["a"], **registered_preprocessing("kat_micro")
-    )
-    rows = dict.fromkeys(value for _, value in convert._rows(report, record, True, True))
-    assert any("degree: [9, 8]" in value for value in rows) == told
-
-
 def test_what_cannot_answer_is_refused_by_predict_and_eval(tmp_path, capsys):
     Image.new("RGB", (50, 40), "teal").save(tmp_path / "a.png")
     image = tmp_path / "a.png"
     for name in ("whole", "headless"):
-        record = ModelRecord(
-            architecture="kat_micro_patch2_8",
-            args={"in_chans": 1},
-            classes=[str(digit) for digit in range(10)] if name == "whole" else [],
-            input_size=(1, 8, 8),
-            mean=(0.5,),
-            std=(0.5,),
-            interpolation="bicubic",
-            crop_pct=1.0,
-        )
+        classes = RECORD.classes if name == "whole" else []
+        record = replace(RECORD, args={"in_chans": 1}, classes=classes)
         model = build_model(record)
         if name == "whole":
             model.head.bias.data[3] = float("nan")

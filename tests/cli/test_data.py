@@ -89,7 +89,7 @@ def test_bad_input_is_one_line(tmp_path, capsys):
     )
     nowhere = refused(capsys, "data", "check", f"coco:{tmp_path / 'nowhere'}", *QUIET)
     assert "does not exist" in nowhere
-    assert "unknown data set 'cocoa'" in refused(capsys, "data", "check", "cocoa", *QUIET)
+    assert "unknown dataset 'cocoa'" in refused(capsys, "data", "check", "cocoa", *QUIET)
     split = refused(capsys, "data", "check", "digits", "--split", "test", *QUIET)
     assert "unknown split 'test'" in split
     stream = refused(capsys, "data", "make", "thing", "--out", tmp_path / "x", *QUIET)

@@ -9,10 +9,7 @@ import pytest
 from tests.cli.commands import run
 from tests.images import picture, write_rows, write_tar
 
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("KAT_CACHE_DIR", str(tmp_path / "kat-cache"))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def _tar(root):

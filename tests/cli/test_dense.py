@@ -18,9 +18,8 @@ from pycocotools.coco import COCO
 from kat.cli.parsing import find_recipes
 from kat.cli.train import make_parser, parse
 from kat.data import DataConfig, open_split
-from kat.data.dense.synthetic import make_items
 from kat.models import load_model
-from kat.models.dense import SegmentConfig
+from kat.models.dense import SlidingWindowConfig
 from kat.training import evaluate_dense
 from kat.training.tasks.registry import TASKS
 from tests.analysis.report_pages import charts_of, tables_of
@@ -39,13 +38,6 @@ MODELS = {
         " norm: layer}",
     ),
 }
-
-
-@pytest.fixture(scope="module")
-def items(tmp_path_factory):
-    out = tmp_path_factory.mktemp("data") / "items"
-    make_items(out, source="digits", images=8, val_images=6, size=64)
-    return out
 
 
 @pytest.fixture(scope="module")
@@ -223,7 +215,7 @@ def test_a_segmentation_model_sees_images_of_another_size(items, runs, tmp_path)
     model, record = load_model(checkpoint)
     larger = replace(record, input_size=(3, 96, 96))
     _, mask = said_of(path, checkpoint, tmp_path, "--image_size", 96)
-    expected = find_classes(model, larger, Image.open(path), SegmentConfig())
+    expected = find_classes(model, larger, Image.open(path), SlidingWindowConfig())
     assert np.array_equal(mask, expected.numpy())
     out = tmp_path / "metrics.json"
     assert run("eval", "--checkpoint", checkpoint, "--image_size", 96, "--json", out) == 0

@@ -20,7 +20,7 @@ from kat.cli.eval import find_checkpoints
 from kat.models import load_model, save_model
 from tests.cli.commands import refused, run
 from tests.images import write_folder
-from tests.training.small import RECORD
+from tests.records import RECORD
 
 QUIET = ["--progress", "false", "--device", "cpu"]
 DIGITS = ["--data.name", "digits", *QUIET]

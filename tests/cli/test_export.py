@@ -12,7 +12,7 @@ from PIL import Image
 
 from kat.models import build_model, save_model
 from tests.cli.commands import refused, run
-from tests.deploy.models import make_record
+from tests.models.small import make_record
 
 NAMES = ("fixed.onnx", "resizable8.onnx", "fixed.pt2", "hub")
 

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import safetensors.torch
@@ -14,21 +15,16 @@ import torch
 import yaml
 from torch.nn import functional
 
-from kat.models import ModelRecord, build_model, load_model, save_model
+from kat.models import build_model, load_model, save_model
 from kat.models.checkpoints.state_dict import is_coefficient
+from tests import records
 from tests.cli.commands import refused, run
 from tests.images import write_folder
 
-RECORD = ModelRecord(
-    architecture="kat_micro_patch2_8",
-    classes=["cat", "dog"],
-    input_size=(1, 8, 8),
-    mean=(0.4,),
-    std=(0.3,),
-    interpolation="bilinear",
-    crop_pct=0.95,
-    args={"depth": 2},
-)
+RECORD = replace(
+    records.RECORD, classes=["cat", "dog"], mean=(0.4,), std=(0.3,), interpolation="bilinear",
+    crop_pct=0.95, args={"depth": 2},
+)  # fmt: skip
 QUICK = ["--progress", "false", "--data.num_workers", "0", "--limit_train_batches", "2"]
 
 
@@ -163,7 +159,7 @@ def test_another_optimiser_or_other_groups_on_resume_are_one_line(images, source
 @pytest.mark.parametrize("family", ["kat", "vit"])
 def test_another_image_size(images, tmp_path, family):
     """Positions are those of the source, resampled; all else is carried over."""
-    record = ModelRecord(**{**vars(RECORD), "architecture": f"{family}_micro_patch2_8"})
+    record = replace(RECORD, architecture=f"{family}_micro_patch2_8")
     save_model(build_model(record), record, tmp_path / "source")
     out = tmp_path / "run"
     options = ["--epochs", 1, "--data.image_size", 12, "--optim.lr", 1e-12, "--optim.min_lr", 0]

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from kat.nn import preset
-from tests.cli.test_commands import QUICK, refused, run
+from tests.cli.commands import QUICK, refused, run
 
 
 def printed(capsys: pytest.CaptureFixture[str], label: str) -> str:

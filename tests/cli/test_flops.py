@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 
 import pytest
 import timm
 
 import kat.cli.flops
-from kat.models import ModelRecord, build_model, save_model
+from kat.models import build_model, save_model
 from tests.cli.commands import refused, run
+from tests.records import RECORD
 
 
 @pytest.fixture
 def folder(tmp_path):
     """The folder of a KAT for 8x8 images of one channel, groups of its own."""
-    record = ModelRecord(
-        "kat_micro_patch2_8", ["a", "b"], (1, 8, 8), (0.5,), (0.5,), "bicubic", 1.0,
-        {"num_groups": 4},
-    )  # fmt: skip
+    record = replace(RECORD, classes=["a", "b"], args={"num_groups": 4})
     save_model(build_model(record), record, tmp_path / "model")
     return tmp_path / "model"
 

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
 import kat
-import kat_command
 from kat.analysis.verify.backends import Backend, present_backends
-from kat.models import ModelRecord, build_model, save_model
+from kat.models import build_model, save_model
+from tests.cli import commands
+from tests.records import RECORD
 
 MODERATE = ("--quick", "--forms", "[A]", "--largest", "1e3", "--progress", "false")
 
 
 def run(*arguments: object) -> int:
-    return kat_command.main(["verify", *map(str, arguments)])
+    return commands.run("verify", *arguments)
 
 
 def test_everything_right_exits_with_0_and_leaves_table_json_and_report(tmp_path, capsys):
@@ -93,16 +95,10 @@ def test_a_backend_that_is_not_here_is_refused_with_the_reason(capsys):
 @pytest.fixture
 def model(tmp_path):
     torch.manual_seed(0)
-    record = ModelRecord(
-        architecture="kat_micro",
-        args={"num_groups": 4, "patch_size": 2},
-        classes=[str(digit) for digit in range(10)],
-        input_size=(1, 8, 8),
-        mean=(0.3,),
-        std=(0.4,),
-        interpolation="bicubic",
-        crop_pct=1.0,
-    )
+    record = replace(
+        RECORD, architecture="kat_micro", args={"num_groups": 4, "patch_size": 2},
+        mean=(0.3,), std=(0.4,),
+    )  # fmt: skip
     folder = tmp_path / "model"
     built = build_model(record)
     save_model(built, record, folder)

@@ -6,8 +6,5 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory, monkeypatch):
-    """The folder of a cache for each test alone, not the user's."""
-    folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setenv("KAT_CACHE_DIR", str(folder))
-    return folder
+def every_test_has_its_own_cache(own_cache):
+    """What a test reads is not what another has kept."""

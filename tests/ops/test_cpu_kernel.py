@@ -10,16 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 from torch.library import opcheck
+from torch.profiler import ProfilerActivity, profile
 
 import kat
 from kat.ops import reference
-from kat.ops.cpu import build as cpu_build
 from kat.ops.cpu import kernel as cpu
+from tests import kernels
 
-try:
-    cpu_build._compiler()
-except cpu_build.BuildError as error:
-    pytest.skip(f"no CPU kernel to test: {error}", allow_module_level=True)
+if not kernels.has_compiler():
+    pytest.skip("no CPU kernel to test: there is no C++ compiler", allow_module_level=True)
 
 FORMS = ("A", "B")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -27,20 +26,18 @@ DEGREES = ((1, 0), (3, 2), (5, 4), (7, 6), (9, 8))
 ROWS = ((1, 8), (8, 1), (8, 8), (1, 1))
 
 
-def instruction_sets() -> tuple[str, ...]:
-    found = cpu._library()
-    assert isinstance(found, cpu.Library), f"these tests need the CPU kernel: {found}"
-    return cpu.INSTRUCTION_SETS[: found.instruction_set + 1]
-
-
 @pytest.fixture(params=cpu.INSTRUCTION_SETS)
 def instruction_set(request, monkeypatch):
     """Runs the test with each instruction set; leaves out those that the processor lacks."""
-    if request.param not in instruction_sets():
-        pytest.skip(f"this processor has no {request.param}")
-    number = cpu.INSTRUCTION_SETS.index(request.param)
-    monkeypatch.setattr(cpu, "_loaded", cpu._library()._replace(instruction_set=number))
-    return request.param
+    with monkeypatch.context() as changed:
+        changed.setenv("KAT_CPU_KERNEL", request.param)
+        kernels.load_again()
+        problem = kernels.problem()
+        if "but this processor has" in problem:
+            pytest.skip(problem)
+        assert not problem
+        yield request.param
+    kernels.load_again()
 
 
 # ---- the formula, term by term
@@ -286,28 +283,44 @@ def test_any_layout_gives_the_same_in_the_layout_of_empty_like(shape, dtype, ins
                 torch.testing.assert_close(result[key], expected[key], rtol=1e-5, atol=1e-3)
 
 
-def test_a_permuted_dense_tensor_is_not_copied(monkeypatch):
-    seen = []
-    original = cpu._call
-    monkeypatch.setattr(
-        cpu, "_call", lambda form, x, *rest: seen.append(x) or original(form, x, *rest)
-    )
+def test_a_permuted_dense_tensor_is_not_copied():
+    a, b = torch.ones(1, 6), torch.ones(8, 4)
+
+    def copies(x):
+        with profile(activities=[ProfilerActivity.CPU]) as seen:
+            kat.rational(x, a, b, impl="cpu")
+            torch.ops.kat.rational_backward(x, x, a, b, "A")
+        names = [event.name for event in seen.events()]
+        assert {"kat::rational", "kat::rational_backward"} <= set(names)
+        return names.count("aten::copy_") + names.count("aten::clone")
+
     x = torch.randn(2, 8, 4, 4).movedim(1, -1)
-    kat.rational(x, torch.ones(1, 6), torch.ones(8, 4))
-    assert seen[0].data_ptr() == x.data_ptr()
+    assert copies(x) == 0
+    assert copies(torch.stack([x, x], -1)[..., 0]) >= 3
 
 
-def test_neighbours_in_memory_are_left_alone(instruction_set):
+def test_neighbours_in_memory_are_left_alone(instruction_set, monkeypatch):
     """Outputs are written to their own elements only, whatever the tail of the vectors."""
+    made = []
+
+    def within_sevens(pattern):
+        made.append(torch.full((pattern.numel() + 64,), 7.0))
+        return made[-1][32:-32].view_as(pattern)
+
     for per_group in (1, 3, 25, 131):
         grad, x, a, b = case((5, 8 * per_group), (1, 8), (5, 4), torch.float32, "A")
-        outputs = torch.full((3, x.numel() + 64), 7.0)
-        dx, y = outputs[0, 32:-32].view_as(x), outputs[1, 32:-32].view_as(x)
-        cpu._call("A", x, grad, y, dx, a, b, torch.zeros_like(a), torch.zeros_like(b))
-        cpu._call("A", x, None, outputs[2, 32:-32].view_as(x), None, a, b, None, None)
-        assert (outputs[:, :32] == 7).all()
-        assert (outputs[:, -32:] == 7).all()
-        torch.testing.assert_close(outputs[1], outputs[2])
+        with monkeypatch.context() as changed:
+            changed.setattr(torch, "empty_like", within_sevens)
+            again = cpu.backward_and_value(grad, x, a, b, "A")[-1]
+            y = cpu.forward(x, a, b, "A")
+        outputs = (x, x, x, a, b)  # dx, y twice, da, db
+        assert sorted(len(whole) - 64 for whole in made) == sorted(t.numel() for t in outputs)
+        for whole in made:
+            assert (whole[:32] == 7).all()
+            assert (whole[-32:] == 7).all()
+            assert (whole[32:-32] != 7).any()
+        torch.testing.assert_close(again, y)
+        made.clear()
 
 
 # ---- determinism

@@ -71,8 +71,8 @@ def example():
     return torch.randn(3, 16), torch.ones(1, 6), torch.zeros(8, 4)
 
 
-def test_asked_for_by_name_on_the_cpu(example, monkeypatch):
-    monkeypatch.setattr(gpu, "_load", lambda: (SimpleNamespace(INTERPRETED=False), ""))
+def test_asked_for_by_name_on_the_cpu(example, importing):
+    importing(lambda name: SimpleNamespace(INTERPRETED=False))
     with pytest.raises(ValueError, match="CUDA device, got x on cpu"):
         kat.rational(*example, impl="triton")
 
@@ -100,14 +100,21 @@ def test_the_reference_serves_without_triton(example, no_triton):
 
 
 @pytest.fixture
-def no_triton(monkeypatch):
+def importing(monkeypatch):
+    """Says what the module of the kernels is, which is imported anew."""
+    with monkeypatch.context() as changed:
+
+        def replace(function):
+            changed.setattr(importlib, "import_module", function)
+            importlib.reload(gpu)
+
+        yield replace
+    importlib.reload(gpu)
+
+
+@pytest.fixture
+def no_triton(importing):
     def absent(name: str) -> None:
         raise ImportError("No module named 'triton'")
 
-    monkeypatch.setattr(importlib, "import_module", absent)
-    caches = (gpu._load, gpu._warn)
-    for cache in caches:
-        cache.cache_clear()
-    yield
-    for cache in caches:
-        cache.cache_clear()
+    importing(absent)

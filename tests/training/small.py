@@ -10,7 +10,7 @@ import timm
 import torch
 from torch import nn
 
-from kat.data import Batch, DevicePreparation
+from kat.data import Batch, DeviceTransform
 from kat.models import ModelRecord
 from kat.training import TrainConfig
 from kat.training.build import Run, RunningMean
@@ -21,16 +21,7 @@ from kat.training.optim.optimizer import Schedule, make_optimizer
 from kat.training.optim.precision import Precision
 from kat.training.state import Division, TrainState
 from kat.training.tasks.registry import TASKS
-
-RECORD = ModelRecord(
-    architecture="kat_micro_patch2_8",
-    classes=[str(i) for i in range(10)],
-    input_size=(1, 8, 8),
-    mean=(0.5,),
-    std=(0.5,),
-    interpolation="bicubic",
-    crop_pct=1.0,
-)
+from tests.records import RECORD
 
 
 def batches(count: int, size: int = 8) -> list[Batch]:
@@ -145,7 +136,7 @@ def make_run(
         state=TrainState(Division(1, train_loader.batch_size, accumulate)),
         metrics=task.make_metrics(),
         raw_metrics=task.make_metrics(),
-        prepare=DevicePreparation(record.mean, record.std, task.random_erasing),
+        prepare=DeviceTransform(record.mean, record.std, task.random_erasing),
         train_loss=RunningMean(cpu),
         callbacks=list(callbacks),
     )

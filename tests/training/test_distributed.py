@@ -8,13 +8,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.images import write_folder
+from tests.processes import children, start, wait_until
 
 SETTINGS = (
     "--config", "digits", "--epochs", "2", "--optim.warmup_epochs", "1", "--progress", "false",
@@ -30,8 +30,7 @@ DIVISIONS = {
 
 
 def _start(out, *more):
-    command = [sys.executable, "-m", "kat_command", "train", *SETTINGS, "--out", str(out), *more]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return start("train", *SETTINGS, "--out", out, *more)
 
 
 def _train(out, *more):
@@ -100,8 +99,7 @@ def test_two_processes_that_are_asked_to_stop_go_on_to_the_same_end(runs, tmp_pa
     """SIGTERM comes to the first process alone, while it trains."""
     out = tmp_path / "run"
     process = _start(out, *DIVISIONS[name], "--checkpoint.every_n_steps", "2", "--resume", "auto")
-    while not (out / "metrics.csv").exists() and process.poll() is None:
-        time.sleep(0.05)
+    wait_until((out / "metrics.csv").exists, process)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=300)
     assert process.returncode in (0, 75, -signal.SIGTERM), errors  # sooner or later than training
@@ -112,16 +110,10 @@ def test_two_processes_that_are_asked_to_stop_go_on_to_the_same_end(runs, tmp_pa
     assert _history(out) == _history(runs / name)
 
 
-def _children(pid):
-    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-
-
 def test_no_process_is_left_when_the_first_is_gone_before_training(tmp_path):
     """It is killed as soon as the second is there, which then waits for it."""
     process = _start(tmp_path / "run", *DIVISIONS["ddp"])
-    while process.poll() is None and not _children(process.pid):
-        time.sleep(0.02)
-    assert process.poll() is None
+    wait_until(lambda: children(process.pid), process)
     process.kill()
     process.communicate(timeout=100)  # its pipes are closed when the last process has ended
 

@@ -14,7 +14,7 @@ import torch
 
 from kat.cli.parsing import find_recipes, recipe_names
 from kat.cli.train import parse
-from kat.data.dense.synthetic import make_items
+from kat.data.synthetic import make_items
 from kat.training import dry_run, rehearse
 from tests.cli.commands import refused, run
 from tests.images import write_fashion_mnist, write_folder

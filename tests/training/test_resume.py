@@ -9,8 +9,6 @@ import resource
 import signal
 import stat
 import subprocess
-import sys
-import time
 
 import pytest
 import torch
@@ -21,6 +19,7 @@ from kat.training.callbacks import checkpoints
 from kat.training.callbacks.coefficients import CoefficientRecorder
 from kat.training.tasks.classification import Classification, ClassificationMetrics
 from tests.cli.commands import run
+from tests.processes import start, wait_until
 
 SETTINGS = (
     "--config", "digits", "--epochs", 2, "--optim.warmup_epochs", 1, "--progress", "false",
@@ -96,8 +95,8 @@ MOMENTS = {
     "during validation": (Classification, "predict", nth(3, kill)),
     "before an epoch is kept": (CoefficientRecorder, "on_epoch_end", nth(1, kill)),
     "while a checkpoint is written": (checkpoint.torch, "save", nth(5, torn)),
-    "between last and previous": (checkpoint, "keep_as", nth(4, kill)),
-    "between last and best": (checkpoints, "keep_as", nth(1, kill)),
+    "between last and previous": (checkpoint, "link_or_copy", nth(4, kill)),
+    "between last and best": (checkpoints, "link_or_copy", nth(1, kill)),
     "before the history is written": (checkpoints, "write_records", nth(1, kill)),
     "before the last history is written": (checkpoints, "write_records", nth(2, kill)),
 }
@@ -161,7 +160,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, monkeypatch
     content[len(content) // 2] ^= 1
     (out / "last.ckpt").write_bytes(content)
     assert run(*command) == 0
-    line = "last.ckpt is damaged: its checksum is not that of its contents; going on from"
+    line = "last.ckpt is damaged: its checksum does not match its contents; going on from"
     assert f"{line} {out / 'previous.ckpt'}" in capsys.readouterr().out
     assert digest(out) == clean
 
@@ -344,16 +343,11 @@ def test_auto_does_not_begin_anew_where_there_are_results(tmp_path, capsys):
 def test_a_request_to_all_processes_of_a_run_leaves_the_workers_to_it(tmp_path, clean):
     """As SLURM and systemd send it: loading workers hear it too."""
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "kat_command", "train", *map(str, SETTINGS),
-               "--out", str(out), "--resume", "auto"]  # fmt: skip
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    while process.poll() is None and not (out / "last.ckpt").exists():
-        time.sleep(0.02)
-    time.sleep(0.3)
+    command = ("train", *SETTINGS, "--out", out, "--resume", "auto")
+    process = start(*command, start_new_session=True)
+    wait_until((out / "previous.ckpt").exists, process)  # in the midst of it
     os.killpg(process.pid, signal.SIGTERM)
     _, errors = process.communicate(timeout=120)
     assert process.returncode in (0, 75), errors
-    assert run("train", *SETTINGS, "--out", out, "--resume", "auto") == 0
+    assert run(*command) == 0
     assert digest(out) == clean

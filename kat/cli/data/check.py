@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from kat.cli.parsing import FAILED, Parser, run_command
+from kat.data.check import SPLITS, SplitReport, check_split, class_problems
 from kat.data.config import DataConfig
-from kat.data.dense.check import SPLITS, SplitReport, check_split, class_problems
-from kat.data.dense.problems import Problem
+from kat.data.dense.validation import Problem
 from kat.errors import unknown
 from kat.text import counted, quoted
 
@@ -89,7 +89,7 @@ def _print_problems(problems: list[Problem], skip: bool) -> None:
         if problem.fatal(skip):
             sys.stdout.write(f"  fatal    {problem}\n")
         else:
-            sys.stdout.write(f"  skipped  {problem}; {problem.skipping}\n")
+            sys.stdout.write(f"  skipped  {problem}; {problem.remedy}\n")
 
 
 def _verdict(problems: int, fatal: int, skip: bool) -> str:

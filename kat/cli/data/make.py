@@ -9,19 +9,14 @@ from pathlib import Path
 from jsonargparse import DefaultHelpFormatter
 from rich.console import Console
 from rich.progress import Progress
-from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
-from torchvision.utils import make_grid
 
 from kat.cli.parsing import Parser, run_command
-from kat.data.dense import open_coco
-from kat.data.dense.drawing import draw_objects
-from kat.data.dense.synthetic import make_items
+from kat.data.dense.drawing import draw_preview
+from kat.data.synthetic import make_items
 from kat.errors import unknown
-from kat.files import check_target, replacing
+from kat.files import check_target
 
 KINDS = ("items",)
-_SHOWN = 6
-"""How many images a preview shows."""
 _DESCRIPTION = """\
 Makes images of Fashion-MNIST's items (Debian's package dataset-fashion-mnist) on textured canvases:
 resized, turned, coloured, some before others. Boxes and masks are exact. The folder is both a data
@@ -67,26 +62,6 @@ def _main(arguments: list[str]) -> None:
         f"{options.images} training and {options.val_images} validation images in {out};"
         f" --data.name coco:{out} or ade20k:{out}\n"
     )
-
-
-def draw_preview(root: Path, path: Path) -> None:
-    """Draws the first training images of a COCO set, and below each the same with its objects.
-
-    Args:
-        root: of the set, whose images have one size.
-        path: of the PNG file.
-    """
-    data = open_coco(root, "train")
-    plain, drawn = [], []
-    for index in range(min(_SHOWN, len(data))):
-        image, target = data[index]
-        boxes, labels, masks = target["boxes"], target["labels"], target["masks"].bool()
-        plain.append(pil_to_tensor(image))
-        names = [""] * len(labels)
-        drawn.append(draw_objects(plain[-1], boxes, labels, masks, names, len(data.classes)))
-    picture = to_pil_image(make_grid([*plain, *drawn], nrow=len(plain), padding=0))
-    with replacing(path) as partial:
-        picture.save(partial)
 
 
 def make_parser() -> Parser:

@@ -12,7 +12,7 @@ from kat.analysis.figures.attention import plot_attention, true_classes, with_pr
 from kat.analysis.inspect.attention import attention_maps, check_attention
 from kat.analysis.inspect.images import images_of_run
 from kat.cli.parsing import Formatter, Parser, run_command
-from kat.data import DevicePreparation, UnreadableImage, decode, eval_transform
+from kat.data import DeviceTransform, UnreadableImage, decode, eval_transform
 from kat.deploy import open_model
 from kat.errors import InputError
 from kat.files import PICTURES, check_target
@@ -47,7 +47,7 @@ def _main(arguments: list[str]) -> None:
     else:
         images = images_of_run(checkpoint, model, record, parsed.images)
         pictures, names = true_classes(list(images.batches()), images.images.classes)
-    maps = attention_maps(model, DevicePreparation(record.mean, record.std)(pictures))
+    maps = attention_maps(model, DeviceTransform(record.mean, record.std)(pictures))
     titles = with_predictions(names, maps.logits, record.classes)
     plot_attention(pictures, titles, maps, out, parsed.block)
     sys.stdout.write(f"{out}\n")

@@ -1,24 +1,31 @@
-"""The tasks by name, and what has to fit together: model, data and settings."""
+"""The tasks by name, found by themselves; and whether model, data and settings fit together."""
 
 from __future__ import annotations
 
 import dataclasses
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any
 
 from torch import nn
 
-from kat.data import ImageSet, ImageStream
+from kat.data import ImageDataset, ImageStream
 from kat.errors import InputError
 from kat.models.dense import task_of
 from kat.training.config import TrainConfig, setting
-from kat.training.tasks.classification import Classification
-from kat.training.tasks.detection import Detection
-from kat.training.tasks.segmentation import Segmentation
 from kat.training.tasks.task import Task
 
-TASKS: dict[str, type[Task]] = {
-    task.name: task for task in (Classification, Detection, Segmentation)
-}
+
+def _find_tasks() -> dict[str, type[Task]]:
+    """Every task of this package, by its name."""
+    package = import_module("kat.training.tasks")
+    for module in iter_modules(package.__path__):
+        if f"{package.__name__}.{module.name}" != __name__:
+            import_module(f"{package.__name__}.{module.name}")
+    return {task.name: task for task in sorted(Task.__subclasses__(), key=lambda task: task.name)}
+
+
+TASKS = _find_tasks()
 
 
 def check_used(config: TrainConfig, task: str) -> None:
@@ -43,7 +50,7 @@ def _values(value: Any) -> dict[str, Any]:
     return {f".{name}": list(v) if isinstance(v, tuple) else v for name, v in fields}
 
 
-def check_task(model: nn.Module, data: ImageSet | ImageStream, names: tuple[str, str]) -> None:
+def check_task(model: nn.Module, data: ImageDataset | ImageStream, names: tuple[str, str]) -> None:
     """Checks that a model is for the task of the data.
 
     Args:

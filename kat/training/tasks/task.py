@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 from PIL import Image
 from torch import Tensor, nn
 
-from kat.data import DataConfig, ImageSet, ImageStream
+from kat.data import DataConfig, ImageDataset, ImageStream
 from kat.data.dataset import Transform
 from kat.models import ModelRecord
 from kat.training.config import TrainConfig
@@ -99,6 +99,8 @@ class Task(ABC):
     """What the entries of a prediction are, e.g. objects."""
     entry_figure: ClassVar[str]
     """The figure of an entry, e.g. score."""
+    on_grid: ClassVar[bool] = True
+    """Whether models keep the patches of an image as a grid, of any size."""
     draws: ClassVar[bool] = True
     """Whether predictions come with pictures."""
 
@@ -150,7 +152,7 @@ class Task(ABC):
     def evaluate(
         cls,
         subject: Subject,
-        images: ImageSet | ImageStream,
+        images: ImageDataset | ImageStream,
         data: DataConfig,
         config: EvalConfig,
         options: Any,

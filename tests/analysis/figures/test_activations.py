@@ -21,14 +21,6 @@ from kat.models import LayerHistory
 
 
 @pytest.fixture
-def figures(monkeypatch):
-    """The figures that would be written."""
-    drawn = []
-    monkeypatch.setattr(activation_plots, "save_figure", lambda figure, path: drawn.append(figure))
-    return drawn
-
-
-@pytest.fixture
 def history():
     """Two layers of two groups, whose slope is the step plus the group."""
     steps = torch.arange(0, 90, 10)

@@ -8,7 +8,6 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-from kat.analysis.figures import attention as attention_plots
 from kat.analysis.figures.attention import plot_attention
 from kat.analysis.inspect.attention import AttentionMaps
 from kat.errors import InputError
@@ -22,13 +21,6 @@ def _maps(images=2):
     heat[:, :, *PLACE] = 0.25
     blocks = {"blocks.0.attn": heat, "blocks.1.attn": heat / 2}
     return AttentionMaps(blocks, heat.mean(1), 12, torch.zeros(images, 5))
-
-
-@pytest.fixture
-def figures(monkeypatch):
-    drawn = []
-    monkeypatch.setattr(attention_plots, "save_figure", lambda figure, path: drawn.append(figure))
-    return drawn
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -12,6 +12,7 @@ from kat.analysis.inspect.activations import learned_activations
 from kat.analysis.inspect.rational_inputs import watch_inputs
 from kat.errors import InputError
 from kat.nn import GroupRational
+from tests.hooks import forward_pre_hooks
 
 
 @pytest.fixture
@@ -110,7 +111,7 @@ def test_bad_input(layer):
         learned_activations(model, [inputs([0.0], [1.0], [float("nan")], [0.0])])
     with pytest.raises(InputError, match="0 got no input"):
         learned_activations(model, [])
-    assert not layer._forward_pre_hooks
+    assert forward_pre_hooks(layer) == 0
     with torch.no_grad():
         layer.weight_numerator[2, 1] = float("nan")
     with pytest.raises(InputError, match="0 has coefficients that are not finite"):

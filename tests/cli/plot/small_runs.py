@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,11 @@ import yaml
 from kat.training.history import write_history
 
 from kat.data import DataConfig
-from kat.models import ModelRecord, build_model, save_model
+from kat.models import build_model, save_model
 from kat.training import ModelConfig, TrainConfig, settings_to_keep
+from tests import records
 
-RECORD = ModelRecord(
-    architecture="kat_micro_patch2_8",
-    classes=[str(digit) for digit in range(10)],
-    input_size=(1, 8, 8),
-    mean=(0.3,),
-    std=(0.4,),
-    interpolation="bicubic",
-    crop_pct=0.8,
-    args={"depth": 2},
-)
+RECORD = replace(records.RECORD, mean=(0.3,), std=(0.4,), crop_pct=0.8, args={"depth": 2})
 SUMMARY = {"parameters": 1000, "top5": 99.0, "seconds": 60.0, "memory_bytes": 10**9, "epochs": 2}
 
 

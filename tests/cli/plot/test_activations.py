@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 
 import pytest
 import timm
 import yaml
 
 from kat.cli.plot import activations as command
-from kat.models import ModelRecord, save_model
+from kat.models import save_model
 from tests.cli.commands import refused, run
 from tests.cli.plot.small_runs import RECORD, write_run
 
@@ -112,13 +113,11 @@ def test_bad_input(folder, tmp_path, capsys, monkeypatch):
     line = refused(capsys, *common, folder, "--images", -1)
     assert "--images must be at least 0, got -1" in line
     assert "width must be above 0" in refused(capsys, *common, folder, "--width", -3)
-    assert "unknown data set 'diggits'" in refused(capsys, *common, folder, "--data", "diggits")
-    vit = ModelRecord(**{**vars(RECORD), "architecture": "vit_micro_patch2_8"})
+    assert "unknown dataset 'diggits'" in refused(capsys, *common, folder, "--data", "diggits")
+    vit = replace(RECORD, architecture="vit_micro_patch2_8")
     save_model(timm.create_model("vit_micro_patch2_8", in_chans=1, depth=2), vit, tmp_path / "vit")
     assert "has no rational: it is no KAT" in refused(capsys, *common, tmp_path / "vit")
-    rgb = ModelRecord(
-        **{**vars(RECORD), "input_size": (3, 8, 8), "mean": (0.5,) * 3, "std": (1,) * 3}
-    )
+    rgb = replace(RECORD, input_size=(3, 8, 8), mean=(0.5,) * 3, std=(1,) * 3)
     save_model(timm.create_model("kat_micro_patch2_8", depth=2), rgb, tmp_path / "rgb")
     line = refused(capsys, *common, tmp_path / "rgb", "--data", "digits")
     assert "the model takes 3 channels, but the images of 'digits' have 1" in line

@@ -36,7 +36,7 @@ def _guesses(folder, images):
 def test_a_runs_own_validation_images(folder, tmp_path, drawn):
     assert run("plot", "attention", folder, "--images", 3, "--out", tmp_path / "a.png") == 0
     pictures, titles, maps, *_ = drawn[0]
-    images = open_split(DataConfig(name="digits"), "val").spread(3)
+    images = open_split(DataConfig(name="digits"), "val").evenly_spaced(3)
     seen = eval_transform(RECORD, normalize=False)
     assert torch.equal(pictures, torch.stack([seen(images[i][0]) for i in range(3)]))
     guesses = _guesses(folder, [images[i][0] for i in range(3)])

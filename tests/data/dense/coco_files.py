@@ -1,13 +1,16 @@
-"""A small data set in COCO's format, with all that the format knows."""
+"""A small dataset in COCO's format, with every kind of annotation."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+from pycocotools.coco import COCO
 
 TRIANGLE = [10.4, 5.2, 40.7, 8.1, 22.3, 30.9]
 TWO_PARTS = [[1, 1, 12.5, 1, 12.5, 9, 1, 9], [20, 20, 31, 20, 31, 27.5, 20, 27.5]]
@@ -56,6 +59,12 @@ def instances() -> dict[str, Any]:
     }
 
 
+def official_coco(path: str | Path) -> COCO:
+    """pycocotools' own reading of a file, without what it prints."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        return COCO(str(path))
+
+
 def write_coco(
     root: Path,
     content: dict[str, Any] | None = None,
@@ -63,7 +72,7 @@ def write_coco(
     annotations: str = "annotations/instances_{split}2017.json",
     images: str = "{split}2017",
 ) -> None:
-    """Both splits with the same images and annotations, in one of the layouts."""
+    """Writes both splits, with the same images and annotations, in one of the layouts."""
     content = content or instances()
     rng = np.random.default_rng(0)
     for split in ("train", "val"):

@@ -12,18 +12,15 @@ from pathlib import Path
 import pytest
 
 from kat.ops.cpu import build as cpu_build
-from kat.ops.cpu import kernel as cpu
+from tests import kernels
 
-try:
-    cpu_build._compiler()
-except cpu_build.BuildError as error:
-    pytest.skip(f"no CPU kernel to test: {error}", allow_module_level=True)
+if not kernels.has_compiler():
+    pytest.skip("no CPU kernel to test: there is no C++ compiler", allow_module_level=True)
 
 ROOT = Path(__file__).parents[3]
 
 SCRIPT = """
 import warnings, torch, kat
-from kat.ops.cpu import kernel as cpu
 x = torch.linspace(-3, 3, 64).reshape(4, 16)
 a, b = torch.linspace(-1, 1, 6)[None], torch.linspace(-0.5, 1, 32).reshape(8, 4)
 with warnings.catch_warnings(record=True) as caught:
@@ -31,21 +28,23 @@ with warnings.catch_warnings(record=True) as caught:
     y = kat.rational(x, a, b)
     kat.rational(x.requires_grad_(), a, b).sum().backward()
 torch.testing.assert_close(y, kat.rational(x, a, b, impl="reference").detach())
+serving = "kernel"
 try:
     kat.rational(x, a, b, impl="cpu")
 except RuntimeError as error:
     print("refused:", error)
+    serving = "reference"
 for warning in caught:
     print("warned:", warning.message)
-print("kernel" if isinstance(cpu._library(), cpu.Library) else "reference")
+print(serving)
 """
 
 
 def start(cache: Path, **environment: str) -> subprocess.Popen[str]:
     """A fresh process that must build, since its cache is its own and nothing is prebuilt."""
-    code = f"from kat.ops.cpu import build as cpu_build\ncpu_build.PREBUILT = cpu_build.Path('none')\n{SCRIPT}"
+    none = "from kat.ops.cpu import build\nbuild.PREBUILT = build.Path('none')\n"
     return subprocess.Popen(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", none + SCRIPT],
         env={**os.environ, "KAT_CACHE_DIR": str(cache), "OMP_NUM_THREADS": "1", **environment},
         cwd=ROOT,
         stdout=subprocess.PIPE,
@@ -118,16 +117,33 @@ def test_unknown_choice_is_named(tmp_path):
 
 
 def test_a_library_of_another_source_is_not_used(monkeypatch):
-    monkeypatch.setattr(cpu.cpu_build, "PREBUILT", cpu.cpu_build.cached_library())
-    assert cpu._prebuilt() is not None
-    monkeypatch.setattr(cpu.cpu_build, "source_hash", lambda: "another")
-    assert cpu._prebuilt() is None
+    """Without a compiler there is none but the one that is built already."""
+    with monkeypatch.context() as changed:
+        changed.setattr(cpu_build, "PREBUILT", cpu_build.cached_library())
+        changed.setenv("CXX", "/nonexistent/c++")
+        kernels.load_again()
+        assert kernels.problem() == ""
+        changed.setattr(cpu_build, "source_hash", lambda: "another")
+        kernels.load_again()
+        assert "CXX names '/nonexistent/c++'" in kernels.problem()
+    kernels.load_again()
 
 
 def test_importing_builds_and_loads_nothing(tmp_path):
-    code = "import kat; from kat.ops.cpu import kernel as cpu; assert cpu._loaded is None"
+    code = """
+import sys
+loaded = []
+sys.addaudithook(lambda event, args: loaded.append(str(args)) if "dlopen" in event else None)
+import kat, kat.ops
+print(*loaded, sep="\\n")
+"""
     environment = {**os.environ, "KAT_CACHE_DIR": str(tmp_path)}
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, env=environment)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        check=True, cwd=ROOT, env=environment, capture_output=True, text=True,
+    )  # fmt: skip
+    assert "libtorch" in done.stdout  # which is loaded in the same way
+    assert "rational_cpu" not in done.stdout
     assert not list(tmp_path.iterdir())
 
 

@@ -18,7 +18,6 @@ from pycocotools.cocoeval import COCOeval
 
 from kat.data import DataConfig
 from kat.data.dense import open_coco
-from kat.data.dense.synthetic import make_items
 from kat.errors import InputError
 from kat.models import load_model
 from kat.training import TrainConfig, evaluate_dense, train
@@ -28,13 +27,6 @@ from kat.training.tasks.detection import DetectionMetrics, DetectionModule
 SMALL = {"depth": 1, "embed_dim": 32, "num_heads": 2, "global_blocks": [0], "channels": 32}
 FIGURES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", None, None, "ar")
 """Our names of what COCO's evaluator puts out, in its order."""
-
-
-@pytest.fixture(scope="module")
-def items(tmp_path_factory):
-    out = tmp_path_factory.mktemp("data") / "items"
-    make_items(out, source="digits", images=8, val_images=6, size=64)
-    return out
 
 
 def settings(items, out, **more):

@@ -16,11 +16,10 @@ from torch.nn import functional
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from kat.data import DataConfig
-from kat.data.dense import IGNORE, open_semantic
-from kat.data.dense.synthetic import make_items
+from kat.data.dense import IGNORE, open_segmentation
 from kat.errors import InputError
 from kat.models import load_model
-from kat.models.dense import SegmentConfig, segment, strips
+from kat.models.dense import SlidingWindowConfig, sliding_window_inference
 from kat.training import TrainConfig, evaluate_dense, train
 from kat.training.config import ModelConfig, OptimConfig
 from kat.training.tasks.segmentation import SegmentationMetrics, SegmentationModule, pixel_loss
@@ -33,13 +32,6 @@ SMALL = {
     "channels": 16,
     "auxiliary": 8,
 }
-
-
-@pytest.fixture(scope="module")
-def items(tmp_path_factory):
-    out = tmp_path_factory.mktemp("data") / "items"
-    make_items(out, source="digits", images=8, val_images=6, size=64)
-    return out
 
 
 def settings(items, out, **more):
@@ -103,7 +95,7 @@ def test_figures_are_those_of_a_confusion_matrix_by_hand(strip, monkeypatch):
         answer[3] = -20  # and one is never named
         logits.append(answer)
     if strip:
-        monkeypatch.setitem(strips.__globals__, "_STRIP", strip)
+        monkeypatch.setattr("kat.models.dense.sliding_window.STRIP_ELEMENTS", strip)
     scores, answers = SegmentationMetrics(classes), [answer.softmax(0) for answer in logits]
     scores.update(answers[:2], masks[:2])
     scores.update(answers[2:], masks[2:])
@@ -162,7 +154,7 @@ def test_a_run_and_its_evaluation_say_which_classes_no_pixel_has(items, tmp_path
         values = np.asarray(Image.open(path))
         Image.fromarray(np.where(values == 1, 1, IGNORE).astype(np.uint8)).save(path)
     train(replace(settings(data, tmp_path / "run"), epochs=2))
-    names = open_semantic("ade20k", data, "val").classes[1:]
+    names = open_segmentation("ade20k", data, "val").classes[1:]
     note = f"note: validation has no pixel of classes {', '.join(map(repr, names[:3]))} and 7 more"
     assert capsys.readouterr().out.count(note) == 1
     found = evaluate_dense(*load_model(tmp_path / "run"), DataConfig(name=f"ade20k:{data}"))
@@ -189,17 +181,17 @@ def test_a_run_trains_keeps_evaluates_and_resumes(items, tmp_path):
     data = DataConfig(name=f"ade20k:{items}", batch_size=4)
     found = evaluate_dense(model, record, data)
     assert found.metrics["miou"] == pytest.approx(summary.scores["miou"], rel=1e-6)
-    images = open_semantic("ade20k", items, "val")
+    images = open_segmentation("ade20k", items, "val")
     labelled = sum(int((images[index][1] != IGNORE).sum()) for index in range(len(images)))
     assert int(found.confusion.sum()) == labelled
-    how = SegmentConfig(window=32, scales=(1.0, 1.5), flip=True)
+    how = SlidingWindowConfig(window=32, scales=(1.0, 1.5), flip=True)
     pairs = [images[index] for index in range(len(images))]
     mean, std = (torch.tensor(values)[:, None, None] for values in (record.mean, record.std))
     pixels = [(pil_to_tensor(image) / 255 - mean) / std for image, _ in pairs]
     with torch.no_grad():  # no class is the likeliest everywhere
         model.head.classify.bias -= model(pixels[0][None]).mean((0, 2, 3))
     several = evaluate_dense(model, record, data, how=how)
-    answers = [segment(model, image, how).argmax(0) for image in pixels]
+    answers = [sliding_window_inference(model, image, how).argmax(0) for image in pixels]
     expected = counted([mask for _, mask in pairs], answers, len(images.classes))
     assert several.confusion.tolist() == expected.tolist()
     assert (several.confusion.sum(0) > 0).sum() > 1

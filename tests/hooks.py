@@ -1,0 +1,42 @@
+"""Counting hooks, by the handles that registering gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+from torch.nn.modules.module import (
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+)
+from torch.utils.hooks import RemovableHandle
+
+from kat.nn import register_grkan_hook
+
+
+def forward_hooks(module: nn.Module) -> int:
+    """How many hooks a module has after its forward."""
+    return _others(module.register_forward_hook)
+
+
+def forward_pre_hooks(module: nn.Module) -> int:
+    """How many hooks a module has before its forward."""
+    return _others(module.register_forward_pre_hook)
+
+
+def global_forward_hooks() -> int:
+    """How many hooks are on all modules of the process, before and after their forward."""
+    return _others(register_module_forward_hook) + _others(register_module_forward_pre_hook)
+
+
+def grkan_hooks() -> int:
+    """How many hooks are on all GR-KAN layers of the process."""
+    return _others(register_grkan_hook)
+
+
+def _others(register: Callable[[Callable[..., None]], RemovableHandle]) -> int:
+    """How many hooks lie where this function puts one."""
+    handle = register(lambda *_: None)
+    hooks = handle.hooks_dict_ref()
+    handle.remove()
+    return len(hooks or ())

@@ -1,0 +1,46 @@
+"""``kat`` in a process of its own: started, watched, waited for."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+PATIENCE = 120
+"""Seconds, on a machine that is busy."""
+
+
+def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
+    """Starts ``kat`` with these arguments; what it prints is to be had from the process."""
+    command = [sys.executable, "-m", "kat_command", *map(str, arguments)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, **options)
+
+
+def wait_until(true: Callable[[], object], process: subprocess.Popen[str] | None = None) -> None:
+    """Returns when something is true; fails where that takes too long, or the process has ended.
+
+    Another process can only be looked at again and again.
+    """
+    end = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < end, "it never came"
+        if process is not None and process.poll() is not None:
+            assert true(), f"the process ended before, with {process.returncode}"
+        time.sleep(0.02)
+
+
+def children(parent: int) -> list[int]:
+    """The processes that a process has started; needs Linux's /proc."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == parent:
+            found.append(int(stat.parent.name))
+    return found
