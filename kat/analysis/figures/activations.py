@@ -32,7 +32,7 @@ _HELD = 8
 
 
 def plot_activations(activations: Sequence[Activation], path: Path) -> None:
-    """Draws every learned rational, one panel a layer and one line a group, its start dashed.
+    """Draws every learned rational, one panel per layer and one line per group, its start dashed.
 
     The density of the inputs over all groups, if known, is grey. At most 32 groups of a layer are
     drawn.
@@ -55,9 +55,9 @@ def plot_activations(activations: Sequence[Activation], path: Path) -> None:
 
 
 def plot_evolution(history: Mapping[str, LayerHistory], path: Path, *, width: float = 3.0) -> None:
-    """Draws rationals over the training: a row a layer, a column a step, a line a group.
+    """Draws rationals over the training: a row per layer, a column per step, a line per group.
 
-    A path that ends in ``.gif`` or ``.mp4`` becomes an animation with a panel a layer instead.
+    A path that ends in ``.gif`` or ``.mp4`` becomes an animation with one panel per layer instead.
 
     Args:
         history: of :func:`kat.models.read_coefficient_history`.

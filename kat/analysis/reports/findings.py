@@ -47,7 +47,7 @@ class RunFindings:
         data: name of its data set.
         settings: nested, those that differ from the default.
         summary: the content of summary.json, if the run is done.
-        history: one row an epoch.
+        history: one row per epoch.
         activations: of each rational layer.
         seen: a sentence about the images behind the histograms of the activations.
         coefficients: of each rational layer over the training.
