@@ -124,12 +124,13 @@ def test_what_cannot_answer_is_refused_by_predict_and_eval(tmp_path, capsys):
     line = refused(capsys, "predict", image, "--checkpoint", tmp_path / "whole", "--json", answers)
     assert "are not finite" in line
     line = refused(
-        capsys, "eval", "--checkpoint", tmp_path / "whole", "--data.name", "digits",
-        "--json", answers, "--progress", "false",
+        capsys, "eval", tmp_path / "whole", "--data.name", "digits",
+        "--json", answers, "--no-progress",
     )  # fmt: skip
     assert "not finite" in line
-    for command in (("predict", image), ("eval", "--data.name", "digits")):
-        line = refused(capsys, *command, "--checkpoint", tmp_path / "vit.npz")
+    vit = tmp_path / "vit.npz"
+    for command in (("predict", image, "--checkpoint", vit), ("eval", vit, "--data", "digits")):
+        line = refused(capsys, *command)
         assert "'kat convert' makes a KAT" in line
     assert not answers.exists()
 
@@ -157,5 +158,5 @@ def test_an_official_file_is_evaluated_and_predicts_as_it_is(tmp_path, capsys):
     Image.new("RGB", (50, 40), "teal").save(tmp_path / "a.png")
     assert run("predict", tmp_path / "a.png", "--checkpoint", path) == 0
     assert "probability" in capsys.readouterr().out
-    line = refused(capsys, "eval", "--checkpoint", path)
-    assert "--data.name must say what to evaluate on" in line
+    line = refused(capsys, "eval", path)
+    assert "name the data set to evaluate on with --data" in line
