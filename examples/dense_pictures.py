@@ -28,7 +28,7 @@ from kat.data import DataConfig, open_split
 from kat.data.dense.drawing import caption_factor, draw_mask, draw_objects, palette
 from kat.files import check_target, replacing
 from kat.models import load_model
-from kat.models.dense import SegmentConfig
+from kat.models.dense import SlidingWindowConfig
 from kat.training import read_settings
 
 ROWS = ("annotated objects", "found", "annotated classes", "found")
@@ -82,7 +82,7 @@ def segmentation_rows(run: Path, images: list[int]) -> tuple[list[list[Tensor]],
     rows: list[list[Tensor]] = [[], []]
     for index in images:
         image, there = data[index]
-        found = find_classes(model, record, image, SegmentConfig())
+        found = find_classes(model, record, image, SlidingWindowConfig())
         for row, mask in zip(rows, (torch.as_tensor(np.asarray(there)), found), strict=True):
             row.append(draw_mask(pil_to_tensor(image), mask, len(data.classes)))
     return rows, data.classes

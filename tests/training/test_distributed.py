@@ -17,7 +17,7 @@ from tests.images import write_folder
 from tests.processes import children, start, wait_until
 
 SETTINGS = (
-    "--config", "digits", "--epochs", "2", "--optim.warmup_epochs", "1", "--progress", "false",
+    "--config", "digits", "--epochs", "2", "--optim.warmup_epochs", "1", "--no-progress",
     "--accelerator", "cpu", "--model.args", "{depth: 2}", "--model.drop_path", "0",
     "--optim.name", "sgd", "--optim.ema_decay", "0.9", "--augment.random_erasing", "0.5",
     "--limit_train_batches", "5",

@@ -12,8 +12,8 @@ import pytest
 import timm
 import torch
 
-from kat.cli.parsing import find_recipes, recipe_names
-from kat.cli.train import parse
+from kat.cli.recipes import recipe_names
+from kat.cli.training_settings import TrainingParser, parse_training
 from kat.data.synthetic import make_items
 from kat.training import dry_run, rehearse
 from tests.cli.commands import refused, run
@@ -24,7 +24,7 @@ Usage = namedtuple("Usage", "total used free")
 
 
 def _config(*arguments):
-    return parse(find_recipes([str(argument) for argument in arguments]))
+    return parse_training(TrainingParser(), [str(argument) for argument in arguments])[0]
 
 
 def test_it_prints_a_table_and_writes_nothing(tmp_path, capsys, monkeypatch):

@@ -345,13 +345,13 @@ def _nothing_below(detector: Any, threshold: float) -> Iterator[None]:
 
     The other objects are the same: a lower score takes nothing away from a higher one.
     """
-    own = detector.least_score
+    own = detector.score_threshold
     # torchvision wants more than its threshold, we at least ours
-    detector.least_score = max(own, float(np.nextafter(np.float32(threshold), np.float32(-1))))
+    detector.score_threshold = max(own, float(np.nextafter(np.float32(threshold), np.float32(-1))))
     try:
         yield
     finally:
-        detector.least_score = own
+        detector.score_threshold = own
 
 
 def _drawn(

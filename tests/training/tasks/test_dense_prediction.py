@@ -12,11 +12,14 @@ from kat.data import DataConfig
 from kat.data.dense import IGNORE, open_segmentation
 from kat.data.synthetic import make_items
 from kat.models import ModelRecord, build_model
-from kat.models.dense import SegmentConfig
+from kat.models.dense import SlidingWindowConfig
 from kat.training import evaluate_dense
 
 ARGS = {"depth": 4, "global_blocks": [0], "embed_dim": 32, "num_heads": 2, "channels": 16}
-HOW = (SegmentConfig(), SegmentConfig(window=32, stride=24, scales=(0.8, 1.3), flip=True))
+HOW = (
+    SlidingWindowConfig(),
+    SlidingWindowConfig(window=32, stride=24, scales=(0.8, 1.3), flip=True),
+)
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from kat.data import DataConfig
 from kat.data.dense import IGNORE, open_segmentation
 from kat.errors import InputError
 from kat.models import load_model
-from kat.models.dense import SegmentConfig, segment, strips
+from kat.models.dense import SlidingWindowConfig, sliding_window_inference
 from kat.training import TrainConfig, evaluate_dense, train
 from kat.training.config import ModelConfig, OptimConfig
 from kat.training.tasks.segmentation import SegmentationMetrics, SegmentationModule, pixel_loss
@@ -95,7 +95,7 @@ def test_figures_are_those_of_a_confusion_matrix_by_hand(strip, monkeypatch):
         answer[3] = -20  # and one is never named
         logits.append(answer)
     if strip:
-        monkeypatch.setitem(strips.__globals__, "_STRIP", strip)
+        monkeypatch.setattr("kat.models.dense.sliding_window.STRIP_ELEMENTS", strip)
     scores, answers = SegmentationMetrics(classes), [answer.softmax(0) for answer in logits]
     scores.update(answers[:2], masks[:2])
     scores.update(answers[2:], masks[2:])
@@ -184,14 +184,14 @@ def test_a_run_trains_keeps_evaluates_and_resumes(items, tmp_path):
     images = open_segmentation("ade20k", items, "val")
     labelled = sum(int((images[index][1] != IGNORE).sum()) for index in range(len(images)))
     assert int(found.confusion.sum()) == labelled
-    how = SegmentConfig(window=32, scales=(1.0, 1.5), flip=True)
+    how = SlidingWindowConfig(window=32, scales=(1.0, 1.5), flip=True)
     pairs = [images[index] for index in range(len(images))]
     mean, std = (torch.tensor(values)[:, None, None] for values in (record.mean, record.std))
     pixels = [(pil_to_tensor(image) / 255 - mean) / std for image, _ in pairs]
     with torch.no_grad():  # no class is the likeliest everywhere
         model.head.classify.bias -= model(pixels[0][None]).mean((0, 2, 3))
     several = evaluate_dense(model, record, data, how=how)
-    answers = [segment(model, image, how).argmax(0) for image in pixels]
+    answers = [sliding_window_inference(model, image, how).argmax(0) for image in pixels]
     expected = counted([mask for _, mask in pairs], answers, len(images.classes))
     assert several.confusion.tolist() == expected.tolist()
     assert (several.confusion.sum(0) > 0).sum() > 1
