@@ -123,7 +123,7 @@ def test_bad_input_of_flops(folder, tmp_path, capsys):
     assert "is stored with its own" in line(folder, "--args", "{num_groups: 2}")
     assert "holds no model" in line(tmp_path)
     assert "unknown option '--groups'" in line("--groups", 4)
-    assert "cannot be cut into num_groups=8" in refused(capsys, "flops", "layers", 12, 8)
+    assert "is not divisible by num_groups=8" in refused(capsys, "flops", "layers", 12, 8)
     assert "unknown option '--args'" in refused(capsys, "flops", "layers", 8, 8, "--args", "{}")
     assert "does not exist" in line("kat_micro", "--csv", tmp_path / "no" / "a.csv")
 

@@ -17,7 +17,7 @@ from kat.analysis.figures.save import save_figure
 from kat.analysis.inspect.activations import Activation, Array, spread
 from kat.errors import InputError
 from kat.files import replacing
-from kat.models import LayerHistory
+from kat.nn import LayerHistory
 
 ANIMATED = (".gif", ".mp4")
 _COLUMNS = 4
@@ -60,7 +60,7 @@ def plot_evolution(history: Mapping[str, LayerHistory], path: Path, *, width: fl
     A path that ends in ``.gif`` or ``.mp4`` becomes an animation with one panel per layer instead.
 
     Args:
-        history: of :func:`kat.models.read_coefficient_history`.
+        history: of :func:`kat.nn.read_coefficient_history`.
         path: of the file; its suffix chooses the format.
         width: the panels show x from -width to width.
 

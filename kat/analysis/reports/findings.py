@@ -20,13 +20,8 @@ from kat.analysis.inspect.stability import rational_rows
 from kat.analysis.learning_curves import History
 from kat.data import Batch, DeviceTransform
 from kat.errors import InputError
-from kat.models import (
-    LayerHistory,
-    ModelRecord,
-    load_model,
-    rational_parameter_names,
-    read_coefficient_history,
-)
+from kat.models import ModelRecord, load_model, rational_parameter_names
+from kat.nn import LayerHistory, read_coefficient_history
 from kat.nn.stability import Row, read_rows
 from kat.training import read_divergence, read_history, read_settings
 from kat.training.run_directory import COEFFICIENTS, STABILITY, SUMMARY

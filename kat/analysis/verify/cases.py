@@ -12,7 +12,8 @@ import torch
 
 from kat.analysis.verify.exact import Arithmetic
 from kat.errors import InputError, unknown
-from kat.nn.coefficients import ALIASES, preset, preset_names
+from kat.nn import preset, preset_names
+from kat.nn.coefficients import ALIASES
 from kat.ops import FORMS
 
 DTYPES = {

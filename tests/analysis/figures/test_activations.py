@@ -17,7 +17,7 @@ from kat.analysis import (
 )
 from kat.analysis.figures import activations as activation_plots
 from kat.errors import InputError
-from kat.models import LayerHistory
+from kat.nn import LayerHistory
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import torch
 
 from kat.analysis.figures.interactive.base import GREY, figure, line_color, literal, numbers
 from kat.analysis.inspect.activations import Activation, spread
-from kat.models import LayerHistory
+from kat.nn import LayerHistory
 
 _STRIDE = 2
 """Every second point of a function is drawn; over the training every fourth."""
