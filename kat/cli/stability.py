@@ -17,9 +17,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from kat.analysis import Verdict, plot_stability, read_rows, write_stability_report
+from kat.analysis import Verdict, plot_stability, write_stability_report
 from kat.cli.parsing import Parser
 from kat.errors import InputError
+from kat.nn.stability import read_rows
 from kat.training import read_divergence
 from kat.training.run_directory import STABILITY, STABILITY_REPORT
 

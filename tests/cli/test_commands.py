@@ -228,7 +228,7 @@ def test_imagenet_recipes_hold_the_papers_settings(recipe):
         (["--config", "digitz"], "unknown recipe (nor is there a file of this name) 'digitz'; did"),
         (["--optim.lrr", "1"], "unknown option '--optim.lrr'; did you mean '--optim.lr'"),
         (["--optim.lr", "fast"], "optim.lr"),
-        (["--model.args", "{num_groups: 7}"], "cannot be cut into num_groups=7 groups"),
+        (["--model.args", "{num_groups: 7}"], "is not divisible by num_groups=7"),
         (["--model.args", "{grupps: 4}"], "grupps"),
         (["--model.init_from", "nowhere.pth"], "nowhere.pth does not exist"),
         (["--data.name", "folder:/nowhere"], "the data folder '/nowhere' does not exist"),
