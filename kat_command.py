@@ -96,7 +96,9 @@ def _usage(names: list[str], folder: Path, commands: dict[str, str]) -> str:
         doc = _docstring(folder / "__init__.py").partition(": ")[2]
         about, _, examples = (doc[:1].upper() + doc[1:]).partition("\n\n")
     rows = "\n".join(f"  {name:<11} {summary}" for name, summary in commands.items())
-    return f"usage: {' '.join(names)} COMMAND [OPTIONS]\n\n{about}\n\ncommands:\n{rows}\n\n{examples}"
+    return (
+        f"usage: {' '.join(names)} COMMAND [OPTIONS]\n\n{about}\n\ncommands:\n{rows}\n\n{examples}"
+    )
 
 
 def _refuse(names: list[str], name: str, commands: dict[str, str]) -> int:

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from kat.data.dense.synthetic import make_items
+
 from tests import kernels
 
 # The tests are small: threads that wait for each other cost more than they bring.
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
 
-# Where the CPU kernel cannot be had, its own tests say so; the others run on the reference, and
-# need not hear of it.
+# Where the CPU kernel is unavailable, its own tests say so; the others run on the reference without
+# its warning.
 if kernels.problem():
     os.environ["KAT_CPU_KERNEL"] = "off"
 

@@ -6,8 +6,10 @@ import os
 import re
 import sys
 from argparse import Action, ArgumentDefaultsHelpFormatter, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import nullcontext, redirect_stdout
+from dataclasses import fields, is_dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +17,7 @@ from jsonargparse import ActionYesNo, ArgumentParser
 from rich.console import Console
 from rich.progress import track
 
+from kat.data import DataConfig
 from kat.errors import (
     CheckpointFailed,
     ExportFailed,
@@ -23,7 +26,7 @@ from kat.errors import (
     TrainingDiverged,
     unknown,
 )
-from kat.files import check_target
+from kat.files import PICTURES, check_target
 from kat.settings import Seed, describe
 
 T = TypeVar("T")
@@ -31,6 +34,10 @@ T = TypeVar("T")
 USAGE_ERROR, FAILED = 2, 1
 RUN_AGAIN = 75
 """A run that was asked to stop and can be resumed: EX_TEMPFAIL of sysexits.h."""
+_NOT_FOR_EVALUATION = {
+    "image_size", "channels", "interpolation", "crop_pct", "mean", "std", "train_split",
+}  # fmt: skip
+"""The settings of data that evaluation takes from the model."""
 MODEL = "a run directory, a model folder, a .ckpt file, or a file of weights of an official KAT"
 """What stands for a trained model on the command line."""
 
@@ -47,18 +54,19 @@ class Parser(ArgumentParser):
 
     Args:
         doc: the docstring of the command's module: "``kat NAME``: summary", then the help.
+        subject: what the command acts on, for its usage, e.g. ``"RUN..."``.
         options: of jsonargparse's parser.
     """
 
-    def __init__(self, doc: str = "", **options: Any) -> None:
+    def __init__(self, doc: str = "", subject: str = "", **options: Any) -> None:
         self.spellings: dict[str, str] = {}
         self.targets: dict[str, Sequence[str]] = {}
+        self.switches: set[str] = set()
         match = re.match(r"``(kat [\w ]+)``: (.*)", doc or "", re.DOTALL)
         if match:
-            options = {
-                "prog": match[1],
-                "description": match[2][:1].upper() + match[2][1:],
-            } | options
+            usage = " ".join(filter(None, ["%(prog)s", subject, "[OPTIONS]"]))
+            about = match[2][:1].upper() + match[2][1:]
+            options = {"prog": match[1], "description": about, "usage": usage} | options
         super().__init__(**{"formatter_class": Formatter, **options})
         if match:
             self.add("--quiet", action="store_true", help="print errors only")
@@ -68,22 +76,47 @@ class Parser(ArgumentParser):
         self.spellings |= {name.replace("-", "_"): name for name in names}
         return self.add_argument(*names, **options)
 
-    def add_target(self, *names: str, what: str, endings: Sequence[str] = (), **more: Any) -> None:
-        """Adds an option for a file to write; that it can be written is checked first."""
-        action = self.add(*names, type=str, metavar="FILE", help=what, **more)
-        self.targets[action.dest] = endings
+    def add_file(self, name: str, what: str, endings: Sequence[str] = (), **more: Any) -> None:
+        """Adds an option for a file to write; before the work begins, the file is checked."""
+        self.targets[self.add(name, type=Path, metavar="FILE", help=what, **more).dest] = endings
 
-    def add_json(self, what: str = "the results") -> None:
+    def add_json(self, what: str) -> None:
         """Adds ``--json FILE``."""
-        self.add_target("--json", what=f"also write {what} to this .json file")
+        self.add_file("--json", f"also write {what} to this .json file")
 
     def add_csv(self, what: str) -> None:
         """Adds ``--csv FILE``."""
-        self.add_target("--csv", what=f"also write {what} to this .csv file")
+        self.add_file("--csv", f"also write {what} to this .csv file")
+
+    def add_picture(self, default: str, more: Sequence[str] = ()) -> None:
+        """Adds ``--out FILE`` for a figure."""
+        endings = (*PICTURES, *more)
+        what = f"the figure: {', '.join(endings[:-1])} or {endings[-1]}"
+        self.add_file("--out", what, endings, default=Path(default))
 
     def add_seed(self, what: str) -> None:
         """Adds ``--seed N``."""
-        self.add("--seed", type=Seed, default=0, help=f"seed of {what}")
+        self.add("--seed", type=Seed, default=0, metavar="N", help=f"seed of {what}")
+
+    def add_settings(
+        self, settings: type, section: str | None = None, skip: Collection[str] = ()
+    ) -> None:
+        """Adds an option for each field of a dataclass, and of the dataclasses nested in it.
+
+        One that is true or false may stand alone: ``--flip`` is ``--flip true``.
+        """
+        self.add_class_arguments(settings, section, skip=set(skip))
+        prefix = f"{section}." if section else ""
+        for name, default in setting_defaults(settings, prefix):
+            if isinstance(default, bool):
+                self.switches.add(f"--{name}")
+
+    def add_data(self) -> None:
+        """Adds ``--data NAME`` and the settings ``--data.SETTING VALUE``; None unless given."""
+        self.add_settings(DataConfig, "data", _NOT_FOR_EVALUATION)
+        names = {field.name for field in fields(DataConfig)} - _NOT_FOR_EVALUATION
+        self.set_defaults({f"data.{name}": None for name in names})
+        self.spellings["__data"] = "--data.name"
 
     def add_progress(self) -> None:
         """Adds ``--progress`` and ``--no-progress``."""
@@ -96,35 +129,46 @@ class Parser(ArgumentParser):
         self.spellings["__no_progress"] = "--no-progress"
 
     def parse_args(self, args: Any = None, *more: Any, **options: Any) -> Any:
-        """Parses arguments; the files to write are checked, and become paths."""
-        found = super().parse_args([self._spelled(arg) for arg in args or []], *more, **options)
+        """Parses arguments; the files to write are checked."""
+        found = super().parse_args(list(self._spelled(args or [])), *more, **options)
         if found.get("quiet") and "progress" in found:
             found.progress = False
         for name, endings in self.targets.items():
             if found.get(name) is not None:
-                found[name] = Path(found[name])
                 check_target(found[name], endings)
         return found
 
-    def _spelled(self, argument: str) -> str:
-        if not argument.startswith("--"):
-            return argument
-        name, equals, value = argument.partition("=")
-        name = name.replace("-", "_")
-        return self.spellings.get(name, f"--{name[2:]}") + equals + value
+    def _spelled(self, arguments: Sequence[str]) -> Iterator[str]:
+        """The arguments with options as they were added, and the values of switches."""
+        for argument, follows in zip_longest(arguments, arguments[1:]):
+            if not argument.startswith("--"):
+                yield argument
+                continue
+            name, equals, value = argument.partition("=")
+            name = name.replace("-", "_")
+            name = self.spellings.get(name, f"--{name[2:]}")
+            positive = name.replace("--no_", "--")
+            if positive in self.switches and not equals and follows not in _SWITCH_VALUES:
+                yield f"{positive}={str(positive == name).lower()}"
+            else:
+                yield name + equals + value
 
-    def format_help(self) -> str:
-        """The text of ``--help``; of defaults it shows only those that say something."""
-        text: str = super().format_help()
-        return re.sub(r"\s+\(default:\s+(None|False|\[\]|\{\})\)", "", text)
+    def format_help(self, *formatter: Any) -> str:
+        """The text of ``--help``: names have hyphens, and defaults such as None are left out."""
+        text: str = super().format_help(*formatter)
+        text = re.sub(r"\s+\(default:\s+(None|False|\[\]|\{\})\)", "", text)
+        return re.sub(r"--[a-z][a-z0-9_]+(?![\w.])", lambda name: name[0].replace("_", "-"), text)
 
     def error(self, message: str, ex: Exception | None = None) -> Any:
         """Raises the message as :class:`InputError`."""
         text = " ".join(message.split())
         match = re.search(r"unrecognized arguments: --([\w.]+)", text, re.IGNORECASE)
         if match:
-            known = [self._option(name) for name in self.get_defaults().keys()]
+            known = list(map(self._option, self.get_defaults().keys()))
             raise unknown("option", f"--{match[1]}", known)
+        match = re.match(r"argument (\S+): invalid choice: '(.*)' \(choose from (.*)\)", text)
+        if match:
+            raise unknown(match[1], match[2], match[3].replace("'", "").split(", "))
         match = re.match(r'Parser key "([\w.]+)".*? (?:Got|Given) value: (.*)', text)
         wanted = _wanted(text)
         if match is None or not wanted:
@@ -136,6 +180,7 @@ class Parser(ArgumentParser):
         return self.spellings.get(f"__{name}", f"--{name}")
 
 
+_SWITCH_VALUES = ("true", "false", "auto")
 _TYPES = {
     "int": "an integer",
     "float": "a number",
@@ -173,9 +218,20 @@ def refuse_options(parser: Parser, options: Namespace, names: Iterable[str], rea
     """
     for name in names:
         if getattr(options, name) != parser.get_default(name):
-            raise InputError(
-                f"{parser.spellings[f'__{name}']} has no effect {reason}: leave it out"
-            )
+            raise InputError(f"--{name.replace('_', '-')} has no effect {reason}: leave it out")
+
+
+def setting_defaults(settings: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The dotted names of the fields of a dataclass, and of those nested in it, with defaults."""
+    for field in fields(settings):
+        yield prefix + field.name, field.default
+        if is_dataclass(field.default_factory):
+            yield from setting_defaults(field.default_factory, f"{prefix}{field.name}.")
+
+
+def given(settings: Namespace) -> dict[str, Any]:
+    """The settings that were given, of a section whose defaults are None."""
+    return {name: value for name, value in vars(settings).items() if value is not None}
 
 
 def tracked(items: Sequence[T], what: str, options: Namespace) -> Iterable[T]:

@@ -7,8 +7,8 @@ from collections.abc import Collection
 from dataclasses import fields
 from typing import Any, Literal
 
-from kat.cli.parsing import Parser
-from kat.errors import InputError
+from kat.cli.parsing import Parser, refuse_options
+from kat.settings import check_ranges
 from kat.training.tasks.registry import TASKS
 
 Which = Literal["EvalOptions", "PredictOptions"]
@@ -25,7 +25,7 @@ def add_task_options(parser: Parser, which: Which, common: Collection[str] = ())
     for task in TASKS.values():
         options = getattr(task, which)
         if set(_names(options)) - set(common):
-            parser.add_class_arguments(options, skip=set(common) & set(_names(options)))
+            parser.add_settings(options, skip=set(common) & set(_names(options)))
 
 
 def task_options(
@@ -34,15 +34,16 @@ def task_options(
     """The options of a task, from what was parsed.
 
     Raises:
-        InputError: an option of another task is given.
+        InputError: an option of another task is given, or a value is out of range.
     """
-    own = _names(getattr(TASKS[task], which))
-    others = [name for other in TASKS.values() for name in _names(getattr(other, which))]
-    for name in others:
-        if name not in (*own, *common) and parsed[name] != parser.get_default(name):
-            option = f"--{name.replace('_', '-')}"
-            raise InputError(f"{option} has no effect on a model for {task}: leave it out")
-    return getattr(TASKS[task], which)(**{name: parsed[name] for name in own})
+    settings = getattr(TASKS[task], which)
+    own = _names(settings)
+    names = [name for other in TASKS.values() for name in _names(getattr(other, which))]
+    others = [name for name in names if name not in (*own, *common)]
+    refuse_options(parser, parsed, others, f"on a model for {task}")
+    options = settings(**{name: getattr(parsed, name) for name in own})
+    check_ranges(options)
+    return options
 
 
 def _names(options: type) -> list[str]:

@@ -1,16 +1,16 @@
-"""KAT models, registered with timm on import, and how they are stored."""
+"""KAT models, registered with timm on import; their checkpoints, conversion, and kanify."""
 
 from kat.models import baselines, dense, micro
-from kat.models.checkpoints.card import TrainingRecord
 from kat.models.checkpoints.hub import from_pretrained, push_to_hub, save_pretrained
-from kat.models.checkpoints.record import (
+from kat.models.checkpoints.model_card import TrainingRecord
+from kat.models.checkpoints.model_record import (
     ModelRecord,
     build_model,
     create_model,
     input_args,
     registered_preprocessing,
 )
-from kat.models.checkpoints.state_dict import load_weights, read_state_dict
+from kat.models.checkpoints.state_dict import load_weights
 from kat.models.checkpoints.storage import (
     is_model_folder,
     load_model,
@@ -18,22 +18,19 @@ from kat.models.checkpoints.storage import (
     save_model,
     stored_weights,
 )
+from kat.models.checkpoints.weight_files import read_state_dict
 from kat.models.conversion.activation_fit import Movement
-from kat.models.conversion.convert import Conversion, convert_vit, init_from_vit
+from kat.models.conversion.convert import convert_vit
+from kat.models.conversion.initialize import init_from_vit
+from kat.models.conversion.report import Conversion
 from kat.models.conversion.source import ViTSource, read_vit
 from kat.models.kat import KAT, rational_parameter_names
 from kat.models.vit import KANViT, SwiGLUViT, ViT
-from kat.nn.coefficient_history import (
-    LayerHistory,
-    read_coefficient_history,
-    write_coefficient_history,
-)
 
 __all__ = [
     "KAT",
     "Conversion",
     "KANViT",
-    "LayerHistory",
     "ModelRecord",
     "Movement",
     "SwiGLUViT",
@@ -54,7 +51,6 @@ __all__ = [
     "micro",
     "push_to_hub",
     "rational_parameter_names",
-    "read_coefficient_history",
     "read_state_dict",
     "read_training_checkpoint",
     "read_vit",
@@ -62,5 +58,4 @@ __all__ = [
     "save_model",
     "save_pretrained",
     "stored_weights",
-    "write_coefficient_history",
 ]

@@ -25,7 +25,7 @@ RECORD = replace(
     records.RECORD, classes=["cat", "dog"], mean=(0.4,), std=(0.3,), interpolation="bilinear",
     crop_pct=0.95, args={"depth": 2},
 )  # fmt: skip
-QUICK = ["--progress", "false", "--data.num_workers", "0", "--limit_train_batches", "2"]
+QUICK = ["--no-progress", "--data.num_workers", "0", "--limit_train_batches", "2"]
 
 
 @pytest.fixture(scope="module")
@@ -81,13 +81,13 @@ def test_one_command_needs_no_other_setting(images, source, tmp_path, capsys):
     assert (record.interpolation, record.crop_pct) == ("bilinear", 0.95)
     assert (len(model.blocks), record.classes) == (2, ["n00", "n01", "n02"])
     metrics = tmp_path / "metrics.json"
-    assert run("eval", "--checkpoint", out, "--progress", "false", "--json", metrics) == 0
+    assert run("eval", out, "--no-progress", "--json", metrics) == 0
     answer = json.loads(metrics.read_text())
     summary = json.loads((out / "summary.json").read_text())
     assert answer["images"] == 3
     assert answer["top1"] == pytest.approx(summary["top1"], abs=1e-4)
-    whole = ("--data.name", f"folder:{images}", "--json", metrics, "--progress", "false")
-    assert run("eval", "--checkpoint", out, *whole) == 0
+    whole = ("--data.name", f"folder:{images}", "--json", metrics, "--no-progress")
+    assert run("eval", out, *whole) == 0
     assert json.loads(metrics.read_text())["images"] == 30  # other data is evaluated on as a whole
     # on resume, auto is what it was
     resume = ["--resume", "true", "--epochs", 3]
@@ -177,4 +177,4 @@ def test_another_image_size(images, tmp_path, family):
     for name in rest:
         torch.testing.assert_close(after[name], before[name])
     assert load_model(out)[1].input_size == (1, 12, 12)
-    assert run("eval", "--checkpoint", out, "--progress", "false") == 0
+    assert run("eval", out, "--no-progress") == 0

@@ -12,10 +12,9 @@ from torch import nn
 from torch.nn import functional
 
 import kat
-from kat.analysis import StabilityMonitor, read_rows
 from kat.errors import InputError
-from kat.nn import expectation
-from kat.nn.stability import COLUMNS
+from kat.nn import StabilityMonitor, expectation
+from kat.nn.stability import COLUMNS, read_rows
 from tests.hooks import forward_hooks, grkan_hooks
 
 INTERVAL = (-3.0, 3.0)
@@ -308,7 +307,7 @@ def test_rows_survive_the_file_and_a_resumed_run_goes_on(tmp_path):
     with pytest.raises(InputError, match="the run was not monitored; train with --monitor"):
         read_rows(tmp_path / "none.csv")
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(InputError, match="is not the record of a monitored run"):
+    with pytest.raises(InputError, match="is not a record of the stability monitor"):
         read_rows(tmp_path / "other.csv")
 
 

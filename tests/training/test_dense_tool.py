@@ -17,10 +17,10 @@ from PIL import Image
 
 from kat.data import AugmentConfig, DataConfig
 from kat.data.dense import SegmentationAugmentConfig
-from kat.data.dense.synthetic import make_items
+from kat.data.synthetic import make_items
 from kat.errors import InputError, TrainingDiverged
 from kat.models import ModelRecord, build_model, load_model, save_model
-from kat.models.dense import SegmentConfig
+from kat.models.dense import SlidingWindowConfig
 from kat.models.dense.upernet import UperHead
 from kat.training import MonitorConfig, TrainConfig, build, evaluate, train
 from kat.training.config import ModelConfig, OptimConfig
@@ -105,7 +105,7 @@ def test_images_are_converted_to_the_channels_that_are_asked_for(kind, items, tm
     if kind == "coco":
         assert find_objects(model, record, image)["masks"].shape[1:] == (50, 40)
     else:
-        assert find_classes(model, record, image, SegmentConfig()).shape == (50, 40)
+        assert find_classes(model, record, image, SlidingWindowConfig()).shape == (50, 40)
 
 
 SETTINGS = {

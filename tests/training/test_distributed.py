@@ -150,7 +150,7 @@ def test_one_process_joins_nothing_and_several_machines_need_a_launcher(launcher
 
 
 SETTINGS = (
-    "--config", "digits", "--epochs", "2", "--optim.warmup_epochs", "1", "--progress", "false",
+    "--config", "digits", "--epochs", "2", "--optim.warmup_epochs", "1", "--no-progress",
     "--accelerator", "cpu", "--model.args", "{depth: 2}", "--model.drop_path", "0",
     "--optim.name", "sgd", "--optim.ema_decay", "0.9", "--augment.random_erasing", "0.5",
     "--limit_train_batches", "5",

@@ -13,9 +13,8 @@ import timm
 import torch
 
 from kat.cli.recipes import recipe_names
-from kat.cli.train import make_parser
-from kat.cli.training_settings import parse_training
-from kat.data.dense.synthetic import make_items
+from kat.cli.training_settings import TrainingParser, parse_training
+from kat.data.synthetic import make_items
 from kat.training import dry_run, rehearse
 from tests.cli.commands import refused, run
 from tests.images import write_fashion_mnist, write_folder
@@ -25,8 +24,7 @@ Usage = namedtuple("Usage", "total used free")
 
 
 def _config(*arguments):
-    config, _ = parse_training(make_parser(), [str(argument) for argument in arguments])
-    return config
+    return parse_training(TrainingParser(), [str(argument) for argument in arguments])[0]
 
 
 def test_it_prints_a_table_and_writes_nothing(tmp_path, capsys, monkeypatch):

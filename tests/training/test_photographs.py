@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kat.data import DataConfig, DevicePreparation, make_loader, open_split
+from kat.data import DataConfig, DeviceTransform, make_loader, open_split
 from kat.models import build_model
 from kat.training import ModelConfig, TrainConfig, evaluate
 from kat.training.resolve import make_record
@@ -30,7 +30,7 @@ def looked_at(kind, root, name, model, batch_size, **args):
     torch.manual_seed(0)
     model = build_model(record).train()
     (batch,) = make_loader(data, config.data, training=True)
-    prepare = DevicePreparation(record.mean, record.std)
+    prepare = DeviceTransform(record.mean, record.std)
     images = prepare(batch.images) if torch.is_tensor(batch.images) else [
         prepare(image[None])[0] for image in batch.images
     ]  # fmt: skip

@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from kat.checksum import seal
+from kat.checksum import write_checksum
 from kat.errors import InputError
 from kat.models import build_model, load_model
 from kat.training import TrainConfig, settings_to_keep
@@ -35,7 +35,7 @@ def old_run(tmp_path):
     out.mkdir()
     for name in ("best.ckpt", "last.ckpt"):
         torch.save(content, out / name)
-        seal(out / name)
+        write_checksum(out / name)
     (out / "run.yaml").write_text(yaml.safe_dump(settings_to_keep(TrainConfig(out=str(out)))))
     return out, weights
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from kat.models import load_model, read_coefficient_history
-from kat.nn import GroupRational
+from kat.models import load_model
+from kat.nn import GroupRational, read_coefficient_history
 from kat.training.callbacks.coefficients import RECORDED_NUMBERS, SNAPSHOTS, snapshot_interval
 from tests.cli.commands import QUICK, run
 

@@ -15,10 +15,10 @@ from torch.nn import functional
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from kat.data import DataConfig
-from kat.data.dense import IGNORE, open_semantic
+from kat.data.dense import IGNORE, open_segmentation
 from kat.errors import InputError
 from kat.models import load_model
-from kat.models.dense import SegmentConfig, segment, strips
+from kat.models.dense import SlidingWindowConfig, sliding_window_inference
 from kat.training import TrainConfig, evaluate, train
 from kat.training.config import ModelConfig, OptimConfig
 from kat.training.tasks.segmentation import Segmentation, SegmentationMetrics, pixel_loss
@@ -95,7 +95,7 @@ def test_figures_are_those_of_a_confusion_matrix_by_hand(strip, monkeypatch):
         prediction[3] = -20  # and one is never named
         logits.append(prediction)
     if strip:
-        monkeypatch.setitem(strips.__globals__, "_STRIP", strip)
+        monkeypatch.setattr("kat.models.dense.sliding_window.STRIP_ELEMENTS", strip)
     metrics, predictions = SegmentationMetrics(classes), [each.softmax(0) for each in logits]
     metrics.update(predictions[:2], masks[:2])
     metrics.update(predictions[2:], masks[2:])
@@ -154,7 +154,7 @@ def test_a_run_and_its_evaluation_say_which_classes_no_pixel_has(items, tmp_path
         values = np.asarray(Image.open(path))
         Image.fromarray(np.where(values == 1, 1, IGNORE).astype(np.uint8)).save(path)
     train(replace(settings(data, tmp_path / "run"), epochs=2))
-    names = open_semantic("ade20k", data, "val").classes[1:]
+    names = open_segmentation("ade20k", data, "val").classes[1:]
     note = f"note: validation has no pixel of classes {', '.join(map(repr, names[:3]))} and 7 more"
     assert capsys.readouterr().out.count(note) == 1
     found = evaluate(*load_model(tmp_path / "run"), DataConfig(name=f"ade20k:{data}"))
@@ -181,17 +181,17 @@ def test_a_run_trains_keeps_evaluates_and_resumes(items, tmp_path):
     data = DataConfig(name=f"ade20k:{items}", batch_size=4)
     found = evaluate(model, record, data)
     assert found.metrics["miou"] == pytest.approx(summary.metrics["miou"], rel=1e-6)
-    images = open_semantic("ade20k", items, "val")
+    images = open_segmentation("ade20k", items, "val")
     labelled = sum(int((images[index][1] != IGNORE).sum()) for index in range(len(images)))
     assert int(found.confusion.sum()) == labelled
-    how = SegmentConfig(window=32, scales=(1.0, 1.5), flip=True)
+    how = SlidingWindowConfig(window=32, scales=(1.0, 1.5), flip=True)
     pairs = [images[index] for index in range(len(images))]
     mean, std = (torch.tensor(values)[:, None, None] for values in (record.mean, record.std))
     pixels = [(pil_to_tensor(image) / 255 - mean) / std for image, _ in pairs]
     with torch.no_grad():  # no class is the likeliest everywhere
         model.head.classify.bias -= model(pixels[0][None]).mean((0, 2, 3))
     several = evaluate(model, record, data, options=how)
-    predictions = [segment(model, image, how).argmax(0) for image in pixels]
+    predictions = [sliding_window_inference(model, image, how).argmax(0) for image in pixels]
     expected = counted([mask for _, mask in pairs], predictions, len(images.classes))
     assert several.confusion.tolist() == expected.tolist()
     assert (several.confusion.sum(0) > 0).sum() > 1

@@ -1,0 +1,89 @@
+"""How each preset of the package is fitted, and the table of the results."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kat.nn.fitting.fitter import DEGREE, INTERVAL, Fit, fit, measure
+from kat.nn.fitting.functions import FUNCTIONS
+from kat.ops import FORMS
+
+_WIDE = (-10.0, 10.0)
+_DIGITS = 12
+"""Significant digits of the stored coefficients: more than float32 holds, and few enough to be the
+same on every machine."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A minimax fit of a named function.
+
+    Args:
+        function: its name in :data:`FUNCTIONS`.
+        interval: (low, high), the interval of the fit.
+        whole_line: see :func:`kat.nn.fitting.fit`.
+    """
+
+    function: str
+    interval: tuple[float, float] = INTERVAL
+    whole_line: bool = True
+
+
+PRESETS: dict[str, Preset] = {
+    **{name: Preset(name) for name in FUNCTIONS},
+    "gelu_narrow": Preset("gelu", whole_line=False),
+    "gelu_wide": Preset("gelu", _WIDE),
+    "silu_wide": Preset("silu", _WIDE),
+}
+
+
+def fit_preset(name: str, degree: tuple[int, int] = DEGREE, form: str = "A") -> Fit:
+    """Fits a preset.
+
+    Args:
+        name: a name in :data:`PRESETS`.
+        degree, form: as in :func:`kat.nn.fitting.fit`.
+    """
+    preset = PRESETS[name]
+    return fit(preset.function, degree, form, preset.interval, whole_line=preset.whole_line)
+
+
+def fit_presets() -> dict[str, dict[str, Fit]]:
+    """Fits every preset in both forms, with coefficients of 12 significant digits."""
+    return {
+        name: {form: _rounded(fit_preset(name, DEGREE, form)) for form in FORMS} for name in PRESETS
+    }
+
+
+def table(presets: dict[str, dict[str, Fit]]) -> dict[str, Any]:
+    """The contents of presets.json."""
+    return {
+        "interval": list(INTERVAL),
+        "presets": {
+            name: {form: _entry(result) for form, result in forms.items()}
+            for name, forms in presets.items()
+        },
+    }
+
+
+def _rounded(result: Fit) -> Fit:
+    a, b = (_significant(c) for c in (result.numerator, result.denominator))
+    return measure(result.function, FUNCTIONS[result.function], result.form, result.interval, a, b)
+
+
+def _significant(values: tuple[float, ...]) -> np.ndarray:
+    return np.array([float(f"{value:.{_DIGITS}g}") for value in values])
+
+
+def _entry(result: Fit) -> dict[str, Any]:
+    return {
+        "numerator": list(result.numerator),
+        "denominator": list(result.denominator),
+        "degree": list(result.degree),
+        "interval": list(result.interval),
+        "max_error": float(f"{result.max_error:.6g}"),
+        "rms_error": float(f"{result.rms_error:.6g}"),
+    }

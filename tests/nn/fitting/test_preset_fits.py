@@ -1,0 +1,86 @@
+"""The presets that the package ships, and the table that holds them."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kat.nn.fitting import FUNCTIONS, PRESETS, fit_preset, fit_presets, preset_fits
+from tests.nn.fitting.rational import rational
+
+TABLE: dict[str, Any] = json.loads((files("kat.nn") / "presets.json").read_text(encoding="utf-8"))
+CASES = [(name, form) for name in sorted(PRESETS) for form in ("A", "B")]
+
+
+def preset_error(name: str, form: str, half_width: float, dtype: type = np.float64) -> float:
+    entry = TABLE["presets"][name][form]
+    x = np.linspace(-half_width, half_width, 50001)
+    numerator = np.asarray(entry["numerator"], dtype=dtype).astype(np.float64)
+    denominator = np.asarray(entry["denominator"], dtype=dtype).astype(np.float64)
+    exact = FUNCTIONS[PRESETS[name].function](x)
+    return float(np.max(np.abs(rational(x, numerator, denominator, form) - exact)))
+
+
+def test_the_table_has_every_preset_in_both_forms() -> None:
+    assert TABLE["interval"] == [-3, 3]
+    assert sorted(TABLE["presets"]) == sorted(PRESETS)
+    assert set(PRESETS) == {*FUNCTIONS, "gelu_narrow", "gelu_wide", "silu_wide"}
+    for entry in TABLE["presets"].values():
+        assert sorted(entry) == ["A", "B"]
+
+
+@pytest.mark.parametrize(("name", "form"), CASES)
+def test_preset_has_its_recorded_error(name: str, form: str) -> None:
+    entry = TABLE["presets"][name][form]
+    high = 10.0 if name.endswith("_wide") else 3.0
+    assert (entry["degree"], entry["interval"]) == ([5, 4], [-high, high])
+    assert (len(entry["numerator"]), len(entry["denominator"])) == (6, 4)
+    assert preset_error(name, form, high) == pytest.approx(entry["max_error"], rel=1e-5, abs=1e-14)
+    assert entry["rms_error"] <= entry["max_error"]
+    assert max(map(abs, entry["numerator"] + entry["denominator"])) < 10.0
+
+
+@pytest.mark.parametrize(("name", "form"), CASES)
+def test_preset_survives_rounding_to_float32(name: str, form: str) -> None:
+    entry = TABLE["presets"][name][form]
+    error = preset_error(name, form, entry["interval"][1], np.float32)
+    assert error < max(2.0 * entry["max_error"], 1e-6)
+
+
+@pytest.mark.parametrize(("name", "form"), [c for c in CASES if c != ("gelu_narrow", "B")])
+def test_preset_stays_close_beyond_the_interval(name: str, form: str) -> None:
+    assert preset_error(name, form, 6.0) < 0.75
+    assert preset_error(name, form, 10.0) < 2.5
+
+
+@pytest.mark.parametrize("form", ["A", "B"])
+@pytest.mark.parametrize(("name", "error"), [("gelu_wide", 6.7e-3), ("silu_wide", 1.7e-3)])
+def test_wide_presets_are_good_to_ten_and_split_the_slope_beyond(
+    name: str, error: float, form: str
+) -> None:
+    entry = TABLE["presets"][name][form]
+    assert preset_error(name, form, 10.0) < error
+    far = np.array([-1e6, 1e6])
+    slopes = rational(far, entry["numerator"], entry["denominator"], form) / far
+    np.testing.assert_allclose(slopes, 0.5, atol=1e-3)
+
+
+@pytest.mark.parametrize(("name", "form"), [("tanh", "A"), ("gelu_wide", "A"), ("relu", "B")])
+def test_refitting_gives_what_is_shipped(name: str, form: str) -> None:
+    """To all but the last digits, where machines differ."""
+    entry = TABLE["presets"][name][form]
+    result = fit_preset(name, (5, 4), form)
+    np.testing.assert_allclose(result.numerator, entry["numerator"], rtol=1e-7, atol=1e-9)
+    np.testing.assert_allclose(result.denominator, entry["denominator"], rtol=1e-7, atol=1e-9)
+
+
+def test_the_table_is_the_same_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    some = {name: PRESETS[name] for name in ("silu_wide", "identity")}
+    monkeypatch.setattr(preset_fits, "PRESETS", some)
+    first, second = (json.dumps(preset_fits.table(fit_presets())) for _ in range(2))
+    assert first == second
+    assert list(json.loads(first)["presets"]) == ["silu_wide", "identity"]

@@ -1,0 +1,438 @@
+"""The CPU kernel: accuracy, sums, layouts, instruction sets, operators.
+
+The rule for accuracy: the error against float64 is at most twice that of the formula written in
+plain PyTorch operations in the dtype that the kernel computes in.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.library import opcheck
+from torch.profiler import ProfilerActivity, profile
+
+import kat
+from kat.ops import reference
+from kat.ops.cpu import backend as cpu
+from kat.ops.cpu.build import BuildError, find_compiler
+from kat.ops.cpu.library import INSTRUCTION_SETS
+from tests import kernels
+
+try:
+    find_compiler()
+except BuildError as error:
+    pytest.skip(f"no CPU kernel to test: {error}", allow_module_level=True)
+
+FORMS = ("A", "B")
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+DEGREES = ((1, 0), (3, 2), (5, 4), (7, 6), (9, 8))
+ROWS = ((1, 8), (8, 1), (8, 8), (1, 1))
+
+
+@pytest.fixture(params=INSTRUCTION_SETS)
+def instruction_set(request, monkeypatch):
+    """Runs the test with each instruction set that the processor supports."""
+    with monkeypatch.context() as changed:
+        changed.setenv("KAT_CPU_KERNEL", request.param)
+        kernels.load_again()
+        problem = kernels.problem()
+        if "but this processor supports" in problem:
+            pytest.skip(problem)
+        assert not problem
+        yield request.param
+    kernels.load_again()
+
+
+# ---- the formula, term by term
+
+
+def formula(grad: Tensor, x: Tensor, a: Tensor, b: Tensor, form: str) -> dict[str, Tensor]:
+    """y, dx, and for each channel-sized element its terms of da and db, by powers of x.
+
+    Everything is in the dtype of the arguments.
+    """
+    channels, groups = x.shape[-1], max(len(a), len(b))
+    a_i = a.expand(groups, -1).repeat_interleave(channels // groups, 0).unbind(1)
+    b_j = b.expand(groups, -1).repeat_interleave(channels // groups, 0).unbind(1)
+    one, zero = torch.ones_like(x), torch.zeros_like(x)
+    powers = [one]
+    for _ in range(max(len(a_i), len(b_j) + 1)):
+        powers.append(powers[-1] * x)
+    p = sum((c * powers[i] for i, c in enumerate(a_i)), zero)
+    p_slope = sum((i * c * powers[i - 1] for i, c in enumerate(a_i) if i), zero)
+    if form == "A":
+        sign_b = [torch.where(c < 0, -1, 1).to(x.dtype) for c in b_j]
+        d_q = [s * powers[j].abs() for j, s in enumerate(sign_b, 1)]
+        q = 1 + sum((c * d for c, d in zip(b_j, d_q, strict=True)), zero)
+        q_slope = x.sign() * sum(
+            (j * c.abs() * powers[j - 1].abs() for j, c in enumerate(b_j, 1)), zero
+        )
+    else:
+        s = sum((c * powers[j] for j, c in enumerate(b_j, 1)), zero)
+        sign = torch.where(s < 0, -one, one)
+        d_q = [sign * powers[j] for j in range(1, len(b_j) + 1)]
+        q = 1 + s.abs()
+        q_slope = sign * sum((j * c * powers[j - 1] for j, c in enumerate(b_j, 1)), zero)
+    y, w = p / q, grad / q
+    return {
+        "y": y,
+        "dx": w * (p_slope - y * q_slope),
+        "da": torch.stack([w * powers[i] for i in range(len(a_i))], -1),
+        "db": torch.stack([-w * y * d for d in d_q], -1) if d_q else x.new_zeros(*x.shape, 0),
+    }
+
+
+def totals(terms: Tensor, rows: int) -> Tensor:
+    """The terms of a coefficient's gradient summed for each of the coefficient's rows."""
+    channels, count = terms.shape[-2:]
+    return terms.reshape(terms.shape[:-2].numel(), rows, channels // rows, count).sum((0, 2))
+
+
+def case(shape, rows, degree, dtype, form, seed=0):
+    """grad, x, a, b: a fifth of x and a fifth of b are 0, and many b are negative.
+
+    The coefficients fall off with their order, so that both forms are well conditioned: what
+    remains is the rounding of the kernel's own steps.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*size):
+        return torch.randn(*size, generator=generator, dtype=torch.float64)
+
+    m, n = degree
+    compute = torch.float64 if dtype == torch.float64 else torch.float32
+    x = normal(*shape)
+    x[normal(*shape) > 0.85] = 0
+    a = normal(rows[0], m + 1) / (1 + torch.arange(m + 1.0)) ** 2
+    b = normal(rows[1], n) / (2.0 + torch.arange(n)) ** (2 if form == "A" else 3)
+    b[normal(rows[1], n) > 0.85] = 0
+    return normal(*shape).to(dtype), x.to(dtype), a.to(compute), b.to(compute)
+
+
+def run(grad, x, a, b, form) -> dict[str, Tensor]:
+    dx, da, db, again = torch.ops.kat.rational_backward_recompute(grad, x, a, b, form)
+    y = torch.ops.kat.rational(x, a, b, form)
+    without = torch.ops.kat.rational_backward(grad, x, a, b, form)
+    for one, other in zip((dx, da, db), without, strict=True):
+        assert torch.equal(one, other)
+    return {"y": y, "recomputed y": again, "dx": dx, "da": da, "db": db}
+
+
+def assert_as_accurate_as_plain(grad, x, a, b, form) -> None:
+    """Every output's root mean square error is at most twice that of the plain formula.
+
+    The plain error counts as at least one unit in the last place for y and dx, and for a sum as
+    2.5 units of the root of its terms' squares: a sum's few roundings may by luck cancel in one
+    order and not in another. float64, which no wider type checks, is allowed 8 times as much.
+    """
+    result = run(grad, x, a, b, form)
+    exact = formula(grad.double(), x.double(), a.double(), b.double(), form)
+    plain = formula(grad.to(a.dtype), x.to(a.dtype), a, b, form)
+    eps = torch.finfo(a.dtype).eps * (8 if a.dtype == torch.float64 else 1)
+    for name in ("y", "recomputed y", "dx"):
+        true, rounded = exact[name.split()[-1]], plain[name.split()[-1]].to(x.dtype).double()
+        assert result[name].dtype == x.dtype
+        assert_at_most_twice(result[name], true, rounded, eps * true.norm())
+    for name, coefficient in (("da", a), ("db", b)):
+        rows = len(coefficient)
+        unit = totals(exact[name] ** 2, rows).sqrt() + 1e-300
+        true, rounded = totals(exact[name], rows) / unit, totals(plain[name], rows) / unit
+        assert result[name].shape == coefficient.shape
+        assert result[name].dtype == coefficient.dtype
+        assert_at_most_twice(result[name] / unit, true, rounded, 2.5 * eps * unit.numel() ** 0.5)
+
+
+def assert_at_most_twice(result: Tensor, true: Tensor, rounded: Tensor, floor: Tensor | float):
+    error, plain_error = (result.double() - true).norm(), (rounded - true).norm()
+    assert error <= 2 * max(plain_error, floor)
+
+
+# ---- accuracy
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("degree", DEGREES)
+def test_as_accurate_as_plain_pytorch(degree, form, dtype, instruction_set):
+    for rows in ROWS:
+        assert_as_accurate_as_plain(*case((23, 8 * 24), rows, degree, dtype, form), form)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("per_group", [1, 3, 24, 25, 48, 96, 131, 1100])
+def test_any_group_size(per_group, dtype, instruction_set):
+    for count in (1, 7, 61) if per_group < 100 else (3,):
+        for rows in ((1, 8), (8, 8)):
+            inputs = case((count, 8 * per_group), rows, (5, 4), dtype, "A")
+            assert_as_accurate_as_plain(*inputs, "A")
+
+
+@pytest.mark.parametrize("groups", [1, 2, 7, 768, 1536])
+def test_any_number_of_groups(groups, instruction_set):
+    for per_group in (1, 5):
+        inputs = case((67, groups * per_group), (1, groups), (5, 4), torch.float32, "A")
+        assert_as_accurate_as_plain(*inputs, "A")
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("count", [1, 2, 997, 16384, 100003])
+def test_one_function_for_all_of_any_number_of_elements(count, form, instruction_set):
+    inputs = case((count,), (1, 1), (5, 4), torch.float32, form)
+    assert_as_accurate_as_plain(*inputs, form)
+
+
+def test_long_sums_are_accurate():
+    inputs = case((16, 197, 768), (1, 8), (5, 4), torch.float32, "A")
+    assert_as_accurate_as_plain(*inputs, "A")
+
+
+@pytest.mark.parametrize("shape", [(0,), (0, 8), (3, 0), (2, 0, 8)])
+def test_empty(shape):
+    x = torch.zeros(shape)
+    groups = 8 if shape[-1] else 1
+    a, b = torch.randn(1, 6), torch.randn(groups, 4)
+    result = run(x, x, a, b, "A")
+    assert result["y"].shape == result["dx"].shape == shape
+    assert not result["da"].any()
+    assert not result["db"].any()
+
+
+# ---- special values
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_subgradients(dtype, instruction_set):
+    """Form A: sgn(b) = +1 at b = 0, and d|x|/dx = 0 at x = +-0. Form B: sgn(s) = +1 at s = +-0."""
+    x = torch.tensor([[0.0, -0.0, 2.0, -2.0]], dtype=dtype)
+    one, a = torch.ones_like(x), torch.tensor([[3.0, 1.0]], dtype=dtype)
+    for b_value, sign in ((0.0, 1.0), (-0.0, 1.0), (0.5, 1.0), (-0.5, -1.0)):
+        b = torch.tensor([[b_value]], dtype=dtype)
+        dx, _, db = torch.ops.kat.rational_backward(one, x, a, b, "A")
+        assert dx[0, :2].tolist() == [1.0, 1.0]
+        q = 1 + abs(b_value) * 2
+        expected = -sign * 2 * (5 + 1) / q**2
+        assert db.item() == pytest.approx(expected)
+        dx, _, db = torch.ops.kat.rational_backward(one[:, :2], x[:, :2], a, b, "B")
+        assert dx.tolist() == [[1 - 3 * b_value, 1 - 3 * b_value]]
+        assert db.item() == 0
+    b = torch.zeros(1, 2, dtype=dtype)
+    _, _, db = torch.ops.kat.rational_backward(one[:, 2:3], x[:, 2:3], a, b, "B")
+    assert db.tolist() == [[-10.0, -20.0]]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_storage_is_rounded_to_nearest_even_for_every_value(dtype, instruction_set):
+    """F(x) = x c over all 65536 numbers: subnormal, infinite and NaN ones too."""
+    x = torch.arange(-(2**15), 2**15).to(torch.int16).view(dtype)
+    for c in (1.0, 1.00390625, 0.7, 3.0, 1e-5):
+        a = torch.tensor([[0.0, c]])
+        y = torch.ops.kat.rational(x, a, torch.zeros(1, 0), "A")
+        assert torch.equal(y.isnan(), x.isnan())
+        known = ~x.isnan()
+        assert torch.equal(y[known], (x.float() * a[0, 1]).to(dtype)[known])
+
+
+def test_nan_spreads_and_stays_one(instruction_set):
+    payload = torch.tensor([0x7FFFFFFF], dtype=torch.int32).view(torch.float32)
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        x = torch.ones(3, 16, dtype=dtype)
+        x[1, 3] = float("nan")
+        y = torch.ops.kat.rational(x, torch.ones(1, 6), torch.ones(1, 4), "A")
+        assert y.isnan().nonzero().tolist() == [[1, 3]]
+        assert torch.ops.kat.rational(x, payload.expand(1, 6), torch.ones(1, 4), "A").isnan().all()
+
+
+def test_large_inputs_do_not_square_the_denominator(instruction_set):
+    x = torch.full((1, 1), 1e6)
+    a, b = torch.tensor([[0.0, 0.0, 0.0, 0.0, 0.0, 1.0]]), torch.tensor([[0.0, 0.0, 0.0, 2.0]])
+    dx, _, _ = torch.ops.kat.rational_backward(torch.ones_like(x), x, a, b, "A")
+    assert dx.item() == pytest.approx(0.5, rel=1e-5)
+
+
+# ---- layouts
+
+
+def layouts(shape: tuple[int, ...]):
+    """(name, make) of tensors of this shape whose memory is laid out in various ways."""
+    count = len(shape)
+
+    def permuted(order):
+        inverse = [order.index(i) for i in range(count)]
+        return lambda t: t.permute(order).contiguous().permute(inverse)
+
+    yield "contiguous", lambda t: t
+    yield "channels first", permuted([0, count - 1, *range(1, count - 1)])
+    yield "channels outermost", permuted([count - 1, *range(count - 1)])
+    yield "reversed", permuted(list(reversed(range(count))))
+    yield "every second", lambda t: torch.stack([t, t], -1)[..., 0]
+    yield "misaligned", lambda t: torch.cat([t.flatten()[:1], t.flatten()])[1:].view(shape)
+    yield "expanded", lambda t: t[:1].expand(shape)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(3, 5, 7, 16), (2, 31, 33, 8)])
+def test_any_layout_gives_the_same_in_the_layout_of_empty_like(shape, dtype, instruction_set):
+    grad, x, a, b = case(shape, (1, 8), (5, 4), dtype, "A")
+    for name, lay_out in layouts(shape):
+        for grad_name, lay_out_grad in (("same", lay_out), ("contiguous", lambda t: t)):
+            moved = lay_out(x)
+            moved_grad = lay_out_grad(grad)
+            result = run(moved_grad, moved, a, b, "A")
+            expected = run(moved_grad.contiguous(), moved.contiguous(), a, b, "A")
+            for key in ("y", "recomputed y", "dx"):
+                assert torch.equal(result[key], expected[key]), (name, grad_name, key)
+                assert result[key].stride() == torch.empty_like(moved).stride(), (name, key)
+            for key in ("da", "db"):
+                torch.testing.assert_close(result[key], expected[key], rtol=1e-5, atol=1e-3)
+
+
+def test_a_permuted_dense_tensor_is_not_copied():
+    a, b = torch.ones(1, 6), torch.ones(8, 4)
+
+    def copies(x):
+        with profile(activities=[ProfilerActivity.CPU]) as seen:
+            kat.rational(x, a, b, impl="cpu")
+            torch.ops.kat.rational_backward(x, x, a, b, "A")
+        names = [event.name for event in seen.events()]
+        assert {"kat::rational", "kat::rational_backward"} <= set(names)
+        return names.count("aten::copy_") + names.count("aten::clone")
+
+    x = torch.randn(2, 8, 4, 4).movedim(1, -1)
+    assert copies(x) == 0
+    assert copies(torch.stack([x, x], -1)[..., 0]) >= 3
+
+
+def test_neighbors_in_memory_are_left_alone(instruction_set, monkeypatch):
+    """Outputs are written to their own elements only, whatever the tail of the vectors."""
+    made = []
+
+    def within_sevens(pattern):
+        made.append(torch.full((pattern.numel() + 64,), 7.0))
+        return made[-1][32:-32].view_as(pattern)
+
+    for per_group in (1, 3, 25, 131):
+        grad, x, a, b = case((5, 8 * per_group), (1, 8), (5, 4), torch.float32, "A")
+        with monkeypatch.context() as changed:
+            changed.setattr(torch, "empty_like", within_sevens)
+            again = cpu.backward_recompute(grad, x, a, b, "A")[-1]
+            y = cpu.forward(x, a, b, "A")
+        outputs = (x, x, x, a, b)  # dx, y twice, da, db
+        assert sorted(len(whole) - 64 for whole in made) == sorted(t.numel() for t in outputs)
+        for whole in made:
+            assert (whole[:32] == 7).all()
+            assert (whole[-32:] == 7).all()
+            assert (whole[32:-32] != 7).any()
+        torch.testing.assert_close(again, y)
+        made.clear()
+
+
+# ---- determinism
+
+
+@pytest.mark.parametrize("shape", [(4, 197, 192), (2, 197, 768), (2, 8, 96, 96), (300, 25 * 8)])
+@pytest.mark.parametrize("rows", ROWS)
+def test_gradients_are_equal_bit_by_bit_for_any_number_of_threads(shape, rows, instruction_set):
+    grad, x, a, b = case(shape, rows, (5, 4), torch.float32, "A")
+    threads, results = torch.get_num_threads(), []
+    try:
+        for number in (1, 2, 1, 3):
+            torch.set_num_threads(number)
+            results.append(torch.ops.kat.rational_backward(grad, x, a, b, "A"))
+    finally:
+        torch.set_num_threads(threads)
+    for other in results[1:]:
+        assert all(torch.equal(r, o) for r, o in zip(results[0], other, strict=True))
+
+
+# ---- the operators
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("degree", DEGREES)
+def test_gradcheck(form, degree, instruction_set):
+    _grad, x, a, b = case((3, 24), (1, 8), degree, torch.float64, form)
+    x[x == 0] = 0.7
+    b[b == 0] = 0.1
+    inputs = [t.requires_grad_() for t in (x, a, b)]
+    assert torch.autograd.gradcheck(lambda *t: kat.rational(*t, form=form, impl="cpu"), inputs)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_opcheck(form, dtype):
+    grad, x, a, b = case((2, 3, 16), (1, 8), (5, 4), dtype, form)
+    for order in ((0, 1), (1, 0)):
+        one, other = x.movedim(*order), grad.movedim(*order)
+        opcheck(torch.ops.kat.rational.default, (one.clone().requires_grad_(), a, b, form))
+        opcheck(torch.ops.kat.rational_backward.default, (other, one, a, b, form))
+        opcheck(torch.ops.kat.rational_backward_recompute.default, (other, one, a, b, form))
+
+
+@pytest.mark.parametrize("impl", [None, "cpu"])
+def test_compiles_without_graph_break(impl):
+    grad, x, a, b = case((4, 16), (1, 8), (5, 4), torch.float32, "A")
+    inputs = [t.requires_grad_() for t in (x, a, b)]
+
+    def function(x, a, b):
+        return (kat.rational(x, a, b, impl=impl) * grad).sum()
+
+    compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+    expected = torch.autograd.grad(function(*inputs), inputs)
+    actual = torch.autograd.grad(compiled(*inputs), inputs)
+    assert all(torch.equal(e, t) for e, t in zip(expected, actual, strict=True))
+
+
+def test_function_transforms_are_right():
+    _, x, a, b = case((5, 16), (1, 8), (5, 4), torch.float64, "A")
+    one = torch.ones_like(x)
+
+    def function(x):
+        return kat.rational(x, a, b)
+
+    slope = torch.ops.kat.rational_backward(one, x, a, b, "A")[0]
+    assert_close = torch.testing.assert_close
+    assert_close(torch.func.vmap(function)(x), function(x))
+    assert_close(torch.func.jvp(function, (x,), (one,))[1], slope)
+    assert_close(torch.func.grad(lambda x: function(x).sum())(x), slope)
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(x, one)
+        assert_close(torch.autograd.forward_ad.unpack_dual(function(dual)).tangent, slope)
+
+
+def test_asking_for_the_kernel_never_falls_back():
+    x, a, b = torch.zeros(2, 8), torch.ones(1, 6), torch.ones(8, 4)
+    with pytest.raises(RuntimeError, match=r"degrees up to 16, got \(17, 4\)"):
+        kat.rational(x, torch.ones(1, 18), b, impl="cpu")
+    meta = [t.to("meta") for t in (x, a, b)]
+    with pytest.raises(ValueError, match="needs x on the cpu, but x is on meta"):
+        kat.rational(*meta, impl="cpu")
+
+
+def test_what_the_kernel_does_not_take_goes_to_the_reference():
+    _grad, x, a, b = case((3, 8), (1, 8), (17, 4), torch.float64, "A")
+    assert torch.equal(torch.ops.kat.rational(x, a, b, "A"), reference.forward(x, a, b, "A"))
+
+
+@pytest.mark.parametrize("coefficients", [torch.float64, torch.bfloat16])
+def test_coefficients_of_another_dtype(coefficients):
+    grad, x, a, b = case((16, 8), (1, 8), (5, 4), torch.float32, "A")
+    a, b = a.to(coefficients), b.to(coefficients)
+    dx, *sums = torch.ops.kat.rational_backward(grad, x, a, b, "A")
+    same, *expected = torch.ops.kat.rational_backward(grad, x, a.float(), b.float(), "A")
+    assert torch.equal(dx, same)
+    for one, other in zip(sums, expected, strict=True):
+        assert torch.equal(one, other.to(coefficients))
+
+
+def test_threads_may_call_at_once():
+    from concurrent.futures import ThreadPoolExecutor
+
+    grad, x, a, b = case((200, 192), (1, 8), (5, 4), torch.float32, "A")
+    expected = torch.ops.kat.rational_backward(grad, x, a, b, "A")
+    with ThreadPoolExecutor(4) as pool:
+        calls = [
+            pool.submit(torch.ops.kat.rational_backward, grad, x, a, b, "A") for _ in range(16)
+        ]
+    for call in calls:
+        assert all(torch.equal(r, e) for r, e in zip(call.result(), expected, strict=True))

@@ -1,0 +1,308 @@
+"""The GPU kernels under Triton's interpreter, on the CPU, against the reference in float64.
+
+Triton reads TRITON_INTERPRET on import, so test_kernels.py runs this file in a process of its own.
+To run it directly:
+
+    TRITON_INTERPRET=1 pytest tests/ops/triton/interpreted.py
+"""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+import kat
+from kat.ops import reference
+from kat.ops.cpu import backend as cpu
+from kat.ops.triton import backend as gpu
+from kat.ops.triton import launch as triton_launch
+from tests.oracle import Elements, assert_near, random_elements
+
+SLACK = {torch.bfloat16: 4.0}
+"""Times the error of eager PyTorch that is allowed: 2, but the interpreter cuts off where it
+should round to bfloat16, which doubles the error."""
+
+
+@pytest.fixture(autouse=True)
+def _poisoned_memory():
+    """Every torch.empty is filled with NaN, so that nothing unwritten goes unnoticed."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def inputs(shape, rows=(1, 8), degree=(5, 4), dtype=torch.float32, seed=0):
+    """grad, x, numerator and denominator; a third of the denominator is negative."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*size: int) -> Tensor:
+        return torch.randn(*size, generator=generator)
+
+    a, b = normal(rows[0], degree[0] + 1), normal(rows[1], degree[1]) + 0.4
+    return normal(*shape).to(dtype), normal(*shape).to(dtype), a, b
+
+
+def check(grad, x, a, b, form="A"):
+    """Forward, backward and recompute, each error at most twice that of eager PyTorch."""
+    y = triton_launch.forward(x, a, b, form)
+    gradients = triton_launch.backward(grad, x, a, b, form)
+    *again, y_again = triton_launch.backward_recompute(grad, x, a, b, form)
+    for first, second in zip((y, *gradients), (y_again, *again), strict=True):
+        assert torch.equal(first, second)
+    exact = outputs(*(t.double() for t in (grad, x, a, b)), form)
+    eager = outputs(grad, x, a, b, form)
+    assert_near((y, *gradients), exact, eager, SLACK.get(x.dtype, 2.0))
+    assert y.stride() == gradients[0].stride() == torch.empty_like(x).stride()
+
+
+def assert_right(elements: Elements) -> None:
+    """Every value and gradient is the exact one to rounding."""
+    x, a, b = elements.x, elements.a, elements.b
+    y = triton_launch.forward(x, a, b, elements.form)
+    gradients = triton_launch.backward(elements.grad, x, a, b, elements.form)
+    elements.assert_right((y, *gradients))
+
+
+def outputs(grad, x, a, b, form):
+    y = reference.forward(x, a, b, form)
+    return y, *reference.backward(grad, x, a, b, form)
+
+
+@pytest.mark.parametrize("form", ["A", "B"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+def test_dtypes_with_several_blocks_a_program(dtype, form):
+    check(*inputs((2, 43, 96), dtype=dtype), form)
+
+
+@pytest.mark.parametrize("form", ["A", "B"])
+@pytest.mark.parametrize("degree", [(1, 0), (1, 1), (2, 3), (3, 2), (7, 6)])
+def test_degrees(degree, form):
+    check(*inputs((5, 24), rows=(1, 3), degree=degree), form)
+    check(*inputs((5, 8), rows=(1, 1), degree=degree), form)
+
+
+@pytest.mark.parametrize("rows", [(1, 1), (1, 4), (4, 1), (4, 4)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rows_shared_or_not(rows, dtype):
+    check(*inputs((13, 96), rows=rows, dtype=dtype))
+
+
+@pytest.mark.parametrize("positions", [0, 1, 13])
+@pytest.mark.parametrize("channels", [1, 3, 24, 25, 48, 96])
+def test_sizes(positions, channels):
+    check(*inputs((positions, 2 * channels), rows=(1, 2), dtype=torch.float16))
+
+
+def test_shapes_without_leading_dimensions_or_positions():
+    check(*inputs((16,), rows=(1, 2)))
+    check(*inputs((2, 0, 16), rows=(1, 2)))
+
+
+LAYOUTS = {
+    "channels first": lambda t: t(2, 16, 5, 4).movedim(1, -1),
+    "channels first, one image": lambda t: t(1, 16, 3, 3).movedim(1, -1),
+    "transposed": lambda t: t(16, 7).t(),
+    "positions swapped": lambda t: t(3, 5, 16).transpose(0, 1),
+    "some channels of more": lambda t: t(5, 24)[:, 4:20],
+    "every other row": lambda t: t(9, 16)[::2],
+    "every other channel": lambda t: t(5, 32)[:, ::2],
+    "one row, expanded": lambda t: t(1, 16).expand(5, 16),
+    "not aligned to 16 bytes": lambda t: t(81)[1:].view(5, 16),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_layouts(layout, dtype):
+    torch.manual_seed(0)
+    x = LAYOUTS[layout](lambda *size: torch.randn(size).to(dtype))
+    _, _, a, b = inputs((1,), rows=(1, 8))
+    check(torch.randn(x.shape).to(dtype), x, a, b)
+    check(torch.ones(1, dtype=dtype).expand(x.shape), x, a, b)
+
+
+@pytest.mark.parametrize("rows", [(1, 4), (4, 4)])
+@pytest.mark.parametrize("shape", [(3, 40), (2, 300, 12)])
+@pytest.mark.parametrize("wide", [False, True])
+def test_sharing_by_group(rows, shape, wide, monkeypatch):
+    monkeypatch.setattr(triton_launch, "LONGEST_PERIOD", 0)
+    if wide:
+        monkeypatch.setattr(triton_launch, "INT32_ELEMENTS", 0)
+    check(*inputs(shape, rows=rows))
+
+
+def test_long_periods_are_shared_by_group():
+    assert not triton_launch.Sharing.of(2 * 6 * 289, 3, 2 * 289, 4, 8).flat
+    grad, x, a, b = inputs((2, 6, 17, 17), rows=(1, 3))
+    check(grad.movedim(1, -1), x.movedim(1, -1), a, b)
+
+
+def test_int64_offsets(monkeypatch):
+    monkeypatch.setattr(triton_launch, "INT32_ELEMENTS", 0)
+    check(*inputs((5, 48)))
+
+
+def test_a_tensor_beyond_int32_is_shared_with_int64_offsets():
+    small = triton_launch.Sharing.of(2**30, 8, 96, 2, 528)
+    large = triton_launch.Sharing.of(2**31, 8, 96, 2, 528)
+    assert not small.constants()["WIDE"]
+    assert large.constants()["WIDE"]
+
+
+def test_gradients_are_the_same_bits_again():
+    case = inputs((101, 96), dtype=torch.float16)
+    first = triton_launch.backward(*case, "A")
+    again = triton_launch.backward(*case, "A")
+    assert all(torch.equal(one, two) for one, two in zip(first, again, strict=True))
+
+
+@pytest.mark.parametrize("form", ["A", "B"])
+def test_x_zero(form):
+    grad, x, a, b = inputs((3, 16), rows=(1, 2))
+    x[:, ::2] = 0.0
+    x[:, ::4] = -0.0
+    check(grad, x, a, b, form)
+
+
+@pytest.mark.parametrize("form", ["A", "B"])
+@pytest.mark.parametrize("value", [0.0, -0.0, -0.3])
+def test_b_zero_and_b_negative(form, value):
+    grad, x, a, b = inputs((7, 16), rows=(1, 2))
+    b[:, ::2] = value
+    check(grad, x, a, b, form)
+    check(grad, x, a, torch.full_like(b, value), form)
+
+
+def test_large_x():
+    grad, x, a, b = inputs((5, 16), rows=(1, 2))
+    check(grad, x * 1e5, a, b)
+    dx = triton_launch.backward(grad, x * 1e6, a, b, "A")[0]
+    slope = grad * a[0, 5] / b[:, 3].abs().repeat_interleave(8)
+    torch.testing.assert_close(dx, slope, rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_coefficients_of_other_dtypes(dtype):
+    grad, x, a, b = inputs((5, 16), rows=(1, 2))
+    check(grad, x, a.to(dtype), b.to(dtype))
+    check(grad.double(), x.double(), a.to(dtype), b.to(dtype))
+
+
+def test_float32_gradient_of_bfloat16_x():
+    grad, x, a, b = inputs((5, 32), rows=(1, 2), dtype=torch.bfloat16)
+    check(grad.float() + 1e-3, x, a, b)
+
+
+def test_public_call_differentiates_once():
+    grad, x, a, b = (t.requires_grad_() for t in inputs((5, 16), rows=(1, 2)))
+    y = kat.rational(x, a, b, impl="triton")
+    gradients = torch.autograd.grad(y, (x, a, b), grad, create_graph=True)
+    expected = triton_launch.backward(*(t.detach() for t in (grad, x, a, b)), "A")
+    assert all(torch.equal(one, two) for one, two in zip(gradients, expected, strict=True))
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradients[0].sum().backward()
+
+
+@pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
+@pytest.mark.parametrize("form", ["A", "B"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_enormous_and_infinite_x(dtype, form):
+    """A program that meets one does its share again; the others do not."""
+    grad, x, a, b = inputs((2, 43, 96), dtype=dtype)
+    for place, value in enumerate((1e6, -1e20, 1e38, math.inf)):
+        x[0, place, 11 * place] = value
+    y = triton_launch.forward(x, a, b, form)
+    gradients = triton_launch.backward(grad, x, a, b, form)
+    exact = outputs(*(t.double() for t in (grad, x, a, b)), form)
+    rounding = max(2e-5, 2 * torch.finfo(dtype).eps)
+    for got, want in zip((y, *gradients), exact, strict=True):
+        torch.testing.assert_close(got.double(), want, rtol=rounding, atol=1e-4 + rounding)
+
+
+@pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
+@pytest.mark.parametrize("rows", [8, 1])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize(
+    ("degree", "form"),
+    [((5, 4), "A"), ((3, 2), "B"), ((7, 6), "A"), ((9, 8), "B"), ((2, 0), "A"), ((2, 0), "B")],
+)
+def test_random_sizes_of_x_and_of_the_output_gradient(degree, form, dtype, rows):
+    """A function each, and then one for many, with the sums of their terms."""
+    count = rows if rows > 1 else 60
+    whole = dtype != torch.bfloat16  # whose subnormal numbers the interpreter gets wrong
+    elements = random_elements(degree, form, dtype, count, rows=rows, subnormal=whole)
+    assert_right(elements)
+
+
+@pytest.mark.parametrize("form", ["A", "B"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("rows", [8, 1])
+def test_tiny_output_gradients_beside_ordinary_ones(dtype, form, rows):
+    """grad / Q is below the smallest number, and times x^5 it is not."""
+    smallest = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
+    x = [30.0, -30.0, 3.0, 0.0, 30.0, 1.0, -0.5, -300.0]
+    grad = [smallest, -3 * smallest, 1e6 * smallest, smallest, 0.0, 1.0, -smallest, 1e9 * smallest]
+    a, b = [[1.0, 1, 0, 0, 0, 1]] * rows, [[0.0, 0, 0, 1]] * rows
+    assert_right(Elements(x, grad, a, b, form, dtype))
+
+
+@pytest.mark.parametrize("form", ["A", "B"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("degree", [(5, 4), (9, 8)])
+@pytest.mark.parametrize("rows", [8, 1])
+def test_large_output_gradients_where_powers_of_x_underflow(rows, degree, dtype, form):
+    """In plain arithmetic: no x is enormous and no gradient tiny."""
+    exponent = math.log2(torch.finfo(dtype).smallest_normal)
+    roots = (2.05, 2.2, 4.1, 4.3, 8.2, 3.1, 6.3, 1.5)  # x^2, x^4, ... are a bit too small
+    x = [(-1) ** k * 2.0 ** (exponent / root) for k, root in enumerate(roots)]
+    grad = [0.3 * 2.0 ** (-0.9 * exponent)] * len(x)
+    a, b = [[1.0 + i for i in range(degree[0] + 1)]] * rows, [[0.5] * degree[1]] * rows
+    assert_right(Elements(x, grad, a, b, form, dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "b", [[0.0, 0, -1, 0], [0.0, 1e-20, 0, 0], [0.0, 0, 0, -1], [0.0] * 4, [-1.0, 0, 0, 1]]
+)
+@pytest.mark.parametrize("grad", [1.0, -0.5])
+def test_the_sign_of_a_sum_that_underflows(b, grad, dtype):
+    x = 1e-30 if dtype == torch.float32 else 1e-250
+    x = [x, -x, 0.0, -0.0, 1.0, -1.0]
+    a = [[0.5, 1.0, 1.0, 1.0, 1.0, 1.0]] * len(x)
+    assert_right(Elements(x, [grad] * len(x), a, [b] * len(x), "B", dtype))
+
+
+@pytest.mark.parametrize("form", ["A", "B"])
+def test_double_backward_of_the_operator_on_these_kernels(form, monkeypatch):
+    """As on a GPU: the kernels below the operators, the operators' own formulas above."""
+    for name in ("supports", "forward", "backward", "backward_recompute"):
+        monkeypatch.setattr(cpu, name, getattr(gpu, name))
+    _, x, a, b = inputs((2, 4), rows=(1, 2), degree=(3, 2), dtype=torch.float64)
+    x = torch.copysign(x.abs().clamp(min=0.3), x)
+    leaves = [t.double().requires_grad_() for t in (x, a, b.abs() + 0.1)]
+    calls = []
+    backward = triton_launch.backward
+    monkeypatch.setattr(triton_launch, "backward", lambda *case: calls.append(1) or backward(*case))
+    assert torch.autograd.gradgradcheck(lambda *t: kat.rational(*t, form=form), leaves)
+    assert calls
+
+
+def test_interpreted_kernels_by_name_say_that_they_are_differentiable_once():
+    _, x, a, b = inputs((2, 8))
+    x.requires_grad_()
+    y = kat.rational(x, a, b, impl="triton")
+    (dx,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        dx.square().sum().backward()
+
+
+@pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
+def test_nan_does_not_hide_an_enormous_x():
+    x = torch.tensor([[math.nan, 1e30, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]])
+    a, b = torch.tensor([[0.0, 1, 0, 0, 0, 1]]), torch.tensor([[0.0, 0, 0, 1]])
+    dx, _, _ = triton_launch.backward(torch.ones_like(x), x, a, b, "A")
+    assert dx[0, 0].isnan()
+    assert dx[0, 1].item() == pytest.approx(1.0)
