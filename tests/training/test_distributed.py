@@ -29,6 +29,10 @@ LAUNCHERS = {
         "RANK": 0, "LOCAL_RANK": 0, "GROUP_RANK": 0, "WORLD_SIZE": 8, "LOCAL_WORLD_SIZE": 4,
     },
     "srun": {"SLURM_NTASKS": 8, "SLURM_PROCID": 5, "SLURM_LOCALID": 1, "SLURM_NODEID": 1},
+    "srun, nodes known": {
+        "SLURM_NTASKS": 8, "SLURM_PROCID": 5, "SLURM_LOCALID": 1, "SLURM_NODEID": 1,
+        "SLURM_NNODES": 2,
+    },
     "srun, first": {"SLURM_NTASKS": 8, "SLURM_PROCID": 0, "SLURM_LOCALID": 0, "SLURM_NODEID": 0},
     "torchrun within srun": {
         "SLURM_NTASKS": 2, "SLURM_PROCID": 1, "SLURM_LOCALID": 0, "SLURM_NODEID": 1,
@@ -69,6 +73,7 @@ def launcher(monkeypatch):
         ("torchrun, first", "auto", 2, World(0, 0, 8, 4, launched=True), True),
         ("srun", 4, 2, World(5, 1, 8, 4, launched=True), False),
         ("srun", "auto", 2, World(5, 1, 8, 4, launched=True), False),
+        ("srun, nodes known", "auto", 1, World(5, 1, 8, 4, launched=True), False),
         ("srun, first", 4, 2, World(0, 0, 8, 4, launched=True), True),
         ("torchrun within srun", 4, 2, World(6, 2, 8, 4, launched=True), False),
         ("a shell of SLURM", 2, 1, World(size=2, local_size=2), True),
@@ -197,6 +202,17 @@ def test_two_processes_train_as_one_with_their_joint_batch(runs, name):
         assert ours["top1"] == theirs["top1"]
         assert ours["raw_top5"] == theirs["raw_top5"]
         assert ours == pytest.approx(theirs, rel=1e-5)
+
+
+def test_sharded_processes_that_are_no_longer_finite_stop_and_keep_the_state_before(tmp_path):
+    out, rate = tmp_path / "run", ("--optim.lr", "1e18", "--optim.warmup_epochs", "0")
+    process = _start(out, *DIVISIONS["fsdp"], *rate)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 1, errors
+    assert "the layer that it came from is not looked for in sharded weights" in errors
+    assert f"The state before it is in {out / 'last_good.ckpt'}" in errors
+    weights = torch.load(out / "last_good.ckpt", weights_only=True)["raw_state_dict"]
+    assert all(weight.isfinite().all() for weight in weights.values())
 
 
 def test_processes_with_different_numbers_of_validation_batches(tmp_path):
