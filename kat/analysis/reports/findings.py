@@ -44,7 +44,7 @@ class RunFindings:
         name: of the run.
         record: of its model.
         cost: of its model.
-        data: the name of its data set.
+        data: the name of its dataset.
         settings: nested, those that are not the default.
         summary: what summary.json holds, of a run that is done.
         history: a row an epoch.
@@ -77,7 +77,7 @@ def read_findings(folder: Path, images: int, data: str | None = None) -> RunFind
     Args:
         folder: the run directory.
         images: the number of validation images that the model is shown.
-        data: the data set that they come from; None: the run's own.
+        data: the dataset that they come from; None: the run's own.
 
     Raises:
         InputError: it is no run, or ``data`` cannot be used.

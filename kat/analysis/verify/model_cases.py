@@ -19,7 +19,7 @@ from kat.nn import GroupRational
 
 _POINTS = 16
 _IMAGES, _NOISE = 128, (2, 32)
-"""Images of a data set; batches of noise, and images in each."""
+"""Images of a dataset; batches of noise, and images in each."""
 
 
 def cases_of_checkpoint(
@@ -29,7 +29,7 @@ def cases_of_checkpoint(
 
     Args:
         checkpoint: what :func:`kat.models.load_model` takes.
-        data: the data set whose validation images the model sees; None: normal noise.
+        data: the dataset whose validation images the model sees; None: normal noise.
         dtypes: names of dtypes.
 
     Raises:
