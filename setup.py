@@ -1,4 +1,4 @@
-"""Builds the CPU kernel into the package where there is a C++ compiler, and does without elsewhere.
+"""Builds the CPU kernel into the package if there is a C++ compiler.
 
 Everything else about the package is in pyproject.toml. A package without the library builds it on
 first use, or runs the PyTorch reference: see docs/backends.md.
@@ -15,7 +15,7 @@ from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
-SOURCE = "kat/ops/cpu/rational_cpu.cpp"
+SOURCES = "kat/ops/cpu/csrc"
 
 
 def load_cpu_build() -> ModuleType:
@@ -30,14 +30,14 @@ def load_cpu_build() -> ModuleType:
 
 
 class BuildLibrary(build_ext):
-    """Compiles a plain shared library, which is not a Python module, and may fail."""
+    """Compiles a plain shared library, which is no Python module; a failure is only logged."""
 
     def build_extension(self, ext: Extension) -> None:
         cpu_build = load_cpu_build()
         try:
             cpu_build.compile_library(Path(self.get_ext_fullpath(ext.name)).resolve())
         except (cpu_build.BuildError, OSError) as error:
-            logging.getLogger(__name__).warning("the CPU kernel is left out: %s", error)
+            logging.getLogger(__name__).warning("the CPU kernel was not built: %s", error)
 
     def get_ext_filename(self, ext_name: str) -> str:
         return str(Path(*ext_name.split("."))) + ".so"
@@ -47,7 +47,7 @@ class BuildLibrary(build_ext):
 
 
 class TagWheel(bdist_wheel):
-    """The library is of a platform, but of no version of Python."""
+    """Tags the wheel with the platform, but with no version of Python."""
 
     def get_tag(self) -> tuple[str, str, str]:
         return "py3", "none", super().get_tag()[2]
@@ -57,8 +57,8 @@ setup(
     ext_modules=[
         Extension(
             "kat.ops.cpu._rational_cpu",
-            sources=[SOURCE],
-            depends=["kat/ops/cpu/rational_cpu_block.inc", "kat/ops/cpu/rational_cpu_scaled.inc"],
+            sources=[f"{SOURCES}/rational.cpp"],
+            depends=[f"{SOURCES}/block.inc", f"{SOURCES}/scaled.inc"],
             optional=True,
         )
     ],

@@ -31,7 +31,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from timing import header, keep_freed_memory, medians, print_table, take_turns, write_csv
 from torch import nn
 
-from kat.analysis import StabilityMonitor
+from kat.nn import StabilityMonitor
 from kat.nn.stability import write_rows
 
 COLUMNS = (

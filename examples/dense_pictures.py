@@ -18,7 +18,6 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from kat.training.evaluation.dense_prediction import find_classes, find_objects
 from matplotlib.patches import Patch
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
@@ -30,6 +29,8 @@ from kat.files import check_target, replacing
 from kat.models import load_model
 from kat.models.dense import SlidingWindowConfig
 from kat.training import read_settings
+from kat.training.tasks.detection import find_objects
+from kat.training.tasks.segmentation import find_classes
 
 ROWS = ("annotated objects", "found", "annotated classes", "found")
 

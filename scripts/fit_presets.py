@@ -11,7 +11,7 @@ from pathlib import Path
 
 from kat.files import write_text
 from kat.nn.fitting import fit_presets
-from kat.nn.fitting.presets import table
+from kat.nn.fitting.preset_fits import table
 from kat.tables import print_table
 
 

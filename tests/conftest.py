@@ -16,8 +16,8 @@ from tests import kernels
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
 
-# Where the CPU kernel cannot be had, its own tests say so; the others run on the reference, and
-# need not hear of it.
+# Where the CPU kernel is unavailable, its own tests say so; the others run on the reference without
+# its warning.
 if kernels.problem():
     os.environ["KAT_CPU_KERNEL"] = "off"
 

@@ -10,7 +10,6 @@ from kat.analysis.inspect.activations import Activation, learned_activations
 from kat.analysis.inspect.stability import Verdict
 from kat.analysis.inspect.symbolic import Reading, read_symbols
 from kat.analysis.reports.stability import write_stability_report
-from kat.nn.stability import StabilityMonitor, read_rows
 from kat.tables import write_table
 from kat.training.evaluation.confusion import Calibration, calibration, confusion_matrix
 
@@ -20,7 +19,6 @@ __all__ = [
     "Calibration",
     "Cost",
     "Reading",
-    "StabilityMonitor",
     "Verdict",
     "activation_memory",
     "calibration",
@@ -32,7 +30,6 @@ __all__ = [
     "plot_fit",
     "plot_learning_curves",
     "plot_stability",
-    "read_rows",
     "read_symbols",
     "write_stability_report",
     "write_table",

@@ -32,13 +32,13 @@ from kat.cli.task_options import add_task_options, task_options
 from kat.data import DataConfig
 from kat.deploy import open_model
 from kat.errors import InputError
-from kat.files import check_target, write_text
+from kat.files import check_target, short_names, write_text
 from kat.models import ModelRecord
 from kat.models.dense import task_of
 from kat.settings import Count
 from kat.tables import print_table, write_table
 from kat.training import EvalConfig, evaluate
-from kat.training.evaluation.checkpoints import find_checkpoints, short_names
+from kat.training.evaluation.checkpoints import find_checkpoints
 from kat.training.evaluation.run_data import data_of_run
 from kat.training.tasks.registry import TASKS
 

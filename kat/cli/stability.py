@@ -17,9 +17,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from kat.analysis import Verdict, plot_stability, read_rows, write_stability_report
+from kat.analysis import Verdict, plot_stability, write_stability_report
 from kat.cli.parsing import Parser
 from kat.errors import InputError
+from kat.nn.stability import read_rows
 from kat.training import read_divergence
 from kat.training.run_directory import STABILITY, STABILITY_REPORT
 
@@ -36,7 +37,7 @@ def main(arguments: list[str]) -> None:
 
 def make_parser() -> Parser:
     """The parser of ``kat stability``."""
-    parser = Parser(__doc__)
+    parser = Parser(__doc__, "RUN...")
     parser.add("runs", nargs="+", metavar="RUN", help="the run directories of monitored runs")
     parser.add(
         "--out",

@@ -26,17 +26,11 @@ from kat.models.conversion.report import Conversion
 from kat.models.conversion.source import ViTSource, read_vit
 from kat.models.kat import KAT, rational_parameter_names
 from kat.models.vit import KANViT, SwiGLUViT, ViT
-from kat.nn.coefficient_history import (
-    LayerHistory,
-    read_coefficient_history,
-    write_coefficient_history,
-)
 
 __all__ = [
     "KAT",
     "Conversion",
     "KANViT",
-    "LayerHistory",
     "ModelRecord",
     "Movement",
     "SwiGLUViT",
@@ -57,7 +51,6 @@ __all__ = [
     "micro",
     "push_to_hub",
     "rational_parameter_names",
-    "read_coefficient_history",
     "read_state_dict",
     "read_training_checkpoint",
     "read_vit",
@@ -65,5 +58,4 @@ __all__ = [
     "save_model",
     "save_pretrained",
     "stored_weights",
-    "write_coefficient_history",
 ]

@@ -1,21 +1,20 @@
-"""GR-KAN layers, their coefficients, and their initialisation."""
+"""GR-KAN layers, their initialization and monitoring, and the MLPs they are compared with."""
 
 from kat.nn.baselines import FixedMlp, SwiGLUMlp
 from kat.nn.bspline import BSplineKANLinear, BSplineKANMlp
-from kat.nn.coefficients import (
-    Coefficients,
-    Init,
-    expectation,
-    gain,
-    given_coefficients,
-    preset,
-    preset_names,
-    read_coefficients,
+from kat.nn.coefficient_history import (
+    LayerHistory,
+    read_coefficient_history,
+    write_coefficient_history,
 )
+from kat.nn.coefficients import Coefficients, Init
 from kat.nn.fused import register_grkan_hook
+from kat.nn.gain import expectation, gain
 from kat.nn.grkan import GRKANLinear, GRKANMlp
 from kat.nn.init import init_attention_mimetic_, init_grkan_
+from kat.nn.presets import given_coefficients, preset, preset_names, read_coefficients
 from kat.nn.rational import GroupRational, group_functions
+from kat.nn.stability import StabilityMonitor
 
 __all__ = [
     "BSplineKANLinear",
@@ -26,6 +25,8 @@ __all__ = [
     "GRKANMlp",
     "GroupRational",
     "Init",
+    "LayerHistory",
+    "StabilityMonitor",
     "SwiGLUMlp",
     "expectation",
     "gain",
@@ -35,6 +36,8 @@ __all__ = [
     "init_grkan_",
     "preset",
     "preset_names",
+    "read_coefficient_history",
     "read_coefficients",
     "register_grkan_hook",
+    "write_coefficient_history",
 ]

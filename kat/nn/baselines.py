@@ -1,4 +1,4 @@
-"""The MLPs that GR-KAN is compared with: of a fixed activation, and SwiGLU at equal parameters."""
+"""MLPs that GR-KAN is compared with: a fixed activation, and SwiGLU at equal parameters."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from kat.nn.init import SCHEMES, init_grkan_
 
 
 class FixedMlp(Mlp):
-    """W_2 f(W_1 x + b_1) + b_2: timm's ``Mlp``, with a choice of how its weights are drawn.
+    """W_2 f(W_1 x + b_1) + b_2: timm's ``Mlp`` with the initialization of a GR-KAN MLP.
 
-    What is left of a GR-KAN MLP where its rationals are taken out and its initialisation is kept.
+    A GR-KAN MLP with its rationals replaced by fixed functions.
 
     Args:
-        *args, **kwargs: of timm's ``Mlp``; ``act_layer`` is f.
-        weight_init: how W_1, behind no function, and W_2, behind f, are drawn; see
-            :func:`kat.nn.init_grkan_`.
+        *args, **kwargs: those of timm's ``Mlp``; ``act_layer`` is f.
+        weight_init: the initialization of W_1, with the identity before it, and of W_2, with f
+            before it; see :func:`kat.nn.init_grkan_`.
 
     Raises:
         ValueError: an unknown scheme.
@@ -32,22 +32,24 @@ class FixedMlp(Mlp):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Draws the weights anew; timm's models call this after their own initialisation."""
+        """Draws the weights again; timm's models call this after their own initialization."""
         pairs: list[Any] = [(self.fc1, nn.Identity()), (self.fc2, self.act)]
         for linear, activation in pairs:
             init_grkan_(linear, activation, self.weight_init)
 
 
 class SwiGLUMlp(SwiGLU):
-    """W_2 (SiLU(W_g x + b_g) * (W_1 x + b_1)) + b_2, two thirds as wide within as it is told to be.
+    """W_2 (SiLU(W_g x + b_g) * (W_1 x + b_1)) + b_2, with as many parameters as an MLP.
 
-    Three matrices of two thirds of the width have the parameters of an MLP's two, to the rounding
-    of the width and the bias of the gate.
+    Its three matrices have two thirds of the MLP's hidden width. The parameter counts are equal up
+    to the rounding of the width and the bias of the gate.
 
     Args:
         in_features: width of the input.
-        hidden_features: width of the MLP that it takes the place of; in_features by default.
-        *args, **kwargs: of timm's ``SwiGLU``; ``act_layer`` is not used, the gate is SiLU.
+        hidden_features: hidden width of the MLP that it replaces; in_features by default.
+        out_features: width of the output; in_features by default.
+        act_layer: unused; the gate is SiLU.
+        *args, **kwargs: those of timm's ``SwiGLU``.
 
     Source: Shazeer, GLU Variants Improve Transformer, arXiv 2002.05202.
     """

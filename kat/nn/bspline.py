@@ -1,4 +1,4 @@
-"""The B-spline KAN layer of Liu et al.: the baseline that GR-KAN is compared with."""
+"""The B-spline KAN layer of Liu et al., a baseline for GR-KAN."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.polynomial import Polynomial
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kat.nn.coefficients import expectation, gain
+from kat.nn.gain import expectation, gain
 
 KAN_SCHEMES = ("liu", "variance_preserving")
 
@@ -20,23 +20,22 @@ class BSplineKANLinear(nn.Module):
     """y_j = sum_i [ w_ji SiLU(x_i) + sum_k c_jik B_k(x_i) ] + bias_j, one function for each edge.
 
     B_k, k = 0 .. grid + order - 1, are the B-splines of degree ``order`` on uniform knots: ``grid``
-    intervals over ``grid_range`` and ``order`` more on either side. Beyond those the splines are
-    zero, and SiLU is left. Liu et al. scale each edge's spline once more, which c can do itself.
+    intervals over ``grid_range``, and ``order`` more on either side. Beyond those the splines are
+    zero, and SiLU remains. Liu et al. also scale each edge's spline; here c includes the scale.
 
-    At most order + 1 splines are not zero at x: only those are computed, by one small matrix
-    product, and put into their places for one large matrix product with c.
+    At most order + 1 splines are nonzero at x. Only those are computed, and scattered into their
+    columns for one large matrix product with c.
 
     Args:
         in_features: d_in.
         out_features: d_out.
-        bias: whether there is a bias.
-        grid: intervals of the grid; at least 1.
+        bias: whether to add a bias.
+        grid: number of grid intervals; at least 1.
         order: degree of the splines; at least 1.
-        grid_range: (low, high), where the grid lies.
-        weight_init: ``"liu"``: small splines beside a SiLU part that keeps the variance, as the
-            paper has it: c ~ N(0, (0.1 / grid)^2), w ~ N(0, 1 / d_in); the authors' code
-            interpolates uniform noise instead. ``"variance_preserving"``: both parts scaled to give
-            half of Var[y] = 1 each for x ~ N(0, 1).
+        grid_range: (low, high), the ends of the grid.
+        weight_init: ``"liu"``, as in the paper: c ~ N(0, (0.1 / grid)^2), w ~ N(0, 1 / d_in), so
+            that the splines start small (the authors' code interpolates uniform noise instead); or
+            ``"variance_preserving"``: each part contributes half of Var[y] = 1 for x ~ N(0, 1).
         device, dtype: of the parameters.
 
     Shape:
@@ -46,7 +45,7 @@ class BSplineKANLinear(nn.Module):
         base_weight (d_out, d_in), spline_weight (d_out, d_in, grid + order), bias (d_out,).
 
     Raises:
-        ValueError: a bad argument.
+        ValueError: an invalid argument.
 
     Source: Liu et al., KAN: Kolmogorov-Arnold Networks, arXiv 2404.19756, section 2.
     """
@@ -75,17 +74,17 @@ class BSplineKANLinear(nn.Module):
         self.grid, self.order = grid, order
         self.grid_range = (float(grid_range[0]), float(grid_range[1]))
         self.weight_init = weight_init
-        place: dict[str, Any] = {"device": device, "dtype": dtype}
-        self.base_weight = nn.Parameter(torch.empty(out_features, in_features, **place))
+        options: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.base_weight = nn.Parameter(torch.empty(out_features, in_features, **options))
         self.spline_weight = nn.Parameter(
-            torch.empty(out_features, in_features, grid + order, **place)
+            torch.empty(out_features, in_features, grid + order, **options)
         )
-        self.bias = nn.Parameter(torch.empty(out_features, **place)) if bias else None
+        self.bias = nn.Parameter(torch.empty(out_features, **options)) if bias else None
         self.init_weights()
 
     @torch.no_grad()
     def init_weights(self) -> None:
-        """Draws the weights anew; timm's models call this after their own initialisation."""
+        """Draws the weights again; timm's models call this after their own initialization."""
         if self.base_weight.is_meta:
             return
         base = spline = 1.0
@@ -125,13 +124,13 @@ class BSplineKANLinear(nn.Module):
 class BSplineKANMlp(nn.Module):
     """KAN_2(KAN_1(x)): two B-spline KAN layers in place of a transformer's MLP.
 
-    The signature of timm's ``Mlp``, so that it can be given as ``mlp_layer=`` to timm's models.
+    It has the signature of timm's ``Mlp`` and serves as ``mlp_layer=`` of timm's models.
 
     Args:
         in_features: width of the input.
         hidden_features: width between the layers; in_features by default.
         out_features: width of the output; in_features by default.
-        act_layer: taken for timm's sake and not used: the activations are the splines.
+        act_layer: unused, for timm's signature; the activations are the splines.
         norm_layer: an optional norm between the layers.
         bias: whether the layers have biases.
         drop: dropout rate between the layers.
@@ -158,18 +157,18 @@ class BSplineKANMlp(nn.Module):
     ) -> None:
         super().__init__()
         hidden_features = hidden_features or in_features
-        place: dict[str, Any] = {"device": device, "dtype": dtype}
+        options: dict[str, Any] = {"device": device, "dtype": dtype}
         spline: dict[str, Any] = {
             "grid": grid,
             "order": order,
             "grid_range": grid_range,
             "weight_init": weight_init,
         }
-        self.fc1 = BSplineKANLinear(in_features, hidden_features, bias, **spline, **place)
+        self.fc1 = BSplineKANLinear(in_features, hidden_features, bias, **spline, **options)
         self.drop = nn.Dropout(drop)
-        self.norm = norm_layer(hidden_features, **place) if norm_layer else nn.Identity()
+        self.norm = norm_layer(hidden_features, **options) if norm_layer else nn.Identity()
         self.fc2 = BSplineKANLinear(
-            hidden_features, out_features or in_features, bias, **spline, **place
+            hidden_features, out_features or in_features, bias, **spline, **options
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -179,10 +178,10 @@ class BSplineKANMlp(nn.Module):
 
 @cache
 def _pieces(order: int) -> list[list[float]]:
-    """The polynomials in u of which the splines of an order consist on one interval of the grid.
+    """The splines of an order on one grid interval, as coefficients of polynomials in u.
 
-    With N the cardinal spline on the knots 0 .. order + 1, row p of column r is the coefficient of
-    u^p in N(order - r + u): B_(i + r) at t = i + u. By the recursion of de Boor and Cox,
+    With N the cardinal spline on the knots 0 .. order + 1, entry [p][r] is the coefficient of u^p
+    in N(order - r + u), which is B_(i + r) at t = i + u. De Boor and Cox's recursion gives them:
     N_K(s) = (s N_(K-1)(s) + (K + 1 - s) N_(K-1)(s - 1)) / K.
     """
     u = Polynomial([0.0, 1.0])
@@ -198,9 +197,9 @@ def _pieces(order: int) -> list[list[float]]:
 
 
 class _Splines(torch.autograd.Function):
-    """B_k at t, which is x in units of the grid from its low end: (...) to (..., grid + order).
+    """B_k at t, x in grid intervals from the low end of the grid: (...) to (..., grid + order).
 
-    Keeps t alone, and the gradient can be differentiated as often as the splines can.
+    Saves t alone. The gradient can be differentiated as often as the splines can.
     """
 
     @staticmethod
@@ -213,11 +212,11 @@ class _Splines(torch.autograd.Function):
         values = values.expand(*t.shape, order + 1)
         for coefficients in reversed(lower):
             values = torch.addcmul(coefficients, values, u)
-        place = cell.unsqueeze(-1) + torch.arange(order + 1, dtype=t.dtype, device=t.device)
-        outside = (place < 0) | (place >= grid + order)  # NaN is not: it goes on
-        place = place.nan_to_num(0.0).clamp(0, grid + order - 1).long()
+        index = cell.unsqueeze(-1) + torch.arange(order + 1, dtype=t.dtype, device=t.device)
+        outside = (index < 0) | (index >= grid + order)  # False for NaN, which propagates
+        index = index.nan_to_num(0.0).clamp(0, grid + order - 1).long()
         splines = t.new_zeros(*t.shape, grid + order)
-        return splines.scatter_add_(-1, place, values.masked_fill(outside, 0.0))
+        return splines.scatter_add_(-1, index, values.masked_fill(outside, 0.0))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None]:

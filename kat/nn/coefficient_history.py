@@ -1,13 +1,13 @@
-"""The coefficients of a model's rationals over a training, and the file that holds them.
+"""The coefficients of a model's rationals during training, and the CSV file that holds them.
 
-The file is a CSV table with a row for each row of coefficients at each recorded step:
+The file has a line for each row of coefficients at each recorded step:
 
     step,layer,form,part,group,c0,c1,c2,c3,c4,c5
     0,blocks.0.mlp.act1,A,numerator,0,0.0,1.0,0.0,0.0,0.0,0.0        c_i = a_i
     0,blocks.0.mlp.act1,A,denominator,0,0.0,0.0,0.0,0.0,,            c_i = b_(i + 1)
 
-``step`` counts the optimiser's steps before. A part that all groups share has group 0 alone.
-Numbers are those of float32, in as few digits as give them back; cells beyond a degree are empty.
+``step`` is the number of optimizer steps taken before. A part that all groups share has group 0
+alone. Numbers are float32, in the fewest digits that restore them; cells beyond a degree are empty.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from kat.errors import InputError
-from kat.nn import group_functions
+from kat.nn.rational import group_functions
 from kat.ops import FORMS
 from kat.tables import open_table, write_table
 
@@ -31,7 +31,7 @@ _PARTS = ("numerator", "denominator")
 
 @dataclass(frozen=True)
 class LayerHistory:
-    """The coefficients of one rational layer at S steps of its training.
+    """The coefficients of one rational layer at S training steps.
 
     Args:
         form: of its denominators, ``"A"`` or ``"B"``.
@@ -51,20 +51,20 @@ class LayerHistory:
         return torch.stack([group_functions(x, a, b, self.form) for a, b in pairs])
 
     def followed_by(self, later: LayerHistory) -> LayerHistory:
-        """The history with the steps of a later one of the same layer."""
+        """This history, and after it a later one of the same layer."""
         names = ("steps", "numerator", "denominator")
         joined = {n: torch.cat([getattr(self, n), getattr(later, n)]) for n in names}
         return LayerHistory(self.form, **joined)
 
 
 History = Mapping[str, LayerHistory]
-"""By the layers' names, in the model's order."""
+"""By layer name, in the order of the model."""
 
 
 def write_coefficient_history(history: History, path: Path) -> None:
-    """Writes the coefficients of all layers, step by step, whole or not at all."""
+    """Writes the coefficients of all layers, step by step. The file appears whole or not at all."""
     rows = [row for name, layer in history.items() for row in _rows(name, layer)]
-    rows.sort(key=lambda row: row[0])  # stable: within a step as the layers are ordered
+    rows.sort(key=lambda row: row[0])  # stable: within a step, layers keep their order
     columns = max((len(row) for row in rows), default=len(_KEYS))
     names = [f"c{index}" for index in range(columns - len(_KEYS))]
     padded = ([*row, *[""] * (columns - len(row))] for row in rows)
@@ -72,27 +72,26 @@ def write_coefficient_history(history: History, path: Path) -> None:
 
 
 def _rows(name: str, layer: LayerHistory) -> Iterator[list[Any]]:
-    for place, step in enumerate(layer.steps.tolist()):
+    for index, step in enumerate(layer.steps.tolist()):
         for part in _PARTS:
-            for group, values in enumerate(getattr(layer, part)[place].numpy()):
-                # str of NumPy's float32 is the shortest decimal that gives it back.
+            for group, values in enumerate(getattr(layer, part)[index].numpy()):
+                # str of a NumPy float32 is the shortest decimal that restores it.
                 yield [step, name, layer.form, part, group, *map(str, values)]
 
 
 def read_coefficient_history(path: Path) -> dict[str, LayerHistory]:
-    """Reads what :func:`write_coefficient_history` wrote.
+    """Reads a file of :func:`write_coefficient_history`.
 
     Raises:
-        InputError: there is no such file, or it is something else, incomplete, or not finite.
+        InputError: the file is missing, incomplete, or something else, or a value is not finite.
     """
-    content, missing = "the record of coefficients of a run", "no training of a KAT has written it"
-    with open_table(path, content, missing) as lines:
+    with open_table(path, "a coefficient history", "only training a KAT writes it") as lines:
         by_layer: dict[str, list[dict[str, str]]] = {}
         for line in lines:
             by_layer.setdefault(line["layer"], []).append(line)
         history = {name: _layer(own) for name, own in by_layer.items()}
     if len({tuple(layer.steps.tolist()) for layer in history.values()}) > 1:
-        raise InputError(f"{path} is incomplete: some layers have steps that others lack")
+        raise InputError(f"{path} is incomplete: the layers have different steps")
     if not history:
         raise InputError(f"{path} holds no coefficients")
     return history
@@ -114,9 +113,9 @@ def _stack(lines: Sequence[Mapping[str, str]], steps: Sequence[int]) -> Tensor:
     groups = len(lines) // len(steps)
     expected = [(step, group) for step in steps for group in range(groups)]
     if [(int(line["step"]), int(line["group"])) for line in lines] != expected or not groups:
-        raise ValueError(f"rows are missing of {lines[0]['layer'] if lines else 'a layer'}")
+        raise ValueError(f"rows of {lines[0]['layer'] if lines else 'a layer'} are missing")
     rows = [[float(v) for k, v in line.items() if k not in _KEYS and v] for line in lines]
     stacked = torch.tensor(rows).view(len(steps), groups, -1 if rows[0] else 0)
     if not stacked.isfinite().all():
-        raise ValueError("not all numbers are finite")
+        raise ValueError("some values are not finite")
     return stacked

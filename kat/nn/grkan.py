@@ -1,4 +1,4 @@
-"""GR-KAN: Group-Rational Kolmogorov-Arnold layers, W F(x) + bias."""
+"""GR-KAN layers: W F(x) + bias with a learnable rational F, and the MLP of two of them."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from kat.nn.rational import GroupRational
 
 
 class GRKANLinear(nn.Module):
-    """GRKAN(x) = W F(x) + bias: a learnable rational on each group of inputs, then a linear map.
+    """GRKAN(x) = W F(x) + bias: a learnable rational for each group of inputs, then a linear map.
 
-    Takes the place of ``nn.Linear`` with the activation in front of it.
+    Replaces an activation and the ``nn.Linear`` after it.
 
     Args:
         in_features: d_in, divisible by num_groups.
         out_features: d_out.
         bias: whether the linear map has a bias.
-        num_groups: groups of the rational; ``"channels"``: one a channel.
+        num_groups: number of groups of the rational; ``"channels"``: one for each channel.
         init, degree, form, share, impl: of the rational, see :class:`GroupRational`.
         weight_init: ``"variance_preserving"`` (the paper's), ``"centered"``, ``"kaiming"`` or
             ``"trunc_normal"``, see :func:`kat.nn.init_grkan_`.
-        fused: keep only x for the backward pass, and compute F(x) again there.
+        fused: whether to save x alone for the backward pass and recompute F(x) there.
         device, dtype: of the parameters.
 
     Shape:
@@ -66,11 +66,11 @@ class GRKANLinear(nn.Module):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Draws the weights anew; timm's models call this after their own initialisation."""
+        """Draws the weights again; timm's models call this after their own initialization."""
         init_grkan_(self.fc, self.act, self.weight_init)
 
     def reset_parameters(self) -> None:
-        """Sets the rational back to its initial function and draws the weights anew."""
+        """Resets the rational to its initial function and draws the weights again."""
         self.act.reset_parameters()
         self.init_weights()
 
@@ -82,28 +82,27 @@ class GRKANLinear(nn.Module):
 class GRKANMlp(nn.Module):
     """GRKANMlp(x) = W_2 F_2(W_1 F_1(x) + b_1) + b_2: the MLP of a KAT block, two GR-KAN layers.
 
-    The signature of timm's ``Mlp``, so that it can be given as ``mlp_layer=`` to timm's models.
-    F_1 starts as the identity, F_2 as ``act_init``, so that at the start it is an ordinary MLP.
+    It has the signature of timm's ``Mlp`` and serves as ``mlp_layer=`` of timm's models. F_1 is
+    initialized to the identity and F_2 to ``act_init``, so it starts as an ordinary MLP.
 
     Args:
         in_features: width of the input, divisible by num_groups.
         hidden_features: width between the layers, divisible by num_groups; in_features by default.
         out_features: width of the output; in_features by default.
-        act_layer: taken for timm's sake and not used: the activation is the rational.
+        act_layer: unused, for timm's signature; the activations are the rationals.
         norm_layer: an optional norm before the second linear map, as in timm's ``Mlp``.
         bias: whether the linear maps have biases.
         drop: dropout rate after each rational.
-        num_groups: groups of both rationals; ``"channels"``: one a channel.
+        num_groups: number of groups of both rationals; ``"channels"``: one for each channel.
         degree, form, share, impl: of both rationals, see :class:`GroupRational`.
-        first_init: the function that F_1 starts as; ``"none"``: there is no F_1, as in an ordinary
-            MLP.
-        act_init: the function that F_2 starts as, ``"swish"`` or ``"gelu"`` in the paper; see
-            ``init`` of :class:`GroupRational`.
-        weight_init, fused: see :class:`GRKANLinear`. A norm or dropout between a rational and
-            its linear map keeps that pair from being fused.
+        first_init: the initial function F_1; ``"none"``: no F_1, as in an ordinary MLP.
+        act_init: the initial function F_2, ``"swish"`` or ``"gelu"`` in the paper; see ``init`` of
+            :class:`GroupRational`.
+        weight_init, fused: see :class:`GRKANLinear`. A norm or dropout between a rational and its
+            linear map prevents fusing the two.
         device, dtype: of the parameters.
 
-    Children: act1, fc1, act2, fc2, the names of the released checkpoints.
+    The children act1, fc1, act2 and fc2 have the names of the released checkpoints.
 
     Source: arXiv 2409.10594, sections 4.3 to 4.5.
     """
@@ -138,29 +137,27 @@ class GRKANMlp(nn.Module):
         groups = _groups(num_groups, "hidden_features", hidden_features)
         self.weight_init = weight_init
         self.fused = fused
+        options: dict[str, Any] = {"device": device, "dtype": dtype}
 
         def act(groups: int, init: Init) -> GroupRational:
-            return GroupRational(
-                groups, degree, init, form, share, impl=impl, device=device, dtype=dtype
-            )
+            return GroupRational(groups, degree, init, form, share, impl=impl, **options)
 
-        place: dict[str, Any] = {"device": device, "dtype": dtype}
         self.act1 = nn.Identity() if first_init == "none" else act(first_groups, first_init)
         self.drop1 = nn.Dropout(drop)
-        self.fc1 = nn.Linear(in_features, hidden_features, bias=bias, **place)
+        self.fc1 = nn.Linear(in_features, hidden_features, bias=bias, **options)
         self.act2 = act(groups, act_init)
         self.drop2 = nn.Dropout(drop)
-        self.norm = norm_layer(hidden_features, **place) if norm_layer else nn.Identity()
-        self.fc2 = nn.Linear(hidden_features, out_features, bias=bias, **place)
+        self.norm = norm_layer(hidden_features, **options) if norm_layer else nn.Identity()
+        self.fc2 = nn.Linear(hidden_features, out_features, bias=bias, **options)
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Draws fc1 and fc2 anew; timm's models call this after their own initialisation."""
+        """Draws fc1 and fc2 again; timm's models call this after their own initialization."""
         init_grkan_(self.fc1, self.act1, self.weight_init)
         init_grkan_(self.fc2, self.act2, self.weight_init)
 
     def reset_parameters(self) -> None:
-        """Sets the rationals back to their initial functions and draws the weights anew."""
+        """Resets the rationals to their initial functions and draws the weights again."""
         for act in (self.act1, self.act2):
             if isinstance(act, GroupRational):
                 act.reset_parameters()
@@ -184,11 +181,11 @@ class GRKANMlp(nn.Module):
 
 
 def _groups(num_groups: int | str, name: str, width: int) -> int:
-    """The number of groups that a width is cut into."""
+    """The number of groups into which a width is divided."""
     if num_groups == "channels":
         return width
     if not isinstance(num_groups, int) or num_groups < 1:
         raise ValueError(f"num_groups must be at least 1, or 'channels', got {num_groups!r}")
     if width % num_groups:
-        raise ValueError(f"{name}={width} cannot be cut into num_groups={num_groups} groups")
+        raise ValueError(f"{name}={width} is not divisible by num_groups={num_groups}")
     return num_groups

@@ -1,4 +1,4 @@
-"""Weight initialisation: variance-preserving for GR-KAN, mimetic for attention, and the published.
+"""Weight initialization: schemes for GR-KAN layers, and the mimetic one for attention.
 
 For y = W F(x) + bias with x ~ N(0, 1) and independent weights of variance v,
 Var[y] = d_in v E[F(x)^2], so v = alpha / d_in with alpha = 1 / E[F(x)^2] keeps the second moment
@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from kat.nn.coefficients import Function, gain, moments
+from kat.nn.gain import Function, gain, moments
 from kat.nn.rational import GroupRational
 
 SCHEMES = ("variance_preserving", "centered", "kaiming", "trunc_normal")
@@ -20,21 +20,21 @@ SCHEMES = ("variance_preserving", "centered", "kaiming", "trunc_normal")
 
 @torch.no_grad()
 def init_grkan_(linear: nn.Linear, activation: nn.Module, scheme: str) -> None:
-    """Draws the weight of ``linear(activation(x))`` and sets its bias to zero.
+    """Draws the weight of ``linear`` in ``linear(activation(x))`` and sets its bias to zero.
+
+    Parameters on the meta device are left alone.
 
     Args:
-        linear: the linear map behind the activation.
-        activation: the rational in front of it, whose coefficients give the gain; or a fixed
-            function, such as ``nn.GELU``.
-        scheme: ``"variance_preserving"``: N(0, alpha / d_in) with the activation's own gain alpha,
-            as in the paper;
-            ``"centered"``: N(0, 1 / sum_c Var F_c(x)), projected so that W E[F(x)] = 0: the mean
-            of F, which all tokens share, is not passed on. It keeps the second moment through
-            deep stacks, where the paper's drifts (docs/initialisation.md);
-            ``"kaiming"``: N(0, 2 / d_in), the gain of ReLU, whatever the activation;
-            ``"trunc_normal"``: N(0, 0.02^2) cut at +-2, what the published KAT code really runs.
-
-    Parameters on the meta device have no values to draw and are left alone.
+        linear: the linear map after the activation.
+        activation: a rational, whose current coefficients give the gain, or a fixed function such
+            as ``nn.GELU``.
+        scheme: ``"variance_preserving"``: N(0, alpha / d_in) with the activation's gain alpha, as
+            in the paper;
+            ``"centered"``: N(0, 1 / sum_c Var F_c(x)), projected so that W E[F(x)] = 0. The mean of
+            F, which all tokens share, is not passed on. This keeps the second moment through deep
+            stacks, where the paper's scheme drifts (docs/initialisation.md);
+            ``"kaiming"``: N(0, 2 / d_in), the gain of ReLU, for any activation;
+            ``"trunc_normal"``: N(0, 0.02^2) truncated at +-2, which the published code uses.
 
     Raises:
         ValueError: an unknown scheme.
@@ -57,12 +57,12 @@ def init_grkan_(linear: nn.Linear, activation: nn.Module, scheme: str) -> None:
 
 
 def _function(activation: nn.Module) -> Function:
-    """What it computes of a point, one row a group for a rational."""
+    """The function of a point: one value, or one for each group of a rational."""
     return activation.functions if isinstance(activation, GroupRational) else activation
 
 
 def _draw_centered(linear: nn.Linear, function: Function) -> None:
-    """With m_c = E[F_c(x)] for channel c, E[(W F)^2] = v sum_c (E[F_c^2] - m_c^2) where W m = 0."""
+    """With m_c = E[F_c(x)] and W m = 0, E[(W F)^2] = v sum_c (E[F_c^2] - m_c^2)."""
     mean, variance = (
         moment.reshape(-1).repeat_interleave(linear.in_features // moment.numel())
         for moment in moments(function)
@@ -75,18 +75,18 @@ def _draw_centered(linear: nn.Linear, function: Function) -> None:
 
 @torch.no_grad()
 def init_attention_mimetic_(qkv: nn.Linear, proj: nn.Linear, num_heads: int) -> None:
-    """Sets attention weights to products that look like those of trained transformers.
+    """Initializes attention so that its weight products resemble those of trained transformers.
 
-    For each head W_q^T W_k is the best rank d_head approximation of 0.7 Z + 0.7 I, and
-    W_proj W_v = 0.4 Z - 0.4 I, where Z has independent entries of variance 1 / d and W are the
-    matrices as ``nn.Linear`` holds them (y = W x). Both factors get the square root of the
-    singular values. The constants are those of the official KAT recipe; its code multiplies the
-    second pair in the other order, so that its product is not the one intended.
+    For each head, W_q^T W_k is the best rank d_head approximation of 0.7 Z + 0.7 I, and
+    W_proj W_v = 0.4 Z - 0.4 I. Z has independent entries of variance 1 / d; the W are the weights
+    of ``nn.Linear`` (y = W x). Both factors get the square roots of the singular values. The
+    constants are those of the official KAT recipe; its code multiplies the second pair in the
+    other order, which does not give the intended product.
 
     Args:
         qkv: (3 d, d), queries, keys and values stacked, heads in order.
         proj: (d, d), the output projection.
-        num_heads: heads, which divide d.
+        num_heads: number of heads, a divisor of d.
 
     Source: Trockman and Kolter, Mimetic Initialization of Self-Attention Layers, ICML 2023,
     arXiv 2305.09828.
@@ -108,14 +108,14 @@ def init_attention_mimetic_(qkv: nn.Linear, proj: nn.Linear, num_heads: int) -> 
 
 
 def _noisy_identity(like: Tensor, dim: int, *, noise: float, identity: float) -> Tensor:
-    """noise * Z + identity * I, Z uniform with variance 1 / dim; float32 on like's device."""
+    """noise * Z + identity * I in float32 on like's device, Z uniform with variance 1 / dim."""
     bound = math.sqrt(3 / dim)
     z = torch.empty(dim, dim, device=like.device).uniform_(-bound, bound)
     return noise * z + identity * torch.eye(dim, device=like.device)
 
 
 def _split(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """L and R with L R = matrix and the singular values shared evenly between them."""
+    """L and R with L R = matrix, each with the square roots of the singular values."""
     u, s, vh = torch.linalg.svd(matrix)
     root = s.sqrt()
     return u * root, root[:, None] * vh

@@ -7,15 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kat.nn.coefficients import (
-    Coefficients,
-    Init,
-    coefficients_of,
-    gain,
-    given_coefficients,
-    moments,
-)
-from kat.ops import FORMS, rational
+from kat.nn.coefficients import Coefficients, Init, check_degree
+from kat.nn.gain import gain, moments
+from kat.nn.presets import coefficients_of, given_coefficients
+from kat.ops import rational
+from kat.ops.arguments import check_form
 
 SHARES = ("numerator", "denominator", "none")
 
@@ -23,31 +19,32 @@ SHARES = ("numerator", "denominator", "none")
 class GroupRational(nn.Module):
     """F(x) = P(x) / Q(x) with learnable coefficients, one function for each group of channels.
 
-    Works on any number of channels that the groups divide. Drop it in where an ``nn.GELU`` is.
+    A drop-in replacement for ``nn.GELU`` and other activations, for any number of channels that is
+    divisible by the number of groups.
 
     Args:
-        num_groups: groups that the channels are cut into.
+        num_groups: groups into which the channels are divided.
         degree: (m, n), the degrees of numerator and denominator; m >= 1, n >= 0.
-        init: the function to start as: a name (``kat.nn.preset_names()``), the path of a ``.json``
-            file that ``kat fit`` has written (read once, here), what such a file holds, or
+        init: the initial function: a name (``kat.nn.preset_names()``), the path of a ``.json`` file
+            written by ``kat fit`` (read once, here), the mapping in such a file, or
             ``Coefficients``.
         form: ``"A"``, Q = 1 + sum |b_j||x|^j (released checkpoints), or ``"B"``,
             Q = 1 + |sum b_j x^j| (the paper's equation).
-        share: the coefficients that all groups have in common: ``"numerator"`` (as in the
-            released code and checkpoints), ``"denominator"`` (as the paper's text says), or
-            ``"none"``.
-        channel_dim: the dimension of x that holds the channels; 1 for (B, C, H, W).
+        share: the coefficients that all groups share: ``"numerator"`` (as in the released code and
+            checkpoints), ``"denominator"`` (as the paper's text says), or ``"none"``.
+        channel_dim: the dimension of the channels; 1 for (B, C, H, W).
         impl: the backend, as in :func:`kat.rational`.
-        device, dtype: of the coefficients, float32 by default.
+        device, dtype: of the coefficients; float32 by default.
 
     Shape:
-        x (..., C, ...) with the channels at ``channel_dim``; the output is alike.
+        x (..., C, ...) with the channels at ``channel_dim``; the output has the same shape.
 
     Parameters:
         weight_numerator (1 or G, m + 1), weight_denominator (1 or G, n).
 
     Raises:
-        ValueError: a bad argument, or at call time channels that the groups do not divide.
+        ValueError: an invalid argument or, when called, a number of channels that the groups do not
+            divide.
 
     Source: arXiv 2409.10594, sections 4.2 and 4.3.
     """
@@ -68,14 +65,11 @@ class GroupRational(nn.Module):
         super().__init__()
         if num_groups < 1:
             raise ValueError(f"num_groups must be at least 1, got {num_groups}")
-        if form not in FORMS:
-            raise ValueError(f"form must be one of {FORMS}, got {form!r}")
+        check_form(form)
         if share not in SHARES:
             raise ValueError(f"share must be one of {SHARES}, got {share!r}")
-        if len(degree) != 2 or degree[0] < 1 or degree[1] < 0:
-            raise ValueError(f"degree must be (m, n) with m >= 1 and n >= 0, got {degree}")
         self.num_groups = num_groups
-        self.degree = (degree[0], degree[1])
+        self.degree = check_degree(degree)
         self.init: str | Coefficients = given_coefficients(init)
         self.form = form
         self.share = share
@@ -83,14 +77,14 @@ class GroupRational(nn.Module):
         self.impl = impl
         rows_a = 1 if share == "numerator" else num_groups
         rows_b = 1 if share == "denominator" else num_groups
-        place: dict[str, Any] = {"device": device, "dtype": dtype}
-        self.weight_numerator = nn.Parameter(torch.empty(rows_a, degree[0] + 1, **place))
-        self.weight_denominator = nn.Parameter(torch.empty(rows_b, degree[1], **place))
+        options: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.weight_numerator = nn.Parameter(torch.empty(rows_a, self.degree[0] + 1, **options))
+        self.weight_denominator = nn.Parameter(torch.empty(rows_b, self.degree[1], **options))
         self.reset_parameters()
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Sets every group back to the function that ``init`` stands for."""
+        """Resets all groups to the initial function."""
         c = self.initial_coefficients()
         self.weight_numerator.copy_(torch.tensor(c.numerator).expand_as(self.weight_numerator))
         self.weight_denominator.copy_(
@@ -98,31 +92,31 @@ class GroupRational(nn.Module):
         )
 
     def initial_coefficients(self) -> Coefficients:
-        """The coefficients that ``init`` stands for, checked against this layer's form."""
+        """The coefficients of the initial function."""
         return coefficients_of(self.init, self.degree, self.form)
 
     @torch.no_grad()
     def gain(self) -> float:
-        """alpha = 1 / E[F(x)^2], x ~ N(0, 1), for the coefficients held now, over the groups."""
+        """alpha = 1 / E[F(x)^2], x ~ N(0, 1), for the current coefficients, over all groups."""
         return gain(self.functions)
 
     @torch.no_grad()
     def moments(self) -> tuple[Tensor, Tensor]:
-        """E[F(x)] and Var[F(x)] over x ~ N(0, 1) for each group: (G,) each, in float64.
+        """E[F(x)] and Var[F(x)], x ~ N(0, 1), of each group: (G,) each, in float64.
 
-        One entry where all groups share all coefficients.
+        (1,) if the groups share all coefficients.
         """
         return moments(self.functions)
 
     def functions(self, x: Tensor) -> Tensor:
-        """Every group's function at the points x (k,), on the CPU in float64: (G, k).
+        """The function of each group at the points x (k,), on the CPU in float64: (G, k).
 
-        One row where all groups share all coefficients.
+        (1, k) if the groups share all coefficients.
         """
         return group_functions(x, self.weight_numerator, self.weight_denominator, self.form)
 
     def initial_functions(self, x: Tensor) -> Tensor:
-        """The function that all groups start as, at the points x (k,): (1, k), in float64."""
+        """The initial function of all groups at the points x (k,), in float64: (1, k)."""
         c = self.initial_coefficients()
         numerator, denominator = torch.tensor([c.numerator]), torch.tensor([c.denominator])
         return group_functions(x, numerator, denominator, self.form)
@@ -151,7 +145,7 @@ def group_functions(x: Tensor, numerator: Tensor, denominator: Tensor, form: str
 
     Args:
         x: the points.
-        numerator, denominator: (1 or G, m + 1) and (1 or G, n), as :class:`GroupRational` has them.
+        numerator, denominator: (1 or G, m + 1) and (1 or G, n), as in :class:`GroupRational`.
         form: ``"A"`` or ``"B"``.
     """
     a, b = numerator.double().cpu(), denominator.double().cpu()

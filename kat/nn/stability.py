@@ -1,13 +1,12 @@
-"""What passes through the GR-KAN layers of a model while it trains.
+"""Monitors the GR-KAN layers of a model during training.
 
-For a layer y = W F(x) + bias, F = P / Q, at a step of training:
+For a layer y = W F(x) + bias, F = P / Q, at a training step:
 
-    gain realised = E[y^2] / E[x^2]                1: the layer preserves the second moment
-    drift         = |c - c_0| / |c_0|              c: its coefficients, c_0: those it started with
-    outside       = share of x outside the interval that F was fitted on
+    gain    = E[y^2] / E[x^2]         1: the layer preserves the second moment
+    drift   = |c - c_0| / |c_0|       c: its coefficients, c_0: the initial ones
+    outside = share of x outside the interval on which F was fitted
 
-The layers are seen through hooks and are not changed: a watched run gives the numbers of the run
-that nobody watches.
+Hooks observe the layers and change nothing: a monitored run gives the same bits as any other.
 """
 
 from __future__ import annotations
@@ -23,12 +22,15 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from kat.errors import InputError
-from kat.nn import GRKANLinear, GRKANMlp, GroupRational, register_grkan_hook
+from kat.nn.fused import register_grkan_hook
+from kat.nn.grkan import GRKANLinear, GRKANMlp
+from kat.nn.rational import GroupRational
 from kat.ops import rational
+from kat.ops.arguments import compute_dtype
 from kat.tables import open_table, write_table
 
 Row = dict[str, Any]
-"""One layer at one step: ``step``, ``layer``, and those of :data:`QUANTITIES` that it has."""
+"""One layer at one step: ``step``, ``layer``, and those :data:`QUANTITIES` that apply to it."""
 
 QUANTITIES = (
     "input_mean",
@@ -53,9 +55,9 @@ COLUMNS = ("step", "layer", *QUANTITIES)
 
 DEFAULT_INTERVAL = 50
 DEAD_VARIANCE = 1e-6
-"""A group whose F(x) varies less than this passes nothing on."""
+"""A group is dead if the variance of F(x) is below this."""
 EXPLODING_MOMENT = 1e4
-"""A group whose E[F(x)^2] is above this, or not finite, explodes."""
+"""A group explodes if E[F(x)^2] is above this, or not finite."""
 
 
 @dataclass
@@ -68,10 +70,10 @@ class _Layer:
 
 
 class StabilityMonitor:
-    """Records the GR-KAN layers of a model, and its blocks, every so many steps of training.
+    """Records statistics of a model's GR-KAN layers and blocks at regular training steps.
 
     Args:
-        interval: steps between two records; the first is that of step 0.
+        interval: steps between two records; the first record is at step 0.
 
     Raises:
         InputError: an interval below 1.
@@ -102,14 +104,14 @@ class StabilityMonitor:
         self._gradients: dict[str, Tensor] = {}
 
     def attach(self, model: nn.Module) -> None:
-        """Finds the layers of a model; their coefficients of now are where drift starts.
+        """Finds the layers of a model. Drift is measured from their current coefficients.
 
         Raises:
-            InputError: the model has no rational.
+            InputError: the model has no rational layer.
         """
         self.stop()
         self._layers = {}
-        self._order = {name: place for place, (name, _) in enumerate(model.named_modules())}
+        self._order = {name: index for index, (name, _) in enumerate(model.named_modules())}
         linears = _linears(model)
         for name, module in model.named_modules():
             if isinstance(module, GroupRational):
@@ -119,7 +121,7 @@ class StabilityMonitor:
                 self._layers[id(module)] = layer
         if not self._layers:
             raise InputError(
-                f"{type(model).__name__} has no rational layer to monitor; take a KAT, or"
+                f"{type(model).__name__} has no rational layer to monitor; train a KAT, or set"
                 " monitor.enabled=false"
             )
         mlps = [name for name, module in model.named_modules() if isinstance(module, GRKANMlp)]
@@ -127,7 +129,7 @@ class StabilityMonitor:
         self._blocks = {name: model.get_submodule(name) for name in parents if name}
 
     def due(self, step: int) -> bool:
-        """Whether this step, counted from 0, is to be recorded."""
+        """Whether to record this step, counted from 0."""
         return step % self.interval == 0
 
     @property
@@ -136,15 +138,15 @@ class StabilityMonitor:
         return bool(self._handles)
 
     def watch(self) -> None:
-        """Puts the hooks in place for one forward and backward pass; the first pass counts.
+        """Adds the hooks for one forward and backward pass. Of several passes, the first counts.
 
-        What was seen since a former call, and never recorded, is forgotten.
+        Discards what was observed since an earlier call and not recorded.
 
         Raises:
             InputError: no model is attached.
         """
         if not self._layers:
-            raise InputError("the monitor has no model to watch; attach(model) first")
+            raise InputError("the monitor has no model to watch; call attach(model) first")
         self.stop()
         self._handles = [register_grkan_hook(self._see_layer)]
         for layer in self._layers.values():
@@ -157,20 +159,20 @@ class StabilityMonitor:
             self._handles.append(block.register_forward_hook(hook, with_kwargs=True))
 
     def stop(self) -> None:
-        """Takes the hooks away, and forgets what was seen and not recorded."""
+        """Removes the hooks, and discards what was observed and not recorded."""
         for handle in self._handles:
             handle.remove()
         self._handles = []
         self._seen, self._gradients = {}, {}
 
     def record(self, step: int, loss_scale: float = 1.0) -> list[Row]:
-        """Takes the hooks away and returns one row a layer, which are also added to ``rows``.
+        """Removes the hooks and returns one row for each layer and block, also added to ``rows``.
 
-        To be called when the gradients are there and before the optimiser uses them.
+        To be called after the backward pass and before the optimizer step.
 
         Args:
-            step: optimiser steps taken before this one.
-            loss_scale: what the loss was multiplied with for the backward pass.
+            step: optimizer steps taken before this one.
+            loss_scale: the factor of the loss in the backward pass.
         """
         seen, gradients = self._seen, self._gradients
         self.stop()
@@ -188,20 +190,20 @@ class StabilityMonitor:
         return recorded
 
     def save(self, path: Path) -> None:
-        """Writes all rows so far as CSV with the columns of :data:`COLUMNS`."""
+        """Writes all rows so far as CSV with the columns :data:`COLUMNS`."""
         write_rows(self.rows, path)
 
     def resume(self, path: Path, step: int) -> None:
-        """Takes over the rows that a run wrote before the step at which it now goes on."""
+        """Restores the rows that a run wrote before the step at which it resumes."""
         if path.is_file():
             self.rows = [row for row in read_rows(path) if row["step"] < step]
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The coefficients that drift is measured from, by layer."""
+        """The coefficients from which drift is measured, by layer."""
         return {layer.name: layer.start for layer in self._layers.values()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Takes over the coefficients that drift is measured from; call after :meth:`attach`."""
+        """Restores the coefficients from which drift is measured; call after :meth:`attach`."""
         for layer in self._layers.values():
             layer.start = state.get(layer.name, layer.start).to(layer.start)
 
@@ -230,7 +232,7 @@ class StabilityMonitor:
 
 
 def _first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-    """What a module is called with first, by place or by name."""
+    """The first tensor argument of a module's call, positional or by name."""
     return next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
 
 
@@ -239,7 +241,7 @@ def _see_gradient(gradients: dict[str, Tensor], name: str, gradient: Tensor) -> 
 
 
 def _linears(model: nn.Module) -> dict[int, nn.Linear]:
-    """The linear map behind each rational of a GR-KAN layer, by the rational's id."""
+    """The linear map after each rational of a GR-KAN layer, by the rational's id."""
     pairs: list[tuple[nn.Module, nn.Linear]] = []
     for module in model.modules():
         if isinstance(module, GRKANLinear):
@@ -251,7 +253,7 @@ def _linears(model: nn.Module) -> dict[int, nn.Linear]:
 
 @torch.no_grad()
 def _layer_seen(layer: _Layer, x: Tensor, y: Tensor) -> dict[str, Tensor]:
-    """All that is known of a layer from its input and output alone."""
+    """The quantities of a layer that follow from its input and output alone."""
     activation = layer.activation
     x, y = (_wide(t.movedim(activation.channel_dim, -1)) for t in (x, y))
     b, form = activation.weight_denominator, activation.form
@@ -270,7 +272,7 @@ def _layer_seen(layer: _Layer, x: Tensor, y: Tensor) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def _passed(x: Tensor, y: Tensor) -> dict[str, Tensor]:
-    """Mean and variance of what goes in and comes out, and E[y^2] / E[x^2]."""
+    """Mean and variance of input and output, and E[y^2] / E[x^2]."""
     mean_in, variance_in = _merge(*_moments(_wide(x), 1))
     mean_out, variance_out = _merge(*_moments(_wide(y), 1))
     gain = (variance_out + mean_out.square()) / (variance_in + mean_in.square())
@@ -285,7 +287,7 @@ def _passed(x: Tensor, y: Tensor) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def _parameters_seen(layer: _Layer) -> dict[str, Tensor]:
-    """Drift, and the norms of the gradients that the parameters have."""
+    """Drift, and the norms of the parameters' gradients."""
     activation, linear = layer.activation, layer.linear
     seen = {"drift": (_coefficients(activation) - layer.start).norm() / layer.start.norm()}
     gradients = {
@@ -303,22 +305,18 @@ def _coefficients(activation: GroupRational) -> Tensor:
 
 
 def _norm(tensor: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(tensor.detach(), dtype=_dtype(tensor))
+    return torch.linalg.vector_norm(tensor.detach(), dtype=compute_dtype(tensor.dtype))
 
 
 def _wide(tensor: Tensor) -> Tensor:
-    return tensor.to(_dtype(tensor))
-
-
-def _dtype(tensor: Tensor) -> torch.dtype:
-    return torch.float64 if tensor.dtype == torch.float64 else torch.float32
+    return tensor.to(compute_dtype(tensor.dtype))
 
 
 def _moments(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
-    """Mean and variance of each group of the last dimension's channels: (groups,) each.
+    """Mean and variance of each group of channels, the last dimension: (groups,) each.
 
-    By channel first, the variance about the channel's own mean: exact where means are large, and
-    ten times as fast as ``torch.var_mean`` on a CPU.
+    First by channel, with the variance about the channel's own mean: accurate where means are
+    large, and ten times as fast as ``torch.var_mean`` on a CPU.
     """
     rows = x.reshape(-1, x.shape[-1])
     mean = rows.mean(0)
@@ -327,24 +325,24 @@ def _moments(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
 
 
 def _merge(mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance of equally large parts put together, over the last dimension."""
+    """Mean and variance of the union of equally large parts, over the last dimension."""
     whole = mean.mean(-1)
     return whole, (variance + (mean - whole[..., None]).square()).mean(-1)
 
 
 def write_rows(rows: Sequence[Row], path: Path) -> None:
-    """Writes rows as CSV; what a layer does not have is left empty."""
+    """Writes rows as CSV; cells for quantities that do not apply are empty."""
     write_table(path, COLUMNS, rows)
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Reads what :func:`write_rows` wrote.
+    """Reads a file of :func:`write_rows`.
 
     Raises:
-        InputError: there is no such file, or it is something else.
+        InputError: the file is missing, or something else.
     """
     missing = "the run was not monitored; train with --monitor"
-    with open_table(path, "the record of a monitored run", missing) as lines:
+    with open_table(path, "a record of the stability monitor", missing) as lines:
         return [_row(line) for line in lines]
 
 

@@ -1,7 +1,6 @@
-"""The rational base function: one public call, a plain reference, and the backends behind it."""
+"""The rational function: one public call, a plain PyTorch reference, and a folder a backend."""
 
-from kat.ops.api import FORMS, rational
-from kat.ops.dispatch import gradients
-from kat.ops.torch_internals import in_function_transform, leaves_pytorch
+from kat.ops.api import rational
+from kat.ops.arguments import FORMS
 
-__all__ = ["FORMS", "gradients", "in_function_transform", "leaves_pytorch", "rational"]
+__all__ = ["FORMS", "rational"]

@@ -1,73 +1,95 @@
-"""The operator ``kat::rational`` and its gradient, registered with ``torch.library``.
+"""The operators ``kat::rational*``, their backends, and the short eager path to the same kernels.
 
-The operators are the boundary between callers and backends: a backend adds a kernel for its device
-type to each, and nothing above changes. Where a device has no kernel of its own, or its kernel does
-not take the arguments, the plain reference runs. In either case only the inputs are kept for the
-backward pass.
+Each operator is registered with ``torch.library``, with a kernel for each backend's device type.
+Where a device has no kernel, or the kernel does not support the arguments, the reference runs. In
+either case only the inputs are kept for the backward pass.
+
+An operator registered from Python costs tens of microseconds a training step in dispatch alone, as
+much as the kernel itself takes on a small layer. So plain tensors, where nothing observes or
+rewrites operators, go to the kernel directly. The arithmetic is the same on both paths.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from kat.ops import reference
-from kat.ops.cpu import kernel as cpu
-from kat.ops.torch_internals import in_function_transform, refuse_forward_mode
-from kat.ops.triton import backend as gpu
+from kat.ops.cpu import backend as cpu
+from kat.ops.torch_internals import (
+    in_function_transform,
+    is_plain_eager,
+    is_profiling,
+    refuse_forward_mode,
+)
+from kat.ops.triton import backend as triton
 
-torch.library.define(
-    "kat::rational",
-    "(Tensor x, Tensor numerator, Tensor denominator, str form) -> Tensor",
-    tags=(torch.Tag.pt2_compliant_tag,),
-)
-torch.library.define(
-    "kat::rational_backward",
-    "(Tensor grad, Tensor x, Tensor numerator, Tensor denominator, str form)"
-    " -> (Tensor, Tensor, Tensor)",
-    tags=(torch.Tag.pt2_compliant_tag,),
-)
-torch.library.define(
-    "kat::rational_backward_recompute",
-    "(Tensor grad, Tensor x, Tensor numerator, Tensor denominator, str form)"
-    " -> (Tensor, Tensor, Tensor, Tensor)",
-    tags=(torch.Tag.pt2_compliant_tag,),
-)
+Gradients = tuple[Tensor, Tensor, Tensor]
+"""Those of x, numerator and denominator."""
 
 
-def _rational(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
+class Backend(Protocol):
+    """What the module of a backend defines. All tensors are on its device."""
+
+    DEVICE_TYPE: str
+
+    def supports(self, x: Tensor, numerator: Tensor, denominator: Tensor) -> bool:
+        """Whether the kernels take these arguments. Warns once if the backend is unavailable."""
+
+    def forward(self, x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
+        """F(x), with the strides of ``torch.empty_like(x)``."""
+
+    def backward(
+        self, grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, form: str
+    ) -> Gradients:
+        """The gradients of ``sum(grad * F(x))``."""
+
+    def backward_recompute(
+        self, grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, form: str
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """As ``backward``, and F(x) from the same pass over memory."""
+
+    def rational(self, x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
+        """F(x), differentiable, by this backend, or an error that says why it is unavailable."""
+
+
+BACKENDS: dict[str, Backend] = {"cpu": cpu, "triton": triton}
+"""By the name that ``impl=`` takes. A new backend is one entry here."""
+
+KERNELS: dict[str, dict[str, Callable[..., Any]]] = {}
+"""By device type and operator: the function that runs below autograd."""
+
+
+def _forward(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
     refuse_forward_mode()
-    y = reference.rational_forward(x, numerator, denominator, form)
-    return torch.empty_like(x).copy_(y)
+    return torch.empty_like(x).copy_(reference.forward(x, numerator, denominator, form))
 
 
-def _rational_backward(
+def _backward(
     grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, form: str
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> Gradients:
     refuse_forward_mode()
-    dx, da, db = reference.rational_backward(grad, x, numerator, denominator, form)
+    dx, da, db = reference.backward(grad, x, numerator, denominator, form)
     return torch.empty_like(x).copy_(dx), da.contiguous(), db.contiguous()
 
 
-def _rational_backward_recompute(
+def _backward_recompute(
     grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, form: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The gradients and F(x), for a caller that did not keep F(x) from the forward pass."""
-    gradients = _rational_backward(grad, x, numerator, denominator, form)
-    return *gradients, _rational(x, numerator, denominator, form)
+    gradients = _backward(grad, x, numerator, denominator, form)
+    return *gradients, _forward(x, numerator, denominator, form)
 
 
-def _rational_fake(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
+def _fake_forward(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
     return torch.empty_like(x)
 
 
-def _rational_backward_fake(
+def _fake_backward(
     grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, form: str
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> Gradients:
     contiguous = torch.contiguous_format
     return (
         torch.empty_like(x),
@@ -76,81 +98,131 @@ def _rational_backward_fake(
     )
 
 
-def _rational_backward_recompute_fake(
+def _fake_backward_recompute(
     grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, form: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    gradients = _rational_backward_fake(grad, x, numerator, denominator, form)
+    gradients = _fake_backward(grad, x, numerator, denominator, form)
     return *gradients, torch.empty_like(x)
 
 
-def serve(backend: ModuleType, kernel: str, fallback: Callable[..., Any]) -> Callable[..., Any]:
-    """A backend's kernel for the arguments that it serves, the reference for all others."""
+def kernel_or_reference(
+    backend: Backend, function: str, on_reference: Callable[..., Any]
+) -> Callable[..., Any]:
+    """A function of the backend for the arguments it supports, the reference for all others."""
 
-    def implementation(*arguments: Any) -> Any:
+    def run(*arguments: Any) -> Any:
         refuse_forward_mode()
         x, numerator, denominator = arguments[-4:-1]
-        if backend.serves(x, numerator, denominator):
-            return getattr(backend, kernel)(*arguments)
-        return fallback(*arguments)
+        if backend.supports(x, numerator, denominator):
+            return getattr(backend, function)(*arguments)
+        return on_reference(*arguments)
 
-    return implementation
+    return run
 
 
-BACKENDS = {"cpu": cpu, "cuda": gpu}
-IMPLEMENTATIONS: dict[str, dict[str, Callable[..., Any]]] = {device: {} for device in BACKENDS}
-"""By device type and operator: the function that runs below autograd."""
-
-for _name, _kernel, _reference, _fake in (
-    ("rational", "forward", _rational, _rational_fake),
-    ("rational_backward", "backward", _rational_backward, _rational_backward_fake),
+_INPUTS = "Tensor x, Tensor numerator, Tensor denominator, str form"
+for _operator, _schema, _function, _reference, _fake in (
+    ("rational", f"({_INPUTS}) -> Tensor", "forward", _forward, _fake_forward),
+    (
+        "rational_backward",
+        f"(Tensor grad, {_INPUTS}) -> (Tensor, Tensor, Tensor)",
+        "backward",
+        _backward,
+        _fake_backward,
+    ),
     (
         "rational_backward_recompute",
-        "backward_and_value",
-        _rational_backward_recompute,
-        _rational_backward_recompute_fake,
+        f"(Tensor grad, {_INPUTS}) -> (Tensor, Tensor, Tensor, Tensor)",
+        "backward_recompute",
+        _backward_recompute,
+        _fake_backward_recompute,
     ),
 ):
-    torch.library.impl(f"kat::{_name}", "CompositeExplicitAutograd", _reference)
-    for _device, _backend in BACKENDS.items():
-        IMPLEMENTATIONS[_device][_name] = serve(_backend, _kernel, _reference)
-        torch.library.impl(f"kat::{_name}", _device.upper(), IMPLEMENTATIONS[_device][_name])
-    torch.library.register_fake(f"kat::{_name}", _fake)
+    _name = f"kat::{_operator}"
+    torch.library.define(_name, _schema, tags=(torch.Tag.pt2_compliant_tag,))
+    torch.library.impl(_name, "CompositeExplicitAutograd", _reference)
+    torch.library.register_fake(_name, _fake)
+    for _backend in BACKENDS.values():
+        _kernel = kernel_or_reference(_backend, _function, _reference)
+        KERNELS.setdefault(_backend.DEVICE_TYPE, {})[_operator] = _kernel
+        torch.library.impl(_name, _backend.DEVICE_TYPE.upper(), _kernel)
 
 
-def _save_inputs(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    *tensors, ctx.form = inputs
-    ctx.save_for_backward(*tensors)
+def rational(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
+    """F(x), differentiable, by the kernel of x's device or the reference; no checks."""
+    if in_function_transform():
+        return reference.rational(x, numerator, denominator, form)
+    if not _takes_short_path(x, numerator, denominator):
+        return torch.ops.kat.rational.default(x, numerator, denominator, form)
+    if torch.is_grad_enabled():
+        return _Rational.apply(x, numerator, denominator, form)
+    return KERNELS[x.device.type]["rational"](x, numerator, denominator, form)
 
 
-def gradients(
+def rational_backward(
     grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, form: str
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> Gradients:
     """The gradients of ``sum(grad * F(x))`` for x, numerator and denominator, differentiable again.
 
     A backward pass can itself be mapped or differentiated in forward mode
     (``is_grads_batched=True``, Hessian-vector products), even where the forward pass was not.
     """
     if in_function_transform():
-        return reference.rational_backward(grad, x, numerator, denominator, form)
-    return torch.ops.kat.rational_backward.default(grad, x, numerator, denominator, form)
+        return reference.backward(grad, x, numerator, denominator, form)
+    if torch.is_grad_enabled() or not _takes_short_path(x, numerator, denominator, grad):
+        return torch.ops.kat.rational_backward.default(grad, x, numerator, denominator, form)
+    return KERNELS[x.device.type]["rational_backward"](grad, x, numerator, denominator, form)
 
 
-def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+def rational_backward_recompute(
+    grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, form: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """As :func:`rational_backward`, and F(x): in one pass, or two if they are to be differentiated.
+
+    For a backward pass that needs F(x) where the forward pass has kept x alone.
+    """
+    if not torch.is_grad_enabled() and not in_function_transform():
+        return torch.ops.kat.rational_backward_recompute(grad, x, numerator, denominator, form)
+    gradients = rational_backward(grad, x, numerator, denominator, form)
+    return *gradients, rational(x, numerator, denominator, form)
+
+
+def _takes_short_path(x: Tensor, *others: Tensor) -> bool:
+    return x.device.type in KERNELS and is_plain_eager(x, *others) and not is_profiling()
+
+
+class _Rational(torch.autograd.Function):
+    """The short path, differentiable."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
+        _save_inputs(ctx, (x, numerator, denominator, form))
+        return KERNELS[x.device.type]["rational"](x, numerator, denominator, form)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return _first_order(ctx, grad)
+
+
+def _save_inputs(ctx: Any, inputs: tuple[Any, ...], output: Any = None) -> None:
+    *tensors, ctx.form = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _first_order(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     x, numerator, denominator = ctx.saved_tensors
-    return *gradients(grad, x, numerator, denominator, ctx.form), None
+    return *rational_backward(grad, x, numerator, denominator, ctx.form), None
 
 
-def _double_backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-    """Differentiates the closed form of the reference's gradient, itself differentiable again."""
+def _second_order(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    """Differentiates the gradient formula of the reference, which is differentiable again."""
 
-    def first_order(grad: Tensor, x: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, ...]:
-        return reference.rational_backward(grad, x, a, b, ctx.form)
+    def gradients(grad: Tensor, x: Tensor, a: Tensor, b: Tensor) -> Gradients:
+        return reference.backward(grad, x, a, b, ctx.form)
 
-    pullback = torch.func.vjp(first_order, *ctx.saved_tensors)[1]
+    pullback = torch.func.vjp(gradients, *ctx.saved_tensors)[1]
     return *pullback(grads), None
 
 
-torch.library.register_autograd("kat::rational", _backward, setup_context=_save_inputs)
-torch.library.register_autograd(
-    "kat::rational_backward", _double_backward, setup_context=_save_inputs
-)
+torch.library.register_autograd("kat::rational", _first_order, setup_context=_save_inputs)
+torch.library.register_autograd("kat::rational_backward", _second_order, setup_context=_save_inputs)

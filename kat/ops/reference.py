@@ -1,4 +1,4 @@
-"""The rational function in plain PyTorch: the definition that every other backend is held to.
+"""The rational function in plain PyTorch: the definition that every backend is tested against.
 
     P(x) = a_0 + a_1 x + ... + a_m x^m
     form A:  Q(x) = 1 + sum_j |b_j| |x|^j,   j = 1..n
@@ -8,8 +8,8 @@
 Form A is what the released KAT kernels and checkpoints compute, form B is the equation printed in
 the paper (Yang and Wang, arXiv 2409.10594, section 4.2).
 
-F and its gradient are made of differentiable torch operations alone, so autograd, ``torch.func``
-and forward-mode differentiation work through them to any order. Where powers of x would overflow,
+F and its gradient consist of differentiable torch operations, so autograd, ``torch.func`` and
+forward-mode AD work through them to any order. Where powers of x would overflow,
 :mod:`kat.ops.scaled` takes over.
 """
 
@@ -21,18 +21,19 @@ import torch
 from torch import Tensor
 
 from kat.ops import scaled
+from kat.ops.arguments import compute_dtype
 from kat.ops.scaled import horner, sign, sign_of_sum
-from kat.ops.torch_internals import in_function_transform, in_vmap, is_plain_eager, leaves_pytorch
+from kat.ops.torch_internals import in_function_transform, in_vmap, is_exporting, is_plain_eager
 
 
 def rational(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
-    """F(x), as :func:`rational_forward`, with the gradient of :func:`rational_backward`.
+    """F(x) of :func:`forward`, with the gradient of :func:`backward`.
 
-    That gradient keeps the inputs alone, and does not overflow. Transforms of ``torch.func``,
-    forward-mode AD and exported programs differentiate :func:`rational_forward` themselves.
+    That gradient needs the inputs alone and does not overflow. ``torch.func`` transforms,
+    forward-mode AD and exported programs differentiate :func:`forward` themselves.
     """
-    if in_function_transform() or leaves_pytorch():
-        return rational_forward(x, numerator, denominator, form)
+    if in_function_transform() or is_exporting():
+        return forward(x, numerator, denominator, form)
     return _Rational.apply(x, numerator, denominator, form)
 
 
@@ -41,21 +42,21 @@ class _Rational(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
         ctx.save_for_backward(x, numerator, denominator)
         ctx.form = form
-        return rational_forward(x, numerator, denominator, form)
+        return forward(x, numerator, denominator, form)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, numerator, denominator = ctx.saved_tensors
-        return *rational_backward(grad, x, numerator, denominator, ctx.form), None
+        return *backward(grad, x, numerator, denominator, ctx.form), None
 
 
-def rational_forward(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
+def forward(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
     """F(x) = P(x) / Q(x), one function for each contiguous group of channels.
 
     Args:
-        x: (..., C), any floating dtype. float64 is computed in float64, all others in float32.
-        numerator: (1 or G, m + 1), a_0 first; one row means that the groups share it.
-        denominator: (1 or G, n), b_1 first; one row means that the groups share it.
+        x: (..., C), any floating dtype; see :func:`kat.ops.arguments.compute_dtype`.
+        numerator: (1 or G, m + 1), a_0 first; the groups share a single row.
+        denominator: (1 or G, n), b_1 first; the groups share a single row.
         form: ``"A"`` or ``"B"``.
 
     Returns:
@@ -63,7 +64,7 @@ def rational_forward(x: Tensor, numerator: Tensor, denominator: Tensor, form: st
     """
     z, a, b = _grouped(x, numerator, denominator)
     limit = _limit(z, a, b)
-    if _can_look(z, a, b) and _all_within(limit, z):
+    if _can_read(z, a, b) and _all_within(limit, z):
         y = _value(z, a, b, form)
     else:
         within = z.abs() <= limit
@@ -73,21 +74,21 @@ def rational_forward(x: Tensor, numerator: Tensor, denominator: Tensor, form: st
 
 
 def plain_forward(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
-    """F(x) in a dozen plain operations, for graphs that leave PyTorch: no gradient is meant.
+    """F(x) in a dozen plain operations, for exported graphs and inference.
 
-    As :func:`rational_forward` where no power of x overflows, which in float32 and at degree 5 is
-    up to about |x| = 1e7; beyond, the result may be infinite or NaN.
+    Equal to :func:`forward` where no power of x overflows: up to about |x| = 1e7 in float32 at
+    degree 5. Beyond that the result may be infinite or NaN.
 
     Args:
-        x, numerator, form: as in :func:`rational_forward`.
-        denominator: as there, but for form A with no b_j below 0.
+        x, numerator, form: as in :func:`forward`.
+        denominator: as in :func:`forward`; in form A, all b_j >= 0.
     """
     z, a, b = _grouped(x, numerator, denominator)
     s = z.abs() * horner(z.abs(), b) if form == "A" else (z * horner(z, b)).abs()
     return (horner(z, a) / (1 + s)).reshape(x.shape).to(x.dtype)
 
 
-def rational_backward(
+def backward(
     grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, form: str
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of ``sum(grad * F(x))`` for x, numerator and denominator.
@@ -99,26 +100,26 @@ def rational_backward(
         db_j = -sum w y dQ/db_j,  dQ/db_j = sgn(b_j) |x|^j (form A) or sgn(s) x^j (form B)
 
     where s = sum_j b_j x^j. Q^2, which overflows long before Q does, never appears. The
-    subgradients are d|b|/db = +1 at b = 0 and d|s|/ds = +1 at s = 0, since with 0 a denominator
-    that starts at zero (the identity) would never move; d|x|/dx = 0 at x = 0.
+    subgradients are d|b|/db = +1 at b = 0 and d|s|/ds = +1 at s = 0: with 0, a denominator that
+    starts at zero (the identity) would never train. At x = 0, d|x|/dx = 0.
 
     Args:
-        grad: gradient of F(x), of x's shape.
-        x, numerator, denominator, form: as in :func:`rational_forward`.
+        grad: gradient with respect to F(x), of x's shape.
+        x, numerator, denominator, form: as in :func:`forward`.
 
     Returns:
-        dx of x's shape and dtype; da and db of the coefficients' shapes and dtypes.
+        dx with x's shape and dtype; da and db with the coefficients' shapes and dtypes.
     """
     z, a, b = _grouped(x, numerator, denominator)
     grad = grad.reshape(z.shape).to(z.dtype)
     limit = _limit(z, a, b)
-    if _can_look(z, a, b) and _all_within(limit, z) and _all_ordinary(grad):
+    if _can_read(z, a, b) and _all_within(limit, z) and _all_ordinary(grad):
         dx, da, db = _gradients(grad, z, a, b, form)
     else:
         plain = (z.abs() <= limit) & _is_ordinary(grad)
         few, many = (
             gradients(grad.where(part, 0), z.where(part, 0), a, b, form)
-            for gradients, part in ((scaled.gradients, ~plain), (_gradients, plain))
+            for gradients, part in ((scaled.backward, ~plain), (_gradients, plain))
         )
         dx, da, db = many[0].where(plain, few[0]), many[1] + few[1], many[2] + few[2]
     return dx.reshape(x.shape).to(x.dtype), da.to(numerator.dtype), db.to(denominator.dtype)
@@ -148,9 +149,9 @@ def _value(z: Tensor, a: Tensor, b: Tensor, form: str) -> Tensor:
 
 
 def _limit(z: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """The largest |z| for plain arithmetic: |P z^n| <= 2^88, Q <= 2^40 there; more in float64.
+    """The largest |z| for plain arithmetic: there |P z^n| <= 2^88 and Q <= 2^40; more in float64.
 
-    NaN, which no z is below, where a coefficient is NaN.
+    NaN if a coefficient is NaN, so that no z is within it.
     """
     room = _room(z)
     degree_p, degree_q = a.shape[1] - 1, b.shape[1]
@@ -162,26 +163,26 @@ def _limit(z: Tensor, a: Tensor, b: Tensor) -> Tensor:
 
 
 def _all_ordinary(grad: Tensor) -> bool:
-    """Batches of gradients (``is_grads_batched=True``) cannot be looked at, and pass for it."""
+    """Whether all of grad is ordinary; assumed of batches of gradients, whose values are hidden."""
     return not is_plain_eager(grad) or bool(_is_ordinary(grad).all())
 
 
 def _is_ordinary(grad: Tensor) -> Tensor:
-    """Where grad F / Q does not underflow within the limit, and a million terms do not overflow."""
+    """Where grad F / Q does not underflow, nor a sum of a million terms overflow."""
     size, room = grad.detach().abs(), _room(grad)
     return (size == 0) | (size >= 2.0 ** (-40 * room)) & (size <= 2.0 ** (20 * room))
 
 
 def _room(z: Tensor) -> int:
-    """How many times float32's range of exponents that of z is."""
+    """The range of z's exponents, as a multiple of float32's."""
     return 8 if z.dtype == torch.float64 else 1
 
 
-def _can_look(*tensors: Tensor) -> bool:
-    """Whether code may depend on the tensors' values.
+def _can_read(*tensors: Tensor) -> bool:
+    """Whether Python may read the tensors' values to choose between plain and scaled arithmetic.
 
-    Not where that is impossible or dear: while a graph is compiled or traced, under ``vmap``, and
-    on a GPU, which would have to be waited for.
+    Not where that is impossible or slow: while a graph is compiled or traced, under ``vmap``, and
+    on a GPU, which Python would have to wait for.
     """
     on_cpu = all(tensor.device.type == "cpu" for tensor in tensors)
     return on_cpu and is_plain_eager(*tensors) and not in_vmap()
@@ -195,8 +196,8 @@ def _all_within(limit: Tensor, z: Tensor) -> bool:
 
 
 def _grouped(x: Tensor, numerator: Tensor, denominator: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """x as (..., G, C / G) and the coefficients, all in the dtype to compute in."""
-    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    """x as (..., G, C / G) and the coefficients, all in the dtype of the arithmetic."""
+    dtype = compute_dtype(x.dtype)
     groups = max(numerator.shape[0], denominator.shape[0])
     z = x.to(dtype).unflatten(-1, (groups, x.shape[-1] // groups))
     return z, numerator.to(dtype), denominator.to(dtype)

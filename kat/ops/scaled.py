@@ -1,15 +1,15 @@
-"""The rational function for x of any size, infinite ones included: nothing overflows on the way.
+"""The rational function for x of any size, infinity included: no intermediate result overflows.
 
-With x = f 2^e, e >= 0 and f as small as that leaves it, a polynomial of degree d is
+Write x = f 2^e with e >= 0, and |f| < 1 where e > 0. A polynomial of degree d is then
 
-    p(x) = 2^(e d) h(f, 2^-e),    h(f, c) = sum_i c_i f^i c^(d - i),
+    p(x) = 2^(e d) h(f, 2^-e),    h(f, c) = sum_i c_i f^i c^(d - i).
 
-so h is of ordinary size whatever x is, products with powers of two are exact, and the exponents
-are added up as integers to the end. d is the place of the last coefficient that is not zero. For
-|x| < 1, e = 0 and h = p. Infinity is a number with an enormous exponent, which gives the limits.
+h is of ordinary size whatever x is, products with powers of two are exact, and exponents are added
+as integers until the end. d is the index of the last nonzero coefficient. For |x| < 1, e = 0 and
+h = p. Infinity counts as a number with an enormous exponent, which gives the limits.
 
-As in :mod:`kat.ops.reference`, all of this is made of differentiable torch operations; exponents
-and degrees are constants to them.
+As in :mod:`kat.ops.reference`, everything consists of differentiable torch operations; exponents
+and degrees are constants to differentiation.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 _HEADROOM = {torch.float32: 64, torch.float64: 512}
-"""log2 of a factor on coefficients, for those that are subnormal."""
+"""log2 of a factor on the coefficients, which keeps subnormal ones exact."""
 _EXPONENTS = {torch.float32: (127, 23, torch.int32), torch.float64: (1023, 52, torch.int64)}
 _INFINITE_EXPONENT = 1 << 20
 
@@ -34,7 +34,7 @@ class _Homogeneous(NamedTuple):
 
 
 class _Terms(NamedTuple):
-    """What F and its gradient are made of."""
+    """The parts of F and its gradient: Q = q 2^q_exponent, its slope, and the sign of s."""
 
     e: Tensor
     p: _Homogeneous
@@ -54,12 +54,12 @@ def forward(x: Tensor, a: Tensor, b: Tensor, form: str) -> Tensor:
     return times_power(t.ratio, t.p.exponent - t.q_exponent)
 
 
-def gradients(
+def backward(
     grad: Tensor, x: Tensor, a: Tensor, b: Tensor, form: str
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """dx, da and db of ``sum(grad * F(x))``, grad being like x; all in float64.
+    """dx, da and db of ``sum(grad * F(x))``, for grad of x's shape; all in float64.
 
-    That has room for the sums, and for a derivative of dx where dx is beyond float32's maximum.
+    float64 has room for the sums, and for derivatives of dx where dx is beyond float32's maximum.
     """
     grad, x, a, b = (t.double() for t in (grad, x, a, b))
     t = _terms(x, a, b, form)
@@ -78,9 +78,9 @@ def gradients(
 
 
 def _total(terms: Tensor, exponent: Tensor, coefficients: Tensor) -> Tensor:
-    """The sum of terms 2^exponent over each group, or all of them: a column of the gradient.
+    """The sum of terms 2^exponent over each group, or over all: one column of the gradient.
 
-    Terms that are infinite with both signs make it infinite, and only a NaN makes it NaN.
+    Infinite terms of both signs sum to infinity; only a NaN gives NaN.
     """
     terms = times_power(terms, exponent).movedim(-2, 0).flatten(1)
     terms = terms if len(coefficients) == len(terms) else terms.reshape(1, -1)
@@ -93,7 +93,7 @@ def _columns(columns: list[Tensor], like: Tensor) -> Tensor:
 
 
 def times_power(value: Tensor, exponent: Tensor) -> Tensor:
-    """value 2^exponent, for any integer exponent; exact, but for the last rounding."""
+    """value 2^exponent for any integer exponent; exact up to the last rounding."""
     bias, shift, integer = _EXPONENTS[value.dtype]
     for _ in range(3):
         step = exponent.clamp(1 - bias, bias)
@@ -103,19 +103,20 @@ def times_power(value: Tensor, exponent: Tensor) -> Tensor:
 
 
 def sign(t: Tensor) -> Tensor:
-    """The sign with sgn(0) = +1, the subgradient of |t| that lets zero coefficients train."""
+    """The sign with sgn(0) = +1: the subgradient of |t| with which zero coefficients train."""
     return torch.where(t < 0, -torch.ones_like(t), torch.ones_like(t))
 
 
 def sign_of_sum(x: Tensor, b: Tensor) -> Tensor:
-    """sgn(sum_j b_j x^j), j = 1..n, with sgn(0) = +1: exact where powers of x underflow.
+    """sgn(sum_j b_j x^j), j = 1..n, with sgn(0) = +1: exact even where powers of x underflow.
 
-    A product of Horner's rule that underflows leaves a zero of its own sign, and adding -0 keeps
-    the sign of every zero. So -0 stands for a b_j of 0, and the sign bit is the answer.
+    A product in Horner's rule that underflows leaves a zero of its own sign, and adding -0 keeps
+    the sign of every zero. So -0 takes the place of b_j = 0, and the sign bit of the sum is exact.
+    The sign is a constant to differentiation.
 
     Args:
-        x: (..., G, D), so small that no power overflows.
-        b: (1 or G, n), b_1 first. To differentiation the sign is a constant.
+        x: (..., G, D), small enough that no power overflows.
+        b: (1 or G, n), b_1 first.
     """
     x, b = x.detach(), b.detach()
     s = x * horner(x, torch.where(b == 0, -torch.zeros_like(b), b))
@@ -151,7 +152,7 @@ def _terms(x: Tensor, a: Tensor, b: Tensor, form: str) -> _Terms:
 
 
 def _parts(x: Tensor) -> tuple[Tensor, Tensor]:
-    """x as fraction and exponent; the exponent is a constant to differentiation."""
+    """Fraction and exponent of x; the exponent is a constant to differentiation."""
     exponent = torch.frexp(x.detach()).exponent
     exponent = torch.where(x.isfinite(), exponent, torch.where(x.isnan(), 0, _INFINITE_EXPONENT))
     return torch.where(x.isinf(), x.sign(), times_power(x, -exponent)), exponent

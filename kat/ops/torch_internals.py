@@ -1,75 +1,133 @@
-"""What is at work around a call: a compiler, a tracer, a mode, a transform of ``torch.func``.
+"""Every private name of torch that kat reads, with a fallback for each.
 
-The operators have no rules for function transforms; the plain reference serves there.
+They tell what is active around a call: modes, ``torch.func`` transforms, forward-mode AD, hooks. A
+release of torch may remove any of them. kat then asks in another way, or takes what the name would
+report to be active: the results stay right, on a slower path.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
-from torch._C._functorch import TransformType
+from torch.autograd import forward_ad
 
-_PLAIN = (Tensor, nn.Parameter)
+
+def _assume_so() -> bool:
+    return True
+
+
+def _has_no_memory(tensor: Tensor) -> bool:
+    """Whether there is no storage (batches of gradients) or an empty one (lazy zeros)."""
+    try:
+        return tensor.data_ptr() == 0 and tensor.numel() > 0
+    except RuntimeError:
+        return True
+
+
+_functorch = getattr(torch._C, "_functorch", None)
+_active_transforms = getattr(_functorch, "get_interpreter_stack", None)
+_is_batch_of_gradients = getattr(_functorch, "is_legacy_batchedtensor", _has_no_memory)
+_is_zero_tensor = getattr(torch, "_is_zerotensor", _has_no_memory)
+_dispatch_modes = getattr(torch._C, "_len_torch_dispatch_stack", _assume_so)
+_function_modes = getattr(torch._C, "_len_torch_function_stack", _assume_so)
+_profiler_enabled = getattr(torch.autograd, "_profiler_enabled", _assume_so)
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 def is_plain_eager(*tensors: Tensor) -> bool:
-    """Whether these are plain tensors, and nothing compiles, traces or rewrites operations.
+    """Whether the tensors are ordinary ones, and nothing compiles, traces or rewrites operations.
 
-    Batches of gradients (``is_grads_batched=True``) come as tensors that have no storage, some
-    zeros without any too, and views that are negated lazily with the wrong numbers in it: what the
-    dispatcher puts right on the way to a kernel.
+    Not ordinary are tensors that only the dispatcher makes right on the way to a kernel: batches of
+    gradients (``is_grads_batched=True``) and lazy zeros, which have no memory, and lazily negated
+    views, whose memory holds the wrong sign.
     """
     return (
-        all(type(tensor) in _PLAIN for tensor in tensors)
+        all(type(tensor) in (Tensor, nn.Parameter) for tensor in tensors)
         and not torch.compiler.is_compiling()
-        and not any(tensor.is_neg() or torch._is_zerotensor(tensor) for tensor in tensors)
-        and not any(map(torch._C._functorch.is_legacy_batchedtensor, tensors))
-        and not torch._C._len_torch_dispatch_stack()
-        and not torch._C._len_torch_function_stack()
-        and torch._C._get_tracing_state() is None
+        and not any(tensor.is_neg() or _is_zero_tensor(tensor) for tensor in tensors)
+        and not any(map(_is_batch_of_gradients, tensors))
+        and not _dispatch_modes()
+        and not _function_modes()
+        and not torch.jit.is_tracing()
     )
 
 
-def in_vmap() -> bool:
-    """Whether tensors may stand for batches of tensors, whose values cannot be asked for."""
-    levels = torch._C._functorch.get_interpreter_stack() or ()
-    return any(level.key() == TransformType.Vmap for level in levels)
+def is_profiling() -> bool:
+    """Whether a profiler is on, which should see every operator."""
+    return bool(_profiler_enabled())
+
+
+def is_exporting() -> bool:
+    """Whether ``torch.export`` or ``torch.jit.trace`` records a program for use elsewhere.
+
+    A strict export silently drops the backward pass of an ``autograd.Function``.
+    """
+    return torch.compiler.is_exporting() or torch.jit.is_tracing()
 
 
 @torch.compiler.assume_constant_result
 def in_function_transform() -> bool:
-    """Whether a ``torch.func`` transform or forward-mode AD is at work.
+    """Whether a ``torch.func`` transform or forward-mode AD is active.
 
-    The compiler enters the transforms of the code that it traces, and compiles that code anew where
-    it is called under another ``torch.func`` transform, so that the answer is right there too.
+    The compiler enters the transforms in the code that it traces, and recompiles code that is
+    called under another ``torch.func`` transform. So the result holds in compiled code as well.
     """
-    return in_forward_mode() or torch._C._functorch.maybe_current_level() is not None
+    return in_forward_mode() or _in_torch_func()
 
 
-def leaves_pytorch() -> bool:
-    """Whether a program is recorded for use elsewhere, by ``torch.export`` or ``torch.jit.trace``.
-
-    Of an ``autograd.Function`` a strict export keeps the forward pass alone, without a word.
-    """
-    return torch.compiler.is_exporting() or torch._C._get_tracing_state() is not None
+def in_vmap() -> bool:
+    """Whether tensors may stand for batches of tensors, whose values cannot be read."""
+    if _active_transforms is None:
+        return in_function_transform()
+    return any(transform.key().name == "Vmap" for transform in _active_transforms() or ())
 
 
 def in_forward_mode() -> bool:
-    """Whether forward-mode AD is at work, on its own or under ``torch.func``."""
-    return torch.autograd.forward_ad._current_level >= 0
+    """Whether forward-mode AD is active, by itself or under ``torch.func``."""
+    level = getattr(forward_ad, "_current_level", None)
+    if level is not None:
+        return level >= 0
+    try:  # documented to raise where forward mode is off
+        forward_ad.make_dual(torch.zeros(()), torch.zeros(()))
+    except RuntimeError:
+        return False
+    return True
 
 
 def refuse_forward_mode() -> None:
-    """Raises where forward-mode AD is at work.
+    """Raises an error where forward-mode AD is active.
 
-    An operator with a backward formula alone would give silent zeros as its tangent. What leads
-    here is a call of the operator itself, or code that was compiled before forward mode began.
+    An operator that has only a backward formula would silently give zero tangents. A direct call
+    of the operator, or code compiled before forward mode began, gets here.
 
     Raises:
-        RuntimeError: forward-mode AD is at work.
+        RuntimeError: forward-mode AD is active.
     """
     if in_forward_mode():
         raise RuntimeError(
             "the operator kat::rational has no forward-mode derivative; call"
-            " kat.rational(..., impl='reference'), which has derivatives of every kind"
+            " kat.rational(..., impl='reference'), which has all derivatives"
         )
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether a forward or backward hook is registered on the module itself."""
+    return any(getattr(module, name, True) for name in _HOOKS)
+
+
+def _in_torch_func() -> bool:
+    if _active_transforms is not None:
+        return _active_transforms() is not None
+    try:  # documented to raise under torch.func, as there is no setup_context
+        _Probe.apply()
+    except RuntimeError:
+        return True
+    return False
+
+
+class _Probe(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any) -> None:
+        return None

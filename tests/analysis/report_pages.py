@@ -16,8 +16,7 @@ from torch import nn
 from kat.analysis import count, learned_activations
 from kat.analysis.ablation import Row
 from kat.analysis.reports.run import RunFindings
-from kat.models import LayerHistory
-from kat.nn import GroupRational
+from kat.nn import GroupRational, LayerHistory
 from kat.nn.stability import QUANTITIES
 from tests.records import RECORD
 

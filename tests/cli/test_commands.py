@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import shutil
 import subprocess
@@ -17,7 +18,7 @@ import yaml
 from kat.checksum import write_checksum
 from kat.cli.training_settings import TrainingParser, parse_training
 from kat.models import load_model
-from kat.training import Classifier
+from kat.training.build import Run
 from kat.training.run_directory import remove_results
 from tests.cli.commands import QUICK, refused, run
 from tests.images import write_fashion_mnist, write_folder
@@ -96,12 +97,12 @@ def test_a_run_that_goes_on_has_its_best_weights_not_those_of_when_it_was_done(t
     common = ["train", "--config", "digits", "--out", out, "--optim.warmup_epochs", 0, *QUICK]
     assert run(*common, "--epochs", 1) == 0
     best = torch.load(out / "best.ckpt", weights_only=True)
-    best["state_dict"]["model.head.bias"] += 1
+    best["state_dict"]["head.bias"] += 1
     torch.save(best, out / "best.ckpt")
     write_checksum(out / "best.ckpt")
     remove_results(out)
     model, _ = load_model(out)
-    assert torch.equal(model.head.bias, best["state_dict"]["model.head.bias"])
+    assert torch.equal(model.head.bias, best["state_dict"]["head.bias"])
 
 
 def test_average_of_the_weights_is_what_is_kept(tmp_path):
@@ -110,7 +111,7 @@ def test_average_of_the_weights_is_what_is_kept(tmp_path):
         assert run(*common, "--out", tmp_path / name, "--optim.ema_decay", decay) == 0
     plain = torch.load(tmp_path / "plain" / "best.ckpt", weights_only=True)["state_dict"]
     checkpoint = torch.load(tmp_path / "average" / "best.ckpt", weights_only=True)
-    name = "model.head.weight"
+    name = "head.weight"
     torch.testing.assert_close(checkpoint["raw_state_dict"][name], plain[name])
     assert not torch.allclose(checkpoint["state_dict"][name], plain[name])
 
@@ -227,7 +228,7 @@ def test_imagenet_recipes_hold_the_papers_settings(recipe):
         (["--config", "digitz"], "unknown recipe (nor is there a file of this name) 'digitz'; did"),
         (["--optim.lrr", "1"], "unknown option '--optim.lrr'; did you mean '--optim.lr'"),
         (["--optim.lr", "fast"], "optim.lr"),
-        (["--model.args", "{num_groups: 7}"], "cannot be cut into num_groups=7 groups"),
+        (["--model.args", "{num_groups: 7}"], "is not divisible by num_groups=7"),
         (["--model.args", "{grupps: 4}"], "grupps"),
         (["--model.init_from", "nowhere.pth"], "nowhere.pth does not exist"),
         (["--data.name", "folder:/nowhere"], "the data folder '/nowhere' does not exist"),
@@ -443,7 +444,7 @@ def test_a_diverged_run_stops_in_one_line_before_it_is_kept(tmp_path, capsys, lo
     assert "is the first layer that is not finite" in message
     assert "lower optim.lr" in message
     assert message.count("\n") == 1
-    assert torch.load(out / "last.ckpt", weights_only=True)["global_step"] == 0
+    assert torch.load(out / "last.ckpt", weights_only=True)["state"]["step"] == 0
     assert not (out / "best.ckpt").exists()
     assert json.loads((out / "divergence.json").read_text())["message"] in message
 
@@ -468,25 +469,26 @@ def test_the_state_before_a_divergence_can_be_evaluated_and_started_from(tmp_pat
 def test_a_run_that_stops_in_its_first_epoch_is_resumed_from_its_start(
     tmp_path, monkeypatch, capsys
 ):
-    out, step = tmp_path / "run", Classifier.training_step
+    out, prepared, calls = tmp_path / "run", Run.prepared, itertools.count()
 
-    def poisoned(self, batch, index):
-        if self.global_step == 2:
+    def poisoned(run, batch, **options):
+        batch = prepared(run, batch, **options)
+        if next(calls) == 2:
             batch.images[0] = torch.nan
-        return step(self, batch, index)
+        return batch
 
     with monkeypatch.context() as patch:
-        patch.setattr(Classifier, "training_step", poisoned)
+        patch.setattr(Run, "prepared", poisoned)
         code = run(
             "train", "--config", "digits", "--out", out, "--epochs", 2, "--no-progress",
             "--optim.warmup_epochs", 0, "--limit_train_batches", 4,
         )  # fmt: skip
     assert code == 1
     assert f"The state before it is in {out / 'last_good.ckpt'}." in capsys.readouterr().err
-    assert torch.load(out / "last_good.ckpt", weights_only=True)["global_step"] == 2
-    assert torch.load(out / "last.ckpt", weights_only=True)["global_step"] == 0
+    assert torch.load(out / "last_good.ckpt", weights_only=True)["state"]["step"] == 2
+    assert torch.load(out / "last.ckpt", weights_only=True)["state"]["step"] == 0
     assert run("train", "--out", out, "--resume", "true", "--no-progress") == 0
-    assert torch.load(out / "last.ckpt", weights_only=True)["global_step"] == 8
+    assert torch.load(out / "last.ckpt", weights_only=True)["state"]["step"] == 8
     assert not (out / "last_good.ckpt").exists()
     assert not (out / "divergence.json").exists()
 

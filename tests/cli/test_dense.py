@@ -10,7 +10,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from kat.training.evaluation.dense_prediction import find_classes, find_objects
 from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
@@ -20,8 +19,10 @@ from kat.cli.training_settings import TrainingParser, parse_training
 from kat.data import DataConfig, open_split
 from kat.models import load_model
 from kat.models.dense import SlidingWindowConfig
-from kat.training import evaluate_dense
+from kat.training import evaluate
+from kat.training.tasks.detection import find_objects
 from kat.training.tasks.registry import TASKS
+from kat.training.tasks.segmentation import find_classes
 from tests.analysis.report_pages import charts_of, tables_of
 from tests.cli.commands import QUICK, refused, run
 from tests.data.dense.coco_files import instances, write_coco
@@ -99,7 +100,7 @@ def test_a_detector_is_evaluated_and_its_results_are_coco_s(items, runs, tmp_pat
 def test_pycocotools_cannot_read_results_of_nothing_and_the_evaluation_says_so(items, runs):
     model, record = load_model(runs / "detection")
     model.roi_heads.score_thresh = 1.0
-    found = evaluate_dense(model, record, DataConfig(name=f"coco:{items}"))
+    found = evaluate(model, record, DataConfig(name=f"coco:{items}"))
     assert found.results == {"bbox": [], "segm": []}
     assert found.notes == [
         "note: no object was found; pycocotools cannot read files of results without one"
@@ -127,7 +128,7 @@ def test_classes_in_another_order_go_by_their_names(task, items, runs, tmp_path)
     kind = "coco" if task == "detection" else "ade20k"
     model, record = load_model(runs / task)
     plain, other = (
-        evaluate_dense(model, record, DataConfig(name=f"{kind}:{root}")) for root in (items, turned)
+        evaluate(model, record, DataConfig(name=f"{kind}:{root}")) for root in (items, turned)
     )
     assert other.metrics == pytest.approx(plain.metrics, nan_ok=True)
     assert other.by_class.keys() == plain.by_class.keys()
@@ -219,7 +220,7 @@ def test_a_segmentation_model_sees_images_of_another_size(items, runs, tmp_path)
     assert np.array_equal(mask, expected.numpy())
     out = tmp_path / "metrics.json"
     assert run("eval", checkpoint, "--image-size", 96, "--json", out) == 0
-    found = evaluate_dense(model, larger, DataConfig(name=f"ade20k:{items}"))
+    found = evaluate(model, larger, DataConfig(name=f"ade20k:{items}"))
     assert json.loads(out.read_text())["loss"] == pytest.approx(found.metrics["loss"], rel=1e-5)
 
 
@@ -233,7 +234,7 @@ def test_a_detector_sees_images_of_another_size(items, runs, tmp_path):
     assert run(
         "eval", checkpoint, "--image-size", 96, "--out", tmp_path / "report"
     ) == 0  # fmt: skip
-    found = evaluate_dense(model, record, DataConfig(name=f"coco:{items}"))
+    found = evaluate(model, record, DataConfig(name=f"coco:{items}"))
     results = json.loads((tmp_path / "report" / "results_bbox.json").read_text())
     assert [one["bbox"] for one in results] == [one["bbox"] for one in found.results["bbox"]]
 
@@ -406,7 +407,7 @@ def test_a_run_has_a_page_of_its_own_scores(runs, tmp_path, task):
     assert run("report", runs / task, "--images", 3, "--out", page) == 0
     text = page.read_text()
     summary = json.loads((runs / task / "summary.json").read_text())
-    for score in TASKS[task].module.scores:
+    for score in TASKS[task].metrics:
         fact = f"<dt>Validation {score.label}</dt><dd>{summary[score.name]:.2f} %</dd>"
         assert fact in text
     first = charts_of(page)[0]
@@ -436,7 +437,7 @@ def test_costs_are_against_the_task_s_first_score(runs, tmp_path, capsys, task):
     assert f"<!-- {HEADLINES[task]} (%) -->" in figure.read_text()
     assert run("report", runs / task, copied, "--out", page) == 0
     summary = json.loads((copied / "summary.json").read_text())
-    value = f"{summary[TASKS[task].module.scores[0].name]:.2f}"
+    value = f"{summary[TASKS[task].metrics[0].name]:.2f}"
     assert [row[1] for row in tables_of(page)[0]] == [f"{HEADLINES[task]} (%)", value, value]
 
 

@@ -67,8 +67,10 @@ def test_one_command_needs_no_other_setting(images, source, tmp_path, capsys):
     assert "has no validation split: 3 of its 30 images, 0.1 of each class, are held out" in printed
     assert "chosen: model.name=kat_micro_patch2_8, data.image_size=8, data.channels=1" in printed
     settings = (out / "run.yaml").read_text()
-    chosen_by_lightning = ["accelerator: auto", "devices: auto", "strategy: auto"]
-    assert [line for line in settings.splitlines() if "auto" in line.split()] == chosen_by_lightning
+    chosen_by_the_machine = ["accelerator: auto", "devices: auto", "strategy: auto"]
+    assert [
+        line for line in settings.splitlines() if "auto" in line.split()
+    ] == chosen_by_the_machine
     resolved = yaml.safe_load(settings)
     assert resolved["data"]["batch_size"] == 8
     assert resolved["optim"]["warmup_epochs"] == 0.1
@@ -112,7 +114,7 @@ def test_linear_probe_trains_the_head_alone(images, source, tmp_path, processes)
     for name in after:
         if not name.startswith("head."):
             assert torch.equal(before[name], after[name]), name
-    state = torch.load(out / "last.ckpt", weights_only=True)["optimizer_states"][0]["state"]
+    state = torch.load(out / "last.ckpt", weights_only=True)["optimizer_state"]["state"]
     assert len(state) == 2
 
 

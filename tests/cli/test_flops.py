@@ -84,7 +84,7 @@ def test_image_size_and_channels(tmp_path, capsys):
     options = ("--image-size", 64, "--args", "{in_chans: 1}", "--csv", tmp_path / "a.csv")
     assert run("flops", "models", "vit_micro", "resnet18", *options) == 0
     assert [row["input"] for row in _read(tmp_path / "a.csv")] == ["1x64x64", "1x64x64"]
-    assert "resnet18: keeps 38,400 bytes besides, whatever the batch" in capsys.readouterr().out
+    assert "resnet18: keeps another 38,400 bytes per batch of any size" in capsys.readouterr().out
 
 
 def test_another_size_is_not_the_authors_model(capsys):
@@ -123,7 +123,7 @@ def test_bad_input_of_flops(folder, tmp_path, capsys):
     assert "is stored with its own" in line(folder, "--args", "{num_groups: 2}")
     assert "holds no model" in line(tmp_path)
     assert "unknown option '--groups'" in line("--groups", 4)
-    assert "cannot be cut into num_groups=8" in refused(capsys, "flops", "layers", 12, 8)
+    assert "is not divisible by num_groups=8" in refused(capsys, "flops", "layers", 12, 8)
     assert "unknown option '--args'" in refused(capsys, "flops", "layers", 8, 8, "--args", "{}")
     assert "does not exist" in line("kat_micro", "--csv", tmp_path / "no" / "a.csv")
 

@@ -9,7 +9,7 @@ import torch
 
 import kat
 from kat.errors import InputError
-from kat.models import LayerHistory, read_coefficient_history, write_coefficient_history
+from kat.nn import LayerHistory, read_coefficient_history, write_coefficient_history
 
 SHAPES = {"a": ("A", 1, 6, 8, 4), "b": ("B", 3, 3, 1, 2), "polynomial": ("A", 1, 2, 2, 0)}
 STEPS = [0, 7, 20]
@@ -71,26 +71,26 @@ def test_functions_are_those_of_the_operator(history):
 
 def test_files_that_are_something_else(tmp_path, history):
     path = tmp_path / "coefficients.csv"
-    with pytest.raises(InputError, match="does not exist: no training of a KAT has written it"):
+    with pytest.raises(InputError, match="does not exist: only training a KAT writes it"):
         read_coefficient_history(path)
     write_coefficient_history(history, path)
     text = path.read_text()
     lines = text.splitlines(keepends=True)
     broken = {
         "": "holds no coefficients",
-        "a,b\n1,2\n": "is not the record of coefficients of a run: 'layer'",
-        "".join(lines[:5] + lines[6:]): "rows are missing of a",
-        "".join(lines[:-1]): "rows are missing of polynomial",
-        "".join(lines[:-3]): "is incomplete: some layers have steps that others lack",
+        "a,b\n1,2\n": "is not a coefficient history: 'layer'",
+        "".join(lines[:5] + lines[6:]): "rows of a are missing",
+        "".join(lines[:-1]): "rows of polynomial are missing",
+        "".join(lines[:-3]): "is incomplete: the layers have different steps",
         text.replace(",B,", ",C,"): "form 'C'",
         text.replace("e-05", "e-x5"): "could not convert string to float",
-        text.replace("e-05", "e+99"): "not all numbers are finite",
-        text[: len(text) // 2]: "is not the record",
+        text.replace("e-05", "e+99"): "some values are not finite",
+        text[: len(text) // 2]: "is not a coefficient history",
     }
     for content, message in broken.items():
         path.write_text(content)
         with pytest.raises(InputError, match=message):
             read_coefficient_history(path)
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match="is not the record"):
+    with pytest.raises(InputError, match="is not a coefficient history"):
         read_coefficient_history(path)

@@ -136,7 +136,7 @@ def test_unknown_scheme_is_named():
 
 
 def test_groups_that_do_not_divide_are_named():
-    with pytest.raises(ValueError, match="hidden_features=100 cannot be cut into num_groups=8"):
+    with pytest.raises(ValueError, match="hidden_features=100 is not divisible by num_groups=8"):
         kat.GRKANMlp(16, 100)
 
 

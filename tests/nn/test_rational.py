@@ -233,7 +233,7 @@ def test_identity_denominators_train():
     ("kwargs", "message"),
     [
         ({"num_groups": 0}, "num_groups must be at least 1, got 0"),
-        ({"form": "C"}, "form must be one of"),
+        ({"form": "C"}, "form must be 'A' or 'B'"),
         ({"share": "all"}, "share must be one of"),
         ({"init": "gelo"}, "unknown function 'gelo'; did you mean 'gelu'"),
         ({"degree": (0, 4)}, "degree"),
@@ -245,5 +245,5 @@ def test_bad_arguments_are_named(kwargs, message):
 
 
 def test_channels_that_do_not_divide_are_named():
-    with pytest.raises(ValueError, match="10 channels cannot be cut into 8 equal groups"):
+    with pytest.raises(ValueError, match="10 channels are not divisible by 8 groups"):
         kat.GroupRational(8)(torch.zeros(2, 10))

@@ -65,7 +65,7 @@ class Batches:
     def __iter__(self) -> Iterator[Batch]:
         for item in self.items[self.start :]:
             self.before_each()
-            yield item
+            yield item._replace(images=item.images.clone())  # which mixup writes to
 
 
 class Clock:

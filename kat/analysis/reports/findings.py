@@ -1,4 +1,4 @@
-"""What the page of one run shows, gathered from its directory."""
+"""The content of a run's page, gathered from the run directory."""
 
 from __future__ import annotations
 
@@ -20,13 +20,8 @@ from kat.analysis.inspect.stability import rational_rows
 from kat.analysis.learning_curves import History
 from kat.data import Batch, DeviceTransform
 from kat.errors import InputError
-from kat.models import (
-    LayerHistory,
-    ModelRecord,
-    load_model,
-    rational_parameter_names,
-    read_coefficient_history,
-)
+from kat.models import ModelRecord, load_model, rational_parameter_names
+from kat.nn import LayerHistory, read_coefficient_history
 from kat.nn.stability import Row, read_rows
 from kat.training import read_divergence, read_history, read_settings
 from kat.training.run_directory import COEFFICIENTS, STABILITY, SUMMARY
@@ -38,22 +33,22 @@ _WITH_ATTENTION = 3
 
 @dataclass
 class RunFindings:
-    """What is known of a run; what is empty or None is not at hand.
+    """What is known of a run; missing parts are empty or None.
 
     Args:
         name: of the run.
         record: of its model.
         cost: of its model.
-        data: the name of its dataset.
-        settings: nested, those that are not the default.
-        summary: what summary.json holds, of a run that is done.
-        history: a row an epoch.
+        data: name of its dataset.
+        settings: nested, those that differ from the default.
+        summary: the content of summary.json, if the run is done.
+        history: one row per epoch.
         activations: of each rational layer.
-        seen: what the histograms of the activations are of, in words.
+        seen: a sentence about the images behind the histograms of the activations.
         coefficients: of each rational layer over the training.
         stability: rows of rational layers.
-        failure: what stopped the run, if something did.
-        attention: where the model looks, on a few images; or why it is not shown.
+        failure: what stopped the run, if anything did.
+        attention: the figure of a few images, or why there is none.
     """
 
     name: str

@@ -28,7 +28,7 @@ def write_stability_report(rows: Sequence[Row], path: Path, failure: str | None 
     """Writes the report of a run as one self-contained HTML page.
 
     Args:
-        rows: recorded by a :class:`kat.analysis.StabilityMonitor`.
+        rows: recorded by a :class:`kat.nn.StabilityMonitor`.
         path: of the file.
         failure: what stopped the run, if anything did.
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from kat.analysis import plot_evolution
 from kat.analysis.figures.activations import ANIMATED
 from kat.cli.parsing import Parser
-from kat.models import read_coefficient_history
+from kat.nn import read_coefficient_history
 from kat.settings import Positive
 from kat.training.run_directory import COEFFICIENTS
 

@@ -1,7 +1,7 @@
 """Expressions in x, such as ``x * sigmoid(1.702 * x)``, as functions of an array.
 
-The text is parsed by ``ast`` and never run as Python: each node must be one of a short list, and is
-evaluated here with NumPy in float64.
+The text is parsed with ``ast`` and never run as Python: only the nodes of a short list are allowed,
+and this module evaluates them with NumPy in float64.
 """
 
 from __future__ import annotations
@@ -53,18 +53,18 @@ _CALLABLE = {**_ONE_ARGUMENT, **_TWO_ARGUMENTS}
 
 
 def parse_expression(text: str) -> Function:
-    """The function of x that a text describes.
+    """The function of x that an expression defines.
 
     Args:
-        text: numbers, x, pi, e, + - * / ** and parentheses, the named functions, and abs, sign,
-            sqrt, exp, expm1, log, log1p, sin, cos, tan, atan, sinh, cosh, erf, erfc of one
-            argument, max and min of two.
+        text: may contain numbers, x, pi, e, + - * / ** and parentheses; the named functions, abs,
+            sign, sqrt, exp, expm1, log, log1p, sin, cos, tan, atan, sinh, cosh, erf and erfc of one
+            argument; max and min of two.
 
     Raises:
-        InputError: anything else; names the part that is not understood.
+        InputError: the text contains anything else; the message names it.
     """
     if len(text) > _LONGEST:
-        raise InputError(f"an expression may have {_LONGEST} characters, this has {len(text)}")
+        raise InputError(f"an expression may have {_LONGEST} characters, this one has {len(text)}")
     try:
         body = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -81,7 +81,7 @@ def parse_expression(text: str) -> Function:
 
 
 def _check(node: ast.AST, text: str, depth: int) -> None:
-    """Refuses every node that :func:`_evaluate` does not know."""
+    """Raises an error for every node that :func:`_evaluate` does not support."""
     part = ast.get_source_segment(text, node) or type(node).__name__
     if depth == 0:
         raise InputError(f"{text!r} is nested more than {_DEEPEST} deep")
@@ -94,7 +94,7 @@ def _check(node: ast.AST, text: str, depth: int) -> None:
         case ast.BinOp(op=op) if type(op) in _BINARY:
             children = [node.left, node.right]
         case ast.BinOp(op=ast.BitXor()):
-            raise InputError(f"'^' in {text!r} is not a power; write **")
+            raise InputError(f"'^' in {text!r} is not a power; use **")
         case ast.UnaryOp(op=op) if type(op) in _UNARY:
             children = [node.operand]
         case ast.Call(func=ast.Name(id=name)):
@@ -102,7 +102,7 @@ def _check(node: ast.AST, text: str, depth: int) -> None:
             children = node.args
         case _:
             raise InputError(
-                f"{part!r} in {text!r} is not understood; an expression has numbers, x, pi, e,"
+                f"{part!r} in {text!r} is not supported; an expression has numbers, x, pi, e,"
                 " + - * / ** and functions"
             )
     for child in children:
@@ -126,7 +126,7 @@ def _check_call(node: ast.Call, name: str, part: str, text: str) -> None:
 
 def _evaluate(node: ast.AST, x: Array) -> Array:
     match node:
-        # Python's integers would grow without bound under **.
+        # Python integers would grow without bound under **.
         case ast.Constant(value=int() | float() as value):
             return np.asarray(_as_float(value))
         case ast.Name(id="x"):

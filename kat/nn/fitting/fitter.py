@@ -1,4 +1,4 @@
-"""Fit the coefficients of F = P / Q to a function or to points."""
+"""Fits the coefficients of F = P / Q to a function or to points."""
 
 from __future__ import annotations
 
@@ -12,40 +12,43 @@ import torch
 from numpy.typing import NDArray
 
 from kat.errors import InputError
-from kat.nn.coefficients import ALIASES, Coefficients, gain
+from kat.nn.coefficients import ALIASES, Coefficients, check_degree
 from kat.nn.fitting.expression import parse_expression
 from kat.nn.fitting.functions import FUNCTIONS, Array, Function
 from kat.nn.fitting.least_squares import least_squares
 from kat.nn.fitting.minimax import minimax
 from kat.nn.fitting.samples import WEIGHTS, Points, Samples, chebyshev, error_weight, sample
-from kat.nn.fitting.search_spaces import Family, families
+from kat.nn.fitting.search_spaces import SearchSpace, search_spaces
+from kat.nn.gain import gain
+from kat.ops.arguments import check_form
 
 DEGREE = (5, 4)
 INTERVAL = (-3.0, 3.0)
-FORMS = ("A", "B")
-Method = Callable[[Family, Samples], tuple[Array, Array, float]]
+Method = Callable[[SearchSpace, Samples], tuple[Array, Array, float]]
 METHODS: dict[str, Method] = {"minimax": minimax, "least_squares": least_squares}
 
 _MINIMAX_POINTS = 8001
 _LEAST_SQUARES_POINTS = 4001
 _CHECK_POINTS = 50001
-# A sign change of form B's inner sum puts a kink in F; it must earn its place.
+# A sign change of the inner sum of form B puts a kink in F, so it must lower the error by a tenth.
 _KINK_GAIN = 0.9
 
 
 @dataclass(frozen=True)
 class Fit:
-    """F(x) = (sum_i numerator[i] x^i) / Q(x), with denominator[j - 1] the coefficient b_j of Q.
+    """F(x) = (sum_i a_i x^i) / Q(x), fitted to a function f or to points.
 
-    function: name of the target.
-    form: "A" or "B", the shape of Q.
-    degree: (m, n), the degrees of numerator and denominator.
-    interval: where F was fitted.
-    numerator, denominator: the m + 1 and n coefficients.
-    max_error, rms_error: of F - f on a dense even grid over the interval, or at the points.
-    normal_rms_error: its root mean square under N(0, 1) restricted to the interval: there or at
-        the points, (sum phi e^2 / sum phi)^(1/2) with phi(x) = exp(-x^2 / 2).
-    method, weight, slope_at_infinity, whole_line: how it was fitted, see :func:`fit`.
+    Args:
+        function: the name of the target.
+        form: the form of Q, ``"A"`` or ``"B"``.
+        degree: (m, n), the degrees of numerator and denominator.
+        interval: (low, high), the interval of the fit.
+        numerator: a_0 .. a_m.
+        denominator: b_1 .. b_n.
+        max_error, rms_error: of e = F - f, on a dense even grid over the interval or at the points.
+        normal_rms_error: (sum phi e^2 / sum phi)^(1/2) with phi(x) = exp(-x^2 / 2), on the same
+            grid or points: the error for x ~ N(0, 1) restricted to the interval.
+        method, weight, slope_at_infinity, whole_line: the arguments of :func:`fit`.
     """
 
     function: str
@@ -68,13 +71,13 @@ class Fit:
 
     @property
     def coefficients(self) -> Coefficients:
-        """What ``init=`` of the layers takes."""
+        """The coefficients as the layers' ``init=`` accepts them."""
         return Coefficients(
             self.numerator, self.denominator, self.form, self.interval, self.max_error
         )
 
     def slopes(self) -> tuple[float, float]:
-        """The limits of F(x) / x on the left and on the right, infinite ones included."""
+        """The limits of F(x) / x on the left and on the right, which may be infinite."""
         top, bottom = np.flatnonzero(self.numerator), np.flatnonzero(self.denominator)
         p, q = (int(top[-1]) if len(top) else 0), (int(bottom[-1]) + 1 if len(bottom) else 0)
         if p < q + 1:
@@ -85,7 +88,7 @@ class Fit:
         return (-right if (p - 1) % 2 else right), right
 
     def error_on(self, target: str | Function, interval: tuple[float, float]) -> float:
-        """The largest |F - f| on an interval, NaN where f has no finite value there."""
+        """The largest |F - f| on an interval; NaN if f is not finite everywhere on it."""
         function = resolve(target)[1]
         assert not isinstance(function, Points)
         x = np.linspace(*interval, _CHECK_POINTS)
@@ -94,17 +97,18 @@ class Fit:
     def gain(self) -> float:
         """1 / E[F(x)^2] for x ~ N(0, 1), see :func:`kat.nn.gain`.
 
-        Raises InputError where F is 0.
+        Raises:
+            InputError: F is 0.
         """
         if not any(self.numerator):
             raise InputError(
                 f"the best fit to {self.function} of degree {self.degree} on {self.interval} is"
-                f" F = 0, which has no gain; give a higher degree or a shorter interval"
+                f" F = 0, which has no gain; try a higher degree or a shorter interval"
             )
         return gain(lambda x: torch.from_numpy(self(x.numpy())))
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it and the gain, as JSON has it: what a file for ``init=`` holds."""
+        """All fields and the gain, as in a ``.json`` file for ``init=``."""
         return {**asdict(self), "gain": self.gain()}
 
 
@@ -116,12 +120,19 @@ def evaluate(
 ) -> Array:
     """F(x) = P(x) / Q(x) in float64, see :mod:`kat.nn.fitting.search_spaces`.
 
-    x: points of any shape.
-    numerator: a_0, ..., a_m.
-    denominator: b_1, ..., b_n; may be empty, which makes Q = 1.
-    form: "A" or "B".
+    Args:
+        x: points, of any shape.
+        numerator: a_0 .. a_m.
+        denominator: b_1 .. b_n; may be empty, then Q = 1.
+        form: ``"A"`` or ``"B"``.
+
+    Returns:
+        F(x), of x's shape.
+
+    Raises:
+        InputError: an unknown form.
     """
-    _check_choice("form", form, FORMS)
+    check_form(form)
     points = np.asarray(x, dtype=np.float64)
     a = np.asarray(numerator, dtype=np.float64)
     b = np.concatenate([[0.0], np.asarray(denominator, dtype=np.float64)])
@@ -141,72 +152,92 @@ def fit(
     slope_at_infinity: tuple[float, float] | None = None,
     whole_line: bool = True,
 ) -> Fit:
-    """Minimise the largest error w |P / Q - f|, or the mean of its square, over the interval.
-
-    target: a name in FUNCTIONS, an expression in x, a callable on float64 arrays, or points, whose
-        weights count for "least_squares".
-    degree: (m, n) with m >= 1 and n >= 0.
-    form: "A" or "B".
-    interval: (low, high), finite and increasing; by default [-3, 3], or all the points.
-    method: "minimax" for the largest error, "least_squares" for the mean square.
-    weight: w^2 = 1 for "uniform", w^2 = exp(-x^2 / 2) for "normal".
-    slope_at_infinity: the limits of F(x) / x on the left and on the right.  They are free where
-        none are given; see :func:`kat.nn.fitting.search_spaces.right_slope` for those that exist.
-    whole_line: form B only.  True keeps b_1 x + ... + b_n x^n from vanishing anywhere but at 0, so
-        Q does not fall back to 1 beyond the interval.  False asks that on the interval alone: the
-        error there can be smaller, but F may spike outside.
+    """Minimizes the largest error w |P / Q - f| over the interval, or the mean of its square.
 
     The inner sum of form B may change sign at 0 if that lowers the error clearly, never elsewhere.
 
-    Raises InputError for arguments that make no sense or contradict each other, and a target that
-    is not finite.
+    Args:
+        target: a name in :data:`FUNCTIONS`, an expression in x, a function of float64 arrays, or
+            points, whose weights ``"least_squares"`` uses.
+        degree: (m, n) with m >= 1 and n >= 0.
+        form: ``"A"`` or ``"B"``.
+        interval: (low, high), finite and increasing; by default [-3, 3], or all the points.
+        method: ``"minimax"`` for the largest error, ``"least_squares"`` for the mean square.
+        weight: ``"uniform"`` for w^2 = 1, ``"normal"`` for w^2 = exp(-x^2 / 2).
+        slope_at_infinity: the limits of F(x) / x on the left and on the right; None leaves them
+            free. :func:`kat.nn.fitting.search_spaces.right_slope` says which are possible.
+        whole_line: form B only. True keeps b_1 x + ... + b_n x^n from vanishing except at 0, so
+            that Q does not return to 1 beyond the interval. False requires that on the interval
+            only: the error there may be smaller, but F may spike outside.
+
+    Returns:
+        The fit, with its errors.
+
+    Raises:
+        InputError: invalid or contradictory arguments, or a target that is not finite.
     """
-    degree = _check_degree(degree)
-    _check_choice("form", form, FORMS)
+    degree = check_degree(degree)
+    check_form(form)
     _check_choice("method", method, METHODS)
     _check_choice("weight", weight, WEIGHTS)
     if slope_at_infinity is not None and not whole_line:
-        raise InputError("a slope at infinity needs the whole line: leave out one of the two")
+        raise InputError("a slope at infinity needs the whole line, not the interval alone")
     name, source = resolve(target)
     interval = _check_interval(_extent(source) if interval is None else interval)
     if isinstance(source, Points):
         source = _enough(source.within(*interval), degree)
-    kept = {
-        "method": method,
-        "weight": weight,
-        "slope_at_infinity": slope_at_infinity,
-        "whole_line": whole_line,
-    }
     if source is FUNCTIONS["identity"] and slope_at_infinity is None:
         a, b = np.eye(degree[0] + 1)[1], np.zeros(degree[1])
     else:
         samples = _samples(source, interval, method, weight)
-        searched = families(degree, form, interval, slopes=slope_at_infinity, whole_line=whole_line)
-        a, b = _best(searched, samples, METHODS[method])
-    return measured(name, source, form, interval, a, b, **kept)
+        spaces = search_spaces(
+            degree, form, interval, slopes=slope_at_infinity, whole_line=whole_line
+        )
+        a, b = _best(spaces, samples, METHODS[method])
+    return measure(
+        name,
+        source,
+        form,
+        interval,
+        a,
+        b,
+        method=method,
+        weight=weight,
+        slope_at_infinity=slope_at_infinity,
+        whole_line=whole_line,
+    )
 
 
-def _best(searched: list[Family], samples: Samples, method: Method) -> tuple[Array, Array]:
-    """The best member of the first family, unless the second's is clearly better."""
-    a, b, least = method(searched[0], samples)
-    best = searched[0].unscaled(a, b)
-    for family in searched[1:]:
-        a, b, cost = method(family, samples)
+def _best(spaces: list[SearchSpace], samples: Samples, method: Method) -> tuple[Array, Array]:
+    """The best member of the first space, unless another space has a clearly better one."""
+    a, b, least = method(spaces[0], samples)
+    best = spaces[0].unscaled(a, b)
+    for space in spaces[1:]:
+        a, b, cost = method(space, samples)
         if cost < _KINK_GAIN * least:
-            best, least = family.unscaled(a, b), cost
+            best, least = space.unscaled(a, b), cost
     return best
 
 
-def measured(
+def measure(
     name: str,
     source: Function | Points,
     form: str,
     interval: tuple[float, float],
     a: Array,
     b: Array,
-    **kept: Any,
+    **arguments: Any,
 ) -> Fit:
-    """Package coefficients with the errors they have on a grid not used for fitting."""
+    """Coefficients as a :class:`Fit`, with their errors on a grid that was not used for fitting.
+
+    Args:
+        name: the name of the target.
+        source: the function or the points.
+        form: ``"A"`` or ``"B"``.
+        interval: (low, high), the interval of the fit.
+        a, b: a_0 .. a_m and b_1 .. b_n.
+        **arguments: those of :func:`fit` that the result records.
+    """
     samples = _on_grid(source, np.linspace(*interval, _CHECK_POINTS), "normal")
     error = evaluate(samples.x, a, b, form) - samples.y
     density = np.square(samples.weight)
@@ -221,7 +252,7 @@ def measured(
         max_error=float(np.max(np.abs(error))),
         rms_error=float(np.sqrt(np.mean(error**2))),
         normal_rms_error=float(np.sqrt(np.sum(density * error**2) / np.sum(density))),
-        **kept,
+        **arguments,
     )
 
 
@@ -235,7 +266,7 @@ def _on_grid(source: Function | Points, grid: Array, weight: str) -> Samples:
 def _samples(
     source: Function | Points, interval: tuple[float, float], method: str, weight: str
 ) -> Samples:
-    """What to fit: points near the ends count for the largest error, and all alike for a mean."""
+    """What to fit: samples denser near the ends for the largest error, and even ones for a mean."""
     if method == "minimax":
         return _on_grid(source, chebyshev(interval, _MINIMAX_POINTS), weight)
     samples = _on_grid(source, np.linspace(*interval, _LEAST_SQUARES_POINTS), weight)
@@ -252,7 +283,7 @@ def twice(interval: tuple[float, float]) -> tuple[float, float]:
 
 
 def resolve(target: str | Function | Points) -> tuple[str, Function | Points]:
-    """A target's name, and the function or the points that it stands for.
+    """The name of a target, and the function or the points that it denotes.
 
     Raises:
         InputError: a text that is neither a known function nor an expression.
@@ -272,12 +303,12 @@ def _extent(source: Function | Points) -> tuple[float, float]:
 
 
 def _enough(points: Points, degree: tuple[int, int]) -> Points:
-    """As many points as coefficients, at least."""
+    """The points, if there are at least as many as coefficients."""
     coefficients = degree[0] + 1 + degree[1]
     if len(points.x) < coefficients:
         raise InputError(
-            f"{points.name} has {len(points.x)} points in the interval; degree {degree} has"
-            f" {coefficients} coefficients and needs as many, or choose a lower degree"
+            f"{points.name} has {len(points.x)} points in the interval, but degree {degree} has"
+            f" {coefficients} coefficients and needs as many points; choose a lower degree"
         )
     return points
 
@@ -285,15 +316,6 @@ def _enough(points: Points, degree: tuple[int, int]) -> Points:
 def _check_choice(kind: str, value: str, known: Iterable[str]) -> None:
     if value not in known:
         raise InputError(f"{kind} must be one of {', '.join(known)}, got {value!r}")
-
-
-def _check_degree(degree: tuple[int, int]) -> tuple[int, int]:
-    if len(degree) != 2 or not all(isinstance(d, (int, np.integer)) for d in degree):
-        raise InputError(f"degree must be two integers (m, n), got {degree!r}")
-    m, n = int(degree[0]), int(degree[1])
-    if m < 1 or n < 0:
-        raise InputError(f"degree (m, n) needs m >= 1 and n >= 0, got {degree!r}")
-    return m, n
 
 
 def _check_interval(interval: tuple[float, float]) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""The named functions that can be fitted, evaluated in float64 without overflow or cancellation."""
+"""The named functions to fit, evaluated in float64 without overflow or cancellation."""
 
 from __future__ import annotations
 
@@ -44,19 +44,19 @@ def _silu(x: Array) -> Array:
 
 
 def _gelu(x: Array) -> Array:
-    """f(x) = x (1 + erf(x / sqrt(2))) / 2, written with erfc to keep the negative tail exact."""
+    """f(x) = x (1 + erf(x / sqrt(2))) / 2, with erfc for the negative tail."""
     return np.asarray(0.5 * x * erfc(-x / math.sqrt(2.0)))
 
 
 def _gelu_tanh(x: Array) -> Array:
-    """f(x) = x (1 + tanh(u)) / 2 with u = sqrt(2 / pi) (x + 0.044715 x^3), written x / (1 + e^-2u):
-    GELU's tanh approximation, as in GPT-2."""
+    """f(x) = x (1 + tanh(u)) / 2 = x / (1 + e^-2u), u = sqrt(2 / pi) (x + 0.044715 x^3): the tanh
+    approximation of GELU, as in GPT-2."""
     u = math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3)
     return np.asarray(x * expit(2.0 * u))
 
 
 def _quick_gelu(x: Array) -> Array:
-    """f(x) = x / (1 + exp(-1.702 x)): GELU's sigmoid approximation, as in CLIP."""
+    """f(x) = x / (1 + exp(-1.702 x)): the sigmoid approximation of GELU, as in CLIP."""
     return np.asarray(x * expit(1.702 * x))
 
 

@@ -1,4 +1,4 @@
-"""Where the error of a fit is measured: x, f(x), and the weight of the error there."""
+"""The samples of a fit: x, f(x) and the weight of the error, from functions or CSV files."""
 
 from __future__ import annotations
 
@@ -21,11 +21,10 @@ class Points:
     """A function known at points only.
 
     Args:
-        name: what to call it.
+        name: its name in messages.
         x: (k,), increasing.
-        y: (k,), its values.
-        weight: (k,), positive: how much the squared error at each counts, such as how often it
-            occurs; alike by default.
+        y: (k,), the values.
+        weight: (k,), positive weights of the squared errors, such as frequencies; equal by default.
     """
 
     name: str
@@ -42,22 +41,22 @@ class Points:
 
 @dataclass(frozen=True)
 class Samples:
-    """x, y = f(x), and the factor w(x) by which the error counts: (k,) each."""
+    """x, y = f(x), and the weight w(x) of the error: (k,) each."""
 
     x: Array
     y: Array
     weight: Array
 
     def at(self, chosen: NDArray[np.bool_]) -> Samples:
-        """Those of the samples that a mask chooses."""
+        """The samples where the mask is True."""
         return Samples(self.x[chosen], self.y[chosen], self.weight[chosen])
 
 
 def sample(function: Function, x: Array, weight: str) -> Samples:
-    """A function's values at the points x.
+    """The values of a function at the points x.
 
     Raises:
-        InputError: not one finite value a point.
+        InputError: the function does not return one finite value per point.
     """
     y = np.asarray(function(x), dtype=np.float64)
     if y.shape != x.shape:
@@ -65,16 +64,16 @@ def sample(function: Function, x: Array, weight: str) -> Samples:
     if not np.all(np.isfinite(y)):
         where = x[~np.isfinite(y)][0]
         raise InputError(
-            f"the function must have a finite value per point of the interval, and has none at"
-            f" x = {where:g}; choose another interval"
+            f"the function must return one finite value per point of the interval, but is not"
+            f" finite at x = {where:g}; choose another interval"
         )
     return Samples(x, y, error_weight(x, weight))
 
 
 def error_weight(x: Array, weight: str) -> Array:
-    """The square root of the density that weighs the squared error, 1 at its largest.
+    """The weight w(x) of the error, scaled to a maximum of 1.
 
-    ``"uniform"``: 1. ``"normal"``: exp(-x^2 / 4), the root of N(0, 1)'s density.
+    ``"uniform"``: 1. ``"normal"``: exp(-x^2 / 4), the square root of the density of N(0, 1).
     """
     if weight == "uniform":
         return np.ones_like(x)
@@ -82,19 +81,19 @@ def error_weight(x: Array, weight: str) -> Array:
 
 
 def chebyshev(interval: tuple[float, float], count: int) -> Array:
-    """Extrema of the Chebyshev polynomial on the interval, with 0 added where it lies inside."""
+    """Extrema of the Chebyshev polynomial on the interval, and 0 if it lies inside."""
     low, high = interval
     nodes = 0.5 * (low + high) - 0.5 * (high - low) * np.cos(np.linspace(0.0, np.pi, count))
     return np.unique(np.append(nodes, 0.0)) if low < 0.0 < high else np.asarray(nodes)
 
 
 def read_points(path: Path) -> Points:
-    """Reads a CSV file of two columns, x and y, with or without a header, in any order of x.
+    """Reads a CSV file with columns x and y, with or without a header, in any order of x.
 
-    A point given twice counts once.
+    A repeated point counts once.
 
     Raises:
-        InputError: no such file, or a line that is no point (names it), or an x with two values.
+        InputError: the file is missing, a line is not a point, or an x has two values.
     """
     values: dict[float, tuple[float, int]] = {}
     for number, row in _rows(path):
@@ -132,7 +131,7 @@ def _point(path: Path, number: int, row: list[str]) -> tuple[float, float]:
     numbers = [_number(cell) for cell in row]
     if len(row) != 2 or any(value is None or not math.isfinite(value) for value in numbers):
         raise InputError(
-            f"{path}, line {number}: {','.join(row)!r} is not a point; two finite numbers x,y are"
+            f"{path}, line {number}: {','.join(row)!r} is not a point: two finite numbers x,y"
         )
     x, y = numbers
     assert x is not None

@@ -1,12 +1,12 @@
-"""The convex families of safe Padé rationals in which a best fit is sought.
+"""The convex spaces of safe Padé rationals in which the best fit is searched.
 
 F(x) = P(x) / Q(x) with P(x) = a_0 + a_1 x + ... + a_m x^m and
 
     form A: Q(x) = 1 + |b_1| |x| + ... + |b_n| |x|^n
     form B: Q(x) = 1 + |b_1 x + ... + b_n x^n|
 
-Within form A, taking b_j >= 0, and within form B once the sign of the inner sum is prescribed, P
-and Q are linear in (a, b) and the allowed b are a convex cone.
+In form A with b_j >= 0, and in form B with a prescribed sign of the inner sum, P and Q are linear
+in (a, b), and the allowed b form a convex cone.
 """
 
 from __future__ import annotations
@@ -19,27 +19,35 @@ from kat.errors import InputError
 from kat.nn.fitting.functions import Array
 from kat.nn.fitting.samples import chebyshev
 
-# Bounds on |b_j|, in the scaled variable and tried in turn, before the last one in x itself.
-# Started with a loose bound, the iteration wanders to denominators so large that the constant 1 in
+# Bounds on |b_j| in the scaled variable, used in turn before the last one, in x itself. With a
+# loose bound from the start, the iteration wanders to denominators so large that the constant 1 in
 # Q is lost to rounding.
 SCALED_BOUNDS = (1.0, 10.0, 100.0)
 _LAST_BOUND = 1e3
-# With a prescribed slope at infinity the highest power must be there, or the slope is another one.
+# For a prescribed slope at infinity the highest power must not vanish, or the slope would change.
 _SMALLEST_LEADING = 1e-3
 
 
 @dataclass(frozen=True)
-class Family:
+class SearchSpace:
     """P and Q in the scaled variable t = x / scale, with C b >= lower.
 
-    Q = 1 + sum_j b_j phi_j(t), P = sum_i a_i t^i (+ slope scale b_n t^m where the slope is tied).
+    Q = 1 + sum_j b_j phi_j(t), P = sum_i a_i t^i. With a prescribed slope for m = n + 1, the last
+    term of P is slope scale b_n t^m: a_m is tied to b_n.
 
-    form A: phi_j(t) = |t|^j and C = identity.
-    form B: phi_j(t) = sign(t)^first t^j for j = first..n, where the sum is t^first g(t) and the
-    rows of C sample g >= 0.  first = 2 keeps the sign of the sum on both sides of 0, first = 1
-    changes it at 0.
+    Form A: phi_j(t) = |t|^j and C = identity.
+    Form B: phi_j(t) = sign(t)^first t^j for j = first..n. The sum is t^first g(t), and the rows of
+    C sample g >= 0. With first = 2 the sum has the same sign on both sides of 0, with first = 1 it
+    changes sign at 0.
 
-    slope: the limit of F(x) / x as x goes to infinity, or None where it is free.
+    Args:
+        m, n: the degrees of P and Q.
+        form: ``"A"`` or ``"B"``.
+        first: the lowest power in Q - 1.
+        scale: of the variable.
+        constraint: C, (rows, number of b).
+        lower: (rows,).
+        slope: the limit of F(x) / x as x goes to infinity; None if it is free.
     """
 
     m: int
@@ -52,7 +60,7 @@ class Family:
     slope: float | None = None
 
     def numerator_basis(self, x: Array) -> Array:
-        """d P / d a: (k, m + 1), without the last column where a_m is tied to b_n."""
+        """d P / d a: (k, m + 1), without the last column if a_m is tied to b_n."""
         return np.asarray((x / self.scale)[:, None] ** np.arange(self.m + (not self._tied)))
 
     def denominator_basis(self, x: Array) -> Array:
@@ -65,7 +73,7 @@ class Family:
         return np.asarray(sign[:, None] * t[:, None] ** powers)
 
     def tied_basis(self, x: Array) -> Array:
-        """d P / d b: (k, number of b), zero but for a_m = slope scale b_n."""
+        """d P / d b: (k, number of b), zero except for a_m tied to b_n."""
         tied = np.zeros((len(x), self.constraint.shape[1]))
         if self._tied:
             assert self.slope is not None
@@ -82,23 +90,23 @@ class Family:
         return np.asarray(top / (1.0 + self.denominator_basis(x) @ b))
 
     def start(self) -> Array:
-        """A denominator of the family: as near to Q = 1 as it has one."""
+        """The denominator of the space that is closest to Q = 1."""
         b = np.zeros(self.constraint.shape[1])
         if self.slope is not None:
             b[-1] = _SMALLEST_LEADING
         return b
 
     def repaired(self, b: Array) -> Array:
-        """b with what rounding has taken below its bound; nothing to do in form B."""
+        """b, with values that rounding took below their bounds set to these; form A only."""
         return np.maximum(b, self.lower) if self.form == "A" else b
 
     def removable(self) -> range:
-        """Which of the entries of (a, b) may be set to zero, as far as the slope goes."""
+        """The entries of (a, b) that may be set to zero without changing the slope."""
         count = self.m + (not self._tied) + self.constraint.shape[1]
         return range(count - (self.slope is not None))
 
     def unscaled(self, a: Array, b: Array) -> tuple[Array, Array]:
-        """Coefficients of x from those of t, with all that are absent from the family."""
+        """All coefficients in x, from those in t."""
         if self._tied:
             assert self.slope is not None
             a = np.append(a, self.slope * self.scale * b[-1])
@@ -109,28 +117,28 @@ class Family:
         )
 
     def last_bound(self) -> Array:
-        """The loosest bound on |b_j|, no tighter than the scaled ones tried before it."""
+        """The loosest bounds on |b_j|, no tighter than :data:`SCALED_BOUNDS`."""
         bound = _LAST_BOUND * self.scale ** np.arange(self.first, self.n + 1)
         return np.asarray(np.maximum(bound, max(SCALED_BOUNDS)))
 
 
-def families(
+def search_spaces(
     degree: tuple[int, int],
     form: str,
     interval: tuple[float, float],
     *,
     slopes: tuple[float, float] | None,
     whole_line: bool,
-) -> list[Family]:
-    """The convex families to search, the preferred one first.
+) -> list[SearchSpace]:
+    """The convex spaces to search, the preferred one first.
 
     Args:
         degree: (m, n).
         form: ``"A"`` or ``"B"``.
-        interval: where F is fitted.
+        interval: (low, high), the interval of the fit.
         slopes: the limits of F(x) / x on the left and on the right, see :func:`right_slope`.
-        whole_line: form B only; the inner sum keeps its sign on the whole line, not only on the
-            interval.
+        whole_line: form B only; whether the inner sum keeps its sign on the whole line or only on
+            the interval.
     """
     m, n = degree
     scale = max(abs(interval[0]), abs(interval[1]))
@@ -139,10 +147,10 @@ def families(
         lower = np.zeros(n)
         if slope is not None:
             lower[-1] = _SMALLEST_LEADING
-        return [Family(m, n, form, 1, scale, np.eye(n), lower, slope)]
+        return [SearchSpace(m, n, form, 1, scale, np.eye(n), lower, slope)]
     firsts: tuple[int, ...] = (2, 1) if n >= 2 else (1,)
     if slope is not None:
-        # A g of odd degree changes its sign somewhere, so there b_n = 0 and the slope another.
+        # A g of odd degree changes sign unless b_n = 0, which would change the slope.
         firsts = tuple(first for first in firsts if (n - first) % 2 == 0)
     return [
         _form_b(m, n, first, scale, slope, _positivity(n - first, interval, scale, whole_line))
@@ -150,22 +158,24 @@ def families(
     ]
 
 
-def _form_b(m: int, n: int, first: int, scale: float, slope: float | None, rows: Array) -> Family:
+def _form_b(
+    m: int, n: int, first: int, scale: float, slope: float | None, rows: Array
+) -> SearchSpace:
     lower = np.zeros(len(rows))
     if slope is not None:
         rows = np.vstack([rows, np.eye(n - first + 1)[-1]])
         lower = np.append(lower, _SMALLEST_LEADING)
-    return Family(m, n, "B", first, scale, rows, lower, slope)
+    return SearchSpace(m, n, "B", first, scale, rows, lower, slope)
 
 
 def right_slope(degree: tuple[int, int], slopes: tuple[float, float]) -> float:
-    """The limit of F(x) / x on the right, where a rational with these limits exists.
+    """The limit of F(x) / x on the right, if a rational with these limits exists.
 
-    For m = n + 1, F(x) / x tends to a_m / |b_n| on the right and to (-1)^n a_m / |b_n| on the
-    left, in both forms; for m <= n both limits are 0, and for m > n + 1 there are none.
+    In both forms, for m = n + 1, F(x) / x tends to a_m / |b_n| on the right and to
+    (-1)^n a_m / |b_n| on the left. For m <= n both limits are 0, for m > n + 1 there are none.
 
     Raises:
-        InputError: no rational of this degree has these limits; says which are possible.
+        InputError: no rational of this degree has these limits; the message says which exist.
     """
     m, n = degree
     left, right = slopes
@@ -178,17 +188,17 @@ def right_slope(degree: tuple[int, int], slopes: tuple[float, float]) -> float:
         raise InputError(f"slopes at infinity must be finite, got {left:g} and {right:g}")
     if m <= n and (left, right) != (0.0, 0.0):
         raise InputError(
-            f"with degree ({m}, {n}) F is bounded and its slope at infinity 0 on both sides, not"
-            f" {left:g} and {right:g}; take m = n + 1, i.e. degree ({n + 1}, {n})"
+            f"with degree ({m}, {n}) F is bounded and its slope at infinity is 0 on both sides, not"
+            f" {left:g} and {right:g}; use m = n + 1, i.e. degree ({n + 1}, {n})"
         )
     sign = -1.0 if n % 2 else 1.0
     if left != sign * right:
         relation = "minus the right one" if n % 2 else "the right one"
         hint = ""
         if left == -sign * right:
-            hint = f"; with degree ({n + 2}, {n + 1}) they can"
+            hint = f"; they are possible with degree ({n + 2}, {n + 1})"
         raise InputError(
-            f"the slopes at infinity {left:g} and {right:g} cannot be had: F(x)/x tends to"
+            f"slopes at infinity {left:g} and {right:g} are impossible: F(x)/x tends to"
             f" a_m/|b_n| on the right and (-1)^n a_m/|b_n| on the left, so for n = {n} the left"
             f" one is {relation}{hint}"
         )
@@ -196,10 +206,10 @@ def right_slope(degree: tuple[int, int], slopes: tuple[float, float]) -> float:
 
 
 def _positivity(degree: int, interval: tuple[float, float], scale: float, whole: bool) -> Array:
-    """Rows sampling g >= 0 for a polynomial g of the given degree in t.
+    """Rows that sample g >= 0 for a polynomial g of this degree in t.
 
-    With t = tan(theta) the row is cos(theta)^(degree - j) sin(theta)^j, which stays bounded up to
-    t = +-infinity, so one grid covers the line and its two ends.
+    With t = tan(theta) the row is cos(theta)^(degree - j) sin(theta)^j, which is bounded up to
+    t = +-infinity. So one grid covers the line and its two ends.
     """
     inside = np.arctan(chebyshev(interval, 201) / scale)
     outside = np.linspace(-0.5 * np.pi, 0.5 * np.pi, 201)

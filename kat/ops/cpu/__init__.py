@@ -1,0 +1,1 @@
+"""The CPU backend: a C++ library without torch's headers, its build, and its calls."""

@@ -1,8 +1,8 @@
-"""Compiles the CPU kernel: one C++ file to one shared library, without torch or its headers.
+"""Compiles the C++ library of the CPU backend, without torch or its headers.
 
-``setup.py`` uses this module to put the library into the package, and :mod:`kat.ops.cpu.kernel` to
-build it on first use where that did not happen. ``setup.py`` loads it by its path, before the
-package or torch is installed, so at the top it imports the standard library alone.
+``setup.py`` builds the library into the package with this module; where that did not happen,
+:mod:`kat.ops.cpu.library` builds it on first use. ``setup.py`` loads the module by its path, before
+the package or torch is installed. So its top-level imports are of the standard library alone.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-SOURCE_FOLDER = Path(__file__).resolve().parent
-SOURCES = ("rational_cpu.cpp", "rational_cpu_block.inc", "rational_cpu_scaled.inc")
+SOURCE_FOLDER = Path(__file__).resolve().parent / "csrc"
+SOURCES = ("rational.cpp", "block.inc", "scaled.inc")
+"""The first one includes the others."""
 PREBUILT = Path(__file__).resolve().parent / "_rational_cpu.so"
 FLAGS = (
     "-std=c++17",
@@ -37,11 +38,11 @@ SECONDS_TO_COMPILE = 300
 
 
 class BuildError(RuntimeError):
-    """The kernel cannot be built here; the message says why, and what to do about it."""
+    """The library cannot be built here; the message says why, and what to do about it."""
 
 
 def source_hash() -> str:
-    """Names the source: a library built from another one is not used."""
+    """Identifies the source: a library built from another source is not used."""
     digest = hashlib.sha256()
     for name in SOURCES:
         digest.update((SOURCE_FOLDER / name).read_bytes())
@@ -49,12 +50,12 @@ def source_hash() -> str:
 
 
 def compile_library(target: Path) -> None:
-    """Compiles the kernel into the file ``target``, which appears whole or not at all.
+    """Compiles the library into the file ``target``, which appears whole or not at all.
 
     Raises:
         BuildError: there is no compiler, or it failed.
     """
-    compiler = _compiler()
+    compiler = find_compiler()
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, draft = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem}-", suffix=".so")
     os.close(handle)
@@ -72,15 +73,15 @@ def compile_library(target: Path) -> None:
 def cached_library() -> Path:
     """The library in the user's cache, compiled now if it is not there yet.
 
-    Its name tells source, compiler, flags and machine apart. Processes that start together wait
-    for the first of them to compile.
+    Its name depends on source, compiler, flags and machine. Of several processes that start
+    together, one compiles and the others wait.
 
     Raises:
-        BuildError: there is no compiler, it failed, or the cache cannot be written.
+        BuildError: there is no compiler, it failed, or the cache is not writable.
     """
     from kat.files import cache_folder
 
-    compiler = _compiler()
+    compiler = find_compiler()
     identity = "\n".join((source_hash(), *compiler, _run([*compiler, "--version"]), *FLAGS))
     identity += f"\n{platform.system()} {platform.machine()}"
     key = hashlib.sha256(identity.encode()).hexdigest()[:16]
@@ -93,17 +94,21 @@ def cached_library() -> Path:
             if not target.exists():
                 compile_library(target)
     except OSError as error:
-        raise BuildError(f"{error}; set KAT_CACHE_DIR to a folder that can be written") from error
+        raise BuildError(f"{error}; set KAT_CACHE_DIR to a writable folder") from error
     return target
 
 
-def _compiler() -> list[str]:
-    """The command of the C++ compiler: ``$CXX``, or the first that is installed."""
+def find_compiler() -> list[str]:
+    """The command of the C++ compiler: ``$CXX``, or the first of :data:`COMPILERS` installed.
+
+    Raises:
+        BuildError: there is none.
+    """
     command = shlex.split(os.environ.get("CXX", ""))
     if command and shutil.which(command[0]):
         return command
     if command:
-        raise BuildError(f"CXX names {command[0]!r}, which is not there; set it to a C++ compiler")
+        raise BuildError(f"CXX={command[0]!r} does not exist; set it to a C++ compiler")
     for name in COMPILERS:
         if found := shutil.which(name):
             return [found]
@@ -111,27 +116,28 @@ def _compiler() -> list[str]:
 
 
 def _run(command: list[str]) -> str:
-    """The command's output; BuildError if it fails."""
+    """The command's output; raises BuildError if it fails."""
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, errors="replace", timeout=SECONDS_TO_COMPILE
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise BuildError(f"the C++ compiler cannot be run: {error}") from error
+        raise BuildError(f"the C++ compiler did not run: {error}") from error
     if done.returncode:
         last_lines = "\n".join(done.stderr.strip().splitlines()[-5:])
         raise BuildError(
             f"the C++ compiler {command[0]!r} failed with exit code {done.returncode}; install"
-            f" g++ or clang++, or set CXX to a compiler that works. {last_lines}".rstrip()
+            f" g++ or clang++, or set CXX to a working compiler. {last_lines}".rstrip()
         )
     return done.stdout
 
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Holds a lock between processes, where the system and the file system have one.
+    """Holds a lock between processes where the file system supports it.
 
-    Without it nothing breaks, since the library is moved into place whole: some work is done twice.
+    Without the lock nothing breaks, as the library is moved into place whole; it may be compiled
+    twice.
     """
     try:
         import fcntl

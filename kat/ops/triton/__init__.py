@@ -1,0 +1,1 @@
+"""The GPU backend in Triton; only :mod:`kat.ops.triton.backend` imports without Triton."""

@@ -1,10 +1,10 @@
-"""The rational function in Triton where nothing over- or underflows, and whether that holds.
+"""The rational function in Triton where nothing over- or underflows, and the checks for that.
 
-The arithmetic for the few other x and output gradients is in :mod:`kat.ops.triton.scaled`.
+:mod:`kat.ops.triton.scaled` has the arithmetic for the few other x and output gradients.
 """
 
 # mypy: ignore-errors
-# ruff: noqa: RUF005  (the language has tuple concatenation, but no unpacking in older Tritons)
+# ruff: noqa: RUF005  (older versions of Triton concatenate tuples but do not unpack them)
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _polynomial(x, c):
 
 @triton.jit
 def _reciprocal(q):
-    """1 / q for q >= 1. Division takes seven instructions more, for ranges that q never has."""
+    """1 / q for q >= 1. A division costs seven more instructions, for values that q never has."""
     if NVIDIA and q.dtype == tl.float32:
         result = tl.inline_asm_elementwise(
             "rcp.approx.ftz.f32 $0, $1;", "=f,f", [q], dtype=tl.float32, is_pure=True, pack=1
@@ -40,8 +40,8 @@ def _reciprocal(q):
 
 @triton.jit
 def _minus_product(c, y, q, x):
-    """c - y q, but c where x is 0."""
-    if NVIDIA and x.dtype == tl.float32:  # a selection more otherwise
+    """c - y q, and c where x is 0."""
+    if NVIDIA and x.dtype == tl.float32:  # saves a selection
         result = tl.inline_asm_elementwise(
             """{
             .reg .pred some;
@@ -60,7 +60,7 @@ def _minus_product(c, y, q, x):
 
 @triton.jit
 def _with_sign_of(y, x):
-    """y, its sign changed where x has its sign bit set."""
+    """y with its sign flipped where x has its sign bit set."""
     BITS: tl.constexpr = tl.int64 if x.dtype == tl.float64 else tl.int32
     bits = x.to(BITS, bitcast=True)
     sign = bits & (-1 << (BITS.primitive_bitwidth - 1))
@@ -71,7 +71,7 @@ def _with_sign_of(y, x):
 def plain_rational(x, a, b, FORM_A: tl.constexpr):
     """y = F(x), r = 1/Q(x), P' - y Q' = Q F'(x), and y sgn(s) base^j / x^j for even and odd j.
 
-    s = sum b_j base^j, base = |x| (form A) or x (form B); b is as rows_of has it.
+    s = sum b_j base^j, base = |x| (form A) or x (form B); b as rows_of returns it.
     """
     p, slope = _polynomial(x, a)
     r = 1.0
@@ -101,7 +101,8 @@ def plain_rational(x, a, b, FORM_A: tl.constexpr):
 def powers_of(w, x, COUNT: tl.constexpr):
     """w, w x, w x^2, ..., COUNT of them.
 
-    No power of x is formed without w, which may make an ordinary number of one that underflows.
+    A power of x that underflows by itself may be an ordinary number times w, so none is formed
+    without w.
     """
     result = (w,)
     for i in tl.static_range(1, COUNT):
@@ -129,7 +130,7 @@ def add_products(sums, even, odd, powers):
 
 @triton.jit
 def is_beyond(x, a, b):
-    """Whether plain arithmetic does not hold for x; NaN is one."""
+    """Where x is too large for plain arithmetic, or NaN."""
     return (tl.abs(x) <= limit_of(a, b)) == 0
 
 
@@ -140,7 +141,7 @@ def any_beyond(largest, a, b):
 
 @triton.jit
 def any_not_finite(sums):
-    """Whether a sum of any lane is infinite or NaN."""
+    """Whether any lane's sum is infinite or NaN."""
     zero = 0.0
     for i in tl.static_range(len(sums)):
         zero += sums[i] * 0.0

@@ -1,4 +1,4 @@
-"""The way to the GPU kernels, which need Triton: imported on first use, never by ``import kat``."""
+"""The GPU kernels as a backend. Triton is imported on first use, never by ``import kat``."""
 
 from __future__ import annotations
 
@@ -12,55 +12,62 @@ from torch import Tensor
 
 from kat.errors import BackendUnavailable
 
+DEVICE_TYPE = "cuda"
+
 
 def kernels() -> Any:
-    """The functions of :mod:`kat.ops.triton.launch`, or None, after one warning, without Triton."""
+    """The module :mod:`kat.ops.triton.launch`; None, after one warning, without Triton."""
     module, problem = _load()
     if module is None:
         _warn(problem)
     return module
 
 
-def serves(x: Tensor, numerator: Tensor, denominator: Tensor) -> bool:
-    """Whether there are kernels; they take any arguments. Warns, once, if there are none."""
+def supports(x: Tensor, numerator: Tensor, denominator: Tensor) -> bool:
+    """Whether Triton is installed; the kernels take any arguments. Warns once if it is not."""
     return kernels() is not None
 
 
 def forward(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
-    """F(x), of x's shape, dtype and strides."""
-    return kernels().rational_forward(x, numerator, denominator, form)
+    """F(x), with x's shape, dtype and strides."""
+    return kernels().forward(x, numerator, denominator, form)
 
 
 def backward(
     grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, form: str
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of ``sum(grad * F(x))`` for x, numerator and denominator."""
-    return kernels().rational_backward(grad, x, numerator, denominator, form)
+    return kernels().backward(grad, x, numerator, denominator, form)
 
 
-def backward_and_value(
+def backward_recompute(
     grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, form: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """As :func:`backward`, and F(x) from the same pass over memory."""
-    return kernels().rational_backward_recompute(grad, x, numerator, denominator, form)
+    return kernels().backward_recompute(grad, x, numerator, denominator, form)
 
 
 def rational(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
-    """F(x) = P(x) / Q(x) by the GPU kernels, or an error that says why not.
+    """F(x), differentiable, by the GPU kernels.
 
-    With ``TRITON_INTERPRET=1`` in the environment, CPU tensors are taken as well: Triton then runs
+    With ``TRITON_INTERPRET=1`` in the environment CPU tensors are accepted too: Triton then runs
     the kernels in Python, for tests.
+
+    Raises:
+        BackendUnavailable: Triton is not installed.
+        ValueError: x is not on a CUDA device.
     """
-    if x.is_cuda and torch.compiler.is_compiling():
-        return torch.ops.kat.rational(x, numerator, denominator, form)
-    module, problem = _load()
-    if module is None:
-        raise BackendUnavailable(f"impl='triton': {problem}; install it with: pip install triton")
-    if x.is_cuda:
-        return torch.ops.kat.rational(x, numerator, denominator, form)
-    if x.device.type == "cpu" and module.INTERPRETED:
-        return _Interpreted.apply(x, numerator, denominator, form)
-    raise ValueError(f"impl='triton' takes tensors on a CUDA device, got x on {x.device}")
+    if not (x.is_cuda and torch.compiler.is_compiling()):
+        module, problem = _load()
+        if module is None:
+            raise BackendUnavailable(
+                f"impl='triton' is unavailable: {problem}; install it with: pip install triton"
+            )
+        if x.device.type == "cpu" and module.INTERPRETED:
+            return _Interpreted.apply(x, numerator, denominator, form)
+        if not x.is_cuda:
+            raise ValueError(f"impl='triton' needs x on a CUDA device, but x is on {x.device}")
+    return torch.ops.kat.rational.default(x, numerator, denominator, form)
 
 
 class _Interpreted(torch.autograd.Function):
@@ -70,21 +77,22 @@ class _Interpreted(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
         ctx.save_for_backward(x, numerator, denominator)
         ctx.form = form
-        return kernels().rational_forward(x, numerator, denominator, form)
+        return kernels().forward(x, numerator, denominator, form)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return *_once(ctx, grad, *ctx.saved_tensors), None
+        return *_backward_once(ctx, grad, *ctx.saved_tensors), None
 
 
 @torch.autograd.function.once_differentiable
-def _once(ctx: Any, grad: Tensor, x: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, ...]:
-    """The gradients; to differentiate them again is an error, for any of the four tensors."""
-    return kernels().rational_backward(grad, x, a, b, ctx.form)
+def _backward_once(ctx: Any, grad: Tensor, x: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, ...]:
+    """The gradients; differentiating them again is an error, for any of the four tensors."""
+    return kernels().backward(grad, x, a, b, ctx.form)
 
 
 @functools.cache
 def _load() -> tuple[Any, str]:
+    """The launch module and no problem, or None and what the problem is."""
     try:
         return importlib.import_module("kat.ops.triton.launch"), ""
     except (ImportError, OSError) as error:
@@ -95,6 +103,6 @@ def _load() -> tuple[Any, str]:
 def _warn(problem: str) -> None:
     warnings.warn(
         f"{problem}, so kat.rational runs as plain PyTorch on this GPU, which is slower. Install it"
-        " with: pip install triton. Or ask for plain PyTorch: impl='reference'",
+        " with: pip install triton. To use plain PyTorch without this warning: impl='reference'",
         stacklevel=2,
     )

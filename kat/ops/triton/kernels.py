@@ -1,17 +1,16 @@
-"""The rational function on a GPU: F(x) = P(x) / Q(x) and its gradients, as Triton kernels.
+"""The rational function F(x) = P(x) / Q(x) and its gradients as Triton kernels.
 
-How programs share memory is in :mod:`kat.ops.triton.memory`, and the arithmetic in
-:mod:`kat.ops.triton.arithmetic` and :mod:`kat.ops.triton.scaled`; no other module imports Triton.
-:mod:`kat.ops.triton.launch` starts the kernels.
+:mod:`kat.ops.triton.memory` divides memory among programs; :mod:`kat.ops.triton.arithmetic` and
+:mod:`kat.ops.triton.scaled` hold the arithmetic; :mod:`kat.ops.triton.launch` launches the kernels.
 
-The backward kernel writes each program's partial sums of da and db; the last, small kernel adds
-them up in a fixed order. There are no atomics, so gradients are the same bits on every run.
+The backward kernel writes each program's partial sums of da and db, and a small last kernel adds
+them in a fixed order. There are no atomics, so gradients have the same bits in every run.
 
-A program works as if nothing over- or underflowed, looking at the largest |x| and the least output
-gradient but 0 as it goes, and at the sums in the end. If that was wrong its share is done again, in
-scaled arithmetic, which is slower and holds for every x and gradient. The forward kernel does that
-itself. In the backward pass, where the two together would take more registers than there are, it is
-a kernel of its own in between.
+A program first computes as if nothing over- or underflowed. Meanwhile it tracks the largest |x| and
+the smallest nonzero output gradient, and at the end it checks the sums. If a limit is exceeded, its
+share is computed again in scaled arithmetic, which is slower and holds for every x and gradient.
+The forward kernel does so itself. In the backward pass, where both together would need more
+registers than there are, a separate kernel follows.
 """
 
 # mypy: ignore-errors
@@ -46,14 +45,14 @@ from kat.ops.triton.scaled import least_gradient_of, limit_of, scaled_rational
 
 @triton.jit
 def _plus(a, b):
-    """a + b, but infinite where both are, with whatever signs: only NaN makes NaN."""
+    """a + b, where infinities of opposite signs give infinity: only NaN gives NaN."""
     both = a + b
     return tl.where((both != both) & (a == a) & (b == b), a, both)
 
 
 @triton.jit
 def _total(values, AXIS: tl.constexpr):
-    """The sum along an axis, by the rule of _plus."""
+    """The sum along an axis, with the rule of _plus."""
     total = tl.sum(values, axis=AXIS)
     some_nan = tl.max((values != values).to(tl.int32), axis=AXIS)
     return tl.where((total != total) & (some_nan == 0), float("inf"), total)
@@ -74,7 +73,7 @@ def forward_kernel(
     FORM_A: tl.constexpr, V: tl.constexpr, LANES: tl.constexpr, FLAT: tl.constexpr,
     DOUBLE: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    """y = F(x) for ``count`` vectors (of each group, if not FLAT)."""
+    """y = F(x) for ``count`` vectors: in all if FLAT, else of each group."""
     COMPUTE: tl.constexpr = tl.float64 if DOUBLE else tl.float32
     start, step, group = share_of(FLAT, LANES, groups, run, WIDE)
     a, b = rows_of(a_ptr, b_ptr, group, A, B, SHARED_A, SHARED_B, FORM_A, COMPUTE)
@@ -113,12 +112,12 @@ def backward_kernel(
     DOUBLE: tl.constexpr, WIDE: tl.constexpr,
     SEGMENT_A: tl.constexpr, SEGMENT_B: tl.constexpr, STORE_Y: tl.constexpr,
 ):  # fmt: skip
-    """With w = grad / Q:  dx = w (P' - y Q'), and this program's sums for da and db,
+    """With w = grad / Q:  dx = w (P' - y Q'), and this program's partial sums
 
         da_i = sum w x^i,   db_j ~ sum w y sgn(s) base^j,   base = |x| (form A) or x (form B)
 
-    db is still without its factor -sgn(b_j) (form A) or -1 (form B). STORE_Y: also y = F(x).
-    again_ptr[pid] = 1 where plain arithmetic has not held, for scaled_backward_kernel to go on.
+    db lacks its factor -sgn(b_j) (form A) or -1 (form B) here. STORE_Y: also stores y = F(x).
+    again_ptr[pid] = 1 where plain arithmetic failed; scaled_backward_kernel then computes again.
     """
     COMPUTE: tl.constexpr = tl.float64 if DOUBLE else tl.float32
     start, step, group = share_of(FLAT, LANES, groups, run, WIDE)
@@ -127,11 +126,11 @@ def backward_kernel(
     sums_b = lane_zeros(B, LANES, COMPUTE)
     UNSIGNED: tl.constexpr = tl.uint64 if DOUBLE else tl.uint32
     largest = tl.zeros([LANES], COMPUTE)
-    least = tl.zeros([LANES], UNSIGNED) - 1  # 2 |grad| - 1 in the bits of |grad|: 0 is largest
+    least = tl.zeros([LANES], UNSIGNED) - 1  # 2 |grad| - 1 in the bits of |grad|: largest for 0
     for first in range(start, count, step):
         position = first + tl.arange(0, LANES)
         offsets = offsets_of(position, group, groups, run, FLAT, V)
-        mask = (position * V < count * V)[:, None]  # so that no second counter is kept
+        mask = (position * V < count * V)[:, None]  # avoids a second counter
         xs = load_vectors(x_ptr + offsets, mask, LANES, V, COMPUTE)
         grads = load_vectors(grad_ptr + offsets, mask, LANES, V, COMPUTE)
         dxs = ()
@@ -150,7 +149,7 @@ def backward_kernel(
         store_vectors(dx_ptr + offsets, dxs, mask, LANES, V)
         if STORE_Y:
             store_vectors(y_ptr + offsets, ys, mask, LANES, V)
-    least_grad = ((least + 1) >> 1).to(COMPUTE, bitcast=True)  # 0: there is none
+    least_grad = ((least + 1) >> 1).to(COMPUTE, bitcast=True)  # 0 if there is none
     tiny = (least_grad > 0) & (least_grad < least_gradient_of(largest, a, b))
     again = tl.max((is_beyond(largest, a, b) | tiny).to(tl.int32), axis=0)
     tl.store(again_ptr + tl.program_id(0), again | any_not_finite(sums_a + sums_b))
@@ -167,10 +166,10 @@ def scaled_backward_kernel(
     DOUBLE: tl.constexpr, WIDE: tl.constexpr,
     SEGMENT_A: tl.constexpr, SEGMENT_B: tl.constexpr, STORE_Y: tl.constexpr,
 ):  # fmt: skip
-    """The sums of backward_kernel, again, for the programs that have asked for it, in float64.
+    """Computes the sums of backward_kernel again, in float64, where again_ptr says so.
 
-    And dx of the x beyond the limit and of tiny gradients, and y of the former, in the dtype of
-    forward_kernel's, for the same bits.
+    Also dx for x beyond the limit and for tiny gradients, and y for x beyond the limit, in the
+    dtype of forward_kernel, for the same bits.
     """
     COMPUTE: tl.constexpr = tl.float64 if DOUBLE else tl.float32
     if tl.load(again_ptr + tl.program_id(0)) != 0:
@@ -204,7 +203,7 @@ def scaled_backward_kernel(
 
 @triton.jit
 def _store_partials(ptr, sums, LANES: tl.constexpr, SEGMENT: tl.constexpr):
-    """ptr[i, pid, s] = sums_i added up over segment s of the lanes."""
+    """ptr[i, pid, s] = the sum of sums_i over segment s of the lanes."""
     SEGMENTS: tl.constexpr = LANES // SEGMENT
     for i in tl.static_range(len(sums)):
         row = (i * tl.num_programs(0) + tl.program_id(0)) * SEGMENTS
@@ -214,9 +213,9 @@ def _store_partials(ptr, sums, LANES: tl.constexpr, SEGMENT: tl.constexpr):
 
 @triton.jit
 def _row_sum(ptr, row, total, count, stride, width, LANES: tl.constexpr):
-    """The sum of a row's ``count`` partials: ``width`` of them, then on by ``stride``, and again.
+    """The sum of a row's ``count`` partial sums, which lie ``width`` at a time, ``stride`` apart.
 
-    ptr[i, q] is the partial sum number q of ``total`` for coefficient i, and row is (group, i).
+    ptr[i, q] is partial sum q of ``total`` for coefficient i, and row is (group, i).
     """
     total_sum = tl.zeros([LANES], tl.float64)
     first = ptr + row[1] * total + row[0] * width
@@ -238,7 +237,7 @@ def reduce_kernel(
     rows_a, total_a, count_a, stride_a, width_a, total_b, count_b, stride_b, width_b,
     A: tl.constexpr, B: tl.constexpr, FORM_A: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
-    """da and db, one element a program: its partial sums added up in float64, in a fixed order."""
+    """da and db, one element a program: its partial sums, added in float64 and a fixed order."""
     item = tl.program_id(0)
     if item < rows_a * A:
         row = (item // A, item % A)

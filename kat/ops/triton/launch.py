@@ -1,4 +1,4 @@
-"""Starts the GPU kernels: who gets which part of memory, and how many programs there are."""
+"""Launches the GPU kernels: how many programs run, and which part of memory each one gets."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from kat.ops.triton.memory import INTERPRETED as INTERPRETED
 
 LANES = 256
 SEGMENT = 32
-"""Lanes whose sums are added up inside the backward kernel, at most: a warp."""
+"""The most lanes whose sums are added inside the backward kernel: a warp."""
 REDUCE_LANES = 2048
 LONGEST_PERIOD = 256
 VECTOR_BYTES = 16
 FORWARD_PROGRAMS = 6
-"""Programs for each multiprocessor: what fits beside each other at 40 registers a thread."""
+"""Programs for each multiprocessor: as many as fit at 40 registers a thread."""
 BACKWARD_PROGRAMS = 4
-"""The same at 64 registers a thread."""
+"""As many as fit at 64 registers a thread."""
 INT32_ELEMENTS = 2**31
 OPTIONS: dict[str, Any] = {"num_warps": LANES // 32, "enable_fp_fusion": True}
 
 
 @dataclass(frozen=True)
 class Sharing:
-    """How a tensor's vectors are shared out over programs; see the head of this module.
+    """How a tensor's vectors are divided among programs; see :mod:`kat.ops.triton.memory`.
 
     Attributes:
-        groups: groups of channels, with a function each.
-        vector: elements a vector.
-        run: vectors a run, the stretch of memory that holds one group's channels.
-        count: vectors for the programs to share; those of one group, if not ``flat``.
-        flat: whether blocks go through all of memory in turn, or a program keeps to one group.
+        groups: groups of channels.
+        vector: elements in a vector.
+        run: vectors in a run, the contiguous memory of one group's channels.
+        count: vectors to divide: all of them if ``flat``, else those of one group.
+        flat: whether each program visits blocks of all groups in turn, or one group alone.
         programs: the size of the grid.
     """
 
@@ -48,7 +48,7 @@ class Sharing:
 
     @classmethod
     def of(cls, numel: int, groups: int, run: int, itemsize: int, target: int) -> Sharing:
-        """For ``numel`` elements in runs of ``run`` elements, in about ``target`` programs."""
+        """Divides ``numel`` elements, in runs of ``run``, among about ``target`` programs."""
         vector = math.gcd(run, VECTOR_BYTES // itemsize)
         row = groups * run // vector
         period = row // math.gcd(row, LANES)
@@ -61,7 +61,7 @@ class Sharing:
         return cls(groups, vector, run // vector, count, flat, programs)
 
     def constants(self) -> dict[str, Any]:
-        """The kernels' constants for it. WIDE: an offset, masked lanes included, needs int64."""
+        """The kernels' constants. WIDE: some offset, masked lanes included, needs int64."""
         reach = self.count * (1 if self.flat else self.groups) + self.programs * LANES
         return {
             "V": self.vector,
@@ -71,15 +71,15 @@ class Sharing:
         }
 
     def segments(self, shared_a: bool, shared_b: bool) -> dict[str, int]:
-        """The backward kernel's constants for the partial sums of each coefficient tensor."""
+        """The backward kernel's constants for the partial sums of both coefficient tensors."""
         return {"SEGMENT_A": self._segment(shared_a), "SEGMENT_B": self._segment(shared_b)}
 
     def _segment(self, shared: bool) -> int:
-        """Lanes whose sums may be added up: all of one group, unless the groups share."""
+        """How many lanes add up their sums: lanes of one group, or of any if the groups share."""
         return math.gcd(self.run, SEGMENT) if self.flat and not shared else SEGMENT
 
     def partials(self, shared: bool) -> tuple[int, int, int, int]:
-        """Partial sums for each coefficient, and the count, stride and width of a row's."""
+        """Partial sums of a coefficient in all, and of one row: count, stride and width."""
         segment = self._segment(shared)
         total = self.programs * LANES // segment
         if shared:
@@ -89,7 +89,7 @@ class Sharing:
 
 
 def constants(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> dict[str, Any]:
-    """What the kernels are compiled for, besides the sharing and the dtypes in memory."""
+    """The kernels' constants that depend on the coefficients, the form and the dtype."""
     return {
         "A": numerator.shape[1],
         "B": denominator.shape[1],
@@ -100,8 +100,8 @@ def constants(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> d
     }
 
 
-def rational_forward(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
-    """F(x) = P(x) / Q(x), as :func:`kat.ops.reference.rational_forward`, with x's strides."""
+def forward(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
+    """F(x) of :func:`kat.ops.reference.forward`, with x's strides."""
     y = torch.empty_like(x)
     if x.numel() == 0:
         return y
@@ -118,19 +118,19 @@ def rational_forward(x: Tensor, numerator: Tensor, denominator: Tensor, form: st
     return y
 
 
-def rational_backward(
+def backward(
     grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, form: str
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """dx, da, db, as :func:`kat.ops.reference.rational_backward`, with the inputs' strides."""
+    """dx, da and db of :func:`kat.ops.reference.backward`, with the inputs' strides."""
     dx = torch.empty_like(x)
     da, db = _backward(grad, x, numerator, denominator, form, dx, y=None)
     return dx, da, db
 
 
-def rational_backward_recompute(
+def backward_recompute(
     grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, form: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """dx, da, db and y = F(x), for a layer that keeps x alone and needs y in its backward pass."""
+    """dx, da, db and y = F(x), for a backward pass that needs y where only x was kept."""
     dx, y = torch.empty_like(x), torch.empty_like(x)
     da, db = _backward(grad, x, numerator, denominator, form, dx, y)
     return dx, da, db, y
@@ -145,7 +145,7 @@ def _backward(
     dx: Tensor,
     y: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """Fills dx, and y if there is one, and returns da and db."""
+    """Fills dx, and y if given, and returns da and db."""
     a, b = numerator.contiguous(), denominator.contiguous()
     if x.numel() == 0:
         return torch.zeros_like(a), torch.zeros_like(b)
@@ -183,7 +183,7 @@ def _backward(
 def _plan(
     like: Tensor, numerator: Tensor, denominator: Tensor, itemsize: int, programs: int
 ) -> tuple[list[int], Sharing]:
-    """The order of a dense tensor's dimensions in memory, outermost first, and its sharing."""
+    """The order of a dense tensor's dimensions in memory, outermost first, and its division."""
     strides = like.stride()
     order = sorted(range(like.dim()), key=lambda d: -strides[d])
     inner = order[order.index(like.dim() - 1) + 1 :]

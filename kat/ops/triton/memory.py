@@ -1,22 +1,22 @@
-"""How the programs of a Triton kernel share memory, read it and write it.
+"""How the programs of a Triton kernel divide memory, read it and write it.
 
-Memory is a flat run of vectors of 16 bytes (narrower ones where a group's channels do not divide
-into them), ``LANES`` vectors a block. A group's channels lie together in a *run* of vectors, and
-runs follow each other through the groups, again and again:
+Memory is a sequence of vectors of 16 bytes (fewer where a group's channels do not divide into
+them), in blocks of ``LANES`` vectors. A group's channels are contiguous: a *run* of vectors. The
+runs cycle through the groups:
 
     group of vector v = (v // run) mod groups
 
-Two ways to share the vectors out, both with one group a lane for the whole program, so that a
-lane reads its coefficients once and keeps its gradient sums in registers:
+There are two ways to divide the vectors. In both, each lane has one group for the whole program, so
+it loads its coefficients once and keeps its gradient sums in registers:
 
-- flat: block number ``pid``, ``pid + programs``, ... where the number of programs is a multiple
-  of the period after which blocks repeat their columns. No division, no idle lane.
-- by group: a program walks through the runs of one group, at a division a vector. For periods
-  too long for the first, such as images in channels-first memory.
+- flat: a program takes blocks ``pid``, ``pid + programs``, ..., where the number of programs is a
+  multiple of the period after which blocks repeat their channels. No division, no idle lane.
+- by group: a program takes the runs of one group, at the cost of a division a vector. For periods
+  too long for the first way, such as images in channels-first memory.
 """
 
 # mypy: ignore-errors
-# ruff: noqa: RUF005  (the language has tuple concatenation, but no unpacking in older Tritons)
+# ruff: noqa: RUF005  (older versions of Triton concatenate tuples but do not unpack them)
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ import triton.language as tl
 from triton import knobs
 
 INTERPRETED = bool(knobs.runtime.interpret)
-"""Whether TRITON_INTERPRET=1 was set on import: then the kernels run on CPU tensors, slowly."""
+"""Whether TRITON_INTERPRET=1 was set on import; the kernels then run on CPU tensors, slowly."""
 
 NVIDIA = tl.constexpr(torch.version.hip is None and not INTERPRETED)
-"""Whether PTX instructions may be used for what Triton takes several for."""
+"""Whether PTX may be used where Triton emits several instructions for one."""
 
 
 @triton.jit
 def _coefficients(ptr, group, COUNT: tl.constexpr, SHARED: tl.constexpr, dtype: tl.constexpr):
-    """The row of each lane's group, or the row that all share, as COUNT values."""
+    """The row of each lane's group, or the shared row, as COUNT values."""
     row = 0 if SHARED else group * COUNT
     result = ()
     for i in tl.static_range(COUNT):
@@ -63,7 +63,7 @@ def rows_of(
     a_ptr, b_ptr, group, A: tl.constexpr, B: tl.constexpr,
     SHARED_A: tl.constexpr, SHARED_B: tl.constexpr, FORM_A: tl.constexpr, dtype: tl.constexpr,
 ):  # fmt: skip
-    """a_i, and |b_j| (form A) or b_j (form B; -0 for 0), of each lane's group."""
+    """For each lane's group a_i, and |b_j| (form A) or b_j with -0 for 0 (form B)."""
     a = _coefficients(a_ptr, group, A, SHARED_A, dtype)
     b = _coefficients(b_ptr, group, B, SHARED_B, dtype)
     b = _magnitudes(b) if FORM_A else _signed_zeros(b)
@@ -74,7 +74,7 @@ def rows_of(
 def load_vectors(ptrs, mask, LANES: tl.constexpr, V: tl.constexpr, dtype: tl.constexpr):
     """A block of LANES vectors of V elements as V values of shape (LANES,), 0 where masked.
 
-    The shape (LANES, V) makes it one access of V elements a lane. Taken apart it stays in
+    Loaded with shape (LANES, V), it is one access of V elements a lane. Split, it stays in
     registers, and sums over V cost additions only.
     """
     parts = (_widen(tl.load(ptrs, mask=mask, other=0.0), V, dtype),)
@@ -108,7 +108,7 @@ def store_vectors(ptrs, values, mask, LANES: tl.constexpr, V: tl.constexpr):
 
 @triton.jit
 def _widen(block, V: tl.constexpr, dtype: tl.constexpr):
-    """The block in the dtype to compute in; two bfloat16 values at a time, one instruction each."""
+    """The block in the dtype of the arithmetic; bfloat16 in pairs, one instruction a value."""
     if NVIDIA and block.dtype == tl.bfloat16 and V > 1:
         result = tl.inline_asm_elementwise(
             "shl.b32 $0, $2, 16; and.b32 $1, $2, 0xffff0000;",
@@ -121,7 +121,7 @@ def _widen(block, V: tl.constexpr, dtype: tl.constexpr):
 
 @triton.jit
 def narrowed(value, dtype: tl.constexpr):
-    """A float64 value in any dtype. By way of float32, since not every Triton knows all pairs."""
+    """A float64 value in any dtype, through float32: not every Triton supports all pairs."""
     if dtype != tl.float64:
         value = value.to(tl.float32)
     return value.to(dtype)
@@ -148,7 +148,7 @@ def share_of(FLAT: tl.constexpr, LANES: tl.constexpr, groups, run, WIDE: tl.cons
 
 @triton.jit
 def vectors_at(position, group, groups, run, FLAT: tl.constexpr):
-    """The numbers, in memory, of the vectors at these positions."""
+    """The indices, in memory, of the vectors at these positions."""
     return position if FLAT else (position // run * groups + group) * run + position % run
 
 

@@ -1,11 +1,11 @@
 """The rational function in Triton for the few x and output gradients that over- or underflow.
 
-The arithmetic is that of :mod:`kat.ops.scaled`: x = f 2^e, polynomials as h(f, 2^-e) of ordinary
-size, exponents added up as integers. Infinity is a number with an enormous exponent.
+The arithmetic is that of :mod:`kat.ops.scaled`: x = f 2^e, polynomials h(f, 2^-e) of ordinary size,
+exponents added as integers. Infinity counts as a number with an enormous exponent.
 """
 
 # mypy: ignore-errors
-# ruff: noqa: RUF005  (the language has tuple concatenation, but no unpacking in older Tritons)
+# ruff: noqa: RUF005  (older versions of Triton concatenate tuples but do not unpack them)
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import triton.language as tl
 
 @triton.jit
 def limit_of(a, b):
-    """The largest |x| for plain arithmetic, in which |P| <= 2^96 and Q <= 2^40; more in float64."""
+    """The largest |x| for plain arithmetic: there |P| <= 2^96 and Q <= 2^40; more in float64."""
     ROOM: tl.constexpr = 8.0 if a[0].dtype == tl.float64 else 1.0
     size = 1.0
     for i in tl.static_range(len(a)):
@@ -31,10 +31,10 @@ def limit_of(a, b):
 
 @triton.jit
 def least_gradient_of(x, a, b):
-    """The least |output gradient| but 0 for plain arithmetic on x up to this one in size.
+    """The smallest nonzero |output gradient| for plain arithmetic up to this |x|.
 
-    Where |x| > 1, a power of x may make grad / Q large again, so it is to be a normal number; with
-    q >= Q, it is at least |grad| / q.
+    Where |x| > 1, a power of x may make a subnormal grad / Q large again, without the digits it
+    lost. So grad / Q must be a normal number; it is at least |grad| / q for q >= Q.
     """
     TINY: tl.constexpr = 2.0**-1022 if a[0].dtype == tl.float64 else 2.0**-126
     x = tl.minimum(x, limit_of(a, b))
@@ -48,11 +48,11 @@ def least_gradient_of(x, a, b):
 
 @triton.jit
 def zero_of(b):
-    """-0, to which the products of s = b_1 x + ... add without a loss of their sign; form B.
+    """The constant term of s = b_1 x + ... in form B: -0, which keeps the sign of every zero.
 
-    By Horner's rule a product that underflows leaves a zero of its own sign, and adding -0 keeps
-    the sign of every zero. With -0 for each b_j of 0 too, the sign bit of s is that of the exact s.
-    Where all b_j are 0 it is 0, for sgn(s) = +1.
+    A product in Horner's rule that underflows leaves a zero of its own sign, and adding -0 keeps
+    it. With -0 in place of each b_j = 0 as well, s has the sign bit of the exact s. Where all b_j
+    are 0 the constant is 0, for sgn(s) = +1.
     """
     some = b[0] != 0
     for j in tl.static_range(1, len(b)):
@@ -79,7 +79,8 @@ def scaled_rational(x, grad, a, b, FORM_A: tl.constexpr):
     g, g_exponent = _parts(grad)
     base = tl.abs(f) if FORM_A else f
     p, dp, p_exponent = _homogeneous(f, e, a)
-    s, ds, s_exponent = _homogeneous(base, e, (0.0 * f if FORM_A else zero_of(b),) + b)
+    zero = 0.0 * f if FORM_A or len(b) == 0 else zero_of(b)
+    s, ds, s_exponent = _homogeneous(base, e, (zero,) + b)
 
     # Q = 1 + |s| = q 2^size, q in [1/2, 2).
     _, s_size = _parts(s)
@@ -104,7 +105,7 @@ def scaled_rational(x, grad, a, b, FORM_A: tl.constexpr):
 
 @triton.jit
 def _powers(w, f, e, exponent, FIRST: tl.constexpr, COUNT: tl.constexpr):
-    """w f^i 2^(exponent + i e), i = FIRST, ..., COUNT of them."""
+    """w f^i 2^(exponent + i e), i = FIRST, ...; COUNT of them."""
     result = ()
     for i in tl.static_range(FIRST + COUNT):
         if i >= FIRST:
@@ -115,9 +116,9 @@ def _powers(w, f, e, exponent, FIRST: tl.constexpr, COUNT: tl.constexpr):
 
 @triton.jit
 def _homogeneous(f, e, c):
-    """h(f, 2^-e), its derivative by f, and the exponent that belongs to it.
+    """h(f, 2^-e), its derivative with respect to f, and the exponent of both.
 
-    The coefficients are multiplied by a power of two, for those that are subnormal.
+    The coefficients are multiplied by a power of two, which keeps subnormal ones exact.
     """
     HEADROOM: tl.constexpr = 512 if f.dtype == tl.float64 else 64
     FACTOR: tl.constexpr = 2.0**512 if f.dtype == tl.float64 else 2.0**64
@@ -137,7 +138,7 @@ def _homogeneous(f, e, c):
 
 @triton.jit
 def _times_power(value, exponent):
-    """value 2^exponent for any integer exponent; exact, but for the last rounding."""
+    """value 2^exponent for any integer exponent; exact up to the last rounding."""
     BIAS: tl.constexpr = 1023 if value.dtype == tl.float64 else 127
     SHIFT: tl.constexpr = 52 if value.dtype == tl.float64 else 23
     BITS: tl.constexpr = tl.int64 if value.dtype == tl.float64 else tl.int32
@@ -150,7 +151,7 @@ def _times_power(value, exponent):
 
 @triton.jit
 def _parts(x):
-    """x as fraction, in [1/2, 1) but for the sign, times 2^exponent."""
+    """Fraction and exponent of x: |fraction| in [1/2, 1), x = fraction 2^exponent."""
     BIAS: tl.constexpr = 1023 if x.dtype == tl.float64 else 127
     SHIFT: tl.constexpr = 52 if x.dtype == tl.float64 else 23
     BITS: tl.constexpr = tl.int64 if x.dtype == tl.float64 else tl.int32

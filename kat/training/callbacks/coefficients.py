@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from kat.models import LayerHistory, write_coefficient_history
-from kat.nn import GroupRational
+from kat.nn import GroupRational, LayerHistory, write_coefficient_history
 from kat.training.callbacks.callback import Callback
 from kat.training.distributed import full
 from kat.training.run_directory import COEFFICIENTS

@@ -58,7 +58,7 @@ def test_the_compared_layers_keep_what_they_need():
     [
         ((0, 8), {}, "D_IN must be at least 1, got 0"),
         ((8, 8), {"grid": 0}, "grid must be at least 1, got 0"),
-        ((12, 8), {}, "in_features=12 cannot be cut into num_groups=8 groups"),
+        ((12, 8), {}, "in_features=12 is not divisible by num_groups=8"),
         ((8, 8), {"degree": (0, 4)}, "degree must be"),
     ],
 )

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from kat.models import LayerHistory, write_coefficient_history
+from kat.nn import LayerHistory, write_coefficient_history
 from tests.cli.commands import refused, run
 
 
@@ -35,10 +35,10 @@ def test_bad_input(folder, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     common = ("plot", "evolution")
     line = refused(capsys, *common, tmp_path / "gone")
-    assert "coefficients.csv does not exist: no training of a KAT has written it" in line
+    assert "coefficients.csv does not exist: only training a KAT writes it" in line
     assert "must end in .png" in refused(capsys, *common, folder, "--out", "a.avi")
     line = refused(capsys, *common, folder, "--width", 0)
     assert "--width must be above 0, got 0" in line
     (folder / "coefficients.csv").write_text("step,layer\n1,2\n")
-    assert "is not the record of coefficients" in refused(capsys, *common, folder)
+    assert "is not a coefficient history" in refused(capsys, *common, folder)
     assert [path for path in tmp_path.iterdir() if path.is_file()] == []

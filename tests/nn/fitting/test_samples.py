@@ -38,7 +38,7 @@ def test_points_come_sorted_and_once(tmp_path, content):
         ("x,y\n", "holds no points"),
         ("1,2\n3\n", "line 2: '3' is not a point"),
         ("x,y\n1,2\n3,4,5\n", "line 3: '3,4,5' is not a point"),
-        ("1,2\nnan,4\n", "line 2: 'nan,4' is not a point; two finite numbers"),
+        ("1,2\nnan,4\n", "line 2: 'nan,4' is not a point: two finite numbers"),
         ("1,2\n3,inf\n", "line 2: '3,inf'"),
         ("1,2\n3,four\n", "line 2: '3,four'"),
         ("1,x\n3,4\n", "line 1: '1,x'"),

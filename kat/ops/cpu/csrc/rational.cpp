@@ -3,18 +3,16 @@
 //   P(x) = a_0 + a_1 x + ... + a_m x^m
 //   form A:  Q(x) = 1 + sum_j |b_j| |x|^j        form B:  Q(x) = 1 + |sum_j b_j x^j|
 //
-// The arithmetic is in rational_cpu_block.inc, which is compiled once for each instruction set, and
-// for what over- or underflows there in rational_cpu_scaled.inc.
-// This file plans the walk over memory, hands it to torch's own threads, and adds up the
-// coefficients' gradients.
+// The arithmetic is in block.inc, compiled once for each instruction set, and in scaled.inc for the
+// elements that over- or underflow there. This file divides memory among torch's own threads and
+// adds up the gradients of the coefficients.
 //
-// A dense tensor, however its dimensions are permuted, is a flat sequence of runs: run i holds
-// `channel_stride * channels / groups` neighbours in memory, all of group i mod groups. So channels
-// last, [B, C, H, W] and everything between are one case.
+// A dense tensor, in whatever order of dimensions, is a flat sequence of runs: run i holds
+// `channel_stride * channels / groups` contiguous elements, all of group i mod groups. So channels
+// last, (B, C, H, W) and everything between are one case.
 //
-// Nothing of torch's is needed to build this. The caller passes the address of `torch_parallel_for`
-// (torch's C shim, torch >= 2.10), so that one binary serves all torch versions and the threads,
-// and their number, are torch's.
+// The build needs no part of torch. The caller passes the address of `torch_parallel_for` (torch's
+// C shim, torch >= 2.10). So one binary serves all versions of torch, and the threads are torch's.
 
 #include <fenv.h>
 #include <float.h>
@@ -45,34 +43,34 @@ constexpr int kMaxDegree = 16;
 constexpr int kMaxVectorBytes = 64;
 constexpr int64_t kSkip = 128;  // elements, whole vectors of every type
 constexpr double kBelowAll = -1;  // a limit on |x|
-constexpr int kToWrite = 1;  // __builtin_prefetch
+constexpr int kToWrite = 1;  // for __builtin_prefetch
 
-// Elements in a chunk, the unit that threads share out. It fits the second-level cache, and does
-// not depend on the number of threads, so neither do the sums of a chunk or their order.
+// Elements in a chunk, the unit of work of a thread. A chunk fits the second-level cache. Its size
+// does not depend on the number of threads, so neither do the sums of a chunk or their order.
 constexpr int64_t kChunk = 16384;
-// Vectors that a kernel adds up before their sum joins that of the chunk: short sums lose less.
+// Vectors that a kernel adds up before their sum joins the chunk's: short sums round less.
 constexpr int64_t kShortSum = 48;
-// Bytes of each tensor that a kernel works on, strip by strip, while the next so many are fetched,
-// those to write too. Forward it is near the order of memory, where the time goes; backward it is
-// enough rows to keep a strip's sums in registers.
+// Bytes of each tensor in one kernel call, which goes strip by strip and prefetches as many for the
+// next call, outputs too. Forward, memory is the bottleneck, and few bytes stay close to its order;
+// backward, there are enough rows to keep a strip's sums in registers.
 constexpr int64_t kForwardBytes = 8192, kBackwardBytes = 16384;
 
-// What one kernel call works on: `rows` rows, `stride` elements apart, of `strips` strips, `pitch`
+// The input of one kernel call: `rows` rows, `stride` elements apart, of `strips` strips, `pitch`
 // elements apart, of `length` elements each, a whole number of vectors. All elements of a strip
 // share coefficients.
 struct Block {
   const char* x;
   const char* grad;          // null: forward only
-  char* y;                   // null in the backward pass: not asked for
+  char* y;                   // may be null in the backward pass
   char* dx;
   int64_t rows, stride, strips, pitch, length;
-  int64_t ahead;             // the distance to the next block in elements, to prefetch
+  int64_t ahead;             // the distance to the next block in elements, for prefetching
   void* largest;             // a vector of the largest |x| so far, updated
-  double x_limit;            // the guarded kernel leaves out elements with a larger |x|
-  double grad_limit;         // or a smaller |grad|, but for 0
+  double x_limit;            // the guarded kernel excludes elements with a larger |x|
+  double grad_limit;         // or a smaller nonzero |grad|
   const void* coefficients;  // a strip's a_0 .. a_m, then |b_j| (form A) or b_j (form B)
   int64_t lanes;             // 1: the same coefficient for all lanes of a vector
-  void* sums;                // a strip's m + 1 + n vectors: sum w x^i, then sum v u^j; added to
+  void* sums;                // a strip's m + 1 + n vectors, added to: sum w x^i, then sum v u^j
   int m, n;
 };
 
@@ -88,7 +86,7 @@ struct Kernels {
 
 }  // namespace
 
-// Clang and GCC spell "compile what follows for this processor" differently.
+// "Compile what follows for this processor", as Clang and GCC spell it.
 #define KAT_PRAGMA(text) _Pragma(#text)
 #if defined(__clang__)
 #define KAT_TARGET_BEGIN(isa) \
@@ -101,7 +99,7 @@ struct Kernels {
 
 #define KAT_ISA baseline
 #define KAT_VECTOR_BYTES 16
-#include "rational_cpu_block.inc"
+#include "block.inc"
 #undef KAT_ISA
 #undef KAT_VECTOR_BYTES
 
@@ -109,7 +107,7 @@ struct Kernels {
 KAT_TARGET_BEGIN("avx2,fma,f16c")
 #define KAT_ISA avx2
 #define KAT_VECTOR_BYTES 32
-#include "rational_cpu_block.inc"
+#include "block.inc"
 #undef KAT_ISA
 #undef KAT_VECTOR_BYTES
 KAT_TARGET_END
@@ -117,18 +115,18 @@ KAT_TARGET_END
 KAT_TARGET_BEGIN("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,prfchw")
 #define KAT_ISA avx512
 #define KAT_VECTOR_BYTES 64
-#include "rational_cpu_block.inc"
+#include "block.inc"
 #undef KAT_ISA
 #undef KAT_VECTOR_BYTES
 KAT_TARGET_END
 #endif
 
-#include "rational_cpu_scaled.inc"
+#include "scaled.inc"
 
 namespace {
 
-// Whether this thread's arithmetic has lost digits to underflow since this was made. The processor
-// notes that by itself, at no cost.
+// Whether this thread's arithmetic has lost digits to underflow since the object was created. The
+// processor records that by itself, at no cost.
 class Underflow {
  public:
 #if defined(__x86_64__)
@@ -142,7 +140,7 @@ class Underflow {
 
 }  // namespace
 
-// One call from Python. All members are 64 bits wide, so Python packs them without padding.
+// One call from Python. All members have 64 bits, so Python packs them without padding.
 struct RationalCall {
   ParallelFor parallel_for;
   int64_t instruction_set, data_type, form;
@@ -174,18 +172,18 @@ int64_t greatest_common_divisor(int64_t i, int64_t j) {
   return i;
 }
 
-// How memory is cut up. A strip is a run of `run` elements that returns every `period` elements.
+// How memory is divided. A strip is a run of `run` elements that recurs every `period` elements.
 //
-// Where a group's run is a whole number of vectors, or many, a strip is a group. Where it is short
+// Where a group's run is a whole number of vectors, or long, a strip is a group. Where it is short
 // and ragged, a strip is one vector of the flat memory with a coefficient for each lane; the
-// pattern returns after lcm(groups * run, width) elements. So no lane is ever wasted.
+// pattern recurs after lcm(groups * run, width) elements. So no lane is wasted.
 struct Plan {
   int64_t groups, group_run;
   int64_t width, lanes;
   int64_t run, period, strips;
   int64_t chunk, chunks;
-  bool whole_periods;  // a chunk is so many periods; otherwise it starts and ends anywhere
-  int64_t slots;       // partial sums of one chunk: one for each group, or each run it touches
+  bool whole_periods;  // whether a chunk is a number of periods, or starts and ends anywhere
+  int64_t slots;       // partial sums of one chunk: one for each group, or for each run it touches
 
   Plan(int64_t count, int64_t groups_, int64_t group_run_, int64_t width_)
       : groups(groups_), group_run(group_run_), width(width_), lanes(1) {
@@ -208,7 +206,7 @@ struct Plan {
 
   int64_t group_of(int64_t offset) const { return offset / group_run % groups; }
 
-  // The slot that the element `offset` of chunk number `index` adds to.
+  // The slot to which element `offset` of chunk `index` adds.
   int64_t slot_of(int64_t index, int64_t offset) const {
     return whole_periods ? group_of(offset) : offset / run - index * chunk / run;
   }
@@ -222,7 +220,7 @@ struct Plan {
   }
 };
 
-// The whole of one call, for the compute type R (float or double).
+// One call, with arithmetic in R (float or double).
 template <class R>
 class Operation {
  public:
@@ -244,13 +242,13 @@ class Operation {
   }
 
  private:
-  // A stretch of memory that one thread works on; its elements [begin, end).
+  // Elements [begin, end), processed by one thread.
   struct Chunk {
     int64_t index, begin, end;
     Kernel kernel;
-    double grad_limit;  // output gradients below, but for 0, are left to scaled arithmetic
+    double grad_limit;  // smaller nonzero output gradients need scaled arithmetic
     R* sums;
-    R largest[kMaxVectorBytes / sizeof(R)];  // lane by lane, the largest |x|
+    R largest[kMaxVectorBytes / sizeof(R)];  // the largest |x| of each lane
   };
 
   const R* a(int64_t group) const {
@@ -261,8 +259,8 @@ class Operation {
     return static_cast<const R*>(call_.b) + (call_.b_rows == 1 ? 0 : group) * n_;
   }
 
-  // Up to here no power of x, P or Q in the kernels comes near overflow: |P| <= 2^96, Q <= 2^40, and
-  // more for float64. Sums that overflow are made again.
+  // The largest |x| for the kernels, where no power of x, P or Q comes near overflow: |P| <= 2^96,
+  // Q <= 2^40; more for float64. Sums that overflow are computed again.
   double limit() const {
     const int more = sizeof(R) == 8 ? 8 : 1;
     const double p = limit(size(static_cast<const R*>(call_.a), call_.a_rows, m_ + 1), m_, 96 * more);
@@ -289,7 +287,7 @@ class Operation {
 
   double b_size() const { return size(static_cast<const R*>(call_.b), call_.b_rows, n_); }
 
-  // The largest |a_i| of the row, of those that are not 0, where it is least.
+  // The smallest over all rows that are not zero of the largest |a_i| in the row.
   double a_size() const {
     double least = __builtin_inf();
     for (int64_t row = 0; row < call_.a_rows; ++row) {
@@ -303,9 +301,9 @@ class Operation {
     return least;
   }
 
-  // The least |grad| for plain arithmetic on x up to this one in size. Where |x| > 1, a power of x may
-  // make grad / Q and F grad / Q large again, so they are to be normal numbers; with q >= Q, they are
-  // at least |grad| / q and |grad| max |a_i| / q^2 there, but for cancellation.
+  // The smallest nonzero |grad| for plain arithmetic up to this |x|. Where |x| > 1, a power of x
+  // may make a subnormal grad / Q or F grad / Q large again, so both must be normal numbers. For
+  // q >= Q they are at least |grad| / q and |grad| max |a_i| / q^2, up to cancellation.
   double least_grad(double x) const {
     double q = b_size_;
     for (int j = 0; j < n_ && x > 1; ++j) q *= x;
@@ -313,7 +311,7 @@ class Operation {
     return (sizeof(R) == 8 ? DBL_MIN : FLT_MIN) * q * (ratio > 1 ? ratio : 1);
   }
 
-  // The coefficients of all strips, as Block describes them.
+  // The coefficients of all strips, in the layout of Block.
   bool fill_table() {
     const int64_t lanes = plan_.lanes;
     table_ = static_cast<R*>(malloc(sizeof(R) * plan_.strips * terms_ * lanes));
@@ -325,14 +323,15 @@ class Operation {
         for (int i = 0; i <= m_; ++i) out[i * lanes] = plain(a(group)[i]);
         for (int j = 0; j < n_; ++j) {
           const R value = plain(b(group)[j]);
-          out[(m_ + 1 + j) * lanes] = call_.form == kFormA ? __builtin_fabs(value) : signed_zero(value);
+          out[(m_ + 1 + j) * lanes] =
+              call_.form == kFormA ? __builtin_fabs(value) : signed_zero(value);
         }
       }
     }
     return true;
   }
 
-  // A NaN without payload, as the kernels' rounding to bfloat16 asks for.
+  // A NaN without payload, as the kernels' rounding to bfloat16 needs.
   static R plain(R value) { return value == value ? value : R(__builtin_nan("")); }
 
   bool reserve_partial() {
@@ -342,10 +341,10 @@ class Operation {
   }
 
   static void task(int64_t begin, int64_t end, void* context) {
-    static_cast<Operation*>(context)->work_on_chunks(begin, end);
+    static_cast<Operation*>(context)->process_chunks(begin, end);
   }
 
-  void work_on_chunks(int64_t begin, int64_t end) {
+  void process_chunks(int64_t begin, int64_t end) {
     Chunk chunk;
     chunk.sums = nullptr;
     const int64_t bytes = sizeof(R) * larger(plan_.strips, plan_.slots) * terms_ * plan_.width;
@@ -371,25 +370,25 @@ class Operation {
   }
 
   void forward(Chunk& chunk) {
-    work_on_chunk(chunk, kernels_.forward, 0);
-    if (!(largest(chunk) <= limit_)) work_on_left_out(chunk, call_.x, limit_);
+    process_chunk(chunk, kernels_.forward, 0);
+    if (!(largest(chunk) <= limit_)) process_excluded(chunk, call_.x, limit_);
   }
 
   void backward(Chunk& chunk, int64_t bytes) {
     const Underflow underflow;
-    work_on_chunk(chunk, kernels_.backward, bytes);
+    process_chunk(chunk, kernels_.backward, bytes);
     const bool tiny = underflow.seen() && some_grad_is_tiny(chunk);
     const bool guarded = tiny || !(largest(chunk) <= limit_);
-    if (guarded) work_on_chunk(chunk, kernels_.guarded_backward, bytes);
+    if (guarded) process_chunk(chunk, kernels_.guarded_backward, bytes);
     if (!sums_are_finite(chunk)) {
       clear_partial(chunk);
-      work_on_left_out(chunk, call_.dx, kBelowAll);
+      process_excluded(chunk, call_.dx, kBelowAll);
     } else if (guarded) {
-      work_on_left_out(chunk, call_.dx, __builtin_inf());
+      process_excluded(chunk, call_.dx, __builtin_inf());
     }
   }
 
-  // Sets the chunk's limit if so. float16 has no smaller numbers than 2^-24.
+  // Sets the chunk's grad_limit. float16 has no smaller numbers than 2^-24.
   bool some_grad_is_tiny(Chunk& chunk) const {
     const double x = largest(chunk), limit = least_grad(x <= limit_ ? x : limit_);
     if (call_.data_type == kFloat16 && limit <= 0x1p-24) return false;
@@ -397,20 +396,20 @@ class Operation {
     return kernels_.least(at(call_.grad, chunk.begin), chunk.end - chunk.begin) < limit;
   }
 
-  void work_on_chunk(Chunk& chunk, Kernel kernel, int64_t bytes) {
+  void process_chunk(Chunk& chunk, Kernel kernel, int64_t bytes) {
     chunk.kernel = kernel;
     if (chunk.sums) {
       memset(chunk.sums, 0, bytes);
       clear_partial(chunk);
     }
     if (plan_.whole_periods) {
-      work_on_periods(chunk);
+      process_periods(chunk);
     } else {
-      work_on_runs(chunk);
+      process_runs(chunk);
     }
   }
 
-  // The largest |x|, or one that is beyond the limit or NaN.
+  // The largest |x| of the chunk, or any that is NaN or beyond the limit.
   double largest(const Chunk& chunk) const {
     double found = 0;
     for (int64_t lane = 0; lane < plan_.width; ++lane) {
@@ -436,50 +435,51 @@ class Operation {
     return partial_ + (chunk.index * plan_.slots + slot) * terms_;
   }
 
-  void work_on_periods(Chunk& chunk) {
+  void process_periods(Chunk& chunk) {
     const int64_t rows = (chunk.end - chunk.begin) / plan_.period;
     const int64_t bytes = call_.grad ? kBackwardBytes : kForwardBytes;
     const int64_t step = larger(1, smaller(kShortSum / divide_up(plan_.run, plan_.width),
                                            bytes / (plan_.period * size_)));
     for (int64_t row = 0; row < rows; row += step) {
       const int64_t at = chunk.begin + row * plan_.period;
-      work(chunk, at, smaller(step, rows - row), 0, plan_.strips, plan_.run, chunk.sums);
+      process_block(chunk, at, smaller(step, rows - row), 0, plan_.strips, plan_.run, chunk.sums);
     }
     int64_t at = chunk.begin + rows * plan_.period;
     for (int64_t strip = 0; at < chunk.end; ++strip, at += plan_.run) {
-      work(chunk, at, 1, strip, 1, smaller(plan_.run, chunk.end - at), sums_of(chunk.sums, strip));
+      process_block(chunk, at, 1, strip, 1, smaller(plan_.run, chunk.end - at),
+                    sums_of(chunk.sums, strip));
     }
     for (int64_t strip = 0; strip < plan_.strips; ++strip) {
-      keep(chunk, strip, strip, sums_of(chunk.sums, strip));
+      add_to_partial(chunk, strip, strip, sums_of(chunk.sums, strip));
     }
   }
 
-  void work_on_runs(Chunk& chunk) {
+  void process_runs(Chunk& chunk) {
     const int64_t first_run = chunk.begin / plan_.run;
     for (int64_t begin = chunk.begin; begin < chunk.end;) {
       const int64_t number = begin / plan_.run, group = number % plan_.groups;
       const int64_t stop = smaller(chunk.end, (number + 1) * plan_.run);
       R* own = sums_of(chunk.sums, number - first_run);
       for (int64_t at = begin; at < stop; at += kShortSum * plan_.width) {
-        work(chunk, at, 1, group, 1, smaller(kShortSum * plan_.width, stop - at), own);
+        process_block(chunk, at, 1, group, 1, smaller(kShortSum * plan_.width, stop - at), own);
       }
-      keep(chunk, group, number - first_run, own);
+      add_to_partial(chunk, group, number - first_run, own);
       begin = stop;
     }
   }
 
-  // Works, one by one, on those elements of a chunk whose values here are beyond the limit or NaN.
-  void work_on_left_out(const Chunk& chunk, const char* values, double limit) {
+  // Processes one by one the elements of a chunk whose `values` are NaN or beyond the limit.
+  void process_excluded(const Chunk& chunk, const char* values, double limit) {
     for (int64_t begin = chunk.begin; begin < chunk.end;) {
       begin += kernels_.skip(at(values, begin), chunk.end - begin, limit);
       const int64_t end = smaller(begin + kSkip, chunk.end);
       for (; begin < end; ++begin) {
-        if (!(__builtin_fabs(kernels_.load(at(values, begin))) <= limit)) work_on_one(chunk, begin);
+        if (!(__builtin_fabs(kernels_.load(at(values, begin))) <= limit)) process_one(chunk, begin);
       }
     }
   }
 
-  void work_on_one(const Chunk& chunk, int64_t offset) {
+  void process_one(const Chunk& chunk, int64_t offset) {
     const double x = kernels_.load(at(call_.x, offset));
     const double grad = call_.grad ? kernels_.load(at(call_.grad, offset)) : 0;
     const ScaledRational one = scaled(offset, x, grad);
@@ -504,9 +504,9 @@ class Operation {
     return ScaledRational(a_row, m_, b_row, n_, is_a, x, grad);
   }
 
-  // Works on `rows` rows of `strips` strips from the element `offset` on, `length` of each strip.
-  void work(Chunk& chunk, int64_t offset, int64_t rows, int64_t strip, int64_t strips,
-            int64_t length, R* sums) {
+  // Processes `rows` rows of `strips` strips from element `offset` on, `length` of each strip.
+  void process_block(Chunk& chunk, int64_t offset, int64_t rows, int64_t strip, int64_t strips,
+                     int64_t length, R* sums) {
     const int64_t whole = length / plan_.width * plan_.width;
     Block block;
     block.rows = rows;
@@ -531,16 +531,16 @@ class Operation {
     for (int64_t i = 0; whole < length && i < strips; ++i) {
       block.coefficients = table_ + (strip + i) * terms_ * plan_.lanes;
       block.sums = sums_of(sums, i);
-      work_on_rests(chunk, block, offset + i * plan_.run + whole, length - whole);
+      process_tails(chunk, block, offset + i * plan_.run + whole, length - whole);
     }
   }
 
-  // What is left of the rows of one strip, `rest` elements each: copied, padded with zeros, which
-  // add nothing to any sum, and copied back.
-  void work_on_rests(const Chunk& chunk, Block block, int64_t offset, int64_t rest) {
+  // Processes the tails of the rows of one strip, `count` elements each: copied, padded with zeros,
+  // which add nothing to any sum, and copied back.
+  void process_tails(const Chunk& chunk, Block block, int64_t offset, int64_t count) {
     alignas(64) char x[kShortSum * kMaxVectorBytes] = {}, grad[kShortSum * kMaxVectorBytes] = {};
     alignas(64) char y[kShortSum * kMaxVectorBytes], dx[kShortSum * kMaxVectorBytes];
-    const int64_t stride = block.stride, bytes = rest * size_, padded = plan_.width * size_;
+    const int64_t stride = block.stride, bytes = count * size_, padded = plan_.width * size_;
     for (int64_t row = 0; row < block.rows; ++row) {
       memcpy(x + row * padded, at(call_.x, offset + row * stride), bytes);
       if (block.grad) memcpy(grad + row * padded, at(call_.grad, offset + row * stride), bytes);
@@ -569,7 +569,7 @@ class Operation {
   }
 
   // Adds the lanes of a strip's sums to the chunk's partial sums, in float64.
-  void keep(const Chunk& chunk, int64_t strip, int64_t slot, const R* sums) {
+  void add_to_partial(const Chunk& chunk, int64_t strip, int64_t slot, const R* sums) {
     if (!call_.grad) return;
     double* partial = partial_of(chunk, 0);
     for (int64_t lane = 0; lane < plan_.width;) {
@@ -586,13 +586,13 @@ class Operation {
     }
   }
 
-  // Infinities of both signs make an infinity; only NaN makes NaN.
+  // Infinities of opposite signs give infinity; only NaN gives NaN.
   static double sum(double a, double b) {
     const double both = a + b;
     return both != both && a == a && b == b ? a : both;
   }
 
-  // In four strands, so that no addition waits for the one before.
+  // In four strands, so that additions do not wait for each other.
   static double sum(const R* lanes, int64_t count) {
     double strands[4] = {};
     int64_t i = 0;
@@ -603,7 +603,7 @@ class Operation {
     return (strands[0] + strands[1]) + (strands[2] + strands[3]);
   }
 
-  // da and db from the partial sums, chunk after chunk, in float64.
+  // da and db from the partial sums, in the order of the chunks, in float64.
   bool add_up() {
     double* total = static_cast<double*>(calloc(plan_.groups * terms_, sizeof(double)));
     if (!total) return false;
@@ -628,8 +628,8 @@ class Operation {
     for (int64_t group = 0; group < plan_.groups; ++group) total[group * terms_] *= -1;
   }
 
-  // One column of da or db; a row that the groups share takes the sum of theirs. `signs`: times
-  // sgn(b), +1 at 0.
+  // One column of da or db; a shared row gets the sum over the groups. With `signs`: times sgn(b),
+  // +1 at 0.
   void gradient(const double* total, const R* signs, int column, void* out, int64_t rows,
                 int64_t columns) const {
     for (int64_t row = 0; row < rows; ++row) {
@@ -652,7 +652,7 @@ class Operation {
   bool failed_;
 };
 
-// The caller knows what the processor has.
+// The caller knows the processor.
 Kernels kernels(const RationalCall& call) {
   const int m = int(call.a_columns) - 1, n = int(call.b_columns);
 #if defined(__x86_64__)
@@ -676,7 +676,7 @@ Status run(const RationalCall& call, int64_t size) {
 
 }  // namespace
 
-// Names the source this was built from, so that a stale library is never used.
+// Identifies the source of this library, so that a stale one is never used.
 KAT_EXPORT const char* kat_source_hash(void) { return KAT_SOURCE_HASH; }
 
 // F(x), or its gradient. Returns a Status; 0 is done.

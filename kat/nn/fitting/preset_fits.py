@@ -1,4 +1,4 @@
-"""The presets that the package ships, and how each was fitted."""
+"""How each preset of the package is fitted, and the table of the results."""
 
 from __future__ import annotations
 
@@ -7,22 +7,24 @@ from typing import Any
 
 import numpy as np
 
-from kat.nn.fitting.fitter import DEGREE, FORMS, INTERVAL, Fit, fit, measured
+from kat.nn.fitting.fitter import DEGREE, INTERVAL, Fit, fit, measure
 from kat.nn.fitting.functions import FUNCTIONS
+from kat.ops import FORMS
 
 _WIDE = (-10.0, 10.0)
 _DIGITS = 12
-"""Of the coefficients that are shipped: float32 holds fewer, and other machines' rounding shows in
-more."""
+"""Significant digits of the stored coefficients: more than float32 holds, and few enough to be the
+same on every machine."""
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A minimax fit of a function, by name.
+    """A minimax fit of a named function.
 
-    function: the name in FUNCTIONS.
-    interval: where it is fitted.
-    whole_line: see :func:`kat.nn.fitting.fit`.
+    Args:
+        function: its name in :data:`FUNCTIONS`.
+        interval: (low, high), the interval of the fit.
+        whole_line: see :func:`kat.nn.fitting.fit`.
     """
 
     function: str
@@ -39,24 +41,25 @@ PRESETS: dict[str, Preset] = {
 
 
 def fit_preset(name: str, degree: tuple[int, int] = DEGREE, form: str = "A") -> Fit:
-    """The fit behind a preset.
+    """Fits a preset.
 
-    name: a name in PRESETS.
-    degree, form: as in :func:`kat.nn.fitting.fit`.
+    Args:
+        name: a name in :data:`PRESETS`.
+        degree, form: as in :func:`kat.nn.fitting.fit`.
     """
     preset = PRESETS[name]
     return fit(preset.function, degree, form, preset.interval, whole_line=preset.whole_line)
 
 
 def fit_presets() -> dict[str, dict[str, Fit]]:
-    """Every preset in both forms, its coefficients rounded to 12 significant digits."""
+    """Fits every preset in both forms, with coefficients of 12 significant digits."""
     return {
         name: {form: _rounded(fit_preset(name, DEGREE, form)) for form in FORMS} for name in PRESETS
     }
 
 
 def table(presets: dict[str, dict[str, Fit]]) -> dict[str, Any]:
-    """What presets.json holds."""
+    """The contents of presets.json."""
     return {
         "interval": list(INTERVAL),
         "presets": {
@@ -68,7 +71,7 @@ def table(presets: dict[str, dict[str, Fit]]) -> dict[str, Any]:
 
 def _rounded(result: Fit) -> Fit:
     a, b = (_significant(c) for c in (result.numerator, result.denominator))
-    return measured(result.function, FUNCTIONS[result.function], result.form, result.interval, a, b)
+    return measure(result.function, FUNCTIONS[result.function], result.form, result.interval, a, b)
 
 
 def _significant(values: tuple[float, ...]) -> np.ndarray:

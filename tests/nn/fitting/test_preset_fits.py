@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kat.nn.fitting import FUNCTIONS, PRESETS, fit_preset, fit_presets, presets
+from kat.nn.fitting import FUNCTIONS, PRESETS, fit_preset, fit_presets, preset_fits
 from tests.nn.fitting.rational import rational
 
 TABLE: dict[str, Any] = json.loads((files("kat.nn") / "presets.json").read_text(encoding="utf-8"))
@@ -80,7 +80,7 @@ def test_refitting_gives_what_is_shipped(name: str, form: str) -> None:
 
 def test_the_table_is_the_same_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     some = {name: PRESETS[name] for name in ("silu_wide", "identity")}
-    monkeypatch.setattr(presets, "PRESETS", some)
-    first, second = (json.dumps(presets.table(fit_presets())) for _ in range(2))
+    monkeypatch.setattr(preset_fits, "PRESETS", some)
+    first, second = (json.dumps(preset_fits.table(fit_presets())) for _ in range(2))
     assert first == second
     assert list(json.loads(first)["presets"]) == ["silu_wide", "identity"]

@@ -1,9 +1,9 @@
 """The GPU kernels under Triton's interpreter, on the CPU, against the reference in float64.
 
-Not collected by itself: Triton reads TRITON_INTERPRET when it is imported, so test_triton_kernel.py
-runs this file in a process of its own. By hand:
+Triton reads TRITON_INTERPRET on import, so test_kernels.py runs this file in a process of its own.
+To run it directly:
 
-    TRITON_INTERPRET=1 pytest tests/ops/triton_cases.py
+    TRITON_INTERPRET=1 pytest tests/ops/triton/interpreted.py
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 
 import kat
 from kat.ops import reference
-from kat.ops.cpu import kernel as cpu
+from kat.ops.cpu import backend as cpu
 from kat.ops.triton import backend as gpu
 from kat.ops.triton import launch as triton_launch
 from tests.oracle import Elements, assert_near, random_elements
@@ -47,9 +47,9 @@ def inputs(shape, rows=(1, 8), degree=(5, 4), dtype=torch.float32, seed=0):
 
 def check(grad, x, a, b, form="A"):
     """Forward, backward and recompute, each error at most twice that of eager PyTorch."""
-    y = triton_launch.rational_forward(x, a, b, form)
-    gradients = triton_launch.rational_backward(grad, x, a, b, form)
-    *again, y_again = triton_launch.rational_backward_recompute(grad, x, a, b, form)
+    y = triton_launch.forward(x, a, b, form)
+    gradients = triton_launch.backward(grad, x, a, b, form)
+    *again, y_again = triton_launch.backward_recompute(grad, x, a, b, form)
     for first, second in zip((y, *gradients), (y_again, *again), strict=True):
         assert torch.equal(first, second)
     exact = outputs(*(t.double() for t in (grad, x, a, b)), form)
@@ -61,14 +61,14 @@ def check(grad, x, a, b, form="A"):
 def assert_right(elements: Elements) -> None:
     """Every value and gradient is the exact one to rounding."""
     x, a, b = elements.x, elements.a, elements.b
-    y = triton_launch.rational_forward(x, a, b, elements.form)
-    gradients = triton_launch.rational_backward(elements.grad, x, a, b, elements.form)
+    y = triton_launch.forward(x, a, b, elements.form)
+    gradients = triton_launch.backward(elements.grad, x, a, b, elements.form)
     elements.assert_right((y, *gradients))
 
 
 def outputs(grad, x, a, b, form):
-    y = reference.rational_forward(x, a, b, form)
-    return y, *reference.rational_backward(grad, x, a, b, form)
+    y = reference.forward(x, a, b, form)
+    return y, *reference.backward(grad, x, a, b, form)
 
 
 @pytest.mark.parametrize("form", ["A", "B"])
@@ -154,8 +154,8 @@ def test_a_tensor_beyond_int32_is_shared_with_int64_offsets():
 
 def test_gradients_are_the_same_bits_again():
     case = inputs((101, 96), dtype=torch.float16)
-    first = triton_launch.rational_backward(*case, "A")
-    again = triton_launch.rational_backward(*case, "A")
+    first = triton_launch.backward(*case, "A")
+    again = triton_launch.backward(*case, "A")
     assert all(torch.equal(one, two) for one, two in zip(first, again, strict=True))
 
 
@@ -179,7 +179,7 @@ def test_b_zero_and_b_negative(form, value):
 def test_large_x():
     grad, x, a, b = inputs((5, 16), rows=(1, 2))
     check(grad, x * 1e5, a, b)
-    dx = triton_launch.rational_backward(grad, x * 1e6, a, b, "A")[0]
+    dx = triton_launch.backward(grad, x * 1e6, a, b, "A")[0]
     slope = grad * a[0, 5] / b[:, 3].abs().repeat_interleave(8)
     torch.testing.assert_close(dx, slope, rtol=1e-3, atol=0)
 
@@ -200,7 +200,7 @@ def test_public_call_differentiates_once():
     grad, x, a, b = (t.requires_grad_() for t in inputs((5, 16), rows=(1, 2)))
     y = kat.rational(x, a, b, impl="triton")
     gradients = torch.autograd.grad(y, (x, a, b), grad, create_graph=True)
-    expected = triton_launch.rational_backward(*(t.detach() for t in (grad, x, a, b)), "A")
+    expected = triton_launch.backward(*(t.detach() for t in (grad, x, a, b)), "A")
     assert all(torch.equal(one, two) for one, two in zip(gradients, expected, strict=True))
     with pytest.raises(RuntimeError, match="once_differentiable"):
         gradients[0].sum().backward()
@@ -214,8 +214,8 @@ def test_enormous_and_infinite_x(dtype, form):
     grad, x, a, b = inputs((2, 43, 96), dtype=dtype)
     for place, value in enumerate((1e6, -1e20, 1e38, math.inf)):
         x[0, place, 11 * place] = value
-    y = triton_launch.rational_forward(x, a, b, form)
-    gradients = triton_launch.rational_backward(grad, x, a, b, form)
+    y = triton_launch.forward(x, a, b, form)
+    gradients = triton_launch.backward(grad, x, a, b, form)
     exact = outputs(*(t.double() for t in (grad, x, a, b)), form)
     rounding = max(2e-5, 2 * torch.finfo(dtype).eps)
     for got, want in zip((y, *gradients), exact, strict=True):
@@ -226,7 +226,8 @@ def test_enormous_and_infinite_x(dtype, form):
 @pytest.mark.parametrize("rows", [8, 1])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
 @pytest.mark.parametrize(
-    ("degree", "form"), [((5, 4), "A"), ((3, 2), "B"), ((7, 6), "A"), ((9, 8), "B")]
+    ("degree", "form"),
+    [((5, 4), "A"), ((3, 2), "B"), ((7, 6), "A"), ((9, 8), "B"), ((2, 0), "A"), ((2, 0), "B")],
 )
 def test_random_sizes_of_x_and_of_the_output_gradient(degree, form, dtype, rows):
     """A function each, and then one for many, with the sums of their terms."""
@@ -277,16 +278,14 @@ def test_the_sign_of_a_sum_that_underflows(b, grad, dtype):
 @pytest.mark.parametrize("form", ["A", "B"])
 def test_double_backward_of_the_operator_on_these_kernels(form, monkeypatch):
     """As on a GPU: the kernels below the operators, the operators' own formulas above."""
-    for name in ("serves", "forward", "backward", "backward_and_value"):
+    for name in ("supports", "forward", "backward", "backward_recompute"):
         monkeypatch.setattr(cpu, name, getattr(gpu, name))
     _, x, a, b = inputs((2, 4), rows=(1, 2), degree=(3, 2), dtype=torch.float64)
     x = torch.copysign(x.abs().clamp(min=0.3), x)
     leaves = [t.double().requires_grad_() for t in (x, a, b.abs() + 0.1)]
     calls = []
-    backward = triton_launch.rational_backward
-    monkeypatch.setattr(
-        triton_launch, "rational_backward", lambda *case: calls.append(1) or backward(*case)
-    )
+    backward = triton_launch.backward
+    monkeypatch.setattr(triton_launch, "backward", lambda *case: calls.append(1) or backward(*case))
     assert torch.autograd.gradgradcheck(lambda *t: kat.rational(*t, form=form), leaves)
     assert calls
 
@@ -304,6 +303,6 @@ def test_interpreted_kernels_by_name_say_that_they_are_differentiable_once():
 def test_nan_does_not_hide_an_enormous_x():
     x = torch.tensor([[math.nan, 1e30, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]])
     a, b = torch.tensor([[0.0, 1, 0, 0, 0, 1]]), torch.tensor([[0.0, 0, 0, 1]])
-    dx, _, _ = triton_launch.rational_backward(torch.ones_like(x), x, a, b, "A")
+    dx, _, _ = triton_launch.backward(torch.ones_like(x), x, a, b, "A")
     assert dx[0, 0].isnan()
     assert dx[0, 1].item() == pytest.approx(1.0)

@@ -1,0 +1,115 @@
+"""The presets that the package ships, files of coefficients, and what ``init=`` stands for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from kat.errors import InputError, unknown
+from kat.nn.coefficients import ALIASES, Coefficients, Init, check_degree
+from kat.ops.arguments import check_form
+
+
+def preset_names() -> list[str]:
+    """The names that ``init=`` accepts."""
+    return sorted([*_table(), *ALIASES])
+
+
+@cache
+def preset(name: str, degree: tuple[int, int] = (5, 4), form: str = "A") -> Coefficients:
+    """The coefficients that approximate a known function, for a degree and a form.
+
+    The package ships those of degree (5, 4). For any other degree the function is fitted on the
+    same interval at the first call, in about a second, and the result is cached.
+
+    Args:
+        name: one of :func:`preset_names`.
+        degree: (m, n), the degrees of numerator and denominator; m >= 1, n >= 0.
+        form: ``"A"`` or ``"B"``.
+
+    Raises:
+        InputError: an unknown name or form, or an invalid degree.
+    """
+    function = ALIASES.get(name, name)
+    if function not in _table():
+        raise unknown("function", name, preset_names())
+    check_form(form)
+    m, n = check_degree(degree)
+    if function == "identity":
+        return Coefficients((0.0, 1.0) + (0.0,) * (m - 1), (0.0,) * n, form, (-3.0, 3.0), 0.0)
+    if (m, n) == (5, 4):
+        return Coefficients.from_dict({**_table()[function][form], "form": form}, name)
+    from kat.nn.fitting import fit_preset  # imports SciPy, so only if needed
+
+    return fit_preset(function, degree, form).coefficients
+
+
+def read_coefficients(path: Path) -> Coefficients:
+    """Reads a file written by ``kat fit``.
+
+    Raises:
+        InputError: the file is missing, or holds something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"the file of coefficients {str(path)!r} does not exist") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is not valid JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path} does not hold coefficients as 'kat fit' writes them")
+    return Coefficients.from_dict(content, str(path))
+
+
+def given_coefficients(init: Init) -> str | Coefficients:
+    """The name of a preset as it is, and anything else that ``init=`` accepts as coefficients.
+
+    Args:
+        init: see :data:`kat.nn.Init`.
+
+    Raises:
+        InputError: the file is missing or holds something else, or ``init`` has another type.
+    """
+    if isinstance(init, Coefficients):
+        return init
+    if isinstance(init, Path):
+        return read_coefficients(init)
+    if isinstance(init, str):
+        return read_coefficients(Path(init)) if init.endswith(".json") else init
+    if isinstance(init, Mapping):
+        return Coefficients.from_dict(init)
+    raise InputError(
+        f"init must be the name of a function, the path of a .json file, or Coefficients,"
+        f" got {init!r}"
+    )
+
+
+def coefficients_of(init: str | Coefficients, degree: tuple[int, int], form: str) -> Coefficients:
+    """The coefficients of a preset, or the given ones, checked against a layer's degree and form.
+
+    Args:
+        init: a result of :func:`given_coefficients`.
+        degree: (m, n), the degrees of the layer.
+        form: the form of the layer, ``"A"`` or ``"B"``.
+
+    Raises:
+        InputError: an unknown name, or coefficients of another degree or form.
+    """
+    if isinstance(init, str):
+        return preset(init, degree, form)
+    if (init.degree, init.form) != (degree, form):
+        raise InputError(
+            f"init has degree {init.degree} and form {init.form}, but the layer has degree"
+            f" {degree} and form {form}; build it with degree={init.degree}, form={init.form!r}"
+        )
+    return init
+
+
+@cache
+def _table() -> dict[str, dict[str, dict[str, Any]]]:
+    """The stored fits by preset and form."""
+    return json.loads((files("kat.nn") / "presets.json").read_text(encoding="utf-8"))["presets"]

@@ -1,0 +1,60 @@
+"""The arguments of the rational function: forms, dtypes and shapes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kat.errors import InputError
+
+FORMS = ("A", "B")
+
+
+def check_form(form: str) -> None:
+    """Checks the form of the denominator.
+
+    Raises:
+        InputError: it is not one of :data:`FORMS`.
+    """
+    if form not in FORMS:
+        raise InputError(f"form must be 'A' or 'B', got {form!r}")
+
+
+def compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of the arithmetic for a tensor's dtype: float64 for float64, else float32."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def check_arguments(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> None:
+    """Checks the arguments of :func:`kat.rational`.
+
+    Raises:
+        ValueError: an unknown form, shapes that do not fit together, tensors on several devices.
+        TypeError: a tensor that is not floating point, or not dense.
+    """
+    check_form(form)
+    for name, tensor in (("x", x), ("numerator", numerator), ("denominator", denominator)):
+        if not tensor.is_floating_point():
+            raise TypeError(f"{name} must be floating point, got {tensor.dtype}")
+        if tensor.layout != torch.strided:
+            raise TypeError(f"{name} must be dense, got a {tensor.layout} tensor")
+        if tensor.device != x.device:
+            raise ValueError(f"{name} is on {tensor.device}, but x is on {x.device}")
+    if numerator.dim() != 2 or numerator.shape[1] < 2:
+        raise ValueError(
+            "numerator must be (groups, m + 1) with degree m >= 1,"
+            f" got shape {tuple(numerator.shape)}"
+        )
+    if denominator.dim() != 2:
+        raise ValueError(f"denominator must be (groups, n), got shape {tuple(denominator.shape)}")
+    if x.dim() < 1:
+        raise ValueError("x must have at least one dimension, the channels")
+    groups = max(numerator.shape[0], denominator.shape[0])
+    for name, tensor in (("numerator", numerator), ("denominator", denominator)):
+        if tensor.shape[0] not in (1, groups):
+            raise ValueError(
+                f"{name} has {tensor.shape[0]} rows; with {groups} groups it must have"
+                f" {groups} rows, or 1 to share one function"
+            )
+    if x.shape[-1] % groups:
+        raise ValueError(f"{x.shape[-1]} channels are not divisible by {groups} groups")

@@ -1,0 +1,141 @@
+"""The CPU kernel as a backend: which arguments it supports, and its forward and backward pass."""
+
+from __future__ import annotations
+
+import functools
+import os
+import warnings
+
+import torch
+from torch import Tensor
+
+from kat.errors import BackendUnavailable
+from kat.ops.arguments import compute_dtype
+from kat.ops.cpu.library import DTYPES, Library, find_library
+
+DEVICE_TYPE = "cpu"
+MAX_DEGREE = 16
+
+
+def supports(x: Tensor, numerator: Tensor, denominator: Tensor) -> bool:
+    """Whether the kernel takes these arguments. Warns once if the library is unavailable."""
+    if _unsupported(x.dtype, numerator.shape[1] - 1, denominator.shape[1]):
+        return False
+    library = find_library()
+    if isinstance(library, Library):
+        return True
+    if os.environ.get("KAT_CPU_KERNEL") != "off":
+        _warn(library)
+    return False
+
+
+def rational(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
+    """F(x), differentiable, by the CPU kernel.
+
+    Raises:
+        ValueError: x is not on the CPU.
+        BackendUnavailable: there is no library, or it does not support the dtype or the degrees.
+    """
+    if x.device.type != "cpu":
+        raise ValueError(f"impl='cpu' needs x on the cpu, but x is on {x.device}")
+    reason = _unavailable(x.dtype, numerator.shape[1] - 1, denominator.shape[1])
+    if reason:
+        raise BackendUnavailable(f"impl='cpu' is unavailable: {reason}")
+    return torch.ops.kat.rational.default(x, numerator, denominator, form)
+
+
+def forward(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
+    """F(x), with x's shape, dtype and layout."""
+    y = torch.empty_like(x)
+    if x.numel():
+        a, b = _coefficients(x, numerator, denominator)
+        _library().run(form, _laid_out_like(y, x), None, y, None, a, b)
+    return y
+
+
+def backward(
+    grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, form: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of ``sum(grad * F(x))`` for x, numerator and denominator.
+
+    Those of the coefficients are the same bits for any number of threads.
+
+    Args:
+        grad: of x's shape; it is cast to x's dtype.
+        x, numerator, denominator, form: arguments that the kernel :func:`supports`.
+    """
+    return _backward(grad, x, numerator, denominator, form, None)
+
+
+def backward_recompute(
+    grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, form: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """As :func:`backward`, and F(x) from the same pass over memory."""
+    y = torch.empty_like(x)
+    return *_backward(grad, x, numerator, denominator, form, y), y
+
+
+def _backward(
+    grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, form: str, y: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    dx = torch.empty_like(x)
+    a, b = _coefficients(x, numerator, denominator)
+    new = torch.empty_like if x.numel() else torch.zeros_like
+    da, db = new(a), new(b)
+    if x.numel():
+        x, grad = _laid_out_like(dx, x), _laid_out_like(dx, grad)
+        _library().run(form, x, grad, y, dx, a, b, da, db)
+    return dx, da.to(numerator.dtype), db.to(denominator.dtype)
+
+
+def _library() -> Library:
+    library = find_library()
+    assert isinstance(library, Library)
+    return library
+
+
+def _coefficients(x: Tensor, numerator: Tensor, denominator: Tensor) -> tuple[Tensor, Tensor]:
+    dtype = compute_dtype(x.dtype)
+    return _dense(numerator, dtype), _dense(denominator, dtype)
+
+
+def _dense(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    if tensor.dtype == dtype and tensor.is_contiguous():
+        return tensor  # two calls less: this runs at every step
+    return tensor.to(dtype).contiguous()
+
+
+def _laid_out_like(pattern: Tensor, tensor: Tensor) -> Tensor:
+    """``tensor`` with the strides and dtype of the pattern; a copy only if it has others.
+
+    A pattern from ``empty_like(x)`` is dense, in x's own order of dimensions where x is dense. So
+    channels last, (B, C, H, W) and any other permutation of a dense tensor are not copied.
+    """
+    if tensor.stride() == pattern.stride() and tensor.dtype == pattern.dtype:
+        return tensor
+    return torch.empty_like(pattern).copy_(tensor)
+
+
+def _unsupported(dtype: torch.dtype, m: int, n: int) -> str:
+    """Why the kernel does not support the arguments; empty if it does."""
+    if dtype not in DTYPES:
+        return f"the kernel does not support {dtype}"
+    if max(m, n) > MAX_DEGREE:
+        return f"the kernel supports degrees up to {MAX_DEGREE}, got ({m}, {n})"
+    return ""
+
+
+@torch.compiler.assume_constant_result
+def _unavailable(dtype: torch.dtype, m: int, n: int) -> str:
+    library = find_library()
+    return _unsupported(dtype, m, n) or (library if isinstance(library, str) else "")
+
+
+@functools.cache
+def _warn(reason: str) -> None:
+    warnings.warn(
+        f"kat's CPU kernel is unavailable, so the slower PyTorch reference runs: {reason}"
+        " (KAT_CPU_KERNEL=off selects the reference without this warning)",
+        RuntimeWarning,
+        stacklevel=3,
+    )

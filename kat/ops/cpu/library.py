@@ -1,0 +1,141 @@
+"""The C++ library of the CPU backend: found or built on first use, and called through ``ctypes``.
+
+``ctypes`` releases the interpreter lock. The library runs on torch's own threads: it gets the
+address of ``torch_parallel_for``, which torch exports from 2.10 on. So there is no second thread
+pool, and one binary serves every version of torch.
+
+The environment variable ``KAT_CPU_KERNEL`` is ``auto`` (the default), ``off``, or an instruction
+set: ``baseline``, ``avx2`` or ``avx512``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import struct
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from kat.ops.arguments import FORMS
+from kat.ops.cpu import build
+
+INSTRUCTION_SETS = ("baseline", "avx2", "avx512")
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+_CALL = struct.Struct("=19q")
+_STATUS = {1: "out of memory", 2: "an unsupported case", 3: "torch's threads failed"}
+_TORCH_LIBRARY = {"darwin": "libtorch_cpu.dylib", "win32": "torch_cpu.dll"}
+
+
+class Library(NamedTuple):
+    """The loaded library and the first members of each call."""
+
+    call: Callable[[bytes], int]
+    parallel_for: int
+    instruction_set: int
+
+    def run(
+        self,
+        form: str,
+        x: Tensor,
+        grad: Tensor | None,
+        y: Tensor | None,
+        dx: Tensor | None,
+        a: Tensor,
+        b: Tensor,
+        da: Tensor | None = None,
+        db: Tensor | None = None,
+    ) -> None:
+        """Computes y = F(x), or dx, da and db, and y if there is one, where ``grad`` is given.
+
+        x, grad, y and dx are dense, of one dtype and one order of dimensions; a, b, da and db are
+        contiguous, in the dtype of the arithmetic.
+
+        Raises:
+            RuntimeError: the call failed.
+        """
+        status = self.call(
+            _CALL.pack(  # in the order of RationalCall
+                self.parallel_for,
+                self.instruction_set,
+                DTYPES.index(x.dtype),
+                FORMS.index(form),
+                x.numel(),
+                x.shape[-1],
+                x.stride(-1) if x.shape[-1] > 1 else 1,  # of one channel it is arbitrary, even 0
+                x.data_ptr(),
+                0 if grad is None else grad.data_ptr(),
+                0 if y is None else y.data_ptr(),
+                0 if dx is None else dx.data_ptr(),
+                a.data_ptr(),
+                *a.shape,
+                b.data_ptr(),
+                *b.shape,
+                0 if da is None else da.data_ptr(),
+                0 if db is None else db.data_ptr(),
+            )
+        )
+        if status:
+            raise RuntimeError(f"the CPU kernel failed: {_STATUS.get(status, status)}")
+
+
+@functools.cache
+def find_library() -> Library | str:
+    """The library, found or built on the first call, or the reason why it is unavailable."""
+    choice = os.environ.get("KAT_CPU_KERNEL", "auto")
+    if choice not in ("auto", "off", *INSTRUCTION_SETS):
+        known = ", ".join(("auto", "off", *INSTRUCTION_SETS))
+        return f"KAT_CPU_KERNEL={choice!r} is not one of {known}"
+    if choice == "off":
+        return "KAT_CPU_KERNEL=off"
+    parallel_for = _torch_parallel_for()
+    if not parallel_for:
+        return f"torch {torch.__version__} does not export torch_parallel_for; torch >= 2.10 does"
+    try:
+        binary = _open_prebuilt() or _open(build.cached_library())
+    except (build.BuildError, OSError) as error:
+        return str(error)
+    best = _best_instruction_set()
+    wanted = best if choice == "auto" else INSTRUCTION_SETS.index(choice)
+    if wanted > best:
+        return f"KAT_CPU_KERNEL={choice}, but this processor supports {INSTRUCTION_SETS[best]} only"
+    return Library(binary.kat_rational, parallel_for, wanted)
+
+
+def _open_prebuilt() -> ctypes.CDLL | None:
+    """The library built when the package was installed, if it loads and its source is current."""
+    try:
+        binary = _open(build.PREBUILT)
+    except OSError:
+        return None
+    return binary if binary.kat_source_hash().decode() == build.source_hash() else None
+
+
+def _open(path: Path) -> ctypes.CDLL:
+    binary = ctypes.CDLL(str(path))
+    binary.kat_rational.argtypes = [ctypes.c_char_p]
+    binary.kat_rational.restype = ctypes.c_int32
+    binary.kat_source_hash.restype = ctypes.c_char_p
+    return binary
+
+
+def _best_instruction_set() -> int:
+    """The index of the widest instruction set, as torch detected it for its own kernels."""
+    found = torch.backends.cpu.get_cpu_capability().lower()
+    return INSTRUCTION_SETS.index(found) if found in INSTRUCTION_SETS else 0
+
+
+def _torch_parallel_for() -> int | None:
+    """The address of torch's parallel loop in the torch library that is already loaded."""
+    name = _TORCH_LIBRARY.get(sys.platform, "libtorch_cpu.so")
+    path = Path(torch.__file__).parent / "lib" / name
+    try:
+        torch_library = ctypes.CDLL(str(path) if path.exists() else None)
+        return ctypes.cast(torch_library.torch_parallel_for, ctypes.c_void_p).value
+    except (AttributeError, OSError):
+        return None

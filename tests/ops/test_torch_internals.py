@@ -1,0 +1,190 @@
+"""What the private names of torch tell, and that kat gives the same results without them."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+from torch.autograd import forward_ad
+
+from kat.ops import torch_internals
+
+ROOT = Path(__file__).parents[2]
+NAMES = {
+    "_functorch": torch._C,
+    "get_interpreter_stack": torch._C._functorch,
+    "is_legacy_batchedtensor": torch._C._functorch,
+    "_is_zerotensor": torch,
+    "_len_torch_dispatch_stack": torch._C,
+    "_len_torch_function_stack": torch._C,
+    "_profiler_enabled": torch.autograd,
+}
+
+
+@pytest.fixture(params=[None, *NAMES, "_current_level"])
+def without(request, monkeypatch):
+    """The module as it is in a torch that lacks one of the names, or none, and that name."""
+    if request.param == "_current_level":  # torch needs it, so it is hidden from the module alone
+        public = SimpleNamespace(make_dual=forward_ad.make_dual)
+        monkeypatch.setattr(torch.autograd, "forward_ad", public)
+    elif request.param:
+        monkeypatch.delattr(NAMES[request.param], request.param)
+    spec = importlib.util.spec_from_file_location("internals", torch_internals.__file__)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.undo()  # the module keeps what it found
+    return module, request.param
+
+
+def test_function_transforms_and_forward_mode_are_seen(without):
+    module, missing = without
+    seen = {}
+
+    def look(name):
+        def function(x):
+            seen[name] = module.in_function_transform(), module.in_vmap(), module.in_forward_mode()
+            return x.sum()
+
+        return function
+
+    x = torch.randn(3)
+    look("none")(x)
+    torch.func.vmap(look("vmap"))(torch.randn(2, 3))
+    torch.func.grad(look("grad"))(x)
+    torch.func.jvp(look("jvp"), (x,), (x,))
+    with forward_ad.dual_level():
+        look("dual")(x)
+        with pytest.raises(RuntimeError, match="impl='reference'"):
+            module.refuse_forward_mode()
+    module.refuse_forward_mode()
+    unknown = missing in ("_functorch", "get_interpreter_stack")
+    assert seen == {
+        "none": (False, False, False),
+        "vmap": (True, True, False),
+        "grad": (True, unknown, False),
+        "jvp": (True, unknown, True),
+        "dual": (True, unknown, True),
+    }
+
+
+def test_only_ordinary_tensors_are_plain(without):
+    """And none is where modes cannot be seen."""
+    module, missing = without
+    x, leaf = torch.randn(3), torch.randn(3, requires_grad=True)
+    modes = ("_len_torch_dispatch_stack", "_len_torch_function_stack")
+    assert module.is_plain_eager(x, leaf, nn.Parameter(x), torch.empty(0)) == (missing not in modes)
+    assert not module.is_plain_eager(x.to(torch.complex64).conj().imag)
+    assert not module.is_plain_eager(torch._efficientzerotensor(3))
+    seen = []
+    leaf.register_hook(lambda grad: seen.append(module.is_plain_eager(grad)))
+    torch.autograd.grad(2 * leaf, leaf, torch.eye(3), is_grads_batched=True)
+    assert seen == [False]
+
+
+def test_profilers_are_seen(without):
+    module, missing = without
+    assert module.is_profiling() == (missing == "_profiler_enabled")
+    with torch.profiler.profile():
+        assert module.is_profiling()
+
+
+@pytest.mark.parametrize("name", ["forward_hook", "forward_pre_hook", "full_backward_hook",
+                                  "full_backward_pre_hook"])  # fmt: skip
+def test_hooks_are_seen(name):
+    module = nn.Linear(2, 2)
+    assert not torch_internals.has_hooks(module)
+    handle = getattr(module, f"register_{name}")(lambda *arguments: None)
+    assert torch_internals.has_hooks(module)
+    handle.remove()
+    assert not torch_internals.has_hooks(module)
+
+
+@pytest.mark.parametrize("name", ["_forward_hooks", "_forward_pre_hooks", "_backward_hooks",
+                                  "_backward_pre_hooks"])  # fmt: skip
+def test_a_module_without_a_table_of_hooks_may_have_some(name):
+    module = nn.Linear(2, 2)
+    delattr(module, name)
+    assert torch_internals.has_hooks(module)
+
+
+def test_exported_programs_are_seen():
+    class Look(nn.Module):
+        def forward(self, x):
+            return x + 1 if torch_internals.is_exporting() else x
+
+    x = torch.zeros(3)
+    assert Look()(x).sum() == 0
+    assert torch.export.export(Look(), (x,)).module()(x).sum() == 3
+
+
+WITHOUT_ANY = """
+import types
+import timm, torch, torchvision  # before torch lacks what they need to be imported
+from torch.autograd import forward_ad
+
+del torch._C._functorch.get_interpreter_stack, torch._C._functorch.is_legacy_batchedtensor
+del torch._C._len_torch_dispatch_stack, torch._C._len_torch_function_stack
+del torch._is_zerotensor, torch.autograd._profiler_enabled
+torch.autograd.forward_ad = types.SimpleNamespace(make_dual=forward_ad.make_dual)
+import kat
+
+torch.manual_seed(0)
+x, a, b = torch.randn(6, 16), torch.randn(1, 6), torch.randn(8, 4)
+one = torch.ones_like(x)
+
+
+def all_kinds(impl):
+    def f(x):
+        return kat.rational(x, a, b, impl=impl)
+
+    leaf = x.clone().requires_grad_()
+    (dx,) = torch.autograd.grad(f(leaf).sum(), leaf, create_graph=True)
+    (second,) = torch.autograd.grad(dx.sum(), leaf)
+    yield from (f(x), dx, second)
+    grads = torch.stack([one, 2 * one])
+    if impl is None:
+        yield torch.autograd.grad(f(leaf), leaf, grads, is_grads_batched=True)[0]
+    else:  # torch's own rules for such batches need the missing names
+        yield torch.stack([torch.autograd.grad(f(leaf), leaf, g)[0] for g in grads])
+    yield torch.func.grad(lambda x: f(x).sum())(x)
+    yield torch.func.vmap(f)(x)
+    yield torch.func.jvp(f, (x,), (one,))[1]
+    with forward_ad.dual_level():
+        tangent = forward_ad.unpack_dual(f(forward_ad.make_dual(x, one))).tangent
+    yield tangent
+
+
+for ours, expected in zip(all_kinds(None), all_kinds("reference"), strict=True):
+    torch.testing.assert_close(ours, expected)
+mlp = kat.GRKANMlp(16, 32)
+y = mlp(x)
+y.sum().backward()
+plain = mlp.fc2(mlp.act2(mlp.fc1(mlp.act1(x))))
+torch.testing.assert_close(y, plain)
+for parameter, grad in zip(mlp.parameters(), torch.autograd.grad(plain.sum(), mlp.parameters())):
+    torch.testing.assert_close(parameter.grad, grad)
+try:
+    torch.func.vmap(lambda x: kat.rational(x, a, b, impl="cpu"))(x)
+except RuntimeError as error:
+    print(error)
+try:
+    print(torch.equal(kat.rational(x, a, b), kat.rational(x, a, b, impl="cpu")))
+except kat.errors.BackendUnavailable:
+    print(True)
+"""
+
+
+def test_kat_works_without_any_of_the_names():
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_ANY], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    refusal, same = done.stdout.splitlines()
+    assert "impl='cpu' does not work inside torch.func transforms" in refusal
+    assert same == "True"

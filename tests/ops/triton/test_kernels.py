@@ -1,0 +1,66 @@
+"""The GPU kernels without a GPU: interpreted, and compiled."""
+
+from __future__ import annotations
+
+import csv
+import importlib.metadata
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+needs_triton = pytest.mark.skipif(
+    importlib.util.find_spec("triton") is None,
+    reason="triton is not installed; get it with: pip install triton",
+)
+
+
+def run(*arguments: str, **environment: str) -> None:
+    variables = {**os.environ, **environment, "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, env=variables, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stdout[-8000:] + result.stderr[-2000:]
+
+
+@needs_triton
+def test_interpreted_kernels_against_float64():
+    triton = importlib.metadata.version("triton")
+    if triton.startswith("3.6.") and tuple(map(int, numpy.__version__.split(".")[:2])) >= (2, 4):
+        pytest.skip("the interpreter of Triton 3.6 does not work with numpy 2.4 and later")
+    cases = str(Path(__file__).with_name("interpreted.py"))
+    run("-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", cases, TRITON_INTERPRET="1")
+
+
+@needs_triton
+def test_compiled_kernels_for_sm_90(tmp_path):
+    table = tmp_path / "table.csv"
+    run("benchmarks/kernel_static.py", "--arch", "90", "--csv", str(table))
+    with table.open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 8
+    for row in rows:
+        forward = row["kernel"] == "forward"
+        assert int(row["regs"]) <= (40 if forward else 64), row
+        assert int(row["spills"]) == 0, row
+        assert row["access"] == "128", row
+        assert float(row["instr/elt"]) <= (16.5 if forward else 45), row
+
+
+@needs_triton
+@pytest.mark.parametrize("arch", ["80", "100"])
+def test_the_scaled_backward_kernel_compiles(arch):
+    run("benchmarks/kernel_static.py", "--arch", arch, "--kernel", "scaled", "--width", "768")
+
+
+@needs_triton
+@pytest.mark.parametrize("form", ["A", "B"])
+def test_kernels_without_a_denominator_compile(form):
+    options = ("--arch", "90", "--dtype", "fp32", "--width", "768", "--degree", "5", "0")
+    kernels = ("--kernel", "forward", "backward", "scaled")
+    run("benchmarks/kernel_static.py", "--form", form, *options, *kernels)
