@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kat.data.packed import PackedStrings
+from kat.data.packed_strings import PackedStrings
 from kat.data.sources.folder import FolderSource
 
 CLASSES = 1000
@@ -55,7 +55,7 @@ def names(images: int) -> Iterator[str]:
 def packed(images: int) -> Callable[[int], object]:
     """Looks at an item as our data sets do."""
     labels = (np.arange(images) * CLASSES // images).astype(np.int32)
-    source = FolderSource("/data/imagenet/train", PackedStrings.of(names(images)), labels)
+    source = FolderSource("/data/imagenet/train", PackedStrings.pack(names(images)), labels)
     return lambda index: (source.name(index), int(source.labels[index]))
 
 

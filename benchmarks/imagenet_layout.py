@@ -8,7 +8,7 @@ five times a second, of workers (those that load training images) what they do n
 are, of each quarter of the time from the fifth step on, the most that the process had, which is at
 the same moment of each step, and the median of a worker, and how far the quarters lie apart.
 
-    python benchmarks/imagenet_layout.py [--data FOLDER] [--steps 12] [--batch_size 32]
+    python benchmarks/imagenet_layout.py [--data FOLDER] [--steps 12] [--batch-size 32]
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, help="make and keep the set in this folder")
     parser.add_argument("--steps", type=int, default=12, help="of an epoch")
-    parser.add_argument("--batch_size", type=int, default=32)
+    parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -132,7 +132,7 @@ def main() -> None:
         make(data)
         command = [
             sys.executable, "-m", "kat_command", "train", "--config", "imagenet_kat_tiny",
-            "--data.name", f"folder:{data}", "--out", str(out), "--progress", "false",
+            "--data", f"folder:{data}", "--out", str(out), "--no-progress",
             "--epochs", "6", "--limit_epochs", "2", "--log_every_n_steps", "4",
             "--limit_train_batches", str(options.steps), "--limit_val_batches", "4",
             "--data.batch_size", str(options.batch_size),

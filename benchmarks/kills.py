@@ -28,7 +28,7 @@ import torch
 from safetensors.torch import load_file
 
 SETTINGS = shlex.split("""
---config digits --epochs 4 --optim.warmup_epochs 1 --progress false
+--config digits --epochs 4 --optim.warmup_epochs 1 --no-progress
 --data.num_workers 2 --data.batch_size 32 --model.drop 0.1 --model.drop_path 0.1
 --precision bf16-mixed --optim.ema_decay 0.99 --optim.accumulate_grad_batches 2
 --augment.mixup 0.8 --augment.cutmix 1 --augment.random_erasing 0.25

@@ -27,6 +27,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from kat.training.lightning_setup import quiet
+from kat.training.optimizer import make_optimizer
 from lightning.pytorch import Callback, Trainer
 from timing import header, keep_freed_memory, print_table, write_csv
 from torch import Tensor, nn
@@ -34,8 +36,6 @@ from torch import Tensor, nn
 from kat.data import Batch, Loader
 from kat.models import ModelRecord, build_model
 from kat.training import Classifier, ModelConfig, OptimConfig, TrainConfig
-from kat.training.lightning_setup import quiet
-from kat.training.optimizer import make_optimizer
 from kat.training.run import _make_trainer
 
 COLUMNS = ("model", "batch", "loop", "bare", "run", "overhead %")

@@ -26,13 +26,13 @@ from typing import Any
 
 import timm
 import torch
+from kat.training.monitoring import log_stability
 from lightning.pytorch.loggers import TensorBoardLogger
 from timing import header, keep_freed_memory, medians, print_table, take_turns, write_csv
 from torch import nn
 
 from kat.nn import StabilityMonitor
 from kat.nn.stability import write_rows
-from kat.training.monitoring import log_stability
 
 COLUMNS = (
     "model", "batch", "step", "checked", "monitored", "csv", "check %", "monitor %", "interval"

@@ -24,7 +24,7 @@ import torch
 from kat.training import read_history
 
 SETTINGS = shlex.split("""
---config digits --epochs 3 --optim.warmup_epochs 1 --progress false --accelerator cpu
+--config digits --epochs 3 --optim.warmup_epochs 1 --no-progress --accelerator cpu
 --model.drop_path 0 --optim.ema_decay 0.9 --optim.clip_grad 1 --augment.random_erasing 0.25
 --augment.hflip 0.5 --augment.auto_augment rand-m9-mstd0.5 --limit_train_batches 11
 """)

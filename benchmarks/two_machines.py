@@ -30,7 +30,7 @@ from pathlib import Path
 import torch
 
 SETTINGS = shlex.split("""
---config digits --epochs 3 --optim.warmup_epochs 1 --progress false --accelerator cpu --num_nodes 2
+--config digits --epochs 3 --optim.warmup_epochs 1 --no-progress --accelerator cpu --num_nodes 2
 --data.batch_size 32 --optim.ema_decay 0.99 --augment.mixup 0.8 --checkpoint.every_n_steps 2
 --limit_train_batches 20 --resume auto
 """)

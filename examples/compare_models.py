@@ -22,8 +22,8 @@ from rich.console import Console
 from rich.table import Table
 
 from kat.analysis import count, learned_activations, plot_activations, plot_learning_curves
-from kat.cli.parsing import find_recipes, run_command
-from kat.cli.train import parse
+from kat.cli.parsing import run_command
+from kat.cli.training_settings import TrainingParser, parse_training
 from kat.models import load_model, rational_parameter_names
 from kat.training import read_history, read_settings, settings_to_keep, train
 
@@ -58,7 +58,7 @@ def run(
     out = options.out / f"{model}-seed{seed}"
     arguments = ["--config", options.config, *overrides, "--model.name", model]
     arguments += ["--seed", str(seed), "--out", str(out), "--overwrite", "true"]
-    config = parse(find_recipes(arguments))
+    config, _ = parse_training(TrainingParser(), arguments)
     done = out / "summary.json"
     if options.overwrite or not done.is_file() or read_settings(out) != settings_to_keep(config):
         print(f"{model}, seed {seed}", flush=True)

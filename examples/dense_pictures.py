@@ -22,14 +22,15 @@ from matplotlib.patches import Patch
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from kat.data.dense.drawing import caption_factor, colours, draw_mask, draw_objects
 from kat.cli.parsing import run_command
 from kat.data import DataConfig, open_split
+from kat.data.dense.drawing import caption_factor, draw_mask, draw_objects, palette
 from kat.files import check_target, replacing
 from kat.models import load_model
-from kat.models.dense import SegmentConfig
+from kat.models.dense import SlidingWindowConfig
 from kat.training import read_settings
-from kat.training.evaluation.dense_prediction import find_classes, find_objects
+from kat.training.tasks.detection import find_objects
+from kat.training.tasks.segmentation import find_classes
 
 ROWS = ("annotated objects", "found", "annotated classes", "found")
 
@@ -70,7 +71,7 @@ def detection_rows(run: Path, images: list[int], threshold: float) -> list[list[
             named = [data.classes[k] + end for k, end in zip(labels.tolist(), ends, strict=True)]
             masks = objects["masks"].bool()
             count, factor = len(data.classes) + 1, caption_factor(pixels)
-            numbers = labels + 1  # colours go by the number, and of pixels the background is 0
+            numbers = labels + 1  # colors go by the number, and the background is 0
             row.append(draw_objects(pixels, objects["boxes"], numbers, masks, named, count, factor))
     return rows
 
@@ -82,7 +83,7 @@ def segmentation_rows(run: Path, images: list[int]) -> tuple[list[list[Tensor]],
     rows: list[list[Tensor]] = [[], []]
     for index in images:
         image, there = data[index]
-        found = find_classes(model, record, image, SegmentConfig())
+        found = find_classes(model, record, image, SlidingWindowConfig())
         for row, mask in zip(rows, (torch.as_tensor(np.asarray(there)), found), strict=True):
             row.append(draw_mask(pil_to_tensor(image), mask, len(data.classes)))
     return rows, data.classes
@@ -99,8 +100,8 @@ def draw(rows: list[list[Tensor]], names: list[str], path: Path) -> None:
         for ax, picture in zip(row, pictures, strict=True):
             ax.imshow(picture.permute(1, 2, 0))
             ax.set(xticks=[], yticks=[])
-    palette = np.array(colours(len(names))) / 255
-    patches = [Patch(color=colour, label=name) for colour, name in zip(palette, names, strict=True)]
+    colors = np.array(palette(len(names))) / 255
+    patches = [Patch(color=color, label=name) for color, name in zip(colors, names, strict=True)]
     figure.legend(handles=patches, loc="outside lower center", ncols=6, fontsize=8, frameon=False)
     figure.tight_layout(rect=(0, 0.06, 1, 1))
     with replacing(path) as partial:

@@ -6,7 +6,7 @@ Writes the images as folders of PNG files, as a user's own would be, and trains 
 from on other images: on scikit-learn's digits, for all ten classes; and on the classes 0 to 4 of
 Fashion-MNIST, for the classes 5 to 9. Each is fine-tuned by
 
-    kat train --config finetune --data.name folder:IMAGES --init-from SOURCE
+    kat train --config finetune --data folder:IMAGES --init-from SOURCE
 
 and compared with its linear probe (--model.freeze backbone) and with the same recipe from scratch.
 The 10,000 test images are seen by nothing but the last 'kat eval' of each run. Results go to
@@ -24,7 +24,7 @@ from pathlib import Path
 
 import kat_command
 from kat.cli.parsing import run_command
-from kat.data import DataConfig, ImageSet, open_split
+from kat.data import DataConfig, ImageDataset, open_split
 from kat.errors import InputError
 
 MODEL = "kat_micro_patch4_28"
@@ -67,7 +67,7 @@ def main() -> None:
         Task(
             "from_garments",
             range(5, 10),
-            ["--config", "fashion_mnist", "--data.name", f"folder:{garments}",
+            ["--config", "fashion_mnist", "--data", f"folder:{garments}",
              "--data.channels", "1", "--data.mean", "[0.286]", "--data.std", "[0.353]",
              "--epochs", "4"],
         ),
@@ -92,7 +92,7 @@ def compare(
     source = folder / "source"
     size = ["--model.name", MODEL, "--data.image_size", "28"]
     train_unless_done(source, [*task.source, *size, *overrides])
-    tuned = ["--config", "finetune", "--data.name", f"folder:{folder / 'images'}"]
+    tuned = ["--config", "finetune", "--data", f"folder:{folder / 'images'}"]
     start = ["--init-from", str(source)]
     grey = ["--data.channels", "1", "--data.mean", "[0.286]", "--data.std", "[0.353]"]
     ways = {
@@ -125,14 +125,14 @@ def compare(
 def train_unless_done(out: Path, arguments: Sequence[str]) -> None:
     """``kat train`` with these arguments, unless the run is finished."""
     if not (out / "summary.json").is_file():
-        call("train", *arguments, "--out", str(out), "--overwrite", "true", "--progress", "false")
+        call("train", *arguments, "--out", str(out), "--overwrite", "true", "--no-progress")
 
 
 def evaluate(run: Path, images: Path) -> dict[str, float]:
     """What ``kat eval`` gives on other images."""
     path = run / "test.json"
-    call("eval", "--checkpoint", str(run), "--data.name", f"folder:{images}", "--data.batch_size",
-         "500", "--progress", "false", "--json", str(path))  # fmt: skip
+    call("eval", str(run), "--data", f"folder:{images}", "--data.batch_size",
+         "500", "--no-progress", "--json", str(path))  # fmt: skip
     return json.loads(path.read_text())
 
 
@@ -143,7 +143,7 @@ def call(*arguments: str) -> None:
         raise InputError("the command failed")
 
 
-def write_images(data: ImageSet, labels: range, per_class: int, folder: Path) -> None:
+def write_images(data: ImageDataset, labels: range, per_class: int, folder: Path) -> None:
     """Writes the first images of each class as FOLDER/CLASS/NUMBER.png, unless they are there."""
     if folder.is_dir():
         return

@@ -1,79 +1,63 @@
 """PyTorch files that carry their own checksum.
 
-A file that ``torch.save`` has written is a zip archive; its comment, the last bytes of the file, is
-made to hold the SHA-256 of all the rest. Every program that reads such files reads these.
+``torch.save`` writes a zip archive. Its comment, the last bytes of the file, is set to the SHA-256
+of everything before it. Any program that reads files of ``torch.save`` still reads these.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from pathlib import Path
 
 from kat.errors import InputError
 
-_MARK = b"sha256:"
-_SEAL = len(_MARK) + 64
+_PREFIX = b"sha256:"
+_COMMENT = len(_PREFIX) + 64
 _CHUNK = 1 << 22
 
 
-def seal(path: Path) -> None:
-    """Adds the checksum to a file of ``torch.save``'s, and waits until it is on the disk."""
+def write_checksum(path: Path) -> None:
+    """Appends the checksum to a file of ``torch.save``, and waits until it is on the disk."""
     digest = _digest(path, path.stat().st_size)
     with path.open("r+b") as file:
         file.seek(-2, os.SEEK_END)
-        file.write(_SEAL.to_bytes(2, "little"))  # the length of the archive's comment, 0 so far
-        file.write(_MARK + digest)
+        file.write(_COMMENT.to_bytes(2, "little"))  # the length of the comment, 0 so far
+        file.write(_PREFIX + digest)
         file.flush()
         os.fsync(file.fileno())
 
 
-def check_seal(path: Path, *, required: bool = False) -> None:
-    """Checks that a file is what was sealed.
+def verify_checksum(path: Path, *, required: bool = False) -> None:
+    """Verifies that a file is unchanged since its checksum was written.
 
     Args:
         path: the file.
-        required: whether a file without a checksum is an error too.
+        required: whether a missing checksum is an error.
 
     Raises:
-        InputError: it is not, or cannot be read.
+        InputError: the file is changed or unreadable.
     """
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
-            file.seek(max(size - _SEAL, 0))
+            file.seek(max(size - _COMMENT, 0))
             comment = file.read()
-        if not comment.startswith(_MARK):
+        if not comment.startswith(_PREFIX):
             if required:
                 raise InputError(f"{path} is damaged: the checksum at its end is missing")
             return
-        whole = _digest(path, size - _SEAL) == comment[len(_MARK) :]
+        intact = _digest(path, size - _COMMENT) == comment[len(_PREFIX) :]
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error}") from None
-    if not whole:
-        raise InputError(f"{path} is damaged: its checksum is not that of its contents")
-
-
-def keep_as(path: Path, other: Path) -> None:
-    """Gives the contents of a file another name too, without copying them where that is possible.
-
-    ``path`` may be replaced afterwards, not changed; ``other`` keeps what it was.
-    """
-    partial = other.with_name(f".partial-{other.name}")
-    partial.unlink(missing_ok=True)
-    try:
-        os.link(path, partial)
-    except OSError:  # a file system without hard links
-        shutil.copyfile(path, partial)
-    os.replace(partial, other)
-    partial.unlink(missing_ok=True)  # which is still there where both were one file already
+    if not intact:
+        raise InputError(f"{path} is damaged: its checksum does not match its contents")
 
 
 def _digest(path: Path, size: int) -> bytes:
-    """SHA-256 of the first bytes of a file before its seal, as hexadecimal digits.
+    """SHA-256 of the first ``size`` bytes, in hexadecimal digits.
 
-    The last two of them are taken as 0: they are the length of the comment.
+    The last two bytes count as 0: they hold the length of the comment.
     """
     digest, left = hashlib.sha256(), size - 2
     with path.open("rb") as file:

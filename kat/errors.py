@@ -1,4 +1,4 @@
-"""What is raised for bad input: one clear line, which the command line shows as it is."""
+"""Errors with one clear line, which the command line prints as it is."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ _LISTED = 24
 
 
 class InputError(ValueError):
-    """Bad input: the message names the bad value and says what to do. Exit code 2."""
+    """Invalid input. The message names the value and says what to do. Exit code 2."""
 
 
 class BackendUnavailable(RuntimeError):
-    """A backend that was asked for by name cannot be had here; the message says why."""
+    """A backend that was requested by name is unavailable. The message says why."""
 
 
 class TrainingDiverged(RuntimeError):
-    """The loss is no longer finite: the message says since when, and what to try. Exit code 1."""
+    """The loss is no longer finite. The message says since when and what to try. Exit code 1."""
 
 
 class CheckpointFailed(RuntimeError):
-    """A checkpoint cannot be written: the message says why, and what is left. Exit code 1."""
+    """A checkpoint cannot be written. The message says why and what is left. Exit code 1."""
 
 
 class Interrupted(RuntimeError):
-    """Training was asked to stop and has saved its state: the message says where. Exit code 75."""
+    """Training was asked to stop and has saved its state. The message says where. Exit code 75."""
 
 
 class ExportFailed(RuntimeError):
-    """An exported file does not give the model's answers, and was not kept. Exit code 1."""
+    """The outputs of an exported file differ from the model's; it is not kept. Exit code 1."""
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
-    """The error for a name that is not among the known ones, with the nearest of them.
+    """The error for an unknown name, with the closest known one.
 
     Args:
         kind: what the name stands for, e.g. ``"model"``.
         name: the unknown name.
-        known: every valid name; listed in full where they are few.
+        known: all valid names; the message lists them if there are at most 24.
     """
     names = sorted(known)
     nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
@@ -48,5 +48,5 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error's message, or its kind where it has none."""
+    """The first line of an error's message, or the name of its class if it has none."""
     return (str(error) or type(error).__name__).splitlines()[0]

@@ -23,7 +23,7 @@ def test_compare_models_leaves_its_table_its_plots_and_models_that_load(tmp_path
         command = [
             sys.executable, str(ROOT / "examples" / "compare_models.py"), "--models", *models,
             "--seeds", "0", "1", "--out", str(tmp_path), "--optim.warmup_epochs", "0",
-            "--limit_train_batches", "2", "--progress", "false", *options,
+            "--limit_train_batches", "2", "--no-progress", *options,
         ]  # fmt: skip
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 

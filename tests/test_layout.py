@@ -121,12 +121,26 @@ def test_help_imports_no_torch():
     assert printed.endswith("False\n")
 
 
-def test_every_command_has_a_module():
-    import kat_command
+def test_a_file_is_a_command_by_its_docstring(tmp_path):
+    from kat_command import find_commands
 
-    commands = {path.stem for path in (PACKAGE / "cli").iterdir() if path.name[0] != "_"}
-    modules = commands - {"parsing"}
-    assert modules == set(kat_command.COMMANDS)
+    (tmp_path / "sing.py").write_text('"""``kat sing``: sing a song.\n\nLoudly."""\n')
+    (tmp_path / "helper.py").write_text('"""What the commands share."""\n')
+    (tmp_path / "dance").mkdir()
+    (tmp_path / "dance" / "__init__.py").write_text('"""``kat dance``: dances."""\n')
+    assert find_commands(tmp_path) == {"dance": "dances", "sing": "sing a song"}
+
+
+def test_the_commands_are_those_of_the_design():
+    from kat_command import find_commands
+
+    commands = find_commands(PACKAGE / "cli")
+    assert commands.keys() == {
+        "ablate", "bench", "convert", "data", "eval", "export", "fit", "flops", "plot", "predict",
+        "report", "stability", "train", "verify",
+    }  # fmt: skip
+    groups = {name: set(find_commands(PACKAGE / "cli" / name)) for name in ("bench", "data")}
+    assert groups == {"bench": {"data"}, "data": {"check", "make"}}
 
 
 def test_every_package_is_shipped():

@@ -1,12 +1,24 @@
-"""``kat ablate``: trains a grid of factors and seeds, and says what each factor brings."""
+"""``kat ablate``: train a grid of factors and seeds, and compare the cells.
+
+A grid is a YAML file of factors and their levels, or one of the shipped grids. Every cell is
+trained with every seed. Finished runs are not repeated, even if they belong to another grid; a call
+that was interrupted resumes where it was when it is repeated. Results are OUT/GRID.csv (a row a
+run), OUT/GRID.md (mean, 95 % interval, paired difference from the first cell), OUT/GRID.svg and
+.png; the run directories in OUT/runs are as those of 'kat train'.
+
+examples:
+  kat ablate components --out runs/ablation
+  kat ablate components groups --seeds 0 1 2 3 4 --set epochs=20
+  kat ablate components --set data.name=folder:/data/flowers model.name=kat_tiny_patch16_224
+  kat ablate my_grid.yaml --dry-run
+"""
 
 from __future__ import annotations
 
 import json
 import sys
-from argparse import Namespace, RawDescriptionHelpFormatter
+from argparse import Namespace
 from collections.abc import Callable, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -18,69 +30,42 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from kat.analysis.ablation import Row, markdown, summarize, table, write_runs
 from kat.analysis.figures.ablation import plot_cells
 from kat.analysis.runs import SweepResults
-from kat.cli.parsing import FAILED, Parser, check_keys, read_recipe, recipe_path, run_command
-from kat.cli.train import make_training_parser
+from kat.cli.parsing import FAILED, Parser
+from kat.cli.recipes import read_recipe, recipe_path
+from kat.cli.training_settings import TrainingParser, config_from
 from kat.errors import InputError
 from kat.files import write_text
+from kat.settings import Count
 from kat.tables import print_table
 from kat.training import TrainConfig, read_divergence
 from kat.training.config import check
 from kat.training.run_directory import SUMMARY
-from kat.training.sweep.grid import (
-    Grid,
-    Settings,
-    check_seeds,
-    nested,
-)
+from kat.training.sweep.grid import Grid, Settings, check_seeds, nested
 from kat.training.sweep.launcher import Job, Outcome, run_jobs, slots
 from kat.training.sweep.plan import PlannedRun, find_grids, grid_names, plan_runs
-
-_DESCRIPTION = """Trains every cell of a grid with every seed, and compares them.
-
-A grid is a YAML file of factors and their levels; ready-made ones are {grids}.
-Runs that are finished are never made again, also where another grid has the same run; a call that
-was stopped, in whatever way, goes on where it was when it is made again. Results are OUT/GRID.csv
-(a row a run), OUT/GRID.md (mean, 95 % interval, paired difference from the first cell), GRID.svg
-and GRID.png; OUT/runs has the folders of the runs, which every other command takes.
-
-examples:
-  kat ablate components --out runs/ablation
-  kat ablate components groups --seeds 0 1 2 3 4 --set epochs=20
-  kat ablate components --set data.name=folder:/data/flowers model.name=kat_tiny_patch16_224
-  kat ablate my_grid.yaml --dry-run
-"""
-
 
 Plans = dict[str, list[PlannedRun]]
 """The runs of each grid by its name, each seed's together."""
 
 
 def main(arguments: list[str]) -> int:
-    """Trains what is missing, and writes tables and plots."""
-    return run_command(lambda: _main(arguments))
-
-
-def _main(arguments: list[str]) -> int:
-    parsed = make_parser().parse_args(arguments)
-    for name in ("jobs", "threads"):
-        value = getattr(parsed, name)
-        if value is not None and value < 1:
-            raise InputError(f"--{name} must be at least 1, got {value}")
-    check_seeds(parsed.seeds or [], "--seeds")
-    grids = find_grids(parsed.grids)
-    plans = {grid.name: plan_grid(grid, parsed) for grid in grids}
-    if parsed.dry_run:
+    """Trains what is missing, writes tables and plots; 1 if a run failed."""
+    options = make_parser().parse_args(arguments)
+    check_seeds(options.seeds or [], "--seeds")
+    grids = find_grids(options.grids)
+    plans = {grid.name: plan_grid(grid, options) for grid in grids}
+    if options.dry_run:
         _list(plans)
         return 0
-    out = Path(parsed.out)
+    out: Path = options.out
     for name in ("runs", "logs"):
         (out / name).mkdir(parents=True, exist_ok=True)
     results = SweepResults(out)
     try:
         with FileLock(out / ".lock", timeout=0):
-            _train(plans, parsed, results, lambda: _keep(plans, results, out))
+            _train(plans, options, results, lambda: _keep(plans, results, out))
     except Timeout:
-        raise InputError(f"another kat ablate is at work in {out}; give another --out") from None
+        raise InputError(f"another kat ablate is running in {out}; give another --out") from None
     for grid in grids:
         _report(grid, results.rows(plans[grid.name]), out)
     for folder, error in results.errors.items():
@@ -93,41 +78,48 @@ def _main(arguments: list[str]) -> int:
 
 def make_parser() -> Parser:
     """The parser of ``kat ablate``."""
-    parser = Parser(
-        prog="kat ablate",
-        description=_DESCRIPTION.format(grids=", ".join(grid_names())),
-        formatter_class=RawDescriptionHelpFormatter,
+    parser = Parser(__doc__, "GRID...", epilog=f"shipped grids: {', '.join(grid_names())}")
+    add = parser.add
+    add("grids", nargs="+", metavar="GRID", help="a shipped grid, or a YAML file")
+    add(
+        "--out",
+        type=Path,
+        default=Path("runs/ablation"),
+        metavar="FOLDER",
+        help="folder of results and runs",
     )
-    add = parser.add_argument
-    add("grids", nargs="+", metavar="GRID", help="a ready-made grid, or a YAML file")
-    add("--out", default="runs/ablation", help="folder for results and runs (default: %(default)s)")
-    add("--seeds", nargs="+", type=int, help="these seeds instead of the grids' own")
+    add("--seeds", nargs="+", type=int, metavar="N", help="seeds, instead of the grids' own")
     add(
         "--set",
         nargs="+",
         action="extend",
         metavar="NAME=VALUE",
-        help="settings of all runs, over the recipe's",
+        help="settings of all runs, over those of the recipe",
     )
-    add("--jobs", type=int, help="runs at once (default: one a GPU, or as the cores allow)")
-    add("--threads", type=int, default=1, help="of each run, on the CPU (default: %(default)s)")
+    add(
+        "--jobs",
+        type=Count,
+        metavar="N",
+        help="runs at once (default: one a GPU, or as many as the cores allow)",
+    )
+    add("--threads", type=Count, default=1, metavar="N", help="threads of each run on the CPU")
     add("--dry-run", action="store_true", help="list the runs, and train nothing")
-    add("--no-progress", action="store_true", help="no progress bar")
+    parser.add_progress()
     return parser
 
 
-def plan_grid(grid: Grid, parsed: Namespace) -> list[PlannedRun]:
+def plan_grid(grid: Grid, options: Namespace) -> list[PlannedRun]:
     """All runs of a grid, as the options say."""
     recipe = read_recipe(recipe_path(grid.recipe)) if grid.recipe else {}
-    overrides = nested(dict(map(_setting, parsed.set or [])))
-    parser = make_training_parser("kat train", "")
+    overrides = nested(dict(map(_setting, options.set or [])))
+    parser = TrainingParser()
 
     def configure(content: Settings, name: str) -> TrainConfig:
-        check_keys(content, name, TrainConfig)
-        return _config(parser, content)
+        config = config_from(parser, content, name)
+        check(config)
+        return config
 
-    seeds = parsed.seeds or grid.seeds
-    return plan_runs(grid, seeds, recipe, overrides, Path(parsed.out), configure)
+    return plan_runs(grid, options.seeds or grid.seeds, recipe, overrides, options.out, configure)
 
 
 def _setting(text: str) -> tuple[str, Any]:
@@ -140,22 +132,15 @@ def _setting(text: str) -> tuple[str, Any]:
         raise InputError(f"--set {name}: {value!r} is not a value as YAML spells it") from None
 
 
-def _config(parser: Parser, content: dict[str, Any]) -> TrainConfig:
-    parsed = vars(parser.instantiate(parser.parse_object(content)))
-    config = TrainConfig(**{field.name: parsed[field.name] for field in fields(TrainConfig)})
-    check(config)
-    return config
-
-
 def _train(
-    plans: Plans, parsed: Namespace, results: SweepResults, keep: Callable[[], None]
+    plans: Plans, options: Namespace, results: SweepResults, keep: Callable[[], None]
 ) -> None:
     """Makes the runs that are not finished, each once, and keeps the results after each."""
     runs = {run.folder: run for planned in plans.values() for run in planned}
     todo = [run.job for run in runs.values() if not run.finished]
     console = Console()
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
-    disabled = parsed.no_progress or not console.is_terminal
+    disabled = not options.progress or not console.is_terminal
     with Progress(*columns, TimeRemainingColumn(), console=console, disable=disabled) as bar:
         task = bar.add_task("runs", total=len(runs), completed=len(runs) - len(todo))
 
@@ -175,8 +160,8 @@ def _train(
 
         keep()
         on_cpu = all(job.config.accelerator == "cpu" for job in todo)
-        at_once = slots(parsed.jobs, parsed.threads, on_cpu=on_cpu)
-        run_jobs(todo, at_once, parsed.threads, lambda job: say("started", job), ended)
+        at_once = slots(options.jobs, options.threads, on_cpu=on_cpu)
+        run_jobs(todo, at_once, options.threads, lambda job: say("started", job), ended)
 
 
 def _read_top1(folder: Path) -> float:

@@ -1,69 +1,68 @@
-"""``kat eval``: evaluate checkpoints on a data set.
+"""``kat eval``: evaluate checkpoints on a data set: accuracy and calibration, COCO's AP, or mIoU.
 
-Evaluates models on the validation split of a data set: classifiers by top-1, top-5, loss,
-calibration and accuracy by class; detectors by COCO's average precision; segmentation models by
-mIoU and accuracies. The data set is the run's own unless --data names another. The preprocessing is
-what is stored with the weights unless options say otherwise. For a classifier near chance, the
-likely reasons are printed.
+Evaluates on the validation split: classifiers by top-1, top-5, loss, calibration and the accuracy
+of each class; detectors by COCO's average precision; segmentation models by mIoU and accuracies.
+The data set is the run's own unless --data names another; the preprocessing is the one stored
+beside the weights unless options change it. If a model is near chance level, it prints possible
+causes.
+
+RUN is a run directory (its best checkpoint), a model folder, a .ckpt file, an exported .pt2 or
+.onnx file, or a file of an official KAT; or another folder, for each of these that lies in it.
 
 examples:
-  kat eval runs/digits                                          the best weights of a run
-  kat eval runs/digits --out evaluation                         with tables and figures
-  kat eval runs/*/best.ckpt --csv table.csv                     several, a row each
-  kat eval model.onnx --data folder:/data/flowers
+  kat eval runs/mine --out report
+  kat eval runs/mine/*.ckpt --csv table.csv
+  kat eval mine.onnx --data folder:/data/flowers --json metrics.json
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from kat.analysis.reports.evaluation import write_evaluation
-from kat.cli.parsing import MODEL, Parser
+from kat.cli.parsing import Parser, given
 from kat.cli.task_options import add_task_options, task_options
 from kat.data import DataConfig
 from kat.deploy import open_model
 from kat.errors import InputError
-from kat.files import check_target, write_text
+from kat.files import check_target, short_names, write_text
 from kat.models import ModelRecord
 from kat.models.dense import task_of
+from kat.settings import Count
 from kat.tables import print_table, write_table
 from kat.training import EvalConfig, evaluate
-from kat.training.evaluation.checkpoints import find_checkpoints, short_names
+from kat.training.evaluation.checkpoints import find_checkpoints
 from kat.training.evaluation.run_data import data_of_run
 from kat.training.tasks.registry import TASKS
 
 Row = dict[str, Any]
 """The evaluation of a checkpoint; it holds an ``error`` alone where that failed."""
 
-_NOT_EVALUATED = {
-    "image_size", "channels", "interpolation", "crop_pct", "mean", "std", "train_split"
-}  # fmt: skip
-"""Settings of the data that are stored with the model, or are for training."""
+_EVAL = ("device", "precision", "limit", "image_size", "progress")
 
 
 def main(arguments: list[str]) -> None:
     """Evaluates each checkpoint, and prints lines or a table."""
-    arguments = [_data_spelled_out(argument) for argument in arguments]
-    options = make_parser().parse_args(arguments)
-    given = [Path(path) for path in options.models]
-    paths = find_checkpoints(given)
-    several = paths != given or len(paths) > 1
+    parser = make_parser()
+    options = parser.parse_args(arguments)
+    paths = find_checkpoints(options.runs)
+    several = paths != options.runs or len(paths) > 1
     folders: list[Path | None] = [None] * len(paths)
     if options.out:
-        _check_folder(Path(options.out))
+        _check_folder(options.out)
         names = short_names(paths) if several else [""]
-        folders = [Path(options.out) / name for name in names]
+        folders = [options.out / name for name in names]
     rows = []
     for path, folder in zip(paths, folders, strict=True):
         try:
-            rows.append(_evaluate(path, arguments, folder))
+            rows.append(_evaluate(path, parser, options, folder))
         except InputError as error:
             if not several:
                 raise
@@ -84,29 +83,31 @@ def main(arguments: list[str]) -> None:
 
 def make_parser() -> Parser:
     """The parser of ``kat eval``."""
-    parser = Parser(__doc__)
-    parser.add(
-        "models",
-        nargs="+",
-        metavar="MODEL",
-        help=f"{MODEL}, an exported .pt2 or .onnx file; or a folder of such, for every one in it",
+    parser = Parser(__doc__, "RUN...")
+    add = parser.add
+    add("runs", nargs="+", type=Path, metavar="RUN", help="models, see above")
+    parser.add_data()
+    add("--out", type=Path, metavar="FOLDER", help="write tables and figures to this folder")
+    parser.add_csv("a row a model")
+    parser.add_json("all results")
+    add("--limit", type=Count, metavar="N", help="evaluate at most this many images")
+    add("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda, cuda:1, mps")
+    add(
+        "--precision",
+        choices=["32-true", "bf16-mixed", "16-mixed"],
+        default="32-true",
+        help="floating-point format of the forward pass",
     )
-    parser.add(
-        "--out", type=str, metavar="FOLDER", help="write tables and figures into this folder"
+    add(
+        "--image-size",
+        type=Count,
+        metavar="N",
+        help="side of the square that the model sees, in pixels; of a segmentation model the"
+        " shorter side of the image, of a detector the longer one (default: the model's)",
     )
-    parser.add_json()
-    parser.add_csv("one row a checkpoint")
-    parser.add_progress()
-    parser.add_class_arguments(EvalConfig, skip={"keep_logits", "progress"})
     add_task_options(parser, "EvalOptions")
-    parser.add_class_arguments(DataConfig, "data", skip=_NOT_EVALUATED)
+    parser.add_progress()
     return parser
-
-
-def _data_spelled_out(argument: str) -> str:
-    """``--data`` is short for ``--data.name``."""
-    name, equals, value = argument.partition("=")
-    return f"--data.name{equals}{value}" if name == "--data" else argument
 
 
 def _check_folder(folder: Path) -> None:
@@ -116,20 +117,16 @@ def _check_folder(folder: Path) -> None:
             raise InputError(f"--out {folder} is a file; give the name of a folder")
 
 
-def _evaluate(path: Path, arguments: Sequence[str], folder: Path | None) -> Row:
+def _evaluate(path: Path, parser: Parser, options: Namespace, folder: Path | None) -> Row:
     """Evaluates a checkpoint, on its run's data by default, and writes tables and figures."""
-    named = any(argument.startswith("--data.name") for argument in arguments)
-    defaults = data_of_run(path, named)
-    parser = make_parser()
-    parser.set_defaults({f"data.{name}": value for name, value in defaults.items()})
-    options = parser.instantiate(parser.parse_args(arguments))
-    if "name" not in defaults and not named:
+    named = given(options.data)
+    settings = data_of_run(path, "name" in named) | named
+    if "name" not in settings:
         raise InputError(f"{path} does not belong to a run: say with --data what to evaluate on")
+    data = DataConfig(**settings)
     model, record = _open(path, options.image_size)
     task = task_of(model)
-    data = DataConfig(**vars(options.data))
-    names = {field.name for field in fields(EvalConfig)} & vars(options).keys()
-    config = EvalConfig(**{name: options[name] for name in names})
+    config = EvalConfig(**{name: getattr(options, name) for name in _EVAL})
     own = task_options(parser, options, task, "EvalOptions")
     found = evaluate(model, record, data, config, own, source=path)
     row = {"checkpoint": str(path), "data": data.name, "task": task, **found.to_dict()}
@@ -142,8 +139,6 @@ def _evaluate(path: Path, arguments: Sequence[str], folder: Path | None) -> Row:
 
 def _open(path: Path, image_size: int | None) -> tuple[nn.Module, ModelRecord]:
     """The model, for images of this size, and the record that is stored with it."""
-    if image_size is not None and image_size < 1:
-        raise InputError(f"--image-size must be at least 1, got {image_size}")
     model, stored = open_model(path)
     another = stored.input_size[1:] != (image_size, image_size)
     if image_size is not None and (another or task_of(model) == "detection"):

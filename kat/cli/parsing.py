@@ -8,6 +8,7 @@ import sys
 from argparse import Action, ArgumentDefaultsHelpFormatter, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext, redirect_stdout
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +16,7 @@ from jsonargparse import ActionYesNo, ArgumentParser
 from rich.console import Console
 from rich.progress import track
 
+from kat.data import DataConfig
 from kat.errors import (
     CheckpointFailed,
     ExportFailed,
@@ -23,7 +25,7 @@ from kat.errors import (
     TrainingDiverged,
     unknown,
 )
-from kat.files import check_target
+from kat.files import PICTURES, check_target
 from kat.settings import Seed, describe
 
 T = TypeVar("T")
@@ -31,6 +33,10 @@ T = TypeVar("T")
 USAGE_ERROR, FAILED = 2, 1
 RUN_AGAIN = 75
 """A run that was asked to stop and can be resumed: EX_TEMPFAIL of sysexits.h."""
+_NOT_FOR_EVALUATION = {
+    "image_size", "channels", "interpolation", "crop_pct", "mean", "std", "train_split",
+}  # fmt: skip
+"""The settings of data that evaluation takes from the model."""
 MODEL = "a run directory, a model folder, a .ckpt file, or a file of weights of an official KAT"
 """What stands for a trained model on the command line."""
 
@@ -47,18 +53,18 @@ class Parser(ArgumentParser):
 
     Args:
         doc: the docstring of the command's module: "``kat NAME``: summary", then the help.
+        subject: what the command acts on, for its usage, e.g. ``"RUN..."``.
         options: of jsonargparse's parser.
     """
 
-    def __init__(self, doc: str = "", **options: Any) -> None:
+    def __init__(self, doc: str = "", subject: str = "", **options: Any) -> None:
         self.spellings: dict[str, str] = {}
         self.targets: dict[str, Sequence[str]] = {}
         match = re.match(r"``(kat [\w ]+)``: (.*)", doc or "", re.DOTALL)
         if match:
-            options = {
-                "prog": match[1],
-                "description": match[2][:1].upper() + match[2][1:],
-            } | options
+            usage = " ".join(filter(None, ["%(prog)s", subject, "[OPTIONS]"]))
+            about = match[2][:1].upper() + match[2][1:]
+            options = {"prog": match[1], "description": about, "usage": usage} | options
         super().__init__(**{"formatter_class": Formatter, **options})
         if match:
             self.add("--quiet", action="store_true", help="print errors only")
@@ -68,22 +74,34 @@ class Parser(ArgumentParser):
         self.spellings |= {name.replace("-", "_"): name for name in names}
         return self.add_argument(*names, **options)
 
-    def add_target(self, *names: str, what: str, endings: Sequence[str] = (), **more: Any) -> None:
-        """Adds an option for a file to write; that it can be written is checked first."""
-        action = self.add(*names, type=str, metavar="FILE", help=what, **more)
-        self.targets[action.dest] = endings
+    def add_file(self, name: str, what: str, endings: Sequence[str] = (), **more: Any) -> None:
+        """Adds an option for a file to write; before the work begins, the file is checked."""
+        self.targets[self.add(name, type=Path, metavar="FILE", help=what, **more).dest] = endings
 
-    def add_json(self, what: str = "the results") -> None:
+    def add_json(self, what: str) -> None:
         """Adds ``--json FILE``."""
-        self.add_target("--json", what=f"also write {what} to this .json file")
+        self.add_file("--json", f"also write {what} to this .json file")
 
     def add_csv(self, what: str) -> None:
         """Adds ``--csv FILE``."""
-        self.add_target("--csv", what=f"also write {what} to this .csv file")
+        self.add_file("--csv", f"also write {what} to this .csv file")
+
+    def add_picture(self, default: str, more: Sequence[str] = ()) -> None:
+        """Adds ``--out FILE`` for a figure."""
+        endings = (*PICTURES, *more)
+        what = f"the figure: {', '.join(endings[:-1])} or {endings[-1]}"
+        self.add_file("--out", what, endings, default=Path(default))
 
     def add_seed(self, what: str) -> None:
         """Adds ``--seed N``."""
-        self.add("--seed", type=Seed, default=0, help=f"seed of {what}")
+        self.add("--seed", type=Seed, default=0, metavar="N", help=f"seed of {what}")
+
+    def add_data(self) -> None:
+        """Adds ``--data NAME`` and the settings ``--data.SETTING VALUE``; None unless given."""
+        self.add_class_arguments(DataConfig, "data", skip=_NOT_FOR_EVALUATION)
+        names = {field.name for field in fields(DataConfig)} - _NOT_FOR_EVALUATION
+        self.set_defaults({f"data.{name}": None for name in names})
+        self.spellings["__data"] = "--data.name"
 
     def add_progress(self) -> None:
         """Adds ``--progress`` and ``--no-progress``."""
@@ -102,7 +120,6 @@ class Parser(ArgumentParser):
             found.progress = False
         for name, endings in self.targets.items():
             if found.get(name) is not None:
-                found[name] = Path(found[name])
                 check_target(found[name], endings)
         return found
 
@@ -113,9 +130,9 @@ class Parser(ArgumentParser):
         name = name.replace("-", "_")
         return self.spellings.get(name, f"--{name[2:]}") + equals + value
 
-    def format_help(self) -> str:
-        """The text of ``--help``; of defaults it shows only those that say something."""
-        text: str = super().format_help()
+    def format_help(self, *formatter: Any) -> str:
+        """The text of ``--help``, without defaults such as None."""
+        text: str = super().format_help(*formatter)
         return re.sub(r"\s+\(default:\s+(None|False|\[\]|\{\})\)", "", text)
 
     def error(self, message: str, ex: Exception | None = None) -> Any:
@@ -123,8 +140,11 @@ class Parser(ArgumentParser):
         text = " ".join(message.split())
         match = re.search(r"unrecognized arguments: --([\w.]+)", text, re.IGNORECASE)
         if match:
-            known = [self._option(name) for name in self.get_defaults().keys()]
+            known = list(map(self._option, self.get_defaults().keys()))
             raise unknown("option", f"--{match[1]}", known)
+        match = re.match(r"argument (\S+): invalid choice: '(.*)' \(choose from (.*)\)", text)
+        if match:
+            raise unknown(match[1], match[2], match[3].replace("'", "").split(", "))
         match = re.match(r'Parser key "([\w.]+)".*? (?:Got|Given) value: (.*)', text)
         wanted = _wanted(text)
         if match is None or not wanted:
@@ -176,6 +196,11 @@ def refuse_options(parser: Parser, options: Namespace, names: Iterable[str], rea
             raise InputError(
                 f"{parser.spellings[f'__{name}']} has no effect {reason}: leave it out"
             )
+
+
+def given(settings: Namespace) -> dict[str, Any]:
+    """The settings that were given, of a section whose defaults are None."""
+    return {name: value for name, value in vars(settings).items() if value is not None}
 
 
 def tracked(items: Sequence[T], what: str, options: Namespace) -> Iterable[T]:

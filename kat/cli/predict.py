@@ -1,8 +1,8 @@
-"""``kat predict``: classes, objects, or the class of each pixel of images.
+"""``kat predict``: predict what is in images: classes, objects, or the class of each pixel.
 
-Predicts with the preprocessing that is stored with the weights: a classifier gives the most likely
-classes with their probabilities, a detector objects with their scores, a segmentation model the
-share of each class in the pixels. The last two are drawn with --out.
+Uses the preprocessing stored beside the weights. Prints a classifier's most likely classes with
+their probabilities, a detector's objects, or the share of each class among a segmentation model's
+pixels; --out draws objects and pixels.
 
 examples:
   kat predict cat.jpg dog.jpg --checkpoint runs/mine
@@ -44,13 +44,13 @@ def main(arguments: list[str]) -> None:
     """Predicts, and prints a table."""
     parser = make_parser()
     options = parser.parse_args(arguments)
-    checkpoint = Path(options.checkpoint)
+    checkpoint: Path = options.checkpoint
     model, record = open_model(checkpoint, options.image_size)
     if not record.classes:
         raise InputError(f"the model of {checkpoint} has no head, hence no classes to predict")
     task = TASKS[task_of(model)]
     own = task_options(parser, options, task.name, "PredictOptions", _COMMON)
-    out = Path(options.out) if options.out else None
+    out: Path | None = options.out
     names = _picture_names(options.images)
     if out is not None:
         _check_pictures(task, out, names)
@@ -60,8 +60,9 @@ def main(arguments: list[str]) -> None:
     for prediction in task.predict_images(Subject(model, record, checkpoint), images, own):
         index = images.readable.pop(0)
         results[index][task.entries] = prediction.entries
-        for ending, picture in prediction.pictures.items() if out else ():
-            _save(picture, out / f"{names[options.images[index]]}{ending}.png")
+        if out is not None:
+            for ending, picture in prediction.pictures.items():
+                _save(picture, out / f"{names[options.images[index]]}{ending}.png")
     for index, error in images.errors.items():
         results[index]["error"] = error
     if options.json:
@@ -73,31 +74,33 @@ def main(arguments: list[str]) -> None:
 
 def make_parser() -> Parser:
     """The parser of ``kat predict``."""
-    parser = Parser(__doc__)
-    parser.add("images", nargs="+", metavar="IMAGE", help="image files that Pillow can read")
-    parser.add(
+    parser = Parser(__doc__, "IMAGE... --checkpoint RUN")
+    add = parser.add
+    add("images", nargs="+", metavar="IMAGE", help="image files")
+    add(
         "--checkpoint",
+        type=Path,
         required=True,
-        metavar="MODEL",
+        metavar="RUN",
         help=f"{MODEL}, or an exported .pt2 or .onnx file",
     )
-    parser.add("--top", type=Count, default=5, help="how many classes or objects to print")
-    parser.add(
+    add("--top", type=Count, default=5, metavar="N", help="number of classes or objects to print")
+    add(
         "--image-size",
-        type=Count | None,
-        metavar="PIXELS",
-        help="side of the square that a classifier sees, where it takes other sizes than its own;"
-        " of a segmentation model the shorter side of the image, of a detector the longer one",
+        type=Count,
+        metavar="N",
+        help="side of the square that the model sees, in pixels; of a segmentation model the"
+        " shorter side of the image, of a detector the longer one (default: the model's)",
     )
-    parser.add_json("the predictions")
-    parser.add(
+    add(
         "--out",
-        type=str,
+        type=Path,
         metavar="FOLDER",
-        help="write pictures into this folder: boxes and masks on the image; or the classes over"
-        " it, and NAME_mask.png, whose values are the indices of the classes",
+        help="draw into this folder: of a detector boxes and masks on the image, of a segmentation"
+        " model the classes over it, and NAME_mask.png with the index of each pixel's class",
     )
     add_task_options(parser, "PredictOptions", _COMMON)
+    parser.add_json("the predictions")
     parser.add_progress()
     return parser
 

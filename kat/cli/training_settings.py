@@ -61,10 +61,10 @@ class TrainingParser(Parser):
 
     def __init__(self, doc: str = "") -> None:
         self.own: Parser | None = None
-        usage = "%(prog)s [--config RECIPE] [--SETTING VALUE ...] [OPTIONS]"
-        super().__init__(doc, usage=usage, formatter_class=_AllSettings)
+        subject = "[--config RECIPE] [--SETTING VALUE ...]"
+        super().__init__(doc, subject, formatter_class=_AllSettings)
         self.add_class_arguments(TrainConfig)
-        self.own = Parser(doc, usage=usage, epilog=_essential_settings())
+        self.own = Parser(doc, subject, epilog=_essential_settings())
         self.add(
             "--config",
             action=ActionConfigFile,
@@ -79,9 +79,9 @@ class TrainingParser(Parser):
             self.own.add(*names, **options)
         return super().add(*names, **options)
 
-    def format_help(self) -> str:
+    def format_help(self, *formatter: Any) -> str:
         """The text of ``--help``."""
-        return super().format_help() if self.own is None else self.own.format_help()
+        return super().format_help(*formatter) if self.own is None else self.own.format_help()
 
     def parse_args(self, args: Any = None, *more: Any, **options: Any) -> Any:
         """Parses settings in their short forms, too, and the recipes by their names."""
@@ -130,9 +130,9 @@ def _to_config(parser: TrainingParser, parsed: Namespace) -> TrainConfig:
 def spelled_out(arguments: Sequence[str]) -> Iterator[str]:
     """Arguments with settings in their full form.
 
-    - ``--data``, ``--init-from``, ``--monitor`` and ``--device`` stand for settings (:data:`SHORT`).
-    - ``--overwrite`` alone is ``--overwrite=true``, ``--no-overwrite`` is ``--overwrite=false``, and
-      so for every setting that is true or false.
+    - ``--data``, ``--init-from``, ``--monitor`` and ``--device`` are short for settings.
+    - ``--overwrite`` alone is ``--overwrite=true``, ``--no-overwrite`` is ``--overwrite=false``;
+      the same holds for every setting that is true or false.
     - The words after ``--loggers`` are a list.
     - After ``--config``, the name of a recipe becomes its path, and the recipe's keys are checked.
 

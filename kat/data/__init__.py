@@ -1,28 +1,27 @@
-"""Data sets and loaders."""
+"""Datasets and their batches: sources, transforms, loaders, seeds."""
 
 from kat.data.config import AugmentConfig, DataConfig, is_stream
-from kat.data.dataset import ImageSet, ImageStream
+from kat.data.dataset import ImageDataset
 from kat.data.decoding import UnreadableImage, decode
-from kat.data.device_transforms import DevicePreparation
-from kat.data.loaders import (
-    Batch,
-    Loader,
+from kat.data.loader import Batch, Loader, make_loader
+from kat.data.seeds import STEP, derived_seed, seed_all
+from kat.data.sources.registry import check_classes, open_split, task_of_data
+from kat.data.stream import ImageStream
+from kat.data.transforms import (
+    DeviceTransform,
     Preprocessing,
     eval_transform,
-    make_loader,
     preprocessing,
     train_transform,
 )
-from kat.data.seeds import STEP, derived_seed, seed_all
-from kat.data.sources.registry import check_classes, open_split, task_of_data
 
 __all__ = [
     "STEP",
     "AugmentConfig",
     "Batch",
     "DataConfig",
-    "DevicePreparation",
-    "ImageSet",
+    "DeviceTransform",
+    "ImageDataset",
     "ImageStream",
     "Loader",
     "Preprocessing",

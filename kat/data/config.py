@@ -1,4 +1,4 @@
-"""The settings of data and augmentation, as recipes and the command line spell them."""
+"""The settings of data and augmentation, as in recipes and on the command line."""
 
 from __future__ import annotations
 
@@ -123,5 +123,5 @@ class AugmentConfig:
 
 
 def is_stream(name: str) -> bool:
-    """Whether a data set of this name can only be read in order, batch by batch."""
-    return ":" not in name and name.split("/")[0] in ("wds", "hfids", "tfds")
+    """Whether a dataset of this name can only be read in order, batch by batch."""
+    return name.startswith(("wds/", "hfids/", "tfds/"))

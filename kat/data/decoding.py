@@ -1,4 +1,4 @@
-"""From the bytes of an image file to RGB pixels."""
+"""Decoding image files to RGB pixels."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from PIL import Image, UnidentifiedImageError
 
 
 class UnreadableImage(Exception):
-    """An image that cannot be decoded.
+    """An image that cannot be read or decoded.
 
     Args:
-        name: the file's path, or what else names the image.
+        name: path of the file, or another name of the image.
         reason: what the decoder said.
     """
 
@@ -27,10 +27,10 @@ class UnreadableImage(Exception):
 
 
 def decode(path: str) -> Image.Image:
-    """The image in a file, as RGB whatever its format and mode.
+    """Decodes an image file of any format and mode to RGB.
 
     Raises:
-        UnreadableImage: the file is missing, damaged, or not an image.
+        UnreadableImage: the file is missing, damaged or not an image.
     """
     try:
         content = Path(path).read_bytes()
@@ -40,39 +40,39 @@ def decode(path: str) -> Image.Image:
 
 
 def decode_bytes(content: bytes, name: str) -> Image.Image:
-    """The image that the bytes of a file are, as RGB whatever its format and mode.
+    """Decodes the bytes of an image file of any format and mode to RGB.
 
     Args:
         content: the whole file.
-        name: what the error calls the image.
+        name: name of the image in errors.
 
     Raises:
-        UnreadableImage: the bytes are damaged, or not an image.
+        UnreadableImage: the bytes are damaged or not an image.
     """
     try:
         image = Image.open(io.BytesIO(content))
         image.load()
         return as_rgb(image)
-    except Exception as error:  # of damaged files Pillow raises nearly every kind
+    except Exception as error:  # Pillow raises nearly every kind for damaged files
         raise UnreadableImage(name, _reason(error, content)) from error
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """The image as RGB: transparency is dropped, of 16 bits the upper 8 are kept.
+    """Converts an image to RGB: drops transparency, keeps the upper 8 of 16 bits.
 
-    An image that is RGB already is not copied.
+    An RGB image is not copied.
     """
     if image.mode == "RGB":
         return image
-    if image.mode.startswith("I;16"):  # Pillow would make everything above 255 white
+    if image.mode.startswith("I;16"):  # Pillow would turn all values above 255 white
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    elif image.mode == "P" and "transparency" in image.info:  # the direct way warns
+    elif image.mode == "P" and "transparency" in image.info:  # direct conversion warns
         image = image.convert("RGBA")
     return image.convert("RGB")
 
 
 def in_channels(image: Image.Image, channels: int) -> Image.Image:
-    """The image in grey for 1 channel, as RGB for 3, as it is for another number."""
+    """Converts an image to grayscale for 1 channel, and to RGB for 3."""
     mode = {1: "L", 3: "RGB"}.get(channels, image.mode)
     return image if image.mode == mode else image.convert(mode)
 
@@ -80,6 +80,6 @@ def in_channels(image: Image.Image, channels: int) -> Image.Image:
 def _reason(error: Exception, content: bytes) -> str:
     if not content:
         return "it has no bytes"
-    if isinstance(error, UnidentifiedImageError):  # whose message is the address of an object
-        return f"it is of no known format; its first bytes are {content[:8]!r}"
+    if isinstance(error, UnidentifiedImageError):  # its message is the address of an object
+        return f"its format is unknown; its first bytes are {content[:8]!r}"
     return str(error) or type(error).__name__

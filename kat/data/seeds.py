@@ -1,4 +1,4 @@
-"""Seeds that are functions of what they are for: nothing depends on what was drawn before."""
+"""Seeds that depend on their purpose alone, never on what was drawn before."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import numpy as np
 import torch
 
 ORDER, ITEM, ERASING, STEP, SCENE = range(5)
-"""What a seed is for: the order of an epoch, what is done to an item, the erasing of a rectangle of
-it, all that a step of training draws, a composed image."""
+"""Purposes of a seed: the order of an epoch, the augmentation of an image, its random erasing, the
+draws of a training step, a synthetic scene."""
 
 
 def derived_seed(*numbers: int) -> int:
     """A seed in [0, 2^63): 63 bits of the BLAKE2 hash of the numbers.
 
     Args:
-        numbers: first what it is for (:data:`ORDER`, ...), then what it depends on; each in
+        numbers: the purpose (:data:`ORDER`, ...), then all that the seed depends on; each in
             [0, 2^64).
     """
     digest = blake2b(struct.pack(f"<{len(numbers)}Q", *numbers), digest_size=8).digest()
@@ -28,21 +28,21 @@ def derived_seed(*numbers: int) -> int:
 
 
 def seed_host(seed: int) -> None:
-    """Seeds Python's, NumPy's and PyTorch's generators of this process, but no device's."""
+    """Seeds the generators of Python, NumPy and PyTorch on the CPU."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.default_generator.manual_seed(seed)
 
 
 def seed_all(seed: int) -> None:
-    """Seeds all generators of this process, the devices' too."""
+    """Seeds the generators of Python, NumPy and PyTorch on all devices."""
     seed_host(seed)
     torch.manual_seed(seed)
 
 
 @contextmanager
-def host_generators_kept() -> Iterator[None]:
-    """Leaves Python's, NumPy's and PyTorch's generators as they were before."""
+def fork_host_rng() -> Iterator[None]:
+    """Restores the generators of Python, NumPy and PyTorch on the CPU at the end of the block."""
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     try:
         yield

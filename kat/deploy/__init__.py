@@ -1,30 +1,26 @@
-"""Trained models made ready to run elsewhere: frozen, quantised, exported, opened again."""
+"""Deployment of trained models: freezing, quantization, export to files, and opening these."""
 
-from kat.deploy.export import (
-    ANSWERS,
-    FILE_FORMATS,
-    OBJECTS_TOLERANCE,
-    TOLERANCE,
-    Exported,
-    export_model,
-)
-from kat.deploy.features import FeatureMaps
+from kat.deploy.export import DETECTIONS_TOLERANCE, TOLERANCE, Exported, export_model
+from kat.deploy.export_record import ExportRecord
+from kat.deploy.feature_maps import FeatureMaps
+from kat.deploy.formats import FORMATS
 from kat.deploy.freezing import FrozenRational, freeze
-from kat.deploy.program import make_resizable
 from kat.deploy.quantization import quantize_int8
+from kat.deploy.resizable import make_resizable
 from kat.deploy.runtime import Runtime, open_file, open_model
-from kat.deploy.stored_record import StoredRecord
+
+FILE_FORMATS = tuple(FORMATS)
+"""The endings of exported files."""
 
 __all__ = [
-    "ANSWERS",
+    "DETECTIONS_TOLERANCE",
     "FILE_FORMATS",
-    "OBJECTS_TOLERANCE",
     "TOLERANCE",
+    "ExportRecord",
     "Exported",
     "FeatureMaps",
     "FrozenRational",
     "Runtime",
-    "StoredRecord",
     "export_model",
     "freeze",
     "make_resizable",

@@ -1,4 +1,4 @@
-"""A trained model made ready for inference: what does not change any more is done once."""
+"""Freezing a trained model for inference: what is constant is computed once."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from timm.layers import DropPath, LayerScale
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+from kat.models.kanify.find import DROPOUTS
 from kat.nn import GroupRational
 from kat.ops import rational
 from kat.ops.reference import plain_forward
 
-_DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, DropPath)
+_REMOVED = (*DROPOUTS, DropPath)
 
 
 class FrozenRational(nn.Module):
-    """F(x) = P(x) / Q(x) of a trained :class:`kat.nn.GroupRational`, the |b_j| taken once.
+    """F(x) = P(x) / Q(x) of a trained :class:`kat.nn.GroupRational`, with |b_j| computed once.
 
-    Called, it runs the kernel of x's device. In a graph that is being made (``torch.compile``,
+    In eager mode it runs the kernel of x's device. While a graph is traced (``torch.compile``,
     ``torch.export``, ONNX) it is a dozen plain operations, which a compiler fuses and any runtime
-    knows; powers of |x| from about 1e7 on overflow there.
+    supports; there powers of |x| overflow from about 1e7 on.
 
     Args:
         source: the trained layer; its coefficients are copied.
@@ -50,22 +51,22 @@ class FrozenRational(nn.Module):
 
 @torch.no_grad()
 def freeze(model: nn.Module) -> nn.Module:
-    """A copy for inference alone, with the same outputs to rounding and less to compute.
+    """A copy for inference only, with the same outputs up to rounding, and less to compute.
 
-    - rationals take |b_j| once and are plain operations in graphs (:class:`FrozenRational`);
-    - rationals that are the identity, such as act1 of a converted MLP before training, are removed;
-    - LayerScale is multiplied into the linear map before it;
-    - dropout and stochastic depth are removed.
+    - Rationals have |b_j| precomputed and are plain operations in graphs (:class:`FrozenRational`).
+    - Rationals that are the identity, such as act1 of a converted MLP before training, are removed.
+    - LayerScale is multiplied into the linear map before it.
+    - Dropout and stochastic depth are removed.
 
-    A LayerNorm's weight and bias stay where they are: most are followed by a rational, through
-    which they cannot be carried, and where a linear map follows every runtime applies them within
-    the norm's own pass, so that nothing would be saved.
+    Weight and bias of a LayerNorm are kept: most are followed by a rational, with which they do not
+    commute, and if a linear map follows, every runtime applies them within the pass of the norm, so
+    that nothing would be saved.
 
     Args:
-        model: any module with GR-KAN layers in it; it is left as it is.
+        model: any module with GR-KAN layers; it is not changed.
 
     Returns:
-        The copy, in evaluation mode, without parameters that require gradients.
+        The copy, in evaluation mode, with no parameter that requires gradients.
     """
     root = nn.Sequential(copy.deepcopy(model))
     for parent in list(root.modules()):
@@ -79,7 +80,7 @@ def freeze(model: nn.Module) -> nn.Module:
 
 
 def _frozen(module: nn.Module) -> nn.Module:
-    if isinstance(module, _DROPOUTS):
+    if isinstance(module, _REMOVED):
         return nn.Identity()
     if type(module) is not GroupRational:
         return module
@@ -94,7 +95,7 @@ def _is_identity(source: GroupRational) -> bool:
 
 
 def _fold_scale(block: Block, scale_name: str, branch: nn.Module, linear_name: str) -> None:
-    """gamma (W x + b) = (gamma W) x + gamma b, where the branch ends in that linear map."""
+    """gamma (W x + b) = (gamma W) x + gamma b, if the branch ends in that linear map."""
     scale, linear = getattr(block, scale_name), getattr(branch, linear_name, None)
     if not isinstance(scale, LayerScale) or type(linear) is not nn.Linear:
         return

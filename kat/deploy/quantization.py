@@ -1,4 +1,4 @@
-"""Weights in 8 bits."""
+"""Quantization of weights to 8 bits."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from contextlib import contextmanager
 
 from torch import nn
 
-from kat.deploy.packages import require
+from kat.deploy.optional_imports import require
 
 
 def quantize_int8(model: nn.Module) -> nn.Module:
-    """A copy whose linear maps hold their weights in int8: W_ij = s_i q_ij, s_i one float a row.
+    """A copy with the weights of linear maps in int8: W_ij = s_i q_ij, with one float s_i a row.
 
-    Activations, and all arithmetic, stay in float32: memory and files shrink, and nothing has to
-    be calibrated. Norms, embeddings and the rationals' coefficients, a small part of all
-    parameters, are left alone. By torchao's ``Int8WeightOnlyConfig``.
+    Activations and all arithmetic stay in float32: memory and files shrink, and no calibration is
+    needed. Norms, embeddings and coefficients of rationals, a small part of the parameters, are
+    left as they are. Uses torchao's ``Int8WeightOnlyConfig``.
 
     Args:
-        model: a frozen model (:func:`kat.deploy.freeze`); it is left as it is.
+        model: a frozen model (:func:`kat.deploy.freeze`); it is not changed.
 
     Raises:
         InputError: torchao is not installed.
@@ -35,7 +35,7 @@ def quantize_int8(model: nn.Module) -> nn.Module:
 
 @contextmanager
 def _quiet_import() -> Iterator[None]:
-    """torchao says, at warning level, which of its GPU libraries do not load on this machine."""
+    """Hides torchao's warnings about its GPU libraries that this machine cannot load."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

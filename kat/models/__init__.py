@@ -1,16 +1,16 @@
-"""KAT models, registered with timm on import, and how they are stored."""
+"""KAT models, registered with timm on import; their checkpoints, conversion, and kanify."""
 
 from kat.models import baselines, dense, micro
-from kat.models.checkpoints.card import TrainingRecord
 from kat.models.checkpoints.hub import from_pretrained, push_to_hub, save_pretrained
-from kat.models.checkpoints.record import (
+from kat.models.checkpoints.model_card import TrainingRecord
+from kat.models.checkpoints.model_record import (
     ModelRecord,
     build_model,
     create_model,
     input_args,
     registered_preprocessing,
 )
-from kat.models.checkpoints.state_dict import load_weights, read_state_dict
+from kat.models.checkpoints.state_dict import load_weights
 from kat.models.checkpoints.storage import (
     is_model_folder,
     load_model,
@@ -18,8 +18,11 @@ from kat.models.checkpoints.storage import (
     save_model,
     stored_weights,
 )
+from kat.models.checkpoints.weight_files import read_state_dict
 from kat.models.conversion.activation_fit import Movement
-from kat.models.conversion.convert import Conversion, convert_vit, init_from_vit
+from kat.models.conversion.convert import convert_vit
+from kat.models.conversion.initialize import init_from_vit
+from kat.models.conversion.report import Conversion
 from kat.models.conversion.source import ViTSource, read_vit
 from kat.models.kat import KAT, rational_parameter_names
 from kat.models.vit import KANViT, SwiGLUViT, ViT

@@ -1,63 +1,52 @@
-"""The Kolmogorov-Arnold Transformer: timm's Vision Transformer with GR-KAN layers for its MLPs."""
+"""The Kolmogorov-Arnold Transformer: timm's Vision Transformer with GR-KAN layers for its MLPs.
+
+``kat_tiny_patch16_224``, ``kat_small_patch16_224`` and ``kat_base_patch16_224`` are the official
+models, of 5,718,328 (width 192), 22.1 M (384) and 86.6 M (768) parameters. Their second rationals
+start as Swish; ``kat_tiny_swish_patch16_224`` is the same model, and in
+``kat_tiny_gelu_patch16_224`` they start as GELU.
+"""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping
-from functools import partial, update_wrapper
-from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any
 
-from safetensors import SafetensorError
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.models import (
-    PretrainedCfg,
-    build_model_with_cfg,
-    generate_default_cfgs,
-    register_model,
-    resolve_pretrained_cfg,
-)
-from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
+from timm.models import generate_default_cfgs
 from torch import nn
 
-from kat.errors import InputError, first_line
-from kat.models.checkpoints.state_dict import (
-    filter_released,
-    is_coefficient,
-    published_name,
-    read_state_dict,
-)
+from kat.models.checkpoints.state_dict import filter_released, is_coefficient, published_name
+from kat.models.timm_registry import register_family
 from kat.models.vit import ViT
 from kat.nn import GRKANMlp, Init
 
-Model = TypeVar("Model", bound=nn.Module)
-
 
 class KAT(ViT):
-    """A Vision Transformer whose block is x + attn(norm(x)), then x + GRKANMlp(norm(x)).
+    """A Vision Transformer: each block computes x + attn(norm(x)), then x + GRKANMlp(norm(x)).
 
-    Everything of timm's ``VisionTransformer`` works as there: ``features_only``,
-    ``dynamic_img_size``, ``reset_classifier``, ``forward_intermediates``, checkpointing. A state
-    dict may name the coefficients as either published variant does.
+    The whole interface of timm's ``VisionTransformer`` works: ``features_only``,
+    ``dynamic_img_size``, ``reset_classifier``, ``forward_intermediates``, gradient checkpointing.
+    A state dict may name the coefficients as either published variant does.
 
     Args:
         num_groups, degree, form, share: of the rationals, see :class:`kat.nn.GRKANMlp`.
-        first_init: the function that the first rational of each MLP starts as; ``"none"``: there is
-            none.
-        act_init: the function that the second one starts as, see ``init`` of
+        first_init: the initial function of the first rational of each MLP; ``"none"`` to leave the
+            rational out.
+        act_init: the initial function of the second one, see ``init`` of
             :class:`kat.nn.GroupRational`.
-        mlp_init: how the MLPs' weights are drawn, see :func:`kat.nn.init_grkan_`.
-        fused: keep less for the backward pass, see :class:`kat.nn.GRKANLinear`.
+        mlp_init: initialization of the MLPs' weights, see :func:`kat.nn.init_grkan_`.
+        fused: save memory for the backward pass, see :class:`kat.nn.GRKANLinear`.
         attn_init: of the attention, see :class:`kat.models.ViT`.
         **kwargs: of timm's ``VisionTransformer``.
 
     Raises:
-        ValueError: a width that the groups do not divide, an unknown scheme or function, or an
-            act_layer, whose place the rationals have.
+        ValueError: a width that ``num_groups`` does not divide, an unknown scheme or function, or
+            an ``act_layer``, in place of which KAT has rationals.
 
     Source: Yang and Wang, Kolmogorov-Arnold Transformer, arXiv 2409.10594.
     """
+
+    pretrained_filter = staticmethod(filter_released)
 
     def __init__(
         self,
@@ -90,7 +79,7 @@ class KAT(ViT):
         self.register_load_state_dict_pre_hook(_rename_coefficients)
 
     def no_weight_decay(self) -> set[str]:
-        """timm's set and every rational coefficient: decay would pull F towards zero."""
+        """timm's names and those of all coefficients: weight decay would pull F towards zero."""
         return super().no_weight_decay() | rational_parameter_names(self)
 
 
@@ -100,84 +89,15 @@ def _rename_coefficients(_: nn.Module, state_dict: dict[str, Any], *__: Any) -> 
 
 
 def rational_parameter_names(model: nn.Module) -> set[str]:
-    """The names of the rational coefficients among a model's parameters."""
+    """The names of the parameters of a model that are coefficients of rationals."""
     return {name for name, _ in model.named_parameters() if is_coefficient(name)}
 
 
-def create_kat(variant: str, pretrained: bool, **kwargs: Any) -> KAT:
-    """Builds a registered KAT by timm's own builder."""
-    return build_transformer(KAT, variant, pretrained, **kwargs)
-
-
-def build_transformer(
-    model_class: type[Model], variant: str, pretrained: bool, **kwargs: Any
-) -> Model:
-    """Builds a registered model of a class by timm's builder, with ``features_only`` and all.
-
-    Raises:
-        InputError: pretrained weights that cannot be had, or that are not the model's.
-    """
-    out_indices = kwargs.pop("out_indices", 3)
-    filters = ((KAT, filter_released), (VisionTransformer, checkpoint_filter_fn))
-    known = [function for kind, function in filters if issubclass(model_class, kind)]
-    try:
-        return build_model_with_cfg(
-            model_class,
-            variant,
-            pretrained,
-            pretrained_filter_fn=next(iter(known), None),
-            feature_cfg={"out_indices": out_indices, "feature_cls": "getter"},
-            **kwargs,
-        )
-    except (AttributeError, EOFError, RuntimeError, SafetensorError, UnpicklingError):
-        file = _weights_config(variant, kwargs).file
-        if pretrained and file:
-            read_state_dict(Path(file))  # says what is wrong with the file, if that is what it is
-        raise
-    except OSError as error:  # the hub's and urllib's own kinds are among them
-        config = _weights_config(variant, kwargs)
-        raise InputError(
-            f"the weights of {variant!r} cannot be had from"
-            f" {config.file or config.hf_hub_id or config.url}: {first_line(error)} Where there is"
-            " no network, have them in the cache (HF_HOME), or download a file elsewhere and give"
-            " pretrained_cfg_overlay={'file': 'PATH'}"
-        ) from error
-
-
-def register_family(
-    model_class: type[nn.Module], variants: Mapping[str, dict[str, Any]], module: str
-) -> None:
-    """Registers models of a class with timm, by name, each with its default arguments.
-
-    Args:
-        model_class: what is built.
-        variants: the arguments by name.
-        module: ``__name__`` of the module whose ``default_cfgs`` they have, and which gets the
-            functions.
-    """
-    for name, defaults in variants.items():
-        create: Any = partial(_create, model_class, name, defaults)
-        update_wrapper(create, _create)
-        create.__name__, create.__module__ = name, module
-        setattr(sys.modules[module], name, register_model(create))
-
-
-def _create(
-    model_class: type[nn.Module],
-    name: str,
-    defaults: dict[str, Any],
-    pretrained: bool = False,
-    **kwargs: Any,
-) -> nn.Module:
-    """Builds the model of this name; the arguments are those of its class."""
-    return build_transformer(model_class, name, pretrained, **{**defaults, **kwargs})
-
-
-def _weights_config(variant: str, kwargs: dict[str, Any]) -> PretrainedCfg:
-    """Where timm's builder takes the weights from."""
-    overlay = kwargs.get("pretrained_cfg_overlay")
-    return resolve_pretrained_cfg(variant, kwargs.get("pretrained_cfg"), overlay)
-
+SIZES: dict[str, dict[str, Any]] = {
+    "tiny": {"patch_size": 16, "embed_dim": 192, "depth": 12, "num_heads": 3},
+    "small": {"patch_size": 16, "embed_dim": 384, "depth": 12, "num_heads": 6},
+    "base": {"patch_size": 16, "embed_dim": 768, "depth": 12, "num_heads": 12},
+}
 
 IMAGENET_CONFIG = {
     "num_classes": 1000,
@@ -196,7 +116,7 @@ IMAGENET_CONFIG = {
 _HUB = "https://huggingface.co/adamdad/kat_pretained/resolve/main"
 _GITHUB = "https://github.com/Adamdad/kat/releases/download/checkpoint"
 
-# The authors' files. Their README has the links of tiny and small swapped, their code has not.
+# The authors' files. The links of tiny and small are swapped in their README, not in their code.
 _FILES = {
     "kat_tiny_patch16_224": f"{_HUB}/kat_tiny_patch16_224"
     "_1f3ad3b2e69821f3d412f2924cf159a0e266f142d739cb68f68f796f5a0fe289.pth",
@@ -223,67 +143,16 @@ default_cfgs = generate_default_cfgs(
             for name, url in _FILES.items()
             for alias in ("", "_swish")
         },
-        **{f"kat_{size}_gelu_patch16_224": IMAGENET_CONFIG for size in ("tiny", "small", "base")},
+        **{f"kat_{size}_gelu_patch16_224": IMAGENET_CONFIG for size in SIZES},
     }
 )
 
-TINY = {"patch_size": 16, "embed_dim": 192, "depth": 12, "num_heads": 3}
-SMALL = {"patch_size": 16, "embed_dim": 384, "depth": 12, "num_heads": 6}
-BASE = {"patch_size": 16, "embed_dim": 768, "depth": 12, "num_heads": 12}
-
-
-@register_model
-def kat_tiny_patch16_224(pretrained: bool = False, **kwargs: Any) -> KAT:
-    """KAT-T/16: width 192, 5,718,328 parameters; the second rational starts as Swish."""
-    return create_kat("kat_tiny_patch16_224", pretrained, **{**TINY, **kwargs})
-
-
-@register_model
-def kat_tiny_swish_patch16_224(pretrained: bool = False, **kwargs: Any) -> KAT:
-    """KAT-T/16, another name of ``kat_tiny_patch16_224``."""
-    return create_kat("kat_tiny_swish_patch16_224", pretrained, **{**TINY, **kwargs})
-
-
-@register_model
-def kat_tiny_gelu_patch16_224(pretrained: bool = False, **kwargs: Any) -> KAT:
-    """KAT-T/16 whose second rational starts as GELU."""
-    args = {**TINY, "act_init": "gelu", **kwargs}
-    return create_kat("kat_tiny_gelu_patch16_224", pretrained, **args)
-
-
-@register_model
-def kat_small_patch16_224(pretrained: bool = False, **kwargs: Any) -> KAT:
-    """KAT-S/16: width 384, 22.1 M parameters; the second rational starts as Swish."""
-    return create_kat("kat_small_patch16_224", pretrained, **{**SMALL, **kwargs})
-
-
-@register_model
-def kat_small_swish_patch16_224(pretrained: bool = False, **kwargs: Any) -> KAT:
-    """KAT-S/16, another name of ``kat_small_patch16_224``."""
-    return create_kat("kat_small_swish_patch16_224", pretrained, **{**SMALL, **kwargs})
-
-
-@register_model
-def kat_small_gelu_patch16_224(pretrained: bool = False, **kwargs: Any) -> KAT:
-    """KAT-S/16 whose second rational starts as GELU."""
-    args = {**SMALL, "act_init": "gelu", **kwargs}
-    return create_kat("kat_small_gelu_patch16_224", pretrained, **args)
-
-
-@register_model
-def kat_base_patch16_224(pretrained: bool = False, **kwargs: Any) -> KAT:
-    """KAT-B/16: width 768, 86.6 M parameters; the second rational starts as Swish."""
-    return create_kat("kat_base_patch16_224", pretrained, **{**BASE, **kwargs})
-
-
-@register_model
-def kat_base_swish_patch16_224(pretrained: bool = False, **kwargs: Any) -> KAT:
-    """KAT-B/16, another name of ``kat_base_patch16_224``."""
-    return create_kat("kat_base_swish_patch16_224", pretrained, **{**BASE, **kwargs})
-
-
-@register_model
-def kat_base_gelu_patch16_224(pretrained: bool = False, **kwargs: Any) -> KAT:
-    """KAT-B/16 whose second rational starts as GELU."""
-    args = {**BASE, "act_init": "gelu", **kwargs}
-    return create_kat("kat_base_gelu_patch16_224", pretrained, **args)
+register_family(
+    KAT,
+    {
+        f"kat_{size}{suffix}_patch16_224": {**args, "act_init": act_init}
+        for size, args in SIZES.items()
+        for suffix, act_init in (("", "swish"), ("_swish", "swish"), ("_gelu", "gelu"))
+    },
+    __name__,
+)

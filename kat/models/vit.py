@@ -1,16 +1,17 @@
-"""timm's Vision Transformer with other MLPs and initialisations: KAT's base, and its baselines.
+"""timm's Vision Transformer with other MLPs and initializations: the base of KAT, and baselines.
 
-All go through the same door, ``mlp_layer=`` of timm's ``VisionTransformer``, so that two models
-differ by what their arguments say and by nothing else.
+All of them set ``mlp_layer=`` of timm's ``VisionTransformer``, so that two models differ in their
+arguments and in nothing else.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from timm.layers import Mlp
-from timm.models.vision_transformer import VisionTransformer
+from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 
 from kat.nn import BSplineKANMlp, FixedMlp, SwiGLUMlp, init_attention_mimetic_
 
@@ -18,20 +19,22 @@ ATTENTION_SCHEMES = ("mimetic", "trunc_normal")
 
 
 class ViT(VisionTransformer):
-    """A Vision Transformer whose block is x + attn(norm(x)), then x + MLP(norm(x)).
+    """A Vision Transformer: each block computes x + attn(norm(x)), then x + MLP(norm(x)).
 
     Args:
-        mlp_init: how the weights of the MLP are drawn, see :func:`kat.nn.init_grkan_`; None: as
-            timm draws them, N(0, 0.02^2) cut.
+        mlp_init: initialization of the MLP's weights, see :func:`kat.nn.init_grkan_`; None for
+            timm's, a truncated N(0, 0.02^2).
         attn_init: ``"mimetic"``, see :func:`kat.nn.init_attention_mimetic_`, or
-            ``"trunc_normal"``, timm's own.
-        weight_init: timm's scheme for everything else.
-        mlp_layer: the MLP, timm's own unless ``mlp_init`` is given.
+            ``"trunc_normal"``, timm's.
+        weight_init: timm's scheme for all other weights.
+        mlp_layer: the class of the MLP, timm's by default; excludes ``mlp_init``.
         **kwargs: of timm's ``VisionTransformer``, e.g. ``act_layer="silu"``.
 
     Raises:
-        ValueError: an unknown scheme.
+        ValueError: an unknown scheme, or both ``mlp_layer`` and ``mlp_init``.
     """
+
+    pretrained_filter: ClassVar[Callable[..., Any]] = staticmethod(checkpoint_filter_fn)
 
     def __init__(
         self,
@@ -45,7 +48,7 @@ class ViT(VisionTransformer):
         if attn_init not in ATTENTION_SCHEMES:
             raise ValueError(f"attn_init must be one of {ATTENTION_SCHEMES}, got {attn_init!r}")
         if mlp_layer is not None and mlp_init is not None:
-            raise ValueError("mlp_init is of the plain MLP: give it or mlp_layer")
+            raise ValueError("mlp_init is for the plain MLP; give mlp_init or mlp_layer, not both")
         if mlp_layer is None:
             mlp_layer = Mlp if mlp_init is None else partial(FixedMlp, weight_init=mlp_init)
         super().__init__(mlp_layer=mlp_layer, weight_init="skip", **kwargs)
@@ -55,7 +58,7 @@ class ViT(VisionTransformer):
             self.init_weights(needs_reset=False)
 
     def init_weights(self, mode: str = "", needs_reset: bool = True) -> None:
-        """Draws all weights: timm's scheme, then the MLPs' own, then the attention's."""
+        """Initializes all weights: by timm's scheme, then the MLPs' own, then the attention's."""
         super().init_weights(mode, needs_reset)
         if self.attn_init == "mimetic":
             attentions: list[Any] = [block.attn for block in self.blocks]
@@ -64,10 +67,10 @@ class ViT(VisionTransformer):
 
 
 class SwiGLUViT(ViT):
-    """A Vision Transformer with SwiGLU in place of each MLP, at equal parameters.
+    """A Vision Transformer with SwiGLU MLPs of as many parameters as the plain ones.
 
     Args:
-        **kwargs: of :class:`ViT` but ``mlp_init``.
+        **kwargs: of :class:`ViT`, except ``mlp_init``.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -79,9 +82,9 @@ class KANViT(ViT):
 
     Args:
         grid, order, grid_range: of the splines, see :class:`kat.nn.BSplineKANLinear`.
-        kan_init: how their weights are drawn, see ``weight_init`` there.
-        **kwargs: of :class:`ViT` but ``mlp_init``; ``mlp_ratio=4 / (grid + order + 1)`` has about
-            the parameters of the plain ViT.
+        kan_init: initialization of their weights, see ``weight_init`` there.
+        **kwargs: of :class:`ViT`, except ``mlp_init``. With ``mlp_ratio=4 / (grid + order + 1)``
+            the model has about as many parameters as the plain ViT.
     """
 
     def __init__(

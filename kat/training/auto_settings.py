@@ -12,7 +12,7 @@ import timm
 
 from kat.errors import InputError
 from kat.models import ViTSource
-from kat.models.checkpoints.record import registered_preprocessing
+from kat.models.checkpoints.model_record import registered_preprocessing
 from kat.models.conversion.convert import make_record
 from kat.training.config import TrainConfig, automatic, setting, with_settings
 from kat.training.run_directory import read_settings

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kat.data import Batch, DevicePreparation, Loader, make_loader
+from kat.data import Batch, DeviceTransform, Loader, make_loader
 from kat.errors import InputError
 from kat.models import (
     Conversion,
@@ -87,7 +87,7 @@ class Run:
     state: TrainState
     metrics: Metrics
     raw_metrics: Metrics
-    prepare: DevicePreparation
+    prepare: DeviceTransform
     train_loss: RunningMean
     callbacks: list[Callback] = field(default_factory=list)
     loggers: list[Logger] = field(default_factory=list)
@@ -257,7 +257,7 @@ def build(resolved: ResolvedRun) -> Run:
         state=TrainState(Division(world.size, train_loader.batch_size, accumulate)),
         metrics=metrics,
         raw_metrics=raw_metrics,
-        prepare=DevicePreparation(record.mean, record.std, resolved.task.random_erasing),
+        prepare=DeviceTransform(record.mean, record.std, resolved.task.random_erasing),
         train_loss=RunningMean(device),
     )
 

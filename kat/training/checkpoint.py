@@ -28,9 +28,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from kat.checksum import keep_as, seal
+from kat.checksum import write_checksum
 from kat.errors import CheckpointFailed
-from kat.files import replacing
+from kat.files import link_or_copy, replacing
 from kat.models import read_training_checkpoint
 from kat.text import scaled
 from kat.training.callbacks.callback import Callback
@@ -67,9 +67,9 @@ def _write(content: dict[str, Any], path: Path) -> str:
     try:
         with replacing(path) as partial:
             torch.save(content, partial)
-            seal(partial)
+            write_checksum(partial)
             if path.name == LAST and path.exists():
-                keep_as(path, path.with_name(PREVIOUS))
+                link_or_copy(path, path.with_name(PREVIOUS))
     except (OSError, RuntimeError) as error:  # PyTorch's own writer raises RuntimeError
         free = scaled(shutil.disk_usage(path.parent).free, "B")
         reason = f"{' '.join(str(error).split())} ({free} free)"

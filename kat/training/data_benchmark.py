@@ -1,27 +1,18 @@
-"""How fast the images come, against how fast a model takes them."""
+"""Compares how fast images are loaded with how fast a model trains on them."""
 
 from __future__ import annotations
 
 import math
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import cycle, islice, repeat
 from typing import Any
 
 import torch
 
-from kat.data import (
-    DataConfig,
-    ImageSet,
-    ImageStream,
-    UnreadableImage,
-    make_loader,
-    open_split,
-)
-from kat.data.loaders import collate
+from kat.data import ImageDataset, open_split
+from kat.data.benchmark import loading_rate, stage_times
 from kat.errors import InputError
 from kat.machine import cores
 from kat.text import counted
@@ -31,8 +22,6 @@ from kat.training.loop import forward_backward, take_step
 from kat.training.resolve import make_record, resolve
 from kat.training.tasks.registry import TASKS
 
-STAGES = ("read", "decode", "augment", "collate")
-
 _ADVICE = {
     "read": "copy the data to a local disk, or many small files into tar shards (docs/data.md)",
     "decode": "use more cores; smaller images decode faster, but are other training data",
@@ -40,22 +29,23 @@ _ADVICE = {
     "collate": "use more cores",
 }
 _WARM_UP, _LEAST_STEPS = 2, 3
-_ALONE, _SCALES = 10, 0.5
+_MARGIN_WITHOUT_WORKERS = 10
+_LEAST_SCALING = 0.5
 
 
 @dataclass(frozen=True)
 class DataBenchmark:
-    """What was measured, all in one process of training.
+    """The measurements in one process of training.
 
     Args:
-        data: the data set's name.
-        cores: that this process may use.
-        loader: images/s of the loader alone, by the number of its workers.
-        stages: seconds an image takes in each stage, one after the other in one process; none of a
-            stream, which cannot be asked for its stages.
-        need: images/s that the model takes.
-        need_of: what takes them.
-        unreadable: how many of the images loaded were damaged.
+        data: name of the dataset.
+        cores: number of cores that this process may use.
+        loader: images/s of the loader alone, by its number of workers.
+        stages: seconds per image in each stage, one after the other in one process; empty for a
+            stream, whose stages cannot be separated.
+        need: images/s that the model trains on.
+        need_of: name of the model, for the verdict.
+        unreadable: number of unreadable images among those loaded.
     """
 
     data: str
@@ -73,36 +63,36 @@ class DataBenchmark:
 
     @property
     def measured_workers(self) -> int | None:
-        """The least number of workers tried that load what the model takes, if any does.
+        """The least measured number of workers that is enough for the model; None if none is.
 
-        Without workers the model waits while images are loaded: that will do where it waits for
-        less than a tenth of the time that it takes.
+        Without workers, the model waits while images are loaded. That is enough if the loader is
+        ten times as fast as the model.
         """
-        margins = {count: _ALONE if count == 0 else 1 for count in self.loader}
+        margins = {count: _MARGIN_WITHOUT_WORKERS if count == 0 else 1 for count in self.loader}
         enough = [c for c, rate in self.loader.items() if rate >= margins[c] * self.need]
         return min(enough, default=None)
 
     @property
     def workers_needed(self) -> int | None:
-        """The workers that load what the model takes: tried, or extrapolated from those tried.
+        """The number of workers that is enough for the model, measured or extrapolated.
 
-        None where more workers, up to the cores, brought less than half of what they should, so
-        that something else is the limit.
+        None if loading scales by less than half with the number of workers, up to that of cores:
+        something else is then the limit.
         """
         if self.measured_workers is not None:
             return self.measured_workers
         within = [count for count in sorted(self.loader) if 1 <= count <= self.cores]
         most = within[-1] if within else min(self.loader)
         rate = self.loader[most] / max(most, 1)
-        if len(within) > 1 and rate < _SCALES * self.loader[within[0]] / within[0]:
+        if len(within) > 1 and rate < _LEAST_SCALING * self.loader[within[0]] / within[0]:
             return None
         return math.ceil(self.need / rate)
 
     def verdict(self) -> str:
-        """One plain line: which is the bottleneck, and what to try."""
+        """A line that names the bottleneck and what to try."""
         best = max(self.loader, key=lambda count: self.loader[count])
         speeds = (
-            f"{self.need_of} takes {self.need:,.0f} images/s, and the loader gives at best"
+            f"{self.need_of} takes {self.need:,.0f} images/s, and the loader yields at best"
             f" {self.loader[best]:,.0f}, with {counted(best, 'worker')}"
         )
         if self.bottleneck == "model":
@@ -113,19 +103,19 @@ class DataBenchmark:
     def _more_workers(self) -> str:
         needed = self.workers_needed
         if needed is None:
-            return "More workers did not load much more, so it is not known how many would do."
+            return "More workers were hardly faster, so the number that is enough is unknown."
         beyond = f", more than the {self.cores} cores here" if needed > self.cores else ""
-        return f"About {needed} workers would do (extrapolated, not measured{beyond})."
+        return f"About {needed} workers are enough (extrapolated, not measured{beyond})."
 
     def _advice(self) -> str:
         if not self.stages:
-            return "Shards on a local disk can be read at any index, by more processes."
+            return "Shards on a local disk can be read in any order, by more processes."
         slowest = max(self.stages, key=lambda stage: self.stages[stage])
         share = self.stages[slowest] / sum(self.stages.values())
-        return f"Most of an image's time goes into {slowest} ({share:.0%}): {_ADVICE[slowest]}."
+        return f"Most of an image's time is spent in {slowest} ({share:.0%}): {_ADVICE[slowest]}."
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The contents of a JSON file."""
         return {
             "data": self.data,
             "cores": self.cores,
@@ -149,19 +139,19 @@ def benchmark_data(
     seconds: float = 5.0,
     tell: Callable[[str], None] = lambda step: None,
 ) -> DataBenchmark:
-    """Measures loader, stages and model, each for some seconds.
+    """Measures the loader, the stages of loading and the model, each for some seconds.
 
     Args:
-        config: the run whose data, augmentation, model and batch are measured.
-        need: images/s that a model takes which is not here; None measures the run's own model here,
-            in training steps on one batch of the data.
-        workers: the numbers of workers to try; None: 0, 1, 2, 4, ... up to the cores, and
+        config: the settings of a run: its data, augmentation, model and batch are measured.
+        need: images/s of a model that is not here; None measures training steps of the run's own
+            model on one batch of the data.
+        workers: numbers of workers to try; None: 0, 1, 2, 4, ... up to the number of cores, and
             ``config.data.num_workers``.
-        seconds: for each number of workers, for the stages and for the model.
-        tell: is told of each measurement before it starts.
+        seconds: duration of each measurement.
+        tell: called with the name of each measurement before it starts.
 
     Raises:
-        InputError: bad settings, or data that cannot be opened.
+        InputError: the settings are invalid, or the data cannot be opened.
     """
     check(config)
     if seconds <= 0 or (need is not None and not 0 < need < math.inf):
@@ -170,18 +160,17 @@ def benchmark_data(
     if not counts or counts[0] < 0:
         raise InputError(f"the numbers of workers must be at least 0, got {counts}")
     data = open_split(config.data, "train", config.seed)
-    record = make_record(config, data)
-    data.transform, _ = TASKS[data.task].transforms(record, config)
+    data.transform, _ = TASKS[data.task].transforms(make_record(config, data), config)
     stages: dict[str, float] = {}
-    if isinstance(data, ImageSet):
+    if isinstance(data, ImageDataset):
         tell("the stages of loading")
-        stages = _stages(data, config, seconds)
+        stages = stage_times(data, config.data, config.seed, seconds)
     loader: dict[int, float] = {}
     unreadable = 0
     for count in counts:
         tell(f"the loader with {counted(count, 'worker')}")
         settings = replace(config.data, num_workers=count)
-        loader[count], damaged = _loader_rate(data, settings, config.seed, seconds)
+        loader[count], damaged = loading_rate(data, settings, config.seed, seconds)
         unreadable += damaged
     need_of = "the given model"
     if need is None:
@@ -194,75 +183,13 @@ def benchmark_data(
 
 
 def default_workers(config: TrainConfig) -> list[int]:
-    """0, 1, 2, 4, ... up to the cores, and the run's own number."""
+    """0, 1, 2, 4, ... up to the number of cores, and the number in the settings."""
     powers = [2**power for power in range(cores().bit_length()) if 2**power <= cores()]
     return sorted({0, *powers, cores(), config.data.num_workers})
 
 
-def _loader_rate(
-    data: ImageSet | ImageStream, config: DataConfig, seed: int, seconds: float
-) -> tuple[float, int]:
-    """Images/s after the first batches, and how many images were damaged."""
-    loader = make_loader(data, config, training=True, seed=seed)
-    if len(loader) == 0:
-        raise InputError(f"{config.name!r} has not one batch of {config.batch_size} images")
-    batches = (batch for epoch in repeat(loader) for batch in epoch)
-    for _ in range(1 + config.num_workers):  # until each worker has started
-        next(batches)
-    images = unreadable = 0
-    passed, start = 0.0, time.perf_counter()
-    while passed < seconds:
-        batch = next(batches)
-        images += len(batch.labels)
-        unreadable += len(batch.unreadable)
-        passed = time.perf_counter() - start
-    batches.close()
-    loader.close()
-    if not images:
-        raise InputError(f"no image of {config.name!r} can be read, first {batch.unreadable[0]}")
-    return images / passed, unreadable
-
-
-def _stages(data: ImageSet, config: TrainConfig, seconds: float) -> dict[str, float]:
-    """Seconds an image in each stage, over batches of images drawn at random."""
-    generator = torch.Generator().manual_seed(config.seed)
-    order = cycle(torch.randperm(len(data), generator=generator).tolist())
-    spent = dict.fromkeys(STAGES, 0.0)
-    images, end = 0, time.perf_counter() + seconds
-    while not images or time.perf_counter() < end:
-        items = []
-        for index in islice(order, config.data.batch_size):
-            with suppress(UnreadableImage):
-                items.append(_staged_item(data, index, spent))
-        with _timed(spent, "collate"):
-            collate([(item, []) for item in items], data.stack)
-        images += len(items)
-        if not images and time.perf_counter() > end:
-            raise InputError(f"no image of {config.data.name!r} can be read")
-    return {stage: total / images for stage, total in spent.items()}
-
-
-def _staged_item(data: ImageSet, index: int, spent: dict[str, float]) -> tuple[Any, Any, int]:
-    """data[index] and a seed, with the time that each stage takes."""
-    with _timed(spent, "read"):
-        encoded, label = data.read(index)
-    with _timed(spent, "decode"):
-        image = data.decode(encoded, index)
-    with _timed(spent, "augment"):
-        return (*data.finish(image, label, index), 0)
-
-
-@contextmanager
-def _timed(spent: dict[str, float], stage: str) -> Iterator[None]:
-    start = time.perf_counter()
-    try:
-        yield
-    finally:
-        spent[stage] += time.perf_counter() - start
-
-
 def _training_rate(config: TrainConfig, seconds: float) -> tuple[float, torch.device]:
-    """Images/s of the run's own training steps on one batch of it, and where they ran."""
+    """Images/s of training steps of a run on one batch of its data, and the device."""
     data = replace(config.data, num_workers=0)
     with tempfile.TemporaryDirectory() as out:
         alone = replace(config, data=data, out=out, resume=False, devices=1, num_nodes=1)

@@ -7,6 +7,7 @@ process on a machine starts the others, which run the same command.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -146,10 +147,7 @@ def _rendezvous(world: World) -> tuple[str, str]:
 
 def _first_slurm_node(nodes: str) -> str:
     """The first host of a SLURM node list such as ``gpu[01-04,7],login``."""
-    prefix, bracket, rest = nodes.partition("[")
-    if not bracket or "," in prefix:
-        return nodes.split(",")[0]
-    return prefix + rest.split("]")[0].split(",")[0].split("-")[0]
+    return re.sub(r"\[(\w+)[^]]*\]", r"\1", nodes).split(",")[0]
 
 
 def _free_port() -> int:

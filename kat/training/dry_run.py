@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kat.data import Batch, ImageSet, ImageStream, UnreadableImage
+from kat.data import Batch, ImageDataset, ImageStream, UnreadableImage
 from kat.errors import InputError
 from kat.machine import peak_bytes
 from kat.models import ModelRecord
@@ -239,7 +239,7 @@ def _read(run: Run) -> Work:
     return run.meter.read()
 
 
-def _sample(split: str, data: ImageSet | ImageStream, config: TrainConfig) -> Sample:
+def _sample(split: str, data: ImageDataset | ImageStream, config: TrainConfig) -> Sample:
     """Decodes images from all over a split. A stream's first ones are read in the steps."""
     if isinstance(data, ImageStream):
         return Sample(None, 0, 0, [])

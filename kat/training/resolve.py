@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from kat.data import ImageSet, ImageStream, check_classes, open_split, preprocessing, seed_all
+from kat.data import ImageDataset, ImageStream, check_classes, open_split, preprocessing, seed_all
 from kat.errors import InputError
 from kat.models import ModelRecord, ViTSource, read_vit
 from kat.training.auto_settings import describe, from_images, from_run, from_source
@@ -47,8 +47,8 @@ class ResolvedRun:
     record: ModelRecord
     source: ViTSource | None
     checkpoint: Path | None
-    train_data: ImageSet | ImageStream
-    val_data: ImageSet | ImageStream
+    train_data: ImageDataset | ImageStream
+    val_data: ImageDataset | ImageStream
     device: torch.device
     world: World
     notes: tuple[str, ...]
@@ -97,7 +97,7 @@ def resolve(config: TrainConfig) -> ResolvedRun:
     )
 
 
-def make_record(config: TrainConfig, data: ImageSet | ImageStream) -> ModelRecord:
+def make_record(config: TrainConfig, data: ImageDataset | ImageStream) -> ModelRecord:
     """The record of the model that a run is to train on this data."""
     spec = preprocessing(config.data, data)
     return ModelRecord(

@@ -102,7 +102,7 @@ def newest_checkpoint(out: Path) -> tuple[Path, list[str]]:
         if not path.exists():
             continue
         try:
-            if "state" not in read_training_checkpoint(path, sealed=True):
+            if "state" not in read_training_checkpoint(path, require_checksum=True):
                 raise InputError(
                     f"{path} was written by an older version, whose runs cannot be resumed; start a"
                     f" new one from its weights: --init-from {path}"

@@ -6,7 +6,7 @@ import pytest
 
 import kat_command
 
-QUICK = ["--progress", "false", "--limit_train_batches", "2", "--limit_val_batches", "2"]
+QUICK = ["--no-progress", "--limit_train_batches", "2", "--limit_val_batches", "2"]
 """Options of a training that is over soon."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import shutil
 import subprocess
@@ -14,9 +15,10 @@ import timm
 import torch
 import yaml
 
-from kat.checksum import seal
+from kat.checksum import write_checksum
+from kat.cli.training_settings import TrainingParser, parse_training
 from kat.models import load_model
-from kat.training import Classifier
+from kat.training.build import Run
 from kat.training.run_directory import remove_results
 from tests.cli.commands import QUICK, refused, run
 from tests.images import write_fashion_mnist, write_folder
@@ -28,7 +30,7 @@ def digits_run(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "digits"
     code = run(
         "train", "--config", "digits", "--out", out, "--epochs", 2,
-        "--optim.warmup_epochs", 1, "--progress", "false",
+        "--optim.warmup_epochs", 1, "--no-progress",
     )  # fmt: skip
     assert code == 0
     return out
@@ -63,7 +65,7 @@ def test_the_resolved_configuration_is_a_recipe_that_gives_the_same_weights(digi
 
 def test_eval_repeats_the_runs_own_number(digits_run, tmp_path, capsys):
     path = tmp_path / "metrics.json"
-    assert run("eval", "--checkpoint", digits_run, "--json", path, "--progress", "false") == 0
+    assert run("eval", digits_run, "--json", path, "--no-progress") == 0
     metrics = json.loads(path.read_text())
     summary = json.loads((digits_run / "summary.json").read_text())
     assert metrics["top1"] == pytest.approx(summary["top1"], abs=1e-4)
@@ -78,7 +80,7 @@ def test_eval_of_a_ckpt_and_of_a_bare_model_folder(digits_run, tmp_path):
         (copy / name).write_bytes((digits_run / name).read_bytes())
     for checkpoint in (digits_run / "best.ckpt", copy, copy / "model.safetensors"):
         named = [] if checkpoint.name == "best.ckpt" else ["--data.name", "digits"]
-        assert run("eval", "--checkpoint", checkpoint, "--progress", "false", *named) == 0
+        assert run("eval", checkpoint, "--no-progress", *named) == 0
 
 
 def test_resume_goes_on_and_keeps_the_history(tmp_path):
@@ -95,12 +97,12 @@ def test_a_run_that_goes_on_has_its_best_weights_not_those_of_when_it_was_done(t
     common = ["train", "--config", "digits", "--out", out, "--optim.warmup_epochs", 0, *QUICK]
     assert run(*common, "--epochs", 1) == 0
     best = torch.load(out / "best.ckpt", weights_only=True)
-    best["state_dict"]["model.head.bias"] += 1
+    best["state_dict"]["head.bias"] += 1
     torch.save(best, out / "best.ckpt")
-    seal(out / "best.ckpt")
+    write_checksum(out / "best.ckpt")
     remove_results(out)
     model, _ = load_model(out)
-    assert torch.equal(model.head.bias, best["state_dict"]["model.head.bias"])
+    assert torch.equal(model.head.bias, best["state_dict"]["head.bias"])
 
 
 def test_average_of_the_weights_is_what_is_kept(tmp_path):
@@ -109,7 +111,7 @@ def test_average_of_the_weights_is_what_is_kept(tmp_path):
         assert run(*common, "--out", tmp_path / name, "--optim.ema_decay", decay) == 0
     plain = torch.load(tmp_path / "plain" / "best.ckpt", weights_only=True)["state_dict"]
     checkpoint = torch.load(tmp_path / "average" / "best.ckpt", weights_only=True)
-    name = "model.head.weight"
+    name = "head.weight"
     torch.testing.assert_close(checkpoint["raw_state_dict"][name], plain[name])
     assert not torch.allclose(checkpoint["state_dict"][name], plain[name])
 
@@ -144,14 +146,14 @@ def test_imagenet_recipe_trains_evaluates_and_predicts(imagenet, tmp_path, capsy
     code = run(
         "train", "--config", "imagenet_kat_tiny", "--data.name", f"folder:{imagenet}",
         "--out", out, "--epochs", 1, "--optim.warmup_epochs", 0, "--limit_train_batches", 2,
-        "--data.batch_size", 4, "--data.num_workers", 1, "--progress", "false",
+        "--data.batch_size", 4, "--data.num_workers", 1, "--no-progress",
     )  # fmt: skip
     assert code == 0
     printed = capsys.readouterr().out
     assert f"skipped {torn}: it cannot be read as an image" in printed
     assert "2 files skipped" in printed
     assert f"skipped {notes}: it is not named as an image" in printed
-    assert run("eval", "--checkpoint", out, "--progress", "false") == 0
+    assert run("eval", out, "--no-progress") == 0
     assert "on 10 images (1 files skipped)" in capsys.readouterr().out
     images = sorted((imagenet / "val").rglob("0.jpg"))[:3]
     assert run("predict", *images, "--checkpoint", out, "--json", answers) == 0
@@ -180,7 +182,7 @@ def test_predict_goes_on_past_an_unreadable_image(digits_run, imagenet, tmp_path
     code = run("predict", torn, good, "--checkpoint", digits_run, "--json", answers)
     assert code == 2
     first, second = json.loads(answers.read_text())
-    assert first["error"].startswith("cannot be read: it is of no known format")
+    assert first["error"].startswith("cannot be read: its format is unknown")
     assert len(second["top"]) == 5
     assert "1 of 2 images cannot be read" in capsys.readouterr().err
 
@@ -205,10 +207,7 @@ def test_training_from_a_vit(tmp_path):
      for source in ("", "_from_vit")],
 )  # fmt: skip
 def test_imagenet_recipes_hold_the_papers_settings(recipe):
-    from kat.cli.parsing import find_recipes
-    from kat.cli.train import parse
-
-    config = parse(find_recipes(["--config", recipe]))
+    config, _ = parse_training(TrainingParser(), ["--config", recipe])
     size = recipe.split("_")[2]
     assert config.model.name == f"kat_{size}_patch16_224"
     assert config.model.drop_path == (0.4 if size == "base" else 0.1)
@@ -225,9 +224,9 @@ def test_imagenet_recipes_hold_the_papers_settings(recipe):
     ("arguments", "message"),
     [
         (["--model.name", "kat_tinny_patch16_224"], "unknown model 'kat_tinny_patch16_224'; did"),
-        (["--data.name", "digit"], "unknown data set 'digit'; did you mean 'digits'"),
+        (["--data.name", "digit"], "unknown dataset 'digit'; did you mean 'digits'"),
         (["--config", "digitz"], "unknown recipe (nor is there a file of this name) 'digitz'; did"),
-        (["--optim.lrr", "1"], "unknown setting 'optim.lrr'; did you mean 'optim.lr'"),
+        (["--optim.lrr", "1"], "unknown option '--optim.lrr'; did you mean '--optim.lr'"),
         (["--optim.lr", "fast"], "optim.lr"),
         (["--model.args", "{num_groups: 7}"], "is not divisible by num_groups=7"),
         (["--model.args", "{grupps: 4}"], "grupps"),
@@ -361,13 +360,13 @@ def test_two_processes_train_on_halves_and_write_once(tmp_path, capsys):
     command = [
         sys.executable, "-m", "kat_command", "train", "--config", "digits", "--out", str(out),
         "--epochs", "1", "--optim.warmup_epochs", "0", "--accelerator", "cpu", "--devices", "2",
-        "--progress", "false", "--limit_train_batches", "3",
+        "--no-progress", "--limit_train_batches", "3",
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("best top-1") == 1
     summary = json.loads((out / "summary.json").read_text())
-    assert run("eval", "--checkpoint", out, "--progress", "false") == 0
+    assert run("eval", out, "--no-progress") == 0
     assert f"top-1 {summary['top1']:.2f} %" in capsys.readouterr().out
     assert yaml.safe_load((out / "run.yaml").read_text())["epochs"] == 1
 
@@ -377,7 +376,7 @@ def test_unreadable_images_are_fatal_on_request(imagenet, tmp_path, capsys):
     line = refused(
         capsys, "train", "--data.name", f"folder:{imagenet}", "--data.image_size", 32,
         "--data.batch_size", 20, "--epochs", 1, "--out", tmp_path / "run",
-        "--data.bad_images", "fail", "--progress", "false",
+        "--data.bad_images", "fail", "--no-progress",
     )  # fmt: skip
     assert "0.jpg cannot be read as an image" in line
 
@@ -385,13 +384,13 @@ def test_unreadable_images_are_fatal_on_request(imagenet, tmp_path, capsys):
 def test_results_are_not_computed_for_a_file_that_cannot_be_written(digits_run, tmp_path, capsys):
     picture = tmp_path / "a.png"
     picture.write_bytes(b"")
-    for command in (["eval"], ["predict", picture]):
+    for command in (["eval", digits_run], ["predict", picture, "--checkpoint", digits_run]):
         for target in (tmp_path / "missing" / "x.json", tmp_path):
-            line = refused(capsys, *command, "--checkpoint", digits_run, "--json", target)
+            line = refused(capsys, *command, "--json", target)
             assert "does not exist" in line or "is a folder" in line
     line = refused(capsys, "predict", picture, "--checkpoint", digits_run, "--top", 0)
     assert "--top must be at least 1, got 0" in line
-    line = refused(capsys, "eval", "--checkpoint", digits_run, "--data.num_workers", -1)
+    line = refused(capsys, "eval", digits_run, "--data.num_workers", -1)
     assert "data.num_workers must be at least 0, got -1" in line
 
 
@@ -400,34 +399,34 @@ def test_a_split_without_a_readable_image_is_an_error(imagenet, tmp_path, capsys
         path.write_bytes(b"torn")
     code = run(
         "train", "--data.name", f"folder:{imagenet}", "--data.image_size", 32, "--epochs", 1,
-        "--data.batch_size", 20, "--out", tmp_path / "run", "--progress", "false",
+        "--data.batch_size", 20, "--out", tmp_path / "run", "--no-progress",
     )  # fmt: skip
     assert code == 2
     assert "the validation split has no image that can be read" in capsys.readouterr().err
 
 
 def test_eval_of_another_model_or_data_is_explained(digits_run, imagenet, idx, tmp_path, capsys):
-    line = refused(capsys, "eval", "--checkpoint", tmp_path)
-    assert "--data.name must say what to evaluate on" in line
-    line = refused(capsys, "eval", "--checkpoint", tmp_path, "--data.name", "digits")
+    line = refused(capsys, "eval", tmp_path)
+    assert "name the data set to evaluate on with --data" in line
+    line = refused(capsys, "eval", tmp_path, "--data.name", "digits")
     assert "holds no model" in line
     fewer = tmp_path / "fewer"
     write_folder(fewer, classes=3, train=1, val=1)
-    line = refused(capsys, "eval", "--checkpoint", digits_run, "--data.name", f"folder:{fewer}")
+    line = refused(capsys, "eval", digits_run, "--data.name", f"folder:{fewer}")
     assert "the model knows 10 classes and the data has 3" in line
     renamed = tmp_path / "renamed"
     shutil.copytree(digits_run, renamed)
     config = json.loads((renamed / "config.json").read_text())
     config["label_names"] = [f"class {i}" for i in range(10)]
     (renamed / "config.json").write_text(json.dumps(config))
-    line = refused(capsys, "eval", "--checkpoint", renamed, "--data.name", f"fashion_mnist:{idx}")
+    line = refused(capsys, "eval", renamed, "--data.name", f"fashion_mnist:{idx}")
     assert "class 0 is 'class 0' to the model and 'T-shirt/top' in the data" in line
     copy = tmp_path / "mixed"
     copy.mkdir()
     (copy / "config.json").write_bytes((digits_run / "config.json").read_bytes())
     other = timm.create_model("vit_micro_patch2_8", in_chans=1)
     safetensors.torch.save_file(other.state_dict(), copy / "model.safetensors")
-    line = refused(capsys, "eval", "--checkpoint", copy, "--data.name", "digits")
+    line = refused(capsys, "eval", copy, "--data.name", "digits")
     assert "16 missing (blocks.0.mlp.act1.weight_numerator" in line
 
 
@@ -437,7 +436,7 @@ def test_a_diverged_run_stops_in_one_line_before_it_is_kept(tmp_path, capsys, lo
     code = run(
         "train", "--config", "digits", "--out", out, "--epochs", 3,
         "--optim.warmup_epochs", 0, "--optim.lr", 1e18, "--optim.clip_grad", 0,
-        "--log_every_n_steps", log_every_n_steps, "--progress", "false",
+        "--log_every_n_steps", log_every_n_steps, "--no-progress",
     )  # fmt: skip
     assert code == 1
     message = capsys.readouterr().err
@@ -445,7 +444,7 @@ def test_a_diverged_run_stops_in_one_line_before_it_is_kept(tmp_path, capsys, lo
     assert "is the first layer that is not finite" in message
     assert "lower optim.lr" in message
     assert message.count("\n") == 1
-    assert torch.load(out / "last.ckpt", weights_only=True)["global_step"] == 0
+    assert torch.load(out / "last.ckpt", weights_only=True)["state"]["step"] == 0
     assert not (out / "best.ckpt").exists()
     assert json.loads((out / "divergence.json").read_text())["message"] in message
 
@@ -458,7 +457,7 @@ def test_the_state_before_a_divergence_can_be_evaluated_and_started_from(tmp_pat
     diverging = ["--optim.lr", 1e3, "--limit_train_batches", 40, "--optim.clip_grad", 0]
     assert run(*common, "--out", out, *diverging) == 1
     good = out / "last_good.ckpt"
-    assert run("eval", "--checkpoint", good, "--data.name", "digits", "--progress", "false") == 0
+    assert run("eval", good, "--data.name", "digits", "--no-progress") == 0
     again = ["--model.init_from", good, "--optim.lr", 1e-9, "--optim.min_lr", 0]
     code = run(*common, "--out", tmp_path / "again", *again)
     assert code in (0, 1)  # what a rate of 1000 has left may overflow again
@@ -470,25 +469,26 @@ def test_the_state_before_a_divergence_can_be_evaluated_and_started_from(tmp_pat
 def test_a_run_that_stops_in_its_first_epoch_is_resumed_from_its_start(
     tmp_path, monkeypatch, capsys
 ):
-    out, step = tmp_path / "run", Classifier.training_step
+    out, prepared, calls = tmp_path / "run", Run.prepared, itertools.count()
 
-    def poisoned(self, batch, index):
-        if self.global_step == 2:
+    def poisoned(run, batch, **options):
+        batch = prepared(run, batch, **options)
+        if next(calls) == 2:
             batch.images[0] = torch.nan
-        return step(self, batch, index)
+        return batch
 
     with monkeypatch.context() as patch:
-        patch.setattr(Classifier, "training_step", poisoned)
+        patch.setattr(Run, "prepared", poisoned)
         code = run(
-            "train", "--config", "digits", "--out", out, "--epochs", 2, "--progress", "false",
+            "train", "--config", "digits", "--out", out, "--epochs", 2, "--no-progress",
             "--optim.warmup_epochs", 0, "--limit_train_batches", 4,
         )  # fmt: skip
     assert code == 1
     assert f"The state before it is in {out / 'last_good.ckpt'}." in capsys.readouterr().err
-    assert torch.load(out / "last_good.ckpt", weights_only=True)["global_step"] == 2
-    assert torch.load(out / "last.ckpt", weights_only=True)["global_step"] == 0
-    assert run("train", "--out", out, "--resume", "true", "--progress", "false") == 0
-    assert torch.load(out / "last.ckpt", weights_only=True)["global_step"] == 8
+    assert torch.load(out / "last_good.ckpt", weights_only=True)["state"]["step"] == 2
+    assert torch.load(out / "last.ckpt", weights_only=True)["state"]["step"] == 0
+    assert run("train", "--out", out, "--resume", "true", "--no-progress") == 0
+    assert torch.load(out / "last.ckpt", weights_only=True)["state"]["step"] == 8
     assert not (out / "last_good.ckpt").exists()
     assert not (out / "divergence.json").exists()
 

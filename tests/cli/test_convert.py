@@ -12,11 +12,9 @@ import torch
 from PIL import Image
 
 import kat
-from kat.cli import convert
-from kat.models import build_model, convert_vit, load_model, save_model
-from kat.models.conversion.activation_fit import Movement
+from kat.models import build_model, load_model, save_model
 from tests.cli.commands import QUICK, refused, run
-from tests.models.conversion.test_convert import distance, trained
+from tests.models.conversion.vits import distance, trained
 from tests.models.published import official_state
 from tests.records import RECORD
 
@@ -108,21 +106,6 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, capsys, vit):
     )
 
 
-@pytest.mark.parametrize(("largest", "told"), [(2e-2, True), (9e-3, False)])
-def test_a_closer_fit_is_advised_where_the_largest_movement_asks_for_it(
-    tmp_path, capsys, monkeypatch, vit, largest, told
-):
-    def moved(*arguments, **options):
-        model, record, report = convert_vit(*arguments, **options)
-        return model, record, replace(report, moved=Movement(max=largest, rms=5e-3, images=1))
-
-    monkeypatch.setattr(convert, "convert_vit", moved)
-    assert run("convert", vit[0], "--model", "kat_micro", "--out", tmp_path / "kat") == 0
-    printed = " ".join(capsys.readouterr().out.split())
-    assert f"{largest:.2e} max, 5.00e-03 RMS" in printed
-    assert ("degree: [9, 8]" in printed) == told
-
-
 def test_what_cannot_answer_is_refused_by_predict_and_eval(tmp_path, capsys):
     Image.new("RGB", (50, 40), "teal").save(tmp_path / "a.png")
     image = tmp_path / "a.png"
@@ -141,12 +124,13 @@ def test_what_cannot_answer_is_refused_by_predict_and_eval(tmp_path, capsys):
     line = refused(capsys, "predict", image, "--checkpoint", tmp_path / "whole", "--json", answers)
     assert "are not finite" in line
     line = refused(
-        capsys, "eval", "--checkpoint", tmp_path / "whole", "--data.name", "digits",
-        "--json", answers, "--progress", "false",
+        capsys, "eval", tmp_path / "whole", "--data.name", "digits",
+        "--json", answers, "--no-progress",
     )  # fmt: skip
     assert "not finite" in line
-    for command in (("predict", image), ("eval", "--data.name", "digits")):
-        line = refused(capsys, *command, "--checkpoint", tmp_path / "vit.npz")
+    vit = tmp_path / "vit.npz"
+    for command in (("predict", image, "--checkpoint", vit), ("eval", vit, "--data", "digits")):
+        line = refused(capsys, *command)
         assert "'kat convert' makes a KAT" in line
     assert not answers.exists()
 
@@ -174,5 +158,5 @@ def test_an_official_file_is_evaluated_and_predicts_as_it_is(tmp_path, capsys):
     Image.new("RGB", (50, 40), "teal").save(tmp_path / "a.png")
     assert run("predict", tmp_path / "a.png", "--checkpoint", path) == 0
     assert "probability" in capsys.readouterr().out
-    line = refused(capsys, "eval", "--checkpoint", path)
-    assert "--data.name must say what to evaluate on" in line
+    line = refused(capsys, "eval", path)
+    assert "name the data set to evaluate on with --data" in line

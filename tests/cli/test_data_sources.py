@@ -41,10 +41,10 @@ def test_a_run_and_its_evaluation(tmp_path, capsys, source):
     name, damaged = source(tmp_path / "data")
     out = tmp_path / "run"
     options = ["--data.image_size", "16", "--data.batch_size", "2", "--accelerator", "cpu"]
-    options += ["--epochs", "1", "--model.name", "vit_micro_patch8_64", "--progress", "false"]
+    options += ["--epochs", "1", "--model.name", "vit_micro_patch8_64", "--no-progress"]
     assert run("train", "--out", out, "--data.name", *name, *options) == 0
     assert f"{damaged}" in capsys.readouterr().out
     metrics = tmp_path / "metrics.json"
-    assert run("eval", "--checkpoint", out, "--progress", "false", "--json", metrics) == 0
+    assert run("eval", out, "--no-progress", "--json", metrics) == 0
     printed = json.loads(metrics.read_text())
     assert (printed["images"], printed["skipped"]) == (3, 1)

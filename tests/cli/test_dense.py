@@ -10,18 +10,19 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from kat.training.evaluation.dense_prediction import find_classes, find_objects
 from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from kat.cli.parsing import find_recipes
-from kat.cli.train import make_parser, parse
+from kat.cli import train
+from kat.cli.training_settings import TrainingParser, parse_training
 from kat.data import DataConfig, open_split
 from kat.models import load_model
-from kat.models.dense import SegmentConfig
-from kat.training import evaluate_dense
+from kat.models.dense import SlidingWindowConfig
+from kat.training import evaluate
+from kat.training.tasks.detection import find_objects
 from kat.training.tasks.registry import TASKS
+from kat.training.tasks.segmentation import find_classes
 from tests.analysis.report_pages import charts_of, tables_of
 from tests.cli.commands import QUICK, refused, run
 from tests.data.dense.coco_files import instances, write_coco
@@ -58,7 +59,7 @@ def pictures(items, count=2):
 
 
 def test_help_names_the_three_kinds_of_models():
-    words = " ".join(make_parser().format_help().split())
+    words = " ".join(train.make_parser().format_help().split())
     assert "Trains a classifier, a detector or a segmentation model" in words
 
 
@@ -81,7 +82,7 @@ def test_training_says_what_it_reached(items, tmp_path, capsys):
 
 def test_a_detector_is_evaluated_and_its_results_are_coco_s(items, runs, tmp_path, capsys):
     out = tmp_path / "report"
-    assert run("eval", "--checkpoint", runs / "detection", "--report", out) == 0
+    assert run("eval", runs / "detection", "--out", out) == 0
     printed = capsys.readouterr().out
     assert "box AP" in printed
     assert "mask AP" in printed
@@ -99,7 +100,7 @@ def test_a_detector_is_evaluated_and_its_results_are_coco_s(items, runs, tmp_pat
 def test_pycocotools_cannot_read_results_of_nothing_and_the_evaluation_says_so(items, runs):
     model, record = load_model(runs / "detection")
     model.roi_heads.score_thresh = 1.0
-    found = evaluate_dense(model, record, DataConfig(name=f"coco:{items}"))
+    found = evaluate(model, record, DataConfig(name=f"coco:{items}"))
     assert found.results == {"bbox": [], "segm": []}
     assert found.notes == [
         "note: no object was found; pycocotools cannot read files of results without one"
@@ -127,7 +128,7 @@ def test_classes_in_another_order_go_by_their_names(task, items, runs, tmp_path)
     kind = "coco" if task == "detection" else "ade20k"
     model, record = load_model(runs / task)
     plain, other = (
-        evaluate_dense(model, record, DataConfig(name=f"{kind}:{root}")) for root in (items, turned)
+        evaluate(model, record, DataConfig(name=f"{kind}:{root}")) for root in (items, turned)
     )
     assert other.metrics == pytest.approx(plain.metrics, nan_ok=True)
     assert other.by_class.keys() == plain.by_class.keys()
@@ -143,8 +144,8 @@ def test_classes_in_another_order_go_by_their_names(task, items, runs, tmp_path)
 def test_a_segmentation_model_is_evaluated_as_asked(items, runs, tmp_path, capsys):
     out = tmp_path / "report"
     assert run(
-        "eval", "--checkpoint", runs / "segmentation", "--report", out, "--window", 48,
-        "--scales", "[0.75,1.0]", "--flip", "true", "--csv", tmp_path / "all.csv",
+        "eval", runs / "segmentation", "--out", out, "--window", 48,
+        "--scales", "[0.75,1.0]", "--flip", "--csv", tmp_path / "all.csv",
     ) == 0  # fmt: skip
     assert "mIoU" in capsys.readouterr().out
     metrics = json.loads((out / "metrics.json").read_text())
@@ -159,7 +160,7 @@ def test_a_segmentation_model_is_evaluated_as_asked(items, runs, tmp_path, capsy
 
 
 def test_both_tasks_in_one_call(runs, capsys):
-    assert run("eval", "--checkpoint", runs / "detection", runs / "segmentation") == 0
+    assert run("eval", runs / "detection", runs / "segmentation") == 0
     printed = capsys.readouterr().out
     assert "box AP" in printed
     assert "mIoU" in printed
@@ -214,12 +215,12 @@ def test_a_segmentation_model_sees_images_of_another_size(items, runs, tmp_path)
     path, checkpoint = pictures(items, 1)[0], runs / "segmentation"
     model, record = load_model(checkpoint)
     larger = replace(record, input_size=(3, 96, 96))
-    _, mask = said_of(path, checkpoint, tmp_path, "--image_size", 96)
-    expected = find_classes(model, larger, Image.open(path), SegmentConfig())
+    _, mask = said_of(path, checkpoint, tmp_path, "--image-size", 96)
+    expected = find_classes(model, larger, Image.open(path), SlidingWindowConfig())
     assert np.array_equal(mask, expected.numpy())
     out = tmp_path / "metrics.json"
-    assert run("eval", "--checkpoint", checkpoint, "--image_size", 96, "--json", out) == 0
-    found = evaluate_dense(model, larger, DataConfig(name=f"ade20k:{items}"))
+    assert run("eval", checkpoint, "--image-size", 96, "--json", out) == 0
+    found = evaluate(model, larger, DataConfig(name=f"ade20k:{items}"))
     assert json.loads(out.read_text())["loss"] == pytest.approx(found.metrics["loss"], rel=1e-5)
 
 
@@ -227,13 +228,13 @@ def test_a_detector_sees_images_of_another_size(items, runs, tmp_path):
     path, checkpoint = pictures(items, 1)[0], runs / "detection"
     model, record = load_model(checkpoint)
     model.transform.min_size, model.transform.max_size = (96,), 96
-    answer, _ = said_of(path, checkpoint, tmp_path, "--image_size", 96, "--threshold", 0)
+    answer, _ = said_of(path, checkpoint, tmp_path, "--image-size", 96, "--threshold", 0)
     expected = find_objects(model, record, Image.open(path), 0.0)
     assert [one["box"] for one in answer["objects"]] == expected["boxes"].tolist()
     assert run(
-        "eval", "--checkpoint", checkpoint, "--image_size", 96, "--report", tmp_path / "report"
+        "eval", checkpoint, "--image-size", 96, "--out", tmp_path / "report"
     ) == 0  # fmt: skip
-    found = evaluate_dense(model, record, DataConfig(name=f"coco:{items}"))
+    found = evaluate(model, record, DataConfig(name=f"coco:{items}"))
     results = json.loads((tmp_path / "report" / "results_bbox.json").read_text())
     assert [one["bbox"] for one in results] == [one["bbox"] for one in found.results["bbox"]]
 
@@ -245,7 +246,7 @@ def test_an_exported_segmentation_model_sees_windows_of_its_size(ending, items, 
     figures = []
     for path, options in ((exported, ()), (checkpoint, ("--window", 64))):
         out = tmp_path / "metrics.json"
-        assert run("eval", "--checkpoint", path, "--data.name", f"ade20k:{items}", "--json", out,
+        assert run("eval", path, "--data.name", f"ade20k:{items}", "--json", out,
                    *options) == 0  # fmt: skip
         metrics = json.loads(out.read_text())
         figures.append([metrics[name] for name in ("miou", "pixel_accuracy", "loss")])
@@ -268,7 +269,7 @@ def test_an_exported_detector_finds_the_same(items, runs, tmp_path, capfd):
     found = []
     for path in (exported, checkpoint):
         report = tmp_path / "report"
-        assert run("eval", "--checkpoint", path, "--data.name", f"coco:{items}", "--report", report
+        assert run("eval", path, "--data.name", f"coco:{items}", "--out", report
                    ) == 0  # fmt: skip
         found.append(json.loads((report / "results_bbox.json").read_text()))
         shutil.rmtree(report)
@@ -293,8 +294,8 @@ def test_an_exported_detector_finds_the_same(items, runs, tmp_path, capfd):
     boxes = np.array([one["box"] for one in answer["objects"]])
     assert (boxes >= 0).all()
     assert (boxes <= [150, 80, 150, 80]).all()
-    line = refused(capfd, "eval", "--checkpoint", exported, "--data.name", f"coco:{items}",
-                   "--image_size", 96)  # fmt: skip
+    line = refused(capfd, "eval", exported, "--data.name", f"coco:{items}",
+                   "--image-size", 96)  # fmt: skip
     assert "64 x 64 pixels, got 3 x 96 x 96" in line
 
 
@@ -303,8 +304,9 @@ def test_an_exported_backbone_answers_nothing(task, ending, items, runs, tmp_pat
     exported = tmp_path / f"backbone.{ending}"
     assert run("export", runs / task, "--out", exported, "--backbone") == 0
     assert "any batch size; features within" in capsys.readouterr().out
-    for command in (("eval", "--data.name", f"coco:{items}"), ("predict", *pictures(items, 1))):
-        line = refused(capsys, *command, "--checkpoint", exported)
+    predict = ("predict", *pictures(items, 1), "--checkpoint", exported)
+    for command in (("eval", exported, "--data", f"coco:{items}"), predict):
+        line = refused(capsys, *command)
         assert "holds a backbone alone" in line
 
 
@@ -313,12 +315,12 @@ def test_what_cannot_be_exported_is_refused(runs, tmp_path, capsys):
     for file, option in (("d.pt2", ()), ("d.onnx", ("--int8",))):
         line = refused(capsys, "export", detector, "--out", tmp_path / file, *option)
         assert "can be exported to .onnx alone, and without int8" in line
-    line = refused(capsys, "export", detector, "--out", tmp_path / "d.onnx", "--dynamic_size")
+    line = refused(capsys, "export", detector, "--out", tmp_path / "d.onnx", "--dynamic-size")
     assert "for images of one size alone" in line
     line = refused(capsys, "export", detector, "--out", tmp_path / "d", "--backbone")
-    assert "--backbone is not for --format safetensors" in line
+    assert "--backbone has no effect with --format safetensors" in line
     line = refused(
-        capsys, "export", runs / "segmentation", "--out", tmp_path / "model.pt2", "--dynamic_size"
+        capsys, "export", runs / "segmentation", "--out", tmp_path / "model.pt2", "--dynamic-size"
     )
     assert "for images of one size alone" in line
     assert not list(tmp_path.iterdir())
@@ -326,20 +328,21 @@ def test_what_cannot_be_exported_is_refused(runs, tmp_path, capsys):
 
 UNUSED = [
     ("eval", "detection", "--window", 32),
-    ("eval", "detection", "--flip", "true"),
+    ("eval", "detection", "--flip", None),
     ("eval", "segmentation", "--mean", "[0.5,0.5,0.5]"),
-    ("eval", "segmentation", "--crop_pct", 0.9),
+    ("eval", "segmentation", "--crop-pct", 0.9),
     ("eval", "detection", "--interpolation", "bicubic"),
     ("predict", "segmentation", "--threshold", 0.3),
     ("predict", "detection", "--scales", "[1.0,2.0]"),
-    ("predict", "detection", "--batch_size", 2),
+    ("predict", "detection", "--batch-size", 2),
 ]
 
 
 @pytest.mark.parametrize(("command", "task", "option", "value"), UNUSED)
 def test_options_without_effect_are_refused(command, task, option, value, items, runs, capsys):
-    images = pictures(items, 1) if command == "predict" else []
-    line = refused(capsys, command, *images, "--checkpoint", runs / task, option, value)
+    model = [*pictures(items, 1), "--checkpoint"] if command == "predict" else []
+    options = [option] if value is None else [option, value]
+    line = refused(capsys, command, *model, runs / task, *options)
     assert f"{option} has no effect on a model for {task}" in line
 
 
@@ -349,7 +352,7 @@ def test_the_recipes_for_coco_do_without_its_boxes_of_no_height(size, tmp_path):
     content["annotations"][1]["bbox"][3] = 0
     write_coco(tmp_path, content)
     given = ["--config", f"coco_kat_det_{size}", "--data.name", f"coco:{tmp_path}"]
-    data = open_split(parse(find_recipes(given)).data, "train")
+    data = open_split(parse_training(TrainingParser(), given)[0].data, "train")
     assert "1 boxes of zero area, first annotation 12 " in data.note
     assert data[1][1]["labels"].tolist() == [1, 2]
 
@@ -371,21 +374,21 @@ def test_a_run_without_its_wrong_annotations_is_evaluated_without_them(items, tm
     printed = capsys.readouterr().out
     for split in ("training", "validation"):
         assert f"instances_{split}.json: 1 boxes of zero area, first annotation 1 " in printed
-    assert run("eval", "--checkpoint", out, "--json", tmp_path / "found.json") == 0
+    assert run("eval", out, "--json", tmp_path / "found.json") == 0
     note = f"{data}/annotations/instances_validation.json: 1 boxes of zero area, first annotation 1"
     assert capsys.readouterr().out.startswith(note)
     (said,) = json.loads((tmp_path / "found.json").read_text())["notes"]
     assert said.startswith(note)
-    line = refused(capsys, "eval", "--checkpoint", out, "--data.bad_annotations", "fail")
+    line = refused(capsys, "eval", out, "--data.bad_annotations", "fail")
     assert "boxes of zero area" in line
 
 
 def test_what_does_not_fit_is_refused(items, runs, tmp_path, capsys):
     path = pictures(items, 1)[0]
     detector, segmenter = runs / "detection", runs / "segmentation"
-    line = refused(capsys, "eval", "--checkpoint", detector, "--data.name", f"ade20k:{items}")
+    line = refused(capsys, "eval", detector, "--data.name", f"ade20k:{items}")
     assert "is data for segmentation, but" in line
-    line = refused(capsys, "eval", "--checkpoint", segmenter, "--stride", 8)
+    line = refused(capsys, "eval", segmenter, "--stride", 8)
     assert "stride must be" in line
     line = refused(capsys, "predict", path, "--checkpoint", segmenter, "--scales", "[0]")
     assert "scales must be positive" in line
@@ -404,7 +407,7 @@ def test_a_run_has_a_page_of_its_own_scores(runs, tmp_path, task):
     assert run("report", runs / task, "--images", 3, "--out", page) == 0
     text = page.read_text()
     summary = json.loads((runs / task / "summary.json").read_text())
-    for score in TASKS[task].module.scores:
+    for score in TASKS[task].metrics:
         fact = f"<dt>Validation {score.label}</dt><dd>{summary[score.name]:.2f} %</dd>"
         assert fact in text
     first = charts_of(page)[0]
@@ -434,7 +437,7 @@ def test_costs_are_against_the_task_s_first_score(runs, tmp_path, capsys, task):
     assert f"<!-- {HEADLINES[task]} (%) -->" in figure.read_text()
     assert run("report", runs / task, copied, "--out", page) == 0
     summary = json.loads((copied / "summary.json").read_text())
-    value = f"{summary[TASKS[task].module.scores[0].name]:.2f}"
+    value = f"{summary[TASKS[task].metrics[0].name]:.2f}"
     assert [row[1] for row in tables_of(page)[0]] == [f"{HEADLINES[task]} (%)", value, value]
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from kat.models import build_model, save_model
 from tests.cli.commands import refused, run
-from tests.deploy.models import make_record
+from tests.models.small import make_record
 
 NAMES = ("fixed.onnx", "resizable8.onnx", "fixed.pt2", "hub")
 
@@ -28,7 +28,7 @@ def exported(tmp_path_factory):
     metrics = {"top1": 12.5, "top5": 50.0, "epochs": 2}
     (source / "summary.json").write_text(json.dumps(metrics))
     for name in NAMES:
-        options = ["--int8", "--dynamic_size"] if "8" in name else []
+        options = ["--int8", "--dynamic-size"] if "8" in name else []
         assert run("export", source, "--out", folder / name, *options) == 0
     (folder / "pictures").mkdir()
     rng = np.random.default_rng(0)
@@ -49,8 +49,8 @@ def predict(folder, name, *options) -> list:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_predict_gives_the_same_answers_whatever_it_runs(exported, name, capsys):
-    want = predict(exported, "run", "--batch_size", 1, "--top", 10)
-    got = predict(exported, name, "--batch_size", 2, "--top", 10)
+    want = predict(exported, "run", "--batch-size", 1, "--top", 10)
+    got = predict(exported, name, "--batch-size", 2, "--top", 10)
     tolerance = 0.05 if "8" in name else 1e-5
     for one, other in zip(want, got, strict=True):
         assert one["image"] == other["image"]
@@ -64,8 +64,8 @@ def test_predict_gives_the_same_answers_whatever_it_runs(exported, name, capsys)
 
 
 def test_predict_at_another_size(exported):
-    want = predict(exported, "run", "--image_size", 12)
-    got = predict(exported, "resizable8.onnx", "--image_size", 12)
+    want = predict(exported, "run", "--image-size", 12)
+    got = predict(exported, "resizable8.onnx", "--image-size", 12)
     for one, other in zip(want, got, strict=True):
         for first, second in zip(one.get("top", []), other.get("top", []), strict=True):
             assert first["probability"] == pytest.approx(second["probability"], abs=0.05)
@@ -75,8 +75,8 @@ def test_eval_of_an_exported_file_is_that_of_the_model(exported, tmp_path):
     metrics = []
     for name in ("run", "fixed.onnx", "fixed.pt2"):
         code = run(
-            "eval", "--checkpoint", exported / name, "--data.name", "digits", "--json",
-            tmp_path / "metrics.json", "--progress", "false",
+            "eval", exported / name, "--data.name", "digits", "--json",
+            tmp_path / "metrics.json", "--no-progress",
         )  # fmt: skip
         assert code == 0
         read = json.loads((tmp_path / "metrics.json").read_text())
@@ -94,23 +94,29 @@ def test_the_card_has_the_runs_settings_and_metrics(exported):
 def test_what_is_printed(exported, tmp_path, capsys):
     capsys.readouterr()
     out = tmp_path / "m.pt2"
-    assert run("export", exported / "run", "--out", out, "--int8", "--dynamic_size") == 0
+    assert run("export", exported / "run", "--out", out, "--int8", "--dynamic-size") == 0
     captured = capsys.readouterr()
     assert captured.err == ""
     assert f"{out}: " in captured.out
     assert "any multiple of 2 x 2 pixels" in captured.out
-    assert f"'kat eval --checkpoint {out} --data.name ...'" in captured.out
+    assert f"'kat eval {out} --data ...'" in captured.out
 
 
 def test_bad_input(exported, tmp_path, capsys):
     source = exported / "run"
     for arguments, message in (
-        ([source, "--out", tmp_path / "m.pt2", "--format", "onx"], "unknown format 'onx'"),
+        ([source, "--out", tmp_path / "m.pt2", "--format", "onx"], "unknown --format 'onx'"),
         ([source, "--out", tmp_path / "m.bin", "--format", "onnx"], "--out must end in .onnx"),
         ([source, "--out", tmp_path / "m.onx"], "no format for --out 'm.onx'"),
         ([source, "--out", tmp_path / "no" / "m.onnx"], "does not exist"),
-        ([source, "--out", tmp_path / "m", "--int8"], "--int8 is not for --format safetensors"),
-        ([source, "--out", tmp_path / "m.pt2", "--push_to", "me/m"], "--push_to is not for"),
+        (
+            [source, "--out", tmp_path / "m", "--int8"],
+            "--int8 has no effect with --format safetensors",
+        ),
+        (
+            [source, "--out", tmp_path / "m.pt2", "--push-to", "me/m"],
+            "--push-to has no effect with --format pt2",
+        ),
         ([source, "--out", tmp_path / "m.pt2", "--backbone"], "features_only=True"),
         ([tmp_path, "--out", tmp_path / "m.onnx"], "holds no model"),
         ([source, "--out", source], "is not a model's folder: 'run.yaml' is in it"),
@@ -121,8 +127,8 @@ def test_bad_input(exported, tmp_path, capsys):
     for name, option, value, message in (
         ("fixed.onnx", "image_size", 16, "8 x 8 pixels, got 1 x 16 x 16"),
         ("resizable8.onnx", "image_size", 13, "any multiple of 2 x 2 pixels"),
-        ("fixed.pt2", "image_size", 0, "--image_size must be at least 1"),
-        ("fixed.pt2", "batch_size", 0, "--batch_size must be at least 1"),
+        ("fixed.pt2", "image_size", 0, "--image-size must be at least 1"),
+        ("fixed.pt2", "batch_size", 0, "--batch-size must be at least 1"),
         ("missing.onnx", "top", 1, "does not exist"),
     ):
         line = refused(

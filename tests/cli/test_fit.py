@@ -94,7 +94,7 @@ def test_a_fitted_file_starts_a_run_that_outlives_it(tmp_path, capsys):
     file.unlink()
     kept = json.loads((out / "config.json").read_text())["model_args"]["act_init"]
     assert kept["numerator"] == content["numerator"]
-    assert run("eval", "--checkpoint", out, "--progress", "false") == 0
+    assert run("eval", out, "--no-progress") == 0
     assert run("train", "--out", out, "--resume", "true", "--epochs", 2, *QUICK) == 0
     line = refused(capsys, *common, "--config", recipe, "--out", tmp_path / "other")
     assert "fitted.json' does not exist" in line
@@ -112,23 +112,10 @@ def test_a_file_of_another_degree_is_explained(tmp_path, capsys):
     assert "build it with degree=(3, 2), form='A'" in line
 
 
-def test_presets_are_tabled(tmp_path, capsys, monkeypatch):
-    from kat.nn.fitting import PRESETS, preset_fits
-
-    monkeypatch.setattr(preset_fits, "PRESETS", {"silu_wide": PRESETS["silu_wide"]})
-    assert run("fit", "--presets", tmp_path / "presets.json") == 0
-    entry = json.loads((tmp_path / "presets.json").read_text())["presets"]["silu_wide"]["A"]
-    assert entry["max_error"] == pytest.approx(preset("silu_wide").max_error, rel=1e-4)
-    assert re.search(
-        r"silu_wide +A +\[-10, 10\] +1.69e-03 +1.19e-03 +1.7e-03", capsys.readouterr().out
-    )
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "give either a TARGET to fit or --presets FILE"),
-        (["gelu", "--presets", "x.json"], "give either"),
+        ([], "arguments are required: target"),
         (["sliu"], "'sliu'; did you mean 'silu'"),
         (["import os"], "'import os' is not an expression in x"),
         (["nowhere.csv"], "nowhere.csv does not exist"),
@@ -140,7 +127,7 @@ def test_presets_are_tabled(tmp_path, capsys, monkeypatch):
         (["gelu", "--form", "C"], "form must be 'A' or 'B', got 'C'"),
         (["gelu", "--method", "best"], "method must be one of minimax, least_squares"),
         (["gelu", "--weight", "heavy"], "weight must be one of uniform, normal"),
-        (["gelu", "--weigth", "normal"], "unknown setting 'weigth'; did you mean 'weight'"),
+        (["gelu", "--weigth", "normal"], "unknown option '--weigth'; did you mean '--weight'"),
         (["gelu", "--slope-at-infinity", "0", "1"], "0 and 1 are impossible"),
         (["gelu", "--interval-only"], "--interval-only is for form B"),
         (

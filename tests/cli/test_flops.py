@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import timm
 
-import kat.cli.flops
+import kat.cli.flops.models
 from kat.models import build_model, save_model
 from tests.cli.commands import refused, run
 from tests.records import RECORD
@@ -28,14 +28,14 @@ def _read(path):
 
 
 def test_without_a_model_it_is_the_papers_table(monkeypatch, tmp_path, capsys):
-    assert list(kat.cli.flops.PUBLISHED) == [
+    assert list(kat.cli.flops.models.PUBLISHED) == [
         f"{family}_{size}_patch16_224"
         for family in ("vit", "kat")
         for size in ("tiny", "small", "base")
     ]
-    tiny = {n: figures for n, figures in kat.cli.flops.PUBLISHED.items() if "tiny" in n}
-    monkeypatch.setattr(kat.cli.flops, "PUBLISHED", tiny)  # the others take seconds
-    assert run("flops", "--csv", tmp_path / "costs.csv") == 0
+    tiny = {n: figures for n, figures in kat.cli.flops.models.PUBLISHED.items() if "tiny" in n}
+    monkeypatch.setattr(kat.cli.flops.models, "PUBLISHED", tiny)  # the others take seconds
+    assert run("flops", "models", "--csv", tmp_path / "costs.csv") == 0
     printed = capsys.readouterr().out
     assert "authors' figures" in printed
     for name, digits in (("vit", "1.08"), ("kat", "1.13")):
@@ -50,7 +50,8 @@ def test_without_a_model_it_is_the_papers_table(monkeypatch, tmp_path, capsys):
 
 def test_layers_add_up_to_the_model(tmp_path, capsys):
     table, data = tmp_path / "layers.csv", tmp_path / "costs.json"
-    common = ("flops", "kat_micro", "--args", "{num_groups: 4, degree: [3, 2]}", "--layers")
+    options = ("--args", "{num_groups: 4, degree: [3, 2]}", "--layers")
+    common = ("flops", "models", "kat_micro", *options)
     assert run(*common, "--csv", table, "--json", data) == 0
     printed = capsys.readouterr().out
     assert "blocks.3.mlp.act2" in printed
@@ -67,7 +68,10 @@ def test_layers_add_up_to_the_model(tmp_path, capsys):
 
 
 def test_a_stored_model_is_counted_as_it_is_stored(folder, tmp_path, capsys):
-    assert run("flops", folder, folder / "model.safetensors", "--json", tmp_path / "a.json") == 0
+    assert (
+        run("flops", "models", folder, folder / "model.safetensors", "--json", tmp_path / "a.json")
+        == 0
+    )
     stored, again = json.loads((tmp_path / "a.json").read_text())
     assert stored["input"] == "1x8x8"
     model = timm.create_model("kat_micro_patch2_8", in_chans=1, num_classes=2, num_groups=4)
@@ -77,25 +81,25 @@ def test_a_stored_model_is_counted_as_it_is_stored(folder, tmp_path, capsys):
 
 
 def test_image_size_and_channels(tmp_path, capsys):
-    options = ("--image_size", 64, "--args", "{in_chans: 1}", "--csv", tmp_path / "a.csv")
-    assert run("flops", "vit_micro", "resnet18", *options) == 0
+    options = ("--image-size", 64, "--args", "{in_chans: 1}", "--csv", tmp_path / "a.csv")
+    assert run("flops", "models", "vit_micro", "resnet18", *options) == 0
     assert [row["input"] for row in _read(tmp_path / "a.csv")] == ["1x64x64", "1x64x64"]
     assert "resnet18: keeps 38,400 bytes besides, whatever the batch" in capsys.readouterr().out
 
 
 def test_another_size_is_not_the_authors_model(capsys):
-    assert run("flops", "kat_tiny_patch16_224", "--image_size", 64) == 0
+    assert run("flops", "models", "kat_tiny_patch16_224", "--image-size", 64) == 0
     assert "authors' figures" not in capsys.readouterr().out
 
 
 def test_what_has_no_formula_is_named(capsys):
-    assert run("flops", "swin_tiny_patch4_window7_224", "--image_size", 56) == 0
+    assert run("flops", "models", "swin_tiny_patch4_window7_224", "--image-size", 56) == 0
     assert "FLOPs counted in WindowAttention are in no formula" in capsys.readouterr().out
 
 
 def test_layers_are_compared(tmp_path, capsys):
     files = ("--csv", tmp_path / "a.csv", "--json", tmp_path / "a.json")
-    assert run("flops", "--compare-layers", 64, 32, "--groups", 4, "--grid", 3, *files) == 0
+    assert run("flops", "layers", 64, 32, "--groups", 4, "--grid", 3, *files) == 0
     printed = capsys.readouterr().out
     assert "GR-KAN (m=5, n=4, g=4)" in printed
     mlp, grkan, kan = _read(tmp_path / "a.csv")
@@ -109,26 +113,25 @@ def test_layers_are_compared(tmp_path, capsys):
 
 def test_bad_input_of_flops(folder, tmp_path, capsys):
     def line(*arguments):
-        return refused(capsys, "flops", *arguments)
+        return refused(capsys, "flops", "models", *arguments)
 
     assert "did you mean 'kat_tiny_patch16_224'?" in line("kat_tiny_patch16_225")
     assert "cannot be built with" in line("kat_micro", "--args", "{num_groups: 5}")
     assert "fails on an input of 3x32x32" in line("kat_micro", "--args", "{img_size: 16}")
-    assert "--image_size must be at least 1, got 0" in line("kat_micro", "--image_size", 0)
-    assert "is stored with its own" in line(folder, "--image_size", 16)
+    assert "--image-size must be at least 1, got 0" in line("kat_micro", "--image-size", 0)
+    assert "is stored with its own" in line(folder, "--image-size", 16)
     assert "is stored with its own" in line(folder, "--args", "{num_groups: 2}")
     assert "holds no model" in line(tmp_path)
-    assert "--groups does nothing without --compare-layers" in line("--groups", 4)
-    assert "exclude each other" in line("kat_micro", "--compare-layers", 8, 8)
-    assert "exclude each other" in line("--layers", "--compare-layers", 8, 8)
-    assert "is not divisible by num_groups=8" in line("--compare-layers", 12, 8)
+    assert "unknown option '--groups'" in line("--groups", 4)
+    assert "is not divisible by num_groups=8" in refused(capsys, "flops", "layers", 12, 8)
+    assert "unknown option '--args'" in refused(capsys, "flops", "layers", 8, 8, "--args", "{}")
     assert "does not exist" in line("kat_micro", "--csv", tmp_path / "no" / "a.csv")
 
 
 def test_dense_models_are_counted(tmp_path, capsys):
     table = tmp_path / "costs.csv"
     args = "--args", "{depth: 1, global_blocks: [0], num_classes: 3}"
-    assert run("flops", "kat_det_micro", *args, "--image_size", 64, "--csv", table) == 0
+    assert run("flops", "models", "kat_det_micro", *args, "--image-size", 64, "--csv", table) == 0
     (row,) = _read(table)
     assert row["flops"] == row["flops_by_formula"]
     assert int(row["activation_bytes"]) > 0

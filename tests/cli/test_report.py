@@ -121,12 +121,15 @@ def test_what_is_wrong_is_named(kat_run, tmp_path, capsys):
         ([tmp_path / "none"], "the folder .*none' for report.html does not exist"),
         ([tmp_path], "run.yaml cannot be read"),
         ([csv], "grid.csv is not a table of runs"),
-        ([kat_run, csv], "tables of 'kat ablate' and folders of runs"),
+        ([kat_run, csv], "either tables of 'kat ablate' or run directories"),
         ([kat_run, "--out", "page.pdf"], "'page.pdf' must end in .html"),
         ([kat_run, "--images", -1], "--images must be at least 0, got -1"),
         ([kat_run, "--data", "digit"], "digit"),
-        ([kat_run, kat_run.parent, "--images", 4], "--images is for the page of one run"),
-        ([csv, "--data", "digits"], "--data is for the page of one run"),
+        (
+            [kat_run, kat_run.parent, "--images", 4],
+            "--images has no effect on the page of several runs",
+        ),
+        ([csv, "--data", "digits"], "--data has no effect on the page of several runs"),
         ([kat_run, tmp_path], "neither the folder of a run nor"),
     ]:
         assert re.search(says, refused(capsys, "report", *arguments)), says

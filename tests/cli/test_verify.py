@@ -14,7 +14,7 @@ from kat.models import build_model, save_model
 from tests.cli import commands
 from tests.records import RECORD
 
-MODERATE = ("--quick", "--forms", "[A]", "--largest", "1e3", "--progress", "false")
+MODERATE = ("backends", "--quick", "--forms", "[A]", "--largest", "1e3", "--no-progress")
 
 
 def run(*arguments: object) -> int:
@@ -23,7 +23,7 @@ def run(*arguments: object) -> int:
 
 def test_everything_right_exits_with_0_and_leaves_table_json_and_report(tmp_path, capsys):
     page, data = tmp_path / "verify.html", tmp_path / "verify.json"
-    assert run(*MODERATE, "--html", page, "--json", data) == 0
+    assert run(*MODERATE, "--out", page, "--json", data) == 0
     printed = capsys.readouterr().out
     for part in ("reference", "float32", "bfloat16", "float16", "float64", "same bits"):
         assert part in printed
@@ -42,7 +42,7 @@ def test_a_failure_exits_with_1_and_is_named(monkeypatch, capsys, tmp_path):
         return kat.rational(x, a, b, form=form, impl="reference") * (1 + 1e-5)
 
     backends = [*present_backends()[0], Backend("rounded", rounded)]
-    monkeypatch.setattr("kat.cli.verify.present_backends", lambda: (backends, {}))
+    monkeypatch.setattr("kat.cli.verify.common.present_backends", lambda: (backends, {}))
     data = tmp_path / "verify.json"
     assert run(*MODERATE, "--dtypes", "[float32]", "--json", data) == 1
     printed = " ".join(capsys.readouterr().out.split())
@@ -70,16 +70,30 @@ def test_a_choice_of_backends(tmp_path):
         (("--largest", ".nan"), "got nan"),
         (("--seed", "-1"), "seed must be at least 0, got -1"),
         (("--backends", "[gpu]"), "unknown backend 'gpu'"),
-        (("--html", "/no/such/folder/x.html"), "/no/such/folder"),
-        (("--checkpoint", "/no/such/model"), "/no/such/model"),
-        (("--checkpoint", "m", "--largest", "10"), "--largest and --checkpoint exclude each other"),
-        (("--checkpoint", "m", "--quick"), "--quick and --checkpoint exclude each other"),
-        (("--data.name", "digits"), "--data.name does nothing without --checkpoint"),
-        (("--quik",), "did you mean 'quick'"),
+        (("--out", "/no/such/folder/x.html"), "/no/such/folder"),
+        (("--quik",), "did you mean '--quick'"),
+        (("--data", "digits"), "unknown option '--data'"),
     ],
 )
 def test_bad_input_is_one_line(arguments, named, capsys):
-    assert run(*arguments) == 2
+    assert run("backends", *arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert named in captured.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("/no/such/model",), "/no/such/model"),
+        (("m", "--largest", "10"), "unknown option '--largest'"),
+        (("m", "--quick"), "unknown option '--quick'"),
+        (("m", "--dtypes", "[float8]"), "unknown dtype 'float8'"),
+    ],
+)
+def test_bad_input_of_a_model_is_one_line(arguments, named, capsys):
+    assert run("model", *arguments) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.count("\n") == 1
@@ -88,7 +102,7 @@ def test_bad_input_is_one_line(arguments, named, capsys):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU the kernels can be asked for")
 def test_a_backend_that_is_not_here_is_refused_with_the_reason(capsys):
-    assert run("--backends", "[triton]") == 2
+    assert run("backends", "--backends", "[triton]") == 2
     assert "there is no CUDA device" in capsys.readouterr().err
 
 
@@ -105,12 +119,12 @@ def model(tmp_path):
     return built, folder
 
 
-@pytest.mark.parametrize("data", [(), ("--data.name", "digits", "--data.batch_size", "8")])
+@pytest.mark.parametrize("data", [(), ("--data", "digits", "--data.batch_size", "8")])
 def test_a_checkpoint_is_verified_layer_by_layer(model, data, tmp_path, capsys):
     built, folder = model
     page, path = tmp_path / "verify.html", tmp_path / "verify.json"
-    arguments = ("--checkpoint", folder, "--dtypes", "[float32]", "--progress", "false")
-    assert run(*arguments, "--json", path, "--html", page, *data) == 0
+    arguments = ("model", folder, "--dtypes", "[float32]", "--no-progress")
+    assert run(*arguments, "--json", path, "--out", page, *data) == 0
     content = json.loads(path.read_text())
     layers = [name for name, m in built.named_modules() if isinstance(m, kat.GroupRational)]
     assert list(content["inputs"]) == layers
@@ -126,14 +140,14 @@ def test_images_of_other_channels_are_refused(model, tmp_path, capsys):
 
     write_folder(tmp_path / "images", classes=2, train=1, val=1)
     name = f"folder:{tmp_path / 'images'}"
-    assert run("--checkpoint", model[1], "--data.name", name) == 2
+    assert run("model", model[1], "--data", name) == 2
     assert "the model takes 1 channels, but the images" in capsys.readouterr().err
 
 
 def test_help_teaches(capsys):
     with pytest.raises(SystemExit) as stop:
-        run("--help")
+        run("backends", "--help")
     assert stop.value.code == 0
     printed = " ".join(capsys.readouterr().out.split())
-    assert "kat verify --quick" in printed
-    assert "Exit code 0" in printed
+    assert "kat verify backends --quick" in printed
+    assert "Exit code: 0" in printed

@@ -10,11 +10,11 @@ from torch import nn
 
 from kat.deploy import export_model, make_resizable
 from kat.models import ModelRecord, save_model
-from tests.deploy.models import make_model
+from tests.models.small import make_model
 
 
 class Stored(NamedTuple):
-    """A model, its record, and the folder with what was made of it."""
+    """A model, its record, and the folder with its stored forms."""
 
     model: nn.Module
     record: ModelRecord

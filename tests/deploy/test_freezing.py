@@ -1,4 +1,4 @@
-"""Frozen models: the same function, what was folded is gone, the source is left alone."""
+"""Frozen models: the same function with fewer operations; the source is unchanged."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import nn
 import kat
 from kat.deploy import FrozenRational, freeze
 from kat.nn import GroupRational
-from tests.deploy.models import images, make_model
+from tests.models.small import images, make_model
 from tests.oracle import random_case, rational_numpy
 
 
@@ -39,7 +39,7 @@ def test_a_frozen_rational_is_the_function(form, share, compiled):
     )
 
 
-def test_a_frozen_model_answers_as_before_and_the_source_is_untouched():
+def test_a_frozen_model_has_the_same_outputs_and_the_source_is_unchanged():
     model, _ = make_model(init_values=0.5, drop_rate=0.1, drop_path_rate=0.1)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     frozen = freeze(model.train())
@@ -52,7 +52,7 @@ def test_a_frozen_model_answers_as_before_and_the_source_is_untouched():
     torch.testing.assert_close(frozen(images(3)), model.eval()(images(3)), rtol=1e-5, atol=1e-5)
 
 
-def test_identities_are_removed_and_nothing_close_to_one():
+def test_identities_are_removed_but_nothing_close_to_one():
     mlp = kat.GRKANMlp(16, 32, num_groups=4).eval()
     frozen = freeze(mlp)
     assert isinstance(frozen.act1, nn.Identity)

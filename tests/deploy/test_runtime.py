@@ -1,8 +1,7 @@
-"""Opening stored models, and files that are none."""
+"""Opening stored models, and refusing other files."""
 
 from __future__ import annotations
 
-import json
 import sys
 import zipfile
 
@@ -10,9 +9,9 @@ import onnx
 import pytest
 import torch
 
-from kat.deploy import Runtime, StoredRecord, open_model
+from kat.deploy import Runtime, open_model
 from kat.errors import InputError
-from tests.deploy.models import images
+from tests.models.small import images
 
 
 def test_all_kinds_open_alike(stored):
@@ -88,7 +87,7 @@ def test_damaged_and_foreign_files(stored, tmp_path, name, damage):
 
 
 @pytest.mark.parametrize("name", ["m.pt2", "m.onnx"])
-def test_files_that_are_not_there(tmp_path, name):
+def test_missing_files(tmp_path, name):
     with pytest.raises(InputError, match="does not exist"):
         open_model(tmp_path / name)
 
@@ -124,10 +123,3 @@ def test_onnxruntime_may_be_missing(stored, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(InputError, match=r"needs the package onnxruntime.*\[export\]"):
         open_model(stored.folder / "fixed.onnx")
-
-
-def test_files_that_do_not_say_their_task_are_classifiers(stored):
-    record = StoredRecord(stored.record, None, "segmentation")
-    assert StoredRecord.from_json(record.to_json(), "new") == record
-    older = {name: v for name, v in json.loads(record.to_json()).items() if name != "task"}
-    assert StoredRecord.from_json(json.dumps(older), "old").task == "classification"

@@ -1,4 +1,4 @@
-"""The official KAT, independently of the package: its state dict's names and shapes, and its
+"""The official KAT, independently of the package: names and shapes of its state dict, and its
 function in float64."""
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def official_state(
         for act, start in (("act1", (0.03, 1.1, -0.02, 0.01)), ("act2", (0.0, 0.5, 0.3, 0.03))):
             numerator = torch.tensor([[*start, 0.002, 0.0002]])
             state[f"{at}.mlp.{act}.weight_numerator"] = numerator * (1 + normal(1, 6, std=0.2))
-            # some are negative, as in trained models: the formula takes them by their size
+            # some are negative, as in trained models; the formula uses their absolute values
             state[f"{at}.mlp.{act}.weight_denominator"] = normal(8, 4, std=0.03)
     state["norm.weight"] = normal(width, std=0.1, mean=1.0)
     state["norm.bias"] = normal(width, std=0.1)
@@ -77,8 +77,8 @@ def _affine(x: Tensor, w: dict[str, Tensor], name: str) -> Tensor:
 
 
 def _norm(x: Tensor, w: dict[str, Tensor], name: str) -> Tensor:
-    centred = x - x.mean(-1, keepdim=True)
-    scaled = centred / (centred.square().mean(-1, keepdim=True) + 1e-6).sqrt()
+    centered = x - x.mean(-1, keepdim=True)
+    scaled = centered / (centered.square().mean(-1, keepdim=True) + 1e-6).sqrt()
     return scaled * w[f"{name}.weight"] + w[f"{name}.bias"]
 
 

@@ -1,4 +1,4 @@
-"""The KAT models: the official names, counts and initialisation, and timm's whole interface."""
+"""The KAT models: the official names, counts and initialization, and timm's interface."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_initial_weights_are_variance_preserving_and_survive_timms_own_init():
     assert (proj @ value).diag().mean().item() == pytest.approx(-0.4, abs=0.02)
 
 
-def test_published_init_is_there_by_name():
+def test_the_published_initialization_is_available_by_name():
     torch.manual_seed(0)
     model = timm.create_model("kat_micro", mlp_init="trunc_normal", attn_init="trunc_normal")
     for name, parameter in model.named_parameters():

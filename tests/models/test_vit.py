@@ -1,4 +1,4 @@
-"""The baselines: ViTs that differ from KAT by what their arguments say, and by nothing else."""
+"""The baselines: ViTs that differ from KAT in their MLPs only."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def _names(model):
 
 
 @pytest.mark.parametrize("family", ["vit", "vit_swiglu", "vit_kan"])
-def test_all_but_the_mlp_is_kats(family):
+def test_all_parameters_outside_the_mlps_are_kats(family):
     model = timm.create_model(f"{family}_micro_patch7_28")
     assert _names(model) == _names(timm.create_model("kat_micro_patch7_28"))
     assert model(torch.randn(2, 3, 28, 28)).shape == (2, 10)
@@ -39,7 +39,7 @@ def test_full_sizes(size):
     assert counts["vit_kan"] == own + 8 * mlps  # grid + order more for each edge
 
 
-def test_the_plain_vit_is_timms_bit_by_bit():
+def test_the_plain_vit_has_timms_initial_weights():
     torch.manual_seed(0)
     ours = timm.create_model("vit_mlp_tiny_patch16_224", depth=2)
     torch.manual_seed(0)
@@ -48,7 +48,7 @@ def test_the_plain_vit_is_timms_bit_by_bit():
     assert all(torch.equal(value, theirs[name]) for name, value in ours.state_dict().items())
 
 
-def test_initialisation_is_chosen_as_kats_is():
+def test_the_initialization_can_be_kats():
     torch.manual_seed(0)
     args = {"act_layer": "silu", "mlp_init": "variance_preserving", "attn_init": "mimetic"}
     model = timm.create_model("vit_mlp_tiny_patch16_224", **args)
@@ -66,10 +66,10 @@ def test_initialisation_is_chosen_as_kats_is():
     [
         ("vit_micro", {"attn_init": "mimetik"}, "attn_init must be one of"),
         ("vit_micro", {"mlp_init": "xavier"}, "weight_init must be one of"),
-        ("vit_swiglu_micro", {"mlp_init": "kaiming"}, "mlp_init is of the plain MLP"),
+        ("vit_swiglu_micro", {"mlp_init": "kaiming"}, "mlp_init is for the plain MLP"),
         ("vit_kan_micro", {"grid": 0}, "grid and order must be at least 1"),
     ],
 )
-def test_bad_arguments_are_named(name, args, says):
+def test_invalid_arguments_are_named(name, args, says):
     with pytest.raises(InputError, match=says):
         create_model(name, **args)

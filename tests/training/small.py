@@ -10,7 +10,7 @@ import timm
 import torch
 from torch import nn
 
-from kat.data import Batch, DevicePreparation
+from kat.data import Batch, DeviceTransform
 from kat.models import ModelRecord
 from kat.training import TrainConfig
 from kat.training.build import Run, RunningMean
@@ -65,7 +65,7 @@ class Batches:
     def __iter__(self) -> Iterator[Batch]:
         for item in self.items[self.start :]:
             self.before_each()
-            yield item
+            yield item._replace(images=item.images.clone())  # which mixup writes to
 
 
 class Clock:
@@ -136,7 +136,7 @@ def make_run(
         state=TrainState(Division(1, train_loader.batch_size, accumulate)),
         metrics=task.make_metrics(),
         raw_metrics=task.make_metrics(),
-        prepare=DevicePreparation(record.mean, record.std, task.random_erasing),
+        prepare=DeviceTransform(record.mean, record.std, task.random_erasing),
         train_loss=RunningMean(cpu),
         callbacks=list(callbacks),
     )

@@ -1,30 +1,22 @@
-"""What limits a run: the verdict from the figures, and the figures themselves."""
+"""What limits a run: the verdict on the measurements, and the measurement of the model."""
 
 from __future__ import annotations
 
-import multiprocessing
-import time
-
 import pytest
-import torch
-from torch.utils.data import get_worker_info
 
-from kat.data import AugmentConfig, DataConfig, ImageSet
-from kat.data.dense.synthetic import make_items
+from kat.data import AugmentConfig, DataConfig
+from kat.data.synthetic import make_items
 from kat.errors import InputError
 from kat.training import ModelConfig, TrainConfig, data_benchmark
-from kat.training.data_benchmark import STAGES, DataBenchmark, benchmark_data, default_workers
-from kat.training.tasks import classification
-from tests.images import picture, write_folder
-
-SMALL_BATCHES = TrainConfig(data=DataConfig(batch_size=8))
+from kat.training.data_benchmark import DataBenchmark, benchmark_data, default_workers
+from tests.images import write_folder
 
 
 def _result(loader, need, cores=8, **stages):
     return DataBenchmark("folder:x", cores, loader, stages, need, "a model", 0)
 
 
-def test_a_loader_that_gives_more_than_is_needed():
+def test_a_loader_that_is_fast_enough():
     result = _result({0: 90.0, 1: 100.0, 2: 190.0, 4: 350.0}, need=150)
     assert (result.bottleneck, result.workers_needed) == ("model", 2)
     assert "The model is the bottleneck: a model takes 150 images/s" in result.verdict()
@@ -36,78 +28,28 @@ def test_without_workers_the_model_waits():
     assert _result({0: 1600.0, 1: 200.0}, need=150).workers_needed == 0
 
 
-def test_workers_are_extrapolated_where_they_scale():
+def test_workers_are_extrapolated_if_they_scale():
     result = _result({0: 90.0, 1: 100.0, 2: 190.0, 8: 800.0}, need=1001, read=1.0, decode=3.0)
     assert (result.bottleneck, result.workers_needed) == ("data", 11)  # of 100 images/s each
-    assert "About 11 workers would do (extrapolated, not measured, more than the 8 cores here)" in (
-        result.verdict()
+    assert (
+        "About 11 workers are enough (extrapolated, not measured, more than the 8 cores here)"
+        in (result.verdict())
     )
-    assert "goes into decode (75%): use more cores" in result.verdict()
+    assert "is spent in decode (75%): use more cores" in result.verdict()
 
 
-def test_nothing_is_extrapolated_from_workers_that_wait():
+def test_nothing_is_extrapolated_if_workers_do_not_scale():
     result = _result({1: 100.0, 2: 130.0, 8: 135.0}, need=1000, read=3.0, decode=1.0)
     assert result.workers_needed is None
-    assert "it is not known how many would do" in result.verdict()
-    assert "goes into read (75%): copy the data to a local disk" in result.verdict()
+    assert "the number that is enough is unknown" in result.verdict()
+    assert "is spent in read (75%): copy the data to a local disk" in result.verdict()
 
 
-def test_workers_beyond_the_cores_tell_nothing_of_each():
+def test_workers_beyond_the_cores_are_not_extrapolated_from():
     assert _result({1: 100.0, 2: 200.0, 16: 210.0}, need=1000, cores=2).workers_needed == 10
 
 
-class _Slow:
-    """A source and transform that take known times, by a clock of their own.
-
-    The first images that two workers load are there when both have been asked for.
-    """
-
-    def __init__(self):
-        self.now, self.both, self.waited = 0.0, multiprocessing.Barrier(2), False
-
-    def __len__(self):
-        return 64
-
-    def name(self, index):
-        return f"slow {index}"
-
-    def read(self, index):
-        self.now += 0.004
-        if get_worker_info() is not None and not self.waited:
-            self.waited = True
-            self.both.wait(60)
-        return picture(index), 0
-
-    def transform(self, image):
-        self.now += 0.008
-        return torch.zeros(3, 4, 4)
-
-
-@pytest.fixture
-def slow(monkeypatch):
-    source = _Slow()
-    monkeypatch.setattr(
-        data_benchmark, "open_split", lambda *_: ImageSet(source, ["0"], image_size=(4, 4))
-    )
-    monkeypatch.setattr(classification, "train_transform", lambda *_: source.transform)
-    return source
-
-
-def test_stages_and_loader_take_the_time_that_is_put_into_them(slow, monkeypatch):
-    monkeypatch.setattr(time, "perf_counter", lambda: slow.now)
-    result = benchmark_data(SMALL_BATCHES, need=100, workers=[0], seconds=0.4)
-    assert tuple(result.stages) == STAGES
-    assert list(result.stages.values()) == pytest.approx([0.004, 0, 0.008, 0])
-    assert result.loader == {0: pytest.approx(1 / 0.012)}
-
-
-def test_workers_load_side_by_side(slow):
-    result = benchmark_data(SMALL_BATCHES, need=100, workers=[2], seconds=0.1)
-    assert result.loader[2] > 0
-    assert result.unreadable == 0
-
-
-def test_the_need_is_that_of_training_steps(tmp_path):
+def test_the_model_is_measured_in_training_steps(tmp_path):
     write_folder(tmp_path, classes=2, train=4, val=1)
     (tmp_path / "train" / "n00" / "0.jpg").write_bytes(b"torn")
     config = TrainConfig(
@@ -166,7 +108,7 @@ def test_bad_settings_and_data_are_named(tmp_path):
         benchmark_data(TrainConfig(data=data), need=1, workers=[0], seconds=0.1)
 
 
-def test_workers_tried_by_default(monkeypatch):
+def test_default_numbers_of_workers(monkeypatch):
     monkeypatch.setattr(data_benchmark, "cores", lambda: 6)
     assert default_workers(TrainConfig()) == [0, 1, 2, 4, 6]
     assert default_workers(TrainConfig(data=DataConfig(num_workers=9))) == [0, 1, 2, 4, 6, 9]

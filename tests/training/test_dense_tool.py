@@ -9,23 +9,23 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
-from kat.training.evaluation.dense_prediction import find_classes, find_objects
 from PIL import Image
 
 from kat.data import AugmentConfig, DataConfig
 from kat.data.dense import SegmentationAugmentConfig
-from kat.data.dense.synthetic import make_items
+from kat.data.synthetic import make_items
 from kat.errors import InputError, TrainingDiverged
 from kat.models import ModelRecord, build_model, load_model, save_model
-from kat.models.dense import DenseBackbone, SegmentConfig
+from kat.models.dense import SlidingWindowConfig
 from kat.models.dense.upernet import UperHead
-from kat.nn import StabilityMonitor
-from kat.training import MonitorConfig, TrainConfig, evaluate_dense, train
+from kat.training import MonitorConfig, TrainConfig, build, evaluate, train
 from kat.training.config import ModelConfig, OptimConfig
-from kat.training.tasks.detection import DetectionMetrics
+from kat.training.tasks.detection import DetectionMetrics, find_objects
+from kat.training.tasks.segmentation import find_classes
 
 TINY = {"depth": 4, "embed_dim": 32, "num_heads": 2, "global_blocks": [0], "channels": 16}
 SMALL = {
@@ -57,16 +57,19 @@ def settings(kind, items, out, model=None, data=None, **more):
 @pytest.mark.parametrize("kind", SMALL)
 def test_reduced_precision_layer_decay_and_checkpointing(kind, items, tmp_path, monkeypatch):
     """The products are in bfloat16, every block is computed again, and layers learn by depth."""
-    computed, dtypes, block = [], set(), DenseBackbone._block
+    computed, dtypes = [], set()
 
-    def noted(backbone, index, x):
-        backbone.vit.blocks[index].attn.qkv.register_forward_hook(
-            lambda layer, args, y: dtypes.add(y.dtype)
-        )
+    def watched(*args, **options):
+        model = build_model(*args, **options)
+        for index, block in enumerate(model.backbone.body.vit.blocks):
+            block.attn.qkv.register_forward_hook(partial(noted, index))
+        return model
+
+    def noted(index, layer, args, y):
         computed.append(index)
-        return block(backbone, index, x)
+        dtypes.add(y.dtype)
 
-    monkeypatch.setattr(DenseBackbone, "_block", noted)
+    monkeypatch.setattr(build, "build_model", watched)
     config = settings(
         kind,
         items,
@@ -82,13 +85,13 @@ def test_reduced_precision_layer_decay_and_checkpointing(kind, items, tmp_path, 
     training = [*range(4), *reversed(range(4))] * 2
     assert computed[: len(training)] == training
     state = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
-    scales = {group["lr_scale"] for group in state["optimizer_states"][0]["param_groups"]}
+    scales = {group["lr_scale"] for group in state["optimizer_state"]["param_groups"]}
     assert sorted(scales) == pytest.approx([0.8**power for power in range(5, -1, -1)])
     assert all(value.dtype == torch.float32 for value in state["state_dict"].values())
     with (tmp_path / "run" / "history.csv").open(newline="") as file:
         (row,) = csv.DictReader(file)
     assert 0 < float(row["train_loss"]) < 20
-    assert set(summary.scores) <= set(row)
+    assert set(summary.metrics) <= set(row)
 
 
 @pytest.mark.parametrize("kind", SMALL)
@@ -97,12 +100,12 @@ def test_images_are_converted_to_the_channels_that_are_asked_for(kind, items, tm
     model, record = load_model(tmp_path / "run")
     assert record.input_size == (1, 64, 64)
     data = DataConfig(name=f"{kind}:{items}")
-    assert evaluate_dense(model, record, data).images == 3
+    assert evaluate(model, record, data).images == 3
     image = Image.new("RGB", (40, 50), (200, 10, 10))
     if kind == "coco":
         assert find_objects(model, record, image)["masks"].shape[1:] == (50, 40)
     else:
-        assert find_classes(model, record, image, SegmentConfig()).shape == (50, 40)
+        assert find_classes(model, record, image, SlidingWindowConfig()).shape == (50, 40)
 
 
 SETTINGS = {
@@ -154,20 +157,20 @@ def test_a_validation_that_is_not_finite_is_explained(items, tmp_path, monkeypat
         train(settings("ade20k", data, tmp_path / "run"))
 
 
-def test_an_epoch_whose_score_is_nothing_is_the_lowest(items, tmp_path, monkeypatch):
+def test_an_epoch_whose_metric_is_nan_is_the_lowest(items, tmp_path, monkeypatch):
     """AP of no object is NaN: the first such epoch is not the best, and JSON says null."""
     given = iter([torch.nan, 3.0, torch.nan, torch.nan])
     compute = DetectionMetrics.compute
 
-    def scored(scores):
-        return {**compute(scores), "box_ap": torch.tensor(next(given))}
+    def computed(metrics):
+        return {**compute(metrics), "box_ap": torch.tensor(next(given))}
 
-    monkeypatch.setattr(DetectionMetrics, "compute", scored)
+    monkeypatch.setattr(DetectionMetrics, "compute", computed)
     config = settings("coco", items, tmp_path / "run")
     summary = train(replace(config, epochs=3))
-    assert summary.scores["box_ap"] == 3
+    assert summary.metrics["box_ap"] == 3
     best = torch.load(tmp_path / "run" / "best.ckpt", weights_only=True)
-    assert best["epoch"] == 1
+    assert best["state"]["epoch"] == 2
     train(replace(config, out=str(tmp_path / "never")))
     written = (tmp_path / "never" / "summary.json").read_text()
     assert json.loads(written, parse_constant=pytest.fail)["box_ap"] is None
@@ -175,7 +178,7 @@ def test_an_epoch_whose_score_is_nothing_is_the_lowest(items, tmp_path, monkeypa
 
 def test_the_layers_are_recorded(items, tmp_path):
     config = settings("ade20k", items, tmp_path / "run", monitor=MonitorConfig(True, 1))
-    train(config, StabilityMonitor(1))
+    train(config)
     with (tmp_path / "run" / "stability.csv").open(newline="") as file:
         layers = {row["layer"] for row in csv.DictReader(file)}
     assert "backbone.body.vit.blocks.3.mlp.act2" in layers
@@ -193,7 +196,7 @@ def test_what_is_frozen_stays(items, tmp_path):
 
 @pytest.mark.parametrize("pool", ["token", "avg"])
 @pytest.mark.parametrize("kind", SMALL)
-def test_a_classifier_s_weights_are_a_start(kind, pool, items, tmp_path, capsys):
+def test_a_run_starts_from_a_classifier(kind, pool, items, tmp_path, capsys):
     args = {"depth": 4, "embed_dim": 32, "num_heads": 2, "patch_size": 8, "global_pool": pool}
     record = ModelRecord(
         architecture="kat_micro",
@@ -213,13 +216,13 @@ def test_a_classifier_s_weights_are_a_start(kind, pool, items, tmp_path, capsys)
     assert "carried" in capsys.readouterr().out
     state = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["state_dict"]
     name = "blocks.2.mlp.fc1.weight"
-    carried = state[f"model.backbone.body.vit.{name}"]
+    carried = state[f"backbone.body.vit.{name}"]
     assert torch.equal(carried, classifier.state_dict()[name])
 
 
 @pytest.mark.parametrize("kind", SMALL)
-def test_two_processes_score_what_one_does(kind, items, tmp_path):
-    """With steps too small to matter: of three images one has two, their scores are of all."""
+def test_two_processes_validate_as_one_does(kind, items, tmp_path):
+    """With steps too small to matter: of three images one has two, the metrics are of all."""
     name, args = SMALL[kind]
     args = {**TINY, **args}
     if kind == "coco":

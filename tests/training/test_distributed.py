@@ -13,11 +13,139 @@ from pathlib import Path
 import pytest
 import torch
 
+from kat.errors import InputError
+from kat.training.distributed import World, connect, find_world, is_first_process
 from tests.images import write_folder
 from tests.processes import children, start, wait_until
 
+LAUNCHERS = {
+    "none": {},
+    "first of two machines": {"NODE_RANK": 0},
+    "second of two machines": {"NODE_RANK": 1},
+    "torchrun": {
+        "RANK": 5, "LOCAL_RANK": 1, "GROUP_RANK": 1, "WORLD_SIZE": 8, "LOCAL_WORLD_SIZE": 4,
+    },
+    "torchrun, first": {
+        "RANK": 0, "LOCAL_RANK": 0, "GROUP_RANK": 0, "WORLD_SIZE": 8, "LOCAL_WORLD_SIZE": 4,
+    },
+    "srun": {"SLURM_NTASKS": 8, "SLURM_PROCID": 5, "SLURM_LOCALID": 1, "SLURM_NODEID": 1},
+    "srun, first": {"SLURM_NTASKS": 8, "SLURM_PROCID": 0, "SLURM_LOCALID": 0, "SLURM_NODEID": 0},
+    "torchrun within srun": {
+        "SLURM_NTASKS": 2, "SLURM_PROCID": 1, "SLURM_LOCALID": 0, "SLURM_NODEID": 1,
+        "RANK": 6, "LOCAL_RANK": 2, "GROUP_RANK": 1, "WORLD_SIZE": 8, "LOCAL_WORLD_SIZE": 4,
+    },
+    "a shell of SLURM": {"SLURM_NTASKS": 8, "SLURM_PROCID": 0, "SLURM_JOB_NAME": "bash"},
+}  # fmt: skip
+"""What is in the environment of a process."""
+
+
+@pytest.fixture
+def launcher(monkeypatch):
+    """Sets the environment of a process to what a launcher puts there, and nothing else of it."""
+
+    def set_to(**environment):
+        for name in list(os.environ):
+            if name.startswith(("SLURM_", "MASTER_", "TORCHELASTIC_")) or name.endswith("RANK"):
+                monkeypatch.delenv(name)
+        for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in environment.items():
+            monkeypatch.setenv(name, str(value))
+
+    set_to()
+    return set_to
+
+
+@pytest.mark.parametrize(
+    ("name", "devices", "nodes", "world", "first"),
+    [
+        ("none", 1, 1, World(), True),
+        ("none", "auto", 1, World(size=4, local_size=4), True),
+        ("none", 2, 1, World(size=2, local_size=2), True),
+        ("first of two machines", 2, 2, World(size=4, local_size=2), True),
+        ("second of two machines", 2, 2, World(rank=2, size=4, local_size=2), False),
+        ("torchrun", 4, 2, World(5, 1, 8, 4, launched=True), False),
+        ("torchrun", "auto", 1, World(5, 1, 8, 4, launched=True), False),
+        ("torchrun, first", "auto", 2, World(0, 0, 8, 4, launched=True), True),
+        ("srun", 4, 2, World(5, 1, 8, 4, launched=True), False),
+        ("srun", "auto", 2, World(5, 1, 8, 4, launched=True), False),
+        ("srun, first", 4, 2, World(0, 0, 8, 4, launched=True), True),
+        ("torchrun within srun", 4, 2, World(6, 2, 8, 4, launched=True), False),
+        ("a shell of SLURM", 2, 1, World(size=2, local_size=2), True),
+    ],
+)
+def test_the_launcher_says_which_process_this_is(launcher, name, devices, nodes, world, first):
+    launcher(**LAUNCHERS[name])
+    assert find_world(devices, nodes, present=4) == world
+    assert is_first_process() == first
+
+
+@pytest.mark.parametrize("name", ["torchrun", "srun"])
+@pytest.mark.parametrize(("devices", "nodes"), [(1, 1), (4, 1), (8, 2)])
+def test_another_number_of_processes_than_the_settings_make_is_refused(
+    launcher, name, devices, nodes
+):
+    launcher(**LAUNCHERS[name])
+    line = f"make {devices * nodes} processes, but the launcher has started 8"
+    with pytest.raises(InputError, match=line):
+        find_world(devices, nodes, present=4)
+
+
+@pytest.fixture
+def joined(monkeypatch):
+    """What the group of processes is joined with, in the place of joining it."""
+    calls = []
+    monkeypatch.setattr(
+        torch.distributed,
+        "init_process_group",
+        lambda *args, **options: calls.append((*args, *options.items())),
+    )
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("nodes", "first"),
+    [
+        ("gpu7", "gpu7"),
+        ("gpu[01-04,7],login", "gpu01"),
+        ("login,gpu[01-04]", "login"),
+        ("gpu[3,5]-ib", "gpu3-ib"),
+        ("rack[2-3]n[08-09]", "rack2n08"),
+    ],
+)
+def test_slurm_tasks_meet_on_the_first_node(launcher, joined, nodes, first):
+    launcher(**LAUNCHERS["srun"], SLURM_JOB_NODELIST=nodes, SLURM_JOB_ID=123456)
+    connect(find_world(4, 2, present=4), torch.device("cpu"))
+    assert joined == [("gloo", f"tcp://{first}:18456", ("rank", 5), ("world_size", 8))]
+
+
+def test_processes_meet_where_the_environment_says(launcher, joined):
+    place = {"MASTER_ADDR": "head", "MASTER_PORT": 29501}
+    launcher(**LAUNCHERS["srun"], SLURM_JOB_NODELIST="a,b", SLURM_JOB_ID=1, **place)
+    connect(find_world(4, 2, present=4), torch.device("cpu"))
+    launcher(**LAUNCHERS["second of two machines"], **place)
+    connect(find_world(1, 2, present=1), torch.device("cpu"))
+    assert joined == [
+        ("gloo", "tcp://head:29501", ("rank", rank), ("world_size", size))
+        for rank, size in ((5, 8), (1, 2))
+    ]
+
+
+def test_torchruns_processes_meet_at_its_own_store(launcher, joined):
+    launcher(**LAUNCHERS["torchrun"], TORCHELASTIC_RUN_ID="x", MASTER_ADDR="a", MASTER_PORT=1)
+    connect(find_world(4, 2, present=4), torch.device("cpu"))
+    assert joined == [("gloo",)]
+
+
+def test_one_process_joins_nothing_and_several_machines_need_a_launcher(launcher, joined):
+    connect(find_world(1, 1, present=1), torch.device("cpu"))
+    assert not joined
+    with pytest.raises(InputError, match="several machines need a launcher: torchrun, srun, or"):
+        connect(find_world(1, 2, present=1), torch.device("cpu"))
+
+
 SETTINGS = (
-    "--config", "digits", "--epochs", "2", "--optim.warmup_epochs", "1", "--progress", "false",
+    "--config", "digits", "--epochs", "2", "--optim.warmup_epochs", "1", "--no-progress",
     "--accelerator", "cpu", "--model.args", "{depth: 2}", "--model.drop_path", "0",
     "--optim.name", "sgd", "--optim.ema_decay", "0.9", "--augment.random_erasing", "0.5",
     "--limit_train_batches", "5",

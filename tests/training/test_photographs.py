@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kat.data import DataConfig, make_loader, open_split
+from kat.data import DataConfig, DeviceTransform, make_loader, open_split
 from kat.models import build_model
-from kat.training import ModelConfig, TrainConfig, evaluate_dense
-from kat.training.run import make_record
+from kat.training import ModelConfig, TrainConfig, evaluate
+from kat.training.resolve import make_record
 from kat.training.tasks.registry import TASKS
 from tests.data.dense import photographs
 
@@ -25,13 +25,17 @@ def looked_at(kind, root, name, model, batch_size, **args):
     )
     data = open_split(config.data, "train")
     record = make_record(config, data)
-    data.transform, _ = TASKS[data.task].transforms(record, config)
+    task = TASKS[data.task](config, record)
+    data.transform, _ = task.transforms(record, config)
     torch.manual_seed(0)
-    module = TASKS[data.task].module(build_model(record), record, config).train()
+    model = build_model(record).train()
     (batch,) = make_loader(data, config.data, training=True)
-    batch = module.on_after_batch_transfer(batch, 0)
-    loss = module.loss(module.model(*module.arguments(batch.images, batch.labels)), batch.labels)
-    return loss, evaluate_dense(module.model, record, config.data)
+    prepare = DeviceTransform(record.mean, record.std)
+    images = prepare(batch.images) if torch.is_tensor(batch.images) else [
+        prepare(image[None])[0] for image in batch.images
+    ]  # fmt: skip
+    loss = task.loss(model(*task.arguments(images, batch.labels)), batch.labels)
+    return loss, evaluate(model, record, config.data)
 
 
 @pytest.mark.parametrize("name", photographs.ANNOTATED)
@@ -39,11 +43,13 @@ def test_a_detector_goes_over_photographs(tmp_path, name):
     options = {"depth": 1, "global_blocks": [0], "rcnn": {"box_score_thresh": 0.0}}
     loss, found = looked_at("coco", tmp_path, name, "kat_det_micro", 3, **options)
     assert loss.isfinite()
-    assert (found.images, found.unreadable) == (3, {})
+    assert (found.images, found.skipped) == (3, {})
     assert 0 <= found.metrics["box_ap"] <= 100
     images = dict(enumerate(open_split(DataConfig(name=f"coco:{tmp_path}"), "val"), 1))
-    assert {row["image_id"] for row in found.results["bbox"]} == {1, 2, 3}
-    for box, mask in zip(found.results["bbox"], found.results["segm"], strict=True):
+    assert {row["image_id"] for row in found.documents["results_bbox"]} == {1, 2, 3}
+    for box, mask in zip(
+        found.documents["results_bbox"], found.documents["results_segm"], strict=True
+    ):
         width, height = images[box["image_id"]][0].size
         x, y, w, h = box["bbox"]
         assert min(x, y, w, h) >= 0

@@ -22,7 +22,7 @@ from tests.cli.commands import run
 from tests.processes import start, wait_until
 
 SETTINGS = (
-    "--config", "digits", "--epochs", 2, "--optim.warmup_epochs", 1, "--progress", "false",
+    "--config", "digits", "--epochs", 2, "--optim.warmup_epochs", 1, "--no-progress",
     "--model.args", "{depth: 1}", "--model.drop", 0.1, "--data.batch_size", 16,
     "--data.num_workers", 2, "--limit_train_batches", 9, "--limit_val_batches", 3,
     "--precision", "bf16-mixed", "--optim.ema_decay", 0.99, "--optim.accumulate_grad_batches", 2,
@@ -95,8 +95,8 @@ MOMENTS = {
     "during validation": (Classification, "predict", nth(3, kill)),
     "before an epoch is kept": (CoefficientRecorder, "on_epoch_end", nth(1, kill)),
     "while a checkpoint is written": (checkpoint.torch, "save", nth(5, torn)),
-    "between last and previous": (checkpoint, "keep_as", nth(4, kill)),
-    "between last and best": (checkpoints, "keep_as", nth(1, kill)),
+    "between last and previous": (checkpoint, "link_or_copy", nth(4, kill)),
+    "between last and best": (checkpoints, "link_or_copy", nth(1, kill)),
     "before the history is written": (checkpoints, "write_records", nth(1, kill)),
     "before the last history is written": (checkpoints, "write_records", nth(2, kill)),
 }
@@ -144,7 +144,7 @@ def test_a_slurm_job_is_put_back_into_the_queue(tmp_path, monkeypatch, capsys):
     wrap = nth(2, lambda *_: os.kill(os.getpid(), signal.SIGUSR1))
     monkeypatch.setattr(Classification, "loss", wrap(Classification.loss))
     out = tmp_path / "run"
-    assert run("train", "--config", "digits", "--progress", "false", "--out", out) == 75
+    assert run("train", "--config", "digits", "--no-progress", "--out", out) == 75
     assert "job 1234 requeued" in capsys.readouterr().err
     assert (tmp_path / "called").read_text() == "requeue 1234\n"
 
@@ -160,7 +160,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, monkeypatch
     content[len(content) // 2] ^= 1
     (out / "last.ckpt").write_bytes(content)
     assert run(*command) == 0
-    line = "last.ckpt is damaged: its checksum is not that of its contents; going on from"
+    line = "last.ckpt is damaged: its checksum does not match its contents; going on from"
     assert f"{line} {out / 'previous.ckpt'}" in capsys.readouterr().out
     assert digest(out) == clean
 
@@ -171,7 +171,7 @@ def test_best_weights_that_are_damaged_are_had_from_the_last_or_give_way(
 ):
     """Of one epoch the last is the best; of two, made so here, the first is."""
     out = tmp_path / "run"
-    short = ("train", "--config", "digits", "--limit_train_batches", 2, "--progress", "false",
+    short = ("train", "--config", "digits", "--limit_train_batches", 2, "--no-progress",
              "--optim.warmup_epochs", 0, "--out", out)  # fmt: skip
 
     def worse(self):
@@ -222,7 +222,7 @@ def test_auto_begins_a_run_that_was_stopped_before_its_first_checkpoint(tmp_path
     (out / "run.yaml").write_text("{}")
     (out / ".partial-last.ckpt").write_bytes(b"PK")
     quick = ("--limit_train_batches", 1, "--limit_val_batches", 1, "--epochs", 1,
-             "--optim.warmup_epochs", 0, "--progress", "false")  # fmt: skip
+             "--optim.warmup_epochs", 0, "--no-progress")  # fmt: skip
     assert run("train", "--config", "digits", *quick, "--out", out, "--resume", "auto") == 0
     assert not list(out.glob(".partial-*"))
     other = tmp_path / "other"
@@ -285,7 +285,7 @@ def test_a_full_disk_costs_no_more_than_the_interval(disk, capsys, clean):
 def test_a_folder_that_cannot_be_written_is_refused_and_nothing_is_lost(disk, capsys):
     place, remount = disk
     remount("size=64m")
-    short = ("--limit_train_batches", 2, "--limit_val_batches", 1, "--progress", "false",
+    short = ("--limit_train_batches", 2, "--limit_val_batches", 1, "--no-progress",
              "--optim.warmup_epochs", 0, "--resume", "auto")  # fmt: skip
     command = ("train", "--config", "digits", *short, "--out", place / "run")
     assert run(*command, "--epochs", 1) == 0

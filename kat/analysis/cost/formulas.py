@@ -181,7 +181,7 @@ def _attention(layer: Attention, x: Tensor, y: Tensor) -> Terms:
 def _grid_attention(layer: GridAttention, x: Tensor, y: Tensor) -> Terms:
     """Relative positions lengthen queries and keys by a number a row and column of the window."""
     batch, height, width, channels = x.shape
-    rows, columns = layer.sides(height, width)
+    rows, columns = layer.window_size(height, width)
     tokens = rows * columns
     windows = batch * -(-height // rows) * -(-width // columns)
     products = 2 * tokens * channels

@@ -141,7 +141,7 @@ def model_cost(name: str, args: dict[str, Any], image_size: int | None) -> Model
     """
     stored = Path(name).exists()
     if stored and (args or image_size):
-        raise InputError(f"--args and --image_size are for names: {name} is stored with its own")
+        raise InputError(f"--args and --image-size are for names: {name} is stored with its own")
     model, input_size = _stored(Path(name)) if stored else _named(name, args, image_size)
     return ModelCost(
         name,
@@ -161,7 +161,7 @@ def _named(
     name: str, args: dict[str, Any], image_size: int | None
 ) -> tuple[nn.Module, tuple[int, int, int]]:
     if image_size is not None and image_size < 1:
-        raise InputError(f"--image_size must be at least 1, got {image_size}")
+        raise InputError(f"--image-size must be at least 1, got {image_size}")
     channels, height, width = registered_preprocessing(name)["input_size"]
     size = (args.get("in_chans", channels), image_size or height, image_size or width)
     return _build(name, {**input_args(name, size), **args}), size

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from kat.data import (
     Batch,
     DataConfig,
-    DevicePreparation,
-    ImageSet,
+    DeviceTransform,
+    ImageDataset,
     ImageStream,
     make_loader,
     open_split,
@@ -36,7 +36,7 @@ class ValidationImages:
         count: the number of images, at most.
     """
 
-    images: ImageSet | ImageStream
+    images: ImageDataset | ImageStream
     data: DataConfig
     count: int
 
@@ -82,8 +82,8 @@ def open_images(
             f"the model takes {record.input_size[0]} channels, but the images of {data.name!r}"
             f" have {images.channels}"
         )
-    if isinstance(images, ImageSet):
-        images = images.spread(count)
+    if isinstance(images, ImageDataset):
+        images = images.evenly_spaced(count)
     _, images.transform = TASKS[images.task].transforms(record, TrainConfig())
     return ValidationImages(images, data, count)
 
@@ -110,7 +110,7 @@ def images_of_run(
 
 def normalized(batches: Iterable[Batch], record: ModelRecord) -> Iterator[Tensor]:
     """The images of batches as inputs (B, C, H, W) of the model, one by one where sizes differ."""
-    prepare = DevicePreparation(record.mean, record.std)
+    prepare = DeviceTransform(record.mean, record.std)
     for batch in batches:
         if isinstance(batch.images, Tensor):
             yield prepare(batch.images)

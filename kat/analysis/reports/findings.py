@@ -18,7 +18,7 @@ from kat.analysis.inspect.attention import attention_maps, check_attention
 from kat.analysis.inspect.images import images_of_run, normalized
 from kat.analysis.inspect.stability import rational_rows
 from kat.analysis.learning_curves import History
-from kat.data import Batch, DevicePreparation
+from kat.data import Batch, DeviceTransform
 from kat.errors import InputError
 from kat.models import ModelRecord, load_model, rational_parameter_names
 from kat.nn import LayerHistory, read_coefficient_history
@@ -144,5 +144,5 @@ def _attention(
         return f"{seen} 'kat plot attention' takes image files."
     pictures, titles = true_classes(shown[:1], classes)
     pictures, titles = pictures[:_WITH_ATTENTION], titles[:_WITH_ATTENTION]
-    maps = attention_maps(model, DevicePreparation(record.mean, record.std)(pictures))
+    maps = attention_maps(model, DeviceTransform(record.mean, record.std)(pictures))
     return draw_attention(pictures, with_predictions(titles, maps.logits, record.classes), maps)

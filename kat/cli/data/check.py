@@ -1,48 +1,36 @@
-"""``kat data check``: what is wrong with a data set, one line a kind."""
+"""``kat data check``: find invalid images and annotations before training.
+
+Opens every image and every annotation of both splits, and prints one line for each kind of problem,
+with the count and the first example. With --skip, what training can leave out
+(data.bad_annotations=skip) is no failure. Exit code: 0 everything is valid, 1 something is not, 2
+the data cannot be opened at all.
+
+examples:
+  kat data check coco:/data/coco
+  kat data check ade20k:/data/ADEChallengeData2016 --num-workers 16
+  kat data check coco:/data/mine --skip --headers           sizes only: finds no torn JPEG
+  kat data check folder:/data/imagenet                      a data set of classification
+"""
 
 from __future__ import annotations
 
 import sys
-from argparse import RawDescriptionHelpFormatter
 
-from jsonargparse import DefaultHelpFormatter
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from kat.cli.parsing import FAILED, Parser, run_command
+from kat.cli.parsing import FAILED, Parser
+from kat.data.check import SPLITS, SplitReport, check_split, class_problems
 from kat.data.config import DataConfig
-from kat.data.dense.check import SPLITS, SplitReport, check_split, class_problems
-from kat.data.dense.problems import Problem
-from kat.errors import unknown
+from kat.data.dense.validation import Problem
+from kat.settings import Count
 from kat.text import counted, quoted
-
-_DESCRIPTION = """\
-Opens every image and every annotation of both splits, and prints one line for each kind of problem,
-with the count and the first example. With --skip those that training can do without
-(data.bad_annotations=skip) are no failure. Exit code: 0 fine, 1 something is wrong, 2 the data
-cannot be opened at all.
-
-examples:
-  kat data check coco:/data/coco
-  kat data check ade20k:/data/ADEChallengeData2016 --workers 16
-  kat data check coco:/data/mine --skip --headers true      sizes only; finds no torn JPEG
-  kat data check folder:/data/imagenet                      data of classification, too"""
-
-
-class _Formatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
-    """Leaves the lines of the description as they are."""
 
 
 def main(arguments: list[str]) -> int:
-    """Parses the arguments, checks, prints."""
-    return run_command(lambda: _main(arguments))
-
-
-def _main(arguments: list[str]) -> int:
+    """Checks and prints; 1 if something is wrong."""
     options = make_parser().parse_args(arguments)
-    config = DataConfig(name=options.name, num_workers=options.workers)
-    if options.split not in (None, *SPLITS):
-        raise unknown("split", options.split, SPLITS)
+    config = DataConfig(name=options.data, num_workers=options.num_workers)
     splits = SPLITS if options.split is None else (options.split,)
     reports = [_with_progress(config, split, options.headers, options.progress) for split in splits]
     for report in reports:
@@ -53,6 +41,18 @@ def _main(arguments: list[str]) -> int:
     fatal = sum(problem.fatal(options.skip) for problem in problems)
     sys.stdout.write(_verdict(len(problems), fatal, options.skip) + "\n")
     return FAILED if fatal else 0
+
+
+def make_parser() -> Parser:
+    """The parser of ``kat data check``."""
+    parser = Parser(__doc__, "DATA")
+    parser.add("data", metavar="DATA", help="the data set, as --data of 'kat train'")
+    parser.add("--split", choices=SPLITS, help="check this split only")
+    parser.add("--skip", action="store_true", help="leave out what training can leave out")
+    parser.add("--headers", action="store_true", help="read only the sizes of images")
+    parser.add("--num-workers", type=Count, default=8, metavar="N", help="threads that read images")
+    parser.add_progress()
+    return parser
 
 
 def _with_progress(config: DataConfig, split: str, headers: bool, shown: bool) -> SplitReport:
@@ -89,7 +89,7 @@ def _print_problems(problems: list[Problem], skip: bool) -> None:
         if problem.fatal(skip):
             sys.stdout.write(f"  fatal    {problem}\n")
         else:
-            sys.stdout.write(f"  skipped  {problem}; {problem.skipping}\n")
+            sys.stdout.write(f"  skipped  {problem}; {problem.remedy}\n")
 
 
 def _verdict(problems: int, fatal: int, skip: bool) -> str:
@@ -98,17 +98,3 @@ def _verdict(problems: int, fatal: int, skip: bool) -> str:
     kinds = f"{counted(problems, 'kind')} of problems, {fatal} fatal"
     hint = "" if skip else "; --skip says what training can do without"
     return kinds + hint
-
-
-def make_parser() -> Parser:
-    """The parser of ``kat data check``."""
-    parser = Parser(prog="kat data check", description=_DESCRIPTION, formatter_class=_Formatter)
-    parser.add_argument("name", type=str, help="the data set, as data.name of 'kat train'")
-    parser.add_argument("--split", type=str | None, help="train or val alone (default: both)")
-    parser.add_argument(
-        "--skip", action="store_true", help="do without what training can do without"
-    )
-    parser.add_argument("--headers", type=bool, default=False, help="of images read the size alone")
-    parser.add_argument("--workers", type=int, default=8, help="threads that look at images")
-    parser.add_argument("--progress", type=bool, default=True, help="show a bar")
-    return parser

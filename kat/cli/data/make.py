@@ -1,59 +1,36 @@
-"""``kat data make``: data of detection and segmentation that can be had anywhere."""
+"""``kat data make``: make a small data set for detection and segmentation from real images.
+
+Places images of Fashion-MNIST's items (Debian's package dataset-fashion-mnist) on textured
+canvases: resized, rotated, colored, some in front of others. Boxes and masks are exact. The folder
+is both a data set for detection, coco:OUT, and one for segmentation, ade20k:OUT. The same options
+give the same bytes. Items and canvases of the two splits come from different images.
+
+examples:
+  kat data make items --out items --preview items.png
+  kat data make items --out small --images 200 --val-images 50 --size 64 --source digits
+"""
 
 from __future__ import annotations
 
 import sys
-from argparse import RawDescriptionHelpFormatter
 from pathlib import Path
 
-from jsonargparse import DefaultHelpFormatter
 from rich.console import Console
 from rich.progress import Progress
-from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
-from torchvision.utils import make_grid
 
-from kat.cli.parsing import Parser, run_command
-from kat.data.dense import open_coco
-from kat.data.dense.drawing import draw_objects
-from kat.data.dense.synthetic import make_items
-from kat.errors import unknown
-from kat.files import check_target, replacing
-
-KINDS = ("items",)
-_SHOWN = 6
-"""How many images a preview shows."""
-_DESCRIPTION = """\
-Makes images of Fashion-MNIST's items (Debian's package dataset-fashion-mnist) on textured canvases:
-resized, turned, coloured, some before others. Boxes and masks are exact. The folder is both a data
-set for detection, coco:OUT, and one for segmentation, ade20k:OUT. The same options give the same
-bytes. Items and canvases of the two splits are of different images.
-
-examples:
-  kat data make items --out items --preview items.png
-  kat data make items --out small --images 200 --val_images 50 --size 64 --source digits"""
+from kat.cli.parsing import Parser
+from kat.data.dense.drawing import draw_preview
+from kat.data.synthetic import make_items
 
 
-class _Formatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
-    """Leaves the lines of the description as they are."""
-
-
-def main(arguments: list[str]) -> int:
-    """Parses the arguments and writes the data set."""
-    return run_command(lambda: _main(arguments))
-
-
-def _main(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> None:
+    """Writes the data set."""
     options = make_parser().parse_args(arguments)
-    if options.kind not in KINDS:
-        raise unknown("kind of data to make", options.kind, KINDS)
-    out = Path(options.out)
-    if options.preview:
-        check_target(Path(options.preview), (".png",))
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not options.progress) as bar:
         task = bar.add_task("images", total=options.images + options.val_images)
         make_items(
-            out,
+            options.out,
             source=options.source,
             images=options.images,
             val_images=options.val_images,
@@ -62,47 +39,23 @@ def _main(arguments: list[str]) -> None:
             tell=lambda done: bar.update(task, completed=done),
         )
     if options.preview:
-        draw_preview(out, Path(options.preview))
+        draw_preview(options.out, options.preview)
     sys.stdout.write(
-        f"{options.images} training and {options.val_images} validation images in {out};"
-        f" --data.name coco:{out} or ade20k:{out}\n"
+        f"{options.images} training and {options.val_images} validation images in {options.out};"
+        f" --data coco:{options.out} or ade20k:{options.out}\n"
     )
-
-
-def draw_preview(root: Path, path: Path) -> None:
-    """Draws the first training images of a COCO set, and below each the same with its objects.
-
-    Args:
-        root: of the set, whose images have one size.
-        path: of the PNG file.
-    """
-    data = open_coco(root, "train")
-    plain, drawn = [], []
-    for index in range(min(_SHOWN, len(data))):
-        image, target = data[index]
-        boxes, labels, masks = target["boxes"], target["labels"], target["masks"].bool()
-        plain.append(pil_to_tensor(image))
-        names = [""] * len(labels)
-        drawn.append(draw_objects(plain[-1], boxes, labels, masks, names, len(data.classes)))
-    picture = to_pil_image(make_grid([*plain, *drawn], nrow=len(plain), padding=0))
-    with replacing(path) as partial:
-        picture.save(partial)
 
 
 def make_parser() -> Parser:
     """The parser of ``kat data make``."""
-    parser = Parser(prog="kat data make", description=_DESCRIPTION, formatter_class=_Formatter)
-    parser.add_argument("kind", type=str, help="items")
-    parser.add_argument("--out", type=str, required=True, help="the folder, not there yet")
-    parser.add_argument(
-        "--source", type=str, default="fashion_mnist", help="grey images, bright on black"
-    )
-    parser.add_argument("--images", type=int, default=6000, help="in the training split")
-    parser.add_argument("--val_images", type=int, default=500, help="in the validation split")
-    parser.add_argument("--size", type=int, default=128, help="side of an image in pixels")
-    parser.add_argument("--seed", type=int, default=0, help="of all that is random")
-    parser.add_argument(
-        "--preview", type=str | None, help="draw some of the images with their objects, as PNG"
-    )
-    parser.add_argument("--progress", type=bool, default=True, help="show a bar")
+    parser = Parser(__doc__, "items")
+    parser.add("kind", choices=["items"], help="the kind of data")
+    parser.add("--out", type=Path, required=True, metavar="FOLDER", help="a new folder")
+    parser.add("--source", default="fashion_mnist", help="data set of gray images, bright on black")
+    parser.add("--images", type=int, default=6000, help="images of the training split")
+    parser.add("--val-images", type=int, default=500, help="images of the validation split")
+    parser.add("--size", type=int, default=128, help="side of an image in pixels")
+    parser.add_seed("everything that is random")
+    parser.add_file("--preview", "also draw some images with their objects", (".png",))
+    parser.add_progress()
     return parser

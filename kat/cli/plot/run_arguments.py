@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from kat.cli.parsing import Parser
 
 
 def add_run_arguments(parser: Parser) -> None:
     """Adds the arguments of :func:`kat.analysis.runs.find_runs`."""
-    parser.add_argument(
+    parser.add(
         "runs",
         nargs="+",
+        type=Path,
         metavar="RUN",
-        help="the folder of a run, or the .csv of 'kat ablate', whose cells are one line each",
+        help="a run directory, or the .csv of 'kat ablate', whose cells are a line each",
     )
-    parser.add_argument(
-        "--group", action="store_true", help="take folders that differ in the seed alone together"
+    parser.add(
+        "--group", action="store_true", help="put runs together that differ in the seed only"
     )
-    parser.add_argument("--labels", nargs="+", type=str, help="names in place of those found")
+    parser.add("--labels", nargs="+", metavar="NAME", help="names in place of those found")

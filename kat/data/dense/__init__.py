@@ -1,26 +1,26 @@
-"""Data of detection and segmentation: images with boxes and masks."""
+"""Data for detection and segmentation: images with boxes and masks."""
 
-from kat.data.dense.coco.dataset import DetectionSet, Target, open_coco
+from kat.data.dense.coco.dataset import DetectionDataset, Target, open_coco
 from kat.data.dense.config import DetectionAugmentConfig, SegmentationAugmentConfig
-from kat.data.dense.semantic.dataset import IGNORE, SemanticSet, open_semantic
+from kat.data.dense.segmentation.dataset import IGNORE, SegmentationDataset, open_segmentation
 from kat.data.dense.transforms import (
-    DetectionEvaluation,
-    DetectionTraining,
-    SegmentationEvaluation,
-    SegmentationTraining,
+    DetectionEvalTransform,
+    DetectionTrainTransform,
+    SegmentationEvalTransform,
+    SegmentationTrainTransform,
 )
 
 __all__ = [
     "IGNORE",
     "DetectionAugmentConfig",
-    "DetectionEvaluation",
-    "DetectionSet",
-    "DetectionTraining",
+    "DetectionDataset",
+    "DetectionEvalTransform",
+    "DetectionTrainTransform",
     "SegmentationAugmentConfig",
-    "SegmentationEvaluation",
-    "SegmentationTraining",
-    "SemanticSet",
+    "SegmentationDataset",
+    "SegmentationEvalTransform",
+    "SegmentationTrainTransform",
     "Target",
     "open_coco",
-    "open_semantic",
+    "open_segmentation",
 ]

@@ -1,4 +1,4 @@
-"""The settings of what is done to images with boxes and masks."""
+"""The settings of augmentation of images with boxes and masks."""
 
 from __future__ import annotations
 

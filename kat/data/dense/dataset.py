@@ -1,4 +1,4 @@
-"""Images with a target each, such as boxes or a mask, in the place of a class index."""
+"""Images with a target, such as boxes or a mask, in the place of a class index."""
 
 from __future__ import annotations
 
@@ -8,39 +8,39 @@ from typing import Any
 
 from PIL import Image
 
-from kat.data.dataset import ImageSet
+from kat.data.dataset import ImageDataset
 
 
-class DenseSet(ImageSet, ABC):
-    """Images of one split with targets: item i is transform(image, target).
+class DenseDataset(ImageDataset, ABC):
+    """The images of one split with targets: item i is transform(image, target).
 
-    A subclass says what the target is. Batches are lists, as images differ in size.
+    A subclass defines the target. Batches are lists, because images differ in size.
     """
 
     @staticmethod
-    def stack(images: Sequence[Any], labels: Sequence[Any]) -> tuple[Any, Any]:
-        """The images and targets of a batch, as they are."""
+    def collate(images: Sequence[Any], labels: Sequence[Any]) -> tuple[Any, Any]:
+        """Returns the images and targets of a batch as lists."""
         return list(images), list(labels)
 
     @abstractmethod
     def target(self, image: Image.Image, annotation: Any, index: int) -> Any:
-        """The target that the transform takes.
+        """Decodes the target of an image.
 
         Args:
             image: RGB.
-            annotation: what the source has of it, still encoded.
-            index: of the image.
+            annotation: what the source has read, still encoded.
+            index: the index of the image.
 
         Raises:
-            UnreadableImage: image and annotation do not fit together.
+            UnreadableImage: the annotation is for another image.
         """
 
-    def finish(self, image: Image.Image, label: Any, index: int) -> tuple[Any, Any]:
-        """The last stage of an item: its target is decoded, and both are transformed."""
+    def transformed(self, image: Image.Image, label: Any, index: int) -> tuple[Any, Any]:
+        """Decodes the target of an image and transforms both."""
         image, target = self.transform(image, self.target(image, label, index))
         return image, target
 
 
-def untransformed(image: Image.Image, target: Any) -> tuple[Image.Image, Any]:
-    """The transform of a set that has been given none."""
+def no_transform(image: Image.Image, target: Any) -> tuple[Image.Image, Any]:
+    """Returns image and target; a dataset's transform until it is given one."""
     return image, target

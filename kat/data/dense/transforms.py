@@ -1,8 +1,8 @@
-"""What is done to images together with their boxes and masks, by torchvision's transforms.
+"""Transforms of images together with their boxes and masks.
 
-What is random is drawn from PyTorch's generator alone, which the loader seeds for each item. Images
-come out as bytes, (C, H, W), in grey or RGB as the model takes them: normalisation is
-:class:`kat.data.DevicePreparation`'s.
+All random draws use PyTorch's generator, which the loader seeds for each item. The transformed
+images are (C, H, W) uint8, in grayscale or RGB as the model requires: :class:`kat.data.
+DeviceTransform` normalizes them.
 """
 
 from __future__ import annotations
@@ -20,44 +20,45 @@ from torchvision.tv_tensors import Mask
 from kat.data.decoding import in_channels
 from kat.data.dense.coco.dataset import Target
 from kat.data.dense.config import DetectionAugmentConfig, SegmentationAugmentConfig
-from kat.data.dense.semantic.dataset import IGNORE
+from kat.data.dense.segmentation.dataset import IGNORE
 
 _CROP_TRIES = 10
 _LONGEST = 4
-"""The longest that an image may be, in shorter sides: ADE20K's usual 2048 for 512."""
+"""The largest ratio of a resized image's longer side to ``size``: ADE20K's usual 2048 for 512."""
 
 
-class DetectionTraining:
-    """Large-scale jitter to a square, a flip, and boxes of what is left of each object.
+class DetectionTrainTransform:
+    """Large-scale jitter to a square, a horizontal flip, and boxes around the remaining masks.
 
-    The scale s is drawn evenly; the image is resized by r = s min(size / height, size / width); of
-    what is larger than the square a part is cut out at random, and what is smaller is padded on the
-    right and below. Crowds are left out, and objects of which less than ``min_side`` is left.
+    The scale s is uniform in its range, and the image is resized by the factor
+    r = s min(size / height, size / width). A random crop is taken of what exceeds the square; what
+    is smaller is padded on the right and below. Crowds are left out, and so are objects whose box
+    has a side below ``min_side``.
 
     Args:
         size: side of the square in pixels.
         config: ranges and probabilities.
-        mean: of each channel, after scaling pixels to [0, 1]: the colour of the padding.
+        mean: per channel, after scaling pixels to [0, 1]: the color of the padding.
     """
 
     def __init__(self, size: int, config: DetectionAugmentConfig, mean: Sequence[float]) -> None:
         self.size = size
         self.config = config
-        self.fill = _colour(mean)
+        self.fill = _color(mean)
         self.channels = len(mean)
 
     def __call__(self, image: Image.Image, target: Target) -> tuple[Tensor, Target]:
-        """The square, (C, size, size) uint8, and its objects."""
+        """Returns the square, (C, size, size) uint8, and its objects."""
         window = self._window(image.height, image.width)
         flip = _happens(self.config.hflip)
         pixels = _placed(_pixels(image, self.channels), window, self.size, self.fill, flip)
-        objects = _chosen(target, target["iscrowd"] == 0)
+        objects = _selected(target, target["iscrowd"] == 0)
         objects["masks"] = _placed(Mask(objects["masks"]), window, self.size, 0, flip)
         objects["area"] = objects["masks"].sum((1, 2), dtype=torch.float32)
-        objects = _chosen(objects, objects["area"] > 0)
+        objects = _selected(objects, objects["area"] > 0)
         objects["boxes"] = _boxes(objects["masks"])
         sides = objects["boxes"][:, 2:] - objects["boxes"][:, :2]
-        return pixels, _chosen(objects, (sides >= self.config.min_side).all(1))
+        return pixels, _selected(objects, (sides >= self.config.min_side).all(1))
 
     def _window(self, height: int, width: int) -> Window:
         low, high = self.config.scale
@@ -66,45 +67,46 @@ class DetectionTraining:
         return _window(height, width, ratio, self.size)
 
 
-class DetectionEvaluation:
-    """The image as it is; the detector scales it, and answers in its own pixels.
+class DetectionEvalTransform:
+    """Leaves the image as it is: the detector resizes it, and predicts boxes in its pixels.
 
     Args:
-        channels: that the model takes.
+        channels: number of input channels of the model.
     """
 
     def __init__(self, channels: int = 3) -> None:
         self.channels = channels
 
     def __call__(self, image: Image.Image, target: Target) -> tuple[Tensor, Target]:
-        """The image, (C, H, W) uint8, and the untouched target."""
+        """Returns the image, (C, H, W) uint8, and the target."""
         return _pixels(image, self.channels), target
 
 
-class SegmentationTraining:
-    """A crop of the randomly resized image, a flip, other colours.
+class SegmentationTrainTransform:
+    """A crop of the randomly resized image, a horizontal flip, and color distortion.
 
-    The image is resized to fit (:func:`fitted`), times a factor drawn evenly. Of up to ten crops
-    the first is taken of which no class fills more than ``max_class_share``; else the last. What
-    the image lacks is padded on the right and below, with :data:`IGNORE` in the mask.
+    The image is resized to :func:`fitted_size` times a factor that is uniform in its range. Up to
+    ten crops are drawn until no class fills more than ``max_class_share`` of one; otherwise the
+    last is used. If the image is smaller, it is padded on the right and below, with :data:`IGNORE`
+    in the mask.
 
     Args:
-        size: of the shorter side of a resized image in pixels, and of the crop's where the settings
-            have no other.
+        size: shorter side of the resized image in pixels, and side of the crop if the settings give
+            no other.
         config: ranges and probabilities.
-        mean: of each channel, after scaling pixels to [0, 1]: the colour of the padding.
+        mean: per channel, after scaling pixels to [0, 1]: the color of the padding.
     """
 
     def __init__(self, size: int, config: SegmentationAugmentConfig, mean: Sequence[float]) -> None:
         self.size = size
         self.side = config.crop or size
         self.config = config
-        self.fill = _colour(mean)
+        self.fill = _color(mean)
         self.channels = len(mean)
         self.distort = _distortion(config.distortion)
 
     def __call__(self, image: Image.Image, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """The crop, (C, side, side) uint8, and its mask, (side, side) uint8."""
+        """Returns the crop, (C, side, side) uint8, and its mask, (side, side) uint8."""
         window = self._window(mask)
         flip = _happens(self.config.hflip)
         pixels = _placed(_pixels(image, self.channels), window, self.side, self.fill, flip)
@@ -115,7 +117,7 @@ class SegmentationTraining:
         height, width = mask.shape
         low, high = self.config.scale
         factor = low + (high - low) * torch.rand(()).item()
-        ratio = factor * fitted(height, width, self.size)[0] / height
+        ratio = factor * fitted_size(height, width, self.size)[0] / height
         for _ in range(_CROP_TRIES):
             window = _window(height, width, ratio, self.side)
             top, left, cut_height, cut_width = window[:4]
@@ -125,12 +127,12 @@ class SegmentationTraining:
         return window
 
 
-class SegmentationEvaluation:
-    """The whole image, resized to fit (:func:`fitted`); its mask as it was.
+class SegmentationEvalTransform:
+    """The whole image, resized to :func:`fitted_size`; the mask keeps its size.
 
     Args:
-        size: of the shorter side in pixels.
-        channels: that the model takes.
+        size: shorter side in pixels.
+        channels: number of input channels of the model.
     """
 
     def __init__(self, size: int, channels: int = 3) -> None:
@@ -138,38 +140,40 @@ class SegmentationEvaluation:
         self.channels = channels
 
     def __call__(self, image: Image.Image, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """The image, (C, H, W) uint8, and the mask in the pixels that the image had before."""
+        """Returns the resized image, (C, h, w) uint8, and the mask, (H, W)."""
         return resized(image, self.size, self.channels), mask
 
 
 def resized(image: Image.Image, size: int, channels: int) -> Tensor:
-    """The image, (C, H, W) uint8, resized to fit."""
+    """Resizes an image to :func:`fitted_size`: (C, h, w) uint8."""
     pixels = _pixels(image, channels)
-    sides = fitted(image.height, image.width, size)
+    sides = fitted_size(image.height, image.width, size)
     return functional.resize(pixels, list(sides), antialias=True)
 
 
-def fitted(height: int, width: int, size: int) -> tuple[int, int]:
-    """Height and width with the ratio kept: the shorter side is size, or less where the longer
-    would be more than four times that."""
+def fitted_size(height: int, width: int, size: int) -> tuple[int, int]:
+    """Scales height and width so that the shorter is ``size``.
+
+    It is less than ``size`` if the longer would exceed four times ``size``.
+    """
     ratio = min(size / min(height, width), _LONGEST * size / max(height, width))
     return max(1, round(ratio * height)), max(1, round(ratio * width))
 
 
 def largest_share(mask: Tensor) -> float:
-    """The share of the most frequent class among the pixels that have one; 0 where none has."""
+    """The share of the most frequent class among the pixels with a class; 0 if there are none."""
     counts = torch.bincount(mask[mask != IGNORE].flatten().long())
     return (counts.max() / counts.sum()).item() if len(counts) else 0.0
 
 
 Window = tuple[int, int, int, int, int, int]
-"""Top, left, height and width of a part of an image, and the height and width it is resized to."""
+"""Top, left, height and width of a crop, and the height and width that it is resized to."""
 
 
 def _window(height: int, width: int, ratio: float, size: int) -> Window:
-    """A random part of an image which, resized by a ratio, fills the square or lies within.
+    """A random crop that, resized by a ratio, fills the square or lies within it.
 
-    The part is cut out before it is resized, which costs less than the other way round.
+    Cropping before resizing costs less than the other order.
     """
     top, cut_height, new_height = _span(height, ratio, size)
     left, cut_width, new_width = _span(width, ratio, size)
@@ -177,7 +181,7 @@ def _window(height: int, width: int, ratio: float, size: int) -> Window:
 
 
 def _span(length: int, ratio: float, size: int) -> tuple[int, int, int]:
-    """Of one dimension: where the part begins, its length, and the length it is resized to."""
+    """The crop in one dimension: its start, its length, and the length that it is resized to."""
     resized = max(1, round(length * ratio))
     if resized <= size:
         return 0, length, resized
@@ -186,7 +190,7 @@ def _span(length: int, ratio: float, size: int) -> tuple[int, int, int]:
 
 
 def _placed(pixels: Tensor, window: Window, size: int, fill: int | list[int], flip: bool) -> Tensor:
-    """A part of an image, or of masks, resized, flipped or not, and padded to the square."""
+    """Crops an image or masks, resizes and flips the crop, and pads it to the square."""
     cut = functional.resized_crop(pixels, *window[:4], size=list(window[4:]), antialias=True)
     if flip:
         cut = functional.horizontal_flip(cut)
@@ -195,7 +199,7 @@ def _placed(pixels: Tensor, window: Window, size: int, fill: int | list[int], fl
 
 
 def _distortion(probability: float) -> v2.Transform:
-    """Each of four changes of colour by chance, with the ranges of SSD (Liu et al. 2016)."""
+    """Four changes of color, each with this probability; the ranges are SSD's (Liu et al. 2016)."""
     changes = (
         v2.ColorJitter(brightness=(0.875, 1.125)),
         v2.ColorJitter(contrast=(0.5, 1.5)),
@@ -206,16 +210,16 @@ def _distortion(probability: float) -> v2.Transform:
 
 
 def _boxes(masks: Tensor) -> Tensor:
-    """The corners, (N, 4) float32, of the boxes around masks that are not empty."""
+    """The corners, (N, 4) float32, of the boxes around masks, none of which is empty."""
     if not len(masks):
         return torch.zeros(0, 4)
     boxes = masks_to_boxes(masks)
-    boxes[:, 2:] += 1  # torchvision's end in the last pixel, COCO's and ours behind it
+    boxes[:, 2:] += 1  # torchvision's boxes end in the last pixel, COCO's and ours behind it
     return boxes
 
 
-def _chosen(target: Target, keep: Tensor) -> Target:
-    """The objects to keep; what is not of objects stays."""
+def _selected(target: Target, keep: Tensor) -> Target:
+    """The target with these objects alone; entries that are not per object are unchanged."""
     return {name: value[keep] if value.ndim else value for name, value in target.items()}
 
 
@@ -227,5 +231,5 @@ def _happens(probability: float) -> bool:
     return torch.rand(()).item() < probability
 
 
-def _colour(mean: Sequence[float]) -> list[int]:
+def _color(mean: Sequence[float]) -> list[int]:
     return [round(255 * value) for value in mean]

@@ -1,4 +1,4 @@
-"""Hugging Face data sets on this machine: saved folders, parquet and image folders, the cache."""
+"""Hugging Face datasets on this machine: saved folders, parquet and image folders, the cache."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from typing import Any
 import numpy as np
 
 from kat.data.config import DataConfig
-from kat.data.dataset import ImageSet
+from kat.data.dataset import ImageDataset
 from kat.errors import InputError, first_line, unknown
 from kat.text import quoted
 
 
-def open_rows(config: DataConfig, name: str, split: str) -> ImageSet:
-    """A split of a data set of the package ``datasets``.
+def open_huggingface(config: DataConfig, name: str, split: str) -> ImageDataset:
+    """Opens a split of a dataset of the package ``datasets``.
 
-    The images are the column of images, the labels the column of ``ClassLabel``, whose names are
-    the classes; ``config.image_key`` and ``config.label_key`` choose where there are several.
-    Labels that are numbers without names are 0, 1, ... up to ``config.num_classes`` or the largest;
-    labels that are text are their own names, sorted.
+    The images are in the only column of images and the labels in the only column of ``ClassLabel``,
+    whose names are the classes. ``config.image_key`` and ``config.label_key`` choose among several.
+    If the labels are numbers without names, the classes are 0, 1, ... up to ``config.num_classes``,
+    or up to the largest label. If they are text, the classes are the sorted labels.
 
     Args:
-        config: ``root`` is the cache folder, ``train_split`` and ``val_split`` name the splits, and
-            without ``download`` the network is not used.
+        config: the settings: ``root`` is the cache folder, ``train_split`` and ``val_split`` name
+            the splits, and ``download`` allows the use of the network.
         name: a folder that ``save_to_disk`` has written, a folder of files that ``load_dataset``
-            takes (parquet, arrow, images), or a data set's name.
+            reads (parquet, arrow, images), or the name of a dataset.
         split: ``"train"`` or ``"val"``.
 
     Raises:
-        InputError: the package is missing, the data set cannot be opened or has no such split, or
-            its columns do not say what is image and what is label.
+        InputError: the package is missing, the dataset cannot be opened or has no such split, or
+            the columns of images and labels are ambiguous.
     """
     wanted = config.train_split if split == "train" else config.val_split
     rows = _load(config, name, wanted)
@@ -44,17 +44,17 @@ def open_rows(config: DataConfig, name: str, split: str) -> ImageSet:
     )
     labels, classes = _labels(rows, name, label, config.num_classes)
     encoded = rows.select_columns([image]).cast_column(image, datasets.Image(decode=False))
-    return ImageSet(RowSource(encoded, image, labels, f"{name} {wanted}"), classes)
+    return ImageDataset(RowSource(encoded, image, labels, f"{name} {wanted}"), classes)
 
 
 class RowSource:
-    """Images in the rows of a table, which stays on the disk.
+    """Images in the rows of a table on disk.
 
     Args:
-        rows: of the package ``datasets``, whose images are not decoded.
-        column: the images' column.
+        rows: a ``datasets.Dataset`` whose images are not decoded.
+        column: name of the column of images.
         labels: (rows,) int64, class indices.
-        title: what messages call the table.
+        title: name of the table in messages.
     """
 
     def __init__(self, rows: Any, column: str, labels: np.ndarray, title: str) -> None:
@@ -67,11 +67,11 @@ class RowSource:
         return len(self.labels)
 
     def name(self, index: int) -> str:
-        """The number of the row, which counts from 0."""
+        """The number of the row, counted from 0."""
         return f"row {index} of {self.title}"
 
     def read(self, index: int) -> tuple[bytes, int]:
-        """The bytes of the image, in the row or in the file that it names, and its label."""
+        """Reads the bytes of the image, from the row or the file that it names, and the label."""
         image = self.rows[int(index)][self.column] or {"bytes": b"", "path": None}
         content = image["bytes"]
         if content is None:
@@ -93,10 +93,10 @@ def _load(config: DataConfig, name: str, split: str) -> Any:
                 splits = datasets.load_from_disk(name)
             else:
                 splits = datasets.load_dataset(name, cache_dir=config.root)
-    except Exception as error:  # whatever reads the files raises
+    except Exception as error:  # depends on the library that reads the files
         hint = "" if config.download else "; data.download=true may fetch it"
         raise InputError(
-            f"data set {config.name!r} cannot be opened: {first_line(error)}{hint}"
+            f"dataset {config.name!r} cannot be opened: {first_line(error)}{hint}"
         ) from None
     if split not in splits:
         option = "train_split" if split == config.train_split else "val_split"
@@ -106,7 +106,7 @@ def _load(config: DataConfig, name: str, split: str) -> Any:
 
 @contextmanager
 def _network(allowed: bool) -> Iterator[None]:
-    """Keeps ``datasets`` from the network: it goes there for names that it has in its cache too."""
+    """Allows ``datasets`` to use the network, or not; it would use it even for cached datasets."""
     import datasets
 
     before = datasets.config.HF_HUB_OFFLINE
@@ -118,7 +118,7 @@ def _network(allowed: bool) -> Iterator[None]:
 
 
 def _column(rows: Any, name: str, given: str | None, what: str, fits: Any) -> str:
-    """The column that is given, or else the only one of its kind."""
+    """The given column, or else the only one of its kind."""
     if given is not None:
         if given not in rows.features:
             raise unknown(f"column (data.{what}_key) of {name!r}", given, rows.features)
@@ -138,15 +138,15 @@ def _column(rows: Any, name: str, given: str | None, what: str, fits: Any) -> st
 def _labels(
     rows: Any, name: str, column: str, num_classes: int | None
 ) -> tuple[np.ndarray, list[str]]:
-    """(rows,) class indices, and the class names."""
+    """The class indices, (rows,) int64, and the class names."""
     values = np.asarray(rows.select_columns([column]).with_format("numpy")[:][column])
     if values.dtype.kind in "US":
         names, labels = np.unique(values, return_inverse=True)
         return labels.astype(np.int64), [str(label) for label in names]
     if values.dtype.kind not in "iu":
         raise InputError(
-            f"the column {column!r} of {name!r} must hold class indices or names, and no gaps;"
-            f" it is of type {rows.features[column]}"
+            f"the column {column!r} of {name!r} must hold a class index or name in every row;"
+            f" its type is {rows.features[column]}"
         )
     known = getattr(rows.features[column], "names", None)
     count = num_classes or int(values.max(initial=-1)) + 1

@@ -1,20 +1,21 @@
-"""The data sets by name: the one door to where images, labels and class names come from."""
+"""Opens datasets by name."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from kat.data.config import DataConfig
-from kat.data.dataset import ImageSet, ImageStream
-from kat.data.dense.coco.dataset import open_coco
-from kat.data.dense.semantic.dataset import open_semantic
-from kat.data.dense.semantic.layout import LAYOUTS
+from kat.data.dataset import ImageDataset
+from kat.data.dense.coco.dataset import DetectionDataset, open_coco
+from kat.data.dense.segmentation.dataset import SegmentationDataset, open_segmentation
+from kat.data.dense.segmentation.layout import LAYOUTS
 from kat.data.sources.folder import open_folder
-from kat.data.sources.huggingface import open_rows
+from kat.data.sources.huggingface import open_huggingface
 from kat.data.sources.small import FASHION_MNIST_DEBIAN, open_digits, open_fashion_mnist
 from kat.data.sources.tar import open_tar
-from kat.data.sources.timm_datasets import TIMM_PREFIXES, open_timm
-from kat.data.sources.webdataset import open_shards
+from kat.data.sources.timm_datasets import open_timm
+from kat.data.sources.webdataset import open_webdataset
+from kat.data.stream import ImageStream
 from kat.errors import InputError, unknown
 from kat.text import quoted
 
@@ -29,69 +30,71 @@ _NAMES = [
     "hfds/NAME",
     "coco:PATH",
     *(f"{layout}:PATH" for layout in LAYOUTS),
-    *(f"{prefix}/NAME" for prefix in TIMM_PREFIXES),
+    "torch/NAME",
+    "hfids/NAME",
+    "tfds/NAME",
+    "wds/NAME",
 ]
 
 
-def open_split(config: DataConfig, split: str, seed: int = 0) -> ImageSet | ImageStream:
-    """Opens the ``"train"`` or ``"val"`` split of the data set that ``config.name`` names.
+def open_split(config: DataConfig, split: str, seed: int = 0) -> ImageDataset | ImageStream:
+    """Opens a split of the dataset ``config.name``.
 
-    The seed is for streamed data sets, which shuffle themselves.
+    Args:
+        config: the settings of the data.
+        split: ``"train"`` or ``"val"``.
+        seed: seed of the order of a stream, which shuffles itself.
 
     Raises:
-        InputError: an unknown name; a folder or file that is missing, empty or damaged.
+        InputError: the name is unknown, or a folder or file is missing, empty or damaged.
     """
     kind, _, path = config.name.partition(":")
-    prefix, slash, rest = config.name.partition("/")
-    if kind == "digits":
-        return open_digits(split)
-    if kind == "fashion_mnist":
-        return open_fashion_mnist(Path(path) if path else FASHION_MNIST_DEBIAN, split)
-    if kind == "folder":
-        return open_folder(Path(path), split, config.bad_images, config.holdout)
-    if kind == "tar":
-        return open_tar(Path(path), split, config.bad_images)
-    if kind == "wds":
-        return open_shards(
-            path,
-            split,
-            config.bad_images,
-            label_key=config.label_key,
-            num_classes=config.num_classes,
-        )
-    if kind == "hf":
-        return open_rows(config, path, split)
-    if kind == "coco":
-        return open_coco(Path(path), split, config.bad_annotations)
-    if kind in LAYOUTS:
-        return open_semantic(kind, Path(path), split, config.bad_annotations)
-    if prefix == "hfds" and rest:
-        return open_rows(config, rest, split)
-    if prefix in TIMM_PREFIXES and slash:
-        return open_timm(config, split, seed)
-    raise unknown("data set", config.name, _NAMES)
+    match kind:
+        case "digits":
+            return open_digits(split)
+        case "fashion_mnist":
+            return open_fashion_mnist(Path(path) if path else FASHION_MNIST_DEBIAN, split)
+        case "folder":
+            return open_folder(config, path, split)
+        case "tar":
+            return open_tar(config, path, split)
+        case "wds":
+            return open_webdataset(config, path, split)
+        case "hf":
+            return open_huggingface(config, path, split)
+        case "coco":
+            return open_coco(Path(path), split, config.bad_annotations)
+        case _ if kind in LAYOUTS:
+            return open_segmentation(kind, Path(path), split, config.bad_annotations)
+    prefix, slash, name = config.name.partition("/")
+    match prefix + slash:
+        case "hfds/":
+            return open_huggingface(config, name, split)
+        case "torch/" | "hfids/" | "tfds/" | "wds/":
+            return open_timm(config, split, seed)
+    raise unknown("dataset", config.name, _NAMES)
 
 
 def task_of_data(name: str) -> str:
-    """What data sets of this name are for, e.g. ``"detection"``."""
+    """The task that a dataset of this name is for, e.g. ``"detection"``."""
     kind = name.partition(":")[0]
     if kind == "coco":
-        return "detection"
-    return "segmentation" if kind in LAYOUTS else "classification"
+        return DetectionDataset.task
+    return SegmentationDataset.task if kind in LAYOUTS else ImageDataset.task
 
 
-def check_classes(train: ImageSet | ImageStream, val: ImageSet | ImageStream) -> None:
+def check_classes(train: ImageDataset | ImageStream, val: ImageDataset | ImageStream) -> None:
     """Checks that both splits have the same classes in the same order.
 
     Raises:
-        InputError: names the classes that only one split has.
+        InputError: names the classes that one split lacks.
     """
     if train.classes == val.classes:
         return
-    for split, extra in (
+    for split, missing in (
         ("val", sorted(set(train.classes) - set(val.classes))),
         ("train", sorted(set(val.classes) - set(train.classes))),
     ):
-        if extra:
-            raise InputError(f"the {split} split lacks {quoted(extra, 'class', 'classes')}")
+        if missing:
+            raise InputError(f"the {split} split lacks {quoted(missing, 'class', 'classes')}")
     raise InputError("the classes of the two splits are in different orders")

@@ -1,4 +1,4 @@
-"""Which WebDataset shards a split has, and what the files beside them say."""
+"""Finds the WebDataset shards of a split, and reads the metadata files beside them."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ import json
 import re
 from pathlib import Path
 
-from kat.data.splits import SPLIT_NAMES
+from kat.data.naming import SPLIT_NAMES, check_unique
 from kat.errors import InputError
 
 _CLASS_NAMES, _INFO = "classes.txt", "_info.json"
 
 
 def shards_by_split(pattern: str) -> tuple[Path, dict[str, list[str]]]:
-    """The folder that shards are in, and the paths of each split; see ``open_shards``.
+    """Finds the shards of each split; see :func:`kat.data.sources.webdataset.open_webdataset`.
+
+    Returns:
+        The folder of the shards, and the paths of the shards by split.
 
     Raises:
-        InputError: there are none, or one that is named is missing.
+        InputError: there is no shard, or one that is named is missing.
     """
     if Path(pattern).is_dir():
         folder = Path(pattern)
@@ -43,10 +46,10 @@ def _words(path: str) -> set[str]:
 
 
 def expand_braces(pattern: str) -> list[str]:
-    """``a-{08..10}.tar`` is a-08.tar, a-09.tar, a-10.tar, and ``{a,b}`` is a and b.
+    """Expands braces: ``a-{08..10}.tar`` to a-08.tar, a-09.tar, a-10.tar; ``{a,b}`` to a, b.
 
     Raises:
-        InputError: what is in the braces is neither a range of numbers nor a list.
+        InputError: the braces hold neither a range of numbers nor a list.
     """
     match = re.search(r"\{([^{}]*)\}", pattern)
     if match is None:
@@ -58,13 +61,13 @@ def expand_braces(pattern: str) -> list[str]:
     else:
         inside = match[1].split(",")
     if (len(inside) < 2 and not numbers) or not inside:
-        raise InputError(f"{match[0]} in {pattern!r} must be as {{0000..0146}} or {{train,val}}")
+        raise InputError(f"{match[0]} in {pattern!r} must be like {{0000..0146}} or {{train,val}}")
     head, tail = pattern[: match.start()], pattern[match.end() :]
     return [path for word in inside for path in expand_braces(head + word + tail)]
 
 
 def _info(folder: Path) -> dict[str, dict]:
-    """The splits that _info.json describes; none where there is no such file."""
+    """The splits that _info.json describes; empty if there is no such file."""
     path = folder / _INFO
     if not path.is_file():
         return {}
@@ -73,7 +76,7 @@ def _info(folder: Path) -> dict[str, dict]:
         return {name: dict(split) for name, split in splits.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
-            f"{path} does not describe splits as timm's readers do: {error!r}"
+            f"{path} does not describe splits in the format of timm: {error!r}"
         ) from None
 
 
@@ -90,23 +93,23 @@ def _splits_of_info(folder: Path) -> dict[str, list[str]]:
 
 
 def label_field(folder: Path, split: str) -> str | None:
-    """The field of ``.json`` files that _info.json names for the labels of a split, if it does."""
+    """The field of ``.json`` files with the labels of a split, if _info.json names one."""
     splits = _info(folder)
     name = next((word for word in SPLIT_NAMES[split] if word in splits), None)
     return (splits[name].get("alt_label") or None) if name else None
 
 
 def class_names(folder: Path) -> list[str] | None:
-    """The lines of classes.txt; None where there is no such file.
+    """The class names in classes.txt, one per line; None if there is no such file.
 
     Raises:
-        InputError: it is empty, or a name occurs twice.
+        InputError: the file is empty, or a name occurs twice.
     """
     path = folder / _CLASS_NAMES
     if not path.is_file():
         return None
     names = path.read_text(encoding="utf-8").strip().splitlines()
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if not names or twice is not None:
-        raise InputError(f"{path} must hold one class name a line, each once; got {twice!r} again")
+    if not names:
+        raise InputError(f"{path} is empty: it must hold one class name per line")
+    check_unique(names, path, "class", "classes")
     return names

@@ -1,4 +1,4 @@
-"""WebDataset shards that are read from end to end, from wherever the package webdataset can."""
+"""WebDataset shards that are read in order, from anywhere that the package webdataset reads."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from itertools import islice
 from typing import Any
 
 from kat.data.config import DataConfig
-from kat.data.dataset import ImageStream, Part, StreamItem
 from kat.data.decoding import UnreadableImage
 from kat.data.sources.webdataset import IMAGES, parse_label
+from kat.data.stream import ImageStream, Part, StreamItem
 from kat.errors import InputError
 
 _BUFFER = 1000
-"""Encoded images that a worker holds to draw from; in ImageNet's size about 100 MB."""
+"""Number of encoded images in the shuffle buffer of a worker; about 100 MB for ImageNet."""
 
 
-def open_stream(
+def open_shard_stream(
     reader: Any, classes: list[str], config: DataConfig, training: bool, seed: int
 ) -> ImageStream:
-    """The shards of a split that timm's ``ReaderWds`` has found.
+    """Opens the shards of a split that timm's ``ReaderWds`` has found.
 
     Raises:
-        InputError: nothing says how many images there are.
+        InputError: the number of images is unknown.
     """
     info = reader.split_info
     if not info.num_samples:
         raise InputError(
-            f"data set {config.name!r} does not say how many images it has: add num_samples to"
+            f"the number of images in dataset {config.name!r} is unknown: add num_samples to"
             " _info.json, or |NUMBER to the split"
         )
     urls = [os.path.join(reader.root, name) for name in info.filenames]
@@ -39,16 +39,16 @@ def open_stream(
 
 
 class ShardStream:
-    """The samples of shards, in an order that is a function of seed, epoch and part.
+    """The samples of shards, in an order that is a function of (seed, epoch, part).
 
-    A part has shards of its own, or where these are fewer than the parts, each n-th sample of all.
-    For training the shards are permuted, and each sample is drawn from a buffer.
+    Each of n parts has its own shards; if there are fewer shards than parts, it has every n-th
+    sample of all shards. For training, shards are permuted and samples are drawn from a buffer.
 
     Args:
-        urls: the shards, as the package webdataset opens them.
-        label_key: the field of ``.json`` files that holds the label; None: ``.cls`` files do.
+        urls: paths or URLs of the shards.
+        label_key: field of ``.json`` files with the label; None if ``.cls`` files hold it.
         training: whether to shuffle.
-        seed: of the order.
+        seed: seed of the order.
     """
 
     def __init__(self, urls: list[str], label_key: str | None, training: bool, seed: int) -> None:
@@ -58,12 +58,12 @@ class ShardStream:
         self.seed = seed
 
     def __call__(self, epoch: int, part: Part) -> Iterator[StreamItem | UnreadableImage]:
-        """The items of a part; what cannot be had is named in its place."""
+        """Yields the items of a part, with errors in the place of those that cannot be read."""
         urls = list(self.urls)
         if self.training:
             random.Random(f"{self.seed} {epoch}").shuffle(urls)
         index, parts = part
-        # To evaluate, parts must differ by one sample at most, as their announced lengths do.
+        # In evaluation, parts may differ by one sample at most, like the lengths of the stream.
         own = self.training and parts <= len(urls)
         items = self._items(urls[index::parts] if own else urls)
         if not own:
@@ -89,7 +89,7 @@ class ShardStream:
 
     def _item(self, url: str, sample: dict[str, Any]) -> StreamItem | UnreadableImage:
         name = f"{url}/{sample['__key__']}"
-        encoded = next((sample[ending] for ending in IMAGES if ending in sample), None)
+        encoded = next((sample[extension] for extension in IMAGES if extension in sample), None)
         text = sample.get("json" if self.label_key else "cls")
         label = None if text is None else parse_label(text, self.label_key, name)
         if encoded is None or label is None:
@@ -100,7 +100,7 @@ class ShardStream:
 def _drawn(
     items: Iterable[StreamItem | UnreadableImage], rng: random.Random
 ) -> Iterator[StreamItem | UnreadableImage]:
-    """The items, each drawn from a buffer of the next ones."""
+    """Yields the items, each drawn from a buffer of the next ones."""
     buffer: list[StreamItem | UnreadableImage] = []
     for item in items:
         buffer.append(item)

@@ -1,4 +1,4 @@
-"""Small data sets that are arrays: scikit-learn's digits, Fashion-MNIST."""
+"""Small datasets in arrays: scikit-learn's digits and Fashion-MNIST."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from kat.data.dataset import ImageSet
+from kat.data.dataset import ImageDataset
 from kat.errors import InputError
 
 FASHION_MNIST_DEBIAN = Path("/usr/share/datasets/fashion-mnist")
-"""Where Debian's package dataset-fashion-mnist puts its files."""
+"""Folder of Debian's package dataset-fashion-mnist."""
 
 
-def open_digits(split: str) -> ImageSet:
-    """scikit-learn's 1797 handwritten digits, 8x8 grey; a fixed, stratified 80/20 split."""
+def open_digits(split: str) -> ImageDataset:
+    """Opens a split of scikit-learn's 1797 handwritten digits, 8x8 grayscale.
+
+    The split is fixed: 80/20, stratified by class.
+    """
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
@@ -30,7 +33,7 @@ def open_digits(split: str) -> ImageSet:
     chosen = np.sort(train if split == "train" else val)
     pixels = np.round(digits.images[chosen] * (255 / 16)).astype(np.uint8)
     names = [str(name) for name in digits.target_names]
-    return _grey(pixels, digits.target[chosen], names, mean=0.3054, std=0.3758)
+    return _grayscale(pixels, digits.target[chosen], names, mean=0.3054, std=0.3758)
 
 
 _GARMENTS = [
@@ -47,20 +50,20 @@ _GARMENTS = [
 ]
 
 
-def open_fashion_mnist(folder: Path, split: str) -> ImageSet:
-    """Fashion-MNIST (Xiao et al. 2017) from its four gzipped idx files."""
+def open_fashion_mnist(folder: Path, split: str) -> ImageDataset:
+    """Opens a split of Fashion-MNIST (Xiao et al. 2017) from its four gzipped idx files."""
     prefix = "train" if split == "train" else "t10k"
     pixels = _read_idx(folder / f"{prefix}-images-idx3-ubyte.gz", dimensions=3)
     labels = _read_idx(folder / f"{prefix}-labels-idx1-ubyte.gz", dimensions=1)
     if labels.size == 0 or labels.max() >= len(_GARMENTS):
-        raise InputError(f"{folder}: the labels of {prefix}-* must be 0 to 9, and not none")
+        raise InputError(f"{folder}: the labels of {prefix}-* must be 0 to 9, at least one")
     if len(pixels) != len(labels):
         raise InputError(f"{folder}: {len(pixels)} images, but {len(labels)} labels in {prefix}-*")
-    return _grey(pixels, labels, _GARMENTS, mean=0.2860, std=0.3530)
+    return _grayscale(pixels, labels, _GARMENTS, mean=0.2860, std=0.3530)
 
 
 def _read_idx(path: Path, dimensions: int) -> np.ndarray:
-    """An array of bytes in the idx format: 0 0 8 rank, the sizes as big-endian int32, the data."""
+    """Reads bytes in the idx format: 0, 0, 8, rank; the sizes as big-endian int32; the data."""
     try:
         data = gzip.decompress(path.read_bytes())
     except FileNotFoundError:
@@ -79,11 +82,11 @@ def _read_idx(path: Path, dimensions: int) -> np.ndarray:
     return values.reshape(shape)
 
 
-def _grey(
+def _grayscale(
     pixels: np.ndarray, labels: np.ndarray, classes: Sequence[str], *, mean: float, std: float
-) -> ImageSet:
-    return ImageSet(
-        GreySource(pixels, labels),
+) -> ImageDataset:
+    return ImageDataset(
+        ArraySource(pixels, labels),
         classes,
         channels=1,
         image_size=(pixels.shape[1], pixels.shape[2]),
@@ -92,8 +95,8 @@ def _grey(
     )
 
 
-class GreySource:
-    """Grey images in an array.
+class ArraySource:
+    """Grayscale images in an array.
 
     Args:
         pixels: (images, height, width) uint8.
@@ -108,9 +111,9 @@ class GreySource:
         return len(self.labels)
 
     def name(self, index: int) -> str:
-        """They have none but their number."""
+        """The number of the image, which has no other name."""
         return f"image {index} of the split"
 
     def read(self, index: int) -> tuple[Image.Image, int]:
-        """The image and its label."""
+        """Reads the image and its label."""
         return Image.fromarray(self.pixels[index]), int(self.labels[index])

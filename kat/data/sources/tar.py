@@ -1,4 +1,4 @@
-"""Images in tar files, a folder a class, as timm's ``ReaderImageInTar`` reads them."""
+"""Images in tar files, one folder per class, as timm's ``ReaderImageInTar`` reads them."""
 
 from __future__ import annotations
 
@@ -9,50 +9,52 @@ from pathlib import Path
 
 import numpy as np
 
-from kat.data.dataset import ImageSet
-from kat.data.packed import PackedStrings
-from kat.data.sources.members import MemberSource
-from kat.data.sources.tar_index import Arrays, indexed, members
-from kat.data.splits import (
+from kat.data.config import DataConfig
+from kat.data.dataset import ImageDataset
+from kat.data.naming import (
     NOT_AN_IMAGE,
     SPLIT_NAMES,
     check_ignored,
-    in_order,
     is_image,
+    sorted_classes,
 )
+from kat.data.packed_strings import PackedStrings
+from kat.data.sources.tar_index import Arrays, indexed, members
+from kat.data.sources.tar_members import TarSource
 from kat.errors import InputError
 from kat.text import either
 
 
-def open_tar(root: Path, split: str, bad_images: str) -> ImageSet:
-    """A split is ROOT/train.tar, or all tar files of the folder ROOT/train; likewise val.
+def open_tar(config: DataConfig, path: str, split: str) -> ImageDataset:
+    """Opens a split: PATH/train.tar, or all tar files in the folder PATH/train; likewise val.
 
-    The class of an image is the folder that it is in, within the tar file; a tar file within is a
-    folder. Images outside of any folder are of a class that has the name of their tar file, where
-    a split has several. Classes are sorted by name.
+    The class of an image is the folder that it is in within the tar file; an inner tar file counts
+    as a folder. If a split has several tar files, the class of an image outside of any folder is
+    the name of its tar file. Classes are sorted by name.
 
     Raises:
-        InputError: a tar file is missing, compressed, damaged or cut off, or says no class.
+        InputError: a tar file is missing, compressed, damaged or truncated, or an image has no
+            class.
     """
-    paths, several = _tars_of_split(root, split)
+    paths, several = _tars_of_split(Path(path), split)
     classes: dict[str, int] = {}
     ignored: dict[str, str] = {}
     shards, offsets, sizes, labels = array("i"), array("q"), array("q"), array("q")
 
     def names() -> Iterator[str]:
-        for shard, (path, arrays) in enumerate(indexed(paths, "members", _index)):
-            outer = Path(path).stem if several else ""
+        for shard, (tar, arrays) in enumerate(indexed(paths, "members", _index)):
+            outer = Path(tar).stem if several else ""
             all_names = PackedStrings(arrays["names"], arrays["ends"])
             for name, offset, size in zip(
                 all_names, arrays["offsets"], arrays["sizes"], strict=True
             ):
                 if not is_image(name):
-                    ignored[f"{path}/{name}"] = NOT_AN_IMAGE
+                    ignored[f"{tar}/{name}"] = NOT_AN_IMAGE
                     continue
                 label = posixpath.basename(posixpath.dirname(name)).removesuffix(".tar") or outer
                 if not label:
                     raise InputError(
-                        f"{path}: {name!r} is in no folder, which would be the name of its class"
+                        f"{tar}: {name!r} is in no folder, whose name would be its class"
                     )
                 labels.append(classes.setdefault(label, len(classes)))
                 shards.append(shard)
@@ -60,14 +62,14 @@ def open_tar(root: Path, split: str, bad_images: str) -> ImageSet:
                 sizes.append(size)
                 yield name
 
-    packed = PackedStrings.of(names())
+    packed = PackedStrings.pack(names())
     if not classes:
         raise InputError(f"no image in {', '.join(paths[:3])}{' ...' if paths[3:] else ''}")
-    check_ignored(ignored, root, bad_images)
-    ordered = in_order(classes)
+    check_ignored(ignored, path, config.bad_images)
+    ordered = sorted_classes(classes)
     rank = np.empty(len(ordered), np.int64)
     rank[[classes[name] for name in ordered]] = np.arange(len(ordered))
-    source = MemberSource(
+    source = TarSource(
         paths,
         packed,
         np.frombuffer(shards, np.int32),
@@ -75,14 +77,14 @@ def open_tar(root: Path, split: str, bad_images: str) -> ImageSet:
         np.frombuffer(sizes, np.int64),
         rank[np.frombuffer(labels, np.int64)],
     )
-    return ImageSet(source, ordered, ignored=ignored)
+    return ImageDataset(source, ordered, ignored=ignored)
 
 
 def _tars_of_split(root: Path, split: str) -> tuple[list[str], bool]:
-    """The tar files, and whether they are a folder of tar files."""
+    """The tar files of a split, and whether they are a folder of several."""
     if not root.is_dir():
         raise InputError(
-            f"{str(root)!r} is not a folder; give the one that has train.tar and val.tar, or"
+            f"{str(root)!r} is not a folder; give the one with train.tar and val.tar, or with"
             " folders train and val of tar files"
         )
     for name in SPLIT_NAMES[split]:
@@ -94,13 +96,13 @@ def _tars_of_split(root: Path, split: str) -> tuple[list[str], bool]:
     files = either(f"{name}.tar" for name in SPLIT_NAMES[split])
     compressed = [path.name for path in sorted(root.glob("*.tar.*"))]
     hint = f"; {compressed[0]} is compressed: unpack it to a .tar" if compressed else ""
-    raise InputError(f"{root} has neither {files} nor a folder so named that has tar files{hint}")
+    raise InputError(f"{root} has neither {files} nor a folder of that name with tar files{hint}")
 
 
 def _index(path: str) -> Arrays:
     with open(path, "rb") as file:
         found = list(members(file, path))
-    names = PackedStrings.of(member.name for member in found)
+    names = PackedStrings.pack(member.name for member in found)
     return {
         "names": names.content,
         "ends": names.ends,

@@ -1,4 +1,4 @@
-"""Where the members of a tar file are: read from its headers once, and kept."""
+"""The offsets of the members of tar files, read from the headers once and cached."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from kat.data.splits import is_hidden
+from kat.data.naming import is_hidden
 from kat.errors import InputError
 from kat.files import cache_folder
 
@@ -35,9 +35,9 @@ class Member(NamedTuple):
     """A file in a tar file.
 
     Args:
-        name: its path; where a tar file lies in the tar file, that file's name is a folder's.
-        offset: where its bytes start, counted from the start of the outermost tar file.
-        size: how many bytes it has.
+        name: path of the file; an inner tar file counts as a folder.
+        offset: where its bytes start in the outermost tar file.
+        size: number of its bytes.
     """
 
     name: str
@@ -51,19 +51,19 @@ Arrays = dict[str, np.ndarray]
 def indexed(
     paths: Sequence[str], kind: str, build: Callable[[str], Arrays]
 ) -> Iterator[tuple[str, Arrays]]:
-    """Each tar file with its index, which is built where it is not kept from before.
+    """Yields each tar file with its index, which is built unless it is in the cache.
 
-    The indices lie in the user's cache folder, so that the data may be read-only. Each belongs to
-    the path, size and time of change of its tar file, and is built again where these differ. Where
-    the cache cannot be written, they are built every time.
+    The indices are in the cache folder of the user, so that the data may be read-only. An index
+    belongs to the path, size and modification time of its tar file, and is built again if these
+    change. If the cache cannot be written, indices are built every time.
 
     Args:
-        paths: the tar files.
-        kind: tells apart what different callers keep of the same file.
-        build: makes the arrays of one file.
+        paths: paths of the tar files.
+        kind: distinguishes the indices that different callers make of the same file.
+        build: makes the index of one file.
 
     Raises:
-        InputError: a tar file is missing, compressed, damaged or cut off.
+        InputError: a tar file is missing, compressed, damaged or truncated.
     """
 
     def index(path: str) -> Arrays:
@@ -72,37 +72,37 @@ def indexed(
         except OSError as error:
             raise InputError(f"{path} cannot be read: {error.strerror}") from None
         identity = np.array([_VERSION, state.st_size, state.st_mtime_ns])
-        kept = _cache_file(path, kind)
-        arrays = _load(kept, identity)
+        cached = _cache_file(path, kind)
+        arrays = _load(cached, identity)
         if arrays is None:
             arrays = build(path)
-            _save(kept, arrays, identity)
+            _save(cached, arrays, identity)
         return arrays
 
-    with ThreadPoolExecutor(_THREADS) as pool:  # the time goes into waiting for headers
+    with ThreadPoolExecutor(_THREADS) as pool:  # most of the time is spent waiting for headers
         yield from zip(paths, pool.map(index, paths), strict=True)
 
 
 def members(file: BinaryIO, path: str) -> Iterator[Member]:
-    """The regular files in a tar file but hidden ones, in their order; headers alone are read.
+    """Yields the regular files in a tar file, in order; only headers are read.
 
-    Tar files within are entered. Links and sparse files have no bytes of their own, and are left
-    out.
+    Inner tar files are entered. Hidden files are left out, and so are links and sparse files, which
+    have no contiguous bytes of their own.
 
     Args:
         file: the open tar file.
-        path: what errors call it.
+        path: name of the tar file in errors.
 
     Raises:
-        InputError: it is compressed, damaged or cut off.
+        InputError: the tar file is compressed, damaged or truncated.
     """
     start = file.read(8)
     file.seek(0)
     for magic, tool in _COMPRESSED.items():
         if start.startswith(magic):
             raise InputError(
-                f"{path} is compressed, so that images in it can only be read one after the other;"
-                f" unpack it once: {tool} < {path} > {Path(path).stem.removesuffix('.tar')}.tar"
+                f"{path} is compressed, so its images can only be read in order; unpack it once:"
+                f" {tool} < {path} > {Path(path).stem.removesuffix('.tar')}.tar"
             )
     yield from _members(file, path, 0, "")
 
@@ -112,7 +112,7 @@ def _members(file: BinaryIO, path: str, start: int, folder: str) -> Iterator[Mem
     try:
         with tarfile.open(fileobj=file, mode="r:") as tar:
             while (entry := tar.next()) is not None:
-                tar.members = []  # type: ignore[attr-defined]  # or it keeps every header
+                tar.members = []  # type: ignore[attr-defined]  # it would keep every header
                 at = tar.offset
                 name = posixpath.normpath(posixpath.join(folder, entry.name.lstrip("/")))
                 if not entry.isreg() or entry.issparse() or is_hidden(name):
@@ -120,17 +120,17 @@ def _members(file: BinaryIO, path: str, start: int, folder: str) -> Iterator[Mem
                 offset = start + entry.offset_data
                 if name.endswith(".tar"):
                     inner = tar.extractfile(entry)
-                    assert inner is not None  # of a regular file
+                    assert inner is not None  # a regular file
                     yield from _members(inner, path, offset, name)  # type: ignore[arg-type]
                 else:
                     yield Member(name, offset, entry.size)
             at = tar.offset
             file.seek(at)
-            if any(file.read(_BLOCK)):  # tarfile takes any block that is no header for the end
+            if any(file.read(_BLOCK)):  # to tarfile, any block without a header is the end
                 raise tarfile.ReadError("there is neither a header nor an end")
     except tarfile.TarError as error:
         raise InputError(
-            f"{path} is damaged or cut off at byte {start + at}: {error}; copy it again"
+            f"{path} is damaged or truncated at byte {start + at}: {error}; copy it again"
         ) from None
 
 
@@ -139,20 +139,20 @@ def _cache_file(path: str, kind: str) -> Path:
     return cache_folder() / "tar" / f"{Path(path).stem}-{key.hexdigest()[:16]}.npz"
 
 
-def _load(kept: Path, identity: np.ndarray) -> Arrays | None:
-    """The arrays, if they are there, whole, and those of the file as it is now."""
+def _load(cached: Path, identity: np.ndarray) -> Arrays | None:
+    """The cached arrays; None if they are missing, damaged, or those of a file that has changed."""
     try:
-        with open(kept, "rb") as file, np.load(file, allow_pickle=False) as stored:
+        with open(cached, "rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays = dict(stored)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile):
         return None
     return arrays if np.array_equal(arrays.pop("identity", []), identity) else None
 
 
-def _save(kept: Path, arrays: Arrays, identity: np.ndarray) -> None:
-    """Keeps the arrays; processes may do so at the same time, so each writes a file of its own."""
+def _save(cached: Path, arrays: Arrays, identity: np.ndarray) -> None:
+    """Caches the arrays. Several processes may do so at once, so each writes its own file first."""
     with suppress(OSError):
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=kept.parent) as draft:
-            np.savez(Path(draft) / kept.name, **{**arrays, "identity": identity})  # type: ignore[arg-type]
-            os.replace(Path(draft) / kept.name, kept)
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cached.parent) as draft:
+            np.savez(Path(draft) / cached.name, **{**arrays, "identity": identity})  # type: ignore[arg-type]
+            os.replace(Path(draft) / cached.name, cached)

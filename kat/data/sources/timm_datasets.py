@@ -1,4 +1,4 @@
-"""Data sets by timm's names: torchvision's, streams of the Hugging Face Hub and TensorFlow."""
+"""Datasets that timm opens: torchvision's, and streams of Hugging Face, TensorFlow, WebDataset."""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ from PIL import Image
 from torch.utils.data import IterableDataset
 
 from kat.data.config import DataConfig
-from kat.data.dataset import ImageSet, ImageStream, Part
+from kat.data.dataset import ImageDataset
 from kat.data.decoding import UnreadableImage, as_rgb, decode, decode_bytes
-from kat.data.sources.shard_stream import open_stream
+from kat.data.sources.shard_stream import open_shard_stream
+from kat.data.stream import ImageStream, Part
 from kat.errors import InputError
 
-TIMM_PREFIXES = ("torch", "hfids", "tfds", "wds")
 
-
-def open_timm(config: DataConfig, split: str, seed: int) -> ImageSet | ImageStream:
-    """A split of the data set that timm's ``create_dataset`` makes of ``config.name``.
+def open_timm(config: DataConfig, split: str, seed: int) -> ImageDataset | ImageStream:
+    """Opens a split of the dataset ``config.name`` with timm's ``create_dataset``.
 
     Raises:
-        InputError: timm cannot open it, or does not say which classes it has.
+        InputError: timm cannot open the dataset, or its classes are unknown.
     """
     from timm.data import create_dataset
 
@@ -37,32 +36,32 @@ def open_timm(config: DataConfig, split: str, seed: int) -> ImageSet | ImageStre
             download=config.download,
             batch_size=config.batch_size,
             seed=seed,
-            input_img_mode="" if streamed else "RGB",  # what is not decoded has no mode
+            input_img_mode="" if streamed else "RGB",  # images that are not decoded have no mode
         )
     except ImportError as error:
-        raise InputError(f"data set {config.name!r} needs a package: {error}") from None
+        raise InputError(f"dataset {config.name!r} needs a package: {error}") from None
     except (AssertionError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
         reason = str(error) or type(error).__name__
         raise InputError(
-            f"data set {config.name!r} cannot be opened with root={config.root!r}: {reason}"
+            f"dataset {config.name!r} cannot be opened with root={config.root!r}: {reason}"
         ) from None
     classes = _classes(config, dataset)
     reader: Any = getattr(dataset, "reader", None)
     if config.name.startswith("wds/"):
-        return open_stream(reader, classes, config, training, seed)
+        return open_shard_stream(reader, classes, config, training, seed)
     if isinstance(dataset, IterableDataset):
         if streamed:
             _leave_encoded(reader)
         return TimmStream(dataset, classes, config.name)
-    return ImageSet(TimmSource(dataset, config.name), classes)
+    return ImageDataset(TimmSource(dataset, config.name), classes)
 
 
 class TimmSource:
-    """A map-style data set of torchvision's. Where it reads files, it is given our decoder.
+    """A map-style dataset of torchvision. If it decodes files, it is given our decoder.
 
     Args:
         dataset: item i is (PIL image, class index).
-        title: what messages call it.
+        title: name of the dataset in messages.
     """
 
     def __init__(self, dataset: Any, title: str) -> None:
@@ -75,27 +74,27 @@ class TimmSource:
         return len(self.dataset)
 
     def name(self, index: int) -> str:
-        """The path of the file where there is one, or the number of the image."""
+        """The path of the file, or the number of the image if it has none."""
         samples = getattr(self.dataset, "samples", None)
         return str(samples[index][0]) if samples else f"image {index} of {self.title}"
 
     def read(self, index: int) -> tuple[Image.Image, int]:
-        """The image and its label."""
+        """Reads the image and its label."""
         try:
             return self.dataset[index]
         except UnreadableImage:
             raise
-        except Exception as error:  # of damaged files Pillow raises nearly every kind
+        except Exception as error:  # Pillow raises nearly every kind for damaged files
             raise UnreadableImage(self.name(index), str(error) or type(error).__name__) from error
 
 
 class TimmStream(ImageStream):
-    """A stream that timm reads: it cuts it into parts for processes and workers itself.
+    """A stream that timm reads, and divides between processes and workers.
 
     Args:
-        dataset: timm's; the image of an item is a PIL image, or a mapping with bytes or a path.
-        classes: the class names, in order of their index.
-        title: what messages call it.
+        dataset: dataset of timm; an image is a PIL image, or a mapping with its bytes or path.
+        classes: class names, in the order of their indices.
+        title: name of the dataset in messages.
     """
 
     def __init__(self, dataset: Any, classes: list[str], title: str) -> None:
@@ -104,7 +103,7 @@ class TimmStream(ImageStream):
         self.title = title
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses the order, also of workers that run already."""
+        """Chooses the order of the next iteration, also in workers that are running already."""
         self.dataset.set_epoch(epoch)
 
     def __len__(self) -> int:
@@ -130,12 +129,12 @@ class TimmStream(ImageStream):
 
 
 def _nothing(epoch: int, part: Part) -> tuple[()]:
-    """In the place of parts that timm makes."""
+    """Takes the place of ``ImageStream.read``, which is not used."""
     return ()
 
 
 def _leave_encoded(reader: Any) -> None:
-    """Has a reader of the Hub's streams give bytes: decoding there would end the stream."""
+    """Has a Hugging Face stream return bytes: an error in its own decoder would end it."""
     import datasets
 
     reader.builder.info.features[reader.input_key] = datasets.Image(decode=False)
@@ -150,6 +149,6 @@ def _classes(config: DataConfig, dataset: Any) -> list[str]:
         names = sorted(indices, key=indices.__getitem__)
     if not names:
         raise InputError(
-            f"data set {config.name!r} does not say which classes it has; give data.num_classes"
+            f"the classes of dataset {config.name!r} are unknown; give data.num_classes"
         )
     return [str(name) for name in names]

@@ -1,4 +1,4 @@
-"""WebDataset shards on local disks: tar files in which an image and its label lie side by side."""
+"""WebDataset shards on local disks: tar files of images, each with a file for its label."""
 
 from __future__ import annotations
 
@@ -11,65 +11,59 @@ from typing import BinaryIO
 
 import numpy as np
 
-from kat.data.dataset import ImageSet
-from kat.data.packed import PackedStrings
-from kat.data.sources.members import MemberSource
+from kat.data.config import DataConfig
+from kat.data.dataset import ImageDataset
+from kat.data.naming import SPLIT_NAMES, check_ignored
+from kat.data.packed_strings import PackedStrings
 from kat.data.sources.shard_layout import class_names, label_field, shards_by_split
 from kat.data.sources.tar_index import Arrays, Member, indexed, members
-from kat.data.splits import SPLIT_NAMES, check_ignored
+from kat.data.sources.tar_members import TarSource
 from kat.errors import InputError
 from kat.text import either
 
 IMAGES = ("jpg", "jpeg", "png", "webp")
-"""What an image in a sample may end in; the first counts where there are several."""
+"""Extensions of the image of a sample; the first counts if there are several."""
 
 _NONE = -1
 
 
-def open_shards(
-    pattern: str,
-    split: str,
-    bad_images: str,
-    *,
-    label_key: str | None = None,
-    num_classes: int | None = None,
-) -> ImageSet:
-    """The samples of a split, in the order of the shards, each with its bytes' place in one.
+def open_webdataset(config: DataConfig, pattern: str, split: str) -> ImageDataset:
+    """Opens the samples of a split, in the order of the shards.
 
-    A sample is an image and, beside it under the same name, a ``.cls`` file that holds its class
-    index as text, or a ``.json`` file with a field for it. The names of the classes come from
-    classes.txt beside the shards (one a line), else they are 0, 1, ... up to ``num_classes``, or
-    the largest label of all splits.
+    A sample is an image and a file of the same name with its class index: a ``.cls`` file that
+    holds it as text, or a ``.json`` file that holds it in a field. The class names are the lines of
+    classes.txt beside the shards; without that file they are 0, 1, ... up to
+    ``config.num_classes``, or up to the largest label of all splits.
 
     Args:
+        config: the settings: ``label_key`` names the field of ``.json`` files, None means ``.cls``
+            files; ``bad_images="fail"`` refuses samples without an image or a label, which are
+            ignored otherwise.
         pattern: a folder of shards, or their names with braces: ``PATH/train-{0000..0146}.tar``,
-            ``PATH/{train,val}-{00..15}.tar``. A shard is of the split whose name is a word of its
-            own; _info.json, as timm has it, may say otherwise.
+            ``PATH/{train,val}-{00..15}.tar``. A shard belongs to the split whose name is a word in
+            the shard's name, unless timm's _info.json lists the shards.
         split: ``"train"`` or ``"val"``.
-        bad_images: ``"fail"`` refuses samples without label or image; they are passed over else.
-        label_key: the field of ``.json`` files that holds the label; None: ``.cls`` files do.
-        num_classes: how many classes there are, where no classes.txt says so.
 
     Raises:
-        InputError: a shard is missing, compressed, damaged or cut off, a sample occurs twice, or a
-            label is not an index of the classes.
+        InputError: a shard is missing, compressed, damaged or truncated, a sample occurs twice, or
+            a label is not an index of the classes.
     """
     folder, splits = shards_by_split(pattern)
     paths = splits[split]
     if not paths:
         raise InputError(
-            f"{pattern} names no shard of the {split} split: none whose name has the word"
+            f"{pattern} names no shard of the {split} split: no name contains the word"
             f" {either(SPLIT_NAMES[split])}"
         )
-    key = label_key or label_field(folder, split)
-    shards = [arrays for _, arrays in _indexed(paths, key)]
+    label_key = config.label_key or label_field(folder, split)
+    shards = [arrays for _, arrays in _indexed(paths, label_key)]
     classes = class_names(folder)
     if classes is None:
         others = [path for name in splits if name != split for path in splits[name]]
-        every = [*shards, *(arrays for _, arrays in _indexed(others, key))]
+        every = [*shards, *(arrays for _, arrays in _indexed(others, label_key))]
         largest = max((int(arrays["labels"].max(initial=_NONE)) for arrays in every), default=_NONE)
-        classes = [str(index) for index in range(num_classes or largest + 1)]
-    return _image_set(paths, shards, classes, bad_images, folder)
+        classes = [str(index) for index in range(config.num_classes or largest + 1)]
+    return _dataset(paths, shards, classes, config.bad_images, folder)
 
 
 def _indexed(paths: list[str], label_key: str | None) -> Iterator[tuple[str, Arrays]]:
@@ -77,10 +71,10 @@ def _indexed(paths: list[str], label_key: str | None) -> Iterator[tuple[str, Arr
     return indexed(paths, kind, partial(_index, label_key))
 
 
-def _image_set(
+def _dataset(
     paths: list[str], shards: list[Arrays], classes: list[str], bad_images: str, folder: Path
-) -> ImageSet:
-    names = PackedStrings.joined([PackedStrings(a["names"], a["ends"]) for a in shards])
+) -> ImageDataset:
+    names = PackedStrings.concatenate([PackedStrings(a["names"], a["ends"]) for a in shards])
     offsets, sizes, labels = (
         np.concatenate([arrays[name] for arrays in shards])
         for name in ("offsets", "sizes", "labels")
@@ -94,37 +88,37 @@ def _image_set(
             f"{paths[numbers[index]]}/{names[index]} has the label {labels[index]}, but the"
             f" {len(classes)} classes are 0 to {len(classes) - 1}"
         )
-    lacking = (labels == _NONE) | (sizes == _NONE)
+    missing = (labels == _NONE) | (sizes == _NONE)
     ignored = {
         f"{paths[numbers[index]]}/{names[index]}": (
             "there is no image of this name" if sizes[index] == _NONE else "it has no label"
         )
-        for index in np.flatnonzero(lacking).tolist()
+        for index in np.flatnonzero(missing).tolist()
     }
     check_ignored(ignored, folder, bad_images)
-    kept = np.flatnonzero(~lacking)
+    kept = np.flatnonzero(~missing)
     if not len(kept):
         raise InputError(
             f"{paths[0]} and the other shards hold no image ({', '.join(IMAGES)}) with a label"
             " (.cls, or a field of .json that data.label_key names)"
         )
     if ignored:
-        names = PackedStrings.of(names[index] for index in kept.tolist())
-    source = MemberSource(paths, names, numbers[kept], offsets[kept], sizes[kept], labels[kept])
-    return ImageSet(source, classes, ignored=ignored)
+        names = PackedStrings.pack(names[index] for index in kept.tolist())
+    source = TarSource(paths, names, numbers[kept], offsets[kept], sizes[kept], labels[kept])
+    return ImageDataset(source, classes, ignored=ignored)
 
 
 def _index(label_key: str | None, path: str) -> Arrays:
-    """The samples of a shard: name of the image, its place, label; -1 for what is missing."""
+    """Name, offset, size and label of each image in a shard; -1 for what is missing."""
     names: list[str] = []
     rows: list[tuple[int, int, int]] = []
     with open(path, "rb") as file:
         for key, files in _samples(file, path):
-            image = next((files[ending] for ending in IMAGES if ending in files), None)
+            image = next((files[extension] for extension in IMAGES if extension in files), None)
             label = _label(file, files, label_key, f"{path}/{key}")
             names.append(image.name if image else key)
             rows.append((image.offset, image.size, label) if image else (0, _NONE, label))
-    packed = PackedStrings.of(names)
+    packed = PackedStrings.pack(names)
     offsets, sizes, labels = np.array(rows, np.int64).reshape(-1, 3).T
     return {
         "names": packed.content,
@@ -136,28 +130,28 @@ def _index(label_key: str | None, path: str) -> Arrays:
 
 
 def _samples(file: BinaryIO, path: str) -> Iterator[tuple[str, dict[str, Member]]]:
-    """Each sample's key and files by their ending: members that follow each other with one key."""
+    """Yields the key of each sample, and its files by extension: consecutive members of one key."""
     finished: set[str] = set()
     key: str | None = None
     files: dict[str, Member] = {}
     for member in members(file, path):
         folder, name = posixpath.split(member.name)
-        stem, _, ending = name.partition(".")
-        now = posixpath.join(folder, stem)
-        if now != key:
+        stem, _, extension = name.partition(".")
+        next_key = posixpath.join(folder, stem)
+        if next_key != key:
             if key is not None:
                 yield key, files
                 finished.add(key)
-            key, files = now, {}
-        if now in finished or ending.lower() in files:
-            raise InputError(f"{path} holds the sample {now!r} twice")
-        files[ending.lower()] = member
+            key, files = next_key, {}
+        if key in finished or extension.lower() in files:
+            raise InputError(f"{path} holds the sample {key!r} twice")
+        files[extension.lower()] = member
     if key is not None:
         yield key, files
 
 
 def _label(file: BinaryIO, files: dict[str, Member], label_key: str | None, name: str) -> int:
-    """The label of a sample; -1 if it has none."""
+    """The class index of a sample; -1 if it has none."""
     member = files.get("json" if label_key else "cls")
     if member is None:
         return _NONE
@@ -167,18 +161,18 @@ def _label(file: BinaryIO, files: dict[str, Member], label_key: str | None, name
 
 
 def parse_label(text: bytes, label_key: str | None, name: str) -> int | None:
-    """The class index that a ``.cls`` file or a field of a ``.json`` file holds.
+    """Reads the class index in a ``.cls`` file, or in a field of a ``.json`` file.
 
     Args:
-        text: the file.
-        label_key: the field; None: it is a ``.cls`` file.
-        name: what the error calls the sample.
+        text: content of the file.
+        label_key: name of the field; None for a ``.cls`` file.
+        name: name of the sample in errors.
 
     Returns:
-        None where the field is missing.
+        The class index; None if the field is missing.
 
     Raises:
-        InputError: it is no class index.
+        InputError: the label is not a class index.
     """
     try:
         value = json.loads(text).get(label_key) if label_key else int(text)

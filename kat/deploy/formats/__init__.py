@@ -1,0 +1,10 @@
+"""The file formats of exported models.
+
+A format is a module with ``write(program, record, path)`` and ``read(path)``, which returns the
+program as a function, and the record.
+"""
+
+from kat.deploy.formats import onnx, pt2
+
+FORMATS = {"pt2": pt2, "onnx": onnx}
+"""The formats by the ending of their files."""

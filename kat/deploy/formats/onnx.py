@@ -1,4 +1,4 @@
-"""``.onnx`` files: standard operators alone, for any ONNX runtime."""
+"""``.onnx`` files: standard operators only, for any ONNX runtime."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from kat.deploy.packages import require
-from kat.deploy.program import quiet_warnings
-from kat.deploy.stored_record import KEY, StoredRecord
-from kat.errors import InputError
+from kat.deploy.export_record import KEY, ExportRecord
+from kat.deploy.optional_imports import require
+from kat.deploy.tracing import quiet_warnings
+from kat.errors import InputError, first_line
 from kat.text import scaled
 from kat.version import __version__
 
 OPSET = 18
-"""The first with the antialiased Resize of position embeddings; onnxruntime 1.14 (2023) has it."""
+"""The first with antialiased Resize, for position embeddings; in onnxruntime since 1.14 (2023)."""
 INPUT, OUTPUT = "images", "logits"
 _LIMIT = 2**31
-"""Protobuf's own limit on a message."""
+"""The size limit of a Protobuf message."""
 _ERROR = 3
-"""onnxruntime's level; below it, it says of an input that may be left out that this costs speed."""
+"""A severity of onnxruntime. Below it, it warns that an optional input may cost speed."""
 
 
-def write_onnx(program: ExportedProgram, record: StoredRecord, path: Path) -> None:
-    """Writes the program in one file, checked by ``onnx.checker``, with the record in its metadata.
+def write(program: ExportedProgram, record: ExportRecord, path: Path) -> None:
+    """Writes the program in one file, checked by ``onnx.checker``, with the record as metadata.
 
-    Outputs are named as the program names them, or ``logits`` if it does not.
+    Outputs have the names that the program gives them, or ``logits``.
 
     Raises:
-        InputError: onnx or onnxscript is not installed, or the model does not fit in 2 GB.
+        InputError: onnx or onnxscript is not installed, or the model exceeds 2 GB.
     """
     require("onnx", "ONNX export")
     require("onnxscript", "ONNX export")
     check_size(program.state_dict)
-    given = program.call_spec.out_spec
-    names = list(given.context) if given.type is dict else [OUTPUT]
+    outputs = program.call_spec.out_spec
+    names = list(outputs.context) if outputs.type is dict else [OUTPUT]
     with quiet_warnings():
         exported: Any = torch.onnx.export(
             program,
@@ -50,12 +50,12 @@ def write_onnx(program: ExportedProgram, record: StoredRecord, path: Path) -> No
             output_names=names,
         )
     proto = exported.model_proto
-    _name_dims(proto.graph, resizable=record.step is not None)
+    _name_dimensions(proto.graph, resizable=record.step is not None)
     save_proto(proto, record, path)
 
 
 def check_size(weights: Mapping[str, Any]) -> None:
-    """Checks that weights fit in one ONNX file.
+    """Checks that weights fit into an ONNX file.
 
     Raises:
         InputError: they do not.
@@ -67,10 +67,10 @@ def check_size(weights: Mapping[str, Any]) -> None:
         )
 
 
-def save_proto(proto: Any, record: StoredRecord, path: Path) -> None:
-    """Writes an ONNX model with the record in its metadata, without what its exporter noted.
+def save_proto(proto: Any, record: ExportRecord, path: Path) -> None:
+    """Checks an ONNX model by ``onnx.checker``, and writes it with the record as metadata.
 
-    These notes are most of a small file. The model is checked by ``onnx.checker``.
+    The notes of the exporter, most of a small file, are left out.
     """
     onnx = require("onnx", "ONNX export")
     graph = proto.graph
@@ -83,8 +83,8 @@ def save_proto(proto: Any, record: StoredRecord, path: Path) -> None:
     path.write_bytes(proto.SerializeToString())
 
 
-def _name_dims(graph: Any, *, resizable: bool) -> None:
-    """Names the free dimensions of the images, and the batch of what is said of them."""
+def _name_dimensions(graph: Any, *, resizable: bool) -> None:
+    """Names the dynamic dimensions of the images, and the batch dimension of the outputs."""
     names = ["batch", None, "height", "width"] if resizable else ["batch"]
     for value, named in ((graph.input[0], names), *((one, names[:1]) for one in graph.output)):
         for dim, name in zip(value.type.tensor_type.shape.dim, named, strict=False):
@@ -92,14 +92,14 @@ def _name_dims(graph: Any, *, resizable: bool) -> None:
                 dim.dim_param = name
 
 
-def read_onnx(path: Path) -> tuple[Callable[..., Any], StoredRecord]:
+def read(path: Path) -> tuple[Callable[..., Any], ExportRecord]:
     """The model in onnxruntime, on the CPU with torch's number of threads, and the record.
 
-    It takes the inputs in their order, and gives ``logits``, or what else it has by name.
+    The function takes the inputs in their order. It returns ``logits``, or other outputs by name.
 
     Raises:
-        InputError: onnxruntime is not installed; the file is missing, damaged, or not an export
-            of kat's.
+        InputError: onnxruntime is not installed; the file does not exist, is damaged, or was not
+            written by 'kat export'.
     """
     runtime = require("onnxruntime", "an ONNX file")
     if not path.is_file():
@@ -109,18 +109,17 @@ def read_onnx(path: Path) -> tuple[Callable[..., Any], StoredRecord]:
     options.log_severity_level = _ERROR
     try:
         session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's errors have no common class but this
-        reason = str(error).splitlines()[0]
-        raise InputError(f"onnxruntime cannot load {path}: {reason}") from None
+    except Exception as error:  # onnxruntime's errors have no other common class
+        raise InputError(f"onnxruntime cannot load {path}: {first_line(error)}") from None
     text = session.get_modelmeta().custom_metadata_map.get(KEY)
-    record = StoredRecord.from_json(text, str(path))
+    record = ExportRecord.from_json(text, str(path))
 
     inputs = [x.name for x in (*session.get_inputs(), *session.get_overridable_initializers())]
     outputs = [x.name for x in session.get_outputs()]
 
     def run(*given: Tensor) -> Any:
         feed = {name: x.numpy() for name, x in zip(inputs, given, strict=False)}
-        answers = [torch.from_numpy(answer) for answer in session.run(outputs, feed)]
-        return answers[0] if outputs == [OUTPUT] else dict(zip(outputs, answers, strict=True))
+        computed = [torch.from_numpy(array) for array in session.run(outputs, feed)]
+        return computed[0] if outputs == [OUTPUT] else dict(zip(outputs, computed, strict=True))
 
     return run, record

@@ -5,38 +5,37 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
 from torch.export import ExportedProgram
 
-from kat.deploy.program import quiet_warnings
-from kat.deploy.stored_record import KEY, StoredRecord
-from kat.errors import InputError
+from kat.deploy.export_record import KEY, ExportRecord
+from kat.deploy.tracing import quiet_warnings
+from kat.errors import InputError, first_line
 
 
-def write_pt2(program: ExportedProgram, record: StoredRecord, path: Path) -> None:
+def write(program: ExportedProgram, record: ExportRecord, path: Path) -> None:
     """Writes the program, with the record as the extra file ``kat``."""
     with quiet_warnings():
         torch.export.save(program, path, extra_files={KEY: record.to_json()})
 
 
-def read_pt2(path: Path) -> tuple[Callable[[Tensor], Tensor], StoredRecord]:
+def read(path: Path) -> tuple[Callable[..., Any], ExportRecord]:
     """The program as a function of the images, and the record.
 
-    A program is code: ``torch.export.load`` is not for files that you do not trust.
+    A program is code: do not call this for files that you do not trust.
 
     Raises:
-        InputError: the file is missing, damaged, or not an export of kat's.
+        InputError: the file does not exist, is damaged, or was not written by 'kat export'.
     """
-    record = StoredRecord.from_json(_read_record(path), str(path))
+    record = ExportRecord.from_json(_read_record(path), str(path))
     try:
         with quiet_warnings():
             module = torch.export.load(path).module()
-    except Exception as error:  # of many kinds, for damage and for other versions of torch
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except Exception as error:  # many kinds, for damage and for other versions of torch
         raise InputError(
-            f"torch {torch.__version__} cannot load the program in {path}: {reason}"
+            f"torch {torch.__version__} cannot load the program in {path}: {first_line(error)}"
         ) from None
     return module, record
 
@@ -52,4 +51,4 @@ def _read_record(path: Path) -> bytes | None:
         raise InputError(f"{path} does not exist") from None
     except (OSError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} is not a complete .pt2 file: {error}") from None
-    raise InputError(f"{path} is damaged: {damaged} in it does not have its checksum")
+    raise InputError(f"{path} is damaged: the checksum of {damaged} in it does not match")

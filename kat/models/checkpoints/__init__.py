@@ -1,0 +1,1 @@
+"""Models on disk and on the Hub: weight files, state dicts, records, model cards."""

@@ -1,6 +1,6 @@
 """Models on the Hugging Face Hub, and in folders of its format: timm's, with a model card.
 
-What is written here loads, after ``import kat``, with :func:`from_pretrained`, with
+After ``import kat``, these load with :func:`from_pretrained`, with
 ``timm.create_model("hf-hub:OWNER/NAME", pretrained=True)`` (``local-dir:FOLDER`` for a folder), and
 with transformers' ``AutoModelForImageClassification.from_pretrained``.
 """
@@ -19,14 +19,13 @@ from huggingface_hub.errors import (
 )
 from torch import nn
 
-from kat.errors import InputError
+from kat.errors import InputError, first_line
 from kat.files import write_text
-from kat.models.checkpoints.card import TrainingRecord, model_card
-from kat.models.checkpoints.record import ModelRecord
+from kat.models.checkpoints.model_card import TrainingRecord, model_card
+from kat.models.checkpoints.model_record import ModelRecord
 from kat.models.checkpoints.storage import CONFIG, WEIGHTS, load_model, save_model
 
 CARD = "README.md"
-CONTENTS = (WEIGHTS, CONFIG, CARD)
 
 
 def save_pretrained(
@@ -42,20 +41,19 @@ def save_pretrained(
 
     Args:
         model: any registered model, such as :func:`kat.models.load_model` returns.
-        record: its description.
-        folder: made if it is missing; files of these names are replaced.
+        record: of the model.
+        folder: created if it does not exist; files of these names are replaced.
         training: for the card.
         license: of the weights, for the card.
-        name: for the card; by default that of the folder.
+        name: for the card; by default the folder's.
 
     Raises:
-        InputError: the folder holds something else, or cannot be written.
+        InputError: the folder holds other files, or cannot be written.
     """
-    check_model_folder(folder)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
+    _check_model_folder(folder)
     card = model_card(
         record,
-        parameters,
+        sum(parameter.numel() for parameter in model.parameters()),
         training or TrainingRecord(),
         name=name or folder.resolve().name,
         license=license,
@@ -67,17 +65,13 @@ def save_pretrained(
         raise InputError(f"{folder} cannot be written: {error}") from None
 
 
-def check_model_folder(folder: Path) -> None:
-    """Checks that a model's folder can be written there, and nothing else is there.
-
-    Raises:
-        InputError: ``folder`` is a file, or holds other files than a model's.
-    """
+def _check_model_folder(folder: Path) -> None:
     if not folder.exists():
         return
     if not folder.is_dir():
         raise InputError(f"{folder} is a file; give the name of a folder")
-    others = sorted(path.name for path in folder.iterdir() if path.name not in CONTENTS)
+    names = sorted(path.name for path in folder.iterdir())
+    others = [name for name in names if name not in (WEIGHTS, CONFIG, CARD)]
     if others:
         raise InputError(
             f"{folder} is not a model's folder: {others[0]!r} is in it; give a new folder"
@@ -87,16 +81,16 @@ def check_model_folder(folder: Path) -> None:
 def from_pretrained(
     source: str, *, revision: str | None = None, token: str | None = None
 ) -> tuple[nn.Module, ModelRecord]:
-    """A model of the Hub or of a folder, ready to evaluate, and its record.
+    """Loads a model, in evaluation mode, and its record from the Hub or from a folder.
 
     Args:
-        source: ``"OWNER/NAME"`` on the Hub, downloaded into the Hub's usual cache, or the path of a
-            folder, which goes first.
+        source: the path of a folder, or ``"OWNER/NAME"`` on the Hub, which is downloaded into the
+            Hub's cache. A folder of that name comes first.
         revision: branch, tag or commit.
         token: of a Hub account, for private repositories.
 
     Raises:
-        InputError: no such model, it cannot be had, or it is damaged.
+        InputError: the model does not exist, is unavailable, or is damaged.
     """
     if Path(source).exists():
         return load_model(Path(source))
@@ -105,10 +99,9 @@ def from_pretrained(
             source, revision=revision, token=token, allow_patterns=[WEIGHTS, CONFIG]
         )
     except HFValidationError:
-        raise InputError(f"{source!r} is neither a folder nor OWNER/NAME of the Hub") from None
+        raise InputError(f"{source!r} is neither a folder nor OWNER/NAME on the Hub") from None
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{source!r} cannot be had from the Hub: {reason}") from None
+        raise InputError(f"{source!r} is unavailable on the Hub: {first_line(error)}") from None
     return load_model(Path(folder))
 
 
@@ -125,22 +118,22 @@ def push_to_hub(
     message: str = "Add model",
     token: str | None = None,
 ) -> str:
-    """Uploads what :func:`save_pretrained` writes, in one commit; a card that is there stays.
+    """Uploads the output of :func:`save_pretrained` in one commit. An existing card is kept.
 
     Args:
-        model, record, training, license: as there.
-        repository: ``"OWNER/NAME"``, or a name in your own account; made if it is missing.
-        private: whether a repository that is made is private.
+        model, record, training, license: see :func:`save_pretrained`.
+        repository: ``"OWNER/NAME"``, or a name in your own account; created if it does not exist.
+        private: whether a repository that is created is private.
         revision: the branch to commit to.
         create_pr: open a pull request instead of committing.
         message: of the commit.
-        token: of a Hub account that may write; by default the one that ``hf auth login`` keeps.
+        token: of a Hub account with write access; by default the one stored by ``hf auth login``.
 
     Returns:
-        The address of the commit.
+        The URL of the commit.
 
     Raises:
-        InputError: the Hub refuses, or cannot be reached.
+        InputError: the Hub refuses the upload, or is unreachable.
     """
     api = huggingface_hub.HfApi(token=token, library_name="kat")
     try:
@@ -160,6 +153,7 @@ def push_to_hub(
                 commit_message=message,
             )
     except (HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"the Hub does not take {repository!r}: {reason}") from None
+        raise InputError(
+            f"{repository!r} cannot be uploaded to the Hub: {first_line(error)}"
+        ) from None
     return str(commit.commit_url)

@@ -1,0 +1,1 @@
+"""Starting a model from a trained ViT, and making a KAT that computes what the ViT does."""

@@ -1,4 +1,4 @@
-"""A KAT's activations fitted to those of a ViT, and what that does to its outputs."""
+"""Fits of a KAT's rationals to the activation of a ViT, and how far they move the outputs."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _NARROWEST, _WIDEST = 3, 10
 
 @dataclass(frozen=True)
 class Movement:
-    """How far a model's outputs are from those of the ViT that it was made of.
+    """The distance of a model's outputs from those of the ViT that it was made of.
 
     Args:
-        max: max |KAT - ViT| / max |ViT|, over the images and the classes.
-        rms: the same with root mean squares in place of the largest.
-        images: how many there were.
+        max: max |KAT - ViT| / max |ViT|, over images and classes.
+        rms: the same ratio of root mean squares.
+        images: their number.
     """
 
     max: float
@@ -36,15 +36,15 @@ class Movement:
 
 
 def plain_twin(model: KAT, activation: nn.Module) -> KAT:
-    """A copy of a KAT with timm's MLP, of this activation, in place of each GR-KAN MLP: a ViT."""
+    """A copy of a KAT with timm's MLPs and this activation in place of its GR-KAN MLPs: a ViT."""
     twin = copy.deepcopy(model).eval()
     blocks: list[Any] = list(twin.blocks)
     for block in blocks:
-        block.mlp = _plain(block.mlp, activation)
+        block.mlp = _plain_mlp(block.mlp, activation)
     return twin
 
 
-def _plain(mlp: GRKANMlp, activation: nn.Module) -> Mlp:
+def _plain_mlp(mlp: GRKANMlp, activation: nn.Module) -> Mlp:
     sizes = mlp.fc1.in_features, mlp.fc1.out_features, mlp.fc2.out_features
     plain = Mlp(*sizes, bias=mlp.fc1.bias is not None)
     plain.act, plain.norm = copy.deepcopy(activation), mlp.norm
@@ -53,21 +53,21 @@ def _plain(mlp: GRKANMlp, activation: nn.Module) -> Mlp:
 
 @torch.no_grad()
 def half_widths(vit: VisionTransformer, images: Tensor) -> list[int]:
-    """For each block, the least whole r with 99.9 % of the activation's inputs in [-r, r].
+    """For each block, the least integer r such that [-r, r] has 99.9 % of the activation's inputs.
 
-    No less than 3 and no more than 10: a fit on a narrow interval is closer inside, and leaves the
-    function sooner outside.
+    It is at least 3 and at most 10. A fit on a narrower interval is closer inside it, and deviates
+    sooner outside.
 
     Args:
         vit: with timm's MLPs.
-        images: (B, C, H, W), normalised.
+        images: (B, C, H, W), normalized.
 
     Raises:
         InputError: inputs that are not finite.
     """
     found: list[int] = []
 
-    def note(_: nn.Module, __: Any, output: Tensor) -> None:
+    def record(_: nn.Module, __: Any, output: Tensor) -> None:
         sizes = output.flatten().abs()
         covered = sizes.kthvalue(math.ceil(_COVERED * len(sizes))).values.item()
         if not math.isfinite(covered):
@@ -75,7 +75,7 @@ def half_widths(vit: VisionTransformer, images: Tensor) -> list[int]:
         found.append(min(max(math.ceil(covered), _NARROWEST), _WIDEST))
 
     blocks: list[Any] = list(vit.blocks)
-    hooks = [block.mlp.fc1.register_forward_hook(note) for block in blocks]
+    hooks = [block.mlp.fc1.register_forward_hook(record) for block in blocks]
     try:
         vit(images)
     finally:
@@ -87,12 +87,12 @@ def half_widths(vit: VisionTransformer, images: Tensor) -> list[int]:
 def fit_activation(
     activation: nn.Module, half_width: int, degree: tuple[int, int], form: str
 ) -> Coefficients:
-    """The rational with the least largest error from the activation on [-half_width, half_width].
+    """The rational with the least maximum error on [-half_width, half_width].
 
     Raises:
-        InputError: the activation has parameters, so it is not one function.
+        InputError: the activation has parameters, so it is not a single function.
     """
-    from kat.nn.fitting import fit  # takes SciPy's optimisers along
+    from kat.nn.fitting import fit  # imports SciPy's optimizers
 
     if list(activation.parameters()):
         kind = type(activation).__name__
@@ -103,7 +103,7 @@ def fit_activation(
 
 @torch.no_grad()
 def movement(model: nn.Module, vit: nn.Module, images: Tensor) -> Movement:
-    """How far a KAT's outputs are from those of its ViT on these images; 0 / 0 counts as 0.
+    """The distance of a KAT's outputs from those of its ViT on these images; 0 / 0 counts as 0.
 
     Raises:
         InputError: outputs that are not finite.
@@ -116,11 +116,11 @@ def movement(model: nn.Module, vit: nn.Module, images: Tensor) -> Movement:
             raise InputError(f"the {whose}'s outputs are not finite on these images")
     difference = outputs - expected
     return Movement(
-        max=_relative(difference.abs().max(), expected.abs().max()),
-        rms=_relative(difference.square().mean().sqrt(), expected.square().mean().sqrt()),
+        max=_ratio(difference.abs().max(), expected.abs().max()),
+        rms=_ratio(difference.square().mean().sqrt(), expected.square().mean().sqrt()),
         images=len(images),
     )
 
 
-def _relative(size: Tensor, to: Tensor) -> float:
+def _ratio(size: Tensor, to: Tensor) -> float:
     return (size / to).item() if size > 0 else 0.0

@@ -1,22 +1,23 @@
-"""KAT and ViT for dense tasks: a backbone for images of any size, Mask R-CNN and UperNet on it."""
+"""KAT and ViT for dense tasks: a backbone for images of any size, with Mask R-CNN or UperNet."""
 
-from kat.models.dense import registry
+from kat.models.dense import variants
 from kat.models.dense.backbone import DenseBackbone
 from kat.models.dense.detector import Detector, EvaluationSize, KATDetector, ViTDetector
-from kat.models.dense.heads_transfer import Surroundings
+from kat.models.dense.heads_transfer import DenseHeads
 from kat.models.dense.model import DenseModel, Features, task_of
 from kat.models.dense.pyramid import MultiLevel, SimpleFeaturePyramid
 from kat.models.dense.sliding_window import (
-    SegmentConfig,
-    check_segment,
-    most_likely,
-    segment,
-    strips,
+    SlidingWindowConfig,
+    check_sliding_window,
+    predicted_classes,
+    resized_strips,
+    sliding_window_inference,
 )
 from kat.models.dense.upernet import KATUperNet, UperNet, ViTUperNet
 
 __all__ = [
     "DenseBackbone",
+    "DenseHeads",
     "DenseModel",
     "Detector",
     "EvaluationSize",
@@ -24,16 +25,15 @@ __all__ = [
     "KATDetector",
     "KATUperNet",
     "MultiLevel",
-    "SegmentConfig",
     "SimpleFeaturePyramid",
-    "Surroundings",
+    "SlidingWindowConfig",
     "UperNet",
     "ViTDetector",
     "ViTUperNet",
-    "check_segment",
-    "most_likely",
-    "registry",
-    "segment",
-    "strips",
+    "check_sliding_window",
+    "predicted_classes",
+    "resized_strips",
+    "sliding_window_inference",
     "task_of",
+    "variants",
 ]

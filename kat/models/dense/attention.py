@@ -1,4 +1,4 @@
-"""Attention over a grid of tokens: all of it or in windows, with decomposed relative positions."""
+"""Attention over a grid of tokens, global or in windows, with decomposed relative positions."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from torch.nn import functional as F
 class GridAttention(nn.Module):
     """softmax(q_i . k_j / sqrt(d) + q_i . H[y_i - y_j] + q_i . W[x_i - x_j]) V over windows.
 
-    The projections are those of a block of a Vision Transformer; this holds nothing but the
-    vectors of the offsets, ``rel_pos_h`` and ``rel_pos_w``, which start at zero. Windows that reach
-    over the edge are padded, and what is padded is not attended to.
+    The projections are those of a block of a Vision Transformer. This module only has the
+    embeddings of the offsets, ``rel_pos_h`` and ``rel_pos_w``, initially zero. Windows that extend
+    beyond the grid are padded, and padded tokens are masked.
 
     Args:
         head_dim: d.
-        window: side of the windows in tokens; 0: one window, the grid.
-        reach: (rows, columns) of the largest grid whose offsets have vectors of their own; those
-            of a larger one are interpolated. None: no relative positions.
+        window: side of the windows in tokens; 0 for global attention.
+        reach: (rows, columns) of the largest grid for whose offsets there are embeddings; those of
+            a larger grid are interpolated. None for no relative positions.
 
     Source: Li et al., ViTDet, arXiv 2203.16527; Li et al., MViTv2, arXiv 2112.01526.
     """
@@ -36,15 +36,14 @@ class GridAttention(nn.Module):
             self.rel_pos_w = nn.Parameter(torch.zeros(2 * columns - 1, head_dim))
 
     def forward(self, x: Tensor, projections: Attention) -> Tensor:
-        """(B, H, W, C) to the same, by timm's attention module of the block."""
+        """Attention over (B, H, W, C), with the projections of a block's attention module."""
         batch, height, width, _ = x.shape
-        sides = self.sides(height, width)
-        windows = split(x, *sides)
-        y = self._attend(windows, projections, _mask(x, *sides))
-        return join(y, batch, height, width)
+        size = self.window_size(height, width)
+        y = self._attend(split_windows(x, *size), projections, _mask(x, *size))
+        return join_windows(y, batch, height, width)
 
-    def sides(self, height: int, width: int) -> tuple[int, int]:
-        """(rows, columns) of the windows on a grid: no more than it has."""
+    def window_size(self, height: int, width: int) -> tuple[int, int]:
+        """(rows, columns) of the windows on a grid, at most the grid's."""
         return min(self.window or height, height), min(self.window or width, width)
 
     def _attend(self, x: Tensor, attention: Attention, mask: Tensor | None) -> Tensor:
@@ -54,7 +53,8 @@ class GridAttention(nn.Module):
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
         query, key = attention.q_norm(query), attention.k_norm(key)
         if self.has_positions:
-            query, key = self._with_offsets(query, key, (rows, columns), attention.scale)
+            tables = (self.rel_pos_h, self.rel_pos_w)
+            query, key = with_offset_terms(query, key, tables, (rows, columns), attention.scale)
         y = F.scaled_dot_product_attention(
             query,
             key,
@@ -66,31 +66,38 @@ class GridAttention(nn.Module):
         y = y.transpose(1, 2).reshape(count, rows, columns, heads * size)
         return attention.proj_drop(attention.proj(attention.norm(y)))
 
-    def _with_offsets(
-        self, query: Tensor, key: Tensor, size: tuple[int, int], scale: float
-    ) -> tuple[Tensor, Tensor]:
-        """Longer vectors whose product, times the scale, has the terms of the offsets in it.
 
-        The query is extended by its terms for each row and each column, the key by which row and
-        which column it is in: no (HW, HW) bias is ever made. Zeros fill both up to a multiple of 8,
-        which CUDA's memory-efficient kernel wants in half precision.
-        """
-        rows, columns = size
-        grid = query.unflatten(2, size) / scale
-        by_row = torch.einsum("bnhwd,hkd->bnhwk", grid, _vectors(self.rel_pos_h, rows))
-        by_column = torch.einsum("bnhwd,wkd->bnhwk", grid, _vectors(self.rel_pos_w, columns))
-        row = torch.eye(rows, dtype=key.dtype, device=key.device).repeat_interleave(columns, 0)
-        column = torch.eye(columns, dtype=key.dtype, device=key.device).repeat(rows, 1)
-        place = torch.cat([row, column], 1).expand(*key.shape[:2], -1, -1)
-        terms = torch.cat([by_row, by_column], -1).flatten(2, 3)
-        fill = (0, -(key.shape[-1] + rows + columns) % 8)
-        return F.pad(torch.cat([query, terms], -1), fill), F.pad(torch.cat([key, place], -1), fill)
+def with_offset_terms(
+    query: Tensor, key: Tensor, tables: tuple[Tensor, Tensor], size: tuple[int, int], scale: float
+) -> tuple[Tensor, Tensor]:
+    """Extends queries and keys so that their product, times the scale, contains the offset terms.
+
+    A query is extended by its terms for each row and each column, a key by the one-hot encodings of
+    its row and its column; no (HW, HW) bias is formed. Both are padded with zeros to a multiple of
+    8, which CUDA's memory-efficient kernel requires in half precision.
+
+    Args:
+        query, key: (B, heads, HW, d).
+        tables: embeddings of the vertical and the horizontal offsets, (2 n - 1, d) each.
+        size: H and W.
+        scale: of the attention.
+    """
+    rows, columns = size
+    grid = query.unflatten(2, size) / scale
+    by_row = torch.einsum("bnhwd,hkd->bnhwk", grid, _by_pair(tables[0], rows))
+    by_column = torch.einsum("bnhwd,wkd->bnhwk", grid, _by_pair(tables[1], columns))
+    row = torch.eye(rows, dtype=key.dtype, device=key.device).repeat_interleave(columns, 0)
+    column = torch.eye(columns, dtype=key.dtype, device=key.device).repeat(rows, 1)
+    place = torch.cat([row, column], 1).expand(*key.shape[:2], -1, -1)
+    terms = torch.cat([by_row, by_column], -1).flatten(2, 3)
+    fill = (0, -(key.shape[-1] + rows + columns) % 8)
+    return F.pad(torch.cat([query, terms], -1), fill), F.pad(torch.cat([key, place], -1), fill)
 
 
 def offsets_of_grid(table: Tensor, size: int) -> Tensor:
-    """(2 size - 1, d): the vectors of the offsets that a grid of this side has.
+    """(2 size - 1, d): the embeddings of the offsets in a grid of this side.
 
-    They are cut out of a table of a larger grid, and interpolated from that of a smaller one.
+    They are the middle of the table of a larger grid, or interpolated from that of a smaller one.
     """
     reach = (len(table) + 1) // 2
     if size <= reach:
@@ -98,23 +105,23 @@ def offsets_of_grid(table: Tensor, size: int) -> Tensor:
     return F.interpolate(table.T[None], size=2 * size - 1, mode="linear")[0].T
 
 
-def _vectors(table: Tensor, size: int) -> Tensor:
-    """(size, size, d): the vector of the offset i - j, of a table of offsets from -n to n."""
+def _by_pair(table: Tensor, size: int) -> Tensor:
+    """(size, size, d): the embedding of the offset i - j."""
     table = offsets_of_grid(table, size)
     place = torch.arange(size, device=table.device)
     return table[place[:, None] - place + size - 1]
 
 
-def split(x: Tensor, rows: int, columns: int) -> Tensor:
-    """(B, H, W, C) to (B n, rows, columns, C): n windows an image, zeros beyond the edges."""
+def split_windows(x: Tensor, rows: int, columns: int) -> Tensor:
+    """Splits (B, H, W, C) into windows (B n, rows, columns, C), zero beyond the edges."""
     height, width, channels = x.shape[1:]
     x = F.pad(x, (0, 0, 0, -width % columns, 0, -height % rows))
     x = x.unflatten(2, (-1, columns)).unflatten(1, (-1, rows))
     return x.transpose(2, 3).reshape(-1, rows, columns, channels)
 
 
-def join(windows: Tensor, batch: int, height: int, width: int) -> Tensor:
-    """What :func:`split` made windows of: (B, H, W, C)."""
+def join_windows(windows: Tensor, batch: int, height: int, width: int) -> Tensor:
+    """Joins the output of :func:`split_windows` to (B, H, W, C)."""
     rows, columns, channels = windows.shape[1:]
     down, across = math.ceil(height / rows), math.ceil(width / columns)
     x = windows.view(batch, down, across, rows, columns, channels).transpose(2, 3)
@@ -122,9 +129,10 @@ def join(windows: Tensor, batch: int, height: int, width: int) -> Tensor:
 
 
 def _mask(x: Tensor, rows: int, columns: int) -> Tensor | None:
-    """(B n, 1, 1, rows columns): which tokens of each window are real; None where all are."""
+    """(B n, 1, 1, rows columns): False for the padding of windows; None if there is no padding."""
     batch, height, width, _ = x.shape
     if height % rows == 0 and width % columns == 0:
         return None
-    real = split(torch.ones(1, height, width, 1, dtype=torch.bool, device=x.device), rows, columns)
-    return real.flatten(1)[:, None, None].repeat(batch, 1, 1, 1)
+    inside = torch.ones(1, height, width, 1, dtype=torch.bool, device=x.device)
+    inside = split_windows(inside, rows, columns)
+    return inside.flatten(1)[:, None, None].repeat(batch, 1, 1, 1)

@@ -1,4 +1,4 @@
-"""A Vision Transformer as a backbone for dense tasks: a grid of tokens in, maps of features out."""
+"""A Vision Transformer as a backbone for dense tasks: images of any size in, feature maps out."""
 
 from __future__ import annotations
 
@@ -14,35 +14,34 @@ from torch.utils.checkpoint import checkpoint
 
 from kat.errors import InputError
 from kat.models.dense.attention import GridAttention
-from kat.models.dense.sizes import Size, by_size, whole_patches
+from kat.models.dense.image_sizes import Size, pad_to_patches, run_by_size
 
-_GLOBAL = 4
+_GLOBAL_BLOCKS = 4
 
 
 class DenseBackbone(nn.Module):
-    """Feature maps (B, C, ceil(H / p), ceil(W / p)) of images of any size.
+    """Computes feature maps (B, C, ceil(H / p), ceil(W / p)) of images of any size.
 
-    Images are padded with zeros to whole patches. The blocks' attention is over windows in all but
-    the global ones, with decomposed relative positions (:class:`GridAttention`); their MLPs and
-    everything else are the transformer's. Position embeddings are resampled to each image's own
-    grid. There is no class token: one that the transformer has is taken off, as in ViTDet, and so
-    are registers and the classifier.
+    Images are padded with zeros to whole patches. Attention is windowed in all blocks but the
+    global ones, with decomposed relative positions (:class:`GridAttention`). The MLPs and
+    everything else are the transformer's. Position embeddings are resampled to the grid of each
+    image. As in ViTDet, class token, registers and classifier of the transformer are removed.
 
     The transformer keeps its names (``vit.blocks.0.mlp.fc1.weight``), so that
-    :func:`kat.models.init_from_vit` starts ``.vit`` from any classification KAT or ViT.
+    :func:`kat.models.init_from_vit` initializes ``.vit`` from any KAT or ViT for classification.
 
     Args:
-        vit: timm's Vision Transformer, or one of ours; it is taken over and changed.
-        window: side of the windows in patches; 0: all attention is global.
-        global_blocks: indices of the blocks whose attention is global; None: four, the last of
+        vit: timm's Vision Transformer, or one of ours; it is modified.
+        window: side of the windows in patches; 0 for global attention in all blocks.
+        global_blocks: indices of the blocks with global attention; None for four, the last of
             each quarter.
         relative_position: whether attention has relative positions.
-        out_blocks: indices of the blocks whose outputs are given, each through the final norm;
-            None: the last.
+        out_blocks: indices of the blocks whose outputs are returned, each after the final norm;
+            None for the last.
 
     Raises:
-        InputError: an index that is no block's, a negative window, or a transformer whose tokens
-            are no grid.
+        InputError: the index of no block, a negative window, or a transformer whose tokens are not
+            a grid.
 
     Source: Li et al., Exploring Plain Vision Transformer Backbones for Object Detection,
     arXiv 2203.16527.
@@ -58,18 +57,19 @@ class DenseBackbone(nn.Module):
         out_blocks: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        _check(vit)
+        _check_transformer(vit)
         if window < 0:
             raise InputError(f"window must be a side in patches, or 0 for none, got {window}")
         depth = len(vit.blocks)
-        wide = last_of_parts(depth, _GLOBAL) if global_blocks is None else global_blocks
+        if global_blocks is None:
+            global_blocks = last_of_parts(depth, _GLOBAL_BLOCKS)
         self.out_blocks = [depth - 1] if out_blocks is None else list(out_blocks)
-        for name, indices in (("global_blocks", wide), ("out_blocks", self.out_blocks)):
-            _check_indices(name, indices, depth)
-        self.vit = only_grid(vit)
+        _check_indices("global_blocks", global_blocks, depth)
+        _check_indices("out_blocks", self.out_blocks, depth)
+        self.vit = keep_grid_only(vit)
         self.grad_checkpointing = False
         block: Any = vit.blocks[0]
-        windows = [0 if index in wide else window for index in range(depth)]
+        windows = [0 if index in global_blocks else window for index in range(depth)]
         grid: Size = vit.patch_embed.grid_size
         self.attention = nn.ModuleList(
             GridAttention(
@@ -82,7 +82,7 @@ class DenseBackbone(nn.Module):
 
     @property
     def patch(self) -> int:
-        """The side of a patch, which is the stride of the maps."""
+        """The side of a patch in pixels, which is the stride of the maps."""
         side: int = self.vit.patch_embed.patch_size[0]
         return side
 
@@ -90,17 +90,17 @@ class DenseBackbone(nn.Module):
         """The maps of ``out_blocks``.
 
         Args:
-            images: (B, C, H, W), normalised.
-            image_sizes: (height, width) of each image, which lies in the upper left corner; its
+            images: (B, C, H, W), normalized.
+            image_sizes: (height, width) of each image, which lies in the upper left corner. Its
                 features are then those of the image alone, and zero beyond it.
         """
         strides = [self.patch] * len(self.out_blocks)
-        return by_size(self._maps, images, image_sizes, self.patch, strides)
+        return run_by_size(self._maps, images, image_sizes, self.patch, strides)
 
     def _maps(self, images: Tensor) -> list[Tensor]:
         vit = self.vit
-        x = vit.patch_embed.proj(whole_patches(images, self.patch)).permute(0, 2, 3, 1)
-        x = vit.norm_pre(vit.pos_drop(self._with_positions(vit.patch_embed.norm(x))))
+        x = vit.patch_embed.proj(pad_to_patches(images, self.patch)).permute(0, 2, 3, 1)
+        x = vit.norm_pre(vit.pos_drop(self._add_positions(vit.patch_embed.norm(x))))
         maps = {}
         for index in range(len(self.attention)):
             if self.grad_checkpointing and self.training:
@@ -111,6 +111,18 @@ class DenseBackbone(nn.Module):
                 maps[index] = vit.norm(x).permute(0, 3, 1, 2)
         return [maps[index] for index in self.out_blocks]
 
+    def _block(self, index: int, x: Tensor) -> Tensor:
+        block: Any = self.vit.blocks[index]
+        y = self.attention[index](block.norm1(x), block.attn)
+        x = x + block.drop_path1(block.ls1(y))
+        return x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
+
+    def _add_positions(self, x: Tensor) -> Tensor:
+        size = (x.shape[1], x.shape[2])
+        if self.vit.pos_embed is None:
+            return x
+        return x + self._positions(self.vit.pos_embed, size).unflatten(1, size)
+
     @torch.no_grad()
     def fit_positions(self, height: int, width: int) -> None:
         """Resamples the position embeddings, once, to the grid of images of this size."""
@@ -118,12 +130,6 @@ class DenseBackbone(nn.Module):
         if self.vit.pos_embed is not None:
             self.vit.pos_embed = nn.Parameter(self._positions(self.vit.pos_embed, grid))
         self.vit.patch_embed.grid_size = grid
-
-    def _with_positions(self, x: Tensor) -> Tensor:
-        size = (x.shape[1], x.shape[2])
-        if self.vit.pos_embed is None:
-            return x
-        return x + self._positions(self.vit.pos_embed, size).unflatten(1, size)
 
     def _positions(self, positions: Tensor, size: Size) -> Tensor:
         grid = self.vit.patch_embed.grid_size
@@ -133,22 +139,16 @@ class DenseBackbone(nn.Module):
             positions, list(size), old_size=list(grid), num_prefix_tokens=0
         )
 
-    def _block(self, index: int, x: Tensor) -> Tensor:
-        block: Any = self.vit.blocks[index]
-        y = self.attention[index](block.norm1(x), block.attn)
-        x = x + block.drop_path1(block.ls1(y))
-        return x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
-
 
 def last_of_parts(depth: int, parts: int) -> list[int]:
-    """The index of the last block of each of so many equal parts; all of a shallow model's."""
+    """The index of the last block of each of several equal parts; every block if there are few."""
     return sorted({max(part * depth // parts - 1, 0) for part in range(1, parts + 1)})
 
 
-def only_grid(vit: VisionTransformer) -> VisionTransformer:
-    """The transformer without what a grid has no place for: prefix tokens, pooling, classifier.
+def keep_grid_only(vit: VisionTransformer) -> VisionTransformer:
+    """Removes prefix tokens, pooling and classifier of a transformer, in place.
 
-    A norm behind the pooling becomes the final norm of each token.
+    A norm after the pooling becomes the final norm of each token.
     """
     if vit.pos_embed is not None and not vit.no_embed_class:
         vit.pos_embed = nn.Parameter(vit.pos_embed.detach()[:, vit.num_prefix_tokens :])
@@ -162,8 +162,8 @@ def only_grid(vit: VisionTransformer) -> VisionTransformer:
     return vit
 
 
-def _check(vit: VisionTransformer) -> None:
-    """Whether its tokens are patches of a grid, and its blocks timm's plain ones."""
+def _check_transformer(vit: VisionTransformer) -> None:
+    """Raises InputError unless tokens are patches of a grid, and blocks are timm's plain ones."""
     attentions = [getattr(block, "attn", None) for block in vit.blocks]
     plain = (
         type(vit.patch_embed) is PatchEmbed
@@ -174,7 +174,7 @@ def _check(vit: VisionTransformer) -> None:
     )
     if not plain:
         raise InputError(
-            f"{type(vit).__name__} cannot be a dense backbone: it needs timm's PatchEmbed, of"
+            f"{type(vit).__name__} cannot be a dense backbone, which needs timm's PatchEmbed with"
             " square patches, Block and Attention, without gates and without dropped patches"
         )
 

@@ -31,10 +31,13 @@ from kat.models.kat import KAT
 from kat.models.vit import ViT
 
 Target = dict[str, Tensor]
-"""What is in an image: ``boxes`` (N, 4), ``labels`` (N,) and ``masks`` (N, H, W)."""
+"""The ground truth of an image: ``boxes`` (N, 4), ``labels`` (N,) and ``masks`` (N, H, W)."""
 
-LIKELY = 0.5
-"""A pixel belongs to an object from this probability on."""
+Detections = dict[str, Tensor]
+"""A ``Target`` with ``scores`` (N,)."""
+
+MASK_THRESHOLD = 0.5
+"""The least probability at which a pixel belongs to an object."""
 
 _RATIOS = (0.5, 1.0, 2.0)
 _BOX_SIDE, _MASK_SIDE = 7, 14
@@ -43,38 +46,38 @@ _RCNN = frozenset(
     for name, parameter in inspect.signature(MaskRCNN).parameters.items()
     if name.startswith(("rpn_", "box_")) and isinstance(parameter.default, int | float)
 )
-"""What torchvision lets choose about training and about which boxes are kept."""
+"""torchvision's settings of training and of the selection of boxes."""
 
 
 class Detector(DenseModel, MaskRCNN):
-    """Boxes, classes and masks of the objects in images: torchvision's Mask R-CNN, our backbone.
+    """Detects the boxes, classes and masks of objects: torchvision's Mask R-CNN on our backbone.
 
     Heads and norms are ViTDet's: two convolutions in the region proposal network, four and a linear
     layer for boxes, four for masks, layer norm over the channels, anchors of one size at each
     stride.
 
-    Images are normalised, of any size, and may differ in it. In training they are taken as they
-    come. In evaluation each is scaled, with antialiasing, so that its shorter side is ``min_size``
-    or, if that makes the longer one larger than ``max_size``, so that this is ``max_size``; boxes
-    and masks are those of the image as it came.
+    Images are normalized, of any size, and may differ in size. In training they keep their size. In
+    evaluation each is resized, with antialiasing, so that its shorter side is ``min_size`` or, if
+    the longer side would exceed ``max_size``, so that the longer side is ``max_size``. Boxes and
+    masks refer to the original image.
 
     Args:
-        num_classes: K, without a background.
-        img_size: the side of images, or (height, width), that the position embeddings are made for.
+        num_classes: K, without the background.
+        img_size: the side, or (height, width), of the images that the position embeddings are for.
         in_chans: channels of the images.
-        min_size, max_size: see above; the smaller and the larger side of ``img_size`` by default.
+        min_size, max_size: see above; by default the smaller and the larger side of ``img_size``.
         window, global_blocks, relative_position: see :class:`DenseBackbone`.
         channels: of the pyramid's maps and of the heads' convolutions.
         scales: of the pyramid's maps, see :class:`SimpleFeaturePyramid`.
-        anchor_scale: the side of a map's anchors over its stride.
-        convolutions: in each of the two heads.
+        anchor_scale: the side of a map's anchors divided by its stride.
+        convolutions: their number in each of the two heads.
         hidden: width of the linear layer for boxes.
-        rcnn: arguments of torchvision's ``MaskRCNN`` for training and for choosing boxes, e.g.
-            ``{"box_score_thresh": 0.05, "rpn_post_nms_top_n_test": 1000}``.
+        rcnn: arguments of torchvision's ``MaskRCNN`` about training and the selection of boxes,
+            e.g. ``{"box_score_thresh": 0.05, "rpn_post_nms_top_n_test": 1000}``.
         **kwargs: of the transformer, e.g. ``embed_dim``, ``num_groups``.
 
     Raises:
-        InputError: arguments that make no sense.
+        InputError: invalid arguments.
 
     Source: He et al., Mask R-CNN, arXiv 1703.06870; Li et al., ViTDet, arXiv 2203.16527.
     """
@@ -126,33 +129,32 @@ class Detector(DenseModel, MaskRCNN):
         )
 
     def set_image_size(self, side: int) -> None:
-        """Has images scaled in evaluation so that their longer side is this."""
+        """Sets the length of the longer side to which images are resized in evaluation."""
         self.transform.min_size, self.transform.max_size = (side,), side
 
     @property
-    def least_score(self) -> float:
-        """What an object must score more than, in evaluation: ``box_score_thresh``."""
-        score: float = self.roi_heads.score_thresh
-        return score
+    def score_threshold(self) -> float:
+        """The score that detections exceed, in evaluation: ``box_score_thresh``."""
+        threshold: float = self.roi_heads.score_thresh
+        return threshold
 
-    @least_score.setter
-    def least_score(self, score: float) -> None:
-        self.roi_heads.score_thresh = score
+    @score_threshold.setter
+    def score_threshold(self, threshold: float) -> None:
+        self.roi_heads.score_thresh = threshold
 
     def forward(
         self, images: Sequence[Tensor], targets: Sequence[Target] | None = None
-    ) -> dict[str, Tensor] | list[Target]:
-        """Losses in training; in evaluation what is found in each image.
+    ) -> dict[str, Tensor] | list[Detections]:
+        """The losses in training, the detections of each image in evaluation.
 
         Args:
             images: each (C, H, W).
-            targets: in training, what is in each image: ``boxes`` (N, 4) as x1, y1, x2, y2 in
-                pixels, ``labels`` (N,) from 0 to K - 1, ``masks`` (N, H, W) of 0 and 1.
+            targets: the ground truth of each image, in training: ``boxes`` (N, 4) as x1, y1, x2, y2
+                in pixels, ``labels`` (N,) from 0 to K - 1, ``masks`` (N, H, W) of 0 and 1.
 
         Returns:
-            In training the losses by name, which are to be added. In evaluation for each image
-            ``boxes`` and ``labels`` as above, ``masks`` (N, H, W) bool, where it is likely that the
-            object is, and ``scores`` (N,), falling.
+            In training the losses by name, to be added up. In evaluation for each image ``boxes``
+            and ``labels`` as above, ``masks`` (N, H, W) bool, and ``scores`` (N,), decreasing.
 
         Raises:
             ValueError: no targets in training.
@@ -162,42 +164,48 @@ class Detector(DenseModel, MaskRCNN):
         own = list(targets or ()) if self.training else None
         sizes = [tuple(image.shape[-2:]) for image in images]
         batch, own = self.transform(images, own)
-        found, losses = self.detect(batch, own)
+        detections, losses = self.detect(batch, own)
         if self.training:
             return losses
-        objects: list[Target] = self.transform.postprocess(found, batch.image_sizes, sizes)
-        return objects
+        placed: list[Detections] = self.transform.postprocess(detections, batch.image_sizes, sizes)
+        return placed
 
     def detect(
         self, batch: ImageList, targets: Sequence[Target] | None = None
-    ) -> tuple[list[Target], dict[str, Tensor]]:
-        """What is found in each image of a batch, and in training the losses.
+    ) -> tuple[list[Detections], dict[str, Tensor]]:
+        """The detections of each image of a batch, and in training the losses.
 
         Args:
-            batch: what :class:`EvaluationSize` makes of images; boxes are in its pixels.
+            batch: the output of :class:`EvaluationSize`; boxes are in its pixels.
             targets: see :meth:`forward`.
 
         Returns:
-            As :meth:`forward`, but ``masks`` (N, 1, 28, 28) are probabilities within the boxes.
+            As :meth:`forward`, except that ``masks`` (N, 1, 28, 28) are probabilities within the
+            boxes.
         """
-        own = None if targets is None else [_counted_from(1, target) for target in targets]
+        own = None if targets is None else [_shift_labels(target, 1) for target in targets]
         maps = self.backbone(batch.tensors, batch.image_sizes)
         features = OrderedDict((str(level), one) for level, one in enumerate(maps))
         proposals, losses = self.rpn(batch, features, own)
-        found, more = self.roi_heads(features, proposals, batch.image_sizes, own)
-        return [_counted_from(-1, one) for one in found], {**losses, **more}
+        detections, more = self.roi_heads(features, proposals, batch.image_sizes, own)
+        return [_shift_labels(one, -1) for one in detections], {**losses, **more}
+
+
+def _shift_labels(objects: Target, shift: int) -> Target:
+    """Shifts labels between ours and torchvision's, in which 0 is the background."""
+    return {**objects, "labels": objects["labels"] + shift}
 
 
 def _exact(x: Tensor) -> Tensor:
-    """In float32, unless it is more exact: torchvision computes boxes in the type of what the heads
-    say, and in bfloat16 there are four pixels from one number to the next above 512."""
+    """x in float32, or more exact. torchvision computes boxes in the dtype of the heads' output,
+    and between bfloat16 numbers above 512 there are four pixels."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 class _Anchors(AnchorGenerator):
-    """Anchors around every pixel of each map, i strides from the image's corner.
+    """Anchors around every pixel of each map, i strides from the corner of the image.
 
-    torchvision takes the sides of image and map for the strides, and rounds 3.5 down to 3.
+    torchvision divides the sides of image and map for the strides, and rounds 3.5 down to 3.
     """
 
     def __init__(self, sizes: Sequence[tuple[float]], strides: Sequence[float]) -> None:
@@ -209,7 +217,7 @@ class _Anchors(AnchorGenerator):
         return anchors
 
     def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
-        # Type and size of the maps are all that it looks at: one channel says both.
+        # Only dtype and size of the maps matter: one channel has both.
         return super().forward(image_list, [_exact(one[:, :1]) for one in feature_maps])
 
 
@@ -231,7 +239,7 @@ class _MaskPredictor(MaskRCNNPredictor):
 
 
 def _proposals(channels: int, strides: Sequence[float], scale: float) -> dict[str, nn.Module]:
-    """The region proposal network: two convolutions, anchors of so many strides on each map."""
+    """The region proposal network: two convolutions, and anchors of ``scale`` strides."""
     sizes = [(scale * stride,) for stride in strides]
     return {
         "rpn_anchor_generator": _Anchors(sizes, strides),
@@ -255,13 +263,8 @@ def _heads(
     }
 
 
-def _counted_from(shift: int, objects: Target) -> Target:
-    """With labels moved by this; torchvision's own begin with the background."""
-    return {**objects, "labels": objects["labels"] + shift}
-
-
 def _roi_align(strides: Sequence[float], side: int) -> MultiScaleRoIAlign:
-    """RoIAlign with these strides, where torchvision guesses them from its first batch."""
+    """RoIAlign with these strides; torchvision would infer them from its first batch."""
     pool = MultiScaleRoIAlign([str(level) for level in range(len(strides))], side, 0)
     pool.scales = [1 / stride for stride in strides]
     first, last = (round(math.log2(stride)) for stride in (strides[0], strides[-1]))
@@ -270,7 +273,7 @@ def _roi_align(strides: Sequence[float], side: int) -> MultiScaleRoIAlign:
 
 
 class EvaluationSize(GeneralizedRCNNTransform):
-    """Batches of padded images, scaled in evaluation only; the images are normalised already.
+    """Batches normalized images with padding, and resizes them in evaluation only.
 
     Args:
         min_size, max_size: bounds of the sides, see :class:`Detector`.
@@ -279,11 +282,11 @@ class EvaluationSize(GeneralizedRCNNTransform):
     """
 
     def __init__(self, min_size: int, max_size: int, channels: int, step: int) -> None:
-        plain = [0.0] * channels, [1.0] * channels
-        super().__init__(min_size, max_size, *plain, size_divisible=step)
+        no_change = [0.0] * channels, [1.0] * channels
+        super().__init__(min_size, max_size, *no_change, size_divisible=step)
 
     def resize(self, image: Tensor, target: Target | None = None) -> tuple[Tensor, Target | None]:
-        """The image at its scale, and the target as it is: there is none in evaluation."""
+        """The resized image, and the target unchanged: there is none in evaluation."""
         sides = image.shape[-2:]
         scale = min(self.min_size[0] / min(sides), self.max_size / max(sides))
         if self.training or scale == 1:
@@ -293,30 +296,27 @@ class EvaluationSize(GeneralizedRCNNTransform):
 
     def postprocess(
         self,
-        result: list[Target],
+        result: list[Detections],
         image_shapes: Sequence[tuple[int, int]],
         original_image_sizes: Sequence[tuple[int, ...]],
-    ) -> list[Target]:
-        """Objects in the pixels of the images as they came, with masks (N, H, W) bool."""
+    ) -> list[Detections]:
+        """The detections in pixels of the original images, with masks (N, H, W) bool."""
         placed = []
-        for objects, seen, size in zip(result, image_shapes, original_image_sizes, strict=True):
-            boxes = resize_boxes(objects["boxes"], seen, size)
-            placed.append(
-                {**objects, "boxes": boxes, "masks": _drawn(objects["masks"], boxes, size)}
-            )
+        for one, seen, size in zip(result, image_shapes, original_image_sizes, strict=True):
+            boxes = resize_boxes(one["boxes"], seen, size)
+            placed.append({**one, "boxes": boxes, "masks": _paste(one["masks"], boxes, size)})
         return placed
 
 
-def _drawn(masks: Tensor, boxes: Tensor, size: tuple[int, ...]) -> Tensor:
-    """(N, H, W) bool: where probabilities (N, 1, h, w) of boxes say that the objects are.
+def _paste(masks: Tensor, boxes: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Masks (N, H, W) bool of an image, from probabilities (N, 1, h, w) within the boxes.
 
-    One by one: the probabilities of all of a large image's pixels for 100 objects take gigabytes.
+    One by one: the probabilities of 100 objects for all pixels of a large image need gigabytes.
     """
-    drawn = torch.empty(len(boxes), *size, dtype=torch.bool, device=boxes.device)
-    for whole, mask, box in zip(drawn, masks, boxes, strict=True):
-        pasted = paste_masks_in_image(mask[None], box[None], size)
-        torch.ge(pasted[0, 0], LIKELY, out=whole)
-    return drawn
+    pasted = torch.empty(len(boxes), *size, dtype=torch.bool, device=boxes.device)
+    for whole, mask, box in zip(pasted, masks, boxes, strict=True):
+        torch.ge(paste_masks_in_image(mask[None], box[None], size)[0, 0], MASK_THRESHOLD, out=whole)
+    return pasted
 
 
 class KATDetector(Detector):

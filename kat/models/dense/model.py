@@ -1,4 +1,4 @@
-"""What the dense models share: features of images of any size, and how they are trained."""
+"""What dense models have in common: features of images of any size, and timm's interface."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ from torch import Tensor, nn
 
 from kat.errors import InputError
 from kat.models.dense.backbone import DenseBackbone
+from kat.models.dense.image_sizes import Size, run_by_size
 from kat.models.dense.pyramid import MultiLevel, SimpleFeaturePyramid
-from kat.models.dense.sizes import Size, by_size
 from kat.models.kat import rational_parameter_names
 from kat.models.vit import ViT
 
 TRANSFORMER = "backbone.body.vit."
-"""How the names of the transformer's weights begin."""
-_DROPPED: dict[str, Any] = {"num_classes": 0, "class_token": False, "global_pool": ""}
-"""The transformer's arguments by which it has no class token, pooling and classifier."""
+"""The prefix of the transformer's parameters."""
+
+_WITHOUT_CLASSIFIER: dict[str, Any] = {"num_classes": 0, "class_token": False, "global_pool": ""}
+"""The transformer's arguments for no class token, pooling and classifier."""
 
 
 class Features(nn.Module):
-    """The maps of a transformer at several strides.
+    """The feature maps of a transformer at several strides.
 
     Args:
         body: the transformer.
-        neck: takes its maps to the strides.
+        neck: resamples its maps to the strides.
     """
 
     def __init__(self, body: DenseBackbone, neck: SimpleFeaturePyramid | MultiLevel) -> None:
@@ -35,22 +36,22 @@ class Features(nn.Module):
         self.strides, self.out_channels = neck.strides, neck.out_channels
 
     def forward(self, images: Tensor, image_sizes: Sequence[Size] | None = None) -> list[Tensor]:
-        """A map of each of ``strides``; the arguments are those of :class:`DenseBackbone`."""
-        return by_size(
+        """The map of each of ``strides``; arguments as in :class:`DenseBackbone`."""
+        return run_by_size(
             lambda x: self.neck(self.body(x)), images, image_sizes, self.body.patch, self.strides
         )
 
 
 def task_of(model: nn.Module) -> str:
-    """What a model is for; a classifier says nothing."""
+    """The task of a model; ``"classification"`` for a model without the attribute."""
     return str(getattr(model, "task", "classification"))
 
 
 class DenseModel(nn.Module):
-    """A model for a dense task whose ``backbone`` is :class:`Features`, with timm's interface.
+    """A model for a dense task on a ``backbone`` of :class:`Features`, with timm's interface.
 
-    Subclasses say of which class the transformer is, what task it is for, and how the names of the
-    weights begin that have a part for each class.
+    Subclasses set the class of the transformer, the task, and ``class_layers``, the prefixes of
+    the parameters that have a part for each class.
     """
 
     transformer_class: type[ViT]
@@ -61,45 +62,45 @@ class DenseModel(nn.Module):
 
     @classmethod
     def make_vit(cls, img_size: int | Sequence[int], **kwargs: Any) -> ViT:
-        """The transformer, with these arguments, and without what :class:`DenseBackbone` drops.
+        """Builds the transformer, without what :class:`DenseBackbone` removes.
 
         Raises:
-            InputError: arguments of what is dropped.
+            InputError: arguments of what it removes.
         """
-        for name in _DROPPED:
+        for name in _WITHOUT_CLASSIFIER:
             if name in kwargs:
-                raise InputError(f"{name} is of a classifier: a backbone for dense tasks has none")
-        return cls.transformer_class(img_size=img_size, **_DROPPED, **kwargs)
+                raise InputError(f"{name} is for classifiers; a dense model has no such part")
+        return cls.transformer_class(img_size=img_size, **_WITHOUT_CLASSIFIER, **kwargs)
 
     @property
     def transformer(self) -> VisionTransformer:
-        """The Vision Transformer, which weights of classification models fit."""
+        """The Vision Transformer, which can be initialized from classification models."""
         return self.backbone.body.vit
 
     def set_image_size(self, side: int) -> None:
-        """Has images seen at another size than ``img_size``, where the model itself scales them.
+        """Sets the size to which the model itself scales images, if it does.
 
         Args:
-            side: in pixels, of the square that stands for the size.
+            side: in pixels, of a square of that size.
         """
 
     def get_classifier(self) -> nn.Module:
-        """All that comes after the transformer: the neck and the heads."""
+        """The neck and the heads: everything after the transformer."""
         own = [module for module in self.children() if module is not self.backbone]
         return nn.ModuleList([self.backbone.neck, *own])
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Whether the transformer's blocks are computed again in the backward pass."""
+        """Whether the transformer's blocks are recomputed in the backward pass."""
         self.backbone.body.grad_checkpointing = enable
 
     def no_weight_decay(self) -> set[str]:
         """The names of position embeddings, relative positions and rational coefficients."""
-        spared = {TRANSFORMER + name for name in self.transformer.no_weight_decay()}
+        excluded = {TRANSFORMER + name for name in self.transformer.no_weight_decay()}
         relative = {name for name, _ in self.named_parameters() if ".rel_pos_" in name}
-        return spared | relative | rational_parameter_names(self)
+        return excluded | relative | rational_parameter_names(self)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """timm's patterns of layers: embeddings, then the blocks; necks and heads come last."""
+        """timm's patterns of layers: embeddings, then blocks; necks and heads come last."""
         vit = TRANSFORMER.replace(".", r"\.")
         blocks = r"^backbone\.body\.(?:vit\.blocks|attention)\.(\d+)"
         return {

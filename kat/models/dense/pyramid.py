@@ -1,4 +1,4 @@
-"""From the maps of a plain transformer, all of one stride, to maps of several strides."""
+"""Necks: from the maps of a plain transformer, all of one stride, to maps of several strides."""
 
 from __future__ import annotations
 
@@ -12,25 +12,26 @@ from torch.nn import functional as F
 from kat.errors import InputError
 
 Norm = Callable[[int], nn.Module]
-"""Makes the norm of so many channels, channels first."""
+"""Builds the norm of a number of channels, channels first."""
 
 SCALES = (4.0, 2.0, 1.0, 0.5)
-"""Of the maps, relative to the transformer's: strides 4 to 32 of patches of 16."""
+"""The sides of the maps, relative to the transformer's: strides 4 to 32 for patches of 16."""
 
 
 class SimpleFeaturePyramid(nn.Module):
-    """ViTDet's pyramid of the last map: at each scale resample, then 1x1 and 3x3 convolutions.
+    """ViTDet's pyramid of the last map: at each scale resampling, then 1x1 and 3x3 convolutions.
 
-    Each convolution is followed by a layer norm. A last map is every second pixel of the coarsest.
+    A layer norm follows each convolution. One more map consists of every second pixel of the
+    coarsest.
 
     Args:
         width: channels of the transformer.
-        patch: its stride in pixels.
+        patch: stride of the transformer, in pixels.
         channels: of the maps.
-        scales: of the maps, falling, powers of two.
+        scales: of the maps, decreasing powers of two.
 
     Raises:
-        InputError: a scale that is no power of two.
+        InputError: a scale that is not a power of two.
 
     Source: arXiv 2203.16527.
     """
@@ -45,13 +46,13 @@ class SimpleFeaturePyramid(nn.Module):
         self.levels = nn.ModuleList(_level(width, scale, channels) for scale in scales)
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        """The maps of each of ``strides``, of the last of those of the transformer."""
+        """The map of each of ``strides``, computed from the transformer's last."""
         pyramid = [level(maps[-1]) for level in self.levels]
         return [*pyramid, F.max_pool2d(pyramid[-1], kernel_size=1, stride=2)]
 
 
 def _strides(patch: int, scales: Sequence[float]) -> list[float]:
-    """Of the maps at these scales of one of this stride; resampling knows powers of two alone."""
+    """The strides of maps at these scales of a map with stride ``patch``."""
     for scale in scales:
         if scale <= 0 or not math.log2(scale).is_integer():
             raise InputError(f"scales must be powers of two, such as 0.5, 1 and 2, got {scale}")
@@ -68,16 +69,16 @@ def _level(width: int, scale: float, channels: int) -> nn.Sequential:
 
 
 class MultiLevel(nn.Module):
-    """The maps of several blocks, each resampled to another stride, as BEiT's and MAE's UperNets.
+    """Resamples the maps of several blocks, each to another stride, like BEiT's UperNet.
 
     Args:
         width: channels of the transformer, and of the maps.
-        patch: its stride in pixels.
+        patch: stride of the transformer, in pixels.
         norm: between two steps of upsampling.
-        scales: of the maps, one a block, powers of two.
+        scales: of the maps, one for each block, powers of two.
 
     Raises:
-        InputError: a scale that is no power of two.
+        InputError: a scale that is not a power of two.
 
     Source: Bao et al., BEiT, arXiv 2106.08254.
     """
@@ -93,23 +94,23 @@ class MultiLevel(nn.Module):
         )
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        """The maps of each of ``strides``, of those of the transformer's blocks in their order."""
+        """The map of each of ``strides``, computed from the blocks' maps in their order."""
         return [level(x) for level, x in zip(self.levels, maps, strict=True)]
 
 
 def resample(
     width: int, scale: float, norm: Norm, *, narrowing: int
 ) -> tuple[list[nn.Module], int]:
-    """Layers that change the sides of a map by a power of two, and the channels they end with.
+    """Layers that scale the sides of a map by a power of two, and their number of channels.
 
-    Up by transposed convolutions of 2x2, a norm and GELU between two of them; down by max pooling,
-    where an odd side counts as even.
+    Upsampling is by transposed convolutions of 2x2, with a norm and GELU between two of them;
+    downsampling by max pooling, which rounds odd sides up.
 
     Args:
-        width: channels.
+        width: channels of the map.
         scale: a power of two.
-        norm: makes the norms.
-        narrowing: what each transposed convolution divides the channels by.
+        norm: builds the norms.
+        narrowing: the factor by which each transposed convolution divides the channels.
     """
     layers: list[nn.Module] = []
     while scale < 1:

@@ -1,4 +1,4 @@
-"""The classes of an image's pixels: as a whole or in windows, at several scales, mirrored."""
+"""Inference of segmentation models: whole images or sliding windows, several scales, mirrored."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from torch.nn import functional
 
 from kat.errors import InputError
 
-_STRIP = 2**24
-"""Numbers in a strip, 64 MB: of 150 classes a large image as a whole would take gigabytes."""
+STRIP_ELEMENTS = 2**24
+"""Elements of a strip, 64 MB. For 150 classes a large image as a whole would need gigabytes."""
 
 
 @dataclass
-class SegmentConfig:
-    """How a segmentation model is run over an image.
+class SlidingWindowConfig:
+    """How a segmentation model is applied to an image.
 
     Args:
-        window: side in pixels of the square windows that an image is cut into, and whose answers
-            are averaged where they overlap; null: the whole image at once.
-        stride: pixels from one window to the next; two thirds of window unless given.
-        scales: factors of the size at which the image is looked at; the answers are averaged.
-        flip: also look at the mirror image, and average.
+        window: side of the square windows in pixels, whose logits are averaged where they overlap;
+            null for the whole image at once.
+        stride: pixels from one window to the next; by default two thirds of window.
+        scales: factors by which the image is resized; probabilities are averaged over them.
+        flip: also average over the mirror image.
     """
 
     window: int | None = None
@@ -33,11 +33,11 @@ class SegmentConfig:
     flip: bool = False
 
 
-def check_segment(config: SegmentConfig) -> None:
-    """Checks that the numbers make sense.
+def check_sliding_window(config: SlidingWindowConfig) -> None:
+    """Checks the ranges of the settings.
 
     Raises:
-        InputError: names the first that does not.
+        InputError: names the first invalid one.
     """
     window, stride = config.window, config.stride
     if window is not None and window < 1:
@@ -49,39 +49,39 @@ def check_segment(config: SegmentConfig) -> None:
 
 
 @torch.no_grad()
-def segment(model: nn.Module, image: Tensor, config: SegmentConfig | None = None) -> Tensor:
-    """The mean over scales and mirror images of softmax(logits): (K, H, W) float32.
+def sliding_window_inference(
+    model: nn.Module, image: Tensor, config: SlidingWindowConfig | None = None
+) -> Tensor:
+    """The mean of softmax(logits) over scales and mirror images: (K, H, W), float32.
 
     Args:
-        model: maps (1, C, h, w) to logits (1, K, h, w), in evaluation mode; where it has a
-            ``window``, it takes windows of that side alone, and gets them unless others are asked
-            for.
-        image: (C, H, W), normalised.
-        config: how; the whole image once by default.
+        model: maps (1, C, h, w) to logits (1, K, h, w), in evaluation mode. If it has a
+            ``window``, it takes windows of that side only, which is then the default.
+        image: (C, H, W), normalized.
+        config: by default the whole image, once.
     """
-    config = config or SegmentConfig()
+    config = config or SlidingWindowConfig()
     size = image.shape[-2:]
     total = torch.zeros(0)
     for scale in config.scales:
         sides = [max(1, round(scale * side)) for side in size]
         scaled = image[None] if scale == 1 else _resized(image[None], sides, antialias=True)
         for mirrored in (False, True) if config.flip else (False,):
-            seen = scaled.flip(-1) if mirrored else scaled
-            logits = _logits(model, seen, config)
-            answer = _resized(logits.flip(-1) if mirrored else logits, size).softmax(1)
-            total = answer if not total.numel() else total + answer
+            logits = _logits(model, scaled.flip(-1) if mirrored else scaled, config)
+            probabilities = _resized(logits.flip(-1) if mirrored else logits, size).softmax(1)
+            total = probabilities if not total.numel() else total + probabilities
     return total[0] / (len(config.scales) * (1 + config.flip))
 
 
-def _logits(model: nn.Module, image: Tensor, config: SegmentConfig) -> Tensor:
+def _logits(model: nn.Module, image: Tensor, config: SlidingWindowConfig) -> Tensor:
     window: int | None = config.window or getattr(model, "window", None)
     if window is None:
         return model(image).float()
     stride = config.stride or max(1, 2 * window // 3)
     height, width = image.shape[-2:]
     total, count = torch.zeros(0), image.new_zeros(height, width, dtype=torch.float32)
-    for rows in spans(height, window, stride):
-        for columns in spans(width, window, stride):
+    for rows in window_spans(height, window, stride):
+        for columns in window_spans(width, window, stride):
             logits = model(image[..., rows, columns]).float()
             if not total.numel():
                 total = logits.new_zeros(1, logits.shape[1], height, width)
@@ -90,8 +90,8 @@ def _logits(model: nn.Module, image: Tensor, config: SegmentConfig) -> Tensor:
     return total / count
 
 
-def spans(length: int, window: int, stride: int) -> Iterator[slice]:
-    """Windows that cover a length, each of full size where there is room, the last at the end."""
+def window_spans(length: int, window: int, stride: int) -> Iterator[slice]:
+    """Windows that cover a length: of full size if there is room, the last aligned to the end."""
     start = 0
     while start + window < length:
         yield slice(start, start + window)
@@ -99,34 +99,34 @@ def spans(length: int, window: int, stride: int) -> Iterator[slice]:
     yield slice(max(0, length - window), length)
 
 
-def most_likely(answer: Tensor, size: Sequence[int]) -> Tensor:
-    """The class of each pixel: (H, W) int64.
+def predicted_classes(probabilities: Tensor, size: Sequence[int]) -> Tensor:
+    """The most probable class of each pixel: (H, W), int64.
 
     Args:
-        answer: (K, h, w), what :func:`segment` gives.
-        size: H and W, which the answer is resized to.
+        probabilities: (K, h, w), the output of :func:`sliding_window_inference`.
+        size: H and W, to which they are resized.
     """
-    classes = torch.empty(*size, dtype=torch.long, device=answer.device)
-    for rows, part in strips(answer, size):
+    classes = torch.empty(*size, dtype=torch.long, device=probabilities.device)
+    for rows, part in resized_strips(probabilities, size):
         classes[rows] = part.argmax(0)
     return classes
 
 
-def strips(answer: Tensor, size: Sequence[int]) -> Iterator[tuple[slice, Tensor]]:
-    """An answer (K, h, w) resized to (H, W) by bilinear interpolation, some rows at a time.
+def resized_strips(x: Tensor, size: Sequence[int]) -> Iterator[tuple[slice, Tensor]]:
+    """x (K, h, w) resized to (H, W) by bilinear interpolation, a strip of rows at a time.
 
     Yields:
-        Which rows, and what is there: (K, rows, W).
+        The rows, and their values (K, rows, W).
     """
     height, width = size
-    step = max(1, _STRIP // (len(answer) * width))
+    step = max(1, STRIP_ELEMENTS // (len(x) * width))
     for start in range(0, height, step):
         rows = slice(start, min(start + step, height))
-        yield rows, _rows(answer, rows, (height, width))
+        yield rows, _resized_rows(x, rows, (height, width))
 
 
-def _rows(x: Tensor, rows: slice, size: tuple[int, int]) -> Tensor:
-    """Rows of what x (K, h, w) is when resized: each between two of x, then resized in width."""
+def _resized_rows(x: Tensor, rows: slice, size: tuple[int, int]) -> Tensor:
+    """Some rows of the resized x (K, h, w): interpolated between two rows of x, then in width."""
     if x.shape[-2:] == size:
         return x[:, rows]
     last = x.shape[-2] - 1

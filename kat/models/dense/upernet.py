@@ -1,4 +1,4 @@
-"""UperNet on a plain transformer: a class for each pixel."""
+"""UperNet on a plain transformer: semantic segmentation."""
 
 from __future__ import annotations
 
@@ -18,33 +18,35 @@ from kat.models.kat import KAT
 from kat.models.vit import ViT
 
 POOLED = (1, 2, 3, 6)
-"""Sides of the grids that the pyramid pooling module averages over."""
+"""Sides of the grids of the pyramid pooling module."""
 
 NORMS: dict[str, Norm] = {"batch": nn.BatchNorm2d, "layer": LayerNorm2d}
 
 
 class UperNet(DenseModel):
-    """Logits (B, K, H, W) of the class of each pixel of images (B, C, H, W) of any size.
+    """Computes logits (B, K, H, W) of images (B, C, H, W) of any size.
 
-    The maps of four blocks, one of each quarter, at four strides; pyramid pooling on the coarsest,
-    a feature pyramid over all, and in training an auxiliary head on the third.
+    The maps of four blocks, the last of each quarter, are resampled to four strides. There is
+    pyramid pooling on the coarsest, a feature pyramid over all, and in training an auxiliary head
+    on the third.
 
     Args:
         num_classes: K.
-        img_size: the side of images, or (height, width), that the position embeddings are made for.
+        img_size: the side, or (height, width), of the images that the position embeddings are for.
         in_chans: channels of the images.
         window, global_blocks, relative_position: see :class:`DenseBackbone`.
-        out_blocks: indices of the blocks; None: the last of each part, a quarter for four maps.
+        out_blocks: indices of the blocks; None for the last of each equal part of the transformer.
         scales: of their maps, see :class:`MultiLevel`.
         channels: of the maps in the head.
-        auxiliary: of those in the auxiliary head.
-        norm: ``"batch"``, as published, which wants large batches and several images in each
-            process, or ``"layer"``, over the channels of a pixel, which is the same for any batch.
-        drop: dropout before the classifiers.
+        auxiliary: channels of the maps in the auxiliary head.
+        norm: ``"batch"``, as published, which needs large batches and several images in each
+            process, or ``"layer"``, over the channels of a pixel, which is independent of the
+            batch.
+        drop: dropout rate before the classifiers.
         **kwargs: of the transformer, e.g. ``embed_dim``, ``num_groups``.
 
     Raises:
-        InputError: an unknown norm, or not a block for each scale.
+        InputError: an unknown norm, or another number of blocks than of scales.
 
     Source: Xiao et al., Unified Perceptual Parsing for Scene Understanding, arXiv 1807.10221.
     """
@@ -94,15 +96,15 @@ class UperNet(DenseModel):
         )
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """The logits; in training those of the auxiliary head too."""
+        """The logits; in training also those of the auxiliary head."""
         maps = self.backbone(images)
-        logits = self._enlarged(self.head(maps), images)
+        logits = self._upsampled(self.head(maps), images)
         if not self.training:
             return logits
-        return logits, self._enlarged(self.auxiliary_head(maps[-2]), images)
+        return logits, self._upsampled(self.auxiliary_head(maps[-2]), images)
 
-    def _enlarged(self, logits: Tensor, images: Tensor) -> Tensor:
-        """From the finest stride to that of the images, without what pads them to whole patches."""
+    def _upsampled(self, logits: Tensor, images: Tensor) -> Tensor:
+        """Logits of the size of the images, without the padding to whole patches."""
         patch = self.backbone.body.patch
         height, width = images.shape[-2:]
         sides = (height + -height % patch, width + -width % patch)
@@ -110,14 +112,14 @@ class UperNet(DenseModel):
 
 
 class UperHead(nn.Module):
-    """A class for each pixel of the finest of several maps of falling size.
+    """UperNet's head: computes logits of the size of the finest of several maps.
 
     Args:
         widths: channels of the maps.
-        channels: of the maps within.
+        channels: of the maps within the head.
         num_classes: K.
-        norm: makes the norm behind each convolution.
-        drop: dropout before the classifier.
+        norm: builds the norm after each convolution.
+        drop: dropout rate before the classifier.
     """
 
     def __init__(
@@ -137,7 +139,7 @@ class UperHead(nn.Module):
         self.classify = nn.Conv2d(channels, num_classes, 1)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """(B, K, H, W) of maps (B, C, H, W), finest first."""
+        """Logits (B, K, H, W) of maps (B, C, H, W), finest first."""
         last = maps[-1]
         pooled = [_resized(pool(last), last.shape[-2:]) for pool in self.pooled]
         path = [self.bottleneck(torch.cat([last, *pooled], 1))]

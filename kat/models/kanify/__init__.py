@@ -1,6 +1,7 @@
-"""GR-KAN MLPs in place of the MLPs of a trained model, whose function they keep."""
+"""Replacing the MLPs of a trained model by GR-KAN MLPs that compute the same function."""
 
-from kat.models.kanify.api import kanify, kanify_like
+from kat.models.kanify.api import kanify
 from kat.models.kanify.plan import Plan, Replacement
+from kat.models.kanify.record import kanify_like
 
 __all__ = ["Plan", "Replacement", "kanify", "kanify_like"]

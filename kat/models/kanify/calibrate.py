@@ -1,4 +1,4 @@
-"""The inputs that activations really see, as the points that their rationals are fitted to."""
+"""The inputs of activations on calibration batches, as the points that rationals are fitted to."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ Run = Callable[[nn.Module, Any], Any]
 _EVEN_RANKS, _END_RANKS = 2001, 200
 _EVEN_POINTS = 400
 _EVEN_SHARE = 1e-4
-"""it keeps hold of what is rare; 1e-2 costs accuracy where inputs are dense."""
+"""Enough to bound the error where inputs are rare; 1e-2 costs accuracy where they are dense."""
 _MARGIN = 0.1
 
 
 @dataclass(frozen=True)
-class Seen:
-    """The inputs that an activation has had, by their squared effect on the MLP's output.
+class SeenInputs:
+    """The inputs of an activation, weighted by their squared effect on the output of the MLP.
 
     Args:
         x: (k,), increasing.
-        weight: (k,), how much each counts in a fit, the even points too; their sum is 1.
+        weight: (k,), of each in a fit, including the even points; their sum is 1.
         effect: (k,), the same without the even points.
     """
 
@@ -55,62 +55,63 @@ def seen_inputs(
     batches: Iterable[Any],
     run: Run = run_batch,
     interval: tuple[float, float] = (-6.0, 6.0),
-) -> dict[str, Seen]:
-    """What reaches each activation while the model runs over some batches, without gradients.
+) -> dict[str, SeenInputs]:
+    """Records the inputs of each activation while the model runs on some batches.
 
-    An input x of channel c counts by |W_2 e_c|^2: with independent errors e(x) the squared error of
-    the MLP's output is the sum of e(x)^2 |W_2 e_c|^2. A few even points, with a small share of the
-    weight, cover the range of the inputs, a tenth of it more on both sides, and the interval.
+    An input x of channel c has the weight |W_2 e_c|^2: for independent errors e(x) the squared
+    error of the MLP's output is the sum of e(x)^2 |W_2 e_c|^2. Some evenly spaced points, with a
+    small share of the weight, cover the range of the inputs, a margin of a tenth of it on both
+    sides, and the interval.
 
-    The model is in evaluation mode meanwhile, and then as it was.
+    The model runs in evaluation mode without gradients, and is restored afterwards.
 
     Args:
-        model: not kanified yet.
-        mlps: whose activations.
-        batches, run: ``run(model, batch)`` is called for each.
-        interval: to be covered, whatever the inputs.
+        model: before it is kanified.
+        mlps: with the activations.
+        batches, run: ``run(model, batch)`` is called for each batch.
+        interval: to cover in any case.
 
     Returns:
-        By the name of the activation.
+        The inputs by the name of the activation.
 
     Raises:
-        InputError: no batches, an activation that they do not reach, inputs that are not finite, a
-            model without weights.
+        InputError: there are no batches, an activation is not reached, inputs are not finite, or
+            the model has no weights.
     """
     if any(parameter.is_meta for parameter in model.parameters()):
         raise InputError("calibration runs the model, but the model is on the meta device")
-    watched = {
-        mlp.activation: _Watched(mlp.first, channel_weights(model.get_submodule(mlp.second)))
+    recorders = {
+        mlp.activation: _Recorder(mlp.first, channel_weights(model.get_submodule(mlp.second)))
         for mlp in mlps
     }
     count = 0
-    with _watching(model, list(watched.values())):
+    with _recording(model, list(recorders.values())):
         for batch in batches:
             run(model, batch)
             count += 1
     if not count:
         raise InputError("calibration has no batches; give an iterable of the model's inputs")
-    for name, inputs in watched.items():
-        if not inputs.x:
+    for name, recorder in recorders.items():
+        if not recorder.x:
             raise InputError(
                 f"{name} is not reached by the calibration batches; leave it out with only=, or"
                 " give batches that reach it"
             )
-    return {name: inputs.seen(interval) for name, inputs in watched.items()}
+    return {name: recorder.seen(interval) for name, recorder in recorders.items()}
 
 
-class _Watched:
-    """The outputs of a linear map, as order statistics that lie densest at the extremes."""
+class _Recorder:
+    """Records outputs of a linear map, as order statistics that are densest at the extremes."""
 
     def __init__(self, first: str, channel_weights: Tensor) -> None:
         self.first = first
-        # Where no channel has an effect, as in layers that start at zero, all count alike.
+        # If no channel has an effect, as in layers initialized to zero, all have the same weight.
         self.channel_weights = channel_weights if channel_weights.any() else channel_weights + 1
         self.x: list[Array] = []
         self.weight: list[Array] = []
 
     def hook(self, linear: nn.Module, args: Any, y: Tensor) -> None:
-        """Keeps some of the values of one call, each with the weight of its neighbourhood."""
+        """Keeps some of the values of one call, each with the weight of its neighborhood."""
         values, order = y.detach().flatten().double().sort()
         if not (len(values) and values[[0, -1]].isfinite().all()):
             raise InputError(f"calibration: the output of {self.first} is empty or not finite")
@@ -121,8 +122,8 @@ class _Watched:
         self.x.append(values[ranks].cpu().numpy())
         self.weight.append(torch.cat([ends[0], between, ends[1]]).diff().cpu().numpy())
 
-    def seen(self, interval: tuple[float, float]) -> Seen:
-        """All calls together, and the even points."""
+    def seen(self, interval: tuple[float, float]) -> SeenInputs:
+        """The values of all calls, and the even points."""
         x, weight = np.concatenate(self.x), np.concatenate(self.weight)
         margin = _MARGIN * (x.max() - x.min())
         low, high = min(x.min() - margin, interval[0]), max(x.max() + margin, interval[1])
@@ -131,22 +132,22 @@ class _Watched:
         effect, even = np.zeros((2, len(points)))
         np.add.at(effect, place[:-_EVEN_POINTS], weight / weight.sum())
         np.add.at(even, place[-_EVEN_POINTS:], 1 / _EVEN_POINTS)
-        return Seen(points, (1 - _EVEN_SHARE) * effect + _EVEN_SHARE * even, effect)
+        return SeenInputs(points, (1 - _EVEN_SHARE) * effect + _EVEN_SHARE * even, effect)
 
 
 def _ranks(count: int) -> Tensor:
-    """Ranks 0 .. count - 1, evenly, and in geometric steps from both ends."""
+    """Ranks from 0 to count - 1, evenly spaced, and in geometric steps from both ends."""
     even = torch.linspace(0, count - 1, _EVEN_RANKS).long()
     end = torch.logspace(0, math.log10(count), _END_RANKS).long().clamp(max=count) - 1
     return torch.cat([even, end, count - 1 - end]).unique()
 
 
 @contextmanager
-def _watching(model: nn.Module, watched: list[_Watched]) -> Iterator[None]:
+def _recording(model: nn.Module, recorders: list[_Recorder]) -> Iterator[None]:
     """Evaluation mode without gradients, with hooks on the linear maps."""
     modes = {module: module.training for module in model.modules()}
     fused = torch.backends.mha.get_fastpath_enabled()
-    handles = [model.get_submodule(w.first).register_forward_hook(w.hook) for w in watched]
+    handles = [model.get_submodule(r.first).register_forward_hook(r.hook) for r in recorders]
     try:
         model.eval()
         torch.backends.mha.set_fastpath_enabled(False)  # it would bypass the linear maps

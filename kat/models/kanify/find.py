@@ -1,8 +1,8 @@
 """The MLPs of a model: a linear map, an element-wise activation, a linear map, in this order.
 
-They are found by what the model's code does with its modules (:mod:`kat.models.kanify.trace`): the
-names of models, classes and attributes do not matter, and neither does the order in which modules
-were registered. No sample input is needed.
+They are found by what the code of the model does with its modules (:mod:`kat.models.kanify.trace`).
+Names of models, classes and attributes do not matter, nor does the order in which modules were
+registered. No sample input is needed.
 """
 
 from __future__ import annotations
@@ -17,16 +17,24 @@ import torch
 from torch import fx, nn
 
 from kat.models.kanify.activation import SUPPORTED, known_function
-from kat.models.kanify.trace import held_functions, linear_widths, trace
+from kat.models.kanify.trace import held_functions, linear_widths, named_children, trace
 
-_DROPOUTS = (nn.Identity, nn.modules.dropout._DropoutNd)
+DROPOUTS = (
+    nn.Dropout,
+    nn.Dropout1d,
+    nn.Dropout2d,
+    nn.Dropout3d,
+    nn.AlphaDropout,
+    nn.FeatureAlphaDropout,
+)
+_IDENTITIES = (nn.Identity, *DROPOUTS)
 _NORMS = (nn.LayerNorm, nn.RMSNorm)
 _CONTAINERS = (nn.ModuleList, nn.ModuleDict)
 
 
 @dataclass(frozen=True)
 class Mlp:
-    """W_2 f(W_1 x + b_1) + b_2 inside a model, f and the linear maps by their full names.
+    """W_2 f(W_1 x + b_1) + b_2 in a model, f and the linear maps by their full names.
 
     Args:
         activation: the name of f, a module or a function held as an attribute.
@@ -47,11 +55,11 @@ class Found:
     """All MLPs of a model in the order of its modules, and why other activations are in none."""
 
     mlps: list[Mlp]
-    passed_over: dict[str, str]
+    skipped: dict[str, str]
 
 
 def find(model: nn.Module) -> Found:
-    """Looks at every activation of a model, and changes nothing."""
+    """Finds the MLPs of a model, without changing it."""
 
     @cache
     def graph(path: str) -> fx.Graph | None:
@@ -65,7 +73,7 @@ def find(model: nn.Module) -> Found:
                 first, second = _linear_maps_around(model, owner, attribute, graph)
             except _NoMlp as reason:
                 if isinstance(activation, nn.Module) and function_of(activation) in SUPPORTED:
-                    found.passed_over[name] = str(reason)
+                    found.skipped[name] = str(reason)
                 continue
             function = function_of(activation)
             if function != "identity":
@@ -75,7 +83,7 @@ def find(model: nn.Module) -> Found:
 
 
 class _NoMlp(Exception):
-    """Why an activation stands in no MLP."""
+    """Why an activation is not in an MLP."""
 
 
 def joined(path: str, name: str) -> str:
@@ -83,19 +91,34 @@ def joined(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
 
+def function_of(activation: Callable[..., Any]) -> str | None:
+    """The known function that it computes; None if it is another one, or has parameters."""
+    return None if _has_tensors(activation) else known_function(activation)
+
+
 def _candidates(module: nn.Module) -> Iterator[tuple[str, Callable[..., Any]]]:
     """The children and functions of a module that may be activations, by attribute."""
     if linear_widths(module) is not None or not any(module.children()):
         return
-    for name, child in module._modules.items():
-        if child is not None and _may_be_activation(child):
+    for name, child in named_children(module).items():
+        if _may_be_activation(child):
             yield name, child
     yield from held_functions(module).items()
 
 
-def function_of(activation: Callable[..., Any]) -> str | None:
-    """The known function that it computes; None if it is another one, or has parameters."""
-    return None if _has_tensors(activation) else known_function(activation)
+def _may_be_activation(module: nn.Module) -> bool:
+    if any(module.children()) or isinstance(module, _IDENTITIES):
+        return False
+    return not _has_tensors(module) or type(module).__module__ == nn.PReLU.__module__
+
+
+def _has_tensors(activation: object) -> bool:
+    """Whether it is a module with parameters or buffers of its own, be they None."""
+    if not isinstance(activation, nn.Module):
+        return False
+    # dir() of a module lists its parameters, buffers and children beside its attributes.
+    registered = set(dir(activation)) - set(vars(activation)) - set(dir(type(activation)))
+    return bool(registered - set(named_children(activation)))
 
 
 def _widths(model: nn.Module, linear: str) -> tuple[int, int]:
@@ -104,26 +127,14 @@ def _widths(model: nn.Module, linear: str) -> tuple[int, int]:
     return widths
 
 
-def _may_be_activation(module: nn.Module) -> bool:
-    if any(module.children()) or isinstance(module, _DROPOUTS):
-        return False
-    return not _has_tensors(module) or type(module).__module__ == nn.PReLU.__module__
-
-
-def _has_tensors(activation: object) -> bool:
-    if not isinstance(activation, nn.Module):
-        return False
-    return bool(activation._parameters or activation._buffers)
-
-
 def _linear_maps_around(
     model: nn.Module, owner: str, attribute: str, graph: Callable[[str], fx.Graph | None]
 ) -> tuple[str, str]:
-    """The names of the linear maps around an activation.
+    """The names of the linear maps before and after an activation.
 
-    Where the code of its owner takes its input from the caller or returns its output, as BERT's
-    does, the code of the module that holds the owner is followed too; no farther, since what lies
-    apart is not one MLP.
+    If the input of the activation comes from the caller of its owner, or its output is returned, as
+    in BERT, the code of the module that holds the owner is followed too. It is followed no farther:
+    modules farther apart are not one MLP.
 
     Raises:
         _NoMlp: there are none.
@@ -143,41 +154,41 @@ def _linear_maps_around(
             first, second = _linear_before(module, call), _linear_after(module, call)
             if first and second:
                 return joined(path, first), joined(path, second)
-    raise _NoMlp("no two linear maps beside it in the code that could be followed")
+    raise _NoMlp("the code that could be traced has no linear map on either side of it")
 
 
 def _owner_and_holder(model: nn.Module, owner: str) -> list[str]:
-    """The owner of an activation and the module that holds it, lists and the like left out."""
+    """The owner of an activation and the module that holds it, except lists and dictionaries."""
     parts = owner.split(".") if owner else []
     paths = [".".join(parts[:count]) for count in range(len(parts), -1, -1)]
     return [p for p in paths if not isinstance(model.get_submodule(p), _CONTAINERS)][:2]
 
 
 def _linear_before(module: nn.Module, node: fx.Node) -> str | None:
-    """The linear map whose output is the node's input; None where that is the caller's.
+    """The linear map whose output is the node's input; None if the caller provides that.
 
     Raises:
-        _NoMlp: it is neither, or used elsewhere too.
+        _NoMlp: it is neither, or is also used elsewhere.
     """
     while True:
         source = node.args[0] if node.args else None
         if not isinstance(source, fx.Node):
-            raise _NoMlp("its input is none that the code shows")
+            raise _NoMlp("its input does not appear in the code")
         if source.op == "placeholder":
             return None
         if len(source.users) > 1:
-            raise _NoMlp(f"its input, from {_described(module, source)}, is used elsewhere too")
+            raise _NoMlp(f"its input, from {_described(module, source)}, is also used elsewhere")
         if _is_linear(module, source):
             return str(source.target)
         if source.target is operator.getitem:
             raise _NoMlp("its input is a part of a tensor, as in gated MLPs")
-        if not _keeps_order(module, source, _DROPOUTS):
-            raise _NoMlp(f"its input comes from {_described(module, source)}, no linear map")
+        if not _keeps_order(module, source, _IDENTITIES):
+            raise _NoMlp(f"its input comes from {_described(module, source)}, not a linear map")
         node = source
 
 
 def _linear_after(module: nn.Module, node: fx.Node) -> str | None:
-    """The linear map whose input is the node's output; None where that is returned.
+    """The linear map whose input is the node's output; None if that is returned.
 
     Raises:
         _NoMlp: it is neither.
@@ -192,8 +203,8 @@ def _linear_after(module: nn.Module, node: fx.Node) -> str | None:
             return str(user.target)
         if user.target in (operator.mul, torch.mul):
             raise _NoMlp("its output is a gate that something is multiplied by")
-        if not _keeps_order(module, user, (*_DROPOUTS, *_NORMS)):
-            raise _NoMlp(f"its output goes to {_described(module, user)}, no linear map")
+        if not _keeps_order(module, user, (*_IDENTITIES, *_NORMS)):
+            raise _NoMlp(f"its output goes to {_described(module, user)}, not a linear map")
         node = user
 
 

@@ -1,4 +1,4 @@
-"""The coefficients of F_2, and how close they are to the activation in a model's dtype."""
+"""The coefficients of F_2, and their error against the activation in the dtype of the model."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ import torch
 from numpy.typing import NDArray
 
 from kat.errors import InputError
-from kat.models.kanify.calibrate import Seen
+from kat.models.kanify.calibrate import SeenInputs
 from kat.nn import Coefficients
 
 if TYPE_CHECKING:
     from kat.nn.fitting import Fit
 
-# kat.nn.fitting is imported where something is fitted: it takes SciPy's optimisers along.
+# kat.nn.fitting is imported within functions: it imports SciPy's optimizers.
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """Coefficients that stand for an activation.
+    """Coefficients of a rational that approximates an activation.
 
     Args:
         coefficients: as fitted, in float64.
-        max_error, rms_error: of F on the interval, with the coefficients rounded to the dtype that
-            holds them; over the inputs seen, by their effect, where they were fitted to those.
-        seen: whether they were fitted to inputs seen.
+        max_error, rms_error: of F with the coefficients rounded to the dtype of the model; on the
+            interval, or if they were fitted to inputs, on these, weighted by their effect.
+        seen: whether they were fitted to inputs of the activation.
     """
 
     coefficients: Coefficients
@@ -39,7 +39,7 @@ class Fitted:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Where they were fitted."""
+        """The interval of the fit."""
         return self.coefficients.interval
 
 
@@ -49,7 +49,7 @@ def fit_on_interval(
     """The minimax fit of a known function on an interval.
 
     Raises:
-        InputError: a degree, form or interval that makes no sense.
+        InputError: an invalid degree, form or interval.
     """
     degree, interval = _pair("degree", degree), _pair("interval", interval)
     result = _minimax(function, degree, form, interval)
@@ -57,15 +57,15 @@ def fit_on_interval(
     return _measured(function, result.coefficients, dtype, x)
 
 
-def fit_to_inputs(function: str, start: Fitted, seen: Seen, dtype: torch.dtype) -> Fitted:
+def fit_to_inputs(function: str, start: Fitted, seen: SeenInputs, dtype: torch.dtype) -> Fitted:
     """The weighted least-squares fit of a known function at the inputs of an activation.
 
     Args:
         function: its name.
-        start: a fit that does not know the inputs, of the degree and form wanted; it is returned
-            where it is the closer one at them.
+        start: a fit on an interval, of the same degree and form. It is returned if its error on the
+            inputs is smaller.
         seen: the inputs.
-        dtype: that holds the coefficients.
+        dtype: of the coefficients.
     """
     from kat.nn.fitting import FUNCTIONS, Points, fit
 

@@ -1,4 +1,4 @@
-"""Which of the MLPs found are meant, and the groups that their widths allow."""
+"""The selection of MLPs by ``only=``, and the number of groups that their widths allow."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _MOST_GROUPS = 8
 
 
 def chosen(found: Found, only: Only | None) -> list[Mlp]:
-    """The MLPs that ``only`` selects, in their own order; all for None.
+    """The MLPs that ``only`` selects, in the order of the model; all for None.
 
     Args:
-        found: all of them.
+        found: all MLPs.
         only: an index, a glob for the full name of the activation or of a module around it, or
             several of these.
 
     Raises:
-        InputError: one of them selects nothing, or is neither.
+        InputError: a selector that selects nothing, or is neither an index nor a glob.
     """
     if only is None:
         return found.mlps
@@ -45,7 +45,7 @@ def _selected(found: Found, selector: str | int) -> list[str]:
         return [names[selector]]
     matching = [name for name in names if _matches(name, selector)]
     if not matching:
-        for name, reason in found.passed_over.items():
+        for name, reason in found.skipped.items():
             if _matches(name, selector):
                 raise InputError(f"only={selector!r} has no MLP to replace; {name}: {reason}")
         raise unknown("MLP", selector, names)
@@ -59,21 +59,21 @@ def _matches(name: str, pattern: str) -> bool:
 
 
 def groups(mlp: Mlp, given: int | None) -> tuple[int, int]:
-    """The groups of the input and of the hidden channels.
+    """The numbers of groups of the input channels and of the hidden channels.
 
     Args:
-        mlp: whose widths they divide.
-        given: how many of both; by default the largest divisor up to 8, of each.
+        mlp: with the widths that they divide.
+        given: the number for both; by default the largest divisor of each width up to 8.
 
     Raises:
-        InputError: what is given is no integer, or does not divide both widths.
+        InputError: ``given`` is not an integer, or does not divide both widths.
     """
     d_in, d_hidden, _ = mlp.widths
     return divisor(mlp, d_in, given), divisor(mlp, d_hidden, given)
 
 
 def divisor(mlp: Mlp, width: int, given: int | None) -> int:
-    """The groups of one of an MLP's widths, see :func:`groups`."""
+    """The number of groups of one of an MLP's widths, see :func:`groups`."""
     few = [count for count in range(1, 4 * _MOST_GROUPS) if width % count == 0]
     if given is None:
         return max(count for count in few if count <= _MOST_GROUPS)
@@ -82,6 +82,6 @@ def divisor(mlp: Mlp, width: int, given: int | None) -> int:
     if given < 1 or width % given:
         raise InputError(
             f"num_groups={given} does not divide the width {width} of {mlp.activation}, as"
-            f" {', '.join(map(str, few))} do; without num_groups each width has its own"
+            f" {', '.join(map(str, few))} do; without num_groups each width gets its own"
         )
     return given

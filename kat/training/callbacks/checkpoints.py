@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from kat.checksum import check_seal, keep_as
+from kat.checksum import verify_checksum
 from kat.data import Batch
 from kat.errors import InputError, Interrupted
+from kat.files import link_or_copy
 from kat.training.callbacks.callback import Callback
 from kat.training.callbacks.divergence import DivergenceGuard
 from kat.training.checkpoint import save_checkpoint
@@ -100,7 +101,7 @@ class Checkpoints(Callback):
         if better and not whole:
             save_checkpoint(run, run.out / BEST)
         elif better and run.is_first:
-            keep_as(run.out / LAST, run.out / BEST)
+            link_or_copy(run.out / LAST, run.out / BEST)
         if run.is_first:
             write_records(run.out, state.history, state.skipped)
         if state.epoch < run.config.epochs:
@@ -148,13 +149,13 @@ def _restore_best(run: Run, path: Path) -> None:
     """
     state = run.state
     if state.holds_best and run.is_first:
-        keep_as(path, run.out / BEST)
+        link_or_copy(path, run.out / BEST)
     state.holds_best = False
     barrier()
     if not state.best:
         return
     try:
-        check_seal(run.out / BEST, required=True)
+        verify_checksum(run.out / BEST, required=True)
     except InputError as error:
         state.best = {}
         if run.is_first:

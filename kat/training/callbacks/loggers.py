@@ -21,6 +21,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from kat.errors import InputError, first_line
 from kat.files import write_text
+from kat.tables import columns_of, write_table
 from kat.training.config import TrainConfig
 from kat.training.run_directory import LOGGER_RUNS, METRICS, TENSORBOARD, settings_to_keep
 
@@ -58,8 +59,8 @@ class CsvLogger(Logger):
     def __init__(self, path: Path, first_step: int) -> None:
         self.path = path
         self.rows = [row for row in _read_rows(path) if int(row["step"]) < first_step]
-        self.columns = list(dict.fromkeys(["step", *(name for row in self.rows for name in row)]))
-        self._rewrite()
+        self.columns = columns_of(self.rows, ["step"])
+        write_table(self.path, self.columns, self.rows)
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         """Appends a row, or adds to the last one if that is of the same step."""
@@ -72,27 +73,20 @@ class CsvLogger(Logger):
         else:
             self.rows.append(row)
         if new or same:
-            self._rewrite()
+            write_table(self.path, self.columns, self.rows)
         else:
             with self.path.open("a", newline="") as file:
                 csv.DictWriter(file, self.columns).writerow(row)
 
-    def _rewrite(self) -> None:
-        with self.path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self.columns)
-            writer.writeheader()
-            writer.writerows(self.rows)
-
 
 def _read_rows(path: Path) -> list[dict[str, str]]:
-    """The whole rows of a file whose writer may have been killed."""
+    """The rows of a file whose writer may have been killed: each but a last one without its end."""
     if not path.is_file():
         return []
     with path.open(newline="") as file:
-        rows = [
-            {name: value for name, value in row.items() if value} for row in csv.DictReader(file)
-        ]
-    return [row for row in rows if None not in row and row.get("step", "").isdecimal()]
+        lines = [line for line in file if line.endswith("\n")]
+    rows = csv.DictReader(lines)
+    return [{name: value for name, value in row.items() if value} for row in rows]
 
 
 class TensorBoardLogger(Logger):

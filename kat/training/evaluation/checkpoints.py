@@ -37,13 +37,3 @@ def _natural(path: Path) -> list[tuple[int, str]]:
     """A sort key by which epoch=9 comes before epoch=10."""
     parts = re.split(r"(\d+)", path.name)
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
-
-
-def short_names(paths: Sequence[Path]) -> list[str]:
-    """Short names for paths: as many of their last parts as tell them apart."""
-    whole = [path.resolve() for path in paths]
-    for depth in range(1, max(len(path.parts) for path in whole) + 1):
-        labels = ["_".join(path.parts[-depth:]).strip("/") for path in whole]
-        if len(set(labels)) == len(labels):
-            return labels
-    return [f"{index}_{path.name}" for index, path in enumerate(whole)]

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kat.data import Batch, DataConfig, DevicePreparation, ImageSet, ImageStream
+from kat.data import Batch, DataConfig, DeviceTransform, ImageDataset, ImageStream
 from kat.errors import InputError
 from kat.training.callbacks.nonfinite import first_not_finite
 from kat.training.evaluation.evaluation import EvalConfig, Subject, batches_of, device_of
@@ -23,7 +23,7 @@ TOP = 5
 @torch.inference_mode()
 def predict_classes(
     subject: Subject,
-    images: ImageSet | ImageStream,
+    images: ImageDataset | ImageStream,
     columns: Sequence[int],
     data: DataConfig,
     config: EvalConfig,
@@ -45,7 +45,7 @@ def predict_classes(
     """
     device = device_of(subject.model, config)
     model = subject.model.to(device)
-    prepare = DevicePreparation(subject.record.mean, subject.record.std)
+    prepare = DeviceTransform(subject.record.mean, subject.record.std)
     precision = Precision(config.precision, device)
     names = _names(images)
     kept: list[tuple[np.ndarray, ...]] = []
@@ -97,9 +97,9 @@ def _not_finite(subject: Subject, images: Tensor) -> str:
     )
 
 
-def _names(images: ImageSet | ImageStream) -> Iterator[str]:
+def _names(images: ImageDataset | ImageStream) -> Iterator[str]:
     """The images' names in the order in which evaluation goes through them."""
-    if isinstance(images, ImageSet):
+    if isinstance(images, ImageDataset):
         return map(images.name, range(len(images)))
     return (f"image {index} of the stream" for index in count())
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import nn
 
-from kat.data import Batch, DataConfig, ImageSet, ImageStream, make_loader
+from kat.data import Batch, DataConfig, ImageDataset, ImageStream, make_loader
 from kat.errors import InputError
 from kat.models import ModelRecord
 from kat.training.evaluation.confusion import Calibration
@@ -163,7 +163,9 @@ def device_of(model: nn.Module, config: EvalConfig) -> torch.device:
         raise InputError(f"device {config.device!r} is unavailable: {reason}") from None
 
 
-def batches_of(images: ImageSet | ImageStream, data: DataConfig, progress: bool) -> Iterator[Batch]:
+def batches_of(
+    images: ImageDataset | ImageStream, data: DataConfig, progress: bool
+) -> Iterator[Batch]:
     """The batches of a split, with a progress bar in a terminal.
 
     Raises:
@@ -172,7 +174,7 @@ def batches_of(images: ImageSet | ImageStream, data: DataConfig, progress: bool)
     loader = make_loader(images, data, training=False)
     console = Console(stderr=True)
     hidden = not progress or not console.is_terminal
-    total = len(loader) if isinstance(images, ImageSet) else None
+    total = len(loader) if isinstance(images, ImageDataset) else None
     for batch in track(
         loader, "evaluating", total=total, console=console, transient=True, disable=hidden
     ):

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kat.data import DataConfig, DevicePreparation, ImageSet
+from kat.data import DataConfig, DeviceTransform, ImageDataset
 from kat.errors import InputError
 from kat.training.evaluation.class_match import match_classes
 from kat.training.evaluation.evaluation import EvalConfig, Subject, batches_of, device_of
@@ -34,7 +34,7 @@ class ImagePass:
     """
 
     def __init__(
-        self, subject: Subject, images: ImageSet, data: DataConfig, config: EvalConfig
+        self, subject: Subject, images: ImageDataset, data: DataConfig, config: EvalConfig
     ) -> None:
         record = subject.record
         columns, _, self.notes = match_classes(record.classes, images.classes)
@@ -50,10 +50,10 @@ class ImagePass:
         """(K,) where each class of the data is among the model's, which has K too."""
         self.counted = 0
         self.skipped = dict(images.ignored)
-        self._images = images if config.limit is None else images.spread(config.limit)
+        self._images = images if config.limit is None else images.evenly_spaced(config.limit)
         self._data = replace(data, batch_size=min(data.batch_size, _LOADED))
         self._progress = config.progress
-        self._prepare = DevicePreparation(record.mean, record.std)
+        self._prepare = DeviceTransform(record.mean, record.std)
         self._precision = Precision(config.precision, self.device)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Any]]:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from kat.data import ImageSet, ImageStream
+from kat.data import ImageDataset, ImageStream
 from kat.errors import InputError
 from kat.training.evaluation.class_match import imagenet_indices
 from kat.training.evaluation.prediction import ClassPredictions
@@ -46,7 +46,7 @@ def read_real_labels(source: str) -> list[frozenset[int]]:
 
 
 def check_real_labels(
-    images: ImageSet | ImageStream, real_labels: Sequence[frozenset[int]]
+    images: ImageDataset | ImageStream, real_labels: Sequence[frozenset[int]]
 ) -> None:
     """Checks that images are of ImageNet's validation set, as far as can be told at once.
 
@@ -54,7 +54,7 @@ def check_real_labels(
         InputError: the classes are not ImageNet's, or the first file is not named as its are.
     """
     _indices(images.classes)
-    name = images.name(0) if isinstance(images, ImageSet) else "a stream without file names"
+    name = images.name(0) if isinstance(images, ImageDataset) else "a stream without file names"
     _right(name, real_labels)
 
 

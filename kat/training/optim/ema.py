@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from kat.training.distributed import assign, full, local
+from kat.training.distributed import assign, local
 
 
 class EMA:
@@ -58,12 +58,8 @@ class EMA:
         finally:
             self._swap()
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """The whole EMA by names of the model's state dict; a collective."""
-        return {name: full(value) for name, value in self.values.items()}
-
     def load(self, state: Mapping[str, Tensor], steps: int) -> None:
-        """Restores what :meth:`state_dict` gave after so many steps."""
+        """Restores whole averages, by their names in the model's state dict, of so many steps."""
         for name, value in self.values.items():
             if name in state:  # buffers that are not persistent are not
                 assign(value, state[name])

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from kat.data import task_of_data
 from kat.errors import InputError, unknown
+from kat.training.callbacks.divergence import read_divergence
 from kat.training.config import TrainConfig
-from kat.training.divergence import read_divergence
 from kat.training.run_directory import SUMMARY
 from kat.training.sweep.grid import (
     OF_ONE_CALL,

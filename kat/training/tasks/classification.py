@@ -23,7 +23,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from kat.data import (
     AugmentConfig,
     DataConfig,
-    ImageSet,
+    ImageDataset,
     ImageStream,
     eval_transform,
     train_transform,
@@ -153,7 +153,7 @@ class Classification(Task):
     def evaluate(
         cls,
         subject: Subject,
-        images: ImageSet | ImageStream,
+        images: ImageDataset | ImageStream,
         data: DataConfig,
         config: EvalConfig,
         options: ClassificationOptions,
@@ -168,8 +168,8 @@ class Classification(Task):
             stored, input_size=size and (stored.input_size[0], size, size), **given
         )
         match = match_classes(record.classes, images.classes)
-        if config.limit is not None and isinstance(images, ImageSet):
-            images = images.spread(config.limit)
+        if config.limit is not None and isinstance(images, ImageDataset):
+            images = images.evenly_spaced(config.limit)
         images.transform = eval_transform(record, normalize=False)
         start = time.perf_counter()
         predictions, unreadable = predict_classes(

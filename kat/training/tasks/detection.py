@@ -18,9 +18,9 @@ from torchmetrics.detection import MeanAveragePrecision
 from torchvision.ops import box_convert
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from kat.data import DataConfig, DevicePreparation, ImageSet, ImageStream
+from kat.data import DataConfig, DeviceTransform, ImageDataset, ImageStream
 from kat.data.decoding import in_channels
-from kat.data.dense import DetectionEvaluation, DetectionSet, DetectionTraining
+from kat.data.dense import DetectionDataset, DetectionEvalTransform, DetectionTrainTransform
 from kat.data.dense.drawing import caption_factor, draw_objects
 from kat.models import ModelRecord
 from kat.training.config import TrainConfig
@@ -97,8 +97,8 @@ class Detection(Task):
     def transforms(record: ModelRecord, config: TrainConfig) -> Transforms:
         """Resizing, flipping and cropping together with boxes and masks."""
         channels, size, _ = record.input_size
-        training = DetectionTraining(size, config.detection, record.mean)
-        return training, DetectionEvaluation(channels)
+        training = DetectionTrainTransform(size, config.detection, record.mean)
+        return training, DetectionEvalTransform(channels)
 
     def make_metrics(self) -> Metrics:
         """COCO's average precision."""
@@ -122,14 +122,14 @@ class Detection(Task):
     def evaluate(
         cls,
         subject: Subject,
-        images: ImageSet | ImageStream,
+        images: ImageDataset | ImageStream,
         data: DataConfig,
         config: EvalConfig,
         options: NoOptions,
     ) -> Evaluation:
         """COCO's metrics of boxes and masks, also by class; COCO's files of results."""
-        assert isinstance(images, DetectionSet)
-        images.transform = DetectionEvaluation(subject.record.input_size[0])
+        assert isinstance(images, DetectionDataset)
+        images.transform = DetectionEvalTransform(subject.record.input_size[0])
         start = time.perf_counter()
         seen = ImagePass(subject, images, data, config)
         metrics = DetectionMetrics(by_class=True)
@@ -292,7 +292,7 @@ def _text(value: float) -> str:
 
 
 def coco_results(
-    objects: Objects, image_id: int, images: DetectionSet
+    objects: Objects, image_id: int, images: DetectionDataset
 ) -> dict[str, list[dict[str, Any]]]:
     """The objects found in an image, as entries of COCO's files of results: ``bbox`` and ``segm``.
 
@@ -332,7 +332,7 @@ def find_objects(
         ``labels`` (N,), ``scores`` (N,).
     """
     pixels = pil_to_tensor(in_channels(image, record.input_size[0]))
-    prepared = DevicePreparation(record.mean, record.std)(pixels[None])
+    prepared = DeviceTransform(record.mean, record.std)(pixels[None])
     with _nothing_below(model, threshold):
         found: Any = model(prepared)[0]
     kept = found["scores"] >= threshold
@@ -345,13 +345,13 @@ def _nothing_below(detector: Any, threshold: float) -> Iterator[None]:
 
     The other objects are the same: a lower score takes nothing away from a higher one.
     """
-    own = detector.least_score
+    own = detector.score_threshold
     # torchvision wants more than its threshold, we at least ours
-    detector.least_score = max(own, float(np.nextafter(np.float32(threshold), np.float32(-1))))
+    detector.score_threshold = max(own, float(np.nextafter(np.float32(threshold), np.float32(-1))))
     try:
         yield
     finally:
-        detector.least_score = own
+        detector.score_threshold = own
 
 
 def _drawn(

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from kat.data import ImageSet, ImageStream
+from kat.data import ImageDataset, ImageStream
 from kat.errors import InputError
 from kat.models.dense import task_of
 from kat.training.config import TrainConfig, setting
@@ -50,7 +50,7 @@ def _values(value: Any) -> dict[str, Any]:
     return {f".{name}": list(v) if isinstance(v, tuple) else v for name, v in fields}
 
 
-def check_task(model: nn.Module, data: ImageSet | ImageStream, names: tuple[str, str]) -> None:
+def check_task(model: nn.Module, data: ImageDataset | ImageStream, names: tuple[str, str]) -> None:
     """Checks that a model is for the task of the data.
 
     Args:

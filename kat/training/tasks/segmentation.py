@@ -14,13 +14,24 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassConfusionMatrix
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from kat.data import DataConfig, DevicePreparation, ImageSet, ImageStream
-from kat.data.dense import IGNORE, SegmentationEvaluation, SegmentationTraining, SemanticSet
+from kat.data import DataConfig, DeviceTransform, ImageDataset, ImageStream
+from kat.data.dense import (
+    IGNORE,
+    SegmentationDataset,
+    SegmentationEvalTransform,
+    SegmentationTrainTransform,
+)
 from kat.data.dense.drawing import draw_mask
 from kat.data.dense.transforms import resized
 from kat.errors import InputError
 from kat.models import ModelRecord
-from kat.models.dense import SegmentConfig, check_segment, most_likely, segment, strips
+from kat.models.dense import (
+    SlidingWindowConfig,
+    check_sliding_window,
+    predicted_classes,
+    resized_strips,
+    sliding_window_inference,
+)
 from kat.text import quoted
 from kat.training.config import TrainConfig
 from kat.training.evaluation.evaluation import EvalConfig, Evaluation, Subject, Table
@@ -49,8 +60,8 @@ class Segmentation(Task):
         Metric("class_accuracy", "classes %", in_table=False),
         Metric("loss", "loss", ".4f"),
     )
-    EvalOptions: ClassVar[type] = SegmentConfig
-    PredictOptions: ClassVar[type] = SegmentConfig
+    EvalOptions: ClassVar[type] = SlidingWindowConfig
+    PredictOptions: ClassVar[type] = SlidingWindowConfig
     entries: ClassVar[str] = "classes"
     entry_figure: ClassVar[str] = "share"
 
@@ -58,8 +69,8 @@ class Segmentation(Task):
     def transforms(record: ModelRecord, config: TrainConfig) -> Transforms:
         """Resizing, flipping and cropping together with the mask."""
         channels, size, _ = record.input_size
-        training = SegmentationTraining(size, config.segmentation, record.mean)
-        return training, SegmentationEvaluation(size, channels)
+        training = SegmentationTrainTransform(size, config.segmentation, record.mean)
+        return training, SegmentationEvalTransform(size, channels)
 
     def check_model(self, model: nn.Module) -> None:
         """Checks that batch norm has more than one pixel to normalize over in its coarsest map.
@@ -96,23 +107,23 @@ class Segmentation(Task):
     def evaluate(
         cls,
         subject: Subject,
-        images: ImageSet | ImageStream,
+        images: ImageDataset | ImageStream,
         data: DataConfig,
         config: EvalConfig,
-        options: SegmentConfig,
+        options: SlidingWindowConfig,
     ) -> Evaluation:
         """mIoU and accuracies, the IoU of each class, the confusion of classes."""
-        assert isinstance(images, SemanticSet)
-        check_segment(options)
+        assert isinstance(images, SegmentationDataset)
+        check_sliding_window(options)
         channels, size, _ = subject.record.input_size
-        images.transform = SegmentationEvaluation(config.image_size or size, channels)
+        images.transform = SegmentationEvalTransform(config.image_size or size, channels)
         start = time.perf_counter()
         seen = ImagePass(subject, images, data, config)
         metrics = SegmentationMetrics(len(images.classes)).to(seen.device)
         columns = seen.columns.to(seen.device)
         for image, mask in seen:
             with seen.autocast():
-                probabilities = segment(seen.model, image, options)
+                probabilities = sliding_window_inference(seen.model, image, options)
             metrics.update([probabilities[columns]], [mask.to(seen.device)])
         figures = {name: float(value) for name, value in metrics.compute().items()}
         by_class = zip(images.classes, (100 * metrics.by_class()).tolist(), strict=True)
@@ -131,13 +142,13 @@ class Segmentation(Task):
     @classmethod
     @torch.inference_mode()
     def predict_images(
-        cls, subject: Subject, images: Iterable[Image.Image], options: SegmentConfig
+        cls, subject: Subject, images: Iterable[Image.Image], options: SlidingWindowConfig
     ) -> Iterator[Prediction]:
         """The share of each class in the pixels, the largest first, and pictures.
 
         They are the classes over the image, and a mask whose values are the classes' indices.
         """
-        check_segment(options)
+        check_sliding_window(options)
         classes = subject.record.classes
         for image in images:
             mask = find_classes(subject.model, subject.record, image, options)
@@ -189,7 +200,7 @@ class SegmentationMetrics(Metrics):
     def _count(self, probabilities: Tensor, mask: Tensor) -> Tensor:
         """Counts an image, and gives its loss: finite, also where a probability is 0."""
         total = probabilities.new_zeros(())
-        for rows, part in strips(probabilities, mask.shape):
+        for rows, part in resized_strips(probabilities, mask.shape):
             true = mask[None, rows].long()
             self.confusion.update(part.argmax(0)[None], true)
             likelihood = part.clamp(min=torch.finfo(part.dtype).tiny).log()[None]
@@ -238,7 +249,7 @@ def _summary(figures: Mapping[str, float]) -> str:
 
 
 def find_classes(
-    model: nn.Module, record: ModelRecord, image: Image.Image, how: SegmentConfig
+    model: nn.Module, record: ModelRecord, image: Image.Image, how: SlidingWindowConfig
 ) -> Tensor:
     """The class of each pixel of an image: (H, W) int64.
 
@@ -250,8 +261,9 @@ def find_classes(
     """
     channels, size, _ = record.input_size
     pixels = resized(image, size, channels)
-    prepared = DevicePreparation(record.mean, record.std)(pixels[None])[0]
-    return most_likely(segment(model, prepared, how), (image.height, image.width))
+    prepared = DeviceTransform(record.mean, record.std)(pixels[None])[0]
+    probabilities = sliding_window_inference(model, prepared, how)
+    return predicted_classes(probabilities, (image.height, image.width))
 
 
 def _shares(mask: Tensor, classes: Sequence[str]) -> list[dict[str, Any]]:

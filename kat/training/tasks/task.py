@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 from PIL import Image
 from torch import Tensor, nn
 
-from kat.data import DataConfig, ImageSet, ImageStream
+from kat.data import DataConfig, ImageDataset, ImageStream
 from kat.data.dataset import Transform
 from kat.models import ModelRecord
 from kat.training.config import TrainConfig
@@ -152,7 +152,7 @@ class Task(ABC):
     def evaluate(
         cls,
         subject: Subject,
-        images: ImageSet | ImageStream,
+        images: ImageDataset | ImageStream,
         data: DataConfig,
         config: EvalConfig,
         options: Any,

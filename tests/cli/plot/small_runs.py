@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 import yaml
-from kat.training.history import write_history
 
 from kat.data import DataConfig
 from kat.models import build_model, save_model
 from kat.training import ModelConfig, TrainConfig, settings_to_keep
+from kat.training.run_directory import write_history
 from tests import records
 
 RECORD = replace(records.RECORD, mean=(0.3,), std=(0.4,), crop_pct=0.8, args={"depth": 2})

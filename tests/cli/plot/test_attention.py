@@ -36,7 +36,7 @@ def _guesses(folder, images):
 def test_a_runs_own_validation_images(folder, tmp_path, drawn):
     assert run("plot", "attention", folder, "--images", 3, "--out", tmp_path / "a.png") == 0
     pictures, titles, maps, *_ = drawn[0]
-    images = open_split(DataConfig(name="digits"), "val").spread(3)
+    images = open_split(DataConfig(name="digits"), "val").evenly_spaced(3)
     seen = eval_transform(RECORD, normalize=False)
     assert torch.equal(pictures, torch.stack([seen(images[i][0]) for i in range(3)]))
     guesses = _guesses(folder, [images[i][0] for i in range(3)])
@@ -59,7 +59,7 @@ def test_files_are_drawn_as_the_model_sees_them(folder, tmp_path, drawn):
 
 def test_the_figure_is_written(folder, tmp_path, capsys):
     out = tmp_path / "heads.svg"
-    arguments = ["--block", 1, "--image_size", 12, "--images", 2, "--out", out]
+    arguments = ["--block", 1, "--image-size", 12, "--images", 2, "--out", out]
     assert run("plot", "attention", folder, *arguments) == 0
     assert capsys.readouterr().out == f"{out}\n"
     assert "block 1, head 3" in out.read_text()
@@ -71,7 +71,7 @@ def test_the_figure_is_written(folder, tmp_path, capsys):
         (["--images", 0], "--images must be at least 1, got 0"),
         (["--block", 2], "there is no block 2; the model has blocks 0 to 1"),
         (["missing.png"], "missing.png cannot be read as an image"),
-        (["--image_size", 9], "multiple of 2 x 2"),
+        (["--image-size", 9], "multiple of 2 x 2"),
     ],
 )
 def test_what_is_wrong_is_named(folder, tmp_path, capsys, arguments, says):

@@ -58,7 +58,7 @@ def test_a_table_is_drawn_without_its_folders(tmp_path, capsys):
 def test_what_is_wrong_is_named(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = write_run(tmp_path / "run")
-    assert "unknown cost 'flop'; did you mean 'flops'" in refused(
+    assert "unknown --x 'flop'; did you mean 'flops'" in refused(
         capsys, "plot", "cost", folder, "--x", "flop"
     )
     (folder / "summary.json").unlink()

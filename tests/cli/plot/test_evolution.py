@@ -38,7 +38,7 @@ def test_bad_input(folder, tmp_path, capsys, monkeypatch):
     assert "coefficients.csv does not exist: only training a KAT writes it" in line
     assert "must end in .png" in refused(capsys, *common, folder, "--out", "a.avi")
     line = refused(capsys, *common, folder, "--width", 0)
-    assert "--width must be a number above 0, got 0" in line
+    assert "--width must be above 0, got 0" in line
     (folder / "coefficients.csv").write_text("step,layer\n1,2\n")
     assert "is not a coefficient history" in refused(capsys, *common, folder)
     assert [path for path in tmp_path.iterdir() if path.is_file()] == []

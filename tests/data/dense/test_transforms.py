@@ -1,4 +1,4 @@
-"""Images move with their masks: each pixel of a test image says where it was."""
+"""Images and masks are transformed together: the pixels of a test image encode their position."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from kat.data.dense.config import (
     SegmentationAugmentConfig,
 )
 from kat.data.dense.transforms import (
-    DetectionEvaluation,
-    DetectionTraining,
-    SegmentationTraining,
-    fitted,
+    DetectionEvalTransform,
+    DetectionTrainTransform,
+    SegmentationTrainTransform,
+    fitted_size,
     largest_share,
 )
 from kat.errors import InputError
@@ -27,7 +27,7 @@ FILL = [128, 102, 76]
 
 
 def _scene(height=60, width=90):
-    """Three objects, red, green and blue; the last is a crowd; and a black rest."""
+    """Three objects, red, green and blue, on black; the last is a crowd."""
     masks = torch.zeros(3, height, width, dtype=torch.uint8)
     masks[0, 5:25, 10:40] = 1
     masks[1, 30:58, 50:85] = 1
@@ -50,7 +50,7 @@ def _scene(height=60, width=90):
 def test_masks_boxes_and_pixels_stay_together(seed):
     image, target = _scene()
     torch.manual_seed(seed)
-    pixels, moved = DetectionTraining(64, DetectionAugmentConfig(), MEAN)(image, target)
+    pixels, moved = DetectionTrainTransform(64, DetectionAugmentConfig(), MEAN)(image, target)
     assert pixels.shape == (3, 64, 64)
     assert pixels.dtype == torch.uint8
     assert int(moved["image_id"]) == 42
@@ -77,7 +77,7 @@ def _eroded(mask):
 
 def _scaled(scale, hflip=0.0, size=64, image_and_target=None):
     config = DetectionAugmentConfig(scale=(scale, scale), hflip=hflip)
-    return DetectionTraining(size, config, MEAN)(*(image_and_target or _scene()))
+    return DetectionTrainTransform(size, config, MEAN)(*(image_and_target or _scene()))
 
 
 def test_a_scale_of_one_just_fits_the_square_and_pads_below():
@@ -105,7 +105,7 @@ def test_a_scale_of_two_shows_a_quarter_enlarged():
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_a_part_lies_within_the_image(seed):
+def test_a_crop_lies_within_the_image(seed):
     torch.manual_seed(seed)
     white = Image.new("RGB", (240, 60), (255, 255, 255))
     mask = torch.ones(1, 60, 240, dtype=torch.uint8)
@@ -116,21 +116,21 @@ def test_a_part_lies_within_the_image(seed):
     assert moved["boxes"].tolist() == [[0, 0, 64, 64]]
 
 
-def test_what_is_left_of_no_object_is_dropped_with_all_its_fields():
+def test_objects_outside_the_crop_are_dropped_with_all_their_fields():
     image, target = _scene()
     config = DetectionAugmentConfig(scale=(1.0, 1.0), hflip=0.0, min_side=29)
-    _, moved = DetectionTraining(90, config, MEAN)(image, target)
+    _, moved = DetectionTrainTransform(90, config, MEAN)(image, target)
     assert moved["labels"].tolist() == []
     assert {len(moved[name]) for name in ("boxes", "masks", "area", "iscrowd")} == {0}
     assert moved["masks"].shape == (0, 90, 90)
     config = DetectionAugmentConfig(scale=(1.0, 1.0), hflip=0.0, min_side=25)
-    _, moved = DetectionTraining(90, config, MEAN)(image, target)
+    _, moved = DetectionTrainTransform(90, config, MEAN)(image, target)
     assert moved["labels"].tolist() == [7]
 
 
 def test_evaluation_leaves_the_image_and_its_objects():
     image, target = _scene()
-    pixels, same = DetectionEvaluation()(image, target)
+    pixels, same = DetectionEvalTransform()(image, target)
     assert torch.equal(pixels, pil_to_tensor(image))
     assert same is target
 
@@ -144,8 +144,8 @@ def test_evaluation_leaves_the_image_and_its_objects():
     ],
 )
 def test_the_size_of_a_fitted_image(sides, size, fits):
-    assert fitted(*sides, size) == fits
-    assert fitted(*sides[::-1], size) == fits[::-1]
+    assert fitted_size(*sides, size) == fits
+    assert fitted_size(*sides[::-1], size) == fits[::-1]
 
 
 def _halves(share):
@@ -154,7 +154,7 @@ def _halves(share):
     return mask
 
 
-def test_the_share_of_the_most_frequent_class_leaves_out_what_has_none():
+def test_the_share_of_the_most_frequent_class_ignores_unlabeled_pixels():
     assert largest_share(_halves(0.3)) == pytest.approx(0.7)
     mask = _halves(0.3)
     mask[:, 50:] = 255
@@ -163,17 +163,17 @@ def test_the_share_of_the_most_frequent_class_leaves_out_what_has_none():
 
 
 def _segmentation(**settings):
-    """Of images of 100 pixels, with ``scale`` in sizes of theirs."""
+    """A transform for images of 100 pixels; ``scale`` is relative to their size."""
     settings = {"hflip": 0.0, "distortion": 0.0, "scale": (0.5, 2.0), **settings}
     settings["scale"] = tuple(100 / 40 * factor for factor in settings["scale"])
-    return SegmentationTraining(40, SegmentationAugmentConfig(**settings), MEAN)
+    return SegmentationTrainTransform(40, SegmentationAugmentConfig(**settings), MEAN)
 
 
 def _encoded(mask):
     return Image.fromarray(np.stack([255 * mask.numpy()] * 3, -1))
 
 
-def test_no_class_fills_more_than_its_share_of_a_crop_where_that_can_be():
+def test_no_class_fills_more_than_its_share_of_a_crop_if_possible():
     mask = _halves(0.4)
     shares = {}
     for share in (0.75, 1.0):
@@ -198,7 +198,7 @@ def test_a_crop_and_its_mask_stay_together(seed):
     assert torch.equal(moved[sure].bool(), pixels[0][sure] > 127)
 
 
-def test_what_an_image_lacks_is_padded_without_a_class():
+def test_padding_has_no_class():
     mask = _halves(0.5)
     pixels, moved = _segmentation(scale=(0.2, 0.2))(_encoded(mask), mask)
     assert (moved[:20, :20] != 255).all()
@@ -221,7 +221,7 @@ def test_a_crop_may_be_smaller_than_the_images_it_is_cut_from():
     assert max(crops) > 69
 
 
-def test_colours_change_and_the_mask_does_not():
+def test_colors_change_and_the_mask_does_not():
     mask = _halves(0.5)
     image = Image.new("RGB", (100, 100), (120, 60, 30))
     plain, distorted = (

@@ -1,4 +1,4 @@
-"""Hugging Face data sets that lie on this machine."""
+"""Hugging Face datasets on this machine."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def config(rows, tmp_path):
 
 
 def _saved(folder, columns, features=None):
-    """A data set that save_to_disk has written, with the same rows in both splits."""
+    """Writes a dataset with save_to_disk, with the same rows in both splits."""
     table = datasets.Dataset.from_dict(columns, features=features)
     datasets.DatasetDict({"train": table, "validation": table}).save_to_disk(folder)
     return DataConfig(name=f"hf:{folder}")
@@ -71,7 +71,7 @@ def test_an_image_folder_has_the_classes_of_its_folders(tmp_path):
     assert ours == theirs
 
 
-def test_timms_name_is_another_name_for_it(config, rows):
+def test_timms_name_opens_the_same_dataset(config, rows):
     data = open_split(DataConfig(name=f"hfds/{rows}", root=config["root"]), "train")
     assert [data.source.read(index)[1] for index in range(4)] == [0, 1, 0, 1]
 
@@ -135,18 +135,18 @@ def test_columns_are_chosen_where_there_are_several(tmp_path):
     ("labels", "kind", "message"),
     [
         ([0, -1, 1], "int64", r"row 1 of .* has the label -1"),
-        ([0, None, 1], "int64", r"must hold class indices or names, and no gaps"),
-        ([0.5, 1.0, 2.0], "float32", r"must hold class indices or names"),
+        ([0, None, 1], "int64", r"must hold a class index or name in every row"),
+        ([0.5, 1.0, 2.0], "float32", r"must hold a class index or name"),
     ],
 )
-def test_labels_that_are_no_classes_are_named(tmp_path, labels, kind, message):
+def test_labels_that_are_not_classes_are_named(tmp_path, labels, kind, message):
     features = datasets.Features({"image": datasets.Image(), "label": datasets.Value(kind)})
     config = _saved(tmp_path / "bad", {"image": _images(), "label": labels}, features)
     with pytest.raises(InputError, match=message):
         open_split(config, "train")
 
 
-def test_a_set_without_images_is_named(tmp_path):
+def test_a_dataset_without_images_is_named(tmp_path):
     config = _saved(tmp_path / "text", {"text": ["a"], "label": [0]})
     with pytest.raises(InputError, match=r"has no column for the image; choose with"):
         open_split(config, "train")

@@ -1,28 +1,25 @@
-"""The dense backbone: what padding, windows, positions and sizes do to its features, and do not."""
+"""The dense backbone: the effect of padding, windows, positions and sizes on its features."""
 
 from __future__ import annotations
 
 import copy
-import math
 
 import pytest
 import timm
 import torch
-from timm.layers import Attention
 from torch import nn
 
 from kat.errors import InputError
 from kat.models import ViTSource, init_from_vit, read_vit
-from kat.models.conversion.source import layout
+from kat.models.conversion.vit_args import vit_args
 from kat.models.dense import DenseBackbone
-from kat.models.dense.attention import GridAttention, join, split
 
 GRID = {"class_token": False, "global_pool": "", "num_classes": 0}
 FAMILIES = ["kat_micro", "vit_micro", "vit_swiglu_micro", "vit_kan_micro"]
 
 
 def backbone(name: str = "kat_micro", vit: dict | None = None, **kwargs) -> DenseBackbone:
-    """With relative positions as if trained."""
+    """A backbone with relative positions as if trained."""
     torch.manual_seed(0)
     made = DenseBackbone(timm.create_model(name, **(vit or {})), **kwargs).eval()
     for parameter in made.attention.parameters():
@@ -35,7 +32,7 @@ def images(*shape: int, seed: int = 1) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_all_global_without_relative_positions_it_is_timms_forward(family):
+def test_global_attention_without_relative_positions_is_timms_forward(family):
     torch.manual_seed(0)
     vit = timm.create_model(family, **GRID).eval()
     x = images(2, 3, 32, 32)
@@ -54,7 +51,7 @@ def test_all_global_without_relative_positions_it_is_timms_forward(family):
         {"pre_norm": True, "pos_embed": "none"},
     ],
 )
-def test_any_vit_of_timms_becomes_one_without_a_token_beside_the_grid(args):
+def test_any_of_timms_vits_becomes_a_backbone_without_other_tokens(args):
     made = backbone("vit_tiny_patch16_224", {"img_size": 64, "depth": 2, **args}, window=3)
     assert made(images(2, 3, 64, 64))[0].shape == (2, 192, 4, 4)
     names = dict(made.named_parameters())
@@ -89,7 +86,7 @@ def test_images_are_padded_to_whole_patches():
 
 
 @pytest.mark.parametrize(("wide", "apart"), [([], True), ([1], False)])
-def test_windows_see_nothing_of_each_other_but_in_global_blocks(wide, apart):
+def test_windows_are_independent_except_in_global_blocks(wide, apart):
     made = backbone(window=4, global_blocks=wide)
     x = images(1, 3, 32, 32)
     other = x.clone()
@@ -97,19 +94,6 @@ def test_windows_see_nothing_of_each_other_but_in_global_blocks(wide, apart):
     left, right = (made(x)[0] - made(other)[0]).abs().amax((0, 1, 2)).split(4)
     assert (left.max() == 0) == apart
     assert right.min() > 0
-
-
-def test_padded_tokens_of_a_window_are_not_attended_to():
-    """Windows of 5 on a grid of 8 by 7: the last has 3 rows and 2 columns."""
-    torch.manual_seed(0)
-    attention = Attention(16, num_heads=2, qkv_bias=True)
-    nn.init.normal_(attention.qkv.bias)  # so that a padded token is not nothing
-    layer = GridAttention(8, 5, (5, 5))
-    for table in layer.parameters():
-        nn.init.normal_(table)
-    x = torch.randn(2, 8, 7, 16)
-    corner = layer(x[:, 5:, 5:], attention)
-    torch.testing.assert_close(layer(x, attention)[:, 5:, 5:], corner)
 
 
 @pytest.mark.parametrize("window", [8, 11])
@@ -122,85 +106,6 @@ def test_windowed_is_global_when_one_window_covers_the_image(window):
         other.rel_pos_w.data = own.rel_pos_w.data[slice(*cut)]
     x = images(2, 3, 32, 32)
     assert torch.equal(windowed(x)[0], wide(x)[0])
-
-
-def test_vectors_with_offsets_are_multiples_of_8(monkeypatch):
-    longer = []
-    attend = nn.functional.scaled_dot_product_attention
-
-    def look(query, key, value, **options):
-        longer.extend((query, key))
-        return attend(query, key, value, **options)
-
-    monkeypatch.setattr(nn.functional, "scaled_dot_product_attention", look)
-    layer, attention = GridAttention(8, 0, (4, 5)), Attention(8, num_heads=1)
-    for table in layer.parameters():
-        nn.init.normal_(table)
-    x = torch.randn(1, 4, 5, 8)
-    layer(x, attention)
-    query, key, _ = attention.qkv(x).flatten(1, 2).chunk(3, -1)
-    for vectors, own in zip(longer, (query, key), strict=True):
-        assert vectors.shape == (1, 1, 20, 24)
-        torch.testing.assert_close(vectors[:, 0, :, :8], own)
-        assert vectors[..., 8:17].any()
-        assert not vectors[..., 17:].any()
-
-
-def naive(x, attention: Attention, layer: GridAttention) -> torch.Tensor:
-    """Attention over one window of (H, W, C), pair by pair."""
-    height, width, channels = x.shape
-    d = attention.head_dim
-    places = [(row, column) for row in range(height) for column in range(width)]
-    qkv = attention.qkv(x.reshape(-1, channels)).reshape(-1, 3, attention.num_heads, d)
-    out = torch.zeros(len(places), attention.num_heads, d, dtype=x.dtype)
-    centre_h, centre_w = len(layer.rel_pos_h) // 2, len(layer.rel_pos_w) // 2
-    for head in range(attention.num_heads):
-        query, key, value = (qkv[:, which, head] for which in range(3))
-        for i, (y, z) in enumerate(places):
-            logits = torch.stack(
-                [
-                    query[i] @ key[j] / math.sqrt(d)
-                    + query[i] @ layer.rel_pos_h[centre_h + y - u]
-                    + query[i] @ layer.rel_pos_w[centre_w + z - v]
-                    for j, (u, v) in enumerate(places)
-                ]
-            )
-            out[i, head] = logits.softmax(0) @ value
-    return attention.proj(out.reshape(height, width, channels))
-
-
-@pytest.mark.parametrize("size", [(4, 5), (3, 2)])
-def test_relative_positions_against_pairs_in_float64(size):
-    torch.manual_seed(0)
-    attention = Attention(24, num_heads=3, qkv_bias=True).double()
-    layer = GridAttention(8, 0, (4, 5)).double()
-    for table in layer.parameters():
-        nn.init.normal_(table)
-    x = torch.randn(2, *size, 24, dtype=torch.float64)
-    expected = torch.stack([naive(one, attention, layer) for one in x])
-    torch.testing.assert_close(layer(x, attention), expected, rtol=1e-12, atol=1e-12)
-
-
-def test_relative_positions_of_a_larger_grid_are_interpolated():
-    torch.manual_seed(0)
-    attention = Attention(8, num_heads=1)
-    layer, large = GridAttention(8, 0, (4, 4)), GridAttention(8, 0, (8, 4))
-    table = torch.randn(7, 8)
-    layer.rel_pos_h.data = table
-    for row in range(15):  # whose middle lies at this place of the 7
-        place = min(max((row + 0.5) * 7 / 15 - 0.5, 0), 6)
-        low, share = math.floor(place), place % 1
-        large.rel_pos_h.data[row] = (1 - share) * table[low] + share * table[min(low + 1, 6)]
-    x = torch.randn(1, 8, 4, 8)
-    torch.testing.assert_close(layer(x, attention), large(x, attention))
-
-
-def test_splitting_and_joining_undo_each_other():
-    x = images(2, 7, 5, 3)
-    windows = split(x, 4, 2)
-    assert windows.shape == (2 * 2 * 3, 4, 2, 3)
-    assert torch.equal(windows[4], torch.nn.functional.pad(x[0, 4:, 2:4], (0, 0, 0, 0, 0, 1)))
-    assert torch.equal(join(windows, 2, 7, 5), x)
 
 
 @pytest.mark.parametrize("size", [(32, 32), (64, 64), (20, 52), (4, 4)])
@@ -278,7 +183,7 @@ def test_dinov2s_own_layout_has_no_positions_of_registers():
     state["register_tokens"] = state.pop("reg_token")
     state["mask_token"] = torch.zeros(1, 64)
     state["pos_embed"] = torch.cat([torch.ones(1, 1, 64), state["pos_embed"]], 1)
-    source = ViTSource("dinov2", state, args=layout(state))
+    source = ViTSource("dinov2", state, args=vit_args(state))
     made = backbone("vit_micro")
     report = init_from_vit(made.vit, source.for_grid())
     assert torch.equal(made.vit.pos_embed, vit.pos_embed)
@@ -294,7 +199,7 @@ def test_dinov2s_own_layout_has_no_positions_of_registers():
         ({"vit": {"patch_drop_rate": 0.5}}, "without dropped patches"),
     ],
 )
-def test_bad_arguments_are_named(args, says):
+def test_invalid_arguments_are_named(args, says):
     with pytest.raises(InputError, match=says):
         backbone(**args)
 

@@ -1,4 +1,4 @@
-"""Detectors: what they take and give, that they learn, timm's and the project's interfaces."""
+"""Detectors: input and output, that they learn, and timm's interface."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from timm.optim import param_groups_layer_decay
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 from torchvision.ops import clip_boxes_to_image
 
-from kat.analysis.cost.detection import FixedBoxes, countable
-from kat.analysis.cost.flops import count
 from kat.errors import InputError
-from kat.models import ModelRecord, build_model, create_model, init_from_vit, load_model, save_model
+from kat.models import build_model, create_model, init_from_vit, load_model, save_model
 from kat.models.dense.detector import EvaluationSize
+from tests.models.small import record_of
 
 SMALL = {"img_size": 64, "embed_dim": 48, "depth": 2, "global_blocks": [1], "channels": 16}
 FEW = {"rpn_post_nms_top_n_train": 20, "rpn_post_nms_top_n_test": 20}
@@ -47,7 +46,7 @@ def scene(seed: int) -> tuple[torch.Tensor, dict]:
 
 
 @pytest.mark.parametrize("name", ["kat_det_micro", "vit_det_micro"])
-def test_losses_in_training_and_objects_in_evaluation(name):
+def test_losses_in_training_and_detections_in_evaluation(name):
     model = detector(name)
     assert model.task == "detection"
     images = [torch.randn(3, 64, 64), torch.randn(3, 40, 52)]
@@ -63,7 +62,7 @@ def test_losses_in_training_and_objects_in_evaluation(name):
     assert [tuple(one["masks"].shape[1:]) for one in found] == [(64, 64), (40, 52)]
     assert {one["masks"].dtype for one in found} == {torch.bool}
     assert all(set(one["labels"].tolist()) <= {0, 1, 2} for one in found)
-    assert targets[0]["labels"].tolist() == [2]  # as they came
+    assert targets[0]["labels"].tolist() == [2]  # unchanged
 
 
 def test_images_without_any_object_can_be_trained_on():
@@ -73,8 +72,8 @@ def test_images_without_any_object_can_be_trained_on():
     assert not [name for name, p in model.named_parameters() if p.grad is None]
 
 
-def test_it_learns_where_what_is():
-    """The classes at both ends of the list, so that a background in between would be seen."""
+def test_it_learns_to_detect():
+    """Classes at both ends of the list, to notice a background in between."""
     model = detector(channels=32).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for step in range(70):
@@ -87,7 +86,7 @@ def test_it_learns_where_what_is():
     with torch.no_grad():
         (found,) = model.eval()([image])
     for box, label, mask in zip(*(objects[n] for n in ("boxes", "labels", "masks")), strict=True):
-        best = (found["labels"] == label).nonzero()[0, 0]  # scores fall
+        best = (found["labels"] == label).nonzero()[0, 0]  # scores decrease
         assert found["scores"][best] > 0.5
         assert (found["boxes"][best] - box).abs().max() < 5
         there = found["masks"][best]
@@ -114,7 +113,7 @@ def test_anchors_and_regions_know_the_strides_from_the_start():
     for pool in (model.roi_heads.box_roi_pool, model.roi_heads.mask_roi_pool):
         assert pool.scales == [1 / 4, 1 / 8, 1 / 16]
         assert (pool.map_levels.k_min, pool.map_levels.k_max) == (2, 4)
-    model.eval()([torch.randn(3, 20, 20)])  # torchvision would take the stride for 8 from here on
+    model.eval()([torch.randn(3, 20, 20)])  # after this torchvision would infer a stride of 8
     assert model.roi_heads.box_roi_pool.scales == [1 / 4, 1 / 8, 1 / 16]
 
 
@@ -136,7 +135,7 @@ def test_strides_of_patches_of_14_are_not_rounded_down():
 @pytest.mark.parametrize(
     ("size", "scaled"), [((200, 100), (128, 64)), ((50, 60), (80, 96)), ((32, 256), (16, 128))]
 )
-def test_images_are_scaled_in_evaluation_only(size, scaled):
+def test_images_are_resized_in_evaluation_only(size, scaled):
     transform = EvaluationSize(min_size=80, max_size=128, channels=2, step=32).eval()
     image = torch.rand(2, *size)
     batch, _ = transform([image])
@@ -151,7 +150,7 @@ def test_images_are_scaled_in_evaluation_only(size, scaled):
     assert torch.equal(batch.tensors[0, :, : size[0], : size[1]], image)
 
 
-def test_what_is_found_is_in_pixels_of_the_image_as_it_came():
+def test_detections_are_in_pixels_of_the_original_image():
     model = detector(rcnn={**FEW, "box_score_thresh": 0.0}).eval()
     image = torch.rand(3, 96, 192)
     with torch.no_grad():
@@ -161,16 +160,16 @@ def test_what_is_found_is_in_pixels_of_the_image_as_it_came():
     assert large["masks"].shape[1:] == (96, 192)
 
 
-def test_masks_are_those_of_torchvision_and_drawn_one_by_one(monkeypatch):
-    """Boxes over the edges too; the scale is 2."""
+def test_masks_are_those_of_torchvision_and_pasted_one_by_one(monkeypatch):
+    """Including boxes over the edges; the scale is 2."""
     generator = torch.Generator().manual_seed(0)
     masks = torch.rand(4, 1, 28, 28, generator=generator)
     boxes = torch.tensor([[3, 4, 20, 30], [-5, -3, 9, 8], [30, 30, 60, 70], [0, 0, 1, 1]]).float()
     given = {"boxes": boxes, "masks": masks}
-    drawn = []
+    pasted = []
 
     def paste(masks, boxes, size):
-        drawn.append(len(masks))
+        pasted.append(len(masks))
         return paste_masks_in_image(masks, boxes, size)
 
     monkeypatch.setattr("kat.models.dense.detector.paste_masks_in_image", paste)
@@ -179,7 +178,7 @@ def test_masks_are_those_of_torchvision_and_drawn_one_by_one(monkeypatch):
     expected = paste_masks_in_image(masks, 2 * boxes, (80, 100))[:, 0] >= 0.5
     assert torch.equal(found["boxes"], 2 * boxes)
     assert torch.equal(found["masks"], expected)
-    assert drawn == [1, 1, 1, 1]
+    assert pasted == [1, 1, 1, 1]
 
 
 def test_reduced_precision_leaves_boxes_exact():
@@ -205,16 +204,8 @@ def test_reduced_precision_leaves_boxes_exact():
 
 
 def test_it_is_built_from_a_record_and_stored(tmp_path):
-    record = ModelRecord(
-        architecture="kat_det_micro",
-        args={name: value for name, value in SMALL.items() if name != "img_size"},
-        classes=["cat", "dog"],
-        input_size=(1, 64, 64),
-        mean=(0.5,),
-        std=(0.5,),
-        interpolation="bilinear",
-        crop_pct=1.0,
-    )
+    args = {name: value for name, value in SMALL.items() if name != "img_size"}
+    record = record_of("kat_det_micro", (1, 64, 64), args)
     model = build_model(record).eval()
     save_model(model, record, tmp_path)
     loaded, stored = load_model(tmp_path)
@@ -262,18 +253,6 @@ def test_full_sizes(size):
     assert model.roi_heads.box_predictor.cls_score.out_features == 81
 
 
-def test_costs_are_those_of_a_fixed_number_of_boxes():
-    model = detector()
-    assert isinstance(countable(model), FixedBoxes)
-    cost = count(model, (3, 64, 64))
-    assert cost.parameters == sum(p.numel() for p in model.parameters())
-    assert cost.unexplained() == {}
-    macs = {layer.name: layer.multiply_adds for layer in cost.layers}
-    assert macs["roi_heads.box_predictor.cls_score"] == 20 * 256 * 4
-    assert macs["roi_heads.mask_predictor.mask_fcn_logits"] == 100 * 28 * 28 * 16 * 4
-    assert macs["rpn.head.cls_logits"] == (16**2 + 8**2 + 4**2 + 2**2) * 16 * 3
-
-
 def test_its_features_can_be_exported():
     features = detector().eval().backbone
     x = torch.randn(1, 3, 64, 64)
@@ -282,15 +261,15 @@ def test_its_features_can_be_exported():
         torch.testing.assert_close(got, want)
 
 
-def test_training_needs_targets():
+def test_training_requires_targets():
     with pytest.raises(ValueError, match="targets"):
         detector().train()([torch.randn(3, 64, 64)])
 
 
-def test_arguments_that_make_no_sense_are_named():
+def test_invalid_arguments_are_named():
     with pytest.raises(InputError, match=r"kat_det_micro.*global_blocks must be"):
         detector(global_blocks=[7])
-    with pytest.raises(InputError, match="global_pool is of a classifier"):
+    with pytest.raises(InputError, match="global_pool is for classifiers"):
         detector(global_pool="avg")
     with pytest.raises(InputError, match="unknown entry of rcnn 'boxes'"):
         detector(rcnn={"boxes": 3})

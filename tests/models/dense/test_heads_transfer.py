@@ -7,24 +7,15 @@ import torch
 
 from kat.errors import InputError
 from kat.models import build_model, convert_vit, init_from_vit, read_vit, save_model
-from kat.models.checkpoints.record import ModelRecord
+from tests.models.small import record_of
 
 ARGS = {"embed_dim": 32, "depth": 4, "num_heads": 2, "channels": 16, "global_blocks": [3]}
 NAMES = ("kat_det_micro", "vit_det_micro", "kat_upernet_micro", "vit_upernet_micro")
 
 
 def make(name, classes, size=64, seed=0, **args):
-    """A small model off its initial values, and its record."""
-    record = ModelRecord(
-        architecture=name,
-        args={**ARGS, **args},
-        classes=list(classes),
-        input_size=(3, size, size),
-        mean=(0.5,) * 3,
-        std=(0.5,) * 3,
-        interpolation="bicubic",
-        crop_pct=1.0,
-    )
+    """A small model with perturbed initial weights, and its record."""
+    record = record_of(name, (3, size, size), {**ARGS, **args}, classes)
     torch.manual_seed(seed)
     model = build_model(record).eval()
     with torch.no_grad():
@@ -37,14 +28,14 @@ def own_state(model):
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
-def answers(model, image):
+def output(model, image):
     with torch.no_grad():
         found = model([image])[0] if model.task == "detection" else model(image[None])
     return found if isinstance(found, torch.Tensor) else found["scores"]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_stored_model_of_the_same_classes_is_carried_whole(name, tmp_path):
+def test_a_stored_model_of_the_same_classes_is_carried_completely(name, tmp_path):
     rcnn = {"rcnn": {"box_score_thresh": 0.0}} if "det" in name else {}
     source, record = make(name, "abc", **rcnn)
     save_model(source, record, tmp_path / "run")
@@ -53,11 +44,11 @@ def test_a_stored_model_of_the_same_classes_is_carried_whole(name, tmp_path):
     assert report.fresh == []
     assert report.dropped == []
     image = torch.randn(3, 64, 64, generator=torch.Generator().manual_seed(2))
-    assert torch.equal(answers(model, image), answers(source, image))
+    assert torch.equal(output(model, image), output(source, image))
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_of_other_classes_all_but_their_layers_is_carried(name, tmp_path):
+def test_for_other_classes_all_but_the_class_layers_is_carried(name, tmp_path):
     source, record = make(name, "abc")
     save_model(source, record, tmp_path / "run")
     stored = read_vit(tmp_path / "run")
@@ -108,7 +99,7 @@ def test_a_vit_detector_gives_a_kat_its_heads():
     assert torch.equal(model.state_dict()[head], source.state_dict()[head])
 
 
-def test_what_does_not_fit_is_named_and_nothing_is_touched():
+def test_mismatches_are_named_and_nothing_is_changed():
     source, _ = make("kat_det_micro", "abc")
     for args in ({"channels": 8}, {"convolutions": 3}):
         model, _ = make("kat_det_micro", "abc", seed=1, **args)

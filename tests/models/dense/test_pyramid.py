@@ -1,4 +1,4 @@
-"""The necks: strides, shapes, and where things are."""
+"""The necks: strides, shapes, and alignment."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_other_patches_have_other_strides():
 
 
 @pytest.mark.parametrize("scale", [3.0, 0.0, -2.0])
-def test_a_scale_that_is_no_power_of_two_is_named(scale):
+def test_a_scale_that_is_not_a_power_of_two_is_named(scale):
     with pytest.raises(InputError, match=f"powers of two.*got {scale}"):
         SimpleFeaturePyramid(32, patch=16, scales=(2.0, scale))
     with pytest.raises(InputError, match=f"powers of two.*got {scale}"):
@@ -43,7 +43,7 @@ def test_the_levels_of_several_blocks_each_have_their_own():
 
 
 @pytest.mark.parametrize("neck", [SimpleFeaturePyramid(32, 16, 8), MultiLevel(32, 16)])
-def test_a_patch_is_where_it_was_at_every_stride(neck):
+def test_a_patch_keeps_its_place_at_every_stride(neck):
     """The influence of one token on a map lies around its own pixels."""
     x = torch.randn(1, 32, 8, 8)
     other = x.clone()

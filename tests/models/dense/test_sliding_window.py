@@ -1,4 +1,4 @@
-"""Segmentation of an image in windows, at several scales, mirrored."""
+"""Inference in sliding windows, at several scales, mirrored."""
 
 from __future__ import annotations
 
@@ -8,19 +8,25 @@ from torch import nn
 from torch.nn import functional
 
 from kat.errors import InputError
-from kat.models.dense import SegmentConfig, check_segment, most_likely, segment, strips
-from kat.models.dense.sliding_window import spans
+from kat.models.dense import (
+    SlidingWindowConfig,
+    check_sliding_window,
+    predicted_classes,
+    resized_strips,
+    sliding_window_inference,
+)
+from kat.models.dense.sliding_window import window_spans
 
 
 class Local(nn.Module):
-    """Logits of a pixel by that pixel alone: windows change nothing."""
+    """Logits that depend on their own pixel only: windows change nothing."""
 
     def forward(self, images):
         return torch.cat([images, -images[:, :1]], 1)
 
 
 class Place(nn.Module):
-    """Logits of a pixel by its column in what the model is given."""
+    """Logits that depend on the column in the input."""
 
     def forward(self, images):
         batch, _, height, width = images.shape
@@ -39,36 +45,36 @@ class Place(nn.Module):
     ],
 )
 def test_windows_cover_the_length_and_end_with_it(length, window, stride, starts):
-    found = list(spans(length, window, stride))
+    found = list(window_spans(length, window, stride))
     assert [span.start for span in found] == starts
     assert {index for span in found for index in range(length)[span]} == set(range(length))
     assert all(len(range(length)[span]) == min(window, length) for span in found)
 
 
-def test_windows_give_what_the_whole_gives_where_the_model_is_local():
+def test_windows_change_nothing_if_the_model_is_local():
     image = torch.randn(3, 13, 9)
-    whole = segment(Local(), image)
+    whole = sliding_window_inference(Local(), image)
     torch.testing.assert_close(whole, Local()(image[None])[0].softmax(0))
-    torch.testing.assert_close(segment(Local(), image, SegmentConfig(window=5, stride=2)), whole)
-    torch.testing.assert_close(segment(Local(), image, SegmentConfig(flip=True)), whole)
+    for config in (SlidingWindowConfig(window=5, stride=2), SlidingWindowConfig(flip=True)):
+        torch.testing.assert_close(sliding_window_inference(Local(), image, config), whole)
 
 
 def test_overlapping_windows_average_their_logits():
     image = torch.zeros(1, 1, 6)
-    given = segment(Place(), image, SegmentConfig(window=4, stride=2))
-    # columns 0, 1: of the first window alone; 2, 3: 2, 3 there and 0, 1 in the second; 4, 5: 2, 3
+    given = sliding_window_inference(Place(), image, SlidingWindowConfig(window=4, stride=2))
+    # columns 0, 1: in the first window only; 2, 3: 2, 3 there, 0, 1 in the second; 4, 5: 2, 3
     logits = torch.tensor([0, 1, 1, 2, 2, 3.0])
     torch.testing.assert_close(given[0, 0], logits.sigmoid())
 
 
 def test_the_mirror_image_is_mirrored_back_and_averaged():
     image = torch.zeros(1, 1, 4)
-    given = segment(Place(), image, SegmentConfig(flip=True))
+    given = sliding_window_inference(Place(), image, SlidingWindowConfig(flip=True))
     ramp = torch.arange(4.0)
     torch.testing.assert_close(given[0, 0], (ramp.sigmoid() + ramp.flip(0).sigmoid()) / 2)
 
 
-def test_scales_are_looked_at_in_their_size():
+def test_each_scale_is_seen_at_its_size():
     seen = []
 
     class Watching(Local):
@@ -76,35 +82,37 @@ def test_scales_are_looked_at_in_their_size():
             seen.append(tuple(images.shape[-2:]))
             return super().forward(images)
 
-    answer = segment(Watching(), torch.randn(3, 8, 12), SegmentConfig(scales=(0.5, 1.0, 1.5)))
+    probabilities = sliding_window_inference(
+        Watching(), torch.randn(3, 8, 12), SlidingWindowConfig(scales=(0.5, 1.0, 1.5))
+    )
     assert seen == [(4, 6), (8, 12), (12, 18)]
-    assert answer.shape == (4, 8, 12)
-    torch.testing.assert_close(answer.sum(0), torch.ones(8, 12))
+    assert probabilities.shape == (4, 8, 12)
+    torch.testing.assert_close(probabilities.sum(0), torch.ones(8, 12))
 
 
 @pytest.mark.parametrize(
     ("config", "says"),
     [
-        (SegmentConfig(window=0), "window must be at least 1 pixel, got 0"),
-        (SegmentConfig(stride=4), "stride must be .* window=None, got 4"),
-        (SegmentConfig(window=4, stride=5), "at most window=4, got 5"),
-        (SegmentConfig(scales=()), r"scales must be positive numbers, got \[\]"),
+        (SlidingWindowConfig(window=0), "window must be at least 1 pixel, got 0"),
+        (SlidingWindowConfig(stride=4), "stride must be .* window=None, got 4"),
+        (SlidingWindowConfig(window=4, stride=5), "at most window=4, got 5"),
+        (SlidingWindowConfig(scales=()), r"scales must be positive numbers, got \[\]"),
     ],
 )
-def test_numbers_that_make_no_sense_are_refused(config, says):
+def test_invalid_settings_are_refused(config, says):
     with pytest.raises(InputError, match=says):
-        check_segment(config)
+        check_sliding_window(config)
 
 
 @pytest.mark.parametrize("size", [(21, 34), (3, 5), (7, 9), (7, 30)])
 def test_strips_are_rows_of_the_whole(size, monkeypatch):
-    monkeypatch.setitem(strips.__globals__, "_STRIP", 5 * size[1] * 2)
-    answer = torch.randn(5, 7, 9)
-    whole = functional.interpolate(answer[None], size, mode="bilinear")[0]
-    found = list(strips(answer, size))
+    monkeypatch.setattr("kat.models.dense.sliding_window.STRIP_ELEMENTS", 5 * size[1] * 2)
+    probabilities = torch.randn(5, 7, 9)
+    whole = functional.interpolate(probabilities[None], size, mode="bilinear")[0]
+    found = list(resized_strips(probabilities, size))
     assert len(found) == -(-size[0] // 2)
     assert torch.cat([torch.arange(size[0])[rows] for rows, _ in found]).tolist() == list(
         range(size[0])
     )
     torch.testing.assert_close(torch.cat([part for _, part in found], 1), whole)
-    assert torch.equal(most_likely(answer, size), whole.argmax(0))
+    assert torch.equal(predicted_classes(probabilities, size), whole.argmax(0))

@@ -1,4 +1,4 @@
-"""UperNet: shapes, what the norm does, training, and timm's and the project's interfaces."""
+"""UperNet: shapes, norms, training, and timm's interface."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from timm.layers import LayerNorm2d
 from timm.optim import param_groups_layer_decay
 
 from kat.errors import InputError
-from kat.models import ModelRecord, build_model, create_model, load_model, save_model
+from kat.models import build_model, create_model, load_model, save_model
 from kat.models.dense.upernet import UperHead
+from tests.models.small import record_of
 
 SMALL = {"img_size": 64, "depth": 4, "global_blocks": [3], "channels": 16, "auxiliary": 8}
 
@@ -18,20 +19,6 @@ SMALL = {"img_size": 64, "depth": 4, "global_blocks": [3], "channels": 16, "auxi
 def upernet(name: str = "kat_upernet_micro", **kwargs):
     torch.manual_seed(0)
     return create_model(name, **{**SMALL, **kwargs})
-
-
-def record(**kwargs) -> ModelRecord:
-    fields = {
-        "architecture": "kat_upernet_micro",
-        "args": {name: value for name, value in SMALL.items() if name != "img_size"},
-        "classes": ["sky", "road", "tree"],
-        "input_size": (1, 64, 48),
-        "mean": (0.5,),
-        "std": (0.5,),
-        "interpolation": "bilinear",
-        "crop_pct": 1.0,
-    }
-    return ModelRecord(**{**fields, **kwargs})
 
 
 @pytest.mark.parametrize("name", ["kat_upernet_micro", "vit_upernet_micro"])
@@ -53,14 +40,14 @@ def test_every_parameter_is_trained():
 
 
 @pytest.mark.parametrize(("norm", "same"), [("layer", True), ("batch", False)])
-def test_with_layer_norm_an_image_does_not_see_the_others_of_its_batch(norm, same):
+def test_with_layer_norm_images_of_a_batch_are_independent(norm, same):
     model = upernet(norm=norm, drop=0.0).train()
     images = torch.randn(3, 3, 64, 64)
     few, many = model(images[:2])[0], model(images)[0]
     assert torch.allclose(few, many[:2], atol=1e-5) == same
 
 
-def test_it_learns_which_half_is_which():
+def test_it_learns_to_segment():
     model = upernet(num_classes=2).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
     generator = torch.Generator().manual_seed(0)
@@ -83,7 +70,7 @@ def test_the_finest_map_of_the_head_has_all_coarser_ones_in_it():
     head = UperHead([12] * 4, 8, 3, LayerNorm2d, drop=0.0)
     maps = [torch.randn(1, 12, side, side, requires_grad=True) for side in (48, 24, 12, 6)]
     with torch.no_grad():
-        head.fuse[0].weight[:, 8:] = 0  # reads the finest alone
+        head.fuse[0].weight[:, 8:] = 0  # only reads the finest
     head(maps)[0, 0, 0, 0].backward()
     assert all(x.grad.abs().max() > 0 for x in maps)
     assert not maps[0].grad[..., 9:, 9:].any()  # seen from a corner,
@@ -91,12 +78,14 @@ def test_the_finest_map_of_the_head_has_all_coarser_ones_in_it():
 
 
 def test_it_is_built_from_a_record_and_stored(tmp_path):
-    model = build_model(record()).eval()
+    args = {name: value for name, value in SMALL.items() if name != "img_size"}
+    record = record_of("kat_upernet_micro", (1, 64, 48), args)
+    model = build_model(record).eval()
     images = torch.randn(1, 1, 64, 48)
     assert model(images).shape == (1, 3, 64, 48)
-    save_model(model, record(), tmp_path)
+    save_model(model, record, tmp_path)
     loaded, stored = load_model(tmp_path)
-    assert stored == record()
+    assert stored == record
     assert torch.equal(loaded(images), model(images))
     theirs = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
     assert torch.equal(theirs(images), model(images))
@@ -158,6 +147,6 @@ def test_a_static_size_can_be_exported():
         ({"embed_dim": 97}, "divisible"),
     ],
 )
-def test_bad_arguments_are_named(args, says):
+def test_invalid_arguments_are_named(args, says):
     with pytest.raises(InputError, match=says):
         upernet(**args)

@@ -6,11 +6,11 @@ import csv
 
 import pytest
 import torch
-from kat.training.monitoring import RECORDED_NUMBERS, SNAPSHOTS, snapshot_interval
 from safetensors.torch import load_file
 
 from kat.models import load_model
 from kat.nn import GroupRational, read_coefficient_history
+from kat.training.callbacks.coefficients import RECORDED_NUMBERS, SNAPSHOTS, snapshot_interval
 from tests.cli.commands import QUICK, run
 
 COMMON = ("train", "--config", "digits", *QUICK, "--optim.warmup_epochs", 0)
@@ -40,13 +40,13 @@ def test_a_run_records_its_rationals_from_the_start_to_the_end(tmp_path):
         assert found.steps.tolist() == [0, 1, 2, 3, 4]
         for part in ("numerator", "denominator"):
             values = getattr(found, part)
-            assert torch.equal(values[-1], last[f"model.{name}.weight_{part}"])
+            assert torch.equal(values[-1], last[f"{name}.weight_{part}"])
         layer.reset_parameters()
         assert torch.equal(found.numerator[0], layer.weight_numerator)
         assert (found.numerator.diff(dim=0) != 0).any(-1).all()
 
 
-def test_a_run_that_a_limit_stops_goes_on_with_its_record(tmp_path):
+def test_a_run_that_a_limit_stops_continues_its_record(tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert run(*COMMON, "--epochs", 60, "--max_steps", 9, "--out", whole) == 0
     assert run(*COMMON, "--epochs", 60, "--max_steps", 3, "--out", parts) == 0

@@ -8,24 +8,21 @@ import json
 import pytest
 import timm
 import torch
-from kat.training.checkpoints import Checkpoints
-from kat.training.divergence import MOST_SKIPPED, DivergenceGuard
-from kat.training.nonfinite import Finding, first_not_finite
-from kat.training.saving import SealedCheckpointIO
-from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import nn
 
 from kat.data import AugmentConfig
 from kat.errors import TrainingDiverged
 from kat.models import load_model
-from kat.training import Classifier, OptimConfig, TrainConfig, divergence
+from kat.training import OptimConfig
+from kat.training.callbacks import divergence
+from kat.training.callbacks.callback import Callback
+from kat.training.callbacks.checkpoints import Checkpoints
+from kat.training.callbacks.divergence import MOST_SKIPPED, DivergenceGuard
+from kat.training.callbacks.nonfinite import Finding
+from kat.training.checkpoint import load_checkpoint
 from kat.training.config import CheckpointConfig
+from kat.training.loop import fit
 from tests.training import small
-
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:.*does not have many workers.*", "ignore:.*LeafSpec.*"
-)
 
 RECORD = dataclasses.replace(small.RECORD, args={"depth": 2})
 STEPS = 4
@@ -42,12 +39,12 @@ class Fault(Callback):
     def __init__(self, step, action=lambda model: None):
         self.step, self.action = step, action
 
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        if trainer.global_step <= self.step:
-            self.before = {n: t.clone() for n, t in pl_module.model.state_dict().items()}
-        if trainer.global_step == self.step:
+    def on_batch_start(self, run, index):
+        if run.state.step <= self.step:
+            self.before = {n: t.clone() for n, t in run.model.state_dict().items()}
+        if run.state.step == self.step:
             with torch.no_grad():
-                self.action(pl_module.model)
+                self.action(run.model)
 
 
 def _train(
@@ -56,35 +53,33 @@ def _train(
     *callbacks,
     epochs=3,
     ema=0.0,
-    augment=None,
     drop_path=0.2,
     validation=None,
     resume=None,
-    plugins=None,
+    augment=None,
+    precision="32-true",
     **optim,
 ):
     torch.manual_seed(0)
     model = timm.create_model("kat_micro_patch2_8", in_chans=1, depth=2, drop_path_rate=drop_path)
-    settings = OptimConfig(**{"lr": 1e-3, "ema_decay": ema, **optim})
-    config = TrainConfig(epochs=epochs, optim=settings, augment=augment or AugmentConfig())
-    guard = DivergenceGuard(out)
-    trainer = Trainer(
-        max_epochs=epochs,
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        accumulate_grad_batches=settings.accumulate_grad_batches,
-        plugins=[SealedCheckpointIO(), *(plugins or [])],
-        callbacks=[*callbacks, guard, Checkpoints(out, CheckpointConfig(), guard)],
+    guard = DivergenceGuard()
+    run = small.make_run(
+        batches,
+        validation or _batches(1),
+        *callbacks,
+        guard,
+        Checkpoints(CheckpointConfig(), guard),
+        model=model,
+        record=RECORD,
+        out=out,
+        epochs=epochs,
+        optim=OptimConfig(**{"lr": 1e-3, "ema_decay": ema, **optim}),
+        augment=augment or AugmentConfig(),
+        precision=precision,
     )
-    train, val = (
-        torch.utils.data.DataLoader(data, batch_size=None)
-        for data in (batches, validation or _batches(1))
-    )
-    classifier = Classifier(model, RECORD, config)
-    trainer.fit(classifier, train, val, ckpt_path=resume, weights_only=True)
+    if resume is not None:
+        load_checkpoint(run, resume)
+    fit(run)
 
 
 def _stopped(out, batches, *callbacks, **settings):
@@ -104,14 +99,17 @@ def _assert_checkpoints_are_intact(out):
     for path in paths:
         model, _ = load_model(path)
         assert all(tensor.isfinite().all() for tensor in model.state_dict().values()), path
-        moments = torch.load(path, weights_only=True)["optimizer_states"][0]["state"].values()
+        moments = torch.load(path, weights_only=True)["optimizer_state"]["state"].values()
         assert all(value.isfinite().all() for state in moments for value in state.values()), path
     assert not [path for path in out.iterdir() if path.name.startswith(".partial")]
 
 
 def _weights(path, key="state_dict"):
-    state = torch.load(path, weights_only=True)[key]
-    return {name.removeprefix("model."): tensor for name, tensor in state.items()}
+    return torch.load(path, weights_only=True)[key]
+
+
+def _step(path):
+    return torch.load(path, weights_only=True)["state"]["step"]
 
 
 def _assert_same(actual, expected):
@@ -135,7 +133,7 @@ def test_a_weight_that_is_infinite(tmp_path, step):
     assert "weight[5, 3] is inf (1 of 16384" in message
     good = tmp_path / "last.ckpt"
     assert f"The newest finite state is in {good}." in message
-    assert torch.load(good, weights_only=True)["global_step"] == step // STEPS * STEPS
+    assert _step(good) == step // STEPS * STEPS
     assert not (tmp_path / "last_good.ckpt").exists()
 
 
@@ -265,8 +263,7 @@ def test_a_gradient_that_is_not_finite_although_the_loss_is(tmp_path):
 
 def test_the_last_epoch_is_kept_even_if_it_is_not_the_best(tmp_path):
     _train(tmp_path, _batches(), epochs=3, lr=1e-12)
-    best, last = (torch.load(tmp_path / f"{n}.ckpt", weights_only=True) for n in ("best", "last"))
-    assert best["global_step"] < last["global_step"] == 3 * STEPS
+    assert _step(tmp_path / "best.ckpt") < _step(tmp_path / "last.ckpt") == 3 * STEPS
 
 
 class AfterEpochs(Callback):
@@ -275,26 +272,27 @@ class AfterEpochs(Callback):
     def __init__(self, epochs, action):
         self.epochs, self.action = epochs, action
 
-    def on_train_batch_end(self, trainer, pl_module, *_):
-        if trainer.global_step == self.epochs * STEPS:
+    def on_batch_end(self, run, index, batch, stepped):
+        if run.state.step == self.epochs * STEPS:
             with torch.no_grad():
-                self.action(trainer, pl_module.model)
+                self.action(run)
 
 
-def _break_weight(trainer, model):
-    model.head.bias[0] = torch.nan
+def _break_weight(run):
+    run.model.head.bias[0] = torch.nan
 
 
-def _break_buffer(trainer, model):
-    model.statistic[1] = torch.inf
+def _break_buffer(run):
+    run.model.statistic[1] = torch.inf
 
 
-def _break_moment(trainer, model):
-    trainer.optimizers[0].state[model.blocks[0].mlp.fc1.weight]["exp_avg_sq"][0, 0] = torch.inf
+def _break_moment(run):
+    weight = run.model.blocks[0].mlp.fc1.weight
+    run.optimizer.state[weight]["exp_avg_sq"][0, 0] = torch.inf
 
 
-def _break_average(trainer, model):
-    trainer.lightning_module.average.values["head.bias"][2] = torch.nan
+def _break_ema(run):
+    run.ema.values["head.bias"][2] = torch.nan
 
 
 @pytest.mark.parametrize("epochs", [1, 2])
@@ -309,7 +307,7 @@ def _break_average(trainer, model):
             "state",
             "exp_avg_sq of blocks.0.mlp.fc1.weight is inf",
         ),
-        (_break_average, "head", "state", "the average of head.bias is nan"),
+        (_break_ema, "head", "state", "the EMA of head.bias is nan"),
     ],
 )
 def test_nothing_of_an_epoch_that_is_not_finite_is_kept(
@@ -336,21 +334,21 @@ def test_nothing_of_an_epoch_that_is_not_finite_is_kept(
     assert detail in message
     newest = tmp_path / "last.ckpt"
     assert f"The newest finite state is in {newest}." in message
-    assert torch.load(newest, weights_only=True)["global_step"] == step - STEPS
+    assert _step(newest) == step - STEPS
     for path in tmp_path.glob("*.ckpt"):
         kept = torch.load(path, weights_only=True)
-        kept["state_dict"].pop("model.limit")
-        kept["raw_state_dict"].pop("model.limit")
-        parts = [kept[key] for key in ("state_dict", "raw_state_dict", "optimizer_states")]
-        assert all(t.isfinite().all() for t in torch.utils._pytree.tree_leaves(parts)
-                   if isinstance(t, torch.Tensor))  # fmt: skip
+        kept["state_dict"].pop("limit")
+        kept["raw_state_dict"].pop("limit")
+        moments = kept["optimizer_state"]["state"].values()
+        for part in (kept["state_dict"], kept["raw_state_dict"], *moments):
+            assert all(tensor.isfinite().all() for tensor in part.values())
 
 
 def test_a_start_that_is_not_finite_is_refused_and_no_checkpoint_is_named(tmp_path):
     class Broken(Callback):
-        def setup(self, trainer, pl_module, stage):
+        def on_fit_start(self, run):
             with torch.no_grad():
-                pl_module.model.blocks[1].norm2.weight[7] = torch.nan
+                run.model.blocks[1].norm2.weight[7] = torch.nan
 
     with pytest.raises(TrainingDiverged) as caught:
         _train(tmp_path, _batches(), Broken())
@@ -366,7 +364,7 @@ def test_a_resumed_run_whose_moments_are_not_finite_is_refused(tmp_path):
     """A checkpoint that another program has written, or an older version of this one."""
     _train(tmp_path, _batches(), epochs=1)
     last = torch.load(tmp_path / "last.ckpt", weights_only=True)
-    last["optimizer_states"][0]["state"][0]["exp_avg"].fill_(torch.nan)
+    last["optimizer_state"]["state"][0]["exp_avg"].fill_(torch.nan)
     torch.save(last, tmp_path / "last.ckpt")
     with pytest.raises(
         TrainingDiverged, match=r"exp_avg of .* is nan .* No finite state"
@@ -388,21 +386,20 @@ def test_a_validation_loss_that_is_not_finite(tmp_path, ema):
     assert "number 4 of the 8 in validation batch 1" in message
     assert (found["layer"], found["cause"]) == ("images", "input")
     assert "The state before it is in" in message
-    good = torch.load(tmp_path / "last_good.ckpt", weights_only=True)
-    assert good["global_step"] == STEPS
+    assert _step(tmp_path / "last_good.ckpt") == STEPS
     assert not (tmp_path / "best.ckpt").exists()
 
 
 def test_a_validation_that_overflows_in_a_layer(tmp_path):
-    """The average of the weights is what is validated, and so what is looked through."""
+    """The EMA of the weights is what is validated, and so what is looked through."""
 
-    def action(trainer, model):
-        trainer.lightning_module.average.values["blocks.1.mlp.fc2.weight"].fill_(3e38)
+    def action(run):
+        run.ema.values["blocks.1.mlp.fc2.weight"].fill_(3e38)
 
     message, found = _stopped(tmp_path, _batches(), AfterEpochs(2, action), ema=0.9)
     assert message.startswith("the validation loss is nan at step 8 (epoch 2, validation batch 0)")
     assert (found["layer"], found["cause"]) == ("blocks.1.mlp.fc2", "overflow")
-    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == STEPS
+    assert _step(tmp_path / "last.ckpt") == STEPS
 
 
 class NeverFinite(torch.autograd.Function):
@@ -415,11 +412,6 @@ class NeverFinite(torch.autograd.Function):
         return grad * torch.nan
 
 
-def _half():
-    """16-bit floating point with a loss scaler, which Lightning offers on GPUs only."""
-    return MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu"))
-
-
 @pytest.fixture
 def most_skipped(monkeypatch):
     """A smaller limit: the steps take long in 16 bits on a CPU."""
@@ -428,16 +420,28 @@ def most_skipped(monkeypatch):
     return 10
 
 
-def test_a_gradient_that_the_loss_scaler_skips_for_ever(tmp_path, most_skipped):
-    half, scale = _half(), []
+class Scale(Callback):
+    """Sets the loss scale at the start of these steps, and keeps what it was at the start of each.
 
+    One that is skipped counts as a step.
+    """
+
+    def __init__(self, given=None):
+        self.given, self.seen = given or {}, []
+
+    def on_batch_start(self, run, index):
+        if run.state.step in self.given:
+            run.precision.scaler = torch.amp.GradScaler("cpu", self.given[run.state.step])
+        self.seen.append(run.precision.loss_scale)
+
+
+def test_a_gradient_that_the_loss_scaler_skips_for_ever(tmp_path, most_skipped):
     def action(model):
-        scale.append(half.scaler.get_scale())
         model.blocks[1].mlp.fc1.register_forward_hook(lambda module, args, y: NeverFinite.apply(y))
 
     batches = _batches(most_skipped + STEPS, size=2)
-    fault = Fault(3, action)
-    message, found = _stopped(tmp_path, batches, fault, plugins=[half])
+    fault, scale = Fault(3, action), Scale()
+    message, found = _stopped(tmp_path, batches, fault, scale, precision="16-mixed")
     assert message.startswith(
         f"the norm of the gradient is nan, in {most_skipped} steps in a row that the loss scaler"
         f" skipped, last at step {2 + most_skipped} (epoch 1"
@@ -445,69 +449,36 @@ def test_a_gradient_that_the_loss_scaler_skips_for_ever(tmp_path, most_skipped):
     assert (found["layer"], found["cause"]) == ("blocks.1.mlp.fc1", "gradient")
     _assert_same(_weights(tmp_path / "last_good.ckpt"), fault.before)
     good = torch.load(tmp_path / "last_good.ckpt", weights_only=True)
-    assert good["MixedPrecision"]["scale"] == scale[0]  # as before the first of them
+    assert good["scaler"]["scale"] == scale.seen[3]  # as before the first of them
+    assert scale.seen[-1] == scale.seen[3] / 2 ** (most_skipped - 1)
 
 
 def test_a_loss_scale_that_is_too_large_is_found(tmp_path, most_skipped):
     """Twice: in the first steps, and later on again, which do not add up to the limit."""
-    half = _half()
-    half.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**22)
-
-    def action(model):
-        half.scaler.update(2.0**22)
-
-    _train(tmp_path, _batches(30, size=2), Fault(15, action), plugins=[half], epochs=1)
-    assert 2.0**10 < half.scaler.get_scale() <= 2.0**16  # six skipped steps each time, or more
+    scale = Scale({0: 2.0**22, 15: 2.0**22})
+    _train(tmp_path, _batches(30, size=2), scale, precision="16-mixed", epochs=1)
+    for start, end in ((0, 15), (15, 30)):
+        assert scale.seen[start] == 2.0**22
+        assert 2.0**10 < scale.seen[end - 1] <= 2.0**16  # six skipped steps or more
 
 
 def test_an_infinite_loss_under_a_loss_scaler_stops_at_once(tmp_path):
     batches = _batches()
     batches[1].images[0] = torch.nan
-    message, _ = _stopped(tmp_path, batches, plugins=[_half()])
+    message, _ = _stopped(tmp_path, batches, precision="16-mixed")
     assert message.startswith("the loss is nan at step 1 (")
 
 
-def test_processes_agree_on_the_trouble_nearest_to_the_source(monkeypatch):
-    seen = [
-        divergence._Trouble("the norm of the gradient is nan", "batch 3", Finding("a", c, "why"))
-        for c in ("gradient", "input", "unknown")
-    ]
+def test_ranks_agree_on_the_trouble_nearest_to_the_source(tmp_path, monkeypatch):
+    def gather(own):
+        others = [Finding("a", cause, "why") for cause in ("input", "unknown")]
+        return [own, None, *(own._replace(finding=finding) for finding in others)]
 
-    def gather(gathered, own):
-        assert own is seen[0]
-        gathered[:] = [seen[0], None, seen[1], seen[2]]
-
-    for name, value in (("is_initialized", True), ("get_world_size", 4)):
-        monkeypatch.setattr(torch.distributed, name, lambda value=value: value)
-    monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
-    agreed = divergence._agreed(seen[0])
-    assert (agreed.finding.cause, agreed.finding.detail) == ("input", "why (in process 2)")
-
-
-def test_a_sum_between_modules_counts_as_the_module_around_it():
-    class Sum(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.left, self.right, self.last = nn.Linear(1, 1), nn.Linear(1, 1), nn.Linear(1, 1)
-
-        def forward(self, x):
-            return self.last(input=self.left(x) + self.right(x))
-
-    class Named(nn.Sequential):
-        def forward(self, x):
-            for module in self:
-                x = module(x=x)
-            return x
-
-    model = Named(Sum(), Sum())
-    assert first_not_finite(model, lambda: model(torch.zeros(1, 1))) is None
-    with torch.no_grad():
-        for part in (model[1].left, model[1].right):
-            part.bias.fill_(3e38)
-    finding = first_not_finite(model, lambda: model(torch.zeros(1, 1)))
-    assert (finding.layer, finding.cause) == ("1", "overflow")
-    assert not model[0]._forward_hooks
-    assert not model[0]._forward_pre_hooks
+    monkeypatch.setattr(divergence, "gather", gather)
+    fault = Fault(1, _set("blocks.1.mlp.fc1.weight", (5, 3), torch.inf))
+    message, found = _stopped(tmp_path, _batches(), fault)
+    assert message.startswith("the loss is nan at step 1 (epoch 1, batch 1): why (in rank 2). ")
+    assert (found["layer"], found["cause"]) == ("a", "input")
 
 
 def test_a_run_that_ends_well_leaves_nothing_behind(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
 import json
 import os
@@ -10,10 +11,11 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-import yaml
-from lightning.pytorch.loggers import Logger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from kat.training import TrainConfig, loggers
+from kat.training import TrainConfig
+from kat.training.callbacks import loggers
+from kat.training.callbacks.loggers import CsvLogger, Logger, TensorBoardLogger
 from tests.cli.commands import refused, run
 
 QUICK = (
@@ -27,24 +29,17 @@ class Recorder(Logger):
 
     made: list[Recorder] = []  # noqa: RUF012
 
-    def __init__(self, version):
-        super().__init__()
-        self.run, self.settings, self.rows, self.ends = version, {}, [], []
+    def __init__(self, run_id):
+        self.run_id, self.settings, self.rows, self.ends = run_id, {}, [], []
         Recorder.made.append(self)
 
-    name = "recorder"
+    def log(self, values, step):
+        self.rows.append((step, values))
 
-    @property
-    def version(self):
-        return self.run
+    def log_settings(self, settings):
+        self.settings = settings
 
-    def log_hyperparams(self, params):
-        self.settings.update(params)
-
-    def log_metrics(self, metrics, step=None):
-        self.rows.append((step, metrics))
-
-    def finalize(self, status):
+    def close(self, status):
         self.ends.append(status)
 
 
@@ -53,10 +48,10 @@ def services(monkeypatch):
     """Both services, replaced by recorders; a run that has no id yet is given one."""
     Recorder.made = []
     numbers = iter(range(100))
-    opener = lambda out, run: Recorder(run or f"run{next(numbers)}")  # noqa: E731
-    monkeypatch.setattr(loggers, "_OPEN", {"wandb": opener, "mlflow": opener})
-    monkeypatch.setattr(loggers, "_is_installed", lambda module: True)
-    monkeypatch.setattr(loggers, "_check_account", lambda: None)
+    opener = lambda out, run_id: Recorder(run_id or f"run{next(numbers)}")  # noqa: E731
+    monkeypatch.setattr(loggers, "SERVICES", {"wandb": opener, "mlflow": opener})
+    monkeypatch.setattr(loggers, "is_installed", lambda module: True)
+    monkeypatch.setattr(loggers, "check_wandb_account", lambda: None)
 
 
 def test_services_get_settings_and_metrics_and_a_resumed_run_keeps_its_ids(services, tmp_path):
@@ -67,24 +62,14 @@ def test_services_get_settings_and_metrics_and_a_resumed_run_keeps_its_ids(servi
     assert run("train", "--out", out, "--resume", "true", "--epochs", 2) == 0
     assert json.loads((out / "loggers.json").read_text()) == ids
     first, second, third, fourth = Recorder.made
-    assert [logger.run for logger in (third, fourth)] == ["run0", "run1"]
+    assert [logger.run_id for logger in (third, fourth)] == ["run0", "run1"]
     assert first.settings["model"]["name"] == "kat_micro_patch2_8"
     assert third.settings["epochs"] == 2
-    assert fourth.settings == {}  # MLflow refuses another value of a setting
     steps = [(step, m["train/loss_step"]) for step, m in third.rows if "train/loss_step" in m]
     assert [step for step, _ in steps] == [2, 3]
     names = {name for _, metrics in second.rows for name in metrics}
     assert {"val/top1", "val/top5", "train/loss", "speed/images_per_second"} <= names
-    assert [logger.ends[-1] for logger in Recorder.made] == ["success"] * 4
-
-
-def test_csv_and_tensorboard_have_the_settings_too(tmp_path):
-    out = tmp_path / "run"
-    assert run(*QUICK, "--out", out, "--epochs", 1) == 0
-    settings = yaml.safe_load((out / "csv/version_0/hparams.yaml").read_text())
-    assert settings["optim"]["lr"] == 0.002
-    assert settings == yaml.safe_load((out / "run.yaml").read_text())
-    assert not (out / "loggers.json").exists()
+    assert [logger.ends for logger in Recorder.made] == [["finished"]] * 4
 
 
 def test_overwriting_a_run_starts_new_runs_of_the_services(services, tmp_path):
@@ -95,7 +80,7 @@ def test_overwriting_a_run_starts_new_runs_of_the_services(services, tmp_path):
 
 
 def test_what_is_not_installed_is_named_before_anything_is_written(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(loggers, "_is_installed", lambda module: module == "mlflow")
+    monkeypatch.setattr(loggers, "is_installed", lambda module: module == "mlflow")
     for service, message in (
         ("wandb", "loggers=wandb needs wandb: pip install wandb"),
         ("mlflow", "needs sqlalchemy, alembic: pip install mlflow-skinny sqlalchemy alembic"),
@@ -112,7 +97,7 @@ def test_wandb_without_an_account_is_refused_unless_it_is_offline(tmp_path, caps
         setup=lambda: SimpleNamespace(settings=settings), login=lambda prompt: known.account
     )
     monkeypatch.setitem(sys.modules, "wandb", wandb)
-    monkeypatch.setattr(loggers, "_is_installed", lambda module: True)
+    monkeypatch.setattr(loggers, "is_installed", lambda module: True)
     line = refused(capsys, *QUICK, "--out", tmp_path / "run", "--loggers", "wandb")
     assert "loggers=wandb needs an account: wandb login, or WANDB_MODE=offline" in line
     assert not (tmp_path / "run").exists()
@@ -127,33 +112,56 @@ def test_a_folder_of_that_name_is_no_package(tmp_path, monkeypatch):
     (tmp_path / "wandb_runs_here").mkdir()
     monkeypatch.syspath_prepend(tmp_path)
     assert importlib.util.find_spec("wandb_runs_here") is not None
-    assert not loggers._is_installed("wandb_runs_here")
-    assert loggers._is_installed("json")
+    assert not loggers.is_installed("wandb_runs_here")
+    assert loggers.is_installed("json")
 
 
 def test_a_service_that_refuses_is_one_line(services, tmp_path, capsys, monkeypatch):
-    def refuse(out, run):
+    def refuse(out, run_id):
         raise RuntimeError("no API key\nand more")
 
-    monkeypatch.setattr(loggers, "_OPEN", {"wandb": refuse})
+    monkeypatch.setattr(loggers, "SERVICES", {"wandb": refuse})
     line = refused(capsys, *QUICK, "--out", tmp_path / "run", "--loggers", "wandb")
     assert line == "kat: loggers=wandb cannot be used: no API key\n"
 
 
-def test_a_run_of_wandb_ends_with_the_training_run():
-    ends = []
-    logger = loggers.WandbRun.__new__(loggers.WandbRun)
-    logger._checkpoint_callbacks = {}
-    for status, code in (("success", 0), ("failed", 1)):
-        logger._experiment = SimpleNamespace(finish=lambda exit_code: ends.append(exit_code))
-        logger.finalize(status)
-        logger.finalize(status)
-        assert ends.pop() == code
-        assert not ends
+class FakeRun:
+    """As much of a W&B run as is used."""
+
+    def __init__(self, **options):
+        self.options, self.rows, self.codes = options, [], []
+        self.config = SimpleNamespace(update=lambda settings, allow_val_change: None)
+
+    def define_metric(self, name, step_metric):
+        assert (name, step_metric) == ("*", "step")
+
+    def log(self, values):
+        self.rows.append(values)
+
+    def finish(self, exit_code):
+        self.codes.append(exit_code)
+
+
+@pytest.mark.parametrize(("status", "code"), [("finished", 0), ("failed", 1)])
+def test_a_run_of_wandb_ends_with_the_training_run(tmp_path, monkeypatch, status, code):
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=FakeRun))
+    logger = loggers.WandbLogger(tmp_path, "abc")
+    logger.log_settings({"epochs": 3})
+    logger.log({"val/top1": 50.0}, 7)
+    logger.close(status)
+    assert (logger.run.options["id"], logger.run.options["resume"]) == ("abc", "allow")
+    assert logger.run.rows == [{"val/top1": 50.0, "step": 7}]
+    assert logger.run.codes == [code]
+
+
+def test_a_run_that_fails_ends_as_failed(services, tmp_path, capsys):
+    common = (*QUICK, "--epochs", 1, "--loggers", "wandb", "--optim.lr", 1e30)
+    assert run(*common, "--out", tmp_path / "run", "--optim.clip_grad", 0) != 0
+    assert [logger.ends for logger in Recorder.made] == [["failed"]]
 
 
 def _installed(*modules):
-    return all(map(loggers._is_installed, modules))
+    return all(map(loggers.is_installed, modules))
 
 
 @pytest.mark.skipif(not _installed("wandb"), reason="wandb is not installed")
@@ -192,3 +200,63 @@ def test_mlflow_keeps_one_run_in_the_folder(tmp_path):
     assert found.data.params["optim/lr"] == "0.002"
     history = client.get_metric_history(found.info.run_id, "val/top1")
     assert [point.step for point in history] == [1, 3]
+    assert client.get_experiment(found.info.experiment_id).artifact_location.startswith("file:")
+
+
+def _rows(path):
+    with path.open(newline="") as file:
+        return [{n: v for n, v in row.items() if v} for row in csv.DictReader(file)]
+
+
+def test_csv_has_a_row_for_each_step_and_a_column_for_each_name(tmp_path):
+    logger = CsvLogger(tmp_path / "metrics.csv", 0)
+    logger.log({"epoch": 0, "train/loss_step": 0.1 + 0.2}, 1)
+    logger.log({"epoch": 0, "train/loss_step": 1e-30}, 3)
+    logger.log({"epoch": 0, "val/top1": 12.5}, 3)
+    logger.log({"epoch": 1, "train/loss_step": 2.0}, 5)
+    logger.close("finished")
+    assert _rows(tmp_path / "metrics.csv") == [
+        {"step": "1", "epoch": "0", "train/loss_step": repr(0.1 + 0.2)},
+        {"step": "3", "epoch": "0", "train/loss_step": "1e-30", "val/top1": "12.5"},
+        {"step": "5", "epoch": "1", "train/loss_step": "2.0"},
+    ]
+
+
+def test_a_resumed_csv_drops_the_rows_of_steps_that_are_taken_again(tmp_path):
+    path = tmp_path / "metrics.csv"
+    logger = CsvLogger(path, 0)
+    for step in range(6):
+        logger.log({"epoch": 0, "loss": float(step)}, step)
+    resumed = CsvLogger(path, 4)
+    assert [row["step"] for row in _rows(path)] == ["0", "1", "2", "3"]
+    resumed.log({"epoch": 0, "loss": 40.0, "lr": 0.5}, 4)
+    resumed.log({"epoch": 0, "loss": 50.0, "lr": 0.5}, 5)
+    assert [row["loss"] for row in _rows(path)] == ["0.0", "1.0", "2.0", "3.0", "40.0", "50.0"]
+    assert [row.get("lr") for row in _rows(path)] == [None] * 4 + ["0.5", "0.5"]
+    begun_again = CsvLogger(path, 0)
+    begun_again.log({"loss": 1.0}, 0)
+    assert _rows(path) == [{"step": "0", "loss": "1.0"}]
+
+
+@pytest.mark.parametrize("torn", ["1", "4,0", "4,0,1."])
+def test_a_row_that_was_cut_off_is_no_row(tmp_path, torn):
+    """What the writer of the file left when it was killed; whole rows are kept."""
+    path = tmp_path / "metrics.csv"
+    logger = CsvLogger(path, 0)
+    for step in range(4):
+        logger.log({"epoch": 0, "loss": float(step)}, step)
+    path.write_text(path.read_text() + torn)
+    CsvLogger(path, 4).log({"epoch": 1, "loss": 7.0}, 4)
+    assert [row["loss"] for row in _rows(path)] == ["0.0", "1.0", "2.0", "3.0", "7.0"]
+
+
+def test_tensorboard_shows_a_step_that_is_taken_again_once(tmp_path):
+    for first, steps in ((0, range(6)), (4, range(4, 8))):
+        logger = TensorBoardLogger(tmp_path, first)
+        for step in steps:
+            logger.log({"loss": float(10 * first + step)}, step)
+        logger.close("finished")
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    shown = [(event.step, event.value) for event in events.Scalars("loss")]
+    assert shown == [(0, 0), (1, 1), (2, 2), (3, 3), (4, 44), (5, 45), (6, 46), (7, 47)]

@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 import timm
 import torch
-from kat.training.lightning_setup import make_trainer, quiet
-from lightning.pytorch import Callback
 from torch import nn
 
 from kat.errors import InputError
 from kat.models import rational_parameter_names
-from kat.training import Classifier, OptimConfig, TrainConfig
+from kat.training import OptimConfig
+from kat.training.callbacks.callback import Callback
+from kat.training.loop import fit
 from kat.training.optim.freeze import freeze, frozen_to_eval
-from tests.training.small import RECORD, batches
+from tests.training.small import batches, make_run
 
 
 def _model(name="kat_micro_patch2_8", **options):
@@ -92,29 +92,25 @@ class Modes(Callback):
     def __init__(self):
         self.modes, self.gradients = [], []
 
-    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
-        named = pl_module.model.named_modules()
+    def on_before_step(self, run):
+        named = run.model.named_modules()
         self.modes.append({name for name, module in named if module.training})
-        named = pl_module.model.named_parameters()
+        named = run.model.named_parameters()
         self.gradients.append({name for name, p in named if p.grad is not None})
 
 
-def _fit(freeze_parts, *, epochs=2, callbacks=(), accumulate=1, compiled=False, **optim):
+def _fit(freeze_parts, *callbacks, compiled=False, **optim):
+    """Trains a model for two epochs; gives the run and the weights before it."""
     model = _model(drop_path_rate=0.5)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     freeze(model, freeze_parts)
     if compiled:
         model.compile(backend="eager")
-    config = TrainConfig(epochs=epochs, optim=OptimConfig(**optim))
-    with quiet():
-        trainer = make_trainer(
-            max_epochs=epochs, accelerator="cpu", logger=False, enable_checkpointing=False,
-            enable_progress_bar=False, callbacks=list(callbacks),
-            accumulate_grad_batches=accumulate,
-        )  # fmt: skip
-        loader = torch.utils.data.DataLoader(batches(4), batch_size=None)
-        trainer.fit(Classifier(model, RECORD, config), loader, loader)
-    return before, model
+    run = make_run(
+        batches(4), None, *callbacks, model=model, epochs=2, optim=OptimConfig(lr=0.01, **optim)
+    )
+    fit(run)
+    return before, run
 
 
 @pytest.mark.parametrize(
@@ -123,12 +119,12 @@ def _fit(freeze_parts, *, epochs=2, callbacks=(), accumulate=1, compiled=False, 
 )
 def test_training_leaves_frozen_weights_bit_equal(parts, compiled):
     seen = Modes()
-    before, model = _fit(
-        parts, callbacks=[seen], accumulate=2, compiled=compiled,
-        weight_decay=0.5, lr=0.01, layer_decay=0.75,
+    before, run = _fit(
+        parts, seen, compiled=compiled, accumulate_grad_batches=2, weight_decay=0.5,
+        layer_decay=0.75,
     )  # fmt: skip
-    frozen = _frozen(model)
-    for name, value in model.state_dict().items():
+    frozen = _frozen(run.model)
+    for name, value in run.model.state_dict().items():
         assert torch.equal(value, before[name]) == (name in frozen), name
     assert all(names == before.keys() - frozen for names in seen.gradients)
     # after the validation between the epochs, too
@@ -140,14 +136,9 @@ def test_training_leaves_frozen_weights_bit_equal(parts, compiled):
     assert not out & seen.modes[0]
 
 
-def test_average_of_frozen_weights_is_bit_equal():
-    class Seen(Callback):
-        def on_train_end(self, trainer, pl_module):
-            self.values = pl_module.average.values
-
-    seen = Seen()
-    before, model = _fit("2", callbacks=[seen], lr=0.01, ema_decay=0.9)
-    frozen, values = _frozen(model), seen.values
+def test_ema_of_frozen_weights_is_bit_equal():
+    before, run = _fit("2", ema_decay=0.9)
+    frozen, values = _frozen(run.model), run.ema.values
     assert all(torch.equal(values[name], before[name]) for name in frozen)
     assert not torch.equal(values["head.weight"], before["head.weight"])
 

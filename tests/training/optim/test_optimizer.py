@@ -1,4 +1,4 @@
-"""The optimiser: learning rates by hand, clipped coefficients, what a resumed run may change."""
+"""The optimizer: learning rates by hand, clipped coefficients, what a resumed run may change."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from timm.optim import create_optimizer_v2
 from kat.errors import InputError
 from kat.models import rational_parameter_names
 from kat.training import OptimConfig
+from kat.training.callbacks.callback import Callback
+from kat.training.loop import fit
 from kat.training.optim.freeze import freeze
 from kat.training.optim.optimizer import (
+    Schedule,
     check_layout,
     make_optimizer,
-    make_schedule,
     optimizer_layout,
     parameter_groups,
 )
+from tests.training.small import batches, make_run
 
 DEPTH = 4
 
@@ -44,7 +47,7 @@ def _layer(name):
 
 
 def _rate(name, step, steps, optim, epochs):
-    """The equation at the head of kat/training/optimizer.py, written anew."""
+    """The equation at the head of kat/training/optim/optimizer.py, written anew."""
     warm = steps * optim.warmup_epochs / epochs
     if step < warm:
         rate = optim.warmup_lr + (optim.lr - optim.warmup_lr) * step / warm
@@ -77,14 +80,52 @@ def _rate(name, step, steps, optim, epochs):
 def test_learning_rate_of_every_parameter_at_every_step(model, options):
     optim, epochs, steps = OptimConfig(lr=2e-3, min_lr=1e-5, **options), 10, 50
     optimizer = make_optimizer(model, optim)
-    schedule = make_schedule(optimizer, optim, epochs, steps)
+    schedule = Schedule(optimizer, optim, epochs, steps)
     for step in (0, 1, 7, 10, 19, 20, 33, 49):
         if step:  # the first step has what the schedule is made with
-            schedule.step_update(step)
+            schedule.set(step)
         rates = _by_name(model, optimizer, "lr")
         assert set(rates) == {name for name, _ in model.named_parameters()}
         for name, rate in rates.items():
             assert rate == pytest.approx(_rate(name, step, steps, optim, epochs)), (name, step)
+        assert schedule.learning_rate == pytest.approx(rates["head.weight"])
+
+
+class Rates(Callback):
+    """The learning rate that each step used."""
+
+    def __init__(self):
+        self.values = []
+
+    def on_before_step(self, run):
+        self.values.append(run.optimizer.param_groups[0]["lr"])
+
+
+def test_learning_rate_of_a_run_warms_up_linearly_and_ends_on_the_cosine():
+    optim = OptimConfig(lr=1e-3, min_lr=1e-5, warmup_lr=1e-6, warmup_epochs=1)
+    rates = Rates()
+    fit(make_run(batches(5), None, rates, epochs=4, optim=optim))
+    warm = [1e-6 + step / 5 * (1e-3 - 1e-6) for step in range(5)]
+    cosine = [
+        1e-5 + (1e-3 - 1e-5) * (1 + math.cos(math.pi * step / 20)) / 2 for step in range(5, 20)
+    ]
+    assert rates.values == pytest.approx(warm + cosine)
+
+
+def test_decay_spares_norms_biases_embeddings_and_rationals():
+    model = timm.create_model("kat_micro")
+    optimizer = make_optimizer(model, OptimConfig(weight_decay=0.1, betas=(0.8, 0.9)))
+    decay = _by_name(model, optimizer, "weight_decay")
+    decayed = {name for name, value in decay.items() if value}
+    assert {g["betas"] for g in optimizer.param_groups} == {(0.8, 0.9)}
+    assert not decayed & (rational_parameter_names(model) | {"pos_embed", "cls_token"})
+    assert not [name for name in decayed if name.endswith("bias") or "norm" in name]
+    assert {"head.weight", "blocks.1.attn.qkv.weight"} <= decayed
+
+
+def test_an_optimizer_that_is_unavailable_is_named(model):
+    with pytest.raises(InputError, match="optimizer 'fusedadam' cannot be used"):
+        make_optimizer(model, OptimConfig(name="fusedadam"))
 
 
 def test_groups_are_timms_with_the_rationals_apart(model):
@@ -152,7 +193,7 @@ def test_a_loaded_state_does_not_bring_its_settings(model):
     assert len(after.state) == len(list(model.parameters()))
 
 
-def test_another_optimiser_or_other_groups_are_named(model):
+def test_another_optimizer_or_other_groups_are_named(model):
     checkpoint = {"optimizer": optimizer_layout(model, OptimConfig())}
     check_layout(model, OptimConfig(lr=1, rational_lr_scale=2), checkpoint)
     with pytest.raises(InputError, match=r"is of adamw, but optim\.name=sgd"):

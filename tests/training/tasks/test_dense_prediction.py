@@ -5,18 +5,22 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from kat.training.evaluation.dense_prediction import find_classes, find_objects
 from PIL import Image
 
 from kat.data import DataConfig
-from kat.data.dense import IGNORE, open_semantic
-from kat.data.dense.synthetic import make_items
+from kat.data.dense import IGNORE, open_segmentation
+from kat.data.synthetic import make_items
 from kat.models import ModelRecord, build_model
-from kat.models.dense import SegmentConfig
-from kat.training import evaluate_dense
+from kat.models.dense import SlidingWindowConfig
+from kat.training import evaluate
+from kat.training.tasks.detection import find_objects
+from kat.training.tasks.segmentation import find_classes
 
 ARGS = {"depth": 4, "global_blocks": [0], "embed_dim": 32, "num_heads": 2, "channels": 16}
-HOW = (SegmentConfig(), SegmentConfig(window=32, stride=24, scales=(0.8, 1.3), flip=True))
+HOW = (
+    SlidingWindowConfig(),
+    SlidingWindowConfig(window=32, stride=24, scales=(0.8, 1.3), flip=True),
+)
 
 
 @pytest.fixture(scope="module")
@@ -43,11 +47,11 @@ def model_of(name, classes, side, **args):
 
 @pytest.mark.parametrize("how", HOW)
 def test_predicted_masks_are_those_that_are_evaluated(items, how):
-    images = open_semantic("ade20k", items, "val")
+    images = open_segmentation("ade20k", items, "val")
     model, record = model_of("kat_upernet_micro", images.classes, 48)
     with torch.no_grad():
         model.head.classify.weight.mul_(300)  # logits so large that some probabilities are 0
-    found = evaluate_dense(model, record, DataConfig(name=f"ade20k:{items}"), how=how)
+    found = evaluate(model, record, DataConfig(name=f"ade20k:{items}"), options=how)
     counts = np.zeros((len(images.classes),) * 2, dtype=int)
     for index in range(len(images)):
         image, mask = images[index]

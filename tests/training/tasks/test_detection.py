@@ -1,17 +1,14 @@
-"""Detection: its scores against COCO's own evaluator, its training, what is refused."""
+"""Detection: its metrics against COCO's own evaluator, its training, what is refused."""
 
 from __future__ import annotations
 
 import json
 import math
 import weakref
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from kat.training.evaluation.dense import coco_results
-from kat.training.nonfinite import diagnose
 from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
@@ -20,9 +17,10 @@ from kat.data import DataConfig
 from kat.data.dense import open_coco
 from kat.errors import InputError
 from kat.models import load_model
-from kat.training import TrainConfig, evaluate_dense, train
+from kat.training import TrainConfig, evaluate, train
 from kat.training.config import DetectionAugmentConfig, ModelConfig, OptimConfig
-from kat.training.tasks.detection import DetectionMetrics, DetectionModule
+from kat.training.tasks.detection import Detection, DetectionMetrics, coco_results
+from tests.records import RECORD
 
 SMALL = {"depth": 1, "embed_dim": 32, "num_heads": 2, "global_blocks": [0], "channels": 32}
 FIGURES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", None, None, "ar")
@@ -42,7 +40,7 @@ def settings(items, out, **more):
 
 
 def noisy(target, generator, classes):
-    """Answers that are right, nearly right and wrong by turns: figures between 0 and 100."""
+    """Predictions that are right, nearly right and wrong by turns: figures between 0 and 100."""
     count = len(target["labels"])
     shift = torch.randint(-3, 4, (count, 2), generator=generator)
     masks = target["masks"].clone()
@@ -109,18 +107,18 @@ def test_figures_are_those_of_pycocotools(kind_of_data, items, tmp_path, capsys)
     if kind_of_data == "strips":
         strips(tmp_path)
     data = open_coco(items if kind_of_data == "items" else tmp_path, "val")
-    generator, scores = torch.Generator().manual_seed(0), DetectionMetrics()
+    generator, metrics = torch.Generator().manual_seed(0), DetectionMetrics()
     results = {"bbox": [], "segm": []}
     for index in range(len(data)):
         _, target = data[index]
         found = noisy(target, generator, len(data.classes))
         if index % 4 == 3:
             found = {name: value[:0] for name, value in found.items()}
-        scores.update([found], [target])
+        metrics.update([found], [target])
         for kind, rows in coco_results(found, int(target["image_id"]), data).items():
             results[kind] += rows
     truth = COCO(data.annotations_file)
-    given = scores.compute()
+    given = metrics.compute()
     for kind, name in (("box", "bbox"), ("mask", "segm")):
         for figure, value in zip(FIGURES, official(truth, results[name], name), strict=False):
             if figure is None:
@@ -133,21 +131,21 @@ def test_figures_are_those_of_pycocotools(kind_of_data, items, tmp_path, capsys)
     assert 10 < float(given["box_ap"]) < 90
 
 
-def test_a_perfect_answer_has_100_by_class_too(items):
-    data, scores = open_coco(items, "val"), DetectionMetrics(by_class=True)
+def test_a_perfect_prediction_has_100_by_class_too(items):
+    data, metrics = open_coco(items, "val"), DetectionMetrics(by_class=True)
     classes = set()
     for index in range(len(data)):
         _, target = data[index]
         found = {**target, "scores": torch.ones(len(target["labels"]))}
-        scores.update([{**found, "masks": target["masks"].bool()}], [target])
+        metrics.update([{**found, "masks": target["masks"].bool()}], [target])
         classes |= set(target["labels"].tolist())
-    assert float(scores.compute()["mask_ap"]) == pytest.approx(100)
-    by_class = scores.by_class()
+    assert float(metrics.compute()["mask_ap"]) == pytest.approx(100)
+    by_class = metrics.by_class()
     assert set(by_class) == classes
     assert all(row["box_ap"] == pytest.approx(100) for row in by_class.values())
 
 
-def test_the_answers_of_one_image_are_held_at_a_time(items):
+def test_the_predictions_for_one_image_are_held_at_a_time(items):
     data, alive = open_coco(items, "val"), []
     pairs = [data[index] for index in range(3)]
     targets = [target for _, target in pairs]
@@ -160,27 +158,28 @@ def test_the_answers_of_one_image_are_held_at_a_time(items):
         alive.append(weakref.ref(found["masks"]))
         return [{**found, "scores": torch.ones(len(found["labels"]))}]
 
-    scores = DetectionMetrics()
+    metrics = DetectionMetrics()
     images = [image for image, _ in pairs]
-    scores.update(DetectionModule.forward(SimpleNamespace(model=model), images), targets)
+    task = Detection(TrainConfig(), RECORD)
+    metrics.update(task.predict(model, images), targets)
     assert len(alive) == 3
-    assert float(scores.compute()["mask_ap"]) == pytest.approx(100)
+    assert float(metrics.compute()["mask_ap"]) == pytest.approx(100)
 
 
 def test_a_run_trains_keeps_and_evaluates(items, tmp_path):
     summary = train(settings(items, tmp_path / "run", optim=OptimConfig(ema_decay=0.5)))
     assert summary.task == "detection"
-    assert set(summary.scores) == {"box_ap", "mask_ap", "box_ap50", "mask_ap50"}
+    assert set(summary.metrics) == {"box_ap", "mask_ap", "box_ap50", "mask_ap50"}
     history = (tmp_path / "run" / "history.csv").read_text().splitlines()
     assert history[0].split(",")[:3] == ["epoch", "train_loss", "box_ap"]
     assert "raw_mask_ap" in history[0]
     model, record = load_model(tmp_path / "run")
-    found = evaluate_dense(model, record, DataConfig(name=f"coco:{items}", batch_size=4))
+    found = evaluate(model, record, DataConfig(name=f"coco:{items}", batch_size=4))
     assert found.images == 6
-    assert found.metrics["box_ap"] == pytest.approx(summary.scores["box_ap"], abs=1e-4)
+    assert found.metrics["box_ap"] == pytest.approx(summary.metrics["box_ap"], abs=1e-4)
 
 
-def test_stopped_and_gone_on_with_it_ends_the_same(items, tmp_path):
+def test_stopped_and_resumed_it_ends_the_same(items, tmp_path):
     optim = OptimConfig(ema_decay=0.5)
     whole = train(settings(items, tmp_path / "whole", optim=optim))
     train(settings(items, tmp_path / "parts", optim=optim, max_steps=1))
@@ -189,21 +188,8 @@ def test_stopped_and_gone_on_with_it_ends_the_same(items, tmp_path):
         torch.load(tmp_path / name / "last.ckpt", weights_only=True)["raw_state_dict"]
         for name in ("whole", "parts")
     )
-    assert resumed.scores == pytest.approx(whole.scores, nan_ok=True)
+    assert resumed.metrics == pytest.approx(whole.metrics, nan_ok=True)
     assert all(torch.equal(first[name], second[name]) for name in first)
-
-
-def test_images_that_are_not_finite_are_found_in_a_list(items, tmp_path):
-    from contextlib import nullcontext
-
-    from kat.training.nonfinite import Attempt, random_state
-
-    images = [torch.zeros(3, 8, 8), torch.full((3, 4, 8), np.nan)]
-    random = random_state(torch.device("cpu"))
-    attempt = Attempt(images, torch.tensor(np.nan), random, lambda: None)
-    finding = diagnose(torch.nn.Identity(), attempt, "batch 3", nullcontext())
-    assert finding.cause == "input"
-    assert "number 1 of the 2 in batch 3" in finding.detail
 
 
 def test_a_model_for_another_task_is_refused(items, tmp_path):
@@ -217,10 +203,12 @@ def test_a_model_for_another_task_is_refused(items, tmp_path):
 def test_ranges_are_checked(items, tmp_path):
     config = settings(items, tmp_path / "none")
     config.detection.scale = (2.0, 1.0)
-    with pytest.raises(InputError, match=r"detection\.scale must be 0 < low <= high, got \[2"):
+    with pytest.raises(
+        InputError, match=r"detection\.scale must be two numbers, the smaller first, got \(2"
+    ):
         train(config)
 
 
 def test_the_loss_is_the_sum_of_its_parts():
     parts = {"loss_classifier": torch.tensor(1.0), "loss_mask": torch.tensor(2.5)}
-    assert float(DetectionModule.loss(None, parts, [])) == 3.5  # type: ignore[arg-type]
+    assert float(Detection(TrainConfig(), RECORD).loss(parts, [])) == 3.5

@@ -1,4 +1,4 @@
-"""Segmentation: its scores against counts by hand, its loss, its training."""
+"""Segmentation: its metrics against counts by hand, its loss, its training."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import math
 import shutil
 import weakref
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,13 +15,14 @@ from torch.nn import functional
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from kat.data import DataConfig
-from kat.data.dense import IGNORE, open_semantic
+from kat.data.dense import IGNORE, open_segmentation
 from kat.errors import InputError
 from kat.models import load_model
-from kat.models.dense import SegmentConfig, segment, strips
-from kat.training import TrainConfig, evaluate_dense, train
+from kat.models.dense import SlidingWindowConfig, sliding_window_inference
+from kat.training import TrainConfig, evaluate, train
 from kat.training.config import ModelConfig, OptimConfig
-from kat.training.tasks.segmentation import SegmentationMetrics, SegmentationModule, pixel_loss
+from kat.training.tasks.segmentation import Segmentation, SegmentationMetrics, pixel_loss
+from tests.records import RECORD
 
 SMALL = {
     "depth": 4,
@@ -52,34 +52,34 @@ def test_batch_norm_of_one_image_is_refused(items, tmp_path):
         train(config)
 
 
-def counted(masks, answers, classes):
+def counted(masks, predictions, classes):
     """Pixels of each class taken for each, one by one."""
     counts = np.zeros((classes, classes), dtype=np.int64)
-    for mask, answer in zip(masks, answers, strict=True):
-        for true, said in zip(mask.flatten().tolist(), answer.flatten().tolist(), strict=True):
+    for mask, prediction in zip(masks, predictions, strict=True):
+        for true, said in zip(mask.flatten().tolist(), prediction.flatten().tolist(), strict=True):
             if true != IGNORE:
                 counts[true, said] += 1
     return counts
 
 
-def test_the_answers_of_one_image_are_held_at_a_time():
+def test_the_predictions_for_one_image_are_held_at_a_time():
     alive = []
 
     def model(images):
         assert not any(held() is not None for held in alive)
         return functional.one_hot(images[:, 0].long(), 3).permute(0, 3, 1, 2) * 9.0
 
-    def watched(answer):
-        alive.append(weakref.ref(answer))
-        return answer
+    def watched(prediction):
+        alive.append(weakref.ref(prediction))
+        return prediction
 
     masks = [torch.randint(0, 3, size) for size in ((4, 5), (4, 5), (6, 3))]
-    scores = SegmentationMetrics(3)
+    task, metrics = Segmentation(TrainConfig(), RECORD), SegmentationMetrics(3)
     for images in (torch.stack(masks[:2])[:, None], [mask[None] for mask in masks[2:]]):
-        answers = SegmentationModule.forward(SimpleNamespace(model=model), images)
-        scores.update(map(watched, answers), [mask[0] for mask in images])
+        predictions = task.predict(model, images)
+        metrics.update(map(watched, predictions), [mask[0] for mask in images])
     assert len(alive) == 3
-    assert float(scores.compute()["miou"]) == 100
+    assert float(metrics.compute()["miou"]) == 100
 
 
 @pytest.mark.parametrize("strip", [None, 100])
@@ -91,16 +91,16 @@ def test_figures_are_those_of_a_confusion_matrix_by_hand(strip, monkeypatch):
         mask = torch.randint(0, classes - 1, size, generator=generator)  # the last is never there
         mask[torch.rand(size, generator=generator) < 0.2] = IGNORE
         masks.append(mask.to(torch.uint8))
-        answer = torch.randn(classes, *size, generator=generator)
-        answer[3] = -20  # and one is never named
-        logits.append(answer)
+        prediction = torch.randn(classes, *size, generator=generator)
+        prediction[3] = -20  # and one is never named
+        logits.append(prediction)
     if strip:
-        monkeypatch.setitem(strips.__globals__, "_STRIP", strip)
-    scores, answers = SegmentationMetrics(classes), [answer.softmax(0) for answer in logits]
-    scores.update(answers[:2], masks[:2])
-    scores.update(answers[2:], masks[2:])
-    given = {name: float(value) for name, value in scores.compute().items()}
-    counts = counted(masks, [answer.argmax(0) for answer in logits], classes)
+        monkeypatch.setattr("kat.models.dense.sliding_window.STRIP_ELEMENTS", strip)
+    metrics, predictions = SegmentationMetrics(classes), [each.softmax(0) for each in logits]
+    metrics.update(predictions[:2], masks[:2])
+    metrics.update(predictions[2:], masks[2:])
+    given = {name: float(value) for name, value in metrics.compute().items()}
+    counts = counted(masks, [prediction.argmax(0) for prediction in logits], classes)
     right = np.diag(counts)
     union = counts.sum(0) + counts.sum(1) - right
     assert given["miou"] == pytest.approx(100 * np.mean(right[union > 0] / union[union > 0]))
@@ -110,42 +110,42 @@ def test_figures_are_those_of_a_confusion_matrix_by_hand(strip, monkeypatch):
         100 * np.mean(right[there > 0] / there[there > 0])
     )
     losses = [
-        functional.cross_entropy(answer[None], mask[None].long(), ignore_index=IGNORE)
-        for answer, mask in zip(logits, masks, strict=True)
+        functional.cross_entropy(prediction[None], mask[None].long(), ignore_index=IGNORE)
+        for prediction, mask in zip(logits, masks, strict=True)
     ]
     assert given["loss"] == pytest.approx(float(torch.stack(losses).mean()), rel=1e-5)
-    assert scores.by_class().tolist() == pytest.approx((right / np.maximum(union, 1)).tolist())
+    assert metrics.by_class().tolist() == pytest.approx((right / np.maximum(union, 1)).tolist())
 
 
-def test_answers_of_another_size_are_compared_at_the_masks():
-    scores = SegmentationMetrics(2)
-    answer = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]])  # left 0, right 1
+def test_predictions_of_another_size_are_compared_at_the_masks():
+    metrics = SegmentationMetrics(2)
+    prediction = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]])  # left 0, right 1
     mask = torch.tensor([[0, 0, 1, 1], [0, 0, 1, 1]], dtype=torch.uint8)
-    loss = scores.update([answer], [mask])
-    assert float(scores.compute()["miou"]) == 100
+    loss = metrics.update([prediction], [mask])
+    assert float(metrics.compute()["miou"]) == 100
     assert float(loss) == pytest.approx(-math.log(0.75) / 2)  # sure at the edges, 3/4 within
 
 
 def test_a_class_that_is_held_for_impossible_costs_much_but_not_all():
-    scores = SegmentationMetrics(2)
-    answer = torch.stack([torch.ones(2, 2), torch.zeros(2, 2)])
-    loss = scores.update([answer], [torch.ones(3, 3, dtype=torch.uint8)])
+    metrics = SegmentationMetrics(2)
+    prediction = torch.stack([torch.ones(2, 2), torch.zeros(2, 2)])
+    loss = metrics.update([prediction], [torch.ones(3, 3, dtype=torch.uint8)])
     assert 80 < float(loss) < 90
 
 
 def test_a_class_that_is_nowhere_does_not_count():
-    scores = SegmentationMetrics(3)
-    answer = torch.stack([torch.ones(2, 2), torch.zeros(2, 2), torch.zeros(2, 2)])
-    scores.update([answer], [torch.zeros(2, 2, dtype=torch.uint8)])
-    assert float(scores.compute()["miou"]) == 100
-    assert math.isnan(scores.by_class()[2])
+    metrics = SegmentationMetrics(3)
+    prediction = torch.stack([torch.ones(2, 2), torch.zeros(2, 2), torch.zeros(2, 2)])
+    metrics.update([prediction], [torch.zeros(2, 2, dtype=torch.uint8)])
+    assert float(metrics.compute()["miou"]) == 100
+    assert math.isnan(metrics.by_class()[2])
 
 
 def test_classes_that_no_pixel_has_are_said():
-    scores = SegmentationMetrics(3)
+    metrics = SegmentationMetrics(3)
     mask = torch.tensor([[0, 0], [2, IGNORE]], dtype=torch.uint8)
-    scores.update([torch.full((3, 2, 2), 1 / 3)], [mask])
-    assert scores.notes(["a", "b", "c"]) == ["note: validation has no pixel of class 'b'"]
+    metrics.update([torch.full((3, 2, 2), 1 / 3)], [mask])
+    assert metrics.notes(["a", "b", "c"]) == ["note: validation has no pixel of class 'b'"]
 
 
 def test_a_run_and_its_evaluation_say_which_classes_no_pixel_has(items, tmp_path, capsys):
@@ -154,10 +154,10 @@ def test_a_run_and_its_evaluation_say_which_classes_no_pixel_has(items, tmp_path
         values = np.asarray(Image.open(path))
         Image.fromarray(np.where(values == 1, 1, IGNORE).astype(np.uint8)).save(path)
     train(replace(settings(data, tmp_path / "run"), epochs=2))
-    names = open_semantic("ade20k", data, "val").classes[1:]
+    names = open_segmentation("ade20k", data, "val").classes[1:]
     note = f"note: validation has no pixel of classes {', '.join(map(repr, names[:3]))} and 7 more"
     assert capsys.readouterr().out.count(note) == 1
-    found = evaluate_dense(*load_model(tmp_path / "run"), DataConfig(name=f"ade20k:{data}"))
+    found = evaluate(*load_model(tmp_path / "run"), DataConfig(name=f"ade20k:{data}"))
     assert found.notes == [note]
 
 
@@ -179,22 +179,22 @@ def test_a_run_trains_keeps_evaluates_and_resumes(items, tmp_path):
     assert summary.task == "segmentation"
     model, record = load_model(tmp_path / "run")
     data = DataConfig(name=f"ade20k:{items}", batch_size=4)
-    found = evaluate_dense(model, record, data)
-    assert found.metrics["miou"] == pytest.approx(summary.scores["miou"], rel=1e-6)
-    images = open_semantic("ade20k", items, "val")
+    found = evaluate(model, record, data)
+    assert found.metrics["miou"] == pytest.approx(summary.metrics["miou"], rel=1e-6)
+    images = open_segmentation("ade20k", items, "val")
     labelled = sum(int((images[index][1] != IGNORE).sum()) for index in range(len(images)))
     assert int(found.confusion.sum()) == labelled
-    how = SegmentConfig(window=32, scales=(1.0, 1.5), flip=True)
+    how = SlidingWindowConfig(window=32, scales=(1.0, 1.5), flip=True)
     pairs = [images[index] for index in range(len(images))]
     mean, std = (torch.tensor(values)[:, None, None] for values in (record.mean, record.std))
     pixels = [(pil_to_tensor(image) / 255 - mean) / std for image, _ in pairs]
     with torch.no_grad():  # no class is the likeliest everywhere
         model.head.classify.bias -= model(pixels[0][None]).mean((0, 2, 3))
-    several = evaluate_dense(model, record, data, how=how)
-    answers = [segment(model, image, how).argmax(0) for image in pixels]
-    expected = counted([mask for _, mask in pairs], answers, len(images.classes))
+    several = evaluate(model, record, data, options=how)
+    predictions = [sliding_window_inference(model, image, how).argmax(0) for image in pixels]
+    expected = counted([mask for _, mask in pairs], predictions, len(images.classes))
     assert several.confusion.tolist() == expected.tolist()
     assert (several.confusion.sum(0) > 0).sum() > 1
     train(settings(items, tmp_path / "parts", optim=optim, max_steps=1))
     resumed = train(settings(items, tmp_path / "parts", optim=optim, resume=True))
-    assert resumed.scores == pytest.approx(summary.scores)
+    assert resumed.metrics == pytest.approx(summary.metrics)

@@ -1,0 +1,1 @@
+"""Detection datasets in the format of COCO."""

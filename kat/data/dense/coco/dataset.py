@@ -1,4 +1,4 @@
-"""COCO's format of instances: boxes, masks and categories of each image."""
+"""Datasets in COCO's instance format: boxes, masks and categories of each image."""
 
 from __future__ import annotations
 
@@ -14,52 +14,54 @@ from torch import Tensor
 from kat.data.dataset import Transform
 from kat.data.decoding import UnreadableImage
 from kat.data.dense.coco.layout import find_coco
-from kat.data.dense.coco.problems import annotation_problems
 from kat.data.dense.coco.table import CocoTable, read_table
-from kat.data.dense.dataset import DenseSet, untransformed
-from kat.data.dense.problems import refuse
+from kat.data.dense.coco.validation import annotation_problems
+from kat.data.dense.dataset import DenseDataset, no_transform
+from kat.data.dense.validation import check_problems
 from kat.errors import InputError
 
 Target = dict[str, Tensor]
-"""What is annotated in an image of N objects, in its own pixels:
+"""The annotations of an image with N objects, in its pixels:
 
-- ``boxes`` (N, 4) float32: x0, y0, x1, y1, as the file says: they may reach beyond the image;
-- ``labels`` (N,) int64: the index of the class, in the order of the category ids;
+- ``boxes`` (N, 4) float32: x0, y0, x1, y1, from the file; they may extend beyond the image;
+- ``labels`` (N,) int64: class indices, in the order of the category ids;
 - ``masks`` (N, H, W) uint8: 0 or 1;
-- ``area`` (N,) float32: as the file says, else of the mask;
+- ``area`` (N,) float32: from the file, or the area of the mask if the file has none;
 - ``iscrowd`` (N,) int64: 1 for a region of many objects, which is not trained on;
-- ``image_id`` () int64: as the file says.
+- ``image_id`` () int64: from the file.
 """
 
 
-def open_coco(root: Path, split: str, bad_annotations: str = "fail") -> DetectionSet:
-    """The images of a split, those without an object too, in the order of the file.
+def open_coco(root: Path, split: str, bad_annotations: str = "fail") -> DetectionDataset:
+    """Opens a split in the order of the file, with the images that have no object.
 
     Args:
-        root: see :func:`kat.data.dense.coco.layout.find_coco` for what may lie there.
+        root: a folder in one of the layouts of :func:`kat.data.dense.coco.layout.find_coco`.
         split: ``"train"`` or ``"val"``.
-        bad_annotations: ``"fail"`` refuses a file with a wrong annotation, ``"skip"`` does without.
+        bad_annotations: ``"fail"`` refuses a file with invalid annotations, ``"skip"`` leaves the
+            annotations out.
 
     Raises:
-        InputError: a file is missing or damaged, has no category or image, or wrong annotations.
+        InputError: a file is missing or damaged, has no category or image, or has invalid
+            annotations.
     """
-    place = find_coco(root, split)
-    table = read_table(place.annotations)
-    problems, good = annotation_problems(table)
-    note = refuse(problems, place.annotations, bad_annotations == "skip")
-    source = CocoSource(str(place.images), table, good)
-    return DetectionSet(source, table, note)
+    files = find_coco(root, split)
+    table = read_table(files.annotations)
+    problems, valid = annotation_problems(table)
+    note = check_problems(problems, files.annotations, bad_annotations == "skip")
+    source = CocoSource(str(files.images), table, valid)
+    return DetectionDataset(source, table, note)
 
 
 class Outline(NamedTuple):
-    """An object's mask, still encoded: run lengths of the whole image, or polygons."""
+    """The encoded mask of an object: run lengths of the whole image, or polygons."""
 
     runs: str
     polygons: list[np.ndarray]
 
 
 class Annotation(NamedTuple):
-    """What a file says about one image; the arrays are those of :class:`CocoTable`."""
+    """The annotations of one image, with rows of the arrays of :class:`CocoTable`."""
 
     image_id: int
     size: tuple[int, int]
@@ -71,18 +73,18 @@ class Annotation(NamedTuple):
 
 
 class CocoSource:
-    """Image files and what is annotated in each.
+    """Image files and their annotations.
 
     Args:
-        folder: of the images.
-        table: what the file says.
-        good: (annotations,) bool, which annotations are to be used.
+        folder: folder of the images.
+        table: content of the annotation file.
+        valid: (annotations,) bool, the annotations to use.
     """
 
-    def __init__(self, folder: str, table: CocoTable, good: np.ndarray) -> None:
+    def __init__(self, folder: str, table: CocoTable, valid: np.ndarray) -> None:
         self.folder = folder
         self.table = table
-        chosen = np.flatnonzero(good)
+        chosen = np.flatnonzero(valid)
         by_id = np.argsort(table.image_ids)
         places = by_id[np.searchsorted(table.image_ids[by_id], table.image_of[chosen])]
         order = np.argsort(places, kind="stable")
@@ -97,12 +99,12 @@ class CocoSource:
         return os.path.join(self.folder, self.table.names[index])
 
     def read(self, index: int) -> tuple[bytes, Annotation]:
-        """The bytes of the file, and its annotations."""
+        """Reads the bytes of the image, and its annotations."""
         with open(self.name(index), "rb") as file:
             return file.read(), self.annotation(index)
 
     def annotation(self, index: int) -> Annotation:
-        """What is annotated in an image."""
+        """The annotations of an image."""
         table = self.table
         rows = self.annotations[self.starts[index] : self.starts[index + 1]]
         outlines = table.segmentations
@@ -118,13 +120,13 @@ class CocoSource:
         )
 
 
-class DetectionSet(DenseSet):
+class DetectionDataset(DenseDataset):
     """Images with boxes, masks and labels: item i is transform(image, :data:`Target`).
 
     Args:
-        source: the files.
-        table: what the file of annotations says.
-        note: what to tell the user about the data.
+        source: the image files.
+        table: content of the annotation file.
+        note: a sentence that the user should read about the data.
     """
 
     task = "detection"
@@ -133,14 +135,14 @@ class DetectionSet(DenseSet):
         super().__init__(source, table.categories, note=note)
         self.annotations_file = table.path
         self.category_ids = table.category_ids
-        self.transform: Transform = untransformed
+        self.transform: Transform = no_transform
 
     def category_id(self, label: int) -> int:
-        """The id, in the file, of the category that has a label."""
+        """The category id, in the file, of a class index."""
         return int(self.category_ids[label])
 
     def target(self, image: Image.Image, annotation: Annotation, index: int) -> Target:
-        """The boxes, labels and masks of an image, crowds too."""
+        """Decodes the boxes, labels and masks of an image, including crowds."""
         height, width = annotation.size
         if image.size != (width, height):
             raise UnreadableImage(self.name(index), other_size(image.size, (width, height)))
@@ -157,25 +159,25 @@ class DetectionSet(DenseSet):
 
 
 def other_size(found: tuple[int, int], annotated: tuple[int, int]) -> str:
-    """Says that an image is of another size than its annotations are for.
+    """Says how the size of an image differs from that in its annotations.
 
     Args:
         found, annotated: width and height in pixels.
     """
-    turned = (
-        ": turn its pixels as its EXIF orientation says, which is ignored here"
+    rotated = (
+        ": rotate its pixels by its EXIF orientation, which is ignored here"
         if found == annotated[::-1]
         else ""
     )
     sizes = ["{}x{}".format(*size) for size in (found, annotated)]
-    return f"it has {sizes[0]} pixels, but the annotations are for {sizes[1]}{turned}"
+    return f"it has {sizes[0]} pixels, but the annotations are for {sizes[1]}{rotated}"
 
 
 def decode_masks(annotation: Annotation, name: str) -> np.ndarray:
-    """The masks of an image's objects: (N, H, W) uint8.
+    """Decodes the masks of the objects in an image: (N, H, W) uint8.
 
     Raises:
-        InputError: run lengths are damaged.
+        InputError: the run lengths are damaged.
     """
     from faster_coco_eval.core import mask
 
@@ -190,7 +192,7 @@ def decode_masks(annotation: Annotation, name: str) -> np.ndarray:
 
 
 def _encoded(outline: Outline, height: int, width: int) -> dict[str, Any]:
-    """The run lengths of an outline, as COCO's tools take them."""
+    """The run lengths of an outline, in the format of COCO's tools."""
     from faster_coco_eval.core import mask
 
     if outline.runs:
@@ -201,6 +203,6 @@ def _encoded(outline: Outline, height: int, width: int) -> dict[str, Any]:
 
 
 def _corners(boxes: np.ndarray) -> np.ndarray:
-    """x, y, width, height to the corners: (N, 4) float32."""
+    """Converts x, y, width, height to corners: (N, 4) float32."""
     corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
     return corners.astype(np.float32)

@@ -1,47 +1,47 @@
-"""Where people keep COCO's files: the annotations of a split, and the folder of its images."""
+"""Finds the files of a COCO dataset: the annotations of a split and the folder of its images."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from kat.data.splits import SPLIT_NAMES
+from kat.data.naming import SPLIT_NAMES
 from kat.errors import InputError
 from kat.text import listing
 
 
 @dataclass(frozen=True)
-class CocoPlace:
+class CocoFiles:
     """The files of one split.
 
     Args:
         annotations: the JSON file.
-        images: the folder that file names are relative to.
+        images: the folder of the images.
     """
 
     annotations: Path
     images: Path
 
 
-def find_coco(root: Path, split: str) -> CocoPlace:
-    """The files of a split, in the first of three layouts that is there.
+def find_coco(root: Path, split: str) -> CocoFiles:
+    """Finds the files of a split, in the first of three layouts that exists.
 
     - COCO's own: ROOT/annotations/instances_train2017.json and ROOT/train2017 (or another year);
     - ROOT/annotations/train.json (or instances_train.json) and ROOT/train;
     - ROOT/train/_annotations.coco.json, beside the images (Roboflow).
 
-    The validation split may be called val, validation, valid or test. Images may also lie in
+    The validation split may be named val, validation, valid or test. Images may also be in
     ROOT/images/train or ROOT/images.
 
     Raises:
-        InputError: there is no folder, no such file, or more than one.
+        InputError: the folder or the file is missing, or there are several files.
     """
     if not root.is_dir():
         raise InputError(f"the data folder {str(root)!r} does not exist")
     for name in _NAMES[split]:
         beside = root / name / "_annotations.coco.json"
         if beside.is_file():
-            return CocoPlace(beside, beside.parent)
+            return CocoFiles(beside, beside.parent)
         files = _annotation_files(root / "annotations", name)
         if len(files) > 1:
             listed = ", ".join(map(str, files))
@@ -50,7 +50,7 @@ def find_coco(root: Path, split: str) -> CocoPlace:
                 " elsewhere"
             )
         if files:
-            return CocoPlace(files[0], _images(root, files[0]))
+            return CocoFiles(files[0], _images(root, files[0]))
     raise InputError(
         f"{root} has no annotations of the {split} split:"
         f" neither annotations/instances_{split}2017.json, annotations/{split}.json"

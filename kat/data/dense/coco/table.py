@@ -1,4 +1,4 @@
-"""A COCO file of instances as arrays: 118k images without millions of small objects."""
+"""The content of a COCO file in arrays: 118k images without millions of small objects."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from typing import Any
 
 import numpy as np
 
-from kat.data.packed import PackedStrings
+from kat.data.packed_strings import PackedStrings
 from kat.errors import InputError
 
 
 @dataclass(frozen=True)
 class Segmentations:
-    """The outlines of annotations: polygons, or run lengths in COCO's compressed spelling.
+    """The outlines of annotations: polygons, or run lengths in COCO's compressed format.
 
     Args:
         coordinates: (numbers,) float64, x and y in turn, of all polygons.
         polygon_ends: (polygons,) int64, where each polygon ends in ``coordinates``.
         ends: (annotations,) int64, where the polygons of each annotation end in ``polygon_ends``.
-        runs: of each annotation the compressed run lengths; empty where it has polygons.
-        heights, widths: (annotations,) int32, the size that run lengths are for; 0 of polygons.
+        runs: compressed run lengths of each annotation; empty if it has polygons.
+        heights, widths: (annotations,) int32, image size of the run lengths; 0 for polygons.
     """
 
     coordinates: np.ndarray
@@ -43,18 +43,19 @@ class Segmentations:
         ]
 
     def extents(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Of each polygon the annotation it is of, and its least and greatest coordinates.
+        """The annotation of each polygon, and its bounding box.
 
         Returns:
-            (polygons,) int64; (polygons, 2) float64, x and y; the same. NaN if a coordinate is.
+            (polygons,) int64, indices of annotations; (polygons, 2) float64, the least x and y;
+            (polygons, 2) float64, the greatest x and y. NaN if a coordinate is NaN.
         """
         owners = np.repeat(np.arange(len(self.ends)), np.diff(self.ends, prepend=0))
         starts = np.concatenate([[0], self.polygon_ends[:-1]])[: len(owners)] // 2
         points = self.coordinates.reshape(-1, 2)
         return owners, np.minimum.reduceat(points, starts), np.maximum.reduceat(points, starts)
 
-    def there(self) -> np.ndarray:
-        """(annotations,) bool: whether an annotation has an outline at all."""
+    def exist(self) -> np.ndarray:
+        """(annotations,) bool: whether each annotation has an outline."""
         polygons = np.diff(self.ends, prepend=0)
         runs = np.diff(self.runs.ends, prepend=0)
         return (polygons > 0) | (runs > 0)
@@ -62,22 +63,22 @@ class Segmentations:
 
 @dataclass(frozen=True)
 class CocoTable:
-    """What a COCO file of instances says, unchecked, in its own order.
+    """The content of a COCO file of instances, in its order, not validated.
 
     Args:
-        path: the file.
-        names: of the image files.
+        path: path of the file.
+        names: names of the image files.
         image_ids: (images,) int64.
         sizes: (images, 2) int32, height and width.
-        category_ids: (categories,) int64, ascending; their labels are 1, 2, ...
-        categories: their names.
+        category_ids: (categories,) int64, ascending; their class indices are 0, 1, ...
+        categories: names of the categories.
         ids: (annotations,) int64.
-        image_of: (annotations,) int64, the id of the image.
-        category_of: (annotations,) int64, the id of the category.
+        image_of: (annotations,) int64, id of the image.
+        category_of: (annotations,) int64, id of the category.
         boxes: (annotations, 4) float64: x, y, width, height.
-        areas: (annotations,) float64; -1 where the file does not say.
+        areas: (annotations,) float64; -1 if the file has none.
         crowd: (annotations,) bool.
-        segmentations: of the annotations.
+        segmentations: outlines of the annotations.
     """
 
     path: Path
@@ -99,7 +100,7 @@ def read_table(path: Path) -> CocoTable:
     """Reads a COCO file of instances.
 
     Raises:
-        InputError: it is no such file: not JSON, a list or a field is missing or of another kind.
+        InputError: the file is not JSON, or a list or a field is missing or has the wrong type.
     """
     content = _json(path)
     images, annotations, categories = (
@@ -118,7 +119,7 @@ def read_table(path: Path) -> CocoTable:
     order = np.argsort(category_ids, kind="stable")
     return CocoTable(
         path=path,
-        names=PackedStrings.of(image.texts("file_name")),
+        names=PackedStrings.pack(image.texts("file_name")),
         image_ids=image.numbers("id", np.int64),
         sizes=np.stack([image.numbers(name, np.int32) for name in ("height", "width")], axis=1),
         category_ids=category_ids[order],
@@ -149,19 +150,19 @@ def _rows(content: dict[str, Any], name: str, path: Path) -> list[dict[str, Any]
     rows = content.get(name)
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise InputError(
-            f"{path} has no list {name!r} of objects: is it COCO's format for instances?"
+            f"{path} has no list {name!r} of objects: is it in COCO's instance format?"
         )
     return rows
 
 
 @dataclass(frozen=True)
 class _Columns:
-    """Fields of the rows of one of the file's lists.
+    """Reads fields of all rows of a list in the file.
 
     Args:
         rows: the list.
-        path: the file, for messages.
-        kind: what messages call a row.
+        path: path of the file, for messages.
+        kind: name of a row in messages.
     """
 
     rows: list[dict[str, Any]]
@@ -171,31 +172,31 @@ class _Columns:
     def numbers(
         self, field: str, dtype: Any, *, default: float | None = None, shape: tuple[int, ...] = ()
     ) -> np.ndarray:
-        """(rows, *shape), with the default, where there is one, for rows without the field."""
+        """(rows, *shape): a numeric field, with a default, if one is given, for rows without it."""
         given = [row.get(field, default) for row in self.rows]
         values = _array(given) if given else np.zeros((0, *shape))
         if not _are_numbers(values, (len(given), *shape), dtype):
-            self._refuse(field, lambda value: _are_numbers(_array(value), shape, dtype), default)
+            self._raise(field, lambda value: _are_numbers(_array(value), shape, dtype), default)
         return values.astype(dtype)
 
     def texts(self, field: str) -> list[str]:
-        """(rows), strings."""
+        """A field of strings."""
         given = [row.get(field) for row in self.rows]
         texts = [value for value in given if isinstance(value, str)]
         if len(texts) < len(given):
-            self._refuse(field, lambda value: isinstance(value, str))
+            self._raise(field, lambda value: isinstance(value, str))
         return texts
 
-    def _refuse(self, field: str, right: Callable[[Any], bool], default: Any = None) -> None:
+    def _raise(self, field: str, right: Callable[[Any], bool], default: Any = None) -> None:
         row = next(row for row in self.rows if not right(row.get(field, default)))
         raise InputError(
             f"{self.path}: {field!r} of the {self.kind} with id {row.get('id')!r} is"
-            f" {row.get(field)!r}, which is not what COCO's format has there"
+            f" {row.get(field)!r}, which is not valid in COCO's format"
         )
 
 
 def _array(values: Any) -> np.ndarray:
-    """An array of what may be anything; an empty one if it is not rectangular."""
+    """An array of arbitrary values; an empty one if they are not rectangular."""
     try:
         return np.array(values)
     except ValueError:
@@ -203,7 +204,7 @@ def _array(values: Any) -> np.ndarray:
 
 
 def _are_numbers(values: np.ndarray, shape: tuple[int, ...], dtype: Any) -> bool:
-    """Whether these are finite numbers in this shape, whole ones for a dtype of integers."""
+    """Whether values are finite numbers of this shape; whole numbers for an integer dtype."""
     if values.shape != shape or values.dtype.kind not in "iuf":
         return False
     whole = np.issubdtype(dtype, np.integer)
@@ -226,7 +227,7 @@ def _segmentations(annotations: Sequence[dict[str, Any]]) -> Segmentations:
             widths.append(width)
             yield text
 
-    packed = PackedStrings.of(runs())
+    packed = PackedStrings.pack(runs())
     return Segmentations(
         np.frombuffer(coordinates, np.float64),
         np.frombuffer(polygon_ends, np.int64),
@@ -238,7 +239,7 @@ def _segmentations(annotations: Sequence[dict[str, Any]]) -> Segmentations:
 
 
 def _polygons(outline: Any) -> list[array[float]]:
-    """The polygons of at least three points; none if one is damaged."""
+    """The polygons with at least three points; none if one polygon is damaged."""
     if not isinstance(outline, list):
         return []
     try:
@@ -250,7 +251,7 @@ def _polygons(outline: Any) -> list[array[float]]:
 
 
 def _runs(outline: dict[str, Any]) -> tuple[int, int, str]:
-    """Height, width and compressed run lengths; the last is empty if they are damaged."""
+    """Height, width and compressed run lengths, which are empty if they are damaged."""
     from faster_coco_eval.core import mask
 
     size, counts = outline.get("size"), outline.get("counts")
@@ -267,5 +268,5 @@ def _runs(outline: dict[str, Any]) -> tuple[int, int, str]:
 
 
 def _between(ends: np.ndarray, index: int) -> tuple[int, int]:
-    """Where the index-th of pieces that end there begins and ends."""
+    """Start and end of a part, given the ends of consecutive parts."""
     return int(ends[index - 1]) if index else 0, int(ends[index])

@@ -12,7 +12,7 @@ from PIL import Image
 from kat.data import DataConfig, UnreadableImage, make_loader, open_split
 from kat.data.dense import open_coco
 from kat.data.dense.config import DetectionAugmentConfig
-from kat.data.dense.transforms import DetectionTraining
+from kat.data.dense.transforms import DetectionTrainTransform
 from kat.errors import InputError
 from tests.data.dense.coco_files import instances, official_coco, write_coco
 
@@ -65,7 +65,7 @@ def test_an_item_has_its_types_and_its_labels_go_by_category_id(root):
     assert empty["masks"].shape == (0, 30, 40)
 
 
-def test_what_the_file_leaves_out_is_computed_or_none(tmp_path):
+def test_missing_fields_are_computed_or_zero(tmp_path):
     content = instances()
     for row in content["annotations"]:
         del row["area"], row["iscrowd"]
@@ -85,13 +85,13 @@ def test_what_the_file_leaves_out_is_computed_or_none(tmp_path):
         ("{split}/_annotations.coco.json", "{split}"),
     ],
 )
-def test_the_layouts_that_people_have(tmp_path, annotations, images):
+def test_each_layout_is_found(tmp_path, annotations, images):
     write_coco(tmp_path, annotations=annotations, images=images)
     data = open_split(DataConfig(name=f"coco:{tmp_path}"), "val")
     assert data[1][0].size == (60, 50)
 
 
-def test_a_layout_that_is_not_there_is_named_with_what_is(tmp_path):
+def test_a_missing_layout_is_named_with_what_there_is(tmp_path):
     with pytest.raises(InputError, match=r"'.*nowhere' does not exist"):
         open_coco(tmp_path / "nowhere", "train")
     (tmp_path / "pictures").mkdir()
@@ -137,7 +137,7 @@ def _with(kind, field, value):
         (_with("annotations", "area", float("nan")), "'area' of the annotation with id 12 is nan"),
     ],
 )
-def test_a_file_that_is_not_cocos_is_refused(tmp_path, change, message):
+def test_a_file_that_is_not_in_cocos_format_is_refused(tmp_path, change, message):
     content = instances()
     change(content)
     write_coco(tmp_path, content)
@@ -145,7 +145,7 @@ def test_a_file_that_is_not_cocos_is_refused(tmp_path, change, message):
         open_coco(tmp_path, "train", "skip")
 
 
-def test_a_torn_file_is_refused(tmp_path):
+def test_a_truncated_file_is_refused(tmp_path):
     write_coco(tmp_path)
     file = tmp_path / "annotations" / "instances_train2017.json"
     file.write_text(file.read_text()[:500])
@@ -153,7 +153,7 @@ def test_a_torn_file_is_refused(tmp_path):
         open_coco(tmp_path, "train")
 
 
-def test_wrong_annotations_are_refused_or_done_without(tmp_path):
+def test_invalid_annotations_are_refused_or_skipped(tmp_path):
     content = instances()
     content["annotations"][1]["bbox"][2] = 0
     content["annotations"][3]["bbox"] = [10.0, 10.0, 80.0, 20.0]
@@ -166,14 +166,14 @@ def test_wrong_annotations_are_refused_or_done_without(tmp_path):
     _, target = data[0]
     assert target["boxes"][0].tolist() == [10, 10, 90, 30]  # as the file says
     config = DetectionAugmentConfig(scale=(1.0, 1.0), hflip=0.0)
-    _, moved = DetectionTraining(64, config, data.mean)(Image.new("RGB", (64, 48)), target)
+    _, moved = DetectionTrainTransform(64, config, data.mean)(Image.new("RGB", (64, 48)), target)
     assert moved["boxes"].tolist() == [[10, 10, 30, 30]]  # around the mask
 
 
-def test_an_image_of_another_size_than_annotated_cannot_be_used(tmp_path):
+def test_an_image_whose_size_differs_from_its_annotations_is_unreadable(tmp_path):
     write_coco(tmp_path)
     data = open_coco(tmp_path, "train")
-    for size, end in (("61x50", ""), ("50x60", ": turn its pixels as its EXIF orientation says.*")):
+    for size, end in (("61x50", ""), ("50x60", ": rotate its pixels by its EXIF orientation.*")):
         Image.new("RGB", (*map(int, size.split("x")),)).save(tmp_path / "train2017" / "a.png")
         line = f"it has {size} pixels, but the annotations are for 60x50{end}$"
         with pytest.raises(UnreadableImage, match=line):
@@ -184,7 +184,7 @@ def _loader(root, workers=0, training=True):
     config = DataConfig(name=f"coco:{root}", batch_size=2, num_workers=workers)
     data = open_split(config, "train")
     if training:
-        data.transform = DetectionTraining(32, DetectionAugmentConfig(), data.mean)
+        data.transform = DetectionTrainTransform(32, DetectionAugmentConfig(), data.mean)
     return make_loader(data, config, training=training, seed=3)
 
 
@@ -200,7 +200,7 @@ def _same(first, second):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_the_loader_enters_an_epoch_of_targets_anywhere(root, workers):
+def test_an_epoch_of_targets_can_be_resumed_at_any_batch(root, workers):
     whole = _loader(root)
     epochs = [list(whole) for _ in range(3)]
     entered = _loader(root, workers)
@@ -212,7 +212,7 @@ def test_the_loader_enters_an_epoch_of_targets_anywhere(root, workers):
     assert batch.images[0].shape == (3, 32, 32)
 
 
-def test_evaluation_gives_each_image_once_as_it_is(root, tmp_path):
+def test_evaluation_yields_each_image_once_and_unchanged(root, tmp_path):
     config = DataConfig(name=f"coco:{root}", batch_size=2)
     data = open_split(config, "val")
     data.transform = lambda image, target: (torch.from_numpy(np.array(image)), target)
@@ -242,9 +242,9 @@ def test_damaged_run_lengths_are_one_line(tmp_path, workers):
     assert "\n" not in str(caught.value)
 
 
-def test_a_part_of_a_set_keeps_images_and_targets_together(root):
+def test_a_subset_keeps_images_and_targets_together(root):
     data = open_coco(root, "val")
-    part = data.spread(2)
+    part = data.evenly_spaced(2)
     assert [int(part[index][1]["image_id"]) for index in range(2)] == [1000, 4]
     again = pickle.loads(pickle.dumps(data))  # as workers that are spawned get it
     assert torch.equal(again[1][1]["masks"], data[1][1]["masks"])

@@ -1,0 +1,156 @@
+"""Validates the annotations in a COCO file, without opening any image."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kat.data.dense.coco.table import CocoTable
+from kat.data.dense.validation import Problem, problems_of
+
+TOLERANCE = 1.0
+"""Pixels that a box may extend beyond its image, because of rounding."""
+
+MARGIN = 1.0
+"""Image sides that a polygon may extend beyond its image; drawing uses memory by its length."""
+
+_LEFT_OUT = "they are left out"
+
+
+def annotation_problems(table: CocoTable) -> tuple[list[Problem], np.ndarray]:
+    """Finds the problems of a file, and the annotations that are valid.
+
+    An annotation counts once, for its first problem.
+
+    Returns:
+        The problems; (annotations,) bool, whether each annotation is valid.
+    """
+    problems = _table_problems(table)
+    valid = np.ones(len(table.ids), bool)
+    for kind, invalid in _invalid_annotations(table):
+        chosen = np.flatnonzero(invalid & valid)
+        problems += _annotation_problem(table, kind, chosen, _LEFT_OUT)
+        valid[chosen] = False
+    beyond = np.flatnonzero((_excess(table) > TOLERANCE) & valid)
+    kind = f"boxes more than {TOLERANCE:g} pixel outside their image"
+    problems += _annotation_problem(table, kind, beyond, "training uses boxes around their masks")
+    if len(table.ids) and not valid.any():
+        problems.append(Problem("files without a valid annotation", 1, str(table.path)))
+    return problems, valid
+
+
+def unused_categories(table: CocoTable, valid: np.ndarray) -> list[str]:
+    """The categories without a valid annotation."""
+    used = set(table.category_of[valid].tolist())
+    pairs = zip(table.category_ids.tolist(), table.categories, strict=True)
+    return [name for number, name in pairs if number not in used]
+
+
+def _table_problems(table: CocoTable) -> list[Problem]:
+    """Problems of images and categories, which cannot be skipped."""
+    problems = [] if len(table.image_ids) else [Problem("files without images", 1, str(table.path))]
+    if not table.categories:
+        problems.append(Problem("files without categories", 1, str(table.path)))
+    problems += problems_of(
+        "duplicate image ids",
+        [f"{table.image_ids[i]} of {table.names[i]!r}" for i in _repeated(table.image_ids)],
+    )
+    problems += problems_of(
+        "duplicate category ids",
+        [
+            f"{table.category_ids[i]} of {table.categories[i]!r}"
+            for i in _repeated(table.category_ids)
+        ],
+    )
+    problems += problems_of(
+        "duplicate category names",
+        [repr(table.categories[i]) for i in _repeated(np.array(table.categories))],
+    )
+    sizes = np.flatnonzero((table.sizes <= 0).any(1))
+    problems += problems_of(
+        "images without a size",
+        [f"{table.names[i]!r}: {table.sizes[i][1]}x{table.sizes[i][0]}" for i in sizes.tolist()],
+    )
+    return problems
+
+
+def _invalid_annotations(table: CocoTable) -> list[tuple[str, np.ndarray]]:
+    """Kinds of invalid annotations, each with (annotations,) bool: those of this kind."""
+    duplicate = np.zeros(len(table.ids), bool)
+    duplicate[_repeated(table.ids)] = True
+    outlines = table.segmentations
+    height, width = _image_sizes(table).T
+    runs = np.diff(outlines.runs.ends, prepend=0) > 0
+    resized = runs & ((outlines.heights != height) | (outlines.widths != width))
+    return [
+        ("annotations of unknown images", ~_known(table)),
+        (
+            "annotations of unknown categories",
+            ~np.isin(table.category_of, table.category_ids),
+        ),
+        ("duplicate annotation ids", duplicate),
+        ("boxes of zero area", (table.boxes[:, 2:] <= 0).any(1)),
+        ("boxes entirely outside their image", _outside(table)),
+        ("annotations without polygons or run lengths for a mask", ~outlines.exist()),
+        ("masks whose size differs from their image", resized),
+        ("polygons that are not finite or reach far beyond their image", _far(table)),
+    ]
+
+
+def _known(table: CocoTable) -> np.ndarray:
+    return np.isin(table.image_of, table.image_ids)
+
+
+def _image_sizes(table: CocoTable) -> np.ndarray:
+    """(annotations, 2): height and width of the image of each; zeros if it has no image."""
+    sizes = np.zeros((len(table.ids), 2), np.int64)
+    if len(table.image_ids):
+        by_id = np.argsort(table.image_ids, kind="stable")
+        places = np.searchsorted(table.image_ids[by_id], table.image_of)
+        known = _known(table)
+        sizes[known] = table.sizes[by_id[places[known]]]
+    return sizes
+
+
+def _outside(table: CocoTable) -> np.ndarray:
+    x, y, width, height = table.boxes.T
+    image_height, image_width = _image_sizes(table).T
+    return (x >= image_width) | (y >= image_height) | (x + width <= 0) | (y + height <= 0)
+
+
+def _far(table: CocoTable) -> np.ndarray:
+    """(annotations,) bool: whether a polygon is not finite or outside its image by the margin."""
+    owners, low, high = table.segmentations.extents()
+    sides = _image_sizes(table)[owners, ::-1]
+    near = (low >= -MARGIN * sides) & (high <= (1 + MARGIN) * sides)
+    far = np.zeros(len(table.ids), bool)
+    far[owners[~near.all(1)]] = True
+    return far
+
+
+def _excess(table: CocoTable) -> np.ndarray:
+    """(annotations,): pixels that a box extends beyond its image."""
+    x, y, width, height = table.boxes.T
+    image_height, image_width = _image_sizes(table).T
+    return np.max([-x, -y, x + width - image_width, y + height - image_height], axis=0)
+
+
+def _repeated(values: np.ndarray) -> np.ndarray:
+    """The indices of values that are equal to an earlier one."""
+    first = np.unique(values, return_index=True)[1]
+    return np.setdiff1d(np.arange(len(values)), first)
+
+
+def _annotation_problem(
+    table: CocoTable, kind: str, chosen: np.ndarray, remedy: str
+) -> list[Problem]:
+    if not len(chosen):
+        return []
+    row = int(chosen[0])
+    images = np.flatnonzero(table.image_ids == table.image_of[row])
+    image = repr(table.names[int(images[0])]) if len(images) else f"id {table.image_of[row]}"
+    box = ", ".join(f"{number:g}" for number in table.boxes[row])
+    first = (
+        f"annotation {table.ids[row]} (image {image}, category {table.category_of[row]},"
+        f" box [{box}])"
+    )
+    return [Problem(kind, len(chosen), first, remedy)]

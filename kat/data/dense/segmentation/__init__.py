@@ -1,0 +1,1 @@
+"""Datasets for semantic segmentation, as image files with masks."""

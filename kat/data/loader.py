@@ -1,0 +1,274 @@
+"""Batches of a dataset, which can be resumed exactly at any batch of any epoch."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+import traceback
+import weakref
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from functools import partial
+from types import FrameType
+from typing import Any, NamedTuple
+
+import torch
+from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
+
+from kat.data.config import DataConfig
+from kat.data.dataset import Collate, ImageDataset
+from kat.data.decoding import UnreadableImage
+from kat.data.sampler import Key, ResumableSampler, rank_and_world_size
+from kat.data.seeds import ITEM, derived_seed, fork_host_rng, seed_host
+from kat.data.stream import ImageStream
+from kat.errors import InputError
+
+_REPLACEMENTS = 50
+"""Number of images that are tried, one after the other, in the place of an unreadable one."""
+
+
+class Batch(NamedTuple):
+    """A batch of images.
+
+    Args:
+        images: (B, C, H, W), uint8 for :class:`kat.data.DeviceTransform`, or normalized already;
+            for a dense dataset, whatever its ``collate`` returns.
+        labels: (B,) class indices; for a dense dataset, whatever its ``collate`` returns.
+        unreadable: name and reason for each image that could not be read. The caller decides what
+            to do about them (``DataConfig.bad_images``).
+        seeds: seed of each image, for random transforms on the device.
+    """
+
+    images: Any
+    labels: Any
+    unreadable: list[tuple[str, str]]
+    seeds: list[int] = []  # noqa: RUF012 (a NamedTuple's default)
+
+
+Item = tuple[tuple[Any, Any, int] | None, list[tuple[str, str]]]
+"""((image, label, seed), or None if it is unreadable; names and reasons of unreadable images)."""
+
+
+def make_batch(items: Sequence[Item], collate: Collate) -> Batch:
+    """Collates the readable items. The batch is empty if there are none."""
+    readable = [item for item, _ in items if item is not None]
+    unreadable = [name for _, names in items for name in names]
+    images, labels = collate([item[0] for item in readable], [item[1] for item in readable])
+    return Batch(images, labels, unreadable, [item[2] for item in readable])
+
+
+def _collate(items: Sequence[Item | InputError], collate: Collate) -> Batch | InputError:
+    """The batch, or the first error among the items."""
+    error = next((item for item in items if isinstance(item, InputError)), None)
+    return error or make_batch([i for i in items if not isinstance(i, InputError)], collate)
+
+
+class _IndexedItems(Dataset):
+    """The items of a dataset by key, with augmentation as a function of (seed, epoch, index).
+
+    In training, the next readable image replaces an unreadable one, so that batches stay full. In
+    evaluation an unreadable image is left out, so that each image counts once. An
+    :class:`InputError` is returned, not raised: raised in a worker, it would reach the user with
+    the worker's traceback.
+    """
+
+    def __init__(self, data: ImageDataset, seed: int | None) -> None:
+        self.data = data
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitems__(self, keys: list[Key]) -> list[Item | InputError]:
+        with fork_host_rng():
+            return [self._item(epoch, index) for epoch, index in keys]
+
+    def _item(self, epoch: int, index: int) -> Item | InputError:
+        seed = 0 if self.seed is None else derived_seed(ITEM, self.seed, epoch, index)
+        if self.seed is not None:
+            seed_host(seed)
+        unreadable: list[tuple[str, str]] = []
+        for offset in range(1 if self.seed is None else _REPLACEMENTS):
+            try:
+                image, label = self.data[(index + offset) % len(self.data)]
+            except UnreadableImage as error:
+                unreadable.append((error.name, error.reason))
+            except InputError as error:
+                return error
+            else:
+                return (image, label, seed), unreadable
+        return None, unreadable
+
+
+class _StreamItems(IterableDataset):
+    """The items of a stream; augmentation is a function of (seed, epoch, rank, worker, place)."""
+
+    def __init__(self, data: ImageStream, seed: int | None) -> None:
+        self.data = data
+        self.seed = seed
+        self.epoch = 0
+        self.rank = 0
+
+    def start_at(self, epoch: int, batch: int) -> int:
+        """Chooses the epoch of the next iteration, which starts at its first batch.
+
+        Returns:
+            The number of batches to discard before ``batch``: all of them.
+        """
+        self.epoch, (self.rank, _) = epoch, rank_and_world_size()
+        self.data.set_epoch(epoch)
+        return batch
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __iter__(self) -> Iterator[Item | InputError]:
+        worker = get_worker_info()
+        place = self.epoch, self.rank, 0 if worker is None else worker.id
+        items = iter(self.data)
+        for number in itertools.count():
+            seed = 0 if self.seed is None else derived_seed(ITEM, self.seed, *place, number)
+            with fork_host_rng():
+                if self.seed is not None:
+                    seed_host(seed)
+                item: tuple[Any, int] | UnreadableImage | InputError | None
+                try:
+                    item = next(items, None)
+                except InputError as error:
+                    item = error
+            if item is None:
+                return
+            if isinstance(item, InputError):
+                yield from itertools.repeat(item)  # full batches, as a partial one is dropped
+            elif isinstance(item, UnreadableImage):
+                yield None, [(item.name, item.reason)]
+            else:
+                yield (*item, seed), []
+
+
+class Loader:
+    """The batches of a split, epoch after epoch, from any batch of any epoch on.
+
+    Each iteration yields the rest of the current epoch and moves on to the next. To start at a
+    batch, a dataset with random access reads nothing before it; a stream reads and discards all
+    batches before it.
+
+    Args:
+        make: returns a DataLoader of the batches, which may also be errors in the input.
+        order: chooses the epoch and the first batch of the DataLoader.
+        batch_size: number of images in a batch of this process.
+
+    Raises:
+        InputError: from the iteration, if the data is bad, e.g. if a mask has a value that is
+            not a class.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], DataLoader[Batch | InputError]],
+        order: ResumableSampler | _StreamItems,
+        batch_size: int,
+    ) -> None:
+        self.make = make
+        self.order = order
+        self.batch_size = batch_size
+        self.start_at(0, 0)
+        self._loaders = [make()]
+        # Weak references: an iteration that nobody holds must not keep its workers.
+        self._iterations: weakref.WeakSet[Generator[Batch, None, None]] = weakref.WeakSet()
+        # At exit, Python would wait for workers that ignore its request to stop.
+        weakref.finalize(self, _stop, self._iterations, self._loaders)
+
+    def start_at(self, epoch: int, batch: int) -> None:
+        """Has the next iteration start at this batch of this epoch.
+
+        It takes effect when that iteration yields its first batch.
+        """
+        self.epoch, self.first_batch = epoch, batch
+
+    def close(self) -> None:
+        """Ends all iterations and stops the workers; another iteration starts new ones."""
+        _stop(self._iterations, self._loaders)
+        self._loaders.append(self.make())
+
+    def __len__(self) -> int:
+        """The number of batches in a whole epoch of this process."""
+        return len(self._loaders[0])
+
+    def __iter__(self) -> Iterator[Batch]:
+        iteration = self._batches()
+        self._iterations.add(iteration)
+        return iteration
+
+    def _batches(self) -> Generator[Batch, None, None]:
+        epoch, first_batch = self.epoch, self.first_batch
+        self.start_at(epoch + 1, 0)
+        discarded = self.order.start_at(epoch, first_batch)
+        try:
+            for batch in itertools.islice(self._loaders[0], discarded, None):
+                if isinstance(batch, InputError):
+                    raise batch
+                yield batch
+        except BaseException as error:
+            # The frames of an error in the DataLoader would keep it, and its workers, alive.
+            traceback.clear_frames(error.__traceback__)
+            raise
+
+
+def _stop(
+    iterations: Iterable[Generator[Batch, None, None]], loaders: list[DataLoader[Any]]
+) -> None:
+    """Ends iterations and deletes DataLoaders, which stop their workers when they are deleted."""
+    for iteration in list(iterations):
+        iteration.close()
+    loaders.clear()
+
+
+def _ignore_requests_to_stop(worker: int) -> None:
+    """Has a worker ignore signals that ask a run to stop, and leave it to the main process.
+
+    A scheduler sends them to all processes of a run. A second SIGTERM, which the main process may
+    send, ends the worker.
+    """
+
+    def ignore_once(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+
+    signal.signal(signal.SIGTERM, ignore_once)
+    for number in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def make_loader(
+    data: ImageDataset | ImageStream, config: DataConfig, *, training: bool, seed: int = 0
+) -> Loader:
+    """Makes the loader of a split.
+
+    For training, images are shuffled and the last partial batch is dropped. The order of the data
+    is a function of (seed, epoch, rank), and the augmentation of an image is a function of
+    (seed, epoch, index); for a stream, both also depend on the number of workers.
+
+    Raises:
+        InputError: the training split is smaller than one batch.
+    """
+    seed_or_none = seed if training else None
+    options: dict[str, Any] = {
+        "num_workers": config.num_workers,
+        "pin_memory": torch.cuda.is_available(),
+        "collate_fn": partial(_collate, collate=data.collate),
+        "worker_init_fn": _ignore_requests_to_stop,
+    }
+    if isinstance(data, ImageStream):
+        stream = _StreamItems(data, seed_or_none)
+        options |= {"batch_size": config.batch_size, "drop_last": training}
+        return Loader(partial(DataLoader, stream, **options), stream, config.batch_size)
+    if training and len(data) < config.batch_size:
+        raise InputError(
+            f"the training split has {len(data)} images, fewer than one batch of"
+            f" data.batch_size={config.batch_size}"
+        )
+    sampler = ResumableSampler(len(data), config.batch_size, seed_or_none)
+    options["batch_sampler"] = sampler
+    # The workers of an evaluation stop at its end: they would hold memory during training.
+    options["persistent_workers"] = training and config.num_workers > 0
+    items = _IndexedItems(data, seed_or_none)
+    return Loader(partial(DataLoader, items, **options), sampler, config.batch_size)

@@ -1,0 +1,70 @@
+"""Naming conventions of datasets in folders: splits, classes, image files."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from kat.errors import InputError
+from kat.text import quoted
+
+SPLIT_NAMES = {"train": ("train", "training"), "val": ("val", "validation", "test")}
+"""The names that the folder or file of each split may have."""
+
+IMAGE_EXTENSIONS = (
+    ".jpg",
+    ".jpeg",
+    ".png",
+    ".ppm",
+    ".bmp",
+    ".pgm",
+    ".tif",
+    ".tiff",
+    ".webp",
+)
+"""Extensions of image files, in lower case; torchvision's list."""
+
+NOT_AN_IMAGE = "it is not named as an image"
+
+
+def is_image(name: str) -> bool:
+    """Whether a file has the extension of an image."""
+    return name.lower().endswith(IMAGE_EXTENSIONS)
+
+
+def is_hidden(path: str) -> bool:
+    """Whether a part of a path is hidden, such as ``.DS_Store`` or ``._cat.jpg``."""
+    return any(part.startswith(".") and part.strip(".") for part in path.split("/"))
+
+
+def sorted_classes(names: Iterable[str]) -> list[str]:
+    """Sorts class names; by value if all are whole numbers, so that 10 follows 9."""
+    classes = sorted(names)
+    return sorted(classes, key=int) if all(name.isdecimal() for name in classes) else classes
+
+
+def check_ignored(ignored: Mapping[str, str], where: object, bad_images: str) -> None:
+    """Checks that no file was ignored, if the settings ask for that.
+
+    Raises:
+        InputError: a file was ignored, and ``bad_images`` is ``"fail"``.
+    """
+    if ignored and bad_images == "fail":
+        name, reason = next(iter(ignored.items()))
+        raise InputError(f"{name}: {reason} ({len(ignored)} such in {where})")
+
+
+def check_unique(names: Iterable[str], where: object, singular: str, plural: str) -> None:
+    """Checks that no name occurs twice.
+
+    Args:
+        names: names of classes or images.
+        where: the file with the names.
+        singular, plural: what the names are of, e.g. ``"class"``.
+
+    Raises:
+        InputError: a name occurs twice.
+    """
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise InputError(f"{where} names {quoted(repeated, singular, plural)} more than once")

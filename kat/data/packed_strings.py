@@ -1,0 +1,57 @@
+"""Many strings in two arrays, whose memory worker processes share."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Sequence
+from typing import overload
+
+import numpy as np
+
+
+class PackedStrings(Sequence[str]):
+    """A sequence of strings, stored as their joint bytes and the end of each.
+
+    Reading a list of strings writes to the reference counts of its objects, so every forked worker
+    ends up with a copy of the list. The memory of these arrays is never written to.
+
+    Args:
+        content: (bytes,) uint8, the UTF-8 bytes of all strings in order.
+        ends: (strings,) int64, where each string ends in ``content``.
+    """
+
+    def __init__(self, content: np.ndarray, ends: np.ndarray) -> None:
+        self.content = content
+        self.ends = ends
+
+    @classmethod
+    def pack(cls, strings: Iterable[str]) -> PackedStrings:
+        """Packs strings one at a time; they need never all be in memory."""
+        content, ends = bytearray(), array("q")
+        for string in strings:
+            content += string.encode(errors="surrogateescape")  # file names may need this
+            ends.append(len(content))
+        return cls(np.frombuffer(bytes(content), np.uint8), np.frombuffer(ends, np.int64))
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[PackedStrings]) -> PackedStrings:
+        """The strings of all parts, in order."""
+        if not parts:
+            return cls.pack([])
+        starts = np.cumsum([0, *(len(part.content) for part in parts[:-1])])
+        ends = [part.ends + start for part, start in zip(parts, starts, strict=True)]
+        return cls(np.concatenate([part.content for part in parts]), np.concatenate(ends))
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(len(self))[index]]
+        index = range(len(self))[index]
+        start = self.ends[index - 1] if index else 0
+        return bytes(self.content[start : self.ends[index]]).decode(errors="surrogateescape")

@@ -1,0 +1,106 @@
+"""Reads images in tar files at known offsets."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import BinaryIO
+
+import numpy as np
+
+from kat.data.packed_strings import PackedStrings
+
+_MOST_OPEN = 128
+
+
+class FileRanges:
+    """Reads ranges of bytes of files, and keeps the files open that were used last.
+
+    Safe to fork, because no file position is shared, and to pickle: each process opens its own
+    files.
+
+    Args:
+        paths: paths of the files.
+        most_open: largest number of files that stay open.
+    """
+
+    def __init__(self, paths: Sequence[str], most_open: int = _MOST_OPEN) -> None:
+        self.paths = list(paths)
+        self.most_open = most_open
+        self._open: OrderedDict[int, BinaryIO] = OrderedDict()
+
+    def read(self, file: int, offset: int, size: int) -> bytes:
+        """Reads ``size`` bytes at ``offset`` of the file with this index.
+
+        Raises:
+            OSError: the bytes cannot be read, or the file ends before.
+        """
+        content = os.pread(self._descriptor(file), size, offset)
+        while len(content) < size:  # the system reads at most 2 GiB at once
+            more = os.pread(self._descriptor(file), size - len(content), offset + len(content))
+            if not more:
+                raise OSError(f"{self.paths[file]} ends before byte {offset + size}")
+            content += more
+        return content
+
+    def _descriptor(self, file: int) -> int:
+        if file in self._open:
+            self._open.move_to_end(file)
+        else:
+            self._open[file] = open(self.paths[file], "rb", buffering=0)  # noqa: SIM115
+            if len(self._open) > self.most_open:
+                self._open.popitem(last=False)[1].close()
+        return self._open[file].fileno()
+
+    def close(self) -> None:
+        """Closes all files; reading opens them again."""
+        while self._open:
+            self._open.popitem()[1].close()
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"paths": self.paths, "most_open": self.most_open, "_open": OrderedDict()}
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class TarSource:
+    """Images in tar files, at known offsets.
+
+    Args:
+        paths: paths of the tar files.
+        names: names of the images in their tar files.
+        shards: (images,) int32, index of the tar file of each image.
+        offsets: (images,) int64, where the bytes of each image start.
+        sizes: (images,) int64, number of bytes of each image.
+        labels: (images,) int64, class indices.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[str],
+        names: PackedStrings,
+        shards: np.ndarray,
+        offsets: np.ndarray,
+        sizes: np.ndarray,
+        labels: np.ndarray,
+    ) -> None:
+        self.files = FileRanges(paths)
+        self.names = names
+        self.shards = shards
+        self.offsets = offsets
+        self.sizes = sizes
+        self.labels = labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def name(self, index: int) -> str:
+        """The path of the tar file, followed by that of the image in it."""
+        return f"{self.files.paths[self.shards[index]]}/{self.names[index]}"
+
+    def read(self, index: int) -> tuple[bytes, int]:
+        """Reads the bytes of the image and the label."""
+        place = int(self.shards[index]), int(self.offsets[index]), int(self.sizes[index])
+        return self.files.read(*place), int(self.labels[index])

@@ -1,0 +1,127 @@
+"""A dataset that can only be read in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch.utils.data import IterableDataset, get_worker_info
+
+from kat.data.dataset import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Encoded,
+    Transform,
+    collate_images,
+    no_transform,
+)
+from kat.data.decoding import UnreadableImage, as_rgb, decode_bytes
+from kat.data.sampler import rank_and_world_size
+from kat.errors import InputError
+
+Part = tuple[int, int]
+"""(i, n): the i-th of n equal parts of a stream."""
+
+StreamItem = tuple[str, Encoded, int]
+"""The name of an image, the image, still encoded, and its class index."""
+
+
+class ImageStream(IterableDataset):
+    """The labeled images of one split in a fixed order, with the attributes of an ImageDataset.
+
+    Yields (transform(image), label), or an :class:`UnreadableImage` in the place of an image that
+    cannot be decoded. The order is a function of the seed that ``read`` was made with, the epoch,
+    the rank and the worker.
+
+    In training, every worker of every process yields the same number of full batches, and repeats
+    its part of the stream if that is too short. In evaluation, each image comes once, and the first
+    worker yields all images of its process: partial batches of several workers would exceed the
+    length of the stream.
+
+    Args:
+        read: maps (epoch, part) to the images in that part of the stream, with errors in the place
+            of those that cannot be read.
+        length: number of images in the whole stream.
+        classes: class names, in the order of their indices.
+        batch_size: number of images in a batch; None for evaluation.
+    """
+
+    task = "classification"
+
+    def __init__(
+        self,
+        read: Callable[[int, Part], Iterable[StreamItem | UnreadableImage]],
+        length: int,
+        classes: Sequence[str],
+        batch_size: int | None,
+    ) -> None:
+        self.read = read
+        self.length = length
+        self.classes = list(classes)
+        self.batch_size = batch_size
+        self.channels = 3
+        self.image_size = None
+        self.mean, self.std = IMAGENET_MEAN, IMAGENET_STD
+        self.ignored: dict[str, str] = {}
+        self.note = ""
+        self.transform: Transform = no_transform
+        # Shared memory: workers that are running already must see the next epoch.
+        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
+
+    @staticmethod
+    def collate(images: Sequence[Any], labels: Sequence[Any]) -> tuple[Any, Any]:
+        """Makes the images and labels of a batch."""
+        return collate_images(images, labels)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the order of the next iteration, also in workers that are running already."""
+        self._epoch[0] = epoch
+
+    def __len__(self) -> int:
+        """The number of images of this process."""
+        _, world_size = rank_and_world_size()
+        if self.batch_size is None:
+            return -(-self.length // world_size)
+        return self.length // world_size // self.batch_size * self.batch_size
+
+    def __iter__(self) -> Iterator[tuple[Any, int] | UnreadableImage]:
+        rank, world_size = rank_and_world_size()
+        info = get_worker_info()
+        worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
+        epoch = int(self._epoch[0])
+        if self.batch_size is None:
+            items = self.read(epoch, (rank, world_size)) if worker == 0 else ()
+            yield from map(self._transformed, items)
+            return
+        batches = len(range(worker, len(self) // self.batch_size, workers))
+        part = rank * workers + worker, world_size * workers
+        for item in self._repeated(epoch, part, batches * self.batch_size):
+            yield self._transformed(item)
+
+    def _repeated(
+        self, epoch: int, part: Part, count: int
+    ) -> Iterator[StreamItem | UnreadableImage]:
+        """Yields ``count`` items of a part, which starts again after its end."""
+        yielded = 0
+        while yielded < count:
+            before = yielded
+            for item in self.read(epoch, part):
+                yield item
+                yielded += 1
+                if yielded == count:
+                    return
+            if yielded == before:
+                raise InputError(
+                    f"part {part[0] + 1} of {part[1]} of the stream is empty: use fewer workers"
+                )
+
+    def _transformed(self, item: StreamItem | UnreadableImage) -> tuple[Any, int] | UnreadableImage:
+        if isinstance(item, UnreadableImage):
+            return item
+        name, encoded, label = item
+        try:
+            image = decode_bytes(encoded, name) if isinstance(encoded, bytes) else as_rgb(encoded)
+        except UnreadableImage as error:
+            return error
+        return self.transform(image), label

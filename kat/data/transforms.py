@@ -1,0 +1,183 @@
+"""From an image to the input of a model: in the worker that loads it, and on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from timm.data import create_transform
+from timm.data.random_erasing import RandomErasing
+from torch import Tensor
+from torchvision.transforms import Compose
+
+from kat.data.config import AugmentConfig, DataConfig
+from kat.data.dataset import ImageDataset, Transform
+from kat.data.decoding import in_channels
+from kat.data.seeds import ERASING, derived_seed, fork_host_rng, seed_all
+from kat.data.stream import ImageStream
+from kat.errors import InputError
+
+
+class ImageSpec(Protocol):
+    """The attributes of a :class:`Preprocessing`, which a model's record has too."""
+
+    @property
+    def input_size(self) -> tuple[int, int, int]: ...
+    @property
+    def mean(self) -> tuple[float, ...]: ...
+    @property
+    def std(self) -> tuple[float, ...]: ...
+    @property
+    def interpolation(self) -> str: ...
+    @property
+    def crop_pct(self) -> float: ...
+
+
+class Preprocessing(NamedTuple):
+    """How images become the input tensors of a model.
+
+    Args:
+        input_size: (channels, height, width).
+        mean, std: per channel, after scaling pixels to [0, 1].
+        interpolation: how images are resized.
+        crop_pct: the share of the resized image that the central crop keeps.
+    """
+
+    input_size: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: str
+    crop_pct: float
+
+
+def preprocessing(config: DataConfig, data: ImageDataset | ImageStream) -> Preprocessing:
+    """The preprocessing in the settings, completed with that of the dataset.
+
+    Raises:
+        InputError: images differ in size and no image size is given, or mean and std do not have
+            one number per channel.
+    """
+    if config.image_size is not None:
+        height = width = config.image_size
+    elif data.image_size is not None:
+        height, width = data.image_size
+    else:
+        raise InputError(f"data.image_size is needed: the images of {config.name!r} differ in size")
+    channels = config.channels or data.channels
+    mean = config.mean or _per_channel(data.mean, channels)
+    std = config.std or _per_channel(data.std, channels)
+    for name, values in (("mean", mean), ("std", std)):
+        if len(values) != channels:
+            raise InputError(
+                f"data.{name} has {len(values)} numbers, but the images have {channels} channels"
+            )
+    size = (channels, height, width)
+    return Preprocessing(size, tuple(mean), tuple(std), config.interpolation, config.crop_pct)
+
+
+def _per_channel(values: Sequence[float], channels: int) -> Sequence[float]:
+    """The values for images that are converted to this number of channels: their mean for each."""
+    return values if len(values) == channels else (sum(values) / len(values),) * channels
+
+
+def eval_transform(spec: ImageSpec, *, normalize: bool = True) -> Transform:
+    """Makes timm's evaluation transform: resize, central crop, normalization.
+
+    Images are first converted to grayscale or RGB.
+
+    Args:
+        spec: the preprocessing.
+        normalize: False leaves normalization to :class:`DeviceTransform`.
+    """
+    transform = create_transform(
+        spec.input_size,
+        is_training=False,
+        interpolation=spec.interpolation,
+        mean=spec.mean,
+        std=spec.std,
+        crop_pct=spec.crop_pct,
+        normalize=normalize,
+    )
+    return _after_conversion(spec, transform)
+
+
+def train_transform(spec: ImageSpec, augment: AugmentConfig) -> Transform:
+    """Makes timm's training transform: random resized crop, flip, RandAugment; it returns uint8.
+
+    Images are first converted to grayscale or RGB. :class:`DeviceTransform` does normalization and
+    random erasing.
+
+    Raises:
+        InputError: timm does not know the policy ``auto_augment``.
+    """
+    jitter: Any = augment.color_jitter or None  # a jitter of 0 takes as long as any other
+    try:
+        transform = create_transform(
+            spec.input_size,
+            is_training=True,
+            scale=(augment.scale[0], augment.scale[1]),
+            ratio=(augment.ratio[0], augment.ratio[1]),
+            hflip=augment.hflip,
+            color_jitter=jitter,
+            auto_augment=augment.auto_augment,
+            interpolation=augment.interpolation,
+            mean=spec.mean,
+            std=spec.std,
+            normalize=False,
+        )
+    except (AssertionError, LookupError, ValueError) as error:
+        raise InputError(
+            f"augment.auto_augment={augment.auto_augment!r} is not a policy of timm's, such as"
+            f" rand-m9-mstd0.5: {error}"
+        ) from None
+    return _after_conversion(spec, transform)
+
+
+def _after_conversion(spec: ImageSpec, transform: Any) -> Transform:
+    """The transform, after conversion of the image to grayscale or RGB."""
+    return Compose([partial(in_channels, channels=spec.input_size[0]), transform])
+
+
+class DeviceTransform:
+    """(pixels / 255 - mean) / std and random erasing, on the device that trains.
+
+    Workers send bytes, a quarter of the size of normalized numbers.
+
+    Args:
+        mean, std: per channel.
+        random_erasing: probability that a rectangle of an image is replaced by noise (Zhong et al.
+            2020).
+    """
+
+    def __init__(
+        self, mean: Sequence[float], std: Sequence[float], random_erasing: float = 0.0
+    ) -> None:
+        self.mean, self.std = (torch.tensor(values).view(-1, 1, 1) for values in (mean, std))
+        self.random_erasing = random_erasing
+
+    def __call__(self, images: Tensor, seeds: Sequence[int] = ()) -> Tensor:
+        """Transforms a batch.
+
+        Args:
+            images: (B, C, H, W) uint8. Images of another dtype are returned as they are.
+            seeds: a seed for the rectangle of each image; without seeds nothing is erased.
+
+        Returns:
+            (B, C, H, W) float32.
+        """
+        if images.dtype != torch.uint8:
+            return images
+        self.mean, self.std = self.mean.to(images.device), self.std.to(images.device)
+        normalized = images.float().div_(255).sub_(self.mean).div_(self.std)
+        if self.random_erasing > 0 and seeds:
+            self._erase(normalized, seeds)
+        return normalized
+
+    def _erase(self, images: Tensor, seeds: Sequence[int]) -> None:
+        erase = RandomErasing(self.random_erasing, mode="pixel", device=str(images.device))
+        with fork_host_rng():
+            for image, seed in zip(images, seeds, strict=True):
+                seed_all(derived_seed(ERASING, seed))
+                erase(image)

@@ -1,0 +1,90 @@
+"""The record in an exported file: the model's config.json and what the file takes, as JSON."""
+
+from __future__ import annotations
+
+import json
+from typing import NamedTuple
+
+import torch
+
+from kat.errors import InputError
+from kat.models import ModelRecord
+from kat.version import __version__
+
+KEY = "kat"
+"""The name of the record in the metadata of a file."""
+
+_OUTPUTS = {"detection": "detections", "features": "features"}
+
+
+class ExportRecord(NamedTuple):
+    """What an exported file says about itself.
+
+    Args:
+        model: the model, its classes and its preprocessing.
+        step: (height, width), of which the sides of images are multiples; None if the file takes
+            images of ``model.input_size`` only.
+        task: of the model.
+    """
+
+    model: ModelRecord
+    step: tuple[int, int] | None
+    task: str = "classification"
+
+    @property
+    def outputs(self) -> str:
+        """What the file computes: logits, detections or features."""
+        return _OUTPUTS.get(self.task, "logits")
+
+    def to_json(self) -> str:
+        """timm's config.json, with the step, the task, and the versions of the writer."""
+        config = self.model.to_timm()
+        config["pretrained_cfg"]["fixed_input_size"] = self.step is None
+        versions = {"kat": __version__, "torch": torch.__version__}
+        own = {"image_size_step": self.step, "task": self.task, "written_by": versions}
+        return json.dumps({**config, **own})
+
+    @classmethod
+    def from_json(cls, text: str | bytes | None, source: str) -> ExportRecord:
+        """Reads the output of :meth:`to_json`.
+
+        Args:
+            text: the record, or None if the file has none.
+            source: what to call the file in an error.
+
+        Raises:
+            InputError: there is no record, or it is damaged.
+        """
+        if text is None:
+            raise InputError(
+                f"{source} was not written by 'kat export': it has no record of classes and"
+                " preprocessing, without which its outputs mean nothing"
+            )
+        try:
+            config = json.loads(text)
+            step = config["image_size_step"]
+            task = config.get("task", "classification")  # the first files have no task
+            return cls(ModelRecord.from_timm(config), step and (int(step[0]), int(step[1])), task)
+        except (LookupError, TypeError, ValueError) as error:
+            raise InputError(f"the record in {source} is damaged: {error}") from None
+
+    def check_size(self, images: torch.Size) -> None:
+        """Checks the shape (B, C, H, W) of a batch.
+
+        Raises:
+            InputError: the model does not take images of that size.
+        """
+        channels, *size = self.model.input_size
+        given = list(images[1:])
+        fits = given == [channels, *size]
+        if self.step is not None and len(given) == 3:
+            divided = [side % step == 0 for side, step in zip(given[1:], self.step, strict=True)]
+            fits = given[0] == channels and all(divided)
+        if not fits:
+            sides = f"{size[0]} x {size[1]}"
+            if self.step is not None:
+                sides = f"any multiple of {self.step[0]} x {self.step[1]}"
+            raise InputError(
+                f"the model takes images of {channels} channels and {sides} pixels, got"
+                f" {' x '.join(map(str, given))}"
+            )

@@ -1,0 +1,39 @@
+"""The backbone of a dense model as a model of its own."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from kat.errors import InputError
+from kat.models.dense import DenseModel
+
+
+class FeatureMaps(nn.Module):
+    """Maps images (B, C, H, W) to ``stride_4`` (B, C', H / 4, W / 4), ``stride_8`` and so on.
+
+    These are the outputs of the transformer with its pyramid or neck.
+
+    Args:
+        model: the dense model.
+
+    Raises:
+        InputError: another kind of model, or two maps of the same stride.
+    """
+
+    task = "features"
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        if not isinstance(model, DenseModel):
+            raise InputError(
+                "only detectors and segmentation models have a backbone to export; for a"
+                " classifier use timm.create_model(..., features_only=True)"
+            )
+        self.backbone = model.backbone
+        self.names = [f"stride_{stride:g}" for stride in self.backbone.strides]
+        if len(set(self.names)) < len(self.names):
+            raise InputError(f"maps of the same stride have the same name: {', '.join(self.names)}")
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """The maps by name, finest first."""
+        return dict(zip(self.names, self.backbone(images), strict=True))

@@ -1,0 +1,22 @@
+"""What a run directory records about the training of its best weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kat.files import read_json
+from kat.models import TrainingRecord
+from kat.training import read_settings
+from kat.training.run_directory import SETTINGS, SUMMARY
+
+
+def training_record(path: Path) -> TrainingRecord:
+    """The settings of a run and the metrics of its best weights; an empty record for other paths.
+
+    Args:
+        path: a run directory, or any other place of a model.
+    """
+    if not (path / SETTINGS).is_file():
+        return TrainingRecord()
+    summary = path / SUMMARY
+    return TrainingRecord(read_settings(path), read_json(summary) if summary.is_file() else {})

@@ -1,0 +1,196 @@
+"""The record of a model: what is needed to build it again and to prepare its input."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import timm
+from torch import nn
+
+from kat.errors import InputError, first_line, unknown
+from kat.nn import Coefficients, given_coefficients
+
+_INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
+"""The ones of timm's evaluation transform."""
+
+
+@dataclass
+class ModelRecord:
+    """What is needed to build a model again and to prepare its input.
+
+    Args:
+        architecture: the model's name in timm's registry.
+        args: arguments of its constructor. If ``act_init`` is the path of a file, it is replaced
+            by the coefficients in the file, so that the record does not depend on it.
+        classes: the class names, in the order of the logits.
+        input_size: (channels, height, width).
+        mean, std: of each channel.
+        interpolation, crop_pct: of the evaluation transform.
+
+    Raises:
+        InputError: an invalid field.
+    """
+
+    architecture: str
+    classes: list[str]
+    input_size: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: str
+    crop_pct: float
+    args: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._check()
+        init = self.args.get("act_init")
+        if isinstance(init, str):
+            init = given_coefficients(init)
+        if isinstance(init, Coefficients):
+            self.args = {**self.args, "act_init": init.to_dict()}
+
+    def _check(self) -> None:
+        sized = _are_numbers(self.input_size, int) and len(self.input_size) == 3
+        channels = self.input_size[0] if sized else 0
+        named = isinstance(self.classes, list | tuple) and all(
+            isinstance(name, str) for name in self.classes
+        )
+        means, stds = (_are_numbers(v) and len(v) == channels for v in (self.mean, self.std))
+        cropped = _are_numbers([self.crop_pct]) and self.crop_pct > 0
+        each = f"have one number for each of the {channels} channels"
+        kinds = ", ".join(_INTERPOLATIONS)
+        for name, valid, wanted in (
+            ("architecture", isinstance(self.architecture, str), "be a name"),
+            ("args", isinstance(self.args, dict), "map names to values"),
+            ("classes", named, "be a list of names"),
+            ("input_size", sized and min(self.input_size) > 0, "be (channels, height, width)"),
+            ("mean", means, each),
+            ("std", stds and min(self.std) > 0, f"{each}, above 0"),
+            ("interpolation", self.interpolation in _INTERPOLATIONS, f"be one of {kinds}"),
+            ("crop_pct", cropped, "be a number above 0"),
+        ):
+            if not valid:
+                raise InputError(f"{name} must {wanted}, got {getattr(self, name)!r}")
+
+    def to_timm(self) -> dict[str, Any]:
+        """The contents of timm's config.json."""
+        # transformers passes num_classes in addition to model_args
+        args = {name: value for name, value in self.args.items() if name != "num_classes"}
+        registered = timm.get_pretrained_cfg(self.architecture)
+        return {
+            "architecture": self.architecture,
+            "num_classes": len(self.classes),
+            "label_names": self.classes,
+            "model_args": {**self.input_args(), **args},
+            "pretrained_cfg": {
+                "input_size": list(self.input_size),
+                "fixed_input_size": True,
+                "interpolation": self.interpolation,
+                "crop_pct": self.crop_pct,
+                "mean": list(self.mean),
+                "std": list(self.std),
+                "num_classes": len(self.classes),
+                "first_conv": registered.first_conv if registered else "patch_embed.proj",
+                "classifier": registered.classifier if registered else "head",
+            },
+        }
+
+    @classmethod
+    def from_timm(cls, config: Mapping[str, Any]) -> ModelRecord:
+        """Reads the output of :meth:`to_timm`.
+
+        Raises:
+            InputError: an entry is missing or invalid.
+        """
+        try:
+            pretrained = dict(config["pretrained_cfg"])
+            names = config.get("label_names") or pretrained.get("label_names")
+            names = names or range(config["num_classes"])
+            fields: dict[str, Any] = {
+                "architecture": config["architecture"],
+                "args": dict(config.get("model_args", {})),
+                "classes": [str(name) for name in names],
+                **preprocessing_of(pretrained),
+            }
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"not a model's config.json: no valid entry {error}") from None
+        record = cls(**fields)
+        given = record.input_args()
+        record.args = {k: value for k, value in record.args.items() if given.get(k) != value}
+        return record
+
+    def input_args(self) -> dict[str, Any]:
+        """The arguments of the constructor that follow from the input size."""
+        return input_args(self.architecture, self.input_size)
+
+
+def input_args(architecture: str, input_size: tuple[int, int, int]) -> dict[str, Any]:
+    """The constructor's arguments for an input of (channels, height, width)."""
+    channels, height, width = input_size
+    registered = timm.get_pretrained_cfg(architecture)
+    sized = registered is not None and registered.fixed_input_size
+    return {"in_chans": channels, **({"img_size": [height, width]} if sized else {})}
+
+
+def preprocessing_of(pretrained_cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a :class:`ModelRecord` that describe how to prepare an image.
+
+    Args:
+        pretrained_cfg: of timm.
+
+    Raises:
+        KeyError, TypeError, ValueError: an entry is missing or invalid.
+    """
+    channels, height, width = pretrained_cfg["input_size"]
+    return {
+        "input_size": (channels, height, width),
+        "mean": tuple(pretrained_cfg["mean"]),
+        "std": tuple(pretrained_cfg["std"]),
+        "interpolation": pretrained_cfg["interpolation"],
+        "crop_pct": pretrained_cfg["crop_pct"],
+    }
+
+
+def registered_preprocessing(name: str) -> dict[str, Any]:
+    """:func:`preprocessing_of` a model in timm's registry.
+
+    Raises:
+        InputError: an unknown name (with the closest one), or one without a configuration.
+    """
+    registered = timm.get_pretrained_cfg(name)
+    if registered is None and not timm.is_model(name):
+        raise unknown("model", name, timm.list_models())
+    if registered is None:
+        raise InputError(f"timm's registry has no preprocessing for {name!r}")
+    return preprocessing_of(registered.to_dict())
+
+
+def create_model(name: str, **kwargs: Any) -> nn.Module:
+    """``timm.create_model``, with errors that a user can act on.
+
+    Raises:
+        InputError: an unknown name (with the closest one), or arguments that the model rejects.
+    """
+    if ":" not in name and not timm.is_model(name):
+        raise unknown("model", name, timm.list_models())
+    try:
+        return timm.create_model(name, **kwargs)
+    except Exception as error:  # timm and its models raise many kinds for invalid arguments
+        reason = first_line(error)
+        raise InputError(f"model {name!r} cannot be built with {kwargs}: {reason}") from None
+
+
+def build_model(record: ModelRecord, **kwargs: Any) -> nn.Module:
+    """Builds the model that a record describes, with fresh weights."""
+    known = {"num_classes": len(record.classes), **record.input_args()}
+    return create_model(record.architecture, **{**known, **record.args, **kwargs})
+
+
+def _are_numbers(values: Any, kind: Any = (int, float)) -> bool:
+    """Whether ``values`` is a list or tuple of finite numbers."""
+    return isinstance(values, list | tuple) and all(
+        isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
+        for value in values
+    )

@@ -1,0 +1,108 @@
+"""Reading files of weights, safetensors or torch, without running any code in them."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from kat.errors import InputError
+from kat.models.checkpoints.state_dict import canonical
+
+_NUMPY_SCALARS: list[Any] = [
+    (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),  # as NumPy 1 pickles it
+    (np.float64(0).__reduce__()[0], "numpy._core.multiarray.scalar"),
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd"),
+]
+"""The globals that unpickle a NumPy scalar. Arrays and objects are not among them."""
+
+_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+"""The first bytes of a file of ``torch.save`` before version 1.6."""
+
+_LOAD = "torch.load({path!r}, weights_only=False)"
+_UNPICKLE = "pickle.load(open({path!r}, 'rb'))"
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Reads the weights in a ``.safetensors`` or torch file, at the top or under a usual key.
+
+    Torch files are read with ``weights_only=True``: no code in them runs. Names are those of
+    :func:`~kat.models.checkpoints.state_dict.canonical`.
+
+    Raises:
+        InputError: the file is missing or damaged, contains code, or holds no weights.
+    """
+    content = _read_safetensors(path) if path.suffix == ".safetensors" else read_torch_file(path)
+    state = canonical(content)
+    if not state:
+        raise InputError(f"{path} holds no weights")
+    return state
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return safetensors.torch.load_file(path)
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist") from None
+    except (OSError, safetensors.SafetensorError) as error:
+        raise InputError(f"{path} is not a complete safetensors file: {error}") from None
+
+
+def read_torch_file(path: Path) -> dict[str, Any]:
+    """Reads the dictionary in a file of ``torch.save``, with ``weights_only=True``.
+
+    ``argparse.Namespace`` and NumPy scalars are allowed: checkpoints keep their settings and
+    metrics in them.
+
+    Raises:
+        InputError: the file is missing or damaged, contains code, or is something else.
+    """
+    try:
+        if _is_plain_pickle(path):
+            raise _unsafe(path, "is a plain pickle, not a file of torch.save", _UNPICKLE)
+        with torch.serialization.safe_globals([argparse.Namespace, *_NUMPY_SCALARS]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist") from None
+    except OSError as error:
+        raise InputError(f"{path} is not a readable checkpoint: {error}") from None
+    except InputError:
+        raise
+    except Exception as error:  # torch.load raises many kinds for a damaged or foreign file
+        raise _unreadable(path, error) from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds a {type(content).__name__}, not a checkpoint")
+    return content
+
+
+def _is_plain_pickle(path: Path) -> bool:
+    """Whether a file begins like a pickle, and unlike any file of ``torch.save``, old or new."""
+    with path.open("rb") as file:
+        start = file.read(len(_LEGACY))
+    return start[:1] == b"\x80" and start[1:2] <= b"\x05" and start != _LEGACY
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    code = re.search(r"GLOBAL (\S+)", str(error))
+    if code is not None:
+        return _unsafe(path, f"holds more than weights ({code[1]})", _LOAD)
+    return InputError(
+        f"{path} is not a readable checkpoint: it is not a complete file of torch.save; it may be"
+        " truncated, or be a web page that was downloaded in its place"
+    )
+
+
+def _unsafe(path: Path, problem: str, load: str) -> InputError:
+    return InputError(
+        f"{path} {problem}. It is refused, because reading it could run code. If you trust its"
+        f" author, open it yourself with {load.format(path=str(path))}, find the mapping of names"
+        " to tensors in it (for a model, its .state_dict()), and save that alone with"
+        " torch.save(mapping, 'weights.pth')"
+    )

@@ -1,0 +1,96 @@
+"""The arguments of a Vision Transformer, inferred from its weights."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+
+from kat.nn import GRKANMlp, GroupRational
+
+REGISTERS = ("reg_token", "register_tokens", "dist_token")
+"""The names of tokens that attention sees and the classifier does not."""
+
+_DEFAULTS = {
+    name: parameter.default
+    for name, parameter in inspect.signature(VisionTransformer).parameters.items()
+}
+
+
+def vit_args(
+    weights: Mapping[str, Tensor], model: VisionTransformer | None = None
+) -> dict[str, Any]:
+    """The arguments of timm's ``VisionTransformer`` that a ViT's weights need; {} for a plain ViT.
+
+    A distillation token becomes a register. The number of heads and the sizes of images and patches
+    are not included.
+
+    Args:
+        weights: by the names of timm's ViT, or of DeiT III's or DINOv2's authors.
+        model: the model, if it is known; otherwise its pooling is inferred from the norms.
+    """
+
+    def has(*names: str) -> bool:
+        return any(name in weights for name in names)
+
+    registers = sum(weights[name].shape[1] for name in REGISTERS if name in weights)
+    prefix = registers + has("cls_token")
+    if model is None:
+        bare = has("register_tokens") or _is_bare_grid(weights.get("pos_embed"), prefix)
+        pool = _pool(weights)
+    else:
+        bare, pool = model.no_embed_class, model.global_pool
+    args: dict[str, Any] = {
+        "init_values": 1e-5 if has("blocks.0.ls1.gamma", "blocks.0.gamma_1") else None,
+        "reg_tokens": registers,
+        "class_token": has("cls_token"),
+        "no_embed_class": bare and prefix > 0,
+        "pos_embed": "learn" if has("pos_embed") else "none",
+        "global_pool": pool,
+        "fc_norm": has("fc_norm.weight") if pool == "avg" else None,
+        "pre_norm": has("norm_pre.weight"),
+        "final_norm": has("norm.weight", "fc_norm.weight"),
+        "qkv_bias": has("blocks.0.attn.qkv.bias"),
+        "proj_bias": has("blocks.0.attn.proj.bias"),
+        "qk_norm": has("blocks.0.attn.q_norm.weight"),
+        "scale_attn_norm": has("blocks.0.attn.norm.weight"),
+        "scale_mlp_norm": has("blocks.0.mlp.norm.weight"),
+    }
+    return {name: value for name, value in args.items() if value != _DEFAULTS[name]}
+
+
+def rational_args(model: VisionTransformer) -> dict[str, Any]:
+    """The arguments of a KAT that determine the functions of its coefficients; {} for a ViT.
+
+    Weights alone do not distinguish form A from form B.
+    """
+    block: Any = model.blocks[0]
+    if not isinstance(block.mlp, GRKANMlp):
+        return {}
+    act = block.mlp.act2
+    first = {} if isinstance(block.mlp.act1, GroupRational) else {"first_init": "none"}
+    return {
+        **first,
+        "num_groups": block.mlp.num_groups,
+        "degree": list(act.degree),
+        "form": act.form,
+        "share": act.share,
+    }
+
+
+def _pool(weights: Mapping[str, Tensor]) -> str:
+    if "attn_pool.latent" in weights:
+        return "map"
+    return "token" if "cls_token" in weights and "fc_norm.weight" not in weights else "avg"
+
+
+def _is_bare_grid(positions: Tensor | None, prefix: int) -> bool:
+    """Whether the positions are those of a square of patches, without the prefix tokens."""
+    if positions is None:
+        return False
+    count = positions.shape[1]
+    return math.isqrt(count) ** 2 == count and math.isqrt(count - prefix) ** 2 != count - prefix

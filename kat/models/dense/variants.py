@@ -1,0 +1,81 @@
+"""The dense models in timm's registry.
+
+``kat_det_tiny``, ``_small``, ``_base`` and ``vit_det_...`` are detectors for images of 1024 pixels,
+``kat_upernet_...`` and ``vit_upernet_...`` segmentation models for images of 512. Their patches
+are of 16 pixels. The ``_micro`` ones, for images of 128 in patches of 8, train on a laptop's CPU in
+minutes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from timm.models import generate_default_cfgs
+from torch import nn
+
+from kat.models.dense.detector import KATDetector, ViTDetector
+from kat.models.dense.upernet import KATUperNet, ViTUperNet
+from kat.models.kat import IMAGENET_CONFIG, SIZES
+from kat.models.timm_registry import register_family
+
+_MICRO: dict[str, Any] = {"patch_size": 8, "embed_dim": 96, "depth": 6, "num_heads": 3}
+_SIZES = {"micro": _MICRO, **SIZES}
+_FEW_BOXES = {
+    "rpn_pre_nms_top_n_train": 300,
+    "rpn_pre_nms_top_n_test": 300,
+    "rpn_post_nms_top_n_train": 150,
+    "rpn_post_nms_top_n_test": 100,
+    "rpn_batch_size_per_image": 64,
+    "box_batch_size_per_image": 32,
+}
+_MICRO_BACKBONE: dict[str, Any] = {"img_size": 128, "window": 8, "global_blocks": [2, 5]}
+_MICRO_DETECTOR: dict[str, Any] = {
+    **_MICRO_BACKBONE,
+    "channels": 64,
+    "scales": [2.0, 1.0, 0.5],
+    "anchor_scale": 6.0,
+    "convolutions": 2,
+    "hidden": 256,
+    "rcnn": _FEW_BOXES,
+}
+_MICRO_UPERNET: dict[str, Any] = {
+    **_MICRO_BACKBONE,
+    "relative_position": True,
+    "scales": [2.0, 1.0, 0.5, 0.25],
+    "channels": 64,
+    "auxiliary": 32,
+}
+_FAMILIES: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
+    "kat_det": (KATDetector, _MICRO_DETECTOR),
+    "vit_det": (ViTDetector, _MICRO_DETECTOR),
+    "kat_upernet": (KATUperNet, _MICRO_UPERNET),
+    "vit_upernet": (ViTUperNet, _MICRO_UPERNET),
+}
+
+
+def _config(family: str, size: str) -> dict[str, Any]:
+    detector = family.endswith("det")
+    side = 128 if size == "micro" else 1024 if detector else 512
+    return {
+        **IMAGENET_CONFIG,
+        "num_classes": 10 if size == "micro" else 80 if detector else 150,
+        "input_size": (3, side, side),
+        "crop_pct": 1.0,
+        "first_conv": "backbone.body.vit.patch_embed.proj",
+        "classifier": None,
+    }
+
+
+default_cfgs = generate_default_cfgs(
+    {f"{family}_{size}": _config(family, size) for family in _FAMILIES for size in _SIZES}
+)
+
+for _family, (_model_class, _micro) in _FAMILIES.items():
+    register_family(
+        _model_class,
+        {
+            f"{_family}_{size}": {**args, **(_micro if size == "micro" else {})}
+            for size, args in _SIZES.items()
+        },
+        __name__,
+    )

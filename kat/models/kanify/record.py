@@ -1,0 +1,95 @@
+"""Kanifying a model by the record of another plan, without search or fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from kat.errors import InputError
+from kat.files import read_json
+from kat.models.kanify.activation import kind_of
+from kat.models.kanify.find import Mlp, function_of
+from kat.models.kanify.fit import Fitted
+from kat.models.kanify.plan import VERSION, Plan
+from kat.models.kanify.replacement import Replacement, activation_of, check_replaceable
+from kat.models.kanify.select import divisor
+from kat.models.kanify.trace import linear_widths
+from kat.nn import Coefficients, GroupRational
+
+
+def kanify_like(model: nn.Module, record: Mapping[str, Any] | str | Path) -> Plan:
+    """Kanifies a model like another one of the same structure, ready for its state dict.
+
+    Args:
+        model: is changed in place.
+        record: of :meth:`Plan.record`, or the file that :meth:`Plan.save` has written.
+
+    Raises:
+        InputError: the record is invalid or does not fit the model, which is then unchanged.
+    """
+    content = read_json(Path(record)) if isinstance(record, str | Path) else record
+    try:
+        if content["kanify"] != VERSION:
+            raise InputError(
+                f"the record has version {content['kanify']!r}; only {VERSION} is supported"
+            )
+        replacements = [_replacement(model, entry) for entry in content["mlps"]]
+    except InputError:
+        raise
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"not a record of kanify: no valid entry {error}") from None
+    _check_distinct(model, replacements)
+    plan = Plan(model, replacements, {})
+    plan.apply()
+    return plan
+
+
+def _replacement(model: nn.Module, entry: Mapping[str, Any]) -> Replacement:
+    """The replacement of one MLP of a record, checked against the model."""
+    d_in, d_hidden, d_out = entry["mlp"]["widths"]
+    mlp = Mlp(**{**entry["mlp"], "widths": (d_in, d_hidden, d_out)})
+    _check_same(model, mlp)
+    check_replaceable(model, mlp)
+    before, after = entry["groups"]
+    for count, width in ((before, d_in), (after, d_hidden)):
+        if count is not None:
+            divisor(mlp, width, count)
+    coefficients = Coefficients.from_dict(entry["coefficients"], "the record")
+    errors = float(entry["max_error"]), float(entry["rms_error"])
+    fitted = Fitted(coefficients, *errors, bool(entry["seen"]))
+    return Replacement.make(model, mlp, fitted, (before, int(after)), entry["share"])
+
+
+def _check_same(model: nn.Module, mlp: Mlp) -> None:
+    """Raises InputError unless the model has this MLP."""
+    d_in, d_hidden, d_out = mlp.widths
+    try:
+        first, second = (linear_widths(model.get_submodule(n)) for n in (mlp.first, mlp.second))
+        activation = activation_of(model, mlp)
+    except AttributeError:
+        raise InputError(f"the record is of another model: no MLP at {mlp.activation}") from None
+    if (first, second) != ((d_in, d_hidden), (d_hidden, d_out)):
+        raise InputError(
+            f"the record is of another model: the linear maps of {mlp.activation} have the widths"
+            f" {first} and {second} here, not {d_in, d_hidden} and {d_hidden, d_out}"
+        )
+    if isinstance(activation, GroupRational):
+        raise InputError(f"{mlp.activation} is a rational already")
+    if function_of(activation) != mlp.function:
+        raise InputError(
+            f"the record is of another model: {mlp.activation} is {kind_of(activation)} here, not"
+            f" {mlp.function}"
+        )
+
+
+def _check_distinct(model: nn.Module, replacements: list[Replacement]) -> None:
+    """Raises InputError if a record is empty, or has two rationals in one place."""
+    linear_maps = [model.get_submodule(r.mlp.first) for r in replacements if r.act1 is not None]
+    for places in ([r.mlp.activation for r in replacements], linear_maps):
+        if len(set(places)) < len(places):
+            raise InputError("not a record of kanify: it names an MLP twice")
+    if not replacements:
+        raise InputError("not a record of kanify: it names no MLP")

@@ -1,0 +1,200 @@
+"""Segmentation datasets in each layout."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from kat.data import DataConfig, UnreadableImage, make_loader, open_split
+from kat.data.check import check_split
+from kat.data.dense import open_segmentation
+from kat.data.dense.config import SegmentationAugmentConfig
+from kat.data.dense.transforms import SegmentationEvalTransform, SegmentationTrainTransform
+from kat.errors import InputError
+from tests.data.dense.mask_files import halves, write_ade20k, write_pairs, write_voc
+
+
+def _masks(data):
+    return [data[index][1].numpy() for index in range(len(data))]
+
+
+def test_ade20k_numbers_classes_from_one_and_zero_means_no_class(tmp_path):
+    write_ade20k(tmp_path)
+    data = open_split(DataConfig(name=f"ade20k:{tmp_path}"), "val")
+    assert data.classes == ["sky, heaven", "car;auto"]
+    np.testing.assert_array_equal(_masks(data), [halves(255, 0), halves(0, 1)])
+    assert data[0][0].size == (30, 20)
+    assert data[0][1].dtype == torch.uint8
+
+
+def test_ade20k_without_its_table_has_150_classes(tmp_path):
+    write_ade20k(tmp_path / "ADEChallengeData2016", table=False)
+    data = open_segmentation("ade20k", tmp_path, "train")
+    assert (len(data.classes), data.classes[0], data.classes[149]) == (150, "1", "150")
+
+
+def test_voc_has_lists_palettes_and_borders(tmp_path):
+    write_voc(tmp_path / "VOCdevkit" / "VOC2012")
+    data = open_split(DataConfig(name=f"voc:{tmp_path}"), "train")
+    assert (data.classes[0], data.classes[15], len(data.classes)) == ("background", "person", 21)
+    assert [data.name(index)[-10:] for index in range(2)] == ["2007_1.jpg", "2007_0.jpg"]
+    np.testing.assert_array_equal(_masks(data), [halves(255, 20), halves(0, 15)])
+
+
+def test_pairs_of_folders(tmp_path):
+    write_pairs(tmp_path)
+    data = open_split(DataConfig(name=f"masks:{tmp_path}"), "train")
+    assert data.classes == ["road", "grass", "sky"]
+    np.testing.assert_array_equal(_masks(data), [halves(0, 1), halves(2, 255)])
+
+
+def test_values_that_are_not_a_class_are_refused_or_ignored(tmp_path):
+    write_pairs(tmp_path)
+    Image.fromarray(halves(3, 1)).save(tmp_path / "train" / "masks" / "0.png")
+    with pytest.raises(InputError, match=r"0\.png has the value 3, which is none of the 3"):
+        open_segmentation("masks", tmp_path, "train")[0]
+    skipping = open_segmentation("masks", tmp_path, "train", "skip")
+    np.testing.assert_array_equal(skipping[0][1], halves(255, 1))
+    assert "values that are not a class count as 255" in skipping.note
+    assert open_segmentation("masks", tmp_path, "train").note == ""
+    write_ade20k(tmp_path)
+    Image.fromarray(halves(3, 1)).save(tmp_path / "annotations" / "training" / "ADE_0.png")
+    with pytest.raises(InputError, match=r"has the value 3, which is none of the 2"):
+        open_segmentation("ade20k", tmp_path, "train")[0]
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "I;16", "I"])
+def test_values_are_the_same_however_many_bits_they_have(tmp_path, mode):
+    write_pairs(tmp_path)
+    path = tmp_path / "train" / "masks" / "0.tif"
+    path.with_suffix(".png").unlink()
+    types = {"1": bool, "L": np.uint8, "I;16": np.uint16, "I": np.int32}
+    saved = Image.fromarray(halves(0, 1).astype(types[mode]))
+    assert saved.mode == mode
+    saved.save(path)
+    mask = open_segmentation("masks", tmp_path, "train")[0][1]
+    assert mask.dtype == torch.uint8
+    np.testing.assert_array_equal(mask, halves(0, 1))
+
+
+def test_negative_values_are_not_a_class(tmp_path):
+    write_pairs(tmp_path)
+    path = tmp_path / "train" / "masks" / "0.tif"
+    path.with_suffix(".png").unlink()
+    Image.fromarray(halves(0, 1).astype(np.int32) - 1).save(path)
+    with pytest.raises(InputError, match=r"0\.tif has the value -1, which is none of the 3"):
+        open_segmentation("masks", tmp_path, "train")[0]
+    skipping = open_segmentation("masks", tmp_path, "train", "skip")
+    np.testing.assert_array_equal(skipping[0][1], halves(255, 0))
+    report = check_split(DataConfig(name=f"masks:{tmp_path}"), "train")
+    (problem,) = report.problems
+    assert problem.kind == "masks with values that are not a class"
+    assert problem.first.endswith("0.tif: -1 of 3 classes")
+    assert report.unused == ["grass"]
+
+
+def test_repeated_class_names_are_refused(tmp_path):
+    write_pairs(tmp_path)
+    (tmp_path / "classes.txt").write_text("road\ngrass\nroad\n")
+    with pytest.raises(InputError, match=r"classes\.txt names class 'road' more than once"):
+        open_segmentation("masks", tmp_path, "train")
+    write_ade20k(tmp_path)
+    table = tmp_path / "objectInfo150.txt"
+    table.write_text(table.read_text() + "3\t.1\t9\t9\tcar;auto\n")
+    with pytest.raises(InputError, match=r"Info150\.txt names class 'car;auto' more than once"):
+        open_segmentation("ade20k", tmp_path, "train")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_bad_input_found_by_a_worker_is_one_line(tmp_path, workers):
+    write_pairs(tmp_path)
+    path = tmp_path / "train" / "masks" / "1.png"
+    Image.fromarray(halves(3, 1)).save(path)
+    config = DataConfig(name=f"masks:{tmp_path}", batch_size=2, num_workers=workers)
+    data = open_split(config, "train")
+    data.transform = SegmentationTrainTransform(16, SegmentationAugmentConfig(), data.mean)
+    loader = make_loader(data, config, training=True)
+    with pytest.raises(InputError) as caught:
+        list(loader)
+    loader.close()
+    assert str(caught.value).startswith(f"{path} has the value 3, which is none of the 3")
+    assert "\n" not in str(caught.value)
+
+
+def test_images_and_masks_without_counterpart_are_refused_or_left_out(tmp_path):
+    write_pairs(tmp_path)
+    (tmp_path / "train" / "masks" / "0.png").unlink()
+    with pytest.raises(InputError, match=r"1 images or masks without .*0\.png': it has no mask"):
+        open_segmentation("masks", tmp_path, "train")
+    data = open_segmentation("masks", tmp_path, "train", "skip")
+    np.testing.assert_array_equal(_masks(data), [halves(2, 255)])
+    assert list(data.ignored) == [str(tmp_path / "train" / "images" / "0.png")]
+    (tmp_path / "val" / "images" / "1.png").unlink()
+    with pytest.raises(InputError, match=r"val/masks/1': it has no image"):
+        open_segmentation("masks", tmp_path, "val")
+
+
+def test_masks_that_cannot_be_used(tmp_path):
+    write_pairs(tmp_path)
+    path = tmp_path / "train" / "masks" / "0.png"
+    data = open_segmentation("masks", tmp_path, "train")
+    Image.new("L", (20, 30)).save(path)
+    with pytest.raises(UnreadableImage, match=r"it has 20x30 pixels, but its image 30x20"):
+        data[0]
+    Image.new("RGB", (30, 20)).save(path)
+    with pytest.raises(UnreadableImage, match=r"one whole number per pixel, .* mode RGB"):
+        data[0]
+    path = path.with_suffix(".tif")
+    Image.fromarray(halves(0, 1).astype(np.float32)).save(path)
+    path.replace(path.with_suffix(".png"))
+    with pytest.raises(UnreadableImage, match=r"one whole number per pixel, .* mode F"):
+        data[0]
+    path = path.with_suffix(".png")
+    path.write_bytes(b"torn")
+    with pytest.raises(UnreadableImage, match=r"masks/0\.png"):
+        data[0]
+
+
+def test_missing_folders_are_named(tmp_path):
+    for layout in ("ade20k", "voc", "masks"):
+        with pytest.raises(InputError, match=r"does not exist|cannot be read"):
+            open_segmentation(layout, tmp_path / "nowhere", "train")
+    write_pairs(tmp_path)
+    (tmp_path / "classes.txt").write_text("\n")
+    with pytest.raises(InputError, match=r"classes\.txt must name 1 to 255 classes, not 0"):
+        open_segmentation("masks", tmp_path, "train")
+    (tmp_path / "train" / "images" / "0.jpg").write_bytes(b"")
+    (tmp_path / "classes.txt").write_text("a\nb\nc\n")
+    with pytest.raises(InputError, match=r"two images of one name: 0\.jpg and 0\.png"):
+        open_segmentation("masks", tmp_path, "train")
+
+
+def test_the_loader_stacks_crops_and_repeats_them_on_resuming(tmp_path):
+    write_pairs(tmp_path)
+    config = DataConfig(name=f"masks:{tmp_path}", batch_size=2)
+    data = open_split(config, "train")
+    data.transform = SegmentationTrainTransform(16, SegmentationAugmentConfig(), data.mean)
+    loader = make_loader(data, config, training=True, seed=5)
+    first, second = [next(iter(loader)) for _ in range(2)]
+    assert (first.images.shape, first.labels.shape) == ((2, 3, 16, 16), (2, 16, 16))
+    assert not torch.equal(first.images, second.images)
+    loader.start_at(1, 0)
+    (again,) = loader
+    assert torch.equal(again.images, second.images)
+    assert torch.equal(again.labels, second.labels)
+
+
+def test_the_loader_leaves_images_of_other_sizes_in_lists(tmp_path):
+    write_pairs(tmp_path)
+    for kind in ("images", "masks"):
+        Image.new("RGB" if kind == "images" else "L", (24, 40)).save(
+            tmp_path / "val" / kind / "1.png"
+        )
+    config = DataConfig(name=f"masks:{tmp_path}", batch_size=2)
+    data = open_split(config, "val")
+    data.transform = SegmentationEvalTransform(40)
+    (batch,) = make_loader(data, config, training=False)
+    assert [tuple(image.shape) for image in batch.images] == [(3, 40, 60), (3, 67, 40)]
+    assert [tuple(mask.shape) for mask in batch.labels] == [(20, 30), (40, 24)]

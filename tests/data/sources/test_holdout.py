@@ -1,0 +1,65 @@
+"""The held-out validation split of folders that have none."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from kat.data import DataConfig, open_split
+from kat.data.sources.holdout import held_out
+from kat.errors import InputError
+from tests.images import write_folder
+
+
+def test_a_share_of_each_class_is_held_out_by_name():
+    names = [f"{label}/{i}.jpg" for label, count in enumerate((1, 2, 10, 35)) for i in range(count)]
+    labels = [int(name[0]) for name in names]
+    kept_back = held_out(names, labels, 0.1)
+    counts = Counter(label for label, back in zip(labels, kept_back, strict=True) if back)
+    assert counts == {1: 1, 2: 1, 3: 4}  # never the last image, at least one, round(3.5)
+    digests = {name: hashlib.sha256(name.encode()).hexdigest() for name in names}
+    tens = sorted((name for name in names if name[0] == "2"), key=digests.__getitem__)
+    assert [n for n, back in zip(names, kept_back, strict=True) if back and n[0] == "2"] == tens[:1]
+    order = names[::-1]
+    again = held_out(order, labels[::-1], 0.1)
+    assert dict(zip(order, again, strict=True)) == dict(zip(names, kept_back, strict=True))
+
+
+def _paths(images):
+    paths = [Path(images.name(index)) for index in range(len(images))]
+    return {path.relative_to(path.parent.parent).as_posix() for path in paths}
+
+
+@pytest.mark.parametrize("layout", ["train folder", "classes alone"])
+def test_a_folder_without_a_validation_split(tmp_path, layout):
+    write_folder(tmp_path, classes=3, train=8, val=1)
+    shutil.rmtree(tmp_path / "val")
+    if layout == "classes alone":
+        for folder in (tmp_path / "train").iterdir():
+            folder.rename(tmp_path / folder.name)
+        (tmp_path / "train").rmdir()
+    config = DataConfig(name=f"folder:{tmp_path}", holdout=0.25)
+    train, val = open_split(config, "train"), open_split(config, "val")
+    assert (len(train), len(val)) == (18, 6)
+    assert not _paths(train) & _paths(val)
+    assert len(_paths(train) | _paths(val)) == 24
+    assert Counter(val[i][1] for i in range(len(val))) == {0: 2, 1: 2, 2: 2}
+    assert train.classes == val.classes == ["n00", "n01", "n02"]
+    assert val.note.endswith(
+        "has no validation split: 6 of its 24 images, 0.25 of each class, are held out for"
+        " validation and not trained on"
+    )
+    missing = "val" if layout == "train folder" else "train"
+    with pytest.raises(InputError, match=f"has no folder '{missing}' or"):
+        open_split(DataConfig(name=f"folder:{tmp_path}", holdout=0), missing)
+
+
+def test_a_validation_split_is_used_as_it_is(tmp_path):
+    write_folder(tmp_path, classes=2, train=4, val=3)
+    config = DataConfig(name=f"folder:{tmp_path}", holdout=0.5)
+    splits = [open_split(config, split) for split in ("train", "val")]
+    assert [(len(split), split.note) for split in splits] == [(8, ""), (6, "")]

@@ -1,0 +1,233 @@
+"""Batches of a dataset, from any batch of any epoch on."""
+
+from __future__ import annotations
+
+import multiprocessing
+import random
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+
+from kat.data import (
+    AugmentConfig,
+    DataConfig,
+    eval_transform,
+    make_loader,
+    open_split,
+    preprocessing,
+    train_transform,
+)
+from kat.errors import InputError
+from tests.images import write_folder
+
+
+def _digits(split, config=None):
+    config = config or DataConfig(batch_size=100)
+    data = open_split(config, split)
+    data.transform = eval_transform(preprocessing(config, data), normalize=False)
+    return data, config
+
+
+def test_training_batches_are_full_shuffled_and_a_function_of_seed_and_epoch():
+    data, config = _digits("train")
+
+    def labels(seed, epoch):
+        loader = make_loader(data, config, training=True, seed=seed)
+        loader.start_at(epoch, 0)
+        batches = list(loader)
+        assert len(batches) == 14
+        assert {len(batch.labels) for batch in batches} == {100}
+        return torch.cat([batch.labels for batch in batches])
+
+    assert torch.equal(labels(0, 0), labels(0, 0))
+    assert not torch.equal(labels(0, 0), labels(0, 1))
+    assert not torch.equal(labels(0, 0), labels(1, 0))
+
+
+def test_validation_sees_every_image_once_in_order():
+    data, config = _digits("val")
+    batches = list(make_loader(data, config, training=False))
+    labels = torch.cat([batch.labels for batch in batches]).tolist()
+    assert labels == [data[i][1] for i in range(len(data))]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_unreadable_images_leave_the_batch_and_are_named(tmp_path, workers):
+    write_folder(tmp_path, classes=2, train=1, val=3)
+    bad = tmp_path / "val" / "n01" / "1.jpg"
+    bad.write_bytes(b"torn")
+    config = DataConfig(name=f"folder:{tmp_path}", image_size=32, batch_size=4, num_workers=workers)
+    data = open_split(config, "val")
+    data.transform = eval_transform(preprocessing(config, data))
+    first, second = make_loader(data, config, training=False)
+    assert (len(first.labels), first.unreadable) == (4, [])
+    assert second.labels.tolist() == [1]
+    assert [name for name, _ in second.unreadable] == [str(bad)]
+
+
+def test_closing_stops_the_workers_of_an_iteration_that_failed():
+    data, config = _digits("train", DataConfig(batch_size=100, num_workers=2))
+    loader = make_loader(data, config, training=True)
+    first = next(iter(loader)).labels
+    assert len(multiprocessing.active_children()) == 2
+    with pytest.raises(ZeroDivisionError):
+        _fail_in_the_second_epoch(loader)
+    assert len(loader) == 14
+    loader.start_at(0, 0)
+    assert torch.equal(next(iter(loader)).labels, first)  # by new workers
+    loader.close()
+    assert multiprocessing.active_children() == []
+
+
+def _fail_in_the_second_epoch(loader):
+    try:
+        for batch in loader:
+            len(batch.labels) / 0
+    finally:
+        loader.close()
+        assert multiprocessing.active_children() == []
+
+
+def test_closing_stops_the_workers_of_an_iteration_in_which_one_failed():
+    data, config = _digits("train", DataConfig(batch_size=100, num_workers=2))
+    data.transform = _divide_by_zero
+    loader = make_loader(data, config, training=True)
+    try:
+        next(iter(loader))
+    except ZeroDivisionError:
+        loader.close()
+    assert multiprocessing.active_children() == []
+
+
+def _divide_by_zero(image):
+    return 1 / 0
+
+
+def test_a_process_exits_with_an_open_loader():
+    code = """
+from kat.data import DataConfig, make_loader, open_split
+config = DataConfig(batch_size=100, num_workers=1)
+data = open_split(config, "train")
+data.transform = id
+iteration = iter(make_loader(data, config, training=True))
+next(iteration)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_deleting_a_loader_stops_its_workers(training):
+    data, config = _digits("train", DataConfig(batch_size=100, num_workers=2))
+    loader = make_loader(data, config, training=training)
+    for _ in loader:
+        break
+    assert len(multiprocessing.active_children()) == (2 if training else 0)
+    del loader
+    assert multiprocessing.active_children() == []
+
+
+def test_a_batch_without_readable_images_is_empty(tmp_path):
+    write_folder(tmp_path, classes=1, train=1, val=1)
+    (tmp_path / "val" / "n00" / "0.jpg").write_bytes(b"torn")
+    config = DataConfig(name=f"folder:{tmp_path}", image_size=32)
+    (batch,) = make_loader(open_split(config, "val"), config, training=False)
+    assert len(batch.labels) == len(batch.images) == 0
+
+
+def test_fewer_images_than_a_batch_is_an_error():
+    data, _ = _digits("train")
+    with pytest.raises(InputError, match=r"1437 images, fewer than one batch.*2000"):
+        make_loader(data, DataConfig(batch_size=2000), training=True)
+
+
+AUGMENT = AugmentConfig(
+    scale=(0.2, 1), ratio=(0.75, 4 / 3), hflip=0.5, auto_augment="rand-m9-mstd0.5"
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("images")
+    write_folder(root, classes=2, train=11, val=1)
+    return root
+
+
+def _loader(folder, batch_size=4, workers=0, seed=7):
+    config = DataConfig(
+        name=f"folder:{folder}", image_size=24, batch_size=batch_size, num_workers=workers
+    )
+    data = open_split(config, "train")
+    data.transform = train_transform(preprocessing(config, data), AUGMENT)
+    return make_loader(data, config, training=True, seed=seed)
+
+
+def _same(first, second):
+    return all(
+        torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels) and a.seeds == b.seeds
+        for a, b in zip(first, second, strict=True)
+    )
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_epoch_can_be_resumed_at_any_batch(folder, workers):
+    whole = _loader(folder)
+    epochs = [list(whole), list(whole)]
+    assert [len(epoch) for epoch in epochs] == [5, 5]
+    first, second = ({seed for b in epoch for seed in b.seeds} for epoch in epochs)
+    assert not first & second  # each image is augmented otherwise in each epoch
+    assert not torch.equal(*(torch.cat([b.labels for b in epoch]) for epoch in epochs))
+    entered = _loader(folder, workers=workers)
+    for epoch, start in ((1, 3), (0, 0), (0, 4), (1, 0)):
+        entered.start_at(epoch, start)
+        assert len(entered) == 5  # of the whole epoch, as the trainer counts
+        assert _same(list(entered), epochs[epoch][start:])
+    assert _same(list(_loader(folder, workers=workers)), epochs[0])  # fresh workers
+    entered.close()
+
+
+def test_the_augmentation_of_an_image_is_independent_of_its_batch(folder):
+    """The same images in batches of one and of five; others with another seed."""
+    singly = {b.seeds[0]: b.images[0] for b in _loader(folder, batch_size=1)}
+    together = {
+        seed: image
+        for batch in _loader(folder, batch_size=5)
+        for seed, image in zip(batch.seeds, batch.images, strict=True)
+    }
+    assert len(singly) == 22
+    assert together.keys() < singly.keys()
+    assert all(torch.equal(image, singly[seed]) for seed, image in together.items())
+    assert not singly.keys() & {b.seeds[0] for b in _loader(folder, batch_size=1, seed=8)}
+
+
+def test_batches_of_two_processes_are_those_of_one(folder, monkeypatch):
+    one = list(_loader(folder, batch_size=6))
+    halves = []
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
+    for rank in (0, 1):
+        monkeypatch.setattr(dist, "get_rank", lambda rank=rank: rank)
+        halves.append(list(_loader(folder, batch_size=3)))
+    assert [len(half) for half in halves] == [len(one)] * 2
+    for whole, first, second in zip(one, *halves, strict=True):
+        assert set(whole.seeds) == {*first.seeds, *second.seeds}
+        images = dict(zip(whole.seeds, whole.images, strict=True))
+        for half in (first, second):
+            pairs = zip(half.seeds, half.images, strict=True)
+            assert all(torch.equal(images[seed], image) for seed, image in pairs)
+
+
+def test_loading_restores_the_generators_of_the_process(folder):
+    random.seed(1)
+    np.random.seed(1)
+    torch.manual_seed(1)
+    torch.empty((), dtype=torch.int64).random_()  # the DataLoader's own draw, once an iteration
+    expected = random.random(), np.random.rand(), torch.rand(1)
+    random.seed(1)
+    np.random.seed(1)
+    torch.manual_seed(1)
+    assert len(list(_loader(folder))) == 5
+    assert (random.random(), np.random.rand(), torch.rand(1)) == expected

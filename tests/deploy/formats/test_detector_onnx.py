@@ -1,0 +1,231 @@
+"""Detectors as ONNX files: the detections of the model, in images of any size."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch.nn import functional
+from torchvision.models.detection.roi_heads import paste_masks_in_image
+
+from kat.deploy import export_model, freeze, open_model
+from kat.deploy.formats import detector_onnx
+from kat.errors import ExportFailed, InputError
+from kat.models import build_model
+from tests.models.small import record_of
+
+SIDE = 64
+NAMES = ["boxes", "labels", "scores", "masks"]
+ARGS = {"embed_dim": 48, "depth": 2, "window": 5, "global_blocks": [1], "channels": 16}
+LEAST = 0.3
+"""About the highest score of an untrained model of three classes."""
+
+
+def make_detector(name="kat_det_micro", least=LEAST, **args):
+    rcnn = {"box_score_thresh": least}
+    record = record_of(name, (3, SIDE, SIDE), {**ARGS, "rcnn": rcnn, **args})
+    torch.manual_seed(0)
+    model = build_model(record).eval()
+    with torch.no_grad():  # so that no rational is the identity
+        for parameter in model.transformer.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return model, record
+
+
+def noise(*size, seed=7):
+    return torch.randn(3, *size, generator=torch.Generator().manual_seed(seed))
+
+
+def session_of(path):
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # below, it warns about the optional input
+    return onnxruntime.InferenceSession(path, options)
+
+
+def check_same(found, expected):
+    """The same detections in the same order."""
+    assert list(found) == list(expected) == NAMES
+    assert len(expected["boxes"])
+    assert torch.equal(found["labels"], expected["labels"])
+    for name in ("boxes", "scores"):
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-3, atol=1e-3)
+    assert found["masks"].shape == expected["masks"].shape
+    assert (found["masks"] != expected["masks"]).float().mean() < 1e-3  # near ties
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """The detectors by name, and their files."""
+    folder = tmp_path_factory.mktemp("detectors")
+    models = {}
+    for name in ("kat_det_micro", "vit_det_micro"):
+        model, record = make_detector(name)
+        export_model(model, record, folder / f"{name}.onnx")
+        models[name] = model
+    return models, folder
+
+
+@pytest.mark.parametrize("name", ["kat_det_micro", "vit_det_micro"])
+@torch.no_grad()
+def test_onnxruntime_computes_the_models_detections(exported, name):
+    model, path = exported[0][name], exported[1] / f"{name}.onnx"
+    session = session_of(path)
+    assert [(x.name, x.shape) for x in session.get_inputs()] == [("image", [3, SIDE, SIDE])]
+    assert [(x.name, x.shape) for x in session.get_outputs()] == [
+        ("boxes", ["objects", 4]),
+        ("labels", ["objects"]),
+        ("scores", ["objects"]),
+        ("masks", ["objects", 1, 28, 28]),
+    ]
+    counts = set()
+    for seed in (1, 2, 3):
+        image = noise(SIDE, SIDE, seed=seed)
+        outputs = session.run(NAMES, {"image": image.numpy()})
+        found = dict(zip(NAMES, map(torch.from_numpy, outputs), strict=True))
+        pasted = paste_masks_in_image(found["masks"], found["boxes"], (SIDE, SIDE))
+        found["masks"] = pasted[:, 0] >= 0.5
+        check_same(found, model([image])[0])
+        counts.add(len(found["boxes"]))
+        all_of_them = {"image": image.numpy(), "threshold": np.zeros((), np.float32)}
+        assert len(session.run(["scores"], all_of_them)[0]) == 100
+    assert len(counts) > 1
+
+
+def test_a_file_is_standard_operators_and_has_the_record(exported):
+    model = onnx.load(exported[1] / "kat_det_micro.onnx")
+    onnx.checker.check_model(model, full_check=True)
+    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 18)]
+    assert {node.domain for node in model.graph.node} == {""}
+    assert not any(node.doc_string or node.metadata_props for node in model.graph.node)
+    record = json.loads({x.key: x.value for x in model.metadata_props}["kat"])
+    assert record["task"] == "detection"
+    assert record["label_names"] == ["ant", "bee", "cat"]
+    assert record["pretrained_cfg"]["input_size"] == [3, SIDE, SIDE]
+
+
+@torch.no_grad()
+def test_our_runtime_takes_images_of_any_size(exported, capfd):
+    model = exported[0]["kat_det_micro"]
+    opened, record = open_model(exported[1] / "kat_det_micro.onnx")
+    assert record.classes == ["ant", "bee", "cat"]
+    images = [noise(SIDE, SIDE), noise(100, 100), noise(30, 30)]
+    for found, expected in zip(opened.train()(images), model(images), strict=True):
+        check_same(found, expected)
+    assert capfd.readouterr().err == ""
+    open_model(exported[1] / "kat_det_micro.onnx", SIDE)
+    with pytest.raises(InputError, match="64 x 64 pixels, got 3 x 96 x 96"):
+        open_model(exported[1] / "kat_det_micro.onnx", 96)
+
+
+@pytest.mark.parametrize("size", [(48, SIDE), (SIDE, 40)])
+@torch.no_grad()
+def test_the_padding_to_a_square_is_a_part_of_the_image(exported, size):
+    """The detections are the model's in the padded image, clipped to the image."""
+    opened, _ = open_model(exported[1] / "kat_det_micro.onnx")
+    height, width = size
+    image = noise(*size)
+    (found,) = opened([image])
+    padded = functional.pad(image, (0, SIDE - width, 0, SIDE - height))
+    (whole,) = exported[0]["kat_det_micro"]([padded])
+    limits = torch.tensor([width, height, width, height], dtype=torch.float32)
+    boxes = whole["boxes"].minimum(limits)
+    inside = ((boxes[:, 2:] - boxes[:, :2]) > 0.01).all(1)
+    assert (boxes != whole["boxes"]).any()
+    expected = {name: one[inside] for name, one in {**whole, "boxes": boxes}.items()}
+    expected["masks"] = expected["masks"][..., :height, :width]
+    check_same(found, expected)
+
+
+@torch.no_grad()
+def test_the_score_threshold_can_be_changed(exported):
+    model = exported[0]["kat_det_micro"]
+    opened, _ = open_model(exported[1] / "kat_det_micro.onnx")
+    assert opened.score_threshold == model.score_threshold == LEAST
+    image = noise(SIDE, SIDE)
+    few = len(opened([image])[0]["scores"])
+    opened.score_threshold = 0.0
+    everything = opened([image])[0]["scores"]
+    assert 0 < few < len(everything)
+    assert few == (everything > LEAST).sum()
+
+
+@torch.no_grad()
+def test_another_size_than_that_of_the_position_embeddings(tmp_path):
+    model, record = make_detector()
+    model.set_image_size(96)
+    done = export_model(model, record, tmp_path / "m.onnx")
+    assert done.record.model.input_size == (3, 96, 96)
+    opened, _ = open_model(tmp_path / "m.onnx")
+    for image in (noise(96, 96), noise(70, 70)):
+        check_same(opened([image])[0], model([image])[0])
+
+
+@pytest.mark.parametrize("least", [LEAST, 0.99])
+def test_a_file_with_other_detections_is_not_kept(tmp_path, monkeypatch, least):
+    """Even if the model detects nothing in noise."""
+    model, record = make_detector(least=least)
+    with torch.no_grad():
+        assert (len(model([noise(SIDE, SIDE)])[0]["boxes"]) == 0) == (least > LEAST)
+    path = tmp_path / "m.onnx"
+    path.write_bytes(b"kept")
+
+    def wrong(model):
+        frozen = freeze(model)
+        frozen.transformer.blocks[1].mlp.act2.numerator[0, 2] += 1e-2
+        return frozen
+
+    monkeypatch.setattr(detector_onnx, "freeze", wrong)
+    with pytest.raises(ExportFailed, match="was not kept: its detections differ"):
+        export_model(model, record, path)
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+    assert path.read_bytes() == b"kept"
+    assert model.score_threshold == least
+
+
+@pytest.mark.parametrize("shift", ["labels", "count"])
+def test_labels_and_the_number_of_detections_count(exported, shift):
+    model, record = make_detector()
+    opened, _ = open_model(exported[1] / "kat_det_micro.onnx")
+    stored = detector_onnx.detector_record(model, record)
+
+    def other(image, threshold):
+        found = opened.detect(image, threshold)
+        if shift == "labels":
+            return {**found, "labels": (found["labels"] + 1) % 3}
+        return {name: one[: len(one) * 3 // 4] for name, one in found.items()}
+
+    assert detector_onnx.detections_distance(opened.detect, model, stored) < 1e-4
+    assert detector_onnx.detections_distance(other, model, stored) > 1e-3
+
+
+def test_what_cannot_be_exported(tmp_path):
+    model, record = make_detector()
+    for path, int8 in ((tmp_path / "m.pt2", False), (tmp_path / "m.onnx", True)):
+        with pytest.raises(InputError, match=r"exported to \.onnx only, without int8"):
+            export_model(model, record, path, int8=int8)
+    for args, sides in (({"min_size": 48}, "48 to 64"), ({"max_size": 80}, "64 to 80")):
+        model, record = make_detector(**args)
+        with pytest.raises(InputError, match=f"a multiple of 32, .* sides from {sides}"):
+            export_model(model, record, tmp_path / "m.onnx")
+    model, record = make_detector()
+    model.set_image_size(70)
+    with pytest.raises(InputError, match="sides from 70 to 70"):
+        export_model(model, record, tmp_path / "m.onnx")
+    model, record = make_detector()
+    with torch.no_grad():
+        model.roi_heads.box_predictor.cls_score.bias[0] = torch.nan
+    with pytest.raises(InputError, match="its weights are not finite"):
+        export_model(model, record, tmp_path / "m.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_too_few_detections_cannot_be_compared(exported):
+    opened, _ = open_model(exported[1] / "kat_det_micro.onnx")
+    model, record = make_detector(rcnn={"box_detections_per_img": 1})
+    stored = detector_onnx.detector_record(model, record)
+    with pytest.raises(InputError, match="has 1 detection in noise"):
+        detector_onnx.detections_distance(opened.detect, model, stored)

@@ -1,0 +1,53 @@
+"""The model card: it says what is on record, and nothing else."""
+
+from __future__ import annotations
+
+import yaml
+from huggingface_hub import ModelCard
+
+from kat.models import TrainingRecord, build_model, save_pretrained
+from kat.models.checkpoints.model_card import model_card
+from tests.models.small import make_record
+
+TRAINING = TrainingRecord(
+    settings={
+        "out": "private/runs/x",
+        "seed": 3,
+        "data": {"name": "folder:private/animals", "root": "private"},
+        "model": {"init_from": "private/vit.safetensors"},
+    },
+    metrics={"top1": 91.5, "top5": 99.25, "epochs": 7},
+)
+
+
+def test_the_card_says_what_is_on_record_and_no_more(tmp_path):
+    record = make_record()
+    model = build_model(record)
+    save_pretrained(model, record, tmp_path / "mine", training=TRAINING, license="mit")
+    card = ModelCard.load(tmp_path / "mine" / "README.md")
+    assert (card.data.license, card.data.library_name) == ("mit", "timm")
+    (result,) = card.data.eval_results
+    assert (result.metric_value, result.dataset_name) == (91.5, "folder")
+    assert (
+        "top-1 91.50 %, top-5\n99.25 %" in card.text or "top-1 91.50 %, top-5 99.25 %" in card.text
+    )
+    assert "best of 7 epochs" in card.text
+    assert "arxiv.org/abs/2409.10594" in card.text
+    block = card.text.split("```yaml\n")[1].split("```")[0]
+    settings = yaml.safe_load(block)
+    assert settings == {
+        "seed": 3, "data": {"name": "folder"}, "model": {"init_from": "vit.safetensors"}
+    }  # fmt: skip
+    assert "private" not in card.content
+    save_pretrained(model, record, tmp_path / "bare")
+    bare = ModelCard.load(tmp_path / "bare" / "README.md")
+    assert bare.data.eval_results is None
+    assert "No metrics of these weights are on record." in bare.text
+    assert "The training of these weights is not on record." in bare.text
+
+
+def test_metrics_of_a_part_of_the_validation_split_are_left_out():
+    part = TrainingRecord({**TRAINING.settings, "limit_val_batches": 1}, TRAINING.metrics)
+    text = model_card(make_record(), 1, part, name="part")
+    assert "No metrics of these weights are on record." in text
+    assert "91.50" not in text

@@ -1,0 +1,267 @@
+"""The authors' weights, in every published form."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import timm
+import torch
+
+import kat
+from kat.errors import InputError
+from kat.models import init_from_vit, load_model
+from tests.models.published import official_state, published_logits
+
+ROOT = Path(__file__).parents[3]
+TINY = "kat_tiny_patch16_224"
+
+
+def images(size: int = 224, count: int = 1) -> torch.Tensor:
+    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(1))
+
+
+def assert_logits(model: torch.nn.Module, expected: torch.Tensor, x: torch.Tensor) -> None:
+    """float32 to 1e-5 of the largest logit, float64 to rounding."""
+    with torch.inference_mode():
+        single = model.eval()(x)
+        double = model.double()(x.double())
+    bound = expected.abs().max()
+    assert (single - expected).abs().max() <= 1e-5 * bound
+    assert (double - expected).abs().max() <= 1e-11 * bound
+
+
+def second_variant(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The state dict with the coefficients' names of the second published variant."""
+    ends = {"weight_numerator": "numerator_v", "weight_denominator": "denominator_v"}
+    renamed = {}
+    for name, value in state.items():
+        head, _, end = name.rpartition(".")
+        renamed[f"{head}.{ends[end]}" if end in ends else name] = value
+    return renamed
+
+
+def module(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {f"module.{name}": value for name, value in state.items()}
+
+
+NOISE = {"norm.weight": torch.zeros(192)}
+"""The weights that a checkpoint holds beside its EMA."""
+FORMS = {
+    "bare": lambda state: state,
+    "bare, module, second variant": lambda state: module(second_variant(state)),
+    "state_dict": lambda state: {"state_dict": module(state), "epoch": 299, "arch": TINY},
+    "model": lambda state: {"model": second_variant(state), "optimizer": {}},
+    "state_dict_ema": lambda state: {
+        "state_dict": NOISE,
+        "state_dict_ema": module(second_variant(state)),
+        "args": argparse.Namespace(model=TINY, lr=1e-3),
+        "metric": 74.6,
+    },
+    "model_ema": lambda state: {"model": NOISE, "model_ema": state},
+}
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """A whole KAT-T's state dict, an image, and its logits by the formula."""
+    state = official_state("tiny")
+    return state, images(), published_logits(state, images())
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_of_file_loads_in_every_way(tmp_path, tiny, form):
+    state, x, expected = tiny
+    path = tmp_path / "kat.pth"
+    torch.save(FORMS[form](state), path)
+    overlay = {"file": str(path)}
+    ways = {
+        "pretrained": timm.create_model(TINY, pretrained=True, pretrained_cfg_overlay=overlay),
+        "checkpoint_path": timm.create_model(TINY, checkpoint_path=path),
+        "load_model": load_model(path)[0],
+    }
+    start = timm.create_model(TINY)
+    init_from_vit(start, path)
+    for way, model in {**ways, "init_from": start}.items():
+        for name, value in model.state_dict().items():
+            assert torch.equal(value, state[name]), (way, name)
+    assert_logits(ways["pretrained"], expected, x)
+
+
+@pytest.mark.parametrize("size", ["small", "base"])
+def test_small_and_base_give_the_published_logits(tmp_path, size):
+    state = official_state(size, depth=2)
+    path = tmp_path / "kat.pth"
+    torch.save({"state_dict": second_variant(state)}, path)
+    name, overlay = f"kat_{size}_patch16_224", {"file": str(path)}
+    model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, depth=2)
+    assert_logits(model, published_logits(state, images()), images())
+
+
+def test_model_and_preprocessing_are_recognized_from_the_weights(tmp_path):
+    state = official_state("tiny", classes=7, grid=4)
+    path = tmp_path / "kat.safetensors"
+    safetensors.torch.save_file(state, path)
+    model, record = load_model(path)
+    assert (record.architecture, record.input_size) == (TINY, (3, 64, 64))
+    assert (record.crop_pct, record.interpolation) == (0.875, "bicubic")
+    assert record.mean == pytest.approx((0.485, 0.456, 0.406))
+    assert record.classes == [str(index) for index in range(7)]
+    assert_logits(model, published_logits(state, images(64)), images(64))
+
+
+def test_other_image_sizes_and_classes(tmp_path, tiny):
+    state, *_ = tiny
+    path = tmp_path / "kat.pth"
+    torch.save({"model": module(state)}, path)
+    model = timm.create_model(
+        TINY, pretrained=True, pretrained_cfg_overlay={"file": str(path)}, img_size=64,
+        num_classes=5,
+    )  # fmt: skip
+    grid = state["pos_embed"][:, 1:].mT.unflatten(-1, (14, 14))
+    smaller = torch.nn.functional.interpolate(grid, (4, 4), mode="bicubic", antialias=True)
+    positions = torch.cat([state["pos_embed"][:, :1], smaller.flatten(2).mT], 1)
+    head = {name: model.state_dict()[name] for name in ("head.weight", "head.bias")}
+    assert head["head.weight"].shape == (5, 192)
+    adapted = {**state, "pos_embed": positions, **head}
+    assert_logits(model, published_logits(adapted, images(64)), images(64))
+
+
+def test_gray_images(tmp_path, tiny):
+    state, *_ = tiny
+    path = tmp_path / "kat.pth"
+    torch.save(state, path)
+    overlay = {"file": str(path)}
+    model = timm.create_model(TINY, pretrained=True, pretrained_cfg_overlay=overlay, in_chans=1)
+    stem = "patch_embed.proj.weight"
+    summed = {**state, stem: state[stem].sum(1, keepdim=True)}
+    assert_logits(model, published_logits(summed, images()[:, :1]), images()[:, :1])
+
+
+HUB = """
+import json, sys
+import timm, torch
+import kat
+torch.set_num_threads(1)
+x = torch.load(sys.argv[1])
+names = json.loads(sys.argv[3])
+with torch.inference_mode():
+    logits = {name: timm.create_model(name, pretrained=True).eval()(x) for name in names}
+torch.save(logits, sys.argv[2])
+try:
+    timm.create_model("kat_small_patch16_224", pretrained=True)
+except kat.errors.InputError as error:
+    print(error)
+"""
+
+
+def test_names_tags_and_hub_ids_load_from_the_hubs_cache(tmp_path, tiny):
+    """From a cache in the layout of the Hub's client, without a network; and without both."""
+    state, x, expected = tiny
+    tuned = official_state("tiny", seed=1)
+    config = {"architecture": TINY, "num_classes": 1000, "pretrained_cfg": _hub_config()}
+    scratch = _snapshot(tmp_path, "adamdad/kat_tiny_patch16_224")
+    safetensors.torch.save_file(state, scratch / "model.safetensors")
+    (scratch / "config.json").write_text(json.dumps(config))
+    vitft = _snapshot(tmp_path, "adamdad/kat_tiny_patch16_224.vitft")
+    torch.save({"state_dict": second_variant(tuned)}, vitft / "pytorch_model.bin")
+    torch.save(x, tmp_path / "x.pt")
+    names = [TINY, "kat_tiny_swish_patch16_224", f"{TINY}.vitft", f"hf_hub:adamdad/{TINY}"]
+    done = subprocess.run(
+        [
+            sys.executable, "-c", HUB, tmp_path / "x.pt", tmp_path / "logits.pt", json.dumps(names)
+        ],
+        env={**os.environ, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"},
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    logits = torch.load(tmp_path / "logits.pt")
+    for name in names:
+        wanted = published_logits(tuned, x) if name.endswith("vitft") else expected
+        assert (logits[name] - wanted).abs().max() <= 1e-5 * wanted.abs().max(), name
+    assert "'kat_small_patch16_224' are unavailable at adamdad/kat_small_patch16_224" in done.stdout
+    assert "pretrained_cfg_overlay={'file': 'PATH'}" in done.stdout
+
+
+def _hub_config() -> dict[str, object]:
+    config = timm.get_pretrained_cfg(TINY).to_dict(remove_source=True)
+    return {**config, "input_size": list(config["input_size"])}
+
+
+def _snapshot(home: Path, repository: str) -> Path:
+    folder = home / "hf" / "hub" / f"models--{repository.replace('/', '--')}"
+    commit = "0" * 40
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text(commit)
+    snapshot = folder / "snapshots" / commit
+    snapshot.mkdir(parents=True)
+    return snapshot
+
+
+@pytest.mark.parametrize("size", ["tiny", "small", "base"])
+def test_the_registry_points_at_the_authors_files(size):
+    for tag in ("", ".vitft"):
+        config = timm.get_pretrained_cfg(f"kat_{size}_patch16_224{tag}")
+        assert config.hf_hub_id == f"adamdad/kat_{size}_patch16_224{tag}"
+        assert f"kat_{size}_" in config.url
+    starts = {"tiny": "1f3ad3b2", "small": "32487885", "base": "abff874d"}
+    url = timm.get_pretrained_cfg(f"kat_{size}_patch16_224").url
+    assert url.startswith("https://huggingface.co/adamdad/kat_pretained/resolve/main/")
+    assert url.rsplit("_", 1)[1].startswith(starts[size])
+    assert not timm.is_model_pretrained(f"kat_{size}_gelu_patch16_224")
+
+
+def test_weights_of_another_size_are_listed(tmp_path):
+    path = tmp_path / "small.pth"
+    torch.save(official_state("small", depth=1), path)
+    with pytest.raises(InputError, match=r"missing \(blocks.1.norm1.weight, .*of another shape"):
+        timm.create_model(TINY, pretrained=True, pretrained_cfg_overlay={"file": str(path)})
+
+
+def test_the_weights_of_a_vit_are_refused(tmp_path):
+    path = tmp_path / "vit.pth"
+    torch.save(timm.create_model("vit_tiny_patch16_224").state_dict(), path)
+    overlay = {"file": str(path)}
+    for classes in (1000, 10):  # timm is lenient if the classes differ
+        with pytest.raises(InputError, match=r"no coefficients of rationals.*'kat convert'"):
+            timm.create_model(
+                TINY, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=classes
+            )
+    with pytest.raises(InputError, match=r"neither a checkpoint .* nor an official KAT's"):
+        load_model(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("empty.pth", b"", "empty.pth is not a readable checkpoint"),
+        ("page.pth", b"<html>not found</html>", "a web page that was downloaded in its place"),
+        ("empty.safetensors", b"", "not a complete safetensors file"),
+        ("code.pth", torch.nn.Linear(2, 2), "holds more than weights"),
+        ("list.pth", [1, 2], "holds a list, not a checkpoint"),
+    ],
+)
+def test_files_that_timm_cannot_read_are_named(tmp_path, name, content, message):
+    path = tmp_path / name
+    path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
+    with pytest.raises(InputError, match=message):
+        timm.create_model(TINY, pretrained=True, pretrained_cfg_overlay={"file": str(path)})
+
+
+def test_a_missing_file_is_named():
+    with pytest.raises(InputError, match=r"are unavailable at nowhere\.pth"):
+        timm.create_model(TINY, pretrained=True, pretrained_cfg_overlay={"file": "nowhere.pth"})
+
+
+def test_both_namings_in_a_plain_load_state_dict():
+    model = kat.KAT(img_size=32, patch_size=16, embed_dim=64, depth=1, num_heads=1, num_classes=3)
+    other = kat.KAT(img_size=32, patch_size=16, embed_dim=64, depth=1, num_heads=1, num_classes=3)
+    given = second_variant(other.state_dict())
+    model.load_state_dict(given)
+    assert "blocks.0.mlp.act1.numerator_v" in given  # the caller's dictionary is unchanged
+    assert all(torch.equal(v, model.state_dict()[k]) for k, v in other.state_dict().items())

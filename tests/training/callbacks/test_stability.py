@@ -1,0 +1,72 @@
+"""The stability monitor in a run: when it records, and when it leaves a record alone."""
+
+from __future__ import annotations
+
+import csv
+
+import pytest
+import torch
+
+from kat.errors import InputError
+from kat.nn.stability import QUANTITIES, StabilityMonitor
+from kat.training import MonitorConfig
+from kat.training.callbacks.callback import Callback
+from kat.training.callbacks.checkpoints import Checkpoints
+from kat.training.callbacks.divergence import DivergenceGuard
+from kat.training.callbacks.stability import StabilityRecorder
+from kat.training.config import CheckpointConfig
+from kat.training.loop import fit
+from tests.training.small import batches, make_run
+
+
+def test_the_default_interval_is_that_of_the_settings():
+    assert StabilityMonitor().interval == MonitorConfig().every_n_steps
+    assert len(set(QUANTITIES)) == 17
+
+
+class Broken(Callback):
+    """Fails when training begins."""
+
+    def on_fit_start(self, run):
+        raise InputError("no")
+
+
+def test_a_run_that_never_started_keeps_its_record(tmp_path):
+    record = tmp_path / "stability.csv"
+    record.write_text("the record so far")
+    run = make_run(batches(2), out=tmp_path)
+    run.callbacks = [Broken(), StabilityRecorder(run.model, 1)]
+    with pytest.raises(InputError, match="no"):
+        fit(run)
+    assert record.read_text() == "the record so far"
+
+
+def test_a_run_records_the_steps_that_are_due_and_the_last(tmp_path):
+    run = make_run(batches(5), out=tmp_path, epochs=2)
+    guard = DivergenceGuard()
+    recorder = StabilityRecorder(run.model, 4)
+    run.callbacks = [guard, recorder, Checkpoints(CheckpointConfig(), guard)]
+    fit(run)
+    with (tmp_path / "stability.csv").open(newline="") as file:
+        assert sorted({int(row["step"]) for row in csv.DictReader(file)}) == [0, 4, 8, 9]
+
+
+def test_the_record_of_a_run_with_a_loss_scaler_has_the_gradients_without_the_scale(tmp_path):
+    rows = {}
+    for precision in ("32-true", "16-mixed"):
+        out = tmp_path / precision
+        out.mkdir()
+        run = make_run(batches(1), out=out, epochs=1, precision=precision)
+        run.callbacks = [StabilityRecorder(run.model, 1)]
+        if run.precision.scaler is not None:
+            run.precision.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+        guard = DivergenceGuard()
+        run.callbacks.append(Checkpoints(CheckpointConfig(), guard))
+        fit(run)
+        with (out / "stability.csv").open(newline="") as file:
+            rows[precision] = list(csv.DictReader(file))
+    for full, half in zip(*rows.values(), strict=True):
+        names = [name for name in full if name.endswith("gradient") and full[name]]
+        assert len(names) == (4 if "act" in full["layer"] else 1)
+        for name in names:
+            assert float(half[name]) == pytest.approx(float(full[name]), rel=0.02)

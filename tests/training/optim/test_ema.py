@@ -1,0 +1,45 @@
+"""The moving average of the weights: its rate, what it averages, and how it is swapped in."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from kat.training.optim.ema import EMA
+
+
+def test_ema_of_the_weights_warms_up_to_its_decay():
+    """d = min(decay, (1 + t) / (10 + t)) with t steps taken."""
+    model = nn.Linear(1, 1, bias=False)
+    for steps, kept in ((0, 0.1), (8, 0.5), (10_000, 0.9)):
+        nn.init.ones_(model.weight)
+        ema = EMA(model, 0.9)
+        ema.steps = steps
+        nn.init.zeros_(model.weight)
+        ema.update()
+        assert ema.values["weight"].item() == pytest.approx(kept)
+        with ema.swapped():
+            assert model.weight.item() == pytest.approx(kept)
+        assert (model.weight.item(), ema.steps) == (0, steps + 1)
+
+
+def test_statistics_are_averaged_and_counts_are_copied():
+    norm = nn.BatchNorm1d(2)
+    ema = EMA(norm, 0.9)
+    norm.running_mean.fill_(1.0)
+    norm.num_batches_tracked.fill_(7)
+    ema.update()
+    assert ema.values["running_mean"].tolist() == pytest.approx([0.9, 0.9])
+    assert ema.values["num_batches_tracked"].item() == 7
+
+
+def test_a_state_is_restored():
+    model = nn.Linear(3, 2)
+    before = EMA(model, 0.9)
+    nn.init.ones_(model.weight)
+    before.update()
+    after = EMA(model, 0.9)
+    after.load({name: value.clone() for name, value in before.values.items()}, before.steps)
+    assert (after.steps, after.rate()) == (before.steps, before.rate())
+    assert all(torch.equal(after.values[name], before.values[name]) for name in before.values)

@@ -1,0 +1,81 @@
+"""What a run is built from: its batches, the images on the device, what is left out."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from kat.data import AugmentConfig, Batch, DataConfig
+from kat.errors import InputError
+from kat.training import ModelConfig, TrainConfig
+from kat.training.build import RunningMean, build
+from kat.training.config import check
+from kat.training.distributed import World
+from kat.training.resolve import resolve
+from tests.training.small import batches, make_run
+
+DIGITS = {"data": DataConfig(name="digits", batch_size=32)}
+
+
+def test_defaults_are_valid():
+    check(TrainConfig())
+    assert TrainConfig().model == ModelConfig(name="kat_micro")
+
+
+@pytest.mark.parametrize(("limit", "count"), [(None, 44), (0.1, 4), (1.0, 44), (1, 1), (100, 44)])
+def test_a_limit_leaves_a_number_of_batches_or_a_share(tmp_path, limit, count):
+    config = TrainConfig(
+        out=str(tmp_path / "run"), limit_train_batches=limit, limit_val_batches=3, **DIGITS
+    )
+    run = build(resolve(config))
+    assert (run.batches, run.val_batches) == (count, 3)
+    assert run.total_steps == count * 10
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_image_is_normalized_and_loses_a_rectangle_only_in_training():
+    run = make_run(batches(1), augment=AugmentConfig(random_erasing=1.0))
+    images = torch.full((4, 1, 8, 8), 255, dtype=torch.uint8)
+    batch = Batch(images, torch.zeros(4), [], [1, 2, 3, 4])
+    assert torch.equal(run.prepared(batch).images, torch.ones(4, 1, 8, 8))  # (1 - 0.5) / 0.5
+    erased = run.prepared(batch, training=True).images
+    assert all((image != 1).any() and (image == 1).any() for image in erased)
+    assert torch.equal(run.prepared(batch, training=True).images, erased)
+
+
+def test_images_have_the_layout_and_precision_of_the_run():
+    run = make_run(batches(1), precision="64-true")
+    run.config.model.channels_last = True
+    images = run.prepared(Batch(torch.zeros(2, 3, 4, 4), None, [])).images
+    assert images.dtype == torch.float64
+    assert images.is_contiguous(memory_format=torch.channels_last)
+    each = run.prepared(Batch([torch.zeros(3, 4, 4), torch.zeros(3, 5, 4)], None, [])).images
+    assert [tuple(image.shape) for image in each] == [(3, 4, 4), (3, 5, 4)]
+
+
+def test_unreadable_images_are_named_once_or_fatal(capsys):
+    run = make_run(batches(1))
+    run.report([("a.jpg", "torn"), ("b.jpg", "empty"), ("a.jpg", "torn")])
+    run.report([("a.jpg", "torn")])
+    assert capsys.readouterr().out.count("a.jpg") == 1
+    assert set(run.state.skipped) == {"a.jpg", "b.jpg"}
+    strict = make_run(batches(1), data=DataConfig(bad_images="fail"))
+    with pytest.raises(InputError, match=r"a\.jpg cannot be read as an image: torn"):
+        strict.report([("a.jpg", "torn")])
+
+
+def test_a_running_mean_is_restored_by_any_number_of_ranks():
+    cpu = torch.device("cpu")
+    states = []
+    for values in ([1.0, 2.0], [6.0]):
+        mean = RunningMean(cpu)
+        for value in values:
+            mean.update(torch.tensor(value), 2)
+        states.append(mean.state())
+    assert states == [(6.0, 4), (12.0, 2)]
+    for size in (1, 2, 3):
+        restored = [RunningMean(cpu) for _ in range(size)]
+        for rank, mean in enumerate(restored):
+            mean.load(list(states), World(rank=rank, size=size))
+        total = [sum(part) for part in zip(*(mean.state() for mean in restored), strict=True)]
+        assert total == [18.0, 6]

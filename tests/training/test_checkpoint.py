@@ -1,0 +1,129 @@
+"""Checkpoints: what they hold, and that a run which is resumed ends as one that is not stopped."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import timm
+import torch
+
+from kat.data import AugmentConfig
+from kat.models import load_model
+from kat.training import OptimConfig
+from kat.training.callbacks.callback import Callback
+from kat.training.callbacks.checkpoints import Checkpoints
+from kat.training.callbacks.divergence import DivergenceGuard
+from kat.training.checkpoint import load_checkpoint
+from kat.training.config import CheckpointConfig
+from kat.training.loop import fit
+from tests.training.small import RECORD, batches, make_run
+
+STEPS = 4
+"""Of an epoch."""
+
+
+class Killed(BaseException):
+    """In the place of SIGKILL: nothing catches it."""
+
+
+class Kill(Callback):
+    """Ends the run after so many steps."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_batch_end(self, run, index, batch, stepped):
+        if run.state.step == self.step:
+            raise Killed
+
+
+def _run(out, *callbacks, model=None, **settings):
+    """Two epochs of four steps with dropped paths and mixed images; a checkpoint every 2 steps."""
+    out.mkdir(exist_ok=True)
+    if model is None:
+        torch.manual_seed(0)
+        model = timm.create_model("kat_micro_patch2_8", in_chans=1, drop_path_rate=0.2)
+    guard = DivergenceGuard()
+    saving = Checkpoints(CheckpointConfig(every_n_steps=2), guard)
+    options = {"epochs": 2, "augment": AugmentConfig(mixup=0.8), **settings}
+    return make_run(
+        batches(STEPS), batches(1), *callbacks, guard, saving, model=model, out=out, **options
+    )
+
+
+def _content(out):
+    content = torch.load(out / "last.ckpt", weights_only=True)
+    del content["state"]["seconds"]
+    return content
+
+
+def _assert_same(ours, theirs):
+    """Nested dictionaries and lists, tensors to the bit."""
+    assert type(ours) is type(theirs)
+    if isinstance(ours, torch.Tensor):
+        assert ours.dtype == theirs.dtype
+        assert torch.equal(ours, theirs)
+    elif isinstance(ours, dict):
+        assert ours.keys() == theirs.keys()
+        for name in ours:
+            _assert_same(ours[name], theirs[name])
+    elif isinstance(ours, list | tuple):
+        for one, other in zip(ours, theirs, strict=True):
+            _assert_same(one, other)
+    else:
+        assert ours == theirs
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+@pytest.mark.parametrize("precision", ["32-true", "64-true", "bf16-mixed", "16-mixed"])
+def test_a_run_that_is_killed_and_resumed_ends_with_the_same_bits(tmp_path, precision, ema):
+    settings = {"precision": precision, "optim": OptimConfig(ema_decay=ema, clip_grad=1.0)}
+    fit(_run(tmp_path / "whole", **settings))
+    with pytest.raises(Killed):
+        fit(_run(tmp_path / "parts", Kill(7), **settings))
+    path = tmp_path / "parts" / "last.ckpt"
+    assert torch.load(path, weights_only=True)["state"]["step"] == 6
+    resumed = _run(tmp_path / "parts", **settings)
+    load_checkpoint(resumed, path)
+    assert resumed.resumed_from == path
+    fit(resumed)
+    _assert_same(_content(tmp_path / "parts"), _content(tmp_path / "whole"))
+
+
+def test_a_checkpoint_of_an_ema_holds_it_as_the_weights_and_the_raw_ones_beside(tmp_path):
+    run = _run(tmp_path / "run", optim=OptimConfig(ema_decay=0.9))
+    fit(run)
+    content = _content(tmp_path / "run")
+    assert set(content) == {
+        "record", "state_dict", "raw_state_dict", "ema_steps", "optimizer", "optimizer_state",
+        "scaler", "state", "train_loss", "callbacks",
+    }  # fmt: skip
+    _assert_same(content["raw_state_dict"], dict(run.model.state_dict()))
+    assert content["state_dict"].keys() == content["raw_state_dict"].keys()
+    assert all(torch.equal(v, content["state_dict"][n]) for n, v in run.ema.values.items())
+    assert content["ema_steps"] == 2 * STEPS
+    model, record = load_model(tmp_path / "run" / "last.ckpt")
+    assert record == RECORD
+    _assert_same(dict(model.state_dict()), content["state_dict"])
+
+
+def test_an_ema_may_be_switched_on_for_the_rest_of_a_run(tmp_path):
+    """It starts from the weights of the checkpoint."""
+    fit(_run(tmp_path / "run", epochs=1))
+    weights = _content(tmp_path / "run")["state_dict"]
+    resumed = _run(tmp_path / "run", optim=OptimConfig(ema_decay=0.9))
+    load_checkpoint(resumed, tmp_path / "run" / "last.ckpt")
+    assert resumed.ema.steps == 0
+    assert all(torch.equal(value, weights[n]) for n, value in resumed.ema.values.items())
+
+
+def test_the_last_epoch_of_two_is_resumed_by_its_own_schedule(tmp_path):
+    """More epochs than before have the longer schedule from where the run is."""
+    fit(_run(tmp_path / "run", epochs=1))
+    resumed = _run(tmp_path / "run", epochs=3)
+    load_checkpoint(resumed, tmp_path / "run" / "last.ckpt")
+    optim = resumed.config.optim
+    cosine = (1 + math.cos(math.pi / 3)) / 2
+    expected = optim.min_lr + (optim.lr - optim.min_lr) * cosine
+    assert resumed.schedule.learning_rate == pytest.approx(expected)

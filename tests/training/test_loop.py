@@ -1,0 +1,136 @@
+"""The training loop: accumulation, validation, the order of its hooks, data that ends early."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional
+
+from kat.data import Batch
+from kat.errors import InputError
+from kat.training import OptimConfig
+from kat.training.callbacks.callback import Callback
+from kat.training.loop import fit, validate
+from tests.training.small import Batches, batches, make_run
+
+
+def _cut(batch, *cuts):
+    return [Batch(batch.images[cut], batch.labels[cut], []) for cut in cuts]
+
+
+def test_accumulated_halves_step_as_the_whole_batch_does():
+    (whole,) = batches(1)
+    weights = []
+    for parts, accumulate in (([whole], 1), (_cut(whole, slice(4), slice(4, 8)), 2)):
+        optim = OptimConfig(name="sgd", lr=0.1, accumulate_grad_batches=accumulate)
+        run = make_run(parts, epochs=1, optim=optim)
+        fit(run)
+        assert run.state.step == 1
+        weights.append(run.model.head.weight.detach())
+    torch.testing.assert_close(*weights)
+
+
+def test_the_last_step_of_an_epoch_takes_what_is_left():
+    run = make_run(batches(5), epochs=2, optim=OptimConfig(accumulate_grad_batches=2))
+    fit(run)
+    assert (run.state.step, run.total_steps) == (6, 6)
+
+
+def test_gradients_are_clipped_to_a_norm():
+    class Norms(Callback):
+        def on_before_step(self, run):
+            self.before = {n: p.detach().clone() for n, p in run.model.named_parameters()}
+
+    norms = Norms()
+    optim = OptimConfig(name="sgd", lr=1.0, clip_grad=1e-3, weight_decay=0.0)
+    run = make_run(batches(1), None, norms, epochs=1, optim=optim)
+    fit(run)
+    steps = [p.detach() - norms.before[n] for n, p in run.model.named_parameters()]
+    # nesterov momentum 0.9 takes 1.9 times the first gradient
+    assert torch.cat([step.flatten() for step in steps]).norm().item() < 2e-3
+
+
+def test_every_image_counts_once_in_a_validation():
+    (whole,) = batches(1)
+    run = make_run(batches(1), _cut(whole, slice(7), slice(7, 8)))
+    values = validate(run)
+    logits = run.model.eval()(whole.images).detach()
+    loss = functional.cross_entropy(logits, whole.labels)
+    top1 = 100 * (logits.argmax(1) == whole.labels).float().mean()
+    assert values["val_loss"] == pytest.approx(loss.item(), rel=1e-5)
+    assert values["top1"] == pytest.approx(top1.item())
+
+
+def test_the_ema_is_validated_and_the_raw_weights_beside_it():
+    run = make_run(batches(1), optim=OptimConfig(ema_decay=0.9))
+    raw = validate(make_run(batches(1)))
+    run.ema.values["head.bias"][3] = 50.0  # which then says 3 of everything
+    values = validate(run)
+    assert {name: values[f"raw_{name}"] for name in raw} == pytest.approx(raw)
+    share = 100 * (batches(1)[0].labels == 3).float().mean().item()
+    assert values["top1"] == pytest.approx(share)
+
+
+class Named(Callback):
+    """Keeps the names of the hooks that are called."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __getattribute__(self, name):
+        if name.startswith("on_"):
+            self.calls.append(name)
+        return super().__getattribute__(name)
+
+
+def test_the_hooks_come_in_their_order():
+    named = Named()
+    fit(make_run(batches(2), batches(1), named, epochs=1))
+    batch = ["on_batch_start", "on_before_step", "on_batch_end"]
+    validation = ["on_validation_start", "on_validation_batch_end", "on_validation_end"]
+    assert named.calls == [
+        "on_fit_start", "on_epoch_start", *batch, *batch, *validation, "on_epoch_end", "on_fit_end"
+    ]  # fmt: skip
+
+
+def test_an_error_is_told_to_all_callbacks():
+    class Failing(Callback):
+        def on_epoch_end(self, run):
+            raise InputError("no")
+
+    named = Named()
+    with pytest.raises(InputError, match="no"):
+        fit(make_run(batches(1), None, Failing(), named, epochs=1))
+    assert named.calls[-1] == "on_exception"
+
+
+def test_the_history_has_the_mean_loss_of_the_images_of_an_epoch():
+    (whole,) = batches(1)
+    parts = _cut(whole, slice(7), slice(7, 8))
+    losses = []
+
+    class Losses(Callback):
+        def on_batch_end(self, run, index, batch, stepped):
+            losses.append(run.loss.item() * len(batch.labels))
+
+    run = make_run(parts, None, Losses(), epochs=1)
+    fit(run)
+    (row,) = run.state.history
+    assert row["epoch"] == 1
+    assert row["train_loss"] == pytest.approx(sum(losses) / 8)
+
+
+def test_training_data_that_ends_too_early_is_named():
+    loader = Batches(batches(3))
+    run = make_run(loader, epochs=1)
+    loader.items = loader.items[:2]
+    with pytest.raises(InputError, match="the training data ended before its 3 batches did"):
+        fit(run)
+
+
+def test_a_batch_or_a_split_without_an_image_is_refused():
+    empty = Batch(torch.zeros(0, 1, 8, 8), torch.zeros(0, dtype=torch.long), [("a.jpg", "torn")])
+    with pytest.raises(InputError, match=r"no image of a batch can be read, first a\.jpg"):
+        fit(make_run([*batches(1), empty], epochs=1))
+    with pytest.raises(InputError, match="the validation split has no image that can be read"):
+        validate(make_run(batches(1), Batches([empty])))

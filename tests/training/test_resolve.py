@@ -1,0 +1,74 @@
+"""What is settled before a run is built, and what is refused there; nothing is written."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from kat.data import DataConfig
+from kat.errors import InputError
+from kat.training import ModelConfig, TrainConfig
+from kat.training.resolve import resolve
+
+
+def _config(tmp_path, **settings):
+    settings = {"accelerator": "cpu", "data": DataConfig(name="digits"), **settings}
+    return TrainConfig(out=str(tmp_path / "run"), **settings)
+
+
+def test_a_resolved_run_is_settled_and_nothing_is_written(tmp_path):
+    config = _config(
+        tmp_path, epochs="auto", resume="auto", model=ModelConfig(name="kat_micro_patch2_8")
+    )
+    before = dataclasses.replace(config)
+    resolved = resolve(config)
+    assert config == before
+    assert resolved.config.epochs == 36
+    assert (resolved.config.resume, resolved.checkpoint) == (False, None)
+    assert resolved.record.input_size == (1, 8, 8)
+    assert resolved.task.name == "classification"
+    assert resolved.device == torch.device("cpu")
+    assert any(note.startswith("chosen: epochs=36") for note in resolved.notes)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        resolved.config = config
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"strategy": "fsdp", "precision": "16-mixed"},
+            "16-mixed does not work with strategy",
+        ),
+        ({"accelerator": "mps"}, "accelerator=mps is unavailable"),
+    ],
+)
+def test_what_cannot_work_is_refused(tmp_path, settings, message):
+    with pytest.raises(InputError, match=message):
+        resolve(_config(tmp_path, **settings))
+    assert not list(tmp_path.iterdir())
+
+
+def _has(monkeypatch, kind):
+    found = None if kind is None else torch.device(kind)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: found)
+
+
+def test_the_device_is_that_of_the_machine(tmp_path, monkeypatch):
+    _has(monkeypatch, None)
+    assert resolve(_config(tmp_path, accelerator="auto")).device == torch.device("cpu")
+    with pytest.raises(InputError, match="accelerator=gpu is unavailable: this machine has none"):
+        resolve(_config(tmp_path, accelerator="gpu"))
+    _has(monkeypatch, "mps")
+    assert resolve(_config(tmp_path, accelerator="auto")).device == torch.device("mps")
+    with pytest.raises(InputError, match="precision=64-true needs float64, which MPS does not"):
+        resolve(_config(tmp_path, accelerator="auto", precision="64-true"))
+    _has(monkeypatch, "cuda")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    resolved = resolve(_config(tmp_path, accelerator="gpu"))
+    assert (resolved.device, resolved.world.size) == (torch.device("cuda", 0), 2)
+    with pytest.raises(InputError, match="3 processes, but this machine has 2 GPUs"):
+        resolve(_config(tmp_path, accelerator="gpu", devices=3))

@@ -1,0 +1,77 @@
+"""Requests to stop, and how a job of SLURM is put back into the queue."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from kat.training.signals import STOP, StopRequest, requeue_slurm_job
+
+
+@pytest.fixture
+def request_to_stop():
+    request = StopRequest()
+    request.watch()
+    yield request
+    request.release()
+
+
+@pytest.mark.parametrize("number", STOP)
+def test_a_signal_is_noted_and_the_handlers_of_before_come_back(number):
+    before = {each: signal.getsignal(each) for each in STOP}
+    request = StopRequest()
+    request.watch()
+    assert request.signal is None
+    signal.raise_signal(number)
+    assert request.signal is number
+    request.release()
+    assert {each: signal.getsignal(each) for each in STOP} == before
+
+
+def test_a_second_interruption_acts_at_once(request_to_stop):
+    signal.raise_signal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+@pytest.fixture
+def scontrol(tmp_path, monkeypatch):
+    """SLURM's program of that name: notes how it was called, and exits as it is told to."""
+
+    def make(code):
+        path = tmp_path / "scontrol"
+        lines = (
+            "#!/bin/sh",
+            f'echo "$@" > {tmp_path}/called',
+            "echo no such job >&2",
+            f"exit {code}",
+        )
+        path.write_text("\n".join(lines))
+        path.chmod(0o755)
+        return tmp_path / "called"
+
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    for name in ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID"):
+        monkeypatch.delenv(name, raising=False)
+    return make
+
+
+def test_a_job_is_put_back_into_the_queue(scontrol, monkeypatch):
+    assert requeue_slurm_job() == "not requeued: this is no SLURM job"
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    called = scontrol(0)
+    assert requeue_slurm_job() == "job 12 requeued"
+    assert called.read_text() == "requeue 12\n"
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "10")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
+    assert requeue_slurm_job() == "job 10_3 requeued"
+    assert called.read_text() == "requeue 10_3\n"
+
+
+def test_what_keeps_a_job_out_of_the_queue_is_said(scontrol, monkeypatch, tmp_path):
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    scontrol(1)
+    assert requeue_slurm_job() == "job 12 was not requeued: no such job"
+    monkeypatch.setenv("PATH", str(tmp_path / "none"))
+    assert requeue_slurm_job() == "job 12 was not requeued: there is no scontrol here"
