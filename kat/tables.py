@@ -92,7 +92,7 @@ def print_table(
     rows: Iterable[Sequence[object]],
     bad: Sequence[bool] | None = None,
 ) -> None:
-    """Prints a table to standard output: one line a row, however wide, columns of numbers right.
+    """Prints a table to standard output: one line per row, however wide, columns of numbers right.
 
     Args:
         columns: their names.

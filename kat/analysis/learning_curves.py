@@ -10,7 +10,7 @@ from kat.errors import InputError
 from kat.training.tasks.registry import TASKS
 
 History = Sequence[Mapping[str, float]]
-"""One row an epoch, as :func:`kat.training.read_history` reads it."""
+"""One row per epoch, as :func:`kat.training.read_history` reads it."""
 
 METRICS = {metric.name: metric for task in TASKS.values() for metric in task.metrics}
 """What validation measures, in per cent, by its column."""

@@ -21,7 +21,7 @@ examples:
   kat export runs/digits --out digits.pt2 --int8
   kat export runs/mine --out mine.onnx --dynamic-size     images of any multiple of the patches
   kat export runs/detector --out detector.onnx            boxes, labels, scores, masks of an image
-  kat export runs/detector --out features.pt2 --backbone  stride_4, stride_8, ...
+  kat export runs/detector --out features.pt2 --backbone   stride_4, stride_8, ...
   kat export runs/mine --out mine --license mit --push-to OWNER/mine
 """
 

@@ -6,9 +6,10 @@ import os
 import re
 import sys
 from argparse import Action, ArgumentDefaultsHelpFormatter, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import nullcontext, redirect_stdout
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -60,6 +61,7 @@ class Parser(ArgumentParser):
     def __init__(self, doc: str = "", subject: str = "", **options: Any) -> None:
         self.spellings: dict[str, str] = {}
         self.targets: dict[str, Sequence[str]] = {}
+        self.switches: set[str] = set()
         match = re.match(r"``(kat [\w ]+)``: (.*)", doc or "", re.DOTALL)
         if match:
             usage = " ".join(filter(None, ["%(prog)s", subject, "[OPTIONS]"]))
@@ -96,9 +98,22 @@ class Parser(ArgumentParser):
         """Adds ``--seed N``."""
         self.add("--seed", type=Seed, default=0, metavar="N", help=f"seed of {what}")
 
+    def add_settings(
+        self, settings: type, section: str | None = None, skip: Collection[str] = ()
+    ) -> None:
+        """Adds an option for each field of a dataclass, and of the dataclasses nested in it.
+
+        One that is true or false may stand alone: ``--flip`` is ``--flip true``.
+        """
+        self.add_class_arguments(settings, section, skip=set(skip))
+        prefix = f"{section}." if section else ""
+        for name, default in setting_defaults(settings, prefix):
+            if isinstance(default, bool):
+                self.switches.add(f"--{name}")
+
     def add_data(self) -> None:
         """Adds ``--data NAME`` and the settings ``--data.SETTING VALUE``; None unless given."""
-        self.add_class_arguments(DataConfig, "data", skip=_NOT_FOR_EVALUATION)
+        self.add_settings(DataConfig, "data", _NOT_FOR_EVALUATION)
         names = {field.name for field in fields(DataConfig)} - _NOT_FOR_EVALUATION
         self.set_defaults({f"data.{name}": None for name in names})
         self.spellings["__data"] = "--data.name"
@@ -114,8 +129,8 @@ class Parser(ArgumentParser):
         self.spellings["__no_progress"] = "--no-progress"
 
     def parse_args(self, args: Any = None, *more: Any, **options: Any) -> Any:
-        """Parses arguments; the files to write are checked, and become paths."""
-        found = super().parse_args([self._spelled(arg) for arg in args or []], *more, **options)
+        """Parses arguments; the files to write are checked."""
+        found = super().parse_args(list(self._spelled(args or [])), *more, **options)
         if found.get("quiet") and "progress" in found:
             found.progress = False
         for name, endings in self.targets.items():
@@ -123,17 +138,26 @@ class Parser(ArgumentParser):
                 check_target(found[name], endings)
         return found
 
-    def _spelled(self, argument: str) -> str:
-        if not argument.startswith("--"):
-            return argument
-        name, equals, value = argument.partition("=")
-        name = name.replace("-", "_")
-        return self.spellings.get(name, f"--{name[2:]}") + equals + value
+    def _spelled(self, arguments: Sequence[str]) -> Iterator[str]:
+        """The arguments with options as they were added, and the values of switches."""
+        for argument, follows in zip_longest(arguments, arguments[1:]):
+            if not argument.startswith("--"):
+                yield argument
+                continue
+            name, equals, value = argument.partition("=")
+            name = name.replace("-", "_")
+            name = self.spellings.get(name, f"--{name[2:]}")
+            positive = name.replace("--no_", "--")
+            if positive in self.switches and not equals and follows not in _SWITCH_VALUES:
+                yield f"{positive}={str(positive == name).lower()}"
+            else:
+                yield name + equals + value
 
     def format_help(self, *formatter: Any) -> str:
-        """The text of ``--help``, without defaults such as None."""
+        """The text of ``--help``: names have hyphens, and defaults such as None are left out."""
         text: str = super().format_help(*formatter)
-        return re.sub(r"\s+\(default:\s+(None|False|\[\]|\{\})\)", "", text)
+        text = re.sub(r"\s+\(default:\s+(None|False|\[\]|\{\})\)", "", text)
+        return re.sub(r"--[a-z][a-z0-9_]+(?![\w.])", lambda name: name[0].replace("_", "-"), text)
 
     def error(self, message: str, ex: Exception | None = None) -> Any:
         """Raises the message as :class:`InputError`."""
@@ -156,6 +180,7 @@ class Parser(ArgumentParser):
         return self.spellings.get(f"__{name}", f"--{name}")
 
 
+_SWITCH_VALUES = ("true", "false", "auto")
 _TYPES = {
     "int": "an integer",
     "float": "a number",
@@ -193,9 +218,15 @@ def refuse_options(parser: Parser, options: Namespace, names: Iterable[str], rea
     """
     for name in names:
         if getattr(options, name) != parser.get_default(name):
-            raise InputError(
-                f"{parser.spellings[f'__{name}']} has no effect {reason}: leave it out"
-            )
+            raise InputError(f"--{name.replace('_', '-')} has no effect {reason}: leave it out")
+
+
+def setting_defaults(settings: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The dotted names of the fields of a dataclass, and of those nested in it, with defaults."""
+    for field in fields(settings):
+        yield prefix + field.name, field.default
+        if is_dataclass(field.default_factory):
+            yield from setting_defaults(field.default_factory, f"{prefix}{field.name}.")
 
 
 def given(settings: Namespace) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from kat.cli.parsing import setting_defaults
 from kat.errors import InputError, unknown
 
 
@@ -58,20 +58,12 @@ def check_keys(content: dict[str, Any], source: str, settings: type) -> None:
     Raises:
         InputError: names the first unknown key and the nearest valid one.
     """
-    valid = set(setting_names(settings))
+    valid = {name for name, _ in setting_defaults(settings)}
     for key, value in _dotted(content, valid):
         if key not in valid:
             raise unknown(f"setting in {source}", key, valid)
         if _is_section(key, valid) and not isinstance(value, dict):
             raise InputError(f"{key} in {source} must map settings to values, got {value!r}")
-
-
-def setting_names(settings: type, prefix: str = "") -> Iterator[str]:
-    """The dotted names of the fields of a dataclass, and of the dataclasses nested in it."""
-    for field in dataclasses.fields(settings):
-        yield prefix + field.name
-        if dataclasses.is_dataclass(field.default_factory):
-            yield from setting_names(field.default_factory, f"{prefix}{field.name}.")
 
 
 def _is_section(name: str, valid: set[str]) -> bool:

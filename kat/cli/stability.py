@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> None:
 
 def make_parser() -> Parser:
     """The parser of ``kat stability``."""
-    parser = Parser(__doc__)
+    parser = Parser(__doc__, "RUN...")
     parser.add("runs", nargs="+", metavar="RUN", help="the run directories of monitored runs")
     parser.add(
         "--out",

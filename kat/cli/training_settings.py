@@ -13,7 +13,7 @@ from typing import Any
 from jsonargparse import ActionConfigFile, DefaultHelpFormatter
 
 from kat.cli.parsing import Parser
-from kat.cli.recipes import check_keys, read_recipe, recipe_names, recipe_path, setting_names
+from kat.cli.recipes import check_keys, read_recipe, recipe_names, recipe_path
 from kat.tables import aligned
 from kat.training import TrainConfig
 from kat.training.config import setting
@@ -39,10 +39,6 @@ ESSENTIAL = {
     "resume": ("resume the run in out", "--resume auto"),
 }
 """The settings that matter most, each with its meaning and an example."""
-_SWITCHES = {
-    name for name in setting_names(TrainConfig) if isinstance(setting(TrainConfig(), name), bool)
-}
-"""The settings that are true or false."""
 
 
 class _AllSettings(RawDescriptionHelpFormatter, DefaultHelpFormatter):
@@ -63,7 +59,7 @@ class TrainingParser(Parser):
         self.own: Parser | None = None
         subject = "[--config RECIPE] [--SETTING VALUE ...]"
         super().__init__(doc, subject, formatter_class=_AllSettings)
-        self.add_class_arguments(TrainConfig)
+        self.add_settings(TrainConfig)
         self.own = Parser(doc, subject, epilog=_essential_settings())
         self.add(
             "--config",
@@ -131,8 +127,6 @@ def spelled_out(arguments: Sequence[str]) -> Iterator[str]:
     """Arguments with settings in their full form.
 
     - ``--data``, ``--init-from``, ``--monitor`` and ``--device`` are short for settings.
-    - ``--overwrite`` alone is ``--overwrite=true``, ``--no-overwrite`` is ``--overwrite=false``;
-      the same holds for every setting that is true or false.
     - The words after ``--loggers`` are a list.
     - After ``--config``, the name of a recipe becomes its path, and the recipe's keys are checked.
 
@@ -148,9 +142,7 @@ def spelled_out(arguments: Sequence[str]) -> Iterator[str]:
         key = name[2:].replace("-", "_")
         key = SHORT.get(key, key)
         follows = bool(equals) or (bool(words) and not words[0].startswith("--"))
-        if key.removeprefix("no_") in _SWITCHES and not follows:
-            yield f"--{key.removeprefix('no_')}={str(not key.startswith('no_')).lower()}"
-        elif key == "loggers" and not equals:
+        if key == "loggers" and not equals:
             names = list(takewhile(lambda word: not word.startswith("-"), words))
             del words[: len(names)]
             yield f"--loggers=[{', '.join(name.strip('[], ') for name in names)}]"
@@ -172,7 +164,9 @@ def _essential_settings() -> str:
     for name, (meaning, example) in ESSENTIAL.items():
         default = setting(defaults, name)
         rows.append((name, "-" if default is None else str(default), meaning, example))
+    short = " ".join(f"--{name.replace('_', '-')}" for name in SHORT)
     return (
         f"the settings that matter most:\n{aligned(rows, indent='  ')}\n\n"
-        "'--help-all' shows every setting; in a name - and _ mean the same."
+        f"short for {' '.join(SHORT.values())}: {short}\n"
+        "'--help-all' shows every setting; in names - and _ mean the same"
     )

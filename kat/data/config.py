@@ -22,7 +22,7 @@ from kat.settings import (
 
 @dataclass
 class DataConfig:
-    """The data set, and how it is loaded.
+    """The dataset, and how it is loaded.
 
     Args:
         name: ``digits``; ``fashion_mnist`` or ``fashion_mnist:PATH`` (gzipped idx files);
@@ -33,13 +33,13 @@ class DataConfig:
             ``hfids/NAME``, ``tfds/NAME``. For detection ``coco:PATH`` (COCO's instances); for
             segmentation ``ade20k:PATH``, ``voc:PATH``, or ``masks:PATH`` (PATH/train/images/*,
             PATH/train/masks/*.png, PATH/classes.txt). Short: --data.
-        root: folder of a data set of timm's; cache folder of a Hugging Face data set.
-        train_split: name of the training split of a data set of timm's or Hugging Face's.
+        root: folder of a dataset of timm's; cache folder of a Hugging Face dataset.
+        train_split: name of the training split of a dataset of timm's or Hugging Face's.
         val_split: name of its validation split.
-        download: allow the download of a data set of timm's or Hugging Face's.
-        num_classes: number of classes of a data set that does not know it (WebDataset shards).
-        image_key: column of the images of a Hugging Face data set; null: the only one with images.
-        label_key: column of the labels of a Hugging Face data set; null: the only one with class
+        download: allow the download of a dataset of timm's or Hugging Face's.
+        num_classes: number of classes of a dataset that does not know it (WebDataset shards).
+        image_key: column of the images of a Hugging Face dataset; null: the only one with images.
+        label_key: column of the labels of a Hugging Face dataset; null: the only one with class
             labels. In WebDataset shards: the field of the .json files that holds the label; null:
             .cls files.
         holdout: share of each class that is held out of training for validation, if a folder has no
@@ -58,9 +58,9 @@ class DataConfig:
             model.init_from.
         crop_pct: share of the resized image that the central crop keeps in evaluation; auto: as for
             the model in model.init_from.
-        mean: mean of each channel, for normalization; null: the data set's own; auto: that of the
+        mean: mean of each channel, for normalization; null: the dataset's own; auto: that of the
             model in model.init_from.
-        std: standard deviation of each channel, for normalization; null: the data set's own; auto:
+        std: standard deviation of each channel, for normalization; null: the dataset's own; auto:
             that of the model in model.init_from.
     """
 

@@ -84,7 +84,7 @@ def test_image_size_and_channels(tmp_path, capsys):
     options = ("--image-size", 64, "--args", "{in_chans: 1}", "--csv", tmp_path / "a.csv")
     assert run("flops", "models", "vit_micro", "resnet18", *options) == 0
     assert [row["input"] for row in _read(tmp_path / "a.csv")] == ["1x64x64", "1x64x64"]
-    assert "resnet18: keeps 38,400 bytes besides, whatever the batch" in capsys.readouterr().out
+    assert "resnet18: keeps another 38,400 bytes per batch of any size" in capsys.readouterr().out
 
 
 def test_another_size_is_not_the_authors_model(capsys):

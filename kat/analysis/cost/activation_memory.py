@@ -1,4 +1,4 @@
-"""The memory that a training step needs for activations: what autograd keeps for backward."""
+"""The memory that training needs for activations: what autograd keeps for the backward pass."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from torch.autograd.graph import saved_tensors_hooks
 from kat.analysis.cost.hooks import run_by_layer
 
 _BATCHES = (2, 3)
-"""One image is no batch: layouts of size 1 hide copies, and a batch norm may refuse it."""
+"""More than one image: layouts of size 1 hide copies, and batch norm may refuse them."""
 
 
 @dataclass(frozen=True)
 class ActivationMemory:
-    """Bytes that autograd keeps between a model's forward and backward pass.
+    """The bytes that autograd keeps between the forward and the backward pass of a model.
 
     Args:
-        layers: for each image, by the name of the layer that keeps a tensor first.
-        fixed: of a batch of any size: what is computed from parameters alone, and statistics.
+        layers: bytes per image, by the name of the layer that first keeps a tensor.
+        fixed: bytes per batch of any size, for what depends on parameters alone and for statistics.
     """
 
     layers: dict[str, int]
@@ -31,23 +31,23 @@ class ActivationMemory:
 
     @property
     def per_image(self) -> int:
-        """For each image of a batch."""
+        """Bytes per image."""
         return sum(self.layers.values())
 
 
 def activation_memory(
     model: nn.Module, input_size: tuple[int, ...], *, input_gradient: bool = False
 ) -> ActivationMemory:
-    """Measures what autograd keeps for the backward pass, in training, on the CPU in float32.
+    """Measures what autograd keeps for the backward pass in training mode, on the CPU in float32.
 
-    Two forward passes are made, of batches of 2 and 3 images: what the second keeps more is due to
-    one image. Each piece of memory is counted once, however many tensors show it; parameters,
-    buffers and plain numbers are not counted, the input is where it is kept.
+    The difference between forward passes over batches of 3 and of 2 images is due to one image.
+    Each storage is counted once, however many tensors share it. Parameters, buffers and plain
+    numbers do not count; the input does where it is kept.
 
     Args:
-        model: maps (B, *input_size) to something.
+        model: takes (B, *input_size).
         input_size: (C, H, W) of an image; any shape, for other models.
-        input_gradient: whether a gradient is wanted for the input, as for a layer of a network.
+        input_gradient: whether the input needs a gradient, as that of an inner layer does.
 
     Raises:
         InputError: the model fails on such an input.
@@ -63,14 +63,14 @@ def activation_memory(
 
 
 def _kept(model: nn.Module, x: Tensor) -> Counter[str]:
-    """Bytes kept by each layer of a forward pass."""
+    """The bytes that each layer keeps in a forward pass."""
     known: dict[int, UntypedStorage] = {}
     kept: Counter[str] = Counter()
 
     def is_new(tensor: Tensor) -> bool:
         storage = tensor.untyped_storage()
-        new = storage._cdata not in known
-        known[storage._cdata] = storage  # held, so that its address is not given to another
+        new = storage.data_ptr() not in known
+        known[storage.data_ptr()] = storage  # held, so that the address is not used again
         return new
 
     def pack(tensor: Tensor) -> None:

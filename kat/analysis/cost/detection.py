@@ -1,4 +1,4 @@
-"""What a detector does that does not depend on what it finds: its cost with a number of boxes."""
+"""Detectors with a fixed number of boxes, so that their cost does not depend on the images."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from kat.models.dense import Detector
 
 
 def countable(model: nn.Module) -> nn.Module:
-    """The model, or for a detector one of the same layers that maps images to a tensor."""
+    """The model, or in place of a detector its layers as a model from images to a tensor."""
     return FixedBoxes(model) if isinstance(model, Detector) else model
 
 
 class FixedBoxes(nn.Module):
-    """A detector's layers with as many boxes as it may have, whatever is in the images.
+    """The layers of a detector with the most boxes that it can have, whatever the images show.
 
-    For each image, in evaluation: all proposals that are kept through the head for boxes, all
-    detections through that for masks (1000 and 100 by torchvision's defaults); in training, all
-    boxes that are sampled, and the part of them that may be objects (512 and 128).
+    For each image in evaluation, all proposals that are kept pass through the box head, and all
+    detections through the mask head (1000 and 100 by torchvision's defaults); in training, all
+    boxes that are sampled, and the share of them that may be objects (512 and 128).
 
     Args:
-        detector: its layers keep their names.
+        detector: whose layers keep their names.
     """
 
     rpn: Any
@@ -34,7 +34,7 @@ class FixedBoxes(nn.Module):
         self.roi_heads = detector.roi_heads
 
     def forward(self, images: Tensor) -> Tensor:
-        """The finest map, of images (B, C, H, W)."""
+        """The finest feature map of images (B, C, H, W)."""
         maps = self.backbone(images)
         self.rpn.head(maps)
         heads = self.roi_heads

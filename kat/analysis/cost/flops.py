@@ -1,4 +1,4 @@
-"""Parameters and operations of a model, layer by layer, by counting and by formula."""
+"""Parameters and operations of a model, layer by layer: counted, and by formula."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ def _count_rational(
 
 @dataclass(frozen=True)
 class LayerCost:
-    """The cost of one layer's own work on one image, without the layers inside it.
+    """The cost of one layer for one image, without the layers inside it.
 
     Args:
         name: within the model; empty for the model itself.
-        kind: the class.
-        input_shape, output_shape: of one image; None where the layer does not map a tensor to a
+        kind: name of the class.
+        input_shape, output_shape: for one image; None where the layer does not map a tensor to a
             tensor, or does not run.
-        parameters: its own, those shared with an earlier layer left out.
+        parameters: its own, without those shared with an earlier layer.
         multiply_adds: of matrix products, counted.
-        flops: counted; two for each multiply-add, 2m + 2n + 3 for each element of a rational.
-        terms: the operations by formula, zero where there is no formula for this kind of layer.
+        flops: counted: two for each multiply-add, 2m + 2n + 3 for each element of a rational.
+        terms: the operations by formula, zero where this kind of layer has none.
     """
 
     name: str
@@ -51,30 +51,30 @@ class LayerCost:
 
 @dataclass(frozen=True)
 class Cost:
-    """The cost of a model on one image.
+    """The cost of a model for one image.
 
     Args:
-        layers: of each layer, in the model's order.
+        layers: in the order of the model.
     """
 
     layers: tuple[LayerCost, ...]
 
     @property
     def parameters(self) -> int:
-        """All numbers that are trained, or could be."""
+        """The number of parameters, frozen ones included."""
         return sum(layer.parameters for layer in self.layers)
 
     @property
     def multiply_adds(self) -> int:
-        """Of the matrix products of a forward pass, counted."""
+        """The multiply-adds of the matrix products in a forward pass, counted."""
         return sum(layer.multiply_adds for layer in self.layers)
 
     @property
     def flops(self) -> int:
-        """Floating-point operations of a forward pass, counted.
+        """The floating-point operations of a forward pass, counted.
 
-        Two for each multiply-add of a matrix product, 2m + 2n + 3 for each element of a rational;
-        other elementwise work is not counted, as is usual.
+        Two for each multiply-add of a matrix product, 2m + 2n + 3 for each element of a rational.
+        As usual, other elementwise operations do not count.
         """
         return sum(layer.flops for layer in self.layers)
 
@@ -84,7 +84,7 @@ class Cost:
         return sum((layer.terms for layer in self.layers), Terms())
 
     def unexplained(self) -> dict[str, int]:
-        """FLOPs counted minus those by formula, by the kind of layer, where they differ."""
+        """FLOPs counted minus FLOPs by formula, by kind of layer, where they differ."""
         differences: Counter[str] = Counter()
         for layer in self.layers:
             differences[layer.kind] += layer.flops - layer.terms.flops
@@ -92,10 +92,10 @@ class Cost:
 
 
 def count(model: nn.Module, input_size: tuple[int, ...]) -> Cost:
-    """Counts a forward pass over one image, on the meta device: no arithmetic is done.
+    """Counts the operations of a forward pass over one image, on the meta device: none is computed.
 
     Args:
-        model: maps (1, *input_size) to something; of a detector, see
+        model: takes (1, *input_size); for detectors, see
             :class:`kat.analysis.cost.detection.FixedBoxes`.
         input_size: (C, H, W) of an image; any shape, for other models.
 
@@ -135,14 +135,14 @@ def count(model: nn.Module, input_size: tuple[int, ...]) -> Cost:
 
 
 def _read(counter: FlopCounterMode) -> Counter[str]:
-    """What was counted so far; torch's own operators that it counts are matrix products."""
+    """The counts so far; those of torch's own operators are matrix products."""
     counts = counter.get_flop_counts().get("Global", {})
     products = sum(flops for operator, flops in counts.items() if str(operator).startswith("aten."))
     return Counter({"multiply-adds": products // 2, "flops": sum(counts.values())})
 
 
 def _own_parameters(model: nn.Module) -> Counter[str]:
-    """Of each module, those that no earlier one has."""
+    """By module, the parameters that no earlier module has."""
     owners = (name.rpartition(".")[0] for name, _ in model.named_parameters())
     sizes = (parameter.numel() for parameter in model.parameters())
     parameters: Counter[str] = Counter()

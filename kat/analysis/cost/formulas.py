@@ -1,4 +1,4 @@
-"""Costs from the shapes of layers alone: the paper's formulas, and those of each kind of module."""
+"""Costs from shapes alone: the formulas of the paper, and those of each kind of module."""
 
 from __future__ import annotations
 
@@ -8,20 +8,23 @@ from typing import Any
 
 from timm.layers import Attention
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from kat.models.dense.attention import GridAttention
 from kat.nn import BSplineKANLinear, GroupRational
 
 ACTIVATION_FLOPS = {"relu": 1, "silu": 5, "gelu": 14}
-"""FLOPs of a fixed activation on one number, as the comparisons of KAN and MLP count them.
+"""FLOPs of a fixed activation per element, as comparisons of KAN and MLP count them.
 
 Source: the code of Yu, Yu and Wang, KAN or MLP: A Fairer Comparison, arXiv 2407.16674.
 """
 
 
+Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
+TransposedConvolution = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
+
+
 def rational_flops(elements: int, degree: tuple[int, int]) -> int:
-    """2m + 2n + 3 for each element: two Horner chains, an absolute value, an addition, a division.
+    """2m + 2n + 3 per element: two Horner chains, an absolute value, an addition, a division.
 
     Source: arXiv 2409.10594, section 4.3.
     """
@@ -31,7 +34,7 @@ def rational_flops(elements: int, degree: tuple[int, int]) -> int:
 
 @dataclass(frozen=True)
 class LayerFormula:
-    """What a formula of the paper's table of layers gives for one token.
+    """The cost of a layer for one token, by a formula of the paper's table of layers.
 
     Args:
         parameters: trainable numbers.
@@ -60,7 +63,7 @@ def mlp_layer(d_in: int, d_out: int, activation: str = "gelu") -> LayerFormula:
 def grkan_layer(
     d_in: int, d_out: int, degree: tuple[int, int] = (5, 4), groups: int = 8
 ) -> LayerFormula:
-    """A rational of each group and a linear map: (2m + 2n + 3) d_in + 2 d_in d_out FLOPs.
+    """A rational for each group and a linear map: (2m + 2n + 3) d_in + 2 d_in d_out FLOPs.
 
     Parameters: d_in d_out + d_out + (m + n g). The paper counts m coefficients of the numerator; a
     polynomial of degree m, and :class:`kat.GRKANLinear`, has m + 1.
@@ -83,8 +86,8 @@ def kan_layer(
 ) -> LayerFormula:
     """A B-spline on every edge: act d_in + d_in d_out (9K (G + 1.5K) + 2G - 2.5K + 3) FLOPs.
 
-    Parameters: d_in d_out (G + K + 3) + d_out. All basis functions are evaluated by de Boor's
-    recursion; an implementation that evaluates those that are not zero needs fewer FLOPs.
+    Parameters: d_in d_out (G + K + 3) + d_out. De Boor's recursion evaluates all basis functions;
+    an implementation that evaluates only those that are not zero needs fewer FLOPs.
 
     Args:
         d_in, d_out: widths.
@@ -92,7 +95,7 @@ def kan_layer(
         order: K, the degree of the splines.
         activation: of the base branch, one of :data:`ACTIVATION_FLOPS`, which is act.
 
-    Source: arXiv 2407.16674, section 4, which arXiv 2409.10594 takes over.
+    Source: arXiv 2407.16674, section 4, which arXiv 2409.10594 uses.
     """
     edges = d_in * d_out
     halves = 18 * order * grid + 27 * order**2 + 4 * grid - 5 * order + 6
@@ -102,14 +105,14 @@ def kan_layer(
 
 @dataclass(frozen=True)
 class Terms:
-    """The operations of one forward pass, by what they are.
+    """The operations of one forward pass, by kind.
 
     Args:
         weights: multiply-adds of products with weights (linear maps, convolutions).
-        attention: multiply-adds of attention's two products, Q K^T and A V, and of its relative
-            positions.
-        rational: FLOPs of rationals, 2m + 2n + 3 an element.
-        norm: FLOPs of layer norms, 5 an element (mean, variance, normalisation, scale, shift).
+        attention: multiply-adds of the two products of attention, Q K^T and A V, and of its
+            relative positions.
+        rational: FLOPs of rationals, 2m + 2n + 3 per element.
+        norm: FLOPs of layer norms, 5 per element (mean, variance, normalization, scale, shift).
     """
 
     weights: int = 0
@@ -122,29 +125,30 @@ class Terms:
 
     @property
     def multiply_adds(self) -> int:
-        """Of all matrix products."""
+        """The multiply-adds of all matrix products."""
         return self.weights + self.attention
 
     @property
     def flops(self) -> int:
-        """Two for each multiply-add of a matrix product, and those of rationals."""
+        """Two for each multiply-add of a matrix product, plus those of rationals."""
         return 2 * self.multiply_adds + self.rational
 
     @property
     def paper(self) -> int:
-        """As in the paper's table of models, which was made with fvcore.
+        """The count of the paper's table of models, which was made with fvcore.
 
-        One for each multiply-add of a product with weights, and those of layer norms and rationals;
-        attention's two products are left out, since fvcore does not know the fused kernel.
+        One for each multiply-add of a product with weights, plus those of layer norms and
+        rationals. The two products of attention are left out: fvcore does not know the fused
+        kernel.
         """
         return self.weights + self.rational + self.norm
 
 
 def formula_of(module: nn.Module) -> Callable[[Any, Tensor, Tensor], Terms] | None:
-    """The formula of a module's own operations, or None where there is none for its kind.
+    """The formula for a module's own operations, or None where its kind has none.
 
     Returns:
-        A function of the module, its input and its output, of which it sees the shapes.
+        A function of the module, its input and its output, which uses only their shapes.
     """
     return next((_FORMULAS[kind] for kind in type(module).__mro__ if kind in _FORMULAS), None)
 
@@ -153,11 +157,11 @@ def _linear(layer: nn.Linear, x: Tensor, y: Tensor) -> Terms:
     return Terms(weights=y.numel() * layer.in_features)
 
 
-def _convolution(layer: _ConvNd, x: Tensor, y: Tensor) -> Terms:
+def _convolution(layer: Convolution, x: Tensor, y: Tensor) -> Terms:
     return Terms(weights=y.numel() * layer.weight[0].numel())
 
 
-def _transposed_convolution(layer: _ConvTransposeNd, x: Tensor, y: Tensor) -> Terms:
+def _transposed_convolution(layer: TransposedConvolution, x: Tensor, y: Tensor) -> Terms:
     return Terms(weights=x.numel() * layer.weight[0].numel())
 
 
@@ -179,7 +183,7 @@ def _attention(layer: Attention, x: Tensor, y: Tensor) -> Terms:
 
 
 def _grid_attention(layer: GridAttention, x: Tensor, y: Tensor) -> Terms:
-    """Relative positions lengthen queries and keys by a number a row and column of the window."""
+    """Relative positions lengthen queries and keys by one number per row and column of a window."""
     batch, height, width, channels = x.shape
     rows, columns = layer.window_size(height, width)
     tokens = rows * columns
@@ -193,8 +197,10 @@ def _grid_attention(layer: GridAttention, x: Tensor, y: Tensor) -> Terms:
 
 _FORMULAS: dict[type[nn.Module], Callable[[Any, Tensor, Tensor], Terms]] = {
     nn.Linear: _linear,
-    _ConvNd: _convolution,
-    _ConvTransposeNd: _transposed_convolution,
+    **dict.fromkeys((nn.Conv1d, nn.Conv2d, nn.Conv3d), _convolution),
+    **dict.fromkeys(
+        (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d), _transposed_convolution
+    ),
     GroupRational: _rational,
     BSplineKANLinear: _splines,
     nn.LayerNorm: _layer_norm,

@@ -1,4 +1,4 @@
-"""What a forward pass does, layer by layer."""
+"""A forward pass layer by layer."""
 
 from __future__ import annotations
 
@@ -21,19 +21,20 @@ def run_by_layer(
     read: Callable[[], Counter[str]],
     called: Call = lambda name, module, x, y: None,
 ) -> dict[str, Counter[str]]:
-    """Runs a model, and finds what each of its layers did itself, without the layers inside it.
+    """Runs a model, and attributes the growth of counters to layers, not to those around them.
 
-    The hooks are global: a hook on a GR-KAN layer's own modules would keep it from being fused.
+    The hooks are global: a hook on the modules of a GR-KAN layer would keep it from being fused.
 
     Args:
         model: takes x.
         x: its input.
-        read: counters that grow as the model runs.
-        called: told of every layer that maps a tensor to a tensor: name, module, input, output.
+        read: returns counters that grow as the model runs.
+        called: called for every layer that maps a tensor to a tensor, with its name, the module,
+            its input and its output.
 
     Returns:
-        By the layers' names, ``""`` for the model itself, how much the counters grew while it was
-        the innermost that ran.
+        By name of the layer, ``""`` for the model itself, how much the counters grew while it was
+        the innermost layer that ran.
 
     Raises:
         InputError: the model fails on this input.

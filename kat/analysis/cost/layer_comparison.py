@@ -1,4 +1,4 @@
-"""MLP, GR-KAN and KAN layers of the same widths, by the paper's formulas and by counting."""
+"""MLP, GR-KAN and KAN layers of the same widths: by the paper's formulas, and counted."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class ComparedLayer:
     """The cost of one layer for one token.
 
     Args:
-        name: what the layer is.
+        name: of the kind of layer.
         formula: its cost by the paper's formula.
-        cost: of our module, by counting.
-        activation_bytes: that the module keeps for the backward pass, in float32.
-        difference: why formula and count are not the same.
+        cost: of our module, counted.
+        activation_bytes: that the module keeps for the backward pass in float32.
+        difference: why formula and count differ.
     """
 
     name: str
@@ -41,7 +41,7 @@ def compare_layers(
     grid: int = 5,
     order: int = 3,
 ) -> list[ComparedLayer]:
-    """The rows of the paper's table of layers, for these widths.
+    """Compares the layers of the paper's table for these widths.
 
     Args:
         d_in, d_out: widths.
@@ -49,7 +49,7 @@ def compare_layers(
         grid, order: intervals and degree of the B-splines of KAN.
 
     Raises:
-        InputError: a number out of range, or groups that do not divide d_in.
+        InputError: a number is out of range, or the groups do not divide d_in.
     """
     sizes = {"D_IN": d_in, "D_OUT": d_out, "groups": groups, "grid": grid, "order": order}
     for name, value in sizes.items():
@@ -77,7 +77,7 @@ def compare_layers(
             f"KAN (G={grid}, K={order})",
             kan_layer(d_in, d_out, grid, order),
             BSplineKANLinear(d_in, d_out, grid=grid, order=order),
-            "ours: splines once an input",
+            "ours evaluates splines once per input",
         ),
     )
     return [

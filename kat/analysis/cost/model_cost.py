@@ -1,4 +1,4 @@
-"""What a model costs: parameters, operations, memory for activations, and the authors' figures."""
+"""The cost of a model, and the figures that the authors give for it."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ Row = dict[str, object]
 
 @dataclass(frozen=True)
 class Published:
-    """The authors' figures for a model, as they print them.
+    """The authors' figures for a model, as printed.
 
     Args:
         parameters: in millions.
-        gflops: what they call so; :attr:`kat.analysis.cost.formulas.Terms.paper` in units of 10^9.
+        gflops: as they call it: :attr:`kat.analysis.cost.formulas.Terms.paper` in units of 10^9.
     """
 
     parameters: str
@@ -39,19 +39,19 @@ PUBLISHED = {
     "kat_small_patch16_224": Published("22.1", "4.35"),
     "kat_base_patch16_224": Published("86.6", "17.06"),
 }
-"""The paper's table of models. Source: arXiv 2409.10594."""
+"""The table of models in the paper. Source: arXiv 2409.10594."""
 
 
 @dataclass(frozen=True)
 class ModelCost:
-    """What a model costs.
+    """The cost of a model.
 
     Args:
         model: its name.
         input_size: (C, H, W).
         cost: parameters and operations.
         memory: for activations.
-        published: the authors' figures, where they have some for this very model.
+        published: the authors' figures, if they give any for exactly this model.
     """
 
     model: str
@@ -61,15 +61,15 @@ class ModelCost:
     published: Published | None = None
 
     def rounded(self) -> Published:
-        """Parameters and the paper's count to the digits that the authors print."""
+        """Parameters and the paper's count, to as many digits as the authors print."""
         return Published(f"{self.cost.parameters / 1e6:.1f}", f"{self.cost.terms.paper / 1e9:.2f}")
 
     def agrees(self) -> bool | None:
-        """Whether they are the authors' digits; None where there are none."""
+        """Whether these are the digits that the authors print; None without figures of theirs."""
         return None if self.published is None else self.rounded() == self.published
 
     def row(self) -> Row:
-        """Everything but the layers."""
+        """All values but those of layers."""
         cost, published = self.cost, self.published
         return {
             "model": self.model,
@@ -88,7 +88,7 @@ class ModelCost:
         }
 
     def layer_rows(self) -> list[Row]:
-        """The layers that have, do or keep anything."""
+        """One row for each layer with a cost."""
         rows = (self._layer_row(layer) for layer in self.cost.layers)
         return [row for row in rows if any(row[name] for name in _NUMBERS)]
 
@@ -108,19 +108,19 @@ class ModelCost:
         }
 
     def to_dict(self) -> Row:
-        """Everything, for JSON."""
+        """All values, for JSON."""
         unexplained = self.cost.unexplained()
         return {**self.row(), "unexplained_flops": unexplained, "layers": self.layer_rows()}
 
     def remarks(self) -> list[str]:
-        """What the tables do not say, a sentence each."""
+        """Sentences about what the tables do not show."""
         found = [
             f"{self.model}: {scaled(flops)} FLOPs counted in {kind} are in no formula"
             for kind, flops in self.cost.unexplained().items()
         ]
         if self.memory.fixed:
             found.append(
-                f"{self.model}: keeps {self.memory.fixed:,} bytes besides, whatever the batch"
+                f"{self.model}: keeps another {self.memory.fixed:,} bytes per batch of any size"
             )
         return found
 
@@ -129,15 +129,15 @@ _NUMBERS = ("parameters", "multiply_adds", "flops", "paper_count", "activation_b
 
 
 def model_cost(name: str, args: dict[str, Any], image_size: int | None) -> ModelCost:
-    """The cost of a model.
+    """Counts the cost of a model.
 
     Args:
-        name: of timm's registry, or a path that :func:`kat.models.load_model` takes.
-        args: further arguments of its constructor.
-        image_size: side of its images, where not its own.
+        name: a name in timm's registry, or a path that :func:`kat.models.load_model` takes.
+        args: further arguments of the constructor.
+        image_size: side of the images; None: the model's own.
 
     Raises:
-        InputError: no such model, or arguments that it refuses.
+        InputError: there is no such model, or it refuses the arguments.
     """
     stored = Path(name).exists()
     if stored and (args or image_size):
@@ -168,7 +168,7 @@ def _named(
 
 
 def _build(name: str, args: dict[str, Any]) -> nn.Module:
-    """Without drawing the weights, where the model can: costs do not depend on them."""
+    """Builds a model, without drawing its weights if it can: costs do not depend on them."""
     try:
         return create_model(name, **{"weight_init": "skip", **args})
     except InputError:

@@ -16,7 +16,7 @@ from kat.text import dimensions, scaled
 
 
 def comparison_row(layer: ComparedLayer) -> Row:
-    """A compared layer's numbers."""
+    """The numbers of a compared layer."""
     return {
         "layer": layer.name,
         "parameters_by_formula": layer.formula.parameters,
@@ -29,8 +29,8 @@ def comparison_row(layer: ComparedLayer) -> Row:
 
 
 def print_costs(models: Sequence[ModelCost], *, layers: bool = False) -> None:
-    """The models, their operations by term, the authors' figures, the layers, remarks."""
-    _print("of one image", map(_model_cells, models))
+    """Prints models, their operations by term, the authors' figures, layers, and remarks."""
+    _print("for one image", map(_model_cells, models))
     _print(_TERMS, map(_term_cells, models))
     _print(_AUTHORS, (_published_cells(m, m.published) for m in models if m.published))
     for model in models if layers else ():
@@ -40,15 +40,15 @@ def print_costs(models: Sequence[ModelCost], *, layers: bool = False) -> None:
 
 
 def print_comparison(layers: Sequence[ComparedLayer]) -> None:
-    """The compared layers."""
-    _print("of one token", (_cells(comparison_row(layer)) for layer in layers))
+    """Prints compared layers."""
+    _print("for one token", (_cells(comparison_row(layer)) for layer in layers))
 
 
 _TERMS = (
     "by formula: FLOPs = 2 (weights + attention) + rational,"
     " the paper's count = weights + rational + norm"
 )
-_AUTHORS = "beside the authors' figures (arXiv 2409.10594)"
+_AUTHORS = "compared with the authors' figures (arXiv 2409.10594)"
 
 
 def _model_cells(model: ModelCost) -> dict[str, str]:
@@ -103,7 +103,7 @@ _HEADERS = {
 
 
 def _cells(row: Row) -> dict[str, str]:
-    """A row as the terminal shows it, which knows the model from the title."""
+    """A row for the terminal; the title names the model."""
     return {title: _cell(row[name]) for name, title in _HEADERS.items() if name in row}
 
 
@@ -112,7 +112,7 @@ def _cell(value: object) -> str:
 
 
 def _print(title: str, rows: Iterable[dict[str, str]]) -> None:
-    """A titled table and an empty line; nothing where there are no rows."""
+    """Prints a title, a table and an empty line; nothing without rows."""
     listed = list(rows)
     if listed:
         sys.stdout.write(f"{title}\n")
@@ -121,7 +121,7 @@ def _print(title: str, rows: Iterable[dict[str, str]]) -> None:
 
 
 def write_csv(rows: Sequence[Row], path: Path) -> None:
-    """Writes rows, whose keys are the columns."""
+    """Writes rows with the same keys, which are the columns."""
     write_table(path, list(rows[0]), rows)
 
 

@@ -1,4 +1,4 @@
-"""The figure of a grid: every run, each cell's mean and interval, and its difference."""
+"""The figure of a grid: every run, the mean of each cell with its interval, the differences."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from kat.analysis.ablation import CellResult, Estimate
+from kat.analysis.figures.labels import plain
 from kat.analysis.figures.save import save_figure
 
 
 def plot_cells(results: Sequence[CellResult], title: str, path: Path) -> None:
-    """Draws top-1 by cell with 95 % intervals and all runs, and the paired differences beside.
+    """Draws top-1 by cell with 95 % intervals and all runs, next to the paired differences.
 
     Args:
         results: of :func:`kat.analysis.ablation.summarize`; the cell without a difference is the
             reference.
         title: of the figure.
-        path: where to write; the suffix chooses the format.
+        path: of the file; its suffix chooses the format.
     """
     figure = Figure(figsize=(10, 1.6 + 0.42 * len(results)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
@@ -28,20 +29,15 @@ def plot_cells(results: Sequence[CellResult], title: str, path: Path) -> None:
         left.plot(list(result.values.values()), [place] * len(result.values), ".", color="0.6")
         _draw(left, place, result.estimate)
         _draw(right, place, result.difference)
-    left.set_yticks(range(len(results)), [_plain(result.name) for result in results])
+    left.set_yticks(range(len(results)), [plain(result.name) for result in results])
     left.set_ylim(len(results) - 0.5, -0.5)
     right.axvline(0, color="black", lw=0.8)
     left.set(xlabel="top-1 (%)", title="mean, 95 % interval, and every run")
     right.set(xlabel="points of top-1", title="difference from the first, seed by seed")
     for axes in (left, right):
         axes.grid(axis="x", alpha=0.3)
-    figure.suptitle(_plain(title))
+    figure.suptitle(plain(title))
     save_figure(figure, path)
-
-
-def _plain(text: str) -> str:
-    """Text of which matplotlib takes nothing for a formula."""
-    return text.replace("$", r"\$")
 
 
 def _draw(axes: Axes, place: int, estimate: Estimate | None) -> None:

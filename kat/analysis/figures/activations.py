@@ -1,4 +1,4 @@
-"""Figures of learned rationals: as they are, and as they became so."""
+"""Figures of learned rationals: as they are, and over the training."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from kat.nn import LayerHistory
 ANIMATED = (".gif", ".mp4")
 _COLUMNS = 4
 _LINES = 32
-"""Groups that are drawn, of a layer with more: evenly chosen ones."""
+"""Groups of a layer that are drawn at most, evenly spaced."""
 _SNAPSHOTS = 6
 """Columns of the small multiples."""
 _FRAMES = 32
-_FRAMES_A_SECOND = 10
+_FRAMES_PER_SECOND = 10
 _HELD = 8
-"""Frames for which an animation stands still at its end."""
+"""Frames that an animation ends with, all the same."""
 
 
 def plot_activations(activations: Sequence[Activation], path: Path) -> None:
-    """Draws every learned rational, one panel a layer, one line a group, its start dashed.
+    """Draws every learned rational, one panel per layer and one line per group, its start dashed.
 
-    Where the inputs are known, their density over all groups stands behind, in grey. Of layers with
-    more than 32 groups 32 are drawn.
+    The density of the inputs over all groups, if known, is grey. At most 32 groups of a layer are
+    drawn.
 
     Args:
         activations: of :func:`kat.analysis.learned_activations`.
-        path: where to write; the suffix chooses the format.
+        path: of the file; its suffix chooses the format.
     """
     figure, panels = _panels(len(activations))
     for axes, activation in zip(panels, activations, strict=True):
@@ -48,24 +48,24 @@ def plot_activations(activations: Sequence[Activation], path: Path) -> None:
         _draw_groups(axes, activation.x, activation.learned)
         axes.plot(activation.x, activation.start[0], "--", lw=1, color="black")
         axes.set_title(activation.name, fontsize=9)
-    behind = ", grey: the inputs seen" if activations[0].histogram is not None else ""
+    behind = ", grey: the inputs" if activations[0].histogram is not None else ""
     drawn = _drawn(max(activation.num_groups for activation in activations))
-    figure.suptitle(f"learned activations by group (dashed: where they started{behind}){drawn}")
+    figure.suptitle(f"learned activations by group (dashed: the start{behind}){drawn}")
     save_figure(figure, path)
 
 
 def plot_evolution(history: Mapping[str, LayerHistory], path: Path, *, width: float = 3.0) -> None:
-    """Draws how rationals changed: a row a layer, a column a step, one line a group, start dashed.
+    """Draws rationals over the training: a row per layer, a column per step, a line per group.
 
-    A path that ends in ``.gif`` or ``.mp4`` is an animation with a panel a layer instead.
+    A path that ends in ``.gif`` or ``.mp4`` becomes an animation with one panel per layer instead.
 
     Args:
         history: of :func:`kat.nn.read_coefficient_history`.
-        path: where to write; the suffix chooses the format.
+        path: of the file; its suffix chooses the format.
         width: the panels show x from -width to width.
 
     Raises:
-        InputError: an .mp4 without ffmpeg.
+        InputError: an .mp4 is wanted, and ffmpeg is not installed.
     """
     x = torch.linspace(-width, width, 201, dtype=torch.float64)
     functions = {name: layer.functions(x).numpy() for name, layer in history.items()}
@@ -107,7 +107,7 @@ def _animate(x: Array, functions: Mapping[str, Array], steps: Sequence[int], pat
     title = figure.suptitle("step 0")
     places = spread(len(steps), _FRAMES)
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # else it is laid out anew for every frame
+    figure.set_layout_engine("none")  # or every frame would be laid out anew
     with replacing(path) as partial, writer.saving(figure, str(partial), dpi=60):
         for place in [*places, *[places[-1]] * _HELD]:
             title.set_text(f"activations by group at step {steps[place]} (dashed: the start)")
@@ -119,16 +119,16 @@ def _animate(x: Array, functions: Mapping[str, Array], steps: Sequence[int], pat
 
 def _writer(path: Path) -> AbstractMovieWriter:
     if path.suffix == ".gif":
-        return PillowWriter(fps=_FRAMES_A_SECOND)
+        return PillowWriter(fps=_FRAMES_PER_SECOND)
     if not FFMpegWriter.isAvailable():
         raise InputError(
-            f"{path} needs the program ffmpeg, which is not there; give a name that ends in .gif"
+            f"{path} needs the program ffmpeg, which is not installed; or write a .gif"
         )
-    return FFMpegWriter(fps=_FRAMES_A_SECOND)
+    return FFMpegWriter(fps=_FRAMES_PER_SECOND)
 
 
 def _panels(count: int) -> tuple[Figure, list[Axes]]:
-    """A figure with so many panels."""
+    """A figure with this many panels."""
     columns = min(_COLUMNS, count)
     rows = -(-count // columns)
     figure = Figure(figsize=(3 * columns, 0.4 + 2.6 * rows), layout="constrained")
@@ -139,17 +139,15 @@ def _panels(count: int) -> tuple[Figure, list[Axes]]:
 
 
 def _draw_groups(axes: Axes, x: Array, functions: Array) -> list[Line2D]:
-    """A line for each group that is drawn, the first ones dark."""
+    """Draws a line for each chosen group, the first ones dark."""
     chosen = _chosen(functions)
-    colours = mpl.colormaps["viridis"](np.arange(len(chosen)) / len(chosen))
+    colors = mpl.colormaps["viridis"](np.arange(len(chosen)) / len(chosen))
     axes.grid(alpha=0.3)
-    return [
-        axes.plot(x, y, lw=1, color=colour)[0] for y, colour in zip(chosen, colours, strict=True)
-    ]
+    return [axes.plot(x, y, lw=1, color=color)[0] for y, color in zip(chosen, colors, strict=True)]
 
 
 def _draw_inputs(axes: Axes, edges: Array, density: Array) -> None:
-    """A histogram behind the lines, on a scale of its own without numbers."""
+    """Draws a histogram behind the lines, on an axis of its own without numbers."""
     behind = axes.twinx()
     behind.stairs(density, edges, fill=True, color="0.88")
     behind.set(yticks=[], ylim=(0, 1.1 * density.max()))
@@ -162,5 +160,5 @@ def _chosen(functions: Array) -> Array:
 
 
 def _drawn(groups: int) -> str:
-    """What the title says of groups that are left out."""
+    """The part of the title about groups that are left out."""
     return f"\n{_LINES} of {groups} groups" if groups > _LINES else ""

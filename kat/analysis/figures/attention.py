@@ -1,4 +1,4 @@
-"""The figure of attention: each image as the model saw it, with what it looks at laid over."""
+"""The figure of attention: each image as the model sees it, overlaid with attention maps."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ _SIDE = 1.7
 def plot_attention(
     pictures: Tensor, titles: Sequence[str], maps: AttentionMaps, path: Path, block: int | None
 ) -> None:
-    """Writes :func:`draw_attention`; the suffix of the path chooses the format."""
+    """Writes the figure of :func:`draw_attention`; the suffix of the path chooses the format."""
     save_figure(draw_attention(pictures, titles, maps, block), path)
 
 
 def draw_attention(
     pictures: Tensor, titles: Sequence[str], maps: AttentionMaps, block: int | None = None
 ) -> Figure:
-    """Draws a row an image: the image, the rollout over it, and each block's mean over the heads.
+    """Draws a row for each image: the image, attention rollout, and the mean of each block's heads.
 
-    Each map is coloured from 0 to its own maximum, which is written below in units of 1 / tokens:
-    ``2.5x`` is two and a half times the attention of no preference.
+    Colors go from 0 to the maximum of each map, which is written below it in units of 1 / tokens:
+    ``2.5x`` is 2.5 times uniform attention.
 
     Args:
-        pictures: (B, C, H, W) uint8, grey or RGB: the model's input before normalisation.
-        titles: one an image.
+        pictures: (B, C, H, W) uint8, grey or RGB: the input of the model before normalization.
+        titles: one for each image.
         maps: of the same images.
-        block: draw the heads of this block, from 0, in place of the blocks.
+        block: draw the heads of this block, counted from 0, instead of the blocks.
 
     Raises:
         InputError: there is no such block.
@@ -60,7 +60,7 @@ def draw_attention(
 
 
 def _panels(maps: AttentionMaps, block: int | None) -> dict[str, Tensor]:
-    """What is drawn over the images, (B, h, w) each, by its title."""
+    """The maps that are drawn, (B, h, w) each, by title."""
     blocks = list(maps.blocks.values())
     if block is None:
         means = {f"block {n}, mean of heads": heads.mean(1) for n, heads in enumerate(blocks)}
@@ -79,7 +79,7 @@ def _draw_picture(axes: Axes, picture: Tensor) -> None:
 
 
 def _draw_heat(axes: Axes, heat: Tensor, picture: Tensor, tokens: int) -> None:
-    """Lays a map over a picture; each of its cells covers the pixels of its patch."""
+    """Draws a map over a picture; each cell covers the pixels of its patch."""
     height, width = picture.shape[-2:]
     axes.imshow(heat.cpu().numpy(), cmap="inferno", vmin=0, alpha=0.6, extent=(0, width, height, 0))
     axes.set_xlabel(f"at most {tokens * float(heat.max()):.2g}x", fontsize=7)

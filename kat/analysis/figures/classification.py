@@ -1,4 +1,4 @@
-"""Figures of a classifier's answers: the confusion matrix, and the reliability diagram."""
+"""Figures of a classifier's predictions: the confusion matrix and the reliability diagram."""
 
 from __future__ import annotations
 
@@ -7,21 +7,24 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from kat.analysis.figures.labels import plain
 from kat.training.evaluation.confusion import Calibration, most_confused
 
-_NAMED, _COUNTED, _CELLS, _PAIRS = 40, 20, 250, 20
-"""Up to how many classes are named and counted; at most how many cells and pairs are drawn."""
-_ARROW = " \N{RIGHTWARDS ARROW} "
+_NAMED, _COUNTED = 40, 20
+"""Up to so many classes have their names and their counts drawn."""
+_CELLS, _PAIRS = 250, 20
+"""So many cells along a side, and so many pairs, are drawn at most."""
+_ARROW = "\N{RIGHTWARDS ARROW}"
 _LONGEST = 24
-"""Letters of a class name that are drawn."""
+"""Letters of a class name that are drawn at most."""
 
 
 def draw_confusion(matrix: np.ndarray, names: list[str]) -> Figure:
-    """The confusion matrix: each row as shares of its class, on a colour scale of square roots.
+    """Draws the confusion matrix: each row as shares of its class, on a square-root color scale.
 
-    Few classes are named, and their cells hold counts. Of many, the largest share of each block
-    of neighbouring classes is drawn, so that no single confusion vanishes between pixels, and the
-    pairs that are confused most often are named beside it.
+    With few classes the cells hold counts, and the classes are named. With many, the largest share
+    of each block of neighboring classes is drawn, so that no confusion is too small to be seen, and
+    the most frequent confusions are listed beside it.
 
     Args:
         matrix: (K, K) counts, true classes down, predicted ones across.
@@ -52,7 +55,7 @@ def draw_confusion(matrix: np.ndarray, names: list[str]) -> Figure:
 
 
 def draw_reliability(bins: Calibration) -> Figure:
-    """Accuracy against confidence, bin by bin, above the share of images in each bin."""
+    """Draws accuracy against confidence, and below it the share of images in each bin."""
     figure = Figure(figsize=(5.5, 6.5), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     left, width = bins.edges[:-1], np.diff(bins.edges)
@@ -70,7 +73,7 @@ def draw_reliability(bins: Calibration) -> Figure:
 
 
 def block_maxima(values: np.ndarray, block: int) -> np.ndarray:
-    """The largest of each block x block values, of which the last may be smaller."""
+    """The maximum of each block x block values; the last blocks may be smaller."""
     starts = np.arange(0, len(values), block)
     return np.maximum.reduceat(np.maximum.reduceat(values, starts, axis=0), starts, axis=1)
 
@@ -83,27 +86,23 @@ def _name_cells(axes: Axes, matrix: np.ndarray, shares: np.ndarray, names: list[
     if len(names) > _COUNTED:
         return
     for i, j in np.argwhere(matrix > 0):
-        colour = "black" if shares[i, j] > 0.4 else "white"
-        axes.text(j, i, str(matrix[i, j]), ha="center", va="center", fontsize=7, color=colour)
+        color = "black" if shares[i, j] > 0.4 else "white"
+        axes.text(j, i, str(matrix[i, j]), ha="center", va="center", fontsize=7, color=color)
 
 
 def _list_pairs(axes: Axes, matrix: np.ndarray, names: list[str]) -> None:
     pairs = most_confused(matrix, names, _PAIRS)
-    labels = [
-        f"{_short(pair.true)} \N{RIGHTWARDS ARROW} {_short(pair.predicted)}" for pair in pairs
-    ]
+    labels = [f"{_short(pair.true)} {_ARROW} {_short(pair.predicted)}" for pair in pairs]
     shares = [100 * pair.count / pair.images for pair in pairs]
     axes.barh(range(len(pairs)), shares)
     axes.set_yticks(range(len(pairs)), labels, fontsize=8)
     axes.invert_yaxis()
-    axes.set(
-        xlabel="% of the true class", title="most confused: true \N{RIGHTWARDS ARROW} predicted"
-    )
+    axes.set(xlabel="% of the true class", title=f"most confused: true {_ARROW} predicted")
     for place, pair in enumerate(pairs):
         axes.text(shares[place], place, f" {pair.count}", va="center", fontsize=8)
 
 
 def _short(name: str) -> str:
-    """A name that neither is long nor is taken for mathematics."""
+    """A name of at most so many letters as are drawn."""
     cut = name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "\N{HORIZONTAL ELLIPSIS}"
-    return cut.replace("$", r"\$")
+    return plain(cut)

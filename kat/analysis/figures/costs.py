@@ -12,7 +12,7 @@ from matplotlib.ticker import EngFormatter
 from matplotlib.transforms import Bbox
 
 from kat.analysis.cost.pareto import COSTS, CostPoint, pareto_front, spans_decades
-from kat.analysis.figures.labels import label_points
+from kat.analysis.figures.labels import label_points, plain
 from kat.analysis.figures.save import save_figure
 from kat.analysis.learning_curves import METRICS
 
@@ -49,7 +49,7 @@ def plot_costs(
     for axes, cost in zip(panels, costs, strict=True):
         places = [(point.cost(cost), point.metric.mean) for point in points]
         bars = [_bar(point, cost) for point in points]
-        label_points(figure, axes, places, [point.label for point in points], bars)
+        label_points(figure, axes, places, [plain(point.label) for point in points], bars)
     save_figure(figure, path)
 
 

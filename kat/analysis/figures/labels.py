@@ -1,4 +1,4 @@
-"""Labels of points in a figure."""
+"""Text in figures: names as they are, and labels of points."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ from matplotlib.transforms import Bbox
 
 _GAP = 8.0
 """Between a point and its label, in pixels."""
+
+
+def plain(text: str) -> str:
+    """Text that matplotlib does not read as mathematics."""
+    return text.replace("$", r"\$")
 
 
 def label_points(

@@ -26,7 +26,7 @@ CURVES = tuple(_PANELS)
 def plot_learning_curves(
     runs: Mapping[str, Sequence[History]], path: Path, metrics: Sequence[str] = ("loss", "top1")
 ) -> None:
-    """Draws metrics against epochs, one color a label: of several runs their mean and range.
+    """Draws metrics against epochs, one color per label: of several runs their mean and range.
 
     Args:
         runs: histories (:func:`kat.training.read_history`) by label.

@@ -63,7 +63,7 @@ BLOCKS = Quantity(
 
 
 def plot_stability(runs: Mapping[str, Sequence[Row]], folder: Path) -> None:
-    """Draws variance.svg, and one heat map a quantity: gain.svg, input_variance.svg and so on.
+    """Draws variance.svg, and one heat map per quantity: gain.svg, input_variance.svg and so on.
 
     Several runs are drawn side by side, with the same colors.
 
@@ -81,7 +81,7 @@ def plot_stability(runs: Mapping[str, Sequence[Row]], folder: Path) -> None:
 
 
 def draw_variance(runs: Mapping[str, Sequence[Row]]) -> Figure:
-    """Draws the variance of x, F(x) and y by layer at the first and last step, a row a run."""
+    """Draws the variance of x, F(x) and y by layer at the first and last step, one row per run."""
     figure = Figure(figsize=(10, 0.4 + 3.4 * len(runs)), layout="constrained")
     panels = figure.subplots(len(runs), 2, squeeze=False, sharey=True)
     for line, (label, rows) in zip(panels, runs.items(), strict=True):
@@ -146,7 +146,7 @@ def _norm(tables: Sequence[Any], log: bool) -> Normalize:
 
 
 def draw_lines(rows: Sequence[Row], quantity: Quantity) -> Figure:
-    """Draws a quantity against steps, a line a layer."""
+    """Draws a quantity against steps, one line per layer."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     axes = figure.subplots()
     layers = layers_of(rows)

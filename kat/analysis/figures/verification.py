@@ -39,7 +39,7 @@ def errors_by_range(results: Iterable[Result]) -> dict[tuple[str, str], dict[Ran
 
 
 def draw_errors(results: Sequence[Result]) -> Figure:
-    """Draws the largest error against |x|, a panel a quantity and a line a backend.
+    """Draws the largest error against |x|, one panel per quantity and one line per backend.
 
     Args:
         results: of one dtype, of :data:`DRAWN`.

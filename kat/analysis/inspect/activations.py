@@ -1,7 +1,7 @@
-"""The rationals that a model has learned, where they started, and the inputs that they really see.
+"""Learned rationals: their functions, their start, and the distribution of their inputs.
 
-The inputs of each group are counted in bins 1/32 wide from -64 to 64, batch by batch. What is shown
-is the part of that range that holds the central 99.8 % of a layer's inputs, and [-3, 3] at least.
+The inputs of each group are counted in bins of width 1/32 from -64 to 64, batch by batch. The range
+that is shown holds the central 99.8 % of a layer's inputs, and at least [-3, 3].
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ _EDGES = np.linspace(-_LIMIT, _LIMIT, _BINS + 1)
 _CENTRAL = 0.998
 _LEAST_WIDTH = 3.0
 _SHOWN_BINS = 96
-"""Bins that are shown, at most about: finer ones are put together."""
+"""About so many bins are shown at most; finer ones are merged."""
 
 
 @dataclass(frozen=True)
 class Activation:
-    """One rational layer: its functions now and at the start, and what goes into them.
+    """One rational layer: its functions now and at the start, and its inputs.
 
     Args:
         name: of the layer in the model.
-        form: of its denominators, ``"A"`` or ``"B"``.
-        num_groups: groups, with a function each.
-        x: (N,) points, from the least to the largest that is shown.
+        form: of the denominators, ``"A"`` or ``"B"``.
+        num_groups: number of groups, each with its function.
+        x: (N,), ascending points over the range that is shown.
         learned: (groups, N), the functions at x.
-        start: (groups, N), those that they started as.
+        start: (groups, N), the functions at the start of the training.
         edges: (bins + 1,) of the histogram, from x[0] to x[-1]; None without images.
-        histogram: (groups, bins), the density of each group's inputs, whose integral is the share
-            of them that is shown; None without images.
+        histogram: (groups, bins), the density of each group's inputs; it integrates to the share of
+            the inputs that is shown. None without images.
         outside: the share of the layer's inputs that is not shown; 0 without images.
     """
 
@@ -59,7 +59,7 @@ class Activation:
     outside: float = 0.0
 
     def densities(self) -> Array:
-        """The density of each group's inputs at x, (groups, N); the standard normal's without."""
+        """The density of each group's inputs at x, (groups, N); standard normal without images."""
         if self.histogram is None or self.edges is None:
             normal = np.exp(-np.square(self.x) / 2) / np.sqrt(2 * np.pi)
             return np.broadcast_to(normal, self.learned.shape)
@@ -74,17 +74,17 @@ def learned_activations(
     width: float | None = None,
     points: int = 401,
 ) -> list[Activation]:
-    """The rationals of a model, in the order of its modules.
+    """Reads the rationals of a model, in the order of its modules.
 
     Args:
-        model: holds :class:`kat.GroupRational` layers; runs as it is, so put it in eval mode first.
-        images: batches (B, C, H, W) on the model's device, of which the inputs are seen.
-        width: x from -width to width; by default as wide as the inputs seen, or 3 without images.
-        points: N, how many x there are.
+        model: with :class:`kat.GroupRational` layers; put it in eval mode first.
+        images: batches (B, C, H, W) on the model's device, which the model runs on.
+        width: x from -width to width; by default as wide as the inputs, or 3 without images.
+        points: N, the number of points.
 
     Raises:
-        InputError: the model has no rational; a bad width; inputs or coefficients that are not
-            finite; images that reach none of the rationals.
+        InputError: the model has no rational, the width is out of range, inputs or coefficients are
+            not finite, or no image reaches a rational.
     """
     if width is not None and not 0 < width <= _LIMIT:
         raise InputError(f"width must be above 0 and at most {_LIMIT:g}, got {width:g}")
@@ -98,7 +98,7 @@ def learned_activations(
 
 
 def _count_inputs(model: nn.Module, images: Iterable[Tensor]) -> dict[str, Array]:
-    """By layer (groups, 1 + bins + 1): how many inputs are below, in each bin, and above."""
+    """By layer, (groups, 1 + bins + 1): the number of inputs below, in each bin, and above."""
     counts: dict[str, Array] = {}
 
     def count(name: str, x: Tensor) -> None:
@@ -132,12 +132,12 @@ def _activation(
 
 
 def _shown_bins(counts: Array | None, width: float | None) -> tuple[int, int]:
-    """The first bin that is shown, and the one behind the last."""
+    """The first bin that is shown, and the one after the last."""
     if counts is not None and width is None:
         below = np.cumsum(counts.sum(0)) / counts.sum()
         tail = (1 - _CENTRAL) / 2
         low, high = np.searchsorted(below, [tail, 1 - tail])
-        # Column 0 holds what is below the first bin; a tail beyond the bins is not shown.
+        # Column 0 counts what is below the first bin; a tail beyond the bins is not shown.
         first, last = max(int(low) - 1, 0), min(int(high), _BINS)
     else:
         first = last = _BINS // 2
@@ -146,7 +146,7 @@ def _shown_bins(counts: Array | None, width: float | None) -> tuple[int, int]:
 
 
 def _with_histogram(activation: Activation, counts: Array, first: int, last: int) -> Activation:
-    """The counts of the bins that are shown as densities, some bins put together."""
+    """Adds the counts of the bins that are shown, as densities over merged bins."""
     together = math.ceil((last - first) / _SHOWN_BINS)
     starts = np.arange(first, last, together)
     edges = np.append(_EDGES[starts], _EDGES[last])
@@ -160,5 +160,5 @@ def _with_histogram(activation: Activation, counts: Array, first: int, last: int
 
 
 def spread(count: int, most: int) -> list[int]:
-    """At most so many of ``count`` places, evenly, the first and the last among them."""
+    """At most ``most`` of ``count`` places, evenly spaced, the first and the last among them."""
     return np.linspace(0, count - 1, min(count, most)).round().astype(int).tolist()

@@ -1,12 +1,12 @@
-"""Where a Vision Transformer looks: attention by block and head, and attention rollout.
+"""The attention of a Vision Transformer by block and head, and attention rollout.
 
 For the queries Q and keys K of one head of width d (rows are tokens),
 
     P = softmax(Q K^T / sqrt(d))                    (T, T): row t is what token t attends to
     rollout = A_L ... A_2 A_1,  A = (mean of P over the heads + I) / 2
 
-What is shown is the row of the token that the head of the model reads: the class token, or, where
-the model averages its patches, the mean of their rows.
+The maps show the row of the token that the classifier reads: the class token, or, for a model that
+averages its patches, the mean of their rows.
 
 Source: Abnar and Zuidema, Quantifying Attention Flow in Transformers, arXiv 2005.00928.
 """
@@ -31,16 +31,16 @@ Visit = Callable[[str, Tensor], None]
 
 @dataclass(frozen=True)
 class AttentionMaps:
-    """What the read token of B images attends to, over a grid of h x w patches.
+    """The attention of the token that is read, for B images over a grid of h x w patches.
 
-    All are probabilities; what falls on tokens that are no patches is left out, so that a map adds
-    up to 1 or less.
+    All values are probabilities. Those of tokens other than patches are left out, so that a map
+    sums to at most 1.
 
     Args:
-        blocks: (B, heads, h, w) by the name of the attention layer, in the order of the blocks.
+        blocks: (B, heads, h, w) by name of the attention layer, in the order of the blocks.
         rollout: (B, h, w).
-        tokens: how many there are, so that 1 / tokens is the attention of no preference.
-        logits: (B, classes), what the model says of the images.
+        tokens: their number; 1 / tokens is uniform attention.
+        logits: (B, classes), the output of the model.
     """
 
     blocks: dict[str, Tensor]
@@ -50,11 +50,11 @@ class AttentionMaps:
 
 
 def attention_maps(model: nn.Module, images: Tensor) -> AttentionMaps:
-    """Runs a model, and keeps of each block's attention what is shown, not the (T, T) matrices.
+    """Runs a model, and keeps the maps of each block, not the (T, T) matrices.
 
     Args:
-        model: a Vision Transformer of timm's; it is left as it was.
-        images: (B, C, H, W), prepared as the model takes them.
+        model: a Vision Transformer of timm; it is left unchanged.
+        images: (B, C, H, W), normalized.
 
     Raises:
         InputError: the model is of another kind, or has no attention layer of timm's usual kind.
@@ -82,16 +82,16 @@ def attention_maps(model: nn.Module, images: Tensor) -> AttentionMaps:
 
 @torch.no_grad()
 def visit_attention(model: nn.Module, images: Tensor, visit: Visit) -> Tensor:
-    """Runs a model in eval mode, and shows each block's attention as soon as it is there.
+    """Runs a model in eval mode, and passes on the attention of each block as it is computed.
 
     Args:
-        model: a Vision Transformer of timm's; its modes and hooks are left as they were.
-        images: (B, C, H, W), prepared as the model takes them.
+        model: a Vision Transformer of timm; its modes and hooks are left unchanged.
+        images: (B, C, H, W), normalized.
         visit: called with the name of each attention layer and its probabilities, (B, heads, T, T)
-            float32; no more than one block's are held here.
+            float32; only those of one block are held at a time.
 
     Returns:
-        What the model returns, (B, classes).
+        The output of the model, (B, classes).
 
     Raises:
         InputError: the model is of another kind, or has no attention layer of timm's usual kind.
@@ -118,11 +118,11 @@ def _show(
 
 
 def attention_probabilities(layer: Attention, projected: Tensor) -> Tensor:
-    """softmax(Q K^T / sqrt(d)) of a layer, which the fused product does not give.
+    """softmax(Q K^T / sqrt(d)) of a layer, which the fused kernel does not return.
 
     Args:
-        layer: of timm's.
-        projected: (B, T, 3 heads d), what its ``qkv`` gives.
+        layer: of timm.
+        projected: (B, T, 3 heads d), the output of its ``qkv``.
 
     Returns:
         (B, heads, T, T), float32.
@@ -130,21 +130,21 @@ def attention_probabilities(layer: Attention, projected: Tensor) -> Tensor:
     batch, tokens, _ = projected.shape
     split = projected.reshape(batch, tokens, 3, layer.num_heads, layer.head_dim)
     queries, keys, _ = split.permute(2, 0, 3, 1, 4).unbind(0)
-    scores = (layer.q_norm(queries) * layer.scale) @ layer.k_norm(keys).transpose(-2, -1)
-    return scores.float().softmax(-1)
+    products = (layer.q_norm(queries) * layer.scale) @ layer.k_norm(keys).transpose(-2, -1)
+    return products.float().softmax(-1)
 
 
 def check_attention(model: nn.Module) -> VisionTransformer:
-    """The model, if its attention can be looked at.
+    """Returns the model if its attention can be drawn.
 
     Raises:
-        InputError: it is no Vision Transformer of timm's, or has no attention layer of its usual
+        InputError: it is no Vision Transformer of timm, or has no attention layer of the usual
             kind.
     """
     if not isinstance(model, VisionTransformer) or not _attention_layers(model):
         raise InputError(
-            f"{type(model).__name__} has no attention to draw: that takes a Vision Transformer of"
-            " timm's with its usual attention layers, a KAT or a ViT, not an exported file"
+            f"{type(model).__name__} has no attention to draw: that takes a Vision Transformer with"
+            " timm's usual attention layers, such as a KAT or a ViT, and not an exported file"
         )
     return model
 

@@ -1,4 +1,4 @@
-"""What reaches the rationals of a model when it runs."""
+"""The inputs of a model's rationals."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ See = Callable[[str, Tensor], None]
 
 
 def rationals_of(model: nn.Module) -> dict[str, GroupRational]:
-    """The rational layers of a model, by name.
+    """The rational layers of a model by name.
 
     Raises:
         InputError: there is none.
@@ -27,16 +27,16 @@ def rationals_of(model: nn.Module) -> dict[str, GroupRational]:
 
 @torch.no_grad()
 def watch_inputs(model: nn.Module, batches: Iterable[Tensor], see: See) -> None:
-    """Runs a model, and shows what goes into each of its rationals.
+    """Runs a model, and passes on the inputs of each of its rationals.
 
     Args:
-        model: holds :class:`kat.GroupRational` layers.
-        batches: its inputs.
-        see: called with a layer's name and its input by groups, (groups, k), of each batch.
+        model: with :class:`kat.GroupRational` layers.
+        batches: inputs of the model.
+        see: called for each batch with the name of a layer and its input by group, (groups, k).
 
     Raises:
-        InputError: the model has no rational, or one of them was not reached or saw numbers that
-            are not finite.
+        InputError: the model has no rational, or one of them gets no input, or one that is not
+            finite.
     """
     layers = rationals_of(model)
     reached = set()
@@ -60,4 +60,4 @@ def watch_inputs(model: nn.Module, batches: Iterable[Tensor], see: See) -> None:
             hook.remove()
     for name in layers:
         if name not in reached:
-            raise InputError(f"nothing reached {name}: no images, or a layer that is not used")
+            raise InputError(f"{name} got no input: there are no images, or the layer is not used")

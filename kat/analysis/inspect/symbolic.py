@@ -1,15 +1,16 @@
-"""The known function that is nearest to a learned rational, up to affine maps before and after it.
+"""The known function nearest to a learned rational, up to affine maps before and after it.
 
-For a rational F and a known function f, over the inputs x that the rational really sees,
+For a rational F and a known function f, over the distribution of the rational's inputs x,
 
-    fit       G(x) = c f(a x + b) + d,  with a, b, c, d that make the distance smallest
+    fit       G(x) = c f(a x + b) + d,  with a, b, c, d that minimize the distance
     distance  sqrt(E[(F(x) - G(x))^2] / Var[F(x)])            0: equal; 1: no better than a constant
 
 c and d follow from a and b by linear least squares; a and the shift b / a are searched on a grid,
-which is refined around its best point. What an affine map makes of another is one entry: sigmoid
-with tanh, sigmoid(x) = (1 + tanh(x / 2)) / 2. The nearest function is the one with the fewest
-parameters among those at most :data:`MARGIN` farther than the closest: over a narrow range many
-functions are straight lines. The runner-up is chosen in the same way among the others.
+which is refined around its best point. Functions that are affine maps of each other are one entry:
+sigmoid is in tanh, sigmoid(x) = (1 + tanh(x / 2)) / 2. Many functions are nearly straight over a
+narrow range, so the nearest function is the one with the fewest parameters among those whose
+distance is at most :data:`MARGIN` larger than the smallest. The runner-up is chosen in the same way
+among the others.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ from kat.nn.fitting.functions import Function
 from kat.tables import write_table
 
 MARGIN = 0.015
-"""A simpler function may be so much farther than the closest. A rational of degree (5, 4) has no
-kink: one that is fitted to ReLU is up to 0.014 nearer to a steep GELU than to ReLU."""
+"""How much farther a simpler function may be. A rational of degree (5, 4) has no kink: one that is
+fitted to ReLU is up to 0.014 nearer to a steep GELU than to ReLU."""
 CONSTANT = 1e-4
-"""A function whose standard deviation is at most this share of its root mean square is constant."""
+"""A function is constant if its standard deviation is at most this share of its RMS."""
 NOT_SHOWN = "not shown"
-"""What a group is read as whose inputs all are out of the range that is drawn."""
+"""The reading of a group whose inputs are all outside the range that is drawn."""
 COLUMNS = (
     "layer",
     "group",
@@ -53,7 +54,7 @@ _SHIFTS = np.linspace(-4, 4, 33)
 _REFINEMENTS, _SHRINKAGE = 24, 0.75
 _OFFSETS = np.stack(np.meshgrid(*[np.linspace(-1, 1, 5)] * 2), axis=-1).reshape(-1, 2)
 _SHOWN = 5e-4
-"""Constants that are smaller than this, beside numbers around 1, are left out of a formula."""
+"""Constants below this, next to numbers around 1, are left out of a formula."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,10 @@ class Known:
     """A known function: a sum of terms of u = s (x - t) and a constant.
 
     Args:
-        terms: the functions of u whose coefficients follow by least squares, by their text.
-        scaled: whether s is free beyond its sign; where not, |s| = 1.
+        terms: functions of u, by their text; least squares gives their coefficients.
+        scaled: whether |s| is free; else it is 1.
         mirrored: whether a negative s gives another function.
-        shifted: whether t is free; where not, t = 0.
+        shifted: whether t is free; else it is 0.
     """
 
     terms: Mapping[str, Function]
@@ -74,7 +75,7 @@ class Known:
 
     @property
     def parameters(self) -> int:
-        """How many numbers are free: the fewer, the simpler the function."""
+        """The number of free parameters: the fewer, the simpler the function."""
         return 1 + len(self.terms) + self.scaled + self.shifted
 
 
@@ -105,19 +106,19 @@ KNOWN: dict[str, Known] = {
 
 @dataclass(frozen=True)
 class Reading:
-    """What the function of one group is.
+    """The known function nearest to that of one group.
 
     Args:
         layer: its name.
         group: counted from 0.
-        nearest: a name of :data:`KNOWN`, or ``"constant"``, or :data:`NOT_SHOWN`; of the last one
-            texts are empty and numbers NaN.
-        formula: the function that is meant, with its numbers.
+        nearest: a name in :data:`KNOWN`, or ``"constant"``, or :data:`NOT_SHOWN`, with empty texts
+            and NaN for numbers.
+        formula: of the nearest function, with its numbers.
         distance: from the learned function; 0 for a constant.
-        second: the runner-up's name; empty for a constant.
+        second: name of the runner-up; empty for a constant.
         second_distance: its distance; 0 for a constant.
         from_start: sqrt(E[(F - F_0)^2] / Var[F]), F_0 the function at the start of the training;
-            of a constant without the Var[F].
+            for a constant without Var[F].
     """
 
     layer: str
@@ -131,19 +132,19 @@ class Reading:
 
 
 class _Target:
-    """Functions y (G, N) at x (N,), to be met under weights (G, N) that add up to 1."""
+    """Functions y (G, N) at x (N,), to be fitted under weights (G, N) that sum to 1."""
 
     def __init__(self, x: Array, y: Array, weights: Array) -> None:
         self.x, self.weights = x, weights
         self.mean = (weights * y).sum(1)
-        self.centred = y - self.mean[:, None]
-        self.variance = (weights * self.centred**2).sum(1)
+        self.centered = y - self.mean[:, None]
+        self.variance = (weights * self.centered**2).sum(1)
         pooled = weights.mean(0)
-        self.centre = float(pooled @ x)
-        self.spread = float(np.sqrt(pooled @ (x - self.centre) ** 2))
+        self.center = float(pooled @ x)
+        self.spread = float(np.sqrt(pooled @ (x - self.center) ** 2))
 
     def is_constant(self, group: int) -> bool:
-        """Whether the function hardly varies."""
+        """Whether the function of a group is constant."""
         moment = self.variance[group] + self.mean[group] ** 2
         return bool(self.variance[group] <= CONSTANT**2 * moment)
 
@@ -166,7 +167,7 @@ class _Fits:
 
 
 def read_symbols(activation: Activation) -> list[Reading]:
-    """The nearest known function of each group, over its histogram or, without, over N(0, 1).
+    """The nearest known function of each group, over its histogram, or over N(0, 1) without one.
 
     Raises:
         InputError: a function is not finite.
@@ -198,7 +199,7 @@ def _read(activation: Activation, groups: NDArray[np.intp]) -> list[Reading]:
 def _reading(
     place: int, target: _Target, fits: Mapping[str, _Fits], change: float
 ) -> tuple[str, str, float, str, float, float]:
-    """What a :class:`Reading` says of the function in this place."""
+    """The fields of the :class:`Reading` of the function at this place."""
     if target.is_constant(place):
         return "constant", f"{target.mean[place]:.3g}", 0.0, "", 0.0, change
     spread = float(np.sqrt(target.variance[place]))
@@ -210,17 +211,17 @@ def _reading(
 
 
 def _simplest(distances: Mapping[str, float]) -> str:
-    """The simplest, and of these the nearest, of those that are about as near as the nearest."""
+    """The simplest function among the nearest ones; of equally simple ones the nearest."""
     most = min(distances.values()) + MARGIN
     near = [name for name, distance in distances.items() if distance <= most]
     return min(near, key=lambda name: (KNOWN[name].parameters, distances[name]))
 
 
 def _nearest(known: Known, target: _Target) -> _Fits:
-    """The best on the grid, then on finer and finer ones around the best."""
+    """The best fit on the grid, then on finer and finer grids around it."""
     scales = _SCALES / target.spread if known.scaled else np.ones(1)
     scales = np.concatenate([scales, -scales]) if known.mirrored else scales
-    shifts = target.centre + target.spread * _SHIFTS if known.shifted else np.zeros(1)
+    shifts = target.center + target.spread * _SHIFTS if known.shifted else np.zeros(1)
     grid = np.stack(np.meshgrid(scales, shifts), axis=-1).reshape(1, -1, 2)
     best = _best(known, target, grid)
     factor = np.log(_SCALES[1] / _SCALES[0]) * known.scaled
@@ -241,7 +242,7 @@ def _best(known: Known, target: _Target, places: Array) -> _Fits:
     mean = (terms @ weights)[..., 0]
     weighted = terms * weights[..., 0][..., None, :]
     covariance = weighted @ terms.swapaxes(-1, -2) - mean[..., :, None] * mean[..., None, :]
-    with_y = (weighted @ target.centred[:, None, :, None])[..., 0]
+    with_y = (weighted @ target.centered[:, None, :, None])[..., 0]
     coefficients = _solve(covariance, with_y)
     explained = (coefficients * with_y).sum(-1)
     chosen = explained.argmax(1)
@@ -266,7 +267,7 @@ def _solve(covariance: Array, with_y: Array) -> Array:
 
 
 def _formula(known: Known, fit: _Fits, group: int, least: float) -> str:
-    """E.g. ``1.02 gelu(1.1 x - 0.3) + 0.004``; a constant below ``least`` is left out."""
+    """A formula, e.g. ``1.02 gelu(1.1 x - 0.3) + 0.004``, without a constant below ``least``."""
     s, t = fit.place[group]
     inner = _sum([(s, "x"), (-s * t, "")], _SHOWN)
     terms = [
@@ -288,11 +289,11 @@ def _sum(terms: Sequence[tuple[float, str]], least: float) -> str:
 
 
 def median(values: Iterable[float]) -> float:
-    """The median of the numbers among the values, NaN without any."""
+    """The median of the values that are not NaN; NaN without any."""
     found = [value for value in values if not math.isnan(value)]
     return statistics.median(found) if found else math.nan
 
 
 def write_readings(readings: Sequence[Reading], path: Path) -> None:
-    """Writes a row a group as CSV with the columns of :data:`COLUMNS`."""
+    """Writes a CSV file with one row per group and the columns of :data:`COLUMNS`."""
     write_table(path, COLUMNS, map(astuple, readings))

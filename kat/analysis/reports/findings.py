@@ -1,4 +1,4 @@
-"""What the page of one run shows, gathered from its directory."""
+"""The content of a run's page, gathered from the run directory."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ _WITH_ATTENTION = 3
 
 @dataclass
 class RunFindings:
-    """What is known of a run; what is empty or None is not at hand.
+    """What is known of a run; missing parts are empty or None.
 
     Args:
         name: of the run.
         record: of its model.
         cost: of its model.
-        data: the name of its data set.
-        settings: nested, those that are not the default.
-        summary: what summary.json holds, of a run that is done.
-        history: a row an epoch.
+        data: name of its data set.
+        settings: nested, those that differ from the default.
+        summary: the content of summary.json, if the run is done.
+        history: one row per epoch.
         activations: of each rational layer.
-        seen: what the histograms of the activations are of, in words.
+        seen: a sentence about the images behind the histograms of the activations.
         coefficients: of each rational layer over the training.
         stability: rows of rational layers.
-        failure: what stopped the run, if something did.
-        attention: where the model looks, on a few images; or why it is not shown.
+        failure: what stopped the run, if anything did.
+        attention: the figure of a few images, or why there is none.
     """
 
     name: str

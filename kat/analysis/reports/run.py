@@ -173,11 +173,11 @@ def _add_stability(report: Report, run: RunFindings) -> None:
         [
             Chart(
                 _lines(rows, "drift"),
-                "Drift of the coefficients, |c - c_0| / |c_0|, a line a layer.",
+                "Drift of the coefficients, |c - c_0| / |c_0|, one line per layer.",
             ),
             Chart(
                 _lines(rows, "outside"),
-                "Share of the inputs outside the fit interval, a line a layer.",
+                "Share of the inputs outside the fit interval, one line per layer.",
             ),
         ]
     )

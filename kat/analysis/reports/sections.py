@@ -13,7 +13,7 @@ from kat.analysis.reports.page import Chart, Report, Table
 
 
 def add_learning_curves(report: Report, runs: Mapping[str, Sequence[History]]) -> None:
-    """Adds the main metric and the losses over the epochs, one color a label.
+    """Adds the main metric and the losses over the epochs, one color per label.
 
     Args:
         report: the page.

@@ -1,4 +1,4 @@
-"""The backends that ``kat verify`` compares, and the checks that need no exact values."""
+"""The backends that ``kat verify`` compares, and checks of bitwise equality."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Backend:
     """One way to compute the function.
 
     Args:
-        name: what reports call it.
-        function: maps x, numerator, denominator and form to F(x), differentiable.
-        device: where its tensors live.
-        twice: whether its gradients can be differentiated.
-        truncates: whether it cuts off, instead of rounding, to bfloat16.
+        name: in reports.
+        function: maps x, numerator, denominator and form to F(x); differentiable.
+        device: of its tensors.
+        twice: whether its gradients are differentiable.
+        truncates: whether it truncates to bfloat16 instead of rounding.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Backend:
     def evaluate(
         self, grad: Tensor, x: Tensor, a: Tensor, b: Tensor, form: str
     ) -> tuple[Tensor, ...]:
-        """F(x), and the gradients of ``sum(grad * F(x))`` for x, a and b."""
+        """F(x), and the gradients of ``sum(grad * F(x))`` with respect to x, a and b."""
         x, a, b = (t.detach().requires_grad_() for t in (x, a, b))
         y = self.function(x, a, b, form)
         return y.detach(), *torch.autograd.grad(y, (x, a, b), grad)
@@ -45,19 +45,19 @@ class Backend:
 
 @dataclass(frozen=True)
 class FusedPass(Backend):
-    """The backward pass of the fused GR-KAN layer, which gives F(x) and the gradients together."""
+    """The backward pass of the fused GR-KAN layer: F(x) and the gradients together."""
 
     def evaluate(
         self, grad: Tensor, x: Tensor, a: Tensor, b: Tensor, form: str
     ) -> tuple[Tensor, ...]:
-        """As of any backend; there is nothing to differentiate again."""
+        """F(x) and the gradients, which are not differentiable."""
         *gradients, y = torch.ops.kat.rational_backward_recompute(grad, x, a, b, form)
         return y, *gradients
 
 
 @dataclass(frozen=True)
 class Check:
-    """A check with a plain answer; ``passed`` None: it could not be made, and why."""
+    """The outcome of a check; ``passed`` None: it could not be made, for the reason given."""
 
     name: str
     passed: bool | None
@@ -65,7 +65,7 @@ class Check:
 
 
 def present_backends() -> tuple[list[Backend], dict[str, str]]:
-    """The backends that work here, and for the others the reason why not."""
+    """The backends available here, and why the others are not."""
     found, absent = [Backend("reference", call("reference"))], {}
     kernels = {"cpu": "cpu"}
     if torch.cuda.is_available():
@@ -105,7 +105,7 @@ def choose_backends(
 
 
 def interpreted_backend() -> Backend:
-    """The Triton kernels on the CPU; TRITON_INTERPRET=1 must have been set on start."""
+    """The Triton kernels on the CPU; TRITON_INTERPRET=1 must be set before Triton is imported."""
     return Backend("interpreted triton", call("triton"), twice=False, truncates=True)
 
 
@@ -124,19 +124,19 @@ def _problem(backend: Backend) -> str:
         backend.function(x, a, b, "A")
     except BackendUnavailable as error:
         return str(error)
-    except Exception:  # a broken backend is no absent one: its checks will fail, and be named
+    except Exception:  # it is present but broken, and its checks will fail
         return ""
     return ""
 
 
 def consistency_checks(backends: Sequence[Backend], dtypes: Sequence[str]) -> list[Check]:
-    """Bitwise equality: of each backend from run to run, and of the default with its backend."""
+    """Checks that each backend repeats its bits, and that the default has the same ones."""
     checks = [_repeats(backend, dtypes) for backend in backends]
     default = {"cpu": "cpu", "triton": "cuda"}
     for backend in backends:
         if default.get(backend.name) == backend.device:
             other = Backend("default", call(None), backend.device)
-            name = f"{backend.name}: is what kat.rational uses by default, same bits"
+            name = f"{backend.name}: is the default of kat.rational, same bits"
             checks.append(_same_bits(name, backend, other, _examples(dtypes, backend.device)))
     return checks
 
@@ -144,7 +144,7 @@ def consistency_checks(backends: Sequence[Backend], dtypes: Sequence[str]) -> li
 def compiled_check(
     device: str, forms: Sequence[str], degrees: Sequence[tuple[int, int]], dtypes: Sequence[str]
 ) -> Check:
-    """kat.rational inside torch.compile, forward and backward: the same bits as outside."""
+    """Checks that torch.compile does not change the bits of kat.rational, forward and backward."""
     name = f"operator compiled by torch.compile on {device}, same bits"
     problem = _compiler_problem(device)
     if problem:
@@ -156,17 +156,17 @@ def compiled_check(
 
 
 def _compiled_anew(x: Tensor, a: Tensor, b: Tensor, form: str) -> Tensor:
-    """Compiled for these shapes and dtypes; torch recompiles a function a few times only."""
+    """Compiles anew for each shape and dtype: torch recompiles a function only a few times."""
     torch.compiler.reset()
     compiled: Callable[..., Tensor] = torch.compile(call(None), fullgraph=True)
     return compiled(x, a, b, form)
 
 
 def _compiler_problem(device: str) -> str:
-    """Why torch.compile does not work here at all, or nothing."""
+    """Why torch.compile does not work here; empty if it does."""
     try:
         torch.compile(lambda x: x.sin() + 1)(torch.ones(64, device=device))
-    except Exception as error:  # the compilers raise kinds of their own
+    except Exception as error:  # compilers raise errors of their own types
         return str(error).strip().splitlines()[0]
     return ""
 
@@ -191,7 +191,7 @@ def _same_bits(
         try:
             expected = one.evaluate(*arguments)
             runs = [other.evaluate(*arguments) for _ in range(times)]
-        except Exception as error:  # whatever it is, it is a failure to be named
+        except Exception as error:  # any error is a failure
             return Check(name, False, f"{label} raised {type(error).__name__}: {error}")
         if not all(map(torch.equal, [*expected] * times, itertools.chain.from_iterable(runs))):
             differing.append(label)
@@ -205,7 +205,7 @@ def _examples(
     degree: tuple[int, int] = (5, 4),
     small: bool = False,
 ) -> Iterator[tuple[str, _Arguments]]:
-    """The output's gradient, x, numerator, denominator and form: two images in a KAT-T layer."""
+    """Gradient of the output, x, numerator, denominator, form: two images in a KAT-T layer."""
     m, n = degree
     shape = (2, 8, 48) if small else (2, 197, 192)
     for dtype, form in itertools.product(dtypes, forms):

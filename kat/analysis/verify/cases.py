@@ -1,4 +1,4 @@
-"""What ``kat verify`` evaluates: functions, dtypes, and x and gradients from 0 to the largest."""
+"""The cases of ``kat verify``: functions, dtypes, x and gradients of all sizes."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ DTYPES = {
     "float64": torch.float64,
 }
 TRAINED = (3.5e-2, 1.96, -7.2e-4, 6.9e-2, 1.7e-3, 7.0e-2)
-"""The numerator of a trained act1, as a user of the published code printed it."""
+"""The numerator of a trained act1, reported by a user of the published code."""
 
 _SPECIAL = (0.0, -0.0, math.inf, -math.inf, math.nan)
 _SPECIAL_RANGES = ("0", "0", "inf", "inf", "nan")
 
 _SECOND_ORDER = {"float32": (-3, 2), "float64": (-3, 3)}
-"""Powers of 10 between which second derivatives are checked. In float32 1 / Q^2 underflows soon
-after, at degree (9, 8)."""
+"""Powers of 10 between which second derivatives are checked. In float32, 1 / Q^2 at degree (9, 8)
+underflows soon after."""
 _SECOND_ORDER_SETS = ("silu", "random", "trained")
 
 
@@ -40,15 +40,15 @@ class Grid:
 
     Args:
         forms: of ``"A"`` and ``"B"``.
-        degrees: (m, n) each.
-        dtypes: names, of :data:`DTYPES`.
+        degrees: pairs (m, n).
+        dtypes: names in :data:`DTYPES`.
         sets: names of coefficient sets (:func:`coefficient_sets`); None: all.
-        points: values of x in each range of |x|.
-        starts: where the ranges of |x| begin that are taken; None: all.
-        stride: every how many of these one is taken.
-        subnormal: whether subnormal x and gradients of the output are among them.
-        largest: the largest |x|; None: each dtype's maximum, infinity and NaN too.
-        seed: of x, of random coefficients and of the output's gradients.
+        points: number of x in each range of |x|.
+        starts: where the ranges of |x| begin that are checked; None: all.
+        stride: only every stride-th of these ranges is checked.
+        subnormal: whether x and the gradients of the output may be subnormal.
+        largest: the largest |x|; None: the maximum of each dtype, and infinity and NaN.
+        seed: of x, of random coefficients and of the gradients of the output.
     """
 
     forms: tuple[str, ...] = ("A", "B")
@@ -83,7 +83,7 @@ def check_grid(grid: Grid) -> None:
 
 
 QUICK = Grid(degrees=((5, 4),), sets=("silu", "random", "trained"), points=2, stride=2)
-"""A few seconds: for continuous integration."""
+"""A few seconds long, for continuous integration."""
 
 INTERPRETED = Grid(
     degrees=((3, 2), (5, 4)),
@@ -92,9 +92,9 @@ INTERPRETED = Grid(
     starts=(1e-6, 1e-3, 1.0, 1e3, 1e6, 1e8, 1e20, 1e38),
     subnormal=False,
 )
-"""What Triton's interpreter, which is slow, gets through in half a minute.
+"""About half a minute long in Triton's interpreter, which is slow.
 
-It does not read subnormal numbers of bfloat16 rightly."""
+It reads subnormal numbers of bfloat16 wrongly."""
 
 
 @dataclass(frozen=True)
@@ -103,10 +103,10 @@ class Case:
 
     Args:
         form, degree, dtype: of the function and of x.
-        coefficients: what they are called.
-        a, b: as they are after rounding to their dtype.
-        x: (ranges, points), as they are after rounding.
-        grad: the size of the output's gradient for each of :meth:`all_x`, a power of two.
+        coefficients: their name.
+        a, b: coefficients, rounded to their dtype.
+        x: (ranges, points), rounded to its dtype.
+        grad: the size of the gradient of the output for each of :meth:`all_x`, a power of two.
         ranges: a name for each row of x.
         special: whether 0, infinity and NaN are evaluated too.
     """
@@ -124,7 +124,7 @@ class Case:
 
     @property
     def coefficient_dtype(self) -> torch.dtype:
-        """float64 for float64, else float32: also the dtype of the arithmetic."""
+        """float64 for float64, else float32; also the dtype of the arithmetic."""
         return torch.float64 if self.dtype == "float64" else torch.float32
 
     @property
@@ -134,7 +134,7 @@ class Case:
         return Arithmetic(torch.finfo(dtype).eps / 2, smallest_subnormal(dtype))
 
     def all_x(self) -> np.ndarray:
-        """Every x, row by row, and then the special ones."""
+        """Every x, row by row, then the special ones."""
         return np.concatenate([self.x.ravel(), _SPECIAL if self.special else ()])
 
     def all_ranges(self) -> np.ndarray:
@@ -146,12 +146,12 @@ class Case:
 def coefficient_sets(
     degree: tuple[int, int], form: str, seed: int = 0
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Numerators and denominators to check, by name.
+    """Numerators and denominators by name.
 
-    Presets: all for degree (5, 4), else identity and silu, which are quick to fit. ``random``:
+    Presets: all for degree (5, 4), else identity and silu, which are fitted quickly. ``random``:
     standard normal. ``large``: magnitudes log-uniform in [1e-6, 1e6], the leading ones 1e6 and
-    1e-6. ``zero a_m``, ``zero b_n``: random with zero leading coefficients. ``trained``: as
-    training leaves them: one b_j is 0 and the others are between 1e-6 and 3e-2.
+    1e-6. ``zero a_m``, ``zero b_n``: random with a zero leading coefficient. ``trained``: typical
+    after training: one b_j is 0 and the others are between 1e-6 and 3e-2.
     """
     m, n = degree
     names = sorted(set(preset_names()) - set(ALIASES)) if degree == (5, 4) else ["identity", "silu"]
@@ -181,7 +181,7 @@ def coefficient_sets(
 def ranges(dtype: str, largest: float | None = None) -> list[tuple[float, float]]:
     """Intervals of |x|: subnormal numbers, then up to 1e-6, then decades up to the maximum.
 
-    Beyond 1e38, which float64 alone has, ten decades at a time.
+    Beyond 1e38, which only float64 has, an interval is ten decades long.
     """
     info = torch.finfo(DTYPES[dtype])
     top = min(info.max, largest or math.inf)
@@ -198,7 +198,7 @@ def smallest_subnormal(dtype: torch.dtype) -> float:
 
 
 def cases(grid: Grid) -> Iterator[Case]:
-    """Every combination that a grid names, over all ranges of |x|."""
+    """Every combination in a grid, over all ranges of |x|."""
     for number, (form, name, (a, b)) in enumerate(_functions(grid)):
         for dtype in grid.dtypes:
             intervals = _ranges_of(grid, dtype)
@@ -218,7 +218,7 @@ def _ranges_of(grid: Grid, dtype: str) -> list[tuple[float, float]]:
 def _gradients(case: Case, subnormal: bool, seed: list[int]) -> np.ndarray:
     """1 in about half of the ranges and where x is not finite, else any power of two of the dtype.
 
-    One size for all of a range, so that no term vanishes in a sum over it.
+    All gradients of a range are of one size, so that no term vanishes in a sum over it.
     """
     names = case.all_ranges()
     rng = np.random.default_rng(seed)
@@ -246,7 +246,7 @@ def second_order_cases(grid: Grid) -> Iterator[Case]:
 
 
 def second_order_part(case: Case) -> Case | None:
-    """A case with those of its x at which second derivatives are checked; None without any."""
+    """A case with only the x at which second derivatives are checked; None without any."""
     if case.dtype not in _SECOND_ORDER:
         return None
     low, high = (10.0**power for power in _SECOND_ORDER[case.dtype])
@@ -267,9 +267,7 @@ def make_case(
     *,
     special: bool,
 ) -> Case:
-    """A case whose x and coefficients are rounded to the dtypes in which they are handed over.
-
-    The output's gradients are of size 1.
+    """A case with x and coefficients rounded to their dtypes, and output gradients of size 1.
 
     Args:
         form, dtype, special: of the case.
@@ -305,10 +303,8 @@ def _functions(
 
 
 def _sample(intervals: Sequence[tuple[float, float]], points: int, seed: list[int]) -> np.ndarray:
-    """(intervals, points): of each its lower end and log-uniform ones, of the last its upper end.
-
-    Signs alternate.
-    """
+    """x (intervals, points) with alternating signs: log-uniform ones and the lower end of each
+    interval, and the upper end of the last."""
     low, high = (np.array(side)[:, None] for side in zip(*intervals, strict=True))
     position = np.random.default_rng(seed).uniform(size=(len(intervals), points))
     position[:, 0] = 0

@@ -1,4 +1,4 @@
-"""A backend against exact values: y, its gradients, its second derivatives."""
+"""The comparison of a backend with exact values: y, gradients, second derivatives."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from kat.analysis.verify.cases import DTYPES, Case, smallest_subnormal
 from kat.analysis.verify.exact import Exact
 
 RULE = (
-    "An error may be steps (u scale + eta size) + v |exact| + eta_out, with steps = m + n + 4, and"
-    " twice that for second derivatives. u and eta are unit roundoff and smallest number of the"
-    " dtype of the arithmetic (float64 for float64, else float32), v and eta_out those of the dtype"
-    " of the result. The scale is that of the terms that the value is the sum of; the size is 1,"
-    " but for db |y| where that is larger. The output's gradients are of any size that the dtype"
-    " has. Values beyond the dtype's maximum count as that maximum. A sum over n elements may err"
-    " by its terms' errors and n u sum |terms|, and be infinite where sum |terms| is beyond the"
-    " maximum. An infinite x must give the limit; a NaN must give NaN in y and dx, and nothing else"
-    " may give NaN."
+    "The tolerance is steps (u scale + eta size) + v |exact| + eta_out, with steps = m + n + 4, or"
+    " twice that for second derivatives. u and eta are the unit roundoff and the smallest number of"
+    " the dtype of the arithmetic (float64 for float64, else float32), v and eta_out those of the"
+    " dtype of the result. The scale is that of the terms whose sum the value is; the size is 1, or"
+    " for db |y| where that is larger. The gradients of the output are of any size that the dtype"
+    " has. Values beyond the maximum of the dtype count as that maximum. A sum over n elements may"
+    " have the errors of its terms plus n u sum |terms|, and may be infinite where sum |terms|"
+    " exceeds the maximum. An infinite x must give the limit. A NaN must give NaN in y and dx, and"
+    " nothing else may give NaN."
 )
-"""What is compared; :mod:`kat.analysis.verify.exact` defines the scales."""
+"""The tolerance; :mod:`kat.analysis.verify.exact` defines the scales."""
 
 QUANTITIES = ("y", "dx", "da", "db", "da (sum)", "db (sum)", "second derivatives")
 
 _ROWS = 8
-"""How often each x occurs in the sums over many elements."""
+"""Number of times that each x occurs in the sums over many elements."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,11 @@ class Worst:
 
     Attributes:
         component: the quantity in full, e.g. ``"da_3"``.
-        range: the name of the range of |x| that it is in.
-        x: None where it is a sum over the range.
-        grad: the gradient of the output that it was computed for; None for y, sums and second
-            derivatives.
-        got, exact, tolerance, ratio: the value, and error / tolerance.
+        range: name of its range of |x|.
+        x: None for a sum over the range.
+        grad: the gradient of the output; None for y, sums and second derivatives.
+        got, exact, tolerance: the value of the backend, the exact value, the tolerance.
+        ratio: error / tolerance.
     """
 
     component: str
@@ -58,14 +58,14 @@ class Worst:
 
 @dataclass(frozen=True)
 class Result:
-    """One backend's errors in one quantity of one case.
+    """The errors of one backend in one quantity of one case.
 
     Attributes:
         ranges: names of the ranges of |x|.
-        ratios: for each range the largest error over tolerance; above 1 fails.
-        errors: for each range the largest error over the scale of its value, for values that are
-            normal numbers of their dtype; NaN where there are none.
-        worst: where the ratio is largest.
+        ratios: the largest error / tolerance of each range; above 1 fails.
+        errors: the largest error / scale of each range, over values that are normal numbers of
+            their dtype; NaN where there are none.
+        worst: the element with the largest ratio.
     """
 
     backend: str
@@ -85,7 +85,7 @@ class Result:
         return self.worst.ratio <= 1
 
     def __str__(self) -> str:
-        """One line that names what was compared, and the worst of it."""
+        """One line: what was compared, and its worst element."""
         m, n = self.degree
         w = self.worst
         failing = [r for r, ratio in zip(self.ranges, self.ratios, strict=True) if ratio > 1]
@@ -103,7 +103,7 @@ class Result:
 
 @dataclass(frozen=True)
 class _Comparison:
-    """Values against exact ones: arrays (rows, columns), a name for each row and column."""
+    """Values and exact values, arrays (rows, columns), with a name for each row and column."""
 
     names: Sequence[str]
     ranges: np.ndarray
@@ -116,7 +116,7 @@ class _Comparison:
     error: np.ndarray
 
     def rows(self, prefix: str) -> _Comparison:
-        """The rows whose name starts so."""
+        """The rows whose name starts with a prefix."""
         keep = [i for i, name in enumerate(self.names) if name.startswith(prefix)]
         arrays = (self.got, self.exact, self.tolerance, self.ratio, self.error)
         names = [self.names[i] for i in keep]
@@ -126,7 +126,7 @@ class _Comparison:
 
 
 def first_order_results(backend: Backend, case: Case, exact: Exact) -> list[Result]:
-    """y, dx, da and db with one element a group, and the sums over many elements.
+    """Compares y, dx, da and db with one element per group, and sums over many elements.
 
     Args:
         exact: :func:`kat.analysis.verify.exact.first_order` at ``case.all_x()`` for ``case.grad``.
@@ -144,9 +144,9 @@ def first_order_results(backend: Backend, case: Case, exact: Exact) -> list[Resu
 
 
 def second_order_result(backend: Backend, case: Case, exact: Exact) -> Result:
-    """The second derivatives with one element a group.
+    """Compares the second derivatives with one element per group.
 
-    Mixed derivatives are taken in both orders, since a backend's gradient has a formula for each.
+    Mixed derivatives are taken in both orders: the gradient of a backend has a formula for each.
 
     Args:
         exact: :func:`kat.analysis.verify.exact.second_order` at ``case.x.ravel()``.
@@ -177,7 +177,7 @@ def _steps(case: Case) -> int:
 
 
 def _factors(shape: tuple[int, ...]) -> np.ndarray:
-    """+-1 and +-2, for the output's gradients: products with them are exact."""
+    """+-1 and +-2 for the gradients of the output: products with them are exact."""
     return np.random.default_rng(0).choice([-2.0, -1.0, 1.0, 2.0], shape)
 
 
@@ -202,7 +202,7 @@ def _one_element_a_group(backend: Backend, case: Case, exact: Exact) -> _Compari
 def _many_elements_a_group(
     backend: Backend, case: Case, exact: Exact
 ) -> tuple[_Comparison, _Comparison]:
-    """y and dx of each element, and the sums over each range: a group a range, its x repeated."""
+    """y and dx of each element, and sums over each range; one group per range, its x repeated."""
     count = len(case.x)
     x = np.tile(case.x.ravel(), (_ROWS, 1))
     factor = _factors(x.shape)
@@ -228,7 +228,7 @@ def _many_elements_a_group(
 
 
 def _sums(case: Case, exact: Exact, factor: np.ndarray) -> tuple[Exact, np.ndarray]:
-    """da and db summed over each range of x, every x with each of its factors, and sum |terms|."""
+    """da and db summed over each range of x and all factors, and sum |terms|."""
     count, points = case.x.shape
     weight, size = (f.sum(0).reshape(count, points) for f in (factor, abs(factor)))
     high, _, spread = (part[2:].reshape(-1, count, points) for part in exact[1:])
@@ -237,7 +237,7 @@ def _sums(case: Case, exact: Exact, factor: np.ndarray) -> tuple[Exact, np.ndarr
         total = (abs(high) * size).sum(-1)
         accumulated = _ROWS * points * case.arithmetic.roundoff * total
         rounding = (spread * size).sum(-1) + accumulated / _steps(case)
-        room = np.where(total <= limit, 1.0, 2.0**-10)  # for partial sums beyond float64's maximum
+        room = np.where(total <= limit, 1.0, 2.0**-10)  # partial sums may exceed float64's maximum
         terms = np.clip(high, -limit, limit) * room[..., None] * weight
         sums = np.array([[math.fsum(group) for group in row] for row in terms]) / room
     return Exact(exact.names[2:], sums, np.zeros_like(sums), rounding), total
@@ -246,7 +246,7 @@ def _sums(case: Case, exact: Exact, factor: np.ndarray) -> tuple[Exact, np.ndarr
 def _inputs(backend: Backend, case: Case, x: np.ndarray, groups: int) -> list[Tensor]:
     """x (rows, channels), and the same coefficients for each group of channels.
 
-    With more than one row, memory is channels first, so that a group's elements lie together.
+    Memory is channels first, so that the elements of a group are adjacent.
     """
     a, b = (
         torch.tensor(c, dtype=case.coefficient_dtype).repeat(groups, 1).to(backend.device)
@@ -265,7 +265,7 @@ def _evaluate(
 
 
 def _second_derivatives(backend: Backend, case: Case) -> tuple[np.ndarray, np.ndarray]:
-    """Rows as in :func:`.exact.second_order`, mixed ones from either first gradient."""
+    """Rows as in :func:`.exact.second_order`, with mixed ones from either first gradient."""
     points = case.x.size
     inputs = _inputs(backend, case, case.x.reshape(1, -1), groups=points)
     x, a, b = leaves = [t.requires_grad_() for t in inputs]
@@ -302,7 +302,7 @@ def _compare(
     where: np.ndarray,
     steps: int,
 ) -> _Comparison:
-    """Error over tolerance of each element, by :data:`RULE`."""
+    """The error / tolerance of each element, by :data:`RULE`."""
     of_x = np.array([name in ("y", "dx", "dxx") for name in exact.names])[:, None]
     dtypes = DTYPES[case.dtype], case.coefficient_dtype
     limit, tiny, unit, smallest = (
@@ -341,7 +341,7 @@ def _unit(dtype: torch.dtype) -> float:
 
 
 def _result(backend: Backend, case: Case, quantity: str, compared: Sequence[_Comparison]) -> Result:
-    """The largest error of each range, and of all."""
+    """The largest error of each range, and the worst element."""
     names = list(dict.fromkeys(name for part in compared for name in part.ranges))
     ratios, errors = [], []
     for name in names:

@@ -4,10 +4,10 @@ With the power series of P and Q at x, the series of F = P/Q follows from P = F 
 
     F_k = (P_k - sum_{j = 1..k} Q_j F_{k-j}) / Q_0,   F^(k)(x) = k! F_k
 
-|x| and |s| make Q one polynomial on one side of a kink and another on the other. Form A has its
-kink at x = 0, form B at each root of s = sum_j b_j x^j at which s changes its sign, x = 0 nearly
-always among them. With a_q and b_p the first nonzero coefficients (in form A the first nonzero b of
-odd index; in form B p must be odd), both forms have at x = 0
+|x| and |s| make Q a different polynomial on either side of a kink. Form A has its kink at x = 0,
+form B at each root of s = sum_j b_j x^j where s changes sign, nearly always including x = 0. With
+a_q and b_p the first nonzero coefficients (in form A the first nonzero b of odd index; in form B p
+must be odd), both forms have at x = 0
 
     F^(p+q)(0+) - F^(p+q)(0-) = -2 (p + q)! a_q |b_p|,
 
@@ -30,7 +30,7 @@ from scipy.special import erfc, expit
 Array = NDArray[np.float64]
 
 _REAL = 1e-9
-"""A root whose imaginary part is smaller than this, relative to its size, is taken for real."""
+"""A root counts as real if its imaginary part is smaller than this, relative to its size."""
 
 
 @dataclass(frozen=True)
@@ -83,11 +83,11 @@ def kinks(
 ) -> list[Kink]:
     """The points where one of F' .. F^(order) jumps, in order of x.
 
-    Roots of s other than 0 are found numerically, and so are the jumps there.
+    Roots of s other than 0, and the jumps there, are found numerically.
 
     Args:
         numerator, denominator, form: as in :func:`derivatives`.
-        order: the highest derivative to look at.
+        order: the highest derivative.
     """
     plus, minus = _branches(denominator, form)
     found = []
@@ -106,7 +106,7 @@ def _identity(x: Array) -> tuple[Array, ...]:
 
 
 def _relu(x: Array) -> tuple[Array, ...]:
-    """The second derivative is a unit mass at 0, which no value at a point shows."""
+    """The second derivative is a unit mass at 0, which no value at a point represents."""
     return np.maximum(x, 0.0), np.heaviside(x, 0.5), np.zeros_like(x), np.zeros_like(x)
 
 
@@ -141,11 +141,11 @@ TARGETS: dict[str, Callable[[Array], tuple[Array, ...]]] = {
     "gelu": _gelu,
     "tanh": _tanh,
 }
-"""Functions that presets stand for, and their first three derivatives, in closed form."""
+"""Target functions of presets and their first three derivatives, in closed form."""
 
 
 def _branches(denominator: Sequence[float], form: str) -> tuple[Array, Array]:
-    """The polynomials that Q is: for x > 0 and x < 0 (form A), for s > 0 and s < 0 (form B)."""
+    """The two polynomials of Q: for x > 0 and x < 0 (form A), or for s > 0 and s < 0 (form B)."""
     b = np.asarray(denominator, dtype=np.float64)
     if form == "A":
         signs = (-1.0) ** np.arange(1, len(b) + 1)
@@ -154,7 +154,7 @@ def _branches(denominator: Sequence[float], form: str) -> tuple[Array, Array]:
 
 
 def _is_plus(x: Array, denominator: Sequence[float], form: str, side: int) -> Any:
-    """Which branch Q is on at x, or just beside it."""
+    """Whether Q is on its plus branch at x, or just beside it."""
     inner = [0.0, 1.0] if form == "A" else [0.0, *denominator]
     sign = np.zeros(x.shape)
     for k, coefficient in enumerate(_series(x, inner, len(inner) - 1)):

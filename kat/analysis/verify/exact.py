@@ -1,17 +1,17 @@
-"""The rational function and its derivatives exactly, without over- or underflow.
+"""Exact values of the rational function and its derivatives, without overflow or underflow.
 
-Numbers are mpmath's, of 160 bits and any exponent, and every polynomial is the sum of its terms: no
-formula, order of operations or rewriting is shared with the backends that are compared with it.
+Numbers are mpmath's, of 160 bits and any exponent, and every polynomial is the sum of its terms. No
+formula, order of operations or transformation is shared with the backends.
 
     F = P / Q,   P = sum_i a_i x^i,   s = sum_j b_j x^j,
     Q = 1 + sum_j |b_j| |x|^j  (form A)   or   1 + |s|  (form B)
 
-The gradients are those of g F, with g the output's gradient.
+The gradients are those of g F, with g the gradient of the output.
 
-**How large an error may be expected.** Rounding is relative to the terms of a sum, not to their
-total, so each value comes with a scale: the same expression with every sum replaced by the sum of
-its terms' magnitudes, written P~, P'~, Q'~. Where s cancels in form B, Q is itself inaccurate, by
-the factor kappa = (1 + sum_j |b_j x^j|) / Q, which is 1 in form A:
+**The expected error.** Rounding is relative to the terms of a sum, not to the sum, so each value
+has a scale: the same expression with every sum replaced by the sum of the magnitudes of its terms,
+written P~, P'~, Q'~. Where s cancels in form B, Q itself is inaccurate by the factor
+kappa = (1 + sum_j |b_j x^j|) / Q, which is 1 in form A:
 
     value                                  scale
     y    = P / Q                           kappa P~ / Q
@@ -19,11 +19,11 @@ the factor kappa = (1 + sum_j |b_j x^j|) / Q, which is 1 in form A:
     da_i = g x^i / Q                       kappa |g| |x|^i / Q
     db_j = -g y q_j / Q,  q_j = dQ/db_j    kappa^2 |g| (P~ / Q) |x|^j / Q
 
-A computation that rounds well errs by a small multiple of u scale + eta size, with u the unit
-roundoff of its dtype and eta its smallest number: the size, which counts where products underflow,
-is P~ / Q for db_j where that is above 1, since g |x|^j / Q may underflow before y multiplies it,
-else 1. P~ / Q, P'~ and Q'~ count as the dtype's smallest normal number where they are below it: the
-sums are subnormal numbers then, and have its errors.
+The error of a good computation is a small multiple of u scale + eta size, with u the unit roundoff
+of its dtype and eta its smallest number. The size matters where products underflow. It is 1, but
+for db_j it is P~ / Q where that is above 1, since g |x|^j / Q may underflow before it is multiplied
+by y. P~ / Q, P'~ and Q'~ count as at least the smallest normal number of the dtype: below it, sums
+are subnormal numbers and have their errors.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ import numpy as np
 from mpmath import mpf
 
 PRECISION = 160
-"""Bits of every number: what cancellation costs still leaves float64 far behind."""
+"""Bits of every number: even after cancellation far more than float64 has."""
 
 _TIE = 64
-"""In form B the sign of s is taken as undecided where |s| <= 64 u sum_j |b_j x^j|."""
+"""In form B the sign of s counts as undecided where |s| <= 64 u sum_j |b_j x^j|."""
 
 
 class Arithmetic(NamedTuple):
-    """What rounding does: unit roundoff, and the smallest positive number."""
+    """Unit roundoff and the smallest positive number of an arithmetic."""
 
     roundoff: float
     smallest: float
 
     @property
     def smallest_normal(self) -> float:
-        """Below it the distance of numbers stays the same."""
+        """The smallest number with full precision."""
         return self.smallest / (2 * self.roundoff)
 
 
@@ -72,7 +72,7 @@ class Exact(NamedTuple):
         names: ``"y"``, ``"dx"``, ``"da_0"``, ... ``"db_1"``, ...; for second derivatives ``"dxx"``,
             ``"dxa_0"``, ..., ``"dxb_1"``, ..., ``"da_0 db_1"``, ..., ``"db_1 db_1"``, ...
         high, low: the value is high + low, each a float64; +-inf beyond float64's range.
-        spread: u scale + eta size, for the arithmetic that was given.
+        spread: u scale + eta size for the given arithmetic.
     """
 
     names: tuple[str, ...]
@@ -89,14 +89,15 @@ def first_order(
     form: str,
     arithmetic: Arithmetic,
 ) -> Exact:
-    """y, and dx, da_i and db_j of grad F, at each x.
+    """y, and the gradients dx, da_i and db_j of grad F, at each x.
 
-    The subgradients are the package's: d|b|/db = +1 at 0, d|x|/dx = 0 at 0, d|s|/ds = +1 at 0. In
-    form B, where s is so small beside its terms that rounding decides its sign, the spread covers
-    either sign. At x = +-inf the values are the limits there, infinite ones too; at NaN, NaN.
+    The subgradients are those of the package: d|b|/db = +1 at 0, d|x|/dx = 0 at 0, d|s|/ds = +1 at
+    0. Where s in form B is so small compared with its terms that rounding decides its sign, the
+    spread covers either sign. At x = +-inf the values are the limits, which may be infinite; at NaN
+    they are NaN.
 
     Args:
-        x: (points,) in float64, exactly the numbers that the backend is given; so are the others.
+        x: (points,) in float64, exactly the numbers that the backend gets, like all arguments.
         grad: (points,), gradients of the output.
         a: a_0 .. a_m.
         b: b_1 .. b_n.
@@ -121,9 +122,9 @@ def first_order(
 def second_order(
     x: np.ndarray, a: Sequence[float], b: Sequence[float], form: str, arithmetic: Arithmetic
 ) -> Exact:
-    """The second derivatives of F for x, a and b, at finite x away from the kinks.
+    """The second derivatives of F with respect to x, a and b, at finite x away from the kinks.
 
-    d2F/da_i da_k = 0 is left out. Arguments as of :func:`first_order`, for an output gradient of 1.
+    d2F/da_i da_k = 0 is left out. Arguments as in :func:`first_order`, for an output gradient of 1.
     """
     names = (
         "dxx",
@@ -151,21 +152,21 @@ def _tabulate(
     names: tuple[str, ...], points: Iterable[list[_Term]], arithmetic: Arithmetic
 ) -> Exact:
     columns: list[list[tuple[float, float, float]]] = []
-    with mpmath.workprec(PRECISION):  # while the points are being computed, one after the other
+    with mpmath.workprec(PRECISION):  # it applies while the points are computed, one by one
         columns += ([_parted(term, arithmetic) for term in terms] for terms in points)
     table = np.array(columns).reshape(-1, len(names), 3).transpose(2, 1, 0)
     return Exact(names, *table)
 
 
 def _parted(term: _Term, arithmetic: Arithmetic) -> tuple[float, float, float]:
-    """High and low part of the value, and its spread."""
+    """The high and low part of the value, and its spread."""
     high = float(term.value)
     low = float(term.value - high) if math.isfinite(high) else 0.0
     return high, low, float(term.scale * arithmetic.roundoff + term.size * arithmetic.smallest)
 
 
 class _Parts:
-    """What the formulas are made of, at one finite x: sums of terms and of their magnitudes.
+    """The parts of the formulas at one finite x: sums of terms and of their magnitudes.
 
     Where the sign of Q's inner sum is fixed, Q = 1 + sum_j c_j x^j with c_j = |b_j| sgn(x)^j in
     form A (sgn(0) = 0) and c_j = sgn(s) b_j in form B.
@@ -174,8 +175,8 @@ class _Parts:
         powers: 1, x, x^2, ...
         p, dp, ddp: P, P', P''; ``p_size``, ...: the sums of the terms' magnitudes.
         y_size: that of y = P/Q.
-        q, dq, ddq: the same of Q.
-        q_b, dq_b: dQ/db_j, and its derivative for x.
+        q, dq, ddq: the same for Q.
+        q_b, dq_b: dQ/db_j, and its derivative with respect to x.
         kappa: (1 + sum of the magnitudes of Q's terms) / Q.
         tied: whether rounding decides the sign of s (form B).
     """
@@ -232,7 +233,7 @@ def _first_order(t: _Parts, count_a: int, roundoff: float) -> list[_Term]:
     da = [power / t.q for power in t.powers[:count_a]]
     db = [-y * slope / t.q for slope in t.q_b]
     db_size = [t.kappa**2 * y_size * abs(slope) / t.q for slope in t.q_b]
-    if t.tied:  # either sign of s will do: what it changes counts as rounding
+    if t.tied:  # either sign of s is accepted: the difference counts as rounding
         dx_size += 2 * abs(y * t.dq / t.q) / roundoff
         db_size = [size + 2 * abs(v) / roundoff for size, v in zip(db_size, db, strict=True)]
     underflow = max(mpf(1), y_size)
@@ -245,7 +246,7 @@ def _first_order(t: _Parts, count_a: int, roundoff: float) -> list[_Term]:
 
 
 def _second_order(t: _Parts, count_a: int) -> list[_Term]:
-    """The quotient rule applied twice; each scale is its formula in magnitudes, times kappa^3."""
+    """The quotient rule applied twice; each scale is the formula in magnitudes, times kappa^3."""
     y, y_size = t.p / t.q, t.y_size
     dx, dx_size = (t.dp - y * t.dq) / t.q, (t.dp_size + y_size * t.dq_size) / t.q
     rows = [
@@ -276,7 +277,7 @@ def _second_order(t: _Parts, count_a: int) -> list[_Term]:
 
 
 def _limits(direction: int, a: Sequence[float], b: Sequence[float], form: str) -> list[_Term]:
-    """The limits at x = +inf or -inf, from the leading terms; scales as of finite x."""
+    """The limits at x = +inf or -inf, from the leading terms; scales as for finite x."""
     m = max((i for i, value in enumerate(a) if value), default=0)
     n = max((j for j, value in enumerate(b, 1) if value), default=0)
     leading = mpf(b[n - 1]) if n else mpf(1)

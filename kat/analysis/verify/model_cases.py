@@ -1,4 +1,4 @@
-"""The cases of a trained model: its own coefficients, over the inputs that they really see."""
+"""The cases of a trained model: its coefficients, over the inputs of its rationals."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from kat.nn import GroupRational
 
 _POINTS = 16
 _IMAGES, _NOISE = 128, (2, 32)
-"""Images of a data set; batches of noise, and images in each."""
+"""The number of images of a data set; the number of batches of noise, and their size."""
 
 
 def cases_of_checkpoint(
@@ -29,7 +29,7 @@ def cases_of_checkpoint(
 
     Args:
         checkpoint: what :func:`kat.models.load_model` takes.
-        data: the data set whose validation images the model sees; None: normal noise.
+        data: the data set whose validation images the model runs on; None: standard normal noise.
         dtypes: names of dtypes.
 
     Raises:
@@ -62,11 +62,11 @@ class Inputs:
 
 
 def record_inputs(model: nn.Module, batches: Iterable[Tensor]) -> list[Inputs]:
-    """Runs a model and notes what reaches its rationals.
+    """Runs a model, and records the range of the inputs of its rationals.
 
     Args:
-        model: holds :class:`kat.GroupRational` layers.
-        batches: its inputs.
+        model: with :class:`kat.GroupRational` layers.
+        batches: inputs of the model.
 
     Raises:
         InputError: see :func:`watch_inputs`.
@@ -87,7 +87,7 @@ def record_inputs(model: nn.Module, batches: Iterable[Tensor]) -> list[Inputs]:
 def model_cases(
     model: nn.Module, inputs: Sequence[Inputs], dtypes: Sequence[str]
 ) -> Iterator[Case]:
-    """A case for every group of every rational layer and every dtype, x evenly over its inputs."""
+    """A case for each group of each rational layer and each dtype, x evenly over its inputs."""
     for seen in inputs:
         layer = model.get_submodule(seen.layer)
         assert isinstance(layer, GroupRational)

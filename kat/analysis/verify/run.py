@@ -1,7 +1,7 @@
-"""Every backend on this machine against exact values, and each against itself.
+"""The verification of every backend on this machine.
 
-What is compared, and the tolerances: :mod:`kat.analysis.verify.compare`; over which inputs:
-:mod:`kat.analysis.verify.cases`; the exact values: :mod:`kat.analysis.verify.exact`.
+:mod:`.cases` says over which inputs, :mod:`.exact` computes exact values, :mod:`.compare` compares
+and has the tolerances, :mod:`.backends` checks bitwise equality.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ from kat.version import __version__
 
 @dataclass
 class Verification:
-    """All that was found.
+    """The outcome of a verification.
 
     Attributes:
-        results: errors, by backend, quantity and case.
-        checks: determinism, compiled operator and the like.
-        absent: backends that this machine does not have, and why.
+        results: errors by backend, quantity and case.
+        checks: of determinism, the compiled operator and the like.
+        absent: backends that are unavailable on this machine, and why.
         environment: versions and devices.
-        inputs: of a model's rational layers, the smallest and the largest input.
-        seconds: how long it took.
+        inputs: the smallest and the largest input of each rational layer of a model.
+        seconds: duration.
     """
 
     results: list[Result] = field(default_factory=list)
@@ -65,7 +65,7 @@ class Verification:
         return not self.failures()
 
     def failures(self) -> list[str]:
-        """A line for each failure: the worst first."""
+        """A line for each failure, the worst first."""
         bad = sorted((r for r in self.results if not r.passed), key=lambda r: -r.worst.ratio)
         checks = [f"{c.name}: {c.detail}" for c in self.checks if c.passed is False]
         return [*checks, *map(str, bad)]
@@ -73,7 +73,7 @@ class Verification:
 
 @dataclass(frozen=True)
 class Job:
-    """A case, and which derivatives of it to check."""
+    """A case, and the order of the derivatives to check."""
 
     case: Case
     order: int = 1
@@ -87,17 +87,17 @@ def verify(
     compiled: bool = True,
     track: Callable[[Sequence[Job]], Iterable[Job]] = iter,
 ) -> Verification:
-    """Checks backends over a grid, or over other cases.
+    """Verifies backends over a grid, or over other cases.
 
     Args:
         what: a grid, or jobs.
-        backends: which; None: all that this machine has.
-        interpreter: also runs the Triton kernels in Triton's interpreter, in a process beside this
-            one: over the jobs, or in place of a grid, since it is slow, over
-            :data:`~kat.analysis.verify.cases.INTERPRETED` with the grid's seed.
-        compiled: also compares the operator with the compiled operator, in every form, degree and
+        backends: which; None: all that are available.
+        interpreter: also runs the Triton kernels in Triton's interpreter, in another process: over
+            the jobs or, since it is slow, over :data:`~kat.analysis.verify.cases.INTERPRETED` with
+            the seed of the grid.
+        compiled: also compares the compiled operator with the operator, in every form, degree and
             dtype that is checked.
-        track: passes on the work that it is given, and may show how far it is.
+        track: iterates over the jobs, and may show the progress.
     """
     start = time.monotonic()
     found, absent = present_backends() if backends is None else (list(backends), {})
@@ -144,7 +144,7 @@ def grid_jobs(grid: Grid) -> list[Job]:
 
 
 def case_jobs(given: Sequence[Case]) -> list[Job]:
-    """Cases, then their second derivatives where those are checked."""
+    """Cases, then their second derivatives where these are checked."""
     twice = (second_order_part(case) for case in given)
     return [Job(case) for case in given] + [Job(case, 2) for case in twice if case is not None]
 
@@ -156,7 +156,7 @@ def _interpreted_jobs(what: Grid | Sequence[Job]) -> list[Job]:
 
 
 def _run(job: Job, backends: Sequence[Backend], result: Verification) -> None:
-    """Adds the results of one job; a backend that raises has failed."""
+    """Adds the results of one job; a backend that raises an error has failed."""
     case = job.case
     function = case.a, case.b, case.form, case.arithmetic
     if job.order == 1:
@@ -169,14 +169,14 @@ def _run(job: Job, backends: Sequence[Backend], result: Verification) -> None:
                 result.results += first_order_results(backend, case, exact)
             elif backend.twice:
                 result.results.append(second_order_result(backend, case, exact))
-        except Exception as error:  # whatever it is, the others are still to be checked
+        except Exception as error:  # the other backends are still checked
             name = f"{backend.name}: form {case.form}, degree {case.degree}, {case.dtype}"
             result.checks.append(Check(name, False, f"raised {type(error).__name__}: {error}"))
 
 
 @contextmanager
 def _interpreter(jobs: Sequence[Job] | None) -> Iterator[Future[Verification] | None]:
-    """The Triton kernels interpreted, in another process: Triton reads the variable on import."""
+    """Runs interpreted Triton kernels in another process: Triton reads the variable on import."""
     if jobs is None:
         yield None
         return

@@ -8,7 +8,7 @@ examples:
   kat flops models                                       the paper's table
   kat flops models kat_tiny_patch16_224 vit_tiny_patch16_224 --image-size 384
   kat flops models kat_micro --args '{num_groups: 4, degree: [3, 2]}' --layers
-  kat flops models runs/digits --layers --csv layers.csv the model of a run, layer by layer
+  kat flops models runs/digits --layers --csv layers.csv       layer by layer
 """
 
 from __future__ import annotations

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import posixpath
-from array import array
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +17,10 @@ from kat.data.naming import (
     sorted_classes,
 )
 from kat.data.packed_strings import PackedStrings
-from kat.data.sources.tar_index import Arrays, indexed, members
+from kat.data.sources.tar_index import Arrays, TarIndex, indexed, members
 from kat.data.sources.tar_members import TarSource
 from kat.errors import InputError
-from kat.text import either
+from kat.text import either, listing
 
 
 def open_tar(config: DataConfig, path: str, split: str) -> ImageDataset:
@@ -37,46 +35,29 @@ def open_tar(config: DataConfig, path: str, split: str) -> ImageDataset:
             class.
     """
     paths, several = _tars_of_split(Path(path), split)
+    index = TarIndex.concatenate(indexed(paths, "members", _index))
     classes: dict[str, int] = {}
     ignored: dict[str, str] = {}
-    shards, offsets, sizes, labels = array("i"), array("q"), array("q"), array("q")
-
-    def names() -> Iterator[str]:
-        for shard, (tar, arrays) in enumerate(indexed(paths, "members", _index)):
-            outer = Path(tar).stem if several else ""
-            all_names = PackedStrings(arrays["names"], arrays["ends"])
-            for name, offset, size in zip(
-                all_names, arrays["offsets"], arrays["sizes"], strict=True
-            ):
-                if not is_image(name):
-                    ignored[f"{tar}/{name}"] = NOT_AN_IMAGE
-                    continue
-                label = posixpath.basename(posixpath.dirname(name)).removesuffix(".tar") or outer
-                if not label:
-                    raise InputError(
-                        f"{tar}: {name!r} is in no folder, whose name would be its class"
-                    )
-                labels.append(classes.setdefault(label, len(classes)))
-                shards.append(shard)
-                offsets.append(offset)
-                sizes.append(size)
-                yield name
-
-    packed = PackedStrings.pack(names())
+    labels = np.full(len(index.names), -1)
+    for number, (shard, name) in enumerate(zip(index.shards, index.names, strict=True)):
+        if not is_image(name):
+            ignored[f"{paths[shard]}/{name}"] = NOT_AN_IMAGE
+            continue
+        label = posixpath.basename(posixpath.dirname(name)).removesuffix(".tar")
+        if not label and not several:
+            raise InputError(
+                f"{paths[shard]}: {name!r} is in no folder, whose name would be its class"
+            )
+        label = label or Path(paths[shard]).stem
+        labels[number] = classes.setdefault(label, len(classes))
     if not classes:
-        raise InputError(f"no image in {', '.join(paths[:3])}{' ...' if paths[3:] else ''}")
+        raise InputError(f"no image in {listing(paths)}")
     check_ignored(ignored, path, config.bad_images)
     ordered = sorted_classes(classes)
     rank = np.empty(len(ordered), np.int64)
     rank[[classes[name] for name in ordered]] = np.arange(len(ordered))
-    source = TarSource(
-        paths,
-        packed,
-        np.frombuffer(shards, np.int32),
-        np.frombuffer(offsets, np.int64),
-        np.frombuffer(sizes, np.int64),
-        rank[np.frombuffer(labels, np.int64)],
-    )
+    images = np.flatnonzero(labels >= 0)
+    source = TarSource(paths, index.subset(images), rank[labels[images]])
     return ImageDataset(source, ordered, ignored=ignored)
 
 

@@ -17,6 +17,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from kat.data.naming import is_hidden
+from kat.data.packed_strings import PackedStrings
 from kat.errors import InputError
 from kat.files import cache_folder
 
@@ -46,12 +47,46 @@ class Member(NamedTuple):
 
 
 Arrays = dict[str, np.ndarray]
+"""The index of a tar file: the names of its files (``names`` and ``ends`` of PackedStrings), their
+``offsets`` and ``sizes``, and what else its format has."""
 
 
-def indexed(
-    paths: Sequence[str], kind: str, build: Callable[[str], Arrays]
-) -> Iterator[tuple[str, Arrays]]:
-    """Yields each tar file with its index, which is built unless it is in the cache.
+class TarIndex(NamedTuple):
+    """The offsets of files in several tar files.
+
+    Args:
+        names: names of the files in their tar files.
+        shards: (files,) int32, number of the tar file of each.
+        offsets: (files,) int64, where the bytes of each start.
+        sizes: (files,) int64, number of bytes of each.
+    """
+
+    names: PackedStrings
+    shards: np.ndarray
+    offsets: np.ndarray
+    sizes: np.ndarray
+
+    @classmethod
+    def concatenate(cls, indices: Sequence[Arrays]) -> TarIndex:
+        """The joint index of several tar files."""
+        names = PackedStrings.concatenate([PackedStrings(a["names"], a["ends"]) for a in indices])
+        counts = [len(arrays["sizes"]) for arrays in indices]
+        shards = np.repeat(np.arange(len(indices), dtype=np.int32), counts)
+        offsets, sizes = (
+            np.concatenate([a[name] for a in indices]) for name in ("offsets", "sizes")
+        )
+        return cls(names, shards, offsets, sizes)
+
+    def subset(self, chosen: np.ndarray) -> TarIndex:
+        """The index of some of the files."""
+        names = self.names
+        if len(chosen) < len(names):
+            names = PackedStrings.pack(names[file] for file in chosen.tolist())
+        return TarIndex(names, self.shards[chosen], self.offsets[chosen], self.sizes[chosen])
+
+
+def indexed(paths: Sequence[str], kind: str, build: Callable[[str], Arrays]) -> list[Arrays]:
+    """Returns the index of each tar file, which is built unless it is in the cache.
 
     The indices are in the cache folder of the user, so that the data may be read-only. An index
     belongs to the path, size and modification time of its tar file, and is built again if these
@@ -80,7 +115,7 @@ def indexed(
         return arrays
 
     with ThreadPoolExecutor(_THREADS) as pool:  # most of the time is spent waiting for headers
-        yield from zip(paths, pool.map(index, paths), strict=True)
+        return list(pool.map(index, paths))
 
 
 def members(file: BinaryIO, path: str) -> Iterator[Member]:

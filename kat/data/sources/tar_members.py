@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from kat.data.packed_strings import PackedStrings
+from kat.data.sources.tar_index import TarIndex
 
 _MOST_OPEN = 128
 
@@ -70,27 +70,13 @@ class TarSource:
 
     Args:
         paths: paths of the tar files.
-        names: names of the images in their tar files.
-        shards: (images,) int32, index of the tar file of each image.
-        offsets: (images,) int64, where the bytes of each image start.
-        sizes: (images,) int64, number of bytes of each image.
+        index: where the images are in them.
         labels: (images,) int64, class indices.
     """
 
-    def __init__(
-        self,
-        paths: Sequence[str],
-        names: PackedStrings,
-        shards: np.ndarray,
-        offsets: np.ndarray,
-        sizes: np.ndarray,
-        labels: np.ndarray,
-    ) -> None:
+    def __init__(self, paths: Sequence[str], index: TarIndex, labels: np.ndarray) -> None:
         self.files = FileRanges(paths)
-        self.names = names
-        self.shards = shards
-        self.offsets = offsets
-        self.sizes = sizes
+        self.index = index
         self.labels = labels
 
     def __len__(self) -> int:
@@ -98,9 +84,10 @@ class TarSource:
 
     def name(self, index: int) -> str:
         """The path of the tar file, followed by that of the image in it."""
-        return f"{self.files.paths[self.shards[index]]}/{self.names[index]}"
+        return f"{self.files.paths[self.index.shards[index]]}/{self.index.names[index]}"
 
     def read(self, index: int) -> tuple[bytes, int]:
         """Reads the bytes of the image and the label."""
-        place = int(self.shards[index]), int(self.offsets[index]), int(self.sizes[index])
-        return self.files.read(*place), int(self.labels[index])
+        _, shards, offsets, sizes = self.index
+        content = self.files.read(int(shards[index]), int(offsets[index]), int(sizes[index]))
+        return content, int(self.labels[index])

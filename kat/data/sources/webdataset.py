@@ -16,7 +16,7 @@ from kat.data.dataset import ImageDataset
 from kat.data.naming import SPLIT_NAMES, check_ignored
 from kat.data.packed_strings import PackedStrings
 from kat.data.sources.shard_layout import class_names, label_field, shards_by_split
-from kat.data.sources.tar_index import Arrays, Member, indexed, members
+from kat.data.sources.tar_index import Arrays, Member, TarIndex, indexed, members
 from kat.data.sources.tar_members import TarSource
 from kat.errors import InputError
 from kat.text import either
@@ -56,17 +56,17 @@ def open_webdataset(config: DataConfig, pattern: str, split: str) -> ImageDatase
             f" {either(SPLIT_NAMES[split])}"
         )
     label_key = config.label_key or label_field(folder, split)
-    shards = [arrays for _, arrays in _indexed(paths, label_key)]
+    shards = _indexed(paths, label_key)
     classes = class_names(folder)
     if classes is None:
         others = [path for name in splits if name != split for path in splits[name]]
-        every = [*shards, *(arrays for _, arrays in _indexed(others, label_key))]
+        every = [*shards, *_indexed(others, label_key)]
         largest = max((int(arrays["labels"].max(initial=_NONE)) for arrays in every), default=_NONE)
         classes = [str(index) for index in range(config.num_classes or largest + 1)]
     return _dataset(paths, shards, classes, config.bad_images, folder)
 
 
-def _indexed(paths: list[str], label_key: str | None) -> Iterator[tuple[str, Arrays]]:
+def _indexed(paths: list[str], label_key: str | None) -> list[Arrays]:
     kind = f"samples {label_key or 'cls'}"
     return indexed(paths, kind, partial(_index, label_key))
 
@@ -74,26 +74,21 @@ def _indexed(paths: list[str], label_key: str | None) -> Iterator[tuple[str, Arr
 def _dataset(
     paths: list[str], shards: list[Arrays], classes: list[str], bad_images: str, folder: Path
 ) -> ImageDataset:
-    names = PackedStrings.concatenate([PackedStrings(a["names"], a["ends"]) for a in shards])
-    offsets, sizes, labels = (
-        np.concatenate([arrays[name] for arrays in shards])
-        for name in ("offsets", "sizes", "labels")
-    )
-    counts = [len(arrays["labels"]) for arrays in shards]
-    numbers = np.repeat(np.arange(len(shards), dtype=np.int32), counts)
+    index = TarIndex.concatenate(shards)
+    labels = np.concatenate([arrays["labels"] for arrays in shards])
+    source = TarSource(paths, index, labels)
     wrong = np.flatnonzero(labels >= len(classes))
     if len(wrong):
-        index = int(wrong[0])
         raise InputError(
-            f"{paths[numbers[index]]}/{names[index]} has the label {labels[index]}, but the"
+            f"{source.name(int(wrong[0]))} has the label {labels[wrong[0]]}, but the"
             f" {len(classes)} classes are 0 to {len(classes) - 1}"
         )
-    missing = (labels == _NONE) | (sizes == _NONE)
+    missing = (labels == _NONE) | (index.sizes == _NONE)
     ignored = {
-        f"{paths[numbers[index]]}/{names[index]}": (
-            "there is no image of this name" if sizes[index] == _NONE else "it has no label"
+        source.name(sample): (
+            "there is no image of this name" if index.sizes[sample] == _NONE else "it has no label"
         )
-        for index in np.flatnonzero(missing).tolist()
+        for sample in np.flatnonzero(missing).tolist()
     }
     check_ignored(ignored, folder, bad_images)
     kept = np.flatnonzero(~missing)
@@ -102,9 +97,7 @@ def _dataset(
             f"{paths[0]} and the other shards hold no image ({', '.join(IMAGES)}) with a label"
             " (.cls, or a field of .json that data.label_key names)"
         )
-    if ignored:
-        names = PackedStrings.pack(names[index] for index in kept.tolist())
-    source = TarSource(paths, names, numbers[kept], offsets[kept], sizes[kept], labels[kept])
+    source = TarSource(paths, index.subset(kept), labels[kept])
     return ImageDataset(source, classes, ignored=ignored)
 
 

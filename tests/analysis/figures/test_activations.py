@@ -102,6 +102,6 @@ def test_an_animation_has_a_frame_a_step_and_moves(tmp_path, history):
 
 def test_an_mp4_without_ffmpeg(tmp_path, monkeypatch, history):
     monkeypatch.setattr(activation_plots.FFMpegWriter, "isAvailable", lambda: False)
-    with pytest.raises(InputError, match="needs the program ffmpeg, which is not there; give"):
+    with pytest.raises(InputError, match="needs the program ffmpeg, which is not installed; or"):
         plot_evolution(history, tmp_path / "x.mp4")
     assert not list(tmp_path.iterdir())

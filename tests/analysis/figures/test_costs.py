@@ -50,6 +50,11 @@ def test_the_front_and_the_intervals_are_drawn(tmp_path, figures):
     assert heights == pytest.approx([1.0, 0.0, 0.5])
 
 
+def test_names_are_not_mathematics(tmp_path):
+    plot_costs([_point("a $\\frac$ b", 80, 100.0)], ["parameters"], tmp_path / "cost.svg")
+    assert r"a $\frac$ b" in (tmp_path / "cost.svg").read_text()
+
+
 def test_four_panels_are_written(tmp_path):
     path = tmp_path / "cost.svg"
     plot_costs(_crowd(3), ["parameters", "seconds"], path)

@@ -12,7 +12,7 @@ from tests.hooks import forward_hooks
 
 MODELS = {
     "class token": {},
-    "registers, normalised queries and keys": {"reg_tokens": 2, "qk_norm": True},
+    "registers, normalized queries and keys": {"reg_tokens": 2, "qk_norm": True},
     "average of the patches": {"class_token": False, "global_pool": "avg"},
     "average beside a class token": {"global_pool": "avg"},
 }

@@ -21,7 +21,7 @@ _AT_ONCE = {"transition": {"duration": 0}}
 
 
 def activation(layer: Activation) -> go.Figure:
-    """Draws a layer's functions, one color a group, their start dashed, and the inputs' density."""
+    """Draws the functions of a layer, one color per group, their start, and the inputs' density."""
     x = numbers(layer.x[::_STRIDE])
     drawn = figure(250, xaxis={"range": [x[0], x[-1]]}, showlegend=False)
     if layer.histogram is not None and layer.edges is not None:

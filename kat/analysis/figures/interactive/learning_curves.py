@@ -16,7 +16,7 @@ _MARKED = 12
 def curves(
     runs: Mapping[str, Sequence[History]], column: str, dotted: str | None = None
 ) -> go.Figure:
-    """Draws histories against epochs, one color a label: the mean and the range of its runs.
+    """Draws histories against epochs, one color per label: the mean and the range of its runs.
 
     Args:
         runs: the histories by label.

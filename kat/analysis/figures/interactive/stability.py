@@ -41,7 +41,7 @@ def _log2(value: float) -> float:
 
 
 def by_step(lines: Mapping[str, tuple[Sequence[int], Any]], title: str) -> go.Figure:
-    """Draws a quantity against training steps, one line a layer."""
+    """Draws a quantity against training steps, one line per layer."""
     drawn = figure(320, xaxis={"title": {"text": "step"}}, yaxis={"title": {"text": title}})
     drawn.update_layout(showlegend=False)
     for place, (name, (steps, values)) in enumerate(lines.items()):

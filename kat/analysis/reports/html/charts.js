@@ -1,5 +1,5 @@
 "use strict";
-// Draws every chart of the page, in the colours that the page has, and again when these change.
+// Draws every chart of the page in the page's colors, and again when these change.
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
 
@@ -8,7 +8,7 @@ function template() {
   const color = (name) => style.getPropertyValue(`--${name}`).trim();
   const axis = {
     automargin: true,
-    ticks: "outside", // unseen: room between the numbers and the plot
+    ticks: "outside", // invisible: they leave room between the numbers and the plot
     tickcolor: "rgba(0,0,0,0)",
     title: { font: { size: 13 }, standoff: 8 },
     gridcolor: color("line"),
@@ -30,7 +30,7 @@ function template() {
       hoverlabel: control,
       sliderdefaults: control,
       updatemenudefaults: control,
-      // A finger that moves over a chart scrolls the page.
+      // A finger on a chart scrolls the page.
       dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
     },
   };
