@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from kat.data.dense.synthetic import make_items
+from kat.data.synthetic.writer import make_items
 
 from tests import kernels
 
