@@ -309,7 +309,7 @@ def test_unknown_recipe_key_is_named_with_the_nearest(tmp_path, capsys):
 def test_a_folder_that_holds_a_run_is_refused_and_kept(digits_run, capsys):
     before = (digits_run / "model.safetensors").read_bytes()
     line = refused(capsys, "train", "--config", "digits", "--out", digits_run)
-    assert "already holds a run; give --resume auto, --overwrite true, or another --out" in line
+    assert "already holds a run; give --resume auto, --overwrite, or another --out" in line
     assert (digits_run / "model.safetensors").read_bytes() == before
 
 
