@@ -32,7 +32,7 @@ from PIL import Image
 from timing import header, keep_freed_memory, print_table, write_csv
 from torch import Tensor, nn
 
-from kat.data import Batch, DataConfig, ImageSet
+from kat.data import Batch, DataConfig, ImageDataset
 from kat.models import ModelRecord
 from kat.training import ModelConfig, OptimConfig, TrainConfig
 from kat.training.build import Run, build
@@ -99,7 +99,7 @@ def make_run(config: TrainConfig, options: argparse.Namespace, batches: list[Bat
         options.model, [str(i) for i in range(CLASSES)], SIZE, (0.5,) * 3, (0.5,) * 3, "bicubic", 1
     )
     steps = options.block * (options.blocks + 1)
-    data = ImageSet(Empty(steps * options.batch), record.classes)
+    data = ImageDataset(Empty(steps * options.batch), record.classes)
     run = build(
         ResolvedRun(
             config=config,

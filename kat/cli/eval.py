@@ -1,8 +1,8 @@
-"""``kat eval``: evaluate checkpoints on a data set: accuracy and calibration, COCO's AP, or mIoU.
+"""``kat eval``: evaluate checkpoints on a dataset: accuracy and calibration, COCO's AP, or mIoU.
 
 Evaluates on the validation split: classifiers by top-1, top-5, loss, calibration and the accuracy
 of each class; detectors by COCO's average precision; segmentation models by mIoU and accuracies.
-The data set is the run's own unless --data names another; the preprocessing is the one stored
+The dataset is the run's own unless --data names another; the preprocessing is the one stored
 beside the weights unless options change it. If a model is near chance level, it prints possible
 causes.
 

@@ -154,9 +154,14 @@ class Parser(ArgumentParser):
                 yield name + equals + value
 
     def format_help(self, *formatter: Any) -> str:
-        """The text of ``--help``: names have hyphens, and defaults such as None are left out."""
+        """The text of ``--help``, in which names have hyphens.
+
+        Defaults such as None are left out, and so are the options of whole sections.
+        """
         text: str = super().format_help(*formatter)
         text = re.sub(r"\s+\(default:\s+(None|False|\[\]|\{\})\)", "", text)
+        text = re.sub(r"^  --\w+ CONFIG .*\n", "", text, flags=re.MULTILINE)
+        text = re.sub(r"(?<= )[A-Z]+\.(?=[A-Z_]+$)", "", text, flags=re.MULTILINE)
         return re.sub(r"--[a-z][a-z0-9_]+(?![\w.])", lambda name: name[0].replace("_", "-"), text)
 
     def error(self, message: str, ex: Exception | None = None) -> Any:

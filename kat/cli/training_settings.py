@@ -27,7 +27,7 @@ SHORT = {
 }
 """Short forms of settings."""
 ESSENTIAL = {
-    "data.name": ("the data set", "--data folder:/data/flowers"),
+    "data.name": ("the dataset", "--data folder:/data/flowers"),
     "model.name": ("the model", "--model.name kat_tiny_patch16_224"),
     "model.init_from": ("start from this trained model", "--init-from runs/imagenet"),
     "epochs": ("passes over the training data", "--epochs 100"),

@@ -407,7 +407,7 @@ def test_a_split_without_a_readable_image_is_an_error(imagenet, tmp_path, capsys
 
 def test_eval_of_another_model_or_data_is_explained(digits_run, imagenet, idx, tmp_path, capsys):
     line = refused(capsys, "eval", tmp_path)
-    assert "name the data set to evaluate on with --data" in line
+    assert "name the dataset to evaluate on with --data" in line
     line = refused(capsys, "eval", tmp_path, "--data.name", "digits")
     assert "holds no model" in line
     fewer = tmp_path / "fewer"

@@ -8,11 +8,11 @@ import re
 import pytest
 
 from kat.nn import preset
-from kat.nn.fitting import PRESETS, presets
+from kat.nn.fitting import PRESETS, preset_fits
 
 
 def test_presets_are_tabled(tmp_path, capsys, monkeypatch, script):
-    monkeypatch.setattr(presets, "PRESETS", {"silu_wide": PRESETS["silu_wide"]})
+    monkeypatch.setattr(preset_fits, "PRESETS", {"silu_wide": PRESETS["silu_wide"]})
     path = tmp_path / "presets.json"
     monkeypatch.setattr("sys.argv", ["fit_presets.py", str(path)])
     script("fit_presets").main()

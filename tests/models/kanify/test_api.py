@@ -187,7 +187,7 @@ def test_torchs_fused_inference_does_not_bypass_the_rationals():
             {"interval": (1, 2, 3), "calibration": [torch.randn(2, 8)]},
             "interval must be two numbers",
         ),
-        (Mlp(8, 16), {"form": "C"}, "form must be one of A, B"),
+        (Mlp(8, 16), {"form": "C"}, "form must be 'A' or 'B', got 'C'"),
         (Mlp(8, 16), {"share": "all"}, "share must be one of"),
         (Mlp(8, 16), {"interval": (3, -3)}, "interval must be finite and increasing"),
     ],
