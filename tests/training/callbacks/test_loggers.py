@@ -165,7 +165,7 @@ def _installed(*modules):
 
 
 @pytest.mark.skipif(not _installed("wandb"), reason="wandb is not installed")
-def test_wandb_offline_goes_on_with_its_run(tmp_path):
+def test_wandb_offline_continues_its_run(tmp_path):
     out = tmp_path / "run"
     common = [*map(str, QUICK), "--out", str(out), "--loggers", "wandb"]
     code = f"""
