@@ -16,6 +16,8 @@ from kat.analysis.ablation import read_runs
 from tests.cli.commands import refused, run
 from tests.processes import children, start, wait_until
 
+pytestmark = pytest.mark.slow
+
 MEASURED = {"seconds", "images_per_second", "memory_bytes"}
 """Columns that are not the same in two runs of the same."""
 

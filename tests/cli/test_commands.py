@@ -23,6 +23,8 @@ from kat.training.run_directory import remove_results
 from tests.cli.commands import QUICK, refused, run
 from tests.images import write_fashion_mnist, write_folder
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def digits_run(tmp_path_factory):

@@ -18,6 +18,8 @@ from kat.training.distributed import World, connect, find_world, is_first_proces
 from tests.images import write_folder
 from tests.processes import children, start, wait_until
 
+pytestmark = pytest.mark.slow
+
 LAUNCHERS = {
     "none": {},
     "first of two machines": {"NODE_RANK": 0},

@@ -21,6 +21,8 @@ from kat.training.tasks.classification import Classification, ClassificationMetr
 from tests.cli.commands import run
 from tests.processes import start, wait_until
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = (
     "--config", "digits", "--epochs", 2, "--optim.warmup_epochs", 1, "--no-progress",
     "--model.args", "{depth: 1}", "--model.drop", 0.1, "--data.batch_size", 16,

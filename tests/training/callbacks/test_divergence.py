@@ -24,6 +24,8 @@ from kat.training.config import CheckpointConfig
 from kat.training.loop import fit
 from tests.training import small
 
+pytestmark = pytest.mark.slow
+
 RECORD = dataclasses.replace(small.RECORD, args={"depth": 2})
 STEPS = 4
 """Of an epoch."""

@@ -10,6 +10,8 @@ import torch
 from kat.training.config import parse_time
 from tests.cli.commands import refused, run
 
+pytestmark = pytest.mark.slow
+
 QUICK = (
     "train", "--config", "digits", "--optim.warmup_epochs", 0, "--limit_val_batches", 1,
     "--data.batch_size", 32, "--log_every_n_steps", 1, "--epochs", 4,

@@ -18,6 +18,8 @@ from kat.training.callbacks import loggers
 from kat.training.callbacks.loggers import CsvLogger, Logger, TensorBoardLogger
 from tests.cli.commands import refused, run
 
+pytestmark = pytest.mark.slow
+
 QUICK = (
     "train", "--config", "digits", "--optim.warmup_epochs", 0, "--limit_val_batches", 1,
     "--data.batch_size", 32, "--limit_train_batches", 2, "--log_every_n_steps", 1,

@@ -12,6 +12,8 @@ from kat.training.callbacks.throughput import Meter, Throughput, Work
 from kat.training.loop import fit
 from tests.training.small import Batches, Clock, batches, make_run
 
+pytestmark = pytest.mark.slow
+
 
 def test_throughput_and_waiting_leave_out_what_is_paused():
     clock = Clock()
