@@ -1,4 +1,4 @@
-"""Where a run stops before its last epoch, and that it can go on from there."""
+"""Where a run stops before its last epoch, and that it can be resumed from there."""
 
 from __future__ import annotations
 

@@ -148,6 +148,15 @@ def test_the_rows_of_the_logs():
         assert row["speed/lr"] == 0.5
 
 
+def test_a_run_that_is_resumed_in_its_validation_logs_no_throughput():
+    rows = []
+    run = make_run(batches(2), None, Throughput(), epochs=1)
+    run.state.batch, run.state.step, run.state.validating = 2, 2, True
+    run.meter, run.loggers = Meter(Clock()), [Rows(rows)]
+    fit(run)
+    assert [(row["step"], "speed/lr" in row) for row in rows] == [(1, False)]
+
+
 class Rows:
     """In the place of a logger: adds each row, and its step, to a list."""
 
