@@ -42,7 +42,7 @@ def test_a_run_leaves_everything_behind(digits_run):
     names = {path.name for path in digits_run.iterdir()}
     assert names >= {
         "run.yaml", "best.ckpt", "last.ckpt", "model.safetensors", "config.json",
-        "history.csv", "summary.json", "csv", "tensorboard",
+        "history.csv", "summary.json", "metrics.csv", "tensorboard",
     }  # fmt: skip
     assert list((digits_run / "tensorboard").rglob("events*"))
     rows = list(csv.DictReader((digits_run / "history.csv").open()))
