@@ -18,6 +18,8 @@ from tests.models.conversion.vits import distance, trained
 from tests.models.published import official_state
 from tests.records import RECORD
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def vit(tmp_path_factory):

@@ -22,6 +22,8 @@ from tests.cli.commands import refused, run
 from tests.images import write_folder
 from tests.records import RECORD
 
+pytestmark = pytest.mark.slow
+
 QUIET = ["--no-progress", "--device", "cpu"]
 DIGITS = ["--data.name", "digits", *QUIET]
 

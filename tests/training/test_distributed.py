@@ -18,6 +18,8 @@ from kat.training.distributed import World, connect, find_world, is_first_proces
 from tests.images import write_folder
 from tests.processes import children, start, wait_until
 
+pytestmark = pytest.mark.slow
+
 LAUNCHERS = {
     "none": {},
     "first of two machines": {"NODE_RANK": 0},
@@ -226,7 +228,7 @@ def test_processes_with_different_numbers_of_validation_batches(tmp_path):
 
 
 @pytest.mark.parametrize(("before", "after"), [("ddp", "one"), ("one", "ddp"), ("fsdp", "one")])
-def test_a_run_goes_on_with_another_number_of_processes(runs, tmp_path, before, after):
+def test_a_run_is_resumed_by_another_number_of_processes(runs, tmp_path, before, after):
     out = tmp_path / "run"
     shutil.copytree(runs / before, out)
     strategy = ("--strategy", "auto") if before == "fsdp" else ()
@@ -239,7 +241,7 @@ def test_a_run_goes_on_with_another_number_of_processes(runs, tmp_path, before, 
 
 
 @pytest.mark.parametrize("name", ["ddp", "fsdp"])
-def test_two_processes_that_are_asked_to_stop_go_on_to_the_same_end(runs, tmp_path, name):
+def test_two_processes_that_are_asked_to_stop_are_resumed_to_the_same_end(runs, tmp_path, name):
     """SIGTERM comes to the first process alone, while it trains."""
     out = tmp_path / "run"
     process = _start(out, *DIVISIONS[name], "--checkpoint.every_n_steps", "2", "--resume", "auto")

@@ -19,6 +19,8 @@ from kat.training import dry_run, rehearse
 from tests.cli.commands import refused, run
 from tests.images import write_fashion_mnist, write_folder
 
+pytestmark = pytest.mark.slow
+
 QUICK = ("train", "--config", "digits", "--optim.warmup_epochs", 0, "--data.batch_size", 32)
 Usage = namedtuple("Usage", "total used free")
 

@@ -36,7 +36,7 @@ class Finding:
     Args:
         layer: name of the module, in the model.
         cause: ``"input"``: the images; ``"weight"``, ``"coefficient"``: parameters of the layer;
-            ``"state"``: a buffer, the average of the weights or the optimiser's state;
+            ``"state"``: a buffer, the average of the weights or the optimizer's state;
             ``"overflow"``: input and parameters are finite, the output is not; ``"gradient"``:
             the forward pass is finite, the backward pass is not; ``"sharded"``: not looked for;
             ``"unknown"``: not found.

@@ -23,6 +23,8 @@ from kat.training.tasks.classification import with_preprocessing
 from tests.images import write_folder
 from tests.training.small import RECORD
 
+pytestmark = pytest.mark.slow
+
 QUIET = EvalConfig(progress=False, device="cpu", keep_logits=True)
 COLOURS = ModelRecord(
     architecture="resnet18",
