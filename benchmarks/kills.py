@@ -1,9 +1,9 @@
 """Kills a training run with SIGKILL at random moments, resumes it, and compares the end to the bit.
 
 Each trial starts the same run (two loading workers, RandAugment, random erasing, mixup and cutmix,
-drop path, dropout, accumulated gradients, bfloat16, an average of the weights, checkpoints within
-epochs), kills it with its workers after a random time, and has ``--resume auto`` go on. The SHA-256
-of weights, average and moments, of the best weights and of what is exported of them, and the
+drop path, dropout, accumulated gradients, bfloat16, an EMA of the weights, checkpoints within
+epochs), kills it with its workers after a random time, and resumes it with ``--resume auto``. The
+SHA-256 of the weights, the EMA, the optimizer's moments, the best and the exported weights, and the
 metrics of every epoch, must be those of the run that was never killed.
 
     python benchmarks/kills.py [--trials 20] [--seed 0] [--csv benchmarks/results/kills.csv]
@@ -37,7 +37,7 @@ SETTINGS = shlex.split("""
 
 
 def start(out: Path) -> subprocess.Popen[bytes]:
-    """Starts the run, or has it go on, in a process group of its own."""
+    """Starts the run, or resumes it, in a process group of its own."""
     command = [sys.executable, "-m", "kat_command", "train", *SETTINGS, "--out", str(out)]
     return subprocess.Popen(
         [*command, "--resume", "auto"], stdout=subprocess.DEVNULL, start_new_session=True
@@ -45,7 +45,7 @@ def start(out: Path) -> subprocess.Popen[bytes]:
 
 
 def finish(out: Path) -> float:
-    """Has the run go on to its end; returns the seconds that it took."""
+    """Runs it to its end, and returns the seconds that this took."""
     begin = time.perf_counter()
     if start(out).wait() != 0:
         raise SystemExit(f"{out}: the run failed")
@@ -53,9 +53,9 @@ def finish(out: Path) -> float:
 
 
 def digest(out: Path) -> tuple[str, str, str]:
-    """SHA-256 of weights, of their average, and of moments, metrics and the best weights."""
+    """SHA-256 of the weights, of their EMA, and of moments, metrics and the best weights."""
     state = torch.load(out / "last.ckpt", weights_only=True)
-    moments = state["optimizer_states"][0]["state"]
+    moments = state["optimizer_state"]["state"]
     flat = {f"{i}.{name}": value for i, part in moments.items() for name, value in part.items()}
     parts = (state["raw_state_dict"], state["state_dict"], flat)
     digests = [hashlib.sha256() for _ in parts]
@@ -68,15 +68,15 @@ def digest(out: Path) -> tuple[str, str, str]:
         for name in sorted(part):
             digests[2].update(part[name].contiguous().numpy().tobytes())
     digests[2].update((out / "history.csv").read_bytes())
-    weights, average, rest = (sha.hexdigest() for sha in digests)
-    return weights, average, rest
+    weights, ema, rest = (sha.hexdigest() for sha in digests)
+    return weights, ema, rest
 
 
 def position(out: Path) -> str:
     """Where the newest checkpoint is."""
     if not (out / "last.ckpt").exists():
         return "before the first checkpoint"
-    at = torch.load(out / "last.ckpt", weights_only=True)["position"]
+    at = torch.load(out / "last.ckpt", weights_only=True)["state"]
     return f"epoch {at['epoch'] + 1}, batch {at['batch']}"
 
 
@@ -93,7 +93,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         seconds = finish(Path(folder) / "clean")
         clean = digest(Path(folder) / "clean")
-        print(f"clean run: {seconds:.1f} s, SHA-256 {clean[0][:16]}, average {clean[1][:16]}")
+        print(f"clean run: {seconds:.1f} s, SHA-256 {clean[0][:16]}, EMA {clean[1][:16]}")
         trial = 0
         while len(rows) < options.trials:
             trial += 1
@@ -114,7 +114,7 @@ def main() -> None:
                     "killed_after_s": round(after, 1),
                     "resumed_from": killed,
                     "weights_sha256": end[0][:16],
-                    "average_sha256": end[1][:16],
+                    "ema_sha256": end[1][:16],
                     "same": end == clean,
                 }
             )

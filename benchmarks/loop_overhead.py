@@ -3,16 +3,16 @@
     python benchmarks/loop_overhead.py
     python benchmarks/loop_overhead.py --model kat_small_patch16_224 --batch 32 --device cuda
 
-  bare     forward pass, loss, backward pass, step of the optimiser
-  run      Trainer.fit with everything that a run has by default: checks that the step is finite,
-           schedule, speed, lines, logs to CSV and TensorBoard, checkpoints
-  run, EMA the same with a moving average of the weights, whose update a bare loop would have too
+  bare     forward pass, loss, backward pass, step of the optimizer
+  run      the loop with all callbacks that a run has by default: checks that the step is finite,
+           schedule, throughput, lines, logs to CSV and TensorBoard, checkpoints
+  run, EMA the same with an EMA of the weights, whose update a bare loop would have too
 
 Both train a copy of the same model on the same batches, which lie in memory. They take turns within
-one Trainer.fit: after each block of steps of the run come as many of the bare loop. Medians over
-the blocks, in ms a step of wall time. A row of the logs is written in every block, so with
---block 10 five times as often as the default settings have it. Start, validation and end of the
-run are not in the blocks.
+one run: after each block of steps of the run, the bare loop makes as many. The table has medians
+over the blocks, in ms a step of wall time. A row of the logs is written in every block, so with
+--block 10 five times as often as by default. Start, validation and end of the run are not in the
+blocks.
 """
 
 from __future__ import annotations
@@ -22,21 +22,29 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from copy import deepcopy
+from itertools import cycle, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from kat.training.lightning_setup import quiet
-from kat.training.optimizer import make_optimizer
-from lightning.pytorch import Callback, Trainer
+from PIL import Image
 from timing import header, keep_freed_memory, print_table, write_csv
 from torch import Tensor, nn
 
-from kat.data import Batch, Loader
-from kat.models import ModelRecord, build_model
-from kat.training import Classifier, ModelConfig, OptimConfig, TrainConfig
-from kat.training.run import _make_trainer
+from kat.data import Batch, DataConfig, ImageDataset
+from kat.models import ModelRecord
+from kat.training import ModelConfig, OptimConfig, TrainConfig
+from kat.training.build import Run, build
+from kat.training.callbacks.callback import Callback
+from kat.training.callbacks.loggers import open_loggers
+from kat.training.callbacks.throughput import Throughput
+from kat.training.distributed import World
+from kat.training.loop import fit
+from kat.training.optim.optimizer import make_optimizer
+from kat.training.resolve import ResolvedRun
+from kat.training.run import make_callbacks
+from kat.training.tasks.classification import Classification
 
 COLUMNS = ("model", "batch", "loop", "bare", "run", "overhead %")
 SIZE, CLASSES = (3, 224, 224), 1000
@@ -65,45 +73,81 @@ def main() -> None:
 def measure(options: argparse.Namespace, name: str, ema_decay: float) -> list[str | float]:
     """The row of a run with these settings."""
     torch.manual_seed(0)
-    record = ModelRecord(
-        options.model, [str(i) for i in range(CLASSES)], SIZE, (0.5,) * 3, (0.5,) * 3, "bicubic", 1
-    )
-    model = build_model(record)
     batches = make_batches(options.batch, options.block)
     with TemporaryDirectory() as out:
         config = TrainConfig(
             out=out,
             epochs=1,
-            accelerator="gpu" if options.device == "cuda" else "cpu",
-            devices=1,
             limit_val_batches=1,
             log_every_n_steps=options.block,
             model=ModelConfig(options.model),
+            data=DataConfig(batch_size=options.batch),
             optim=OptimConfig(ema_decay=ema_decay),
         )
-        turns = Turns(bare_step(deepcopy(model), config, batches, options.device), options)
-        with quiet():
-            train = Batches(batches * (options.blocks + 1))
-            val = Batches(batches[:1])
-            trainer, _ = _make_trainer(config, None, train)
-            trainer.callbacks.append(turns)
-            trainer.fit(Classifier(model, record, config), train, val)
-    bare, run = (statistics.median(times[1:]) for times in (turns.bare, turns.run))
-    return [options.model, str(options.batch), name, bare, run, 100 * (run / bare - 1)]
+        run = make_run(config, options, batches)
+        turns = Turns(bare_step(deepcopy(run.model), config, batches, options.device), options)
+        run.callbacks = [*make_callbacks(run, Throughput()), turns]
+        run.loggers = open_loggers(config, 0)
+        fit(run)
+    bare, timed = (statistics.median(times[1:]) for times in (turns.bare, turns.run))
+    return [options.model, str(options.batch), name, bare, timed, 100 * (timed / bare - 1)]
 
 
-class Batches(Loader):
-    """Batches that lie in memory, in the place of a loader."""
+def make_run(config: TrainConfig, options: argparse.Namespace, batches: list[Batch]) -> Run:
+    """A run of so many blocks, whose loaders are batches in memory."""
+    record = ModelRecord(
+        options.model, [str(i) for i in range(CLASSES)], SIZE, (0.5,) * 3, (0.5,) * 3, "bicubic", 1
+    )
+    steps = options.block * (options.blocks + 1)
+    data = ImageDataset(Empty(steps * options.batch), record.classes)
+    run = build(
+        ResolvedRun(
+            config=config,
+            task=Classification(config, record),
+            record=record,
+            source=None,
+            checkpoint=None,
+            train_data=data,
+            val_data=data,
+            device=torch.device(options.device),
+            world=World(),
+            notes=(),
+        )
+    )
+    run.train_loader, run.val_loader = Batches(batches, steps), Batches(batches, 1)  # type: ignore[assignment]
+    return run
 
-    def __init__(self, batches: list[Batch]) -> None:
-        self.batches = batches
-        self.batch_size = len(batches[0].labels)
+
+class Empty:
+    """A source of so many images, none of which is asked for."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
 
     def __len__(self) -> int:
-        return len(self.batches)
+        return self.count
+
+    def name(self, index: int) -> str:
+        """Its name."""
+        return str(index)
+
+    def read(self, index: int) -> tuple[Image.Image, int]:
+        """The image."""
+        raise NotImplementedError
+
+
+class Batches:
+    """Batches that lie in memory, over and over, in the place of a loader."""
+
+    def __init__(self, batches: list[Batch], count: int) -> None:
+        self.batches = batches
+        self.count = count
+
+    def start_at(self, epoch: int, batch: int) -> None:
+        """There is one epoch, from its start."""
 
     def __iter__(self) -> Iterator[Batch]:
-        return iter(self.batches)
+        return islice(cycle(self.batches), self.count)
 
 
 def make_batches(size: int, count: int) -> list[Batch]:
@@ -147,19 +191,17 @@ class Turns(Callback):
         self.bare: list[float] = []
         self.run: list[float] = []
 
-    def on_train_start(self, *_: Any) -> None:
+    def on_epoch_start(self, run: Run) -> None:
         """Starts the clock of the run's first block."""
         self.start = self.now()
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_batch_end(self, run: Run, index: int, batch: Batch, stepped: bool) -> None:
         """Stops the run's clock where a block is complete, and has the bare loop make its own."""
-        if (batch_idx + 1) % self.block:
+        if (index + 1) % self.block:
             return
         middle = self.now()
-        for index in range(self.block):
-            self.step(index)
+        for number in range(self.block):
+            self.step(number)
         end = self.now()
         self.run.append(1e3 * (middle - self.start) / self.block)
         self.bare.append(1e3 * (end - middle) / self.block)

@@ -4,7 +4,7 @@
     python benchmarks/monitor.py --cases kat_small_patch16_224:32 --device cuda
 
   step       forward and backward pass, AdamW
-  checked    the same, loss and gradient looked at before the optimiser uses them
+  checked    the same, loss and gradient looked at before the optimizer uses them
   monitored  the same again, recorded by the StabilityMonitor and written to TensorBoard
   csv        stability.csv written once, of all records of a run of so many epochs
 
@@ -26,13 +26,13 @@ from typing import Any
 
 import timm
 import torch
-from kat.training.monitoring import log_stability
-from lightning.pytorch.loggers import TensorBoardLogger
 from timing import header, keep_freed_memory, medians, print_table, take_turns, write_csv
 from torch import nn
 
-from kat.nn import StabilityMonitor
+from kat.analysis import StabilityMonitor
 from kat.nn.stability import write_rows
+from kat.training.callbacks.loggers import TensorBoardLogger
+from kat.training.callbacks.stability import scalars
 
 COLUMNS = (
     "model", "batch", "step", "checked", "monitored", "csv", "check %", "monitor %", "interval"
@@ -67,11 +67,11 @@ def measure(name: str, batch: str, options: argparse.Namespace) -> list[str | fl
         steps, monitor = make_steps(name, int(batch), options.device, Path(folder))
         times = medians(take_turns(steps, options.seconds, options.device, clock))
         epoch = options.epoch_steps
-        records = max(1, options.epochs * epoch // monitor.every_n_steps)
+        records = max(1, options.epochs * epoch // monitor.interval)
         write = {"csv": lambda: write_rows(_of_a_run(monitor.rows, records), Path(folder) / "csv")}
         csv = medians(take_turns(write, 0, options.device, clock))["csv"]
     plain, checked, monitored = times.values()
-    recording = (monitored - checked) / monitor.every_n_steps
+    recording = (monitored - checked) / monitor.interval
     return [
         name,
         batch,
@@ -79,7 +79,7 @@ def measure(name: str, batch: str, options: argparse.Namespace) -> list[str | fl
         csv,
         100 * (checked / plain - 1),
         100 * (recording + csv / 2 / epoch) / checked,
-        str(monitor.every_n_steps),
+        str(monitor.interval),
     ]
 
 
@@ -100,7 +100,7 @@ def make_steps(
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     monitor = StabilityMonitor()
     monitor.attach(model)
-    logger = TensorBoardLogger(folder)
+    logger = TensorBoardLogger(folder, 0)
     recorded = count()
 
     def step(check: bool = False, watch: bool = False) -> None:
@@ -111,8 +111,8 @@ def make_steps(
         loss.backward()
         if watch:
             number = next(recorded)
-            log_stability(logger, monitor.record(number), number)
-            logger.experiment.flush()  # else its own thread writes in the time of other steps
+            logger.log(scalars(monitor.record(number)), number)
+            logger.writer.flush()  # else its own thread writes in the time of other steps
         if check:
             numbers = [
                 0 * loss.detach(),

@@ -1,9 +1,9 @@
 """One process against two with the same global batch: DDP and FSDP2 on the CPU, over gloo.
 
 Trains the same model on the same images by one process with batches of 64, and by two with batches
-of 32, as DDP and as FSDP2, and prints the largest difference of the weights, of their average and
-of every metric. Validation has 360 images in batches of 64 and 32: the last ones are not whole.
-Mixing and drop path are off, since what they draw is a process's own; the rest is on.
+of 32, as DDP and as FSDP2, and prints the largest difference of the weights, of their EMA and of
+every metric. Validation has 360 images in batches of 64 and 32: the last ones are not whole. Mixup,
+cutmix and drop path are off, since each process draws its own; the other augmentation is on.
 
     python benchmarks/processes.py [--optimizer sgd] [--csv benchmarks/results/processes.csv]
 """
@@ -46,11 +46,11 @@ def train(out: Path, optimizer: str, *more: str) -> None:
 
 
 def differences(out: Path, reference: Path) -> dict[str, float]:
-    """The largest differences of weights, average and metrics."""
+    """The largest differences of weights, EMA and metrics."""
     ours, theirs = (torch.load(path / "last.ckpt", weights_only=True) for path in (out, reference))
     found = {
         label: max((ours[key][n] - theirs[key][n]).abs().max().item() for n in theirs[key])
-        for label, key in (("weights", "raw_state_dict"), ("average", "state_dict"))
+        for label, key in (("weights", "raw_state_dict"), ("ema", "state_dict"))
     }
     pairs = zip(read_history(out), read_history(reference), strict=True)
     metrics = [(name, abs(a[name] - b[name])) for a, b in pairs for name in b]

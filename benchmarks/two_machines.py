@@ -4,7 +4,7 @@ The machines are two network namespaces of this one, joined by a virtual cable: 
 network interface and address and runs its own launcher, as the nodes of a cluster do. Their folder
 is shared. The second one is killed with SIGKILL, launcher and all, in the middle of an epoch; the
 first one's launcher sees its process fail and waits for a second machine; that is started again,
-and both go on from the newest checkpoint. Weights and average must be those of an undisturbed run.
+and both resume from the newest checkpoint. Weights and EMA must be those of an undisturbed run.
 
 Needs Linux, root, and the program ``ip`` (Debian: iproute2).
 
@@ -127,13 +127,13 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 def step(out: Path) -> int:
     """The step of the newest checkpoint."""
     try:
-        return int(torch.load(out / "last.ckpt", weights_only=True)["global_step"])
+        return int(torch.load(out / "last.ckpt", weights_only=True)["state"]["step"])
     except (OSError, RuntimeError):
         return -1
 
 
 def digest(out: Path) -> str:
-    """SHA-256 of weights and average."""
+    """SHA-256 of the weights and their EMA."""
     state = torch.load(out / "last.ckpt", weights_only=True)
     sha = hashlib.sha256()
     for key in ("raw_state_dict", "state_dict"):

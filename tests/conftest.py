@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from kat.data.dense.synthetic import make_items
+from kat.data.synthetic import make_items
 from tests import kernels
 
 # The tests are small: threads that wait for each other cost more than they bring.

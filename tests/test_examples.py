@@ -8,10 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import timm
 
 import kat  # noqa: F401  (registers the models)
 from tests.images import write_fashion_mnist
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent
 

@@ -102,7 +102,7 @@ def _run(code: str) -> subprocess.CompletedProcess[str]:
 
 def test_importing_kat_prints_nothing_and_leaves_heavy_modules_alone():
     heavy = (
-        "triton", "lightning", "matplotlib", "sklearn", "jsonargparse", "scipy", "kat.nn.fitting",
+        "triton", "matplotlib", "sklearn", "jsonargparse", "scipy", "kat.nn.fitting",
     )  # fmt: skip
     code = f"""
 import sys, torch, timm

@@ -22,6 +22,7 @@ from scipy.stats import t
 
 from kat.errors import InputError
 from kat.tables import columns_of, open_table, write_table
+from kat.text import scaled
 
 Row = dict[str, Any]
 """One run: ``cell``, ``seed``, those of :data:`MEASURES`, and more."""
@@ -161,7 +162,7 @@ def _cells(result: CellResult) -> list[str]:
         "-" if difference is None else difference.text(sign=True),
         f"{len(result.values)}{failed}",
         f"{row['parameters']:,}" if estimate else "-",
-        f"{row['flops'] / 1e6:.2f} M" if estimate else "-",
+        scaled(row["flops"]) if estimate else "-",
         f"{result.seconds:.0f}" if estimate else "-",
     ]
 

@@ -1,8 +1,8 @@
-"""``kat eval``: evaluate checkpoints on a data set: accuracy and calibration, COCO's AP, or mIoU.
+"""``kat eval``: evaluate checkpoints on a dataset: accuracy and calibration, COCO's AP, or mIoU.
 
 Evaluates on the validation split: classifiers by top-1, top-5, loss, calibration and the accuracy
 of each class; detectors by COCO's average precision; segmentation models by mIoU and accuracies.
-The data set is the run's own unless --data names another; the preprocessing is the one stored
+The dataset is the run's own unless --data names another; the preprocessing is the one stored
 beside the weights unless options change it. If a model is near chance level, it prints possible
 causes.
 
@@ -122,7 +122,9 @@ def _evaluate(path: Path, parser: Parser, options: Namespace, folder: Path | Non
     named = given(options.data)
     settings = data_of_run(path, "name" in named) | named
     if "name" not in settings:
-        raise InputError(f"{path} does not belong to a run: say with --data what to evaluate on")
+        raise InputError(
+            f"{path} does not belong to a run: name the dataset to evaluate on with --data"
+        )
     data = DataConfig(**settings)
     model, record = _open(path, options.image_size)
     task = task_of(model)

@@ -67,7 +67,7 @@ class Parser(ArgumentParser):
             usage = " ".join(filter(None, ["%(prog)s", subject, "[OPTIONS]"]))
             about = match[2][:1].upper() + match[2][1:]
             options = {"prog": match[1], "description": about, "usage": usage} | options
-        super().__init__(**{"formatter_class": Formatter, **options})
+        super().__init__(allow_abbrev=False, **{"formatter_class": Formatter} | options)
         if match:
             self.add("--quiet", action="store_true", help="print errors only")
 
@@ -154,9 +154,14 @@ class Parser(ArgumentParser):
                 yield name + equals + value
 
     def format_help(self, *formatter: Any) -> str:
-        """The text of ``--help``: names have hyphens, and defaults such as None are left out."""
+        """The text of ``--help``, in which names have hyphens.
+
+        Defaults such as None are left out, and so are the options of whole sections.
+        """
         text: str = super().format_help(*formatter)
         text = re.sub(r"\s+\(default:\s+(None|False|\[\]|\{\})\)", "", text)
+        text = re.sub(r"^  --\w+ CONFIG .*\n", "", text, flags=re.MULTILINE)
+        text = re.sub(r"(?<= )[A-Z]+\.(?=[A-Z_]+$)", "", text, flags=re.MULTILINE)
         return re.sub(r"--[a-z][a-z0-9_]+(?![\w.])", lambda name: name[0].replace("_", "-"), text)
 
     def error(self, message: str, ex: Exception | None = None) -> Any:

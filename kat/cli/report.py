@@ -69,7 +69,7 @@ def make_parser() -> Parser:
         " beside the first of several runs)",
         (".html",),
     )
-    parser.add("--data", metavar="NAME", help="data set of the images (default: the run's own)")
+    parser.add("--data", metavar="NAME", help="dataset of the images (default: the run's own)")
     parser.add(
         "--images",
         type=CountOrZero,

@@ -21,6 +21,7 @@ from kat.cli.training_settings import TrainingParser, parse_training
 from kat.errors import Interrupted, TrainingDiverged
 from kat.models import build_model
 from kat.tables import aligned
+from kat.text import scaled
 from kat.training import (
     Summary,
     TrainConfig,
@@ -60,7 +61,7 @@ def _rehearse(config: TrainConfig) -> None:
 
     found = rehearse(config)
     flops = count(build_model(found.record), found.record.input_size).flops
-    rows = {**found.rows(), "FLOPs per image": f"{flops / 1e9:.4g} G, two for a multiply-add"}
+    rows = {**found.rows(), "FLOPs per image": f"{scaled(flops)}, two for a multiply-add"}
     if is_first_process():
         sys.stdout.write(f"{aligned(rows.items())}\nnothing was written to {config.out}\n")
 

@@ -27,7 +27,7 @@ SHORT = {
 }
 """Short forms of settings."""
 ESSENTIAL = {
-    "data.name": ("the data set", "--data folder:/data/flowers"),
+    "data.name": ("the dataset", "--data folder:/data/flowers"),
     "model.name": ("the model", "--model.name kat_tiny_patch16_224"),
     "model.init_from": ("start from this trained model", "--init-from runs/imagenet"),
     "epochs": ("passes over the training data", "--epochs 100"),
@@ -101,8 +101,8 @@ def parse_training(
     options = parser.parse_args(arguments)
     config = _to_config(parser, options)
     kept = Path(config.out) / SETTINGS
-    resumes = kept.is_file() if config.resume == "auto" else config.resume
-    if resumes and not any(re.match("--config(=|$)", argument) for argument in arguments):
+    has_recipe = any(re.match("--config(=|$)", argument) for argument in arguments)
+    if config.resume and kept.is_file() and not has_recipe:
         options = parser.parse_args(["--config", str(kept), *arguments])
         config = _to_config(parser, options)
     return config, options

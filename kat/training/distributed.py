@@ -83,9 +83,9 @@ def find_world(devices: int | Literal["auto"], num_nodes: int, present: int) -> 
             _int("RANK"), _int("LOCAL_RANK"), _int("WORLD_SIZE"), _int("LOCAL_WORLD_SIZE"), True
         )
     elif _under_slurm():
-        tasks = int(os.environ["SLURM_NTASKS"])
+        tasks, nodes = _int("SLURM_NTASKS"), _int("SLURM_NNODES") or num_nodes
         world = World(
-            _int("SLURM_PROCID"), _int("SLURM_LOCALID"), tasks, max(1, tasks // num_nodes), True
+            _int("SLURM_PROCID"), _int("SLURM_LOCALID"), tasks, max(1, tasks // nodes), True
         )
     else:
         local = present if devices == "auto" else devices

@@ -27,7 +27,7 @@ LOGGER_RUNS = "loggers.json"
 CHECKPOINTS_AT_ONCE = 4
 """The best, the last, the one before it, and the next while it is written."""
 RESULTS = (SUMMARY, "model.safetensors", "config.json")
-"""What a run writes when it is done, and what is out of date when it goes on."""
+"""What a run writes when it is done, and what is out of date when it is resumed."""
 CONTENTS = (
     *RESULTS,
     SETTINGS,
@@ -56,9 +56,9 @@ _ONCE = ("resume", "overwrite", "progress", "limit_epochs", "max_steps", "max_ti
 
 
 def with_resumption_decided(config: TrainConfig) -> TrainConfig:
-    """The settings with ``resume`` true or false: "auto" resumes where there is what to go on from.
+    """The settings with ``resume`` true or false: "auto" resumes a run that has a checkpoint.
 
-    Where a run was stopped before its first checkpoint, it is begun again.
+    A run that was stopped before its first checkpoint is started again.
     """
     if config.resume != "auto":
         return config
@@ -83,7 +83,7 @@ def check_run_directory(config: TrainConfig) -> None:
         raise InputError(f"{out} exists and is not the folder of a run; give another --out")
     if names and not config.overwrite:
         raise InputError(
-            f"{out} already holds a run; give --resume auto, --overwrite true, or another --out"
+            f"{out} already holds a run; give --resume auto, --overwrite, or another --out"
         )
 
 
@@ -110,7 +110,7 @@ def newest_checkpoint(out: Path) -> tuple[Path, list[str]]:
         except InputError as error:
             damaged.append(str(error))
         else:
-            return path, [f"{line}; going on from {path}" for line in damaged]
+            return path, [f"{line}; resuming from {path}" for line in damaged]
     if damaged:
         raise InputError(f"no checkpoint in {out} can be resumed: {'; '.join(damaged)}")
     raise InputError(f"{out} holds no run to resume: there is no {LAST}")
@@ -123,7 +123,7 @@ def prepare_run_directory(config: TrainConfig, checkpoint: Path | None = None) -
 
     Args:
         config: the settings.
-        checkpoint: what a resumed run goes on from.
+        checkpoint: what a resumed run continues from.
 
     Raises:
         InputError: the folder cannot be made or written.
@@ -142,7 +142,7 @@ def prepare_run_directory(config: TrainConfig, checkpoint: Path | None = None) -
 
 
 def remove_results(out: Path) -> None:
-    """Removes what a run that goes on will write anew."""
+    """Removes what a resumed run will write anew."""
     _remove(out, RESULTS)
 
 

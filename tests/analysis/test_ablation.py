@@ -103,7 +103,7 @@ def test_an_unknown_reference_is_named():
 def test_the_table():
     head, lines = table(summarize(_rows()), "KAT")
     text = markdown(head, lines)
-    assert "| ViT | 81.80 ± 2.45 | -2.90 ± 0.66 | 3 | 1,000 | 2.00 M | 61 |" in text
+    assert "| ViT | 81.80 ± 2.45 | -2.90 ± 0.66 | 3 | 1,000 | 2 M | 61 |" in text
 
 
 def test_the_figure_has_every_run_and_the_intervals(tmp_path, monkeypatch):

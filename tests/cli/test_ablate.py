@@ -16,6 +16,8 @@ from kat.analysis.ablation import read_runs
 from tests.cli.commands import refused, run
 from tests.processes import children, start, wait_until
 
+pytestmark = pytest.mark.slow
+
 MEASURED = {"seconds", "images_per_second", "memory_bytes"}
 """Columns that are not the same in two runs of the same."""
 
@@ -124,7 +126,7 @@ def test_a_second_call_in_the_same_folder_is_refused(grid, tmp_path, capsys):
     process = _start(grid(settings=LONG), out)
     wait_until(lambda: list(out.glob("runs/*/last.ckpt")), process)
     assert run("ablate", grid(), "--out", out) == 2
-    assert "another kat ablate is at work in" in capsys.readouterr().err
+    assert "another kat ablate is running in" in capsys.readouterr().err
     os.kill(process.pid, signal.SIGTERM)
     process.communicate()
 

@@ -18,6 +18,8 @@ from tests.models.conversion.vits import distance, trained
 from tests.models.published import official_state
 from tests.records import RECORD
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def vit(tmp_path_factory):
@@ -159,4 +161,4 @@ def test_an_official_file_is_evaluated_and_predicts_as_it_is(tmp_path, capsys):
     assert run("predict", tmp_path / "a.png", "--checkpoint", path) == 0
     assert "probability" in capsys.readouterr().out
     line = refused(capsys, "eval", path)
-    assert "name the data set to evaluate on with --data" in line
+    assert "name the dataset to evaluate on with --data" in line

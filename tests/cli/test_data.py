@@ -91,7 +91,7 @@ def test_bad_input_is_one_line(tmp_path, capsys):
     split = refused(capsys, "data", "check", "digits", "--split", "test", *QUIET)
     assert "unknown --split 'test'" in split
     stream = refused(capsys, "data", "make", "thing", "--out", tmp_path / "x", *QUIET)
-    assert "unknown kind of data to make 'thing'" in stream
+    assert "unknown kind 'thing'" in stream
     assert "exists already" in refused(capsys, "data", "make", "items", "--out", tmp_path, *QUIET)
     assert "out" in refused(capsys, "data", "make", "items")
 

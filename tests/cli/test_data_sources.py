@@ -9,7 +9,7 @@ import pytest
 from tests.cli.commands import run
 from tests.images import picture, write_rows, write_tar
 
-pytestmark = pytest.mark.usefixtures("own_cache")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_cache")]
 
 
 def _tar(root):

@@ -27,6 +27,8 @@ from tests.analysis.report_pages import charts_of, tables_of
 from tests.cli.commands import QUICK, refused, run
 from tests.data.dense.coco_files import instances, write_coco
 
+pytestmark = pytest.mark.slow
+
 MODELS = {
     "detection": (
         "kat_det_micro",

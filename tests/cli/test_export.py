@@ -14,6 +14,8 @@ from kat.models import build_model, save_model
 from tests.cli.commands import refused, run
 from tests.models.small import make_record
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("fixed.onnx", "resizable8.onnx", "fixed.pt2", "hub")
 
 

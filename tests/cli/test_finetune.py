@@ -21,6 +21,8 @@ from tests import records
 from tests.cli.commands import refused, run
 from tests.images import write_folder
 
+pytestmark = pytest.mark.slow
+
 RECORD = replace(
     records.RECORD, classes=["cat", "dog"], mean=(0.4,), std=(0.3,), interpolation="bilinear",
     crop_pct=0.95, args={"depth": 2},

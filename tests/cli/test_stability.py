@@ -13,6 +13,8 @@ from kat.errors import InputError
 from kat.training import MonitorConfig, TrainConfig, train
 from tests.cli.commands import QUICK, refused, run
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_monitored_run_leaves_record_scalars_and_report(tmp_path, capsys):
     out = tmp_path / "run"

@@ -14,6 +14,8 @@ from kat.models import build_model, save_model
 from tests.cli import commands
 from tests.records import RECORD
 
+pytestmark = pytest.mark.slow
+
 MODERATE = ("backends", "--quick", "--forms", "[A]", "--largest", "1e3", "--no-progress")
 
 

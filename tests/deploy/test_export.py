@@ -21,6 +21,7 @@ from tests.models.small import images, make_model
 ENDINGS = ["pt2", "onnx"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["fixed.onnx", "resizable.pt2"])
 @pytest.mark.parametrize("count", [1, 2, 7])
 def test_logits_are_the_models(stored, name, count):
@@ -80,6 +81,7 @@ def test_an_export_with_other_outputs_is_not_kept(tmp_path, monkeypatch, ending)
     assert path.read_bytes() == b"kept"
 
 
+@pytest.mark.slow
 def test_a_model_with_nan_is_not_exported(tmp_path):
     model, record = make_model()
     with torch.no_grad():
@@ -105,6 +107,7 @@ def test_invalid_targets_and_models(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("package", "ending", "int8"),
     [("onnx", "onnx", False), ("onnxscript", "onnx", False), ("torchao.quantization", "pt2", True)],

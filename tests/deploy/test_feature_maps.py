@@ -12,6 +12,8 @@ from kat.errors import ExportFailed, InputError
 from kat.models import build_model
 from tests.models.small import make_model, record_of
 
+pytestmark = pytest.mark.slow
+
 SIDE = 48
 ARGS = {
     "embed_dim": 32,

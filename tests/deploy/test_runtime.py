@@ -14,6 +14,7 @@ from kat.errors import InputError
 from tests.models.small import images
 
 
+@pytest.mark.slow
 def test_all_kinds_open_alike(stored):
     for name in ("folder", "fixed.onnx", "resizable.pt2"):
         opened, record = open_model(stored.folder / name)
@@ -24,6 +25,7 @@ def test_all_kinds_open_alike(stored):
         torch.testing.assert_close(opened(images(2)), stored.model(images(2)), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_other_image_sizes(stored):
     want, record = open_model(stored.folder / "folder", 12)
     got, read = open_model(stored.folder / "resizable.pt2", 12)
@@ -45,6 +47,7 @@ def test_a_size_that_the_model_does_not_take(stored, name, size, message):
         open_model(stored.folder / name, size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resizable.pt2", "fixed.onnx"])
 @pytest.mark.parametrize("shape", [(2, 3, 8, 8), (2, 1, 7, 8), (1, 8, 8)])
 def test_a_batch_of_another_shape(stored, name, shape):

@@ -163,6 +163,7 @@ def test_group_matcher_puts_every_rational_into_its_block(micro):
         assert f"blocks.{block}.norm1.weight" in mates
 
 
+@pytest.mark.slow
 def test_compiled_model_gives_the_same_logits(micro):
     compiled = torch.compile(micro, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(IMAGES), micro(IMAGES))

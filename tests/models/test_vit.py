@@ -22,6 +22,7 @@ def test_all_parameters_outside_the_mlps_are_kats(family):
     model(torch.randn(2, 3, 28, 28)).sum().backward()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", ["tiny", "small", "base"])
 def test_full_sizes(size):
     vit = timm.create_model(f"vit_{size}_patch16_224", device="meta")

@@ -52,6 +52,7 @@ def test_under_autocast():
         torch.testing.assert_close(actual, expected, rtol=2e-2, atol=2e-2)
 
 
+@pytest.mark.slow
 def test_first_and_second_derivatives_pass_gradcheck():
     layer = kat.GRKANLinear(8, 3, num_groups=2, dtype=torch.float64)
     torch.manual_seed(0)  # off the kinks at b = 0

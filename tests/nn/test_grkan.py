@@ -87,6 +87,7 @@ def _within(moments: torch.Tensor) -> bool:
     return bool(((moments >= 0.8) & (moments <= 1.25)).all())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("act_init", ["swish", "gelu"])
 def test_centered_init_keeps_the_second_moment_through_twelve_layers(act_init, record_property):
     forward, backward = _moments("centered", act_init)
@@ -95,6 +96,7 @@ def test_centered_init_keeps_the_second_moment_through_twelve_layers(act_init, r
     assert _within(forward), forward
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("act_init", "depth"), [("tanh", DEPTH), ("relu", DEPTH), ("gelu", 9), ("swish", 6)]
 )
@@ -116,6 +118,7 @@ def test_centered_weights_pass_no_mean_on_whatever_the_groups():
     assert second.item() == pytest.approx(1, rel=0.03)
 
 
+@pytest.mark.slow
 def test_published_init_collapses_the_second_moment():
     forward, _ = _moments("trunc_normal", "swish")
     assert forward[-1] < 1e-6

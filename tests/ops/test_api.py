@@ -41,6 +41,7 @@ def test_gradients_equal_central_differences(form, rows, impl):
         np.testing.assert_allclose(tensor.grad.numpy(), expected, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("impl", IMPLS)
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("degree", DEGREES)
@@ -139,6 +140,7 @@ def test_non_contiguous_input_gives_the_same_values_and_layout():
     assert y.stride() == moved.stride()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("form", FORMS)
 def test_opcheck(form, dtype):
@@ -164,6 +166,7 @@ def test_compiled_without_graph_break_gives_the_same():
     torch.testing.assert_close(actual, expected)
 
 
+@pytest.mark.slow
 def test_reference_works_under_vmap_and_forward_mode():
     x, a, b = random_case((5, 8), (1, 8), (5, 4))
     mapped = torch.func.vmap(lambda row: kat.rational(row, a, b, impl="reference"))(x)

@@ -81,6 +81,7 @@ def grid(kind: str, degree: tuple[int, int], form: str) -> list[Elements]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("impl", BACKENDS)
 @pytest.mark.parametrize("form", ["A", "B"])
 @pytest.mark.parametrize("degree", DEGREES)
@@ -174,6 +175,7 @@ def any_elements(draw: st.DrawFn) -> Elements:
     return Elements(*map(list, columns), form=draw(st.sampled_from("AB")), dtype=dtype)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("impl", BACKENDS)
 @settings(max_examples=400, derandomize=True, deadline=None)
 @given(elements=any_elements())
@@ -242,6 +244,7 @@ def test_one_enormous_x_among_many(impl, form):
             assert float(after - before) == pytest.approx(step, rel=1e-3, abs=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("impl", BACKENDS)
 def test_the_sums_of_enormous_x_do_not_depend_on_threads(impl):
     x = torch.randn(64, 1000) * 10 ** torch.linspace(0, 30, 64)[:, None]

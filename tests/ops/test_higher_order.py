@@ -38,6 +38,7 @@ def smooth_case(shape, rows, degree):
     return tuple(t.requires_grad_() for t in (x, a, b))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["A", "B"])
 @pytest.mark.parametrize("degree", [(3, 2), (5, 4), (7, 6)])
 @pytest.mark.parametrize("rows", [(1, 2), (2, 1), (2, 2), (1, 1)])
@@ -114,6 +115,7 @@ TRANSFORMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("name", TRANSFORMS)
 def test_function_transforms_outside_and_inside_the_compiler(name, compiled):

@@ -44,6 +44,7 @@ def test_export_with_a_dynamic_batch():
     assert "kat.rational.default" in targets
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("impl", [None, "reference"])
 @pytest.mark.parametrize("strict", [True, False])
 def test_an_exported_layer_trains(strict, impl):

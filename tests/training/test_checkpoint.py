@@ -19,6 +19,8 @@ from kat.training.config import CheckpointConfig
 from kat.training.loop import fit
 from tests.training.small import RECORD, batches, make_run
 
+pytestmark = pytest.mark.slow
+
 STEPS = 4
 """Of an epoch."""
 

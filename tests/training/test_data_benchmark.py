@@ -70,6 +70,7 @@ def test_the_model_is_measured_in_training_steps(tmp_path):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "model", "args"),
     [

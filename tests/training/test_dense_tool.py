@@ -27,6 +27,8 @@ from kat.training.config import ModelConfig, OptimConfig
 from kat.training.tasks.detection import DetectionMetrics, find_objects
 from kat.training.tasks.segmentation import find_classes
 
+pytestmark = pytest.mark.slow
+
 TINY = {"depth": 4, "embed_dim": 32, "num_heads": 2, "global_blocks": [0], "channels": 16}
 SMALL = {
     "coco": ("kat_det_micro", {}),

@@ -18,6 +18,8 @@ from kat.training.distributed import World, connect, find_world, is_first_proces
 from tests.images import write_folder
 from tests.processes import children, start, wait_until
 
+pytestmark = pytest.mark.slow
+
 LAUNCHERS = {
     "none": {},
     "first of two machines": {"NODE_RANK": 0},
@@ -29,6 +31,10 @@ LAUNCHERS = {
         "RANK": 0, "LOCAL_RANK": 0, "GROUP_RANK": 0, "WORLD_SIZE": 8, "LOCAL_WORLD_SIZE": 4,
     },
     "srun": {"SLURM_NTASKS": 8, "SLURM_PROCID": 5, "SLURM_LOCALID": 1, "SLURM_NODEID": 1},
+    "srun, nodes known": {
+        "SLURM_NTASKS": 8, "SLURM_PROCID": 5, "SLURM_LOCALID": 1, "SLURM_NODEID": 1,
+        "SLURM_NNODES": 2,
+    },
     "srun, first": {"SLURM_NTASKS": 8, "SLURM_PROCID": 0, "SLURM_LOCALID": 0, "SLURM_NODEID": 0},
     "torchrun within srun": {
         "SLURM_NTASKS": 2, "SLURM_PROCID": 1, "SLURM_LOCALID": 0, "SLURM_NODEID": 1,
@@ -69,6 +75,7 @@ def launcher(monkeypatch):
         ("torchrun, first", "auto", 2, World(0, 0, 8, 4, launched=True), True),
         ("srun", 4, 2, World(5, 1, 8, 4, launched=True), False),
         ("srun", "auto", 2, World(5, 1, 8, 4, launched=True), False),
+        ("srun, nodes known", "auto", 1, World(5, 1, 8, 4, launched=True), False),
         ("srun, first", 4, 2, World(0, 0, 8, 4, launched=True), True),
         ("torchrun within srun", 4, 2, World(6, 2, 8, 4, launched=True), False),
         ("a shell of SLURM", 2, 1, World(size=2, local_size=2), True),
@@ -199,6 +206,17 @@ def test_two_processes_train_as_one_with_their_joint_batch(runs, name):
         assert ours == pytest.approx(theirs, rel=1e-5)
 
 
+def test_sharded_processes_that_are_no_longer_finite_stop_and_keep_the_state_before(tmp_path):
+    out, rate = tmp_path / "run", ("--optim.lr", "1e18", "--optim.warmup_epochs", "0")
+    process = _start(out, *DIVISIONS["fsdp"], *rate)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 1, errors
+    assert "the layer that it came from is not looked for in sharded weights" in errors
+    assert f"The state before it is in {out / 'last_good.ckpt'}" in errors
+    weights = torch.load(out / "last_good.ckpt", weights_only=True)["raw_state_dict"]
+    assert all(weight.isfinite().all() for weight in weights.values())
+
+
 def test_processes_with_different_numbers_of_validation_batches(tmp_path):
     """9 images in batches of 4: 5 of one process, 4 of the other."""
     write_folder(tmp_path / "data", classes=3, train=4, val=3)
@@ -210,7 +228,7 @@ def test_processes_with_different_numbers_of_validation_batches(tmp_path):
 
 
 @pytest.mark.parametrize(("before", "after"), [("ddp", "one"), ("one", "ddp"), ("fsdp", "one")])
-def test_a_run_goes_on_with_another_number_of_processes(runs, tmp_path, before, after):
+def test_a_run_is_resumed_by_another_number_of_processes(runs, tmp_path, before, after):
     out = tmp_path / "run"
     shutil.copytree(runs / before, out)
     strategy = ("--strategy", "auto") if before == "fsdp" else ()
@@ -223,7 +241,7 @@ def test_a_run_goes_on_with_another_number_of_processes(runs, tmp_path, before, 
 
 
 @pytest.mark.parametrize("name", ["ddp", "fsdp"])
-def test_two_processes_that_are_asked_to_stop_go_on_to_the_same_end(runs, tmp_path, name):
+def test_two_processes_that_are_asked_to_stop_are_resumed_to_the_same_end(runs, tmp_path, name):
     """SIGTERM comes to the first process alone, while it trains."""
     out = tmp_path / "run"
     process = _start(out, *DIVISIONS[name], "--checkpoint.every_n_steps", "2", "--resume", "auto")

@@ -13,6 +13,8 @@ from kat.training.callbacks.callback import Callback
 from kat.training.loop import fit, validate
 from tests.training.small import Batches, batches, make_run
 
+pytestmark = pytest.mark.slow
+
 
 def _cut(batch, *cuts):
     return [Batch(batch.images[cut], batch.labels[cut], []) for cut in cuts]

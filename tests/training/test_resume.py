@@ -1,4 +1,4 @@
-"""Runs that are stopped at any moment, and go on to the same weights, averages and metrics."""
+"""Runs that are stopped at any moment, and resumed to the same weights, EMA and metrics."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from kat.training.tasks.classification import Classification, ClassificationMetr
 from tests.cli.commands import run
 from tests.processes import start, wait_until
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = (
     "--config", "digits", "--epochs", 2, "--optim.warmup_epochs", 1, "--no-progress",
     "--model.args", "{depth: 1}", "--model.drop", 0.1, "--data.batch_size", 16,
@@ -37,7 +39,7 @@ class Killed(BaseException):
 
 
 def digest(out):
-    """SHA-256 of weights, average and moments; metrics of every epoch; the record of rationals."""
+    """SHA-256 of weights, EMA and moments; metrics of every epoch; the record of rationals."""
     state = torch.load(out / "last.ckpt", weights_only=True)
     moments = state["optimizer_state"]["state"]
     best = torch.load(out / "best.ckpt", weights_only=True)["state_dict"]
@@ -103,7 +105,7 @@ MOMENTS = {
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_a_killed_run_goes_on_to_the_same_end(tmp_path, monkeypatch, capsys, clean, moment):
+def test_a_killed_run_is_resumed_to_the_same_end(tmp_path, monkeypatch, capsys, clean, moment):
     owner, name, wrap = MOMENTS[moment]
     command = ("train", *SETTINGS, "--out", tmp_path / "run", "--resume", "auto")
     with monkeypatch.context() as patch:
@@ -160,13 +162,13 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, monkeypatch
     content[len(content) // 2] ^= 1
     (out / "last.ckpt").write_bytes(content)
     assert run(*command) == 0
-    line = "last.ckpt is damaged: its checksum does not match its contents; going on from"
+    line = "last.ckpt is damaged: its checksum does not match its contents; resuming from"
     assert f"{line} {out / 'previous.ckpt'}" in capsys.readouterr().out
     assert digest(out) == clean
 
 
 @pytest.mark.parametrize("epochs", [1, 2])
-def test_best_weights_that_are_damaged_are_had_from_the_last_or_give_way(
+def test_best_weights_that_are_damaged_are_restored_from_the_last_or_replaced(
     tmp_path, capsys, monkeypatch, epochs
 ):
     """Of one epoch the last is the best; of two, made so here, the first is."""
@@ -175,8 +177,8 @@ def test_best_weights_that_are_damaged_are_had_from_the_last_or_give_way(
              "--optim.warmup_epochs", 0, "--out", out)  # fmt: skip
 
     def worse(self):
-        scores = compute(self)
-        return {**scores, "top1": 90 - scores["loss"].new_tensor(len(list(out.glob("best.ckpt"))))}
+        metrics = compute(self)
+        return {**metrics, "top1": 90 - torch.tensor(float(len(list(out.glob("best.ckpt")))))}
 
     compute = ClassificationMetrics.compute
     monkeypatch.setattr(ClassificationMetrics, "compute", worse)

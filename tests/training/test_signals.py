@@ -8,6 +8,8 @@ import pytest
 
 from kat.training.signals import STOP, StopRequest, requeue_slurm_job
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def request_to_stop():

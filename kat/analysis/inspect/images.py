@@ -65,14 +65,14 @@ def open_images(
     """Opens a validation split for a model.
 
     Args:
-        data: names the data set.
+        data: names the dataset.
         model: which is to see the images.
         record: of the model.
         count: the number of images.
         model_name: names the model in errors.
 
     Raises:
-        InputError: the data set cannot be opened, or is for other models.
+        InputError: the dataset cannot be opened, or is for other models.
     """
     data = replace(data, batch_size=min(_BATCH, count), num_workers=0)
     images = open_split(data, "val")
@@ -91,12 +91,12 @@ def open_images(
 def images_of_run(
     checkpoint: Path, model: nn.Module, record: ModelRecord, count: int, name: str | None = None
 ) -> ValidationImages:
-    """Opens the validation split of a run, or of another data set for the same task.
+    """Opens the validation split of a run, or of another dataset for the same task.
 
     Args:
         checkpoint: a run directory, or a file in one.
         model, record, count: as in :func:`open_images`.
-        name: of a data set, in place of the run's own.
+        name: of a dataset, in place of the run's own.
 
     Raises:
         InputError: there is neither a run nor a name, or as :func:`open_images`.
@@ -104,7 +104,7 @@ def images_of_run(
     settings = data_of_run(checkpoint, named=name is not None)
     settings |= {} if name is None else {"name": name}
     if "name" not in settings:
-        raise InputError(f"{checkpoint} belongs to no run: name a data set to take images of")
+        raise InputError(f"{checkpoint} belongs to no run: name a dataset to take images of")
     return open_images(DataConfig(**settings), model, record, count, str(checkpoint))
 
 

@@ -39,7 +39,7 @@ class RunFindings:
         name: of the run.
         record: of its model.
         cost: of its model.
-        data: name of its data set.
+        data: name of its dataset.
         settings: nested, those that differ from the default.
         summary: the content of summary.json, if the run is done.
         history: one row per epoch.
@@ -72,7 +72,7 @@ def read_findings(folder: Path, images: int, data: str | None = None) -> RunFind
     Args:
         folder: the run directory.
         images: the number of validation images that the model is shown.
-        data: the data set that they come from; None: the run's own.
+        data: the dataset that they come from; None: the run's own.
 
     Raises:
         InputError: it is no run, or ``data`` cannot be used.

@@ -19,7 +19,7 @@ from kat.nn import GroupRational
 
 _POINTS = 16
 _IMAGES, _NOISE = 128, (2, 32)
-"""The number of images of a data set; the number of batches of noise, and their size."""
+"""The number of images of a dataset; the number of batches of noise, and their size."""
 
 
 def cases_of_checkpoint(
@@ -29,7 +29,7 @@ def cases_of_checkpoint(
 
     Args:
         checkpoint: what :func:`kat.models.load_model` takes.
-        data: the data set whose validation images the model runs on; None: standard normal noise.
+        data: the dataset whose validation images the model runs on; None: standard normal noise.
         dtypes: names of dtypes.
 
     Raises:

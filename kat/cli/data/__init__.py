@@ -1,4 +1,4 @@
-"""``kat data``: check a data set, or make one for detection and segmentation.
+"""``kat data``: check a dataset, or make one for detection and segmentation.
 
 examples:
   kat data check coco:/data/coco

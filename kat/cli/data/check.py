@@ -9,7 +9,7 @@ examples:
   kat data check coco:/data/coco
   kat data check ade20k:/data/ADEChallengeData2016 --num-workers 16
   kat data check coco:/data/mine --skip --headers           sizes only: finds no torn JPEG
-  kat data check folder:/data/imagenet                      a data set of classification
+  kat data check folder:/data/imagenet                      a dataset of classification
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> int:
 def make_parser() -> Parser:
     """The parser of ``kat data check``."""
     parser = Parser(__doc__, "DATA")
-    parser.add("data", metavar="DATA", help="the data set, as --data of 'kat train'")
+    parser.add("data", metavar="DATA", help="the dataset, as --data of 'kat train'")
     parser.add("--split", choices=SPLITS, help="check this split only")
     parser.add("--skip", action="store_true", help="leave out what training can leave out")
     parser.add("--headers", action="store_true", help="read only the sizes of images")

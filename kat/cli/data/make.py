@@ -1,8 +1,8 @@
-"""``kat data make``: make a small data set for detection and segmentation from real images.
+"""``kat data make``: make a small dataset for detection and segmentation from real images.
 
 Places images of Fashion-MNIST's items (Debian's package dataset-fashion-mnist) on textured
 canvases: resized, rotated, colored, some in front of others. Boxes and masks are exact. The folder
-is both a data set for detection, coco:OUT, and one for segmentation, ade20k:OUT. The same options
+is both a dataset for detection, coco:OUT, and one for segmentation, ade20k:OUT. The same options
 give the same bytes. Items and canvases of the two splits come from different images.
 
 examples:
@@ -24,7 +24,7 @@ from kat.data.synthetic import make_items
 
 
 def main(arguments: list[str]) -> None:
-    """Writes the data set."""
+    """Writes the dataset."""
     options = make_parser().parse_args(arguments)
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not options.progress) as bar:
@@ -51,7 +51,7 @@ def make_parser() -> Parser:
     parser = Parser(__doc__, "items")
     parser.add("kind", choices=["items"], help="the kind of data")
     parser.add("--out", type=Path, required=True, metavar="FOLDER", help="a new folder")
-    parser.add("--source", default="fashion_mnist", help="data set of gray images, bright on black")
+    parser.add("--source", default="fashion_mnist", help="dataset of gray images, bright on black")
     parser.add("--images", type=int, default=6000, help="images of the training split")
     parser.add("--val-images", type=int, default=500, help="images of the validation split")
     parser.add("--size", type=int, default=128, help="side of an image in pixels")

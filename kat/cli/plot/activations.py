@@ -52,7 +52,7 @@ def make_parser() -> Parser:
     parser = Parser(__doc__, "RUN")
     add = parser.add
     add("run", type=Path, metavar="RUN", help=MODEL)
-    add("--data", metavar="NAME", help="data set of the images (default: the run's own)")
+    add("--data", metavar="NAME", help="dataset of the images (default: the run's own)")
     add(
         "--images",
         type=CountOrZero,

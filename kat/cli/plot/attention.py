@@ -51,7 +51,7 @@ def make_parser() -> Parser:
     add = parser.add
     add("run", type=Path, metavar="RUN", help=MODEL)
     add("files", nargs="*", metavar="IMAGE", help="image files")
-    add("--data", metavar="NAME", help="data set of the images (default: the run's own)")
+    add("--data", metavar="NAME", help="dataset of the images (default: the run's own)")
     add(
         "--images",
         type=Count,

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 MOST_SKIPPED = 50
 """Steps in a row that a loss scaler may skip for a gradient that is not finite. Each halves the
 scale: fifty make it 10^15 times smaller, which cures every gradient that only the scale makes
-overflow. Without a limit training would go on for ever, and change nothing."""
+overflow. Without a limit training would never end, and change nothing."""
 _NONE_KNOWN = "No finite state of this run is known."
 
 

@@ -39,7 +39,7 @@ class Limits(Callback):
         self._stop_at_epochs_or_steps(run)
 
     def on_batch_end(self, run: Run, index: int, batch: Batch, stepped: bool) -> None:
-        """Stops after the last step that a limit allows; batches that wait for a step go on."""
+        """Stops after the last step that a limit allows, not between the batches of a step."""
         if not stepped:
             return
         self._stop_at_epochs_or_steps(run)

@@ -98,7 +98,7 @@ class TensorBoardLogger(Logger):
     """
 
     def __init__(self, folder: Path, first_step: int) -> None:
-        self.writer = SummaryWriter(str(folder), purge_step=first_step or None)
+        self.writer = SummaryWriter(str(folder), purge_step=first_step)
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         """Writes scalars."""

@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from kat.nn import GroupRational
 from kat.text import listing
+from kat.training.distributed import full
 
 _LOWER = "a lower optim.lr, a longer optim.warmup_epochs, or optim.clip_grad=1"
 ADVICE = {
@@ -21,6 +23,7 @@ ADVICE = {
     "state": f"Try {_LOWER}",
     "overflow": f"Try {_LOWER}; with a reduced precision also precision=32-true",
     "gradient": f"Try {_LOWER}; with a reduced precision also precision=32-true",
+    "sharded": f"Try {_LOWER}. The layer is named where strategy is not fsdp",
     "unknown": f"It did not come again when the step was run again. Try {_LOWER}",
 }
 """What to try, by cause; the nearer to the source, the earlier."""
@@ -33,9 +36,10 @@ class Finding:
     Args:
         layer: name of the module, in the model.
         cause: ``"input"``: the images; ``"weight"``, ``"coefficient"``: parameters of the layer;
-            ``"state"``: a buffer, the average of the weights or the optimiser's state;
+            ``"state"``: a buffer, the average of the weights or the optimizer's state;
             ``"overflow"``: input and parameters are finite, the output is not; ``"gradient"``:
-            the forward pass is finite, the backward pass is not; ``"unknown"``: not found.
+            the forward pass is finite, the backward pass is not; ``"sharded"``: not looked for;
+            ``"unknown"``: not found.
         detail: what was seen, for people.
     """
 
@@ -45,6 +49,7 @@ class Finding:
 
 
 UNKNOWN = Finding("", "unknown", "the layer that it came from was not found")
+SHARDED = Finding("", "sharded", "the layer that it came from is not looked for in sharded weights")
 
 
 class Attempt(NamedTuple):
@@ -80,6 +85,9 @@ def diagnose(
 ) -> Finding:
     """Why loss or gradient of a forward pass are not finite: images, then layers, then gradients.
 
+    Of sharded weights the images alone are looked at: the ranks would have to run together what
+    each of them stops at another layer.
+
     Args:
         model: runs again, with the same random numbers.
         attempt: the forward pass; its gradients, if there are any, are those of the model.
@@ -94,6 +102,8 @@ def diagnose(
             f" the {len(attempt.images)} in {batch} (counted from 0)"
         )
         return Finding("images", "input", detail)
+    if any(isinstance(parameter, DTensor) for parameter in model.parameters()):
+        return SHARDED
     _set_random_state(attempt.random, attempt.loss.device)
     with context, torch.no_grad():
         finding = first_not_finite(model, attempt.forward)
@@ -201,10 +211,11 @@ def _tensors(content: Any) -> Iterator[Tensor]:
 def _broken_parameter(name: str, module: nn.Module) -> Finding | None:
     """What is wrong with a module's own parameters."""
     for key, parameter in module.named_parameters(recurse=False):
-        bad = ~parameter.detach().isfinite()
+        values = full(parameter.detach())
+        bad = ~values.isfinite()
         if not bad.any():
             continue
-        value = parameter.detach()[bad][0].item()
+        value = values[bad][0].item()
         rational = isinstance(module, GroupRational)
         cause = "coefficient" if rational else "weight"
         where = [int(index) for index in bad.nonzero()[0]]

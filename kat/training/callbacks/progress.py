@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kat.data import Batch
 from kat.machine import memory_bytes
-from kat.text import duration
+from kat.text import duration, scaled
 from kat.training.callbacks.callback import Callback
 from kat.training.callbacks.throughput import Throughput, Work
 from kat.training.config import TrainConfig
@@ -179,7 +179,7 @@ def speed_values(run: Run, work: Work) -> dict[str, str]:
     return {
         "images/s": f"{work.images_per_second:.4g}",
         "data wait": f"{100 * work.wait_share:.0f} %",
-        "memory": f"{memory_bytes(run.device) / 1e9:.2f} GB",
+        "memory": scaled(memory_bytes(run.device), "B"),
     }
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from kat.nn.stability import StabilityMonitor
+from kat.nn.stability import Row, StabilityMonitor
 from kat.training.callbacks.callback import Callback
 from kat.training.callbacks.loggers import TensorBoardLogger
 from kat.training.run_directory import STABILITY
@@ -61,15 +62,9 @@ class StabilityRecorder(Callback):
         if not self.monitor.watching:
             return
         rows = self.monitor.record(run.state.step, run.precision.loss_scale)
-        scalars = {
-            f"stability/{row['layer']}/{name}": value
-            for row in rows
-            for name, value in row.items()
-            if name not in ("step", "layer")
-        }
         for logger in run.loggers:
             if isinstance(logger, TensorBoardLogger):
-                logger.log(scalars, run.state.step)
+                logger.log(scalars(rows), run.state.step)
 
     def on_checkpoint(self, run: Run) -> None:
         """Writes the record so far, which a run resumed from the checkpoint extends."""
@@ -84,3 +79,13 @@ class StabilityRecorder(Callback):
     def _save(self, run: Run) -> None:
         if run.is_first:
             self.monitor.save(run.out / STABILITY)
+
+
+def scalars(rows: Iterable[Row]) -> dict[str, float]:
+    """The quantities of a record by their names in TensorBoard."""
+    return {
+        f"stability/{row['layer']}/{name}": value
+        for row in rows
+        for name, value in row.items()
+        if name not in ("step", "layer")
+    }

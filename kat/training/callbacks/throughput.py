@@ -170,8 +170,11 @@ class Throughput(Callback):
             self._log(run)
 
     def on_validation_start(self, run: Run) -> None:
-        """Stops the clock for validation, which is timed apart; logs an epoch without a row."""
-        if self.rows == 0:
+        """Stops the clock for validation, which is timed apart; logs an epoch without a row.
+
+        A run that is resumed in its validation has trained on nothing, and logs nothing.
+        """
+        if self.rows == 0 and self.epoch.batches > 0:
             self.recent = self.epoch
             self._log(run)
         self.meter.pause()

@@ -1,1 +1,1 @@
-"""How models are evaluated on data sets, and what is found out about the result."""
+"""How models are evaluated on datasets, and what is found out about the result."""

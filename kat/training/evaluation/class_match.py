@@ -1,4 +1,4 @@
-"""Which logit of a model stands for which class of a data set."""
+"""Which logit of a model stands for which class of a dataset."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ IMAGENET = 1000
 
 
 class ClassMatch(NamedTuple):
-    """How the classes of a data set lie among those of a model.
+    """How the classes of a dataset lie among those of a model.
 
     Args:
         columns: the index among the model's classes of each class of the data.

@@ -86,7 +86,7 @@ def suspicion(predictions: ClassPredictions, classes: int, recorded: float | Non
 
 
 def recorded_top1(path: Path | str, data_name: str) -> float | None:
-    """Top-1 (per cent) that a run recorded for the weights at path, if on this data set."""
+    """Top-1 (per cent) that a run recorded for the weights at path, if on this dataset."""
     if isinstance(path, str):
         return None
     folder = path if path.is_dir() else path.parent

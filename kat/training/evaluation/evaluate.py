@@ -1,4 +1,4 @@
-"""Evaluates a model of any task on a data set."""
+"""Evaluates a model of any task on a dataset."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def evaluate(
     *,
     source: Path | str = "the model",
 ) -> Evaluation:
-    """Runs a model over the validation split of a data set; every readable image counts once.
+    """Runs a model over the validation split of a dataset; every readable image counts once.
 
     Args:
         model: is moved to the device.

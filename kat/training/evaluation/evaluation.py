@@ -1,4 +1,4 @@
-"""What evaluating a model on a data set takes, and what it gives, whatever its task."""
+"""What evaluating a model on a dataset takes, and what it gives, whatever its task."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from kat.training.evaluation.prediction import ClassPredictions
 
 @dataclass
 class EvalConfig:
-    """How a model is run over a data set.
+    """How a model is run over a dataset.
 
     Args:
         device: auto (a GPU where there is one), cpu, cuda, cuda:1, mps.
@@ -67,7 +67,7 @@ class Table(NamedTuple):
 
 @dataclass
 class Evaluation:
-    """What evaluating a model on a data set gave.
+    """What evaluating a model on a dataset gave.
 
     Args:
         classes: the class names of the data.

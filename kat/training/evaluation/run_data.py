@@ -27,7 +27,7 @@ def data_of_run(checkpoint: Path, named: bool) -> dict[str, Any]:
 
     Args:
         checkpoint: a run directory, or a file in one.
-        named: whether another data set is named; all of it is evaluated on, none held out.
+        named: whether another dataset is named; all of it is evaluated on, none held out.
 
     Returns:
         Fields of :class:`kat.data.DataConfig`; without a ``name`` where there is no run.

@@ -15,7 +15,7 @@ BACKBONE, RATIONALS = "backbone", "rationals"
 
 
 def freeze(model: nn.Module, parts: str | int | None) -> None:
-    """Takes parts of a model out of training: no gradient, no optimiser, and in eval mode.
+    """Takes parts of a model out of training: no gradient, no optimizer, and in eval mode.
 
     ``model.train()`` undoes the mode: :func:`frozen_to_eval` goes after it.
 

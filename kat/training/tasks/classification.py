@@ -300,7 +300,7 @@ def from_predictions(
     Args:
         predictions: for each image.
         classes: the class names of the data.
-        data: the name of the data set.
+        data: the name of the dataset.
         seconds: that the predictions took.
         skipped: files that were left out, and why.
         real: accuracies by ImageNet's reassessed labels.

@@ -82,7 +82,7 @@ class Task(ABC):
     """
 
     name: ClassVar[str]
-    """As data sets and models name it."""
+    """As datasets and models name it."""
     metrics: ClassVar[tuple[Metric, ...]]
     """Of a validation, beside the loss; the first one selects the best checkpoint."""
     example_models: ClassVar[str]

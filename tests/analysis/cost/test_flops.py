@@ -76,6 +76,7 @@ def _vit_by_hand(width: int, tokens: int, depth: int) -> dict[str, int]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "width"), [("tiny", 192), ("small", 384), ("base", 768)])
 @pytest.mark.parametrize("family", ["vit", "kat"])
 def test_the_papers_table_to_its_printed_digits(family, size, width):

@@ -10,6 +10,7 @@ from kat.errors import InputError
 from tests.analysis.stability_rows import monitored
 
 
+@pytest.mark.slow
 def test_several_runs_are_drawn_side_by_side_on_one_scale(tmp_path):
     runs = {"a run": monitored(), "another": monitored(steps=(0, 5), **{"5/1": {"q_max": 400.0}})}
     plot_stability(runs, tmp_path / "new")

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 
+import pytest
+
 from kat.analysis import write_stability_report
 from tests.analysis.stability_rows import monitored
 
 
+@pytest.mark.slow
 def test_the_page_stands_alone_and_shades_layers_that_break(tmp_path):
     path = tmp_path / "stability.html"
     rows = monitored(**{"10/1": {"gain": math.nan, "input_gradient": 0.0, "q_max": math.inf}})

@@ -33,11 +33,13 @@ from kat.analysis.verify.cases import (
 from kat.analysis.verify.compare import first_order_results
 from kat.analysis.verify.exact import first_order
 from kat.analysis.verify.model_cases import model_cases, record_inputs
-from kat.analysis.verify.run import case_jobs, verify
+from kat.analysis.verify.run import Job, case_jobs, verify
 from kat.errors import InputError
 from tests.analysis.verify.small import MODERATE, SMALL, wrong
+from tests.hooks import forward_pre_hooks
 
 
+@pytest.mark.slow
 def test_every_backend_here_is_right_at_moderate_sizes():
     found = verify(MODERATE, compiled=False)
     assert found.failures() == []
@@ -49,6 +51,7 @@ def test_every_backend_here_is_right_at_moderate_sizes():
     assert {result.dtype for result in found.results} == set(DTYPES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("degree", [(3, 2), (7, 6), (9, 8)])
 def test_form_b_and_other_degrees(degree):
     """From 1e-6 on: that subnormal s keeps its sign is more than rounding."""
@@ -189,9 +192,10 @@ def test_a_backend_that_raises_has_failed():
     (check,) = consistency_checks([Backend("broken", broken)], ["float32"])
     assert check.passed is False
     assert "raised RuntimeError: no kernel image" in check.detail
-    found = verify_module.Verification()
-    verify_module._run(verify_module.Job(next(cases(SMALL))), [Backend("broken", broken)], found)
-    assert "raised RuntimeError: no kernel image" in found.failures()[0]
+    case = next(cases(SMALL))
+    found = verify([Job(case)], [Backend("broken", broken)], compiled=False)
+    name = f"broken: form {case.form}, degree {case.degree}, {case.dtype}"
+    assert f"{name}: raised RuntimeError: no kernel image" in found.failures()
 
 
 def test_a_broken_kernel_is_no_absent_one(monkeypatch):
@@ -258,6 +262,7 @@ def test_ranges_cover_every_size(dtype):
             assert (float(f"1e{decade}"), float(f"1e{decade + 1}")) in intervals
 
 
+@pytest.mark.slow
 def test_the_full_grid_is_what_it_says():
     grid = Grid(points=2)
     found = list(cases(grid))
@@ -292,7 +297,7 @@ def test_a_model_is_verified_on_what_its_rationals_see():
     seen = torch.cat([model[0](batch) for batch in batches]).detach().reshape(10, 4, 2)
     np.testing.assert_array_equal(inputs.low, seen.amin((0, 2)).double().numpy())
     np.testing.assert_array_equal(inputs.high, seen.amax((0, 2)).double().numpy())
-    assert not model[1]._forward_pre_hooks
+    assert forward_pre_hooks(model[1]) == 0
 
     found = list(model_cases(model, [inputs], ["float32", "bfloat16"]))
     assert len(found) == 4 * 2
@@ -315,6 +320,7 @@ def test_models_that_cannot_be_verified():
         record_inputs(nn.Sequential(kat.GroupRational(2)), [torch.full((1, 2), torch.nan)])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     importlib.util.find_spec("triton") is None,
     reason="triton is not installed; get it with: pip install triton",

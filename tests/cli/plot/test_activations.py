@@ -66,7 +66,7 @@ def test_without_images_and_with_those_of_other_data(folder, tmp_path, capsys, d
     common = ("plot", "activations", alone, "--out", tmp_path / "a.svg")
     assert run(*common) == 0
     printed = capsys.readouterr().out
-    assert f"drawn without images: {alone} belongs to no run: name a data set" in printed
+    assert f"drawn without images: {alone} belongs to no run: name a dataset" in printed
     assert run("plot", "activations", folder, "--images", 0, "--out", tmp_path / "a.svg") == 0
     assert "drawn without images" in capsys.readouterr().out
     assert all(a.histogram is None for a in drawn)

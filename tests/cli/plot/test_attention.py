@@ -84,4 +84,4 @@ def test_what_is_wrong_is_named(folder, tmp_path, capsys, arguments, says):
 def test_a_model_without_a_run_needs_files(tmp_path, capsys):
     save_model(load_model(write_run(tmp_path / "run"))[0], RECORD, tmp_path / "model")
     line = refused(capsys, "plot", "attention", tmp_path / "model", "--out", tmp_path / "a.png")
-    assert "belongs to no run: name a data set to take images of" in line
+    assert "belongs to no run: name a dataset to take images of" in line

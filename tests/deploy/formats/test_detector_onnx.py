@@ -18,6 +18,8 @@ from kat.errors import ExportFailed, InputError
 from kat.models import build_model
 from tests.models.small import record_of
 
+pytestmark = pytest.mark.slow
+
 SIDE = 64
 NAMES = ["boxes", "labels", "scores", "masks"]
 ARGS = {"embed_dim": 48, "depth": 2, "window": 5, "global_blocks": [1], "channels": 16}

@@ -6,9 +6,12 @@ import json
 import subprocess
 import sys
 
+import pytest
 import torch
 
 from tests.deploy.distance import distance
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_pt2_file_runs_in_a_program_without_kat(stored):

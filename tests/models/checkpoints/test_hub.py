@@ -58,6 +58,7 @@ def test_timm_loads_it(trained, folder):
     assert (data["input_size"], *data["mean"], *data["std"]) == ((1, 8, 8), 0.3, 0.4)
 
 
+@pytest.mark.slow
 def test_transformers_loads_it(trained, folder):
     from transformers import AutoImageProcessor, AutoModelForImageClassification
 

@@ -75,6 +75,7 @@ def tiny():
     return state, images(), published_logits(state, images())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_of_file_loads_in_every_way(tmp_path, tiny, form):
     state, x, expected = tiny
@@ -94,6 +95,7 @@ def test_every_form_of_file_loads_in_every_way(tmp_path, tiny, form):
     assert_logits(ways["pretrained"], expected, x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", ["small", "base"])
 def test_small_and_base_give_the_published_logits(tmp_path, size):
     state = official_state(size, depth=2)
@@ -161,6 +163,7 @@ except kat.errors.InputError as error:
 """
 
 
+@pytest.mark.slow
 def test_names_tags_and_hub_ids_load_from_the_hubs_cache(tmp_path, tiny):
     """From a cache in the layout of the Hub's client, without a network; and without both."""
     state, x, expected = tiny

@@ -34,6 +34,7 @@ VITS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", VITS)
 def test_a_kat_of_each_family_computes_what_the_vit_does(case):
     name, args = VITS[case]
@@ -54,6 +55,7 @@ def test_a_kat_of_each_family_computes_what_the_vit_does(case):
     assert len(record.classes) == vit.num_classes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spread", [0.5, 1.0, 1.5, 2.0])
 def test_gelu_vits_move_by_no_more_than_a_hundredth_over_ranges_of_inputs(spread):
     vit = trained(timm.create_model("vit_tiny_patch16_224", img_size=64, depth=12), spread)
@@ -71,6 +73,7 @@ def test_a_higher_degree_fits_far_more_closely():
     assert report.fit_error <= 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", ["silu", "quick_gelu", "relu"])
 def test_act2_is_fitted_to_the_sources_own_activation(activation):
     vit = trained(timm.create_model("vit_tiny_patch16_224", act_layer=activation, **SMALL))

@@ -152,6 +152,7 @@ def test_float32_is_as_close_to_float64_as_float32_is():
     assert 0 < error < 1e-5
 
 
+@pytest.mark.slow
 def test_four_global_blocks_are_the_last_of_each_quarter():
     vit = timm.create_model("kat_tiny_patch16_224", device="meta")
     made = DenseBackbone(vit, window=14)
@@ -204,6 +205,7 @@ def test_invalid_arguments_are_named(args, says):
         backbone(**args)
 
 
+@pytest.mark.slow
 def test_a_static_size_can_be_exported():
     made = backbone(window=3)
     x = images(2, 3, 30, 32)

@@ -240,6 +240,7 @@ def test_layers_decay_from_the_heads_to_the_embeddings():
     assert found["roi_heads.mask_predictor.conv5_mask.weight"] == (1, 0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", ["tiny", "small", "base"])
 def test_full_sizes(size):
     with torch.device("meta"):

@@ -121,6 +121,7 @@ def test_gradient_checkpointing_is_passed_on():
     model(torch.randn(2, 3, 64, 64))[0].mean().backward()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", ["tiny", "small", "base"])
 def test_full_sizes(size):
     with torch.device("meta"):
@@ -132,6 +133,7 @@ def test_full_sizes(size):
     assert isinstance(model.head.fuse[1], torch.nn.BatchNorm2d)
 
 
+@pytest.mark.slow
 def test_a_static_size_can_be_exported():
     model = upernet().eval()
     images = torch.randn(2, 3, 64, 64)

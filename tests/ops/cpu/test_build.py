@@ -13,6 +13,8 @@ import pytest
 from kat.ops.cpu import build
 from tests.ops.cpu.fresh_process import ROOT, finish, start, without_library
 
+pytestmark = pytest.mark.slow
+
 try:
     build.find_compiler()
 except build.BuildError as error:

@@ -12,6 +12,8 @@ from kat.ops.cpu import build
 from tests import kernels
 from tests.ops.cpu.fresh_process import ROOT, finish, start, without_library
 
+pytestmark = pytest.mark.slow
+
 try:
     build.find_compiler()
 except build.BuildError as error:

@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[3]
 needs_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None,

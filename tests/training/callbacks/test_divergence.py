@@ -24,6 +24,8 @@ from kat.training.config import CheckpointConfig
 from kat.training.loop import fit
 from tests.training import small
 
+pytestmark = pytest.mark.slow
+
 RECORD = dataclasses.replace(small.RECORD, args={"depth": 2})
 STEPS = 4
 """Of an epoch."""
@@ -163,7 +165,7 @@ def test_a_parameter_of_the_model_itself(tmp_path):
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])
 def test_an_image_of_nans(tmp_path, ema):
-    """The state before the bad step is kept, to the bit, and goes on from there."""
+    """The state before the bad step is kept, to the bit."""
     batches = _batches()
     batches[2].images[5] = torch.nan
     fault = Fault(2)

@@ -1,4 +1,4 @@
-"""Where a run stops before its last epoch, and that it can go on from there."""
+"""Where a run stops before its last epoch, and that it can be resumed from there."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import torch
 
 from kat.training.config import parse_time
 from tests.cli.commands import refused, run
+
+pytestmark = pytest.mark.slow
 
 QUICK = (
     "train", "--config", "digits", "--optim.warmup_epochs", 0, "--limit_val_batches", 1,

@@ -16,6 +16,8 @@ from kat.training.callbacks.progress import StepLines, is_interactive, validatio
 from kat.training.tasks.classification import Classification
 from tests.cli.commands import run
 
+pytestmark = pytest.mark.slow
+
 QUICK = (
     "train", "--config", "digits", "--optim.warmup_epochs", 0, "--limit_val_batches", 1,
     "--data.batch_size", 32,

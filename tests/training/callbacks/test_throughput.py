@@ -12,6 +12,8 @@ from kat.training.callbacks.throughput import Meter, Throughput, Work
 from kat.training.loop import fit
 from tests.training.small import Batches, Clock, batches, make_run
 
+pytestmark = pytest.mark.slow
+
 
 def test_throughput_and_waiting_leave_out_what_is_paused():
     clock = Clock()
@@ -144,6 +146,15 @@ def test_the_rows_of_the_logs():
         assert row["speed/data_wait"] == 0.25
         assert row["speed/memory_gb"] > 0.05
         assert row["speed/lr"] == 0.5
+
+
+def test_a_run_that_is_resumed_in_its_validation_logs_no_throughput():
+    rows = []
+    run = make_run(batches(2), None, Throughput(), epochs=1)
+    run.state.batch, run.state.step, run.state.validating = 2, 2, True
+    run.meter, run.loggers = Meter(Clock()), [Rows(rows)]
+    fit(run)
+    assert [(row["step"], "speed/lr" in row) for row in rows] == [(1, False)]
 
 
 class Rows:

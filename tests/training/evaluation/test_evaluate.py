@@ -23,6 +23,8 @@ from kat.training.tasks.classification import with_preprocessing
 from tests.images import write_folder
 from tests.training.small import RECORD
 
+pytestmark = pytest.mark.slow
+
 QUIET = EvalConfig(progress=False, device="cpu", keep_logits=True)
 COLOURS = ModelRecord(
     architecture="resnet18",
@@ -55,7 +57,7 @@ def _data(root: Path, **settings: object) -> DataConfig:
 
 
 def _timms_validation(model: nn.Module, root: Path) -> tuple[list[str], torch.Tensor, torch.Tensor]:
-    """Files, logits and labels by timm's data set, loader and settings of the model."""
+    """Files, logits and labels by timm's dataset, loader and settings of the model."""
     dataset = create_dataset("", root=str(root))
     settings = timm.data.resolve_data_config({}, model=model)
     assert (settings["crop_pct"], settings["interpolation"]) == (0.875, "bicubic")

@@ -15,6 +15,8 @@ from kat.training.loop import fit
 from kat.training.optim.freeze import freeze, frozen_to_eval
 from tests.training.small import batches, make_run
 
+pytestmark = pytest.mark.slow
+
 
 def _model(name="kat_micro_patch2_8", **options):
     torch.manual_seed(0)

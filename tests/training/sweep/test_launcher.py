@@ -12,6 +12,8 @@ from kat.training import TrainConfig
 from kat.training.config import ModelConfig
 from kat.training.sweep.launcher import Job, _gpu, run_jobs, slots
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("visible", "names"),

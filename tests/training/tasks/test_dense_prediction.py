@@ -16,6 +16,8 @@ from kat.training import evaluate
 from kat.training.tasks.detection import find_objects
 from kat.training.tasks.segmentation import find_classes
 
+pytestmark = pytest.mark.slow
+
 ARGS = {"depth": 4, "global_blocks": [0], "embed_dim": 32, "num_heads": 2, "channels": 16}
 HOW = (
     SlidingWindowConfig(),

@@ -22,6 +22,8 @@ from kat.training.config import DetectionAugmentConfig, ModelConfig, OptimConfig
 from kat.training.tasks.detection import Detection, DetectionMetrics, coco_results
 from tests.records import RECORD
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"depth": 1, "embed_dim": 32, "num_heads": 2, "global_blocks": [0], "channels": 32}
 FIGURES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", None, None, "ar")
 """Our names of what COCO's evaluator puts out, in its order."""

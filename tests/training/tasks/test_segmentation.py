@@ -24,6 +24,8 @@ from kat.training.config import ModelConfig, OptimConfig
 from kat.training.tasks.segmentation import Segmentation, SegmentationMetrics, pixel_loss
 from tests.records import RECORD
 
+pytestmark = pytest.mark.slow
+
 SMALL = {
     "depth": 4,
     "global_blocks": [3],
