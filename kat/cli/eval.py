@@ -122,7 +122,9 @@ def _evaluate(path: Path, parser: Parser, options: Namespace, folder: Path | Non
     named = given(options.data)
     settings = data_of_run(path, "name" in named) | named
     if "name" not in settings:
-        raise InputError(f"{path} does not belong to a run: say with --data what to evaluate on")
+        raise InputError(
+            f"{path} does not belong to a run: name the dataset to evaluate on with --data"
+        )
     data = DataConfig(**settings)
     model, record = _open(path, options.image_size)
     task = task_of(model)

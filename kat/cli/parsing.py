@@ -67,7 +67,7 @@ class Parser(ArgumentParser):
             usage = " ".join(filter(None, ["%(prog)s", subject, "[OPTIONS]"]))
             about = match[2][:1].upper() + match[2][1:]
             options = {"prog": match[1], "description": about, "usage": usage} | options
-        super().__init__(**{"formatter_class": Formatter, **options})
+        super().__init__(allow_abbrev=False, **{"formatter_class": Formatter} | options)
         if match:
             self.add("--quiet", action="store_true", help="print errors only")
 

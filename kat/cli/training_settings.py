@@ -101,8 +101,8 @@ def parse_training(
     options = parser.parse_args(arguments)
     config = _to_config(parser, options)
     kept = Path(config.out) / SETTINGS
-    resumes = kept.is_file() if config.resume == "auto" else config.resume
-    if resumes and not any(re.match("--config(=|$)", argument) for argument in arguments):
+    has_recipe = any(re.match("--config(=|$)", argument) for argument in arguments)
+    if config.resume and kept.is_file() and not has_recipe:
         options = parser.parse_args(["--config", str(kept), *arguments])
         config = _to_config(parser, options)
     return config, options

@@ -89,7 +89,7 @@ def in_forward_mode() -> bool:
     level = getattr(forward_ad, "_current_level", None)
     if level is not None:
         return level >= 0
-    try:  # documented to raise where forward mode is off
+    try:  # raises where forward mode is off
         forward_ad.make_dual(torch.zeros(()), torch.zeros(()))
     except RuntimeError:
         return False
@@ -120,7 +120,7 @@ def has_hooks(module: nn.Module) -> bool:
 def _in_torch_func() -> bool:
     if _active_transforms is not None:
         return _active_transforms() is not None
-    try:  # documented to raise under torch.func, as there is no setup_context
+    try:  # raises under torch.func: it has no setup_context
         _Probe.apply()
     except RuntimeError:
         return True

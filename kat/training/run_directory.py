@@ -83,7 +83,7 @@ def check_run_directory(config: TrainConfig) -> None:
         raise InputError(f"{out} exists and is not the folder of a run; give another --out")
     if names and not config.overwrite:
         raise InputError(
-            f"{out} already holds a run; give --resume auto, --overwrite true, or another --out"
+            f"{out} already holds a run; give --resume auto, --overwrite, or another --out"
         )
 
 

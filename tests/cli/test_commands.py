@@ -42,7 +42,7 @@ def test_a_run_leaves_everything_behind(digits_run):
     names = {path.name for path in digits_run.iterdir()}
     assert names >= {
         "run.yaml", "best.ckpt", "last.ckpt", "model.safetensors", "config.json",
-        "history.csv", "summary.json", "csv", "tensorboard",
+        "history.csv", "summary.json", "metrics.csv", "tensorboard",
     }  # fmt: skip
     assert list((digits_run / "tensorboard").rglob("events*"))
     rows = list(csv.DictReader((digits_run / "history.csv").open()))
@@ -309,7 +309,7 @@ def test_unknown_recipe_key_is_named_with_the_nearest(tmp_path, capsys):
 def test_a_folder_that_holds_a_run_is_refused_and_kept(digits_run, capsys):
     before = (digits_run / "model.safetensors").read_bytes()
     line = refused(capsys, "train", "--config", "digits", "--out", digits_run)
-    assert "already holds a run; give --resume auto, --overwrite true, or another --out" in line
+    assert "already holds a run; give --resume auto, --overwrite, or another --out" in line
     assert (digits_run / "model.safetensors").read_bytes() == before
 
 

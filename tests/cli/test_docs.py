@@ -71,6 +71,13 @@ def test_the_pages_have_commands():
     assert sum(len(commands_of_page(page)) for page in PAGES) > 80
 
 
+def test_the_commands_in_recipes_are_accepted(parse):
+    for path in (ROOT / "recipes").rglob("*.yaml"):
+        remarks = re.findall(r"^# ?(.*)", path.read_text(), re.M)
+        for line in commands_in("\n".join(remarks)):
+            parse(line)
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_names_the_subject_and_has_examples_that_are_accepted(name, capsys, parse):
     with pytest.raises(SystemExit) as stop:

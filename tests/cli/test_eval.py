@@ -133,7 +133,7 @@ def test_the_report_of_one_checkpoint(trained, tmp_path, capsys):
     assert np.trace(matrix) == right
     confidence = np.array([float(row["p1"]) for row in rows])
     assert metrics["mean_confidence"] == pytest.approx(confidence.mean(), rel=1e-4)
-    assert metrics["suspicion"] is None
+    assert metrics["warning"] is None
     assert run("eval", trained, "--out", report, *QUIET) == 0  # replaces them
 
 
@@ -148,7 +148,7 @@ def test_other_preprocessing_is_used_and_said(trained, tmp_path, capsys):
     assert "note: mean is (0.9,), where the checkpoint's record says (0.3054,)" in printed
     assert "note: crop_pct is 0.5, where the checkpoint's record says 1.0" in printed
     assert _row(out)["top1"] < plain - 10
-    assert "what can be found out:" in printed
+    assert "what was found out:" in printed
     assert "preprocessing: mean is (0.9,) here and (0.3054,) in the checkpoint's record" in printed
     assert run(*common, "--image-size", 16) == 0
     assert "input_size is (1, 16, 16), where the checkpoint's record" in capsys.readouterr().out
@@ -170,7 +170,7 @@ def test_a_permuted_head_is_found_out(trained, tmp_path, capsys):
     folder = _altered(trained, tmp_path / "permuted", rotate)
     assert run("eval", folder, *DIGITS) == 0
     printed = capsys.readouterr().out
-    assert "is near chance, which is 10.00 % with 10 classes; what can be found out:" in printed
+    assert "is near chance, which is 10.00 % with 10 classes; what was found out:" in printed
     line = next(line for line in printed.splitlines() if line.startswith("  class order: it looks"))
     true, called = (int(part.split(")")[0]) for part in line.split("(class ")[1:])
     assert called == (true + 3) % 10
@@ -178,13 +178,13 @@ def test_a_permuted_head_is_found_out(trained, tmp_path, capsys):
     assert "classes: the model has 10, the data 10, matched by their names" in printed
 
 
-def test_constant_answers_and_other_pixels_are_found_out(trained, tmp_path, capsys):
+def test_constant_predictions_and_other_pixels_are_found_out(trained, tmp_path, capsys):
     def bias(model):
         model.head.bias[7] += 1e3
 
     folder = _altered(trained, tmp_path / "constant", bias)
     assert run("eval", folder, *DIGITS) == 0
-    assert "constant answers: '7' is the answer for 100.0 % of the" in capsys.readouterr().out
+    assert "constant predictions: '7' is predicted for 100.0 % of the" in capsys.readouterr().out
 
 
 def test_missing_keys_and_layers_that_are_not_finite_are_named(trained, tmp_path, capsys):
@@ -263,7 +263,7 @@ def test_real_labels_are_scored_beside_the_others(tmp_path, capsys):
     ("options", "message"),
     [
         (["--limit", 0], "--limit must be at least 1, got 0"),
-        (["--device", "abacus"], "device 'abacus' cannot be had here"),
+        (["--device", "abacus"], "device 'abacus' is unavailable"),
         (["--precision", "8"], "precision"),
         (["--csv", "/nowhere/x.csv"], "does not exist"),
         (["--out", "/nowhere/x"], "does not exist"),

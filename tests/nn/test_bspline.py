@@ -1,4 +1,4 @@
-"""The B-spline KAN layer against SciPy's B-splines, and its initialisations."""
+"""The B-spline KAN layer against SciPy's B-splines, and its initialization."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""GR-KAN layers and their initialisation."""
+"""GR-KAN layers and their initialization."""
 
 from __future__ import annotations
 

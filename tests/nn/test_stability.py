@@ -276,7 +276,7 @@ def test_blocks_and_rationals_that_are_called_with_keyword_arguments():
     assert rows[0] == rows[1]
 
 
-def test_checkpointed_blocks_are_recorded_once_and_alike():
+def test_checkpointed_blocks_are_recorded_once_and_the_same():
     rows = []
     for checkpointed in (False, True):
         model = _model()

@@ -66,7 +66,7 @@ def test_each_second_derivative_equals_that_of_plain_pytorch(impl, form):
 
 
 def test_batches_of_gradients(impl):
-    """``is_grads_batched`` hands over tensors without storage, which no kernel may touch."""
+    """``is_grads_batched`` passes tensors without storage, which no kernel may touch."""
     inputs = smooth_case((3, 8), (1, 4), (5, 4))
     grads = torch.randn(5, 3, 8, dtype=torch.float64)
     y = kat.rational(*inputs, impl=impl)
@@ -129,7 +129,7 @@ def test_function_transforms_outside_and_inside_the_compiler(name, compiled):
     torch.testing.assert_close(transformed(x), plain(x))
 
 
-def test_compiled_code_is_compiled_anew_for_a_transform():
+def test_compiled_code_is_recompiled_for_a_transform():
     x, a, b = (t.detach() for t in smooth_case((3, 8), (1, 4), (5, 4)))
 
     def function(x):
