@@ -18,8 +18,6 @@ from kat.training.distributed import World, connect, find_world, is_first_proces
 from tests.images import write_folder
 from tests.processes import children, start, wait_until
 
-pytestmark = pytest.mark.slow
-
 LAUNCHERS = {
     "none": {},
     "first of two machines": {"NODE_RANK": 0},
@@ -192,6 +190,7 @@ def runs(tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ddp", "fsdp"])
 def test_two_processes_train_as_one_with_their_joint_batch(runs, name):
     """Validation has 360 images: 6 batches of 64, or 6 of 32 in each process; none is whole."""
@@ -206,6 +205,7 @@ def test_two_processes_train_as_one_with_their_joint_batch(runs, name):
         assert ours == pytest.approx(theirs, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_sharded_processes_that_are_no_longer_finite_stop_and_keep_the_state_before(tmp_path):
     out, rate = tmp_path / "run", ("--optim.lr", "1e18", "--optim.warmup_epochs", "0")
     process = _start(out, *DIVISIONS["fsdp"], *rate)
@@ -217,6 +217,7 @@ def test_sharded_processes_that_are_no_longer_finite_stop_and_keep_the_state_bef
     assert all(weight.isfinite().all() for weight in weights.values())
 
 
+@pytest.mark.slow
 def test_processes_with_different_numbers_of_validation_batches(tmp_path):
     """9 images in batches of 4: 5 of one process, 4 of the other."""
     write_folder(tmp_path / "data", classes=3, train=4, val=3)
@@ -227,6 +228,7 @@ def test_processes_with_different_numbers_of_validation_batches(tmp_path):
     assert len(_history(tmp_path / "run")) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("before", "after"), [("ddp", "one"), ("one", "ddp"), ("fsdp", "one")])
 def test_a_run_is_resumed_by_another_number_of_processes(runs, tmp_path, before, after):
     out = tmp_path / "run"
@@ -240,6 +242,7 @@ def test_a_run_is_resumed_by_another_number_of_processes(runs, tmp_path, before,
     assert _state(out)["state"]["step"] == 15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ddp", "fsdp"])
 def test_two_processes_that_are_asked_to_stop_are_resumed_to_the_same_end(runs, tmp_path, name):
     """SIGTERM comes to the first process alone, while it trains."""
@@ -256,6 +259,7 @@ def test_two_processes_that_are_asked_to_stop_are_resumed_to_the_same_end(runs, 
     assert _history(out) == _history(runs / name)
 
 
+@pytest.mark.slow
 def test_no_process_is_left_when_the_first_is_gone_before_training(tmp_path):
     """It is killed as soon as the second is there, which then waits for it."""
     process = _start(tmp_path / "run", *DIVISIONS["ddp"])
@@ -264,6 +268,7 @@ def test_no_process_is_left_when_the_first_is_gone_before_training(tmp_path):
     process.communicate(timeout=100)  # its pipes are closed when the last process has ended
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("ip") is None, reason="needs root and the program ip"
 )

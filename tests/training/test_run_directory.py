@@ -58,6 +58,7 @@ def test_an_older_run_is_refused_for_resuming_in_one_line(old_run, capsys, resum
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_a_new_run_starts_from_the_weights_of_an_older_one(old_run, tmp_path, capsys):
     out, _ = old_run
     quick = ("--limit_train_batches", 1, "--limit_val_batches", 1, "--progress", "false")
