@@ -103,7 +103,7 @@ def test_pycocotools_cannot_read_results_of_nothing_and_the_evaluation_says_so(i
     model, record = load_model(runs / "detection")
     model.roi_heads.score_thresh = 1.0
     found = evaluate(model, record, DataConfig(name=f"coco:{items}"))
-    assert found.results == {"bbox": [], "segm": []}
+    assert found.documents == {"results_bbox": [], "results_segm": []}
     assert found.notes == [
         "note: no object was found; pycocotools cannot read files of results without one"
     ]
@@ -133,13 +133,15 @@ def test_classes_in_another_order_go_by_their_names(task, items, runs, tmp_path)
         evaluate(model, record, DataConfig(name=f"{kind}:{root}")) for root in (items, turned)
     )
     assert other.metrics == pytest.approx(plain.metrics, nan_ok=True)
-    assert other.by_class.keys() == plain.by_class.keys()
     assert other.classes == plain.classes[::-1]
-    for name, row in plain.by_class.items():
-        assert other.by_class[name] == pytest.approx(row, nan_ok=True)
+    theirs = {name: figures for name, *figures in other.per_class.rows}
+    assert theirs.keys() == {name for name, *_ in plain.per_class.rows}
+    for name, *figures in plain.per_class.rows:
+        assert theirs[name] == pytest.approx(figures, nan_ok=True)
     assert "another order" in other.notes[0]
     if task == "detection":
-        ids = [[row["category_id"] for row in one.results["bbox"]] for one in (plain, other)]
+        found = [one.documents["results_bbox"] for one in (plain, other)]
+        ids = [[row["category_id"] for row in rows] for rows in found]
         assert ids[1] == [11 - number for number in ids[0]]
 
 
@@ -238,7 +240,8 @@ def test_a_detector_sees_images_of_another_size(items, runs, tmp_path):
     ) == 0  # fmt: skip
     found = evaluate(model, record, DataConfig(name=f"coco:{items}"))
     results = json.loads((tmp_path / "report" / "results_bbox.json").read_text())
-    assert [one["bbox"] for one in results] == [one["bbox"] for one in found.results["bbox"]]
+    expected = found.documents["results_bbox"]
+    assert [one["bbox"] for one in results] == [one["bbox"] for one in expected]
 
 
 @pytest.mark.parametrize("ending", ["pt2", "onnx"])
@@ -266,7 +269,7 @@ def test_an_exported_detector_finds_the_same(items, runs, tmp_path, capfd):
     checkpoint, exported = runs / "detection", tmp_path / "exported.onnx"
     assert run("export", checkpoint, "--out", exported) == 0
     captured = capfd.readouterr()
-    assert "one image; objects within" in captured.out
+    assert "one image; detections within" in captured.out
     assert captured.err == ""
     found = []
     for path in (exported, checkpoint):
@@ -309,22 +312,22 @@ def test_an_exported_backbone_answers_nothing(task, ending, items, runs, tmp_pat
     predict = ("predict", *pictures(items, 1), "--checkpoint", exported)
     for command in (("eval", exported, "--data", f"coco:{items}"), predict):
         line = refused(capsys, *command)
-        assert "holds a backbone alone" in line
+        assert "is a backbone without heads" in line
 
 
 def test_what_cannot_be_exported_is_refused(runs, tmp_path, capsys):
     detector = runs / "detection"
     for file, option in (("d.pt2", ()), ("d.onnx", ("--int8",))):
         line = refused(capsys, "export", detector, "--out", tmp_path / file, *option)
-        assert "can be exported to .onnx alone, and without int8" in line
+        assert "can be exported to .onnx only, without int8" in line
     line = refused(capsys, "export", detector, "--out", tmp_path / "d.onnx", "--dynamic-size")
-    assert "for images of one size alone" in line
+    assert "can be exported for one image size only" in line
     line = refused(capsys, "export", detector, "--out", tmp_path / "d", "--backbone")
     assert "--backbone has no effect with --format safetensors" in line
     line = refused(
         capsys, "export", runs / "segmentation", "--out", tmp_path / "model.pt2", "--dynamic-size"
     )
-    assert "for images of one size alone" in line
+    assert "can be exported for one image size only" in line
     assert not list(tmp_path.iterdir())
 
 
@@ -397,7 +400,7 @@ def test_what_does_not_fit_is_refused(items, runs, tmp_path, capsys):
     line = refused(capsys, "predict", path, "--checkpoint", segmenter, "--out", path.parent)
     assert "would overwrite" in line
     line = refused(capsys, "predict", path, "--checkpoint", detector, "--threshold", 50)
-    assert "--threshold must be between 0 and 1, got 50" in line
+    assert "threshold must be at most 1, got 50" in line
 
 
 HEADLINES = {"detection": "box AP", "segmentation": "mIoU"}

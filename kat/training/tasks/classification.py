@@ -30,6 +30,7 @@ from kat.data import (
 )
 from kat.errors import InputError
 from kat.models import ModelRecord
+from kat.settings import Count
 from kat.training.config import TrainConfig
 from kat.training.evaluation.class_match import match_classes
 from kat.training.evaluation.class_predictions import predict_classes
@@ -87,8 +88,8 @@ class ClassifyOptions:
         top: how many of the most likely classes.
     """
 
-    batch_size: int = 32
-    top: int = 5
+    batch_size: Count = 32
+    top: Count = 5
 
 
 class Classification(Task):

@@ -7,12 +7,11 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from PIL import Image
-from pydantic import Field
 from torch import Tensor, nn
 from torchmetrics.detection import MeanAveragePrecision
 from torchvision.ops import box_convert
@@ -23,6 +22,7 @@ from kat.data.decoding import in_channels
 from kat.data.dense import DetectionDataset, DetectionEvalTransform, DetectionTrainTransform
 from kat.data.dense.drawing import caption_factor, draw_objects
 from kat.models import ModelRecord
+from kat.settings import Probability
 from kat.training.config import TrainConfig
 from kat.training.distributed import gather
 from kat.training.evaluation.evaluation import EvalConfig, Evaluation, Subject, Table
@@ -68,7 +68,7 @@ class DetectOptions:
         threshold: the least score of an object that counts.
     """
 
-    threshold: Annotated[float, Field(ge=0, le=1)] = 0.5
+    threshold: Probability = 0.5
 
 
 class Detection(Task):
