@@ -66,7 +66,7 @@ def test_each_kind_of_problem_is_one_line(tmp_path, capsys):
     assert "  fatal    2 boxes of zero area, first annotation 12 (image 'a.png'" in lines[2]
     assert lines[2].endswith("category 3, box [1, 1, 0, 26.5])")
     assert f"  fatal    1 missing images, first {tmp_path / 'val2017' / 'b.png'}" in lines
-    assert lines[-1] == "5 kinds of problems, 5 fatal; --skip says what training can do without"
+    assert lines[-1] == "5 kinds of problems, 5 fatal; --skip lists what training can leave out"
     assert run("data", "check", name, "--skip", *QUIET) == 0
     printed = capsys.readouterr().out
     assert "skipped  2 boxes of zero area" in printed

@@ -462,7 +462,7 @@ def test_activations_are_over_the_run_s_images_and_attention_is_refused(
 ):
     out = ("--out", tmp_path / "a.svg")
     assert run("plot", "activations", runs / task, "--images", 2, *out) == 0
-    assert "in grey the inputs of validation images" in capsys.readouterr().out
+    assert "in gray the inputs of validation images" in capsys.readouterr().out
     other = f"{'ade20k' if task == 'detection' else 'coco'}:{items}"
     line = refused(capsys, "plot", "activations", runs / task, "--data", other, *out)
     assert "is data for" in line

@@ -34,7 +34,7 @@ _HELD = 8
 def plot_activations(activations: Sequence[Activation], path: Path) -> None:
     """Draws every learned rational, one panel per layer and one line per group, its start dashed.
 
-    The density of the inputs over all groups, if known, is grey. At most 32 groups of a layer are
+    The density of the inputs over all groups, if known, is gray. At most 32 groups of a layer are
     drawn.
 
     Args:
@@ -48,7 +48,7 @@ def plot_activations(activations: Sequence[Activation], path: Path) -> None:
         _draw_groups(axes, activation.x, activation.learned)
         axes.plot(activation.x, activation.start[0], "--", lw=1, color="black")
         axes.set_title(activation.name, fontsize=9)
-    behind = ", grey: the inputs" if activations[0].histogram is not None else ""
+    behind = ", gray: the inputs" if activations[0].histogram is not None else ""
     drawn = _drawn(max(activation.num_groups for activation in activations))
     figure.suptitle(f"learned activations by group (dashed: the start{behind}){drawn}")
     save_figure(figure, path)

@@ -35,7 +35,7 @@ def draw_attention(
     ``2.5x`` is 2.5 times uniform attention.
 
     Args:
-        pictures: (B, C, H, W) uint8, grey or RGB: the input of the model before normalization.
+        pictures: (B, C, H, W) uint8, gray or RGB: the input of the model before normalization.
         titles: one for each image.
         maps: of the same images.
         block: draw the heads of this block, counted from 0, instead of the blocks.

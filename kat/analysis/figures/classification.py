@@ -61,7 +61,7 @@ def draw_reliability(bins: Calibration) -> Figure:
     left, width = bins.edges[:-1], np.diff(bins.edges)
     upper.bar(left, bins.accuracy, width, align="edge", edgecolor="white", label="accuracy")
     upper.plot(bins.confidence, bins.accuracy, "k.", label="at the mean confidence")
-    upper.plot([0, 1], [0, 1], "--", color="grey", lw=1, label="calibrated")
+    upper.plot([0, 1], [0, 1], "--", color="gray", lw=1, label="calibrated")
     upper.set(ylim=(0, 1), ylabel="accuracy", title=f"reliability, ECE {bins.ece:.4f}")
     upper.legend(loc="upper left")
     total = max(int(bins.counts.sum()), 1)

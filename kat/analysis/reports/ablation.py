@@ -49,7 +49,7 @@ def _add_grid(report: Report, name: str, rows: Sequence[Row], histories: RunHist
     report.charts(
         [
             Chart(
-                means(results), "Top-1 by cell: mean, 95 % interval, and every run (grey).", runs
+                means(results), "Top-1 by cell: mean, 95 % interval, and every run (gray).", runs
             ),
             Chart(
                 differences(results),

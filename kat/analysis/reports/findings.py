@@ -126,7 +126,7 @@ def _show(
         return shown, classes, f"The model was shown no images: {reason}."
     number = sum(len(batch.labels) for batch in shown)
     sentence = (
-        f"Grey is the density of the inputs over {number} validation images, of all groups"
+        f"Gray is the density of the inputs over {number} validation images, of all groups"
         " together."
     )
     return shown, classes, sentence

@@ -96,5 +96,5 @@ def _verdict(problems: int, fatal: int, skip: bool) -> str:
     if not problems:
         return "nothing is wrong"
     kinds = f"{counted(problems, 'kind')} of problems, {fatal} fatal"
-    hint = "" if skip else "; --skip says what training can do without"
+    hint = "" if skip else "; --skip lists what training can leave out"
     return kinds + hint

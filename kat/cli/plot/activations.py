@@ -79,7 +79,7 @@ def _inputs(
         if options.data:
             raise
         return None, f"drawn without images: {error}"
-    note = f"in grey the inputs of validation images of {images.data.name}, {images.count} at most"
+    note = f"in gray the inputs of validation images of {images.data.name}, {images.count} at most"
     return normalized(images.batches(), record), note
 
 

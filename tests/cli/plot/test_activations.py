@@ -37,7 +37,7 @@ def test_a_runs_activations_are_drawn_over_its_own_images(folder, tmp_path, caps
     out = tmp_path / "a.png"
     assert run("plot", "activations", folder, "--out", out, "--images", 70) == 0
     printed = capsys.readouterr().out
-    assert "in grey the inputs of validation images of digits, 70 at most" in printed
+    assert "in gray the inputs of validation images of digits, 70 at most" in printed
     assert printed.endswith(f"{out}\n")
     assert [a.name for a in drawn] == [f"blocks.{b}.mlp.act{a}" for b in (0, 1) for a in (1, 2)]
     assert all(a.histogram is not None for a in drawn)
