@@ -37,7 +37,7 @@ def test_a_page_of_a_run_is_in_its_folder(kat_run, capsys):
     page = kat_run / "report.html"
     assert capsys.readouterr().out == f"{page}\n"
     text = page.read_text()
-    assert "Grey is the density of the inputs over 20 validation images" in text
+    assert "Gray is the density of the inputs over 20 validation images" in text
     assert "model.args.depth 1" in text
     kinds = [trace["type"] for chart in charts_of(page) for trace in chart["data"]]
     assert kinds.count("bar") == 2  # inputs of act1 and act2
