@@ -9,8 +9,6 @@ import safetensors.torch
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from kat.errors import InputError
-from kat.training import MonitorConfig, TrainConfig, train
 from tests.cli.commands import QUICK, refused, run
 
 pytestmark = pytest.mark.slow
@@ -102,5 +100,3 @@ def test_bad_input_of_stability(tmp_path, capsys):
     line = refused(capsys, "train", *out, "--model.name", "vit_micro_patch2_8")
     assert "ViT has no rational layer to monitor" in line
     assert not (tmp_path / "run").exists()
-    with pytest.raises(InputError, match="go together"):
-        train(TrainConfig(out=str(tmp_path / "run"), monitor=MonitorConfig(enabled=True)))

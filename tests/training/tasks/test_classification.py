@@ -46,7 +46,7 @@ def test_mixing_takes_pairs_of_images_and_smooths_their_labels():
     mixed, soft = task.mixed(images[:7], labels[:7])
     assert (len(mixed), soft.shape) == (6, (6, 10))
     torch.testing.assert_close(soft.sum(1), torch.ones(6))
-    assert soft.min() >= 0.01
+    assert soft.min() > 0.0099  # 0.1 over 10 classes
     assert task.loss(torch.randn(6, 10), soft).isfinite()
     alone = _task()
     assert alone.mixed(images, labels) == (images, labels)
