@@ -29,7 +29,7 @@ import torch
 from timing import header, keep_freed_memory, medians, print_table, take_turns, write_csv
 from torch import nn
 
-from kat.analysis import StabilityMonitor
+from kat.nn import StabilityMonitor
 from kat.nn.stability import write_rows
 from kat.training.callbacks.loggers import TensorBoardLogger
 from kat.training.callbacks.stability import scalars
