@@ -14,17 +14,14 @@ PATIENCE = 120
 
 
 def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
-    """Starts ``kat`` with these arguments; what it prints is to be had from the process."""
+    """Starts ``kat`` with these arguments; its stdout and stderr are pipes."""
     command = [sys.executable, "-m", "kat_command", *map(str, arguments)]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, **options)
 
 
 def wait_until(true: Callable[[], object], process: subprocess.Popen[str] | None = None) -> None:
-    """Returns when something is true; fails where that takes too long, or the process has ended.
-
-    Another process can only be looked at again and again.
-    """
+    """Polls a condition until it is true; fails on a timeout, or if the process has ended."""
     end = time.monotonic() + PATIENCE
     while not true():
         assert time.monotonic() < end, "it never came"

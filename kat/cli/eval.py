@@ -98,13 +98,7 @@ def make_parser() -> Parser:
         default="32-true",
         help="floating-point format of the forward pass",
     )
-    add(
-        "--image-size",
-        type=Count,
-        metavar="N",
-        help="side of the square that the model sees, in pixels; of a segmentation model the"
-        " shorter side of the image, of a detector the longer one (default: the model's)",
-    )
+    parser.add_image_size()
     add_task_options(parser, "EvalOptions")
     parser.add_progress()
     return parser

@@ -27,7 +27,7 @@ from kat.errors import (
     unknown,
 )
 from kat.files import PICTURES, check_target
-from kat.settings import Seed, describe
+from kat.settings import Count, Seed, describe
 
 T = TypeVar("T")
 
@@ -117,6 +117,16 @@ class Parser(ArgumentParser):
         names = {field.name for field in fields(DataConfig)} - _NOT_FOR_EVALUATION
         self.set_defaults({f"data.{name}": None for name in names})
         self.spellings["__data"] = "--data.name"
+
+    def add_image_size(self) -> None:
+        """Adds ``--image-size N``."""
+        self.add(
+            "--image-size",
+            type=Count,
+            metavar="N",
+            help="side of the square that the model sees, in pixels; of a segmentation model the"
+            " shorter side of the image, of a detector the longer one (default: the model's)",
+        )
 
     def add_progress(self) -> None:
         """Adds ``--progress`` and ``--no-progress``."""

@@ -85,13 +85,7 @@ def make_parser() -> Parser:
         help=f"{MODEL}, or an exported .pt2 or .onnx file",
     )
     add("--top", type=Count, default=5, metavar="N", help="number of classes or objects to print")
-    add(
-        "--image-size",
-        type=Count,
-        metavar="N",
-        help="side of the square that the model sees, in pixels; of a segmentation model the"
-        " shorter side of the image, of a detector the longer one (default: the model's)",
-    )
+    parser.add_image_size()
     add(
         "--out",
         type=Path,

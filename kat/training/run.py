@@ -152,7 +152,7 @@ def _prepare(run: Run, resolved: ResolvedRun) -> None:
         run.print(note)
     if run.conversion is not None:
         path = run.out / CONVERSION
-        write_text(path, json.dumps(run.conversion.to_dict(), indent=2) + "\n")
+        run.conversion.save(path)
         run.print(f"{run.conversion.summary()}; {path} lists them")
     ignored = resolved.train_data.ignored | resolved.val_data.ignored
     for name, reason in ignored.items():

@@ -74,7 +74,7 @@ class Metrics(nn.Module):
 
 
 class Task(ABC):
-    """How models are trained and validated on one kind of data.
+    """How models are trained, evaluated and used for prediction on one kind of data.
 
     Args:
         config: the settings of the run.
