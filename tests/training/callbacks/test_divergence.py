@@ -243,18 +243,23 @@ def test_a_loss_whose_square_overflows_is_finite(tmp_path):
     assert not (tmp_path / "divergence.json").exists()
 
 
+class GradientTimes(torch.autograd.Function):
+    """The identity, whose gradient is multiplied by a factor."""
+
+    @staticmethod
+    def forward(ctx, x, factor):
+        ctx.factor = factor
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad * ctx.factor, None
+
+
 def test_a_gradient_that_is_not_finite_although_the_loss_is(tmp_path):
-    class Overflow(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, x):
-            return x.clone()
-
-        @staticmethod
-        def backward(ctx, grad):
-            return grad * torch.inf
-
     def action(model):
-        model.blocks[1].mlp.fc1.register_forward_hook(lambda module, args, y: Overflow.apply(y))
+        fc1 = model.blocks[1].mlp.fc1
+        fc1.register_forward_hook(lambda module, args, y: GradientTimes.apply(y, torch.inf))
 
     fault = Fault(3, action)
     message, found = _stopped(tmp_path, _batches(), fault)
@@ -404,16 +409,6 @@ def test_a_validation_that_overflows_in_a_layer(tmp_path):
     assert _step(tmp_path / "last.ckpt") == STEPS
 
 
-class NeverFinite(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x):
-        return x.clone()
-
-    @staticmethod
-    def backward(ctx, grad):
-        return grad * torch.nan
-
-
 @pytest.fixture
 def most_skipped(monkeypatch):
     """A smaller limit: the steps take long in 16 bits on a CPU."""
@@ -439,7 +434,9 @@ class Scale(Callback):
 
 def test_a_gradient_that_the_loss_scaler_skips_for_ever(tmp_path, most_skipped):
     def action(model):
-        model.blocks[1].mlp.fc1.register_forward_hook(lambda module, args, y: NeverFinite.apply(y))
+        model.blocks[1].mlp.fc1.register_forward_hook(
+            lambda module, args, y: GradientTimes.apply(y, torch.nan)
+        )
 
     batches = _batches(most_skipped + STEPS, size=2)
     fault, scale = Fault(3, action), Scale()
