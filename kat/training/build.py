@@ -218,7 +218,6 @@ def build(resolved: ResolvedRun) -> Run:
     _arrange(model, config)
     if resolved.checkpoint is not None:
         _check_resumable(model, config, resolved.checkpoint)
-    make_optimizer(model, config.optim)  # what it refuses is said before other processes start
     train_loader = make_loader(resolved.train_data, config.data, training=True, seed=config.seed)
     val_loader = make_loader(resolved.val_data, config.data, training=False)
     connect(world, device)
