@@ -317,7 +317,7 @@ def test_a_folder_with_other_things_is_never_overwritten(tmp_path, capsys):
     (tmp_path / "thesis.txt").write_text("years of work")
     for extra in ([], ["--overwrite", "true"]):
         line = refused(capsys, "train", "--config", "digits", "--out", tmp_path, *extra)
-        assert "is not the folder of a run" in line
+        assert "is not a run directory" in line
     assert (tmp_path / "thesis.txt").exists()
 
 
