@@ -122,9 +122,7 @@ def test_a_vit_becomes_the_kat_of_its_size(tmp_path):
         GREY, architecture="vit_wee_patch16_reg1_gap_256", args={"embed_dim": 64, "depth": 1}
     )
     save_model(build_model(record), record, tmp_path)
-    with pytest.raises(
-        InputError, match="no KAT corresponds to 'vit_wee_patch16_reg1_gap_256'; give"
-    ):
+    with pytest.raises(InputError, match="no KAT corresponds to 'vit_wee_patch16_reg1_gap_256'"):
         from_source(_auto(str(tmp_path)), read_vit(tmp_path))
 
 
@@ -163,7 +161,7 @@ def test_a_resumed_run_has_what_was_chosen_when_it_was_started(tmp_path):
     auto = {**dict.fromkeys(choose(1), "auto"), "model.name": "auto"}
     assert from_run(with_settings(TrainConfig(out=str(tmp_path)), auto)) == started
     (tmp_path / "run.yaml").write_text(settings.replace("mixup:", "mixdown:"))
-    with pytest.raises(InputError, match=r"augment\.mixup=auto, but the run\.yaml"):
+    with pytest.raises(InputError, match=r"augment\.mixup is missing in run\.yaml"):
         from_run(with_settings(TrainConfig(out=str(tmp_path)), auto))
 
 
