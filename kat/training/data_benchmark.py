@@ -35,7 +35,7 @@ _LEAST_SCALING = 0.5
 
 @dataclass(frozen=True)
 class DataBenchmark:
-    """The measurements in one process of training.
+    """Throughput of data loading and of training in one process.
 
     Args:
         data: name of the dataset.
