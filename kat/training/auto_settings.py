@@ -1,4 +1,4 @@
-"""The settings that are auto: from the model that is started from, and by the number of images."""
+"""The settings that are auto, from the source model and the number of images."""
 
 from __future__ import annotations
 
@@ -23,24 +23,25 @@ _VIT = re.compile(r"^(vit|deit3?)_")
 def choose(
     images: int, *, batch_size: int | None = None, epochs: int | None = None
 ) -> dict[str, Any]:
-    """The settings of fine-tuning for a number of training images.
+    """Chooses settings of fine-tuning by the number of training images.
 
-    - batch_size: the power of two at or below images / 25, from 8 to 64. So an epoch has at least
-      25 steps where 8 images allow it, and a few images do not make a few steps.
-    - epochs: 80 (images / 100)^(-log10 2), from 5 to 100: half as many for ten times the images. So
-      there are 80 for 100 images, 40 for 1,000, 20 for 10,000 and 10 for 100,000, and the number
-      of steps grows from about 1,000 to 16,000.
-    - lr: 0.001 sqrt(batch_size / 64), since Adam divides by the gradient's noise, which falls
-      with the root of the batch.
-    - warmup_epochs: a twentieth of the epochs.
-    - rational_warmup_epochs: a tenth. A fresh head's first gradients say little, and a
-      coefficient acts on every token of every image.
-    - mixup: none below 20,000 images, 0.1 from there, as in BiT's rule (arXiv 1912.11370): small
-      sets want short runs, in which mixed images are not learned well.
+    - batch_size: the power of two at or below images / 25, from 8 to 64. An epoch then
+      has at least 25 steps, unless the data has fewer than 200 images.
+    - epochs: 80 (images / 100)^(-log10 2), from 5 to 100: half as many for ten times the images,
+      i.e., 80 for 100 images, 40 for 1,000, 20 for 10,000 and 10 for 100,000; the number of steps
+      grows from about 1,000 to 16,000.
+    - lr: 0.001 sqrt(batch_size / 64), since Adam divides by the gradient noise, which falls
+      with the square root of the batch size.
+    - warmup_epochs: 1/20 of the epochs.
+    - rational_warmup_epochs: 1/10 of the epochs. The first gradients through a new head carry
+      little information, and each coefficient affects every token of every image.
+    - mixup: 0.1 for 20,000 images or more, else 0, as in the BiT-HyperRule (arXiv 1912.11370).
+      Small datasets need short runs, in which mixup does not help.
 
     Args:
-        images: of the training split.
-        batch_size, epochs: where they are given, what depends on them follows them.
+        images: number of training images.
+        batch_size: batch size if it is not auto; the other settings follow it.
+        epochs: number of epochs if it is not auto; the other settings follow it.
 
     Returns:
         Values by the dotted names of the settings.
@@ -60,7 +61,7 @@ def choose(
 
 
 def from_images(config: TrainConfig, images: int) -> TrainConfig:
-    """The settings with those by the number of training images, see :func:`choose`."""
+    """Fills in the settings that :func:`choose` derives from the number of training images."""
     auto = automatic(config)
     chosen = choose(
         images,
@@ -71,10 +72,10 @@ def from_images(config: TrainConfig, images: int) -> TrainConfig:
 
 
 def from_run(config: TrainConfig) -> TrainConfig:
-    """The settings of a run that is resumed, with what was chosen when it was started.
+    """Fills in the auto settings of a resumed run from its run.yaml.
 
     Raises:
-        InputError: its run.yaml does not say.
+        InputError: run.yaml does not contain one of them.
     """
     auto = automatic(config)
     if not auto:
@@ -90,20 +91,20 @@ def _recorded(settings: Mapping[str, Any], name: str) -> Any:
     value: Any = settings
     for part in name.split("."):
         if not isinstance(value, Mapping) or part not in value:
-            raise InputError(f"{name}=auto, but the run.yaml of the run does not say what it was")
+            raise InputError(f"{name}=auto, but {name} is missing in run.yaml")
         value = value[part]
     return value
 
 
 def from_source(config: TrainConfig, source: ViTSource | None) -> TrainConfig:
-    """The settings with those of the model that the run starts from.
+    """Fills in the settings that depend on the model that the run starts from.
 
-    Model and arguments are those of its record; of a ViT, those of the KAT of its size. The images
-    are prepared as for it; as the model's registered configuration says, where there is no record.
-    Without a source, channels, mean and std are the data's.
+    The model name and arguments come from the source's record; for a ViT, the model is the KAT of
+    the same size. Preprocessing also comes from the record, or from the registered configuration
+    of the model if there is no record. Without a source, channels, mean and std come from the data.
 
     Raises:
-        InputError: nothing says which model it is.
+        InputError: the model cannot be determined.
     """
     auto = automatic(config)
     if "model.name" in auto:
@@ -116,15 +117,15 @@ def from_source(config: TrainConfig, source: ViTSource | None) -> TrainConfig:
 def _with_model(config: TrainConfig, source: ViTSource | None) -> TrainConfig:
     if source is None:
         raise InputError(
-            "model.name=auto takes the model from a checkpoint: give --init-from, or a model.name"
+            "model.name=auto takes the model from a checkpoint: give --init-from or --model.name"
         )
     if source.record is None:
-        raise InputError(f"{source.name} does not say which model it is of; give --model.name")
+        raise InputError(f"{source.name} does not name its model; give --model.name")
     name = source.record.architecture
     twin = name if source.is_kat else _VIT.sub("kat_", name)
     if not timm.is_model(twin) or (twin == name and not source.is_kat):
         raise InputError(
-            f"there is no KAT for {name!r} by name; give --model.name, one of"
+            f"no KAT corresponds to {name!r}; give --model.name, one of"
             f" {', '.join(timm.list_models('kat_*'))}"
         )
     args = {**source.record.args, **config.model.args}
@@ -143,8 +144,8 @@ def _preprocessing(config: TrainConfig, source: ViTSource | None) -> dict[str, A
     _, height, width = recipe["input_size"]
     if height != width:
         raise InputError(
-            f"data.image_size=auto, but {config.model.init_from} takes images of {height}x{width};"
-            " give the side of a square"
+            f"data.image_size=auto, but {config.model.init_from} takes images of {height}x{width},"
+            " which are not square; give data.image_size"
         )
     return {
         **own,
@@ -158,6 +159,6 @@ _RECIPE = ("input_size", "interpolation", "crop_pct")
 
 
 def describe(before: TrainConfig, after: TrainConfig) -> str:
-    """What was chosen, in a line; empty where nothing was auto."""
+    """The chosen settings in one line; empty if none was auto."""
     chosen = ", ".join(f"{name}={setting(after, name)}" for name in automatic(before))
     return f"chosen: {chosen}" if chosen else ""

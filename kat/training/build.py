@@ -128,11 +128,11 @@ class Run:
         return images.to(self.precision.dtype)
 
     def kept_weights(self) -> AbstractContextManager[None]:
-        """Has the model compute with the weights that are kept: their EMA, if there is one."""
+        """Swaps the EMA into the model within the context, if there is one."""
         return nullcontext() if self.ema is None else self.ema.swapped()
 
     def report(self, unreadable: Iterable[tuple[str, str]]) -> None:
-        """Names images that cannot be read, once.
+        """Reports unreadable images, each once.
 
         Raises:
             InputError: ``data.bad_images`` is ``fail``.
@@ -143,7 +143,7 @@ class Run:
             self.skip(path, f"it cannot be read as an image: {reason}")
 
     def skip(self, path: str, reason: str) -> None:
-        """Names a file that is left out, once."""
+        """Reports a skipped file once."""
         if path not in self.state.skipped:
             self.state.skipped[path] = reason
             sys.stdout.write(f"skipped {path}: {reason}\n")

@@ -63,7 +63,7 @@ def save_checkpoint(run: Run, path: Path) -> None:
 
 
 def _write(content: dict[str, Any], path: Path) -> str:
-    """Writes a checkpoint; gives the reason where that fails."""
+    """Writes a checkpoint; returns the reason if that fails."""
     try:
         with replacing(path) as partial:
             torch.save(content, partial)
@@ -141,7 +141,7 @@ def _like(parameter: Tensor, value: Tensor) -> Tensor:
 
 
 def _stored(tensor: Tensor) -> Tensor:
-    """A tensor as files hold it: whole, and on the CPU."""
+    """The unsharded tensor on the CPU, as it is saved."""
     return full(tensor.detach()).cpu()
 
 

@@ -24,8 +24,8 @@ from kat.training.tasks.registry import TASKS
 
 _ADVICE = {
     "read": "copy the data to a local disk, or many small files into tar shards (docs/data.md)",
-    "decode": "use more cores; smaller images decode faster, but are other training data",
-    "augment": "use more cores; a cheaper augment.auto_augment would train another model",
+    "decode": "use more cores; smaller images decode faster, but change the training data",
+    "augment": "use more cores; a cheaper augment.auto_augment would change the training",
     "collate": "use more cores",
 }
 _WARM_UP, _LEAST_STEPS = 2, 3
@@ -35,7 +35,7 @@ _LEAST_SCALING = 0.5
 
 @dataclass(frozen=True)
 class DataBenchmark:
-    """The measurements in one process of training.
+    """Throughput of data loading and of training in one process.
 
     Args:
         data: name of the dataset.
@@ -43,7 +43,7 @@ class DataBenchmark:
         loader: images/s of the loader alone, by its number of workers.
         stages: seconds per image in each stage, one after the other in one process; empty for a
             stream, whose stages cannot be separated.
-        need: images/s that the model trains on.
+        need: training throughput of the model, in images/s.
         need_of: name of the model, for the verdict.
         unreadable: number of unreadable images among those loaded.
     """
@@ -63,7 +63,7 @@ class DataBenchmark:
 
     @property
     def measured_workers(self) -> int | None:
-        """The least measured number of workers that is enough for the model; None if none is.
+        """The smallest measured number of workers that is enough for the model, or None.
 
         Without workers, the model waits while images are loaded. That is enough if the loader is
         ten times as fast as the model.
@@ -76,8 +76,8 @@ class DataBenchmark:
     def workers_needed(self) -> int | None:
         """The number of workers that is enough for the model, measured or extrapolated.
 
-        None if loading scales by less than half with the number of workers, up to that of cores:
-        something else is then the limit.
+        None if the rate per worker drops by more than half between one worker and one per core:
+        the limit is then something other than the workers.
         """
         if self.measured_workers is not None:
             return self.measured_workers
@@ -89,10 +89,10 @@ class DataBenchmark:
         return math.ceil(self.need / rate)
 
     def verdict(self) -> str:
-        """A line that names the bottleneck and what to try."""
+        """One line that names the bottleneck and suggests what to change."""
         best = max(self.loader, key=lambda count: self.loader[count])
         speeds = (
-            f"{self.need_of} takes {self.need:,.0f} images/s, and the loader yields at best"
+            f"{self.need_of} trains on {self.need:,.0f} images/s, and the loader yields at most"
             f" {self.loader[best]:,.0f}, with {counted(best, 'worker')}"
         )
         if self.bottleneck == "model":
@@ -103,19 +103,19 @@ class DataBenchmark:
     def _more_workers(self) -> str:
         needed = self.workers_needed
         if needed is None:
-            return "More workers were hardly faster, so the number that is enough is unknown."
+            return "Loading hardly scales with workers, so the number that is enough is unknown."
         beyond = f", more than the {self.cores} cores here" if needed > self.cores else ""
         return f"About {needed} workers are enough (extrapolated, not measured{beyond})."
 
     def _advice(self) -> str:
         if not self.stages:
-            return "Shards on a local disk can be read in any order, by more processes."
+            return "Try shards on a local disk, which more processes can read in any order."
         slowest = max(self.stages, key=lambda stage: self.stages[stage])
         share = self.stages[slowest] / sum(self.stages.values())
-        return f"Most of an image's time is spent in {slowest} ({share:.0%}): {_ADVICE[slowest]}."
+        return f"The slowest stage is {slowest} ({share:.0%} of the time): {_ADVICE[slowest]}."
 
     def to_dict(self) -> dict[str, Any]:
-        """The contents of a JSON file."""
+        """The result as JSON types."""
         return {
             "data": self.data,
             "cores": self.cores,
@@ -143,8 +143,8 @@ def benchmark_data(
 
     Args:
         config: the settings of a run: its data, augmentation, model and batch are measured.
-        need: images/s of a model that is not here; None measures training steps of the run's own
-            model on one batch of the data.
+        need: known training throughput of a model, in images/s; None measures training steps of
+            the run's model on one batch of the data.
         workers: numbers of workers to try; None: 0, 1, 2, 4, ... up to the number of cores, and
             ``config.data.num_workers``.
         seconds: duration of each measurement.
@@ -183,13 +183,13 @@ def benchmark_data(
 
 
 def default_workers(config: TrainConfig) -> list[int]:
-    """0, 1, 2, 4, ... up to the number of cores, and the number in the settings."""
+    """The numbers of workers to try: 0, 1, 2, 4, ..., the number of cores, and the setting."""
     powers = [2**power for power in range(cores().bit_length()) if 2**power <= cores()]
     return sorted({0, *powers, cores(), config.data.num_workers})
 
 
 def _training_rate(config: TrainConfig, seconds: float) -> tuple[float, torch.device]:
-    """Images/s of training steps of a run on one batch of its data, and the device."""
+    """Images/s of training steps on one batch of the data, and the device."""
     data = replace(config.data, num_workers=0)
     with tempfile.TemporaryDirectory() as out:
         alone = replace(config, data=data, out=out, resume=False, devices=1, num_nodes=1)

@@ -1,4 +1,4 @@
-"""Processes that train together: who they are, how they start, what they tell each other.
+"""Distributed training: finding ranks, starting processes, collectives.
 
 A launcher says who a process is: ``torchrun`` and SLURM start all processes; without one, the first
 process on a machine starts the others, which run the same command.
@@ -241,7 +241,7 @@ def broadcast(item: Item) -> Item:
 
 
 def any_of(here: bool, device: torch.device) -> bool:
-    """Whether it holds in any rank; a collective.
+    """Whether a condition holds in any rank; a collective.
 
     Args:
         here: whether it holds in this one.

@@ -1,4 +1,4 @@
-"""A rehearsal of a run: everything is built, a few steps are made, nothing is left behind."""
+"""A dry run: builds everything, trains a few steps, and writes nothing."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ from kat.training.resolve import resolve
 from kat.training.run_directory import CHECKPOINTS_AT_ONCE
 
 WARM_UP, STEPS, SAMPLE = 1, 3, 64
-"""Steps before the clock runs, steps that are timed, images of each split that are decoded."""
+"""Untimed steps, timed steps, and images of each split that are decoded."""
 
 
 @dataclass
 class Sample:
-    """What decoding some images of a split gave.
+    """The result of decoding some images of a split.
 
     Args:
-        images: in the split; None for a stream that does not know.
-        ignored: files that are not named as images.
-        decoded: how many were tried.
-        unreadable: the names of those that cannot be read.
+        images: number of images in the split; None for a stream.
+        ignored: number of files that are not images by their extension.
+        decoded: number of images that were decoded or failed to decode.
+        unreadable: names of the unreadable images among them.
     """
 
     images: int | None
@@ -52,20 +52,20 @@ class Sample:
     def __str__(self) -> str:
         images = "a stream" if self.images is None else f"{self.images:,} images"
         first = f", first {self.unreadable[0]}" if self.unreadable else ""
-        ignored = f"; {self.ignored} files are no images" if self.ignored else ""
+        ignored = f"; {self.ignored} files are not images" if self.ignored else ""
         bad = len(self.unreadable)
-        return f"{images}; of {self.decoded} tried {bad} cannot be read{first}{ignored}"
+        return f"{images}; {bad} of {self.decoded} checked are unreadable{first}{ignored}"
 
 
 @dataclass
 class Size:
-    """Bytes of what training holds, by what it is; whole, also where processes share it.
+    """Memory of the training state in bytes, unsharded.
 
     Args:
         weights: parameters and buffers.
-        gradients: of the parameters that are trained.
-        optimizer: its state.
-        ema: the moving average of the weights.
+        gradients: gradients of the trainable parameters.
+        optimizer: optimizer state.
+        ema: EMA of the weights.
     """
 
     weights: int
@@ -75,12 +75,12 @@ class Size:
 
     @property
     def checkpoint(self) -> int:
-        """Of one checkpoint: everything but the gradients."""
+        """Size of a checkpoint: everything but the gradients."""
         return self.weights + self.optimizer + self.ema
 
     @property
     def directory(self) -> int:
-        """The most that a run directory holds at once, without logs."""
+        """Largest size of a run directory, without logs."""
         return CHECKPOINTS_AT_ONCE * self.checkpoint + self.weights
 
     def __str__(self) -> str:
@@ -90,21 +90,22 @@ class Size:
 
 @dataclass
 class Rehearsal:
-    """What a rehearsal found out.
+    """The results of a dry run.
 
     Args:
-        record: the model's.
-        parameters: how many it has.
-        train, val: what was seen of the data.
-        size: of what training holds.
-        peak: bytes of memory at the worst moment, in the first process.
-        work: the timed steps.
-        steps: how many those are.
-        epoch: seconds of an epoch as they suggest, validation included; None for streams.
-        epochs: that the run will have.
-        place: the folder whose disk will be written to.
-        free: bytes free there.
-        loss: of the last step.
+        record: record of the model.
+        parameters: number of parameters of the model.
+        train: sample of the training data.
+        val: sample of the validation data.
+        size: memory of the training state.
+        peak: peak memory of the first process, in bytes.
+        work: work of the timed steps.
+        steps: number of timed steps.
+        epoch: estimated seconds per epoch, validation included; None for streams.
+        epochs: number of epochs of the run.
+        place: folder on the disk that will be written to.
+        free: free bytes on that disk.
+        loss: loss of the last step.
     """
 
     record: ModelRecord
@@ -122,20 +123,20 @@ class Rehearsal:
     loss: float
 
     def rows(self) -> dict[str, str]:
-        """What is worth a line each, by its label."""
+        """The lines to print, by label."""
         speed = self.work.images_per_second
         step = self.work.seconds / self.steps
-        times = "not known: the data is a stream"
+        times = "unknown: the data is a stream"
         if self.epoch is not None:
             run = duration(self.epoch * self.epochs)
-            times = f"about {duration(self.epoch)} an epoch, {run} for {self.epochs}"
+            times = f"about {duration(self.epoch)} per epoch, {run} for {self.epochs}"
         return {
             "model": f"{self.record.architecture}, input {self.record.input_size},"
             f" {len(self.record.classes)} classes",
             "parameters": f"{self.parameters:,}",
             "training data": str(self.train),
             "validation data": str(self.val),
-            "speed": f"{speed:.4g} images/s, {step:.3g} s a step, data wait"
+            "speed": f"{speed:.4g} images/s, {step:.3g} s per step, data wait"
             f" {100 * self.work.wait_share:.0f} % ({self.steps} steps after {WARM_UP} to warm up)",
             "time": times,
             "memory": f"peak {scaled(self.peak, 'B')}, of which {self.size}",
@@ -147,13 +148,13 @@ class Rehearsal:
 
 
 def rehearse(config: TrainConfig) -> Rehearsal:
-    """Builds everything that a run needs, checks data and disk, takes a few steps, validates once.
+    """Builds a run, checks data and disk space, takes a few steps and validates one batch.
 
     Nothing is written.
 
     Raises:
-        InputError: what would stop the run: bad settings or data, no room for its checkpoints, a
-            directory that cannot be written, a loss that is not finite.
+        InputError: the run would fail: bad settings or data, too little disk space for its
+            checkpoints, a directory that cannot be written, or a loss that is not finite.
     """
     place = _writable(Path(config.out))
     resolved = resolve(config)
@@ -163,7 +164,7 @@ def rehearse(config: TrainConfig) -> Rehearsal:
     steps = _Steps()
     run.callbacks = [steps]
     if run.config.monitor.enabled:
-        StabilityMonitor(run.config.monitor.every_n_steps).attach(run.model)  # which may refuse it
+        StabilityMonitor(run.config.monitor.every_n_steps).attach(run.model)  # may raise InputError
     batches, val_batches = run.batches, run.val_batches
     run.batches = min(batches, (WARM_UP + STEPS) * run.state.division.accumulate)
     run.val_batches, run.epochs = 1, WARM_UP + STEPS
@@ -202,7 +203,7 @@ def rehearse(config: TrainConfig) -> Rehearsal:
 
 
 class _Steps(Callback):
-    """Times the steps after the warm-up, and validation; looks at memory when all is done."""
+    """Times the steps after the warm-up and the validation; measures peak memory at the end."""
 
     def __init__(self) -> None:
         self.work = self._start = Work()
@@ -222,13 +223,13 @@ class _Steps(Callback):
             run.should_stop = True
 
     def on_validation_start(self, run: Run) -> None:
-        """Stops the clock of training."""
+        """Stops the training clock and starts that of validation."""
         self.work = _read(run).since(self._start)
         run.meter.pause()
         self._validating = run.meter.clock()
 
     def on_validation_end(self, run: Run) -> None:
-        """Notes how long it took."""
+        """Records the time of the validation and the peak memory."""
         self.validation = run.meter.clock() - self._validating
         self.peak = peak_bytes(run.device)
 
@@ -240,7 +241,7 @@ def _read(run: Run) -> Work:
 
 
 def _sample(split: str, data: ImageDataset | ImageStream, config: TrainConfig) -> Sample:
-    """Decodes images from all over a split. A stream's first ones are read in the steps."""
+    """Decodes evenly spaced images of a split; none of a stream, which the steps read anyway."""
     if isinstance(data, ImageStream):
         return Sample(None, 0, 0, [])
     unreadable = []
@@ -254,7 +255,8 @@ def _sample(split: str, data: ImageDataset | ImageStream, config: TrainConfig) -
             unreadable.append(error.name)
     if len(unreadable) == len(indices):
         raise InputError(
-            f"none of {len(indices)} images of the {split} split can be read, first {unreadable[0]}"
+            f"all {len(indices)} images checked in the {split} split are unreadable, first"
+            f" {unreadable[0]}"
         )
     return Sample(len(data), len(data.ignored), len(indices), unreadable)
 
@@ -267,12 +269,12 @@ def _size(run: Run) -> Size:
 
 
 def tensor_bytes(tensors: Iterable[Any]) -> int:
-    """Bytes of the tensors among these."""
+    """The total size in bytes of the tensors among some values."""
     return sum(t.numel() * t.element_size() for t in tensors if isinstance(t, Tensor))
 
 
 def _writable(out: Path) -> Path:
-    """The nearest folder that exists, ``out`` or above it, where a file could be made."""
+    """The nearest existing folder, ``out`` or a parent; checks that files can be created in it."""
     place = next(path for path in (out, *out.absolute().parents) if path.exists())
     try:
         with tempfile.TemporaryFile(dir=place):

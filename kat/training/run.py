@@ -41,7 +41,7 @@ from kat.training.run_directory import (
 
 @dataclass
 class Summary:
-    """What came out of a run.
+    """The result of a run.
 
     Args:
         out: the run directory.
@@ -160,7 +160,7 @@ def _prepare(run: Run, resolved: ResolvedRun) -> None:
 
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
-"""What a full or read-only disk gives to those who write logs."""
+"""The exceptions of log writers on a full or read-only disk."""
 
 
 def _explained(error: OSError, out: str) -> Exception:

@@ -1,4 +1,4 @@
-"""The folder of a run: what is in it, and when it may be written to."""
+"""The run directory: its files, and when it may be written to."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ COEFFICIENTS = "coefficients.csv"
 REPORT = "report.html"
 LOGGER_RUNS = "loggers.json"
 CHECKPOINTS_AT_ONCE = 4
-"""The best, the last, the one before it, and the next while it is written."""
+"""The most checkpoints on disk at once: best, last, previous, and one that is being written."""
 RESULTS = (SUMMARY, "model.safetensors", "config.json")
-"""What a run writes when it is done, and what is out of date when it is resumed."""
+"""Files that a run writes when it finishes; they are outdated once it is resumed."""
 CONTENTS = (
     *RESULTS,
     SETTINGS,
@@ -49,14 +49,14 @@ CONTENTS = (
     "wandb",
     "mlflow",
 )
-"""All that a run writes, and all that overwriting one removes."""
+"""Everything that a run writes, and that ``overwrite`` removes."""
 _RESUMED = (LAST, PREVIOUS, LAST_GOOD)
 _ONCE = ("resume", "overwrite", "progress", "limit_epochs", "max_steps", "max_time")
-"""Settings of one call, not of the run."""
+"""Settings of a single call, which run.yaml does not keep."""
 
 
 def with_resumption_decided(config: TrainConfig) -> TrainConfig:
-    """The settings with ``resume`` true or false: "auto" resumes a run that has a checkpoint.
+    """Replaces ``resume="auto"`` by true if the run has a checkpoint, else by false.
 
     A run that was stopped before its first checkpoint is started again.
     """
@@ -69,10 +69,11 @@ def with_resumption_decided(config: TrainConfig) -> TrainConfig:
 
 
 def check_run_directory(config: TrainConfig) -> None:
-    """Refuses a folder that is not a run's, and a run's that nobody gave up.
+    """Checks that the run directory may be written to.
 
     Raises:
-        InputError: says what is there, and what to do.
+        InputError: it exists and is not a run directory, or it holds a run that is neither resumed
+            nor overwritten.
     """
     out = Path(config.out)
     if config.resume or not out.exists():
@@ -80,7 +81,7 @@ def check_run_directory(config: TrainConfig) -> None:
     names = [path.name for path in out.iterdir()] if out.is_dir() else [out.name]
     names = [name for name in names if not name.startswith(".partial-")]
     if names and not (out / SETTINGS).is_file():
-        raise InputError(f"{out} exists and is not the folder of a run; give another --out")
+        raise InputError(f"{out} exists and is not a run directory; give another --out")
     if names and not config.overwrite:
         raise InputError(
             f"{out} already holds a run; give --resume auto, --overwrite, or another --out"
@@ -88,13 +89,13 @@ def check_run_directory(config: TrainConfig) -> None:
 
 
 def newest_checkpoint(out: Path) -> tuple[Path, list[str]]:
-    """The newest checkpoint that is whole, and a line on each newer one that is not.
+    """The newest intact checkpoint, and a message for each newer one that is damaged.
 
-    That is last.ckpt, or previous.ckpt, the one before it; or last_good.ckpt, of a run that is no
-    longer finite.
+    The candidates are last.ckpt, previous.ckpt (the one before it) and last_good.ckpt (of a
+    diverged run), in this order.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no intact checkpoint.
     """
     damaged: list[str] = []
     for name in _RESUMED:
@@ -105,7 +106,7 @@ def newest_checkpoint(out: Path) -> tuple[Path, list[str]]:
             if "state" not in read_training_checkpoint(path, require_checksum=True):
                 raise InputError(
                     f"{path} was written by an older version, whose runs cannot be resumed; start a"
-                    f" new one from its weights: --init-from {path}"
+                    f" new run from its weights: --init-from {path}"
                 )
         except InputError as error:
             damaged.append(str(error))
@@ -117,23 +118,23 @@ def newest_checkpoint(out: Path) -> tuple[Path, list[str]]:
 
 
 def prepare_run_directory(config: TrainConfig, checkpoint: Path | None = None) -> None:
-    """Removes what an overwritten run has left, and what is damaged or half of a resumed one.
+    """Creates the run directory and writes run.yaml.
 
-    Writes the settings.
+    Removes the files of an overwritten run, and damaged or partial files of a resumed one.
 
     Args:
         config: the settings.
-        checkpoint: what a resumed run continues from.
+        checkpoint: checkpoint from which the run is resumed, or None.
 
     Raises:
-        InputError: the folder cannot be made or written.
+        InputError: the directory cannot be created or written.
     """
     out = Path(config.out)
     try:
         if config.overwrite:
             _remove(out, CONTENTS)
         if checkpoint is not None and checkpoint.name != LAST:
-            _remove(out, [LAST])  # else it would take the place of the one that is whole
+            _remove(out, [LAST])  # else it would replace the intact previous.ckpt
         out.mkdir(parents=True, exist_ok=True)
         _remove(out, [path.name for path in out.glob(".partial-*")])
         write_text(out / SETTINGS, yaml.safe_dump(settings_to_keep(config)))
@@ -142,14 +143,14 @@ def prepare_run_directory(config: TrainConfig, checkpoint: Path | None = None) -
 
 
 def remove_results(out: Path) -> None:
-    """Removes what a resumed run will write anew."""
+    """Removes the results that a resumed run will write again."""
     _remove(out, RESULTS)
 
 
 def write_records(
     out: Path, history: Sequence[dict[str, float]], skipped: Mapping[str, str]
 ) -> None:
-    """Writes history.csv, one row an epoch, and skipped.csv: each file left out, and why."""
+    """Writes history.csv (one row per epoch) and skipped.csv (skipped files with reasons)."""
     write_history(history, out / HISTORY)
     write_table(out / SKIPPED, ("file", "reason"), sorted(skipped.items()))
 
@@ -164,7 +165,7 @@ def _remove(out: Path, names: Sequence[str]) -> None:
 
 
 def settings_to_keep(config: TrainConfig) -> dict[str, Any]:
-    """The settings that make the run what it is, as YAML's plain types."""
+    """The settings for run.yaml, as plain YAML types."""
     settings = _plain(dataclasses.asdict(config))
     return {name: v for name, v in settings.items() if name not in _ONCE}
 
@@ -173,7 +174,7 @@ def read_settings(out: Path) -> dict[str, Any]:
     """The settings that a run was started with.
 
     Raises:
-        InputError: there are none, or the file is damaged.
+        InputError: run.yaml is missing or damaged.
     """
     path = out / SETTINGS
     try:
@@ -186,20 +187,23 @@ def read_settings(out: Path) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Tuples as lists: YAML's safe types."""
+    """Converts tuples to lists, which YAML's safe types require."""
     if isinstance(value, dict):
         return {name: _plain(item) for name, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def read_history(out: Path) -> list[dict[str, float]]:
-    """The rows of history.csv, one an epoch.
+    """Reads history.csv.
 
-    They hold ``epoch``, ``train_loss``, ``val_loss`` and the metrics of the task; with an EMA also
-    ``raw_...`` of each, of the weights themselves.
+    Each row has ``epoch``, ``train_loss``, ``val_loss`` and the metrics of the task. With an EMA,
+    these are the metrics of the EMA, and columns ``raw_...`` hold those of the raw weights.
 
     Args:
-        out: a run directory; a run that has finished no epoch has no rows.
+        out: a run directory.
+
+    Returns:
+        One row per epoch; none if no epoch is complete.
     """
     path = out / HISTORY
     if not path.is_file():

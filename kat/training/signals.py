@@ -1,4 +1,4 @@
-"""Requests to stop: by the scheduler of a cluster, by a user at the keyboard."""
+"""Signals that ask a run to stop, from a cluster scheduler or the keyboard."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from types import FrameType
 from typing import Any
 
 REQUEUE = signal.SIGUSR1
-"""What SLURM is told to send before the time limit: save, and put the job back into the queue."""
+"""The signal that SLURM sends before the time limit: save a checkpoint and requeue the job."""
 STOP = (signal.SIGTERM, signal.SIGINT, REQUEUE)
 
 
 class StopRequest:
-    """Notes SIGTERM, SIGINT and SIGUSR1, for the training loop to act on after its step.
+    """Records SIGTERM, SIGINT and SIGUSR1; the training loop stops after the current step.
 
-    A second SIGINT acts at once, as it would without this.
+    A second SIGINT raises KeyboardInterrupt immediately.
     """
 
     def __init__(self) -> None:
@@ -26,12 +26,12 @@ class StopRequest:
         self.before: dict[signal.Signals, Any] = {}
 
     def watch(self) -> None:
-        """Takes the place of the handlers that are there; in the main thread only."""
+        """Installs the signal handlers; does nothing outside the main thread."""
         if threading.current_thread() is threading.main_thread():
             self.before = {number: signal.signal(number, self._note) for number in STOP}
 
     def release(self) -> None:
-        """Puts the handlers of before back."""
+        """Restores the previous signal handlers."""
         for number, handler in self.before.items():
             signal.signal(number, handler)
         self.before = {}
@@ -43,13 +43,13 @@ class StopRequest:
 
 
 def requeue_slurm_job() -> str:
-    """Has SLURM start the job of this process again, and says what came of it."""
+    """Requeues the SLURM job of this process; returns a message with the outcome."""
     job = os.environ.get("SLURM_ARRAY_JOB_ID")
     job = f"{job}_{os.environ['SLURM_ARRAY_TASK_ID']}" if job else os.environ.get("SLURM_JOB_ID")
     if job is None:
-        return "not requeued: this is no SLURM job"
+        return "not requeued: this is not a SLURM job"
     if shutil.which("scontrol") is None:
-        return f"job {job} was not requeued: there is no scontrol here"
+        return f"job {job} was not requeued: scontrol is not installed"
     done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         return f"job {job} was not requeued: {' '.join(done.stderr.split())}"

@@ -1,4 +1,4 @@
-"""How far a run is, and what it has found so far."""
+"""The progress of a run and its results so far."""
 
 from __future__ import annotations
 

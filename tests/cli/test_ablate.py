@@ -88,7 +88,7 @@ def test_a_signal_has_all_runs_saved(grid, tmp_path):
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 75
-    assert said == "kat: stopped by SIGTERM; call it again to go on\n"
+    assert said == "kat: stopped by SIGTERM; run the command again to resume\n"
     assert not list(out.glob("runs/*/summary.json"))
     assert "stopped at step" in next(out.glob("logs/*.log")).read_text()
 
@@ -145,9 +145,9 @@ def test_a_dry_run_lists_what_there_is_to_do(tmp_path, capsys):
         (["componets"], "unknown grid .* 'componets'; did you mean 'components'"),
         (
             ["groups", "--set", "model.args.num_groups=4"],
-            "--set model.args.num_groups would overrule what the cell '1' of groups is about",
+            "--set model.args.num_groups would override a setting of the cell '1' of groups",
         ),
-        (["groups", "--set", "max_steps=20"], "may not set max_steps: .* another run"),
+        (["groups", "--set", "max_steps=20"], "may not set max_steps: .* to shorten its runs"),
         (["groups", "--set", "a=1", "--set", "seed=7"], "may not set seed"),
         (["groups", "--set", "model.args={a"], r"--set model.args: '\{a' is not a value"),
         (["groups", "--set", "monitor.enabled=true"], "kat stability"),
@@ -156,7 +156,7 @@ def test_a_dry_run_lists_what_there_is_to_do(tmp_path, capsys):
         (["groups", "--seeds", "1", "1"], r"--seeds must differ, got \[1, 1\]"),
         (
             ["components", "--set", "model.name=vit_micro"],
-            r"model.name=vit_mlp_\* is of the size of a KAT, but the others are 'vit_micro'",
+            r"model.name=vit_mlp_\* needs a KAT's size, but the grid's model is 'vit_micro'",
         ),
         (["groups", "--set", "epochs"], "--set takes NAME=VALUE, got 'epochs'"),
         (["groups", "--set", "epoch=3"], "unknown setting in the cell '8' of groups 'epoch'"),

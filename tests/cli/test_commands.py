@@ -241,7 +241,7 @@ def test_imagenet_recipes_hold_the_papers_settings(recipe):
             ["--optim.clip_coefficients", "0.9"],
             "coefficients=0.9 would change the model at the first",
         ),
-        (["--model.freeze", "spine"], "model.freeze: 'spine' is no part of the model; give backb"),
+        (["--model.freeze", "spine"], "model.freeze: 'spine' is not a part of the model; give"),
         (
             ["--model.name", "auto"],
             "model.name=auto takes the model from a checkpoint: give --init",
@@ -317,7 +317,7 @@ def test_a_folder_with_other_things_is_never_overwritten(tmp_path, capsys):
     (tmp_path / "thesis.txt").write_text("years of work")
     for extra in ([], ["--overwrite", "true"]):
         line = refused(capsys, "train", "--config", "digits", "--out", tmp_path, *extra)
-        assert "is not the folder of a run" in line
+        assert "is not a run directory" in line
     assert (tmp_path / "thesis.txt").exists()
 
 
@@ -415,14 +415,14 @@ def test_eval_of_another_model_or_data_is_explained(digits_run, imagenet, idx, t
     fewer = tmp_path / "fewer"
     write_folder(fewer, classes=3, train=1, val=1)
     line = refused(capsys, "eval", digits_run, "--data.name", f"folder:{fewer}")
-    assert "the model knows 10 classes and the data has 3" in line
+    assert "the model has 10 classes and the data has 3" in line
     renamed = tmp_path / "renamed"
     shutil.copytree(digits_run, renamed)
     config = json.loads((renamed / "config.json").read_text())
     config["label_names"] = [f"class {i}" for i in range(10)]
     (renamed / "config.json").write_text(json.dumps(config))
     line = refused(capsys, "eval", renamed, "--data.name", f"fashion_mnist:{idx}")
-    assert "class 0 is 'class 0' to the model and 'T-shirt/top' in the data" in line
+    assert "class 0 is 'class 0' in the model and 'T-shirt/top' in the data" in line
     copy = tmp_path / "mixed"
     copy.mkdir()
     (copy / "config.json").write_bytes((digits_run / "config.json").read_bytes())

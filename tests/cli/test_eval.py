@@ -1,4 +1,4 @@
-"""kat eval as a user calls it: several checkpoints, reports, other preprocessing, bad scores."""
+"""kat eval as a user calls it: several checkpoints, reports, other preprocessing, bad metrics."""
 
 from __future__ import annotations
 
@@ -145,13 +145,13 @@ def test_other_preprocessing_is_used_and_said(trained, tmp_path, capsys):
     plain = _row(out)["top1"]
     assert run(*common, "--mean", "[0.9]", "--crop-pct", 0.5, "--interpolation", "nearest") == 0
     printed = capsys.readouterr().out
-    assert "note: mean is (0.9,), where the checkpoint's record says (0.3054,)" in printed
-    assert "note: crop_pct is 0.5, where the checkpoint's record says 1.0" in printed
+    assert "note: mean is (0.9,), but the checkpoint's record has (0.3054,)" in printed
+    assert "note: crop_pct is 0.5, but the checkpoint's record has 1.0" in printed
     assert _row(out)["top1"] < plain - 10
     assert "what was found out:" in printed
     assert "preprocessing: mean is (0.9,) here and (0.3054,) in the checkpoint's record" in printed
     assert run(*common, "--image-size", 16) == 0
-    assert "input_size is (1, 16, 16), where the checkpoint's record" in capsys.readouterr().out
+    assert "input_size is (1, 16, 16), but the checkpoint's record" in capsys.readouterr().out
     for option, value, message in (
         ("--image-size", 0, "--image-size must be at least 1, got 0"),
         ("--image-size", 9, "any multiple of 2 x 2"),
@@ -174,8 +174,8 @@ def test_a_permuted_head_is_found_out(trained, tmp_path, capsys):
     line = next(line for line in printed.splitlines() if line.startswith("  class order: it looks"))
     true, called = (int(part.split(")")[0]) for part in line.split("(class ")[1:])
     assert called == (true + 3) % 10
-    assert "tensors were loaded, and none is lacking" in printed
-    assert "classes: the model has 10, the data 10, matched by their names" in printed
+    assert "tensors were loaded, and none is missing" in printed
+    assert "classes: the model has 10, the data 10, matched by name" in printed
 
 
 def test_constant_predictions_and_other_pixels_are_found_out(trained, tmp_path, capsys):
@@ -201,7 +201,7 @@ def test_missing_keys_and_layers_that_are_not_finite_are_named(trained, tmp_path
     folder = _altered(trained, tmp_path / "poisoned", poison)
     line = refused(capsys, "eval", folder, *DIGITS)
     assert f"the logits of {folder} are not finite" in line
-    assert "blocks.2.attn.proj is the first layer that is not finite, for its weight" in line
+    assert "blocks.2.attn.proj is the first layer that is not finite: its weight" in line
 
 
 def test_folders_of_class_names_are_set_against_imagenet(trained, tmp_path, capsys):
@@ -227,7 +227,7 @@ def test_folders_of_class_names_are_set_against_imagenet(trained, tmp_path, caps
     data = ["--data.name", f"folder:{tmp_path / 'data'}", *QUIET]
     assert run("eval", folder, *data) == 0
     printed = capsys.readouterr().out
-    assert "note: one side has numbers for class names, so they were not compared" in printed
+    assert "note: one side has numbers instead of class names, so the names were" in printed
     assert "stand in alphabetical order, which is not ImageNet's ('ant' to 'dog')" in printed
     registered = timm.get_pretrained_cfg("resnet18").mean
     assert f"mean is (0.5, 0.5, 0.5) in the checkpoint's record and {registered}" in printed
@@ -254,9 +254,9 @@ def test_real_labels_are_scored_beside_the_others(tmp_path, capsys):
     assert run(*common, *data, "--real-labels", real) == 0
     assert "real labels: top-1 100.00 %, top-5 100.00 % on 3 images" in capsys.readouterr().out
     line = refused(capsys, *common, "--data.name", "digits", "--real-labels", "timm")
-    assert "real labels go by file names" in line
+    assert "real labels need file names" in line
     line = refused(capsys, *common, *data, "--real-labels", tmp_path / "absent.json")
-    assert "absent.json is not a list of the right classes" in line
+    assert "absent.json does not list the correct classes" in line
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ def _result(loader, need, cores=8, **stages):
 def test_a_loader_that_is_fast_enough():
     result = _result({0: 90.0, 1: 100.0, 2: 190.0, 4: 350.0}, need=150)
     assert (result.bottleneck, result.workers_needed) == ("model", 2)
-    assert "The model is the bottleneck: a model takes 150 images/s" in result.verdict()
+    assert "The model is the bottleneck: a model trains on 150 images/s" in result.verdict()
     assert "data.num_workers=2 is enough" in result.verdict()
 
 
@@ -35,14 +35,14 @@ def test_workers_are_extrapolated_if_they_scale():
         "About 11 workers are enough (extrapolated, not measured, more than the 8 cores here)"
         in (result.verdict())
     )
-    assert "is spent in decode (75%): use more cores" in result.verdict()
+    assert "slowest stage is decode (75% of the time): use more cores" in result.verdict()
 
 
 def test_nothing_is_extrapolated_if_workers_do_not_scale():
     result = _result({1: 100.0, 2: 130.0, 8: 135.0}, need=1000, read=3.0, decode=1.0)
     assert result.workers_needed is None
     assert "the number that is enough is unknown" in result.verdict()
-    assert "is spent in read (75%): copy the data to a local disk" in result.verdict()
+    assert "slowest stage is read (75% of the time): copy the data" in result.verdict()
 
 
 def test_workers_beyond_the_cores_are_not_extrapolated_from():

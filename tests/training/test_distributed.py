@@ -211,7 +211,7 @@ def test_sharded_processes_that_are_no_longer_finite_stop_and_keep_the_state_bef
     process = _start(out, *DIVISIONS["fsdp"], *rate)
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 1, errors
-    assert "the layer that it came from is not looked for in sharded weights" in errors
+    assert "the layer where it arose is not searched for in sharded weights" in errors
     assert f"The state before it is in {out / 'last_good.ckpt'}" in errors
     weights = torch.load(out / "last_good.ckpt", weights_only=True)["raw_state_dict"]
     assert all(weight.isfinite().all() for weight in weights.values())

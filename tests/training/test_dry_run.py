@@ -37,10 +37,10 @@ def test_it_prints_a_table_and_writes_nothing(tmp_path, capsys, monkeypatch):
     printed = capsys.readouterr().out
     for pattern in (
         r"parameters +202,490\n",
-        r"training data +1,437 images; of 64 tried 0 cannot be read\n",
-        r"validation data +360 images; of 64 tried 0 cannot be read\n",
-        r"speed +\d+(\.\d+)? images/s, \S+ s a step, data wait \d+ % \(3 steps after 1 to warm",
-        r"time +about .+ an epoch, .+ for 40\n",
+        r"training data +1,437 images; 0 of 64 checked are unreadable\n",
+        r"validation data +360 images; 0 of 64 checked are unreadable\n",
+        r"speed +\d+(\.\d+)? images/s, \S+ s per step, data wait \d+ % \(3 steps after 1 to warm",
+        r"time +about .+ per epoch, .+ for 40\n",
         r"memory +peak \S+ [MG]B, of which weights 810 kB, gradients 810 kB, optimizer 1.62 MB,"
         r" ema 810 kB\n",
         r"loss +\d\.\d{4} after 4 steps\n",
@@ -135,8 +135,8 @@ def test_unreadable_images_are_counted_or_refused(tmp_path, capsys):
     )  # fmt: skip
     assert run(*common) == 0
     printed = capsys.readouterr().out
-    assert f"8 images; of 8 tried 1 cannot be read, first {torn}\n" in printed
-    assert "2 images; of 2 tried 0 cannot be read; 1 files are no images\n" in printed
+    assert f"8 images; 1 of 8 checked are unreadable, first {torn}\n" in printed
+    assert "2 images; 0 of 2 checked are unreadable; 1 files are not images\n" in printed
     (data / "val/n00/notes.txt").unlink()
     assert f"{torn} cannot be read as an image" in refused(
         capsys, *common, "--data.bad_images", "fail"
@@ -144,7 +144,7 @@ def test_unreadable_images_are_counted_or_refused(tmp_path, capsys):
     for path in (data / "val").rglob("*.jpg"):
         path.write_bytes(b"torn")
     line = refused(capsys, *common)
-    assert "none of 2 images of the val split can be read, first" in line
+    assert "all 2 images checked in the val split are unreadable, first" in line
 
 
 def test_what_would_stop_the_run_is_one_line(tmp_path, capsys, monkeypatch):

@@ -131,7 +131,7 @@ def test_a_run_that_is_asked_to_stop_saves_and_exits_with_75(
     step = 7 if place == "loss" else 10
     error = capsys.readouterr().err
     assert f"kat: stopped at step {step}; --resume auto continues from there" in error
-    assert ("no SLURM job" in error) == (number == signal.SIGUSR1)
+    assert ("not a SLURM job" in error) == (number == signal.SIGUSR1)
     assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["state"]["step"] == step
     assert run(*command) == 0
     assert digest(tmp_path / "run") == clean
@@ -231,7 +231,7 @@ def test_auto_begins_a_run_that_was_stopped_before_its_first_checkpoint(tmp_path
     other.mkdir()
     (other / "thesis.tex").write_text("")
     assert run("train", "--config", "digits", *quick, "--out", other, "--resume", "auto") == 2
-    assert "is not the folder of a run" in capsys.readouterr().err
+    assert "is not a run directory" in capsys.readouterr().err
 
 
 def test_a_run_that_is_done_stays_as_it_is(tmp_path, capsys):

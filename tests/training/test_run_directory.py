@@ -1,4 +1,4 @@
-"""The folder of a run: which checkpoint is resumed, and runs of an older layout."""
+"""The run directory: which checkpoint a run resumes from, and runs of an older layout."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def scontrol(tmp_path, monkeypatch):
 
 
 def test_a_job_is_put_back_into_the_queue(scontrol, monkeypatch):
-    assert requeue_slurm_job() == "not requeued: this is no SLURM job"
+    assert requeue_slurm_job() == "not requeued: this is not a SLURM job"
     monkeypatch.setenv("SLURM_JOB_ID", "12")
     called = scontrol(0)
     assert requeue_slurm_job() == "job 12 requeued"
@@ -76,4 +76,4 @@ def test_what_keeps_a_job_out_of_the_queue_is_said(scontrol, monkeypatch, tmp_pa
     scontrol(1)
     assert requeue_slurm_job() == "job 12 was not requeued: no such job"
     monkeypatch.setenv("PATH", str(tmp_path / "none"))
-    assert requeue_slurm_job() == "job 12 was not requeued: there is no scontrol here"
+    assert requeue_slurm_job() == "job 12 was not requeued: scontrol is not installed"

@@ -1,4 +1,4 @@
-"""When a run writes its checkpoints, and when it stops because it is asked to."""
+"""Writes checkpoints, and stops a run on a signal."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Checkpoints(Callback):
             _restore_best(run, run.resumed_from)
 
     def on_batch_end(self, run: Run, index: int, batch: Batch, stepped: bool) -> None:
-        """Saves where it is time, or the run is to stop; the end of an epoch is seen to later."""
+        """Saves if a checkpoint is due or the run is to stop, except at the end of an epoch."""
         if not stepped or run.state.validating:
             return
         wanted = run.should_stop or self._due(run) or self.request.signal is not None

@@ -67,7 +67,7 @@ class DivergenceGuard(Callback):
         self.trouble: _Trouble | None = None
 
     def on_fit_start(self, run: Run) -> None:
-        """Refuses a start that is not finite. A resumed run has its divergence behind it."""
+        """Checks that the run starts finite; removes the record of an earlier divergence."""
         if run.is_first:
             (run.out / DIVERGENCE).unlink(missing_ok=True)
         buffers = run.model.named_buffers()
@@ -75,12 +75,12 @@ class DivergenceGuard(Callback):
         self.check_state(run, kept=_NONE_KNOWN)
 
     def on_fit_end(self, run: Run) -> None:
-        """Removes what an earlier divergence has left; best and last have made it needless."""
+        """Removes last_good.ckpt of an earlier divergence, which best and last supersede."""
         if run.is_first:
             (run.out / LAST_GOOD).unlink(missing_ok=True)
 
     def on_batch_start(self, run: Run, index: int) -> None:
-        """Notes which batch it is."""
+        """Records the name of the batch."""
         self.batch = f"batch {index}"
 
     def on_before_step(self, run: Run) -> None:
@@ -97,7 +97,7 @@ class DivergenceGuard(Callback):
             self._stop_step(run, _attempt(run))
 
     def on_validation_start(self, run: Run) -> None:
-        """Checks all that is to be validated and kept."""
+        """Checks the state before it is validated and saved."""
         self.trouble = None
         self.check_state(run)
 
@@ -139,7 +139,7 @@ class DivergenceGuard(Callback):
             self._stop(run, trouble, kept or self._keep(run))
 
     def _skips(self, run: Run, loss: Tensor) -> bool:
-        """Whether the scaler is to skip the step: a smaller scale may be all that it takes."""
+        """Whether the loss scaler may skip the step: a smaller scale may suffice."""
         scaler = run.precision.scaler
         if scaler is None or not _norm_is_finite(run, loss, []):
             return False
@@ -183,13 +183,13 @@ class DivergenceGuard(Callback):
 
 
 def read_divergence(out: Path) -> str | None:
-    """What stopped a run, in one sentence, or None where nothing did."""
+    """The divergence that stopped a run, in one sentence, or None."""
     path = out / DIVERGENCE
     return json.loads(path.read_text(encoding="utf-8"))["message"] if path.is_file() else None
 
 
 def _attempt(run: Run) -> Attempt:
-    """The last forward pass."""
+    """The last forward pass of the run."""
     assert run.attempt is not None
     return run.attempt
 

@@ -1,4 +1,4 @@
-"""Where the first value came from that is not finite, by running a forward pass again."""
+"""Finds the origin of non-finite values by repeating a forward pass."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from kat.training.distributed import full
 _LOWER = "a lower optim.lr, a longer optim.warmup_epochs, or optim.clip_grad=1"
 ADVICE = {
     "input": "Look at the images of this batch, and at augment and data.mean and data.std",
-    "weight": f"Was the model started from such weights? If not, try {_LOWER}",
-    "coefficient": f"Was the model started from such coefficients? If not, try {_LOWER}",
+    "weight": f"Did the model start from such weights? If not, try {_LOWER}",
+    "coefficient": f"Did the model start from such coefficients? If not, try {_LOWER}",
     "state": f"Try {_LOWER}",
     "overflow": f"Try {_LOWER}; with a reduced precision also precision=32-true",
     "gradient": f"Try {_LOWER}; with a reduced precision also precision=32-true",
-    "sharded": f"Try {_LOWER}. The layer is named where strategy is not fsdp",
-    "unknown": f"It did not come again when the step was run again. Try {_LOWER}",
+    "sharded": f"Try {_LOWER}. To find the layer, use another strategy than fsdp",
+    "unknown": f"It did not occur again when the step was repeated. Try {_LOWER}",
 }
-"""What to try, by cause; the nearer to the source, the earlier."""
+"""Advice by cause; causes closer to the origin come first."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Where the first value came from that is not finite.
+    """The origin of a non-finite value.
 
     Args:
-        layer: name of the module, in the model.
+        layer: name of the module in the model.
         cause: ``"input"``: the images; ``"weight"``, ``"coefficient"``: parameters of the layer;
-            ``"state"``: a buffer, the average of the weights or the optimizer's state;
-            ``"overflow"``: input and parameters are finite, the output is not; ``"gradient"``:
-            the forward pass is finite, the backward pass is not; ``"sharded"``: not looked for;
+            ``"state"``: a buffer, the EMA or the optimizer's state; ``"overflow"``: input and
+            parameters are finite, the output is not; ``"gradient"``: the forward pass is finite,
+            the backward pass is not; ``"sharded"``: not searched for in sharded weights;
             ``"unknown"``: not found.
-        detail: what was seen, for people.
+        detail: description for the user.
     """
 
     layer: str
@@ -48,18 +48,18 @@ class Finding:
     detail: str
 
 
-UNKNOWN = Finding("", "unknown", "the layer that it came from was not found")
-SHARDED = Finding("", "sharded", "the layer that it came from is not looked for in sharded weights")
+UNKNOWN = Finding("", "unknown", "the layer where it arose was not found")
+SHARDED = Finding("", "sharded", "the layer where it arose is not searched for in sharded weights")
 
 
 class Attempt(NamedTuple):
-    """A forward pass, with what it takes to do it again.
+    """A forward pass that can be repeated.
 
     Args:
-        images: (B, C, H, W), or a list of images, which the model sees.
-        loss: what came out.
-        random: the state of the generators before it.
-        forward: does it again.
+        images: (B, C, H, W) or a list of images, the input of the model.
+        loss: resulting loss.
+        random: states of the random number generators before it.
+        forward: repeats the forward pass.
     """
 
     images: Tensor | list[Tensor]
@@ -69,7 +69,7 @@ class Attempt(NamedTuple):
 
 
 def random_state(device: torch.device) -> list[Tensor]:
-    """The state of the generators that a model on this device draws from."""
+    """The states of the random number generators that a model on a device uses."""
     cuda = [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []
     return [torch.get_rng_state(), *cuda]
 
@@ -83,16 +83,16 @@ def _set_random_state(states: list[Tensor], device: torch.device) -> None:
 def diagnose(
     model: nn.Module, attempt: Attempt, batch: str, context: AbstractContextManager[Any]
 ) -> Finding:
-    """Why loss or gradient of a forward pass are not finite: images, then layers, then gradients.
+    """Finds out why a loss or gradient is not finite: checks images, then layers, then gradients.
 
-    Of sharded weights the images alone are looked at: the ranks would have to run together what
-    each of them stops at another layer.
+    With sharded weights only the images are checked, since all ranks would have to repeat the
+    forward pass together, but each may stop at another layer.
 
     Args:
-        model: runs again, with the same random numbers.
-        attempt: the forward pass; its gradients, if there are any, are those of the model.
-        batch: what to call the batch, e.g. ``"batch 3"``.
-        context: what the forward pass runs in, for its precision.
+        model: the model; it runs again with the same random numbers.
+        attempt: the forward pass; the model holds its gradients, if any.
+        batch: name of the batch for the message, e.g. ``"batch 3"``.
+        context: context of the forward pass, such as autocast.
     """
     finite = [bool(image.isfinite().all()) for image in attempt.images]
     bad = [index for index, fine in enumerate(finite) if not fine]
@@ -111,11 +111,11 @@ def diagnose(
 
 
 def diagnose_state(model: nn.Module, state: Mapping[str, Tensor]) -> Finding:
-    """Which number of a state is not finite: the model's parameters first, then in its order.
+    """Finds the first non-finite tensor: the model's parameters first, then the state in order.
 
     Args:
-        model: whose state it is.
-        state: by names that say what it is, e.g. ``"exp_avg_sq of head.weight"``.
+        model: the model.
+        state: tensors by descriptive names, e.g. ``"exp_avg_sq of head.weight"``.
     """
     for name, module in model.named_modules():
         broken = _broken_parameter(name, module)
@@ -140,15 +140,14 @@ class _Found(Exception):
 
 
 def first_not_finite(model: nn.Module, forward: Callable[[], object]) -> Finding | None:
-    """The first module, in the order of the forward pass, that is not finite of its own account.
+    """The first module, in forward order, that produces non-finite values itself.
 
-    That is one whose parameters are not finite, or whose output is not although its input is.
-    What happens between modules, such as the sum of a residual branch, counts as done by the
-    module around them.
+    Its parameters are not finite, or its output is not finite although its input is. Operations
+    between modules, such as a residual sum, are attributed to the enclosing module.
 
     Args:
-        model: its modules are watched; compiled ones run as they are written.
-        forward: runs the model on an input that is finite.
+        model: the model; compiled modules run in eager mode.
+        forward: runs the model on a finite input.
     """
     with _watched(model), torch.compiler.set_stance("force_eager"):
         try:
@@ -166,7 +165,7 @@ def _watched(model: nn.Module) -> Iterator[None]:
     def before(module: nn.Module, args: Any, kwargs: Any) -> None:
         if running and not _finite((args, kwargs)):
             raise _Found(
-                _overflow(names[id(running[-1])], running[-1], "its parts give finite values")
+                _overflow(names[id(running[-1])], running[-1], "its submodules give finite values")
             )
         broken = _broken_parameter(names[id(module)], module)
         if broken:
@@ -177,7 +176,7 @@ def _watched(model: nn.Module) -> Iterator[None]:
         running.pop()
         if not _finite(output):
             given = [t.abs().max().item() for t in _tensors((args, kwargs)) if t.numel()]
-            seen = f"it is given finite values, up to {max(given, default=0):.3g},"
+            seen = f"its input is finite (up to {max(given, default=0):.3g})"
             raise _Found(_overflow(names[id(module)], module, seen))
 
     handles = [
@@ -209,7 +208,7 @@ def _tensors(content: Any) -> Iterator[Tensor]:
 
 
 def _broken_parameter(name: str, module: nn.Module) -> Finding | None:
-    """What is wrong with a module's own parameters."""
+    """The first non-finite parameter of a module, without its submodules."""
     for key, parameter in module.named_parameters(recurse=False):
         values = full(parameter.detach())
         bad = ~values.isfinite()
@@ -220,7 +219,7 @@ def _broken_parameter(name: str, module: nn.Module) -> Finding | None:
         cause = "coefficient" if rational else "weight"
         where = [int(index) for index in bad.nonzero()[0]]
         detail = (
-            f"{name or 'the model'} is the first layer that is not finite, for its {cause}"
+            f"{name or 'the model'} is the first layer that is not finite: its {cause}"
             f" {key}{where} is {value} ({int(bad.sum())} of {bad.numel()} are not finite)"
         )
         return Finding(name, cause, detail)
@@ -229,18 +228,18 @@ def _broken_parameter(name: str, module: nn.Module) -> Finding | None:
 
 def _overflow(name: str, module: nn.Module, given: str) -> Finding:
     own = [parameter.detach().abs().max().item() for parameter in module.parameters(recurse=False)]
-    weights = f" and has parameters up to {max(own):.3g}" if own else ""
+    weights = f", its parameters are up to {max(own):.3g}" if own else ""
     detail = (
-        f"{name or 'the model'} is the first layer that is not finite: {given}{weights}, and what"
-        " it makes of them is not finite"
+        f"{name or 'the model'} is the first layer that is not finite: {given}{weights}, but its"
+        " output is not finite"
     )
     return Finding(name, "overflow", detail)
 
 
 def _bad_gradient(model: nn.Module) -> Finding | None:
-    """The parameter nearest to the output whose gradient's norm is not finite.
+    """The parameter closest to the output whose gradient norm is not finite.
 
-    Where only that of all gradients together is not: the one with the largest.
+    If only the total norm is not finite, the parameter with the largest gradient norm.
     """
     named = reversed(list(model.named_parameters()))
     gradients = {name: p.grad for name, p in named if p.grad is not None}

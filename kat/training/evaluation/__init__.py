@@ -1,1 +1,1 @@
-"""How models are evaluated on datasets, and what is found out about the result."""
+"""Evaluation of models on datasets, and diagnosis of poor results."""

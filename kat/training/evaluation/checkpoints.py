@@ -1,4 +1,4 @@
-"""Which stored models a list of paths stands for."""
+"""Finds stored models in folders."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _ENDINGS = (".ckpt", ".safetensors", ".pth", ".pth.tar", ".pt", ".pt2", ".onnx")
 
 
 def find_checkpoints(given: Sequence[Path]) -> list[Path]:
-    """The stored models that paths stand for, each once, in natural order within a folder.
+    """Expands paths to the stored models that they refer to, without duplicates.
 
-    A run directory or a model folder stands for itself; another folder for the files of weights and
-    the folders of models directly in it, or for itself where there are none.
+    A run directory or a model folder is kept. Any other folder is replaced by the weight files and
+    model folders directly in it, in natural order, or kept if there are none.
     """
     found = [inner for path in given for inner in _inside(path)]
     return list(dict.fromkeys(found))
@@ -34,6 +34,6 @@ def _is_weights(path: Path) -> bool:
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:
-    """A sort key by which epoch=9 comes before epoch=10."""
+    """A sort key that puts epoch=9 before epoch=10."""
     parts = re.split(r"(\d+)", path.name)
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]

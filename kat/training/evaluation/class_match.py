@@ -1,4 +1,4 @@
-"""Which logit of a model stands for which class of a dataset."""
+"""Matches the logits of a model to the classes of a dataset."""
 
 from __future__ import annotations
 
@@ -11,18 +11,17 @@ from timm.data import ImageNetInfo
 from kat.errors import InputError
 
 IMAGENET = 1000
-"""Classes of ImageNet-1k."""
+"""The number of classes of ImageNet-1k."""
 
 
 class ClassMatch(NamedTuple):
-    """How the classes of a dataset lie among those of a model.
+    """A mapping from the classes of a dataset to those of a model.
 
     Args:
-        columns: the index among the model's classes of each class of the data.
-        basis: what they were matched by: ``"names"``, ``"ImageNet"`` (synsets on one side, their
-            numbers on the other) or ``"position"``, which is what remains where one side has
-            numbers for names.
-        notes: what a user should know of it, one line each.
+        columns: for each class of the data, its index among the model's classes.
+        basis: how they were matched: ``"names"``, ``"ImageNet"`` (synsets on one side, class
+            indices on the other) or ``"position"``, if one side has numbers instead of names.
+        notes: remarks for the user, one line each.
     """
 
     columns: list[int]
@@ -32,14 +31,14 @@ class ClassMatch(NamedTuple):
 
 @cache
 def imagenet_synsets() -> tuple[str, ...]:
-    """The 1000 synsets of ImageNet-1k, in order of their index, as timm has them."""
+    """The 1000 synsets of ImageNet-1k in the order of their class indices, from timm."""
     return tuple(ImageNetInfo().label_names())
 
 
 def imagenet_indices(names: Sequence[str]) -> list[int] | None:
-    """The indices in ImageNet-1k of classes named by synsets, or by the indices themselves.
+    """The ImageNet-1k indices of classes that are named by synset or by index.
 
-    None where a name is neither, or where the names are of both kinds.
+    None if a name is neither, or if both kinds are mixed.
     """
     for known in (imagenet_synsets(), numbers(IMAGENET)):
         index = {name: i for i, name in enumerate(known)}
@@ -49,22 +48,22 @@ def imagenet_indices(names: Sequence[str]) -> list[int] | None:
 
 
 def numbers(count: int) -> list[str]:
-    """The names that classes without names have: "0", "1", ..."""
+    """The names of unnamed classes: "0", "1", ..."""
     return [str(index) for index in range(count)]
 
 
 def match_classes(ours: Sequence[str], theirs: Sequence[str]) -> ClassMatch:
     """Finds each class of the data among those of the model.
 
-    Classes in another order give answers near chance, without any other sign of it; so they are
-    matched by name wherever there are names.
+    A wrong class order silently gives metrics near chance. Classes are therefore matched by name
+    whenever both sides have names.
 
     Args:
-        ours: the classes of the model, in order of its logits.
-        theirs: the classes of the data, in order of its labels; all or some of the model's.
+        ours: class names of the model, in the order of its logits.
+        theirs: class names of the data, in the order of its labels; all or some of the model's.
 
     Raises:
-        InputError: they are not the model's, or not in its order where that cannot be mended.
+        InputError: the classes are not those of the model.
     """
     by_name = _lookup(ours, theirs)
     if by_name is not None:
@@ -73,26 +72,26 @@ def match_classes(ours: Sequence[str], theirs: Sequence[str]) -> ClassMatch:
     if len(ours) == IMAGENET and indices is not None and wanted is not None:
         columns = _lookup(indices, wanted)
         if columns is not None:
-            note = "note: synsets of ImageNet on one side, their numbers on the other"
+            note = "note: ImageNet synsets were matched with ImageNet class indices"
             return ClassMatch(columns, "ImageNet", [note, *_notes(columns, len(ours))])
     if len(ours) != len(theirs):
         strange = next(name for name in theirs if name not in ours)
         raise InputError(
-            f"the model knows {len(ours)} classes and the data has {len(theirs)}, of which"
-            f" {strange!r} is none of the model's"
+            f"the model has {len(ours)} classes and the data has {len(theirs)}; {strange!r} is not"
+            " a class of the model"
         )
     if numbers(len(ours)) in (list(ours), list(theirs)):
-        note = "note: one side has numbers for class names, so they were not compared"
+        note = "note: one side has numbers instead of class names, so the names were not compared"
         return ClassMatch(list(range(len(ours))), "position", [note])
     index = next(i for i, pair in enumerate(zip(ours, theirs, strict=True)) if pair[0] != pair[1])
     raise InputError(
-        f"class {index} is {ours[index]!r} to the model and {theirs[index]!r} in the data; the"
-        " classes must have the names that the model was trained with"
+        f"class {index} is {ours[index]!r} in the model and {theirs[index]!r} in the data; the"
+        " class names must be those that the model was trained with"
     )
 
 
 def _lookup(ours: Sequence[Any], theirs: Sequence[Any]) -> list[int] | None:
-    """Where each of theirs is among ours, or None where one is not, or there are doubles."""
+    """The index in ours of each of theirs; None if one is missing or there are duplicates."""
     index = {name: i for i, name in enumerate(ours)}
     whole = len(index) == len(ours) and len(set(theirs)) == len(theirs)
     return [index[name] for name in theirs] if whole and index.keys() >= set(theirs) else None
@@ -101,9 +100,9 @@ def _lookup(ours: Sequence[Any], theirs: Sequence[Any]) -> list[int] | None:
 def _notes(columns: list[int], count: int) -> list[str]:
     if len(columns) < count:
         return [
-            f"note: the data has {len(columns)} of the model's {count} classes; the model chooses"
-            " among these alone"
+            f"note: the data has {len(columns)} of the model's {count} classes; predictions are"
+            " restricted to these"
         ]
     if columns != sorted(columns):
-        return ["note: the data has the model's classes in another order; they go by their names"]
+        return ["note: the data has the classes in another order; they were matched by name"]
     return []

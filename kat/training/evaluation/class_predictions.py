@@ -1,4 +1,4 @@
-"""What a classifier predicts for the images of a split."""
+"""Predictions of a classifier for the images of a split."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kat.training.evaluation.prediction import ClassPredictions
 from kat.training.optim.precision import Precision
 
 TOP = 5
-"""How many of the most likely classes are kept of each image."""
+"""The number of most likely classes that are kept for each image."""
 
 
 @torch.inference_mode()
@@ -31,14 +31,14 @@ def predict_classes(
     """Runs a classifier over a split; every readable image counts once.
 
     Args:
-        subject: the model is moved to the device.
-        images: with the transform of the model.
-        columns: the index among the model's classes of each class of the data.
-        data: how images are loaded.
-        config: how the model is run.
+        subject: the model and its record; the model is moved to the device.
+        images: the split, with the transform of the model set.
+        columns: for each class of the data, its index among the model's classes.
+        data: settings of data loading.
+        config: settings of the evaluation.
 
     Returns:
-        The predictions, and the images that could not be read and why.
+        The predictions, and the unreadable images with the reason for each.
 
     Raises:
         InputError: no image can be read, a label is out of range, or logits are not finite.
@@ -71,13 +71,13 @@ def predict_classes(
 def _keep(
     logits: Tensor, labels: Tensor, columns: Sequence[int], keep_logits: bool
 ) -> tuple[np.ndarray, ...]:
-    """What is kept of a batch: the fields of :class:`ClassPredictions` but the names."""
+    """The fields of :class:`ClassPredictions` for a batch, except the names."""
     if list(columns) != list(range(logits.shape[1])):
         logits = logits[:, torch.tensor(columns, device=logits.device)]
     labels = labels.to(logits.device)
     if labels.min() < 0 or labels.max() >= logits.shape[1]:
         raise InputError(
-            f"the data has a label {int(labels.max())}, but {logits.shape[1]} classes; give"
+            f"the data has label {int(labels.max())}, but {logits.shape[1]} classes; give"
             " data.num_classes"
         )
     log_probability = logits.log_softmax(-1)
@@ -90,22 +90,22 @@ def _keep(
 def _not_finite(subject: Subject, images: Tensor) -> str:
     model: nn.Module = subject.model
     finding = first_not_finite(model, lambda: model(images))
-    where = finding.detail if finding else "no layer is so when the batch is run again"
+    where = finding.detail if finding else "all layers were finite when the batch was run again"
     return (
         f"the logits of {subject.source} are not finite; its weights are damaged or its training"
-        f" has diverged: {where}"
+        f" diverged: {where}"
     )
 
 
 def _names(images: ImageDataset | ImageStream) -> Iterator[str]:
-    """The images' names in the order in which evaluation goes through them."""
+    """The names of the images in the order of evaluation."""
     if isinstance(images, ImageDataset):
         return map(images.name, range(len(images)))
     return (f"image {index} of the stream" for index in count())
 
 
 def _limited(batches: Iterator[Batch], limit: int | None) -> Iterator[Batch]:
-    """The batches up to the image number ``limit``."""
+    """The batches of the first ``limit`` images."""
     left = limit
     for batch in batches:
         if left is None:

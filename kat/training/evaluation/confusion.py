@@ -1,6 +1,6 @@
-"""Confusion, accuracy by class and calibration of a classifier, from its predictions.
+"""Confusion matrix, accuracy per class and calibration of a classifier.
 
-N is the number of images and K that of classes; labels and predictions are indices below K.
+N is the number of images and K the number of classes; labels and predictions are indices below K.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ BINS = 15
 
 
 class ClassAccuracy(NamedTuple):
-    """The accuracy of a class.
+    """The accuracy of one class.
 
     Args:
-        name: of the class.
-        images: how many there are of it.
-        correct: how many of them are taken for it.
-        predicted: how many images of any class are taken for it.
-        mistaken_for: the class that its images are most often taken for wrongly, or None.
+        name: name of the class.
+        images: number of images of the class.
+        correct: number of these images that are predicted correctly.
+        predicted: number of images of any class that are predicted as this class.
+        mistaken_for: most frequent wrong prediction for its images, or None.
     """
 
     name: str
@@ -32,18 +32,18 @@ class ClassAccuracy(NamedTuple):
 
     @property
     def accuracy(self) -> float | None:
-        """Per cent; None without an image."""
+        """In percent; None if the class has no images."""
         return 100 * self.correct / self.images if self.images else None
 
     @property
     def precision(self) -> float | None:
-        """Per cent of the images that are taken for it; None where none is."""
+        """Correct share of the predictions of this class, in percent; None if there are none."""
         return 100 * self.correct / self.predicted if self.predicted else None
 
 
 @dataclass(frozen=True)
 class Confused:
-    """Images of one class that are taken for another: how many, and of how many."""
+    """The images of class ``true`` that are predicted as ``predicted``: ``count`` of ``images``."""
 
     true: str
     predicted: str
@@ -56,10 +56,10 @@ class Calibration(NamedTuple):
 
     Args:
         edges: (bins + 1,), from 0 to 1.
-        counts: (bins,), images in each.
-        confidence: (bins,), the mean in each; NaN in an empty one.
-        accuracy: (bins,), the share of correct predictions in each; NaN in an empty one.
-        ece: the expected calibration error, in [0, 1].
+        counts: (bins,), number of images per bin.
+        confidence: (bins,), mean confidence per bin; NaN in an empty bin.
+        accuracy: (bins,), share of correct predictions per bin; NaN in an empty bin.
+        ece: expected calibration error, in [0, 1].
     """
 
     edges: np.ndarray
@@ -70,17 +70,17 @@ class Calibration(NamedTuple):
 
 
 def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, classes: int) -> np.ndarray:
-    """Entry (i, j) counts the images of class i that are taken for j; (K, K) int64."""
+    """(K, K) int64; entry (i, j) is the number of images of class i predicted as class j."""
     cells = np.bincount(labels * classes + predictions, minlength=classes**2)
     return cells.reshape(classes, classes)
 
 
 def class_accuracies(matrix: np.ndarray, names: list[str]) -> list[ClassAccuracy]:
-    """Accuracy by class, in order of the classes.
+    """The accuracy of each class.
 
     Args:
         matrix: (K, K), from :func:`confusion_matrix`.
-        names: the K class names.
+        names: K class names.
     """
     wrong = matrix - np.diag(np.diag(matrix))
     worst = wrong.argmax(axis=1)
@@ -98,12 +98,12 @@ def class_accuracies(matrix: np.ndarray, names: list[str]) -> list[ClassAccuracy
 
 
 def most_confused(matrix: np.ndarray, names: list[str], count: int) -> list[Confused]:
-    """The pairs (true class, predicted class) with the most images, the most first.
+    """The most frequent pairs (true class, wrongly predicted class), in descending order.
 
     Args:
         matrix: (K, K), from :func:`confusion_matrix`.
-        names: the K class names.
-        count: at most so many pairs.
+        names: K class names.
+        count: maximum number of pairs.
     """
     wrong = matrix - np.diag(np.diag(matrix))
     order = np.argsort(-wrong, axis=None, kind="stable")[:count]
@@ -116,7 +116,7 @@ def most_confused(matrix: np.ndarray, names: list[str], count: int) -> list[Conf
 
 
 def calibration_rows(found: Calibration) -> list[dict[str, float]]:
-    """A calibration as a list of its bins."""
+    """The bins of a calibration as rows of a table."""
     columns = (found.edges[:-1], found.edges[1:], found.counts, found.confidence, found.accuracy)
     names = ("from", "to", "images", "confidence", "accuracy")
     rows = zip(*(column.tolist() for column in columns), strict=True)
@@ -124,14 +124,15 @@ def calibration_rows(found: Calibration) -> list[dict[str, float]]:
 
 
 def calibration(confidence: np.ndarray, correct: np.ndarray, bins: int = BINS) -> Calibration:
-    """Expected calibration error (Guo et al. 2017): ECE = sum_b n_b / N |accuracy_b - confidence_b|
+    """Expected calibration error, ECE = sum_b n_b / N |accuracy_b - confidence_b|.
 
-    over bins ((b - 1) / bins, b / bins] of the confidence; 0 falls into the first.
+    The bins are ((b - 1) / bins, b / bins]; a confidence of 0 falls into the first one. Source: Guo
+    et al. 2017.
 
     Args:
-        confidence: (N,), the probability of the likeliest class, in [0, 1].
-        correct: (N,) bool, whether it is the true one.
-        bins: how many.
+        confidence: (N,), probability of the predicted class, in [0, 1].
+        correct: (N,) bool, whether the prediction is correct.
+        bins: number of bins.
     """
     edges = np.linspace(0, 1, bins + 1)
     confidence = confidence.astype(np.float64)

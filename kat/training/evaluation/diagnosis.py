@@ -1,4 +1,4 @@
-"""Why a classifier may be near chance, or far below what its run recorded."""
+"""Diagnosis of a classifier whose accuracy is near chance or far below its run's record."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ from kat.training.run_directory import (
 )
 
 SIGNIFICANCE = 0.01
-"""Chance may reach a score with this probability, or the score is not above chance."""
+"""The level at which an accuracy is significantly above chance."""
 FAR_BELOW = 10.0
-"""Points of top-1 below what a run has recorded, beyond three standard errors."""
+"""Percentage points that top-1 may be below the record before it is reported."""
 _NEARLY_ALL = 0.5
-"""The share of the answers that one class takes, from which it is named."""
+"""The share of one class among the predictions from which they are reported as constant."""
 
 
 class Classified(NamedTuple):
     """A classifier and what it predicted.
 
     Args:
-        subject: the model, with the record that is stored with it.
-        overridden: the preprocessing that differs from the record: name to (stored, given).
-        classes: of the data.
-        match: how they lie among the model's.
-        predictions: of each image.
+        subject: the model and its stored record.
+        overridden: preprocessing that differs from the record: name to (stored, given).
+        classes: class names of the data.
+        match: mapping from the classes of the data to those of the model.
+        predictions: predictions for all images.
     """
 
     subject: Subject
@@ -58,16 +58,16 @@ class Classified(NamedTuple):
 
 
 def suspicion(predictions: ClassPredictions, classes: int, recorded: float | None) -> str | None:
-    """Why top-1 is too low to be believed, in one line, or None.
+    """Describes a suspiciously low top-1 accuracy in one line, or returns None.
 
-    Top-1 is near chance where guessing among K classes would reach it with probability
-    P(X >= hits) > 0.01, X ~ Binomial(N, 1/K), and so many images could tell. It is far below the
-    record where more than ten points and three standard errors are missing.
+    Top-1 is near chance if guessing among K classes would reach it with probability
+    P(X >= hits) > 0.01, X ~ Binomial(N, 1/K), and N is large enough for the test. It is far below
+    the record if it is lower by more than ten percentage points and three standard errors.
 
     Args:
-        predictions: of N images.
-        classes: K.
-        recorded: top-1 in per cent that the run recorded for these weights on this data, or None.
+        predictions: predictions for N images.
+        classes: number of classes K.
+        recorded: top-1 in percent that the run recorded for these weights on this data, or None.
     """
     hits = predictions.hits[:, 0]
     top1, images = 100 * float(hits.mean()), len(hits)
@@ -86,7 +86,7 @@ def suspicion(predictions: ClassPredictions, classes: int, recorded: float | Non
 
 
 def recorded_top1(path: Path | str, data_name: str) -> float | None:
-    """Top-1 (per cent) that a run recorded for the weights at path, if on this dataset."""
+    """Top-1 in percent that a run recorded for the weights at a path, if on the same dataset."""
     if isinstance(path, str):
         return None
     folder = path if path.is_dir() else path.parent
@@ -107,7 +107,7 @@ def recorded_top1(path: Path | str, data_name: str) -> float | None:
 
 
 def explain(found: Classified) -> list[str]:
-    """What can be found out, one line each: what looks wrong, and what was ruled out."""
+    """The findings, one line each: possible causes, and causes that were ruled out."""
     findings = [
         _constant(found.predictions, found.classes),
         _permuted(found.predictions, found.classes),
@@ -120,7 +120,7 @@ def explain(found: Classified) -> list[str]:
 
 
 def _above_chance(hits: np.ndarray, classes: int) -> bool:
-    """Whether guessing would hardly reach it, or so few images that nothing can be said."""
+    """Whether guessing is unlikely to reach it, or there are too few images for a test."""
     if classes ** -float(len(hits)) > SIGNIFICANCE:
         return True
     return float(binom.sf(hits.sum() - 1, len(hits), 1 / classes)) <= SIGNIFICANCE
@@ -134,16 +134,16 @@ def _constant(predictions: ClassPredictions, classes: list[str]) -> str | None:
         return None
     return (
         f"constant predictions: {classes[likeliest]!r} is predicted for"
-        f" {100 * share:.1f} % of the images, and right for {100 * due:.1f} %; the weights may be"
-        " untrained or damaged, or the pixels scaled in another way than the model expects"
+        f" {100 * share:.1f} % of the images and correct for {100 * due:.1f} %; the weights may be"
+        " untrained or damaged, or the pixels may not be scaled as the model expects"
     )
 
 
 def _permuted(predictions: ClassPredictions, classes: list[str]) -> str | None:
-    """Whether other names for the classes would explain the answers.
+    """Whether a permutation of the classes would explain the predictions.
 
-    The names are chosen on one half of each class's images and tried on the other half, so that
-    chance alone reaches 1/K.
+    The permutation is fitted on one half of each class's images and tested on the other half, so
+    that chance level stays 1/K.
     """
     labels, predicted, count = predictions.labels, predictions.top[:, 0], len(classes)
     order = np.argsort(labels, kind="stable")
@@ -157,9 +157,9 @@ def _permuted(predictions: ClassPredictions, classes: list[str]) -> str | None:
     moved = np.where(renamed != np.arange(count), counts[np.arange(count), renamed], -1)
     example = int(moved.argmax())
     return (
-        "class order: it looks permuted. With the classes renamed by the predictions on one half"
+        "class order: it seems to be permuted. With a permutation of the classes fitted on one half"
         f" of the images, top-1 on the other half is {100 * hits.mean():.1f} %; images of"
-        f" {classes[example]!r} (class {example}) are called"
+        f" {classes[example]!r} (class {example}) are predicted as"
         f" {classes[renamed[example]]!r} (class {renamed[example]})"
     )
 
@@ -167,9 +167,9 @@ def _permuted(predictions: ClassPredictions, classes: list[str]) -> str | None:
 def _class_order(found: Classified) -> str:
     ours, theirs = len(found.subject.record.classes), found.classes
     by = {
-        "names": "matched by their names",
-        "ImageNet": "matched by ImageNet's synsets",
-        "position": "matched by their position, for one side has numbers for names",
+        "names": "matched by name",
+        "ImageNet": "matched by ImageNet synset",
+        "position": "matched by position, since one side has numbers instead of names",
     }[found.match.basis]
     counted = f"classes: the model has {ours}, the data {len(theirs)}, {by}"
     if found.match.basis != "position" and len(theirs) != IMAGENET:
@@ -178,7 +178,7 @@ def _class_order(found: Classified) -> str:
 
 
 def _against_imagenet(names: list[str]) -> str:
-    """How the classes of the data lie to ImageNet-1k's."""
+    """How the classes of the data relate to those of ImageNet-1k."""
     indices = imagenet_indices(names)
     if indices is not None and len(names) == IMAGENET:
         same = indices == list(range(IMAGENET))
@@ -227,17 +227,17 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def _weights(subject: Subject) -> list[str]:
-    """Whether the file's weights are in the model, and which of several sets they are."""
+    """Whether all weights of the file were loaded, and which other sets of weights it holds."""
     if isinstance(subject.source, str) or not any(True for _ in subject.model.parameters()):
         return []
     weights, others = stored_weights(subject.source)
     own = subject.model.state_dict().keys()
     left, lacking = sorted(weights.keys() - own), sorted(own - weights.keys())
-    lines = [f"weights: all {len(weights)} tensors were loaded, and none is lacking"]
+    lines = [f"weights: all {len(weights)} tensors were loaded, and none is missing"]
     if left or lacking:
         lines = [
             f"weights: {len(left)} tensors were not loaded and {len(lacking)} of the model are"
-            f" lacking, first {(left or lacking)[0]}"
+            f" missing, first {(left or lacking)[0]}"
         ]
     if others:
         lines.append(f"weights: the file also holds {', '.join(others)}, which was not used")

@@ -26,17 +26,16 @@ def evaluate(
     """Runs a model over the validation split of a dataset; every readable image counts once.
 
     Args:
-        model: is moved to the device.
-        record: its classes, and how it wants its images.
-        data: where the images are, and how they are loaded; its preprocessing is not used.
-        config: how to run the model.
-        options: of the task, an instance of its ``EvalOptions``.
-        source: where the model is stored, or what to call it in an error.
+        model: the model; it is moved to the device.
+        record: record of the model, with its classes and preprocessing.
+        data: dataset and settings of data loading; its preprocessing settings are not used.
+        config: settings of the evaluation.
+        options: options of the task, an instance of its ``EvalOptions``.
+        source: path of the model, or a name for it in error messages.
 
     Raises:
-        InputError: settings out of range, data for another task or with other classes, no image
-        that
-            can be read, or logits that are not finite.
+        InputError: a setting is out of range, the data is for another task or has other classes, no
+            image can be read, or logits are not finite.
     """
     config = config or EvalConfig()
     check_ranges(data, "data")

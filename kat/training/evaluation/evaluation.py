@@ -1,4 +1,4 @@
-"""What evaluating a model on a dataset takes, and what it gives, whatever its task."""
+"""Settings and results of evaluating a model, shared by all tasks."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ class EvalConfig:
 
 
 class Subject(NamedTuple):
-    """What is evaluated.
+    """The model to evaluate.
 
     Args:
         model: the model.
-        record: what is stored with it.
-        source: where it is stored, or what to call it in an error.
+        record: record that is stored with the model.
+        source: path of the model, or a name for it in error messages.
     """
 
     model: nn.Module
@@ -59,7 +59,7 @@ class Subject(NamedTuple):
 
 
 class Table(NamedTuple):
-    """Rows of cells under the names of their columns."""
+    """A table: column names and rows of cells."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Any]]
@@ -67,25 +67,25 @@ class Table(NamedTuple):
 
 @dataclass
 class Evaluation:
-    """What evaluating a model on a dataset gave.
+    """The result of evaluating a model on a dataset.
 
     Args:
-        classes: the class names of the data.
-        metrics: by name; NaN where no image counts to one.
-        images: how many were evaluated.
-        skipped: the files that were left out, and why.
-        seconds: wall time of the pass, loading included.
-        lines: what people want to know first.
-        per_class: one row a class that has any image.
-        notes: what a user should know of the data, one line each.
-        warning: why the metrics are too low to be believed, and what was found out about it.
-        findings: see ``warning``.
-        details: further results, as JSON holds them.
+        classes: class names of the data.
+        metrics: metrics by name; NaN if no image contributes to one.
+        images: number of evaluated images.
+        skipped: skipped files, with the reason for each.
+        seconds: wall time of the evaluation, data loading included.
+        lines: summary to print.
+        per_class: metrics per class, one row per class with images.
+        notes: remarks on the data, one line each.
+        warning: why the metrics are suspiciously low, or None.
+        findings: possible causes of the warning, one line each.
+        details: further results as JSON types.
         tables: further results as tables, by name.
-        documents: further results as JSON files of their own, by name.
-        confusion: (K, K), what of each class is taken for each.
-        calibration: of a classifier.
-        predictions: of a classifier, for each image.
+        documents: further results to save as separate JSON files, by name.
+        confusion: (K, K), confusion matrix.
+        calibration: calibration of a classifier.
+        predictions: predictions of a classifier for each image.
     """
 
     classes: list[str]
@@ -111,7 +111,7 @@ class Evaluation:
         return self.images / self.seconds
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but tables and documents, as JSON holds it: None in place of NaN."""
+        """Everything except tables and documents, as JSON types; NaN becomes None."""
         named = [dict(zip(self.per_class.columns, r, strict=True)) for r in self.per_class.rows]
         content = {
             **self.metrics,
@@ -138,18 +138,18 @@ def _without_nan(content: Any) -> Any:
 
 
 def device_of(model: nn.Module, config: EvalConfig) -> torch.device:
-    """The device that is asked for.
+    """The device to evaluate on.
 
     Raises:
-        InputError: it is unavailable, or an exported model cannot run on it.
+        InputError: the device is unavailable, or an exported model cannot run on it.
     """
     if config.limit is not None and config.limit < 1:
         raise InputError(f"limit must be at least 1, got {config.limit}")
     if not any(True for _ in model.parameters()):
         if config.precision != "32-true" or config.device not in ("auto", "cpu"):
             raise InputError(
-                "an exported file runs on the CPU in the precision it was exported in, so device"
-                f" and precision cannot be chosen: got {config.device} and {config.precision}"
+                "an exported model runs on the CPU in the precision of its export, so device and"
+                f" precision cannot be changed: got {config.device} and {config.precision}"
             )
         return torch.device("cpu")
     if config.device == "auto":
@@ -166,7 +166,7 @@ def device_of(model: nn.Module, config: EvalConfig) -> torch.device:
 def batches_of(
     images: ImageDataset | ImageStream, data: DataConfig, progress: bool
 ) -> Iterator[Batch]:
-    """The batches of a split, with a progress bar in a terminal.
+    """Yields the batches of a split, with a progress bar in a terminal.
 
     Raises:
         InputError: an image cannot be read, and ``data.bad_images`` is ``fail``.

@@ -1,4 +1,4 @@
-"""One pass over the images of a split, one image at a time, each in its own size."""
+"""One pass over the images of a split, one image at a time at its original size."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from kat.training.evaluation.evaluation import EvalConfig, Subject, batches_of, 
 from kat.training.optim.precision import Precision
 
 _LOADED = 8
-"""The most images that are loaded at once: each is as large as it comes."""
+"""The maximum number of images loaded at once, since they are not resized."""
 
 
 class ImagePass:
-    """Goes over the images of a split with a detector or a segmentation model.
+    """Iterates over the images of a split for a detector or a segmentation model.
 
     Args:
-        subject: its model is moved to the device.
-        images: whose transform is set.
-        data: how images are loaded.
-        config: how the model is run.
+        subject: the model and its record; the model is moved to the device.
+        images: the split, with its transform set.
+        data: settings of data loading.
+        config: settings of the evaluation.
 
     Raises:
         InputError: the classes of the data are not those of the model.
@@ -47,7 +47,7 @@ class ImagePass:
         self.device = device_of(subject.model, config)
         self.model = subject.model.to(self.device).eval()
         self.columns = torch.tensor(columns)
-        """(K,) where each class of the data is among the model's, which has K too."""
+        """(K,): for each class of the data, its index among the K classes of the model."""
         self.counted = 0
         self.skipped = dict(images.ignored)
         self._images = images if config.limit is None else images.evenly_spaced(config.limit)
@@ -57,7 +57,7 @@ class ImagePass:
         self._precision = Precision(config.precision, self.device)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Any]]:
-        """Each normalized image (C, H, W), on the device, and its target."""
+        """Yields each normalized image (C, H, W), on the device, with its target."""
         for batch in batches_of(self._images, self._data, self._progress):
             self.skipped |= dict(batch.unreadable)
             for image, target in zip(batch.images, batch.labels, strict=True):
@@ -67,5 +67,5 @@ class ImagePass:
             raise InputError("the validation split has no image that can be read")
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """What the forward pass of each image runs in."""
+        """The context in which to run the forward pass."""
         return self._precision.autocast()

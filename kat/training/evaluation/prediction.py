@@ -1,4 +1,4 @@
-"""What models predict: for a single image, and a classifier for a whole split."""
+"""Predictions for a single image, and of a classifier for a whole split."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from torch import Tensor
 
 @dataclass
 class Prediction:
-    """What a model says of a single image.
+    """The prediction for a single image.
 
     Args:
-        entries: the most important first; each has a ``class`` and the task's figure.
-        pictures: uint8 images to be saved, by what is added to the name of the image.
+        entries: classes or objects, the most important first; each has a ``class`` and the task's
+            value, e.g. ``probability``.
+        pictures: uint8 images to save, by the suffix that is added to the image's name.
     """
 
     entries: list[dict[str, Any]]
@@ -24,16 +25,17 @@ class Prediction:
 
 @dataclass
 class ClassPredictions:
-    """What a classifier predicts for the N images that could be read, in the order of the split.
+    """The predictions of a classifier for the N readable images of a split, in its order.
 
     Args:
-        names: the file's path, or what else names the image.
-        labels: (N,) int64, the true class among those of the data.
-        top: (N, k) int64, the most likely classes first; k = 5 or the number of classes.
-        probabilities: (N, k) float32, theirs.
-        true_probability: (N,) float32, that of the true class.
-        losses: (N,) float32, the cross entropy of each image.
-        logits: (N, classes) float32, if they were asked for.
+        names: path or other name of each image.
+        labels: (N,) int64, true class, as an index into the classes of the data.
+        top: (N, k) int64, the k most likely classes, the most likely first; k is 5 or the number of
+            classes, if that is smaller.
+        probabilities: (N, k) float32, probabilities of the classes in ``top``.
+        true_probability: (N,) float32, probability of the true class.
+        losses: (N,) float32, cross entropy of each image.
+        logits: (N, classes) float32, or None if they are not kept.
     """
 
     names: list[str]
@@ -46,5 +48,5 @@ class ClassPredictions:
 
     @property
     def hits(self) -> np.ndarray:
-        """(N, k) bool: which of the most likely classes is the true one."""
+        """(N, k) bool: whether each class in ``top`` is the true one."""
         return self.top == self.labels[:, None]

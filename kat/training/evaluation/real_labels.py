@@ -1,8 +1,8 @@
 """ImageNet's reassessed labels (Beyer et al. 2020, arXiv 2006.07159): ReaL accuracy.
 
-The file ``real.json`` of github.com/google-research/reassessed-imagenet holds, for each of the
-50,000 validation images in order, the list of every class that is right; an image without any is
-left out. timm ships the same file.
+The file ``real.json`` of github.com/google-research/reassessed-imagenet lists the correct classes
+of each of the 50,000 validation images, in order. Images without a correct class are not evaluated.
+timm ships the same file.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from kat.training.evaluation.class_match import imagenet_indices
 from kat.training.evaluation.prediction import ClassPredictions
 
 SHIPPED = "timm"
-"""Stands for the file that timm ships."""
+"""The name of the file that timm ships."""
 
 _FILE_NAME = re.compile(r"^ILSVRC2012_val_(\d{8})\.\w+$")
 
 
 def read_real_labels(source: str) -> list[frozenset[int]]:
-    """The right classes of each validation image, in the order of their file names.
+    """Reads the correct classes of each validation image, in the order of the file names.
 
     Args:
-        source: the path of a ``real.json``, or ``"timm"``.
+        source: path of a ``real.json``, or ``"timm"``.
 
     Raises:
         InputError: the file is missing, or not a list of lists of class indices.
@@ -41,17 +41,17 @@ def read_real_labels(source: str) -> list[frozenset[int]]:
         return [frozenset(map(int, labels)) for labels in content]
     except (OSError, TypeError, ValueError) as error:
         raise InputError(
-            f"{source} is not a list of the right classes of each image, as real.json is: {error}"
+            f"{source} does not list the correct classes of each image, as real.json does: {error}"
         ) from None
 
 
 def check_real_labels(
     images: ImageDataset | ImageStream, real_labels: Sequence[frozenset[int]]
 ) -> None:
-    """Checks that images are of ImageNet's validation set, as far as can be told at once.
+    """Checks that images are ImageNet's validation set, by the classes and the first file name.
 
     Raises:
-        InputError: the classes are not ImageNet's, or the first file is not named as its are.
+        InputError: the classes or the first file name are not ImageNet's.
     """
     _indices(images.classes)
     name = images.name(0) if isinstance(images, ImageDataset) else "a stream without file names"
@@ -61,10 +61,10 @@ def check_real_labels(
 def real_accuracy(
     predictions: ClassPredictions, classes: Sequence[str], real_labels: Sequence[frozenset[int]]
 ) -> dict[str, float]:
-    """Top-1 and top-5 (per cent) by the reassessed labels, over the images that have any.
+    """Top-1 and top-5 in percent by the reassessed labels, over the images that have any.
 
     Raises:
-        InputError: the classes are not ImageNet's, or a file is not one of its validation set.
+        InputError: the classes are not ImageNet's, or a file is not in its validation set.
     """
     indices = _indices(classes)
     hits = [
@@ -85,8 +85,8 @@ def _indices(classes: Sequence[str]) -> list[int]:
     indices = imagenet_indices(classes)
     if indices is None:
         raise InputError(
-            "real labels are of ImageNet-1k: the classes of the data must be its synsets or their"
-            f" numbers, got {classes[0]!r}"
+            "real labels exist for ImageNet-1k only: the classes of the data must be its synsets or"
+            f" class indices, got {classes[0]!r}"
         )
     return indices
 
@@ -96,7 +96,7 @@ def _right(name: str, real_labels: Sequence[frozenset[int]]) -> frozenset[int]:
     number = int(match[1]) if match else 0
     if not 1 <= number <= len(real_labels):
         raise InputError(
-            f"real labels go by file names ILSVRC2012_val_00000001.JPEG to {len(real_labels):08d},"
+            f"real labels need file names ILSVRC2012_val_00000001.JPEG to {len(real_labels):08d},"
             f" got {Path(name).name}"
         )
     return real_labels[number - 1]

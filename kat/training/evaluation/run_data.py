@@ -1,4 +1,4 @@
-"""The data settings that the evaluation of a run's model takes from the run."""
+"""The data settings that an evaluation takes from the run of the model."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ def data_of_run(checkpoint: Path, named: bool) -> dict[str, Any]:
 
     Args:
         checkpoint: a run directory, or a file in one.
-        named: whether another dataset is named; all of it is evaluated on, none held out.
+        named: whether the user names a dataset; it is then evaluated as a whole, without a
+            holdout.
 
     Returns:
-        Fields of :class:`kat.data.DataConfig`; without a ``name`` where there is no run.
+        Fields of :class:`kat.data.DataConfig`, without ``name`` if there is no run.
 
     Raises:
         InputError: the settings of the run are damaged.

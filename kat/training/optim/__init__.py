@@ -1,1 +1,1 @@
-"""How weights change: the optimizer and its schedule, precision, the EMA, what is frozen."""
+"""Optimizer, schedule, precision, EMA and freezing."""

@@ -20,7 +20,7 @@ class EMA:
     EMA.
 
     Args:
-        model: whose weights are averaged; the EMA starts as they are.
+        model: model whose weights are averaged; the EMA starts from them.
         decay: d after the warm-up, in [0, 1).
     """
 
@@ -31,12 +31,12 @@ class EMA:
         self.values = {name: tensor.clone() for name, tensor in self._current().items()}
 
     def rate(self) -> float:
-        """d of the next step: :attr:`steps` are taken."""
+        """d of the next step."""
         return min(self.decay, (1 + self.steps) / (10 + self.steps))
 
     @torch.no_grad()
     def update(self) -> None:
-        """Takes the weights that a step has made into the average."""
+        """Updates the averages after a step."""
         averages, weights = [], []
         for name, tensor in self._current().items():
             average = local(self.values[name])
@@ -51,7 +51,7 @@ class EMA:
 
     @contextmanager
     def swapped(self) -> Iterator[None]:
-        """Has the model compute with the EMA in place of its weights."""
+        """Swaps the EMA into the model within the context."""
         self._swap()
         try:
             yield
@@ -59,7 +59,7 @@ class EMA:
             self._swap()
 
     def load(self, state: Mapping[str, Tensor], steps: int) -> None:
-        """Restores whole averages, by their names in the model's state dict, of so many steps."""
+        """Restores unsharded averages, by state dict name, after this number of steps."""
         for name, value in self.values.items():
             if name in state:  # buffers that are not persistent are not
                 assign(value, state[name])

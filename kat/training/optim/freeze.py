@@ -1,4 +1,4 @@
-"""Parts of a model that are not trained: their parameters stay, and they run in eval mode."""
+"""Freezing parts of a model: they are not trained, and run in eval mode."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ BACKBONE, RATIONALS = "backbone", "rationals"
 
 
 def freeze(model: nn.Module, parts: str | int | None) -> None:
-    """Takes parts of a model out of training: no gradient, no optimizer, and in eval mode.
+    """Freezes parts of a model: disables their gradients and puts them into eval mode.
 
-    ``model.train()`` undoes the mode: :func:`frozen_to_eval` goes after it.
+    ``model.train()`` resets the mode; call :func:`frozen_to_eval` after it.
 
     Args:
         model: a timm model.
-        parts: separated by commas: ``backbone``, all but the head; ``rationals``, all rational
-            coefficients; a number n, the embeddings and the first n blocks; or a pattern of
+        parts: comma-separated parts: ``backbone`` (all but the head), ``rationals`` (all rational
+            coefficients), a number n (the embeddings and the first n blocks), or patterns of
             parameter names, e.g. ``blocks.*.attn.*``. None freezes nothing.
 
     Raises:
-        InputError: a part that the model does not have, or nothing left to train.
+        InputError: the model does not have a part, or no parameter is left to train.
     """
     if parts is None:
         return
@@ -40,10 +40,10 @@ def freeze(model: nn.Module, parts: str | int | None) -> None:
 
 
 def frozen_to_eval(model: nn.Module) -> None:
-    """Puts every module whose parameters are all frozen into eval mode, with all that is in it.
+    """Puts every module whose parameters are all frozen into eval mode, with its submodules.
 
-    So no drop path or dropout acts in a frozen block, and no running statistics change. A module
-    without parameters goes with the one that holds it.
+    Drop path and dropout are then off in a frozen block, and running statistics do not change. A
+    module without parameters follows its parent.
     """
     for module in model.modules():
         parameters = list(module.parameters())
@@ -52,7 +52,7 @@ def frozen_to_eval(model: nn.Module) -> None:
 
 
 def _names(model: Any, part: str) -> set[str]:
-    """The names of the parameters of a part."""
+    """The parameter names of a part."""
     names = [name for name, _ in model.named_parameters()]
     if part.isdecimal():
         return _first_blocks(model, int(part))
@@ -65,7 +65,7 @@ def _names(model: Any, part: str) -> set[str]:
         found = {name for name in names if fnmatchcase(name, part)}
     if not found:
         raise InputError(
-            f"model.freeze: {part!r} is no part of the model; give {BACKBONE}, {RATIONALS}, a"
+            f"model.freeze: {part!r} is not a part of the model; give {BACKBONE}, {RATIONALS}, a"
             f" number of blocks, or a pattern of parameter names such as {names[-1]!r}"
         )
     return found

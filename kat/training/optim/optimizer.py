@@ -12,7 +12,8 @@ At step t of T, parameter p of layer l of L has the learning rate
     r_p(t)  min(1, t / R) for a rational's coefficients, with R steps of rational warm-up; else 1
 
 where l is 0 for the embeddings, n for block n (counted from 1; the last norm counts to the last
-block) and L for the head. Every step is a function of t alone: a resumed run needs nothing of it.
+block) and L for the head. The learning rates are functions of t alone, so checkpoints need not
+store the schedule.
 """
 
 from __future__ import annotations
@@ -36,19 +37,19 @@ from kat.models import rational_parameter_names
 from kat.training.config import OptimConfig
 
 _OWN = ("lr_scale", "weight_decay", "betas")
-"""What a group takes from the settings, not from a checkpoint."""
+"""Settings of a parameter group that are not restored from a checkpoint."""
 
 
 def make_optimizer(model: nn.Module, optim: OptimConfig) -> torch.optim.Optimizer:
-    """timm's optimizer of that name over the parameters that are not frozen.
+    """Creates timm's optimizer for the parameters that are not frozen.
 
-    ``model.no_weight_decay()``, biases and norms have no weight decay. With ``clip_coefficients``
-    c > 0 every coefficient of a rational is put into [-c, c] after each step. A state that is
-    loaded does not change the settings of the groups.
+    Parameters in ``model.no_weight_decay()``, biases and norms have no weight decay. With
+    ``clip_coefficients`` c > 0, every rational coefficient is clamped to [-c, c] after each step.
+    Loading a state does not change the settings of the groups.
 
     Raises:
-        InputError: it is unavailable here, or refuses a setting; a coefficient is beyond c from the
-            start; nothing is left to train.
+        InputError: the optimizer is unavailable or rejects a setting, an initial coefficient is
+            outside [-c, c], or no parameter is left to train.
     """
     groups = parameter_groups(model, optim)
     if not groups:
@@ -67,11 +68,11 @@ def make_optimizer(model: nn.Module, optim: OptimConfig) -> torch.optim.Optimize
 
 
 def parameter_groups(model: nn.Module, optim: OptimConfig) -> list[dict[str, Any]]:
-    """The groups of an optimizer: timm's, each cut into rational coefficients and everything else.
+    """timm's parameter groups, each split into rational coefficients and other parameters.
 
     Returns:
-        Each group's ``params``, ``weight_decay``, ``lr_scale`` (s_p above) and whether it is
-        ``rational``; nothing of what is frozen.
+        Groups with ``params``, ``weight_decay``, ``lr_scale`` (s_p above) and ``rational``, without
+        frozen parameters.
     """
     spared: set[str] = getattr(model, "no_weight_decay", set)()
     if optim.layer_decay < 1:
@@ -119,16 +120,16 @@ def _clip(limit: float, optimizer: torch.optim.Optimizer, *_: Any) -> None:
 
 
 class Schedule:
-    """Sets the learning rates of an optimizer; a function of the step alone.
+    """Sets the learning rates of an optimizer as functions of the step.
 
-    A checkpoint keeps nothing of it, so that a resumed run follows the schedule of its own
-    settings: with more epochs, the longer one.
+    Checkpoints do not store the schedule. A resumed run follows the schedule of its own settings,
+    e.g. a longer one if it has more epochs.
 
     Args:
-        optimizer: of :func:`make_optimizer`.
+        optimizer: optimizer from :func:`make_optimizer`.
         optim: the settings.
-        epochs: of the run.
-        steps: T, of the run.
+        epochs: number of epochs of the run.
+        steps: number of steps T of the run.
     """
 
     def __init__(
@@ -140,11 +141,11 @@ class Schedule:
         self.warmup = round(steps * optim.warmup_epochs / epochs)
         self.rational_warmup = round(steps * optim.rational_warmup_epochs / epochs)
         self.learning_rate = 0.0
-        """c(t), without what a group has of its own."""
+        """c(t), without the factors of the groups."""
         self.set(0)
 
     def set(self, step: int) -> None:
-        """Sets the rates for the step after so many are taken."""
+        """Sets the learning rates of the step with this index, counted from 0."""
         ramp = min(1.0, step / self.rational_warmup) if self.rational_warmup > 0 else 1.0
         self.learning_rate = self.common_rate(step)
         for group in self.optimizer.param_groups:
@@ -168,23 +169,22 @@ class Schedule:
 
 
 def optimizer_layout(model: nn.Module, optim: OptimConfig) -> dict[str, Any]:
-    """What an optimizer's state is of: its name, and the parameters of each group, by name."""
+    """The layout of an optimizer's state: its name and the parameter names of each group."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     groups = [[names[id(p)] for p in g["params"]] for g in parameter_groups(model, optim)]
     return {"name": optim.name, "groups": groups}
 
 
 def check_layout(model: nn.Module, optim: OptimConfig, checkpoint: Mapping[str, Any]) -> None:
-    """Checks that the state of the optimizer in a checkpoint is for the optimizer of the settings.
+    """Checks that the optimizer's state in a checkpoint fits the settings.
 
     Args:
-        model: with what is frozen.
+        model: the model, with its frozen parts.
         optim: the settings.
-        checkpoint: as the trainer writes it, with :func:`optimizer_layout` as its entry
-            ``"optimizer"``.
+        checkpoint: checkpoint with :func:`optimizer_layout` as its entry ``"optimizer"``.
 
     Raises:
-        InputError: it is of another optimizer, or of other groups of parameters.
+        InputError: the state belongs to another optimizer or to other parameter groups.
     """
     before, now = checkpoint.get("optimizer"), optimizer_layout(model, optim)
     if before is None or before == now:

@@ -1,4 +1,4 @@
-"""What the forward and backward passes are computed in: autocast and the scaling of the loss."""
+"""Precision of the forward and backward passes: autocast and loss scaling."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class Precision:
         self.scaler = GradScaler(device.type) if name == "16-mixed" else None
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """What a forward pass and its loss run in."""
+        """The context in which to run the forward pass and compute the loss."""
         if self.autocast_dtype is None:
             return nullcontext()
         return torch.autocast(self.device.type, self.autocast_dtype)
 
     @property
     def loss_scale(self) -> float:
-        """What the loss is multiplied by before the backward pass."""
+        """The factor of the loss in the backward pass."""
         return 1.0 if self.scaler is None else self.scaler.get_scale()
 
     def backward(self, loss: torch.Tensor) -> None:
@@ -46,7 +46,7 @@ class Precision:
         (loss if self.scaler is None else self.scaler.scale(loss)).backward()
 
     def unscale(self, optimizer: torch.optim.Optimizer) -> None:
-        """Divides the gradients by the scale, for clipping and for those who look at them."""
+        """Divides the gradients by the loss scale, before they are clipped or inspected."""
         if self.scaler is not None:
             self.scaler.unscale_(optimizer)
 
@@ -63,6 +63,6 @@ class Precision:
         return {} if self.scaler is None else self.scaler.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores :meth:`state_dict`; one of another precision is left out."""
+        """Restores :meth:`state_dict`; a state of another precision is ignored."""
         if self.scaler is not None and state:
             self.scaler.load_state_dict(state)

@@ -1,1 +1,1 @@
-"""Many runs: grids of settings and seeds, and the launcher that makes them side by side."""
+"""Sweeps: grids of settings and seeds, and the launcher that trains their runs in parallel."""

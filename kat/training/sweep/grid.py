@@ -1,18 +1,20 @@
-"""Grids of runs: factors with their levels, times seeds, as YAML files describe them.
+"""Grids of runs: combinations of the levels of factors, each with several seeds.
+
+A grid is a YAML file:
 
     title: What do the groups bring?
-    recipe: fashion_mnist            # a recipe's settings, for every run
-    settings: {epochs: 2}            # over those
+    recipe: fashion_mnist            # the settings of every run
+    settings: {epochs: 2}            # override the recipe
     seeds: [0, 1, 2]
-    vary: one                        # each factor alone, from the reference; all: every combination
+    vary: one                        # one factor at a time; all: every combination
     factors:
       groups:                        # the first level of each factor is the reference
         "8": {}
         "4": {model.args.num_groups: 4}
 
-A list stands for levels of one setting: ``model.args.num_groups: [8, 4]``. In a level's model.name
-a star stands for the size of the KAT that all else is about: ``vit_mlp_*`` beside
-``kat_tiny_patch16_224`` is ``vit_mlp_tiny_patch16_224``.
+A factor that varies a single setting can be a list: ``model.args.num_groups: [8, 4]``. A star in a
+level's model.name is replaced by the size of the recipe's KAT: if the recipe trains
+``kat_tiny_patch16_224``, then ``vit_mlp_*`` is ``vit_mlp_tiny_patch16_224``.
 """
 
 from __future__ import annotations
@@ -33,31 +35,31 @@ from kat.training.config import TrainConfig
 from kat.training.run_directory import read_settings, settings_to_keep
 
 Settings = dict[str, Any]
-"""Nested, as a recipe holds them."""
+"""Nested settings, as in a recipe."""
 
 REPORTING = ("out", "log_every_n_steps", "loggers")
-"""The settings that say where a run is kept and how it reports."""
+"""Settings of the run directory and of logging, which do not change the result of a run."""
 
 OF_ONE_CALL = ("out", "seed", "resume", "overwrite", "limit_epochs", "max_steps", "max_time")
-"""The settings that a grid may not have: those of a call, not of a run, and what the grid gives."""
+"""Settings that a grid may not contain: the grid sets them, or they belong to a single call."""
 
 _COLUMNS = (
     "cell", "seed", "status", "top1", "top5", "parameters", "flops", "seconds", "epochs", "run",
     "images_per_second", "memory_bytes", "settings",
 )  # fmt: skip
-"""What a table of runs has besides its factors."""
+"""The columns of a table of runs besides its factors."""
 
 _KEYS = ("title", "recipe", "settings", "seeds", "vary", "factors")
 
 
 @dataclass
 class Cell:
-    """One combination of levels, of which there is a run for each seed.
+    """One combination of levels, trained once per seed.
 
     Args:
-        name: what tells it from the others.
-        levels: the level of each factor.
-        settings: those over the recipe.
+        name: unique name within the grid.
+        levels: level of each factor.
+        settings: settings that override the recipe.
     """
 
     name: str
@@ -67,15 +69,15 @@ class Cell:
 
 @dataclass
 class Grid:
-    """What :func:`read_grid` reads.
+    """A grid of runs; see :func:`read_grid`.
 
     Args:
-        name: of the file, without its ending.
-        title: what is asked.
-        recipe: name or path of the recipe that all runs have; None for none.
-        seeds: one run of each cell for each.
-        cells: the first is the reference.
-        factors: their names.
+        name: file name without its extension.
+        title: question that the grid answers.
+        recipe: name or path of the recipe of all runs, or None.
+        seeds: seeds of each cell, one run per seed.
+        cells: combinations of levels; the first one is the reference.
+        factors: names of the factors.
     """
 
     name: str
@@ -90,14 +92,14 @@ def read_grid(path: Path) -> Grid:
     """Reads a grid from a YAML file.
 
     Raises:
-        InputError: it cannot be read, or an entry is unknown, missing or of the wrong kind.
+        InputError: the file cannot be read, or an entry is unknown, missing or of the wrong type.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict) or not isinstance(content.get("factors"), dict):
-        raise InputError(f"{path} is no grid: it needs 'factors', each with its levels")
+        raise InputError(f"{path} is not a grid: it needs 'factors', each with its levels")
     for key in content:
         if key not in _KEYS:
             raise unknown(f"entry of {path}", str(key), _KEYS)
@@ -109,11 +111,11 @@ def read_grid(path: Path) -> Grid:
     if recipe is not None and not isinstance(recipe, str):
         raise InputError(f"recipe of {path} must be a name or a path, got {recipe!r}")
     if not content["factors"]:
-        raise InputError(f"{path} has no factor")
+        raise InputError(f"{path} has no factors")
     for name in content["factors"]:
         if name in _COLUMNS:
             raise InputError(
-                f"the factor {name!r} of {path} has the name of a column of the table: give another"
+                f"the factor {name!r} of {path} has the name of a column of the results; rename it"
             )
     vary = content.get("vary", "all")
     if vary not in ("one", "all"):
@@ -131,17 +133,21 @@ def read_grid(path: Path) -> Grid:
 
 
 def check_seeds(seeds: Sequence[int], what: str) -> None:
-    """Checks that seeds differ and can be seeds.
+    """Checks that all seeds differ.
+
+    Args:
+        seeds: the seeds.
+        what: name of the setting, for the error message.
 
     Raises:
-        InputError: names them.
+        InputError: a seed occurs twice.
     """
     if len(set(seeds)) < len(seeds):
         raise InputError(f"{what} must differ, got {list(seeds)}")
 
 
 def _levels(path: Path, factor: str, given: Any) -> dict[str, Settings]:
-    """Each level's settings."""
+    """The settings of each level."""
     if isinstance(given, list):
         given = {_text(value): {factor: value} for value in given}
     if not isinstance(given, dict) or not given:
@@ -190,7 +196,7 @@ def _cells(
 
 
 def _name(names: list[str], levels: list[str], reference: list[str], vary: str) -> str:
-    """The levels; where one factor varies at a time, the one that is not the reference's."""
+    """The levels; if one factor varies at a time, only the level that is not the reference."""
     if len(names) == 1:
         return levels[0]
     pairs = list(zip(names, levels, reference, strict=True))
@@ -200,7 +206,7 @@ def _name(names: list[str], levels: list[str], reference: list[str], vary: str) 
 
 
 def nested(settings: Mapping[str, Any]) -> Settings:
-    """Settings by dotted names as a recipe spells them: ``a.b: 1`` is ``a: {b: 1}``."""
+    """Converts settings with dotted names to nested ones: ``a.b: 1`` becomes ``a: {b: 1}``."""
     result: Settings = {}
     for name, value in settings.items():
         *sections, key = str(name).split(".")
@@ -208,13 +214,13 @@ def nested(settings: Mapping[str, Any]) -> Settings:
         for section in sections:
             inner = inner.setdefault(section, {})
             if not isinstance(inner, dict):
-                raise InputError(f"{name!r} goes into {section!r}, which has the value {inner!r}")
+                raise InputError(f"{name!r}: {section!r} already has the value {inner!r}")
         inner[key] = copy.deepcopy(value)
     return result
 
 
 def merged(*settings: Settings) -> Settings:
-    """The settings of all, the later over the earlier, mapping by mapping."""
+    """Merges nested settings; later ones override earlier ones."""
     result: Settings = {}
     for given in settings:
         for key, value in given.items():
@@ -227,7 +233,7 @@ def merged(*settings: Settings) -> Settings:
 
 
 def dotted(settings: Settings, before: str = "") -> Settings:
-    """Nested settings by their dotted names: what :func:`nested` undoes."""
+    """Converts nested settings to dotted names, the inverse of :func:`nested`."""
     flat: Settings = {}
     for key, value in settings.items():
         if isinstance(value, dict):
@@ -238,21 +244,21 @@ def dotted(settings: Settings, before: str = "") -> Settings:
 
 
 def with_model_of_size(content: Settings, base: Settings) -> Settings:
-    """The settings with the star in model.name filled in, by the model of the others.
+    """Replaces a star in model.name by the size of the base's KAT.
 
     Args:
-        content: of a cell, over the base.
-        base: of all cells.
+        content: settings of a cell, merged into the base.
+        base: settings that all cells share.
 
     Raises:
-        InputError: there is a star, and the base's model is no KAT.
+        InputError: the name has a star, but the base's model is not a KAT.
     """
     name = content.get("model", {}).get("name")
     if not isinstance(name, str) or "*" not in name:
         return content
     kat = str(base.get("model", {}).get("name", ""))
     if not kat.startswith(_KAT):
-        raise InputError(f"model.name={name} is of the size of a KAT, but the others are {kat!r}")
+        raise InputError(f"model.name={name} needs a KAT's size, but the grid's model is {kat!r}")
     filled = name.replace("*", kat.removeprefix(_KAT))
     return merged(content, {"model": {"name": filled}})
 
@@ -261,25 +267,25 @@ _KAT = "kat_"
 
 
 def settings_of(config: TrainConfig) -> Settings:
-    """The settings that make a run what it is and differ from the defaults.
+    """The settings that determine the result of a run and differ from the defaults.
 
-    A new setting with a default leaves them as they are. Where a run is kept and how it reports
-    are no part of them.
+    They do not change when a new setting with a default is added. The run directory and the
+    settings of logging are left out.
     """
     return _not_default(settings_to_keep(config))
 
 
 def kept_settings(out: Path) -> Settings:
-    """The :func:`settings_of` of the run in a folder.
+    """:func:`settings_of` the run in a run directory.
 
     Raises:
-        InputError: it holds no settings of a run.
+        InputError: the folder has no readable run.yaml.
     """
     return _not_default(read_settings(out))
 
 
 def fingerprint(config: TrainConfig) -> str:
-    """Twelve hexadecimal digits that are equal for equal :func:`settings_of`."""
+    """A hash of :func:`settings_of`: twelve hexadecimal digits."""
     text = json.dumps(settings_of(config), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 

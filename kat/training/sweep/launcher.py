@@ -1,4 +1,4 @@
-"""Many runs side by side, each in a process of its own with a share of the machine."""
+"""Trains several runs in parallel, each in its own process."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ _STOPPED, _FAILED = 75, 1
 
 @dataclass
 class Job:
-    """A run to be made.
+    """A run to train.
 
     Args:
-        config: its settings; an unfinished run in ``config.out`` is gone on with.
-        log: the file that takes what the run prints.
+        config: settings of the run; an unfinished run in ``config.out`` is resumed.
+        log: file to which the output of the run is appended.
     """
 
     config: TrainConfig
@@ -46,14 +46,14 @@ class Job:
 
 @dataclass
 class Outcome:
-    """How a run has ended: ``error`` is empty where it is done."""
+    """The result of a job; ``error`` is empty if the run finished."""
 
     job: Job
     error: str = ""
 
 
 def slots(jobs: int | None, threads: int, *, on_cpu: bool = False) -> int:
-    """How many runs to make at once: one a GPU, where they are used; else what the cores allow."""
+    """The number of runs to train at once: one per GPU, or as many as the CPU cores allow."""
     if jobs is not None:
         return jobs
     gpus = 0 if on_cpu else torch.cuda.device_count()
@@ -67,20 +67,21 @@ def run_jobs(
     started: Callable[[Job], None],
     ended: Callable[[Outcome], None],
 ) -> None:
-    """Makes all runs, so many at once, and tells of each that starts and ends.
+    """Trains all runs, several at a time.
 
-    A run that fails does not stop the others. Each run holds a lock on its folder: one that an
-    earlier call has left behind is waited for. With this process, in whatever way it ends, the
-    runs end too, having saved where they are.
+    A run that fails does not stop the others. Each run holds a lock; if a process of an earlier
+    call still trains the same run, the new one waits for it. If this process ends, for whatever
+    reason, its runs save a checkpoint and stop.
 
     Args:
-        jobs: in the order in which they start.
-        at_once: how many at a time; with GPUs each has the next of them.
-        threads: of each run, on the CPU.
-        started, ended: are called with each.
+        jobs: the runs, in the order in which they start.
+        at_once: number of runs at a time; they are distributed over the GPUs in turn.
+        threads: number of CPU threads of each run.
+        started: called with each job when it starts.
+        ended: called with each outcome.
 
     Raises:
-        Interrupted: a signal asked to stop; all runs have saved their state.
+        Interrupted: a signal asked to stop; all runs have saved a checkpoint.
     """
     context = multiprocessing.get_context("spawn")
     waiting, running = list(jobs), dict[Any, tuple[Any, Job, int]]()
@@ -102,7 +103,7 @@ def run_jobs(
             if request.signal is not None:
                 _stop([process for process, _, _ in running.values()])
     if request.signal is not None:
-        raise Interrupted(f"stopped by {request.signal.name}; call it again to go on")
+        raise Interrupted(f"stopped by {request.signal.name}; run the command again to resume")
 
 
 @contextmanager
@@ -117,7 +118,7 @@ def _stop_request() -> Iterator[StopRequest]:
 
 @contextmanager
 def _stopped_with(running: dict[Any, tuple[Any, Job, int]]) -> Iterator[None]:
-    """Stops the runs where the body fails; they would go on, and be waited for, otherwise."""
+    """Stops the running jobs if the body fails; otherwise this process would wait for them."""
     try:
         yield
     except BaseException:
@@ -126,7 +127,7 @@ def _stopped_with(running: dict[Any, tuple[Any, Job, int]]) -> Iterator[None]:
 
 
 def _stop(processes: Sequence[Any]) -> None:
-    """Asks runs to save and stop, and waits until they have."""
+    """Asks runs to save a checkpoint and stop, and waits for them."""
     for process in processes:
         process.terminate()
     for process in processes:
@@ -134,16 +135,16 @@ def _stop(processes: Sequence[Any]) -> None:
 
 
 def _error(exit_code: int | None, log: Path) -> str:
-    """What a run that failed has said last."""
+    """The last line of the log of a failed run."""
     if exit_code == 0:
         return ""
     lines = log.read_text(errors="replace").strip().splitlines() if log.is_file() else []
-    said = lines[-1] if lines else "nothing"
-    return said if exit_code == _FAILED else f"ended with exit code {exit_code}, saying: {said}"
+    last = lines[-1] if lines else "none"
+    return last if exit_code == _FAILED else f"exit code {exit_code}, last output: {last}"
 
 
 def _gpu(slot: int) -> str | None:
-    """Which GPU the runs of a slot have, of those that this process may use."""
+    """The GPU of a slot, among those visible to this process; None without GPUs."""
     gpus = torch.cuda.device_count()
     if not gpus:
         return None
@@ -153,7 +154,7 @@ def _gpu(slot: int) -> str | None:
 
 
 def _work(job: Job, gpu: str | None, threads: int) -> None:
-    """One run, in its own process."""
+    """Trains one run, in its own process."""
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # before CUDA starts
     parent = multiprocessing.parent_process()

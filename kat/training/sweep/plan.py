@@ -1,4 +1,4 @@
-"""The runs of a grid: their settings, their folders, and which of them are finished."""
+"""The runs of a grid: their settings, their run directories, and which of them are finished."""
 
 from __future__ import annotations
 
@@ -42,31 +42,34 @@ class PlannedRun:
 
     @property
     def done(self) -> bool:
-        """Whether it has a result."""
+        """Whether the run has a result."""
         return (self.folder / SUMMARY).is_file()
 
     @property
     def finished(self) -> bool:
-        """Whether it is done, or diverged and would diverge again."""
+        """Whether the run has a result, or has diverged and would diverge again."""
         return self.done or read_divergence(self.folder) is not None
 
 
 def grid_names() -> list[str]:
-    """The names of the grids that the package ships."""
+    """The names of the built-in grids."""
     names = (path.name for path in files("kat.recipes.grids").iterdir())
     return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
 
 
 def find_grids(names: Sequence[str]) -> list[Grid]:
-    """Reads grids, each from a YAML file or, by its name, from those that the package ships.
+    """Reads grids.
+
+    Args:
+        names: each the path of a YAML file or the name of a built-in grid.
 
     Raises:
-        InputError: there is no such grid, or two have the same name.
+        InputError: a grid does not exist, or two grids have the same name.
     """
     grids = [_find_grid(name) for name in names]
     for name, count in Counter(grid.name for grid in grids).items():
         if count > 1:
-            raise InputError(f"two grids are named {name!r}, and would write the same files")
+            raise InputError(f"two grids are named {name!r} and would write the same files")
     return grids
 
 
@@ -86,20 +89,23 @@ def plan_runs(
     out: Path,
     configure: Callable[[Settings, str], TrainConfig],
 ) -> list[PlannedRun]:
-    """Plans all runs of a grid, seed by seed, so that an unfinished sweep compares all cells.
+    """Plans all runs of a grid.
+
+    All cells of one seed come before those of the next, so that an unfinished sweep already
+    compares all cells.
 
     Args:
-        grid: what to vary.
-        seeds: one run of each cell for each.
-        recipe: the settings of all runs.
-        overrides: settings of all runs, over the recipe's.
-        out: the folder of the sweep.
-        configure: makes a configuration of nested settings; its second argument names them in
-            errors.
+        grid: the grid.
+        seeds: seeds of each cell, one run per seed.
+        recipe: settings of all runs.
+        overrides: settings of all runs that override the recipe.
+        out: output folder of the sweep.
+        configure: builds a configuration from nested settings; the second argument names the
+            settings in error messages.
 
     Raises:
-        InputError: a cell sets what the grid decides, an override sets what a cell is about, two
-            cells are the same run, or the data is not for classification.
+        InputError: a cell sets a setting that the grid sets itself, an override sets a setting of
+            a cell, two cells have the same settings, or the data is not for classification.
     """
     base = merged(recipe, overrides)
     runs = []
@@ -123,18 +129,18 @@ def _check_settings(cell: Cell, overrides: Settings, name: str) -> None:
     for setting in (*own, *over):
         if setting in OF_ONE_CALL:
             raise InputError(
-                f"{name} may not set {setting}: the grid gives seeds and folders, and a run that"
-                " is cut short is another run; set epochs or limit_train_batches"
+                f"{name} may not set {setting}: the grid sets seeds and run directories; to"
+                " shorten its runs, set epochs or limit_train_batches"
             )
     if over.get("monitor.enabled") or own.get("monitor.enabled"):
         raise InputError("monitor.enabled: 'kat stability' monitors a single run")
     star = "*" in str(own.get("model.name", ""))
     for setting in own.keys() & over.keys() - ({"model.name"} if star else set()):
-        raise InputError(f"--set {setting} would overrule what {name} is about")
+        raise InputError(f"--set {setting} would override a setting of {name}")
 
 
 def _check_distinct(grid: Grid, runs: Sequence[PlannedRun]) -> None:
-    """Refuses cells that are the same run, such as those of a factor that is overridden."""
+    """Checks that no two cells have the same settings, as when a factor is overridden."""
     cells: dict[Path, str] = {}
     for run in runs:
         other = cells.setdefault(run.folder, run.cell.name)

@@ -1,4 +1,4 @@
-"""Image classification: cross entropy, mixup, top-1 and top-5."""
+"""Image classification: cross entropy, mixup, top-1 and top-5 accuracy."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ from kat.training.evaluation.real_labels import (
 from kat.training.tasks.task import Metric, Metrics, Task, Transforms
 
 _PAIRS = 20
-"""How many of the most confused pairs of classes an evaluation lists."""
+"""The number of most confused pairs of classes in an evaluation."""
 _SHOWN = 3
-"""How many of the worst and best classes, and of the pairs, are printed."""
+"""The number of worst classes, best classes and confused pairs that are printed."""
 
 
 @dataclass
@@ -125,23 +125,23 @@ class Classification(Task):
 
     @staticmethod
     def transforms(record: ModelRecord, config: TrainConfig) -> Transforms:
-        """timm's; normalization is left to the device."""
+        """timm's transforms, without normalization, which runs on the device."""
         return train_transform(record, config.augment), eval_transform(record, normalize=False)
 
     def make_metrics(self) -> Metrics:
-        """Loss, top-1 and top-5."""
+        """Creates the metrics: loss, top-1 and top-5."""
         return ClassificationMetrics(len(self.record.classes))
 
     def mixed(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Mixed images and soft labels, where mixup or cutmix are on."""
+        """Applies mixup and cutmix, if they are enabled; labels then become soft."""
         if self.mixup is None:
             return images, labels
-        even = len(labels) - len(labels) % 2  # timm's needs pairs
+        even = len(labels) - len(labels) % 2  # timm's Mixup needs pairs
         mixed: tuple[Tensor, Tensor] = self.mixup(images[:even], labels[:even])
         return mixed
 
     def loss(self, output: Tensor, labels: Tensor) -> Tensor:
-        """Cross entropy; mixed labels are smooth already."""
+        """Cross entropy; mixup applies label smoothing itself."""
         smoothing = self.config.augment.label_smoothing if self.mixup is None else 0.0
         return functional.cross_entropy(output, labels, label_smoothing=smoothing)
 
@@ -159,7 +159,7 @@ class Classification(Task):
         config: EvalConfig,
         options: ClassificationOptions,
     ) -> Evaluation:
-        """Top-1, top-5, loss, calibration, accuracy by class, and what looks wrong."""
+        """Evaluates top-1, top-5, loss, calibration and accuracy per class, with a diagnosis."""
         real_labels = read_real_labels(options.real_labels) if options.real_labels else None
         if real_labels is not None:
             check_real_labels(images, real_labels)
@@ -205,16 +205,16 @@ class Classification(Task):
             if not logits.isfinite().all():
                 raise InputError(
                     f"the logits of {subject.source} are not finite: its weights are damaged or its"
-                    " training has diverged"
+                    " training diverged"
                 )
             yield from _likeliest(logits, subject.record.classes, options.top)
 
 
 class ClassificationMetrics(Metrics):
-    """Mean loss, and top-1 and top-5 in per cent, over the images of all ranks.
+    """Mean loss, and top-1 and top-5 in percent, over the images of all ranks.
 
     Args:
-        classes: how many there are.
+        classes: number of classes.
     """
 
     def __init__(self, classes: int) -> None:
@@ -224,7 +224,7 @@ class ClassificationMetrics(Metrics):
         self.top5 = MulticlassAccuracy(classes, top_k=min(5, classes), average="micro")
 
     def update(self, predictions: Tensor, labels: Tensor) -> Tensor:
-        """Counts the logits of a batch; returns its mean cross entropy."""
+        """Adds the logits of a batch; returns its mean cross entropy."""
         loss = functional.cross_entropy(predictions.float(), labels)
         self.loss.update(loss.expand(len(labels)))
         self.top1.update(predictions, labels)
@@ -237,7 +237,7 @@ class ClassificationMetrics(Metrics):
         return {"loss": self.loss.compute(), "top1": 100 * top1, "top5": 100 * top5}
 
     def reset(self) -> None:
-        """Forgets everything."""
+        """Resets the metrics to their initial state."""
         for metric in (self.loss, self.top1, self.top5):
             metric.reset()
 
@@ -261,14 +261,17 @@ _PREPROCESSING = ("crop_pct", "interpolation", "mean", "std")
 def with_preprocessing(
     record: ModelRecord, **given: Any
 ) -> tuple[ModelRecord, dict[str, tuple[Any, Any]]]:
-    """A record with other preprocessing, and what differs: name to (stored, given).
+    """Replaces preprocessing settings in a record.
 
     Args:
-        record: what is stored with the model.
-        given: input_size, mean, std, interpolation, crop_pct; None keeps what is stored.
+        record: record of the model.
+        given: input_size, mean, std, interpolation, crop_pct; None keeps the stored value.
+
+    Returns:
+        The new record, and the settings that differ: name to (stored, given).
 
     Raises:
-        InputError: a value that makes no sense.
+        InputError: a value is invalid.
     """
     given = {name: _as_tuple(value) for name, value in given.items() if value is not None}
     differing = {
@@ -285,7 +288,7 @@ def _as_tuple(value: Any) -> Any:
 
 def _difference(overridden: tuple[str, tuple[Any, Any]]) -> str:
     name, (stored, given) = overridden
-    return f"note: {name} is {given}, where the checkpoint's record says {stored}"
+    return f"note: {name} is {given}, but the checkpoint's record has {stored}"
 
 
 def from_predictions(
@@ -296,14 +299,14 @@ def from_predictions(
     skipped: dict[str, str] | None = None,
     real: Mapping[str, float] | None = None,
 ) -> Evaluation:
-    """Accuracies, loss, confusion, calibration, accuracy by class, from a classifier's predictions.
+    """Evaluates the predictions of a classifier.
 
     Args:
-        predictions: for each image.
-        classes: the class names of the data.
-        data: the name of the dataset.
-        seconds: that the predictions took.
-        skipped: files that were left out, and why.
+        predictions: predictions for all images.
+        classes: class names of the data.
+        data: name of the dataset.
+        seconds: time that the predictions took.
+        skipped: skipped files, with the reason for each.
         real: accuracies by ImageNet's reassessed labels.
     """
     hits, confidence = predictions.hits, predictions.probabilities[:, 0]
@@ -383,7 +386,7 @@ def _class_row(row: ClassAccuracy) -> list[Any]:
 
 
 def _prediction_table(predictions: ClassPredictions, classes: Sequence[str]) -> Table:
-    """Each image with its true class and the most likely ones."""
+    """A table of all images with their true and most likely classes."""
     ranks = range(1, predictions.top.shape[1] + 1)
     columns = ["file", "label", *(f"{kind}{k}" for k in ranks for kind in ("class", "p"))]
     rows = []

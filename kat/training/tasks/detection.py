@@ -1,4 +1,4 @@
-"""Detection and instance segmentation: the losses of Mask R-CNN, COCO's average precision."""
+"""Detection and instance segmentation: Mask R-CNN losses, COCO average precision."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ from kat.training.tasks.task import (
 )
 
 Objects = dict[str, Tensor]
-"""What is found in an image, or what is there; see :class:`kat.models.dense.Detector`."""
+"""Detected or annotated objects of an image; see :class:`kat.models.dense.Detector`."""
 
 _NO_AREA = 1e-9
-"""What stands for an area of 0, which torchmetrics would take for one that is not known."""
+"""Replaces an area of 0, which torchmetrics would treat as unknown."""
 
 _FIGURES = {
     "ap": ("AP", "map"),
@@ -52,7 +52,7 @@ _FIGURES = {
     "ap_large": ("AP large", "map_large"),
     "ar": ("AR", "mar_100"),
 }
-"""COCO's metrics by our names: their labels, and torchmetrics' names."""
+"""COCO metrics by name: their labels, and their names in torchmetrics."""
 _KINDS = {"box": "bbox", "mask": "segm"}
 
 
@@ -65,7 +65,7 @@ class DetectOptions:
     """How a detector predicts.
 
     Args:
-        threshold: the least score of an object that counts.
+        threshold: lowest score of the objects that are kept.
     """
 
     threshold: Probability = 0.5
@@ -95,17 +95,17 @@ class Detection(Task):
 
     @staticmethod
     def transforms(record: ModelRecord, config: TrainConfig) -> Transforms:
-        """Resizing, flipping and cropping together with boxes and masks."""
+        """Resizes, flips and crops images with their boxes and masks."""
         channels, size, _ = record.input_size
         training = DetectionTrainTransform(size, config.detection, record.mean)
         return training, DetectionEvalTransform(channels)
 
     def make_metrics(self) -> Metrics:
-        """COCO's average precision."""
+        """Creates the COCO metrics."""
         return DetectionMetrics()
 
     def arguments(self, images: Any, labels: Any) -> tuple[Any, ...]:
-        """Images and their objects: the model returns its losses."""
+        """Images and their objects; the model then returns its losses."""
         return images, labels
 
     def loss(self, output: dict[str, Tensor], labels: Any) -> Tensor:
@@ -113,7 +113,7 @@ class Detection(Task):
         return torch.stack(list(output.values())).sum()
 
     def predict(self, model: nn.Module, images: Sequence[Tensor]) -> Iterator[Objects]:
-        """The objects found in each image, one image after the other: masks are as large as it."""
+        """Yields the objects of one image at a time, since masks have the size of the image."""
         for image in images:
             yield model([image])[0]
 
@@ -127,7 +127,7 @@ class Detection(Task):
         config: EvalConfig,
         options: NoOptions,
     ) -> Evaluation:
-        """COCO's metrics of boxes and masks, also by class; COCO's files of results."""
+        """Computes COCO metrics of boxes and masks, also per class, and COCO result files."""
         assert isinstance(images, DetectionDataset)
         images.transform = DetectionEvalTransform(subject.record.input_size[0])
         start = time.perf_counter()
@@ -165,7 +165,7 @@ class Detection(Task):
     def predict_images(
         cls, subject: Subject, images: Iterable[Image.Image], options: DetectOptions
     ) -> Iterator[Prediction]:
-        """Classes, scores, boxes and masks of objects, the highest score first, and a picture."""
+        """Yields classes, scores, boxes and masks, the highest score first, and a picture."""
         classes = subject.record.classes
         for image in images:
             found = find_objects(subject.model, subject.record, image, options.threshold)
@@ -179,33 +179,33 @@ class Detection(Task):
 
 
 class DetectionMetrics(Metrics):
-    """COCO's average precision and recall of boxes and masks, in per cent, over all ranks.
+    """COCO average precision and recall of boxes and masks, in percent, over all ranks.
 
-    Figures are those of ``_FIGURES``; one that no object counts to, such as that of large
-    objects where there are none, is NaN.
+    A metric without objects, such as AP large if there are no large objects, is NaN.
 
     Args:
-        by_class: whether :meth:`by_class` is to be asked.
+        by_class: whether :meth:`by_class` will be called.
     """
 
     def __init__(self, by_class: bool = False) -> None:
         super().__init__()
         self.precision = _precision(by_class)
         self.figures: dict[str, Tensor] | None = None
-        """What torchmetrics gives for what was counted, once it was asked."""
+        """The cached result of torchmetrics for the images so far."""
 
     def update(self, output: Iterable[Objects], labels: Sequence[Objects]) -> None:
-        """Counts what was found in images of their original size, one after the other."""
-        for _ in map(self._count, output, labels):  # zip keeps the last until it has the next
+        """Adds the objects of images at their original size, one image at a time."""
+        # zip would keep an image's objects until the next ones are computed
+        for _ in map(self._count, output, labels):
             self.figures = None
 
     def _count(self, found: Objects, there: Objects) -> None:
-        """Counts what was found in an image; only the run lengths of its masks are kept."""
+        """Adds the objects of an image; torchmetrics keeps only the run lengths of their masks."""
         area = there["area"].clamp(min=_NO_AREA)
         self.precision.update([found], [{**there, "masks": there["masks"].bool(), "area": area}])
 
     def compute(self) -> dict[str, Tensor]:
-        """The figures by name, e.g. ``box_ap50``."""
+        """The metrics by name, e.g. ``box_ap50``."""
         given = self._compute()
         return {
             f"{kind}_{name}": _per_cent(given[f"{prefix}_{key}"])
@@ -214,7 +214,7 @@ class DetectionMetrics(Metrics):
         }
 
     def by_class(self) -> dict[int, dict[str, float]]:
-        """Box and mask AP of each class that has objects, by its index."""
+        """Box and mask AP of each class with objects, by class index."""
         given = self._compute()
         classes = given["classes"].reshape(-1).tolist()
         parts = {
@@ -227,19 +227,20 @@ class DetectionMetrics(Metrics):
         }
 
     def reset(self) -> None:
-        """Forgets everything."""
+        """Resets the metrics to their initial state."""
         self.precision.reset()
         self.figures = None
 
     def _compute(self) -> dict[str, Tensor]:
-        """The figures over the images of all ranks, each of which may have another number.
+        """torchmetrics' result over the images of all ranks.
 
-        torchmetrics' own way, image by image, wants the same number in all.
+        The ranks may have different numbers of images, which torchmetrics' own synchronization
+        does not support.
         """
         if self.figures is None:
             parts = gather(_on_cpu(self.precision.metric_state))
             whole = _precision(self.precision.class_metrics)
-            whole.update([], [])  # it warns of a metric that was given nothing
+            whole.update([], [])  # else it warns that it was never updated
             for name in parts[0]:
                 setattr(whole, name, [item for part in parts for item in part[name]])
             self.figures = whole.compute()
@@ -247,7 +248,7 @@ class DetectionMetrics(Metrics):
 
 
 def _precision(by_class: bool) -> MeanAveragePrecision:
-    """torchmetrics' metric over what this process alone has counted."""
+    """torchmetrics' metric, without synchronization between processes."""
     metric = MeanAveragePrecision(
         iou_type=("bbox", "segm"),
         class_metrics=by_class,
@@ -259,7 +260,7 @@ def _precision(by_class: bool) -> MeanAveragePrecision:
 
 
 def _on_cpu(state: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """The lists of a metric's state; other ranks have other devices."""
+    """The lists of a metric's state, moved to the CPU, since other ranks have other devices."""
     return {
         name: [item.cpu() if isinstance(item, Tensor) else item for item in items]
         for name, items in state.items()
@@ -267,7 +268,7 @@ def _on_cpu(state: Mapping[str, Any]) -> dict[str, list[Any]]:
 
 
 def encode_mask(mask: Tensor) -> dict[str, Any]:
-    """COCO's run lengths of a mask (H, W), ready for JSON."""
+    """Encodes a mask (H, W) as COCO run lengths, as JSON types."""
     from faster_coco_eval.core import mask as coco
 
     encoded = coco.encode(np.asfortranarray(mask.numpy().astype(np.uint8)))
@@ -275,7 +276,7 @@ def encode_mask(mask: Tensor) -> dict[str, Any]:
 
 
 def _per_cent(value: Tensor) -> Tensor:
-    """COCO's -1 stands for nothing to count."""
+    """Converts to percent; COCO's -1, a metric without objects, becomes NaN."""
     return torch.where(value < 0, math.nan, 100 * value)
 
 
@@ -294,14 +295,15 @@ def _text(value: float) -> str:
 def coco_results(
     objects: Objects, image_id: int, images: DetectionDataset
 ) -> dict[str, list[dict[str, Any]]]:
-    """The objects found in an image, as entries of COCO's files of results: ``bbox`` and ``segm``.
+    """The detected objects of an image as entries of COCO result files, ``bbox`` and ``segm``.
 
-    These are apart, since COCO's evaluator takes the area of an entry from its box, if it has one.
+    There are two files because COCO's evaluator takes the area of an entry from its box, if it has
+    one.
 
     Args:
-        objects: boxes, labels, scores and masks in the image's own pixels, on the CPU.
-        image_id: as the file of annotations has it.
-        images: knows the ids of the categories.
+        objects: boxes, labels, scores and masks in pixels of the original image, on the CPU.
+        image_id: id of the image in the annotation file.
+        images: dataset with the category ids.
     """
     found = [
         {"image_id": image_id, "category_id": images.category_id(label), "score": score}
@@ -319,17 +321,17 @@ def coco_results(
 def find_objects(
     model: nn.Module, record: ModelRecord, image: Image.Image, threshold: float = 0.5
 ) -> Objects:
-    """The objects that a detector finds in an image with at least this score, best first.
+    """Detects objects in an image, the highest score first.
 
     Args:
-        model: in evaluation mode.
-        record: has mean and deviation of its images.
-        image: is converted to the mode that the model takes.
-        threshold: the least score.
+        model: detector in evaluation mode.
+        record: record of the model, with mean and standard deviation of its images.
+        image: the image; it is converted to the channels that the model takes.
+        threshold: lowest score of the returned objects.
 
     Returns:
-        ``boxes`` (N, 4) x1, y1, x2, y2 and ``masks`` (N, H, W) bool in the image's own pixels,
-        ``labels`` (N,), ``scores`` (N,).
+        ``boxes`` (N, 4) as x1, y1, x2, y2 and ``masks`` (N, H, W) bool, both in pixels of the
+        original image, ``labels`` (N,) and ``scores`` (N,).
     """
     pixels = pil_to_tensor(in_channels(image, record.input_size[0]))
     prepared = DeviceTransform(record.mean, record.std)(pixels[None])
@@ -341,12 +343,12 @@ def find_objects(
 
 @contextmanager
 def _nothing_below(detector: Any, threshold: float) -> Iterator[None]:
-    """Has a detector drop lower scores before it draws the masks, each as large as the image.
+    """Makes a detector drop objects below a score before it resizes their masks to the image.
 
-    The other objects are the same: a lower score takes nothing away from a higher one.
+    The other objects do not change, since an object never suppresses one with a higher score.
     """
     own = detector.score_threshold
-    # torchvision wants more than its threshold, we at least ours
+    # torchvision keeps scores above its threshold; ours is inclusive
     detector.score_threshold = max(own, float(np.nextafter(np.float32(threshold), np.float32(-1))))
     try:
         yield
@@ -357,7 +359,7 @@ def _nothing_below(detector: Any, threshold: float) -> Iterator[None]:
 def _drawn(
     image: Image.Image, found: Objects, objects: Sequence[Mapping[str, Any]], classes: int
 ) -> Tensor:
-    """The objects drawn on their image."""
+    """Draws the objects on their image."""
     pixels = pil_to_tensor(image.convert("RGB"))
     captions = [f"{one['class']} {one['score']:.2f}" for one in objects]
     boxes, labels, masks = found["boxes"], found["labels"], found["masks"]

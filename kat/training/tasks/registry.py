@@ -1,4 +1,4 @@
-"""The tasks by name, found by themselves; and whether model, data and settings fit together."""
+"""The tasks by name, and checks that model, data and settings fit together."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kat.training.tasks.task import Task
 
 
 def _find_tasks() -> dict[str, type[Task]]:
-    """Every task of this package, by its name."""
+    """All tasks in this package, by name."""
     package = import_module("kat.training.tasks")
     for module in iter_modules(package.__path__):
         if f"{package.__name__}.{module.name}" != __name__:
@@ -29,7 +29,7 @@ TASKS = _find_tasks()
 
 
 def check_used(config: TrainConfig, task: str) -> None:
-    """Checks that no setting is given that a task does not use.
+    """Checks that settings that a task does not use have their defaults.
 
     Raises:
         InputError: one differs from its default.
@@ -43,7 +43,7 @@ def check_used(config: TrainConfig, task: str) -> None:
 
 
 def _values(value: Any) -> dict[str, Any]:
-    """The settings of a section, or the value of a setting, by what comes after its name."""
+    """The settings of a section by ``.name``, or the value of a single setting by ``""``."""
     if not dataclasses.is_dataclass(value):
         return {"": value}
     fields = vars(value).items()
@@ -54,12 +54,12 @@ def check_task(model: nn.Module, data: ImageDataset | ImageStream, names: tuple[
     """Checks that a model is for the task of the data.
 
     Args:
-        model: is to be trained or evaluated.
-        data: what on.
-        names: what to call the two.
+        model: the model to train or evaluate.
+        data: the dataset.
+        names: names of the model and the data, for the error message.
 
     Raises:
-        InputError: it is for another one.
+        InputError: the model is for another task.
     """
     if task_of(model) != data.task:
         raise InputError(

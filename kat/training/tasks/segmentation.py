@@ -1,4 +1,4 @@
-"""Semantic segmentation: cross entropy of every pixel, the mean intersection over union."""
+"""Semantic segmentation: cross entropy per pixel, mean intersection over union."""
 
 from __future__ import annotations
 
@@ -67,37 +67,37 @@ class Segmentation(Task):
 
     @staticmethod
     def transforms(record: ModelRecord, config: TrainConfig) -> Transforms:
-        """Resizing, flipping and cropping together with the mask."""
+        """Resizes, flips and crops images with their masks."""
         channels, size, _ = record.input_size
         training = SegmentationTrainTransform(size, config.segmentation, record.mean)
         return training, SegmentationEvalTransform(size, channels)
 
     def check_model(self, model: nn.Module) -> None:
-        """Checks that batch norm has more than one pixel to normalize over in its coarsest map.
+        """Checks that batch norm has more than one value per channel in its coarsest feature map.
 
         Raises:
-            InputError: a batch is a single image.
+            InputError: the model has batch norm and the batch size is 1.
         """
         norms = [module for module in model.modules() if type(module) is nn.BatchNorm2d]
         if norms and self.config.data.batch_size == 1:
             raise InputError(
-                "data.batch_size=1 leaves nothing to the model's batch norm: take 2 or more, or"
+                "data.batch_size=1 is too small for the model's batch norm: give 2 or more, or"
                 " model.args.norm=layer"
             )
 
     def make_metrics(self) -> Metrics:
-        """Loss, mIoU, the accuracy of pixels, and of classes in the mean."""
+        """Creates the metrics: loss, mIoU, pixel accuracy and mean class accuracy."""
         return SegmentationMetrics(len(self.record.classes))
 
     def loss(self, output: tuple[Tensor, Tensor], labels: Tensor) -> Tensor:
-        """Cross entropy of the head, and 0.4 of the auxiliary head's."""
+        """Cross entropy of the head plus 0.4 times that of the auxiliary head."""
         main, auxiliary = (pixel_loss(logits, labels) for logits in output)
         return main + AUXILIARY * auxiliary
 
     def predict(self, model: nn.Module, images: Tensor | Sequence[Tensor]) -> Iterator[Tensor]:
-        """The probabilities (K, H, W) of each image, one after the other; their sizes may differ.
+        """Yields the probabilities (K, H, W) of one image at a time; image sizes may differ.
 
-        Those of 150 classes for a single image of 512 x 683 pixels are 210 MB.
+        For 150 classes and an image of 512 x 683 pixels, they take 210 MB.
         """
         for image in images:
             yield model(image[None])[0].float().softmax(0)
@@ -112,7 +112,7 @@ class Segmentation(Task):
         config: EvalConfig,
         options: SlidingWindowConfig,
     ) -> Evaluation:
-        """mIoU and accuracies, the IoU of each class, the confusion of classes."""
+        """Computes mIoU, accuracies, the IoU of each class and the confusion matrix."""
         assert isinstance(images, SegmentationDataset)
         check_sliding_window(options)
         channels, size, _ = subject.record.input_size
@@ -144,9 +144,9 @@ class Segmentation(Task):
     def predict_images(
         cls, subject: Subject, images: Iterable[Image.Image], options: SlidingWindowConfig
     ) -> Iterator[Prediction]:
-        """The share of each class in the pixels, the largest first, and pictures.
+        """Yields the share of pixels of each class, the largest first, and two pictures.
 
-        They are the classes over the image, and a mask whose values are the classes' indices.
+        One picture shows the classes over the image, the other is a mask of class indices.
         """
         check_sliding_window(options)
         classes = subject.record.classes
@@ -158,11 +158,11 @@ class Segmentation(Task):
 
 
 def pixel_loss(logits: Tensor, mask: Tensor) -> Tensor:
-    """Mean cross entropy over the pixels that have a class; 0 where none has.
+    """Mean cross entropy over the pixels that have a class; 0 if none has.
 
     Args:
         logits: (B, K, H, W).
-        mask: (B, H, W), the index of a class or :data:`kat.data.dense.IGNORE`.
+        mask: (B, H, W), class indices or :data:`kat.data.dense.IGNORE`.
     """
     total = functional.cross_entropy(
         logits.float(), mask.long(), ignore_index=IGNORE, reduction="sum"
@@ -171,16 +171,18 @@ def pixel_loss(logits: Tensor, mask: Tensor) -> Tensor:
 
 
 class SegmentationMetrics(Metrics):
-    """Mean loss of the images, mIoU and accuracies in per cent, over all ranks.
+    """Mean loss of the images, mIoU and accuracies in percent, over all ranks.
 
-    With n_ij pixels of class i taken for class j, over the classes that are there or were named,
+    With n_ij the number of pixels of class i that are predicted as class j,
 
         IoU_i           = n_ii / (sum_j n_ij + sum_j n_ji - n_ii)
         pixel accuracy  = sum_i n_ii / sum_ij n_ij
-        class accuracy  = mean of n_ii / sum_j n_ij over the classes that are there
+        class accuracy  = mean of n_ii / sum_j n_ij over the classes that occur
+
+    mIoU is the mean over the classes that occur or are predicted.
 
     Args:
-        classes: K.
+        classes: number of classes K.
     """
 
     def __init__(self, classes: int) -> None:
@@ -191,14 +193,14 @@ class SegmentationMetrics(Metrics):
         )
 
     def update(self, output: Iterable[Tensor], labels: Any) -> Tensor:
-        """Counts the pixels of images by their probabilities (K, h, w), resized to their masks."""
-        # zip would keep an image's answer until the next one is there
+        """Adds images by their probabilities (K, h, w), which are resized to the masks."""
+        # zip would keep an image's prediction until the next one is computed
         loss = torch.stack(list(map(self._count, output, labels)))
         self.loss.update(loss)
         return loss.mean()
 
     def _count(self, probabilities: Tensor, mask: Tensor) -> Tensor:
-        """Counts an image, and gives its loss: finite, also where a probability is 0."""
+        """Adds an image and returns its loss, which is finite even if a probability is 0."""
         total = probabilities.new_zeros(())
         for rows, part in resized_strips(probabilities, mask.shape):
             true = mask[None, rows].long()
@@ -219,24 +221,24 @@ class SegmentationMetrics(Metrics):
         }
 
     def by_class(self) -> Tensor:
-        """(K,) float64: the IoU of each class, NaN of one that is neither there nor named."""
+        """(K,) float64: the IoU of each class; NaN if it neither occurs nor is predicted."""
         counts = self._counts()
         right = counts.diagonal()
         return right / (counts.sum(0) + counts.sum(1) - right)
 
     def notes(self, classes: Sequence[str]) -> list[str]:
-        """Which classes no pixel has: mIoU may be high where what matters is nowhere."""
+        """A note on classes without pixels, which mIoU does not measure."""
         there = self._counts().sum(1).tolist()
         absent = [name for name, pixels in zip(classes, there, strict=True) if not pixels]
         listed = quoted(absent, "class", "classes")
         return [f"note: validation has no pixel of {listed}"] if absent else []
 
     def _counts(self) -> Tensor:
-        """The confusion of all ranks in float64, on the CPU: not every device has that."""
+        """The confusion matrix of all ranks in float64, on the CPU, since MPS has no float64."""
         return self.confusion.compute().cpu().double()
 
     def reset(self) -> None:
-        """Forgets everything."""
+        """Resets the metrics to their initial state."""
         self.loss.reset()
         self.confusion.reset()
 
@@ -251,13 +253,16 @@ def _summary(figures: Mapping[str, float]) -> str:
 def find_classes(
     model: nn.Module, record: ModelRecord, image: Image.Image, how: SlidingWindowConfig
 ) -> Tensor:
-    """The class of each pixel of an image: (H, W) int64.
+    """Predicts the class of each pixel of an image.
 
     Args:
-        model: in evaluation mode.
-        record: has size, mean and deviation of its images.
-        image: is converted to the mode that the model takes.
-        how: windows, scales, mirror images.
+        model: segmentation model in evaluation mode.
+        record: record of the model, with size, mean and standard deviation of its images.
+        image: the image; it is converted to the channels that the model takes.
+        how: settings of sliding windows, scales and flips.
+
+    Returns:
+        (H, W) int64, class indices.
     """
     channels, size, _ = record.input_size
     pixels = resized(image, size, channels)
@@ -267,7 +272,7 @@ def find_classes(
 
 
 def _shares(mask: Tensor, classes: Sequence[str]) -> list[dict[str, Any]]:
-    """The share of the pixels of each class that an image has, the largest first."""
+    """The share of pixels of each class that occurs, the largest first."""
     counts = torch.bincount(mask.flatten(), minlength=len(classes))
     order = counts.argsort(descending=True, stable=True).tolist()
     return [

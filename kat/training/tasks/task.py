@@ -1,4 +1,4 @@
-"""What a task is: the one place where classification, detection and segmentation differ."""
+"""The interface of a task: all that differs between classification, detection, segmentation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from kat.training.evaluation.evaluation import EvalConfig, Evaluation, Subject
 from kat.training.evaluation.prediction import Prediction
 
 Transforms = tuple[Transform, Transform]
-"""Of the images to train on, and of those to validate on."""
+"""The transforms of training and of validation images."""
 
 ONLY_CLASSIFICATION = (
     "augment",
@@ -34,17 +34,17 @@ ONLY_CLASSIFICATION = (
     "data.interpolation",
     "data.crop_pct",
 )
-"""Settings, and sections of them, that data with boxes or masks has no use for."""
+"""Settings, and sections of settings, that apply to classification only."""
 
 
 class Metric(NamedTuple):
-    """One figure of a validation, the higher the better.
+    """One metric; higher is better, except for losses and errors of an evaluation.
 
     Args:
-        name: in logs, the history and files.
-        label: in what people read.
-        format: of its value.
-        in_table: whether it is printed of each of several checkpoints.
+        name: name in logs, the history and files.
+        label: name in printed text and figures.
+        format: format specification of its value.
+        in_table: whether it is a column of a printed table of checkpoints.
     """
 
     name: str
@@ -58,19 +58,19 @@ class Metrics(nn.Module):
 
     @abstractmethod
     def update(self, predictions: Any, labels: Any) -> Tensor | None:
-        """Counts the predictions of a batch; returns its mean loss where the task has one."""
+        """Adds the predictions of a batch; returns its mean loss if the task has one."""
 
     @abstractmethod
     def compute(self) -> dict[str, Tensor]:
-        """The metrics by name, and ``loss`` where the task has one; a collective."""
+        """The metrics by name, and ``loss`` if the task has one; a collective."""
 
     def notes(self, classes: Sequence[str]) -> list[str]:
-        """What a user should know of the validation data; a collective."""
+        """Remarks on the validation data, one line each; a collective."""
         return []
 
     @abstractmethod
     def reset(self) -> None:
-        """Forgets everything."""
+        """Resets the metrics to their initial state."""
 
 
 class Task(ABC):
@@ -78,73 +78,73 @@ class Task(ABC):
 
     Args:
         config: the settings of the run.
-        record: of the model.
+        record: record of the model.
     """
 
     name: ClassVar[str]
-    """As datasets and models name it."""
+    """The task's name in datasets and models."""
     metrics: ClassVar[tuple[Metric, ...]]
-    """Of a validation, beside the loss; the first one selects the best checkpoint."""
+    """The metrics of a validation besides the loss; the first one selects the best checkpoint."""
     example_models: ClassVar[str]
-    """Models that can be trained, for messages."""
+    """Names of models for the task, for error messages."""
     unused_settings: ClassVar[tuple[str, ...]]
-    """Settings, and sections of them, that are for other tasks."""
+    """Settings, and sections of settings, that apply to other tasks only."""
     eval_metrics: ClassVar[tuple[Metric, ...]]
-    """What an evaluation gives: the columns of a table of checkpoints."""
+    """The metrics of an evaluation."""
     EvalOptions: ClassVar[type]
-    """A dataclass of what ``evaluate`` takes beyond other tasks."""
+    """A dataclass with the task's own options of ``evaluate``."""
     PredictOptions: ClassVar[type]
-    """A dataclass of what ``predict_images`` takes beyond other tasks."""
+    """A dataclass with the task's own options of ``predict_images``."""
     entries: ClassVar[str]
-    """What the entries of a prediction are, e.g. objects."""
+    """The name of the entries of a prediction, e.g. objects."""
     entry_figure: ClassVar[str]
-    """The figure of an entry, e.g. score."""
+    """The name of the value of an entry, e.g. score."""
     on_grid: ClassVar[bool] = True
-    """Whether models keep the patches of an image as a grid, of any size."""
+    """Whether models keep the patches of an image as a grid of any size."""
     draws: ClassVar[bool] = True
-    """Whether predictions come with pictures."""
+    """Whether predictions include pictures."""
 
     def __init__(self, config: TrainConfig, record: ModelRecord) -> None:
         self.config = config
         self.record = record
         self.random_erasing = 0.0
-        """Probability that an image to train on loses a rectangle."""
+        """The probability of random erasing in a training image."""
 
     @staticmethod
     @abstractmethod
     def transforms(record: ModelRecord, config: TrainConfig) -> Transforms:
-        """What is done to images, and their labels, on the way to a batch."""
+        """The transforms of training and of validation images, with their labels."""
 
     @abstractmethod
     def make_metrics(self) -> Metrics:
-        """Fresh metrics of a validation."""
+        """Creates the metrics of a validation."""
 
     @abstractmethod
     def loss(self, output: Any, labels: Any) -> Tensor:
         """The mean loss of a batch.
 
         Args:
-            output: of the model in training mode, called with :meth:`arguments`.
-            labels: of the batch.
+            output: output of the model in training mode, called with :meth:`arguments`.
+            labels: labels of the batch.
         """
 
     @abstractmethod
     def predict(self, model: nn.Module, images: Any) -> Any:
-        """What :meth:`Metrics.update` takes: the predictions for a batch of images."""
+        """The predictions for a batch of images, as :meth:`Metrics.update` takes them."""
 
-    def check_model(self, model: nn.Module) -> None:  # noqa: B027 (most have nothing to check)
+    def check_model(self, model: nn.Module) -> None:  # noqa: B027 (most tasks have nothing to check)
         """Checks that the model can be trained with the settings.
 
         Raises:
-            InputError: it cannot.
+            InputError: the model does not fit the settings.
         """
 
     def mixed(self, images: Any, labels: Any) -> tuple[Any, Any]:
-        """The images and labels of a batch after augmentation across images."""
+        """Applies augmentation across the images of a batch, such as mixup."""
         return images, labels
 
     def arguments(self, images: Any, labels: Any) -> tuple[Any, ...]:
-        """What the model is called with in training."""
+        """The arguments of the model in training."""
         return (images,)
 
     @classmethod
@@ -160,10 +160,10 @@ class Task(ABC):
         """Evaluates a model; see :func:`kat.training.evaluation.evaluate.evaluate`.
 
         Args:
-            subject: the model.
-            images: the split, of this task.
-            data: how images are loaded.
-            config: how the model is run.
+            subject: the model and its record.
+            images: a split of a dataset for this task.
+            data: settings of data loading.
+            config: settings of the evaluation.
             options: an instance of ``EvalOptions``.
         """
 
@@ -172,15 +172,15 @@ class Task(ABC):
     def predict_images(
         cls, subject: Subject, images: Iterable[Image.Image], options: Any
     ) -> Iterator[Prediction]:
-        """The prediction for each image, in order.
+        """Yields the prediction for each image, in order.
 
         Args:
             subject: the model, in evaluation mode.
-            images: in the mode that the model takes.
+            images: images with the channels that the model takes.
             options: an instance of ``PredictOptions``.
         """
 
 
 @dataclass
 class NoOptions:
-    """A task that takes no options of its own."""
+    """The options of a task that has none of its own."""

@@ -25,7 +25,7 @@ def model(request):
         "kat_micro_patch2_8", in_chans=1, img_size=(8, 6), num_classes=5, **request.param
     )
     for block in model.blocks:
-        block.attn.fused_attn = False  # so that timm's own matrices can be had
+        block.attn.fused_attn = False  # so that timm computes the attention matrices
     return model.eval()
 
 

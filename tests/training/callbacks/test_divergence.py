@@ -160,7 +160,7 @@ def test_a_parameter_of_the_model_itself(tmp_path):
     fault = Fault(1, _set("pos_embed", (0, 3, 2), torch.nan))
     message, found = _stopped(tmp_path, _batches(), fault)
     assert (found["layer"], found["cause"]) == ("", "weight")
-    assert "the model is the first layer that is not finite, for its weight pos_embed" in message
+    assert "the model is the first layer that is not finite: its weight pos_embed" in message
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])

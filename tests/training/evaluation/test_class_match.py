@@ -1,4 +1,4 @@
-"""Which logit stands for which class, against timm's lists for ImageNet and its subsets."""
+"""Matching of logits to classes, against timm's lists for ImageNet and its subsets."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ def test_what_has_no_names_goes_by_position():
 @pytest.mark.parametrize(
     ("ours", "theirs", "message"),
     [
-        (["a", "b"], ["a", "c"], "class 1 is 'b' to the model and 'c' in the data"),
-        (["a", "b"], ["x"], "knows 2 classes and the data has 1, of which 'x' is none"),
-        (numbers(1000), ["n01440764", "shark"], "'n01440764' is none of the model's"),
-        (["a", "a"], ["a", "b"], "class 1 is 'a' to the model and 'b' in the data"),
+        (["a", "b"], ["a", "c"], "class 1 is 'b' in the model and 'c' in the data"),
+        (["a", "b"], ["x"], "has 2 classes and the data has 1; 'x' is not a class of the"),
+        (numbers(1000), ["n01440764", "shark"], "'n01440764' is not a class of the model"),
+        (["a", "a"], ["a", "b"], "class 1 is 'a' in the model and 'b' in the data"),
     ],
 )
 def test_other_classes_are_refused(ours, theirs, message):

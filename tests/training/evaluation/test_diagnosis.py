@@ -1,4 +1,4 @@
-"""What is said of a model that scores near chance: each cause provoked."""
+"""The diagnosis of a model near chance, with each cause provoked."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_a_permutation_of_the_classes_is_seen(subject):
     names = [f"class{i}" for i in range(10)]
     labels, predictions = _noise(400, 10, 0.8)
     (line,) = _found(subject, _evaluation(labels, (predictions + 3) % 10, names), "class order")
-    assert "it looks permuted" in line
+    assert "it seems to be permuted" in line
     reached = float(line.split("other half is ")[1].split(" %")[0])
     assert reached == pytest.approx(82, abs=6)
     example = line.split("images of '")[1]
@@ -120,7 +120,7 @@ def test_constant_answers_are_seen(subject):
     labels = np.arange(200) % 10
     predictions = np.where(np.arange(200) % 40 == 0, 1, 4)
     (line,) = _found(subject, _evaluation(labels, predictions, names), "constant")
-    assert "'class4' is predicted for 97.5 % of the images, and right for 10.0 %" in line
+    assert "'class4' is predicted for 97.5 % of the images, and correct for 10.0 %" in line
     mostly = _evaluation(np.full(200, 4), predictions, names)
     assert _found(subject, mostly, "constant") == []
 
@@ -134,7 +134,7 @@ def test_constant_answers_are_seen(subject):
         (["n01440764"] + [f"x{i}" for i in range(9)], "position", "1 of the data's 10 are synsets"),
         (list(imagenet_synsets()), "ImageNet", "in ImageNet's order: yes"),
         (list(imagenet_synsets())[::-1], "names", "in ImageNet's order: no"),
-        ([f"x{i}" for i in range(10)], "names", "the data 10, matched by their names"),
+        ([f"x{i}" for i in range(10)], "names", "the data 10, matched by name"),
     ],
 )
 def test_the_classes_are_set_against_imagenets(subject, names, basis, message):
@@ -157,10 +157,10 @@ def test_what_was_loaded_is_said(subject):
     evaluation = _evaluation(*_noise(40, 10, 0.0), RECORD.classes)
     count = len(subject.model.state_dict())
     (line,) = _found(subject, evaluation, "weights")
-    assert line == f"weights: all {count} tensors were loaded, and none is lacking"
+    assert line == f"weights: all {count} tensors were loaded, and none is missing"
     subject.model.extra = torch.nn.Linear(1, 1)
     (line,) = _found(subject, evaluation, "weights")
-    assert "0 tensors were not loaded and 2 of the model are lacking, first extra.bias" in line
+    assert "0 tensors were not loaded and 2 of the model are missing, first extra.bias" in line
 
 
 def test_further_sets_of_weights_are_named(tmp_path):

@@ -162,7 +162,7 @@ def test_classes_in_another_order_and_fewer_of_them_go_by_name(folder):
     again = evaluate(model, shuffled, _data(folder), QUIET)
     np.testing.assert_array_equal(again.predictions.logits, plain.predictions.logits)
     assert again.notes == [
-        "note: the data has the model's classes in another order; they go by their names"
+        "note: the data has the classes in another order; they were matched by name"
     ]
     more = _by_colour(14)
     with torch.no_grad():
@@ -226,7 +226,7 @@ def test_an_exported_file_has_its_own_precision(folder):
 
     assert evaluate(Exported(), COLOURS, _data(folder), QUIET).images == 30
     config = dataclasses.replace(QUIET, precision="bf16-mixed")
-    with pytest.raises(InputError, match="runs on the CPU in the precision it was exported in"):
+    with pytest.raises(InputError, match="runs on the CPU in the precision of its export"):
         evaluate(Exported(), COLOURS, _data(folder), config)
 
 

@@ -94,7 +94,7 @@ def test_other_files_and_classes_are_refused(validation):
     bad = validation / "bad.json"
     for content in ("[1, 2]", "{", '[["a"]]'):
         bad.write_text(content)
-        with pytest.raises(InputError, match=r"bad.json is not a list of the right classes"):
+        with pytest.raises(InputError, match=r"bad.json does not list the correct classes"):
             read_real_labels(str(bad))
     with pytest.raises(InputError, match=r"absent.json is not a list"):
         read_real_labels(str(validation / "absent.json"))

@@ -53,7 +53,7 @@ def test_parts_by_name():
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        ("backbones", "'backbones' is no part of the model; give backbone, rationals"),
+        ("backbones", "'backbones' is not a part of the model; give backbone, rationals"),
         ("5", "model.freeze=5, but the model has 4 blocks"),
         ("*", r"model.freeze=\* leaves no parameter to train"),
         ("backbone,head.*", "leaves no parameter to train"),
@@ -67,7 +67,7 @@ def test_bad_parts_are_named(parts, message):
 
 
 def test_a_vit_has_no_rationals_to_freeze():
-    with pytest.raises(InputError, match="'rationals' is no part"):
+    with pytest.raises(InputError, match="'rationals' is not a part"):
         freeze(_model("vit_micro_patch2_8"), "rationals")
 
 

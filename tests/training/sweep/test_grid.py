@@ -63,7 +63,7 @@ def test_a_single_factors_levels_are_the_names(tmp_path):
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ({"factors": None}, "is no grid: it needs 'factors'"),
+        ({"factors": None}, "is not a grid: it needs 'factors'"),
         ({"factors": {"a": 3}}, "the factor 'a' of .* must map levels to settings"),
         ({"factors": {"a": {}}}, "the factor 'a' of .* must map levels to settings"),
         ({"factors": {"a": {"b": 3}}}, "a: b of .* must map settings to values, got 3"),
@@ -77,7 +77,7 @@ def test_a_single_factors_levels_are_the_names(tmp_path):
         ({"factors": {"parameters": {"a": {}}}}, "'parameters' .* has the name of a column"),
         ({"recipe": ["digits"]}, "recipe of .* must be a name or a path"),
         ({"settings": [1]}, "settings of .* must map settings to values"),
-        ({"settings": {"a": 1, "a.b": 2}}, "'a.b' goes into 'a', which has the value 1"),
+        ({"settings": {"a": 1, "a.b": 2}}, "'a.b': 'a' already has the value 1"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path, content, says):
@@ -113,7 +113,7 @@ def test_a_star_is_the_size_of_the_kat():
     filled = with_model_of_size(content, base)
     assert filled == {"model": {"name": "vit_mlp_tiny_patch16_224", "args": {"depth": 2}}}
     assert with_model_of_size(base, base) == base
-    with pytest.raises(InputError, match=r"of the size of a KAT, but the others are 'vit_micro'"):
+    with pytest.raises(InputError, match=r"needs a KAT's size, but .* is 'vit_micro'"):
         with_model_of_size(content, {"model": {"name": "vit_micro"}})
 
 
