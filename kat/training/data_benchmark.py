@@ -92,7 +92,7 @@ class DataBenchmark:
         """One line that names the bottleneck and suggests what to change."""
         best = max(self.loader, key=lambda count: self.loader[count])
         speeds = (
-            f"{self.need_of} trains on {self.need:,.0f} images/s, and the loader yields at most"
+            f"{self.need_of} trains at {self.need:,.0f} images/s, and the loader yields at most"
             f" {self.loader[best]:,.0f}, with {counted(best, 'worker')}"
         )
         if self.bottleneck == "model":

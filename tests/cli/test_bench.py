@@ -18,7 +18,7 @@ def test_the_table_the_verdict_and_the_file(tmp_path, capsys):
     assert captured.err == ""
     for word in ("workers", "images/s", "read", "decode", "augment", "collate"):
         assert word in captured.out
-    assert "The data is the bottleneck: the given model takes 1,000,000,000" in captured.out
+    assert "The data is the bottleneck: the given model trains at 1,000,000,000" in captured.out
     result = json.loads((tmp_path / "bench.json").read_text())
     assert result["bottleneck"] == "data"
     assert result["extrapolated"]

@@ -171,7 +171,7 @@ def test_a_permuted_head_is_found_out(trained, tmp_path, capsys):
     assert run("eval", folder, *DIGITS) == 0
     printed = capsys.readouterr().out
     assert "is near chance, which is 10.00 % with 10 classes; what was found out:" in printed
-    line = next(line for line in printed.splitlines() if line.startswith("  class order: it looks"))
+    line = next(line for line in printed.splitlines() if line.startswith("  class order: it seems"))
     true, called = (int(part.split(")")[0]) for part in line.split("(class ")[1:])
     assert called == (true + 3) % 10
     assert "tensors were loaded, and none is missing" in printed

@@ -19,7 +19,7 @@ def _result(loader, need, cores=8, **stages):
 def test_a_loader_that_is_fast_enough():
     result = _result({0: 90.0, 1: 100.0, 2: 190.0, 4: 350.0}, need=150)
     assert (result.bottleneck, result.workers_needed) == ("model", 2)
-    assert "The model is the bottleneck: a model trains on 150 images/s" in result.verdict()
+    assert "The model is the bottleneck: a model trains at 150 images/s" in result.verdict()
     assert "data.num_workers=2 is enough" in result.verdict()
 
 

@@ -120,7 +120,7 @@ def test_constant_answers_are_seen(subject):
     labels = np.arange(200) % 10
     predictions = np.where(np.arange(200) % 40 == 0, 1, 4)
     (line,) = _found(subject, _evaluation(labels, predictions, names), "constant")
-    assert "'class4' is predicted for 97.5 % of the images, and correct for 10.0 %" in line
+    assert "'class4' is predicted for 97.5 % of the images and correct for 10.0 %" in line
     mostly = _evaluation(np.full(200, 4), predictions, names)
     assert _found(subject, mostly, "constant") == []
 

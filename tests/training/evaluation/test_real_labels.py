@@ -87,7 +87,7 @@ def test_other_files_and_classes_are_refused(validation):
     split = open_split(DataConfig(name=f"folder:{validation}"), "val")
     check_real_labels(split, labels)
     split.classes[0] = "shark"
-    with pytest.raises(InputError, match="its synsets or their numbers, got 'shark'"):
+    with pytest.raises(InputError, match="its synsets or class indices, got 'shark'"):
         check_real_labels(split, labels)
     with pytest.raises(InputError, match="ILSVRC2012_val_"):
         check_real_labels(open_split(DataConfig(), "val"), labels)
@@ -96,5 +96,5 @@ def test_other_files_and_classes_are_refused(validation):
         bad.write_text(content)
         with pytest.raises(InputError, match=r"bad.json does not list the correct classes"):
             read_real_labels(str(bad))
-    with pytest.raises(InputError, match=r"absent.json is not a list"):
+    with pytest.raises(InputError, match=r"absent.json does not list"):
         read_real_labels(str(validation / "absent.json"))
