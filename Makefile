@@ -35,7 +35,7 @@ demo: $(READY)
 		--models kat_micro_patch2_8 vit_micro_patch2_8 --out $(DEMO_OUT) --overwrite
 
 test: $(READY)
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
