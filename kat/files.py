@@ -78,7 +78,7 @@ def check_target(path: Path, endings: Sequence[str] = ()) -> None:
     """Checks that a file can be written, before the work whose result it will hold.
 
     Args:
-        path: of the file.
+        path: the path of the file.
         endings: the suffixes that are allowed; empty for any.
 
     Raises:

@@ -75,12 +75,12 @@ class CellResult:
     """The results of one cell.
 
     Args:
-        name: of the cell.
+        name: the name of the cell.
         values: the measure by seed, for the runs that are done.
         estimate: their mean; None where no run is done.
         difference: from the reference, over the seeds that both have; None for the reference.
         failed: seeds whose run has no result.
-        row: of the first run that is done, for what does not depend on the seed.
+        row: the row of the first run that is done, for what does not depend on the seed.
         seconds: mean over the runs, NaN without any.
     """
 

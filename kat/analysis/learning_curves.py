@@ -49,7 +49,7 @@ def usual_columns(row: Mapping[str, Any]) -> tuple[str, str | None]:
     """The two columns that summarize a run: its loss and its main metric.
 
     Args:
-        row: of a history.
+        row: the row of a history.
 
     Returns:
         The validation loss, or the training loss without one; the main metric of the task, or None
@@ -63,7 +63,7 @@ def common_headline(rows: Iterable[Mapping[str, Any]]) -> str:
     """The main metric of runs, which must be of one task.
 
     Args:
-        rows: of runs that are done, their labels as ``cell``.
+        rows: the rows of runs that are done, their labels as ``cell``.
 
     Raises:
         InputError: they are of several tasks, or have no metric.
@@ -82,7 +82,7 @@ def curve(label: str, histories: Sequence[History], column: str) -> Curve:
 
     Args:
         label: names the runs in errors.
-        histories: of one or more runs.
+        histories: the histories of one or more runs.
         column: one of :data:`COLUMNS`.
 
     Raises:

@@ -122,7 +122,7 @@ def _rows_of_table(path: Path, name: str) -> list[Row]:
 
 def _read_settings(folder: Path) -> dict[str, Any]:
     if not (folder / SETTINGS).is_file():
-        raise InputError(f"{folder} is neither the folder of a run nor a .csv of 'kat ablate'")
+        raise InputError(f"{folder} is neither a run directory nor a .csv of 'kat ablate'")
     return read_settings(folder)
 
 

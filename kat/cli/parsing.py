@@ -55,7 +55,7 @@ class Parser(ArgumentParser):
     Args:
         doc: the docstring of the command's module: "``kat NAME``: summary", then the help.
         subject: what the command acts on, for its usage, e.g. ``"RUN..."``.
-        options: of jsonargparse's parser.
+        options: passed on to jsonargparse's parser.
     """
 
     def __init__(self, doc: str = "", subject: str = "", **options: Any) -> None:
@@ -223,9 +223,9 @@ def refuse_options(parser: Parser, options: Namespace, names: Iterable[str], rea
     """Checks that options without an effect have their default values.
 
     Args:
-        parser: of the options.
+        parser: the parser of the options.
         options: parsed.
-        names: of the options without effect.
+        names: the names of the options without effect.
         reason: why they have none: completes "--name has no effect ...".
 
     Raises:

@@ -29,7 +29,7 @@ class Runtime(nn.Module):
     Args:
         run: maps images (B, C, H, W), float32 and on the CPU, to logits (B, classes), or for a
             segmentation model (B, classes, H, W).
-        record: of the file.
+        record: the record of the file.
     """
 
     window: int | None = None
@@ -82,7 +82,7 @@ class DetectorRuntime(Runtime):
 
     Args:
         run: see :class:`kat.deploy.formats.detector_onnx.OneImage`.
-        record: of the file.
+        record: the record of the file.
     """
 
     def __init__(self, run: Callable[..., Any], record: ExportRecord) -> None:

@@ -33,7 +33,7 @@ class ResolvedRun:
     Args:
         config: the settings, none of them auto.
         task: what the data is for.
-        record: of the model.
+        record: the record of the model.
         source: the trained ViT or KAT that the run starts from.
         checkpoint: what a resumed run continues from.
         train_data, val_data: the splits, with their transforms.

@@ -48,7 +48,7 @@ class Summary:
         model: its name.
         task: classification, detection or segmentation.
         parameters: how many it has.
-        metrics: of the kept weights on the validation split in per cent, e.g. top1, box_ap, miou.
+        metrics: of the kept weights on the validation split, in percent, e.g. top1, box_ap, miou.
         epochs: how many were trained.
         seconds: wall time of training and validation, resumptions included.
         images_per_second: trained on, without validation.

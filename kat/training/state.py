@@ -40,7 +40,7 @@ class TrainState:
         holds_best: whether the checkpoint with this state is to become the best one.
         history: one row an epoch, as history.csv has them.
         skipped: the files that were left out, and why.
-        seconds: of training and validation.
+        seconds: spent on training and validation.
     """
 
     division: Division

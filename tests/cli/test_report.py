@@ -130,7 +130,7 @@ def test_what_is_wrong_is_named(kat_run, tmp_path, capsys):
             "--images has no effect on the page of several runs",
         ),
         ([csv, "--data", "digits"], "--data has no effect on the page of several runs"),
-        ([kat_run, tmp_path], "neither the folder of a run nor"),
+        ([kat_run, tmp_path], "neither a run directory nor"),
     ]:
         assert re.search(says, refused(capsys, "report", *arguments)), says
     assert not list(tmp_path.glob("*.html"))

@@ -49,7 +49,7 @@ def cost_points(results: Sequence[CellResult]) -> list[CostPoint]:
     """The cells that have a run that is done, with their costs.
 
     Args:
-        results: of :func:`kat.analysis.ablation.summarize` for the metric.
+        results: what :func:`kat.analysis.ablation.summarize` returns for the metric.
     """
     return [
         CostPoint(result.name, result.estimate, _costs(result))

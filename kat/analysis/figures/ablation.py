@@ -18,10 +18,10 @@ def plot_cells(results: Sequence[CellResult], title: str, path: Path) -> None:
     """Draws top-1 by cell with 95 % intervals and all runs, next to the paired differences.
 
     Args:
-        results: of :func:`kat.analysis.ablation.summarize`; the cell without a difference is the
-            reference.
-        title: of the figure.
-        path: of the file; its suffix chooses the format.
+        results: what :func:`kat.analysis.ablation.summarize` returns; the cell without a difference
+            is the reference.
+        title: the title of the figure.
+        path: the path of the file; its suffix chooses the format.
     """
     figure = Figure(figsize=(10, 1.6 + 0.42 * len(results)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)

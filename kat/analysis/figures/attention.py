@@ -37,7 +37,7 @@ def draw_attention(
     Args:
         pictures: (B, C, H, W) uint8, gray or RGB: the input of the model before normalization.
         titles: one for each image.
-        maps: of the same images.
+        maps: the maps of the same images.
         block: draw the heads of this block, counted from 0, instead of the blocks.
 
     Raises:
@@ -96,7 +96,7 @@ def with_predictions(titles: Sequence[str], logits: Tensor, classes: Sequence[st
     """Adds the predicted class and its probability to the titles, for a model with classes.
 
     Args:
-        titles: of N images.
+        titles: the titles of N images.
         logits: (N, K).
         classes: K names; none for a model without a head.
     """

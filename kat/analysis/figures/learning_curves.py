@@ -30,8 +30,8 @@ def plot_learning_curves(
 
     Args:
         runs: histories (:func:`kat.training.read_history`) by label.
-        path: of the file; its suffix chooses the format (png, svg, pdf).
-        metrics: of :data:`CURVES`, a panel each.
+        path: the path of the file; its suffix chooses the format (png, svg, pdf).
+        metrics: keys of :data:`CURVES`, one panel each.
 
     Raises:
         InputError: there is no epoch at which all runs of a label have the metric.

@@ -25,7 +25,7 @@ def write_ablation_report(
     Args:
         grids: the rows of each grid by its name; the cell of the first row is the reference.
         histories: by the grid's name; runs without one are left out of the learning curves.
-        path: of the file.
+        path: the path of the file.
 
     Raises:
         InputError: a grid has no rows.

@@ -28,7 +28,7 @@ def write_comparison_report(
         rows: one for each run, all done and of one task, with a distinct label as ``cell``.
         histories: by label; empty for a run without an epoch.
         settings: by label, nested, those that differ from the default.
-        path: of the file.
+        path: the path of the file.
 
     Raises:
         InputError: the runs are of different tasks.

@@ -36,16 +36,16 @@ class RunFindings:
     """What is known of a run; missing parts are empty or None.
 
     Args:
-        name: of the run.
-        record: of its model.
-        cost: of its model.
+        name: the name of the run.
+        record: the record of its model.
+        cost: the cost of its model.
         data: name of its dataset.
         settings: nested, those that differ from the default.
         summary: the content of summary.json, if the run is done.
         history: one row per epoch.
-        activations: of each rational layer.
+        activations: the activations of each rational layer.
         seen: a sentence about the images behind the histograms of the activations.
-        coefficients: of each rational layer over the training.
+        coefficients: the coefficients of each rational layer over the training.
         stability: rows of rational layers.
         failure: what stopped the run, if anything did.
         attention: the figure of a few images, or why there is none.

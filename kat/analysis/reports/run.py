@@ -30,7 +30,7 @@ def write_run_report(run: RunFindings, path: Path) -> None:
 
     Args:
         run: what is known.
-        path: of the file.
+        path: the path of the file.
     """
     report = Report(f"{run.record.architecture} on {run.data}")
     report.facts(_facts(run))

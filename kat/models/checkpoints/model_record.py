@@ -138,7 +138,7 @@ def preprocessing_of(pretrained_cfg: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a :class:`ModelRecord` that describe how to prepare an image.
 
     Args:
-        pretrained_cfg: of timm.
+        pretrained_cfg: timm's settings of the pretrained weights.
 
     Raises:
         KeyError, TypeError, ValueError: an entry is missing or invalid.

@@ -37,7 +37,7 @@ class Checkpoints(Callback):
     :class:`kat.errors.Interrupted` ends the run.
 
     Args:
-        interval: of checkpoints within an epoch.
+        interval: the interval of checkpoints within an epoch.
         guard: checks the state before it is kept.
     """
 

@@ -23,7 +23,7 @@ class Work(NamedTuple):
 
     Args:
         images: trained on, in all processes.
-        batches: of this process.
+        batches: the batches of this process.
         seconds: wall time, without validation.
         waited: the part of ``seconds`` in which this process waited for its loader.
     """

@@ -20,7 +20,7 @@ def curves(
 
     Args:
         runs: the histories by label.
-        column: of :data:`kat.analysis.learning_curves.COLUMNS`.
+        column: a key of :data:`kat.analysis.learning_curves.COLUMNS`.
         dotted: another column, drawn dotted.
 
     Raises:
