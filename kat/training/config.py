@@ -235,6 +235,7 @@ def check(config: TrainConfig) -> None:
     if config.max_time is not None:
         parse_time(config.max_time)
     _check_optim(config)
+    _check_augment(config)
     _check_model(config)
     if config.resume and config.overwrite:
         raise InputError("resume and overwrite exclude each other")
@@ -264,6 +265,14 @@ def _check_optim(config: TrainConfig) -> None:
         raise InputError("data.batch_size must be at least 2 with mixup or cutmix")
 
 
+def _check_augment(config: TrainConfig) -> None:
+    if config.augment.auto_augment is not None and config.augment.interpolation == "lanczos":
+        raise InputError(
+            "augment.interpolation=lanczos cannot rotate and shear, as augment.auto_augment does:"
+            " take bicubic"
+        )
+
+
 def _check_model(config: TrainConfig) -> None:
     for name, value in config.model.args.items():
         if value is None:  # timm drops such arguments silently
@@ -274,6 +283,8 @@ def _check_model(config: TrainConfig) -> None:
         raise InputError("monitor.enabled cannot see inside a compiled model: model.compile=false")
     if config.monitor.enabled and config.strategy == "fsdp":
         raise InputError("monitor.enabled needs whole weights, and strategy=fsdp shards them")
+    if config.model.channels_last and config.strategy == "fsdp":
+        raise InputError("model.channels_last does not work with strategy=fsdp: take ddp")
 
 
 def parse_time(text: str) -> float:

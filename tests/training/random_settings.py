@@ -80,7 +80,7 @@ CHOICES: dict[str, tuple[object, ...]] = {
     "checkpoint.every_n_minutes": ("null", 1e-6),
 }
 """The values of each setting beside its default."""
-_TINY = '"depth": 2, "embed_dim": 32, "num_heads": 2, "global_blocks": [0], "channels": 16'
+_TINY = '"depth": 4, "embed_dim": 16, "num_heads": 2, "global_blocks": [0], "channels": 16'
 MODELS = {
     "classification": {
         "kat_micro": "depth: 2",
@@ -92,6 +92,7 @@ MODELS = {
     "detection": {"kat_det_micro": _TINY, "vit_det_micro": _TINY},
     "segmentation": {"kat_upernet_micro": f"{_TINY}, norm: layer", "vit_upernet_micro": _TINY},
 }
+OF_RATIONALS = ("model.freeze", "monitor.enabled")
 DRAWN_APART = {"optim.name", "model.name", "model.args", "data.name", "checkpoint.every_n_steps"}
 NOT_DRAWN = {
     "out", "resume", "overwrite",  # the test's own
@@ -143,14 +144,17 @@ def draw(
     model, args = generator.choice(list(MODELS[task].items()))
     small = {"data.batch_size": 8 if task == "classification" else 2, "data.image_size": 16,
              "epochs": 2, "limit_train_batches": 4, "limit_val_batches": 2}  # fmt: skip
-    if task != "classification":
-        small["data.image_size"] = 64
     unused = tuple(TASKS[task].unused_settings)
     drawn = {
         name: generator.choice(values)
         for name, values in CHOICES.items()
         if generator.random() < SHARE and not name.startswith(unused)
     }
+    if not model.startswith("kat"):
+        for name in OF_RATIONALS:
+            drawn.pop(name, None)
+    if task != "classification":
+        drawn["data.image_size"] = 64
     options = {**small, **drawn}
     options |= {
         "model.name": model,

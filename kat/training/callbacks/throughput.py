@@ -129,12 +129,13 @@ class Throughput(Callback):
         self._device = torch.device("cpu")
 
     def state_dict(self) -> dict[str, Any]:
-        """The work and the peak memory so far."""
-        return {"work": tuple(self.total), "peak": self.peak}
+        """The work and the peak memory so far, and the rows of this epoch."""
+        return {"work": tuple(self.total), "peak": self.peak, "rows": self.rows}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Adds to it what is to come."""
         self._before, self._peak_before = Work(*state["work"]), state["peak"]
+        self.rows = state.get("rows", 0)
 
     @property
     def total(self) -> Work:
@@ -159,7 +160,8 @@ class Throughput(Callback):
         """Starts the clock."""
         self.meter.resume()
         self._epoch = self._row = self.meter.read()
-        self.rows = 0
+        if run.state.batch == 0:
+            self.rows = 0
 
     def on_batch_end(self, run: Run, index: int, batch: Batch, stepped: bool) -> None:
         """Counts the batch, and logs when it is time."""
