@@ -50,6 +50,7 @@ class Summary:
         parameters: how many it has.
         metrics: of the kept weights on the validation split, in percent, e.g. top1, box_ap, miou.
         epochs: how many were trained.
+        best_epoch: the epoch whose weights are kept, from 1.
         seconds: wall time of training and validation, resumptions included.
         images_per_second: trained on, without validation.
         memory_bytes: the peak: on a GPU of its memory, else of this process.
@@ -62,6 +63,7 @@ class Summary:
     parameters: int
     metrics: dict[str, float]
     epochs: int
+    best_epoch: int
     seconds: float
     images_per_second: float
     memory_bytes: int
@@ -183,6 +185,7 @@ def _finish(run: Run, throughput: Throughput) -> Summary:
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         metrics={metric.name: best[metric.name] for metric in run.task.metrics},
         epochs=len(state.history),
+        best_epoch=int(best["epoch"]),
         seconds=state.seconds,
         images_per_second=throughput.total.images_per_second,
         memory_bytes=throughput.peak,
@@ -190,7 +193,7 @@ def _finish(run: Run, throughput: Throughput) -> Summary:
     )
     if run.is_first:
         try:
-            write_records(out, state.history, state.skipped)
+            write_records(out, state)
             save_model(model, record, out)
             write_text(out / SUMMARY, json.dumps(summary.to_dict(), indent=2) + "\n")
         except SafetensorError as error:

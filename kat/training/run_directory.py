@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from kat.files import write_text
 from kat.models import read_training_checkpoint
 from kat.tables import columns_of, open_table, write_table
 from kat.training.config import TrainConfig
+from kat.training.state import TrainState
 
 SETTINGS, SUMMARY, SKIPPED = "run.yaml", "summary.json", "skipped.csv"
 HISTORY, METRICS, TENSORBOARD = "history.csv", "metrics.csv", "tensorboard"
@@ -147,12 +148,12 @@ def remove_results(out: Path) -> None:
     _remove(out, RESULTS)
 
 
-def write_records(
-    out: Path, history: Sequence[dict[str, float]], skipped: Mapping[str, str]
-) -> None:
+def write_records(out: Path, state: TrainState) -> None:
     """Writes history.csv (one row per epoch) and skipped.csv (skipped files with reasons)."""
-    write_history(history, out / HISTORY)
-    write_table(out / SKIPPED, ("file", "reason"), sorted(skipped.items()))
+    best = state.best.get("epoch")
+    rows = [{**row, "best": int(row["epoch"] == best)} for row in state.history]
+    write_history(rows, out / HISTORY)
+    write_table(out / SKIPPED, ("file", "reason"), sorted(state.skipped.items()))
 
 
 def _remove(out: Path, names: Sequence[str]) -> None:
@@ -196,8 +197,9 @@ def _plain(value: Any) -> Any:
 def read_history(out: Path) -> list[dict[str, float]]:
     """Reads history.csv.
 
-    Each row has ``epoch``, ``train_loss``, ``val_loss`` and the metrics of the task. With an EMA,
-    these are the metrics of the EMA, and columns ``raw_...`` hold those of the raw weights.
+    Each row has ``epoch``, ``train_loss``, ``val_loss`` and the metrics of the task; ``best`` is 1
+    for the epoch that is kept. With an EMA, the metrics are those of the EMA, and columns
+    ``raw_...`` hold those of the raw weights.
 
     Args:
         out: a run directory.

@@ -64,7 +64,7 @@ def _facts(run: RunFindings) -> list[tuple[str, str]]:
     return [
         *((f"Validation {m.label}", f"{summary[m.name]:{m.format}} %") for m in metrics),
         *costs,
-        ("Epochs", f"{summary['epochs']}"),
+        ("Best epoch", f"{summary['best_epoch']} of {summary['epochs']}"),
         ("Training time", duration(summary["seconds"])),
         ("Images per second", f"{summary['images_per_second']:,.0f}"),
         ("Peak memory", scaled(summary["memory_bytes"], "B")),
@@ -72,11 +72,14 @@ def _facts(run: RunFindings) -> list[tuple[str, str]]:
 
 
 def _best(history: History) -> list[tuple[str, str]]:
-    found = {name: [row[name] for row in history if name in row] for name in HEADLINES}
+    best = next((row for row in history if row.get("best")), {})
     return [
-        (f"Best {METRICS[name].label} so far", f"{max(values):{METRICS[name].format}} %")
-        for name, values in found.items()
-        if values
+        (
+            f"Best {METRICS[name].label} so far",
+            f"{best[name]:{METRICS[name].format}} % (epoch {best['epoch']:.0f})",
+        )
+        for name in HEADLINES
+        if name in best
     ]
 
 

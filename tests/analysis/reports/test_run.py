@@ -30,7 +30,7 @@ def test_a_run_is_told_from_its_numbers_to_its_layers(tmp_path):
         "Validation top-5": "99.00 %",
         "Parameters": f"{parameters:,}",
         "FLOPs per image": f"{run.cost.flops / 1e6:.3f} M",
-        "Epochs": "2",
+        "Best epoch": "2 of 2",
         "Training time": "1 h 02 min",
         "Images per second": "1,234",
         "Peak memory": "735.6 MB",
@@ -72,10 +72,10 @@ def test_what_is_missing_is_said(tmp_path):
     run = pages.findings(pages.small_kat(), **missing, failure="the loss is nan at step 25")
     write_run_report(run, path)
     text = html.unescape(path.read_text())
-    assert "<dt>Best top-1 so far</dt><dd>84.25 %</dd>" in text
-    segmenting = [{"epoch": 1, "train_loss": 2.0, "val_loss": 1.0, "miou": 7.5}]
+    assert "<dt>Best top-1 so far</dt><dd>84.25 % (epoch 2)</dd>" in text
+    segmenting = [{"epoch": 1, "train_loss": 2.0, "val_loss": 1.0, "miou": 7.5, "best": 1}]
     write_run_report(pages.findings(pages.small_kat(), summary=None, history=segmenting), path)
-    assert "<dt>Best mIoU so far</dt><dd>7.50 %</dd>" in path.read_text()
+    assert "<dt>Best mIoU so far</dt><dd>7.50 % (epoch 1)</dd>" in path.read_text()
     assert "The run was stopped: the loss is nan at step 25" in text
     assert "has no coefficients.csv, which" in text
     assert "'kat train --monitor' records its layers" in text
