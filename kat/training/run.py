@@ -53,7 +53,9 @@ class Summary:
         best_epoch: the epoch whose weights are kept, from 1.
         seconds: wall time of training and validation, resumptions included.
         images_per_second: trained on, without validation.
-        memory_bytes: the peak: on a GPU of its memory, else of this process.
+        memory_bytes: the peak: on a GPU of its memory, else of the first process without workers.
+        worker_memory_bytes: the peaks of the workers that load its training images, in all; pages
+            that they share count for each.
         skipped: files that were left out: unreadable images, and files that are no images.
     """
 
@@ -67,6 +69,7 @@ class Summary:
     seconds: float
     images_per_second: float
     memory_bytes: int
+    worker_memory_bytes: int
     skipped: int
 
     def to_dict(self) -> dict[str, Any]:
@@ -143,7 +146,7 @@ def make_callbacks(run: Run, throughput: Throughput) -> list[Callback]:
 def _prepare(run: Run, resolved: ResolvedRun) -> None:
     """Writes what a run begins with, and restores one that is resumed."""
     if run.is_first:
-        prepare_run_directory(run.config, resolved.checkpoint)
+        prepare_run_directory(run.config, resolved.data, resolved.checkpoint)
     barrier()
     if resolved.checkpoint is not None:
         load_checkpoint(run, resolved.checkpoint)
@@ -189,6 +192,7 @@ def _finish(run: Run, throughput: Throughput) -> Summary:
         seconds=state.seconds,
         images_per_second=throughput.total.images_per_second,
         memory_bytes=throughput.peak,
+        worker_memory_bytes=throughput.worker_peak,
         skipped=len(state.skipped),
     )
     if run.is_first:

@@ -104,6 +104,7 @@ def findings(model: nn.Module, **changes: Any) -> RunFindings:
             "seconds": 3723.0,
             "images_per_second": 1234.5,
             "memory_bytes": 735_600_000,
+            "worker_memory_bytes": 1_200_000_000,
         },
         "history": history(84.25),
         "activations": learned_activations(model, [images]),

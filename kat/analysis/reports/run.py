@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +67,14 @@ def _facts(run: RunFindings) -> list[tuple[str, str]]:
         ("Best epoch", f"{summary['best_epoch']} of {summary['epochs']}"),
         ("Training time", duration(summary["seconds"])),
         ("Images per second", f"{summary['images_per_second']:,.0f}"),
-        ("Peak memory", scaled(summary["memory_bytes"], "B")),
+        ("Peak memory", _memory(summary)),
     ]
+
+
+def _memory(summary: Mapping[str, Any]) -> str:
+    workers = summary["worker_memory_bytes"]
+    beside = f", and {scaled(workers, 'B')} in its workers" if workers else ""
+    return f"{scaled(summary['memory_bytes'], 'B')}{beside}"
 
 
 def _best(history: History) -> list[tuple[str, str]]:
