@@ -177,6 +177,8 @@ class TrainConfig:
         progress: show a progress bar in a terminal; otherwise lines report the progress.
         resume: resume the run in out, with its own settings unless others are given; auto: resume
             it if there is one, else start it.
+        accept_changed_data: resume although the data is not what the run began with: other classes,
+            files or labels.
         overwrite: delete the run in out first; other files there are kept.
     """
 
@@ -198,6 +200,7 @@ class TrainConfig:
     loggers: list[Literal["wandb", "mlflow"]] = field(default_factory=list)
     progress: bool = True
     resume: bool | Literal["auto"] = False
+    accept_changed_data: bool = False
     overwrite: bool = False
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from kat.data import differences
 from kat.errors import InputError
-from kat.files import write_text
+from kat.files import read_json, write_text
 from kat.models import read_training_checkpoint
 from kat.tables import columns_of, open_table, write_table
 from kat.training.config import TrainConfig
@@ -21,6 +23,7 @@ SETTINGS, SUMMARY, SKIPPED = "run.yaml", "summary.json", "skipped.csv"
 HISTORY, METRICS, TENSORBOARD = "history.csv", "metrics.csv", "tensorboard"
 BEST, LAST, PREVIOUS, LAST_GOOD = "best.ckpt", "last.ckpt", "previous.ckpt", "last_good.ckpt"
 DIVERGENCE, CONVERSION = "divergence.json", "conversion.json"
+DATA = "data.json"
 STABILITY, STABILITY_REPORT = "stability.csv", "stability.html"
 COEFFICIENTS = "coefficients.csv"
 REPORT = "report.html"
@@ -32,6 +35,7 @@ RESULTS = (SUMMARY, "model.safetensors", "config.json")
 CONTENTS = (
     *RESULTS,
     SETTINGS,
+    DATA,
     HISTORY,
     SKIPPED,
     BEST,
@@ -52,7 +56,15 @@ CONTENTS = (
 )
 """Everything that a run writes, and that ``overwrite`` removes."""
 _RESUMED = (LAST, PREVIOUS, LAST_GOOD)
-_ONCE = ("resume", "overwrite", "progress", "limit_epochs", "max_steps", "max_time")
+_ONCE = (
+    "resume",
+    "accept_changed_data",
+    "overwrite",
+    "progress",
+    "limit_epochs",
+    "max_steps",
+    "max_time",
+)
 """Settings of a single call, which run.yaml does not keep."""
 
 
@@ -118,13 +130,57 @@ def newest_checkpoint(out: Path) -> tuple[Path, list[str]]:
     raise InputError(f"{out} holds no run to resume: there is no {LAST}")
 
 
-def prepare_run_directory(config: TrainConfig, checkpoint: Path | None = None) -> None:
-    """Creates the run directory and writes run.yaml.
+def check_data(config: TrainConfig, data: Mapping[str, Any]) -> str:
+    """Compares the data of a resumed run with what it began with.
+
+    Args:
+        config: the settings.
+        data: of :func:`kat.data.data_record`.
+
+    Returns:
+        What has changed, if that is accepted; else nothing.
+
+    Raises:
+        InputError: it has changed, and ``accept_changed_data`` is not set.
+    """
+    before = read_data_record(Path(config.out)) if config.resume else {}
+    changed = differences(before, data) if before else []
+    if changed and not config.accept_changed_data:
+        raise InputError(
+            f"{config.data.name} is not the data that {config.out} began with:"
+            f" {'; '.join(changed)}. Resume with the data as it was, or accept the change with"
+            " --accept-changed-data true"
+        )
+    return f"the data has changed since the run began: {'; '.join(changed)}" if changed else ""
+
+
+def read_data_record(out: Path) -> dict[str, Any]:
+    """The record of the data that a run began with; empty if there is none.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    path = out / DATA
+    record: dict[str, Any] = read_json(path) if path.is_file() else {}
+    wanted = {"paths": dict, "classes": list, "train": dict, "val": dict}
+    fits = isinstance(record, dict) and all(
+        isinstance(record.get(key), kind) for key, kind in wanted.items()
+    )
+    if record and not fits:
+        raise InputError(f"{path} is damaged; without it the data is not compared")
+    return record
+
+
+def prepare_run_directory(
+    config: TrainConfig, data: Mapping[str, Any], checkpoint: Path | None = None
+) -> None:
+    """Creates the run directory and writes run.yaml and data.json.
 
     Removes the files of an overwritten run, and damaged or partial files of a resumed one.
 
     Args:
         config: the settings.
+        data: of :func:`kat.data.data_record`.
         checkpoint: checkpoint from which the run is resumed, or None.
 
     Raises:
@@ -139,6 +195,7 @@ def prepare_run_directory(config: TrainConfig, checkpoint: Path | None = None) -
         out.mkdir(parents=True, exist_ok=True)
         _remove(out, [path.name for path in out.glob(".partial-*")])
         write_text(out / SETTINGS, yaml.safe_dump(settings_to_keep(config)))
+        write_text(out / DATA, json.dumps(data, indent=2) + "\n")
     except OSError as error:
         raise InputError(f"{out} cannot be written: {error}") from None
 

@@ -78,6 +78,10 @@ class RowSource:
             content = Path(image["path"]).read_bytes()
         return content, int(self.labels[index])
 
+    def listing(self) -> list[np.ndarray]:
+        """The labels; rows have no names."""
+        return [self.labels]
+
 
 def _load(config: DataConfig, name: str, split: str) -> Any:
     try:

@@ -21,6 +21,7 @@ from kat.training.evaluation.class_match import (
 from kat.training.evaluation.confusion import confusion_matrix
 from kat.training.evaluation.evaluation import Subject
 from kat.training.evaluation.prediction import ClassPredictions
+from kat.training.evaluation.run_data import data_of_run
 from kat.training.run_directory import (
     BEST,
     LAST,
@@ -28,7 +29,6 @@ from kat.training.run_directory import (
     SETTINGS,
     SUMMARY,
     read_history,
-    read_settings,
 )
 
 SIGNIFICANCE = 0.01
@@ -92,10 +92,10 @@ def recorded_top1(path: Path | str, data_name: str) -> float | None:
     folder = path if path.is_dir() else path.parent
     if not (folder / SETTINGS).is_file():
         return None
-    data = read_settings(folder).get("data")
+    data = data_of_run(folder, named=False)
     history = read_history(folder)
     top1 = [row["top1"] for row in history if "top1" in row]
-    if not isinstance(data, dict) or data.get("name") != data_name or not top1:
+    if data.get("name") != data_name or not top1:
         return None
     if path.name == LAST:
         return top1[-1]

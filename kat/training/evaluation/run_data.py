@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from kat.data import located
 from kat.errors import InputError
-from kat.training.run_directory import SETTINGS, read_settings
+from kat.training.run_directory import SETTINGS, read_data_record, read_settings
 
 _TAKEN_OVER = (
     "name",
@@ -31,7 +32,8 @@ def data_of_run(checkpoint: Path, named: bool) -> dict[str, Any]:
             holdout.
 
     Returns:
-        Fields of :class:`kat.data.DataConfig`, without ``name`` if there is no run.
+        Fields of :class:`kat.data.DataConfig`, without ``name`` if there is no run. Relative paths
+        are as they were in the run's working directory.
 
     Raises:
         InputError: the settings of the run are damaged.
@@ -44,4 +46,5 @@ def data_of_run(checkpoint: Path, named: bool) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise InputError(f"{folder / SETTINGS} does not hold the settings of a run")
     wanted = [*_TAKEN_OVER, *([] if named else ["holdout"])]
+    data = located(data, read_data_record(folder))
     return {**whole, **{name: data[name] for name in wanted if name in data}}

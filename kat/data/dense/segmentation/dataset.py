@@ -74,6 +74,10 @@ class MaskSource:
         with open(self.name(index), "rb") as image:
             return image.read(), self.mask(index)
 
+    def listing(self) -> list[np.ndarray]:
+        """The names of the images and of the masks."""
+        return [*self.image_names.arrays, *self.mask_names.arrays]
+
     def mask(self, index: int) -> tuple[str, bytes]:
         """Reads the mask of an image: its path and its bytes."""
         path = os.path.join(self.masks, self.mask_names[index])
