@@ -58,7 +58,7 @@ def located(data: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any
 
     Args:
         data: fields of :class:`DataConfig`.
-        record: of the run's data.
+        record: the record of the run's data.
     """
     recorded = record.get("paths", {})
     found = {
