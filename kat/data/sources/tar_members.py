@@ -92,3 +92,7 @@ class TarSource:
         _, shards, offsets, sizes = self.index
         content = self.files.read(int(shards[index]), int(offsets[index]), int(sizes[index]))
         return content, int(self.labels[index])
+
+    def listing(self) -> list[np.ndarray]:
+        """The paths of the images in their tar files, and the labels."""
+        return [*self.index.names.arrays, self.labels]
