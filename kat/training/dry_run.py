@@ -248,7 +248,7 @@ def _sample(split: str, data: ImageDataset | ImageStream, config: TrainConfig) -
     indices = range(0, len(data), max(1, len(data) // SAMPLE))[:SAMPLE]
     for index in indices:
         try:
-            data.decode(data.read(index)[0], index)
+            data.decode(*data.read(index), index)
         except UnreadableImage as error:
             if config.data.bad_images == "fail":
                 raise InputError(str(error)) from None

@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from kat.data.decoding import check_size
 from kat.data.sources.tar_index import TarIndex
 
 _MOST_OPEN = 128
@@ -89,5 +90,6 @@ class TarSource:
     def read(self, index: int) -> tuple[bytes, int]:
         """Reads the bytes of the image and the label."""
         _, shards, offsets, sizes = self.index
+        check_size(int(sizes[index]))
         content = self.files.read(int(shards[index]), int(offsets[index]), int(sizes[index]))
         return content, int(self.labels[index])
