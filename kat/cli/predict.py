@@ -13,7 +13,6 @@ examples:
 from __future__ import annotations
 
 import json
-import sys
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -36,7 +35,7 @@ from kat.models import ModelRecord
 from kat.models.dense import task_of
 from kat.settings import Count
 from kat.tables import print_table
-from kat.text import listing
+from kat.text import listing, warn
 from kat.training.evaluation.evaluation import Subject
 from kat.training.tasks.registry import TASKS
 from kat.training.tasks.task import Task
@@ -91,11 +90,9 @@ def make_parser() -> Parser:
     )
     add("--top", type=Count, default=5, metavar="N", help="number of classes or objects to print")
     parser.add_image_size()
-    add(
+    parser.add_folder(
         "--out",
-        type=Path,
-        metavar="FOLDER",
-        help="draw into this folder: of a detector boxes and masks on the image, of a segmentation"
+        "draw into this folder: of a detector boxes and masks on the image, of a segmentation"
         " model the classes over it, and NAME_mask.png with the index of each pixel's class",
     )
     add_task_options(parser, "PredictOptions", _COMMON)
@@ -109,7 +106,7 @@ def _files(paths: Sequence[str]) -> list[str]:
     files, ignored = image_files(paths)
     for path, reason in ignored.items():
         if reason != NOT_AN_IMAGE:
-            sys.stderr.write(f"{path} is left out: {reason}\n")
+            warn(f"{path} is left out: {reason}")
     if not files:
         raise InputError(f"there is no image in {listing(paths)}")
     return files

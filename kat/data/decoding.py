@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
-import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +12,8 @@ from typing import Literal
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from kat.text import scaled
+from kat.errors import UnreadableFile
+from kat.files import read_bytes
 
 Exif = Literal["upright", "ignore"]
 """Whether images are turned as their EXIF orientation says."""
@@ -22,10 +21,10 @@ Exif = Literal["upright", "ignore"]
 Size = tuple[int, int]
 """Width and height in pixels."""
 
-MAX_BYTES = 2**30
-"""The largest file that is read as an image."""
-MAX_PIXELS = 2**27
-"""The largest image that is decoded: 134 megapixels, which take 1.5 GB at most."""
+IMAGE_LIMIT = 1 << 30
+"""The most bytes of an image file."""
+PIXEL_LIMIT = 1 << 27
+"""The most pixels of an image: 134 megapixels, which take 1.5 GB at most."""
 
 # Pillow would print these for images that are read nevertheless.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -49,6 +48,15 @@ class UnreadableImage(Exception):
         return f"{self.name} cannot be read as an image: {self.reason}"
 
 
+def read_image(path: str) -> bytes:
+    """Reads an image file, without decoding it.
+
+    Raises:
+        UnreadableFile: the file is missing, not a regular file, or too large.
+    """
+    return read_bytes(path, IMAGE_LIMIT)
+
+
 def decode(path: str, exif: Exif = "upright") -> Image.Image:
     """Decodes an image file of any format and mode to RGB.
 
@@ -60,51 +68,10 @@ def decode(path: str, exif: Exif = "upright") -> Image.Image:
         UnreadableImage: the file is missing, not a regular file, damaged or not an image.
     """
     try:
-        content = read_bytes(path)
-    except OSError as error:
-        raise UnreadableImage(path, str(error)) from error
+        content = read_image(path)
+    except UnreadableFile as error:
+        raise UnreadableImage(path, error.reason) from error
     return decode_bytes(content, path, exif)
-
-
-def read_bytes(path: str) -> bytes:
-    """Reads a regular file; a pipe or a device is never waited for.
-
-    Raises:
-        OSError: the file is missing, not a regular file, or larger than :data:`MAX_BYTES`.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    except ValueError as error:  # NUL in the name, or a character that no name can have
-        raise FileNotFoundError(str(error)) from None
-    with open(descriptor, "rb") as file:
-        state = os.fstat(descriptor)
-        if not stat.S_ISREG(state.st_mode):
-            raise OSError(f"it is {kind_of_file(state.st_mode)}, not a regular file")
-        check_size(state.st_size)
-        return file.read()
-
-
-def check_size(size: int) -> None:
-    """Checks the number of bytes of an image file.
-
-    Raises:
-        OSError: there are more than :data:`MAX_BYTES`.
-    """
-    if size > MAX_BYTES:
-        raise OSError(f"it has {scaled(size, 'B')}; an image may have {scaled(MAX_BYTES, 'B')}")
-
-
-def kind_of_file(mode: int) -> str:
-    """The kind of a file in words, from its ``st_mode``."""
-    return next((name for fits, name in _KINDS if fits(mode)), "a device")
-
-
-_KINDS = (
-    (stat.S_ISREG, "a file"),
-    (stat.S_ISDIR, "a folder"),
-    (stat.S_ISFIFO, "a named pipe"),
-    (stat.S_ISSOCK, "a socket"),
-)
 
 
 def decode_bytes(
@@ -143,7 +110,7 @@ def header(content: bytes, name: str) -> tuple[Size, int]:
     """
     with _named(content, name):
         image = _opened(content)
-        return image.size, _orientation(image)
+        return image.size, orientation_of(image)
 
 
 @contextmanager
@@ -165,9 +132,9 @@ def _opened(content: bytes) -> Image.Image:
 
         pillow_heif.register_heif_opener()
         image = Image.open(io.BytesIO(content))
-    if image.width * image.height > MAX_PIXELS:
+    if image.width * image.height > PIXEL_LIMIT:
         raise ValueError(
-            f"it has {image.width}x{image.height} pixels; an image may have {MAX_PIXELS:,}"
+            f"it has {image.width}x{image.height} pixels; an image may have {PIXEL_LIMIT:,}"
         )
     return image
 
@@ -180,7 +147,7 @@ def upright(image: Image.Image, exif: Exif, annotated: Size | None = None) -> Im
     """Turns a decoded image as its EXIF orientation says; see :func:`decode_bytes`."""
     if exif == "ignore":
         return image
-    orientation = _orientation(image)
+    orientation = orientation_of(image)
     if orientation == 1 or fits_stored_only(image.size, orientation, annotated):
         return image
     return image.transpose(_TURNS[orientation])
@@ -209,7 +176,7 @@ _TURNS = {
 """What makes an image upright, by its EXIF orientation."""
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation_of(image: Image.Image) -> int:
     """The EXIF orientation, 1 to 8; 1 (upright) if there is none, or if it is damaged."""
     if image.format == "TIFF":  # Pillow turns it itself
         return 1

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from kat.data.decoding import kind_of_file
 from kat.data.naming import NOT_AN_IMAGE, is_hidden, is_image
+from kat.errors import UnreadableFile
+from kat.files import check_input, reason_of
 
 
 class ImageWalk:
@@ -45,7 +45,7 @@ class ImageWalk:
             try:
                 entries = [] if reason else list(os.scandir(folder))
             except OSError as error:
-                reason, entries = f"it cannot be read: {error.strerror}", []
+                reason, entries = f"it cannot be read: {reason_of(error)}", []
             if reason:
                 self.ignored[folder] = reason
                 continue
@@ -63,7 +63,7 @@ class ImageWalk:
         try:
             state = os.stat(folder)
         except OSError as error:
-            return f"it cannot be read: {error.strerror}"
+            return f"it cannot be read: {reason_of(error)}"
         if os.path.islink(folder) and folder != str(self.root):
             target = Path(os.path.realpath(folder))
             for closed in self._closed:
@@ -79,21 +79,21 @@ class ImageWalk:
         if not is_image(entry.name):
             self.ignored[entry.path] = NOT_AN_IMAGE
             return False
-        reason = not_regular(entry)
+        reason = _not_regular(entry)
         if reason:
             self.ignored[entry.path] = reason
         return not reason
 
 
-def not_regular(entry: os.DirEntry[str]) -> str:
+def _not_regular(entry: os.DirEntry[str]) -> str:
     """Why an entry is not a regular file, or a link to one; empty if it is."""
-    if not entry.is_symlink() and entry.is_file():
+    if os.path.isfile(entry.path) if entry.is_symlink() else entry.is_file():
         return ""
     try:
-        mode = os.stat(entry.path).st_mode
-    except OSError:
-        return "it is a link to a file that does not exist"
-    return "" if stat.S_ISREG(mode) else f"it is {kind_of_file(mode)}, not a regular file"
+        check_input(entry.path)
+    except UnreadableFile as error:
+        return error.reason
+    return ""
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -16,7 +16,6 @@ examples:
 from __future__ import annotations
 
 import json
-import sys
 from argparse import Namespace
 from collections.abc import Collection, Mapping
 
@@ -31,7 +30,7 @@ from kat.data.dense.validation import Problem
 from kat.errors import InputError
 from kat.files import write_text
 from kat.settings import Count
-from kat.text import counted, listing, quoted
+from kat.text import counted, listing, quoted, say
 
 _LISTED = 12
 """The most classes whose counts are printed one by one."""
@@ -55,7 +54,7 @@ def main(arguments: list[str]) -> int:
         found = {"data": options.data, "splits": splits_found}
         found |= {"problems": as_dicts(between, skipped), "fatal": fatal}
         write_text(options.json, json.dumps(found, indent=2) + "\n")
-    sys.stdout.write(_verdict(len(problems), fatal, options.skip) + "\n")
+    say(_verdict(len(problems), fatal, options.skip))
     return FAILED if fatal else 0
 
 
@@ -116,18 +115,15 @@ def _with_progress(config: DataConfig, split: str, headers: bool, shown: bool) -
 
 
 def _print(report: SplitReport, skipped: Collection[str]) -> None:
-    sys.stdout.write(
-        f"{report.split}: {report.images} images, {report.contents},"
-        f" {len(report.classes)} classes\n"
-    )
+    say(f"{report.split}: {report.images} images, {report.contents}, {len(report.classes)} classes")
     if report.classes:
-        sys.stdout.write(f"  classes  {_counts(report.classes)}\n")
+        say(f"  classes  {_counts(report.classes)}")
     if report.turned:
-        sys.stdout.write(f"  note     {report.turned} are turned upright as their EXIF says\n")
+        say(f"  note     {report.turned} are turned upright as their EXIF says")
     _print_problems(report.problems, skipped)
     if report.unused:
         listed = quoted(report.unused, "class", "classes")
-        sys.stdout.write(f"  note     {len(report.unused)} without an example: {listed}\n")
+        say(f"  note     {len(report.unused)} without an example: {listed}")
 
 
 def _counts(classes: Mapping[str, int]) -> str:
@@ -146,7 +142,7 @@ def _print_problems(problems: list[Problem], skipped: Collection[str]) -> None:
     for problem in problems:
         severity = problem.severity(skipped)
         remedy = "" if severity == "fatal" else f"; {problem.remedy}"
-        sys.stdout.write(f"  {severity:8} {problem}{remedy}\n")
+        say(f"  {severity:8} {problem}{remedy}")
 
 
 def _verdict(problems: int, fatal: int, skip: bool) -> str:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kat.data.dataset import Encoded, Source
+from kat.data.dataset import Encoded, ImageDataset
 from kat.data.decoding import (
     Exif,
     Size,
@@ -18,9 +18,11 @@ from kat.data.decoding import (
     decode_bytes,
     fits_stored_only,
     header,
+    orientation_of,
     turned_size,
 )
 from kat.data.dense.validation import Problem, Setting, problems_of
+from kat.errors import MissingFile
 
 Case = tuple[str, str]
 """The kind of a problem, and the case to show."""
@@ -98,30 +100,25 @@ class Inspection:
     tell: Callable[[int, int], None]
 
     def images(
-        self,
-        source: Source,
-        annotated_size: Callable[[Any], Size | None],
-        cases: Callable[[Any, Size, str], Iterable[Case]],
+        self, data: ImageDataset, cases: Callable[[Any, Size, str], Iterable[Case]]
     ) -> Images:
-        """Checks all images of a source.
+        """Checks all images of a split.
 
         Args:
-            source: the images.
-            annotated_size: maps what the source reads beside an image to the size that its
-                annotations are for.
-            cases: finds the problems of an image that can be read, from what the source reads
-                beside it, its size and its name.
+            data: the split.
+            cases: finds the problems of an image that can be read, from its label or annotations,
+                its size and its name.
         """
-        found = Images(np.zeros(len(source), np.uint64), np.full(len(source), -1))
+        found = Images(np.zeros(len(data), np.uint64), np.full(len(data), -1))
         by_kind: dict[str, list[str]] = {}
         readable = 0
 
         def check(index: int) -> Checked:
-            return self._checked(source, index, annotated_size, cases)
+            return self._checked(data, index, cases)
 
         with ThreadPoolExecutor(max(1, self.threads)) as pool:
-            for start in range(0, len(source), _CHUNK):
-                chunk = range(start, min(start + _CHUNK, len(source)))
+            for start in range(0, len(data), _CHUNK):
+                chunk = range(start, min(start + _CHUNK, len(data)))
                 for index, image in zip(chunk, pool.map(check, chunk), strict=True):
                     found.hashes[index], found.labels[index] = image.hash, image.label
                     found.turned += image.turned
@@ -130,29 +127,23 @@ class Inspection:
                     )
                     for kind, case in image.cases:
                         by_kind.setdefault(kind, []).append(case)
-                    self.tell(index + 1, len(source))
+                    self.tell(index + 1, len(data))
         for kind, listed in sorted(by_kind.items()):
             found.problems += problems_of(kind, listed, *_REMEDIES[kind])
-        if len(source) and not readable:
-            case = f"none of its {len(source)} images"
+        if len(data) and not readable:
+            case = f"none of its {len(data)} images"
             found.problems += problems_of(_NONE_READABLE, [case], setting=None)
         return found
 
     def _checked(
-        self,
-        source: Source,
-        index: int,
-        annotated_size: Callable[[Any], Size | None],
-        cases: Callable[[Any, Size, str], Iterable[Case]],
+        self, data: ImageDataset, index: int, cases: Callable[[Any, Size, str], Iterable[Case]]
     ) -> Checked:
-        name = source.name(index)
+        name = data.name(index)
         try:
-            encoded, label = source.read(index)
-        except FileNotFoundError:
-            return Checked([(MISSING, name)])
-        except OSError as error:
-            return Checked([(UNREADABLE, str(UnreadableImage(name, str(error))))])
+            encoded, label = data.read(index)
         except UnreadableImage as error:
+            if isinstance(error.__cause__, MissingFile):
+                return Checked([(MISSING, error.name)])
             return Checked([(UNREADABLE, str(error))])
         digest = _hash(encoded)
         try:
@@ -160,7 +151,7 @@ class Inspection:
         except UnreadableImage as error:
             return Checked([(UNREADABLE, str(error))], digest)
         try:
-            annotated = annotated_size(label)
+            annotated = data.annotated_size(label)
         except UnreadableImage as error:
             return Checked([(MASK_UNREADABLE, str(error))], digest)
         turned = orientation != 1 and self.exif == "upright"
@@ -176,10 +167,11 @@ class Inspection:
     def _read(self, encoded: Encoded, name: str) -> tuple[Size, int]:
         """The size of an image as it is stored, and its EXIF orientation."""
         if not isinstance(encoded, bytes):
-            return encoded.size, 1
-        if not self.headers_only:
-            decode_bytes(encoded, name)
-        return header(encoded, name)
+            return encoded.size, orientation_of(encoded)
+        if self.headers_only:
+            return header(encoded, name)
+        image = decode_bytes(encoded, name, "ignore")
+        return image.size, orientation_of(image)
 
 
 def _hash(encoded: Encoded) -> int:

@@ -90,7 +90,7 @@ def _check_coco(root: Path, split: str, inspection: Inspection) -> SplitReport:
             yield RESIZED, f"{name}: {other_size(size, (width, height))}"
 
     data = DetectionDataset(source, table)
-    found = inspection.images(source, data.annotated_size, cases)
+    found = inspection.images(data, cases)
     return SplitReport(
         split,
         len(source),
@@ -127,7 +127,7 @@ def _check_masks(layout: str, root: Path, split: str, inspection: Inspection) ->
             images_with[present[(present >= 0) & (present <= IGNORE)]] += 1
 
     data = SegmentationDataset(source, files, skip=True)
-    found = inspection.images(source, data.annotated_size, cases)
+    found = inspection.images(data, cases)
     classes = dict(zip(files.classes, images_with[first : first + count].tolist(), strict=True))
     unused = [name for name, images in classes.items() if not images]
     problems = unpaired_problems(files) + found.problems
@@ -153,7 +153,7 @@ def _check_images(data: ImageDataset, split: str, inspection: Inspection) -> Spl
     def cases(label: Any, size: Size, name: str) -> tuple[()]:
         return ()
 
-    found = inspection.images(data.source, data.annotated_size, cases)
+    found = inspection.images(data, cases)
     ignored = [f"{path}: {reason}" for path, reason in data.ignored.items()]
     counts = np.bincount(found.labels[found.labels >= 0], minlength=len(data.classes))
     return SplitReport(

@@ -11,7 +11,7 @@ import numpy as np
 
 from kat.data.config import DataConfig
 from kat.data.dataset import ImageDataset, SourceSubset
-from kat.data.decoding import read_bytes
+from kat.data.decoding import read_image
 from kat.data.folders import ImageWalk
 from kat.data.naming import (
     SPLIT_NAMES,
@@ -98,7 +98,7 @@ class FolderSource:
 
     def read(self, index: int) -> tuple[bytes, int]:
         """Reads the bytes of the file and the label."""
-        return read_bytes(self.name(index)), int(self.labels[index])
+        return read_image(self.name(index)), int(self.labels[index])
 
 
 def _folder_of_split(root: Path, split: str, holdout: float) -> tuple[Path, float]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from kat.data.config import DataConfig
 from kat.data.dataset import ImageDataset
-from kat.data.decoding import read_bytes
+from kat.data.decoding import read_image
 from kat.errors import InputError, first_line, unknown
 from kat.text import quoted
 
@@ -76,7 +76,7 @@ class RowSource:
         image = self.rows[int(index)][self.column] or {"bytes": b"", "path": None}
         content = image["bytes"]
         if content is None:
-            content = read_bytes(image["path"])
+            content = read_image(image["path"])
         return content, int(self.labels[index])
 
 

@@ -10,10 +10,10 @@ from torch.utils.data import IterableDataset
 
 from kat.data.config import DataConfig
 from kat.data.dataset import Encoded, ImageDataset
-from kat.data.decoding import UnreadableImage, read_bytes
+from kat.data.decoding import UnreadableImage, read_image
 from kat.data.sources.shard_stream import open_shard_stream
 from kat.data.stream import ImageStream, Part
-from kat.errors import InputError
+from kat.errors import InputError, UnreadableFile
 
 
 def open_timm(config: DataConfig, split: str, seed: int) -> ImageDataset | ImageStream:
@@ -67,7 +67,7 @@ class TimmSource:
         self.dataset = dataset
         self.title = title
         if hasattr(dataset, "loader"):
-            dataset.loader = read_bytes
+            dataset.loader = read_image
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -122,9 +122,9 @@ class TimmStream(ImageStream):
             return image, name
         content, path = image["bytes"], image["path"]
         try:
-            return read_bytes(path) if content is None else content, path or name
-        except OSError as error:
-            raise UnreadableImage(path, str(error)) from error
+            return read_image(path) if content is None else content, path or name
+        except UnreadableFile as error:
+            raise UnreadableImage(path, error.reason) from error
 
 
 def _nothing(epoch: int, part: Part) -> tuple[()]:

@@ -18,7 +18,7 @@ from kat.data.decoding import (
     UnreadableImage,
     decode_bytes,
     header,
-    read_bytes,
+    read_image,
     turned_size,
 )
 from kat.data.dense.dataset import DenseDataset, no_transform
@@ -77,15 +77,12 @@ class MaskSource:
 
     def read(self, index: int) -> tuple[bytes, tuple[str, bytes]]:
         """Reads the bytes of the image; the path of the mask and its bytes."""
-        return read_bytes(self.name(index)), self.mask(index)
+        return read_image(self.name(index)), self.mask(index)
 
     def mask(self, index: int) -> tuple[str, bytes]:
         """Reads the mask of an image: its path and its bytes."""
         path = os.path.join(self.masks, self.mask_names[index])
-        try:
-            return path, read_bytes(path)
-        except OSError as error:
-            raise UnreadableImage(path, str(error)) from error
+        return path, read_image(path)
 
 
 class SegmentationDataset(DenseDataset):
