@@ -155,6 +155,15 @@ class Parser(ArgumentParser):
             " shorter side of the image, of a detector the longer one (default: the model's)",
         )
 
+    def add_trust(self) -> None:
+        """Adds ``--trust``."""
+        self.add(
+            "--trust",
+            action="store_true",
+            help="open .pt2 files, which are programs: one from somebody you do not trust can do"
+            " anything that you can. No other file of a model runs code",
+        )
+
     def add_progress(self) -> None:
         """Adds ``--progress`` and ``--no-progress``."""
         self.add(

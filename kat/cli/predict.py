@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     options.images = _files(options.images)
     checkpoint: Path = options.checkpoint
-    model, record = open_model(checkpoint, options.image_size)
+    model, record = open_model(checkpoint, options.image_size, trust=options.trust)
     if not record.classes:
         raise InputError(f"the model of {checkpoint} has no head, hence no classes to predict")
     task = TASKS[task_of(model)]
@@ -86,8 +86,9 @@ def make_parser() -> Parser:
         type=Path,
         required=True,
         metavar="RUN",
-        help=f"{MODEL}, or an exported .pt2 or .onnx file",
+        help=f"{MODEL}, an exported .onnx file, or with --trust an exported .pt2 file",
     )
+    parser.add_trust()
     add("--top", type=Count, default=5, metavar="N", help="number of classes or objects to print")
     parser.add_image_size()
     parser.add_folder(
