@@ -81,6 +81,8 @@ class TimmSource:
         """Reads the image and its label."""
         try:
             return self.dataset[index]
+        except UnreadableFile:
+            raise
         except Exception as error:  # Pillow raises nearly every kind for damaged files
             raise UnreadableImage(self.name(index), str(error) or type(error).__name__) from error
 
