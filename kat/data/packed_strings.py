@@ -29,7 +29,7 @@ class PackedStrings(Sequence[str]):
         """Packs strings one at a time; they need never all be in memory."""
         content, ends = bytearray(), array("q")
         for string in strings:
-            content += string.encode(errors="surrogateescape")  # file names may need this
+            content += string.encode(errors="surrogatepass")  # file names may need this
             ends.append(len(content))
         return cls(np.frombuffer(bytes(content), np.uint8), np.frombuffer(ends, np.int64))
 
@@ -59,4 +59,4 @@ class PackedStrings(Sequence[str]):
             return [self[i] for i in range(len(self))[index]]
         index = range(len(self))[index]
         start = self.ends[index - 1] if index else 0
-        return bytes(self.content[start : self.ends[index]]).decode(errors="surrogateescape")
+        return bytes(self.content[start : self.ends[index]]).decode(errors="surrogatepass")

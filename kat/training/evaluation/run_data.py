@@ -20,6 +20,7 @@ _TAKEN_OVER = (
     "batch_size",
     "num_workers",
     "bad_images",
+    "exif",
     "bad_annotations",
 )
 
