@@ -112,6 +112,23 @@ class TrainState:
         )
 
 
+def rank(row: Mapping[str, float], metric: str) -> tuple[float, float]:
+    """The order of epochs: by a metric; of equal ones, by the lower validation loss.
+
+    On a small validation split many epochs have the same metric. NaN, such as the AP where nothing
+    counts, is the lowest.
+
+    Args:
+        row: of the history.
+        metric: its column; higher is better.
+    """
+    value, loss = row[metric], row.get("val_loss", 0.0)
+    return (
+        -math.inf if math.isnan(value) else value,
+        -math.inf if math.isnan(loss) else -loss,
+    )
+
+
 def arithmetic(device: torch.device) -> dict[str, str]:
     """What the rounding of a run depends on beside its settings, by name."""
     found = {"PyTorch": str(torch.__version__)}
@@ -133,21 +150,4 @@ def changes(before: dict[str, str], now: dict[str, str]) -> str:
         f"{name} {now[name]} ({value} at the start)"
         for name, value in before.items()
         if now.get(name, value) != value
-    )
-
-
-def rank(row: Mapping[str, float], metric: str) -> tuple[float, float]:
-    """The order of epochs: by a metric; of equal ones, by the lower validation loss.
-
-    On a small validation split many epochs have the same metric. NaN, such as the AP where nothing
-    counts, is the lowest.
-
-    Args:
-        row: of the history.
-        metric: its column; higher is better.
-    """
-    value, loss = row[metric], row.get("val_loss", 0.0)
-    return (
-        -math.inf if math.isnan(value) else value,
-        -math.inf if math.isnan(loss) else -loss,
     )

@@ -143,8 +143,9 @@ class Throughput(Callback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Adds to it what is to come."""
-        self._before, self.rows = Work(*state["work"]), state["rows"]
+        self._before = Work(*state["work"])
         self.peak, self.worker_peak = state["peak"], state["worker_peak"]
+        self.rows = state["rows"]
 
     @property
     def total(self) -> Work:
