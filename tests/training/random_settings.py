@@ -19,7 +19,7 @@ CHOICES: dict[str, tuple[object, ...]] = {
     "seed": (1, 2**32 - 1),
     "precision": ("bf16-mixed", "16-mixed", "64-true"),
     "strategy": ("ddp", "fsdp"),
-    "limit_train_batches": (3, 0.5),
+    "limit_train_batches": (3, 0.03),
     "limit_val_batches": (1, 1.0),
     "limit_epochs": (2,),
     "early_stopping": (1,),
