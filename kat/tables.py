@@ -26,7 +26,7 @@ def write_table(
     """Writes a CSV file, whole or not at all.
 
     Args:
-        path: of the file.
+        path: the path of the file.
         columns: the names in its first line.
         rows: their cells, in the order of the columns or by their names. None and what a mapping
             lacks are empty cells.
@@ -79,7 +79,7 @@ def open_table(
     The body may parse the rows: an error of a cell that is missing or wrong is one of the file.
 
     Args:
-        path: of the file.
+        path: the path of the file.
         content: what the file should hold, for the message, e.g. ``"a table of runs"``.
         if_missing: why there may be no such file, for the message.
 
@@ -105,7 +105,7 @@ def number_columns(rows: Sequence[Sequence[str]], count: int) -> list[bool]:
     """Whether each of the columns holds numbers alone; without rows none does.
 
     Args:
-        rows: of texts.
+        rows: texts, row by row.
         count: how many columns there are.
     """
     columns = list(zip(*rows, strict=True))

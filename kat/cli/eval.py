@@ -6,8 +6,9 @@ The dataset is the run's own unless --data names another; the preprocessing is t
 beside the weights unless options change it. If a model is near chance level, it prints possible
 causes.
 
-RUN is a run directory (its best checkpoint), a model folder, a .ckpt file, an exported .pt2 or
-.onnx file, or a file of an official KAT; or another folder, for each of these that lies in it.
+RUN is a run directory (its best checkpoint), a model folder, a .ckpt file, an exported .onnx file,
+with --trust an exported .pt2 file, or a file of an official KAT; or another folder, for each of
+these that lies in it.
 
 examples:
   kat eval runs/mine --out report
@@ -85,6 +86,7 @@ def make_parser() -> Parser:
     parser = Parser(__doc__, "RUN...")
     add = parser.add
     add("runs", nargs="+", type=Path, metavar="RUN", help="models, see above")
+    parser.add_trust()
     parser.add_data()
     parser.add_folder("--out", "write tables and figures to this folder")
     parser.add_csv("a row a model")
@@ -107,13 +109,13 @@ def _evaluate(path: Path, parser: Parser, options: Namespace, folder: Path | Non
     """Evaluates a checkpoint, on its run's data by default, and writes tables and figures."""
     check_exists(path)
     named = given(options.data)
-    settings = data_of_run(path, "name" in named) | named
+    settings = data_of_run(path, named) | named
     if "name" not in settings:
         raise InputError(
             f"{path} does not belong to a run: name the dataset to evaluate on with --data"
         )
     data = DataConfig(**settings)
-    model, record = _open(path, options.image_size)
+    model, record = _open(path, options.image_size, options.trust)
     task = task_of(model)
     config = EvalConfig(**{name: getattr(options, name) for name in _EVAL})
     own = task_options(parser, options, task, "EvalOptions")
@@ -126,12 +128,12 @@ def _evaluate(path: Path, parser: Parser, options: Namespace, folder: Path | Non
     return row
 
 
-def _open(path: Path, image_size: int | None) -> tuple[nn.Module, ModelRecord]:
+def _open(path: Path, image_size: int | None, trust: bool) -> tuple[nn.Module, ModelRecord]:
     """The model, for images of this size, and the record that is stored with it."""
-    model, stored = open_model(path)
+    model, stored = open_model(path, trust=trust)
     another = stored.input_size[1:] != (image_size, image_size)
     if image_size is not None and (another or task_of(model) == "detection"):
-        model, _ = open_model(path, image_size)
+        model, _ = open_model(path, image_size, trust=trust)
     return model, stored
 
 

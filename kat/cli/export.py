@@ -38,6 +38,7 @@ from kat.deploy import (
     export_model,
     make_resizable,
 )
+from kat.deploy.formats import PROGRAMS
 from kat.deploy.training_record import training_record
 from kat.errors import InputError
 from kat.files import check_folder, check_target
@@ -136,7 +137,9 @@ def _summary(exported: Exported) -> list[str]:
 def _meaning(exported: Exported) -> str:
     if exported.record.task == "features":
         return ""
-    return f"; what that means for the accuracy, say 'kat eval {exported.path} --data ...'"
+    trust = " --trust" if exported.path.suffix[1:] in PROGRAMS else ""
+    command = f"kat eval {exported.path}{trust} --data ..."
+    return f"; what that means for the accuracy, say '{command}'"
 
 
 def _export_folder(options: Namespace, out: Path) -> None:

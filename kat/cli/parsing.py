@@ -73,7 +73,7 @@ class Parser(ArgumentParser):
     Args:
         doc: the docstring of the command's module: "``kat NAME``: summary", then the help.
         subject: what the command acts on, for its usage, e.g. ``"RUN..."``.
-        options: of jsonargparse's parser.
+        options: passed on to jsonargparse's parser.
     """
 
     def __init__(self, doc: str = "", subject: str = "", **options: Any) -> None:
@@ -158,6 +158,15 @@ class Parser(ArgumentParser):
             metavar="N",
             help="side of the square that the model sees, in pixels; of a segmentation model the"
             " shorter side of the image, of a detector the longer one (default: the model's)",
+        )
+
+    def add_trust(self) -> None:
+        """Adds ``--trust``."""
+        self.add(
+            "--trust",
+            action="store_true",
+            help="open .pt2 files, which are programs: one from somebody you do not trust can do"
+            " anything that you can. No other file of a model runs code",
         )
 
     def add_progress(self) -> None:
@@ -294,9 +303,9 @@ def refuse_options(parser: Parser, options: Namespace, names: Iterable[str], rea
     """Checks that options without an effect have their default values.
 
     Args:
-        parser: of the options.
+        parser: the parser of the options.
         options: parsed.
-        names: of the options without effect.
+        names: the names of the options without effect.
         reason: why they have none: completes "--name has no effect ...".
 
     Raises:

@@ -25,7 +25,7 @@ class ExportRecord(NamedTuple):
         model: the model, its classes and its preprocessing.
         step: (height, width), of which the sides of images are multiples; None if the file takes
             images of ``model.input_size`` only.
-        task: of the model.
+        task: the task of the model.
     """
 
     model: ModelRecord

@@ -37,7 +37,7 @@ def label_points(
     The limits and scales of the axes must be final, and the figure laid out.
 
     Args:
-        figure: of the axes.
+        figure: the figure that the axes belong to.
         axes: where the points are.
         points: (x, y) in data coordinates.
         texts: one for each point.

@@ -29,8 +29,8 @@ class Quantity(NamedTuple):
     """What is drawn of a run.
 
     Args:
-        name: of the column.
-        caption: of the figure.
+        name: the name of the column.
+        caption: the caption of the figure.
         log: whether its axis is logarithmic.
     """
 

@@ -179,4 +179,4 @@ def _is_training_checkpoint(checkpoint: Mapping[str, Any]) -> bool:
 def _record_in(checkpoint: Mapping[str, Any]) -> ModelRecord:
     """The record in a training checkpoint; older ones have it under hyper_parameters."""
     content = checkpoint if "record" in checkpoint else checkpoint["hyper_parameters"]
-    return ModelRecord(**content["record"])
+    return ModelRecord.stored(**content["record"])

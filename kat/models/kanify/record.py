@@ -25,7 +25,7 @@ def kanify_like(model: nn.Module, record: Mapping[str, Any] | str | Path) -> Pla
 
     Args:
         model: is changed in place.
-        record: of :meth:`Plan.record`, or the file that :meth:`Plan.save` has written.
+        record: what :meth:`Plan.record` returns, or the file that :meth:`Plan.save` wrote.
 
     Raises:
         InputError: the record is invalid or does not fit the model, which is then unchanged.

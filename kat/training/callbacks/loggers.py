@@ -95,7 +95,7 @@ class TensorBoardLogger(Logger):
     """TensorBoard's event files.
 
     Args:
-        folder: of the files.
+        folder: the folder of the files.
         first_step: where the run starts or resumes; what the files have from there on is void.
     """
 
@@ -117,7 +117,7 @@ class WandbLogger(Logger):
 
     Args:
         out: the run directory.
-        run_id: of the W&B run that is resumed.
+        run_id: the id of the W&B run that is resumed.
     """
 
     def __init__(self, out: Path, run_id: str | None) -> None:
@@ -151,7 +151,7 @@ class MlflowLogger(Logger):
 
     Args:
         out: the run directory.
-        run_id: of the MLflow run that is resumed.
+        run_id: the id of the MLflow run that is resumed.
     """
 
     def __init__(self, out: Path, run_id: str | None) -> None:
