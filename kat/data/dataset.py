@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from typing import Any, Protocol
 
@@ -50,6 +50,10 @@ class Source(Protocol):
         """
         ...
 
+    def listing(self) -> Iterable[np.ndarray]:
+        """The names of the images and their labels, as arrays that are cheap to have."""
+        ...
+
 
 class SourceSubset:
     """Some of the images of another source.
@@ -73,6 +77,10 @@ class SourceSubset:
     def read(self, index: int) -> tuple[Encoded, Any]:
         """Reads the image from the source."""
         return self.source.read(int(self.indices[index]))
+
+    def listing(self) -> Iterable[np.ndarray]:
+        """The listing of the source, and which of its images these are."""
+        return [*self.source.listing(), self.indices]
 
 
 def collate_images(images: Sequence[Any], labels: Sequence[int]) -> tuple[Tensor, Tensor]:

@@ -42,6 +42,11 @@ class PackedStrings(Sequence[str]):
         ends = [part.ends + start for part, start in zip(parts, starts, strict=True)]
         return cls(np.concatenate([part.content for part in parts]), np.concatenate(ends))
 
+    @property
+    def arrays(self) -> list[np.ndarray]:
+        """Both arrays."""
+        return [self.content, self.ends]
+
     def __len__(self) -> int:
         return len(self.ends)
 

@@ -100,6 +100,10 @@ class FolderSource:
         """Reads the bytes of the file and the label."""
         return read_image(self.name(index)), int(self.labels[index])
 
+    def listing(self) -> list[np.ndarray]:
+        """The paths of the files, relative to the folder, and the labels."""
+        return [*self.names.arrays, self.labels]
+
 
 def _folder_of_split(root: Path, split: str, holdout: float) -> tuple[Path, float]:
     """The folder with the classes of a split, and the share that is held out for validation."""

@@ -97,3 +97,7 @@ class TarSource:
             raise UnreadableFile(self.name(index), f"it has {scaled(int(sizes[index]), 'B')}")
         content = self.files.read(int(shards[index]), int(offsets[index]), int(sizes[index]))
         return content, int(self.labels[index])
+
+    def listing(self) -> list[np.ndarray]:
+        """The paths of the images in their tar files, and the labels."""
+        return [*self.index.names.arrays, self.labels]

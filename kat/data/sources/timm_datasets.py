@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 from torch.utils.data import IterableDataset
 
 from kat.data.config import DataConfig
 from kat.data.dataset import Encoded, ImageDataset
 from kat.data.decoding import UnreadableImage, read_image
+from kat.data.packed_strings import PackedStrings
 from kat.data.sources.shard_stream import open_shard_stream
 from kat.data.stream import ImageStream, Part
 from kat.errors import InputError, UnreadableFile
@@ -85,6 +88,12 @@ class TimmSource:
             raise
         except Exception as error:  # Pillow raises nearly every kind for damaged files
             raise UnreadableImage(self.name(index), str(error) or type(error).__name__) from error
+
+    def listing(self) -> list[np.ndarray]:
+        """The names of the files and the labels, as far as the dataset lists them."""
+        samples = getattr(self.dataset, "samples", [])
+        names = PackedStrings.pack(Path(sample[0]).name for sample in samples)
+        return [*names.arrays, np.asarray(getattr(self.dataset, "targets", []))]
 
 
 class TimmStream(ImageStream):

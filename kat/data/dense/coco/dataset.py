@@ -101,6 +101,12 @@ class CocoSource:
         """Reads the bytes of the image, and its annotations."""
         return read_image(self.name(index)), self.annotation(index)
 
+    def listing(self) -> list[np.ndarray]:
+        """The names of the files; image, category and box of each annotation."""
+        table, rows = self.table, self.annotations
+        objects = [table.image_of[rows], table.category_of[rows], table.boxes[rows]]
+        return [*table.names.arrays, table.image_ids, *objects]
+
     def annotation(self, index: int) -> Annotation:
         """The annotations of an image."""
         table = self.table

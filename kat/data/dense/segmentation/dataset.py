@@ -79,6 +79,10 @@ class MaskSource:
         """Reads the bytes of the image; the path of the mask and its bytes."""
         return read_image(self.name(index)), self.mask(index)
 
+    def listing(self) -> list[np.ndarray]:
+        """The names of the images and of the masks."""
+        return [*self.image_names.arrays, *self.mask_names.arrays]
+
     def mask(self, index: int) -> tuple[str, bytes]:
         """Reads the mask of an image: its path and its bytes."""
         path = os.path.join(self.masks, self.mask_names[index])
