@@ -156,7 +156,7 @@ class TrainConfig:
         epochs: passes over the training data; auto: from the number of images.
         seed: seed of the weights, the data order and the augmentation.
         precision: floating-point format of the forward and backward passes.
-        accelerator: device to train on; cuda means gpu (short: --device).
+        accelerator: device to train on; cuda and gpu are the same (short: --device).
         devices: number of devices on this machine; auto: all.
         num_nodes: number of machines.
         strategy: how several devices share the work: auto and ddp keep the whole model on each;
@@ -186,7 +186,7 @@ class TrainConfig:
     epochs: OrAuto[Count] = 10
     seed: Seed = 0
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "64-true"] = "32-true"
-    accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
+    accelerator: Literal["auto", "cpu", "cuda", "gpu", "mps"] = "auto"
     devices: Count | Literal["auto"] = "auto"
     num_nodes: Count = 1
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
