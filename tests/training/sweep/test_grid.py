@@ -87,7 +87,7 @@ def test_what_is_wrong_is_named(tmp_path, content, says):
 
 
 def test_a_file_that_is_no_yaml(tmp_path):
-    with pytest.raises(InputError, match="not valid YAML"):
+    with pytest.raises(InputError, match=r"missing\.yaml does not exist"):
         read_grid(tmp_path / "missing.yaml")
 
 
