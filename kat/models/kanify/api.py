@@ -14,7 +14,8 @@ from kat.models.kanify.fit import Fitted, fit_on_interval, fit_to_inputs
 from kat.models.kanify.plan import Plan
 from kat.models.kanify.replacement import Replacement, check_replaceable, device_and_dtype
 from kat.models.kanify.select import Only, chosen, groups
-from kat.nn import GroupRational
+from kat.nn import GroupRational, Share
+from kat.ops import Form
 
 
 def kanify(
@@ -23,8 +24,8 @@ def kanify(
     *,
     num_groups: int | None = None,
     degree: tuple[int, int] = (5, 4),
-    form: str = "A",
-    share: str = "numerator",
+    form: Form = "A",
+    share: Share = "numerator",
     interval: tuple[float, float] = (-6.0, 6.0),
     calibration: Iterable[Any] | None = None,
     run: Run = run_batch,
@@ -124,7 +125,7 @@ def _replacements(
     mlps: list[Mlp],
     fits: list[Fitted],
     split: list[tuple[int, int]],
-    share: str,
+    share: Share,
 ) -> list[Replacement]:
     # A linear map may have several names, and needs one rational before it.
     preceded = {model.get_submodule(mlp.second) for mlp in mlps}
