@@ -130,7 +130,7 @@ def backward(
     limit = _limit(z, a, b)
     if _can_read(z, a, b) and _all_within(limit, z) and _all_ordinary(grad):
         dx, da, db = _gradients(grad, z, a, b, form)
-    elif is_batch_of_gradients(grad):
+    elif not torch.compiler.is_compiling() and is_batch_of_gradients(grad):
         raise RuntimeError(
             "impl='reference' takes batches of gradients (is_grads_batched=True) on CPUs alone:"
             " PyTorch cannot batch all of its operations; use impl=None, or torch.func.vmap"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from timm.optim import list_optimizers
+from timm.optim import get_optimizer_info, list_optimizers
 
 from kat.data import AugmentConfig, DataConfig, is_stream
 from kat.data.dense import DetectionAugmentConfig, SegmentationAugmentConfig
@@ -78,16 +78,16 @@ class OptimConfig:
         lr: peak learning rate; auto: from the number of images.
         weight_decay: weight decay of all parameters but biases, norms, embeddings and rational
             coefficients.
-        betas: decay rates of the moments of Adam-like optimizers.
+        betas: decay rates of the moments of optimizers that have two, such as Adam.
         layer_decay: factor of the learning rate from each block to the one before it: the head has
             lr, the last block layer_decay times lr; 1 turns it off.
         rational_lr_scale: factor of the learning rate of the rational coefficients.
-        rational_warmup_epochs: epochs over which rational_lr_scale grows linearly from 0; auto:
-            from the number of images.
+        rational_warmup_epochs: epochs over which rational_lr_scale grows linearly from 0; auto: a
+            tenth of the epochs, as for a warm-up that would not end before the run does.
         clip_coefficients: after each step, clamp every rational coefficient to [-c, c]; 0 turns it
             off.
-        warmup_epochs: epochs of linear warm-up from warmup_lr to lr; auto: from the number of
-            images.
+        warmup_epochs: epochs of linear warm-up from warmup_lr to lr; auto: a twentieth of the
+            epochs, as for a warm-up that would not end before the run does.
         warmup_lr: learning rate of the first step.
         schedule: how the learning rate falls after the warm-up: cosine; poly, a power of the share
             of steps left; step, by step_factor at each of step_at.
@@ -166,6 +166,9 @@ class TrainConfig:
         limit_val_batches: validate on at most this many batches, or this share of them.
         limit_epochs: stop after this epoch. The learning rate follows the schedule of all epochs,
             and a resumed run continues it; the same holds for max_steps and max_time.
+        early_stopping: stop after this many epochs in a row that are not better than the best one
+            (patience): none has a higher first metric of the task (top-1, box AP, mIoU), or an
+            equal one and a lower validation loss. null: train all epochs.
         max_steps: stop after this many optimizer steps, and validate.
         max_time: stop after this time, as HH:MM:SS or DD:HH:MM:SS, and validate. A resumed run
             starts the clock anew.
@@ -174,6 +177,8 @@ class TrainConfig:
         progress: show a progress bar in a terminal; otherwise lines report the progress.
         resume: resume the run in out, with its own settings unless others are given; auto: resume
             it if there is one, else start it.
+        accept_changed_data: resume although the data is not what the run began with: other classes,
+            files or labels.
         overwrite: delete the run in out first; other files there are kept.
     """
 
@@ -188,12 +193,14 @@ class TrainConfig:
     limit_train_batches: Batches | None = None
     limit_val_batches: Batches | None = None
     limit_epochs: Count | None = None
+    early_stopping: Count | None = None
     max_steps: Count | None = None
     max_time: str | None = None
     log_every_n_steps: Count = 50
     loggers: list[Literal["wandb", "mlflow"]] = field(default_factory=list)
     progress: bool = True
     resume: bool | Literal["auto"] = False
+    accept_changed_data: bool = False
     overwrite: bool = False
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -235,6 +242,7 @@ def check(config: TrainConfig) -> None:
     if config.max_time is not None:
         parse_time(config.max_time)
     _check_optim(config)
+    _check_augment(config)
     _check_model(config)
     if config.resume and config.overwrite:
         raise InputError("resume and overwrite exclude each other")
@@ -243,10 +251,17 @@ def check(config: TrainConfig) -> None:
 def _check_optim(config: TrainConfig) -> None:
     if config.optim.name not in list_optimizers():
         raise unknown("optimizer", config.optim.name, map(str, list_optimizers()))
-    for name in ("optim.warmup_epochs", "optim.rational_warmup_epochs"):
-        epochs = setting(config, name)
-        if AUTO not in (epochs, config.epochs) and epochs >= config.epochs:
-            raise InputError(f"{name}={epochs} must be less than epochs={config.epochs}")
+    optimizer = get_optimizer_info(config.optim.name)
+    if optimizer.second_order:
+        raise InputError(
+            f"optim.name={config.optim.name} needs second derivatives, which training does not"
+            " compute: take another optimizer"
+        )
+    if optimizer.num_betas != 2 and config.optim.betas != OptimConfig().betas:
+        raise InputError(
+            f"optim.name={config.optim.name} has {optimizer.num_betas} betas, and optim.betas sets"
+            " two: leave it out"
+        )
     if config.data.batch_size == AUTO and is_stream(config.data.name):
         raise InputError(
             "data.batch_size=auto depends on the number of images, which a stream does not know:"
@@ -255,6 +270,14 @@ def _check_optim(config: TrainConfig) -> None:
     mixed = config.augment.mixup not in (0, AUTO) or config.augment.cutmix > 0
     if config.data.batch_size == 1 and mixed:
         raise InputError("data.batch_size must be at least 2 with mixup or cutmix")
+
+
+def _check_augment(config: TrainConfig) -> None:
+    if config.augment.auto_augment is not None and config.augment.interpolation == "lanczos":
+        raise InputError(
+            "augment.interpolation=lanczos cannot rotate and shear, as augment.auto_augment does:"
+            " take bicubic"
+        )
 
 
 def _check_model(config: TrainConfig) -> None:
@@ -267,6 +290,8 @@ def _check_model(config: TrainConfig) -> None:
         raise InputError("monitor.enabled cannot see inside a compiled model: model.compile=false")
     if config.monitor.enabled and config.strategy == "fsdp":
         raise InputError("monitor.enabled needs whole weights, and strategy=fsdp shards them")
+    if config.model.channels_last and config.strategy == "fsdp":
+        raise InputError("model.channels_last does not work with strategy=fsdp: take ddp")
 
 
 def parse_time(text: str) -> float:

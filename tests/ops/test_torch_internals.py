@@ -187,6 +187,7 @@ except kat.errors.BackendUnavailable:
 """
 
 
+@pytest.mark.slow
 def test_kat_works_without_any_of_the_names():
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_ANY], cwd=ROOT, capture_output=True, text=True

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 import torch
 
-from kat.training.state import Division, TrainState
+from kat.training.state import Division, TrainState, arithmetic, changes
 
 AT = TrainState(Division(processes=2, batch_size=8, accumulate=2), epoch=2, batch=10, step=30)
 
@@ -42,9 +43,54 @@ def test_an_epoch_that_is_to_be_validated_is_still_over():
     assert (moved.validating, moved.batch, moved.step) == (True, 40, 3 * 14)
 
 
+def _best(rows):
+    """The epochs that became the best, one after the other."""
+    state, taken = dataclasses.replace(AT, epoch=0, batch=0, history=[]), []
+    for epoch, (top1, loss) in enumerate(rows, start=1):
+        state.history.append({"epoch": epoch, "top1": top1, "val_loss": loss})
+        state.epoch = epoch
+        state.mark_best("top1")
+        taken += [epoch] if state.holds_best else []
+        assert state.epochs_since_best == epoch - taken[-1]
+    return taken
+
+
+def test_of_epochs_with_equal_metrics_the_lower_loss_is_the_best():
+    assert _best([(86, 0.5), (86, 0.6), (86, 0.4), (85, 0.1), (86, 0.4)]) == [1, 3]
+    assert _best([(math.nan, 0.5), (math.nan, math.nan), (0, 9), (1, math.nan), (1, 8)]) == [
+        1, 3, 4, 5
+    ]  # fmt: skip
+
+
+def test_a_task_without_a_validation_loss_keeps_the_first_of_equal_epochs():
+    state = dataclasses.replace(AT, batch=0, history=[{"epoch": 1, "box_ap": 50.0}])
+    state.mark_best("box_ap")
+    state.history.append({"epoch": 2, "box_ap": 50.0})
+    state.mark_best("box_ap")
+    assert (state.best["epoch"], state.holds_best) == (1, False)
+
+
+def test_an_epoch_that_is_cut_short_is_the_best_only_where_there_is_no_other():
+    cut = dataclasses.replace(AT, history=[{"epoch": 3, "top1": 99.0}])
+    cut.mark_best("top1")
+    assert cut.best["epoch"] == 3
+    later = dataclasses.replace(cut, best={"epoch": 1, "top1": 10.0})
+    later.mark_best("top1")
+    assert later.best["epoch"] == 1
+
+
 def test_a_checkpoint_holds_it_as_plain_types(tmp_path):
     state = dataclasses.replace(
         AT, best={"epoch": 1, "top1": 50.0}, history=[{"epoch": 1}], skipped={"a.jpg": "torn"}
     )
     torch.save(state.to_dict(), tmp_path / "state")
     assert TrainState.from_dict(torch.load(tmp_path / "state", weights_only=True)) == state
+
+
+def test_what_the_rounding_depends_on_is_compared_with_the_start():
+    now = arithmetic(torch.device("cpu"))
+    assert {"threads", "instruction set", "CPU kernel", "PyTorch"} == set(now)
+    assert changes(now, now) == changes({}, now) == ""
+    before = {**now, "CPU kernel": "sse", "threads": "8"}
+    kernel = f"CPU kernel {now['CPU kernel']} (sse at the start)"
+    assert changes(before, now) == f"threads {now['threads']} (8 at the start), {kernel}"

@@ -24,7 +24,7 @@ class Backend:
     Args:
         name: in reports.
         function: maps x, numerator, denominator and form to F(x); differentiable.
-        device: of its tensors.
+        device: the device of its tensors.
         twice: whether its gradients are differentiable.
         truncates: whether it truncates to bfloat16 instead of rounding.
     """
@@ -68,7 +68,7 @@ class Check:
 def present_backends() -> tuple[list[Backend], dict[str, str]]:
     """The backends available here, and why the others are not."""
     found, absent = [Backend("reference", call("reference"))], {}
-    kernels = {"cpu": "cpu"}
+    kernels: dict[Impl, str] = {"cpu": "cpu"}
     if torch.cuda.is_available():
         found.append(Backend("reference on cuda", call("reference"), "cuda"))
         kernels["triton"] = "cuda"
@@ -90,7 +90,7 @@ def choose_backends(
     """The backends of these names; all for None.
 
     Args:
-        names: of backends.
+        names: the names of backends.
         backends, absent: as :func:`present_backends` returns them.
 
     Raises:

@@ -157,7 +157,7 @@ class Plan:
         if self.change:
             changes = (f"{change:.1e}" for change in self.change.of_each.values())
             rows = [[*row, last] for row, last in zip(rows, ("output", *changes), strict=True)]
-        lines = [aligned(rows)]
+        lines = aligned(rows)
         count, state = len(self.replacements), "in place" if self.applied else "not in place"
         lines.append(f"MLPs: {count}, parameters added: {self.parameters}, {state}")
         if self.change:
