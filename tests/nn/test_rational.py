@@ -246,6 +246,20 @@ def test_bad_arguments_are_named(kwargs, message):
         kat.GroupRational(**kwargs)
 
 
+@pytest.mark.slow
+def test_inductor_compiles_the_reference_for_training():
+    """The code for the CPU must compile; low degrees, as it is long."""
+    layer = kat.GroupRational(2, (2, 1), impl="reference")
+    x = torch.randn(8, 4, requires_grad=True)
+    grads = []
+    for module in (torch.compile(layer, fullgraph=True), layer):
+        module(x).square().sum().backward()
+        grads.append([x.grad, *(parameter.grad for parameter in layer.parameters())])
+        x.grad = None
+        layer.zero_grad()
+    torch.testing.assert_close(*grads)
+
+
 def test_timm_builds_it_as_any_activation():
     act = timm.layers.create_act_layer(kat.GroupRational, inplace=True, num_groups=2)
     assert act.num_groups == 2
