@@ -12,6 +12,7 @@ from kat.nn.fused import register_grkan_hook
 from kat.nn.gain import expectation, gain
 from kat.nn.grkan import GRKANLinear, GRKANMlp
 from kat.nn.init import Scheme, init_attention_mimetic_, init_grkan_
+from kat.nn.param_groups import clip_coefficient_gradients, param_groups
 from kat.nn.presets import given_coefficients, preset, preset_names, read_coefficients
 from kat.nn.rational import GroupRational, Share, group_functions
 from kat.nn.stability import StabilityMonitor
@@ -30,12 +31,14 @@ __all__ = [
     "Share",
     "StabilityMonitor",
     "SwiGLUMlp",
+    "clip_coefficient_gradients",
     "expectation",
     "gain",
     "given_coefficients",
     "group_functions",
     "init_attention_mimetic_",
     "init_grkan_",
+    "param_groups",
     "preset",
     "preset_names",
     "read_coefficient_history",
