@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "nn": {"ops"},
     "models": {"nn", "ops"},
     "data": set(),
+    "recipes": set(),
     "training": {"models", "nn", "ops", "data"},
     "analysis": {"training", "models", "nn", "ops", "data"},
     "deploy": {"training", "models", "nn", "ops", "data"},
