@@ -22,6 +22,7 @@ CHOICES: dict[str, tuple[object, ...]] = {
     "limit_train_batches": (3, 0.5),
     "limit_val_batches": (1, 1.0),
     "limit_epochs": (2,),
+    "early_stopping": (1,),
     "max_steps": (3,),
     "max_time": ("01:00:00",),
     "log_every_n_steps": (1,),
@@ -95,7 +96,7 @@ MODELS = {
 OF_RATIONALS = ("model.freeze", "monitor.enabled")
 DRAWN_APART = {"optim.name", "model.name", "model.args", "data.name", "checkpoint.every_n_steps"}
 NOT_DRAWN = {
-    "out", "resume", "overwrite",  # the test's own
+    "out", "resume", "overwrite", "accept_changed_data",  # the test's own
     "progress", "loggers",  # show numbers, and change none
     "accelerator", "devices", "num_nodes",  # of the machine
     "model.init_from", "model.init_activation",  # only where the training begins
