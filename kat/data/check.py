@@ -97,7 +97,7 @@ def check_split(
     kind, _, path = config.name.partition(":")
     inspection = _Inspection(_header if headers_only else _decoded, config.num_workers, tell)
     if kind == "coco":
-        return _check_coco(Path(path), split, inspection)
+        return _check_coco(Path(path), split, inspection, config.boxes_only)
     if kind in LAYOUTS:
         return _check_masks(kind, Path(path), split, inspection)
     data = open_split(config, split)
@@ -120,14 +120,15 @@ def class_problems(reports: list[SplitReport]) -> list[Problem]:
     return problems_of("classes in one split alone", cases)
 
 
-def _check_coco(root: Path, split: str, inspection: _Inspection) -> SplitReport:
+def _check_coco(root: Path, split: str, inspection: _Inspection, boxes_only: bool) -> SplitReport:
     files = find_coco(root, split)
-    table = read_table(files.annotations)
+    table = read_table(files.annotations, boxes_only)
     problems, valid = annotation_problems(table)
     report = SplitReport(
         split,
         len(table.image_ids),
-        f"{len(table.ids)} annotations ({int(table.crowd.sum())} crowds)",
+        f"{len(table.ids)} {'annotations' if table.has_masks else 'boxes without masks'}"
+        f" ({int(table.crowd.sum())} crowds)",
         table.categories,
         problems,
         unused_categories(table, valid),
@@ -142,7 +143,8 @@ def _check_coco(root: Path, split: str, inspection: _Inspection) -> SplitReport:
         if size != (width, height):
             yield _RESIZED, f"{name}: {other_size(size, (width, height))}"
             return
-        decode_masks(source.annotation(index), name)
+        if table.has_masks:
+            decode_masks(source.annotation(index), name)
 
     problems += inspection.problems(cases, source)
     return report

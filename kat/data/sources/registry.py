@@ -63,7 +63,7 @@ def open_split(config: DataConfig, split: str, seed: int = 0) -> ImageDataset | 
         case "hf":
             return open_huggingface(config, path, split)
         case "coco":
-            return open_coco(Path(path), split, config.bad_annotations)
+            return open_coco(Path(path), split, config.bad_annotations, config.boxes_only)
         case _ if kind in LAYOUTS:
             return open_segmentation(kind, Path(path), split, config.bad_annotations)
     prefix, slash, name = config.name.partition("/")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -179,6 +181,53 @@ def test_a_run_trains_keeps_and_evaluates(items, tmp_path):
     found = evaluate(model, record, DataConfig(name=f"coco:{items}", batch_size=4))
     assert found.images == 6
     assert found.metrics["box_ap"] == pytest.approx(summary.metrics["box_ap"], abs=1e-4)
+
+
+def without_masks(items, out):
+    """A copy of a set, without the masks of its annotations."""
+    shutil.copytree(items, out)
+    for path in (out / "annotations").glob("*.json"):
+        content = json.loads(path.read_text())
+        for row in content["annotations"]:
+            row["segmentation"] = []
+        path.write_text(json.dumps(content))
+    return out
+
+
+def test_data_without_masks_trains_and_evaluates_boxes_alone(items, tmp_path, capsys):
+    boxes = without_masks(items, tmp_path / "boxes")
+    config = settings(boxes, tmp_path / "run")
+    config.model.args = {**SMALL, "rcnn": {"box_score_thresh": 0.0}}
+    summary = train(config)
+    assert set(summary.metrics) == {"box_ap", "box_ap50"}
+    assert "mask" not in (tmp_path / "run" / "history.csv").read_text()
+    model, record = load_model(tmp_path / "run")
+    assert not [name for name in model.state_dict() if "mask" in name]
+    assert record.args["masks"] is False
+    found = evaluate(model, record, DataConfig(name=f"coco:{boxes}", batch_size=4))
+    assert found.metrics["box_ap"] == pytest.approx(summary.metrics["box_ap"], abs=1e-4)
+    assert set(found.documents) == {"results_bbox"}
+    truth = COCO(str(boxes / "annotations" / "instances_validation.json"))
+    stats = official(truth, found.documents["results_bbox"], "bbox")
+    assert found.metrics["box_ap"] / 100 == pytest.approx(stats[0], abs=1e-4)
+    # Masks of the data do not matter to a model of boxes; by the setting they do to none.
+    again = evaluate(model, record, DataConfig(name=f"coco:{items}", batch_size=4))
+    assert again.metrics == pytest.approx(found.metrics, nan_ok=True)
+    config = replace(config, out=str(tmp_path / "chosen"))
+    config.data = DataConfig(**{**vars(config.data), "name": f"coco:{items}", "boxes_only": True})
+    assert train(config).metrics == pytest.approx(summary.metrics)
+
+
+def test_masks_of_the_model_follow_the_data(items, tmp_path):
+    config = settings(items, tmp_path / "none")
+    config.model.args = {**SMALL, "masks": False}
+    with pytest.raises(InputError, match=r"masks=False, but with this data it is True: leave it"):
+        train(config)
+    boxes = without_masks(items, tmp_path / "boxes")
+    name = "instances_training.json"
+    shutil.copy(items / "annotations" / name, boxes / "annotations" / name)
+    with pytest.raises(InputError, match=r"those of the val split have none: data\.boxes_only"):
+        train(settings(boxes, tmp_path / "none"))
 
 
 def test_stopped_and_resumed_it_ends_the_same(items, tmp_path):
