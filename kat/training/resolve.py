@@ -107,6 +107,7 @@ def make_record(config: TrainConfig, data: ImageDataset | ImageStream) -> ModelR
         architecture=config.model.name,
         args=config.model.args,
         classes=data.classes,
+        category_ids=getattr(data, "category_ids", None),
         **spec._asdict(),
     )
 

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor
@@ -25,6 +24,7 @@ from torchvision.ops.poolers import initLevelMapper
 
 from kat.errors import unknown
 from kat.models.dense.backbone import DenseBackbone
+from kat.models.dense.image_sizes import resized
 from kat.models.dense.model import DenseModel, Features
 from kat.models.dense.pyramid import SCALES, SimpleFeaturePyramid
 from kat.models.kat import KAT
@@ -199,8 +199,13 @@ class Detector(DenseModel, FasterRCNN):
             As :meth:`forward`, except that ``masks`` (N, 1, 28, 28) are probabilities within the
             boxes.
         """
+        return self.detect_in(self.backbone(batch.tensors, batch.image_sizes), batch, targets)
+
+    def detect_in(
+        self, maps: Sequence[Tensor], batch: ImageList, targets: Sequence[Target] | None = None
+    ) -> tuple[list[Detections], dict[str, Tensor]]:
+        """As :meth:`detect`, from the maps of the backbone."""
         own = None if targets is None else [_shift_labels(target, 1) for target in targets]
-        maps = self.backbone(batch.tensors, batch.image_sizes)
         features = OrderedDict((str(level), one) for level, one in enumerate(maps))
         proposals, losses = self.rpn(batch, features, own)
         detections, more = self.roi_heads(features, proposals, batch.image_sizes, own)
@@ -310,12 +315,12 @@ class EvaluationSize(GeneralizedRCNNTransform):
 
     def resize(self, image: Tensor, target: Target | None = None) -> tuple[Tensor, Target | None]:
         """The resized image, and the target unchanged: there is none in evaluation."""
-        sides = image.shape[-2:]
-        scale = min(self.min_size[0] / min(sides), self.max_size / max(sides))
-        if self.training or scale == 1:
+        if self.training:
             return image, target
-        size = [max(round(side * scale), 1) for side in sides]
-        return F.interpolate(image[None], size, mode="bilinear", antialias=True)[0], target
+        sides = torch.stack([torch.as_tensor(side) for side in image.shape[-2:]]).double()
+        scale = torch.minimum(self.min_size[0] / sides.min(), self.max_size / sides.max())
+        height, width = (sides * scale).round().clamp(min=1).long()
+        return resized(image[None], (height, width), "bilinear")[0], target
 
     def postprocess(
         self,

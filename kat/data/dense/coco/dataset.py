@@ -137,13 +137,13 @@ class DetectionDataset(DenseDataset):
     def __init__(self, source: CocoSource, table: CocoTable, note: str = "") -> None:
         super().__init__(source, table.categories, note=note)
         self.annotations_file = table.path
-        self.category_ids = table.category_ids
+        self.category_ids: list[int] = table.category_ids.tolist()
         self.has_masks = table.has_masks
         self.transform: Transform = no_transform
 
     def category_id(self, label: int) -> int:
         """The category id, in the file, of a class index."""
-        return int(self.category_ids[label])
+        return self.category_ids[label]
 
     def target(self, image: Image.Image, annotation: Annotation, index: int) -> Target:
         """Decodes the boxes, labels and masks, if there are any, including crowds."""
