@@ -15,15 +15,18 @@ from kat.analysis.cost.flops import Cost, count
 from kat.analysis.figures.attention import draw_attention, true_classes, with_predictions
 from kat.analysis.inspect.activations import Activation, learned_activations
 from kat.analysis.inspect.attention import attention_maps, check_attention
+from kat.analysis.inspect.dense import DenseFindings, dense_findings
 from kat.analysis.inspect.images import images_of_run, normalized
 from kat.analysis.inspect.stability import rational_rows
 from kat.analysis.learning_curves import History
 from kat.data import Batch, DeviceTransform
 from kat.errors import InputError
 from kat.models import ModelRecord, load_model, rational_parameter_names
+from kat.models.dense import task_of
 from kat.nn import LayerHistory, read_coefficient_history
 from kat.nn.stability import Row, read_rows
 from kat.training import read_divergence, read_history, read_settings
+from kat.training.evaluation.evaluation import Subject
 from kat.training.run_directory import COEFFICIENTS, STABILITY, SUMMARY
 from kat.training.sweep.grid import kept_settings
 
@@ -49,6 +52,7 @@ class RunFindings:
         stability: rows of rational layers.
         failure: what stopped the run, if anything did.
         attention: the figure of a few images, or why there is none.
+        dense: the predictions of a detector or a segmentation model for some images.
     """
 
     name: str
@@ -64,6 +68,7 @@ class RunFindings:
     stability: Sequence[Row] = ()
     failure: str | None = None
     attention: Figure | str = ""
+    dense: DenseFindings | None = None
 
 
 def read_findings(folder: Path, images: int, data: str | None = None) -> RunFindings:
@@ -99,6 +104,9 @@ def read_findings(folder: Path, images: int, data: str | None = None) -> RunFind
             findings.coefficients = read_coefficient_history(folder / COEFFICIENTS)
         if (folder / STABILITY).is_file() and (rows := read_rows(folder / STABILITY)):
             findings.stability = rational_rows(rows)
+    if shown and task_of(model) != "classification":
+        seen_images = images_of_run(folder, model, record, images, data)
+        findings.dense = dense_findings(Subject(model, record, folder), seen_images)
     findings.attention = _attention(model, record, shown, classes, seen)
     return findings
 

@@ -19,6 +19,7 @@ _TAKEN_OVER = (
     "num_workers",
     "bad_images",
     "bad_annotations",
+    "boxes_only",
 )
 
 

@@ -20,12 +20,14 @@ from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 from kat.data import DataConfig, DeviceTransform, ImageDataset, ImageStream
 from kat.data.decoding import in_channels
 from kat.data.dense import DetectionDataset, DetectionEvalTransform, DetectionTrainTransform
+from kat.data.dense.dataset import no_transform
 from kat.data.dense.drawing import caption_factor, draw_objects
 from kat.errors import InputError
 from kat.models import ModelRecord
 from kat.settings import Probability
 from kat.training.config import TrainConfig
 from kat.training.distributed import gather
+from kat.training.evaluation.class_match import match_classes
 from kat.training.evaluation.evaluation import EvalConfig, Evaluation, Subject, Table
 from kat.training.evaluation.image_pass import ImagePass
 from kat.training.evaluation.prediction import Prediction
@@ -56,6 +58,10 @@ _FIGURES = {
 """COCO metrics by name: their labels, and their names in torchmetrics."""
 _KINDS: dict[str, Literal["bbox", "segm"]] = {"box": "bbox", "mask": "segm"}
 """What is compared, with its name in COCO's tools."""
+
+
+BOX_AP_BY_OVERLAP = "box_ap_by_iou"
+"""The table of an evaluation with the box AP of each class by the least IoU of a hit."""
 
 
 def kinds_of(has_masks: bool) -> tuple[str, ...]:
@@ -189,6 +195,7 @@ class Detection(Task):
                     for index, row in metrics.by_class().items()
                 ],
             ),
+            tables={BOX_AP_BY_OVERLAP: metrics.by_overlap(images.classes)},
             notes=[*seen.notes, *([] if results["bbox"] else [_NOTHING])],
             documents={f"results_{kind}": rows for kind, rows in results.items()},
         )
@@ -206,6 +213,27 @@ class Detection(Task):
             yield Prediction(
                 objects, {"": to_pil_image(_drawn(image, found, objects, len(classes)))}
             )
+
+    @classmethod
+    @torch.inference_mode()
+    def draw_beside_truth(
+        cls, subject: Subject, images: DetectionDataset, index: int
+    ) -> tuple[Tensor, Tensor]:
+        """Draws an image with its annotated objects, and with those that are found."""
+        images.transform = no_transform
+        image, target = images[index]
+        named = subject.record.classes
+        columns = torch.tensor(match_classes(named, images.classes).columns)
+        there = {name: target[name] for name in ("boxes", "labels", "masks") if name in target}
+        there["labels"] = columns[there["labels"]]
+        if "masks" in there:
+            there["masks"] = there["masks"].bool()
+        found = find_objects(subject.model, subject.record, image)
+        annotated = [{"class": named[label]} for label in there["labels"].tolist()]
+        return (
+            _drawn(image, there, annotated, len(named)),
+            _drawn(image, found, described(found, named), len(named)),
+        )
 
 
 def predicts_masks(record: ModelRecord) -> bool:
@@ -233,7 +261,7 @@ class DetectionMetrics(Metrics):
 
     Args:
         kinds: what is compared: ``box``, or ``box`` and ``mask``.
-        by_class: whether :meth:`by_class` will be called.
+        by_class: whether :meth:`by_class` and :meth:`by_overlap` will be called.
     """
 
     def __init__(self, kinds: Sequence[str] = ("box", "mask"), by_class: bool = False) -> None:
@@ -279,6 +307,21 @@ class DetectionMetrics(Metrics):
             for place, index in enumerate(classes)
         }
 
+    def by_overlap(self, names: Sequence[str]) -> Table:
+        """The box AP of each class with objects, by the least IoU of a hit, in percent.
+
+        Args:
+            names: the names of all classes.
+        """
+        given = self._compute()
+        # (IoUs, recalls, classes, areas, numbers of detections); all areas, most detections
+        precision = given[f"{self.prefixes['box']}precision"][..., 0, -1]
+        values = _per_cent(precision.mean(1)).T.tolist()
+        classes = given["classes"].reshape(-1).tolist()
+        columns = [f"{overlap:.2f}" for overlap in self.precision.iou_thresholds]
+        rows = [(names[i], *row) for i, row in zip(classes, values, strict=True)]
+        return Table(("class", *columns), rows)
+
     def reset(self) -> None:
         """Resets the metrics to their initial state."""
         self.precision.reset()
@@ -305,6 +348,7 @@ def _precision(kinds: Sequence[str], by_class: bool) -> MeanAveragePrecision:
     metric = MeanAveragePrecision(
         iou_type=tuple(_KINDS[kind] for kind in kinds),
         class_metrics=by_class,
+        extended_summary=by_class,
         backend="faster_coco_eval",
         sync_on_compute=False,
     )
@@ -415,5 +459,7 @@ def _drawn(
 ) -> Tensor:
     """Draws the objects on their image."""
     pixels = pil_to_tensor(image.convert("RGB"))
-    captions = [f"{one['class']} {one['score']:.2f}" for one in objects]
+    captions = [
+        f"{one['class']} {one['score']:.2f}" if "score" in one else one["class"] for one in objects
+    ]
     return draw_objects(pixels, found, captions, classes, caption_factor(pixels))

@@ -21,6 +21,7 @@ from kat.data.dense import (
     SegmentationEvalTransform,
     SegmentationTrainTransform,
 )
+from kat.data.dense.dataset import no_transform
 from kat.data.dense.drawing import caption_factor, draw_classes, palette_image
 from kat.data.dense.transforms import resized
 from kat.errors import InputError
@@ -34,6 +35,7 @@ from kat.models.dense import (
 )
 from kat.text import quoted
 from kat.training.config import TrainConfig
+from kat.training.evaluation.class_match import match_classes
 from kat.training.evaluation.evaluation import EvalConfig, Evaluation, Subject, Table
 from kat.training.evaluation.image_pass import ImagePass
 from kat.training.evaluation.prediction import Prediction
@@ -161,6 +163,24 @@ class Segmentation(Task):
             drawn = draw_classes(pixels, mask, classes, caption_factor(pixels))
             pictures = {"": to_pil_image(drawn), "_mask": palette_image(mask, len(classes))}
             yield Prediction(_shares(mask, classes), pictures)
+
+    @classmethod
+    @torch.inference_mode()
+    def draw_beside_truth(
+        cls, subject: Subject, images: SegmentationDataset, index: int
+    ) -> tuple[Tensor, Tensor]:
+        """Draws an image with the classes of its pixels, true and predicted."""
+        images.transform = no_transform
+        image, there = images[index]
+        found = find_classes(subject.model, subject.record, image, SlidingWindowConfig())
+        pixels, named = pil_to_tensor(image.convert("RGB")), subject.record.classes
+        factor = caption_factor(pixels)
+        columns = torch.tensor(match_classes(named, images.classes).columns)
+        found = columns.argsort()[found]
+        truth, predicted = (
+            draw_classes(pixels, mask, images.classes, factor) for mask in (there, found)
+        )
+        return truth, predicted
 
 
 def pixel_loss(logits: Tensor, mask: Tensor) -> Tensor:

@@ -183,6 +183,24 @@ class Task(ABC):
         """
 
     @classmethod
+    def draw_beside_truth(cls, subject: Subject, images: Any, index: int) -> tuple[Tensor, Tensor]:
+        """Draws an image with its ground truth, and with what the model predicts.
+
+        Args:
+            subject: the model, in evaluation mode.
+            images: a dataset for this task; its transform is replaced.
+            index: the index of the image.
+
+        Returns:
+            Two pictures, (3, H, W) uint8.
+
+        Raises:
+            NotImplementedError: the task draws nothing.
+            UnreadableImage: the image cannot be read.
+        """
+        raise NotImplementedError
+
+    @classmethod
     @abstractmethod
     def predict_images(
         cls, subject: Subject, images: Iterable[Image.Image], options: Any

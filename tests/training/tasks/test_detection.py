@@ -100,10 +100,15 @@ def strips(root):
 
 def official(truth, results, kind):
     """The twelve figures of COCO's evaluator."""
+    return evaluated(truth, results, kind).stats
+
+
+def evaluated(truth, results, kind):
+    """COCO's evaluator, done."""
     evaluation = COCOeval(truth, truth.loadRes(json.loads(json.dumps(results))), kind)
     for step in (evaluation.evaluate, evaluation.accumulate, evaluation.summarize):
         step()
-    return evaluation.stats
+    return evaluation
 
 
 @pytest.mark.parametrize("kind_of_data", ["items", "strips"])
@@ -147,6 +152,27 @@ def test_a_perfect_prediction_has_100_by_class_too(items):
     by_class = metrics.by_class()
     assert set(by_class) == classes
     assert all(row["box_ap"] == pytest.approx(100) for row in by_class.values())
+
+
+@pytest.mark.parametrize("kinds", [("box",), ("box", "mask")])
+def test_the_curve_of_a_class_is_that_of_pycocotools(kinds, items):
+    data, generator = open_coco(items, "val"), torch.Generator().manual_seed(0)
+    metrics, results = DetectionMetrics(kinds, by_class=True), []
+    for index in range(len(data)):
+        _, target = data[index]
+        found = noisy(target, generator, len(data.classes))
+        metrics.update([found], [target])
+        results += coco_results(found, int(target["image_id"]), data)["bbox"]
+    precision = evaluated(COCO(data.annotations_file), results, "bbox").eval["precision"]
+    curves = metrics.by_overlap(data.classes)
+    assert curves.columns == ("class", *(f"{0.5 + 0.05 * step:.2f}" for step in range(10)))
+    compared = 0
+    for name, *values in curves.rows:
+        of_class = precision[:, :, data.classes.index(name), 0, -1].mean(1)
+        if of_class.min() >= 0:
+            assert values == pytest.approx(100 * of_class, abs=1e-3)
+            compared += 1
+    assert compared > 3
 
 
 def test_the_predictions_for_one_image_are_held_at_a_time(items):
