@@ -4,7 +4,7 @@
         --models kat_micro_patch2_8 vit_micro_patch2_8 --seeds 0 1 2 --out runs/compare
 
 Writes results.csv, learning_curves.png, the activations of each KAT, and a folder for each run.
-Runs that are finished with the same settings are kept, so that an interrupted comparison goes on
+Runs that are finished with the same settings are kept, so that an interrupted comparison continues
 where it stopped.
 """
 

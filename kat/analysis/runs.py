@@ -9,6 +9,7 @@ from typing import Any
 
 from kat.analysis.ablation import MEASURES, Row, read_runs
 from kat.analysis.cost.flops import count
+from kat.documents import read_json
 from kat.errors import InputError, first_line
 from kat.files import short_names
 from kat.models import load_model
@@ -53,23 +54,23 @@ def with_results(row: Row) -> Row:
     Raises:
         InputError: the run has no result yet.
     """
-    if "top1" in row:
+    if "parameters" in row:
         return row
     folder: Path = row["folder"]
     found = measure(folder)
     if found["status"] != "done":
         raise InputError(f"{folder} has no result yet: there is no {SUMMARY} in it")
-    return {**json.loads((folder / SUMMARY).read_text(encoding="utf-8")), **row, **found}
+    return {**read_json(folder / SUMMARY), **row, **found}
 
 
 def measure(folder: Path) -> Row:
     """The status of a run and, if it is done, its :data:`MEASURES`, FLOPs counted anew."""
     if not (folder / SUMMARY).is_file():
         return {"status": "failed" if read_divergence(folder) is None else "diverged"}
-    summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+    summary = read_json(folder / SUMMARY)
     model, record = load_model(folder)
     flops = count(model, record.input_size).flops
-    kept = {name: summary[name] for name in (*MEASURES, "epochs") if name in summary}
+    kept = {name: summary[name] for name in (*MEASURES, "epochs", "best_epoch") if name in summary}
     return {"status": "done", **kept, "flops": flops}
 
 
@@ -100,6 +101,7 @@ class SweepResults:
             "seed": run.seed,
             **self._measured[run.folder],
             "run": run.folder.relative_to(self.out).as_posix(),
+            "title": run.title,
             **run.cell.levels,
             "settings": json.dumps(settings_of(run.job.config), sort_keys=True),
         }
@@ -122,7 +124,7 @@ def _rows_of_table(path: Path, name: str) -> list[Row]:
 
 def _read_settings(folder: Path) -> dict[str, Any]:
     if not (folder / SETTINGS).is_file():
-        raise InputError(f"{folder} is neither the folder of a run nor a .csv of 'kat ablate'")
+        raise InputError(f"{folder} is neither a run directory nor a .csv of 'kat ablate'")
     return read_settings(folder)
 
 

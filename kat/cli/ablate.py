@@ -3,8 +3,9 @@
 A grid is a YAML file of factors and their levels, or one of the shipped grids. Every cell is
 trained with every seed. Finished runs are not repeated, even if they belong to another grid; a call
 that was interrupted resumes where it was when it is repeated. Results are OUT/GRID.csv (a row a
-run), OUT/GRID.md (mean, 95 % interval, paired difference from the first cell), OUT/GRID.svg and
-.png; the run directories in OUT/runs are as those of 'kat train'.
+run), OUT/GRID.md (mean, 95 % interval, paired difference from the first cell; main effects if every
+combination of levels is a cell), OUT/GRID.svg and .png; the run directories in OUT/runs are as
+those of 'kat train'. Cells are compared by the first metric of their task (top-1, box AP, mIoU).
 
 examples:
   kat ablate components --out runs/ablation
@@ -15,34 +16,35 @@ examples:
 
 from __future__ import annotations
 
-import json
-import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from kat.analysis.ablation import Row, markdown, summarize, table, write_runs
 from kat.analysis.figures.ablation import plot_cells
+from kat.analysis.main_effects import effects_table, main_effects
 from kat.analysis.runs import SweepResults
 from kat.cli.parsing import FAILED, Parser
 from kat.cli.recipes import read_recipe, recipe_path
 from kat.cli.training_settings import TrainingParser, config_from
+from kat.documents import parse_yaml, read_json
 from kat.errors import InputError
 from kat.files import write_text
 from kat.settings import Count
 from kat.tables import print_table
+from kat.text import printable, say, warn
 from kat.training import TrainConfig, read_divergence
 from kat.training.config import check
 from kat.training.run_directory import SUMMARY
 from kat.training.sweep.grid import Grid, Settings, check_seeds, nested
 from kat.training.sweep.launcher import Job, Outcome, run_jobs, slots
 from kat.training.sweep.plan import PlannedRun, find_grids, grid_names, plan_runs
+from kat.training.tasks.task import Metric
 
 Plans = dict[str, list[PlannedRun]]
 """The runs of each grid by its name, each seed's together."""
@@ -67,12 +69,12 @@ def main(arguments: list[str]) -> int:
     except Timeout:
         raise InputError(f"another kat ablate is running in {out}; give another --out") from None
     for grid in grids:
-        _report(grid, results.rows(plans[grid.name]), out)
+        _report(grid, results.rows(plans[grid.name]), plans[grid.name][0].metric, out)
     for folder, error in results.errors.items():
-        sys.stderr.write(f"kat: the run in {folder} failed: {error}\n")
+        warn(f"kat: the run in {folder} failed: {error}")
     missing = {r.folder for runs in plans.values() for r in runs if not r.done}
     for folder in sorted(missing - set(results.errors)):
-        sys.stderr.write(f"kat: the run in {folder} has no result: {read_divergence(folder)}\n")
+        warn(f"kat: the run in {folder} has no result: {read_divergence(folder)}")
     return FAILED if results.errors or missing else 0
 
 
@@ -81,20 +83,14 @@ def make_parser() -> Parser:
     parser = Parser(__doc__, "GRID...", epilog=f"shipped grids: {', '.join(grid_names())}")
     add = parser.add
     add("grids", nargs="+", metavar="GRID", help="a shipped grid, or a YAML file")
-    add(
-        "--out",
-        type=Path,
-        default=Path("runs/ablation"),
-        metavar="FOLDER",
-        help="folder of results and runs",
-    )
+    parser.add_folder("--out", "folder of results and runs", default=Path("runs/ablation"))
     add("--seeds", nargs="+", type=int, metavar="N", help="seeds, instead of the grids' own")
     add(
         "--set",
         nargs="+",
         action="extend",
         metavar="NAME=VALUE",
-        help="settings of all runs, over those of the recipe",
+        help="settings of all runs, over those of the recipe and the grid's own",
     )
     add(
         "--jobs",
@@ -127,8 +123,8 @@ def _setting(text: str) -> tuple[str, Any]:
     if not equals:
         raise InputError(f"--set takes NAME=VALUE, got {text!r}")
     try:
-        return name, yaml.safe_load(value)
-    except yaml.YAMLError:
+        return name, parse_yaml(value, name)
+    except InputError:
         raise InputError(f"--set {name}: {value!r} is not a value as YAML spells it") from None
 
 
@@ -144,10 +140,10 @@ def _train(
     with Progress(*columns, TimeRemainingColumn(), console=console, disable=disabled) as bar:
         task = bar.add_task("runs", total=len(runs), completed=len(runs) - len(todo))
 
-        def say(verb: str, job: Job, more: str = "") -> None:
+        def tell(verb: str, job: Job, more: str = "") -> None:
             run = runs[Path(job.config.out)]
             line = f"{verb} {run.cell.name}, seed {run.seed}{more}"
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
+            console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
 
         def ended(outcome: Outcome) -> None:
             folder = Path(outcome.job.config.out)
@@ -155,17 +151,18 @@ def _train(
                 results.errors[folder] = outcome.error
             keep()
             bar.advance(task)
-            said = outcome.error or f"top-1 {_read_top1(folder):.2f} %"
-            say("ended  ", outcome.job, f": {said}")
+            said = outcome.error or _result(runs[folder])
+            tell("ended  ", outcome.job, f": {said}")
 
         keep()
         on_cpu = all(job.config.accelerator == "cpu" for job in todo)
         at_once = slots(options.jobs, options.threads, on_cpu=on_cpu)
-        run_jobs(todo, at_once, options.threads, lambda job: say("started", job), ended)
+        run_jobs(todo, at_once, options.threads, lambda job: tell("started", job), ended)
 
 
-def _read_top1(folder: Path) -> float:
-    return json.loads((folder / SUMMARY).read_text(encoding="utf-8"))["top1"]
+def _result(run: PlannedRun) -> str:
+    metric, value = run.metric, read_json(run.folder / SUMMARY)[run.metric.name]
+    return f"no {metric.label}" if value is None else f"{metric.label} {value:{metric.format}} %"
 
 
 def _keep(plans: Plans, results: SweepResults, out: Path) -> None:
@@ -173,21 +170,27 @@ def _keep(plans: Plans, results: SweepResults, out: Path) -> None:
         write_runs(results.rows(runs), out / f"{name}.csv")
 
 
-def _report(grid: Grid, rows: Sequence[Row], out: Path) -> None:
-    """Prints the table of a grid, and writes it and its plots."""
+def _report(grid: Grid, rows: Sequence[Row], metric: Metric, out: Path) -> None:
+    """Prints the tables of a grid, and writes them and its plots."""
     reference = grid.cells[0].name
-    found = summarize(rows, reference)
-    head, lines = table(found, reference)
-    write_text(out / f"{grid.name}.md", f"# {grid.title}\n\n{markdown(head, lines)}")
-    sys.stdout.write(f"{grid.title}\n")
+    found = summarize(rows, reference, metric.name)
+    head, lines = table(found, reference, metric)
+    text = f"# {grid.title}\n\n{markdown(head, lines)}"
+    say(grid.title)
     print_table(head, lines)
+    if effects := main_effects(rows, metric.name):
+        head, lines = effects_table(effects, metric.label)
+        text += f"\n## Main effects\n\n{markdown(head, lines)}"
+        say("main effects")
+        print_table(head, lines)
+    write_text(out / f"{grid.name}.md", text)
     for ending in ("svg", "png"):
-        plot_cells(found, grid.title, out / f"{grid.name}.{ending}")
-    sys.stdout.write(f"{out / grid.name}: .csv, .md, .svg, .png\n")
+        plot_cells(found, metric, grid.title, out / f"{grid.name}.{ending}")
+    say(f"{out / grid.name}: .csv, .md, .svg, .png")
 
 
 def _list(plans: Plans) -> None:
     for name, runs in plans.items():
         for run in runs:
             state = "finished" if run.finished else "to do"
-            sys.stdout.write(f"{name}: {run.cell.name}, seed {run.seed}: {state}\n")
+            say(f"{name}: {run.cell.name}, seed {run.seed}: {state}")

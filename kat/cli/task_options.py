@@ -18,7 +18,7 @@ def add_task_options(parser: Parser, which: Which, common: Collection[str] = ())
     """Adds the options of every task.
 
     Args:
-        parser: of a command.
+        parser: the parser of a command.
         which: the options of :class:`kat.training.tasks.task.Task`.
         common: those that the command adds itself.
     """

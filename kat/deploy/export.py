@@ -39,7 +39,7 @@ class Exported:
             these, on noise; for int8 from those of the quantized model in PyTorch. For a detector
             see :func:`kat.deploy.formats.detector_onnx.detections_distance`.
         moved: the same distance of an int8 model from the float one; 0 without int8.
-        record: of the file.
+        record: the record of the file.
     """
 
     path: Path
@@ -77,8 +77,8 @@ def export_model(
 
     Args:
         model: in evaluation mode, on the CPU; or its :class:`kat.deploy.FeatureMaps`.
-        record: of the model.
-        path: of the file; its ending is the format.
+        record: the record of the model.
+        path: the path of the file; its ending is the format.
         int8: store the weights of linear maps in int8 (:func:`quantize_int8`).
 
     Raises:
@@ -96,7 +96,7 @@ def export_model(
         export = _program_export(model, record, path, int8)
     with replacing(path) as partial_path:
         export.write(partial_path)
-        error = export.distance(open_file(partial_path))
+        error = export.distance(open_file(partial_path, trust=True))
         if not error <= export.tolerance:
             raise ExportFailed(
                 f"{path} was not kept: its {export.record.outputs} differ from the model's by"

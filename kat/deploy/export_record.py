@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from kat.documents import parse_json
 from kat.errors import InputError
 from kat.models import ModelRecord
 from kat.version import __version__
@@ -25,7 +26,7 @@ class ExportRecord(NamedTuple):
         model: the model, its classes and its preprocessing.
         step: (height, width), of which the sides of images are multiples; None if the file takes
             images of ``model.input_size`` only.
-        task: of the model.
+        task: the task of the model.
     """
 
     model: ModelRecord
@@ -91,7 +92,7 @@ class ExportRecord(NamedTuple):
                 " preprocessing, without which its outputs mean nothing"
             )
         try:
-            config = json.loads(text)
+            config = parse_json(text, source)
             step = config["image_size_step"]
             task = config.get("task", "classification")  # the first files have no task
             return cls(ModelRecord.from_timm(config), step and (int(step[0]), int(step[1])), task)

@@ -12,7 +12,7 @@ def require(name: str, purpose: str) -> Any:
     """Imports an optional package.
 
     Args:
-        name: of the package.
+        name: the name of the package.
         purpose: what needs it, the subject of the error.
 
     Raises:

@@ -36,7 +36,7 @@ class KAT(ViT):
             :class:`kat.nn.GroupRational`.
         mlp_init: initialization of the MLPs' weights, see :func:`kat.nn.init_grkan_`.
         fused: save memory for the backward pass, see :class:`kat.nn.GRKANLinear`.
-        attn_init: of the attention, see :class:`kat.models.ViT`.
+        attn_init: the initialization of the attention, see :class:`kat.models.ViT`.
         **kwargs: of timm's ``VisionTransformer``.
 
     Raises:

@@ -10,11 +10,19 @@ from pickle import UnpicklingError
 from typing import Any
 
 from safetensors import SafetensorError
-from timm.models import build_model_with_cfg, register_model, resolve_pretrained_cfg
+from timm.models import (
+    build_model_with_cfg,
+    register_model,
+    register_notrace_module,
+    resolve_pretrained_cfg,
+)
 from torch import nn
 
 from kat.errors import InputError, first_line
 from kat.models.checkpoints.weight_files import read_state_dict
+from kat.nn import GroupRational
+
+register_notrace_module(GroupRational)
 
 
 def register_family(
@@ -23,8 +31,8 @@ def register_family(
     """Registers models of a class with timm.
 
     Args:
-        model_class: of the models. Its attribute ``pretrained_filter``, if it has one, is timm's
-            ``pretrained_filter_fn``: it fits a checkpoint to a model.
+        model_class: the models' class. An attribute ``pretrained_filter`` becomes timm's
+            ``pretrained_filter_fn``, which fits a checkpoint to a model.
         variants: the default arguments of the models, by name.
         module: ``__name__`` of the module that has their ``default_cfgs``. The functions that
             build them are added to it.

@@ -34,7 +34,7 @@ class LayerHistory:
     """The coefficients of one rational layer at S training steps.
 
     Args:
-        form: of its denominators, ``"A"`` or ``"B"``.
+        form: the form of its denominators, ``"A"`` or ``"B"``.
         steps: (S,) int64, ascending.
         numerator: (S, 1 or G, m + 1), float32.
         denominator: (S, 1 or G, n), float32.

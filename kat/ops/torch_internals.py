@@ -33,6 +33,7 @@ _is_zero_tensor = getattr(torch, "_is_zerotensor", _has_no_memory)
 _dispatch_modes = getattr(torch._C, "_len_torch_dispatch_stack", _assume_so)
 _function_modes = getattr(torch._C, "_len_torch_function_stack", _assume_so)
 _profiler_enabled = getattr(torch.autograd, "_profiler_enabled", _assume_so)
+_FakeTensor = getattr(getattr(torch, "_subclasses", None), "FakeTensor", ())
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
@@ -54,6 +55,11 @@ def is_plain_eager(*tensors: Tensor) -> bool:
     )
 
 
+def has_values(tensor: Tensor) -> bool:
+    """Whether the tensor has values, unlike one on the meta device or of ``FakeTensorMode``."""
+    return not tensor.is_meta and not isinstance(tensor, _FakeTensor)
+
+
 def is_profiling() -> bool:
     """Whether a profiler is on, which should see every operator."""
     return bool(_profiler_enabled())
@@ -65,6 +71,11 @@ def is_exporting() -> bool:
     A strict export silently drops the backward pass of an ``autograd.Function``.
     """
     return torch.compiler.is_exporting() or torch.jit.is_tracing()
+
+
+def is_exporting_onnx() -> bool:
+    """Whether ``torch.onnx.export`` records a graph."""
+    return is_exporting() and torch.onnx.is_in_onnx_export()
 
 
 @torch.compiler.assume_constant_result
@@ -112,9 +123,13 @@ def refuse_forward_mode() -> None:
         )
 
 
-def has_hooks(module: nn.Module) -> bool:
-    """Whether a forward or backward hook is registered on the module itself."""
-    return any(getattr(module, name, True) for name in _HOOKS)
+def is_patched(module: nn.Module) -> bool:
+    """Whether a call of the module may be more than the ``forward`` of its class.
+
+    That is so if a hook is registered on it, or if the instance has a ``forward`` of its own, as
+    accelerate gives modules one that moves their weights. Hooks on all modules do not count.
+    """
+    return "forward" in vars(module) or any(getattr(module, name, True) for name in _HOOKS)
 
 
 def _in_torch_func() -> bool:

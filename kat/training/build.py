@@ -23,6 +23,7 @@ from kat.models import (
     load_weights,
     read_training_checkpoint,
 )
+from kat.text import say
 from kat.training.callbacks.callback import Callback
 from kat.training.callbacks.loggers import Logger
 from kat.training.callbacks.nonfinite import Attempt
@@ -46,12 +47,12 @@ class Run:
     Args:
         config: the settings, none of them auto.
         task: the loss and the metrics.
-        record: of the model.
+        record: the record of the model.
         model: what is trained.
         wrapped: what is called in training: the model, or DDP around it.
         conversion: what was carried over, where the run starts from a trained model.
         optimizer, schedule, precision: how it is trained.
-        ema: of the weights; validated and kept in their place.
+        ema: the EMA of the weights; validated and kept in their place.
         train_loader, val_loader: the batches of the two splits.
         batches, val_batches: of an epoch and a validation, in this process; infinite where the data
             does not know.
@@ -64,7 +65,7 @@ class Run:
         should_stop: ends the epoch, which is still validated, and the run.
         resumed_from: the checkpoint.
         attempt: the forward pass of the current batch, until its outcome has been checked.
-        loss: of the last batch that was trained on.
+        loss: the loss of the last batch that was trained on.
     """
 
     config: TrainConfig
@@ -146,12 +147,12 @@ class Run:
         """Reports a skipped file once."""
         if path not in self.state.skipped:
             self.state.skipped[path] = reason
-            sys.stdout.write(f"skipped {path}: {reason}\n")
+            say(f"skipped {path}: {reason}")
 
     def print(self, line: str) -> None:
         """Prints a line in the first process."""
         if self.is_first:
-            sys.stdout.write(f"{line}\n")
+            say(line)
             sys.stdout.flush()
 
     def notify(self, hook: Callable[..., None], *args: Any) -> None:

@@ -82,12 +82,12 @@ class OptimConfig:
         layer_decay: factor of the learning rate from each block to the one before it: the head has
             lr, the last block layer_decay times lr; 1 turns it off.
         rational_lr_scale: factor of the learning rate of the rational coefficients.
-        rational_warmup_epochs: epochs over which rational_lr_scale grows linearly from 0; auto:
-            from the number of images.
+        rational_warmup_epochs: epochs over which rational_lr_scale grows linearly from 0; auto: a
+            tenth of the epochs, as for a warm-up that would not end before the run does.
         clip_coefficients: after each step, clamp every rational coefficient to [-c, c]; 0 turns it
             off.
-        warmup_epochs: epochs of linear warm-up from warmup_lr to lr; auto: from the number of
-            images.
+        warmup_epochs: epochs of linear warm-up from warmup_lr to lr; auto: a twentieth of the
+            epochs, as for a warm-up that would not end before the run does.
         warmup_lr: learning rate of the first step.
         schedule: how the learning rate falls after the warm-up: cosine; poly, a power of the share
             of steps left; step, by step_factor at each of step_at.
@@ -166,6 +166,9 @@ class TrainConfig:
         limit_val_batches: validate on at most this many batches, or this share of them.
         limit_epochs: stop after this epoch. The learning rate follows the schedule of all epochs,
             and a resumed run continues it; the same holds for max_steps and max_time.
+        early_stopping: stop after this many epochs in a row that are not better than the best one
+            (patience): none has a higher first metric of the task (top-1, box AP, mIoU), or an
+            equal one and a lower validation loss. null: train all epochs.
         max_steps: stop after this many optimizer steps, and validate.
         max_time: stop after this time, as HH:MM:SS or DD:HH:MM:SS, and validate. A resumed run
             starts the clock anew.
@@ -174,6 +177,8 @@ class TrainConfig:
         progress: show a progress bar in a terminal; otherwise lines report the progress.
         resume: resume the run in out, with its own settings unless others are given; auto: resume
             it if there is one, else start it.
+        accept_changed_data: resume although the data is not what the run began with: other classes,
+            files or labels.
         overwrite: delete the run in out first; other files there are kept.
     """
 
@@ -188,12 +193,14 @@ class TrainConfig:
     limit_train_batches: Batches | None = None
     limit_val_batches: Batches | None = None
     limit_epochs: Count | None = None
+    early_stopping: Count | None = None
     max_steps: Count | None = None
     max_time: str | None = None
     log_every_n_steps: Count = 50
     loggers: list[Literal["wandb", "mlflow"]] = field(default_factory=list)
     progress: bool = True
     resume: bool | Literal["auto"] = False
+    accept_changed_data: bool = False
     overwrite: bool = False
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -243,10 +250,6 @@ def check(config: TrainConfig) -> None:
 def _check_optim(config: TrainConfig) -> None:
     if config.optim.name not in list_optimizers():
         raise unknown("optimizer", config.optim.name, map(str, list_optimizers()))
-    for name in ("optim.warmup_epochs", "optim.rational_warmup_epochs"):
-        epochs = setting(config, name)
-        if AUTO not in (epochs, config.epochs) and epochs >= config.epochs:
-            raise InputError(f"{name}={epochs} must be less than epochs={config.epochs}")
     if config.data.batch_size == AUTO and is_stream(config.data.name):
         raise InputError(
             "data.batch_size=auto depends on the number of images, which a stream does not know:"

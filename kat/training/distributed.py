@@ -42,7 +42,7 @@ class World:
     """The place of a process among those that train together.
 
     Args:
-        rank: of this process among all.
+        rank: the rank of this process among all.
         local_rank: among those on this machine.
         size: how many there are.
         local_size: how many on this machine.

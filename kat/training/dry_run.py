@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 import shutil
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from kat.data import Batch, ImageDataset, ImageStream, UnreadableImage
 from kat.errors import InputError
+from kat.files import check_folder
 from kat.machine import peak_bytes
 from kat.models import ModelRecord
 from kat.nn.stability import StabilityMonitor
@@ -39,7 +39,7 @@ class Sample:
 
     Args:
         images: number of images in the split; None for a stream.
-        ignored: number of files that are not images by their extension.
+        ignored: number of files that are left out, such as those that are not named as images.
         decoded: number of images that were decoded or failed to decode.
         unreadable: names of the unreadable images among them.
     """
@@ -52,7 +52,7 @@ class Sample:
     def __str__(self) -> str:
         images = "a stream" if self.images is None else f"{self.images:,} images"
         first = f", first {self.unreadable[0]}" if self.unreadable else ""
-        ignored = f"; {self.ignored} files are not images" if self.ignored else ""
+        ignored = f"; {self.ignored} files are left out" if self.ignored else ""
         bad = len(self.unreadable)
         return f"{images}; {bad} of {self.decoded} checked are unreadable{first}{ignored}"
 
@@ -248,7 +248,7 @@ def _sample(split: str, data: ImageDataset | ImageStream, config: TrainConfig) -
     indices = range(0, len(data), max(1, len(data) // SAMPLE))[:SAMPLE]
     for index in indices:
         try:
-            data.decode(data.read(index)[0], index)
+            data.decode(*data.read(index), index)
         except UnreadableImage as error:
             if config.data.bad_images == "fail":
                 raise InputError(str(error)) from None
@@ -275,9 +275,5 @@ def tensor_bytes(tensors: Iterable[Any]) -> int:
 
 def _writable(out: Path) -> Path:
     """The nearest existing folder, ``out`` or a parent; checks that files can be created in it."""
-    place = next(path for path in (out, *out.absolute().parents) if path.exists())
-    try:
-        with tempfile.TemporaryFile(dir=place):
-            return place
-    except OSError as error:
-        raise InputError(f"{out} cannot be written: {place}: {error.strerror}") from None
+    check_folder(out)
+    return next(path for path in (out, *out.absolute().parents) if path.exists())

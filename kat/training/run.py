@@ -6,11 +6,10 @@ import dataclasses
 import errno
 import json
 import math
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
-
-from safetensors import SafetensorError
 
 from kat.errors import CheckpointFailed
 from kat.files import write_text
@@ -27,13 +26,14 @@ from kat.training.callbacks.stability import StabilityRecorder
 from kat.training.callbacks.throughput import Throughput
 from kat.training.checkpoint import load_checkpoint
 from kat.training.config import TrainConfig
-from kat.training.distributed import barrier, disconnect
+from kat.training.distributed import barrier, disconnect, is_first_process
 from kat.training.loop import fit
 from kat.training.resolve import ResolvedRun, resolve
 from kat.training.run_directory import (
     BEST,
     CONVERSION,
     SUMMARY,
+    locked,
     prepare_run_directory,
     write_records,
 )
@@ -48,11 +48,14 @@ class Summary:
         model: its name.
         task: classification, detection or segmentation.
         parameters: how many it has.
-        metrics: of the kept weights on the validation split in per cent, e.g. top1, box_ap, miou.
+        metrics: of the kept weights on the validation split, in percent, e.g. top1, box_ap, miou.
         epochs: how many were trained.
+        best_epoch: the epoch whose weights are kept, from 1.
         seconds: wall time of training and validation, resumptions included.
         images_per_second: trained on, without validation.
-        memory_bytes: the peak: on a GPU of its memory, else of this process.
+        memory_bytes: the peak: on a GPU of its memory, else of the first process without workers.
+        worker_memory_bytes: the peaks of the workers that load its training images, in all; pages
+            that they share count for each.
         skipped: files that were left out: unreadable images, and files that are no images.
     """
 
@@ -62,9 +65,11 @@ class Summary:
     parameters: int
     metrics: dict[str, float]
     epochs: int
+    best_epoch: int
     seconds: float
     images_per_second: float
     memory_bytes: int
+    worker_memory_bytes: int
     skipped: int
 
     def to_dict(self) -> dict[str, Any]:
@@ -91,19 +96,21 @@ def train(config: TrainConfig) -> Summary:
         config: the settings.
 
     Raises:
-        InputError: bad settings or data, or a directory that already holds a run.
+        InputError: bad settings or data, or a directory that already holds a run or is being
+            written by another.
         TrainingDiverged: loss, gradient or the state of training are not finite; divergence.json
             and the newest finite state are then in the directory.
         CheckpointFailed: a checkpoint cannot be written; the one before it is still there.
         Interrupted: a signal asked to stop; the state is in last.ckpt.
     """
-    resolved = resolve(config)
-    try:
-        return _train(build(resolved), resolved)
-    except OSError as error:
-        raise _explained(error, resolved.config.out) from None
-    finally:
-        disconnect()
+    with locked(Path(config.out)) if is_first_process() else nullcontext():
+        resolved = resolve(config)
+        try:
+            return _train(build(resolved), resolved)
+        except OSError as error:
+            raise _explained(error, resolved.config.out) from None
+        finally:
+            disconnect()
 
 
 def _train(run: Run, resolved: ResolvedRun) -> Summary:
@@ -141,7 +148,7 @@ def make_callbacks(run: Run, throughput: Throughput) -> list[Callback]:
 def _prepare(run: Run, resolved: ResolvedRun) -> None:
     """Writes what a run begins with, and restores one that is resumed."""
     if run.is_first:
-        prepare_run_directory(run.config, resolved.checkpoint)
+        prepare_run_directory(run.config, resolved.data, resolved.checkpoint)
     barrier()
     if resolved.checkpoint is not None:
         load_checkpoint(run, resolved.checkpoint)
@@ -183,16 +190,15 @@ def _finish(run: Run, throughput: Throughput) -> Summary:
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         metrics={metric.name: best[metric.name] for metric in run.task.metrics},
         epochs=len(state.history),
+        best_epoch=int(best["epoch"]),
         seconds=state.seconds,
         images_per_second=throughput.total.images_per_second,
         memory_bytes=throughput.peak,
+        worker_memory_bytes=throughput.worker_peak,
         skipped=len(state.skipped),
     )
     if run.is_first:
-        try:
-            write_records(out, state.history, state.skipped)
-            save_model(model, record, out)
-            write_text(out / SUMMARY, json.dumps(summary.to_dict(), indent=2) + "\n")
-        except SafetensorError as error:
-            raise CheckpointFailed(f"{out} cannot be written: {error}") from None
+        write_records(out, state)
+        save_model(model, record, out)
+        write_text(out / SUMMARY, json.dumps(summary.to_dict(), indent=2) + "\n")
     return summary

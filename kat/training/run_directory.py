@@ -3,27 +3,38 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
+import json
+import os
 import shutil
-from collections.abc import Mapping, Sequence
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import yaml
 
+from kat.data import differences
+from kat.documents import read_json, read_yaml
 from kat.errors import InputError
-from kat.files import write_text
+from kat.files import check_folder, write_text
 from kat.models import read_training_checkpoint
 from kat.tables import columns_of, open_table, write_table
 from kat.training.config import TrainConfig
+from kat.training.state import TrainState
 
 SETTINGS, SUMMARY, SKIPPED = "run.yaml", "summary.json", "skipped.csv"
 HISTORY, METRICS, TENSORBOARD = "history.csv", "metrics.csv", "tensorboard"
 BEST, LAST, PREVIOUS, LAST_GOOD = "best.ckpt", "last.ckpt", "previous.ckpt", "last_good.ckpt"
 DIVERGENCE, CONVERSION = "divergence.json", "conversion.json"
+DATA = "data.json"
 STABILITY, STABILITY_REPORT = "stability.csv", "stability.html"
 COEFFICIENTS = "coefficients.csv"
 REPORT = "report.html"
 LOGGER_RUNS = "loggers.json"
+LOCK = ".lock"
+"""Is there while a run writes to the directory, or if one was killed; names its process."""
 CHECKPOINTS_AT_ONCE = 4
 """The most checkpoints on disk at once: best, last, previous, and one that is being written."""
 RESULTS = (SUMMARY, "model.safetensors", "config.json")
@@ -31,6 +42,7 @@ RESULTS = (SUMMARY, "model.safetensors", "config.json")
 CONTENTS = (
     *RESULTS,
     SETTINGS,
+    DATA,
     HISTORY,
     SKIPPED,
     BEST,
@@ -51,8 +63,71 @@ CONTENTS = (
 )
 """Everything that a run writes, and that ``overwrite`` removes."""
 _RESUMED = (LAST, PREVIOUS, LAST_GOOD)
-_ONCE = ("resume", "overwrite", "progress", "limit_epochs", "max_steps", "max_time")
+_ONCE = (
+    "resume",
+    "accept_changed_data",
+    "overwrite",
+    "progress",
+    "limit_epochs",
+    "max_steps",
+    "max_time",
+)
 """Settings of a single call, which run.yaml does not keep."""
+
+
+@contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """Keeps other runs, of any process, from the run directory within the context.
+
+    The kernel holds the lock for this process, but not for its children, and drops it with the
+    process, however that ends. A folder that is still empty at the end is removed again.
+
+    Raises:
+        InputError: another run writes to the directory, or it cannot be written.
+    """
+    if out.exists() and not out.is_dir():
+        raise _not_a_run(out)
+    created = [folder for folder in (out, *out.parents) if not folder.exists()]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        file = _lock(out / LOCK)
+    except OSError as error:
+        raise InputError(f"{out} cannot be written: {error}") from None
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # of a disk that has become read-only
+            (out / LOCK).unlink(missing_ok=True)
+        file.close()
+        with suppress(OSError):  # a folder has something in it
+            for folder in created:
+                folder.rmdir()
+
+
+def _lock(path: Path) -> TextIO:
+    """The file, open and locked."""
+    while True:
+        file = path.open("a+", encoding="utf-8")
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            with file:
+                file.seek(0)
+                holder = file.read()
+            raise InputError(
+                f"{path.parent} is being written by another run ({holder}): wait for it, stop it,"
+                " or give another --out"
+            ) from None
+        except OSError:  # a file system without locks
+            return file
+        with suppress(FileNotFoundError):  # a run that has just ended has removed the file
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                break
+        file.close()
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}")
+    file.flush()
+    return file
 
 
 def with_resumption_decided(config: TrainConfig) -> TrainConfig:
@@ -76,16 +151,21 @@ def check_run_directory(config: TrainConfig) -> None:
             nor overwritten.
     """
     out = Path(config.out)
+    check_folder(out)
     if config.resume or not out.exists():
         return
     names = [path.name for path in out.iterdir()] if out.is_dir() else [out.name]
-    names = [name for name in names if not name.startswith(".partial-")]
+    names = [name for name in names if name != LOCK and not name.startswith(".partial-")]
     if names and not (out / SETTINGS).is_file():
-        raise InputError(f"{out} exists and is not a run directory; give another --out")
+        raise _not_a_run(out)
     if names and not config.overwrite:
         raise InputError(
             f"{out} already holds a run; give --resume auto, --overwrite, or another --out"
         )
+
+
+def _not_a_run(out: Path) -> InputError:
+    return InputError(f"{out} exists and is not a run directory; give another --out")
 
 
 def newest_checkpoint(out: Path) -> tuple[Path, list[str]]:
@@ -117,13 +197,57 @@ def newest_checkpoint(out: Path) -> tuple[Path, list[str]]:
     raise InputError(f"{out} holds no run to resume: there is no {LAST}")
 
 
-def prepare_run_directory(config: TrainConfig, checkpoint: Path | None = None) -> None:
-    """Creates the run directory and writes run.yaml.
+def check_data(config: TrainConfig, data: Mapping[str, Any]) -> str:
+    """Compares the data of a resumed run with what it began with.
+
+    Args:
+        config: the settings.
+        data: the result of :func:`kat.data.data_record`.
+
+    Returns:
+        What has changed, if that is accepted; else nothing.
+
+    Raises:
+        InputError: it has changed, and ``accept_changed_data`` is not set.
+    """
+    before = read_data_record(Path(config.out)) if config.resume else {}
+    changed = differences(before, data) if before else []
+    if changed and not config.accept_changed_data:
+        raise InputError(
+            f"{config.data.name} is not the data that {config.out} began with:"
+            f" {'; '.join(changed)}. Resume with the data as it was, or accept the change with"
+            " --accept-changed-data true"
+        )
+    return f"the data has changed since the run began: {'; '.join(changed)}" if changed else ""
+
+
+def read_data_record(out: Path) -> dict[str, Any]:
+    """The record of the data that a run began with; empty if there is none.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    path = out / DATA
+    record: dict[str, Any] = read_json(path) if path.is_file() else {}
+    wanted = {"paths": dict, "classes": list, "train": dict, "val": dict}
+    fits = isinstance(record, dict) and all(
+        isinstance(record.get(key), kind) for key, kind in wanted.items()
+    )
+    if record and not (fits and all(isinstance(path, str) for path in record["paths"].values())):
+        raise InputError(f"{path} is damaged; without it the data is not compared")
+    return record
+
+
+def prepare_run_directory(
+    config: TrainConfig, data: Mapping[str, Any], checkpoint: Path | None = None
+) -> None:
+    """Creates the run directory and writes run.yaml and data.json.
 
     Removes the files of an overwritten run, and damaged or partial files of a resumed one.
 
     Args:
         config: the settings.
+        data: the result of :func:`kat.data.data_record`.
         checkpoint: checkpoint from which the run is resumed, or None.
 
     Raises:
@@ -138,6 +262,7 @@ def prepare_run_directory(config: TrainConfig, checkpoint: Path | None = None) -
         out.mkdir(parents=True, exist_ok=True)
         _remove(out, [path.name for path in out.glob(".partial-*")])
         write_text(out / SETTINGS, yaml.safe_dump(settings_to_keep(config)))
+        write_text(out / DATA, json.dumps(data, indent=2) + "\n")
     except OSError as error:
         raise InputError(f"{out} cannot be written: {error}") from None
 
@@ -147,12 +272,12 @@ def remove_results(out: Path) -> None:
     _remove(out, RESULTS)
 
 
-def write_records(
-    out: Path, history: Sequence[dict[str, float]], skipped: Mapping[str, str]
-) -> None:
+def write_records(out: Path, state: TrainState) -> None:
     """Writes history.csv (one row per epoch) and skipped.csv (skipped files with reasons)."""
-    write_history(history, out / HISTORY)
-    write_table(out / SKIPPED, ("file", "reason"), sorted(skipped.items()))
+    best = state.best.get("epoch")
+    rows = [{**row, "best": int(row["epoch"] == best)} for row in state.history]
+    write_history(rows, out / HISTORY)
+    write_table(out / SKIPPED, ("file", "reason"), sorted(state.skipped.items()))
 
 
 def _remove(out: Path, names: Sequence[str]) -> None:
@@ -177,10 +302,7 @@ def read_settings(out: Path) -> dict[str, Any]:
         InputError: run.yaml is missing or damaged.
     """
     path = out / SETTINGS
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+    settings = read_yaml(path)
     if not isinstance(settings, dict):
         raise InputError(f"{path} does not hold the settings of a run")
     return settings
@@ -196,8 +318,9 @@ def _plain(value: Any) -> Any:
 def read_history(out: Path) -> list[dict[str, float]]:
     """Reads history.csv.
 
-    Each row has ``epoch``, ``train_loss``, ``val_loss`` and the metrics of the task. With an EMA,
-    these are the metrics of the EMA, and columns ``raw_...`` hold those of the raw weights.
+    Each row has ``epoch``, ``train_loss``, ``val_loss`` and the metrics of the task; ``best`` is 1
+    for the epoch that is kept. With an EMA, the metrics are those of the EMA, and columns
+    ``raw_...`` hold those of the raw weights.
 
     Args:
         out: a run directory.

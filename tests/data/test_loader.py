@@ -107,6 +107,7 @@ def _divide_by_zero(image):
     return 1 / 0
 
 
+@pytest.mark.slow
 def test_a_process_exits_with_an_open_loader():
     code = """
 from kat.data import DataConfig, make_loader, open_split

@@ -34,7 +34,7 @@ class LayerCost:
         input_shape, output_shape: for one image; None where the layer does not map a tensor to a
             tensor, or does not run.
         parameters: its own, without those shared with an earlier layer.
-        multiply_adds: of matrix products, counted.
+        multiply_adds: the multiply-adds of matrix products, counted.
         flops: counted: two for each multiply-add, 2m + 2n + 3 for each element of a rational.
         terms: the operations by formula, zero where this kind of layer has none.
     """

@@ -93,7 +93,7 @@ def kan_layer(
         d_in, d_out: widths.
         grid: G, intervals of the grid.
         order: K, the degree of the splines.
-        activation: of the base branch, one of :data:`ACTIVATION_FLOPS`, which is act.
+        activation: act, the base branch's activation, a key of :data:`ACTIVATION_FLOPS`.
 
     Source: arXiv 2407.16674, section 4, which arXiv 2409.10594 uses.
     """

@@ -18,9 +18,9 @@ class ComparedLayer:
     """The cost of one layer for one token.
 
     Args:
-        name: of the kind of layer.
+        name: the name of the kind of layer.
         formula: its cost by the paper's formula.
-        cost: of our module, counted.
+        cost: the cost of our module, counted.
         activation_bytes: that the module keeps for the backward pass in float32.
         difference: why formula and count differ.
     """

@@ -12,7 +12,7 @@ COSTS = {
     "parameters": "parameters",
     "flops": "FLOPs per image",
     "seconds": "seconds of a training run",
-    "memory": "peak memory of a training run (bytes)",
+    "memory": "peak memory of a training process (bytes)",
 }
 """The costs of a model, with their titles."""
 
@@ -49,7 +49,7 @@ def cost_points(results: Sequence[CellResult]) -> list[CostPoint]:
     """The cells that have a run that is done, with their costs.
 
     Args:
-        results: of :func:`kat.analysis.ablation.summarize` for the metric.
+        results: what :func:`kat.analysis.ablation.summarize` returns for the metric.
     """
     return [
         CostPoint(result.name, result.estimate, _costs(result))

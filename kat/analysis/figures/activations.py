@@ -38,8 +38,8 @@ def plot_activations(activations: Sequence[Activation], path: Path) -> None:
     drawn.
 
     Args:
-        activations: of :func:`kat.analysis.learned_activations`.
-        path: of the file; its suffix chooses the format.
+        activations: what :func:`kat.analysis.learned_activations` returns.
+        path: the path of the file; its suffix chooses the format.
     """
     figure, panels = _panels(len(activations))
     for axes, activation in zip(panels, activations, strict=True):
@@ -60,8 +60,8 @@ def plot_evolution(history: Mapping[str, LayerHistory], path: Path, *, width: fl
     A path that ends in ``.gif`` or ``.mp4`` becomes an animation with one panel per layer instead.
 
     Args:
-        history: of :func:`kat.nn.read_coefficient_history`.
-        path: of the file; its suffix chooses the format.
+        history: what :func:`kat.nn.read_coefficient_history` returns.
+        path: the path of the file; its suffix chooses the format.
         width: the panels show x from -width to width.
 
     Raises:

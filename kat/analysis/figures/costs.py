@@ -26,9 +26,9 @@ def plot_costs(
 
     Args:
         points: models, or the cells of a grid.
-        costs: of :data:`kat.analysis.cost.pareto.COSTS`, a panel each.
-        path: of the file; its suffix chooses the format.
-        metric: of :data:`kat.analysis.learning_curves.METRICS`.
+        costs: keys of :data:`kat.analysis.cost.pareto.COSTS`, one panel each.
+        path: the path of the file; its suffix chooses the format.
+        metric: a key of :data:`kat.analysis.learning_curves.METRICS`.
 
     Raises:
         InputError: a point does not have such a cost.

@@ -18,9 +18,9 @@ def plot_fit(result: Fit, target: str | Points, path: Path) -> None:
     logarithmic beyond.
 
     Args:
-        result: of :func:`kat.nn.fitting.fit`.
+        result: what :func:`kat.nn.fitting.fit` returns.
         target: what was fitted.
-        path: of the file; its suffix chooses the format.
+        path: the path of the file; its suffix chooses the format.
     """
     x = np.linspace(*twice(result.interval), 2001)
     source = resolve(target)[1]

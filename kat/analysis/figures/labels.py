@@ -11,13 +11,15 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
+from kat.text import printable
+
 _GAP = 8.0
 """Between a point and its label, in pixels."""
 
 
 def plain(text: str) -> str:
-    """Text that matplotlib does not read as mathematics."""
-    return text.replace("$", r"\$")
+    """Printable text that matplotlib does not read as mathematics."""
+    return printable(text).replace("$", r"\$")
 
 
 def label_points(
@@ -35,7 +37,7 @@ def label_points(
     The limits and scales of the axes must be final, and the figure laid out.
 
     Args:
-        figure: of the axes.
+        figure: the figure that the axes belong to.
         axes: where the points are.
         points: (x, y) in data coordinates.
         texts: one for each point.

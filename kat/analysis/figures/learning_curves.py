@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from kat.analysis.figures.labels import plain
 from kat.analysis.figures.save import save_figure
 from kat.analysis.learning_curves import COLUMNS, Curve, History, curve
 
@@ -28,10 +29,12 @@ def plot_learning_curves(
 ) -> None:
     """Draws metrics against epochs, one color per label: of several runs their mean and range.
 
+    A circle marks the epoch that a run keeps.
+
     Args:
         runs: histories (:func:`kat.training.read_history`) by label.
-        path: of the file; its suffix chooses the format (png, svg, pdf).
-        metrics: of :data:`CURVES`, a panel each.
+        path: the path of the file; its suffix chooses the format (png, svg, pdf).
+        metrics: keys of :data:`CURVES`, one panel each.
 
     Raises:
         InputError: there is no epoch at which all runs of a label have the metric.
@@ -44,7 +47,7 @@ def plot_learning_curves(
             for column, style in columns.items():
                 _draw_curve(axes, curve(label, runs[label], column), style, color)
             count = f" ({len(runs[label])} runs)" if len(runs[label]) > 1 else ""
-            axes.plot([], [], color=color, label=label + count)
+            axes.plot([], [], color=color, label=plain(label) + count)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(xlabel="epoch", title=title)
         axes.grid(alpha=0.3)
@@ -56,6 +59,8 @@ def _draw_curve(axes: Axes, drawn: Curve, style: str, color: Any) -> None:
     axes.plot(drawn.epochs, drawn.mean, style, color=color)
     if drawn.low != drawn.high:
         axes.fill_between(drawn.epochs, drawn.low, drawn.high, color=color, alpha=0.15, lw=0)
+    if drawn.best is not None:
+        axes.plot(*drawn.best, "o", color=color, fillstyle="none")
 
 
 def _colors(count: int) -> list[Any]:

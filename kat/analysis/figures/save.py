@@ -16,7 +16,7 @@ def save_figure(figure: Figure, path: Path) -> None:
 
     Args:
         figure: to be written.
-        path: of the file; its suffix chooses the format.
+        path: the path of the file; its suffix chooses the format.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     dates = {".svg": "Date", ".pdf": "CreationDate"}

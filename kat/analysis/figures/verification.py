@@ -42,7 +42,7 @@ def draw_errors(results: Sequence[Result]) -> Figure:
     """Draws the largest error against |x|, one panel per quantity and one line per backend.
 
     Args:
-        results: of one dtype, of :data:`DRAWN`.
+        results: the results in one dtype, a key of :data:`DRAWN`.
     """
     figure = Figure(figsize=(10, 6.5), layout="constrained")
     panels = dict(zip(DRAWN, figure.subplots(2, 2, sharex=True, sharey=True).flat, strict=True))

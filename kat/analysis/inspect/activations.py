@@ -36,8 +36,8 @@ class Activation:
     """One rational layer: its functions now and at the start, and its inputs.
 
     Args:
-        name: of the layer in the model.
-        form: of the denominators, ``"A"`` or ``"B"``.
+        name: the name of the layer in the model.
+        form: the form of the denominators, ``"A"`` or ``"B"``.
         num_groups: number of groups, each with its function.
         x: (N,), ascending points over the range that is shown.
         learned: (groups, N), the functions at x.

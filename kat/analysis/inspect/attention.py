@@ -121,7 +121,7 @@ def attention_probabilities(layer: Attention, projected: Tensor) -> Tensor:
     """softmax(Q K^T / sqrt(d)) of a layer, which the fused kernel does not return.
 
     Args:
-        layer: of timm.
+        layer: timm's layer.
         projected: (B, T, 3 heads d), the output of its ``qkv``.
 
     Returns:

@@ -67,7 +67,7 @@ def open_images(
     Args:
         data: names the dataset.
         model: which is to see the images.
-        record: of the model.
+        record: the record of the model.
         count: the number of images.
         model_name: names the model in errors.
 
@@ -96,12 +96,12 @@ def images_of_run(
     Args:
         checkpoint: a run directory, or a file in one.
         model, record, count: as in :func:`open_images`.
-        name: of a dataset, in place of the run's own.
+        name: the name of a dataset, in place of the run's own.
 
     Raises:
         InputError: there is neither a run nor a name, or as :func:`open_images`.
     """
-    settings = data_of_run(checkpoint, named=name is not None)
+    settings = data_of_run(checkpoint, [] if name is None else ["name"])
     settings |= {} if name is None else {"name": name}
     if "name" not in settings:
         raise InputError(f"{checkpoint} belongs to no run: name a dataset to take images of")

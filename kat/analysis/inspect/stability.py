@@ -90,8 +90,8 @@ def layer_by_step(rows: Sequence[Row], name: str, log: bool) -> Any:
     """A quantity as an array (layers, steps); NaN where there is nothing to draw.
 
     Args:
-        rows: of a run.
-        name: of the quantity.
+        rows: the rows of a run.
+        name: the name of the quantity.
         log: whether the axis is logarithmic, so that only positive values can be drawn.
     """
     places = {(row["layer"], row["step"]): drawable(row.get(name), log) for row in rows}

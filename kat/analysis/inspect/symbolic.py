@@ -113,7 +113,7 @@ class Reading:
         group: counted from 0.
         nearest: a name in :data:`KNOWN`, or ``"constant"``, or :data:`NOT_SHOWN`, with empty texts
             and NaN for numbers.
-        formula: of the nearest function, with its numbers.
+        formula: the formula of the nearest function, with its numbers.
         distance: from the learned function; 0 for a constant.
         second: name of the runner-up; empty for a constant.
         second_distance: its distance; 0 for a constant.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +16,11 @@ from kat.analysis.inspect.activations import Activation, learned_activations
 from kat.analysis.inspect.attention import attention_maps, check_attention
 from kat.analysis.inspect.dense import DenseFindings, dense_findings
 from kat.analysis.inspect.images import images_of_run, normalized
+from kat.analysis.inspect.mistakes import ClassFindings, class_findings
 from kat.analysis.inspect.stability import rational_rows
 from kat.analysis.learning_curves import History
 from kat.data import Batch, DeviceTransform
+from kat.documents import read_json
 from kat.errors import InputError
 from kat.models import ModelRecord, load_model, rational_parameter_names
 from kat.models.dense import task_of
@@ -39,19 +40,20 @@ class RunFindings:
     """What is known of a run; missing parts are empty or None.
 
     Args:
-        name: of the run.
-        record: of its model.
-        cost: of its model.
+        name: the name of the run.
+        record: the record of its model.
+        cost: the cost of its model.
         data: name of its dataset.
         settings: nested, those that differ from the default.
         summary: the content of summary.json, if the run is done.
         history: one row per epoch.
-        activations: of each rational layer.
+        activations: the activations of each rational layer.
         seen: a sentence about the images behind the histograms of the activations.
-        coefficients: of each rational layer over the training.
+        coefficients: the coefficients of each rational layer over the training.
         stability: rows of rational layers.
         failure: what stopped the run, if anything did.
         attention: the figure of a few images, or why there is none.
+        predictions: of a classifier for the images that it is shown.
         dense: the predictions of a detector or a segmentation model for some images.
     """
 
@@ -68,6 +70,7 @@ class RunFindings:
     stability: Sequence[Row] = ()
     failure: str | None = None
     attention: Figure | str = ""
+    predictions: ClassFindings | None = None
     dense: DenseFindings | None = None
 
 
@@ -90,7 +93,7 @@ def read_findings(folder: Path, images: int, data: str | None = None) -> RunFind
         cost=count(model, record.input_size),
         data=settings["data"]["name"],
         settings=kept_settings(folder),
-        summary=_read_json(folder / SUMMARY),
+        summary=read_json(folder / SUMMARY) if (folder / SUMMARY).is_file() else None,
         history=read_history(folder),
         failure=read_divergence(folder),
     )
@@ -104,15 +107,13 @@ def read_findings(folder: Path, images: int, data: str | None = None) -> RunFind
             findings.coefficients = read_coefficient_history(folder / COEFFICIENTS)
         if (folder / STABILITY).is_file() and (rows := read_rows(folder / STABILITY)):
             findings.stability = rational_rows(rows)
+    if shown and task_of(model) == "classification":
+        findings.predictions = class_findings(model, record, shown, classes)
     if shown and task_of(model) != "classification":
         seen_images = images_of_run(folder, model, record, images, data)
         findings.dense = dense_findings(Subject(model, record, folder), seen_images)
     findings.attention = _attention(model, record, shown, classes, seen)
     return findings
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def _show(

@@ -40,7 +40,7 @@ class Chart(NamedTuple):
     """An interactive figure.
 
     Args:
-        figure: of plotly; the page sets the colors of text, axes and background.
+        figure: a plotly figure; the page sets the colors of text, axes and background.
         caption: below the figure, and its text for screen readers.
         numbers: what the figure shows, as a table that opens below it.
     """
@@ -54,7 +54,7 @@ class Report:
     """A page that grows from top to bottom. All text is escaped.
 
     Args:
-        title: of the page, also its first heading.
+        title: the title of the page, also its first heading.
 
     Example:
         >>> report = Report("Verification")

@@ -29,7 +29,7 @@ def write_stability_report(rows: Sequence[Row], path: Path, failure: str | None 
 
     Args:
         rows: recorded by a :class:`kat.nn.StabilityMonitor`.
-        path: of the file.
+        path: the path of the file.
         failure: what stopped the run, if anything did.
 
     Raises:

@@ -23,7 +23,7 @@ def write_verification_report(found: Verification, path: Path) -> None:
 
     Args:
         found: by :func:`kat.analysis.verify.run.verify`.
-        path: of the file.
+        path: the path of the file.
     """
     report = Report("Verification of the rational function")
     versions = "; ".join(f"{name} {value}" for name, value in found.environment.items())

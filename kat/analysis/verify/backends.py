@@ -23,7 +23,7 @@ class Backend:
     Args:
         name: in reports.
         function: maps x, numerator, denominator and form to F(x); differentiable.
-        device: of its tensors.
+        device: the device of its tensors.
         twice: whether its gradients are differentiable.
         truncates: whether it truncates to bfloat16 instead of rounding.
     """
@@ -89,7 +89,7 @@ def choose_backends(
     """The backends of these names; all for None.
 
     Args:
-        names: of backends.
+        names: the names of backends.
         backends, absent: as :func:`present_backends` returns them.
 
     Raises:

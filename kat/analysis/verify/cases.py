@@ -39,7 +39,7 @@ class Grid:
     """What is checked.
 
     Args:
-        forms: of ``"A"`` and ``"B"``.
+        forms: ``"A"``, ``"B"`` or both.
         degrees: pairs (m, n).
         dtypes: names in :data:`DTYPES`.
         sets: names of coefficient sets (:func:`coefficient_sets`); None: all.
@@ -48,7 +48,7 @@ class Grid:
         stride: only every stride-th of these ranges is checked.
         subnormal: whether x and the gradients of the output may be subnormal.
         largest: the largest |x|; None: the maximum of each dtype, and infinity and NaN.
-        seed: of x, of random coefficients and of the gradients of the output.
+        seed: the seed of x, of random coefficients and of the gradients of the output.
     """
 
     forms: tuple[str, ...] = ("A", "B")
@@ -271,10 +271,10 @@ def make_case(
 
     Args:
         form, dtype, special: of the case.
-        name: of the coefficients.
+        name: the name of the coefficients.
         a, b: a_0 .. a_m and b_1 .. b_n.
         x: (ranges, points).
-        names: of the ranges.
+        names: the names of the ranges.
     """
     coefficient_dtype = torch.float64 if dtype == "float64" else torch.float32
     count = x.size + special * len(_SPECIAL)

@@ -39,7 +39,7 @@ class Kink:
 
     Args:
         x: the point.
-        order: of the first derivative that jumps there.
+        order: the order of the first derivative that jumps there.
         jumps: F^(k)(x+) - F^(k)(x-) for k = 1, 2, ...
     """
 

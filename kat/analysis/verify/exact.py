@@ -102,7 +102,7 @@ def first_order(
         a: a_0 .. a_m.
         b: b_1 .. b_n.
         form: ``"A"`` or ``"B"``.
-        arithmetic: of the dtype that the backend computes in.
+        arithmetic: the arithmetic of the dtype that the backend computes in.
     """
     names = ("y", "dx", *(f"da_{i}" for i in range(len(a))), *_indexed("db", b))
 

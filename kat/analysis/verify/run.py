@@ -45,7 +45,7 @@ class Verification:
 
     Attributes:
         results: errors by backend, quantity and case.
-        checks: of determinism, the compiled operator and the like.
+        checks: determinism, the compiled operator and the like.
         absent: backends that are unavailable on this machine, and why.
         environment: versions and devices.
         inputs: the smallest and the largest input of each rational layer of a model.

@@ -17,7 +17,7 @@ def add_verification(parser: Parser, interpreted: str) -> None:
     """Adds the options of every verification.
 
     Args:
-        parser: of the command.
+        parser: the parser of the command.
         interpreted: what Triton's interpreter runs over, for the help.
     """
     add = parser.add
@@ -44,7 +44,7 @@ def run_verification(
 
     Args:
         what: a grid, or cases.
-        options: of :func:`add_verification`.
+        options: the parsed options of :func:`add_verification`.
         quick: leave out the compiled operator.
         inputs: the range of the inputs of each layer of a model.
     """

@@ -9,7 +9,11 @@ from typing import BinaryIO
 
 import numpy as np
 
+from kat.data.decoding import IMAGE_LIMIT
 from kat.data.sources.tar_index import TarIndex
+from kat.errors import UnreadableFile
+from kat.files import open_input
+from kat.text import scaled
 
 _MOST_OPEN = 128
 
@@ -48,7 +52,7 @@ class FileRanges:
         if file in self._open:
             self._open.move_to_end(file)
         else:
-            self._open[file] = open(self.paths[file], "rb", buffering=0)  # noqa: SIM115
+            self._open[file] = open_input(self.paths[file], buffering=0)
             if len(self._open) > self.most_open:
                 self._open.popitem(last=False)[1].close()
         return self._open[file].fileno()
@@ -89,5 +93,11 @@ class TarSource:
     def read(self, index: int) -> tuple[bytes, int]:
         """Reads the bytes of the image and the label."""
         _, shards, offsets, sizes = self.index
+        if sizes[index] > IMAGE_LIMIT:
+            raise UnreadableFile(self.name(index), f"it has {scaled(int(sizes[index]), 'B')}")
         content = self.files.read(int(shards[index]), int(offsets[index]), int(sizes[index]))
         return content, int(self.labels[index])
+
+    def listing(self) -> list[np.ndarray]:
+        """The paths of the images in their tar files, and the labels."""
+        return [*self.index.names.arrays, self.labels]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import posixpath
 from collections.abc import Iterator
 from functools import partial
@@ -13,15 +12,17 @@ import numpy as np
 
 from kat.data.config import DataConfig
 from kat.data.dataset import ImageDataset
-from kat.data.naming import SPLIT_NAMES, check_ignored
+from kat.data.naming import IMAGE_EXTENSIONS, SPLIT_NAMES, check_ignored
 from kat.data.packed_strings import PackedStrings
 from kat.data.sources.shard_layout import class_names, label_field, shards_by_split
 from kat.data.sources.tar_index import Arrays, Member, TarIndex, indexed, members
 from kat.data.sources.tar_members import TarSource
+from kat.documents import parse_json
 from kat.errors import InputError
+from kat.files import open_input
 from kat.text import either
 
-IMAGES = ("jpg", "jpeg", "png", "webp")
+IMAGES = tuple(extension[1:] for extension in IMAGE_EXTENSIONS)
 """Extensions of the image of a sample; the first counts if there are several."""
 
 _NONE = -1
@@ -105,7 +106,7 @@ def _index(label_key: str | None, path: str) -> Arrays:
     """Name, offset, size and label of each image in a shard; -1 for what is missing."""
     names: list[str] = []
     rows: list[tuple[int, int, int]] = []
-    with open(path, "rb") as file:
+    with open_input(path) as file:
         for key, files in _samples(file, path):
             image = next((files[extension] for extension in IMAGES if extension in files), None)
             label = _label(file, files, label_key, f"{path}/{key}")
@@ -168,9 +169,9 @@ def parse_label(text: bytes, label_key: str | None, name: str) -> int | None:
         InputError: the label is not a class index.
     """
     try:
-        value = json.loads(text).get(label_key) if label_key else int(text)
+        value = parse_json(text, name).get(label_key) if label_key else int(text)
     except (ValueError, AttributeError):
-        value = text
+        value = text[:40]
     if value is None:
         return None
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:

@@ -41,10 +41,10 @@ def save_pretrained(
 
     Args:
         model: any registered model, such as :func:`kat.models.load_model` returns.
-        record: of the model.
+        record: the record of the model.
         folder: created if it does not exist; files of these names are replaced.
         training: for the card.
-        license: of the weights, for the card.
+        license: the license of the weights, for the card.
         name: for the card; by default the folder's.
 
     Raises:
@@ -87,7 +87,7 @@ def from_pretrained(
         source: the path of a folder, or ``"OWNER/NAME"`` on the Hub, which is downloaded into the
             Hub's cache. A folder of that name comes first.
         revision: branch, tag or commit.
-        token: of a Hub account, for private repositories.
+        token: the token of a Hub account, for private repositories.
 
     Raises:
         InputError: the model does not exist, is unavailable, or is damaged.
@@ -126,8 +126,8 @@ def push_to_hub(
         private: whether a repository that is created is private.
         revision: the branch to commit to.
         create_pr: open a pull request instead of committing.
-        message: of the commit.
-        token: of a Hub account with write access; by default the one stored by ``hf auth login``.
+        message: the message of the commit.
+        token: a Hub account's token with write access; None: the one ``hf auth login`` stored.
 
     Returns:
         The URL of the commit.

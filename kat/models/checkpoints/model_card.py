@@ -34,8 +34,8 @@ class TrainingRecord:
     """What is known about the training of a model; either part may be empty.
 
     Args:
-        settings: of the run, as in run.yaml.
-        metrics: of the weights, as in summary.json: ``top1`` and ``top5`` in percent on the
+        settings: the settings of the run, as in run.yaml.
+        metrics: the weights' metrics, as in summary.json: ``top1`` and ``top5`` in percent on the
             validation split, and ``epochs``.
     """
 
@@ -56,11 +56,11 @@ def model_card(
     It claims nothing beyond the record. Paths of the training machine are left out.
 
     Args:
-        record: of the model.
+        record: the record of the model.
         parameters: their number.
         training: settings and metrics.
-        name: of the model.
-        license: of the weights, an identifier of the Hub such as ``"mit"``.
+        name: the name of the model.
+        license: the license of the weights, an identifier of the Hub such as ``"mit"``.
     """
     settings = _without_paths(training.settings)
     data = settings.get("data", {}).get("name")

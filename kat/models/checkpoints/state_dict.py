@@ -65,7 +65,7 @@ def filter_released(content: Mapping[str, Any], model: VisionTransformer) -> dic
     model. The classifier is left to timm.
 
     Args:
-        content: of the file.
+        content: the content of the file.
         model: the KAT that the weights are for.
 
     Raises:

@@ -34,7 +34,7 @@ def convert_vit(
 
     Args:
         source: see :func:`kat.models.read_vit`.
-        name: of the KAT in timm's registry, e.g. ``"kat_tiny_patch16_224"``.
+        name: the name of the KAT in timm's registry, e.g. ``"kat_tiny_patch16_224"``.
         args: further arguments of its constructor; they override what the source needs. With an
             ``act_init``, act2 starts as that and is not fitted.
         num_classes: the source's by default; with another number the head is fresh.

@@ -52,8 +52,8 @@ def init_from_vit(
         model: a KAT, another model in timm's ViT layout, or a dense model, whose transformer is
             initialized; class token, registers and classifier are then dropped.
         source: see :func:`kat.models.read_vit`.
-        activation: of the source, by timm's name, if the source does not say; ``"gelu"`` by
-            default.
+        activation: the source's activation, by timm's name, if the source does not say;
+            None: ``"gelu"``.
         images: (B, C, H, W), normalized, to record the activation's inputs and the outputs on;
             by default 8 images of normal noise.
         fit: whether to fit act2; False leaves it as it is.

@@ -28,7 +28,7 @@ class Conversion:
         dropped: entries of the source that the model has no place for.
         fresh: names of the parameters that do not come from the source: rationals, a head for
             other classes.
-        activation: of the source, to which act2 was fitted; None if it was not.
+        activation: the activation of the source, to which act2 was fitted; None if it was not.
         half_widths: r of the interval [-r, r] of the fit, for each block.
         fit_error: the largest |act2 - activation| on these intervals.
         moved: the distance of the outputs from the source's, with the same resizing; None if

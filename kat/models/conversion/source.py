@@ -36,14 +36,14 @@ class ViTSource:
     Args:
         name: for messages.
         weights: by the names of timm's ViT, or of DeiT III's or DINOv2's authors.
-        activation: of the MLPs; None if unknown.
+        activation: the activation of the MLPs; None if unknown.
         num_heads: None if unknown.
         args: arguments of timm's ``VisionTransformer`` that the weights need; for a KAT also those
             of its rationals, if known.
         preprocessing: the known fields of :class:`ModelRecord` about preprocessing.
         classes: names of the logits; numbers if unknown.
         dropped: entries of the file that timm's ViT has no place for.
-        record: of the model, if known.
+        record: the record of the model, if known.
         heads: neck and heads of a model for a dense task.
     """
 

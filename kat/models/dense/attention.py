@@ -85,7 +85,7 @@ def with_offset_terms(
         query, key: (B, heads, HW, d).
         tables: embeddings of the vertical and the horizontal offsets, (2 n - 1, d) each.
         size: H and W.
-        scale: of the attention.
+        scale: the scale of the attention.
     """
     rows, columns = size
     grid = query.unflatten(2, size) / scale

@@ -71,8 +71,8 @@ class Detector(DenseModel, FasterRCNN):
         masks: whether the model has a head for masks.
         min_size, max_size: see above; by default the smaller and the larger side of ``img_size``.
         window, global_blocks, relative_position: see :class:`DenseBackbone`.
-        channels: of the pyramid's maps and of the heads' convolutions.
-        scales: of the pyramid's maps, see :class:`SimpleFeaturePyramid`.
+        channels: the width of the pyramid's maps and of the heads' convolutions.
+        scales: the scales of the pyramid's maps, see :class:`SimpleFeaturePyramid`.
         anchor_scale: the side of a map's anchors divided by its stride.
         convolutions: their number in each of the two heads.
         hidden: width of the linear layer for boxes.
@@ -305,7 +305,7 @@ class EvaluationSize(GeneralizedRCNNTransform):
 
     Args:
         min_size, max_size: bounds of the sides, see :class:`Detector`.
-        channels: of the images.
+        channels: the number of channels of the images.
         step: sides of the batch are multiples of this.
     """
 

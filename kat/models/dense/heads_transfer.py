@@ -20,7 +20,7 @@ class DenseHeads:
     """The neck, the heads and the relative positions of a dense model.
 
     Args:
-        task: of the model.
+        task: the task of the model.
         weights: by the names of its state dict, without the transformer.
         class_layers: the prefixes of the weights that have a part for each class.
         optional_layers: the prefixes of the weights that not all such models have.

@@ -82,7 +82,7 @@ def run_by_size(
         images: (B, C, H, W), each in the upper left corner.
         sizes: (height, width) of each image; None if none is padded.
         patch: side of a patch, in pixels.
-        strides: of the maps, in pixels.
+        strides: the strides of the maps, in pixels.
     """
     canvas = tuple(int(side) for side in images.shape[-2:])  # tensors in a tracer
     groups: dict[Size, list[int]] = {}

@@ -27,8 +27,8 @@ class SimpleFeaturePyramid(nn.Module):
     Args:
         width: channels of the transformer.
         patch: stride of the transformer, in pixels.
-        channels: of the maps.
-        scales: of the maps, decreasing powers of two.
+        channels: the number of channels of the maps.
+        scales: the scales of the maps, decreasing powers of two.
 
     Raises:
         InputError: a scale that is not a power of two.
@@ -75,7 +75,7 @@ class MultiLevel(nn.Module):
         width: channels of the transformer, and of the maps.
         patch: stride of the transformer, in pixels.
         norm: between two steps of upsampling.
-        scales: of the maps, one for each block, powers of two.
+        scales: the scales of the maps, one for each block, powers of two.
 
     Raises:
         InputError: a scale that is not a power of two.

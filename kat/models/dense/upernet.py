@@ -36,8 +36,8 @@ class UperNet(DenseModel):
         in_chans: channels of the images.
         window, global_blocks, relative_position: see :class:`DenseBackbone`.
         out_blocks: indices of the blocks; None for the last of each equal part of the transformer.
-        scales: of their maps, see :class:`MultiLevel`.
-        channels: of the maps in the head.
+        scales: the scales of their maps, see :class:`MultiLevel`.
+        channels: the number of channels of the maps in the head.
         auxiliary: channels of the maps in the auxiliary head.
         norm: ``"batch"``, as published, which needs large batches and several images in each
             process, or ``"layer"``, over the channels of a pixel, which is independent of the
@@ -116,7 +116,7 @@ class UperHead(nn.Module):
 
     Args:
         widths: channels of the maps.
-        channels: of the maps within the head.
+        channels: the number of channels of the maps within the head.
         num_classes: K.
         norm: builds the norm after each convolution.
         drop: dropout rate before the classifier.

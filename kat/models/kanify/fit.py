@@ -65,7 +65,7 @@ def fit_to_inputs(function: str, start: Fitted, seen: SeenInputs, dtype: torch.d
         start: a fit on an interval, of the same degree and form. It is returned if its error on the
             inputs is smaller.
         seen: the inputs.
-        dtype: of the coefficients.
+        dtype: the dtype of the coefficients.
     """
     from kat.nn.fitting import FUNCTIONS, Points, fit
 

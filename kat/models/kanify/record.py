@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import nn
 
+from kat.documents import read_json
 from kat.errors import InputError
-from kat.files import read_json
 from kat.models.kanify.activation import kind_of
 from kat.models.kanify.find import Mlp, function_of
 from kat.models.kanify.fit import Fitted
@@ -25,7 +25,7 @@ def kanify_like(model: nn.Module, record: Mapping[str, Any] | str | Path) -> Pla
 
     Args:
         model: is changed in place.
-        record: of :meth:`Plan.record`, or the file that :meth:`Plan.save` has written.
+        record: what :meth:`Plan.record` returns, or the file that :meth:`Plan.save` wrote.
 
     Raises:
         InputError: the record is invalid or does not fit the model, which is then unchanged.

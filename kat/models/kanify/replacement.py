@@ -53,7 +53,7 @@ class Replacement:
             model: with the MLP; its weights determine device and dtype.
             mlp: the names of its parts.
             fitted: the coefficients of F_2.
-            groups: of F_1 and F_2; None for no F_1.
+            groups: the groups of F_1 and F_2; None for no F_1.
             share: see :class:`kat.GroupRational`.
         """
         c = fitted.coefficients

@@ -44,7 +44,7 @@ class SearchSpace:
         m, n: the degrees of P and Q.
         form: ``"A"`` or ``"B"``.
         first: the lowest power in Q - 1.
-        scale: of the variable.
+        scale: the scale of the variable.
         constraint: C, (rows, number of b).
         lower: (rows,).
         slope: the limit of F(x) / x as x goes to infinity; None if it is free.

@@ -61,7 +61,7 @@ def backward(
     Those of the coefficients are the same bits for any number of threads.
 
     Args:
-        grad: of x's shape; it is cast to x's dtype.
+        grad: the gradient of the output, of x's shape; it is cast to x's dtype.
         x, numerator, denominator, form: arguments that the kernel :func:`supports`.
     """
     return _backward(grad, x, numerator, denominator, form, None)

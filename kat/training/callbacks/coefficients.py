@@ -92,7 +92,7 @@ def snapshot_interval(steps: int, numbers: int) -> int:
     :data:`RECORDED_NUMBERS` would be recorded; start and end always are.
 
     Args:
-        steps: of the run.
+        steps: the steps of the run.
         numbers: coefficients that the model has.
     """
     snapshots = min(SNAPSHOTS, RECORDED_NUMBERS // max(numbers, 1))

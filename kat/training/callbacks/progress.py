@@ -187,8 +187,8 @@ def validation_values(row: Mapping[str, float], metrics: Iterable[Metric]) -> di
     """Validation loss and metrics of the kept weights, and of the raw ones beside an EMA.
 
     Args:
-        row: of the history.
-        metrics: of the task.
+        row: the row of the history.
+        metrics: the metrics of the task.
     """
     values = {}
     for metric in (Metric("val_loss", "val loss", ".4f"), *metrics):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +9,8 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import binom
 
+from kat.data import located
+from kat.documents import read_json
 from kat.errors import InputError
 from kat.models import registered_preprocessing, stored_weights
 from kat.training.evaluation.class_match import (
@@ -27,6 +28,7 @@ from kat.training.run_directory import (
     RESULTS,
     SETTINGS,
     SUMMARY,
+    read_data_record,
     read_history,
     read_settings,
 )
@@ -95,14 +97,16 @@ def recorded_top1(path: Path | str, data_name: str) -> float | None:
     data = read_settings(folder).get("data")
     history = read_history(folder)
     top1 = [row["top1"] for row in history if "top1" in row]
-    if not isinstance(data, dict) or data.get("name") != data_name or not top1:
+    if not isinstance(data, dict) or not top1:
+        return None
+    if located(data, read_data_record(folder)).get("name") != data_name:
         return None
     if path.name == LAST:
         return top1[-1]
     if path.is_dir() or path.name in (BEST, *RESULTS):
         summary = folder / SUMMARY
         done = summary.is_file()
-        return json.loads(summary.read_text(encoding="utf-8"))["top1"] if done else max(top1)
+        return read_json(summary)["top1"] if done else max(top1)
     return None
 
 

@@ -20,7 +20,7 @@ class Precision:
     that small gradients stay above float16's smallest number.
 
     Args:
-        name: of :data:`NAMES`.
+        name: one of :data:`NAMES`.
         device: what the passes run on.
     """
 

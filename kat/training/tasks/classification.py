@@ -66,8 +66,8 @@ class ClassificationOptions:
     Args:
         crop_pct: the share of the resized image that the central crop keeps.
         interpolation: how images are resized.
-        mean: of each channel, after scaling pixels to [0, 1].
-        std: of each channel.
+        mean: the mean of each channel, after scaling pixels to [0, 1].
+        std: the standard deviation of each channel.
         real_labels: also evaluate on ImageNet's reassessed labels: the path of real.json, or
             ``timm`` for the copy that timm ships.
     """

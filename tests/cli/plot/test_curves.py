@@ -73,7 +73,7 @@ def test_the_figure_is_written(runs, tmp_path, capsys):
         (["runs/a0", "--metric", "raw_top1"], "'a0' has no epoch at which all its runs have raw"),
         (["runs/a0", "lr.csv", "--labels", "x"], "--labels must be 3 different names, for a0, lr:"),
         (["runs/a0", "runs/b0", "--labels", "x", "x"], "--labels must be 2 different names"),
-        (["runs"], "runs is neither the folder of a run nor a .csv of 'kat ablate'"),
+        (["runs"], "runs is neither a run directory nor a .csv of 'kat ablate'"),
         (["none.csv"], "none.csv does not exist"),
         (["failed.csv"], "no run of failed.csv is done"),
     ],

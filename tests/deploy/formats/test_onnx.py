@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import onnxruntime
+import pytest
 
 
+@pytest.mark.slow
 def test_onnx_files_have_standard_operators_and_named_dimensions(stored):
     shapes = {}
     for name in ("fixed", "resizable8"):

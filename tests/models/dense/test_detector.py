@@ -72,6 +72,7 @@ def test_images_without_any_object_can_be_trained_on():
     assert not [name for name, p in model.named_parameters() if p.grad is None]
 
 
+@pytest.mark.slow
 def test_it_learns_to_detect():
     """Classes at both ends of the list, to notice a background in between."""
     model = detector(channels=32).train()

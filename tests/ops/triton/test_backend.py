@@ -59,6 +59,7 @@ for warning in caught:
 """
 
 
+@pytest.mark.slow
 def test_without_triton_the_reference_runs_after_one_warning():
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_TRITON], cwd=ROOT, capture_output=True, text=True

@@ -17,7 +17,7 @@ def costs(points: Sequence[CostPoint], metric: str) -> go.Figure:
 
     Args:
         points: models, or the cells of a grid.
-        metric: of :data:`kat.analysis.learning_curves.METRICS`.
+        metric: a key of :data:`kat.analysis.learning_curves.METRICS`.
     """
     known = [cost for cost in COSTS if all(cost in point.costs for point in points)]
     places = {cost: _places(points, cost) for cost in known}

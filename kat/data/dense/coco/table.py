@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from kat.data.packed_strings import PackedStrings
+from kat.documents import read_json
 from kat.errors import InputError
 
 _NO_OUTLINE: tuple[object, ...] = (None, [], [[]], {}, "")
@@ -27,7 +27,7 @@ class Segmentations:
         polygon_ends: (polygons,) int64, where each polygon ends in ``coordinates``.
         ends: (annotations,) int64, where the polygons of each annotation end in ``polygon_ends``.
         runs: compressed run lengths of each annotation; empty if it has polygons.
-        heights, widths: (annotations,) int32, image size of the run lengths; 0 for polygons.
+        heights, widths: (annotations,) int64, image size of the run lengths; 0 for polygons.
         given: (annotations,) bool, whether the file says anything about the outline.
     """
 
@@ -74,7 +74,7 @@ class CocoTable:
         path: path of the file.
         names: names of the image files.
         image_ids: (images,) int64.
-        sizes: (images, 2) int32, height and width.
+        sizes: (images, 2) int64, height and width.
         category_ids: (categories,) int64, ascending; their class indices are 0, 1, ...
         categories: names of the categories.
         ids: (annotations,) int64.
@@ -135,7 +135,7 @@ def read_table(path: Path, boxes_only: bool = False) -> CocoTable:
         path=path,
         names=PackedStrings.pack(image.texts("file_name")),
         image_ids=image.numbers("id", np.int64),
-        sizes=np.stack([image.numbers(name, np.int32) for name in ("height", "width")], axis=1),
+        sizes=np.stack([image.numbers(name, np.int64) for name in ("height", "width")], axis=1),
         category_ids=category_ids[order],
         categories=[names[index] for index in order],
         ids=annotation.numbers("id", np.int64),
@@ -149,12 +149,7 @@ def read_table(path: Path, boxes_only: bool = False) -> CocoTable:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_bytes())
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise InputError(f"{path} is not valid JSON: {error}; copy it again") from None
+    content = read_json(path)
     if not isinstance(content, dict):
         raise InputError(f"{path} is not a COCO file: it must hold an object")
     return content
@@ -209,6 +204,10 @@ class _Columns:
         )
 
 
+_LIMIT = 2**62
+"""No integer in a file is larger, so that sums of two of them are right."""
+
+
 def _array(values: Any) -> np.ndarray:
     """An array of arbitrary values; an empty one if they are not rectangular."""
     try:
@@ -221,13 +220,15 @@ def _are_numbers(values: np.ndarray, shape: tuple[int, ...], dtype: Any) -> bool
     """Whether values are finite numbers of this shape; whole numbers for an integer dtype."""
     if values.shape != shape or values.dtype.kind not in "iuf":
         return False
+    if not np.isfinite(values).all():
+        return False
     whole = np.issubdtype(dtype, np.integer)
-    return bool(np.isfinite(values).all() and (not whole or (values % 1 == 0).all()))
+    return not whole or bool(((values % 1 == 0) & (abs(values) < _LIMIT)).all())
 
 
 def _segmentations(annotations: Sequence[dict[str, Any]]) -> Segmentations:
     coordinates, polygon_ends, ends = array("d"), array("q"), array("q")
-    heights, widths = array("i"), array("i")
+    heights, widths = array("q"), array("q")
 
     def runs() -> Iterable[str]:
         for annotation in annotations:
@@ -247,8 +248,8 @@ def _segmentations(annotations: Sequence[dict[str, Any]]) -> Segmentations:
         np.frombuffer(polygon_ends, np.int64),
         np.frombuffer(ends, np.int64),
         packed,
-        np.frombuffer(heights, np.int32),
-        np.frombuffer(widths, np.int32),
+        np.frombuffer(heights, np.int64),
+        np.frombuffer(widths, np.int64),
         np.array([one.get("segmentation") not in _NO_OUTLINE for one in annotations], bool),
     )
 
@@ -273,6 +274,8 @@ def _runs(outline: dict[str, Any]) -> tuple[int, int, str]:
     if not isinstance(size, list) or [type(side) for side in size] != [int, int]:
         return 0, 0, ""
     height, width = size
+    if not all(0 <= side < _LIMIT for side in size):
+        return 0, 0, ""
     if isinstance(counts, list):
         try:
             counts = mask.frPyObjects({"size": size, "counts": counts}, height, width)["counts"]
