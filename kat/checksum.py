@@ -40,8 +40,8 @@ def verify_checksum(path: Path, *, required: bool = False) -> None:
         InputError: the file is changed or unreadable.
     """
     try:
-        size = path.stat().st_size
         with open_input(path) as file:
+            size = os.fstat(file.fileno()).st_size
             file.seek(max(size - _COMMENT, 0))
             comment = file.read()
         if not comment.startswith(_PREFIX):

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from kat.data import DataConfig
+from kat.data import AugmentConfig, DataConfig
 from kat.errors import InputError
 from kat.training import ModelConfig, TrainConfig
 from kat.training.resolve import resolve
@@ -43,6 +43,14 @@ def test_a_resolved_run_is_settled_and_nothing_is_written(tmp_path):
             {"strategy": "fsdp", "precision": "16-mixed"},
             "16-mixed does not work with strategy",
         ),
+        (
+            {"strategy": "fsdp", "model": ModelConfig(channels_last=True)},
+            "channels_last does not work with strategy",
+        ),
+        (
+            {"augment": AugmentConfig(auto_augment="original", interpolation="lanczos")},
+            "lanczos cannot rotate",
+        ),
         ({"accelerator": "mps"}, "accelerator=mps is unavailable"),
     ],
 )
@@ -68,6 +76,7 @@ def test_the_device_is_that_of_the_machine(tmp_path, monkeypatch):
         resolve(_config(tmp_path, accelerator="auto", precision="64-true"))
     _has(monkeypatch, "cuda")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert resolve(_config(tmp_path, accelerator="cuda")).device.type == "cuda"
     resolved = resolve(_config(tmp_path, accelerator="gpu"))
     assert (resolved.device, resolved.world.size) == (torch.device("cuda", 0), 2)
     with pytest.raises(InputError, match="3 processes, but this machine has 2 GPUs"):

@@ -75,7 +75,7 @@ def _read_idx(path: Path, dimensions: int) -> np.ndarray:
             f"{path} is missing; install Debian's dataset-fashion-mnist, or give the folder with"
             " the four .gz files as fashion_mnist:PATH"
         ) from None
-    except (EOFError, zlib.error) as error:
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise InputError(f"{path} is not a complete gzip file: {error}") from None
     if len(data) < 4 + 4 * dimensions or tuple(data[:4]) != (0, 0, 8, dimensions):
         raise InputError(f"{path} is not an idx file of bytes with {dimensions} dimensions")

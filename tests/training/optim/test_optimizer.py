@@ -7,17 +7,19 @@ import math
 import pytest
 import timm
 import torch
-from timm.optim import create_optimizer_v2
+from timm.optim import create_optimizer_v2, list_optimizers
 
 from kat.errors import InputError
 from kat.models import rational_parameter_names
-from kat.training import OptimConfig
+from kat.training import OptimConfig, TrainConfig
 from kat.training.callbacks.callback import Callback
+from kat.training.config import check
 from kat.training.loop import fit
 from kat.training.optim.freeze import freeze
 from kat.training.optim.optimizer import (
     Schedule,
     check_layout,
+    is_proportional,
     make_optimizer,
     optimizer_layout,
     parameter_groups,
@@ -62,6 +64,8 @@ def _rate(name, step, steps, optim, epochs):
     if name.endswith(("numerator", "denominator")):
         ramp = steps * optim.rational_warmup_epochs / epochs
         rate *= optim.rational_lr_scale * (min(1, step / ramp) if ramp else 1)
+        if optim.name == "sgd":  # act1 is the identity, act2 Swish
+            rate /= 213800 if ".act1." in name else 37451.5886
     return rate
 
 
@@ -72,6 +76,8 @@ def _rate(name, step, steps, optim, epochs):
         {"layer_decay": 0.7},
         {"rational_lr_scale": 0.1, "warmup_epochs": 2},
         {"layer_decay": 0.5, "rational_lr_scale": 3, "rational_warmup_epochs": 4},
+        {"name": "sgd", "rational_lr_scale": 3},
+        {"name": "sgd", "layer_decay": 0.7},
         {"schedule": "poly", "warmup_epochs": 2, "layer_decay": 0.7},
         {"schedule": "poly", "poly_power": 0.9, "rational_lr_scale": 0.1},
         {"schedule": "step", "step_at": [0.66, 0.4], "warmup_epochs": 1, "layer_decay": 0.7},
@@ -128,6 +134,30 @@ def test_an_optimizer_that_is_unavailable_is_named(model):
         make_optimizer(model, OptimConfig(name="fusedadam"))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [n for n in list_optimizers() if not n.startswith("kron")])
+def test_every_optimizer_of_timm_trains_or_is_refused_at_the_start(model, name):
+    """kron does, too, but compiles itself for a minute first."""
+    config = TrainConfig(epochs=1, optim=OptimConfig(name=name))
+    try:
+        check(config)
+        make_optimizer(model, config.optim)
+    except InputError as error:
+        assert f"optim.name={name} needs second deriv" in str(error) or "CUDA" in str(error)  # noqa: PT017
+        return
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    run = make_run(batches(2), model=model, epochs=1, optim=config.optim)
+    fit(run)
+    assert all(not torch.equal(p, before[name]) for name, p in run.model.named_parameters())
+
+
+def test_betas_of_an_optimizer_with_three_are_refused():
+    with pytest.raises(
+        InputError, match=r"optim\.name=adan has 3 betas, and optim\.betas sets two"
+    ):
+        check(TrainConfig(optim=OptimConfig(name="adan", betas=(0.9, 0.99))))
+
+
 def test_groups_are_timms_with_the_rationals_apart(model):
     """The same decay and layer scale as timm's own, parameter by parameter."""
     for options in ({"layer_decay": 0.7}, {}):
@@ -139,6 +169,31 @@ def test_groups_are_timms_with_the_rationals_apart(model):
         assert {decay[name] for name in rational_parameter_names(model)} == {0.0}
         rational = _by_name(model, optimizer, "rational")
         assert {n for n in rational if rational[n]} == rational_parameter_names(model)
+
+
+def _late_step(name, size):
+    """How far a matrix goes from step 8 to 12; RAdam begins like SGD."""
+    parameter = torch.nn.Parameter(torch.ones(4, 4))
+    groups = [{"params": [parameter], "weight_decay": 0.0}]
+    optimizer = create_optimizer_v2(groups, opt=name, lr=0.001)
+    places = []
+    for _ in range(12):
+        parameter.grad = size * torch.arange(1.0, 17).view(4, 4)
+        optimizer.step()
+        places.append(parameter.detach().clone())
+    return (places[11] - places[7]).norm().item()
+
+
+def test_steps_in_proportion_to_the_gradient_are_known_by_name():
+    """All of timm's that run here; kron compiles itself for a minute."""
+    tried, proportional = set(), set()
+    for name in list_optimizers(exclude_filters=["kron*", "bnb*", "fused*", "adahessian"]):
+        tried.add(name)
+        if _late_step(name, 2.0) == pytest.approx(2 * _late_step(name, 1.0), rel=0.01):
+            proportional.add(name)
+    assert proportional == {name for name in tried if is_proportional(name)}
+    assert {"sgd", "nesterov", "lars"} < proportional
+    assert is_proportional("lookahead_sgd")
 
 
 def test_what_is_frozen_is_in_no_group(model):
