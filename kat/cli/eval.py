@@ -173,7 +173,7 @@ def _print_tables(rows: Sequence[Row]) -> None:
             (
                 row["checkpoint"],
                 row["data"],
-                *("-" if row[m.name] is None else f"{row[m.name]:{m.format}}" for m in shown),
+                *("-" if row.get(m.name) is None else f"{row[m.name]:{m.format}}" for m in shown),
                 row["images"],
                 f"{row['images_per_second']:.0f}",
             )

@@ -1,8 +1,8 @@
 """``kat predict``: predict what is in images: classes, objects, or the class of each pixel.
 
 Uses the preprocessing stored beside the weights. Prints a classifier's most likely classes with
-their probabilities, a detector's objects, or the share of each class among a segmentation model's
-pixels; --out draws objects and pixels.
+their probabilities, all objects that a detector finds, or the share of each class among a
+segmentation model's pixels; --out draws objects and pixels.
 
 examples:
   kat predict cat.jpg dog.jpg --checkpoint runs/mine
@@ -19,10 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from torch import Tensor
-from torchvision.transforms.v2.functional import to_pil_image
 
-from kat.cli.parsing import MODEL, Parser, tracked
+from kat.cli.parsing import MODEL, Parser, refuse_options, tracked
 from kat.cli.task_options import add_task_options, task_options
 from kat.data import UnreadableImage, decode
 from kat.data.decoding import in_channels
@@ -55,6 +53,8 @@ def main(arguments: list[str]) -> None:
         raise InputError(f"the model of {checkpoint} has no head, hence no classes to predict")
     task = TASKS[task_of(model)]
     own = task_options(parser, options, task.name, "PredictOptions", _COMMON)
+    if not task.ranked:
+        refuse_options(parser, options, ("top",), f"on a model for {task.name}")
     out: Path | None = options.out
     names = _picture_names(options.images)
     if out is not None:
@@ -75,7 +75,7 @@ def main(arguments: list[str]) -> None:
     if options.csv:
         rows = list(_rows(results, task))
         write_table(options.csv, columns_of(rows, ("image", "rank", "class")), rows)
-    _print(results, task, options.top)
+    _print(results, task, options.top if task.ranked else None)
     if images.errors:
         raise InputError(f"{len(images.errors)} of {len(results)} images cannot be read")
 
@@ -93,13 +93,14 @@ def make_parser() -> Parser:
         help=f"{MODEL}, an exported .onnx file, or with --trust an exported .pt2 file",
     )
     parser.add_trust()
-    add("--top", type=Count, default=5, metavar="N", help="number of classes or objects to print")
+    add("--top", type=Count, default=5, metavar="N", help="number of classes to print")
     add("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda, cuda:1, mps")
     parser.add_image_size()
     parser.add_folder(
         "--out",
         "draw into this folder: of a detector boxes and masks on the image, of a segmentation"
-        " model the classes over it, and NAME_mask.png with the index of each pixel's class",
+        " model the classes over it, and NAME_mask.png with the index of each pixel's class, in"
+        " colors",
     )
     add_task_options(parser, "PredictOptions", _COMMON)
     parser.add_json("the predictions")
@@ -164,9 +165,9 @@ def _check_pictures(task: type[Task], out: Path, pictures: Mapping[str, str]) ->
                 raise InputError(f"--out {out} would overwrite {target}: give another folder")
 
 
-def _save(picture: Tensor, path: Path) -> None:
+def _save(picture: Image.Image, path: Path) -> None:
     with replacing(path) as partial:
-        to_pil_image(picture).save(partial)
+        picture.save(partial, format="PNG")
 
 
 def _rows(results: Sequence[Mapping[str, Any]], task: type[Task]) -> Iterator[dict[str, Any]]:
@@ -182,8 +183,8 @@ def _rows(results: Sequence[Mapping[str, Any]], task: type[Task]) -> Iterator[di
             yield image | {name: result[name] for name in ("error",) if name in result}
 
 
-def _print(results: Sequence[Mapping[str, Any]], task: type[Task], top: int) -> None:
-    """A table of the first entries of each image."""
+def _print(results: Sequence[Mapping[str, Any]], task: type[Task], top: int | None) -> None:
+    """A table of the first entries of each image, or of all."""
     rows = []
     for result in results:
         entries = result.get(task.entries, [])

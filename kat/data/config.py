@@ -57,6 +57,8 @@ class DataConfig:
             their image as it is stored.
         bad_annotations: what to do with invalid boxes and masks (``kat data check`` lists them):
             fail refuses the data, skip leaves them out.
+        boxes_only: detection: leave out the masks of the annotations, and train on boxes alone, as
+            on data without masks.
         interpolation: how images are resized for evaluation; auto: as for the model in
             model.init_from.
         crop_pct: share of the resized image that the central crop keeps in evaluation; auto: as for
@@ -83,6 +85,7 @@ class DataConfig:
     bad_images: Literal["skip", "fail"] = "skip"
     exif: Literal["upright", "ignore"] = "upright"
     bad_annotations: Literal["fail", "skip"] = "fail"
+    boxes_only: bool = False
     interpolation: OrAuto[
         Literal["bilinear", "bicubic", "nearest", "box", "hamming", "lanczos"]
     ] = "bicubic"

@@ -14,6 +14,7 @@ from kat.analysis.cost.flops import Cost, count
 from kat.analysis.figures.attention import draw_attention, true_classes, with_predictions
 from kat.analysis.inspect.activations import Activation, learned_activations
 from kat.analysis.inspect.attention import attention_maps, check_attention
+from kat.analysis.inspect.dense import DenseFindings, dense_findings
 from kat.analysis.inspect.images import images_of_run, normalized
 from kat.analysis.inspect.mistakes import ClassFindings, class_findings
 from kat.analysis.inspect.stability import rational_rows
@@ -26,6 +27,7 @@ from kat.models.dense import task_of
 from kat.nn import LayerHistory, read_coefficient_history
 from kat.nn.stability import Row, read_rows
 from kat.training import read_divergence, read_history, read_settings
+from kat.training.evaluation.evaluation import Subject
 from kat.training.run_directory import COEFFICIENTS, STABILITY, SUMMARY
 from kat.training.sweep.grid import kept_settings
 
@@ -52,6 +54,7 @@ class RunFindings:
         failure: what stopped the run, if anything did.
         attention: the figure of a few images, or why there is none.
         predictions: of a classifier for the images that it is shown.
+        dense: the predictions of a detector or a segmentation model for some images.
     """
 
     name: str
@@ -68,6 +71,7 @@ class RunFindings:
     failure: str | None = None
     attention: Figure | str = ""
     predictions: ClassFindings | None = None
+    dense: DenseFindings | None = None
 
 
 def read_findings(folder: Path, images: int, data: str | None = None) -> RunFindings:
@@ -105,6 +109,9 @@ def read_findings(folder: Path, images: int, data: str | None = None) -> RunFind
             findings.stability = rational_rows(rows)
     if shown and task_of(model) == "classification":
         findings.predictions = class_findings(model, record, shown, classes)
+    if shown and task_of(model) != "classification":
+        seen_images = images_of_run(folder, model, record, images, data)
+        findings.dense = dense_findings(Subject(model, record, folder), seen_images)
     findings.attention = _attention(model, record, shown, classes, seen)
     return findings
 

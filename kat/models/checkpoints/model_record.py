@@ -35,6 +35,7 @@ class ModelRecord:
         input_size: (channels, height, width).
         mean, std: of each channel.
         interpolation, crop_pct: of the evaluation transform.
+        category_ids: the ids of the classes in the COCO file of the training, if it was one.
 
     Raises:
         InputError: an invalid field.
@@ -48,6 +49,7 @@ class ModelRecord:
     interpolation: str
     crop_pct: float
     args: dict[str, Any] = field(default_factory=dict)
+    category_ids: list[int] | None = None
 
     def __post_init__(self) -> None:
         self._check()
@@ -86,6 +88,8 @@ class ModelRecord:
         )
         means, stds = (_are_numbers(v) and len(v) == channels for v in (self.mean, self.std))
         cropped = _are_numbers([self.crop_pct]) and self.crop_pct > 0
+        ids = self.category_ids
+        numbered = ids is None or (_are_numbers(ids, int) and len(ids) == len(self.classes))
         each = f"have one number for each of the {channels} channels"
         kinds = ", ".join(_INTERPOLATIONS)
         registered = isinstance(self.architecture, str) and ":" not in self.architecture
@@ -98,6 +102,7 @@ class ModelRecord:
             ("std", stds and min(self.std) > 0, f"{each}, above 0"),
             ("interpolation", self.interpolation in _INTERPOLATIONS, f"be one of {kinds}"),
             ("crop_pct", cropped, "be a number above 0"),
+            ("category_ids", numbered, "have one whole number for each class"),
         ):
             if not valid:
                 raise InputError(f"{name} must {wanted}, got {getattr(self, name)!r}")
@@ -107,7 +112,9 @@ class ModelRecord:
         # transformers passes num_classes in addition to model_args
         args = {name: value for name, value in self.args.items() if name != "num_classes"}
         registered = timm.get_pretrained_cfg(self.architecture)
+        ids = {} if self.category_ids is None else {"category_ids": self.category_ids}
         return {
+            **ids,
             "architecture": self.architecture,
             "num_classes": len(self.classes),
             "label_names": self.classes,
@@ -140,6 +147,7 @@ class ModelRecord:
                 "architecture": config["architecture"],
                 "args": dict(config.get("model_args", {})),
                 "classes": [str(name) for name in names],
+                "category_ids": config.get("category_ids"),
                 **preprocessing_of(pretrained),
             }
         except (KeyError, TypeError, ValueError) as error:

@@ -22,6 +22,7 @@ _TAKEN_OVER = (
     "bad_images",
     "exif",
     "bad_annotations",
+    "boxes_only",
 )
 
 

@@ -102,12 +102,13 @@ class Classification(Task):
     """Classification of whole images; the model maps (B, C, H, W) to logits (B, classes)."""
 
     name: ClassVar[str] = "classification"
-    metrics: ClassVar[tuple[Metric, ...]] = (Metric("top1", "top-1"), Metric("top5", "top-5"))
+    metrics: tuple[Metric, ...] = (Metric("top1", "top-1"), Metric("top5", "top-5"))
     example_models: ClassVar[str] = "kat_tiny_patch16_224, kat_micro"
     unused_settings: ClassVar[tuple[str, ...]] = (
         "detection",
         "segmentation",
         "data.bad_annotations",
+        "data.boxes_only",
     )
     eval_metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("top1", "top-1 %"),
