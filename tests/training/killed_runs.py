@@ -70,6 +70,7 @@ def _run(
     arguments: Sequence[str], log: Path, environment: dict[str, object], moments: Any, kill_at: int
 ) -> None:
     os.setsid()  # the workers that load images are killed with it
+    multiprocessing.set_start_method("fork", force=True)  # of its workers, as in any other process
     os.environ.update({name: str(value) for name, value in environment.items()})
     torch.set_num_threads(1)
     with log.open("a") as file:
