@@ -15,7 +15,7 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor, nn
 
-from kat.checksum import verify_checksum
+from kat.checksum import NO_CHECKSUM, verify_checksum, write_checksum
 from kat.errors import InputError
 from kat.files import read_json, replacing, write_text
 from kat.models.checkpoints.model_record import ModelRecord, build_model, registered_preprocessing
@@ -33,13 +33,15 @@ _RELEASED = {
 
 
 def save_model(model: nn.Module, record: ModelRecord, folder: Path) -> None:
-    """Writes model.safetensors and config.json, each completely or not at all."""
+    """Writes model.safetensors, with a checksum, and config.json, each completely or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
     with replacing(folder / WEIGHTS) as partial:
         partial.touch()
         mode = partial.stat().st_mode  # by the umask; safetensors makes its files private
-        safetensors.torch.save_file(weights, partial, metadata={"format": "pt"})
+        metadata = {"format": "pt", "sha256": NO_CHECKSUM}
+        safetensors.torch.save_file(weights, partial, metadata=metadata)
+        write_checksum(partial)
         partial.chmod(mode)
     write_text(folder / CONFIG, json.dumps(record.to_timm(), indent=2) + "\n")
 

@@ -12,6 +12,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from kat.checksum import verify_checksum
 from kat.errors import InputError
 from kat.models.checkpoints.state_dict import canonical
 
@@ -37,7 +38,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     :func:`~kat.models.checkpoints.state_dict.canonical`.
 
     Raises:
-        InputError: the file is missing or damaged, contains code, or holds no weights.
+        InputError: the file is missing or damaged (its checksum, if it has one, does not match),
+            contains code, or holds no weights.
     """
     content = _read_safetensors(path) if path.suffix == ".safetensors" else read_torch_file(path)
     state = canonical(content)
@@ -47,10 +49,11 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    if not path.exists():
+        raise InputError(f"{path} does not exist")
+    verify_checksum(path)
     try:
         return safetensors.torch.load_file(path)
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist") from None
     except (OSError, safetensors.SafetensorError) as error:
         raise InputError(f"{path} is not a complete safetensors file: {error}") from None
 

@@ -12,6 +12,7 @@ import pytest
 import safetensors.torch
 import timm
 import torch
+from safetensors import safe_open
 
 import kat
 from kat.errors import InputError
@@ -92,6 +93,22 @@ def test_weights_of_another_model_are_listed(saved):
     safetensors.torch.save_file(other.state_dict(), folder / "model.safetensors")
     with pytest.raises(InputError, match=r"4 of another shape .*\(8, 4\) for \(4, 4\)"):
         load_model(folder)
+
+
+def test_no_changed_bit_of_the_weights_is_overlooked(saved):
+    model, folder = saved
+    path = folder / "model.safetensors"
+    content = path.read_bytes()
+    with safe_open(path, "pt") as file:
+        assert set(file.metadata()) == {"format", "sha256"}
+    for place in range(1, len(content), len(content) // 80):
+        changed = bytearray(content)
+        changed[place] ^= 1 << place % 8
+        path.write_bytes(changed)
+        with pytest.raises(InputError, match=r"model\.safetensors"):
+            load_model(folder)
+    safetensors.torch.save_file(model.state_dict(), path)  # by another program
+    load_model(folder)
 
 
 def _set_crop_pct_to_0(folder):
