@@ -124,7 +124,7 @@ def _set_crop_pct_to_0(folder):
         (lambda f: (f / "config.json").unlink(), r"config\.json does not exist"),
         (lambda f: (f / "config.json").write_text("{"), "not valid JSON"),
         (lambda f: (f / "config.json").write_text("{}"), "no valid entry 'pretrained_cfg'"),
-        (_set_crop_pct_to_0, r"config\.json: crop_pct must be a number above 0"),
+        (_set_crop_pct_to_0, r"config\.json: crop_pct must be a number of at least 0.01"),
     ],
 )
 def test_damaged_folders_are_named(saved, damage, message):
