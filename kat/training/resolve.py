@@ -98,7 +98,7 @@ def resolve(config: TrainConfig) -> ResolvedRun:
         val_data=val_data,
         device=_device(device_type, world),
         world=world,
-        notes=_notes(train_data.note, val_data.note, describe(given, config)),
+        notes=_notes(train_data.note, val_data.note, *describe(given, config)),
     )
 
 
