@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from kat.errors import InputError
+from kat.files import open_input
 
 NO_CHECKSUM = "0" * 64
 """What stands in the place of the checksum before it is written."""
@@ -45,7 +46,7 @@ class _Place(NamedTuple):
 
 def write_checksum(path: Path) -> None:
     """Writes the checksum into a file that was just written, and waits until it is on the disk."""
-    size = path.stat().st_size
+    size = _size(path)
     with path.open("r+b") as file:
         if path.suffix == ".safetensors":
             place = _in_header(path, size)
@@ -78,7 +79,7 @@ def verify_checksum(path: Path, *, required: bool = False) -> bool:
         InputError: the file is changed or unreadable.
     """
     try:
-        size = path.stat().st_size
+        size = _size(path)
         place = _in_header(path, size) if path.suffix == ".safetensors" else _at_end(path, size)
         if not place.digits:
             if required:
@@ -92,11 +93,16 @@ def verify_checksum(path: Path, *, required: bool = False) -> bool:
     return True
 
 
+def _size(path: Path) -> int:
+    with open_input(path) as file:
+        return os.fstat(file.fileno()).st_size
+
+
 def _at_end(path: Path, size: int) -> _Place:
     """The place in an ONNX file or a zip archive, whose last two bytes are the comment's length."""
     prefix, zeros = (_ENTRY, 0) if path.suffix == ".onnx" else (_COMMENT, 2)
     end = max(size - len(prefix) - _DIGITS, 0)
-    with path.open("rb") as file:
+    with open_input(path) as file:
         file.seek(end)
         last = file.read()
     digits = last[len(prefix) :] if last.startswith(prefix) else b""
@@ -105,7 +111,7 @@ def _at_end(path: Path, size: int) -> _Place:
 
 def _in_header(path: Path, size: int) -> _Place:
     """The place in a safetensors file, whose header is JSON with its length before it."""
-    with path.open("rb") as file:
+    with open_input(path) as file:
         length = int.from_bytes(file.read(8), "little")
         header = file.read(length) if length <= _HEADER_LIMIT else b""
     found = _METADATA.search(header)
@@ -118,7 +124,7 @@ def _digest(path: Path, place: _Place) -> bytes:
     """SHA-256 of what the checksum covers, in hexadecimal digits."""
     start, stop = place.zeros
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_input(path) as file:
         _feed(digest, file, start)
         digest.update(bytes(stop - start))
         file.seek(stop)

@@ -19,7 +19,6 @@ examples:
 from __future__ import annotations
 
 import json
-import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,11 +32,12 @@ from kat.cli.task_options import add_task_options, task_options
 from kat.data import DataConfig
 from kat.deploy import open_model
 from kat.errors import InputError
-from kat.files import check_target, short_names, write_text
+from kat.files import short_names, write_text
 from kat.models import ModelRecord
 from kat.models.dense import task_of
 from kat.settings import Count
 from kat.tables import print_table, write_table
+from kat.text import say
 from kat.training import EvalConfig, evaluate
 from kat.training.evaluation.checkpoints import find_checkpoints
 from kat.training.evaluation.run_data import data_of_run
@@ -57,7 +57,6 @@ def main(arguments: list[str]) -> None:
     several = paths != options.runs or len(paths) > 1
     folders: list[Path | None] = [None] * len(paths)
     if options.out:
-        _check_folder(options.out)
         names = short_names(paths) if several else [""]
         folders = [options.out / name for name in names]
     rows = []
@@ -89,7 +88,7 @@ def make_parser() -> Parser:
     add("runs", nargs="+", type=Path, metavar="RUN", help="models, see above")
     parser.add_trust()
     parser.add_data()
-    add("--out", type=Path, metavar="FOLDER", help="write tables and figures to this folder")
+    parser.add_folder("--out", "write tables and figures to this folder")
     parser.add_csv("a row a model")
     parser.add_json("all results")
     add("--limit", type=Count, metavar="N", help="evaluate at most this many images")
@@ -104,13 +103,6 @@ def make_parser() -> Parser:
     add_task_options(parser, "EvalOptions")
     parser.add_progress()
     return parser
-
-
-def _check_folder(folder: Path) -> None:
-    if not folder.is_dir():
-        check_target(folder)
-        if folder.exists():
-            raise InputError(f"--out {folder} is a file; give the name of a folder")
 
 
 def _evaluate(path: Path, parser: Parser, options: Namespace, folder: Path | None) -> Row:
@@ -130,7 +122,7 @@ def _evaluate(path: Path, parser: Parser, options: Namespace, folder: Path | Non
     row = {"checkpoint": str(path), "data": data.name, "task": task, **found.to_dict()}
     row["lines"] = found.lines
     if folder is not None:
-        folder.parent.mkdir(exist_ok=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
         write_evaluation(found, folder, row)
     return row
 
@@ -159,16 +151,16 @@ def _print(rows: Sequence[Row], several: bool) -> None:
         for path, why in row.get("skipped_files", {}).items()
     ]
     remarks += [note for row in rows for note in row.get("notes", [])]
-    sys.stdout.writelines(f"{line}\n" for line in dict.fromkeys(remarks))
+    say(*dict.fromkeys(remarks))
     if several:
         _print_tables(rows)
     else:
-        sys.stdout.writelines(f"{line}\n" for line in rows[0]["lines"])
+        say(*rows[0]["lines"])
     for row in rows:
         if row.get("warning"):
             subject = f"{row['checkpoint']}: " if several else ""
-            sys.stdout.write(f"{subject}{row['warning']}; what was found out:\n")
-            sys.stdout.writelines(f"  {finding}\n" for finding in row["findings"])
+            say(f"{subject}{row['warning']}; what was found out:")
+            say(*(f"  {finding}" for finding in row["findings"]))
 
 
 def _print_tables(rows: Sequence[Row]) -> None:
@@ -189,6 +181,4 @@ def _print_tables(rows: Sequence[Row]) -> None:
         ]
         if lines:
             print_table(columns, lines)
-    sys.stdout.writelines(
-        f"{row['checkpoint']}: {row['error']}\n" for row in rows if "error" in row
-    )
+    say(*(f"{row['checkpoint']}: {row['error']}" for row in rows if "error" in row))

@@ -87,11 +87,9 @@ def make_parser() -> Parser:
     parser.add_trust()
     add("--top", type=Count, default=5, metavar="N", help="number of classes or objects to print")
     parser.add_image_size()
-    add(
+    parser.add_folder(
         "--out",
-        type=Path,
-        metavar="FOLDER",
-        help="draw into this folder: of a detector boxes and masks on the image, of a segmentation"
+        "draw into this folder: of a detector boxes and masks on the image, of a segmentation"
         " model the classes over it, and NAME_mask.png with the index of each pixel's class",
     )
     add_task_options(parser, "PredictOptions", _COMMON)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import torch
 from kat.data import ImageDataset, ImageStream, check_classes, open_split, preprocessing, seed_all
 from kat.errors import InputError
 from kat.models import ModelRecord, ViTSource, read_vit
+from kat.text import say
 from kat.training.auto_settings import describe, from_images, from_run, from_source
 from kat.training.callbacks.loggers import check_services
 from kat.training.config import TrainConfig, check
@@ -25,7 +25,6 @@ from kat.training.run_directory import (
 )
 from kat.training.tasks.registry import TASKS, check_used
 from kat.training.tasks.task import Task
-
 
 _PROCESSES_ON_A_CPU = 8
 """Started on a CPU even if it has fewer cores, to try out several processes."""
@@ -146,7 +145,7 @@ def _checkpoint(config: TrainConfig) -> Path | None:
         return None
     path, lines = newest_checkpoint(Path(config.out))
     for line in lines if is_first_process() else []:
-        sys.stdout.write(f"{line}\n")
+        say(line)
     return path
 
 

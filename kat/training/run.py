@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-
 from kat.errors import CheckpointFailed
 from kat.files import write_text
 from kat.models import load_model, read_training_checkpoint, save_model
@@ -193,10 +191,7 @@ def _finish(run: Run, throughput: Throughput) -> Summary:
         skipped=len(state.skipped),
     )
     if run.is_first:
-        try:
-            write_records(out, state.history, state.skipped)
-            save_model(model, record, out)
-            write_text(out / SUMMARY, json.dumps(summary.to_dict(), indent=2) + "\n")
-        except SafetensorError as error:
-            raise CheckpointFailed(f"{out} cannot be written: {error}") from None
+        write_records(out, state.history, state.skipped)
+        save_model(model, record, out)
+        write_text(out / SUMMARY, json.dumps(summary.to_dict(), indent=2) + "\n")
     return summary

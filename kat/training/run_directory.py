@@ -14,8 +14,9 @@ from typing import Any, TextIO
 
 import yaml
 
+from kat.documents import read_yaml
 from kat.errors import InputError
-from kat.files import write_text
+from kat.files import check_folder, write_text
 from kat.models import read_training_checkpoint
 from kat.tables import columns_of, open_table, write_table
 from kat.training.config import TrainConfig
@@ -137,6 +138,7 @@ def check_run_directory(config: TrainConfig) -> None:
             nor overwritten.
     """
     out = Path(config.out)
+    check_folder(out)
     if config.resume or not out.exists():
         return
     names = [path.name for path in out.iterdir()] if out.is_dir() else [out.name]
@@ -242,10 +244,7 @@ def read_settings(out: Path) -> dict[str, Any]:
         InputError: run.yaml is missing or damaged.
     """
     path = out / SETTINGS
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+    settings = read_yaml(path)
     if not isinstance(settings, dict):
         raise InputError(f"{path} does not hold the settings of a run")
     return settings

@@ -104,8 +104,6 @@ def read(path: Path) -> tuple[Callable[..., Any], ExportRecord]:
             written by 'kat export'.
     """
     runtime = require("onnxruntime", "an ONNX file")
-    if not path.is_file():
-        raise InputError(f"{path} does not exist")
     checked = verify_checksum(path)
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from kat.checksum import verify_checksum
 from kat.errors import InputError
+from kat.files import open_input
 from kat.models.checkpoints.state_dict import canonical
 
 _NUMPY_SCALARS: list[Any] = [
@@ -49,8 +50,6 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    if not path.exists():
-        raise InputError(f"{path} does not exist")
     verify_checksum(path)
     try:
         return safetensors.torch.load_file(path)
@@ -72,12 +71,10 @@ def read_torch_file(path: Path) -> dict[str, Any]:
             raise _unsafe(path, "is a plain pickle, not a file of torch.save", _UNPICKLE)
         with torch.serialization.safe_globals([argparse.Namespace, *_NUMPY_SCALARS]):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist") from None
-    except OSError as error:
-        raise InputError(f"{path} is not a readable checkpoint: {error}") from None
     except InputError:
         raise
+    except OSError as error:
+        raise InputError(f"{path} is not a readable checkpoint: {error}") from None
     except Exception as error:  # torch.load raises many kinds for a damaged or foreign file
         raise _unreadable(path, error) from None
     if not isinstance(content, dict):
@@ -87,7 +84,7 @@ def read_torch_file(path: Path) -> dict[str, Any]:
 
 def _is_plain_pickle(path: Path) -> bool:
     """Whether a file begins like a pickle, and unlike any file of ``torch.save``, old or new."""
-    with path.open("rb") as file:
+    with open_input(path) as file:
         start = file.read(len(_LEGACY))
     return start[:1] == b"\x80" and start[1:2] <= b"\x05" and start != _LEGACY
 
