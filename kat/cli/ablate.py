@@ -30,7 +30,7 @@ from kat.analysis.runs import SweepResults
 from kat.cli.parsing import FAILED, Parser
 from kat.cli.recipes import read_recipe, recipe_path
 from kat.cli.training_settings import TrainingParser, config_from
-from kat.documents import parse_yaml, read_json
+from kat.documents import parse_yaml
 from kat.errors import InputError
 from kat.files import write_text
 from kat.settings import Count
@@ -38,7 +38,7 @@ from kat.tables import print_table
 from kat.text import printable, say, warn
 from kat.training import TrainConfig, read_divergence
 from kat.training.config import check
-from kat.training.run_directory import SUMMARY
+from kat.training.run_directory import read_summary
 from kat.training.sweep.grid import Grid, Settings, check_seeds, nested
 from kat.training.sweep.launcher import Job, Outcome, run_jobs, slots
 from kat.training.sweep.plan import PlannedRun, find_grids, grid_names, plan_runs
@@ -158,7 +158,7 @@ def _train(
 
 
 def _read_top1(folder: Path) -> float:
-    return read_json(folder / SUMMARY)["top1"]
+    return read_summary(folder)["top1"]
 
 
 def _keep(plans: Plans, results: SweepResults, out: Path) -> None:

@@ -335,6 +335,12 @@ def _explained(error: Exception) -> tuple[str, int]:
     if isinstance(error, OSError) and error.errno in (*_REFUSED, *_NO_ROOM):
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror}", FAILED if error.errno in _NO_ROOM else USAGE_ERROR
+    if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
+        return (
+            f"a process that loads images has ended ({first_line(error)}), often for lack of"
+            " memory: lower data.num_workers; --resume auto continues a run",
+            FAILED,
+        )
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return f"there is not enough memory: {first_line(error)}", FAILED
     fault = f"a fault of kat's own: {type(error).__name__}: {first_line(error)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import fcntl
+import math
 import os
 import shutil
 import socket
@@ -14,7 +15,7 @@ from typing import Any, TextIO
 
 import yaml
 
-from kat.documents import read_yaml
+from kat.documents import read_json, read_yaml
 from kat.errors import InputError
 from kat.files import check_folder, write_text
 from kat.models import read_training_checkpoint
@@ -57,6 +58,8 @@ CONTENTS = (
     "mlflow",
 )
 """Everything that a run writes, and that ``overwrite`` removes."""
+_NUMBERS = ("parameters", "epochs", "seconds", "images_per_second", "memory_bytes")
+"""The numbers in summary.json that every run has."""
 _RESUMED = (LAST, PREVIOUS, LAST_GOOD)
 _ONCE = ("resume", "overwrite", "progress", "limit_epochs", "max_steps", "max_time")
 """Settings of a single call, which run.yaml does not keep."""
@@ -245,9 +248,29 @@ def read_settings(out: Path) -> dict[str, Any]:
     """
     path = out / SETTINGS
     settings = read_yaml(path)
-    if not isinstance(settings, dict):
+    data = settings.get("data", {}) if isinstance(settings, dict) else None
+    if not isinstance(data, dict) or not isinstance(data.get("name", ""), str):
         raise InputError(f"{path} does not hold the settings of a run")
     return settings
+
+
+def read_summary(out: Path) -> dict[str, Any]:
+    """The contents of summary.json.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
+    path = out / SUMMARY
+    summary = read_json(path)
+    if not isinstance(summary, dict):
+        raise InputError(f"{path} does not hold the results of a run")
+    for name, value in summary.items():
+        if name in _NUMBERS and not (isinstance(value, int | float) and math.isfinite(value)):
+            raise InputError(f"{path} is damaged: {name} is {str(value)[:100]!r}, not a number")
+    missing = [name for name in _NUMBERS if name not in summary]
+    if missing:
+        raise InputError(f"{path} is damaged: it has no {missing[0]}")
+    return summary
 
 
 def _plain(value: Any) -> Any:
@@ -274,7 +297,7 @@ def read_history(out: Path) -> list[dict[str, float]]:
         return []
     with open_table(path, "the history of a run") as lines:
         rows = [{k: float(v) for k, v in line.items() if v} for line in lines]
-    return [{**row, "epoch": int(row["epoch"])} for row in rows]
+        return [{**row, "epoch": int(row["epoch"])} for row in rows]
 
 
 def write_history(rows: Sequence[dict[str, float]], path: Path) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from kat.checksum import verify_checksum
 from kat.errors import InputError
 from kat.files import open_input
+from kat.models.checkpoints.archives import check_archive
 from kat.models.checkpoints.state_dict import canonical
 
 _NUMPY_SCALARS: list[Any] = [
@@ -64,11 +65,13 @@ def read_torch_file(path: Path) -> dict[str, Any]:
     metrics in them.
 
     Raises:
-        InputError: the file is missing or damaged, contains code, or is something else.
+        InputError: the file is missing or damaged, contains code, would fill the memory, or is
+            something else.
     """
     try:
         if _is_plain_pickle(path):
             raise _unsafe(path, "is a plain pickle, not a file of torch.save", _UNPICKLE)
+        check_archive(path)
         with torch.serialization.safe_globals([argparse.Namespace, *_NUMPY_SCALARS]):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except InputError:
