@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import resource
 import signal
@@ -19,6 +20,18 @@ MEMORY = 4 << 30
 """Bytes of data that a call may allocate."""
 CODES = (0, 1, 2, 75)
 """The exit codes that a command may have."""
+
+# Imported once here, not in every child.
+for _command in (
+    "ablate",
+    "data.check",
+    "eval",
+    "plot.activations",
+    "plot.curves",
+    "report",
+    "train",
+):
+    importlib.import_module(f"kat.cli.{_command}")
 
 
 class Outcome(NamedTuple):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,10 +13,10 @@ import pytest
 import yaml
 
 from kat.cli.recipes import recipe_path
-from kat.models import save_model
+from kat.models import build_model, save_model
 from tests.hostile import DOCUMENTS, assert_held, changed, flipped
 from tests.isolated import call
-from tests.models.small import make_model
+from tests.models.small import make_record
 
 pytestmark = pytest.mark.slow
 
@@ -113,7 +114,8 @@ def recipes(folder, count):
 
 def configs(folder, count):
     """Hostile config.json of a model's folder, and coefficients of ``kat fit``."""
-    model, record = make_model()
+    record = replace(make_record(), classes=[str(digit) for digit in range(10)])
+    model = build_model(record)
     for number, (name, content) in enumerate(
         hostile_documents("json", json.dumps(record.to_timm()).encode(), count)
     ):
