@@ -23,10 +23,14 @@ def memory_bytes(device: torch.device) -> int:
 
 
 def peak_bytes(device: torch.device) -> int:
-    """As :func:`memory_bytes`, with the most that this process ever had resident."""
-    if device.type == "cuda":
-        return memory_bytes(device)
-    return max(memory_bytes(device), _most_resident())
+    """The peak of this process alone: on a GPU what was allocated there, else resident bytes."""
+    return memory_bytes(device) if device.type == "cuda" else _most_resident(os.getpid())
+
+
+def worker_peak_bytes() -> int:
+    """The sum of the peaks of the workers that run now; pages that they share count for each."""
+    workers = [process.pid for process in multiprocessing.active_children()]
+    return sum(_most_resident(pid) for pid in workers if pid is not None)
 
 
 def _resident(pid: int) -> int:
@@ -34,11 +38,24 @@ def _resident(pid: int) -> int:
     try:
         pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     except OSError:
-        return _most_resident() if pid == os.getpid() and sys.platform != "linux" else 0
+        return _most_resident(pid)
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def _most_resident() -> int:
+def _most_resident(pid: int) -> int:
+    """The peak of a process; where there is no /proc, 0 for other processes.
+
+    ``ru_maxrss`` alone would include what the parent of this process had at the fork.
+    """
+    try:
+        status = Path(f"/proc/{pid}/status").read_text().splitlines()
+        return next(1024 * int(line.split()[1]) for line in status if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        return _most_used() if pid == os.getpid() else 0
+
+
+def _most_used() -> int:
+    """The peak of this process, by ``getrusage``."""
     try:
         import resource
     except ImportError:  # Windows

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 _MODES = ("RGB", "L", "CMYK")
 
@@ -150,7 +150,7 @@ def damaged_images() -> dict[str, bytes]:
         "a JPEG's first bytes": jpeg[:20],
         "a truncated PNG": png[: len(png) // 2],
         "a broken PNG chunk": png[:middle] + bytes(200) + png[middle + 200 :],
-        "a decompression bomb": _png_header(60_000, 60_000),
+        "a decompression bomb": png_header(60_000, 60_000),
         "zeros": bytes(1000),
     }
 
@@ -160,11 +160,8 @@ def odd_images() -> dict[str, tuple[bytes, np.ndarray]]:
     rgb = noise()
     grey16 = np.random.default_rng(0).integers(0, 2**16, (48, 64)).astype(np.uint16)
     palette = rgb.convert("P")
-    exif = Image.Exif()
-    exif[0x0112] = 6
     absurd = encoded(rgb, "PNG", exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xff" + b"\xff" * 50)
     jpeg = Image.open(io.BytesIO(encoded(rgb.convert("CMYK"), "JPEG"))).convert("RGB")
-    rotated = encoded(rgb, "PNG", exif=exif.tobytes())
     upper = (grey16 // 256).astype(np.uint8)
     return {
         "CMYK": (encoded(rgb.convert("CMYK"), "JPEG"), np.asarray(jpeg)),
@@ -176,11 +173,12 @@ def odd_images() -> dict[str, tuple[bytes, np.ndarray]]:
         "transparency": (encoded(rgb.convert("RGBA"), "PNG"), np.asarray(rgb)),
         "one bit": (encoded(rgb.convert("1"), "PNG"), np.asarray(rgb.convert("1").convert("RGB"))),
         "absurd EXIF": (absurd, np.asarray(rgb)),
-        "EXIF that says rotated": (rotated, np.asarray(rgb)),
+        "EXIF that says rotated": (turned(rgb), np.asarray(rgb)),
+        "16 bits, rotated": (turned(Image.fromarray(grey16)), np.stack([upper] * 3, -1)),
     }
 
 
-def _png_header(width: int, height: int) -> bytes:
+def png_header(width: int, height: int) -> bytes:
     """A PNG file that claims to be of this size."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
@@ -189,3 +187,13 @@ def _png_header(width: int, height: int) -> bytes:
 
     header = chunk(b"IHDR", struct.pack(">2I5B", width, height, 8, 2, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(100)))
+
+
+def turned(image: Image.Image, orientation: int = 6, kind: str = "PNG") -> bytes:
+    """The file of a camera held at an angle: turned pixels, and the EXIF that turns them back."""
+    back = {1: 1, 2: 2, 3: 3, 4: 4, 5: 5, 6: 8, 7: 7, 8: 6}[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = back
+    stored = ImageOps.exif_transpose(Image.open(io.BytesIO(encoded(image, "PNG", exif=exif))))
+    exif[0x0112] = orientation
+    return encoded(stored, kind, exif=exif)

@@ -3,32 +3,48 @@
 from __future__ import annotations
 
 import multiprocessing
+import subprocess
+import sys
 
 import pytest
 import torch
 
-from kat.machine import memory_bytes, peak_bytes
+from kat.machine import memory_bytes, peak_bytes, worker_peak_bytes
+
+CPU, HELD = torch.device("cpu"), 160_000_000
 
 
 def _wait(connection):
+    torch.ones(HELD // 4)  # and gives it back
     connection.send("started")
     connection.recv()
 
 
 def test_memory_is_that_of_the_process_and_its_workers():
-    cpu = torch.device("cpu")
-    before = memory_bytes(cpu)
-    held = torch.ones(40_000_000)
-    with_tensor = memory_bytes(cpu)
+    before = memory_bytes(CPU)
+    held = torch.ones(HELD // 4)
+    with_tensor = memory_bytes(CPU)
     assert with_tensor - before == pytest.approx(held.nbytes, rel=0.2)
-    assert peak_bytes(cpu) >= with_tensor
+    own = peak_bytes(CPU)
+    assert own >= with_tensor
     fork = multiprocessing.get_context("fork")
     here, there = fork.Pipe()
     worker = fork.Process(target=_wait, args=(there,))
     worker.start()
     try:
         assert here.recv() == "started"
-        assert memory_bytes(cpu) > with_tensor
+        assert memory_bytes(CPU) > with_tensor
+        assert HELD < worker_peak_bytes() < own + 1.2 * HELD
+        assert peak_bytes(CPU) < own + 0.1 * HELD  # whether a worker runs or not
     finally:
         worker.kill()
         worker.join()
+    assert worker_peak_bytes() == 0
+
+
+@pytest.mark.slow
+def test_the_peak_of_a_process_is_not_that_of_its_parent():
+    held = torch.ones(HELD)
+    code = "import torch, kat.machine as m; print(m.peak_bytes(torch.device('cpu')))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert int(done.stdout) < held.nbytes

@@ -20,16 +20,17 @@ from typing import Any
 
 from scipy.stats import t
 
+from kat.analysis.learning_curves import HEADLINES, METRICS, common_headline
 from kat.errors import InputError
 from kat.tables import columns_of, open_table, write_table
 from kat.text import scaled
+from kat.training.tasks.task import Metric
 
 Row = dict[str, Any]
 """One run: ``cell``, ``seed``, those of :data:`MEASURES`, and more."""
 
 MEASURES = (
-    "top1",
-    "top5",
+    *METRICS,
     "parameters",
     "flops",
     "seconds",
@@ -37,8 +38,10 @@ MEASURES = (
     "memory_bytes",
 )
 """What is measured of a run."""
-_COUNTS = ("parameters", "flops", "memory_bytes", "epochs")
-FIRST_COLUMNS = ("cell", "seed", "status", *MEASURES, "epochs", "run")
+_COUNTS = ("parameters", "flops", "memory_bytes", "epochs", "best_epoch")
+_IDENTITY = ("cell", "seed", "status")
+COLUMNS = (*_IDENTITY, *MEASURES, "epochs", "best_epoch", "run", "title", "settings")
+"""The columns of a table of runs, but for the factors of its grid."""
 
 
 @dataclass(frozen=True)
@@ -71,26 +74,46 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class CellResult:
-    """The results of one cell.
+class Comparison:
+    """A measure of something and its difference from a reference.
 
     Args:
-        name: the name of the cell.
-        values: the measure by seed, for the runs that are done.
-        estimate: their mean; None where no run is done.
-        difference: from the reference, over the seeds that both have; None for the reference.
-        failed: seeds whose run has no result.
-        row: the row of the first run that is done, for what does not depend on the seed.
-        seconds: mean over the runs, NaN without any.
+        name: the name of what is compared.
+        values: the measure by seed.
+        estimate: the mean; None where there are no values.
+        difference: the difference from the reference, over the seeds that both have; None for the
+            reference.
     """
 
     name: str
     values: dict[int, float]
     estimate: Estimate | None
     difference: Estimate | None
+
+
+@dataclass(frozen=True)
+class CellResult(Comparison):
+    """The results of one cell, its values those of the runs that are done.
+
+    Args:
+        failed: seeds whose run has no result.
+        row: the row of the first run that is done, for what does not depend on the seed.
+        seconds: mean over the runs, NaN without any.
+    """
+
     failed: list[int]
     row: Row
     seconds: float
+
+
+def main_metric(rows: Iterable[Row]) -> Metric:
+    """The main metric of the runs of a grid; that of a classifier where no run is done.
+
+    Raises:
+        InputError: they are of several tasks.
+    """
+    done = [row for row in rows if row["status"] == "done"]
+    return METRICS[common_headline(done) if done else HEADLINES[0]]
 
 
 def summarize(
@@ -119,7 +142,9 @@ def summarize(
 
 
 def _values(rows: Sequence[Row], measure: str) -> dict[int, float]:
-    return {row["seed"]: row[measure] for row in rows if row["status"] == "done"}
+    """The measure by seed; JSON has no NaN, so a metric may be missing."""
+    done = [row for row in rows if row["status"] == "done"]
+    return {row["seed"]: row[measure] for row in done if row.get(measure) is not None}
 
 
 def _result(
@@ -139,11 +164,18 @@ def _result(
     )
 
 
-def table(results: Sequence[CellResult], reference: str) -> tuple[list[str], list[list[str]]]:
+def has_intervals(results: Iterable[Comparison]) -> bool:
+    """Whether a mean is over several seeds; one seed has no interval."""
+    return any(result.estimate is not None and result.estimate.n > 1 for result in results)
+
+
+def table(
+    results: Sequence[CellResult], reference: str, metric: Metric
+) -> tuple[list[str], list[list[str]]]:
     """The column names and the rows of the printed table."""
     columns = [
         "cell",
-        "top-1 (%)",
+        f"{metric.label} (%)",
         f"minus {reference}",
         "seeds",
         "parameters",
@@ -175,8 +207,10 @@ def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def write_runs(rows: Sequence[Row], path: Path) -> None:
-    """Writes the rows as CSV: :data:`FIRST_COLUMNS`, then factors and settings."""
-    write_table(path, columns_of(rows, FIRST_COLUMNS), rows)
+    """Writes the rows as CSV: those of :data:`COLUMNS` that a row has, and the factors."""
+    known = columns_of(rows)
+    first = [name for name in COLUMNS[:-2] if name in known or name in _IDENTITY]
+    write_table(path, columns_of(rows, first), rows)
 
 
 def read_runs(path: Path) -> list[Row]:
@@ -195,7 +229,7 @@ def read_runs(path: Path) -> list[Row]:
 def _read_row(line: dict[str, str]) -> Row:
     row: Row = {**line, **dict.fromkeys(MEASURES)}
     row |= {"seed": int(line["seed"]), "cell": line["cell"], "status": line["status"]}
-    for name in (*MEASURES, "epochs"):
-        if line[name]:
+    for name in (*MEASURES, "epochs", "best_epoch"):
+        if line.get(name):
             row[name] = int(line[name]) if name in _COUNTS else float(line[name])
     return row

@@ -37,12 +37,14 @@ class Curve:
         epochs: counted from 1.
         mean: over the runs.
         low, high: the smallest and the largest of the runs.
+        best: the epoch that is kept and its value, of a single run that tells it.
     """
 
     epochs: list[int]
     mean: list[float]
     low: list[float]
     high: list[float]
+    best: tuple[int, float] | None = None
 
 
 def usual_columns(row: Mapping[str, Any]) -> tuple[str, str | None]:
@@ -97,9 +99,12 @@ def curve(label: str, histories: Sequence[History], column: str) -> Curve:
             f" {', '.join(known) or 'no rows'}"
         )
     values = [[run[epoch] for run in runs] for epoch in epochs]
+    kept = [int(row["epoch"]) for row in histories[0] if row.get("best")]
+    single = len(histories) == 1 and kept and kept[0] in runs[0]
     return Curve(
         epochs=epochs,
         mean=[sum(row) / len(row) for row in values],
         low=list(map(min, values)),
         high=list(map(max, values)),
+        best=(kept[0], runs[0][kept[0]]) if single else None,
     )

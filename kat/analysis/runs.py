@@ -53,7 +53,7 @@ def with_results(row: Row) -> Row:
     Raises:
         InputError: the run has no result yet.
     """
-    if "top1" in row:
+    if "parameters" in row:
         return row
     folder: Path = row["folder"]
     found = measure(folder)
@@ -69,7 +69,7 @@ def measure(folder: Path) -> Row:
     summary = read_summary(folder)
     model, record = load_model(folder)
     flops = count(model, record.input_size).flops
-    kept = {name: summary[name] for name in (*MEASURES, "epochs") if name in summary}
+    kept = {name: summary[name] for name in (*MEASURES, "epochs", "best_epoch") if name in summary}
     return {"status": "done", **kept, "flops": flops}
 
 
@@ -100,6 +100,7 @@ class SweepResults:
             "seed": run.seed,
             **self._measured[run.folder],
             "run": run.folder.relative_to(self.out).as_posix(),
+            "title": run.title,
             **run.cell.levels,
             "settings": json.dumps(settings_of(run.job.config), sort_keys=True),
         }

@@ -3,8 +3,9 @@
 A grid is a YAML file of factors and their levels, or one of the shipped grids. Every cell is
 trained with every seed. Finished runs are not repeated, even if they belong to another grid; a call
 that was interrupted resumes where it was when it is repeated. Results are OUT/GRID.csv (a row a
-run), OUT/GRID.md (mean, 95 % interval, paired difference from the first cell), OUT/GRID.svg and
-.png; the run directories in OUT/runs are as those of 'kat train'.
+run), OUT/GRID.md (mean, 95 % interval, paired difference from the first cell; main effects if every
+combination of levels is a cell), OUT/GRID.svg and .png; the run directories in OUT/runs are as
+those of 'kat train'. Cells are compared by the first metric of their task (top-1, box AP, mIoU).
 
 examples:
   kat ablate components --out runs/ablation
@@ -26,6 +27,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from kat.analysis.ablation import Row, markdown, summarize, table, write_runs
 from kat.analysis.figures.ablation import plot_cells
+from kat.analysis.main_effects import effects_table, main_effects
 from kat.analysis.runs import SweepResults
 from kat.cli.parsing import FAILED, Parser
 from kat.cli.recipes import read_recipe, recipe_path
@@ -42,6 +44,7 @@ from kat.training.run_directory import read_summary
 from kat.training.sweep.grid import Grid, Settings, check_seeds, nested
 from kat.training.sweep.launcher import Job, Outcome, run_jobs, slots
 from kat.training.sweep.plan import PlannedRun, find_grids, grid_names, plan_runs
+from kat.training.tasks.task import Metric
 
 Plans = dict[str, list[PlannedRun]]
 """The runs of each grid by its name, each seed's together."""
@@ -66,7 +69,7 @@ def main(arguments: list[str]) -> int:
     except Timeout:
         raise InputError(f"another kat ablate is running in {out}; give another --out") from None
     for grid in grids:
-        _report(grid, results.rows(plans[grid.name]), out)
+        _report(grid, results.rows(plans[grid.name]), plans[grid.name][0].metric, out)
     for folder, error in results.errors.items():
         warn(f"kat: the run in {folder} failed: {error}")
     missing = {r.folder for runs in plans.values() for r in runs if not r.done}
@@ -87,7 +90,7 @@ def make_parser() -> Parser:
         nargs="+",
         action="extend",
         metavar="NAME=VALUE",
-        help="settings of all runs, over those of the recipe",
+        help="settings of all runs, over those of the recipe and the grid's own",
     )
     add(
         "--jobs",
@@ -148,7 +151,7 @@ def _train(
                 results.errors[folder] = outcome.error
             keep()
             bar.advance(task)
-            said = outcome.error or f"top-1 {_read_top1(folder):.2f} %"
+            said = outcome.error or _result(runs[folder])
             tell("ended  ", outcome.job, f": {said}")
 
         keep()
@@ -157,8 +160,9 @@ def _train(
         run_jobs(todo, at_once, options.threads, lambda job: tell("started", job), ended)
 
 
-def _read_top1(folder: Path) -> float:
-    return read_summary(folder)["top1"]
+def _result(run: PlannedRun) -> str:
+    metric, value = run.metric, read_summary(run.folder)[run.metric.name]
+    return f"no {metric.label}" if value is None else f"{metric.label} {value:{metric.format}} %"
 
 
 def _keep(plans: Plans, results: SweepResults, out: Path) -> None:
@@ -166,16 +170,22 @@ def _keep(plans: Plans, results: SweepResults, out: Path) -> None:
         write_runs(results.rows(runs), out / f"{name}.csv")
 
 
-def _report(grid: Grid, rows: Sequence[Row], out: Path) -> None:
-    """Prints the table of a grid, and writes it and its plots."""
+def _report(grid: Grid, rows: Sequence[Row], metric: Metric, out: Path) -> None:
+    """Prints the tables of a grid, and writes them and its plots."""
     reference = grid.cells[0].name
-    found = summarize(rows, reference)
-    head, lines = table(found, reference)
-    write_text(out / f"{grid.name}.md", f"# {grid.title}\n\n{markdown(head, lines)}")
+    found = summarize(rows, reference, metric.name)
+    head, lines = table(found, reference, metric)
+    text = f"# {grid.title}\n\n{markdown(head, lines)}"
     say(grid.title)
     print_table(head, lines)
+    if effects := main_effects(rows, metric.name):
+        head, lines = effects_table(effects, metric.label)
+        text += f"\n## Main effects\n\n{markdown(head, lines)}"
+        say("main effects")
+        print_table(head, lines)
+    write_text(out / f"{grid.name}.md", text)
     for ending in ("svg", "png"):
-        plot_cells(found, grid.title, out / f"{grid.name}.{ending}")
+        plot_cells(found, metric, grid.title, out / f"{grid.name}.{ending}")
     say(f"{out / grid.name}: .csv, .md, .svg, .png")
 
 

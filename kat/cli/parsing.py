@@ -291,8 +291,9 @@ def given(settings: Namespace) -> dict[str, Any]:
 def tracked(items: Sequence[T], what: str, options: Namespace) -> Iterable[T]:
     """The items, with a progress bar in a terminal if ``options.progress``."""
     console = Console(file=sys.stderr)
-    hidden = not options.progress or not console.is_terminal
-    return track(items, what, console=console, transient=True, disable=hidden)
+    if not options.progress or not console.is_terminal:
+        return items  # a bar that is not shown would still print an empty line
+    return track(items, what, console=console, transient=True)
 
 
 def run_command(body: Callable[[], int | None], quiet: bool = False, debug: bool = False) -> int:

@@ -6,7 +6,7 @@ pixels; --out draws objects and pixels.
 
 examples:
   kat predict cat.jpg dog.jpg --checkpoint runs/mine
-  kat predict photos/*.jpg --checkpoint mine.onnx --json predictions.json
+  kat predict photos --checkpoint mine.onnx --json predictions.json      a folder, with those in it
   kat predict street.jpg --checkpoint runs/detector --out pictures
 """
 
@@ -26,6 +26,8 @@ from kat.cli.parsing import MODEL, Parser, tracked
 from kat.cli.task_options import add_task_options, task_options
 from kat.data import UnreadableImage, decode
 from kat.data.decoding import in_channels
+from kat.data.folders import image_files
+from kat.data.naming import NOT_AN_IMAGE
 from kat.deploy import open_model
 from kat.errors import InputError
 from kat.files import replacing, write_text
@@ -33,6 +35,7 @@ from kat.models import ModelRecord
 from kat.models.dense import task_of
 from kat.settings import Count
 from kat.tables import print_table
+from kat.text import listing, warn
 from kat.training.evaluation.evaluation import Subject
 from kat.training.tasks.registry import TASKS
 from kat.training.tasks.task import Task
@@ -44,6 +47,7 @@ def main(arguments: list[str]) -> None:
     """Predicts, and prints a table."""
     parser = make_parser()
     options = parser.parse_args(arguments)
+    options.images = _files(options.images)
     checkpoint: Path = options.checkpoint
     model, record = open_model(checkpoint, options.image_size, trust=options.trust)
     if not record.classes:
@@ -76,7 +80,7 @@ def make_parser() -> Parser:
     """The parser of ``kat predict``."""
     parser = Parser(__doc__, "IMAGE... --checkpoint RUN")
     add = parser.add
-    add("images", nargs="+", metavar="IMAGE", help="image files")
+    add("images", nargs="+", metavar="IMAGE", help="image files, and folders of them")
     add(
         "--checkpoint",
         type=Path,
@@ -96,6 +100,17 @@ def make_parser() -> Parser:
     parser.add_json("the predictions")
     parser.add_progress()
     return parser
+
+
+def _files(paths: Sequence[str]) -> list[str]:
+    """The image files among the paths and in the folders among them."""
+    files, ignored = image_files(paths)
+    for path, reason in ignored.items():
+        if reason != NOT_AN_IMAGE:
+            warn(f"{path} is left out: {reason}")
+    if not files:
+        raise InputError(f"there is no image in {listing(paths)}")
+    return files
 
 
 class _Images:

@@ -89,6 +89,7 @@ def _print(summary: Summary) -> None:
     shown = TASKS[summary.task].metrics
     best = ", ".join(f"{s.label} {summary.metrics[s.name]:{s.format}} %" for s in shown)
     say(
-        f"best {best} after {summary.epochs} epochs, {summary.parameters:,} parameters,"
-        f" {summary.seconds:.0f} s; {summary.skipped} files skipped; all in {summary.out}"
+        f"best {best} in epoch {summary.best_epoch} of {summary.epochs},"
+        f" {summary.parameters:,} parameters, {summary.seconds:.0f} s;"
+        f" {summary.skipped} files skipped; all in {summary.out}"
     )

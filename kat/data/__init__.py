@@ -4,6 +4,7 @@ from kat.data.config import AugmentConfig, DataConfig, is_stream
 from kat.data.dataset import ImageDataset
 from kat.data.decoding import UnreadableImage, decode
 from kat.data.loader import Batch, Loader, make_loader
+from kat.data.record import data_record, differences, located
 from kat.data.seeds import STEP, derived_seed, seed_all
 from kat.data.sources.registry import check_classes, open_split, task_of_data
 from kat.data.stream import ImageStream
@@ -27,10 +28,13 @@ __all__ = [
     "Preprocessing",
     "UnreadableImage",
     "check_classes",
+    "data_record",
     "decode",
     "derived_seed",
+    "differences",
     "eval_transform",
     "is_stream",
+    "located",
     "make_loader",
     "open_split",
     "preprocessing",

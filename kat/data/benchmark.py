@@ -104,7 +104,7 @@ def stage_times(
         with timed("read"):
             encoded, label = data.read(index)
         with timed("decode"):
-            image = data.decode(encoded, index)
+            image = data.decode(encoded, label, index)
         with timed("augment"):
             return (*data.transformed(image, label, index), 0)
 

@@ -53,6 +53,9 @@ class DataConfig:
         num_workers: processes that load images; 0 loads them in the main process.
         bad_images: what to do with an unreadable image: skip names it and takes the next image in
             its place in training, fail stops.
+        exif: upright turns photographs as their EXIF orientation says; ignore takes the pixels as
+            they are stored. Boxes and masks whose size says that they are of the stored pixels keep
+            their image as it is stored.
         bad_annotations: what to do with invalid boxes and masks (``kat data check`` lists them):
             fail refuses the data, skip leaves them out.
         interpolation: how images are resized for evaluation; auto: as for the model in
@@ -79,6 +82,7 @@ class DataConfig:
     batch_size: OrAuto[Count] = 128
     num_workers: Workers = 0
     bad_images: Literal["skip", "fail"] = "skip"
+    exif: Literal["upright", "ignore"] = "upright"
     bad_annotations: Literal["fail", "skip"] = "fail"
     interpolation: OrAuto[
         Literal["bilinear", "bicubic", "nearest", "box", "hamming", "lanczos"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from typing import Any, Protocol
 
@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from kat.data.decoding import UnreadableImage, as_rgb, decode_bytes
+from kat.data.decoding import Exif, Size, UnreadableImage, as_rgb, decode_bytes, upright
 from kat.errors import UnreadableFile
 from kat.files import reason_of
 
@@ -50,6 +50,10 @@ class Source(Protocol):
         """
         ...
 
+    def listing(self) -> Iterable[np.ndarray]:
+        """The names of the images and their labels, as arrays that are cheap to have."""
+        ...
+
 
 class SourceSubset:
     """Some of the images of another source.
@@ -73,6 +77,10 @@ class SourceSubset:
     def read(self, index: int) -> tuple[Encoded, Any]:
         """Reads the image from the source."""
         return self.source.read(int(self.indices[index]))
+
+    def listing(self) -> Iterable[np.ndarray]:
+        """The listing of the source, and which of its images these are."""
+        return [*self.source.listing(), self.indices]
 
 
 def collate_images(images: Sequence[Any], labels: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -122,6 +130,7 @@ class ImageDataset(Dataset):
         self.std = std
         self.ignored = dict(ignored or {})
         self.note = note
+        self.exif: Exif = "upright"
         self.transform: Transform = no_transform
 
     def __len__(self) -> int:
@@ -129,7 +138,7 @@ class ImageDataset(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         encoded, label = self.read(index)
-        return self.transformed(self.decode(encoded, index), label, index)
+        return self.transformed(self.decode(encoded, label, index), label, index)
 
     @staticmethod
     def collate(images: Sequence[Any], labels: Sequence[Any]) -> tuple[Any, Any]:
@@ -156,18 +165,27 @@ class ImageDataset(Dataset):
         """
         try:
             return self.source.read(index)
-        except (OSError, UnreadableFile) as error:
+        except UnreadableFile as error:
+            raise UnreadableImage(str(error.args[0]), error.reason) from error
+        except OSError as error:
             raise UnreadableImage(self.name(index), reason_of(error)) from error
 
-    def decode(self, encoded: Encoded, index: int) -> Image.Image:
+    def decode(self, encoded: Encoded, label: Any, index: int) -> Image.Image:
         """Decodes the image of an item, as grayscale or RGB according to ``channels``.
+
+        It is turned upright, unless ``exif`` is ``"ignore"`` or its annotations are for the stored
+        pixels.
 
         Raises:
             UnreadableImage: the bytes are damaged or not an image.
         """
         if isinstance(encoded, bytes):
-            return decode_bytes(encoded, self.name(index))
-        return encoded if self.channels == 1 else as_rgb(encoded)
+            return decode_bytes(encoded, self.name(index), self.exif, self.annotated_size(label))
+        return encoded if self.channels == 1 else upright(as_rgb(encoded), self.exif)
+
+    def annotated_size(self, label: Any) -> Size | None:
+        """The size that the annotations of an image are for; None if they do not say."""
+        return None
 
     def transformed(self, image: Image.Image, label: Any, index: int) -> tuple[Any, Any]:
         """Transforms the image of an item: the last stage."""

@@ -1,17 +1,34 @@
-"""Decoding image files to RGB pixels."""
+"""Reads image files: only regular ones, turned upright, as RGB pixels."""
 
 from __future__ import annotations
 
 import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import Literal
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from kat.errors import UnreadableFile
 from kat.files import read_bytes
 
+Exif = Literal["upright", "ignore"]
+"""Whether images are turned as their EXIF orientation says."""
+
+Size = tuple[int, int]
+"""Width and height in pixels."""
+
 IMAGE_LIMIT = 1 << 30
 """The most bytes of an image file."""
+PIXEL_LIMIT = 1 << 27
+"""The most pixels of an image: 134 megapixels, which take 1.5 GB at most."""
+
+# Pillow would print these for images that are read nevertheless.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+warnings.filterwarnings("ignore", "(Possibly c|C)orrupt EXIF data", UserWarning)
 
 
 class UnreadableImage(Exception):
@@ -40,35 +57,134 @@ def read_image(path: str) -> bytes:
     return read_bytes(path, IMAGE_LIMIT)
 
 
-def decode(path: str) -> Image.Image:
+def decode(path: str, exif: Exif = "upright") -> Image.Image:
     """Decodes an image file of any format and mode to RGB.
 
+    Args:
+        path: of the file.
+        exif: see :func:`decode_bytes`.
+
     Raises:
-        UnreadableImage: the file is missing, damaged or not an image.
+        UnreadableImage: the file is missing, not a regular file, damaged or not an image.
     """
     try:
         content = read_image(path)
     except UnreadableFile as error:
         raise UnreadableImage(path, error.reason) from error
-    return decode_bytes(content, path)
+    return decode_bytes(content, path, exif)
 
 
-def decode_bytes(content: bytes, name: str) -> Image.Image:
-    """Decodes the bytes of an image file of any format and mode to RGB.
+def decode_bytes(
+    content: bytes,
+    name: str,
+    exif: Exif = "upright",
+    annotated: Size | None = None,
+    *,
+    rgb: bool = True,
+) -> Image.Image:
+    """Decodes the bytes of an image file of any format and mode; the first frame of several.
 
     Args:
         content: the whole file.
         name: name of the image in errors.
+        exif: ``"upright"`` turns the image as its EXIF orientation says, ``"ignore"`` does not.
+            Pillow turns TIFF and HEIC files in either case.
+        annotated: the size that the annotations of the image are for. If only the stored pixels
+            have this size, the image is not turned.
+        rgb: whether to convert to RGB; a mask keeps its mode.
 
     Raises:
-        UnreadableImage: the bytes are damaged or not an image.
+        UnreadableImage: the bytes are damaged or not an image, or the image is too large.
     """
+    with _named(content, name):
+        image = _opened(content)
+        image.load()
+        return upright(as_rgb(image) if rgb else image, exif, annotated)
+
+
+def header(content: bytes, name: str) -> tuple[Size, int]:
+    """The size of an image as it is stored, and its EXIF orientation, without decoding it.
+
+    Raises:
+        UnreadableImage: the bytes are not an image, or the image is too large.
+    """
+    with _named(content, name):
+        image = _opened(content)
+        return image.size, orientation_of(image)
+
+
+@contextmanager
+def _named(content: bytes, name: str) -> Iterator[None]:
+    """Turns all errors of Pillow, which has nearly every kind, into :class:`UnreadableImage`."""
+    try:
+        yield
+    except Exception as error:
+        raise UnreadableImage(name, _reason(error, content)) from error
+
+
+def _opened(content: bytes) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(content))
-        image.load()
-        return as_rgb(image)
-    except Exception as error:  # Pillow raises nearly every kind for damaged files
-        raise UnreadableImage(name, _reason(error, content)) from error
+    except UnidentifiedImageError:
+        if not (_is_heic(content) and find_spec("pillow_heif")):
+            raise
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+        image = Image.open(io.BytesIO(content))
+    if image.width * image.height > PIXEL_LIMIT:
+        raise ValueError(
+            f"it has {image.width}x{image.height} pixels; an image may have {PIXEL_LIMIT:,}"
+        )
+    return image
+
+
+def _is_heic(content: bytes) -> bool:
+    return content[4:8] == b"ftyp" and content[8:12] in (b"heic", b"heix", b"mif1", b"msf1")
+
+
+def upright(image: Image.Image, exif: Exif, annotated: Size | None = None) -> Image.Image:
+    """Turns a decoded image as its EXIF orientation says; see :func:`decode_bytes`."""
+    if exif == "ignore":
+        return image
+    orientation = orientation_of(image)
+    if orientation == 1 or fits_stored_only(image.size, orientation, annotated):
+        return image
+    return image.transpose(_TURNS[orientation])
+
+
+def fits_stored_only(stored: Size, orientation: int, annotated: Size | None) -> bool:
+    """Whether annotations are for the stored pixels and cannot be for the upright ones."""
+    return annotated == stored != turned_size(stored, orientation)
+
+
+def turned_size(size: Size, orientation: int) -> Size:
+    """The size of an upright image, from that of the stored one and its EXIF orientation."""
+    return size if orientation <= _LAST_WITH_SAME_SIDES else (size[1], size[0])
+
+
+_LAST_WITH_SAME_SIDES = 4
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes an image upright, by its EXIF orientation."""
+
+
+def orientation_of(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1 (upright) if there is none, or if it is damaged."""
+    if image.format == "TIFF":  # Pillow turns it itself
+        return 1
+    try:  # a PNG file's own method would decode the image
+        orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
+    except Exception:  # Pillow raises nearly every kind for damaged EXIF
+        return 1
+    return orientation if orientation in _TURNS else 1
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
@@ -78,8 +194,10 @@ def as_rgb(image: Image.Image) -> Image.Image:
     """
     if image.mode == "RGB":
         return image
+    info = image.info
     if image.mode.startswith("I;16"):  # Pillow would turn all values above 255 white
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        image.info = info
     elif image.mode == "P" and "transparency" in image.info:  # direct conversion warns
         image = image.convert("RGBA")
     return image.convert("RGB")
@@ -95,5 +213,7 @@ def _reason(error: Exception, content: bytes) -> str:
     if not content:
         return "it has no bytes"
     if isinstance(error, UnidentifiedImageError):  # its message is the address of an object
+        if _is_heic(content):
+            return "it is HEIC, which needs the package pillow-heif: pip install pillow-heif"
         return f"its format is unknown; its first bytes are {content[:8]!r}"
     return str(error) or type(error).__name__

@@ -21,8 +21,13 @@ IMAGE_EXTENSIONS = (
     ".tif",
     ".tiff",
     ".webp",
+    ".gif",
+    ".avif",
+    ".jfif",
+    ".heic",
 )
-"""Extensions of image files, in lower case; torchvision's list."""
+"""Extensions of image files, in lower case: torchvision's list and what else cameras and the web
+write. Of a GIF the first frame is taken; HEIC needs the package pillow-heif."""
 
 NOT_AN_IMAGE = "it is not named as an image"
 

@@ -29,7 +29,7 @@ class PackedStrings(Sequence[str]):
         """Packs strings one at a time; they need never all be in memory."""
         content, ends = bytearray(), array("q")
         for string in strings:
-            content += string.encode(errors="surrogateescape")  # file names may need this
+            content += string.encode(errors="surrogatepass")  # file names may need this
             ends.append(len(content))
         return cls(np.frombuffer(bytes(content), np.uint8), np.frombuffer(ends, np.int64))
 
@@ -41,6 +41,11 @@ class PackedStrings(Sequence[str]):
         starts = np.cumsum([0, *(len(part.content) for part in parts[:-1])])
         ends = [part.ends + start for part, start in zip(parts, starts, strict=True)]
         return cls(np.concatenate([part.content for part in parts]), np.concatenate(ends))
+
+    @property
+    def arrays(self) -> list[np.ndarray]:
+        """Both arrays."""
+        return [self.content, self.ends]
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -54,4 +59,4 @@ class PackedStrings(Sequence[str]):
             return [self[i] for i in range(len(self))[index]]
         index = range(len(self))[index]
         start = self.ends[index - 1] if index else 0
-        return bytes(self.content[start : self.ends[index]]).decode(errors="surrogateescape")
+        return bytes(self.content[start : self.ends[index]]).decode(errors="surrogatepass")

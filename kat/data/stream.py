@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
+from PIL import Image
 from torch.utils.data import IterableDataset, get_worker_info
 
 from kat.data.dataset import (
@@ -16,7 +17,7 @@ from kat.data.dataset import (
     collate_images,
     no_transform,
 )
-from kat.data.decoding import UnreadableImage, as_rgb, decode_bytes
+from kat.data.decoding import Exif, UnreadableImage, as_rgb, decode_bytes, upright
 from kat.data.sampler import rank_and_world_size
 from kat.errors import InputError
 
@@ -65,6 +66,7 @@ class ImageStream(IterableDataset):
         self.mean, self.std = IMAGENET_MEAN, IMAGENET_STD
         self.ignored: dict[str, str] = {}
         self.note = ""
+        self.exif: Exif = "upright"
         self.transform: Transform = no_transform
         # Shared memory: workers that are running already must see the next epoch.
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
@@ -121,7 +123,11 @@ class ImageStream(IterableDataset):
             return item
         name, encoded, label = item
         try:
-            image = decode_bytes(encoded, name) if isinstance(encoded, bytes) else as_rgb(encoded)
+            return self.transform(self._decoded(encoded, name)), label
         except UnreadableImage as error:
             return error
-        return self.transform(image), label
+
+    def _decoded(self, encoded: Encoded, name: str) -> Image.Image:
+        if isinstance(encoded, bytes):
+            return decode_bytes(encoded, name, self.exif)
+        return upright(as_rgb(encoded), self.exif)

@@ -10,11 +10,19 @@ from pickle import UnpicklingError
 from typing import Any
 
 from safetensors import SafetensorError
-from timm.models import build_model_with_cfg, register_model, resolve_pretrained_cfg
+from timm.models import (
+    build_model_with_cfg,
+    register_model,
+    register_notrace_module,
+    resolve_pretrained_cfg,
+)
 from torch import nn
 
 from kat.errors import InputError, first_line
 from kat.models.checkpoints.weight_files import read_state_dict
+from kat.nn import GroupRational
+
+register_notrace_module(GroupRational)
 
 
 def register_family(

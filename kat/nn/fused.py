@@ -17,8 +17,8 @@ from torch.utils.hooks import RemovableHandle
 
 from kat.nn.rational import GroupRational
 from kat.ops import rational
-from kat.ops.dispatch import rational_backward_recompute
-from kat.ops.torch_internals import has_hooks, in_function_transform, is_exporting
+from kat.ops.dispatch import rational_backward, rational_backward_recompute
+from kat.ops.torch_internals import in_function_transform, is_exporting, is_patched
 
 GRKANHook = Callable[[GroupRational, nn.Linear, Tensor, Tensor], None]
 
@@ -53,8 +53,9 @@ def grkan_linear(
     """``linear(between(activation(x)))`` up to rounding, in less memory where it is fused.
 
     The modules are called one after the other where they are not just their formula (they have
-    hooks, or a derived class), where no gradient is recorded, inside ``torch.func`` transforms, in
-    exported programs, and where a backend was requested by name.
+    hooks, a derived class, a ``forward`` of their own, or parameters of a tensor subclass), where
+    ``x`` is not a plain tensor (an ``fx`` proxy, say), where no gradient is recorded, inside
+    ``torch.func`` transforms, in exported programs, and where a backend was requested by name.
 
     Args:
         x: (..., d_in).
@@ -66,7 +67,7 @@ def grkan_linear(
         y, (..., d_out).
     """
     records = torch.is_grad_enabled() and not in_function_transform() and not is_exporting()
-    if fused and records and _is_plain(activation, linear):
+    if fused and records and type(x) in _PLAIN and _is_plain(activation, linear):
         y = _GRKANLinear.apply(
             x,
             activation.weight_numerator,
@@ -82,15 +83,22 @@ def grkan_linear(
     return y
 
 
+_PLAIN = (Tensor, nn.Parameter)
+
+
 def _is_plain(activation: GroupRational, linear: nn.Linear) -> bool:
-    """Whether the modules are just their formula."""
+    """Whether the modules are just their formula, of plain tensors."""
     return (
         type(activation) is GroupRational
         and type(linear) is nn.Linear
         and activation.impl is None
         and activation.channel_dim == -1
-        and not has_hooks(activation)
-        and not has_hooks(linear)
+        and not is_patched(activation)
+        and not is_patched(linear)
+        and type(activation.weight_numerator) in _PLAIN
+        and type(activation.weight_denominator) in _PLAIN
+        and type(linear.weight) in _PLAIN
+        and (linear.bias is None or type(linear.bias) in _PLAIN)
     )
 
 
@@ -114,12 +122,25 @@ class _GRKANLinear(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """With the output gradient G: dF = G W, dW = G^T F(x), dbias = sum G, and those of F.
 
-        The products are in G's dtype, which autocast chose in the forward pass.
+        What no gradient needs is not computed: frozen weights cost no F(x) and no product. The
+        products are in G's dtype, which autocast chose in the forward pass.
         """
         x, numerator, denominator, weight = ctx.saved_tensors
-        grad_y = grad @ weight.to(grad.dtype)
-        dx, da, db, y = rational_backward_recompute(grad_y, x, numerator, denominator, ctx.form)
+        *of_rational, for_weight, for_bias = ctx.needs_input_grad[:5]
+        inputs = (x, numerator, denominator, ctx.form)
+        dx = da = db = y = None
+        if any(of_rational):
+            grad_y = grad @ weight.to(grad.dtype)
+            if for_weight:
+                dx, da, db, y = rational_backward_recompute(grad_y, *inputs)
+            else:
+                dx, da, db = rational_backward(grad_y, *inputs)
+        elif for_weight:
+            y = rational(x, numerator, denominator, form=ctx.form)
         rows = grad.reshape(-1, grad.shape[-1])
-        d_weight = rows.T @ y.reshape(-1, y.shape[-1]).to(grad.dtype)
-        d_bias = None if ctx.bias_dtype is None else rows.sum(0).to(ctx.bias_dtype)
-        return dx, da, db, d_weight.to(weight.dtype), d_bias, None
+        d_weight = d_bias = None
+        if y is not None:
+            d_weight = (rows.T @ y.reshape(-1, y.shape[-1]).to(grad.dtype)).to(weight.dtype)
+        if for_bias:
+            d_bias = rows.sum(0).to(ctx.bias_dtype)
+        return dx, da, db, d_weight, d_bias, None

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, fx
 
 from kat.ops import dispatch, reference
 from kat.ops.arguments import check_arguments
-from kat.ops.torch_internals import in_function_transform
+from kat.ops.torch_internals import in_function_transform, is_exporting_onnx
 
 
 def rational(
@@ -35,7 +39,8 @@ def rational(
         impl: the backend. None picks the kernel of x's device, and the reference where there is
             none, inside ``torch.func`` transforms and in forward-mode AD. A name picks that backend
             or raises: ``"reference"`` is plain PyTorch (any order of derivative, ``torch.func``),
-            ``"cpu"`` the C++ kernel, ``"triton"`` the GPU kernels.
+            ``"cpu"`` the C++ kernel, ``"triton"`` the GPU kernels. Graphs for ONNX get a dozen
+            plain operations, whatever ``impl`` is.
 
     Returns:
         F(x), with x's shape and dtype. Differentiable with respect to x and the coefficients.
@@ -55,7 +60,13 @@ def rational(
         >>> identity = torch.tensor([[0., 1., 0., 0., 0., 0.]])
         >>> y = kat.rational(x, identity, torch.zeros(8, 4))
     """
+    for tensor in (x, numerator, denominator):
+        if isinstance(tensor, fx.Proxy):  # torch.fx records one call, and looks no further
+            inputs, options = (x, numerator, denominator), {"form": form, "impl": impl}
+            return tensor.tracer.create_proxy("call_function", rational, inputs, options)
     check_arguments(x, numerator, denominator, form)
+    if is_exporting_onnx():
+        return reference.plain_rational(x, numerator, denominator, form)
     if impl is None:
         return dispatch.rational(x, numerator, denominator, form)
     if impl == "reference":
@@ -69,3 +80,17 @@ def rational(
             " impl='reference', or None, which picks it there"
         )
     return dispatch.BACKENDS[impl].rational(x, numerator, denominator, form)
+
+
+def decompositions() -> dict[Any, Callable[..., Tensor]]:
+    """For ``ExportedProgram.run_decompositions``: what makes F(x) a dozen plain operations.
+
+    A program of ``torch.export`` holds F(x) as the operator ``kat::rational``, which runs where kat
+    is imported. Other runtimes and exporters know plain operations alone. There powers of |x|
+    overflow from about 1e7 on, in float32 at degree 5.
+
+    Example:
+        >>> program = torch.export.export(model, (x,)).run_decompositions(kat.ops.decompositions())
+        >>> torch.onnx.export(program, f="model.onnx")
+    """
+    return {torch.ops.kat.rational.default: reference.plain_rational}

@@ -73,6 +73,12 @@ def forward(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Ten
     return y.reshape(x.shape).to(x.dtype)
 
 
+def plain_rational(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
+    """F(x) by :func:`plain_forward`, for b_j of any sign; arguments as in :func:`forward`."""
+    b = denominator.abs() if form == "A" else denominator
+    return plain_forward(x, numerator, b, form)
+
+
 def plain_forward(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
     """F(x) in a dozen plain operations, for exported graphs and inference.
 

@@ -73,6 +73,11 @@ def is_exporting() -> bool:
     return torch.compiler.is_exporting() or torch.jit.is_tracing()
 
 
+def is_exporting_onnx() -> bool:
+    """Whether ``torch.onnx.export`` records a graph."""
+    return is_exporting() and torch.onnx.is_in_onnx_export()
+
+
 @torch.compiler.assume_constant_result
 def in_function_transform() -> bool:
     """Whether a ``torch.func`` transform or forward-mode AD is active.
@@ -118,9 +123,13 @@ def refuse_forward_mode() -> None:
         )
 
 
-def has_hooks(module: nn.Module) -> bool:
-    """Whether a forward or backward hook is registered on the module itself."""
-    return any(getattr(module, name, True) for name in _HOOKS)
+def is_patched(module: nn.Module) -> bool:
+    """Whether a call of the module may be more than the ``forward`` of its class.
+
+    That is so if a hook is registered on it, or if the instance has a ``forward`` of its own, as
+    accelerate gives modules one that moves their weights. Hooks on all modules do not count.
+    """
+    return "forward" in vars(module) or any(getattr(module, name, True) for name in _HOOKS)
 
 
 def _in_torch_func() -> bool:

@@ -167,6 +167,9 @@ class TrainConfig:
         limit_val_batches: validate on at most this many batches, or this share of them.
         limit_epochs: stop after this epoch. The learning rate follows the schedule of all epochs,
             and a resumed run continues it; the same holds for max_steps and max_time.
+        early_stopping: stop after this many epochs in a row that are not better than the best one
+            (patience): none has a higher first metric of the task (top-1, box AP, mIoU), or an
+            equal one and a lower validation loss. null: train all epochs.
         max_steps: stop after this many optimizer steps, and validate.
         max_time: stop after this time, as HH:MM:SS or DD:HH:MM:SS, and validate. A resumed run
             starts the clock anew.
@@ -175,6 +178,8 @@ class TrainConfig:
         progress: show a progress bar in a terminal; otherwise lines report the progress.
         resume: resume the run in out, with its own settings unless others are given; auto: resume
             it if there is one, else start it.
+        accept_changed_data: resume although the data is not what the run began with: other classes,
+            files or labels.
         overwrite: delete the run in out first; other files there are kept.
     """
 
@@ -189,12 +194,14 @@ class TrainConfig:
     limit_train_batches: Batches | None = None
     limit_val_batches: Batches | None = None
     limit_epochs: Count | None = None
+    early_stopping: Count | None = None
     max_steps: Count | None = None
     max_time: str | None = None
     log_every_n_steps: Count = 50
     loggers: list[Literal["wandb", "mlflow"]] = field(default_factory=list)
     progress: bool = True
     resume: bool | Literal["auto"] = False
+    accept_changed_data: bool = False
     overwrite: bool = False
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)

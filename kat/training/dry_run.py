@@ -39,7 +39,7 @@ class Sample:
 
     Args:
         images: number of images in the split; None for a stream.
-        ignored: number of files that are not images by their extension.
+        ignored: number of files that are left out, such as those that are not named as images.
         decoded: number of images that were decoded or failed to decode.
         unreadable: names of the unreadable images among them.
     """
@@ -52,7 +52,7 @@ class Sample:
     def __str__(self) -> str:
         images = "a stream" if self.images is None else f"{self.images:,} images"
         first = f", first {self.unreadable[0]}" if self.unreadable else ""
-        ignored = f"; {self.ignored} files are not images" if self.ignored else ""
+        ignored = f"; {self.ignored} files are left out" if self.ignored else ""
         bad = len(self.unreadable)
         return f"{images}; {bad} of {self.decoded} checked are unreadable{first}{ignored}"
 
@@ -248,7 +248,7 @@ def _sample(split: str, data: ImageDataset | ImageStream, config: TrainConfig) -
     indices = range(0, len(data), max(1, len(data) // SAMPLE))[:SAMPLE]
     for index in indices:
         try:
-            data.decode(data.read(index)[0], index)
+            data.decode(*data.read(index), index)
         except UnreadableImage as error:
             if config.data.bad_images == "fail":
                 raise InputError(str(error)) from None

@@ -156,6 +156,7 @@ def end_epoch(run: Run, values: dict[str, float]) -> None:
              for name, v in values.items()}})  # fmt: skip
     if state.validating:
         state.epoch, state.batch, state.validating = state.epoch + 1, 0, False
+    state.mark_best(run.task.metrics[0].name)
     run.notify(Callback.on_epoch_end)
 
 

@@ -10,7 +10,17 @@ from typing import Any
 
 import torch
 
-from kat.data import ImageDataset, ImageStream, check_classes, open_split, preprocessing, seed_all
+from kat.data import (
+    DataConfig,
+    ImageDataset,
+    ImageStream,
+    check_classes,
+    data_record,
+    located,
+    open_split,
+    preprocessing,
+    seed_all,
+)
 from kat.errors import InputError
 from kat.models import ModelRecord, ViTSource, read_vit
 from kat.text import say
@@ -19,8 +29,10 @@ from kat.training.callbacks.loggers import check_services
 from kat.training.config import TrainConfig, check
 from kat.training.distributed import World, find_world, is_first_process
 from kat.training.run_directory import (
+    check_data,
     check_run_directory,
     newest_checkpoint,
+    read_data_record,
     with_resumption_decided,
 )
 from kat.training.tasks.registry import TASKS, check_used
@@ -40,6 +52,7 @@ class ResolvedRun:
         record: the record of the model.
         source: the trained ViT or KAT that the run starts from.
         checkpoint: what a resumed run continues from.
+        data: what later resumptions compare their data with.
         train_data, val_data: the splits, with their transforms.
         device: what this process computes on.
         world: its place among those that train together.
@@ -51,6 +64,7 @@ class ResolvedRun:
     record: ModelRecord
     source: ViTSource | None
     checkpoint: Path | None
+    data: dict[str, Any]
     train_data: ImageDataset | ImageStream
     val_data: ImageDataset | ImageStream
     device: torch.device
@@ -72,10 +86,15 @@ def resolve(config: TrainConfig) -> ResolvedRun:
     seed_all(config.seed)
     given, source = config, _source(config)
     config = from_run(config) if config.resume else from_source(config, source)
+    if config.resume:
+        data = located(vars(config.data), read_data_record(Path(config.out)))
+        config = dataclasses.replace(config, data=DataConfig(**data))
     train_data = open_split(config.data, "train", config.seed)
     val_data = open_split(config.data, "val")
     check_used(given, train_data.task)
     check_classes(train_data, val_data)
+    data = data_record(config.data, train_data, val_data)
+    changed = check_data(config, data)
     config = from_images(config, len(train_data))
     check(config)
     if source is not None:
@@ -93,11 +112,12 @@ def resolve(config: TrainConfig) -> ResolvedRun:
         record=record,
         source=None if source is None else source.for_classes(record.classes),
         checkpoint=checkpoint,
+        data=data,
         train_data=train_data,
         val_data=val_data,
         device=_device(device_type, world),
         world=world,
-        notes=_notes(train_data.note, val_data.note, *describe(given, config)),
+        notes=_notes(changed, train_data.note, val_data.note, *describe(given, config)),
     )
 
 

@@ -50,9 +50,12 @@ class Summary:
         parameters: how many it has.
         metrics: of the kept weights on the validation split, in percent, e.g. top1, box_ap, miou.
         epochs: how many were trained.
+        best_epoch: the epoch whose weights are kept, from 1.
         seconds: wall time of training and validation, resumptions included.
         images_per_second: trained on, without validation.
-        memory_bytes: the peak: on a GPU of its memory, else of this process.
+        memory_bytes: the peak: on a GPU of its memory, else of the first process without workers.
+        worker_memory_bytes: the peaks of the workers that load its training images, in all; pages
+            that they share count for each.
         skipped: files that were left out: unreadable images, and files that are no images.
     """
 
@@ -62,9 +65,11 @@ class Summary:
     parameters: int
     metrics: dict[str, float]
     epochs: int
+    best_epoch: int
     seconds: float
     images_per_second: float
     memory_bytes: int
+    worker_memory_bytes: int
     skipped: int
 
     def to_dict(self) -> dict[str, Any]:
@@ -143,7 +148,7 @@ def make_callbacks(run: Run, throughput: Throughput) -> list[Callback]:
 def _prepare(run: Run, resolved: ResolvedRun) -> None:
     """Writes what a run begins with, and restores one that is resumed."""
     if run.is_first:
-        prepare_run_directory(run.config, resolved.checkpoint)
+        prepare_run_directory(run.config, resolved.data, resolved.checkpoint)
     barrier()
     if resolved.checkpoint is not None:
         load_checkpoint(run, resolved.checkpoint)
@@ -185,13 +190,15 @@ def _finish(run: Run, throughput: Throughput) -> Summary:
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         metrics={metric.name: best[metric.name] for metric in run.task.metrics},
         epochs=len(state.history),
+        best_epoch=int(best["epoch"]),
         seconds=state.seconds,
         images_per_second=throughput.total.images_per_second,
         memory_bytes=throughput.peak,
+        worker_memory_bytes=throughput.worker_peak,
         skipped=len(state.skipped),
     )
     if run.is_first:
-        write_records(out, state.history, state.skipped)
+        write_records(out, state)
         save_model(model, record, out)
         write_text(out / SUMMARY, json.dumps(summary.to_dict(), indent=2) + "\n")
     return summary

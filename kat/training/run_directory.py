@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import fcntl
+import json
 import math
 import os
 import shutil
@@ -15,17 +16,20 @@ from typing import Any, TextIO
 
 import yaml
 
+from kat.data import differences
 from kat.documents import read_json, read_yaml
 from kat.errors import InputError
 from kat.files import check_folder, write_text
 from kat.models import read_training_checkpoint
 from kat.tables import columns_of, open_table, write_table
 from kat.training.config import TrainConfig
+from kat.training.state import TrainState
 
 SETTINGS, SUMMARY, SKIPPED = "run.yaml", "summary.json", "skipped.csv"
 HISTORY, METRICS, TENSORBOARD = "history.csv", "metrics.csv", "tensorboard"
 BEST, LAST, PREVIOUS, LAST_GOOD = "best.ckpt", "last.ckpt", "previous.ckpt", "last_good.ckpt"
 DIVERGENCE, CONVERSION = "divergence.json", "conversion.json"
+DATA = "data.json"
 STABILITY, STABILITY_REPORT = "stability.csv", "stability.html"
 COEFFICIENTS = "coefficients.csv"
 REPORT = "report.html"
@@ -39,6 +43,7 @@ RESULTS = (SUMMARY, "model.safetensors", "config.json")
 CONTENTS = (
     *RESULTS,
     SETTINGS,
+    DATA,
     HISTORY,
     SKIPPED,
     BEST,
@@ -61,7 +66,15 @@ CONTENTS = (
 _NUMBERS = ("parameters", "epochs", "seconds", "images_per_second", "memory_bytes")
 """The numbers in summary.json that every run has."""
 _RESUMED = (LAST, PREVIOUS, LAST_GOOD)
-_ONCE = ("resume", "overwrite", "progress", "limit_epochs", "max_steps", "max_time")
+_ONCE = (
+    "resume",
+    "accept_changed_data",
+    "overwrite",
+    "progress",
+    "limit_epochs",
+    "max_steps",
+    "max_time",
+)
 """Settings of a single call, which run.yaml does not keep."""
 
 
@@ -187,13 +200,57 @@ def newest_checkpoint(out: Path) -> tuple[Path, list[str]]:
     raise InputError(f"{out} holds no run to resume: there is no {LAST}")
 
 
-def prepare_run_directory(config: TrainConfig, checkpoint: Path | None = None) -> None:
-    """Creates the run directory and writes run.yaml.
+def check_data(config: TrainConfig, data: Mapping[str, Any]) -> str:
+    """Compares the data of a resumed run with what it began with.
+
+    Args:
+        config: the settings.
+        data: the result of :func:`kat.data.data_record`.
+
+    Returns:
+        What has changed, if that is accepted; else nothing.
+
+    Raises:
+        InputError: it has changed, and ``accept_changed_data`` is not set.
+    """
+    before = read_data_record(Path(config.out)) if config.resume else {}
+    changed = differences(before, data) if before else []
+    if changed and not config.accept_changed_data:
+        raise InputError(
+            f"{config.data.name} is not the data that {config.out} began with:"
+            f" {'; '.join(changed)}. Resume with the data as it was, or accept the change with"
+            " --accept-changed-data true"
+        )
+    return f"the data has changed since the run began: {'; '.join(changed)}" if changed else ""
+
+
+def read_data_record(out: Path) -> dict[str, Any]:
+    """The record of the data that a run began with; empty if there is none.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    path = out / DATA
+    record: dict[str, Any] = read_json(path) if path.is_file() else {}
+    wanted = {"paths": dict, "classes": list, "train": dict, "val": dict}
+    fits = isinstance(record, dict) and all(
+        isinstance(record.get(key), kind) for key, kind in wanted.items()
+    )
+    if record and not (fits and all(isinstance(path, str) for path in record["paths"].values())):
+        raise InputError(f"{path} is damaged; without it the data is not compared")
+    return record
+
+
+def prepare_run_directory(
+    config: TrainConfig, data: Mapping[str, Any], checkpoint: Path | None = None
+) -> None:
+    """Creates the run directory and writes run.yaml and data.json.
 
     Removes the files of an overwritten run, and damaged or partial files of a resumed one.
 
     Args:
         config: the settings.
+        data: the result of :func:`kat.data.data_record`.
         checkpoint: checkpoint from which the run is resumed, or None.
 
     Raises:
@@ -208,6 +265,7 @@ def prepare_run_directory(config: TrainConfig, checkpoint: Path | None = None) -
         out.mkdir(parents=True, exist_ok=True)
         _remove(out, [path.name for path in out.glob(".partial-*")])
         write_text(out / SETTINGS, yaml.safe_dump(settings_to_keep(config)))
+        write_text(out / DATA, json.dumps(data, indent=2) + "\n")
     except OSError as error:
         raise InputError(f"{out} cannot be written: {error}") from None
 
@@ -217,12 +275,12 @@ def remove_results(out: Path) -> None:
     _remove(out, RESULTS)
 
 
-def write_records(
-    out: Path, history: Sequence[dict[str, float]], skipped: Mapping[str, str]
-) -> None:
+def write_records(out: Path, state: TrainState) -> None:
     """Writes history.csv (one row per epoch) and skipped.csv (skipped files with reasons)."""
-    write_history(history, out / HISTORY)
-    write_table(out / SKIPPED, ("file", "reason"), sorted(skipped.items()))
+    best = state.best.get("epoch")
+    rows = [{**row, "best": int(row["epoch"] == best)} for row in state.history]
+    write_history(rows, out / HISTORY)
+    write_table(out / SKIPPED, ("file", "reason"), sorted(state.skipped.items()))
 
 
 def _remove(out: Path, names: Sequence[str]) -> None:
@@ -283,8 +341,9 @@ def _plain(value: Any) -> Any:
 def read_history(out: Path) -> list[dict[str, float]]:
     """Reads history.csv.
 
-    Each row has ``epoch``, ``train_loss``, ``val_loss`` and the metrics of the task. With an EMA,
-    these are the metrics of the EMA, and columns ``raw_...`` hold those of the raw weights.
+    Each row has ``epoch``, ``train_loss``, ``val_loss`` and the metrics of the task; ``best`` is 1
+    for the epoch that is kept. With an EMA, the metrics are those of the EMA, and columns
+    ``raw_...`` hold those of the raw weights.
 
     Args:
         out: a run directory.

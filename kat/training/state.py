@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,7 +37,7 @@ class TrainState:
         batch: batches of the current epoch, of each process, whose steps are taken.
         step: optimizer steps in all.
         validating: whether all batches of the epoch are trained on, and it is to be validated.
-        best: the epoch (from 1) and the metrics of the best checkpoint.
+        best: the row of the best checkpoint, as in ``history``.
         holds_best: whether the checkpoint with this state is to become the best one.
         history: one row an epoch, as history.csv has them.
         skipped: the files that were left out, and why.
@@ -63,6 +64,21 @@ class TrainState:
         """Undoes :meth:`to_dict`."""
         return cls(**{**state, "division": Division(**state["division"])})
 
+    def mark_best(self, metric: str) -> None:
+        """Takes the newest epoch as the best if no other has a higher :func:`rank`.
+
+        An epoch that a limit cuts short counts only where there is no other.
+        """
+        row, whole = self.history[-1], self.batch == 0
+        self.holds_best = not self.best or (whole and rank(row, metric) > rank(self.best, metric))
+        if self.holds_best:
+            self.best = dict(row)
+
+    @property
+    def epochs_since_best(self) -> int:
+        """Epochs that are over since the best one."""
+        return self.epoch - int(self.best.get("epoch", self.epoch))
+
     def divided(self, division: Division, batches: int) -> TrainState:
         """The state with another division of the epoch.
 
@@ -88,3 +104,20 @@ class TrainState:
             step=self.epoch * last + (last if validating else taken),
             validating=validating,
         )
+
+
+def rank(row: Mapping[str, float], metric: str) -> tuple[float, float]:
+    """The order of epochs: by a metric; of equal ones, by the lower validation loss.
+
+    On a small validation split many epochs have the same metric. NaN, such as the AP where nothing
+    counts, is the lowest.
+
+    Args:
+        row: of the history.
+        metric: its column; higher is better.
+    """
+    value, loss = row[metric], row.get("val_loss", 0.0)
+    return (
+        -math.inf if math.isnan(value) else value,
+        -math.inf if math.isnan(loss) else -loss,
+    )

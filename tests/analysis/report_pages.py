@@ -64,8 +64,10 @@ def by_numpy(
 
 def history(top1: float) -> list[dict[str, float]]:
     """Two epochs, the second of this top-1."""
-    first = {"epoch": 1, "train_loss": 2.0, "val_loss": 1.5, "top1": top1 - 10, "top5": 90.0}
-    return [first, {"epoch": 2, "train_loss": 1.0, "val_loss": 0.5, "top1": top1, "top5": 99.0}]
+    first = {"epoch": 1, "train_loss": 2.0, "val_loss": 1.5, "top1": top1 - 10, "top5": 90.0,
+             "best": 0}  # fmt: skip
+    second = {"epoch": 2, "train_loss": 1.0, "val_loss": 0.5, "top1": top1, "top5": 99.0, "best": 1}
+    return [first, second]
 
 
 def stability_rows(layers: list[str]) -> list[Row]:
@@ -98,9 +100,11 @@ def findings(model: nn.Module, **changes: Any) -> RunFindings:
             "top1": 84.25,
             "top5": 99.0,
             "epochs": 2,
+            "best_epoch": 2,
             "seconds": 3723.0,
             "images_per_second": 1234.5,
             "memory_bytes": 735_600_000,
+            "worker_memory_bytes": 1_200_000_000,
         },
         "history": history(84.25),
         "activations": learned_activations(model, [images]),
@@ -127,6 +131,7 @@ def grid_rows(top1: dict[str, list[float]] = TOP1) -> list[Row]:
             "images_per_second": 900.5,
             "memory_bytes": 10**9,
             "epochs": 2,
+            "best_epoch": 2,
             "run": f"runs/{cell}-{seed}",
         }
         for cell, values in top1.items()

@@ -10,6 +10,7 @@ from scipy import stats
 
 from kat.analysis.ablation import (
     Estimate,
+    main_metric,
     markdown,
     read_runs,
     summarize,
@@ -18,9 +19,11 @@ from kat.analysis.ablation import (
 )
 from kat.analysis.figures import ablation as ablation_plots
 from kat.analysis.figures.ablation import plot_cells
+from kat.analysis.learning_curves import METRICS
 from kat.errors import InputError
 from tests.analysis.report_pages import grid_rows
 
+TOP1_METRIC = METRICS["top1"]
 TOP1 = {"KAT": [84.0, 85.5, 84.6], "ViT": [81.0, 82.9, 81.5]}
 
 
@@ -60,7 +63,7 @@ def test_only_common_seeds_are_paired_and_failures_are_counted():
     kat, vit = summarize(rows)
     assert (kat.failed, list(kat.values)) == ([1], [0, 2])
     assert (vit.difference.n, vit.difference.mean) == (2, pytest.approx(-3.05))
-    assert table([kat, vit], "KAT")[1][0][3] == "2, 1 failed"
+    assert table([kat, vit], "KAT", TOP1_METRIC)[1][0][3] == "2, 1 failed"
 
 
 def test_a_cell_without_results():
@@ -69,7 +72,7 @@ def test_a_cell_without_results():
         row.update(status="failed", top1=None, seconds=None)
     found = summarize(rows)[1]
     assert (found.estimate, found.difference, found.failed) == (None, None, [0, 1, 2])
-    assert set(table([found], "KAT")[1][0]) == {"ViT", "-", "0, 3 failed"}
+    assert set(table([found], "KAT", TOP1_METRIC)[1][0]) == {"ViT", "-", "0, 3 failed"}
 
 
 def test_what_is_written_is_read_back(tmp_path):
@@ -100,8 +103,26 @@ def test_an_unknown_reference_is_named():
         summarize(_rows(), "MLP")
 
 
+def test_runs_are_compared_by_the_metric_of_their_task(tmp_path):
+    rows = [{**row, "box_ap": row["top1"] / 2, "top1": None, "top5": None} for row in _rows()]
+    rows[4]["box_ap"] = None  # nothing counted
+    write_runs(
+        [{k: v for k, v in row.items() if v is not None} for row in rows], tmp_path / "a.csv"
+    )
+    back = read_runs(tmp_path / "a.csv")
+    metric = main_metric(back)
+    kat, vit = summarize(back, measure=metric.name)
+    assert (metric.name, vit.estimate.n, vit.difference.mean) == (
+        "box_ap",
+        2,
+        pytest.approx(-1.525),
+    )
+    assert table([kat, vit], "KAT", metric)[0][1] == f"{metric.label} (%)"
+    assert main_metric([{**row, "status": "failed"} for row in rows]).name == "top1"
+
+
 def test_the_table():
-    head, lines = table(summarize(_rows()), "KAT")
+    head, lines = table(summarize(_rows()), "KAT", TOP1_METRIC)
     text = markdown(head, lines)
     assert "| ViT | 81.80 ± 2.45 | -2.90 ± 0.66 | 3 | 1,000 | 2 M | 61 |" in text
 
@@ -109,7 +130,7 @@ def test_the_table():
 def test_the_figure_has_every_run_and_the_intervals(tmp_path, monkeypatch):
     figures = []
     monkeypatch.setattr(ablation_plots, "save_figure", lambda figure, path: figures.append(figure))
-    plot_cells(summarize(_rows()), "Which model?", tmp_path / "models.svg")
+    plot_cells(summarize(_rows()), TOP1_METRIC, "Which model?", tmp_path / "models.svg")
     left, right = figures[0].axes
     assert figures[0].get_suptitle() == "Which model?"
     assert [label.get_text() for label in left.get_yticklabels()] == ["KAT", "ViT"]
@@ -132,5 +153,5 @@ def _intervals(axes):
 
 
 def test_the_figure_is_written(tmp_path):
-    plot_cells(summarize(_rows()), "Which model?", tmp_path / "models.svg")
+    plot_cells(summarize(_rows()), TOP1_METRIC, "Which model?", tmp_path / "models.svg")
     assert "<!-- Which model? -->" in (tmp_path / "models.svg").read_text()

@@ -13,11 +13,14 @@ import pytest
 import yaml
 
 from kat.analysis.ablation import read_runs
+from kat.cli.ablate import make_parser, plan_grid
+from kat.training.sweep.plan import find_grids
 from tests.cli.commands import refused, run
 from tests.processes import children, start, wait_until
 
 pytestmark = pytest.mark.slow
 
+TASKS = {"a": {"data.name": "digits"}, "b": {"data.name": "coco:x"}}
 MEASURED = {"seconds", "images_per_second", "memory_bytes"}
 """Columns that are not the same in two runs of the same."""
 
@@ -152,7 +155,6 @@ def test_a_dry_run_lists_what_there_is_to_do(tmp_path, capsys):
         (["groups", "--set", "model.args={a"], r"--set model.args: '\{a' is not a value"),
         (["groups", "--set", "monitor.enabled=true"], "kat stability"),
         (["groups", "--set", "model.args.act_init=null"], "model.args.act_init is null"),
-        (["groups", "--set", "data.name=coco:x"], "coco:x is not data for classification"),
         (["groups", "--seeds", "1", "1"], r"--seeds must differ, got \[1, 1\]"),
         (
             ["components", "--set", "model.name=vit_micro"],
@@ -173,6 +175,44 @@ def test_what_is_wrong_is_named(arguments, says, tmp_path, capsys):
     assert not (tmp_path / "none").exists()
 
 
+def test_set_may_override_what_the_grid_sets_for_all_cells_but_not_a_factor(grid, tmp_path, capsys):
+    out, path = tmp_path / "none", grid()
+    arguments = make_parser().parse_args([str(path), "--set", "epochs=12", "optim.lr=0.5"])
+    runs = plan_grid(*find_grids([str(path)]), arguments)
+    assert [(r.job.config.epochs, r.job.config.optim.lr) for r in runs] == [(12, 0.5)] * 2
+    assert [r.job.config.limit_train_batches for r in runs] == [4] * 2
+    line = refused(capsys, "ablate", path, "--set", "model.args.num_groups=2", "--out", out)
+    assert "would override a setting of the cell '1'" in line
+
+
+def test_cells_of_several_tasks_are_refused(grid, tmp_path, capsys):
+    path = grid(recipe=None, settings={}, factors={"task": TASKS})
+    line = refused(capsys, "ablate", path, "--out", tmp_path / "none")
+    assert "must be of one task to be compared: 'a' by top-1, 'b' by box AP" in line
+
+
+def test_a_grid_of_detectors_is_compared_by_box_ap(tmp_path, capsys):
+    data, path, out = tmp_path / "data", tmp_path / "small.yaml", tmp_path / "out"
+    make = ("data", "make", "items", "--source", "digits", "--size", 32, "--no-progress")
+    assert run(*make, "--out", data, "--images", 4, "--val-images", 2) == 0
+    content = {
+        "recipe": "items_detection",
+        "settings": {
+            "data.name": f"coco:{data}", "epochs": 1, "data.batch_size": 2, "data.image_size": 64,
+            "optim.warmup_epochs": 0, "data.num_workers": 0, "model.args": {"depth": 1},
+        },
+        "factors": {"optim.lr": [0.001, 0.002]},
+    }  # fmt: skip
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    assert run("ablate", path, "--out", out, "--jobs", 1) == 0
+    printed = capsys.readouterr().out
+    assert "box AP" in printed
+    assert "top-1" not in printed + (out / "small.md").read_text()
+    assert [row["box_ap"] is not None for row in read_runs(out / "small.csv")] == [True, True]
+    assert run("report", out / "small.csv") == 0
+    assert "Validation box AP by cell: one seed." in (out / "small.html").read_text()
+
+
 def test_every_ready_made_grid_can_be_planned(tmp_path, capsys):
     from kat.training.sweep.plan import grid_names
 
@@ -182,10 +222,8 @@ def test_every_ready_made_grid_can_be_planned(tmp_path, capsys):
 
 
 def test_cells_are_the_models_that_they_are_called_at_any_size():
-    from kat.cli.ablate import make_parser, plan_grid
     from kat.models import KAT, KANViT, SwiGLUViT, ViT, create_model
     from kat.nn import GroupRational
-    from kat.training.sweep.plan import find_grids
 
     for size in ("micro_patch7_28", "tiny_patch16_224"):
         parsed = make_parser().parse_args(

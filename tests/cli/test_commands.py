@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from kat.models import load_model
 from kat.training.build import Run
 from kat.training.run_directory import remove_results
 from tests.cli.commands import QUICK, refused, run
-from tests.images import write_fashion_mnist, write_folder
+from tests.images import png_header, write_fashion_mnist, write_folder
 
 pytestmark = pytest.mark.slow
 
@@ -187,6 +188,28 @@ def test_predict_goes_on_past_an_unreadable_image(digits_run, imagenet, tmp_path
     assert first["error"].startswith("cannot be read: its format is unknown")
     assert len(second["top"]) == 5
     assert "1 of 2 images cannot be read" in capsys.readouterr().err
+
+
+def test_predict_takes_folders_with_all_that_lies_in_them(digits_run, imagenet, tmp_path, capsys):
+    folder, answers = tmp_path / "photos", tmp_path / "answers.json"
+    (folder / "more").mkdir(parents=True)
+    good = shutil.copy(imagenet / "val" / "n00" / "0.jpg", folder / "more")
+    bomb = folder / "bomb.png"
+    bomb.write_bytes(png_header(2**20, 2**20))
+    os.mkfifo(folder / "pipe.jpg")
+    (folder / "loop").symlink_to(".")
+    (folder / "notes.txt").write_text("notes")
+    assert run("predict", folder, "--checkpoint", digits_run, "--json", answers) == 2
+    first, second = json.loads(answers.read_text())
+    assert (first["image"], second["image"]) == (str(bomb), str(good))
+    assert first["error"].startswith("cannot be read: ")
+    assert len(second["top"]) == 5
+    left_out = capsys.readouterr().err.splitlines()
+    assert f"{folder / 'pipe.jpg'} is left out: it is a named pipe, not a file" in left_out
+    assert any(line.startswith(f"{folder / 'loop'} is left out: it is a link") for line in left_out)
+    (tmp_path / "empty").mkdir()
+    message = refused(capsys, "predict", tmp_path / "empty", "--checkpoint", digits_run)
+    assert "there is no image in" in message
 
 
 def test_training_from_a_vit(tmp_path):

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import io
+import os
+import socket
 import warnings
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from kat.data import (
     UnreadableImage,
     decode,
 )
-from kat.data.decoding import as_rgb, decode_bytes
+from kat.data.decoding import as_rgb, decode_bytes, header, turned_size
 from tests.images import (
     damaged_images,
     encoded,
     noise,
     odd_images,
+    png_header,
+    turned,
 )
+
+
+def _bind(path):
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
 
 
 @pytest.mark.parametrize(("kind", "content"), damaged_images().items())
@@ -37,6 +47,48 @@ def test_odd_images_are_converted_without_a_warning(kind):
         image = decode_bytes(content, kind)
     assert image.mode == "RGB"
     np.testing.assert_array_equal(np.asarray(image), pixels)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", "AVIF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_images_are_turned_as_pillow_turns_them(kind, orientation):
+    content = turned(noise(), orientation, kind)
+    expected = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
+    image = decode_bytes(content, kind)
+    np.testing.assert_array_equal(np.asarray(image), np.asarray(expected.convert("RGB")))
+    stored, found = header(content, kind)
+    assert turned_size(stored, found) == image.size == (64, 48)
+
+
+def test_exif_is_ignored_where_the_settings_or_the_annotations_say_so():
+    content = turned(noise())
+    assert decode_bytes(content, "", "ignore").size == (48, 64)
+    sizes = {None: (64, 48), (64, 48): (64, 48), (48, 64): (48, 64), (9, 9): (64, 48)}
+    for annotated, size in sizes.items():
+        assert decode_bytes(content, "", "upright", annotated).size == size
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, _bind])
+def test_only_regular_files_are_read(tmp_path, make):
+    make(tmp_path / "a.jpg")
+    with pytest.raises(UnreadableImage, match=r"a\.jpg cannot be read as an image: "):
+        decode(str(tmp_path / "a.jpg"))
+
+
+@pytest.mark.parametrize("name", ["a\0.jpg", "\ud800.jpg", 300 * "a", "/dev/zero"])
+def test_names_that_no_image_can_have(name):
+    with pytest.raises(UnreadableImage):
+        decode(name)
+
+
+def test_huge_files_and_images_are_refused_before_they_take_memory(tmp_path):
+    with open(tmp_path / "sparse.jpg", "wb") as file:
+        file.truncate(2**42)
+    with pytest.raises(UnreadableImage, match=r"it has 4\.398 TB, and at most 1\.074 GB are read"):
+        decode(str(tmp_path / "sparse.jpg"))
+    for side, reason in ((12_000, "it has 12000x12000 pixels"), (2**20, "exceeds limit")):
+        with pytest.raises(UnreadableImage, match=reason):
+            decode_bytes(png_header(side, side), "bomb.png")
 
 
 def test_a_missing_file_is_unreadable(tmp_path):

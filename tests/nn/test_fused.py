@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 import timm
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import kat
 from kat.nn import register_grkan_hook
@@ -131,6 +134,76 @@ def test_hooks_and_derived_modules_are_called():
     assert torch.equal(derived(x), derived.fc(derived.act(x)))
     assert not _is_fused(derived, x, 16)
     assert _is_fused(kat.GRKANLinear(16, 4), x, 16)
+
+
+@pytest.mark.parametrize("name", ["act", "fc"])
+def test_a_forward_of_the_instance_is_called(name):
+    """accelerate's hooks are such functions; those of ``cpu_offload`` move the weights."""
+    layer, x = kat.GRKANLinear(16, 4), torch.randn(2, 16)
+    module = getattr(layer, name)
+    plain = module.forward
+    module.forward = lambda x: plain(x) + 1
+    assert torch.equal(layer(x), layer.fc(layer.act(x)))
+    assert not torch.equal(layer.fc(layer.act(x)), _without_forwards(layer)(x))
+
+
+def _without_forwards(layer):
+    for module in (layer.act, layer.fc):
+        vars(module).pop("forward", None)
+    return layer
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_int8_weights_of_torchao_train_what_is_left():
+    torchao = pytest.importorskip("torchao.quantization", reason="torchao is not installed")
+    layer, x = kat.GRKANMlp(32, 32), torch.randn(2, 32, requires_grad=True)
+    plain = layer(x)
+    torchao.quantize_(layer, torchao.Int8WeightOnlyConfig())
+    y = layer(x)
+    y.sum().backward()
+    torch.testing.assert_close(y, plain, rtol=0.1, atol=0.1)
+    assert x.grad.abs().sum() > 0
+    assert layer.act2.weight_numerator.grad.abs().sum() > 0
+
+
+class _Calls(TorchDispatchMode):
+    """Counts the operators that run."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count[func.overloadpacket] += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("frozen", ["fc", "act", "fc.weight", "fc.bias", "x", ""])
+def test_what_is_frozen_costs_no_gradient(frozen):
+    """The same products and passes of the rational as without fusing, F(x) computed again aside."""
+    calls, grads = [], []
+    for fused in (True, False):
+        torch.manual_seed(0)
+        layer = kat.GRKANLinear(16, 4, fused=fused)
+        for name, parameter in layer.named_parameters():
+            parameter.requires_grad_(not (frozen and name.startswith(frozen)))
+        x = torch.randn(5, 16).requires_grad_(frozen != "x")
+        y = layer(x)
+        with _Calls() as mode:
+            y.square().sum().backward()
+        calls.append(mode.count)
+        grads.append([x.grad, *(parameter.grad for parameter in layer.parameters())])
+    fused, plain = calls
+    assert fused[torch.ops.aten.mm] == plain[torch.ops.aten.mm]
+    kat_ops = torch.ops.kat
+    backward = fused[kat_ops.rational_backward] + fused[kat_ops.rational_backward_recompute]
+    assert backward == plain[kat_ops.rational_backward]
+    if frozen.startswith("fc") and frozen != "fc.bias":
+        assert not fused[kat_ops.rational_backward_recompute]
+    for ours, wanted in zip(*grads, strict=True):
+        assert (ours is None) == (wanted is None)
+        if ours is not None:
+            torch.testing.assert_close(ours, wanted)
 
 
 @pytest.mark.parametrize("options", [{}, {"fused": False}, {"drop": 0.5}])

@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 import torch.distributed as dist
+from torch import fx, nn
 from torch._subclasses import FakeTensorMode
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
@@ -36,6 +37,58 @@ def _whole(tensor):
 
 
 X = torch.randn(6, 16, generator=torch.Generator().manual_seed(1))
+
+
+class _Functional(nn.Module):
+    """A rational by the call of a function, on channels that are not the last."""
+
+    def __init__(self):
+        super().__init__()
+        self.act = kat.GroupRational(4, channel_dim=1)
+
+    def forward(self, x):
+        a, b = self.act.weight_numerator, self.act.weight_denominator
+        return kat.rational(x, a, b) + self.act(x)
+
+
+@pytest.mark.parametrize("layer", [_mlp, lambda: kat.GRKANLinear(16, 4), _Functional])
+def test_fx_records_a_rational_as_one_call(layer):
+    module = layer()
+    traced = fx.symbolic_trace(module)
+    assert any(node.target is kat.rational for node in traced.graph.nodes)
+    torch.testing.assert_close(traced(X), module(X))
+    expected = _gradients(module, X)
+    for ours, wanted in zip(_gradients(traced, X), expected, strict=True):
+        torch.testing.assert_close(ours, wanted)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "kind", ["mlp", "torchscript", "form B", "channels", "kanified", "program"]
+)
+def test_a_model_of_ones_own_becomes_onnx(kind, tmp_path):
+    """With torch's exporter alone, and by standard operators alone."""
+    onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    pytest.importorskip("onnxscript", reason="onnxscript is not installed")
+    x, model = X, _mlp()
+    if kind == "form B":
+        model = kat.GRKANMlp(16, form="B", impl="reference")
+    elif kind == "channels":
+        x = torch.randn(2, 3, 5, 5)
+        model = nn.Sequential(nn.Conv2d(3, 16, 3), kat.GroupRational(channel_dim=1))
+    elif kind == "kanified":
+        model = nn.Sequential(nn.Linear(16, 32), nn.GELU(), nn.Linear(32, 8))
+        kat.kanify(model)
+    model.eval()
+    exported, arguments, path = model, (x,), tmp_path / "model.onnx"
+    if kind == "program":
+        exported, arguments = torch.export.export(model, (x,)), ()
+        exported = exported.run_decompositions(kat.ops.decompositions())
+    torch.onnx.export(exported, arguments, path, dynamo=kind != "torchscript", verbose=False)
+    session = onnxruntime.InferenceSession(path)
+    (y,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    torch.testing.assert_close(torch.from_numpy(y), model(x))
 
 
 def test_export_with_a_dynamic_batch():

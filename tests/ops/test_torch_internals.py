@@ -99,11 +99,17 @@ def test_profilers_are_seen(without):
                                   "full_backward_pre_hook"])  # fmt: skip
 def test_hooks_are_seen(name):
     module = nn.Linear(2, 2)
-    assert not torch_internals.has_hooks(module)
+    assert not torch_internals.is_patched(module)
     handle = getattr(module, f"register_{name}")(lambda *arguments: None)
-    assert torch_internals.has_hooks(module)
+    assert torch_internals.is_patched(module)
     handle.remove()
-    assert not torch_internals.has_hooks(module)
+    assert not torch_internals.is_patched(module)
+
+
+def test_a_forward_of_the_instance_is_seen():
+    module = nn.Linear(2, 2)
+    module.forward = lambda x: x
+    assert torch_internals.is_patched(module)
 
 
 @pytest.mark.parametrize("name", ["_forward_hooks", "_forward_pre_hooks", "_backward_hooks",
@@ -111,7 +117,7 @@ def test_hooks_are_seen(name):
 def test_a_module_without_a_table_of_hooks_may_have_some(name):
     module = nn.Linear(2, 2)
     delattr(module, name)
-    assert torch_internals.has_hooks(module)
+    assert torch_internals.is_patched(module)
 
 
 def test_exported_programs_are_seen():

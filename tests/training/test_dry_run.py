@@ -136,7 +136,7 @@ def test_unreadable_images_are_counted_or_refused(tmp_path, capsys):
     assert run(*common) == 0
     printed = capsys.readouterr().out
     assert f"8 images; 1 of 8 checked are unreadable, first {torn}\n" in printed
-    assert "2 images; 0 of 2 checked are unreadable; 1 files are not images\n" in printed
+    assert "2 images; 0 of 2 checked are unreadable; 1 files are left out\n" in printed
     (data / "val/n00/notes.txt").unlink()
     assert f"{torn} cannot be read as an image" in refused(
         capsys, *common, "--data.bad_images", "fail"

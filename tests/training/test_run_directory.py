@@ -14,6 +14,7 @@ from kat.models import build_model, load_model
 from kat.training import TrainConfig, settings_to_keep
 from kat.training.run_directory import locked, newest_checkpoint
 from tests.cli.commands import QUICK, refused, run
+from tests.images import write_folder
 from tests.processes import start, wait_until
 from tests.records import RECORD
 
@@ -74,6 +75,45 @@ def test_a_folder_without_a_checkpoint_holds_no_run(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_run_is_not_resumed_on_changed_data_unless_that_is_accepted(tmp_path, capsys):
+    data, out = tmp_path / "data", tmp_path / "run"
+    write_folder(data, classes=2, train=4, val=2)
+    quick = ("--data.batch_size", 4, "--data.image_size", 16, "--model.args", "{patch_size: 8}",
+             "--epochs", 2, "--limit_epochs", 1, "--no-progress")  # fmt: skip
+    resume = ("train", "--resume", "true", "--out", out)
+    assert run("train", "--data", f"folder:{data}", *quick, "--out", out) == 0
+    for split in ("train", "val"):
+        (data / split / "n00").rename(data / split / "n02")  # the classes change places
+    before = {path.name: path.read_bytes() for path in out.glob("*.*") if path.is_file()}
+    line = refused(capsys, *resume)
+    assert f"is not the data that {out} began with: class 'n00' missing; class 'n02' new" in line
+    assert "--accept-changed-data true" in line
+    assert {path.name: path.read_bytes() for path in out.glob("*.*") if path.is_file()} == before
+    assert run(*resume, "--limit_epochs", 1, "--accept-changed-data", "true") == 0
+    assert "the data has changed since the run began: class 'n00'" in capsys.readouterr().out
+    data.rename(tmp_path / "moved")  # which is no change
+    assert run(*resume, "--data", f"folder:{tmp_path / 'moved'}") == 0
+    assert "changed" not in capsys.readouterr().out
+    (out / "data.json").write_text('{"classes": []}')
+    assert "data.json is damaged; without it the data is not compared" in refused(capsys, *resume)
+
+
+@pytest.mark.slow
+def test_a_run_on_a_relative_path_is_evaluated_and_resumed_from_another_folder(
+    tmp_path, capsys, monkeypatch
+):
+    write_folder(tmp_path / "data", classes=2, train=4, val=2)
+    monkeypatch.chdir(tmp_path)
+    quick = ("--data.batch_size", 4, "--data.image_size", 16, "--model.args", "{patch_size: 8}",
+             "--epochs", 2, "--limit_epochs", 1, "--no-progress")  # fmt: skip
+    assert run("train", "--data", "folder:data", *quick, "--out", "run") == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert run("eval", "../run", "--no-progress") == 0
+    assert f"folder:{tmp_path / 'data'}: top-1" in capsys.readouterr().out
+    assert run("train", "--resume", "true", "--out", "../run") == 0
+
+
 def test_a_directory_that_a_run_writes_is_refused_until_that_run_is_gone(tmp_path, capsys):
     out = tmp_path / "run"
     command = ("train", *QUICK, "--model.args", "{depth: 1}", "--data.num_workers", 1, "--out", out)

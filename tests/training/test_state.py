@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -40,6 +41,42 @@ def test_an_epoch_that_is_to_be_validated_is_still_over():
     over = dataclasses.replace(AT, validating=True, batch=20)
     moved = over.divided(Division(1, 8, 3), batches=40)
     assert (moved.validating, moved.batch, moved.step) == (True, 40, 3 * 14)
+
+
+def _best(rows):
+    """The epochs that became the best, one after the other."""
+    state, taken = dataclasses.replace(AT, epoch=0, batch=0, history=[]), []
+    for epoch, (top1, loss) in enumerate(rows, start=1):
+        state.history.append({"epoch": epoch, "top1": top1, "val_loss": loss})
+        state.epoch = epoch
+        state.mark_best("top1")
+        taken += [epoch] if state.holds_best else []
+        assert state.epochs_since_best == epoch - taken[-1]
+    return taken
+
+
+def test_of_epochs_with_equal_metrics_the_lower_loss_is_the_best():
+    assert _best([(86, 0.5), (86, 0.6), (86, 0.4), (85, 0.1), (86, 0.4)]) == [1, 3]
+    assert _best([(math.nan, 0.5), (math.nan, math.nan), (0, 9), (1, math.nan), (1, 8)]) == [
+        1, 3, 4, 5
+    ]  # fmt: skip
+
+
+def test_a_task_without_a_validation_loss_keeps_the_first_of_equal_epochs():
+    state = dataclasses.replace(AT, batch=0, history=[{"epoch": 1, "box_ap": 50.0}])
+    state.mark_best("box_ap")
+    state.history.append({"epoch": 2, "box_ap": 50.0})
+    state.mark_best("box_ap")
+    assert (state.best["epoch"], state.holds_best) == (1, False)
+
+
+def test_an_epoch_that_is_cut_short_is_the_best_only_where_there_is_no_other():
+    cut = dataclasses.replace(AT, history=[{"epoch": 3, "top1": 99.0}])
+    cut.mark_best("top1")
+    assert cut.best["epoch"] == 3
+    later = dataclasses.replace(cut, best={"epoch": 1, "top1": 10.0})
+    later.mark_best("top1")
+    assert later.best["epoch"] == 1
 
 
 def test_a_checkpoint_holds_it_as_plain_types(tmp_path):

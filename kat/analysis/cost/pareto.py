@@ -12,7 +12,7 @@ COSTS = {
     "parameters": "parameters",
     "flops": "FLOPs per image",
     "seconds": "seconds of a training run",
-    "memory": "peak memory of a training run (bytes)",
+    "memory": "peak memory of a training process (bytes)",
 }
 """The costs of a model, with their titles."""
 

@@ -9,17 +9,19 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from kat.analysis.ablation import CellResult, Estimate
+from kat.analysis.ablation import CellResult, Estimate, has_intervals
 from kat.analysis.figures.labels import plain
 from kat.analysis.figures.save import save_figure
+from kat.training.tasks.task import Metric
 
 
-def plot_cells(results: Sequence[CellResult], title: str, path: Path) -> None:
-    """Draws top-1 by cell with 95 % intervals and all runs, next to the paired differences.
+def plot_cells(results: Sequence[CellResult], metric: Metric, title: str, path: Path) -> None:
+    """Draws a metric by cell with 95 % intervals and all runs, next to the paired differences.
 
     Args:
         results: what :func:`kat.analysis.ablation.summarize` returns; the cell without a difference
             is the reference.
+        metric: the metric that was summarized.
         title: the title of the figure.
         path: the path of the file; its suffix chooses the format.
     """
@@ -32,8 +34,9 @@ def plot_cells(results: Sequence[CellResult], title: str, path: Path) -> None:
     left.set_yticks(range(len(results)), [plain(result.name) for result in results])
     left.set_ylim(len(results) - 0.5, -0.5)
     right.axvline(0, color="black", lw=0.8)
-    left.set(xlabel="top-1 (%)", title="mean, 95 % interval, and every run")
-    right.set(xlabel="points of top-1", title="difference from the first, seed by seed")
+    shown = "mean, 95 % interval, and every run" if has_intervals(results) else "one seed"
+    left.set(xlabel=f"{metric.label} (%)", title=shown)
+    right.set(xlabel=f"points of {metric.label}", title="difference from the first, seed by seed")
     for axes in (left, right):
         axes.grid(axis="x", alpha=0.3)
     figure.suptitle(plain(title))

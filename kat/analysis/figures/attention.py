@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import matplotlib as mpl
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from kat.analysis.figures.labels import plain
+from kat.analysis.figures.pictures import draw_picture
 from kat.analysis.figures.save import save_figure
 from kat.analysis.inspect.attention import AttentionMaps
 from kat.data import Batch
@@ -32,8 +34,8 @@ def draw_attention(
 ) -> Figure:
     """Draws a row for each image: the image, attention rollout, and the mean of each block's heads.
 
-    Colors go from 0 to the maximum of each map, which is written below it in units of 1 / tokens:
-    ``2.5x`` is 2.5 times uniform attention.
+    Colors go from 0 to the maximum of each map. The color bar below it names that in units of
+    1 / tokens: ``2.5x`` is 2.5 times uniform attention.
 
     Args:
         pictures: (B, C, H, W) uint8, gray or RGB: the input of the model before normalization.
@@ -50,11 +52,11 @@ def draw_attention(
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False)
     for row, picture, title in zip(grid, pictures, titles, strict=True):
-        _draw_picture(row[0], picture)
+        draw_picture(row[0], picture)
         row[0].set_title("\n".join(map(plain, title.split("\n"))), fontsize=8)
     for column, (name, values) in enumerate(panels.items(), start=1):
         for axes, picture, heat in zip(grid[:, column], pictures, values, strict=True):
-            _draw_picture(axes, picture)
+            draw_picture(axes, picture)
             _draw_heat(axes, heat, picture, maps.tokens)
             axes.set_title(name, fontsize=8)
     return figure
@@ -72,18 +74,18 @@ def _panels(maps: AttentionMaps, block: int | None) -> dict[str, Tensor]:
     return {f"block {block}, head {n}": values for n, values in enumerate(heads)}
 
 
-def _draw_picture(axes: Axes, picture: Tensor) -> None:
-    height, width = picture.shape[-2:]
-    pixels = picture.permute(1, 2, 0).cpu().numpy()
-    axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0))
-    axes.set(xticks=[], yticks=[])
-
-
 def _draw_heat(axes: Axes, heat: Tensor, picture: Tensor, tokens: int) -> None:
-    """Draws a map over a picture; each cell covers the pixels of its patch."""
+    """Draws a map over a picture, and its scale below; each cell covers the pixels of its patch."""
     height, width = picture.shape[-2:]
-    axes.imshow(heat.cpu().numpy(), cmap="inferno", vmin=0, alpha=0.6, extent=(0, width, height, 0))
-    axes.set_xlabel(f"at most {tokens * float(heat.max()):.2g}x", fontsize=7)
+    most = float(heat.max())
+    colors = mpl.colors.Normalize(0, most or 1.0)
+    extent = (0, width, height, 0)
+    axes.imshow(heat.cpu().numpy(), cmap="inferno", norm=colors, alpha=0.6, extent=extent)
+    scale = mpl.cm.ScalarMappable(colors, "inferno")
+    below = axes.inset_axes((0, -0.09, 1, 0.05))
+    bar = axes.figure.colorbar(scale, cax=below, orientation="horizontal", ticks=[0, colors.vmax])
+    bar.ax.set_xticklabels(["0", f"{tokens * most:.2g}x"], fontsize=6)
+    bar.ax.tick_params(length=0, pad=1)
 
 
 def true_classes(batches: Sequence[Batch], classes: Sequence[str]) -> tuple[Tensor, list[str]]:

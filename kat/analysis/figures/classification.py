@@ -1,20 +1,28 @@
-"""Figures of a classifier's predictions: the confusion matrix and the reliability diagram."""
+"""Figures of a classifier's predictions: confusion matrix, mistakes, reliability diagram."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from kat.analysis.figures.labels import plain
+from kat.analysis.figures.pictures import draw_picture
 from kat.training.evaluation.confusion import Calibration, most_confused
 
 _NAMED, _COUNTED = 40, 20
 """Up to so many classes have their names and their counts drawn."""
 _CELLS, _PAIRS = 250, 20
 """So many cells along a side, and so many pairs, are drawn at most."""
+_WHOLE = (-0.03, 1.03)
+"""Limits of an axis of shares; markers at 0 and at 1 are drawn whole."""
 _ARROW = "\N{RIGHTWARDS ARROW}"
+_COLUMNS = 6
+"""Mistakes side by side."""
 _LONGEST = 24
 """Letters of a class name that are drawn at most."""
 
@@ -62,13 +70,32 @@ def draw_reliability(bins: Calibration) -> Figure:
     upper.bar(left, bins.accuracy, width, align="edge", edgecolor="white", label="accuracy")
     upper.plot(bins.confidence, bins.accuracy, "k.", label="at the mean confidence")
     upper.plot([0, 1], [0, 1], "--", color="gray", lw=1, label="calibrated")
-    upper.set(ylim=(0, 1), ylabel="accuracy", title=f"reliability, ECE {bins.ece:.4f}")
+    upper.set(ylim=_WHOLE, ylabel="accuracy", title=f"reliability, ECE {bins.ece:.4f}")
     upper.legend(loc="upper left")
     total = max(int(bins.counts.sum()), 1)
     lower.bar(left, bins.counts / total, width, align="edge", edgecolor="white", color="C7")
-    lower.set(xlim=(0, 1), xlabel="confidence", ylabel="share of images")
+    lower.set(xlim=_WHOLE, xlabel="confidence", ylabel="share of images")
     for axes in (upper, lower):
         axes.grid(alpha=0.3)
+    return figure
+
+
+def draw_mistakes(pictures: Tensor, titles: Sequence[str]) -> Figure:
+    """Draws images that are predicted wrongly, each under its title.
+
+    Args:
+        pictures: (B, C, H, W) uint8, gray or RGB.
+        titles: B titles.
+    """
+    columns = min(len(pictures), _COLUMNS)
+    rows = -(-len(pictures) // columns)
+    figure = Figure(figsize=(2.2 * columns, 2.6 * rows), layout="constrained")
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes in panels[len(pictures) :]:
+        axes.set_axis_off()
+    for axes, picture, title in zip(panels, pictures, titles, strict=False):
+        draw_picture(axes, picture)
+        axes.set_title("\n".join(map(_short, title.split("\n"))), fontsize=8)
     return figure
 
 

@@ -29,6 +29,8 @@ def plot_learning_curves(
 ) -> None:
     """Draws metrics against epochs, one color per label: of several runs their mean and range.
 
+    A circle marks the epoch that a run keeps.
+
     Args:
         runs: histories (:func:`kat.training.read_history`) by label.
         path: the path of the file; its suffix chooses the format (png, svg, pdf).
@@ -57,6 +59,8 @@ def _draw_curve(axes: Axes, drawn: Curve, style: str, color: Any) -> None:
     axes.plot(drawn.epochs, drawn.mean, style, color=color)
     if drawn.low != drawn.high:
         axes.fill_between(drawn.epochs, drawn.low, drawn.high, color=color, alpha=0.15, lw=0)
+    if drawn.best is not None:
+        axes.plot(*drawn.best, "o", color=color, fillstyle="none")
 
 
 def _colors(count: int) -> list[Any]:

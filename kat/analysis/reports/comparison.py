@@ -13,7 +13,7 @@ from kat.analysis.reports.page import Report
 from kat.analysis.reports.sections import add_costs, add_learning_curves, flat
 from kat.text import duration, scaled
 
-_COSTS = ("parameters", "FLOPs per image", "epochs", "training time", "images/s", "peak memory")
+_COSTS = ("parameters", "FLOPs per image", "best epoch", "training time", "images/s", "peak memory")
 
 
 def write_comparison_report(
@@ -58,7 +58,7 @@ def _cells(row: Row, metrics: Sequence[str]) -> list[str]:
         *(f"{row[name]:{METRICS[name].format}}" for name in metrics),
         f"{row['parameters']:,}",
         scaled(row["flops"]),
-        f"{row['epochs']}",
+        f"{row['best_epoch']} of {row['epochs']}",
         duration(row["seconds"]),
         f"{row['images_per_second']:.0f}",
         scaled(row["memory_bytes"], "B"),

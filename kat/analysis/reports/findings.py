@@ -15,11 +15,13 @@ from kat.analysis.figures.attention import draw_attention, true_classes, with_pr
 from kat.analysis.inspect.activations import Activation, learned_activations
 from kat.analysis.inspect.attention import attention_maps, check_attention
 from kat.analysis.inspect.images import images_of_run, normalized
+from kat.analysis.inspect.mistakes import ClassFindings, class_findings
 from kat.analysis.inspect.stability import rational_rows
 from kat.analysis.learning_curves import History
 from kat.data import Batch, DeviceTransform
 from kat.errors import InputError
 from kat.models import ModelRecord, load_model, rational_parameter_names
+from kat.models.dense import task_of
 from kat.nn import LayerHistory, read_coefficient_history
 from kat.nn.stability import Row, read_rows
 from kat.training import read_divergence, read_history, read_settings
@@ -48,6 +50,7 @@ class RunFindings:
         stability: rows of rational layers.
         failure: what stopped the run, if anything did.
         attention: the figure of a few images, or why there is none.
+        predictions: of a classifier for the images that it is shown.
     """
 
     name: str
@@ -63,6 +66,7 @@ class RunFindings:
     stability: Sequence[Row] = ()
     failure: str | None = None
     attention: Figure | str = ""
+    predictions: ClassFindings | None = None
 
 
 def read_findings(folder: Path, images: int, data: str | None = None) -> RunFindings:
@@ -98,6 +102,8 @@ def read_findings(folder: Path, images: int, data: str | None = None) -> RunFind
             findings.coefficients = read_coefficient_history(folder / COEFFICIENTS)
         if (folder / STABILITY).is_file() and (rows := read_rows(folder / STABILITY)):
             findings.stability = rational_rows(rows)
+    if shown and task_of(model) == "classification":
+        findings.predictions = class_findings(model, record, shown, classes)
     findings.attention = _attention(model, record, shown, classes, seen)
     return findings
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from kat.analysis.inspect.stability import (
 )
 from kat.analysis.inspect.symbolic import Reading, median, read_symbols
 from kat.analysis.learning_curves import HEADLINES, METRICS, History
+from kat.analysis.reports.classification import add_class_findings
 from kat.analysis.reports.findings import RunFindings
 from kat.analysis.reports.page import Chart, Report, Table
 from kat.analysis.reports.sections import add_learning_curves, flat
@@ -43,6 +44,8 @@ def write_run_report(run: RunFindings, path: Path) -> None:
         add_learning_curves(report, {run.name: [run.history]})
     else:
         report.text("The run has not completed an epoch yet.")
+    if run.predictions is not None:
+        add_class_findings(report, run.predictions)
     if run.activations:
         _add_activations(report, run)
         _add_symbols(report, run.activations)
@@ -65,19 +68,28 @@ def _facts(run: RunFindings) -> list[tuple[str, str]]:
     return [
         *((f"Validation {m.label}", f"{summary[m.name]:{m.format}} %") for m in metrics),
         *costs,
-        ("Epochs", f"{summary['epochs']}"),
+        ("Best epoch", f"{summary['best_epoch']} of {summary['epochs']}"),
         ("Training time", duration(summary["seconds"])),
         ("Images per second", f"{summary['images_per_second']:,.0f}"),
-        ("Peak memory", scaled(summary["memory_bytes"], "B")),
+        ("Peak memory", _memory(summary)),
     ]
 
 
+def _memory(summary: Mapping[str, Any]) -> str:
+    workers = summary["worker_memory_bytes"]
+    beside = f", and {scaled(workers, 'B')} in its workers" if workers else ""
+    return f"{scaled(summary['memory_bytes'], 'B')}{beside}"
+
+
 def _best(history: History) -> list[tuple[str, str]]:
-    found = {name: [row[name] for row in history if name in row] for name in HEADLINES}
+    best = next((row for row in history if row.get("best")), {})
     return [
-        (f"Best {METRICS[name].label} so far", f"{max(values):{METRICS[name].format}} %")
-        for name, values in found.items()
-        if values
+        (
+            f"Best {METRICS[name].label} so far",
+            f"{best[name]:{METRICS[name].format}} % (epoch {best['epoch']:.0f})",
+        )
+        for name in HEADLINES
+        if name in best
     ]
 
 

@@ -22,7 +22,7 @@ def add_learning_curves(report: Report, runs: Mapping[str, Sequence[History]]) -
     """
     loss, metric = usual_columns(next(iter(runs.values()))[0][-1])
     several = any(len(own) > 1 for own in runs.values())
-    shaded = "; mean and range of the runs" if several else ""
+    shaded = "; mean and range of the runs" if several else "; circle: the epoch that is kept"
     charts = []
     if metric is not None:
         caption = f"Validation {METRICS[metric].label}{shaded}."

@@ -1,42 +1,59 @@
 """``kat data check``: find invalid images and annotations before training.
 
 Opens every image and every annotation of both splits, and prints one line for each kind of problem,
-with the count and the first example. With --skip, what training can leave out
-(data.bad_annotations=skip) is no failure. Exit code: 0 everything is valid, 1 something is not, 2
-the data cannot be opened at all.
+with the count and the first case; --json lists all cases. "fatal" stops training, "skipped" is left
+out, and "warning" is used as it is: images in two classes or two splits, or that EXIF turns while
+their boxes or masks do not say of which pixels they are. Exit code: 0 nothing is fatal, 1 something
+is, 2 the data cannot be opened at all.
 
 examples:
   kat data check coco:/data/coco
-  kat data check ade20k:/data/ADEChallengeData2016 --num-workers 16
+  kat data check ade20k:/data/ADEChallengeData2016 --num-workers 16 --json problems.json
   kat data check coco:/data/mine --skip --headers           sizes only: finds no torn JPEG
   kat data check folder:/data/imagenet                      a dataset of classification
 """
 
 from __future__ import annotations
 
+import json
+from argparse import Namespace
+from collections.abc import Collection, Mapping
+
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from kat.cli.parsing import FAILED, Parser
-from kat.data.check import SPLITS, SplitReport, check_split, class_problems
+from kat.data.check import SPLITS, SplitReport, between_splits, check_split
+from kat.data.check.report import as_dicts
 from kat.data.config import DataConfig
 from kat.data.dense.validation import Problem
+from kat.errors import InputError
+from kat.files import write_text
 from kat.settings import Count
-from kat.text import counted, quoted, say
+from kat.text import counted, listing, quoted, say
+
+_LISTED = 12
+"""The most classes whose counts are printed one by one."""
 
 
 def main(arguments: list[str]) -> int:
-    """Checks and prints; 1 if something is wrong."""
+    """Checks and prints; 1 if something is fatal."""
     options = make_parser().parse_args(arguments)
-    config = DataConfig(name=options.data, num_workers=options.num_workers)
     splits = SPLITS if options.split is None else (options.split,)
-    reports = [_with_progress(config, split, options.headers, options.progress) for split in splits]
+    reports = _reports(options, splits)
+    between = between_splits([report for report in reports if report.classes])
+    skipped = {"bad_annotations"} if options.skip else set()
+    skipped |= {"bad_images"} if options.bad_images == "skip" else set()
     for report in reports:
-        _print(report, options.skip)
-    between = class_problems(reports)
-    _print_problems(between, options.skip)
+        _print(report, skipped)
+    _print_problems(between, skipped)
     problems = between + [problem for report in reports for problem in report.problems]
-    fatal = sum(problem.fatal(options.skip) for problem in problems)
+    fatal = sum(problem.fatal(skipped) for problem in problems)
+    if options.json:
+        splits_found = [report.to_dict(skipped) for report in reports]
+        found = {"data": options.data, "splits": splits_found}
+        found |= {"problems": as_dicts(between, skipped), "fatal": fatal}
+        write_text(options.json, json.dumps(found, indent=2) + "\n")
     say(_verdict(len(problems), fatal, options.skip))
     return FAILED if fatal else 0
 
@@ -46,11 +63,37 @@ def make_parser() -> Parser:
     parser = Parser(__doc__, "DATA")
     parser.add("data", metavar="DATA", help="the dataset, as --data of 'kat train'")
     parser.add("--split", choices=SPLITS, help="check this split only")
-    parser.add("--skip", action="store_true", help="leave out what training can leave out")
+    parser.add("--skip", action="store_true", help="as data.bad_annotations=skip in training")
+    parser.add(
+        "--bad-images",
+        choices=("skip", "fail"),
+        default="skip",
+        help="as data.bad_images in training",
+    )
+    parser.add(
+        "--exif", choices=("upright", "ignore"), default="upright", help="as data.exif in training"
+    )
     parser.add("--headers", action="store_true", help="read only the sizes of images")
     parser.add("--num-workers", type=Count, default=8, metavar="N", help="threads that read images")
+    parser.add_json("all cases of all problems, and the number of images of each class")
     parser.add_progress()
     return parser
+
+
+def _reports(options: Namespace, splits: Collection[str]) -> list[SplitReport]:
+    """The report of each split; one that cannot be opened is a problem, unless none can."""
+    config = DataConfig(name=options.data, num_workers=options.num_workers, exif=options.exif)
+    reports, errors = [], []
+    for split in splits:
+        try:
+            reports.append(_with_progress(config, split, options.headers, options.progress))
+        except InputError as error:
+            errors.append(error)
+            problem = Problem("splits that cannot be opened", [str(error)])
+            reports.append(SplitReport(split, 0, "not opened", {}, [problem]))
+    if len(errors) == len(splits):
+        raise errors[0]
+    return reports
 
 
 def _with_progress(config: DataConfig, split: str, headers: bool, shown: bool) -> SplitReport:
@@ -71,25 +114,40 @@ def _with_progress(config: DataConfig, split: str, headers: bool, shown: bool) -
         )
 
 
-def _print(report: SplitReport, skip: bool) -> None:
+def _print(report: SplitReport, skipped: Collection[str]) -> None:
     say(f"{report.split}: {report.images} images, {report.contents}, {len(report.classes)} classes")
-    _print_problems(report.problems, skip)
+    if report.classes:
+        say(f"  classes  {_counts(report.classes)}")
+    if report.turned:
+        say(f"  note     {report.turned} are turned upright as their EXIF says")
+    _print_problems(report.problems, skipped)
     if report.unused:
         listed = quoted(report.unused, "class", "classes")
         say(f"  note     {len(report.unused)} without an example: {listed}")
 
 
-def _print_problems(problems: list[Problem], skip: bool) -> None:
+def _counts(classes: Mapping[str, int]) -> str:
+    """The number of examples of each class, or of the smallest and the largest ones."""
+    ordered = sorted(classes, key=lambda name: classes[name])
+    if len(ordered) <= _LISTED:
+        return listing((f"{name!r} {count}" for name, count in classes.items()), _LISTED)
+    smallest, largest = ordered[:3], ordered[:-4:-1]
+    return "; ".join(
+        f"{which} {listing(f'{name!r} {classes[name]}' for name in names)}"
+        for which, names in (("smallest", smallest), ("largest", largest))
+    )
+
+
+def _print_problems(problems: list[Problem], skipped: Collection[str]) -> None:
     for problem in problems:
-        if problem.fatal(skip):
-            say(f"  fatal    {problem}")
-        else:
-            say(f"  skipped  {problem}; {problem.remedy}")
+        severity = problem.severity(skipped)
+        remedy = "" if severity == "fatal" else f"; {problem.remedy}"
+        say(f"  {severity:8} {problem}{remedy}")
 
 
 def _verdict(problems: int, fatal: int, skip: bool) -> str:
     if not problems:
         return "nothing is wrong"
     kinds = f"{counted(problems, 'kind')} of problems, {fatal} fatal"
-    hint = "" if skip else "; --skip lists what training can leave out"
+    hint = "" if skip or not fatal else "; --skip lists what training can leave out"
     return kinds + hint

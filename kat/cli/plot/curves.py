@@ -2,7 +2,7 @@
 
 Draws loss and accuracy against epochs, one color a run. Of runs that belong together (the cells of
 a table, or run directories with --group) it draws the mean over the epochs that all of them have,
-in a band from the lowest to the highest.
+in a band from the lowest to the highest. A circle marks the epoch that a single run keeps.
 
 examples:
   kat plot curves runs/kat runs/vit --labels KAT ViT

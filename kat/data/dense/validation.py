@@ -2,39 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from kat.errors import InputError
+
+Setting = Literal["bad_images", "bad_annotations"]
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A kind of problem, and how often it occurs.
+    """A kind of problem, and its cases.
 
     Args:
         kind: name of the kind, in the plural.
-        count: number of cases.
-        first: the first case.
-        remedy: what ``bad_annotations="skip"`` does about the cases; empty if it cannot help.
+        cases: all of them, at least one.
+        remedy: what training does about the cases; empty if they stop it whatever the settings.
+        setting: the setting of the data that must be ``"skip"`` for that; None: training always
+            does it.
     """
 
     kind: str
-    count: int
-    first: str
+    cases: Sequence[str]
     remedy: str = ""
+    setting: Setting | None = None
+
+    @property
+    def count(self) -> int:
+        """The number of cases."""
+        return len(self.cases)
+
+    @property
+    def first(self) -> str:
+        """The first case."""
+        return self.cases[0]
 
     def __str__(self) -> str:
         return f"{self.count} {self.kind}, first {self.first}"
 
-    def fatal(self, skip: bool) -> bool:
-        """Whether the problem prevents training, with ``bad_annotations="skip"`` or without."""
-        return not (skip and self.remedy)
+    def fatal(self, skipped: Collection[str]) -> bool:
+        """Whether the problem stops training.
+
+        Args:
+            skipped: the settings that are ``"skip"``.
+        """
+        return not self.remedy or (self.setting is not None and self.setting not in skipped)
+
+    def severity(self, skipped: Collection[str]) -> str:
+        """``"fatal"``, ``"skipped"`` for what training leaves out, or ``"warning"``."""
+        if self.fatal(skipped):
+            return "fatal"
+        return "skipped" if self.setting else "warning"
 
 
-def problems_of(kind: str, cases: Sequence[str], remedy: str = "") -> list[Problem]:
+def problems_of(
+    kind: str,
+    cases: Sequence[str],
+    remedy: str = "",
+    setting: Setting | None = "bad_annotations",
+) -> list[Problem]:
     """The problem with these cases, as a list that is empty if there are none."""
-    return [Problem(kind, len(cases), cases[0], remedy)] if cases else []
+    return [Problem(kind, cases, remedy, setting)] if cases else []
 
 
 def check_problems(problems: Iterable[Problem], where: object, skip: bool) -> str:
@@ -53,8 +82,8 @@ def check_problems(problems: Iterable[Problem], where: object, skip: bool) -> st
     """
     problems = list(problems)
     for problem in problems:
-        if problem.fatal(skip):
-            hint = "; data.bad_annotations=skip leaves them out" if problem.remedy else ""
+        if problem.fatal({"bad_annotations"} if skip else ()):
+            hint = f"; data.{problem.setting}=skip leaves them out" if problem.remedy else ""
             raise InputError(f"{where}: {problem}{hint} ('kat data check' lists all problems)")
     skipped = "; ".join(f"{problem}: {problem.remedy}" for problem in problems)
     return f"{where}: {skipped}" if skipped else ""

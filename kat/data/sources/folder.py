@@ -12,12 +12,11 @@ import numpy as np
 from kat.data.config import DataConfig
 from kat.data.dataset import ImageDataset, SourceSubset
 from kat.data.decoding import read_image
+from kat.data.folders import ImageWalk
 from kat.data.naming import (
-    NOT_AN_IMAGE,
     SPLIT_NAMES,
     check_ignored,
     is_hidden,
-    is_image,
     sorted_classes,
 )
 from kat.data.packed_strings import PackedStrings
@@ -42,38 +41,38 @@ def open_folder(config: DataConfig, path: str, split: str) -> ImageDataset:
     """
     root = Path(path)
     folder, holdout = _folder_of_split(root, split, config.holdout)
-    with os.scandir(folder) as entries:
-        classes = sorted_classes(e.name for e in entries if e.is_dir() and not is_hidden(e.name))
+    classes = sorted_classes(
+        e.name for e in folder.iterdir() if e.is_dir() and not is_hidden(e.name)
+    )
     if not classes:
         raise InputError(f"{folder} is empty: it must hold one folder per class")
-    ignored: dict[str, str] = {}
+    walk = ImageWalk(folder, _other_folders(root, folder))
     labels = array("i")
 
     def names() -> Iterator[str]:
         for label, name in enumerate(classes):
-            for file in _files(folder, name):
-                if is_image(file):
-                    labels.append(label)
-                    yield file
-                else:
-                    ignored[str(folder / file)] = NOT_AN_IMAGE
+            for file in walk.files(name):
+                labels.append(label)
+                yield file
 
     packed = PackedStrings.pack(names())
     source = FolderSource(str(folder), packed, np.frombuffer(labels, np.int32))
     counts = np.bincount(source.labels, minlength=len(classes))
     empty = [name for name, count in zip(classes, counts, strict=True) if count == 0]
     if empty:
-        raise InputError(f"{folder} has no image for {quoted(empty, 'class', 'classes')}")
-    check_ignored(ignored, folder, config.bad_images)
+        first = str(folder / empty[0])
+        reason = f": {first}: {walk.ignored[first]}" if first in walk.ignored else ""
+        raise InputError(f"{folder} has no image for {quoted(empty, 'class', 'classes')}{reason}")
+    check_ignored(walk.ignored, folder, config.bad_images)
     if holdout == 0:
-        return ImageDataset(source, classes, ignored=ignored)
+        return ImageDataset(source, classes, ignored=walk.ignored)
     validation = np.array(held_out(packed[:], source.labels.tolist(), holdout))
     note = (
         f"{root} has no validation split: {validation.sum()} of its {len(packed)} images,"
         f" {holdout:g} of each class, are held out for validation and not trained on"
     )
     indices = np.flatnonzero(validation == (split == "val"))
-    return ImageDataset(SourceSubset(source, indices), classes, ignored=ignored, note=note)
+    return ImageDataset(SourceSubset(source, indices), classes, ignored=walk.ignored, note=note)
 
 
 class FolderSource:
@@ -101,6 +100,10 @@ class FolderSource:
         """Reads the bytes of the file and the label."""
         return read_image(self.name(index)), int(self.labels[index])
 
+    def listing(self) -> list[np.ndarray]:
+        """The paths of the files, relative to the folder, and the labels."""
+        return [*self.names.arrays, self.labels]
+
 
 def _folder_of_split(root: Path, split: str, holdout: float) -> tuple[Path, float]:
     """The folder with the classes of a split, and the share that is held out for validation."""
@@ -121,12 +124,7 @@ def _folder_of_split(root: Path, split: str, holdout: float) -> tuple[Path, floa
     return folder, 0.0
 
 
-def _files(folder: Path, below: str) -> Iterator[str]:
-    """The files below FOLDER/BELOW, relative to FOLDER; sorted, hidden ones left out.
-
-    Symbolic links are followed.
-    """
-    for path, _, names in sorted(os.walk(folder / below, followlinks=True)):
-        relative = os.path.relpath(path, folder)
-        if not is_hidden(relative):
-            yield from (os.path.join(relative, n) for n in sorted(names) if not is_hidden(n))
+def _other_folders(root: Path, folder: Path) -> list[Path]:
+    """The folders of splits other than this one."""
+    named = [root / name for names in SPLIT_NAMES.values() for name in names]
+    return [each for each in named if each.is_dir() and not folder.samefile(each)]

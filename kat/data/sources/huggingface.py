@@ -79,6 +79,10 @@ class RowSource:
             content = read_image(image["path"])
         return content, int(self.labels[index])
 
+    def listing(self) -> list[np.ndarray]:
+        """The labels; rows have no names."""
+        return [self.labels]
+
 
 def _load(config: DataConfig, name: str, split: str) -> Any:
     try:

@@ -48,6 +48,12 @@ def open_split(config: DataConfig, split: str, seed: int = 0) -> ImageDataset | 
     Raises:
         InputError: the name is unknown, or a folder or file is missing, empty or damaged.
     """
+    data = _open(config, split, seed)
+    data.exif = config.exif
+    return data
+
+
+def _open(config: DataConfig, split: str, seed: int) -> ImageDataset | ImageStream:
     kind, _, path = config.name.partition(":")
     match kind:
         case "digits":

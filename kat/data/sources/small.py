@@ -126,3 +126,7 @@ class ArraySource:
     def read(self, index: int) -> tuple[Image.Image, int]:
         """Reads the image and its label."""
         return Image.fromarray(self.pixels[index]), int(self.labels[index])
+
+    def listing(self) -> list[np.ndarray]:
+        """The pixels, in the place of names, and the labels."""
+        return [self.pixels, self.labels]

@@ -21,7 +21,7 @@ from kat.data.packed_strings import PackedStrings
 from kat.errors import InputError
 from kat.files import cache_folder, open_input
 
-_VERSION = 1
+_VERSION = 2
 _BLOCK = 512
 _THREADS = 8
 _COMPRESSED = {

@@ -9,8 +9,11 @@ from typing import BinaryIO
 
 import numpy as np
 
+from kat.data.decoding import IMAGE_LIMIT
 from kat.data.sources.tar_index import TarIndex
+from kat.errors import UnreadableFile
 from kat.files import open_input
+from kat.text import scaled
 
 _MOST_OPEN = 128
 
@@ -90,5 +93,11 @@ class TarSource:
     def read(self, index: int) -> tuple[bytes, int]:
         """Reads the bytes of the image and the label."""
         _, shards, offsets, sizes = self.index
+        if sizes[index] > IMAGE_LIMIT:
+            raise UnreadableFile(self.name(index), f"it has {scaled(int(sizes[index]), 'B')}")
         content = self.files.read(int(shards[index]), int(offsets[index]), int(sizes[index]))
         return content, int(self.labels[index])
+
+    def listing(self) -> list[np.ndarray]:
+        """The paths of the images in their tar files, and the labels."""
+        return [*self.index.names.arrays, self.labels]

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 from torch.utils.data import IterableDataset
 
 from kat.data.config import DataConfig
-from kat.data.dataset import ImageDataset
-from kat.data.decoding import UnreadableImage, as_rgb, decode, decode_bytes, read_image
+from kat.data.dataset import Encoded, ImageDataset
+from kat.data.decoding import UnreadableImage, read_image
+from kat.data.packed_strings import PackedStrings
 from kat.data.sources.shard_stream import open_shard_stream
 from kat.data.stream import ImageStream, Part
-from kat.errors import InputError
+from kat.errors import InputError, UnreadableFile
 
 
 def open_timm(config: DataConfig, split: str, seed: int) -> ImageDataset | ImageStream:
@@ -56,7 +59,7 @@ def open_timm(config: DataConfig, split: str, seed: int) -> ImageDataset | Image
 
 
 class TimmSource:
-    """A map-style dataset of torchvision. If it decodes files, it is given our decoder.
+    """A map-style dataset of torchvision. If it has a loader of files, that is made to read bytes.
 
     Args:
         dataset: item i is (PIL image, class index).
@@ -67,7 +70,7 @@ class TimmSource:
         self.dataset = dataset
         self.title = title
         if hasattr(dataset, "loader"):
-            dataset.loader = decode
+            dataset.loader = read_image
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -77,14 +80,20 @@ class TimmSource:
         samples = getattr(self.dataset, "samples", None)
         return str(samples[index][0]) if samples else f"image {index} of {self.title}"
 
-    def read(self, index: int) -> tuple[Image.Image, int]:
+    def read(self, index: int) -> tuple[Encoded, int]:
         """Reads the image and its label."""
         try:
             return self.dataset[index]
-        except UnreadableImage:
+        except UnreadableFile:
             raise
         except Exception as error:  # Pillow raises nearly every kind for damaged files
             raise UnreadableImage(self.name(index), str(error) or type(error).__name__) from error
+
+    def listing(self) -> list[np.ndarray]:
+        """The names of the files and the labels, as far as the dataset lists them."""
+        samples = getattr(self.dataset, "samples", [])
+        names = PackedStrings.pack(Path(sample[0]).name for sample in samples)
+        return [*names.arrays, np.asarray(getattr(self.dataset, "targets", []))]
 
 
 class TimmStream(ImageStream):
@@ -111,20 +120,22 @@ class TimmStream(ImageStream):
     def __iter__(self) -> Iterator[tuple[Any, int] | UnreadableImage]:
         for number, (image, label) in enumerate(self.dataset):
             try:
-                decoded = self._decoded(image, number)
+                decoded = self._decoded(*self._encoded(image, number))
             except UnreadableImage as error:
                 yield error
             else:
                 yield self.transform(decoded), label
 
-    def _decoded(self, image: Any, number: int) -> Image.Image:
+    def _encoded(self, image: Any, number: int) -> tuple[Encoded, str]:
+        """An image, still encoded unless TensorFlow has decoded it, and its name."""
+        name = f"image {number} of a worker's part of {self.title}"
         if isinstance(image, Image.Image):
-            return as_rgb(image)
+            return image, name
         content, path = image["bytes"], image["path"]
-        name = path or f"image {number} of a worker's part of {self.title}"
-        if content is None:
-            content = read_image(path)
-        return decode_bytes(content, name)
+        try:
+            return read_image(path) if content is None else content, path or name
+        except UnreadableFile as error:
+            raise UnreadableImage(path, error.reason) from error
 
 
 def _nothing(epoch: int, part: Part) -> tuple[()]:

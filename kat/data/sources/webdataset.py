@@ -12,7 +12,7 @@ import numpy as np
 
 from kat.data.config import DataConfig
 from kat.data.dataset import ImageDataset
-from kat.data.naming import SPLIT_NAMES, check_ignored
+from kat.data.naming import IMAGE_EXTENSIONS, SPLIT_NAMES, check_ignored
 from kat.data.packed_strings import PackedStrings
 from kat.data.sources.shard_layout import class_names, label_field, shards_by_split
 from kat.data.sources.tar_index import Arrays, Member, TarIndex, indexed, members
@@ -22,7 +22,7 @@ from kat.errors import InputError
 from kat.files import open_input
 from kat.text import either
 
-IMAGES = ("jpg", "jpeg", "png", "webp")
+IMAGES = tuple(extension[1:] for extension in IMAGE_EXTENSIONS)
 """Extensions of the image of a sample; the first counts if there are several."""
 
 _NONE = -1
@@ -171,7 +171,7 @@ def parse_label(text: bytes, label_key: str | None, name: str) -> int | None:
     try:
         value = parse_json(text, name).get(label_key) if label_key else int(text)
     except (ValueError, AttributeError):
-        value = text
+        value = text[:40]
     if value is None:
         return None
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,10 +30,9 @@ class Checkpoints(Callback):
 
     last.ckpt is written at the start, after every epoch, and within an epoch whenever the interval
     is over; the one before it is kept as previous.ckpt. best.ckpt is the last.ckpt of the epoch
-    with the highest first metric of its task on the validation split; an epoch that a limit cuts
-    short counts only where there is no whole one. Signals (SIGTERM, SIGINT, SIGUSR1) are acted on
-    after the step, or the batch of the validation, in which they come: last.ckpt is written, and
-    :class:`kat.errors.Interrupted` ends the run.
+    that :meth:`kat.training.state.TrainState.mark_best` takes as the best. Signals (SIGTERM,
+    SIGINT, SIGUSR1) are acted on after the step, or the batch of the validation, in which they
+    come: last.ckpt is written, and :class:`kat.errors.Interrupted` ends the run.
 
     Args:
         interval: the interval of checkpoints within an epoch.
@@ -86,24 +84,18 @@ class Checkpoints(Callback):
             self._stop_if_asked(run)
 
     def on_epoch_end(self, run: Run) -> None:
-        """Keeps the epoch, and the best one."""
+        """Saves the epoch, also as best.ckpt if it is the best."""
         state = run.state
-        whole = state.batch == 0
-        names = ("epoch", *(metric.name for metric in run.task.metrics))
-        row = {name: state.history[-1][name] for name in names}
-        better = not state.best or (whole and _higher(row, state.best, names[1]))
-        if better:
-            state.best = row
+        whole, better = state.batch == 0, state.holds_best
         if whole:
-            state.holds_best = better
             self._save(run)
-            state.holds_best = False
+        state.holds_best = False
         if better and not whole:
             save_checkpoint(run, run.out / BEST)
         elif better and run.is_first:
             link_or_copy(run.out / LAST, run.out / BEST)
         if run.is_first:
-            write_records(run.out, state.history, state.skipped)
+            write_records(run.out, state)
         if state.epoch < run.config.epochs:
             self._stop_if_asked(run)
 
@@ -160,8 +152,3 @@ def _restore_best(run: Run, path: Path) -> None:
         state.best = {}
         if run.is_first:
             say(f"{error}: the best of the epochs to come takes its place")
-
-
-def _higher(row: dict[str, float], best: dict[str, float], name: str) -> bool:
-    """Whether a row has the higher metric; NaN, the AP where nothing counts, is the lowest."""
-    return row[name] > best[name] or math.isnan(best[name]) > math.isnan(row[name])

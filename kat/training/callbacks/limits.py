@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from kat.data import Batch
+from kat.text import counted
 from kat.training.callbacks.callback import Callback
 from kat.training.config import TrainConfig, parse_time
 from kat.training.distributed import any_of
@@ -19,8 +20,8 @@ class Limits(Callback):
     """Stops a run at its first limit; what it has learned is kept.
 
     The learning rate follows the schedule of the whole run, so that a resumed run is the run that
-    was not stopped. ``limit_epochs`` stops at the end of an epoch; ``max_steps`` and ``max_time``
-    end the epoch, which is then validated and kept.
+    was not stopped. ``limit_epochs`` and ``early_stopping`` stop at the end of an epoch;
+    ``max_steps`` and ``max_time`` end the epoch, which is then validated and kept.
 
     Args:
         config: has the limits.
@@ -29,6 +30,7 @@ class Limits(Callback):
 
     def __init__(self, config: TrainConfig, clock: Callable[[], float] = time.monotonic) -> None:
         self.epochs = config.limit_epochs
+        self.patience = config.early_stopping
         self.steps = config.max_steps
         self.seconds = None if config.max_time is None else parse_time(config.max_time)
         self.clock = clock
@@ -37,6 +39,7 @@ class Limits(Callback):
         """Starts the clock of max_time; a resumed run may be at its limit already."""
         self.start = self.clock()
         self._stop_at_epochs_or_steps(run)
+        self._stop_early(run)
 
     def on_batch_end(self, run: Run, index: int, batch: Batch, stepped: bool) -> None:
         """Stops after the last step that a limit allows, not between the batches of a step."""
@@ -50,6 +53,16 @@ class Limits(Callback):
     def on_epoch_end(self, run: Run) -> None:
         """Stops after the last epoch that a limit allows."""
         self._stop_at_epochs_or_steps(run)
+        self._stop_early(run)
+
+    def _stop_early(self, run: Run) -> None:
+        since = run.state.epochs_since_best
+        if self.patience is not None and self.patience <= since and run.state.epoch < run.epochs:
+            run.should_stop = True
+            run.print(
+                f"stopped early: none of {counted(since, 'epoch')} since epoch"
+                f" {run.state.best['epoch']:.0f} is better"
+            )
 
     def _stop_at_epochs_or_steps(self, run: Run) -> None:
         state = run.state

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import torch
 
 from kat.data import Batch
-from kat.machine import memory_bytes, peak_bytes
+from kat.machine import memory_bytes, peak_bytes, worker_peak_bytes
 from kat.training.callbacks.callback import Callback
 
 if TYPE_CHECKING:
@@ -122,29 +122,29 @@ class Throughput(Callback):
         """How many rows this epoch has."""
         self.validation = 0.0
         """Seconds of the last validation."""
+        self.peak = 0
+        """The peak memory of this process in bytes, resumptions included; read when it is saved."""
+        self.worker_peak = 0
+        """That of all workers which load training images, read at rows and at ends of epochs."""
         self._before = Work()
-        self._peak_before = 0
         self._work = Work()
         self._epoch = self._row = Work()
         self._device = torch.device("cpu")
 
     def state_dict(self) -> dict[str, Any]:
         """The work and the peak memory so far."""
-        return {"work": tuple(self.total), "peak": self.peak}
+        self._read_peak()
+        return {"work": tuple(self.total), "peak": self.peak, "worker_peak": self.worker_peak}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Adds to it what is to come."""
-        self._before, self._peak_before = Work(*state["work"]), state["peak"]
+        self._before = Work(*state["work"])
+        self.peak, self.worker_peak = state["peak"], state["worker_peak"]
 
     @property
     def total(self) -> Work:
         """All work of the run, resumptions included."""
         return self.meter.read().after(self._before)
-
-    @property
-    def peak(self) -> int:
-        """The most bytes of memory that the run has taken, resumptions included."""
-        return max(self._peak_before, peak_bytes(self._device))
 
     @property
     def epoch(self) -> Work:
@@ -164,7 +164,10 @@ class Throughput(Callback):
     def on_batch_end(self, run: Run, index: int, batch: Batch, stepped: bool) -> None:
         """Counts the batch, and logs when it is time."""
         self.meter.count(len(batch.labels) * run.world.size)
-        if stepped and run.state.step % run.config.log_every_n_steps == 0:
+        due = stepped and run.state.step % run.config.log_every_n_steps == 0
+        if due or run.state.validating:  # the workers of a stream end with the epoch
+            self.worker_peak = max(self.worker_peak, worker_peak_bytes())
+        if due:
             now = self.meter.read()
             self.recent, self._row = now.since(self._row), now
             self._log(run)
@@ -183,6 +186,13 @@ class Throughput(Callback):
     def on_validation_end(self, run: Run) -> None:
         """Notes how long it took."""
         self.validation = self.meter.clock() - self._validating
+
+    def on_fit_end(self, run: Run) -> None:
+        """Reads the peak memory before anything else is loaded."""
+        self._read_peak()
+
+    def _read_peak(self) -> None:
+        self.peak = max(self.peak, peak_bytes(self._device))
 
     def seconds_left(self, run: Run) -> tuple[float, float]:
         """Until the end of the epoch's training, and of the run; infinite where it is unknown."""

@@ -9,6 +9,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import binom
 
+from kat.data import located
 from kat.documents import read_json
 from kat.errors import InputError
 from kat.models import registered_preprocessing, stored_weights
@@ -27,6 +28,7 @@ from kat.training.run_directory import (
     RESULTS,
     SETTINGS,
     SUMMARY,
+    read_data_record,
     read_history,
     read_settings,
 )
@@ -95,7 +97,9 @@ def recorded_top1(path: Path | str, data_name: str) -> float | None:
     data = read_settings(folder).get("data")
     history = read_history(folder)
     top1 = [row["top1"] for row in history if "top1" in row]
-    if not isinstance(data, dict) or data.get("name") != data_name or not top1:
+    if not isinstance(data, dict) or not top1:
+        return None
+    if located(data, read_data_record(folder)).get("name") != data_name:
         return None
     if path.name == LAST:
         return top1[-1]

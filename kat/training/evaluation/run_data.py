@@ -6,10 +6,10 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from kat.data import DataConfig
+from kat.data import DataConfig, located
 from kat.errors import InputError
 from kat.settings import check_ranges
-from kat.training.run_directory import SETTINGS, read_settings
+from kat.training.run_directory import SETTINGS, read_data_record, read_settings
 
 _TAKEN_OVER = (
     "name",
@@ -21,6 +21,7 @@ _TAKEN_OVER = (
     "batch_size",
     "num_workers",
     "bad_images",
+    "exif",
     "bad_annotations",
 )
 
@@ -34,7 +35,8 @@ def data_of_run(checkpoint: Path, typed: Collection[str]) -> dict[str, Any]:
             them, that dataset is evaluated as a whole, without a holdout.
 
     Returns:
-        Fields of :class:`kat.data.DataConfig`, without ``name`` if there is no run.
+        Fields of :class:`kat.data.DataConfig`, without ``name`` if there is no run. Relative paths
+        are as they were in the run's working directory.
 
     Raises:
         InputError: the settings of the run are damaged, or name data that would be fetched over
@@ -50,6 +52,7 @@ def data_of_run(checkpoint: Path, typed: Collection[str]) -> dict[str, Any]:
         raise InputError(f"{folder / SETTINGS} does not hold the settings of a run")
     wanted = [*_TAKEN_OVER, *([] if "name" in typed else ["holdout"])]
     kept = {name: data[name] for name in wanted if name in data and name not in typed}
+    kept = located(kept, read_data_record(folder))
     for name, value in kept.items():
         if _is_fetched(value):
             raise InputError(

@@ -32,6 +32,7 @@ from kat.documents import read_yaml
 from kat.errors import InputError, unknown
 from kat.training.config import TrainConfig
 from kat.training.run_directory import read_settings, settings_to_keep
+from kat.training.tasks.registry import TASKS
 
 Settings = dict[str, Any]
 """Nested settings, as in a recipe."""
@@ -43,8 +44,9 @@ OF_ONE_CALL = ("out", "seed", "resume", "overwrite", "limit_epochs", "max_steps"
 """Settings that a grid may not contain: the grid sets them, or they belong to a single call."""
 
 _COLUMNS = (
-    "cell", "seed", "status", "top1", "top5", "parameters", "flops", "seconds", "epochs", "run",
-    "images_per_second", "memory_bytes", "settings",
+    "cell", "seed", "status", "parameters", "flops", "seconds", "epochs", "best_epoch", "run",
+    "images_per_second", "memory_bytes", "title", "settings",
+    *(metric.name for task in TASKS.values() for metric in task.metrics),
 )  # fmt: skip
 """The columns of a table of runs besides its factors."""
 
@@ -58,7 +60,7 @@ class Cell:
     Args:
         name: unique name within the grid.
         levels: level of each factor.
-        settings: settings that override the recipe.
+        settings: settings of its levels.
     """
 
     name: str
@@ -74,6 +76,7 @@ class Grid:
         name: file name without its extension.
         title: question that the grid answers.
         recipe: name or path of the recipe of all runs, or None.
+        settings: settings of all runs, over those of the recipe.
         seeds: seeds of each cell, one run per seed.
         cells: combinations of levels; the first one is the reference.
         factors: names of the factors.
@@ -82,6 +85,7 @@ class Grid:
     name: str
     title: str
     recipe: str | None
+    settings: Settings
     seeds: list[int]
     cells: list[Cell]
     factors: list[str] = field(default_factory=list)
@@ -117,13 +121,13 @@ def read_grid(path: Path) -> Grid:
     if vary not in ("one", "all"):
         raise InputError(f"vary of {path} must be 'one' or 'all', got {vary!r}")
     factors = {str(n): _levels(path, str(n), given) for n, given in content["factors"].items()}
-    common = nested(_mapping(path, "settings", content.get("settings")))
     return Grid(
         name=path.stem,
         title=str(content.get("title", path.stem)),
         recipe=recipe,
+        settings=nested(_mapping(path, "settings", content.get("settings"))),
         seeds=seeds,
-        cells=_cells(factors, common, vary),
+        cells=_cells(factors, vary),
         factors=list(factors),
     )
 
@@ -166,9 +170,7 @@ def _mapping(path: Path, what: str, given: Any) -> Mapping[str, Any]:
     return given
 
 
-def _cells(
-    factors: dict[str, dict[str, Settings]], common: Settings, vary: Literal["one", "all"]
-) -> list[Cell]:
+def _cells(factors: dict[str, dict[str, Settings]], vary: Literal["one", "all"]) -> list[Cell]:
     names = list(factors)
     reference = [next(iter(levels)) for levels in factors.values()]
     if vary == "all":
@@ -184,7 +186,7 @@ def _cells(
             name=_name(names, combination, reference, vary),
             levels=dict(zip(names, combination, strict=True)),
             settings=merged(
-                common, *(factors[n][lv] for n, lv in zip(names, combination, strict=True))
+                *(factors[n][level] for n, level in zip(names, combination, strict=True))
             ),
         )
         for combination in combinations

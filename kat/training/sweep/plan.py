@@ -25,12 +25,22 @@ from kat.training.sweep.grid import (
     with_model_of_size,
 )
 from kat.training.sweep.launcher import Job
+from kat.training.tasks.registry import TASKS
+from kat.training.tasks.task import Metric
 
 
 @dataclass
 class PlannedRun:
-    """One run of a grid: a cell with a seed, and the job that trains it."""
+    """One run of a grid: a cell with a seed, and the job that trains it.
 
+    Args:
+        title: title of the grid.
+        cell: the cell of the grid.
+        seed: seed of the run.
+        job: the job that trains it.
+    """
+
+    title: str
     cell: Cell
     seed: int
     job: Job
@@ -39,6 +49,11 @@ class PlannedRun:
     def folder(self) -> Path:
         """The run directory."""
         return Path(self.job.config.out)
+
+    @property
+    def metric(self) -> Metric:
+        """The main metric of its task."""
+        return TASKS[task_of_data(self.job.config.data.name)].metrics[0]
 
     @property
     def done(self) -> bool:
@@ -98,41 +113,44 @@ def plan_runs(
         grid: the grid.
         seeds: seeds of each cell, one run per seed.
         recipe: settings of all runs.
-        overrides: settings of all runs that override the recipe.
+        overrides: settings of all runs that override those of the recipe and of the grid.
         out: output folder of the sweep.
         configure: builds a configuration from nested settings; the second argument names the
             settings in error messages.
 
     Raises:
         InputError: a cell sets a setting that the grid sets itself, an override sets a setting of
-            a cell, two cells have the same settings, or the data is not for classification.
+            a cell, two cells have the same settings, or cells are of different tasks.
     """
-    base = merged(recipe, overrides)
+    base = merged(recipe, grid.settings, overrides)
     runs = []
     for seed in seeds:
         for cell in grid.cells:
             name = f"the cell {cell.name!r} of {grid.name}"
-            _check_settings(cell, overrides, name)
+            _check_settings(grid, cell, overrides, name)
             content = merged(base, cell.settings, {"seed": seed})
             config = configure(with_model_of_size(content, base), name)
-            if task_of_data(config.data.name) != "classification":
-                raise InputError(f"{name}: {config.data.name} is not data for classification")
             key = f"{config.model.name}-{fingerprint(config)}"
             job = Job(replace(config, out=str(out / "runs" / key)), out / "logs" / f"{key}.log")
-            runs.append(PlannedRun(cell, seed, job))
+            runs.append(PlannedRun(grid.title, cell, seed, job))
     _check_distinct(grid, runs)
+    metrics = {run.metric.name: run for run in runs}
+    if len(metrics) > 1:
+        cells = ", ".join(f"{run.cell.name!r} by {run.metric.label}" for run in metrics.values())
+        raise InputError(f"the cells of {grid.name} must be of one task to be compared: {cells}")
     return runs
 
 
-def _check_settings(cell: Cell, overrides: Settings, name: str) -> None:
+def _check_settings(grid: Grid, cell: Cell, overrides: Settings, name: str) -> None:
     own, over = dotted(cell.settings), dotted(overrides)
-    for setting in (*own, *over):
+    given = {**dotted(grid.settings), **own, **over}
+    for setting in given:
         if setting in OF_ONE_CALL:
             raise InputError(
                 f"{name} may not set {setting}: the grid sets seeds and run directories; to"
                 " shorten its runs, set epochs or limit_train_batches"
             )
-    if over.get("monitor.enabled") or own.get("monitor.enabled"):
+    if given.get("monitor.enabled"):
         raise InputError("monitor.enabled: 'kat stability' monitors a single run")
     star = "*" in str(own.get("model.name", ""))
     for setting in own.keys() & over.keys() - ({"model.name"} if star else set()):

@@ -46,7 +46,9 @@ def test_panels_and_their_scale(tmp_path, figures):
     titles = [axes.get_title() for axes in figures[0].axes]
     assert titles[:4] == ["a", "rollout", "block 0, mean of heads", "block 1, mean of heads"]
     assert titles[4] == "b"
-    assert figures[0].axes[3].get_xlabel() == "at most 1.5x"
+    (bar,) = figures[0].axes[3].child_axes
+    assert bar.get_xlim() == (0, 0.125)
+    assert [label.get_text() for label in bar.get_xticklabels()] == ["0", "1.5x"]
     plot_attention(pictures, ["a", "b"], _maps(), tmp_path / "a.png", block=1)
     assert [axes.get_title() for axes in figures[1].axes][:4] == [
         "a", "block 1, head 0", "block 1, head 1", "block 1, head 2",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
-from kat.analysis.figures.classification import block_maxima
+from kat.analysis.figures.classification import block_maxima, draw_mistakes, draw_reliability
+from kat.training.evaluation.confusion import calibration
 
 
 def test_no_confusion_vanishes_in_the_figure_of_many_classes():
@@ -13,3 +15,29 @@ def test_no_confusion_vanishes_in_the_figure_of_many_classes():
     pooled = block_maxima(shares, 4)
     assert pooled.shape == (250, 250)
     assert np.argwhere(pooled).tolist() == [[249, 125]]
+
+
+def test_markers_at_the_ends_of_the_reliability_diagram_are_drawn_whole():
+    confidence = np.array([0.0, 0.01, 0.999, 1.0])
+    figure = draw_reliability(calibration(confidence, np.array([False, False, True, True])))
+    figure.draw_without_rendering()
+    upper = figure.axes[0]
+    markers = upper.lines[0]
+    half = figure.dpi / 72 * markers.get_markersize() / 2
+    places = upper.transData.transform(markers.get_xydata()[[0, -1]])
+    box = upper.get_window_extent()
+    assert places[0].min() > 0
+    assert (places - half > [box.x0, box.y0]).all()
+    assert (places + half < [box.x1, box.y1]).all()
+
+
+def test_mistakes_have_a_panel_each_and_titles_that_fit():
+    pictures = torch.zeros(8, 3, 10, 12, dtype=torch.uint8)
+    titles = [f"true: {'long ' * 20}$x$\npredicted: {n}\nwith 90 %" for n in range(8)]
+    figure = draw_mistakes(pictures, titles)
+    drawn = [axes for axes in figure.axes if axes.axison]
+    assert len(figure.axes) == 12
+    assert len(drawn) == 8
+    lines = drawn[7].get_title().split("\n")
+    assert lines[1:] == ["predicted: 7", "with 90 %"]
+    assert len(lines[0]) == 24

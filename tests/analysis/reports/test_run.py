@@ -6,11 +6,16 @@ import html
 import re
 from dataclasses import replace
 
+import torch
+
+from kat.analysis.inspect.mistakes import class_findings
 from kat.analysis.reports.ablation import write_ablation_report
 from kat.analysis.reports.comparison import write_comparison_report
 from kat.analysis.reports.run import write_run_report
 from kat.analysis.reports.sections import flat
+from kat.data import Batch
 from tests.analysis import report_pages as pages
+from tests.records import RECORD
 
 
 def _headings(page):
@@ -30,10 +35,10 @@ def test_a_run_is_told_from_its_numbers_to_its_layers(tmp_path):
         "Validation top-5": "99.00 %",
         "Parameters": f"{parameters:,}",
         "FLOPs per image": f"{run.cost.flops / 1e6:.3f} M",
-        "Epochs": "2",
+        "Best epoch": "2 of 2",
         "Training time": "1 h 02 min",
         "Images per second": "1,234",
-        "Peak memory": "735.6 MB",
+        "Peak memory": "735.6 MB, and 1.2 GB in its workers",
     }
     assert "<h1>kat_micro_patch2_8 on digits</h1>" in text
     assert "runs/small. Settings other than the default: epochs 2, optim.lr 0.002." in text
@@ -51,6 +56,25 @@ def test_a_run_is_told_from_its_numbers_to_its_layers(tmp_path):
     first = path.read_bytes()
     write_run_report(run, path)
     assert path.read_bytes() == first
+
+
+def test_a_classifier_has_its_confusion_its_classes_and_its_worst_mistakes(tmp_path):
+    path = tmp_path / "report.html"
+    images = torch.randint(0, 256, (40, 1, 8, 8), dtype=torch.uint8)
+    shown = [Batch(images, torch.arange(40) % 10, [])]
+    model = pages.small_kat()
+    found = class_findings(model, RECORD, shown, [str(number) for number in range(10)])
+    write_run_report(pages.findings(model, predictions=found), path)
+    text = html.unescape(path.read_text())
+    assert "Predictions" in _headings(path)
+    wrong = len(images) - int(found.confusion.trace())
+    assert f"{wrong} of 40 validation images are predicted wrongly" in text
+    by_class = next(t for t in pages.tables_of(path) if t[0][0] == "class")
+    assert {row[0]: (row[1], row[2]) for row in by_class[1:]} == {
+        row.name: (f"{row.accuracy:.1f}", "4") for row in found.by_class
+    }
+    assert len(found.mistakes) == 12
+    assert text.count("<svg") == 2
 
 
 def test_a_group_whose_inputs_are_far_off_does_not_end_the_page(tmp_path):
@@ -72,10 +96,10 @@ def test_what_is_missing_is_said(tmp_path):
     run = pages.findings(pages.small_kat(), **missing, failure="the loss is nan at step 25")
     write_run_report(run, path)
     text = html.unescape(path.read_text())
-    assert "<dt>Best top-1 so far</dt><dd>84.25 %</dd>" in text
-    segmenting = [{"epoch": 1, "train_loss": 2.0, "val_loss": 1.0, "miou": 7.5}]
+    assert "<dt>Best top-1 so far</dt><dd>84.25 % (epoch 2)</dd>" in text
+    segmenting = [{"epoch": 1, "train_loss": 2.0, "val_loss": 1.0, "miou": 7.5, "best": 1}]
     write_run_report(pages.findings(pages.small_kat(), summary=None, history=segmenting), path)
-    assert "<dt>Best mIoU so far</dt><dd>7.50 %</dd>" in path.read_text()
+    assert "<dt>Best mIoU so far</dt><dd>7.50 % (epoch 1)</dd>" in path.read_text()
     assert "The run was stopped: the loss is nan at step 25" in text
     assert "has no coefficients.csv, which" in text
     assert "'kat train --monitor' records its layers" in text
@@ -98,7 +122,7 @@ def test_a_comparison_has_costs_and_what_differs(tmp_path):
     write_comparison_report(rows, histories, settings, path)
     results, differing = pages.tables_of(path)[:2]
     assert results[1] == [
-        "KAT", "84.00", "99.00", "4,000", "2 M", "2", "1 min 00 s", "900", "1 GB"
+        "KAT", "84.00", "99.00", "4,000", "2 M", "2 of 2", "1 min 00 s", "900", "1 GB"
     ]  # fmt: skip
     assert differing == [
         ["setting", *names],
@@ -134,6 +158,28 @@ def test_grids_have_a_section_each_and_leave_runs_out_that_are_gone(tmp_path):
     assert re.findall(r"\d of \d runs are left out", text) == ["3 of 5 runs are left out"]
     shaded, line = pages.charts_of(path)[3]["data"]
     assert (line["y"], shaded["y"]) == ([70.0, 80.0], [70.0, 80.0, 80.0, 70.0])
+
+
+def test_a_grid_has_its_own_title_its_main_effects_and_no_interval_for_one_seed(tmp_path):
+    path = tmp_path / "report.html"
+    top1 = {"a, c": [80.0], "a, d": [82.0], "b, c": [86.0], "b, d": [84.0]}
+    rows = [
+        {**row, "title": "Wide or deep?", "wide": row["cell"][0], "deep": row["cell"][3]}
+        for row in pages.grid_rows(top1)
+    ]
+    write_ablation_report({"small": rows}, {"small": {}}, path)
+    text = html.unescape(path.read_text())
+    assert "<h1>Wide or deep?</h1>" in text
+    assert "Each cell has one seed: there are no intervals" in text
+    assert "95 %" not in re.sub("<script.*?</script>|<style.*?</style>", "", text, flags=re.DOTALL)
+    assert pages.tables_of(path)[2] == [
+        ["factor", "level", "mean top-1 (%)", "minus the first level"],
+        ["wide", "a", "81.00", "-"],
+        ["wide", "b", "85.00", "+4.00"],
+        ["deep", "c", "83.00", "-"],
+        ["deep", "d", "83.00", "+0.00"],
+    ]
+    assert pages.charts_of(path)[2]["data"][0]["x"] == [4.0, 0.0]
 
 
 def test_a_run_that_diverged_does_not_end_the_curve_of_its_cell(tmp_path):

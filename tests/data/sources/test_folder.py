@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 from PIL import Image
 
@@ -73,3 +76,75 @@ def test_numbered_folders_are_in_the_order_of_their_numbers(tmp_path):
         assert val.name(index) == str(tmp_path / str(label) / "a.png")
     with pytest.raises(InputError, match="has no folder 'train' or 'training'"):
         open_split(config, "train")
+
+
+@pytest.mark.parametrize(
+    ("link", "target"),
+    [("n00/all", ".."), ("n00/all", "../.."), ("n00/val", "../../val"), ("n00/n01", "../n01")],
+)
+def test_links_that_lead_back_are_named_and_not_followed(tmp_path, link, target):
+    """A link to the data's own folder used to multiply the images, those of validation too."""
+    write_folder(tmp_path, classes=2, train=2, val=1)
+    (tmp_path / "train" / link).symlink_to(target)
+    data = open_split(DataConfig(name=f"folder:{tmp_path}"), "train")
+    assert len(data) == 4
+    ((path, reason),) = data.ignored.items()
+    assert path == str(tmp_path / "train" / link)
+    assert reason.startswith("it is a link that leads back to ")
+
+
+def test_a_folder_elsewhere_is_read_once_however_many_links_lead_to_it(tmp_path):
+    write_folder(tmp_path / "data", classes=1, train=2, val=1)
+    write_folder(tmp_path / "more", classes=1, train=3, val=1)
+    for name in ("a", "b"):
+        link = tmp_path / "data" / "train" / "n00" / name
+        link.symlink_to(tmp_path / "more" / "train")
+    (tmp_path / "more" / "train" / "n00" / "back").symlink_to(tmp_path)
+    data = open_split(DataConfig(name=f"folder:{tmp_path / 'data'}"), "train")
+    assert len(data) == 2 + 3
+    assert sorted(reason[:24] for reason in data.ignored.values()) == [
+        "it is a link that leads ",
+        f"it is a link to {tmp_path}"[:24],
+    ]
+
+
+def test_a_class_that_is_a_link_back_is_refused_with_the_reason(tmp_path):
+    write_folder(tmp_path, classes=2, train=1, val=1)
+    (tmp_path / "train" / "n09").symlink_to("..")
+    with pytest.raises(InputError, match=r"no image for class 'n09': .* a link that leads back to"):
+        open_split(DataConfig(name=f"folder:{tmp_path}"), "train")
+
+
+def test_what_is_no_regular_file_is_no_image(tmp_path):
+    write_folder(tmp_path, classes=2, train=1, val=1)
+    folder = tmp_path / "train" / "n00"
+    os.mkfifo(folder / "pipe.jpg")
+    (folder / "device.jpg").symlink_to("/dev/zero")
+    (folder / "gone.jpg").symlink_to("absent")
+    (folder / "self.jpg").symlink_to("self.jpg")
+    data = open_split(DataConfig(name=f"folder:{tmp_path}"), "train")
+    assert len(data) == 2
+    assert {Path(path).name: reason for path, reason in data.ignored.items()} == {
+        "device.jpg": "it is a device, not a file",
+        "gone.jpg": "it does not exist",
+        "pipe.jpg": "it is a named pipe, not a file",
+        "self.jpg": "Too many levels of symbolic links",
+    }
+    with pytest.raises(InputError, match="not a file"):
+        open_split(DataConfig(name=f"folder:{tmp_path}", bad_images="fail"), "train")
+
+
+def test_every_extension_of_an_image_is_read(tmp_path):
+    """Of a GIF with several frames, the first."""
+    folder = tmp_path / "train" / "n00"
+    folder.mkdir(parents=True)
+    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
+    frames[0].save(folder / "a.gif", save_all=True, append_images=frames[1:])
+    frames[0].save(folder / "b.avif", quality=100)
+    frames[0].save(folder / "c.JFIF", "JPEG")
+    frames[0].save(folder / "d.tif")
+    data = open_split(DataConfig(name=f"folder:{tmp_path}"), "train")
+    val = open_split(DataConfig(name=f"folder:{tmp_path}"), "val")
+    images = [split[index][0] for split in (data, val) for index in range(len(split))]
+    assert len(images) == 4
+    assert all(image.getpixel((4, 4))[0] > 240 for image in images)

@@ -7,8 +7,16 @@ import csv
 import pytest
 import torch
 
-from kat.training.config import parse_time
+from kat.training import TrainConfig
+from kat.training.callbacks.callback import Callback
+from kat.training.callbacks.checkpoints import Checkpoints
+from kat.training.callbacks.divergence import DivergenceGuard
+from kat.training.callbacks.limits import Limits
+from kat.training.checkpoint import load_checkpoint
+from kat.training.config import CheckpointConfig, parse_time
+from kat.training.loop import fit
 from tests.cli.commands import refused, run
+from tests.training.small import batches, make_run
 
 pytestmark = pytest.mark.slow
 
@@ -58,6 +66,58 @@ def test_steps_are_counted_over_the_run(tmp_path):
     ]  # fmt: skip
 
 
+TOP1, LOSS = (50, 60, 60, 59, 60, 60), (1.0, 1.0, 0.9, 0.8, 0.9, 0.95)
+"""Epoch 3 has the highest top-1 and, of the three with it, the lowest loss."""
+
+
+def _early(out, *callbacks):
+    out.mkdir(exist_ok=True)
+    guard = DivergenceGuard()
+    limits = Limits(TrainConfig(early_stopping=3))
+    saving = Checkpoints(CheckpointConfig(every_n_steps=1), guard)
+    made = make_run(batches(2), batches(1), *callbacks, limits, guard, saving, out=out, epochs=20)
+
+    def compute():
+        epoch = len(made.state.history)
+        values = {"loss": LOSS[epoch], "top1": TOP1[epoch], "top5": 100}
+        return {name: torch.tensor(float(value)) for name, value in values.items()}
+
+    made.metrics.compute = compute
+    return made
+
+
+class Kill(Callback):
+    """Ends the run after so many steps."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_batch_end(self, run, index, batch, stepped):
+        if run.state.step == self.step:
+            raise KeyboardInterrupt
+
+
+def test_a_run_stops_early_and_after_the_same_epoch_if_it_is_resumed(tmp_path, capsys):
+    fit(_early(tmp_path / "whole"))
+    assert "stopped early: none of 3 epochs since epoch 3 is better" in capsys.readouterr().out
+    with pytest.raises(KeyboardInterrupt):
+        fit(_early(tmp_path / "parts", Kill(9)))
+    for steps in (12, 12):  # the second has nothing left to do
+        resumed = _early(tmp_path / "parts")
+        load_checkpoint(resumed, tmp_path / "parts" / "last.ckpt")
+        fit(resumed)
+        assert (resumed.state.epoch, resumed.state.step) == (6, steps)
+    whole, parts = (
+        torch.load(tmp_path / name / "last.ckpt", weights_only=True) for name in ("whole", "parts")
+    )
+    assert whole["state"]["history"] == parts["state"]["history"]
+    assert all(torch.equal(v, parts["state_dict"][n]) for n, v in whole["state_dict"].items())
+    best = torch.load(tmp_path / "parts" / "best.ckpt", weights_only=True)["state"]
+    assert best["epoch"] == best["best"]["epoch"] == 3
+    rows = csv.DictReader((tmp_path / "parts" / "history.csv").open())
+    assert [row["best"] for row in rows] == ["0", "0", "1", "0", "0", "0"]
+
+
 def test_time_is_up_after_a_second(tmp_path, capsys):
     code = run(*QUICK, "--out", tmp_path / "run", "--epochs", 1000, "--max_time", "00:00:01")
     assert code == 0
@@ -82,6 +142,7 @@ def test_times():
         (["--limit_train_batches", "0.0"], "or a share above 0.0 and at most 1.0, got 0.0"),
         (["--limit_val_batches", "1.5"], "or a share above 0.0 and at most 1.0, got 1.5"),
         (["--limit_val_batches", "0"], "limit_val_batches must be at least 1 batch"),
+        (["--early_stopping", "0"], "early_stopping must be at least 1, got 0"),
         (["--limit_epochs", "0"], "limit_epochs must be at least 1, got 0"),
         (["--max_steps", "-1"], "max_steps must be at least 1, got -1"),
         (["--max_time", "2h"], "max_time must be HH:MM:SS or DD:HH:MM:SS and above 0, got 2h"),

@@ -20,7 +20,7 @@ from kat.errors import InputError
 from kat.models import ModelRecord, load_model
 from kat.training import EvalConfig, evaluate
 from kat.training.tasks.classification import with_preprocessing
-from tests.images import write_folder
+from tests.images import turned, write_folder
 from tests.training.small import RECORD
 
 pytestmark = pytest.mark.slow
@@ -265,3 +265,25 @@ def test_other_preprocessing_is_told_apart():
     for name, value in (("mean", [0.5]), ("crop_pct", 0.0), ("interpolation", "magic")):
         with pytest.raises(InputError, match=f"{name} must"):
             with_preprocessing(COLOURS, **{name: value})
+
+
+def test_a_folder_and_its_turned_copy_have_equal_logits(tmp_path):
+    """The copy's pixels are turned, in each of the eight ways, and its EXIF turns them back."""
+    write_folder(tmp_path / "upright", classes=10, train=1, val=3)
+    for number, path in enumerate(sorted((tmp_path / "upright").glob("*/*/*.jpg"))):
+        image = Image.open(path).convert("RGB")
+        copy = tmp_path / "turned" / path.relative_to(tmp_path / "upright").with_suffix(".png")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(turned(image, number % 8 + 1))
+        image.save(path.with_suffix(".png"))
+        path.unlink()
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 10)).eval()
+    found = [
+        evaluate(model, COLOURS, _data(tmp_path / name, exif=exif), QUIET)
+        for name, exif in (("upright", "upright"), ("turned", "upright"), ("turned", "ignore"))
+    ]
+    upright, copy, stored = (evaluation.predictions.logits for evaluation in found)
+    np.testing.assert_array_equal(upright, copy)
+    assert found[0].metrics == found[1].metrics
+    assert (upright != stored).any()

@@ -35,12 +35,12 @@ def test_all_combinations(tmp_path):
     grid = read_grid(_write(tmp_path, seeds=[3, 5], settings={"epochs": 2, "optim.lr": 0.1}))
     assert (grid.name, grid.seeds, grid.recipe, len(grid.cells)) == ("grid", [3, 5], None, 6)
     assert grid.factors == list(FACTORS)
+    assert grid.settings == {"epochs": 2, "optim": {"lr": 0.1}}
     cell = grid.cells[-1]
     assert cell.name == "model.args.num_groups: channels, init: published"
     assert cell.levels == {"model.args.num_groups": "channels", "init": "published"}
     assert cell.settings == {
         "epochs": 3,
-        "optim": {"lr": 0.1},
         "model": {"args": {"num_groups": "channels", "mlp_init": "trunc_normal"}},
     }
 
@@ -74,6 +74,7 @@ def test_a_single_factors_levels_are_the_names(tmp_path):
         ({"vary": "some"}, "vary of .* must be 'one' or 'all', got 'some'"),
         ({"factors": {}}, "has no factor"),
         ({"factors": {"seed": {"a": {}}}}, "factor 'seed' .* has the name of a column"),
+        ({"factors": {"box_ap": {"a": {}}}}, "factor 'box_ap' .* has the name of a column"),
         ({"factors": {"parameters": {"a": {}}}}, "'parameters' .* has the name of a column"),
         ({"recipe": ["digits"]}, "recipe of .* must be a name or a path"),
         ({"settings": [1]}, "settings of .* must map settings to values"),

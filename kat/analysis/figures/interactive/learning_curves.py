@@ -18,6 +18,8 @@ def curves(
 ) -> go.Figure:
     """Draws histories against epochs, one color per label: the mean and the range of its runs.
 
+    A circle marks the epoch that a run keeps.
+
     Args:
         runs: the histories by label.
         column: a key of :data:`kat.analysis.learning_curves.COLUMNS`.
@@ -36,7 +38,7 @@ def curves(
         if len(histories) > 1:
             _add_range(drawn, line, line_color(place))
         _add_curve(drawn, line, label, line_color(place))
-    last = max(trace.x[-1] for trace in drawn.data)
+    last = max(max(trace.x) for trace in drawn.data)
     return drawn.update_xaxes(dtick=1 if last <= _MARKED else None)
 
 
@@ -51,6 +53,15 @@ def _add_curve(drawn: go.Figure, line: Curve, name: str, color: str, dash: str =
         line={"color": color, "width": 2, "dash": dash},
         hovertemplate=f"epoch %{{x}}: %{{y:.4g}}<extra>{shown}</extra>",
     )
+    if line.best is not None and dash == "solid":
+        drawn.add_scatter(
+            x=[line.best[0]],
+            y=numbers([line.best[1]]),
+            mode="markers",
+            marker={"color": color, "size": 13, "symbol": "circle-open", "line": {"width": 2}},
+            showlegend=False,
+            hovertemplate=f"kept: epoch %{{x}}: %{{y:.4g}}<extra>{shown}</extra>",
+        )
 
 
 def _add_range(drawn: go.Figure, line: Curve, color: str) -> None:

@@ -12,13 +12,12 @@ from PIL import Image
 from torch import Tensor
 
 from kat.data.dataset import Transform
-from kat.data.decoding import UnreadableImage, read_image
+from kat.data.decoding import Size, UnreadableImage, read_image
 from kat.data.dense.coco.layout import find_coco
 from kat.data.dense.coco.table import CocoTable, read_table
 from kat.data.dense.coco.validation import annotation_problems
 from kat.data.dense.dataset import DenseDataset, no_transform
 from kat.data.dense.validation import check_problems
-from kat.errors import InputError
 
 Target = dict[str, Tensor]
 """The annotations of an image with N objects, in its pixels:
@@ -102,6 +101,12 @@ class CocoSource:
         """Reads the bytes of the image, and its annotations."""
         return read_image(self.name(index)), self.annotation(index)
 
+    def listing(self) -> list[np.ndarray]:
+        """The names of the files; image, category and box of each annotation."""
+        table, rows = self.table, self.annotations
+        objects = [table.image_of[rows], table.category_of[rows], table.boxes[rows]]
+        return [*table.names.arrays, table.image_ids, *objects]
+
     def annotation(self, index: int) -> Annotation:
         """The annotations of an image."""
         table = self.table
@@ -140,12 +145,17 @@ class DetectionDataset(DenseDataset):
         """The category id, in the file, of a class index."""
         return int(self.category_ids[label])
 
+    def annotated_size(self, label: Annotation) -> Size:
+        """The size of the image in the file."""
+        height, width = label.size
+        return width, height
+
     def target(self, image: Image.Image, annotation: Annotation, index: int) -> Target:
         """Decodes the boxes, labels and masks of an image, including crowds."""
-        height, width = annotation.size
-        if image.size != (width, height):
-            raise UnreadableImage(self.name(index), other_size(image.size, (width, height)))
-        masks = decode_masks(annotation, self.name(index))
+        size = self.annotated_size(annotation)
+        if image.size != size:
+            raise UnreadableImage(self.name(index), other_size(image.size, size))
+        masks = decode_masks(annotation)
         areas = np.where(annotation.areas < 0, masks.sum((1, 2)), annotation.areas)
         return {
             "boxes": torch.from_numpy(_corners(annotation.boxes)),
@@ -163,30 +173,18 @@ def other_size(found: tuple[int, int], annotated: tuple[int, int]) -> str:
     Args:
         found, annotated: width and height in pixels.
     """
-    rotated = (
-        ": rotate its pixels by its EXIF orientation, which is ignored here"
-        if found == annotated[::-1]
-        else ""
-    )
     sizes = ["{}x{}".format(*size) for size in (found, annotated)]
-    return f"it has {sizes[0]} pixels, but the annotations are for {sizes[1]}{rotated}"
+    return f"it has {sizes[0]} pixels, but the annotations are for {sizes[1]}"
 
 
-def decode_masks(annotation: Annotation, name: str) -> np.ndarray:
-    """Decodes the masks of the objects in an image: (N, H, W) uint8.
-
-    Raises:
-        InputError: the run lengths are damaged.
-    """
+def decode_masks(annotation: Annotation) -> np.ndarray:
+    """Decodes the masks of the objects in an image: (N, H, W) uint8."""
     from faster_coco_eval.core import mask
 
     height, width = annotation.size
     if not annotation.outlines:
         return np.zeros((0, height, width), np.uint8)
-    try:
-        decoded = mask.decode([_encoded(outline, height, width) for outline in annotation.outlines])
-    except ValueError as error:
-        raise InputError(f"the masks of {name} are damaged: {error}") from None
+    decoded = mask.decode([_encoded(outline, height, width) for outline in annotation.outlines])
     return np.ascontiguousarray(decoded.transpose(2, 0, 1))
 
 

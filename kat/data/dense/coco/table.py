@@ -24,7 +24,7 @@ class Segmentations:
         polygon_ends: (polygons,) int64, where each polygon ends in ``coordinates``.
         ends: (annotations,) int64, where the polygons of each annotation end in ``polygon_ends``.
         runs: compressed run lengths of each annotation; empty if it has polygons.
-        heights, widths: (annotations,) int32, image size of the run lengths; 0 for polygons.
+        heights, widths: (annotations,) int64, image size of the run lengths; 0 for polygons.
     """
 
     coordinates: np.ndarray
@@ -69,7 +69,7 @@ class CocoTable:
         path: path of the file.
         names: names of the image files.
         image_ids: (images,) int64.
-        sizes: (images, 2) int32, height and width.
+        sizes: (images, 2) int64, height and width.
         category_ids: (categories,) int64, ascending; their class indices are 0, 1, ...
         categories: names of the categories.
         ids: (annotations,) int64.
@@ -121,7 +121,7 @@ def read_table(path: Path) -> CocoTable:
         path=path,
         names=PackedStrings.pack(image.texts("file_name")),
         image_ids=image.numbers("id", np.int64),
-        sizes=np.stack([image.numbers(name, np.int32) for name in ("height", "width")], axis=1),
+        sizes=np.stack([image.numbers(name, np.int64) for name in ("height", "width")], axis=1),
         category_ids=category_ids[order],
         categories=[names[index] for index in order],
         ids=annotation.numbers("id", np.int64),
@@ -190,6 +190,10 @@ class _Columns:
         )
 
 
+_LIMIT = 2**62
+"""No integer in a file is larger, so that sums of two of them are right."""
+
+
 def _array(values: Any) -> np.ndarray:
     """An array of arbitrary values; an empty one if they are not rectangular."""
     try:
@@ -202,13 +206,17 @@ def _are_numbers(values: np.ndarray, shape: tuple[int, ...], dtype: Any) -> bool
     """Whether values are finite numbers of this shape; whole numbers for an integer dtype."""
     if values.shape != shape or values.dtype.kind not in "iuf":
         return False
-    whole = np.issubdtype(dtype, np.integer)
-    return bool(np.isfinite(values).all() and (not whole or (values % 1 == 0).all()))
+    if not np.isfinite(values).all():
+        return False
+    if not np.issubdtype(dtype, np.integer):
+        return True
+    low, high = max(-_LIMIT, np.iinfo(dtype).min), min(_LIMIT, np.iinfo(dtype).max)
+    return bool(((values % 1 == 0) & (low <= values) & (values <= high)).all())
 
 
 def _segmentations(annotations: Sequence[dict[str, Any]]) -> Segmentations:
     coordinates, polygon_ends, ends = array("d"), array("q"), array("q")
-    heights, widths = array("i"), array("i")
+    heights, widths = array("q"), array("q")
 
     def runs() -> Iterable[str]:
         for annotation in annotations:
@@ -228,8 +236,8 @@ def _segmentations(annotations: Sequence[dict[str, Any]]) -> Segmentations:
         np.frombuffer(polygon_ends, np.int64),
         np.frombuffer(ends, np.int64),
         packed,
-        np.frombuffer(heights, np.int32),
-        np.frombuffer(widths, np.int32),
+        np.frombuffer(heights, np.int64),
+        np.frombuffer(widths, np.int64),
     )
 
 
@@ -253,6 +261,8 @@ def _runs(outline: dict[str, Any]) -> tuple[int, int, str]:
     if not isinstance(size, list) or [type(side) for side in size] != [int, int]:
         return 0, 0, ""
     height, width = size
+    if not all(0 <= side < _LIMIT for side in size):
+        return 0, 0, ""
     if isinstance(counts, list):
         try:
             counts = mask.frPyObjects({"size": size, "counts": counts}, height, width)["counts"]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 
+from kat.data.dense.coco.run_lengths import damaged_runs
 from kat.data.dense.coco.table import CocoTable
 from kat.data.dense.validation import Problem, problems_of
 
@@ -34,22 +37,22 @@ def annotation_problems(table: CocoTable) -> tuple[list[Problem], np.ndarray]:
     kind = f"boxes more than {TOLERANCE:g} pixel outside their image"
     problems += _annotation_problem(table, kind, beyond, "training uses boxes around their masks")
     if len(table.ids) and not valid.any():
-        problems.append(Problem("files without a valid annotation", 1, str(table.path)))
+        problems.append(Problem("files without a valid annotation", [str(table.path)]))
     return problems, valid
 
 
-def unused_categories(table: CocoTable, valid: np.ndarray) -> list[str]:
-    """The categories without a valid annotation."""
-    used = set(table.category_of[valid].tolist())
+def category_counts(table: CocoTable, valid: np.ndarray) -> dict[str, int]:
+    """The number of valid annotations of each category."""
+    counts = Counter(table.category_of[valid].tolist())
     pairs = zip(table.category_ids.tolist(), table.categories, strict=True)
-    return [name for number, name in pairs if number not in used]
+    return {name: counts[number] for number, name in pairs}
 
 
 def _table_problems(table: CocoTable) -> list[Problem]:
     """Problems of images and categories, which cannot be skipped."""
-    problems = [] if len(table.image_ids) else [Problem("files without images", 1, str(table.path))]
+    problems = [] if len(table.image_ids) else [Problem("files without images", [str(table.path)])]
     if not table.categories:
-        problems.append(Problem("files without categories", 1, str(table.path)))
+        problems.append(Problem("files without categories", [str(table.path)]))
     problems += problems_of(
         "duplicate image ids",
         [f"{table.image_ids[i]} of {table.names[i]!r}" for i in _repeated(table.image_ids)],
@@ -65,12 +68,20 @@ def _table_problems(table: CocoTable) -> list[Problem]:
         "duplicate category names",
         [repr(table.categories[i]) for i in _repeated(np.array(table.categories))],
     )
+    problems += problems_of(
+        "category names with half a character (a lone surrogate)",
+        [repr(name) for name in table.categories if _has_surrogate(name)],
+    )
     sizes = np.flatnonzero((table.sizes <= 0).any(1))
     problems += problems_of(
         "images without a size",
         [f"{table.names[i]!r}: {table.sizes[i][1]}x{table.sizes[i][0]}" for i in sizes.tolist()],
     )
     return problems
+
+
+def _has_surrogate(text: str) -> bool:
+    return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _invalid_annotations(table: CocoTable) -> list[tuple[str, np.ndarray]]:
@@ -92,6 +103,7 @@ def _invalid_annotations(table: CocoTable) -> list[tuple[str, np.ndarray]]:
         ("boxes entirely outside their image", _outside(table)),
         ("annotations without polygons or run lengths for a mask", ~outlines.exist()),
         ("masks whose size differs from their image", resized),
+        ("masks with damaged run lengths", damaged_runs(outlines.runs, 1.0 * height * width)),
         ("polygons that are not finite or reach far beyond their image", _far(table)),
     ]
 
@@ -143,14 +155,15 @@ def _repeated(values: np.ndarray) -> np.ndarray:
 def _annotation_problem(
     table: CocoTable, kind: str, chosen: np.ndarray, remedy: str
 ) -> list[Problem]:
-    if not len(chosen):
-        return []
-    row = int(chosen[0])
-    images = np.flatnonzero(table.image_ids == table.image_of[row])
-    image = repr(table.names[int(images[0])]) if len(images) else f"id {table.image_of[row]}"
-    box = ", ".join(f"{number:g}" for number in table.boxes[row])
-    first = (
-        f"annotation {table.ids[row]} (image {image}, category {table.category_of[row]},"
-        f" box [{box}])"
-    )
-    return [Problem(kind, len(chosen), first, remedy)]
+    place_of = {number: place for place, number in enumerate(table.image_ids.tolist())}
+
+    def case(row: int) -> str:
+        place = place_of.get(int(table.image_of[row]))
+        image = f"id {table.image_of[row]}" if place is None else repr(table.names[place])
+        box = ", ".join(f"{number:g}" for number in table.boxes[row])
+        return (
+            f"annotation {table.ids[row]} (image {image}, category {table.category_of[row]},"
+            f" box [{box}])"
+        )
+
+    return problems_of(kind, [case(row) for row in chosen.tolist()], remedy)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,14 @@ from PIL import Image
 from torch import Tensor
 
 from kat.data.dataset import Transform
-from kat.data.decoding import UnreadableImage, read_image
+from kat.data.decoding import (
+    Size,
+    UnreadableImage,
+    decode_bytes,
+    header,
+    read_image,
+    turned_size,
+)
 from kat.data.dense.dataset import DenseDataset, no_transform
 from kat.data.dense.segmentation.layout import LAYOUTS, SegmentationFiles
 from kat.data.dense.validation import Problem, check_problems, problems_of
@@ -73,6 +79,10 @@ class MaskSource:
         """Reads the bytes of the image; the path of the mask and its bytes."""
         return read_image(self.name(index)), self.mask(index)
 
+    def listing(self) -> list[np.ndarray]:
+        """The names of the images and of the masks."""
+        return [*self.image_names.arrays, *self.mask_names.arrays]
+
     def mask(self, index: int) -> tuple[str, bytes]:
         """Reads the mask of an image: its path and its bytes."""
         path = os.path.join(self.masks, self.mask_names[index])
@@ -112,6 +122,11 @@ class SegmentationDataset(DenseDataset):
             return torch.stack([*images]), torch.stack([*labels])
         return list(images), list(labels)
 
+    def annotated_size(self, label: tuple[str, bytes]) -> Size:
+        """The size of the mask."""
+        path, content = label
+        return turned_size(*header(content, path))
+
     def target(self, image: Image.Image, annotation: tuple[str, bytes], index: int) -> Tensor:
         """Decodes the mask of an image.
 
@@ -143,11 +158,8 @@ def decode_mask(content: bytes, path: str) -> np.ndarray:
     Raises:
         UnreadableImage: the mask is damaged, not an image, or has colors or fractions.
     """
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            values = np.asarray(image)
-    except Exception as error:  # Pillow raises nearly every kind for damaged files
-        raise UnreadableImage(path, str(error) or type(error).__name__) from error
+    image = decode_bytes(content, path, rgb=False)
+    values = np.asarray(image)
     if values.ndim != 2 or values.dtype.kind == "f":
         raise UnreadableImage(
             path, f"a mask has one whole number per pixel, but this one has mode {image.mode}"

@@ -8,11 +8,14 @@ from scipy import stats
 
 from kat.analysis.ablation import summarize
 from kat.analysis.figures.interactive.ablation import differences, means
+from kat.analysis.learning_curves import METRICS
 from tests.analysis import report_pages as pages
+
+TOP1 = METRICS["top1"]
 
 
 def test_means_have_intervals_and_every_run():
-    runs, drawn = means(summarize(pages.grid_rows())).data
+    runs, drawn = means(summarize(pages.grid_rows()), TOP1).data
     assert list(runs.x) == [value for values in pages.TOP1.values() for value in values]
     assert runs.text[1] == "seed 1"
     assert list(drawn.y) == list(pages.TOP1)
@@ -23,14 +26,21 @@ def test_means_have_intervals_and_every_run():
 
 
 def test_differences_leave_the_reference_out():
-    (drawn,) = differences(summarize(pages.grid_rows())).data
+    (drawn,) = differences(summarize(pages.grid_rows()), TOP1).data
     paired = stats.ttest_rel(*reversed(pages.TOP1.values())).confidence_interval(0.95)
     assert list(drawn.y) == ["ViT (a long name)"]
     assert drawn.x[0] - drawn.error_x.array[0] == pytest.approx(paired.low)
+    assert drawn.text[0] == "-2.97 ± 0.66 % (n = 3)"
+
+
+def test_one_seed_has_no_interval():
+    rows = [row for row in pages.grid_rows() if row["seed"] == 0]
+    (drawn,) = differences(summarize(rows), TOP1).data
+    assert (drawn.text, drawn.error_x.array) == (("-3.00 % (n = 1)",), (None,))
 
 
 def test_cells_named_after_numbers_are_a_row_each():
     rows = [{**pages.grid_rows()[0], "cell": name} for name in ("8", "1", "one a channel")]
     for draw in (means, differences):
-        axis = draw(summarize(rows)).layout.yaxis
+        axis = draw(summarize(rows), TOP1).layout.yaxis
         assert (axis.type, axis.categoryarray) == ("category", ("8", "1", "one a channel"))

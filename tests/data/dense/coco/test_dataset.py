@@ -173,9 +173,9 @@ def test_invalid_annotations_are_refused_or_skipped(tmp_path):
 def test_an_image_whose_size_differs_from_its_annotations_is_unreadable(tmp_path):
     write_coco(tmp_path)
     data = open_coco(tmp_path, "train")
-    for size, end in (("61x50", ""), ("50x60", ": rotate its pixels by its EXIF orientation.*")):
+    for size in ("61x50", "50x60"):
         Image.new("RGB", (*map(int, size.split("x")),)).save(tmp_path / "train2017" / "a.png")
-        line = f"it has {size} pixels, but the annotations are for 60x50{end}$"
+        line = f"it has {size} pixels, but the annotations are for 60x50$"
         with pytest.raises(UnreadableImage, match=line):
             data[1]
 
@@ -228,18 +228,6 @@ def test_a_missing_image_leaves_the_batch_and_is_named(tmp_path):
     assert len(first.labels) == len(first.images) == 1
     assert [name for name, _ in first.unreadable] == [str(tmp_path / "train2017" / "a.png")]
     assert len(second.labels) == 1
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-def test_damaged_run_lengths_are_one_line(tmp_path, workers):
-    content = instances()
-    content["annotations"][2]["segmentation"]["counts"] = "34="
-    write_coco(tmp_path, content)
-    with pytest.raises(InputError) as caught:
-        list(_loader(tmp_path, workers, training=False))
-    path = tmp_path / "train2017" / "a.png"
-    assert str(caught.value).startswith(f"the masks of {path} are damaged: ")
-    assert "\n" not in str(caught.value)
 
 
 def test_a_subset_keeps_images_and_targets_together(root):

@@ -1,0 +1,106 @@
+"""What a run records of its data: where it is, and what it is, for a later comparison."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from kat.data.config import DataConfig
+from kat.data.dataset import ImageDataset
+from kat.data.stream import ImageStream
+from kat.text import quoted
+
+Split = ImageDataset | ImageStream
+
+
+def data_record(config: DataConfig, train: Split, val: Split) -> dict[str, Any]:
+    """The record of a run's data as JSON types.
+
+    - ``paths``: the absolute path in the place of each relative one, for :func:`located`.
+    - ``classes``, and by split the number of ``images`` and a ``digest``, for :func:`differences`.
+      The digest is that of the names of the files (relative to the folder of the data, which may
+      move) with their labels, boxes, or masks' names. Files are not read. Of a stream, which cannot
+      be listed, only the number of images is known; of Hugging Face tables the labels.
+    """
+    splits = {"train": train, "val": val}
+    return {
+        "paths": _paths(config),
+        "classes": train.classes,
+        **{
+            name: {"images": _length(data), "digest": _digest(data)}
+            for name, data in splits.items()
+        },
+    }
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """How a dataset differs from that of an earlier record: a phrase for each difference."""
+    found = _class_differences(before["classes"], now["classes"])
+    for split in ("train", "val"):
+        old, new = before[split], now[split]
+        if old.get("images") != new["images"]:
+            had = old.get("images")
+            found.append(f"the {split} split had {had} images and has {new['images']}")
+        elif old.get("digest") != new["digest"]:
+            found.append(f"the {split} split has other files, other labels or another order")
+    return found
+
+
+def located(data: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a run's data for use in any working directory.
+
+    A relative path becomes the recorded one, unless nothing is there any more: a project that has
+    moved as a whole keeps its relative paths.
+
+    Args:
+        data: fields of :class:`DataConfig`.
+        record: the record of the run's data.
+    """
+    recorded = record.get("paths", {})
+    found = {
+        setting: recorded[data[setting]]
+        for setting in ("name", "root")
+        if data.get(setting) in recorded and _exists(setting, recorded[data[setting]])
+    }
+    return {**data, **found}
+
+
+def _paths(config: DataConfig) -> dict[str, str]:
+    found = {}
+    kind, _, path = config.name.partition(":")
+    is_name = kind.startswith("tfds/") or (kind == "hf" and not os.path.exists(path))
+    if path and not is_name and not os.path.isabs(path):
+        found[config.name] = f"{kind}:{os.path.abspath(path)}"
+    if config.root is not None and not os.path.isabs(config.root) and "://" not in config.root:
+        found[config.root] = os.path.abspath(config.root)
+    return found
+
+
+def _exists(setting: str, value: str) -> bool:
+    """Whether the path in a setting exists; of a pattern with braces its folder."""
+    whole = value.partition(":")[2] if setting == "name" else value
+    path, braces, _ = whole.partition("{")
+    return os.path.exists(os.path.dirname(path) if braces else path)
+
+
+def _class_differences(before: list[str], now: list[str]) -> list[str]:
+    gone = [name for name in before if name not in now]
+    new = [name for name in now if name not in before]
+    found = [f"{quoted(gone, 'class', 'classes')} missing"] if gone else []
+    found += [f"{quoted(new, 'class', 'classes')} new"] if new else []
+    return found or (["the classes have another order"] if before != now else [])
+
+
+def _length(data: Split) -> int:
+    return data.length if isinstance(data, ImageStream) else len(data)
+
+
+def _digest(data: Split) -> str:
+    digest = hashlib.sha256()
+    for part in [] if isinstance(data, ImageStream) else data.source.listing():
+        digest.update(np.ascontiguousarray(part).tobytes())
+    return digest.hexdigest()
