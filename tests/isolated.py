@@ -50,7 +50,7 @@ class Outcome(NamedTuple):
         """Whether the command did its work, or said in one line why not."""
         if self.code not in CODES or "Traceback" in self.err or "a fault of kat's own" in self.err:
             return False
-        starts = [line[:5] for line in self.err.splitlines()]
+        starts = [line[:5] for line in self.err.splitlines() if line]
         if not starts:  # 'kat data check' exits with 1 when it has listed problems
             return self.code in (0, 1)
         return self.code == 0 or starts == ["kat: "]
