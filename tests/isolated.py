@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 import traceback
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,18 +21,6 @@ MEMORY = 4 << 30
 """Bytes of data that a call may allocate."""
 CODES = (0, 1, 2, 75)
 """The exit codes that a command may have."""
-
-# Imported once here, not in every child.
-for _command in (
-    "ablate",
-    "data.check",
-    "eval",
-    "plot.activations",
-    "plot.curves",
-    "report",
-    "train",
-):
-    importlib.import_module(f"kat.cli.{_command}")
 
 
 class Outcome(NamedTuple):
@@ -58,6 +47,7 @@ class Outcome(NamedTuple):
 
 def call(arguments: list[str], folder: Path) -> Outcome:
     """Calls ``kat`` in a child process whose working directory is ``folder``."""
+    _import_commands()
     errors = folder / ".errors"
     process = os.fork()
     if process == 0:
@@ -66,6 +56,21 @@ def call(arguments: list[str], folder: Path) -> Outcome:
     err = errors.read_text(encoding="utf-8", errors="replace")
     errors.unlink()
     return Outcome(code, err)
+
+
+@cache
+def _import_commands() -> None:
+    """Imports the commands once, not in every child."""
+    for name in (
+        "ablate",
+        "data.check",
+        "eval",
+        "plot.activations",
+        "plot.curves",
+        "report",
+        "train",
+    ):
+        importlib.import_module(f"kat.cli.{name}")
 
 
 def _child(arguments: list[str], folder: Path, errors: Path) -> int:
