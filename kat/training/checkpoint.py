@@ -38,10 +38,12 @@ from kat.training.distributed import assign, broadcast, full, gather, sharded_li
 from kat.training.optim.ema import EMA
 from kat.training.optim.optimizer import optimizer_layout
 from kat.training.run_directory import LAST, PREVIOUS
-from kat.training.state import TrainState
+from kat.training.state import TrainState, changes
 
 if TYPE_CHECKING:
     from kat.training.build import Run
+
+_NOT_EXACT = "the results are not those of an uninterrupted run to the last bit"
 
 
 def save_checkpoint(run: Run, path: Path) -> None:
@@ -104,11 +106,14 @@ def load_checkpoint(run: Run, path: Path) -> None:
     """Restores a run; one of another division of the data resumes at the same place of it."""
     content = read_training_checkpoint(path)
     saved = TrainState.from_dict(content["state"])
+    changed = changes(saved.arithmetic, run.state.arithmetic)
+    if changed:
+        run.print(f"resumed with {changed}: {_NOT_EXACT}")
     run.state = saved.divided(run.state.division, int(min(run.batches, 2**62)))
     if run.state is not saved:
         run.print(
             f"resumed by {run.state.division}, saved by {saved.division}: the data continues where"
-            " it was, but the results are not those of an uninterrupted run to the last bit"
+            f" it was, but {_NOT_EXACT}"
         )
     raw = content.get("raw_state_dict", content["state_dict"])
     for name, tensor in run.model.state_dict().items():

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from timm.optim import list_optimizers
+from timm.optim import get_optimizer_info, list_optimizers
 
 from kat.data import AugmentConfig, DataConfig, is_stream
 from kat.data.dense import DetectionAugmentConfig, SegmentationAugmentConfig
@@ -79,7 +79,7 @@ class OptimConfig:
         lr: peak learning rate; auto: from the number of images.
         weight_decay: weight decay of all parameters but biases, norms, embeddings and rational
             coefficients.
-        betas: decay rates of the moments of Adam-like optimizers.
+        betas: decay rates of the moments of optimizers that have two, such as Adam.
         layer_decay: factor of the learning rate from each block to the one before it: the head has
             lr, the last block layer_decay times lr; 1 turns it off.
         rational_lr_scale: factor of the learning rate of the rational coefficients.
@@ -243,6 +243,7 @@ def check(config: TrainConfig) -> None:
     if config.max_time is not None:
         parse_time(config.max_time)
     _check_optim(config)
+    _check_augment(config)
     _check_model(config)
     if config.resume and config.overwrite:
         raise InputError("resume and overwrite exclude each other")
@@ -251,6 +252,17 @@ def check(config: TrainConfig) -> None:
 def _check_optim(config: TrainConfig) -> None:
     if config.optim.name not in list_optimizers():
         raise unknown("optimizer", config.optim.name, map(str, list_optimizers()))
+    optimizer = get_optimizer_info(config.optim.name)
+    if optimizer.second_order:
+        raise InputError(
+            f"optim.name={config.optim.name} needs second derivatives, which training does not"
+            " compute: take another optimizer"
+        )
+    if optimizer.num_betas != 2 and config.optim.betas != OptimConfig().betas:
+        raise InputError(
+            f"optim.name={config.optim.name} has {optimizer.num_betas} betas, and optim.betas sets"
+            " two: leave it out"
+        )
     if config.data.batch_size == AUTO and is_stream(config.data.name):
         raise InputError(
             "data.batch_size=auto depends on the number of images, which a stream does not know:"
@@ -259,6 +271,14 @@ def _check_optim(config: TrainConfig) -> None:
     mixed = config.augment.mixup not in (0, AUTO) or config.augment.cutmix > 0
     if config.data.batch_size == 1 and mixed:
         raise InputError("data.batch_size must be at least 2 with mixup or cutmix")
+
+
+def _check_augment(config: TrainConfig) -> None:
+    if config.augment.auto_augment is not None and config.augment.interpolation == "lanczos":
+        raise InputError(
+            "augment.interpolation=lanczos cannot rotate and shear, as augment.auto_augment does:"
+            " take bicubic"
+        )
 
 
 def _check_model(config: TrainConfig) -> None:
@@ -271,6 +291,8 @@ def _check_model(config: TrainConfig) -> None:
         raise InputError("monitor.enabled cannot see inside a compiled model: model.compile=false")
     if config.monitor.enabled and config.strategy == "fsdp":
         raise InputError("monitor.enabled needs whole weights, and strategy=fsdp shards them")
+    if config.model.channels_last and config.strategy == "fsdp":
+        raise InputError("model.channels_last does not work with strategy=fsdp: take ddp")
 
 
 def parse_time(text: str) -> float:

@@ -76,7 +76,8 @@ def find_world(devices: int | Literal["auto"], num_nodes: int, present: int) -> 
         present: devices on this machine.
 
     Raises:
-        InputError: the launcher has started another number of processes.
+        InputError: the launcher has started another number of processes, or SLURM only one of
+            several.
     """
     if "LOCAL_RANK" in os.environ and "WORLD_SIZE" in os.environ:
         world = World(
@@ -84,6 +85,12 @@ def find_world(devices: int | Literal["auto"], num_nodes: int, present: int) -> 
         )
     elif _under_slurm():
         tasks, nodes = _int("SLURM_NTASKS"), _int("SLURM_NNODES") or num_nodes
+        if tasks > 1 and "SLURM_STEP_ID" not in os.environ:  # srun sets it, sbatch does not
+            raise InputError(
+                f"SLURM has allocated {tasks} tasks, but srun has not started this process, which"
+                " would wait for the others for ever: put srun before the command, or allocate one"
+                " task"
+            )
         world = World(
             _int("SLURM_PROCID"), _int("SLURM_LOCALID"), tasks, max(1, tasks // nodes), True
         )
@@ -262,9 +269,9 @@ def barrier() -> None:
 def wrap(model: nn.Module, world: World, strategy: str, device: torch.device) -> nn.Module:
     """What training calls in place of the model: it exchanges gradients.
 
-    With ``fsdp`` the model itself is cut: each block, and the rest together, have their parameters
-    gathered for a forward or backward pass through them, and given up after it. Else several
-    processes get DDP, with batch norm over all of them on GPUs.
+    One process alone calls the model. With ``fsdp`` the model itself is cut: each block, and the
+    rest together, have their parameters gathered for a forward or backward pass through them, and
+    given up after it. Else several processes get DDP, with batch norm over all of them on GPUs.
 
     Args:
         model: on its device.
@@ -272,13 +279,13 @@ def wrap(model: nn.Module, world: World, strategy: str, device: torch.device) ->
         strategy: ``ddp`` or ``fsdp``.
         device: what this process computes on.
     """
+    if world.size == 1:
+        return model
     if strategy == "fsdp":
         mesh = init_device_mesh(device.type, (world.size,))
         for block in getattr(model, "blocks", ()):
             fully_shard(block, mesh=mesh, reshard_after_forward=True)
         fully_shard(model, mesh=mesh, reshard_after_forward=True)
-        return model
-    if world.size == 1:
         return model
     if device.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)

@@ -23,14 +23,19 @@ Item = TypeVar("Item")
 
 
 def fit(run: Run) -> None:
-    """Trains a run from where it is to its last epoch, or until ``run.should_stop``."""
+    """Trains a run from where it is to its last epoch, or until ``run.should_stop``.
+
+    A run that is resumed at its limit may have been killed before it validated what it had.
+    """
     try:
         run.notify(Callback.on_fit_start)
-        while run.state.epoch < run.epochs and not run.should_stop:
+        cut_short = run.should_stop and run.state.batch > 0
+        while run.state.epoch < run.epochs and (cut_short or not run.should_stop):
             run.notify(Callback.on_epoch_start)
-            if not run.state.validating:
+            if not run.state.validating and not cut_short:
                 train_epoch(run)
             end_epoch(run, validate(run))
+            cut_short = False
         run.notify(Callback.on_fit_end)
     except BaseException:
         run.notify(Callback.on_exception)

@@ -8,6 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
+from kat.ops.cpu.library import INSTRUCTION_SETS, find_library
+
 
 @dataclass(frozen=True)
 class Division:
@@ -33,6 +37,7 @@ class TrainState:
 
     Args:
         division: how the images of an epoch are cut into steps.
+        arithmetic: of :func:`arithmetic`, at the start of the run.
         epoch: epochs that are over.
         batch: batches of the current epoch, of each process, whose steps are taken.
         step: optimizer steps in all.
@@ -45,6 +50,7 @@ class TrainState:
     """
 
     division: Division
+    arithmetic: dict[str, str] = field(default_factory=dict)
     epoch: int = 0
     batch: int = 0
     step: int = 0
@@ -120,4 +126,28 @@ def rank(row: Mapping[str, float], metric: str) -> tuple[float, float]:
     return (
         -math.inf if math.isnan(value) else value,
         -math.inf if math.isnan(loss) else -loss,
+    )
+
+
+def arithmetic(device: torch.device) -> dict[str, str]:
+    """What the rounding of a run depends on beside its settings, by name."""
+    found = {"PyTorch": str(torch.__version__)}
+    if device.type == "cuda":
+        return found | {"GPU": torch.cuda.get_device_name(device)}
+    kernel = find_library()
+    return found | {
+        "threads": str(torch.get_num_threads()),
+        "instruction set": torch.backends.cpu.get_cpu_capability(),
+        "CPU kernel": "off"
+        if isinstance(kernel, str)
+        else INSTRUCTION_SETS[kernel.instruction_set],
+    }
+
+
+def changes(before: dict[str, str], now: dict[str, str]) -> str:
+    """What of :func:`arithmetic` has changed, e.g. ``threads 2 (1 at the start)``."""
+    return ", ".join(
+        f"{name} {now[name]} ({value} at the start)"
+        for name, value in before.items()
+        if now.get(name, value) != value
     )

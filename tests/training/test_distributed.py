@@ -28,12 +28,19 @@ LAUNCHERS = {
     "torchrun, first": {
         "RANK": 0, "LOCAL_RANK": 0, "GROUP_RANK": 0, "WORLD_SIZE": 8, "LOCAL_WORLD_SIZE": 4,
     },
-    "srun": {"SLURM_NTASKS": 8, "SLURM_PROCID": 5, "SLURM_LOCALID": 1, "SLURM_NODEID": 1},
+    "srun": {
+        "SLURM_NTASKS": 8, "SLURM_PROCID": 5, "SLURM_LOCALID": 1, "SLURM_NODEID": 1,
+        "SLURM_STEP_ID": 0,
+    },
     "srun, nodes known": {
         "SLURM_NTASKS": 8, "SLURM_PROCID": 5, "SLURM_LOCALID": 1, "SLURM_NODEID": 1,
-        "SLURM_NNODES": 2,
+        "SLURM_NNODES": 2, "SLURM_STEP_ID": 0,
     },
-    "srun, first": {"SLURM_NTASKS": 8, "SLURM_PROCID": 0, "SLURM_LOCALID": 0, "SLURM_NODEID": 0},
+    "srun, first": {
+        "SLURM_NTASKS": 8, "SLURM_PROCID": 0, "SLURM_LOCALID": 0, "SLURM_NODEID": 0,
+        "SLURM_STEP_ID": 0,
+    },
+    "sbatch of one task": {"SLURM_NTASKS": 1, "SLURM_PROCID": 0, "SLURM_LOCALID": 0},
     "torchrun within srun": {
         "SLURM_NTASKS": 2, "SLURM_PROCID": 1, "SLURM_LOCALID": 0, "SLURM_NODEID": 1,
         "RANK": 6, "LOCAL_RANK": 2, "GROUP_RANK": 1, "WORLD_SIZE": 8, "LOCAL_WORLD_SIZE": 4,
@@ -75,6 +82,7 @@ def launcher(monkeypatch):
         ("srun", "auto", 2, World(5, 1, 8, 4, launched=True), False),
         ("srun, nodes known", "auto", 1, World(5, 1, 8, 4, launched=True), False),
         ("srun, first", 4, 2, World(0, 0, 8, 4, launched=True), True),
+        ("sbatch of one task", "auto", 1, World(launched=True), True),
         ("torchrun within srun", 4, 2, World(6, 2, 8, 4, launched=True), False),
         ("a shell of SLURM", 2, 1, World(size=2, local_size=2), True),
     ],
@@ -94,6 +102,12 @@ def test_another_number_of_processes_than_the_settings_make_is_refused(
     line = f"make {devices * nodes} processes, but the launcher has started 8"
     with pytest.raises(InputError, match=line):
         find_world(devices, nodes, present=4)
+
+
+def test_sbatch_of_several_tasks_without_srun_is_refused(launcher):
+    launcher(SLURM_NTASKS=8, SLURM_PROCID=0, SLURM_LOCALID=0, SLURM_NODEID=0, SLURM_NNODES=2)
+    with pytest.raises(InputError, match="8 tasks, but srun has not started this process"):
+        find_world("auto", 2, present=4)
 
 
 @pytest.fixture

@@ -106,6 +106,18 @@ def test_an_error_is_told_to_all_callbacks():
     assert named.calls[-1] == "on_exception"
 
 
+@pytest.mark.parametrize(("batch", "rows"), [(2, 1), (0, 0)])
+def test_a_run_that_is_resumed_at_its_limit_validates_what_it_had_not(batch, rows):
+    class Limit(Callback):
+        def on_fit_start(self, run):
+            run.should_stop = True
+
+    run = make_run(batches(3), None, Limit(), epochs=2)
+    run.state.batch = run.state.step = batch
+    fit(run)
+    assert (run.state.step, run.state.epoch, len(run.state.history)) == (batch, 0, rows)
+
+
 def test_the_history_has_the_mean_loss_of_the_images_of_an_epoch():
     (whole,) = batches(1)
     parts = _cut(whole, slice(7), slice(7, 8))

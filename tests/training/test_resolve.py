@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from kat.data import DataConfig
+from kat.data import AugmentConfig, DataConfig
 from kat.errors import InputError
 from kat.training import ModelConfig, TrainConfig
 from kat.training.resolve import resolve
@@ -42,6 +42,14 @@ def test_a_resolved_run_is_settled_and_nothing_is_written(tmp_path):
         (
             {"strategy": "fsdp", "precision": "16-mixed"},
             "16-mixed does not work with strategy",
+        ),
+        (
+            {"strategy": "fsdp", "model": ModelConfig(channels_last=True)},
+            "channels_last does not work with strategy",
+        ),
+        (
+            {"augment": AugmentConfig(auto_augment="original", interpolation="lanczos")},
+            "lanczos cannot rotate",
         ),
         ({"accelerator": "mps"}, "accelerator=mps is unavailable"),
     ],

@@ -18,7 +18,7 @@ from kat.training import checkpoint
 from kat.training.callbacks import checkpoints
 from kat.training.callbacks.coefficients import CoefficientRecorder
 from kat.training.tasks.classification import Classification, ClassificationMetrics
-from tests.cli.commands import run
+from tests.cli.commands import QUICK, run
 from tests.processes import start, wait_until
 
 pytestmark = pytest.mark.slow
@@ -149,6 +149,23 @@ def test_a_slurm_job_is_put_back_into_the_queue(tmp_path, monkeypatch, capsys):
     assert run("train", "--config", "digits", "--no-progress", "--out", out) == 75
     assert "job 1234 requeued" in capsys.readouterr().err
     assert (tmp_path / "called").read_text() == "requeue 1234\n"
+
+
+def test_what_changes_the_rounding_is_said_on_resume(tmp_path, capsys, monkeypatch):
+    command = ("train", *QUICK, "--epochs", 4, "--model.args", "{depth: 1}", "--resume", "auto",
+               "--out", tmp_path / "run")  # fmt: skip
+    assert run(*command, "--limit_epochs", 1) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "get_num_threads", lambda: 3)
+        patch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX9")
+        assert run(*command, "--limit_epochs", 2) == 0
+    printed = capsys.readouterr().out
+    known = torch.backends.cpu.get_cpu_capability()
+    line = f"resumed with threads 3 (1 at the start), instruction set AVX9 ({known} at the start)"
+    assert f"\n{line}" in printed
+    assert printed.count("not those of an uninterrupted run to the last bit\n") == 1
+    assert run(*command) == 0
+    assert "resumed with" not in capsys.readouterr().out
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, monkeypatch, capsys, clean):

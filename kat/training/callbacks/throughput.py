@@ -132,14 +132,20 @@ class Throughput(Callback):
         self._device = torch.device("cpu")
 
     def state_dict(self) -> dict[str, Any]:
-        """The work and the peak memory so far."""
+        """The work and the peak memory so far, and the rows of this epoch."""
         self._read_peak()
-        return {"work": tuple(self.total), "peak": self.peak, "worker_peak": self.worker_peak}
+        return {
+            "work": tuple(self.total),
+            "peak": self.peak,
+            "worker_peak": self.worker_peak,
+            "rows": self.rows,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Adds to it what is to come."""
         self._before = Work(*state["work"])
         self.peak, self.worker_peak = state["peak"], state["worker_peak"]
+        self.rows = state["rows"]
 
     @property
     def total(self) -> Work:
@@ -159,7 +165,8 @@ class Throughput(Callback):
         """Starts the clock."""
         self.meter.resume()
         self._epoch = self._row = self.meter.read()
-        self.rows = 0
+        if run.state.batch == 0:
+            self.rows = 0
 
     def on_batch_end(self, run: Run, index: int, batch: Batch, stepped: bool) -> None:
         """Counts the batch, and logs when it is time."""

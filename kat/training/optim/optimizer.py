@@ -55,7 +55,8 @@ def make_optimizer(model: nn.Module, optim: OptimConfig) -> torch.optim.Optimize
     if not groups:
         raise InputError("no parameter is left to train")
     betas: dict[str, Any] = {"betas": (optim.betas[0], optim.betas[1])}
-    known = betas if get_optimizer_info(optim.name).has_betas else {}
+    info = get_optimizer_info(optim.name)
+    known = betas if info.has_betas and info.num_betas == 2 else {}
     try:
         optimizer = create_optimizer_v2(groups, opt=optim.name, lr=optim.lr, **known)
     except (AssertionError, ImportError, RuntimeError, TypeError, ValueError) as error:

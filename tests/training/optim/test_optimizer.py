@@ -7,12 +7,13 @@ import math
 import pytest
 import timm
 import torch
-from timm.optim import create_optimizer_v2
+from timm.optim import create_optimizer_v2, list_optimizers
 
 from kat.errors import InputError
 from kat.models import rational_parameter_names
-from kat.training import OptimConfig
+from kat.training import OptimConfig, TrainConfig
 from kat.training.callbacks.callback import Callback
+from kat.training.config import check
 from kat.training.loop import fit
 from kat.training.optim.freeze import freeze
 from kat.training.optim.optimizer import (
@@ -126,6 +127,30 @@ def test_decay_spares_norms_biases_embeddings_and_rationals():
 def test_an_optimizer_that_is_unavailable_is_named(model):
     with pytest.raises(InputError, match="optimizer 'fusedadam' cannot be used"):
         make_optimizer(model, OptimConfig(name="fusedadam"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [n for n in list_optimizers() if not n.startswith("kron")])
+def test_every_optimizer_of_timm_trains_or_is_refused_at_the_start(model, name):
+    """kron does, too, but compiles itself for a minute first."""
+    config = TrainConfig(epochs=1, optim=OptimConfig(name=name))
+    try:
+        check(config)
+        make_optimizer(model, config.optim)
+    except InputError as error:
+        assert f"optim.name={name} needs second deriv" in str(error) or "CUDA" in str(error)  # noqa: PT017
+        return
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    run = make_run(batches(2), model=model, epochs=1, optim=config.optim)
+    fit(run)
+    assert all(not torch.equal(p, before[name]) for name, p in run.model.named_parameters())
+
+
+def test_betas_of_an_optimizer_with_three_are_refused():
+    with pytest.raises(
+        InputError, match=r"optim\.name=adan has 3 betas, and optim\.betas sets two"
+    ):
+        check(TrainConfig(optim=OptimConfig(name="adan", betas=(0.9, 0.99))))
 
 
 def test_groups_are_timms_with_the_rationals_apart(model):

@@ -1,0 +1,166 @@
+"""Random settings of a training run, drawn from the whole configuration."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+
+from kat.data.synthetic import make_items
+from kat.training import TrainConfig
+from kat.training.tasks.registry import TASKS
+from tests.images import picture, samples, write_fashion_mnist, write_folder, write_tar
+
+SHARE = 0.35
+"""Of the settings, how many are not left at their defaults."""
+CHOICES: dict[str, tuple[object, ...]] = {
+    "epochs": (1, 3),
+    "seed": (1, 2**32 - 1),
+    "precision": ("bf16-mixed", "16-mixed", "64-true"),
+    "strategy": ("ddp", "fsdp"),
+    "limit_train_batches": (3, 0.5),
+    "limit_val_batches": (1, 1.0),
+    "limit_epochs": (2,),
+    "max_steps": (3,),
+    "max_time": ("01:00:00",),
+    "log_every_n_steps": (1,),
+    "model.drop_path": (0.2,),
+    "model.drop": (0.2,),
+    "model.freeze": (1, "rationals", "backbone", "*attn*"),
+    "model.grad_checkpointing": ("true",),
+    "model.channels_last": ("true",),
+    "data.image_size": (16, 32),
+    "data.channels": (1, 3),
+    "data.batch_size": (5, "auto"),
+    "data.num_workers": (1, 2),
+    "data.bad_images": ("fail",),
+    "data.bad_annotations": ("skip",),
+    "data.interpolation": ("bilinear", "lanczos"),
+    "data.crop_pct": (0.9,),
+    "augment.scale": ("[0.5, 1.0]",),
+    "augment.ratio": ("[0.75, 1.33]",),
+    "augment.interpolation": ("random", "bilinear", "nearest", "lanczos"),
+    "augment.hflip": (0.5,),
+    "augment.color_jitter": (0.4,),
+    "augment.auto_augment": ("rand-m9-mstd0.5", "augmix-m3-w2", "original"),
+    "augment.random_erasing": (0.5,),
+    "augment.mixup": (0.8, "auto"),
+    "augment.cutmix": (1.0,),
+    "augment.mixup_prob": (0.5,),
+    "augment.mixup_switch_prob": (0.2,),
+    "augment.label_smoothing": (0.1,),
+    "detection.scale": ("[0.5, 1.5]",),
+    "detection.hflip": (0.0,),
+    "detection.min_side": (4.0,),
+    "segmentation.crop": (32,),
+    "segmentation.scale": ("[0.9, 1.1]",),
+    "segmentation.max_class_share": (0.95,),
+    "segmentation.hflip": (0.0,),
+    "segmentation.distortion": (0.0,),
+    "optim.lr": (1e-4, "auto"),
+    "optim.weight_decay": (0.0,),
+    "optim.betas": ("[0.8, 0.95]",),
+    "optim.layer_decay": (0.7,),
+    "optim.rational_lr_scale": (0.1,),
+    "optim.rational_warmup_epochs": (0.6, "auto"),
+    "optim.clip_coefficients": (20.0,),
+    "optim.warmup_epochs": (0.5, "auto"),
+    "optim.warmup_lr": (1e-4,),
+    "optim.schedule": ("poly", "step"),
+    "optim.min_lr": (0.0,),
+    "optim.poly_power": (0.9,),
+    "optim.step_at": ("[0.3, 0.6]",),
+    "optim.step_factor": (0.5,),
+    "optim.clip_grad": (0.5,),
+    "optim.accumulate_grad_batches": (2, 3),
+    "optim.ema_decay": (0.9, 0.999),
+    "monitor.enabled": ("true",),
+    "monitor.every_n_steps": (1,),
+    "checkpoint.every_n_minutes": ("null", 1e-6),
+}
+"""The values of each setting beside its default."""
+_TINY = '"depth": 4, "embed_dim": 16, "num_heads": 2, "global_blocks": [0], "channels": 16'
+MODELS = {
+    "classification": {
+        "kat_micro": "depth: 2",
+        "vit_micro": "depth: 2",
+        "vit_kan_micro": "depth: 2",
+        "vit_swiglu_micro": "depth: 2",
+        "test_resnet": "",
+    },
+    "detection": {"kat_det_micro": _TINY, "vit_det_micro": _TINY},
+    "segmentation": {"kat_upernet_micro": f"{_TINY}, norm: layer", "vit_upernet_micro": _TINY},
+}
+OF_RATIONALS = ("model.freeze", "monitor.enabled")
+DRAWN_APART = {"optim.name", "model.name", "model.args", "data.name", "checkpoint.every_n_steps"}
+NOT_DRAWN = {
+    "out", "resume", "overwrite",  # the test's own
+    "progress", "loggers",  # show numbers, and change none
+    "accelerator", "devices", "num_nodes",  # of the machine
+    "model.init_from", "model.init_activation",  # only where the training begins
+    "model.compile",  # takes minutes
+    "data.mean", "data.std",  # numbers of as many channels as the data has
+    "data.root", "data.train_split", "data.val_split", "data.download", "data.image_key",
+    "data.label_key", "data.num_classes", "data.holdout",  # which data it is
+}  # fmt: skip
+
+
+def setting_names(settings: type = TrainConfig, prefix: str = "") -> Iterator[str]:
+    """The dotted names of all settings."""
+    for field in fields(settings):
+        nested = field.default_factory
+        if isinstance(nested, type) and is_dataclass(nested):
+            yield from setting_names(nested, f"{prefix}{field.name}.")
+        else:
+            yield prefix + field.name
+
+
+def write_data(root: Path) -> dict[str, list[tuple[str, ...]]]:
+    """Small data of each kind: the options that name it, by task."""
+    write_folder(root / "folder", classes=2, train=12, val=4)
+    (root / "mnist").mkdir(parents=True)
+    write_fashion_mnist(root / "mnist", train=40, val=10)
+    images = [picture(number) for number in range(24)]
+    for split in ("train", "val"):
+        files = [(f"n{number % 2}/{number}.jpg", image) for number, image in enumerate(images)]
+        write_tar(root / "tar" / f"{split}.tar", files)
+        write_tar(root / "shards" / f"{split}-0.tar", samples(images))
+    make_items(root / "items", source="digits", images=8, val_images=4, size=64)
+    classification = ("digits", f"fashion_mnist:{root / 'mnist'}", f"folder:{root / 'folder'}",
+                      f"tar:{root / 'tar'}", f"wds:{root / 'shards'}")  # fmt: skip
+    return {
+        "classification": [("--data", name) for name in classification],
+        "detection": [("--data", f"coco:{root / 'items'}")],
+        "segmentation": [("--data", f"ade20k:{root / 'items'}")],
+    }
+
+
+def draw(
+    generator: random.Random, data: dict[str, list[tuple[str, ...]]], optimizers: list[str]
+) -> list[str]:
+    """The options of one run: a task, its data, a model, an optimizer, and any other settings."""
+    (task,) = generator.choices(list(MODELS), [6, 1, 1])
+    model, args = generator.choice(list(MODELS[task].items()))
+    small = {"data.batch_size": 8 if task == "classification" else 2, "data.image_size": 16,
+             "epochs": 2, "limit_train_batches": 4, "limit_val_batches": 2}  # fmt: skip
+    unused = tuple(TASKS[task].unused_settings)
+    drawn = {
+        name: generator.choice(values)
+        for name, values in CHOICES.items()
+        if generator.random() < SHARE and not name.startswith(unused)
+    }
+    if not model.startswith("kat"):
+        for name in OF_RATIONALS:
+            drawn.pop(name, None)
+    if task != "classification":
+        drawn["data.image_size"] = 64
+    options = {**small, **drawn}
+    options |= {
+        "model.name": model,
+        "model.args": f"{{{args}}}",
+        "optim.name": generator.choice(optimizers),
+        "checkpoint.every_n_steps": generator.choice([1, 2, 3]),
+    }
+    chosen = [f"--{name}={value}" for name, value in options.items()]
+    return [*generator.choice(data[task]), *chosen]
