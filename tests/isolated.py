@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import resource
@@ -60,7 +61,11 @@ def call(arguments: list[str], folder: Path) -> Outcome:
 
 @cache
 def _import_commands() -> None:
-    """Imports the commands once, not in every child."""
+    """Imports the commands once, not in every child.
+
+    Garbage of earlier tests is collected here: collected while a child parses its options, it makes
+    Python 3.11's ``ast`` fail.
+    """
     for name in (
         "ablate",
         "data.check",
@@ -71,6 +76,7 @@ def _import_commands() -> None:
         "train",
     ):
         importlib.import_module(f"kat.cli.{name}")
+    gc.collect()
 
 
 def _child(arguments: list[str], folder: Path, errors: Path) -> int:
