@@ -29,12 +29,18 @@ else:
 
 Count = Annotated[int, Field(ge=1)]
 CountOrZero = Annotated[int, Field(ge=0)]
+Processes = Annotated[int, Field(ge=1, le=65536)]
+"""A number of devices or machines, far above what anybody has."""
+Workers = Annotated[int, Field(ge=0, le=256)]
+Side = Annotated[int, Field(ge=1, le=2**15)]
+"""A side of an image, in pixels."""
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 ProbabilityBelowOne = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
+CropShare = Annotated[float, Field(ge=0.01, le=1)]
 ShareBelowOne = Annotated[float, Field(gt=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 

@@ -23,12 +23,14 @@ from rich.console import Console
 from rich.progress import track
 
 from kat.data import DataConfig
+from kat.data.loader import worker_has_ended
 from kat.errors import (
     BackendUnavailable,
     CheckpointFailed,
     ExportFailed,
     InputError,
     Interrupted,
+    LoaderFailed,
     OutputFailed,
     TrainingDiverged,
     first_line,
@@ -182,7 +184,10 @@ class Parser(ArgumentParser):
     def parse_args(self, args: Any = None, *more: Any, **options: Any) -> Any:
         """Parses arguments; the files to write are checked."""
         self.given = list(args or [])
-        found = super().parse_args(list(self._spelled(self.given)), *more, **options)
+        try:
+            found = super().parse_args(list(self._spelled(self.given)), *more, **options)
+        except OverflowError as error:  # jsonargparse converts numbers of any length
+            raise InputError(f"a number in the settings is out of range: {error}") from None
         if found.get("quiet") and "progress" in found:
             found.progress = False
         for name, endings in self.targets.items():
@@ -332,8 +337,9 @@ def given(settings: Namespace) -> dict[str, Any]:
 def tracked(items: Sequence[T], what: str, options: Namespace) -> Iterable[T]:
     """The items, with a progress bar in a terminal if ``options.progress``."""
     console = Console(file=sys.stderr)
-    hidden = not options.progress or not console.is_terminal
-    return track(items, what, console=console, transient=True, disable=hidden)
+    if not options.progress or not console.is_terminal:
+        return items  # a bar that is not shown would still print an empty line
+    return track(items, what, console=console, transient=True)
 
 
 def run_command(body: Callable[[], int | None], quiet: bool = False, debug: bool = False) -> int:
@@ -362,13 +368,17 @@ def run_command(body: Callable[[], int | None], quiet: bool = False, debug: bool
         return code
 
 
+_FAILURES = (BackendUnavailable, CheckpointFailed, ExportFailed, LoaderFailed, TrainingDiverged)
+"""The errors of exit code 1 whose messages are for users."""
+
+
 def _explained(error: Exception) -> tuple[str, int]:
     """The line for an error, and the exit code."""
     if isinstance(error, InputError):
         return str(error), USAGE_ERROR
     if isinstance(error, Interrupted):
         return str(error), RUN_AGAIN
-    if isinstance(error, BackendUnavailable | CheckpointFailed | ExportFailed | TrainingDiverged):
+    if isinstance(error, _FAILURES):
         return str(error), FAILED
     if isinstance(error, OutputFailed):
         follows = "; its contents are on standard output" if len(error.content) <= _PRINTED else ""
@@ -376,6 +386,8 @@ def _explained(error: Exception) -> tuple[str, int]:
     if isinstance(error, OSError) and error.errno in (*_REFUSED, *_NO_ROOM):
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror}", FAILED if error.errno in _NO_ROOM else USAGE_ERROR
+    if isinstance(error, RuntimeError) and worker_has_ended(error):
+        return str(LoaderFailed(first_line(error))), FAILED
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return f"there is not enough memory: {first_line(error)}", FAILED
     fault = f"a fault of kat's own: {type(error).__name__}: {first_line(error)}"

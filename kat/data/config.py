@@ -7,7 +7,7 @@ from typing import Literal
 
 from kat.settings import (
     Count,
-    CountOrZero,
+    CropShare,
     Finite,
     NonNegative,
     OrAuto,
@@ -15,8 +15,9 @@ from kat.settings import (
     PositiveRange,
     Probability,
     ProbabilityBelowOne,
-    Share,
     ShareRange,
+    Side,
+    Workers,
 )
 
 
@@ -78,10 +79,10 @@ class DataConfig:
     image_key: str | None = None
     label_key: str | None = None
     holdout: ProbabilityBelowOne = 0.1
-    image_size: OrAuto[Count | None] = None
+    image_size: OrAuto[Side | None] = None
     channels: OrAuto[Literal[1, 3] | None] = None
     batch_size: OrAuto[Count] = 128
-    num_workers: CountOrZero = 0
+    num_workers: Workers = 0
     bad_images: Literal["skip", "fail"] = "skip"
     exif: Literal["upright", "ignore"] = "upright"
     bad_annotations: Literal["fail", "skip"] = "fail"
@@ -89,7 +90,7 @@ class DataConfig:
     interpolation: OrAuto[
         Literal["bilinear", "bicubic", "nearest", "box", "hamming", "lanczos"]
     ] = "bicubic"
-    crop_pct: OrAuto[Share] = 1.0
+    crop_pct: OrAuto[CropShare] = 1.0
     mean: OrAuto[list[Finite] | None] = None
     std: OrAuto[list[Positive] | None] = None
 

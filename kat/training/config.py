@@ -21,6 +21,7 @@ from kat.settings import (
     Positive,
     Probability,
     ProbabilityBelowOne,
+    Processes,
     Seed,
     Share,
     ShareBelowOne,
@@ -188,8 +189,8 @@ class TrainConfig:
     seed: Seed = 0
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "64-true"] = "32-true"
     accelerator: Literal["auto", "cpu", "cuda", "gpu", "mps"] = "auto"
-    devices: Count | Literal["auto"] = "auto"
-    num_nodes: Count = 1
+    devices: Processes | Literal["auto"] = "auto"
+    num_nodes: Processes = 1
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     limit_train_batches: Batches | None = None
     limit_val_batches: Batches | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,9 @@ from kat.training.run_directory import (
 )
 from kat.training.tasks.registry import TASKS, check_used
 from kat.training.tasks.task import Task
+
+_PROCESSES_ON_A_CPU = 8
+"""Started on a CPU even if it has fewer cores, to try out several processes."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +147,9 @@ def _processes(config: TrainConfig) -> tuple[str, World]:
     world = find_world(config.devices, config.num_nodes, present)
     if kind == "cuda" and world.local_size > present:
         raise InputError(f"{world.local_size} processes, but this machine has {present} GPUs")
+    most = max(_PROCESSES_ON_A_CPU, os.cpu_count() or 1)
+    if kind == "cpu" and world.local_size > most:
+        raise InputError(f"devices={config.devices} is too many: at most {most} on this CPU")
     if config.strategy == "fsdp" and config.precision == "16-mixed":
         raise InputError("precision=16-mixed does not work with strategy=fsdp: take bf16-mixed")
     if kind == "mps" and config.precision == "64-true":

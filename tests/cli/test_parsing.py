@@ -13,7 +13,7 @@ import pytest
 from kat.cli.parsing import Parser, run_command, setting_defaults
 from kat.cli.plot import attention
 from kat.cli.training_settings import TrainingParser, parse_training
-from kat.errors import CheckpointFailed, InputError, OutputFailed
+from kat.errors import CheckpointFailed, InputError, LoaderFailed, OutputFailed
 from kat.training import TrainConfig
 from tests.cli.commands import refused, run
 from tests.processes import start
@@ -164,6 +164,10 @@ def failing(error):
     return command
 
 
+_KILLED = RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+"""As torch raises it by a signal handler."""
+
+
 @pytest.mark.parametrize(
     ("error", "code", "line"),
     [
@@ -173,6 +177,7 @@ def failing(error):
         (PermissionError(errno.EACCES, "Permission denied", "x"), 2, "x: Permission denied"),
         (OSError(errno.ENAMETOOLONG, "File name too long", "x"), 2, "x: File name too long"),
         (MemoryError(), 1, "there is not enough memory: MemoryError"),
+        (_KILLED, 1, str(LoaderFailed(str(_KILLED)))),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )

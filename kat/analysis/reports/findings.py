@@ -20,7 +20,6 @@ from kat.analysis.inspect.mistakes import ClassFindings, class_findings
 from kat.analysis.inspect.stability import rational_rows
 from kat.analysis.learning_curves import History
 from kat.data import Batch, DeviceTransform
-from kat.documents import read_json
 from kat.errors import InputError
 from kat.models import ModelRecord, load_model, rational_parameter_names
 from kat.models.dense import task_of
@@ -28,7 +27,7 @@ from kat.nn import LayerHistory, read_coefficient_history
 from kat.nn.stability import Row, read_rows
 from kat.training import read_divergence, read_history, read_settings
 from kat.training.evaluation.evaluation import Subject
-from kat.training.run_directory import COEFFICIENTS, STABILITY, SUMMARY
+from kat.training.run_directory import COEFFICIENTS, STABILITY, SUMMARY, read_summary
 from kat.training.sweep.grid import kept_settings
 
 _WITH_ATTENTION = 3
@@ -93,7 +92,7 @@ def read_findings(folder: Path, images: int, data: str | None = None) -> RunFind
         cost=count(model, record.input_size),
         data=settings["data"]["name"],
         settings=kept_settings(folder),
-        summary=read_json(folder / SUMMARY) if (folder / SUMMARY).is_file() else None,
+        summary=read_summary(folder) if (folder / SUMMARY).is_file() else None,
         history=read_history(folder),
         failure=read_divergence(folder),
     )

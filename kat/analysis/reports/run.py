@@ -66,7 +66,8 @@ def _facts(run: RunFindings) -> list[tuple[str, str]]:
     summary = run.summary
     if summary is None:
         return [*_best(run.history), *costs, ("Epochs so far", f"{len(run.history)}")]
-    metrics = [metric for name, metric in METRICS.items() if summary.get(name) is not None]
+    known = [name for name in METRICS if isinstance(summary.get(name), int | float)]
+    metrics = [METRICS[name] for name in known]
     return [
         *((f"Validation {m.label}", f"{summary[m.name]:{m.format}} %") for m in metrics),
         *costs,

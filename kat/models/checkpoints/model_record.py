@@ -18,6 +18,7 @@ from kat.nn import Coefficients, given_coefficients
 
 _INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 """The ones of timm's evaluation transform."""
+_LARGEST_SIDE = 2**15
 _INITIAL_FUNCTIONS = {"first_init", "act_init"}
 """The arguments of a KAT that may be the path of a file."""
 
@@ -82,12 +83,13 @@ class ModelRecord:
 
     def _check(self) -> None:
         sized = _are_numbers(self.input_size, int) and len(self.input_size) == 3
+        bounded = sized and all(0 < side <= _LARGEST_SIDE for side in self.input_size)
         channels = self.input_size[0] if sized else 0
         named = isinstance(self.classes, list | tuple) and all(
             isinstance(name, str) for name in self.classes
         )
         means, stds = (_are_numbers(v) and len(v) == channels for v in (self.mean, self.std))
-        cropped = _are_numbers([self.crop_pct]) and self.crop_pct > 0
+        cropped = _are_numbers([self.crop_pct]) and 0.01 <= self.crop_pct <= 100
         ids = self.category_ids
         numbered = ids is None or (_are_numbers(ids, int) and len(ids) == len(self.classes))
         each = f"have one number for each of the {channels} channels"
@@ -97,11 +99,15 @@ class ModelRecord:
             ("architecture", registered, "be a name in timm's registry"),
             ("args", isinstance(self.args, dict), "map names to values"),
             ("classes", named, "be a list of names"),
-            ("input_size", sized and min(self.input_size) > 0, "be (channels, height, width)"),
+            (
+                "input_size",
+                bounded,
+                "be (channels, height, width), each at least 1 and at most 32768",
+            ),
             ("mean", means, each),
             ("std", stds and min(self.std) > 0, f"{each}, above 0"),
             ("interpolation", self.interpolation in _INTERPOLATIONS, f"be one of {kinds}"),
-            ("crop_pct", cropped, "be a number above 0"),
+            ("crop_pct", cropped, "be a number from 0.01 to 100"),
             ("category_ids", numbered, "have one whole number for each class"),
         ):
             if not valid:
@@ -245,7 +251,12 @@ def create_model(name: str, **kwargs: Any) -> nn.Module:
 def build_model(record: ModelRecord, **kwargs: Any) -> nn.Module:
     """Builds the model that a record describes, with fresh weights."""
     known = {"num_classes": len(record.classes), **record.input_args()}
-    return create_model(record.architecture, **{**known, **record.args, **kwargs})
+    model = create_model(record.architecture, **{**known, **record.args, **kwargs})
+    grid = getattr(getattr(model, "patch_embed", None), "grid_size", None)
+    if grid is not None and min(grid) < 1:
+        sides = " x ".join(map(str, record.input_size[1:]))
+        raise InputError(f"image_size {sides} is smaller than a patch of {record.architecture}")
+    return model
 
 
 def _are_numbers(values: Any, kind: Any = (int, float)) -> bool:

@@ -83,8 +83,9 @@ def compile_library(target: Path, instruction_sets: int = ALL_SETS) -> None:
 def cached_library(instruction_sets: int = ALL_SETS) -> Path:
     """The library in the user's cache, compiled now if it is not there yet, with a line on stderr.
 
-    Its name depends on source, compiler, flags, instruction sets and machine. Of several processes
-    that start together, one compiles and the others wait.
+    Its name depends on source, compiler, flags, instruction sets and machine, and ends in the hash
+    of the file. A damaged one, or one of another user's, is not loaded but built again. Of several
+    processes that start together, one compiles and the others wait.
 
     Raises:
         BuildError: there is no compiler, it failed, or the cache is not writable.
@@ -95,18 +96,41 @@ def cached_library(instruction_sets: int = ALL_SETS) -> Path:
     identity = "\n".join((source_hash(), *compiler, _run([*compiler, "--version"]), *FLAGS))
     identity += f"\n{platform.system()} {platform.machine()} {instruction_sets}"
     key = hashlib.sha256(identity.encode()).hexdigest()[:16]
-    target = cache_folder() / f"rational_cpu-{key}.so"
-    if target.exists():
-        return target
+    folder, name = cache_folder(), f"rational_cpu-{key}"
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(target.with_name("build.lock")):
-            if not target.exists():
-                sys.stderr.write(f"kat: compiling the CPU kernel once, some seconds, to {target}\n")
-                compile_library(target, instruction_sets)
+        if found := _intact_library(folder, name):
+            return found
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with _locked(folder / "build.lock"):
+            return _intact_library(folder, name) or _build_into(folder, name, instruction_sets)
     except OSError as error:
         raise BuildError(f"{error}; set KAT_CACHE_DIR to a writable folder") from error
+
+
+def _intact_library(folder: Path, name: str) -> Path | None:
+    """The library of this name, if it is as it was built and nobody else could change it."""
+    for path in folder.glob(f"{name}-*.so"):
+        status = path.stat()
+        own = not hasattr(os, "getuid") or status.st_uid in (os.getuid(), 0)
+        if own and not status.st_mode & 0o002 and path.stem == f"{name}-{_hash_of(path)}":
+            return path
+    return None
+
+
+def _build_into(folder: Path, name: str, instruction_sets: int) -> Path:
+    """Compiles the library into a folder, in the place of damaged ones of this name."""
+    sys.stderr.write(f"kat: compiling the CPU kernel once, some seconds, to {folder}\n")
+    draft = folder / f"{name}.so"
+    compile_library(draft, instruction_sets)
+    for damaged in folder.glob(f"{name}-*.so"):
+        damaged.unlink()
+    target = folder / f"{name}-{_hash_of(draft)}.so"
+    os.replace(draft, target)
     return target
+
+
+def _hash_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:32]
 
 
 def find_compiler() -> list[str]:

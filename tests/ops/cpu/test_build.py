@@ -41,6 +41,38 @@ def test_processes_that_start_at_once_build_once(tmp_path):
     assert (tmp_path / "calls").read_text().count("-shared") == 1
 
 
+def test_a_library_that_is_damaged_or_not_the_users_own_is_built_again(
+    tmp_path, own_cache, monkeypatch
+):
+    compiler, log = tmp_path / "compiler", tmp_path / "log"
+    compiler.write_text(
+        f'#!/bin/sh\n[ "$1" = --version ] && exit\nfor last; do :; done\n'
+        f'echo built >> {log}\necho library > "$last"\n'
+    )
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    path = build.cached_library()
+    assert build.cached_library() == path
+    assert log.read_text().count("built") == 1
+    owner = os.getuid() or 12345  # what belongs to root is trusted
+    for count, change in enumerate(
+        (
+            lambda: path.write_text("li"),
+            lambda: path.chmod(0o777),
+            lambda: os.getuid() or os.chown(path, owner, -1),
+        ),
+        start=2,
+    ):
+        with monkeypatch.context() as patch:
+            change()
+            if count == 4:
+                patch.setattr(os, "getuid", lambda: owner + 1)
+            assert build.cached_library() == path
+        assert path.read_text() == "library\n"
+        assert log.read_text().count("built") == count
+    assert sorted(one.suffix for one in own_cache.iterdir()) == [".lock", ".so"]
+
+
 def test_without_compiler_one_warning_says_what_to_do(tmp_path):
     refused, warned = without_library(tmp_path, CXX="/nonexistent/c++")
     assert "CXX='/nonexistent/c++' does not exist" in refused

@@ -222,8 +222,10 @@ def _are_numbers(values: np.ndarray, shape: tuple[int, ...], dtype: Any) -> bool
         return False
     if not np.isfinite(values).all():
         return False
-    whole = np.issubdtype(dtype, np.integer)
-    return not whole or bool(((values % 1 == 0) & (abs(values) < _LIMIT)).all())
+    if not np.issubdtype(dtype, np.integer):
+        return True
+    low, high = max(-_LIMIT, np.iinfo(dtype).min), min(_LIMIT, np.iinfo(dtype).max)
+    return bool(((values % 1 == 0) & (low <= values) & (values <= high)).all())
 
 
 def _segmentations(annotations: Sequence[dict[str, Any]]) -> Segmentations:
