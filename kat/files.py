@@ -124,6 +124,9 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield partial
         os.replace(partial, path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # errors of writing have no name
+        raise
     finally:
         partial.unlink(missing_ok=True)
 
