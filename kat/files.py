@@ -73,6 +73,20 @@ def check_input(path: str | Path) -> None:
     open_input(path).close()
 
 
+def check_exists(path: Path) -> None:
+    """Checks that a file or folder that the user names exists.
+
+    Raises:
+        MissingFile, UnreadableFile: it does not, or may not be looked at.
+    """
+    try:
+        path.stat()
+    except FileNotFoundError:
+        raise MissingFile(path, "it does not exist") from None
+    except (OSError, ValueError) as error:
+        raise UnreadableFile(path, reason_of(error)) from None
+
+
 def read_bytes(path: str | Path, limit: int) -> bytes:
     """The bytes of a file; see :func:`open_input`."""
     with open_input(path, limit=limit) as file:

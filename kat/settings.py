@@ -5,6 +5,8 @@ A range is written as ``Annotated[X, ...] | None``, never as ``Annotated[X | Non
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
 from dataclasses import asdict, is_dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union
@@ -96,9 +98,23 @@ def _setting(settings: Any, place: tuple[int | str, ...]) -> tuple[str, Any]:
     return ".".join(names), settings
 
 
+_KINDS: dict[str, str] = defaultdict(
+    lambda: "of another type",
+    integer="an integer",
+    number="a number",
+    string="text",
+    boolean="true or false",
+    list="a list",
+    tuple="a list",
+    dictionary="a mapping",
+)
+"""Pydantic's types, in the words of the command line."""
+
+
 def describe(messages: list[str]) -> str:
     """What a value may be, from pydantic's messages, or others, for each of its types."""
     text = " or ".join(m.removeprefix("Input should be ") for m in dict.fromkeys(messages))
+    text = re.sub(r"a valid (\w+)(, unable to .*?)?(?= or |$)", lambda m: _KINDS[m[1]], text)
     for long, short in (
         ("greater than or equal to", "at least"),
         ("less than or equal to", "at most"),

@@ -10,7 +10,7 @@ from typing import Any
 from kat.analysis.ablation import MEASURES, Row, read_runs
 from kat.analysis.cost.flops import count
 from kat.errors import InputError, first_line
-from kat.files import short_names
+from kat.files import check_exists, short_names
 from kat.models import load_model
 from kat.training import read_divergence, read_settings
 from kat.training.run_directory import SETTINGS, SUMMARY, read_summary
@@ -122,6 +122,7 @@ def _rows_of_table(path: Path, name: str) -> list[Row]:
 
 
 def _read_settings(folder: Path) -> dict[str, Any]:
+    check_exists(folder)
     if not (folder / SETTINGS).is_file():
         raise InputError(f"{folder} is neither a run directory nor a .csv of 'kat ablate'")
     return read_settings(folder)

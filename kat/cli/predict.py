@@ -6,7 +6,7 @@ pixels; --out draws objects and pixels.
 
 examples:
   kat predict cat.jpg dog.jpg --checkpoint runs/mine
-  kat predict photos --checkpoint mine.onnx --json predictions.json      a folder, with those in it
+  kat predict photos --checkpoint mine.onnx --csv predictions.csv        a folder, with those in it
   kat predict street.jpg --checkpoint runs/detector --out pictures
 """
 
@@ -34,9 +34,9 @@ from kat.files import replacing, write_text
 from kat.models import ModelRecord
 from kat.models.dense import task_of
 from kat.settings import Count
-from kat.tables import print_table
+from kat.tables import columns_of, print_table, write_table
 from kat.text import listing, warn
-from kat.training.evaluation.evaluation import Subject
+from kat.training.evaluation.evaluation import EvalConfig, Subject, device_of
 from kat.training.tasks.registry import TASKS
 from kat.training.tasks.task import Task
 
@@ -50,6 +50,7 @@ def main(arguments: list[str]) -> None:
     options.images = _files(options.images)
     checkpoint: Path = options.checkpoint
     model, record = open_model(checkpoint, options.image_size, trust=options.trust)
+    model.to(device_of(model, EvalConfig(device=options.device)))
     if not record.classes:
         raise InputError(f"the model of {checkpoint} has no head, hence no classes to predict")
     task = TASKS[task_of(model)]
@@ -71,6 +72,9 @@ def main(arguments: list[str]) -> None:
         results[index]["error"] = error
     if options.json:
         write_text(options.json, json.dumps(results, indent=2) + "\n")
+    if options.csv:
+        rows = list(_rows(results, task))
+        write_table(options.csv, columns_of(rows, ("image", "rank", "class")), rows)
     _print(results, task, options.top)
     if images.errors:
         raise InputError(f"{len(images.errors)} of {len(results)} images cannot be read")
@@ -90,6 +94,7 @@ def make_parser() -> Parser:
     )
     parser.add_trust()
     add("--top", type=Count, default=5, metavar="N", help="number of classes or objects to print")
+    add("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda, cuda:1, mps")
     parser.add_image_size()
     parser.add_folder(
         "--out",
@@ -98,6 +103,7 @@ def make_parser() -> Parser:
     )
     add_task_options(parser, "PredictOptions", _COMMON)
     parser.add_json("the predictions")
+    parser.add_csv("a row a class or object")
     parser.add_progress()
     return parser
 
@@ -135,13 +141,15 @@ class _Images:
 def _picture_names(paths: Sequence[str]) -> dict[str, str]:
     """A name for the picture of each file: its own, with a number where two are the same."""
     names: dict[str, str] = {}
+    taken: set[str] = set()
     for path in paths:
         stem, number = Path(path).stem, 1
         name = stem
-        while name in names.values():
+        while name in taken:
             number += 1
             name = f"{stem}_{number}"
         names[path] = name
+        taken.add(name)
     return names
 
 
@@ -159,6 +167,19 @@ def _check_pictures(task: type[Task], out: Path, pictures: Mapping[str, str]) ->
 def _save(picture: Tensor, path: Path) -> None:
     with replacing(path) as partial:
         to_pil_image(picture).save(partial)
+
+
+def _rows(results: Sequence[Mapping[str, Any]], task: type[Task]) -> Iterator[dict[str, Any]]:
+    """The rows of the table: one for each entry, or one for an image without any."""
+    for result in results:
+        image = {"image": result["image"]}
+        entries = result.get(task.entries, [])
+        for rank, entry in enumerate(entries, 1):
+            sides = zip(("x1", "y1", "x2", "y2"), entry.get("box", ()), strict=False)
+            kept = {name: v for name, v in entry.items() if name not in ("box", "segmentation")}
+            yield {**image, "rank": rank, **kept, **dict(sides)}
+        if not entries:
+            yield image | {name: result[name] for name in ("error",) if name in result}
 
 
 def _print(results: Sequence[Mapping[str, Any]], task: type[Task], top: int) -> None:

@@ -19,6 +19,7 @@ from kat.cli.training_settings import TrainingParser, parse_training
 from kat.data import DataConfig, open_split
 from kat.models import load_model
 from kat.models.dense import SlidingWindowConfig
+from kat.tables import open_table
 from kat.training import evaluate
 from kat.training.tasks.detection import find_objects
 from kat.training.tasks.registry import TASKS
@@ -175,9 +176,14 @@ def test_objects_are_drawn_and_written(items, runs, tmp_path, capsys):
     assert run(
         "predict", *paths, "--checkpoint", runs / "detection", "--threshold", 0.0,
         "--out", tmp_path / "pictures", "--json", tmp_path / "answers.json",
+        "--csv", tmp_path / "answers.csv",
     ) == 0  # fmt: skip
     assert "score" in capsys.readouterr().out
     answers = json.loads((tmp_path / "answers.json").read_text())
+    with open_table(tmp_path / "answers.csv", "predictions") as rows:
+        first = next(rows)
+    box = [float(first[side]) for side in ("x1", "y1", "x2", "y2")]
+    assert box == answers[0]["objects"][0]["box"]
     for path, answer in zip(paths, answers, strict=True):
         drawn = np.asarray(Image.open(tmp_path / "pictures" / path.name))
         plain = np.asarray(Image.open(path)).repeat(7, axis=0).repeat(7, axis=1)

@@ -11,6 +11,8 @@ import pytest
 
 import kat_command
 from kat.cli import parsing, training_settings
+from kat.errors import InputError
+from tests.cli.commands import refused
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -28,7 +30,7 @@ def commands_in(text: str) -> list[str]:
     """The lines that call ``kat``, continued lines joined, without remarks."""
     joined = re.sub(r"\\\n\s*", " ", text)
     lines = [re.sub(r"^(srun|time) ", "", line.strip()) for line in joined.splitlines()]
-    return [re.split(r"   +|  #", line)[0] for line in lines if line.startswith("kat ")]
+    return [re.split(r"   +|  #| > ", line)[0] for line in lines if line.startswith("kat ")]
 
 
 def commands_of_page(page: Path) -> list[str]:
@@ -41,7 +43,8 @@ def commands_of_page(page: Path) -> list[str]:
 def parse(monkeypatch, tmp_path):
     """Parses a line as its command does, whatever files there are."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(parsing, "check_target", lambda *_: None)
+    for check in ("check_target", "check_folder"):
+        monkeypatch.setattr(parsing, check, lambda *_: None)
     recipe_path = training_settings.recipe_path
 
     def find(name):
@@ -93,6 +96,21 @@ def test_help_names_the_subject_and_has_examples_that_are_accepted(name, capsys,
     assert any(line.startswith(f"kat {name} ") for line in examples)
     for line in examples:
         parse(line)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_bare_command_has_defaults_or_names_what_it_needs(name, parse):
+    try:
+        parse(f"kat {name}")
+        problem = None
+    except InputError as error:
+        problem = str(error)
+    assert problem is None or "required" in problem
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_an_odd_option_is_one_line(name, capsys):
+    assert "unknown option '--odd'" in refused(capsys, *name.split(), "--odd", 1)
 
 
 def test_the_examples_of_groups_and_of_kat_are_accepted(capsys, parse):

@@ -19,9 +19,10 @@ CHOICES: dict[str, tuple[object, ...]] = {
     "seed": (1, 2**32 - 1),
     "precision": ("bf16-mixed", "16-mixed", "64-true"),
     "strategy": ("ddp", "fsdp"),
-    "limit_train_batches": (3, 0.5),
+    "limit_train_batches": (3, 0.03),
     "limit_val_batches": (1, 1.0),
     "limit_epochs": (2,),
+    "early_stopping": (1,),
     "max_steps": (3,),
     "max_time": ("01:00:00",),
     "log_every_n_steps": (1,),
@@ -35,6 +36,7 @@ CHOICES: dict[str, tuple[object, ...]] = {
     "data.batch_size": (5, "auto"),
     "data.num_workers": (1, 2),
     "data.bad_images": ("fail",),
+    "data.exif": ("ignore",),
     "data.bad_annotations": ("skip",),
     "data.interpolation": ("bilinear", "lanczos"),
     "data.crop_pct": (0.9,),
@@ -95,7 +97,7 @@ MODELS = {
 OF_RATIONALS = ("model.freeze", "monitor.enabled")
 DRAWN_APART = {"optim.name", "model.name", "model.args", "data.name", "checkpoint.every_n_steps"}
 NOT_DRAWN = {
-    "out", "resume", "overwrite",  # the test's own
+    "out", "resume", "overwrite", "accept_changed_data",  # the test's own
     "progress", "loggers",  # show numbers, and change none
     "accelerator", "devices", "num_nodes",  # of the machine
     "model.init_from", "model.init_activation",  # only where the training begins

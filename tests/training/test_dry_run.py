@@ -49,6 +49,13 @@ def test_it_prints_a_table_and_writes_nothing(tmp_path, capsys, monkeypatch):
         assert re.search(pattern, printed), pattern
 
 
+def test_without_any_other_option_it_rehearses_the_defaults(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run("train", "--dry-run") == 0
+    assert capsys.readouterr().out.endswith("nothing was written to runs/latest\n")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_sizes_are_those_of_the_files_that_a_run_writes(tmp_path):
     settings = ("--optim.ema_decay", 0.9, "--limit_train_batches", 4, "--epochs", 1)
     found = rehearse(_config(*QUICK[1:], "--out", tmp_path / "run", *settings))

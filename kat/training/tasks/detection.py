@@ -25,7 +25,13 @@ from kat.models import ModelRecord
 from kat.settings import Probability
 from kat.training.config import TrainConfig
 from kat.training.distributed import gather
-from kat.training.evaluation.evaluation import EvalConfig, Evaluation, Subject, Table
+from kat.training.evaluation.evaluation import (
+    EvalConfig,
+    Evaluation,
+    Subject,
+    Table,
+    device_of_weights,
+)
 from kat.training.evaluation.image_pass import ImagePass
 from kat.training.evaluation.prediction import Prediction
 from kat.training.tasks.task import (
@@ -334,9 +340,9 @@ def find_objects(
         original image, ``labels`` (N,) and ``scores`` (N,).
     """
     pixels = pil_to_tensor(in_channels(image, record.input_size[0]))
-    prepared = DeviceTransform(record.mean, record.std)(pixels[None])
+    prepared = DeviceTransform(record.mean, record.std)(pixels[None].to(device_of_weights(model)))
     with _nothing_below(model, threshold):
-        found: Any = model(prepared)[0]
+        found = {name: value.cpu() for name, value in model(prepared)[0].items()}
     kept = found["scores"] >= threshold
     return {name: found[name][kept] for name in ("boxes", "labels", "scores", "masks")}
 

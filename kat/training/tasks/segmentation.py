@@ -34,7 +34,13 @@ from kat.models.dense import (
 )
 from kat.text import quoted
 from kat.training.config import TrainConfig
-from kat.training.evaluation.evaluation import EvalConfig, Evaluation, Subject, Table
+from kat.training.evaluation.evaluation import (
+    EvalConfig,
+    Evaluation,
+    Subject,
+    Table,
+    device_of_weights,
+)
 from kat.training.evaluation.image_pass import ImagePass
 from kat.training.evaluation.prediction import Prediction
 from kat.training.tasks.task import ONLY_CLASSIFICATION, Metric, Metrics, Task, Transforms
@@ -266,8 +272,9 @@ def find_classes(
     """
     channels, size, _ = record.input_size
     pixels = resized(image, size, channels)
-    prepared = DeviceTransform(record.mean, record.std)(pixels[None])[0]
-    probabilities = sliding_window_inference(model, prepared, how)
+    batch = pixels[None].to(device_of_weights(model))
+    prepared = DeviceTransform(record.mean, record.std)(batch)[0]
+    probabilities = sliding_window_inference(model, prepared, how).cpu()
     return predicted_classes(probabilities, (image.height, image.width))
 
 
