@@ -102,7 +102,8 @@ def cached_library(instruction_sets: int = ALL_SETS) -> Path:
             return found
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _locked(folder / "build.lock"):
-            return _intact_library(folder, name) or _build_into(folder, name, instruction_sets)
+            found = _intact_library(folder, name)
+            return found or _build_into(folder, name, instruction_sets)
     except OSError as error:
         raise BuildError(f"{error}; set KAT_CACHE_DIR to a writable folder") from error
 
@@ -119,8 +120,8 @@ def _intact_library(folder: Path, name: str) -> Path | None:
 
 def _build_into(folder: Path, name: str, instruction_sets: int) -> Path:
     """Compiles the library into a folder, in the place of damaged ones of this name."""
-    sys.stderr.write(f"kat: compiling the CPU kernel once, some seconds, to {folder}\n")
     draft = folder / f"{name}.so"
+    sys.stderr.write(f"kat: compiling the CPU kernel once, some seconds, to {folder}\n")
     compile_library(draft, instruction_sets)
     for damaged in folder.glob(f"{name}-*.so"):
         damaged.unlink()
