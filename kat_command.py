@@ -39,7 +39,8 @@ examples:
   kat data check coco:/data/coco                         find invalid images and annotations
   kat verify backends                                    check every backend on this machine
 
-'kat COMMAND --help' lists the options of a command, 'kat --version' prints the version."""
+'kat help COMMAND' lists the options of a command, 'kat --version' prints the version, and
+'kat completion bash' (zsh, fish) lets the shell complete commands and options."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -78,6 +79,8 @@ def _run(arguments: list[str] | None) -> int:
     while path.is_dir():
         commands = find_commands(path)
         name, *rest = rest or ["--help"]
+        if name == "help" and rest:  # kat help train
+            name, *rest = [*rest, "--help"]
         if name in ("-h", "--help", "help"):
             sys.stdout.write(_usage(names, path, commands) + "\n")
             return 0

@@ -3,7 +3,7 @@
 from kat import models
 from kat.models import KAT
 from kat.models.kanify import kanify
-from kat.nn import Coefficients, GRKANLinear, GRKANMlp, GroupRational
+from kat.nn import Coefficients, GRKANLinear, GRKANMlp, GroupRational, param_groups
 from kat.ops import rational
 from kat.version import __version__
 
@@ -16,5 +16,6 @@ __all__ = [
     "__version__",
     "kanify",
     "models",
+    "param_groups",
     "rational",
 ]

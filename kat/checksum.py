@@ -1,69 +1,139 @@
-"""PyTorch files that carry their own checksum.
+"""Files that carry their own checksum, and that other programs read as they are.
 
-``torch.save`` writes a zip archive. Its comment, the last bytes of the file, is set to the SHA-256
-of everything before it. Any program that reads files of ``torch.save`` still reads these.
+The checksum is the SHA-256 of the file, in which the place of the checksum counts as zeros or is
+left out. Where it stands depends on the format:
+
+- files of ``torch.save``: the comment of the zip archive, the last bytes of the file;
+- ``.safetensors``: the entry ``sha256`` of the metadata, which the writer fills with
+  :data:`NO_CHECKSUM`;
+- ``.onnx``: an entry ``sha256`` of the metadata, appended to the file.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
 
 from kat.errors import InputError
 from kat.files import open_input
 
-_PREFIX = b"sha256:"
-_COMMENT = len(_PREFIX) + 64
+NO_CHECKSUM = "0" * 64
+"""What stands in the place of the checksum before it is written."""
+_DIGITS = len(NO_CHECKSUM)
+_COMMENT = b"sha256:"
+"""The beginning of the comment of a zip archive."""
+_ENTRY = b"\x72\x4a\x0a\x06sha256\x12\x40"
+"""The beginning of field 14 of ONNX's ModelProto, metadata_props: key sha256, 64 bytes of value."""
+_METADATA = re.compile(rb'"sha256":"([0-9a-f]{64})"')
+_HEADER_LIMIT = 100_000_000
+"""The largest header that safetensors reads."""
 _CHUNK = 1 << 22
 
 
+class _Place(NamedTuple):
+    """Where a file has its checksum: what it covers, and what of that counts as zeros.
+
+    ``digits`` is empty if the file has none.
+    """
+
+    end: int
+    zeros: tuple[int, int]
+    digits: bytes
+
+
 def write_checksum(path: Path) -> None:
-    """Appends the checksum to a file of ``torch.save``, and waits until it is on the disk."""
-    digest = _digest(path, path.stat().st_size)
+    """Writes the checksum into a file that was just written, and waits until it is on the disk."""
+    size = _size(path)
     with path.open("r+b") as file:
-        file.seek(-2, os.SEEK_END)
-        file.write(_COMMENT.to_bytes(2, "little"))  # the length of the comment, 0 so far
-        file.write(_PREFIX + digest)
+        if path.suffix == ".safetensors":
+            place = _in_header(path, size)
+            file.seek(place.zeros[0])
+            file.write(_digest(path, place))
+        elif path.suffix == ".onnx":
+            digest = _digest(path, _Place(size, (0, 0), b""))
+            file.seek(0, os.SEEK_END)
+            file.write(_ENTRY + digest)
+        else:
+            digest = _digest(path, _Place(size, (size - 2, size), b""))
+            file.seek(-2, os.SEEK_END)
+            length = len(_COMMENT) + _DIGITS  # of the comment: 0 so far
+            file.write(length.to_bytes(2, "little") + _COMMENT + digest)
         file.flush()
         os.fsync(file.fileno())
 
 
-def verify_checksum(path: Path, *, required: bool = False) -> None:
+def verify_checksum(path: Path, *, required: bool = False) -> bool:
     """Verifies that a file is unchanged since its checksum was written.
 
     Args:
-        path: the file.
+        path: of the file.
         required: whether a missing checksum is an error.
+
+    Returns:
+        Whether the file has a checksum.
 
     Raises:
         InputError: the file is changed or unreadable.
     """
     try:
-        size = path.stat().st_size
-        with open_input(path) as file:
-            file.seek(max(size - _COMMENT, 0))
-            comment = file.read()
-        if not comment.startswith(_PREFIX):
+        size = _size(path)
+        place = _in_header(path, size) if path.suffix == ".safetensors" else _at_end(path, size)
+        if not place.digits:
             if required:
                 raise InputError(f"{path} is damaged: the checksum at its end is missing")
-            return
-        intact = _digest(path, size - _COMMENT) == comment[len(_PREFIX) :]
+            return False
+        intact = _digest(path, place) == place.digits
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error}") from None
     if not intact:
         raise InputError(f"{path} is damaged: its checksum does not match its contents")
+    return True
 
 
-def _digest(path: Path, size: int) -> bytes:
-    """SHA-256 of the first ``size`` bytes, in hexadecimal digits.
-
-    The last two bytes count as 0: they hold the length of the comment.
-    """
-    digest, left = hashlib.sha256(), size - 2
+def _size(path: Path) -> int:
     with open_input(path) as file:
-        while left > 0 and (chunk := file.read(min(left, _CHUNK))):
-            digest.update(chunk)
-            left -= len(chunk)
-    digest.update(b"\0\0")
+        return os.fstat(file.fileno()).st_size
+
+
+def _at_end(path: Path, size: int) -> _Place:
+    """The place in an ONNX file or a zip archive, whose last two bytes are the comment's length."""
+    prefix, zeros = (_ENTRY, 0) if path.suffix == ".onnx" else (_COMMENT, 2)
+    end = max(size - len(prefix) - _DIGITS, 0)
+    with open_input(path) as file:
+        file.seek(end)
+        last = file.read()
+    digits = last[len(prefix) :] if last.startswith(prefix) else b""
+    return _Place(end, (end - zeros, end), digits)
+
+
+def _in_header(path: Path, size: int) -> _Place:
+    """The place in a safetensors file, whose header is JSON with its length before it."""
+    with open_input(path) as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = file.read(length) if length <= _HEADER_LIMIT else b""
+    found = _METADATA.search(header)
+    if found is None:
+        return _Place(size, (0, 0), b"")
+    return _Place(size, (8 + found.start(1), 8 + found.end(1)), found[1])
+
+
+def _digest(path: Path, place: _Place) -> bytes:
+    """SHA-256 of what the checksum covers, in hexadecimal digits."""
+    start, stop = place.zeros
+    digest = hashlib.sha256()
+    with open_input(path) as file:
+        _feed(digest, file, start)
+        digest.update(bytes(stop - start))
+        file.seek(stop)
+        _feed(digest, file, place.end - stop)
     return digest.hexdigest().encode()
+
+
+def _feed(digest: Any, file: BinaryIO, left: int) -> None:
+    """Adds the next ``left`` bytes of a file, or as many as there are, to a digest."""
+    while left > 0 and (chunk := file.read(min(left, _CHUNK))):
+        digest.update(chunk)
+        left -= len(chunk)

@@ -61,6 +61,20 @@ class CheckpointFailed(RuntimeError):
     """A checkpoint cannot be written. The message says why and what is left. Exit code 1."""
 
 
+class LoaderFailed(RuntimeError):
+    """A process that loads images has ended. Exit code 1.
+
+    Args:
+        reason: what was noticed of it.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"a process that loads images has ended ({reason}), often for lack of memory: lower"
+            " data.num_workers; --resume auto continues a run"
+        )
+
+
 class Interrupted(RuntimeError):
     """Training was asked to stop and has saved its state. The message says where. Exit code 75."""
 

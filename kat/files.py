@@ -73,6 +73,20 @@ def check_input(path: str | Path) -> None:
     open_input(path).close()
 
 
+def check_exists(path: Path) -> None:
+    """Checks that a file or folder that the user names exists.
+
+    Raises:
+        MissingFile, UnreadableFile: it does not, or may not be looked at.
+    """
+    try:
+        path.stat()
+    except FileNotFoundError:
+        raise MissingFile(path, "it does not exist") from None
+    except (OSError, ValueError) as error:
+        raise UnreadableFile(path, reason_of(error)) from None
+
+
 def read_bytes(path: str | Path, limit: int) -> bytes:
     """The bytes of a file; see :func:`open_input`."""
     with open_input(path, limit=limit) as file:
@@ -110,6 +124,9 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield partial
         os.replace(partial, path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # errors of writing have no name
+        raise
     finally:
         partial.unlink(missing_ok=True)
 

@@ -5,6 +5,8 @@ A range is written as ``Annotated[X, ...] | None``, never as ``Annotated[X | Non
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
 from dataclasses import asdict, is_dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union
@@ -27,12 +29,18 @@ else:
 
 Count = Annotated[int, Field(ge=1)]
 CountOrZero = Annotated[int, Field(ge=0)]
+Processes = Annotated[int, Field(ge=1, le=65536)]
+"""A number of devices or machines, far above what anybody has."""
+Workers = Annotated[int, Field(ge=0, le=256)]
+Side = Annotated[int, Field(ge=1, le=2**15)]
+"""A side of an image, in pixels."""
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 ProbabilityBelowOne = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
+CropShare = Annotated[float, Field(ge=0.01, le=1)]
 ShareBelowOne = Annotated[float, Field(gt=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
@@ -90,9 +98,23 @@ def _setting(settings: Any, place: tuple[int | str, ...]) -> tuple[str, Any]:
     return ".".join(names), settings
 
 
+_KINDS: dict[str, str] = defaultdict(
+    lambda: "of another type",
+    integer="an integer",
+    number="a number",
+    string="text",
+    boolean="true or false",
+    list="a list",
+    tuple="a list",
+    dictionary="a mapping",
+)
+"""Pydantic's types, in the words of the command line."""
+
+
 def describe(messages: list[str]) -> str:
     """What a value may be, from pydantic's messages, or others, for each of its types."""
     text = " or ".join(m.removeprefix("Input should be ") for m in dict.fromkeys(messages))
+    text = re.sub(r"a valid (\w+)(, unable to .*?)?(?= or |$)", lambda m: _KINDS[m[1]], text)
     for long, short in (
         ("greater than or equal to", "at least"),
         ("less than or equal to", "at most"),

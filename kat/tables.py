@@ -97,7 +97,7 @@ def open_table(
         raise InputError(f"{path} does not exist{reason}") from None
     except InputError:
         raise
-    except (OSError, UnicodeDecodeError, KeyError, TypeError, ValueError, csv.Error) as error:
+    except (OSError, LookupError, OverflowError, TypeError, ValueError, csv.Error) as error:
         raise InputError(f"{path} is not {content}: {error}") from None
 
 

@@ -18,6 +18,7 @@ from kat.files import (
     open_input,
     read_bytes,
     read_text,
+    replacing,
     write_text,
 )
 
@@ -95,6 +96,12 @@ def test_a_pipe_or_a_device_is_not_replaced(tmp_path):
     for path in (_pipe(tmp_path / "pipe"), Path("/dev/zero"), Path("/dev/full")):
         with pytest.raises(InputError, match="is not a regular file, and would be replaced"):
             check_target(path)
+
+
+def test_an_error_of_writing_names_the_file(tmp_path):
+    with pytest.raises(OSError, match="No space left") as caught, replacing(tmp_path / "x"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert caught.value.filename == str(tmp_path / "x")
 
 
 def test_a_text_that_cannot_be_written_is_kept_in_the_error(tmp_path):

@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "nn": {"ops"},
     "models": {"nn", "ops"},
     "data": set(),
+    "recipes": set(),
     "training": {"models", "nn", "ops", "data"},
     "analysis": {"training", "models", "nn", "ops", "data"},
     "deploy": {"training", "models", "nn", "ops", "data"},
@@ -138,8 +139,8 @@ def test_the_commands_are_those_of_the_design():
 
     commands = find_commands(PACKAGE / "cli")
     assert commands.keys() == {
-        "ablate", "bench", "convert", "data", "eval", "export", "fit", "flops", "plot", "predict",
-        "report", "stability", "train", "verify",
+        "ablate", "bench", "completion", "convert", "data", "eval", "export", "fit", "flops",
+        "plot", "predict", "report", "stability", "train", "verify",
     }  # fmt: skip
     groups = {name: set(find_commands(PACKAGE / "cli" / name)) for name in ("bench", "data")}
     assert groups == {"bench": {"data"}, "data": {"check", "make"}}

@@ -9,12 +9,11 @@ from typing import Any
 
 from kat.analysis.ablation import MEASURES, Row, read_runs
 from kat.analysis.cost.flops import count
-from kat.documents import read_json
 from kat.errors import InputError, first_line
-from kat.files import short_names
+from kat.files import check_exists, short_names
 from kat.models import load_model
 from kat.training import read_divergence, read_settings
-from kat.training.run_directory import SETTINGS, SUMMARY
+from kat.training.run_directory import SETTINGS, SUMMARY, read_summary
 from kat.training.sweep.grid import REPORTING, settings_of
 from kat.training.sweep.plan import PlannedRun
 
@@ -60,14 +59,14 @@ def with_results(row: Row) -> Row:
     found = measure(folder)
     if found["status"] != "done":
         raise InputError(f"{folder} has no result yet: there is no {SUMMARY} in it")
-    return {**read_json(folder / SUMMARY), **row, **found}
+    return {**read_summary(folder), **row, **found}
 
 
 def measure(folder: Path) -> Row:
     """The status of a run and, if it is done, its :data:`MEASURES`, FLOPs counted anew."""
     if not (folder / SUMMARY).is_file():
         return {"status": "failed" if read_divergence(folder) is None else "diverged"}
-    summary = read_json(folder / SUMMARY)
+    summary = read_summary(folder)
     model, record = load_model(folder)
     flops = count(model, record.input_size).flops
     kept = {name: summary[name] for name in (*MEASURES, "epochs", "best_epoch") if name in summary}
@@ -123,6 +122,7 @@ def _rows_of_table(path: Path, name: str) -> list[Row]:
 
 
 def _read_settings(folder: Path) -> dict[str, Any]:
+    check_exists(folder)
     if not (folder / SETTINGS).is_file():
         raise InputError(f"{folder} is neither a run directory nor a .csv of 'kat ablate'")
     return read_settings(folder)

@@ -32,7 +32,7 @@ from kat.analysis.runs import SweepResults
 from kat.cli.parsing import FAILED, Parser
 from kat.cli.recipes import read_recipe, recipe_path
 from kat.cli.training_settings import TrainingParser, config_from
-from kat.documents import parse_yaml, read_json
+from kat.documents import parse_yaml
 from kat.errors import InputError
 from kat.files import write_text
 from kat.settings import Count
@@ -40,7 +40,7 @@ from kat.tables import print_table
 from kat.text import printable, say, warn
 from kat.training import TrainConfig, read_divergence
 from kat.training.config import check
-from kat.training.run_directory import SUMMARY
+from kat.training.run_directory import read_summary
 from kat.training.sweep.grid import Grid, Settings, check_seeds, nested
 from kat.training.sweep.launcher import Job, Outcome, run_jobs, slots
 from kat.training.sweep.plan import PlannedRun, find_grids, grid_names, plan_runs
@@ -161,7 +161,7 @@ def _train(
 
 
 def _result(run: PlannedRun) -> str:
-    metric, value = run.metric, read_json(run.folder / SUMMARY)[run.metric.name]
+    metric, value = run.metric, read_summary(run.folder)[run.metric.name]
     return f"no {metric.label}" if value is None else f"{metric.label} {value:{metric.format}} %"
 
 

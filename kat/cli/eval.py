@@ -32,7 +32,7 @@ from kat.cli.task_options import add_task_options, task_options
 from kat.data import DataConfig
 from kat.deploy import open_model
 from kat.errors import InputError
-from kat.files import short_names, write_text
+from kat.files import check_exists, short_names, write_text
 from kat.models import ModelRecord
 from kat.models.dense import task_of
 from kat.settings import Count
@@ -107,6 +107,7 @@ def make_parser() -> Parser:
 
 def _evaluate(path: Path, parser: Parser, options: Namespace, folder: Path | None) -> Row:
     """Evaluates a checkpoint, on its run's data by default, and writes tables and figures."""
+    check_exists(path)
     named = given(options.data)
     settings = data_of_run(path, named) | named
     if "name" not in settings:
@@ -172,7 +173,7 @@ def _print_tables(rows: Sequence[Row]) -> None:
             (
                 row["checkpoint"],
                 row["data"],
-                *("-" if row[m.name] is None else f"{row[m.name]:{m.format}}" for m in shown),
+                *("-" if row.get(m.name) is None else f"{row[m.name]:{m.format}}" for m in shown),
                 row["images"],
                 f"{row['images_per_second']:.0f}",
             )

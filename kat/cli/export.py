@@ -12,9 +12,9 @@ refused if the outputs differ (docs/deployment.md). 'kat predict' and 'kat eval'
 forms. ONNX and --int8 need
   pip install "kolmogorov-arnold-transformer[export]"
 
-A detector is exported to ONNX only, for one image of its size: boxes, relative to that, scores and
-masks. --backbone leaves out the heads of detectors and of segmentation models: the file yields
-features, and 'kat predict' and 'kat eval' refuse it.
+A detector is exported to ONNX only, for one image of any size, which the file resizes: boxes in its
+pixels, scores and masks. --backbone leaves out the heads of detectors and of segmentation models:
+the file yields features, and 'kat predict' and 'kat eval' refuse it.
 
 examples:
   kat export runs/digits --out digits.onnx
@@ -121,7 +121,7 @@ def _export_file(options: Namespace, out: Path, kind: str) -> None:
 
 def _summary(exported: Exported) -> list[str]:
     record = exported.record
-    takes = "one image" if record.task == "detection" else "any batch size"
+    takes = "one image of any size" if record.task == "detection" else "any batch size"
     of = "the int8 model's" if exported.moved else "the model's"
     lines = [
         f"{exported.path}: {scaled(exported.size, 'B')}, {takes};"

@@ -13,7 +13,7 @@ from argparse import Action, ArgumentDefaultsHelpFormatter, Namespace, RawDescri
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import fields, is_dataclass
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,12 +23,14 @@ from rich.console import Console
 from rich.progress import track
 
 from kat.data import DataConfig
+from kat.data.loader import worker_has_ended
 from kat.errors import (
     BackendUnavailable,
     CheckpointFailed,
     ExportFailed,
     InputError,
     Interrupted,
+    LoaderFailed,
     OutputFailed,
     TrainingDiverged,
     first_line,
@@ -81,6 +83,8 @@ class Parser(ArgumentParser):
         self.targets: dict[str, Sequence[str]] = {}
         self.folders: set[str] = set()
         self.switches: set[str] = set()
+        self.sections: set[str] = set()
+        self.given: list[str] = []
         match = re.match(r"``(kat [\w ]+)``: (.*)", doc or "", re.DOTALL)
         if match:
             usage = " ".join(filter(None, ["%(prog)s", subject, "[OPTIONS]"]))
@@ -94,6 +98,8 @@ class Parser(ArgumentParser):
     def add(self, *names: str, **options: Any) -> Action:
         """Adds an argument, whose name may have hyphens; see ``add_argument``."""
         self.spellings |= {name.replace("-", "_"): name for name in names}
+        if not names[0].startswith("-"):  # messages and help call it by its metavar
+            self.spellings[names[0]] = options.get("metavar") or names[0]
         return self.add_argument(*names, **options)
 
     def add_file(self, name: str, what: str, endings: Sequence[str] = (), **more: Any) -> None:
@@ -135,6 +141,7 @@ class Parser(ArgumentParser):
         self.add_class_arguments(settings, section, skip=set(skip))
         prefix = f"{section}." if section else ""
         for name, default in setting_defaults(settings, prefix):
+            self.sections |= {name.rpartition(".")[0]} - {""}
             if isinstance(default, bool):
                 self.switches.add(f"--{name}")
 
@@ -176,7 +183,11 @@ class Parser(ArgumentParser):
 
     def parse_args(self, args: Any = None, *more: Any, **options: Any) -> Any:
         """Parses arguments; the files to write are checked."""
-        found = super().parse_args(list(self._spelled(args or [])), *more, **options)
+        self.given = list(args or [])
+        try:
+            found = super().parse_args(list(self._spelled(self.given)), *more, **options)
+        except OverflowError as error:  # jsonargparse converts numbers of any length
+            raise InputError(f"a number in the settings is out of range: {error}") from None
         if found.get("quiet") and "progress" in found:
             found.progress = False
         for name, endings in self.targets.items():
@@ -214,21 +225,48 @@ class Parser(ArgumentParser):
         return re.sub(r"--[a-z][a-z0-9_]+(?![\w.])", lambda name: name[0].replace("_", "-"), text)
 
     def error(self, message: str, ex: Exception | None = None) -> Any:
-        """Raises the message as :class:`InputError`."""
+        """Raises the message as :class:`InputError`: the name, the value, and what is valid."""
         text = " ".join(message.split())
         match = re.search(r"unrecognized arguments: --([\w.]+)", text, re.IGNORECASE)
         if match:
             known = list(map(self._option, self.get_defaults().keys()))
             raise unknown("option", f"--{match[1]}", known)
+        match = re.search(r"unrecognized arguments: (.*)", text, re.IGNORECASE)
+        if match:
+            raise InputError(self._unexpected(match[1].split()[0]))
+        match = re.match(r"the following arguments are required: (.*)", text)
+        if match:
+            missing = " and ".join(map(self._shown, match[1].split(", ")))
+            raise InputError(f"{missing} must be given; '{self.prog} --help' explains")
+        match = re.match(r"argument (\S+): expected (at least )?(\S+) argument", text)
+        if match:
+            count = "a value" if match[3] == "one" else f"{match[3]} values"
+            raise InputError(f"{match[1]} needs {match[2] or ''}{count}")
         match = re.match(r"argument (\S+): invalid choice: '(.*)' \(choose from (.*)\)", text)
         if match:
             raise unknown(match[1], match[2], match[3].replace("'", "").split(", "))
-        match = re.match(r'Parser key "([\w.]+)".*? (?:Got|Given) value: (.*)', text)
-        wanted = _wanted(text)
-        if match is None or not wanted:
+        match = re.match(r'Parser key "([\w.]+)": *(.*)', text)
+        if match is None:
             raise InputError(text)
         name = self.spellings.get(f"__{match[1]}", match[1])
-        raise InputError(f"{name} must be {wanted}, got {match[2]}")
+        values = re.findall(r"(?:Got|Given) value:(.*)", message)
+        if match[1] in self.sections:
+            raise InputError(f"{name} stands for settings: give {name}.SETTING VALUE")
+        wanted = _wanted(text)
+        if not wanted or not values:
+            raise InputError(f"{name} is not valid: {match[2]}")
+        raise InputError(f"{name} must be {wanted}, got {values[-1].strip() or 'nothing'}")
+
+    def _unexpected(self, word: str) -> str:
+        """The message for a word that is neither an option nor the value of one."""
+        before = next((a for a, b in pairwise(self.given) if b == word), "")
+        if before in self.switches:
+            return f"{before} must be true or false, or stand alone, got {word!r}"
+        return f"unexpected argument {word!r}; '{self.prog} --help' explains what is expected"
+
+    def _shown(self, name: str) -> str:
+        """The name of an argument as it is given on the command line."""
+        return self.spellings.get(f"__{name}") or self.spellings.get(name, name)
 
     def _option(self, name: str) -> str:
         return self.spellings.get(f"__{name}", f"--{name}")
@@ -244,17 +282,25 @@ _TYPES = {
     "tuple": "a list",
     "dict": "a mapping",
 }
+_ITEMS = {"int": "integers", "float": "numbers", "str": "texts"}
 _EXPECTED = re.compile(
-    r"(Input should be .*?) \[type=|Expected a <class '(\w+)'>|Expected a typing.Literal\[(.*?)\]"
+    r"(Input should be .*?) \[type=|Expected a (tuple with \d+ elements)|"
+    r"(list\[\w+\])(?=[,\]])|<class '(\w+)'>|typing\.Literal\[(.*?)\]"
 )
 
 
 def _wanted(text: str) -> str:
     """What a value may be, from the message of jsonargparse or of pydantic within it."""
-    found = [
-        ranged or _TYPES.get(kind, "") or re.sub(r",(?=[^,]*$)", " or", literals)
-        for ranged, kind, literals in _EXPECTED.findall(text)
-    ]
+    text = re.sub(r"Errors: .*", "", text)  # the types before it say the same
+    found = []
+    for ranged, several, listed, kind, literals in _EXPECTED.findall(text):
+        if several:
+            found.append(f"a list of {several.split()[2]} values")
+        elif listed:
+            found.append(f"a list of {_ITEMS.get(listed[5:-1], 'values')}")
+        else:
+            known = ranged or _TYPES.get(kind, "")
+            found.append(known or re.sub(r",(?=[^,]*$)", " or", literals))
     return describe([wanted for wanted in found if wanted])
 
 
@@ -291,8 +337,9 @@ def given(settings: Namespace) -> dict[str, Any]:
 def tracked(items: Sequence[T], what: str, options: Namespace) -> Iterable[T]:
     """The items, with a progress bar in a terminal if ``options.progress``."""
     console = Console(file=sys.stderr)
-    hidden = not options.progress or not console.is_terminal
-    return track(items, what, console=console, transient=True, disable=hidden)
+    if not options.progress or not console.is_terminal:
+        return items  # a bar that is not shown would still print an empty line
+    return track(items, what, console=console, transient=True)
 
 
 def run_command(body: Callable[[], int | None], quiet: bool = False, debug: bool = False) -> int:
@@ -321,13 +368,17 @@ def run_command(body: Callable[[], int | None], quiet: bool = False, debug: bool
         return code
 
 
+_FAILURES = (BackendUnavailable, CheckpointFailed, ExportFailed, LoaderFailed, TrainingDiverged)
+"""The errors of exit code 1 whose messages are for users."""
+
+
 def _explained(error: Exception) -> tuple[str, int]:
     """The line for an error, and the exit code."""
     if isinstance(error, InputError):
         return str(error), USAGE_ERROR
     if isinstance(error, Interrupted):
         return str(error), RUN_AGAIN
-    if isinstance(error, BackendUnavailable | CheckpointFailed | ExportFailed | TrainingDiverged):
+    if isinstance(error, _FAILURES):
         return str(error), FAILED
     if isinstance(error, OutputFailed):
         follows = "; its contents are on standard output" if len(error.content) <= _PRINTED else ""
@@ -335,6 +386,8 @@ def _explained(error: Exception) -> tuple[str, int]:
     if isinstance(error, OSError) and error.errno in (*_REFUSED, *_NO_ROOM):
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror}", FAILED if error.errno in _NO_ROOM else USAGE_ERROR
+    if isinstance(error, RuntimeError) and worker_has_ended(error):
+        return str(LoaderFailed(first_line(error))), FAILED
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return f"there is not enough memory: {first_line(error)}", FAILED
     fault = f"a fault of kat's own: {type(error).__name__}: {first_line(error)}"

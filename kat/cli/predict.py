@@ -1,12 +1,12 @@
 """``kat predict``: predict what is in images: classes, objects, or the class of each pixel.
 
 Uses the preprocessing stored beside the weights. Prints a classifier's most likely classes with
-their probabilities, a detector's objects, or the share of each class among a segmentation model's
-pixels; --out draws objects and pixels.
+their probabilities, all objects that a detector finds, or the share of each class among a
+segmentation model's pixels; --out draws objects and pixels.
 
 examples:
   kat predict cat.jpg dog.jpg --checkpoint runs/mine
-  kat predict photos --checkpoint mine.onnx --json predictions.json      a folder, with those in it
+  kat predict photos --checkpoint mine.onnx --csv predictions.csv        a folder, with those in it
   kat predict street.jpg --checkpoint runs/detector --out pictures
 """
 
@@ -19,10 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from torch import Tensor
-from torchvision.transforms.v2.functional import to_pil_image
 
-from kat.cli.parsing import MODEL, Parser, tracked
+from kat.cli.parsing import MODEL, Parser, refuse_options, tracked
 from kat.cli.task_options import add_task_options, task_options
 from kat.data import UnreadableImage, decode
 from kat.data.decoding import in_channels
@@ -34,9 +32,9 @@ from kat.files import replacing, write_text
 from kat.models import ModelRecord
 from kat.models.dense import task_of
 from kat.settings import Count
-from kat.tables import print_table
+from kat.tables import columns_of, print_table, write_table
 from kat.text import listing, warn
-from kat.training.evaluation.evaluation import Subject
+from kat.training.evaluation.evaluation import EvalConfig, Subject, device_of
 from kat.training.tasks.registry import TASKS
 from kat.training.tasks.task import Task
 
@@ -50,10 +48,13 @@ def main(arguments: list[str]) -> None:
     options.images = _files(options.images)
     checkpoint: Path = options.checkpoint
     model, record = open_model(checkpoint, options.image_size, trust=options.trust)
+    model.to(device_of(model, EvalConfig(device=options.device)))
     if not record.classes:
         raise InputError(f"the model of {checkpoint} has no head, hence no classes to predict")
     task = TASKS[task_of(model)]
     own = task_options(parser, options, task.name, "PredictOptions", _COMMON)
+    if not task.ranked:
+        refuse_options(parser, options, ("top",), f"on a model for {task.name}")
     out: Path | None = options.out
     names = _picture_names(options.images)
     if out is not None:
@@ -71,7 +72,10 @@ def main(arguments: list[str]) -> None:
         results[index]["error"] = error
     if options.json:
         write_text(options.json, json.dumps(results, indent=2) + "\n")
-    _print(results, task, options.top)
+    if options.csv:
+        rows = list(_rows(results, task))
+        write_table(options.csv, columns_of(rows, ("image", "rank", "class")), rows)
+    _print(results, task, options.top if task.ranked else None)
     if images.errors:
         raise InputError(f"{len(images.errors)} of {len(results)} images cannot be read")
 
@@ -89,15 +93,18 @@ def make_parser() -> Parser:
         help=f"{MODEL}, an exported .onnx file, or with --trust an exported .pt2 file",
     )
     parser.add_trust()
-    add("--top", type=Count, default=5, metavar="N", help="number of classes or objects to print")
+    add("--top", type=Count, default=5, metavar="N", help="number of classes to print")
+    add("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda, cuda:1, mps")
     parser.add_image_size()
     parser.add_folder(
         "--out",
         "draw into this folder: of a detector boxes and masks on the image, of a segmentation"
-        " model the classes over it, and NAME_mask.png with the index of each pixel's class",
+        " model the classes over it, and NAME_mask.png with the index of each pixel's class, in"
+        " colors",
     )
     add_task_options(parser, "PredictOptions", _COMMON)
     parser.add_json("the predictions")
+    parser.add_csv("a row a class or object")
     parser.add_progress()
     return parser
 
@@ -135,13 +142,15 @@ class _Images:
 def _picture_names(paths: Sequence[str]) -> dict[str, str]:
     """A name for the picture of each file: its own, with a number where two are the same."""
     names: dict[str, str] = {}
+    taken: set[str] = set()
     for path in paths:
         stem, number = Path(path).stem, 1
         name = stem
-        while name in names.values():
+        while name in taken:
             number += 1
             name = f"{stem}_{number}"
         names[path] = name
+        taken.add(name)
     return names
 
 
@@ -156,13 +165,26 @@ def _check_pictures(task: type[Task], out: Path, pictures: Mapping[str, str]) ->
                 raise InputError(f"--out {out} would overwrite {target}: give another folder")
 
 
-def _save(picture: Tensor, path: Path) -> None:
+def _save(picture: Image.Image, path: Path) -> None:
     with replacing(path) as partial:
-        to_pil_image(picture).save(partial)
+        picture.save(partial, format="PNG")
 
 
-def _print(results: Sequence[Mapping[str, Any]], task: type[Task], top: int) -> None:
-    """A table of the first entries of each image."""
+def _rows(results: Sequence[Mapping[str, Any]], task: type[Task]) -> Iterator[dict[str, Any]]:
+    """The rows of the table: one for each entry, or one for an image without any."""
+    for result in results:
+        image = {"image": result["image"]}
+        entries = result.get(task.entries, [])
+        for rank, entry in enumerate(entries, 1):
+            sides = zip(("x1", "y1", "x2", "y2"), entry.get("box", ()), strict=False)
+            kept = {name: v for name, v in entry.items() if name not in ("box", "segmentation")}
+            yield {**image, "rank": rank, **kept, **dict(sides)}
+        if not entries:
+            yield image | {name: result[name] for name in ("error",) if name in result}
+
+
+def _print(results: Sequence[Mapping[str, Any]], task: type[Task], top: int | None) -> None:
+    """A table of the first entries of each image, or of all."""
     rows = []
     for result in results:
         entries = result.get(task.entries, [])

@@ -24,7 +24,7 @@ from kat.analysis.reports.run import write_run_report
 from kat.analysis.runs import find_runs, with_results
 from kat.cli.parsing import Parser, refuse_options
 from kat.errors import InputError
-from kat.files import check_target
+from kat.files import check_exists, check_target
 from kat.settings import CountOrZero
 from kat.text import say
 from kat.training import read_history
@@ -37,6 +37,8 @@ def main(arguments: list[str]) -> None:
     parser = make_parser()
     options = parser.parse_args(arguments)
     runs: list[Path] = list(dict.fromkeys(options.runs))
+    for run in runs:
+        check_exists(run)
     tables = [path for path in runs if path.suffix == ".csv"]
     if tables and tables != runs:
         raise InputError("give either tables of 'kat ablate' or run directories: got both")

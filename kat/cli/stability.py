@@ -19,7 +19,7 @@ from pathlib import Path
 from kat.analysis import Verdict, plot_stability, write_stability_report
 from kat.cli.parsing import Parser
 from kat.errors import InputError
-from kat.files import check_target
+from kat.files import check_exists, check_target
 from kat.nn.stability import read_rows
 from kat.text import say
 from kat.training import read_divergence
@@ -31,6 +31,7 @@ def main(arguments: list[str]) -> None:
     options = make_parser().parse_args(arguments)
     runs = [Path(run) for run in options.runs]
     for run in runs:
+        check_exists(run)
         check_target(run / STABILITY_REPORT)
     if options.out:
         _draw(runs, options.out)

@@ -87,7 +87,8 @@ def _print(summary: Summary) -> None:
     if not is_first_process():
         return
     shown = TASKS[summary.task].metrics
-    best = ", ".join(f"{s.label} {summary.metrics[s.name]:{s.format}} %" for s in shown)
+    values = [(m, summary.metrics[m.name]) for m in shown if m.name in summary.metrics]
+    best = ", ".join(f"{metric.label} {value:{metric.format}} %" for metric, value in values)
     say(
         f"best {best} in epoch {summary.best_epoch} of {summary.epochs},"
         f" {summary.parameters:,} parameters, {summary.seconds:.0f} s;"

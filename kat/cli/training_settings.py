@@ -79,6 +79,10 @@ class TrainingParser(Parser):
         """The text of ``--help``."""
         return super().format_help(*formatter) if self.own is None else self.own.format_help()
 
+    def format_all_help(self) -> str:
+        """The text of ``--help-all``."""
+        return super().format_help()
+
     def parse_args(self, args: Any = None, *more: Any, **options: Any) -> Any:
         """Parses settings in their short forms, too, and the recipes by their names."""
         given = list(spelled_out(args or []))
@@ -150,9 +154,6 @@ def spelled_out(arguments: Sequence[str]) -> Iterator[str]:
             path = recipe_path(value if equals else words.pop(0))
             check_keys(read_recipe(path), path, TrainConfig)
             yield f"--config={path}"
-        elif key == "accelerator" and follows:
-            device = value if equals else words.pop(0)
-            yield f"--accelerator={'gpu' if device == 'cuda' else device}"
         else:
             yield f"--{key}{equals}{value}"
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from kat.settings import (
     Count,
-    CountOrZero,
+    CropShare,
     Finite,
     NonNegative,
     OrAuto,
@@ -15,8 +15,9 @@ from kat.settings import (
     PositiveRange,
     Probability,
     ProbabilityBelowOne,
-    Share,
     ShareRange,
+    Side,
+    Workers,
 )
 
 
@@ -57,6 +58,8 @@ class DataConfig:
             their image as it is stored.
         bad_annotations: what to do with invalid boxes and masks (``kat data check`` lists them):
             fail refuses the data, skip leaves them out.
+        boxes_only: detection: leave out the masks of the annotations, and train on boxes alone, as
+            on data without masks.
         interpolation: how images are resized for evaluation; auto: as for the model in
             model.init_from.
         crop_pct: share of the resized image that the central crop keeps in evaluation; auto: as for
@@ -76,17 +79,18 @@ class DataConfig:
     image_key: str | None = None
     label_key: str | None = None
     holdout: ProbabilityBelowOne = 0.1
-    image_size: OrAuto[Count | None] = None
+    image_size: OrAuto[Side | None] = None
     channels: OrAuto[Literal[1, 3] | None] = None
     batch_size: OrAuto[Count] = 128
-    num_workers: CountOrZero = 0
+    num_workers: Workers = 0
     bad_images: Literal["skip", "fail"] = "skip"
     exif: Literal["upright", "ignore"] = "upright"
     bad_annotations: Literal["fail", "skip"] = "fail"
+    boxes_only: bool = False
     interpolation: OrAuto[
         Literal["bilinear", "bicubic", "nearest", "box", "hamming", "lanczos"]
     ] = "bicubic"
-    crop_pct: OrAuto[Share] = 1.0
+    crop_pct: OrAuto[CropShare] = 1.0
     mean: OrAuto[list[Finite] | None] = None
     std: OrAuto[list[Positive] | None] = None
 

@@ -74,7 +74,8 @@ def preprocessing(config: DataConfig, data: ImageDataset | ImageStream) -> Prepr
                 f"data.{name} has {len(values)} numbers, but the images have {channels} channels"
             )
     size = (channels, height, width)
-    return Preprocessing(size, tuple(mean), tuple(std), config.interpolation, config.crop_pct)
+    interpolation = config.interpolation if data.task == "classification" else "bilinear"
+    return Preprocessing(size, tuple(mean), tuple(std), interpolation, config.crop_pct)
 
 
 def _per_channel(values: Sequence[float], channels: int) -> Sequence[float]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import NamedTuple
+import math
+from typing import Any, NamedTuple
 
 import torch
 
@@ -40,10 +41,39 @@ class ExportRecord(NamedTuple):
     def to_json(self) -> str:
         """timm's config.json, with the step, the task, and the versions of the writer."""
         config = self.model.to_timm()
+        preprocessing = self.preprocessing()
         config["pretrained_cfg"]["fixed_input_size"] = self.step is None
+        config["pretrained_cfg"]["interpolation"] = preprocessing["interpolation"]
         versions = {"kat": __version__, "torch": torch.__version__}
-        own = {"image_size_step": self.step, "task": self.task, "written_by": versions}
+        own = {
+            "image_size_step": self.step,
+            "task": self.task,
+            "preprocessing": preprocessing,
+            "written_by": versions,
+        }
         return json.dumps({**config, **own})
+
+    def preprocessing(self) -> dict[str, Any]:
+        """What is done to the pixels of an image, from 0 to 255, before the model sees them.
+
+        They are resized and cropped, multiplied by ``scale``, and normalized by mean and std.
+        """
+        _, height, width = self.model.input_size
+        classifies = self.task == "classification"
+        side = math.floor(min(height, width) / self.model.crop_pct) if classifies else height
+        sides = {
+            "classification": f"the shorter side to {side}",
+            "detection": "in the file",
+        }
+        return {
+            "resize": sides.get(self.task, f"the shorter side to {min(height, width)}"),
+            "interpolation": self.model.interpolation if classifies else "bilinear",
+            "antialias": True,
+            "crop": f"the {height} x {width} pixels in the center" if classifies else None,
+            "scale": 1 / 255,
+            "mean": list(self.model.mean),
+            "std": list(self.model.std),
+        }
 
     @classmethod
     def from_json(cls, text: str | bytes | None, source: str) -> ExportRecord:

@@ -10,17 +10,13 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.ops import clip_boxes_to_image, remove_small_boxes
 
 from kat.deploy.export_record import ExportRecord
 from kat.deploy.formats import FORMATS, PROGRAMS
 from kat.deploy.resizable import make_resizable, size_step
 from kat.errors import InputError
 from kat.models import ModelRecord, load_model
-from kat.models.dense import DenseModel, EvaluationSize
-
-_LEAST_SIDE = 1e-2
-"""The least side of a box in pixels, as in torchvision."""
+from kat.models.dense import DenseModel, placed_in_image
 
 
 class Runtime(nn.Module):
@@ -76,9 +72,7 @@ class Runtime(nn.Module):
 class DetectorRuntime(Runtime):
     """An exported detector, which does what :class:`kat.models.dense.Detector` does in evaluation.
 
-    Each image is resized in the same way, and padded on the right and below to the square that the
-    file takes. The file treats the padding as a part of the image, while the detector cuts it off:
-    the detections in an image that is not square are nearly the same.
+    The file resizes each image in the same way; the masks of the objects are placed here.
 
     Args:
         run: see :class:`kat.deploy.formats.detector_onnx.OneImage`.
@@ -87,9 +81,7 @@ class DetectorRuntime(Runtime):
 
     def __init__(self, run: Callable[..., Any], record: ExportRecord) -> None:
         super().__init__(run, record)
-        channels, side, _ = record.model.input_size
         self.score_threshold: float = record.model.args["rcnn"]["box_score_thresh"]
-        self.transform = EvaluationSize(side, side, channels, step=side).eval()
 
     @torch.no_grad()
     def forward(  # type: ignore[override]
@@ -104,15 +96,8 @@ class DetectorRuntime(Runtime):
         return detections
 
     def _detections(self, image: Tensor) -> dict[str, Tensor]:
-        batch, _ = self.transform([image.float().cpu()])
-        found = self.detect(batch.tensors[0], torch.tensor(self.score_threshold))
-        inside = clip_boxes_to_image(found["boxes"], batch.image_sizes[0])
-        kept = remove_small_boxes(inside, _LEAST_SIDE)
-        found = {name: found[name][kept] for name in found}
-        size = image.shape[-2:]
-        # Masks belong to the whole boxes, so that these are clipped after the masks are pasted.
-        (placed,) = self.transform.postprocess([found], batch.image_sizes, [size])
-        placed["boxes"] = clip_boxes_to_image(placed["boxes"], size)
+        found = self.detect(image.float().cpu(), torch.tensor(self.score_threshold))
+        placed = placed_in_image(found, image.shape[-2:])
         return {name: one.to(image.device) for name, one in placed.items()}
 
 
@@ -175,6 +160,11 @@ def open_model(
     resized = (stored.model.input_size[0], image_size, image_size)
     if isinstance(model, DenseModel):
         model.set_image_size(image_size)
-    else:
+    elif stored.task == "detection" and resized != stored.model.input_size:
+        raise InputError(
+            f"{path} scales images to {stored.model.input_size[1]} pixels itself, not to"
+            f" {image_size}: call the model's set_image_size, and export it again"
+        )
+    elif stored.task != "detection":
         stored.check_size(torch.Size([1, *resized]))
     return model, replace(stored.model, input_size=resized)

@@ -18,7 +18,8 @@ from torch import nn
 from kat.models.checkpoints.state_dict import filter_released, is_coefficient, published_name
 from kat.models.timm_registry import register_family
 from kat.models.vit import ViT
-from kat.nn import GRKANMlp, Init
+from kat.nn import GRKANMlp, Init, Scheme, Share
+from kat.ops import Form
 
 
 class KAT(ViT):
@@ -53,11 +54,11 @@ class KAT(ViT):
         *,
         num_groups: int | str = 8,
         degree: tuple[int, int] = (5, 4),
-        form: str = "A",
-        share: str = "numerator",
+        form: Form = "A",
+        share: Share = "numerator",
         first_init: Init = "identity",
         act_init: Init = "swish",
-        mlp_init: str = "variance_preserving",
+        mlp_init: Scheme = "variance_preserving",
         fused: bool = True,
         attn_init: str = "mimetic",
         **kwargs: Any,

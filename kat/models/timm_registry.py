@@ -20,9 +20,10 @@ from torch import nn
 
 from kat.errors import InputError, first_line
 from kat.models.checkpoints.weight_files import read_state_dict
-from kat.nn import GroupRational
+from kat.nn import BSplineKANLinear, GroupRational
 
-register_notrace_module(GroupRational)
+for _layer in (GroupRational, BSplineKANLinear):  # timm's tracing takes each as one node
+    register_notrace_module(_layer)
 
 
 def register_family(

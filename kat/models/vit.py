@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from timm.layers import Mlp
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 
-from kat.nn import BSplineKANMlp, FixedMlp, SwiGLUMlp, init_attention_mimetic_
+from kat.nn import BSplineKANMlp, FixedMlp, Scheme, SwiGLUMlp, init_attention_mimetic_
 
 ATTENTION_SCHEMES = ("mimetic", "trunc_normal")
 
@@ -39,7 +39,7 @@ class ViT(VisionTransformer):
     def __init__(
         self,
         *,
-        mlp_init: str | None = None,
+        mlp_init: Scheme | None = None,
         attn_init: str = "trunc_normal",
         weight_init: Any = "",
         mlp_layer: Any = None,

@@ -11,9 +11,10 @@ from kat.nn.coefficients import Coefficients, Init
 from kat.nn.fused import register_grkan_hook
 from kat.nn.gain import expectation, gain
 from kat.nn.grkan import GRKANLinear, GRKANMlp
-from kat.nn.init import init_attention_mimetic_, init_grkan_
+from kat.nn.init import Scheme, init_attention_mimetic_, init_grkan_
+from kat.nn.param_groups import clip_coefficient_gradients, param_groups
 from kat.nn.presets import given_coefficients, preset, preset_names, read_coefficients
-from kat.nn.rational import GroupRational, group_functions
+from kat.nn.rational import GroupRational, Share, group_functions
 from kat.nn.stability import StabilityMonitor
 
 __all__ = [
@@ -26,14 +27,18 @@ __all__ = [
     "GroupRational",
     "Init",
     "LayerHistory",
+    "Scheme",
+    "Share",
     "StabilityMonitor",
     "SwiGLUMlp",
+    "clip_coefficient_gradients",
     "expectation",
     "gain",
     "given_coefficients",
     "group_functions",
     "init_attention_mimetic_",
     "init_grkan_",
+    "param_groups",
     "preset",
     "preset_names",
     "read_coefficient_history",

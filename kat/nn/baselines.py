@@ -7,7 +7,7 @@ from typing import Any
 from timm.layers import Mlp, SwiGLU
 from torch import nn
 
-from kat.nn.init import SCHEMES, init_grkan_
+from kat.nn.init import SCHEMES, Scheme, init_grkan_
 
 
 class FixedMlp(Mlp):
@@ -24,7 +24,9 @@ class FixedMlp(Mlp):
         ValueError: an unknown scheme.
     """
 
-    def __init__(self, *args: Any, weight_init: str = "variance_preserving", **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, weight_init: Scheme = "variance_preserving", **kwargs: Any
+    ) -> None:
         if weight_init not in SCHEMES:
             raise ValueError(f"weight_init must be one of {SCHEMES}, got {weight_init!r}")
         super().__init__(*args, **kwargs)

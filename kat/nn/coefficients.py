@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from numbers import Integral
 from pathlib import Path
@@ -92,8 +92,9 @@ def check_degree(degree: Sequence[int]) -> tuple[int, int]:
     Raises:
         InputError: they are not two integers with m >= 1 and n >= 0.
     """
-    if len(degree) == 2 and all(isinstance(value, Integral) for value in degree):
-        m, n = map(int, degree)
+    values = tuple(degree) if isinstance(degree, Iterable) else ()
+    if len(values) == 2 and all(isinstance(value, Integral) for value in values):
+        m, n = map(int, values)
         if m >= 1 and n >= 0:
             return m, n
     raise InputError(f"degree must be two integers (m, n) with m >= 1 and n >= 0, got {degree!r}")

@@ -16,7 +16,7 @@ from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
 from kat.nn.rational import GroupRational
-from kat.ops import rational
+from kat.ops import Form, rational
 from kat.ops.dispatch import rational_backward, rational_backward_recompute
 from kat.ops.torch_internals import in_function_transform, is_exporting, is_patched
 
@@ -111,7 +111,7 @@ class _GRKANLinear(torch.autograd.Function):
         denominator: Tensor,
         weight: Tensor,
         bias: Tensor | None,
-        form: str,
+        form: Form,
     ) -> Tensor:
         ctx.save_for_backward(x, numerator, denominator, weight)
         ctx.form = form

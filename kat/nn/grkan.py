@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from kat.nn.coefficients import Init
 from kat.nn.fused import grkan_linear
-from kat.nn.init import init_grkan_
-from kat.nn.rational import GroupRational
+from kat.nn.init import Scheme, init_grkan_
+from kat.nn.rational import GroupRational, Share
+from kat.ops import Form, Impl
 
 
 class GRKANLinear(nn.Module):
@@ -47,11 +48,11 @@ class GRKANLinear(nn.Module):
         init: Init = "swish",
         *,
         degree: tuple[int, int] = (5, 4),
-        form: str = "A",
-        share: str = "numerator",
-        weight_init: str = "variance_preserving",
+        form: Form = "A",
+        share: Share = "numerator",
+        weight_init: Scheme = "variance_preserving",
         fused: bool = True,
-        impl: str | None = None,
+        impl: Impl | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -121,11 +122,11 @@ class GRKANMlp(nn.Module):
         first_init: Init = "identity",
         act_init: Init = "swish",
         degree: tuple[int, int] = (5, 4),
-        form: str = "A",
-        share: str = "numerator",
-        weight_init: str = "variance_preserving",
+        form: Form = "A",
+        share: Share = "numerator",
+        weight_init: Scheme = "variance_preserving",
         fused: bool = True,
-        impl: str | None = None,
+        impl: Impl | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:

@@ -8,19 +8,22 @@ Var[y] = d_in v E[F(x)^2], so v = alpha / d_in with alpha = 1 / E[F(x)^2] keeps 
 from __future__ import annotations
 
 import math
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from kat.nn.gain import Function, gain, moments
 from kat.nn.rational import GroupRational
+from kat.nn.sharded import replicated_like, sharded_like
 from kat.ops.torch_internals import has_values
 
-SCHEMES = ("variance_preserving", "centered", "kaiming", "trunc_normal")
+Scheme = Literal["variance_preserving", "centered", "kaiming", "trunc_normal"]
+SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 
 
 @torch.no_grad()
-def init_grkan_(linear: nn.Linear, activation: nn.Module, scheme: str) -> None:
+def init_grkan_(linear: nn.Linear, activation: nn.Module, scheme: Scheme) -> None:
     """Draws the weight of ``linear`` in ``linear(activation(x))`` and sets its bias to zero.
 
     Parameters without values, on the meta device or of ``FakeTensorMode``, are left alone.
@@ -70,8 +73,8 @@ def _draw_centered(linear: nn.Linear, function: Function) -> None:
     )
     nn.init.normal_(linear.weight, std=variance.sum().item() ** -0.5)
     if mean.any():
-        direction = (mean / mean.norm()).to(linear.weight)
-        linear.weight.sub_(torch.outer(linear.weight @ direction, direction))
+        direction = replicated_like(mean / mean.norm(), linear.weight)
+        linear.weight.sub_((linear.weight @ direction)[:, None] * direction)
 
 
 @torch.no_grad()
@@ -94,15 +97,16 @@ def init_attention_mimetic_(qkv: nn.Linear, proj: nn.Linear, num_heads: int) -> 
     """
     dim = proj.in_features
     rank = dim // num_heads
-    query, key, value = qkv.weight.view(3, dim, dim)
+    query, key, value = products = torch.empty(3, dim, dim, device=qkv.weight.device)
     for head in range(num_heads):
         rows = slice(head * rank, (head + 1) * rank)
         left, right = _split(_noisy_identity(qkv.weight, dim, noise=0.7, identity=0.7))
         query[rows] = left[:, :rank].T
         key[rows] = right[:rank]
     left, right = _split(_noisy_identity(qkv.weight, dim, noise=0.4, identity=-0.4))
-    proj.weight.copy_(left)
     value.copy_(right)
+    qkv.weight.copy_(sharded_like(products.flatten(0, 1), qkv.weight))
+    proj.weight.copy_(sharded_like(left, proj.weight))
     for linear in (qkv, proj):
         if linear.bias is not None:
             nn.init.zeros_(linear.bias)

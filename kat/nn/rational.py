@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+from kat.errors import InputError
 from kat.nn.coefficients import Coefficients, Init, check_degree
 from kat.nn.gain import gain, moments
 from kat.nn.presets import coefficients_of, given_coefficients
-from kat.ops import rational
+from kat.nn.sharded import sharded_like, whole
+from kat.ops import Form, Impl, rational, reference
 from kat.ops.arguments import check_form
 
-SHARES = ("numerator", "denominator", "none")
+Share = Literal["numerator", "denominator", "none"]
+SHARES: tuple[Share, ...] = get_args(Share)
 
 
 class GroupRational(nn.Module):
@@ -34,6 +37,7 @@ class GroupRational(nn.Module):
             checkpoints), ``"denominator"`` (as the paper's text says), or ``"none"``.
         channel_dim: the dimension of the channels; 1 for (B, C, H, W).
         impl: the backend, as in :func:`kat.rational`.
+        inplace: without effect; timm and torchvision give it to every activation.
         device, dtype: of the coefficients; float32 by default.
 
     Shape:
@@ -54,17 +58,18 @@ class GroupRational(nn.Module):
         num_groups: int = 8,
         degree: tuple[int, int] = (5, 4),
         init: Init = "swish",
-        form: str = "A",
-        share: str = "numerator",
+        form: Form = "A",
+        share: Share = "numerator",
         channel_dim: int = -1,
         *,
-        impl: str | None = None,
+        impl: Impl | None = None,
+        inplace: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if num_groups < 1:
-            raise ValueError(f"num_groups must be at least 1, got {num_groups}")
+        if not isinstance(num_groups, int) or num_groups < 1:
+            raise InputError(f"num_groups must be an integer of at least 1, got {num_groups!r}")
         check_form(form)
         if share not in SHARES:
             raise ValueError(f"share must be one of {SHARES}, got {share!r}")
@@ -86,10 +91,12 @@ class GroupRational(nn.Module):
     def reset_parameters(self) -> None:
         """Resets all groups to the initial function."""
         c = self.initial_coefficients()
-        self.weight_numerator.copy_(torch.tensor(c.numerator).expand_as(self.weight_numerator))
-        self.weight_denominator.copy_(
-            torch.tensor(c.denominator).expand_as(self.weight_denominator)
-        )
+        for parameter, values in (
+            (self.weight_numerator, c.numerator),
+            (self.weight_denominator, c.denominator),
+        ):
+            rows = torch.tensor(values).expand(parameter.shape)
+            parameter.copy_(sharded_like(rows, parameter))
 
     def initial_coefficients(self) -> Coefficients:
         """The coefficients of the initial function."""
@@ -148,7 +155,7 @@ def group_functions(x: Tensor, numerator: Tensor, denominator: Tensor, form: str
         numerator, denominator: (1 or G, m + 1) and (1 or G, n), as in :class:`GroupRational`.
         form: ``"A"`` or ``"B"``.
     """
-    a, b = numerator.double().cpu(), denominator.double().cpu()
+    a, b = (whole(coefficients).double().cpu() for coefficients in (numerator, denominator))
     groups = max(len(a), len(b))
     columns = x.double().cpu()[:, None].expand(-1, groups)
-    return rational(columns, a, b, form=form, impl="reference").T
+    return reference.rational(columns, a, b, form).T

@@ -51,6 +51,8 @@ QUANTITIES = (
     "dead_groups",
     "exploding_groups",
 )
+_OF_RATIONALS = ("outside", "drift", "dead_groups", "exploding_groups")
+"""The quantities that rational layers have, and all of them."""
 COLUMNS = ("step", "layer", *QUANTITIES)
 
 DEFAULT_INTERVAL = 50
@@ -348,4 +350,6 @@ def read_rows(path: Path) -> list[Row]:
 
 def _row(line: dict[str, str]) -> Row:
     values = {name: float(line[name]) for name in QUANTITIES if line[name] != ""}
+    if 0 < sum(name in values for name in _OF_RATIONALS) < len(_OF_RATIONALS):
+        raise ValueError(f"step {line['step']} of {line['layer']} has an empty cell")
     return {"step": int(line["step"]), "layer": line["layer"], **values}

@@ -1,6 +1,6 @@
 """The rational function: one public call, a plain PyTorch reference, and a folder a backend."""
 
 from kat.ops.api import decompositions, rational
-from kat.ops.arguments import FORMS
+from kat.ops.arguments import FORMS, Form, Impl
 
-__all__ = ["FORMS", "decompositions", "rational"]
+__all__ = ["FORMS", "Form", "Impl", "decompositions", "rational"]

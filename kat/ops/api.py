@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx
 
 from kat.ops import dispatch, reference
-from kat.ops.arguments import check_arguments
+from kat.ops.arguments import Form, Impl, check_arguments
 from kat.ops.torch_internals import in_function_transform, is_exporting_onnx
 
 
@@ -18,8 +18,8 @@ def rational(
     numerator: Tensor,
     denominator: Tensor,
     *,
-    form: str = "A",
-    impl: str | None = None,
+    form: Form = "A",
+    impl: Impl | None = None,
 ) -> Tensor:
     """F(x) = P(x) / Q(x), the safe Padé unit, with one function for each group of channels.
 

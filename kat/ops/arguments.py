@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import torch
 from torch import Tensor
 
 from kat.errors import InputError
 
-FORMS = ("A", "B")
+Form = Literal["A", "B"]
+Impl = Literal["reference", "cpu", "triton"]
+FORMS: tuple[Form, ...] = get_args(Form)
 
 
 def check_form(form: str) -> None:

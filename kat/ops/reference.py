@@ -23,7 +23,13 @@ from torch import Tensor
 from kat.ops import scaled
 from kat.ops.arguments import compute_dtype
 from kat.ops.scaled import horner, sign, sign_of_sum
-from kat.ops.torch_internals import in_function_transform, in_vmap, is_exporting, is_plain_eager
+from kat.ops.torch_internals import (
+    in_function_transform,
+    in_vmap,
+    is_batch_of_gradients,
+    is_exporting,
+    is_plain_eager,
+)
 
 
 def rational(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
@@ -115,12 +121,20 @@ def backward(
 
     Returns:
         dx with x's shape and dtype; da and db with the coefficients' shapes and dtypes.
+
+    Raises:
+        RuntimeError: ``grad`` is a batch of gradients, not on the CPU.
     """
     z, a, b = _grouped(x, numerator, denominator)
     grad = grad.reshape(z.shape).to(z.dtype)
     limit = _limit(z, a, b)
     if _can_read(z, a, b) and _all_within(limit, z) and _all_ordinary(grad):
         dx, da, db = _gradients(grad, z, a, b, form)
+    elif not torch.compiler.is_compiling() and is_batch_of_gradients(grad):
+        raise RuntimeError(
+            "impl='reference' takes batches of gradients (is_grads_batched=True) on CPUs alone:"
+            " PyTorch cannot batch all of its operations; use impl=None, or torch.func.vmap"
+        )
     else:
         plain = (z.abs() <= limit) & _is_ordinary(grad)
         few, many = (

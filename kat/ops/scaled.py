@@ -153,9 +153,22 @@ def _terms(x: Tensor, a: Tensor, b: Tensor, form: str) -> _Terms:
 
 def _parts(x: Tensor) -> tuple[Tensor, Tensor]:
     """Fraction and exponent of x; the exponent is a constant to differentiation."""
-    exponent = torch.frexp(x.detach()).exponent
+    exponent = _exponent(x.detach())
     exponent = torch.where(x.isfinite(), exponent, torch.where(x.isnan(), 0, _INFINITE_EXPONENT))
     return torch.where(x.isinf(), x.sign(), times_power(x, -exponent)), exponent
+
+
+def _exponent(x: Tensor) -> Tensor:
+    """The e of x = f 2^e with 0.5 <= |f| < 1, for finite x; 0 for x = 0.
+
+    ``torch.frexp`` of float64 does not compile for CPUs (torch 2.13), so this reads the bits. A
+    subnormal number has no exponent of its own until it is scaled up.
+    """
+    bias, shift, integer = _EXPONENTS[x.dtype]
+    subnormal = x.abs() < 2.0 ** (1 - bias)
+    bits = torch.where(subnormal, x * 2.0**shift, x).view(integer)
+    exponent = (bits >> shift & (2 * bias + 1)) - shift * subnormal.to(integer) - (bias - 1)
+    return torch.where(x == 0, 0, exponent)
 
 
 def _homogeneous(f: Tensor, e: Tensor, coefficients: Tensor) -> _Homogeneous:

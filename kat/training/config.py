@@ -21,6 +21,7 @@ from kat.settings import (
     Positive,
     Probability,
     ProbabilityBelowOne,
+    Processes,
     Seed,
     Share,
     ShareBelowOne,
@@ -81,7 +82,8 @@ class OptimConfig:
         betas: decay rates of the moments of optimizers that have two, such as Adam.
         layer_decay: factor of the learning rate from each block to the one before it: the head has
             lr, the last block layer_decay times lr; 1 turns it off.
-        rational_lr_scale: factor of the learning rate of the rational coefficients.
+        rational_lr_scale: factor of the learning rate of the rational coefficients. With SGD it
+            multiplies the small one that docs/optimizers.md explains.
         rational_warmup_epochs: epochs over which rational_lr_scale grows linearly from 0; auto: a
             tenth of the epochs, as for a warm-up that would not end before the run does.
         clip_coefficients: after each step, clamp every rational coefficient to [-c, c]; 0 turns it
@@ -156,7 +158,7 @@ class TrainConfig:
         epochs: passes over the training data; auto: from the number of images.
         seed: seed of the weights, the data order and the augmentation.
         precision: floating-point format of the forward and backward passes.
-        accelerator: device to train on; cuda means gpu (short: --device).
+        accelerator: device to train on; cuda and gpu are the same (short: --device).
         devices: number of devices on this machine; auto: all.
         num_nodes: number of machines.
         strategy: how several devices share the work: auto and ddp keep the whole model on each;
@@ -186,9 +188,9 @@ class TrainConfig:
     epochs: OrAuto[Count] = 10
     seed: Seed = 0
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "64-true"] = "32-true"
-    accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
-    devices: Count | Literal["auto"] = "auto"
-    num_nodes: Count = 1
+    accelerator: Literal["auto", "cpu", "cuda", "gpu", "mps"] = "auto"
+    devices: Processes | Literal["auto"] = "auto"
+    num_nodes: Processes = 1
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     limit_train_batches: Batches | None = None
     limit_val_batches: Batches | None = None

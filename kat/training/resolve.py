@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,9 @@ from kat.training.run_directory import (
 )
 from kat.training.tasks.registry import TASKS, check_used
 from kat.training.tasks.task import Task
+
+_PROCESSES_ON_A_CPU = 8
+"""Started on a CPU even if it has fewer cores, to try out several processes."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,9 @@ def resolve(config: TrainConfig) -> ResolvedRun:
         if TASKS[train_data.task].on_grid:
             source = source.for_grid()
         config = _with_args(config, {**source.args, **config.model.args})
+    args = TASKS[train_data.task].model_args(config.model.args, train_data, val_data)
+    _check_args(given.model.args, args)
+    config = _with_args(config, args)
     record = make_record(config, train_data)
     # A file of coefficients may be gone when the run is resumed: run.yaml keeps what it held.
     config = _with_args(config, record.args)
@@ -124,6 +131,7 @@ def make_record(config: TrainConfig, data: ImageDataset | ImageStream) -> ModelR
         architecture=config.model.name,
         args=config.model.args,
         classes=data.classes,
+        category_ids=getattr(data, "category_ids", None),
         **spec._asdict(),
     )
 
@@ -139,6 +147,9 @@ def _processes(config: TrainConfig) -> tuple[str, World]:
     world = find_world(config.devices, config.num_nodes, present)
     if kind == "cuda" and world.local_size > present:
         raise InputError(f"{world.local_size} processes, but this machine has {present} GPUs")
+    most = max(_PROCESSES_ON_A_CPU, os.cpu_count() or 1)
+    if kind == "cpu" and world.local_size > most:
+        raise InputError(f"devices={config.devices} is too many: at most {most} on this CPU")
     if config.strategy == "fsdp" and config.precision == "16-mixed":
         raise InputError("precision=16-mixed does not work with strategy=fsdp: take bf16-mixed")
     if kind == "mps" and config.precision == "64-true":
@@ -170,6 +181,19 @@ def _source(config: TrainConfig) -> ViTSource | None:
 
 def _with_args(config: TrainConfig, args: dict[str, Any]) -> TrainConfig:
     return dataclasses.replace(config, model=dataclasses.replace(config.model, args=args))
+
+
+def _check_args(given: dict[str, Any], chosen: dict[str, Any]) -> None:
+    """Checks that the data does not change arguments of the model that the user gave.
+
+    Raises:
+        InputError: it changes one.
+    """
+    for name, value in given.items():
+        if chosen[name] != value:
+            raise InputError(
+                f"model.args.{name}={value}, but with this data it is {chosen[name]}: leave it out"
+            )
 
 
 def _notes(*lines: str) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import fcntl
 import json
+import math
 import os
 import shutil
 import socket
@@ -62,6 +63,8 @@ CONTENTS = (
     "mlflow",
 )
 """Everything that a run writes, and that ``overwrite`` removes."""
+_NUMBERS = ("parameters", "epochs", "seconds", "images_per_second", "memory_bytes")
+"""The numbers in summary.json that every run has."""
 _RESUMED = (LAST, PREVIOUS, LAST_GOOD)
 _ONCE = (
     "resume",
@@ -303,9 +306,29 @@ def read_settings(out: Path) -> dict[str, Any]:
     """
     path = out / SETTINGS
     settings = read_yaml(path)
-    if not isinstance(settings, dict):
+    data = settings.get("data", {}) if isinstance(settings, dict) else None
+    if not isinstance(data, dict) or not isinstance(data.get("name", ""), str):
         raise InputError(f"{path} does not hold the settings of a run")
     return settings
+
+
+def read_summary(out: Path) -> dict[str, Any]:
+    """The contents of summary.json.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
+    path = out / SUMMARY
+    summary = read_json(path)
+    if not isinstance(summary, dict):
+        raise InputError(f"{path} does not hold the results of a run")
+    for name, value in summary.items():
+        if name in _NUMBERS and not (isinstance(value, int | float) and math.isfinite(value)):
+            raise InputError(f"{path} is damaged: {name} is {str(value)[:100]!r}, not a number")
+    missing = [name for name in _NUMBERS if name not in summary]
+    if missing:
+        raise InputError(f"{path} is damaged: it has no {missing[0]}")
+    return summary
 
 
 def _plain(value: Any) -> Any:
@@ -333,7 +356,7 @@ def read_history(out: Path) -> list[dict[str, float]]:
         return []
     with open_table(path, "the history of a run") as lines:
         rows = [{k: float(v) for k, v in line.items() if v} for line in lines]
-    return [{**row, "epoch": int(row["epoch"])} for row in rows]
+        return [{**row, "epoch": int(row["epoch"])} for row in rows]
 
 
 def write_history(rows: Sequence[dict[str, float]], path: Path) -> None:

@@ -199,7 +199,8 @@ def test_a_grid_of_detectors_is_compared_by_box_ap(tmp_path, capsys):
         "recipe": "items_detection",
         "settings": {
             "data.name": f"coco:{data}", "epochs": 1, "data.batch_size": 2, "data.image_size": 64,
-            "optim.warmup_epochs": 0, "data.num_workers": 0, "model.args": {"depth": 1},
+            "optim.warmup_epochs": 0, "data.num_workers": 0,
+            "model.args": {"depth": 2, "global_blocks": [1]},
         },
         "factors": {"optim.lr": [0.001, 0.002]},
     }  # fmt: skip

@@ -19,6 +19,7 @@ import yaml
 from kat.checksum import write_checksum
 from kat.cli.training_settings import TrainingParser, parse_training
 from kat.models import load_model
+from kat.tables import open_table
 from kat.training.build import Run
 from kat.training.run_directory import remove_results
 from tests.cli.commands import QUICK, refused, run
@@ -182,12 +183,27 @@ def test_predict_goes_on_past_an_unreadable_image(digits_run, imagenet, tmp_path
     torn, answers = tmp_path / "torn.jpg", tmp_path / "answers.json"
     torn.write_bytes(b"torn")
     good = imagenet / "val" / "n00" / "0.jpg"
-    code = run("predict", torn, good, "--checkpoint", digits_run, "--json", answers)
+    table = tmp_path / "answers.csv"
+    code = run(
+        "predict", torn, good, "--checkpoint", digits_run, "--json", answers, "--csv", table,
+        "--device", "cpu",
+    )  # fmt: skip
     assert code == 2
     first, second = json.loads(answers.read_text())
     assert first["error"].startswith("cannot be read: its format is unknown")
     assert len(second["top"]) == 5
     assert "1 of 2 images cannot be read" in capsys.readouterr().err
+    with open_table(table, "predictions") as rows:
+        bad, *best = list(rows)
+    assert (bad["image"], bad["rank"], bad["error"]) == (str(torn), "", first["error"])
+    assert [row["rank"] for row in best] == ["1", "2", "3", "4", "5"]
+    assert [float(row["probability"]) for row in best] == [e["probability"] for e in second["top"]]
+
+
+def test_predict_refuses_a_device_that_is_unavailable(digits_run, imagenet, capsys):
+    image = imagenet / "val" / "n00" / "0.jpg"
+    line = refused(capsys, "predict", image, "--checkpoint", digits_run, "--device", "cuda:99")
+    assert "device 'cuda:99' is unavailable" in line
 
 
 def test_predict_takes_folders_with_all_that_lies_in_them(digits_run, imagenet, tmp_path, capsys):

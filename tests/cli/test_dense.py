@@ -9,6 +9,7 @@ import shutil
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
@@ -19,6 +20,7 @@ from kat.cli.training_settings import TrainingParser, parse_training
 from kat.data import DataConfig, open_split
 from kat.models import load_model
 from kat.models.dense import SlidingWindowConfig
+from kat.tables import open_table
 from kat.training import evaluate
 from kat.training.tasks.detection import find_objects
 from kat.training.tasks.registry import TASKS
@@ -54,6 +56,20 @@ def runs(items, tmp_path_factory):
             "--epochs", 1, "--optim.warmup_epochs", 0, *QUICK, "--out", folder / task,
         ) == 0  # fmt: skip
     return folder
+
+
+def instances_of(items):
+    """The content of the file of the validation split."""
+    return json.loads((items / "annotations" / "instances_validation.json").read_text())
+
+
+def test_all_objects_are_printed(items, runs, capsys):
+    path = pictures(items, 1)[0]
+    assert run("predict", path, "--checkpoint", runs / "detection", "--threshold", 0) == 0
+    model, record = load_model(runs / "detection")
+    count = len(find_objects(model, record, Image.open(path), 0.0)["boxes"])
+    assert count > 5
+    assert len(capsys.readouterr().out.splitlines()) >= count
 
 
 def pictures(items, count=2):
@@ -175,9 +191,14 @@ def test_objects_are_drawn_and_written(items, runs, tmp_path, capsys):
     assert run(
         "predict", *paths, "--checkpoint", runs / "detection", "--threshold", 0.0,
         "--out", tmp_path / "pictures", "--json", tmp_path / "answers.json",
+        "--csv", tmp_path / "answers.csv",
     ) == 0  # fmt: skip
     assert "score" in capsys.readouterr().out
     answers = json.loads((tmp_path / "answers.json").read_text())
+    with open_table(tmp_path / "answers.csv", "predictions") as rows:
+        first = next(rows)
+    box = [float(first[side]) for side in ("x1", "y1", "x2", "y2")]
+    assert box == answers[0]["objects"][0]["box"]
     for path, answer in zip(paths, answers, strict=True):
         drawn = np.asarray(Image.open(tmp_path / "pictures" / path.name))
         plain = np.asarray(Image.open(path)).repeat(7, axis=0).repeat(7, axis=1)
@@ -270,7 +291,7 @@ def test_an_exported_detector_finds_the_same(items, runs, tmp_path, capfd):
     checkpoint, exported = runs / "detection", tmp_path / "exported.onnx"
     assert run("export", checkpoint, "--out", exported) == 0
     captured = capfd.readouterr()
-    assert "one image; detections within" in captured.out
+    assert "one image of any size; detections within" in captured.out
     assert captured.err == ""
     found = []
     for path in (exported, checkpoint):
@@ -285,24 +306,24 @@ def test_an_exported_detector_finds_the_same(items, runs, tmp_path, capfd):
         assert (got["image_id"], got["category_id"]) == (want["image_id"], want["category_id"])
     large = tmp_path / "large.png"
     Image.open(pictures(items, 1)[0]).resize((100, 100)).save(large)
-    threshold = found[0][len(found[0]) // 2]["score"]
-    answer, _ = said_of(large, exported, tmp_path, "--threshold", threshold)
-    expected, _ = said_of(large, checkpoint, tmp_path, "--threshold", threshold)
-    assert len(answer["objects"]) == len(expected["objects"])
-    for got, want in zip(answer["objects"], expected["objects"], strict=True):
-        assert got["score"] == pytest.approx(want["score"], abs=1e-4)
-        masks = [coco_mask.decode(one["segmentation"]) for one in (got, want)]
-        assert masks[0].shape == (100, 100)
-        assert (masks[0] != masks[1]).mean() < 0.01
     wide = tmp_path / "wide.png"
     Image.open(large).resize((150, 80)).save(wide)
-    answer, _ = said_of(wide, exported, tmp_path, "--threshold", 0)
-    boxes = np.array([one["box"] for one in answer["objects"]])
-    assert (boxes >= 0).all()
-    assert (boxes <= [150, 80, 150, 80]).all()
+    threshold = found[0][len(found[0]) // 2]["score"]
+    for path, size in ((large, (100, 100)), (wide, (80, 150))):
+        answer, _ = said_of(path, exported, tmp_path, "--threshold", threshold)
+        expected, _ = said_of(path, checkpoint, tmp_path, "--threshold", threshold)
+        assert len(answer["objects"]) == len(expected["objects"])
+        for got, want in zip(answer["objects"], expected["objects"], strict=True):
+            assert got["score"] == pytest.approx(want["score"], abs=1e-4)
+            masks = [coco_mask.decode(one["segmentation"]) for one in (got, want)]
+            assert masks[0].shape == size
+            assert (masks[0] != masks[1]).mean() < 0.01
+    (record,) = (entry.value for entry in onnx.load(exported).metadata_props if entry.key == "kat")
+    ids = [row["id"] for row in instances_of(items)["categories"]]
+    assert json.loads(record)["category_ids"] == ids
     line = refused(capfd, "eval", exported, "--data.name", f"coco:{items}",
                    "--image-size", 96)  # fmt: skip
-    assert "64 x 64 pixels, got 3 x 96 x 96" in line
+    assert "scales images to 64 pixels itself, not to 96" in line
 
 
 @pytest.mark.parametrize(("task", "ending"), [("detection", "pt2"), ("segmentation", "onnx")])
@@ -341,6 +362,7 @@ UNUSED = [
     ("predict", "segmentation", "--threshold", 0.3),
     ("predict", "detection", "--scales", "[1.0,2.0]"),
     ("predict", "detection", "--batch-size", 2),
+    ("predict", "detection", "--top", 3),
 ]
 
 
@@ -419,6 +441,15 @@ def test_a_run_has_a_page_of_its_own_scores(runs, tmp_path, task):
     first = charts_of(page)[0]
     assert first["layout"]["yaxis"]["title"]["text"] == f"validation {HEADLINES[task]} (%)"
     assert "inputs over 3 validation images" in text
+    assert "Predictions</h2>" in text
+    assert "3 validation images: " in text
+    assert "Validation images, each above its predictions." in text
+    metrics = {"detection": ["box AP", "mask AP"], "segmentation": ["IoU"]}[task]
+    assert ["class", *metrics] in [table[0] for table in tables_of(page)]
+    titles = [
+        chart["layout"].get("yaxis", {}).get("title", {}).get("text") for chart in charts_of(page)
+    ]
+    assert ("box AP (%)" in titles) == (task == "detection")
     bars = [t for chart in charts_of(page) for t in chart["data"] if t["type"] == "bar"]
     rationals = 2 * {"detection": 1, "segmentation": 4}[task]
     assert len(bars) == rationals

@@ -30,7 +30,7 @@ def commands_in(text: str) -> list[str]:
     """The lines that call ``kat``, continued lines joined, without remarks."""
     joined = re.sub(r"\\\n\s*", " ", text)
     lines = [re.sub(r"^(srun|time) ", "", line.strip()) for line in joined.splitlines()]
-    return [re.split(r"   +|  #", line)[0] for line in lines if line.startswith("kat ")]
+    return [re.split(r"   +|  #| > ", line)[0] for line in lines if line.startswith("kat ")]
 
 
 def commands_of_page(page: Path) -> list[str]:
@@ -43,7 +43,8 @@ def commands_of_page(page: Path) -> list[str]:
 def parse(monkeypatch, tmp_path):
     """Parses a line as its command does, whatever files there are."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(parsing, "check_target", lambda *_: None)
+    for check in ("check_target", "check_folder"):
+        monkeypatch.setattr(parsing, check, lambda *_: None)
     recipe_path = training_settings.recipe_path
 
     def find(name):

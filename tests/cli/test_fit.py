@@ -115,7 +115,7 @@ def test_a_file_of_another_degree_is_explained(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "arguments are required: target"),
+        ([], "TARGET must be given"),
         (["sliu"], "'sliu'; did you mean 'silu'"),
         (["import os"], "'import os' is not an expression in x"),
         (["nowhere.csv"], "nowhere.csv does not exist"),

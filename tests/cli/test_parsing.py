@@ -13,7 +13,7 @@ import pytest
 from kat.cli.parsing import Parser, run_command, setting_defaults
 from kat.cli.plot import attention
 from kat.cli.training_settings import TrainingParser, parse_training
-from kat.errors import CheckpointFailed, InputError, OutputFailed
+from kat.errors import CheckpointFailed, InputError, LoaderFailed, OutputFailed
 from kat.training import TrainConfig
 from tests.cli.commands import refused, run
 from tests.processes import start
@@ -40,7 +40,7 @@ def test_the_short_forms_of_settings():
         "--data=coco:x", "--init-from", "runs/vit", "--monitor", "--device", "cuda"
     )  # fmt: skip
     assert (config.data.name, config.model.init_from) == ("coco:x", "runs/vit")
-    assert (config.monitor.enabled, config.accelerator) == (True, "gpu")
+    assert (config.monitor.enabled, config.accelerator) == (True, "cuda")
 
 
 def test_settings_that_are_true_or_false_may_stand_alone():
@@ -70,7 +70,17 @@ def test_recipes_and_options_in_turn_the_later_wins():
         (["--optim.betas", "3"], "optim.betas must be a list, got 3"),
         (["--model.args", "3"], "model.args must be a mapping, got 3"),
         (["--epoch", "3"], "unknown option '--epoch'; did you mean '--epochs'?"),
-        (["--seed"], "argument --seed: expected one argument"),
+        (["--seed"], "--seed needs a value"),
+        (
+            ["--data.mean", "[x]"],
+            "data.mean must be a list of numbers or 'auto', got ['x']",
+        ),
+        (["--optim.betas", "[1]"], "optim.betas must be a list of 2 values, got [1]"),
+        (["--augment.mixup", "-"], "augment.mixup must be a number or 'auto', got -"),
+        (["--epochs="], "epochs must be an integer or 'auto', got nothing"),
+        (["--optim", "3"], "optim stands for settings: give optim.SETTING VALUE"),
+        (["digits"], "unexpected argument 'digits'; 'kat train --help' explains what is expected"),
+        (["--resume", "maybe"], "--resume must be true or false, or stand alone, got 'maybe'"),
     ],
 )
 def test_a_wrong_value_is_named_with_what_it_may_be(arguments, line):
@@ -83,6 +93,19 @@ def test_a_wrong_value_is_named_with_what_it_may_be(arguments, line):
     ("arguments", "line"),
     [
         (("predict", "a.png", "--checkpoint", "x", "--top", 0), "--top must be at least 1, got 0"),
+        (
+            ("predict", "a", "--checkpoint", "x", "--top", "a"),
+            "--top must be an integer, got a",
+        ),
+        (("predict", "a.png"), "--checkpoint must be given; 'kat predict --help' explains"),
+        (("eval",), "RUN must be given; 'kat eval --help' explains"),
+        (("eval", "nope"), "nope does not exist"),
+        (("report", "nope"), "nope does not exist"),
+        (("stability", "nope"), "nope does not exist"),
+        (("plot", "cost", "nope"), "nope does not exist"),
+        (("predict", "a.png", "--checkpoint", "nope"), "nope does not exist"),
+        (("fit", "gelu", "--degree", 5), "--degree needs 2 values"),
+        (("help", "nope"), "unknown command 'nope'"),
         (("plot", "cost", "x", "--x", "flop"), "unknown --x 'flop'; did you mean 'flops'?"),
         (("fit", "gelu", "--out", "no/x.json"), "the folder 'no' for x.json does not exist"),
         (("plto",), "unknown command 'plto'; did you mean 'plot'? ('kat --help' lists them)"),
@@ -121,11 +144,28 @@ def test_help_all_shows_every_setting_and_help_only_the_most_important(capsys):
         assert "--optim.poly_power" not in shown or option != "--help"
 
 
+@pytest.mark.parametrize("words", [("eval",), ("plot", "curves")])
+def test_help_may_come_first(words, capsys):
+    shown = []
+    for arguments in (("help", *words), (*words, "--help")):
+        with pytest.raises(SystemExit) as stop:
+            run(*arguments)
+        assert stop.value.code == 0
+        shown.append(capsys.readouterr().out)
+    assert shown[0] == shown[1]
+    assert run("help", "plot") == 0
+    assert capsys.readouterr().out.startswith("usage: kat plot COMMAND")
+
+
 def failing(error):
     def command():
         raise error
 
     return command
+
+
+_KILLED = RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+"""As torch raises it by a signal handler."""
 
 
 @pytest.mark.parametrize(
@@ -137,6 +177,7 @@ def failing(error):
         (PermissionError(errno.EACCES, "Permission denied", "x"), 2, "x: Permission denied"),
         (OSError(errno.ENAMETOOLONG, "File name too long", "x"), 2, "x: File name too long"),
         (MemoryError(), 1, "there is not enough memory: MemoryError"),
+        (_KILLED, 1, str(LoaderFailed(str(_KILLED)))),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )

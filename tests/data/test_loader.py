@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import random
+import signal
 import subprocess
 import sys
 
@@ -21,7 +23,8 @@ from kat.data import (
     preprocessing,
     train_transform,
 )
-from kat.errors import InputError
+from kat.data.loader import worker_has_ended
+from kat.errors import InputError, LoaderFailed
 from tests.images import write_folder
 
 
@@ -232,3 +235,15 @@ def test_loading_restores_the_generators_of_the_process(folder):
     torch.manual_seed(1)
     assert len(list(_loader(folder))) == 5
     assert (random.random(), np.random.rand(), torch.rand(1)) == expected
+
+
+@pytest.mark.slow
+def test_a_killed_worker_is_one_error_that_says_what_to_do():
+    data, config = _digits("train", DataConfig(batch_size=10, num_workers=2))
+    batches = iter(make_loader(data, config, training=True))
+    next(batches)
+    os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+    with pytest.raises(RuntimeError, match=r"DataLoader worker|has ended") as raised:
+        list(batches)
+    # torch may also notice it between two batches, by a signal
+    assert isinstance(raised.value, LoaderFailed) or worker_has_ended(raised.value)

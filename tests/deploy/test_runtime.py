@@ -75,12 +75,7 @@ DAMAGES = {
 
 @pytest.mark.parametrize(
     ("name", "damage"),
-    [
-        (name, damage)
-        for name in ("resizable.pt2", "fixed.onnx")
-        for damage in DAMAGES
-        if (name, damage) != ("fixed.onnx", "flipped")  # which has no checksums
-    ],
+    [(name, damage) for name in ("resizable.pt2", "fixed.onnx") for damage in DAMAGES],
 )
 def test_damaged_and_foreign_files(stored, tmp_path, name, damage):
     path = tmp_path / name
@@ -104,6 +99,21 @@ def test_files_without_our_record(stored, tmp_path):
     for name in ("m.onnx", "m.pt2"):
         with pytest.raises(InputError, match="was not written by 'kat export'"):
             open_model(tmp_path / name, trust=True)
+
+
+def test_no_changed_bit_of_an_onnx_file_is_overlooked(stored, tmp_path):
+    content = (stored.folder / "fixed.onnx").read_bytes()
+    path = tmp_path / "m.onnx"
+    for place in range(0, len(content), len(content) // 40):
+        changed = bytearray(content)
+        changed[place] ^= 1 << place % 8
+        path.write_bytes(changed)
+        with pytest.raises(InputError, match=r"m\.onnx is damaged: its checksum"):
+            open_model(path)
+    path.write_bytes(content[:-76])  # the entry with the checksum
+    with pytest.raises(InputError, match="was changed since 'kat export' wrote it"):
+        open_model(path)
+    onnx.checker.check_model(onnx.load(stored.folder / "fixed.onnx"))
 
 
 def test_a_damaged_record(stored, tmp_path):

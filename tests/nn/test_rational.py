@@ -232,7 +232,9 @@ def test_identity_denominators_train():
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"num_groups": 0}, "num_groups must be at least 1, got 0"),
+        ({"num_groups": 0}, "num_groups must be an integer of at least 1, got 0"),
+        ({"num_groups": "8"}, "num_groups must be an integer of at least 1, got '8'"),
+        ({"degree": 5}, "degree must be two integers"),
         ({"form": "C"}, "form must be 'A' or 'B'"),
         ({"share": "all"}, "share must be one of"),
         ({"init": "gelo"}, "unknown function 'gelo'; did you mean 'gelu'"),
@@ -242,6 +244,25 @@ def test_identity_denominators_train():
 def test_bad_arguments_are_named(kwargs, message):
     with pytest.raises(ValueError, match=message):
         kat.GroupRational(**kwargs)
+
+
+@pytest.mark.slow
+def test_inductor_compiles_the_reference_for_training():
+    """The code for the CPU must compile; low degrees, as it is long."""
+    layer = kat.GroupRational(2, (2, 1), impl="reference")
+    x = torch.randn(8, 4, requires_grad=True)
+    grads = []
+    for module in (torch.compile(layer, fullgraph=True), layer):
+        module(x).square().sum().backward()
+        grads.append([x.grad, *(parameter.grad for parameter in layer.parameters())])
+        x.grad = None
+        layer.zero_grad()
+    torch.testing.assert_close(*grads)
+
+
+def test_timm_builds_it_as_any_activation():
+    act = timm.layers.create_act_layer(kat.GroupRational, inplace=True, num_groups=2)
+    assert act.num_groups == 2
 
 
 def test_channels_that_do_not_divide_are_named():

@@ -163,3 +163,20 @@ def test_layers_of_fake_tensors_leave_later_ones_alone():
         with FakeTensorMode():
             assert layer()(torch.zeros(3, 16)).shape[0] == 3
         assert layer()(X).isfinite().all()
+
+
+@pytest.mark.filterwarnings("ignore:DTensor random operators")
+@pytest.mark.parametrize("weight_init", ["variance_preserving", "centered", "trunc_normal"])
+def test_fsdp_from_the_meta_device(process_group, weight_init):
+    """The values of a layer that was built where it runs."""
+    options = {"weight_init": weight_init, "share": "none"}
+    for layer in (lambda: kat.GRKANLinear(16, 8, **options), lambda: kat.GRKANMlp(16, **options)):
+        expected = layer()
+        with torch.device("meta"):
+            sharded = fully_shard(layer())
+        sharded.to_empty(device="cpu")
+        for module in (expected, sharded):
+            torch.manual_seed(2)
+            module.reset_parameters()
+        torch.testing.assert_close(sharded(X), expected(X))
+        assert sharded(X).std() > 0

@@ -76,6 +76,7 @@ def test_the_device_is_that_of_the_machine(tmp_path, monkeypatch):
         resolve(_config(tmp_path, accelerator="auto", precision="64-true"))
     _has(monkeypatch, "cuda")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert resolve(_config(tmp_path, accelerator="cuda")).device.type == "cuda"
     resolved = resolve(_config(tmp_path, accelerator="gpu"))
     assert (resolved.device, resolved.world.size) == (torch.device("cuda", 0), 2)
     with pytest.raises(InputError, match="3 processes, but this machine has 2 GPUs"):

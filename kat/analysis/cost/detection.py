@@ -41,9 +41,10 @@ class FixedBoxes(nn.Module):
         boxes, masks = (len(images) * count for count in self._counts())
         channels = self.backbone.out_channels
         box = maps[0].new_zeros(boxes, channels, *heads.box_roi_pool.output_size)
-        mask = maps[0].new_zeros(masks, channels, *heads.mask_roi_pool.output_size)
         heads.box_predictor(heads.box_head(box))
-        heads.mask_predictor(heads.mask_head(mask))
+        if heads.has_mask():
+            mask = maps[0].new_zeros(masks, channels, *heads.mask_roi_pool.output_size)
+            heads.mask_predictor(heads.mask_head(mask))
         return maps[0]
 
     def _counts(self) -> tuple[int, int]:

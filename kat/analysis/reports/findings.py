@@ -14,19 +14,20 @@ from kat.analysis.cost.flops import Cost, count
 from kat.analysis.figures.attention import draw_attention, true_classes, with_predictions
 from kat.analysis.inspect.activations import Activation, learned_activations
 from kat.analysis.inspect.attention import attention_maps, check_attention
+from kat.analysis.inspect.dense import DenseFindings, dense_findings
 from kat.analysis.inspect.images import images_of_run, normalized
 from kat.analysis.inspect.mistakes import ClassFindings, class_findings
 from kat.analysis.inspect.stability import rational_rows
 from kat.analysis.learning_curves import History
 from kat.data import Batch, DeviceTransform
-from kat.documents import read_json
 from kat.errors import InputError
 from kat.models import ModelRecord, load_model, rational_parameter_names
 from kat.models.dense import task_of
 from kat.nn import LayerHistory, read_coefficient_history
 from kat.nn.stability import Row, read_rows
 from kat.training import read_divergence, read_history, read_settings
-from kat.training.run_directory import COEFFICIENTS, STABILITY, SUMMARY
+from kat.training.evaluation.evaluation import Subject
+from kat.training.run_directory import COEFFICIENTS, STABILITY, SUMMARY, read_summary
 from kat.training.sweep.grid import kept_settings
 
 _WITH_ATTENTION = 3
@@ -52,6 +53,7 @@ class RunFindings:
         failure: what stopped the run, if anything did.
         attention: the figure of a few images, or why there is none.
         predictions: of a classifier for the images that it is shown.
+        dense: the predictions of a detector or a segmentation model for some images.
     """
 
     name: str
@@ -68,6 +70,7 @@ class RunFindings:
     failure: str | None = None
     attention: Figure | str = ""
     predictions: ClassFindings | None = None
+    dense: DenseFindings | None = None
 
 
 def read_findings(folder: Path, images: int, data: str | None = None) -> RunFindings:
@@ -89,7 +92,7 @@ def read_findings(folder: Path, images: int, data: str | None = None) -> RunFind
         cost=count(model, record.input_size),
         data=settings["data"]["name"],
         settings=kept_settings(folder),
-        summary=read_json(folder / SUMMARY) if (folder / SUMMARY).is_file() else None,
+        summary=read_summary(folder) if (folder / SUMMARY).is_file() else None,
         history=read_history(folder),
         failure=read_divergence(folder),
     )
@@ -105,6 +108,9 @@ def read_findings(folder: Path, images: int, data: str | None = None) -> RunFind
             findings.stability = rational_rows(rows)
     if shown and task_of(model) == "classification":
         findings.predictions = class_findings(model, record, shown, classes)
+    if shown and task_of(model) != "classification":
+        seen_images = images_of_run(folder, model, record, images, data)
+        findings.dense = dense_findings(Subject(model, record, folder), seen_images)
     findings.attention = _attention(model, record, shown, classes, seen)
     return findings
 

@@ -19,6 +19,7 @@ from kat.analysis.inspect.stability import (
 from kat.analysis.inspect.symbolic import Reading, median, read_symbols
 from kat.analysis.learning_curves import HEADLINES, METRICS, History
 from kat.analysis.reports.classification import add_class_findings
+from kat.analysis.reports.dense import add_dense_findings
 from kat.analysis.reports.findings import RunFindings
 from kat.analysis.reports.page import Chart, Report, Table
 from kat.analysis.reports.sections import add_learning_curves, flat
@@ -46,6 +47,8 @@ def write_run_report(run: RunFindings, path: Path) -> None:
         report.text("The run has not completed an epoch yet.")
     if run.predictions is not None:
         add_class_findings(report, run.predictions)
+    if run.dense is not None:
+        add_dense_findings(report, run.dense)
     if run.activations:
         _add_activations(report, run)
         _add_symbols(report, run.activations)
@@ -63,7 +66,8 @@ def _facts(run: RunFindings) -> list[tuple[str, str]]:
     summary = run.summary
     if summary is None:
         return [*_best(run.history), *costs, ("Epochs so far", f"{len(run.history)}")]
-    metrics = [metric for name, metric in METRICS.items() if summary.get(name) is not None]
+    known = [name for name in METRICS if isinstance(summary.get(name), int | float)]
+    metrics = [METRICS[name] for name in known]
     return [
         *((f"Validation {m.label}", f"{summary[m.name]:{m.format}} %") for m in metrics),
         *costs,

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from kat.analysis.verify.cases import DTYPES
 from kat.errors import BackendUnavailable, InputError, unknown
-from kat.ops import FORMS, rational
+from kat.ops import FORMS, Impl, rational
 
 _Arguments = tuple[Tensor, Tensor, Tensor, Tensor, str]
 
@@ -67,7 +68,7 @@ class Check:
 def present_backends() -> tuple[list[Backend], dict[str, str]]:
     """The backends available here, and why the others are not."""
     found, absent = [Backend("reference", call("reference"))], {}
-    kernels = {"cpu": "cpu"}
+    kernels: dict[Impl, str] = {"cpu": "cpu"}
     if torch.cuda.is_available():
         found.append(Backend("reference on cuda", call("reference"), "cuda"))
         kernels["triton"] = "cuda"
@@ -109,10 +110,10 @@ def interpreted_backend() -> Backend:
     return Backend("interpreted triton", call("triton"), twice=False, truncates=True)
 
 
-def call(impl: str | None) -> Callable[[Tensor, Tensor, Tensor, str], Tensor]:
+def call(impl: Impl | None) -> Callable[[Tensor, Tensor, Tensor, str], Tensor]:
     """kat.rational with one of its implementations."""
 
-    def function(x: Tensor, a: Tensor, b: Tensor, form: str) -> Tensor:
+    def function(x: Tensor, a: Tensor, b: Tensor, form: Any) -> Tensor:
         return rational(x, a, b, form=form, impl=impl)
 
     return function

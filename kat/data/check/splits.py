@@ -65,7 +65,7 @@ def check_split(
     kind, _, path = config.name.partition(":")
     inspection = Inspection(headers_only, config.exif, config.num_workers, tell)
     if kind == "coco":
-        return _check_coco(Path(path), split, inspection)
+        return _check_coco(Path(path), split, inspection, config.boxes_only)
     if kind in LAYOUTS:
         return _check_masks(kind, Path(path), split, inspection)
     data = open_split(config, split)
@@ -74,11 +74,12 @@ def check_split(
     return _check_images(data, split, inspection)
 
 
-def _check_coco(root: Path, split: str, inspection: Inspection) -> SplitReport:
+def _check_coco(root: Path, split: str, inspection: Inspection, boxes_only: bool) -> SplitReport:
     files = find_coco(root, split)
-    table = read_table(files.annotations)
+    table = read_table(files.annotations, boxes_only)
     problems, valid = annotation_problems(table)
-    contents = f"{len(table.ids)} annotations ({int(table.crowd.sum())} crowds)"
+    kind = "annotations" if table.has_masks else "boxes without masks"
+    contents = f"{len(table.ids)} {kind} ({int(table.crowd.sum())} crowds)"
     classes = category_counts(table, valid)
     if any(not problem.remedy for problem in problems):
         return SplitReport(split, len(table.image_ids), contents, classes, problems)

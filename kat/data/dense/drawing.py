@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks, make_grid
@@ -18,6 +20,8 @@ Color = tuple[int, int, int]
 _OPACITY = 0.5
 _READABLE = 400
 """The least shorter side, in pixels, of an image that captions do not cover."""
+_FONT_SIZE, _MARGIN = 14, 3
+"""Of captions and their plates, in pixels."""
 _PREVIEWED = 6
 """Number of images in a preview."""
 
@@ -39,9 +43,7 @@ def caption_factor(image: Tensor) -> int:
 
 def draw_objects(
     image: Tensor,
-    boxes: Tensor,
-    labels: Tensor,
-    masks: Tensor,
+    objects: Mapping[str, Tensor],
     captions: Sequence[str],
     classes: int,
     factor: int = 1,
@@ -50,9 +52,8 @@ def draw_objects(
 
     Args:
         image: (3, H, W) uint8.
-        boxes: (N, 4): x1, y1, x2, y2 in pixels.
-        labels: (N,) class indices.
-        masks: (N, H, W) bool.
+        objects: ``boxes`` (N, 4): x1, y1, x2, y2 in pixels; ``labels`` (N,), class indices; and
+            perhaps ``masks`` (N, H, W) bool. The first ones are drawn over the others.
         captions: N texts.
         classes: number of classes.
         factor: the factor to enlarge the image by first; see :func:`caption_factor`.
@@ -60,14 +61,53 @@ def draw_objects(
     Returns:
         (3, factor H, factor W) uint8.
     """
-    image, masks = (_enlarged(pixels, factor) for pixels in (image, masks))
-    if not len(boxes):
+    image = _enlarged(image, factor)
+    if not len(objects["boxes"]):
         return image
     colors = palette(classes)
-    chosen = [colors[label] for label in labels.tolist()]
-    drawn = draw_segmentation_masks(image, masks, alpha=_OPACITY, colors=chosen)
-    width = max(1, round(min(image.shape[-2:]) / 250))
-    return draw_bounding_boxes(drawn, factor * boxes, list(captions), colors=chosen, width=width)
+    chosen = [colors[label] for label in objects["labels"].tolist()]
+    if "masks" in objects:
+        masks = _enlarged(objects["masks"], factor)
+        image = draw_segmentation_masks(image, masks, alpha=_OPACITY, colors=chosen)
+    boxes = factor * objects["boxes"].flip(0)
+    width = max(2, round(min(image.shape[-2:]) / 200))
+    drawn = draw_bounding_boxes(image, boxes, colors=chosen[::-1], width=width)
+    return _with_captions(drawn, boxes, captions[::-1], chosen[::-1])
+
+
+def _with_captions(
+    image: Tensor, boxes: Tensor, captions: Sequence[str], colors: Sequence[Color]
+) -> Tensor:
+    """Writes a text on a plate of a color at each box: on its upper edge, or within the image."""
+    picture = to_pil_image(image)
+    draw, font = ImageDraw.Draw(picture), _font(_FONT_SIZE)
+    for (left, top, _, _), text, color in zip(boxes.tolist(), captions, colors, strict=True):
+        if not text:
+            continue
+        _, _, width, height = draw.textbbox((_MARGIN, _MARGIN), text, font)
+        x = max(0, min(round(left), picture.width - width - _MARGIN))
+        y = max(0, round(top) - height - _MARGIN)
+        draw.rectangle((x, y, x + width + _MARGIN, y + height + _MARGIN), color)
+        draw.text((x + _MARGIN, y + _MARGIN), text, _readable_on(color), font)
+    return pil_to_tensor(picture)
+
+
+def draw_classes(image: Tensor, mask: Tensor, classes: Sequence[str], factor: int = 1) -> Tensor:
+    """Draws a class mask on an image, and below it a legend of the classes that occur.
+
+    Args:
+        image: (3, H, W) uint8.
+        mask: (H, W) class indices. Other values, such as 255, leave the image as it is.
+        classes: names of the classes.
+        factor: the factor to enlarge the image by first; see :func:`caption_factor`.
+
+    Returns:
+        (3, factor H and the height of the legend, factor W) uint8.
+    """
+    drawn = _enlarged(draw_mask(image, mask, len(classes)), factor)
+    known = [value for value in mask.unique().tolist() if value < len(classes)]
+    names = [(classes[value], palette(len(classes))[value]) for value in known]
+    return torch.cat([drawn, _legend(names, drawn.shape[-1])], dim=1)
 
 
 def draw_mask(image: Tensor, mask: Tensor, classes: int) -> Tensor:
@@ -84,6 +124,43 @@ def draw_mask(image: Tensor, mask: Tensor, classes: int) -> Tensor:
     return torch.where(known, _blended(image, layer), image)
 
 
+def palette_image(mask: Tensor, classes: int) -> Image.Image:
+    """A mask (H, W) as an image of class indices with a palette of the classes' colors."""
+    picture = Image.fromarray(mask.to(torch.uint8).numpy())
+    picture.putpalette([part for color in palette(classes) for part in color])
+    return picture
+
+
+def _legend(names: Sequence[tuple[str, Color]], width: int) -> Tensor:
+    """Names on plates of their colors, in rows of at most this width: (3, rows' height, width)."""
+    font = _font(_FONT_SIZE)
+    row = sum(font.getmetrics()) + 3 * _MARGIN
+    picture = Image.new("RGB", (width, row * (1 + len(names))), "white")
+    draw, x, y = ImageDraw.Draw(picture), _MARGIN, _MARGIN
+    for name, color in names:
+        length = round(font.getlength(name)) + 2 * _MARGIN
+        if x > _MARGIN and x + length > width:
+            x, y = _MARGIN, y + row
+        draw.rectangle((x, y, x + length, y + row - 2 * _MARGIN), color)
+        draw.text((x + _MARGIN, y), name, _readable_on(color), font)
+        x += length + _MARGIN
+    return pil_to_tensor(picture.crop((0, 0, width, y + row - _MARGIN if names else 0)))
+
+
+@functools.cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which has more letters than Pillow's own font."""
+    import matplotlib as mpl
+
+    return ImageFont.truetype(Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
+
+
+def _readable_on(color: Color) -> str:
+    """Black or white, whichever has more contrast to a color (WCAG 2's relative luminance)."""
+    red, green, blue = ((part / 255) ** 2.2 for part in color)
+    return "black" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.179 else "white"
+
+
 def draw_preview(root: Path, path: Path) -> None:
     """Draws the first training images of a COCO dataset, and below each the same with its objects.
 
@@ -95,10 +172,10 @@ def draw_preview(root: Path, path: Path) -> None:
     images, drawn = [], []
     for index in range(min(_PREVIEWED, len(data))):
         image, target = data[index]
-        boxes, labels, masks = target["boxes"], target["labels"], target["masks"].bool()
         images.append(pil_to_tensor(image))
-        captions = [""] * len(labels)
-        drawn.append(draw_objects(images[-1], boxes, labels, masks, captions, len(data.classes)))
+        objects = {**target, "masks": target["masks"].bool()}
+        captions = [""] * len(target["labels"])
+        drawn.append(draw_objects(images[-1], objects, captions, len(data.classes)))
     picture = to_pil_image(make_grid([*images, *drawn], nrow=len(images), padding=0))
     with replacing(path) as partial:
         picture.save(partial)

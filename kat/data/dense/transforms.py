@@ -12,10 +12,10 @@ from collections.abc import Sequence
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.ops import masks_to_boxes
+from torchvision.ops import box_area, masks_to_boxes
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
-from torchvision.tv_tensors import Mask
+from torchvision.tv_tensors import BoundingBoxes, Mask
 
 from kat.data.decoding import in_channels
 from kat.data.dense.coco.dataset import Target
@@ -32,8 +32,8 @@ class DetectionTrainTransform:
 
     The scale s is uniform in its range, and the image is resized by the factor
     r = s min(size / height, size / width). A random crop is taken of what exceeds the square; what
-    is smaller is padded on the right and below. Crowds are left out, and so are objects whose box
-    has a side below ``min_side``.
+    is smaller is padded on the right and below. Without masks, boxes are cut off at the edges.
+    Crowds are left out, and so are objects whose box has a side below ``min_side``.
 
     Args:
         size: side of the square in pixels.
@@ -53,10 +53,16 @@ class DetectionTrainTransform:
         flip = _happens(self.config.hflip)
         pixels = _placed(_pixels(image, self.channels), window, self.size, self.fill, flip)
         objects = _selected(target, target["iscrowd"] == 0)
-        objects["masks"] = _placed(Mask(objects["masks"]), window, self.size, 0, flip)
-        objects["area"] = objects["masks"].sum((1, 2), dtype=torch.float32)
-        objects = _selected(objects, objects["area"] > 0)
-        objects["boxes"] = _boxes(objects["masks"])
+        if "masks" in objects:
+            objects["masks"] = _placed(Mask(objects["masks"]), window, self.size, 0, flip)
+            objects["area"] = objects["masks"].sum((1, 2), dtype=torch.float32)
+            objects = _selected(objects, objects["area"] > 0)
+            objects["boxes"] = _boxes(objects["masks"])
+        else:
+            boxes = BoundingBoxes(objects["boxes"], format="XYXY", canvas_size=image.size[::-1])
+            objects["boxes"] = _placed(boxes, window, self.size, 0, flip)
+            objects["area"] = box_area(objects["boxes"])
+            objects = _selected(objects, objects["area"] > 0)
         sides = objects["boxes"][:, 2:] - objects["boxes"][:, :2]
         return pixels, _selected(objects, (sides >= self.config.min_side).all(1))
 
@@ -190,7 +196,7 @@ def _span(length: int, ratio: float, size: int) -> tuple[int, int, int]:
 
 
 def _placed(pixels: Tensor, window: Window, size: int, fill: int | list[int], flip: bool) -> Tensor:
-    """Crops an image or masks, resizes and flips the crop, and pads it to the square."""
+    """Crops an image, masks or boxes, resizes and flips the crop, and pads it to the square."""
     cut = functional.resized_crop(pixels, *window[:4], size=list(window[4:]), antialias=True)
     if flip:
         cut = functional.horizontal_flip(cut)

@@ -69,7 +69,7 @@ def _open(config: DataConfig, split: str, seed: int) -> ImageDataset | ImageStre
         case "hf":
             return open_huggingface(config, path, split)
         case "coco":
-            return open_coco(Path(path), split, config.bad_annotations)
+            return open_coco(Path(path), split, config.bad_annotations, config.boxes_only)
         case _ if kind in LAYOUTS:
             return open_segmentation(kind, Path(path), split, config.bad_annotations)
     prefix, slash, name = config.name.partition("/")

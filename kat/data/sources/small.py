@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import struct
 import zlib
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from PIL import Image
 
 from kat.data.dataset import ImageDataset
 from kat.errors import InputError, MissingFile
-from kat.files import read_bytes
+from kat.files import open_input
 
 FASHION_MNIST_DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 """Folder of Debian's package dataset-fashion-mnist."""
@@ -68,22 +69,26 @@ def open_fashion_mnist(folder: Path, split: str) -> ImageDataset:
 
 def _read_idx(path: Path, dimensions: int) -> np.ndarray:
     """Reads bytes in the idx format: 0, 0, 8, rank; the sizes as big-endian int32; the data."""
+    length = 4 + 4 * dimensions
     try:
-        data = gzip.decompress(read_bytes(path, _LIMIT))
+        with open_input(path) as file, gzip.open(file) as unpacked:
+            header = unpacked.read(length)
+            if len(header) < length or tuple(header[:4]) != (0, 0, 8, dimensions):
+                raise InputError(f"{path} is not an idx file of bytes with {dimensions} dimensions")
+            shape = struct.unpack_from(f">{dimensions}I", header, 4)
+            size = math.prod(shape)
+            data = unpacked.read(min(size, _LIMIT) + 1)  # not more, however far it unpacks
     except MissingFile:
         raise InputError(
             f"{path} is missing; install Debian's dataset-fashion-mnist, or give the folder with"
             " the four .gz files as fashion_mnist:PATH"
         ) from None
-    except (EOFError, zlib.error) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(f"{path} is not a complete gzip file: {error}") from None
-    if len(data) < 4 + 4 * dimensions or tuple(data[:4]) != (0, 0, 8, dimensions):
-        raise InputError(f"{path} is not an idx file of bytes with {dimensions} dimensions")
-    shape = struct.unpack_from(f">{dimensions}i", data, 4)
-    values = np.frombuffer(data, np.uint8, offset=4 + 4 * dimensions)
-    if values.size != np.prod(shape):
-        raise InputError(f"{path} holds {values.size} bytes, but its header says {shape}")
-    return values.reshape(shape)
+    if len(data) != size:
+        held = f"{len(data)} bytes" if len(data) < size else f"more than {size} bytes"
+        raise InputError(f"{path} holds {held}, but its header says {shape}")
+    return np.frombuffer(data, np.uint8).reshape(shape)
 
 
 def _grayscale(

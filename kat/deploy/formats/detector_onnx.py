@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +15,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.transform import resize_boxes
 
 from kat.deploy.export_record import ExportRecord
 from kat.deploy.formats.onnx import OPSET, check_size, save_proto
@@ -24,20 +26,20 @@ from kat.deploy.optional_imports import require
 from kat.errors import InputError
 from kat.models import ModelRecord
 from kat.models.dense import Detector
+from kat.models.dense.image_sizes import pad_to_patches
 from kat.text import counted
 
 IMAGE, THRESHOLD = "image", "threshold"
-OUTPUTS = ("boxes", "labels", "scores", "masks")
 _SAME = 0.9
 """The share of detections that must agree: rounding decides which of two near ties is kept."""
 
 Detections = dict[str, Tensor]
 Detect = Callable[[Tensor, Tensor], Detections]
-"""Maps an image (C, S, S) and a score () to the detections above it; see :class:`OneImage`."""
+"""Maps an image (C, H, W) and a score () to the detections above it; see :class:`OneImage`."""
 
 
 class OneImage(nn.Module):
-    """The detections in an image of the detector's own size, as a function of tensors.
+    """The detections in an image of any size, as a function of tensors.
 
     Args:
         detector: in evaluation mode; its score threshold is changed.
@@ -48,37 +50,47 @@ class OneImage(nn.Module):
         self.detector = detector
 
     def forward(self, image: Tensor, threshold: Tensor) -> Detections:
-        """``boxes`` (N, 4), ``labels`` and ``scores`` (N,), and for each box a mask (N, 1, 28, 28).
+        """``boxes`` (N, 4), ``labels`` and ``scores`` (N,), and perhaps ``masks`` (N, 1, 28, 28).
+
+        Boxes are in pixels of the image, masks are probabilities within the boxes.
 
         Args:
-            image: (C, S, S), normalized, where S is the size to which the detector resizes the
-                longer side.
+            image: (C, H, W), normalized; it is resized as the detector does.
             threshold: (), which scores exceed.
         """
-        self.detector.score_threshold = threshold
-        side = self.detector.transform.max_size
-        (found,), _ = self.detector.detect(ImageList(image[None], [(side, side)]))
-        return {name: found[name] for name in OUTPUTS}
+        detector, step = self.detector, self.detector.transform.size_divisible
+        detector.score_threshold = threshold
+        image, size = detector.transform.resize(image)[0][None], image.shape[-2:]
+        seen = image.shape[-2:]
+        canvas = pad_to_patches(image, step)
+        cells = [side // step for side in canvas.shape[-2:]]
+        maps = [
+            _padded(one, [count * int(step / stride) for count in cells])
+            for one, stride in zip(detector.backbone(image), detector.backbone.strides, strict=True)
+        ]
+        (found,), _ = detector.detect_in(maps, ImageList(canvas, [tuple(seen)]))
+        found["boxes"] = resize_boxes(found["boxes"], seen, size)
+        return {name: found[name] for name in output_names(detector)}
+
+
+def output_names(detector: Detector) -> list[str]:
+    """The outputs of a file, in their order."""
+    return ["boxes", "labels", "scores", *(["masks"] if detector.has_masks else [])]
+
+
+def _padded(maps: Tensor, size: Sequence[Any]) -> Tensor:
+    """Maps (B, C, h, w) with zeros on the right and below, to this height and width."""
+    height, width = (whole - side for whole, side in zip(size, maps.shape[-2:], strict=True))
+    return functional.pad(maps, (0, width, 0, height))
 
 
 def detector_record(detector: Detector, record: ModelRecord) -> ExportRecord:
-    """The record of the file, with the size of its image, and the score threshold in the args.
-
-    Raises:
-        InputError: the detector does not resize the longer sides of images to one length, or pads
-            squares of that length: all proposals in the padding have the same score, and which of
-            equals are kept is not the same everywhere.
-    """
+    """The record of the file, with the sizes that it resizes to and the score threshold."""
     (shorter,), longer = detector.transform.min_size, detector.transform.max_size
-    step = detector.transform.size_divisible
-    if shorter != longer or longer % step:
-        raise InputError(
-            f"{record.architecture} can be exported for squares of one size, a multiple of {step},"
-            f" but resizes images to sides from {shorter} to {longer}: choose one by set_image_size"
-        )
     rcnn = {**record.args.get("rcnn", {}), "box_score_thresh": detector.score_threshold}
+    sides = {"min_size": shorter, "max_size": longer}
     size = (record.input_size[0], longer, longer)
-    sized = replace(record, input_size=size, args={**record.args, "rcnn": rcnn})
+    sized = replace(record, input_size=size, args={**record.args, **sides, "rcnn": rcnn})
     return ExportRecord(sized, None, detector.task)
 
 
@@ -93,10 +105,11 @@ def write(detector: Detector, record: ExportRecord, path: Path) -> None:
     onnx = require("onnx", "ONNX export")
     check_size(detector.state_dict())
     frozen: Any = freeze(detector)
-    frozen.backbone.body.fit_positions(*record.model.input_size[1:])
     traced = OneImage(frozen).eval()
     threshold = torch.tensor(detector.score_threshold)
-    inputs = (torch.zeros(record.model.input_size), threshold)
+    channels, side, _ = record.model.input_size
+    names = output_names(detector)
+    inputs = (torch.zeros(channels, side + 3, side // 2), threshold)
     with _quiet_tracing():
         torch.onnx.export(
             traced,
@@ -105,8 +118,11 @@ def write(detector: Detector, record: ExportRecord, path: Path) -> None:
             dynamo=False,
             opset_version=OPSET,
             input_names=[IMAGE, THRESHOLD],
-            output_names=list(OUTPUTS),
-            dynamic_axes={name: {0: "objects"} for name in OUTPUTS},
+            output_names=names,
+            dynamic_axes={
+                IMAGE: {1: "height", 2: "width"},
+                **{name: {0: "objects"} for name in names},
+            },
         )
     proto = onnx.load(path)
     proto.graph.initializer.append(onnx.numpy_helper.from_array(threshold.numpy(), THRESHOLD))
@@ -119,7 +135,7 @@ def write(detector: Detector, record: ExportRecord, path: Path) -> None:
 
 @contextmanager
 def _quiet_tracing() -> Iterator[None]:
-    """Hides the exporter's warnings that it is deprecated and that the image size is constant."""
+    """Hides the exporter's warnings that it is deprecated and of what is constant in the trace."""
     with warnings.catch_warnings():
         for category in (torch.jit.TracerWarning, DeprecationWarning, UserWarning):
             warnings.simplefilter("ignore", category)
@@ -140,11 +156,12 @@ def detections_distance(detect: Detect, detector: Detector, record: ExportRecord
     expected = OneImage(copy.deepcopy(detector))
     generator = torch.Generator().manual_seed(0)
     errors = []
-    for _ in range(3):
-        image = torch.randn(record.model.input_size, generator=generator)
+    channels, side, _ = record.model.input_size
+    for size in ((side, side), (side, side * 5 // 8), (side * 3 // 4 + 1, side * 5 // 4)):
+        image = torch.randn(channels, *size, generator=generator)
         threshold = _between(expected(image, torch.tensor(-1.0))["scores"])
         found, wanted = detect(image, threshold), expected(image, threshold)
-        errors.append(_distance(found, wanted, image.shape[-1]))
+        errors.append(_distance(found, wanted, max(size)))
     return torch.stack(errors).max().item()
 
 
@@ -170,6 +187,7 @@ def _distance(found: Detections, expected: Detections, side: int) -> Tensor:
         [
             torch.cdist(_rows(found[name]), _rows(expected[name]), p=torch.inf) / scale
             for name, scale in scales.items()
+            if name in expected
         ]
     ).amax(0)
     pairs[found["labels"][:, None] != expected["labels"]] = torch.inf

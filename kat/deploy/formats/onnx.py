@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
+from kat.checksum import verify_checksum, write_checksum
 from kat.deploy.export_record import KEY, ExportRecord
 from kat.deploy.optional_imports import require
 from kat.deploy.tracing import quiet_warnings
 from kat.errors import InputError, first_line
-from kat.files import check_input
 from kat.text import scaled
 from kat.version import __version__
 
@@ -69,9 +69,9 @@ def check_size(weights: Mapping[str, Any]) -> None:
 
 
 def save_proto(proto: Any, record: ExportRecord, path: Path) -> None:
-    """Checks an ONNX model by ``onnx.checker``, and writes it with the record as metadata.
+    """Checks an ONNX model by ``onnx.checker``, and writes it with the record and a checksum.
 
-    The notes of the exporter, most of a small file, are left out.
+    Both are metadata. The notes of the exporter, most of a small file, are left out.
     """
     onnx = require("onnx", "ONNX export")
     graph = proto.graph
@@ -82,6 +82,7 @@ def save_proto(proto: Any, record: ExportRecord, path: Path) -> None:
     onnx.helper.set_model_props(proto, {KEY: record.to_json()})
     onnx.checker.check_model(proto, full_check=True)
     path.write_bytes(proto.SerializeToString())
+    write_checksum(path)
 
 
 def _name_dimensions(graph: Any, *, resizable: bool) -> None:
@@ -103,7 +104,7 @@ def read(path: Path) -> tuple[Callable[..., Any], ExportRecord]:
             written by 'kat export'.
     """
     runtime = require("onnxruntime", "an ONNX file")
-    check_input(path)
+    checked = verify_checksum(path)
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = _ERROR
@@ -113,6 +114,10 @@ def read(path: Path) -> tuple[Callable[..., Any], ExportRecord]:
         raise InputError(f"onnxruntime cannot load {path}: {first_line(error)}") from None
     text = session.get_modelmeta().custom_metadata_map.get(KEY)
     record = ExportRecord.from_json(text, str(path))
+    if not checked:
+        raise InputError(
+            f"{path} was changed since 'kat export' wrote it: the checksum at its end is missing"
+        )
 
     inputs = [x.name for x in (*session.get_inputs(), *session.get_overridable_initializers())]
     outputs = [x.name for x in session.get_outputs()]

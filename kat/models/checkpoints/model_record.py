@@ -18,6 +18,7 @@ from kat.nn import Coefficients, given_coefficients
 
 _INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 """The ones of timm's evaluation transform."""
+_LARGEST_SIDE = 2**15
 _INITIAL_FUNCTIONS = {"first_init", "act_init"}
 """The arguments of a KAT that may be the path of a file."""
 
@@ -35,6 +36,7 @@ class ModelRecord:
         input_size: (channels, height, width).
         mean, std: of each channel.
         interpolation, crop_pct: of the evaluation transform.
+        category_ids: the ids of the classes in the COCO file of the training, if it was one.
 
     Raises:
         InputError: an invalid field.
@@ -48,6 +50,7 @@ class ModelRecord:
     interpolation: str
     crop_pct: float
     args: dict[str, Any] = field(default_factory=dict)
+    category_ids: list[int] | None = None
 
     def __post_init__(self) -> None:
         self._check()
@@ -80,12 +83,15 @@ class ModelRecord:
 
     def _check(self) -> None:
         sized = _are_numbers(self.input_size, int) and len(self.input_size) == 3
+        bounded = sized and all(0 < side <= _LARGEST_SIDE for side in self.input_size)
         channels = self.input_size[0] if sized else 0
         named = isinstance(self.classes, list | tuple) and all(
             isinstance(name, str) for name in self.classes
         )
         means, stds = (_are_numbers(v) and len(v) == channels for v in (self.mean, self.std))
-        cropped = _are_numbers([self.crop_pct]) and self.crop_pct > 0
+        cropped = _are_numbers([self.crop_pct]) and 0.01 <= self.crop_pct <= 100
+        ids = self.category_ids
+        numbered = ids is None or (_are_numbers(ids, int) and len(ids) == len(self.classes))
         each = f"have one number for each of the {channels} channels"
         kinds = ", ".join(_INTERPOLATIONS)
         registered = isinstance(self.architecture, str) and ":" not in self.architecture
@@ -93,11 +99,16 @@ class ModelRecord:
             ("architecture", registered, "be a name in timm's registry"),
             ("args", isinstance(self.args, dict), "map names to values"),
             ("classes", named, "be a list of names"),
-            ("input_size", sized and min(self.input_size) > 0, "be (channels, height, width)"),
+            (
+                "input_size",
+                bounded,
+                "be (channels, height, width), each at least 1 and at most 32768",
+            ),
             ("mean", means, each),
             ("std", stds and min(self.std) > 0, f"{each}, above 0"),
             ("interpolation", self.interpolation in _INTERPOLATIONS, f"be one of {kinds}"),
-            ("crop_pct", cropped, "be a number above 0"),
+            ("crop_pct", cropped, "be a number from 0.01 to 100"),
+            ("category_ids", numbered, "have one whole number for each class"),
         ):
             if not valid:
                 raise InputError(f"{name} must {wanted}, got {getattr(self, name)!r}")
@@ -107,7 +118,9 @@ class ModelRecord:
         # transformers passes num_classes in addition to model_args
         args = {name: value for name, value in self.args.items() if name != "num_classes"}
         registered = timm.get_pretrained_cfg(self.architecture)
+        ids = {} if self.category_ids is None else {"category_ids": self.category_ids}
         return {
+            **ids,
             "architecture": self.architecture,
             "num_classes": len(self.classes),
             "label_names": self.classes,
@@ -140,6 +153,7 @@ class ModelRecord:
                 "architecture": config["architecture"],
                 "args": dict(config.get("model_args", {})),
                 "classes": [str(name) for name in names],
+                "category_ids": config.get("category_ids"),
                 **preprocessing_of(pretrained),
             }
         except (KeyError, TypeError, ValueError) as error:
@@ -237,7 +251,12 @@ def create_model(name: str, **kwargs: Any) -> nn.Module:
 def build_model(record: ModelRecord, **kwargs: Any) -> nn.Module:
     """Builds the model that a record describes, with fresh weights."""
     known = {"num_classes": len(record.classes), **record.input_args()}
-    return create_model(record.architecture, **{**known, **record.args, **kwargs})
+    model = create_model(record.architecture, **{**known, **record.args, **kwargs})
+    grid = getattr(getattr(model, "patch_embed", None), "grid_size", None)
+    if grid is not None and min(grid) < 1:
+        sides = " x ".join(map(str, record.input_size[1:]))
+        raise InputError(f"image_size {sides} is smaller than a patch of {record.architecture}")
+    return model
 
 
 def _are_numbers(values: Any, kind: Any = (int, float)) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor, nn
 
-from kat.checksum import verify_checksum
+from kat.checksum import NO_CHECKSUM, verify_checksum, write_checksum
 from kat.documents import read_json
 from kat.errors import CheckpointFailed, InputError
 from kat.files import replacing, write_text
@@ -34,7 +34,7 @@ _RELEASED = {
 
 
 def save_model(model: nn.Module, record: ModelRecord, folder: Path) -> None:
-    """Writes model.safetensors and config.json, each completely or not at all.
+    """Writes model.safetensors, with a checksum, and config.json, each completely or not at all.
 
     Raises:
         CheckpointFailed: the disk is full.
@@ -44,9 +44,11 @@ def save_model(model: nn.Module, record: ModelRecord, folder: Path) -> None:
     with replacing(folder / WEIGHTS) as partial:
         partial.touch()
         mode = partial.stat().st_mode  # by the umask; safetensors makes its files private
+        metadata = {"format": "pt", "sha256": NO_CHECKSUM}
         try:
-            safetensors.torch.save_file(weights, partial, metadata={"format": "pt"})
-        except safetensors.SafetensorError as error:  # a full disk
+            safetensors.torch.save_file(weights, partial, metadata=metadata)
+            write_checksum(partial)
+        except (OSError, safetensors.SafetensorError) as error:  # a full disk
             raise CheckpointFailed(f"{folder / WEIGHTS} cannot be written: {error}") from None
         partial.chmod(mode)
     write_text(folder / CONFIG, json.dumps(record.to_timm(), indent=2) + "\n")

@@ -12,8 +12,10 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from kat.checksum import verify_checksum
 from kat.errors import InputError
-from kat.files import check_input, open_input
+from kat.files import open_input
+from kat.models.checkpoints.archives import check_archive
 from kat.models.checkpoints.state_dict import canonical
 
 _NUMPY_SCALARS: list[Any] = [
@@ -38,7 +40,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     :func:`~kat.models.checkpoints.state_dict.canonical`.
 
     Raises:
-        InputError: the file is missing or damaged, contains code, or holds no weights.
+        InputError: the file is missing or damaged (its checksum, if it has one, does not match),
+            contains code, or holds no weights.
     """
     content = _read_safetensors(path) if path.suffix == ".safetensors" else read_torch_file(path)
     state = canonical(content)
@@ -48,7 +51,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    check_input(path)
+    verify_checksum(path)
     try:
         return safetensors.torch.load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
@@ -62,11 +65,13 @@ def read_torch_file(path: Path) -> dict[str, Any]:
     metrics in them.
 
     Raises:
-        InputError: the file is missing or damaged, contains code, or is something else.
+        InputError: the file is missing or damaged, contains code, would fill the memory, or is
+            something else.
     """
     try:
         if _is_plain_pickle(path):
             raise _unsafe(path, "is a plain pickle, not a file of torch.save", _UNPICKLE)
+        check_archive(path)
         with torch.serialization.safe_globals([argparse.Namespace, *_NUMPY_SCALARS]):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except InputError:

@@ -15,7 +15,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 
 from kat.errors import InputError, first_line
-from kat.files import check_input
+from kat.models.checkpoints.archives import check_archive
 
 PREPROCESSING = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "crop_pct": 0.9}
 """The preprocessing of these ViTs."""
@@ -30,7 +30,7 @@ def read_google_vit(path: Path) -> tuple[VisionTransformer, tuple[str, ...]]:
     Raises:
         InputError: the file does not exist, is damaged, or is something else.
     """
-    check_input(path)
+    check_archive(path)
     try:
         with np.load(path, allow_pickle=False) as arrays:
             args = _vit_args(arrays)
@@ -39,8 +39,8 @@ def read_google_vit(path: Path) -> tuple[VisionTransformer, tuple[str, ...]]:
         with torch.no_grad():
             model.load_pretrained(str(path))
     except (
-        AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError,
-        zipfile.BadZipFile, zlib.error,
+        AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError, TypeError,
+        ValueError, zipfile.BadZipFile, zlib.error,
     ) as error:  # fmt: skip
         raise InputError(
             f"{path} is not a ViT in Google's .npz format, or not complete: {first_line(error)}"

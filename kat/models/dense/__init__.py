@@ -2,7 +2,13 @@
 
 from kat.models.dense import variants
 from kat.models.dense.backbone import DenseBackbone
-from kat.models.dense.detector import Detector, EvaluationSize, KATDetector, ViTDetector
+from kat.models.dense.detector import (
+    Detector,
+    EvaluationSize,
+    KATDetector,
+    ViTDetector,
+    placed_in_image,
+)
 from kat.models.dense.heads_transfer import DenseHeads
 from kat.models.dense.model import DenseModel, Features, task_of
 from kat.models.dense.pyramid import MultiLevel, SimpleFeaturePyramid
@@ -31,6 +37,7 @@ __all__ = [
     "ViTDetector",
     "ViTUperNet",
     "check_sliding_window",
+    "placed_in_image",
     "predicted_classes",
     "resized_strips",
     "sliding_window_inference",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import math
+from typing import Any
 
 import torch
 from timm.layers import Attention
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from kat.models.dense.image_sizes import least
 
 
 class GridAttention(nn.Module):
@@ -39,12 +41,15 @@ class GridAttention(nn.Module):
         """Attention over (B, H, W, C), with the projections of a block's attention module."""
         batch, height, width, _ = x.shape
         size = self.window_size(height, width)
-        y = self._attend(split_windows(x, *size), projections, _mask(x, *size))
+        mask = _mask(x, *size) if self.window else None
+        y = self._attend(split_windows(x, *size), projections, mask)
         return join_windows(y, batch, height, width)
 
     def window_size(self, height: int, width: int) -> tuple[int, int]:
         """(rows, columns) of the windows on a grid, at most the grid's."""
-        return min(self.window or height, height), min(self.window or width, width)
+        if not self.window:
+            return height, width
+        return least(height, self.window), least(width, self.window)
 
     def _attend(self, x: Tensor, attention: Attention, mask: Tensor | None) -> Tensor:
         count, rows, columns, _ = x.shape
@@ -86,9 +91,10 @@ def with_offset_terms(
     grid = query.unflatten(2, size) / scale
     by_row = torch.einsum("bnhwd,hkd->bnhwk", grid, _by_pair(tables[0], rows))
     by_column = torch.einsum("bnhwd,wkd->bnhwk", grid, _by_pair(tables[1], columns))
-    row = torch.eye(rows, dtype=key.dtype, device=key.device).repeat_interleave(columns, 0)
-    column = torch.eye(columns, dtype=key.dtype, device=key.device).repeat(rows, 1)
-    place = torch.cat([row, column], 1).expand(*key.shape[:2], -1, -1)
+    row, column = (torch.eye(side, dtype=key.dtype, device=key.device) for side in size)
+    row = row[:, None].expand(rows, columns, rows)
+    column = column.expand(rows, columns, columns)
+    place = torch.cat([row, column], -1).flatten(0, 1).expand(*key.shape[:2], -1, -1)
     terms = torch.cat([by_row, by_column], -1).flatten(2, 3)
     fill = (0, -(key.shape[-1] + rows + columns) % 8)
     return F.pad(torch.cat([query, terms], -1), fill), F.pad(torch.cat([key, place], -1), fill)
@@ -99,10 +105,13 @@ def offsets_of_grid(table: Tensor, size: int) -> Tensor:
 
     They are the middle of the table of a larger grid, or interpolated from that of a smaller one.
     """
-    reach = (len(table) + 1) // 2
-    if size <= reach:
-        return table[reach - size : reach + size - 1]
-    return F.interpolate(table.T[None], size=2 * size - 1, mode="linear")[0].T
+    reach: Any = (table.shape[0] + 1) // 2
+    if torch.jit.is_tracing():  # for grids of any side: a table of the same size stays as it is
+        reach = torch.as_tensor(size).clamp(min=reach)
+        table = F.interpolate(table.T[None], size=2 * reach - 1, mode="linear")[0].T
+    elif size > reach:
+        return F.interpolate(table.T[None], size=2 * size - 1, mode="linear")[0].T
+    return table[reach - size : reach + size - 1]
 
 
 def _by_pair(table: Tensor, size: int) -> Tensor:
@@ -123,7 +132,7 @@ def split_windows(x: Tensor, rows: int, columns: int) -> Tensor:
 def join_windows(windows: Tensor, batch: int, height: int, width: int) -> Tensor:
     """Joins the output of :func:`split_windows` to (B, H, W, C)."""
     rows, columns, channels = windows.shape[1:]
-    down, across = math.ceil(height / rows), math.ceil(width / columns)
+    down, across = (height + rows - 1) // rows, (width + columns - 1) // columns
     x = windows.view(batch, down, across, rows, columns, channels).transpose(2, 3)
     return x.reshape(batch, down * rows, across * columns, channels)[:, :height, :width]
 
@@ -131,7 +140,7 @@ def join_windows(windows: Tensor, batch: int, height: int, width: int) -> Tensor
 def _mask(x: Tensor, rows: int, columns: int) -> Tensor | None:
     """(B n, 1, 1, rows columns): False for the padding of windows; None if there is no padding."""
     batch, height, width, _ = x.shape
-    if height % rows == 0 and width % columns == 0:
+    if not torch.jit.is_tracing() and height % rows == 0 and width % columns == 0:
         return None
     inside = torch.ones(1, height, width, 1, dtype=torch.bool, device=x.device)
     inside = split_windows(inside, rows, columns)

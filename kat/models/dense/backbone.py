@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from timm.layers import Attention, PatchEmbed, resample_abs_pos_embed
+from timm.layers import Attention, PatchEmbed
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from kat.errors import InputError
 from kat.models.dense.attention import GridAttention
-from kat.models.dense.image_sizes import Size, pad_to_patches, run_by_size
+from kat.models.dense.image_sizes import Size, pad_to_patches, resized, run_by_size
 
 _GLOBAL_BLOCKS = 4
 
@@ -123,21 +122,12 @@ class DenseBackbone(nn.Module):
             return x
         return x + self._positions(self.vit.pos_embed, size).unflatten(1, size)
 
-    @torch.no_grad()
-    def fit_positions(self, height: int, width: int) -> None:
-        """Resamples the position embeddings, once, to the grid of images of this size."""
-        grid = (math.ceil(height / self.patch), math.ceil(width / self.patch))
-        if self.vit.pos_embed is not None:
-            self.vit.pos_embed = nn.Parameter(self._positions(self.vit.pos_embed, grid))
-        self.vit.patch_embed.grid_size = grid
-
     def _positions(self, positions: Tensor, size: Size) -> Tensor:
         grid = self.vit.patch_embed.grid_size
-        if size == tuple(grid):
+        if not torch.jit.is_tracing() and size == tuple(grid):
             return positions
-        return resample_abs_pos_embed(
-            positions, list(size), old_size=list(grid), num_prefix_tokens=0
-        )
+        maps = positions.float().unflatten(1, grid).permute(0, 3, 1, 2)
+        return resized(maps, size, "bicubic").permute(0, 2, 3, 1).flatten(1, 2).to(positions.dtype)
 
 
 def last_of_parts(depth: int, parts: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""Mask R-CNN on a plain transformer, with ViTDet's heads."""
+"""Mask R-CNN and Faster R-CNN on a plain transformer, with ViTDet's heads."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torchvision.models.detection import MaskRCNN
+from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor
 from torchvision.models.detection.image_list import ImageList
@@ -25,13 +24,15 @@ from torchvision.ops.poolers import initLevelMapper
 
 from kat.errors import unknown
 from kat.models.dense.backbone import DenseBackbone
+from kat.models.dense.image_sizes import resized
 from kat.models.dense.model import DenseModel, Features
 from kat.models.dense.pyramid import SCALES, SimpleFeaturePyramid
 from kat.models.kat import KAT
 from kat.models.vit import ViT
 
 Target = dict[str, Tensor]
-"""The ground truth of an image: ``boxes`` (N, 4), ``labels`` (N,) and ``masks`` (N, H, W)."""
+"""The ground truth of an image: ``boxes`` (N, 4), ``labels`` (N,) and, for a model with masks,
+``masks`` (N, H, W)."""
 
 Detections = dict[str, Tensor]
 """A ``Target`` with ``scores`` (N,)."""
@@ -43,14 +44,16 @@ _RATIOS = (0.5, 1.0, 2.0)
 _BOX_SIDE, _MASK_SIDE = 7, 14
 _RCNN = frozenset(
     name
-    for name, parameter in inspect.signature(MaskRCNN).parameters.items()
+    for name, parameter in inspect.signature(FasterRCNN).parameters.items()
     if name.startswith(("rpn_", "box_")) and isinstance(parameter.default, int | float)
 )
 """torchvision's settings of training and of the selection of boxes."""
 
 
-class Detector(DenseModel, MaskRCNN):
+class Detector(DenseModel, FasterRCNN):
     """Detects the boxes, classes and masks of objects: torchvision's Mask R-CNN on our backbone.
+
+    Without masks it is torchvision's Faster R-CNN, with the same other parts.
 
     Heads and norms are ViTDet's: two convolutions in the region proposal network, four and a linear
     layer for boxes, four for masks, layer norm over the channels, anchors of one size at each
@@ -65,6 +68,7 @@ class Detector(DenseModel, MaskRCNN):
         num_classes: K, without the background.
         img_size: the side, or (height, width), of the images that the position embeddings are for.
         in_chans: channels of the images.
+        masks: whether the model has a head for masks.
         min_size, max_size: see above; by default the smaller and the larger side of ``img_size``.
         window, global_blocks, relative_position: see :class:`DenseBackbone`.
         channels: the width of the pyramid's maps and of the heads' convolutions.
@@ -72,7 +76,7 @@ class Detector(DenseModel, MaskRCNN):
         anchor_scale: the side of a map's anchors divided by its stride.
         convolutions: their number in each of the two heads.
         hidden: width of the linear layer for boxes.
-        rcnn: arguments of torchvision's ``MaskRCNN`` about training and the selection of boxes,
+        rcnn: arguments of torchvision's ``FasterRCNN`` about training and the selection of boxes,
             e.g. ``{"box_score_thresh": 0.05, "rpn_post_nms_top_n_test": 1000}``.
         **kwargs: of the transformer, e.g. ``embed_dim``, ``num_groups``.
 
@@ -84,6 +88,7 @@ class Detector(DenseModel, MaskRCNN):
 
     task = "detection"
     class_layers = ("roi_heads.box_predictor.", "roi_heads.mask_predictor.mask_fcn_logits.")
+    optional_layers = ("roi_heads.mask_",)
     transform: EvaluationSize
     rpn: nn.Module
     roi_heads: Any
@@ -94,6 +99,7 @@ class Detector(DenseModel, MaskRCNN):
         num_classes: int = 80,
         img_size: int | Sequence[int] = 1024,
         in_chans: int = 3,
+        masks: bool = True,
         min_size: int | None = None,
         max_size: int | None = None,
         window: int = 14,
@@ -117,11 +123,15 @@ class Detector(DenseModel, MaskRCNN):
             if name not in _RCNN:
                 raise unknown("entry of rcnn", name, _RCNN)
         neck = SimpleFeaturePyramid(body.vit.embed_dim, body.patch, channels, scales)
+        strides, convs = neck.strides[:-1], [channels] * convolutions
         parts = {
             **_proposals(channels, neck.strides, anchor_scale),
-            **_heads(channels, neck.strides[:-1], convolutions, hidden, num_classes + 1),
+            **_box_parts(channels, strides, convs, hidden, num_classes + 1),
         }
+        mask_parts = _mask_parts(channels, strides, convs, num_classes + 1) if masks else {}
         super().__init__(Features(body, neck), **parts, **dict(rcnn or {}))
+        for name, part in mask_parts.items():
+            setattr(self.roi_heads, name, part)
         self.num_classes = num_classes
         sides = body.vit.patch_embed.img_size
         self.transform = EvaluationSize(
@@ -131,6 +141,11 @@ class Detector(DenseModel, MaskRCNN):
     def set_image_size(self, side: int) -> None:
         """Sets the length of the longer side to which images are resized in evaluation."""
         self.transform.min_size, self.transform.max_size = (side,), side
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether the model predicts masks."""
+        return bool(self.roi_heads.has_mask())
 
     @property
     def score_threshold(self) -> float:
@@ -150,11 +165,12 @@ class Detector(DenseModel, MaskRCNN):
         Args:
             images: each (C, H, W).
             targets: the ground truth of each image, in training: ``boxes`` (N, 4) as x1, y1, x2, y2
-                in pixels, ``labels`` (N,) from 0 to K - 1, ``masks`` (N, H, W) of 0 and 1.
+                in pixels, ``labels`` (N,) from 0 to K - 1, and for a model with masks ``masks``
+                (N, H, W) of 0 and 1.
 
         Returns:
             In training the losses by name, to be added up. In evaluation for each image ``boxes``
-            and ``labels`` as above, ``masks`` (N, H, W) bool, and ``scores`` (N,), decreasing.
+            and ``labels`` as above, ``scores`` (N,), decreasing, and ``masks`` (N, H, W) bool.
 
         Raises:
             ValueError: no targets in training.
@@ -183,8 +199,13 @@ class Detector(DenseModel, MaskRCNN):
             As :meth:`forward`, except that ``masks`` (N, 1, 28, 28) are probabilities within the
             boxes.
         """
+        return self.detect_in(self.backbone(batch.tensors, batch.image_sizes), batch, targets)
+
+    def detect_in(
+        self, maps: Sequence[Tensor], batch: ImageList, targets: Sequence[Target] | None = None
+    ) -> tuple[list[Detections], dict[str, Tensor]]:
+        """As :meth:`detect`, from the maps of the backbone."""
         own = None if targets is None else [_shift_labels(target, 1) for target in targets]
-        maps = self.backbone(batch.tensors, batch.image_sizes)
         features = OrderedDict((str(level), one) for level, one in enumerate(maps))
         proposals, losses = self.rpn(batch, features, own)
         detections, more = self.roi_heads(features, proposals, batch.image_sizes, own)
@@ -247,16 +268,23 @@ def _proposals(channels: int, strides: Sequence[float], scale: float) -> dict[st
     }
 
 
-def _heads(
-    channels: int, strides: Sequence[float], convolutions: int, hidden: int, classes: int
+def _box_parts(
+    channels: int, strides: Sequence[float], convs: list[int], hidden: int, classes: int
 ) -> dict[str, nn.Module]:
-    """The heads for boxes and masks on maps of these strides, with layer norm."""
-    convs = [channels] * convolutions
+    """The head for boxes on maps of these strides, with layer norm."""
     region = (channels, _BOX_SIDE, _BOX_SIDE)
     return {
         "box_roi_pool": _roi_align(strides, _BOX_SIDE),
         "box_head": FastRCNNConvFCHead(region, convs, [hidden], norm_layer=LayerNorm2d),
         "box_predictor": _BoxPredictor(hidden, classes),
+    }
+
+
+def _mask_parts(
+    channels: int, strides: Sequence[float], convs: list[int], classes: int
+) -> dict[str, nn.Module]:
+    """The head for masks on maps of these strides, with layer norm."""
+    return {
         "mask_roi_pool": _roi_align(strides, _MASK_SIDE),
         "mask_head": MaskRCNNHeads(channels, convs, dilation=1, norm_layer=LayerNorm2d),
         "mask_predictor": _MaskPredictor(channels, channels, classes),
@@ -287,12 +315,12 @@ class EvaluationSize(GeneralizedRCNNTransform):
 
     def resize(self, image: Tensor, target: Target | None = None) -> tuple[Tensor, Target | None]:
         """The resized image, and the target unchanged: there is none in evaluation."""
-        sides = image.shape[-2:]
-        scale = min(self.min_size[0] / min(sides), self.max_size / max(sides))
-        if self.training or scale == 1:
+        if self.training:
             return image, target
-        size = [max(round(side * scale), 1) for side in sides]
-        return F.interpolate(image[None], size, mode="bilinear", antialias=True)[0], target
+        sides = torch.stack([torch.as_tensor(side) for side in image.shape[-2:]]).double()
+        scale = torch.minimum(self.min_size[0] / sides.min(), self.max_size / sides.max())
+        height, width = (sides * scale).round().clamp(min=1).long()
+        return resized(image[None], (height, width), "bilinear")[0], target
 
     def postprocess(
         self,
@@ -301,11 +329,18 @@ class EvaluationSize(GeneralizedRCNNTransform):
         original_image_sizes: Sequence[tuple[int, ...]],
     ) -> list[Detections]:
         """The detections in pixels of the original images, with masks (N, H, W) bool."""
-        placed = []
-        for one, seen, size in zip(result, image_shapes, original_image_sizes, strict=True):
-            boxes = resize_boxes(one["boxes"], seen, size)
-            placed.append({**one, "boxes": boxes, "masks": _paste(one["masks"], boxes, size)})
-        return placed
+        triples = zip(result, image_shapes, original_image_sizes, strict=True)
+        return [
+            placed_in_image({**one, "boxes": resize_boxes(one["boxes"], seen, size)}, size)
+            for one, seen, size in triples
+        ]
+
+
+def placed_in_image(found: Detections, size: tuple[int, ...]) -> Detections:
+    """Detections with masks (N, H, W) bool of an image, from probabilities within the boxes."""
+    if "masks" not in found:
+        return found
+    return {**found, "masks": _paste(found["masks"], found["boxes"], size)}
 
 
 def _paste(masks: Tensor, boxes: Tensor, size: tuple[int, ...]) -> Tensor:

@@ -23,18 +23,20 @@ class DenseHeads:
         task: the task of the model.
         weights: by the names of its state dict, without the transformer.
         class_layers: the prefixes of the weights that have a part for each class.
+        optional_layers: the prefixes of the weights that not all such models have.
     """
 
     task: str
     weights: dict[str, Tensor]
     class_layers: tuple[str, ...]
+    optional_layers: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, model: DenseModel) -> DenseHeads:
         """Those of a model, sharing its tensors."""
         state = model.state_dict().items()
         weights = {n: value.detach() for n, value in state if not n.startswith(TRANSFORMER)}
-        return cls(model.task, weights, model.class_layers)
+        return cls(model.task, weights, model.class_layers, model.optional_layers)
 
     def without_class_layers(self) -> DenseHeads:
         """Without the weights that have a part for each class."""
@@ -66,10 +68,14 @@ class DenseHeads:
     def _check_shapes(self, own: dict[str, Tensor], source: str) -> None:
         may_differ = (*self.class_layers, _RELATIVE_POSITIONS)
         shapes = [{n: value.shape for n, value in side.items()} for side in (self.weights, own)]
+        lacking = self.weights.keys() ^ own.keys()
+        missing = {name for name in lacking if name.startswith(self.optional_layers)}
         wrong = [
             name
             for name in dict.fromkeys([*own, *self.weights])
-            if not name.startswith(may_differ) and shapes[0].get(name) != shapes[1].get(name)
+            if name not in missing
+            and not name.startswith(may_differ)
+            and shapes[0].get(name) != shapes[1].get(name)
         ]
         if wrong:
             raise InputError(

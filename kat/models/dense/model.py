@@ -51,12 +51,14 @@ class DenseModel(nn.Module):
     """A model for a dense task on a ``backbone`` of :class:`Features`, with timm's interface.
 
     Subclasses set the class of the transformer, the task, and ``class_layers``, the prefixes of
-    the parameters that have a part for each class.
+    the parameters that have a part for each class; ``optional_layers`` are the prefixes of those
+    that not all models of the class have.
     """
 
     transformer_class: type[ViT]
     task: str
     class_layers: ClassVar[tuple[str, ...]]
+    optional_layers: ClassVar[tuple[str, ...]] = ()
     num_classes: int
     backbone: Features
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -14,7 +15,10 @@ from kat.models.kanify.fit import Fitted, fit_on_interval, fit_to_inputs
 from kat.models.kanify.plan import Plan
 from kat.models.kanify.replacement import Replacement, check_replaceable, device_and_dtype
 from kat.models.kanify.select import Only, chosen, groups
-from kat.nn import GroupRational
+from kat.nn import GroupRational, Share
+from kat.ops import Form
+
+_LARGE_ERROR = 0.01
 
 
 def kanify(
@@ -23,11 +27,12 @@ def kanify(
     *,
     num_groups: int | None = None,
     degree: tuple[int, int] = (5, 4),
-    form: str = "A",
-    share: str = "numerator",
+    form: Form = "A",
+    share: Share = "numerator",
     interval: tuple[float, float] = (-6.0, 6.0),
     calibration: Iterable[Any] | None = None,
     run: Run = run_batch,
+    measure: Any = None,
     dry_run: bool = False,
 ) -> Plan:
     """Replaces W_2 f(W_1 x + b_1) + b_2 by W_2 F_2(W_1 F_1(x) + b_1) + b_2, in place.
@@ -56,11 +61,17 @@ def kanify(
             loosely to the interval.
         run: how to run a batch, by default ``model(**batch)`` for a mapping, ``model(*batch)`` for
             a tuple or list, and ``model(batch)`` for anything else.
+        measure: a batch. The plan then shows how much each MLP by itself and all together change
+            the model's output on it; the model runs once for each MLP, and twice more.
         dry_run: only make the plan.
 
     Returns:
         The plan: ``print`` shows it, ``undo()`` reverts it, ``save()`` writes the input of
         :func:`kat.models.kanify.kanify_like`.
+
+    Warns:
+        UserWarning: the error of a fit is above 1 % of the activation, as that of ReLU is, whose
+            kink no rational of degree (5, 4) follows.
 
     Raises:
         InputError: an argument of the wrong kind, nothing to replace, a selection that matches
@@ -91,9 +102,26 @@ def kanify(
             for mlp, fitted, dtype in zip(mlps, fits, dtypes, strict=True)
         ]
     plan = Plan(model, _replacements(model, mlps, fits, split, share), found.skipped)
+    _warn_of_large_errors(plan)
+    if measure is not None:
+        plan.measure(measure, run)
     if not dry_run:
         plan.apply()
     return plan
+
+
+def _warn_of_large_errors(plan: Plan) -> None:
+    large = [r for r in plan.replacements if r.fitted.relative_error > _LARGE_ERROR]
+    if large:
+        worst = max(large, key=lambda r: r.fitted.relative_error)
+        warnings.warn(
+            f"kanify: the fit to {worst.mlp.function} in {worst.mlp.activation} is off by"
+            f" {100 * worst.fitted.relative_error:.2g} % of its size, and {len(large)} of"
+            f" {len(plan.replacements)} fits by more than {100 * _LARGE_ERROR:.0f} %, so the"
+            " model's output changes. measure=BATCH measures it; calibration=BATCHES, a narrower"
+            " interval= or a higher degree= reduce it",
+            stacklevel=3,
+        )
 
 
 def _check_arguments(model: object, calibration: object) -> None:
@@ -124,7 +152,7 @@ def _replacements(
     mlps: list[Mlp],
     fits: list[Fitted],
     split: list[tuple[int, int]],
-    share: str,
+    share: Share,
 ) -> list[Replacement]:
     # A linear map may have several names, and needs one rational before it.
     preceded = {model.get_submodule(mlp.second) for mlp in mlps}

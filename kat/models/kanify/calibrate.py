@@ -145,9 +145,20 @@ def _ranks(count: int) -> Tensor:
 @contextmanager
 def _recording(model: nn.Module, recorders: list[_Recorder]) -> Iterator[None]:
     """Evaluation mode without gradients, with hooks on the linear maps."""
+    handles = [model.get_submodule(r.first).register_forward_hook(r.hook) for r in recorders]
+    try:
+        with evaluation_mode(model):
+            yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients, in which every linear map is called; then as before."""
     modes = {module: module.training for module in model.modules()}
     fused = torch.backends.mha.get_fastpath_enabled()
-    handles = [model.get_submodule(r.first).register_forward_hook(r.hook) for r in recorders]
     try:
         model.eval()
         torch.backends.mha.set_fastpath_enabled(False)  # it would bypass the linear maps
@@ -155,7 +166,5 @@ def _recording(model: nn.Module, recorders: list[_Recorder]) -> Iterator[None]:
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
-        for handle in handles:
-            handle.remove()
         for module, training in modes.items():
             module.training = training

@@ -30,12 +30,15 @@ class Fitted:
         max_error, rms_error: of F with the coefficients rounded to the dtype of the model; on the
             interval, or if they were fitted to inputs, on these, weighted by their effect.
         seen: whether they were fitted to inputs of the activation.
+        relative_error: the RMS error relative to the RMS of the activation, for inputs x ~ N(0, 1)
+            in the interval, or if they were fitted to inputs, on these.
     """
 
     coefficients: Coefficients
     max_error: float
     rms_error: float
     seen: bool
+    relative_error: float = 0.0
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -107,6 +110,9 @@ def _measured(
         torch.tensor(values, dtype=torch.float64).to(dtype).double().numpy()
         for values in (coefficients.numerator, coefficients.denominator)
     )
-    error = evaluate(x, a, b, coefficients.form) - FUNCTIONS[function](x)
+    y = FUNCTIONS[function](x)
+    error = evaluate(x, a, b, coefficients.form) - y
     rms = float(np.sqrt(np.average(np.square(error), weights=weight)))
-    return Fitted(coefficients, float(np.max(np.abs(error))), rms, weight is not None)
+    density = np.exp(-np.square(x) / 2) + np.finfo(float).tiny if weight is None else weight
+    relative = float(np.sqrt(np.dot(density, np.square(error)) / np.dot(density, np.square(y))))
+    return Fitted(coefficients, float(np.max(np.abs(error))), rms, weight is not None, relative)

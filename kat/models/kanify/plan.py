@@ -14,6 +14,8 @@ from torch import nn
 
 from kat.errors import InputError
 from kat.files import check_target, write_text
+from kat.models.kanify.calibrate import Run, run_batch
+from kat.models.kanify.change import Change, measure_change
 from kat.models.kanify.replacement import Replacement, parts_of
 from kat.tables import aligned
 from kat.text import listing
@@ -36,11 +38,13 @@ class Plan:
         model: the model.
         replacements: one for each MLP.
         skipped: activations that are not in an MLP, and why.
+        change: of the model's output on the batch that :meth:`measure` got last.
     """
 
     model: nn.Module
     replacements: list[Replacement]
     skipped: dict[str, str]
+    change: Change | None = None
     _undo: list[Callable[[], None]] = field(default_factory=list, repr=False)
     _parts: list[tuple[Any, ...]] = field(init=False, repr=False)
 
@@ -114,6 +118,23 @@ class Plan:
         for replacement in self.replacements:
             del _applied[replacement.act2]
 
+    def measure(self, batch: Any, run: Run = run_batch) -> Change:
+        """Measures how much the rationals change the model's output on a batch.
+
+        The model runs once as it is, once for each MLP, and once with all of them replaced. The
+        table shows the result.
+
+        Args:
+            batch, run: see :func:`kat.kanify`.
+
+        Raises:
+            InputError: the plan is in place, or the output has no numbers.
+        """
+        if self.applied:
+            raise InputError("a plan is measured before it is in place; undo it first")
+        self.change = measure_change(self.model, self.replacements, batch, run)
+        return self.change
+
     def record(self) -> dict[str, Any]:
         """The input of :func:`kat.models.kanify.kanify_like` for another model, ready for JSON."""
         return {
@@ -133,9 +154,14 @@ class Plan:
     def __str__(self) -> str:
         """The table, and the activations that were skipped."""
         rows = [list(_COLUMNS), *(replacement.row() for replacement in self.replacements)]
+        if self.change:
+            changes = (f"{change:.1e}" for change in self.change.of_each.values())
+            rows = [[*row, last] for row, last in zip(rows, ("output", *changes), strict=True)]
         lines = aligned(rows)
         count, state = len(self.replacements), "in place" if self.applied else "not in place"
         lines.append(f"MLPs: {count}, parameters added: {self.parameters}, {state}")
+        if self.change:
+            lines.append(f"the output changes by {100 * self.change.of_all:.2g} %")
         for reason in dict.fromkeys(self.skipped.values()):
             names = [name for name, why in self.skipped.items() if why == reason]
             lines.append(f"skipped: {listing(names, 1)}: {reason}")

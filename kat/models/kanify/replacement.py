@@ -14,7 +14,7 @@ from kat.errors import InputError
 from kat.models.kanify.activation import unsupported
 from kat.models.kanify.find import Mlp
 from kat.models.kanify.fit import Fitted
-from kat.nn import GroupRational
+from kat.nn import GroupRational, Share
 
 _FUSED_INFERENCE = {"activation_relu_or_gelu": 0, "use_nested_tensor": False}
 """The attributes by which ``nn.TransformerEncoder`` and its layers select fused code for inference,
@@ -45,7 +45,7 @@ class Replacement:
         mlp: Mlp,
         fitted: Fitted,
         groups: tuple[int | None, int],
-        share: str,
+        share: Share,
     ) -> Replacement:
         """Builds the rationals for an MLP.
 

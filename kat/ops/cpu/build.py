@@ -14,6 +14,7 @@ import platform
 import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +34,8 @@ FLAGS = (
     "-ffp-contract=fast",
     "-Wno-psabi",
 )
+INSTRUCTION_SETS = ("baseline", "avx2", "avx512")
+ALL_SETS = (1 << len(INSTRUCTION_SETS)) - 1
 COMPILERS = ("c++", "g++", "clang++")
 SECONDS_TO_COMPILE = 300
 
@@ -49,8 +52,12 @@ def source_hash() -> str:
     return digest.hexdigest()[:16]
 
 
-def compile_library(target: Path) -> None:
+def compile_library(target: Path, instruction_sets: int = ALL_SETS) -> None:
     """Compiles the library into the file ``target``, which appears whole or not at all.
+
+    Args:
+        target: the file.
+        instruction_sets: a sum of 2^i, i the index in ``INSTRUCTION_SETS``; each takes seconds.
 
     Raises:
         BuildError: there is no compiler, or it failed.
@@ -59,10 +66,13 @@ def compile_library(target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, draft = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem}-", suffix=".so")
     os.close(handle)
-    definition = f'-DKAT_SOURCE_HASH="{source_hash()}"'
+    definitions = (
+        f'-DKAT_SOURCE_HASH="{source_hash()}"',
+        f"-DKAT_INSTRUCTION_SETS={instruction_sets}",
+    )
     source = str(SOURCE_FOLDER / SOURCES[0])
     try:
-        _run([*compiler, *FLAGS, definition, source, "-o", draft])
+        _run([*compiler, *FLAGS, *definitions, source, "-o", draft])
         os.chmod(draft, 0o755)
         os.replace(draft, target)
     finally:
@@ -70,11 +80,12 @@ def compile_library(target: Path) -> None:
             os.remove(draft)
 
 
-def cached_library() -> Path:
-    """The library in the user's cache, compiled now if it is not there yet.
+def cached_library(instruction_sets: int = ALL_SETS) -> Path:
+    """The library in the user's cache, compiled now if it is not there yet, with a line on stderr.
 
-    Its name depends on source, compiler, flags and machine. Of several processes that start
-    together, one compiles and the others wait.
+    Its name depends on source, compiler, flags, instruction sets and machine, and ends in the hash
+    of the file. A damaged one, or one of another user's, is not loaded but built again. Of several
+    processes that start together, one compiles and the others wait.
 
     Raises:
         BuildError: there is no compiler, it failed, or the cache is not writable.
@@ -83,19 +94,44 @@ def cached_library() -> Path:
 
     compiler = find_compiler()
     identity = "\n".join((source_hash(), *compiler, _run([*compiler, "--version"]), *FLAGS))
-    identity += f"\n{platform.system()} {platform.machine()}"
+    identity += f"\n{platform.system()} {platform.machine()} {instruction_sets}"
     key = hashlib.sha256(identity.encode()).hexdigest()[:16]
-    target = cache_folder() / f"rational_cpu-{key}.so"
-    if target.exists():
-        return target
+    folder, name = cache_folder(), f"rational_cpu-{key}"
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(target.with_name("build.lock")):
-            if not target.exists():
-                compile_library(target)
+        if found := _intact_library(folder, name):
+            return found
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with _locked(folder / "build.lock"):
+            found = _intact_library(folder, name)
+            return found or _build_into(folder, name, instruction_sets)
     except OSError as error:
         raise BuildError(f"{error}; set KAT_CACHE_DIR to a writable folder") from error
+
+
+def _intact_library(folder: Path, name: str) -> Path | None:
+    """The library of this name, if it is as it was built and nobody else could change it."""
+    for path in folder.glob(f"{name}-*.so"):
+        status = path.stat()
+        own = not hasattr(os, "getuid") or status.st_uid in (os.getuid(), 0)
+        if own and not status.st_mode & 0o002 and path.stem == f"{name}-{_hash_of(path)}":
+            return path
+    return None
+
+
+def _build_into(folder: Path, name: str, instruction_sets: int) -> Path:
+    """Compiles the library into a folder, in the place of damaged ones of this name."""
+    draft = folder / f"{name}.so"
+    sys.stderr.write(f"kat: compiling the CPU kernel once, some seconds, to {folder}\n")
+    compile_library(draft, instruction_sets)
+    for damaged in folder.glob(f"{name}-*.so"):
+        damaged.unlink()
+    target = folder / f"{name}-{_hash_of(draft)}.so"
+    os.replace(draft, target)
     return target
+
+
+def _hash_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:32]
 
 
 def find_compiler() -> list[str]:

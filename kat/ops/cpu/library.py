@@ -24,8 +24,8 @@ from torch import Tensor
 
 from kat.ops.arguments import FORMS
 from kat.ops.cpu import build
+from kat.ops.cpu.build import INSTRUCTION_SETS
 
-INSTRUCTION_SETS = ("baseline", "avx2", "avx512")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 _CALL = struct.Struct("=19q")
 _STATUS = {1: "out of memory", 2: "an unsupported case", 3: "torch's threads failed"}
@@ -96,14 +96,14 @@ def find_library() -> Library | str:
     parallel_for = _torch_parallel_for()
     if not parallel_for:
         return f"torch {torch.__version__} does not export torch_parallel_for; torch >= 2.10 does"
-    try:
-        binary = _open_prebuilt() or _open(build.cached_library())
-    except (build.BuildError, OSError) as error:
-        return str(error)
     best = _best_instruction_set()
     wanted = best if choice == "auto" else INSTRUCTION_SETS.index(choice)
     if wanted > best:
         return f"KAT_CPU_KERNEL={choice}, but this processor supports {INSTRUCTION_SETS[best]} only"
+    try:
+        binary = _open_prebuilt() or _open(build.cached_library(1 << wanted))
+    except (build.BuildError, OSError) as error:
+        return str(error)
     return Library(binary.kat_rational, parallel_for, wanted)
 
 

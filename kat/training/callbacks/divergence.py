@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from kat.data import Batch
 from kat.documents import read_json
-from kat.errors import TrainingDiverged
+from kat.errors import InputError, TrainingDiverged
 from kat.files import write_text
 from kat.training.callbacks.callback import Callback
 from kat.training.callbacks.nonfinite import (
@@ -184,9 +184,19 @@ class DivergenceGuard(Callback):
 
 
 def read_divergence(out: Path) -> str | None:
-    """The divergence that stopped a run, in one sentence, or None."""
+    """The divergence that stopped a run, in one sentence, or None.
+
+    Raises:
+        InputError: the record of it is damaged.
+    """
     path = out / DIVERGENCE
-    return read_json(path)["message"] if path.is_file() else None
+    if not path.is_file():
+        return None
+    content = read_json(path)
+    message = content.get("message") if isinstance(content, dict) else None
+    if not isinstance(message, str):
+        raise InputError(f"{path} is damaged: it has no message")
+    return message
 
 
 def _attempt(run: Run) -> Attempt:

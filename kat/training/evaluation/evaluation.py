@@ -163,6 +163,12 @@ def device_of(model: nn.Module, config: EvalConfig) -> torch.device:
         raise InputError(f"device {config.device!r} is unavailable: {reason}") from None
 
 
+def device_of_weights(model: nn.Module) -> torch.device:
+    """The device on which a model takes its inputs; the CPU for an exported one."""
+    first = next(model.parameters(), None)
+    return torch.device("cpu") if first is None else first.device
+
+
 def batches_of(
     images: ImageDataset | ImageStream, data: DataConfig, progress: bool
 ) -> Iterator[Batch]:

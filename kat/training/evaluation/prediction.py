@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+from PIL import Image
 
 
 @dataclass
@@ -16,11 +16,11 @@ class Prediction:
     Args:
         entries: classes or objects, the most important first; each has a ``class`` and the task's
             value, e.g. ``probability``.
-        pictures: uint8 images to save, by the suffix that is added to the image's name.
+        pictures: images to save, by the suffix that is added to the image's name.
     """
 
     entries: list[dict[str, Any]]
-    pictures: dict[str, Tensor] = field(default_factory=dict)
+    pictures: dict[str, Image.Image] = field(default_factory=dict)
 
 
 @dataclass

@@ -6,8 +6,9 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from kat.data import located
+from kat.data import DataConfig, located
 from kat.errors import InputError
+from kat.settings import check_ranges
 from kat.training.run_directory import SETTINGS, read_data_record, read_settings
 
 _TAKEN_OVER = (
@@ -22,6 +23,7 @@ _TAKEN_OVER = (
     "bad_images",
     "exif",
     "bad_annotations",
+    "boxes_only",
 )
 
 
@@ -58,6 +60,10 @@ def data_of_run(checkpoint: Path, typed: Collection[str]) -> dict[str, Any]:
                 f"the data of the run is not on this machine: data.{name} is {value!r} in"
                 f" {folder / SETTINGS}. It is opened if you type it: --data NAME --data.{name} ..."
             )
+    try:
+        check_ranges(DataConfig(**kept), "data")
+    except InputError as error:
+        raise InputError(f"{folder / SETTINGS}: {error}") from None
     return {**whole, **kept}
 
 

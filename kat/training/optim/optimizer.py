@@ -8,7 +8,8 @@ At step t of T, parameter p of layer l of L has the learning rate
             cosine  min_lr + (lr - min_lr) (1 + cos(pi t / T)) / 2
             poly    min_lr + (lr - min_lr) (1 - t / T)^poly_power
             step    lr step_factor^k, k the number of step_at that t / T has reached
-    s_p     layer_decay^(L - l), and for a rational's coefficients rational_lr_scale times that
+    s_p     layer_decay^(L - l), for a rational's coefficients times rational_lr_scale, and for SGD
+            times k of kat.nn.param_groups, too
     r_p(t)  min(1, t / R) for a rational's coefficients, with R steps of rational warm-up; else 1
 
 where l is 0 for the embeddings, n for block n (counted from 1; the last norm counts to the last
@@ -28,12 +29,16 @@ from timm.optim import (
     create_optimizer_v2,
     get_optimizer_info,
     param_groups_layer_decay,
-    param_groups_weight_decay,
 )
 from torch import nn
 
 from kat.errors import InputError
 from kat.models import rational_parameter_names
+from kat.nn.param_groups import (
+    clip_coefficient_gradients,
+    decay_groups,
+    split_coefficients,
+)
 from kat.training.config import OptimConfig
 
 _OWN = ("lr_scale", "weight_decay", "betas")
@@ -45,6 +50,7 @@ def make_optimizer(model: nn.Module, optim: OptimConfig) -> torch.optim.Optimize
 
     Parameters in ``model.no_weight_decay()``, biases and norms have no weight decay. With
     ``clip_coefficients`` c > 0, every rational coefficient is clamped to [-c, c] after each step.
+    Where steps are proportional to the gradient, that of all coefficients has norm 1 at most.
     Loading a state does not change the settings of the groups.
 
     Raises:
@@ -62,6 +68,8 @@ def make_optimizer(model: nn.Module, optim: OptimConfig) -> torch.optim.Optimize
     except (AssertionError, ImportError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(f"optimizer {optim.name!r} cannot be used: {error}") from None
     optimizer.register_load_state_dict_pre_hook(_keep_own_settings)
+    if is_proportional(optim.name):
+        clip_coefficient_gradients(optimizer)
     if optim.clip_coefficients > 0:
         _check_clipping(model, optim.clip_coefficients)
         optimizer.register_step_post_hook(partial(_clip, optim.clip_coefficients))
@@ -69,29 +77,32 @@ def make_optimizer(model: nn.Module, optim: OptimConfig) -> torch.optim.Optimize
 
 
 def parameter_groups(model: nn.Module, optim: OptimConfig) -> list[dict[str, Any]]:
-    """timm's parameter groups, each split into rational coefficients and other parameters.
+    """The groups of :func:`kat.param_groups`, or timm's of layer decay split in the same way.
 
     Returns:
         Groups with ``params``, ``weight_decay``, ``lr_scale`` (s_p above) and ``rational``, without
         frozen parameters.
     """
-    spared: set[str] = getattr(model, "no_weight_decay", set)()
     if optim.layer_decay < 1:
+        spared: set[str] = getattr(model, "no_weight_decay", set)()
         made = param_groups_layer_decay(
             model, optim.weight_decay, spared, layer_decay=optim.layer_decay
         )
     else:
-        made = param_groups_weight_decay(model, optim.weight_decay, no_weight_decay_list=spared)
-    names = rational_parameter_names(model)
-    rationals = {id(p) for name, p in model.named_parameters() if name in names}
-    groups = []
-    for group in made:
-        for rational in (False, True):
-            scale = group.get("lr_scale", 1.0) * (optim.rational_lr_scale if rational else 1.0)
-            params = [p for p in group["params"] if (id(p) in rationals) == rational]
-            if params:
-                groups.append({**group, "params": params, "lr_scale": scale, "rational": rational})
+        made = decay_groups(model, optim.weight_decay)
+    groups = split_coefficients(model, made, scaled=is_proportional(optim.name))
+    for group in groups:
+        group["lr_scale"] *= optim.rational_lr_scale if group["rational"] else 1.0
     return groups
+
+
+def is_proportional(name: str) -> bool:
+    """Whether the steps of an optimizer of timm's are proportional to the gradient.
+
+    Those of LARS are where there is no weight decay, as for coefficients.
+    """
+    families = ("sgd", "momentum", "nesterov", "lars", "larc")
+    return any(family in name.lower() for family in families)
 
 
 def _keep_own_settings(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:

@@ -44,7 +44,13 @@ from kat.training.evaluation.confusion import (
     most_confused,
 )
 from kat.training.evaluation.diagnosis import Classified, explain, recorded_top1, suspicion
-from kat.training.evaluation.evaluation import EvalConfig, Evaluation, Subject, Table
+from kat.training.evaluation.evaluation import (
+    EvalConfig,
+    Evaluation,
+    Subject,
+    Table,
+    device_of_weights,
+)
 from kat.training.evaluation.prediction import ClassPredictions, Prediction
 from kat.training.evaluation.real_labels import (
     check_real_labels,
@@ -96,12 +102,13 @@ class Classification(Task):
     """Classification of whole images; the model maps (B, C, H, W) to logits (B, classes)."""
 
     name: ClassVar[str] = "classification"
-    metrics: ClassVar[tuple[Metric, ...]] = (Metric("top1", "top-1"), Metric("top5", "top-5"))
+    metrics: tuple[Metric, ...] = (Metric("top1", "top-1"), Metric("top5", "top-5"))
     example_models: ClassVar[str] = "kat_tiny_patch16_224, kat_micro"
     unused_settings: ClassVar[tuple[str, ...]] = (
         "detection",
         "segmentation",
         "data.bad_annotations",
+        "data.boxes_only",
     )
     eval_metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("top1", "top-1 %"),
@@ -199,9 +206,10 @@ class Classification(Task):
         cls, subject: Subject, images: Iterable[Image.Image], options: ClassifyOptions
     ) -> Iterator[Prediction]:
         """The most likely classes, with their probabilities."""
+        device = device_of_weights(subject.model)
         transform, remaining = eval_transform(subject.record), iter(images)
         while batch := [transform(image) for image in islice(remaining, options.batch_size)]:
-            logits = subject.model(torch.stack(batch))
+            logits = subject.model(torch.stack(batch).to(device))
             if not logits.isfinite().all():
                 raise InputError(
                     f"the logits of {subject.source} are not finite: its weights are damaged or its"

@@ -1,4 +1,4 @@
-"""Detection and instance segmentation: Mask R-CNN losses, COCO average precision."""
+"""Detection and instance segmentation: R-CNN losses, COCO average precision."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -15,17 +15,26 @@ from PIL import Image
 from torch import Tensor, nn
 from torchmetrics.detection import MeanAveragePrecision
 from torchvision.ops import box_convert
-from torchvision.transforms.v2.functional import pil_to_tensor
+from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 
 from kat.data import DataConfig, DeviceTransform, ImageDataset, ImageStream
 from kat.data.decoding import in_channels
 from kat.data.dense import DetectionDataset, DetectionEvalTransform, DetectionTrainTransform
+from kat.data.dense.dataset import no_transform
 from kat.data.dense.drawing import caption_factor, draw_objects
+from kat.errors import InputError
 from kat.models import ModelRecord
 from kat.settings import Probability
 from kat.training.config import TrainConfig
 from kat.training.distributed import gather
-from kat.training.evaluation.evaluation import EvalConfig, Evaluation, Subject, Table
+from kat.training.evaluation.class_match import match_classes
+from kat.training.evaluation.evaluation import (
+    EvalConfig,
+    Evaluation,
+    Subject,
+    Table,
+    device_of_weights,
+)
 from kat.training.evaluation.image_pass import ImagePass
 from kat.training.evaluation.prediction import Prediction
 from kat.training.tasks.task import (
@@ -53,7 +62,17 @@ _FIGURES = {
     "ar": ("AR", "mar_100"),
 }
 """COCO metrics by name: their labels, and their names in torchmetrics."""
-_KINDS = {"box": "bbox", "mask": "segm"}
+_KINDS: dict[str, Literal["bbox", "segm"]] = {"box": "bbox", "mask": "segm"}
+"""What is compared, with its name in COCO's tools."""
+
+
+BOX_AP_BY_OVERLAP = "box_ap_by_iou"
+"""The table of an evaluation with the box AP of each class by the least IoU of a hit."""
+
+
+def kinds_of(has_masks: bool) -> tuple[str, ...]:
+    """What is compared, with masks or without."""
+    return ("box", "mask") if has_masks else ("box",)
 
 
 _NOTHING = "note: no object was found; pycocotools cannot read files of results without one"
@@ -72,10 +91,10 @@ class DetectOptions:
 
 
 class Detection(Task):
-    """Objects with boxes and masks; the model is a :class:`kat.models.dense.Detector`."""
+    """Objects with boxes and perhaps masks; the model is a :class:`kat.models.dense.Detector`."""
 
     name: ClassVar[str] = "detection"
-    metrics: ClassVar[tuple[Metric, ...]] = (
+    metrics: tuple[Metric, ...] = (
         Metric("box_ap", "box AP"),
         Metric("mask_ap", "mask AP"),
         Metric("box_ap50", "box AP50"),
@@ -92,6 +111,23 @@ class Detection(Task):
     PredictOptions: ClassVar[type] = DetectOptions
     entries: ClassVar[str] = "objects"
     entry_figure: ClassVar[str] = "score"
+    ranked: ClassVar[bool] = False
+
+    def __init__(self, config: TrainConfig, record: ModelRecord) -> None:
+        super().__init__(config, record)
+        self.kinds = kinds_of(predicts_masks(record))
+        self.metrics = tuple(m for m in type(self).metrics if m.name.startswith(self.kinds))
+
+    @classmethod
+    def model_args(cls, given: dict[str, Any], training: Any, validation: Any) -> dict[str, Any]:
+        """A detector has masks if the data has."""
+        if training.has_masks and not validation.has_masks:
+            raise InputError(
+                "the annotations of the train split have masks, those of the val split have none:"
+                " data.boxes_only=true trains on boxes alone"
+            )
+        same = given.get("masks", True) == training.has_masks
+        return given if same else {**given, "masks": training.has_masks}
 
     @staticmethod
     def transforms(record: ModelRecord, config: TrainConfig) -> Transforms:
@@ -102,14 +138,14 @@ class Detection(Task):
 
     def make_metrics(self) -> Metrics:
         """Creates the COCO metrics."""
-        return DetectionMetrics()
+        return DetectionMetrics(self.kinds)
 
     def arguments(self, images: Any, labels: Any) -> tuple[Any, ...]:
         """Images and their objects; the model then returns its losses."""
         return images, labels
 
     def loss(self, output: dict[str, Tensor], labels: Any) -> Tensor:
-        """The sum of the losses of proposals, classes, boxes and masks."""
+        """The sum of the losses of proposals, classes, boxes and, if there are any, masks."""
         return torch.stack(list(output.values())).sum()
 
     def predict(self, model: nn.Module, images: Sequence[Tensor]) -> Iterator[Objects]:
@@ -127,13 +163,17 @@ class Detection(Task):
         config: EvalConfig,
         options: NoOptions,
     ) -> Evaluation:
-        """Computes COCO metrics of boxes and masks, also per class, and COCO result files."""
+        """Computes COCO metrics, also per class, and COCO result files.
+
+        Boxes are compared, and masks if both the model and the data have them.
+        """
         assert isinstance(images, DetectionDataset)
         images.transform = DetectionEvalTransform(subject.record.input_size[0])
         start = time.perf_counter()
         seen = ImagePass(subject, images, data, config)
-        metrics = DetectionMetrics(by_class=True)
-        results: dict[str, list[dict[str, Any]]] = {"bbox": [], "segm": []}
+        kinds = kinds_of(predicts_masks(subject.record) and images.has_masks)
+        metrics = DetectionMetrics(kinds, by_class=True)
+        results: dict[str, list[dict[str, Any]]] = {_KINDS[kind]: [] for kind in kinds}
         labels = seen.columns.argsort()
         for image, target in seen:
             with seen.autocast():
@@ -142,20 +182,26 @@ class Detection(Task):
             found["labels"] = labels[found["labels"]]
             metrics.update([found], [target])
             for kind, rows in coco_results(found, int(target["image_id"]), images).items():
-                results[kind] += rows
+                if kind in results:
+                    results[kind] += rows
         figures = {name: float(value) for name, value in metrics.compute().items()}
-        by_class = metrics.by_class()
+        summaries = [_summary(kind, figures) for kind in kinds]
+        columns = [f"{kind}_ap" for kind in kinds]
         return Evaluation(
             classes=images.classes,
             metrics=figures,
             images=seen.counted,
             skipped=seen.skipped,
             seconds=time.perf_counter() - start,
-            lines=[f"{data.name}: {_summary('box', figures)}", _summary("mask", figures)],
+            lines=[f"{data.name}: {summaries[0]}", *summaries[1:]],
             per_class=Table(
-                ("class", "box_ap", "mask_ap"),
-                [(images.classes[i], r["box_ap"], r["mask_ap"]) for i, r in by_class.items()],
+                ("class", *columns),
+                [
+                    (images.classes[index], *(row[name] for name in columns))
+                    for index, row in metrics.by_class().items()
+                ],
             ),
+            tables={BOX_AP_BY_OVERLAP: metrics.by_overlap(images.classes)},
             notes=[*seen.notes, *([] if results["bbox"] else [_NOTHING])],
             documents={f"results_{kind}": rows for kind, rows in results.items()},
         )
@@ -165,17 +211,53 @@ class Detection(Task):
     def predict_images(
         cls, subject: Subject, images: Iterable[Image.Image], options: DetectOptions
     ) -> Iterator[Prediction]:
-        """Yields classes, scores, boxes and masks, the highest score first, and a picture."""
+        """Yields classes, scores, boxes and any masks, the highest score first, and a picture."""
         classes = subject.record.classes
         for image in images:
             found = find_objects(subject.model, subject.record, image, options.threshold)
-            names = [classes[label] for label in found["labels"].tolist()]
-            columns = (names, found["scores"].tolist(), found["boxes"].tolist(), found["masks"])
-            objects = [
-                {"class": name, "score": score, "box": box, "segmentation": encode_mask(mask)}
-                for name, score, box, mask in zip(*columns, strict=True)
-            ]
-            yield Prediction(objects, {"": _drawn(image, found, objects, len(classes))})
+            objects = described(found, classes)
+            yield Prediction(
+                objects, {"": to_pil_image(_drawn(image, found, objects, len(classes)))}
+            )
+
+    @classmethod
+    @torch.inference_mode()
+    def draw_beside_truth(
+        cls, subject: Subject, images: DetectionDataset, index: int
+    ) -> tuple[Tensor, Tensor]:
+        """Draws an image with its annotated objects, and with those that are found."""
+        images.transform = no_transform
+        image, target = images[index]
+        named = subject.record.classes
+        columns = torch.tensor(match_classes(named, images.classes).columns)
+        there = {name: target[name] for name in ("boxes", "labels", "masks") if name in target}
+        there["labels"] = columns[there["labels"]]
+        if "masks" in there:
+            there["masks"] = there["masks"].bool()
+        found = find_objects(subject.model, subject.record, image)
+        annotated = [{"class": named[label]} for label in there["labels"].tolist()]
+        return (
+            _drawn(image, there, annotated, len(named)),
+            _drawn(image, found, described(found, named), len(named)),
+        )
+
+
+def predicts_masks(record: ModelRecord) -> bool:
+    """Whether the detector of a record predicts masks."""
+    return bool(record.args.get("masks", True))
+
+
+def described(found: Objects, classes: Sequence[str]) -> list[dict[str, Any]]:
+    """The objects as JSON types: ``class``, ``score``, ``box`` and any ``segmentation``."""
+    names = [classes[label] for label in found["labels"].tolist()]
+    columns = (names, found["scores"].tolist(), found["boxes"].tolist())
+    objects: list[dict[str, Any]] = [
+        {"class": name, "score": score, "box": box}
+        for name, score, box in zip(*columns, strict=True)
+    ]
+    for one, mask in zip(objects, found.get("masks", ()), strict=False):
+        one["segmentation"] = encode_mask(mask)
+    return objects
 
 
 class DetectionMetrics(Metrics):
@@ -184,12 +266,15 @@ class DetectionMetrics(Metrics):
     A metric without objects, such as AP large if there are no large objects, is NaN.
 
     Args:
-        by_class: whether :meth:`by_class` will be called.
+        kinds: what is compared: ``box``, or ``box`` and ``mask``.
+        by_class: whether :meth:`by_class` and :meth:`by_overlap` will be called.
     """
 
-    def __init__(self, by_class: bool = False) -> None:
+    def __init__(self, kinds: Sequence[str] = ("box", "mask"), by_class: bool = False) -> None:
         super().__init__()
-        self.precision = _precision(by_class)
+        self.precision = _precision(kinds, by_class)
+        self.prefixes = {kind: f"{_KINDS[kind]}_" if len(kinds) > 1 else "" for kind in kinds}
+        """Of torchmetrics' names, by kind."""
         self.figures: dict[str, Tensor] | None = None
         """The cached result of torchmetrics for the images so far."""
 
@@ -201,30 +286,47 @@ class DetectionMetrics(Metrics):
 
     def _count(self, found: Objects, there: Objects) -> None:
         """Adds the objects of an image; torchmetrics keeps only the run lengths of their masks."""
-        area = there["area"].clamp(min=_NO_AREA)
-        self.precision.update([found], [{**there, "masks": there["masks"].bool(), "area": area}])
+        there = {**there, "area": there["area"].clamp(min=_NO_AREA)}
+        if "mask" in self.prefixes:
+            there["masks"] = there["masks"].bool()
+        self.precision.update([found], [there])
 
     def compute(self) -> dict[str, Tensor]:
         """The metrics by name, e.g. ``box_ap50``."""
         given = self._compute()
         return {
-            f"{kind}_{name}": _per_cent(given[f"{prefix}_{key}"])
-            for kind, prefix in _KINDS.items()
+            f"{kind}_{name}": _per_cent(given[f"{prefix}{key}"])
+            for kind, prefix in self.prefixes.items()
             for name, (_, key) in _FIGURES.items()
         }
 
     def by_class(self) -> dict[int, dict[str, float]]:
-        """Box and mask AP of each class with objects, by class index."""
+        """The APs, e.g. ``box_ap``, of each class with objects, by class index."""
         given = self._compute()
         classes = given["classes"].reshape(-1).tolist()
         parts = {
-            f"{kind}_ap": _per_cent(given[f"{prefix}_map_per_class"]).reshape(-1).tolist()
-            for kind, prefix in _KINDS.items()
+            f"{kind}_ap": _per_cent(given[f"{prefix}map_per_class"]).reshape(-1).tolist()
+            for kind, prefix in self.prefixes.items()
         }
         return {
             index: {name: values[place] for name, values in parts.items()}
             for place, index in enumerate(classes)
         }
+
+    def by_overlap(self, names: Sequence[str]) -> Table:
+        """The box AP of each class with objects, by the least IoU of a hit, in percent.
+
+        Args:
+            names: the names of all classes.
+        """
+        given = self._compute()
+        # (IoUs, recalls, classes, areas, numbers of detections); all areas, most detections
+        precision = given[f"{self.prefixes['box']}precision"][..., 0, -1]
+        values = _per_cent(precision.mean(1)).T.tolist()
+        classes = given["classes"].reshape(-1).tolist()
+        columns = [f"{overlap:.2f}" for overlap in self.precision.iou_thresholds]
+        rows = [(names[i], *row) for i, row in zip(classes, values, strict=True)]
+        return Table(("class", *columns), rows)
 
     def reset(self) -> None:
         """Resets the metrics to their initial state."""
@@ -239,7 +341,7 @@ class DetectionMetrics(Metrics):
         """
         if self.figures is None:
             parts = gather(_on_cpu(self.precision.metric_state))
-            whole = _precision(self.precision.class_metrics)
+            whole = _precision(list(self.prefixes), self.precision.class_metrics)
             whole.update([], [])  # else it warns that it was never updated
             for name in parts[0]:
                 setattr(whole, name, [item for part in parts for item in part[name]])
@@ -247,11 +349,12 @@ class DetectionMetrics(Metrics):
         return self.figures
 
 
-def _precision(by_class: bool) -> MeanAveragePrecision:
+def _precision(kinds: Sequence[str], by_class: bool) -> MeanAveragePrecision:
     """torchmetrics' metric, without synchronization between processes."""
     metric = MeanAveragePrecision(
-        iou_type=("bbox", "segm"),
+        iou_type=tuple(_KINDS[kind] for kind in kinds),
         class_metrics=by_class,
+        extended_summary=by_class,
         backend="faster_coco_eval",
         sync_on_compute=False,
     )
@@ -295,13 +398,13 @@ def _text(value: float) -> str:
 def coco_results(
     objects: Objects, image_id: int, images: DetectionDataset
 ) -> dict[str, list[dict[str, Any]]]:
-    """The detected objects of an image as entries of COCO result files, ``bbox`` and ``segm``.
+    """The detected objects of an image as entries of COCO result files, ``bbox`` and any ``segm``.
 
     There are two files because COCO's evaluator takes the area of an entry from its box, if it has
     one.
 
     Args:
-        objects: boxes, labels, scores and masks in pixels of the original image, on the CPU.
+        objects: boxes, labels, scores and any masks in pixels of the original image, on the CPU.
         image_id: id of the image in the annotation file.
         images: dataset with the category ids.
     """
@@ -310,11 +413,12 @@ def coco_results(
         for label, score in zip(objects["labels"].tolist(), objects["scores"].tolist(), strict=True)
     ]
     boxes = box_convert(objects["boxes"], "xyxy", "xywh").tolist()
-    masks = [encode_mask(mask) for mask in objects["masks"]]
-    return {
-        "bbox": [{**one, "bbox": box} for one, box in zip(found, boxes, strict=True)],
-        "segm": [{**one, "segmentation": mask} for one, mask in zip(found, masks, strict=True)],
-    }
+    results = {"bbox": [{**one, "bbox": box} for one, box in zip(found, boxes, strict=True)]}
+    if "masks" in objects:
+        masks = [encode_mask(mask) for mask in objects["masks"]]
+        pairs = zip(found, masks, strict=True)
+        results["segm"] = [{**one, "segmentation": mask} for one, mask in pairs]
+    return results
 
 
 @torch.inference_mode()
@@ -330,15 +434,15 @@ def find_objects(
         threshold: lowest score of the returned objects.
 
     Returns:
-        ``boxes`` (N, 4) as x1, y1, x2, y2 and ``masks`` (N, H, W) bool, both in pixels of the
-        original image, ``labels`` (N,) and ``scores`` (N,).
+        ``boxes`` (N, 4) as x1, y1, x2, y2 and, if the model predicts them, ``masks`` (N, H, W)
+        bool, both in pixels of the original image, ``labels`` (N,) and ``scores`` (N,).
     """
     pixels = pil_to_tensor(in_channels(image, record.input_size[0]))
-    prepared = DeviceTransform(record.mean, record.std)(pixels[None])
+    prepared = DeviceTransform(record.mean, record.std)(pixels[None].to(device_of_weights(model)))
     with _nothing_below(model, threshold):
-        found: Any = model(prepared)[0]
+        found = {name: value.cpu() for name, value in model(prepared)[0].items()}
     kept = found["scores"] >= threshold
-    return {name: found[name][kept] for name in ("boxes", "labels", "scores", "masks")}
+    return {name: value[kept] for name, value in found.items()}
 
 
 @contextmanager
@@ -361,6 +465,7 @@ def _drawn(
 ) -> Tensor:
     """Draws the objects on their image."""
     pixels = pil_to_tensor(image.convert("RGB"))
-    captions = [f"{one['class']} {one['score']:.2f}" for one in objects]
-    boxes, labels, masks = found["boxes"], found["labels"], found["masks"]
-    return draw_objects(pixels, boxes, labels, masks, captions, classes, caption_factor(pixels))
+    captions = [
+        f"{one['class']} {one['score']:.2f}" if "score" in one else one["class"] for one in objects
+    ]
+    return draw_objects(pixels, found, captions, classes, caption_factor(pixels))

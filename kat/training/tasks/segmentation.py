@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassConfusionMatrix
-from torchvision.transforms.v2.functional import pil_to_tensor
+from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 
 from kat.data import DataConfig, DeviceTransform, ImageDataset, ImageStream
 from kat.data.dense import (
@@ -21,7 +21,8 @@ from kat.data.dense import (
     SegmentationEvalTransform,
     SegmentationTrainTransform,
 )
-from kat.data.dense.drawing import draw_mask
+from kat.data.dense.dataset import no_transform
+from kat.data.dense.drawing import caption_factor, draw_classes, palette_image
 from kat.data.dense.transforms import resized
 from kat.errors import InputError
 from kat.models import ModelRecord
@@ -34,7 +35,14 @@ from kat.models.dense import (
 )
 from kat.text import quoted
 from kat.training.config import TrainConfig
-from kat.training.evaluation.evaluation import EvalConfig, Evaluation, Subject, Table
+from kat.training.evaluation.class_match import match_classes
+from kat.training.evaluation.evaluation import (
+    EvalConfig,
+    Evaluation,
+    Subject,
+    Table,
+    device_of_weights,
+)
 from kat.training.evaluation.image_pass import ImagePass
 from kat.training.evaluation.prediction import Prediction
 from kat.training.tasks.task import ONLY_CLASSIFICATION, Metric, Metrics, Task, Transforms
@@ -47,13 +55,17 @@ class Segmentation(Task):
     """A class for each pixel; the model is a :class:`kat.models.dense.UperNet`."""
 
     name: ClassVar[str] = "segmentation"
-    metrics: ClassVar[tuple[Metric, ...]] = (
+    metrics: tuple[Metric, ...] = (
         Metric("miou", "mIoU"),
         Metric("pixel_accuracy", "pixel accuracy"),
         Metric("class_accuracy", "class accuracy"),
     )
     example_models: ClassVar[str] = "kat_upernet_tiny, ..._micro"
-    unused_settings: ClassVar[tuple[str, ...]] = ("detection", *ONLY_CLASSIFICATION)
+    unused_settings: ClassVar[tuple[str, ...]] = (
+        "detection",
+        "data.boxes_only",
+        *ONLY_CLASSIFICATION,
+    )
     eval_metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("miou", "mIoU"),
         Metric("pixel_accuracy", "pixels %"),
@@ -146,15 +158,35 @@ class Segmentation(Task):
     ) -> Iterator[Prediction]:
         """Yields the share of pixels of each class, the largest first, and two pictures.
 
-        One picture shows the classes over the image, the other is a mask of class indices.
+        One picture shows the classes over the image, with a legend; the other is a mask of class
+        indices with the same colors as its palette.
         """
         check_sliding_window(options)
         classes = subject.record.classes
         for image in images:
             mask = find_classes(subject.model, subject.record, image, options)
-            drawn = draw_mask(pil_to_tensor(image.convert("RGB")), mask, len(classes))
-            pictures = {"": drawn, "_mask": mask.to(torch.uint8)[None]}
+            pixels = pil_to_tensor(image.convert("RGB"))
+            drawn = draw_classes(pixels, mask, classes, caption_factor(pixels))
+            pictures = {"": to_pil_image(drawn), "_mask": palette_image(mask, len(classes))}
             yield Prediction(_shares(mask, classes), pictures)
+
+    @classmethod
+    @torch.inference_mode()
+    def draw_beside_truth(
+        cls, subject: Subject, images: SegmentationDataset, index: int
+    ) -> tuple[Tensor, Tensor]:
+        """Draws an image with the classes of its pixels, true and predicted."""
+        images.transform = no_transform
+        image, there = images[index]
+        found = find_classes(subject.model, subject.record, image, SlidingWindowConfig())
+        pixels, named = pil_to_tensor(image.convert("RGB")), subject.record.classes
+        factor = caption_factor(pixels)
+        columns = torch.tensor(match_classes(named, images.classes).columns)
+        found = columns.argsort()[found]
+        truth, predicted = (
+            draw_classes(pixels, mask, images.classes, factor) for mask in (there, found)
+        )
+        return truth, predicted
 
 
 def pixel_loss(logits: Tensor, mask: Tensor) -> Tensor:
@@ -266,8 +298,9 @@ def find_classes(
     """
     channels, size, _ = record.input_size
     pixels = resized(image, size, channels)
-    prepared = DeviceTransform(record.mean, record.std)(pixels[None])[0]
-    probabilities = sliding_window_inference(model, prepared, how)
+    batch = pixels[None].to(device_of_weights(model))
+    prepared = DeviceTransform(record.mean, record.std)(batch)[0]
+    probabilities = sliding_window_inference(model, prepared, how).cpu()
     return predicted_classes(probabilities, (image.height, image.width))
 
 

@@ -83,7 +83,7 @@ class Task(ABC):
 
     name: ClassVar[str]
     """The task's name in datasets and models."""
-    metrics: ClassVar[tuple[Metric, ...]]
+    metrics: tuple[Metric, ...]
     """The metrics of a validation besides the loss; the first one selects the best checkpoint."""
     example_models: ClassVar[str]
     """Names of models for the task, for error messages."""
@@ -99,6 +99,8 @@ class Task(ABC):
     """The name of the entries of a prediction, e.g. objects."""
     entry_figure: ClassVar[str]
     """The name of the value of an entry, e.g. score."""
+    ranked: ClassVar[bool] = True
+    """Whether entries are classes, of which only the first ones need be printed."""
     on_grid: ClassVar[bool] = True
     """Whether models keep the patches of an image as a grid of any size."""
     draws: ClassVar[bool] = True
@@ -131,6 +133,19 @@ class Task(ABC):
     @abstractmethod
     def predict(self, model: nn.Module, images: Any) -> Any:
         """The predictions for a batch of images, as :meth:`Metrics.update` takes them."""
+
+    @classmethod
+    def model_args(cls, given: dict[str, Any], training: Any, validation: Any) -> dict[str, Any]:
+        """The arguments of the model, with those that follow from the data.
+
+        Args:
+            given: the arguments without them.
+            training, validation: the two splits.
+
+        Raises:
+            InputError: the splits do not fit together.
+        """
+        return given
 
     def check_model(self, model: nn.Module) -> None:  # noqa: B027 (most tasks have nothing to check)
         """Checks that the model can be trained with the settings.
@@ -166,6 +181,24 @@ class Task(ABC):
             config: settings of the evaluation.
             options: an instance of ``EvalOptions``.
         """
+
+    @classmethod
+    def draw_beside_truth(cls, subject: Subject, images: Any, index: int) -> tuple[Tensor, Tensor]:
+        """Draws an image with its ground truth, and with what the model predicts.
+
+        Args:
+            subject: the model, in evaluation mode.
+            images: a dataset for this task; its transform is replaced.
+            index: the index of the image.
+
+        Returns:
+            Two pictures, (3, H, W) uint8.
+
+        Raises:
+            NotImplementedError: the task draws nothing.
+            UnreadableImage: the image cannot be read.
+        """
+        raise NotImplementedError
 
     @classmethod
     @abstractmethod

@@ -18,8 +18,8 @@ from tests import records
 
 RECORD = replace(records.RECORD, mean=(0.3,), std=(0.4,), crop_pct=0.8, args={"depth": 2})
 SUMMARY = {
-    "parameters": 1000, "top5": 99.0, "seconds": 60.0, "memory_bytes": 10**9, "epochs": 2,
-    "best_epoch": 2,
+    "parameters": 1000, "top5": 99.0, "seconds": 60.0, "images_per_second": 50.0,
+    "memory_bytes": 10**9, "epochs": 2, "best_epoch": 2,
 }  # fmt: skip
 
 

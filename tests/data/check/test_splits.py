@@ -45,7 +45,10 @@ SKIPPABLE = {
     "boxes of zero area": _annotation(1, bbox=[3, 4, 5, 0]),
     "boxes entirely outside their image": _annotation(1, bbox=[61, 4, 5, 5]),
     "boxes more than 1 pixel outside their image": _annotation(1, bbox=[50, 4, 12, 5]),
-    "annotations without polygons or run lengths for a mask": _annotation(1, segmentation=[]),
+    "annotations without a mask beside others with one (data.boxes_only=true takes both)": (
+        _annotation(1, segmentation=[])
+    ),
+    "annotations without polygons or run lengths for a mask": _annotation(1, segmentation=[[1, 2]]),
     "masks whose size differs from their image": _annotation(
         1, segmentation={"size": [60, 50], "counts": [0, 3000]}
     ),
@@ -54,6 +57,7 @@ SKIPPABLE = {
     ),
 }
 NO_MASK = (
+    "annotations without a mask beside others with one (data.boxes_only=true takes both)",
     "annotations without polygons or run lengths for a mask",
     "masks with damaged run lengths",
 )

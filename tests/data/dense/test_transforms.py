@@ -80,6 +80,22 @@ def _scaled(scale, hflip=0.0, size=64, image_and_target=None):
     return DetectionTrainTransform(size, config, MEAN)(*(image_and_target or _scene()))
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_boxes_alone_are_those_around_the_masks_of_rectangles(seed):
+    image, target = _scene()
+    boxes_alone = {name: value for name, value in target.items() if name != "masks"}
+    config = DetectionAugmentConfig(min_side=3.0)
+    found = []
+    for one in (target, boxes_alone):
+        torch.manual_seed(seed)
+        found.append(DetectionTrainTransform(64, config, MEAN)(image, one))
+    (pixels, whole), (same, alone) = found
+    assert torch.equal(pixels, same)
+    assert type(alone["boxes"]) is torch.Tensor
+    assert alone["labels"].tolist() == whole["labels"].tolist()
+    torch.testing.assert_close(alone["boxes"], whole["boxes"], atol=1.0, rtol=0)  # whole pixels
+
+
 def test_a_scale_of_one_just_fits_the_square_and_pads_below():
     pixels, moved = _scaled(1.0, size=90)
     assert pixels[:, 70, 30].tolist() == FILL

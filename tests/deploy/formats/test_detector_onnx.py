@@ -9,7 +9,6 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from torch.nn import functional
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from kat.deploy import export_model, freeze, open_model
@@ -23,6 +22,10 @@ pytestmark = pytest.mark.slow
 SIDE = 64
 NAMES = ["boxes", "labels", "scores", "masks"]
 ARGS = {"embed_dim": 48, "depth": 2, "window": 5, "global_blocks": [1], "channels": 16}
+SIZES = ((SIDE, SIDE), (100, 100), (30, 30), (100, 50), (33, 66))
+PADDED = ((48, SIDE), (100, 37), (33, 129), (1, 60))
+"""Of images; the detector pads some of them, once they are resized. Proposals in the padding have
+equal scores, and which of these is kept is a matter of chance."""
 LEAST = 0.3
 """About the highest score of an untrained model of three classes."""
 
@@ -59,6 +62,14 @@ def check_same(found, expected):
     assert (found["masks"] != expected["masks"]).float().mean() < 1e-3  # near ties
 
 
+def share_in(some, others):
+    """The share of detections that are among others."""
+    same = (some["boxes"][:, None] - others["boxes"]).abs().amax(-1) < 1e-2
+    same &= (some["scores"][:, None] - others["scores"]).abs() < 1e-3
+    same &= some["labels"][:, None] == others["labels"]
+    return same.any(1).float().mean()
+
+
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     """The detectors by name, and their files."""
@@ -76,7 +87,7 @@ def exported(tmp_path_factory):
 def test_onnxruntime_computes_the_models_detections(exported, name):
     model, path = exported[0][name], exported[1] / f"{name}.onnx"
     session = session_of(path)
-    assert [(x.name, x.shape) for x in session.get_inputs()] == [("image", [3, SIDE, SIDE])]
+    assert [(x.name, x.shape) for x in session.get_inputs()] == [("image", [3, "height", "width"])]
     assert [(x.name, x.shape) for x in session.get_outputs()] == [
         ("boxes", ["objects", 4]),
         ("labels", ["objects"]),
@@ -107,6 +118,10 @@ def test_a_file_is_standard_operators_and_has_the_record(exported):
     assert record["task"] == "detection"
     assert record["label_names"] == ["ant", "bee", "cat"]
     assert record["pretrained_cfg"]["input_size"] == [3, SIDE, SIDE]
+    assert record["pretrained_cfg"]["interpolation"] == "bilinear"
+    assert record["preprocessing"]["resize"] == "in the file"
+    assert record["preprocessing"]["scale"] == 1 / 255
+    assert record["preprocessing"]["crop"] is None
 
 
 @torch.no_grad()
@@ -114,32 +129,18 @@ def test_our_runtime_takes_images_of_any_size(exported, capfd):
     model = exported[0]["kat_det_micro"]
     opened, record = open_model(exported[1] / "kat_det_micro.onnx")
     assert record.classes == ["ant", "bee", "cat"]
-    images = [noise(SIDE, SIDE), noise(100, 100), noise(30, 30)]
-    for found, expected in zip(opened.train()(images), model(images), strict=True):
-        check_same(found, expected)
+    images = [noise(*size) for size in SIZES]
+    for image, found in zip(images, opened.train()(images), strict=True):
+        check_same(found, model([image])[0])
+    for size in PADDED:
+        image = noise(*size)
+        found, expected = opened([image])[0], model([image])[0]
+        assert share_in(found, expected) >= 0.9
+        assert share_in(expected, found) >= 0.9
     assert capfd.readouterr().err == ""
     open_model(exported[1] / "kat_det_micro.onnx", SIDE)
-    with pytest.raises(InputError, match="64 x 64 pixels, got 3 x 96 x 96"):
+    with pytest.raises(InputError, match="scales images to 64 pixels itself, not to 96"):
         open_model(exported[1] / "kat_det_micro.onnx", 96)
-
-
-@pytest.mark.parametrize("size", [(48, SIDE), (SIDE, 40)])
-@torch.no_grad()
-def test_the_padding_to_a_square_is_a_part_of_the_image(exported, size):
-    """The detections are the model's in the padded image, clipped to the image."""
-    opened, _ = open_model(exported[1] / "kat_det_micro.onnx")
-    height, width = size
-    image = noise(*size)
-    (found,) = opened([image])
-    padded = functional.pad(image, (0, SIDE - width, 0, SIDE - height))
-    (whole,) = exported[0]["kat_det_micro"]([padded])
-    limits = torch.tensor([width, height, width, height], dtype=torch.float32)
-    boxes = whole["boxes"].minimum(limits)
-    inside = ((boxes[:, 2:] - boxes[:, :2]) > 0.01).all(1)
-    assert (boxes != whole["boxes"]).any()
-    expected = {name: one[inside] for name, one in {**whole, "boxes": boxes}.items()}
-    expected["masks"] = expected["masks"][..., :height, :width]
-    check_same(found, expected)
 
 
 @torch.no_grad()
@@ -162,8 +163,21 @@ def test_another_size_than_that_of_the_position_embeddings(tmp_path):
     done = export_model(model, record, tmp_path / "m.onnx")
     assert done.record.model.input_size == (3, 96, 96)
     opened, _ = open_model(tmp_path / "m.onnx")
-    for image in (noise(96, 96), noise(70, 70)):
+    for image in (noise(96, 96), noise(70, 70), noise(50, 90)):
         check_same(opened([image])[0], model([image])[0])
+
+
+@torch.no_grad()
+def test_sides_between_a_least_and_a_largest(tmp_path):
+    model, record = make_detector(min_size=48, max_size=80, masks=False)
+    export_model(model, record, tmp_path / "m.onnx")
+    opened, stored = open_model(tmp_path / "m.onnx")
+    assert (stored.args["min_size"], stored.args["max_size"]) == (48, 80)
+    for image in (noise(60, 60), noise(40, 90)):
+        found, expected = opened([image])[0], model([image])[0]
+        assert found.keys() == expected.keys() == {"boxes", "labels", "scores"}
+        assert share_in(found, expected) >= 0.9
+        assert share_in(expected, found) >= 0.9
 
 
 @pytest.mark.parametrize("least", [LEAST, 0.99])
@@ -209,14 +223,6 @@ def test_what_cannot_be_exported(tmp_path):
     for path, int8 in ((tmp_path / "m.pt2", False), (tmp_path / "m.onnx", True)):
         with pytest.raises(InputError, match=r"exported to \.onnx only, without int8"):
             export_model(model, record, path, int8=int8)
-    for args, sides in (({"min_size": 48}, "48 to 64"), ({"max_size": 80}, "64 to 80")):
-        model, record = make_detector(**args)
-        with pytest.raises(InputError, match=f"a multiple of 32, .* sides from {sides}"):
-            export_model(model, record, tmp_path / "m.onnx")
-    model, record = make_detector()
-    model.set_image_size(70)
-    with pytest.raises(InputError, match="sides from 70 to 70"):
-        export_model(model, record, tmp_path / "m.onnx")
     model, record = make_detector()
     with torch.no_grad():
         model.roi_heads.box_predictor.cls_score.bias[0] = torch.nan

@@ -22,8 +22,8 @@ def test_config_json_is_what_timm_expects():
 @pytest.mark.parametrize(
     ("entry", "value", "message"),
     [
-        ("crop_pct", "x", "crop_pct must be a number above 0, got 'x'"),
-        ("crop_pct", 0, "crop_pct must be a number above 0, got 0"),
+        ("crop_pct", "x", "crop_pct must be a number from 0.01 to 100, got 'x'"),
+        ("crop_pct", 0, "crop_pct must be a number from 0.01 to 100, got 0"),
         ("interpolation", "foo", "interpolation must be one of nearest, .*got 'foo'"),
         ("interpolation", [], "interpolation must be one of"),
         ("mean", [0.5, 0.5, 0.5], "mean must have one number for each of the 1 channels"),

@@ -12,6 +12,7 @@ import pytest
 import safetensors.torch
 import timm
 import torch
+from safetensors import safe_open
 
 import kat
 from kat.errors import InputError
@@ -94,6 +95,22 @@ def test_weights_of_another_model_are_listed(saved):
         load_model(folder)
 
 
+def test_no_changed_bit_of_the_weights_is_overlooked(saved):
+    model, folder = saved
+    path = folder / "model.safetensors"
+    content = path.read_bytes()
+    with safe_open(path, "pt") as file:
+        assert set(file.metadata()) == {"format", "sha256"}
+    for place in range(1, len(content), len(content) // 80):
+        changed = bytearray(content)
+        changed[place] ^= 1 << place % 8
+        path.write_bytes(changed)
+        with pytest.raises(InputError, match=r"model\.safetensors"):
+            load_model(folder)
+    safetensors.torch.save_file(model.state_dict(), path)  # by another program
+    load_model(folder)
+
+
 def _set_crop_pct_to_0(folder):
     text = (folder / "config.json").read_text()
     (folder / "config.json").write_text(text.replace('"crop_pct": 0.9', '"crop_pct": 0'))
@@ -107,7 +124,7 @@ def _set_crop_pct_to_0(folder):
         (lambda f: (f / "config.json").unlink(), r"config\.json does not exist"),
         (lambda f: (f / "config.json").write_text("{"), "not valid JSON"),
         (lambda f: (f / "config.json").write_text("{}"), "no valid entry 'pretrained_cfg'"),
-        (_set_crop_pct_to_0, r"config\.json: crop_pct must be a number above 0"),
+        (_set_crop_pct_to_0, r"config\.json: crop_pct must be a number from 0.01 to 100"),
     ],
 )
 def test_damaged_folders_are_named(saved, damage, message):

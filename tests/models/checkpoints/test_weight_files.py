@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import io
+import json
 import pickle
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +15,7 @@ import safetensors.torch
 import torch
 
 from kat.errors import InputError
-from kat.models import read_state_dict
+from kat.models import read_state_dict, read_vit
 from kat.models.checkpoints.weight_files import read_torch_file
 
 WEIGHTS = {"fc.weight": torch.arange(6.0).view(2, 3), "fc.bias": torch.ones(2)}
@@ -89,3 +92,32 @@ def test_the_old_format_of_torch_is_read():
 def test_numpy_scalars_are_allowed(tmp_path, kind):
     torch.save({"state_dict": WEIGHTS, "best": kind(1)}, tmp_path / "a.pth")
     assert read_torch_file(tmp_path / "a.pth")["best"] == 1
+
+
+@pytest.mark.parametrize("name", ["bomb.pth", "bomb.npz"])
+def test_an_archive_that_would_fill_the_memory_is_refused(tmp_path, name):
+    path = tmp_path / name
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", b"x")
+        archive.writestr("embedding/kernel.npy", bytes(1 << 25))
+    assert path.stat().st_size < 1 << 16
+    with pytest.raises(InputError, match=r"bomb\..* would become 33.55 MB when it is unpacked"):
+        read_vit(path)
+
+
+def test_a_header_that_promises_terabytes_is_one_error(tmp_path):
+    header = json.dumps(
+        {"a": {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 1 << 42]}}
+    ).encode()
+    for content in ((1 << 42).to_bytes(8, "little"), len(header).to_bytes(8, "little") + header):
+        (tmp_path / "w.safetensors").write_bytes(content + bytes(8))
+        with pytest.raises(InputError, match="not a complete safetensors file"):
+            read_state_dict(tmp_path / "w.safetensors")
+    with zipfile.ZipFile(tmp_path / "w.npz", "w") as archive:
+        npy = io.BytesIO()
+        shape = {"descr": "<f4", "fortran_order": False, "shape": (1 << 20, 1 << 20)}
+        np.lib.format.write_array_header_1_0(npy, shape)
+        archive.writestr("embedding/kernel.npy", npy.getvalue())
+        archive.writestr("pos_embedding.npy", npy.getvalue())
+    with pytest.raises(InputError, match="not a ViT in Google's"):
+        read_vit(tmp_path / "w.npz")

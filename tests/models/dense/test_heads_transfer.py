@@ -90,6 +90,18 @@ def test_a_model_for_another_task_takes_transformer_and_relative_positions():
         assert torch.equal(value, (source.state_dict() if body else before)[key]), key
 
 
+@pytest.mark.parametrize("masks", [True, False])
+def test_a_detector_of_boxes_and_one_of_masks_start_from_each_other(masks):
+    source, _ = make("kat_det_micro", "abc", masks=masks)
+    model, _ = make("kat_det_micro", "abc", seed=1, masks=not masks)
+    report = init_from_vit(model, source)
+    there, found = source.state_dict(), model.state_dict()
+    assert all(torch.equal(found[name], there[name]) for name in found.keys() & there.keys())
+    assert all("roi_heads.mask_" in name for name in found.keys() ^ there.keys())
+    assert bool(report.fresh) != masks
+    assert model.eval()([torch.zeros(3, 64, 64)])[0].keys() >= {"boxes", "scores"}
+
+
 def test_a_vit_detector_gives_a_kat_its_heads():
     source, _ = make("vit_det_micro", "abc")
     model, _ = make("kat_det_micro", "abc", seed=1)

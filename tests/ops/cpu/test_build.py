@@ -27,13 +27,50 @@ def test_processes_that_start_at_once_build_once(tmp_path):
     compiler.chmod(0o755)
     cache = tmp_path / "cache"
     processes = [start(cache, CXX=str(compiler)) for _ in range(2)]
+    lines = []
     for process in processes:
-        assert finish(process) == ["kernel"]
+        output, errors = process.communicate(timeout=300)
+        assert (process.returncode, output) == (0, "kernel\n"), errors
+        lines += [line for line in errors.splitlines() if line.startswith("kat: compiling the CPU")]
+    assert len(lines) == 1
     calls = (tmp_path / "calls").read_text().splitlines()
-    assert sum("-shared" in call for call in calls) == 1
+    (call,) = (call for call in calls if "-shared" in call)
+    assert any(f"-DKAT_INSTRUCTION_SETS={1 << i}" in call for i in range(3))  # no other one
     assert sorted(path.suffix for path in cache.iterdir()) == [".lock", ".so"]
     assert finish(start(cache, CXX=str(compiler))) == ["kernel"]
     assert (tmp_path / "calls").read_text().count("-shared") == 1
+
+
+def test_a_library_that_is_damaged_or_not_the_users_own_is_built_again(
+    tmp_path, own_cache, monkeypatch
+):
+    compiler, log = tmp_path / "compiler", tmp_path / "log"
+    compiler.write_text(
+        f'#!/bin/sh\n[ "$1" = --version ] && exit\nfor last; do :; done\n'
+        f'echo built >> {log}\necho library > "$last"\n'
+    )
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    path = build.cached_library()
+    assert build.cached_library() == path
+    assert log.read_text().count("built") == 1
+    owner = os.getuid() or 12345  # what belongs to root is trusted
+    for count, change in enumerate(
+        (
+            lambda: path.write_text("li"),
+            lambda: path.chmod(0o777),
+            lambda: os.getuid() or os.chown(path, owner, -1),
+        ),
+        start=2,
+    ):
+        with monkeypatch.context() as patch:
+            change()
+            if count == 4:
+                patch.setattr(os, "getuid", lambda: owner + 1)
+            assert build.cached_library() == path
+        assert path.read_text() == "library\n"
+        assert log.read_text().count("built") == count
+    assert sorted(one.suffix for one in own_cache.iterdir()) == [".lock", ".so"]
 
 
 def test_without_compiler_one_warning_says_what_to_do(tmp_path):

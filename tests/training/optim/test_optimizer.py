@@ -19,6 +19,7 @@ from kat.training.optim.freeze import freeze
 from kat.training.optim.optimizer import (
     Schedule,
     check_layout,
+    is_proportional,
     make_optimizer,
     optimizer_layout,
     parameter_groups,
@@ -63,6 +64,8 @@ def _rate(name, step, steps, optim, epochs):
     if name.endswith(("numerator", "denominator")):
         ramp = steps * optim.rational_warmup_epochs / epochs
         rate *= optim.rational_lr_scale * (min(1, step / ramp) if ramp else 1)
+        if optim.name == "sgd":  # act1 is the identity, act2 Swish
+            rate /= 213800 if ".act1." in name else 37451.5886
     return rate
 
 
@@ -73,6 +76,8 @@ def _rate(name, step, steps, optim, epochs):
         {"layer_decay": 0.7},
         {"rational_lr_scale": 0.1, "warmup_epochs": 2},
         {"layer_decay": 0.5, "rational_lr_scale": 3, "rational_warmup_epochs": 4},
+        {"name": "sgd", "rational_lr_scale": 3},
+        {"name": "sgd", "layer_decay": 0.7},
         {"schedule": "poly", "warmup_epochs": 2, "layer_decay": 0.7},
         {"schedule": "poly", "poly_power": 0.9, "rational_lr_scale": 0.1},
         {"schedule": "step", "step_at": [0.66, 0.4], "warmup_epochs": 1, "layer_decay": 0.7},
@@ -164,6 +169,31 @@ def test_groups_are_timms_with_the_rationals_apart(model):
         assert {decay[name] for name in rational_parameter_names(model)} == {0.0}
         rational = _by_name(model, optimizer, "rational")
         assert {n for n in rational if rational[n]} == rational_parameter_names(model)
+
+
+def _late_step(name, size):
+    """How far a matrix goes from step 8 to 12; RAdam begins like SGD."""
+    parameter = torch.nn.Parameter(torch.ones(4, 4))
+    groups = [{"params": [parameter], "weight_decay": 0.0}]
+    optimizer = create_optimizer_v2(groups, opt=name, lr=0.001)
+    places = []
+    for _ in range(12):
+        parameter.grad = size * torch.arange(1.0, 17).view(4, 4)
+        optimizer.step()
+        places.append(parameter.detach().clone())
+    return (places[11] - places[7]).norm().item()
+
+
+def test_steps_in_proportion_to_the_gradient_are_known_by_name():
+    """All of timm's that run here; kron compiles itself for a minute."""
+    tried, proportional = set(), set()
+    for name in list_optimizers(exclude_filters=["kron*", "bnb*", "fused*", "adahessian"]):
+        tried.add(name)
+        if _late_step(name, 2.0) == pytest.approx(2 * _late_step(name, 1.0), rel=0.01):
+            proportional.add(name)
+    assert proportional == {name for name in tried if is_proportional(name)}
+    assert {"sgd", "nesterov", "lars"} < proportional
+    assert is_proportional("lookahead_sgd")
 
 
 def test_what_is_frozen_is_in_no_group(model):

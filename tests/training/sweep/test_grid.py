@@ -87,8 +87,12 @@ def test_what_is_wrong_is_named(tmp_path, content, says):
 
 
 def test_a_file_that_is_no_yaml(tmp_path):
+    path = tmp_path / "grid.yaml"
+    with pytest.raises(InputError, match="does not exist"):
+        read_grid(path)
+    path.write_text("a: b: c")
     with pytest.raises(InputError, match="not valid YAML"):
-        read_grid(tmp_path / "missing.yaml")
+        read_grid(path)
 
 
 def test_nesting_and_merging():

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -98,10 +100,15 @@ def strips(root):
 
 def official(truth, results, kind):
     """The twelve figures of COCO's evaluator."""
+    return evaluated(truth, results, kind).stats
+
+
+def evaluated(truth, results, kind):
+    """COCO's evaluator, done."""
     evaluation = COCOeval(truth, truth.loadRes(json.loads(json.dumps(results))), kind)
     for step in (evaluation.evaluate, evaluation.accumulate, evaluation.summarize):
         step()
-    return evaluation.stats
+    return evaluation
 
 
 @pytest.mark.parametrize("kind_of_data", ["items", "strips"])
@@ -147,6 +154,27 @@ def test_a_perfect_prediction_has_100_by_class_too(items):
     assert all(row["box_ap"] == pytest.approx(100) for row in by_class.values())
 
 
+@pytest.mark.parametrize("kinds", [("box",), ("box", "mask")])
+def test_the_curve_of_a_class_is_that_of_pycocotools(kinds, items):
+    data, generator = open_coco(items, "val"), torch.Generator().manual_seed(0)
+    metrics, results = DetectionMetrics(kinds, by_class=True), []
+    for index in range(len(data)):
+        _, target = data[index]
+        found = noisy(target, generator, len(data.classes))
+        metrics.update([found], [target])
+        results += coco_results(found, int(target["image_id"]), data)["bbox"]
+    precision = evaluated(COCO(data.annotations_file), results, "bbox").eval["precision"]
+    curves = metrics.by_overlap(data.classes)
+    assert curves.columns == ("class", *(f"{0.5 + 0.05 * step:.2f}" for step in range(10)))
+    compared = 0
+    for name, *values in curves.rows:
+        of_class = precision[:, :, data.classes.index(name), 0, -1].mean(1)
+        if of_class.min() >= 0:
+            assert values == pytest.approx(100 * of_class, abs=1e-3)
+            compared += 1
+    assert compared > 3
+
+
 def test_the_predictions_for_one_image_are_held_at_a_time(items):
     data, alive = open_coco(items, "val"), []
     pairs = [data[index] for index in range(3)]
@@ -179,6 +207,53 @@ def test_a_run_trains_keeps_and_evaluates(items, tmp_path):
     found = evaluate(model, record, DataConfig(name=f"coco:{items}", batch_size=4))
     assert found.images == 6
     assert found.metrics["box_ap"] == pytest.approx(summary.metrics["box_ap"], abs=1e-4)
+
+
+def without_masks(items, out):
+    """A copy of a set, without the masks of its annotations."""
+    shutil.copytree(items, out)
+    for path in (out / "annotations").glob("*.json"):
+        content = json.loads(path.read_text())
+        for row in content["annotations"]:
+            row["segmentation"] = []
+        path.write_text(json.dumps(content))
+    return out
+
+
+def test_data_without_masks_trains_and_evaluates_boxes_alone(items, tmp_path, capsys):
+    boxes = without_masks(items, tmp_path / "boxes")
+    config = settings(boxes, tmp_path / "run")
+    config.model.args = {**SMALL, "rcnn": {"box_score_thresh": 0.0}}
+    summary = train(config)
+    assert set(summary.metrics) == {"box_ap", "box_ap50"}
+    assert "mask" not in (tmp_path / "run" / "history.csv").read_text()
+    model, record = load_model(tmp_path / "run")
+    assert not [name for name in model.state_dict() if "mask" in name]
+    assert record.args["masks"] is False
+    found = evaluate(model, record, DataConfig(name=f"coco:{boxes}", batch_size=4))
+    assert found.metrics["box_ap"] == pytest.approx(summary.metrics["box_ap"], abs=1e-4)
+    assert set(found.documents) == {"results_bbox"}
+    truth = COCO(str(boxes / "annotations" / "instances_validation.json"))
+    stats = official(truth, found.documents["results_bbox"], "bbox")
+    assert found.metrics["box_ap"] / 100 == pytest.approx(stats[0], abs=1e-4)
+    # Masks of the data do not matter to a model of boxes; by the setting they do to none.
+    again = evaluate(model, record, DataConfig(name=f"coco:{items}", batch_size=4))
+    assert again.metrics == pytest.approx(found.metrics, nan_ok=True)
+    config = replace(config, out=str(tmp_path / "chosen"))
+    config.data = DataConfig(**{**vars(config.data), "name": f"coco:{items}", "boxes_only": True})
+    assert train(config).metrics == pytest.approx(summary.metrics)
+
+
+def test_masks_of_the_model_follow_the_data(items, tmp_path):
+    config = settings(items, tmp_path / "none")
+    config.model.args = {**SMALL, "masks": False}
+    with pytest.raises(InputError, match=r"masks=False, but with this data it is True: leave it"):
+        train(config)
+    boxes = without_masks(items, tmp_path / "boxes")
+    name = "instances_training.json"
+    shutil.copy(items / "annotations" / name, boxes / "annotations" / name)
+    with pytest.raises(InputError, match=r"those of the val split have none: data\.boxes_only"):
+        train(settings(boxes, tmp_path / "none"))
 
 
 def test_stopped_and_resumed_it_ends_the_same(items, tmp_path):

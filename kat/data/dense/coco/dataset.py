@@ -24,14 +24,16 @@ Target = dict[str, Tensor]
 
 - ``boxes`` (N, 4) float32: x0, y0, x1, y1, from the file; they may extend beyond the image;
 - ``labels`` (N,) int64: class indices, in the order of the category ids;
-- ``masks`` (N, H, W) uint8: 0 or 1;
-- ``area`` (N,) float32: from the file, or the area of the mask if the file has none;
+- ``masks`` (N, H, W) uint8: 0 or 1; left out if the file has none;
+- ``area`` (N,) float32: from the file, or the area of the mask or box if the file has none;
 - ``iscrowd`` (N,) int64: 1 for a region of many objects, which is not trained on;
 - ``image_id`` () int64: from the file.
 """
 
 
-def open_coco(root: Path, split: str, bad_annotations: str = "fail") -> DetectionDataset:
+def open_coco(
+    root: Path, split: str, bad_annotations: str = "fail", boxes_only: bool = False
+) -> DetectionDataset:
     """Opens a split in the order of the file, with the images that have no object.
 
     Args:
@@ -39,13 +41,14 @@ def open_coco(root: Path, split: str, bad_annotations: str = "fail") -> Detectio
         split: ``"train"`` or ``"val"``.
         bad_annotations: ``"fail"`` refuses a file with invalid annotations, ``"skip"`` leaves the
             annotations out.
+        boxes_only: whether masks are left out.
 
     Raises:
         InputError: a file is missing or damaged, has no category or image, or has invalid
             annotations.
     """
     files = find_coco(root, split)
-    table = read_table(files.annotations)
+    table = read_table(files.annotations, boxes_only)
     problems, valid = annotation_problems(table)
     note = check_problems(problems, files.annotations, bad_annotations == "skip")
     source = CocoSource(str(files.images), table, valid)
@@ -125,7 +128,7 @@ class CocoSource:
 
 
 class DetectionDataset(DenseDataset):
-    """Images with boxes, masks and labels: item i is transform(image, :data:`Target`).
+    """Images with boxes, labels and perhaps masks: item i is transform(image, :data:`Target`).
 
     Args:
         source: the image files.
@@ -138,12 +141,13 @@ class DetectionDataset(DenseDataset):
     def __init__(self, source: CocoSource, table: CocoTable, note: str = "") -> None:
         super().__init__(source, table.categories, note=note)
         self.annotations_file = table.path
-        self.category_ids = table.category_ids
+        self.category_ids: list[int] = table.category_ids.tolist()
+        self.has_masks = table.has_masks
         self.transform: Transform = no_transform
 
     def category_id(self, label: int) -> int:
         """The category id, in the file, of a class index."""
-        return int(self.category_ids[label])
+        return self.category_ids[label]
 
     def annotated_size(self, label: Annotation) -> Size:
         """The size of the image in the file."""
@@ -151,16 +155,20 @@ class DetectionDataset(DenseDataset):
         return width, height
 
     def target(self, image: Image.Image, annotation: Annotation, index: int) -> Target:
-        """Decodes the boxes, labels and masks of an image, including crowds."""
+        """Decodes the boxes, labels and masks, if there are any, including crowds."""
         size = self.annotated_size(annotation)
         if image.size != size:
             raise UnreadableImage(self.name(index), other_size(image.size, size))
-        masks = decode_masks(annotation)
-        areas = np.where(annotation.areas < 0, masks.sum((1, 2)), annotation.areas)
+        if self.has_masks:
+            masks = decode_masks(annotation)
+            own_areas, more = masks.sum((1, 2)), {"masks": torch.from_numpy(masks)}
+        else:
+            own_areas, more = annotation.boxes[:, 2:].prod(1), {}
+        areas = np.where(annotation.areas < 0, own_areas, annotation.areas)
         return {
+            **more,
             "boxes": torch.from_numpy(_corners(annotation.boxes)),
             "labels": torch.from_numpy(annotation.labels.astype(np.int64)),
-            "masks": torch.from_numpy(masks),
             "area": torch.from_numpy(areas.astype(np.float32)),
             "iscrowd": torch.from_numpy(annotation.crowd.astype(np.int64)),
             "image_id": torch.tensor(annotation.image_id),

@@ -14,6 +14,9 @@ from kat.data.packed_strings import PackedStrings
 from kat.documents import read_json
 from kat.errors import InputError
 
+_NO_OUTLINE: tuple[object, ...] = (None, [], [[]], {}, "")
+"""What files have in the place of an outline that there is not."""
+
 
 @dataclass(frozen=True)
 class Segmentations:
@@ -25,6 +28,7 @@ class Segmentations:
         ends: (annotations,) int64, where the polygons of each annotation end in ``polygon_ends``.
         runs: compressed run lengths of each annotation; empty if it has polygons.
         heights, widths: (annotations,) int64, image size of the run lengths; 0 for polygons.
+        given: (annotations,) bool, whether the file says anything about the outline.
     """
 
     coordinates: np.ndarray
@@ -33,6 +37,7 @@ class Segmentations:
     runs: PackedStrings
     heights: np.ndarray
     widths: np.ndarray
+    given: np.ndarray
 
     def polygons(self, index: int) -> list[np.ndarray]:
         """The polygons of an annotation, each (numbers,) float64."""
@@ -95,9 +100,18 @@ class CocoTable:
     crowd: np.ndarray
     segmentations: Segmentations
 
+    @property
+    def has_masks(self) -> bool:
+        """Whether any annotation has an outline."""
+        return bool(self.segmentations.given.any())
 
-def read_table(path: Path) -> CocoTable:
+
+def read_table(path: Path, boxes_only: bool = False) -> CocoTable:
     """Reads a COCO file of instances.
+
+    Args:
+        path: the file.
+        boxes_only: whether the outlines are left out.
 
     Raises:
         InputError: the file is not JSON, or a list or a field is missing or has the wrong type.
@@ -130,7 +144,7 @@ def read_table(path: Path) -> CocoTable:
         boxes=annotation.numbers("bbox", np.float64, shape=(4,)),
         areas=annotation.numbers("area", np.float64, default=-1),
         crowd=annotation.numbers("iscrowd", np.int64, default=0) != 0,
-        segmentations=_segmentations(annotations),
+        segmentations=_segmentations([{}] * len(annotations) if boxes_only else annotations),
     )
 
 
@@ -208,8 +222,10 @@ def _are_numbers(values: np.ndarray, shape: tuple[int, ...], dtype: Any) -> bool
         return False
     if not np.isfinite(values).all():
         return False
-    whole = np.issubdtype(dtype, np.integer)
-    return not whole or bool(((values % 1 == 0) & (abs(values) < _LIMIT)).all())
+    if not np.issubdtype(dtype, np.integer):
+        return True
+    low, high = max(-_LIMIT, np.iinfo(dtype).min), min(_LIMIT, np.iinfo(dtype).max)
+    return bool(((values % 1 == 0) & (low <= values) & (values <= high)).all())
 
 
 def _segmentations(annotations: Sequence[dict[str, Any]]) -> Segmentations:
@@ -236,6 +252,7 @@ def _segmentations(annotations: Sequence[dict[str, Any]]) -> Segmentations:
         packed,
         np.frombuffer(heights, np.int64),
         np.frombuffer(widths, np.int64),
+        np.array([one.get("segmentation") not in _NO_OUTLINE for one in annotations], bool),
     )
 
 

@@ -29,13 +29,15 @@ def annotation_problems(table: CocoTable) -> tuple[list[Problem], np.ndarray]:
     """
     problems = _table_problems(table)
     valid = np.ones(len(table.ids), bool)
-    for kind, invalid in _invalid_annotations(table):
+    masks = _invalid_masks(table) if table.has_masks else []
+    for kind, invalid in [*_invalid_annotations(table), *masks]:
         chosen = np.flatnonzero(invalid & valid)
         problems += _annotation_problem(table, kind, chosen, _LEFT_OUT)
         valid[chosen] = False
     beyond = np.flatnonzero((_excess(table) > TOLERANCE) & valid)
     kind = f"boxes more than {TOLERANCE:g} pixel outside their image"
-    problems += _annotation_problem(table, kind, beyond, "training uses boxes around their masks")
+    remedy = f"training {'uses boxes around their masks' if table.has_masks else 'cuts them off'}"
+    problems += _annotation_problem(table, kind, beyond, remedy)
     if len(table.ids) and not valid.any():
         problems.append(Problem("files without a valid annotation", [str(table.path)]))
     return problems, valid
@@ -88,10 +90,6 @@ def _invalid_annotations(table: CocoTable) -> list[tuple[str, np.ndarray]]:
     """Kinds of invalid annotations, each with (annotations,) bool: those of this kind."""
     duplicate = np.zeros(len(table.ids), bool)
     duplicate[_repeated(table.ids)] = True
-    outlines = table.segmentations
-    height, width = _image_sizes(table).T
-    runs = np.diff(outlines.runs.ends, prepend=0) > 0
-    resized = runs & ((outlines.heights != height) | (outlines.widths != width))
     return [
         ("annotations of unknown images", ~_known(table)),
         (
@@ -99,8 +97,22 @@ def _invalid_annotations(table: CocoTable) -> list[tuple[str, np.ndarray]]:
             ~np.isin(table.category_of, table.category_ids),
         ),
         ("duplicate annotation ids", duplicate),
-        ("boxes of zero area", (table.boxes[:, 2:] <= 0).any(1)),
+        ("boxes of zero area", table.boxes[:, 2:].min(axis=1) <= 0),
         ("boxes entirely outside their image", _outside(table)),
+    ]
+
+
+def _invalid_masks(table: CocoTable) -> list[tuple[str, np.ndarray]]:
+    """As :func:`_invalid_annotations`, of a file in which annotations have masks."""
+    outlines = table.segmentations
+    height, width = _image_sizes(table).T
+    runs = np.diff(outlines.runs.ends, prepend=0) > 0
+    resized = runs & ((outlines.heights != height) | (outlines.widths != width))
+    return [
+        (
+            "annotations without a mask beside others with one (data.boxes_only=true takes both)",
+            ~outlines.given,
+        ),
         ("annotations without polygons or run lengths for a mask", ~outlines.exist()),
         ("masks whose size differs from their image", resized),
         ("masks with damaged run lengths", damaged_runs(outlines.runs, 1.0 * height * width)),

@@ -27,6 +27,10 @@
 #ifndef KAT_SOURCE_HASH
 #define KAT_SOURCE_HASH "unknown"
 #endif
+// The instruction sets to compile for: a sum of 1 (baseline), 2 (AVX2) and 4 (AVX-512).
+#ifndef KAT_INSTRUCTION_SETS
+#define KAT_INSTRUCTION_SETS 7
+#endif
 #define KAT_EXPORT extern "C" __attribute__((visibility("default")))
 
 namespace {
@@ -97,13 +101,15 @@ struct Kernels {
 #define KAT_TARGET_END KAT_PRAGMA(GCC pop_options)
 #endif
 
+#if KAT_INSTRUCTION_SETS & 1
 #define KAT_ISA baseline
 #define KAT_VECTOR_BYTES 16
 #include "block.inc"
 #undef KAT_ISA
 #undef KAT_VECTOR_BYTES
+#endif
 
-#if defined(__x86_64__)
+#if KAT_INSTRUCTION_SETS & 2 && defined(__x86_64__)
 KAT_TARGET_BEGIN("avx2,fma,f16c")
 #define KAT_ISA avx2
 #define KAT_VECTOR_BYTES 32
@@ -111,7 +117,9 @@ KAT_TARGET_BEGIN("avx2,fma,f16c")
 #undef KAT_ISA
 #undef KAT_VECTOR_BYTES
 KAT_TARGET_END
+#endif
 
+#if KAT_INSTRUCTION_SETS & 4 && defined(__x86_64__)
 KAT_TARGET_BEGIN("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,prfchw")
 #define KAT_ISA avx512
 #define KAT_VECTOR_BYTES 64
@@ -652,14 +660,20 @@ class Operation {
   bool failed_;
 };
 
-// The caller knows the processor.
+// The caller knows the processor, and what this library was compiled for.
 Kernels kernels(const RationalCall& call) {
   const int m = int(call.a_columns) - 1, n = int(call.b_columns);
-#if defined(__x86_64__)
+#if KAT_INSTRUCTION_SETS & 4 && defined(__x86_64__)
   if (call.instruction_set == kAvx512) return avx512::kernels(call.data_type, call.form, m, n);
+#endif
+#if KAT_INSTRUCTION_SETS & 2 && defined(__x86_64__)
   if (call.instruction_set == kAvx2) return avx2::kernels(call.data_type, call.form, m, n);
 #endif
+#if KAT_INSTRUCTION_SETS & 1
   return baseline::kernels(call.data_type, call.form, m, n);
+#else
+  __builtin_trap();
+#endif
 }
 
 int64_t vector_bytes(int64_t instruction_set) {

@@ -30,7 +30,7 @@ def test_differences_leave_the_reference_out():
     paired = stats.ttest_rel(*reversed(pages.TOP1.values())).confidence_interval(0.95)
     assert list(drawn.y) == ["ViT (a long name)"]
     assert drawn.x[0] - drawn.error_x.array[0] == pytest.approx(paired.low)
-    assert drawn.text[0] == "-2.97 ± 0.66 % (n = 3)"
+    assert drawn.text[0] == "-2.90 ± 0.66 % (n = 3)"
 
 
 def test_one_seed_has_no_interval():

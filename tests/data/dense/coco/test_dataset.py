@@ -75,6 +75,41 @@ def test_missing_fields_are_computed_or_zero(tmp_path):
     assert not target["iscrowd"].any()
 
 
+NO_OUTLINE = ([], None, [[]])
+
+
+def test_a_file_without_masks_is_data_of_boxes_alone(tmp_path):
+    content = instances()
+    for row, nothing in zip(content["annotations"], (*NO_OUTLINE, None, []), strict=True):
+        row["segmentation"] = nothing
+        del row["area"]
+    del content["annotations"][0]["segmentation"]
+    write_coco(tmp_path, content)
+    data = open_coco(tmp_path, "train")
+    assert not data.has_masks
+    assert data.note == ""
+    target = data[1][1]
+    assert "masks" not in target
+    assert target["boxes"].tolist()[0] == [11, 4, 41, 31]
+    assert target["area"].tolist() == [30 * 27, 30 * 26.5, 20 * 18]
+
+
+def test_masks_are_all_or_none_unless_they_are_left_out(tmp_path):
+    content = instances()
+    content["annotations"][1]["segmentation"] = []
+    write_coco(tmp_path, content)
+    with pytest.raises(InputError, match=r"1 annotations without a mask .* takes both\)"):
+        open_coco(tmp_path, "train")
+    boxes = open_coco(tmp_path, "train", boxes_only=True)[1][1]
+    assert len(boxes["boxes"]) == 3
+    assert "masks" not in boxes
+    for row in content["annotations"]:  # damaged outlines are not absent ones
+        row["segmentation"] = [[1, 2, 3]]
+    write_coco(tmp_path, content)
+    with pytest.raises(InputError, match="5 annotations without polygons or run lengths"):
+        open_coco(tmp_path, "train")
+
+
 @pytest.mark.parametrize(
     ("annotations", "images"),
     [

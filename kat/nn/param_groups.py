@@ -1,0 +1,172 @@
+"""Parameter groups for optimizers: the coefficients of rationals apart from other parameters.
+
+The gradient of a coefficient c is a sum over all tokens and over all channels that share it, and F
+moves by dF/da_i = x^i / Q and dF/db_j = F |x|^j / Q, which grow with the powers of x. Where a step
+is proportional to the gradient, as in SGD, coefficients need a smaller learning rate than weights,
+
+    k lr,   k = 1 / (100 S),   S = sum over all coefficients c of E[(dF/dc)^2], x ~ N(0, 1),
+
+and a bound on their gradient, which a few large inputs can make thousands of times larger.
+Optimizers that divide by the size of the gradient, such as Adam, need neither. docs/optimizers.md
+has the measurements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from kat.errors import InputError
+from kat.nn.gain import expectation
+from kat.nn.rational import GroupRational, group_functions
+
+_MARGIN = 100
+"""How much smaller than 1 / S the factor is: with 1 / S most runs diverge."""
+
+
+def param_groups(
+    model: nn.Module,
+    lr: float,
+    *,
+    coefficient_lr: float | Literal["scaled"] | None = None,
+    weight_decay: float = 0.0,
+) -> list[dict[str, Any]]:
+    """Parameter groups for any optimizer of torch or timm, with rational coefficients apart.
+
+    Biases, norms, coefficients and what ``no_weight_decay()`` of a module names have no weight
+    decay. Frozen parameters are in no group.
+
+    Args:
+        model: any model; it may be compiled, wrapped in DDP or sharded by ``fully_shard``.
+        lr: learning rate.
+        coefficient_lr: learning rate of the coefficients. None: ``lr``, for optimizers that
+            normalize the gradient (Adam, Lion, LAMB, ...). ``"scaled"``: ``k lr`` with a factor
+            k for each rational (:func:`coefficient_lr_scale`), for SGD, together with
+            :func:`clip_coefficient_gradients`.
+        weight_decay: of the other parameters.
+
+    Returns:
+        Dictionaries with ``params``, ``lr``, ``weight_decay`` and ``rational``: whether they are
+        coefficients. Those of coefficients have ``use_muon=False``, too, which Muon of timm obeys.
+
+    Raises:
+        InputError: another ``coefficient_lr``, or no parameter requires a gradient.
+    """
+    if isinstance(coefficient_lr, str) and coefficient_lr != "scaled":
+        raise InputError(
+            f"coefficient_lr must be a learning rate, 'scaled' or None, got {coefficient_lr!r}"
+        )
+    scaled = coefficient_lr == "scaled"
+    made = split_coefficients(model, decay_groups(model, weight_decay), scaled=scaled)
+    if not made:
+        raise InputError("no parameter of the model requires a gradient")
+    own = lr if coefficient_lr is None or isinstance(coefficient_lr, str) else coefficient_lr
+    for group in made:
+        group["lr"] = (own if group["rational"] else lr) * group.pop("lr_scale")
+    return made
+
+
+def clip_coefficient_gradients(optimizer: torch.optim.Optimizer, max_norm: float = 1.0) -> None:
+    """Before every step, scales the gradient of all coefficients to norm ``max_norm`` at most.
+
+    Args:
+        optimizer: an optimizer of the groups of :func:`param_groups`.
+        max_norm: the largest L2 norm, over all coefficients together.
+    """
+
+    def clip(stepping: torch.optim.Optimizer, *_: Any) -> None:
+        coefficients = [p for g in stepping.param_groups if g["rational"] for p in g["params"]]
+        nn.utils.clip_grad_norm_(coefficients, max_norm)
+
+    optimizer.register_step_pre_hook(clip)
+
+
+def coefficient_lr_scale(activation: GroupRational) -> float:
+    """k = 1 / (100 S), S = sum over all coefficients c of E[(dF/dc)^2] for x ~ N(0, 1).
+
+    F is the initial function, so the factor of a resumed run is the same.
+    """
+    initial = activation.initial_coefficients()
+    m, n = activation.degree
+    one = (1.0,) + m * (0.0,)
+    numerators = torch.tensor([one, initial.numerator], dtype=torch.float64, device="cpu")
+    denominator = torch.tensor([initial.denominator], dtype=torch.float64, device="cpu")
+    powers = torch.arange(max(m, n) + 1, device="cpu")[:, None]
+
+    def squares(x: Tensor) -> Tensor:
+        inverse_q, y = group_functions(x, numerators, denominator, activation.form)
+        slopes = x**powers * inverse_q
+        return torch.cat([slopes[: m + 1], y * slopes[1 : n + 1]]).square()
+
+    with torch.no_grad():
+        return 1 / (_MARGIN * expectation(squares).sum().item())
+
+
+def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """The parameters that require a gradient, those without weight decay first."""
+    spared = _spared(model)
+    without: list[nn.Parameter] = []
+    decayed: list[nn.Parameter] = []
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            keeps = weight_decay == 0 or id(parameter) in spared
+            (without if keeps else decayed).append(parameter)
+    made = [(without, 0.0), (decayed, weight_decay)]
+    return [{"params": params, "weight_decay": decay} for params, decay in made if params]
+
+
+def split_coefficients(
+    model: nn.Module, groups: Iterable[Mapping[str, Any]], *, scaled: bool
+) -> list[dict[str, Any]]:
+    """Splits each group into other parameters and rational coefficients.
+
+    Args:
+        model: the model of the parameters.
+        groups: parameter groups, which may have an ``lr_scale``.
+        scaled: whether ``lr_scale`` of coefficients contains :func:`coefficient_lr_scale`.
+
+    Returns:
+        The groups with ``lr_scale`` and ``rational``; those of coefficients with ``use_muon``, and
+        if scaled one for each function.
+    """
+    scales = {
+        id(parameter): coefficient_lr_scale(module) if scaled else 1.0
+        for module in _rationals(model)
+        for parameter in module.parameters()
+    }
+    split = []
+    for group in groups:
+        parts: dict[float | None, list[nn.Parameter]] = {None: []}
+        for parameter in group["params"]:
+            parts.setdefault(scales.get(id(parameter)), []).append(parameter)
+        for scale, params in parts.items():
+            own = {} if scale is None else {"use_muon": False}
+            factor = group.get("lr_scale", 1.0) * (1.0 if scale is None else scale)
+            marks = {"params": params, "lr_scale": factor, "rational": scale is not None}
+            if params:
+                split.append({**group, **marks, **own})
+    return split
+
+
+def _spared(model: nn.Module) -> set[int]:
+    """The ids of the parameters without weight decay."""
+    spared = {
+        id(parameter)
+        for name, parameter in model.named_parameters()
+        if parameter.ndim <= 1 or name.endswith(".bias")
+    }
+    spared |= {id(p) for module in _rationals(model) for p in module.parameters()}
+    for module in model.modules():
+        names: set[str] = getattr(module, "no_weight_decay", set)()
+        for name, parameter in module.named_parameters() if names else ():
+            if any(fnmatchcase(name, pattern) for pattern in names):
+                spared.add(id(parameter))
+    return spared
+
+
+def _rationals(model: nn.Module) -> list[GroupRational]:
+    return [module for module in model.modules() if isinstance(module, GroupRational)]

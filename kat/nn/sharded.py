@@ -1,0 +1,42 @@
+"""Parameters that are sharded over processes (``DTensor``, as of FSDP2), read and written whole.
+
+Every process of the parameter's mesh calls these functions at the same time.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+
+def whole(tensor: Any) -> Tensor:
+    """All values of a tensor, on every process if it is sharded."""
+    return tensor.full_tensor() if _is_sharded(tensor) else tensor
+
+
+def sharded_like(value: Tensor, like: Any) -> Tensor:
+    """``value`` with the device, the dtype and the sharding of a tensor of its shape.
+
+    If that is sharded, the values are those of the mesh's first process.
+    """
+    value = value.to(like.device, like.dtype)
+    if not _is_sharded(like):
+        return value
+    from torch.distributed.tensor import distribute_tensor  # slow to import
+
+    return distribute_tensor(value, like.device_mesh, like.placements)
+
+
+def replicated_like(value: Tensor, like: Any) -> Tensor:
+    """``value`` with the device and the dtype of a tensor, for operations between the two."""
+    value = value.to(like.device, like.dtype)
+    if not _is_sharded(like):
+        return value
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(value, like.device_mesh)  # without placements: the same everywhere
+
+
+def _is_sharded(tensor: Tensor) -> bool:
+    return hasattr(tensor, "full_tensor")
