@@ -109,7 +109,8 @@ def coefficient_lr_scale(activation: GroupRational) -> float:
 def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """The parameters that require a gradient, those without weight decay first."""
     spared = _spared(model)
-    without, decayed = [], []
+    without: list[nn.Parameter] = []
+    decayed: list[nn.Parameter] = []
     for parameter in model.parameters():
         if parameter.requires_grad:
             keeps = weight_decay == 0 or id(parameter) in spared
