@@ -184,6 +184,7 @@ def _late_step(name, size):
     return (places[11] - places[7]).norm().item()
 
 
+@pytest.mark.slow
 def test_steps_in_proportion_to_the_gradient_are_known_by_name():
     """All of timm's that run here; kron compiles itself for a minute."""
     tried, proportional = set(), set()
