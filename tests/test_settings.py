@@ -44,8 +44,8 @@ def test_valid_settings_pass(settings):
     [
         (Outer(inner=Inner(rate=0)), "inner.rate must be above 0 or 'auto', got 0"),
         (Outer(inner=Inner(rate=float("nan"))), "must be a finite number or 'auto', got nan"),
-        (Outer(inner=Inner(rate="fast")), "inner.rate must be a valid number"),
-        (Outer(inner=Inner(steps="auto")), "inner.steps must be a valid integer"),
+        (Outer(inner=Inner(rate="fast")), "inner.rate must be a number or 'auto', got fast"),
+        (Outer(inner=Inner(steps="auto")), "inner.steps must be an integer, got auto"),
         (Outer(inner=Inner(steps=0)), "inner.steps must be at least 1, got 0"),
         (Outer(inner=Inner(scale=(0.9, 0.1))), "must be two numbers, the smaller first, got"),
         (Outer(inner=Inner(scale=(0, 1))), r"inner.scale must be above 0, got \(0, 1\)"),
@@ -55,7 +55,7 @@ def test_valid_settings_pass(settings):
             "limit must be at least 1 batch, or a share above 0.0 and at most 1.0, got 0",
         ),
         (Outer(limit=2.0), "limit must be at least 1 batch, or a share .*, got 2.0"),
-        (Outer(name=3), "name must be a valid string, got 3"),
+        (Outer(name=3), "name must be text, got 3"),
     ],
 )
 def test_an_invalid_setting_is_named_with_what_it_may_be(settings, line):
