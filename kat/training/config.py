@@ -264,6 +264,11 @@ def _check_optim(config: TrainConfig) -> None:
             f"optim.name={config.optim.name} has {optimizer.num_betas} betas, and optim.betas sets"
             " two: leave it out"
         )
+    if config.strategy == "fsdp" and config.optim.name.lower().endswith(("adamp", "sgdp")):
+        raise InputError(
+            f"optim.name={config.optim.name} fails where a process has no share of a weight, as with"
+            " strategy=fsdp: take ddp"
+        )
     if config.data.batch_size == AUTO and is_stream(config.data.name):
         raise InputError(
             "data.batch_size=auto depends on the number of images, which a stream does not know:"

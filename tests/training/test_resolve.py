@@ -9,7 +9,7 @@ import torch
 
 from kat.data import AugmentConfig, DataConfig
 from kat.errors import InputError
-from kat.training import ModelConfig, TrainConfig
+from kat.training import ModelConfig, OptimConfig, TrainConfig
 from kat.training.resolve import resolve
 
 
@@ -46,6 +46,10 @@ def test_a_resolved_run_is_settled_and_nothing_is_written(tmp_path):
         (
             {"strategy": "fsdp", "model": ModelConfig(channels_last=True)},
             "channels_last does not work with strategy",
+        ),
+        (
+            {"strategy": "fsdp", "optim": OptimConfig(name="sgdp")},
+            "sgdp fails where a process has no share of a weight",
         ),
         (
             {"augment": AugmentConfig(auto_augment="original", interpolation="lanczos")},
