@@ -266,8 +266,8 @@ def _check_optim(config: TrainConfig) -> None:
         )
     if config.strategy == "fsdp" and config.optim.name.lower().endswith(("adamp", "sgdp")):
         raise InputError(
-            f"optim.name={config.optim.name} fails where a process has no share of a weight, as with"
-            " strategy=fsdp: take ddp"
+            f"optim.name={config.optim.name} fails where a process has no share of a weight,"
+            " as with strategy=fsdp: take ddp"
         )
     if config.data.batch_size == AUTO and is_stream(config.data.name):
         raise InputError(
