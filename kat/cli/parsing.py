@@ -162,6 +162,15 @@ class Parser(ArgumentParser):
             " shorter side of the image, of a detector the longer one (default: the model's)",
         )
 
+    def add_exif(self) -> None:
+        """Adds ``--exif``."""
+        self.add(
+            "--exif",
+            choices=("upright", "ignore"),
+            default="upright",
+            help="as data.exif in training",
+        )
+
     def add_trust(self) -> None:
         """Adds ``--trust``."""
         self.add(

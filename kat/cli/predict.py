@@ -96,6 +96,7 @@ def make_parser() -> Parser:
     add("--top", type=Count, default=5, metavar="N", help="number of classes to print")
     add("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda, cuda:1, mps")
     parser.add_image_size()
+    parser.add_exif()
     parser.add_folder(
         "--out",
         "draw into this folder: of a detector boxes and masks on the image, of a segmentation"
@@ -131,7 +132,7 @@ class _Images:
     def __iter__(self) -> Iterator[Image.Image]:
         for index, path in enumerate(tracked(self.options.images, "predicting", self.options)):
             try:
-                image = in_channels(decode(path), self.record.input_size[0])
+                image = in_channels(decode(path, self.options.exif), self.record.input_size[0])
             except UnreadableImage as error:
                 self.errors[index] = f"cannot be read: {error.reason}"
             else:

@@ -15,6 +15,7 @@ import safetensors.torch
 import timm
 import torch
 import yaml
+from PIL import Image
 
 from kat.checksum import write_checksum
 from kat.cli.training_settings import TrainingParser, parse_training
@@ -23,7 +24,7 @@ from kat.tables import open_table
 from kat.training.build import Run
 from kat.training.run_directory import remove_results
 from tests.cli.commands import QUICK, refused, run
-from tests.images import png_header, write_fashion_mnist, write_folder
+from tests.images import noise, png_header, turned, write_fashion_mnist, write_folder
 
 pytestmark = pytest.mark.slow
 
@@ -226,6 +227,26 @@ def test_predict_takes_folders_with_all_that_lies_in_them(digits_run, imagenet, 
     (tmp_path / "empty").mkdir()
     message = refused(capsys, "predict", tmp_path / "empty", "--checkpoint", digits_run)
     assert "there is no image in" in message
+
+
+def test_predict_turns_photographs_upright_or_not(digits_run, tmp_path):
+    upright = noise("L")
+    stored = upright.transpose(Image.Transpose.ROTATE_90)
+    upright.save(tmp_path / "upright.png")
+    stored.save(tmp_path / "stored.png")
+    (tmp_path / "photo.png").write_bytes(turned(upright))
+    names = ("upright", "photo", "stored")
+    files = [tmp_path / f"{name}.png" for name in names]
+
+    def answers(*options):
+        out = tmp_path / "answers.json"
+        command = ["predict", *files, "--checkpoint", digits_run, "--json", out, *options]
+        assert run(*command) == 0
+        return {n: r["top"] for n, r in zip(names, json.loads(out.read_text()), strict=True)}
+
+    default, ignored = answers(), answers("--exif", "ignore")
+    assert default["photo"] == default["upright"] != default["stored"]
+    assert ignored["photo"] == ignored["stored"] == default["stored"]
 
 
 def test_training_from_a_vit(tmp_path):

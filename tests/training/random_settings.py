@@ -95,7 +95,14 @@ MODELS = {
     "segmentation": {"kat_upernet_micro": f"{_TINY}, norm: layer", "vit_upernet_micro": _TINY},
 }
 OF_RATIONALS = ("model.freeze", "monitor.enabled")
-DRAWN_APART = {"optim.name", "model.name", "model.args", "data.name", "checkpoint.every_n_steps"}
+DRAWN_APART = {
+    "optim.name",
+    "model.name",
+    "model.args",
+    "data.name",
+    "data.boxes_only",
+    "checkpoint.every_n_steps",
+}
 NOT_DRAWN = {
     "out", "resume", "overwrite", "accept_changed_data",  # the test's own
     "progress", "loggers",  # show numbers, and change none
@@ -166,5 +173,7 @@ def draw(
     }
     if options.get("strategy") == "fsdp":  # some of timm's fail on shards without elements
         options["optim.name"] = generator.choice(["adamw", "sgd", "lion", "adamax"])
+    if task == "detection":
+        options["data.boxes_only"] = generator.choice(["true", "false"])
     chosen = [f"--{name}={value}" for name, value in options.items()]
     return [*generator.choice(data[task]), *chosen]

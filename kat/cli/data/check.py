@@ -70,9 +70,7 @@ def make_parser() -> Parser:
         default="skip",
         help="as data.bad_images in training",
     )
-    parser.add(
-        "--exif", choices=("upright", "ignore"), default="upright", help="as data.exif in training"
-    )
+    parser.add_exif()
     parser.add("--headers", action="store_true", help="read only the sizes of images")
     parser.add("--num-workers", type=Count, default=8, metavar="N", help="threads that read images")
     parser.add_json("all cases of all problems, and the number of images of each class")
