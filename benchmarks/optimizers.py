@@ -46,8 +46,8 @@ from kat.nn.param_groups import coefficient_lr_scale
 
 COLUMNS = ("model", "optimizer", "arm", "lr", "seed", "diverged", "loss", "top1")
 ARMS = (
-    "fixed", "plain", "hundredth", "channels", "sensitivity", "normalized", "clipped", "margin",
-    "groups",
+    "fixed", "plain", "hundredth", "channels", "sensitivity", "normalized", "clipped", "adam",
+    "margin", "groups",
 )  # fmt: skip
 BATCH, GUESSING = 64, math.log(10)
 
@@ -152,6 +152,9 @@ def sgd(
     model: nn.Module, arm: str, lr: float, used: dict[nn.Parameter, int]
 ) -> list[torch.optim.Optimizer]:
     """SGD with momentum, the coefficients at the rate of the arm."""
+    if arm == "adam":
+        others = [p for p in model.parameters() if p not in used]
+        return [torch.optim.SGD(others, lr=lr, momentum=0.9), torch.optim.AdamW(used, lr=1e-3)]
     scale: Callable[[nn.Module, nn.Parameter], float] | None = {
         "hundredth": lambda module, parameter: 0.01,
         "channels": lambda module, parameter: 1 / used[parameter],
