@@ -1,5 +1,6 @@
-# make demo   set everything up and train KAT and ViT on real images, about two minutes
-# make test   set everything up and run the tests
+# make demo            set everything up and train KAT and ViT on real images, about two minutes
+# make test            set everything up and run the tests
+# make release-check   the longest tests, which make test leaves out
 #
 # All of it lives in .venv; nothing is installed outside this folder.
 #   PYTHON=python3.12        another interpreter, 3.11 or newer
@@ -19,7 +20,7 @@ else
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 endif
 
-.PHONY: help setup demo test lint clean
+.PHONY: help setup demo test release-check lint clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | head -n 7
@@ -36,6 +37,9 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -q -n auto --dist loadfile
+
+release-check: $(READY)
+	$(BIN)/python -m pytest -q -n auto --dist load -m release -rA
 
 lint: $(READY)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -11,12 +11,16 @@ from __future__ import annotations
 import ast
 import difflib
 import importlib
+import os
 import re
 import sys
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
-USAGE_ERROR = 2
+USAGE_ERROR, FAILED = 2, 1
+BROKEN_PIPE = 141
+"""As shells report it for other programs: 128 + SIGPIPE."""
 
 _EXAMPLES = """\
 examples:
@@ -39,7 +43,30 @@ examples:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one command and returns its exit code: 0 done, 1 failed, 2 bad input."""
+    """Runs one command and returns its exit code: 0 done, 1 failed, 2 bad input.
+
+    If nobody reads its output any more, as in ``kat flops models | head -1``, it ends quietly.
+    """
+    code = 0
+    try:
+        try:
+            code = _run(arguments)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        code = BROKEN_PIPE
+    except OSError as error:  # a full disk
+        if not code:
+            sys.stderr.write(f"kat: standard output cannot be written: {error.strerror}\n")
+        code = code or FAILED
+    else:
+        return code
+    with suppress(OSError), open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())  # else Python fails as it ends
+    return code
+
+
+def _run(arguments: list[str] | None) -> int:
     rest = sys.argv[1:] if arguments is None else arguments
     if rest[:1] == ["--version"]:
         from importlib.metadata import version
@@ -60,8 +87,12 @@ def main(arguments: list[str] | None = None) -> int:
         path = path / name if (path / name).is_dir() else path / f"{name}.py"
     from kat.cli.parsing import run_command
 
-    command = importlib.import_module(".".join(["kat.cli", *names[1:]]))
-    return run_command(lambda: command.main(rest), quiet="--quiet" in rest)
+    def command() -> int | None:
+        module = importlib.import_module(".".join(["kat.cli", *names[1:]]))
+        code: int | None = module.main(rest)
+        return code
+
+    return run_command(command, quiet="--quiet" in rest, debug="--debug" in rest)
 
 
 def find_commands(folder: Path) -> dict[str, str]:

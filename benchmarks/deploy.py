@@ -98,7 +98,7 @@ def make_forms(
         ("int8 onnxruntime", "m8.onnx", True),
     ):
         sizes[form] = export_model(model, record, folder / file, int8=int8).size / 1e6
-        forms[form], _ = open_model(folder / file)
+        forms[form], _ = open_model(folder / file, trust=True)
     if compiled:
         forms["compiled"] = torch.compile(freeze(model))
         forms["pt2 compiled"] = torch.compile(torch.export.load(folder / "m.pt2").module())

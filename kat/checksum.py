@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 
 from kat.errors import InputError
+from kat.files import open_input
 
 _PREFIX = b"sha256:"
 _COMMENT = len(_PREFIX) + 64
@@ -40,7 +41,7 @@ def verify_checksum(path: Path, *, required: bool = False) -> None:
     """
     try:
         size = path.stat().st_size
-        with path.open("rb") as file:
+        with open_input(path) as file:
             file.seek(max(size - _COMMENT, 0))
             comment = file.read()
         if not comment.startswith(_PREFIX):
@@ -60,7 +61,7 @@ def _digest(path: Path, size: int) -> bytes:
     The last two bytes count as 0: they hold the length of the comment.
     """
     digest, left = hashlib.sha256(), size - 2
-    with path.open("rb") as file:
+    with open_input(path) as file:
         while left > 0 and (chunk := file.read(min(left, _CHUNK))):
             digest.update(chunk)
             left -= len(chunk)

@@ -12,6 +12,43 @@ class InputError(ValueError):
     """Invalid input. The message names the value and says what to do. Exit code 2."""
 
 
+class UnreadableFile(InputError):
+    """An input file that cannot be read.
+
+    Args:
+        path: of the file.
+        reason: why, as a clause, e.g. ``"it is a folder"``.
+    """
+
+    def __init__(self, path: object, reason: str) -> None:
+        super().__init__(path, reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.args[0]} cannot be read: {self.reason}"
+
+
+class MissingFile(UnreadableFile):
+    """An input file that does not exist."""
+
+    def __str__(self) -> str:
+        return f"{self.args[0]} does not exist"
+
+
+class OutputFailed(OSError):
+    """A text file that cannot be written, after the work whose result it should hold.
+
+    Args:
+        path: of the file.
+        error: of the system.
+        content: the text, which the command line prints instead.
+    """
+
+    def __init__(self, path: object, error: OSError, content: str) -> None:
+        super().__init__(error.errno, error.strerror or str(error), str(path))
+        self.content = content
+
+
 class BackendUnavailable(RuntimeError):
     """A backend that was requested by name is unavailable. The message says why."""
 

@@ -1,19 +1,102 @@
-"""Files and folders that are written completely or not at all."""
+"""The gates of files: every input is opened here, every output is tried and written here.
+
+An input is a regular file; an output is written completely or not at all.
+"""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
-from kat.errors import InputError
+from kat.errors import InputError, MissingFile, OutputFailed, UnreadableFile
+from kat.text import scaled
 
 PICTURES = (".png", ".svg", ".pdf")
 """The suffixes of figures."""
+
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+"""How inputs are opened: without O_NONBLOCK, a named pipe waits for its writer."""
+_PROBE = bytes(4096)
+"""What is written to find out whether there is space."""
+
+
+def open_input(path: str | Path, *, limit: int | None = None, buffering: int = -1) -> BinaryIO:
+    """Opens a file to read its bytes. All inputs are opened by this function.
+
+    Pipes, devices and sockets are refused: reading them can wait forever or never end.
+
+    Args:
+        path: of the file.
+        limit: the most bytes that the file may have, where the reader holds it in memory.
+        buffering: as of :func:`open`.
+
+    Raises:
+        MissingFile: the file does not exist.
+        UnreadableFile: it is not a regular file, may not be read, or is too large.
+    """
+    try:
+        descriptor = os.open(path, _FLAGS)
+    except FileNotFoundError:
+        raise MissingFile(path, "it does not exist") from None
+    except (OSError, ValueError) as error:  # ValueError: a name with a null character
+        raise UnreadableFile(path, reason_of(error)) from None
+    status = os.fstat(descriptor)
+    kind = stat.S_IFMT(status.st_mode)
+    if kind == stat.S_IFREG and (limit is None or status.st_size <= limit):
+        return os.fdopen(descriptor, "rb", buffering)
+    os.close(descriptor)
+    if kind == stat.S_IFREG:
+        assert limit is not None
+        size = f"{scaled(status.st_size, 'B')}, and at most {scaled(limit, 'B')} are read"
+        raise UnreadableFile(path, f"it has {size}")
+    raise UnreadableFile(path, f"it is {_KINDS.get(kind, 'something else')}, not a file")
+
+
+def check_input(path: str | Path) -> None:
+    """Checks that a file can be opened by :func:`open_input`, before a library opens it.
+
+    Raises:
+        MissingFile, UnreadableFile: see :func:`open_input`.
+    """
+    open_input(path).close()
+
+
+def read_bytes(path: str | Path, limit: int) -> bytes:
+    """The bytes of a file; see :func:`open_input`."""
+    with open_input(path, limit=limit) as file:
+        try:
+            return file.read()
+        except OSError as error:  # a damaged disk
+            raise UnreadableFile(path, reason_of(error)) from None
+
+
+def read_text(path: str | Path, limit: int = 1 << 26) -> str:
+    """The contents of a text file in UTF-8; see :func:`open_input`.
+
+    Raises:
+        UnreadableFile: among others, it is not in UTF-8.
+    """
+    try:
+        return read_bytes(path, limit).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UnreadableFile(path, f"it is not text in UTF-8: {error}") from None
+
+
+def reason_of(error: Exception) -> str:
+    """Why the system refused: its words, without the number and the path."""
+    return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
 @contextmanager
@@ -43,6 +126,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     if path.exists():
         raise InputError(f"{path} exists already; remove it, or give another name")
     _check_parent(path)
+    check_folder(path)
     partial = _partial(path)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
@@ -54,9 +138,17 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file in UTF-8, completely or not at all."""
-    with replacing(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+    """Writes a text file in UTF-8, completely or not at all.
+
+    Raises:
+        OutputFailed: the system refused.
+    """
+    try:
+        with replacing(path) as partial:
+            # names of files may hold bytes that are not UTF-8: Python keeps them as surrogates
+            partial.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
+    except OSError as error:
+        raise OutputFailed(path, error, text) from error
 
 
 def link_or_copy(path: Path, other: Path) -> None:
@@ -77,45 +169,70 @@ def link_or_copy(path: Path, other: Path) -> None:
 def check_target(path: Path, endings: Sequence[str] = ()) -> None:
     """Checks that a file can be written, before the work whose result it will hold.
 
+    Writes a little beside it, and removes it again.
+
     Args:
         path: the path of the file.
         endings: the suffixes that are allowed; empty for any.
 
     Raises:
-        InputError: another suffix, a missing folder, or ``path`` is a folder.
+        InputError: another suffix, a missing folder, ``path`` is not a regular file, or the system
+            refuses.
     """
     if endings and path.suffix not in endings:
         raise InputError(f"{str(path)!r} must end in {' or '.join(endings)}")
-    if path.is_dir():
-        raise InputError(f"{path} is a folder; give the name of a file")
-    _check_parent(path)
+    with _refusals(path):
+        if path.is_dir():
+            raise InputError(f"{path} is a folder; give the name of a file")
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path} is not a regular file, and would be replaced")
+        _check_parent(path)
+        _probe(_partial(path))
+
+
+def check_folder(path: Path) -> None:
+    """Checks that files can be written to a folder, which may have to be created.
+
+    Raises:
+        InputError: ``path`` is a file or below one, or the system refuses.
+    """
+    with _refusals(path):
+        above = next(each for each in (path, *path.parents) if each.exists())
+        if not above.is_dir():
+            where = "it" if above == path else above
+            raise InputError(f"{path} cannot be a folder: {where} is a file")
+        _probe(above / ".partial-probe")
 
 
 def check_new_folder(path: Path) -> None:
     """Checks that a folder can be created, or exists and is empty.
 
     Raises:
-        InputError: ``path`` is a file or a folder with something in it, or is below a file.
+        InputError: ``path`` is a file or a folder with something in it, or is below a file, or the
+            system refuses.
     """
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise InputError(f"{path} exists already; give a new or an empty folder")
-    for above in path.parents:
-        if above.is_file():
-            raise InputError(f"{path} cannot be created: {above} is a file")
+    with _refusals(path):
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise InputError(f"{path} exists already; give a new or an empty folder")
+    check_folder(path)
 
 
-def read_json(path: Path) -> Any:
-    """The contents of a JSON file.
-
-    Raises:
-        InputError: the file does not exist, or is not valid JSON.
-    """
+@contextmanager
+def _refusals(path: Path) -> Iterator[None]:
+    """Errors of the system become :class:`InputError`."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist") from None
+        yield
+    except InputError:
+        raise
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} is not valid JSON: {error}") from None
+        raise InputError(f"{path} cannot be written: {reason_of(error)}") from None
+
+
+def _probe(path: Path) -> None:
+    try:
+        path.write_bytes(_PROBE)
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def cache_folder() -> Path:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from kat.errors import InputError
-from kat.files import replacing
+from kat.errors import InputError, MissingFile
+from kat.files import open_input, write_text
+from kat.text import printable
 
 _NUMBER = re.compile(r"[+-]?[\d.]|-?$|nan$|inf$")
 """How a cell starts that holds a number, or none."""
@@ -28,12 +31,38 @@ def write_table(
         rows: their cells, in the order of the columns or by their names. None and what a mapping
             lacks are empty cells.
     """
-    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        for row in rows:
-            cells = map(row.get, columns) if isinstance(row, Mapping) else row
-            writer.writerow(cells)
+    file = io.StringIO()
+    writer = csv.writer(file)
+    writer.writerow(map(_escaped, columns))
+    for row in rows:
+        cells = map(row.get, columns) if isinstance(row, Mapping) else row
+        writer.writerow(map(_escaped, cells))
+    write_text(path, file.getvalue())
+
+
+_FORMULA = re.compile(r"'*[=+\-@\t\r].")
+"""How a text begins that a spreadsheet takes for a formula; a quote before it prevents that."""
+
+
+def _escaped(cell: Any) -> Any:
+    """A cell with a quote before it if it is a text that a spreadsheet would execute."""
+    if isinstance(cell, str) and _FORMULA.match(cell) and not _is_number(cell):
+        return f"'{cell}"
+    return cell
+
+
+def _unescaped(cell: Any) -> Any:
+    """What :func:`_escaped` was given."""
+    quoted = isinstance(cell, str) and cell.startswith("'") and _FORMULA.match(cell)
+    return cell[1:] if quoted else cell
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
 
 
 def columns_of(rows: Iterable[Mapping[str, object]], first: Sequence[str] = ()) -> list[str]:
@@ -42,7 +71,9 @@ def columns_of(rows: Iterable[Mapping[str, object]], first: Sequence[str] = ()) 
 
 
 @contextmanager
-def open_table(path: Path, content: str, if_missing: str = "") -> Iterator[csv.DictReader[str]]:
+def open_table(
+    path: Path, content: str, if_missing: str = ""
+) -> Iterator[Iterator[dict[str, str]]]:
     """Opens a CSV file to read its rows by the names of their columns.
 
     The body may parse the rows: an error of a cell that is missing or wrong is one of the file.
@@ -56,13 +87,16 @@ def open_table(path: Path, content: str, if_missing: str = "") -> Iterator[csv.D
         InputError: there is no such file, or it holds something else.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            yield csv.DictReader(file)
-    except InputError:
-        raise
-    except FileNotFoundError:
+        with io.TextIOWrapper(open_input(path), newline="", encoding="utf-8") as file:
+            yield (
+                {_unescaped(name): _unescaped(cell) for name, cell in row.items()}
+                for row in csv.DictReader(file)
+            )
+    except MissingFile:
         reason = f": {if_missing}" if if_missing else ""
         raise InputError(f"{path} does not exist{reason}") from None
+    except InputError:
+        raise
     except (OSError, UnicodeDecodeError, KeyError, TypeError, ValueError, csv.Error) as error:
         raise InputError(f"{path} is not {content}: {error}") from None
 
@@ -80,11 +114,11 @@ def number_columns(rows: Sequence[Sequence[str]], count: int) -> list[bool]:
     return [all(map(_NUMBER.match, column)) for column in columns] or [False] * count
 
 
-def aligned(rows: Iterable[Sequence[str]], indent: str = "") -> str:
-    """Rows as lines of text whose columns begin below each other, without a last line break."""
-    listed = list(rows)
+def aligned(rows: Iterable[Sequence[str]], indent: str = "") -> list[str]:
+    """Rows as :func:`~kat.text.printable` lines whose columns begin below each other."""
+    listed = [list(map(printable, row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(*listed, strict=True)]
-    return "\n".join(indent + "  ".join(map(str.ljust, row, widths)).rstrip() for row in listed)
+    return [indent + "  ".join(map(str.ljust, row, widths)).rstrip() for row in listed]
 
 
 def print_table(
@@ -102,7 +136,7 @@ def print_table(
     from rich.console import Console  # not needed to import kat
     from rich.table import Table
 
-    cells = [list(map(str, row)) for row in rows]
+    cells = [[printable(str(cell)) for cell in row] for row in rows]
     are_numbers = number_columns(cells, len(columns))
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name, is_number in zip(columns, are_numbers, strict=True):

@@ -1,10 +1,43 @@
-"""Words and numbers for messages and reports: lists, counts, durations, sizes."""
+"""Words and numbers for messages and reports: lists, counts, durations, sizes; names of any text.
+
+The names of classes and files are arbitrary text. :func:`say` and :func:`printable` make them fit
+for a terminal and a log; tables (:mod:`kat.tables`) and figures (``plain`` of
+:mod:`kat.analysis.figures.labels`, and ``literal`` beside the interactive ones) have their own.
+"""
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Iterable, Sequence
 
 _PREFIXES = {"T": 1e12, "G": 1e9, "M": 1e6, "k": 1e3}
+
+
+_UNPRINTABLE = re.compile(
+    "[\\x00-\\x1f\\x7f-\\x9f"  # control characters, among them ESC and line breaks
+    "\\u2028\\u2029"  # line breaks
+    "\\u200e\\u200f\\u202a-\\u202e\\u2066-\\u2069"  # change the direction of what follows
+    "\\ud800-\\udfff]"  # surrogates: bytes of a file's name that are not UTF-8
+)
+
+
+def printable(text: str) -> str:
+    """A text as one line without control characters, which are written as in Python's strings.
+
+    A name cannot begin a line of its own then, nor reach the terminal as a command.
+    """
+    return _UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], text)
+
+
+def say(*lines: object) -> None:
+    """Prints lines to standard output, each :func:`printable`."""
+    sys.stdout.writelines(f"{printable(str(line))}\n" for line in lines)
+
+
+def warn(line: object) -> None:
+    """Prints a line to standard error, :func:`printable`."""
+    sys.stderr.write(f"{printable(str(line))}\n")
 
 
 def listing(items: Iterable[object], limit: int = 3) -> str:

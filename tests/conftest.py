@@ -22,6 +22,15 @@ if kernels.problem():
     os.environ["KAT_CPU_KERNEL"] = "off"
 
 
+def pytest_collection_modifyitems(config, items):
+    """Leaves out the tests of a release, unless ``-m`` asks for them."""
+    if "release" in config.option.markexpr:
+        return
+    left_out = [item for item in items if item.get_closest_marker("release")]
+    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=left_out)
+
+
 @pytest.fixture(scope="session")
 def script():
     """Imports a module of scripts/ by its name."""

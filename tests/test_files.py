@@ -1,12 +1,108 @@
-"""Files that are written completely or not at all."""
+"""The gates of files: what is opened, what is tried before the work, what is written."""
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
+from pathlib import Path
 
 import pytest
 
-from kat.files import link_or_copy
+from kat.errors import InputError, MissingFile, OutputFailed, UnreadableFile
+from kat.files import (
+    check_folder,
+    check_new_folder,
+    check_target,
+    link_or_copy,
+    open_input,
+    read_bytes,
+    read_text,
+    write_text,
+)
+
+_LONG = "n" * 300
+
+
+def _pipe(path: Path) -> Path:
+    os.mkfifo(path)
+    return path
+
+
+def _socket(path: Path) -> Path:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("pipe", "it is a named pipe, not a file"),
+        ("socket", "No such device or address|Operation not supported"),
+        ("/dev/zero", "it is a device, not a file"),
+        ("folder", "it is a folder, not a file"),
+        ("file/below", "Not a directory"),
+        (_LONG, "File name too long"),
+        ("null\0character", "embedded null"),
+    ],
+)
+def test_only_regular_files_are_opened(tmp_path, monkeypatch, name, reason):
+    monkeypatch.chdir(tmp_path)
+    _pipe(Path("pipe")), _socket(Path("socket"))
+    Path("folder").mkdir()
+    Path("file").touch()
+    with pytest.raises(UnreadableFile, match=rf"cannot be read: {reason}"):
+        open_input(name)
+
+
+def test_an_input_may_be_missing_too_large_or_no_text(tmp_path):
+    path = tmp_path / "text"
+    with pytest.raises(MissingFile, match=r"text does not exist$"):
+        read_text(path)
+    path.write_bytes(b"12\xff")
+    assert read_bytes(path, 3) == b"12\xff"
+    with pytest.raises(UnreadableFile, match="it has 3 B, and at most 2 B are read"):
+        read_bytes(path, 2)
+    with pytest.raises(UnreadableFile, match="it is not text in UTF-8"):
+        read_text(path)
+
+
+@pytest.mark.parametrize("check", [check_target, check_folder, check_new_folder])
+@pytest.mark.parametrize("name", [_LONG, "file/below/x", "/proc/new"])
+def test_outputs_are_tried_before_the_work(tmp_path, monkeypatch, check, name):
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    with pytest.raises(InputError, match=r"^[^\n]*(cannot be|does not exist)[^\n]*$"):
+        check(Path(name))
+    assert os.listdir() == ["file"]
+
+
+def test_a_full_disk_is_found_before_the_work(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    check_target(tmp_path / "table.csv")
+    check_folder(tmp_path / "new" / "folder")
+    assert not os.listdir(tmp_path)
+    monkeypatch.setattr(Path, "write_bytes", full)
+    for check in (check_target, check_folder, check_new_folder):
+        with pytest.raises(InputError, match="x cannot be written: No space left on device"):
+            check(tmp_path / "x")
+
+
+def test_a_pipe_or_a_device_is_not_replaced(tmp_path):
+    for path in (_pipe(tmp_path / "pipe"), Path("/dev/zero"), Path("/dev/full")):
+        with pytest.raises(InputError, match="is not a regular file, and would be replaced"):
+            check_target(path)
+
+
+def test_a_text_that_cannot_be_written_is_kept_in_the_error(tmp_path):
+    with pytest.raises(OutputFailed, match="Is a directory") as caught:
+        write_text(tmp_path, "the answer")
+    assert caught.value.content == "the answer"
+    write_text(tmp_path / "names", "\udcff")  # a byte of a file's name that is not UTF-8
+    assert (tmp_path / "names").read_text() == r"\udcff"
 
 
 @pytest.mark.parametrize("links", [True, False])

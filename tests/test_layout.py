@@ -23,7 +23,9 @@ MAY_IMPORT = {
     "deploy": {"training", "models", "nn", "ops", "data"},
     "cli": {"training", "analysis", "deploy", "models", "nn", "ops", "data"},
 }
-LEAVES = {"checksum", "errors", "files", "machine", "settings", "tables", "text", "version"}
+LEAVES = {
+    "checksum", "documents", "errors", "files", "machine", "settings", "tables", "text", "version",
+}  # fmt: skip
 """Modules that import no layer, which every layer may use."""
 
 

@@ -52,7 +52,7 @@ def test_bad_tables(tmp_path):
         read("x")
     path.unlink()
     path.mkdir()
-    with pytest.raises(InputError, match="is not a list of numbers"):
+    with pytest.raises(InputError, match="it is a folder, not a file"):
         read("x")
 
 
@@ -70,8 +70,8 @@ def test_columns_of_numbers():
 
 
 def test_aligned_text():
-    assert aligned([("a", "bb"), ("ccc", "d")], indent="  ") == "  a    bb\n  ccc  d"
-    assert aligned([]) == ""
+    assert aligned([("a", "bb"), ("ccc", "d")], indent="  ") == ["  a    bb", "  ccc  d"]
+    assert aligned([]) == []
 
 
 def test_a_printed_row_is_one_line_however_long(capsys):
@@ -86,3 +86,33 @@ def test_a_printed_row_is_one_line_however_long(capsys):
 def test_a_table_without_rows_is_its_head(capsys):
     print_table(("name", "count"), [])
     assert capsys.readouterr().out.split() == ["name", "count"]
+
+
+def test_text_is_not_a_formula_in_a_spreadsheet(tmp_path):
+    path = tmp_path / "table.csv"
+    names = [
+        "=1+1",
+        "+cmd|' /C calc'!A0",
+        "@SUM(A1)",
+        "-x",
+        "'=1",
+        "\t=1",
+        "-",
+        "plain",
+        "'quoted'",
+    ]
+    write_table(path, ("name", "=column"), ((name, -0.5) for name in names))
+    cells = [row[0] for row in csv.reader(path.open(newline=""))][1:]
+    assert cells == [f"'{name}" for name in names[:6]] + names[6:]
+    with open_table(path, "a table") as rows:
+        read = list(rows)
+    assert [row["name"] for row in read] == names
+    assert {row["=column"] for row in read} == {"-0.5"}
+    write_table(path, ("number",), [("-0.5",), ("+1e-3",), ("-inf",)])  # numbers as text
+    assert path.read_text().split() == ["number", "-0.5", "+1e-3", "-inf"]
+
+
+def test_names_on_the_terminal_are_printable(capsys):
+    print_table(("class",), [("a\x1b[31m\nb",)])
+    assert capsys.readouterr().out.split() == ["class", r"a\x1b[31m\nb"]
+    assert aligned([("a\nb", "c")]) == [r"a\nb  c"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kat.text import counted, dimensions, duration, either, listing, quoted, scaled
+from kat.text import counted, dimensions, duration, either, listing, printable, quoted, say, scaled
 
 
 @pytest.mark.parametrize(
@@ -69,3 +69,11 @@ def test_durations(seconds, text):
 def test_sizes(number, text):
     assert scaled(number, "B") == text
     assert scaled(number) == text.removesuffix("B").rstrip()
+
+
+def test_names_reach_neither_the_terminal_nor_another_line(capsys):
+    name = "a\x1b[31m\nkat: forged\r\u202e\udcff"
+    assert printable(name) == r"a\x1b[31m\nkat: forged\r\u202e\udcff"
+    assert printable("Größe 日本\u3000😀 \\n") == "Größe 日本\u3000😀 \\n"
+    say(name, "b")
+    assert capsys.readouterr().out.splitlines() == [printable(name), "b"]

@@ -9,6 +9,7 @@ from typing import Any
 
 from kat.analysis.ablation import MEASURES, Row, read_runs
 from kat.analysis.cost.flops import count
+from kat.documents import read_json
 from kat.errors import InputError, first_line
 from kat.files import short_names
 from kat.models import load_model
@@ -59,14 +60,14 @@ def with_results(row: Row) -> Row:
     found = measure(folder)
     if found["status"] != "done":
         raise InputError(f"{folder} has no result yet: there is no {SUMMARY} in it")
-    return {**json.loads((folder / SUMMARY).read_text(encoding="utf-8")), **row, **found}
+    return {**read_json(folder / SUMMARY), **row, **found}
 
 
 def measure(folder: Path) -> Row:
     """The status of a run and, if it is done, its :data:`MEASURES`, FLOPs counted anew."""
     if not (folder / SUMMARY).is_file():
         return {"status": "failed" if read_divergence(folder) is None else "diverged"}
-    summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+    summary = read_json(folder / SUMMARY)
     model, record = load_model(folder)
     flops = count(model, record.input_size).flops
     kept = {name: summary[name] for name in (*MEASURES, "epochs") if name in summary}

@@ -15,14 +15,11 @@ examples:
 
 from __future__ import annotations
 
-import json
-import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -33,10 +30,12 @@ from kat.analysis.runs import SweepResults
 from kat.cli.parsing import FAILED, Parser
 from kat.cli.recipes import read_recipe, recipe_path
 from kat.cli.training_settings import TrainingParser, config_from
+from kat.documents import parse_yaml, read_json
 from kat.errors import InputError
 from kat.files import write_text
 from kat.settings import Count
 from kat.tables import print_table
+from kat.text import printable, say, warn
 from kat.training import TrainConfig, read_divergence
 from kat.training.config import check
 from kat.training.run_directory import SUMMARY
@@ -69,10 +68,10 @@ def main(arguments: list[str]) -> int:
     for grid in grids:
         _report(grid, results.rows(plans[grid.name]), out)
     for folder, error in results.errors.items():
-        sys.stderr.write(f"kat: the run in {folder} failed: {error}\n")
+        warn(f"kat: the run in {folder} failed: {error}")
     missing = {r.folder for runs in plans.values() for r in runs if not r.done}
     for folder in sorted(missing - set(results.errors)):
-        sys.stderr.write(f"kat: the run in {folder} has no result: {read_divergence(folder)}\n")
+        warn(f"kat: the run in {folder} has no result: {read_divergence(folder)}")
     return FAILED if results.errors or missing else 0
 
 
@@ -81,13 +80,7 @@ def make_parser() -> Parser:
     parser = Parser(__doc__, "GRID...", epilog=f"shipped grids: {', '.join(grid_names())}")
     add = parser.add
     add("grids", nargs="+", metavar="GRID", help="a shipped grid, or a YAML file")
-    add(
-        "--out",
-        type=Path,
-        default=Path("runs/ablation"),
-        metavar="FOLDER",
-        help="folder of results and runs",
-    )
+    parser.add_folder("--out", "folder of results and runs", default=Path("runs/ablation"))
     add("--seeds", nargs="+", type=int, metavar="N", help="seeds, instead of the grids' own")
     add(
         "--set",
@@ -127,8 +120,8 @@ def _setting(text: str) -> tuple[str, Any]:
     if not equals:
         raise InputError(f"--set takes NAME=VALUE, got {text!r}")
     try:
-        return name, yaml.safe_load(value)
-    except yaml.YAMLError:
+        return name, parse_yaml(value, name)
+    except InputError:
         raise InputError(f"--set {name}: {value!r} is not a value as YAML spells it") from None
 
 
@@ -144,10 +137,10 @@ def _train(
     with Progress(*columns, TimeRemainingColumn(), console=console, disable=disabled) as bar:
         task = bar.add_task("runs", total=len(runs), completed=len(runs) - len(todo))
 
-        def say(verb: str, job: Job, more: str = "") -> None:
+        def tell(verb: str, job: Job, more: str = "") -> None:
             run = runs[Path(job.config.out)]
             line = f"{verb} {run.cell.name}, seed {run.seed}{more}"
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
+            console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
 
         def ended(outcome: Outcome) -> None:
             folder = Path(outcome.job.config.out)
@@ -156,16 +149,16 @@ def _train(
             keep()
             bar.advance(task)
             said = outcome.error or f"top-1 {_read_top1(folder):.2f} %"
-            say("ended  ", outcome.job, f": {said}")
+            tell("ended  ", outcome.job, f": {said}")
 
         keep()
         on_cpu = all(job.config.accelerator == "cpu" for job in todo)
         at_once = slots(options.jobs, options.threads, on_cpu=on_cpu)
-        run_jobs(todo, at_once, options.threads, lambda job: say("started", job), ended)
+        run_jobs(todo, at_once, options.threads, lambda job: tell("started", job), ended)
 
 
 def _read_top1(folder: Path) -> float:
-    return json.loads((folder / SUMMARY).read_text(encoding="utf-8"))["top1"]
+    return read_json(folder / SUMMARY)["top1"]
 
 
 def _keep(plans: Plans, results: SweepResults, out: Path) -> None:
@@ -179,15 +172,15 @@ def _report(grid: Grid, rows: Sequence[Row], out: Path) -> None:
     found = summarize(rows, reference)
     head, lines = table(found, reference)
     write_text(out / f"{grid.name}.md", f"# {grid.title}\n\n{markdown(head, lines)}")
-    sys.stdout.write(f"{grid.title}\n")
+    say(grid.title)
     print_table(head, lines)
     for ending in ("svg", "png"):
         plot_cells(found, grid.title, out / f"{grid.name}.{ending}")
-    sys.stdout.write(f"{out / grid.name}: .csv, .md, .svg, .png\n")
+    say(f"{out / grid.name}: .csv, .md, .svg, .png")
 
 
 def _list(plans: Plans) -> None:
     for name, runs in plans.items():
         for run in runs:
             state = "finished" if run.finished else "to do"
-            sys.stdout.write(f"{name}: {run.cell.name}, seed {run.seed}: {state}\n")
+            say(f"{name}: {run.cell.name}, seed {run.seed}: {state}")

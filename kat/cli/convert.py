@@ -19,7 +19,6 @@ examples:
 
 from __future__ import annotations
 
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,7 @@ from kat.errors import InputError
 from kat.files import check_new_folder
 from kat.models import ModelRecord, convert_vit, read_vit, save_model
 from kat.tables import aligned
+from kat.text import say
 
 REPORT = "conversion.json"
 
@@ -60,7 +60,7 @@ def main(arguments: list[str]) -> None:
     rows = report.rows("images" if options.images else "images of noise")
     rows.insert(1, ("to", f"{record.architecture} {record.args or ''}"))
     rows.append(("preprocessing", f"mean {record.mean}, std {record.std} ({origin})"))
-    sys.stdout.write(f"{aligned(rows)}\n\nthe model and {REPORT} are in {out}\n")
+    say(*aligned(rows), "", f"the model and {REPORT} are in {out}")
 
 
 def make_parser() -> Parser:

@@ -6,8 +6,9 @@ The dataset is the run's own unless --data names another; the preprocessing is t
 beside the weights unless options change it. If a model is near chance level, it prints possible
 causes.
 
-RUN is a run directory (its best checkpoint), a model folder, a .ckpt file, an exported .pt2 or
-.onnx file, or a file of an official KAT; or another folder, for each of these that lies in it.
+RUN is a run directory (its best checkpoint), a model folder, a .ckpt file, an exported .onnx file,
+with --trust an exported .pt2 file, or a file of an official KAT; or another folder, for each of
+these that lies in it.
 
 examples:
   kat eval runs/mine --out report
@@ -18,7 +19,6 @@ examples:
 from __future__ import annotations
 
 import json
-import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,11 +32,12 @@ from kat.cli.task_options import add_task_options, task_options
 from kat.data import DataConfig
 from kat.deploy import open_model
 from kat.errors import InputError
-from kat.files import check_target, short_names, write_text
+from kat.files import short_names, write_text
 from kat.models import ModelRecord
 from kat.models.dense import task_of
 from kat.settings import Count
 from kat.tables import print_table, write_table
+from kat.text import say
 from kat.training import EvalConfig, evaluate
 from kat.training.evaluation.checkpoints import find_checkpoints
 from kat.training.evaluation.run_data import data_of_run
@@ -56,7 +57,6 @@ def main(arguments: list[str]) -> None:
     several = paths != options.runs or len(paths) > 1
     folders: list[Path | None] = [None] * len(paths)
     if options.out:
-        _check_folder(options.out)
         names = short_names(paths) if several else [""]
         folders = [options.out / name for name in names]
     rows = []
@@ -86,8 +86,9 @@ def make_parser() -> Parser:
     parser = Parser(__doc__, "RUN...")
     add = parser.add
     add("runs", nargs="+", type=Path, metavar="RUN", help="models, see above")
+    parser.add_trust()
     parser.add_data()
-    add("--out", type=Path, metavar="FOLDER", help="write tables and figures to this folder")
+    parser.add_folder("--out", "write tables and figures to this folder")
     parser.add_csv("a row a model")
     parser.add_json("all results")
     add("--limit", type=Count, metavar="N", help="evaluate at most this many images")
@@ -104,23 +105,16 @@ def make_parser() -> Parser:
     return parser
 
 
-def _check_folder(folder: Path) -> None:
-    if not folder.is_dir():
-        check_target(folder)
-        if folder.exists():
-            raise InputError(f"--out {folder} is a file; give the name of a folder")
-
-
 def _evaluate(path: Path, parser: Parser, options: Namespace, folder: Path | None) -> Row:
     """Evaluates a checkpoint, on its run's data by default, and writes tables and figures."""
     named = given(options.data)
-    settings = data_of_run(path, "name" in named) | named
+    settings = data_of_run(path, named) | named
     if "name" not in settings:
         raise InputError(
             f"{path} does not belong to a run: name the dataset to evaluate on with --data"
         )
     data = DataConfig(**settings)
-    model, record = _open(path, options.image_size)
+    model, record = _open(path, options.image_size, options.trust)
     task = task_of(model)
     config = EvalConfig(**{name: getattr(options, name) for name in _EVAL})
     own = task_options(parser, options, task, "EvalOptions")
@@ -128,17 +122,17 @@ def _evaluate(path: Path, parser: Parser, options: Namespace, folder: Path | Non
     row = {"checkpoint": str(path), "data": data.name, "task": task, **found.to_dict()}
     row["lines"] = found.lines
     if folder is not None:
-        folder.parent.mkdir(exist_ok=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
         write_evaluation(found, folder, row)
     return row
 
 
-def _open(path: Path, image_size: int | None) -> tuple[nn.Module, ModelRecord]:
+def _open(path: Path, image_size: int | None, trust: bool) -> tuple[nn.Module, ModelRecord]:
     """The model, for images of this size, and the record that is stored with it."""
-    model, stored = open_model(path)
+    model, stored = open_model(path, trust=trust)
     another = stored.input_size[1:] != (image_size, image_size)
     if image_size is not None and (another or task_of(model) == "detection"):
-        model, _ = open_model(path, image_size)
+        model, _ = open_model(path, image_size, trust=trust)
     return model, stored
 
 
@@ -157,16 +151,16 @@ def _print(rows: Sequence[Row], several: bool) -> None:
         for path, why in row.get("skipped_files", {}).items()
     ]
     remarks += [note for row in rows for note in row.get("notes", [])]
-    sys.stdout.writelines(f"{line}\n" for line in dict.fromkeys(remarks))
+    say(*dict.fromkeys(remarks))
     if several:
         _print_tables(rows)
     else:
-        sys.stdout.writelines(f"{line}\n" for line in rows[0]["lines"])
+        say(*rows[0]["lines"])
     for row in rows:
         if row.get("warning"):
             subject = f"{row['checkpoint']}: " if several else ""
-            sys.stdout.write(f"{subject}{row['warning']}; what was found out:\n")
-            sys.stdout.writelines(f"  {finding}\n" for finding in row["findings"])
+            say(f"{subject}{row['warning']}; what was found out:")
+            say(*(f"  {finding}" for finding in row["findings"]))
 
 
 def _print_tables(rows: Sequence[Row]) -> None:
@@ -187,6 +181,4 @@ def _print_tables(rows: Sequence[Row]) -> None:
         ]
         if lines:
             print_table(columns, lines)
-    sys.stdout.writelines(
-        f"{row['checkpoint']}: {row['error']}\n" for row in rows if "error" in row
-    )
+    say(*(f"{row['checkpoint']}: {row['error']}" for row in rows if "error" in row))

@@ -27,7 +27,6 @@ examples:
 
 from __future__ import annotations
 
-import sys
 from argparse import Namespace
 from pathlib import Path
 
@@ -39,10 +38,12 @@ from kat.deploy import (
     export_model,
     make_resizable,
 )
+from kat.deploy.formats import PROGRAMS
 from kat.deploy.training_record import training_record
 from kat.errors import InputError
+from kat.files import check_folder, check_target
 from kat.models import load_model, push_to_hub, save_pretrained
-from kat.text import scaled
+from kat.text import say, scaled
 
 _FOLDER = "safetensors"
 _OF_FILES = ("int8", "dynamic_size", "backbone")
@@ -58,6 +59,7 @@ def main(arguments: list[str]) -> None:
     unused = _OF_FILES if kind == _FOLDER else _OF_FOLDERS
     refuse_options(parser, options, unused, f"with --format {kind}")
     if kind == _FOLDER:
+        check_folder(out)
         _export_folder(options, out)
     else:
         _export_file(options, out, kind)
@@ -107,16 +109,17 @@ def _format_of(out: Path) -> str:
 def _export_file(options: Namespace, out: Path, kind: str) -> None:
     if out.suffix != f".{kind}":
         raise InputError(f"--out must end in .{kind} for --format {kind}, got {out.name!r}")
+    check_target(out)
     model, record = load_model(options.run)
     if options.dynamic_size:
         model = make_resizable(model, record)
     if options.backbone:
         model = FeatureMaps(model)
     exported = export_model(model, record, out, int8=options.int8)
-    sys.stdout.write(_summary(exported) + "\n")
+    say(*_summary(exported))
 
 
-def _summary(exported: Exported) -> str:
+def _summary(exported: Exported) -> list[str]:
     record = exported.record
     takes = "one image" if record.task == "detection" else "any batch size"
     of = "the int8 model's" if exported.moved else "the model's"
@@ -128,13 +131,15 @@ def _summary(exported: Exported) -> str:
         lines.append(f"images of any multiple of {record.step[0]} x {record.step[1]} pixels")
     if exported.moved:
         lines.append(f"int8 moves the {record.outputs} by {exported.moved:.1e}{_meaning(exported)}")
-    return "\n".join(lines)
+    return lines
 
 
 def _meaning(exported: Exported) -> str:
     if exported.record.task == "features":
         return ""
-    return f"; what that means for the accuracy, say 'kat eval {exported.path} --data ...'"
+    trust = " --trust" if exported.path.suffix[1:] in PROGRAMS else ""
+    command = f"kat eval {exported.path}{trust} --data ..."
+    return f"; what that means for the accuracy, say '{command}'"
 
 
 def _export_folder(options: Namespace, out: Path) -> None:
@@ -142,7 +147,7 @@ def _export_folder(options: Namespace, out: Path) -> None:
     model, record = load_model(source)
     training = training_record(source)
     save_pretrained(model, record, out, training=training, license=options.license)
-    sys.stdout.write(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}\n")
+    say(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
     if options.push_to:
         address = push_to_hub(
             model,
@@ -152,4 +157,4 @@ def _export_folder(options: Namespace, out: Path) -> None:
             license=options.license,
             private=options.private,
         )
-        sys.stdout.write(f"pushed: {address}\n")
+        say(f"pushed: {address}")

@@ -19,7 +19,6 @@ examples:
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 from kat.analysis import plot_fit
@@ -28,6 +27,7 @@ from kat.errors import InputError
 from kat.files import PICTURES, write_text
 from kat.nn.fitting import FUNCTIONS, Fit, Points, fit, read_points, twice
 from kat.tables import aligned
+from kat.text import say
 
 
 def main(arguments: list[str]) -> None:
@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> None:
         whole_line=not options.interval_only,
     )
     content = {**result.to_dict(), "tags": options.tags}
-    sys.stdout.write(_report(result, target, content["gain"]))
+    say(*_report(result, target, content["gain"]))
     if options.out:
         write_text(options.out, json.dumps(content, indent=2) + "\n")
     if options.plot:
@@ -116,7 +116,7 @@ def _target(text: str) -> str | Points:
     return read_points(Path(text)) if is_table else text
 
 
-def _report(result: Fit, target: str | Points, gain: float) -> str:
+def _report(result: Fit, target: str | Points, gain: float) -> list[str]:
     left, right = result.slopes()
     rows = {
         "max error": f"{result.max_error:.3e}",
@@ -132,9 +132,9 @@ def _report(result: Fit, target: str | Points, gain: float) -> str:
     rows["denominator b_1 .. b_n"] = " ".join(f"{c:.6g}" for c in result.denominator)
     head = (
         f"{result.function} on {_interval(result.interval)}{'' if result.whole_line else ' only'}:"
-        f" form {result.form}, degree {result.degree}, {result.method}, {result.weight} weight\n"
+        f" form {result.form}, degree {result.degree}, {result.method}, {result.weight} weight"
     )
-    return f"{head}{aligned(rows.items(), indent='  ')}\n"
+    return [head, *aligned(rows.items(), indent="  ")]
 
 
 def _interval(interval: tuple[float, float]) -> str:

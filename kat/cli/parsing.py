@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import shlex
 import sys
+import tempfile
+import traceback
 from argparse import Action, ArgumentDefaultsHelpFormatter, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import nullcontext, redirect_stdout
@@ -13,27 +17,41 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from jsonargparse import ActionYesNo, ArgumentParser
 from rich.console import Console
 from rich.progress import track
 
 from kat.data import DataConfig
 from kat.errors import (
+    BackendUnavailable,
     CheckpointFailed,
     ExportFailed,
     InputError,
     Interrupted,
+    OutputFailed,
     TrainingDiverged,
+    first_line,
     unknown,
 )
-from kat.files import PICTURES, check_target
+from kat.files import PICTURES, check_folder, check_target
 from kat.settings import Count, Seed, describe
+from kat.text import warn
+from kat.version import __version__
 
 T = TypeVar("T")
 
 USAGE_ERROR, FAILED = 2, 1
 RUN_AGAIN = 75
 """A run that was asked to stop and can be resumed: EX_TEMPFAIL of sysexits.h."""
+INTERRUPTED = 130
+"""Ctrl-C, as shells report it."""
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOMEM, errno.EMFILE)
+"""What the system lacks; the exit code is 1."""
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP)
+"""What the system refuses to do with a path; the exit code is 2."""
+_PRINTED = 1 << 24
+"""The most characters of a file that cannot be written that are printed instead."""
 _NOT_FOR_EVALUATION = {
     "image_size", "channels", "interpolation", "crop_pct", "mean", "std", "train_split",
 }  # fmt: skip
@@ -50,7 +68,7 @@ class Parser(ArgumentParser):
     """The parser of a command.
 
     Hyphens and underscores mean the same in the names of options. Errors are raised as
-    :class:`InputError`. ``--quiet`` is an option of every command.
+    :class:`InputError`. ``--quiet`` and ``--debug`` are options of every command.
 
     Args:
         doc: the docstring of the command's module: "``kat NAME``: summary", then the help.
@@ -61,6 +79,7 @@ class Parser(ArgumentParser):
     def __init__(self, doc: str = "", subject: str = "", **options: Any) -> None:
         self.spellings: dict[str, str] = {}
         self.targets: dict[str, Sequence[str]] = {}
+        self.folders: set[str] = set()
         self.switches: set[str] = set()
         match = re.match(r"``(kat [\w ]+)``: (.*)", doc or "", re.DOTALL)
         if match:
@@ -70,6 +89,7 @@ class Parser(ArgumentParser):
         super().__init__(allow_abbrev=False, **{"formatter_class": Formatter} | options)
         if match:
             self.add("--quiet", action="store_true", help="print errors only")
+            self.add("--debug", action="store_true", help="show the traceback of an error")
 
     def add(self, *names: str, **options: Any) -> Action:
         """Adds an argument, whose name may have hyphens; see ``add_argument``."""
@@ -79,6 +99,13 @@ class Parser(ArgumentParser):
     def add_file(self, name: str, what: str, endings: Sequence[str] = (), **more: Any) -> None:
         """Adds an option for a file to write; before the work begins, the file is checked."""
         self.targets[self.add(name, type=Path, metavar="FILE", help=what, **more).dest] = endings
+
+    def add_folder(self, name: str, what: str, **more: Any) -> None:
+        """Adds an option for a folder to write to; before the work begins, the folder is checked.
+
+        The folder is created if it does not exist.
+        """
+        self.folders.add(self.add(name, type=Path, metavar="FOLDER", help=what, **more).dest)
 
     def add_json(self, what: str) -> None:
         """Adds ``--json FILE``."""
@@ -128,6 +155,15 @@ class Parser(ArgumentParser):
             " shorter side of the image, of a detector the longer one (default: the model's)",
         )
 
+    def add_trust(self) -> None:
+        """Adds ``--trust``."""
+        self.add(
+            "--trust",
+            action="store_true",
+            help="open .pt2 files, which are programs: one from somebody you do not trust can do"
+            " anything that you can. No other file of a model runs code",
+        )
+
     def add_progress(self) -> None:
         """Adds ``--progress`` and ``--no-progress``."""
         self.add(
@@ -146,6 +182,9 @@ class Parser(ArgumentParser):
         for name, endings in self.targets.items():
             if found.get(name) is not None:
                 check_target(found[name], endings)
+        for name in self.folders:
+            if found.get(name) is not None:
+                check_folder(found[name])
         return found
 
     def _spelled(self, arguments: Sequence[str]) -> Iterator[str]:
@@ -256,24 +295,61 @@ def tracked(items: Sequence[T], what: str, options: Namespace) -> Iterable[T]:
     return track(items, what, console=console, transient=True, disable=hidden)
 
 
-def run_command(body: Callable[[], int | None], quiet: bool = False) -> int:
+def run_command(body: Callable[[], int | None], quiet: bool = False, debug: bool = False) -> int:
     """Runs a command, whose errors are one line each, and returns its exit code.
 
     Args:
         body: returns an exit code; None is 0.
         quiet: discard what it prints to standard output.
+        debug: show the traceback of an error.
     """
     try:
         with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere) if quiet else nullcontext():
             return body() or 0
-    except InputError as error:
-        return _fail(error, USAGE_ERROR)
-    except (TrainingDiverged, CheckpointFailed, ExportFailed) as error:
-        return _fail(error, FAILED)
-    except Interrupted as error:
-        return _fail(error, RUN_AGAIN)
+    except BrokenPipeError:
+        raise
+    except KeyboardInterrupt:
+        warn("kat: interrupted")
+        return INTERRUPTED
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        if isinstance(error, OutputFailed) and len(error.content) <= _PRINTED:
+            sys.stdout.write(error.content)
+        line, code = _explained(error)
+        warn(f"kat: {' '.join(line.split())}")
+        return code
 
 
-def _fail(error: Exception, code: int) -> int:
-    sys.stderr.write(f"kat: {' '.join(str(error).split())}\n")
-    return code
+def _explained(error: Exception) -> tuple[str, int]:
+    """The line for an error, and the exit code."""
+    if isinstance(error, InputError):
+        return str(error), USAGE_ERROR
+    if isinstance(error, Interrupted):
+        return str(error), RUN_AGAIN
+    if isinstance(error, BackendUnavailable | CheckpointFailed | ExportFailed | TrainingDiverged):
+        return str(error), FAILED
+    if isinstance(error, OutputFailed):
+        follows = "; its contents are on standard output" if len(error.content) <= _PRINTED else ""
+        return f"{error.filename} cannot be written: {error.strerror}{follows}", FAILED
+    if isinstance(error, OSError) and error.errno in (*_REFUSED, *_NO_ROOM):
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}", FAILED if error.errno in _NO_ROOM else USAGE_ERROR
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return f"there is not enough memory: {first_line(error)}", FAILED
+    fault = f"a fault of kat's own: {type(error).__name__}: {first_line(error)}"
+    return f"{fault}; {_kept_traceback(error)}; please report it", FAILED
+
+
+def _kept_traceback(error: Exception) -> str:
+    """Writes the traceback of an error to a file, and says where it is."""
+    text = "".join(traceback.format_exception(error))
+    about = f"kat {__version__}, torch {torch.__version__}, {sys.version}\n{shlex.join(sys.argv)}\n"
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="kat-", suffix=".txt", delete=False, encoding="utf-8", errors="replace"
+        ) as file:
+            file.write(about + text)
+    except OSError:
+        return "--debug shows the traceback"
+    return f"the traceback is in {file.name}"

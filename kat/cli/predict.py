@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> None:
     parser = make_parser()
     options = parser.parse_args(arguments)
     checkpoint: Path = options.checkpoint
-    model, record = open_model(checkpoint, options.image_size)
+    model, record = open_model(checkpoint, options.image_size, trust=options.trust)
     if not record.classes:
         raise InputError(f"the model of {checkpoint} has no head, hence no classes to predict")
     task = TASKS[task_of(model)]
@@ -82,15 +82,14 @@ def make_parser() -> Parser:
         type=Path,
         required=True,
         metavar="RUN",
-        help=f"{MODEL}, or an exported .pt2 or .onnx file",
+        help=f"{MODEL}, an exported .onnx file, or with --trust an exported .pt2 file",
     )
+    parser.add_trust()
     add("--top", type=Count, default=5, metavar="N", help="number of classes or objects to print")
     parser.add_image_size()
-    add(
+    parser.add_folder(
         "--out",
-        type=Path,
-        metavar="FOLDER",
-        help="draw into this folder: of a detector boxes and masks on the image, of a segmentation"
+        "draw into this folder: of a detector boxes and masks on the image, of a segmentation"
         " model the classes over it, and NAME_mask.png with the index of each pixel's class",
     )
     add_task_options(parser, "PredictOptions", _COMMON)

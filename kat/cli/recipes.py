@@ -7,9 +7,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from kat.cli.parsing import setting_defaults
+from kat.documents import read_yaml
 from kat.errors import InputError, unknown
 
 
@@ -38,10 +37,7 @@ def read_recipe(path: str) -> dict[str, Any]:
     Raises:
         InputError: the file is no YAML mapping.
     """
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    content = read_yaml(Path(path))
     if not isinstance(content, dict):
         raise InputError(f"{path} is not a recipe: it must map settings to values")
     return content

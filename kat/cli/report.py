@@ -13,7 +13,6 @@ examples:
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from kat.cli.parsing import Parser, refuse_options
 from kat.errors import InputError
 from kat.files import check_target
 from kat.settings import CountOrZero
+from kat.text import say
 from kat.training import read_history
 from kat.training.run_directory import REPORT
 from kat.training.sweep.grid import kept_settings
@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> None:
         _report_comparison(runs, out)
     else:
         write_run_report(read_findings(runs[0], options.images, options.data), out)
-    sys.stdout.write(f"{out}\n")
+    say(out)
 
 
 def make_parser() -> Parser:

@@ -14,13 +14,14 @@ examples:
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from kat.analysis import Verdict, plot_stability, write_stability_report
 from kat.cli.parsing import Parser
 from kat.errors import InputError
+from kat.files import check_target
 from kat.nn.stability import read_rows
+from kat.text import say
 from kat.training import read_divergence
 from kat.training.run_directory import STABILITY, STABILITY_REPORT
 
@@ -29,8 +30,10 @@ def main(arguments: list[str]) -> None:
     """Writes the reports, and draws the figures."""
     options = make_parser().parse_args(arguments)
     runs = [Path(run) for run in options.runs]
+    for run in runs:
+        check_target(run / STABILITY_REPORT)
     if options.out:
-        _draw(runs, Path(options.out))
+        _draw(runs, options.out)
     for run in runs:
         report(run)
 
@@ -39,12 +42,7 @@ def make_parser() -> Parser:
     """The parser of ``kat stability``."""
     parser = Parser(__doc__, "RUN...")
     parser.add("runs", nargs="+", metavar="RUN", help="the run directories of monitored runs")
-    parser.add(
-        "--out",
-        type=str,
-        metavar="FOLDER",
-        help="draw the variance by layer, and the heat maps, into this folder",
-    )
+    parser.add_folder("--out", "draw the variance by layer, and the heat maps, into this folder")
     return parser
 
 
@@ -52,8 +50,7 @@ def report(out: Path) -> None:
     """Writes stability.html of a monitored run, and prints the verdict."""
     rows, failure = read_rows(out / STABILITY), read_divergence(out)
     write_stability_report(rows, out / STABILITY_REPORT, failure)
-    lines = "\n".join(Verdict.of(rows, failure).lines)
-    sys.stdout.write(f"{lines}\nreport: {out / STABILITY_REPORT}\n")
+    say(*Verdict.of(rows, failure).lines, f"report: {out / STABILITY_REPORT}")
 
 
 def _draw(runs: list[Path], folder: Path) -> None:
@@ -62,8 +59,5 @@ def _draw(runs: list[Path], folder: Path) -> None:
     if len(set(labels)) < len(runs):
         raise InputError(f"a run is given twice: {', '.join(labels)}")
     rows = {label: read_rows(run / STABILITY) for label, run in zip(labels, runs, strict=True)}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--out {folder} is no folder that can be written: {error}") from None
+    folder.mkdir(parents=True, exist_ok=True)
     plot_stability(rows if len(rows) > 1 else {"": rows[labels[0]]}, folder)

@@ -14,14 +14,13 @@ examples:
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from kat.cli.training_settings import TrainingParser, parse_training
 from kat.errors import Interrupted, TrainingDiverged
 from kat.models import build_model
 from kat.tables import aligned
-from kat.text import scaled
+from kat.text import say, scaled
 from kat.training import (
     Summary,
     TrainConfig,
@@ -63,7 +62,7 @@ def _rehearse(config: TrainConfig) -> None:
     flops = count(build_model(found.record), found.record.input_size).flops
     rows = {**found.rows(), "FLOPs per image": f"{scaled(flops)}, two for a multiply-add"}
     if is_first_process():
-        sys.stdout.write(f"{aligned(rows.items())}\nnothing was written to {config.out}\n")
+        say(*aligned(rows.items()), f"nothing was written to {config.out}")
 
 
 def run(config: TrainConfig) -> None:
@@ -89,7 +88,7 @@ def _print(summary: Summary) -> None:
         return
     shown = TASKS[summary.task].metrics
     best = ", ".join(f"{s.label} {summary.metrics[s.name]:{s.format}} %" for s in shown)
-    sys.stdout.write(
+    say(
         f"best {best} after {summary.epochs} epochs, {summary.parameters:,} parameters,"
-        f" {summary.seconds:.0f} s; {summary.skipped} files skipped; all in {summary.out}\n"
+        f" {summary.seconds:.0f} s; {summary.skipped} files skipped; all in {summary.out}"
     )

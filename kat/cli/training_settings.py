@@ -71,7 +71,7 @@ class TrainingParser(Parser):
 
     def add(self, *names: str, **options: Any) -> Action:
         """Adds an option of the command, which ``--help`` shows."""
-        if self.own is not None and names != ("--quiet",):
+        if self.own is not None and names not in (("--quiet",), ("--debug",)):
             self.own.add(*names, **options)
         return super().add(*names, **options)
 
@@ -165,8 +165,9 @@ def _essential_settings() -> str:
         default = setting(defaults, name)
         rows.append((name, "-" if default is None else str(default), meaning, example))
     short = " ".join(f"--{name.replace('_', '-')}" for name in SHORT)
+    table = "\n".join(aligned(rows, indent="  "))
     return (
-        f"the settings that matter most:\n{aligned(rows, indent='  ')}\n\n"
+        f"the settings that matter most:\n{table}\n\n"
         f"short for {' '.join(SHORT.values())}: {short}\n"
         "'--help-all' shows every setting; in names - and _ mean the same"
     )

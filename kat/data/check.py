@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from PIL import Image
 
 from kat.data.config import DataConfig
 from kat.data.dataset import ImageDataset
-from kat.data.decoding import UnreadableImage, decode
+from kat.data.decoding import UnreadableImage, decode_bytes, read_image
 from kat.data.dense.coco.dataset import CocoSource, decode_masks, other_size
 from kat.data.dense.coco.layout import find_coco
 from kat.data.dense.coco.table import read_table
@@ -29,7 +28,8 @@ from kat.data.dense.segmentation.dataset import (
 from kat.data.dense.segmentation.layout import LAYOUTS
 from kat.data.dense.validation import Problem, problems_of
 from kat.data.sources.registry import open_split
-from kat.errors import InputError
+from kat.errors import InputError, MissingFile, UnreadableFile
+from kat.files import open_input
 from kat.text import listing, quoted
 
 SPLITS = ("train", "val")
@@ -196,17 +196,15 @@ def _check_images(data: ImageDataset, split: str, inspection: _Inspection) -> Sp
 
 
 def _decoded(path: str) -> tuple[int, int]:
-    if not os.path.exists(path):
-        raise FileNotFoundError(path)
-    return decode(path).size
+    return decode_bytes(read_image(path), path).size
 
 
 def _header(path: str) -> tuple[int, int]:
     try:
-        with Image.open(path) as image:
+        with open_input(path) as file, Image.open(file) as image:
             return image.size
-    except FileNotFoundError:
-        raise FileNotFoundError(path) from None
+    except MissingFile:
+        raise
     except Exception as error:  # Pillow raises nearly every kind for damaged files
         raise UnreadableImage(path, str(error) or type(error).__name__) from error
 
@@ -231,9 +229,9 @@ class _Inspection:
         def all_cases(index: int) -> list[tuple[str, str]]:
             try:
                 return list(cases(index))
-            except FileNotFoundError as error:
-                return [(_MISSING, str(error))]
-            except (OSError, UnreadableImage) as error:
+            except MissingFile as error:
+                return [(_MISSING, str(error.args[0]))]
+            except (UnreadableFile, UnreadableImage) as error:
                 return [(_UNREADABLE, str(error))]
             except InputError as error:
                 return [(_DAMAGED, str(error))]

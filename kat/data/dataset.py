@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from kat.data.decoding import UnreadableImage, as_rgb, decode_bytes
+from kat.errors import UnreadableFile
+from kat.files import reason_of
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -154,8 +156,8 @@ class ImageDataset(Dataset):
         """
         try:
             return self.source.read(index)
-        except OSError as error:
-            raise UnreadableImage(self.name(index), str(error)) from error
+        except (OSError, UnreadableFile) as error:
+            raise UnreadableImage(self.name(index), reason_of(error)) from error
 
     def decode(self, encoded: Encoded, index: int) -> Image.Image:
         """Decodes the image of an item, as grayscale or RGB according to ``channels``.

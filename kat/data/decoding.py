@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+
+from kat.errors import UnreadableFile
+from kat.files import read_bytes
+
+IMAGE_LIMIT = 1 << 30
+"""The most bytes of an image file."""
 
 
 class UnreadableImage(Exception):
@@ -26,6 +31,15 @@ class UnreadableImage(Exception):
         return f"{self.name} cannot be read as an image: {self.reason}"
 
 
+def read_image(path: str) -> bytes:
+    """Reads an image file, without decoding it.
+
+    Raises:
+        UnreadableFile: the file is missing, not a regular file, or too large.
+    """
+    return read_bytes(path, IMAGE_LIMIT)
+
+
 def decode(path: str) -> Image.Image:
     """Decodes an image file of any format and mode to RGB.
 
@@ -33,9 +47,9 @@ def decode(path: str) -> Image.Image:
         UnreadableImage: the file is missing, damaged or not an image.
     """
     try:
-        content = Path(path).read_bytes()
-    except OSError as error:
-        raise UnreadableImage(path, str(error)) from error
+        content = read_image(path)
+    except UnreadableFile as error:
+        raise UnreadableImage(path, error.reason) from error
     return decode_bytes(content, path)
 
 

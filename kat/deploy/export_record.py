@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 
+from kat.documents import parse_json
 from kat.errors import InputError
 from kat.models import ModelRecord
 from kat.version import __version__
@@ -61,7 +62,7 @@ class ExportRecord(NamedTuple):
                 " preprocessing, without which its outputs mean nothing"
             )
         try:
-            config = json.loads(text)
+            config = parse_json(text, source)
             step = config["image_size_step"]
             task = config.get("task", "classification")  # the first files have no task
             return cls(ModelRecord.from_timm(config), step and (int(step[0]), int(step[1])), task)

@@ -13,7 +13,7 @@ from torch.nn import functional
 from torchvision.ops import clip_boxes_to_image, remove_small_boxes
 
 from kat.deploy.export_record import ExportRecord
-from kat.deploy.formats import FORMATS
+from kat.deploy.formats import FORMATS, PROGRAMS
 from kat.deploy.resizable import make_resizable, size_step
 from kat.errors import InputError
 from kat.models import ModelRecord, load_model
@@ -116,18 +116,33 @@ class DetectorRuntime(Runtime):
         return {name: one.to(image.device) for name, one in placed.items()}
 
 
-def open_file(path: Path) -> Runtime:
+def open_file(path: Path, *, trust: bool = False) -> Runtime:
     """Opens a ``.pt2`` or ``.onnx`` file of 'kat export'.
 
+    Args:
+        path: of the file.
+        trust: whether to open a file that may run code of its author's, which a ``.pt2`` is.
+
     Raises:
-        InputError: the file does not exist, is damaged or something else, or a package is missing.
+        InputError: the file does not exist, is damaged or something else, or is not trusted; or a
+            package is missing.
     """
-    run, record = FORMATS[path.suffix.removeprefix(".")].read(path)
+    ending = path.suffix.removeprefix(".")
+    if ending in PROGRAMS and path.is_file() and not trust:
+        raise InputError(
+            f"{path} is a program: opening it runs whatever code its author put into it. If you"
+            " trust the author, 'kat predict' and 'kat eval' open it with --trust (open_model with"
+            " trust=True). Run directories, model folders, .safetensors, .ckpt and .onnx files"
+            " run no code and need no trust"
+        )
+    run, record = FORMATS[ending].read(path)
     kind = DetectorRuntime if record.task == "detection" else Runtime
     return kind(run, record)
 
 
-def open_model(path: Path, image_size: int | None = None) -> tuple[nn.Module, ModelRecord]:
+def open_model(
+    path: Path, image_size: int | None = None, *, trust: bool = False
+) -> tuple[nn.Module, ModelRecord]:
     """Opens a stored model of any kind, in evaluation mode, and its record.
 
     Args:
@@ -135,14 +150,15 @@ def open_model(path: Path, image_size: int | None = None) -> tuple[nn.Module, Mo
             :func:`kat.models.load_model` loads.
         image_size: side of the square images to take, by default the model's own; for a
             segmentation model the shorter side of any image, for a detector the longer one.
+        trust: see :func:`open_file`.
 
     Raises:
-        InputError: there is no model, the file is damaged or something else, it is only a backbone,
-            a package is missing, or the model does not take that image size.
+        InputError: there is no model, the file is damaged or something else or not trusted, it is
+            only a backbone, a package is missing, or the model does not take that image size.
     """
     model: nn.Module
     if path.suffix.removeprefix(".") in FORMATS and not path.is_dir():
-        model = open_file(path)
+        model = open_file(path, trust=trust)
         stored = model.record
         if stored.task == "features":
             raise InputError(

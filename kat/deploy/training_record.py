@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kat.files import read_json
+from kat.documents import read_json
 from kat.models import TrainingRecord
 from kat.training import read_settings
 from kat.training.run_directory import SETTINGS, SUMMARY

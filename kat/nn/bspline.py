@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kat.nn.gain import expectation, gain
+from kat.ops.torch_internals import has_values
 
 KAN_SCHEMES = ("liu", "variance_preserving")
 
@@ -85,7 +86,7 @@ class BSplineKANLinear(nn.Module):
     @torch.no_grad()
     def init_weights(self) -> None:
         """Draws the weights again; timm's models call this after their own initialization."""
-        if self.base_weight.is_meta:
+        if not has_values(self.base_weight):
             return
         base = spline = 1.0
         if self.weight_init == "variance_preserving":

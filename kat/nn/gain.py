@@ -30,7 +30,9 @@ def expectation(function: Function) -> Tensor:
     Raises:
         InputError: the function is not finite on [-12, 12].
     """
-    nodes, weights = _quadrature()
+    nodes, weights = (
+        torch.tensor(values, dtype=torch.float64, device="cpu") for values in _quadrature()
+    )
     result = (function(nodes).double() * weights).sum(-1)
     if not result.isfinite().all():
         raise InputError(f"the expectation is {result}: the function is not finite on [-12, 12]")
@@ -63,13 +65,14 @@ def gain(function: Function) -> float:
 
 
 @cache
-def _quadrature() -> tuple[Tensor, Tensor]:
-    """Nodes and weights for integrals over the normal density."""
+def _quadrature() -> tuple[list[float], list[float]]:
+    """Nodes and weights for integrals over the normal density.
+
+    They are numbers, since a tensor made under a mode such as ``FakeTensorMode`` is of no use
+    outside it.
+    """
     nodes, weights = np.polynomial.legendre.leggauss(200)
     positive = _HALF_WIDTH * (nodes + 1) / 2
     density = np.exp(-np.square(positive) / 2) / np.sqrt(2 * np.pi)
     weights = _HALF_WIDTH / 2 * weights * density
-    return (
-        torch.from_numpy(np.concatenate([-positive, positive])),
-        torch.from_numpy(np.concatenate([weights, weights])),
-    )
+    return [*-positive, *positive], [*weights, *weights]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from kat.nn.gain import Function, gain, moments
 from kat.nn.rational import GroupRational
+from kat.ops.torch_internals import has_values
 
 SCHEMES = ("variance_preserving", "centered", "kaiming", "trunc_normal")
 
@@ -22,7 +23,7 @@ SCHEMES = ("variance_preserving", "centered", "kaiming", "trunc_normal")
 def init_grkan_(linear: nn.Linear, activation: nn.Module, scheme: str) -> None:
     """Draws the weight of ``linear`` in ``linear(activation(x))`` and sets its bias to zero.
 
-    Parameters on the meta device are left alone.
+    Parameters without values, on the meta device or of ``FakeTensorMode``, are left alone.
 
     Args:
         linear: the linear map after the activation.
@@ -41,7 +42,7 @@ def init_grkan_(linear: nn.Linear, activation: nn.Module, scheme: str) -> None:
     """
     if scheme not in SCHEMES:
         raise ValueError(f"scheme must be one of {SCHEMES}, got {scheme!r}")
-    if linear.weight.is_meta:
+    if not has_values(linear.weight):
         return
     if scheme == "variance_preserving":
         alpha = gain(_function(activation))

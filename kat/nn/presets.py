@@ -9,7 +9,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from kat.errors import InputError, unknown
+from kat.documents import read_json
+from kat.errors import InputError, MissingFile, unknown
 from kat.nn.coefficients import ALIASES, Coefficients, Init, check_degree
 from kat.ops.arguments import check_form
 
@@ -55,11 +56,9 @@ def read_coefficients(path: Path) -> Coefficients:
         InputError: the file is missing, or holds something else.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        content = read_json(path)
+    except MissingFile:
         raise InputError(f"the file of coefficients {str(path)!r} does not exist") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is not valid JSON: {error}") from None
     if not isinstance(content, dict):
         raise InputError(f"{path} does not hold coefficients as 'kat fit' writes them")
     return Coefficients.from_dict(content, str(path))

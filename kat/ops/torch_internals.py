@@ -33,6 +33,7 @@ _is_zero_tensor = getattr(torch, "_is_zerotensor", _has_no_memory)
 _dispatch_modes = getattr(torch._C, "_len_torch_dispatch_stack", _assume_so)
 _function_modes = getattr(torch._C, "_len_torch_function_stack", _assume_so)
 _profiler_enabled = getattr(torch.autograd, "_profiler_enabled", _assume_so)
+_FakeTensor = getattr(getattr(torch, "_subclasses", None), "FakeTensor", ())
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
@@ -52,6 +53,11 @@ def is_plain_eager(*tensors: Tensor) -> bool:
         and not _function_modes()
         and not torch.jit.is_tracing()
     )
+
+
+def has_values(tensor: Tensor) -> bool:
+    """Whether the tensor has values, unlike one on the meta device or of ``FakeTensorMode``."""
+    return not tensor.is_meta and not isinstance(tensor, _FakeTensor)
 
 
 def is_profiling() -> bool:

@@ -17,6 +17,7 @@ from kat.models.conversion.convert import make_record
 from kat.training.config import TrainConfig, automatic, setting, with_settings
 from kat.training.run_directory import read_settings
 
+_WARM_UPS = ("optim.warmup_epochs", "optim.rational_warmup_epochs")
 _VIT = re.compile(r"^(vit|deit3?)_")
 
 
@@ -61,14 +62,20 @@ def choose(
 
 
 def from_images(config: TrainConfig, images: int) -> TrainConfig:
-    """Fills in the settings that :func:`choose` derives from the number of training images."""
+    """Fills in the settings that :func:`choose` derives from the number of training images.
+
+    It also chooses a warm-up that would not end before the run does.
+    """
     auto = automatic(config)
     chosen = choose(
         images,
         batch_size=None if "data.batch_size" in auto else config.data.batch_size,
         epochs=None if "epochs" in auto else config.epochs,
     )
-    return with_settings(config, {name: chosen[name] for name in auto if name in chosen})
+    too_long = [
+        name for name in _WARM_UPS if name not in auto and setting(config, name) >= chosen["epochs"]
+    ]
+    return with_settings(config, {n: chosen[n] for n in (*auto, *too_long) if n in chosen})
 
 
 def from_run(config: TrainConfig) -> TrainConfig:
@@ -158,7 +165,14 @@ def _preprocessing(config: TrainConfig, source: ViTSource | None) -> dict[str, A
 _RECIPE = ("input_size", "interpolation", "crop_pct")
 
 
-def describe(before: TrainConfig, after: TrainConfig) -> str:
-    """The chosen settings in one line; empty if none was auto."""
-    chosen = ", ".join(f"{name}={setting(after, name)}" for name in automatic(before))
-    return f"chosen: {chosen}" if chosen else ""
+def describe(before: TrainConfig, after: TrainConfig) -> list[str]:
+    """One line for the settings that were auto, and one for each warm-up that was too long."""
+    auto = automatic(before)
+    chosen = ", ".join(f"{name}={setting(after, name)}" for name in auto)
+    shortened = [
+        f"{name}={setting(before, name):g} is shortened to {setting(after, name):g}: the run has"
+        f" {after.epochs} epochs"
+        for name in _WARM_UPS
+        if name not in auto and setting(after, name) != setting(before, name)
+    ]
+    return [f"chosen: {chosen}", *shortened] if chosen else shortened

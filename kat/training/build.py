@@ -23,6 +23,7 @@ from kat.models import (
     load_weights,
     read_training_checkpoint,
 )
+from kat.text import say
 from kat.training.callbacks.callback import Callback
 from kat.training.callbacks.loggers import Logger
 from kat.training.callbacks.nonfinite import Attempt
@@ -146,12 +147,12 @@ class Run:
         """Reports a skipped file once."""
         if path not in self.state.skipped:
             self.state.skipped[path] = reason
-            sys.stdout.write(f"skipped {path}: {reason}\n")
+            say(f"skipped {path}: {reason}")
 
     def print(self, line: str) -> None:
         """Prints a line in the first process."""
         if self.is_first:
-            sys.stdout.write(f"{line}\n")
+            say(line)
             sys.stdout.flush()
 
     def notify(self, hook: Callable[..., None], *args: Any) -> None:

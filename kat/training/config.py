@@ -82,12 +82,12 @@ class OptimConfig:
         layer_decay: factor of the learning rate from each block to the one before it: the head has
             lr, the last block layer_decay times lr; 1 turns it off.
         rational_lr_scale: factor of the learning rate of the rational coefficients.
-        rational_warmup_epochs: epochs over which rational_lr_scale grows linearly from 0; auto:
-            from the number of images.
+        rational_warmup_epochs: epochs over which rational_lr_scale grows linearly from 0; auto: a
+            tenth of the epochs, as for a warm-up that would not end before the run does.
         clip_coefficients: after each step, clamp every rational coefficient to [-c, c]; 0 turns it
             off.
-        warmup_epochs: epochs of linear warm-up from warmup_lr to lr; auto: from the number of
-            images.
+        warmup_epochs: epochs of linear warm-up from warmup_lr to lr; auto: a twentieth of the
+            epochs, as for a warm-up that would not end before the run does.
         warmup_lr: learning rate of the first step.
         schedule: how the learning rate falls after the warm-up: cosine; poly, a power of the share
             of steps left; step, by step_factor at each of step_at.
@@ -243,10 +243,6 @@ def check(config: TrainConfig) -> None:
 def _check_optim(config: TrainConfig) -> None:
     if config.optim.name not in list_optimizers():
         raise unknown("optimizer", config.optim.name, map(str, list_optimizers()))
-    for name in ("optim.warmup_epochs", "optim.rational_warmup_epochs"):
-        epochs = setting(config, name)
-        if AUTO not in (epochs, config.epochs) and epochs >= config.epochs:
-            raise InputError(f"{name}={epochs} must be less than epochs={config.epochs}")
     if config.data.batch_size == AUTO and is_stream(config.data.name):
         raise InputError(
             "data.batch_size=auto depends on the number of images, which a stream does not know:"

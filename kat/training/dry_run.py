@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 import shutil
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from kat.data import Batch, ImageDataset, ImageStream, UnreadableImage
 from kat.errors import InputError
+from kat.files import check_folder
 from kat.machine import peak_bytes
 from kat.models import ModelRecord
 from kat.nn.stability import StabilityMonitor
@@ -275,9 +275,5 @@ def tensor_bytes(tensors: Iterable[Any]) -> int:
 
 def _writable(out: Path) -> Path:
     """The nearest existing folder, ``out`` or a parent; checks that files can be created in it."""
-    place = next(path for path in (out, *out.absolute().parents) if path.exists())
-    try:
-        with tempfile.TemporaryFile(dir=place):
-            return place
-    except OSError as error:
-        raise InputError(f"{out} cannot be written: {place}: {error.strerror}") from None
+    check_folder(out)
+    return next(path for path in (out, *out.absolute().parents) if path.exists())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from kat.data import ImageDataset, ImageStream, check_classes, open_split, preprocessing, seed_all
 from kat.errors import InputError
 from kat.models import ModelRecord, ViTSource, read_vit
+from kat.text import say
 from kat.training.auto_settings import describe, from_images, from_run, from_source
 from kat.training.callbacks.loggers import check_services
 from kat.training.config import TrainConfig, check
@@ -93,7 +93,7 @@ def resolve(config: TrainConfig) -> ResolvedRun:
         val_data=val_data,
         device=_device(device_type, world),
         world=world,
-        notes=_notes(train_data.note, val_data.note, describe(given, config)),
+        notes=_notes(train_data.note, val_data.note, *describe(given, config)),
     )
 
 
@@ -138,7 +138,7 @@ def _checkpoint(config: TrainConfig) -> Path | None:
         return None
     path, lines = newest_checkpoint(Path(config.out))
     for line in lines if is_first_process() else []:
-        sys.stdout.write(f"{line}\n")
+        say(line)
     return path
 
 

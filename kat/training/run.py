@@ -6,11 +6,10 @@ import dataclasses
 import errno
 import json
 import math
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
-
-from safetensors import SafetensorError
 
 from kat.errors import CheckpointFailed
 from kat.files import write_text
@@ -27,13 +26,14 @@ from kat.training.callbacks.stability import StabilityRecorder
 from kat.training.callbacks.throughput import Throughput
 from kat.training.checkpoint import load_checkpoint
 from kat.training.config import TrainConfig
-from kat.training.distributed import barrier, disconnect
+from kat.training.distributed import barrier, disconnect, is_first_process
 from kat.training.loop import fit
 from kat.training.resolve import ResolvedRun, resolve
 from kat.training.run_directory import (
     BEST,
     CONVERSION,
     SUMMARY,
+    locked,
     prepare_run_directory,
     write_records,
 )
@@ -91,19 +91,21 @@ def train(config: TrainConfig) -> Summary:
         config: the settings.
 
     Raises:
-        InputError: bad settings or data, or a directory that already holds a run.
+        InputError: bad settings or data, or a directory that already holds a run or is being
+            written by another.
         TrainingDiverged: loss, gradient or the state of training are not finite; divergence.json
             and the newest finite state are then in the directory.
         CheckpointFailed: a checkpoint cannot be written; the one before it is still there.
         Interrupted: a signal asked to stop; the state is in last.ckpt.
     """
-    resolved = resolve(config)
-    try:
-        return _train(build(resolved), resolved)
-    except OSError as error:
-        raise _explained(error, resolved.config.out) from None
-    finally:
-        disconnect()
+    with locked(Path(config.out)) if is_first_process() else nullcontext():
+        resolved = resolve(config)
+        try:
+            return _train(build(resolved), resolved)
+        except OSError as error:
+            raise _explained(error, resolved.config.out) from None
+        finally:
+            disconnect()
 
 
 def _train(run: Run, resolved: ResolvedRun) -> Summary:
@@ -189,10 +191,7 @@ def _finish(run: Run, throughput: Throughput) -> Summary:
         skipped=len(state.skipped),
     )
     if run.is_first:
-        try:
-            write_records(out, state.history, state.skipped)
-            save_model(model, record, out)
-            write_text(out / SUMMARY, json.dumps(summary.to_dict(), indent=2) + "\n")
-        except SafetensorError as error:
-            raise CheckpointFailed(f"{out} cannot be written: {error}") from None
+        write_records(out, state.history, state.skipped)
+        save_model(model, record, out)
+        write_text(out / SUMMARY, json.dumps(summary.to_dict(), indent=2) + "\n")
     return summary

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
+import os
 import shutil
-from collections.abc import Mapping, Sequence
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import yaml
 
+from kat.documents import read_yaml
 from kat.errors import InputError
-from kat.files import write_text
+from kat.files import check_folder, write_text
 from kat.models import read_training_checkpoint
 from kat.tables import columns_of, open_table, write_table
 from kat.training.config import TrainConfig
@@ -24,6 +29,8 @@ STABILITY, STABILITY_REPORT = "stability.csv", "stability.html"
 COEFFICIENTS = "coefficients.csv"
 REPORT = "report.html"
 LOGGER_RUNS = "loggers.json"
+LOCK = ".lock"
+"""Is there while a run writes to the directory, or if one was killed; names its process."""
 CHECKPOINTS_AT_ONCE = 4
 """The most checkpoints on disk at once: best, last, previous, and one that is being written."""
 RESULTS = (SUMMARY, "model.safetensors", "config.json")
@@ -55,6 +62,61 @@ _ONCE = ("resume", "overwrite", "progress", "limit_epochs", "max_steps", "max_ti
 """Settings of a single call, which run.yaml does not keep."""
 
 
+@contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """Keeps other runs, of any process, from the run directory within the context.
+
+    The kernel holds the lock for this process, but not for its children, and drops it with the
+    process, however that ends. A folder that is still empty at the end is removed again.
+
+    Raises:
+        InputError: another run writes to the directory, or it cannot be written.
+    """
+    if out.exists() and not out.is_dir():
+        raise _not_a_run(out)
+    created = [folder for folder in (out, *out.parents) if not folder.exists()]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        file = _lock(out / LOCK)
+    except OSError as error:
+        raise InputError(f"{out} cannot be written: {error}") from None
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # of a disk that has become read-only
+            (out / LOCK).unlink(missing_ok=True)
+        file.close()
+        with suppress(OSError):  # a folder has something in it
+            for folder in created:
+                folder.rmdir()
+
+
+def _lock(path: Path) -> TextIO:
+    """The file, open and locked."""
+    while True:
+        file = path.open("a+", encoding="utf-8")
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            with file:
+                file.seek(0)
+                holder = file.read()
+            raise InputError(
+                f"{path.parent} is being written by another run ({holder}): wait for it, stop it,"
+                " or give another --out"
+            ) from None
+        except OSError:  # a file system without locks
+            return file
+        with suppress(FileNotFoundError):  # a run that has just ended has removed the file
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                break
+        file.close()
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}")
+    file.flush()
+    return file
+
+
 def with_resumption_decided(config: TrainConfig) -> TrainConfig:
     """Replaces ``resume="auto"`` by true if the run has a checkpoint, else by false.
 
@@ -76,16 +138,21 @@ def check_run_directory(config: TrainConfig) -> None:
             nor overwritten.
     """
     out = Path(config.out)
+    check_folder(out)
     if config.resume or not out.exists():
         return
     names = [path.name for path in out.iterdir()] if out.is_dir() else [out.name]
-    names = [name for name in names if not name.startswith(".partial-")]
+    names = [name for name in names if name != LOCK and not name.startswith(".partial-")]
     if names and not (out / SETTINGS).is_file():
-        raise InputError(f"{out} exists and is not a run directory; give another --out")
+        raise _not_a_run(out)
     if names and not config.overwrite:
         raise InputError(
             f"{out} already holds a run; give --resume auto, --overwrite, or another --out"
         )
+
+
+def _not_a_run(out: Path) -> InputError:
+    return InputError(f"{out} exists and is not a run directory; give another --out")
 
 
 def newest_checkpoint(out: Path) -> tuple[Path, list[str]]:
@@ -177,10 +244,7 @@ def read_settings(out: Path) -> dict[str, Any]:
         InputError: run.yaml is missing or damaged.
     """
     path = out / SETTINGS
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+    settings = read_yaml(path)
     if not isinstance(settings, dict):
         raise InputError(f"{path} does not hold the settings of a run")
     return settings

@@ -257,7 +257,6 @@ def test_imagenet_recipes_hold_the_papers_settings(recipe):
             "augment.label_smoothing must be at most 1, got 1.5",
         ),
         (["--augment.scale", "[0.9, 0.1]"], "augment.scale must be two numbers, the smaller first"),
-        (["--optim.warmup_epochs", "40"], "optim.warmup_epochs=40.0 must be less than epochs=40"),
         (["--epochs", "3", "--limit_val_batches", "0"], "limit_val_batches must be at least 1"),
         (["--seed", "-1"], "seed must be at least 0, got -1"),
         (["--optim.betas", "[2, 3]"], "optim.betas must be below 1, got (2.0, 3.0)"),

@@ -208,7 +208,8 @@ def said_of(path, checkpoint, folder, *options):
     """The answer of ``kat predict`` on an image, and the mask where there is one."""
     written, pictures = folder / "answers.json", folder / "pictures"
     assert run(
-        "predict", path, "--checkpoint", checkpoint, "--json", written, "--out", pictures, *options
+        "predict", path, "--checkpoint", checkpoint, "--json", written, "--out", pictures,
+        "--trust", *options,
     ) == 0  # fmt: skip
     (answer,) = json.loads(written.read_text())
     mask = pictures / f"{path.stem}_mask.png"
@@ -251,7 +252,7 @@ def test_an_exported_segmentation_model_sees_windows_of_its_size(ending, items, 
     figures = []
     for path, options in ((exported, ()), (checkpoint, ("--window", 64))):
         out = tmp_path / "metrics.json"
-        assert run("eval", path, "--data.name", f"ade20k:{items}", "--json", out,
+        assert run("eval", path, "--data.name", f"ade20k:{items}", "--json", out, "--trust",
                    *options) == 0  # fmt: skip
         metrics = json.loads(out.read_text())
         figures.append([metrics[name] for name in ("miou", "pixel_accuracy", "loss")])
@@ -311,7 +312,7 @@ def test_an_exported_backbone_answers_nothing(task, ending, items, runs, tmp_pat
     assert "any batch size; features within" in capsys.readouterr().out
     predict = ("predict", *pictures(items, 1), "--checkpoint", exported)
     for command in (("eval", exported, "--data", f"coco:{items}"), predict):
-        line = refused(capsys, *command)
+        line = refused(capsys, *command, "--trust")
         assert "is a backbone without heads" in line
 
 

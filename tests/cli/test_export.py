@@ -44,7 +44,9 @@ def exported(tmp_path_factory):
 def predict(folder, name, *options) -> list:
     answers = folder / "answers.json"
     pictures = sorted((folder / "pictures").iterdir())
-    code = run("predict", *pictures, "--checkpoint", folder / name, "--json", answers, *options)
+    code = run(
+        "predict", *pictures, "--checkpoint", folder / name, "--json", answers, "--trust", *options
+    )
     assert code == 2  # one picture is torn
     return json.loads(answers.read_text())
 
@@ -78,7 +80,7 @@ def test_eval_of_an_exported_file_is_that_of_the_model(exported, tmp_path):
     for name in ("run", "fixed.onnx", "fixed.pt2"):
         code = run(
             "eval", exported / name, "--data.name", "digits", "--json",
-            tmp_path / "metrics.json", "--no-progress",
+            tmp_path / "metrics.json", "--no-progress", "--trust",
         )  # fmt: skip
         assert code == 0
         read = json.loads((tmp_path / "metrics.json").read_text())
@@ -101,7 +103,7 @@ def test_what_is_printed(exported, tmp_path, capsys):
     assert captured.err == ""
     assert f"{out}: " in captured.out
     assert "any multiple of 2 x 2 pixels" in captured.out
-    assert f"'kat eval {out} --data ...'" in captured.out
+    assert f"'kat eval {out} --trust --data ...'" in captured.out
 
 
 def test_bad_input(exported, tmp_path, capsys):
@@ -133,7 +135,6 @@ def test_bad_input(exported, tmp_path, capsys):
         ("fixed.pt2", "batch_size", 0, "batch_size must be at least 1"),
         ("missing.onnx", "top", 1, "does not exist"),
     ):
-        line = refused(
-            capsys, "predict", picture, "--checkpoint", exported / name, f"--{option}", value
-        )
+        checkpoint = ("--checkpoint", exported / name, "--trust")
+        line = refused(capsys, "predict", picture, *checkpoint, f"--{option}", value)
         assert message in line

@@ -17,7 +17,7 @@ from tests.models.small import images
 @pytest.mark.slow
 def test_all_kinds_open_alike(stored):
     for name in ("folder", "fixed.onnx", "resizable.pt2"):
-        opened, record = open_model(stored.folder / name)
+        opened, record = open_model(stored.folder / name, trust=True)
         assert record.classes == ["ant", "bee", "cat"]
         assert (record.mean, record.std, record.crop_pct) == ((0.3,), (0.4,), 0.9)
         assert isinstance(opened, Runtime) == (name != "folder")
@@ -28,7 +28,7 @@ def test_all_kinds_open_alike(stored):
 @pytest.mark.slow
 def test_other_image_sizes(stored):
     want, record = open_model(stored.folder / "folder", 12)
-    got, read = open_model(stored.folder / "resizable.pt2", 12)
+    got, read = open_model(stored.folder / "resizable.pt2", 12, trust=True)
     assert record.input_size == read.input_size == (1, 12, 12)
     batch = images(2, 12, 12)
     torch.testing.assert_close(got(batch), want(batch), rtol=1e-4, atol=1e-5)
@@ -44,14 +44,14 @@ def test_other_image_sizes(stored):
 )
 def test_a_size_that_the_model_does_not_take(stored, name, size, message):
     with pytest.raises(InputError, match=message):
-        open_model(stored.folder / name, size)
+        open_model(stored.folder / name, size, trust=True)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["resizable.pt2", "fixed.onnx"])
 @pytest.mark.parametrize("shape", [(2, 3, 8, 8), (2, 1, 7, 8), (1, 8, 8)])
 def test_a_batch_of_another_shape(stored, name, shape):
-    opened, _ = open_model(stored.folder / name)
+    opened, _ = open_model(stored.folder / name, trust=True)
     with pytest.raises(InputError, match="the model takes images of 1 channels"):
         opened(torch.zeros(shape))
 
@@ -86,13 +86,13 @@ def test_damaged_and_foreign_files(stored, tmp_path, name, damage):
     path = tmp_path / name
     path.write_bytes(DAMAGES[damage]((stored.folder / name).read_bytes()))
     with pytest.raises(InputError, match=str(path)):
-        open_model(path)
+        open_model(path, trust=True)
 
 
 @pytest.mark.parametrize("name", ["m.pt2", "m.onnx"])
 def test_missing_files(tmp_path, name):
     with pytest.raises(InputError, match="does not exist"):
-        open_model(tmp_path / name)
+        open_model(tmp_path / name, trust=True)
 
 
 def test_files_without_our_record(stored, tmp_path):
@@ -103,14 +103,14 @@ def test_files_without_our_record(stored, tmp_path):
     torch.export.save(program, tmp_path / "m.pt2")
     for name in ("m.onnx", "m.pt2"):
         with pytest.raises(InputError, match="was not written by 'kat export'"):
-            open_model(tmp_path / name)
+            open_model(tmp_path / name, trust=True)
 
 
 def test_a_damaged_record(stored, tmp_path):
     with zipfile.ZipFile(tmp_path / "m.pt2", "w") as archive:
         archive.writestr("m/extra/kat", '{"architecture": "kat_micro"}')
     with pytest.raises(InputError, match=r"the record in .* is damaged"):
-        open_model(tmp_path / "m.pt2")
+        open_model(tmp_path / "m.pt2", trust=True)
     with (
         zipfile.ZipFile(tmp_path / "m.pt2", "w") as archive,
         zipfile.ZipFile(stored.folder / "resizable.pt2") as whole,
@@ -119,7 +119,7 @@ def test_a_damaged_record(stored, tmp_path):
             if "/extra/" in name:
                 archive.writestr("m/extra/kat", whole.read(name))
     with pytest.raises(InputError, match="cannot load the program in"):
-        open_model(tmp_path / "m.pt2")
+        open_model(tmp_path / "m.pt2", trust=True)
 
 
 def test_onnxruntime_may_be_missing(stored, monkeypatch):

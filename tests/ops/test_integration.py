@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
+
 import pytest
 import torch
 import torch.distributed as dist
+from torch._subclasses import FakeTensorMode
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
@@ -92,3 +96,17 @@ def test_data_parallel_wrappers(process_group, wrap):
     expected = _gradients(_mlp(), X)
     for ours, wanted in zip(_gradients(wrap(_mlp()), X), expected, strict=True):
         torch.testing.assert_close(ours, wanted)
+
+
+def test_layers_of_fake_tensors_leave_later_ones_alone():
+    """A cached tensor of the mode would be one of the layers outside it."""
+    importlib.reload(sys.modules["kat.nn.gain"])  # forgets what is cached
+    layers = (
+        lambda: kat.GRKANLinear(16, 8),
+        lambda: kat.GRKANLinear(16, 8, weight_init="centered"),
+        lambda: kat.nn.BSplineKANMlp(16, weight_init="variance_preserving"),
+    )
+    for layer in layers:
+        with FakeTensorMode():
+            assert layer()(torch.zeros(3, 16)).shape[0] == 3
+        assert layer()(X).isfinite().all()

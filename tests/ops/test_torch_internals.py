@@ -24,6 +24,7 @@ NAMES = {
     "_len_torch_dispatch_stack": torch._C,
     "_len_torch_function_stack": torch._C,
     "_profiler_enabled": torch.autograd,
+    "_subclasses": torch,
 }
 
 

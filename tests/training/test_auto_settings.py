@@ -16,7 +16,7 @@ from kat.errors import InputError
 from kat.models import ModelRecord, build_model, load_model, read_vit, save_model
 from kat.training import ModelConfig, OptimConfig, TrainConfig, settings_to_keep
 from kat.training.auto_settings import choose, describe, from_images, from_run, from_source
-from kat.training.config import automatic, check, with_settings
+from kat.training.config import automatic, check, setting, with_settings
 
 GREY = ModelRecord(
     architecture="kat_micro_patch4_28",
@@ -76,13 +76,24 @@ def test_what_is_given_wins_and_what_depends_on_it_follows():
     assert from_images(TrainConfig(), 100) == TrainConfig()
 
 
-def test_settings_that_are_auto_are_checked_when_they_are_known():
-    config = TrainConfig(epochs="auto", optim=OptimConfig(warmup_epochs=90))
-    check(config)
-    with pytest.raises(InputError, match="warmup_epochs=90 must be less than epochs=80"):
-        check(from_images(config, 100))
-    with pytest.raises(InputError, match=r"optim\.rational_warmup_epochs=10 must be less"):
-        check(TrainConfig(optim=OptimConfig(rational_warmup_epochs=10)))
+@pytest.mark.parametrize("name", ["optim.warmup_epochs", "optim.rational_warmup_epochs"])
+@pytest.mark.parametrize(("epochs", "warmup"), [(2, 4), (4, 4), ("auto", 90)])
+def test_a_warm_up_that_would_not_end_is_that_of_auto_and_said_so(name, epochs, warmup):
+    given = with_settings(TrainConfig(epochs=epochs), {name: float(warmup)})
+    check(given)
+    config = from_images(given, 100)
+    assert setting(config, name) == choose(100, epochs=config.epochs)[name] < config.epochs
+    shortened = f"{setting(config, name):g}: the run has {config.epochs} epochs"
+    assert describe(given, config)[-1] == f"{name}={warmup} is shortened to {shortened}"
+
+
+def test_a_warm_up_that_ends_is_kept():
+    config = TrainConfig(epochs=5, optim=OptimConfig(warmup_epochs=4, rational_warmup_epochs=4.9))
+    assert from_images(config, 100) == config
+    assert describe(config, config) == []
+
+
+def test_settings_that_are_auto_are_checked_as_far_as_they_are_known():
     with pytest.raises(InputError, match=r"data\.batch_size=auto depends on the number of images"):
         check(TrainConfig(data=DataConfig(name="wds/mine", batch_size="auto")))
     assert [is_stream(n) for n in ("wds/a", "wds:a", "hfids/a", "folder:wds", "torch/cifar10")] == [
@@ -108,7 +119,7 @@ def test_a_kat_brings_its_model_and_its_images(tmp_path):
     config = from_source(_auto(str(tmp_path), **given), read_vit(tmp_path))
     assert (config.data.image_size, config.data.mean) == (56, [0.3])
     assert config.model.args["depth"] == 2
-    assert "data.image_size" not in describe(_auto(**given), config)
+    assert "data.image_size" not in "".join(describe(_auto(**given), config))
 
 
 def test_a_vit_becomes_the_kat_of_its_size(tmp_path):

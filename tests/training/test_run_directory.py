@@ -12,8 +12,9 @@ from kat.checksum import write_checksum
 from kat.errors import InputError
 from kat.models import build_model, load_model
 from kat.training import TrainConfig, settings_to_keep
-from kat.training.run_directory import newest_checkpoint
-from tests.cli.commands import refused, run
+from kat.training.run_directory import locked, newest_checkpoint
+from tests.cli.commands import QUICK, refused, run
+from tests.processes import start, wait_until
 from tests.records import RECORD
 
 
@@ -70,3 +71,37 @@ def test_a_new_run_starts_from_the_weights_of_an_older_one(old_run, tmp_path, ca
 def test_a_folder_without_a_checkpoint_holds_no_run(tmp_path):
     with pytest.raises(InputError, match=r"holds no run to resume: there is no last\.ckpt"):
         newest_checkpoint(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_directory_that_a_run_writes_is_refused_until_that_run_is_gone(tmp_path, capsys):
+    out = tmp_path / "run"
+    command = ("train", *QUICK, "--model.args", "{depth: 1}", "--data.num_workers", 1, "--out", out)
+    first = start(*command, "--epochs", 10_000)
+    wait_until((out / "history.csv").exists, first)
+    before = (out / "run.yaml").read_bytes()
+    for more in ((), ("--resume", "auto"), ("--resume", "true"), ("--overwrite",)):
+        line = refused(capsys, *command, *more)
+        assert f"{out} is being written by another run (process {first.pid} on " in line
+    assert (out / "run.yaml").read_bytes() == before
+    first.kill()
+    first.communicate()
+    assert run(*command, "--resume", "auto", "--limit_epochs", 1) == 0
+    assert not (out / ".lock").exists()
+
+
+@pytest.mark.slow
+def test_of_two_runs_that_are_started_together_one_is_refused(tmp_path):
+    command = ("train", *QUICK, "--epochs", 1, "--devices", 2, "--out", tmp_path / "run")
+    runs = [start(*command), start(*command)]
+    errors = [run.communicate(timeout=120)[1] for run in runs]
+    assert sorted(run.returncode for run in runs) == [0, 2], errors
+    assert sum(error.count("another run") + error.count("already holds") for error in errors) == 1
+
+
+def test_a_folder_that_was_made_for_a_refused_run_is_removed(tmp_path):
+    out = tmp_path / "new" / "run"
+    with pytest.raises(InputError, match="no"), locked(out):
+        assert (out / ".lock").read_text().startswith("process ")
+        raise InputError("no")
+    assert list(tmp_path.iterdir()) == []

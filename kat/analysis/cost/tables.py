@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +11,7 @@ from kat.analysis.cost.layer_comparison import ComparedLayer
 from kat.analysis.cost.model_cost import ModelCost, Published, Row
 from kat.files import write_text
 from kat.tables import print_table, write_table
-from kat.text import dimensions, scaled
+from kat.text import dimensions, say, scaled
 
 
 def comparison_row(layer: ComparedLayer) -> Row:
@@ -36,7 +35,7 @@ def print_costs(models: Sequence[ModelCost], *, layers: bool = False) -> None:
     for model in models if layers else ():
         _print(model.model, map(_cells, model.layer_rows()))
     for remark in (remark for model in models for remark in model.remarks()):
-        sys.stdout.write(f"{remark}\n")
+        say(remark)
 
 
 def print_comparison(layers: Sequence[ComparedLayer]) -> None:
@@ -115,9 +114,9 @@ def _print(title: str, rows: Iterable[dict[str, str]]) -> None:
     """Prints a title, a table and an empty line; nothing without rows."""
     listed = list(rows)
     if listed:
-        sys.stdout.write(f"{title}\n")
+        say(title)
         print_table(list(listed[0]), [list(row.values()) for row in listed])
-        sys.stdout.write("\n")
+        say("")
 
 
 def write_csv(rows: Sequence[Row], path: Path) -> None:

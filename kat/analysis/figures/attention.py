@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from kat.analysis.figures.labels import plain
 from kat.analysis.figures.save import save_figure
 from kat.analysis.inspect.attention import AttentionMaps
 from kat.data import Batch
@@ -50,7 +51,7 @@ def draw_attention(
     grid = figure.subplots(rows, columns, squeeze=False)
     for row, picture, title in zip(grid, pictures, titles, strict=True):
         _draw_picture(row[0], picture)
-        row[0].set_title(title, fontsize=8)
+        row[0].set_title("\n".join(map(plain, title.split("\n"))), fontsize=8)
     for column, (name, values) in enumerate(panels.items(), start=1):
         for axes, picture, heat in zip(grid[:, column], pictures, values, strict=True):
             _draw_picture(axes, picture)

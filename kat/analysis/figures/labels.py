@@ -11,13 +11,15 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
+from kat.text import printable
+
 _GAP = 8.0
 """Between a point and its label, in pixels."""
 
 
 def plain(text: str) -> str:
-    """Text that matplotlib does not read as mathematics."""
-    return text.replace("$", r"\$")
+    """Printable text that matplotlib does not read as mathematics."""
+    return printable(text).replace("$", r"\$")
 
 
 def label_points(

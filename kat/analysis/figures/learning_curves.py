@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from kat.analysis.figures.labels import plain
 from kat.analysis.figures.save import save_figure
 from kat.analysis.learning_curves import COLUMNS, Curve, History, curve
 
@@ -44,7 +45,7 @@ def plot_learning_curves(
             for column, style in columns.items():
                 _draw_curve(axes, curve(label, runs[label], column), style, color)
             count = f" ({len(runs[label])} runs)" if len(runs[label]) > 1 else ""
-            axes.plot([], [], color=color, label=label + count)
+            axes.plot([], [], color=color, label=plain(label) + count)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(xlabel="epoch", title=title)
         axes.grid(alpha=0.3)

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 
+from kat.analysis.figures.labels import plain
 from kat.analysis.figures.save import save_figure
 from kat.analysis.inspect.stability import (
     drawable,
@@ -87,7 +88,7 @@ def draw_variance(runs: Mapping[str, Sequence[Row]]) -> Figure:
     for line, (label, rows) in zip(panels, runs.items(), strict=True):
         for axes, step in zip(line, (rows[0]["step"], rows[-1]["step"]), strict=True):
             _draw_variances(axes, [row for row in rows if row["step"] == step])
-            axes.set_title(f"{label}, step {step}" if label else f"step {step}")
+            axes.set_title(f"{plain(label)}, step {step}" if label else f"step {step}")
         line[0].set_ylabel("variance")
     panels[0][0].legend()
     return figure
@@ -125,7 +126,7 @@ def draw_map(runs: Mapping[str, Sequence[Row]], quantity: Quantity) -> Figure:
         shown = range(0, len(steps), -(-len(steps) * len(runs) // 10))
         axes.set_xticks(list(shown), [str(steps[index]) for index in shown])
         axes.set_yticks(range(len(layers)), layers, fontsize=7)
-        axes.set(xlabel="step", title=label)
+        axes.set(xlabel="step", title=plain(label))
     figure.suptitle(caption)
     if name == "gain":
         ticks = [2.0**power for power in range(-3, 4)]

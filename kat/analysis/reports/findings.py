@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from kat.analysis.inspect.images import images_of_run, normalized
 from kat.analysis.inspect.stability import rational_rows
 from kat.analysis.learning_curves import History
 from kat.data import Batch, DeviceTransform
+from kat.documents import read_json
 from kat.errors import InputError
 from kat.models import ModelRecord, load_model, rational_parameter_names
 from kat.nn import LayerHistory, read_coefficient_history
@@ -85,7 +85,7 @@ def read_findings(folder: Path, images: int, data: str | None = None) -> RunFind
         cost=count(model, record.input_size),
         data=settings["data"]["name"],
         settings=kept_settings(folder),
-        summary=_read_json(folder / SUMMARY),
+        summary=read_json(folder / SUMMARY) if (folder / SUMMARY).is_file() else None,
         history=read_history(folder),
         failure=read_divergence(folder),
     )
@@ -101,10 +101,6 @@ def read_findings(folder: Path, images: int, data: str | None = None) -> RunFind
             findings.stability = rational_rows(rows)
     findings.attention = _attention(model, record, shown, classes, seen)
     return findings
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def _show(

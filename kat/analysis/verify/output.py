@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -15,6 +14,7 @@ from kat.analysis.verify.compare import QUANTITIES, RULE, Result
 from kat.analysis.verify.run import Verification
 from kat.files import write_text
 from kat.tables import aligned, print_table
+from kat.text import say
 
 _LISTED = 10
 """Failures that are printed; JSON has them all."""
@@ -24,7 +24,7 @@ STATES = {True: "passed", False: "FAILED", None: "not made"}
 
 def print_verification(found: Verification) -> None:
     """Prints the largest errors by backend, dtype and quantity, the checks, the first failures."""
-    sys.stdout.write("largest error / tolerance (at most 1 passes)\n")
+    say("largest error / tolerance (at most 1 passes)")
     columns, rows = largest_errors(found.results)
     print_table(columns, [cells for cells, _ in rows], bad=[bad for _, bad in rows])
     failures = found.failures()
@@ -34,10 +34,10 @@ def print_verification(found: Verification) -> None:
         *((STATES[check.passed], _line(check)) for check in found.checks),
         *(("FAILED", line) for line in failures[:_LISTED]),
     ]
-    sys.stdout.write(f"{aligned(lines)}\n")
+    say(*aligned(lines))
     if len(failures) > _LISTED:
-        sys.stdout.write(f"and {len(failures) - _LISTED} more failures, which --json lists\n")
-    sys.stdout.write(f"{verdict(found)}\n")
+        say(f"and {len(failures) - _LISTED} more failures, which --json lists")
+    say(verdict(found))
 
 
 def _line(check: Check) -> str:

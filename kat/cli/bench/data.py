@@ -14,7 +14,6 @@ examples:
 from __future__ import annotations
 
 import json
-import sys
 
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -23,6 +22,7 @@ from kat.cli.training_settings import TrainingParser, parse_training
 from kat.files import write_text
 from kat.settings import CountOrZero, Positive
 from kat.tables import print_table
+from kat.text import say
 from kat.training.data_benchmark import DataBenchmark, benchmark_data
 
 
@@ -71,7 +71,7 @@ def make_parser() -> TrainingParser:
 
 
 def _print(result: DataBenchmark) -> None:
-    sys.stdout.write(f"{result.data}: the loader alone, on {result.cores} cores\n")
+    say(f"{result.data}: the loader alone, on {result.cores} cores")
     loader = [
         (count, f"{rate:,.1f}", f"{rate / result.need:.0%}")
         for count, rate in result.loader.items()
@@ -83,8 +83,8 @@ def _print(result: DataBenchmark) -> None:
             (name, f"{1e3 * seconds:.3f}", f"{seconds / total:.0%}")
             for name, seconds in result.stages.items()
         ]
-        sys.stdout.write("\none image after the other, in one process\n")
+        say("", "one image after the other, in one process")
         print_table(("stage", "ms an image", "share"), stages)
     if result.unreadable:
-        sys.stdout.write(f"\n{result.unreadable} of the images loaded cannot be read\n")
-    sys.stdout.write(f"\n{result.verdict()}\n")
+        say("", f"{result.unreadable} of the images loaded cannot be read")
+    say("", result.verdict())

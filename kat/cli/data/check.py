@@ -14,8 +14,6 @@ examples:
 
 from __future__ import annotations
 
-import sys
-
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -24,7 +22,7 @@ from kat.data.check import SPLITS, SplitReport, check_split, class_problems
 from kat.data.config import DataConfig
 from kat.data.dense.validation import Problem
 from kat.settings import Count
-from kat.text import counted, quoted
+from kat.text import counted, quoted, say
 
 
 def main(arguments: list[str]) -> int:
@@ -39,7 +37,7 @@ def main(arguments: list[str]) -> int:
     _print_problems(between, options.skip)
     problems = between + [problem for report in reports for problem in report.problems]
     fatal = sum(problem.fatal(options.skip) for problem in problems)
-    sys.stdout.write(_verdict(len(problems), fatal, options.skip) + "\n")
+    say(_verdict(len(problems), fatal, options.skip))
     return FAILED if fatal else 0
 
 
@@ -74,22 +72,19 @@ def _with_progress(config: DataConfig, split: str, headers: bool, shown: bool) -
 
 
 def _print(report: SplitReport, skip: bool) -> None:
-    sys.stdout.write(
-        f"{report.split}: {report.images} images, {report.contents},"
-        f" {len(report.classes)} classes\n"
-    )
+    say(f"{report.split}: {report.images} images, {report.contents}, {len(report.classes)} classes")
     _print_problems(report.problems, skip)
     if report.unused:
         listed = quoted(report.unused, "class", "classes")
-        sys.stdout.write(f"  note     {len(report.unused)} without an example: {listed}\n")
+        say(f"  note     {len(report.unused)} without an example: {listed}")
 
 
 def _print_problems(problems: list[Problem], skip: bool) -> None:
     for problem in problems:
         if problem.fatal(skip):
-            sys.stdout.write(f"  fatal    {problem}\n")
+            say(f"  fatal    {problem}")
         else:
-            sys.stdout.write(f"  skipped  {problem}; {problem.remedy}\n")
+            say(f"  skipped  {problem}; {problem.remedy}")
 
 
 def _verdict(problems: int, fatal: int, skip: bool) -> str:

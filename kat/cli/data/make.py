@@ -12,7 +12,6 @@ examples:
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from rich.console import Console
@@ -21,6 +20,7 @@ from rich.progress import Progress
 from kat.cli.parsing import Parser
 from kat.data.dense.drawing import draw_preview
 from kat.data.synthetic import make_items
+from kat.text import say
 
 
 def main(arguments: list[str]) -> None:
@@ -40,9 +40,9 @@ def main(arguments: list[str]) -> None:
         )
     if options.preview:
         draw_preview(options.out, options.preview)
-    sys.stdout.write(
+    say(
         f"{options.images} training and {options.val_images} validation images in {options.out};"
-        f" --data coco:{options.out} or ade20k:{options.out}\n"
+        f" --data coco:{options.out} or ade20k:{options.out}"
     )
 
 

@@ -13,7 +13,6 @@ examples:
 
 from __future__ import annotations
 
-import sys
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -28,6 +27,7 @@ from kat.errors import InputError
 from kat.models import ModelRecord, load_model
 from kat.settings import CountOrZero
 from kat.tables import print_table
+from kat.text import say
 
 
 def main(arguments: list[str]) -> None:
@@ -37,14 +37,14 @@ def main(arguments: list[str]) -> None:
     inputs, note = _inputs(options, model, record)
     activations = learned_activations(model, inputs, width=options.width)
     plot_activations(activations, options.out)
-    sys.stdout.write(f"{note}\n")
+    say(note)
     if options.symbolic or options.csv:
         readings = [reading for activation in activations for reading in read_symbols(activation)]
         _print(readings)
         if options.csv:
             write_readings(readings, options.csv)
-            sys.stdout.write(f"{options.csv}\n")
-    sys.stdout.write(f"{options.out}\n")
+            say(options.csv)
+    say(options.out)
 
 
 def make_parser() -> Parser:

@@ -12,7 +12,6 @@ examples:
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import torch
@@ -27,6 +26,7 @@ from kat.deploy import open_model
 from kat.errors import InputError
 from kat.models import ModelRecord
 from kat.settings import Count
+from kat.text import say
 
 
 def main(arguments: list[str]) -> None:
@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> None:
     maps = attention_maps(model, DeviceTransform(record.mean, record.std)(pictures))
     titles = with_predictions(names, maps.logits, record.classes)
     plot_attention(pictures, titles, maps, options.out, options.block)
-    sys.stdout.write(f"{options.out}\n")
+    say(options.out)
 
 
 def make_parser() -> Parser:

@@ -12,8 +12,6 @@ examples:
 
 from __future__ import annotations
 
-import sys
-
 from kat.analysis.ablation import summarize
 from kat.analysis.cost.pareto import COSTS, cost_points, pareto_front
 from kat.analysis.figures.costs import plot_costs
@@ -22,6 +20,7 @@ from kat.analysis.runs import find_runs, with_results
 from kat.cli.parsing import Parser
 from kat.cli.plot.run_arguments import add_run_arguments
 from kat.errors import InputError
+from kat.text import say
 
 _ALL = "all"
 
@@ -43,7 +42,7 @@ def main(arguments: list[str]) -> None:
     for cost in costs:
         names = ", ".join(point.label for point in pareto_front(points, cost))
         lines.append(f"Pareto front in {cost}: {names}")
-    sys.stdout.writelines(f"{line}\n" for line in (*lines, options.out))
+    say(*lines, options.out)
 
 
 def make_parser() -> Parser:

@@ -12,7 +12,6 @@ examples:
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from kat.analysis.figures.learning_curves import CURVES, plot_learning_curves
@@ -21,6 +20,7 @@ from kat.analysis.runs import find_runs
 from kat.cli.parsing import Parser
 from kat.cli.plot.run_arguments import add_run_arguments
 from kat.errors import InputError
+from kat.text import say
 from kat.training import read_history
 
 
@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> None:
     if not lines:
         raise InputError(f"no run of {', '.join(map(str, options.runs))} is done")
     plot_learning_curves(lines, options.out, options.metric or _usual(lines))
-    sys.stdout.write(f"{options.out}\n")
+    say(options.out)
 
 
 def make_parser() -> Parser:

@@ -10,7 +10,6 @@ examples:
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from kat.analysis import plot_evolution
@@ -18,6 +17,7 @@ from kat.analysis.figures.activations import ANIMATED
 from kat.cli.parsing import Parser
 from kat.nn import read_coefficient_history
 from kat.settings import Positive
+from kat.text import say
 from kat.training.run_directory import COEFFICIENTS
 
 
@@ -26,7 +26,7 @@ def main(arguments: list[str]) -> None:
     options = make_parser().parse_args(arguments)
     history = read_coefficient_history(options.run / COEFFICIENTS)
     plot_evolution(history, options.out, width=options.width)
-    sys.stdout.write(f"{options.out}\n")
+    say(options.out)
 
 
 def make_parser() -> Parser:

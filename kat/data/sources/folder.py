@@ -11,6 +11,7 @@ import numpy as np
 
 from kat.data.config import DataConfig
 from kat.data.dataset import ImageDataset, SourceSubset
+from kat.data.decoding import read_image
 from kat.data.naming import (
     NOT_AN_IMAGE,
     SPLIT_NAMES,
@@ -98,8 +99,7 @@ class FolderSource:
 
     def read(self, index: int) -> tuple[bytes, int]:
         """Reads the bytes of the file and the label."""
-        with open(self.name(index), "rb") as file:
-            return file.read(), int(self.labels[index])
+        return read_image(self.name(index)), int(self.labels[index])
 
 
 def _folder_of_split(root: Path, split: str, holdout: float) -> tuple[Path, float]:

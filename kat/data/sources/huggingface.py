@@ -11,6 +11,7 @@ import numpy as np
 
 from kat.data.config import DataConfig
 from kat.data.dataset import ImageDataset
+from kat.data.decoding import read_image
 from kat.errors import InputError, first_line, unknown
 from kat.text import quoted
 
@@ -75,7 +76,7 @@ class RowSource:
         image = self.rows[int(index)][self.column] or {"bytes": b"", "path": None}
         content = image["bytes"]
         if content is None:
-            content = Path(image["path"]).read_bytes()
+            content = read_image(image["path"])
         return content, int(self.labels[index])
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
 from kat.data.naming import SPLIT_NAMES, check_unique
+from kat.documents import read_json
 from kat.errors import InputError
+from kat.files import read_text
 
 _CLASS_NAMES, _INFO = "classes.txt", "_info.json"
 
@@ -71,8 +72,9 @@ def _info(folder: Path) -> dict[str, dict]:
     path = folder / _INFO
     if not path.is_file():
         return {}
+    content = read_json(path)
     try:
-        splits = json.loads(path.read_text(encoding="utf-8"))["splits"]
+        splits = content["splits"]
         return {name: dict(split) for name, split in splits.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
@@ -108,7 +110,7 @@ def class_names(folder: Path) -> list[str] | None:
     path = folder / _CLASS_NAMES
     if not path.is_file():
         return None
-    names = path.read_text(encoding="utf-8").strip().splitlines()
+    names = read_text(path).strip().splitlines()
     if not names:
         raise InputError(f"{path} is empty: it must hold one class name per line")
     check_unique(names, path, "class", "classes")

@@ -12,7 +12,8 @@ import numpy as np
 from PIL import Image
 
 from kat.data.dataset import ImageDataset
-from kat.errors import InputError
+from kat.errors import InputError, MissingFile
+from kat.files import read_bytes
 
 FASHION_MNIST_DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 """Folder of Debian's package dataset-fashion-mnist."""
@@ -35,6 +36,9 @@ def open_digits(split: str) -> ImageDataset:
     names = [str(name) for name in digits.target_names]
     return _grayscale(pixels, digits.target[chosen], names, mean=0.3054, std=0.3758)
 
+
+_LIMIT = 1 << 26
+"""The most bytes of a file; the largest has 26 MB."""
 
 _GARMENTS = [
     "T-shirt/top",
@@ -65,13 +69,13 @@ def open_fashion_mnist(folder: Path, split: str) -> ImageDataset:
 def _read_idx(path: Path, dimensions: int) -> np.ndarray:
     """Reads bytes in the idx format: 0, 0, 8, rank; the sizes as big-endian int32; the data."""
     try:
-        data = gzip.decompress(path.read_bytes())
-    except FileNotFoundError:
+        data = gzip.decompress(read_bytes(path, _LIMIT))
+    except MissingFile:
         raise InputError(
             f"{path} is missing; install Debian's dataset-fashion-mnist, or give the folder with"
             " the four .gz files as fashion_mnist:PATH"
         ) from None
-    except (OSError, EOFError, zlib.error) as error:
+    except (EOFError, zlib.error) as error:
         raise InputError(f"{path} is not a complete gzip file: {error}") from None
     if len(data) < 4 + 4 * dimensions or tuple(data[:4]) != (0, 0, 8, dimensions):
         raise InputError(f"{path} is not an idx file of bytes with {dimensions} dimensions")

@@ -20,6 +20,7 @@ from kat.data.packed_strings import PackedStrings
 from kat.data.sources.tar_index import Arrays, TarIndex, indexed, members
 from kat.data.sources.tar_members import TarSource
 from kat.errors import InputError
+from kat.files import open_input
 from kat.text import either, listing
 
 
@@ -81,7 +82,7 @@ def _tars_of_split(root: Path, split: str) -> tuple[list[str], bool]:
 
 
 def _index(path: str) -> Arrays:
-    with open(path, "rb") as file:
+    with open_input(path) as file:
         found = list(members(file, path))
     names = PackedStrings.pack(member.name for member in found)
     return {

@@ -19,7 +19,7 @@ import numpy as np
 from kat.data.naming import is_hidden
 from kat.data.packed_strings import PackedStrings
 from kat.errors import InputError
-from kat.files import cache_folder
+from kat.files import cache_folder, open_input
 
 _VERSION = 1
 _BLOCK = 512
@@ -177,9 +177,9 @@ def _cache_file(path: str, kind: str) -> Path:
 def _load(cached: Path, identity: np.ndarray) -> Arrays | None:
     """The cached arrays; None if they are missing, damaged, or those of a file that has changed."""
     try:
-        with open(cached, "rb") as file, np.load(file, allow_pickle=False) as stored:
+        with open_input(cached) as file, np.load(file, allow_pickle=False) as stored:
             arrays = dict(stored)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):  # InputError is a ValueError
         return None
     return arrays if np.array_equal(arrays.pop("identity", []), identity) else None
 

@@ -10,6 +10,7 @@ from typing import BinaryIO
 import numpy as np
 
 from kat.data.sources.tar_index import TarIndex
+from kat.files import open_input
 
 _MOST_OPEN = 128
 
@@ -48,7 +49,7 @@ class FileRanges:
         if file in self._open:
             self._open.move_to_end(file)
         else:
-            self._open[file] = open(self.paths[file], "rb", buffering=0)  # noqa: SIM115
+            self._open[file] = open_input(self.paths[file], buffering=0)
             if len(self._open) > self.most_open:
                 self._open.popitem(last=False)[1].close()
         return self._open[file].fileno()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -11,7 +10,7 @@ from torch.utils.data import IterableDataset
 
 from kat.data.config import DataConfig
 from kat.data.dataset import ImageDataset
-from kat.data.decoding import UnreadableImage, as_rgb, decode, decode_bytes
+from kat.data.decoding import UnreadableImage, as_rgb, decode, decode_bytes, read_image
 from kat.data.sources.shard_stream import open_shard_stream
 from kat.data.stream import ImageStream, Part
 from kat.errors import InputError
@@ -124,7 +123,7 @@ class TimmStream(ImageStream):
         content, path = image["bytes"], image["path"]
         name = path or f"image {number} of a worker's part of {self.title}"
         if content is None:
-            content = Path(path).read_bytes()
+            content = read_image(path)
         return decode_bytes(content, name)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import posixpath
 from collections.abc import Iterator
 from functools import partial
@@ -18,7 +17,9 @@ from kat.data.packed_strings import PackedStrings
 from kat.data.sources.shard_layout import class_names, label_field, shards_by_split
 from kat.data.sources.tar_index import Arrays, Member, TarIndex, indexed, members
 from kat.data.sources.tar_members import TarSource
+from kat.documents import parse_json
 from kat.errors import InputError
+from kat.files import open_input
 from kat.text import either
 
 IMAGES = ("jpg", "jpeg", "png", "webp")
@@ -105,7 +106,7 @@ def _index(label_key: str | None, path: str) -> Arrays:
     """Name, offset, size and label of each image in a shard; -1 for what is missing."""
     names: list[str] = []
     rows: list[tuple[int, int, int]] = []
-    with open(path, "rb") as file:
+    with open_input(path) as file:
         for key, files in _samples(file, path):
             image = next((files[extension] for extension in IMAGES if extension in files), None)
             label = _label(file, files, label_key, f"{path}/{key}")
@@ -168,7 +169,7 @@ def parse_label(text: bytes, label_key: str | None, name: str) -> int | None:
         InputError: the label is not a class index.
     """
     try:
-        value = json.loads(text).get(label_key) if label_key else int(text)
+        value = parse_json(text, name).get(label_key) if label_key else int(text)
     except (ValueError, AttributeError):
         value = text
     if value is None:

@@ -14,6 +14,7 @@ from kat.deploy.export_record import KEY, ExportRecord
 from kat.deploy.optional_imports import require
 from kat.deploy.tracing import quiet_warnings
 from kat.errors import InputError, first_line
+from kat.files import check_input
 from kat.text import scaled
 from kat.version import __version__
 
@@ -102,8 +103,7 @@ def read(path: Path) -> tuple[Callable[..., Any], ExportRecord]:
             written by 'kat export'.
     """
     runtime = require("onnxruntime", "an ONNX file")
-    if not path.is_file():
-        raise InputError(f"{path} does not exist")
+    check_input(path)
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = _ERROR

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,12 +14,15 @@ from torch.export import ExportedProgram
 from kat.deploy.export_record import KEY, ExportRecord
 from kat.deploy.tracing import quiet_warnings
 from kat.errors import InputError, first_line
+from kat.files import open_input
 
 
 def write(program: ExportedProgram, record: ExportRecord, path: Path) -> None:
     """Writes the program, with the record as the extra file ``kat``."""
+    content = io.BytesIO()  # PyTorch's own writer of files ends the process if the disk is full
     with quiet_warnings():
-        torch.export.save(program, path, extra_files={KEY: record.to_json()})
+        torch.export.save(program, content, extra_files={KEY: record.to_json()})
+    path.write_bytes(content.getbuffer())
 
 
 def read(path: Path) -> tuple[Callable[..., Any], ExportRecord]:
@@ -42,13 +46,11 @@ def read(path: Path) -> tuple[Callable[..., Any], ExportRecord]:
 
 def _read_record(path: Path) -> bytes | None:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_input(path) as file, zipfile.ZipFile(file) as archive:
             damaged = archive.testzip()
             names = [name for name in archive.namelist() if name.endswith(f"/extra/{KEY}")]
             if damaged is None:
                 return archive.read(names[0]) if names else None
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist") from None
     except (OSError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} is not a complete .pt2 file: {error}") from None
     raise InputError(f"{path} is damaged: the checksum of {damaged} in it does not match")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import timm
@@ -15,6 +18,8 @@ from kat.nn import Coefficients, given_coefficients
 
 _INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 """The ones of timm's evaluation transform."""
+_INITIAL_FUNCTIONS = {"first_init", "act_init"}
+"""The arguments of a KAT that may be the path of a file."""
 
 
 @dataclass
@@ -23,8 +28,9 @@ class ModelRecord:
 
     Args:
         architecture: the model's name in timm's registry.
-        args: arguments of its constructor. If ``act_init`` is the path of a file, it is replaced
-            by the coefficients in the file, so that the record does not depend on it.
+        args: arguments of its constructor, none of timm's own, such as ``pretrained``: a record
+            makes nothing be downloaded. If an initial function is the path of a file, it is
+            replaced by the coefficients in the file, so that the record does not depend on it.
         classes: the class names, in the order of the logits.
         input_size: (channels, height, width).
         mean, std: of each channel.
@@ -45,11 +51,32 @@ class ModelRecord:
 
     def __post_init__(self) -> None:
         self._check()
-        init = self.args.get("act_init")
-        if isinstance(init, str):
-            init = given_coefficients(init)
-        if isinstance(init, Coefficients):
-            self.args = {**self.args, "act_init": init.to_dict()}
+        known = constructor_arguments(self.architecture)
+        for name in self.args if known else ():
+            if name not in known:
+                raise unknown(f"argument of {self.architecture}", str(name), known)
+        for name in _INITIAL_FUNCTIONS & self.args.keys():
+            init = self.args[name]
+            if isinstance(init, str):
+                init = given_coefficients(init)
+            if isinstance(init, Coefficients):
+                self.args = {**self.args, name: init.to_dict()}
+
+    @classmethod
+    def stored(cls, **fields: Any) -> ModelRecord:
+        """The record in the file of a model, which may not name other files.
+
+        Raises:
+            InputError: an invalid field, or one that names a file.
+        """
+        for name in _INITIAL_FUNCTIONS:
+            init = fields["args"].get(name)
+            if isinstance(init, str) and init.endswith(".json"):
+                raise InputError(
+                    f"{name} must be a preset or coefficients in a stored model, not the path of a"
+                    f" file: got {init!r}"
+                )
+        return cls(**fields)
 
     def _check(self) -> None:
         sized = _are_numbers(self.input_size, int) and len(self.input_size) == 3
@@ -61,8 +88,9 @@ class ModelRecord:
         cropped = _are_numbers([self.crop_pct]) and self.crop_pct > 0
         each = f"have one number for each of the {channels} channels"
         kinds = ", ".join(_INTERPOLATIONS)
+        registered = isinstance(self.architecture, str) and ":" not in self.architecture
         for name, valid, wanted in (
-            ("architecture", isinstance(self.architecture, str), "be a name"),
+            ("architecture", registered, "be a name in timm's registry"),
             ("args", isinstance(self.args, dict), "map names to values"),
             ("classes", named, "be a list of names"),
             ("input_size", sized and min(self.input_size) > 0, "be (channels, height, width)"),
@@ -116,7 +144,7 @@ class ModelRecord:
             }
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"not a model's config.json: no valid entry {error}") from None
-        record = cls(**fields)
+        record = cls.stored(**fields)
         given = record.input_args()
         record.args = {k: value for k, value in record.args.items() if given.get(k) != value}
         return record
@@ -132,6 +160,30 @@ def input_args(architecture: str, input_size: tuple[int, int, int]) -> dict[str,
     registered = timm.get_pretrained_cfg(architecture)
     sized = registered is not None and registered.fixed_input_size
     return {"in_chans": channels, **({"img_size": [height, width]} if sized else {})}
+
+
+@cache
+def constructor_arguments(architecture: str) -> frozenset[str]:
+    """The arguments that the models of a module of timm, or of kat, take in their constructors.
+
+    Those that timm itself takes are not among them: with ``pretrained``, ``pretrained_cfg`` or
+    ``checkpoint_path`` it would read or download other weights.
+
+    Args:
+        architecture: the name of a model; of an unknown one the result is empty.
+    """
+    if not timm.is_model(architecture):
+        return frozenset()
+    module = sys.modules[timm.model_entrypoint(architecture).__module__]
+    found = [one for one in vars(module).values() if _is_module(one)]
+    found += [one for one in (getattr(c, "transformer_class", None) for c in found) if one]
+    bases = {base for one in found for base in one.__mro__ if "__init__" in vars(base)}
+    names = {name for base in bases for name in inspect.signature(base.__init__).parameters}
+    return frozenset(names - {"self", "args", "kwargs"})
+
+
+def _is_module(value: Any) -> bool:
+    return inspect.isclass(value) and issubclass(value, nn.Module)
 
 
 def preprocessing_of(pretrained_cfg: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,8 +16,9 @@ import safetensors.torch
 from torch import Tensor, nn
 
 from kat.checksum import verify_checksum
-from kat.errors import InputError
-from kat.files import read_json, replacing, write_text
+from kat.documents import read_json
+from kat.errors import CheckpointFailed, InputError
+from kat.files import replacing, write_text
 from kat.models.checkpoints.model_record import ModelRecord, build_model, registered_preprocessing
 from kat.models.checkpoints.state_dict import canonical, is_coefficient, load_weights, weight_sets
 from kat.models.checkpoints.weight_files import read_state_dict, read_torch_file
@@ -33,13 +34,20 @@ _RELEASED = {
 
 
 def save_model(model: nn.Module, record: ModelRecord, folder: Path) -> None:
-    """Writes model.safetensors and config.json, each completely or not at all."""
+    """Writes model.safetensors and config.json, each completely or not at all.
+
+    Raises:
+        CheckpointFailed: the disk is full.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
     with replacing(folder / WEIGHTS) as partial:
         partial.touch()
         mode = partial.stat().st_mode  # by the umask; safetensors makes its files private
-        safetensors.torch.save_file(weights, partial, metadata={"format": "pt"})
+        try:
+            safetensors.torch.save_file(weights, partial, metadata={"format": "pt"})
+        except safetensors.SafetensorError as error:  # a full disk
+            raise CheckpointFailed(f"{folder / WEIGHTS} cannot be written: {error}") from None
         partial.chmod(mode)
     write_text(folder / CONFIG, json.dumps(record.to_timm(), indent=2) + "\n")
 
@@ -171,4 +179,4 @@ def _is_training_checkpoint(checkpoint: Mapping[str, Any]) -> bool:
 def _record_in(checkpoint: Mapping[str, Any]) -> ModelRecord:
     """The record in a training checkpoint; older ones have it under hyper_parameters."""
     content = checkpoint if "record" in checkpoint else checkpoint["hyper_parameters"]
-    return ModelRecord(**content["record"])
+    return ModelRecord.stored(**content["record"])

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from kat.errors import InputError
+from kat.files import check_input, open_input
 from kat.models.checkpoints.state_dict import canonical
 
 _NUMPY_SCALARS: list[Any] = [
@@ -47,10 +48,9 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    check_input(path)
     try:
         return safetensors.torch.load_file(path)
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist") from None
     except (OSError, safetensors.SafetensorError) as error:
         raise InputError(f"{path} is not a complete safetensors file: {error}") from None
 
@@ -69,12 +69,10 @@ def read_torch_file(path: Path) -> dict[str, Any]:
             raise _unsafe(path, "is a plain pickle, not a file of torch.save", _UNPICKLE)
         with torch.serialization.safe_globals([argparse.Namespace, *_NUMPY_SCALARS]):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist") from None
-    except OSError as error:
-        raise InputError(f"{path} is not a readable checkpoint: {error}") from None
     except InputError:
         raise
+    except OSError as error:
+        raise InputError(f"{path} is not a readable checkpoint: {error}") from None
     except Exception as error:  # torch.load raises many kinds for a damaged or foreign file
         raise _unreadable(path, error) from None
     if not isinstance(content, dict):
@@ -84,7 +82,7 @@ def read_torch_file(path: Path) -> dict[str, Any]:
 
 def _is_plain_pickle(path: Path) -> bool:
     """Whether a file begins like a pickle, and unlike any file of ``torch.save``, old or new."""
-    with path.open("rb") as file:
+    with open_input(path) as file:
         start = file.read(len(_LEGACY))
     return start[:1] == b"\x80" and start[1:2] <= b"\x05" and start != _LEGACY
 

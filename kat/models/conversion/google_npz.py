@@ -15,6 +15,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 
 from kat.errors import InputError, first_line
+from kat.files import check_input
 
 PREPROCESSING = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "crop_pct": 0.9}
 """The preprocessing of these ViTs."""
@@ -29,6 +30,7 @@ def read_google_vit(path: Path) -> tuple[VisionTransformer, tuple[str, ...]]:
     Raises:
         InputError: the file does not exist, is damaged, or is something else.
     """
+    check_input(path)
     try:
         with np.load(path, allow_pickle=False) as arrays:
             args = _vit_args(arrays)
@@ -36,8 +38,6 @@ def read_google_vit(path: Path) -> tuple[VisionTransformer, tuple[str, ...]]:
         model = VisionTransformer(**args, weight_init="skip")
         with torch.no_grad():
             model.load_pretrained(str(path))
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist") from None
     except (
         AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError,
         zipfile.BadZipFile, zlib.error,

@@ -133,7 +133,7 @@ class Plan:
     def __str__(self) -> str:
         """The table, and the activations that were skipped."""
         rows = [list(_COLUMNS), *(replacement.row() for replacement in self.replacements)]
-        lines = [aligned(rows)]
+        lines = aligned(rows)
         count, state = len(self.replacements), "in place" if self.applied else "not in place"
         lines.append(f"MLPs: {count}, parameters added: {self.parameters}, {state}")
         for reason in dict.fromkeys(self.skipped.values()):

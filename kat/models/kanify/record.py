@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import nn
 
+from kat.documents import read_json
 from kat.errors import InputError
-from kat.files import read_json
 from kat.models.kanify.activation import kind_of
 from kat.models.kanify.find import Mlp, function_of
 from kat.models.kanify.fit import Fitted

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kat.errors import InputError
+from kat.files import open_input
 from kat.nn.fitting.functions import Array, Function
 
 WEIGHTS = ("uniform", "normal")
@@ -113,11 +115,9 @@ def read_points(path: Path) -> Points:
 def _rows(path: Path) -> list[tuple[int, list[str]]]:
     """The lines that hold points, with their numbers."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with io.TextIOWrapper(open_input(path), encoding="utf-8-sig", newline="") as file:
             rows = [(number, row) for number, row in enumerate(csv.reader(file), start=1)]
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path} cannot be read as CSV: {error}") from None
     rows = [(number, row) for number, row in rows if any(cell.strip() for cell in row)]
     return rows[1:] if rows and _is_header(rows[0][1]) else rows

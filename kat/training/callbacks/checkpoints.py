@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from kat.checksum import verify_checksum
 from kat.data import Batch
 from kat.errors import InputError, Interrupted
 from kat.files import link_or_copy
+from kat.text import say
 from kat.training.callbacks.callback import Callback
 from kat.training.callbacks.divergence import DivergenceGuard
 from kat.training.checkpoint import save_checkpoint
@@ -159,7 +159,7 @@ def _restore_best(run: Run, path: Path) -> None:
     except InputError as error:
         state.best = {}
         if run.is_first:
-            sys.stdout.write(f"{error}: the best of the epochs to come takes its place\n")
+            say(f"{error}: the best of the epochs to come takes its place")
 
 
 def _higher(row: dict[str, float], best: dict[str, float], name: str) -> bool:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from torch import Tensor, nn
 
 from kat.data import Batch
+from kat.documents import read_json
 from kat.errors import TrainingDiverged
 from kat.files import write_text
 from kat.training.callbacks.callback import Callback
@@ -185,7 +186,7 @@ class DivergenceGuard(Callback):
 def read_divergence(out: Path) -> str | None:
     """The divergence that stopped a run, in one sentence, or None."""
     path = out / DIVERGENCE
-    return json.loads(path.read_text(encoding="utf-8"))["message"] if path.is_file() else None
+    return read_json(path)["message"] if path.is_file() else None
 
 
 def _attempt(run: Run) -> Attempt:

@@ -8,6 +8,7 @@ MLFLOW_TRACKING_URI names a server.
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import time
@@ -19,8 +20,9 @@ from typing import Any, Literal
 
 from torch.utils.tensorboard import SummaryWriter
 
+from kat.documents import read_json
 from kat.errors import InputError, first_line
-from kat.files import write_text
+from kat.files import open_input, write_text
 from kat.tables import columns_of, write_table
 from kat.training.config import TrainConfig
 from kat.training.run_directory import LOGGER_RUNS, METRICS, TENSORBOARD, settings_to_keep
@@ -83,7 +85,7 @@ def _read_rows(path: Path) -> list[dict[str, str]]:
     """The rows of a file whose writer may have been killed: each but a last one without its end."""
     if not path.is_file():
         return []
-    with path.open(newline="") as file:
+    with io.TextIOWrapper(open_input(path), encoding="utf-8", newline="") as file:
         lines = [line for line in file if line.endswith("\n")]
     rows = csv.DictReader(lines)
     return [{name: value for name, value in row.items() if value} for row in rows]
@@ -251,7 +253,7 @@ def open_loggers(config: TrainConfig, first_step: int) -> list[Logger]:
 def read_logger_runs(out: Path) -> dict[str, str]:
     """The ids of a run's W&B and MLflow runs, by the service's name."""
     path = out / LOGGER_RUNS
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return read_json(path) if path.is_file() else {}
 
 
 def check_wandb_account() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +9,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import binom
 
+from kat.documents import read_json
 from kat.errors import InputError
 from kat.models import registered_preprocessing, stored_weights
 from kat.training.evaluation.class_match import (
@@ -102,7 +102,7 @@ def recorded_top1(path: Path | str, data_name: str) -> float | None:
     if path.is_dir() or path.name in (BEST, *RESULTS):
         summary = folder / SUMMARY
         done = summary.is_file()
-        return json.loads(summary.read_text(encoding="utf-8"))["top1"] if done else max(top1)
+        return read_json(summary)["top1"] if done else max(top1)
     return None
 
 

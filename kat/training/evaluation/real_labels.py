@@ -7,7 +7,6 @@ timm ships the same file.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from kat.data import ImageDataset, ImageStream
+from kat.documents import read_json
 from kat.errors import InputError
 from kat.training.evaluation.class_match import imagenet_indices
 from kat.training.evaluation.prediction import ClassPredictions
@@ -35,11 +35,10 @@ def read_real_labels(source: str) -> list[frozenset[int]]:
         InputError: the file is missing, or not a list of lists of class indices.
     """
     shipped = files("timm.data") / "_info" / "imagenet_real_labels.json"
+    content = read_json(Path(str(shipped) if source == SHIPPED else source))
     try:
-        path = shipped if source == SHIPPED else Path(source)
-        content = json.loads(path.read_text(encoding="utf-8"))
         return [frozenset(map(int, labels)) for labels in content]
-    except (OSError, TypeError, ValueError) as error:
+    except (TypeError, ValueError) as error:
         raise InputError(
             f"{source} does not list the correct classes of each image, as real.json does: {error}"
         ) from None

@@ -28,8 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
+from kat.documents import read_yaml
 from kat.errors import InputError, unknown
 from kat.training.config import TrainConfig
 from kat.training.run_directory import read_settings, settings_to_keep
@@ -94,10 +93,7 @@ def read_grid(path: Path) -> Grid:
     Raises:
         InputError: the file cannot be read, or an entry is unknown, missing or of the wrong type.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    content = read_yaml(path)
     if not isinstance(content, dict) or not isinstance(content.get("factors"), dict):
         raise InputError(f"{path} is not a grid: it needs 'factors', each with its levels")
     for key in content:

@@ -23,6 +23,7 @@ from kat.errors import (
     first_line,
 )
 from kat.machine import cores
+from kat.text import warn
 from kat.training.config import TrainConfig
 from kat.training.distributed import end_with_parent
 from kat.training.run import train
@@ -172,6 +173,6 @@ def _train(config: TrainConfig) -> int:
     try:
         train(config)
     except (CheckpointFailed, InputError, Interrupted, TrainingDiverged) as error:
-        sys.stderr.write(f"{first_line(error)}\n")
+        warn(f"{first_line(error)}")
         return _STOPPED if isinstance(error, Interrupted) else _FAILED
     return 0

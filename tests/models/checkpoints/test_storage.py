@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import threading
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 import safetensors.torch
@@ -13,6 +16,7 @@ import torch
 import kat
 from kat.errors import InputError
 from kat.models import build_model, load_model, read_training_checkpoint, save_model
+from kat.models.checkpoints.model_record import constructor_arguments
 from tests.models.published import official_state
 from tests.models.small import make_record
 
@@ -131,3 +135,72 @@ def test_other_files_are_refused(tmp_path):
         load_model(path)
     with pytest.raises(InputError, match="not a checkpoint that 'kat train' has written"):
         read_training_checkpoint(path)
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """A server on this machine: its address, and the paths that were asked of it."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    asked = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_error(404)
+
+        def log_message(self, *_):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_port}/w.pth", asked
+        running.shutdown()
+
+
+def test_a_stored_model_makes_nothing_be_fetched_or_read(saved, server):
+    _, folder = saved
+    url, asked = server
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    for given, message in (
+        ({"pretrained": True, "pretrained_cfg_overlay": {"url": url}}, "argument .* 'pretrained"),
+        ({"pretrained": True, "pretrained_cfg": {"url": url}}, "argument .* 'pretrained"),
+        ({"checkpoint_path": "/etc/passwd"}, "argument of kat_micro 'checkpoint_path'"),
+        ({"act_init": "/etc/passwd.json"}, "act_init must be a preset or coefficients"),
+        ({"first_init": "/etc/passwd.json"}, "first_init must be a preset or coefficients"),
+        ({"num_group": 4}, "'num_group'; did you mean 'num_groups'"),
+    ):
+        path.write_text(json.dumps({**config, "model_args": {**config["model_args"], **given}}))
+        with pytest.raises(InputError, match=message):
+            load_model(folder)
+    for name in ("hf-hub:owner/name", f"local-dir:{folder}"):
+        path.write_text(json.dumps({**config, "architecture": name}))
+        with pytest.raises(InputError, match="architecture must be a name in timm's registry"):
+            load_model(folder)
+    assert asked == []
+
+
+def test_a_checkpoint_makes_nothing_be_fetched(tmp_path, server):
+    url, asked = server
+    fields = dataclasses.asdict(RECORD)
+    fields["args"] |= {"pretrained": True, "pretrained_cfg_overlay": {"url": url}}
+    torch.save({"record": fields, "state_dict": {}}, tmp_path / "best.ckpt")
+    with pytest.raises(InputError, match="unknown argument of kat_micro 'pretrained"):
+        load_model(tmp_path)
+    assert asked == []
+
+
+@pytest.mark.parametrize(
+    "name", ["kat_det_micro", "kat_upernet_micro", "vit_kan_micro", "resnet18"]
+)
+def test_the_arguments_of_a_record_are_those_of_its_model(name):
+    known = constructor_arguments(name)
+    expected = {
+        "kat_det_micro": {"rcnn", "window", "num_groups", "act_init", "qkv_bias"},
+        "kat_upernet_micro": {"auxiliary", "num_groups", "dynamic_img_size"},
+        "vit_kan_micro": {"grid", "kan_init", "depth"},
+        "resnet18": {"block", "layers", "drop_rate"},
+    }
+    assert expected[name] <= known
+    assert not [one for one in known if one.startswith(("pretrained_cfg", "checkpoint", "cache"))]
+    assert not {"pretrained", "scriptable", "features_only"} & known

@@ -8,6 +8,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from kat.text import printable
+
 SERIES = (
     "#2f7ed8", "#d26329", "#2a9464", "#c9428e", "#8a63d2",
     "#9a7b00", "#158b9a", "#d64545", "#76808a", "#a0654a",
@@ -22,8 +24,9 @@ def numbers(values: Any) -> list[Any]:
 
 
 def literal(name: str) -> str:
-    """A name that plotly shows letter by letter: not as tags, entities, or fields of a template."""
-    return html.escape(name, quote=False).replace("%", "&#37;")
+    """A name that plotly shows letter by letter: not as tags, entities, formulas, or fields."""
+    escaped = html.escape(printable(name), quote=False)
+    return escaped.replace("%", "&#37;").replace("$", "&#36;")
 
 
 def line_color(place: int) -> str:

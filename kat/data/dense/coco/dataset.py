@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from kat.data.dataset import Transform
-from kat.data.decoding import UnreadableImage
+from kat.data.decoding import UnreadableImage, read_image
 from kat.data.dense.coco.layout import find_coco
 from kat.data.dense.coco.table import CocoTable, read_table
 from kat.data.dense.coco.validation import annotation_problems
@@ -100,8 +100,7 @@ class CocoSource:
 
     def read(self, index: int) -> tuple[bytes, Annotation]:
         """Reads the bytes of the image, and its annotations."""
-        with open(self.name(index), "rb") as file:
-            return file.read(), self.annotation(index)
+        return read_image(self.name(index)), self.annotation(index)
 
     def annotation(self, index: int) -> Annotation:
         """The annotations of an image."""

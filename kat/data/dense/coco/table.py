@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from kat.data.packed_strings import PackedStrings
+from kat.documents import read_json
 from kat.errors import InputError
 
 
@@ -135,12 +135,7 @@ def read_table(path: Path) -> CocoTable:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_bytes())
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise InputError(f"{path} is not valid JSON: {error}; copy it again") from None
+    content = read_json(path)
     if not isinstance(content, dict):
         raise InputError(f"{path} is not a COCO file: it must hold an object")
     return content

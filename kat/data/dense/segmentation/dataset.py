@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from kat.data.dataset import Transform
-from kat.data.decoding import UnreadableImage
+from kat.data.decoding import UnreadableImage, read_image
 from kat.data.dense.dataset import DenseDataset, no_transform
 from kat.data.dense.segmentation.layout import LAYOUTS, SegmentationFiles
 from kat.data.dense.validation import Problem, check_problems, problems_of
@@ -71,14 +71,12 @@ class MaskSource:
 
     def read(self, index: int) -> tuple[bytes, tuple[str, bytes]]:
         """Reads the bytes of the image; the path of the mask and its bytes."""
-        with open(self.name(index), "rb") as image:
-            return image.read(), self.mask(index)
+        return read_image(self.name(index)), self.mask(index)
 
     def mask(self, index: int) -> tuple[str, bytes]:
         """Reads the mask of an image: its path and its bytes."""
         path = os.path.join(self.masks, self.mask_names[index])
-        with open(path, "rb") as mask:
-            return path, mask.read()
+        return path, read_image(path)
 
 
 class SegmentationDataset(DenseDataset):

@@ -9,6 +9,7 @@ from pathlib import Path
 from kat.data.naming import SPLIT_NAMES, check_unique, is_hidden, is_image
 from kat.data.packed_strings import PackedStrings
 from kat.errors import InputError
+from kat.files import read_text
 from kat.text import either
 
 
@@ -148,10 +149,7 @@ def _split_folder(root: Path, split: str) -> Path:
 
 def _lines(path: Path) -> list[str]:
     """The nonempty lines of a text file."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from None
+    lines = read_text(path).splitlines()
     return [line.strip() for line in lines if line.strip()]
 
 

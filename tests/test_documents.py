@@ -1,0 +1,68 @@
+"""JSON and YAML within bounds."""
+
+from __future__ import annotations
+
+import pytest
+
+from kat.documents import parse_json, parse_yaml, read_json, read_yaml
+from kat.errors import InputError
+
+_BILLION_LAUGHS = "a0: &a0 [x, x]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12)
+)
+_MERGED = "a0: &a0 {x: 1}\n" + "".join(
+    f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 10)}]}}\n" for n in range(1, 12)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (_BILLION_LAUGHS, "holds more than 1000000 values once aliases are replaced"),
+        (_MERGED, "holds more than 1000000 values once aliases are replaced"),
+        ("a: &a [*a]", "is nested too deeply: more than 64 levels"),
+        ("[" * 66 + "]" * 66, "is nested too deeply"),
+        ("[" * 100_000, "is nested too deeply"),
+        ("a: b: c", "is not valid YAML"),
+        ("a: !!python/object:os.system x", "is not valid YAML"),
+        ("a: 2024-13-45", "is not valid YAML"),
+        ("a: \0", "is not valid YAML"),
+    ],
+)
+def test_yaml_that_grows_or_is_too_deep_is_refused(text, problem):
+    with pytest.raises(InputError, match=rf"^x\.yaml {problem}[^\n]*$"):
+        parse_yaml(text, "x.yaml")
+
+
+def test_yaml_within_the_bounds(tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_text("a: &a {b: 1}\nc: {<<: *a, d: [*a, *a]}\n")
+    assert read_yaml(path) == {"a": {"b": 1}, "c": {"b": 1, "d": [{"b": 1}, {"b": 1}]}}
+    assert parse_yaml("", "x") is None
+    assert parse_yaml("[" * 64 + "]" * 64, "x")
+    path.write_bytes(b"# comment\n" * (1 << 20))
+    with pytest.raises(InputError, match=r"at most 4\.194 MB are read"):
+        read_yaml(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (b"[" * 100_000, "is nested too deeply"),
+        (b'{"a": ' * 65 + b"1" + b"}" * 65, "is nested too deeply"),
+        (b"{", "is not valid JSON"),
+        (b"\xff", "is not valid JSON"),
+        (b"9" * 5000, "is not valid JSON"),
+    ],
+)
+def test_json_that_is_too_deep_or_damaged_is_refused(text, problem):
+    with pytest.raises(InputError, match=rf"^x\.json {problem}[^\n]*$"):
+        parse_json(text, "x.json")
+
+
+def test_json_within_the_bounds(tmp_path):
+    path = tmp_path / "x.json"
+    path.write_text("[" * 64 + "]" * 64)
+    assert read_json(path)
+    with pytest.raises(InputError, match="it has 128 B, and at most 100 B are read"):
+        read_json(path, 100)
