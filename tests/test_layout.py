@@ -14,6 +14,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "kat"
 MAY_IMPORT = {
     "ops": set(),
+    "compat": {"nn", "ops"},
     "nn": {"ops"},
     "models": {"nn", "ops"},
     "data": set(),

@@ -1,0 +1,101 @@
+"""Code written for the authors' package runs on this library."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+from torch import nn
+
+import kat
+import kat.compat
+from kat.errors import InputError
+
+
+def test_the_names_are_found_in_the_package_and_in_its_modules():
+    from kat_rational import KAT_Group, KAT_Group2D
+    from kat_rational.kat_1dgroup_triton import KAT_Group as from_module
+    from kat_rational.kat_1dgroup_triton import RationalTriton1DGroup
+
+    assert KAT_Group is from_module is kat.compat.KAT_Group
+    assert issubclass(KAT_Group2D, nn.Module)
+    assert RationalTriton1DGroup.apply
+
+
+@pytest.mark.parametrize("mode", kat.compat.MODES)
+def test_a_layer_has_the_authors_state_dict_and_computes_the_function(mode):
+    layer = kat.compat.KAT_Group(num_groups=4, mode=mode, device="cuda")
+    shapes = {name: tuple(value.shape) for name, value in layer.state_dict().items()}
+    assert shapes == {"weight_numerator": (1, 6), "weight_denominator": (4, 4)}
+    assert layer.order == (5, 4)
+    x = torch.linspace(-2, 2, 40).view(5, 8)
+    function = (
+        {
+            "identity": lambda x: x,
+            "leaky_relu": nn.functional.leaky_relu,
+            "gelu_old": nn.functional.gelu,
+            "swish": nn.functional.silu,
+        }.get(mode)
+        or getattr(torch, mode, None)
+        or getattr(nn.functional, mode)
+    )
+    assert torch.allclose(layer(x), function(x), atol=0.05)
+    layer.initialize("identity")
+    assert torch.equal(layer(x), x)
+
+
+def test_channels_of_images_stand_second():
+    flat, images = kat.compat.KAT_Group(2, "gelu"), kat.compat.KAT_Group2D(2, "gelu")
+    with torch.no_grad():
+        flat.weight_denominator[0] += 0.3
+    images.load_state_dict(flat.state_dict())
+    x = torch.randn(2, 4, 3, 5)
+    expected = flat(x.movedim(1, -1)).movedim(-1, 1)
+    assert torch.equal(images(x), expected)
+    applied = kat.compat.RationalTriton2D.apply(
+        x, images.weight_numerator.repeat(2, 1), images.weight_denominator, 2
+    )
+    assert torch.equal(applied, expected)
+
+
+def test_an_unknown_mode_is_refused():
+    with pytest.raises(InputError, match="unknown mode of KAT_Group 'geglu'"):
+        kat.compat.KAT_Group(mode="geglu")
+
+
+SCRIPT = """
+    import sys
+    from kat_rational import KAT_Group
+    import helper
+
+    print(type(KAT_Group(mode="swish")).__module__, __name__, helper.X, sys.argv[1:])
+"""
+
+
+@pytest.mark.slow
+def test_a_script_runs_unchanged(tmp_path):
+    (tmp_path / "script.py").write_text(textwrap.dedent(SCRIPT))
+    (tmp_path / "helper.py").write_text("X = 7")
+    command = [sys.executable, "-m", "kat.compat"]
+    run = {"capture_output": True, "text": True, "check": False}
+    for how in ([str(tmp_path / "script.py")], ["-m", "script"]):
+        result = subprocess.run([*command, *how, "--a", "b"], cwd=tmp_path, **run)
+        assert result.stdout.split("\n")[0] == "kat.compat __main__ 7 ['--a', 'b']", result.stderr
+    result = subprocess.run([*command, "absent.py"], **run)
+    assert result.returncode == 1
+    assert result.stderr == "python -m kat.compat: absent.py does not exist\n"
+
+
+@pytest.mark.slow
+def test_the_authors_package_is_not_displaced_once_imported(tmp_path):
+    (tmp_path / "kat_rational.py").write_text("")
+    code = "import kat_rational, kat.compat"
+    run = {"capture_output": True, "text": True, "check": False, "cwd": tmp_path}
+    result = subprocess.run([sys.executable, "-c", code], **run)
+    assert "kat_rational is imported from" in result.stderr
+    code = "import kat.compat, kat_rational; print(kat_rational.KAT_Group.__module__)"
+    result = subprocess.run([sys.executable, "-c", code], **run)
+    assert result.stdout == "kat.compat\n"
