@@ -12,6 +12,7 @@ left out. Where it stands depends on the format:
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 from pathlib import Path
@@ -27,7 +28,8 @@ _COMMENT = b"sha256:"
 """The beginning of the comment of a zip archive."""
 _ENTRY = b"\x72\x4a\x0a\x06sha256\x12\x40"
 """The beginning of field 14 of ONNX's ModelProto, metadata_props: key sha256, 64 bytes of value."""
-_METADATA = re.compile(rb'"sha256":"([0-9a-f]{64})"')
+_METADATA = re.compile(rb'(?<="__metadata__":)\{[^{}]*\}')
+_SHA256 = re.compile(rb'"sha256":"([0-9a-f]{64})"')
 _HEADER_LIMIT = 100_000_000
 """The largest header that safetensors reads."""
 _CHUNK = 1 << 22
@@ -49,6 +51,7 @@ def write_checksum(path: Path) -> None:
     size = _size(path)
     with path.open("r+b") as file:
         if path.suffix == ".safetensors":
+            _sort_metadata(file)
             place = _in_header(path, size)
             file.seek(place.zeros[0])
             file.write(_digest(path, place))
@@ -114,10 +117,22 @@ def _in_header(path: Path, size: int) -> _Place:
     with open_input(path) as file:
         length = int.from_bytes(file.read(8), "little")
         header = file.read(length) if length <= _HEADER_LIMIT else b""
-    found = _METADATA.search(header)
+    found = _SHA256.search(header)
     if found is None:
         return _Place(size, (0, 0), b"")
     return _Place(size, (8 + found.start(1), 8 + found.end(1)), found[1])
+
+
+def _sort_metadata(file: BinaryIO) -> None:
+    """Sorts the metadata of a safetensors file, which its writer orders at random."""
+    length = int.from_bytes(file.read(8), "little")
+    header = file.read(length)
+    if found := _METADATA.search(header):
+        metadata = json.dumps(json.loads(found[0]), sort_keys=True, separators=(",", ":")).encode()
+        if len(metadata) == len(found[0]):
+            file.seek(8 + found.start())
+            file.write(metadata)
+            file.flush()
 
 
 def _digest(path: Path, place: _Place) -> bytes:

@@ -82,7 +82,11 @@ def check_ranges(settings: Any, section: str = "") -> None:
     except ValidationError as error:
         problems = [(problem["loc"], problem["msg"]) for problem in error.errors()]
         name, value = _setting(settings, problems[0][0])
-        wanted = [message for place, message in problems if _setting(settings, place)[0] == name]
+        wanted = [
+            "a mapping with text as its keys" if place[-1] == "[key]" else message
+            for place, message in problems
+            if _setting(settings, place)[0] == name
+        ]
         name = f"{section}.{name}" if section else name
         raise InputError(f"{name} must be {describe(wanted)}, got {value}") from None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -144,7 +145,9 @@ def print_table(
     for row, is_bad in zip(cells, bad or [False] * len(cells), strict=True):
         table.add_row(*row, style="red" if is_bad else "")
     widest = Console(markup=False, highlight=False, width=_ANY_WIDTH)
-    widest.print(table)
+    with widest.capture() as text:
+        widest.print(table)
+    sys.stdout.write(text.get())  # rich ends the program where nobody reads its output any more
 
 
 _ANY_WIDTH = 10_000

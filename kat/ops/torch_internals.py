@@ -18,6 +18,10 @@ def _assume_so() -> bool:
     return True
 
 
+def _never(tensor: Tensor) -> bool:
+    return False
+
+
 def _has_no_memory(tensor: Tensor) -> bool:
     """Whether there is no storage (batches of gradients) or an empty one (lazy zeros)."""
     try:
@@ -28,7 +32,8 @@ def _has_no_memory(tensor: Tensor) -> bool:
 
 _functorch = getattr(torch._C, "_functorch", None)
 _active_transforms = getattr(_functorch, "get_interpreter_stack", None)
-is_batch_of_gradients = getattr(_functorch, "is_legacy_batchedtensor", _has_no_memory)
+_may_be_batch_of_gradients = getattr(_functorch, "is_legacy_batchedtensor", _has_no_memory)
+is_known_batch_of_gradients = getattr(_functorch, "is_legacy_batchedtensor", _never)
 _is_zero_tensor = getattr(torch, "_is_zerotensor", _has_no_memory)
 _dispatch_modes = getattr(torch._C, "_len_torch_dispatch_stack", _assume_so)
 _function_modes = getattr(torch._C, "_len_torch_function_stack", _assume_so)
@@ -48,7 +53,7 @@ def is_plain_eager(*tensors: Tensor) -> bool:
         all(type(tensor) in (Tensor, nn.Parameter) for tensor in tensors)
         and not torch.compiler.is_compiling()
         and not any(tensor.is_neg() or _is_zero_tensor(tensor) for tensor in tensors)
-        and not any(map(is_batch_of_gradients, tensors))
+        and not any(map(_may_be_batch_of_gradients, tensors))
         and not _dispatch_modes()
         and not _function_modes()
         and not torch.jit.is_tracing()

@@ -14,6 +14,7 @@ from typing import Any
 from kat.errors import CheckpointFailed
 from kat.files import write_text
 from kat.models import load_model, read_training_checkpoint, save_model
+from kat.text import say
 from kat.training.build import Run, build
 from kat.training.callbacks.callback import Callback
 from kat.training.callbacks.checkpoints import Checkpoints
@@ -197,6 +198,8 @@ def _finish(run: Run, throughput: Throughput) -> Summary:
         worker_memory_bytes=throughput.worker_peak,
         skipped=len(state.skipped),
     )
+    if run.is_first and state.batch and summary.best_epoch < summary.epochs:
+        say(f"epoch {summary.epochs} was cut short: the best of the whole epochs is kept")
     if run.is_first:
         write_records(out, state)
         save_model(model, record, out)

@@ -132,7 +132,7 @@ def test_names_are_shown_letter_by_letter_and_in_order(browser, tmp_path):
     browser.open(page)
     assert browser.run(f"{TEXTS} return texts(0, '.ytick text')") == names
     assert browser.run(f"{TEXTS} return texts(3, '.legendtext')") == names
-    for chart, curve, point in ((0, 1, 2), (2, 2, 0), (3, 2, 0)):
+    for chart, curve, point in ((0, 1, 2), (2, 2, 0), (3, 4, 0)):
         point = f"{{curveNumber: {curve}, pointNumber: {point}}}"
         hover = f"Plotly.Fx.hover(charts[{chart}], [{point}])"
         shown = browser.run(f"{TEXTS} {hover}; return texts({chart}, '.hovertext text')")

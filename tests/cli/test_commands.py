@@ -413,7 +413,7 @@ def test_resume_takes_the_runs_own_settings_and_refuses_another_model(tmp_path, 
     (out / "last.ckpt").unlink()
     (out / "last.ckpt").mkdir()
     line = refused(capsys, *common, "--resume", "true")
-    assert "last.ckpt cannot be read: [Errno 21] Is a directory" in line
+    assert "last.ckpt cannot be read: it is a folder, not a file" in line
 
 
 def test_two_processes_train_on_halves_and_write_once(tmp_path, capsys):

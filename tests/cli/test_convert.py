@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import safetensors.torch
 import timm
@@ -82,7 +83,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, capsys, vit):
         ([path, "--model", "kat_micro", "--activation", "gulu"], "unknown activation 'gulu'"),
         ([path, "--model", "kat_micro", "--mean", 0.5], "must have one number for each of the 3"),
         ([path, "--model", "kat_micro", "--images", path], "cannot be read as an image"),
-        ([path, "--model", "kat_micro", "--args", "{gruops: 4}"], "cannot be built"),
+        ([path, "--model", "kat_micro", "--args", "{gruops: 4}"], "did you mean 'num_groups'"),
         ([path, "--model", "kat_micro", "--args", "{img_size: foo}"], "got 'foo'"),
         ([path, "--model", "kat_micro", "--args", "{img_size: [8]}"], "img_size must be a side"),
         ([path, "--model", "kat_micro", "--args", "{in_chans: foo}"], "in_chans must be a number"),
@@ -131,6 +132,7 @@ def test_what_cannot_answer_is_refused_by_predict_and_eval(tmp_path, capsys):
     )  # fmt: skip
     assert "not finite" in line
     vit = tmp_path / "vit.npz"
+    np.savez(vit, x=np.zeros(1))
     for command in (("predict", image, "--checkpoint", vit), ("eval", vit, "--data", "digits")):
         line = refused(capsys, *command)
         assert "'kat convert' makes a KAT" in line

@@ -242,8 +242,9 @@ def test_a_killed_worker_is_one_error_that_says_what_to_do():
     data, config = _digits("train", DataConfig(batch_size=10, num_workers=2))
     batches = iter(make_loader(data, config, training=True))
     next(batches)
-    os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
-    with pytest.raises(RuntimeError, match=r"DataLoader worker|has ended") as raised:
+    worker = multiprocessing.active_children()[0].pid
+    # torch may also notice it between two batches, by a signal, even within os.kill
+    with pytest.raises(RuntimeError, match=r"DataLoader worker|has ended") as raised:  # noqa: PT012
+        os.kill(worker, signal.SIGKILL)
         list(batches)
-    # torch may also notice it between two batches, by a signal
     assert isinstance(raised.value, LoaderFailed) or worker_has_ended(raised.value)

@@ -166,7 +166,7 @@ def test_what_would_stop_the_run_is_one_line(tmp_path, capsys, monkeypatch):
     assert "unknown model 'kat_micrro'; did you mean" in line
     (tmp_path / "file").write_text("")
     line = refused(capsys, *QUICK, "--out", tmp_path / "file/run", "--dry-run")
-    assert f"cannot be written: {tmp_path / 'file'}: Not a directory" in line
+    assert f"run cannot be a folder: {tmp_path / 'file'} is a file" in line
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
 
 
@@ -174,7 +174,7 @@ def test_what_would_stop_the_run_is_one_line(tmp_path, capsys, monkeypatch):
 def test_a_folder_that_cannot_be_written_is_refused(capsys):
     line = refused(capsys, *QUICK, "--out", "/proc/runs/new", "--dry-run")
     assert line == (
-        "kat: /proc/runs/new cannot be written: /proc: No such file or directory\n"
+        "kat: /proc/runs/new cannot be written: No such file or directory\n"
     )  # which is what Linux says there
 
 

@@ -269,7 +269,7 @@ def test_a_gradient_that_is_not_finite_although_the_loss_is(tmp_path):
 
 
 def test_the_last_epoch_is_kept_even_if_it_is_not_the_best(tmp_path):
-    _train(tmp_path, _batches(), epochs=3, lr=1e-12)
+    _train(tmp_path, _batches(), epochs=3, lr=1e-30, min_lr=0.0)
     assert _step(tmp_path / "best.ckpt") < _step(tmp_path / "last.ckpt") == 3 * STEPS
 
 
