@@ -88,7 +88,7 @@ def _run(arguments: list[str] | None) -> int:
             return _refuse(names, name, commands)
         names.append(name)
         path = path / name if (path / name).is_dir() else path / f"{name}.py"
-    from kat.cli.parsing import run_command
+    from kat.cli.errors import run_command
 
     def command() -> int | None:
         module = importlib.import_module(".".join(["kat.cli", *names[1:]]))

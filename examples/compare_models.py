@@ -22,8 +22,8 @@ from rich.console import Console
 from rich.table import Table
 
 from kat.analysis import count, learned_activations, plot_activations, plot_learning_curves
-from kat.cli.parsing import run_command
-from kat.cli.training_settings import TrainingParser, parse_training
+from kat.cli.errors import run_command
+from kat.cli.options.training_settings import TrainingParser, parse_training
 from kat.models import load_model, rational_parameter_names
 from kat.training import read_history, read_settings, settings_to_keep, train
 

@@ -22,7 +22,7 @@ from matplotlib.patches import Patch
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from kat.cli.parsing import run_command
+from kat.cli.errors import run_command
 from kat.data import DataConfig, open_split
 from kat.data.dense.drawing import caption_factor, draw_mask, draw_objects, palette
 from kat.files import check_target, replacing

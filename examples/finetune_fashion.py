@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import kat_command
-from kat.cli.parsing import run_command
+from kat.cli.errors import run_command
 from kat.data import DataConfig, ImageDataset, open_split
 from kat.errors import InputError
 

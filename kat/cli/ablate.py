@@ -29,9 +29,10 @@ from kat.analysis.ablation import Row, markdown, summarize, table, write_runs
 from kat.analysis.figures.ablation import plot_cells
 from kat.analysis.main_effects import effects_table, main_effects
 from kat.analysis.runs import SweepResults
-from kat.cli.parsing import FAILED, Parser
-from kat.cli.recipes import read_recipe, recipe_path
-from kat.cli.training_settings import TrainingParser, config_from
+from kat.cli.errors import FAILED
+from kat.cli.options.parser import Parser
+from kat.cli.options.recipes import read_recipe, recipe_path
+from kat.cli.options.training_settings import TrainingParser, config_from
 from kat.documents import parse_yaml
 from kat.errors import InputError
 from kat.files import write_text

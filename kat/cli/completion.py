@@ -18,9 +18,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import kat_command
-from kat.cli.parsing import Parser
-from kat.cli.recipes import recipe_names
-from kat.cli.training_settings import TrainingParser
+from kat.cli.options.parser import Parser
+from kat.cli.options.recipes import recipe_names
+from kat.cli.options.training_settings import TrainingParser
 
 SHELLS = ("bash", "zsh", "fish")
 

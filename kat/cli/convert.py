@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kat.cli.parsing import Parser
+from kat.cli.options.parser import Parser
 from kat.data import UnreadableImage, decode, eval_transform
 from kat.errors import InputError
 from kat.files import check_new_folder

@@ -27,8 +27,8 @@ from typing import Any
 from torch import nn
 
 from kat.analysis.reports.evaluation import write_evaluation
-from kat.cli.parsing import Parser, given
-from kat.cli.task_options import add_task_options, task_options
+from kat.cli.options.parser import Parser, given
+from kat.cli.options.task_options import add_task_options, task_options
 from kat.data import DataConfig
 from kat.deploy import open_model
 from kat.errors import InputError

@@ -30,7 +30,7 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
-from kat.cli.parsing import MODEL, Parser, refuse_options
+from kat.cli.options.parser import MODEL, Parser, refuse_options
 from kat.deploy import (
     FILE_FORMATS,
     Exported,

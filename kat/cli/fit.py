@@ -22,7 +22,7 @@ import json
 from pathlib import Path
 
 from kat.analysis import plot_fit
-from kat.cli.parsing import Parser
+from kat.cli.options.parser import Parser
 from kat.errors import InputError
 from kat.files import PICTURES, write_text
 from kat.nn.fitting import FUNCTIONS, Fit, Points, fit, read_points, twice

@@ -20,8 +20,8 @@ from typing import Any
 
 from PIL import Image
 
-from kat.cli.parsing import MODEL, Parser, refuse_options, tracked
-from kat.cli.task_options import add_task_options, task_options
+from kat.cli.options.parser import MODEL, Parser, refuse_options, tracked
+from kat.cli.options.task_options import add_task_options, task_options
 from kat.data import UnreadableImage, decode
 from kat.data.decoding import in_channels
 from kat.data.folders import image_files

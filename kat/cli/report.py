@@ -22,7 +22,7 @@ from kat.analysis.reports.comparison import write_comparison_report
 from kat.analysis.reports.findings import read_findings
 from kat.analysis.reports.run import write_run_report
 from kat.analysis.runs import find_runs, with_results
-from kat.cli.parsing import Parser, refuse_options
+from kat.cli.options.parser import Parser, refuse_options
 from kat.errors import InputError
 from kat.files import check_exists, check_target
 from kat.settings import CountOrZero

@@ -17,7 +17,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from kat.analysis import Verdict, plot_stability, write_stability_report
-from kat.cli.parsing import Parser
+from kat.cli.options.parser import Parser
 from kat.errors import InputError
 from kat.files import check_exists, check_target
 from kat.nn.stability import read_rows

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kat.cli.training_settings import TrainingParser, parse_training
+from kat.cli.options.training_settings import TrainingParser, parse_training
 from kat.errors import Interrupted, TrainingDiverged
 from kat.models import build_model
 from kat.tables import aligned

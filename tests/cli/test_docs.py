@@ -10,16 +10,18 @@ from pathlib import Path
 import pytest
 
 import kat_command
-from kat.cli import parsing, training_settings
+from kat.cli.options import parser as parsing
+from kat.cli.options import training_settings
 from kat.errors import InputError
 from tests.cli.commands import refused
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 CLI = ROOT / "kat" / "cli"
+GROUPS = [name for name in kat_command.find_commands(CLI) if (CLI / name).is_dir()]
 COMMANDS = {
     f"{group} {name}".strip(): summary
-    for group in ("", *(path.name for path in CLI.iterdir() if (path / "__init__.py").is_file()))
+    for group in ("", *GROUPS)
     for name, summary in kat_command.find_commands(CLI / group).items()
     if not (CLI / group / name).is_dir()
 }
@@ -114,8 +116,7 @@ def test_an_odd_option_is_one_line(name, capsys):
 
 
 def test_the_examples_of_groups_and_of_kat_are_accepted(capsys, parse):
-    groups = [path.name for path in CLI.iterdir() if (path / "__init__.py").is_file()]
-    for words in ([], *([group] for group in groups)):
+    for words in ([], *([group] for group in GROUPS)):
         assert kat_command.main([*words, "--help"]) == 0
         examples = commands_in(capsys.readouterr().out.partition("examples:\n")[2])
         assert examples

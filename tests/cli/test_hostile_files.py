@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kat.cli.recipes import recipe_path
+from kat.cli.options.recipes import recipe_path
 from kat.models import build_model, save_model
 from tests.hostile import DOCUMENTS, assert_held, changed, flipped
 from tests.isolated import call

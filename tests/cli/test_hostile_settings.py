@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from kat.cli.parsing import setting_defaults
+from kat.cli.options.parser import setting_defaults
 from kat.training import TrainConfig
 from tests.hostile import TEXTS, assert_held
 from tests.isolated import call

@@ -12,8 +12,8 @@ import pytest
 import timm
 import torch
 
-from kat.cli.recipes import recipe_names
-from kat.cli.training_settings import TrainingParser, parse_training
+from kat.cli.options.recipes import recipe_names
+from kat.cli.options.training_settings import TrainingParser, parse_training
 from kat.data.synthetic import make_items
 from kat.training import dry_run, rehearse
 from tests.cli.commands import refused, run

@@ -17,7 +17,7 @@ from kat.analysis.figures.save import save_figure
 from kat.analysis.learning_curves import COLUMNS, Curve, History, curve
 
 _PANELS = {
-    "loss": ("loss (dotted: training)", {"train_loss": ":", "val_loss": "-"}),
+    "loss": ("loss (dotted: training; circle: kept epoch)", {"train_loss": ":", "val_loss": "-"}),
     **{column: (title, {column: "-"}) for column, title in COLUMNS.items()},
 }
 """The title and the lines of each panel."""

@@ -18,7 +18,7 @@ import json
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from kat.cli.training_settings import TrainingParser, parse_training
+from kat.cli.options.training_settings import TrainingParser, parse_training
 from kat.files import write_text
 from kat.settings import CountOrZero, Positive
 from kat.tables import print_table

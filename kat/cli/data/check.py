@@ -22,7 +22,8 @@ from collections.abc import Collection, Mapping
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from kat.cli.parsing import FAILED, Parser
+from kat.cli.errors import FAILED
+from kat.cli.options.parser import Parser
 from kat.data.check import SPLITS, SplitReport, between_splits, check_split
 from kat.data.check.report import as_dicts
 from kat.data.config import DataConfig

@@ -17,7 +17,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from kat.cli.parsing import Parser
+from kat.cli.options.parser import Parser
 from kat.data.dense.drawing import draw_preview
 from kat.data.synthetic import make_items
 from kat.text import say

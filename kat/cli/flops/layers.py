@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from kat.analysis.cost.layer_comparison import compare_layers
 from kat.analysis.cost.tables import comparison_row, print_comparison, write_csv, write_json
-from kat.cli.parsing import Parser
+from kat.cli.options.parser import Parser
 
 
 def main(arguments: list[str]) -> None:

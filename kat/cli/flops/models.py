@@ -17,7 +17,7 @@ from typing import Any
 
 from kat.analysis.cost.model_cost import PUBLISHED, model_cost
 from kat.analysis.cost.tables import print_costs, write_csv, write_json
-from kat.cli.parsing import MODEL, Parser, tracked
+from kat.cli.options.parser import MODEL, Parser, tracked
 from kat.settings import Count
 
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from kat.analysis import Reading, learned_activations, plot_activations, read_symbols
 from kat.analysis.inspect.images import images_of_run, normalized
 from kat.analysis.inspect.symbolic import median, write_readings
-from kat.cli.parsing import MODEL, Parser
+from kat.cli.options.parser import MODEL, Parser
 from kat.errors import InputError
 from kat.models import ModelRecord, load_model
 from kat.settings import CountOrZero

@@ -20,7 +20,7 @@ from torch import Tensor
 from kat.analysis.figures.attention import plot_attention, true_classes, with_predictions
 from kat.analysis.inspect.attention import attention_maps, check_attention
 from kat.analysis.inspect.images import images_of_run
-from kat.cli.parsing import MODEL, Parser
+from kat.cli.options.parser import MODEL, Parser
 from kat.data import DeviceTransform, UnreadableImage, decode, eval_transform
 from kat.deploy import open_model
 from kat.errors import InputError

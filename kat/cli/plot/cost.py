@@ -17,7 +17,7 @@ from kat.analysis.cost.pareto import COSTS, cost_points, pareto_front
 from kat.analysis.figures.costs import plot_costs
 from kat.analysis.learning_curves import common_headline
 from kat.analysis.runs import find_runs, with_results
-from kat.cli.parsing import Parser
+from kat.cli.options.parser import Parser
 from kat.cli.plot.run_arguments import add_run_arguments
 from kat.errors import InputError
 from kat.text import say

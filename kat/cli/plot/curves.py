@@ -17,7 +17,7 @@ from pathlib import Path
 from kat.analysis.figures.learning_curves import CURVES, plot_learning_curves
 from kat.analysis.learning_curves import History, usual_columns
 from kat.analysis.runs import find_runs
-from kat.cli.parsing import Parser
+from kat.cli.options.parser import Parser
 from kat.cli.plot.run_arguments import add_run_arguments
 from kat.errors import InputError
 from kat.text import say

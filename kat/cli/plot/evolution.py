@@ -14,7 +14,7 @@ from pathlib import Path
 
 from kat.analysis import plot_evolution
 from kat.analysis.figures.activations import ANIMATED
-from kat.cli.parsing import Parser
+from kat.cli.options.parser import Parser
 from kat.nn import read_coefficient_history
 from kat.settings import Positive
 from kat.text import say

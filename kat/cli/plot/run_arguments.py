@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kat.cli.parsing import Parser
+from kat.cli.options.parser import Parser
 
 
 def add_run_arguments(parser: Parser) -> None:

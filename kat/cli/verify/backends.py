@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import Any
 
 from kat.analysis.verify.cases import QUICK, Grid, check_grid
-from kat.cli.parsing import Parser
+from kat.cli.options.parser import Parser
 from kat.cli.verify.common import add_verification, run_verification
 
 

@@ -10,7 +10,8 @@ from kat.analysis.verify.backends import choose_backends, present_backends
 from kat.analysis.verify.cases import DTYPES, Grid
 from kat.analysis.verify.output import print_verification, write_json
 from kat.analysis.verify.run import Job, verify
-from kat.cli.parsing import FAILED, Parser, tracked
+from kat.cli.errors import FAILED
+from kat.cli.options.parser import Parser, tracked
 
 
 def add_verification(parser: Parser, interpreted: str) -> None:

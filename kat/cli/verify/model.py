@@ -15,7 +15,7 @@ from pathlib import Path
 from kat.analysis.verify.cases import Grid, check_grid
 from kat.analysis.verify.model_cases import cases_of_checkpoint
 from kat.analysis.verify.run import case_jobs
-from kat.cli.parsing import MODEL, Parser, given
+from kat.cli.options.parser import MODEL, Parser, given
 from kat.cli.verify.common import add_verification, run_verification
 from kat.data import DataConfig
 

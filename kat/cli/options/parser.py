@@ -1,59 +1,28 @@
-"""What all commands share: the parser, options of one meaning, and one line for each error."""
+"""The parser of a command, and the options that mean the same in all commands."""
 
 from __future__ import annotations
 
-import errno
-import os
 import re
-import shlex
 import sys
-import tempfile
-import traceback
 from argparse import Action, ArgumentDefaultsHelpFormatter, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import nullcontext, redirect_stdout
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from jsonargparse import ActionYesNo, ArgumentParser
 from rich.console import Console
 from rich.progress import track
 
+from kat.cli.options.messages import wanted_value
 from kat.data import DataConfig
-from kat.data.loader import worker_has_ended
-from kat.errors import (
-    BackendUnavailable,
-    CheckpointFailed,
-    ExportFailed,
-    InputError,
-    Interrupted,
-    LoaderFailed,
-    OutputFailed,
-    TrainingDiverged,
-    first_line,
-    unknown,
-)
+from kat.errors import InputError, unknown
 from kat.files import PICTURES, check_folder, check_target
-from kat.settings import Count, Seed, describe
-from kat.text import warn
-from kat.version import __version__
+from kat.settings import Count, Seed
 
 T = TypeVar("T")
 
-USAGE_ERROR, FAILED = 2, 1
-RUN_AGAIN = 75
-"""A run that was asked to stop and can be resumed: EX_TEMPFAIL of sysexits.h."""
-INTERRUPTED = 130
-"""Ctrl-C, as shells report it."""
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOMEM, errno.EMFILE)
-"""What the system lacks; the exit code is 1."""
-_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP)
-"""What the system refuses to do with a path; the exit code is 2."""
-_PRINTED = 1 << 24
-"""The most characters of a file that cannot be written that are printed instead."""
 _NOT_FOR_EVALUATION = {
     "image_size", "channels", "interpolation", "crop_pct", "mean", "std", "train_split",
 }  # fmt: skip
@@ -261,7 +230,7 @@ class Parser(ArgumentParser):
         values = re.findall(r"(?:Got|Given) value:(.*)", message)
         if match[1] in self.sections:
             raise InputError(f"{name} stands for settings: give {name}.SETTING VALUE")
-        wanted = _wanted(text)
+        wanted = wanted_value(text)
         if not wanted or not values:
             raise InputError(f"{name} is not valid: {match[2]}")
         raise InputError(f"{name} must be {wanted}, got {values[-1].strip() or 'nothing'}")
@@ -282,35 +251,6 @@ class Parser(ArgumentParser):
 
 
 _SWITCH_VALUES = ("true", "false", "auto")
-_TYPES = {
-    "int": "an integer",
-    "float": "a number",
-    "bool": "true or false",
-    "str": "text",
-    "list": "a list",
-    "tuple": "a list",
-    "dict": "a mapping",
-}
-_ITEMS = {"int": "integers", "float": "numbers", "str": "texts"}
-_EXPECTED = re.compile(
-    r"(Input should be .*?) \[type=|Expected a (tuple with \d+ elements)|"
-    r"(list\[\w+\])(?=[,\]])|<class '(\w+)'>|typing\.Literal\[(.*?)\]"
-)
-
-
-def _wanted(text: str) -> str:
-    """What a value may be, from the message of jsonargparse or of pydantic within it."""
-    text = re.sub(r"Errors: .*", "", text)  # the types before it say the same
-    found = []
-    for ranged, several, listed, kind, literals in _EXPECTED.findall(text):
-        if several:
-            found.append(f"a list of {several.split()[2]} values")
-        elif listed:
-            found.append(f"a list of {_ITEMS.get(listed[5:-1], 'values')}")
-        else:
-            known = ranged or _TYPES.get(kind, "")
-            found.append(known or re.sub(r",(?=[^,]*$)", " or", literals))
-    return describe([wanted for wanted in found if wanted])
 
 
 def refuse_options(parser: Parser, options: Namespace, names: Iterable[str], reason: str) -> None:
@@ -349,69 +289,3 @@ def tracked(items: Sequence[T], what: str, options: Namespace) -> Iterable[T]:
     if not options.progress or not console.is_terminal:
         return items  # a bar that is not shown would still print an empty line
     return track(items, what, console=console, transient=True)
-
-
-def run_command(body: Callable[[], int | None], quiet: bool = False, debug: bool = False) -> int:
-    """Runs a command, whose errors are one line each, and returns its exit code.
-
-    Args:
-        body: returns an exit code; None is 0.
-        quiet: discard what it prints to standard output.
-        debug: show the traceback of an error.
-    """
-    try:
-        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere) if quiet else nullcontext():
-            return body() or 0
-    except BrokenPipeError:
-        raise
-    except KeyboardInterrupt:
-        warn("kat: interrupted")
-        return INTERRUPTED
-    except Exception as error:
-        if debug:
-            traceback.print_exc()
-        if isinstance(error, OutputFailed) and len(error.content) <= _PRINTED:
-            sys.stdout.write(error.content)
-        line, code = _explained(error)
-        warn(f"kat: {' '.join(line.split())}")
-        return code
-
-
-_FAILURES = (BackendUnavailable, CheckpointFailed, ExportFailed, LoaderFailed, TrainingDiverged)
-"""The errors of exit code 1 whose messages are for users."""
-
-
-def _explained(error: Exception) -> tuple[str, int]:
-    """The line for an error, and the exit code."""
-    if isinstance(error, InputError):
-        return str(error), USAGE_ERROR
-    if isinstance(error, Interrupted):
-        return str(error), RUN_AGAIN
-    if isinstance(error, _FAILURES):
-        return str(error), FAILED
-    if isinstance(error, OutputFailed):
-        follows = "; its contents are on standard output" if len(error.content) <= _PRINTED else ""
-        return f"{error.filename} cannot be written: {error.strerror}{follows}", FAILED
-    if isinstance(error, OSError) and error.errno in (*_REFUSED, *_NO_ROOM):
-        where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror}", FAILED if error.errno in _NO_ROOM else USAGE_ERROR
-    if isinstance(error, RuntimeError) and worker_has_ended(error):
-        return str(LoaderFailed(first_line(error))), FAILED
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return f"there is not enough memory: {first_line(error)}", FAILED
-    fault = f"a fault of kat's own: {type(error).__name__}: {first_line(error)}"
-    return f"{fault}; {_kept_traceback(error)}; please report it", FAILED
-
-
-def _kept_traceback(error: Exception) -> str:
-    """Writes the traceback of an error to a file, and says where it is."""
-    text = "".join(traceback.format_exception(error))
-    about = f"kat {__version__}, torch {torch.__version__}, {sys.version}\n{shlex.join(sys.argv)}\n"
-    try:
-        with tempfile.NamedTemporaryFile(
-            "w", prefix="kat-", suffix=".txt", delete=False, encoding="utf-8", errors="replace"
-        ) as file:
-            file.write(about + text)
-    except OSError:
-        return "--debug shows the traceback"
-    return f"the traceback is in {file.name}"

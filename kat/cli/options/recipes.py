@@ -7,7 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from kat.cli.parsing import setting_defaults
+from kat.cli.options.parser import setting_defaults
 from kat.documents import read_yaml
 from kat.errors import InputError, unknown
 

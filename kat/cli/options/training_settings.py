@@ -12,8 +12,8 @@ from typing import Any
 
 from jsonargparse import ActionConfigFile, DefaultHelpFormatter
 
-from kat.cli.parsing import Parser
-from kat.cli.recipes import check_keys, read_recipe, recipe_names, recipe_path
+from kat.cli.options.parser import Parser
+from kat.cli.options.recipes import check_keys, read_recipe, recipe_names, recipe_path
 from kat.tables import aligned
 from kat.training import TrainConfig
 from kat.training.config import setting

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import fields
 from typing import Any, Literal
 
-from kat.cli.parsing import Parser, refuse_options
+from kat.cli.options.parser import Parser, refuse_options
 from kat.settings import check_ranges
 from kat.training.tasks.registry import TASKS
 

@@ -1,0 +1,1 @@
+"""The options of commands: their parser, recipes, and the settings of training and of tasks."""

@@ -1,0 +1,134 @@
+"""``kat eval`` of detectors and segmentation models."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools.coco import COCO
+
+from kat.data import DataConfig
+from kat.models import load_model
+from kat.training import evaluate
+from tests.cli.commands import QUICK, refused, run
+from tests.cli.dense.small_dense import MODELS
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_detector_is_evaluated_and_its_results_are_coco_s(items, runs, tmp_path, capsys):
+    out = tmp_path / "report"
+    assert run("eval", runs / "detection", "--out", out) == 0
+    printed = capsys.readouterr().out
+    assert "box AP" in printed
+    assert "mask AP" in printed
+    truth = COCO(str(items / "annotations" / "instances_validation.json"))
+    for kind, field in (("bbox", "bbox"), ("segm", "segmentation")):
+        results = json.loads((out / f"results_{kind}.json").read_text())
+        assert set(results[0]) == {"image_id", "category_id", "score", field}
+        loaded = truth.loadRes(results)  # COCO's own reader takes them
+        assert set(loaded.getImgIds()) <= set(truth.getImgIds())
+    with (out / "per_class.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert set(rows[0]) == {"class", "box_ap", "mask_ap"}
+
+
+def test_pycocotools_cannot_read_results_of_nothing_and_the_evaluation_says_so(items, runs):
+    model, record = load_model(runs / "detection")
+    model.roi_heads.score_thresh = 1.0
+    found = evaluate(model, record, DataConfig(name=f"coco:{items}"))
+    assert found.documents == {"results_bbox": [], "results_segm": []}
+    assert found.notes == [
+        "note: no object was found; pycocotools cannot read files of results without one"
+    ]
+    with pytest.raises(IndexError):
+        COCO(str(items / "annotations" / "instances_validation.json")).loadRes([])
+
+
+@pytest.mark.parametrize("task", MODELS)
+def test_classes_in_another_order_go_by_their_names(task, items, runs, tmp_path):
+    """The set is the same, but the ids of its categories and the values of its masks are turned."""
+    turned = shutil.copytree(items, tmp_path / "turned")
+    file = turned / "annotations" / "instances_validation.json"
+    content = json.loads(file.read_text())
+    for row in content["categories"]:
+        row["id"] = 11 - row["id"]
+    for row in content["annotations"]:
+        row["category_id"] = 11 - row["category_id"]
+    file.write_text(json.dumps(content))
+    table = turned / "objectInfo150.txt"
+    head, *rows = table.read_text().splitlines()
+    table.write_text("\n".join([head, *reversed(rows)]) + "\n")
+    for path in (turned / "annotations" / "validation").iterdir():
+        Image.fromarray(12 - np.asarray(Image.open(path))).save(path)
+    kind = "coco" if task == "detection" else "ade20k"
+    model, record = load_model(runs / task)
+    plain, other = (
+        evaluate(model, record, DataConfig(name=f"{kind}:{root}")) for root in (items, turned)
+    )
+    assert other.metrics == pytest.approx(plain.metrics, nan_ok=True)
+    assert other.classes == plain.classes[::-1]
+    theirs = {name: figures for name, *figures in other.per_class.rows}
+    assert theirs.keys() == {name for name, *_ in plain.per_class.rows}
+    for name, *figures in plain.per_class.rows:
+        assert theirs[name] == pytest.approx(figures, nan_ok=True)
+    assert "another order" in other.notes[0]
+    if task == "detection":
+        found = [one.documents["results_bbox"] for one in (plain, other)]
+        ids = [[row["category_id"] for row in rows] for rows in found]
+        assert ids[1] == [11 - number for number in ids[0]]
+
+
+def test_a_segmentation_model_is_evaluated_as_asked(items, runs, tmp_path, capsys):
+    out = tmp_path / "report"
+    assert run(
+        "eval", runs / "segmentation", "--out", out, "--window", 48,
+        "--scales", "[0.75,1.0]", "--flip", "--csv", tmp_path / "all.csv",
+    ) == 0  # fmt: skip
+    assert "mIoU" in capsys.readouterr().out
+    metrics = json.loads((out / "metrics.json").read_text())
+    with (out / "confusion.csv").open(newline="") as file:
+        counts = np.array([row[1:] for row in list(csv.reader(file))[1:]], dtype=int)
+    right = np.diag(counts)
+    union = counts.sum(0) + counts.sum(1) - right
+    iou = right[union > 0] / union[union > 0]
+    assert metrics["miou"] == pytest.approx(100 * iou.mean())
+    with (tmp_path / "all.csv").open(newline="") as file:
+        assert float(next(csv.DictReader(file))["miou"]) == pytest.approx(metrics["miou"])
+
+
+def test_both_tasks_in_one_call(runs, capsys):
+    assert run("eval", runs / "detection", runs / "segmentation") == 0
+    printed = capsys.readouterr().out
+    assert "box AP" in printed
+    assert "mIoU" in printed
+
+
+def test_a_run_without_its_wrong_annotations_is_evaluated_without_them(items, tmp_path, capsys):
+    data, out = tmp_path / "items", tmp_path / "run"
+    shutil.copytree(items, data)
+    for split in ("training", "validation"):
+        file = data / "annotations" / f"instances_{split}.json"
+        content = json.loads(file.read_text())
+        content["annotations"][0]["bbox"] = [0, 0, 0, 0]
+        file.write_text(json.dumps(content))
+    name, args = MODELS["detection"]
+    assert run(
+        "train", "--config", "items_detection", "--model.name", name, "--model.args", args,
+        "--data.name", f"coco:{data}", "--data.image_size", 64, "--data.batch_size", 4,
+        "--data.bad_annotations", "skip", "--epochs", 1, *QUICK, "--out", out,
+    ) == 0  # fmt: skip
+    printed = capsys.readouterr().out
+    for split in ("training", "validation"):
+        assert f"instances_{split}.json: 1 boxes of zero area, first annotation 1 " in printed
+    assert run("eval", out, "--json", tmp_path / "found.json") == 0
+    note = f"{data}/annotations/instances_validation.json: 1 boxes of zero area, first annotation 1"
+    assert capsys.readouterr().out.startswith(note)
+    (said,) = json.loads((tmp_path / "found.json").read_text())["notes"]
+    assert said.startswith(note)
+    line = refused(capsys, "eval", out, "--data.bad_annotations", "fail")
+    assert "boxes of zero area" in line

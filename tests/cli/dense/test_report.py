@@ -1,0 +1,92 @@
+"""``kat report`` and ``kat plot`` of detectors and segmentation models."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+
+import pytest
+
+from kat.training.tasks.registry import TASKS
+from tests.analysis.report_pages import charts_of, tables_of
+from tests.cli.commands import refused, run
+from tests.cli.dense.small_dense import MODELS
+
+pytestmark = pytest.mark.slow
+
+
+HEADLINES = {"detection": "box AP", "segmentation": "mIoU"}
+
+
+@pytest.mark.parametrize("task", MODELS)
+def test_a_run_has_a_page_of_its_own_scores(runs, tmp_path, task):
+    page = tmp_path / "page.html"
+    assert run("report", runs / task, "--images", 3, "--out", page) == 0
+    text = page.read_text()
+    summary = json.loads((runs / task / "summary.json").read_text())
+    for score in TASKS[task].metrics:
+        fact = f"<dt>Validation {score.label}</dt><dd>{summary[score.name]:.2f} %</dd>"
+        assert fact in text
+    first = charts_of(page)[0]
+    assert first["layout"]["yaxis"]["title"]["text"] == f"validation {HEADLINES[task]} (%)"
+    assert "inputs over 3 validation images" in text
+    assert "Predictions</h2>" in text
+    assert "3 validation images: " in text
+    assert "Validation images, each above its predictions." in text
+    metrics = {"detection": ["box AP", "mask AP"], "segmentation": ["IoU"]}[task]
+    assert ["class", *metrics] in [table[0] for table in tables_of(page)]
+    titles = [
+        chart["layout"].get("yaxis", {}).get("title", {}).get("text") for chart in charts_of(page)
+    ]
+    assert ("box AP (%)" in titles) == (task == "detection")
+    bars = [t for chart in charts_of(page) for t in chart["data"] if t["type"] == "bar"]
+    rationals = 2 * {"detection": 1, "segmentation": 4}[task]
+    assert len(bars) == rationals
+    assert re.search(r"<h2[^>]*>Attention</h2>\s*<p>KAT\w+ has no attention to draw", text)
+
+
+def test_a_score_that_is_nothing_is_left_out_of_the_page(runs, tmp_path):
+    folder = shutil.copytree(runs / "detection", tmp_path / "run")
+    summary = json.loads((folder / "summary.json").read_text())
+    (folder / "summary.json").write_text(json.dumps({**summary, "mask_ap": None}))
+    assert run("report", folder, "--images", 1, "--out", tmp_path / "page.html") == 0
+    text = (tmp_path / "page.html").read_text()
+    assert "<dt>Validation box AP</dt>" in text
+    assert "<dt>Validation mask AP</dt>" not in text
+
+
+@pytest.mark.parametrize("task", MODELS)
+def test_costs_are_against_the_task_s_first_score(runs, tmp_path, capsys, task):
+    figure, page = tmp_path / "cost.svg", tmp_path / "page.html"
+    copied = shutil.copytree(runs / task, tmp_path / "other")
+    assert run("plot", "cost", runs / task, copied, "--out", figure) == 0
+    assert f"<!-- {HEADLINES[task]} (%) -->" in figure.read_text()
+    assert run("report", runs / task, copied, "--out", page) == 0
+    summary = json.loads((copied / "summary.json").read_text())
+    value = f"{summary[TASKS[task].metrics[0].name]:.2f}"
+    assert [row[1] for row in tables_of(page)[0]] == [f"{HEADLINES[task]} (%)", value, value]
+
+
+def test_runs_of_different_tasks_are_not_compared(runs, tmp_path, capsys):
+    both = (runs / "detection", runs / "segmentation", "--out")
+    says = (
+        "must be of one task and have its metric: 'detection' has box AP, 'segmentation' has mIoU"
+    )
+    assert says in refused(capsys, "plot", "cost", *both, tmp_path / "c.svg")
+    assert says in refused(capsys, "report", *both, tmp_path / "c.html")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("task", MODELS)
+def test_activations_are_over_the_run_s_images_and_attention_is_refused(
+    items, runs, tmp_path, capsys, task
+):
+    out = ("--out", tmp_path / "a.svg")
+    assert run("plot", "activations", runs / task, "--images", 2, *out) == 0
+    assert "in gray the inputs of validation images" in capsys.readouterr().out
+    other = f"{'ade20k' if task == 'detection' else 'coco'}:{items}"
+    line = refused(capsys, "plot", "activations", runs / task, "--data", other, *out)
+    assert "is data for" in line
+    line = refused(capsys, "plot", "attention", runs / task, *out)
+    assert "has no attention to draw" in line

@@ -1,0 +1,83 @@
+"""``kat train`` of detectors and segmentation models, and options that have no effect on them."""
+
+from __future__ import annotations
+
+import pytest
+
+from kat.cli import train
+from kat.cli.options.training_settings import TrainingParser, parse_training
+from kat.data import open_split
+from tests.cli.commands import QUICK, refused, run
+from tests.cli.dense.small_dense import MODELS, pictures
+from tests.data.dense.coco_files import instances, write_coco
+
+pytestmark = pytest.mark.slow
+
+
+def test_help_names_the_three_kinds_of_models():
+    words = " ".join(train.make_parser().format_help().split())
+    assert "Trains a classifier, a detector or a segmentation model" in words
+
+
+def test_training_says_what_it_reached(items, tmp_path, capsys):
+    name, args = MODELS["segmentation"]
+    options = (
+        "--config", "items_segmentation", "--model.name", name, "--model.args", args,
+        "--data.name", f"ade20k:{items}", "--data.image_size", 64, "--data.batch_size", 4,
+        "--epochs", 1, "--optim.warmup_epochs", 0, *QUICK, "--out", tmp_path / "run",
+    )  # fmt: skip
+    assert run("train", *options, "--dry-run") == 0
+    assert "FLOPs per image" in capsys.readouterr().out
+    assert not (tmp_path / "run").exists()
+    assert run("train", *options) == 0
+    printed = capsys.readouterr().out.splitlines()
+    lines = [line for line in printed if not line.startswith("note: ")]
+    assert "mIoU" in lines[0]
+    assert lines[-1].startswith("best mIoU ")
+
+
+UNUSED = [
+    ("eval", "detection", "--window", 32),
+    ("eval", "detection", "--flip", None),
+    ("eval", "segmentation", "--mean", "[0.5,0.5,0.5]"),
+    ("eval", "segmentation", "--crop-pct", 0.9),
+    ("eval", "detection", "--interpolation", "bicubic"),
+    ("predict", "segmentation", "--threshold", 0.3),
+    ("predict", "detection", "--scales", "[1.0,2.0]"),
+    ("predict", "detection", "--batch-size", 2),
+    ("predict", "detection", "--top", 3),
+]
+
+
+@pytest.mark.parametrize(("command", "task", "option", "value"), UNUSED)
+def test_options_without_effect_are_refused(command, task, option, value, items, runs, capsys):
+    model = [*pictures(items, 1), "--checkpoint"] if command == "predict" else []
+    options = [option] if value is None else [option, value]
+    line = refused(capsys, command, *model, runs / task, *options)
+    assert f"{option} has no effect on a model for {task}" in line
+
+
+@pytest.mark.parametrize("size", ["tiny", "small", "base"])
+def test_the_recipes_for_coco_do_without_its_boxes_of_no_height(size, tmp_path):
+    content = instances()
+    content["annotations"][1]["bbox"][3] = 0
+    write_coco(tmp_path, content)
+    given = ["--config", f"coco_kat_det_{size}", "--data.name", f"coco:{tmp_path}"]
+    data = open_split(parse_training(TrainingParser(), given)[0].data, "train")
+    assert "1 boxes of zero area, first annotation 12 " in data.note
+    assert data[1][1]["labels"].tolist() == [1, 2]
+
+
+def test_what_does_not_fit_is_refused(items, runs, tmp_path, capsys):
+    path = pictures(items, 1)[0]
+    detector, segmenter = runs / "detection", runs / "segmentation"
+    line = refused(capsys, "eval", detector, "--data.name", f"ade20k:{items}")
+    assert "is data for segmentation, but" in line
+    line = refused(capsys, "eval", segmenter, "--stride", 8)
+    assert "stride must be" in line
+    line = refused(capsys, "predict", path, "--checkpoint", segmenter, "--scales", "[0]")
+    assert "scales must be positive" in line
+    line = refused(capsys, "predict", path, "--checkpoint", segmenter, "--out", path.parent)
+    assert "would overwrite" in line
+    line = refused(capsys, "predict", path, "--checkpoint", detector, "--threshold", 50)
+    assert "threshold must be at most 1, got 50" in line

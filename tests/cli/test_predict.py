@@ -1,0 +1,85 @@
+"""``kat predict``: files and folders, images that cannot be read, photographs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+
+import pytest
+from PIL import Image
+
+from kat.tables import open_table
+from tests.cli.commands import refused, run
+from tests.images import noise, png_header, turned
+
+pytestmark = pytest.mark.slow
+
+
+def test_predict_goes_on_past_an_unreadable_image(digits_run, imagenet, tmp_path, capsys):
+    torn, answers = tmp_path / "torn.jpg", tmp_path / "answers.json"
+    torn.write_bytes(b"torn")
+    good = imagenet / "val" / "n00" / "0.jpg"
+    table = tmp_path / "answers.csv"
+    code = run(
+        "predict", torn, good, "--checkpoint", digits_run, "--json", answers, "--csv", table,
+        "--device", "cpu",
+    )  # fmt: skip
+    assert code == 2
+    first, second = json.loads(answers.read_text())
+    assert first["error"].startswith("cannot be read: its format is unknown")
+    assert len(second["top"]) == 5
+    assert "1 of 2 images cannot be read" in capsys.readouterr().err
+    with open_table(table, "predictions") as rows:
+        bad, *best = list(rows)
+    assert (bad["image"], bad["rank"], bad["error"]) == (str(torn), "", first["error"])
+    assert [row["rank"] for row in best] == ["1", "2", "3", "4", "5"]
+    assert [float(row["probability"]) for row in best] == [e["probability"] for e in second["top"]]
+
+
+def test_predict_refuses_a_device_that_is_unavailable(digits_run, imagenet, capsys):
+    image = imagenet / "val" / "n00" / "0.jpg"
+    line = refused(capsys, "predict", image, "--checkpoint", digits_run, "--device", "cuda:99")
+    assert "device 'cuda:99' is unavailable" in line
+
+
+def test_predict_takes_folders_with_all_that_lies_in_them(digits_run, imagenet, tmp_path, capsys):
+    folder, answers = tmp_path / "photos", tmp_path / "answers.json"
+    (folder / "more").mkdir(parents=True)
+    good = shutil.copy(imagenet / "val" / "n00" / "0.jpg", folder / "more")
+    bomb = folder / "bomb.png"
+    bomb.write_bytes(png_header(2**20, 2**20))
+    os.mkfifo(folder / "pipe.jpg")
+    (folder / "loop").symlink_to(".")
+    (folder / "notes.txt").write_text("notes")
+    assert run("predict", folder, "--checkpoint", digits_run, "--json", answers) == 2
+    first, second = json.loads(answers.read_text())
+    assert (first["image"], second["image"]) == (str(bomb), str(good))
+    assert first["error"].startswith("cannot be read: ")
+    assert len(second["top"]) == 5
+    left_out = capsys.readouterr().err.splitlines()
+    assert f"{folder / 'pipe.jpg'} is left out: it is a named pipe, not a file" in left_out
+    assert any(line.startswith(f"{folder / 'loop'} is left out: it is a link") for line in left_out)
+    (tmp_path / "empty").mkdir()
+    message = refused(capsys, "predict", tmp_path / "empty", "--checkpoint", digits_run)
+    assert "there is no image in" in message
+
+
+def test_predict_turns_photographs_upright_or_not(digits_run, tmp_path):
+    upright = noise("L")
+    stored = upright.transpose(Image.Transpose.ROTATE_90)
+    upright.save(tmp_path / "upright.png")
+    stored.save(tmp_path / "stored.png")
+    (tmp_path / "photo.png").write_bytes(turned(upright))
+    names = ("upright", "photo", "stored")
+    files = [tmp_path / f"{name}.png" for name in names]
+
+    def answers(*options):
+        out = tmp_path / "answers.json"
+        command = ["predict", *files, "--checkpoint", digits_run, "--json", out, *options]
+        assert run(*command) == 0
+        return {n: r["top"] for n, r in zip(names, json.loads(out.read_text()), strict=True)}
+
+    default, ignored = answers(), answers("--exif", "ignore")
+    assert default["photo"] == default["upright"] != default["stored"]
+    assert ignored["photo"] == ignored["stored"] == default["stored"]

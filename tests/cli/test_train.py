@@ -1,0 +1,247 @@
+"""``kat train``: what a run leaves, its settings, what is refused, divergence."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+
+import pytest
+import safetensors.torch
+import timm
+import torch
+import yaml
+
+from kat.cli.options.training_settings import TrainingParser, parse_training
+from tests.cli.commands import QUICK, refused, run
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_run_leaves_everything_behind(digits_run):
+    names = {path.name for path in digits_run.iterdir()}
+    assert names >= {
+        "run.yaml", "best.ckpt", "last.ckpt", "model.safetensors", "config.json",
+        "history.csv", "summary.json", "metrics.csv", "tensorboard",
+    }  # fmt: skip
+    assert list((digits_run / "tensorboard").rglob("events*"))
+    rows = list(csv.DictReader((digits_run / "history.csv").open()))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert all(float(row[name]) > 0 for row in rows for name in ("train_loss", "val_loss", "top1"))
+    summary = json.loads((digits_run / "summary.json").read_text())
+    assert summary["top1"] == max(float(row["top1"]) for row in rows)
+    resolved = yaml.safe_load((digits_run / "run.yaml").read_text())
+    assert resolved["epochs"] == 2
+    assert resolved["optim"]["lr"] == 0.002
+
+
+def test_the_resolved_configuration_is_a_recipe_that_gives_the_same_weights(digits_run, tmp_path):
+    code = run("train", "--config", digits_run / "run.yaml", "--out", tmp_path / "again")
+    assert code == 0
+    first, second = (
+        safetensors.torch.load_file(out / "model.safetensors")
+        for out in (digits_run, tmp_path / "again")
+    )
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_average_of_the_weights_is_what_is_kept(tmp_path):
+    common = ["train", "--config", "digits", "--epochs", 1, "--optim.warmup_epochs", 0, *QUICK]
+    for name, decay in (("plain", 0), ("average", 0.9)):
+        assert run(*common, "--out", tmp_path / name, "--optim.ema_decay", decay) == 0
+    plain = torch.load(tmp_path / "plain" / "best.ckpt", weights_only=True)["state_dict"]
+    checkpoint = torch.load(tmp_path / "average" / "best.ckpt", weights_only=True)
+    name = "head.weight"
+    torch.testing.assert_close(checkpoint["raw_state_dict"][name], plain[name])
+    assert not torch.allclose(checkpoint["state_dict"][name], plain[name])
+
+
+def test_options_of_training_run_together(tmp_path):
+    code = run(
+        "train", "--config", "digits", "--out", tmp_path / "run", "--epochs", 1,
+        "--optim.warmup_epochs", 0, "--precision", "bf16-mixed",
+        "--optim.accumulate_grad_batches", 2,
+        "--augment.mixup", 0.8, "--augment.cutmix", 1.0, "--augment.random_erasing", 0.25,
+        "--augment.auto_augment", "rand-m9-mstd0.5", "--model.grad_checkpointing", "true",
+        "--data.batch_size", 33, *QUICK,
+    )  # fmt: skip
+    assert code == 0
+
+
+def test_training_from_a_vit(tmp_path):
+    vit = timm.create_model("vit_micro_patch2_8", in_chans=1)
+    safetensors.torch.save_file(vit.state_dict(), tmp_path / "vit.safetensors")
+    code = run(
+        "train", "--config", "digits", "--out", tmp_path / "run", "--epochs", 1,
+        "--optim.warmup_epochs", 0, "--model.init_from", tmp_path / "vit.safetensors",
+        "--optim.lr", 1e-12, "--optim.min_lr", 0, "--optim.weight_decay", 0, *QUICK,
+    )  # fmt: skip
+    assert code == 0
+    state = safetensors.torch.load_file(tmp_path / "run" / "model.safetensors")
+    for name, tensor in vit.state_dict().items():
+        torch.testing.assert_close(state[name], tensor)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [f"imagenet_kat_{size}{source}" for size in ("tiny", "small", "base")
+     for source in ("", "_from_vit")],
+)  # fmt: skip
+def test_imagenet_recipes_hold_the_papers_settings(recipe):
+    config, _ = parse_training(TrainingParser(), ["--config", recipe])
+    size = recipe.split("_")[2]
+    assert config.model.name == f"kat_{size}_patch16_224"
+    assert config.model.drop_path == (0.4 if size == "base" else 0.1)
+    assert bool(config.model.init_from) == recipe.endswith("from_vit")
+    assert (config.epochs, config.optim.name, config.optim.lr) == (300, "adamw", 1e-3)
+    assert (config.optim.weight_decay, config.optim.ema_decay) == (0.05, 0.9999)
+    augment = config.augment
+    assert (augment.mixup, augment.cutmix, augment.label_smoothing) == (0.8, 1.0, 0.1)
+    assert (augment.auto_augment, augment.random_erasing) == ("rand-m9-mstd0.5", 0.25)
+    assert config.data.batch_size * 8 == 1024
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model.name", "kat_tinny_patch16_224"], "unknown model 'kat_tinny_patch16_224'; did"),
+        (["--data.name", "digit"], "unknown dataset 'digit'; did you mean 'digits'"),
+        (["--config", "digitz"], "unknown recipe (nor is there a file of this name) 'digitz'; did"),
+        (["--optim.lrr", "1"], "unknown option '--optim.lrr'; did you mean '--optim.lr'"),
+        (["--optim.lr", "fast"], "optim.lr"),
+        (["--model.args", "{num_groups: 7}"], "is not divisible by num_groups=7"),
+        (["--model.args", "{grupps: 4}"], "grupps"),
+        (["--model.init_from", "nowhere.pth"], "nowhere.pth does not exist"),
+        (["--data.name", "folder:/nowhere"], "the data folder '/nowhere' does not exist"),
+        (["--data.name", "fashion_mnist:/nowhere"], "/nowhere/train-images-idx3-ubyte.gz is miss"),
+        (["--optim.lr", "-1"], "optim.lr must be above 0 or 'auto', got -1"),
+        (["--optim.layer_decay", "1.1"], "optim.layer_decay must be at most 1, got 1.1"),
+        (
+            ["--optim.clip_coefficients", "0.9"],
+            "coefficients=0.9 would change the model at the first",
+        ),
+        (["--model.freeze", "spine"], "model.freeze: 'spine' is not a part of the model; give"),
+        (
+            ["--model.name", "auto"],
+            "model.name=auto takes the model from a checkpoint: give --init",
+        ),
+        (["--data.holdout", "1"], "data.holdout must be below 1, got 1"),
+        (["--optim.lr", ".nan"], "optim.lr must be a finite number or 'auto', got nan"),
+        (["--epochs", "0"], "epochs must be at least 1 or 'auto', got 0"),
+        (["--data.batch_size", "0"], "data.batch_size must be at least 1 or 'auto', got 0"),
+        (["--data.batch_size", "4000"], "fewer than one batch of data.batch_size=4000"),
+        (["--model.drop_path", "1"], "model.drop_path must be below 1, got 1"),
+        (
+            ["--augment.label_smoothing", "1.5"],
+            "augment.label_smoothing must be at most 1, got 1.5",
+        ),
+        (["--augment.scale", "[0.9, 0.1]"], "augment.scale must be two numbers, the smaller first"),
+        (["--epochs", "3", "--limit_val_batches", "0"], "limit_val_batches must be at least 1"),
+        (["--seed", "-1"], "seed must be at least 0, got -1"),
+        (["--optim.betas", "[2, 3]"], "optim.betas must be below 1, got (2.0, 3.0)"),
+        (["--optim.ema_decay", "1"], "optim.ema_decay must be below 1, got 1"),
+        (["--data.crop_pct", "50"], "data.crop_pct must be at most 1 or 'auto', got 50"),
+        (["--data.std", "[0]"], "data.std must be above 0 or 'auto', got [0.0]"),
+        (["--augment.ratio", "[2, 1]"], "augment.ratio must be two numbers, the smaller first"),
+        (["--augment.auto_augment", "nonsense"], "augment.auto_augment='nonsense' is not a policy"),
+        (["--data.batch_size", "1", "--augment.mixup", "1"], "at least 2 with mixup or cutmix"),
+        (
+            ["--model.args", "{num_groups: 0}"],
+            "num_groups must be at least 1, or 'channels', got 0",
+        ),
+        (["--model.args", "{patch_size: 0}"], "cannot be built"),
+        (["--model.args", "{num_classes: 3}"], "model.args may not set num_classes"),
+        (["--optim.name", "adamm"], "unknown optimizer 'adamm'; did you mean 'adam"),
+        (["--accelerator", "abacus"], "abacus"),
+        (["--strategy", "telepathy"], "telepathy"),
+        (["--strategy", "deepspeed_stage_2"], "deepspeed_stage_2"),
+        (["--resume", "true"], "holds no run to resume"),
+        (["--resume", "true", "--overwrite", "true"], "exclude each other"),
+    ],
+)
+def test_bad_input_of_train_is_one_line_and_writes_nothing(arguments, message, tmp_path, capsys):
+    out = tmp_path / "run"
+    first = [] if "--config" in arguments else ["--config", "digits"]
+    line = refused(capsys, "train", *first, "--out", out, *arguments)
+    assert message in line
+    assert not out.exists()
+
+
+def test_unknown_recipe_key_is_named_with_the_nearest(tmp_path, capsys):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("optim:\n  learning_rate: 1.0\n  warmup_epoch: 2\n")
+    assert "unknown setting in" in refused(capsys, "train", "--config", recipe)
+    recipe.write_text("optim:\n  warmup_epoch: 2\n")
+    line = refused(capsys, "train", "--config", recipe)
+    assert "'optim.warmup_epoch'; did you mean 'optim.warmup_epochs'" in line
+    recipe.write_text("optim: 3\n")
+    assert "optim in" in refused(capsys, "train", "--config", recipe)
+    recipe.write_bytes(b"\xff\xfe\x00")
+    assert "is not valid YAML" in refused(capsys, "train", "--config", recipe)
+    recipe.write_text("- a\n- b\n")
+    assert "is not a recipe" in refused(capsys, "train", "--config", recipe)
+    recipe.write_text("a: [")
+    assert "is not valid YAML" in refused(capsys, "train", "--config", recipe)
+
+
+def test_two_processes_train_on_halves_and_write_once(tmp_path, capsys):
+    out = tmp_path / "run"
+    command = [
+        sys.executable, "-m", "kat_command", "train", "--config", "digits", "--out", str(out),
+        "--epochs", "1", "--optim.warmup_epochs", "0", "--accelerator", "cpu", "--devices", "2",
+        "--no-progress", "--limit_train_batches", "3",
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("best top-1") == 1
+    summary = json.loads((out / "summary.json").read_text())
+    assert run("eval", out, "--no-progress") == 0
+    assert f"top-1 {summary['top1']:.2f} %" in capsys.readouterr().out
+    assert yaml.safe_load((out / "run.yaml").read_text())["epochs"] == 1
+
+
+def test_unreadable_images_are_fatal_on_request(imagenet, tmp_path, capsys):
+    (imagenet / "train" / "n00" / "0.jpg").write_bytes(b"torn")
+    line = refused(
+        capsys, "train", "--data.name", f"folder:{imagenet}", "--data.image_size", 32,
+        "--data.batch_size", 20, "--epochs", 1, "--out", tmp_path / "run",
+        "--data.bad_images", "fail", "--no-progress",
+    )  # fmt: skip
+    assert "0.jpg cannot be read as an image" in line
+
+
+@pytest.mark.parametrize("log_every_n_steps", [1, 1000])
+def test_a_diverged_run_stops_in_one_line_before_it_is_kept(tmp_path, capsys, log_every_n_steps):
+    out = tmp_path / "run"
+    code = run(
+        "train", "--config", "digits", "--out", out, "--epochs", 3,
+        "--optim.warmup_epochs", 0, "--optim.lr", 1e18, "--optim.clip_grad", 0,
+        "--log_every_n_steps", log_every_n_steps, "--no-progress",
+    )  # fmt: skip
+    assert code == 1
+    message = capsys.readouterr().err
+    assert message.startswith("kat: the loss is nan at step")
+    assert "is the first layer that is not finite" in message
+    assert "lower optim.lr" in message
+    assert message.count("\n") == 1
+    assert torch.load(out / "last.ckpt", weights_only=True)["state"]["step"] == 0
+    assert not (out / "best.ckpt").exists()
+    assert json.loads((out / "divergence.json").read_text())["message"] in message
+
+
+def test_the_state_before_a_divergence_can_be_evaluated_and_started_from(tmp_path, capsys):
+    out = tmp_path / "run"
+    common = [
+        "train", "--config", "digits", "--epochs", 1, "--optim.warmup_epochs", 0, *QUICK
+    ]  # fmt: skip
+    diverging = ["--optim.lr", 1e3, "--limit_train_batches", 40, "--optim.clip_grad", 0]
+    assert run(*common, "--out", out, *diverging) == 1
+    good = out / "last_good.ckpt"
+    assert run("eval", good, "--data.name", "digits", "--no-progress") == 0
+    again = ["--model.init_from", good, "--optim.lr", 1e-9, "--optim.min_lr", 0]
+    code = run(*common, "--out", tmp_path / "again", *again)
+    assert code in (0, 1)  # what a rate of 1000 has left may overflow again
+    assert run(*common, "--out", out, "--overwrite", "true") == 0
+    assert not (out / "divergence.json").exists()
+    assert not good.exists()

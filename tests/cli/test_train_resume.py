@@ -1,0 +1,118 @@
+"""``kat train`` into a folder that has something in it: resuming, refusing, overwriting."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+
+import pytest
+import torch
+import yaml
+
+from kat.checksum import write_checksum
+from kat.models import load_model
+from kat.training.build import Run
+from kat.training.run_directory import remove_results
+from tests.cli.commands import QUICK, refused, run
+
+pytestmark = pytest.mark.slow
+
+
+def test_resume_goes_on_and_keeps_the_history(tmp_path):
+    out = tmp_path / "run"
+    common = ["train", "--config", "digits", "--out", out, "--optim.warmup_epochs", 0, *QUICK]
+    assert run(*common, "--epochs", 1) == 0
+    assert run(*common, "--epochs", 3, "--resume", "true") == 0
+    rows = list(csv.DictReader((out / "history.csv").open()))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+
+
+def test_a_run_that_goes_on_has_its_best_weights_not_those_of_when_it_was_done(tmp_path):
+    out = tmp_path / "run"
+    common = ["train", "--config", "digits", "--out", out, "--optim.warmup_epochs", 0, *QUICK]
+    assert run(*common, "--epochs", 1) == 0
+    best = torch.load(out / "best.ckpt", weights_only=True)
+    best["state_dict"]["head.bias"] += 1
+    torch.save(best, out / "best.ckpt")
+    write_checksum(out / "best.ckpt")
+    remove_results(out)
+    model, _ = load_model(out)
+    assert torch.equal(model.head.bias, best["state_dict"]["head.bias"])
+
+
+def test_a_folder_that_holds_a_run_is_refused_and_kept(digits_run, capsys):
+    before = (digits_run / "model.safetensors").read_bytes()
+    line = refused(capsys, "train", "--config", "digits", "--out", digits_run)
+    assert "already holds a run; give --resume auto, --overwrite, or another --out" in line
+    assert (digits_run / "model.safetensors").read_bytes() == before
+
+
+def test_a_folder_with_other_things_is_never_overwritten(tmp_path, capsys):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    for extra in ([], ["--overwrite", "true"]):
+        line = refused(capsys, "train", "--config", "digits", "--out", tmp_path, *extra)
+        assert "is not a run directory" in line
+    assert (tmp_path / "thesis.txt").exists()
+
+
+def test_overwrite_starts_afresh_and_touches_nothing_else(tmp_path, capsys):
+    out = tmp_path / "run"
+    common = ["train", "--config", "digits", "--out", out, "--optim.warmup_epochs", 0, *QUICK]
+    assert run(*common, "--epochs", 2) == 0
+    (out / "thesis.txt").write_text("years of work")
+    before = (out / "model.safetensors").read_bytes()
+    refused(capsys, *common, "--overwrite", "true", "--optim.betas", "[2, 3]")
+    assert (out / "model.safetensors").read_bytes() == before
+    assert run(*common, "--epochs", 1, "--overwrite", "true") == 0
+    assert len(list(csv.DictReader((out / "history.csv").open()))) == 1
+    assert (out / "thesis.txt").read_text() == "years of work"
+    line = refused(capsys, "train", "--config", out / "run.yaml")
+    assert "already holds a run" in line
+
+
+def test_resume_takes_the_runs_own_settings_and_refuses_another_model(tmp_path, capsys):
+    out = tmp_path / "run"
+    common = ["train", "--config", "digits", "--out", out, "--optim.warmup_epochs", 0, *QUICK]
+    assert run(*common, "--epochs", 1) == 0
+    assert run("train", "--out", out, "--resume", "true", "--epochs", 2) == 0
+    settings = (out / "run.yaml").read_text()
+    assert yaml.safe_load(settings)["model"]["name"] == "kat_micro_patch2_8"
+    line = refused(capsys, *common, "--resume", "true", "--model.name", "vit_micro_patch2_8")
+    assert "last.ckpt holds the weights of another model: 16 unexpected" in line
+    assert (out / "run.yaml").read_text() == settings
+    (out / "previous.ckpt").unlink()
+    (out / "last.ckpt").write_bytes(b"torn")
+    line = refused(capsys, *common, "--resume", "true")
+    assert "can be resumed: " in line
+    assert "last.ckpt is damaged: the checksum at its end is missing" in line
+    (out / "last.ckpt").unlink()
+    (out / "last.ckpt").mkdir()
+    line = refused(capsys, *common, "--resume", "true")
+    assert "last.ckpt cannot be read: it is a folder, not a file" in line
+
+
+def test_a_run_that_stops_in_its_first_epoch_is_resumed_from_its_start(
+    tmp_path, monkeypatch, capsys
+):
+    out, prepared, calls = tmp_path / "run", Run.prepared, itertools.count()
+
+    def poisoned(run, batch, **options):
+        batch = prepared(run, batch, **options)
+        if next(calls) == 2:
+            batch.images[0] = torch.nan
+        return batch
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "prepared", poisoned)
+        code = run(
+            "train", "--config", "digits", "--out", out, "--epochs", 2, "--no-progress",
+            "--optim.warmup_epochs", 0, "--limit_train_batches", 4,
+        )  # fmt: skip
+    assert code == 1
+    assert f"The state before it is in {out / 'last_good.ckpt'}." in capsys.readouterr().err
+    assert torch.load(out / "last_good.ckpt", weights_only=True)["state"]["step"] == 2
+    assert torch.load(out / "last.ckpt", weights_only=True)["state"]["step"] == 0
+    assert run("train", "--out", out, "--resume", "true", "--no-progress") == 0
+    assert torch.load(out / "last.ckpt", weights_only=True)["state"]["step"] == 8
+    assert not (out / "last_good.ckpt").exists()
+    assert not (out / "divergence.json").exists()

@@ -1,0 +1,156 @@
+"""Nothing that is not finite is kept at the start, after an epoch, or after a validation."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import timm
+import torch
+
+from kat.errors import TrainingDiverged
+from kat.training.callbacks.callback import Callback
+from tests.training.callbacks.faults import STEPS, Fault, make_batches, step_of, stopped, train
+
+pytestmark = pytest.mark.slow
+
+
+def test_the_last_epoch_is_kept_even_if_it_is_not_the_best(tmp_path):
+    train(tmp_path, make_batches(), epochs=3, lr=1e-30, min_lr=0.0)
+    assert step_of(tmp_path / "best.ckpt") < step_of(tmp_path / "last.ckpt") == 3 * STEPS
+
+
+class AfterEpochs(Callback):
+    """Breaks something after the last update of an epoch."""
+
+    def __init__(self, epochs, action):
+        self.epochs, self.action = epochs, action
+
+    def on_batch_end(self, run, index, batch, stepped):
+        if run.state.step == self.epochs * STEPS:
+            with torch.no_grad():
+                self.action(run)
+
+
+def _break_weight(run):
+    run.model.head.bias[0] = torch.nan
+
+
+def _break_buffer(run):
+    run.model.statistic[1] = torch.inf
+
+
+def _break_moment(run):
+    weight = run.model.blocks[0].mlp.fc1.weight
+    run.optimizer.state[weight]["exp_avg_sq"][0, 0] = torch.inf
+
+
+def _break_ema(run):
+    run.ema.values["head.bias"][2] = torch.nan
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+@pytest.mark.parametrize(
+    ("action", "layer", "cause", "detail"),
+    [
+        (_break_weight, "head", "weight", "its weight bias[0] is nan"),
+        (_break_buffer, "", "state", "statistic is inf (1 of 3 are not finite)"),
+        (
+            _break_moment,
+            "blocks.0.mlp.fc1",
+            "state",
+            "exp_avg_sq of blocks.0.mlp.fc1.weight is inf",
+        ),
+        (_break_ema, "head", "state", "the EMA of head.bias is nan"),
+    ],
+)
+def test_nothing_of_an_epoch_that_is_not_finite_is_kept(
+    tmp_path, monkeypatch, epochs, action, layer, cause, detail
+):
+    """A statistic that breaks in between, as that of a batch norm may."""
+    create = timm.create_model
+
+    def with_buffers(*args, **options):
+        model = create(*args, **options)
+        model.register_buffer("limit", torch.tensor([torch.inf]))  # is meant to be infinite
+        model.register_buffer("statistic", torch.zeros(3))
+        return model
+
+    monkeypatch.setattr(timm, "create_model", with_buffers)
+    after = AfterEpochs(epochs, action)
+    with pytest.raises(TrainingDiverged) as caught:
+        train(tmp_path, make_batches(), after, ema=0.9)
+    found = json.loads((tmp_path / "divergence.json").read_text())
+    message = str(caught.value)
+    step = epochs * STEPS
+    assert message.startswith(f"the state of training is not finite at step {step} (epoch {epochs}")
+    assert (found["layer"], found["cause"]) == (layer, cause)
+    assert detail in message
+    newest = tmp_path / "last.ckpt"
+    assert f"The newest finite state is in {newest}." in message
+    assert step_of(newest) == step - STEPS
+    for path in tmp_path.glob("*.ckpt"):
+        kept = torch.load(path, weights_only=True)
+        kept["state_dict"].pop("limit")
+        kept["raw_state_dict"].pop("limit")
+        moments = kept["optimizer_state"]["state"].values()
+        for part in (kept["state_dict"], kept["raw_state_dict"], *moments):
+            assert all(tensor.isfinite().all() for tensor in part.values())
+
+
+def test_a_start_that_is_not_finite_is_refused_and_no_checkpoint_is_named(tmp_path):
+    class Broken(Callback):
+        def on_fit_start(self, run):
+            with torch.no_grad():
+                run.model.blocks[1].norm2.weight[7] = torch.nan
+
+    with pytest.raises(TrainingDiverged) as caught:
+        train(tmp_path, make_batches(), Broken())
+    message = str(caught.value)
+    assert message.startswith("the state of training is not finite at step 0 (epoch 1, batch 0)")
+    assert "blocks.1.norm2 is the first layer that is not finite" in message
+    assert "No finite state of this run is known" in message
+    assert "ckpt" not in message
+    assert {path.name for path in tmp_path.iterdir()} == {"divergence.json"}
+
+
+def test_a_resumed_run_whose_moments_are_not_finite_is_refused(tmp_path):
+    """A checkpoint that another program has written, or an older version of this one."""
+    train(tmp_path, make_batches(), epochs=1)
+    last = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    last["optimizer_state"]["state"][0]["exp_avg"].fill_(torch.nan)
+    torch.save(last, tmp_path / "last.ckpt")
+    with pytest.raises(
+        TrainingDiverged, match=r"exp_avg of .* is nan .* No finite state"
+    ) as caught:
+        train(tmp_path, make_batches(), resume=tmp_path / "last.ckpt")
+    assert "last.ckpt" not in str(caught.value)
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_a_validation_loss_that_is_not_finite(tmp_path, ema):
+    """The images of the second batch; the state of the epoch is kept, and the loss not logged."""
+    validation = make_batches(3)
+    validation[1].images[4] = torch.inf
+    fault = Fault(STEPS - 1)
+    message, found = stopped(tmp_path, make_batches(), fault, ema=ema, validation=validation)
+    assert message.startswith(
+        f"the validation loss is nan at step {STEPS} (epoch 1, validation batch 1): the images"
+    )
+    assert "number 4 of the 8 in validation batch 1" in message
+    assert (found["layer"], found["cause"]) == ("images", "input")
+    assert "The state before it is in" in message
+    assert step_of(tmp_path / "last_good.ckpt") == STEPS
+    assert not (tmp_path / "best.ckpt").exists()
+
+
+def test_a_validation_that_overflows_in_a_layer(tmp_path):
+    """The EMA of the weights is what is validated, and so what is looked through."""
+
+    def action(run):
+        run.ema.values["blocks.1.mlp.fc2.weight"].fill_(3e38)
+
+    message, found = stopped(tmp_path, make_batches(), AfterEpochs(2, action), ema=0.9)
+    assert message.startswith("the validation loss is nan at step 8 (epoch 2, validation batch 0)")
+    assert (found["layer"], found["cause"]) == ("blocks.1.mlp.fc2", "overflow")
+    assert step_of(tmp_path / "last.ckpt") == STEPS

@@ -1,0 +1,81 @@
+"""Loss scalers that skip steps for ever, or hide that the loss is not finite."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from kat.training.callbacks import divergence
+from kat.training.callbacks.callback import Callback
+from kat.training.callbacks.divergence import MOST_SKIPPED
+from tests.training.callbacks.faults import (
+    STEPS,
+    Fault,
+    GradientTimes,
+    assert_same,
+    make_batches,
+    stopped,
+    train,
+    weights_of,
+)
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def most_skipped(monkeypatch):
+    """A smaller limit: the steps take long in 16 bits on a CPU."""
+    assert MOST_SKIPPED == 50
+    monkeypatch.setattr(divergence, "MOST_SKIPPED", 10)
+    return 10
+
+
+class Scale(Callback):
+    """Sets the loss scale at the start of these steps, and keeps what it was at the start of each.
+
+    One that is skipped counts as a step.
+    """
+
+    def __init__(self, given=None):
+        self.given, self.seen = given or {}, []
+
+    def on_batch_start(self, run, index):
+        if run.state.step in self.given:
+            run.precision.scaler = torch.amp.GradScaler("cpu", self.given[run.state.step])
+        self.seen.append(run.precision.loss_scale)
+
+
+def test_a_gradient_that_the_loss_scaler_skips_for_ever(tmp_path, most_skipped):
+    def action(model):
+        model.blocks[1].mlp.fc1.register_forward_hook(
+            lambda module, args, y: GradientTimes.apply(y, torch.nan)
+        )
+
+    batches = make_batches(most_skipped + STEPS, size=2)
+    fault, scale = Fault(3, action), Scale()
+    message, found = stopped(tmp_path, batches, fault, scale, precision="16-mixed")
+    assert message.startswith(
+        f"the norm of the gradient is nan, in {most_skipped} steps in a row that the loss scaler"
+        f" skipped, last at step {2 + most_skipped} (epoch 1"
+    )
+    assert (found["layer"], found["cause"]) == ("blocks.1.mlp.fc1", "gradient")
+    assert_same(weights_of(tmp_path / "last_good.ckpt"), fault.before)
+    good = torch.load(tmp_path / "last_good.ckpt", weights_only=True)
+    assert good["scaler"]["scale"] == scale.seen[3]  # as before the first of them
+    assert scale.seen[-1] == scale.seen[3] / 2 ** (most_skipped - 1)
+
+
+def test_a_loss_scale_that_is_too_large_is_found(tmp_path, most_skipped):
+    """Twice: in the first steps, and later on again, which do not add up to the limit."""
+    scale = Scale({0: 2.0**22, 15: 2.0**22})
+    train(tmp_path, make_batches(30, size=2), scale, precision="16-mixed", epochs=1)
+    for start, end in ((0, 15), (15, 30)):
+        assert scale.seen[start] == 2.0**22
+        assert 2.0**10 < scale.seen[end - 1] <= 2.0**16  # six skipped steps or more
+
+
+def test_an_infinite_loss_under_a_loss_scaler_stops_at_once(tmp_path):
+    batches = make_batches()
+    batches[1].images[0] = torch.nan
+    message, _ = stopped(tmp_path, batches, precision="16-mixed")
+    assert message.startswith("the loss is nan at step 1 (")
