@@ -11,6 +11,7 @@ import torch
 
 from kat.deploy import Runtime, open_model
 from kat.errors import InputError
+from tests.damage import with_a_flipped_bit
 from tests.models.small import images
 
 
@@ -104,9 +105,7 @@ def test_files_without_our_record(stored, tmp_path):
 def test_no_changed_bit_of_an_onnx_file_is_overlooked(stored, tmp_path):
     content = (stored.folder / "fixed.onnx").read_bytes()
     path = tmp_path / "m.onnx"
-    for place in range(0, len(content), len(content) // 40):
-        changed = bytearray(content)
-        changed[place] ^= 1 << place % 8
+    for changed in with_a_flipped_bit(content, 40):
         path.write_bytes(changed)
         with pytest.raises(InputError, match=r"m\.onnx is damaged: its checksum"):
             open_model(path)

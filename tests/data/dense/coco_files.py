@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 TRIANGLE = [10.4, 5.2, 40.7, 8.1, 22.3, 30.9]
 TWO_PARTS = [[1, 1, 12.5, 1, 12.5, 9, 1, 9], [20, 20, 31, 20, 31, 27.5, 20, 27.5]]
@@ -63,6 +64,19 @@ def official_coco(path: str | Path) -> COCO:
     """pycocotools' own reading of a file, without what it prints."""
     with contextlib.redirect_stdout(io.StringIO()):
         return COCO(str(path))
+
+
+def evaluated(truth, results, kind):
+    """COCO's evaluator, done."""
+    evaluation = COCOeval(truth, truth.loadRes(json.loads(json.dumps(results))), kind)
+    for step in (evaluation.evaluate, evaluation.accumulate, evaluation.summarize):
+        step()
+    return evaluation
+
+
+def official(truth, results, kind):
+    """The twelve figures of COCO's evaluator."""
+    return evaluated(truth, results, kind).stats
 
 
 def write_coco(

@@ -18,6 +18,7 @@ import kat
 from kat.errors import InputError
 from kat.models import build_model, load_model, read_training_checkpoint, save_model
 from kat.models.checkpoints.model_record import constructor_arguments
+from tests.damage import with_a_flipped_bit
 from tests.models.published import official_state
 from tests.models.small import make_record
 
@@ -101,9 +102,7 @@ def test_no_changed_bit_of_the_weights_is_overlooked(saved):
     content = path.read_bytes()
     with safe_open(path, "pt") as file:
         assert set(file.metadata()) == {"format", "sha256"}
-    for place in range(1, len(content), len(content) // 80):
-        changed = bytearray(content)
-        changed[place] ^= 1 << place % 8
+    for changed in with_a_flipped_bit(content, 80, start=1):
         path.write_bytes(changed)
         with pytest.raises(InputError, match=r"model\.safetensors"):
             load_model(folder)

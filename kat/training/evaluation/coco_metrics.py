@@ -1,0 +1,192 @@
+"""COCO average precision over all ranks, and COCO result files."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchmetrics.detection import MeanAveragePrecision
+from torchvision.ops import box_convert
+
+from kat.data.dense import DetectionDataset
+from kat.training.distributed import gather
+from kat.training.evaluation.evaluation import Table
+from kat.training.tasks.task import Metrics
+
+Objects = dict[str, Tensor]
+"""Detected or annotated objects of an image; see :class:`kat.models.dense.Detector`."""
+
+_NO_AREA = 1e-9
+"""Replaces an area of 0, which torchmetrics would treat as unknown."""
+
+FIGURES = {
+    "ap": ("AP", "map"),
+    "ap50": ("AP50", "map_50"),
+    "ap75": ("AP75", "map_75"),
+    "ap_small": ("AP small", "map_small"),
+    "ap_medium": ("AP medium", "map_medium"),
+    "ap_large": ("AP large", "map_large"),
+    "ar": ("AR", "mar_100"),
+}
+"""COCO metrics by name: their labels, and their names in torchmetrics."""
+
+KINDS: dict[str, Literal["bbox", "segm"]] = {"box": "bbox", "mask": "segm"}
+"""What is compared, with its name in COCO's tools."""
+
+
+def kinds_of(has_masks: bool) -> tuple[str, ...]:
+    """What is compared, with masks or without."""
+    return ("box", "mask") if has_masks else ("box",)
+
+
+class DetectionMetrics(Metrics):
+    """COCO average precision and recall of boxes and masks, in percent, over all ranks.
+
+    A metric without objects, such as AP large if there are no large objects, is NaN.
+
+    Args:
+        kinds: what is compared: ``box``, or ``box`` and ``mask``.
+        by_class: whether :meth:`by_class` and :meth:`by_overlap` will be called.
+    """
+
+    def __init__(self, kinds: Sequence[str] = ("box", "mask"), by_class: bool = False) -> None:
+        super().__init__()
+        self.precision = _precision(kinds, by_class)
+        self.prefixes = {kind: f"{KINDS[kind]}_" if len(kinds) > 1 else "" for kind in kinds}
+        """Of torchmetrics' names, by kind."""
+        self.figures: dict[str, Tensor] | None = None
+        """The cached result of torchmetrics for the images so far."""
+
+    def update(self, output: Iterable[Objects], labels: Sequence[Objects]) -> None:
+        """Adds the objects of images at their original size, one image at a time."""
+        # zip would keep an image's objects until the next ones are computed
+        for _ in map(self._count, output, labels):
+            self.figures = None
+
+    def _count(self, found: Objects, there: Objects) -> None:
+        """Adds the objects of an image; torchmetrics keeps only the run lengths of their masks."""
+        there = {**there, "area": there["area"].clamp(min=_NO_AREA)}
+        if "mask" in self.prefixes:
+            there["masks"] = there["masks"].bool()
+        self.precision.update([found], [there])
+
+    def compute(self) -> dict[str, Tensor]:
+        """The metrics by name, e.g. ``box_ap50``."""
+        given = self._compute()
+        return {
+            f"{kind}_{name}": _per_cent(given[f"{prefix}{key}"])
+            for kind, prefix in self.prefixes.items()
+            for name, (_, key) in FIGURES.items()
+        }
+
+    def by_class(self) -> dict[int, dict[str, float]]:
+        """The APs, e.g. ``box_ap``, of each class with objects, by class index."""
+        given = self._compute()
+        classes = given["classes"].reshape(-1).tolist()
+        parts = {
+            f"{kind}_ap": _per_cent(given[f"{prefix}map_per_class"]).reshape(-1).tolist()
+            for kind, prefix in self.prefixes.items()
+        }
+        return {
+            index: {name: values[place] for name, values in parts.items()}
+            for place, index in enumerate(classes)
+        }
+
+    def by_overlap(self, names: Sequence[str]) -> Table:
+        """The box AP of each class with objects, by the least IoU of a hit, in percent.
+
+        Args:
+            names: the names of all classes.
+        """
+        given = self._compute()
+        # (IoUs, recalls, classes, areas, numbers of detections); all areas, most detections
+        precision = given[f"{self.prefixes['box']}precision"][..., 0, -1]
+        values = _per_cent(precision.mean(1)).T.tolist()
+        classes = given["classes"].reshape(-1).tolist()
+        columns = [f"{overlap:.2f}" for overlap in self.precision.iou_thresholds]
+        rows = [(names[i], *row) for i, row in zip(classes, values, strict=True)]
+        return Table(("class", *columns), rows)
+
+    def reset(self) -> None:
+        """Resets the metrics to their initial state."""
+        self.precision.reset()
+        self.figures = None
+
+    def _compute(self) -> dict[str, Tensor]:
+        """torchmetrics' result over the images of all ranks.
+
+        The ranks may have different numbers of images, which torchmetrics' own synchronization
+        does not support.
+        """
+        if self.figures is None:
+            parts = gather(_on_cpu(self.precision.metric_state))
+            whole = _precision(list(self.prefixes), self.precision.class_metrics)
+            whole.update([], [])  # else it warns that it was never updated
+            for name in parts[0]:
+                setattr(whole, name, [item for part in parts for item in part[name]])
+            self.figures = whole.compute()
+        return self.figures
+
+
+def _precision(kinds: Sequence[str], by_class: bool) -> MeanAveragePrecision:
+    """torchmetrics' metric, without synchronization between processes."""
+    metric = MeanAveragePrecision(
+        iou_type=tuple(KINDS[kind] for kind in kinds),
+        class_metrics=by_class,
+        extended_summary=by_class,
+        backend="faster_coco_eval",
+        sync_on_compute=False,
+    )
+    metric.warn_on_many_detections = False
+    return metric
+
+
+def _on_cpu(state: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """The lists of a metric's state, moved to the CPU, since other ranks have other devices."""
+    return {
+        name: [item.cpu() if isinstance(item, Tensor) else item for item in items]
+        for name, items in state.items()
+    }
+
+
+def encode_mask(mask: Tensor) -> dict[str, Any]:
+    """Encodes a mask (H, W) as COCO run lengths, as JSON types."""
+    from faster_coco_eval.core import mask as coco
+
+    encoded = coco.encode(np.asfortranarray(mask.numpy().astype(np.uint8)))
+    return {"size": list(encoded["size"]), "counts": encoded["counts"].decode()}
+
+
+def _per_cent(value: Tensor) -> Tensor:
+    """Converts to percent; COCO's -1, a metric without objects, becomes NaN."""
+    return torch.where(value < 0, math.nan, 100 * value)
+
+
+def coco_results(
+    objects: Objects, image_id: int, images: DetectionDataset
+) -> dict[str, list[dict[str, Any]]]:
+    """The detected objects of an image as entries of COCO result files, ``bbox`` and any ``segm``.
+
+    There are two files because COCO's evaluator takes the area of an entry from its box, if it has
+    one.
+
+    Args:
+        objects: boxes, labels, scores and any masks in pixels of the original image, on the CPU.
+        image_id: id of the image in the annotation file.
+        images: dataset with the category ids.
+    """
+    found = [
+        {"image_id": image_id, "category_id": images.category_id(label), "score": score}
+        for label, score in zip(objects["labels"].tolist(), objects["scores"].tolist(), strict=True)
+    ]
+    boxes = box_convert(objects["boxes"], "xyxy", "xywh").tolist()
+    results = {"bbox": [{**one, "bbox": box} for one, box in zip(found, boxes, strict=True)]}
+    if "masks" in objects:
+        masks = [encode_mask(mask) for mask in objects["masks"]]
+        pairs = zip(found, masks, strict=True)
+        results["segm"] = [{**one, "segmentation": mask} for one, mask in pairs]
+    return results
