@@ -44,7 +44,9 @@ examples:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one command and returns its exit code: 0 done, 1 failed, 2 bad input.
+    """Runs one command and returns its exit code.
+
+    0 done, 1 failed, 2 bad input, 75 stopped and can be resumed, 130 Ctrl-C.
 
     If nobody reads its output any more, as in ``kat flops models | head -1``, it ends quietly.
     """

@@ -15,7 +15,7 @@ Arms:
     sensitivity  their rate is divided by S of kat.nn.param_groups
     normalized   their gradients have the norm of the coefficients, which the rate multiplies
     clipped      the gradient of the whole model is clipped to norm 1
-    groups       kat.param_groups: with SGD their rate is divided by 1000 S, with Muon they are
+    groups       kat.param_groups: with SGD their rate is divided by 100 S, with Muon they are
                  left to AdamW
 
 Runs that the CSV file has are not repeated: a benchmark that was cut short resumes. With

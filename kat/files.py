@@ -59,8 +59,7 @@ def open_input(path: str | Path, *, limit: int | None = None, buffering: int = -
     os.close(descriptor)
     if kind == stat.S_IFREG:
         assert limit is not None
-        size = f"{scaled(status.st_size, 'B')}, and at most {scaled(limit, 'B')} are read"
-        raise UnreadableFile(path, f"it has {size}")
+        raise UnreadableFile(path, too_large(status.st_size, limit))
     raise UnreadableFile(path, f"it is {_KINDS.get(kind, 'something else')}, not a file")
 
 
@@ -106,6 +105,11 @@ def read_text(path: str | Path, limit: int = 1 << 26) -> str:
         return read_bytes(path, limit).decode("utf-8")
     except UnicodeDecodeError as error:
         raise UnreadableFile(path, f"it is not text in UTF-8: {error}") from None
+
+
+def too_large(size: int, limit: int) -> str:
+    """The reason to refuse a file of so many bytes."""
+    return f"it has {scaled(size, 'B')}, and at most {scaled(limit, 'B')} are read"
 
 
 def reason_of(error: Exception) -> str:

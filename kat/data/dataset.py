@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -180,7 +181,8 @@ class ImageDataset(Dataset):
             UnreadableImage: the bytes are damaged or not an image.
         """
         if isinstance(encoded, bytes):
-            return decode_bytes(encoded, self.name(index), self.exif, self.annotated_size(label))
+            annotated = partial(self.annotated_size, label)
+            return decode_bytes(encoded, self.name(index), self.exif, annotated)
         return encoded if self.channels == 1 else upright(as_rgb(encoded), self.exif)
 
     def annotated_size(self, label: Any) -> Size | None:

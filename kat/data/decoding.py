@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Literal
@@ -78,7 +78,7 @@ def decode_bytes(
     content: bytes,
     name: str,
     exif: Exif = "upright",
-    annotated: Size | None = None,
+    annotated: Callable[[], Size | None] = lambda: None,
     *,
     rgb: bool = True,
 ) -> Image.Image:
@@ -89,8 +89,8 @@ def decode_bytes(
         name: name of the image in errors.
         exif: ``"upright"`` turns the image as its EXIF orientation says, ``"ignore"`` does not.
             Pillow turns TIFF and HEIC files in either case.
-        annotated: the size that the annotations of the image are for. If only the stored pixels
-            have this size, the image is not turned.
+        annotated: returns the size that the annotations of the image are for, or None. If only
+            the stored pixels have this size, the image is not turned.
         rgb: whether to convert to RGB; a mask keeps its mode.
 
     Raises:
@@ -143,12 +143,14 @@ def _is_heic(content: bytes) -> bool:
     return content[4:8] == b"ftyp" and content[8:12] in (b"heic", b"heix", b"mif1", b"msf1")
 
 
-def upright(image: Image.Image, exif: Exif, annotated: Size | None = None) -> Image.Image:
+def upright(
+    image: Image.Image, exif: Exif, annotated: Callable[[], Size | None] = lambda: None
+) -> Image.Image:
     """Turns a decoded image as its EXIF orientation says; see :func:`decode_bytes`."""
     if exif == "ignore":
         return image
     orientation = orientation_of(image)
-    if orientation == 1 or fits_stored_only(image.size, orientation, annotated):
+    if orientation == 1 or fits_stored_only(image.size, orientation, annotated()):
         return image
     return image.transpose(_TURNS[orientation])
 

@@ -64,7 +64,7 @@ class ImageWalk:
             state = os.stat(folder)
         except OSError as error:
             return f"it cannot be read: {reason_of(error)}"
-        if os.path.islink(folder) and folder != str(self.root):
+        if os.path.islink(folder):
             target = Path(os.path.realpath(folder))
             for closed in self._closed:
                 if target == closed or target in closed.parents or closed in target.parents:

@@ -64,7 +64,9 @@ def located(data: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any
     found = {
         setting: recorded[data[setting]]
         for setting in ("name", "root")
-        if data.get(setting) in recorded and _exists(setting, recorded[data[setting]])
+        if isinstance(data.get(setting), str)
+        and data[setting] in recorded
+        and _exists(setting, recorded[data[setting]])
     }
     return {**data, **found}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal, SupportsIndex, get_args
 
 import torch
 from torch import Tensor, nn
@@ -68,12 +68,12 @@ class GroupRational(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if not isinstance(num_groups, int) or num_groups < 1:
+        if not isinstance(num_groups, SupportsIndex) or num_groups < 1:
             raise InputError(f"num_groups must be an integer of at least 1, got {num_groups!r}")
         check_form(form)
         if share not in SHARES:
             raise ValueError(f"share must be one of {SHARES}, got {share!r}")
-        self.num_groups = num_groups
+        self.num_groups = int(num_groups)
         self.degree = check_degree(degree)
         self.init: str | Coefficients = given_coefficients(init)
         self.form = form

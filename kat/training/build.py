@@ -35,7 +35,7 @@ from kat.training.optim.freeze import freeze
 from kat.training.optim.optimizer import Schedule, check_layout, make_optimizer
 from kat.training.optim.precision import Precision
 from kat.training.resolve import ResolvedRun
-from kat.training.state import Division, TrainState, arithmetic
+from kat.training.state import Division, TrainState, rounding_factors
 from kat.training.tasks.registry import check_task
 from kat.training.tasks.task import Metrics, Task
 
@@ -255,7 +255,7 @@ def build(resolved: ResolvedRun) -> Run:
         device=device,
         world=world,
         state=TrainState(
-            Division(world.size, train_loader.batch_size, accumulate), arithmetic(device)
+            Division(world.size, train_loader.batch_size, accumulate), rounding_factors(device)
         ),
         metrics=metrics,
         raw_metrics=raw_metrics,

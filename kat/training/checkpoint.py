@@ -38,7 +38,7 @@ from kat.training.distributed import assign, broadcast, full, gather, sharded_li
 from kat.training.optim.ema import EMA
 from kat.training.optim.optimizer import optimizer_layout
 from kat.training.run_directory import LAST, PREVIOUS
-from kat.training.state import TrainState, changes
+from kat.training.state import TrainState, rounding_changes
 
 if TYPE_CHECKING:
     from kat.training.build import Run
@@ -106,7 +106,7 @@ def load_checkpoint(run: Run, path: Path) -> None:
     """Restores a run; one of another division of the data resumes at the same place of it."""
     content = read_training_checkpoint(path)
     saved = TrainState.from_dict(content["state"])
-    changed = changes(saved.arithmetic, run.state.arithmetic)
+    changed = rounding_changes(saved.arithmetic, run.state.arithmetic)
     if changed:
         run.print(f"resumed with {changed}: {_NOT_EXACT}")
     run.state = saved.divided(run.state.division, int(min(run.batches, 2**62)))

@@ -102,7 +102,6 @@ def resolve(config: TrainConfig) -> ResolvedRun:
             source = source.for_grid()
         config = _with_args(config, {**source.args, **config.model.args})
     args = TASKS[train_data.task].model_args(config.model.args, train_data, val_data)
-    _check_args(given.model.args, args)
     config = _with_args(config, args)
     record = make_record(config, train_data)
     # A file of coefficients may be gone when the run is resumed: run.yaml keeps what it held.
@@ -181,19 +180,6 @@ def _source(config: TrainConfig) -> ViTSource | None:
 
 def _with_args(config: TrainConfig, args: dict[str, Any]) -> TrainConfig:
     return dataclasses.replace(config, model=dataclasses.replace(config.model, args=args))
-
-
-def _check_args(given: dict[str, Any], chosen: dict[str, Any]) -> None:
-    """Checks that the data does not change arguments of the model that the user gave.
-
-    Raises:
-        InputError: it changes one.
-    """
-    for name, value in given.items():
-        if chosen[name] != value:
-            raise InputError(
-                f"model.args.{name}={value}, but with this data it is {chosen[name]}: leave it out"
-            )
 
 
 def _notes(*lines: str) -> tuple[str, ...]:

@@ -13,8 +13,7 @@ from typing import Any
 
 from kat.errors import CheckpointFailed
 from kat.files import write_text
-from kat.models import load_model, read_training_checkpoint, save_model
-from kat.text import say
+from kat.models import load_model, save_model
 from kat.training.build import Run, build
 from kat.training.callbacks.callback import Callback
 from kat.training.callbacks.checkpoints import Checkpoints
@@ -87,8 +86,8 @@ def train(config: TrainConfig) -> Summary:
     it, previous.ckpt, the best weights as model.safetensors with config.json, history.csv (one row
     an epoch), metrics.csv (every few steps), tensorboard/, coefficients.csv (of the rationals, over
     the training), skipped.csv (the files left out) and summary.json; where the run starts from a
-    ViT, conversion.json says what was carried over. It is not touched before everything that can be
-    checked has been.
+    ViT, conversion.json says what was carried over. data.json records the data. Nothing but a lock
+    is written before everything that can be checked has been.
 
     A run that is stopped in any way and resumed, with the same processes, gives the same weights,
     EMA and metrics, bit by bit, as one that is not.
@@ -168,7 +167,7 @@ def _prepare(run: Run, resolved: ResolvedRun) -> None:
 
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
-"""The exceptions of log writers on a full or read-only disk."""
+"""The numbers of errors on a full or read-only disk."""
 
 
 def _explained(error: OSError, out: str) -> Exception:
@@ -182,8 +181,7 @@ def _finish(run: Run, throughput: Throughput) -> Summary:
     out, state = run.out, run.state
     barrier()
     model, record = load_model(out / BEST)
-    # A run that a limit stopped in its first epoch keeps what it has, but not as the best.
-    best = state.best or read_training_checkpoint(out / BEST)["state"]["best"]
+    best = state.best
     summary = Summary(
         out=str(out),
         model=run.config.model.name,
@@ -198,8 +196,8 @@ def _finish(run: Run, throughput: Throughput) -> Summary:
         worker_memory_bytes=throughput.worker_peak,
         skipped=len(state.skipped),
     )
-    if run.is_first and state.batch and summary.best_epoch < summary.epochs:
-        say(f"epoch {summary.epochs} was cut short: the best of the whole epochs is kept")
+    if state.batch and summary.best_epoch < summary.epochs:
+        run.print(f"epoch {summary.epochs} was cut short: the best of the whole epochs is kept")
     if run.is_first:
         write_records(out, state)
         save_model(model, record, out)

@@ -157,14 +157,13 @@ def check_run_directory(config: TrainConfig) -> None:
     check_folder(out)
     if config.resume or not out.exists():
         return
-    names = [path.name for path in out.iterdir()] if out.is_dir() else [out.name]
+    names = [path.name for path in out.iterdir()]
     names = [name for name in names if name != LOCK and not name.startswith(".partial-")]
     if names and not (out / SETTINGS).is_file():
         raise _not_a_run(out)
     if names and not config.overwrite:
-        raise InputError(
-            f"{out} already holds a run; give --resume auto, --overwrite, or another --out"
-        )
+        resuming = "--resume auto, " if any((out / name).exists() for name in _RESUMED) else ""
+        raise InputError(f"{out} already holds a run; give {resuming}--overwrite, or another --out")
 
 
 def _not_a_run(out: Path) -> InputError:

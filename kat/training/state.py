@@ -37,7 +37,7 @@ class TrainState:
 
     Args:
         division: how the images of an epoch are cut into steps.
-        arithmetic: of :func:`arithmetic`, at the start of the run.
+        arithmetic: of :func:`rounding_factors`, at the start of the run.
         epoch: epochs that are over.
         batch: batches of the current epoch, of each process, whose steps are taken.
         step: optimizer steps in all.
@@ -71,12 +71,14 @@ class TrainState:
         return cls(**{**state, "division": Division(**state["division"])})
 
     def mark_best(self, metric: str) -> None:
-        """Takes the newest epoch as the best if no other has a higher :func:`rank`.
+        """Takes the newest epoch as the best if no other has a higher :func:`order_of`.
 
         An epoch that a limit cuts short counts only where there is no other.
         """
         row, whole = self.history[-1], self.batch == 0
-        self.holds_best = not self.best or (whole and rank(row, metric) > rank(self.best, metric))
+        self.holds_best = not self.best or (
+            whole and order_of(row, metric) > order_of(self.best, metric)
+        )
         if self.holds_best:
             self.best = dict(row)
 
@@ -112,7 +114,7 @@ class TrainState:
         )
 
 
-def rank(row: Mapping[str, float], metric: str) -> tuple[float, float]:
+def order_of(row: Mapping[str, float], metric: str) -> tuple[float, float]:
     """The order of epochs: by a metric; of equal ones, by the lower validation loss.
 
     On a small validation split many epochs have the same metric. NaN, such as the AP where nothing
@@ -129,7 +131,7 @@ def rank(row: Mapping[str, float], metric: str) -> tuple[float, float]:
     )
 
 
-def arithmetic(device: torch.device) -> dict[str, str]:
+def rounding_factors(device: torch.device) -> dict[str, str]:
     """What the rounding of a run depends on beside its settings, by name."""
     found = {"PyTorch": str(torch.__version__)}
     if device.type == "cuda":
@@ -144,8 +146,8 @@ def arithmetic(device: torch.device) -> dict[str, str]:
     }
 
 
-def changes(before: dict[str, str], now: dict[str, str]) -> str:
-    """What of :func:`arithmetic` has changed, e.g. ``threads 2 (1 at the start)``."""
+def rounding_changes(before: dict[str, str], now: dict[str, str]) -> str:
+    """What of :func:`rounding_factors` has changed, e.g. ``threads 2 (1 at the start)``."""
     return ", ".join(
         f"{name} {now[name]} ({value} at the start)"
         for name, value in before.items()

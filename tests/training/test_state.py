@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from kat.training.state import Division, TrainState, arithmetic, changes
+from kat.training.state import Division, TrainState, rounding_changes, rounding_factors
 
 AT = TrainState(Division(processes=2, batch_size=8, accumulate=2), epoch=2, batch=10, step=30)
 
@@ -88,9 +88,9 @@ def test_a_checkpoint_holds_it_as_plain_types(tmp_path):
 
 
 def test_what_the_rounding_depends_on_is_compared_with_the_start():
-    now = arithmetic(torch.device("cpu"))
+    now = rounding_factors(torch.device("cpu"))
     assert {"threads", "instruction set", "CPU kernel", "PyTorch"} == set(now)
-    assert changes(now, now) == changes({}, now) == ""
+    assert rounding_changes(now, now) == rounding_changes({}, now) == ""
     before = {**now, "CPU kernel": "sse", "threads": "8"}
     kernel = f"CPU kernel {now['CPU kernel']} (sse at the start)"
-    assert changes(before, now) == f"threads {now['threads']} (8 at the start), {kernel}"
+    assert rounding_changes(before, now) == f"threads {now['threads']} (8 at the start), {kernel}"

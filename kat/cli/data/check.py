@@ -72,6 +72,7 @@ def make_parser() -> Parser:
         help="as data.bad_images in training",
     )
     parser.add_exif()
+    parser.add("--boxes-only", action="store_true", help="as data.boxes_only=true in training")
     parser.add("--headers", action="store_true", help="read only the sizes of images")
     parser.add("--num-workers", type=Count, default=8, metavar="N", help="threads that read images")
     parser.add_json("all cases of all problems, and the number of images of each class")
@@ -81,7 +82,12 @@ def make_parser() -> Parser:
 
 def _reports(options: Namespace, splits: Collection[str]) -> list[SplitReport]:
     """The report of each split; one that cannot be opened is a problem, unless none can."""
-    config = DataConfig(name=options.data, num_workers=options.num_workers, exif=options.exif)
+    config = DataConfig(
+        name=options.data,
+        num_workers=options.num_workers,
+        exif=options.exif,
+        boxes_only=options.boxes_only,
+    )
     reports, errors = [], []
     for split in splits:
         try:

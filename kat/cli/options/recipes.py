@@ -19,13 +19,15 @@ def recipe_names() -> list[str]:
 
 
 def recipe_path(name: str) -> str:
-    """The file of a recipe: the shipped recipe of this name, or ``name`` if there is something.
+    """The file of a recipe: ``name`` if it is a file, else the shipped recipe of this name.
+
+    Whatever else ``name`` is, such as a pipe, is refused where it is opened.
 
     Raises:
         InputError: there is neither.
     """
     if Path(name).is_file() or (name not in recipe_names() and Path(name).exists()):
-        return name  # whatever is no file is refused where it is opened
+        return name
     if name not in recipe_names():
         raise unknown("recipe (nor is there a file of this name)", name, recipe_names())
     return str(files("kat.recipes") / f"{name}.yaml")

@@ -71,10 +71,11 @@ class Images:
     """What was found in the images of a split.
 
     Args:
-        problems: sorted by kind.
         hashes: (images,) uint64, of the bytes of each; 0 for those that cannot be read.
+        labels: (images,) int64, class indices; -1 for those that cannot be read or have no one
+            class.
         turned: number of images that are turned upright as their EXIF says.
-        labels: (images,) int64, class indices; -1 for those that cannot be read.
+        problems: sorted by kind.
     """
 
     hashes: np.ndarray
@@ -149,7 +150,7 @@ class Inspection:
         try:
             stored, orientation = self._read(encoded, name)
         except UnreadableImage as error:
-            return Checked([(UNREADABLE, str(error))], digest)
+            return Checked([(UNREADABLE, str(error))])
         try:
             annotated = data.annotated_size(label)
         except UnreadableImage as error:

@@ -12,8 +12,7 @@ import numpy as np
 from kat.data.decoding import IMAGE_LIMIT
 from kat.data.sources.tar_index import TarIndex
 from kat.errors import UnreadableFile
-from kat.files import open_input
-from kat.text import scaled
+from kat.files import open_input, too_large
 
 _MOST_OPEN = 128
 
@@ -94,7 +93,7 @@ class TarSource:
         """Reads the bytes of the image and the label."""
         _, shards, offsets, sizes = self.index
         if sizes[index] > IMAGE_LIMIT:
-            raise UnreadableFile(self.name(index), f"it has {scaled(int(sizes[index]), 'B')}")
+            raise UnreadableFile(self.name(index), too_large(int(sizes[index]), IMAGE_LIMIT))
         content = self.files.read(int(shards[index]), int(offsets[index]), int(sizes[index]))
         return content, int(self.labels[index])
 

@@ -9,7 +9,7 @@ from timm.layers import Attention
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kat.models.dense.image_sizes import least
+from kat.models.dense.image_sizes import at_most
 
 
 class GridAttention(nn.Module):
@@ -49,7 +49,7 @@ class GridAttention(nn.Module):
         """(rows, columns) of the windows on a grid, at most the grid's."""
         if not self.window:
             return height, width
-        return least(height, self.window), least(width, self.window)
+        return at_most(height, self.window), at_most(width, self.window)
 
     def _attend(self, x: Tensor, attention: Attention, mask: Tensor | None) -> Tensor:
         count, rows, columns, _ = x.shape

@@ -53,7 +53,7 @@ def _resampling(old: Any, new: Any, mode: str) -> Tensor:
     return weights / weights.sum(1, keepdim=True)
 
 
-def least(side: Any, limit: int) -> Any:
+def at_most(side: Any, limit: int) -> Any:
     """The smaller of a side and a limit; a side is a tensor in a tracer."""
     return side.clamp(max=limit) if isinstance(side, Tensor) else min(side, limit)
 

@@ -10,7 +10,6 @@ from scipy.optimize import linear_sum_assignment
 from scipy.stats import binom
 
 from kat.data import located
-from kat.documents import read_json
 from kat.errors import InputError
 from kat.models import registered_preprocessing, stored_weights
 from kat.training.evaluation.class_match import (
@@ -27,7 +26,6 @@ from kat.training.run_directory import (
     LAST,
     RESULTS,
     SETTINGS,
-    SUMMARY,
     read_data_record,
     read_history,
     read_settings,
@@ -104,9 +102,8 @@ def recorded_top1(path: Path | str, data_name: str) -> float | None:
     if path.name == LAST:
         return top1[-1]
     if path.is_dir() or path.name in (BEST, *RESULTS):
-        summary = folder / SUMMARY
-        done = summary.is_file()
-        return read_json(summary)["top1"] if done else max(top1)
+        kept = [row["top1"] for row in history if row.get("best")]
+        return kept[-1] if kept else None
     return None
 
 

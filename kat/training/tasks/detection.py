@@ -105,8 +105,16 @@ class Detection(Task):
                 "the annotations of the train split have masks, those of the val split have none:"
                 " data.boxes_only=true trains on boxes alone"
             )
-        same = given.get("masks", True) == training.has_masks
-        return given if same else {**given, "masks": training.has_masks}
+        if not training.has_masks:
+            if given.get("masks"):
+                raise InputError("model.args.masks=true, but the data has no masks: leave it out")
+            return {**given, "masks": False}
+        if not given.get("masks", True):
+            raise InputError(
+                "model.args.masks=false, but the data has masks: data.boxes_only=true leaves them"
+                " out, and chooses the model"
+            )
+        return given
 
     @staticmethod
     def transforms(record: ModelRecord, config: TrainConfig) -> Transforms:

@@ -111,7 +111,7 @@ def test_data_without_masks_trains_and_evaluates_boxes_alone(items, tmp_path, ca
 def test_masks_of_the_model_follow_the_data(items, tmp_path):
     config = settings(items, tmp_path / "none")
     config.model.args = {**SMALL, "masks": False}
-    with pytest.raises(InputError, match=r"masks=False, but with this data it is True: leave it"):
+    with pytest.raises(InputError, match=r"but the data has masks: data.boxes_only=true"):
         train(config)
     boxes = without_masks(items, tmp_path / "boxes")
     name = "instances_training.json"

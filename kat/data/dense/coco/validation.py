@@ -167,6 +167,8 @@ def _repeated(values: np.ndarray) -> np.ndarray:
 def _annotation_problem(
     table: CocoTable, kind: str, chosen: np.ndarray, remedy: str
 ) -> list[Problem]:
+    if not len(chosen):
+        return []
     place_of = {number: place for place, number in enumerate(table.image_ids.tolist())}
 
     def case(row: int) -> str:
