@@ -15,6 +15,8 @@ Arms:
     sensitivity  their rate is divided by S of kat.nn.param_groups
     normalized   their gradients have the norm of the coefficients, which the rate multiplies
     clipped      the gradient of the whole model is clipped to norm 1
+    adam         with SGD, the coefficients are left to AdamW
+    margin       kat.param_groups without clip_coefficient_gradients
     groups       kat.param_groups: with SGD their rate is divided by 100 S, with Muon they are
                  left to AdamW
 
@@ -42,6 +44,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import kat
+from kat.nn import rationals
 from kat.nn.param_groups import coefficient_lr_scale
 
 COLUMNS = ("model", "optimizer", "arm", "lr", "seed", "diverged", "loss", "top1")
@@ -166,7 +169,7 @@ def sgd(
     else:
         others = [p for p in model.parameters() if p not in used]
         groups = [{"params": others}]
-        for module in rationals(model):
+        for module in rationals(model).values():
             groups += [{"params": [p], "lr": lr * scale(module, p)} for p in module.parameters()]
     optimizer = torch.optim.SGD(groups, lr=lr, momentum=0.9)
     if arm == "groups":
@@ -205,11 +208,6 @@ def normalize(coefficients: Sequence[nn.Parameter] | dict[nn.Parameter, int]) ->
     for parameter in coefficients:
         norm = parameter.detach().norm().clamp(min=0.1)
         parameter.grad.mul_(norm / (parameter.grad.norm() + 1e-12))
-
-
-def rationals(model: nn.Module) -> list[kat.GroupRational]:
-    """The rationals of a model."""
-    return [module for module in model.modules() if isinstance(module, kat.GroupRational)]
 
 
 def channels(model: nn.Module) -> dict[nn.Parameter, int]:

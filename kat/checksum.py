@@ -72,7 +72,7 @@ def verify_checksum(path: Path, *, required: bool = False) -> bool:
     """Verifies that a file is unchanged since its checksum was written.
 
     Args:
-        path: of the file.
+        path: the path of the file.
         required: whether a missing checksum is an error.
 
     Returns:

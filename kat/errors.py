@@ -16,7 +16,7 @@ class UnreadableFile(InputError):
     """An input file that cannot be read.
 
     Args:
-        path: of the file.
+        path: the path of the file.
         reason: why, as a clause, e.g. ``"it is a folder"``.
     """
 
@@ -39,7 +39,7 @@ class OutputFailed(OSError):
     """A text file that cannot be written, after the work whose result it should hold.
 
     Args:
-        path: of the file.
+        path: the path of the file.
         error: of the system.
         content: the text, which the command line prints instead.
     """
@@ -92,7 +92,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
         known: all valid names; the message lists them if there are at most 24.
     """
     names = sorted(known)
-    nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.55)
     hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
     listed = f" (there are: {', '.join(names)})" if len(names) <= _LISTED else ""
     return InputError(f"unknown {kind} {name!r}{hint}{listed}")

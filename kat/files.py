@@ -38,7 +38,7 @@ def open_input(path: str | Path, *, limit: int | None = None, buffering: int = -
     Pipes, devices and sockets are refused: reading them can wait forever or never end.
 
     Args:
-        path: of the file.
+        path: the path of the file.
         limit: the most bytes that the file may have, where the reader holds it in memory.
         buffering: as of :func:`open`.
 

@@ -40,7 +40,8 @@ MEASURES = (
 """What is measured of a run."""
 _COUNTS = ("parameters", "flops", "memory_bytes", "epochs", "best_epoch")
 _IDENTITY = ("cell", "seed", "status")
-COLUMNS = (*_IDENTITY, *MEASURES, "epochs", "best_epoch", "run", "title", "settings")
+_RESULTS = (*_IDENTITY, *MEASURES, "epochs", "best_epoch", "run")
+COLUMNS = (*_RESULTS, "title", "settings")
 """The columns of a table of runs, but for the factors of its grid."""
 
 
@@ -209,7 +210,7 @@ def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def write_runs(rows: Sequence[Row], path: Path) -> None:
     """Writes the rows as CSV: those of :data:`COLUMNS` that a row has, and the factors."""
     known = columns_of(rows)
-    first = [name for name in COLUMNS[:-2] if name in known or name in _IDENTITY]
+    first = [name for name in _RESULTS if name in known or name in _IDENTITY]
     write_table(path, columns_of(rows, first), rows)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import shlex
 import sys
 import tempfile
@@ -52,12 +53,12 @@ def run_command(body: Callable[[], int | None], quiet: bool = False, debug: bool
     try:
         with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere) if quiet else nullcontext():
             return body() or 0
-    except BrokenPipeError:
-        raise
     except KeyboardInterrupt:
         warn("kat: interrupted")
         return INTERRUPTED
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _stdout_is_broken():
+            raise
         if debug:
             traceback.print_exc()
         if isinstance(error, OutputFailed) and len(error.content) <= _PRINTED:
@@ -87,10 +88,29 @@ def _explained(error: Exception) -> tuple[str, int]:
         return f"{where}{error.strerror}", FAILED if error.errno in _NO_ROOM else USAGE_ERROR
     if isinstance(error, RuntimeError) and worker_has_ended(error):
         return str(LoaderFailed(first_line(error))), FAILED
+    if isinstance(error, RuntimeError) and _peer_has_ended(error):
+        return f"a process that trains with this one has ended: {first_line(error)}", FAILED
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return f"there is not enough memory: {first_line(error)}", FAILED
     fault = f"a fault of kat's own: {type(error).__name__}: {first_line(error)}"
     return f"{fault}; {_kept_traceback(error)}; please report it", FAILED
+
+
+def _stdout_is_broken() -> bool:
+    """Whether standard output is a pipe that nobody reads any more."""
+    try:
+        pipe = select.poll()
+        pipe.register(sys.stdout.fileno(), 0)
+    except OSError:
+        return False
+    return bool(pipe.poll(0))
+
+
+def _peer_has_ended(error: RuntimeError) -> bool:
+    """Whether an error of NCCL or gloo says that another process is gone."""
+    if torch.distributed.is_available() and isinstance(error, torch.distributed.DistError):
+        return True
+    return any(words in str(error) for words in ("closed by peer", "reset by peer"))
 
 
 def _kept_traceback(error: Exception) -> str:

@@ -25,7 +25,7 @@ from kat.training import (
     Summary,
     TrainConfig,
     is_first_process,
-    rehearse,
+    measure_dry_run,
     train,
 )
 from kat.training.run_directory import STABILITY
@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> None:
     parser = make_parser()
     config, options = parse_training(parser, arguments)
     if options.dry_run:
-        _rehearse(config)
+        _dry_run(config)
     else:
         run(config)
 
@@ -54,11 +54,11 @@ def make_parser() -> TrainingParser:
     return parser
 
 
-def _rehearse(config: TrainConfig) -> None:
+def _dry_run(config: TrainConfig) -> None:
     """Makes a dry run, and prints what it found out."""
     from kat.analysis import count
 
-    found = rehearse(config)
+    found = measure_dry_run(config)
     flops = count(build_model(found.record), found.record.input_size).flops
     rows = {**found.rows(), "FLOPs per image": f"{scaled(flops)}, two for a multiply-add"}
     if is_first_process():

@@ -61,7 +61,7 @@ def decode(path: str, exif: Exif = "upright") -> Image.Image:
     """Decodes an image file of any format and mode to RGB.
 
     Args:
-        path: of the file.
+        path: the path of the file.
         exif: see :func:`decode_bytes`.
 
     Raises:

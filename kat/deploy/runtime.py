@@ -105,7 +105,7 @@ def open_file(path: Path, *, trust: bool = False) -> Runtime:
     """Opens a ``.pt2`` or ``.onnx`` file of 'kat export'.
 
     Args:
-        path: of the file.
+        path: the path of the file.
         trust: whether to open a file that may run code of its author's, which a ``.pt2`` is.
 
     Raises:

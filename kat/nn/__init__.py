@@ -14,7 +14,7 @@ from kat.nn.grkan import GRKANLinear, GRKANMlp
 from kat.nn.init import Scheme, init_attention_mimetic_, init_grkan_
 from kat.nn.param_groups import clip_coefficient_gradients, param_groups
 from kat.nn.presets import given_coefficients, preset, preset_names, read_coefficients
-from kat.nn.rational import GroupRational, Share, group_functions
+from kat.nn.rational import GroupRational, Share, group_functions, rationals
 from kat.nn.stability import StabilityMonitor
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "param_groups",
     "preset",
     "preset_names",
+    "rationals",
     "read_coefficient_history",
     "read_coefficients",
     "register_grkan_hook",

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from kat.errors import InputError
 from kat.nn.gain import expectation
-from kat.nn.rational import GroupRational, group_functions
+from kat.nn.rational import GroupRational, group_functions, rationals
 
 _MARGIN = 100
 """How much smaller than 1 / S the factor is: with 1 / S most runs diverge."""
@@ -135,7 +135,7 @@ def split_coefficients(
     """
     scales = {
         id(parameter): coefficient_lr_scale(module) if scaled else 1.0
-        for module in _rationals(model)
+        for module in rationals(model).values()
         for parameter in module.parameters()
     }
     split = []
@@ -159,14 +159,10 @@ def _spared(model: nn.Module) -> set[int]:
         for name, parameter in model.named_parameters()
         if parameter.ndim <= 1 or name.endswith(".bias")
     }
-    spared |= {id(p) for module in _rationals(model) for p in module.parameters()}
+    spared |= {id(p) for module in rationals(model).values() for p in module.parameters()}
     for module in model.modules():
         names: set[str] = getattr(module, "no_weight_decay", set)()
         for name, parameter in module.named_parameters() if names else ():
             if any(fnmatchcase(name, pattern) for pattern in names):
                 spared.add(id(parameter))
     return spared
-
-
-def _rationals(model: nn.Module) -> list[GroupRational]:
-    return [module for module in model.modules() if isinstance(module, GroupRational)]

@@ -147,6 +147,12 @@ class GroupRational(nn.Module):
         )
 
 
+def rationals(model: nn.Module) -> dict[str, GroupRational]:
+    """The rational layers of a model by name."""
+    modules = model.named_modules()
+    return {name: module for name, module in modules if isinstance(module, GroupRational)}
+
+
 def group_functions(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
     """The function of each group at the points x (k,), on the CPU in float64: (G, k).
 

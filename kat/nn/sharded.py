@@ -16,11 +16,11 @@ def whole(tensor: Any) -> Tensor:
 
 
 def sharded_like(value: Tensor, like: Any) -> Tensor:
-    """``value`` with the device, the dtype and the sharding of a tensor of its shape.
+    """``value`` with the device and the sharding of a tensor of its shape.
 
     If that is sharded, the values are those of the mesh's first process.
     """
-    value = value.to(like.device, like.dtype)
+    value = value.to(like.device)
     if not _is_sharded(like):
         return value
     from torch.distributed.tensor import distribute_tensor  # slow to import

@@ -3,27 +3,27 @@
 from kat.training.callbacks.divergence import read_divergence
 from kat.training.config import ModelConfig, MonitorConfig, OptimConfig, TrainConfig
 from kat.training.distributed import is_first_process
-from kat.training.dry_run import Rehearsal, rehearse
+from kat.training.dry_run import DryRun, measure_dry_run
 from kat.training.evaluation.evaluate import evaluate
 from kat.training.evaluation.evaluation import EvalConfig, Evaluation
 from kat.training.run import Summary, train
 from kat.training.run_directory import read_history, read_settings, settings_to_keep
 
 __all__ = [
+    "DryRun",
     "EvalConfig",
     "Evaluation",
     "ModelConfig",
     "MonitorConfig",
     "OptimConfig",
-    "Rehearsal",
     "Summary",
     "TrainConfig",
     "evaluate",
     "is_first_process",
+    "measure_dry_run",
     "read_divergence",
     "read_history",
     "read_settings",
-    "rehearse",
     "settings_to_keep",
     "train",
 ]

@@ -32,9 +32,10 @@ from kat.checksum import write_checksum
 from kat.errors import CheckpointFailed
 from kat.files import link_or_copy, replacing
 from kat.models import read_training_checkpoint
+from kat.nn.sharded import sharded_like, whole
 from kat.text import scaled
 from kat.training.callbacks.callback import Callback
-from kat.training.distributed import assign, broadcast, full, gather, sharded_like
+from kat.training.distributed import assign, broadcast, gather
 from kat.training.optim.ema import EMA
 from kat.training.optim.optimizer import optimizer_layout
 from kat.training.run_directory import LAST, PREVIOUS
@@ -109,6 +110,7 @@ def load_checkpoint(run: Run, path: Path) -> None:
     changed = rounding_changes(saved.arithmetic, run.state.arithmetic)
     if changed:
         run.print(f"resumed with {changed}: {_NOT_EXACT}")
+    run.print(f"resumed from {path.name}, after step {saved.step}")
     run.state = saved.divided(run.state.division, int(min(run.batches, 2**62)))
     if run.state is not saved:
         run.print(
@@ -147,7 +149,7 @@ def _like(parameter: Tensor, value: Tensor) -> Tensor:
 
 def _stored(tensor: Tensor) -> Tensor:
     """The unsharded tensor on the CPU, as it is saved."""
-    return full(tensor.detach()).cpu()
+    return whole(tensor.detach()).cpu()
 
 
 def _mapped(content: Any, function: Callable[[Tensor], Tensor]) -> Any:

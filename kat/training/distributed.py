@@ -23,15 +23,17 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from kat.errors import InputError
+from kat.nn.sharded import sharded_like
 
 Item = TypeVar("Item")
 
 _LAUNCHED_BY = "KAT_LAUNCHED_BY"
 """The environment variable that holds the process that started this one."""
+_left_group: dist.ProcessGroup | None = None
 _POLL_SECONDS = 0.5
 _GRACE_SECONDS = 30.0
 """How long a process may take to end by itself when one that it trains with is gone."""
@@ -131,8 +133,15 @@ def connect(world: World, device: torch.device) -> None:
 
 
 def disconnect() -> None:
-    """Leaves the group that :func:`connect` has joined."""
+    """Leaves the group that :func:`connect` has joined.
+
+    The group object is kept until the next one is left. Where DDP's reducer has the last reference,
+    it deletes the group while it holds the GIL, and waits for a thread of gloo that waits for the
+    GIL.
+    """
+    global _left_group
     if dist.is_available() and dist.is_initialized():
+        _left_group = dist.group.WORLD
         dist.destroy_process_group()
 
 
@@ -305,11 +314,6 @@ def local(tensor: Tensor) -> Any:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def full(tensor: Tensor) -> Tensor:
-    """All of a DTensor, on the CPU, by a collective; other tensors as they are."""
-    return tensor.full_tensor().cpu() if isinstance(tensor, DTensor) else tensor
-
-
 @torch.no_grad()
 def assign(target: Tensor, value: Tensor) -> None:
     """target <- value, of which a DTensor takes its shard.
@@ -319,10 +323,3 @@ def assign(target: Tensor, value: Tensor) -> None:
         value: whole, in every rank.
     """
     local(target).copy_(local(sharded_like(value, target)))
-
-
-def sharded_like(value: Tensor, target: Tensor) -> Tensor:
-    """A whole tensor cut as ``target`` is, on its device."""
-    if not isinstance(target, DTensor):
-        return value.to(target.device)
-    return distribute_tensor(value.to(target.device), target.device_mesh, target.placements)

@@ -89,7 +89,7 @@ class Size:
 
 
 @dataclass
-class Rehearsal:
+class DryRun:
     """The results of a dry run.
 
     Args:
@@ -147,7 +147,7 @@ class Rehearsal:
         }
 
 
-def rehearse(config: TrainConfig) -> Rehearsal:
+def measure_dry_run(config: TrainConfig) -> DryRun:
     """Builds a run, checks data and disk space, takes a few steps and validates one batch.
 
     Nothing is written.
@@ -185,7 +185,7 @@ def rehearse(config: TrainConfig) -> Rehearsal:
             f" {scaled(free, 'B')} free"
         )
     epoch = batches * steps.work.seconds_per_batch + val_batches * steps.validation
-    return Rehearsal(
+    return DryRun(
         record=run.record,
         parameters=sum(parameter.numel() for parameter in run.model.parameters()),
         train=train,

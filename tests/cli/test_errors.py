@@ -24,6 +24,8 @@ def failing(error):
 
 _KILLED = RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
 """As torch raises it by a signal handler."""
+_LOST = RuntimeError("[pair.cc:553] Connection closed by peer [127.0.0.1]:28288")
+"""As gloo raises it."""
 
 
 @pytest.mark.parametrize(
@@ -36,12 +38,19 @@ _KILLED = RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
         (OSError(errno.ENAMETOOLONG, "File name too long", "x"), 2, "x: File name too long"),
         (MemoryError(), 1, "there is not enough memory: MemoryError"),
         (_KILLED, 1, str(LoaderFailed(str(_KILLED)))),
+        (_LOST, 1, f"a process that trains with this one has ended: {_LOST}"),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )
 def test_what_is_not_a_fault_of_kat_is_one_line(capsys, error, code, line):
     assert run_command(failing(error)) == code
     assert capsys.readouterr().err == f"kat: {line}\n"
+
+
+def test_a_broken_pipe_that_is_not_standard_output_is_a_fault(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert run_command(failing(BrokenPipeError(errno.EPIPE, "Broken pipe"))) == 1
+    assert "a fault of kat's own: BrokenPipeError" in capsys.readouterr().err
 
 
 def test_a_fault_of_kat_is_one_line_with_the_file_of_its_traceback(capsys, tmp_path, monkeypatch):

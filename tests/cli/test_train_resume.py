@@ -74,7 +74,9 @@ def test_resume_takes_the_runs_own_settings_and_refuses_another_model(tmp_path, 
     out = tmp_path / "run"
     common = ["train", "--config", "digits", "--out", out, "--optim.warmup_epochs", 0, *QUICK]
     assert run(*common, "--epochs", 1) == 0
+    steps = torch.load(out / "last.ckpt", weights_only=True)["state"]["step"]
     assert run("train", "--out", out, "--resume", "true", "--epochs", 2) == 0
+    assert f"resumed from last.ckpt, after step {steps}\n" in capsys.readouterr().out
     settings = (out / "run.yaml").read_text()
     assert yaml.safe_load(settings)["model"]["name"] == "kat_micro_patch2_8"
     line = refused(capsys, *common, "--resume", "true", "--model.name", "vit_micro_patch2_8")

@@ -15,7 +15,7 @@ import torch
 from kat.cli.options.recipes import recipe_names
 from kat.cli.options.training_settings import TrainingParser, parse_training
 from kat.data.synthetic import make_items
-from kat.training import dry_run, rehearse
+from kat.training import dry_run, measure_dry_run
 from tests.cli.commands import refused, run
 from tests.images import write_fashion_mnist, write_folder
 
@@ -49,7 +49,7 @@ def test_it_prints_a_table_and_writes_nothing(tmp_path, capsys, monkeypatch):
         assert re.search(pattern, printed), pattern
 
 
-def test_without_any_other_option_it_rehearses_the_defaults(tmp_path, capsys, monkeypatch):
+def test_without_any_other_option_a_dry_run_takes_the_defaults(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert run("train", "--dry-run") == 0
     assert capsys.readouterr().out.endswith("nothing was written to runs/latest\n")
@@ -58,7 +58,7 @@ def test_without_any_other_option_it_rehearses_the_defaults(tmp_path, capsys, mo
 
 def test_sizes_are_those_of_the_files_that_a_run_writes(tmp_path):
     settings = ("--optim.ema_decay", 0.9, "--limit_train_batches", 4, "--epochs", 1)
-    found = rehearse(_config(*QUICK[1:], "--out", tmp_path / "run", *settings))
+    found = measure_dry_run(_config(*QUICK[1:], "--out", tmp_path / "run", *settings))
     assert run(*QUICK, "--out", tmp_path / "run", *settings) == 0
     written = (tmp_path / "run/last.ckpt").stat().st_size
     assert found.size.checkpoint < written < 1.1 * found.size.checkpoint
@@ -70,7 +70,9 @@ def test_sizes_are_those_of_the_files_that_a_run_writes(tmp_path):
 
 @pytest.mark.parametrize(("optimizer", "share"), [("sgd", 1), ("adamw", 2), ("lion", 1)])
 def test_the_optimizers_state_is_measured(tmp_path, optimizer, share):
-    found = rehearse(_config(*QUICK[1:], "--out", tmp_path / "run", "--optim.name", optimizer))
+    found = measure_dry_run(
+        _config(*QUICK[1:], "--out", tmp_path / "run", "--optim.name", optimizer)
+    )
     assert found.size.optimizer == pytest.approx(share * found.size.gradients, rel=1e-3)
     assert found.size.gradients == 4 * found.parameters
     assert found.size.ema == 0
@@ -81,7 +83,7 @@ def test_time_is_that_of_the_steps_and_of_validation(tmp_path):
         *QUICK[1:], "--out", tmp_path / "run", "--optim.accumulate_grad_batches", 2,
         "--limit_train_batches", 0.5, "--limit_val_batches", 3,
     )  # fmt: skip
-    found = rehearse(config)
+    found = measure_dry_run(config)
     assert (found.steps, found.work.batches, found.work.images) == (3, 6, 192)
     training = 22 * found.work.seconds / 6  # half of 44
     assert training < found.epoch < training + 3
@@ -97,7 +99,7 @@ DENSE = {
 
 
 @pytest.mark.parametrize("recipe", recipe_names())
-def test_every_recipe_is_rehearsed(recipe, tmp_path, monkeypatch, capsys):
+def test_every_recipe_passes_a_dry_run(recipe, tmp_path, monkeypatch, capsys):
     """With models of the same interface that are small, on the format of data that it is for."""
     data = tmp_path / "data"
     data.mkdir()
@@ -191,5 +193,5 @@ def test_a_run_that_is_there_is_left_alone(tmp_path, capsys):
 
 def test_the_warm_up_is_not_timed(tmp_path, monkeypatch):
     monkeypatch.setattr(dry_run, "WARM_UP", 3)
-    found = rehearse(_config(*QUICK[1:], "--out", tmp_path / "run"))
+    found = measure_dry_run(_config(*QUICK[1:], "--out", tmp_path / "run"))
     assert (found.steps, found.work.images) == (3, 96)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kat.errors import InputError
-from kat.nn import GroupRational
+from kat.nn import GroupRational, rationals
 
 See = Callable[[str, Tensor], None]
 
@@ -19,7 +19,7 @@ def rationals_of(model: nn.Module) -> dict[str, GroupRational]:
     Raises:
         InputError: there is none.
     """
-    layers = {n: m for n, m in model.named_modules() if isinstance(m, GroupRational)}
+    layers = rationals(model)
     if not layers:
         raise InputError(f"{type(model).__name__} has no rational: it is no KAT")
     return layers

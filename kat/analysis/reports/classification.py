@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kat.analysis.figures.classification import draw_confusion, draw_mistakes
+from kat.analysis.figures.predictions.classification import draw_confusion, draw_mistakes
 from kat.analysis.inspect.mistakes import ClassFindings
 from kat.analysis.reports.page import Report, Table
 from kat.text import counted
@@ -15,7 +15,6 @@ _COLUMNS = ("class", "accuracy (%)", "images", "precision (%)", "most mistaken f
 def add_class_findings(report: Report, found: ClassFindings) -> None:
     """Adds the confusion matrix, the accuracy of each class, and the worst mistakes."""
     wrong = found.images - int(found.confusion.trace())
-    report.heading("Predictions")
     report.text(
         f"{wrong} of {counted(found.images, 'validation image')} are predicted wrongly. --images N"
         " takes more of them, and 'kat eval RUN --out FOLDER' the whole split."

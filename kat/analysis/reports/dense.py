@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from kat.analysis.figures.dense import draw_by_class, draw_pairs
 from kat.analysis.figures.interactive.dense import ap_by_overlap
+from kat.analysis.figures.predictions.dense import draw_by_class, draw_pairs
 from kat.analysis.inspect.dense import DenseFindings
+from kat.analysis.learning_curves import METRICS
 from kat.analysis.reports.page import Report, Table
 from kat.text import counted
 from kat.training.tasks.detection import BOX_AP_BY_OVERLAP
@@ -16,7 +17,6 @@ _DRAWN = 40
 def add_dense_findings(report: Report, found: DenseFindings) -> None:
     """Adds predictions beside the ground truth, and the metrics of each class."""
     evaluation = found.evaluation
-    report.heading("Predictions")
     report.text(
         f"{counted(evaluation.images, 'validation image')}: {'; '.join(evaluation.lines)}."
         " --images N takes more of them, and 'kat eval RUN' the whole split."
@@ -24,9 +24,7 @@ def add_dense_findings(report: Report, found: DenseFindings) -> None:
     if found.pairs:
         report.figure(draw_pairs(found.pairs), "Validation images, each above its predictions.")
     columns, rows = evaluation.per_class
-    _, *metrics = (
-        name.replace("_", " ").replace("ap", "AP").replace("iou", "IoU") for name in columns
-    )
+    metrics = [METRICS[name].label if name in METRICS else "IoU" for name in columns[1:]]
     lowest = sorted((row for row in rows if row[1] >= 0), key=lambda row: row[1])[:_DRAWN]
     values = {metric: [row[i] for row in lowest] for i, metric in enumerate(metrics, start=1)}
     if lowest:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kat.analysis.figures.classification import draw_confusion, draw_reliability
+from kat.analysis.figures.predictions.classification import draw_confusion, draw_reliability
 from kat.analysis.figures.save import save_figure
 from kat.files import write_text
 from kat.tables import write_table

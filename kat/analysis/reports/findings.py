@@ -15,15 +15,15 @@ from kat.analysis.figures.attention import draw_attention, true_classes, with_pr
 from kat.analysis.inspect.activations import Activation, learned_activations
 from kat.analysis.inspect.attention import attention_maps, check_attention
 from kat.analysis.inspect.dense import DenseFindings, dense_findings
-from kat.analysis.inspect.images import images_of_run, normalized
+from kat.analysis.inspect.images import ValidationImages, images_of_run, normalized
 from kat.analysis.inspect.mistakes import ClassFindings, class_findings
 from kat.analysis.inspect.stability import rational_rows
 from kat.analysis.learning_curves import History
 from kat.data import Batch, DeviceTransform
 from kat.errors import InputError
-from kat.models import ModelRecord, load_model, rational_parameter_names
+from kat.models import ModelRecord, load_model
 from kat.models.dense import task_of
-from kat.nn import LayerHistory, read_coefficient_history
+from kat.nn import LayerHistory, rationals, read_coefficient_history
 from kat.nn.stability import Row, read_rows
 from kat.training import read_divergence, read_history, read_settings
 from kat.training.evaluation.evaluation import Subject
@@ -52,8 +52,7 @@ class RunFindings:
         stability: rows of rational layers.
         failure: what stopped the run, if anything did.
         attention: the figure of a few images, or why there is none.
-        predictions: of a classifier for the images that it is shown.
-        dense: the predictions of a detector or a segmentation model for some images.
+        predictions: those for the images that the model is shown, or why there are none.
     """
 
     name: str
@@ -69,8 +68,7 @@ class RunFindings:
     stability: Sequence[Row] = ()
     failure: str | None = None
     attention: Figure | str = ""
-    predictions: ClassFindings | None = None
-    dense: DenseFindings | None = None
+    predictions: ClassFindings | DenseFindings | str = ""
 
 
 def read_findings(folder: Path, images: int, data: str | None = None) -> RunFindings:
@@ -96,61 +94,77 @@ def read_findings(folder: Path, images: int, data: str | None = None) -> RunFind
         history=read_history(folder),
         failure=read_divergence(folder),
     )
-    shown, classes, seen = _show(folder, model, record, images, data)
-    if rational_parameter_names(model):
-        findings.seen = seen
-        findings.activations = learned_activations(
-            model, normalized(shown, record) if shown else None
-        )
+    shown = _show(folder, model, record, images, data)
+    if rationals(model):
+        findings.seen = shown.sentence
+        inputs = normalized(shown.batches, record) if shown.batches else None
+        findings.activations = learned_activations(model, inputs)
         if (folder / COEFFICIENTS).is_file():
             findings.coefficients = read_coefficient_history(folder / COEFFICIENTS)
         if (folder / STABILITY).is_file() and (rows := read_rows(folder / STABILITY)):
             findings.stability = rational_rows(rows)
-    if shown and task_of(model) == "classification":
-        findings.predictions = class_findings(model, record, shown, classes)
-    if shown and task_of(model) != "classification":
-        seen_images = images_of_run(folder, model, record, images, data)
-        findings.dense = dense_findings(Subject(model, record, folder), seen_images)
-    findings.attention = _attention(model, record, shown, classes, seen)
+    try:
+        findings.predictions = _predictions(Subject(model, record, folder), shown)
+    except InputError as error:
+        if data is not None:
+            raise
+        findings.predictions = str(error)
+    findings.attention = _attention(model, record, shown)
     return findings
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """The validation images that the model is shown, and a sentence about them."""
+
+    sentence: str
+    images: ValidationImages | None = None
+    batches: Sequence[Batch] = ()
 
 
 def _show(
     folder: Path, model: nn.Module, record: ModelRecord, count: int, data: str | None
-) -> tuple[list[Batch], list[str], str]:
-    """The batches that the model is shown, their classes, and a sentence about them."""
-    shown: list[Batch] = []
-    classes: list[str] = []
-    reason = "none were asked for"
-    if count:
-        try:
-            images = images_of_run(folder, model, record, count, data)
-            shown, classes = list(images.batches()), images.images.classes
-        except InputError as error:
-            if data is not None:
-                raise
-            reason = str(error)
-    if not shown:
-        return shown, classes, f"The model was shown no images: {reason}."
-    number = sum(len(batch.labels) for batch in shown)
+) -> _Shown:
+    if not count:
+        return _Shown("The model was shown no images: none were asked for.")
+    try:
+        images = images_of_run(folder, model, record, count, data)
+        batches = list(images.batches())
+    except InputError as error:
+        if data is not None:
+            raise
+        return _Shown(f"The model was shown no images: {error}.")
+    number = sum(len(batch.labels) for batch in batches)
     sentence = (
         f"Gray is the density of the inputs over {number} validation images, of all groups"
         " together."
     )
-    return shown, classes, sentence
+    return _Shown(sentence, images, batches)
 
 
-def _attention(
-    model: nn.Module, record: ModelRecord, shown: Sequence[Batch], classes: Sequence[str], seen: str
-) -> Figure | str:
+def _predictions(subject: Subject, shown: _Shown) -> ClassFindings | DenseFindings | str:
+    """The predictions for the images, or why there are none.
+
+    Raises:
+        InputError: the classes of the data are not those of the model.
+    """
+    if shown.images is None:
+        return shown.sentence
+    if task_of(subject.model) != "classification":
+        return dense_findings(subject, shown.images)
+    classes = shown.images.images.classes
+    return class_findings(subject.model, subject.record, shown.batches, classes)
+
+
+def _attention(model: nn.Module, record: ModelRecord, shown: _Shown) -> Figure | str:
     """The attention on the first images as a figure, or why there is none."""
     try:
         check_attention(model)
     except InputError as error:
         return str(error)
-    if not shown:
-        return f"{seen} 'kat plot attention' takes image files."
-    pictures, titles = true_classes(shown[:1], classes)
+    if shown.images is None:
+        return f"{shown.sentence} 'kat plot attention' takes image files."
+    pictures, titles = true_classes(shown.batches[:1], shown.images.images.classes)
     pictures, titles = pictures[:_WITH_ATTENTION], titles[:_WITH_ATTENTION]
     maps = attention_maps(model, DeviceTransform(record.mean, record.std)(pictures))
     return draw_attention(pictures, with_predictions(titles, maps.logits, record.classes), maps)

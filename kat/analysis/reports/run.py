@@ -9,6 +9,8 @@ from typing import Any
 from kat.analysis.figures.interactive.activations import activation, drawn_groups, evolution
 from kat.analysis.figures.interactive.stability import by_step, gains
 from kat.analysis.inspect.activations import Activation
+from kat.analysis.inspect.dense import DenseFindings
+from kat.analysis.inspect.mistakes import ClassFindings
 from kat.analysis.inspect.stability import (
     Verdict,
     layer_by_step,
@@ -45,10 +47,13 @@ def write_run_report(run: RunFindings, path: Path) -> None:
         add_learning_curves(report, {run.name: [run.history]})
     else:
         report.text("The run has not completed an epoch yet.")
-    if run.predictions is not None:
+    report.heading("Predictions")
+    if isinstance(run.predictions, ClassFindings):
         add_class_findings(report, run.predictions)
-    if run.dense is not None:
-        add_dense_findings(report, run.dense)
+    elif isinstance(run.predictions, DenseFindings):
+        add_dense_findings(report, run.predictions)
+    else:
+        report.text(run.predictions)
     if run.activations:
         _add_activations(report, run)
         _add_symbols(report, run.activations)

@@ -219,7 +219,8 @@ class Parser(ArgumentParser):
         match = re.match(r"argument (\S+): expected (at least )?(\S+) argument", text)
         if match:
             count = "a value" if match[3] == "one" else f"{match[3]} values"
-            raise InputError(f"{match[1]} needs {match[2] or ''}{count}")
+            needed = f"{match[1]} needs {match[2] or ''}{count}"
+            raise InputError(f"{needed}; '{self.prog} --help' explains")
         match = re.match(r"argument (\S+): invalid choice: '(.*)' \(choose from (.*)\)", text)
         if match:
             raise unknown(match[1], match[2], match[3].replace("'", "").split(", "))

@@ -15,7 +15,7 @@ from kat.models.kanify.fit import Fitted, fit_on_interval, fit_to_inputs
 from kat.models.kanify.plan import Plan
 from kat.models.kanify.replacement import Replacement, check_replaceable, device_and_dtype
 from kat.models.kanify.select import Only, chosen, groups
-from kat.nn import GroupRational, Share
+from kat.nn import Share, rationals
 from kat.ops import Form
 
 _LARGE_ERROR = 0.01
@@ -137,7 +137,7 @@ def _check_arguments(model: object, calibration: object) -> None:
 
 
 def _nothing_found(model: nn.Module, found: Found) -> InputError:
-    done = any(isinstance(module, GroupRational) for module in model.modules())
+    done = bool(rationals(model))
     reasons = [f"{name}: {reason}" for name, reason in found.skipped.items()]
     return InputError(
         f"{type(model).__name__} has no MLP to replace, that is a linear map, an activation held"

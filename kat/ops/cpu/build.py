@@ -83,9 +83,9 @@ def compile_library(target: Path, instruction_sets: int = ALL_SETS) -> None:
 def cached_library(instruction_sets: int = ALL_SETS) -> Path:
     """The library in the user's cache, compiled now if it is not there yet, with a line on stderr.
 
-    Its name depends on source, compiler, flags, instruction sets and machine, and ends in the hash
-    of the file. A damaged one, or one of another user's, is not loaded but built again. Of several
-    processes that start together, one compiles and the others wait.
+    Its name depends on source, compiler, flags, instruction sets, machine and user, and ends in the
+    hash of the file. A damaged one, or one that another user could change, is not loaded but built
+    again. Of several processes that start together, one compiles and the others wait.
 
     Raises:
         BuildError: there is no compiler, it failed, or the cache is not writable.
@@ -101,7 +101,7 @@ def cached_library(instruction_sets: int = ALL_SETS) -> Path:
         if found := _intact_library(folder, name):
             return found
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _locked(folder / "build.lock"):
+        with _locked(folder / f"build-{_user()}.lock"):
             found = _intact_library(folder, name)
             return found or _build_into(folder, name, instruction_sets)
     except OSError as error:
@@ -109,25 +109,31 @@ def cached_library(instruction_sets: int = ALL_SETS) -> Path:
 
 
 def _intact_library(folder: Path, name: str) -> Path | None:
-    """The library of this name, if it is as it was built and nobody else could change it."""
+    """The library of this name, if it is intact and only the user and root can change it."""
     for path in folder.glob(f"{name}-*.so"):
         status = path.stat()
-        own = not hasattr(os, "getuid") or status.st_uid in (os.getuid(), 0)
-        if own and not status.st_mode & 0o002 and path.stem == f"{name}-{_hash_of(path)}":
+        trusted = not hasattr(os, "getuid") or status.st_uid in (os.getuid(), 0)
+        if trusted and not status.st_mode & 0o022 and path.stem.endswith(f"-{_hash_of(path)}"):
             return path
     return None
 
 
 def _build_into(folder: Path, name: str, instruction_sets: int) -> Path:
-    """Compiles the library into a folder, in the place of damaged ones of this name."""
-    draft = folder / f"{name}.so"
+    """Compiles the library into a folder, in the place of the user's damaged ones of this name."""
+    stem = f"{name}-{_user()}"
+    draft = folder / f".{stem}.so"
     sys.stderr.write(f"kat: compiling the CPU kernel once, some seconds, to {folder}\n")
     compile_library(draft, instruction_sets)
-    for damaged in folder.glob(f"{name}-*.so"):
+    for damaged in folder.glob(f"{stem}-*.so"):
         damaged.unlink()
-    target = folder / f"{name}-{_hash_of(draft)}.so"
+    target = folder / f"{stem}-{_hash_of(draft)}.so"
     os.replace(draft, target)
     return target
+
+
+def _user() -> str:
+    """What distinguishes the files of users who share a cache."""
+    return str(os.getuid()) if hasattr(os, "getuid") else "0"
 
 
 def _hash_of(path: Path) -> str:

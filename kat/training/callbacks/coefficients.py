@@ -6,11 +6,10 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
-from kat.nn import GroupRational, LayerHistory, write_coefficient_history
+from kat.nn import GroupRational, LayerHistory, rationals, write_coefficient_history
+from kat.nn.sharded import whole
 from kat.training.callbacks.callback import Callback
-from kat.training.distributed import full
 from kat.training.run_directory import COEFFICIENTS
 
 if TYPE_CHECKING:
@@ -46,7 +45,7 @@ class CoefficientRecorder(Callback):
 
     def on_fit_start(self, run: Run) -> None:
         """Chooses the steps that are recorded."""
-        layers = _rationals(run.model).values()
+        layers = rationals(run.model).values()
         numbers = sum(p.numel() for layer in layers for p in layer.parameters())
         self.interval = snapshot_interval(run.total_steps, numbers)
 
@@ -75,7 +74,7 @@ class CoefficientRecorder(Callback):
         step = run.state.step
         if any(layer.steps[-1] == step for layer in self.history.values()):
             return
-        for name, layer in _rationals(run.model).items():
+        for name, layer in rationals(run.model).items():
             now = _snapshot(layer, step)
             before = self.history.get(name)
             self.history[name] = now if before is None else before.followed_by(now)
@@ -99,13 +98,8 @@ def snapshot_interval(steps: int, numbers: int) -> int:
     return max(1, math.ceil(steps / max(snapshots - 1, 1)))
 
 
-def _rationals(model: nn.Module) -> dict[str, GroupRational]:
-    modules = model.named_modules()
-    return {name: module for name, module in modules if isinstance(module, GroupRational)}
-
-
 @torch.no_grad()
 def _snapshot(layer: GroupRational, step: int) -> LayerHistory:
     parts = (layer.weight_numerator, layer.weight_denominator)
-    a, b = (full(part.detach()).cpu().float().clone()[None] for part in parts)
+    a, b = (whole(part.detach()).cpu().float().clone()[None] for part in parts)
     return LayerHistory(layer.form, torch.tensor([step]), a, b)

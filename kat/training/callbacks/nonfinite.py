@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from kat.nn import GroupRational
+from kat.nn.sharded import whole
 from kat.text import listing
-from kat.training.distributed import full
 
 _LOWER = "a lower optim.lr, a longer optim.warmup_epochs, or optim.clip_grad=1"
 ADVICE = {
@@ -210,7 +210,7 @@ def _tensors(content: Any) -> Iterator[Tensor]:
 def _broken_parameter(name: str, module: nn.Module) -> Finding | None:
     """The first non-finite parameter of a module, without its submodules."""
     for key, parameter in module.named_parameters(recurse=False):
-        values = full(parameter.detach())
+        values = whole(parameter.detach())
         bad = ~values.isfinite()
         if not bad.any():
             continue

@@ -63,7 +63,7 @@ def test_recipes_and_options_in_turn_the_later_wins():
         (["--optim.betas", "3"], "optim.betas must be a list, got 3"),
         (["--model.args", "3"], "model.args must be a mapping, got 3"),
         (["--epoch", "3"], "unknown option '--epoch'; did you mean '--epochs'?"),
-        (["--seed"], "--seed needs a value"),
+        (["--seed"], "--seed needs a value; "),
         (
             ["--data.mean", "[x]"],
             "data.mean must be a list of numbers or 'auto', got ['x']",
@@ -97,7 +97,7 @@ def test_a_wrong_value_is_named_with_what_it_may_be(arguments, line):
         (("stability", "nope"), "nope does not exist"),
         (("plot", "cost", "nope"), "nope does not exist"),
         (("predict", "a.png", "--checkpoint", "nope"), "nope does not exist"),
-        (("fit", "gelu", "--degree", 5), "--degree needs 2 values"),
+        (("fit", "gelu", "--degree", 5), "--degree needs 2 values; "),
         (("help", "nope"), "unknown command 'nope'"),
         (("plot", "cost", "x", "--x", "flop"), "unknown --x 'flop'; did you mean 'flops'?"),
         (("fit", "gelu", "--out", "no/x.json"), "the folder 'no' for x.json does not exist"),

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from kat.analysis.figures.labels import plain
+from kat.analysis.figures.pictures import draw_picture
 
 
 def draw_pairs(pairs: Sequence[tuple[Tensor, Tensor]]) -> Figure:
@@ -24,8 +25,7 @@ def draw_pairs(pairs: Sequence[tuple[Tensor, Tensor]]) -> Figure:
     ):
         row[0].set_ylabel(title)
         for axes, picture in zip(row, pictures, strict=True):
-            axes.imshow(picture.permute(1, 2, 0).numpy())
-            axes.set(xticks=[], yticks=[])
+            draw_picture(axes, picture)
     return figure
 
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from kat.analysis.figures.classification import block_maxima, draw_mistakes, draw_reliability
+from kat.analysis.figures.predictions.classification import (
+    block_maxima,
+    draw_mistakes,
+    draw_reliability,
+)
 from kat.training.evaluation.confusion import calibration
 
 
