@@ -86,6 +86,16 @@ def test_each_kind_of_problem_is_one_line(tmp_path, capsys):
     assert "missing" not in capsys.readouterr().out
 
 
+def test_boxes_only_takes_annotations_with_and_without_masks(tmp_path, capsys):
+    content = instances()
+    content["annotations"][1]["segmentation"] = []
+    write_coco(tmp_path, content)
+    assert run("data", "check", f"coco:{tmp_path}", *QUIET) == 1
+    assert "1 annotations without a mask beside others with one" in capsys.readouterr().out
+    assert run("data", "check", f"coco:{tmp_path}", "--boxes-only", *QUIET) == 0
+    assert capsys.readouterr().out.endswith("nothing is wrong\n")
+
+
 def test_data_of_classification(tmp_path, capsys):
     write_folder(tmp_path, classes=2, train=2, val=1)
     assert run("data", "check", f"folder:{tmp_path}", *QUIET) == 0

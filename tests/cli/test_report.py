@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import shutil
 
@@ -9,6 +10,7 @@ import pytest
 
 from kat.analysis.ablation import write_runs
 from kat.analysis.runs import measure
+from kat.errors import InputError
 from tests.analysis.report_pages import charts_of, tables_of
 from tests.cli.commands import QUICK, refused, run
 
@@ -117,6 +119,17 @@ def test_runs_whose_histories_are_gone_are_compared_without_curves(kat_run, vit_
         (copy / "history.csv").unlink()
     assert run("report", *copies, "--out", tmp_path / "page.html") == 0
     assert "No run has completed an epoch." in (tmp_path / "page.html").read_text()
+
+
+def test_data_whose_classes_are_others_leave_out_the_predictions(kat_run, capsys, monkeypatch):
+    def refuse(*arguments):
+        raise InputError("none of the classes is one of the model's")
+
+    monkeypatch.setattr("kat.analysis.reports.findings.class_findings", refuse)
+    assert run("report", kat_run, "--images", 20) == 0
+    text = html.unescape((kat_run / "report.html").read_text())
+    assert "none of the classes is one of the model's" in text
+    assert "none of the classes" in refused(capsys, "report", kat_run, "--data", "digits")
 
 
 def test_what_is_wrong_is_named(kat_run, tmp_path, capsys):

@@ -131,3 +131,10 @@ def test_relative_paths_are_found_from_another_folder_while_they_exist(
 def test_names_and_addresses_are_no_paths(name, root):
     data = open_split(DataConfig(name="digits"), "val")
     assert data_record(DataConfig(name=name, root=root), data, data)["paths"] == {}
+
+
+@pytest.mark.parametrize("root", [["a"], {"a": 1}, 3])
+def test_a_root_that_is_no_path_is_left_to_the_check_of_the_settings(root):
+    data = open_split(DataConfig(name="digits"), "val")
+    record = data_record(DataConfig(name="digits"), data, data)
+    assert located({"name": "digits", "root": root}, record)["root"] == root

@@ -143,13 +143,13 @@ def _show(
 
 
 def _predictions(subject: Subject, shown: _Shown) -> ClassFindings | DenseFindings | str:
-    """The predictions for the images, or why there are none.
+    """The predictions for the images, if there are any.
 
     Raises:
         InputError: the classes of the data are not those of the model.
     """
     if shown.images is None:
-        return shown.sentence
+        return ""
     if task_of(subject.model) != "classification":
         return dense_findings(subject, shown.images)
     classes = shown.images.images.classes

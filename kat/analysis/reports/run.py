@@ -47,7 +47,8 @@ def write_run_report(run: RunFindings, path: Path) -> None:
         add_learning_curves(report, {run.name: [run.history]})
     else:
         report.text("The run has not completed an epoch yet.")
-    report.heading("Predictions")
+    if run.predictions:
+        report.heading("Predictions")
     if isinstance(run.predictions, ClassFindings):
         add_class_findings(report, run.predictions)
     elif isinstance(run.predictions, DenseFindings):

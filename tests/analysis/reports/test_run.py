@@ -74,6 +74,10 @@ def test_a_classifier_has_its_confusion_its_classes_and_its_worst_mistakes(tmp_p
         row.name: (f"{row.accuracy:.1f}", "4") for row in found.by_class
     }
     assert len(found.mistakes) == 12
+    assert "Predictions" in _headings(path)
+    write_run_report(pages.findings(model, predictions="the classes differ"), path)
+    assert "Predictions" in _headings(path)
+    assert "the classes differ" in path.read_text()
     for caption in ("Confusion: the share", "The worst mistakes: the images"):
         assert f'role="img" aria-label="{caption}' in text
 

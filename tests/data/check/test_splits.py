@@ -353,6 +353,16 @@ def test_images_in_two_classes_or_two_splits_are_found(tmp_path):
     assert {classes.severity(()), splits.severity(())} == {"warning"}
 
 
+def test_unreadable_images_are_no_copies_of_one_another(tmp_path):
+    write_folder(tmp_path, classes=2, train=2, val=2)
+    for name in ("train/n00/0.jpg", "train/n01/0.jpg", "val/n00/0.jpg"):
+        (tmp_path / name).write_bytes(b"torn")
+    reports = [check_split(DataConfig(f"folder:{tmp_path}"), split) for split in ("train", "val")]
+    kinds = {problem.kind for report in reports for problem in report.problems}
+    assert kinds == {"unreadable images"}
+    assert not list(between_splits(reports))
+
+
 def test_a_split_without_an_image_that_can_be_read_is_fatal(tmp_path):
     write_folder(tmp_path, classes=1, train=1, val=1)
     (tmp_path / "train" / "n00" / "0.jpg").write_bytes(b"torn")
