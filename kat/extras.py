@@ -23,6 +23,7 @@ EXTRA_OF_PACKAGE = {
     "alembic": "loggers",
     "datasets": "data",
     "faster_coco_eval": "dense",
+    "filelock": "train",
     "huggingface_hub": "vision",
     "jinja2": "plot",
     "jsonargparse": "cli",

@@ -71,11 +71,15 @@ def make_environment(folder: Path, extra: str | None = None) -> Path:
 
 def run_in(environment: Path, code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Runs Python code where nothing but the standard library, this project and links exist."""
-    paths = os.pathsep.join([str(environment), str(ROOT)])
+    settings = {
+        "PYTHONPATH": os.pathsep.join([str(environment), str(ROOT)]),
+        "PYTHONNOUSERSITE": "1",
+        "PYTHONWARNINGS": "ignore:Failed to initialize NumPy",  # torch's own, on import
+    }
     return subprocess.run(
         [sys.executable, "-S", "-c", code, *arguments],
         capture_output=True,
         text=True,
-        env=os.environ | {"PYTHONPATH": paths, "PYTHONNOUSERSITE": "1"},
+        env=os.environ | settings,
         cwd=environment,
     )
