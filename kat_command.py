@@ -91,10 +91,20 @@ def _run(arguments: list[str] | None) -> int:
         names.append(name)
         path = path / name if (path / name).is_dir() else path / f"{name}.py"
     from kat.cli.errors import run_command
+    from kat.extras import EXTRA_OF_COMMAND, MissingPackage, needed_by
 
     def command() -> int | None:
-        module = importlib.import_module(".".join(["kat.cli", *names[1:]]))
-        code: int | None = module.main(rest)
+        called = " ".join(names)
+        try:
+            with needed_by(called, EXTRA_OF_COMMAND.get(names[1], "train")):
+                module = importlib.import_module(".".join(["kat.cli", *names[1:]]))
+        except MissingPackage as error:
+            if not {"-h", "--help"} & set(rest):
+                raise
+            sys.stdout.write(f"{_docstring(path)}\n\nTo see the options as well: {error}\n")
+            return 0
+        with needed_by(called):
+            code: int | None = module.main(rest)
         return code
 
     return run_command(command, quiet="--quiet" in rest, debug="--debug" in rest)

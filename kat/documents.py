@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
-
-import yaml
+from typing import TYPE_CHECKING, Any
 
 from kat.errors import InputError
 from kat.files import read_bytes
+
+if TYPE_CHECKING:
+    import yaml
 
 JSON_LIMIT = 1 << 33
 """In bytes. The largest annotations of public datasets have 2 GB."""
@@ -72,6 +73,8 @@ def parse_yaml(content: bytes | str, source: object) -> Any:
         content: the text.
         source: where it comes from, for the message.
     """
+    import yaml  # the core of the library reads JSON alone
+
     try:
         loader = yaml.SafeLoader(content)
         node = loader.get_single_node()
@@ -107,9 +110,10 @@ def _items(value: Any) -> Iterable[Any]:
 
 
 def _nodes(node: yaml.Node | None) -> Iterable[yaml.Node]:
-    if isinstance(node, yaml.MappingNode):
-        return (part for pair in node.value for part in pair)
-    return node.value if isinstance(node, yaml.SequenceNode) else ()
+    values = node.value if node else ()
+    if isinstance(values, str):  # of a scalar; of a mapping they are pairs
+        return ()
+    return (part for value in values for part in (value if isinstance(value, tuple) else (value,)))
 
 
 def _too_deep(source: object) -> str:

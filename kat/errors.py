@@ -98,6 +98,15 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
     return InputError(f"unknown {kind} {name!r}{hint}{listed}")
 
 
+def worker_has_ended(error: Exception) -> bool:
+    """Whether an error says that a worker of a DataLoader was killed or has crashed.
+
+    PyTorch also raises it by a signal handler, hence anywhere in the program.
+    """
+    lost = isinstance(error, ConnectionError | EOFError)  # to the worker; its own are wrapped
+    return lost or (isinstance(error, RuntimeError) and "DataLoader worker (pid" in str(error))
+
+
 def first_line(error: Exception) -> str:
     """The first line of an error's message, or the name of its class if it has none."""
     return (str(error) or type(error).__name__).splitlines()[0]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from kat.files import write_text
 from kat.nn.fitting import fit_presets
-from kat.nn.fitting.preset_fits import table
+from kat.nn.fitting.preset_fits import fit_for_kanify, table
 from kat.tables import print_table
 
 
@@ -21,7 +21,7 @@ def main() -> None:
     parser.add_argument("out", type=Path, metavar="FILE")
     out = parser.parse_args().out
     presets = fit_presets()
-    write_text(out, json.dumps(table(presets), indent=2, sort_keys=True) + "\n")
+    write_text(out, json.dumps(table(presets, fit_for_kanify()), indent=2, sort_keys=True) + "\n")
     columns = ("preset", "form", "fitted on", "max", "RMS", "[-3, 3]", "[-6, 6]", "[-10, 10]")
     rows = [
         (

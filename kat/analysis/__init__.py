@@ -1,17 +1,25 @@
 """Analysis of models and runs: costs, verification, inspection, figures, reports."""
 
-from kat.analysis.cost.activation_memory import ActivationMemory, activation_memory
-from kat.analysis.cost.flops import Cost, count
-from kat.analysis.figures.activations import plot_activations, plot_evolution
-from kat.analysis.figures.fit import plot_fit
-from kat.analysis.figures.learning_curves import plot_learning_curves
-from kat.analysis.figures.stability import plot_stability
-from kat.analysis.inspect.activations import Activation, learned_activations
-from kat.analysis.inspect.stability import Verdict
-from kat.analysis.inspect.symbolic import Reading, read_symbols
-from kat.analysis.reports.stability import write_stability_report
-from kat.tables import write_table
-from kat.training.evaluation.confusion import Calibration, calibration, confusion_matrix
+from typing import TYPE_CHECKING
+
+from kat.extras import on_first_use
+
+if TYPE_CHECKING:
+    from kat.analysis.cost.activation_memory import ActivationMemory, activation_memory
+    from kat.analysis.cost.flops import Cost, count
+    from kat.analysis.figures.activations import plot_activations, plot_evolution
+    from kat.analysis.figures.fit import plot_fit
+    from kat.analysis.figures.learning_curves import plot_learning_curves
+    from kat.analysis.figures.stability import plot_stability
+    from kat.analysis.inspect.activations import Activation, learned_activations
+    from kat.analysis.inspect.stability import Verdict
+    from kat.analysis.inspect.symbolic import Reading, read_symbols
+    from kat.analysis.reports.evaluation import write_evaluation
+    from kat.analysis.reports.stability import write_stability_report
+    from kat.tables import write_table
+    from kat.training.evaluation.confusion import Calibration, calibration, confusion_matrix
+else:
+    __getattr__ = on_first_use(__name__, "plot")
 
 __all__ = [
     "Activation",
@@ -31,6 +39,7 @@ __all__ = [
     "plot_learning_curves",
     "plot_stability",
     "read_symbols",
+    "write_evaluation",
     "write_stability_report",
     "write_table",
 ]

@@ -14,7 +14,6 @@ from contextlib import nullcontext, redirect_stdout
 
 import torch
 
-from kat.data.loader import worker_has_ended
 from kat.errors import (
     BackendUnavailable,
     CheckpointFailed,
@@ -25,6 +24,7 @@ from kat.errors import (
     OutputFailed,
     TrainingDiverged,
     first_line,
+    worker_has_ended,
 )
 from kat.text import warn
 from kat.version import __version__

@@ -26,7 +26,6 @@ from typing import Any
 
 from torch import nn
 
-from kat.analysis.reports.evaluation import write_evaluation
 from kat.cli.options.parser import Parser, given
 from kat.cli.options.task_options import add_task_options, task_options
 from kat.data import DataConfig
@@ -124,6 +123,8 @@ def _evaluate(path: Path, parser: Parser, options: Namespace, folder: Path | Non
     row["lines"] = found.lines
     if folder is not None:
         folder.parent.mkdir(parents=True, exist_ok=True)
+        from kat.analysis import write_evaluation  # imports matplotlib
+
         write_evaluation(found, folder, row)
     return row
 

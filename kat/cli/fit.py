@@ -21,7 +21,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from kat.analysis import plot_fit
 from kat.cli.options.parser import Parser
 from kat.errors import InputError
 from kat.files import PICTURES, write_text
@@ -51,6 +50,8 @@ def main(arguments: list[str]) -> None:
     if options.out:
         write_text(options.out, json.dumps(content, indent=2) + "\n")
     if options.plot:
+        from kat.analysis import plot_fit  # imports matplotlib
+
         plot_fit(result, target, options.plot)
 
 

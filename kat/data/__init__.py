@@ -1,20 +1,27 @@
 """Datasets and their batches: sources, transforms, loaders, seeds."""
 
-from kat.data.config import AugmentConfig, DataConfig, is_stream
-from kat.data.dataset import ImageDataset
-from kat.data.decoding import UnreadableImage, decode
-from kat.data.loader import Batch, Loader, make_loader
-from kat.data.record import data_record, differences, located
-from kat.data.seeds import STEP, derived_seed, seed_all
-from kat.data.sources.registry import check_classes, open_split, task_of_data
-from kat.data.stream import ImageStream
-from kat.data.transforms import (
-    DeviceTransform,
-    Preprocessing,
-    eval_transform,
-    preprocessing,
-    train_transform,
-)
+from typing import TYPE_CHECKING
+
+from kat.extras import on_first_use
+
+if TYPE_CHECKING:
+    from kat.data.config import AugmentConfig, DataConfig, is_stream
+    from kat.data.dataset import ImageDataset
+    from kat.data.decoding import UnreadableImage, decode
+    from kat.data.loader import Batch, Loader, make_loader
+    from kat.data.record import data_record, differences, located
+    from kat.data.seeds import STEP, derived_seed, seed_all
+    from kat.data.sources.registry import check_classes, open_split, task_of_data
+    from kat.data.stream import ImageStream
+    from kat.data.transforms import (
+        DeviceTransform,
+        Preprocessing,
+        eval_transform,
+        preprocessing,
+        train_transform,
+    )
+else:
+    __getattr__ = on_first_use(__name__, "train")
 
 __all__ = [
     "STEP",

@@ -20,7 +20,7 @@ from kat.data.decoding import UnreadableImage
 from kat.data.sampler import Key, ResumableSampler, rank_and_world_size
 from kat.data.seeds import ITEM, derived_seed, fork_host_rng, seed_host
 from kat.data.stream import ImageStream
-from kat.errors import InputError, LoaderFailed, first_line
+from kat.errors import InputError, LoaderFailed, first_line, worker_has_ended
 
 _REPLACEMENTS = 50
 """Number of images that are tried, one after the other, in the place of an unreadable one."""
@@ -214,15 +214,6 @@ class Loader:
             if isinstance(error, Exception) and worker_has_ended(error):
                 raise LoaderFailed(first_line(error)) from None
             raise
-
-
-def worker_has_ended(error: Exception) -> bool:
-    """Whether an error says that a worker of a DataLoader was killed or has crashed.
-
-    PyTorch also raises it by a signal handler, hence anywhere in the program.
-    """
-    lost = isinstance(error, ConnectionError | EOFError)  # to the worker; its own are wrapped
-    return lost or (isinstance(error, RuntimeError) and "DataLoader worker (pid" in str(error))
 
 
 def _stop(

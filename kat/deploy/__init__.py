@@ -1,16 +1,20 @@
 """Deployment of trained models: freezing, quantization, export to files, and opening these."""
 
-from kat.deploy.export import DETECTIONS_TOLERANCE, TOLERANCE, Exported, export_model
-from kat.deploy.export_record import ExportRecord
-from kat.deploy.feature_maps import FeatureMaps
-from kat.deploy.formats import FORMATS
-from kat.deploy.freezing import FrozenRational, freeze
-from kat.deploy.quantization import quantize_int8
-from kat.deploy.resizable import make_resizable
-from kat.deploy.runtime import Runtime, open_file, open_model
+from typing import TYPE_CHECKING
 
-FILE_FORMATS = tuple(FORMATS)
-"""The endings of exported files."""
+from kat.extras import on_first_use
+
+if TYPE_CHECKING:
+    from kat.deploy.export import DETECTIONS_TOLERANCE, TOLERANCE, Exported, export_model
+    from kat.deploy.export_record import ExportRecord
+    from kat.deploy.feature_maps import FeatureMaps
+    from kat.deploy.formats import FILE_FORMATS
+    from kat.deploy.freezing import FrozenRational, freeze
+    from kat.deploy.quantization import quantize_int8
+    from kat.deploy.resizable import make_resizable
+    from kat.deploy.runtime import Runtime, open_file, open_model
+else:
+    __getattr__ = on_first_use(__name__, "export")
 
 __all__ = [
     "DETECTIONS_TOLERANCE",

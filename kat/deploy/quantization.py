@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from torch import nn
 
-from kat.deploy.optional_imports import require
+from kat.extras import require
 
 
 def quantize_int8(model: nn.Module) -> nn.Module:

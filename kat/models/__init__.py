@@ -1,38 +1,51 @@
-"""KAT models, registered with timm on import; their checkpoints, conversion, and kanify."""
+"""KAT models, registered with timm by ``import kat``; their checkpoints, conversion, and kanify.
 
-from kat.models import baselines, dense, micro
-from kat.models.checkpoints.hub import from_pretrained, push_to_hub, save_pretrained
-from kat.models.checkpoints.model_card import TrainingRecord
-from kat.models.checkpoints.model_record import (
-    ModelRecord,
-    build_model,
-    create_model,
-    input_args,
-    registered_preprocessing,
-)
-from kat.models.checkpoints.state_dict import load_weights
-from kat.models.checkpoints.storage import (
-    is_model_folder,
-    load_model,
-    read_training_checkpoint,
-    save_model,
-    stored_weights,
-)
-from kat.models.checkpoints.weight_files import read_state_dict
-from kat.models.conversion.activation_fit import Movement
-from kat.models.conversion.convert import convert_vit
-from kat.models.conversion.initialize import init_from_vit
-from kat.models.conversion.report import Conversion
-from kat.models.conversion.source import ViTSource, read_vit
-from kat.models.kat import KAT, rational_parameter_names
-from kat.models.vit import KANViT, SwiGLUViT, ViT
+Kanify needs torch alone, all else the extra ``[vision]``.
+"""
+
+from typing import TYPE_CHECKING
+
+from kat.extras import on_first_use
+
+if TYPE_CHECKING:
+    from kat.models import baselines, dense, micro
+    from kat.models.baseline_mlps import FixedMlp, SwiGLUMlp
+    from kat.models.checkpoints.hub import from_pretrained, push_to_hub, save_pretrained
+    from kat.models.checkpoints.model_card import TrainingRecord
+    from kat.models.checkpoints.model_record import (
+        ModelRecord,
+        build_model,
+        create_model,
+        input_args,
+        registered_preprocessing,
+    )
+    from kat.models.checkpoints.state_dict import load_weights
+    from kat.models.checkpoints.storage import (
+        is_model_folder,
+        load_model,
+        read_training_checkpoint,
+        save_model,
+        stored_weights,
+    )
+    from kat.models.checkpoints.weight_files import read_state_dict
+    from kat.models.conversion.activation_fit import Movement
+    from kat.models.conversion.convert import convert_vit
+    from kat.models.conversion.initialize import init_from_vit
+    from kat.models.conversion.report import Conversion
+    from kat.models.conversion.source import ViTSource, read_vit
+    from kat.models.kat import KAT, rational_parameter_names
+    from kat.models.vit import KANViT, SwiGLUViT, ViT
+else:
+    __getattr__ = on_first_use(__name__, "vision")
 
 __all__ = [
     "KAT",
     "Conversion",
+    "FixedMlp",
     "KANViT",
     "ModelRecord",
     "Movement",
+    "SwiGLUMlp",
     "SwiGLUViT",
     "TrainingRecord",
     "ViT",

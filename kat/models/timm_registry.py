@@ -19,7 +19,6 @@ from timm.models import (
 from torch import nn
 
 from kat.errors import InputError, first_line
-from kat.models.checkpoints.weight_files import read_state_dict
 from kat.nn import BSplineKANLinear, GroupRational
 
 for _layer in (GroupRational, BSplineKANLinear):  # timm's tracing takes each as one node
@@ -71,6 +70,8 @@ def _create(
     except (AttributeError, EOFError, RuntimeError, SafetensorError, UnpicklingError):
         file = _pretrained_cfg(name, kwargs).file
         if pretrained and file:
+            from kat.models.checkpoints.weight_files import read_state_dict  # imports NumPy
+
             read_state_dict(Path(file))  # raises what is wrong with the file, if anything is
         raise
     except OSError as error:  # among them the errors of the Hub and of urllib

@@ -13,7 +13,8 @@ from typing import Any, ClassVar
 from timm.layers import Mlp
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 
-from kat.nn import BSplineKANMlp, FixedMlp, Scheme, SwiGLUMlp, init_attention_mimetic_
+from kat.models.baseline_mlps import FixedMlp, SwiGLUMlp
+from kat.nn import BSplineKANMlp, Scheme, init_attention_mimetic_
 
 ATTENTION_SCHEMES = ("mimetic", "trunc_normal")
 

@@ -1,6 +1,5 @@
-"""GR-KAN layers, their initialization and monitoring, and the MLPs they are compared with."""
+"""GR-KAN layers, their initialization and monitoring, and the B-spline KAN layer."""
 
-from kat.nn.baselines import FixedMlp, SwiGLUMlp
 from kat.nn.bspline import BSplineKANLinear, BSplineKANMlp
 from kat.nn.coefficient_history import (
     LayerHistory,
@@ -21,7 +20,6 @@ __all__ = [
     "BSplineKANLinear",
     "BSplineKANMlp",
     "Coefficients",
-    "FixedMlp",
     "GRKANLinear",
     "GRKANMlp",
     "GroupRational",
@@ -30,7 +28,6 @@ __all__ = [
     "Scheme",
     "Share",
     "StabilityMonitor",
-    "SwiGLUMlp",
     "clip_coefficient_gradients",
     "expectation",
     "gain",

@@ -7,7 +7,6 @@ from functools import cache
 from typing import Any
 
 import torch
-from numpy.polynomial import Polynomial
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -183,18 +182,21 @@ def _pieces(order: int) -> list[list[float]]:
 
     With N the cardinal spline on the knots 0 .. order + 1, entry [p][r] is the coefficient of u^p
     in N(order - r + u), which is B_(i + r) at t = i + u. De Boor and Cox's recursion gives them:
-    N_K(s) = (s N_(K-1)(s) + (K + 1 - s) N_(K-1)(s - 1)) / K.
+    N_K(s) = (s N_(K-1)(s) + (K + 1 - s) N_(K-1)(s - 1)) / K, with s = r + u on the piece r.
     """
-    u = Polynomial([0.0, 1.0])
-    pieces = [Polynomial([1.0])]
+    pieces = [[1.0]]
     for degree in range(1, order + 1):
-        lower = [Polynomial([0.0]), *pieces, Polynomial([0.0])]
+        zero = [0.0] * degree
         pieces = [
-            ((r + u) * lower[r + 1] + (degree + 1 - r - u) * lower[r]) / degree
-            for r in range(degree + 1)
+            [
+                (r * a + a_before + (degree + 1 - r) * b - b_before) / degree
+                for a, a_before, b, b_before in zip(
+                    [*own, 0.0], [0.0, *own], [*left, 0.0], [0.0, *left], strict=True
+                )
+            ]
+            for r, (own, left) in enumerate(zip([*pieces, zero], [zero, *pieces], strict=True))
         ]
-    columns = [[*p.coef, *[0.0] * (order + 1 - len(p.coef))] for p in reversed(pieces)]
-    return [list(row) for row in zip(*columns, strict=True)]
+    return [list(row) for row in zip(*reversed(pieces), strict=True)]
 
 
 class _Splines(torch.autograd.Function):

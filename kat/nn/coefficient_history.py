@@ -74,9 +74,9 @@ def write_coefficient_history(history: History, path: Path) -> None:
 def _rows(name: str, layer: LayerHistory) -> Iterator[list[Any]]:
     for index, step in enumerate(layer.steps.tolist()):
         for part in _PARTS:
-            for group, values in enumerate(getattr(layer, part)[index].numpy()):
-                # str of a NumPy float32 is the shortest decimal that restores it.
-                yield [step, name, layer.form, part, group, *map(str, values)]
+            for group, values in enumerate(getattr(layer, part)[index].tolist()):
+                # nine digits restore a float32
+                yield [step, name, layer.form, part, group, *(f"{value:.9g}" for value in values)]
 
 
 def read_coefficient_history(path: Path) -> dict[str, LayerHistory]:

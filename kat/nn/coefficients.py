@@ -16,6 +16,10 @@ ALIASES = {"swish": "silu", "swish_wide": "silu_wide"}
 """Other names of functions and presets."""
 
 
+KANIFY_INTERVAL = (-6.0, 6.0)
+"""Where :func:`kat.kanify` approximates activations: twice as wide as where the presets do."""
+
+
 @dataclass(frozen=True)
 class Coefficients:
     """Coefficients of F = P/Q that approximate a known function.

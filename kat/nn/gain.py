@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cache
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,6 +16,10 @@ Function = Callable[[Tensor], Tensor]
 
 _HALF_WIDTH = 12.0
 """Half the interval of integration; beyond it the normal density is below 1e-32."""
+_NODES = 200
+"""On either side of 0."""
+_NEWTON_STEPS = 4
+"""Enough for all digits of float64: the start is off by less than 1e-5."""
 
 
 def expectation(function: Function) -> Tensor:
@@ -71,8 +75,22 @@ def _quadrature() -> tuple[list[float], list[float]]:
     They are numbers, since a tensor made under a mode such as ``FakeTensorMode`` is of no use
     outside it.
     """
-    nodes, weights = np.polynomial.legendre.leggauss(200)
-    positive = _HALF_WIDTH * (nodes + 1) / 2
-    density = np.exp(-np.square(positive) / 2) / np.sqrt(2 * np.pi)
-    weights = _HALF_WIDTH / 2 * weights * density
-    return [*-positive, *positive], [*weights, *weights]
+    roots = [_legendre_root(index) for index in range(_NODES)]
+    positive = [_HALF_WIDTH * (root + 1) / 2 for root, _ in roots]
+    weights = [
+        _HALF_WIDTH / 2 * weight * math.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)
+        for x, (_, weight) in zip(positive, roots, strict=True)
+    ]
+    return [*(-x for x in positive), *positive], [*weights, *weights]
+
+
+def _legendre_root(index: int) -> tuple[float, float]:
+    """A root x of the Legendre polynomial P_n by Newton's method, and 2 / ((1 - x^2) P_n'(x)^2)."""
+    x = math.cos(math.pi * (index + 0.75) / (_NODES + 0.5))
+    for _ in range(_NEWTON_STEPS):
+        before, value = 1.0, x
+        for degree in range(2, _NODES + 1):
+            before, value = value, ((2 * degree - 1) * x * value - (degree - 1) * before) / degree
+        slope = _NODES * (before - x * value) / (1 - x * x)
+        x -= value / slope
+    return x, 2 / ((1 - x * x) * slope**2)

@@ -11,7 +11,8 @@ from typing import Any
 
 from kat.documents import read_json
 from kat.errors import InputError, MissingFile, unknown
-from kat.nn.coefficients import ALIASES, Coefficients, Init, check_degree
+from kat.extras import needed_by
+from kat.nn.coefficients import ALIASES, KANIFY_INTERVAL, Coefficients, Init, check_degree
 from kat.ops.arguments import check_form
 
 
@@ -34,6 +35,7 @@ def preset(name: str, degree: tuple[int, int] = (5, 4), form: str = "A") -> Coef
 
     Raises:
         InputError: an unknown name or form, or an invalid degree.
+        MissingPackage: another degree, and NumPy or SciPy is missing.
     """
     function = ALIASES.get(name, name)
     if function not in _table():
@@ -44,9 +46,37 @@ def preset(name: str, degree: tuple[int, int] = (5, 4), form: str = "A") -> Coef
         return Coefficients((0.0, 1.0) + (0.0,) * (m - 1), (0.0,) * n, form, (-3.0, 3.0), 0.0)
     if (m, n) == (5, 4):
         return Coefficients.from_dict({**_table()[function][form], "form": form}, name)
-    from kat.nn.fitting import fit_preset  # imports SciPy, so only if needed
+    with needed_by(f"the preset {name!r} of degree {degree}", "fit"):
+        from kat.nn.fitting import fit_preset
 
     return fit_preset(function, degree, form).coefficients
+
+
+@cache
+def minimax(
+    function: str, degree: tuple[int, int], form: str, interval: tuple[float, float]
+) -> Coefficients:
+    """The coefficients with the least maximum error on an interval.
+
+    The package has those of degree (5, 4) on [-6, 6]. Any others are fitted at the first call.
+
+    Args:
+        function: a name in :data:`kat.nn.functions.FUNCTIONS`.
+        degree, form, interval: see :func:`kat.nn.fitting.fit`.
+
+    Raises:
+        InputError: an invalid degree, form or interval.
+        MissingPackage: a fit is needed, and NumPy or SciPy is missing.
+    """
+    check_form(form)
+    degree = check_degree(degree)
+    if (degree, interval) == ((5, 4), KANIFY_INTERVAL):
+        stored = _file()["kanify"][function][form]
+        return Coefficients.from_dict({**stored, "form": form}, function)
+    with needed_by(f"a fit of degree {degree} on {interval}", "fit"):
+        from kat.nn.fitting import fit
+
+    return fit(function, degree, form, interval).coefficients
 
 
 def read_coefficients(path: Path) -> Coefficients:
@@ -108,7 +138,11 @@ def coefficients_of(init: str | Coefficients, degree: tuple[int, int], form: str
     return init
 
 
-@cache
 def _table() -> dict[str, dict[str, dict[str, Any]]]:
-    """The stored fits by preset and form."""
-    return json.loads((files("kat.nn") / "presets.json").read_text(encoding="utf-8"))["presets"]
+    """The stored presets by name and form."""
+    return _file()["presets"]
+
+
+@cache
+def _file() -> dict[str, Any]:
+    return json.loads((files("kat.nn") / "presets.json").read_text(encoding="utf-8"))

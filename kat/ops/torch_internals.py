@@ -1,17 +1,21 @@
 """Every private name of torch that kat reads, with a fallback for each.
 
-They tell what is active around a call: modes, ``torch.func`` transforms, forward-mode AD, hooks. A
-release of torch may remove any of them. kat then asks in another way, or takes what the name would
-report to be active: the results stay right, on a slower path.
+They tell what is active around a call: modes, ``torch.func`` transforms, forward-mode AD, hooks;
+one marks functions for the compiler. A release of torch may remove any of them. kat then asks in
+another way, or takes what the name would report to be active: the results stay right, on a slower
+path.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def _assume_so() -> bool:
@@ -83,7 +87,17 @@ def is_exporting_onnx() -> bool:
     return is_exporting() and torch.onnx.is_in_onnx_export()
 
 
-@torch.compiler.assume_constant_result
+def constant_when_compiled(function: Function) -> Function:
+    """Has compiled code take a function's result as a constant, instead of tracing the function.
+
+    ``torch.compiler.assume_constant_result`` sets the same mark, but imports the compiler, which
+    takes longer than torch itself. Where a torch ignores the mark, the function is traced.
+    """
+    vars(function)["_dynamo_marked_constant"] = True
+    return function
+
+
+@constant_when_compiled
 def in_function_transform() -> bool:
     """Whether a ``torch.func`` transform or forward-mode AD is active.
 

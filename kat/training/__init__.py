@@ -1,13 +1,20 @@
 """Training and evaluation: settings, the training loop, tasks, sweeps."""
 
-from kat.training.callbacks.divergence import read_divergence
-from kat.training.config import ModelConfig, MonitorConfig, OptimConfig, TrainConfig
-from kat.training.distributed import is_first_process
-from kat.training.dry_run import DryRun, measure_dry_run
-from kat.training.evaluation.evaluate import evaluate
-from kat.training.evaluation.evaluation import EvalConfig, Evaluation
-from kat.training.run import Summary, train
-from kat.training.run_directory import read_history, read_settings, settings_to_keep
+from typing import TYPE_CHECKING
+
+from kat.extras import on_first_use
+
+if TYPE_CHECKING:
+    from kat.training.callbacks.divergence import read_divergence
+    from kat.training.config import ModelConfig, MonitorConfig, OptimConfig, TrainConfig
+    from kat.training.distributed import is_first_process
+    from kat.training.dry_run import DryRun, measure_dry_run
+    from kat.training.evaluation.evaluate import evaluate
+    from kat.training.evaluation.evaluation import EvalConfig, Evaluation
+    from kat.training.run import Summary, train
+    from kat.training.run_directory import read_history, read_settings, settings_to_keep
+else:
+    __getattr__ = on_first_use(__name__, "train")
 
 __all__ = [
     "DryRun",

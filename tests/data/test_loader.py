@@ -23,8 +23,7 @@ from kat.data import (
     preprocessing,
     train_transform,
 )
-from kat.data.loader import worker_has_ended
-from kat.errors import InputError, LoaderFailed
+from kat.errors import InputError, LoaderFailed, worker_has_ended
 from tests.images import write_folder
 
 

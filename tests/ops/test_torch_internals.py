@@ -196,3 +196,8 @@ def test_kat_works_without_any_of_the_names():
     refusal, same = done.stdout.splitlines()
     assert "impl='cpu' does not work inside torch.func transforms" in refusal
     assert same == "True"
+
+
+def test_the_compiler_is_told_what_is_constant_as_torch_itself_does_it():
+    theirs = torch.compiler.assume_constant_result(lambda: None)
+    assert vars(theirs) == vars(torch_internals.constant_when_compiled(lambda: None)) != {}

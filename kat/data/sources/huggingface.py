@@ -13,6 +13,7 @@ from kat.data.config import DataConfig
 from kat.data.dataset import ImageDataset
 from kat.data.decoding import read_image
 from kat.errors import InputError, first_line, unknown
+from kat.extras import require
 from kat.text import quoted
 
 
@@ -85,13 +86,7 @@ class RowSource:
 
 
 def _load(config: DataConfig, name: str, split: str) -> Any:
-    try:
-        import datasets
-    except ImportError:
-        raise InputError(
-            f"{config.name!r} needs the package datasets:"
-            " pip install 'kolmogorov-arnold-transformer[data]'"
-        ) from None
+    datasets = require("datasets", repr(config.name))
     try:
         with _network(config.download):
             if (Path(name) / "dataset_dict.json").is_file():

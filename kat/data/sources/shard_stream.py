@@ -13,6 +13,7 @@ from kat.data.decoding import UnreadableImage
 from kat.data.sources.webdataset import IMAGES, parse_label
 from kat.data.stream import ImageStream, Part, StreamItem
 from kat.errors import InputError
+from kat.extras import require
 
 _BUFFER = 1000
 """Number of encoded images in the shuffle buffer of a worker; about 100 MB for ImageNet."""
@@ -73,7 +74,7 @@ class ShardStream:
         return items
 
     def _items(self, urls: list[str]) -> Iterator[StreamItem | UnreadableImage]:
-        import webdataset
+        webdataset = require("webdataset", "a stream of shards")
 
         for url in urls:
             damage: list[Exception] = []

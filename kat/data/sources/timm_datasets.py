@@ -40,7 +40,7 @@ def open_timm(config: DataConfig, split: str, seed: int) -> ImageDataset | Image
             seed=seed,
             input_img_mode="" if streamed else "RGB",  # images that are not decoded have no mode
         )
-    except ImportError as error:
+    except ImportError as error:  # timm names the package
         raise InputError(f"dataset {config.name!r} needs a package: {error}") from None
     except (AssertionError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
         reason = str(error) or type(error).__name__

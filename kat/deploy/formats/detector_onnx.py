@@ -22,8 +22,8 @@ from torchvision.models.detection.transform import resize_boxes
 from kat.deploy.export_record import ExportRecord
 from kat.deploy.formats.onnx import OPSET, check_size, save_proto
 from kat.deploy.freezing import freeze
-from kat.deploy.optional_imports import require
 from kat.errors import InputError
+from kat.extras import require
 from kat.models import ModelRecord
 from kat.models.dense import Detector
 from kat.models.dense.image_sizes import pad_to_patches

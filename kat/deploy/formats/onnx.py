@@ -12,9 +12,9 @@ from torch.export import ExportedProgram
 
 from kat.checksum import verify_checksum, write_checksum
 from kat.deploy.export_record import KEY, ExportRecord
-from kat.deploy.optional_imports import require
 from kat.deploy.tracing import quiet_warnings
 from kat.errors import InputError, first_line
+from kat.extras import require
 from kat.text import scaled
 from kat.version import __version__
 

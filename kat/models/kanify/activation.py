@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from kat.errors import InputError
+from kat.nn.functions import FUNCTIONS
 
 SUPPORTED = (
     "gelu", "gelu_tanh", "quick_gelu", "silu", "mish", "relu", "leaky_relu", "tanh", "sigmoid",
     "softplus",
 )  # fmt: skip
-"""Names in :data:`kat.nn.fitting.FUNCTIONS`. The closest two, both GELUs, differ by 4.7e-4."""
+"""Names in :data:`kat.nn.functions.FUNCTIONS`. The closest two, both GELUs, differ by 4.7e-4."""
 
 _TOLERANCE = 1e-6
 
@@ -31,14 +31,12 @@ def known_function(activation: Callable[..., Any]) -> str | None:
     Args:
         activation: a module without parameters, or a function.
     """
-    from kat.nn.fitting import FUNCTIONS
-
     x = torch.linspace(-16, 16, 321, dtype=torch.float64)
     y = _values(activation, x[None])
     if y is None:
         return None
     for name in ("identity", *SUPPORTED):
-        if np.allclose(y, FUNCTIONS[name](x.numpy()), rtol=0, atol=_TOLERANCE):
+        if torch.allclose(y, FUNCTIONS[name](x), rtol=0, atol=_TOLERANCE):
             return name
     return None
 
@@ -58,7 +56,7 @@ def kind_of(activation: object) -> str:
 
 
 @torch.no_grad()
-def _values(activation: Callable[..., Any], x: torch.Tensor) -> np.ndarray | None:
+def _values(activation: Callable[..., Any], x: torch.Tensor) -> torch.Tensor | None:
     """Its values at x (1, k), or None if it fails or does not return a value for each point."""
     # forward, not __call__, which would run the hooks of whoever observes the module.
     function = activation.forward if isinstance(activation, nn.Module) else activation
@@ -69,4 +67,4 @@ def _values(activation: Callable[..., Any], x: torch.Tensor) -> np.ndarray | Non
             return None
     if not isinstance(y, torch.Tensor) or y.shape != x.shape or y.device != x.device:
         return None
-    return y[0].double().numpy()
+    return y[0].double()

@@ -11,11 +11,12 @@ from torch import nn
 from kat.errors import InputError
 from kat.models.kanify.calibrate import Run, run_batch, seen_inputs
 from kat.models.kanify.find import Found, Mlp, find
-from kat.models.kanify.fit import Fitted, fit_on_interval, fit_to_inputs
+from kat.models.kanify.fit import Fitted, check_fitter, fit_on_interval, fit_to_inputs
 from kat.models.kanify.plan import Plan
 from kat.models.kanify.replacement import Replacement, check_replaceable, device_and_dtype
 from kat.models.kanify.select import Only, chosen, groups
 from kat.nn import Share, rationals
+from kat.nn.coefficients import KANIFY_INTERVAL
 from kat.ops import Form
 
 _LARGE_ERROR = 0.01
@@ -29,7 +30,7 @@ def kanify(
     degree: tuple[int, int] = (5, 4),
     form: Form = "A",
     share: Share = "numerator",
-    interval: tuple[float, float] = (-6.0, 6.0),
+    interval: tuple[float, float] = KANIFY_INTERVAL,
     calibration: Iterable[Any] | None = None,
     run: Run = run_batch,
     measure: Any = None,
@@ -55,10 +56,11 @@ def kanify(
         num_groups: groups of both rationals, a divisor of both widths; by default the largest
             divisor of each width up to 8.
         degree, form, share: see :class:`kat.GroupRational`.
-        interval: where F_2 approximates f.
+        interval: where F_2 approximates f. The fits of degree (5, 4) on [-6, 6] are stored; others
+            need the extra ``[fit]``.
         calibration: batches to run the model on. Each F_2 is then fitted by least squares to the
             inputs of its activation, weighted by their effect on the output of the MLP, and only
-            loosely to the interval.
+            loosely to the interval. This needs the extra ``[fit]``.
         run: how to run a batch, by default ``model(**batch)`` for a mapping, ``model(*batch)`` for
             a tuple or list, and ``model(batch)`` for anything else.
         measure: a batch. The plan then shows how much each MLP by itself and all together change
@@ -77,11 +79,14 @@ def kanify(
         InputError: an argument of the wrong kind, nothing to replace, a selection that matches
             nothing, an unsupported activation, groups that do not divide a width, calibration that
             does not reach an MLP.
+        MissingPackage: a fit is needed, and NumPy or SciPy is missing.
         ValueError: an unknown degree, form or share.
 
     Source: arXiv 2409.10594, sections 4.3 to 4.5.
     """
     _check_arguments(model, calibration)
+    if calibration is not None:
+        check_fitter()
     found = find(model)
     if not found.mlps:
         raise _nothing_found(model, found)

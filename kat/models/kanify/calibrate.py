@@ -8,16 +8,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kat.errors import InputError
 from kat.models.kanify.find import Mlp
 from kat.models.kanify.trace import channel_weights
+from kat.nn.coefficients import KANIFY_INTERVAL
 
-Array = NDArray[np.float64]
 Run = Callable[[nn.Module, Any], Any]
 
 _EVEN_RANKS, _END_RANKS = 2001, 200
@@ -32,14 +30,14 @@ class SeenInputs:
     """The inputs of an activation, weighted by their squared effect on the output of the MLP.
 
     Args:
-        x: (k,), increasing.
-        weight: (k,), of each in a fit, including the even points; their sum is 1.
+        x: (k,) float64, increasing.
+        weight: (k,) float64, of each in a fit, including the even points; their sum is 1.
         effect: (k,), the same without the even points.
     """
 
-    x: Array
-    weight: Array
-    effect: Array
+    x: Tensor
+    weight: Tensor
+    effect: Tensor
 
 
 def run_batch(model: nn.Module, batch: Any) -> Any:
@@ -54,7 +52,7 @@ def seen_inputs(
     mlps: list[Mlp],
     batches: Iterable[Any],
     run: Run = run_batch,
-    interval: tuple[float, float] = (-6.0, 6.0),
+    interval: tuple[float, float] = KANIFY_INTERVAL,
 ) -> dict[str, SeenInputs]:
     """Records the inputs of each activation while the model runs on some batches.
 
@@ -107,8 +105,8 @@ class _Recorder:
         self.first = first
         # If no channel has an effect, as in layers initialized to zero, all have the same weight.
         self.channel_weights = channel_weights if channel_weights.any() else channel_weights + 1
-        self.x: list[Array] = []
-        self.weight: list[Array] = []
+        self.x: list[Tensor] = []
+        self.weight: list[Tensor] = []
 
     def hook(self, linear: nn.Module, args: Any, y: Tensor) -> None:
         """Keeps some of the values of one call, each with the weight of its neighborhood."""
@@ -119,19 +117,20 @@ class _Recorder:
         sums = self.channel_weights[order % y.shape[-1]].cumsum(0)
         between = sums[(ranks[:-1] + ranks[1:]) // 2]
         ends = sums.new_zeros(1), sums[-1:]
-        self.x.append(values[ranks].cpu().numpy())
-        self.weight.append(torch.cat([ends[0], between, ends[1]]).diff().cpu().numpy())
+        self.x.append(values[ranks].cpu())
+        self.weight.append(torch.cat([ends[0], between, ends[1]]).diff().cpu())
 
     def seen(self, interval: tuple[float, float]) -> SeenInputs:
         """The values of all calls, and the even points."""
-        x, weight = np.concatenate(self.x), np.concatenate(self.weight)
-        margin = _MARGIN * (x.max() - x.min())
-        low, high = min(x.min() - margin, interval[0]), max(x.max() + margin, interval[1])
-        x = np.concatenate([x, np.linspace(low, high, _EVEN_POINTS)])
-        points, place = np.unique(x, return_inverse=True)
-        effect, even = np.zeros((2, len(points)))
-        np.add.at(effect, place[:-_EVEN_POINTS], weight / weight.sum())
-        np.add.at(even, place[-_EVEN_POINTS:], 1 / _EVEN_POINTS)
+        x, weight = torch.cat(self.x), torch.cat(self.weight)
+        least, most = x.min().item(), x.max().item()
+        margin = _MARGIN * (most - least)
+        low, high = min(least - margin, interval[0]), max(most + margin, interval[1])
+        x = torch.cat([x, torch.linspace(low, high, _EVEN_POINTS, dtype=x.dtype)])
+        points, place = x.unique(return_inverse=True)
+        effect, even = torch.zeros(2, len(points), dtype=x.dtype)
+        effect.index_add_(0, place[:-_EVEN_POINTS], weight / weight.sum())
+        even += place[-_EVEN_POINTS:].bincount(minlength=len(points)) / _EVEN_POINTS
         return SeenInputs(points, (1 - _EVEN_SHARE) * effect + _EVEN_SHARE * even, effect)
 
 

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
+from torch import Tensor
 
 from kat.errors import InputError
+from kat.extras import needed_by
 from kat.models.kanify.calibrate import SeenInputs
 from kat.nn import Coefficients
-
-if TYPE_CHECKING:
-    from kat.nn.fitting import Fit
-
-# kat.nn.fitting is imported within functions: it imports SciPy's optimizers.
+from kat.nn.functions import FUNCTIONS
+from kat.nn.presets import minimax
+from kat.ops import rational
 
 
 @dataclass(frozen=True)
@@ -53,11 +50,22 @@ def fit_on_interval(
 
     Raises:
         InputError: an invalid degree, form or interval.
+        MissingPackage: the fit is not among the stored ones, and NumPy or SciPy is missing.
     """
     degree, interval = _pair("degree", degree), _pair("interval", interval)
-    result = _minimax(function, degree, form, interval)
-    x = np.linspace(*result.interval, 20001)
-    return _measured(function, result.coefficients, dtype, x)
+    coefficients = minimax(function, degree, form, interval)
+    x = torch.linspace(*coefficients.interval, 20001, dtype=torch.float64)
+    return _measured(function, coefficients, dtype, x)
+
+
+def check_fitter() -> None:
+    """Checks that :func:`fit_to_inputs` can fit, before the model runs.
+
+    Raises:
+        MissingPackage: NumPy or SciPy is missing.
+    """
+    with needed_by("calibration", "fit"):
+        import kat.nn.fitting  # noqa: F401
 
 
 def fit_to_inputs(function: str, start: Fitted, seen: SeenInputs, dtype: torch.dtype) -> Fitted:
@@ -70,10 +78,11 @@ def fit_to_inputs(function: str, start: Fitted, seen: SeenInputs, dtype: torch.d
         seen: the inputs.
         dtype: the dtype of the coefficients.
     """
-    from kat.nn.fitting import FUNCTIONS, Points, fit
+    from kat.nn.fitting import Points, fit
 
     c = start.coefficients
-    points = Points(function, seen.x, FUNCTIONS[function](seen.x), seen.weight)
+    y = FUNCTIONS[function](seen.x)
+    points = Points(function, seen.x.numpy(), y.numpy(), seen.weight.numpy())
     result = fit(points, c.degree, c.form, method="least_squares")
     before, after = (
         _measured(function, coefficients, dtype, seen.x, seen.effect)
@@ -88,31 +97,31 @@ def _pair(name: str, value: Any) -> tuple[Any, Any]:
     return value[0], value[1]
 
 
-@cache
-def _minimax(
-    function: str, degree: tuple[int, int], form: str, interval: tuple[float, float]
-) -> Fit:
-    from kat.nn.fitting import fit
-
-    return fit(function, degree, form, interval)
-
-
 def _measured(
     function: str,
     coefficients: Coefficients,
     dtype: torch.dtype,
-    x: NDArray[np.float64],
-    weight: NDArray[np.float64] | None = None,
+    x: Tensor,
+    weight: Tensor | None = None,
 ) -> Fitted:
-    from kat.nn.fitting import FUNCTIONS, evaluate
-
     a, b = (
-        torch.tensor(values, dtype=torch.float64).to(dtype).double().numpy()
+        torch.tensor(values, dtype=torch.float64).to(dtype).double()
         for values in (coefficients.numerator, coefficients.denominator)
     )
     y = FUNCTIONS[function](x)
-    error = evaluate(x, a, b, coefficients.form) - y
-    rms = float(np.sqrt(np.average(np.square(error), weights=weight)))
-    density = np.exp(-np.square(x) / 2) + np.finfo(float).tiny if weight is None else weight
-    relative = float(np.sqrt(np.dot(density, np.square(error)) / np.dot(density, np.square(y))))
-    return Fitted(coefficients, float(np.max(np.abs(error))), rms, weight is not None, relative)
+    form: Any = coefficients.form
+    values = rational(x[:, None], a[None], b[None], form=form, impl="reference")
+    error = values[:, 0] - y
+    even = torch.ones_like(x) if weight is None else weight
+    normal = torch.exp(-x.square() / 2) + torch.finfo(x.dtype).tiny if weight is None else weight
+    return Fitted(
+        coefficients,
+        max_error=error.abs().max().item(),
+        rms_error=_rms(error, even),
+        seen=weight is not None,
+        relative_error=_rms(error, normal) / _rms(y, normal),
+    )
+
+
+def _rms(values: Tensor, weight: Tensor) -> float:
+    return ((weight @ values.square()) / weight.sum()).sqrt().item()

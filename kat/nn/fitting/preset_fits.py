@@ -7,9 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from kat.nn.coefficients import KANIFY_INTERVAL
 from kat.nn.fitting.fitter import DEGREE, INTERVAL, Fit, fit, measure
 from kat.nn.fitting.functions import FUNCTIONS
 from kat.ops import FORMS
+
+Fits = dict[str, dict[str, Fit]]
+"""By name and form."""
 
 _WIDE = (-10.0, 10.0)
 _DIGITS = 12
@@ -51,21 +55,35 @@ def fit_preset(name: str, degree: tuple[int, int] = DEGREE, form: str = "A") -> 
     return fit(preset.function, degree, form, preset.interval, whole_line=preset.whole_line)
 
 
-def fit_presets() -> dict[str, dict[str, Fit]]:
+def fit_presets() -> Fits:
     """Fits every preset in both forms, with coefficients of 12 significant digits."""
     return {
         name: {form: _rounded(fit_preset(name, DEGREE, form)) for form in FORMS} for name in PRESETS
     }
 
 
-def table(presets: dict[str, dict[str, Fit]]) -> dict[str, Any]:
+def fit_for_kanify() -> Fits:
+    """The fits on the interval of kanify, as :func:`fit_presets` returns those of the presets."""
+    return {
+        name: {form: _rounded(fit(name, DEGREE, form, KANIFY_INTERVAL)) for form in FORMS}
+        for name in FUNCTIONS
+        if name != "identity"
+    }
+
+
+def table(presets: Fits, for_kanify: Fits) -> dict[str, Any]:
     """The contents of presets.json."""
     return {
         "interval": list(INTERVAL),
-        "presets": {
-            name: {form: _entry(result) for form, result in forms.items()}
-            for name, forms in presets.items()
-        },
+        "presets": _entries(presets),
+        "kanify": _entries(for_kanify),
+    }
+
+
+def _entries(fits: Fits) -> dict[str, Any]:
+    return {
+        name: {form: _entry(result) for form, result in forms.items()}
+        for name, forms in fits.items()
     }
 
 

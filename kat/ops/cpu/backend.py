@@ -12,6 +12,7 @@ from torch import Tensor
 from kat.errors import BackendUnavailable
 from kat.ops.arguments import compute_dtype
 from kat.ops.cpu.library import DTYPES, Library, find_library
+from kat.ops.torch_internals import constant_when_compiled
 
 DEVICE_TYPE = "cpu"
 MAX_DEGREE = 16
@@ -125,7 +126,7 @@ def _unsupported(dtype: torch.dtype, m: int, n: int) -> str:
     return ""
 
 
-@torch.compiler.assume_constant_result
+@constant_when_compiled
 def _unavailable(dtype: torch.dtype, m: int, n: int) -> str:
     library = find_library()
     return _unsupported(dtype, m, n) or (library if isinstance(library, str) else "")

@@ -22,6 +22,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from kat.documents import read_json
 from kat.errors import InputError, first_line
+from kat.extras import MissingPackage
 from kat.files import open_input, write_text
 from kat.tables import columns_of, write_table
 from kat.training.config import TrainConfig
@@ -30,7 +31,6 @@ from kat.training.run_directory import LOGGER_RUNS, METRICS, TENSORBOARD, settin
 Status = Literal["finished", "failed"]
 
 _NEEDS = {"wandb": ("wandb",), "mlflow": ("mlflow", "sqlalchemy", "alembic")}
-_INSTALL = {"wandb": "wandb", "mlflow": "mlflow-skinny sqlalchemy alembic"}
 
 
 class Logger:
@@ -209,14 +209,13 @@ def check_services(config: TrainConfig) -> None:
     """Checks that what W&B and MLflow need is installed, where they are asked for.
 
     Raises:
-        InputError: says what is not installed, or that W&B knows no account, and what to do.
+        MissingPackage: it is not.
+        InputError: W&B knows no account; says what to do.
     """
     for name in config.loggers:
-        missing = [module for module in _NEEDS[name] if not is_installed(module)]
-        if missing:
-            raise InputError(
-                f"loggers={name} needs {', '.join(missing)}: pip install {_INSTALL[name]}"
-            )
+        for package in _NEEDS[name]:
+            if not is_installed(package):
+                raise MissingPackage(f"loggers={name}", package)
     if "wandb" in config.loggers:
         check_wandb_account()
 

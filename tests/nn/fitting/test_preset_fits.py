@@ -83,6 +83,6 @@ def test_refitting_gives_what_is_shipped(name: str, form: str) -> None:
 def test_the_table_is_the_same_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     some = {name: PRESETS[name] for name in ("silu_wide", "identity")}
     monkeypatch.setattr(preset_fits, "PRESETS", some)
-    first, second = (json.dumps(preset_fits.table(fit_presets())) for _ in range(2))
+    first, second = (json.dumps(preset_fits.table(fit_presets(), {})) for _ in range(2))
     assert first == second
     assert list(json.loads(first)["presets"]) == ["silu_wide", "identity"]

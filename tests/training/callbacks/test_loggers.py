@@ -84,8 +84,8 @@ def test_overwriting_a_run_starts_new_runs_of_the_services(services, tmp_path):
 def test_what_is_not_installed_is_named_before_anything_is_written(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(loggers, "is_installed", lambda module: module == "mlflow")
     for service, message in (
-        ("wandb", "loggers=wandb needs wandb: pip install wandb"),
-        ("mlflow", "needs sqlalchemy, alembic: pip install mlflow-skinny sqlalchemy alembic"),
+        ("wandb", "loggers=wandb needs the package wandb: pip install"),
+        ("mlflow", "loggers=mlflow needs the package sqlalchemy: pip install"),
     ):
         line = refused(capsys, *QUICK, "--out", tmp_path / "run", "--loggers", service)
         assert message in line

@@ -8,7 +8,8 @@ from timm.layers import Mlp
 from torch import nn
 from torch.nn import functional
 
-from kat.nn import FixedMlp, GRKANMlp, SwiGLUMlp
+from kat.models import FixedMlp, SwiGLUMlp
+from kat.nn import GRKANMlp
 
 
 def test_the_fixed_mlp_is_timms_with_other_weights():

@@ -1,0 +1,169 @@
+"""What needs more than torch: the extra that brings each package, and imports on first use.
+
+The core of the library needs torch alone. Everything else is imported when it is used, so that what
+is missing is named, in one line, by what needs it.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.resources import files
+from typing import Any
+
+from kat.errors import InputError
+
+PROJECT = "kolmogorov-arnold-transformer"
+
+EXTRA_OF_PACKAGE = {
+    "PIL": "vision",
+    "alembic": "loggers",
+    "datasets": "data",
+    "faster_coco_eval": "dense",
+    "filelock": "train",
+    "huggingface_hub": "vision",
+    "jinja2": "plot",
+    "jsonargparse": "cli",
+    "markupsafe": "plot",
+    "matplotlib": "plot",
+    "mlflow": "loggers",
+    "mpmath": "plot",
+    "numpy": "fit",
+    "onnx": "export",
+    "onnxruntime": "export",
+    "onnxscript": "export",
+    "plotly": "plot",
+    "pydantic": "cli",
+    "pydantic_core": "cli",
+    "rich": "cli",
+    "safetensors": "vision",
+    "scipy": "fit",
+    "sklearn": "train",
+    "sqlalchemy": "loggers",
+    "tensorboard": "train",
+    "timm": "vision",
+    "torchao": "export",
+    "torchmetrics": "train",
+    "torchvision": "vision",
+    "wandb": "loggers",
+    "webdataset": "data",
+    "yaml": "cli",
+}
+"""The smallest extra of pyproject.toml that brings a package, by the name that is imported."""
+
+EXTRA_OF_COMMAND = {
+    "ablate": "plot",
+    "convert": "vision",
+    "export": "export",
+    "fit": "fit",
+    "flops": "vision",
+    "plot": "plot",
+    "report": "plot",
+    "stability": "plot",
+    "verify": "plot",
+}
+"""The extra that brings what a command of ``kat`` always needs; of the others it is ``train``."""
+
+_DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "faster_coco_eval": "faster-coco-eval",
+    "mlflow": "mlflow-skinny",
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+}
+"""The names of packages that are installed under another name than they are imported."""
+
+
+class MissingPackage(InputError, ImportError):
+    """A package that is not installed. The message names it and the command that installs it.
+
+    Args:
+        what: needs it, the subject of the message.
+        package: the name that is imported, one of :data:`EXTRA_OF_PACKAGE`.
+        extra: brings all that it needs; by default the one that brings the package.
+    """
+
+    def __init__(self, what: str, package: str, extra: str | None = None) -> None:
+        super().__init__(
+            f"{what} needs the package {_DISTRIBUTIONS.get(package, package)}:"
+            f' pip install "{PROJECT}[{extra or EXTRA_OF_PACKAGE[package]}]"'
+        )
+        self.name = package
+
+
+@contextmanager
+def needed_by(what: str, extra: str | None = None) -> Iterator[None]:
+    """Imports of packages that may be missing.
+
+    Args:
+        what: needs them, the subject of the error.
+        extra: brings all that it needs, so that the error of a part of it is replaced; by default
+            the one that brings the missing package.
+
+    Raises:
+        MissingPackage: one is missing that an extra of this project brings.
+    """
+    try:
+        yield
+    except (ModuleNotFoundError, MissingPackage) as error:
+        package = (error.name or "").partition(".")[0]
+        named_already = isinstance(error, MissingPackage) and extra is None
+        if package not in EXTRA_OF_PACKAGE or named_already:
+            raise
+        raise MissingPackage(what, package, extra) from None
+
+
+def require(package: str, what: str) -> Any:
+    """Imports a package that may be missing.
+
+    Args:
+        package: its name.
+        what: needs it, the subject of the error.
+
+    Raises:
+        MissingPackage: it is missing.
+    """
+    with needed_by(what):
+        return importlib.import_module(package)
+
+
+def on_first_use(package: str, extra: str) -> Callable[[str], Any]:
+    """A package's ``__getattr__``, which imports its public names when they are first used.
+
+    They are what the package imports under ``if TYPE_CHECKING:``, for type checkers and readers.
+
+    Args:
+        package: ``__name__`` of the package.
+        extra: brings all that it needs.
+    """
+    sources: dict[str, str] = {}
+
+    def getattribute(name: str) -> Any:
+        sources.update(sources or _imported_for_types(package))
+        if name not in sources:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        source = sources[name]
+        with needed_by(f"{package}.{name}", extra):
+            if source == package:
+                return importlib.import_module(f"{package}.{name}")
+            value = getattr(importlib.import_module(source), name)
+        setattr(sys.modules[package], name, value)
+        return value
+
+    return getattribute
+
+
+def _imported_for_types(package: str) -> dict[str, str]:
+    """The names that a package imports under ``if TYPE_CHECKING:``, and the modules they are of."""
+    source = (files(package) / "__init__.py").read_text(encoding="utf-8")
+    return {
+        alias.name: node.module
+        for block in ast.parse(source).body
+        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
+        for node in block.body
+        if isinstance(node, ast.ImportFrom) and node.module
+        for alias in node.names
+    }

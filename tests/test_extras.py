@@ -1,0 +1,319 @@
+"""The core wants torch alone, and what is missing for the rest is named in one line."""
+
+from __future__ import annotations
+
+import ast
+import json
+import sys
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+from packaging.utils import canonicalize_name
+
+import kat
+import kat_command
+from kat.extras import EXTRA_OF_COMMAND, EXTRA_OF_PACKAGE, MissingPackage, needed_by
+from tests.environment import EXTRAS, ROOT, make_environment, requirements, run_in
+
+PACKAGE = ROOT / "kat"
+COMMANDS = sorted(kat_command.find_commands(PACKAGE / "cli"))
+PIP = 'pip install "kolmogorov-arnold-transformer[{}]"'
+
+JOBS = """
+import json, sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+import kat
+from kat.models.kanify import kanify_like
+from kat.nn import gain, init_grkan_, preset, preset_names
+from kat.nn import read_coefficient_history, write_coefficient_history, LayerHistory
+
+def digest(*tensors):
+    return [float.hex(v) for t in tensors for v in t.detach().double().flatten().tolist()]
+
+found = {}
+torch.manual_seed(0)
+x = torch.randn(6, 16)
+
+act = kat.GroupRational(8, init="gelu")
+y = act(x.requires_grad_())
+y.square().sum().backward()
+found["rational"] = digest(y, x.grad, *(p.grad for p in act.parameters()))
+a, b = act.weight_numerator, act.weight_denominator
+for impl in ("cpu", "reference"):
+    found[impl] = digest(kat.rational(x, a, b, impl=impl))
+found["presets"] = [digest(torch.tensor(preset(n).numerator)) for n in preset_names()]
+found["gains"] = [gain(kat.GroupRational(1, init=n).functions) for n in ("gelu", "swish")]
+
+for scheme in ("variance_preserving", "centered", "kaiming", "trunc_normal"):
+    mlp = kat.GRKANMlp(16, 32, weight_init=scheme)
+    found[scheme] = digest(mlp(x), *mlp.parameters())
+layer = kat.GRKANLinear(16, 8)
+optimizer = torch.optim.AdamW(kat.param_groups(torch.nn.Sequential(layer, mlp), lr=1e-2))
+layer(x).square().sum().backward()
+optimizer.step()
+found["step"] = digest(*layer.parameters())
+
+def plain():
+    torch.manual_seed(1)
+    return torch.nn.TransformerEncoderLayer(16, 2, 32, 0.0, "gelu", batch_first=True).eval()
+
+model, batch = plain(), torch.randn(2, 5, 16)
+before = digest(model(batch))
+plan = kat.kanify(model, measure=batch)
+plan.save("plan.json")
+found["kanified"] = [str(plan), *digest(model(batch), *model.parameters())]
+other = plain()
+kanify_like(other, "plan.json").model.load_state_dict(model.state_dict())
+found["like"] = digest(other(batch)) == digest(model(batch))
+plan.undo()
+found["undone"] = digest(model(batch)) == before
+
+history = LayerHistory("A", torch.tensor([3]), a[None].detach().float(), b[None].detach().float())
+write_coefficient_history({"act": history}, Path("history.csv"))
+found["history"] = digest(read_coefficient_history(Path("history.csv"))["act"].numerator)
+
+import kat.compat
+from kat_rational import KAT_Group
+found["compat"] = digest(KAT_Group(mode="gelu")(x[:, None].detach()))
+
+if "numpy" not in sys.modules:
+    refused = {
+        "interval": lambda: kat.kanify(plain(), interval=(-4.0, 4.0)),
+        "degree": lambda: kat.kanify(plain(), degree=(3, 2)),
+        "calibration": lambda: kat.kanify(plain(), calibration=[batch]),
+        "preset": lambda: kat.GroupRational(8, degree=(3, 2)),
+        "KAT": lambda: kat.KAT,
+        "models": lambda: kat.models.create_model,
+        "export": lambda: __import__("kat.deploy").deploy.export_model,
+        "plots": lambda: __import__("kat.analysis").analysis.plot_activations,
+        "train": lambda: __import__("kat.training").training.train,
+    }
+    lines = {}
+    for name, job in refused.items():
+        try:
+            job()
+        except ImportError as error:
+            lines[name] = str(error)
+    print(json.dumps(lines))
+third = {name.partition(".")[0] for name in sys.modules} - set(sys.stdlib_module_names)
+print(json.dumps(sorted(name for name in third if "site-packages" in str(
+    getattr(sys.modules.get(name), "__file__", "")) or name in ("numpy", "timm"))))
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def core(tmp_path_factory):
+    """An environment with torch and what it brings."""
+    return make_environment(tmp_path_factory.mktemp("core"))
+
+
+@pytest.mark.slow
+def test_the_core_does_its_jobs_with_torch_alone(core, tmp_path):
+    """With the results of the whole environment, bit by bit."""
+    done = run_in(core, JOBS)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines, _, alone = map(json.loads, done.stdout.splitlines())
+    everything = make_environment(tmp_path, "plot")
+    whole = run_in(everything, JOBS)
+    assert whole.returncode == 0, whole.stderr
+    loaded, found = map(json.loads, whole.stdout.splitlines())
+    assert {"numpy", "timm"} <= set(loaded)
+    assert alone == found
+    assert alone["like"]
+    assert alone["undone"]
+    extras = {
+        "interval": "fit", "degree": "fit", "calibration": "fit", "preset": "fit",
+        "KAT": "vision", "models": "vision", "export": "export", "plots": "plot", "train": "train",
+    }  # fmt: skip
+    for name, extra in extras.items():
+        assert lines[name].endswith(PIP.format(extra)), lines[name]
+        assert "\n" not in lines[name]
+
+
+@pytest.mark.slow
+def test_importing_the_core_imports_nothing_beside_torch(core):
+    """Nor the compiler, which torch imports when it is used."""
+    code = """
+import sys, torch
+before = set(sys.modules)
+import kat, kat.compat
+new = {name.partition(".")[0] for name in set(sys.modules) - before}
+print(sorted(new - set(sys.stdlib_module_names)), "torch._dynamo" in sys.modules)
+"""
+    done = run_in(core, code)
+    assert (done.stdout, done.stderr) == ("['kat', 'kat_rational'] False\n", "")
+
+
+@pytest.mark.slow
+def test_models_are_registered_where_timm_is(tmp_path):
+    done = run_in(
+        make_environment(tmp_path, "vision"),
+        "import kat, timm; print(type(timm.create_model('kat_micro_patch2_8')) is not None,"
+        " 'kat_tiny_patch16_224' in timm.list_models('kat_*'), kat.KAT.__name__)",
+    )
+    assert done.stdout == "True True KAT\n", done.stderr
+
+
+@pytest.mark.slow
+def test_a_timm_that_cannot_be_imported_is_no_obstacle(core, tmp_path):
+    (tmp_path / "timm.py").write_text("raise RuntimeError('operator nms does not exist')\n")
+    done = run_in(
+        core, f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import kat; kat.rational"
+    )
+    assert done.returncode == 0
+    assert "timm cannot be imported, so kat's models are not registered with it" in done.stderr
+    assert "nms does not exist" in done.stderr
+
+
+ALL_COMMANDS = """
+import contextlib, io, json, sys
+import kat_command
+found = {}
+for line in json.loads(sys.argv[1]):
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            code = kat_command.main(line)
+        except SystemExit as error:  # after --help
+            code = error.code
+    found[" ".join(line)] = code, out.getvalue(), err.getvalue()
+print(json.dumps(found))
+"""
+
+
+def _leaves(name: str) -> list[list[str]]:
+    """A command, or the commands of a group."""
+    folder = PACKAGE / "cli" / name
+    if not folder.is_dir():
+        return [[name]]
+    return [[name, inner] for inner in sorted(kat_command.find_commands(folder))]
+
+
+@pytest.mark.slow
+def test_commands_name_what_they_need_in_one_line(core):
+    leaves = [leaf for name in COMMANDS for leaf in _leaves(name)]
+    lines = [["--help"], *leaves, *(["help", *leaf] for leaf in leaves)]
+    done = run_in(core, ALL_COMMANDS, json.dumps(lines))
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["--help"][0] == 0
+    for leaf in leaves:
+        install = PIP.format(EXTRA_OF_COMMAND.get(leaf[0], "train"))
+        code, out, err = found[" ".join(leaf)]
+        assert (code, out) == (2, "")
+        assert err.startswith(f"kat: kat {' '.join(leaf)} needs the package ")
+        assert err.endswith(f"{install}\n")
+        assert err.count("\n") == 1
+        code, out, err = found[" ".join(["help", *leaf])]
+        assert (code, err) == (0, "")
+        assert f"``kat {' '.join(leaf)}``" in out
+        assert install in out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("extra", ["fit", "vision", "train", "plot", "export"])
+def test_an_extra_is_enough_for_its_commands(extra, tmp_path):
+    """For their help, which builds the whole parser."""
+    names = [name for name in COMMANDS if EXTRA_OF_COMMAND.get(name, "train") == extra]
+    lines = [[*leaf, "--help"] for name in names for leaf in _leaves(name)]
+    done = run_in(make_environment(tmp_path, extra), ALL_COMMANDS, json.dumps(lines))
+    assert done.returncode == 0, done.stderr
+    for line, (code, out, err) in json.loads(done.stdout).items():
+        assert (code, err) == (0, ""), line
+        assert "--debug" in out, line
+
+
+@pytest.mark.slow
+def test_the_command_fits_with_its_extra_and_names_the_one_for_the_plot(tmp_path):
+    environment = make_environment(tmp_path, "fit")
+    lines = [["fit", "tanh", "--out", "act.json"], ["fit", "tanh", "--plot", "act.svg"]]
+    found = json.loads(run_in(environment, ALL_COMMANDS, json.dumps(lines)).stdout)
+    (code, _, _), (refused, _, line) = found.values()
+    assert (code, refused) == (0, 2)
+    assert (
+        line == f"kat: kat.analysis.plot_fit needs the package matplotlib: {PIP.format('plot')}\n"
+    )
+
+
+def test_the_extra_of_each_package_brings_it():
+    distributions = packages_distributions()
+    brought = {extra: {canonicalize_name(r.name) for r in requirements(extra)} for extra in EXTRAS}
+    for package, extra in EXTRA_OF_PACKAGE.items():
+        names = {canonicalize_name(name) for name in distributions.get(package, [package])}
+        if package == "pydantic_core":  # pydantic brings it
+            names = {"pydantic"}
+        assert names & brought[extra] or package in ("mlflow", "wandb", "alembic", "sqlalchemy")
+        with pytest.raises(MissingPackage) as raised, needed_by("x"):
+            raise ModuleNotFoundError(name=f"{package}.part")
+        assert str(raised.value).endswith(PIP.format(extra))
+        assert raised.value.name == package
+
+
+def test_what_no_extra_brings_is_left_as_it_is():
+    with pytest.raises(ModuleNotFoundError, match="nowhere"), needed_by("x", "fit"):
+        import nowhere  # noqa: F401
+
+
+CORE = ("ops", "nn", "models/kanify", "compat")
+"""Folders of the core."""
+CORE_FILES = ("__init__", "documents", "errors", "extras", "files", "tables", "text", "version")
+NOT_OF_AN_EXTRA = {
+    "pillow_heif": "its wheels hold code under the GPL, so users choose it themselves",
+    "triton": "torch brings it where there is a GPU",
+    "torch": "the core",
+    "kat": "this package",
+    "kat_command": "this package",
+}
+
+
+def _imported(path: Path, at_the_top: bool) -> set[str]:
+    """The top-level packages that a file imports: anywhere, or when it is imported."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = tree.body if at_the_top else ast.walk(tree)
+    found = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        if isinstance(node, ast.ImportFrom):
+            found.add((node.module or "").partition(".")[0])
+    return found - set(sys.stdlib_module_names) - {"__future__"}
+
+
+def test_every_package_that_is_imported_belongs_to_an_extra():
+    for path in PACKAGE.rglob("*.py"):
+        unknown = _imported(path, at_the_top=False) - set(NOT_OF_AN_EXTRA) - set(EXTRA_OF_PACKAGE)
+        assert not unknown, path
+
+
+def test_the_modules_of_the_core_import_torch_alone():
+    files = [path for folder in CORE for path in (PACKAGE / folder).rglob("*.py")]
+    files += [PACKAGE / f"{name}.py" for name in CORE_FILES]
+    files = [p for p in files if not {"fitting", "triton"} & set(p.relative_to(PACKAGE).parts)]
+    assert len(files) > 40
+    for path in files:
+        assert _imported(path, at_the_top=True) <= {"torch", "kat"}, path
+
+
+def test_the_core_requires_torch_alone():
+    assert [requirement.name for requirement in requirements()] == ["torch"]
+
+
+def test_all_and_dev_bring_every_extra():
+    everything = {r.name for extra in EXTRAS if extra != "dev" for r in requirements(extra)}
+    assert {r.name for r in requirements("all")} == everything
+    loggers = {r.name for r in requirements("loggers")} - {r.name for r in requirements("train")}
+    assert everything - loggers <= {r.name for r in requirements("dev")}
+
+
+def test_public_names_that_come_on_first_use_are_those_of_the_package():
+    for name in ("models", "data", "training", "analysis", "deploy"):
+        package = __import__(f"kat.{name}", fromlist=["*"])
+        for public in package.__all__:
+            assert getattr(package, public) is not None
+        with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+            _ = package.nothing
+    assert kat.KAT is kat.models.KAT
