@@ -65,7 +65,7 @@ def requirements(package: Distribution, extras: set[str]) -> list[Requirement]:
 
 
 def license_of(package: Distribution) -> str:
-    """The license as the package's metadata state it, in one line."""
+    """The license as the package states it: in its metadata, or by the title of its license file."""
     metadata = package.metadata
     classifiers = [
         line.rpartition(" :: ")[2]
@@ -74,7 +74,10 @@ def license_of(package: Distribution) -> str:
     ]
     text = (metadata.get("License") or "").strip()
     given = metadata.get("License-Expression") or ", ".join(classifiers) or text.split("\n")[0]
-    return given if given and given.upper() != "UNKNOWN" else UNKNOWN
+    if given and given.upper() != "UNKNOWN":
+        return given
+    texts = [file.read_text() for file in package.files or [] if file.name.startswith("LICENSE")]
+    return " ".join(texts[0].split()[:2]) if texts else UNKNOWN
 
 
 if __name__ == "__main__":
