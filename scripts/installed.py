@@ -60,8 +60,9 @@ def run_tests(python: Path, tests: list[str], marker: str) -> Outcome:
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        no_caches = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(ROOT / "tests", folder / "tests", ignore=no_caches)
+        left_out = shutil.ignore_patterns("__pycache__", "results")
+        for part in ("tests", "benchmarks"):  # some tests run benchmarks
+            shutil.copytree(ROOT / part, folder / part, ignore=left_out)
         shutil.copy(ROOT / "pyproject.toml", folder)
         report = folder / "report.xml"
         options = ["-q", "-m", marker, "-p", "no:cacheprovider", f"--junitxml={report}"]

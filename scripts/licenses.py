@@ -65,7 +65,7 @@ def requirements(package: Distribution, extras: set[str]) -> list[Requirement]:
 
 
 def license_of(package: Distribution) -> str:
-    """The license as the package states it: in its metadata, or by the title of its license file."""
+    """The license as the package's metadata state it, or else the title of its license file."""
     metadata = package.metadata
     classifiers = [
         line.rpartition(" :: ")[2]

@@ -55,14 +55,20 @@ def forward(x: Tensor, a: Tensor, b: Tensor, form: str) -> Tensor:
     return times_power(t.ratio, t.p.exponent - t.q_exponent)
 
 
+def widest_dtype(device: torch.device) -> torch.dtype:
+    """float64, which Apple's GPUs do not have."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def backward(
     grad: Tensor, x: Tensor, a: Tensor, b: Tensor, form: str
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """dx, da and db of ``sum(grad * F(x))``, for grad of x's shape; all in float64.
+    """dx, da and db of ``sum(grad * F(x))``, for grad of x's shape; all in float64 if there is one.
 
     float64 has room for the sums, and for derivatives of dx where dx is beyond float32's maximum.
     """
-    grad, x, a, b = (t.double() for t in (grad, x, a, b))
+    dtype = widest_dtype(x.device)
+    grad, x, a, b = (t.to(dtype) for t in (grad, x, a, b))
     t = _terms(x, a, b, form)
     g, g_exponent = _parts(grad)
     w, exponent = g / t.q, g_exponent - t.q_exponent

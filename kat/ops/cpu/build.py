@@ -7,6 +7,7 @@ the package or torch is installed. So its top-level imports are of the standard 
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import os
@@ -18,11 +19,13 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 SOURCE_FOLDER = Path(__file__).resolve().parent / "csrc"
 SOURCES = ("rational.cpp", "kernels.cpp", "kernels.h", "scaled.inc")
 """The first one is compiled once, the second once for each instruction set."""
+DISTRIBUTION = "kolmogorov-arnold-transformer"
 PREBUILT = Path(__file__).resolve().parent / "_rational_cpu.so"
 FLAGS = (
     "-std=c++17",
@@ -143,12 +146,32 @@ def _hash_of(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:32]
 
 
+def is_as_installed(path: Path) -> bool:
+    """False if an installer recorded another hash for this file of the package; else True.
+
+    A wheel brings the hashes of its files, in RECORD. What was built in a checkout has none.
+    """
+    try:
+        files = distribution(DISTRIBUTION).files or []
+    except PackageNotFoundError:
+        return True
+    for file in files:
+        if file.name == path.name and file.hash and Path(file.locate()) == path:
+            digest = (
+                hashlib.new(file.hash.mode, path.read_bytes()).digest() if path.exists() else b""
+            )
+            return base64.urlsafe_b64encode(digest).decode().rstrip("=") == file.hash.value
+    return True
+
+
 def find_compiler() -> list[str]:
     """The command of the C++ compiler: ``$CXX``, or the first of :data:`COMPILERS` installed.
 
     Raises:
-        BuildError: there is none.
+        BuildError: there is none, or the system is Windows.
     """
+    if sys.platform == "win32":
+        raise BuildError("the C++ kernel is not made for Windows; WSL has it")
     command = shlex.split(os.environ.get("CXX", ""))
     if command and shutil.which(command[0]):
         return command

@@ -115,10 +115,13 @@ def find_library() -> Library | str:
     wanted = best if choice == "auto" else INSTRUCTION_SETS.index(choice)
     if wanted > best:
         return f"KAT_CPU_KERNEL={choice}, but this processor supports {INSTRUCTION_SETS[best]} only"
+    damaged = not build.is_as_installed(build.PREBUILT)
     try:
-        path, binary = _open_prebuilt() or _open(build.cached_library(1 << wanted))
+        prebuilt = None if damaged else _open_prebuilt()
+        path, binary = prebuilt or _open(build.cached_library(1 << wanted))
     except (build.BuildError, OSError) as error:
-        return str(error)
+        why = f"{build.PREBUILT} is damaged, so install kat again; " if damaged else ""
+        return f"{why}{error}"
     sets = binary.kat_instruction_sets()
     available = tuple(name for i, name in enumerate(INSTRUCTION_SETS) if sets >> i & 1)
     return Library(path, available, binary.kat_rational, parallel_for, wanted)
