@@ -1,6 +1,7 @@
 # make demo            set everything up and train KAT and ViT on real images, about two minutes
 # make test            set everything up and run the tests
-# make release-check   the longest tests, which make test leaves out
+# make wheel           build sdist and wheel into dist/, and test the wheel where it is installed
+# make release-check   all that a release needs except the upload; hours, and 30 GB of disk
 #
 # All of it lives in .venv; nothing is installed outside this folder.
 #   PYTHON=python3.12        another interpreter, 3.11 or newer
@@ -10,6 +11,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+TOOLS := $(VENV)/.tools
 DEMO_OUT ?= runs/demo
 
 # A machine without an NVIDIA GPU gets the CPU build, a tenth of the size.
@@ -20,15 +22,19 @@ else
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 endif
 
-.PHONY: help setup demo test release-check lint clean
+.PHONY: help setup demo test wheel release-check lint clean
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -n 7
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -n 8
 
 setup: $(READY)
 
 $(READY): pyproject.toml scripts/setup.sh
 	@PYTHON="$(PYTHON)" VENV="$(VENV)" TORCH_INDEX="$(TORCH_INDEX)" sh scripts/setup.sh
+	@touch $@
+
+$(TOOLS): $(READY)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[release]'
 	@touch $@
 
 demo: $(READY)
@@ -38,8 +44,21 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest -q -n auto --dist loadfile
 
-release-check: $(READY)
+wheel: $(TOOLS)
+	$(BIN)/python scripts/check_wheel.py --out dist
+
+release-check: $(TOOLS) lint docs
 	$(BIN)/python -m pytest -q -n auto --dist load -m release -rA
+	$(BIN)/zizmor --offline .github
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms \
+		.github/ISSUE_TEMPLATE/bug.yml .github/ISSUE_TEMPLATE/feature.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
+	$(BIN)/python scripts/licenses.py all
+	$(BIN)/python -m pytest -q tests/scripts/test_kernel_hub.py
+	rm -rf dist
+	$(BIN)/python scripts/check_wheel.py --out dist -m ""
+	$(BIN)/python scripts/version_matrix.py dist/*.whl --csv benchmarks/results/version_matrix.csv
 
 lint: $(READY)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

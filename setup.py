@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import re
+import tomllib
 from pathlib import Path
 from types import ModuleType
 
@@ -15,12 +17,27 @@ from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
+ROOT = Path(__file__).parent
 SOURCES = "kat/ops/cpu/csrc"
+LIBRARY = "kat.ops.cpu._rational_cpu"
+
+
+def readme() -> str:
+    """README.md, with absolute links to the files of this version if the project has an address."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    address = project["urls"].get("Repository")
+    if address is None:
+        return text
+    version = re.search(r'__version__ = "(.+)"', (ROOT / "kat" / "version.py").read_text())[1]
+    relative = r"\]\((?!https?:|#)"
+    text = re.sub(rf"(!\[[^\]]*){relative}", rf"\1]({address}/raw/v{version}/", text)
+    return re.sub(relative, f"]({address}/blob/v{version}/", text)
 
 
 def load_cpu_build() -> ModuleType:
     """kat.ops.cpu.build, without importing kat, which would import torch."""
-    path = Path(__file__).parent / "kat" / "ops" / "cpu" / "build.py"
+    path = ROOT / "kat" / "ops" / "cpu" / "build.py"
     spec = importlib.util.spec_from_file_location("cpu_build", path)
     assert spec is not None
     assert spec.loader is not None
@@ -47,18 +64,21 @@ class BuildLibrary(build_ext):
 
 
 class TagWheel(bdist_wheel):
-    """Tags the wheel with the platform, but with no version of Python."""
+    """Tags the wheel with the platform if it holds the library, and with no version of Python."""
 
     def get_tag(self) -> tuple[str, str, str]:
-        return "py3", "none", super().get_tag()[2]
+        library = Path(self.get_finalized_command("build_ext").get_ext_fullpath(LIBRARY))
+        return "py3", "none", super().get_tag()[2] if library.is_file() else "any"
 
 
 setup(
+    long_description=readme(),
+    long_description_content_type="text/markdown",
     ext_modules=[
         Extension(
-            "kat.ops.cpu._rational_cpu",
-            sources=[f"{SOURCES}/rational.cpp"],
-            depends=[f"{SOURCES}/block.inc", f"{SOURCES}/scaled.inc"],
+            LIBRARY,
+            sources=[f"{SOURCES}/rational.cpp", f"{SOURCES}/kernels.cpp"],
+            depends=[f"{SOURCES}/kernels.h", f"{SOURCES}/scaled.inc"],
             optional=True,
         )
     ],

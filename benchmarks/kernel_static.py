@@ -133,14 +133,16 @@ def measure(
     if not forward:
         constants |= share.segments(shared_a=True, shared_b=args.groups == 1)
         constants |= {"STORE_Y": kernel == "recompute"}
-    binary = compiled(KERNELS[kernel], constants, dtype, arch)
+    binary = compiled(KERNELS[kernel], constants, dtype, GPUTarget("cuda", arch, 32))
     text = disassemble(binary.asm["cubin"])
     spills = len(re.findall(r"\b(?:LDL|STL)\b", text))
     widths, per_element = inspect(text, x.element_size() * (2 if kernel == "recompute" else 1))
     return registers(text), spills, binary.metadata.shared, widths, per_element
 
 
-def compiled(function: Any, constants: dict[str, Any], dtype: torch.dtype, arch: int) -> Any:
+def compiled(
+    function: Any, constants: dict[str, Any], dtype: torch.dtype, target: GPUTarget
+) -> Any:
     """What a launch with 16-byte aligned pointers would compile."""
     stored = {torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.float32: "*fp32"}[dtype]
     names = function.arg_names
@@ -148,7 +150,6 @@ def compiled(function: Any, constants: dict[str, Any], dtype: torch.dtype, arch:
     pointers = [i for i, name in enumerate(names) if name.endswith("_ptr")]
     attributes = {(i,): [["tt.divisibility", 16]] for i in pointers}
     source = ASTSource(function, signature, constants, attributes)
-    target = GPUTarget("cuda", arch, 32)
     return triton.compile(source, target=target, options=triton_launch.OPTIONS)
 
 

@@ -73,8 +73,9 @@ def _draw_centered(linear: nn.Linear, function: Function) -> None:
     )
     nn.init.normal_(linear.weight, std=variance.sum().item() ** -0.5)
     if mean.any():
-        direction = replicated_like(mean / mean.norm(), linear.weight)
-        linear.weight.sub_((linear.weight @ direction)[:, None] * direction)
+        direction = replicated_like((mean / mean.norm())[:, None], linear.weight)
+        # A column, since DTensor of torch 2.10 has no product of a matrix and a vector.
+        linear.weight.sub_(linear.weight @ direction * direction.T)
 
 
 @torch.no_grad()

@@ -161,7 +161,7 @@ def group_functions(x: Tensor, numerator: Tensor, denominator: Tensor, form: str
         numerator, denominator: (1 or G, m + 1) and (1 or G, n), as in :class:`GroupRational`.
         form: ``"A"`` or ``"B"``.
     """
-    a, b = (whole(coefficients).double().cpu() for coefficients in (numerator, denominator))
+    a, b = (whole(coefficients).cpu().double() for coefficients in (numerator, denominator))
     groups = max(len(a), len(b))
-    columns = x.double().cpu()[:, None].expand(-1, groups)
+    columns = x.cpu().double()[:, None].expand(-1, groups)
     return reference.rational(columns, a, b, form).T

@@ -14,6 +14,7 @@ and degrees are constants to differentiation.
 
 from __future__ import annotations
 
+import warnings
 from typing import NamedTuple
 
 import torch
@@ -54,14 +55,20 @@ def forward(x: Tensor, a: Tensor, b: Tensor, form: str) -> Tensor:
     return times_power(t.ratio, t.p.exponent - t.q_exponent)
 
 
+def widest_dtype(device: torch.device) -> torch.dtype:
+    """float64, which Apple's GPUs do not have."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def backward(
     grad: Tensor, x: Tensor, a: Tensor, b: Tensor, form: str
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """dx, da and db of ``sum(grad * F(x))``, for grad of x's shape; all in float64.
+    """dx, da and db of ``sum(grad * F(x))``, for grad of x's shape; all in float64 if there is one.
 
     float64 has room for the sums, and for derivatives of dx where dx is beyond float32's maximum.
     """
-    grad, x, a, b = (t.double() for t in (grad, x, a, b))
+    dtype = widest_dtype(x.device)
+    grad, x, a, b = (t.to(dtype) for t in (grad, x, a, b))
     t = _terms(x, a, b, form)
     g, g_exponent = _parts(grad)
     w, exponent = g / t.q, g_exponent - t.q_exponent
@@ -98,7 +105,7 @@ def times_power(value: Tensor, exponent: Tensor) -> Tensor:
     for _ in range(3):
         step = exponent.clamp(1 - bias, bias)
         exponent = exponent - step
-        value = value * ((step.to(integer) + bias) << shift).view(value.dtype)
+        value = value * _same_bits((step.to(integer) + bias) << shift, value.dtype)
     return value
 
 
@@ -166,9 +173,18 @@ def _exponent(x: Tensor) -> Tensor:
     """
     bias, shift, integer = _EXPONENTS[x.dtype]
     subnormal = x.abs() < 2.0 ** (1 - bias)
-    bits = torch.where(subnormal, x * 2.0**shift, x).view(integer)
+    bits = _same_bits(torch.where(subnormal, x * 2.0**shift, x), integer)
     exponent = (bits >> shift & (2 * bias + 1)) - shift * subnormal.to(integer) - (bias - 1)
     return torch.where(x == 0, 0, exponent)
+
+
+def _same_bits(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """x with its bits read as those of another type of the same size."""
+    try:
+        return x.view(dtype)
+    except RuntimeError:  # vmap of torch 2.10 knows the copy alone, and warns that it is slow
+        with warnings.catch_warnings(action="ignore"):
+            return torch.view_copy(x, dtype)
 
 
 def _homogeneous(f: Tensor, e: Tensor, coefficients: Tensor) -> _Homogeneous:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from kat.ops.cpu.library import INSTRUCTION_SETS, find_library
+from kat.ops.cpu.library import find_library
 
 
 @dataclass(frozen=True)
@@ -140,9 +140,7 @@ def rounding_factors(device: torch.device) -> dict[str, str]:
     return found | {
         "threads": str(torch.get_num_threads()),
         "instruction set": torch.backends.cpu.get_cpu_capability(),
-        "CPU kernel": "off"
-        if isinstance(kernel, str)
-        else INSTRUCTION_SETS[kernel.instruction_set],
+        "CPU kernel": "off" if isinstance(kernel, str) else kernel.name,
     }
 
 

@@ -36,6 +36,7 @@ from kat.analysis.verify.cases import (
 )
 from kat.analysis.verify.compare import Result, first_order_results, second_order_result
 from kat.analysis.verify.exact import first_order, second_order
+from kat.ops.cpu.library import find_library
 from kat.version import __version__
 
 
@@ -131,10 +132,17 @@ def environment() -> dict[str, str]:
         "python": platform.python_version(),
         "machine": f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
         "threads": str(torch.get_num_threads()),
+        "CPU kernel": _cpu_kernel(),
     }
     if torch.cuda.is_available():
         found["gpu"] = torch.cuda.get_device_name()
     return found
+
+
+def _cpu_kernel() -> str:
+    """The instruction set that runs and those that the library has, or why there is none."""
+    found = find_library()
+    return found if isinstance(found, str) else f"{found.name}, of {', '.join(found.available)}"
 
 
 def grid_jobs(grid: Grid) -> list[Job]:

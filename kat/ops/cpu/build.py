@@ -7,6 +7,7 @@ the package or torch is installed. So its top-level imports are of the standard 
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import os
@@ -17,17 +18,19 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 SOURCE_FOLDER = Path(__file__).resolve().parent / "csrc"
-SOURCES = ("rational.cpp", "block.inc", "scaled.inc")
-"""The first one includes the others."""
+SOURCES = ("rational.cpp", "kernels.cpp", "kernels.h", "scaled.inc")
+"""The first one is compiled once, the second once for each instruction set."""
+DISTRIBUTION = "kolmogorov-arnold-transformer"
 PREBUILT = Path(__file__).resolve().parent / "_rational_cpu.so"
 FLAGS = (
     "-std=c++17",
     "-O3",
     "-fPIC",
-    "-shared",
     "-fvisibility=hidden",
     "-fno-exceptions",
     "-fno-rtti",
@@ -57,27 +60,36 @@ def compile_library(target: Path, instruction_sets: int = ALL_SETS) -> None:
 
     Args:
         target: the file.
-        instruction_sets: a sum of 2^i, i the index in ``INSTRUCTION_SETS``; each takes seconds.
+        instruction_sets: a sum of 2^i, i the index in ``INSTRUCTION_SETS``; each takes seconds, and
+            they are compiled side by side.
 
     Raises:
         BuildError: there is no compiler, or it failed.
     """
     compiler = find_compiler()
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, draft = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem}-", suffix=".so")
-    os.close(handle)
-    definitions = (
-        f'-DKAT_SOURCE_HASH="{source_hash()}"',
-        f"-DKAT_INSTRUCTION_SETS={instruction_sets}",
-    )
-    source = str(SOURCE_FOLDER / SOURCES[0])
-    try:
-        _run([*compiler, *FLAGS, *definitions, source, "-o", draft])
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.stem}-") as name:
+        folder = Path(name)
+        units = _units(instruction_sets)
+        objects = [folder / f"{i}.o" for i in range(len(units))]
+        with ThreadPoolExecutor(len(units)) as pool:
+            commands = [
+                [*compiler, *FLAGS, *unit, "-c", "-o", str(path)]
+                for unit, path in zip(units, objects, strict=True)
+            ]
+            list(pool.map(_run, commands))
+        draft = folder / target.name
+        _run([*compiler, "-shared", *map(str, objects), "-o", str(draft)])
         os.chmod(draft, 0o755)
         os.replace(draft, target)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(draft)
+
+
+def _units(instruction_sets: int) -> list[list[str]]:
+    """The sources to compile, each with its definitions."""
+    main, kernels = (str(SOURCE_FOLDER / name) for name in SOURCES[:2])
+    own = [f'-DKAT_SOURCE_HASH="{source_hash()}"', f"-DKAT_INSTRUCTION_SETS={instruction_sets}"]
+    chosen = [i for i in range(len(INSTRUCTION_SETS)) if instruction_sets >> i & 1]
+    return [[main, *own], *([kernels, f"-DKAT_SET={i}"] for i in chosen)]
 
 
 def cached_library(instruction_sets: int = ALL_SETS) -> Path:
@@ -140,12 +152,32 @@ def _hash_of(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:32]
 
 
+def is_as_installed(path: Path) -> bool:
+    """False if an installer recorded another hash for this file of the package; else True.
+
+    A wheel brings the hashes of its files, in RECORD. What was built in a checkout has none.
+    """
+    try:
+        files = distribution(DISTRIBUTION).files or []
+    except PackageNotFoundError:
+        return True
+    for file in files:
+        if file.name == path.name and file.hash and Path(file.locate()) == path:
+            digest = (
+                hashlib.new(file.hash.mode, path.read_bytes()).digest() if path.exists() else b""
+            )
+            return base64.urlsafe_b64encode(digest).decode().rstrip("=") == file.hash.value
+    return True
+
+
 def find_compiler() -> list[str]:
     """The command of the C++ compiler: ``$CXX``, or the first of :data:`COMPILERS` installed.
 
     Raises:
-        BuildError: there is none.
+        BuildError: there is none, or the system is Windows.
     """
+    if sys.platform == "win32":
+        raise BuildError("the C++ kernel is not made for Windows; WSL has it")
     command = shlex.split(os.environ.get("CXX", ""))
     if command and shutil.which(command[0]):
         return command

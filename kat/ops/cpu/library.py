@@ -33,11 +33,26 @@ _TORCH_LIBRARY = {"darwin": "libtorch_cpu.dylib", "win32": "torch_cpu.dll"}
 
 
 class Library(NamedTuple):
-    """The loaded library and the first members of each call."""
+    """The loaded library and the first members of each call.
 
+    Attributes:
+        path: the file.
+        available: the instruction sets for which it was compiled.
+        call: its function.
+        parallel_for: the address of torch's parallel loop.
+        instruction_set: the index in ``INSTRUCTION_SETS`` of the one that runs.
+    """
+
+    path: Path
+    available: tuple[str, ...]
     call: Callable[[bytes], int]
     parallel_for: int
     instruction_set: int
+
+    @property
+    def name(self) -> str:
+        """The name of the instruction set that runs."""
+        return INSTRUCTION_SETS[self.instruction_set]
 
     def run(
         self,
@@ -100,28 +115,34 @@ def find_library() -> Library | str:
     wanted = best if choice == "auto" else INSTRUCTION_SETS.index(choice)
     if wanted > best:
         return f"KAT_CPU_KERNEL={choice}, but this processor supports {INSTRUCTION_SETS[best]} only"
+    damaged = not build.is_as_installed(build.PREBUILT)
     try:
-        binary = _open_prebuilt() or _open(build.cached_library(1 << wanted))
+        prebuilt = None if damaged else _open_prebuilt()
+        path, binary = prebuilt or _open(build.cached_library(1 << wanted))
     except (build.BuildError, OSError) as error:
-        return str(error)
-    return Library(binary.kat_rational, parallel_for, wanted)
+        why = f"{build.PREBUILT} is damaged, so install kat again; " if damaged else ""
+        return f"{why}{error}"
+    sets = binary.kat_instruction_sets()
+    available = tuple(name for i, name in enumerate(INSTRUCTION_SETS) if sets >> i & 1)
+    return Library(path, available, binary.kat_rational, parallel_for, wanted)
 
 
-def _open_prebuilt() -> ctypes.CDLL | None:
+def _open_prebuilt() -> tuple[Path, ctypes.CDLL] | None:
     """The library built when the package was installed, if it loads and its source is current."""
     try:
-        binary = _open(build.PREBUILT)
-    except OSError:
+        path, binary = _open(build.PREBUILT)
+    except (OSError, AttributeError):  # AttributeError: of an older source, without a function
         return None
-    return binary if binary.kat_source_hash().decode() == build.source_hash() else None
+    return (path, binary) if binary.kat_source_hash().decode() == build.source_hash() else None
 
 
-def _open(path: Path) -> ctypes.CDLL:
+def _open(path: Path) -> tuple[Path, ctypes.CDLL]:
     binary = ctypes.CDLL(str(path))
     binary.kat_rational.argtypes = [ctypes.c_char_p]
     binary.kat_rational.restype = ctypes.c_int32
     binary.kat_source_hash.restype = ctypes.c_char_p
-    return binary
+    binary.kat_instruction_sets.restype = ctypes.c_int64
+    return path, binary
 
 
 def _best_instruction_set() -> int:

@@ -94,7 +94,7 @@ def _backward_once(ctx: Any, grad: Tensor, x: Tensor, a: Tensor, b: Tensor) -> t
 def _load() -> tuple[Any, str]:
     """The launch module and no problem, or None and what the problem is."""
     try:
-        return importlib.import_module("kat.ops.triton.launch"), ""
+        return importlib.import_module(".launch", __package__), ""
     except (ImportError, OSError) as error:
         return None, f"Triton cannot be imported ({error})"
 

@@ -66,3 +66,8 @@ def test_kernels_without_a_denominator_compile(form):
     options = ("--arch", "90", "--dtype", "fp32", "--width", "768", "--degree", "5", "0")
     kernels = ("--kernel", "forward", "backward", "scaled")
     run("benchmarks/kernel_static.py", "--form", form, *options, *kernels)
+
+
+@needs_triton
+def test_all_kernels_compile_for_an_amd_gpu_without_spills():
+    run("benchmarks/kernel_static_amd.py")

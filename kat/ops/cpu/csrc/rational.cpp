@@ -3,7 +3,7 @@
 //   P(x) = a_0 + a_1 x + ... + a_m x^m
 //   form A:  Q(x) = 1 + sum_j |b_j| |x|^j        form B:  Q(x) = 1 + |sum_j b_j x^j|
 //
-// The arithmetic is in block.inc, compiled once for each instruction set, and in scaled.inc for the
+// The arithmetic is in kernels.cpp, compiled once for each instruction set, and in scaled.inc for the
 // elements that over- or underflow there. This file divides memory among torch's own threads and
 // adds up the gradients of the coefficients.
 //
@@ -24,30 +24,27 @@
 #include <immintrin.h>
 #endif
 
+#include "kernels.h"
+
 #ifndef KAT_SOURCE_HASH
 #define KAT_SOURCE_HASH "unknown"
 #endif
-// The instruction sets to compile for: a sum of 1 (baseline), 2 (AVX2) and 4 (AVX-512).
+// The instruction sets that are linked: a sum of 2^InstructionSet.
 #ifndef KAT_INSTRUCTION_SETS
 #define KAT_INSTRUCTION_SETS 7
 #endif
 #define KAT_EXPORT extern "C" __attribute__((visibility("default")))
+
+using namespace kat;
 
 namespace {
 
 typedef void (*Task)(int64_t begin, int64_t end, void* context);
 typedef int32_t (*ParallelFor)(int64_t begin, int64_t end, int64_t grain, Task, void* context);
 
-enum InstructionSet : int64_t { kBaseline, kAvx2, kAvx512 };
-enum DataType : int64_t { kFloat32, kBFloat16, kFloat16, kFloat64 };
-enum Form : int64_t { kFormA, kFormB };
 enum Status : int32_t { kDone, kOutOfMemory, kUnsupported, kThreadsFailed };
 
-constexpr int kMaxDegree = 16;
-constexpr int kMaxVectorBytes = 64;
-constexpr int64_t kSkip = 128;  // elements, whole vectors of every type
 constexpr double kBelowAll = -1;  // a limit on |x|
-constexpr int kToWrite = 1;  // for __builtin_prefetch
 
 // Elements in a chunk, the unit of work of a thread. A chunk fits the second-level cache. Its size
 // does not depend on the number of threads, so neither do the sums of a chunk or their order.
@@ -59,75 +56,7 @@ constexpr int64_t kShortSum = 48;
 // backward, there are enough rows to keep a strip's sums in registers.
 constexpr int64_t kForwardBytes = 8192, kBackwardBytes = 16384;
 
-// The input of one kernel call: `rows` rows, `stride` elements apart, of `strips` strips, `pitch`
-// elements apart, of `length` elements each, a whole number of vectors. All elements of a strip
-// share coefficients.
-struct Block {
-  const char* x;
-  const char* grad;          // null: forward only
-  char* y;                   // may be null in the backward pass
-  char* dx;
-  int64_t rows, stride, strips, pitch, length;
-  int64_t ahead;             // the distance to the next block in elements, for prefetching
-  void* largest;             // a vector of the largest |x| so far, updated
-  double x_limit;            // the guarded kernel excludes elements with a larger |x|
-  double grad_limit;         // or a smaller nonzero |grad|
-  const void* coefficients;  // a strip's a_0 .. a_m, then |b_j| (form A) or b_j (form B)
-  int64_t lanes;             // 1: the same coefficient for all lanes of a vector
-  void* sums;                // a strip's m + 1 + n vectors, added to: sum w x^i, then sum v u^j
-  int m, n;
-};
-
-typedef void (*Kernel)(const Block&);
-
-struct Kernels {
-  Kernel forward, backward, guarded_backward;
-  double (*least)(const char* grad, int64_t count);
-  int64_t (*skip)(const char* values, int64_t count, double limit);
-  double (*load)(const char* from);  // one element
-  void (*store)(char* to, double value);
-};
-
 }  // namespace
-
-// "Compile what follows for this processor", as Clang and GCC spell it.
-#define KAT_PRAGMA(text) _Pragma(#text)
-#if defined(__clang__)
-#define KAT_TARGET_BEGIN(isa) \
-  KAT_PRAGMA(clang attribute push(__attribute__((target(isa))), apply_to = function))
-#define KAT_TARGET_END KAT_PRAGMA(clang attribute pop)
-#else
-#define KAT_TARGET_BEGIN(isa) KAT_PRAGMA(GCC push_options) KAT_PRAGMA(GCC target(isa))
-#define KAT_TARGET_END KAT_PRAGMA(GCC pop_options)
-#endif
-
-#if KAT_INSTRUCTION_SETS & 1
-#define KAT_ISA baseline
-#define KAT_VECTOR_BYTES 16
-#include "block.inc"
-#undef KAT_ISA
-#undef KAT_VECTOR_BYTES
-#endif
-
-#if KAT_INSTRUCTION_SETS & 2 && defined(__x86_64__)
-KAT_TARGET_BEGIN("avx2,fma,f16c")
-#define KAT_ISA avx2
-#define KAT_VECTOR_BYTES 32
-#include "block.inc"
-#undef KAT_ISA
-#undef KAT_VECTOR_BYTES
-KAT_TARGET_END
-#endif
-
-#if KAT_INSTRUCTION_SETS & 4 && defined(__x86_64__)
-KAT_TARGET_BEGIN("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,prfchw")
-#define KAT_ISA avx512
-#define KAT_VECTOR_BYTES 64
-#include "block.inc"
-#undef KAT_ISA
-#undef KAT_VECTOR_BYTES
-KAT_TARGET_END
-#endif
 
 #include "scaled.inc"
 
@@ -692,6 +621,15 @@ Status run(const RationalCall& call, int64_t size) {
 
 // Identifies the source of this library, so that a stale one is never used.
 KAT_EXPORT const char* kat_source_hash(void) { return KAT_SOURCE_HASH; }
+
+// The instruction sets of this library, as a sum of 2^InstructionSet.
+KAT_EXPORT int64_t kat_instruction_sets(void) {
+#if defined(__x86_64__)
+  return KAT_INSTRUCTION_SETS;
+#else
+  return KAT_INSTRUCTION_SETS & 1;
+#endif
+}
 
 // F(x), or its gradient. Returns a Status; 0 is done.
 KAT_EXPORT int32_t kat_rational(const RationalCall* call) {

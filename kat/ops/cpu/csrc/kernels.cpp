@@ -1,12 +1,51 @@
-// The arithmetic for one instruction set. rational.cpp includes this file once for each, with
-// KAT_ISA (a namespace) and KAT_VECTOR_BYTES defined. Vectors are the GNU extension of GCC and
-// Clang, so only the conversions of 16-bit types name instructions.
+// The arithmetic for one instruction set. This file is compiled once for each, with KAT_SET, an
+// InstructionSet, defined. Vectors are the GNU extension of GCC and Clang, so only the conversions of
+// 16-bit types name instructions.
+
+#include <string.h>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#include "kernels.h"
+
+// "Compile what follows for this processor", as Clang and GCC spell it.
+#define KAT_PRAGMA(text) _Pragma(#text)
+#if defined(__clang__)
+#define KAT_TARGET_BEGIN(isa) \
+  KAT_PRAGMA(clang attribute push(__attribute__((target(isa))), apply_to = function))
+#define KAT_TARGET_END KAT_PRAGMA(clang attribute pop)
+#else
+#define KAT_TARGET_BEGIN(isa) KAT_PRAGMA(GCC push_options) KAT_PRAGMA(GCC target(isa))
+#define KAT_TARGET_END KAT_PRAGMA(GCC pop_options)
+#endif
+
+#if KAT_SET == 0
+#define KAT_ISA baseline
+#define KAT_VECTOR_BYTES 16
+#undef KAT_TARGET_END
+#define KAT_TARGET_END
+#elif KAT_SET == 1 && defined(__x86_64__)
+#define KAT_ISA avx2
+#define KAT_VECTOR_BYTES 32
+KAT_TARGET_BEGIN("avx2,fma,f16c")
+#elif KAT_SET == 2 && defined(__x86_64__)
+#define KAT_ISA avx512
+#define KAT_VECTOR_BYTES 64
+KAT_TARGET_BEGIN("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,prfchw")
+#endif
+
+#ifdef KAT_ISA
 
 #define KAT_ALWAYS_INLINE inline __attribute__((always_inline))
 #define KAT_INLINE static KAT_ALWAYS_INLINE
 
-namespace {
+namespace kat {
 namespace KAT_ISA {
+namespace {
+
+constexpr int kToWrite = 1;  // for __builtin_prefetch
 
 typedef float VFloat __attribute__((vector_size(KAT_VECTOR_BYTES)));
 typedef double VDouble __attribute__((vector_size(KAT_VECTOR_BYTES)));
@@ -505,6 +544,8 @@ Kernels kernels_for_form(int64_t form, int m, int n) {
   return form == kFormA ? kernels_for_degrees<T, true>(m, n) : kernels_for_degrees<T, false>(m, n);
 }
 
+}  // namespace
+
 Kernels kernels(int64_t data_type, int64_t form, int m, int n) {
   switch (data_type) {
     case kBFloat16: return kernels_for_form<BFloat16>(form, m, n);
@@ -515,7 +556,7 @@ Kernels kernels(int64_t data_type, int64_t form, int m, int n) {
 }
 
 }  // namespace KAT_ISA
-}  // namespace
+}  // namespace kat
 
-#undef KAT_INLINE
-#undef KAT_ALWAYS_INLINE
+KAT_TARGET_END
+#endif

@@ -1,0 +1,51 @@
+// What rational.cpp and the kernels of each instruction set agree on.
+
+#pragma once
+
+#include <stdint.h>
+
+namespace kat {
+
+enum InstructionSet : int64_t { kBaseline, kAvx2, kAvx512 };
+enum DataType : int64_t { kFloat32, kBFloat16, kFloat16, kFloat64 };
+enum Form : int64_t { kFormA, kFormB };
+
+constexpr int kMaxDegree = 16;
+constexpr int kMaxVectorBytes = 64;
+constexpr int64_t kSkip = 128;  // elements, whole vectors of every type
+
+// The input of one kernel call: `rows` rows, `stride` elements apart, of `strips` strips, `pitch`
+// elements apart, of `length` elements each, a whole number of vectors. All elements of a strip
+// share coefficients.
+struct Block {
+  const char* x;
+  const char* grad;          // null: forward only
+  char* y;                   // may be null in the backward pass
+  char* dx;
+  int64_t rows, stride, strips, pitch, length;
+  int64_t ahead;             // the distance to the next block in elements, for prefetching
+  void* largest;             // a vector of the largest |x| so far, updated
+  double x_limit;            // the guarded kernel excludes elements with a larger |x|
+  double grad_limit;         // or a smaller nonzero |grad|
+  const void* coefficients;  // a strip's a_0 .. a_m, then |b_j| (form A) or b_j (form B)
+  int64_t lanes;             // 1: the same coefficient for all lanes of a vector
+  void* sums;                // a strip's m + 1 + n vectors, added to: sum w x^i, then sum v u^j
+  int m, n;
+};
+
+typedef void (*Kernel)(const Block&);
+
+struct Kernels {
+  Kernel forward, backward, guarded_backward;
+  double (*least)(const char* grad, int64_t count);
+  int64_t (*skip)(const char* values, int64_t count, double limit);
+  double (*load)(const char* from);  // one element
+  void (*store)(char* to, double value);
+};
+
+// The kernels of each instruction set, from kernels.cpp, compiled once for each.
+namespace baseline { Kernels kernels(int64_t data_type, int64_t form, int m, int n); }
+namespace avx2 { Kernels kernels(int64_t data_type, int64_t form, int m, int n); }
+namespace avx512 { Kernels kernels(int64_t data_type, int64_t form, int m, int n); }
+
+}  // namespace kat

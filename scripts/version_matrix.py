@@ -1,0 +1,119 @@
+"""Tests the wheel with the lowest and the newest versions of what it needs, on several Pythons.
+
+    python scripts/version_matrix.py dist/*.whl --csv benchmarks/results/version_matrix.csv
+    python scripts/version_matrix.py dist/*.whl --rows 3.11/lowest-direct 3.14/highest
+
+Each row makes an environment with uv, tests the wheel in it, and deletes it again: about 7 GB with
+torch's CUDA libraries. ``lowest-direct`` takes the lower bound of every dependency in
+pyproject.toml, ``highest`` the newest release that the upper bounds allow.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from installed import ROOT, check_install, run_tests
+
+ROWS = ("3.11/lowest-direct", "3.11/highest", "3.13/highest", "3.14/highest")
+TESTS = ["tests/ops", "tests/nn", "tests/models"]
+SHOWN = ("torch", "torchvision", "timm", "triton", "numpy")
+"""The packages whose versions stand in the table."""
+VERSIONS = """
+import sys
+from importlib.metadata import PackageNotFoundError, version
+for name in sys.argv[1:]:
+    try:
+        print(version(name))
+    except PackageNotFoundError:
+        print("-")
+"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table."""
+
+    python: str
+    resolution: str
+    versions: tuple[str, ...]
+    passed: int
+    failed: int
+    skipped: int
+
+    def columns(self) -> dict[str, str]:
+        """The line by column."""
+        own = {name: str(value) for name, value in asdict(self).items() if name != "versions"}
+        head = {name: own.pop(name) for name in ("python", "resolution")}
+        return head | dict(zip(SHOWN, self.versions, strict=True)) | own
+
+
+def main() -> int:
+    """The exit code: 0 if every test of every row passed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("wheel", type=Path)
+    parser.add_argument("--rows", nargs="+", default=ROWS, metavar="PYTHON/RESOLUTION")
+    parser.add_argument("--tests", nargs="+", default=TESTS)
+    parser.add_argument("-m", dest="marker", default="", help="as for pytest (default: all)")
+    parser.add_argument("--csv", type=Path, help="also write the table there")
+    options = parser.parse_args()
+    lines: list[dict[str, str]] = []
+    with tempfile.TemporaryDirectory(prefix="version-matrix-") as folder:
+        os.environ["UV_CACHE_DIR"] = str(Path(folder) / "cache")
+        for name in options.rows:
+            python, resolution = name.split("/")
+            row = test_row(options, python, resolution, Path(folder) / "env")
+            lines.append(row.columns())
+            print(" ".join(f"{key}={value}" for key, value in lines[-1].items()), flush=True)
+            if options.csv:
+                write(options.csv, lines)
+    return int(any(line["failed"] != "0" for line in lines))
+
+
+def test_row(options: argparse.Namespace, python: str, resolution: str, env: Path) -> Row:
+    """Installs the wheel with the versions of a row, tests it, and removes it again."""
+    interpreter = env / "bin" / "python"
+    uv("venv", "--python", python, env)
+    # A wheel's own requirements are not direct ones, so they are read from pyproject.toml.
+    install = ("pip", "install", "--python", interpreter)
+    project = ("-r", ROOT / "pyproject.toml", "--extra", "dev")
+    uv(*install, "--resolution", resolution, *project)
+    uv(*install, "--no-deps", options.wheel.resolve())
+    check_install(interpreter)
+    versions = subprocess.run(
+        [interpreter, "-c", VERSIONS, *SHOWN], check=True, capture_output=True, text=True
+    ).stdout.split()
+    outcome = run_tests(interpreter, options.tests, options.marker)
+    shutil.rmtree(env)
+    failed = outcome.failed or int(outcome.code != 0)
+    return Row(python, resolution, tuple(versions), outcome.passed, failed, outcome.skipped)
+
+
+def uv(*arguments: str | Path) -> None:
+    """Calls uv, which stands beside this interpreter or on the PATH."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    command = shutil.which("uv", path=path)
+    if command is None:
+        raise SystemExit("uv is missing: pip install .[release]")
+    subprocess.run([command, *arguments], check=True)
+
+
+def write(path: Path, lines: list[dict[str, str]]) -> None:
+    """Writes the table, completely or not at all."""
+    draft = path.with_suffix(".partial")
+    with draft.open("w", newline="") as file:
+        table = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
+        table.writeheader()
+        table.writerows(lines)
+    draft.replace(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

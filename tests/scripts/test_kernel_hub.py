@@ -1,0 +1,115 @@
+"""The package for Hugging Face's ``kernels``: the same bits as kat, in processes without kat."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import pytest
+import torch
+
+pytestmark = pytest.mark.slow
+
+_SCRIPT = """
+import importlib.util, json, sys
+from pathlib import Path
+import torch
+
+loader, folder, impl, target = sys.argv[1:]
+if loader == "kat":
+    import kat as package
+else:
+    sys.modules["kat"] = None  # importing kat is an error
+    if loader == "kernels":
+        import kernels
+        package = kernels.get_local_kernel(Path(folder))
+    else:  # as kernels does it
+        name = json.loads((Path(folder) / "metadata.json").read_text())["id"]
+        spec = importlib.util.spec_from_file_location(name, Path(folder) / "__init__.py")
+        sys.modules[name] = package = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(package)
+results = []
+for dtype in (torch.float32, torch.bfloat16):
+    for form in "AB":
+        torch.manual_seed(0)
+        x, a, b = torch.randn(3, 40, 48), torch.randn(1, 6), torch.randn(8, 4)
+        inputs = [x.to(dtype).requires_grad_(), a.requires_grad_(), b.requires_grad_()]
+        y = package.rational(*inputs, form=form, impl=None if impl == "-" else impl)
+        results += [y.detach(), *torch.autograd.grad(y.square().sum(), inputs)]
+torch.save(results, target)
+"""
+
+
+@pytest.fixture(scope="module")
+def package(script, tmp_path_factory):
+    """The folder that the script makes."""
+    folder = tmp_path_factory.mktemp("hub") / "kernel"
+    script("kernel_hub").make_package(folder)
+    return folder
+
+
+def results_of(loader, folder, impl, target, **environment):
+    """y, dx, da and db of each form and dtype, from a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", _SCRIPT, loader, str(folder), impl, str(target)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return torch.load(target)
+
+
+def assert_same_bits(found, expected):
+    assert len(found) == len(expected) == 16
+    assert all(map(torch.equal, found, expected))
+    assert all(each.isfinite().all() for each in found)
+
+
+@pytest.mark.parametrize("loader", ["kernels", "importlib"])
+def test_on_the_cpu(loader, package, tmp_path):
+    if loader == "kernels" and not find_spec("kernels"):
+        pytest.skip("kernels is not installed")
+    folder = package if loader == "kernels" else package / "build" / "torch-cpu"
+    found = results_of(loader, folder, "-", tmp_path / "found.pt")
+    assert_same_bits(found, results_of("kat", "", "-", tmp_path / "expected.pt"))
+
+
+@pytest.mark.parametrize("loader", ["kernels", "importlib"])
+def test_on_a_gpu_in_the_interpreter(loader, package, tmp_path):
+    pytest.importorskip("triton", reason="Triton is not installed")
+    if loader == "kernels" and not find_spec("kernels"):
+        pytest.skip("kernels is not installed")
+    folder = package / "build" / "torch-cuda"
+    interpreter = {"TRITON_INTERPRET": "1"}
+    found = results_of(loader, folder, "triton", tmp_path / "found.pt", **interpreter)
+    expected = results_of("kat", "", "triton", tmp_path / "expected.pt", **interpreter)
+    assert_same_bits(found, expected)
+
+
+def test_beside_kat_in_one_process_and_its_layer_has_forward_alone(package):
+    init = package / "build" / "torch-cpu" / "__init__.py"
+    code = f"""
+import importlib.util, sys, torch, kat
+spec = importlib.util.spec_from_file_location("hub", {str(init)!r})
+sys.modules["hub"] = hub = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(hub)
+layer = kat.GroupRational(4)
+x = torch.randn(2, 8)
+expected = layer(x)
+own = hub.layers.GroupRational
+assert own.__init__ is torch.nn.Module.__init__
+members = set(dir(own)) - set(dir(torch.nn.Module))
+assert members == {{"can_torch_compile", "has_backward"}}, members
+assert torch.equal(own.forward(layer, x), expected)
+compiled = torch.compile(lambda x: own.forward(layer, x), backend="eager", fullgraph=True)
+assert torch.equal(compiled(x), expected)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_names_of_kat_that_are_not_rewritten_are_an_error(script):
+    for text in ("import kat\n", "from kat import rational\n", 'NAME = "kat.ops.x"\n'):
+        with pytest.raises(SystemExit, match=r"ops/api\.py, line 1"):
+            script("kernel_hub").independent(text, "ops/api.py", "n")
