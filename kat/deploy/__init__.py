@@ -10,7 +10,13 @@ from kat.deploy.resizable import make_resizable
 from kat.deploy.runtime import Runtime, open_file, open_model
 
 FILE_FORMATS = tuple(FORMATS)
-"""The endings of exported files."""
+"""The endings of exported files.
+
+Examples:
+    >>> from kat.deploy import FILE_FORMATS
+    >>> FILE_FORMATS
+    ('pt2', 'onnx')
+"""
 
 __all__ = [
     "DETECTIONS_TOLERANCE",

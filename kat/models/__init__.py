@@ -1,4 +1,12 @@
-"""KAT models, registered with timm on import; their checkpoints, conversion, and kanify."""
+"""KAT models, registered with timm on import; their checkpoints, conversion, and kanify.
+
+Examples:
+    >>> import timm
+    >>> import kat
+    >>> timm.list_models("kat_tiny*")
+    ['kat_tiny_gelu_patch16_224', 'kat_tiny_patch16_224', 'kat_tiny_swish_patch16_224']
+    >>> model = kat.models.create_model("kat_micro", num_classes=10)
+"""
 
 from kat.models import baselines, dense, micro
 from kat.models.checkpoints.hub import from_pretrained, push_to_hub, save_pretrained

@@ -1,0 +1,2 @@
+# %% [markdown]
+# # read-an-activation
