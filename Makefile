@@ -1,6 +1,7 @@
 # make demo            set everything up and train KAT and ViT on real images, about two minutes
 # make test            set everything up and run the tests
 # make release-check   the longest tests, which make test leaves out
+# make docs            build the documentation site into build/site, its tutorials run
 #
 # All of it lives in .venv; nothing is installed outside this folder.
 #   PYTHON=python3.12        another interpreter, 3.11 or newer
@@ -20,10 +21,10 @@ else
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 endif
 
-.PHONY: help setup demo test release-check lint clean
+.PHONY: help setup demo test release-check docs lint clean
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -n 7
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -n 8
 
 setup: $(READY)
 
@@ -40,6 +41,9 @@ test: $(READY)
 
 release-check: $(READY)
 	$(BIN)/python -m pytest -q -n auto --dist load -m release -rA
+
+docs: $(READY)
+	PATH="$(CURDIR)/$(BIN):$$PATH" NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 
 lint: $(READY)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -1,10 +1,3 @@
-# ---
-# jupyter:
-#   jupytext:
-#     text_representation:
-#       format_name: percent
-# ---
-
 # %% [markdown]
 # # Train on your folder
 #
@@ -29,7 +22,7 @@ digits = load_digits()
 for index, (pixels, label) in enumerate(zip(digits.images, digits.target, strict=True)):
     folder = Path("images") / f"digit {label}"
     folder.mkdir(parents=True, exist_ok=True)
-    Image.fromarray((pixels * 15).astype("uint8")).resize((32, 32)).save(folder / f"{index}.png")
+    Image.fromarray((pixels * 15).astype("uint8")).save(folder / f"{index}.png")
 print(sorted(path.name for path in Path("images").iterdir()))
 
 
@@ -57,13 +50,13 @@ shell("kat data check folder:images")
 # %% [markdown]
 # ## Train
 #
-# `kat_micro` is a KAT of 0.2 million parameters for images of 32 pixels. The settings on the command line are
+# `kat_micro_patch2_8` is a KAT of 0.2 million parameters for images of 8 pixels. The settings on the command line are
 # the ones that one usually changes; `kat train --help-all` shows all of them, and
 # [fine-tuning](../fine-tuning.md) is the page for photographs, where one starts from trained weights.
 
 # %%
 shell(
-    "kat train --data folder:images --model.name kat_micro --data.channels 1 --epochs 10"
+    "kat train --data folder:images --model.name kat_micro_patch2_8 --data.image_size 8 --data.channels 1 --epochs 12"
     " --data.batch_size 64 --optim.lr 0.003 --optim.warmup_epochs 1"
     " --out runs/mine --no-progress"
 )

@@ -34,7 +34,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def executed(script: Path) -> nbformat.NotebookNode:
     """The notebook of a script, with the outputs of its cells."""
-    notebook = jupytext.read(script)
+    notebook = jupytext.read(script, fmt="py:percent")
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
     NotebookClient(notebook, timeout=LONGEST, extra_arguments=["--log-level=40"]).execute()
     return notebook
