@@ -20,7 +20,7 @@ from kat.models import load_model
 from kat.nn import read_coefficient_history
 
 os.chdir(tempfile.mkdtemp())
-command = "kat train --config digits --epochs 20 --out runs/digits --no-progress"
+command = "kat train --config digits --epochs 15 --out runs/digits --no-progress"
 done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
 print(done.stdout.strip().splitlines()[-1])
 

@@ -31,12 +31,12 @@ print(sorted(path.name for path in Path("images").iterdir()))
 
 
 # %%
-def shell(command, lines=12):
+def shell(command, lines=4):
     """Runs a command and shows the end of what it prints."""
     done = subprocess.run(command, shell=True, capture_output=True, text=True)
-    printed = (done.stdout + done.stderr).strip().splitlines()
-    print(f"$ {command}", *printed[-lines:], sep="\n")
-    done.check_returncode()
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    print(f"$ {command}", *done.stdout.strip().splitlines()[-lines:], sep="\n")
 
 
 # %% [markdown]
@@ -56,8 +56,8 @@ shell("kat data check folder:images")
 
 # %%
 shell(
-    "kat train --data folder:images --model.name kat_micro_patch2_8 --data.image_size 8 --data.channels 1 --epochs 12"
-    " --data.batch_size 64 --optim.lr 0.003 --optim.warmup_epochs 1"
+    "kat train --data folder:images --data.image_size 8 --data.channels 1 --data.batch_size 64"
+    " --model.name kat_micro_patch2_8 --epochs 10 --optim.lr 0.003 --optim.warmup_epochs 1"
     " --out runs/mine --no-progress"
 )
 
