@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import sys
 
-import griffe
 import pytest
 
-from tests.docs.public import ROOT
+from tests.docs.public import ROOT, griffe
 
 SOURCES = {
     "__init__.py": '''
