@@ -24,6 +24,7 @@ LONGEST = 300
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Adds the page, the notebook and the figures of each tutorial."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # a notebook for each core, at the same time
     scripts = sorted((Path(config.docs_dir) / FOLDER).glob("*.py"))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for script, notebook in zip(scripts, pool.map(executed, scripts), strict=True):
