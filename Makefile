@@ -1,5 +1,6 @@
 # make demo            set everything up and train KAT and ViT on real images, about two minutes
 # make test            set everything up and run the tests
+# make docs            build the documentation site into build/site, its tutorials run
 # make wheel           build sdist and wheel into dist/, and test the wheel where it is installed
 # make release-check   all that a release needs except the upload; hours, and 30 GB of disk
 #
@@ -22,10 +23,10 @@ else
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 endif
 
-.PHONY: help setup demo test wheel release-check lint clean
+.PHONY: help setup demo test docs wheel release-check lint clean
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -n 8
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -n 9
 
 setup: $(READY)
 
@@ -59,6 +60,9 @@ release-check: $(TOOLS) lint docs
 	rm -rf dist
 	$(BIN)/python scripts/check_wheel.py --out dist -m ""
 	$(BIN)/python scripts/version_matrix.py dist/*.whl --csv benchmarks/results/version_matrix.csv
+
+docs: $(READY)
+	PATH="$(CURDIR)/$(BIN):$$PATH" NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 
 lint: $(READY)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -31,6 +31,15 @@ def write_table(
         columns: the names in its first line.
         rows: their cells, in the order of the columns or by their names. None and what a mapping
             lacks are empty cells.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from kat.analysis import write_table
+        >>> write_table(Path("table.csv"), ["model", "top1"], [["KAT", 98.6], {"model": "ViT"}])
+        >>> print(Path("table.csv").read_text().strip())
+        model,top1
+        KAT,98.6
+        ViT,
     """
     file = io.StringIO()
     writer = csv.writer(file)

@@ -68,6 +68,11 @@ class DataConfig:
             model in model.init_from.
         std: standard deviation of each channel, for normalization; null: the dataset's own; auto:
             that of the model in model.init_from.
+
+    Examples:
+        >>> from kat.data import DataConfig
+        >>> DataConfig("folder:photos", image_size=224, batch_size=64, num_workers=4).holdout
+        0.1
     """
 
     name: str = "digits"
@@ -114,6 +119,11 @@ class AugmentConfig:
         mixup_switch_prob: probability of cutmix instead of mixup, if both are on.
         label_smoothing: probability mass taken from the true class and spread over all classes, in
             mixed labels, too.
+
+    Examples:
+        >>> from kat.data import AugmentConfig
+        >>> AugmentConfig(hflip=0.5, auto_augment="rand-m9-mstd0.5", mixup=0.8).cutmix
+        0.0
     """
 
     scale: ShareRange = (1.0, 1.0)
@@ -131,5 +141,11 @@ class AugmentConfig:
 
 
 def is_stream(name: str) -> bool:
-    """Whether a dataset of this name can only be read in order, batch by batch."""
+    """Whether a dataset of this name can only be read in order, batch by batch.
+
+    Examples:
+        >>> from kat.data import is_stream
+        >>> is_stream("wds/imagenet"), is_stream("folder:photos")
+        (True, False)
+    """
     return name.startswith(("wds/", "hfids/", "tfds/"))

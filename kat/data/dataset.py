@@ -107,6 +107,12 @@ class ImageDataset(Dataset):
         mean, std: per channel, for normalization.
         ignored: files that are left out, each with the reason.
         note: a sentence that the user should read about the data.
+
+    Examples:
+        >>> from kat.data import DataConfig, open_split
+        >>> digits = open_split(DataConfig("digits"), "train")
+        >>> len(digits), digits.image_size, digits.channels, digits.classes[:3]
+        (1437, (8, 8), 1, ['0', '1', '2'])
     """
 
     task = "classification"

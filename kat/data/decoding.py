@@ -37,6 +37,16 @@ class UnreadableImage(Exception):
     Args:
         name: path of the file, or another name of the image.
         reason: what the decoder said.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from kat.data import UnreadableImage, decode
+        >>> _ = Path("broken.png").write_bytes(b"not an image")
+        >>> try:
+        ...     decode("broken.png")
+        ... except UnreadableImage as error:
+        ...     print(error.name)
+        broken.png
     """
 
     def __init__(self, name: str, reason: str) -> None:
@@ -66,6 +76,11 @@ def decode(path: str, exif: Exif = "upright") -> Image.Image:
 
     Raises:
         UnreadableImage: the file is missing, not a regular file, damaged or not an image.
+
+    Examples:
+        >>> from kat.data import decode
+        >>> decode("photos/val/cat/0.png").size  # (width, height)
+        (48, 40)
     """
     try:
         content = read_image(path)

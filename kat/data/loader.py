@@ -36,6 +36,15 @@ class Batch(NamedTuple):
         unreadable: name and reason for each image that could not be read. The caller decides what
             to do about them (``DataConfig.bad_images``).
         seeds: seed of each image, for random transforms on the device.
+
+    Examples:
+        >>> from kat.data import DataConfig, eval_transform, make_loader, open_split, preprocessing
+        >>> config = DataConfig("digits", batch_size=32)
+        >>> data = open_split(config, "val")
+        >>> data.transform = eval_transform(preprocessing(config, data))
+        >>> batch = next(iter(make_loader(data, config, training=False)))
+        >>> batch.images.shape, batch.labels.shape, batch.unreadable
+        (torch.Size([32, 1, 8, 8]), torch.Size([32]), [])
     """
 
     images: Any
@@ -160,6 +169,15 @@ class Loader:
     Raises:
         InputError: from the iteration, if the data is bad, e.g. if a mask has a value that is
             not a class.
+
+    Examples:
+        >>> from kat.data import DataConfig, eval_transform, make_loader, open_split, preprocessing
+        >>> config = DataConfig("digits", batch_size=128)
+        >>> data = open_split(config, "train")
+        >>> data.transform = eval_transform(preprocessing(config, data))
+        >>> loader = make_loader(data, config, training=True, seed=0)
+        >>> sum(1 for batch in loader)  # the next iteration is the next epoch, in another order
+        11
     """
 
     def __init__(
@@ -251,6 +269,15 @@ def make_loader(
 
     Raises:
         InputError: the training split is smaller than one batch.
+
+    Examples:
+        >>> from kat.data import DataConfig, eval_transform, make_loader, open_split, preprocessing
+        >>> config = DataConfig("folder:photos", image_size=32, batch_size=4)
+        >>> data = open_split(config, "train")
+        >>> data.transform = eval_transform(preprocessing(config, data))
+        >>> images, labels, *_ = next(iter(make_loader(data, config, training=True)))
+        >>> images.shape, labels.shape
+        (torch.Size([4, 3, 32, 32]), torch.Size([4]))
     """
     seed_or_none = seed if training else None
     options: dict[str, Any] = {

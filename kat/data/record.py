@@ -25,6 +25,13 @@ def data_record(config: DataConfig, train: Split, val: Split) -> dict[str, Any]:
       The digest is that of the names of the files (relative to the folder of the data, which may
       move) with their labels, boxes, or masks' names. Files are not read. Of a stream, which cannot
       be listed, only the number of images is known; of Hugging Face tables the labels.
+
+    Examples:
+        >>> from kat.data import DataConfig, data_record, open_split
+        >>> config = DataConfig("folder:photos")
+        >>> record = data_record(config, open_split(config, "train"), open_split(config, "val"))
+        >>> record["classes"]
+        ['cat', 'dog']
     """
     splits = {"train": train, "val": val}
     return {
@@ -38,7 +45,17 @@ def data_record(config: DataConfig, train: Split, val: Split) -> dict[str, Any]:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """How a dataset differs from that of an earlier record: a phrase for each difference."""
+    """How a dataset differs from that of an earlier record: a phrase for each difference.
+
+    Examples:
+        >>> from kat.data import DataConfig, data_record, differences, open_split
+        >>> config = DataConfig("folder:photos")
+        >>> record = data_record(config, open_split(config, "train"), open_split(config, "val"))
+        >>> differences(record, record)
+        []
+        >>> differences(record, record | {"classes": ["cat", "wolf"]})
+        ["class 'dog' missing", "class 'wolf' new"]
+    """
     found = _class_differences(before["classes"], now["classes"])
     for split in ("train", "val"):
         old, new = before[split], now[split]
@@ -59,6 +76,13 @@ def located(data: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any
     Args:
         data: fields of :class:`DataConfig`.
         record: the record of the run's data.
+
+    Examples:
+        >>> from kat.data import DataConfig, data_record, located, open_split
+        >>> config = DataConfig("folder:photos")
+        >>> record = data_record(config, open_split(config, "train"), open_split(config, "val"))
+        >>> located({"name": "folder:photos"}, record)["name"]
+        'folder:...photos'
     """
     recorded = record.get("paths", {})
     found = {

@@ -11,9 +11,17 @@ from hashlib import blake2b
 import numpy as np
 import torch
 
-ORDER, ITEM, ERASING, STEP, SCENE = range(5)
-"""Purposes of a seed: the order of an epoch, the augmentation of an image, its random erasing, the
-draws of a training step, a synthetic scene."""
+ORDER, ITEM, ERASING, SCENE = 0, 1, 2, 4
+"""Purposes of a seed: the order of an epoch, the augmentation of an image, its random erasing, a
+synthetic scene."""
+STEP = 3
+"""The purpose of a seed: the draws of a training step.
+
+Examples:
+    >>> from kat.data import STEP, derived_seed
+    >>> seed, step, rank = 0, 100, 0
+    >>> generator_seed = derived_seed(STEP, seed, step, rank)
+"""
 
 
 def derived_seed(*numbers: int) -> int:
@@ -22,6 +30,13 @@ def derived_seed(*numbers: int) -> int:
     Args:
         numbers: the purpose (:data:`ORDER`, ...), then all that the seed depends on; each in
             [0, 2^64).
+
+    Examples:
+        >>> from kat.data import STEP, derived_seed
+        >>> derived_seed(STEP, 0, 1) == derived_seed(STEP, 0, 1)
+        True
+        >>> derived_seed(STEP, 0, 1) == derived_seed(STEP, 0, 2)
+        False
     """
     digest = blake2b(struct.pack(f"<{len(numbers)}Q", *numbers), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
@@ -35,7 +50,17 @@ def seed_host(seed: int) -> None:
 
 
 def seed_all(seed: int) -> None:
-    """Seeds the generators of Python, NumPy and PyTorch on all devices."""
+    """Seeds the generators of Python, NumPy and PyTorch on all devices.
+
+    Examples:
+        >>> import torch
+        >>> from kat.data import seed_all
+        >>> seed_all(0)
+        >>> x = torch.rand(1)
+        >>> seed_all(0)
+        >>> torch.equal(x, torch.rand(1))
+        True
+    """
     seed_host(seed)
     torch.manual_seed(seed)
 

@@ -46,6 +46,15 @@ class ImageStream(IterableDataset):
         length: number of images in the whole stream.
         classes: class names, in the order of their indices.
         batch_size: number of images in a batch; None for evaluation.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from kat.data import ImageStream
+        >>> files = Path("photos/val/cat").iterdir()
+        >>> images = [(path.name, path.read_bytes(), 0) for path in files]
+        >>> stream = ImageStream(lambda epoch, part: images, len(images), ["cat"], batch_size=None)
+        >>> [(image.size, label) for image, label in stream]
+        [((48, 40), 0)]
     """
 
     task = "classification"

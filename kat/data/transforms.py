@@ -43,6 +43,12 @@ class Preprocessing(NamedTuple):
         mean, std: per channel, after scaling pixels to [0, 1].
         interpolation: how images are resized.
         crop_pct: the share of the resized image that the central crop keeps.
+
+    Examples:
+        >>> from kat.data import DataConfig, open_split, preprocessing
+        >>> config = DataConfig("digits")
+        >>> preprocessing(config, open_split(config, "val")).input_size
+        (1, 8, 8)
     """
 
     input_size: tuple[int, int, int]
@@ -58,6 +64,12 @@ def preprocessing(config: DataConfig, data: ImageDataset | ImageStream) -> Prepr
     Raises:
         InputError: images differ in size and no image size is given, or mean and std do not have
             one number per channel.
+
+    Examples:
+        >>> from kat.data import DataConfig, open_split, preprocessing
+        >>> config = DataConfig("folder:photos", image_size=224, crop_pct=0.875)
+        >>> preprocessing(config, open_split(config, "val")).input_size
+        (3, 224, 224)
     """
     if config.image_size is not None:
         height = width = config.image_size
@@ -91,6 +103,13 @@ def eval_transform(spec: ImageSpec, *, normalize: bool = True) -> Transform:
     Args:
         spec: the preprocessing.
         normalize: False leaves normalization to :class:`DeviceTransform`.
+
+    Examples:
+        >>> from kat.data import DataConfig, decode, eval_transform, open_split, preprocessing
+        >>> config = DataConfig("folder:photos", image_size=32)
+        >>> transform = eval_transform(preprocessing(config, open_split(config, "val")))
+        >>> transform(decode("photos/val/cat/0.png")).shape
+        torch.Size([3, 32, 32])
     """
     transform = create_transform(
         spec.input_size,
@@ -112,6 +131,17 @@ def train_transform(spec: ImageSpec, augment: AugmentConfig) -> Transform:
 
     Raises:
         InputError: timm does not know the policy ``auto_augment``.
+
+    Examples:
+        >>> from kat.data import AugmentConfig, DataConfig, open_split
+        >>> from kat.data import preprocessing, train_transform
+        >>> config = DataConfig("folder:photos", image_size=32)
+        >>> data = open_split(config, "train")
+        >>> spec = preprocessing(config, data)
+        >>> data.transform = train_transform(spec, AugmentConfig(scale=(0.5, 1.0), hflip=0.5))
+        >>> image, label = data[0]
+        >>> image.shape, image.dtype
+        (torch.Size([3, 32, 32]), torch.uint8)
     """
     jitter: Any = augment.color_jitter or None  # a jitter of 0 takes as long as any other
     try:
@@ -150,6 +180,13 @@ class DeviceTransform:
         mean, std: per channel.
         random_erasing: probability that a rectangle of an image is replaced by noise (Zhong et al.
             2020).
+
+    Examples:
+        >>> import torch
+        >>> from kat.data import DeviceTransform
+        >>> normalize = DeviceTransform(mean=(0.5,), std=(0.5,))
+        >>> normalize(torch.full((1, 1, 1, 2), 255, dtype=torch.uint8))
+        tensor([[[[1., 1.]]]])
     """
 
     def __init__(

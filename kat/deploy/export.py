@@ -23,9 +23,21 @@ from kat.models import ModelRecord
 from kat.models.dense import Detector, task_of
 
 TOLERANCE = 1e-5
-"""The largest distance of a file's logits or features from the model's, relative to the largest."""
+"""The largest distance of a file's logits or features from the model's, relative to the largest.
+
+Examples:
+    >>> from kat.deploy import TOLERANCE
+    >>> TOLERANCE
+    1e-05
+"""
 DETECTIONS_TOLERANCE = 1e-4
-"""The largest distance of detections, see :func:`.formats.detector_onnx.detections_distance`."""
+"""The largest distance of detections, see :func:`.formats.detector_onnx.detections_distance`.
+
+Examples:
+    >>> from kat.deploy import DETECTIONS_TOLERANCE
+    >>> DETECTIONS_TOLERANCE
+    0.0001
+"""
 
 
 @dataclass(frozen=True)
@@ -40,6 +52,14 @@ class Exported:
             see :func:`kat.deploy.formats.detector_onnx.detections_distance`.
         moved: the same distance of an int8 model from the float one; 0 without int8.
         record: the record of the file.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from kat.deploy import TOLERANCE, export_model
+        >>> from kat.models import load_model
+        >>> exported = export_model(*load_model(Path("runs/digits")), Path("digits.onnx"))
+        >>> exported.error <= TOLERANCE
+        True
     """
 
     path: Path
@@ -85,6 +105,15 @@ def export_model(
         InputError: the folder does not exist, another ending, a detector in another format, a model
             that cannot be traced or whose own outputs are not finite, a package that is missing.
         ExportFailed: the outputs of the file differ from the model's; it is not kept.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from kat.deploy import export_model
+        >>> from kat.models import load_model
+        >>> model, record = load_model(Path("runs/digits"))
+        >>> exported = export_model(model, record, Path("digits.onnx"))
+        >>> exported.path
+        PosixPath('digits.onnx')
     """
     ending = path.suffix.removeprefix(".")
     if ending not in FORMATS:

@@ -27,6 +27,14 @@ class ExportRecord(NamedTuple):
         step: (height, width), of which the sides of images are multiples; None if the file takes
             images of ``model.input_size`` only.
         task: the task of the model.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from kat.deploy import ExportRecord
+        >>> from kat.models import load_model
+        >>> _, record = load_model(Path("runs/digits"))
+        >>> ExportRecord(record, step=None).preprocessing()["crop"]
+        'the 8 x 8 pixels in the center'
     """
 
     model: ModelRecord

@@ -18,6 +18,18 @@ class FeatureMaps(nn.Module):
 
     Raises:
         InputError: another kind of model, or two maps of the same stride.
+
+    Examples:
+        >>> import torch
+        >>> import kat
+        >>> from kat.deploy import FeatureMaps
+        >>> maps = FeatureMaps(kat.models.create_model("kat_upernet_micro", num_classes=2).eval())
+        >>> for name, x in maps(torch.randn(1, 3, 64, 64)).items():
+        ...     print(name, tuple(x.shape))
+        stride_4 (1, 96, 16, 16)
+        stride_8 (1, 96, 8, 8)
+        stride_16 (1, 96, 4, 4)
+        stride_32 (1, 96, 2, 2)
     """
 
     task = "features"

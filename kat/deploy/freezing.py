@@ -26,6 +26,15 @@ class FrozenRational(nn.Module):
 
     Args:
         source: the trained layer; its coefficients are copied.
+
+    Examples:
+        >>> import torch
+        >>> import kat
+        >>> from kat.deploy import FrozenRational
+        >>> act = kat.GroupRational(8)
+        >>> x = torch.randn(4, 64)
+        >>> torch.allclose(FrozenRational(act)(x), act(x))
+        True
     """
 
     numerator: Tensor
@@ -67,6 +76,17 @@ def freeze(model: nn.Module) -> nn.Module:
 
     Returns:
         The copy, in evaluation mode, with no parameter that requires gradients.
+
+    Examples:
+        >>> import torch
+        >>> import kat
+        >>> model = kat.models.create_model("kat_micro", depth=2).eval()
+        >>> frozen = kat.deploy.freeze(model)
+        >>> x = torch.randn(1, 3, 32, 32)
+        >>> torch.allclose(frozen(x), model(x), atol=1e-5)
+        True
+        >>> frozen.blocks[0].mlp.act1, frozen.blocks[0].mlp.act2
+        (Identity(), FrozenRational())
     """
     root = nn.Sequential(copy.deepcopy(model))
     for parent in list(root.modules()):

@@ -24,6 +24,14 @@ def quantize_int8(model: nn.Module) -> nn.Module:
 
     Raises:
         InputError: torchao is not installed.
+
+    Examples:
+        >>> import kat
+        >>> from kat.deploy import freeze, quantize_int8
+        >>> model = kat.models.create_model("kat_micro", depth=1)
+        >>> quantized = quantize_int8(freeze(model))
+        >>> type(quantized.blocks[0].mlp.fc1.weight).__name__
+        'Int8Tensor'
     """
     with _quiet_import():
         quantization = require("torchao.quantization", "int8")

@@ -16,6 +16,15 @@ def make_resizable(model: nn.Module, record: ModelRecord) -> nn.Module:
 
     Raises:
         InputError: the architecture has no such option.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> import torch
+        >>> from kat.deploy import make_resizable
+        >>> from kat.models import load_model
+        >>> model = make_resizable(*load_model(Path("runs/digits")))
+        >>> model(torch.randn(1, 1, 16, 12)).shape
+        torch.Size([1, 10])
     """
     if isinstance(model, DenseModel):
         raise InputError(f"{record.architecture} can be exported for one image size only")

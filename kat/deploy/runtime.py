@@ -26,6 +26,16 @@ class Runtime(nn.Module):
         run: maps images (B, C, H, W), float32 and on the CPU, to logits (B, classes), or for a
             segmentation model (B, classes, H, W).
         record: the record of the file.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> import torch
+        >>> from kat.deploy import export_model, open_file
+        >>> from kat.models import load_model
+        >>> _ = export_model(*load_model(Path("runs/digits")), Path("digits.onnx"))
+        >>> runtime = open_file(Path("digits.onnx"))
+        >>> runtime(torch.randn(2, 1, 8, 8)).shape
+        torch.Size([2, 10])
     """
 
     window: int | None = None
@@ -111,6 +121,14 @@ def open_file(path: Path, *, trust: bool = False) -> Runtime:
     Raises:
         InputError: the file does not exist, is damaged or something else, or is not trusted; or a
             package is missing.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from kat.deploy import export_model, open_file
+        >>> from kat.models import load_model
+        >>> _ = export_model(*load_model(Path("runs/digits")), Path("digits.onnx"))
+        >>> open_file(Path("digits.onnx")).record.model.classes[:3]
+        ['0', '1', '2']
     """
     ending = path.suffix.removeprefix(".")
     if ending in PROGRAMS and path.is_file() and not trust:
@@ -140,6 +158,13 @@ def open_model(
     Raises:
         InputError: there is no model, the file is damaged or something else or not trusted, it is
             only a backbone, a package is missing, or the model does not take that image size.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from kat.deploy import open_model
+        >>> model, record = open_model(Path("runs/digits"))
+        >>> record.architecture, record.input_size
+        ('kat_micro_patch2_8', (1, 8, 8))
     """
     model: nn.Module
     if path.suffix.removeprefix(".") in FORMATS and not path.is_dir():

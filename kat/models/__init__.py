@@ -1,6 +1,13 @@
 """KAT models, registered with timm by ``import kat``; their checkpoints, conversion, and kanify.
 
 Kanify needs torch alone, all else the extra ``[vision]``.
+
+Examples:
+    >>> import timm
+    >>> import kat
+    >>> timm.list_models("kat_tiny*")
+    ['kat_tiny_gelu_patch16_224', 'kat_tiny_patch16_224', 'kat_tiny_swish_patch16_224']
+    >>> model = kat.models.create_model("kat_micro", num_classes=10)
 """
 
 from typing import TYPE_CHECKING

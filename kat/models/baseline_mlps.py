@@ -22,6 +22,12 @@ class FixedMlp(Mlp):
 
     Raises:
         ValueError: an unknown scheme.
+
+    Examples:
+        >>> import torch
+        >>> from kat.models import FixedMlp
+        >>> FixedMlp(16, 64, act_layer=torch.nn.SiLU)(torch.randn(8, 16)).shape
+        torch.Size([8, 16])
     """
 
     def __init__(
@@ -54,6 +60,13 @@ class SwiGLUMlp(SwiGLU):
         *args, **kwargs: those of timm's ``SwiGLU``.
 
     Source: Shazeer, GLU Variants Improve Transformer, arXiv 2002.05202.
+
+    Examples:
+        >>> import torch
+        >>> from kat.models import SwiGLUMlp
+        >>> mlp = SwiGLUMlp(16, 48)
+        >>> mlp(torch.randn(8, 16)).shape, mlp.fc2.in_features
+        (torch.Size([8, 16]), 32)
     """
 
     def __init__(

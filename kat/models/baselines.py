@@ -3,6 +3,12 @@
 ``vit_mlp_tiny_patch16_224`` is timm's ``vit_tiny_patch16_224`` with a choice of initialization, as
 KAT has. ``vit_swiglu_...`` has SwiGLU MLPs with as many parameters, ``vit_kan_...`` B-spline KAN
 layers. Sizes are tiny, small and base; the micro ones are in :mod:`kat.models.micro`.
+
+Examples:
+    >>> import timm
+    >>> import kat
+    >>> timm.list_models("vit_kan_*_patch16_224")
+    ['vit_kan_base_patch16_224', 'vit_kan_small_patch16_224', 'vit_kan_tiny_patch16_224']
 """
 
 from __future__ import annotations

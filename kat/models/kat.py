@@ -45,6 +45,15 @@ class KAT(ViT):
             an ``act_layer``, in place of which KAT has rationals.
 
     Source: Yang and Wang, Kolmogorov-Arnold Transformer, arXiv 2409.10594.
+
+    Examples:
+        >>> import torch
+        >>> import kat
+        >>> model = kat.KAT(img_size=32, patch_size=8, embed_dim=64, depth=2, num_heads=4)
+        >>> model(torch.randn(1, 3, 32, 32)).shape
+        torch.Size([1, 1000])
+        >>> model.blocks[0].mlp.act2.num_groups
+        8
     """
 
     pretrained_filter = staticmethod(filter_released)
@@ -90,7 +99,14 @@ def _rename_coefficients(_: nn.Module, state_dict: dict[str, Any], *__: Any) -> 
 
 
 def rational_parameter_names(model: nn.Module) -> set[str]:
-    """The names of the parameters of a model that are coefficients of rationals."""
+    """The names of the parameters of a model that are coefficients of rationals.
+
+    Examples:
+        >>> import kat
+        >>> from kat.models import rational_parameter_names
+        >>> sorted(rational_parameter_names(kat.models.create_model("kat_micro", depth=1)))[:2]
+        ['blocks.0.mlp.act1.weight_denominator', 'blocks.0.mlp.act1.weight_numerator']
+    """
     return {name for name, _ in model.named_parameters() if is_coefficient(name)}
 
 

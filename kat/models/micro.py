@@ -5,6 +5,12 @@
 ``_patch7_28`` and ``_patch8_64`` name other patches and image sizes. ``vit_mlp_micro`` is another
 name for ``vit_micro``, as at the full sizes (:mod:`kat.models.baselines`). KAT and ViT have about
 0.2 M parameters and train on a laptop's CPU in minutes.
+
+Examples:
+    >>> import timm
+    >>> import kat
+    >>> timm.list_models("kat_micro*_28")
+    ['kat_micro_patch4_28', 'kat_micro_patch7_28']
 """
 
 from __future__ import annotations

@@ -33,6 +33,13 @@ class ViT(VisionTransformer):
 
     Raises:
         ValueError: an unknown scheme, or both ``mlp_layer`` and ``mlp_init``.
+
+    Examples:
+        >>> import torch
+        >>> from kat.models import ViT
+        >>> model = ViT(img_size=32, patch_size=8, embed_dim=64, depth=1, num_heads=4)
+        >>> model(torch.randn(1, 3, 32, 32)).shape
+        torch.Size([1, 1000])
     """
 
     pretrained_filter: ClassVar[Callable[..., Any]] = staticmethod(checkpoint_filter_fn)
@@ -72,6 +79,12 @@ class SwiGLUViT(ViT):
 
     Args:
         **kwargs: of :class:`ViT`, except ``mlp_init``.
+
+    Examples:
+        >>> from kat.models import SwiGLUViT
+        >>> model = SwiGLUViT(img_size=32, patch_size=8, embed_dim=64, depth=1, num_heads=4)
+        >>> type(model.blocks[0].mlp).__name__
+        'SwiGLUMlp'
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -86,6 +99,14 @@ class KANViT(ViT):
         kan_init: initialization of their weights, see ``weight_init`` there.
         **kwargs: of :class:`ViT`, except ``mlp_init``. With ``mlp_ratio=4 / (grid + order + 1)``
             the model has about as many parameters as the plain ViT.
+
+    Examples:
+        >>> import torch
+        >>> from kat.models import KANViT
+        >>> size = {"img_size": 32, "patch_size": 8, "embed_dim": 64, "depth": 1, "num_heads": 4}
+        >>> model = KANViT(**size, mlp_ratio=4 / 9)
+        >>> type(model.blocks[0].mlp).__name__
+        'BSplineKANMlp'
     """
 
     def __init__(

@@ -41,13 +41,20 @@ class BSplineKANLinear(nn.Module):
     Shape:
         x (..., d_in) to (..., d_out).
 
-    Parameters:
+    Weights:
         base_weight (d_out, d_in), spline_weight (d_out, d_in, grid + order), bias (d_out,).
 
     Raises:
         ValueError: an invalid argument.
 
     Source: Liu et al., KAN: Kolmogorov-Arnold Networks, arXiv 2404.19756, section 2.
+
+    Examples:
+        >>> import torch
+        >>> from kat.nn import BSplineKANLinear
+        >>> layer = BSplineKANLinear(16, 4)
+        >>> layer(torch.randn(8, 16)).shape, layer.spline_weight.shape
+        (torch.Size([8, 4]), torch.Size([4, 16, 8]))
     """
 
     def __init__(
@@ -136,6 +143,12 @@ class BSplineKANMlp(nn.Module):
         drop: dropout rate between the layers.
         grid, order, grid_range, weight_init: see :class:`BSplineKANLinear`.
         device, dtype: of the parameters.
+
+    Examples:
+        >>> import torch
+        >>> from kat.nn import BSplineKANMlp
+        >>> BSplineKANMlp(16, 64)(torch.randn(8, 16)).shape
+        torch.Size([8, 16])
     """
 
     def __init__(

@@ -38,6 +38,15 @@ class LayerHistory:
         steps: (S,) int64, ascending.
         numerator: (S, 1 or G, m + 1), float32.
         denominator: (S, 1 or G, n), float32.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> import torch
+        >>> from kat.nn import read_coefficient_history
+        >>> history = read_coefficient_history(Path("runs/digits/coefficients.csv"))
+        >>> layer = history["blocks.0.mlp.act2"]
+        >>> layer.functions(torch.linspace(-3, 3, 100)).shape  # steps, groups, points
+        torch.Size([7, 8, 100])
     """
 
     form: str
@@ -62,7 +71,15 @@ History = Mapping[str, LayerHistory]
 
 
 def write_coefficient_history(history: History, path: Path) -> None:
-    """Writes the coefficients of all layers, step by step. The file appears whole or not at all."""
+    """Writes the coefficients of all layers, step by step. The file appears whole or not at all.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from kat.nn import read_coefficient_history, write_coefficient_history
+        >>> history = read_coefficient_history(Path("runs/digits/coefficients.csv"))
+        >>> first = {name: layer for name, layer in history.items() if "act1" in name}
+        >>> write_coefficient_history(first, Path("act1.csv"))
+    """
     rows = [row for name, layer in history.items() for row in _rows(name, layer)]
     rows.sort(key=lambda row: row[0])  # stable: within a step, layers keep their order
     columns = max((len(row) for row in rows), default=len(_KEYS))
@@ -84,6 +101,12 @@ def read_coefficient_history(path: Path) -> dict[str, LayerHistory]:
 
     Raises:
         InputError: the file is missing, incomplete, or something else, or a value is not finite.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from kat.nn import read_coefficient_history
+        >>> list(read_coefficient_history(Path("runs/digits/coefficients.csv")))
+        ['blocks.0.mlp.act1', 'blocks.0.mlp.act2']
     """
     with open_table(path, "a coefficient history", "only training a KAT writes it") as lines:
         by_layer: dict[str, list[dict[str, str]]] = {}

@@ -30,6 +30,13 @@ class Coefficients:
         form: the form of Q for which they were fitted, ``"A"`` or ``"B"``.
         interval: (low, high), the interval of the fit.
         max_error: the largest |F - function| on the interval.
+
+    Examples:
+        >>> import kat
+        >>> square = kat.Coefficients((0, 0, 1, 0, 0, 0), (0, 0, 0, 0), "A", (-3, 3), 0.0)
+        >>> square.degree
+        (5, 4)
+        >>> act = kat.GroupRational(8, init=square)
     """
 
     numerator: tuple[float, ...]
@@ -87,7 +94,13 @@ class Coefficients:
 
 Init: TypeAlias = str | Path | Coefficients | Mapping[str, Any]
 """What ``init=`` accepts: the name of a preset, the path of a ``.json`` file of ``kat fit``,
-:class:`Coefficients`, or the mapping in such a file."""
+:class:`Coefficients`, or the mapping in such a file.
+
+Examples:
+    >>> import kat
+    >>> by_name = kat.GroupRational(init="gelu")
+    >>> as_given = kat.GroupRational(init=kat.nn.preset("gelu"))
+"""
 
 
 def check_degree(degree: Sequence[int]) -> tuple[int, int]:

@@ -36,6 +36,17 @@ def register_grkan_hook(hook: GRKANHook) -> RemovableHandle:
 
     Returns:
         A handle; its ``remove()`` ends the calls.
+
+    Examples:
+        >>> import torch
+        >>> import kat
+        >>> from kat.nn import register_grkan_hook
+        >>> seen = []
+        >>> handle = register_grkan_hook(lambda act, linear, x, y: seen.append(tuple(x.shape)))
+        >>> y = kat.GRKANMlp(16, 64)(torch.randn(8, 16))
+        >>> seen
+        [(8, 16), (8, 64)]
+        >>> handle.remove()
     """
     handle = RemovableHandle(_hooks)
     _hooks[handle.id] = hook

@@ -33,6 +33,11 @@ def expectation(function: Function) -> Tensor:
 
     Raises:
         InputError: the function is not finite on [-12, 12].
+
+    Examples:
+        >>> from kat.nn import expectation
+        >>> f"{expectation(lambda x: x**4):.6f}"
+        '3.000000'
     """
     nodes, weights = (
         torch.tensor(values, dtype=torch.float64, device="cpu") for values in _quadrature()
@@ -61,6 +66,12 @@ def gain(function: Function) -> float:
         InputError: the function is zero almost everywhere, or not finite.
 
     Source: arXiv 2409.10594, section 4.4 (estimated there by sampling).
+
+    Examples:
+        >>> import torch
+        >>> from kat.nn import gain
+        >>> f"{gain(torch.relu):.4f}", f"{gain(torch.nn.functional.silu):.4f}"
+        ('2.0000', '2.8108')
     """
     moment = expectation(lambda x: function(x).double().square()).mean().item()
     if moment == 0:

@@ -37,6 +37,15 @@ class GRKANLinear(nn.Module):
     Cost: d_in d_out + bias + (m + 1 + n G) parameters.
 
     Source: arXiv 2409.10594, section 4.3.
+
+    Examples:
+        >>> import torch
+        >>> import kat
+        >>> layer = kat.GRKANLinear(192, 10, init="gelu")
+        >>> layer(torch.randn(4, 192)).shape
+        torch.Size([4, 10])
+        >>> [name for name, _ in layer.named_parameters()]
+        ['act.weight_numerator', 'act.weight_denominator', 'fc.weight', 'fc.bias']
     """
 
     def __init__(
@@ -106,6 +115,15 @@ class GRKANMlp(nn.Module):
     The children act1, fc1, act2 and fc2 have the names of the released checkpoints.
 
     Source: arXiv 2409.10594, sections 4.3 to 4.5.
+
+    Examples:
+        >>> import torch
+        >>> import kat
+        >>> mlp = kat.GRKANMlp(192, 768)
+        >>> mlp(torch.randn(2, 197, 192)).shape
+        torch.Size([2, 197, 192])
+        >>> sum(p.numel() for p in mlp.parameters())  # those of an MLP, and 2 (6 + 8 x 4)
+        295948
     """
 
     def __init__(

@@ -19,6 +19,14 @@ from kat.nn.sharded import replicated_like, sharded_like
 from kat.ops.torch_internals import has_values
 
 Scheme = Literal["variance_preserving", "centered", "kaiming", "trunc_normal"]
+"""How :func:`init_grkan_` draws weights.
+
+Examples:
+    >>> from typing import get_args
+    >>> from kat.nn import Scheme
+    >>> get_args(Scheme)
+    ('variance_preserving', 'centered', 'kaiming', 'trunc_normal')
+"""
 SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 
 
@@ -42,6 +50,14 @@ def init_grkan_(linear: nn.Linear, activation: nn.Module, scheme: Scheme) -> Non
 
     Raises:
         ValueError: an unknown scheme.
+
+    Examples:
+        >>> import torch
+        >>> from kat.nn import init_grkan_
+        >>> linear = torch.nn.Linear(10_000, 4)
+        >>> init_grkan_(linear, torch.nn.ReLU(), "variance_preserving")  # alpha = 2
+        >>> f"{linear.weight.var() * 10_000:.1f}"
+        '2.0'
     """
     if scheme not in SCHEMES:
         raise ValueError(f"scheme must be one of {SCHEMES}, got {scheme!r}")
@@ -95,6 +111,14 @@ def init_attention_mimetic_(qkv: nn.Linear, proj: nn.Linear, num_heads: int) -> 
 
     Source: Trockman and Kolter, Mimetic Initialization of Self-Attention Layers, ICML 2023,
     arXiv 2305.09828.
+
+    Examples:
+        >>> import torch
+        >>> from kat.nn import init_attention_mimetic_
+        >>> qkv, proj = torch.nn.Linear(64, 192), torch.nn.Linear(64, 64)
+        >>> init_attention_mimetic_(qkv, proj, num_heads=4)
+        >>> bool((proj.weight @ qkv.weight[128:]).diagonal().mean() < 0)  # W_proj W_v, about -0.4 I
+        True
     """
     dim = proj.in_features
     rank = dim // num_heads

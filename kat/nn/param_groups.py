@@ -55,6 +55,15 @@ def param_groups(
 
     Raises:
         InputError: another ``coefficient_lr``, or no parameter requires a gradient.
+
+    Examples:
+        >>> import torch
+        >>> import kat
+        >>> model = torch.nn.Sequential(torch.nn.Linear(16, 64), kat.GRKANLinear(64, 2))
+        >>> groups = kat.param_groups(model, lr=1e-3, weight_decay=0.05)
+        >>> [(group["rational"], group["weight_decay"], len(group["params"])) for group in groups]
+        [(False, 0.0, 2), (True, 0.0, 2), (False, 0.05, 2)]
+        >>> optimizer = torch.optim.AdamW(groups)
     """
     if isinstance(coefficient_lr, str) and coefficient_lr != "scaled":
         raise InputError(
@@ -76,6 +85,14 @@ def clip_coefficient_gradients(optimizer: torch.optim.Optimizer, max_norm: float
     Args:
         optimizer: an optimizer of the groups of :func:`param_groups`.
         max_norm: the largest L2 norm, over all coefficients together.
+
+    Examples:
+        >>> import torch
+        >>> import kat
+        >>> from kat.nn import clip_coefficient_gradients
+        >>> model = kat.GRKANLinear(64, 2)
+        >>> optimizer = torch.optim.SGD(kat.param_groups(model, lr=0.1), lr=0.1, momentum=0.9)
+        >>> clip_coefficient_gradients(optimizer, max_norm=1.0)
     """
 
     def clip(stepping: torch.optim.Optimizer, *_: Any) -> None:

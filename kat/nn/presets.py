@@ -17,7 +17,13 @@ from kat.ops.arguments import check_form
 
 
 def preset_names() -> list[str]:
-    """The names that ``init=`` accepts."""
+    """The names that ``init=`` accepts.
+
+    Examples:
+        >>> from kat.nn import preset_names
+        >>> [name for name in preset_names() if "gelu" in name]
+        ['gelu', 'gelu_narrow', 'gelu_tanh', 'gelu_wide', 'quick_gelu']
+    """
     return sorted([*_table(), *ALIASES])
 
 
@@ -36,6 +42,12 @@ def preset(name: str, degree: tuple[int, int] = (5, 4), form: str = "A") -> Coef
     Raises:
         InputError: an unknown name or form, or an invalid degree.
         MissingPackage: another degree, and NumPy or SciPy is missing.
+
+    Examples:
+        >>> from kat.nn import preset
+        >>> gelu = preset("gelu")
+        >>> gelu.degree, gelu.interval, f"{gelu.max_error:.4f}"
+        ((5, 4), (-3.0, 3.0), '0.0013')
     """
     function = ALIASES.get(name, name)
     if function not in _table():
@@ -84,6 +96,14 @@ def read_coefficients(path: Path) -> Coefficients:
 
     Raises:
         InputError: the file is missing, or holds something else.
+
+    Examples:
+        >>> import json
+        >>> from pathlib import Path
+        >>> from kat.nn import preset, read_coefficients
+        >>> _ = Path("gelu.json").write_text(json.dumps(preset("gelu").to_dict()))
+        >>> read_coefficients(Path("gelu.json")) == preset("gelu")
+        True
     """
     try:
         content = read_json(path)
@@ -102,6 +122,13 @@ def given_coefficients(init: Init) -> str | Coefficients:
 
     Raises:
         InputError: the file is missing or holds something else, or ``init`` has another type.
+
+    Examples:
+        >>> from kat.nn import given_coefficients, preset
+        >>> given_coefficients("gelu")
+        'gelu'
+        >>> given_coefficients(preset("gelu").to_dict()).degree
+        (5, 4)
     """
     if isinstance(init, Coefficients):
         return init

@@ -16,6 +16,14 @@ from kat.ops import Form, Impl, rational, reference
 from kat.ops.arguments import check_form
 
 Share = Literal["numerator", "denominator", "none"]
+"""The coefficients that all groups of a rational share.
+
+Examples:
+    >>> from typing import get_args
+    >>> from kat.nn import Share
+    >>> get_args(Share)
+    ('numerator', 'denominator', 'none')
+"""
 SHARES: tuple[Share, ...] = get_args(Share)
 
 
@@ -43,7 +51,7 @@ class GroupRational(nn.Module):
     Shape:
         x (..., C, ...) with the channels at ``channel_dim``; the output has the same shape.
 
-    Parameters:
+    Weights:
         weight_numerator (1 or G, m + 1), weight_denominator (1 or G, n).
 
     Raises:
@@ -51,6 +59,16 @@ class GroupRational(nn.Module):
             divide.
 
     Source: arXiv 2409.10594, sections 4.2 and 4.3.
+
+    Examples:
+        >>> import torch
+        >>> import kat
+        >>> act = kat.GroupRational(num_groups=8, init="gelu")
+        >>> x = torch.linspace(-3, 3, 192)
+        >>> f"{(act(x) - torch.nn.functional.gelu(x)).abs().max():.4f}"
+        '0.0013'
+        >>> act.weight_numerator.shape, act.weight_denominator.shape
+        (torch.Size([1, 6]), torch.Size([8, 4]))
     """
 
     def __init__(
@@ -148,7 +166,13 @@ class GroupRational(nn.Module):
 
 
 def rationals(model: nn.Module) -> dict[str, GroupRational]:
-    """The rational layers of a model by name."""
+    """The rational layers of a model by name.
+
+    Examples:
+        >>> import kat
+        >>> list(kat.nn.rationals(kat.GRKANMlp(16)))
+        ['act1', 'act2']
+    """
     modules = model.named_modules()
     return {name: module for name, module in modules if isinstance(module, GroupRational)}
 
@@ -160,6 +184,14 @@ def group_functions(x: Tensor, numerator: Tensor, denominator: Tensor, form: str
         x: the points.
         numerator, denominator: (1 or G, m + 1) and (1 or G, n), as in :class:`GroupRational`.
         form: ``"A"`` or ``"B"``.
+
+    Examples:
+        >>> import torch
+        >>> from kat.nn import group_functions
+        >>> x_squared = torch.tensor([[0.0, 0.0, 1.0]])
+        >>> group_functions(torch.tensor([1.0, 2.0]), x_squared, torch.tensor([[0.0], [1.0]]), "A")
+        tensor([[1.0000, 4.0000],
+                [0.5000, 1.3333]], dtype=torch.float64)
     """
     a, b = (whole(coefficients).cpu().double() for coefficients in (numerator, denominator))
     groups = max(len(a), len(b))

@@ -80,17 +80,21 @@ class StabilityMonitor:
     Raises:
         InputError: an interval below 1.
 
-    Example:
+    Examples:
+        >>> import torch
+        >>> import kat
+        >>> from kat.nn import StabilityMonitor
+        >>> model = kat.GRKANMlp(16, 64)
         >>> monitor = StabilityMonitor(interval=10)
         >>> monitor.attach(model)
-        >>> for step, (images, labels) in enumerate(batches):
+        >>> for step in range(20):
         ...     if monitor.due(step):
         ...         monitor.watch()
-        ...     functional.cross_entropy(model(images), labels).backward()
+        ...     model(torch.randn(32, 16)).square().mean().backward()
         ...     if monitor.watching:
-        ...         monitor.record(step)
-        ...     optimizer.step()
-        >>> monitor.save(Path("stability.csv"))
+        ...         row, *_ = monitor.record(step)
+        >>> [(row["step"], row["layer"]) for row in monitor.rows]
+        [(0, 'act1'), (0, 'act2'), (10, 'act1'), (10, 'act2')]
     """
 
     def __init__(self, interval: int = DEFAULT_INTERVAL) -> None:

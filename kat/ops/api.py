@@ -55,10 +55,14 @@ def rational(
     Source: Yang and Wang, Kolmogorov-Arnold Transformer, section 4, arXiv 2409.10594; Molina,
     Schramowski and Kersting, Padé Activation Units, arXiv 1907.06732.
 
-    Example:
+    Examples:
+        >>> import torch
+        >>> import kat
         >>> x = torch.randn(2, 197, 192)
-        >>> identity = torch.tensor([[0., 1., 0., 0., 0., 0.]])
-        >>> y = kat.rational(x, identity, torch.zeros(8, 4))
+        >>> identity = torch.tensor([[0., 1., 0., 0., 0., 0.]])  # a_1 = 1: P(x) = x
+        >>> y = kat.rational(x, identity, torch.zeros(8, 4))  # Q = 1, in 8 groups
+        >>> torch.equal(x, y)
+        True
     """
     for tensor in (x, numerator, denominator):
         if isinstance(tensor, fx.Proxy):  # torch.fx records one call, and looks no further
@@ -89,8 +93,13 @@ def decompositions() -> dict[Any, Callable[..., Tensor]]:
     is imported. Other runtimes and exporters know plain operations alone. There powers of |x|
     overflow from about 1e7 on, in float32 at degree 5.
 
-    Example:
-        >>> program = torch.export.export(model, (x,)).run_decompositions(kat.ops.decompositions())
-        >>> torch.onnx.export(program, f="model.onnx")
+    Examples:
+        >>> import torch
+        >>> import kat
+        >>> model = torch.nn.Sequential(torch.nn.Linear(16, 64), kat.GroupRational())
+        >>> program = torch.export.export(model, (torch.randn(1, 16),))
+        >>> plain = program.run_decompositions(kat.ops.decompositions())
+        >>> any("kat" in str(node.target) for node in plain.graph.nodes)
+        False
     """
     return {torch.ops.kat.rational.default: reference.plain_rational}

@@ -10,8 +10,31 @@ from torch import Tensor
 from kat.errors import InputError
 
 Form = Literal["A", "B"]
+"""The form of the denominator: A, 1 + sum |b_j||x|^j, or B, 1 + |sum b_j x^j|.
+
+Examples:
+    >>> from typing import get_args
+    >>> import kat
+    >>> get_args(kat.ops.Form)
+    ('A', 'B')
+"""
 Impl = Literal["reference", "cpu", "triton"]
+"""The backends that ``impl=`` takes, see :func:`kat.rational`.
+
+Examples:
+    >>> from typing import get_args
+    >>> import kat
+    >>> get_args(kat.ops.Impl)
+    ('reference', 'cpu', 'triton')
+"""
 FORMS: tuple[Form, ...] = get_args(Form)
+"""Both forms of :data:`Form`.
+
+Examples:
+    >>> import kat
+    >>> kat.ops.FORMS
+    ('A', 'B')
+"""
 
 
 def check_form(form: str) -> None:

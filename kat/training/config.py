@@ -56,6 +56,11 @@ class ModelConfig:
         compile: run the model through torch.compile.
         channels_last: keep images in the channels-last memory format, which convolutions on GPUs
             prefer; in a ViT that is the patch embedding alone.
+
+    Examples:
+        >>> from kat.training import ModelConfig
+        >>> ModelConfig("kat_micro", {"num_groups": 4}, drop_path=0.1).name
+        'kat_micro'
     """
 
     name: str = "kat_micro"
@@ -101,6 +106,11 @@ class OptimConfig:
         accumulate_grad_batches: batches whose gradients are summed for one step.
         ema_decay: decay of the EMA of the weights; it warms up, so that short runs can use it. With
             an EMA, the EMA is validated and kept as the best checkpoint; 0 turns it off.
+
+    Examples:
+        >>> from kat.training import OptimConfig
+        >>> OptimConfig(lr=3e-3, warmup_epochs=5).schedule
+        'cosine'
     """
 
     name: str = "adamw"
@@ -130,6 +140,11 @@ class MonitorConfig:
     Args:
         enabled: write stability.csv, TensorBoard scalars and stability.html (short: --monitor).
         every_n_steps: steps between two records.
+
+    Examples:
+        >>> from kat.training import MonitorConfig, TrainConfig
+        >>> TrainConfig(monitor=MonitorConfig(enabled=True)).monitor.every_n_steps
+        50
     """
 
     enabled: bool = False
@@ -182,6 +197,17 @@ class TrainConfig:
         accept_changed_data: resume although the data is not what the run began with: other classes,
             files or labels.
         overwrite: delete the run in out first; other files there are kept.
+
+    Examples:
+        >>> from kat.data import DataConfig
+        >>> from kat.training import ModelConfig, OptimConfig, TrainConfig
+        >>> config = TrainConfig(
+        ...     out="runs/mine",
+        ...     epochs=20,
+        ...     data=DataConfig("folder:photos", image_size=64),
+        ...     model=ModelConfig("kat_micro_patch8_64"),
+        ...     optim=OptimConfig(lr=2e-3),
+        ... )
     """
 
     out: str = "runs/latest"

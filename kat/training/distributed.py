@@ -59,7 +59,13 @@ class World:
 
 
 def is_first_process() -> bool:
-    """Whether this process checks, writes and prints, also before the others have started."""
+    """Whether this process checks, writes and prints, also before the others have started.
+
+    Examples:
+        >>> from kat.training import is_first_process
+        >>> is_first_process()
+        True
+    """
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank() == 0
     node, local = _int("GROUP_RANK", "NODE_RANK", "SLURM_NODEID"), _int("LOCAL_RANK")

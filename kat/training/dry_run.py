@@ -106,6 +106,13 @@ class DryRun:
         place: folder on the disk that will be written to.
         free: free bytes on that disk.
         loss: loss of the last step.
+
+    Examples:
+        >>> from kat.training import ModelConfig, TrainConfig, measure_dry_run
+        >>> model = ModelConfig("kat_micro_patch2_8", {"depth": 1})
+        >>> found = measure_dry_run(TrainConfig(out="runs/new", accelerator="cpu", model=model))
+        >>> found.rows()["model"]
+        'kat_micro_patch2_8, input (1, 8, 8), 10 classes'
     """
 
     record: ModelRecord
@@ -155,6 +162,13 @@ def measure_dry_run(config: TrainConfig) -> DryRun:
     Raises:
         InputError: the run would fail: bad settings or data, too little disk space for its
             checkpoints, a directory that cannot be written, or a loss that is not finite.
+
+    Examples:
+        >>> from kat.training import ModelConfig, TrainConfig, measure_dry_run
+        >>> model = ModelConfig("kat_micro_patch2_8", {"depth": 1})
+        >>> found = measure_dry_run(TrainConfig(out="runs/new", accelerator="cpu", model=model))
+        >>> rehearsal.parameters
+        52310
     """
     place = _writable(Path(config.out))
     resolved = resolve(config)

@@ -57,6 +57,13 @@ class Summary:
         worker_memory_bytes: the peaks of the workers that load its training images, in all; pages
             that they share count for each.
         skipped: files that were left out: unreadable images, and files that are no images.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> import json
+        >>> summary = json.loads(Path("runs/digits/summary.json").read_text())
+        >>> summary["model"], summary["epochs"]
+        ('kat_micro_patch2_8', 2)
     """
 
     out: str
@@ -102,6 +109,22 @@ def train(config: TrainConfig) -> Summary:
             and the newest finite state are then in the directory.
         CheckpointFailed: a checkpoint cannot be written; the one before it is still there.
         Interrupted: a signal asked to stop; the state is in last.ckpt.
+
+    Examples:
+        >>> from kat.data import DataConfig
+        >>> from kat.training import ModelConfig, TrainConfig, train
+        >>> config = TrainConfig(
+        ...     out="runs/short",
+        ...     epochs=1,
+        ...     limit_train_batches=2,
+        ...     accelerator="cpu",
+        ...     model=ModelConfig("kat_micro_patch2_8", {"depth": 1}),
+        ...     data=DataConfig("digits"),
+        ... )
+        >>> summary = train(config)
+        epoch 1/1  train loss 2.3...
+        >>> sorted(summary.metrics)
+        ['top1', 'top5']
     """
     with locked(Path(config.out)) if is_first_process() else nullcontext():
         resolved = resolve(config)

@@ -292,7 +292,13 @@ def _remove(out: Path, names: Sequence[str]) -> None:
 
 
 def settings_to_keep(config: TrainConfig) -> dict[str, Any]:
-    """The settings for run.yaml, as plain YAML types."""
+    """The settings for run.yaml, as plain YAML types.
+
+    Examples:
+        >>> from kat.training import TrainConfig, settings_to_keep
+        >>> settings_to_keep(TrainConfig(epochs=5))["epochs"]
+        5
+    """
     settings = _plain(dataclasses.asdict(config))
     return {name: v for name, v in settings.items() if name not in _ONCE}
 
@@ -302,6 +308,12 @@ def read_settings(out: Path) -> dict[str, Any]:
 
     Raises:
         InputError: run.yaml is missing or damaged.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from kat.training import read_settings
+        >>> read_settings(Path("runs/digits"))["model"]["name"]
+        'kat_micro_patch2_8'
     """
     path = out / SETTINGS
     settings = read_yaml(path)
@@ -349,6 +361,12 @@ def read_history(out: Path) -> list[dict[str, float]]:
 
     Returns:
         One row per epoch; none if no epoch is complete.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from kat.training import read_history
+        >>> [int(row["epoch"]) for row in read_history(Path("runs/digits"))]
+        [1, 2]
     """
     path = out / HISTORY
     if not path.is_file():

@@ -24,6 +24,13 @@ class ActivationMemory:
     Args:
         layers: bytes per image, by the name of the layer that first keeps a tensor.
         fixed: bytes per batch of any size, for what depends on parameters alone and for statistics.
+
+    Examples:
+        >>> import kat
+        >>> from kat.analysis import activation_memory
+        >>> memory = activation_memory(kat.models.create_model("kat_micro", depth=1), (3, 32, 32))
+        >>> max(memory.layers, key=memory.layers.get)
+        'blocks.0.mlp'
     """
 
     layers: dict[str, int]
@@ -51,6 +58,14 @@ def activation_memory(
 
     Raises:
         InputError: the model fails on such an input.
+
+    Examples:
+        >>> import torch
+        >>> from kat.analysis import activation_memory
+        >>> mlp = torch.nn.Sequential(torch.nn.Linear(8, 64), torch.nn.ReLU())
+        >>> memory = activation_memory(mlp, (8,))  # keeps the input and the output of ReLU
+        >>> memory.per_image, memory.fixed
+        (288, 0)
     """
     twin = deepcopy(model).float().cpu().train()
     small, large = (

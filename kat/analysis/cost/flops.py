@@ -55,6 +55,13 @@ class Cost:
 
     Args:
         layers: in the order of the model.
+
+    Examples:
+        >>> import kat
+        >>> from kat.analysis import count
+        >>> cost = count(kat.models.create_model("kat_micro"), (3, 32, 32))
+        >>> cost.parameters, cost.multiply_adds
+        (208378, 15139968)
     """
 
     layers: tuple[LayerCost, ...]
@@ -101,6 +108,14 @@ def count(model: nn.Module, input_size: tuple[int, ...]) -> Cost:
 
     Raises:
         InputError: the model fails on such an input.
+
+    Examples:
+        >>> import torch
+        >>> import kat
+        >>> from kat.analysis import count
+        >>> cost = count(kat.GRKANLinear(64, 10), (64,))
+        >>> cost.parameters, cost.flops
+        (688, 2624)
     """
     ghost = deepcopy(countable(model)).to("meta").eval()
     shapes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}

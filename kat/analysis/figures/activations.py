@@ -40,6 +40,13 @@ def plot_activations(activations: Sequence[Activation], path: Path) -> None:
     Args:
         activations: what :func:`kat.analysis.learned_activations` returns.
         path: the path of the file; its suffix chooses the format.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> import kat
+        >>> from kat.analysis import learned_activations, plot_activations
+        >>> model = kat.models.create_model("kat_micro", depth=2)
+        >>> plot_activations(learned_activations(model), Path("activations.png"))
     """
     figure, panels = _panels(len(activations))
     for axes, activation in zip(panels, activations, strict=True):
@@ -66,6 +73,13 @@ def plot_evolution(history: Mapping[str, LayerHistory], path: Path, *, width: fl
 
     Raises:
         InputError: an .mp4 is wanted, and ffmpeg is not installed.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from kat.analysis import plot_evolution
+        >>> from kat.nn import read_coefficient_history
+        >>> history = read_coefficient_history(Path("runs/digits/coefficients.csv"))
+        >>> plot_evolution(history, Path("evolution.png"))
     """
     x = torch.linspace(-width, width, 201, dtype=torch.float64)
     functions = {name: layer.functions(x).numpy() for name, layer in history.items()}

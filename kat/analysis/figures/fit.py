@@ -21,6 +21,12 @@ def plot_fit(result: Fit, target: str | Points, path: Path) -> None:
         result: what :func:`kat.nn.fitting.fit` returns.
         target: what was fitted.
         path: the path of the file; its suffix chooses the format.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from kat.analysis import plot_fit
+        >>> from kat.nn.fitting import fit
+        >>> plot_fit(fit("silu"), "silu", Path("silu.png"))
     """
     x = np.linspace(*twice(result.interval), 2001)
     source = resolve(target)[1]

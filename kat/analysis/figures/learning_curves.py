@@ -38,6 +38,12 @@ def plot_learning_curves(
 
     Raises:
         InputError: there is no epoch at which all runs of a label have the metric.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from kat.analysis import plot_learning_curves
+        >>> from kat.training import read_history
+        >>> plot_learning_curves({"KAT": [read_history(Path("runs/digits"))]}, Path("curves.png"))
     """
     figure = Figure(figsize=(5 * len(metrics), 4), layout="constrained")
     panels = figure.subplots(1, len(metrics), squeeze=False)[0]

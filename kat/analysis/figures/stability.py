@@ -74,6 +74,14 @@ def plot_stability(runs: Mapping[str, Sequence[Row]], folder: Path) -> None:
 
     Raises:
         InputError: a run has no rows of rational layers.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from kat.analysis import plot_stability
+        >>> from kat.nn.stability import read_rows
+        >>> plot_stability({"": read_rows(Path("runs/digits/stability.csv"))}, Path("figures"))
+        >>> Path("figures/gain.svg").exists()
+        True
     """
     drawn = {label: thinned(rational_rows(rows)) for label, rows in runs.items()}
     save_figure(draw_variance(drawn), folder / "variance.svg")

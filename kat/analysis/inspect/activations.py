@@ -46,6 +46,13 @@ class Activation:
         histogram: (groups, bins), the density of each group's inputs; it integrates to the share of
             the inputs that is shown. None without images.
         outside: the share of the layer's inputs that is not shown; 0 without images.
+
+    Examples:
+        >>> import kat
+        >>> from kat.analysis import learned_activations
+        >>> first, second = learned_activations(kat.models.create_model("kat_micro", depth=1))
+        >>> first.name, first.num_groups, first.learned.shape
+        ('blocks.0.mlp.act1', 8, (8, 401))
     """
 
     name: str
@@ -85,6 +92,17 @@ def learned_activations(
     Raises:
         InputError: the model has no rational, the width is out of range, inputs or coefficients are
             not finite, or no image reaches a rational.
+
+    Examples:
+        >>> import torch
+        >>> import kat
+        >>> from kat.analysis import learned_activations
+        >>> model = kat.models.create_model("kat_micro", depth=1).eval()
+        >>> activations = learned_activations(model, [torch.randn(8, 3, 32, 32)])
+        >>> [activation.name for activation in activations]
+        ['blocks.0.mlp.act1', 'blocks.0.mlp.act2']
+        >>> activations[1].histogram.shape
+        (8, 67)
     """
     if width is not None and not 0 < width <= _LIMIT:
         raise InputError(f"width must be above 0 and at most {_LIMIT:g}, got {width:g}")

@@ -27,6 +27,14 @@ class Verdict:
     Args:
         preserved: whether every gain recorded is within :data:`PRESERVED`, and nothing failed.
         lines: one statement each, the verdict itself first.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from kat.analysis import Verdict
+        >>> from kat.nn.stability import read_rows
+        >>> verdict = Verdict.of(read_rows(Path("runs/digits/stability.csv")))
+        >>> print(verdict.lines[2])
+        Step 5: preserved in 2 of 2 layers, ...
     """
 
     preserved: bool

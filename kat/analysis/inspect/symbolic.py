@@ -119,6 +119,14 @@ class Reading:
         second_distance: its distance; 0 for a constant.
         from_start: sqrt(E[(F - F_0)^2] / Var[F]), F_0 the function at the start of the training;
             for a constant without Var[F].
+
+    Examples:
+        >>> import kat
+        >>> from kat.analysis import learned_activations, read_symbols
+        >>> activation = learned_activations(kat.models.create_model("kat_micro", depth=1))[1]
+        >>> reading = read_symbols(activation)[0]
+        >>> reading.nearest
+        'silu'
     """
 
     layer: str
@@ -171,6 +179,15 @@ def read_symbols(activation: Activation) -> list[Reading]:
 
     Raises:
         InputError: a function is not finite.
+
+    Examples:
+        >>> import kat
+        >>> from kat.analysis import learned_activations, read_symbols
+        >>> model = kat.models.create_model("kat_micro", depth=1, act_init="gelu")
+        >>> for activation in learned_activations(model):
+        ...     print(activation.name, {reading.nearest for reading in read_symbols(activation)})
+        blocks.0.mlp.act1 {'identity'}
+        blocks.0.mlp.act2 {'gelu'}
     """
     if not np.isfinite(activation.learned).all():
         raise InputError(f"{activation.name} has a function that is not finite")

@@ -34,6 +34,13 @@ def write_stability_report(rows: Sequence[Row], path: Path, failure: str | None 
 
     Raises:
         InputError: there are no rows of rational layers.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from kat.analysis import write_stability_report
+        >>> from kat.nn.stability import read_rows
+        >>> rows = read_rows(Path("runs/digits/stability.csv"))
+        >>> write_stability_report(rows, Path("stability.html"))
     """
     verdict = Verdict.of(rows, failure)
     rationals = rational_rows(rows)

@@ -16,6 +16,14 @@ def between_splits(reports: Sequence[SplitReport]) -> list[Problem]:
     """Classes in one split alone, and images that lie in two classes or two splits.
 
     Images are the same if their bytes have the same hash.
+
+    Examples:
+        >>> from kat.data import DataConfig
+        >>> from kat.data.check import between_splits, check_split
+        >>> config = DataConfig("folder:photos")
+        >>> reports = [check_split(config, split) for split in ("train", "val")]
+        >>> between_splits(reports)
+        []
     """
     two_classes: list[str] = []
     two_splits: list[str] = []

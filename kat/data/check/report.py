@@ -11,6 +11,13 @@ import numpy as np
 from kat.data.dense.validation import Problem
 
 SPLITS = ("train", "val")
+"""The splits that a dataset may have.
+
+Examples:
+    >>> from kat.data.check import SPLITS
+    >>> SPLITS
+    ('train', 'val')
+"""
 
 
 @dataclass(frozen=True)
@@ -27,6 +34,13 @@ class SplitReport:
         hashes: (images,) uint64, of the bytes of each image; 0 for those that cannot be read.
         labels: (images,) class indices; None if an image has no one class.
         name: maps an index to the name of the image.
+
+    Examples:
+        >>> from kat.data import DataConfig
+        >>> from kat.data.check import check_split
+        >>> report = check_split(DataConfig("folder:photos"), "train")
+        >>> report.images, report.classes
+        (8, {'cat': 4, 'dog': 4})
     """
 
     split: str

@@ -61,6 +61,12 @@ def check_split(
 
     Raises:
         InputError: the data cannot be opened at all.
+
+    Examples:
+        >>> from kat.data import DataConfig
+        >>> from kat.data.check import check_split
+        >>> check_split(DataConfig("folder:photos"), "val").problems
+        []
     """
     kind, _, path = config.name.partition(":")
     inspection = Inspection(headers_only, config.exif, config.num_workers, tell)

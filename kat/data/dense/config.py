@@ -20,6 +20,11 @@ class DetectionAugmentConfig:
         hflip: probability of a horizontal flip.
         min_side: objects are dropped if less than this many pixels of their width or height are
             left.
+
+    Examples:
+        >>> from kat.data.dense import DetectionAugmentConfig
+        >>> DetectionAugmentConfig(scale=(0.5, 1.5)).hflip
+        0.5
     """
 
     scale: PositiveRange = (0.1, 2.0)
@@ -41,6 +46,11 @@ class SegmentationAugmentConfig:
         max_class_share: a crop is drawn again if one class fills more than this share of it.
         hflip: probability of a horizontal flip.
         distortion: probability of each change of brightness, contrast, saturation and hue.
+
+    Examples:
+        >>> from kat.data.dense import SegmentationAugmentConfig
+        >>> SegmentationAugmentConfig(crop=512).max_class_share
+        0.75
     """
 
     crop: Count | None = None

@@ -39,6 +39,16 @@ class DetectionTrainTransform:
         size: side of the square in pixels.
         config: ranges and probabilities.
         mean: per channel, after scaling pixels to [0, 1]: the color of the padding.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from kat.data.dense import DetectionAugmentConfig, DetectionTrainTransform, open_coco
+        >>> data = open_coco(Path("items"), "train")
+        >>> settings = DetectionAugmentConfig(hflip=0)
+        >>> data.transform = DetectionTrainTransform(96, settings, mean=(0.5, 0.5, 0.5))
+        >>> image, target = data[0]
+        >>> image.shape
+        torch.Size([3, 96, 96])
     """
 
     def __init__(self, size: int, config: DetectionAugmentConfig, mean: Sequence[float]) -> None:
@@ -78,6 +88,15 @@ class DetectionEvalTransform:
 
     Args:
         channels: number of input channels of the model.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from kat.data.dense import DetectionEvalTransform, open_coco
+        >>> data = open_coco(Path("items"), "val")
+        >>> data.transform = DetectionEvalTransform()
+        >>> image, target = data[0]
+        >>> image.shape
+        torch.Size([3, 64, 64])
     """
 
     def __init__(self, channels: int = 3) -> None:
@@ -101,6 +120,17 @@ class SegmentationTrainTransform:
             no other.
         config: ranges and probabilities.
         mean: per channel, after scaling pixels to [0, 1]: the color of the padding.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from kat.data.dense import SegmentationAugmentConfig, SegmentationTrainTransform
+        >>> from kat.data.dense import open_segmentation
+        >>> data = open_segmentation("ade20k", Path("items"), "train")
+        >>> settings = SegmentationAugmentConfig(crop=32)
+        >>> data.transform = SegmentationTrainTransform(64, settings, mean=(0.5, 0.5, 0.5))
+        >>> image, mask = data[0]
+        >>> image.shape, mask.shape
+        (torch.Size([3, 32, 32]), torch.Size([32, 32]))
     """
 
     def __init__(self, size: int, config: SegmentationAugmentConfig, mean: Sequence[float]) -> None:
@@ -139,6 +169,15 @@ class SegmentationEvalTransform:
     Args:
         size: shorter side in pixels.
         channels: number of input channels of the model.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from kat.data.dense import SegmentationEvalTransform, open_segmentation
+        >>> data = open_segmentation("ade20k", Path("items"), "val")
+        >>> data.transform = SegmentationEvalTransform(size=96)
+        >>> image, mask = data[0]
+        >>> image.shape, mask.shape
+        (torch.Size([3, 96, 96]), torch.Size([64, 64]))
     """
 
     def __init__(self, size: int, channels: int = 3) -> None:

@@ -47,6 +47,12 @@ def open_split(config: DataConfig, split: str, seed: int = 0) -> ImageDataset | 
 
     Raises:
         InputError: the name is unknown, or a folder or file is missing, empty or damaged.
+
+    Examples:
+        >>> from kat.data import DataConfig, open_split
+        >>> photos = open_split(DataConfig("folder:photos"), "train")
+        >>> photos.classes, len(photos)
+        (['cat', 'dog'], 8)
     """
     data = _open(config, split, seed)
     data.exif = config.exif
@@ -82,7 +88,13 @@ def _open(config: DataConfig, split: str, seed: int) -> ImageDataset | ImageStre
 
 
 def task_of_data(name: str) -> str:
-    """The task that a dataset of this name is for, e.g. ``"detection"``."""
+    """The task that a dataset of this name is for, e.g. ``"detection"``.
+
+    Examples:
+        >>> from kat.data import task_of_data
+        >>> task_of_data("digits"), task_of_data("coco:PATH"), task_of_data("ade20k:PATH")
+        ('classification', 'detection', 'segmentation')
+    """
     kind = name.partition(":")[0]
     if kind == "coco":
         return DetectionDataset.task
@@ -94,6 +106,11 @@ def check_classes(train: ImageDataset | ImageStream, val: ImageDataset | ImageSt
 
     Raises:
         InputError: names the classes that one split lacks.
+
+    Examples:
+        >>> from kat.data import DataConfig, check_classes, open_split
+        >>> config = DataConfig("digits")
+        >>> check_classes(open_split(config, "train"), open_split(config, "val"))
     """
     if train.classes == val.classes:
         return

@@ -54,6 +54,14 @@ def make_items(
 
     Raises:
         InputError: ``out`` exists, a number is too small, or the source has no grayscale images.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from kat.data.dense import open_coco
+        >>> from kat.data.synthetic import make_items
+        >>> make_items(Path("few_items"), source="digits", images=2, val_images=1, size=64)
+        >>> len(open_coco(Path("few_items"), "train"))
+        2
     """
     counts = {"training": images, "validation": val_images}
     limits = {"images": (images, 1), "val_images": (val_images, 1), "size": (size, 16)}

@@ -49,6 +49,13 @@ def save_pretrained(
 
     Raises:
         InputError: the folder holds other files, or cannot be written.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from kat.models import load_model, save_pretrained
+        >>> save_pretrained(*load_model(Path("runs/digits")), Path("model"), license="mit")
+        >>> sorted(path.name for path in Path("model").iterdir())
+        ['README.md', 'config.json', 'model.safetensors']
     """
     _check_model_folder(folder)
     card = model_card(
@@ -91,6 +98,14 @@ def from_pretrained(
 
     Raises:
         InputError: the model does not exist, is unavailable, or is damaged.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from kat.models import from_pretrained, load_model, save_pretrained
+        >>> save_pretrained(*load_model(Path("runs/digits")), Path("model"))
+        >>> model, record = from_pretrained("model")
+        >>> record.architecture
+        'kat_micro_patch2_8'
     """
     if Path(source).exists():
         return load_model(Path(source))
@@ -134,6 +149,15 @@ def push_to_hub(
 
     Raises:
         InputError: the Hub refuses the upload, or is unreachable.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from kat.models import load_model, push_to_hub
+        >>> model, record = load_model(Path("runs/digits"))
+        >>> push_to_hub(model, record, "not/a/name")  # "OWNER/NAME" would be created on the Hub
+        Traceback (most recent call last):
+            ...
+        kat.errors.InputError: 'not/a/name' cannot be uploaded to the Hub: ...
     """
     api = huggingface_hub.HfApi(token=token, library_name="kat")
     try:

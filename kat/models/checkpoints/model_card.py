@@ -37,6 +37,13 @@ class TrainingRecord:
         settings: the settings of the run, as in run.yaml.
         metrics: the weights' metrics, as in summary.json: ``top1`` and ``top5`` in percent on the
             validation split, and ``epochs``.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from kat.models import TrainingRecord, load_model, save_pretrained
+        >>> from kat.training import read_settings
+        >>> training = TrainingRecord(settings=read_settings(Path("runs/digits")))
+        >>> save_pretrained(*load_model(Path("runs/digits")), Path("model"), training=training)
     """
 
     settings: Mapping[str, Any] = field(default_factory=dict)

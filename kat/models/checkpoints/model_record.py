@@ -40,6 +40,20 @@ class ModelRecord:
 
     Raises:
         InputError: an invalid field.
+
+    Examples:
+        >>> from kat.models import ModelRecord, build_model
+        >>> record = ModelRecord(
+        ...     "kat_micro",
+        ...     classes=["cat", "dog"],
+        ...     input_size=(3, 32, 32),
+        ...     mean=(0.5, 0.5, 0.5),
+        ...     std=(0.5, 0.5, 0.5),
+        ...     interpolation="bicubic",
+        ...     crop_pct=1.0,
+        ... )
+        >>> build_model(record).num_classes
+        2
     """
 
     architecture: str
@@ -169,7 +183,13 @@ class ModelRecord:
 
 
 def input_args(architecture: str, input_size: tuple[int, int, int]) -> dict[str, Any]:
-    """The constructor's arguments for an input of (channels, height, width)."""
+    """The constructor's arguments for an input of (channels, height, width).
+
+    Examples:
+        >>> from kat.models import input_args
+        >>> input_args("kat_micro", (1, 28, 28))
+        {'in_chans': 1, 'img_size': [28, 28]}
+    """
     channels, height, width = input_size
     registered = timm.get_pretrained_cfg(architecture)
     sized = registered is not None and registered.fixed_input_size
@@ -224,6 +244,11 @@ def registered_preprocessing(name: str) -> dict[str, Any]:
 
     Raises:
         InputError: an unknown name (with the closest one), or one without a configuration.
+
+    Examples:
+        >>> from kat.models import registered_preprocessing
+        >>> registered_preprocessing("kat_tiny_patch16_224")["crop_pct"]
+        0.875
     """
     registered = timm.get_pretrained_cfg(name)
     if registered is None and not timm.is_model(name):
@@ -238,6 +263,14 @@ def create_model(name: str, **kwargs: Any) -> nn.Module:
 
     Raises:
         InputError: an unknown name (with the closest one), or arguments that the model rejects.
+
+    Examples:
+        >>> import kat
+        >>> model = kat.models.create_model("kat_micro", num_classes=3, num_groups=4)
+        >>> kat.models.create_model("kat_mikro")
+        Traceback (most recent call last):
+            ...
+        kat.errors.InputError: unknown model 'kat_mikro'; did you mean 'kat_micro'?
     """
     if ":" not in name and not timm.is_model(name):
         raise unknown("model", name, timm.list_models())
@@ -249,7 +282,14 @@ def create_model(name: str, **kwargs: Any) -> nn.Module:
 
 
 def build_model(record: ModelRecord, **kwargs: Any) -> nn.Module:
-    """Builds the model that a record describes, with fresh weights."""
+    """Builds the model that a record describes, with fresh weights.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from kat.models import build_model, load_model
+        >>> _, record = load_model(Path("runs/digits"))
+        >>> untrained = build_model(record)
+    """
     known = {"num_classes": len(record.classes), **record.input_args()}
     model = create_model(record.architecture, **{**known, **record.args, **kwargs})
     grid = getattr(getattr(model, "patch_embed", None), "grid_size", None)

@@ -104,6 +104,12 @@ def load_weights(
     Raises:
         InputError: entries are missing, unexpected or of another shape; lists the first of each.
             The model is unchanged.
+
+    Examples:
+        >>> import kat
+        >>> from kat.models import load_weights
+        >>> trained, fresh = (kat.models.create_model("kat_micro", depth=1) for _ in range(2))
+        >>> load_weights(fresh, trained.state_dict(), source="the trained model")
     """
     _check_match(model, weights, source, may_lack)
     model.load_state_dict(weights, strict=False)

@@ -38,6 +38,13 @@ def save_model(model: nn.Module, record: ModelRecord, folder: Path) -> None:
 
     Raises:
         CheckpointFailed: the disk is full.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from kat.models import load_model, save_model
+        >>> save_model(*load_model(Path("runs/digits")), Path("copy"))
+        >>> sorted(path.name for path in Path("copy").iterdir())
+        ['config.json', 'model.safetensors']
     """
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
@@ -64,6 +71,14 @@ def load_model(path: Path) -> tuple[nn.Module, ModelRecord]:
 
     Raises:
         InputError: there is no model, the file is damaged, or the weights are of another model.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> import torch
+        >>> from kat.models import load_model
+        >>> model, record = load_model(Path("runs/digits"))
+        >>> model(torch.zeros(1, *record.input_size)).shape, len(record.classes)
+        (torch.Size([1, 10]), 10)
     """
     weights, record = _read(path)
     model = build_model(record)
@@ -72,7 +87,14 @@ def load_model(path: Path) -> tuple[nn.Module, ModelRecord]:
 
 
 def is_model_folder(path: Path) -> bool:
-    """Whether :func:`load_model` can load a folder: a run directory, or one with a model."""
+    """Whether :func:`load_model` can load a folder: a run directory, or one with a model.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from kat.models import is_model_folder
+        >>> is_model_folder(Path("runs/digits")), is_model_folder(Path("photos"))
+        (True, False)
+    """
     return any((path / name).is_file() for name in (WEIGHTS, BEST))
 
 
@@ -85,6 +107,13 @@ def stored_weights(path: Path) -> tuple[dict[str, Tensor], list[str]]:
 
     Raises:
         InputError: see :func:`load_model`.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from kat.models import stored_weights
+        >>> weights, unused = stored_weights(Path("runs/digits"))
+        >>> len(weights), unused
+        (24, [])
     """
     weights, _ = _read(path)
     file = _file_in(path) if path.is_dir() else path
@@ -101,6 +130,12 @@ def read_training_checkpoint(path: Path, *, require_checksum: bool = False) -> d
 
     Raises:
         InputError: the file is missing, damaged, or something else.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from kat.models import read_training_checkpoint
+        >>> sorted(read_training_checkpoint(Path("runs/digits/last.ckpt")))[:3]
+        ['callbacks', 'optimizer', 'optimizer_state']
     """
     verify_checksum(path, required=require_checksum)
     checkpoint = read_torch_file(path)

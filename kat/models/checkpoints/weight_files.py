@@ -42,6 +42,13 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     Raises:
         InputError: the file is missing or damaged (its checksum, if it has one, does not match),
             contains code, or holds no weights.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from kat.models import read_state_dict
+        >>> weights = read_state_dict(Path("runs/digits/model.safetensors"))
+        >>> weights["blocks.0.mlp.act2.weight_numerator"].shape
+        torch.Size([1, 6])
     """
     content = _read_safetensors(path) if path.suffix == ".safetensors" else read_torch_file(path)
     state = canonical(content)

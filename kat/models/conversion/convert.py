@@ -48,6 +48,15 @@ def convert_vit(
 
     Raises:
         InputError: the source or the model does not exist, or they do not fit each other.
+
+    Examples:
+        >>> import torch
+        >>> import kat
+        >>> vit = kat.models.create_model("vit_micro").eval()
+        >>> model, record, conversion = kat.models.convert_vit(vit, "kat_micro")
+        >>> x = torch.randn(2, 3, 32, 32)
+        >>> bool((model(x) - vit(x)).abs().max() < 0.05 * vit(x).abs().max())
+        True
     """
     found = source if isinstance(source, ViTSource) else read_vit(source)
     if found.heads is not None:

@@ -65,6 +65,14 @@ def init_from_vit(
         InputError: the source does not exist; its weights are not those of a ViT of this size, or
             not finite; it has another activation or other rationals; outputs are not finite. The
             model is then unchanged.
+
+    Examples:
+        >>> import kat
+        >>> model = kat.models.create_model("kat_micro", num_classes=2, depth=2)
+        >>> vit = kat.models.create_model("vit_micro", num_classes=1000, depth=2)
+        >>> conversion = kat.models.init_from_vit(model, vit)
+        >>> [name for name in conversion.fresh if "mlp" not in name]  # the head has other classes
+        ['head.weight', 'head.bias']
     """
     found = source if isinstance(source, ViTSource) else read_vit(source)
     if not isinstance(model, DenseModel):

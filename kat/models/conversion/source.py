@@ -45,6 +45,12 @@ class ViTSource:
         dropped: entries of the file that timm's ViT has no place for.
         record: the record of the model, if known.
         heads: neck and heads of a model for a dense task.
+
+    Examples:
+        >>> import kat
+        >>> source = kat.models.read_vit(kat.models.create_model("vit_micro", num_classes=3))
+        >>> source.num_heads, source.is_kat, source.classes
+        (4, False, ['0', '1', '2'])
     """
 
     name: str
@@ -115,6 +121,12 @@ def read_vit(source: str | Path | nn.Module) -> ViTSource:
 
     Raises:
         InputError: the source does not exist, is damaged, or is not a ViT.
+
+    Examples:
+        >>> import timm
+        >>> from kat.models import read_vit
+        >>> read_vit(timm.create_model("vit_tiny_patch16_224")).num_heads
+        3
     """
     if isinstance(source, nn.Module):
         return _of_model(source, name=type(source).__name__)

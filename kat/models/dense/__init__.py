@@ -1,4 +1,12 @@
-"""KAT and ViT for dense tasks: a backbone for images of any size, with Mask R-CNN or UperNet."""
+"""KAT and ViT for dense tasks: a backbone for images of any size, with Mask R-CNN or UperNet.
+
+Examples:
+    >>> import torch
+    >>> import kat
+    >>> model = kat.models.create_model("kat_upernet_micro", num_classes=5).eval()
+    >>> model(torch.randn(1, 3, 64, 96)).shape
+    torch.Size([1, 5, 64, 96])
+"""
 
 from kat.models.dense import variants
 from kat.models.dense.backbone import DenseBackbone

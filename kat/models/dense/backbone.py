@@ -44,6 +44,14 @@ class DenseBackbone(nn.Module):
 
     Source: Li et al., Exploring Plain Vision Transformer Backbones for Object Detection,
     arXiv 2203.16527.
+
+    Examples:
+        >>> import torch
+        >>> import kat
+        >>> from kat.models.dense import DenseBackbone
+        >>> backbone = DenseBackbone(kat.models.create_model("kat_micro"), window=4)
+        >>> [x.shape for x in backbone(torch.randn(1, 3, 60, 90))]
+        [torch.Size([1, 64, 15, 23])]
     """
 
     def __init__(

@@ -84,6 +84,14 @@ class Detector(DenseModel, FasterRCNN):
         InputError: invalid arguments.
 
     Source: He et al., Mask R-CNN, arXiv 1703.06870; Li et al., ViTDet, arXiv 2203.16527.
+
+    Examples:
+        >>> import torch
+        >>> import kat
+        >>> detector = kat.models.create_model("kat_det_micro", num_classes=3).eval()
+        >>> found = detector([torch.randn(3, 96, 128)])[0]
+        >>> sorted(found)
+        ['boxes', 'labels', 'masks', 'scores']
     """
 
     task = "detection"
@@ -307,6 +315,14 @@ class EvaluationSize(GeneralizedRCNNTransform):
         min_size, max_size: bounds of the sides, see :class:`Detector`.
         channels: the number of channels of the images.
         step: sides of the batch are multiples of this.
+
+    Examples:
+        >>> import torch
+        >>> from kat.models.dense import EvaluationSize
+        >>> resize = EvaluationSize(min_size=64, max_size=128, channels=3, step=32).eval()
+        >>> images, _ = resize([torch.randn(3, 100, 150)])
+        >>> images.image_sizes, images.tensors.shape
+        ([(64, 96)], torch.Size([1, 3, 64, 96]))
     """
 
     def __init__(self, min_size: int, max_size: int, channels: int, step: int) -> None:
@@ -337,7 +353,16 @@ class EvaluationSize(GeneralizedRCNNTransform):
 
 
 def placed_in_image(found: Detections, size: tuple[int, ...]) -> Detections:
-    """Detections with masks (N, H, W) bool of an image, from probabilities within the boxes."""
+    """Detections with masks (N, H, W) bool of an image, from probabilities within the boxes.
+
+    Examples:
+        >>> import torch
+        >>> from kat.models.dense import placed_in_image
+        >>> boxes = torch.tensor([[2.0, 2.0, 6.0, 6.0]])
+        >>> found = {"boxes": boxes, "masks": torch.ones(1, 1, 28, 28)}
+        >>> placed_in_image(found, (8, 10))["masks"].shape
+        torch.Size([1, 8, 10])
+    """
     if "masks" not in found:
         return found
     return {**found, "masks": _paste(found["masks"], found["boxes"], size)}
@@ -355,12 +380,26 @@ def _paste(masks: Tensor, boxes: Tensor, size: tuple[int, ...]) -> Tensor:
 
 
 class KATDetector(Detector):
-    """A detector whose transformer is a :class:`kat.KAT`."""
+    """A detector whose transformer is a :class:`kat.KAT`.
+
+    Examples:
+        >>> import kat
+        >>> from kat.models.dense import KATDetector
+        >>> isinstance(kat.models.create_model("kat_det_micro"), KATDetector)
+        True
+    """
 
     transformer_class = KAT
 
 
 class ViTDetector(Detector):
-    """A detector whose transformer is a plain Vision Transformer."""
+    """A detector whose transformer is a plain Vision Transformer.
+
+    Examples:
+        >>> import kat
+        >>> from kat.models.dense import ViTDetector
+        >>> isinstance(kat.models.create_model("vit_det_micro"), ViTDetector)
+        True
+    """
 
     transformer_class = ViT

@@ -24,6 +24,13 @@ class DenseHeads:
         weights: by the names of its state dict, without the transformer.
         class_layers: the prefixes of the weights that have a part for each class.
         optional_layers: the prefixes of the weights that not all such models have.
+
+    Examples:
+        >>> import kat
+        >>> from kat.models.dense import DenseHeads
+        >>> heads = DenseHeads.of(kat.models.create_model("kat_upernet_micro", num_classes=3))
+        >>> heads.task, len(heads.weights) > len(heads.without_class_layers().weights)
+        ('segmentation', True)
     """
 
     task: str

@@ -28,6 +28,13 @@ class Features(nn.Module):
     Args:
         body: the transformer.
         neck: resamples its maps to the strides.
+
+    Examples:
+        >>> import torch
+        >>> import kat
+        >>> model = kat.models.create_model("kat_upernet_micro", num_classes=2).eval()
+        >>> [x.shape[-2:] for x in model.backbone(torch.randn(1, 3, 64, 64))]
+        [torch.Size([16, 16]), torch.Size([8, 8]), torch.Size([4, 4]), torch.Size([2, 2])]
     """
 
     def __init__(self, body: DenseBackbone, neck: SimpleFeaturePyramid | MultiLevel) -> None:
@@ -43,7 +50,15 @@ class Features(nn.Module):
 
 
 def task_of(model: nn.Module) -> str:
-    """The task of a model; ``"classification"`` for a model without the attribute."""
+    """The task of a model; ``"classification"`` for a model without the attribute.
+
+    Examples:
+        >>> import torch
+        >>> import kat
+        >>> from kat.models.dense import task_of
+        >>> task_of(kat.models.create_model("kat_det_micro")), task_of(torch.nn.Linear(2, 2))
+        ('detection', 'classification')
+    """
     return str(getattr(model, "task", "classification"))
 
 
@@ -53,6 +68,13 @@ class DenseModel(nn.Module):
     Subclasses set the class of the transformer, the task, and ``class_layers``, the prefixes of
     the parameters that have a part for each class; ``optional_layers`` are the prefixes of those
     that not all models of the class have.
+
+    Examples:
+        >>> import kat
+        >>> from kat.models.dense import DenseModel
+        >>> model = kat.models.create_model("kat_det_micro", num_classes=3)
+        >>> isinstance(model, DenseModel), model.task, type(model.transformer).__name__
+        (True, 'detection', 'KAT')
     """
 
     transformer_class: type[ViT]

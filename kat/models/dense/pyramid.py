@@ -34,6 +34,13 @@ class SimpleFeaturePyramid(nn.Module):
         InputError: a scale that is not a power of two.
 
     Source: arXiv 2203.16527.
+
+    Examples:
+        >>> import torch
+        >>> from kat.models.dense import SimpleFeaturePyramid
+        >>> neck = SimpleFeaturePyramid(width=64, patch=8, channels=32, scales=(2.0, 1.0))
+        >>> [x.shape for x in neck([torch.randn(1, 64, 6, 6)])]
+        [torch.Size([1, 32, 12, 12]), torch.Size([1, 32, 6, 6]), torch.Size([1, 32, 3, 3])]
     """
 
     def __init__(
@@ -81,6 +88,13 @@ class MultiLevel(nn.Module):
         InputError: a scale that is not a power of two.
 
     Source: Bao et al., BEiT, arXiv 2106.08254.
+
+    Examples:
+        >>> import torch
+        >>> from kat.models.dense import MultiLevel
+        >>> neck = MultiLevel(width=64, patch=8, scales=(2.0, 1.0))
+        >>> [x.shape for x in neck([torch.randn(1, 64, 6, 6), torch.randn(1, 64, 6, 6)])]
+        [torch.Size([1, 64, 12, 12]), torch.Size([1, 64, 6, 6])]
     """
 
     def __init__(

@@ -25,6 +25,10 @@ class SlidingWindowConfig:
         stride: pixels from one window to the next; by default two thirds of window.
         scales: factors by which the image is resized; probabilities are averaged over them.
         flip: also average over the mirror image.
+
+    Examples:
+        >>> from kat.models.dense import SlidingWindowConfig
+        >>> config = SlidingWindowConfig(window=512, scales=(0.75, 1.0, 1.25), flip=True)
     """
 
     window: int | None = None
@@ -38,6 +42,13 @@ def check_sliding_window(config: SlidingWindowConfig) -> None:
 
     Raises:
         InputError: names the first invalid one.
+
+    Examples:
+        >>> from kat.models.dense import SlidingWindowConfig, check_sliding_window
+        >>> check_sliding_window(SlidingWindowConfig(window=512, stride=1024))
+        Traceback (most recent call last):
+            ...
+        kat.errors.InputError: stride must be at least 1 and at most window=512, got 1024
     """
     window, stride = config.window, config.stride
     if window is not None and window < 1:
@@ -59,6 +70,17 @@ def sliding_window_inference(
             ``window``, it takes windows of that side only, which is then the default.
         image: (C, H, W), normalized.
         config: by default the whole image, once.
+
+    Examples:
+        >>> import torch
+        >>> import kat
+        >>> from kat.models.dense import SlidingWindowConfig, sliding_window_inference
+        >>> model = kat.models.create_model("kat_upernet_micro", num_classes=4).eval()
+        >>> probabilities = sliding_window_inference(
+        ...     model, torch.randn(3, 96, 128), SlidingWindowConfig(window=64)
+        ... )
+        >>> probabilities.shape
+        torch.Size([4, 96, 128])
     """
     config = config or SlidingWindowConfig()
     size = image.shape[-2:]
@@ -105,6 +127,13 @@ def predicted_classes(probabilities: Tensor, size: Sequence[int]) -> Tensor:
     Args:
         probabilities: (K, h, w), the output of :func:`sliding_window_inference`.
         size: H and W, to which they are resized.
+
+    Examples:
+        >>> import torch
+        >>> from kat.models.dense import predicted_classes
+        >>> predicted_classes(torch.tensor([[[0.1]], [[0.9]]]), (2, 3))
+        tensor([[1, 1, 1],
+                [1, 1, 1]])
     """
     classes = torch.empty(*size, dtype=torch.long, device=probabilities.device)
     for rows, part in resized_strips(probabilities, size):
@@ -117,6 +146,13 @@ def resized_strips(x: Tensor, size: Sequence[int]) -> Iterator[tuple[slice, Tens
 
     Yields:
         The rows, and their values (K, rows, W).
+
+    Examples:
+        >>> import torch
+        >>> from kat.models.dense import resized_strips
+        >>> strips = resized_strips(torch.rand(3, 4, 4), (8, 8))
+        >>> [(rows.start, strip.shape) for rows, strip in strips]
+        [(0, torch.Size([3, 8, 8]))]
     """
     height, width = size
     step = max(1, STRIP_ELEMENTS // (len(x) * width))

@@ -49,6 +49,13 @@ class UperNet(DenseModel):
         InputError: an unknown norm, or another number of blocks than of scales.
 
     Source: Xiao et al., Unified Perceptual Parsing for Scene Understanding, arXiv 1807.10221.
+
+    Examples:
+        >>> import torch
+        >>> import kat
+        >>> model = kat.models.create_model("kat_upernet_micro", num_classes=5).eval()
+        >>> model(torch.randn(1, 3, 64, 96)).shape
+        torch.Size([1, 5, 64, 96])
     """
 
     task = "segmentation"
@@ -161,12 +168,26 @@ def _resized(x: Tensor, size: Sequence[int]) -> Tensor:
 
 
 class KATUperNet(UperNet):
-    """A UperNet whose transformer is a :class:`kat.KAT`."""
+    """A UperNet whose transformer is a :class:`kat.KAT`.
+
+    Examples:
+        >>> import kat
+        >>> from kat.models.dense import KATUperNet
+        >>> isinstance(kat.models.create_model("kat_upernet_micro"), KATUperNet)
+        True
+    """
 
     transformer_class = KAT
 
 
 class ViTUperNet(UperNet):
-    """A UperNet whose transformer is a plain Vision Transformer."""
+    """A UperNet whose transformer is a plain Vision Transformer.
+
+    Examples:
+        >>> import kat
+        >>> from kat.models.dense import ViTUperNet
+        >>> isinstance(kat.models.create_model("vit_upernet_micro"), ViTUperNet)
+        True
+    """
 
     transformer_class = ViT

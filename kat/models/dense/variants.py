@@ -4,6 +4,12 @@
 ``kat_upernet_...`` and ``vit_upernet_...`` segmentation models for images of 512. Their patches
 are of 16 pixels. The ``_micro`` ones, for images of 128 in patches of 8, train on a laptop's CPU in
 minutes.
+
+Examples:
+    >>> import timm
+    >>> import kat
+    >>> timm.list_models("*kat_upernet*")
+    ['kat_upernet_base', 'kat_upernet_micro', 'kat_upernet_small', 'kat_upernet_tiny']
 """
 
 from __future__ import annotations

@@ -83,6 +83,21 @@ def kanify(
         ValueError: an unknown degree, form or share.
 
     Source: arXiv 2409.10594, sections 4.3 to 4.5.
+
+    Examples:
+        >>> import torch
+        >>> import kat
+        >>> from torch import nn
+        >>> model = nn.Sequential(nn.Linear(16, 64), nn.GELU(), nn.Linear(64, 4))
+        >>> x = torch.randn(100, 16)
+        >>> before = model(x)
+        >>> plan = kat.kanify(model)
+        >>> print(plan)
+        MLP  widths   function  groups  parameters  error    RMS      on
+        1    16-64-4  gelu      8, 8    76          3.1e-03  2.2e-03  [-6, 6]
+        MLPs: 1, parameters added: 76, in place
+        >>> bool((model(x) - before).abs().max() < 0.01)
+        True
     """
     _check_arguments(model, calibration)
     if calibration is not None:

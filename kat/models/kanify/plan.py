@@ -39,6 +39,18 @@ class Plan:
         replacements: one for each MLP.
         skipped: activations that are not in an MLP, and why.
         change: of the model's output on the batch that :meth:`measure` got last.
+
+    Examples:
+        >>> import kat
+        >>> from torch import nn
+        >>> plan = kat.kanify(nn.Sequential(nn.Linear(16, 64), nn.GELU(), nn.Linear(64, 4)))
+        >>> print(plan)
+        MLP  widths   function  groups  parameters  error    RMS      on
+        1    16-64-4  gelu      8, 8    76          3.1e-03  2.2e-03  [-6, 6]
+        MLPs: 1, parameters added: 76, in place
+        >>> plan.undo()
+        >>> plan.model[1]
+        GELU(approximate='none')
     """
 
     model: nn.Module

@@ -29,6 +29,16 @@ def kanify_like(model: nn.Module, record: Mapping[str, Any] | str | Path) -> Pla
 
     Raises:
         InputError: the record is invalid or does not fit the model, which is then unchanged.
+
+    Examples:
+        >>> import kat
+        >>> from torch import nn
+        >>> from kat.models.kanify import kanify_like
+        >>> plan = kat.kanify(nn.Sequential(nn.Linear(16, 64), nn.GELU(), nn.Linear(64, 4)))
+        >>> other = nn.Sequential(nn.Linear(16, 64), nn.GELU(), nn.Linear(64, 4))
+        >>> _ = kanify_like(other, plan.record())
+        >>> other.load_state_dict(plan.model.state_dict())
+        <All keys matched successfully>
     """
     content = read_json(Path(record)) if isinstance(record, str | Path) else record
     try:

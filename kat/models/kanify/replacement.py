@@ -31,6 +31,13 @@ class Replacement:
             replaced MLP precedes that.
         act2: F_2, in place of the activation.
         fitted: the initial coefficients of F_2, and their errors.
+
+    Examples:
+        >>> import kat
+        >>> from torch import nn
+        >>> plan = kat.kanify(nn.Sequential(nn.Linear(16, 64), nn.GELU(), nn.Linear(64, 4)))
+        >>> plan.replacements[0].act2.num_groups, plan.replacements[0].parameters
+        (8, 76)
     """
 
     mlp: Mlp

@@ -62,6 +62,12 @@ def parse_expression(text: str) -> Function:
 
     Raises:
         InputError: the text contains anything else; the message names it.
+
+    Examples:
+        >>> import numpy as np
+        >>> from kat.nn.fitting import parse_expression
+        >>> parse_expression("max(x, 0) ** 2")(np.array([-1.0, 3.0]))
+        array([0., 9.])
     """
     if len(text) > _LONGEST:
         raise InputError(f"an expression may have {_LONGEST} characters, this one has {len(text)}")

@@ -49,6 +49,12 @@ class Fit:
         normal_rms_error: (sum phi e^2 / sum phi)^(1/2) with phi(x) = exp(-x^2 / 2), on the same
             grid or points: the error for x ~ N(0, 1) restricted to the interval.
         method, weight, slope_at_infinity, whole_line: the arguments of :func:`fit`.
+
+    Examples:
+        >>> from kat.nn.fitting import fit
+        >>> result = fit("x * sigmoid(1.702 * x)")
+        >>> len(result.numerator), len(result.denominator), f"{result.max_error:.1e}"
+        (6, 4, '1.7e-05')
     """
 
     function: str
@@ -131,6 +137,12 @@ def evaluate(
 
     Raises:
         InputError: an unknown form.
+
+    Examples:
+        >>> import numpy as np
+        >>> from kat.nn.fitting import evaluate
+        >>> evaluate(np.array([-1.0, 2.0]), [0.0, 1.0], [1.0], "A")  # x / (1 + |x|)
+        array([-0.5       ,  0.66666667])
     """
     check_form(form)
     points = np.asarray(x, dtype=np.float64)
@@ -175,6 +187,12 @@ def fit(
 
     Raises:
         InputError: invalid or contradictory arguments, or a target that is not finite.
+
+    Examples:
+        >>> from kat.nn.fitting import fit
+        >>> result = fit("silu", degree=(5, 4), interval=(-4, 4))
+        >>> f"{result.max_error:.1e}", f"{result(1.0):.4f}"
+        ('4.8e-06', '0.7311')
     """
     degree = check_degree(degree)
     check_form(form)
@@ -277,7 +295,13 @@ def _samples(
 
 
 def twice(interval: tuple[float, float]) -> tuple[float, float]:
-    """The interval of twice the length about the same centre."""
+    """The interval of twice the length about the same centre.
+
+    Examples:
+        >>> from kat.nn.fitting import twice
+        >>> twice((-3.0, 3.0))
+        (-6.0, 6.0)
+    """
     low, high = interval
     return low - (high - low) / 2, high + (high - low) / 2
 
@@ -287,6 +311,13 @@ def resolve(target: str | Function | Points) -> tuple[str, Function | Points]:
 
     Raises:
         InputError: a text that is neither a known function nor an expression.
+
+    Examples:
+        >>> import numpy as np
+        >>> from kat.nn.fitting import resolve
+        >>> name, function = resolve("x ** 3")
+        >>> name, function(np.array([2.0]))
+        ('x ** 3', array([8.]))
     """
     if isinstance(target, Points):
         return target.name, target

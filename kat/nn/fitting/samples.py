@@ -27,6 +27,13 @@ class Points:
         x: (k,), increasing.
         y: (k,), the values.
         weight: (k,), positive weights of the squared errors, such as frequencies; equal by default.
+
+    Examples:
+        >>> import numpy as np
+        >>> from kat.nn.fitting import Points, fit
+        >>> x = np.linspace(-2, 2, 50)
+        >>> fit(Points("measured", x, np.tanh(x))).max_error < 1e-4
+        True
     """
 
     name: str
@@ -90,12 +97,19 @@ def chebyshev(interval: tuple[float, float], count: int) -> Array:
 
 
 def read_points(path: Path) -> Points:
-    """Reads a CSV file with columns x and y, with or without a header, in any order of x.
+    r"""Reads a CSV file with columns x and y, with or without a header, in any order of x.
 
     A repeated point counts once.
 
     Raises:
         InputError: the file is missing, a line is not a point, or an x has two values.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from kat.nn.fitting import read_points
+        >>> _ = Path("points.csv").write_text("x,y\n0,0\n2,4\n1,1\n")
+        >>> read_points(Path("points.csv")).x
+        array([0., 1., 2.])
     """
     values: dict[float, tuple[float, int]] = {}
     for number, row in _rows(path):

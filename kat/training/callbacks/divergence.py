@@ -188,6 +188,12 @@ def read_divergence(out: Path) -> str | None:
 
     Raises:
         InputError: the record of it is damaged.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from kat.training import read_divergence
+        >>> read_divergence(Path("runs/digits")) is None
+        True
     """
     path = out / DIVERGENCE
     if not path.is_file():

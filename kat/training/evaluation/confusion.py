@@ -60,6 +60,13 @@ class Calibration(NamedTuple):
         confidence: (bins,), mean confidence per bin; NaN in an empty bin.
         accuracy: (bins,), share of correct predictions per bin; NaN in an empty bin.
         ece: expected calibration error, in [0, 1].
+
+    Examples:
+        >>> import numpy as np
+        >>> from kat.analysis import calibration
+        >>> half_right = calibration(np.full(10, 0.95), np.arange(10) % 2 == 0)
+        >>> f"{half_right.ece:.2f}"
+        '0.45'
     """
 
     edges: np.ndarray
@@ -70,7 +77,15 @@ class Calibration(NamedTuple):
 
 
 def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, classes: int) -> np.ndarray:
-    """(K, K) int64; entry (i, j) is the number of images of class i predicted as class j."""
+    """(K, K) int64; entry (i, j) is the number of images of class i predicted as class j.
+
+    Examples:
+        >>> import numpy as np
+        >>> from kat.analysis import confusion_matrix
+        >>> confusion_matrix(np.array([0, 0, 1]), np.array([0, 1, 1]), classes=2)
+        array([[1, 1],
+               [0, 1]])
+    """
     cells = np.bincount(labels * classes + predictions, minlength=classes**2)
     return cells.reshape(classes, classes)
 
@@ -133,6 +148,13 @@ def calibration(confidence: np.ndarray, correct: np.ndarray, bins: int = BINS) -
         confidence: (N,), probability of the predicted class, in [0, 1].
         correct: (N,) bool, whether the prediction is correct.
         bins: number of bins.
+
+    Examples:
+        >>> import numpy as np
+        >>> from kat.analysis import calibration
+        >>> result = calibration(np.array([0.9, 0.9, 0.6]), np.array([True, True, False]), bins=2)
+        >>> f"{result.ece:.2f}"
+        '0.13'
     """
     edges = np.linspace(0, 1, bins + 1)
     confidence = confidence.astype(np.float64)

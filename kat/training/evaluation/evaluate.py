@@ -36,6 +36,17 @@ def evaluate(
     Raises:
         InputError: a setting is out of range, the data is for another task or has other classes, no
             image can be read, or logits are not finite.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from kat.data import DataConfig
+        >>> from kat.models import load_model
+        >>> from kat.training import EvalConfig, evaluate
+        >>> model, record = load_model(Path("runs/digits"))
+        >>> settings = EvalConfig(device="cpu", progress=False)
+        >>> result = evaluate(model, record, DataConfig("digits"), settings)
+        >>> result.images
+        360
     """
     config = config or EvalConfig()
     check_ranges(data, "data")

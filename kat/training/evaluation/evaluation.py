@@ -34,6 +34,11 @@ class EvalConfig:
             the shorter side of the image, of a detector the longer one; None: as stored.
         keep_logits: keep every logit of a classifier, 4 bytes per image and class.
         progress: show a progress bar.
+
+    Examples:
+        >>> from kat.training import EvalConfig
+        >>> EvalConfig(device="cpu", limit=100).precision
+        '32-true'
     """
 
     device: str = "auto"
@@ -86,6 +91,17 @@ class Evaluation:
         confusion: (K, K), confusion matrix.
         calibration: calibration of a classifier.
         predictions: predictions of a classifier for each image.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from kat.data import DataConfig
+        >>> from kat.models import load_model
+        >>> from kat.training import EvalConfig, evaluate
+        >>> model, record = load_model(Path("runs/digits"))
+        >>> settings = EvalConfig(device="cpu", progress=False)
+        >>> result = evaluate(model, record, DataConfig("digits"), settings)
+        >>> sorted(result.metrics), result.confusion.shape
+        (['ece', 'loss', 'mean_confidence', 'top1', 'top5'], (10, 10))
     """
 
     classes: list[str]

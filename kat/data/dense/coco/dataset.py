@@ -28,6 +28,13 @@ Target = dict[str, Tensor]
 - ``area`` (N,) float32: from the file, or the area of the mask or box if the file has none;
 - ``iscrowd`` (N,) int64: 1 for a region of many objects, which is not trained on;
 - ``image_id`` () int64: from the file.
+
+Examples:
+    >>> from pathlib import Path
+    >>> from kat.data.dense import open_coco
+    >>> image, target = open_coco(Path("items"), "train")[0]
+    >>> target["boxes"].shape[1], target["boxes"].dtype
+    (4, torch.float32)
 """
 
 
@@ -46,6 +53,12 @@ def open_coco(
     Raises:
         InputError: a file is missing or damaged, has no category or image, or has invalid
             annotations.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from kat.data.dense import open_coco
+        >>> len(open_coco(Path("items"), "train"))
+        4
     """
     files = find_coco(root, split)
     table = read_table(files.annotations, boxes_only)
@@ -134,6 +147,14 @@ class DetectionDataset(DenseDataset):
         source: the image files.
         table: content of the annotation file.
         note: a sentence that the user should read about the data.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from kat.data.dense import open_coco
+        >>> data = open_coco(Path("items"), "train")
+        >>> image, target = data[0]
+        >>> sorted(target)
+        ['area', 'boxes', 'image_id', 'iscrowd', 'labels', 'masks']
     """
 
     task = "detection"

@@ -27,7 +27,13 @@ from kat.data.dense.validation import Problem, check_problems, problems_of
 from kat.errors import InputError
 
 IGNORE = 255
-"""The value of pixels without a class in a mask: neither trained on nor evaluated."""
+"""The value of pixels without a class in a mask: neither trained on nor evaluated.
+
+Examples:
+    >>> from kat.data.dense import IGNORE
+    >>> IGNORE
+    255
+"""
 
 
 def open_segmentation(
@@ -44,6 +50,12 @@ def open_segmentation(
 
     Raises:
         InputError: a folder or file is missing, or there is no pair.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from kat.data.dense import open_segmentation
+        >>> len(open_segmentation("ade20k", Path("items"), "val"))
+        2
     """
     files = LAYOUTS[layout](root, split)
     skip = bad_annotations == "skip"
@@ -98,6 +110,13 @@ class SegmentationDataset(DenseDataset):
         source: the images and masks.
         files: the classes and their values in masks.
         skip: whether to ignore values that are not a class, instead of raising an error.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from kat.data.dense import open_segmentation
+        >>> data = open_segmentation("ade20k", Path("items"), "train")
+        >>> len(data), data.classes[0]
+        (4, 'background')
     """
 
     task = "segmentation"

@@ -1,0 +1,97 @@
+# %% [markdown]
+# # Read what an activation learned
+#
+# A KAT's activations are a few hundred numbers that can be drawn. This page trains a small one and asks three
+# questions of it: what do the functions look like where their inputs are, what known functions are they close
+# to, and when did they get there?
+
+# %%
+import os
+import subprocess
+import tempfile
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import torch
+
+from kat.analysis import learned_activations, read_symbols
+from kat.data import DataConfig, eval_transform, open_split, preprocessing
+from kat.models import load_model
+from kat.nn import read_coefficient_history
+
+os.chdir(tempfile.mkdtemp())
+command = "kat train --config digits --epochs 15 --out runs/digits --no-progress"
+done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
+print(done.stdout.strip().splitlines()[-1])
+
+# %% [markdown]
+# ## Where the inputs are
+#
+# Outside the range of its inputs a rational is of no consequence, however wild. So the first thing to draw is
+# the density of the inputs, over the validation images.
+
+# %%
+model, record = load_model(Path("runs/digits"))
+settings = DataConfig("digits")
+data = open_split(settings, "val")
+data.transform = eval_transform(preprocessing(settings, data))
+images = torch.stack([data[index][0] for index in range(len(data))])
+
+activations = learned_activations(model, [images])
+figure, axes = plt.subplots(2, 4, figsize=(11, 5), layout="constrained")
+for axis, activation in zip(axes.T.flat, activations, strict=True):
+    density = activation.histogram.mean(0)
+    axis.stairs(density / density.max(), activation.edges, fill=True, color="0.9")
+    axis.plot(activation.x, activation.learned.T, lw=1)
+    axis.plot(activation.x, activation.start[0], "k--", lw=1)
+    axis.set(title=activation.name, ylim=(-2, 3))
+
+# %% [markdown]
+# Upper row: the rational before the first linear map of each block, which started as the identity. Lower row:
+# the one before the second, which started as Swish. Gray is the density of the inputs. `kat plot activations
+# runs/digits` draws the same picture.
+#
+# ## Names for functions
+#
+# `read_symbols` looks for the known function that is closest to each group's, up to scale and shift, over the
+# inputs that the group sees. A distance of 0 is equality, and 1 is no better than a constant.
+
+# %%
+for activation in activations[-2:]:
+    for reading in read_symbols(activation)[:4]:
+        print(
+            f"{activation.name} group {reading.group}: {reading.nearest}, distance"
+            f" {reading.distance:.3f} (next {reading.second}, {reading.second_distance:.3f});"
+            f" moved by {reading.from_start:.2f}"
+        )
+
+# %% [markdown]
+# Read such a table with the last number: where a function has hardly moved, its name says where it started.
+# And over a narrow range many functions are nearly straight, so a close second means that the data do not
+# decide.
+#
+# ## When it happened
+#
+# A run keeps the coefficients of every epoch.
+
+# %%
+history = read_coefficient_history(Path("runs/digits/coefficients.csv"))
+layer = history["blocks.0.mlp.act2"]
+x = torch.linspace(-3, 3, 200)
+functions = layer.functions(x)
+figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.4), layout="constrained")
+shades = plt.get_cmap("viridis")(torch.linspace(0, 1, len(layer.steps)).numpy())
+for values, shade in zip(functions[:, 0], shades, strict=True):
+    left.plot(x, values, color=shade, lw=0.8)
+left.set(title="group 0 of blocks.0.mlp.act2, early to late", xlabel="x")
+for name, one in history.items():
+    start = one.functions(x)[0]
+    change = (one.functions(x) - start).square().mean((1, 2)).sqrt()
+    right.plot(one.steps, change, label=name.removeprefix("blocks."))
+right.set(xlabel="step", ylabel="RMS change on [-3, 3]")
+right.legend(fontsize=7)
+print(f"{len(layer.steps)} records of {functions.shape[1]} groups")
+
+# %% [markdown]
+# `kat plot evolution runs/digits --out evolution.gif` makes a film of it, and `kat report runs/digits` a page
+# with all of this, interactive, in one file ([reports](../report.md)).

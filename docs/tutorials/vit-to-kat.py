@@ -1,0 +1,118 @@
+# %% [markdown]
+# # From a ViT to a KAT, and out as ONNX
+#
+# A trained Vision Transformer has learned more than its activation function. This page keeps all of it: the
+# ViT's weights go into a KAT that computes the same, the KAT is trained a little further, and a file comes out
+# that needs neither this library nor PyTorch.
+#
+# The ViT is small and made here, in seconds, on the handwritten digits of scikit-learn. With a real one, give
+# its file or timm's name instead ([checkpoints](../checkpoints.md)).
+
+# %%
+import os
+import subprocess
+import tempfile
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+
+from kat.data import DataConfig, eval_transform, open_split, preprocessing
+from kat.models import convert_vit, load_model, save_model
+
+os.chdir(tempfile.mkdtemp())
+
+
+def shell(command, lines=3):
+    """Runs a command and shows the end of what it prints."""
+    done = subprocess.run(command, shell=True, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    print(f"$ {command}", *done.stdout.strip().splitlines()[-lines:], sep="\n")
+
+
+shell(
+    "kat train --config digits --model.name vit_micro_patch2_8 --epochs 20 --optim.lr 0.003"
+    " --out runs/vit --no-progress"
+)
+
+# %% [markdown]
+# ## The same function, with rationals
+#
+# `convert_vit` builds the KAT. Attention, norms, embeddings and both linear maps of each MLP are the ViT's.
+# The first rational of each MLP is the identity, exactly; the second is fitted to GELU where its inputs are,
+# for which it looks at a few images.
+
+# %%
+settings = DataConfig("digits")
+data = open_split(settings, "val")
+data.transform = eval_transform(preprocessing(settings, data))
+images = torch.stack([data[index][0] for index in range(len(data))])
+labels = torch.tensor([data[index][1] for index in range(len(data))])
+
+vit, _ = load_model(Path("runs/vit"))
+model, record, report = convert_vit(Path("runs/vit"), "kat_micro_patch2_8", images=images[:64])
+print(report.summary())
+
+# %% [markdown]
+# The outputs moved by the error of the fits. Does it matter? Every digit of the validation split, ViT against
+# KAT:
+
+
+# %%
+@torch.no_grad()
+def top1(model):
+    """Top-1 accuracy on the validation split, in percent."""
+    return 100 * (model(images).argmax(1) == labels).float().mean().item()
+
+
+with torch.no_grad():
+    before, after = vit(images), model(images)
+print(f"ViT {top1(vit):.2f} %, KAT {top1(model):.2f} %")
+print(f"predictions that differ: {(before.argmax(1) != after.argmax(1)).sum().item()} of 360")
+
+figure, axis = plt.subplots(figsize=(4.2, 4), layout="constrained")
+axis.plot(before.flatten(), after.flatten(), ".", ms=2)
+_ = axis.set(xlabel="logits of the ViT", ylabel="logits of the KAT")
+
+# %% [markdown]
+# ## Train it further
+#
+# Now the activations may learn. The converted model is a start like any other: `--init-from` takes a folder, a
+# file, or the ViT itself (then it converts by itself).
+
+# %%
+save_model(model, record, Path("converted"))
+shell(
+    "kat train --config digits --model.name kat_micro_patch2_8 --init-from converted --epochs 8"
+    " --optim.lr 0.0005 --out runs/kat --no-progress"
+)
+model, record = load_model(Path("runs/kat"))
+print(f"KAT, trained further: {top1(model):.2f} %")
+
+# %% [markdown]
+# The ViT had twenty epochs and the KAT eight more, so this is no comparison of the two; for that see the
+# [results](../results.md).
+#
+# ## Out as ONNX
+#
+# The file holds plain operators, the names of the classes and the preprocessing. It is run beside the model
+# before it gets its name, and kept only if the logits agree.
+
+# %%
+shell("kat export runs/kat --out digits.onnx")
+
+# %%
+import onnxruntime
+
+session = onnxruntime.InferenceSession("digits.onnx")
+(logits,) = session.run(None, {session.get_inputs()[0].name: images.numpy()})
+with torch.no_grad():
+    difference = np.abs(logits - model(images).numpy()).max() / np.abs(logits).max()
+print(f"largest difference, relative to the largest logit: {difference:.1e}")
+print(f"top-1 of the file: {100 * (logits.argmax(1) == labels.numpy()).mean():.2f} %")
+
+# %% [markdown]
+# `kat eval` and `kat predict` take the file like a run. [Deployment](../deployment.md) has the other formats,
+# int8, and what a program in another language needs.

@@ -1,0 +1,46 @@
+"""The example of every public name runs, and prints what its docstring says."""
+
+from __future__ import annotations
+
+import doctest
+
+import matplotlib
+import pytest
+import torch
+
+from tests.docs.public import public_objects
+
+OBJECTS = public_objects()
+DISTINCT = {found.canonical_path: found for found in OBJECTS.values()}
+LONG = {"kat.nn.fitting.preset_fits.fit_presets": pytest.mark.release}
+"""It fits every preset again."""
+EXPORTS = ("kat.deploy.export.", "kat.deploy.runtime.", "kat.ops.api.decompositions")
+FLAGS = doctest.ELLIPSIS
+
+
+def _case(path):
+    slow = pytest.mark.slow if path.startswith(EXPORTS) else ()
+    return pytest.param(path, marks=LONG.get(path, slow))
+
+
+@pytest.mark.parametrize("name", OBJECTS)
+def test_a_public_name_has_an_example(name):
+    docstring = OBJECTS[name].docstring
+    assert docstring is not None, f"{name} has no docstring"
+    assert "\nExamples:\n    >>> " in docstring.value, f"the docstring of {name} has no Examples:"
+
+
+@pytest.mark.parametrize("path", [_case(path) for path in DISTINCT])
+def test_an_example_prints_what_it_says(path, reader_folder, monkeypatch, tmp_path):
+    docstring = DISTINCT[path].docstring
+    (tmp_path / "runs").mkdir()
+    for name in ("runs/digits", "photos", "items"):
+        (tmp_path / name).symlink_to(reader_folder / name)
+    monkeypatch.chdir(tmp_path)
+    matplotlib.use("Agg")
+    torch.manual_seed(0)
+    parsed = doctest.DocTestParser().get_doctest(docstring.value, {}, path, None, docstring.lineno)
+    printed: list[str] = []
+    result = doctest.DocTestRunner(optionflags=FLAGS).run(parsed, out=printed.append)
+    assert not result.failed, "".join(printed)
+    assert result.attempted

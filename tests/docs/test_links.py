@@ -1,0 +1,57 @@
+"""Links of the pages: those out of docs/ become pages of the site."""
+
+from __future__ import annotations
+
+import re
+import sys
+
+import pytest
+
+from tests.docs.public import ROOT
+
+
+@pytest.fixture
+def outside(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "scripts" / "site"))
+    import outside
+
+    yield outside
+    sys.modules.pop("outside")
+
+
+@pytest.mark.parametrize(
+    ("path", "target"),
+    [
+        ("CHANGELOG.md", "changelog.md"),
+        ("docs/training.md", "training.md"),
+        ("docs/tutorials/first-layer.py", "tutorials/first-layer.md"),
+        ("benchmarks/results/ablation", "files/benchmarks/results/ablation.md"),
+        ("kat/analysis/cost/formulas.py", "files/kat/analysis/cost/formulas.py.md"),
+        ("docs/no-such-page.md", None),
+    ],
+)
+def test_a_path_of_the_repository_has_a_page(outside, path, target):
+    assert outside.site_path(path, ROOT) == target
+
+
+def test_links_in_code_are_left_alone(outside):
+    text = "[a](b.md)\n```\n[a](b.md)\n```\n[a](b.md)\n"
+    changed = outside.outside_code(text, lambda part: part.replace("b.md", "c.md"))
+    assert changed == "[a](c.md)\n```\n[a](b.md)\n```\n[a](c.md)\n"
+
+
+def test_a_folder_is_a_page_with_its_files(outside):
+    folder = ROOT / "benchmarks" / "results" / "ablation"
+    page = outside.content_of(folder, "benchmarks/results/ablation")
+    tables = sorted(path.name for path in folder.glob("*.csv"))
+    assert re.findall(r"^## (.*)$", page, re.M) == tables
+    assert (folder / tables[0]).read_text().strip() in page
+
+
+def test_links_of_all_pages_lead_to_files_of_the_repository(outside):
+    for page in [*(ROOT / "docs").rglob("*.md"), *(ROOT / "docs" / "tutorials").glob("*.py")]:
+        lines = page.read_text().splitlines()
+        prose = [line for line in lines if page.suffix == ".md" or line.startswith("# ")]
+        for match in outside.LINK.finditer("\n".join(prose)):
+            path = (page.parent / match["path"]).resolve()
+            assert not match["path"] or path.exists(), f"{page}: {match[0]}"
