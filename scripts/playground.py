@@ -1,4 +1,4 @@
-"""Makes the files that the documentation's pages to play with need and the repository does not hold.
+"""Makes what the documentation's pages to play with need and the repository does not hold.
 
 python scripts/playground.py
 
@@ -29,11 +29,13 @@ ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build" / "playground"
 RUNTIME = "onnxruntime-web@1.30.0"
 INTEGRITY = (
-    "sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
+    "sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7Qm"
+    "RMDs1SigqR4CXAfKYQ=="
 )
 """The hash of the package, as npm writes it."""
 RUNTIME_FILES = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
-MODEL_FILES = ("digit.onnx", "digit.json")
+WEIGHTS = BUILD / "model" / "digit.safetensors"
+"""The model's weights, which tests read."""
 MODEL_SCRIPT = ROOT / "scripts" / "playground_model.py"
 
 
@@ -53,22 +55,23 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def make(build: Path) -> dict[str, Path]:
-    """Makes the files that are missing.
-
-    Returns:
-        The files by their names beside the pages.
+    """Makes the files that are missing, and returns all as :func:`assets` does.
 
     Raises:
         SystemExit: npm is missing, fails, or gives a package of another hash.
     """
-    runtime, model = build / "onnxruntime", build / "model"
-    if not all((runtime / name).is_file() for name in RUNTIME_FILES):
-        fetch_runtime(runtime)
-    make_model(model)
+    if not all((build / "onnxruntime" / name).is_file() for name in RUNTIME_FILES):
+        fetch_runtime(build / "onnxruntime")
+    make_model(build / "model")
+    return assets(build)
+
+
+def assets(build: Path) -> dict[str, Path]:
+    """The files by their names beside the pages, made or not."""
     return {
         "presets.json": ROOT / "kat" / "nn" / "presets.json",
-        **{f"onnxruntime/{name}": runtime / name for name in RUNTIME_FILES},
-        **{name: model / name for name in MODEL_FILES},
+        **{f"onnxruntime/{name}": build / "onnxruntime" / name for name in RUNTIME_FILES},
+        **{name: build / "model" / name for name in ("digit.onnx", "digit.json")},
     }
 
 

@@ -226,23 +226,20 @@ class _WithInputs(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         inputs: list[Tensor] = []
-        hooks = [
-            layer.register_forward_pre_hook(
-                lambda _, args, groups=len(layer.denominator): inputs.append(
-                    args[0].flatten(0, -2).unflatten(-1, (groups, -1)).movedim(1, 0).flatten(1)
-                )
-            )
-            for layer in self.rationals
-        ]
+
+        def note(layer: nn.Module, given: tuple[Tensor]) -> None:
+            groups = len(layer.denominator)
+            tokens = given[0].flatten(0, -2).unflatten(-1, (groups, -1))
+            inputs.append(tokens.movedim(1, 0).flatten(1))
+
+        hooks = [layer.register_forward_pre_hook(note) for layer in self.rationals]
         logits = self.model(image)
         for hook in hooks:
             hook.remove()
         return logits, *inputs
 
 
-def _write(
-    model: nn.Module, images: Tensor, labels: Tensor, accuracy: float, out: Path
-) -> None:
+def _write(model: nn.Module, images: Tensor, labels: Tensor, accuracy: float, out: Path) -> None:
     watched = _WithInputs(freeze(model)).eval()
     layers = {n: m for n, m in model.named_modules() if isinstance(m, kat.GroupRational)}
     exported: Any = torch.onnx.export(

@@ -16,9 +16,10 @@ MISSING = [str(path) for path in (CHROMIUM, CHROMEDRIVER) if not path.is_file()]
 ARGUMENTS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--disable-dev-shm-usage", "--hide-scrollbars", "--host-resolver-rules=MAP * ~NOTFOUND",
+    "--disable-dev-shm-usage", "--hide-scrollbars",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 )  # fmt: skip
-"""No sandbox: tests may run as root; no name is resolved: whatever a page asks for fails."""
+"""No sandbox: tests may run as root; no name is resolved: what is asked of other hosts fails."""
 PATIENCE = 120
 """Seconds until a page that has not changed as expected fails, on a machine that is busy."""
 
@@ -38,7 +39,11 @@ class Browser:
         """Loads a file into a window of so many pixels, in light or dark mode."""
         self.prefer("dark" if dark else "light")
         self.resize(width, height)
-        self.driver.get(page.resolve().as_uri())
+        self.visit(page.resolve().as_uri())
+
+    def visit(self, url: str) -> None:
+        """Loads an address into the window as it is."""
+        self.driver.get(url)
 
     def resize(self, width: int, height: int = 900) -> None:
         """Makes the window so many pixels large."""

@@ -1,27 +1,26 @@
-// Line charts with axes in SVG, as wide as their place. Colors come from playground.css.
+// Line charts with axes in SVG, as large as their place. Colors come from playground.css.
 
 import { short } from "./page.js";
 
 const NS = "http://www.w3.org/2000/svg";
 
 /**
- * Draws what `draw` was last given, again whenever its width changes.
+ * Draws what `draw` was last given, again whenever its size changes.
  *
  * A drawing is {x: [low, high], lines, y, band, mark, bars, ticks}:
  *   lines  [{kind, points: [[x, y], ...]}], kind a class of playground.css
  *   y      [low, high]; by default what the lines need
  *   band   [low, high], an interval of x to shade
  *   mark   an x with a vertical line
- *   bars   {edges, heights}, a histogram whose highest bar fills the chart's lower half
+ *   bars   {edges, heights}, a histogram of counts whose highest bar fills the chart's lower half
  *   ticks  about so many on the axis of x
  */
 export class Chart {
   constructor(label, height) {
-    this.height = height;
     this.svg = node("svg", { role: "img", "aria-label": label, class: "kat-chart", height });
-    this.width = 0;
-    new ResizeObserver(([entry]) => {
-      this.width = Math.round(entry.contentRect.width);
+    this.width = this.height = 0;
+    new ResizeObserver(([{ contentRect }]) => {
+      [this.width, this.height] = [contentRect.width, contentRect.height].map(Math.round);
       this.render();
     }).observe(this.svg);
   }
@@ -75,7 +74,7 @@ function parts(drawing, width, height) {
 }
 
 function bars({ edges, heights }, place, box) {
-  const unit = (box.bottom - box.top) / 2 / Math.max(...heights, Number.MIN_VALUE);
+  const unit = (box.bottom - box.top) / 2 / Math.max(...heights, 1);
   return heights.map((height, k) => {
     const [from, to] = [place.x(edges[k]), place.x(edges[k + 1])];
     return rectangle("bar", from, box.bottom - height * unit, Math.max(to - from - 0.5, 0.5), height * unit);

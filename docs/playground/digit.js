@@ -1,20 +1,16 @@
 // The page of the digit: a drawing, its classification, and the inputs of every rational.
 
-import { Chart, rangeOf } from "./chart.js";
+import { Chart } from "./chart.js";
 import { SIZE, toDigit } from "./image.js";
 import { element, onPage, readJson } from "./page.js";
 import { evenly, value } from "./rational.js";
 
 const CANVAS = 280;
-const PEN = 28;
+const PEN = 30;
+const INK = "#000"; // the style sheet inverts it in dark mode
 const BINS = 40;
 const POINTS = 161;
 const FIRST_EXAMPLE = 3;
-
-onPage("kat-digit", async (root) => {
-  const model = await Model.load();
-  await new Page(root, model).showExample(FIRST_EXAMPLE);
-});
 
 /** The network in onnxruntime, on one thread, and the description of its rationals. */
 export class Model {
@@ -148,7 +144,7 @@ class Page {
   }
 
   stroke(from, to) {
-    Object.assign(this.pen, { lineWidth: PEN, lineCap: "round", strokeStyle: getComputedStyle(this.canvas).color });
+    Object.assign(this.pen, { lineWidth: PEN, lineCap: "round", strokeStyle: INK });
     this.pen.beginPath();
     this.pen.moveTo(...from);
     this.pen.lineTo(...to);
@@ -206,10 +202,9 @@ class Page {
 
   drawImage(pen, cell) {
     pen.clearRect(0, 0, cell * SIZE, cell * SIZE);
-    const color = getComputedStyle(this.canvas).color;
     (this.image ?? []).forEach((ink, k) => {
       pen.globalAlpha = ink;
-      pen.fillStyle = color;
+      pen.fillStyle = INK;
       pen.fillRect(cell * (k % SIZE), cell * Math.floor(k / SIZE), cell, cell);
     });
     pen.globalAlpha = 1;
@@ -254,16 +249,20 @@ class Page {
       const c = { form, a, b: denominator[k] };
       return [{ kind: "f", points: evenly(low, high, POINTS).map((x) => [x, value(c, x)]) }];
     });
-    const y = rangeOf(lines.flat());
     this.charts.forEach((chart, k) => {
       const inputs = this.inputs?.[this.layer][k] ?? [];
       const heights = histogram(inputs, low, high, BINS);
       const inside = heights.reduce((sum, height) => sum + height, 0);
       const bars = { edges: evenly(low, high, BINS + 1), heights };
-      chart.draw({ x: [low, high], y, lines: lines[k], bars, ticks: 4 });
+      chart.draw({ x: [low, high], lines: lines[k], bars, ticks: 4 });
       const outside = inputs.length - inside;
       this.counts[k].textContent = outside ? `(${outside} of ${inputs.length} beyond)` : "";
       chart.svg.dataset.counts = heights.join();
     });
   }
 }
+
+onPage("kat-digit", async (root) => {
+  const model = await Model.load();
+  await new Page(root, model).showExample(FIRST_EXAMPLE);
+});

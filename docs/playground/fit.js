@@ -6,9 +6,10 @@ import { errors, evenly } from "./rational.js";
 import { decomposed, dot, leastDistance } from "./linear.js";
 
 const POINTS = 801;
-const LINEARIZED_STEPS = 12;
 const MOST_STEPS = 80;
 const LARGEST = 1e3;
+// b_1 at first, and the number of linearized steps: different ones find different minima.
+const STARTS = [[0, 12], [0, 0], [1, 0], [100, 0]];
 // A sign change of the inner sum at 0 puts a kink in F, so it must lower the error by a tenth.
 const KINK_GAIN = 0.9;
 
@@ -29,12 +30,16 @@ export function fit(target, [m, n], form, low, high) {
   if (bad >= 0) throw new RangeError(`The function is not finite at x = ${+x[bad].toPrecision(4)}.`);
   let best = null;
   for (const space of spaces(m, n, form, Math.max(Math.abs(low), Math.abs(high)))) {
-    const found = leastSquares(new Problem(space, x, y));
+    const problem = new Problem(space, x, y);
+    const found = STARTS.map((start) => leastSquares(problem, ...start)).reduce(better);
     if (!best || found.cost < KINK_GAIN * best.cost) best = found;
   }
   const c = { form, ...best.coefficients };
   return { ...c, ...errors(c, target, low, high) };
 }
+
+/** The one of lower cost; the first, if the second is not clearly better. */
+const better = (one, other) => (other.cost < 0.999 * one.cost ? other : one);
 
 /** The spaces to search, the preferred one first; `first` is the lowest power in Q - 1. */
 function spaces(m, n, form, scale) {
@@ -64,11 +69,13 @@ class Problem {
       const sign = t < 0 ? (-1) ** first : 1;
       return Array.from({ length: n - first + 1 }, (_, j) => sign * t ** (first + j));
     });
+    this.largest = LARGEST * Math.max(1, scale) ** n;
     this.rounding = 8 * Number.EPSILON * Math.max(1, ...y.map(Math.abs));
   }
 
-  start() {
-    return { a: this.top[0].map(() => 0), b: this.bottom[0].map(() => 0) };
+  /** P = 0 over Q = 1 + b phi(t), phi the lowest power. */
+  start(b) {
+    return { a: this.top[0].map(() => 0), b: this.bottom[0].map((_, j) => (j === 0 ? b : 0)) };
   }
 
   values({ a, b }) {
@@ -103,14 +110,14 @@ class Problem {
 }
 
 /**
- * Steps with v = f, which linearize w (f Q - P) and lead near a minimum from afar; then Gauss-Newton
- * steps, v = P / Q, each shortened until it lowers the error.
+ * `linearized` steps with v = f, which make f Q - P small and lead near a minimum from afar; then
+ * Gauss-Newton steps, v = P / Q, each shortened until it lowers the error. `start` is b_1 at first.
  */
-function leastSquares(problem) {
-  let at = problem.start();
+function leastSquares(problem, start, linearized) {
+  let at = problem.start(start);
   let best = at;
   let least = problem.cost(at);
-  for (let k = 0; k < LINEARIZED_STEPS && least > problem.rounding; k++) {
+  for (let k = 0; k < linearized && least > problem.rounding; k++) {
     at = moved(problem, at, step(problem, at, problem.y), 1);
     const cost = problem.cost(at);
     if (cost < least) [best, least] = [at, cost];
@@ -139,7 +146,7 @@ function step(problem, at, v) {
   const root = Math.sqrt(jacobian.length);
   // Directions that change the error by O(1), without those lost in rounding.
   const { singular, vectors } = decomposed(jacobian);
-  const least = Math.max(1e-15 * singular[0], (1e-7 * root) / LARGEST);
+  const least = Math.max(1e-15 * singular[0], (1e-7 * root) / problem.largest);
   const along = vectors.filter((_, k) => singular[k] > least);
   const size = singular.filter((s) => s > least);
   const e = problem.residuals(at);

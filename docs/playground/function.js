@@ -12,11 +12,6 @@ const CURVES = { f: "F", slope: "F′", target: "f", p: "P", q: "Q", error: "F �
 const SUBSCRIPTS = "₀₁₂₃₄₅₆₇₈₉";
 const LARGEST = 1e6;
 
-onPage("kat-function", async (root) => {
-  const presets = (await readJson("presets.json")).presets;
-  new Page(root, presets);
-});
-
 /** The coefficients, the typed function and the interval, as a part of an address. */
 export function toHash({ form, a, b, expression, low, high }) {
   const query = new URLSearchParams({ form, a: a.join(), b: b.join(), f: expression, from: low, to: high });
@@ -276,7 +271,9 @@ class Page {
     const limit = Math.max(2 ** (2 - power), 2 * Math.abs(value));
     const range = element("input", { type: "range", "aria-label": `${name}, slider` });
     Object.assign(range, { min: -limit, max: limit, step: limit / 200, value });
-    const number = element("input", { type: "number", step: "any", value, "aria-label": name, id: `kat-${part}${power}` });
+    const number = element("input", {
+      type: "number", step: "any", value: +value.toPrecision(6), "aria-label": name, id: `kat-${part}${power}`,
+    });
     const set = (input, other) => {
       const chosen = input.valueAsNumber;
       if (!(Math.abs(chosen) <= LARGEST)) return;
@@ -363,3 +360,8 @@ function field(words, input) {
 function swatch(kind) {
   return element("span", { className: `kat-swatch ${kind}`, "aria-hidden": true });
 }
+
+onPage("kat-function", async (root) => {
+  const presets = (await readJson("presets.json")).presets;
+  new Page(root, presets);
+});

@@ -97,12 +97,12 @@ function nonNegative(columns, wanted) {
 /** Moves to the least squares over the active columns, and drops those that would turn negative. */
 function solveWithin(columns, wanted, weights, active) {
   let current = weights;
-  while (active.size) {
+  for (let count = active.size; count > 0; count--) {
     const chosen = [...active];
     const solution = solved(chosen.map((k) => columns[k]), wanted);
     let length = 1;
     chosen.forEach((k, i) => {
-      if (solution[i] <= 0) length = Math.min(length, current[k] / (current[k] - solution[i]));
+      if (solution[i] < 0) length = Math.min(length, current[k] / (current[k] - solution[i]));
     });
     const moved = columns.map(() => 0);
     chosen.forEach((k, i) => {

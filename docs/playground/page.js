@@ -39,7 +39,7 @@ export function short(value, digits = 4) {
   const size = Math.abs(value);
   const text =
     size !== 0 && (size < 1e-3 || size >= 1e5)
-      ? value.toExponential(digits - 2)
+      ? Number(value.toPrecision(digits - 1)).toExponential()
       : String(+value.toPrecision(digits));
   return text.replace("-", "−").replace("e-", "e−").replace("e+", "e");
 }
