@@ -167,7 +167,7 @@ def measure_dry_run(config: TrainConfig) -> DryRun:
         >>> from kat.training import ModelConfig, TrainConfig, measure_dry_run
         >>> model = ModelConfig("kat_micro_patch2_8", {"depth": 1})
         >>> found = measure_dry_run(TrainConfig(out="runs/new", accelerator="cpu", model=model))
-        >>> rehearsal.parameters
+        >>> found.parameters
         52310
     """
     place = _writable(Path(config.out))
