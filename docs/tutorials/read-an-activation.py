@@ -72,7 +72,7 @@ for activation in activations[-2:]:
 #
 # ## When it happened
 #
-# A run keeps the coefficients of every epoch.
+# A run keeps its coefficients every few steps.
 
 # %%
 history = read_coefficient_history(Path("runs/digits/coefficients.csv"))

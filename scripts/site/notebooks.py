@@ -37,7 +37,8 @@ def executed(script: Path) -> nbformat.NotebookNode:
     """The notebook of a script, with the outputs of its cells."""
     notebook = jupytext.read(script, fmt="py:percent")
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
-    NotebookClient(notebook, timeout=LONGEST, extra_arguments=["--log-level=40"]).execute()
+    options = {"coalesce_streams": True, "extra_arguments": ["--log-level=40"]}
+    NotebookClient(notebook, timeout=LONGEST, **options).execute()
     for cell in notebook.cells:  # what libraries say about their surroundings
         kept = [output for output in cell.get("outputs", ()) if output.get("name") != "stderr"]
         cell.update({"outputs": kept} if cell.cell_type == "code" else {})
