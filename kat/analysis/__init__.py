@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from kat.analysis.inspect.activations import Activation, learned_activations
     from kat.analysis.inspect.stability import Verdict
     from kat.analysis.inspect.symbolic import Reading, read_symbols
-    from kat.analysis.reports.evaluation import write_evaluation
     from kat.analysis.reports.stability import write_stability_report
     from kat.tables import write_table
     from kat.training.evaluation.confusion import Calibration, calibration, confusion_matrix
@@ -39,7 +38,6 @@ __all__ = [
     "plot_learning_curves",
     "plot_stability",
     "read_symbols",
-    "write_evaluation",
     "write_stability_report",
     "write_table",
 ]

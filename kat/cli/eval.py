@@ -123,7 +123,7 @@ def _evaluate(path: Path, parser: Parser, options: Namespace, folder: Path | Non
     row["lines"] = found.lines
     if folder is not None:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        from kat.analysis import write_evaluation  # imports matplotlib
+        from kat.analysis.reports.evaluation import write_evaluation  # imports matplotlib
 
         write_evaluation(found, folder, row)
     return row
