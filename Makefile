@@ -7,6 +7,7 @@
 # All of it lives in .venv; nothing is installed outside this folder.
 #   PYTHON=python3.12        another interpreter, 3.11 or newer
 #   TORCH_INDEX=URL          another index for torch (empty: pip's own)
+#   CONSTRAINTS=FILE         versions for pip, as .github/constraints.txt has those of CI
 
 PYTHON ?= python3
 VENV := .venv
@@ -26,7 +27,7 @@ endif
 .PHONY: help setup demo test docs wheel release-check lint clean
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -n 9
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -n 10
 
 setup: $(READY)
 

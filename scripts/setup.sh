@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes the virtual environment and installs torch, this project and its tools into it.
-# Reads PYTHON, VENV and TORCH_INDEX; see the Makefile.
+# Reads PYTHON, VENV and TORCH_INDEX, see the Makefile, and CONSTRAINTS, a file of versions for pip.
 set -eu
 
 "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
@@ -34,5 +34,5 @@ if ! "$VENV/bin/python" -c 'import torch, torchvision' 2>/dev/null; then
         pip install 'torch>=2.10' 'torchvision>=0.25'
     fi
 fi
-pip install --editable '.[dev]'
+pip install ${CONSTRAINTS:+--constraint "$CONSTRAINTS"} --editable '.[dev]'
 "$VENV/bin/python" -c 'import torch; print(f"ready: torch {torch.__version__}", "with CUDA" if torch.cuda.is_available() else "on the CPU")'
