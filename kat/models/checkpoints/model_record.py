@@ -19,6 +19,8 @@ from kat.nn import Coefficients, given_coefficients
 _INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 """The ones of timm's evaluation transform."""
 _LARGEST_SIDE = 2**15
+_LARGEST_DEPTH = 2**10
+"""In a file: blocks are built one by one, however small they are."""
 _INITIAL_FUNCTIONS = {"first_init", "act_init"}
 """The arguments of a KAT that may be the path of a file."""
 
@@ -84,8 +86,13 @@ class ModelRecord:
         """The record in the file of a model, which may not name other files.
 
         Raises:
-            InputError: an invalid field, or one that names a file.
+            InputError: an invalid field, one that names a file, or more blocks than any model has.
         """
+        depth = fields["args"].get("depth", 1)
+        if isinstance(depth, int) and depth > _LARGEST_DEPTH:
+            raise InputError(
+                f"depth must be at most {_LARGEST_DEPTH} in a stored model, got {depth}"
+            )
         for name in _INITIAL_FUNCTIONS:
             init = fields["args"].get(name)
             if isinstance(init, str) and init.endswith(".json"):

@@ -185,6 +185,7 @@ def test_a_stored_model_makes_nothing_be_fetched_or_read(saved, server):
         ({"act_init": "/etc/passwd.json"}, "act_init must be a preset or coefficients"),
         ({"first_init": "/etc/passwd.json"}, "first_init must be a preset or coefficients"),
         ({"num_group": 4}, "'num_group'; did you mean 'num_groups'"),
+        ({"depth": 10**9}, "depth must be at most 1024 in a stored model, got 1000000000"),
     ):
         path.write_text(json.dumps({**config, "model_args": {**config["model_args"], **given}}))
         with pytest.raises(InputError, match=message):
