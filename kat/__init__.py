@@ -1,24 +1,18 @@
 """Kolmogorov-Arnold Transformer (KAT): rational activations, GR-KAN layers and KAT models."""
 
 import importlib
+import importlib.util
 import warnings
-from typing import TYPE_CHECKING
 
 from kat import models
 from kat.errors import first_line
-from kat.extras import on_first_use
+from kat.extras import PROJECT
 from kat.models.kanify import kanify
 from kat.nn import Coefficients, GRKANLinear, GRKANMlp, GroupRational, param_groups
 from kat.ops import rational
 from kat.version import __version__
 
-if TYPE_CHECKING:
-    from kat.models.kat import KAT
-else:
-    __getattr__ = on_first_use(__name__, "vision")
-
 __all__ = [
-    "KAT",
     "Coefficients",
     "GRKANLinear",
     "GRKANMlp",
@@ -32,24 +26,20 @@ __all__ = [
 
 
 def _register_models() -> None:
-    """Registers the models with timm, where it is installed."""
+    """Registers the models with timm, where it is installed.
+
+    What needs torch alone is of use beside a timm that is too old, or broken.
+    """
+    if importlib.util.find_spec("timm") is None:
+        return
     try:
-        importlib.import_module("timm")
-    except ModuleNotFoundError as error:
-        if error.name == "timm":
-            return
-        _warn_of_timm(error)
-    except Exception as error:  # a torchvision for another torch raises RuntimeError, for instance
-        _warn_of_timm(error)
-    else:
         importlib.import_module("kat.models.registered")
-
-
-def _warn_of_timm(error: Exception) -> None:
-    warnings.warn(
-        f"timm cannot be imported, so kat's models are not registered with it: {first_line(error)}",
-        stacklevel=2,
-    )
+    except Exception as error:  # a torchvision for another torch raises RuntimeError, for instance
+        warnings.warn(
+            f"kat's models are not registered with timm: {first_line(error)};"
+            f' pip install "{PROJECT}[vision]" installs a timm that they work with',
+            stacklevel=2,
+        )
 
 
 _register_models()

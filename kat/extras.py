@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import importlib.util
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -94,6 +95,11 @@ class MissingPackage(InputError, ImportError):
         self.name = package
 
 
+def _is_installed(package: str) -> bool:
+    """Whether a package is there, so that what is missing is a part of it: another version."""
+    return importlib.util.find_spec(package) is not None
+
+
 @contextmanager
 def needed_by(what: str, extra: str | None = None) -> Iterator[None]:
     """Imports of packages that may be missing.
@@ -111,7 +117,7 @@ def needed_by(what: str, extra: str | None = None) -> Iterator[None]:
     except (ModuleNotFoundError, MissingPackage) as error:
         package = (error.name or "").partition(".")[0]
         named_already = isinstance(error, MissingPackage) and extra is None
-        if package not in EXTRA_OF_PACKAGE or named_already:
+        if package not in EXTRA_OF_PACKAGE or named_already or _is_installed(package):
             raise
         raise MissingPackage(what, package, extra) from None
 
@@ -130,8 +136,8 @@ def require(package: str, what: str) -> Any:
         return importlib.import_module(package)
 
 
-def on_first_use(package: str, extra: str) -> Callable[[str], Any]:
-    """A package's ``__getattr__``, which imports its public names when they are first used.
+def on_first_use(package: str, extra: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """A package's ``__getattr__`` and ``__dir__``: its public names are imported on first use.
 
     They are what the package imports under ``if TYPE_CHECKING:``, for type checkers and readers.
 
@@ -153,7 +159,10 @@ def on_first_use(package: str, extra: str) -> Callable[[str], Any]:
         setattr(sys.modules[package], name, value)
         return value
 
-    return getattribute
+    def names() -> list[str]:
+        return sorted({*vars(sys.modules[package]), *sys.modules[package].__all__})
+
+    return getattribute, names
 
 
 def _imported_for_types(package: str) -> dict[str, str]:

@@ -40,7 +40,7 @@ def main() -> int:
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     ours = timm.create_model(MODEL, **SIZE)
-    assert isinstance(ours, kat.KAT)
+    assert isinstance(ours, kat.models.KAT)
     compat = _build(options.kat_repository, _provide_compat)
     authors = _build(
         options.kat_repository, lambda: _provide_authors(options.rational_kat_cu_repository)

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from packaging.utils import canonicalize_name
 
-import kat
 import kat_command
 from kat.extras import EXTRA_OF_COMMAND, EXTRA_OF_PACKAGE, MissingPackage, needed_by
 from tests.environment import EXTRAS, ROOT, make_environment, requirements, run_in
@@ -85,7 +84,6 @@ if "numpy" not in sys.modules:
         "degree": lambda: kat.kanify(plain(), degree=(3, 2)),
         "calibration": lambda: kat.kanify(plain(), calibration=[batch]),
         "preset": lambda: kat.GroupRational(8, degree=(3, 2)),
-        "KAT": lambda: kat.KAT,
         "models": lambda: kat.models.create_model,
         "export": lambda: __import__("kat.deploy").deploy.export_model,
         "plots": lambda: __import__("kat.analysis").analysis.plot_activations,
@@ -127,7 +125,7 @@ def test_the_core_does_its_jobs_with_torch_alone(core, tmp_path):
     assert alone["undone"]
     extras = {
         "interval": "fit", "degree": "fit", "calibration": "fit", "preset": "fit",
-        "KAT": "vision", "models": "vision", "export": "export", "plots": "plot", "train": "train",
+        "models": "vision", "export": "export", "plots": "plot", "train": "train",
     }  # fmt: skip
     for name, extra in extras.items():
         assert lines[name].endswith(PIP.format(extra)), lines[name]
@@ -153,7 +151,7 @@ def test_models_are_registered_where_timm_is(tmp_path):
     done = run_in(
         make_environment(tmp_path, "vision"),
         "import kat, timm; print(type(timm.create_model('kat_micro_patch2_8')) is not None,"
-        " 'kat_tiny_patch16_224' in timm.list_models('kat_*'), kat.KAT.__name__)",
+        " 'kat_tiny_patch16_224' in timm.list_models('kat_*'), kat.models.KAT.__name__)",
     )
     assert done.stdout == "True True KAT\n", done.stderr
 
@@ -165,8 +163,29 @@ def test_a_timm_that_cannot_be_imported_is_no_obstacle(core, tmp_path):
         core, f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import kat; kat.rational"
     )
     assert done.returncode == 0
-    assert "timm cannot be imported, so kat's models are not registered with it" in done.stderr
+    assert "kat's models are not registered with timm: operator nms" in done.stderr
     assert "nms does not exist" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_timm_that_is_too_old_is_no_obstacle(core, tmp_path):
+    (tmp_path / "timm").mkdir()
+    for name in ("__init__", "layers"):
+        (tmp_path / "timm" / f"{name}.py").touch()
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\nfrom kat import *\nrational"
+    done = run_in(core, code)
+    assert done.returncode == 0, done.stderr
+    assert "kat's models are not registered with timm: " in done.stderr
+    assert "kolmogorov-arnold-transformer[vision]" in done.stderr
+
+
+def test_a_part_of_a_package_that_is_missing_is_no_missing_package():
+    with (
+        pytest.raises(ModuleNotFoundError, match=r"timm\.nothing") as error,
+        needed_by("kat train"),
+    ):
+        import timm.nothing  # noqa: F401
+    assert not isinstance(error.value, MissingPackage)
 
 
 ALL_COMMANDS = """
@@ -239,7 +258,7 @@ def test_the_command_fits_with_its_extra_and_names_the_one_for_the_plot(tmp_path
     )
 
 
-def test_the_extra_of_each_package_brings_it():
+def test_the_extra_of_each_package_brings_it(monkeypatch):
     distributions = packages_distributions()
     brought = {extra: {canonicalize_name(r.name) for r in requirements(extra)} for extra in EXTRAS}
     for package, extra in EXTRA_OF_PACKAGE.items():
@@ -247,6 +266,7 @@ def test_the_extra_of_each_package_brings_it():
         if package == "pydantic_core":  # pydantic brings it
             names = {"pydantic"}
         assert names & brought[extra] or package in ("mlflow", "wandb", "alembic", "sqlalchemy")
+        monkeypatch.setitem(sys.modules, package, None)
         with pytest.raises(MissingPackage) as raised, needed_by("x"):
             raise ModuleNotFoundError(name=f"{package}.part")
         assert str(raised.value).endswith(PIP.format(extra))
@@ -315,6 +335,6 @@ def test_public_names_that_come_on_first_use_are_those_of_the_package():
         package = __import__(f"kat.{name}", fromlist=["*"])
         for public in package.__all__:
             assert getattr(package, public) is not None
+        assert set(package.__all__) <= set(dir(package))
         with pytest.raises(AttributeError, match="no attribute 'nothing'"):
             _ = package.nothing
-    assert kat.KAT is kat.models.KAT

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from kat.tables import write_table
     from kat.training.evaluation.confusion import Calibration, calibration, confusion_matrix
 else:
-    __getattr__ = on_first_use(__name__, "plot")
+    __getattr__, __dir__ = on_first_use(__name__, "plot")
 
 __all__ = [
     "Activation",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         train_transform,
     )
 else:
-    __getattr__ = on_first_use(__name__, "train")
+    __getattr__, __dir__ = on_first_use(__name__, "train")
 
 __all__ = [
     "STEP",

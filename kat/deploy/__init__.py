@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from kat.deploy.resizable import make_resizable
     from kat.deploy.runtime import Runtime, open_file, open_model
 else:
-    __getattr__ = on_first_use(__name__, "export")
+    __getattr__, __dir__ = on_first_use(__name__, "export")
 
 __all__ = [
     "DETECTIONS_TOLERANCE",

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from kat.models.kat import KAT, rational_parameter_names
     from kat.models.vit import KANViT, SwiGLUViT, ViT
 else:
-    __getattr__ = on_first_use(__name__, "vision")
+    __getattr__, __dir__ = on_first_use(__name__, "vision")
 
 __all__ = [
     "KAT",

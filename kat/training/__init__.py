@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from kat.training.run import Summary, train
     from kat.training.run_directory import read_history, read_settings, settings_to_keep
 else:
-    __getattr__ = on_first_use(__name__, "train")
+    __getattr__, __dir__ = on_first_use(__name__, "train")
 
 __all__ = [
     "DryRun",

@@ -262,8 +262,8 @@ def test_a_missing_file_is_named():
 
 
 def test_both_namings_in_a_plain_load_state_dict():
-    model = kat.KAT(img_size=32, patch_size=16, embed_dim=64, depth=1, num_heads=1, num_classes=3)
-    other = kat.KAT(img_size=32, patch_size=16, embed_dim=64, depth=1, num_heads=1, num_classes=3)
+    sizes = {"img_size": 32, "patch_size": 16, "embed_dim": 64, "depth": 1, "num_heads": 1}
+    model, other = (kat.models.KAT(**sizes, num_classes=3) for _ in range(2))
     given = second_variant(other.state_dict())
     model.load_state_dict(given)
     assert "blocks.0.mlp.act1.numerator_v" in given  # the caller's dictionary is unchanged
