@@ -24,7 +24,8 @@ from timing import print_table, write_csv
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-EXTRAS = [extra for extra in PROJECT["optional-dependencies"] if extra != "dev"]
+DEVELOPERS = {"dev", "docs", "release"}
+EXTRAS = [extra for extra in PROJECT["optional-dependencies"] if extra not in DEVELOPERS]
 
 SIZES = """
 import json
@@ -51,7 +52,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--torch", default=torch.__version__, metavar="VERSION")
-    parser.add_argument("--extras", nargs="*", default=EXTRAS, help="default: all but dev")
+    parser.add_argument("--extras", nargs="*", default=EXTRAS, help="default: those of users")
     parser.add_argument("--before", metavar="REVISION", help="also measure this commit's core")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--csv", type=Path, metavar="FILE")
