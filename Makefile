@@ -14,6 +14,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TOOLS := $(VENV)/.tools
+PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	$(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 DEMO_OUT ?= runs/demo
 
 # A machine without an NVIDIA GPU gets the CPU build, a tenth of the size.
@@ -24,7 +26,7 @@ else
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 endif
 
-.PHONY: help setup demo test docs wheel release-check lint clean
+.PHONY: help setup tools demo test docs wheel release-check lint clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | head -n 10
@@ -35,8 +37,10 @@ $(READY): pyproject.toml scripts/setup.sh
 	@PYTHON="$(PYTHON)" VENV="$(VENV)" TORCH_INDEX="$(TORCH_INDEX)" sh scripts/setup.sh
 	@touch $@
 
+tools: $(TOOLS)
+
 $(TOOLS): $(READY)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[release]'
+	@$(PIP_INSTALL) --editable '.[release]'
 	@touch $@
 
 demo: $(READY)
@@ -56,6 +60,7 @@ release-check: $(TOOLS) lint docs
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms \
 		.github/ISSUE_TEMPLATE/bug.yml .github/ISSUE_TEMPLATE/feature.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
+	$(PIP_INSTALL) --editable '.[all]'
 	$(BIN)/python scripts/licenses.py all
 	$(BIN)/python -m pytest -q tests/scripts/test_kernel_hub.py
 	rm -rf dist
