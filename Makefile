@@ -26,7 +26,7 @@ else
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 endif
 
-.PHONY: help setup tools demo test docs wheel release-check lint clean
+.PHONY: help setup tools demo test docs wheel has-repository release-check lint clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | head -n 10
@@ -53,7 +53,14 @@ test: $(READY)
 wheel: $(TOOLS)
 	$(BIN)/python scripts/check_wheel.py --out dist
 
-release-check: $(TOOLS) lint docs
+# An index shows README alone, so its links need the address of the sources.
+has-repository:
+	@grep -q '^Repository = ' pyproject.toml || { \
+		echo 'pyproject.toml: add Repository = "https://...", the address of the sources, to [project.urls]'; \
+		exit 1; \
+	}
+
+release-check: has-repository $(TOOLS) lint docs
 	$(BIN)/python -m pytest -q -n auto --dist load -m release -rA
 	$(BIN)/zizmor --offline .github
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
