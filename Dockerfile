@@ -9,6 +9,6 @@ RUN apt-get update \
     && apt-get install -y --no-install-recommends gcc g++ \
     && rm -rf /var/lib/apt/lists/*
 COPY . /src
-RUN pip install --no-cache-dir "/src[data,dense,export,plot]" triton && rm -rf /src
+RUN pip install --no-cache-dir "/src[all]" triton && rm -rf /src
 WORKDIR /work
 ENTRYPOINT ["kat"]

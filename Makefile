@@ -14,6 +14,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TOOLS := $(VENV)/.tools
+PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	$(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 DEMO_OUT ?= runs/demo
 
 # A machine without an NVIDIA GPU gets the CPU build, a tenth of the size.
@@ -24,7 +26,7 @@ else
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 endif
 
-.PHONY: help setup demo test docs wheel release-check lint clean
+.PHONY: help setup tools demo test docs wheel has-repository release-check lint clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | head -n 10
@@ -35,8 +37,10 @@ $(READY): pyproject.toml scripts/setup.sh
 	@PYTHON="$(PYTHON)" VENV="$(VENV)" TORCH_INDEX="$(TORCH_INDEX)" sh scripts/setup.sh
 	@touch $@
 
+tools: $(TOOLS)
+
 $(TOOLS): $(READY)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[release]'
+	@$(PIP_INSTALL) --editable '.[release]'
 	@touch $@
 
 demo: $(READY)
@@ -49,13 +53,21 @@ test: $(READY)
 wheel: $(TOOLS)
 	$(BIN)/python scripts/check_wheel.py --out dist
 
-release-check: $(TOOLS) lint docs
+# An index shows README alone, so its links need the address of the sources.
+has-repository:
+	@grep -q '^Repository = ' pyproject.toml || { \
+		echo 'pyproject.toml: add Repository = "https://...", the address of the sources, to [project.urls]'; \
+		exit 1; \
+	}
+
+release-check: has-repository $(TOOLS) lint docs
 	$(BIN)/python -m pytest -q -n auto --dist load -m release -rA
 	$(BIN)/zizmor --offline .github
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms \
 		.github/ISSUE_TEMPLATE/bug.yml .github/ISSUE_TEMPLATE/feature.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
+	$(PIP_INSTALL) --editable '.[all]'
 	$(BIN)/python scripts/licenses.py all
 	$(BIN)/python -m pytest -q tests/scripts/test_kernel_hub.py
 	rm -rf dist

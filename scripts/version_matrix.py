@@ -17,7 +17,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from installed import ROOT, check_install, run_tests
@@ -37,24 +36,6 @@ for name in sys.argv[1:]:
 """
 
 
-@dataclass(frozen=True)
-class Row:
-    """A line of the table."""
-
-    python: str
-    resolution: str
-    versions: tuple[str, ...]
-    passed: int
-    failed: int
-    skipped: int
-
-    def columns(self) -> dict[str, str]:
-        """The line by column."""
-        own = {name: str(value) for name, value in asdict(self).items() if name != "versions"}
-        head = {name: own.pop(name) for name in ("python", "resolution")}
-        return head | dict(zip(SHOWN, self.versions, strict=True)) | own
-
-
 def main() -> int:
     """The exit code: 0 if every test of every row passed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -62,23 +43,31 @@ def main() -> int:
     parser.add_argument("--rows", nargs="+", default=ROWS, metavar="PYTHON/RESOLUTION")
     parser.add_argument("--tests", nargs="+", default=TESTS)
     parser.add_argument("-m", dest="marker", default="", help="as for pytest (default: all)")
-    parser.add_argument("--csv", type=Path, help="also write the table there")
+    parser.add_argument(
+        "--csv", type=Path, help="put the rows into this table, which may have others"
+    )
     options = parser.parse_args()
-    lines: list[dict[str, str]] = []
+    failed = False
     with tempfile.TemporaryDirectory(prefix="version-matrix-") as folder:
         os.environ["UV_CACHE_DIR"] = str(Path(folder) / "cache")
         for name in options.rows:
             python, resolution = name.split("/")
             row = test_row(options, python, resolution, Path(folder) / "env")
-            lines.append(row.columns())
-            print(" ".join(f"{key}={value}" for key, value in lines[-1].items()), flush=True)
+            print(" ".join(f"{key}={value}" for key, value in row.items()), flush=True)
+            failed |= row["failed"] != "0"
             if options.csv:
-                write(options.csv, lines)
-    return int(any(line["failed"] != "0" for line in lines))
+                replace(options.csv, row)
+    return int(failed)
 
 
-def test_row(options: argparse.Namespace, python: str, resolution: str, env: Path) -> Row:
-    """Installs the wheel with the versions of a row, tests it, and removes it again."""
+def test_row(
+    options: argparse.Namespace, python: str, resolution: str, env: Path
+) -> dict[str, str]:
+    """Installs the wheel with the versions of a row, tests it, and removes it again.
+
+    Returns:
+        The line of the table, by column.
+    """
     interpreter = env / "bin" / "python"
     uv("venv", "--python", python, env)
     # A wheel's own requirements are not direct ones, so they are read from pyproject.toml.
@@ -92,8 +81,14 @@ def test_row(options: argparse.Namespace, python: str, resolution: str, env: Pat
     ).stdout.split()
     outcome = run_tests(interpreter, options.tests, options.marker)
     shutil.rmtree(env)
-    failed = outcome.failed or int(outcome.code != 0)
-    return Row(python, resolution, tuple(versions), outcome.passed, failed, outcome.skipped)
+    return {
+        "python": python,
+        "resolution": resolution,
+        **dict(zip(SHOWN, versions, strict=True)),
+        "passed": str(outcome.passed),
+        "failed": str(outcome.failed or int(outcome.code != 0)),
+        "skipped": str(outcome.skipped),
+    }
 
 
 def uv(*arguments: str | Path) -> None:
@@ -105,13 +100,18 @@ def uv(*arguments: str | Path) -> None:
     subprocess.run([command, *arguments], check=True)
 
 
-def write(path: Path, lines: list[dict[str, str]]) -> None:
-    """Writes the table, completely or not at all."""
+def replace(path: Path, row: dict[str, str]) -> None:
+    """Puts a row into a table, in the place of the one for the same Python and resolution."""
+    rows = {}
+    if path.exists():
+        with path.open(newline="") as file:
+            rows = {(old["python"], old["resolution"]): old for old in csv.DictReader(file)}
+    rows[row["python"], row["resolution"]] = row
     draft = path.with_suffix(".partial")
     with draft.open("w", newline="") as file:
-        table = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
+        table = csv.DictWriter(file, list(row), lineterminator="\n")
         table.writeheader()
-        table.writerows(lines)
+        table.writerows(rows.values())
     draft.replace(path)
 
 

@@ -59,7 +59,12 @@ def _needed_by(name: str, extras: Iterable[str]) -> Iterator[Requirement]:
 
 def make_environment(folder: Path, extra: str | None = None) -> Path:
     """A folder of links to what the project needs, or an extra of it, for :func:`run_in`."""
-    for name in sorted(with_all_they_need(requirements(extra))):
+    return link(folder, requirements(extra))
+
+
+def link(folder: Path, wanted: Iterable[Requirement]) -> Path:
+    """Fills a folder with links to requirements, and to what these need in turn."""
+    for name in sorted(with_all_they_need(wanted)):
         files = importlib.metadata.distribution(name).files or []
         site = Path(str(importlib.metadata.distribution(name).locate_file("")))
         for top in {file.parts[0] for file in files} - {"..", "bin", "__pycache__"}:
@@ -69,10 +74,20 @@ def make_environment(folder: Path, extra: str | None = None) -> Path:
     return folder
 
 
-def run_in(environment: Path, code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Runs Python code where nothing but the standard library, this project and links exist."""
+def run_in(
+    environment: Path, code: str, *arguments: str, project: bool = True, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Runs Python code where nothing but the standard library, this project and links exist.
+
+    Args:
+        environment: the folder of links.
+        code: the code.
+        arguments: its ``sys.argv[1:]``.
+        project: False if this project must not exist either.
+        variables: of the process's environment.
+    """
     settings = {
-        "PYTHONPATH": os.pathsep.join([str(environment), str(ROOT)]),
+        "PYTHONPATH": os.pathsep.join(map(str, [environment, ROOT] if project else [environment])),
         "PYTHONNOUSERSITE": "1",
         "PYTHONWARNINGS": "ignore:Failed to initialize NumPy",  # torch's own, on import
     }
@@ -80,6 +95,6 @@ def run_in(environment: Path, code: str, *arguments: str) -> subprocess.Complete
         [sys.executable, "-S", "-c", code, *arguments],
         capture_output=True,
         text=True,
-        env=os.environ | settings,
+        env=os.environ | settings | variables,
         cwd=environment,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import timm
 import torch
+from timm.models.vision_transformer import VisionTransformer
 from timm.optim import param_groups_weight_decay
 
 import kat
@@ -96,7 +97,9 @@ def test_no_weight_decay_covers_the_coefficients():
     model = timm.create_model("kat_micro")
     names = rational_parameter_names(model)
     assert len(names) == 4 * 2 * 2
-    assert model.no_weight_decay() == names | {"pos_embed", "cls_token", "reg_token", "dist_token"}
+    of_timm = VisionTransformer.no_weight_decay(model)
+    assert {"pos_embed", "cls_token"} <= of_timm
+    assert model.no_weight_decay() == names | of_timm
     decayed = param_groups_weight_decay(model, 0.05, True, model.no_weight_decay())
     by_id = {id(p): n for n, p in model.named_parameters()}
     kept = {by_id[id(p)] for group in decayed if group["weight_decay"] for p in group["params"]}

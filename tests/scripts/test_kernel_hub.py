@@ -1,14 +1,16 @@
-"""The package for Hugging Face's ``kernels``: the same bits as kat, in processes without kat."""
+"""The package for Hugging Face's ``kernels``: the same bits as kat, where kat is not installed."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from importlib.util import find_spec
 
 import pytest
 import torch
+from packaging.requirements import Requirement
+
+from tests.environment import link, run_in
 
 pytestmark = pytest.mark.slow
 
@@ -21,7 +23,7 @@ loader, folder, impl, target = sys.argv[1:]
 if loader == "kat":
     import kat as package
 else:
-    sys.modules["kat"] = None  # importing kat is an error
+    assert importlib.util.find_spec("kat") is None
     if loader == "kernels":
         import kernels
         package = kernels.get_local_kernel(Path(folder))
@@ -50,14 +52,26 @@ def package(script, tmp_path_factory):
     return folder
 
 
-def results_of(loader, folder, impl, target, **environment):
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    """What the package may import; nothing of kat."""
+    names = [name for name in ("torch", "numpy", "triton", "kernels") if find_spec(name)]
+    return link(tmp_path_factory.mktemp("environment"), map(Requirement, names))
+
+
+@pytest.fixture
+def results_of(environment, tmp_path):
     """y, dx, da and db of each form and dtype, from a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-c", _SCRIPT, loader, str(folder), impl, str(target)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment}, capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return torch.load(target)
+
+    def run(loader, folder, impl, **variables):
+        target = tmp_path / f"{loader}.pt"
+        arguments = (loader, str(folder), impl, str(target))
+        variables |= {"OMP_NUM_THREADS": "1"}
+        done = run_in(environment, _SCRIPT, *arguments, project=loader == "kat", **variables)
+        assert done.returncode == 0, done.stderr
+        return torch.load(target)
+
+    return run
 
 
 def assert_same_bits(found, expected):
@@ -67,24 +81,22 @@ def assert_same_bits(found, expected):
 
 
 @pytest.mark.parametrize("loader", ["kernels", "importlib"])
-def test_on_the_cpu(loader, package, tmp_path):
+def test_on_the_cpu(loader, package, results_of):
     if loader == "kernels" and not find_spec("kernels"):
         pytest.skip("kernels is not installed")
     folder = package if loader == "kernels" else package / "build" / "torch-cpu"
-    found = results_of(loader, folder, "-", tmp_path / "found.pt")
-    assert_same_bits(found, results_of("kat", "", "-", tmp_path / "expected.pt"))
+    assert_same_bits(results_of(loader, folder, "-"), results_of("kat", "", "-"))
 
 
 @pytest.mark.parametrize("loader", ["kernels", "importlib"])
-def test_on_a_gpu_in_the_interpreter(loader, package, tmp_path):
+def test_on_a_gpu_in_the_interpreter(loader, package, results_of):
     pytest.importorskip("triton", reason="Triton is not installed")
     if loader == "kernels" and not find_spec("kernels"):
         pytest.skip("kernels is not installed")
     folder = package / "build" / "torch-cuda"
     interpreter = {"TRITON_INTERPRET": "1"}
-    found = results_of(loader, folder, "triton", tmp_path / "found.pt", **interpreter)
-    expected = results_of("kat", "", "triton", tmp_path / "expected.pt", **interpreter)
-    assert_same_bits(found, expected)
+    expected = results_of("kat", "", "triton", **interpreter)
+    assert_same_bits(results_of(loader, folder, "triton", **interpreter), expected)
 
 
 def test_beside_kat_in_one_process_and_its_layer_has_forward_alone(package):

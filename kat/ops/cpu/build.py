@@ -162,7 +162,9 @@ def is_as_installed(path: Path) -> bool:
     except PackageNotFoundError:
         return True
     for file in files:
-        if file.name == path.name and file.hash and Path(file.locate()) == path:
+        # Both are resolved: an environment may be reached through links.
+        is_it = file.name == path.name and Path(file.locate()).resolve() == path.resolve()
+        if is_it and file.hash:
             digest = (
                 hashlib.new(file.hash.mode, path.read_bytes()).digest() if path.exists() else b""
             )

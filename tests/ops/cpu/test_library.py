@@ -47,7 +47,8 @@ def test_a_library_of_another_source_is_not_used(monkeypatch):
     kernels.load_again()
 
 
-def test_a_damaged_library_of_a_wheel_is_not_loaded(tmp_path, monkeypatch):
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_damaged_library_of_a_wheel_is_not_loaded(tmp_path, monkeypatch, linked):
     """The metadata of a wheel, with the hash of one file, on the path."""
     library = tmp_path / "kat" / "ops" / "cpu" / "_rational_cpu.so"
     library.parent.mkdir(parents=True)
@@ -58,7 +59,11 @@ def test_a_damaged_library_of_a_wheel_is_not_loaded(tmp_path, monkeypatch):
     record = f"kat/ops/cpu/_rational_cpu.so,sha256={digest.rstrip('=')},1\n"
     (metadata / "RECORD").write_text(record)
     (metadata / "METADATA").write_text("Name: kolmogorov-arnold-transformer\nVersion: 0.1.0\n")
-    monkeypatch.syspath_prepend(tmp_path)
+    site = tmp_path
+    if linked:
+        site = tmp_path / "link"
+        site.symlink_to(tmp_path)
+    monkeypatch.syspath_prepend(site)
     monkeypatch.setattr(build, "PREBUILT", library)
     monkeypatch.setenv("CXX", "/nonexistent/c++")
     kernels.load_again()
