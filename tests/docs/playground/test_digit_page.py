@@ -16,6 +16,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.select import Select
 
 from kat.analysis.inspect.rational_inputs import watch_inputs
+from tests.browser import unavailable
 
 pytestmark = pytest.mark.slow
 
@@ -38,7 +39,7 @@ def playground_model(script):
 def model(assets, playground_model):
     """The trained model in float64."""
     if "digit.safetensors" not in assets:
-        pytest.skip("the model is not made: python scripts/playground.py")
+        unavailable("the model is not made: python scripts/playground.py")
     made = playground_model.new_model()
     made.load_state_dict(load_file(assets["digit.safetensors"]))
     return made.double().eval().requires_grad_(False)
@@ -48,7 +49,7 @@ def model(assets, playground_model):
 def page(assets, browser, address, model):
     """The page, which shows its first example."""
     if not any(name.startswith("onnxruntime/") for name in assets):
-        pytest.skip("onnxruntime-web is not there: python scripts/playground.py, which needs npm")
+        unavailable("onnxruntime-web is not there: python scripts/playground.py, which needs npm")
     browser.visit(f"{address}digit/")
     browser.wait_for("return document.querySelector('#kat-bars .best, [role=alert]')")
     return browser
