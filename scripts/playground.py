@@ -5,7 +5,7 @@ python scripts/playground.py
 They go to ``build/playground``, and are made once:
 
     presets.json             the shipped presets
-    onnxruntime/             onnxruntime-web, from npm, checked against the hash below
+    onnxruntime-web-X.Y.Z/   onnxruntime-web, from npm, checked against the hash below
     digit.onnx, digit.json   the model of the digit's page (scripts/playground_model.py)
 
 As a hook of mkdocs it adds them to the site, beside the pages.
@@ -60,8 +60,8 @@ def make(build: Path) -> dict[str, Path]:
     Raises:
         SystemExit: npm is missing, fails, or gives a package of another hash.
     """
-    if not all((build / "onnxruntime" / name).is_file() for name in RUNTIME_FILES):
-        fetch_runtime(build / "onnxruntime")
+    if not all((runtime(build) / name).is_file() for name in RUNTIME_FILES):
+        fetch_runtime(runtime(build))
     make_model(build / "model")
     return assets(build)
 
@@ -70,9 +70,14 @@ def assets(build: Path) -> dict[str, Path]:
     """The files by their names beside the pages, made or not."""
     return {
         "presets.json": ROOT / "kat" / "nn" / "presets.json",
-        **{f"onnxruntime/{name}": build / "onnxruntime" / name for name in RUNTIME_FILES},
+        **{f"onnxruntime/{name}": runtime(build) / name for name in RUNTIME_FILES},
         **{name: build / "model" / name for name in ("digit.onnx", "digit.json")},
     }
+
+
+def runtime(build: Path) -> Path:
+    """The folder of this version's files; those of another are not taken for them."""
+    return build / RUNTIME.replace("@", "-")
 
 
 def fetch_runtime(out: Path) -> None:

@@ -2,7 +2,7 @@
 
 python scripts/playground_model.py build/playground/model
 
-It trains on scikit-learn's digits, warped, in about a minute on one core, and writes
+It trains on scikit-learn's digits, warped, in 100 seconds on one core, and writes
 
     digit.onnx         image (1, 1, 8, 8) -> logits, and the input of each rational
     digit.json         the rationals, the normalization, examples, the accuracy

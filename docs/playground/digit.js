@@ -89,9 +89,16 @@ class Page {
       this.answer,
       this.layers(),
       this.groups,
+      this.accuracy(),
     );
     this.drawable();
     this.makeCharts();
+  }
+
+  accuracy() {
+    const share = (100 * this.model.about.accuracy).toFixed(1);
+    const text = `The network classifies ${share} % of the validation images correctly.`;
+    return element("p", { id: "kat-accuracy" }, text);
   }
 
   buttons() {

@@ -35,9 +35,12 @@ export function fromHash(hash) {
   return valid ? state : null;
 }
 
-/** Python that makes this activation; `error` is the largest |F - f| on the interval. */
+/** Python that makes this activation; `error` is the largest |F - f| on the interval, undefined without an f. */
 export function snippet({ form, a, b, low, high }, error) {
   const number = (value) => (Number.isInteger(value) ? value.toFixed(1) : String(value));
+  const largest = Number.isFinite(error)
+    ? `${number(+error.toPrecision(6))},`
+    : `float("nan"),  # ${error === undefined ? "no function typed" : "f is not finite on the interval"}`;
   const tuple = (list) => `(${list.map(number).join(", ")}${list.length === 1 ? "," : ""})`;
   return `import kat
 
@@ -46,7 +49,7 @@ coefficients = kat.Coefficients(
     denominator=${tuple(b)},
     form="${form}",
     interval=${tuple([low, high])},
-    max_error=${number(+error.toPrecision(6))},
+    max_error=${largest}
 )
 activation = kat.GroupRational(
     num_groups=8, degree=(${a.length - 1}, ${b.length}), init=coefficients, form="${form}"
@@ -175,12 +178,15 @@ class Page {
 
   code() {
     this.python = element("code", { id: "kat-python", tabIndex: 0 });
-    const copy = (words, text) => {
+    this.address = element("code", { id: "kat-address", hidden: true });
+    const copy = (words, place, text) => {
       const button = element("button", { type: "button", className: "md-button" }, words);
       button.addEventListener("click", async () => {
-        await navigator.clipboard.writeText(text());
-        button.textContent = "Copied";
-        setTimeout(() => (button.textContent = words), 1500);
+        place.textContent = text();
+        const copied = await toClipboard(place.textContent);
+        if (!copied) select(place);
+        button.textContent = copied ? "Copied" : "Selected: copy with Ctrl+C or ⌘C";
+        setTimeout(() => (button.textContent = words), copied ? 1500 : 5000);
       });
       return button;
     };
@@ -188,8 +194,9 @@ class Page {
       "div",
       { className: "kat-code" },
       element("pre", {}, this.python),
-      copy("Copy as Python", () => this.python.textContent),
-      copy("Copy the address", () => new URL(toHash(this.state), location.href).href),
+      copy("Copy as Python", this.python, () => this.python.textContent),
+      copy("Copy the address", this.address, () => new URL(toHash(this.state), location.href).href),
+      this.address,
     );
   }
 
@@ -292,6 +299,7 @@ class Page {
 
   draw() {
     const { low, high, a, b } = this.state;
+    this.address.hidden = true;
     const target = this.target(this.state);
     const margin = (high - low) / 2;
     const shown = [low - margin, high + margin];
@@ -322,7 +330,7 @@ class Page {
       ` P = ${short(value.p)}, Q = ${short(value.q)}`;
     const error = target ? errors(this.state, target, low, high) : null;
     this.describe(error, Math.max(...points.map(({ q }) => q)));
-    this.python.textContent = snippet({ ...this.state, a, b }, Number.isFinite(error?.max) ? error.max : 0);
+    this.python.textContent = snippet({ ...this.state, a, b }, error?.max);
   }
 
   describe(error, largest) {
@@ -355,6 +363,21 @@ function formulaOf({ form, a, b }) {
 
 function field(words, input) {
   return element("label", { className: "kat-field" }, element("span", {}, words), input);
+}
+
+/** Whether the text is in the clipboard now: a page over plain http has none, and a reader may refuse it. */
+async function toClipboard(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function select(place) {
+  place.hidden = false;
+  getSelection().selectAllChildren(place);
 }
 
 function swatch(kind) {

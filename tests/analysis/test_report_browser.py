@@ -10,14 +10,9 @@ from kat.analysis.reports.ablation import write_ablation_report
 from kat.analysis.reports.comparison import write_comparison_report
 from kat.analysis.reports.run import write_run_report
 from tests.analysis import report_pages as pages
-from tests.browser import MISSING, Browser
+from tests.browser import Browser
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        bool(MISSING), reason=f"no {', no '.join(MISSING)}: apt install chromium chromium-driver"
-    ),
-]
+pytestmark = pytest.mark.slow
 
 LIGHT, DARK = "rgb(255, 255, 255)", "rgb(21, 24, 28)"
 DRAWN = """

@@ -2,49 +2,31 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import pytest
 
-from tests.browser import MISSING, Browser
+from tests.browser import Browser, unavailable
 from tests.docs.public import ROOT
+from tests.docs.serving import served
 
-pytestmark = [
-    pytest.mark.release,
-    pytest.mark.skipif(bool(MISSING), reason=f"no browser: {', '.join(MISSING)}"),
-]
-
-
-class Quiet(SimpleHTTPRequestHandler):
-    """Serves files and prints nothing."""
-
-    def log_message(self, *args):
-        pass
+pytestmark = pytest.mark.release
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory) -> Path:
-    """The folder of the site, as ``mkdocs build`` makes it, its tutorials run."""
-    folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(folder)]
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    subprocess.run(command, cwd=ROOT, env=environment, check=True)
+def site() -> Path:
+    """The folder of the site that ``make docs`` has made."""
+    folder = ROOT / "build" / "site"
+    if not folder.is_dir():
+        unavailable("the site is not built: make docs")
     return folder
 
 
 @pytest.fixture(scope="module")
 def address(site):
     """The address of the site on this machine."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(site)))
-    Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/"
-    server.shutdown()
+    with served(site) as url:
+        yield url
 
 
 def test_pages_open_without_complaints_and_ask_no_other_host(site, address, tmp_path):

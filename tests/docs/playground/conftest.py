@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.browser import MISSING, Browser
-from tests.docs.playground.site import served
+from tests.browser import Browser
+from tests.docs.playground.site import write_site
+from tests.docs.serving import served
 
 
 @pytest.fixture(scope="session")
@@ -17,15 +18,15 @@ def assets(script):
 
 
 @pytest.fixture(scope="session")
-def address(assets):
-    with served(assets) as url:
+def address(assets, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("site")
+    write_site(folder, assets)
+    with served(folder) as url:
         yield url
 
 
 @pytest.fixture(scope="session")
 def opened(tmp_path_factory):
-    if MISSING:
-        pytest.skip(f"no {', no '.join(MISSING)}: apt install chromium chromium-driver")
     browser = Browser(tmp_path_factory.mktemp("profile"))
     yield browser
     browser.close()

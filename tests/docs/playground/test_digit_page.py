@@ -16,6 +16,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.select import Select
 
 from kat.analysis.inspect.rational_inputs import watch_inputs
+from tests.browser import unavailable
 
 pytestmark = pytest.mark.slow
 
@@ -38,7 +39,7 @@ def playground_model(script):
 def model(assets, playground_model):
     """The trained model in float64."""
     if "digit.safetensors" not in assets:
-        pytest.skip("the model is not made: python scripts/playground.py")
+        unavailable("the model is not made: python scripts/playground.py")
     made = playground_model.new_model()
     made.load_state_dict(load_file(assets["digit.safetensors"]))
     return made.double().eval().requires_grad_(False)
@@ -48,7 +49,7 @@ def model(assets, playground_model):
 def page(assets, browser, address, model):
     """The page, which shows its first example."""
     if not any(name.startswith("onnxruntime/") for name in assets):
-        pytest.skip("onnxruntime-web is not there: python scripts/playground.py, which needs npm")
+        unavailable("onnxruntime-web is not there: python scripts/playground.py, which needs npm")
     browser.visit(f"{address}digit/")
     browser.wait_for("return document.querySelector('#kat-bars .best, [role=alert]')")
     return browser
@@ -162,6 +163,13 @@ def test_histograms_are_those_of_the_models_inputs(page, assets, model, playgrou
             assert want.sum() > 0.9 * len(x)
             assert abs(found.sum() - want.sum()) <= 1
             assert np.abs(found - want).sum() <= 4  # float32 rounds some across an edge
+
+
+def test_the_accuracy_is_that_on_the_validation_images(page, model, playground_model):
+    images, labels = playground_model.read_split("val")
+    right = model(playground_model.normalized(images.double())).argmax(1) == labels
+    text = page.run("return document.querySelector('#kat-accuracy').textContent")
+    assert f" {100 * right.double().mean():.1f} % of the validation images" in text
 
 
 def test_examples_are_shown_as_they_are(page, assets):

@@ -203,6 +203,27 @@ def test_a_fitted_function_is_copied_as_python(page):
     assert (state["f"], state["form"], state["from"]) == ("x * sigmoid(2*x)", "A", "-2")
 
 
+def test_an_unknown_error_is_copied_as_none(page):
+    text = "return document.querySelector('#kat-python').textContent"
+    for typed, why in ((Keys.DELETE, "no function typed"), ("log(x)", "f is not finite")):
+        type_into(page, "#kat-expression", typed)
+        assert math.isnan(python_of(page).init.max_error)
+        assert f"# {why}" in page.run(text)
+
+
+def test_without_a_clipboard_the_text_is_selected(page):
+    page.run("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+    for button, place in (("1", "python"), ("2", "address")):
+        page.click(f".kat-code button:nth-of-type({button})")
+        page.wait_for("return document.querySelector('.kat-code').innerText.includes('Selected')")
+        selected = page.run("return getSelection().toString().trim()")
+        assert selected == page.run(
+            f"return document.querySelector('#kat-{place}').innerText.trim()"
+        )
+    assert selected.startswith("http://127.0.0.1:")
+    assert "#form=A&a=" in selected
+
+
 def test_the_address_holds_the_state(page, address):
     state = "form=B&a=0.5,1,-0.25&b=0.3,-0.2,0.1&f=tanh(x)&from=-1&to=4"
     page.visit("about:blank")

@@ -46,6 +46,24 @@ def test_only_what_a_page_loads_is_unpacked(tmp_path, playground):
     assert found == {name: f"content of {name}" for name in playground.RUNTIME_FILES}
 
 
+def test_files_of_another_version_are_not_kept(tmp_path, monkeypatch, playground):
+    fetched = []
+
+    def fetch(folder):
+        fetched.append(folder.name)
+        write_package(tmp_path / "package.tgz", playground.RUNTIME_FILES)
+        playground.unpack(tmp_path / "package.tgz", folder)
+
+    monkeypatch.setattr(playground, "fetch_runtime", fetch)
+    monkeypatch.setattr(playground, "make_model", lambda out: None)
+    for version in ("1.0.0", "1.0.0", "1.0.1"):
+        monkeypatch.setattr(playground, "RUNTIME", f"onnxruntime-web@{version}")
+        made = playground.make(tmp_path)
+    assert fetched == ["onnxruntime-web-1.0.0", "onnxruntime-web-1.0.1"]
+    name = playground.RUNTIME_FILES[0]
+    assert made[f"onnxruntime/{name}"] == tmp_path / "onnxruntime-web-1.0.1" / name
+
+
 def test_npm_is_asked_for(tmp_path, monkeypatch, playground):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SystemExit, match="npm is missing: install Node"):
