@@ -5,13 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kat.errors import InputError
 from kat.files import read_bytes
-
-if TYPE_CHECKING:
-    import yaml
 
 JSON_LIMIT = 1 << 33
 """In bytes. The largest annotations of public datasets have 2 GB."""
@@ -109,11 +106,12 @@ def _items(value: Any) -> Iterable[Any]:
     return value if isinstance(value, list) else ()
 
 
-def _nodes(node: yaml.Node | None) -> Iterable[yaml.Node]:
-    values = node.value if node else ()
-    if isinstance(values, str):  # of a scalar; of a mapping they are pairs
-        return ()
-    return (part for value in values for part in (value if isinstance(value, tuple) else (value,)))
+def _nodes(node: Any) -> Iterable[Any]:
+    import yaml
+
+    if isinstance(node, yaml.MappingNode):
+        return (part for pair in node.value for part in pair)
+    return node.value if isinstance(node, yaml.SequenceNode) else ()
 
 
 def _too_deep(source: object) -> str:

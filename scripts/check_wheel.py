@@ -29,12 +29,7 @@ from pathlib import Path
 from installed import ROOT, check_install, run_tests
 
 IN_WHEEL = ("kat/py.typed", "kat/nn/presets.json", "kat/recipes/digits.yaml", "kat_command.py")
-IN_SDIST = (
-    "setup.py",
-    "CHANGELOG.md",
-    "kat/ops/cpu/csrc/rational.cpp",
-    "tests/ops/cpu/test_build.py",
-)
+IN_SDIST = ("setup.py", "CHANGELOG.md", "kat/ops/cpu/csrc/rational.cpp")
 LIBRARY = "kat/ops/cpu/_rational_cpu.so"
 
 
