@@ -1,7 +1,7 @@
 """Makes a package for Hugging Face's ``kernels`` out of the sources of ``kat.ops``.
 
     python scripts/kernel_hub.py --out kernel
-    python -c 'import kernels; kat = kernels.get_local_kernel("kernel")'
+    python -c 'import kernels, pathlib; kernels.get_local_kernel(pathlib.Path("kernel"))'
 
 The folder holds a model card and ``build/torch-cpu`` and ``build/torch-cuda``, the variants for the
 two builds of torch. Each is a Python package: ``rational``, and ``layers.GroupRational``, a layer

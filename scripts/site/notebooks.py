@@ -1,14 +1,18 @@
 """Runs the tutorials, which are jupytext scripts, and makes pages of the site of them.
 
 A page has the text, the code and what the code printed and drew; the executed notebook is beside it
-for download. A hook of mkdocs.
+for download. The log has the seconds that each ran. A hook of mkdocs.
 """
 
 from __future__ import annotations
 
+import logging
 import os
+import re
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from time import monotonic
 
 import jupytext
 import nbformat
@@ -20,6 +24,9 @@ from nbconvert import MarkdownExporter
 FOLDER = "tutorials"
 LONGEST = 300
 """Seconds until a cell fails."""
+OWN = re.compile(r"^(?:.*?Warning: )?((?:kat|kanify)\b.*\n?)", re.MULTILINE)
+"""A line of kat on standard error, without the file that Python names before a warning."""
+LOG = logging.getLogger("mkdocs.hooks")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -38,11 +45,22 @@ def executed(script: Path) -> nbformat.NotebookNode:
     notebook = jupytext.read(script, fmt="py:percent")
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
     options = {"coalesce_streams": True, "extra_arguments": ["--log-level=40"]}
+    start = monotonic()
     NotebookClient(notebook, timeout=LONGEST, **options).execute()
-    for cell in notebook.cells:  # what libraries say about their surroundings
-        kept = [output for output in cell.get("outputs", ()) if output.get("name") != "stderr"]
-        cell.update({"outputs": kept} if cell.cell_type == "code" else {})
+    LOG.info("%s ran in %.0f s", script.name, monotonic() - start)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = list(readable(cell.outputs))
     return notebook
+
+
+def readable(outputs: Iterable[nbformat.NotebookNode]) -> Iterator[nbformat.NotebookNode]:
+    """The outputs without what other libraries say on standard error about their surroundings."""
+    for output in outputs:
+        if output.get("name") == "stderr":
+            output.text = "".join(OWN.findall(output.text))
+        if output.get("text") != "":
+            yield output
 
 
 def pages_of(notebook: nbformat.NotebookNode, name: str) -> dict[str, str | bytes]:

@@ -13,26 +13,22 @@ griffe = pytest.importorskip("griffe", reason="the docs extra is not installed")
 ROOT = Path(__file__).parents[2]
 
 
-def _structure():
-    """``scripts/structure.py``, which knows what is public."""
-    if "structure" not in sys.modules:
-        sys.path.insert(0, str(ROOT / "scripts"))
-        importlib.import_module("structure")
-    return sys.modules["structure"]
+def imported(name: str, folder: str = "scripts"):
+    """A module of scripts/, or of a folder in it."""
+    if name not in sys.modules:
+        sys.path.insert(0, str(ROOT / folder))
+        importlib.import_module(name)
+    return sys.modules[name]
 
 
 def public_objects() -> dict:
     """Each public name, such as ``kat.nn.gain``, and what it means."""
-    structure = _structure()
+    structure = imported("structure")
     package = griffe.load("kat", search_paths=[str(ROOT)])
     names = structure.public_names(structure.read_modules(ROOT))
     return {name: target(package, name) for name in names}
 
 
 def target(package, name: str):
-    """What a name means; where a module and a member of it share a name, the member."""
-    found = package[name.partition(".")[2]]
-    found = found.final_target if found.is_alias else found
-    last = name.rpartition(".")[2]
-    member = found.members.get(last) if found.is_module else None
-    return member if member is not None and not member.is_alias else found
+    """What a name means on the site."""
+    return imported("roles", "scripts/site").meant(package[name.partition(".")[2]])

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 
-from tests.docs.public import ROOT, griffe
+from tests.docs.public import griffe, imported
 
 SOURCES = {
     "__init__.py": '''
@@ -32,18 +30,15 @@ def shape():
 
 
 @pytest.fixture
-def package(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "scripts" / "site"))
+def package(tmp_path):
     folder = tmp_path / "pack"
     folder.mkdir()
     for name, text in SOURCES.items():
         (folder / name).write_text(text)
-    import roles
-
-    yield griffe.load(
-        "pack", search_paths=[str(tmp_path)], extensions=griffe.load_extensions(roles.Roles)
+    extension = imported("roles", "scripts/site").Roles
+    return griffe.load(
+        "pack", search_paths=[str(tmp_path)], extensions=griffe.load_extensions(extension)
     )
-    sys.modules.pop("roles")
 
 
 def test_a_public_name_becomes_a_link_to_where_it_is_defined(package):
