@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import json
 
 import numpy as np
 import pytest
@@ -177,11 +176,9 @@ def test_what_a_run_recorded(tmp_path):
     (tmp_path / "run.yaml").write_text(yaml.safe_dump({"data": {"name": "digits"}}))
     assert recorded_top1(tmp_path, "digits") is None
     with (tmp_path / "history.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([["epoch", "top1"], [1, 90.0], [2, 80.0]])
+        csv.writer(file).writerows([["epoch", "top1", "best"], [1, 90.0, 1], [2, 80.0, 0]])
     assert recorded_top1(tmp_path, "digits") == 90
     assert recorded_top1(tmp_path / "best.ckpt", "digits") == 90
     assert recorded_top1(tmp_path / "last.ckpt", "digits") == 80
     assert recorded_top1(tmp_path / "mine.ckpt", "digits") is None
     assert recorded_top1(tmp_path, "fashion_mnist") is None
-    (tmp_path / "summary.json").write_text(json.dumps({"top1": 91.0}))
-    assert recorded_top1(tmp_path, "digits") == 91
