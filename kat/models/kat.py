@@ -49,7 +49,8 @@ class KAT(ViT):
     Examples:
         >>> import torch
         >>> import kat
-        >>> model = kat.KAT(img_size=32, patch_size=8, embed_dim=64, depth=2, num_heads=4)
+        >>> sizes = {"img_size": 32, "patch_size": 8, "embed_dim": 64}
+        >>> model = kat.models.KAT(**sizes, depth=2, num_heads=4)
         >>> model(torch.randn(1, 3, 32, 32)).shape
         torch.Size([1, 1000])
         >>> model.blocks[0].mlp.act2.num_groups

@@ -380,7 +380,7 @@ def _paste(masks: Tensor, boxes: Tensor, size: tuple[int, ...]) -> Tensor:
 
 
 class KATDetector(Detector):
-    """A detector whose transformer is a :class:`kat.KAT`.
+    """A detector whose transformer is a :class:`kat.models.KAT`.
 
     Examples:
         >>> import kat

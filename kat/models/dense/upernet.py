@@ -168,7 +168,7 @@ def _resized(x: Tensor, size: Sequence[int]) -> Tensor:
 
 
 class KATUperNet(UperNet):
-    """A UperNet whose transformer is a :class:`kat.KAT`.
+    """A UperNet whose transformer is a :class:`kat.models.KAT`.
 
     Examples:
         >>> import kat
