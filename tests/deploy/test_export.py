@@ -110,7 +110,7 @@ def test_invalid_targets_and_models(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("package", "ending", "int8"),
-    [("onnx", "onnx", False), ("onnxscript", "onnx", False), ("torchao.quantization", "pt2", True)],
+    [("onnx", "onnx", False), ("onnxscript", "onnx", False), ("torchao", "pt2", True)],
 )
 def test_a_missing_package_is_named_with_its_extra(tmp_path, monkeypatch, package, ending, int8):
     model, record = make_model()
