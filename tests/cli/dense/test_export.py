@@ -37,6 +37,15 @@ def test_an_exported_segmentation_model_sees_windows_of_its_size(ending, items, 
     assert mask.shape == (80, 150)
 
 
+def _is_same(one, other):
+    keys = ("image_id", "category_id")
+    return (
+        [one[key] for key in keys] == [other[key] for key in keys]
+        and one["bbox"] == pytest.approx(other["bbox"], abs=1e-2)
+        and one["score"] == pytest.approx(other["score"], abs=1e-4)
+    )
+
+
 def test_an_exported_detector_finds_the_same(items, runs, tmp_path, capfd):
     checkpoint, exported = runs / "detection", tmp_path / "exported.onnx"
     assert run("export", checkpoint, "--out", exported) == 0
@@ -51,9 +60,9 @@ def test_an_exported_detector_finds_the_same(items, runs, tmp_path, capfd):
         found.append(json.loads((report / "results_bbox.json").read_text()))
         shutil.rmtree(report)
     assert len(found[0]) == len(found[1]) > 0
-    for got, want in zip(*found, strict=True):
-        assert got["bbox"] == pytest.approx(want["bbox"], abs=1e-2)
-        assert (got["image_id"], got["category_id"]) == (want["image_id"], want["category_id"])
+    same = [any(_is_same(got, want) for want in found[1]) for got in found[0]]
+    # Objects whose scores or overlaps are nearly equal may change places, or one suppress another.
+    assert sum(same) >= 0.9 * len(same), f"{sum(same)} of {len(same)}"
     large = tmp_path / "large.png"
     Image.open(pictures(items, 1)[0]).resize((100, 100)).save(large)
     wide = tmp_path / "wide.png"
