@@ -105,7 +105,7 @@ print(json.dumps(found))
 
 @pytest.fixture(scope="module")
 def core(tmp_path_factory):
-    """An environment with torch and what it brings."""
+    """An environment with torch and its dependencies alone."""
     return make_environment(tmp_path_factory.mktemp("core"))
 
 

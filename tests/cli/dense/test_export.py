@@ -7,8 +7,10 @@ import shutil
 
 import onnx
 import pytest
+import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
+from torchvision.ops import box_iou
 
 from tests.cli.commands import refused, run
 from tests.cli.dense.small_dense import instances_of, pictures, said_of
@@ -38,12 +40,28 @@ def test_an_exported_segmentation_model_sees_windows_of_its_size(ending, items, 
 
 
 def _is_same(one, other):
-    keys = ("image_id", "category_id")
-    return (
-        [one[key] for key in keys] == [other[key] for key in keys]
-        and one["bbox"] == pytest.approx(other["bbox"], abs=1e-2)
-        and one["score"] == pytest.approx(other["score"], abs=1e-4)
+    return one["bbox"] == pytest.approx(other["bbox"], abs=1e-2) and one["score"] == pytest.approx(
+        other["score"], abs=1e-4
     )
+
+
+def _overlap(one, other):
+    """IoU of two boxes (x, y, width, height)."""
+    boxes = torch.tensor([one["bbox"], other["bbox"]])
+    boxes[:, 2:] += boxes[:, :2]
+    return float(box_iou(boxes[:1], boxes[1:]))
+
+
+def _matches(objects, others):
+    """For each object whether there is the same one, and the largest overlap with its class."""
+    for one in objects:
+        of_class = [
+            other
+            for other in others
+            if all(one[key] == other[key] for key in ("image_id", "category_id"))
+        ]
+        same = any(_is_same(one, other) for other in of_class)
+        yield same, max((_overlap(one, other) for other in of_class), default=0.0)
 
 
 def test_an_exported_detector_finds_the_same(items, runs, tmp_path, capfd):
@@ -60,9 +78,11 @@ def test_an_exported_detector_finds_the_same(items, runs, tmp_path, capfd):
         found.append(json.loads((report / "results_bbox.json").read_text()))
         shutil.rmtree(report)
     assert len(found[0]) == len(found[1]) > 0
-    same = [any(_is_same(got, want) for want in found[1]) for got in found[0]]
-    # Objects whose scores or overlaps are nearly equal may change places, or one suppress another.
-    assert sum(same) >= 0.9 * len(same), f"{sum(same)} of {len(same)}"
+    for objects, others in (found, reversed(found)):
+        same, overlaps = zip(*_matches(objects, others), strict=True)
+        # Of two proposals whose scores or overlaps differ by rounding, either may be kept.
+        assert sum(same) >= 0.99 * len(same)
+        assert min(overlaps) > 0.7
     large = tmp_path / "large.png"
     Image.open(pictures(items, 1)[0]).resize((100, 100)).save(large)
     wide = tmp_path / "wide.png"
