@@ -85,11 +85,13 @@ KAT_INLINE VUint16 narrow(VUint32 v) { return __builtin_convertvector(v, VUint16
 
 // ---- storage types: how a vector is loaded and stored, and the type of its arithmetic
 
-struct Float32 {
-  typedef float Element;
-  typedef VFloat Vector;
-  typedef VInt32 Bits;
-  typedef VUint32 Unsigned;
+// Stored as it is computed with.
+template <typename ElementType, typename VectorType, typename BitsType, typename UnsignedType>
+struct Direct {
+  typedef ElementType Element;
+  typedef VectorType Vector;
+  typedef BitsType Bits;
+  typedef UnsignedType Unsigned;
   KAT_INLINE Vector load(const Element* from) {
     Vector v;
     memcpy(&v, from, sizeof v);
@@ -98,18 +100,8 @@ struct Float32 {
   KAT_INLINE void store(Element* to, Vector v) { memcpy(to, &v, sizeof v); }
 };
 
-struct Float64 {
-  typedef double Element;
-  typedef VDouble Vector;
-  typedef VInt64 Bits;
-  typedef VUint64 Unsigned;
-  KAT_INLINE Vector load(const Element* from) {
-    Vector v;
-    memcpy(&v, from, sizeof v);
-    return v;
-  }
-  KAT_INLINE void store(Element* to, Vector v) { memcpy(to, &v, sizeof v); }
-};
+typedef Direct<float, VFloat, VInt32, VUint32> Float32;
+typedef Direct<double, VDouble, VInt64, VUint64> Float64;
 
 struct BFloat16 {
   typedef uint16_t Element;
