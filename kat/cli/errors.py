@@ -88,8 +88,8 @@ def _explained(error: Exception) -> tuple[str, int]:
         return f"{where}{error.strerror}", FAILED if error.errno in _NO_ROOM else USAGE_ERROR
     if isinstance(error, RuntimeError) and worker_has_ended(error):
         return str(LoaderFailed(first_line(error))), FAILED
-    if isinstance(error, RuntimeError) and _peer_has_ended(error):
-        return f"a process that trains with this one has ended: {first_line(error)}", FAILED
+    if isinstance(error, RuntimeError) and _lost_connection(error):
+        return f"the connection to the other processes is lost: {first_line(error)}", FAILED
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return f"there is not enough memory: {first_line(error)}", FAILED
     fault = f"a fault of kat's own: {type(error).__name__}: {first_line(error)}"
@@ -106,8 +106,8 @@ def _stdout_is_broken() -> bool:
     return bool(pipe.poll(0))
 
 
-def _peer_has_ended(error: RuntimeError) -> bool:
-    """Whether an error of NCCL or gloo says that another process is gone."""
+def _lost_connection(error: RuntimeError) -> bool:
+    """Whether an error of NCCL, gloo or their store is about the connection between processes."""
     if torch.distributed.is_available() and isinstance(error, torch.distributed.DistError):
         return True
     return any(words in str(error) for words in ("closed by peer", "reset by peer"))

@@ -11,17 +11,22 @@ from hashlib import blake2b
 import numpy as np
 import torch
 
-ORDER, ITEM, ERASING, SCENE = 0, 1, 2, 4
-"""Purposes of a seed: the order of an epoch, the augmentation of an image, its random erasing, a
-synthetic scene."""
+ORDER = 0
+"""The purpose of a seed: the order of an epoch."""
+ITEM = 1
+"""The augmentation of an image."""
+ERASING = 2
+"""The random erasing of an image."""
 STEP = 3
-"""The purpose of a seed: the draws of a training step.
+"""The draws of a training step.
 
 Examples:
     >>> from kat.data import STEP, derived_seed
     >>> seed, step, rank = 0, 100, 0
     >>> generator_seed = derived_seed(STEP, seed, step, rank)
 """
+SCENE = 4
+"""A synthetic scene."""
 
 
 def derived_seed(*numbers: int) -> int:

@@ -38,7 +38,7 @@ _LOST = RuntimeError("[pair.cc:553] Connection closed by peer [127.0.0.1]:28288"
         (OSError(errno.ENAMETOOLONG, "File name too long", "x"), 2, "x: File name too long"),
         (MemoryError(), 1, "there is not enough memory: MemoryError"),
         (_KILLED, 1, str(LoaderFailed(str(_KILLED)))),
-        (_LOST, 1, f"a process that trains with this one has ended: {_LOST}"),
+        (_LOST, 1, f"the connection to the other processes is lost: {_LOST}"),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )

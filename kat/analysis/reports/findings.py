@@ -52,7 +52,8 @@ class RunFindings:
         stability: rows of rational layers.
         failure: what stopped the run, if anything did.
         attention: the figure of a few images, or why there is none.
-        predictions: those for the images that the model is shown, or why there are none.
+        predictions: those for the images that the model is shown, why they cannot be made, or empty
+            where it is shown none.
     """
 
     name: str

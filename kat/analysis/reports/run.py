@@ -49,12 +49,7 @@ def write_run_report(run: RunFindings, path: Path) -> None:
         report.text("The run has not completed an epoch yet.")
     if run.predictions:
         report.heading("Predictions")
-    if isinstance(run.predictions, ClassFindings):
-        add_class_findings(report, run.predictions)
-    elif isinstance(run.predictions, DenseFindings):
-        add_dense_findings(report, run.predictions)
-    else:
-        report.text(run.predictions)
+        _add_predictions(report, run.predictions)
     if run.activations:
         _add_activations(report, run)
         _add_symbols(report, run.activations)
@@ -62,6 +57,15 @@ def write_run_report(run: RunFindings, path: Path) -> None:
         _add_stability(report, run)
     _add_attention(report, run)
     report.write(path)
+
+
+def _add_predictions(report: Report, found: ClassFindings | DenseFindings | str) -> None:
+    if isinstance(found, ClassFindings):
+        add_class_findings(report, found)
+    elif isinstance(found, DenseFindings):
+        add_dense_findings(report, found)
+    else:
+        report.text(found)
 
 
 def _facts(run: RunFindings) -> list[tuple[str, str]]:
