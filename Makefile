@@ -1,6 +1,7 @@
 # make demo            set everything up and train KAT and ViT on real images, about two minutes
 # make test            set everything up and run the tests
 # make docs            build the documentation site into build/site, its tutorials run
+# make gpu-report      check and measure everything on one GPU, nine minutes; no .venv is needed
 # make wheel           build sdist and wheel into dist/, and test the wheel where it is installed
 # make release-check   all that a release needs except the upload; hours, and 30 GB of disk
 #
@@ -8,6 +9,8 @@
 #   PYTHON=python3.12        another interpreter, 3.11 or newer
 #   TORCH_INDEX=URL          another index for torch (empty: pip's own)
 #   CONSTRAINTS=FILE         versions for pip, as .github/constraints.txt has those of CI
+#   PEERS="NAME=PATH ..."    published kernels that gpu-report compares with
+#   OPTIONS="--stand-in"     options of gpu-report, see benchmarks/gpu_report.py --help
 
 PYTHON ?= python3
 VENV := .venv
@@ -26,10 +29,10 @@ else
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 endif
 
-.PHONY: help setup tools demo test docs wheel has-repository release-check lint clean
+.PHONY: help setup tools demo test docs gpu-report wheel has-repository release-check lint clean
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -n 10
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -n 13
 
 setup: $(READY)
 
@@ -49,6 +52,11 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -q -n auto --dist loadfile
+
+# By PYTHON if the command line names it, else by .venv if there is one.
+gpu-report:
+	$(or $(if $(filter command,$(origin PYTHON)),$(PYTHON)),$(wildcard $(BIN)/python),$(PYTHON)) \
+		benchmarks/gpu_report.py $(if $(PEERS),--peers $(PEERS)) $(OPTIONS)
 
 wheel: $(TOOLS)
 	$(BIN)/python scripts/check_wheel.py --out dist

@@ -93,8 +93,7 @@ def main(arguments: list[str] | None = None) -> int:
                 rows.append(row)
                 print(table_line(row), flush=True)
     if options.csv:
-        cells = [["x".join(map(str, r.shape)), r.dtype, r.passes, *numbers(r)] for r in rows]
-        write_csv(options.csv, options.device, ("shape", "dtype", "pass", *COLUMNS), cells)
+        write_csv(options.csv, options.device, CSV_COLUMNS, [cells(row) for row in rows])
     return 0
 
 
@@ -243,6 +242,12 @@ COLUMNS = (
     "kat GB/s",
     "copy GB/s",
 )
+CSV_COLUMNS = ("shape", "dtype", "pass", *COLUMNS)
+
+
+def cells(row: Row) -> list[str | float]:
+    """A line of the CSV file."""
+    return ["x".join(map(str, row.shape)), row.dtype, row.passes, *numbers(row)]
 
 
 def numbers(row: Row) -> list[float]:

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,6 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for a checkout t
 import kat
 
 QUEUED = 10
+ACCELERATORS: dict[str, Any] = {"cuda": torch.cuda}
+"""By device, what has a clock and a memory of its own: torch.cuda, or what stands in for it."""
 
 
 def keep_freed_memory() -> None:
@@ -62,12 +65,13 @@ def take_turns(
 
 
 def _milliseconds(step: Callable[[], None], device: str, clock: Callable[[], float]) -> float:
-    if device != "cuda":
+    if device not in ACCELERATORS:
         start = clock()
         step()
         return 1e3 * (clock() - start)
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    torch.cuda.synchronize()
+    accelerator = ACCELERATORS[device]
+    start, end = (accelerator.Event(enable_timing=True) for _ in range(2))
+    accelerator.synchronize()
     start.record()
     for _ in range(QUEUED):
         step()
@@ -83,7 +87,7 @@ def medians(times: dict[str, list[float]]) -> dict[str, float]:
 
 def header(device: str) -> str:
     """Versions, machine and threads, in two lines."""
-    where = _processor()
+    where = processor()
     if device == "cuda":
         where = f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}"
     return (
@@ -93,7 +97,8 @@ def header(device: str) -> str:
     )
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The name of the CPU."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

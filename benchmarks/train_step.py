@@ -14,9 +14,9 @@
   kan        the ViT with B-spline KAN layers of its MLPs' width
 
 The models take turns; times are medians in ms, ratios are to the first of them. A training step is
-a forward and a backward pass, without the optimiser. Peak memory is that of a process of its own
-over two such steps, above what it held before them: resident memory on the CPU, allocated memory on
-the GPU.
+a forward and a backward pass, without the optimiser. Peak memory is that of two such steps, above
+what was held before them: on the GPU allocated memory, on the CPU resident memory of a process of
+its own. ``--compile blocks`` compiles one block for all blocks of a model, which takes less time.
 """
 
 from __future__ import annotations
@@ -30,14 +30,22 @@ from typing import Any
 
 import timm
 import torch
-from timing import header, keep_freed_memory, medians, print_table, take_turns, write_csv
+from timing import (
+    ACCELERATORS,
+    header,
+    keep_freed_memory,
+    medians,
+    print_table,
+    take_turns,
+    write_csv,
+)
 from torch import Tensor, nn
 
 import kat  # noqa: F401  (registers the models)
 
 COLUMNS = (
-    "model", "parameters", "inference", "ratio", "training step", "ratio", "images/s", "peak MB",
-    "ratio",
+    "model", "parameters", "inference", "inference ratio", "training step", "training ratio",
+    "images/s", "peak MB", "peak ratio",
 )  # fmt: skip
 CANDIDATES: dict[str, tuple[str, dict[str, Any]]] = {
     "vit": ("vit", {}),
@@ -54,6 +62,20 @@ GRIDS = {"micro": "patch7_28", "tiny": "patch16_224", "small": "patch16_224", "b
 
 def main() -> None:
     """Measures and prints the table; with --peak, one candidate's peak memory."""
+    options = parse()
+    if options.peak:
+        print(peak_resident_bytes(options.peak, options))
+        return
+    keep_freed_memory()
+    print(header(options.device))
+    rows = measure(options)
+    print_table(COLUMNS, rows)
+    if options.csv:
+        write_csv(options.csv, options.device, COLUMNS, rows)
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The options of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -68,29 +90,30 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--amp", action="store_true", help="autocast to bfloat16")
-    parser.add_argument("--compile", action="store_true", help="through torch.compile")
+    parser.add_argument(
+        "--compile",
+        nargs="?",
+        const="model",
+        choices=("model", "blocks"),
+        help="through torch.compile, the whole model or block by block; default: the model",
+    )
     parser.add_argument("--seconds", type=float, default=60.0, help="time for each of the two")
     parser.add_argument("--csv", type=Path, help="also write the table there")
     parser.add_argument("--peak", choices=CANDIDATES, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.peak:
-        print(peak_bytes(options.peak, options))
-        return
-    keep_freed_memory()
-    print(header(options.device))
-    rows = measure(options)
-    print_table(COLUMNS, rows)
-    if options.csv:
-        write_csv(options.csv, options.device, COLUMNS, rows)
+    return parser.parse_args(arguments)
 
 
 def measure(options: argparse.Namespace) -> list[list[str | float]]:
     """One row a candidate."""
-    peaks = {name: peak_in_a_process(name) / 1e6 for name in options.models}
+    torch.compiler.reset()  # its limit of recompilations would leave later models uncompiled
     images, labels = make_batch(options)
     models = {name: make_model(name, options) for name in options.models}
     inference = {n: inference_step(m, images, options) for n, m in models.items()}
     training = {n: training_step(m, images, labels, options) for n, m in models.items()}
+    if options.device in ACCELERATORS:
+        peaks = {n: peak_allocated_bytes(m, training[n], options) for n, m in models.items()}
+    else:
+        peaks = {name: peak_in_a_process(name) for name in options.models}
     idle = medians(take_turns(inference, options.seconds, options.device))
     busy = medians(take_turns(training, options.seconds, options.device))
     first = options.models[0]
@@ -103,7 +126,7 @@ def measure(options: argparse.Namespace) -> list[list[str | float]]:
             busy[name],
             busy[name] / busy[first],
             1e3 * options.batch / busy[name],
-            peaks[name],
+            peaks[name] / 1e6,
             peaks[name] / peaks[first],
         ]
         for name in options.models
@@ -128,7 +151,8 @@ def make_model(name: str, options: argparse.Namespace) -> nn.Module:
     model = timm.create_model(model_name(family, options), **kwargs)
     model = model.to(options.device)
     if options.compile:
-        model.compile()
+        for part in model.blocks if options.compile == "blocks" else [model]:
+            part.compile()
     return model
 
 
@@ -175,22 +199,33 @@ def autocast(options: argparse.Namespace) -> torch.autocast:
     return torch.autocast(options.device, torch.bfloat16, enabled=options.amp)
 
 
+def peak_allocated_bytes(
+    model: nn.Module, step: Callable[[], None], options: argparse.Namespace
+) -> int:
+    """Bytes above what is allocated before, over two training steps, on a device of its own memory.
+
+    The step before them compiles, and makes the workspaces of libraries.
+    """
+    accelerator = ACCELERATORS[options.device]
+    step()
+    model.zero_grad(set_to_none=True)
+    before = accelerator.memory_allocated()
+    accelerator.reset_peak_memory_stats()
+    step(), step()
+    return accelerator.max_memory_allocated() - before
+
+
 def peak_in_a_process(name: str) -> int:
-    """The peak memory of a candidate, measured by this script in a process of its own."""
+    """The peak memory of a candidate on the CPU, measured by this script in its own process."""
     command = [sys.executable, *sys.argv, "--peak", name]
     return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
-def peak_bytes(name: str, options: argparse.Namespace) -> int:
-    """Bytes above what model and batch take, over two training steps."""
+def peak_resident_bytes(name: str, options: argparse.Namespace) -> int:
+    """Bytes of this process above what model and batch take, over two training steps."""
     images, labels = make_batch(options)
     model = make_model(name, options)
     step = training_step(model, images, labels, options)
-    if options.device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        step(), step()
-        return torch.cuda.max_memory_allocated() - before
     before = resident("VmRSS")
     step(), step()
     return resident("VmHWM") - before

@@ -1,0 +1,70 @@
+"""Where the steps of the report run, and their sizes: on a GPU, and on what stands in for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where the steps run, and their sizes.
+
+    Attributes:
+        device: of the tensors.
+        tests: what pytest is given.
+        environment: variables of the steps.
+        copied: sizes of the arrays whose copy is timed, in bytes.
+        shape: of x in the equal runs.
+        runs: how many of them.
+        shapes: of the operator's benchmark; the first is also compiled.
+        mlp: size and batch of the MLP's benchmark.
+        models: batch of the models under autocast to bfloat16, by size; the goals are the first's.
+        seconds: for each line of a benchmark.
+        peers: names and paths of published kernels, as the command line has them.
+    """
+
+    device: str
+    tests: tuple[str, ...]
+    environment: dict[str, str]
+    copied: tuple[int, ...]
+    shape: tuple[int, ...]
+    runs: int
+    shapes: tuple[str, ...]
+    mlp: tuple[str, int]
+    models: dict[str, int]
+    seconds: float
+    peers: tuple[str, ...] = ()
+
+    @property
+    def stand_in(self) -> bool:
+        return self.device == "cpu"
+
+
+GPU = Plan(
+    device="cuda",
+    tests=tuple(str(path) for path in sorted(ROOT.glob("tests/**/test_gpu.py"))),
+    environment={"KAT_CPU_KERNEL": "off"},  # it would be built first
+    copied=(2**26, 2**28, 2**30),
+    shape=(128, 197, 768),
+    runs=20,
+    # Larger than the caches, and longer to run than Python takes to start them.
+    shapes=("256x197x3072", "1024x197x768"),
+    mlp=("base", 128),
+    models={"base": 128, "small": 256, "tiny": 512},
+    seconds=1.0,
+)
+STAND_IN = Plan(
+    device="cpu",
+    tests=(str(ROOT / "tests/ops/triton/interpreted.py"), "-k", "without_leading or autocast"),
+    environment={},
+    copied=(2**16,),
+    shape=(2, 3, 16),
+    runs=3,
+    shapes=("2x3x16", "2x3x32"),
+    mlp=("tiny", 1),
+    models={"micro": 2},
+    seconds=0.0,
+)

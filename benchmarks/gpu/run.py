@@ -1,0 +1,145 @@
+"""Runs a step of the report: in processes of its own, which end with their time."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import multiprocessing
+import os
+import signal
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import torch
+from timing import ACCELERATORS
+
+from gpu.page import STATES, Result, Row
+from gpu.plan import Plan
+from gpu.stand_in import StandIn
+from kat.errors import first_line
+from kat.machine import cores
+
+Emit = Callable[[Row], None]
+
+
+class Skipped(Exception):
+    """A step that cannot run here; the message says what it needs."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One part of the report.
+
+    Args:
+        name: in the files.
+        title: on the page.
+        run: is given the plan, what takes a row as soon as there is one, and which share of the
+            work it does, of how many.
+        weight: its share of the time.
+        shares: the most processes that share the work.
+    """
+
+    name: str
+    title: str
+    run: Callable[[Plan, Emit, tuple[int, int]], None]
+    weight: int
+    shares: int = 1
+
+
+def run(step: Step, plan: Plan, result: Result, deadline: float) -> None:
+    """Runs a step in processes of its own until it ends or the time is up."""
+    begin = time.monotonic()
+    result.budget = deadline - begin
+    count = max(1, min(step.shares, cores() // 2))
+    with tempfile.TemporaryDirectory() as name:
+        files = [Path(name) / f"{number}.jsonl" for number in range(count)]
+        fork = multiprocessing.get_context("fork")  # the imports are not repeated
+        children = [
+            fork.Process(target=child, args=(step, plan, (number, count), file))
+            for number, file in enumerate(files)
+        ]
+        result.state = "stopped"
+        try:
+            for process in children:
+                process.start()
+            for process in children:
+                process.join(max(0.0, deadline - time.monotonic()))
+            outcomes = [
+                outcome(process, read(file)[1])
+                for process, file in zip(children, files, strict=True)
+            ]
+            result.state, result.error = min(outcomes, key=lambda o: STATES.index(o[0]))
+        finally:
+            kill(children)
+            result.rows = [row for file in files for row in read(file)[0]]
+            result.seconds = time.monotonic() - begin
+
+
+def child(step: Step, plan: Plan, share: tuple[int, int], path: Path) -> None:
+    """A process of a step: writes its rows as they come, then how it ended."""
+    os.setsid()  # so that its children can be ended with it
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.environ.update(plan.environment)
+    if plan.stand_in:
+        ACCELERATORS[plan.device] = StandIn()
+        torch.set_num_threads(1)
+        torch.compiler.set_stance("force_eager")  # compiling for the CPU takes minutes
+    with path.open("w") as file:
+
+        def write(kind: str, content: object) -> None:
+            file.write(json.dumps([kind, content]) + "\n")
+            file.flush()
+
+        try:
+            step.run(plan, lambda row: write("row", finite(row)), share)
+            write("end", ("done", ""))
+        except Skipped as reason:
+            write("end", ("skipped", str(reason)))
+        except (Exception, SystemExit) as error:
+            traceback.print_exc()
+            write("end", ("failed", f"{type(error).__name__}: {first_line(error)}"))
+
+
+def finite(row: Row) -> Row:
+    """A row for JSON: NaN is left out, infinities are texts."""
+    pairs = ((n, v) for n, v in row.items() if not (isinstance(v, float) and math.isnan(v)))
+    return {n: str(v) if isinstance(v, float) and math.isinf(v) else v for n, v in pairs}
+
+
+def read(path: Path) -> tuple[list[Row], list[str] | None]:
+    """The rows of a process of a step so far, and how it ended, if it did."""
+    rows, end = [], None
+    for line in path.read_text().splitlines() if path.exists() else ():
+        with contextlib.suppress(json.JSONDecodeError):  # killed while it wrote
+            kind, content = json.loads(line)
+            if kind == "row":
+                rows.append(content)
+            else:
+                end = content
+    return rows, end
+
+
+def outcome(process: BaseProcess, end: list[str] | None) -> tuple[str, str]:
+    """The state of a process of a step, and its first error line."""
+    if end is not None:
+        return end[0], end[1]
+    if process.exitcode is None:
+        return "out of time", "the rows so far are kept"
+    return "failed", f"the process ended with exit code {process.exitcode}"
+
+
+def kill(children: list[Any]) -> None:
+    """Ends the processes of a step, and those that they have started."""
+    for process in children:
+        if process.pid is not None and process.exitcode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.kill()
+            process.join()

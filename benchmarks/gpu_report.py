@@ -1,0 +1,106 @@
+"""Everything that is claimed of the GPU kernels, checked and measured on one GPU in nine minutes.
+
+    python benchmarks/gpu_report.py                         # or: make gpu-report
+    python benchmarks/gpu_report.py --peers NAME=PATH ...   # also published kernels
+    python benchmarks/gpu_report.py --stand-in              # tries the script itself, on the CPU
+
+Needs torch, triton and timm, and for the tests pytest. Writes report.json, report.csv and README.md
+into benchmarks/results/gpu/NAME, anew after every step, so that a report which is cut short has all
+that was done. A step has a process of its own and a share of the time; one that fails, hangs or
+crashes is reported, and the next one runs. Exit code: 0 if all went well, 1 if a test or a step
+failed, 2 for bad input, 130 if stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import re
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from gpu.page import BAD, Report, Result, write
+from gpu.plan import GPU, ROOT, STAND_IN
+from gpu.run import Step, run
+from gpu.steps import STEPS
+
+from kat.errors import InputError
+from kat.files import check_folder
+
+SECONDS = 510
+"""For all steps; imports come before."""
+RESULTS = ROOT / "benchmarks" / "results" / "gpu"
+
+
+def main(arguments: list[str] | None = None, steps: tuple[Step, ...] = STEPS) -> int:
+    """Runs the steps and keeps the report up to date."""
+    begin = time.monotonic()
+    options = parse(arguments, steps)
+    plan = replace(STAND_IN if options.stand_in else GPU, peers=tuple(options.peers))
+    chosen = [steps[0], *(step for step in steps[1:] if step.name in options.steps)]
+    results = [Result(step.name, step.title, step.run.__doc__ or "") for step in chosen]
+    report = Report(results, stand_in=plan.stand_in)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    ends = itertools.accumulate(step.weight for step in chosen)
+    total = sum(step.weight for step in chosen)
+    folder = options.out
+    try:
+        for step, result, end in zip(chosen, report.results, ends, strict=True):
+            print(f"{step.title} ...", flush=True)
+            run(step, plan, result, begin + options.seconds * end / total)
+            print(f"  {result.line()}", flush=True)
+            if step is steps[0] and result.state != "done":
+                return 2
+            folder = folder or folder_of(result)
+            write(report, folder)
+    except KeyboardInterrupt:
+        if folder:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            write(report, folder)
+        return 130
+    print(f"written to {folder}")
+    return int(any(result.state in BAD for result in report.results))
+
+
+def parse(arguments: list[str] | None, steps: tuple[Step, ...]) -> argparse.Namespace:
+    """The options of the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    names = [step.name for step in steps[1:]]
+    parser.add_argument("--steps", nargs="+", choices=names, help="only these; default: all")
+    parser.add_argument(
+        "--peers", nargs="+", default=[], metavar="NAME=PATH", help="as --peer of peers.py takes it"
+    )
+    parser.add_argument("--seconds", type=float, default=SECONDS, help=f"default {SECONDS}")
+    parser.add_argument("--out", type=Path, help="folder; default: benchmarks/results/gpu/NAME")
+    parser.add_argument(
+        "--stand-in",
+        action="store_true",
+        help="the CPU in the place of a GPU, with small sizes; default of --out: build/gpu-report",
+    )
+    options = parser.parse_args(arguments)
+    if not options.seconds > 0:
+        parser.error(f"--seconds must be above 0, got {options.seconds}")
+    options.steps = options.steps or [n for n in names if n != "peers" or options.peers]
+    if options.stand_in:
+        options.out = options.out or ROOT / "build" / "gpu-report"
+    try:
+        check_folder(options.out or RESULTS)
+    except InputError as error:
+        parser.error(str(error))
+    return options
+
+
+def folder_of(machine: Result) -> Path:
+    """The folder of the device, from the first fact."""
+    name = re.sub(r"[^a-z0-9]+", "-", str(machine.rows[0]["value"]).lower()).strip("-")
+    return RESULTS / name
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,324 @@
+"""The report of a GPU, with the CPU in its place: every step, and everything that can go wrong."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from packaging.requirements import Requirement
+
+from tests.environment import link, run_in
+from tests.processes import wait_until
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parent.parent
+SCRIPT = ROOT / "benchmarks" / "gpu_report.py"
+needs_triton = pytest.mark.skipif(
+    importlib.util.find_spec("triton") is None,
+    reason="triton is not installed; get it with: pip install triton",
+)
+NAMES = ["machine", "tests", "verify", "copy", "equal_runs", "operator", "mlp", "models"]
+
+
+def states(folder: Path) -> dict[str, str]:
+    """The state of each step, by its name."""
+    return {step["name"]: step["state"] for step in content(folder)["steps"]}
+
+
+def content(folder: Path) -> dict:
+    return json.loads((folder / "report.json").read_text())
+
+
+def lines(folder: Path) -> list[dict[str, str]]:
+    with (folder / "report.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@needs_triton
+def test_every_step_runs_where_the_cpu_stands_in(tmp_path):
+    command = [sys.executable, str(SCRIPT), "--stand-in", "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert states(tmp_path) == dict.fromkeys(NAMES, "done")
+    found = content(tmp_path)
+    assert all(step["rows"] for step in found["steps"])
+    assert all(goal["measured"] and goal["met"] is None for goal in found["goals"])
+    assert {line["step"] for line in lines(tmp_path)} == set(NAMES) - {"machine"}
+    models = next(step for step in found["steps"] if step["name"] == "models")["rows"]
+    kinds = {(row["model"], row["dtype"], row["compiled"]) for row in models}
+    assert len(kinds) == len(models) == 2 * 2 * 2
+    page = (tmp_path / "README.md").read_text()
+    assert page.startswith("# GPU report: stand-in (")
+    assert "**No GPU has run this.**" in page
+    assert page.count("| no GPU |") == len(found["goals"])
+
+
+def test_a_report_that_is_stopped_has_the_steps_that_were_done(tmp_path):
+    command = [sys.executable, str(SCRIPT), "--stand-in", "--out", str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    wait_until((tmp_path / "README.md").exists, process)
+    process.terminate()
+    assert process.wait(60) == 130
+    process.stdout.close()
+    assert states(tmp_path) == {
+        "machine": "done",
+        "tests": "stopped",
+        **dict.fromkeys(NAMES[2:], "not run"),
+    }
+    assert {line["step"] for line in lines(tmp_path)} <= {"tests"}
+    page = (tmp_path / "README.md").read_text()
+    assert "| GPU tests | stopped |" in page
+    assert "| Models | not run |" in page
+
+
+@needs_triton
+def test_torch_triton_and_timm_are_enough(tmp_path):
+    packages = link(tmp_path, [Requirement(name) for name in ("torch", "triton", "timm")])
+    code = (
+        f"import runpy, sys; sys.path.insert(0, {str(SCRIPT.parent)!r})\n"
+        f"runpy.run_path({str(SCRIPT)!r}, run_name='__main__')"
+    )
+    out = tmp_path / "report"
+    steps = [name for name in NAMES[1:] if name != "operator"]
+    arguments = ("--stand-in", "--out", str(out), "--steps", *steps)
+    done = run_in(packages, code, *arguments, project=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    expected = dict.fromkeys(("machine", *steps), "done") | {"tests": "skipped"}
+    assert states(out) == expected
+
+
+# ---- steps that go wrong
+
+
+@pytest.fixture(scope="module")
+def report():
+    """The script as a module; it changes what SIGTERM does."""
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(SCRIPT.parent)
+        yield importlib.import_module("gpu_report")
+    signal.signal(signal.SIGTERM, before)
+
+
+def facts(plan, emit, share):
+    """The device."""
+    emit({"what": "device", "value": "NVIDIA Fake 80GB (2)"})
+
+
+def good(plan, emit, share):
+    """One row."""
+    emit({"case": "good", "ms": 2.5})
+
+
+def run(report, tmp_path, *functions, seconds="60", shares=1):
+    """The exit code of a report of these steps."""
+    steps = [report.Step(f.__name__, f.__name__, f, 1, shares) for f in (facts, *functions)]
+    return report.main(["--stand-in", "--out", str(tmp_path), "--seconds", seconds], tuple(steps))
+
+
+def test_a_step_that_fails_is_named_and_the_next_one_runs(report, tmp_path, capfd):
+    def broken(plan, emit, share):
+        emit({"case": "first", "ms": 1.0, "nothing": float("nan")})
+        raise ValueError("out of luck\nand more")
+
+    def crashes(plan, emit, share):
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+    assert run(report, tmp_path, broken, crashes, good) == 1
+    assert [step["error"] for step in content(tmp_path)["steps"]] == [
+        "",
+        "ValueError: out of luck",
+        "the process ended with exit code -11",
+        "",
+    ]
+    assert [(line["case"], line["value"]) for line in lines(tmp_path)] == [
+        ("case first", "1.0"),
+        ("case good", "2.5"),
+    ]
+    assert "| failed |" in (tmp_path / "README.md").read_text()
+    assert "failed after" in capfd.readouterr().out
+
+
+def test_a_step_that_hangs_ends_with_its_time_and_what_it_started(report, tmp_path):
+    def hangs(plan, emit, share):
+        started = subprocess.Popen(["sleep", "1000"])
+        emit({"case": "before", "pid": started.pid})
+        signal.pause()
+
+    assert run(report, tmp_path, hangs, good, seconds="6") == 1
+    assert states(tmp_path) == {"facts": "done", "hangs": "out of time", "good": "done"}
+    before, _ = lines(tmp_path)
+    stat = Path("/proc", before["value"], "stat")
+    assert not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def test_shares_of_a_step_are_put_together(report, tmp_path, monkeypatch):
+    def shared(plan, emit, share):
+        emit({"case": f"{share}", "n": share[0]})
+        if share[0] == 1:
+            raise ValueError("the second")
+
+    monkeypatch.setattr(sys.modules["gpu.run"], "cores", lambda: 6)
+    assert run(report, tmp_path, shared, shares=8) == 1
+    assert [line["case"] for line in lines(tmp_path) if line["step"] == "shared"] == [
+        "case (0, 3)",
+        "case (1, 3)",
+        "case (2, 3)",
+    ]
+    assert content(tmp_path)["steps"][1]["error"] == "ValueError: the second"
+
+
+def run_tests(report, tmp_path, monkeypatch, source):
+    """Runs the step of the GPU tests over a file of tests; its exit code and its step."""
+    (tmp_path / "test_some.py").write_text(source)
+    plan = replace(report.STAND_IN, tests=(str(tmp_path / "test_some.py"),), environment={})
+    monkeypatch.setattr(report, "STAND_IN", plan)
+    out = tmp_path / "out"
+    code = report.main(["--stand-in", "--out", str(out), "--steps", "tests", "copy"])
+    assert states(out)["copy"] == "done"
+    return code, content(out)["steps"][1]
+
+
+def test_a_test_that_fails_is_named_with_its_first_error_line(report, tmp_path, monkeypatch):
+    source = (
+        "import pytest\n"
+        "def test_good(): pass\n"
+        "@pytest.mark.skip(reason='no')\n"
+        "def test_skipped(): pass\n"
+        "def test_bad(): assert 1 == 2, 'they differ'\n"
+    )
+    code, step = run_tests(report, tmp_path, monkeypatch, source)
+    assert code == 1
+    outcomes = {row["test"]: row["outcome"] for row in step["rows"]}
+    assert outcomes == {
+        "test_some.py::test_good": "passed",
+        "test_some.py::test_skipped": "skipped",
+        "test_some.py::test_bad": "failed",
+    }
+    assert step["state"] == "failed"
+    assert (
+        "1 tests failed, first test_some.py::test_bad: AssertionError: they differ" in step["error"]
+    )
+    page = (tmp_path / "out" / "README.md").read_text()
+    assert "test_bad | failed" in page
+    assert "1 passed, 1 failed, 1 skipped" in page
+    assert "test_good" not in page
+
+
+def test_tests_that_cannot_be_collected_fail(report, tmp_path, monkeypatch):
+    code, step = run_tests(report, tmp_path, monkeypatch, "import no_such_package\n")
+    assert code == 1
+    assert "No module named 'no_such_package'" in step["error"]
+
+
+def test_without_pytest_the_other_steps_run(report, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pytest", None)
+    code, step = run_tests(report, tmp_path, monkeypatch, "")
+    assert code == 0
+    assert (step["state"], step["error"]) == (
+        "skipped",
+        "pytest is not installed: pip install pytest",
+    )
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU it would run")
+def test_without_a_gpu_nothing_is_written(report, tmp_path, capsys):
+    assert report.main(["--out", str(tmp_path / "out")]) == 2
+    assert "torch sees no GPU here" in capsys.readouterr().out
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("--seconds", "0"), "--seconds must be above 0, got 0.0"),
+        (("--out", __file__), "cannot be a folder"),
+        (("--steps", "everything"), "'everything'"),
+    ],
+)
+def test_bad_input_is_refused(report, capsys, arguments, named):
+    with pytest.raises(SystemExit, match="2"):
+        report.main(["--stand-in", *arguments])
+    assert named in capsys.readouterr().err
+
+
+# ---- the page
+
+
+def goals(report, **rows):
+    """What is met, of a report that has these rows of its steps, all done."""
+    results = [report.Result(name, name, state="done", rows=r) for name, r in rows.items()]
+    found = sys.modules["gpu.page"].goals(report.Report(results, stand_in=False))
+    return {goal.what: (goal.measured, goal.met) for goal in found}
+
+
+def rates(slowest):
+    """Rows of the operator: four eager ones of each pass, the last the slowest, and compiled."""
+    return [
+        {"pass": passes, "compiled": compiled, "kat GB/s": rate}
+        for passes in ("forward", "forward+backward")
+        for compiled, *all_rates in (("no", 950.0, 900.0, 990.0, slowest), ("yes", 10.0))
+        for rate in all_rates
+    ]
+
+
+@pytest.mark.parametrize(("slowest", "met"), [(850.0, True), (849.0, False)])
+def test_bandwidth_is_the_least_share_of_the_largest_copy(report, slowest, met):
+    copies = [{"size": "64 MiB", "GB/s": 5000.0}, {"size": "1024 MiB", "GB/s": 1000.0}]
+    found = goals(report, copy=copies, operator=rates(slowest))
+    for passes in ("forward", "forward+backward"):
+        what = f"{passes} at 85% of the copy bandwidth or better"
+        assert found[what] == (f"{slowest / 1000:.3f}", met)
+    assert goals(report, operator=rates(slowest))[what] == ("", None)
+    assert goals(report, copy=copies, operator=rates(850.0)[:3])[
+        "forward at 85% of the copy bandwidth or better"
+    ] == ("0.900", None)
+
+
+def test_throughput_is_that_of_the_first_size_under_bfloat16(report):
+    def row(size, dtype, compiled, model, training):
+        keys = {"size": size, "dtype": dtype, "compiled": compiled, "model": model}
+        return {**keys, "training ratio": training, "inference ratio": 1 / 0.98}
+
+    rows = [
+        row("base", "bfloat16", "no", "vit_base", 1.0),
+        row("base", "bfloat16", "no", "kat_base", 1 / 0.96),
+        row("small", "bfloat16", "no", "kat_small", 1.0),
+        row("base", "float32", "no", "kat_base", 1.0),
+    ]
+    found = goals(report, models=rows)
+    shares = [
+        found[f"{column} of kat_base at 0.97 of vit_base or better, bfloat16, {how}"]
+        for column in ("training", "inference")
+        for how in ("eager", "compiled")
+    ]
+    assert shares == [("0.960", False), ("", None), ("0.980", True), ("", None)]
+
+
+def test_one_other_bit_or_failed_comparison_misses_its_goal(report):
+    equal = {"form": "A", "runs": 20, "other y": 0, "other da": 0}
+    exact = {"comparisons": 50, "failed": 0}
+    right = goals(report, equal_runs=[equal], verify=[exact])
+    wrong = goals(report, equal_runs=[{**equal, "other da": 1}], verify=[exact | {"failed": 1}])
+    for what in (
+        "equal calls give equal bits: y, dx, da, db",
+        "values and gradients are exact to rounding",
+    ):
+        assert (right[what][1], wrong[what][1]) == (True, False)
+
+
+def test_names_of_devices_become_names_of_folders(report):
+    rows = [{"what": "device", "value": "NVIDIA H100 80GB HBM3"}]
+    folder = report.folder_of(report.Result("machine", "", rows=rows))
+    assert folder == ROOT / "benchmarks" / "results" / "gpu" / "nvidia-h100-80gb-hbm3"
