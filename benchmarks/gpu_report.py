@@ -8,7 +8,7 @@ Needs torch, triton and timm, and for the tests pytest. Writes report.json, repo
 into benchmarks/results/gpu/NAME, anew after every step, so that a report which is cut short has all
 that was done. A step has a process of its own and a share of the time; one that fails, hangs or
 crashes is reported, and the next one runs. Exit code: 0 if all went well, 1 if a test or a step
-failed, 2 for bad input, 130 if stopped.
+failed, 2 for bad input, 128 and its number for a signal.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import re
-import signal
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +27,7 @@ from gpu.steps import STEPS
 
 from kat.errors import InputError
 from kat.files import check_folder
+from kat.training.signals import StopRequest
 
 SECONDS = 510
 """For all steps; imports come before."""
@@ -42,26 +42,23 @@ def main(arguments: list[str] | None = None, steps: tuple[Step, ...] = STEPS) ->
     chosen = [steps[0], *(step for step in steps[1:] if step.name in options.steps)]
     results = [Result(step.name, step.title, step.run.__doc__ or "") for step in chosen]
     report = Report(results, stand_in=plan.stand_in)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    ends = itertools.accumulate(step.weight for step in chosen)
     total = sum(step.weight for step in chosen)
-    folder = options.out
-    try:
-        for step, result, end in zip(chosen, report.results, ends, strict=True):
-            print(f"{step.title} ...", flush=True)
-            run(step, plan, result, begin + options.seconds * end / total)
-            print(f"  {result.line()}", flush=True)
-            if step is steps[0] and result.state != "done":
-                return 2
-            folder = folder or folder_of(result)
-            write(report, folder)
-    except KeyboardInterrupt:
-        if folder:
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            write(report, folder)
-        return 130
+    ends = itertools.accumulate(options.seconds * step.weight / total for step in chosen)
+    stop, folder = StopRequest(), options.out
+    stop.watch()
+    for step, result, end in zip(chosen, results, ends, strict=True):
+        print(f"{step.title} ...", flush=True)
+        run(step, plan, result, begin + end, stop)
+        print(f"  {result.line()}", flush=True)
+        if step is steps[0] and result.state != "done":
+            return 2
+        folder = folder or folder_of(result)
+        write(report, folder)
+        if stop.signal is not None:
+            return 128 + stop.signal
+    stop.release()
     print(f"written to {folder}")
-    return int(any(result.state in BAD for result in report.results))
+    return int(any(result.state in BAD for result in results))
 
 
 def parse(arguments: list[str] | None, steps: tuple[Step, ...]) -> argparse.Namespace:

@@ -13,18 +13,20 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import timing
 import torch
-from timing import ACCELERATORS
 
 from gpu.page import STATES, Result, Row
 from gpu.plan import Plan
 from gpu.stand_in import StandIn
 from kat.errors import first_line
 from kat.machine import cores
+from kat.training.signals import StopRequest
 
 Emit = Callable[[Row], None]
 
@@ -53,8 +55,8 @@ class Step:
     shares: int = 1
 
 
-def run(step: Step, plan: Plan, result: Result, deadline: float) -> None:
-    """Runs a step in processes of its own until it ends or the time is up."""
+def run(step: Step, plan: Plan, result: Result, deadline: float, stop: StopRequest) -> None:
+    """Runs a step in processes of its own until it ends, its time is up, or a signal stops it."""
     begin = time.monotonic()
     result.budget = deadline - begin
     count = max(1, min(step.shares, cores() // 2))
@@ -62,33 +64,40 @@ def run(step: Step, plan: Plan, result: Result, deadline: float) -> None:
         files = [Path(name) / f"{number}.jsonl" for number in range(count)]
         fork = multiprocessing.get_context("fork")  # the imports are not repeated
         children = [
-            fork.Process(target=child, args=(step, plan, (number, count), file))
+            fork.Process(target=child, args=(step, plan, (number, count), file, stop))
             for number, file in enumerate(files)
         ]
-        result.state = "stopped"
         try:
             for process in children:
                 process.start()
-            for process in children:
-                process.join(max(0.0, deadline - time.monotonic()))
+            wait(children, deadline, stop)
             outcomes = [
-                outcome(process, read(file)[1])
+                outcome(process, read(file)[1], stop)
                 for process, file in zip(children, files, strict=True)
             ]
-            result.state, result.error = min(outcomes, key=lambda o: STATES.index(o[0]))
         finally:
             kill(children)
-            result.rows = [row for file in files for row in read(file)[0]]
-            result.seconds = time.monotonic() - begin
+        result.state, result.error = min(outcomes, key=lambda o: STATES.index(o[0]))
+        result.rows = [row for file in files for row in read(file)[0]]
+        result.seconds = time.monotonic() - begin
 
 
-def child(step: Step, plan: Plan, share: tuple[int, int], path: Path) -> None:
+def wait(children: list[Any], deadline: float, stop: StopRequest) -> None:
+    """Waits until all have ended, or none of them may run any longer."""
+    running = {process.sentinel: process for process in children}
+    while running and stop.signal is None and (left := deadline - time.monotonic()) > 0:
+        for sentinel in connection.wait(list(running), min(left, 0.2)):
+            running.pop(sentinel).join()
+
+
+def child(step: Step, plan: Plan, share: tuple[int, int], path: Path, stop: StopRequest) -> None:
     """A process of a step: writes its rows as they come, then how it ended."""
     os.setsid()  # so that its children can be ended with it
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    stop.release()
     os.environ.update(plan.environment)
     if plan.stand_in:
-        ACCELERATORS[plan.device] = StandIn()
+        timing.ACCELERATORS[plan.device] = StandIn()
+        timing.QUEUED = 1
         torch.set_num_threads(1)
         torch.compiler.set_stance("force_eager")  # compiling for the CPU takes minutes
     with path.open("w") as file:
@@ -126,13 +135,15 @@ def read(path: Path) -> tuple[list[Row], list[str] | None]:
     return rows, end
 
 
-def outcome(process: BaseProcess, end: list[str] | None) -> tuple[str, str]:
+def outcome(process: BaseProcess, end: list[str] | None, stop: StopRequest) -> tuple[str, str]:
     """The state of a process of a step, and its first error line."""
     if end is not None:
         return end[0], end[1]
-    if process.exitcode is None:
-        return "out of time", "the rows so far are kept"
-    return "failed", f"the process ended with exit code {process.exitcode}"
+    if process.exitcode is not None:
+        return "failed", f"the process ended with exit code {process.exitcode}"
+    if stop.signal is not None:
+        return "stopped", stop.signal.name
+    return "out of time", "the rows so far are kept"
 
 
 def kill(children: list[Any]) -> None:

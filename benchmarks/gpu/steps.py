@@ -88,7 +88,7 @@ class Recorder:
     def pytest_runtest_logreport(self, report: Any) -> None:
         if report.when != "call" and report.outcome == "passed":
             return
-        name = report.nodeid.rpartition("/")[2]
+        name = "::".join((report.location[0].rpartition("/")[2], report.location[2]))
         row = {"test": name, "outcome": report.outcome, "s": report.duration}
         if report.outcome == "failed":
             error = _first_error(report.longreprtext)
