@@ -19,6 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for a checkout t
 import kat
 
 QUEUED = 10
+ENOUGH = 20.0
+"""Milliseconds of work in a row beside which starting it does not count."""
 ACCELERATORS: dict[str, Any] = {"cuda": torch.cuda}
 """By device, what has a clock and a memory of its own: torch.cuda, or what stands in for it."""
 
@@ -48,23 +50,33 @@ def take_turns(
     Every round starts with another step and goes the other way than the last, since what ran
     before decides what is left in the caches; other work on the machine hits all steps alike.
     ``clock`` gives seconds: wall time, or with ``time.process_time`` those this process computed.
-    On a GPU it is the GPU's own that counts, over ``QUEUED`` calls in a row, so that it need not
-    wait for Python to start the next.
+    On a GPU it is the GPU's own that counts, over up to ``QUEUED`` calls in a row, so that it need
+    not wait for Python to start the next.
     """
     times: dict[str, list[float]] = {name: [] for name in steps}
     for step in steps.values():
         step()
+    calls = {name: _calls(step, device, clock) for name, step in steps.items()}
     order, rounds = list(steps), 0
     end = time.perf_counter() + seconds
     while rounds < 5 or time.perf_counter() < end:
         for name in order:
-            times[name].append(_milliseconds(steps[name], device, clock))
+            times[name].append(_milliseconds(steps[name], device, clock, calls[name]))
         order = order[1:] + order[:1] if rounds % 2 else order[::-1]
         rounds += 1
     return times
 
 
-def _milliseconds(step: Callable[[], None], device: str, clock: Callable[[], float]) -> float:
+def _calls(step: Callable[[], None], device: str, clock: Callable[[], float]) -> int:
+    """How many calls in a row are timed: one on the CPU, on a GPU enough to keep it at work."""
+    if device not in ACCELERATORS:
+        return 1
+    return max(1, min(QUEUED, round(ENOUGH / _milliseconds(step, device, clock, 1))))
+
+
+def _milliseconds(
+    step: Callable[[], None], device: str, clock: Callable[[], float], calls: int
+) -> float:
     if device not in ACCELERATORS:
         start = clock()
         step()
@@ -73,11 +85,11 @@ def _milliseconds(step: Callable[[], None], device: str, clock: Callable[[], flo
     start, end = (accelerator.Event(enable_timing=True) for _ in range(2))
     accelerator.synchronize()
     start.record()
-    for _ in range(QUEUED):
+    for _ in range(calls):
         step()
     end.record()
     end.synchronize()
-    return start.elapsed_time(end) / QUEUED
+    return start.elapsed_time(end) / calls
 
 
 def medians(times: dict[str, list[float]]) -> dict[str, float]:

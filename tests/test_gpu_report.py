@@ -157,7 +157,7 @@ def test_shares_of_a_step_are_put_together(report, tmp_path, monkeypatch):
         if share[0] == 1:
             raise ValueError("the second")
 
-    monkeypatch.setattr(sys.modules["gpu.run"], "cores", lambda: 6)
+    monkeypatch.setattr(sys.modules["gpu.run"], "cores", lambda: 3)
     assert run(report, tmp_path, shared, shares=8) == 1
     assert [line["case"] for line in lines(tmp_path) if line["step"] == "shared"] == [
         "case (0, 3)",

@@ -59,7 +59,7 @@ def run(step: Step, plan: Plan, result: Result, deadline: float, stop: StopReque
     """Runs a step in processes of its own until it ends, its time is up, or a signal stops it."""
     begin = time.monotonic()
     result.budget = deadline - begin
-    count = max(1, min(step.shares, cores() // 2))
+    count = min(step.shares, cores())
     with tempfile.TemporaryDirectory() as name:
         files = [Path(name) / f"{number}.jsonl" for number in range(count)]
         fork = multiprocessing.get_context("fork")  # the imports are not repeated

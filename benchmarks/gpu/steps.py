@@ -6,6 +6,7 @@ import contextlib
 import csv
 import io
 import itertools
+import math
 import os
 import platform
 import subprocess
@@ -79,10 +80,12 @@ class Recorder:
 
     def __init__(self, emit: Emit, share: tuple[int, int]) -> None:
         self.emit, self.share = emit, share
+        self.collected = 0
         self.failed: list[str] = []
 
     def pytest_collection_modifyitems(self, items: list[Any]) -> None:
         number, count = self.share
+        self.collected = len(items)
         items[:] = items[number::count]
 
     def pytest_runtest_logreport(self, report: Any) -> None:
@@ -116,7 +119,8 @@ def tests(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
         code = pytest.main([*quiet, *plan.tests], plugins=[recorder])
     if recorder.failed:
         raise AssertionError(f"{len(recorder.failed)} tests failed, first {recorder.failed[0]}")
-    if code != pytest.ExitCode.OK:
+    none_left = recorder.collected and code == pytest.ExitCode.NO_TESTS_COLLECTED
+    if code != pytest.ExitCode.OK and not none_left:
         raise RuntimeError(f"pytest ended with {code}: {_first_error(printed.getvalue())}")
 
 
@@ -130,8 +134,8 @@ def verify(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
     if plan.stand_in:
         small = {"forms": ("A",), "dtypes": ("float32",), "sets": ("random",), "starts": (1.0,)}
         grid, backends = replace(QUICK, stride=1, **small), [interpreted_backend()]
-    failures = []
-    for form, dtype in itertools.product(grid.forms, grid.dtypes):
+    failures, (number, count) = [], share
+    for form, dtype in list(itertools.product(grid.forms, grid.dtypes))[number::count]:
         found = verify(replace(grid, forms=(form,), dtypes=(dtype,)), backends, compiled=False)
         failures += found.failures()
         for backend in backends:
@@ -145,7 +149,9 @@ def verify(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
                     "dtype": dtype,
                     "comparisons": len(results) + len(checks),
                     "failed": failed,
-                    "largest error / tolerance": max(r.worst.ratio for r in results),
+                    "largest error / tolerance": max(
+                        (r.worst.ratio for r in results), default=math.nan
+                    ),
                 }
             )
     if failures:
@@ -275,12 +281,12 @@ def _dtype(amp: bool) -> str:
 
 STEPS = (
     Step("machine", "Machine", machine, 10),
-    Step("tests", "GPU tests", tests, 110, shares=8),
-    Step("verify", "kat verify", verify, 50),
+    Step("tests", "GPU tests", tests, 100, shares=8),
+    Step("verify", "kat verify", verify, 40, shares=8),
     Step("copy", "Copy bandwidth", copy, 10),
     Step("equal_runs", "Equal runs", equal_runs, 20),
     Step("operator", "Operator", operator, 80),
     Step("mlp", "MLP", mlps, 50),
     Step("peers", "Published kernels", peers, 60),
-    Step("models", "Models", models, 180),
+    Step("models", "Models", models, 200),
 )
