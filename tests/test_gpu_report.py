@@ -220,6 +220,49 @@ def test_without_pytest_the_other_steps_run(report, tmp_path, monkeypatch):
     )
 
 
+PEERS = """
+import sys
+names = [sys.argv[i + 1] for i, text in enumerate(sys.argv) if text == "--peer"]
+if "TRITON_INTERPRET" in __import__("os").environ or "bad=b" in names:
+    sys.exit("something else\\nno such peer")
+with open(sys.argv[sys.argv.index("--csv") + 1], "w") as file:
+    print("# a comment\\nprovider,setting,value", file=file)
+    for name in names:
+        print(f"{name},sm_{sys.argv[sys.argv.index('--arch') + 1]},2.5", file=file)
+"""
+
+
+def run_peers(report, tmp_path, monkeypatch, script, *peers):
+    """Runs the step of the peers with a script in the place of peers.py; its exit code and step."""
+    monkeypatch.setattr(sys.modules["gpu.steps"], "ROOT", tmp_path)
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    (tmp_path / "benchmarks").mkdir()
+    if script:
+        (tmp_path / "benchmarks" / "peers.py").write_text(script)
+    out = tmp_path / "out"
+    options = ("--stand-in", "--out", str(out), "--steps", "peers", "--peers", *peers)
+    return report.main(list(options)), content(out)["steps"][1]
+
+
+def test_peers_are_passed_through_and_their_table_is_taken(report, tmp_path, monkeypatch):
+    code, step = run_peers(report, tmp_path, monkeypatch, PEERS, "one=a", "two=b")
+    assert code == 0
+    assert step["rows"] == [
+        {"provider": name, "setting": "sm_90", "value": 2.5} for name in ("one=a", "two=b")
+    ]
+
+
+def test_an_error_of_the_peers_is_that_of_the_step(report, tmp_path, monkeypatch):
+    code, step = run_peers(report, tmp_path, monkeypatch, PEERS, "bad=b")
+    assert (code, step["error"]) == (1, "RuntimeError: no such peer")
+
+
+def test_without_their_script_peers_are_skipped(report, tmp_path, monkeypatch):
+    code, step = run_peers(report, tmp_path, monkeypatch, "", "one=a")
+    assert code == 0
+    assert step["error"] == "there is no benchmarks/peers.py in this checkout"
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU it would run")
 def test_without_a_gpu_nothing_is_written(report, tmp_path, capsys):
     assert report.main(["--out", str(tmp_path / "out")]) == 2
@@ -244,9 +287,9 @@ def test_bad_input_is_refused(report, capsys, arguments, named):
 # ---- the page
 
 
-def goals(report, **rows):
-    """What is met, of a report that has these rows of its steps, all done."""
-    results = [report.Result(name, name, state="done", rows=r) for name, r in rows.items()]
+def goals(report, state="done", **rows):
+    """What is met, of a report that has these rows of its steps, all in one state."""
+    results = [report.Result(name, name, state=state, rows=r) for name, r in rows.items()]
     found = sys.modules["gpu.page"].goals(report.Report(results, stand_in=False))
     return {goal.what: (goal.measured, goal.met) for goal in found}
 
@@ -304,6 +347,18 @@ def test_one_other_bit_or_failed_comparison_misses_its_goal(report):
         "values and gradients are exact to rounding",
     ):
         assert (right[what][1], wrong[what][1]) == (True, False)
+
+
+@pytest.mark.parametrize("state", ["out of time", "failed", "stopped"])
+def test_what_was_not_all_looked_at_is_not_known(report, state):
+    rows = {
+        "tests": [{"test": "a", "outcome": "passed"}],
+        "verify": [{"comparisons": 50, "failed": 0}],
+        "equal_runs": [{"runs": 20, "other y": 0}],
+    }
+    assert {met for _, met in goals(report, state, **rows).values()} == {None}
+    rows["tests"].append({"test": "b", "outcome": "failed"})
+    assert goals(report, state, **rows)["the GPU tests pass"][1] is False
 
 
 def test_names_of_devices_become_names_of_folders(report):

@@ -244,20 +244,25 @@ def models(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
 
 
 def peers(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
-    """benchmarks/peers.py, of the kernels that were named."""
+    """benchmarks/peers.py for this device, without the parts that no GPU is needed for."""
     script = ROOT / "benchmarks" / "peers.py"
     if not script.exists():
         raise Skipped(f"there is no {script.relative_to(ROOT)} in this checkout")
+    arch = "{}{}".format(*ACCELERATORS[plan.device].get_device_capability())
+    environment = {n: v for n, v in os.environ.items() if n != "TRITON_INTERPRET"}
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder) / "peers.csv"
-        named = [part for peer in plan.peers for part in ("--peer", peer)]
-        command = [sys.executable, str(script), *named, "--csv", str(table)]
-        done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        command = [
+            *(sys.executable, str(script), "--arch", arch, "--csv", str(table)),
+            *("--skip", "gradient-error", "program-order", "cpu-time"),
+            *(part for peer in plan.peers for part in ("--peer", peer)),
+        ]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError((done.stderr.strip().splitlines() or ["peers.py failed"])[-1])
         lines = [line for line in table.read_text().splitlines() if not line.startswith("#")]
-        for row in csv.DictReader(lines):
-            emit({name: _number(cell) for name, cell in row.items()})
+    for row in csv.DictReader(lines):
+        emit({name: _number(cell) for name, cell in row.items()})
 
 
 def _named(columns: Iterable[str], cells: Iterable[str | float]) -> Row:
