@@ -204,7 +204,7 @@ def _bits(grad: torch.Tensor, leaves: list[torch.Tensor], form: Any) -> list[tor
 
 
 def operator(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
-    """benchmarks/rational.py, eager, then compiled."""
+    """benchmarks/rational.py, the candidates in turns."""
     dtypes = ("--dtypes", "bfloat16", "float32", "--seconds", str(plan.seconds or 1e-9))
     for compiled in (False, True):
         shapes = plan.shapes[:1] if compiled else plan.shapes
@@ -217,7 +217,7 @@ def operator(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
 
 
 def mlps(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
-    """benchmarks/mlp.py."""
+    """benchmarks/mlp.py, the candidates in turns, times in ms."""
     size, batch = plan.mlp
     for compiled, amp in itertools.product((False, True), (True, False)):
         flags = [*(("--amp",) if amp else ()), *(("--compile",) if compiled else ())]
@@ -227,11 +227,13 @@ def mlps(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
 
 
 def models(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
-    """benchmarks/train_step.py: KAT and ViT in turns, first what the goals are about."""
-    for amp, (size, batch), compiled in itertools.product(
+    """benchmarks/train_step.py, KAT and ViT in turns, times in ms; float32 is without TF32."""
+    little = ACCELERATORS[plan.device].get_device_properties(0).total_memory < 20e9
+    for amp, (size, images), compiled in itertools.product(
         (True, False), plan.models.items(), (False, True)
     ):
-        batch = batch if amp else max(batch // 4, 1)  # float32 takes several times as long
+        part = (2 if little else 1) * (1 if amp else 4)  # float32 takes several times as long
+        batch = max(images // part, 1)
         flags = [
             *("--device", plan.device, "--size", size, "--models", "vit", "fused"),
             *("--batch", str(batch), "--seconds", str(plan.seconds)),
