@@ -15,10 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
+from kat.nn.blocks import can_run_in_blocks, run_in_blocks
+from kat.nn.plain import PLAIN, is_plain
 from kat.nn.rational import GroupRational
 from kat.ops import Form, rational
 from kat.ops.dispatch import rational_backward, rational_backward_recompute
-from kat.ops.torch_internals import in_function_transform, is_exporting, is_patched
+from kat.ops.torch_internals import in_function_transform, is_exporting
 
 GRKANHook = Callable[[GroupRational, nn.Linear, Tensor, Tensor], None]
 
@@ -53,6 +55,11 @@ def register_grkan_hook(hook: GRKANHook) -> RemovableHandle:
     return handle
 
 
+def has_grkan_hooks() -> bool:
+    """Whether any hook is registered by :func:`register_grkan_hook`."""
+    return bool(_hooks)
+
+
 def grkan_linear(
     x: Tensor,
     activation: GroupRational,
@@ -63,10 +70,11 @@ def grkan_linear(
 ) -> Tensor:
     """``linear(between(activation(x)))`` up to rounding, in less memory where it is fused.
 
-    The modules are called one after the other where they are not just their formula (they have
-    hooks, a derived class, a ``forward`` of their own, or parameters of a tensor subclass), where
-    ``x`` is not a plain tensor (an ``fx`` proxy, say), where no gradient is recorded, inside
-    ``torch.func`` transforms, in exported programs, and where a backend was requested by name.
+    Where no gradient is recorded, it runs in blocks on the CPU, see :mod:`kat.nn.blocks`. The
+    modules are called one after the other where they are not just their formula (they have hooks,
+    a derived class, a ``forward`` of their own, or parameters of a tensor subclass), where ``x`` is
+    not a plain tensor (an ``fx`` proxy, say), inside ``torch.func`` transforms, in exported
+    programs, and where a backend was requested by name.
 
     Args:
         x: (..., d_in).
@@ -78,7 +86,7 @@ def grkan_linear(
         y, (..., d_out).
     """
     records = torch.is_grad_enabled() and not in_function_transform() and not is_exporting()
-    if fused and records and type(x) in _PLAIN and _is_plain(activation, linear):
+    if fused and records and type(x) in PLAIN and is_plain(activation, linear):
         y = _GRKANLinear.apply(
             x,
             activation.weight_numerator,
@@ -87,30 +95,13 @@ def grkan_linear(
             linear.bias,
             activation.form,
         )
+    elif fused and can_run_in_blocks(x, [(activation, linear)]):
+        y = run_in_blocks(x, [(activation, linear)])
     else:
         y = linear(between(activation(x)))
     for hook in tuple(_hooks.values()):
         hook(activation, linear, x, y)
     return y
-
-
-_PLAIN = (Tensor, nn.Parameter)
-
-
-def _is_plain(activation: GroupRational, linear: nn.Linear) -> bool:
-    """Whether the modules are just their formula, of plain tensors."""
-    return (
-        type(activation) is GroupRational
-        and type(linear) is nn.Linear
-        and activation.impl is None
-        and activation.channel_dim == -1
-        and not is_patched(activation)
-        and not is_patched(linear)
-        and type(activation.weight_numerator) in _PLAIN
-        and type(activation.weight_denominator) in _PLAIN
-        and type(linear.weight) in _PLAIN
-        and (linear.bias is None or type(linear.bias) in _PLAIN)
-    )
 
 
 class _GRKANLinear(torch.autograd.Function):

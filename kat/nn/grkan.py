@@ -8,11 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kat.nn.blocks import Layers, can_run_in_blocks, run_in_blocks
 from kat.nn.coefficients import Init
-from kat.nn.fused import grkan_linear
+from kat.nn.fused import grkan_linear, has_grkan_hooks
 from kat.nn.init import Scheme, init_grkan_
 from kat.nn.rational import GroupRational, Share
 from kat.ops import Form, Impl
+from kat.ops.torch_internals import is_patched
 
 
 class GRKANLinear(nn.Module):
@@ -185,12 +187,28 @@ class GRKANMlp(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x (..., in_features) to (..., out_features)."""
         fused = self.fused and not self._drops()
+        layers = self._layers()
+        if fused and self._is_plain() and can_run_in_blocks(x, layers):
+            return run_in_blocks(x, layers)
         if not isinstance(self.act1, nn.Identity):
             x = grkan_linear(x, self.act1, self.fc1, self.drop1, fused=fused)
         else:
             x = self.fc1(x)
         fused = fused and isinstance(self.norm, nn.Identity)
         return grkan_linear(x, self.act2, self.fc2, self._drop_and_norm, fused=fused)
+
+    def _layers(self) -> Layers:
+        first = self.act1 if isinstance(self.act1, GroupRational) else None
+        return [(first, self.fc1), (self.act2, self.fc2)]
+
+    def _is_plain(self) -> bool:
+        """Whether nothing but the rationals and the linear maps needs to be called."""
+        others = (self.act1, self.drop1, self.drop2, self.norm)
+        return (
+            isinstance(self.norm, nn.Identity)
+            and not has_grkan_hooks()
+            and not any(map(is_patched, others))
+        )
 
     def _drop_and_norm(self, y: Tensor) -> Tensor:
         return self.norm(self.drop2(y))

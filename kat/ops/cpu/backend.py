@@ -48,10 +48,20 @@ def rational(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Te
 def forward(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
     """F(x), with x's shape, dtype and layout."""
     y = torch.empty_like(x)
+    forward_into(y, _laid_out_like(y, x), numerator, denominator, form)
+    return y
+
+
+def forward_into(y: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> None:
+    """y <- F(x).
+
+    Args:
+        y, x: dense, of one dtype and one layout; they may be the same tensor.
+        numerator, denominator, form: arguments that the kernel :func:`supports`.
+    """
     if x.numel():
         a, b = _coefficients(x, numerator, denominator)
-        _library().run(form, _laid_out_like(y, x), None, y, None, a, b)
-    return y
+        _library().run(form, x, None, y, None, a, b)
 
 
 def backward(
