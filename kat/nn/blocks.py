@@ -106,7 +106,7 @@ def run_in_blocks(x: Tensor, layers: Layers) -> Tensor:
         spaces = [inputs[:count], *outputs[:-1]]  # F(x) overwrites the hidden layers, not x
         for each, space, output in zip(maps, spaces, outputs, strict=True):
             block = each.into(output, block, space)
-    return y.view(*x.shape[:-1], -1)
+    return y.view(*x.shape[:-1], y.shape[-1])
 
 
 class _Map:

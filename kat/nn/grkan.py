@@ -186,35 +186,29 @@ class GRKANMlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., in_features) to (..., out_features)."""
-        fused = self.fused and not self._drops()
+        fused = self.fused and self._is_formula()
+        plain = fused and isinstance(self.norm, nn.Identity)
         layers = self._layers()
-        if fused and self._is_plain() and can_run_in_blocks(x, layers):
+        if plain and not has_grkan_hooks() and can_run_in_blocks(x, layers):
             return run_in_blocks(x, layers)
         if not isinstance(self.act1, nn.Identity):
             x = grkan_linear(x, self.act1, self.fc1, self.drop1, fused=fused)
         else:
             x = self.fc1(x)
-        fused = fused and isinstance(self.norm, nn.Identity)
-        return grkan_linear(x, self.act2, self.fc2, self._drop_and_norm, fused=fused)
+        return grkan_linear(x, self.act2, self.fc2, self._drop_and_norm, fused=plain)
 
     def _layers(self) -> Layers:
         first = self.act1 if isinstance(self.act1, GroupRational) else None
         return [(first, self.fc1), (self.act2, self.fc2)]
 
-    def _is_plain(self) -> bool:
-        """Whether nothing but the rationals and the linear maps needs to be called."""
+    def _is_formula(self) -> bool:
+        """Whether a call would pass through dropout and norm without an effect or a hook."""
+        drops = self.training and (self.drop1.p > 0 or self.drop2.p > 0)
         others = (self.act1, self.drop1, self.drop2, self.norm)
-        return (
-            isinstance(self.norm, nn.Identity)
-            and not has_grkan_hooks()
-            and not any(map(is_patched, others))
-        )
+        return not drops and not any(map(is_patched, others))
 
     def _drop_and_norm(self, y: Tensor) -> Tensor:
         return self.norm(self.drop2(y))
-
-    def _drops(self) -> bool:
-        return self.training and (self.drop1.p > 0 or self.drop2.p > 0)
 
 
 def _groups(num_groups: int | str, name: str, width: int) -> int:
