@@ -18,7 +18,7 @@ from torch import nn
 from kat.models.checkpoints.state_dict import filter_released, is_coefficient, published_name
 from kat.models.timm_registry import register_family
 from kat.models.vit import ViT
-from kat.nn import GRKANMlp, Init, Scheme, Share
+from kat.nn import GRKANMlp, Init, Keep, Scheme, Share
 from kat.ops import Form
 
 
@@ -36,7 +36,7 @@ class KAT(ViT):
         act_init: the initial function of the second one, see ``init`` of
             :class:`kat.nn.GroupRational`.
         mlp_init: initialization of the MLPs' weights, see :func:`kat.nn.init_grkan_`.
-        fused: save memory for the backward pass, see :class:`kat.nn.GRKANLinear`.
+        fused, keep: what the MLPs keep for the backward pass, see :class:`kat.nn.GRKANMlp`.
         attn_init: the initialization of the attention, see :class:`kat.models.ViT`.
         **kwargs: of timm's ``VisionTransformer``.
 
@@ -70,6 +70,7 @@ class KAT(ViT):
         act_init: Init = "swish",
         mlp_init: Scheme = "variance_preserving",
         fused: bool = True,
+        keep: Keep = "hidden",
         attn_init: str = "mimetic",
         **kwargs: Any,
     ) -> None:
@@ -85,6 +86,7 @@ class KAT(ViT):
             act_init=act_init,
             weight_init=mlp_init,
             fused=fused,
+            keep=keep,
         )
         super().__init__(mlp_layer=mlp_layer, attn_init=attn_init, **kwargs)
         self.register_load_state_dict_pre_hook(_rename_coefficients)

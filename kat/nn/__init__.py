@@ -9,7 +9,7 @@ from kat.nn.coefficient_history import (
 from kat.nn.coefficients import Coefficients, Init
 from kat.nn.fused import register_grkan_hook
 from kat.nn.gain import expectation, gain
-from kat.nn.grkan import GRKANLinear, GRKANMlp
+from kat.nn.grkan import GRKANLinear, GRKANMlp, Keep
 from kat.nn.init import Scheme, init_attention_mimetic_, init_grkan_
 from kat.nn.param_groups import clip_coefficient_gradients, param_groups
 from kat.nn.presets import given_coefficients, preset, preset_names, read_coefficients
@@ -24,6 +24,7 @@ __all__ = [
     "GRKANMlp",
     "GroupRational",
     "Init",
+    "Keep",
     "LayerHistory",
     "Scheme",
     "Share",

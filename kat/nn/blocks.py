@@ -1,8 +1,8 @@
-"""GR-KAN layers at inference on a CPU, a block of rows at a time.
+"""GR-KAN layers on a CPU, a block of rows at a time.
 
-F(x) and the hidden layer of an MLP are larger than the caches of a processor, and each is written
-once and read once. Here they exist for one block of rows at a time, in memory that is used again
-for the next block and so stays in the caches.
+F(x), the hidden layer of an MLP and their gradients are larger than the caches of a processor, and
+each is written once and read once. Here they exist for one block of rows at a time, in memory that
+is used again for the next block and so stays in the caches.
 """
 
 from __future__ import annotations
@@ -10,16 +10,20 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from kat.nn.plain import is_plain
+from kat.nn.layer import Layer, plain_layer
 from kat.nn.rational import GroupRational
+from kat.ops import Form
+from kat.ops.arguments import compute_dtype
 from kat.ops.cpu import backend as cpu
 from kat.ops.torch_internals import in_function_transform, is_plain_eager, is_profiling
 
-Layers = Sequence[tuple[GroupRational | None, nn.Linear]]
+Modules = Sequence[tuple[GroupRational | None, nn.Linear]]
 """Rationals, each with the linear map after it; None: no rational."""
 
 _LEAST_ROWS = 32
@@ -28,15 +32,17 @@ _UNKNOWN_CACHE = 1 << 20
 """The size that is assumed where the system does not tell that of the second-level cache."""
 
 
-def block_rows(width: int, itemsize: int) -> int:
+_PARAMETERS = len(Layer._fields) - 1
+
+
+def block_rows(row_bytes: int) -> int:
     """The number of rows in a block: as many as half of the second-level caches hold.
 
     Args:
-        width: of the widest layer.
-        itemsize: bytes of a value.
+        row_bytes: of the widest layer.
     """
     caches = second_level_cache() * torch.get_num_threads()
-    return max(_LEAST_ROWS, caches // (2 * width * itemsize))
+    return max(_LEAST_ROWS, caches // (2 * row_bytes))
 
 
 @functools.cache
@@ -49,85 +55,283 @@ def second_level_cache() -> int:
     return size
 
 
-def can_run_in_blocks(x: Tensor, layers: Layers) -> bool:
-    """Whether :func:`run_in_blocks` gives what the modules give, one after the other.
+def layers_for_blocks(x: Tensor, modules: Modules) -> list[Layer] | None:
+    """The layers that :func:`run_in_blocks` may compute in the place of the modules.
 
-    It does on the CPU for plain modules and tensors, where no gradient is recorded, nothing
-    observes or rewrites operations, and the kernel takes the arguments.
+    None where the modules must be called: not on the CPU, where one is more than its formula, where
+    something observes or rewrites operations, or where the kernel does not take the arguments.
     """
-    if torch.is_grad_enabled() or not is_plain_eager(x) or x.device.type != "cpu":
-        return False
+    if not is_plain_eager(x) or x.device.type != "cpu" or not x.dim():
+        return None
     if is_profiling() or in_function_transform():
-        return False
-    widths = [x.shape[-1] if x.dim() else 0, *(linear.in_features for _, linear in layers)]
-    ends = [linear.out_features for _, linear in layers[:-1]]
-    return (
-        widths[0] == widths[1]
-        and widths[2:] == ends
-        and all(_runs(x, activation, linear) for activation, linear in layers)
-    )
+        return None
+    autocasts = torch.is_autocast_enabled("cpu")
+    width = x.shape[-1]
+    layers = []
+    for activation, linear in modules:
+        layer = plain_layer(activation, linear)
+        if layer is None or not _takes(layer, x, width, autocasts):
+            return None
+        layers.append(layer)
+        width = layer.weight.shape[0]
+    return layers
 
 
-def _runs(x: Tensor, activation: GroupRational | None, linear: nn.Linear) -> bool:
-    if not is_plain(activation, linear) or linear.weight.device != x.device:
+def _takes(layer: Layer, x: Tensor, width: int, autocasts: bool) -> bool:
+    _, numerator, denominator, weight, _ = layer
+    if weight.shape[1] != width or weight.device != x.device:
         return False
-    if linear.weight.dtype != x.dtype and not torch.is_autocast_enabled("cpu"):
+    if weight.dtype != x.dtype and not autocasts:
         return False
-    if activation is None:
+    if numerator is None or denominator is None:
         return True
-    parts = (activation.weight_numerator, activation.weight_denominator)
-    groups = max(len(part) for part in parts)
-    return linear.in_features % groups == 0 and cpu.supports(x, *parts)
+    groups = max(numerator.shape[0], denominator.shape[0])
+    return width % groups == 0 and cpu.supports(x, numerator, denominator)
 
 
-def run_in_blocks(x: Tensor, layers: Layers) -> Tensor:
-    """y = W_k F_k(... W_1 F_1(x) + b_1 ...) + b_k, for what :func:`can_run_in_blocks`.
+def run_in_blocks(x: Tensor, layers: list[Layer], *, keeps_hidden: bool = True) -> Tensor:
+    """y = W_k F_k(... W_1 F_1(x) + b_1 ...) + b_k.
 
     Args:
         x: (..., d_in).
-        layers: in their order.
+        layers: of :func:`layers_for_blocks`.
+        keeps_hidden: keep the inputs of all layers for the backward pass, or x alone, from which it
+            then computes the others again.
 
     Returns:
         y, (..., d_out), in the dtype of autocast if that is active.
     """
     autocasts = torch.is_autocast_enabled("cpu")
     dtype = torch.get_autocast_dtype("cpu") if autocasts else x.dtype
-    maps = [_Map(activation, linear, dtype) for activation, linear in layers]
+    if not torch.is_grad_enabled():
+        return _forward(x, layers, dtype, [None] * (len(layers) - 1))
+    forms = [layer.form for layer in layers]
+    parameters = [tensor for layer in layers for tensor in layer[1:]]
+    y: Tensor = _InBlocks.apply(x, forms, dtype, keeps_hidden, *parameters)
+    return y
+
+
+class _InBlocks(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        forms: list[Form],
+        dtype: torch.dtype,
+        keeps_hidden: bool,
+        *parameters: Tensor | None,
+    ) -> Tensor:
+        layers = _layers(forms, parameters)
+        hidden: list[Tensor | None] = [None] * (len(layers) - 1)
+        if keeps_hidden:
+            count = x.shape[:-1].numel()
+            hidden = [x.new_empty(count, len(e.weight), dtype=dtype) for e in layers[:-1]]
+        ctx.forms, ctx.dtype = forms, dtype
+        ctx.save_for_backward(x, *parameters, *hidden)
+        return _forward(x, layers, dtype, hidden)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, *saved = ctx.saved_tensors
+        count = _PARAMETERS * len(ctx.forms)
+        layers, hidden = _layers(ctx.forms, saved[:count]), saved[count:]
+        needs = [ctx.needs_input_grad[0], *ctx.needs_input_grad[4:]]
+        if torch.is_grad_enabled() or not is_plain_eager(grad) or in_function_transform():
+            found = _backward_of_operations(grad, x, layers, ctx.dtype, needs)
+        else:
+            found = _backward(grad, x, layers, ctx.dtype, hidden, needs)
+        return found[0], None, None, None, *found[1:]
+
+
+def _layers(forms: Sequence[Form], parameters: Sequence[Any]) -> list[Layer]:
+    parts = [parameters[i::_PARAMETERS] for i in range(_PARAMETERS)]
+    return [Layer(*layer) for layer in zip(forms, *parts, strict=True)]
+
+
+def _forward(
+    x: Tensor, layers: list[Layer], dtype: torch.dtype, hidden: Sequence[Tensor | None]
+) -> Tensor:
+    """The output; the hidden layers, (rows, width), are stored where they have a place."""
     rows = x.reshape(-1, x.shape[-1]).contiguous()
-    y = torch.empty(len(rows), maps[-1].width, dtype=dtype)
-    widest = max(x.shape[-1], *(each.width for each in maps))
-    size = min(block_rows(widest, x.element_size()), max(len(rows), 1))
-    inputs = torch.empty(size, x.shape[-1], dtype=x.dtype)
-    hidden = [torch.empty(size, each.width, dtype=dtype) for each in maps[:-1]]
+    y = x.new_empty(len(rows), len(layers[-1].weight), dtype=dtype)
+    size, blocks = _block_layers(rows, layers, dtype)
     for start in range(0, len(rows), size):
-        block = rows[start : start + size]
-        count = len(block)
-        outputs = [*(each[:count] for each in hidden), y[start : start + count]]
-        spaces = [inputs[:count], *outputs[:-1]]  # F(x) overwrites the hidden layers, not x
-        for each, space, output in zip(maps, spaces, outputs, strict=True):
-            block = each.into(output, block, space)
+        values, is_kept = rows[start : start + size], True
+        for layer, place in zip(blocks, (*hidden, y), strict=True):
+            values = layer.forward(values, layer.output(place, start, len(values)), not is_kept)
+            is_kept = place is not None
     return y.view(*x.shape[:-1], y.shape[-1])
 
 
-class _Map:
-    """W F(x) + bias with the weights of one call, in the dtype of its products."""
+def _backward(
+    grad: Tensor,
+    x: Tensor,
+    layers: list[Layer],
+    dtype: torch.dtype,
+    hidden: Sequence[Tensor | None],
+    needs: Sequence[bool],
+) -> list[Tensor | None]:
+    """The gradients of x and of each layer's parameters; None where none is needed."""
+    rows = x.reshape(-1, x.shape[-1]).contiguous()
+    grad = grad.reshape(len(rows), grad.shape[-1])
+    size, blocks = _block_layers(rows, layers, dtype)
+    for layer, start in zip(blocks, range(1, len(needs), _PARAMETERS), strict=True):
+        layer.start_backward(needs[start : start + _PARAMETERS])
+    lowest = 0 if needs[0] else (needs.index(True) - 1) // _PARAMETERS
+    dx = torch.empty_like(rows) if needs[0] else None
+    for start in range(0, len(rows), size):
+        inputs = [rows[start : start + size]]
+        count = len(inputs[0])
+        for layer, place in zip(blocks, hidden, strict=False):
+            values = layer.output(place, start, count)
+            inputs.append(layer.forward(inputs[-1], values) if place is None else values)
+        g = grad[start : start + count]
+        for i in reversed(range(lowest, len(blocks))):
+            below = blocks[i].d_input[:count] if i > lowest else None
+            target = dx[start : start + count] if i == 0 and dx is not None else below
+            g = blocks[i].backward(g, inputs[i], target)
+    gradients = [gradient for layer in blocks for gradient in layer.gradients()]
+    return [None if dx is None else dx.view(x.shape), *gradients]
+
+
+def _backward_of_operations(
+    grad: Tensor, x: Tensor, layers: list[Layer], dtype: torch.dtype, needs: Sequence[bool]
+) -> list[Tensor | None]:
+    """As ``_backward``, of differentiable operations, which also take batches of gradients."""
+    inputs = [x]
+    for layer in layers[:-1]:
+        weight, bias = _weights(layer, dtype)
+        inputs.append(functional.linear(layer.value(inputs[-1]).to(dtype), weight, bias))
+    g: Tensor | None = grad
+    found: list[Tensor | None] = []
+    for layer, values in zip(reversed(layers), reversed(inputs), strict=True):
+        start = len(needs) - len(found) - _PARAMETERS
+        if g is None:  # nothing below needs a gradient
+            break
+        needed = [any(needs[:start]), *needs[start : start + _PARAMETERS]]
+        g, *of_parameters = layer.gradients(g, values, needed)
+        found = [*of_parameters, *found]
+    nothing = [None] * (len(needs) - 1 - len(found))
+    return [g, *nothing, *found]
+
+
+def _weights(layer: Layer, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias in the dtype of the products."""
+    return layer.weight.to(dtype), None if layer.bias is None else layer.bias.to(dtype)
+
+
+def _block_layers(
+    rows: Tensor, layers: list[Layer], dtype: torch.dtype
+) -> tuple[int, list[_BlockLayer]]:
+    """The size of a block, and the layers with space for so many rows."""
+    widest = max(rows.shape[-1], *(len(layer.weight) for layer in layers))
+    size = min(block_rows(widest * rows.element_size()), max(len(rows), 1))
+    dtypes = [rows.dtype, *(dtype for _ in layers[1:])]
+    return size, [
+        _BlockLayer(layer, size, of_input, dtype)
+        for layer, of_input in zip(layers, dtypes, strict=True)
+    ]
+
+
+class _BlockLayer:
+    """One layer for a block of rows at a time: its space, and the sums of its gradients."""
 
     def __init__(
-        self, activation: GroupRational | None, linear: nn.Linear, dtype: torch.dtype
+        self, layer: Layer, size: int, input_dtype: torch.dtype, dtype: torch.dtype
     ) -> None:
-        self.activation = activation
-        self.width = linear.out_features
-        self.dtype = dtype
-        self.weight = linear.weight.to(dtype).T
-        self.bias = None if linear.bias is None else linear.bias.to(dtype)
+        self.layer, self.size, self.input_dtype, self.dtype = layer, size, input_dtype, dtype
+        self.weight, self.bias = _weights(layer, dtype)
+        self.sums: list[Tensor | None] = []
 
-    def into(self, output: Tensor, x: Tensor, space: Tensor) -> Tensor:
-        """Computes a block of the output; F(x) is written into ``space``, which may be x."""
-        if self.activation is not None:
-            act = self.activation
-            cpu.forward_into(space, x, act.weight_numerator, act.weight_denominator, act.form)
-            x = space
-        x = x.to(self.dtype)
+    def output(self, place: Tensor | None, start: int, count: int) -> Tensor:
+        """Where the output of these rows goes: into its place, or space that is used again."""
+        return self.space[:count] if place is None else place[start : start + count]
+
+    def forward(self, x: Tensor, out: Tensor, in_place: bool = False) -> Tensor:
+        """W F(x) + bias; ``in_place`` overwrites x by F(x)."""
+        y = self._rational(x, x if in_place else self.value[: len(x)]).to(self.dtype)
         if self.bias is None:
-            return torch.mm(x, self.weight, out=output)
-        return torch.addmm(self.bias, x, self.weight, out=output)
+            return torch.mm(y, self.weight.T, out=out)
+        return torch.addmm(self.bias, y, self.weight.T, out=out)
+
+    def _rational(self, x: Tensor, out: Tensor) -> Tensor:
+        form, numerator, denominator, *_ = self.layer
+        if numerator is None or denominator is None:
+            return x
+        cpu.forward_into(out, x, numerator, denominator, form)
+        return out
+
+    def start_backward(self, needs: Sequence[bool]) -> None:
+        """Sets the sums to zero, of those parameters that need a gradient, at least in float32."""
+        self.sums = [
+            torch.zeros_like(tensor, dtype=compute_dtype(tensor.dtype))
+            if need and tensor is not None
+            else None
+            for tensor, need in zip(self.layer[1:], needs, strict=True)
+        ]
+
+    def backward(self, grad: Tensor, x: Tensor, dx: Tensor | None) -> Tensor | None:
+        """Adds to the sums, and writes the gradient of x into ``dx`` where that is given."""
+        of_numerator, of_denominator, of_weight, of_bias = self.sums
+        if dx is None and of_numerator is None and of_denominator is None:
+            y = x if of_weight is None else self._rational(x, self.value[: len(x)])
+        else:
+            y = self._backward_of_value(grad, x, self.d_input[: len(x)] if dx is None else dx)
+        if of_weight is not None:
+            _add_product(of_weight, grad.T, y.to(self.dtype))
+        if of_bias is not None:
+            of_bias += grad.sum(0, dtype=of_bias.dtype)
+        return dx
+
+    def _backward_of_value(self, grad: Tensor, x: Tensor, dx: Tensor) -> Tensor:
+        """Writes dx, adds to the sums of the coefficients, returns F(x) if the weight needs it."""
+        form, numerator, denominator, *_ = self.layer
+        d_value = torch.mm(grad, self.weight, out=self.d_value[: len(x)])
+        if numerator is None or denominator is None:
+            dx.copy_(d_value)
+            return x
+        y = None if self.sums[2] is None else self.value[: len(x)]
+        d_value = d_value.to(x.dtype)
+        parts = cpu.backward_into(dx, y, d_value, x, numerator, denominator, form)
+        for total, part in zip(self.sums[:2], parts, strict=True):
+            if total is not None:
+                total += part
+        return x if y is None else y
+
+    def gradients(self) -> list[Tensor | None]:
+        """The sums, in the dtypes of the parameters."""
+        return [
+            None if total is None or parameter is None else total.to(parameter.dtype)
+            for total, parameter in zip(self.sums, self.layer[1:], strict=True)
+        ]
+
+    @functools.cached_property
+    def space(self) -> Tensor:
+        """For the output."""
+        return torch.empty(self.size, len(self.weight), dtype=self.dtype)
+
+    @functools.cached_property
+    def value(self) -> Tensor:
+        """For F(x)."""
+        return self._space(self.input_dtype)
+
+    @functools.cached_property
+    def d_value(self) -> Tensor:
+        """For the gradient of F(x)."""
+        return self._space(self.dtype)
+
+    @functools.cached_property
+    def d_input(self) -> Tensor:
+        """For the gradient of x."""
+        return self._space(self.input_dtype)
+
+    def _space(self, dtype: torch.dtype) -> Tensor:
+        return torch.empty(self.size, self.weight.shape[1], dtype=dtype)
+
+
+def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    """total += a b; the total may be of higher precision."""
+    if total.dtype == a.dtype:
+        total.addmm_(a, b)
+    else:
+        total += torch.mm(a, b)

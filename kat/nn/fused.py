@@ -12,14 +12,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
-from kat.nn.blocks import can_run_in_blocks, run_in_blocks
-from kat.nn.plain import PLAIN, is_plain
+from kat.nn.blocks import layers_for_blocks, run_in_blocks
+from kat.nn.layer import PLAIN, Layer, plain_layer
 from kat.nn.rational import GroupRational
-from kat.ops import Form, rational
-from kat.ops.dispatch import rational_backward, rational_backward_recompute
+from kat.ops import Form
 from kat.ops.torch_internals import in_function_transform, is_exporting
 
 GRKANHook = Callable[[GroupRational, nn.Linear, Tensor, Tensor], None]
@@ -70,11 +68,11 @@ def grkan_linear(
 ) -> Tensor:
     """``linear(between(activation(x)))`` up to rounding, in less memory where it is fused.
 
-    Where no gradient is recorded, it runs in blocks on the CPU, see :mod:`kat.nn.blocks`. The
-    modules are called one after the other where they are not just their formula (they have hooks,
-    a derived class, a ``forward`` of their own, or parameters of a tensor subclass), where ``x`` is
-    not a plain tensor (an ``fx`` proxy, say), inside ``torch.func`` transforms, in exported
-    programs, and where a backend was requested by name.
+    On the CPU it runs in blocks of rows, see :mod:`kat.nn.blocks`. The modules are called one after
+    the other where they are not just their formula (they have hooks, a derived class, a ``forward``
+    of their own, or parameters of a tensor subclass), where ``x`` is not a plain tensor (an ``fx``
+    proxy, say), inside ``torch.func`` transforms, in exported programs, and where a backend was
+    requested by name; and, but for the CPU, where no gradient is recorded.
 
     Args:
         x: (..., d_in).
@@ -85,18 +83,12 @@ def grkan_linear(
     Returns:
         y, (..., d_out).
     """
-    records = torch.is_grad_enabled() and not in_function_transform() and not is_exporting()
-    if fused and records and type(x) in PLAIN and is_plain(activation, linear):
-        y = _GRKANLinear.apply(
-            x,
-            activation.weight_numerator,
-            activation.weight_denominator,
-            linear.weight,
-            linear.bias,
-            activation.form,
-        )
-    elif fused and can_run_in_blocks(x, [(activation, linear)]):
-        y = run_in_blocks(x, [(activation, linear)])
+    layers = layers_for_blocks(x, [(activation, linear)]) if fused else None
+    layer = plain_layer(activation, linear) if fused and _can_be_one_function(x) else None
+    if layers is not None:
+        y = run_in_blocks(x, layers)
+    elif layer is not None:
+        y = _GRKANLinear.apply(x, *layer)
     else:
         y = linear(between(activation(x)))
     for hook in tuple(_hooks.values()):
@@ -104,45 +96,22 @@ def grkan_linear(
     return y
 
 
+def _can_be_one_function(x: Tensor) -> bool:
+    records = torch.is_grad_enabled() and not in_function_transform() and not is_exporting()
+    return records and type(x) in PLAIN
+
+
 class _GRKANLinear(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        numerator: Tensor,
-        denominator: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        form: Form,
-    ) -> Tensor:
-        ctx.save_for_backward(x, numerator, denominator, weight)
+    def forward(ctx: Any, x: Tensor, form: Form, *parameters: Any) -> Tensor:
+        ctx.save_for_backward(x, *parameters)
         ctx.form = form
-        ctx.bias_dtype = None if bias is None else bias.dtype
-        return functional.linear(rational(x, numerator, denominator, form=form), weight, bias)
+        return Layer(form, *parameters).output(x)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """With the output gradient G: dF = G W, dW = G^T F(x), dbias = sum G, and those of F.
-
-        What no gradient needs is not computed: frozen weights cost no F(x) and no product. The
-        products are in G's dtype, which autocast chose in the forward pass.
-        """
-        x, numerator, denominator, weight = ctx.saved_tensors
-        *of_rational, for_weight, for_bias = ctx.needs_input_grad[:5]
-        inputs = (x, numerator, denominator, ctx.form)
-        dx = da = db = y = None
-        if any(of_rational):
-            grad_y = grad @ weight.to(grad.dtype)
-            if for_weight:
-                dx, da, db, y = rational_backward_recompute(grad_y, *inputs)
-            else:
-                dx, da, db = rational_backward(grad_y, *inputs)
-        elif for_weight:
-            y = rational(x, numerator, denominator, form=ctx.form)
-        rows = grad.reshape(-1, grad.shape[-1])
-        d_weight = d_bias = None
-        if y is not None:
-            d_weight = (rows.T @ y.reshape(-1, y.shape[-1]).to(grad.dtype)).to(weight.dtype)
-        if for_bias:
-            d_bias = rows.sum(0).to(ctx.bias_dtype)
-        return dx, da, db, d_weight, d_bias, None
+        x, *parameters = ctx.saved_tensors
+        for_x, _, *for_parameters = ctx.needs_input_grad
+        needs = [for_x, *for_parameters]
+        dx, *gradients = Layer(ctx.form, *parameters).gradients(grad, x, needs)
+        return dx, None, *gradients

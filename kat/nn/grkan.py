@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from kat.nn.blocks import Layers, can_run_in_blocks, run_in_blocks
+from kat.nn.blocks import Modules, layers_for_blocks, run_in_blocks
 from kat.nn.coefficients import Init
 from kat.nn.fused import grkan_linear, has_grkan_hooks
 from kat.nn.init import Scheme, init_grkan_
+from kat.nn.layer import has_no_effect
 from kat.nn.rational import GroupRational, Share
 from kat.ops import Form, Impl
-from kat.ops.torch_internals import is_patched
+from kat.ops.torch_internals import in_function_transform
+
+Keep = Literal["hidden", "input"]
+"""What a GR-KAN MLP keeps for its backward pass.
+
+Examples:
+    >>> from typing import get_args
+    >>> from kat.nn import Keep
+    >>> get_args(Keep)
+    ('hidden', 'input')
+"""
+KEEPS: tuple[Keep, ...] = get_args(Keep)
 
 
 class GRKANLinear(nn.Module):
@@ -112,6 +125,9 @@ class GRKANMlp(nn.Module):
             :class:`GroupRational`.
         weight_init, fused: see :class:`GRKANLinear`. A norm or dropout between a rational and its
             linear map prevents fusing the two.
+        keep: what the backward pass finds: ``"hidden"``, the input and the hidden layer, or
+            ``"input"``, the input alone, from which it computes the hidden layer again. That takes
+            a third of the memory or less, and the time of one more product with W_1.
         device, dtype: of the parameters.
 
     The children act1, fc1, act2 and fc2 have the names of the released checkpoints.
@@ -146,11 +162,14 @@ class GRKANMlp(nn.Module):
         share: Share = "numerator",
         weight_init: Scheme = "variance_preserving",
         fused: bool = True,
+        keep: Keep = "hidden",
         impl: Impl | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        if keep not in KEEPS:
+            raise ValueError(f"keep must be one of {KEEPS}, got {keep!r}")
         hidden_features = hidden_features or in_features
         out_features = out_features or in_features
         self.num_groups = num_groups
@@ -158,6 +177,7 @@ class GRKANMlp(nn.Module):
         groups = _groups(num_groups, "hidden_features", hidden_features)
         self.weight_init = weight_init
         self.fused = fused
+        self.keep = keep
         options: dict[str, Any] = {"device": device, "dtype": dtype}
 
         def act(groups: int, init: Init) -> GroupRational:
@@ -186,26 +206,35 @@ class GRKANMlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., in_features) to (..., out_features)."""
-        fused = self.fused and self._is_formula()
-        plain = fused and isinstance(self.norm, nn.Identity)
-        layers = self._layers()
-        if plain and not has_grkan_hooks() and can_run_in_blocks(x, layers):
-            return run_in_blocks(x, layers)
-        if not isinstance(self.act1, nn.Identity):
-            x = grkan_linear(x, self.act1, self.fc1, self.drop1, fused=fused)
-        else:
-            x = self.fc1(x)
-        return grkan_linear(x, self.act2, self.fc2, self._drop_and_norm, fused=plain)
+        keeps_hidden = self.keep == "hidden"
+        layers = layers_for_blocks(x, self._pairs()) if self._is_formula() else None
+        if layers is not None:
+            return run_in_blocks(x, layers, keeps_hidden=keeps_hidden)
+        if keeps_hidden or not torch.is_grad_enabled() or in_function_transform():
+            return self._layer_by_layer(x)
+        y: Tensor = checkpoint(self._layer_by_layer, x, use_reentrant=False)
+        return y
 
-    def _layers(self) -> Layers:
+    def _layer_by_layer(self, x: Tensor) -> Tensor:
+        if isinstance(self.act1, nn.Identity):
+            x = self.fc1(self.act1(x))
+        else:
+            fused = self.fused and has_no_effect(self.drop1)
+            x = grkan_linear(x, self.act1, self.fc1, self.drop1, fused=fused)
+        fused = self.fused and has_no_effect(self.drop2) and has_no_effect(self.norm)
+        return grkan_linear(x, self.act2, self.fc2, self._drop_and_norm, fused=fused)
+
+    def _pairs(self) -> Modules:
         first = self.act1 if isinstance(self.act1, GroupRational) else None
         return [(first, self.fc1), (self.act2, self.fc2)]
 
     def _is_formula(self) -> bool:
-        """Whether a call would pass through dropout and norm without an effect or a hook."""
-        drops = self.training and (self.drop1.p > 0 or self.drop2.p > 0)
-        others = (self.act1, self.drop1, self.drop2, self.norm)
-        return not drops and not any(map(is_patched, others))
+        """Whether a call is its formula, and nothing looks at its parts."""
+        if not self.fused or has_grkan_hooks():
+            return False
+        if not isinstance(self.act1, GroupRational) and not has_no_effect(self.act1):
+            return False
+        return all(map(has_no_effect, (self.drop1, self.drop2, self.norm)))
 
     def _drop_and_norm(self, y: Tensor) -> Tensor:
         return self.norm(self.drop2(y))

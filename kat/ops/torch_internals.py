@@ -148,7 +148,8 @@ def is_patched(module: nn.Module) -> bool:
     That is so if a hook is registered on it, or if the instance has a ``forward`` of its own, as
     accelerate gives modules one that moves their weights. Hooks on all modules do not count.
     """
-    return "forward" in vars(module) or any(getattr(module, name, True) for name in _HOOKS)
+    attributes = vars(module)
+    return "forward" in attributes or any(attributes.get(name, True) for name in _HOOKS)
 
 
 def _in_torch_func() -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -14,12 +17,12 @@ ROWS = 5
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(blocks, "block_rows", lambda width, itemsize: ROWS)
+    monkeypatch.setattr(blocks, "block_rows", lambda row_bytes: ROWS)
 
 
 @pytest.fixture
 def spaces(monkeypatch):
-    """The numbers of rows of which F(x) is computed in blocks."""
+    """The numbers of rows of which F(x) alone is computed in blocks."""
     seen, into = [], blocks.cpu.forward_into
 
     def count(y, x, *arguments):
@@ -149,17 +152,198 @@ def test_hooks_on_all_layers_see_each_layer(spaces):
     assert seen == [((7, 16), (7, 32)), ((7, 32), (7, 24))]
 
 
-def test_gradients_and_transforms_do_not_pass_through_blocks(monkeypatch):
-    mlp, x = _mlp(), torch.randn(7, 16, requires_grad=True)
+@torch.no_grad()
+def test_transforms_and_profilers_see_the_modules(monkeypatch):
+    mlp, x = _mlp(), torch.randn(7, 16)
     monkeypatch.setattr("kat.nn.grkan.run_in_blocks", None)
     monkeypatch.setattr("kat.nn.fused.run_in_blocks", None)
-    mlp(x).sum().backward()
-    assert x.grad is not None
-    with torch.no_grad():
-        torch.func.vmap(mlp)(x.detach())
-        with torch.profiler.profile() as profile:
-            mlp(x)
+    torch.func.vmap(mlp)(x)
+    with torch.profiler.profile() as profile:
+        mlp(x)
     assert "kat::rational" in {event.key for event in profile.key_averages()}
+
+
+def _gradients(mlp, x, grad, autocast=False):
+    """Output and gradients of what needs them."""
+    for parameter in mlp.parameters():
+        parameter.grad = None
+    x = x.detach().requires_grad_(x.requires_grad)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        y = mlp(x)
+    y.backward(grad.to(y.dtype))
+    return [y, x.grad, *(parameter.grad for parameter in mlp.parameters())]
+
+
+def _by_modules(mlp):
+    plain = copy.deepcopy(mlp)
+    plain.fused, plain.keep = False, "hidden"
+    return plain
+
+
+@pytest.mark.parametrize("keep", ["hidden", "input"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"form": "B", "share": "none", "degree": (4, 3)},
+        {"bias": False, "share": "denominator"},
+        {"first_init": "none"},
+    ],
+)
+def test_gradients_are_as_close_to_float64_as_those_of_the_modules(spaces, keep, dtype, options):
+    mlp = _mlp(dtype=dtype, keep=keep, **options).train()
+    x, grad = (
+        torch.randn(3, 9, 16, dtype=dtype, requires_grad=True),
+        torch.randn(3, 9, 24).to(dtype),
+    )
+    plain = _by_modules(mlp)
+    oracle = _gradients(copy.deepcopy(plain).double(), x.double(), grad.double())
+    expected = _gradients(plain, x, grad)
+    spaces.clear()
+    exact = dtype == torch.float64  # then the oracle is the modules themselves
+    for ours, theirs, true in zip(_gradients(mlp, x, grad), expected, oracle, strict=True):
+        assert ours.dtype == dtype
+        least = (64 if exact else 1) * torch.finfo(dtype).eps * true.abs().max()
+        allowed = 2 * (theirs - true).abs().max() + least
+        assert (ours - true).abs().max() <= allowed
+    assert spaces
+
+
+@pytest.mark.parametrize("keep", ["hidden", "input"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_gradients_under_autocast(spaces, keep, dtype):
+    mlp, x = _mlp(keep=keep), torch.randn(3, 9, 16, dtype=dtype, requires_grad=True)
+    grad = torch.randn(3, 9, 24)
+    expected = _gradients(_by_modules(mlp), x, grad, autocast=True)
+    spaces.clear()
+    found = _gradients(mlp, x, grad, autocast=True)
+    assert spaces
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.dtype == theirs.dtype
+        scale = theirs.abs().max().item()
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0.02 * scale)
+
+
+@pytest.mark.parametrize("keep", ["hidden", "input"])
+@pytest.mark.parametrize(
+    ("first_init", "trained"),
+    [
+        *itertools.product(
+            ["identity", "none"],
+            ["x", "fc1.weight", "fc1.bias", "act2.weight_num", "act2.weight_den", "fc2", "fc"],
+        ),
+        ("identity", "act1"),
+    ],
+)
+def test_what_is_frozen_gets_no_gradient(keep, first_init, trained):
+    mlp = _mlp(keep=keep, first_init=first_init)
+    for name, parameter in mlp.named_parameters():
+        parameter.requires_grad_(name.startswith(trained))
+    x, grad = torch.randn(12, 16, requires_grad=trained == "x"), torch.randn(12, 24)
+    expected = _gradients(_by_modules(mlp), x, grad)
+    for ours, theirs in zip(_gradients(mlp, x, grad), expected, strict=True):
+        assert (ours is None) == (theirs is None)
+        if ours is not None:
+            torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("keep", ["hidden", "input"])
+@pytest.mark.parametrize("frozen", ["", "act1", "fc2", "x"])
+def test_second_derivatives_and_batches_of_gradients(keep, frozen):
+    mlp = _mlp(keep=keep, dtype=torch.float64)
+    for name, parameter in mlp.named_parameters():
+        parameter.requires_grad_(not (frozen and name.startswith(frozen)))
+    x = torch.randn(7, 16, dtype=torch.float64, requires_grad=frozen != "x")
+    found = []
+    for module in (mlp, _by_modules(mlp)):
+        inputs = [t for t in (x, *module.parameters()) if t.requires_grad]
+        first = torch.autograd.grad(module(x).sin().sum(), inputs, create_graph=True)
+        second = torch.autograd.grad(sum(g.square().sum() for g in first), inputs)
+        y = module(x)
+        batch = torch.stack([torch.ones_like(y), y.detach()])
+        batched = torch.autograd.grad(y, inputs, batch, is_grads_batched=True)
+        found.append([*first, *second, *batched])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("shape", [(0, 16), (2, 0, 16), (16,)])
+def test_gradients_of_no_rows_are_zero_and_of_one_row_right(shape):
+    mlp, x = _mlp(), torch.randn(shape, requires_grad=True)
+    grad = torch.randn(*shape[:-1], 24)
+    expected = _gradients(_by_modules(mlp), x, grad)
+    for ours, theirs in zip(_gradients(mlp, x, grad), expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def _saved_bytes(module, x):
+    sizes = {}
+
+    def pack(tensor):
+        if not isinstance(tensor, nn.Parameter):
+            sizes[tensor.data_ptr()] = tensor.nbytes
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        module(x)
+    return sum(sizes.values())
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_the_input_alone_is_kept(fused):
+    x = torch.randn(64, 16, requires_grad=True)
+    assert _saved_bytes(_mlp(keep="input", fused=fused), x) == x.nbytes
+    assert _saved_bytes(_mlp(), x) == 3 * x.nbytes  # the hidden layer is twice as wide
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda mlp: None,
+        lambda mlp: setattr(mlp, "norm", nn.LayerNorm(32)),
+        lambda mlp: setattr(mlp.drop1, "p", 0.5),
+        lambda mlp: mlp.act2.register_forward_hook(_hook),
+        lambda mlp: setattr(mlp, "fused", False),
+    ],
+)
+def test_gradients_do_not_depend_on_what_is_kept(change):
+    found = []
+    for keep in ("hidden", "input"):
+        mlp = _mlp(keep=keep).train()
+        change(mlp)
+        x = torch.randn(9, 16, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        torch.manual_seed(2)  # for dropout
+        found.append(_gradients(mlp, x, torch.ones(9, 24)))
+    for kept, again in zip(*found, strict=True):
+        torch.testing.assert_close(kept, again)
+
+
+def test_what_is_kept_works_under_transforms_and_in_compiled_code():
+    mlp, x = _mlp(keep="input", dtype=torch.float64), torch.randn(5, 16, dtype=torch.float64)
+    parameters = dict(mlp.named_parameters())
+
+    def loss(values, x):
+        return torch.func.functional_call(mlp, values, (x,)).square().mean()
+
+    expected = torch.autograd.grad(loss(parameters, x), parameters.values())
+    for ours, theirs in zip(torch.func.grad(loss)(parameters, x).values(), expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+    torch._dynamo.reset()
+    compiled = torch.compile(mlp, fullgraph=True, backend="aot_eager")
+    found = torch.autograd.grad(compiled(x).square().mean(), parameters.values())
+    torch.testing.assert_close(found, expected)
+
+
+def test_an_unknown_choice_of_what_is_kept_is_named():
+    with pytest.raises(ValueError, match=r"keep must be one of \('hidden', 'input'\), got 'x'"):
+        kat.GRKANMlp(16, keep="x")
+
+
+def test_gradients_are_the_same_bits_each_time():
+    mlp, x, grad = _mlp(), torch.randn(64, 16, requires_grad=True), torch.randn(64, 24)
+    first, second = _gradients(mlp, x, grad), _gradients(mlp, x, grad)
+    assert all(map(torch.equal, first, second))
 
 
 @torch.no_grad()
@@ -182,8 +366,8 @@ def test_blocks_fill_half_of_the_second_level_caches(monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr(blocks, "second_level_cache", lambda: 1 << 20)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
-    assert blocks.block_rows(1024, 4) == 512
-    assert blocks.block_rows(1 << 20, 8) == 32
+    assert blocks.block_rows(4096) == 512
+    assert blocks.block_rows(1 << 23) == 32
 
 
 @pytest.mark.parametrize(("text", "size"), [("2048K\n", 1 << 21), ("", 1 << 20), (None, 1 << 20)])

@@ -86,16 +86,38 @@ def backward_recompute(
     return *_backward(grad, x, numerator, denominator, form, y), y
 
 
-def _backward(
-    grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, form: str, y: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    dx = torch.empty_like(x)
+def backward_into(
+    dx: Tensor,
+    y: Tensor | None,
+    grad: Tensor,
+    x: Tensor,
+    numerator: Tensor,
+    denominator: Tensor,
+    form: str,
+) -> tuple[Tensor, Tensor]:
+    """dx <- F'(x) grad, y <- F(x) if it is given; returns the gradients of the coefficients.
+
+    Args:
+        dx, y, grad, x: dense, of one dtype and one layout; dx and y are tensors of their own.
+        numerator, denominator, form: arguments that the kernel :func:`supports`.
+
+    Returns:
+        Those of numerator and denominator, in the dtype of the arithmetic.
+    """
     a, b = _coefficients(x, numerator, denominator)
     new = torch.empty_like if x.numel() else torch.zeros_like
     da, db = new(a), new(b)
     if x.numel():
-        x, grad = _laid_out_like(dx, x), _laid_out_like(dx, grad)
         _library().run(form, x, grad, y, dx, a, b, da, db)
+    return da, db
+
+
+def _backward(
+    grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, form: str, y: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    dx = torch.empty_like(x)
+    x, grad = _laid_out_like(dx, x), _laid_out_like(dx, grad)
+    da, db = backward_into(dx, y, grad, x, numerator, denominator, form)
     return dx, da.to(numerator.dtype), db.to(denominator.dtype)
 
 
