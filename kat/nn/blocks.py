@@ -8,6 +8,8 @@ is used again for the next block and so stays in the caches.
 from __future__ import annotations
 
 import functools
+import math
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,8 @@ Modules = Sequence[tuple[GroupRational | None, nn.Linear]]
 """Rationals, each with the linear map after it; None: no rational."""
 
 _LEAST_ROWS = 32
+_LARGEST_BLOCK = 1 << 24
+"""Bytes of the widest layer: the memory of a block is kept for the next call."""
 _LEVEL_2 = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")
 _UNKNOWN_CACHE = 1 << 20
 """The size that is assumed where the system does not tell that of the second-level cache."""
@@ -36,13 +40,15 @@ _PARAMETERS = len(Layer._fields) - 1
 
 
 def block_rows(row_bytes: int) -> int:
-    """The number of rows in a block: as many as half of the second-level caches hold.
+    """The largest number of rows in a block: what twice the second-level caches hold.
+
+    Then a block is in the caches of second and third level, and products are not too small.
 
     Args:
         row_bytes: of the widest layer.
     """
-    caches = second_level_cache() * torch.get_num_threads()
-    return max(_LEAST_ROWS, caches // (2 * row_bytes))
+    size = 2 * second_level_cache() * torch.get_num_threads()
+    return max(_LEAST_ROWS, min(size, _LARGEST_BLOCK) // row_bytes)
 
 
 @functools.cache
@@ -185,8 +191,9 @@ def _backward(
         for layer, place in zip(blocks, hidden, strict=False):
             values = layer.output(place, start, count)
             inputs.append(layer.forward(inputs[-1], values) if place is None else values)
-        g = grad[start : start + count]
+        g: Tensor | None = grad[start : start + count]
         for i in reversed(range(lowest, len(blocks))):
+            assert g is not None
             below = blocks[i].d_input[:count] if i > lowest else None
             target = dx[start : start + count] if i == 0 and dx is not None else below
             g = blocks[i].backward(g, inputs[i], target)
@@ -225,11 +232,12 @@ def _block_layers(
 ) -> tuple[int, list[_BlockLayer]]:
     """The size of a block, and the layers with space for so many rows."""
     widest = max(rows.shape[-1], *(len(layer.weight) for layer in layers))
-    size = min(block_rows(widest * rows.element_size()), max(len(rows), 1))
+    count = math.ceil(len(rows) / block_rows(widest * rows.element_size())) or 1
+    size = math.ceil(len(rows) / count) or 1  # equal blocks
     dtypes = [rows.dtype, *(dtype for _ in layers[1:])]
     return size, [
-        _BlockLayer(layer, size, of_input, dtype)
-        for layer, of_input in zip(layers, dtypes, strict=True)
+        _BlockLayer(number, layer, size, of_input, dtype)
+        for number, (layer, of_input) in enumerate(zip(layers, dtypes, strict=True))
     ]
 
 
@@ -237,15 +245,18 @@ class _BlockLayer:
     """One layer for a block of rows at a time: its space, and the sums of its gradients."""
 
     def __init__(
-        self, layer: Layer, size: int, input_dtype: torch.dtype, dtype: torch.dtype
+        self, number: int, layer: Layer, size: int, input_dtype: torch.dtype, dtype: torch.dtype
     ) -> None:
-        self.layer, self.size, self.input_dtype, self.dtype = layer, size, input_dtype, dtype
+        self.number, self.layer, self.size = number, layer, size
+        self.input_dtype, self.dtype = input_dtype, dtype
         self.weight, self.bias = _weights(layer, dtype)
         self.sums: list[Tensor | None] = []
 
     def output(self, place: Tensor | None, start: int, count: int) -> Tensor:
         """Where the output of these rows goes: into its place, or space that is used again."""
-        return self.space[:count] if place is None else place[start : start + count]
+        if place is not None:
+            return place[start : start + count]
+        return self._space(f"output {self.number}", len(self.weight), self.dtype)[:count]
 
     def forward(self, x: Tensor, out: Tensor, in_place: bool = False) -> Tensor:
         """W F(x) + bias; ``in_place`` overwrites x by F(x)."""
@@ -305,28 +316,42 @@ class _BlockLayer:
             for total, parameter in zip(self.sums, self.layer[1:], strict=True)
         ]
 
-    @functools.cached_property
-    def space(self) -> Tensor:
-        """For the output."""
-        return torch.empty(self.size, len(self.weight), dtype=self.dtype)
+    def _space(self, purpose: str, width: int, dtype: torch.dtype) -> Tensor:
+        return _workspace.take(purpose, self.size, width, dtype)
 
-    @functools.cached_property
+    @property
     def value(self) -> Tensor:
-        """For F(x)."""
-        return self._space(self.input_dtype)
+        """Space for F(x)."""
+        return self._space("value", self.weight.shape[1], self.input_dtype)
 
-    @functools.cached_property
+    @property
     def d_value(self) -> Tensor:
-        """For the gradient of F(x)."""
-        return self._space(self.dtype)
+        """Space for the gradient of F(x)."""
+        return self._space("d_value", self.weight.shape[1], self.dtype)
 
-    @functools.cached_property
+    @property
     def d_input(self) -> Tensor:
-        """For the gradient of x."""
-        return self._space(self.input_dtype)
+        """Space for the gradient of x, which outlives the layer."""
+        return self._space(f"d_input {self.number}", self.weight.shape[1], self.input_dtype)
 
-    def _space(self, dtype: torch.dtype) -> Tensor:
-        return torch.empty(self.size, self.weight.shape[1], dtype=dtype)
+
+class _Workspace(threading.local):
+    """Memory of a thread that every call uses again: the system need not give and clear it anew."""
+
+    def __init__(self) -> None:
+        self.buffers: dict[str, Tensor] = {}
+
+    def take(self, purpose: str, rows: int, width: int, dtype: torch.dtype) -> Tensor:
+        """Memory for (rows, width), with what is left of its last use."""
+        size = rows * width * dtype.itemsize
+        buffer = self.buffers.get(purpose)
+        if buffer is None or len(buffer) < size:
+            with torch.inference_mode(False):  # else only inference mode could write into it
+                buffer = self.buffers[purpose] = torch.empty(size, dtype=torch.uint8)
+        return buffer[:size].view(dtype).view(rows, width)
+
+
+_workspace = _Workspace()
 
 
 def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:

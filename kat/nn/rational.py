@@ -148,14 +148,15 @@ class GroupRational(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """F(x), with x's shape and dtype."""
+        moves = self.channel_dim != -1
         y = rational(
-            x.movedim(self.channel_dim, -1),
+            x.movedim(self.channel_dim, -1) if moves else x,
             self.weight_numerator,
             self.weight_denominator,
             form=self.form,
             impl=self.impl,
         )
-        return y.movedim(-1, self.channel_dim)
+        return y.movedim(-1, self.channel_dim) if moves else y
 
     def extra_repr(self) -> str:
         """The arguments, for ``print(module)``."""

@@ -53,15 +53,14 @@ def is_plain_eager(*tensors: Tensor) -> bool:
     gradients (``is_grads_batched=True``) and lazy zeros, which have no memory, and lazily negated
     views, whose memory holds the wrong sign.
     """
-    return (
-        all(type(tensor) in (Tensor, nn.Parameter) for tensor in tensors)
-        and not torch.compiler.is_compiling()
-        and not any(tensor.is_neg() or _is_zero_tensor(tensor) for tensor in tensors)
-        and not any(map(_may_be_batch_of_gradients, tensors))
-        and not _dispatch_modes()
-        and not _function_modes()
-        and not torch.jit.is_tracing()
-    )
+    if torch.compiler.is_compiling() or _dispatch_modes() or _function_modes():
+        return False
+    for tensor in tensors:
+        if type(tensor) not in (Tensor, nn.Parameter) or tensor.is_neg():
+            return False
+        if _is_zero_tensor(tensor) or _may_be_batch_of_gradients(tensor):
+            return False
+    return not torch.jit.is_tracing()
 
 
 def has_values(tensor: Tensor) -> bool:

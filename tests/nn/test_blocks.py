@@ -362,12 +362,14 @@ def test_inputs_that_do_not_fit_are_refused_as_by_the_modules():
         _mlp()(torch.randn(7, 16, dtype=torch.float64))
 
 
-def test_blocks_fill_half_of_the_second_level_caches(monkeypatch):
+def test_blocks_fill_twice_the_second_level_caches_up_to_a_limit(monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr(blocks, "second_level_cache", lambda: 1 << 20)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
-    assert blocks.block_rows(4096) == 512
+    assert blocks.block_rows(4096) == 2048
     assert blocks.block_rows(1 << 23) == 32
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
+    assert blocks.block_rows(4096) == 4096
 
 
 @pytest.mark.parametrize(("text", "size"), [("2048K\n", 1 << 21), ("", 1 << 20), (None, 1 << 20)])
