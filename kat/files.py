@@ -215,8 +215,12 @@ def check_folder(path: Path) -> None:
     """Checks that files can be written to a folder, which may have to be created.
 
     Raises:
-        InputError: ``path`` is a file or below one, or the system refuses.
+        InputError: ``path`` is a file or below one, its name is not UTF-8, or the system refuses.
     """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise InputError(f"the name {str(path)!r} is not UTF-8; give the folder another") from None
     with _refusals(path):
         above = next(each for each in (path, *path.parents) if each.exists())
         if not above.is_dir():

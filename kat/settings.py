@@ -34,9 +34,11 @@ Processes = Annotated[int, Field(ge=1, le=65536)]
 Workers = Annotated[int, Field(ge=0, le=256)]
 Side = Annotated[int, Field(ge=1, le=2**15)]
 """A side of an image, in pixels."""
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+_LARGEST = 1e12
+"""Products of a few such numbers are finite in float32, in which optimizers compute."""
+Finite = Annotated[float, Field(ge=-_LARGEST, le=_LARGEST, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, le=_LARGEST, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, le=_LARGEST, allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 ProbabilityBelowOne = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(gt=0, le=1)]

@@ -69,6 +69,12 @@ def test_an_input_may_be_missing_too_large_or_no_text(tmp_path):
         read_text(path)
 
 
+@pytest.mark.parametrize("check", [check_folder, check_new_folder])
+def test_the_name_of_a_folder_is_utf_8(tmp_path, check):
+    with pytest.raises(InputError, match=r"the name '.*\\udcff' is not UTF-8"):
+        check(tmp_path / "\udcff")
+
+
 @pytest.mark.parametrize("check", [check_target, check_folder, check_new_folder])
 @pytest.mark.parametrize("name", [_LONG, "file/below/x", "/proc/new"])
 def test_outputs_are_tried_before_the_work(tmp_path, monkeypatch, check, name):

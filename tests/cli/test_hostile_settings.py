@@ -70,6 +70,7 @@ def test_hostile_values_of_every_setting(part, items, tmp_path):
         ("devices", "99999999999999"),
         ("num_nodes", "99999999999999"),
         ("data.batch_size", "9223372036854775808"),
+        ("optim.min_lr", "1e300"),
     ],
 )
 def test_absurd_values_are_named(name, value, items, tmp_path):
