@@ -23,10 +23,7 @@ from __future__ import annotations
 import argparse
 import csv
 import os
-import re
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,10 +31,10 @@ from typing import Any
 os.environ.pop("TRITON_INTERPRET", None)  # with it there is nothing to compile
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import gpu_code
 import torch
 import triton
 from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
 
 from kat.ops.triton import kernels as triton_kernels
 from kat.ops.triton import launch as triton_launch
@@ -134,28 +131,26 @@ def measure(
         constants |= share.segments(shared_a=True, shared_b=args.groups == 1)
         constants |= {"STORE_Y": kernel == "recompute"}
     binary = compiled(KERNELS[kernel], constants, dtype, GPUTarget("cuda", arch, 32))
-    text = disassemble(binary.asm["cubin"])
-    spills = len(re.findall(r"\b(?:LDL|STL)\b", text))
-    widths, per_element = inspect(text, x.element_size() * (2 if kernel == "recompute" else 1))
-    return registers(text), spills, binary.metadata.shared, widths, per_element
+    text = gpu_code.disassemble(binary.asm["cubin"])
+    body = loop(text)
+    stored = sum(gpu_code.stored_bits(body)) / 8
+    per_element = len(body) * x.element_size() * (2 if kernel == "recompute" else 1) / stored
+    counts = (gpu_code.registers(text), gpu_code.spills(text), binary.metadata.shared)
+    return *counts, gpu_code.access_widths(body), round(per_element, 1)
 
 
 def compiled(
     function: Any, constants: dict[str, Any], dtype: torch.dtype, target: GPUTarget
 ) -> Any:
     """What a launch with 16-byte aligned pointers would compile."""
-    stored = {torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.float32: "*fp32"}[dtype]
     names = function.arg_names
-    signature = {name: argument(name, constants, stored) for name in names}
-    pointers = [i for i, name in enumerate(names) if name.endswith("_ptr")]
-    attributes = {(i,): [["tt.divisibility", 16]] for i in pointers}
-    source = ASTSource(function, signature, constants, attributes)
-    return triton.compile(source, target=target, options=triton_launch.OPTIONS)
+    types = {name: type_of(name, gpu_code.POINTERS[dtype]) for name in names}
+    pointers = {name for name in names if name.endswith("_ptr")}
+    options = triton_launch.OPTIONS
+    return gpu_code.compiled(function, types, constants, pointers, target, options)
 
 
-def argument(name: str, constants: dict[str, Any], stored: str) -> str:
-    if name in constants:
-        return "constexpr"
+def type_of(name: str, stored: str) -> str:
     if name in STORED_LIKE_X:
         return stored
     if name in OTHERS:
@@ -163,49 +158,15 @@ def argument(name: str, constants: dict[str, Any], stored: str) -> str:
     return "*fp32" if name.endswith("_ptr") else "i32"
 
 
-def disassemble(cubin: bytes) -> str:
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(cubin)
-        file.flush()
-        command = [triton.knobs.nvidia.cuobjdump.path, "-res-usage", "-sass", file.name]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-
-def registers(text: str) -> int:
-    return int(re.findall(r"\bREG:(\d+)", text)[0])
-
-
-def inspect(text: str, bytes_an_element: int) -> tuple[str, float]:
-    """The last two columns; the loop stores so many bytes for an element of x."""
-    body = loop(re.findall(r"^\s+/\*([0-9a-f]{4,})\*/\s+(.*?);", text, re.MULTILINE))
-    accesses = re.findall(r"\b(LDG|STG)(\S*)", "\n".join(body))
-    stored = sum(bits(width) for name, width in accesses if name == "STG") / 8
-    widths = "/".join(str(width) for width in sorted({bits(width) for _, width in accesses}))
-    return widths, round(len(body) * bytes_an_element / stored, 1)
-
-
-def loop(code: list[tuple[str, str]]) -> list[str]:
-    """The instructions of the loop for ordinary x: those that a backward branch jumps over.
+def loop(text: str) -> list[str]:
+    """The instructions of the loop for ordinary x.
 
     Of the loops it is the one with the widest stores, the other going element by element.
     """
-    index = {int(address, 16): i for i, (address, _) in enumerate(code)}
-    bodies = []
-    for i, (_, line) in enumerate(code):
-        target = re.search(r"\bBRA\b.*?(0x[0-9a-f]+)", line)
-        if target and index[int(target[1], 16)] < i:
-            bodies.append([line for _, line in code[index[int(target[1], 16)] : i + 1]])
-    return max(bodies, key=widest_store)
-
-
-def widest_store(body: list[str]) -> int:
-    return max((bits(suffix) for suffix in re.findall(r"\bSTG(\S*)", "\n".join(body))), default=0)
-
-
-def bits(suffix: str) -> int:
-    """The width in the suffix of a load or store, such as ``.E.128``; 32 is not written."""
-    width = re.search(r"\.[US]?(8|16|64|128)\b", suffix)
-    return int(width[1]) if width else 32
+    return max(
+        gpu_code.loops(gpu_code.instructions(text)),
+        key=lambda body: max(gpu_code.stored_bits(body), default=0),
+    )
 
 
 if __name__ == "__main__":
