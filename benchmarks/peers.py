@@ -102,7 +102,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--skip", nargs="+", default=[], choices=SECTIONS, metavar="PART", help=", ".join(SECTIONS))
     add("--shape", type=sizes, default=[16, 197, 768], help="compiled, timed (16x197x768)")
     add("--arch", type=int, nargs="+", default=[*static.GPUS], choices=static.GPUS)
-    add("--image", type=sizes, default=[2, 512], help="tokens x channels, interpreted (2x512)")
+    add("--image", type=sizes, default=[1, 256], help="tokens x channels, interpreted (1x256)")
     add(
         "--batches",
         type=int,
@@ -112,7 +112,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         help="for the gradient error (powers of two up to 4096)",
     )
     add("--order-batch", type=int, default=256, metavar="N", help="for the orders (256)")
-    add("--orders", type=int, default=20, metavar="N", help="orders of the programs (20)")
+    add("--orders", type=int, default=10, metavar="N", help="orders of the programs (10)")
     add("--seconds", type=float, default=20.0, help="for each timed operation (20)")
     add("--csv", type=Path, metavar="PATH", help="also write the table there")
     options = parser.parse_args(arguments)
