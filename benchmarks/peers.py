@@ -34,7 +34,7 @@ Peers, each a folder with a checkout of
 {chr(10).join(f"  {name:<22}{peer.repository}" for name, peer in PEERS.items())}
 
 What a number is stands in the last column
-  source       the SHA-256 of the provider's file, its first 16 digits
+  source       Triton's version, and of each file of a peer the first 16 digits of its SHA-256
   compiled     read from the code that Triton compiles for an architecture, without a GPU: the
                kernel that visits every element, called by the provider's own launcher. Bytes moved
                are those of the arrays as large as x
@@ -82,7 +82,7 @@ class Row(NamedTuple):
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     providers: Providers = {OURS: None, **dict(options.peer)}
-    print(header("cpu"), f"; Triton {triton.__version__}", sep="")
+    print(header("cpu"))
     print(line_of(Row(*COLUMNS)))
     rows = []
     for row in table(providers, options):
@@ -141,6 +141,7 @@ def table(providers: Providers, options: argparse.Namespace) -> Iterator[Row]:
 
 
 def sources(providers: Providers) -> Iterator[Row]:
+    yield Row("-", "-", "Triton", "version", "-", triton.__version__, "source")
     for name, folder in providers.items():
         for code in (provider_of(name).triton, provider_of(name).torch):
             if folder and code:
@@ -236,8 +237,8 @@ def text_of(shape: list[int]) -> str:
 def line_of(row: Row) -> str:
     value = row.value if isinstance(row.value, str) else f"{row.value:.4g}"
     return (
-        f"{row.provider:<21}{row.operation:<17}{row.setting:<34}{row.metric:<28}"
-        f"{value:>12} {row.unit:<17}{row.basis}"
+        f"{row.provider:<20} {row.operation:<16} {row.setting:<33} {row.metric:<27}"
+        f" {value:>11} {row.unit:<16} {row.basis}"
     )
 
 

@@ -210,12 +210,21 @@ def test_skipped_parts_and_no_peers(tmp_path):
     assert {row["provider"] for row in lines} == {"F.gelu", "kat"}
 
 
-def test_bad_peers_are_one_clear_error(peers):
-    for text, message in (
-        ("liger=somewhere", "no peer is called 'liger'; there are: rational_kat_cu, flashkat"),
-        ("flashkat", "'flashkat' is not NAME=PATH"),
-        (f"flashkat={peers}", "give a checkout of https://github.com/OSU-STARLAB/FlashKAT"),
-    ):
-        result = run("--peer", text)
-        assert result.returncode == 2
-        assert message in result.stderr.splitlines()[-1]
+def test_an_unknown_peer_is_one_clear_error():
+    result = run("--peer", "liger=somewhere")
+    assert result.returncode == 2
+    names = "rational_kat_cu, flashkat, rational_activations"
+    message = f"error: --peer no peer is called 'liger'; there are: {names}"
+    assert result.stderr.splitlines()[-1].endswith(message)
+
+
+def test_a_folder_without_the_files_of_a_peer_and_no_folder(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(SCRIPT.parent)
+    import peer_code
+
+    checkout = "no rational_kat/kernels/.* a checkout of https://github.com/OSU-STARLAB/FlashKAT"
+    with pytest.raises(peer_code.PeerError, match=checkout):
+        peer_code.parse_peer(f"flashkat={tmp_path}")
+    for text in ("flashkat", "flashkat="):
+        with pytest.raises(peer_code.PeerError, match=f"'{text}' is not NAME=PATH"):
+            peer_code.parse_peer(text)
