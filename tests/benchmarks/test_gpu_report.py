@@ -22,7 +22,7 @@ from tests.processes import wait_until
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "benchmarks" / "gpu_report.py"
 needs_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None,
