@@ -27,15 +27,16 @@ if TYPE_CHECKING:
 else:
     OrAuto = Union[T, Literal["auto"]]  # noqa: UP007  (a generic alias)
 
-Count = Annotated[int, Field(ge=1)]
-CountOrZero = Annotated[int, Field(ge=0)]
+_LARGEST = 10**12
+"""Far above what anybody means: products of a few such numbers are finite in float32, in which
+optimizers compute."""
+Count = Annotated[int, Field(ge=1, le=_LARGEST)]
+CountOrZero = Annotated[int, Field(ge=0, le=_LARGEST)]
 Processes = Annotated[int, Field(ge=1, le=65536)]
 """A number of devices or machines, far above what anybody has."""
 Workers = Annotated[int, Field(ge=0, le=256)]
 Side = Annotated[int, Field(ge=1, le=2**15)]
 """A side of an image, in pixels."""
-_LARGEST = 1e12
-"""Products of a few such numbers are finite in float32, in which optimizers compute."""
 Finite = Annotated[float, Field(ge=-_LARGEST, le=_LARGEST, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, le=_LARGEST, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, le=_LARGEST, allow_inf_nan=False)]
