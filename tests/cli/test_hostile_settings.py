@@ -76,6 +76,7 @@ def test_hostile_values_of_every_setting(part, items, tmp_path):
         ("data.batch_size", "9223372036854775808"),
         ("optim.min_lr", "1e300"),
         ("epochs", "9" * 200),
+        ("augment.color_jitter", "1e300"),
     ],
 )
 def test_absurd_values_are_named(name, value, items, tmp_path):
@@ -83,3 +84,11 @@ def test_absurd_values_are_named(name, value, items, tmp_path):
     assert outcome.code == 2
     assert outcome.held, outcome.err
     assert name.split(".")[-1] in outcome.err
+
+
+@pytest.mark.parametrize("name", ["detection", "checkpoint"])
+def test_a_section_is_no_text_in_another_encoding(name, items, tmp_path):
+    outcome = call(arguments_for(name, "\udcff", items), tmp_path)
+    assert outcome.code == 2
+    assert outcome.held, outcome.err
+    assert "is not UTF-8" in outcome.err

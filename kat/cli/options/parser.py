@@ -166,6 +166,8 @@ class Parser(ArgumentParser):
             found = super().parse_args(list(self._spelled(self.given)), *more, **options)
         except OverflowError as error:  # jsonargparse converts numbers of any length
             raise InputError(f"a number in the settings is out of range: {error}") from None
+        except UnicodeEncodeError as error:  # its YAML reader has UTF-8 alone
+            raise InputError(f"{error.object!r} in the settings is not UTF-8") from None
         if found.get("quiet") and "progress" in found:
             found.progress = False
         for name, endings in self.targets.items():
