@@ -6,11 +6,13 @@ import inspect
 import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor
@@ -215,9 +217,30 @@ class Detector(DenseModel, FasterRCNN):
         """As :meth:`detect`, from the maps of the backbone."""
         own = None if targets is None else [_shift_labels(target, 1) for target in targets]
         features = OrderedDict((str(level), one) for level, one in enumerate(maps))
-        proposals, losses = self.rpn(batch, features, own)
+        with nullcontext() if self.training or torch.jit.is_tracing() else _TopKInOrder():
+            proposals, losses = self.rpn(batch, features, own)
         detections, more = self.roi_heads(features, proposals, batch.image_sizes, own)
         return [_shift_labels(one, -1) for one in detections], {**losses, **more}
+
+
+class _TopKInOrder(TorchFunctionMode):
+    """Has ``x.topk(k, dim)`` return equal values in the order of their indices, as ONNX does.
+
+    All anchors in padding have the same score. Which of them become proposals is then the same in
+    every run and in an exported file.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func is not torch.Tensor.topk:
+            return func(*args, **(kwargs or {}))
+        return _topk_in_order(*args, **(kwargs or {}))
+
+
+def _topk_in_order(x: Tensor, k: int, dim: int = -1) -> tuple[Tensor, Tensor]:
+    values, indices = x.sort(dim=dim, descending=True, stable=True)
+    return values.narrow(dim, 0, k), indices.narrow(dim, 0, k)
 
 
 def _shift_labels(objects: Target, shift: int) -> Target:

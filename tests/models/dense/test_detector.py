@@ -107,6 +107,23 @@ def test_features_do_not_depend_on_the_padding():
         assert not other[0, :, rows:].any()
 
 
+@torch.no_grad()
+def test_of_equally_good_anchors_the_first_are_proposed():
+    """Padding makes many of them equal; ONNX takes the first ones, torch's topk any."""
+    model = detector().eval()
+    for parameter in model.rpn.head.parameters():
+        parameter.zero_()
+    model.rpn.nms_thresh = 2.0  # none is left out for overlapping another
+    calls = []
+    for module in (model.rpn.anchor_generator, model.rpn):
+        module.register_forward_hook(lambda _, inputs, output: calls.append((inputs, output)))
+    model([torch.randn(3, 64, 40)])
+    ((batch, _), (anchors,)), (_, ((proposals,), _)) = calls
+    assert len(proposals) > 10
+    first = clip_boxes_to_image(anchors[: len(proposals)], batch.image_sizes[0])
+    torch.testing.assert_close(proposals, first)
+
+
 def test_anchors_and_regions_know_the_strides_from_the_start():
     model = detector("kat_det_micro", anchor_scale=4.0)
     assert model.backbone.strides == [4, 8, 16, 32]
