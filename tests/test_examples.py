@@ -6,13 +6,17 @@ import csv
 import math
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import timm
+import torch
 
-import kat  # noqa: F401  (registers the models)
+from kat.models import create_model, save_model
+from kat.ops.cpu.build import BuildError, find_compiler
 from tests.images import write_fashion_mnist
+from tests.models.small import record_of
 
 pytestmark = pytest.mark.slow
 
@@ -42,6 +46,31 @@ def test_compare_models_leaves_its_table_its_plots_and_models_that_load(tmp_path
     timm.create_model(f"local-dir:{tmp_path / 'kat_micro_patch2_8-seed0'}", pretrained=True)
     assert "seed 0\n" not in compare("--epochs", "1")
     assert "seed 0\n" in compare("--epochs", "2")
+
+
+def test_a_package_of_aotinductor_runs_without_python(tmp_path):
+    try:
+        compiler = find_compiler()
+    except BuildError as error:
+        pytest.skip(f"no C++ compiler: {error}")
+    name, args = "kat_micro_patch2_8", {"depth": 1, "num_classes": 3}
+    model = create_model(name, **args).eval()
+    size = model.pretrained_cfg["input_size"]
+    save_model(model, record_of(name, size, args), tmp_path / "model")
+    folder, package = ROOT / "examples" / "aotinductor", tmp_path / "model.pt2"
+    run = partial(subprocess.run, check=True, capture_output=True, text=True)
+    run([sys.executable, folder / "package.py", tmp_path / "model", package])
+    torch_folder = Path(torch.__file__).parent
+    include, lib = torch_folder / "include", torch_folder / "lib"
+    headers = [f"-I{include}", f"-I{include / 'torch' / 'csrc' / 'api' / 'include'}"]
+    libraries = [f"-L{lib}", "-ltorch", "-ltorch_cpu", "-lc10", f"-Wl,-rpath,{lib}"]
+    host, source = tmp_path / "host", folder / "host.cpp"
+    run([*compiler, "-std=c++20", *headers, source, *libraries, "-o", host])
+    files = [package, package.with_suffix(".input.bin"), package.with_suffix(".logits.bin")]
+    shape = ["2", *map(str, size)]
+    assert "largest difference" in run([host, *files, *shape]).stdout
+    torch.ones(2, 3).numpy().tofile(files[2])
+    assert subprocess.run([host, *files, *shape], capture_output=True, check=False).returncode == 1
 
 
 def test_finetune_fashion_compares_three_ways_to_learn_a_task(tmp_path):
