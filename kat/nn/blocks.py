@@ -16,12 +16,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from kat.nn.layer import Layer, plain_layer
 from kat.nn.rational import GroupRational
 from kat.ops import Form
-from kat.ops.arguments import compute_dtype
 from kat.ops.cpu import backend as cpu
 from kat.ops.torch_internals import in_function_transform, is_plain_eager, is_profiling
 
@@ -65,13 +63,16 @@ def layers_for_blocks(x: Tensor, modules: Modules) -> list[Layer] | None:
     """The layers that :func:`run_in_blocks` may compute in the place of the modules.
 
     None where the modules must be called: not on the CPU, where one is more than its formula, where
-    something observes or rewrites operations, or where the kernel does not take the arguments.
+    something observes or rewrites operations, or where the kernel does not take the arguments. And
+    in training with products in bfloat16 or float16: their sums over blocks would be rounded.
     """
     if not is_plain_eager(x) or x.device.type != "cpu" or not x.dim():
         return None
     if is_profiling() or in_function_transform():
         return None
     autocasts = torch.is_autocast_enabled("cpu")
+    if torch.is_grad_enabled() and _product_dtype(x) not in (torch.float32, torch.float64):
+        return None
     width = x.shape[-1]
     layers = []
     for activation, linear in modules:
@@ -83,11 +84,15 @@ def layers_for_blocks(x: Tensor, modules: Modules) -> list[Layer] | None:
     return layers
 
 
+def _product_dtype(x: Tensor) -> torch.dtype:
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+
+
 def _takes(layer: Layer, x: Tensor, width: int, autocasts: bool) -> bool:
-    _, numerator, denominator, weight, _ = layer
+    _, numerator, denominator, weight, bias = layer
     if weight.shape[1] != width or weight.device != x.device:
         return False
-    if weight.dtype != x.dtype and not autocasts:
+    if not autocasts and not weight.dtype == (weight if bias is None else bias).dtype == x.dtype:
         return False
     if numerator is None or denominator is None:
         return True
@@ -107,13 +112,12 @@ def run_in_blocks(x: Tensor, layers: list[Layer], *, keeps_hidden: bool = True) 
     Returns:
         y, (..., d_out), in the dtype of autocast if that is active.
     """
-    autocasts = torch.is_autocast_enabled("cpu")
-    dtype = torch.get_autocast_dtype("cpu") if autocasts else x.dtype
+    dtype = _product_dtype(x)
     if not torch.is_grad_enabled():
         return _forward(x, layers, dtype, [None] * (len(layers) - 1))
     forms = [layer.form for layer in layers]
     parameters = [tensor for layer in layers for tensor in layer[1:]]
-    y: Tensor = _InBlocks.apply(x, forms, dtype, keeps_hidden, *parameters)
+    y: Tensor = _InBlocks.apply(x, forms, keeps_hidden, *parameters)
     return y
 
 
@@ -123,7 +127,6 @@ class _InBlocks(torch.autograd.Function):
         ctx: Any,
         x: Tensor,
         forms: list[Form],
-        dtype: torch.dtype,
         keeps_hidden: bool,
         *parameters: Tensor | None,
     ) -> Tensor:
@@ -131,22 +134,23 @@ class _InBlocks(torch.autograd.Function):
         hidden: list[Tensor | None] = [None] * (len(layers) - 1)
         if keeps_hidden:
             count = x.shape[:-1].numel()
-            hidden = [x.new_empty(count, len(e.weight), dtype=dtype) for e in layers[:-1]]
-        ctx.forms, ctx.dtype = forms, dtype
+            hidden = [x.new_empty(count, len(layer.weight)) for layer in layers[:-1]]
+        ctx.forms = forms
         ctx.save_for_backward(x, *parameters, *hidden)
-        return _forward(x, layers, dtype, hidden)
+        return _forward(x, layers, x.dtype, hidden)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, *saved = ctx.saved_tensors
         count = _PARAMETERS * len(ctx.forms)
         layers, hidden = _layers(ctx.forms, saved[:count]), saved[count:]
-        needs = [ctx.needs_input_grad[0], *ctx.needs_input_grad[4:]]
+        for_x, _, _, *for_parameters = ctx.needs_input_grad
+        needs = [for_x, *for_parameters]
         if torch.is_grad_enabled() or not is_plain_eager(grad) or in_function_transform():
-            found = _backward_of_operations(grad, x, layers, ctx.dtype, needs)
+            found = _backward_of_operations(grad, x, layers, needs)
         else:
-            found = _backward(grad, x, layers, ctx.dtype, hidden, needs)
-        return found[0], None, None, None, *found[1:]
+            found = _backward(grad, x, layers, hidden, needs)
+        return found[0], None, None, *found[1:]
 
 
 def _layers(forms: Sequence[Form], parameters: Sequence[Any]) -> list[Layer]:
@@ -173,14 +177,13 @@ def _backward(
     grad: Tensor,
     x: Tensor,
     layers: list[Layer],
-    dtype: torch.dtype,
     hidden: Sequence[Tensor | None],
     needs: Sequence[bool],
 ) -> list[Tensor | None]:
     """The gradients of x and of each layer's parameters; None where none is needed."""
     rows = x.reshape(-1, x.shape[-1]).contiguous()
     grad = grad.reshape(len(rows), grad.shape[-1])
-    size, blocks = _block_layers(rows, layers, dtype)
+    size, blocks = _block_layers(rows, layers, x.dtype)
     for layer, start in zip(blocks, range(1, len(needs), _PARAMETERS), strict=True):
         layer.start_backward(needs[start : start + _PARAMETERS])
     lowest = 0 if needs[0] else (needs.index(True) - 1) // _PARAMETERS
@@ -197,18 +200,17 @@ def _backward(
             below = blocks[i].d_input[:count] if i > lowest else None
             target = dx[start : start + count] if i == 0 and dx is not None else below
             g = blocks[i].backward(g, inputs[i], target)
-    gradients = [gradient for layer in blocks for gradient in layer.gradients()]
-    return [None if dx is None else dx.view(x.shape), *gradients]
+    sums = [total for layer in blocks for total in layer.sums]
+    return [None if dx is None else dx.view(x.shape), *sums]
 
 
 def _backward_of_operations(
-    grad: Tensor, x: Tensor, layers: list[Layer], dtype: torch.dtype, needs: Sequence[bool]
+    grad: Tensor, x: Tensor, layers: list[Layer], needs: Sequence[bool]
 ) -> list[Tensor | None]:
     """As ``_backward``, of differentiable operations, which also take batches of gradients."""
     inputs = [x]
     for layer in layers[:-1]:
-        weight, bias = _weights(layer, dtype)
-        inputs.append(functional.linear(layer.value(inputs[-1]).to(dtype), weight, bias))
+        inputs.append(layer.output(inputs[-1]))
     g: Tensor | None = grad
     found: list[Tensor | None] = []
     for layer, values in zip(reversed(layers), reversed(inputs), strict=True):
@@ -220,11 +222,6 @@ def _backward_of_operations(
         found = [*of_parameters, *found]
     nothing = [None] * (len(needs) - 1 - len(found))
     return [g, *nothing, *found]
-
-
-def _weights(layer: Layer, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
-    """Weight and bias in the dtype of the products."""
-    return layer.weight.to(dtype), None if layer.bias is None else layer.bias.to(dtype)
 
 
 def _block_layers(
@@ -249,7 +246,8 @@ class _BlockLayer:
     ) -> None:
         self.number, self.layer, self.size = number, layer, size
         self.input_dtype, self.dtype = input_dtype, dtype
-        self.weight, self.bias = _weights(layer, dtype)
+        self.weight = layer.weight.to(dtype)
+        self.bias = None if layer.bias is None else layer.bias.to(dtype)
         self.sums: list[Tensor | None] = []
 
     def output(self, place: Tensor | None, start: int, count: int) -> Tensor:
@@ -273,11 +271,9 @@ class _BlockLayer:
         return out
 
     def start_backward(self, needs: Sequence[bool]) -> None:
-        """Sets the sums to zero, of those parameters that need a gradient, at least in float32."""
+        """Sets the sums to zero, of those parameters that need a gradient."""
         self.sums = [
-            torch.zeros_like(tensor, dtype=compute_dtype(tensor.dtype))
-            if need and tensor is not None
-            else None
+            torch.zeros_like(tensor) if need and tensor is not None else None
             for tensor, need in zip(self.layer[1:], needs, strict=True)
         ]
 
@@ -289,9 +285,9 @@ class _BlockLayer:
         else:
             y = self._backward_of_value(grad, x, self.d_input[: len(x)] if dx is None else dx)
         if of_weight is not None:
-            _add_product(of_weight, grad.T, y.to(self.dtype))
+            of_weight.addmm_(grad.T, y)
         if of_bias is not None:
-            of_bias += grad.sum(0, dtype=of_bias.dtype)
+            of_bias += grad.sum(0)
         return dx
 
     def _backward_of_value(self, grad: Tensor, x: Tensor, dx: Tensor) -> Tensor:
@@ -302,19 +298,11 @@ class _BlockLayer:
             dx.copy_(d_value)
             return x
         y = None if self.sums[2] is None else self.value[: len(x)]
-        d_value = d_value.to(x.dtype)
         parts = cpu.backward_into(dx, y, d_value, x, numerator, denominator, form)
         for total, part in zip(self.sums[:2], parts, strict=True):
             if total is not None:
                 total += part
         return x if y is None else y
-
-    def gradients(self) -> list[Tensor | None]:
-        """The sums, in the dtypes of the parameters."""
-        return [
-            None if total is None or parameter is None else total.to(parameter.dtype)
-            for total, parameter in zip(self.sums, self.layer[1:], strict=True)
-        ]
 
     def _space(self, purpose: str, width: int, dtype: torch.dtype) -> Tensor:
         return _workspace.take(purpose, self.size, width, dtype)
@@ -352,11 +340,3 @@ class _Workspace(threading.local):
 
 
 _workspace = _Workspace()
-
-
-def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
-    """total += a b; the total may be of higher precision."""
-    if total.dtype == a.dtype:
-        total.addmm_(a, b)
-    else:
-        total += torch.mm(a, b)
