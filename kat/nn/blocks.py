@@ -19,22 +19,22 @@ from torch import Tensor, nn
 
 from kat.nn.layer import Layer, plain_layer
 from kat.nn.rational import GroupRational
-from kat.ops import Form
+from kat.ops import FORMS, Form
+from kat.ops.arguments import compute_dtype
 from kat.ops.cpu import backend as cpu
 from kat.ops.torch_internals import in_function_transform, is_plain_eager, is_profiling
 
 Modules = Sequence[tuple[GroupRational | None, nn.Linear]]
 """Rationals, each with the linear map after it; None: no rational."""
 
+_PARAMETERS = len(Layer._fields) - 1
+"""The tensors of a layer."""
 _LEAST_ROWS = 32
 _LARGEST_BLOCK = 1 << 24
 """Bytes of the widest layer: the memory of a block is kept for the next call."""
 _LEVEL_2 = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")
 _UNKNOWN_CACHE = 1 << 20
 """The size that is assumed where the system does not tell that of the second-level cache."""
-
-
-_PARAMETERS = len(Layer._fields) - 1
 
 
 def block_rows(row_bytes: int) -> int:
@@ -70,34 +70,52 @@ def layers_for_blocks(x: Tensor, modules: Modules) -> list[Layer] | None:
         return None
     if is_profiling() or in_function_transform():
         return None
-    autocasts = torch.is_autocast_enabled("cpu")
-    if torch.is_grad_enabled() and _product_dtype(x) not in (torch.float32, torch.float64):
-        return None
-    width = x.shape[-1]
+    width, dtype = x.shape[-1], _product_dtype(x)
     layers = []
     for activation, linear in modules:
         layer = plain_layer(activation, linear)
-        if layer is None or not _takes(layer, x, width, autocasts):
+        if layer is None or not _takes(layer, x, width, dtype):
             return None
         layers.append(layer)
         width = layer.weight.shape[0]
+    if dtype not in (torch.float32, torch.float64) and _records(x, layers):
+        return None
     return layers
 
 
 def _product_dtype(x: Tensor) -> torch.dtype:
-    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+    """The dtype of linear maps of x; autocast leaves float64 alone."""
+    autocasts = torch.is_autocast_enabled("cpu") and x.dtype != torch.float64
+    return torch.get_autocast_dtype("cpu") if autocasts else x.dtype
 
 
-def _takes(layer: Layer, x: Tensor, width: int, autocasts: bool) -> bool:
-    _, numerator, denominator, weight, bias = layer
-    if weight.shape[1] != width or weight.device != x.device:
+def _records(x: Tensor, layers: list[Layer]) -> bool:
+    """Whether autograd will ask for gradients."""
+    if not torch.is_grad_enabled():
         return False
-    if not autocasts and not weight.dtype == (weight if bias is None else bias).dtype == x.dtype:
+    tensors = (x, *(tensor for layer in layers for tensor in layer[1:]))
+    return any(tensor is not None and tensor.requires_grad for tensor in tensors)
+
+
+def _takes(layer: Layer, x: Tensor, width: int, dtype: torch.dtype) -> bool:
+    """Whether the parameters fit together and to x of this width; if not, the modules say why."""
+    form, numerator, denominator, weight, bias = layer
+    if weight.shape[1] != width or weight.device != x.device or weight.layout != x.layout:
+        return False
+    if dtype == x.dtype and not weight.dtype == (weight if bias is None else bias).dtype == dtype:
         return False
     if numerator is None or denominator is None:
         return True
-    groups = max(numerator.shape[0], denominator.shape[0])
-    return width % groups == 0 and cpu.supports(x, numerator, denominator)
+    if form not in FORMS or numerator.dim() != 2 or denominator.dim() != 2:
+        return False
+    groups = max(numerator.shape[0], denominator.shape[0], 1)
+    for coefficients in (numerator, denominator):
+        if coefficients.shape[0] not in (1, groups) or coefficients.device != x.device:
+            return False
+        if coefficients.layout != x.layout or not coefficients.is_floating_point():
+            return False
+    fits = numerator.shape[1] > 1 and width % groups == 0
+    return fits and cpu.supports(x, numerator, denominator)
 
 
 def run_in_blocks(x: Tensor, layers: list[Layer], *, keeps_hidden: bool = True) -> Tensor:
@@ -113,7 +131,7 @@ def run_in_blocks(x: Tensor, layers: list[Layer], *, keeps_hidden: bool = True) 
         y, (..., d_out), in the dtype of autocast if that is active.
     """
     dtype = _product_dtype(x)
-    if not torch.is_grad_enabled():
+    if not _records(x, layers):
         return _forward(x, layers, dtype, [None] * (len(layers) - 1))
     forms = [layer.form for layer in layers]
     parameters = [tensor for layer in layers for tensor in layer[1:]]
@@ -136,7 +154,8 @@ class _InBlocks(torch.autograd.Function):
             count = x.shape[:-1].numel()
             hidden = [x.new_empty(count, len(layer.weight)) for layer in layers[:-1]]
         ctx.forms = forms
-        ctx.save_for_backward(x, *parameters, *hidden)
+        without_bias = (*parameters[:-1], None)  # of the last layer: no gradient depends on it
+        ctx.save_for_backward(x, *without_bias, *hidden)
         return _forward(x, layers, x.dtype, hidden)
 
     @staticmethod
@@ -163,14 +182,15 @@ def _forward(
 ) -> Tensor:
     """The output; the hidden layers, (rows, width), are stored where they have a place."""
     rows = x.reshape(-1, x.shape[-1]).contiguous()
-    y = x.new_empty(len(rows), len(layers[-1].weight), dtype=dtype)
+    output = x.new_empty(*x.shape[:-1], len(layers[-1].weight), dtype=dtype)
+    y = output.view(len(rows), output.shape[-1])
     size, blocks = _block_layers(rows, layers, dtype)
     for start in range(0, len(rows), size):
         values, is_kept = rows[start : start + size], True
         for layer, place in zip(blocks, (*hidden, y), strict=True):
             values = layer.forward(values, layer.output(place, start, len(values)), not is_kept)
             is_kept = place is not None
-    return y.view(*x.shape[:-1], y.shape[-1])
+    return output  # no view: autograd would refuse to let it be changed in place
 
 
 def _backward(
@@ -183,6 +203,7 @@ def _backward(
     """The gradients of x and of each layer's parameters; None where none is needed."""
     rows = x.reshape(-1, x.shape[-1]).contiguous()
     grad = grad.reshape(len(rows), grad.shape[-1])
+    hidden = [None if kept is None else kept.contiguous() for kept in hidden]
     size, blocks = _block_layers(rows, layers, x.dtype)
     for layer, start in zip(blocks, range(1, len(needs), _PARAMETERS), strict=True):
         layer.start_backward(needs[start : start + _PARAMETERS])
@@ -201,7 +222,7 @@ def _backward(
             target = dx[start : start + count] if i == 0 and dx is not None else below
             g = blocks[i].backward(g, inputs[i], target)
     sums = [total for layer in blocks for total in layer.sums]
-    return [None if dx is None else dx.view(x.shape), *sums]
+    return [None if dx is None else dx.view(x.shape), *sums]  # autograd casts them
 
 
 def _backward_of_operations(
@@ -272,9 +293,13 @@ class _BlockLayer:
 
     def start_backward(self, needs: Sequence[bool]) -> None:
         """Sets the sums to zero, of those parameters that need a gradient."""
+        _, numerator, denominator, weight, _ = self.layer
+        shapes = [getattr(tensor, "shape", None) for tensor in (numerator, denominator, weight)]
+        exact = compute_dtype(self.dtype)  # in which the kernel returns those of coefficients
+        dtypes = (exact, exact, self.dtype, self.dtype)
         self.sums = [
-            torch.zeros_like(tensor) if need and tensor is not None else None
-            for tensor, need in zip(self.layer[1:], needs, strict=True)
+            torch.zeros(shape, dtype=dtype, device="cpu") if need and shape is not None else None
+            for shape, dtype, need in zip((*shapes, weight.shape[:1]), dtypes, needs, strict=True)
         ]
 
     def backward(self, grad: Tensor, x: Tensor, dx: Tensor | None) -> Tensor | None:
@@ -335,7 +360,8 @@ class _Workspace(threading.local):
         buffer = self.buffers.get(purpose)
         if buffer is None or len(buffer) < size:
             with torch.inference_mode(False):  # else only inference mode could write into it
-                buffer = self.buffers[purpose] = torch.empty(size, dtype=torch.uint8)
+                buffer = torch.empty(size, dtype=torch.uint8, device="cpu")
+                self.buffers[purpose] = buffer
         return buffer[:size].view(dtype).view(rows, width)
 
 

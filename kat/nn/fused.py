@@ -83,35 +83,49 @@ def grkan_linear(
     Returns:
         y, (..., d_out).
     """
-    layers = layers_for_blocks(x, [(activation, linear)]) if fused else None
-    layer = plain_layer(activation, linear) if fused and _can_be_one_function(x) else None
-    if layers is not None:
-        y = run_in_blocks(x, layers)
-    elif layer is not None:
-        y = _GRKANLinear.apply(x, *layer)
-    else:
+    y = _fused(x, activation, linear) if fused else None
+    if y is None:
         y = linear(between(activation(x)))
     for hook in tuple(_hooks.values()):
         hook(activation, linear, x, y)
     return y
 
 
-def _can_be_one_function(x: Tensor) -> bool:
-    records = torch.is_grad_enabled() and not in_function_transform() and not is_exporting()
-    return records and type(x) in PLAIN
+def _fused(x: Tensor, activation: GroupRational, linear: nn.Linear) -> Tensor | None:
+    """The output in blocks or by one function; None where the modules must be called."""
+    layers = layers_for_blocks(x, [(activation, linear)])
+    if layers is not None:
+        return run_in_blocks(x, layers)
+    if type(x) not in PLAIN or not torch.is_grad_enabled():
+        return None
+    if in_function_transform() or is_exporting():
+        return None
+    layer = plain_layer(activation, linear)
+    y: Tensor | None = None if layer is None else _GRKANLinear.apply(x, *layer)
+    return y
 
 
 class _GRKANLinear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, form: Form, *parameters: Any) -> Tensor:
-        ctx.save_for_backward(x, *parameters)
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        form: Form,
+        numerator: Tensor,
+        denominator: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+    ) -> Tensor:
+        ctx.save_for_backward(x, numerator, denominator, weight)
         ctx.form = form
-        return Layer(form, *parameters).output(x)
+        y = Layer(form, numerator, denominator, weight, bias).output(x.reshape(-1, x.shape[-1]))
+        # autograd would refuse to let a view be changed in place
+        return torch.ops.aten._unsafe_view(y, (*x.shape[:-1], y.shape[-1]))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, *parameters = ctx.saved_tensors
+        x, numerator, denominator, weight = ctx.saved_tensors
         for_x, _, *for_parameters = ctx.needs_input_grad
-        needs = [for_x, *for_parameters]
-        dx, *gradients = Layer(ctx.form, *parameters).gradients(grad, x, needs)
+        layer = Layer(ctx.form, numerator, denominator, weight, bias=None)
+        dx, *gradients = layer.gradients(grad, x, [for_x, *for_parameters])
         return dx, None, *gradients

@@ -16,7 +16,7 @@ from kat.nn.init import Scheme, init_grkan_
 from kat.nn.layer import has_no_effect
 from kat.nn.rational import GroupRational, Share
 from kat.ops import Form, Impl
-from kat.ops.torch_internals import in_function_transform
+from kat.ops.torch_internals import in_function_transform, is_exporting
 
 Keep = Literal["hidden", "input"]
 """What a GR-KAN MLP keeps for its backward pass.
@@ -43,7 +43,8 @@ class GRKANLinear(nn.Module):
         init, degree, form, share, impl: of the rational, see :class:`GroupRational`.
         weight_init: ``"variance_preserving"`` (the paper's), ``"centered"``, ``"kaiming"`` or
             ``"trunc_normal"``, see :func:`kat.nn.init_grkan_`.
-        fused: whether to save x alone for the backward pass and recompute F(x) there.
+        fused: whether to save x alone for the backward pass and recompute F(x) there, and to run in
+            blocks of rows on a CPU.
         device, dtype: of the parameters.
 
     Shape:
@@ -126,8 +127,9 @@ class GRKANMlp(nn.Module):
         weight_init, fused: see :class:`GRKANLinear`. A norm or dropout between a rational and its
             linear map prevents fusing the two.
         keep: what the backward pass finds: ``"hidden"``, the input and the hidden layer, or
-            ``"input"``, the input alone, from which it computes the hidden layer again. That takes
-            a third of the memory or less, and the time of one more product with W_1.
+            ``"input"``, the input alone, from which it computes the hidden layer again. That is a
+            fifth of the memory if the hidden layer is four times as wide, and the time of one more
+            product with W_1.
         device, dtype: of the parameters.
 
     The children act1, fc1, act2 and fc2 have the names of the released checkpoints.
@@ -143,6 +145,8 @@ class GRKANMlp(nn.Module):
         >>> sum(p.numel() for p in mlp.parameters())  # those of an MLP, and 2 (6 + 8 x 4)
         295948
     """
+
+    keep: Keep = "hidden"  # also of models that were pickled without it
 
     def __init__(
         self,
@@ -210,9 +214,14 @@ class GRKANMlp(nn.Module):
         layers = layers_for_blocks(x, self._pairs()) if self._is_formula() else None
         if layers is not None:
             return run_in_blocks(x, layers, keeps_hidden=keeps_hidden)
-        if keeps_hidden or not torch.is_grad_enabled() or in_function_transform():
+        if keeps_hidden or not torch.is_grad_enabled():
             return self._layer_by_layer(x)
-        y: Tensor = checkpoint(self._layer_by_layer, x, use_reentrant=False)
+        if in_function_transform() or is_exporting():
+            return self._layer_by_layer(x)
+        drops = not has_no_effect(self.drop1) or not has_no_effect(self.drop2)
+        y: Tensor = checkpoint(
+            self._layer_by_layer, x, use_reentrant=False, preserve_rng_state=drops
+        )
         return y
 
     def _layer_by_layer(self, x: Tensor) -> Tensor:

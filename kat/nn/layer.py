@@ -48,7 +48,7 @@ class Layer(NamedTuple):
             needs: whether x, numerator, denominator, weight and bias need their gradients.
 
         Returns:
-            Those gradients, None where none is needed.
+            Those gradients, None where none is needed; that of the bias in G's dtype.
         """
         *of_value, for_weight, for_bias = needs
         of_x: list[Tensor | None] = [None, None, None]
@@ -61,8 +61,8 @@ class Layer(NamedTuple):
         d_weight = d_bias = None
         if y is not None:
             d_weight = (rows.T @ y.reshape(-1, y.shape[-1]).to(grad.dtype)).to(self.weight.dtype)
-        if for_bias and self.bias is not None:
-            d_bias = rows.sum(0).to(self.bias.dtype)
+        if for_bias:
+            d_bias = rows.sum(0)
         return [*of_x, d_weight, d_bias]
 
     def _gradients_of_value(

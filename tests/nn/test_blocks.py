@@ -381,3 +381,98 @@ def test_the_size_of_a_cache_is_what_linux_tells(tmp_path, monkeypatch, text, si
     blocks.second_level_cache.cache_clear()
     assert blocks.second_level_cache() == size
     blocks.second_level_cache.cache_clear()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(9, 16), (2, 9, 16)])
+@pytest.mark.parametrize("layer", [kat.GRKANMlp, kat.GRKANLinear])
+def test_an_output_may_be_changed_in_place(dtype, shape, layer):
+    module, x = layer(16, 16, dtype=dtype), torch.randn(shape, dtype=dtype, requires_grad=True)
+    y = module(x)
+    y += 1
+    y.sum().backward()
+    assert x.grad is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("weight_numerator", torch.zeros(1, 6, device="meta")),
+        ("weight_numerator", torch.zeros(0, 6)),
+        ("weight_numerator", torch.zeros(3, 6)),
+        ("weight_numerator", torch.zeros(1, 1)),
+        ("weight_numerator", torch.zeros(6)),
+        ("weight_numerator", torch.zeros(1, 6, dtype=torch.int64)),
+        ("weight_denominator", torch.zeros(16, 2)),
+        ("form", "C"),
+    ],
+)
+@torch.no_grad()
+def test_coefficients_that_do_not_fit_are_named(name, value):
+    mlp = _mlp()
+    if isinstance(value, torch.Tensor):
+        value = nn.Parameter(value, requires_grad=False)
+    if name == "weight_denominator":
+        mlp.act2.weight_numerator = nn.Parameter(torch.ones(3, 6), requires_grad=False)
+    setattr(mlp.act2, name, value)
+    with pytest.raises((ValueError, TypeError, NotImplementedError)):
+        mlp(torch.randn(7, 16))
+
+
+@pytest.mark.parametrize("keep", ["hidden", "input"])
+def test_kept_tensors_may_come_back_strided(keep):
+    mlp, x, grad = _mlp(keep=keep), torch.randn(12, 16, requires_grad=True), torch.randn(12, 24)
+    expected = _gradients(mlp, x, grad)
+
+    def strided(tensor):
+        return tensor.t().contiguous().t() if tensor.dim() == 2 else tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, strided):
+        found = _gradients(mlp, x, grad)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+@torch.no_grad()
+def test_autocast_leaves_float64_alone(spaces):
+    mlp, x = _mlp(dtype=torch.float64), torch.randn(7, 16, dtype=torch.float64)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = mlp(x)
+        assert spaces
+        torch.testing.assert_close(y, _one_by_one(mlp, x))
+        with pytest.raises(RuntimeError):
+            _mlp(first_init="none")(x)
+
+
+def test_a_frozen_model_keeps_nothing(monkeypatch):
+    mlp = _mlp().requires_grad_(False)
+    monkeypatch.setattr("kat.nn.blocks._InBlocks", None)
+    assert not mlp(torch.randn(7, 16)).requires_grad
+    assert mlp.to(torch.bfloat16)(torch.randn(7, 16).bfloat16()).dtype == torch.bfloat16
+
+
+def test_gradients_of_coefficients_in_bfloat16_are_added_up_in_float32():
+    mlp = _mlp()
+    for act in (mlp.act1, mlp.act2):
+        act.to(torch.bfloat16)
+    x, grad = torch.randn(600, 16, requires_grad=True), torch.randn(600, 24)
+    expected = _gradients(_by_modules(mlp), x, grad)
+    for ours, theirs in zip(_gradients(mlp, x, grad), expected, strict=True):
+        assert ours.dtype == theirs.dtype
+        rtol = 0.01 if ours.dtype == torch.bfloat16 else 1e-4
+        torch.testing.assert_close(ours, theirs, rtol=rtol, atol=1e-3)
+
+
+def test_a_bias_may_change_between_forward_and_backward():
+    mlp, x = _mlp(), torch.randn(7, 16, requires_grad=True)
+    y = mlp(x)
+    with torch.no_grad():
+        mlp.fc2.bias.zero_()
+    y.sum().backward()
+    assert x.grad is not None
+
+
+def test_a_model_that_keeps_its_input_is_exported():
+    mlp, x = _mlp(keep="input"), torch.randn(7, 16)
+    program = torch.export.export(mlp, (x,), strict=True)
+    torch.testing.assert_close(program.module()(x), mlp(x))

@@ -233,14 +233,14 @@ class _TopKInOrder(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        if func is not torch.Tensor.topk:
-            return func(*args, **(kwargs or {}))
-        return _topk_in_order(*args, **(kwargs or {}))
+        if func is torch.Tensor.topk and not (kwargs or {}).keys() - {"k", "dim"}:
+            return _topk_in_order(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
 
 
-def _topk_in_order(x: Tensor, k: int, dim: int = -1) -> tuple[Tensor, Tensor]:
+def _topk_in_order(x: Tensor, k: int, dim: int = -1) -> Any:
     values, indices = x.sort(dim=dim, descending=True, stable=True)
-    return values.narrow(dim, 0, k), indices.narrow(dim, 0, k)
+    return torch.return_types.topk((values.narrow(dim, 0, k), indices.narrow(dim, 0, k)))
 
 
 def _shift_labels(objects: Target, shift: int) -> Target:
