@@ -27,11 +27,12 @@ if TYPE_CHECKING:
 else:
     OrAuto = Union[T, Literal["auto"]]  # noqa: UP007  (a generic alias)
 
-_LARGEST = 10**12
-"""Far above what anybody means: products of a few such numbers are finite in float32, in which
-optimizers compute."""
-Count = Annotated[int, Field(ge=1, le=_LARGEST)]
-CountOrZero = Annotated[int, Field(ge=0, le=_LARGEST)]
+_MOST = 10**12
+"""Far above any count that is meant, and a number of which floats know every unit."""
+_LARGEST = 1e30
+"""Far above any number that is meant, and far below float32's end, in which optimizers compute."""
+Count = Annotated[int, Field(ge=1, le=_MOST)]
+CountOrZero = Annotated[int, Field(ge=0, le=_MOST)]
 Processes = Annotated[int, Field(ge=1, le=65536)]
 """A number of devices or machines, far above what anybody has."""
 Workers = Annotated[int, Field(ge=0, le=256)]

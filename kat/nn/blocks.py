@@ -186,10 +186,9 @@ def _forward(
     y = output.view(len(rows), output.shape[-1])
     size, blocks = _block_layers(rows, layers, dtype)
     for start in range(0, len(rows), size):
-        values, is_kept = rows[start : start + size], True
+        values = rows[start : start + size]
         for layer, place in zip(blocks, (*hidden, y), strict=True):
-            values = layer.forward(values, layer.output(place, start, len(values)), not is_kept)
-            is_kept = place is not None
+            values = layer.forward(values, layer.output(place, start, len(values)))
     return output  # no view: autograd would refuse to let it be changed in place
 
 
@@ -277,9 +276,9 @@ class _BlockLayer:
             return place[start : start + count]
         return self._space(f"output {self.number}", len(self.weight), self.dtype)[:count]
 
-    def forward(self, x: Tensor, out: Tensor, in_place: bool = False) -> Tensor:
-        """W F(x) + bias; ``in_place`` overwrites x by F(x)."""
-        y = self._rational(x, x if in_place else self.value[: len(x)]).to(self.dtype)
+    def forward(self, x: Tensor, out: Tensor) -> Tensor:
+        """W F(x) + bias."""
+        y = self._rational(x, self.value[: len(x)]).to(self.dtype)
         if self.bias is None:
             return torch.mm(y, self.weight.T, out=out)
         return torch.addmm(self.bias, y, self.weight.T, out=out)

@@ -76,6 +76,21 @@ def test_an_mlp_in_blocks_gives_what_its_modules_give(spaces, dtype, options, sh
     assert max(spaces, default=0) <= ROWS
 
 
+@pytest.mark.parametrize("keep", ["hidden", "input"])
+@pytest.mark.parametrize("recorded", [False, True])
+def test_values_whose_powers_overflow_give_what_the_modules_give(keep, recorded):
+    mlp = _mlp(keep=keep)
+    x = torch.randn(12, 16) * torch.logspace(0, 12, 12)[:, None]
+    x.requires_grad_(recorded)
+    with torch.set_grad_enabled(recorded):
+        y, expected = mlp(x), _one_by_one(mlp, x)
+    torch.testing.assert_close(y, expected)
+    assert y.abs().max() > 1e9
+    if recorded:
+        (dx,), (expected_dx,) = (torch.autograd.grad(each.sum(), x) for each in (y, expected))
+        torch.testing.assert_close(dx, expected_dx)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @torch.inference_mode()
 def test_under_autocast(spaces, dtype):

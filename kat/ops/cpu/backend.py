@@ -56,7 +56,8 @@ def forward_into(y: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, f
     """y <- F(x).
 
     Args:
-        y, x: dense, of one dtype and one layout; they may be the same tensor.
+        y, x: dense, of one dtype and one layout, in memory of their own: the kernel reads large x
+            again after it has written y.
         numerator, denominator, form: arguments that the kernel :func:`supports`.
     """
     if x.numel():
