@@ -11,8 +11,15 @@ from torch import nn
 
 import kat
 from kat.nn import blocks, register_grkan_hook
+from tests.nn.saved import saved_bytes
 
 ROWS = 5
+OPTIONS = [
+    {},
+    {"form": "B", "share": "none", "degree": (4, 3)},
+    {"bias": False, "share": "denominator"},
+    {"first_init": "none"},
+]
 
 
 @pytest.fixture(autouse=True)
@@ -48,16 +55,7 @@ def _one_by_one(mlp, x):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"form": "B", "share": "none", "degree": (4, 3)},
-        {"bias": False, "share": "denominator"},
-        {"first_init": "none"},
-        {"num_groups": "channels"},
-    ],
-)
+@pytest.mark.parametrize("options", [*OPTIONS, {"num_groups": "channels"}])
 @pytest.mark.parametrize("shape", [(16,), (1, 16), (2, 3, 4, 16), (ROWS, 16), (0, 16), (2, 0, 16)])
 @torch.no_grad()
 def test_an_mlp_in_blocks_gives_what_its_modules_give(spaces, dtype, options, shape):
@@ -197,15 +195,7 @@ def _by_modules(mlp):
 
 @pytest.mark.parametrize("keep", ["hidden", "input"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"form": "B", "share": "none", "degree": (4, 3)},
-        {"bias": False, "share": "denominator"},
-        {"first_init": "none"},
-    ],
-)
+@pytest.mark.parametrize("options", OPTIONS)
 def test_gradients_are_as_close_to_float64_as_those_of_the_modules(spaces, keep, dtype, options):
     mlp = _mlp(dtype=dtype, keep=keep, **options).train()
     x, grad = (
@@ -292,24 +282,11 @@ def test_gradients_of_no_rows_are_zero_and_of_one_row_right(shape):
         torch.testing.assert_close(ours, theirs)
 
 
-def _saved_bytes(module, x):
-    sizes = {}
-
-    def pack(tensor):
-        if not isinstance(tensor, nn.Parameter):
-            sizes[tensor.data_ptr()] = tensor.nbytes
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        module(x)
-    return sum(sizes.values())
-
-
 @pytest.mark.parametrize("fused", [True, False])
 def test_the_input_alone_is_kept(fused):
     x = torch.randn(64, 16, requires_grad=True)
-    assert _saved_bytes(_mlp(keep="input", fused=fused), x) == x.nbytes
-    assert _saved_bytes(_mlp(), x) == 3 * x.nbytes  # the hidden layer is twice as wide
+    assert saved_bytes(_mlp(keep="input", fused=fused), x) == x.nbytes
+    assert saved_bytes(_mlp(), x) == 3 * x.nbytes  # the hidden layer is twice as wide
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import kat
 from kat.nn import register_grkan_hook
+from tests.nn.saved import saved_bytes
 
 
 def _pair(**options):
@@ -72,30 +73,16 @@ def test_first_and_second_derivatives_pass_gradcheck():
     assert torch.autograd.gradgradcheck(function, (x, *parameters))
 
 
-def _saved_bytes(module, x):
-    sizes = {}
-
-    def pack(tensor):
-        if not isinstance(tensor, nn.Parameter):
-            sizes[tensor.data_ptr()] = tensor.nbytes
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        module(x).sum()
-    parameters = {p.data_ptr() for p in module.parameters()}
-    return sum(size for pointer, size in sizes.items() if pointer not in parameters)
-
-
 def _is_fused(module, x, *widths):
     """Whether the inputs of the layers, of these widths, are all that is saved."""
-    return _saved_bytes(module, x) == len(x) * sum(widths) * 4
+    return saved_bytes(module, x) == len(x) * sum(widths) * 4
 
 
 def test_keeps_its_inputs_only():
     x = torch.randn(10, 192, requires_grad=True)
     ours = kat.GRKANMlp(192, 768)
     assert _is_fused(ours, x, 192, 768)
-    assert _saved_bytes(ours, x) <= 0.6 * _saved_bytes(timm.layers.Mlp(192, 768), x)
+    assert saved_bytes(ours, x) <= 0.6 * saved_bytes(timm.layers.Mlp(192, 768), x)
 
 
 @pytest.mark.slow
