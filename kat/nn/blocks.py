@@ -45,8 +45,21 @@ def block_rows(row_bytes: int) -> int:
     Args:
         row_bytes: of the widest layer.
     """
-    size = 2 * second_level_cache() * torch.get_num_threads()
+    size = 2 * _second_level_caches()
     return max(_LEAST_ROWS, min(size, _LARGEST_BLOCK) // row_bytes)
+
+
+def least_bytes() -> int:
+    """The size of a widest layer from which blocks pay: what the second-level caches hold.
+
+    A smaller layer stays in the caches by itself, and what Python does for a block takes longer
+    than blocks save.
+    """
+    return _second_level_caches()
+
+
+def _second_level_caches() -> int:
+    return second_level_cache() * torch.get_num_threads()
 
 
 @functools.cache
@@ -63,10 +76,14 @@ def layers_for_blocks(x: Tensor, modules: Modules) -> list[Layer] | None:
     """The layers that :func:`run_in_blocks` may compute in the place of the modules.
 
     None where the modules must be called: not on the CPU, where one is more than its formula, where
-    something observes or rewrites operations, or where the kernel does not take the arguments. And
-    in training with products in bfloat16 or float16: their sums over blocks would be rounded.
+    something observes or rewrites operations, or where the kernel does not take the arguments. Or
+    should be: where layers are smaller than :func:`least_bytes`, and in training with products in
+    bfloat16 or float16, whose sums over blocks would be rounded.
     """
     if not is_plain_eager(x) or x.device.type != "cpu" or not x.dim():
+        return None
+    widest = max(x.shape[-1], *(len(linear.weight) for _, linear in modules))
+    if x.shape[:-1].numel() * widest * x.element_size() < least_bytes():
         return None
     if is_profiling() or in_function_transform():
         return None

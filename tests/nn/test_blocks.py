@@ -25,6 +25,7 @@ OPTIONS = [
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     monkeypatch.setattr(blocks, "block_rows", lambda row_bytes: ROWS)
+    monkeypatch.setattr(blocks, "least_bytes", lambda: 0)
 
 
 @pytest.fixture
@@ -362,6 +363,21 @@ def test_blocks_fill_twice_the_second_level_caches_up_to_a_limit(monkeypatch):
     assert blocks.block_rows(1 << 23) == 32
     monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
     assert blocks.block_rows(4096) == 4096
+
+
+@torch.no_grad()
+def test_layers_that_stay_in_the_caches_by_themselves_do_not_run_in_blocks(monkeypatch):
+    monkeypatch.setattr(blocks, "least_bytes", lambda: 7 * 32 * 4)
+    mlp = _mlp()
+    pairs = [(mlp.act1, mlp.fc1), (mlp.act2, mlp.fc2)]
+    assert blocks.layers_for_blocks(torch.randn(6, 16), pairs) is None
+    assert blocks.layers_for_blocks(torch.randn(7, 16), pairs) is not None
+    x = torch.randn(6, 16)
+    torch.testing.assert_close(mlp(x), _one_by_one(mlp, x))
+    monkeypatch.undo()
+    monkeypatch.setattr(blocks, "second_level_cache", lambda: 1 << 20)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    assert blocks.least_bytes() == 1 << 22
 
 
 @pytest.mark.parametrize(("text", "size"), [("2048K\n", 1 << 21), ("", 1 << 20), (None, 1 << 20)])
