@@ -64,6 +64,9 @@ def rational(
         >>> torch.equal(x, y)
         True
     """
+    if impl is None and dispatch.takes_short_path(x, numerator, denominator):
+        check_arguments(x, numerator, denominator, form)
+        return dispatch.short_path(x, numerator, denominator, form)
     for tensor in (x, numerator, denominator):
         if isinstance(tensor, fx.Proxy):  # torch.fx records one call, and looks no further
             inputs, options = (x, numerator, denominator), {"form": form, "impl": impl}

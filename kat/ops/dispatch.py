@@ -149,11 +149,21 @@ for _operator, _schema, _function, _reference, _fake in (
 
 
 def rational(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
-    """F(x), differentiable, by the kernel of x's device or the reference; no checks."""
+    """F(x), differentiable, by the operator or, under a transform, the reference; no checks."""
     if in_function_transform():
         return reference.rational(x, numerator, denominator, form)
-    if not _takes_short_path(x, numerator, denominator):
-        return torch.ops.kat.rational.default(x, numerator, denominator, form)
+    return torch.ops.kat.rational.default(x, numerator, denominator, form)
+
+
+def takes_short_path(x: Tensor, *others: Tensor) -> bool:
+    """Whether the tensors may go to the kernel of their device without torch's dispatcher."""
+    if not is_plain_eager(x, *others) or is_profiling() or in_function_transform():
+        return False
+    return x.device.type in KERNELS
+
+
+def short_path(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
+    """As :func:`rational`, of tensors that take the short path."""
     if torch.is_grad_enabled():
         return _Rational.apply(x, numerator, denominator, form)
     return KERNELS[x.device.type]["rational"](x, numerator, denominator, form)
@@ -169,7 +179,7 @@ def rational_backward(
     """
     if in_function_transform():
         return reference.backward(grad, x, numerator, denominator, form)
-    if torch.is_grad_enabled() or not _takes_short_path(x, numerator, denominator, grad):
+    if torch.is_grad_enabled() or not takes_short_path(x, numerator, denominator, grad):
         return torch.ops.kat.rational_backward.default(grad, x, numerator, denominator, form)
     return KERNELS[x.device.type]["rational_backward"](grad, x, numerator, denominator, form)
 
@@ -185,10 +195,6 @@ def rational_backward_recompute(
         return torch.ops.kat.rational_backward_recompute(grad, x, numerator, denominator, form)
     gradients = rational_backward(grad, x, numerator, denominator, form)
     return *gradients, rational(x, numerator, denominator, form)
-
-
-def _takes_short_path(x: Tensor, *others: Tensor) -> bool:
-    return x.device.type in KERNELS and is_plain_eager(x, *others) and not is_profiling()
 
 
 class _Rational(torch.autograd.Function):

@@ -56,9 +56,10 @@ def is_plain_eager(*tensors: Tensor) -> bool:
     if torch.compiler.is_compiling() or _dispatch_modes() or _function_modes():
         return False
     for tensor in tensors:
-        if type(tensor) not in (Tensor, nn.Parameter) or tensor.is_neg():
+        kind = type(tensor)
+        if kind not in (Tensor, nn.Parameter) or tensor.is_neg():
             return False
-        if _is_zero_tensor(tensor) or _may_be_batch_of_gradients(tensor):
+        if kind is Tensor and (_is_zero_tensor(tensor) or _may_be_batch_of_gradients(tensor)):
             return False
     return not torch.jit.is_tracing()
 

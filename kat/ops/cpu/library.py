@@ -27,6 +27,8 @@ from kat.ops.cpu import build
 from kat.ops.cpu.build import INSTRUCTION_SETS
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+_DTYPE_CODES = {dtype: code for code, dtype in enumerate(DTYPES)}
+_FORM_CODES: dict[str, int] = {form: code for code, form in enumerate(FORMS)}
 _CALL = struct.Struct("=19q")
 _STATUS = {1: "out of memory", 2: "an unsupported case", 3: "torch's threads failed"}
 _TORCH_LIBRARY = {"darwin": "libtorch_cpu.dylib", "win32": "torch_cpu.dll"}
@@ -78,8 +80,8 @@ class Library(NamedTuple):
             _CALL.pack(  # in the order of RationalCall
                 self.parallel_for,
                 self.instruction_set,
-                DTYPES.index(x.dtype),
-                FORMS.index(form),
+                _DTYPE_CODES[x.dtype],
+                _FORM_CODES[form],
                 x.numel(),
                 x.shape[-1],
                 x.stride(-1) if x.shape[-1] > 1 else 1,  # of one channel it is arbitrary, even 0
