@@ -340,14 +340,6 @@ def test_gradients_are_the_same_bits_each_time():
 
 
 @torch.no_grad()
-def test_a_compiled_layer_is_one_graph():
-    mlp, x = _mlp(), torch.randn(7, 16)
-    torch._dynamo.reset()
-    compiled = torch.compile(mlp, fullgraph=True, backend="aot_eager")
-    torch.testing.assert_close(compiled(x), _one_by_one(mlp, x))
-
-
-@torch.no_grad()
 def test_inputs_that_do_not_fit_are_refused_as_by_the_modules():
     with pytest.raises((RuntimeError, ValueError)):
         _mlp()(torch.randn(7, 24))

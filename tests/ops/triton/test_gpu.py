@@ -114,10 +114,13 @@ def test_autocast_leaves_dtypes_alone(dtype):
     assert torch.equal(y, kat.rational(x, a, b))
 
 
+@pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
 @pytest.mark.parametrize("impl", [None, "triton"])
-def test_compiled(impl):
+def test_compiled(impl, mode):
     grad, x, a, b = inputs((64, 768))
-    function = torch.compile(lambda *tensors: kat.rational(*tensors, impl=impl), fullgraph=True)
+    function = torch.compile(
+        lambda *tensors: kat.rational(*tensors, impl=impl), fullgraph=True, mode=mode
+    )
     y = function(x, a, b)
     gradients = torch.autograd.grad(y, (x, a, b), grad)
     for one, two in zip((y, *gradients), results(grad, x, a, b), strict=True):
