@@ -55,7 +55,7 @@ def test_sizes_that_change_need_no_graph_of_their_own(name, dynamic, graphs, tra
 
 @pytest.mark.slow
 def test_reduce_overhead_gives_the_same_numbers():
-    """CUDA graphs on a GPU (tests/ops/triton/test_gpu.py); on the CPU the mode means the default."""
+    """On a GPU the mode means CUDA graphs (tests/ops/triton/test_gpu.py), here the default."""
     torch.compiler.reset()
     mlp, x = kat.GRKANMlp(16, 64), _tokens()
     compiled = torch.compile(mlp, mode="reduce-overhead", fullgraph=True)
