@@ -8,7 +8,14 @@ from kat import models
 from kat.errors import first_line
 from kat.extras import PROJECT
 from kat.models.kanify import kanify
-from kat.nn import Coefficients, GRKANLinear, GRKANMlp, GroupRational, param_groups
+from kat.nn import (
+    Coefficients,
+    GatedGRKANMlp,
+    GRKANLinear,
+    GRKANMlp,
+    GroupRational,
+    param_groups,
+)
 from kat.ops import rational
 from kat.version import __version__
 
@@ -16,6 +23,7 @@ __all__ = [
     "Coefficients",
     "GRKANLinear",
     "GRKANMlp",
+    "GatedGRKANMlp",
     "GroupRational",
     "__version__",
     "kanify",
