@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kat.nn.coefficients import Init
+from kat.nn.fused import call_grkan_hooks
 from kat.nn.grkan import count_groups
 from kat.nn.init import Scheme, init_grkan_
 from kat.nn.rational import GroupRational, Share
@@ -129,8 +130,9 @@ class GatedGRKANMlp(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x (..., in_features) to (..., out_features)."""
         gate, value = self.gate_and_value(x)
-        y = self.norm(self.drop1(self.act(gate) * value))
-        return self.drop2(self.fc2(y))
+        y = self.fc2(self.norm(self.drop1(self.act(gate) * value)))
+        call_grkan_hooks(self.act, self.fc2, gate, y)
+        return self.drop2(y)
 
     def gate_and_value(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """W_g x + b_g and W_x x + b_x, (..., width) each; if packed, two views of one tensor."""
