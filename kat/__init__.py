@@ -16,7 +16,7 @@ from kat.nn import (
     GroupRational,
     param_groups,
 )
-from kat.ops import rational
+from kat.ops import gated_rational, rational
 from kat.version import __version__
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "GatedGRKANMlp",
     "GroupRational",
     "__version__",
+    "gated_rational",
     "kanify",
     "models",
     "param_groups",
