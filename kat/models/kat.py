@@ -108,7 +108,7 @@ class GatedKAT(ViT):
         act_init: the initial activation of the gates, see ``init`` of
             :class:`kat.nn.GroupRational`.
         mlp_init: initialization of the MLPs' weights, see ``weight_init`` there.
-        packed: whether one linear map computes gate and value.
+        packed, fused: see :class:`kat.nn.GatedGRKANMlp`.
         attn_init: the initialization of the attention, see :class:`kat.models.ViT`.
         **kwargs: of timm's ``VisionTransformer``.
 
@@ -133,6 +133,7 @@ class GatedKAT(ViT):
         act_init: Init = "swish",
         mlp_init: Scheme = "variance_preserving",
         packed: bool = False,
+        fused: bool = True,
         attn_init: str = "mimetic",
         **kwargs: Any,
     ) -> None:
@@ -146,6 +147,7 @@ class GatedKAT(ViT):
             form=form,
             share=share,
             weight_init=mlp_init,
+            fused=fused,
         )
         super().__init__(mlp_layer=mlp_layer, attn_init=attn_init, **kwargs)
 

@@ -7,13 +7,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from kat.nn.coefficients import Init
-from kat.nn.fused import call_grkan_hooks
+from kat.nn.fused import call_grkan_hooks, has_grkan_hooks
 from kat.nn.grkan import count_groups
 from kat.nn.init import Scheme, init_grkan_
+from kat.nn.layer import PLAIN, has_no_effect, plain_coefficients, plain_layer
 from kat.nn.rational import GroupRational, Share
-from kat.ops import Form, Impl
+from kat.ops import Form, Impl, gated_rational
+from kat.ops.gated import gated_rational_backward_recompute, halves, packed_backward_recompute
+from kat.ops.torch_internals import in_function_transform, is_exporting
 
 
 class GatedGRKANMlp(nn.Module):
@@ -48,6 +52,8 @@ class GatedGRKANMlp(nn.Module):
         weight_init: see :func:`kat.nn.init_grkan_`. For unit normal x, gate u and value v are
             independent unit normals, so E[(F(u) v)^2] = E[F(u)^2] and E[F(u) v] = 0: fc2 gets the
             variance 1 / (width E[F(u)^2]), with ``"centered"`` too, as there is no mean to remove.
+        fused: whether to keep only gate and value for the backward pass, and to compute F(u) v
+            again there. A norm or dropout before fc2 prevents it.
         device, dtype: of the parameters.
 
     Raises:
@@ -87,6 +93,7 @@ class GatedGRKANMlp(nn.Module):
         form: Form = "A",
         share: Share = "numerator",
         weight_init: Scheme = "variance_preserving",
+        fused: bool = True,
         impl: Impl | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -102,6 +109,7 @@ class GatedGRKANMlp(nn.Module):
         self.packed = packed
         self.gate_last = gate_last
         self.weight_init = weight_init
+        self.fused = fused
         if packed:
             self.fc1 = nn.Linear(in_features, 2 * width, bias=biases[0], **options)
         else:
@@ -129,17 +137,76 @@ class GatedGRKANMlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., in_features) to (..., out_features)."""
-        gate, value = self.gate_and_value(x)
-        y = self.fc2(self.norm(self.drop1(self.act(gate) * value)))
+        parts = (self.fc1(x),) if self.packed else (self.fc1_g(x), self.fc1_x(x))
+        if self.packed and has_grkan_hooks():  # they follow the gate through the graph
+            parts = halves(parts[0], self.gate_last)
+        y = self._fused_output(parts)
+        gate, value = parts if len(parts) == 2 else halves(parts[0], self.gate_last)
+        if y is None:
+            y = self.fc2(self.norm(self.drop1(self._product(gate, value))))
         call_grkan_hooks(self.act, self.fc2, gate, y)
         return self.drop2(y)
 
-    def gate_and_value(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """W_g x + b_g and W_x x + b_x, (..., width) each; if packed, two views of one tensor."""
-        if not self.packed:
-            return self.fc1_g(x), self.fc1_x(x)
-        first, second = self.fc1(x).chunk(2, dim=-1)
-        return (second, first) if self.gate_last else (first, second)
+    def _product(self, gate: Tensor, value: Tensor) -> Tensor:
+        """F(gate) value, by one operator where ``act`` is its formula."""
+        coefficients = plain_coefficients(self.act)
+        if coefficients is None:
+            return self.act(gate) * value
+        form, impl = self.act.form, self.act.impl
+        return gated_rational(gate, value, *coefficients, form=form, impl=impl)
+
+    def _fused_output(self, parts: tuple[Tensor, ...]) -> Tensor | None:
+        """fc2 of the product, by one function that keeps ``parts``; None where modules differ."""
+        if not self.fused or not torch.is_grad_enabled() or in_function_transform():
+            return None
+        if not has_no_effect(self.drop1) or not has_no_effect(self.norm) or is_exporting():
+            return None
+        layer = plain_layer(self.act, self.fc2)
+        if layer is None or any(type(part) not in PLAIN for part in parts):
+            return None
+        y: Tensor = _GatedLinear.apply(*layer, self.gate_last, *parts)
+        return y
+
+
+class _GatedLinear(torch.autograd.Function):
+    """W (F(x) v) + bias, which keeps x and v, or their packed tensor, alone.
+
+    The backward pass computes F(x) v again, in the pass over memory of the gradients of the gate.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        form: Form,
+        numerator: Tensor,
+        denominator: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        gate_last: bool,
+        *parts: Tensor,
+    ) -> Tensor:
+        ctx.save_for_backward(numerator, denominator, weight, *parts)
+        ctx.form, ctx.gate_last = form, gate_last
+        x, v = parts if len(parts) == 2 else halves(parts[0], gate_last)
+        y = gated_rational(x, v, numerator, denominator, form=form)
+        return functional.linear(y, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        numerator, denominator, weight, *parts = ctx.saved_tensors
+        d_y = grad @ weight.to(grad.dtype)
+        gate = (numerator, denominator, ctx.form)
+        if len(parts) == 2:
+            *d_parts, da, db, y = gated_rational_backward_recompute(d_y, parts[0], parts[1], *gate)
+        else:
+            *d_parts, da, db, y = packed_backward_recompute(d_y, parts[0], ctx.gate_last, *gate)
+        rows = grad.reshape(-1, grad.shape[-1])
+        d_weight = d_bias = None
+        if ctx.needs_input_grad[3]:
+            d_weight = (rows.T @ y.reshape(-1, y.shape[-1]).to(grad.dtype)).to(weight.dtype)
+        if ctx.needs_input_grad[4]:
+            d_bias = rows.sum(0)
+        return None, da, db, d_weight, d_bias, None, *d_parts
 
 
 def _gate_width(hidden_features: int, packed: bool, align_to: int) -> int:

@@ -136,6 +136,52 @@ def gated_rational_backward_recompute(
     return *gated_rational_backward(grad, *inputs), dispatched(*inputs)
 
 
+def packed_backward_recompute(
+    grad: Tensor, h: Tensor, gate_last: bool, numerator: Tensor, denominator: Tensor, form: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The gradients for h, of which x and v are the halves, and the coefficients; and F(x) v.
+
+    A kernel writes the gradients of x and v into one tensor: to join them later takes two thirds of
+    its time again.
+
+    Args:
+        grad: of y.
+        h: (..., 2 C): x and v, or v and x if ``gate_last``.
+        gate_last, numerator, denominator, form: of the gate.
+    """
+    x, v = halves(h, gate_last)
+    if torch.is_grad_enabled() or not _takes_short_path(h, numerator, denominator, grad):
+        return _joined(grad, x, v, gate_last, numerator, denominator, form)
+    backend = next(b for b in BACKENDS.values() if h.device.type == b.DEVICE_TYPE)
+    if in_function_transform() or not backend.supports(h, numerator, denominator):
+        return _joined(grad, x, v, gate_last, numerator, denominator, form)
+    dh, y = h.new_empty(h.shape), x.new_empty(x.shape)
+    da, db = backend.backward_into(
+        *halves(dh, gate_last), y, grad, x, v, numerator, denominator, form
+    )
+    return dh, da.to(numerator.dtype), db.to(denominator.dtype), y
+
+
+def _joined(
+    grad: Tensor,
+    x: Tensor,
+    v: Tensor,
+    gate_last: bool,
+    numerator: Tensor,
+    denominator: Tensor,
+    form: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    inputs = (x, v, numerator, denominator, form)
+    dx, dv, da, db, y = gated_rational_backward_recompute(grad, *inputs)
+    return torch.cat((dv, dx) if gate_last else (dx, dv), dim=-1), da, db, y
+
+
+def halves(h: Tensor, gate_last: bool) -> tuple[Tensor, Tensor]:
+    """x and v, views of h (..., 2 C): x is the first half, or the second one if ``gate_last``."""
+    first, second = h.chunk(2, dim=-1)
+    return (second, first) if gate_last else (first, second)
+
+
 def plain_gated_rational(
     x: Tensor, v: Tensor, numerator: Tensor, denominator: Tensor, form: str
 ) -> Tensor:

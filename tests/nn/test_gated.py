@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 
 import pytest
@@ -10,6 +11,7 @@ from timm.layers import GluMlp, SwiGLU, SwiGLUPacked
 from torch import nn
 
 import kat
+from tests.nn.saved import saved_bytes
 
 COEFFICIENTS = {"act.weight_numerator", "act.weight_denominator"}
 LAYOUTS = [
@@ -97,3 +99,96 @@ def test_bad_arguments_are_named(arguments, options, message):
 def test_coefficients_are_found_for_their_own_group_of_parameters():
     groups = kat.param_groups(kat.GatedGRKANMlp(16, 24), lr=1e-3, weight_decay=0.1)
     assert [len(group["params"]) for group in groups if group["rational"]] == [2]
+
+
+PACKINGS = [{}, {"packed": True}, {"packed": True, "gate_last": True}]
+
+
+def _pair(**options):
+    """A fused MLP with coefficients of its own, and the same MLP not fused."""
+    torch.manual_seed(0)
+    mlp = kat.GatedGRKANMlp(12, 32, 20, share="none", **options)
+    with torch.no_grad():
+        for parameter in mlp.act.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    plain = copy.deepcopy(mlp)
+    plain.fused = False
+    return mlp, plain
+
+
+def _gradients(mlp, x, grad, autocast=False):
+    x = x.detach().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        y = mlp(x)
+    parameters = list(mlp.parameters())
+    return [y.detach(), *torch.autograd.grad(y, [x, *parameters], grad.to(y.dtype))]
+
+
+@pytest.mark.parametrize("options", PACKINGS)
+@pytest.mark.parametrize("form", ["A", "B"])
+def test_the_fused_layer_has_the_gradients_of_its_modules(options, form):
+    mlp, plain = _pair(form=form, dtype=torch.float64, **options)
+    x, grad = torch.randn(3, 5, 12).double(), torch.randn(3, 5, 20).double()
+    got, expected = _gradients(mlp, x, grad), _gradients(plain, x, grad)
+    plain.act.register_forward_hook(lambda module, args, y: None)  # then it is called
+    for ours, theirs, of_modules in zip(got, expected, _gradients(plain, x, grad), strict=True):
+        torch.testing.assert_close(ours, theirs)
+        torch.testing.assert_close(ours, of_modules)
+
+
+@pytest.mark.parametrize("options", PACKINGS)
+def test_under_autocast(options):
+    mlp, plain = _pair(**options)
+    x, grad = torch.randn(4, 12), torch.randn(4, 20)
+    oracle = _gradients(plain, x, grad)
+    for ours, theirs, true in zip(
+        _gradients(mlp, x, grad, autocast=True),
+        _gradients(plain, x, grad, autocast=True),
+        oracle,
+        strict=True,
+    ):
+        assert ours.dtype == theirs.dtype
+        luck = 0.02 * true.abs().max()
+        assert (ours - true).abs().max() <= 2 * (theirs - true).abs().max() + luck
+
+
+@pytest.mark.parametrize("options", PACKINGS)
+def test_the_fused_layer_keeps_input_gate_and_value(options):
+    mlp, plain = _pair(**options)
+    x, size = torch.randn(7, 12), 4 * 7 * mlp.fc2.in_features
+    assert saved_bytes(mlp, x) == x.nbytes + 2 * size
+    assert saved_bytes(plain, x) == x.nbytes + 3 * size
+
+
+@pytest.mark.parametrize("options", PACKINGS)
+def test_higher_derivatives_transforms_and_graphs(options):
+    mlp, plain = _pair(dtype=torch.float64, **options)
+    x = torch.randn(3, 12, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(mlp, x)
+    mapped = torch.func.vmap(torch.func.jacrev(mlp))(x)
+    expected = torch.autograd.functional.jacobian(plain, x)
+    torch.testing.assert_close(mapped, expected[range(3), :, range(3)])
+    compiled = torch.compile(mlp, backend="aot_eager", fullgraph=True)
+    grad = torch.randn(3, 20, dtype=torch.float64)
+    for ours, theirs in zip(_gradients(compiled, x, grad), _gradients(plain, x, grad), strict=True):
+        torch.testing.assert_close(ours, theirs)
+    traced = torch.fx.symbolic_trace(mlp)
+    torch.testing.assert_close(traced(x), plain(x))
+
+
+@pytest.mark.parametrize("options", PACKINGS)
+def test_what_is_more_than_its_formula_is_called(options):
+    mlp, _ = _pair(drop=0.5, norm_layer=nn.LayerNorm, **options)
+    x, seen = torch.randn(3, 12), []
+    mlp.act.register_forward_hook(lambda module, args, y: seen.append("act"))
+    mlp.fc2.register_forward_hook(lambda module, args, y: seen.append("fc2"))
+    mlp(x)
+    assert seen == ["act", "fc2"]
+    mlp.act = nn.SiLU()
+    mlp.eval()
+    first, second = mlp.fc1(x).chunk(2, dim=-1) if mlp.packed else (mlp.fc1_g(x), mlp.fc1_x(x))
+    gate, value = (second, first) if mlp.gate_last else (first, second)
+    torch.testing.assert_close(mlp(x), mlp.fc2(mlp.norm(nn.functional.silu(gate) * value)))
+    other, _ = _pair(impl="triton", **options)
+    with pytest.raises((ValueError, RuntimeError), match="impl"):
+        other(x)

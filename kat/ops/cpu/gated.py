@@ -28,8 +28,7 @@ def gated_rational(
 def forward(x: Tensor, v: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
     """F(x) v, contiguous."""
     y = x.new_empty(x.shape)
-    rows = _rows(x, v)
-    forward_into(y.view(rows[0].shape), *rows, numerator, denominator, form)
+    forward_into(y, x, v, numerator, denominator, form)
     return y
 
 
@@ -39,12 +38,14 @@ def forward_into(
     """y <- F(x) v.
 
     Args:
-        y: (rows, channels), contiguous, in memory of its own.
-        x, v: (rows, channels), in y's dtype; channels contiguous, rows of one stride.
+        y: (..., C), contiguous, in memory of its own.
+        x, v: of y's shape. Rows of one stride with contiguous channels, such as the halves of one
+            tensor, are read where they are; others are copied.
         numerator, denominator, form: arguments that the kernel :func:`supports`.
     """
     if x.numel():
         a, b = dense_coefficients(x, numerator, denominator)
+        x, v = _rows(x, v)
         loaded_library().run_gated(form, x, v, None, y, None, None, a, b)
 
 
@@ -55,15 +56,18 @@ def backward(
 
     Those of the coefficients are the same bits for any number of threads.
     """
-    return _backward(grad, x, v, numerator, denominator, form, None)
+    dx, dv = x.new_empty(x.shape), x.new_empty(x.shape)
+    da, db = backward_into(dx, dv, None, grad, x, v, numerator, denominator, form)
+    return dx, dv, da.to(numerator.dtype), db.to(denominator.dtype)
 
 
 def backward_recompute(
     grad: Tensor, x: Tensor, v: Tensor, numerator: Tensor, denominator: Tensor, form: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """As :func:`backward`, and F(x) v from the same pass over memory."""
-    y = x.new_empty(x.shape)
-    return *_backward(grad, x, v, numerator, denominator, form, y), y
+    dx, dv, y = (x.new_empty(x.shape) for _ in range(3))
+    da, db = backward_into(dx, dv, y, grad, x, v, numerator, denominator, form)
+    return dx, dv, da.to(numerator.dtype), db.to(denominator.dtype), y
 
 
 def backward_into(
@@ -80,51 +84,27 @@ def backward_into(
     """dx <- grad v F'(x), dv <- grad F(x), y <- F(x) v if it is given.
 
     Args:
-        dx, dv: (rows, channels); channels contiguous, rows of one stride.
-        y, grad: (rows, channels), contiguous.
+        dx, dv: (..., C), both contiguous, or the halves of one contiguous tensor.
+        y: (..., C), contiguous.
+        grad: of y's shape; it is cast to x's dtype.
         x, v, numerator, denominator, form: as in :func:`forward_into`.
 
     Returns:
         The gradients of numerator and denominator, in the dtype of the arithmetic.
     """
     a, b = dense_coefficients(x, numerator, denominator)
-    new = torch.empty_like if x.numel() else torch.zeros_like
-    da, db = new(a), new(b)
-    if x.numel():
-        loaded_library().run_gated(form, x, v, grad, y, dx, dv, a, b, da, db)
+    if not x.numel():
+        return torch.zeros_like(a), torch.zeros_like(b)
+    da, db = torch.empty_like(a), torch.empty_like(b)
+    x, v = _rows(x, v)
+    dx, dv = dx.view(x.shape), dv.view(x.shape)
+    grad = grad.to(x.dtype).contiguous()
+    loaded_library().run_gated(form, x, v, grad, y, dx, dv, a, b, da, db)
     return da, db
 
 
-def _backward(
-    grad: Tensor,
-    x: Tensor,
-    v: Tensor,
-    numerator: Tensor,
-    denominator: Tensor,
-    form: str,
-    y: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    dx, dv = x.new_empty(x.shape), x.new_empty(x.shape)
-    rows = _rows(x, v)
-    shape = rows[0].shape
-    da, db = backward_into(
-        dx.view(shape),
-        dv.view(shape),
-        None if y is None else y.view(shape),
-        grad.to(x.dtype).contiguous().view(shape),
-        *rows,
-        numerator,
-        denominator,
-        form,
-    )
-    return dx, dv, da.to(numerator.dtype), db.to(denominator.dtype)
-
-
 def _rows(x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """(rows, channels) of both, with contiguous channels and rows of one stride.
-
-    The halves of one tensor are such rows; tensors of another layout are copied.
-    """
+    """(rows, channels) of both, with contiguous channels and rows of one stride."""
     shape = (x.shape[:-1].numel(), x.shape[-1])
     x, v = x.reshape(shape), v.reshape(shape)
     if x.stride() == v.stride() and x.stride(1) == 1 and x.dtype == v.dtype:

@@ -115,9 +115,9 @@ class Library(NamedTuple):
     ) -> None:
         """Computes y = F(x) v, or dx, dv, da and db, and y if there is one, if ``grad`` is given.
 
-        x, v, grad, y, dx and dv are (rows, channels) of one dtype, with contiguous channels. The
-        rows of grad and y are contiguous; x and v have rows of one stride, dx and dv too. a, b, da
-        and db are contiguous, in the dtype of the arithmetic.
+        x, v, dx and dv are (rows, channels) with contiguous channels; x and v have rows of one
+        stride, dx and dv too. grad and y are contiguous. They are all of one dtype. a, b, da and db
+        are contiguous, in the dtype of the arithmetic.
 
         Raises:
             RuntimeError: the call failed.
