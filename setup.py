@@ -78,7 +78,7 @@ setup(
         Extension(
             LIBRARY,
             sources=[f"{SOURCES}/rational.cpp", f"{SOURCES}/kernels.cpp"],
-            depends=[f"{SOURCES}/kernels.h", f"{SOURCES}/scaled.inc"],
+            depends=[f"{SOURCES}/{name}" for name in ("kernels.h", "scaled.inc", "gated.inc")],
             optional=True,
         )
     ],

@@ -8,16 +8,25 @@ from kat import models
 from kat.errors import first_line
 from kat.extras import PROJECT
 from kat.models.kanify import kanify
-from kat.nn import Coefficients, GRKANLinear, GRKANMlp, GroupRational, param_groups
-from kat.ops import rational
+from kat.nn import (
+    Coefficients,
+    GatedGRKANMlp,
+    GRKANLinear,
+    GRKANMlp,
+    GroupRational,
+    param_groups,
+)
+from kat.ops import gated_rational, rational
 from kat.version import __version__
 
 __all__ = [
     "Coefficients",
     "GRKANLinear",
     "GRKANMlp",
+    "GatedGRKANMlp",
     "GroupRational",
     "__version__",
+    "gated_rational",
     "kanify",
     "models",
     "param_groups",

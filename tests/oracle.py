@@ -156,16 +156,17 @@ def assert_near(
     exact: tuple[Tensor, ...],
     plain: tuple[Tensor, ...],
     slack: float = 2.0,
+    names: tuple[str, ...] = ("y", "dx", "da", "db"),
 ) -> None:
-    """Each error of (y, dx, da, db) is at most so many times that of plain PyTorch.
+    """Each error of (y, dx, da, db), or of the named, is at most so many times plain PyTorch's.
 
     Args:
         results: what is checked.
         exact: the same in float64.
         plain: by plain PyTorch in the dtypes of the results.
         slack: how many times.
+        names: of the results.
     """
-    names = ("y", "dx", "da", "db")
     for name, got, want, other in zip(names, results, exact, plain, strict=True):
         assert got.shape == other.shape
         assert got.dtype == other.dtype

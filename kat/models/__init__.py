@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from kat.models.conversion.initialize import init_from_vit
     from kat.models.conversion.report import Conversion
     from kat.models.conversion.source import ViTSource, read_vit
-    from kat.models.kat import KAT, rational_parameter_names
+    from kat.models.kat import KAT, GatedKAT, rational_parameter_names
     from kat.models.vit import KANViT, SwiGLUViT, ViT
 else:
     __getattr__, __dir__ = on_first_use(__name__, "vision")
@@ -49,6 +49,7 @@ __all__ = [
     "KAT",
     "Conversion",
     "FixedMlp",
+    "GatedKAT",
     "KANViT",
     "ModelRecord",
     "Movement",

@@ -78,5 +78,15 @@ class SwiGLUMlp(SwiGLU):
         *args: Any,
         **kwargs: Any,
     ) -> None:
-        hidden = round((hidden_features or in_features) * 2 / 3)
+        hidden = gated_width(hidden_features or in_features)
         super().__init__(in_features, hidden, out_features, nn.SiLU, *args, **kwargs)
+
+
+def gated_width(hidden_features: int, multiple: int = 1) -> int:
+    """The hidden width with which a gated MLP has the parameters of an MLP: two thirds of its own.
+
+    Args:
+        hidden_features: hidden width of the MLP.
+        multiple: of which the width is to be one; the nearest.
+    """
+    return round(hidden_features * 2 / 3 / multiple) * multiple or multiple

@@ -15,10 +15,11 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import generate_default_cfgs
 from torch import nn
 
+from kat.models.baseline_mlps import gated_width
 from kat.models.checkpoints.state_dict import filter_released, is_coefficient, published_name
 from kat.models.timm_registry import register_family
 from kat.models.vit import ViT
-from kat.nn import GRKANMlp, Init, Keep, Scheme, Share
+from kat.nn import GatedGRKANMlp, GRKANMlp, Init, Keep, Scheme, Share
 from kat.ops import Form
 
 
@@ -74,8 +75,7 @@ class KAT(ViT):
         attn_init: str = "mimetic",
         **kwargs: Any,
     ) -> None:
-        if kwargs.get("act_layer") is not None:
-            raise ValueError("a KAT's activations are its rationals: give act_init, not act_layer")
+        _check_no_act_layer(kwargs)
         mlp_layer = partial(
             GRKANMlp,
             num_groups=num_groups,
@@ -94,6 +94,80 @@ class KAT(ViT):
     def no_weight_decay(self) -> set[str]:
         """timm's names and those of all coefficients: weight decay would pull F towards zero."""
         return super().no_weight_decay() | rational_parameter_names(self)
+
+
+class GatedKAT(ViT):
+    """A Vision Transformer: each block computes x + attn(norm(x)), then x + GatedGRKANMlp(norm(x)).
+
+    The MLPs are :class:`kat.nn.GatedGRKANMlp`. Their hidden width is two thirds of
+    ``mlp_ratio * embed_dim``, to the nearest multiple of ``num_groups``, so that they have about as
+    many parameters as plain MLPs.
+
+    Args:
+        num_groups, degree, form, share: of the rationals, see :class:`kat.nn.GatedGRKANMlp`.
+        act_init: the initial activation of the gates, see ``init`` of
+            :class:`kat.nn.GroupRational`.
+        mlp_init: initialization of the MLPs' weights, see ``weight_init`` there.
+        packed, fused: see :class:`kat.nn.GatedGRKANMlp`.
+        attn_init: the initialization of the attention, see :class:`kat.models.ViT`.
+        **kwargs: of timm's ``VisionTransformer``.
+
+    Raises:
+        ValueError: an unknown scheme or function, or an ``act_layer``.
+
+    Examples:
+        >>> import kat
+        >>> sizes = {"img_size": 32, "patch_size": 8, "embed_dim": 64}
+        >>> model = kat.models.GatedKAT(**sizes, depth=2, num_heads=4)
+        >>> model.blocks[0].mlp.fc1_g.out_features  # 256 * 2 / 3
+        168
+    """
+
+    def __init__(
+        self,
+        *,
+        num_groups: int | str = 8,
+        degree: tuple[int, int] = (5, 4),
+        form: Form = "A",
+        share: Share = "numerator",
+        act_init: Init = "swish",
+        mlp_init: Scheme = "variance_preserving",
+        packed: bool = False,
+        fused: bool = True,
+        attn_init: str = "mimetic",
+        **kwargs: Any,
+    ) -> None:
+        _check_no_act_layer(kwargs)
+        mlp_layer = partial(
+            _gated_mlp,
+            packed=packed,
+            num_groups=num_groups,
+            act_init=act_init,
+            degree=degree,
+            form=form,
+            share=share,
+            weight_init=mlp_init,
+            fused=fused,
+        )
+        super().__init__(mlp_layer=mlp_layer, attn_init=attn_init, **kwargs)
+
+    def no_weight_decay(self) -> set[str]:
+        """As that of :class:`KAT`."""
+        return super().no_weight_decay() | rational_parameter_names(self)
+
+
+def _gated_mlp(
+    in_features: int, hidden_features: int, *, packed: bool, num_groups: int | str, **options: Any
+) -> GatedGRKANMlp:
+    """In the place of an MLP with this hidden width."""
+    width = gated_width(hidden_features, num_groups if isinstance(num_groups, int) else 1)
+    hidden = 2 * width if packed else width
+    return GatedGRKANMlp(in_features, hidden, packed=packed, num_groups=num_groups, **options)
+
+
+def _check_no_act_layer(arguments: dict[str, Any]) -> None:
+    if arguments.get("act_layer") is not None:
+        raise ValueError("a KAT's activations are its rationals: give act_init, not act_layer")
 
 
 def _rename_coefficients(_: nn.Module, state_dict: dict[str, Any], *__: Any) -> None:

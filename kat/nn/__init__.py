@@ -9,6 +9,7 @@ from kat.nn.coefficient_history import (
 from kat.nn.coefficients import Coefficients, Init
 from kat.nn.fused import register_grkan_hook
 from kat.nn.gain import expectation, gain
+from kat.nn.gated import GatedGRKANMlp
 from kat.nn.grkan import GRKANLinear, GRKANMlp, Keep
 from kat.nn.init import Scheme, init_attention_mimetic_, init_grkan_
 from kat.nn.param_groups import clip_coefficient_gradients, param_groups
@@ -22,6 +23,7 @@ __all__ = [
     "Coefficients",
     "GRKANLinear",
     "GRKANMlp",
+    "GatedGRKANMlp",
     "GroupRational",
     "Init",
     "Keep",

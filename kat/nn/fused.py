@@ -28,6 +28,8 @@ _hooks: OrderedDict[int, GRKANHook] = OrderedDict()
 def register_grkan_hook(hook: GRKANHook) -> RemovableHandle:
     """Calls ``hook(activation, linear, x, y)`` whenever a GR-KAN layer y = W F(x) + bias runs.
 
+    Of a gated MLP, x is the gate: y = W (F(x) v) + bias.
+
     Like ``torch.nn.modules.module.register_module_forward_hook``, it covers all models of the
     process. A fused layer stays fused; a hook on one of its own modules would prevent that.
 
@@ -58,6 +60,12 @@ def has_grkan_hooks() -> bool:
     return bool(_hooks)
 
 
+def call_grkan_hooks(activation: GroupRational, linear: nn.Linear, x: Tensor, y: Tensor) -> None:
+    """Shows a layer's input and output to all hooks of :func:`register_grkan_hook`."""
+    for hook in tuple(_hooks.values()):
+        hook(activation, linear, x, y)
+
+
 def grkan_linear(
     x: Tensor,
     activation: GroupRational,
@@ -86,8 +94,7 @@ def grkan_linear(
     y = _fused(x, activation, linear) if fused else None
     if y is None:
         y = linear(between(activation(x)))
-    for hook in tuple(_hooks.values()):
-        hook(activation, linear, x, y)
+    call_grkan_hooks(activation, linear, x, y)
     return y
 
 

@@ -82,7 +82,7 @@ class GRKANLinear(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        groups = _groups(num_groups, "in_features", in_features)
+        groups = count_groups(num_groups, "in_features", in_features)
         self.weight_init = weight_init
         self.fused = fused
         self.act = GroupRational(
@@ -177,8 +177,8 @@ class GRKANMlp(nn.Module):
         hidden_features = hidden_features or in_features
         out_features = out_features or in_features
         self.num_groups = num_groups
-        first_groups = _groups(num_groups, "in_features", in_features)
-        groups = _groups(num_groups, "hidden_features", hidden_features)
+        first_groups = count_groups(num_groups, "in_features", in_features)
+        groups = count_groups(num_groups, "hidden_features", hidden_features)
         self.weight_init = weight_init
         self.fused = fused
         self.keep = keep
@@ -249,7 +249,7 @@ class GRKANMlp(nn.Module):
         return self.norm(self.drop2(y))
 
 
-def _groups(num_groups: int | str, name: str, width: int) -> int:
+def count_groups(num_groups: int | str, name: str, width: int) -> int:
     """The number of groups into which a width is divided."""
     if num_groups == "channels":
         return width

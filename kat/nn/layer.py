@@ -91,9 +91,20 @@ def plain_layer(activation: GroupRational | None, linear: nn.Linear) -> Layer | 
         return None
     if activation is None:
         return Layer("A", None, None, weight, bias)
+    coefficients = plain_coefficients(activation)
+    if coefficients is None or activation.impl is not None:
+        return None
+    return Layer(activation.form, *coefficients, weight, bias)
+
+
+def plain_coefficients(activation: GroupRational) -> tuple[Tensor, Tensor] | None:
+    """Numerator and denominator of a rational of the last dimension that is only its formula.
+
+    None if it has hooks, is of a derived class, has a ``forward`` of its own or coefficients of a
+    tensor subclass.
+    """
     if (
         type(activation) is not GroupRational
-        or activation.impl is not None
         or activation.channel_dim != -1
         or is_patched(activation)
     ):
@@ -101,7 +112,7 @@ def plain_layer(activation: GroupRational | None, linear: nn.Linear) -> Layer | 
     numerator, denominator = activation.weight_numerator, activation.weight_denominator
     if type(numerator) not in PLAIN or type(denominator) not in PLAIN:
         return None
-    return Layer(activation.form, numerator, denominator, weight, bias)
+    return numerator, denominator
 
 
 def has_no_effect(module: nn.Module) -> bool:

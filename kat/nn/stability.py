@@ -1,6 +1,7 @@
 """Monitors the GR-KAN layers of a model during training.
 
-For a layer y = W F(x) + bias, F = P / Q, at a training step:
+For a layer y = W F(x) + bias, or y = W (F(x) v) + bias in a gated MLP, F = P / Q, at a training
+step:
 
     gain    = E[y^2] / E[x^2]         1: the layer preserves the second moment
     drift   = |c - c_0| / |c_0|       c: its coefficients, c_0: the initial ones
@@ -23,6 +24,7 @@ from torch.utils.hooks import RemovableHandle
 
 from kat.errors import InputError
 from kat.nn.fused import register_grkan_hook
+from kat.nn.gated import GatedGRKANMlp
 from kat.nn.grkan import GRKANLinear, GRKANMlp
 from kat.nn.rational import GroupRational
 from kat.ops import rational
@@ -130,7 +132,8 @@ class StabilityMonitor:
                 f"{type(model).__name__} has no rational layer to monitor; train a KAT, or set"
                 " monitor.enabled=false"
             )
-        mlps = [name for name, module in model.named_modules() if isinstance(module, GRKANMlp)]
+        kinds = (GRKANMlp, GatedGRKANMlp)
+        mlps = [name for name, module in model.named_modules() if isinstance(module, kinds)]
         parents = [name.rpartition(".")[0] for name in mlps]
         self._blocks = {name: model.get_submodule(name) for name in parents if name}
 
@@ -254,6 +257,8 @@ def _linears(model: nn.Module) -> dict[int, nn.Linear]:
             pairs.append((module.act, module.fc))
         if isinstance(module, GRKANMlp):
             pairs += [(module.act1, module.fc1), (module.act2, module.fc2)]
+        if isinstance(module, GatedGRKANMlp):
+            pairs.append((module.act, module.fc2))
     return {id(activation): linear for activation, linear in pairs}
 
 

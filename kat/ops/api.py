@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from kat.ops import dispatch, reference
+from kat.ops import dispatch, gated, reference
 from kat.ops.arguments import Form, Impl, check_arguments
 from kat.ops.torch_internals import in_function_transform, is_exporting_onnx
 
@@ -92,9 +92,9 @@ def rational(
 def decompositions() -> dict[Any, Callable[..., Tensor]]:
     """For ``ExportedProgram.run_decompositions``: what makes F(x) a dozen plain operations.
 
-    A program of ``torch.export`` holds F(x) as the operator ``kat::rational``, which runs where kat
-    is imported. Other runtimes and exporters know plain operations alone. There powers of |x|
-    overflow from about 1e7 on, in float32 at degree 5.
+    A program of ``torch.export`` holds F(x) as the operator ``kat::rational``, and F(x) v as
+    ``kat::gated_rational``, which run where kat is imported. Other runtimes and exporters know
+    plain operations alone. There powers of |x| overflow from about 1e7 on, in float32 at degree 5.
 
     Examples:
         >>> import torch
@@ -105,4 +105,7 @@ def decompositions() -> dict[Any, Callable[..., Tensor]]:
         >>> any("kat" in str(node.target) for node in plain.graph.nodes)
         False
     """
-    return {torch.ops.kat.rational.default: reference.plain_rational}
+    return {
+        torch.ops.kat.rational.default: reference.plain_rational,
+        torch.ops.kat.gated_rational.default: gated.plain_gated_rational,
+    }

@@ -126,7 +126,7 @@ def in_forward_mode() -> bool:
     return True
 
 
-def refuse_forward_mode() -> None:
+def refuse_forward_mode(operator: str = "rational") -> None:
     """Raises an error where forward-mode AD is active.
 
     An operator that has only a backward formula would silently give zero tangents. A direct call
@@ -137,8 +137,8 @@ def refuse_forward_mode() -> None:
     """
     if in_forward_mode():
         raise RuntimeError(
-            "the operator kat::rational has no forward-mode derivative; call"
-            " kat.rational(..., impl='reference'), which has all derivatives"
+            f"the operator kat::{operator} has no forward-mode derivative; call"
+            f" kat.{operator}(..., impl='reference'), which has all derivatives"
         )
 
 

@@ -93,6 +93,30 @@ def test_options_of_the_rationals_reach_every_layer():
     assert act.weight_numerator.shape == (4, 4)
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_gated_kat_has_the_parameters_of_a_kat_and_the_options_of_its_rationals(packed):
+    options = {"num_groups": 4, "degree": (3, 2), "form": "B", "share": "none", "act_init": "gelu"}
+    model = timm.create_model("kat_glu_micro", **options, packed=packed)
+    act = model.blocks[2].mlp.act
+    assert (act.num_groups, act.degree, act.form, act.share) == (4, (3, 2), "B", "none")
+    assert act.init == "gelu"
+    count, of_kat = (
+        sum(p.numel() for p in each.parameters())
+        for each in (timm.create_model("kat_glu_micro", packed=packed), create_model("kat_micro"))
+    )
+    assert count == pytest.approx(of_kat, rel=0.01)
+    names = rational_parameter_names(model)
+    assert len(names) == 4 * 2
+    assert names <= model.no_weight_decay()
+
+
+def test_a_gated_kat_has_the_initial_weights_of_its_mlps():
+    torch.manual_seed(0)
+    mlp = timm.create_model("kat_glu_micro").blocks[1].mlp
+    assert mlp.fc1_g.weight.std().item() == pytest.approx(64**-0.5, rel=0.03)
+    assert mlp.fc2.weight.std().item() == pytest.approx((2.8108 / 168) ** 0.5, rel=0.03)
+
+
 def test_no_weight_decay_covers_the_coefficients():
     model = timm.create_model("kat_micro")
     names = rational_parameter_names(model)

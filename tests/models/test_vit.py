@@ -14,7 +14,7 @@ def _names(model):
     return {n: tuple(p.shape) for n, p in model.named_parameters() if ".mlp." not in n}
 
 
-@pytest.mark.parametrize("family", ["vit", "vit_swiglu", "vit_kan"])
+@pytest.mark.parametrize("family", ["kat_glu", "vit", "vit_swiglu", "vit_kan"])
 def test_all_parameters_outside_the_mlps_are_kats(family):
     model = timm.create_model(f"{family}_micro_patch7_28")
     assert _names(model) == _names(timm.create_model("kat_micro_patch7_28"))

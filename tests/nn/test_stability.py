@@ -20,10 +20,10 @@ from tests.hooks import forward_hooks, grkan_hooks
 INTERVAL = (-3.0, 3.0)
 
 
-def _model(**options):
+def _model(name="kat_micro_patch2_8", **options):
     torch.manual_seed(0)
     settings = {"in_chans": 1, "depth": 2, **options}
-    return timm.create_model("kat_micro_patch2_8", **settings)
+    return timm.create_model(name, **settings)
 
 
 def _batch(size=6):
@@ -60,6 +60,29 @@ def test_a_watched_run_gives_the_same_bits(options):
     assert all(torch.equal(actual[name], expected[name]) for name in expected)
     assert len(monitor.rows) == 3 * (2 * 2 + 2)
     assert not any(map(forward_hooks, watched.modules()))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_gated_mlp_is_watched_from_its_gate_to_its_output(packed):
+    options = {"name": "kat_glu_micro_patch2_8", "packed": packed}
+    watched, monitor = _model(**options), StabilityMonitor(1)
+    monitor.attach(watched)
+    actual, expected = _train(watched, monitor), _train(_model(**options))
+    assert all(torch.equal(actual[name], expected[name]) for name in expected)
+    first = {row["layer"]: row for row in monitor.rows if row["step"] == 0}
+    assert list(first) == ["blocks.0", "blocks.0.mlp.act", "blocks.1", "blocks.1.mlp.act"]
+    model, seen = _model(**options), {}
+    mlp = model.blocks[1].mlp
+    mlp.act.register_forward_hook(lambda module, args, y: seen.update(x=args[0], f=y))
+    mlp.fc2.register_forward_hook(lambda module, args, y: seen.update(y=y))
+    images, labels = _batch()
+    torch.manual_seed(2)
+    functional.cross_entropy(model.train()(images), labels).backward()
+    row = first["blocks.1.mlp.act"]
+    for name, tensor in (("input", "x"), ("activation", "f"), ("output", "y")):
+        assert row[f"{name}_variance"] == pytest.approx(seen[tensor].var().item(), rel=1e-3)
+    assert row["weight_gradient"] == pytest.approx(mlp.fc2.weight.grad.norm().item(), rel=1e-3)
+    assert row["input_gradient"] > 0
 
 
 def _by_hand(model, images, labels):

@@ -86,6 +86,7 @@ _TINY = '"depth": 4, "embed_dim": 16, "num_heads": 2, "global_blocks": [0], "cha
 MODELS = {
     "classification": {
         "kat_micro": "depth: 2",
+        "kat_glu_micro": "depth: 2",
         "vit_micro": "depth: 2",
         "vit_kan_micro": "depth: 2",
         "vit_swiglu_micro": "depth: 2",

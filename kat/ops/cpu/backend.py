@@ -37,12 +37,22 @@ def rational(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Te
         ValueError: x is not on the CPU.
         BackendUnavailable: there is no library, or it does not support the dtype or the degrees.
     """
+    check_available(x, numerator, denominator)
+    return torch.ops.kat.rational.default(x, numerator, denominator, form)
+
+
+def check_available(x: Tensor, numerator: Tensor, denominator: Tensor) -> None:
+    """Checks that the kernel takes these arguments.
+
+    Raises:
+        ValueError: x is not on the CPU.
+        BackendUnavailable: there is no library, or it does not support the dtype or the degrees.
+    """
     if x.device.type != "cpu":
         raise ValueError(f"impl='cpu' needs x on the cpu, but x is on {x.device}")
     reason = _unavailable(x.dtype, numerator.shape[1] - 1, denominator.shape[1])
     if reason:
         raise BackendUnavailable(f"impl='cpu' is unavailable: {reason}")
-    return torch.ops.kat.rational.default(x, numerator, denominator, form)
 
 
 def forward(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
@@ -61,8 +71,8 @@ def forward_into(y: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, f
         numerator, denominator, form: arguments that the kernel :func:`supports`.
     """
     if x.numel():
-        a, b = _coefficients(x, numerator, denominator)
-        _library().run(form, x, None, y, None, a, b)
+        a, b = dense_coefficients(x, numerator, denominator)
+        loaded_library().run(form, x, None, y, None, a, b)
 
 
 def backward(
@@ -105,11 +115,11 @@ def backward_into(
     Returns:
         Those of numerator and denominator, in the dtype of the arithmetic.
     """
-    a, b = _coefficients(x, numerator, denominator)
+    a, b = dense_coefficients(x, numerator, denominator)
     new = torch.empty_like if x.numel() else torch.zeros_like
     da, db = new(a), new(b)
     if x.numel():
-        _library().run(form, x, grad, y, dx, a, b, da, db)
+        loaded_library().run(form, x, grad, y, dx, a, b, da, db)
     return da, db
 
 
@@ -122,13 +132,15 @@ def _backward(
     return dx, da.to(numerator.dtype), db.to(denominator.dtype)
 
 
-def _library() -> Library:
+def loaded_library() -> Library:
+    """The library, where the kernel :func:`supports` the arguments."""
     library = find_library()
     assert isinstance(library, Library)
     return library
 
 
-def _coefficients(x: Tensor, numerator: Tensor, denominator: Tensor) -> tuple[Tensor, Tensor]:
+def dense_coefficients(x: Tensor, numerator: Tensor, denominator: Tensor) -> tuple[Tensor, Tensor]:
+    """The coefficients as the kernel reads them: contiguous, in the dtype of the arithmetic."""
     dtype = compute_dtype(x.dtype)
     return _dense(numerator, dtype), _dense(denominator, dtype)
 

@@ -23,7 +23,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 SOURCE_FOLDER = Path(__file__).resolve().parent / "csrc"
-SOURCES = ("rational.cpp", "kernels.cpp", "kernels.h", "scaled.inc")
+SOURCES = ("rational.cpp", "kernels.cpp", "kernels.h", "scaled.inc", "gated.inc")
 """The first one is compiled once, the second once for each instruction set."""
 DISTRIBUTION = "kolmogorov-arnold-transformer"
 PREBUILT = Path(__file__).resolve().parent / "_rational_cpu.so"

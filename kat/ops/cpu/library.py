@@ -30,6 +30,7 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 _DTYPE_CODES = {dtype: code for code, dtype in enumerate(DTYPES)}
 _FORM_CODES: dict[str, int] = {form: code for code, form in enumerate(FORMS)}
 _CALL = struct.Struct("=19q")
+_GATED_CALL = struct.Struct("=23q")
 _STATUS = {1: "out of memory", 2: "an unsupported case", 3: "torch's threads failed"}
 _TORCH_LIBRARY = {"darwin": "libtorch_cpu.dylib", "win32": "torch_cpu.dll"}
 
@@ -40,7 +41,7 @@ class Library(NamedTuple):
     Attributes:
         path: the file.
         available: the instruction sets for which it was compiled.
-        call: its function.
+        call, gated_call: its functions.
         parallel_for: the address of torch's parallel loop.
         instruction_set: the index in ``INSTRUCTION_SETS`` of the one that runs.
     """
@@ -48,6 +49,7 @@ class Library(NamedTuple):
     path: Path
     available: tuple[str, ...]
     call: Callable[[bytes], int]
+    gated_call: Callable[[bytes], int]
     parallel_for: int
     instruction_set: int
 
@@ -97,8 +99,62 @@ class Library(NamedTuple):
                 0 if db is None else db.data_ptr(),
             )
         )
-        if status:
-            raise RuntimeError(f"the CPU kernel failed: {_STATUS.get(status, status)}")
+        _check(status)
+
+    def run_gated(
+        self,
+        form: str,
+        x: Tensor,
+        v: Tensor,
+        grad: Tensor | None,
+        y: Tensor | None,
+        dx: Tensor | None,
+        dv: Tensor | None,
+        a: Tensor,
+        b: Tensor,
+        da: Tensor | None = None,
+        db: Tensor | None = None,
+    ) -> None:
+        """Computes y = F(x) v, or dx, dv, da and db, and y if there is one, if ``grad`` is given.
+
+        x, v, dx and dv are (rows, channels) with contiguous channels; x and v have rows of one
+        stride, dx and dv too. grad and y are contiguous. They are all of one dtype. a, b, da and db
+        are contiguous, in the dtype of the arithmetic.
+
+        Raises:
+            RuntimeError: the call failed.
+        """
+        status = self.gated_call(
+            _GATED_CALL.pack(  # in the order of GatedCall
+                self.parallel_for,
+                self.instruction_set,
+                DTYPES.index(x.dtype),
+                FORMS.index(form),
+                x.numel(),
+                x.shape[1],
+                1,
+                x.data_ptr(),
+                0 if grad is None else grad.data_ptr(),
+                0 if y is None else y.data_ptr(),
+                0 if dx is None else dx.data_ptr(),
+                a.data_ptr(),
+                *a.shape,
+                b.data_ptr(),
+                *b.shape,
+                0 if da is None else da.data_ptr(),
+                0 if db is None else db.data_ptr(),
+                v.data_ptr(),
+                0 if dv is None else dv.data_ptr(),
+                x.stride(0),
+                x.shape[1] if dx is None else dx.stride(0),
+            )
+        )
+        _check(status)
+
+
+def _check(status: int) -> None:
+    if status:
+        raise RuntimeError(f"the CPU kernel failed: {_STATUS.get(status, status)}")
 
 
 @functools.cache
@@ -126,7 +182,8 @@ def find_library() -> Library | str:
         return f"{why}{error}"
     sets = binary.kat_instruction_sets()
     available = tuple(name for i, name in enumerate(INSTRUCTION_SETS) if sets >> i & 1)
-    return Library(path, available, binary.kat_rational, parallel_for, wanted)
+    calls = (binary.kat_rational, binary.kat_gated_rational)
+    return Library(path, available, *calls, parallel_for, wanted)
 
 
 def _open_prebuilt() -> tuple[Path, ctypes.CDLL] | None:
@@ -140,8 +197,9 @@ def _open_prebuilt() -> tuple[Path, ctypes.CDLL] | None:
 
 def _open(path: Path) -> tuple[Path, ctypes.CDLL]:
     binary = ctypes.CDLL(str(path))
-    binary.kat_rational.argtypes = [ctypes.c_char_p]
-    binary.kat_rational.restype = ctypes.c_int32
+    for call in (binary.kat_rational, binary.kat_gated_rational):
+        call.argtypes = [ctypes.c_char_p]
+        call.restype = ctypes.c_int32
     binary.kat_source_hash.restype = ctypes.c_char_p
     binary.kat_instruction_sets.restype = ctypes.c_int64
     return path, binary

@@ -43,6 +43,7 @@ def _bytes_of_graph(model: nn.Module, x: torch.Tensor) -> int:
         ("vit_micro", {}),
         ("vit_micro", {"init_values": 0.1, "qk_norm": True}),
         ("vit_swiglu_micro", {}),
+        ("kat_glu_micro", {}),
         ("vit_kan_micro", {}),
         ("kat_tiny_patch16_224", {"depth": 2}),
         ("resnet18", {}),

@@ -41,6 +41,7 @@ def test_a_kat_costs_its_vit_and_21_for_each_element_of_a_rational():
         ("kat_micro", {"num_groups": 4, "degree": (3, 2)}),
         ("kat_micro", {"num_groups": 16, "degree": (7, 6), "form": "B", "share": "none"}),
         ("vit_swiglu_micro", {}),
+        ("kat_glu_micro", {}),
         ("vit_kan_micro", {"grid": 3, "order": 2}),
         ("resnet18", {}),
         ("mobilenetv3_small_050", {}),  # grouped convolutions

@@ -287,7 +287,7 @@ struct Track {
   KAT_ALWAYS_INLINE explicit Track(const Block& block)
       : largest(block.largest) {}
 
-  KAT_ALWAYS_INLINE void see(V& x, V&) { largest.see(x); }
+  KAT_ALWAYS_INLINE void see(V& x, V&, typename T::Bits) { largest.see(x); }
 
   KAT_ALWAYS_INLINE V mark(V dx) const { return dx; }
 
@@ -310,9 +310,10 @@ struct Guard {
   KAT_ALWAYS_INLINE explicit Guard(const Block& block)
       : x_limit(V{} + Real(block.x_limit)), grad_limit(V{} + Real(block.grad_limit)) {}
 
-  KAT_ALWAYS_INLINE void see(V& x, V& grad) {
+  // `zero`: where grad is exactly zero.
+  KAT_ALWAYS_INLINE void see(V& x, V& grad, Bits zero) {
     const Bits near = absolute<T>(x) <= x_limit;
-    within = near & ((absolute<T>(grad) >= grad_limit) | (grad == 0));
+    within = near & ((absolute<T>(grad) >= grad_limit) | zero);
     x = bits<V>(bits<Bits>(x) & near);
     grad = bits<V>(bits<Bits>(grad) & within);
   }
@@ -435,6 +436,18 @@ void forward(const Block& block) {
   largest.store(block.largest);
 }
 
+// Adds the sums of a strip to those at `total`; returns where those of the next strip are.
+template <class V>
+KAT_INLINE char* add_to(char* total, const V* sums, int terms) {
+  for (int k = 0; k < terms; ++k, total += sizeof(V)) {
+    V sum;
+    memcpy(&sum, total, sizeof sum);
+    sum += sums[k];
+    memcpy(total, &sum, sizeof sum);
+  }
+  return total;
+}
+
 // The sums stay in registers from the first row of a strip to the last.
 template <class T, bool kIsA, class Degrees, class Policy>
 void backward(const Block& block) {
@@ -453,20 +466,17 @@ void backward(const Block& block) {
         __builtin_prefetch(at.grad + i + block.ahead);
         __builtin_prefetch(at.dx + i + block.ahead, kToWrite);
         V x = T::load(at.x + i), grad = T::load(at.grad + i);
-        policy.see(x, grad);
+        policy.see(x, grad, grad == 0);
         T::store(at.dx + i, policy.mark(rational.gradient(x, grad, sums, y)));
         if (at.y) T::store(at.y + i, y);
       }
     }
-    for (int k = 0; k < terms; ++k, total += sizeof(V)) {
-      V sum;
-      memcpy(&sum, total, sizeof sum);
-      sum += sums[k];
-      memcpy(total, &sum, sizeof sum);
-    }
+    total = add_to(total, sums, terms);
   }
   policy.store(block);
 }
+
+#include "gated.inc"
 
 // The smallest nonzero |v| of these elements; infinity if there is none.
 template <class T>
@@ -518,7 +528,13 @@ void store_one(char* to, double value) {
 }
 
 template <class T, bool kIsA, class Degrees>
-Kernels kernels_for() {
+Kernels kernels_for(bool gated) {
+  if (gated) {
+    return {gated_forward<T, kIsA, Degrees>,
+            gated_backward<T, kIsA, Degrees, Track<T>>,
+            gated_backward<T, kIsA, Degrees, Guard<T>>,
+            least<T>, skip<T>, load_one<T>, store_one<T>};
+  }
   return {forward<T, kIsA, Degrees>,
           backward<T, kIsA, Degrees, Track<T>>,
           backward<T, kIsA, Degrees, Guard<T>>,
@@ -526,24 +542,25 @@ Kernels kernels_for() {
 }
 
 template <class T, bool kIsA>
-Kernels kernels_for_degrees(int m, int n) {
-  return m == 5 && n == 4 ? kernels_for<T, kIsA, FixedDegrees<5, 4>>()
-                          : kernels_for<T, kIsA, AnyDegrees>();
+Kernels kernels_for_degrees(int m, int n, bool gated) {
+  return m == 5 && n == 4 ? kernels_for<T, kIsA, FixedDegrees<5, 4>>(gated)
+                          : kernels_for<T, kIsA, AnyDegrees>(gated);
 }
 
 template <class T>
-Kernels kernels_for_form(int64_t form, int m, int n) {
-  return form == kFormA ? kernels_for_degrees<T, true>(m, n) : kernels_for_degrees<T, false>(m, n);
+Kernels kernels_for_form(int64_t form, int m, int n, bool gated) {
+  return form == kFormA ? kernels_for_degrees<T, true>(m, n, gated)
+                        : kernels_for_degrees<T, false>(m, n, gated);
 }
 
 }  // namespace
 
-Kernels kernels(int64_t data_type, int64_t form, int m, int n) {
+Kernels kernels(int64_t data_type, int64_t form, int m, int n, bool gated) {
   switch (data_type) {
-    case kBFloat16: return kernels_for_form<BFloat16>(form, m, n);
-    case kFloat16: return kernels_for_form<Float16>(form, m, n);
-    case kFloat64: return kernels_for_form<Float64>(form, m, n);
-    default: return kernels_for_form<Float32>(form, m, n);
+    case kBFloat16: return kernels_for_form<BFloat16>(form, m, n, gated);
+    case kFloat16: return kernels_for_form<Float16>(form, m, n, gated);
+    case kFloat64: return kernels_for_form<Float64>(form, m, n, gated);
+    default: return kernels_for_form<Float32>(form, m, n, gated);
   }
 }
 

@@ -22,7 +22,11 @@ struct Block {
   const char* grad;          // null: forward only
   char* y;                   // may be null in the backward pass
   char* dx;
+  const char* v;             // of y = F(x) v, else unused
+  char* dv;
   int64_t rows, stride, strips, pitch, length;
+  int64_t in_stride;         // of y = F(x) v: the stride of x and v, `stride` being of grad and y
+  int64_t out_stride;        // the stride of dx and dv
   int64_t ahead;             // the distance to the next block in elements, for prefetching
   void* largest;             // a vector of the largest |x| so far, updated
   double x_limit;            // the guarded kernel excludes elements with a larger |x|
@@ -43,9 +47,10 @@ struct Kernels {
   void (*store)(char* to, double value);
 };
 
-// The kernels of each instruction set, from kernels.cpp, compiled once for each.
-namespace baseline { Kernels kernels(int64_t data_type, int64_t form, int m, int n); }
-namespace avx2 { Kernels kernels(int64_t data_type, int64_t form, int m, int n); }
-namespace avx512 { Kernels kernels(int64_t data_type, int64_t form, int m, int n); }
+// The kernels of each instruction set, from kernels.cpp, compiled once for each. Of F(x), or, where
+// gated, of F(x) v.
+namespace baseline { Kernels kernels(int64_t data_type, int64_t form, int m, int n, bool gated); }
+namespace avx2 { Kernels kernels(int64_t data_type, int64_t form, int m, int n, bool gated); }
+namespace avx512 { Kernels kernels(int64_t data_type, int64_t form, int m, int n, bool gated); }
 
 }  // namespace kat

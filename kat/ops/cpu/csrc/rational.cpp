@@ -1,4 +1,5 @@
-// The rational function F(x) = P(x) / Q(x) and its gradient on the CPU, as a plain C library.
+// The rational function F(x) = P(x) / Q(x), the gate F(x) v, and their gradients on the CPU, as a
+// plain C library.
 //
 //   P(x) = a_0 + a_1 x + ... + a_m x^m
 //   form A:  Q(x) = 1 + sum_j |b_j| |x|^j        form B:  Q(x) = 1 + |sum_j b_j x^j|
@@ -94,6 +95,19 @@ struct RationalCall {
   void* db;
 };
 
+// What y = F(x) v has besides. Its tensors are dense, all in one order, or rows of channels: then
+// those of x and v, and of dx and dv, may lie further apart, as in the halves of one tensor.
+struct Gate {
+  const char* v;
+  char* dv;
+  int64_t in_stride, out_stride;  // of these rows, in elements; `channels` if dense
+};
+
+struct GatedCall {
+  RationalCall rational;
+  Gate gate;
+};
+
 namespace {
 
 int64_t smaller(int64_t i, int64_t j) { return i < j ? i : j; }
@@ -122,13 +136,14 @@ struct Plan {
   bool whole_periods;  // whether a chunk is a number of periods, or starts and ends anywhere
   int64_t slots;       // partial sums of one chunk: one for each group, or for each run it touches
 
-  Plan(int64_t count, int64_t groups_, int64_t group_run_, int64_t width_)
+  // `rows_apart`: channels are contiguous, but rows are not, so no strip may cross their ends.
+  Plan(int64_t count, int64_t groups_, int64_t group_run_, int64_t width_, bool rows_apart)
       : groups(groups_), group_run(group_run_), width(width_), lanes(1) {
-    run = groups == 1 ? kShortSum * width : group_run;
+    run = groups == 1 && !rows_apart ? kShortSum * width : group_run;
     strips = groups;
     period = run * strips;
     const int64_t cycle = period / greatest_common_divisor(period, width) * width;
-    if (run % width && run < 8 * width && cycle <= 4096) {
+    if (run % width && run < 8 * width && cycle <= 4096 && !rows_apart) {
       lanes = width;
       run = width;
       strips = cycle / width;
@@ -161,8 +176,11 @@ struct Plan {
 template <class R>
 class Operation {
  public:
-  Operation(const RationalCall& call, const Kernels& kernels, int64_t size, const Plan& plan)
-      : call_(call), kernels_(kernels), size_(size), plan_(plan),
+  Operation(const RationalCall& call, const Gate* gate, const Kernels& kernels, int64_t size,
+            const Plan& plan)
+      : call_(call), gate_(gate), kernels_(kernels), size_(size), plan_(plan),
+        in_gap_(gate ? gate->in_stride - call.channels : 0),
+        out_gap_(gate ? gate->out_stride - call.channels : 0),
         m_(int(call.a_columns) - 1), n_(int(call.b_columns)), terms_(m_ + 1 + n_), limit_(limit()),
         a_size_(a_size()), b_size_(b_size()), table_(nullptr), partial_(nullptr), failed_(false) {}
 
@@ -308,7 +326,7 @@ class Operation {
 
   void forward(Chunk& chunk) {
     process_chunk(chunk, kernels_.forward, 0);
-    if (!(largest(chunk) <= limit_)) process_excluded(chunk, call_.x, limit_);
+    if (!(largest(chunk) <= limit_)) process_excluded(chunk, call_.x, in_gap_, limit_);
   }
 
   void backward(Chunk& chunk, int64_t bytes) {
@@ -319,18 +337,31 @@ class Operation {
     if (guarded) process_chunk(chunk, kernels_.guarded_backward, bytes);
     if (!sums_are_finite(chunk)) {
       clear_partial(chunk);
-      process_excluded(chunk, call_.dx, kBelowAll);
+      process_excluded(chunk, call_.dx, out_gap_, kBelowAll);
     } else if (guarded) {
-      process_excluded(chunk, call_.dx, __builtin_inf());
+      process_excluded(chunk, call_.dx, out_gap_, __builtin_inf());
     }
   }
 
-  // Sets the chunk's grad_limit. float16 has no smaller numbers than 2^-24.
+  // Sets the chunk's grad_limit. float16 has no smaller numbers than 2^-24. Of a gate, the product
+  // of the smallest grad and the smallest v is the bound.
   bool some_grad_is_tiny(Chunk& chunk) const {
     const double x = largest(chunk), limit = least_grad(x <= limit_ ? x : limit_);
-    if (call_.data_type == kFloat16 && limit <= 0x1p-24) return false;
+    if (call_.data_type == kFloat16 && limit <= (gate_ ? 0x1p-48 : 0x1p-24)) return false;
     chunk.grad_limit = limit;
-    return kernels_.least(at(call_.grad, chunk.begin), chunk.end - chunk.begin) < limit;
+    const double grad = kernels_.least(at(call_.grad, chunk.begin), chunk.end - chunk.begin);
+    return (gate_ ? grad * least_v(chunk) : grad) < limit;
+  }
+
+  double least_v(const Chunk& chunk) const {
+    double least = __builtin_inf();
+    for (int64_t begin = chunk.begin; begin < chunk.end;) {
+      const int64_t end = end_of_row(begin, chunk.end, in_gap_);
+      const double found = kernels_.least(at(gate_->v, begin, in_gap_), end - begin);
+      if (found < least) least = found;
+      begin = end;
+    }
+    return least;
   }
 
   void process_chunk(Chunk& chunk, Kernel kernel, int64_t bytes) {
@@ -406,29 +437,35 @@ class Operation {
   }
 
   // Processes one by one the elements of a chunk whose `values` are NaN or beyond the limit.
-  void process_excluded(const Chunk& chunk, const char* values, double limit) {
+  void process_excluded(const Chunk& chunk, const char* values, int64_t gap, double limit) {
     for (int64_t begin = chunk.begin; begin < chunk.end;) {
-      begin += kernels_.skip(at(values, begin), chunk.end - begin, limit);
-      const int64_t end = smaller(begin + kSkip, chunk.end);
+      const int64_t stop = end_of_row(begin, chunk.end, gap);
+      begin += kernels_.skip(at(values, begin, gap), stop - begin, limit);
+      const int64_t end = smaller(begin + kSkip, stop);
       for (; begin < end; ++begin) {
-        if (!(__builtin_fabs(kernels_.load(at(values, begin))) <= limit)) process_one(chunk, begin);
+        const double value = kernels_.load(at(values, begin, gap));
+        if (!(__builtin_fabs(value) <= limit)) process_one(chunk, begin);
       }
     }
   }
 
   void process_one(const Chunk& chunk, int64_t offset) {
-    const double x = kernels_.load(at(call_.x, offset));
+    const double x = kernels_.load(at(call_.x, offset, in_gap_));
+    const double v = gate_ ? kernels_.load(at(gate_->v, offset, in_gap_)) : 1;
     const double grad = call_.grad ? kernels_.load(at(call_.grad, offset)) : 0;
-    const ScaledRational one = scaled(offset, x, grad);
-    if (call_.y && !(__builtin_fabs(x) <= limit_)) kernels_.store(at(call_.y, offset), one.y);
+    const ScaledRational one = scaled(offset, x, Parts(grad, v));
+    const bool beyond = !(__builtin_fabs(x) <= limit_);
+    if (call_.y && beyond) kernels_.store(at(call_.y, offset), one.y * v);
     if (!call_.grad) return;
-    const double dx = kernels_.load(at(call_.dx, offset));
-    if (dx != dx) kernels_.store(at(call_.dx, offset), one.dx);
+    if (gate_ && beyond) kernels_.store(at(gate_->dv, offset, out_gap_), grad * one.y);
+    char* const dx_at = at(call_.dx, offset, out_gap_);
+    const double dx = kernels_.load(dx_at);
+    if (dx != dx) kernels_.store(dx_at, one.dx);
     double* partial = partial_of(chunk, plan_.slot_of(chunk.index, offset));
     for (int k = 0; k < terms_; ++k) partial[k] = sum(partial[k], one.terms[k]);
   }
 
-  ScaledRational scaled(int64_t offset, double x, double grad) const {
+  ScaledRational scaled(int64_t offset, double x, const Parts& grad) const {
     const bool is_a = call_.form == kFormA;
     const int64_t group = plan_.group_of(offset);
     double a_row[kMaxDegree + 1], b_row[kMaxDegree + 1] = {0};
@@ -460,10 +497,14 @@ class Operation {
     block.sums = sums;
     block.m = m_;
     block.n = n_;
-    block.x = at(call_.x, offset);
+    block.x = at(call_.x, offset, in_gap_);
     block.grad = at(call_.grad, offset);
     block.y = at(call_.y, offset);
-    block.dx = at(call_.dx, offset);
+    block.dx = at(call_.dx, offset, out_gap_);
+    block.v = gate_ ? at(gate_->v, offset, in_gap_) : nullptr;
+    block.dv = gate_ ? at(gate_->dv, offset, out_gap_) : nullptr;
+    block.in_stride = plan_.period + in_gap_;  // with gaps a period is a row
+    block.out_stride = plan_.period + out_gap_;
     if (whole) chunk.kernel(block);
     for (int64_t i = 0; whole < length && i < strips; ++i) {
       block.coefficients = table_ + (strip + i) * terms_ * plan_.lanes;
@@ -475,30 +516,47 @@ class Operation {
   // Processes the tails of the rows of one strip, `count` elements each: copied, padded with zeros,
   // which add nothing to any sum, and copied back.
   void process_tails(const Chunk& chunk, Block block, int64_t offset, int64_t count) {
-    alignas(64) char x[kShortSum * kMaxVectorBytes] = {}, grad[kShortSum * kMaxVectorBytes] = {};
-    alignas(64) char y[kShortSum * kMaxVectorBytes], dx[kShortSum * kMaxVectorBytes];
-    const int64_t stride = block.stride, bytes = count * size_, padded = plan_.width * size_;
+    alignas(64) char x[kTails] = {}, v[kTails] = {}, grad[kTails] = {};
+    alignas(64) char y[kTails], dx[kTails], dv[kTails];
+    const int64_t bytes = count * size_, padded = plan_.width * size_;
     for (int64_t row = 0; row < block.rows; ++row) {
-      memcpy(x + row * padded, at(call_.x, offset + row * stride), bytes);
-      if (block.grad) memcpy(grad + row * padded, at(call_.grad, offset + row * stride), bytes);
+      const int64_t i = offset + row * plan_.period;
+      memcpy(x + row * padded, at(call_.x, i, in_gap_), bytes);
+      if (gate_) memcpy(v + row * padded, at(gate_->v, i, in_gap_), bytes);
+      if (block.grad) memcpy(grad + row * padded, at(call_.grad, i), bytes);
     }
     block.x = x;
+    block.v = v;
     block.grad = block.grad ? grad : nullptr;
     block.y = block.y ? y : nullptr;
     block.dx = dx;
-    block.stride = block.length = plan_.width;
+    block.dv = dv;
+    block.stride = block.in_stride = block.out_stride = block.length = plan_.width;
     block.strips = 1;
     block.ahead = 0;
     chunk.kernel(block);
     for (int64_t row = 0; row < block.rows; ++row) {
-      if (block.y) memcpy(at(call_.y, offset + row * stride), y + row * padded, bytes);
-      if (block.grad) memcpy(at(call_.dx, offset + row * stride), dx + row * padded, bytes);
+      const int64_t i = offset + row * plan_.period;
+      if (block.y) memcpy(at(call_.y, i), y + row * padded, bytes);
+      if (block.grad) memcpy(at(call_.dx, i, out_gap_), dx + row * padded, bytes);
+      if (block.grad && gate_) memcpy(at(gate_->dv, i, out_gap_), dv + row * padded, bytes);
     }
   }
 
   template <class Pointer>
   Pointer at(Pointer array, int64_t offset) const {
     return array ? array + offset * size_ : nullptr;
+  }
+
+  // The same where rows lie `gap` elements further apart.
+  template <class Pointer>
+  Pointer at(Pointer array, int64_t offset, int64_t gap) const {
+    return at(array, gap ? offset + offset / call_.channels * gap : offset);
+  }
+
+  // The end of the contiguous elements from `offset` on.
+  int64_t end_of_row(int64_t offset, int64_t end, int64_t gap) const {
+    return gap ? smaller(end, (offset / call_.channels + 1) * call_.channels) : end;
   }
 
   R* sums_of(R* sums, int64_t strip) const {
@@ -578,10 +636,14 @@ class Operation {
     }
   }
 
+  static constexpr int64_t kTails = kShortSum * kMaxVectorBytes;
+
   const RationalCall& call_;
+  const Gate* gate_;  // null: F(x) alone
   Kernels kernels_;
   int64_t size_;
   Plan plan_;
+  int64_t in_gap_, out_gap_;
   int m_, n_, terms_;
   double limit_, a_size_, b_size_;
   R* table_;
@@ -590,16 +652,16 @@ class Operation {
 };
 
 // The caller knows the processor, and what this library was compiled for.
-Kernels kernels(const RationalCall& call) {
+Kernels kernels(const RationalCall& call, bool gated) {
   const int m = int(call.a_columns) - 1, n = int(call.b_columns);
 #if KAT_INSTRUCTION_SETS & 4 && defined(__x86_64__)
-  if (call.instruction_set == kAvx512) return avx512::kernels(call.data_type, call.form, m, n);
+  if (call.instruction_set == kAvx512) return avx512::kernels(call.data_type, call.form, m, n, gated);
 #endif
 #if KAT_INSTRUCTION_SETS & 2 && defined(__x86_64__)
-  if (call.instruction_set == kAvx2) return avx2::kernels(call.data_type, call.form, m, n);
+  if (call.instruction_set == kAvx2) return avx2::kernels(call.data_type, call.form, m, n, gated);
 #endif
 #if KAT_INSTRUCTION_SETS & 1
-  return baseline::kernels(call.data_type, call.form, m, n);
+  return baseline::kernels(call.data_type, call.form, m, n, gated);
 #else
   __builtin_trap();
 #endif
@@ -610,11 +672,23 @@ int64_t vector_bytes(int64_t instruction_set) {
 }
 
 template <class R>
-Status run(const RationalCall& call, int64_t size) {
+Status run(const RationalCall& call, const Gate* gate, int64_t size) {
   const int64_t groups = larger(call.a_rows, call.b_rows);
   const int64_t width = vector_bytes(call.instruction_set) / int64_t(sizeof(R));
-  const Plan plan(call.count, groups, call.channel_stride * (call.channels / groups), width);
-  return Operation<R>(call, kernels(call), size, plan).run();
+  const bool apart = gate && (gate->in_stride != call.channels || gate->out_stride != call.channels);
+  const int64_t group_run = call.channel_stride * (call.channels / groups);
+  const Plan plan(call.count, groups, group_run, width, apart);
+  return Operation<R>(call, gate, kernels(call, gate), size, plan).run();
+}
+
+Status run(const RationalCall& call, const Gate* gate) {
+  if (call.a_columns - 1 > kMaxDegree || call.b_columns > kMaxDegree) return kUnsupported;
+  switch (call.data_type) {
+    case kFloat32: return run<float>(call, gate, 4);
+    case kBFloat16: case kFloat16: return run<float>(call, gate, 2);
+    case kFloat64: return run<double>(call, gate, 8);
+    default: return kUnsupported;
+  }
 }
 
 }  // namespace
@@ -632,12 +706,9 @@ KAT_EXPORT int64_t kat_instruction_sets(void) {
 }
 
 // F(x), or its gradient. Returns a Status; 0 is done.
-KAT_EXPORT int32_t kat_rational(const RationalCall* call) {
-  if (call->a_columns - 1 > kMaxDegree || call->b_columns > kMaxDegree) return kUnsupported;
-  switch (call->data_type) {
-    case kFloat32: return run<float>(*call, 4);
-    case kBFloat16: case kFloat16: return run<float>(*call, 2);
-    case kFloat64: return run<double>(*call, 8);
-    default: return kUnsupported;
-  }
+KAT_EXPORT int32_t kat_rational(const RationalCall* call) { return run(*call, nullptr); }
+
+// F(x) v, or its gradients.
+KAT_EXPORT int32_t kat_gated_rational(const GatedCall* call) {
+  return run(call->rational, &call->gate);
 }

@@ -1,0 +1,216 @@
+"""The gated GR-KAN MLP: a SwiGLU or GEGLU whose gate has a learnable activation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from kat.nn.coefficients import Init
+from kat.nn.fused import call_grkan_hooks, has_grkan_hooks
+from kat.nn.grkan import count_groups
+from kat.nn.init import Scheme, init_grkan_
+from kat.nn.layer import PLAIN, has_no_effect, plain_coefficients, plain_layer
+from kat.nn.rational import GroupRational, Share
+from kat.ops import Form, Impl, gated_rational
+from kat.ops.gated import gated_rational_backward_recompute, halves, packed_backward_recompute
+from kat.ops.torch_internals import in_function_transform, is_exporting
+
+
+class GatedGRKANMlp(nn.Module):
+    """GatedGRKANMlp(x) = W_2 (F(W_g x + b_g) * (W_x x + b_x)) + b_2: GR-KAN in a gated MLP.
+
+    F, the activation of the gate, is a rational for each group of hidden channels. It is
+    initialized to ``act_init``: with ``"swish"`` the layer starts as SwiGLU, with ``"gelu"`` as
+    GEGLU, up to the error of the preset.
+
+    Names, arguments and state dicts are those of timm's ``SwiGLU``: the children are fc1_g, fc1_x,
+    act, drop1, norm, fc2 and drop2. With ``packed=True`` they are those of timm's ``GluMlp`` and
+    ``SwiGLUPacked``: fc1 has the rows of both W_g and W_x, in the place of fc1_g and fc1_x. A state
+    dict of timm's layer loads with ``strict=False``; the coefficients are all that it lacks.
+
+    Args:
+        in_features: width of the input.
+        hidden_features: the output width of fc1_g and of fc1_x, or, if packed, of fc1, twice as
+            much; in_features by default.
+        out_features: width of the output; in_features by default.
+        act_layer: unused, for timm's signature; the activation is the rational.
+        norm_layer: an optional norm of the product, before fc2.
+        bias: whether the linear maps have biases; a pair for those of fc1 and of fc2.
+        drop: dropout rate of the product and of the output; a pair for different ones.
+        align_to: makes the width of the gate a multiple of this, by channels added to it.
+        packed: whether one linear map fc1 computes gate and value, as in ``GluMlp``.
+        gate_last: whether the gate is the second half of fc1, as by default in ``GluMlp``; False as
+            in ``SwiGLUPacked``. Only where packed.
+        num_groups: number of groups of the rational, a divisor of the width of the gate;
+            ``"channels"``: one for each channel.
+        act_init: the initial function F; see ``init`` of :class:`GroupRational`.
+        degree, form, share, impl: of the rational, see :class:`GroupRational`.
+        weight_init: see :func:`kat.nn.init_grkan_`. For unit normal x, gate u and value v are
+            independent unit normals, so E[(F(u) v)^2] = E[F(u)^2] and E[F(u) v] = 0: fc2 gets the
+            variance 1 / (width E[F(u)^2]), with ``"centered"`` too, as there is no mean to remove.
+        fused: whether to keep only gate and value for the backward pass, and to compute F(u) v
+            again there. A norm or dropout before fc2 prevents it.
+        device, dtype: of the parameters.
+
+    Raises:
+        ValueError: a width that the groups do not divide, or an odd one if packed; ``gate_last``
+            where not packed.
+
+    Source: Shazeer, GLU Variants Improve Transformer, arXiv 2002.05202, with the rational of
+    arXiv 2409.10594 in the gate.
+
+    Examples:
+        >>> import torch
+        >>> import kat
+        >>> mlp = kat.GatedGRKANMlp(192, 512)
+        >>> mlp(torch.randn(2, 197, 192)).shape
+        torch.Size([2, 197, 192])
+        >>> packed = kat.GatedGRKANMlp(192, 1024, packed=True)  # the same size
+        >>> packed.fc1.weight.shape, packed.fc2.weight.shape
+        (torch.Size([1024, 192]), torch.Size([192, 512]))
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        hidden_features: int | None = None,
+        out_features: int | None = None,
+        act_layer: Any = None,
+        norm_layer: Callable[..., nn.Module] | None = None,
+        bias: bool | tuple[bool, bool] = True,
+        drop: float | tuple[float, float] = 0.0,
+        align_to: int = 0,
+        *,
+        packed: bool = False,
+        gate_last: bool = False,
+        num_groups: int | str = 8,
+        act_init: Init = "swish",
+        degree: tuple[int, int] = (5, 4),
+        form: Form = "A",
+        share: Share = "numerator",
+        weight_init: Scheme = "variance_preserving",
+        fused: bool = True,
+        impl: Impl | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if gate_last and not packed:
+            raise ValueError("gate_last=True needs packed=True: fc1_g and fc1_x have no order")
+        width = _gate_width(hidden_features or in_features, packed, align_to)
+        groups = count_groups(num_groups, "the gate's width", width)
+        biases = bias if isinstance(bias, tuple) else (bias, bias)
+        drops = drop if isinstance(drop, tuple) else (drop, drop)
+        options: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.packed = packed
+        self.gate_last = gate_last
+        self.weight_init = weight_init
+        self.fused = fused
+        if packed:
+            self.fc1 = nn.Linear(in_features, 2 * width, bias=biases[0], **options)
+        else:
+            self.fc1_g = nn.Linear(in_features, width, bias=biases[0], **options)
+            self.fc1_x = nn.Linear(in_features, width, bias=biases[0], **options)
+        self.act = GroupRational(groups, degree, act_init, form, share, impl=impl, **options)
+        self.drop1 = nn.Dropout(drops[0])
+        self.norm = norm_layer(width, **options) if norm_layer else nn.Identity()
+        self.fc2 = nn.Linear(width, out_features or in_features, bias=biases[1], **options)
+        self.drop2 = nn.Dropout(drops[1])
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """Draws the weights again; timm's models call this after their own initialization."""
+        for linear in (self.fc1,) if self.packed else (self.fc1_g, self.fc1_x):
+            init_grkan_(linear, nn.Identity(), self.weight_init)
+        centered = self.weight_init == "centered"  # as the product is by itself
+        scheme: Scheme = "variance_preserving" if centered else self.weight_init
+        init_grkan_(self.fc2, self.act, scheme)
+
+    def reset_parameters(self) -> None:
+        """Resets the rational to its initial function and draws the weights again."""
+        self.act.reset_parameters()
+        self.init_weights()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (..., in_features) to (..., out_features)."""
+        parts = (self.fc1(x),) if self.packed else (self.fc1_g(x), self.fc1_x(x))
+        if self.packed and has_grkan_hooks():  # they follow the gate through the graph
+            parts = halves(parts[0], self.gate_last)
+        y = self._fused_output(parts)
+        gate, value = parts if len(parts) == 2 else halves(parts[0], self.gate_last)
+        if y is None:
+            y = self.fc2(self.norm(self.drop1(self._product(gate, value))))
+        call_grkan_hooks(self.act, self.fc2, gate, y)
+        return self.drop2(y)
+
+    def _product(self, gate: Tensor, value: Tensor) -> Tensor:
+        """F(gate) value, by one operator where ``act`` is its formula."""
+        coefficients = plain_coefficients(self.act)
+        if coefficients is None:
+            return self.act(gate) * value
+        form, impl = self.act.form, self.act.impl
+        return gated_rational(gate, value, *coefficients, form=form, impl=impl)
+
+    def _fused_output(self, parts: tuple[Tensor, ...]) -> Tensor | None:
+        """fc2 of the product, by one function that keeps ``parts``; None where modules differ."""
+        if not self.fused or not torch.is_grad_enabled() or in_function_transform():
+            return None
+        if not has_no_effect(self.drop1) or not has_no_effect(self.norm) or is_exporting():
+            return None
+        layer = plain_layer(self.act, self.fc2)
+        if layer is None or any(type(part) not in PLAIN for part in parts):
+            return None
+        y: Tensor = _GatedLinear.apply(*layer, self.gate_last, *parts)
+        return y
+
+
+class _GatedLinear(torch.autograd.Function):
+    """W (F(x) v) + bias, which keeps x and v, or their packed tensor, alone.
+
+    The backward pass computes F(x) v again, in the pass over memory of the gradients of the gate.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        form: Form,
+        numerator: Tensor,
+        denominator: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        gate_last: bool,
+        *parts: Tensor,
+    ) -> Tensor:
+        ctx.save_for_backward(numerator, denominator, weight, *parts)
+        ctx.form, ctx.gate_last = form, gate_last
+        x, v = parts if len(parts) == 2 else halves(parts[0], gate_last)
+        y = gated_rational(x, v, numerator, denominator, form=form)
+        return functional.linear(y, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        numerator, denominator, weight, *parts = ctx.saved_tensors
+        d_y = grad @ weight.to(grad.dtype)
+        gate = (numerator, denominator, ctx.form)
+        if len(parts) == 2:
+            *d_parts, da, db, y = gated_rational_backward_recompute(d_y, parts[0], parts[1], *gate)
+        else:
+            *d_parts, da, db, y = packed_backward_recompute(d_y, parts[0], ctx.gate_last, *gate)
+        rows = grad.reshape(-1, grad.shape[-1])
+        d_weight = d_bias = None
+        if ctx.needs_input_grad[3]:
+            d_weight = (rows.T @ y.reshape(-1, y.shape[-1]).to(grad.dtype)).to(weight.dtype)
+        if ctx.needs_input_grad[4]:
+            d_bias = rows.sum(0)
+        return None, da, db, d_weight, d_bias, None, *d_parts
+
+
+def _gate_width(hidden_features: int, packed: bool, align_to: int) -> int:
+    if packed and hidden_features % 2:
+        raise ValueError(f"hidden_features must be even if packed, got {hidden_features}")
+    width = hidden_features // 2 if packed else hidden_features
+    return width + (-width % align_to if align_to else 0)

@@ -1,0 +1,339 @@
+"""The gate F(x) v: the public call, its operators, and the short eager path to the same kernels.
+
+With go the gradient of y = F(x) v:
+
+    dx = go v F'(x),   dv = go F(x),   da and db those of F for its gradient go v
+
+One pass over memory computes all four, and the backward pass finds x and v alone. Everything else
+is as for :func:`kat.rational`, see :mod:`kat.ops.dispatch`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from kat.ops import reference
+from kat.ops.arguments import Form, Impl, check_arguments, compute_dtype
+from kat.ops.cpu import gated as cpu
+from kat.ops.torch_internals import (
+    in_function_transform,
+    is_exporting_onnx,
+    is_plain_eager,
+    is_profiling,
+    refuse_forward_mode,
+)
+
+Gradients = tuple[Tensor, Tensor, Tensor, Tensor]
+"""Those of x, v, numerator and denominator."""
+BACKENDS: dict[str, Any] = {"cpu": cpu}
+"""By the name that ``impl=`` takes."""
+KERNELS: dict[str, dict[str, Callable[..., Any]]] = {}
+"""By device type and operator: the function that runs below autograd."""
+
+
+def gated_rational(
+    x: Tensor,
+    v: Tensor,
+    numerator: Tensor,
+    denominator: Tensor,
+    *,
+    form: Form = "A",
+    impl: Impl | None = None,
+) -> Tensor:
+    """F(x) v, elementwise: the gate of a gated MLP, with F as in :func:`kat.rational`.
+
+    x and v may be the two halves of one tensor, ``h.chunk(2, dim=-1)``: they are not copied. The
+    backward pass keeps x and v alone.
+
+    Args:
+        x: (..., C), what the activation F of the gate sees.
+        v: of x's shape and dtype.
+        numerator, denominator, form, impl: as in :func:`kat.rational`.
+
+    Returns:
+        y, with x's shape and dtype. Differentiable with respect to all four tensors.
+
+    Raises:
+        ValueError, TypeError, RuntimeError: as :func:`kat.rational`, and v not like x.
+
+    Examples:
+        >>> import torch
+        >>> import kat
+        >>> x, v = torch.randn(4, 32).chunk(2, dim=-1)
+        >>> square = torch.tensor([[0.0, 0.0, 1.0]])
+        >>> y = kat.gated_rational(x, v, square, torch.zeros(8, 2))
+        >>> torch.allclose(y, x**2 * v)
+        True
+    """
+    for tensor in (x, v, numerator, denominator):
+        if isinstance(tensor, fx.Proxy):  # torch.fx records one call, and looks no further
+            inputs, options = (x, v, numerator, denominator), {"form": form, "impl": impl}
+            return tensor.tracer.create_proxy("call_function", gated_rational, inputs, options)
+    check_arguments(x, numerator, denominator, form)
+    _check_like(v, x)
+    if is_exporting_onnx():
+        return plain_gated_rational(x, v, numerator, denominator, form)
+    if impl is None:
+        return dispatched(x, v, numerator, denominator, form)
+    if impl == "reference":
+        return _reference(x, v, numerator, denominator, form)
+    if impl not in BACKENDS:
+        known = ", ".join(map(repr, ("reference", *BACKENDS)))
+        raise ValueError(f"impl must be None or one of {known}, got {impl!r}")
+    if in_function_transform():
+        raise RuntimeError(
+            f"impl={impl!r} does not work inside torch.func transforms and forward-mode AD; use"
+            " impl='reference', or None, which picks it there"
+        )
+    y: Tensor = BACKENDS[impl].gated_rational(x, v, numerator, denominator, form)
+    return y
+
+
+def _check_like(v: Tensor, x: Tensor) -> None:
+    if v.shape != x.shape:
+        raise ValueError(f"v must have x's shape {tuple(x.shape)}, got {tuple(v.shape)}")
+    if v.dtype != x.dtype:
+        raise TypeError(f"v must have x's dtype {x.dtype}, got {v.dtype}")
+    if v.layout != x.layout or v.device != x.device:
+        raise ValueError(f"v must be dense and on {x.device}, got {v.layout} on {v.device}")
+
+
+def dispatched(x: Tensor, v: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
+    """F(x) v, differentiable, by the kernel of x's device or the reference; no checks."""
+    if in_function_transform():
+        return _reference(x, v, numerator, denominator, form)
+    if not _takes_short_path(x, v, numerator, denominator):
+        return torch.ops.kat.gated_rational.default(x, v, numerator, denominator, form)
+    if torch.is_grad_enabled():
+        y: Tensor = _GatedRational.apply(x, v, numerator, denominator, form)
+        return y
+    return KERNELS[x.device.type]["gated_rational"](x, v, numerator, denominator, form)
+
+
+def gated_rational_backward(
+    grad: Tensor, x: Tensor, v: Tensor, numerator: Tensor, denominator: Tensor, form: str
+) -> Gradients:
+    """The gradients of ``sum(grad * F(x) * v)`` for the four tensors, differentiable again."""
+    if in_function_transform():
+        return _gradients(grad, x, v, numerator, denominator, form)
+    inputs = (grad, x, v, numerator, denominator)
+    if torch.is_grad_enabled() or not _takes_short_path(x, v, numerator, denominator, grad):
+        return torch.ops.kat.gated_rational_backward.default(*inputs, form)
+    return KERNELS[x.device.type]["gated_rational_backward"](*inputs, form)
+
+
+def gated_rational_backward_recompute(
+    grad: Tensor, x: Tensor, v: Tensor, numerator: Tensor, denominator: Tensor, form: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """As :func:`gated_rational_backward`, and F(x) v, for a backward pass that needs it."""
+    inputs = (x, v, numerator, denominator, form)
+    if not torch.is_grad_enabled() and not in_function_transform():
+        return torch.ops.kat.gated_rational_backward_recompute(grad, *inputs)
+    return *gated_rational_backward(grad, *inputs), dispatched(*inputs)
+
+
+def packed_backward_recompute(
+    grad: Tensor, h: Tensor, gate_last: bool, numerator: Tensor, denominator: Tensor, form: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The gradients for h, of which x and v are the halves, and the coefficients; and F(x) v.
+
+    A kernel writes the gradients of x and v into one tensor: to join them later takes two thirds of
+    its time again.
+
+    Args:
+        grad: of y.
+        h: (..., 2 C): x and v, or v and x if ``gate_last``.
+        gate_last, numerator, denominator, form: of the gate.
+    """
+    x, v = halves(h, gate_last)
+    if torch.is_grad_enabled() or not _takes_short_path(h, numerator, denominator, grad):
+        return _joined(grad, x, v, gate_last, numerator, denominator, form)
+    backend = next(b for b in BACKENDS.values() if h.device.type == b.DEVICE_TYPE)
+    if in_function_transform() or not backend.supports(h, numerator, denominator):
+        return _joined(grad, x, v, gate_last, numerator, denominator, form)
+    dh, y = h.new_empty(h.shape), x.new_empty(x.shape)
+    da, db = backend.backward_into(
+        *halves(dh, gate_last), y, grad, x, v, numerator, denominator, form
+    )
+    return dh, da.to(numerator.dtype), db.to(denominator.dtype), y
+
+
+def _joined(
+    grad: Tensor,
+    x: Tensor,
+    v: Tensor,
+    gate_last: bool,
+    numerator: Tensor,
+    denominator: Tensor,
+    form: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    inputs = (x, v, numerator, denominator, form)
+    dx, dv, da, db, y = gated_rational_backward_recompute(grad, *inputs)
+    return torch.cat((dv, dx) if gate_last else (dx, dv), dim=-1), da, db, y
+
+
+def halves(h: Tensor, gate_last: bool) -> tuple[Tensor, Tensor]:
+    """x and v, views of h (..., 2 C): x is the first half, or the second one if ``gate_last``."""
+    first, second = h.chunk(2, dim=-1)
+    return (second, first) if gate_last else (first, second)
+
+
+def plain_gated_rational(
+    x: Tensor, v: Tensor, numerator: Tensor, denominator: Tensor, form: str
+) -> Tensor:
+    """F(x) v in plain operations, for exported graphs; see :func:`reference.plain_rational`."""
+    return reference.plain_rational(x, numerator, denominator, form) * v
+
+
+def _reference(x: Tensor, v: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
+    """F(x) v, rounded once to x's dtype; differentiable to any order."""
+    dtype = compute_dtype(x.dtype)
+    f = reference.rational(x.to(dtype), numerator, denominator, form)
+    return (f * v.to(dtype)).to(x.dtype)
+
+
+def _gradients(
+    grad: Tensor, x: Tensor, v: Tensor, numerator: Tensor, denominator: Tensor, form: str
+) -> Gradients:
+    """The gradients by the reference, differentiable."""
+    dtype = compute_dtype(x.dtype)
+    z, grad = x.to(dtype), grad.to(dtype)
+    dx, da, db = reference.backward(grad * v.to(dtype), z, numerator, denominator, form)
+    dv = grad * reference.forward(z, numerator, denominator, form)
+    return dx.to(x.dtype), dv.to(v.dtype), da, db
+
+
+def _forward(x: Tensor, v: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
+    refuse_forward_mode("gated_rational")
+    dtype = compute_dtype(x.dtype)
+    f = reference.forward(x.to(dtype), numerator, denominator, form)
+    return (f * v.to(dtype)).to(x.dtype).contiguous()
+
+
+def _backward(
+    grad: Tensor, x: Tensor, v: Tensor, numerator: Tensor, denominator: Tensor, form: str
+) -> Gradients:
+    refuse_forward_mode("gated_rational")
+    dx, dv, da, db = _gradients(grad, x, v, numerator, denominator, form)
+    return dx.contiguous(), dv.contiguous(), da.contiguous(), db.contiguous()
+
+
+def _backward_recompute(
+    grad: Tensor, x: Tensor, v: Tensor, numerator: Tensor, denominator: Tensor, form: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    inputs = (x, v, numerator, denominator, form)
+    return *_backward(grad, *inputs), _forward(*inputs)
+
+
+def _fake_forward(
+    x: Tensor, v: Tensor, numerator: Tensor, denominator: Tensor, form: str
+) -> Tensor:
+    return x.new_empty(x.shape)
+
+
+def _fake_backward(
+    grad: Tensor, x: Tensor, v: Tensor, numerator: Tensor, denominator: Tensor, form: str
+) -> Gradients:
+    dx, dv, da, db = (t.new_empty(t.shape) for t in (x, x, numerator, denominator))
+    return dx, dv, da, db
+
+
+def _fake_backward_recompute(
+    grad: Tensor, x: Tensor, v: Tensor, numerator: Tensor, denominator: Tensor, form: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    return *_fake_backward(grad, x, v, numerator, denominator, form), x.new_empty(x.shape)
+
+
+def _kernel_or_reference(
+    backend: Any, function: str, on_reference: Callable[..., Any]
+) -> Callable[..., Any]:
+    """A function of the backend for the arguments it supports, the reference for all others."""
+
+    def run(*arguments: Any) -> Any:
+        refuse_forward_mode("gated_rational")
+        x, _, numerator, denominator, _ = arguments[-5:]
+        if backend.supports(x, numerator, denominator):
+            return getattr(backend, function)(*arguments)
+        return on_reference(*arguments)
+
+    return run
+
+
+_INPUTS = "Tensor x, Tensor v, Tensor numerator, Tensor denominator, str form"
+_FOUR = "Tensor, Tensor, Tensor, Tensor"
+for _suffix, _schema, _function, _on_reference, _fake in (
+    ("", f"({_INPUTS}) -> Tensor", "forward", _forward, _fake_forward),
+    (
+        "_backward",
+        f"(Tensor grad, {_INPUTS}) -> ({_FOUR})",
+        "backward",
+        _backward,
+        _fake_backward,
+    ),
+    (
+        "_backward_recompute",
+        f"(Tensor grad, {_INPUTS}) -> ({_FOUR}, Tensor)",
+        "backward_recompute",
+        _backward_recompute,
+        _fake_backward_recompute,
+    ),
+):
+    _operator = f"gated_rational{_suffix}"
+    _name = f"kat::{_operator}"
+    torch.library.define(_name, _schema, tags=(torch.Tag.pt2_compliant_tag,))
+    torch.library.impl(_name, "CompositeExplicitAutograd", _on_reference)
+    torch.library.register_fake(_name, _fake)
+    for _backend in BACKENDS.values():
+        _kernel = _kernel_or_reference(_backend, _function, _on_reference)
+        KERNELS.setdefault(_backend.DEVICE_TYPE, {})[_operator] = _kernel
+        torch.library.impl(_name, _backend.DEVICE_TYPE.upper(), _kernel)
+
+
+def _takes_short_path(x: Tensor, *others: Tensor) -> bool:
+    return x.device.type in KERNELS and is_plain_eager(x, *others) and not is_profiling()
+
+
+class _GatedRational(torch.autograd.Function):
+    """The short path, differentiable."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, v: Tensor, numerator: Tensor, denominator: Tensor, form: str
+    ) -> Tensor:
+        _save_inputs(ctx, (x, v, numerator, denominator, form))
+        y: Tensor = KERNELS[x.device.type]["gated_rational"](x, v, numerator, denominator, form)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return _first_order(ctx, grad)
+
+
+def _save_inputs(ctx: Any, inputs: tuple[Any, ...], output: Any = None) -> None:
+    *tensors, ctx.form = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _first_order(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    x, v, numerator, denominator = ctx.saved_tensors
+    return *gated_rational_backward(grad, x, v, numerator, denominator, ctx.form), None
+
+
+def _second_order(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    """Differentiates the gradient formula of the reference, which is differentiable again."""
+
+    def gradients(grad: Tensor, x: Tensor, v: Tensor, a: Tensor, b: Tensor) -> Gradients:
+        return _gradients(grad, x, v, a, b, ctx.form)
+
+    pullback = torch.func.vjp(gradients, *ctx.saved_tensors)[1]
+    return *pullback(grads), None
+
+
+torch.library.register_autograd("kat::gated_rational", _first_order, setup_context=_save_inputs)
+torch.library.register_autograd(
+    "kat::gated_rational_backward", _second_order, setup_context=_save_inputs
+)

@@ -1,0 +1,326 @@
+"""The gate F(x) v: values, gradients, layouts, extremes, operators and transforms."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.autograd import gradcheck, gradgradcheck
+from torch.library import opcheck
+
+import kat
+from kat.ops import gated
+from tests import kernels
+from tests.oracle import assert_near, random_case, random_elements, rational_numpy
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+KERNEL = pytest.mark.skipif(bool(kernels.problem()), reason=kernels.problem())
+BACKENDS = ("reference", pytest.param("cpu", marks=KERNEL))
+
+
+def _case(shape, rows, degree, dtype=torch.float64, seed=0):
+    """x, v, coefficients and an output gradient; the coefficients in at least float32."""
+    x, a, b = random_case(shape, rows, degree, seed=seed)
+    generator = torch.Generator().manual_seed(seed + 1)
+    v, grad = (torch.randn(shape, generator=generator).to(dtype) for _ in range(2))
+    exact = torch.float64 if dtype == torch.float64 else torch.float32
+    return x.to(dtype), v, a.to(exact), b.to(exact), grad
+
+
+def _results(call, tensors, grad):
+    """Value and gradients."""
+    leaves = [t.detach().requires_grad_() for t in tensors]
+    y = call(*leaves)
+    return (y.detach(), *torch.autograd.grad(y, leaves, grad.to(y.dtype)))
+
+
+def _formula(x, v, a, b, form):
+    """F(x) v in plain operations of a wider dtype, for autograd."""
+    groups = max(len(a), len(b))
+    z = x.unflatten(-1, (groups, -1))
+    p = sum(c[:, None] * z**i for i, c in enumerate(a.unbind(1)))
+    none = 0 * z + 0 * b.sum()
+    if form == "A":
+        s = sum((c.abs()[:, None] * z.abs() ** j for j, c in enumerate(b.unbind(1), 1)), none)
+    else:
+        s = sum((c[:, None] * z**j for j, c in enumerate(b.unbind(1), 1)), none).abs()
+    return (p / (1 + s)).reshape(x.shape) * v
+
+
+@pytest.mark.parametrize("impl", BACKENDS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("form", ["A", "B"])
+@pytest.mark.parametrize(
+    ("shape", "rows", "degree"),
+    [
+        ((3, 7, 24), (1, 8), (5, 4)),
+        ((5, 1536), (8, 1), (5, 4)),
+        ((2000, 16), (1, 1), (3, 2)),
+        ((33, 10), (5, 5), (9, 8)),
+        ((24,), (8, 8), (1, 0)),
+    ],
+)
+def test_errors_are_at_most_twice_those_of_plain_operations(impl, dtype, form, shape, rows, degree):
+    *tensors, grad = _case(shape, rows, degree, dtype)
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+
+    def plain(x, v, a, b):
+        return _formula(x.to(wide), v.to(wide), a, b, form).to(dtype)
+
+    got = _results(lambda *inputs: kat.gated_rational(*inputs, form=form, impl=impl), tensors, grad)
+    other = _results(plain, tensors, grad)
+    doubles = [t.double() for t in (*tensors, grad)]
+    exact = _results(lambda *inputs: _formula(*inputs, form), doubles[:-1], doubles[-1])
+    if dtype == torch.float64:  # the plain operations themselves are the oracle
+        for ours, true in zip(got, exact, strict=True):
+            torch.testing.assert_close(ours, true, rtol=1e-11, atol=1e-12 * grad.numel())
+    else:
+        assert_near(got, exact, other, names=("y", "dx", "dv", "da", "db"))
+    assert all(result.is_contiguous() for result in got)
+
+
+def test_the_formula_of_these_tests_is_that_of_numpy():
+    x, v, a, b, _ = _case((4, 6), (2, 2), (3, 2))
+    for form in ("A", "B"):
+        expected = rational_numpy(x.numpy(), a.numpy(), b.numpy(), form) * v.numpy()
+        torch.testing.assert_close(_formula(x, v, a, b, form), torch.from_numpy(expected))
+
+
+@pytest.fixture(params=["baseline", "avx2", "avx512"])
+def instruction_set(request, monkeypatch):
+    with monkeypatch.context() as changed:
+        changed.setenv("KAT_CPU_KERNEL", request.param)
+        kernels.load_again()
+        problem = kernels.problem()
+        if problem:
+            pytest.skip(problem)
+        yield
+    kernels.load_again()
+
+
+@KERNEL
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("rows", "channels", "groups"),
+    [(7, 24, 8), (50, 6, 2), (3, 100, 4), (40, 5, 1), (9, 1600, 1), (5, 3200, 2), (2, 70_000, 7)],
+)
+def test_halves_of_one_tensor_give_what_copies_give(instruction_set, dtype, rows, channels, groups):
+    """With x of all sizes, some of whose powers overflow, in rows that lie apart."""
+    x, v, a, b, grad = _case((rows, channels), (1, groups), (5, 4), dtype)
+    x[::2, ::3] *= 1e4
+    packed = torch.cat([v, x], 1).requires_grad_()
+    second, first = packed.chunk(2, dim=1)
+    leaves = [t.requires_grad_() for t in (x, v, a, b)]
+    of_copies = kat.gated_rational(*leaves, impl="cpu")
+    of_halves = kat.gated_rational(first, second, a, b, impl="cpu")
+    assert torch.equal(of_halves, of_copies)
+    dx, dv, da, db = torch.autograd.grad(of_copies, leaves, grad)
+    d_packed, da_of_halves, db_of_halves = torch.autograd.grad(of_halves, (packed, a, b), grad)
+    assert torch.equal(d_packed, torch.cat([dv, dx], 1))
+    exact = [t.detach().double().requires_grad_() for t in leaves]
+    y = kat.gated_rational(*exact, impl="reference")
+    _, _, true_da, true_db = torch.autograd.grad(y, exact, grad.double())
+    for got, true in (
+        (da, true_da),
+        (db, true_db),
+        (da_of_halves, true_da),
+        (db_of_halves, true_db),
+    ):
+        torch.testing.assert_close(
+            got.double(), true, rtol=1e-4, atol=1e-4 * true.abs().max().item()
+        )
+
+
+@KERNEL
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_gradients_are_the_same_bits_for_any_number_of_threads(dtype):
+    *tensors, grad = _case((513, 96), (1, 8), (5, 4), dtype)
+
+    def results():
+        return _results(lambda *inputs: kat.gated_rational(*inputs, impl="cpu"), tensors, grad)
+
+    before, expected = torch.get_num_threads(), results()
+    try:
+        torch.set_num_threads(2)
+        assert all(torch.equal(a, b) for a, b in zip(results(), expected, strict=True))
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("impl", BACKENDS)
+@pytest.mark.parametrize("form", ["A", "B"])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rows", [40, 1])
+def test_x_and_gradients_of_all_sizes(impl, form, dtype, rows):
+    """The gradient of F, go v, is that of elements known exactly; v is a power of two."""
+    elements = random_elements((5, 4), form, dtype, 40, rows=rows)
+    middle = elements.grad.double().frexp().exponent // 2
+    v = torch.ldexp(torch.ones(1, 40, dtype=torch.float64), middle).to(dtype)
+    exact = torch.ldexp(elements.grad.double(), -middle)
+    grad = exact.to(dtype)
+    assert torch.equal(grad.double(), exact)  # so that go v is the gradient of the elements
+    x, a, b = elements.x, elements.a, elements.b
+    y, dx, dv, da, db = _results(
+        lambda *inputs: kat.gated_rational(*inputs, form=form, impl=impl), (x, v, a, b), grad
+    )
+    f = kat.rational(x, a, b, form=form, impl=impl)
+    elements.assert_right((f, dx, da, db))
+    f = kat.rational(x.double(), a.double(), b.double(), form=form, impl="reference")
+    for got, true in ((y, f * v.double()), (dv, f * grad.double())):
+        true = true.to(dtype)
+        torch.testing.assert_close(got, true, rtol=1e-4, atol=2 * torch.finfo(dtype).tiny)
+
+
+@KERNEL
+def test_a_product_of_gradient_and_v_that_underflows_is_not_lost():
+    x = torch.tensor([[5e4, 1.0]]).requires_grad_()
+    a = torch.tensor([[0.0, 0, 0, 0, 0, 1.0]]).requires_grad_()
+    y = kat.gated_rational(x, torch.full((1, 2), 1e-30), a, torch.zeros(1, 1), impl="cpu")
+    dx, da = torch.autograd.grad(y, (x, a), torch.full((1, 2), 1e-20))
+    assert dx[0, 0].item() == pytest.approx(5 * 5e4**4 * 1e-50, rel=1e-3, abs=0)
+    assert da[0, 5].item() == pytest.approx(5e4**5 * 1e-50, rel=1e-3, abs=0)
+
+
+@pytest.mark.parametrize("form", ["A", "B"])
+def test_derivatives_of_first_and_second_order(form):
+    x, v, a, b, _ = _case((2, 4), (1, 2), (3, 2))
+    leaves = [t.requires_grad_() for t in (x, v, a, b)]
+    for impl in ("reference", None):
+
+        def call(*inputs, impl=impl):
+            return kat.gated_rational(*inputs, form=form, impl=impl)
+
+        assert gradcheck(call, leaves)
+        assert gradgradcheck(call, leaves)
+
+
+FAST_CHECKS = ("test_schema", "test_autograd_registration", "test_faketensor")
+
+
+@pytest.mark.parametrize(
+    "checks",
+    [FAST_CHECKS, pytest.param(("test_aot_dispatch_dynamic",), marks=pytest.mark.slow)],
+)
+def test_the_operators_pass_the_checks_of_torch_library(checks):
+    x, v, a, b, grad = _case((3, 8), (1, 4), (3, 2), torch.float32)
+    halves = torch.randn(3, 16).chunk(2, dim=-1)
+    for first, second in ((x, v), halves):
+        leaves = [t.detach().requires_grad_() for t in (first, second, a, b)]
+        opcheck(torch.ops.kat.gated_rational.default, (*leaves, "A"), test_utils=checks)
+        opcheck(
+            torch.ops.kat.gated_rational_backward.default, (grad, *leaves, "B"), test_utils=checks
+        )
+        tensors = (first, second, a, b, "A")
+        opcheck(
+            torch.ops.kat.gated_rational_backward_recompute.default,
+            (grad, *tensors),
+            test_utils=checks,
+        )
+
+
+def test_transforms_give_the_reference():
+    x, v, a, b, grad = _case((3, 8), (1, 4), (3, 2))
+    one_by_one = torch.stack([kat.gated_rational(*pair, a, b) for pair in zip(x, v, strict=True)])
+    mapped = torch.func.vmap(kat.gated_rational, (0, 0, None, None))(x, v, a, b)
+    torch.testing.assert_close(mapped, one_by_one)
+    tangent = torch.func.jvp(lambda v: kat.gated_rational(x, v, a, b), (v,), (grad,))[1]
+    torch.testing.assert_close(tangent, kat.gated_rational(x, grad, a, b))
+    leaves = [t.requires_grad_() for t in (x, v, a, b)]
+    grads = torch.stack([grad, 2 * grad])
+    y = kat.gated_rational(*leaves)
+    batched = torch.autograd.grad(y, leaves, grads, is_grads_batched=True, retain_graph=True)
+    for got, single in zip(batched, torch.autograd.grad(y, leaves, 2 * grad), strict=True):
+        torch.testing.assert_close(got[1], single)
+
+
+def test_compiled_it_is_one_operator():
+    x, v, a, b, grad = _case((3, 5, 16), (1, 8), (5, 4), torch.float32)
+    compiled = torch.compile(kat.gated_rational, backend="aot_eager", fullgraph=True)
+    for got, eager in zip(
+        _results(compiled, (x, v, a, b), grad),
+        _results(kat.gated_rational, (x, v, a, b), grad),
+        strict=True,
+    ):
+        torch.testing.assert_close(got, eager)
+
+
+def test_an_exported_program_decomposes_into_plain_operations():
+    class Gate(torch.nn.Module):
+        def forward(self, x, v, a, b):
+            return kat.gated_rational(x, v, a, b)
+
+    *inputs, _ = _case((3, 8), (1, 4), (3, 2), torch.float32)
+    program = torch.export.export(Gate(), tuple(inputs))
+    plain = program.run_decompositions(kat.ops.decompositions())
+    assert not any("kat" in str(node.target) for node in plain.graph.nodes)
+    torch.testing.assert_close(plain.module()(*inputs), kat.gated_rational(*inputs))
+    traced = torch.fx.symbolic_trace(Gate())
+    assert [node.target for node in traced.graph.nodes if node.op == "call_function"] == [
+        kat.gated_rational
+    ]
+
+
+def test_only_x_and_v_are_kept():
+    x, v, a, b, _ = _case((64, 32), (1, 8), (5, 4), torch.float32)
+    packed = torch.cat([x, v], 1).requires_grad_()
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        kat.gated_rational(*packed.chunk(2, dim=1), a.requires_grad_(), b.requires_grad_())
+    assert {t.untyped_storage().data_ptr() for t in kept} == {
+        t.untyped_storage().data_ptr() for t in (packed, a, b)
+    }
+
+
+@pytest.mark.parametrize("shape", [(0, 8), (2, 0, 8), (8,)])
+def test_empty_and_single_rows(shape):
+    x, v = torch.randn(shape), torch.randn(shape)
+    *tensors, grad = x, v, torch.randn(1, 4), torch.randn(4, 2), torch.ones(shape)
+    got = _results(kat.gated_rational, tensors, grad)
+    expected = _results(lambda *i: kat.gated_rational(*i, impl="reference"), tensors, grad)
+    for ours, theirs in zip(got, expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_bad_arguments_are_named():
+    x, v, a, b, _ = _case((3, 8), (1, 4), (3, 2), torch.float32)
+    for error, message, arguments, options in (
+        (ValueError, r"v must have x's shape \(3, 8\), got \(3, 4\)", (x, v[:, :4], a, b), {}),
+        (
+            TypeError,
+            "v must have x's dtype torch.float32, got torch.float16",
+            (x, v.half(), a, b),
+            {},
+        ),
+        (ValueError, "v must be dense and on cpu", (x, v.to_sparse(), a, b), {}),
+        (ValueError, "form must be 'A' or 'B'", (x, v, a, b), {"form": "C"}),
+        (ValueError, "impl must be None or one of 'reference'", (x, v, a, b), {"impl": "cuda"}),
+    ):
+        with pytest.raises(error, match=message):
+            kat.gated_rational(*arguments, **options)
+    with pytest.raises(RuntimeError, match=r"does not work inside torch\.func"):
+        torch.func.vmap(lambda x, v: kat.gated_rational(x, v, a, b, impl="cpu"))(x, v)
+
+
+@KERNEL
+def test_degrees_beyond_the_kernel_and_other_layouts_are_right():
+    x, v, a, b, grad = _case((4, 6, 8), (1, 4), (18, 2), torch.float32)
+    with pytest.raises(RuntimeError, match="the kernel supports degrees up to 16"):
+        kat.gated_rational(x, v, a, b, impl="cpu")
+    torch.testing.assert_close(
+        kat.gated_rational(x, v, a, b), kat.gated_rational(x, v, a, b, impl="reference")
+    )
+    a = a[:, :6]
+    turned = x.permute(2, 0, 1).contiguous().permute(1, 2, 0)
+    strided = v.repeat_interleave(2, -1)[..., ::2]
+    for got, expected in zip(
+        _results(kat.gated_rational, (turned, strided, a, b), grad),
+        _results(kat.gated_rational, (x, v, a, b), grad),
+        strict=True,
+    ):
+        assert torch.equal(got, expected)
+
+
+def test_the_kernel_runs_where_it_can(monkeypatch):
+    x, v, a, b, _ = _case((3, 8), (1, 4), (3, 2), torch.float32)
+    monkeypatch.setitem(gated.KERNELS["cpu"], "gated_rational", lambda *arguments: "kernel")
+    with torch.no_grad():
+        assert kat.gated_rational(x, v, a, b) == "kernel"
