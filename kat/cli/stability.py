@@ -20,7 +20,7 @@ from kat.analysis import Verdict, plot_stability, write_stability_report
 from kat.cli.options.parser import Parser
 from kat.errors import InputError
 from kat.files import check_exists, check_target
-from kat.nn.stability import read_rows
+from kat.nn.monitoring.stability import read_rows
 from kat.text import say
 from kat.training import read_divergence
 from kat.training.run_directory import STABILITY, STABILITY_REPORT

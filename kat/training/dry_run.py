@@ -18,7 +18,7 @@ from kat.errors import InputError
 from kat.files import check_folder
 from kat.machine import peak_bytes
 from kat.models import ModelRecord
-from kat.nn.stability import StabilityMonitor
+from kat.nn.monitoring.stability import StabilityMonitor
 from kat.text import duration, scaled
 from kat.training.build import Run, build
 from kat.training.callbacks.callback import Callback

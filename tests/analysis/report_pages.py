@@ -17,7 +17,7 @@ from kat.analysis import count, learned_activations
 from kat.analysis.ablation import Row
 from kat.analysis.reports.run import RunFindings
 from kat.nn import GroupRational, LayerHistory
-from kat.nn.stability import QUANTITIES
+from kat.nn.monitoring.stability import QUANTITIES
 from tests.records import RECORD
 
 STEPS = [0, 5, 10]

@@ -22,7 +22,7 @@ from kat.analysis.inspect.stability import (
     steps_of,
     thinned,
 )
-from kat.nn.stability import Row
+from kat.nn.monitoring.stability import Row
 
 
 class Quantity(NamedTuple):
@@ -78,7 +78,7 @@ def plot_stability(runs: Mapping[str, Sequence[Row]], folder: Path) -> None:
     Examples:
         >>> from pathlib import Path
         >>> from kat.analysis import plot_stability
-        >>> from kat.nn.stability import read_rows
+        >>> from kat.nn.monitoring.stability import read_rows
         >>> plot_stability({"": read_rows(Path("runs/digits/stability.csv"))}, Path("figures"))
         >>> Path("figures/gain.svg").exists()
         True

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from kat.errors import InputError
-from kat.nn.stability import DEAD_VARIANCE, EXPLODING_MOMENT, Row
+from kat.nn.monitoring.stability import DEAD_VARIANCE, EXPLODING_MOMENT, Row
 
 PRESERVED = (0.5, 2.0)
 """A gain in this range counts as preserved."""
@@ -31,7 +31,7 @@ class Verdict:
     Examples:
         >>> from pathlib import Path
         >>> from kat.analysis import Verdict
-        >>> from kat.nn.stability import read_rows
+        >>> from kat.nn.monitoring.stability import read_rows
         >>> verdict = Verdict.of(read_rows(Path("runs/digits/stability.csv")))
         >>> print(verdict.lines[2])
         Step 5: preserved in 2 of 2 layers, ...

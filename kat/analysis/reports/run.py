@@ -25,7 +25,7 @@ from kat.analysis.reports.dense import add_dense_findings
 from kat.analysis.reports.findings import RunFindings
 from kat.analysis.reports.page import Chart, Report, Table
 from kat.analysis.reports.sections import add_learning_curves, flat
-from kat.nn.stability import Row
+from kat.nn.monitoring.stability import Row
 from kat.text import duration, scaled
 
 

@@ -21,7 +21,7 @@ from kat.analysis.inspect.stability import (
     thinned,
 )
 from kat.analysis.reports.page import Report
-from kat.nn.stability import Row
+from kat.nn.monitoring.stability import Row
 
 
 def write_stability_report(rows: Sequence[Row], path: Path, failure: str | None = None) -> None:
@@ -38,7 +38,7 @@ def write_stability_report(rows: Sequence[Row], path: Path, failure: str | None 
     Examples:
         >>> from pathlib import Path
         >>> from kat.analysis import write_stability_report
-        >>> from kat.nn.stability import read_rows
+        >>> from kat.nn.monitoring.stability import read_rows
         >>> rows = read_rows(Path("runs/digits/stability.csv"))
         >>> write_stability_report(rows, Path("stability.html"))
     """

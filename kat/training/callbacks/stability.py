@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from kat.nn.stability import Row, StabilityMonitor
+from kat.nn.monitoring.stability import Row, StabilityMonitor
 from kat.training.callbacks.callback import Callback
 from kat.training.callbacks.loggers import TensorBoardLogger
 from kat.training.run_directory import STABILITY
