@@ -36,6 +36,7 @@ import torch
 import triton
 from triton.backends.compiler import GPUTarget
 
+from kat.ops.triton import gated_kernels
 from kat.ops.triton import kernels as triton_kernels
 from kat.ops.triton import launch as triton_launch
 
@@ -46,10 +47,14 @@ KERNELS = {
     "backward": triton_kernels.backward_kernel,
     "recompute": triton_kernels.backward_kernel,
     "scaled": triton_kernels.scaled_backward_kernel,
+    "gated_forward": gated_kernels.forward_kernel,
+    "gated_backward": gated_kernels.backward_kernel,
+    "gated_recompute": gated_kernels.backward_kernel,
+    "gated_scaled": gated_kernels.scaled_backward_kernel,
 }
 MULTIPROCESSORS = 132
 OTHERS = {"partial_a_ptr": "*fp64", "partial_b_ptr": "*fp64", "again_ptr": "*i32"}
-STORED_LIKE_X = ("grad_ptr", "x_ptr", "dx_ptr", "y_ptr")
+STORED_LIKE_X = ("grad_ptr", "x_ptr", "v_ptr", "dx_ptr", "dv_ptr", "y_ptr")
 
 
 def main() -> None:
@@ -58,10 +63,10 @@ def main() -> None:
         f"torch {torch.__version__}, triton {triton.__version__}; form {args.form}, degree"
         f" {args.degree[0]}/{args.degree[1]}, {args.groups} groups, {args.rows} rows"
     )
-    print("".join(f"{column:>10}" for column in COLUMNS))
+    print("".join(f"{column:>16}" for column in COLUMNS))
     rows = []
     for row in table(args):
-        print("".join(f"{value!s:>10}" for value in row.values()), flush=True)
+        print("".join(f"{value!s:>16}" for value in row.values()), flush=True)
         rows.append(row)
     if args.csv:
         write(args.csv, rows)
@@ -83,12 +88,14 @@ def parse() -> argparse.Namespace:
         default=["forward", "backward"],
         choices=KERNELS,
         help="recompute is backward with y stored as well, for the fused layer; scaled is what goes"
-        " on from backward where x is enormous or a gradient tiny, and returns at once elsewhere",
+        " on from backward where x is enormous or a gradient tiny, and returns at once elsewhere;"
+        " gated_*: of F(x) v",
     )
     add("--rows", type=int, default=16 * 197, help="positions: batch x tokens (3152)")
     add("--groups", type=int, default=8, help="groups of channels (8)")
     add("--degree", type=int, nargs=2, default=[5, 4], metavar=("M", "N"), help="of P and Q (5 4)")
     add("--form", default="A", choices=["A", "B"])
+    add("--apart", action="store_true", help="gated kernels: halves of one tensor, rows apart")
     add("--csv", metavar="FILE", help="write the table there, too")
     return parser.parse_args()
 
@@ -117,7 +124,7 @@ def measure(
     x = torch.empty(0, dtype=dtype)
     a = torch.empty(1, args.degree[0] + 1)
     b = torch.empty(args.groups, args.degree[1])
-    forward = kernel == "forward"
+    forward = kernel.endswith("forward")
     programs = triton_launch.FORWARD_PROGRAMS if forward else triton_launch.BACKWARD_PROGRAMS
     share = triton_launch.Sharing.of(
         args.rows * width,
@@ -129,12 +136,15 @@ def measure(
     constants = triton_launch.constants(x, a, b, args.form) | share.constants()
     if not forward:
         constants |= share.segments(shared_a=True, shared_b=args.groups == 1)
-        constants |= {"STORE_Y": kernel == "recompute"}
+        constants |= {"STORE_Y": kernel.endswith("recompute")}
+    if kernel.startswith("gated"):
+        constants |= {"APART": args.apart} | ({} if forward else {"OUT_APART": args.apart})
     binary = compiled(KERNELS[kernel], constants, dtype, GPUTarget("cuda", arch, 32))
     text = gpu_code.disassemble(binary.asm["cubin"])
     body = loop(text)
     stored = sum(gpu_code.stored_bits(body)) / 8
-    per_element = len(body) * x.element_size() * (2 if kernel == "recompute" else 1) / stored
+    arrays = 1 if forward else kernel.startswith("gated") + 1 + kernel.endswith("recompute")
+    per_element = len(body) * x.element_size() * arrays / stored
     counts = (gpu_code.registers(text), gpu_code.spills(text), binary.metadata.shared)
     return *counts, gpu_code.access_widths(body), round(per_element, 1)
 

@@ -26,10 +26,11 @@ from kat.ops.torch_internals import (
     is_profiling,
     refuse_forward_mode,
 )
+from kat.ops.triton import gated as triton
 
 Gradients = tuple[Tensor, Tensor, Tensor, Tensor]
 """Those of x, v, numerator and denominator."""
-BACKENDS: dict[str, Any] = {"cpu": cpu}
+BACKENDS: dict[str, Any] = {"cpu": cpu, "triton": triton}
 """By the name that ``impl=`` takes."""
 KERNELS: dict[str, dict[str, Callable[..., Any]]] = {}
 """By device type and operator: the function that runs below autograd."""
@@ -89,8 +90,11 @@ def gated_rational(
             f"impl={impl!r} does not work inside torch.func transforms and forward-mode AD; use"
             " impl='reference', or None, which picks it there"
         )
-    y: Tensor = BACKENDS[impl].gated_rational(x, v, numerator, denominator, form)
-    return y
+    BACKENDS[impl].check_available(x, numerator, denominator)
+    if x.device.type != BACKENDS[impl].DEVICE_TYPE:  # Triton's interpreter runs on CPU tensors
+        y: Tensor = _Interpreted.apply(x, v, numerator, denominator, form)
+        return y
+    return torch.ops.kat.gated_rational.default(x, v, numerator, denominator, form)
 
 
 def _check_like(v: Tensor, x: Tensor) -> None:
@@ -156,10 +160,9 @@ def packed_backward_recompute(
     if in_function_transform() or not backend.supports(h, numerator, denominator):
         return _joined(grad, x, v, gate_last, numerator, denominator, form)
     dh, y = h.new_empty(h.shape), x.new_empty(x.shape)
-    da, db = backend.backward_into(
-        *halves(dh, gate_last), y, grad, x, v, numerator, denominator, form
-    )
-    return dh, da.to(numerator.dtype), db.to(denominator.dtype), y
+    outputs = (*halves(dh, gate_last), y)
+    da, db = _gradients_by(backend, *outputs, grad, x, v, numerator, denominator, form)
+    return dh, da, db, y
 
 
 def _joined(
@@ -248,16 +251,75 @@ def _fake_backward_recompute(
     return *_fake_backward(grad, x, v, numerator, denominator, form), x.new_empty(x.shape)
 
 
+def _rows(x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """(rows, channels) of both, with contiguous channels and rows of one stride.
+
+    The halves of one tensor are such rows; tensors of another layout are copied.
+    """
+    shape = (x.shape[:-1].numel(), x.shape[-1])
+    x, v = x.reshape(shape), v.reshape(shape)
+    if x.stride() == v.stride() and x.stride(1) == 1 and x.dtype == v.dtype:
+        return x, v
+    return x.contiguous(), v.to(x.dtype).contiguous()
+
+
+def _forward_by(
+    backend: Any, x: Tensor, v: Tensor, numerator: Tensor, denominator: Tensor, form: str
+) -> Tensor:
+    y = x.new_empty(x.shape)
+    if x.numel():
+        backend.forward_into(y, *_rows(x, v), numerator, denominator, form)
+    return y
+
+
+def _gradients_by(
+    backend: Any,
+    d_x: Tensor,
+    d_v: Tensor,
+    y: Tensor | None,
+    grad: Tensor,
+    x: Tensor,
+    v: Tensor,
+    numerator: Tensor,
+    denominator: Tensor,
+    form: str,
+) -> tuple[Tensor, Tensor]:
+    """Fills d_x, d_v, and y if given; returns the gradients of numerator and denominator.
+
+    d_x and d_v are contiguous, or the halves of one contiguous tensor.
+    """
+    if not x.numel():
+        return torch.zeros_like(numerator), torch.zeros_like(denominator)
+    x, v = _rows(x, v)
+    outputs = (d_x.view(x.shape), d_v.view(x.shape), y, grad.to(x.dtype).contiguous())
+    da, db = backend.backward_into(*outputs, x, v, numerator, denominator, form)
+    return da.to(numerator.dtype), db.to(denominator.dtype)
+
+
+def _backward_by(backend: Any, grad: Tensor, x: Tensor, *inputs: Any) -> Gradients:
+    d_x, d_v = x.new_empty(x.shape), x.new_empty(x.shape)
+    da, db = _gradients_by(backend, d_x, d_v, None, grad, x, *inputs)
+    return d_x, d_v, da, db
+
+
+def _backward_recompute_by(
+    backend: Any, grad: Tensor, x: Tensor, *inputs: Any
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    d_x, d_v, y = (x.new_empty(x.shape) for _ in range(3))
+    da, db = _gradients_by(backend, d_x, d_v, y, grad, x, *inputs)
+    return d_x, d_v, da, db, y
+
+
 def _kernel_or_reference(
-    backend: Any, function: str, on_reference: Callable[..., Any]
+    backend: Any, by_kernel: Callable[..., Any], on_reference: Callable[..., Any]
 ) -> Callable[..., Any]:
-    """A function of the backend for the arguments it supports, the reference for all others."""
+    """The backend for the arguments that it supports, the reference for all others."""
 
     def run(*arguments: Any) -> Any:
         refuse_forward_mode("gated_rational")
         x, _, numerator, denominator, _ = arguments[-5:]
         if backend.supports(x, numerator, denominator):
-            return getattr(backend, function)(*arguments)
+            return by_kernel(backend, *arguments)
         return on_reference(*arguments)
 
     return run
@@ -265,19 +327,19 @@ def _kernel_or_reference(
 
 _INPUTS = "Tensor x, Tensor v, Tensor numerator, Tensor denominator, str form"
 _FOUR = "Tensor, Tensor, Tensor, Tensor"
-for _suffix, _schema, _function, _on_reference, _fake in (
-    ("", f"({_INPUTS}) -> Tensor", "forward", _forward, _fake_forward),
+for _suffix, _schema, _by_kernel, _on_reference, _fake in (
+    ("", f"({_INPUTS}) -> Tensor", _forward_by, _forward, _fake_forward),
     (
         "_backward",
         f"(Tensor grad, {_INPUTS}) -> ({_FOUR})",
-        "backward",
+        _backward_by,
         _backward,
         _fake_backward,
     ),
     (
         "_backward_recompute",
         f"(Tensor grad, {_INPUTS}) -> ({_FOUR}, Tensor)",
-        "backward_recompute",
+        _backward_recompute_by,
         _backward_recompute,
         _fake_backward_recompute,
     ),
@@ -288,7 +350,7 @@ for _suffix, _schema, _function, _on_reference, _fake in (
     torch.library.impl(_name, "CompositeExplicitAutograd", _on_reference)
     torch.library.register_fake(_name, _fake)
     for _backend in BACKENDS.values():
-        _kernel = _kernel_or_reference(_backend, _function, _on_reference)
+        _kernel = _kernel_or_reference(_backend, _by_kernel, _on_reference)
         KERNELS.setdefault(_backend.DEVICE_TYPE, {})[_operator] = _kernel
         torch.library.impl(_name, _backend.DEVICE_TYPE.upper(), _kernel)
 
@@ -311,6 +373,21 @@ class _GatedRational(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         return _first_order(ctx, grad)
+
+
+class _Interpreted(torch.autograd.Function):
+    """The GPU kernels on CPU tensors, differentiable once."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        _save_inputs(ctx, inputs)
+        return _forward_by(triton, *inputs)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, *others = ctx.saved_tensors
+        return *_backward_by(triton, grad, x, *others, ctx.form), None
 
 
 def _save_inputs(ctx: Any, inputs: tuple[Any, ...], output: Any = None) -> None:

@@ -146,6 +146,16 @@ def test_gradients_are_the_same_bits_for_any_number_of_threads(dtype):
         torch.set_num_threads(before)
 
 
+def of_elements(elements):
+    """v and an output gradient whose product is the gradient of F that the elements have."""
+    gradient, dtype = elements.grad.double(), elements.dtype
+    middle = gradient.frexp().exponent // 2
+    v, grad = torch.ldexp(torch.ones_like(gradient), middle), torch.ldexp(gradient, -middle)
+    assert torch.equal(v.to(dtype).double(), v)
+    assert torch.equal(grad.to(dtype).double(), grad)
+    return v.to(dtype), grad.to(dtype)
+
+
 @pytest.mark.parametrize("impl", BACKENDS)
 @pytest.mark.parametrize("form", ["A", "B"])
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -153,11 +163,7 @@ def test_gradients_are_the_same_bits_for_any_number_of_threads(dtype):
 def test_x_and_gradients_of_all_sizes(impl, form, dtype, rows):
     """The gradient of F, go v, is that of elements known exactly; v is a power of two."""
     elements = random_elements((5, 4), form, dtype, 40, rows=rows)
-    middle = elements.grad.double().frexp().exponent // 2
-    v = torch.ldexp(torch.ones(1, 40, dtype=torch.float64), middle).to(dtype)
-    exact = torch.ldexp(elements.grad.double(), -middle)
-    grad = exact.to(dtype)
-    assert torch.equal(grad.double(), exact)  # so that go v is the gradient of the elements
+    v, grad = of_elements(elements)
     x, a, b = elements.x, elements.a, elements.b
     y, dx, dv, da, db = _results(
         lambda *inputs: kat.gated_rational(*inputs, form=form, impl=impl), (x, v, a, b), grad

@@ -57,17 +57,28 @@ def rational(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Te
         BackendUnavailable: Triton is not installed.
         ValueError: x is not on a CUDA device.
     """
-    if not (x.is_cuda and torch.compiler.is_compiling()):
-        module, problem = _load()
-        if module is None:
-            raise BackendUnavailable(
-                f"impl='triton' is unavailable: {problem}; install it with: pip install triton"
-            )
-        if x.device.type == "cpu" and module.INTERPRETED:
-            return _Interpreted.apply(x, numerator, denominator, form)
-        if not x.is_cuda:
-            raise ValueError(f"impl='triton' needs x on a CUDA device, but x is on {x.device}")
+    check_available(x, numerator, denominator)
+    if not x.is_cuda:
+        return _Interpreted.apply(x, numerator, denominator, form)
     return torch.ops.kat.rational.default(x, numerator, denominator, form)
+
+
+def check_available(x: Tensor, numerator: Tensor, denominator: Tensor) -> None:
+    """Checks that the kernels run on x's device, or interpreted on the CPU.
+
+    Raises:
+        BackendUnavailable: Triton is not installed.
+        ValueError: x is not on a CUDA device.
+    """
+    if x.is_cuda and torch.compiler.is_compiling():
+        return
+    module, problem = _load()
+    if module is None:
+        raise BackendUnavailable(
+            f"impl='triton' is unavailable: {problem}; install it with: pip install triton"
+        )
+    if not x.is_cuda and not (x.device.type == "cpu" and module.INTERPRETED):
+        raise ValueError(f"impl='triton' needs x on a CUDA device, but x is on {x.device}")
 
 
 class _Interpreted(torch.autograd.Function):

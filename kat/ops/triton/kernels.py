@@ -59,7 +59,7 @@ def _total(values, AXIS: tl.constexpr):
 
 
 @triton.jit
-def _sum(sums, terms):
+def sum_terms(sums, terms):
     result = ()
     for i in tl.static_range(len(sums)):
         result = result + (_plus(sums[i], terms[i]),)
@@ -153,8 +153,8 @@ def backward_kernel(
     tiny = (least_grad > 0) & (least_grad < least_gradient_of(largest, a, b))
     again = tl.max((is_beyond(largest, a, b) | tiny).to(tl.int32), axis=0)
     tl.store(again_ptr + tl.program_id(0), again | any_not_finite(sums_a + sums_b))
-    _store_partials(partial_a_ptr, sums_a, LANES, SEGMENT_A)
-    _store_partials(partial_b_ptr, sums_b, LANES, SEGMENT_B)
+    store_partials(partial_a_ptr, sums_a, LANES, SEGMENT_A)
+    store_partials(partial_b_ptr, sums_b, LANES, SEGMENT_B)
 
 
 @triton.jit(do_not_specialize=["count", "groups", "run"])
@@ -187,8 +187,8 @@ def scaled_backward_kernel(
                 x = tl.load(x_ptr + offsets, mask=mask, other=0.0).to(tl.float64)
                 grad = tl.load(grad_ptr + offsets, mask=mask, other=0.0).to(tl.float64)
                 _, dx, terms_a, terms_b = scaled_rational(x, grad, a, b, FORM_A)
-                sums_a = _sum(sums_a, terms_a)
-                sums_b = _sum(sums_b, terms_b)
+                sums_a = sum_terms(sums_a, terms_a)
+                sums_b = sum_terms(sums_b, terms_b)
                 near = x.to(COMPUTE)
                 beyond = mask & is_beyond(near, near_a, near_b)
                 tiny = tl.abs(grad) < least_gradient_of(limit_of(near_a, near_b), near_a, near_b)
@@ -197,12 +197,12 @@ def scaled_backward_kernel(
                 if STORE_Y:
                     y, _, _, _ = scaled_rational(near, near, near_a, near_b, FORM_A)
                     tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=beyond)
-        _store_partials(partial_a_ptr, sums_a, LANES, SEGMENT_A)
-        _store_partials(partial_b_ptr, sums_b, LANES, SEGMENT_B)
+        store_partials(partial_a_ptr, sums_a, LANES, SEGMENT_A)
+        store_partials(partial_b_ptr, sums_b, LANES, SEGMENT_B)
 
 
 @triton.jit
-def _store_partials(ptr, sums, LANES: tl.constexpr, SEGMENT: tl.constexpr):
+def store_partials(ptr, sums, LANES: tl.constexpr, SEGMENT: tl.constexpr):
     """ptr[i, pid, s] = the sum of sums_i over segment s of the lanes."""
     SEGMENTS: tl.constexpr = LANES // SEGMENT
     for i in tl.static_range(len(sums)):

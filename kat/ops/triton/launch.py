@@ -189,11 +189,12 @@ def _plan(
     inner = order[order.index(like.dim() - 1) + 1 :]
     groups = max(numerator.shape[0], denominator.shape[0])
     run = like.shape[-1] // groups * math.prod(like.shape[d] for d in inner)
-    target = programs * _multiprocessors(like.device)
+    target = programs * multiprocessors(like.device)
     return order, Sharing.of(like.numel(), groups, run, itemsize, target)
 
 
-def _multiprocessors(device: torch.device) -> int:
+def multiprocessors(device: torch.device) -> int:
+    """Those of a GPU; 1 where the interpreter runs."""
     if device.type != "cuda":
         return 1
     return torch.cuda.get_device_properties(device).multi_processor_count

@@ -31,12 +31,13 @@ def run(*arguments: str, **environment: str) -> None:
 
 
 @needs_triton
-def test_interpreted_kernels_against_float64():
+@pytest.mark.parametrize("cases", ["interpreted.py", "interpreted_gated.py"])
+def test_interpreted_kernels_against_float64(cases):
     triton = importlib.metadata.version("triton")
     if triton.startswith("3.6.") and tuple(map(int, numpy.__version__.split(".")[:2])) >= (2, 4):
         pytest.skip("the interpreter of Triton 3.6 does not work with numpy 2.4 and later")
-    cases = str(Path(__file__).with_name("interpreted.py"))
-    run("-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", cases, TRITON_INTERPRET="1")
+    path = str(Path(__file__).with_name(cases))
+    run("-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", path, TRITON_INTERPRET="1")
 
 
 @needs_triton
@@ -55,9 +56,25 @@ def test_compiled_kernels_for_sm_90(tmp_path):
 
 
 @needs_triton
+def test_compiled_kernels_of_the_gate_for_sm_90(tmp_path):
+    table = tmp_path / "table.csv"
+    kernels = ("--kernel", "gated_forward", "gated_backward", "gated_recompute")
+    options = ("--arch", "90", "--width", "768", "--apart", "--csv", str(table))
+    run("benchmarks/kernel_static.py", *kernels, *options)
+    with table.open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 6
+    for row in rows:
+        assert int(row["regs"]) <= (48 if row["kernel"] == "gated_forward" else 80), row
+        assert int(row["spills"]) == 0, row
+        assert row["access"] == "128", row
+
+
+@needs_triton
 @pytest.mark.parametrize("arch", ["80", "100"])
 def test_the_scaled_backward_kernel_compiles(arch):
-    run("benchmarks/kernel_static.py", "--arch", arch, "--kernel", "scaled", "--width", "768")
+    kernels = ("scaled", "gated_scaled")
+    run("benchmarks/kernel_static.py", "--arch", arch, "--kernel", *kernels, "--width", "768")
 
 
 @needs_triton

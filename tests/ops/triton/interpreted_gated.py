@@ -1,0 +1,112 @@
+"""The GPU kernels of the gate under Triton's interpreter, against float64.
+
+Run as interpreted.py is:
+
+    TRITON_INTERPRET=1 pytest tests/ops/triton/interpreted_gated.py
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import kat
+from kat.ops import gated
+from kat.ops.triton.launch import Sharing
+from tests.ops.test_gated import of_elements
+from tests.ops.triton.interpreted import SLACK, inputs
+from tests.ops.triton.interpreted import _poisoned_memory as _poisoned_memory
+from tests.oracle import assert_near, random_elements
+
+NAMES = ("y", "dx", "dv", "da", "db")
+
+
+def _results(impl, tensors, grad, form):
+    leaves = [t.detach().requires_grad_() for t in tensors]
+    y = kat.gated_rational(*leaves, form=form, impl=impl)
+    return (y.detach(), *torch.autograd.grad(y, leaves, grad))
+
+
+def _check(shape, rows=(1, 8), degree=(5, 4), dtype=torch.float32, form="A", apart=False):
+    grad, x, a, b = inputs(shape, rows, degree, dtype)
+    v = torch.randn(shape, generator=torch.Generator().manual_seed(2)).to(dtype)
+    if apart:
+        v, x = torch.cat([v, x], -1).chunk(2, dim=-1)
+    got = _results("triton", (x, v, a, b), grad, form)
+    eager = _results("reference", (x, v, a, b), grad, form)
+    exact = _results("reference", [t.double() for t in (x, v, a, b)], grad.double(), form)
+    assert_near(got, exact, eager, SLACK.get(dtype, 2.0), names=NAMES)
+    y, dx, dv, da, db = got
+    again = gated._backward_recompute_by(gated.triton, grad, x, v, a, b, form)
+    for first, second in zip((dx, dv, da, db, y), again, strict=True):
+        assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "form", "apart"),
+    [
+        (torch.float32, "A", True),
+        (torch.float32, "B", False),
+        (torch.bfloat16, "A", False),
+        (torch.bfloat16, "B", True),
+        (torch.float16, "A", True),
+        (torch.float64, "B", True),
+    ],
+)
+def test_dtypes_with_several_blocks_a_program(dtype, form, apart):
+    _check((2, 43, 96), dtype=dtype, form=form, apart=apart)
+
+
+@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize(
+    ("shape", "rows", "degree"),
+    [
+        ((7, 4 * 257), (1, 1), (3, 2)),
+        ((3, 8 * 4 * 263), (8, 8), (3, 2)),  # divided by group
+        ((9, 30), (5, 5), (1, 0)),
+        ((96,), (8, 1), (9, 8)),
+    ],
+)
+def test_shapes_shares_and_degrees(shape, rows, degree, apart):
+    _check(shape, rows, degree, apart=apart)
+
+
+def test_the_shapes_cover_both_divisions_of_memory():
+    flat = [Sharing.of(37 * w, g, w // g, 4, 4).flat for w, g in ((96, 8), (8 * 4 * 263, 8))]
+    assert flat == [True, False]
+
+
+@pytest.mark.parametrize("form", ["A", "B"])
+def test_x_and_gradients_of_all_sizes(form):
+    dtype = torch.float32
+    elements = random_elements((5, 4), form, dtype, 24, rows=24)
+    v, grad = of_elements(elements)
+    x, a, b = elements.x, elements.a, elements.b
+    _, dx, dv, da, db = _results("triton", (x, v, a, b), grad, form)
+    f = kat.rational(x, a, b, form=form, impl="triton")
+    elements.assert_right((f, dx, da, db))
+    true = kat.rational(x.double(), a.double(), b.double(), form=form, impl="reference")
+    expected = (true * grad.double()).to(dtype)
+    torch.testing.assert_close(dv, expected, rtol=1e-2, atol=2 * torch.finfo(dtype).tiny)
+
+
+def test_a_product_of_gradient_and_v_that_underflows_is_not_lost():
+    x, a = torch.tensor([[5e4, 1.0]]), torch.tensor([[0.0, 0, 0, 0, 0, 1.0]])
+    tensors = (x, torch.full((1, 2), 1e-30), a, torch.zeros(1, 1))
+    _, dx, _, da, _ = _results("triton", tensors, torch.full((1, 2), 1e-20), "A")
+    assert dx[0, 0].item() == pytest.approx(5 * 5e4**4 * 1e-50, rel=1e-3, abs=0)
+    assert da[0, 5].item() == pytest.approx(5e4**5 * 1e-50, rel=1e-3, abs=0)
+
+
+@pytest.mark.parametrize("gate_last", [False, True])
+def test_the_gradients_of_halves_go_into_one_tensor(gate_last):
+    grad, h, a, b = inputs((19, 96), dtype=torch.float32)
+    grad = grad[:, :48].contiguous()
+    x, v = gated.halves(h, gate_last)
+    dh, y = torch.empty_like(h), torch.empty_like(grad)
+    outputs = (*gated.halves(dh, gate_last), y)
+    da, db = gated._gradients_by(gated.triton, *outputs, grad, x, v, a, b, "A")
+    expected = gated._backward_recompute_by(gated.triton, grad, x, v, a, b, "A")
+    got = (*gated.halves(dh, gate_last), da, db, y)
+    for first, second in zip(got, expected, strict=True):
+        assert torch.equal(first, second)
