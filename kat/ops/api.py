@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from kat.ops import dispatch, gated, reference
+from kat.ops import dispatch, gated_reference, reference
 from kat.ops.arguments import Form, Impl, check_arguments
-from kat.ops.torch_internals import in_function_transform, is_exporting_onnx
+from kat.ops.operators import requested_backend, short_path, takes_short_path
+from kat.ops.torch_internals import is_exporting_onnx
 
 
 def rational(
@@ -64,9 +65,10 @@ def rational(
         >>> torch.equal(x, y)
         True
     """
-    if impl is None and dispatch.takes_short_path(x, numerator, denominator):
+    if impl is None and takes_short_path(x, numerator, denominator):
         check_arguments(x, numerator, denominator, form)
-        return dispatch.short_path(x, numerator, denominator, form)
+        y: Tensor = short_path("rational", x, numerator, denominator, form)
+        return y
     for tensor in (x, numerator, denominator):
         if isinstance(tensor, fx.Proxy):  # torch.fx records one call, and looks no further
             inputs, options = (x, numerator, denominator), {"form": form, "impl": impl}
@@ -78,15 +80,8 @@ def rational(
         return dispatch.rational(x, numerator, denominator, form)
     if impl == "reference":
         return reference.rational(x, numerator, denominator, form)
-    if impl not in dispatch.BACKENDS:
-        known = ", ".join(map(repr, ("reference", *dispatch.BACKENDS)))
-        raise ValueError(f"impl must be None or one of {known}, got {impl!r}")
-    if in_function_transform():
-        raise RuntimeError(
-            f"impl={impl!r} does not work inside torch.func transforms and forward-mode AD; use"
-            " impl='reference', or None, which picks it there"
-        )
-    return dispatch.BACKENDS[impl].rational(x, numerator, denominator, form)
+    backend: dispatch.Backend = requested_backend(impl, dispatch.BACKENDS)
+    return backend.rational(x, numerator, denominator, form)
 
 
 def decompositions() -> dict[Any, Callable[..., Tensor]]:
@@ -107,5 +102,5 @@ def decompositions() -> dict[Any, Callable[..., Tensor]]:
     """
     return {
         torch.ops.kat.rational.default: reference.plain_rational,
-        torch.ops.kat.gated_rational.default: gated.plain_gated_rational,
+        torch.ops.kat.gated_rational.default: gated_reference.plain_gated_rational,
     }

@@ -1,17 +1,8 @@
-"""The operators ``kat::rational*``, their backends, and the short eager path to the same kernels.
-
-Each operator is registered with ``torch.library``, with a kernel for each backend's device type.
-Where a device has no kernel, or the kernel does not support the arguments, the reference runs. In
-either case only the inputs are kept for the backward pass.
-
-An operator registered from Python costs tens of microseconds a training step in dispatch alone, as
-much as the kernel itself takes on a small layer. So plain tensors, where nothing observes or
-rewrites operators, go to the kernel directly. The arithmetic is the same on both paths.
-"""
+"""The operators ``kat::rational*``: their backends, and the calls that pick one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from operator import attrgetter
 from typing import Any, Protocol
 
 import torch
@@ -19,12 +10,14 @@ from torch import Tensor
 
 from kat.ops import reference
 from kat.ops.cpu import backend as cpu
-from kat.ops.torch_internals import (
-    in_function_transform,
-    is_plain_eager,
-    is_profiling,
-    refuse_forward_mode,
+from kat.ops.operators import (
+    KERNELS,
+    define_gradients,
+    define_operator,
+    define_second_order,
+    takes_short_path,
 )
+from kat.ops.torch_internals import in_function_transform
 from kat.ops.triton import backend as triton
 
 Gradients = tuple[Tensor, Tensor, Tensor]
@@ -59,19 +52,14 @@ class Backend(Protocol):
 BACKENDS: dict[str, Backend] = {"cpu": cpu, "triton": triton}
 """By the name that ``impl=`` takes. A new backend is one entry here."""
 
-KERNELS: dict[str, dict[str, Callable[..., Any]]] = {}
-"""By device type and operator: the function that runs below autograd."""
-
 
 def _forward(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
-    refuse_forward_mode()
     return torch.empty_like(x).copy_(reference.forward(x, numerator, denominator, form))
 
 
 def _backward(
     grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, form: str
 ) -> Gradients:
-    refuse_forward_mode()
     dx, da, db = reference.backward(grad, x, numerator, denominator, form)
     return torch.empty_like(x).copy_(dx), da.contiguous(), db.contiguous()
 
@@ -105,47 +93,35 @@ def _fake_backward_recompute(
     return *gradients, torch.empty_like(x)
 
 
-def kernel_or_reference(
-    backend: Backend, function: str, on_reference: Callable[..., Any]
-) -> Callable[..., Any]:
-    """A function of the backend for the arguments it supports, the reference for all others."""
-
-    def run(*arguments: Any) -> Any:
-        refuse_forward_mode()
-        x, numerator, denominator = arguments[-4:-1]
-        if backend.supports(x, numerator, denominator):
-            return getattr(backend, function)(*arguments)
-        return on_reference(*arguments)
-
-    return run
-
-
 _INPUTS = "Tensor x, Tensor numerator, Tensor denominator, str form"
-for _operator, _schema, _function, _reference, _fake in (
-    ("rational", f"({_INPUTS}) -> Tensor", "forward", _forward, _fake_forward),
-    (
-        "rational_backward",
-        f"(Tensor grad, {_INPUTS}) -> (Tensor, Tensor, Tensor)",
-        "backward",
-        _backward,
-        _fake_backward,
-    ),
-    (
-        "rational_backward_recompute",
-        f"(Tensor grad, {_INPUTS}) -> (Tensor, Tensor, Tensor, Tensor)",
-        "backward_recompute",
-        _backward_recompute,
-        _fake_backward_recompute,
-    ),
-):
-    _name = f"kat::{_operator}"
-    torch.library.define(_name, _schema, tags=(torch.Tag.pt2_compliant_tag,))
-    torch.library.impl(_name, "CompositeExplicitAutograd", _reference)
-    torch.library.register_fake(_name, _fake)
-    for _backend in BACKENDS.values():
-        _kernel = kernel_or_reference(_backend, _function, _reference)
-        KERNELS.setdefault(_backend.DEVICE_TYPE, {})[_operator] = _kernel
-        torch.library.impl(_name, _backend.DEVICE_TYPE.upper(), _kernel)
+_THREE = "Tensor, Tensor, Tensor"
+define_operator(
+    "rational",
+    _INPUTS,
+    "Tensor",
+    kernel_of=attrgetter("forward"),
+    on_reference=_forward,
+    fake=_fake_forward,
+    backends=BACKENDS.values(),
+)
+define_operator(
+    "rational_backward",
+    f"Tensor grad, {_INPUTS}",
+    f"({_THREE})",
+    kernel_of=attrgetter("backward"),
+    on_reference=_backward,
+    fake=_fake_backward,
+    backends=BACKENDS.values(),
+)
+define_operator(
+    "rational_backward_recompute",
+    f"Tensor grad, {_INPUTS}",
+    f"({_THREE}, Tensor)",
+    kernel_of=attrgetter("backward_recompute"),
+    on_reference=_backward_recompute,
+    fake=_fake_backward_recompute,
+    backends=BACKENDS.values(),
+)
 
 
 def rational(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
@@ -153,20 +129,6 @@ def rational(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Te
     if in_function_transform():
         return reference.rational(x, numerator, denominator, form)
     return torch.ops.kat.rational.default(x, numerator, denominator, form)
-
-
-def takes_short_path(x: Tensor, *others: Tensor) -> bool:
-    """Whether the tensors may go to the kernel of their device without torch's dispatcher."""
-    if not is_plain_eager(x, *others) or is_profiling() or in_function_transform():
-        return False
-    return x.device.type in KERNELS
-
-
-def short_path(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
-    """As :func:`rational`, of tensors that take the short path."""
-    if torch.is_grad_enabled():
-        return _Rational.apply(x, numerator, denominator, form)
-    return KERNELS[x.device.type]["rational"](x, numerator, denominator, form)
 
 
 def rational_backward(
@@ -197,38 +159,9 @@ def rational_backward_recompute(
     return *gradients, rational(x, numerator, denominator, form)
 
 
-class _Rational(torch.autograd.Function):
-    """The short path, differentiable."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
-        _save_inputs(ctx, (x, numerator, denominator, form))
-        return KERNELS[x.device.type]["rational"](x, numerator, denominator, form)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return _first_order(ctx, grad)
+def _first_order(ctx: Any, grad: Tensor) -> Gradients:
+    return rational_backward(grad, *ctx.saved_tensors, *ctx.options)
 
 
-def _save_inputs(ctx: Any, inputs: tuple[Any, ...], output: Any = None) -> None:
-    *tensors, ctx.form = inputs
-    ctx.save_for_backward(*tensors)
-
-
-def _first_order(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    x, numerator, denominator = ctx.saved_tensors
-    return *rational_backward(grad, x, numerator, denominator, ctx.form), None
-
-
-def _second_order(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-    """Differentiates the gradient formula of the reference, which is differentiable again."""
-
-    def gradients(grad: Tensor, x: Tensor, a: Tensor, b: Tensor) -> Gradients:
-        return reference.backward(grad, x, a, b, ctx.form)
-
-    pullback = torch.func.vjp(gradients, *ctx.saved_tensors)[1]
-    return *pullback(grads), None
-
-
-torch.library.register_autograd("kat::rational", _first_order, setup_context=_save_inputs)
-torch.library.register_autograd("kat::rational_backward", _second_order, setup_context=_save_inputs)
+define_gradients("rational", _first_order)
+define_second_order("rational_backward", reference.backward)

@@ -5,35 +5,35 @@ With go the gradient of y = F(x) v:
     dx = go v F'(x),   dv = go F(x),   da and db those of F for its gradient go v
 
 One pass over memory computes all four, and the backward pass finds x and v alone. Everything else
-is as for :func:`kat.rational`, see :mod:`kat.ops.dispatch`.
+is as for :func:`kat.rational`, see :mod:`kat.ops.operators`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-from kat.ops import reference
-from kat.ops.arguments import Form, Impl, check_arguments, compute_dtype
+from kat.ops import gated_reference
+from kat.ops.arguments import Form, Impl, check_arguments
 from kat.ops.cpu import gated as cpu
-from kat.ops.torch_internals import (
-    in_function_transform,
-    is_exporting_onnx,
-    is_plain_eager,
-    is_profiling,
-    refuse_forward_mode,
+from kat.ops.gated_reference import Gradients
+from kat.ops.operators import (
+    KERNELS,
+    define_gradients,
+    define_operator,
+    define_second_order,
+    requested_backend,
+    short_path,
+    takes_short_path,
 )
+from kat.ops.torch_internals import in_function_transform, is_exporting_onnx
 from kat.ops.triton import gated as triton
 
-Gradients = tuple[Tensor, Tensor, Tensor, Tensor]
-"""Those of x, v, numerator and denominator."""
 BACKENDS: dict[str, Any] = {"cpu": cpu, "triton": triton}
 """By the name that ``impl=`` takes."""
-KERNELS: dict[str, dict[str, Callable[..., Any]]] = {}
-"""By device type and operator: the function that runs below autograd."""
 
 
 def gated_rational(
@@ -77,21 +77,14 @@ def gated_rational(
     check_arguments(x, numerator, denominator, form)
     _check_like(v, x)
     if is_exporting_onnx():
-        return plain_gated_rational(x, v, numerator, denominator, form)
+        return gated_reference.plain_gated_rational(x, v, numerator, denominator, form)
     if impl is None:
         return dispatched(x, v, numerator, denominator, form)
     if impl == "reference":
-        return _reference(x, v, numerator, denominator, form)
-    if impl not in BACKENDS:
-        known = ", ".join(map(repr, ("reference", *BACKENDS)))
-        raise ValueError(f"impl must be None or one of {known}, got {impl!r}")
-    if in_function_transform():
-        raise RuntimeError(
-            f"impl={impl!r} does not work inside torch.func transforms and forward-mode AD; use"
-            " impl='reference', or None, which picks it there"
-        )
-    BACKENDS[impl].check_available(x, numerator, denominator)
-    if x.device.type != BACKENDS[impl].DEVICE_TYPE:  # Triton's interpreter runs on CPU tensors
+        return gated_reference.gated_rational(x, v, numerator, denominator, form)
+    backend = requested_backend(impl, BACKENDS)
+    backend.check_available(x, numerator, denominator)
+    if x.device.type != backend.DEVICE_TYPE:  # Triton's interpreter runs on CPU tensors
         y: Tensor = _Interpreted.apply(x, v, numerator, denominator, form)
         return y
     return torch.ops.kat.gated_rational.default(x, v, numerator, denominator, form)
@@ -109,13 +102,11 @@ def _check_like(v: Tensor, x: Tensor) -> None:
 def dispatched(x: Tensor, v: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
     """F(x) v, differentiable, by the kernel of x's device or the reference; no checks."""
     if in_function_transform():
-        return _reference(x, v, numerator, denominator, form)
-    if not _takes_short_path(x, v, numerator, denominator):
+        return gated_reference.gated_rational(x, v, numerator, denominator, form)
+    if not takes_short_path(x, v, numerator, denominator):
         return torch.ops.kat.gated_rational.default(x, v, numerator, denominator, form)
-    if torch.is_grad_enabled():
-        y: Tensor = _GatedRational.apply(x, v, numerator, denominator, form)
-        return y
-    return KERNELS[x.device.type]["gated_rational"](x, v, numerator, denominator, form)
+    y: Tensor = short_path("gated_rational", x, v, numerator, denominator, form)
+    return y
 
 
 def gated_rational_backward(
@@ -123,9 +114,9 @@ def gated_rational_backward(
 ) -> Gradients:
     """The gradients of ``sum(grad * F(x) * v)`` for the four tensors, differentiable again."""
     if in_function_transform():
-        return _gradients(grad, x, v, numerator, denominator, form)
+        return gated_reference.backward(grad, x, v, numerator, denominator, form)
     inputs = (grad, x, v, numerator, denominator)
-    if torch.is_grad_enabled() or not _takes_short_path(x, v, numerator, denominator, grad):
+    if torch.is_grad_enabled() or not takes_short_path(x, v, numerator, denominator, grad):
         return torch.ops.kat.gated_rational_backward.default(*inputs, form)
     return KERNELS[x.device.type]["gated_rational_backward"](*inputs, form)
 
@@ -154,7 +145,7 @@ def packed_backward_recompute(
         gate_last, numerator, denominator, form: of the gate.
     """
     x, v = halves(h, gate_last)
-    if torch.is_grad_enabled() or not _takes_short_path(h, numerator, denominator, grad):
+    if torch.is_grad_enabled() or not takes_short_path(h, numerator, denominator, grad):
         return _joined(grad, x, v, gate_last, numerator, denominator, form)
     backend = next(b for b in BACKENDS.values() if h.device.type == b.DEVICE_TYPE)
     if in_function_transform() or not backend.supports(h, numerator, denominator):
@@ -185,50 +176,18 @@ def halves(h: Tensor, gate_last: bool) -> tuple[Tensor, Tensor]:
     return (second, first) if gate_last else (first, second)
 
 
-def plain_gated_rational(
-    x: Tensor, v: Tensor, numerator: Tensor, denominator: Tensor, form: str
-) -> Tensor:
-    """F(x) v in plain operations, for exported graphs; see :func:`reference.plain_rational`."""
-    return reference.plain_rational(x, numerator, denominator, form) * v
+def _forward(*inputs: Any) -> Tensor:
+    return gated_reference.forward(*inputs).contiguous()
 
 
-def _reference(x: Tensor, v: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
-    """F(x) v, rounded once to x's dtype; differentiable to any order."""
-    dtype = compute_dtype(x.dtype)
-    f = reference.rational(x.to(dtype), numerator, denominator, form)
-    return (f * v.to(dtype)).to(x.dtype)
-
-
-def _gradients(
-    grad: Tensor, x: Tensor, v: Tensor, numerator: Tensor, denominator: Tensor, form: str
-) -> Gradients:
-    """The gradients by the reference, differentiable."""
-    dtype = compute_dtype(x.dtype)
-    z, grad = x.to(dtype), grad.to(dtype)
-    dx, da, db = reference.backward(grad * v.to(dtype), z, numerator, denominator, form)
-    dv = grad * reference.forward(z, numerator, denominator, form)
-    return dx.to(x.dtype), dv.to(v.dtype), da, db
-
-
-def _forward(x: Tensor, v: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
-    refuse_forward_mode("gated_rational")
-    dtype = compute_dtype(x.dtype)
-    f = reference.forward(x.to(dtype), numerator, denominator, form)
-    return (f * v.to(dtype)).to(x.dtype).contiguous()
-
-
-def _backward(
-    grad: Tensor, x: Tensor, v: Tensor, numerator: Tensor, denominator: Tensor, form: str
-) -> Gradients:
-    refuse_forward_mode("gated_rational")
-    dx, dv, da, db = _gradients(grad, x, v, numerator, denominator, form)
-    return dx.contiguous(), dv.contiguous(), da.contiguous(), db.contiguous()
+def _backward(*inputs: Any) -> Gradients:
+    dx, dv, da, db = (gradient.contiguous() for gradient in gated_reference.backward(*inputs))
+    return dx, dv, da, db
 
 
 def _backward_recompute(
-    grad: Tensor, x: Tensor, v: Tensor, numerator: Tensor, denominator: Tensor, form: str
+    grad: Tensor, *inputs: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    inputs = (x, v, numerator, denominator, form)
     return *_backward(grad, *inputs), _forward(*inputs)
 
 
@@ -310,69 +269,43 @@ def _backward_recompute_by(
     return d_x, d_v, da, db, y
 
 
-def _kernel_or_reference(
-    backend: Any, by_kernel: Callable[..., Any], on_reference: Callable[..., Any]
-) -> Callable[..., Any]:
-    """The backend for the arguments that it supports, the reference for all others."""
-
-    def run(*arguments: Any) -> Any:
-        refuse_forward_mode("gated_rational")
-        x, _, numerator, denominator, _ = arguments[-5:]
-        if backend.supports(x, numerator, denominator):
-            return by_kernel(backend, *arguments)
-        return on_reference(*arguments)
-
-    return run
-
-
 _INPUTS = "Tensor x, Tensor v, Tensor numerator, Tensor denominator, str form"
 _FOUR = "Tensor, Tensor, Tensor, Tensor"
-for _suffix, _schema, _by_kernel, _on_reference, _fake in (
-    ("", f"({_INPUTS}) -> Tensor", _forward_by, _forward, _fake_forward),
-    (
-        "_backward",
-        f"(Tensor grad, {_INPUTS}) -> ({_FOUR})",
-        _backward_by,
-        _backward,
-        _fake_backward,
-    ),
-    (
-        "_backward_recompute",
-        f"(Tensor grad, {_INPUTS}) -> ({_FOUR}, Tensor)",
-        _backward_recompute_by,
-        _backward_recompute,
-        _fake_backward_recompute,
-    ),
-):
-    _operator = f"gated_rational{_suffix}"
-    _name = f"kat::{_operator}"
-    torch.library.define(_name, _schema, tags=(torch.Tag.pt2_compliant_tag,))
-    torch.library.impl(_name, "CompositeExplicitAutograd", _on_reference)
-    torch.library.register_fake(_name, _fake)
-    for _backend in BACKENDS.values():
-        _kernel = _kernel_or_reference(_backend, _by_kernel, _on_reference)
-        KERNELS.setdefault(_backend.DEVICE_TYPE, {})[_operator] = _kernel
-        torch.library.impl(_name, _backend.DEVICE_TYPE.upper(), _kernel)
+define_operator(
+    "gated_rational",
+    _INPUTS,
+    "Tensor",
+    kernel_of=lambda backend: partial(_forward_by, backend),
+    on_reference=_forward,
+    fake=_fake_forward,
+    backends=BACKENDS.values(),
+)
+define_operator(
+    "gated_rational_backward",
+    f"Tensor grad, {_INPUTS}",
+    f"({_FOUR})",
+    kernel_of=lambda backend: partial(_backward_by, backend),
+    on_reference=_backward,
+    fake=_fake_backward,
+    backends=BACKENDS.values(),
+)
+define_operator(
+    "gated_rational_backward_recompute",
+    f"Tensor grad, {_INPUTS}",
+    f"({_FOUR}, Tensor)",
+    kernel_of=lambda backend: partial(_backward_recompute_by, backend),
+    on_reference=_backward_recompute,
+    fake=_fake_backward_recompute,
+    backends=BACKENDS.values(),
+)
 
 
-def _takes_short_path(x: Tensor, *others: Tensor) -> bool:
-    return x.device.type in KERNELS and is_plain_eager(x, *others) and not is_profiling()
+def _first_order(ctx: Any, grad: Tensor) -> Gradients:
+    return gated_rational_backward(grad, *ctx.saved_tensors, *ctx.options)
 
 
-class _GatedRational(torch.autograd.Function):
-    """The short path, differentiable."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, v: Tensor, numerator: Tensor, denominator: Tensor, form: str
-    ) -> Tensor:
-        _save_inputs(ctx, (x, v, numerator, denominator, form))
-        y: Tensor = KERNELS[x.device.type]["gated_rational"](x, v, numerator, denominator, form)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return _first_order(ctx, grad)
+define_gradients("gated_rational", _first_order)
+define_second_order("gated_rational_backward", gated_reference.backward)
 
 
 class _Interpreted(torch.autograd.Function):
@@ -380,7 +313,8 @@ class _Interpreted(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:
-        _save_inputs(ctx, inputs)
+        *tensors, ctx.form = inputs
+        ctx.save_for_backward(*tensors)
         return _forward_by(triton, *inputs)
 
     @staticmethod
@@ -388,29 +322,3 @@ class _Interpreted(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, *others = ctx.saved_tensors
         return *_backward_by(triton, grad, x, *others, ctx.form), None
-
-
-def _save_inputs(ctx: Any, inputs: tuple[Any, ...], output: Any = None) -> None:
-    *tensors, ctx.form = inputs
-    ctx.save_for_backward(*tensors)
-
-
-def _first_order(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    x, v, numerator, denominator = ctx.saved_tensors
-    return *gated_rational_backward(grad, x, v, numerator, denominator, ctx.form), None
-
-
-def _second_order(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-    """Differentiates the gradient formula of the reference, which is differentiable again."""
-
-    def gradients(grad: Tensor, x: Tensor, v: Tensor, a: Tensor, b: Tensor) -> Gradients:
-        return _gradients(grad, x, v, a, b, ctx.form)
-
-    pullback = torch.func.vjp(gradients, *ctx.saved_tensors)[1]
-    return *pullback(grads), None
-
-
-torch.library.register_autograd("kat::gated_rational", _first_order, setup_context=_save_inputs)
-torch.library.register_autograd(
-    "kat::gated_rational_backward", _second_order, setup_context=_save_inputs
-)
