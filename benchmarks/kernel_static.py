@@ -134,11 +134,7 @@ def measure(
         programs * MULTIPROCESSORS,
     )
     constants = triton_launch.constants(x, a, b, args.form) | share.constants()
-    if not forward:
-        constants |= share.segments(shared_a=True, shared_b=args.groups == 1)
-        constants |= {"STORE_Y": kernel.endswith("recompute")}
-    if kernel.startswith("gated"):
-        constants |= {"APART": args.apart} | ({} if forward else {"OUT_APART": args.apart})
+    constants |= own_constants(kernel, share, shared_b=args.groups == 1, apart=args.apart)
     binary = compiled(KERNELS[kernel], constants, dtype, GPUTarget("cuda", arch, 32))
     text = gpu_code.disassemble(binary.asm["cubin"])
     body = loop(text)
@@ -147,6 +143,20 @@ def measure(
     per_element = len(body) * x.element_size() * arrays / stored
     counts = (gpu_code.registers(text), gpu_code.spills(text), binary.metadata.shared)
     return *counts, gpu_code.access_widths(body), round(per_element, 1)
+
+
+def own_constants(
+    kernel: str, share: triton_launch.Sharing, *, shared_b: bool, apart: bool
+) -> dict[str, Any]:
+    """The constants that not every kernel has."""
+    backward = not kernel.endswith("forward")
+    found: dict[str, Any] = {}
+    if backward:
+        found |= share.segments(shared_a=True, shared_b=shared_b)
+        found |= {"STORE_Y": kernel.endswith("recompute")}
+    if kernel.startswith("gated"):
+        found |= {"APART": apart} | ({"OUT_APART": apart} if backward else {})
+    return found
 
 
 def compiled(
