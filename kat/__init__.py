@@ -7,6 +7,7 @@ import warnings
 from kat import models
 from kat.errors import first_line
 from kat.extras import PROJECT
+from kat.models.adapt import adapt
 from kat.models.kanify import kanify
 from kat.nn import Coefficients, GRKANLinear, GRKANMlp, GroupRational, param_groups
 from kat.ops import rational
@@ -18,6 +19,7 @@ __all__ = [
     "GRKANMlp",
     "GroupRational",
     "__version__",
+    "adapt",
     "kanify",
     "models",
     "param_groups",

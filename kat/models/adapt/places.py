@@ -1,0 +1,123 @@
+"""Where adapters go in a model: what there is, and whether a record's entry fits it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import nn
+
+from kat.errors import InputError
+from kat.models.adapt.low_rank import has_low_rank
+from kat.models.adapt.parallel import NAME
+from kat.models.kanify.find import find
+from kat.models.kanify.trace import linear_widths
+from kat.nn import GRKANMlp, GroupRational, rationals
+
+Place = dict[str, Any]
+"""The settings of one adapter, for JSON."""
+
+
+def rational_places(model: nn.Module, rank: int | None) -> dict[str, Place]:
+    """The rationals of a model by name.
+
+    Args:
+        model: any model.
+        rank: of their low-rank changes, None where there are to be none.
+
+    Raises:
+        InputError: there are none.
+    """
+    found = rationals(model)
+    if not found:
+        raise InputError(
+            f"{type(model).__name__} has no rational; kat.kanify(model) puts rationals in the place"
+            " of its activations"
+        )
+    own = {} if rank is None else {"rank": rank}
+    return {name: {**_shape(act), **own} for name, act in found.items()}
+
+
+def mlp_places(model: nn.Module, width: int) -> dict[str, Place]:
+    """The MLPs of a model by the name of their last module: those of GR-KAN, and kanify's.
+
+    Args:
+        model: any model.
+        width: of the bottleneck beside each.
+
+    Raises:
+        InputError: there are none.
+    """
+    places = {}
+    for name, module in model.named_modules():
+        if isinstance(module, GRKANMlp):
+            places[name] = _beside(name, module.fc1.in_features, width, module.fc2.out_features)
+    for mlp in find(model).mlps:
+        places[mlp.second] = _beside(mlp.first, mlp.widths[0], width, mlp.widths[-1])
+    if not places:
+        raise InputError(
+            f"{type(model).__name__} has no MLP that an adapter could be put beside; kat.kanify"
+            " hides those that it takes: adapt first"
+        )
+    return places
+
+
+def check_free(model: nn.Module, places: Iterable[str]) -> None:
+    """Raises InputError if an adapter is in one of the places already."""
+    for name in places:
+        module = model.get_submodule(name)
+        if isinstance(module, GroupRational) and has_low_rank(module):
+            raise InputError(f"{name} has a low-rank change already; merge() or remove() it first")
+        if hasattr(module, NAME):
+            raise InputError(f"{name} has something named {NAME!r} already; remove() it first")
+
+
+def check_rational(modules: Mapping[str, nn.Module], name: str, place: Place) -> None:
+    """Raises InputError unless a model has the rational of a record."""
+    act = modules.get(name)
+    if not isinstance(act, GroupRational):
+        raise InputError(
+            f"the adapters are of another model: {name!r} is no rational here; a model that was"
+            " kanified for training must be kanified before loading, by kanify_like"
+        )
+    here = _shape(act)
+    different = [key for key in here if here[key] != place[key]]
+    if different:
+        key = different[0]
+        raise InputError(
+            f"the adapters are of another model: {name} has {key} {here[key]!r} here, not"
+            f" {place[key]!r}"
+        )
+
+
+def check_mlp(modules: Mapping[str, nn.Module], name: str, place: Place) -> None:
+    """Raises InputError unless a model has the MLP of a record."""
+    first, last = modules.get(place["first"]), modules.get(name)
+    d_in, _, d_out = place["widths"]
+    if first is None or last is None or (_width(first, 0), _width(last, -1)) != (d_in, d_out):
+        raise InputError(
+            f"the adapters are of another model: there is no MLP from {place['first']!r} to"
+            f" {name!r} here, with the widths {d_in} and {d_out}"
+        )
+
+
+def _shape(act: GroupRational) -> Place:
+    """What must be equal in a model that the coefficients are loaded into."""
+    return {
+        "num_groups": act.num_groups,
+        "degree": list(act.degree),
+        "form": act.form,
+        "share": act.share,
+    }
+
+
+def _beside(first: str, d_in: int, width: int, d_out: int) -> Place:
+    return {"first": first, "widths": [d_in, width, d_out]}
+
+
+def _width(module: nn.Module, side: int) -> int | None:
+    """The input (0) or output (-1) width of a linear map or a GR-KAN MLP."""
+    if isinstance(module, GRKANMlp):
+        return (module.fc1.in_features, module.fc2.out_features)[side]
+    widths = linear_widths(module)
+    return None if widths is None else widths[side]
