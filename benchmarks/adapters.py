@@ -16,8 +16,9 @@ reviews, so it is split in blocks of 25 consecutive sentences: 80 % of the block
 % to choose the rate, 10 % to test. The other domains (tweets, products, editorials) are used for
 nothing but the last columns: 1,000 sentences of each. All arms train with the first --sentences,
 cut to 48 tokens, and share AdamW without weight decay, batches of 16, a tenth of the steps of warm-
-up and then linear decay, and the rate of the head. The rates of rational and low_rank were placed
-around the best of a pilot with 640 sentences, those of the other arms around what is usual.
+up and then linear decay, and the rate of the head. The rates of rational, low_rank and unscaled
+were placed around the best of a pilot with 640 sentences, those of the other arms around what is
+usual.
 
 Arms, each with a linear head on the mean of the tokens:
   head      the head alone
@@ -27,6 +28,7 @@ Arms, each with a linear head on the mean of the tokens:
   rational  kat.kanify with 64 groups, then kat.adapt(model, "rational")
   low_rank  the same, then kat.adapt(model, "low_rank", rank=2)
   parallel  kat.adapt(model, "parallel", width=16)
+  unscaled  as rational, but the coefficients themselves, as PEFT's modules_to_save trains them
 
 Columns: trained parameters without the head's 385; bytes of the optimizer's state with them; CPU
 seconds of training on one thread; r, the correlation with the ratings; accuracy, the share of
@@ -60,9 +62,10 @@ RATES = {
     "full": (3e-5, 1e-4, 3e-4),
     "lora": (3e-4, 1e-3, 3e-3),
     "bitfit": (3e-4, 1e-3, 3e-3),
-    "rational": (3e-6, 1e-5, 3e-5),
+    "rational": (3e-3, 1e-2, 3e-2),
     "low_rank": (3e-3, 1e-2, 3e-2),
     "parallel": (3e-4, 1e-3, 3e-3),
+    "unscaled": (3e-6, 1e-5, 3e-5),
 }
 HEAD_RATE = 3e-3
 BATCH, TOKENS, BLOCK, OTHERS = 16, 48, 25, 1000
@@ -186,9 +189,14 @@ def adapted(model: Rater, arm: str, train: list[Rated]) -> nn.Module:
                 name.startswith("head") or (arm == "bitfit" and name.endswith(".bias"))
             )
         return model
-    if arm in ("rational", "low_rank"):
+    if arm in ("rational", "low_rank", "unscaled"):
         some = [inputs(train[start : start + BATCH])[0] for start in range(0, 64, BATCH)]
         kat.kanify(model, num_groups=64, share="none", calibration=some)
+    if arm == "unscaled":
+        model.encoder.requires_grad_(False)
+        for act in kat.nn.rationals(model).values():
+            act.requires_grad_(True)
+        return model
     sizes = {"low_rank": {"rank": 2}, "parallel": {"width": 16}}.get(arm, {})
     kat.adapt(model, arm, modules_to_save="head", **sizes)
     return model

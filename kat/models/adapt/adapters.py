@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from kat.errors import InputError
+from kat.models.adapt.changes import add_change, merge_change, remove_change
 from kat.models.adapt.files import write
-from kat.models.adapt.low_rank import add_low_rank, merge_low_rank, remove_low_rank
 from kat.models.adapt.parallel import NAME, Parallel
 from kat.models.adapt.places import Place
 from kat.nn.sharded import is_sharded, sharded_like, whole
@@ -161,8 +161,8 @@ class Adapters:
                 " weight of the model can hold. They stay in place"
             )
         modules = self._whole_modules()
-        for name in self.places if self.kind == "low_rank" else ():
-            merge_low_rank(modules[name])
+        for name in self.places:
+            merge_change(modules[name])
         self._undo.clear()
 
     def remove(self) -> None:
@@ -190,12 +190,8 @@ class Adapters:
     def _put_rational(self, act: Any, place: Place) -> None:
         self._remember(act)
         act.to(_trained_dtype(act.weight_numerator))
-        if self.kind == "rational":
-            act.requires_grad_(True)
-            return
-        act.requires_grad_(False)
-        add_low_rank(act, place["rank"])
-        self._undo.append(lambda: remove_low_rank(act))
+        add_change(act, place["rank"])
+        self._undo.append(lambda: remove_change(act))
 
     def _put_parallel(self, name: str, place: Place) -> None:
         first, last = self.model.get_submodule(place["first"]), self.model.get_submodule(name)

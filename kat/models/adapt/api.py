@@ -37,15 +37,16 @@ def adapt(
 ) -> Adapters:
     """Makes a trained model adaptable by few parameters, in place; its function is unchanged.
 
-        "rational"    F with its coefficients A, which are trained
-        "low_rank"    F with A + (U V) diag(s), A frozen, U (G, rank) and V (rank, k) trained,
-                      U = 0 at the start; s_c = 1 / max |dF/dc| on [-6, 6] for each power's c
-        "parallel"    y + W_2 F(W_1 x + b_1) + b_2 beside an MLP from x to y, all of it trained,
-                      W_2 = b_2 = 0 at the start
+        "rational"    F with A + D diag(s), A its coefficients, D trained
+        "low_rank"    F with A + (U V) diag(s), U (G, rank) and V (rank, k) trained
+        "parallel"    y + W_2 F(W_1 x + b_1) + b_2 beside an MLP from x to y, all of it trained
+
+    D, U, W_2 and b_2 are 0 at the start. s_c = 1 / max |dF/dc| on [-6, 6] for the coefficients c of
+    each power, so that steps of one size move F by as much at every power.
 
     The first two are for models with rationals: a KAT, or one after :func:`kat.kanify`. Trained
     parameters are float32 where the model is in lower precision. :func:`kat.param_groups` gives
-    coefficients, U and V included, a learning rate of their own and no weight decay.
+    D, U, V and the bottleneck's coefficients a learning rate of their own and no weight decay.
 
     Args:
         model: any model, before it is compiled, or wrapped for several processes.

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from kat.errors import InputError
-from kat.models.adapt.low_rank import has_low_rank
+from kat.models.adapt.changes import has_change
 from kat.models.adapt.parallel import NAME
 from kat.models.kanify.find import find
 from kat.models.kanify.trace import linear_widths
@@ -23,7 +23,7 @@ def rational_places(model: nn.Module, rank: int | None) -> dict[str, Place]:
 
     Args:
         model: any model.
-        rank: of their low-rank changes, None where there are to be none.
+        rank: of low-rank changes, None for others.
 
     Raises:
         InputError: there are none.
@@ -34,8 +34,7 @@ def rational_places(model: nn.Module, rank: int | None) -> dict[str, Place]:
             f"{type(model).__name__} has no rational; kat.kanify(model) puts rationals in the place"
             " of its activations"
         )
-    own = {} if rank is None else {"rank": rank}
-    return {name: {**_shape(act), **own} for name, act in found.items()}
+    return {name: {**_shape(act), "rank": rank} for name, act in found.items()}
 
 
 def mlp_places(model: nn.Module, width: int) -> dict[str, Place]:
@@ -66,8 +65,8 @@ def check_free(model: nn.Module, places: Iterable[str]) -> None:
     """Raises InputError if an adapter is in one of the places already."""
     for name in places:
         module = model.get_submodule(name)
-        if isinstance(module, GroupRational) and has_low_rank(module):
-            raise InputError(f"{name} has a low-rank change already; merge() or remove() it first")
+        if isinstance(module, GroupRational) and has_change(module):
+            raise InputError(f"{name} has a change already; merge() or remove() it first")
         if hasattr(module, NAME):
             raise InputError(f"{name} has something named {NAME!r} already; remove() it first")
 

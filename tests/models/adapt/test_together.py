@@ -125,7 +125,7 @@ def test_trainer_trains_the_adapters_alone(kind, tmp_path):
         tmp_path, max_steps=3, use_cpu=True, disable_tqdm=True, report_to=[],
         gradient_checkpointing=True,
     )  # fmt: skip
-    optimizer = torch.optim.AdamW(kat.param_groups(model, 1e-2, coefficient_lr=1e-4))
+    optimizer = torch.optim.AdamW(kat.param_groups(model, 1e-2))
     trainer = Trainer(model, arguments, train_dataset=data, optimizers=(optimizer, None))
     trainer.train()
     assert all(torch.equal(model.get_parameter(name), p) for name, p in frozen.items())

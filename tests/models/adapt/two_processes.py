@@ -31,7 +31,7 @@ def make(kind: str) -> nn.Module:
 
 
 def train(model: nn.Module, x: Tensor) -> None:
-    optimizer = torch.optim.SGD(kat.param_groups(model, 1e-2, coefficient_lr=1e-5))
+    optimizer = torch.optim.SGD(kat.param_groups(model, 1e-2, coefficient_lr=1e-3))
     for _ in range(3):
         optimizer.zero_grad()
         model(x).square().mean().backward()

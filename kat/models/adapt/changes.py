@@ -1,4 +1,4 @@
-"""A low-rank change of the coefficients of a rational, across its groups."""
+"""Changes of the coefficients of a rational, in the scale of each power of x."""
 
 from __future__ import annotations
 
@@ -12,14 +12,37 @@ from kat.nn.coefficients import KANIFY_INTERVAL
 _COEFFICIENTS = ("weight_numerator", "weight_denominator")
 
 
-class LowRank(nn.Module):
+class Change(nn.Module):
+    """A_0 + D diag(s), with the coefficients A_0 and s frozen, and D = 0 at the start.
+
+    Args:
+        coefficients: A_0, (rows, k).
+        scale: s, (k,).
+
+    Weights:
+        d (rows, k).
+    """
+
+    scale: Tensor
+
+    def __init__(self, coefficients: Tensor, scale: Tensor) -> None:
+        super().__init__()
+        self.d = nn.Parameter(torch.zeros_like(coefficients))
+        self.register_buffer("scale", scale.to(coefficients))
+
+    def forward(self, coefficients: Tensor) -> Tensor:
+        """The coefficients A_0 to the changed ones."""
+        return coefficients + self.d * self.scale
+
+
+class LowRankChange(nn.Module):
     """A_0 + (U V) diag(s), the coefficients of G groups, with A_0 and s frozen, U = 0 at the start.
 
     Args:
         coefficients: A_0, (1 or G, k).
+        scale: s, (k,).
         groups: G.
         rank: of U V; G or k where that is less.
-        scale: s, (k,).
 
     Weights:
         u (G, rank), v (rank, k); the rows of v are orthonormal at the start.
@@ -27,7 +50,7 @@ class LowRank(nn.Module):
 
     scale: Tensor
 
-    def __init__(self, coefficients: Tensor, groups: int, rank: int, scale: Tensor) -> None:
+    def __init__(self, coefficients: Tensor, scale: Tensor, groups: int, rank: int) -> None:
         super().__init__()
         columns = coefficients.shape[1]
         rank = min(rank, groups, columns)
@@ -36,26 +59,36 @@ class LowRank(nn.Module):
         self.register_buffer("scale", scale.to(coefficients))
 
     def forward(self, coefficients: Tensor) -> Tensor:
-        """(1 or G, k) to (G, k)."""
+        """The coefficients A_0 (1 or G, k) to the changed ones (G, k)."""
         return coefficients + self.u @ self.v * self.scale
 
 
-def add_low_rank(act: GroupRational, rank: int) -> None:
-    """Adds (U V) diag(s) to both coefficients of a rational: each group has its own function."""
+def add_change(act: GroupRational, rank: int | None) -> None:
+    """Adds a change to both coefficients of a rational, which are frozen.
+
+    Args:
+        act: is changed in place.
+        rank: of the change, after which every group has its own function; None: any change of the
+            coefficients as they are, shared or not.
+    """
+    act.requires_grad_(False)
     for name, scale in zip(_COEFFICIENTS, scales(act), strict=True):
         coefficients = getattr(act, name).detach()
-        if coefficients.shape[1]:  # a polynomial has no denominator
-            change = LowRank(coefficients, act.num_groups, rank, scale)
-            parametrize.register_parametrization(act, name, change, unsafe=True)  # rows may grow
+        if not coefficients.shape[1]:  # a polynomial has no denominator
+            continue
+        change: nn.Module = Change(coefficients, scale)
+        if rank is not None:
+            change = LowRankChange(coefficients, scale, act.num_groups, rank)
+        parametrize.register_parametrization(act, name, change, unsafe=True)  # rows may grow
 
 
 @torch.no_grad()
 def scales(act: GroupRational) -> tuple[Tensor, Tensor]:
     """s_c = 1 / max |dF/dc| over [-6, 6] and all groups, for the coefficients c of each power.
 
-    With dF/da_i = x^i / Q and |dF/db_j| = |F| |x|^j / Q, a step of one size in every entry of U V
-    moves F by as much at every power. Without s the highest powers alone would decide how large a
-    step may be.
+    With dF/da_i = x^i / Q and |dF/db_j| = |F| |x|^j / Q, a step of one size in every entry
+    of D moves F by as much at every power. Without s the highest powers alone would decide how
+    large a step may be.
 
     Returns:
         s of the numerator (m + 1,) and of the denominator (n,), in float64.
@@ -70,18 +103,19 @@ def scales(act: GroupRational) -> tuple[Tensor, Tensor]:
     return 1 / numerator, 1 / denominator
 
 
-def has_low_rank(act: GroupRational) -> bool:
-    """Whether the coefficients of a rational are A_0 + U V."""
+def has_change(act: GroupRational) -> bool:
+    """Whether the coefficients of a rational have a change."""
     return parametrize.is_parametrized(act)
 
 
-def merge_low_rank(act: GroupRational) -> None:
-    """Makes A_0 + (U V) diag(s) plain coefficients, a row for each group."""
+def merge_change(act: GroupRational) -> None:
+    """Makes the changed coefficients plain ones, a row for each group after a low-rank change."""
+    if any(isinstance(module, LowRankChange) for module in act.modules()):
+        act.share = "none"
     _remove(act, merged=True)
-    act.share = "none"
 
 
-def remove_low_rank(act: GroupRational) -> None:
+def remove_change(act: GroupRational) -> None:
     """Leaves A_0."""
     _remove(act, merged=False)
 
