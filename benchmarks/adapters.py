@@ -286,7 +286,7 @@ def read(sdist: Path) -> dict[str, list[Rated]]:
         "train": blocks[2 * tenth :],
     }
     for domain, rated in data.items():
-        data[domain] = order.sample(rated, OTHERS)
+        data[domain] = order.sample(rated, min(OTHERS, len(rated)))
     for part, of_part in parts.items():
         data[part] = [each for block in of_part for each in block]
     order.shuffle(data["train"])

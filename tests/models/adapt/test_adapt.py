@@ -15,6 +15,7 @@ from torch.nn.utils import parametrize
 import kat
 from kat.errors import InputError
 from kat.models.adapt import load_adapters
+from kat.models.kanify import kanify_like
 from tests.models.kanify.models import TwoModules, encoder
 
 KINDS = ("rational", "low_rank", "parallel")
@@ -100,6 +101,19 @@ def test_merged_coefficients_are_plain(kind, share):
     assert torch.equal(again(hidden), act(hidden))
     with pytest.raises(InputError, match="were merged or removed"):
         adapters.save("folder")
+
+
+@pytest.mark.parametrize("kind", ["rational", "low_rank"])
+def test_a_merged_model_is_a_kanified_one(kind):
+    model = plain()
+    plan = kat.kanify(model)
+    adapters = kat.adapt(model, kind)
+    trained(model)
+    adapters.merge()
+    again = plain()
+    kanify_like(again, plan.record())
+    again.load_state_dict(model.state_dict())
+    assert torch.equal(output(again), output(model))
 
 
 def test_a_low_rank_change_is_u_v_in_the_scales_of_the_powers():
