@@ -50,7 +50,7 @@ class Adapters:
         adapter  kind      trainable
         act1     rational  38
         act2     rational  38
-        trainable: 76 of 2204 parameters
+        trainable: 76 of 2280 parameters
         >>> adapters.save("adapter")
     """
 
