@@ -17,6 +17,7 @@ from kat.models.adapt.places import (
     check_free,
     check_mlp,
     check_rational,
+    check_size,
     mlp_places,
     rational_places,
 )
@@ -180,8 +181,7 @@ def _size(name: str, value: int | None, default: int, applies: bool, kind: str) 
         return default
     if not applies:
         raise InputError(f"{name}={value!r} has no meaning for adapters of the kind {kind!r}")
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InputError(f"{name} must be an integer of at least 1, got {value!r}")
+    check_size(name, value)
     return value
 
 

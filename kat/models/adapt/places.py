@@ -61,6 +61,12 @@ def mlp_places(model: nn.Module, width: int) -> dict[str, Place]:
     return places
 
 
+def check_size(name: str, value: object) -> None:
+    """Raises InputError unless a rank or width is an integer of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InputError(f"{name} must be an integer of at least 1, got {value!r}")
+
+
 def check_free(model: nn.Module, places: Iterable[str]) -> None:
     """Raises InputError if an adapter is in one of the places already."""
     for name in places:
@@ -87,12 +93,15 @@ def check_rational(modules: Mapping[str, nn.Module], name: str, place: Place) ->
             f"the adapters are of another model: {name} has {key} {here[key]!r} here, not"
             f" {place[key]!r}"
         )
+    if place["rank"] is not None:
+        check_size("rank", place["rank"])
 
 
 def check_mlp(modules: Mapping[str, nn.Module], name: str, place: Place) -> None:
     """Raises InputError unless a model has the MLP of a record."""
     first, last = modules.get(place["first"]), modules.get(name)
-    d_in, _, d_out = place["widths"]
+    d_in, width, d_out = place["widths"]
+    check_size("width", width)
     if first is None or last is None or (_width(first, 0), _width(last, -1)) != (d_in, d_out):
         raise InputError(
             f"the adapters are of another model: there is no MLP from {place['first']!r} to"

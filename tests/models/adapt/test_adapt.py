@@ -139,6 +139,19 @@ def test_a_low_rank_change_is_u_v_in_the_scales_of_the_powers():
         torch.testing.assert_close(1 / act.parametrizations[name][0].scale, largest)
 
 
+def test_a_change_of_one_is_the_scale_of_the_power():
+    """So that each coefficient by itself moves F by at most 1 on [-6, 6], and by 1 somewhere."""
+    x = torch.linspace(-6, 6, 241)
+    start = kat.GroupRational(8, init="gelu")
+    for power in range(6):
+        act = copy.deepcopy(start)
+        kat.adapt(act, "rational")
+        with torch.no_grad():
+            act.parametrizations.weight_numerator[0].d[0, power] = 1
+        moved = (act.functions(x) - start.functions(x)).abs().max().item()
+        assert moved == pytest.approx(1, rel=1e-5)
+
+
 def test_ranks_are_no_larger_than_the_matrix_and_polynomials_have_no_denominator():
     act = kat.GroupRational(4, (3, 0), init="identity")
     before = output(act)
@@ -282,6 +295,9 @@ def test_a_second_adapter_in_one_place_is_refused(kind):
     kat.adapt(model, kind, exclude="0")
 
 
+SHAPE = {"num_groups": 8, "degree": [5, 4], "form": "A", "share": "numerator"}
+
+
 def _saved(folder, kind="low_rank"):
     kat.adapt(model_for(kind), kind).save(folder)
     return json.loads((folder / "adapter_config.json").read_text())
@@ -297,6 +313,7 @@ def _saved(folder, kind="low_rank"):
         ({"places": 3}, "no valid entry"),
         ({"places": {"1": {}}}, "no valid entry 'num_groups'"),
         ({"places": {"9": {}}}, "'9' is no rational here"),
+        ({"places": {"1": {**SHAPE, "rank": "2"}}}, "rank must be .* got '2'"),
         ({"modules_to_save": ["head"]}, "no module 'head'"),
         ({"modules_to_save": ["0"]}, "lacks 0.bias, 0.weight"),
     ],
