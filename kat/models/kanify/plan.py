@@ -17,6 +17,7 @@ from kat.files import check_target, write_text
 from kat.models.kanify.calibrate import Run, run_batch
 from kat.models.kanify.change import Change, measure_change
 from kat.models.kanify.places import parts_of
+from kat.models.kanify.pretrained import forget, remember
 from kat.models.kanify.replacement import Replacement
 from kat.tables import aligned
 from kat.text import listing
@@ -102,6 +103,7 @@ class Plan:
         for replacement in self.replacements:
             self._undo += replacement.put(self.model)
             _applied[replacement.act2] = number
+        remember(self.model, self.record())
 
     def undo(self) -> None:
         """Takes the rationals out: the activations are the same objects as before.
@@ -130,6 +132,7 @@ class Plan:
             self._undo.pop()()
         for replacement in self.replacements:
             del _applied[replacement.act2]
+        forget(self.model)
 
     def measure(self, batch: Any, run: Run = run_batch) -> Change:
         """Measures how much the rationals change the outputs of the MLPs and the model on a batch.

@@ -24,7 +24,8 @@ from kat.models.kanify.finders.mlp import Mlp, NoMlp, joined
 from kat.models.kanify.finders.trace import held_functions, named_children, trace
 from kat.models.kanify.finders.walk import IDENTITIES, Walk, input_of
 
-_CONTAINERS = (nn.ModuleList, nn.ModuleDict)
+_LISTS = (nn.ModuleList, nn.ModuleDict)
+_CONTAINERS = (nn.Sequential, *_LISTS)
 
 
 @dataclass(frozen=True)
@@ -63,15 +64,19 @@ class _Candidate(NamedTuple):
     def name(self) -> str:
         return joined(self.owner, self.attribute)
 
+    @property
+    def is_composed(self) -> bool:
+        return isinstance(self.activation, nn.Module) and any(self.activation.children())
+
 
 def find(model: nn.Module) -> Found:
     """Finds the MLPs of a model, without changing it."""
-    graph = cache(lambda path: trace(model.get_submodule(path), _is_linear))
+    graph = cache(lambda path: trace(model.get_submodule(path), _is_step))
     found = Found()
     for owner, module in model.named_modules():
         for candidate in (*_attributes(owner, module), *_calls(owner, module)):
             function = activation_function(candidate.activation)
-            if function and function.name == LINEAR:
+            if (function and function.name == LINEAR) or (candidate.is_composed and not function):
                 continue
             try:
                 mlp = _mlp(model, candidate, graph)
@@ -101,7 +106,7 @@ def _unfit(model: nn.Module, mlp: Mlp, candidate: _Candidate, function: Activati
 
 def _attributes(owner: str, module: nn.Module) -> Iterator[_Candidate]:
     """The children and functions of a module that may be activations."""
-    if _is_linear(module) or not any(module.children()):
+    if _is_step(module) or not any(module.children()):
         return
     for name, child in named_children(module).items():
         if _may_be_activation(child):
@@ -127,17 +132,17 @@ def _names() -> Iterator[str]:
 
 
 def _may_be_activation(module: nn.Module) -> bool:
-    """Whether a module is childless, and has no parameters but single numbers, as PReLU."""
-    if any(module.children()) or isinstance(module, IDENTITIES):
+    """Whether a module has no parameters but single numbers, as timm's StarReLU, or is a PReLU."""
+    if any(isinstance(part, (*_CONTAINERS, *IDENTITIES)) for part in module.modules()):
         return False
     tensors = [*module.parameters(), *module.buffers()]
-    if isinstance(module, nn.PReLU):
-        return True
-    return all(not is_lazy(tensor) and tensor.numel() == 1 for tensor in tensors)
+    single = all(not is_lazy(tensor) and tensor.numel() == 1 for tensor in tensors)
+    return single or isinstance(module, nn.PReLU)
 
 
-def _is_linear(module: nn.Module) -> bool:
-    return linear_map(module) is not None
+def _is_step(module: nn.Module) -> bool:
+    """Whether the code of a module with children is not followed."""
+    return linear_map(module) is not None or _may_be_activation(module)
 
 
 def _mlp(model: nn.Module, candidate: _Candidate, graph: Callable[[str], fx.Graph | None]) -> Mlp:
@@ -180,7 +185,7 @@ def _owner_and_holder(model: nn.Module, owner: str) -> list[str]:
     """The owner of an activation and the module that holds it, except lists and dictionaries."""
     parts = owner.split(".") if owner else []
     paths = [".".join(parts[:count]) for count in range(len(parts), -1, -1)]
-    return [p for p in paths if not isinstance(model.get_submodule(p), _CONTAINERS)][:2]
+    return [p for p in paths if not isinstance(model.get_submodule(p), _LISTS)][:2]
 
 
 def _as_before(found: Found, function: Activation) -> Activation:
