@@ -19,7 +19,7 @@ from kat.models.kanify.fit import Fitted, check_fitter, fit_on_interval, fit_to_
 from kat.models.kanify.places import device_and_dtype
 from kat.models.kanify.plan import Plan
 from kat.models.kanify.replacement import Replacement
-from kat.models.kanify.wrapped import check_unwrapped
+from kat.models.kanify.wrapped import check_unwrapped, check_whole
 from kat.models.selection import Parts, Selection, Selector
 from kat.nn import rationals
 from kat.text import listing
@@ -115,6 +115,8 @@ def kanify(
         check_fitter()
     found = find(model)
     mlps = _chosen(model, found, only, exclude)
+    for mlp in mlps:
+        check_whole(model, mlp)
     configs = _configs(model, mlps, config)
     split = [_groups(mlp, configs[mlp.activation]) for mlp in mlps]
     fits = _Fits(model, found.functions, configs)
