@@ -191,7 +191,8 @@ def adapted(model: Rater, arm: str, train: list[Rated]) -> nn.Module:
         return model
     if arm in ("rational", "low_rank", "unscaled"):
         some = [inputs(train[start : start + BATCH])[0] for start in range(0, 64, BATCH)]
-        kat.kanify(model, num_groups=64, share="none", calibration=some)
+        config = kat.KanifyConfig(groups=64, share="none")
+        kat.kanify(model, config=config, calibration=some)
     if arm == "unscaled":
         model.encoder.requires_grad_(False)
         for act in kat.nn.rationals(model).values():

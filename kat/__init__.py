@@ -8,7 +8,7 @@ from kat import models
 from kat.errors import first_line
 from kat.extras import PROJECT
 from kat.models.adapt import adapt
-from kat.models.kanify import kanify
+from kat.models.kanify import KanifyConfig, kanify
 from kat.nn import Coefficients, GRKANLinear, GRKANMlp, GroupRational, param_groups
 from kat.ops import rational
 from kat.version import __version__
@@ -18,6 +18,7 @@ __all__ = [
     "GRKANLinear",
     "GRKANMlp",
     "GroupRational",
+    "KanifyConfig",
     "__version__",
     "adapt",
     "kanify",

@@ -10,8 +10,8 @@ from torch import nn
 from kat.errors import InputError
 from kat.models.adapt.changes import has_change
 from kat.models.adapt.parallel import NAME
-from kat.models.kanify.find import find
-from kat.models.kanify.trace import linear_widths
+from kat.models.kanify.finders.find import find
+from kat.models.kanify.finders.linear import linear_map
 from kat.nn import GRKANMlp, GroupRational, rationals
 
 Place = dict[str, Any]
@@ -51,7 +51,11 @@ def mlp_places(model: nn.Module, width: int) -> dict[str, Place]:
     for name, module in model.named_modules():
         if isinstance(module, GRKANMlp):
             places[name] = _beside(name, module.fc1.in_features, width, module.fc2.out_features)
-    for mlp in find(model).mlps:
+    found = find(model)
+    for mlp in found.mlps:
+        maps = [linear_map(model.get_submodule(name)) for name in (mlp.first, mlp.second)]
+        if mlp.activation in found.heads or any(m is None or m.channel_dim != -1 for m in maps):
+            continue  # no MLP of a block; weights of experts or convolutions
         places[mlp.second] = _beside(mlp.first, mlp.widths[0], width, mlp.widths[-1])
     if not places:
         raise InputError(
@@ -127,5 +131,5 @@ def _width(module: nn.Module, side: int) -> int | None:
     """The input (0) or output (-1) width of a linear map or a GR-KAN MLP."""
     if isinstance(module, GRKANMlp):
         return (module.fc1.in_features, module.fc2.out_features)[side]
-    widths = linear_widths(module)
-    return None if widths is None else widths[side]
+    widths = linear_map(module)
+    return None if widths is None else (widths.d_in, widths.d_out)[side]

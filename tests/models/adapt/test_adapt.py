@@ -87,7 +87,7 @@ def test_saved_adapters_give_a_fresh_model_the_same_outputs(kind, tmp_path):
 def test_merged_coefficients_are_plain(kind, share):
     """Loaded by their names into a rational of that size, they are the function."""
     model = plain()
-    kat.kanify(model, share=share)
+    kat.kanify(model, config=kat.KanifyConfig(share=share))
     adapters = kat.adapt(model, kind, "1", rank=3 if kind == "low_rank" else None)
     expected = output(trained(model))
     adapters.merge()
@@ -336,7 +336,7 @@ def test_a_model_of_another_shape_is_refused(tmp_path):
     for kind in ("low_rank", "parallel"):
         _saved(tmp_path / kind, kind)
     other = plain()
-    kat.kanify(other, num_groups=4)
+    kat.kanify(other, config=kat.KanifyConfig(groups=4))
     _refused(other, tmp_path / "low_rank", "num_groups 4 here, not 8")
     _refused(plain(), tmp_path / "low_rank", "is no rational here; .*kanify_like")
     wider = nn.Sequential(nn.Linear(8, 32), nn.GELU(), nn.Linear(32, 16))

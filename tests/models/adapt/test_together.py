@@ -85,7 +85,7 @@ def bert(kind):
     torch.manual_seed(0)
     model = transformers.BertForSequenceClassification(transformers.BertConfig(**CONFIG))
     if kind != "parallel":
-        kat.kanify(model, "*.layer.*", share="none")
+        kat.kanify(model, "layer.*", config=kat.KanifyConfig(share="none"))
     return model.eval()
 
 
@@ -109,6 +109,22 @@ def test_gradients_with_activation_checkpointing_are_those_without(kind):
     expected = gradients()
     model.gradient_checkpointing_enable()
     torch.testing.assert_close(gradients(), expected)
+
+
+def test_a_parallel_adapter_is_beside_gated_mlps_and_not_beside_heads():
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+    small = {**{name: CONFIG[name] for name in names}, "vocab_size": 100}
+    for model in (
+        transformers.LlamaForCausalLM(transformers.LlamaConfig(**small)).eval(),
+        transformers.BertForMaskedLM(transformers.BertConfig(**CONFIG)).eval(),
+    ):
+        before = logits(model)
+        adapters = kat.adapt(model, "parallel")
+        assert len(adapters.modules) == 2
+        assert torch.equal(logits(model), before)
+        trained(model)
+        assert not torch.allclose(logits(model), before, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", KINDS)
