@@ -38,9 +38,7 @@ def test_an_mlp_cut_by_tensor_parallelism_is_refused_and_others_are_not(process_
     model = nn.Sequential(Mlp(8, 16), Mlp(8, 16))
     plan = {"0.fc1": ColwiseParallel(), "0.fc2": RowwiseParallel()}
     parallelize_module(model, init_device_mesh("cpu", (1,)), plan)
-    with pytest.raises(
-        InputError, match=r"0\.fc1\.weight is cut over .* exclude='0.act'"
-    ):
+    with pytest.raises(InputError, match=r"0\.fc1\.weight is cut over .* exclude='0.act'"):
         kat.kanify(model)
     assert len(kat.kanify(model, exclude="0.act").replacements) == 1
 
