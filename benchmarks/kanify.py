@@ -18,6 +18,7 @@ with than to measure with.
 from __future__ import annotations
 
 import argparse
+import csv
 import re
 import warnings
 from collections.abc import Callable, Iterator
@@ -56,13 +57,25 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=CASES, default=list(CASES), metavar="NAME")
     parser.add_argument("--degree", nargs=2, type=int, default=(5, 4), metavar=("M", "N"))
     parser.add_argument("--interval", nargs=2, type=float, default=(-6, 6))
-    parser.add_argument("--csv", type=Path, help="also write the table there")
+    parser.add_argument("--csv", type=Path, help="also write each row there; those there are kept")
     options = parser.parse_args()
     print(header("cpu"))
-    rows = [measure(name, options) for name in options.models]
-    print_table(COLUMNS, rows)
-    if options.csv:
-        write_csv(options.csv, "cpu", COLUMNS, rows)
+    rows = read(options.csv)
+    for name in options.models:
+        if name not in rows:
+            rows[name] = measure(name, options)
+        if options.csv:
+            write_csv(options.csv, "cpu", COLUMNS, list(rows.values()))
+    print_table(COLUMNS, list(rows.values()))
+
+
+def read(path: Path | None) -> dict[str, list[str | float]]:
+    """The rows of a table by model, none if there is no file."""
+    if path is None or not path.exists():
+        return {}
+    lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
+    rows: dict[str, list[str | float]] = {row[0]: [*row] for row in csv.reader(lines[1:])}
+    return rows
 
 
 @torch.no_grad()

@@ -156,11 +156,14 @@ def test_benchmark_of_the_monitor_has_a_row_a_model(tmp_path):
     assert all(float(row[name]) > 0 for name in ("step", "checked", "monitored"))
 
 
-def test_benchmark_of_kanify_has_a_row_without_calibration_and_one_with_it(tmp_path):
-    rows = _table(tmp_path, "kanify.py", "--models", "nn.TransformerEncoder")
-    assert [row["F2 fitted"] for row in rows] == ["on [-6, 6]", "to inputs seen"]
-    plain, calibrated = (float(row["RMS moved"]) for row in rows)
-    assert 0 < calibrated < 0.5 * plain < 0.01
+def test_benchmark_of_kanify_has_a_row_a_model(tmp_path):
+    taken, none = _table(
+        tmp_path, "kanify.py", "--models", "nn.TransformerEncoder", "transformers Mamba"
+    )
+    assert (taken["MLPs"], taken["gated"], taken["function"]) == ("4", "0", "gelu")
+    assert 0 < float(taken["calibrated"]) < 0.5 * float(taken["moved"]) < 0.01
+    assert none["MLPs"] == "0"
+    assert "no MLP to replace" in none["why"]
 
 
 def test_benchmark_of_the_adapters_makes_a_row_a_run_and_resumes(tmp_path):

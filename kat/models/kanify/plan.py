@@ -16,8 +16,8 @@ from kat.errors import InputError
 from kat.files import check_target, write_text
 from kat.models.kanify.calibrate import Run, run_batch
 from kat.models.kanify.change import Change, measure_change
+from kat.models.kanify.noted import forget, remember
 from kat.models.kanify.places import parts_of
-from kat.models.kanify.pretrained import forget, remember
 from kat.models.kanify.replacement import Replacement
 from kat.tables import aligned
 from kat.text import listing

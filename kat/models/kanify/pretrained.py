@@ -8,25 +8,24 @@ entry holds the records of the plans in place.
 from __future__ import annotations
 
 import copy
-import sys
 from functools import cache
 from importlib import import_module
 from typing import Any
 
 import torch
-from torch import nn
 
 from kat.errors import InputError
-
-METHOD = "kanify"
+from kat.models.kanify.noted import METHOD
+from kat.models.kanify.record import kanify_like
 
 
 @cache
 def register_pretrained() -> None:
     """Lets ``from_pretrained`` of transformers put the rationals into models saved with them.
 
-    It is to be called once in a process, before the first such model is loaded. A process without
-    it loads the model without its rationals, and transformers warns of an unknown method.
+    It is to be called once in a process, before the first such model is loaded; :func:`kat.kanify`
+    calls it for a model of transformers. A process without it loads the model without its
+    rationals, and transformers warns of an unknown method.
 
     Examples:
         >>> import kat
@@ -73,41 +72,8 @@ def register_pretrained() -> None:
             del model.hf_quantizer
 
 
-def remember(model: Any, record: dict[str, Any]) -> None:
-    """Adds the record of a plan to the configuration of a model of transformers.
-
-    That of a quantized model is left as it is: there is room for one method.
-    """
-    transformers: Any = sys.modules.get("transformers")
-    if transformers is None or not isinstance(model, transformers.PreTrainedModel):
-        return
-    register_pretrained()
-    noted = getattr(model.config, "quantization_config", None)
-    if noted is None:
-        model.config.quantization_config = {"quant_method": METHOD, "plans": [record]}
-    elif _is_ours(noted):
-        noted["plans"].append(record)
-
-
-def forget(model: nn.Module) -> None:
-    """Removes the record that was added last."""
-    config: Any = getattr(model, "config", None)
-    noted: Any = getattr(config, "quantization_config", None)
-    if not _is_ours(noted):
-        return
-    noted["plans"].pop()
-    if not noted["plans"]:
-        del config.quantization_config
-
-
-def _is_ours(noted: Any) -> bool:
-    return isinstance(noted, dict) and noted.get("quant_method") == METHOD
-
-
 def _put(model: Any, record: dict[str, Any]) -> None:
     """Kanifies a model by a record, of the same class or of one with or without a head."""
-    from kat.models.kanify.record import kanify_like  # which makes plans, and these call remember
-
     base = f"{model.base_model_prefix}."
     for rename in (str, lambda name: base + name, lambda name: name.removeprefix(base)):
         renamed = copy.deepcopy(record)

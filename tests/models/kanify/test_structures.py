@@ -121,7 +121,7 @@ def test_an_mlp_is_taken_by_its_structure_and_keeps_its_function(name):
     torch.manual_seed(0)
     model, x = nn.Sequential(build()).eval(), torch.randn(shape)
     expected, before = output(model, x), state(model)
-    plan = kat.kanify(model, calibration=[x], config=kat.KanifyConfig(share="none"))
+    plan = kat.kanify(model)
     mlp = plan.replacements[0].mlp
 
     def named(name):
@@ -134,13 +134,15 @@ def test_an_mlp_is_taken_by_its_structure_and_keeps_its_function(name):
     assert isinstance(model.get_submodule(mlp.activation), kat.GroupRational)
     assert (plan.replacements[0].act1 is None) == (gate is not None)
     moved = (output(model, x) - expected).norm() / expected.norm()
-    assert 0 < moved < (0.03 if "relu" in function else 2e-3)
+    assert 0 < moved < (0.1 if "relu" in function else 0.03)
     plan.undo()
     assert state(model) == before
     assert torch.equal(output(model, x), expected)
 
 
-@pytest.mark.parametrize("name", [name for name in STRUCTURES if name not in ("experts", "GRN")])
+@pytest.mark.parametrize(
+    "name", ["GluMlp", "GluMlp of convolutions", "Mlp of convolutions", "ConvNeXt", "Mix-FFN"]
+)
 def test_a_group_is_of_neighboring_channels_of_the_activation(name):
     build, shape, *_ = STRUCTURES[name]
     torch.manual_seed(0)
