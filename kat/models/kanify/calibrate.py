@@ -12,16 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from kat.errors import InputError
-from kat.models.kanify.find import Mlp
-from kat.models.kanify.trace import channel_weights
+from kat.models.kanify.finders.linear import channel_weights
+from kat.models.kanify.finders.mlp import Mlp
+from kat.models.kanify.places import activation_of, put_activation
 from kat.nn.coefficients import KANIFY_INTERVAL
 
 Run = Callable[[nn.Module, Any], Any]
 
 _EVEN_RANKS, _END_RANKS = 2001, 200
 _EVEN_POINTS = 400
-_EVEN_SHARE = 1e-4
-"""Enough to bound the error where inputs are rare; 1e-2 costs accuracy where they are dense."""
 _MARGIN = 0.1
 
 
@@ -30,14 +29,15 @@ class SeenInputs:
     """The inputs of an activation, weighted by their squared effect on the output of the MLP.
 
     Args:
-        x: (k,) float64, increasing.
-        weight: (k,) float64, of each in a fit, including the even points; their sum is 1.
-        effect: (k,), the same without the even points.
+        x: (k,) float64, increasing: the inputs, and evenly spaced points that cover their range, a
+            margin of a tenth of it on both sides, and an interval.
+        effect: (k,) float64, the weight of each as an input; their sum is 1.
+        even: (k,), the weight of each as one of the even points; their sum is 1.
     """
 
     x: Tensor
-    weight: Tensor
     effect: Tensor
+    even: Tensor
 
 
 def run_batch(model: nn.Module, batch: Any) -> Any:
@@ -57,9 +57,7 @@ def seen_inputs(
     """Records the inputs of each activation while the model runs on some batches.
 
     An input x of channel c has the weight |W_2 e_c|^2: for independent errors e(x) the squared
-    error of the MLP's output is the sum of e(x)^2 |W_2 e_c|^2. Some evenly spaced points, with a
-    small share of the weight, cover the range of the inputs, a margin of a tenth of it on both
-    sides, and the interval.
+    error of the MLP's output is the sum of e(x)^2 |W_2 e_c|^2, if it is not gated.
 
     The model runs in evaluation mode without gradients, and is restored afterwards.
 
@@ -70,55 +68,60 @@ def seen_inputs(
         interval: to cover in any case.
 
     Returns:
-        The inputs by the name of the activation.
+        The inputs by the name of the activation, without those that no batch reaches.
 
     Raises:
-        InputError: there are no batches, an activation is not reached, inputs are not finite, or
-            the model has no weights.
+        InputError: there are no batches, no activation is reached, inputs are not finite, or the
+            model has no weights.
     """
     if any(parameter.is_meta for parameter in model.parameters()):
         raise InputError("calibration runs the model, but the model is on the meta device")
-    recorders = {
-        mlp.activation: _Recorder(mlp.first, channel_weights(model.get_submodule(mlp.second)))
-        for mlp in mlps
-    }
+    recorders = {mlp.activation: _Recorder(model, mlp) for mlp in mlps}
     count = 0
-    with _recording(model, list(recorders.values())):
+    with _recording(model, recorders.values()):
         for batch in batches:
             run(model, batch)
             count += 1
     if not count:
         raise InputError("calibration has no batches; give an iterable of the model's inputs")
-    for name, recorder in recorders.items():
-        if not recorder.x:
-            raise InputError(
-                f"{name} is not reached by the calibration batches; leave it out with only=, or"
-                " give batches that reach it"
-            )
-    return {name: recorder.seen(interval) for name, recorder in recorders.items()}
+    reached = {name: recorder for name, recorder in recorders.items() if recorder.x}
+    if not reached:
+        raise InputError(
+            f"the calibration batches reach no MLP, among {len(mlps)}; give batches that do"
+        )
+    return {name: recorder.seen(interval) for name, recorder in reached.items()}
 
 
-class _Recorder:
-    """Records outputs of a linear map, as order statistics that are densest at the extremes."""
+class _Recorder(nn.Module):
+    """An activation that keeps order statistics of its inputs, densest at the extremes."""
 
-    def __init__(self, first: str, channel_weights: Tensor) -> None:
-        self.first = first
+    def __init__(self, model: nn.Module, mlp: Mlp) -> None:
+        super().__init__()
+        self.mlp = mlp
+        self.activation = activation_of(model, mlp)
+        weights = channel_weights(model.get_submodule(mlp.second))
         # If no channel has an effect, as in layers initialized to zero, all have the same weight.
-        self.channel_weights = channel_weights if channel_weights.any() else channel_weights + 1
+        if weights is None or not weights.any():
+            weights = torch.ones(mlp.widths[1], dtype=torch.float64)
+        self.channel_weights = weights
         self.x: list[Tensor] = []
         self.weight: list[Tensor] = []
 
-    def hook(self, linear: nn.Module, args: Any, y: Tensor) -> None:
-        """Keeps some of the values of one call, each with the weight of its neighborhood."""
-        values, order = y.detach().flatten().double().sort()
-        if not (len(values) and values[[0, -1]].isfinite().all()):
-            raise InputError(f"calibration: the output of {self.first} is empty or not finite")
-        ranks = _ranks(len(values)).to(y.device)
-        sums = self.channel_weights[order % y.shape[-1]].cumsum(0)
-        between = sums[(ranks[:-1] + ranks[1:]) // 2]
-        ends = sums.new_zeros(1), sums[-1:]
-        self.x.append(values[ranks].cpu())
-        self.weight.append(torch.cat([ends[0], between, ends[1]]).diff().cpu())
+    def forward(self, x: Tensor) -> Any:
+        """f(x), with some of the values kept, each with the weight of its neighborhood."""
+        rows = x.detach().movedim(self.mlp.channel_dim, -1)
+        values, order = rows.flatten().double().sort()
+        if len(values):
+            if not values[[0, -1]].isfinite().all():
+                raise InputError(f"calibration: the input of {self.mlp.activation} is not finite")
+            ranks = _ranks(len(values)).to(x.device)
+            effects = self.channel_weights.to(x.device)
+            sums = effects[order % rows.shape[-1]].cumsum(0)
+            between = sums[(ranks[:-1] + ranks[1:]) // 2]
+            ends = sums.new_zeros(1), sums[-1:]
+            self.x.append(values[ranks].cpu())
+            self.weight.append(torch.cat([ends[0], between, ends[1]]).diff().cpu())
+        return self.activation(x)
 
     def seen(self, interval: tuple[float, float]) -> SeenInputs:
         """The values of all calls, and the even points."""
@@ -131,7 +134,7 @@ class _Recorder:
         effect, even = torch.zeros(2, len(points), dtype=x.dtype)
         effect.index_add_(0, place[:-_EVEN_POINTS], weight / weight.sum())
         even += place[-_EVEN_POINTS:].bincount(minlength=len(points)) / _EVEN_POINTS
-        return SeenInputs(points, (1 - _EVEN_SHARE) * effect + _EVEN_SHARE * even, effect)
+        return SeenInputs(points, effect, even)
 
 
 def _ranks(count: int) -> Tensor:
@@ -142,15 +145,17 @@ def _ranks(count: int) -> Tensor:
 
 
 @contextmanager
-def _recording(model: nn.Module, recorders: list[_Recorder]) -> Iterator[None]:
-    """Evaluation mode without gradients, with hooks on the linear maps."""
-    handles = [model.get_submodule(r.first).register_forward_hook(r.hook) for r in recorders]
+def _recording(model: nn.Module, recorders: Iterable[_Recorder]) -> Iterator[None]:
+    """Evaluation mode without gradients, with recorders in the places of activations."""
+    undo: list[Callable[[], None]] = []
     try:
+        for recorder in recorders:
+            undo += put_activation(model, recorder.mlp, recorder)
         with evaluation_mode(model):
             yield
     finally:
-        for handle in handles:
-            handle.remove()
+        while undo:
+            undo.pop()()
 
 
 @contextmanager

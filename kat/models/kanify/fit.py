@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from kat.errors import InputError
 from kat.extras import needed_by
+from kat.models.kanify.activation import Activation
 from kat.models.kanify.calibrate import SeenInputs
+from kat.models.kanify.config import KanifyConfig
 from kat.nn import Coefficients
-from kat.nn.functions import FUNCTIONS
 from kat.nn.presets import minimax
 from kat.ops import rational
+
+_EVEN_SHARE = 1e-4
+"""Of the squared size of an activation: enough to bound the error where inputs are rare; 1e-2 costs
+accuracy where they are dense."""
 
 
 @dataclass(frozen=True)
@@ -43,19 +46,25 @@ class Fitted:
         return self.coefficients.interval
 
 
-def fit_on_interval(
-    function: str, degree: Any, form: str, interval: Any, dtype: torch.dtype
-) -> Fitted:
-    """The minimax fit of a known function on an interval.
+def fit_on_interval(activation: Activation, config: KanifyConfig, dtype: torch.dtype) -> Fitted:
+    """The minimax fit of an activation on an interval.
 
     Raises:
-        InputError: an invalid degree, form or interval.
+        InputError: an invalid degree, form or interval, or a function that is not finite there.
         MissingPackage: the fit is not among the stored ones, and NumPy or SciPy is missing.
     """
-    degree, interval = _pair("degree", degree), _pair("interval", interval)
-    coefficients = minimax(function, degree, form, interval)
+    if activation.is_known:
+        coefficients = minimax(activation.name, config.degree, config.form, config.interval)
+    else:
+        with needed_by(f"a fit of {activation.name}", "fit"):
+            from kat.nn.fitting import fit
+
+        def function(x: Any) -> Any:
+            return activation.function(torch.from_numpy(x)).numpy()
+
+        coefficients = fit(function, config.degree, config.form, config.interval).coefficients
     x = torch.linspace(*coefficients.interval, 20001, dtype=torch.float64)
-    return _measured(function, coefficients, dtype, x)
+    return _measured(activation, coefficients, dtype, x)
 
 
 def check_fitter() -> None:
@@ -68,11 +77,13 @@ def check_fitter() -> None:
         import kat.nn.fitting  # noqa: F401
 
 
-def fit_to_inputs(function: str, start: Fitted, seen: SeenInputs, dtype: torch.dtype) -> Fitted:
-    """The weighted least-squares fit of a known function at the inputs of an activation.
+def fit_to_inputs(
+    activation: Activation, start: Fitted, seen: SeenInputs, dtype: torch.dtype
+) -> Fitted:
+    """The weighted least-squares fit of an activation at its inputs, and loosely between them.
 
     Args:
-        function: its name.
+        activation: the function.
         start: a fit on an interval, of the same degree and form. It is returned if its error on the
             inputs is smaller.
         seen: the inputs.
@@ -81,24 +92,22 @@ def fit_to_inputs(function: str, start: Fitted, seen: SeenInputs, dtype: torch.d
     from kat.nn.fitting import Points, fit
 
     c = start.coefficients
-    y = FUNCTIONS[function](seen.x)
-    points = Points(function, seen.x.numpy(), y.numpy(), seen.weight.numpy())
+    y = activation.function(seen.x)
+    # Relative to the size of the values at both, so that small inputs are not lost beside [-6, 6].
+    size = (seen.effect @ y.square()) / (seen.even @ y.square())
+    even = _EVEN_SHARE * size.clamp(min=1e-6).item()
+    weight = seen.effect + even * seen.even
+    points = Points(activation.name, seen.x.numpy(), y.numpy(), weight.numpy())
     result = fit(points, c.degree, c.form, method="least_squares")
     before, after = (
-        _measured(function, coefficients, dtype, seen.x, seen.effect)
+        _measured(activation, coefficients, dtype, seen.x, seen.effect)
         for coefficients in (c, result.coefficients)
     )
     return start if before.rms_error < after.rms_error else after
 
 
-def _pair(name: str, value: Any) -> tuple[Any, Any]:
-    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:
-        raise InputError(f"{name} must be two numbers, got {value!r}")
-    return value[0], value[1]
-
-
 def _measured(
-    function: str,
+    activation: Activation,
     coefficients: Coefficients,
     dtype: torch.dtype,
     x: Tensor,
@@ -108,7 +117,7 @@ def _measured(
         torch.tensor(values, dtype=torch.float64).to(dtype).double()
         for values in (coefficients.numerator, coefficients.denominator)
     )
-    y = FUNCTIONS[function](x)
+    y = activation.function(x)
     form: Any = coefficients.form
     values = rational(x[:, None], a[None], b[None], form=form, impl="reference")
     error = values[:, 0] - y

@@ -16,11 +16,13 @@ from kat.errors import InputError
 from kat.files import check_target, write_text
 from kat.models.kanify.calibrate import Run, run_batch
 from kat.models.kanify.change import Change, measure_change
-from kat.models.kanify.replacement import Replacement, parts_of
+from kat.models.kanify.noted import forget, remember
+from kat.models.kanify.places import parts_of
+from kat.models.kanify.replacement import Replacement
 from kat.tables import aligned
 from kat.text import listing
 
-VERSION = 1
+VERSION = 2
 """Of the record."""
 
 _applied: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
@@ -38,7 +40,7 @@ class Plan:
         model: the model.
         replacements: one for each MLP.
         skipped: activations that are not in an MLP, and why.
-        change: of the model's output on the batch that :meth:`measure` got last.
+        change: of the outputs on the batch that :meth:`measure` got last.
 
     Examples:
         >>> import kat
@@ -101,6 +103,7 @@ class Plan:
         for replacement in self.replacements:
             self._undo += replacement.put(self.model)
             _applied[replacement.act2] = number
+        remember(self.model, self.record())
 
     def undo(self) -> None:
         """Takes the rationals out: the activations are the same objects as before.
@@ -129,12 +132,12 @@ class Plan:
             self._undo.pop()()
         for replacement in self.replacements:
             del _applied[replacement.act2]
+        forget(self.model)
 
     def measure(self, batch: Any, run: Run = run_batch) -> Change:
-        """Measures how much the rationals change the model's output on a batch.
+        """Measures how much the rationals change the outputs of the MLPs and the model on a batch.
 
-        The model runs once as it is, once for each MLP, and once with all of them replaced. The
-        table shows the result.
+        The model runs once as it is and once with all MLPs replaced. The table shows the result.
 
         Args:
             batch, run: see :func:`kat.kanify`.
@@ -168,13 +171,13 @@ class Plan:
         rows = [list(_COLUMNS), *(replacement.row() for replacement in self.replacements)]
         if self.change:
             changes = (f"{change:.1e}" for change in self.change.of_each.values())
-            rows = [[*row, last] for row, last in zip(rows, ("output", *changes), strict=True)]
+            rows = [[*row, last] for row, last in zip(rows, ("moved", *changes), strict=True)]
         lines = aligned(rows)
         count, state = len(self.replacements), "in place" if self.applied else "not in place"
         lines.append(f"MLPs: {count}, parameters added: {self.parameters}, {state}")
         if self.change:
-            lines.append(f"the output changes by {100 * self.change.of_all:.2g} %")
+            lines.append(f"the model's output moves by {100 * self.change.of_all:.2g} %")
         for reason in dict.fromkeys(self.skipped.values()):
             names = [name for name, why in self.skipped.items() if why == reason]
-            lines.append(f"skipped: {listing(names, 1)}: {reason}")
+            lines.append(f"passed over: {listing(names, 1)}: {reason}")
         return "\n".join(lines)

@@ -10,13 +10,15 @@ from torch import nn
 
 from kat.documents import read_json
 from kat.errors import InputError
-from kat.models.kanify.activation import kind_of
-from kat.models.kanify.find import Mlp, function_of
+from kat.models.kanify.activation import activation_function, kind_of
+from kat.models.kanify.config import divisor
+from kat.models.kanify.finders.experts import expert_widths
+from kat.models.kanify.finders.linear import linear_map
+from kat.models.kanify.finders.mlp import Mlp
 from kat.models.kanify.fit import Fitted
+from kat.models.kanify.places import activation_of
 from kat.models.kanify.plan import VERSION, Plan
-from kat.models.kanify.replacement import Replacement, activation_of, check_replaceable
-from kat.models.kanify.select import divisor
-from kat.models.kanify.trace import linear_widths
+from kat.models.kanify.replacement import Replacement
 from kat.nn import Coefficients, GroupRational
 
 
@@ -62,7 +64,6 @@ def _replacement(model: nn.Module, entry: Mapping[str, Any]) -> Replacement:
     d_in, d_hidden, d_out = entry["mlp"]["widths"]
     mlp = Mlp(**{**entry["mlp"], "widths": (d_in, d_hidden, d_out)})
     _check_same(model, mlp)
-    check_replaceable(model, mlp)
     before, after = entry["groups"]
     for count, width in ((before, d_in), (after, d_hidden)):
         if count is not None:
@@ -75,24 +76,36 @@ def _replacement(model: nn.Module, entry: Mapping[str, Any]) -> Replacement:
 
 def _check_same(model: nn.Module, mlp: Mlp) -> None:
     """Raises InputError unless the model has this MLP."""
-    d_in, d_hidden, d_out = mlp.widths
     try:
-        first, second = (linear_widths(model.get_submodule(n)) for n in (mlp.first, mlp.second))
+        here = _widths(model, mlp)
         activation = activation_of(model, mlp)
     except AttributeError:
         raise InputError(f"the record is of another model: no MLP at {mlp.activation}") from None
-    if (first, second) != ((d_in, d_hidden), (d_hidden, d_out)):
+    if here != mlp.widths:
         raise InputError(
-            f"the record is of another model: the linear maps of {mlp.activation} have the widths"
-            f" {first} and {second} here, not {d_in, d_hidden} and {d_hidden, d_out}"
+            f"the record is of another model: the MLP of {mlp.activation} has the widths {here}"
+            f" here, not {mlp.widths}"
         )
     if isinstance(activation, GroupRational):
         raise InputError(f"{mlp.activation} is a rational already")
-    if function_of(activation) != mlp.function:
+    function = activation_function(activation)
+    if function is None or function.name != mlp.function:
         raise InputError(
             f"the record is of another model: {mlp.activation} is {kind_of(activation)} here, not"
             f" {mlp.function}"
         )
+
+
+def _widths(model: nn.Module, mlp: Mlp) -> tuple[int, int, int] | None:
+    """The widths of the MLP at the place of another, None if there is no such MLP."""
+    modules = (model.get_submodule(name) for name in (mlp.first, mlp.second))
+    first, second = map(linear_map, modules)
+    if first and second:
+        hidden, out = second.d_in, first.d_out
+        same = out == hidden or (mlp.gate is not None and out > hidden)
+        return (first.d_in, hidden, second.d_out) if same else None
+    experts = expert_widths(model.get_submodule(mlp.owner))
+    return experts[:3] if experts else None
 
 
 def _check_distinct(model: nn.Module, replacements: list[Replacement]) -> None:

@@ -10,15 +10,11 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from kat.errors import InputError
-from kat.models.kanify.activation import unsupported
-from kat.models.kanify.find import Mlp
+from kat.models.kanify.finders.linear import linear_map
+from kat.models.kanify.finders.mlp import Mlp
 from kat.models.kanify.fit import Fitted
+from kat.models.kanify.places import device_and_dtype, parts_of, put_activation
 from kat.nn import GroupRational, Share
-
-_FUSED_INFERENCE = {"activation_relu_or_gelu": 0, "use_nested_tensor": False}
-"""The attributes by which ``nn.TransformerEncoder`` and its layers select fused code for inference,
-which reads the weights and bypasses the modules, and the values that disable it."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +23,8 @@ class Replacement:
 
     Args:
         mlp: the names of its parts in the model.
-        act1: F_1, the identity, before the first linear map; None if the activation of another
-            replaced MLP precedes that.
+        act1: F_1, the identity, before the first linear map; None if there is none, or if the
+            activation of another replaced MLP precedes that.
         act2: F_2, in place of the activation.
         fitted: the initial coefficients of F_2, and their errors.
 
@@ -63,11 +59,15 @@ class Replacement:
             groups: the groups of F_1 and F_2; None for no F_1.
             share: see :class:`kat.GroupRational`.
         """
-        c = fitted.coefficients
+        c, linear = fitted.coefficients, linear_map(model.get_submodule(mlp.first))
         settings: dict[str, Any] = {"degree": c.degree, "form": c.form, "share": share}
         settings |= device_and_dtype(model, mlp)
-        act1 = GroupRational(groups[0], init="identity", **settings) if groups[0] else None
-        return cls(mlp, act1, GroupRational(groups[1], init=c, **settings), fitted)
+        act1, dim = None, mlp.channel_dim
+        if groups[0] and linear:
+            before = linear.channel_dim
+            act1 = GroupRational(groups[0], init="identity", channel_dim=before, **settings)
+        act2 = GroupRational(groups[1], init=c, channel_dim=dim, **settings)
+        return cls(mlp, act1, act2, fitted)
 
     @property
     def rationals(self) -> dict[str, GroupRational]:
@@ -87,7 +87,7 @@ class Replacement:
         return [
             self.mlp.activation,
             "-".join(map(str, self.mlp.widths)),
-            str(self.mlp.function),
+            self.mlp.function + ("" if self.mlp.gate is None else ", gated"),
             f"{groups}, {self.act2.num_groups}",
             str(self.parameters),
             f"{self.fitted.max_error:.1e}",
@@ -114,6 +114,8 @@ class Replacement:
         except AttributeError:
             return False
         taken = self.act1 is not None and hasattr(parts[1], "act1")
+        if self.mlp.call is not None:
+            taken = taken or hasattr(parts[0], self.mlp.attribute)
         return not taken and all(a is b for a, b in zip(now, parts, strict=True))
 
     def put(self, model: nn.Module) -> list[Callable[[], None]]:
@@ -122,68 +124,16 @@ class Replacement:
         Returns:
             The functions that take them out, to be called from last to first.
         """
-        owner, attribute = _owner(model, self.mlp)
         for act in self.rationals.values():
             _move(act, **device_and_dtype(model, self.mlp))
-        undo = [_set(owner, attribute, self.act2.train(owner.training))]
-        first = model.get_submodule(self.mlp.first)
+        owner, first = (model.get_submodule(n) for n in (self.mlp.owner, self.mlp.first))
+        undo = put_activation(model, self.mlp, self.act2.train(owner.training))
         if self.act1 is not None:
             first.add_module("act1", self.act1.train(first.training))
             undo.append(lambda: delattr(first, "act1"))
             hook: RemovableHandle = first.register_forward_pre_hook(_through_act1, with_kwargs=True)
             undo.append(hook.remove)
-        for module in _modules_on_path(model, self.mlp.activation):
-            undo += [
-                _set(module, name, value)
-                for name, value in _FUSED_INFERENCE.items()
-                if name in vars(module)
-            ]
         return undo
-
-
-def activation_of(model: nn.Module, mlp: Mlp) -> Any:
-    """The module or function in the place of the activation.
-
-    Raises:
-        AttributeError: the model has no such place.
-    """
-    owner, attribute = _owner(model, mlp)
-    return getattr(owner, attribute)
-
-
-def parts_of(model: nn.Module, mlp: Mlp) -> tuple[Any, ...]:
-    """The activation and the two linear maps of an MLP.
-
-    Raises:
-        AttributeError: the model has no such place.
-    """
-    linear_maps = (model.get_submodule(name) for name in (mlp.first, mlp.second))
-    return (activation_of(model, mlp), *linear_maps)
-
-
-def device_and_dtype(model: nn.Module, mlp: Mlp) -> dict[str, Any]:
-    """Device and dtype of the first linear map; float32 if its weights are quantized."""
-    weight = model.get_submodule(mlp.first).weight
-    assert isinstance(weight, torch.Tensor)
-    dtype = weight.dtype if weight.is_floating_point() else torch.float32
-    return {"device": weight.device, "dtype": dtype}
-
-
-def check_replaceable(model: nn.Module, mlp: Mlp) -> None:
-    """Raises InputError for an unknown activation, or if the name of its rational is taken."""
-    if mlp.function is None:
-        raise unsupported(mlp.activation, activation_of(model, mlp))
-    if hasattr(model.get_submodule(mlp.first), "act1"):
-        raise InputError(
-            f"{mlp.first} has an attribute 'act1', the name for its rational, already; leave this"
-            " MLP out with only="
-        )
-
-
-def _owner(model: nn.Module, mlp: Mlp) -> tuple[nn.Module, str]:
-    """The module that has the activation, and its name there."""
-    path, _, attribute = mlp.activation.rpartition(".")
-    return model.get_submodule(path), attribute
 
 
 def _move(act: GroupRational, device: torch.device, dtype: torch.dtype) -> None:
@@ -202,22 +152,3 @@ def _through_act1(
         return (act1(args[0]), *args[1:]), kwargs
     name = next(name for name, value in kwargs.items() if isinstance(value, torch.Tensor))
     return (), {**kwargs, name: act1(kwargs[name])}
-
-
-def _set(module: nn.Module, name: str, value: Any) -> Callable[[], None]:
-    """Sets an attribute. Returns what sets it back, with children in their old order."""
-    before = getattr(module, name)
-    setattr(module, name, value)
-
-    def back() -> None:
-        if not isinstance(before, nn.Module):
-            delattr(module, name)  # a function cannot replace a child
-        setattr(module, name, before)
-
-    return back
-
-
-def _modules_on_path(model: nn.Module, name: str) -> list[nn.Module]:
-    """All modules that contain an attribute of this full name, the model first."""
-    parts = name.split(".")[:-1]
-    return [model.get_submodule(".".join(parts[:count])) for count in range(len(parts) + 1)]

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from kat.models.kanify.activation import SUPPORTED, known_function
+from kat.models.kanify.activation import KNOWN, LINEAR, activation_function
 
 
 @pytest.mark.parametrize(
@@ -25,17 +25,32 @@ from kat.models.kanify.activation import SUPPORTED, known_function
         (nn.Tanh(), "tanh"),
         (nn.Sigmoid(), "sigmoid"),
         (nn.Softplus(), "softplus"),
-        (nn.Flatten(), "identity"),
-        (nn.LeakyReLU(0.02), None),
-        (nn.ReLU6(), None),
-        (nn.Hardtanh(), None),
+        (nn.Flatten(), LINEAR),
+        (nn.Dropout(), LINEAR),
+        (nn.LeakyReLU(0.02), "LeakyReLU"),
+        (nn.ReLU6(), "ReLU6"),
+        (nn.RReLU(), "RReLU"),
+        (nn.PReLU(), "PReLU"),
+        (lambda x: functional.gelu(x.float()).to(x.dtype), "gelu"),
+        (nn.PReLU(4), None),
         (nn.Softmax(-1), None),
         (nn.GLU(), None),
-        (nn.RReLU(), None),
+        (nn.LayerNorm(4), None),
+        (lambda x: x + torch.rand_like(x), None),
     ],
 )
 def test_a_function_is_known_by_its_values(activation, name):
     before = torch.get_rng_state()
-    assert known_function(activation) == name
-    assert name in (None, "identity", *SUPPORTED)
+    function = activation_function(activation)
+    assert (function and function.name) == name
+    assert name in KNOWN or name in (None, LINEAR) or not function.is_known
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_learned_parameters_are_part_of_the_function():
+    x = torch.linspace(-2, 2, 9, dtype=torch.float64)
+    first, second, third = nn.PReLU(init=0.25), nn.PReLU(init=0.5), nn.PReLU(init=0.5)
+    functions = [activation_function(module.bfloat16()) for module in (first, second, third)]
+    torch.testing.assert_close(functions[1].function(x), torch.where(x < 0, x / 2, x))
+    assert functions[0] != functions[1] == functions[2]
+    assert second.weight.dtype == torch.bfloat16

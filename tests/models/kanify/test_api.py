@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from timm.layers import ConvMlp, GlobalResponseNormMlp, GluMlp, Mlp, SwiGLU
+from timm.layers import Mlp
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -35,7 +35,7 @@ def test_the_output_moves_by_no_more_than_the_error_of_the_fit(activation):
 def test_a_kanified_mlp_is_the_gr_kan_formula():
     torch.manual_seed(0)
     model, x = sequential(nn.GELU()).double(), torch.randn(64, 16).double()
-    kat.kanify(model, num_groups=4)
+    kat.kanify(model, config=kat.KanifyConfig(groups=4))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -87,6 +87,33 @@ def test_groups_are_the_largest_divisor_up_to_8_of_each_width():
     model = nn.Sequential(nn.Linear(15, 28), nn.GELU(), nn.Linear(28, 3))
     kat.kanify(model)
     assert (model[0].act1.num_groups, model[1].num_groups) == (5, 7)
+
+
+def test_blocks_have_settings_of_their_own_and_may_lack_the_first_rational():
+    model = vit()
+    settings = {
+        "blocks.0": kat.KanifyConfig(first=False),
+        re.compile(r"blocks\.[01]"): kat.KanifyConfig(groups=4, degree=(3, 2), share="none"),
+    }
+    plan = kat.kanify(model, exclude="blocks.3", config=settings)
+    assert [r.act1 is None for r in plan.replacements] == [True, False, False]
+    assert [r.act2.num_groups for r in plan.replacements] == [8, 4, 8]
+    assert [r.act2.degree for r in plan.replacements] == [(5, 4), (3, 2), (5, 4)]
+    assert [r.act2.share for r in plan.replacements] == ["numerator", "none", "numerator"]
+    assert not hasattr(model.blocks[0].mlp.fc1, "act1")
+    assert isinstance(model.blocks[3].mlp.act, nn.GELU)
+
+
+def test_a_function_selects_by_the_module_that_has_the_mlp():
+    model, seen = vit(), []
+
+    def third(module, name):
+        seen.append(type(module))
+        return name == "blocks.2.mlp"
+
+    plan = kat.kanify(model, third, dry_run=True)
+    assert [r.mlp.activation for r in plan.replacements] == ["blocks.2.mlp.act"]
+    assert seen == [Mlp] * 4
 
 
 def test_an_mlp_of_three_linear_maps_has_one_rational_before_each():
@@ -154,48 +181,43 @@ def test_torchs_fused_inference_does_not_bypass_the_rationals():
         assert torch.equal(model(x, src_key_padding_mask=mask), before)
 
 
+def config(**settings):
+    return {"config": kat.KanifyConfig(**settings)}
+
+
 @pytest.mark.parametrize(
     ("model", "settings", "message"),
     [
-        (nn.Linear(8, 8), {}, "Linear has no MLP to replace"),
-        (nn.Sequential(nn.Linear(8, 8), nn.Flatten(), nn.Linear(8, 8)), {}, "has no MLP"),
-        (GluMlp(8, 16), {}, "a part of a tensor, as in gated MLPs"),
-        (SwiGLU(8, 16), {}, "a gate that something is multiplied by"),
-        (GlobalResponseNormMlp(8, 16), {}, "goes to GlobalResponseNorm, not a linear map"),
-        (ConvMlp(8, 16), {}, "comes from Conv2d, not a linear map"),
-        (Mlp(8, 16, use_conv=True), {}, "comes from Conv2d, not a linear map"),
-        (kat.GRKANMlp(8, 16), {}, "it has rationals already"),
-        (Mlp(8, 16, act_layer=nn.Hardswish), {}, "act: the activation Hardswish is not supported"),
-        (Mlp(8, 16, act_layer=nn.PReLU), {}, "PReLU is not supported, only gelu, "),
-        (nn.Sequential(Mlp(8, 16)), {"only": "1"}, "unknown MLP '1'"),
-        (nn.Sequential(Mlp(8, 16), GluMlp(8, 16)), {"only": "1.*"}, "has no MLP to replace; 1.act"),
-        (Mlp(8, 16), {"only": 1}, "only=1: there are 1 MLPs"),
-        (Mlp(8, 16), {"only": []}, "selects nothing"),
-        (Mlp(8, 16), {"only": 0.5}, "only=0.5 is neither an index nor a glob"),
-        (Mlp(8, 16), {"only": False}, "only=False is neither an index nor a glob"),
-        (Mlp(8, 16), {"only": [0, None]}, "only=None is neither an index nor a glob"),
-        (Mlp(8, 18), {"num_groups": 4}, "num_groups=4 does not divide the width 18 of act"),
-        (Mlp(8, 16), {"num_groups": 0}, "num_groups=0 does not divide"),
-        (Mlp(8, 16), {"num_groups": "4"}, "num_groups must be an integer, got '4'"),
-        (Mlp(8, 16), {"num_groups": True}, "num_groups must be an integer, got True"),
-        (Mlp(8, 16), {"degree": (0, 4)}, "degree"),
-        (Mlp(8, 16), {"degree": 5}, "degree must be two numbers, got 5"),
-        (Mlp(8, 16), {"degree": "54"}, "degree must be two numbers, got '54'"),
-        (Mlp(8, 16), {"interval": 6}, "interval must be two numbers, got 6"),
+        (nn.Linear(8, 8), dict, "Linear has no MLP to replace"),
+        (nn.Sequential(nn.Linear(8, 8), nn.Flatten(), nn.Linear(8, 8)), dict, "has no MLP"),
+        (kat.GRKANMlp(8, 16), dict, "it has rationals already"),
+        (nn.Sequential(Mlp(8, 16)), lambda: {"only": "1"}, "unknown MLP '1'"),
         (
-            Mlp(8, 16),
-            {"interval": (1, 2, 3), "calibration": [torch.randn(2, 8)]},
-            "interval must be two numbers",
+            nn.ModuleList([Mlp(8, 16), nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())]),
+            lambda: {"only": "1.*"},
+            "1.1 is passed over: its input comes from Conv2d, not a linear map",
         ),
-        (Mlp(8, 16), {"form": "C"}, "form must be 'A' or 'B', got 'C'"),
-        (Mlp(8, 16), {"share": "all"}, "share must be one of"),
-        (Mlp(8, 16), {"interval": (3, -3)}, "interval must be finite and increasing"),
+        (Mlp(8, 16), lambda: {"only": 1}, "only=1: the model has 1 MLPs"),
+        (Mlp(8, 16), lambda: {"exclude": "act"}, "exclude='act' leaves no MLP"),
+        (Mlp(8, 16), lambda: {"config": {"*": 8}}, "config must be a KanifyConfig or a mapping"),
+        (Mlp(8, 16), lambda: {"config": {"mlp.*": kat.KanifyConfig()}}, "unknown MLP 'mlp.*'"),
+        (Mlp(8, 18), lambda: config(groups=4), "groups=4 does not divide the width 18 of act"),
+        (Mlp(8, 16), lambda: config(groups=0), "groups=0 does not divide"),
+        (Mlp(8, 16), lambda: config(groups="4"), "groups must be an integer, got '4'"),
+        (Mlp(8, 16), lambda: config(groups=True), "groups must be an integer, got True"),
+        (Mlp(8, 16), lambda: config(degree=(0, 4)), "degree"),
+        (Mlp(8, 16), lambda: config(degree=5), "degree must be two numbers, got 5"),
+        (Mlp(8, 16), lambda: config(degree="54"), "degree must be two numbers, got '54'"),
+        (Mlp(8, 16), lambda: config(interval=6), "interval must be two numbers, got 6"),
+        (Mlp(8, 16), lambda: config(form="C"), "form must be 'A' or 'B', got 'C'"),
+        (Mlp(8, 16), lambda: config(share="all"), "share must be one of"),
+        (Mlp(8, 16), lambda: config(interval=(3, -3)), "interval must be finite and increasing"),
     ],
-)  # fmt: skip
+)
 def test_invalid_input_is_named_and_leaves_the_model_unchanged(model, settings, message):
     before = state(model)
     with pytest.raises(ValueError, match=re.escape(message)):
-        kat.kanify(model, **settings)
+        kat.kanify(model, **settings())
     assert state(model) == before
 
 

@@ -14,8 +14,8 @@ from torch.nn import functional
 import kat
 from kat.errors import InputError
 from kat.models.kanify.calibrate import seen_inputs
-from kat.models.kanify.find import find
-from kat.models.kanify.trace import channel_weights
+from kat.models.kanify.finders.find import find
+from kat.models.kanify.finders.linear import channel_weights
 from tests.models.kanify.models import encoder, images, output, sequential, state, vit
 
 
@@ -60,10 +60,10 @@ def test_calibration_weights_inputs_by_their_effect_on_the_output():
         model[2].weight.copy_(torch.tensor([[2.0, 0.0], [0.0, 1.0], [0.0, 0.0]]))
     x = torch.tensor([[1.0, -1.0], [3.0, -2.0], [1.0, -1.0]])
     seen = seen_inputs(model, find(model).mlps, [x, x[:1]])["1"]
-    assert np.isclose(seen.weight.sum(), 1)
+    assert np.isclose(seen.effect.sum(), 1)
     assert seen.x[[0, -1]] == pytest.approx([-6, 6])
     for value, effect in ((-2, 1), (-1, 3), (1, 12), (3, 4)):  # |W_2 e_c|^2 is 4 and 1
-        assert seen.weight[seen.x == value] == pytest.approx(effect / 20, rel=1e-3)
+        assert seen.effect[seen.x == value] == pytest.approx(effect / 20, rel=1e-9)
 
 
 def test_calibration_keeps_few_of_many_inputs_with_their_total_weight():
@@ -73,9 +73,9 @@ def test_calibration_keeps_few_of_many_inputs_with_their_total_weight():
     assert len(seen.x) < 3500 < hidden.numel()
     for power in (1, 2, 4):
         exact = ((hidden**power * norms).sum() / norms.sum() / len(x)).item()
-        even = 6**power / (power + 1) * (power % 2 == 0)  # over [-6, 6], with 1e-4 of the weight
-        moment = (seen.weight * seen.x**power).sum()
-        assert moment == pytest.approx((1 - 1e-4) * exact + 1e-4 * even, rel=0.01)
+        assert (seen.effect @ seen.x**power).item() == pytest.approx(exact, rel=0.01)
+        even = 6**power / (power + 1) * (power % 2 == 0)  # over [-6, 6]
+        assert (seen.even @ seen.x**power).item() == pytest.approx(even, rel=0.02, abs=1e-9)
 
 
 def test_batches_may_be_mappings_and_tuples_or_run_by_a_function():
@@ -155,7 +155,7 @@ def test_calibration_without_weights_is_refused():
         kat.kanify(nn.Sequential(Mlp(8, 16, device="meta")), calibration=[torch.randn(2, 8)])
 
 
-def test_calibration_that_does_not_reach_an_mlp_is_refused():
+def test_an_mlp_that_calibration_does_not_reach_is_fitted_on_the_interval():
     class Unused(nn.Module):
         def __init__(self):
             super().__init__()
@@ -164,5 +164,7 @@ def test_calibration_that_does_not_reach_an_mlp_is_refused():
         def forward(self, x):
             return self.used(x)
 
-    with pytest.raises(InputError, match=r"unused\.act is not reached"):
-        kat.kanify(Unused(), calibration=[torch.randn(2, 8)])
+    plan = kat.kanify(Unused(), calibration=[torch.randn(2, 8)])
+    assert [r.fitted.seen for r in plan.replacements] == [True, False]
+    with pytest.raises(InputError, match="the calibration batches reach no MLP, among 1"):
+        kat.kanify(Unused(), "unused", calibration=[torch.randn(2, 8)])

@@ -20,7 +20,7 @@ def _model(activation):
 
 def test_relu_warns_and_the_plan_measures_what_it_changes():
     model, x = _model(nn.ReLU), 3 * torch.randn(50, 16)
-    before = model(x)
+    before, expected = model(x), model[:3](x)
     with pytest.warns(UserWarning, match="fit to relu in 1 is off by .* 2 of 2 fits"):
         plan = kat.kanify(model, measure=x)
     after = model(x)
@@ -32,15 +32,17 @@ def test_relu_warns_and_the_plan_measures_what_it_changes():
     assert torch.equal(model(x), before)
     with pytest.warns(UserWarning, match="1 of 1 fits"):
         one = kat.kanify(model, only=0)
-    alone = ((model(x) - before).norm() / before.norm()).item()
+    first = model[2](model[1](model[0](x)))
+    alone = ((first - expected).norm() / expected.norm()).item()
     assert plan.change.of_each["1"] == pytest.approx(alone, rel=1e-4)
+    assert plan.change.of_each["5"] == pytest.approx(change, rel=1e-4)
     with pytest.raises(InputError, match="undo it first"):
         one.measure(x)
     lines = str(plan).splitlines()
     assert [line.split()[-1] for line in lines[1:3]] == [
         f"{value:.1e}" for value in plan.change.of_each.values()
     ]
-    assert f"the output changes by {100 * change:.2g} %" in lines
+    assert f"the model's output moves by {100 * change:.2g} %" in lines
 
 
 def test_gelu_does_not_warn():

@@ -7,7 +7,7 @@ import pickle
 
 import pytest
 import torch
-from timm.layers import GluMlp, Mlp
+from timm.layers import Mlp
 from torch import nn
 
 import kat
@@ -16,7 +16,8 @@ from tests.models.kanify.models import MODELS, encoder, output, sequential, stat
 
 
 def test_the_plan_is_a_table_and_a_dry_run_changes_nothing():
-    model = nn.Sequential(Mlp(8, 16), GluMlp(8, 16), Mlp(8, 15, act_layer=nn.SiLU))
+    odd = nn.Sequential(nn.Conv2d(3, 8, 3), nn.GELU())
+    model = nn.Sequential(Mlp(8, 16), odd, Mlp(8, 15, act_layer=nn.SiLU))
     before = state(model)
     lines = str(kat.kanify(model, dry_run=True)).splitlines()
     assert state(model) == before
@@ -24,7 +25,7 @@ def test_the_plan_is_a_table_and_a_dry_run_changes_nothing():
     assert lines[1].split()[:6] == ["0.act", "8-16-8", "gelu", "8,", "8", "76"]
     assert lines[2].split()[:6] == ["2.act", "8-15-8", "silu", "8,", "5", "64"]
     assert lines[3] == "MLPs: 2, parameters added: 140, not in place"
-    assert lines[4].startswith("skipped: 1.act: its input is a part of a tensor")
+    assert lines[4] == "passed over: 1.1: its input comes from Conv2d, not a linear map"
 
 
 @pytest.mark.parametrize("name", MODELS)

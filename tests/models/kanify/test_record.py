@@ -19,8 +19,8 @@ from tests.models.kanify.models import encoder, images, output, state, vit
 
 def test_a_kanified_model_is_rebuilt_from_its_record_and_state_dict(tmp_path):
     model = vit()
-    plan = kat.kanify(model, ["blocks.1", "blocks.3"], num_groups=4, degree=(3, 2), share="none",
-                      calibration=[images()])  # fmt: skip
+    config = kat.KanifyConfig(groups=4, degree=(3, 2), share="none")
+    plan = kat.kanify(model, ["blocks.1", "blocks.3"], config=config, calibration=[images()])
     plan.save(tmp_path / "kanify.json")
     with torch.no_grad():
         for parameter in model.parameters():
@@ -53,7 +53,7 @@ def test_records_that_do_not_fit_are_refused(tmp_path):
         kanify_like(model, str(tmp_path / "text.json"))
     wider = copy.deepcopy(record)
     wider["mlps"][0]["mlp"]["widths"] = [1, 2, 3]
-    with pytest.raises(InputError, match="have the widths"):
+    with pytest.raises(InputError, match="has the widths"):
         kanify_like(vit(), wider)
     assert state(model) == before
     kanified = vit()
@@ -65,10 +65,10 @@ def test_records_that_do_not_fit_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda record: record.update(kanify=99), "the record has version 99; only 1"),
+        (lambda record: record.update(kanify=99), "the record has version 99; only 2"),
         (lambda record: record["mlps"].clear(), "it names no MLP"),
         (lambda record: record["mlps"].append(record["mlps"][0]), "it names an MLP twice"),
-        (lambda record: record["mlps"][0].update(groups=[3, 8]), "num_groups=3 does not divide"),
+        (lambda record: record["mlps"][0].update(groups=[3, 8]), "groups=3 does not divide"),
         (lambda record: record["mlps"][0].update(groups=[8, "8"]), "must be an integer, got '8'"),
         (lambda record: record["mlps"][0].update(groups=[8, None]), "not a record of kanify"),
         (lambda record: record["mlps"][0].update(max_error="small"), "not a record of kanify"),

@@ -7,12 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 import kat
-from kat.errors import InputError
-from kat.models.kanify import kanify_like
-from kat.models.kanify.trace import channel_weights
+from kat.models.kanify.finders.linear import channel_weights
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 
@@ -87,30 +84,70 @@ def test_a_model_keeps_its_function_and_undo_restores_it(name):
     assert torch.equal(output(model, x), before)
 
 
-def test_a_gated_mlp_is_refused_with_the_reason():
-    config = transformers.LlamaConfig(**SMALL, **TEXT)
-    with pytest.raises(InputError, match="its output is a gate that something is multiplied by"):
-        kat.kanify(transformers.LlamaModel(config))
-
-
 def test_channel_weights_of_a_transposed_linear_map():
     linear = build("GPT2").h[0].mlp.c_proj
     expected = linear.weight.square().sum(1)  # (d_in, d_out), unlike that of nn.Linear
     torch.testing.assert_close(channel_weights(linear).float(), expected)
 
 
-def test_from_pretrained_needs_the_record_for_the_rationals(tmp_path):
-    model, x = build("Bert"), inputs("Bert")
-    plan = kat.kanify(model)
+def test_a_mixture_of_gated_experts_is_taken():
+    sizes = {"num_key_value_heads": 2, "num_local_experts": 3}
+    torch.manual_seed(0)
+    model = transformers.MixtralModel(transformers.MixtralConfig(**SMALL, **TEXT, **sizes)).eval()
     with torch.no_grad():
-        model.encoder.layer[0].intermediate.intermediate_act_fn.weight_numerator.mul_(1.5)
-    model.save_pretrained(tmp_path)
-    plan.save(tmp_path / "kanify.json")
-    again = transformers.BertModel.from_pretrained(tmp_path).eval()
-    assert not [name for name in again.state_dict() if "act1" in name]
-    kanify_like(again, tmp_path / "kanify.json")
-    again.load_state_dict(load_file(tmp_path / "model.safetensors"))
+        for parameter in model.layers.parameters():
+            parameter.mul_(3)
+    x = inputs("GPT2")
+    before = output(model, x)
+    plan = kat.kanify(model, calibration=[x])
+    assert [r.mlp.activation for r in plan.replacements] == [
+        f"layers.{layer}.mlp.experts.act_fn" for layer in range(2)
+    ]
+    assert plan.replacements[0].mlp.widths == (24, 48, 24)
+    moved = (output(model, x) - before).norm() / before.norm()
+    assert 0 < moved < 1e-3
+    plan.undo()
+    assert all(0 < change < 1e-2 for change in plan.measure(x).of_each.values())
+
+
+@pytest.mark.parametrize("name", ["Bert", "GPT2"])
+def test_from_pretrained_puts_the_rationals_back(name, tmp_path):
+    model, x = build(name), inputs(name)
+    first, second = kat.kanify(model, "*.0"), kat.kanify(model, "*.1", calibration=[x])
+    with torch.no_grad():
+        second.replacements[0].act2.weight_numerator.mul_(1.5)
+    model.save_pretrained(tmp_path / "one")
+    again = transformers.AutoModel.from_pretrained(tmp_path / "one")
     assert torch.equal(output(again, x), output(model, x))
+    assert not getattr(again, "is_quantized", False)
+    again.save_pretrained(tmp_path / "two")
+    again = type(model).from_pretrained(tmp_path / "two", dtype=torch.bfloat16)
+    rationals = kat.nn.rationals(again)
+    assert list(rationals) == list(kat.nn.rationals(model))
+    assert {r.weight_numerator.dtype for r in rationals.values()} == {torch.bfloat16}
+    second.undo()
+    first.undo()
+    model.save_pretrained(tmp_path / "plain")
+    assert "kanify" not in (tmp_path / "plain" / "config.json").read_text()
+
+
+def test_a_model_without_its_head_has_the_rationals_too(tmp_path):
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(**GPT2)
+    model, x = transformers.GPT2LMHeadModel(config).eval(), inputs("GPT2")
+    kat.kanify(model)
+    model.save_pretrained(tmp_path)
+    base = transformers.GPT2Model.from_pretrained(tmp_path)
+    assert torch.equal(output(base, x), output(model.transformer, x))
+
+
+def test_the_prediction_head_of_bert_is_taken_when_named():
+    model = transformers.BertForMaskedLM(transformers.BertConfig(**SMALL, **TEXT))
+    plan = kat.kanify(model, dry_run=True)
+    head = "cls.predictions.transform.transform_act_fn"
+    assert len(plan.replacements) == 2
+    assert "no MLP of a block" in plan.skipped[head]
+    assert kat.kanify(model, "cls").replacements[0].mlp.widths == (24, 24, 100)
 
 
 def test_gpt2_trains_when_kanified():

@@ -1,8 +1,8 @@
 """The order in which a module's code calls its children, by symbolic tracing.
 
-``torch.fx`` runs ``forward`` on symbols, with linear maps and childless modules as single steps. It
-runs on a copy that shares the parameters. In the copy, functions held as attributes are modules,
-so that they become steps with a name too. The model itself is never touched.
+``torch.fx`` runs ``forward`` on symbols. It runs on a copy that shares the parameters. In the copy,
+functions held as attributes are modules, so that they become steps with a name too. The model
+itself is never touched.
 """
 
 from __future__ import annotations
@@ -14,42 +14,6 @@ from typing import Any
 
 import torch
 from torch import fx, nn
-
-
-def linear_widths(module: nn.Module) -> tuple[int, int] | None:
-    """(d_in, d_out) of a linear map, None for any other module.
-
-    Linear maps are ``nn.Linear`` with its subclasses, and transformers' ``Conv1D``, whose weight
-    is (d_in, d_out).
-    """
-    if isinstance(module, nn.Linear):
-        return module.in_features, module.out_features
-    weight = getattr(module, "weight", None)
-    if type(module).__name__ == "Conv1D" and isinstance(weight, torch.Tensor) and weight.ndim == 2:
-        return weight.shape[0], weight.shape[1]
-    return None
-
-
-@torch.no_grad()
-def channel_weights(linear: nn.Module) -> torch.Tensor:
-    """|W e_c|^2 for each input channel c of a linear map: (d_in,), in float64, on its device.
-
-    It is computed from outputs, as the weights may be transposed or quantized. The bias is zero
-    meanwhile, in a copy: in low precision W e_c would be lost beside a large one.
-    """
-    widths, weight = linear_widths(linear), linear.weight
-    assert widths is not None
-    assert isinstance(weight, torch.Tensor)
-    dtype = weight.dtype if weight.is_floating_point() else torch.float32
-    without_bias = _copy(linear)
-    bias = dict(linear.named_parameters(recurse=False)).get("bias")
-    if bias is not None:
-        zeros = nn.Parameter(torch.zeros_like(bias), requires_grad=False)
-        without_bias.register_parameter("bias", zeros)
-    zero = without_bias.forward(torch.zeros(1, widths[0], dtype=dtype, device=weight.device))
-    unit = torch.eye(widths[0], dtype=dtype, device=weight.device)
-    columns = [without_bias.forward(rows) - zero for rows in unit.split(1024)]
-    return torch.cat([column.double().square().sum(-1) for column in columns])
 
 
 def named_children(module: nn.Module) -> dict[str, nn.Module]:
@@ -70,17 +34,54 @@ def held_functions(module: nn.Module) -> dict[str, Callable[..., Any]]:
     }  # fmt: skip
 
 
-def trace(module: nn.Module) -> fx.Graph | None:
-    """The graph of a module's ``forward``, None if it cannot be traced.
+def trace(module: nn.Module, is_step: Callable[[nn.Module], bool]) -> fx.Graph | None:
+    """The graph of a module's ``forward`` and of the modules in it, None if it cannot be traced.
 
-    The state of the random number generators is restored.
+    Conditions on data count as not met, and arguments with defaults have these: it shows what
+    happens to tensors, and cannot be run in the place of the code.
+
+    Args:
+        module: the module.
+        is_step: which modules with children are single steps; childless ones always are.
     """
-    devices = {parameter.device for parameter in module.parameters() if parameter.is_cuda}
+    return _traced(_Loose(is_step), _skeleton(module))
+
+
+def trace_own(module: nn.Module, training: bool) -> fx.Graph | None:
+    """The graph of a module's own ``forward``, with its children as steps.
+
+    It does the same as the code. None if that depends on data, has optional arguments, or uses
+    tensors other than the module's.
+
+    Args:
+        module: the module.
+        training: the mode of the module while it runs.
+    """
+    parameters = list(inspect.signature(type(module).forward).parameters.values())
+    if any(p.kind != p.POSITIONAL_OR_KEYWORD or p.default is not p.empty for p in parameters):
+        return None
+    skeleton = _skeleton(module).train(training)
+    graph = _traced(_Own(), skeleton)
+    names = [str(node.target) for node in graph.nodes if node.op == "get_attr"] if graph else []
+    return graph if all(_has(module, name) for name in names) else None
+
+
+def _traced(tracer: fx.Tracer, skeleton: nn.Module) -> fx.Graph | None:
+    """The graph; the state of the random number generators is restored."""
+    devices = {parameter.device for parameter in skeleton.parameters() if parameter.is_cuda}
     with torch.random.fork_rng(devices=list(devices)):
         try:
-            return _Tracer().trace(_skeleton(module))
+            return tracer.trace(skeleton)
         except Exception:  # foreign code, run on symbols, can raise anything
             return None
+
+
+def _has(module: nn.Module, name: str) -> bool:
+    path, _, attribute = name.rpartition(".")
+    try:
+        return hasattr(module.get_submodule(path), attribute)
+    except AttributeError:
+        return False
 
 
 class _Function(nn.Module):
@@ -89,7 +90,7 @@ class _Function(nn.Module):
 
 def _skeleton(module: nn.Module) -> nn.Module:
     """A copy of all modules that shares the parameters."""
-    skeleton = _copy(module)
+    skeleton = copy_of(module)
     for name, child in named_children(module).items():
         skeleton.add_module(name, _skeleton(child))
     for name in held_functions(module):
@@ -97,10 +98,11 @@ def _skeleton(module: nn.Module) -> nn.Module:
     return skeleton
 
 
-def _copy(module: nn.Module) -> nn.Module:
-    """A copy of one module with the same parameters and children."""
+def copy_of(module: nn.Module) -> nn.Module:
+    """A copy of one module with the same parameters and children, and its class's ``forward``."""
     copied: nn.Module = object.__new__(type(module))
-    vars(copied).update({name: _own(value) for name, value in vars(module).items()})
+    state = {name: _own(value) for name, value in vars(module).items() if name != "forward"}
+    vars(copied).update(state)
     return copied
 
 
@@ -120,7 +122,18 @@ def _own(value: Any) -> Any:
     return value.detach().clone()
 
 
-class _Tracer(fx.Tracer):
+class _Own(fx.Tracer):
+    """Every child is a step; a condition on data ends the trace, as in ``fx.Tracer``."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return True
+
+
+class _Loose(fx.Tracer):
+    def __init__(self, is_step: Callable[[nn.Module], bool]) -> None:
+        super().__init__()
+        self.is_step = is_step
+
     def create_args_for_root(
         self, root_fn: Any, is_module: bool, concrete_args: Any = None
     ) -> tuple[Any, list[Any]]:
@@ -141,10 +154,10 @@ class _Tracer(fx.Tracer):
     ) -> Any:
         """Enters modules with children; one that cannot be traced is a single step."""
         path = self.path_of_module(m)
-        if any(m.children()) and linear_widths(m) is None:
+        if any(m.children()) and not self.is_step(m):
             try:
                 return m.forward(*args, **kwargs)  # without hooks, unlike the given forward
-            except Exception:  # as in trace()
+            except Exception:  # as in _traced()
                 pass
         return self.create_proxy("call_module", path, args, kwargs)
 

@@ -1,0 +1,245 @@
+"""The adapters of a model: putting them in, their state, merging and removing them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NoReturn, get_args
+
+import torch
+from torch import Tensor, nn
+
+from kat.errors import InputError
+from kat.models.adapt.changes import add_change, merge_change, remove_change
+from kat.models.adapt.files import write
+from kat.models.adapt.parallel import NAME, Parallel
+from kat.models.adapt.places import Place
+from kat.nn.sharded import is_sharded, sharded_like, whole
+from kat.tables import aligned
+from kat.text import listing
+
+Kind = Literal["rational", "low_rank", "parallel"]
+"""The kinds of adapters, see :func:`kat.adapt`.
+
+Examples:
+    >>> from typing import get_args
+    >>> from kat.models.adapt import Kind
+    >>> get_args(Kind)
+    ('rational', 'low_rank', 'parallel')
+"""
+KINDS: tuple[Kind, ...] = get_args(Kind)
+VERSION = 1
+"""Of the record."""
+
+
+@dataclass
+class Adapters:
+    """The adapters in a model; ``print(adapters)`` shows them as a table.
+
+    Args:
+        model: the model.
+        kind: ``"rational"``, ``"low_rank"`` or ``"parallel"``, see :func:`kat.adapt`.
+        places: the settings of each by its name.
+        modules_to_save: the names of other modules that are trained and saved with them.
+
+    Examples:
+        >>> import kat
+        >>> adapters = kat.adapt(kat.GRKANMlp(16, 64), "rational")
+        >>> print(adapters)
+        adapter  kind      trainable
+        act1     rational  38
+        act2     rational  38
+        trainable: 76 of 2280 parameters
+        >>> adapters.save("adapter")
+    """
+
+    model: nn.Module
+    kind: Kind
+    places: dict[str, Place]
+    modules_to_save: list[str] = field(default_factory=list)
+    _undo: list[Callable[[], None]] = field(default_factory=list, repr=False)
+
+    def __reduce__(self) -> NoReturn:
+        """Refuses copies and pickles: they would change this model."""
+        raise InputError("adapters belong to their model; save(folder) keeps them")
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """The adapters, and the modules that are saved with them, by name.
+
+        Raises:
+            InputError: the adapters were merged or removed.
+        """
+        if not self._undo:
+            raise InputError("these adapters were merged or removed; call kat.adapt again")
+        names = [self._module_name(place) for place in self.places]
+        return {name: self.model.get_submodule(name) for name in (*names, *self.modules_to_save)}
+
+    def put(self, *, freeze: bool) -> None:
+        """Puts them into the model, trainable.
+
+        Args:
+            freeze: whether all else is frozen.
+        """
+        for parameter in self.model.parameters():
+            self._undo.append(_setter(parameter, parameter.requires_grad))
+            if freeze:
+                parameter.requires_grad_(False)
+        for name in self.modules_to_save:
+            module = self.model.get_submodule(name)
+            self._remember(module)
+            module.requires_grad_(True)
+        for name, place in self.places.items():
+            if self.kind == "parallel":
+                self._put_parallel(name, place)
+            else:
+                self._put_rational(self.model.get_submodule(name), place)
+
+    def record(self) -> dict[str, Any]:
+        """All that :func:`kat.models.adapt.load_adapters` needs beside the tensors, for JSON."""
+        return {
+            "kat_adapter": VERSION,
+            "kind": self.kind,
+            "places": self.places,
+            "modules_to_save": self.modules_to_save,
+        }
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Their tensors by full name; those of a sharded model whole, on every process."""
+        return {name: whole(tensor).detach() for name, tensor in self._tensors().items()}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Copies the tensors of a :meth:`state_dict` into the model.
+
+        Raises:
+            InputError: a name or a shape differs; nothing is copied then.
+        """
+        own = self._tensors()
+        for problem, names in (
+            ("lacks", own.keys() - state.keys()),
+            ("has more than the adapters of this model:", state.keys() - own.keys()),
+        ):
+            if names:
+                raise InputError(f"the state {problem} {listing(sorted(names))}")
+        for name, tensor in own.items():
+            if state[name].shape != tensor.shape:
+                raise InputError(
+                    f"{name} has the shape {tuple(state[name].shape)} in the state, but"
+                    f" {tuple(tensor.shape)} in the model"
+                )
+        for name, tensor in own.items():
+            tensor.copy_(sharded_like(state[name].to(tensor.dtype), tensor))
+
+    def save(self, folder: str | Path) -> None:
+        """Writes ``adapter_model.safetensors`` and ``adapter_config.json``: nothing of the model.
+
+        All processes of ``torch.distributed`` call it, and the first writes.
+
+        Args:
+            folder: is created if it does not exist.
+
+        Raises:
+            InputError: the folder cannot be written, or the adapters were merged or removed.
+            MissingPackage: safetensors is missing.
+        """
+        write(Path(folder), self.record(), self.state_dict())
+
+    def merge(self) -> None:
+        """Leaves a plain model that computes the same: the coefficients are its own.
+
+        Low-rank changes become coefficients, a row for each group (``share="none"``).
+
+        Raises:
+            InputError: the adapters are parallel, or were merged or removed, or the model is
+                sharded.
+        """
+        if self.kind == "parallel":
+            raise InputError(
+                "parallel adapters cannot be merged: they have activations of their own, which no"
+                " weight of the model can hold. They stay in place"
+            )
+        modules = self._whole_modules()
+        for name in self.places:
+            merge_change(modules[name])
+        self._undo.clear()
+
+    def remove(self) -> None:
+        """Takes them out: the model computes what it did before, and the same is trainable.
+
+        Raises:
+            InputError: the adapters were merged or removed, or the model is sharded.
+        """
+        self._whole_modules()
+        while self._undo:
+            self._undo.pop()()
+
+    def __str__(self) -> str:
+        """The table of what is trainable."""
+        rows = [["adapter", "kind", "trainable"]]
+        for name, module in self.modules.items():
+            kind = "saved with them" if name in self.modules_to_save else self.kind
+            rows.append([name or "(the model)", kind, str(_count(module, trainable=True))])
+        trainable, of_all = (_count(self.model, trainable=only) for only in (True, False))
+        return "\n".join([*aligned(rows), f"trainable: {trainable} of {of_all} parameters"])
+
+    def _module_name(self, place: str) -> str:
+        return f"{place}.{NAME}".lstrip(".") if self.kind == "parallel" else place
+
+    def _put_rational(self, act: Any, place: Place) -> None:
+        self._remember(act)
+        act.to(_trained_dtype(act.weight_numerator))
+        add_change(act, place["rank"])
+        self._undo.append(lambda: remove_change(act))
+
+    def _put_parallel(self, name: str, place: Place) -> None:
+        first, last = self.model.get_submodule(place["first"]), self.model.get_submodule(name)
+        weight = next(first.parameters())
+        d_in, width, d_out = place["widths"]
+        bottleneck = Parallel((d_in, width, d_out), weight.device, _trained_dtype(weight))
+        self._undo += bottleneck.put(first, last)
+
+    def _remember(self, module: nn.Module) -> None:
+        """For :meth:`remove`: the parameters that training will change."""
+        for parameter in module.parameters():
+            self._undo.append(
+                _setter(parameter, parameter.requires_grad, parameter.detach().clone())
+            )
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {
+            f"{name}.{key}".lstrip("."): tensor
+            for name, module in self.modules.items()
+            for key, tensor in module.state_dict().items()
+        }
+
+    def _whole_modules(self) -> dict[str, Any]:
+        if any(map(is_sharded, self.model.parameters())):
+            raise InputError(
+                "the model is sharded; save the adapters, load them into the whole model, and"
+                " change that"
+            )
+        return self.modules
+
+
+def _setter(
+    parameter: nn.Parameter, trainable: bool, value: Tensor | None = None
+) -> Callable[[], None]:
+    """What restores a parameter."""
+
+    def restore() -> None:
+        if value is not None:
+            parameter.data = value.to(parameter.device)
+        parameter.requires_grad_(trainable)
+
+    return restore
+
+
+def _trained_dtype(weight: Tensor) -> torch.dtype:
+    """That of trained parameters beside a weight: half precision would lose small steps."""
+    return torch.float64 if weight.dtype == torch.float64 else torch.float32
+
+
+def _count(module: nn.Module, *, trainable: bool) -> int:
+    return sum(p.numel() for p in module.parameters() if p.requires_grad or not trainable)

@@ -1,0 +1,126 @@
+"""Changes of the coefficients of a rational, in the scale of each power of x."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from kat.nn import GroupRational, group_functions
+from kat.nn.coefficients import KANIFY_INTERVAL
+
+_COEFFICIENTS = ("weight_numerator", "weight_denominator")
+
+
+class Change(nn.Module):
+    """A_0 + D diag(s), with the coefficients A_0 and s frozen, and D = 0 at the start.
+
+    Args:
+        coefficients: A_0, (rows, k).
+        scale: s, (k,).
+
+    Weights:
+        d (rows, k).
+    """
+
+    scale: Tensor
+
+    def __init__(self, coefficients: Tensor, scale: Tensor) -> None:
+        super().__init__()
+        self.d = nn.Parameter(torch.zeros_like(coefficients))
+        self.register_buffer("scale", scale.to(coefficients))
+
+    def forward(self, coefficients: Tensor) -> Tensor:
+        """The coefficients A_0 to the changed ones."""
+        return coefficients + self.d * self.scale
+
+
+class LowRankChange(nn.Module):
+    """A_0 + (U V) diag(s), the coefficients of G groups, with A_0 and s frozen, U = 0 at the start.
+
+    Args:
+        coefficients: A_0, (1 or G, k).
+        scale: s, (k,).
+        groups: G.
+        rank: of U V; G or k where that is less.
+
+    Weights:
+        u (G, rank), v (rank, k); the rows of v are orthonormal at the start.
+    """
+
+    scale: Tensor
+
+    def __init__(self, coefficients: Tensor, scale: Tensor, groups: int, rank: int) -> None:
+        super().__init__()
+        columns = coefficients.shape[1]
+        rank = min(rank, groups, columns)
+        self.u = nn.Parameter(coefficients.new_zeros(groups, rank))
+        self.v = nn.Parameter(nn.init.orthogonal_(coefficients.new_empty(rank, columns)))
+        self.register_buffer("scale", scale.to(coefficients))
+
+    def forward(self, coefficients: Tensor) -> Tensor:
+        """The coefficients A_0 (1 or G, k) to the changed ones (G, k)."""
+        return coefficients + self.u @ self.v * self.scale
+
+
+def add_change(act: GroupRational, rank: int | None) -> None:
+    """Adds a change to both coefficients of a rational, which are frozen.
+
+    Args:
+        act: is changed in place.
+        rank: of the change, after which every group has its own function; None: any change of the
+            coefficients as they are, shared or not.
+    """
+    act.requires_grad_(False)
+    for name, scale in zip(_COEFFICIENTS, scales(act), strict=True):
+        coefficients = getattr(act, name).detach()
+        if not coefficients.shape[1]:  # a polynomial has no denominator
+            continue
+        change: nn.Module = Change(coefficients, scale)
+        if rank is not None:
+            change = LowRankChange(coefficients, scale, act.num_groups, rank)
+        parametrize.register_parametrization(act, name, change, unsafe=True)  # rows may grow
+
+
+@torch.no_grad()
+def scales(act: GroupRational) -> tuple[Tensor, Tensor]:
+    """s_c = 1 / max |dF/dc| over [-6, 6] and all groups, for the coefficients c of each power.
+
+    With dF/da_i = x^i / Q and |dF/db_j| = |F| |x|^j / Q, a step of one size in every entry
+    of D moves F by as much at every power. Without s the highest powers alone would decide how
+    large a step may be.
+
+    Returns:
+        s of the numerator (m + 1,) and of the denominator (n,), in float64.
+    """
+    m, n = act.degree
+    x = torch.linspace(*KANIFY_INTERVAL, 241, dtype=torch.float64)
+    one = torch.tensor([[1.0] + m * [0.0]])
+    inverse_q = group_functions(x, one, act.weight_denominator, act.form)
+    powers = x.abs() ** torch.arange(max(m, n) + 1)[:, None, None]
+    numerator = (powers[: m + 1] * inverse_q).amax((1, 2))
+    denominator = (powers[1 : n + 1] * inverse_q * act.functions(x).abs()).amax((1, 2))
+    return 1 / numerator, 1 / denominator
+
+
+def has_change(act: GroupRational) -> bool:
+    """Whether the coefficients of a rational have a change."""
+    return parametrize.is_parametrized(act)
+
+
+def merge_change(act: GroupRational) -> None:
+    """Makes the changed coefficients plain ones, a row for each group after a low-rank change."""
+    if any(isinstance(module, LowRankChange) for module in act.modules()):
+        act.share = "none"
+    _remove(act, merged=True)
+
+
+def remove_change(act: GroupRational) -> None:
+    """Leaves A_0."""
+    _remove(act, merged=False)
+
+
+def _remove(act: GroupRational, merged: bool) -> None:
+    for name in _COEFFICIENTS:
+        if parametrize.is_parametrized(act, name):
+            parametrize.remove_parametrizations(act, name, leave_parametrized=merged)

@@ -1,0 +1,65 @@
+"""A bottleneck GR-KAN beside an MLP."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kat.nn import GRKANLinear, init_grkan_
+
+NAME = "parallel"
+"""Of the bottleneck in the module whose output it is added to."""
+
+
+class Parallel(nn.Module):
+    """y + W_2 F(W_1 x + b_1) + b_2, x and y input and output of an MLP, W_2 = b_2 = 0 at the start.
+
+    Args:
+        widths: d_in, the width of the bottleneck, d_out. F has the largest number of groups up to 8
+            that divides the second.
+        device, dtype: of the parameters.
+    """
+
+    def __init__(
+        self, widths: tuple[int, int, int], device: torch.device, dtype: torch.dtype
+    ) -> None:
+        super().__init__()
+        d_in, width, d_out = widths
+        groups = max(count for count in range(1, 9) if width % count == 0)
+        self.down = nn.Linear(d_in, width, device=device, dtype=dtype)
+        self.up = GRKANLinear(width, d_out, num_groups=groups, device=device, dtype=dtype)
+        init_grkan_(self.down, nn.Identity(), "variance_preserving")
+        nn.init.zeros_(self.up.fc.weight)
+        nn.init.zeros_(self.up.fc.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """W_2 F(W_1 x + b_1) + b_2."""
+        y: Tensor = self.up(self.down(x))
+        return y
+
+    def put(self, first: nn.Module, last: nn.Module) -> list[Callable[[], None]]:
+        """Puts it beside an MLP, as a child of its last module.
+
+        Args:
+            first: gets x.
+            last: returns y; runs after ``first``, or is the same module.
+
+        Returns:
+            The functions that take it out.
+        """
+        last.add_module(NAME, self.train(last.training))
+        # Hooks that are methods belong to the copy, in a copy of the model.
+        before = first.register_forward_pre_hook(self._take, with_kwargs=True)
+        after = last.register_forward_hook(self._add)
+        return [before.remove, after.remove, lambda: delattr(last, NAME)]
+
+    def _take(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Keeps x until y is there."""
+        self.x = next(x for x in (*args, *kwargs.values()) if isinstance(x, Tensor))
+
+    def _add(self, _: nn.Module, args: Any, y: Tensor) -> Tensor:
+        x = vars(self).pop("x")
+        return y + self(x.to(self.down.weight.dtype)).to(y.dtype)

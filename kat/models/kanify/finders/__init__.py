@@ -1,0 +1,1 @@
+"""The MLPs of a model, found by structure."""

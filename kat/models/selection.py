@@ -1,0 +1,120 @@
+"""Which parts of a model are meant: by index, name, glob, regular expression or function."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from fnmatch import fnmatchcase
+from typing import Any, TypeVar
+
+from torch import nn
+
+from kat.errors import InputError, unknown
+
+Selector = str | int | re.Pattern[str] | Callable[[nn.Module, str], bool]
+"""One of
+
+- an index in the order of the parts,
+- a name or a glob: it matches the full name of the part or of a module around it, or the end of
+  such a name after a dot (``"blocks.0"``, ``"layers.[0-3]"``, ``"mlp"``),
+- a regular expression, as ``re.compile(...)`` makes it: it matches such a full name as a whole,
+- a function of the module that holds the part and of the module's name.
+"""
+Selection = Selector | Iterable[Selector]
+
+T = TypeVar("T")
+
+
+class Parts:
+    """The parts of a model that a selection chooses from.
+
+    Args:
+        model: the model.
+        holders: by the full name of each part, the name of the module that a function is given.
+        kind: what the parts are, for messages.
+        passed_over: other names, which no selection finds, and why.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        holders: Mapping[str, str],
+        kind: str,
+        passed_over: Mapping[str, str] | None = None,
+    ) -> None:
+        self.model = model
+        self.holders = holders
+        self.kind = kind
+        self.passed_over = passed_over or {}
+
+    def selected(self, only: Selection | None, exclude: Selection | None = None) -> list[str]:
+        """The names of the parts that ``only`` selects, and ``exclude`` does not; in their order.
+
+        Args:
+            only: by default all.
+            exclude: by default none.
+
+        Raises:
+            InputError: a selector that matches nothing or is of another type; nothing is left.
+        """
+        chosen = set(self.holders) if only is None else self._any(only, "only")
+        left_out = set() if exclude is None else self._any(exclude, "exclude")
+        names = [name for name in self.holders if name in chosen - left_out]
+        if not names:
+            what = f"only={only!r}" if exclude is None else f"exclude={exclude!r}"
+            raise InputError(f"{what} leaves no {self.kind}")
+        return names
+
+    def assigned(self, settings: Mapping[Selector, T], default: T) -> dict[str, T]:
+        """The value of the first selector that matches each part, the default where none does.
+
+        Raises:
+            InputError: a selector that matches nothing or is of another type.
+        """
+        matches = {key: self._matching(key, "config") for key in settings}
+        return {
+            name: next((settings[key] for key in settings if name in matches[key]), default)
+            for name in self.holders
+        }
+
+    def _any(self, selection: Selection, argument: str) -> set[str]:
+        several = isinstance(selection, Iterable) and not isinstance(selection, str)
+        selectors: Iterable[Any] = selection if several else [selection]  # type: ignore[assignment]
+        return {name for each in selectors for name in self._matching(each, argument)}
+
+    def _matching(self, selector: Any, argument: str) -> list[str]:
+        names = list(self.holders)
+        if isinstance(selector, int) and not isinstance(selector, bool):
+            if not -len(names) <= selector < len(names):
+                raise InputError(
+                    f"{argument}={selector}: the model has {len(names)} {self.kind}s, counted from"
+                    " 0"
+                )
+            return [names[selector]]
+        if isinstance(selector, str | re.Pattern):
+            return self._named(selector, argument)
+        if not callable(selector) or isinstance(selector, type):
+            raise InputError(
+                f"{argument}={selector!r} is neither an index, a name, a glob, a regular"
+                " expression (re.compile) nor a function of a module and its name"
+            )
+        holders = self.holders.items()
+        return [name for name, at in holders if selector(self.model.get_submodule(at), at)]
+
+    def _named(self, pattern: str | re.Pattern[str], argument: str) -> list[str]:
+        matching = [name for name in self.holders if _matches(name, pattern)]
+        if matching:
+            return matching
+        for name, reason in self.passed_over.items():
+            if _matches(name, pattern):
+                raise InputError(f"{argument}={pattern!r}: {name} is passed over: {reason}")
+        text = pattern if isinstance(pattern, str) else pattern.pattern
+        raise unknown(self.kind, text, self.holders)
+
+
+def _matches(name: str, pattern: str | re.Pattern[str]) -> bool:
+    parts = name.split(".")
+    around = [".".join(parts[:count]) for count in range(1, len(parts) + 1)]
+    if isinstance(pattern, re.Pattern):
+        return any(pattern.fullmatch(path) for path in around)
+    return any(fnmatchcase(path, p) for path in around for p in (pattern, f"*.{pattern}"))

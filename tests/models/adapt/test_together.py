@@ -1,0 +1,233 @@
+"""Adapters with what people train by: several processes, Trainer, PEFT, quantized weights."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import kat
+from kat.errors import InputError
+from kat.models.adapt import load_adapters
+from tests.models.adapt.test_adapt import KINDS, trained
+from tests.models.adapt.two_processes import CASES, X, make, train
+from tests.processes import PATIENCE, free_port
+
+CONFIG = {
+    "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48,
+    "vocab_size": 100, "max_position_embeddings": 16, "num_labels": 3, "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+}  # fmt: skip
+TOKENS = torch.randint(3, 100, (4, 16), generator=torch.Generator().manual_seed(0))
+LABELS = torch.tensor([0, 1, 2, 0])
+
+
+@pytest.fixture(scope="module")
+def trained_by_two(tmp_path_factory):
+    """The folder in which two processes have saved adapters."""
+    out = tmp_path_factory.mktemp("two")
+    command = [sys.executable, "-m", "tests.models.adapt.two_processes", str(out)]
+    world = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
+    root = Path(__file__).parents[3]
+    processes = [
+        subprocess.Popen(command, cwd=root, env={**os.environ, **world, "RANK": str(rank)})
+        for rank in range(2)
+    ]
+    assert [process.wait(PATIENCE) for process in processes] == [0, 0]
+    return out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "wrap"), CASES)
+def test_two_processes_train_as_one(kind, wrap, trained_by_two):
+    """The mean of the gradients of two halves is that of the whole."""
+    alone = make(kind)
+    expected = kat.adapt(alone, kind, modules_to_save="0")
+    start = {name: tensor.clone() for name, tensor in expected.state_dict().items()}
+    train(alone, X)
+    loaded = load_adapters(make(kind), trained_by_two / f"{kind}-{wrap}").state_dict()
+    for name, tensor in expected.state_dict().items():
+        torch.testing.assert_close(loaded[name], tensor)
+    moved = {
+        name.rpartition(".")[2] for name in start if not torch.equal(loaded[name], start[name])
+    }
+    assert len(moved) > 2
+
+
+@pytest.fixture
+def process_group(tmp_path):
+    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+def test_wrapped_models_are_refused_with_the_order(process_group):
+    model = nn.parallel.DistributedDataParallel(make("parallel"))
+    sharded = torch.distributed.fsdp.fully_shard(make("parallel"))
+    for wrapped in (model, sharded):
+        with pytest.raises(InputError, match=r"first kat\.adapt"):
+            kat.adapt(wrapped, "parallel")
+    adapted = make("low_rank")
+    adapters = kat.adapt(adapted, "low_rank")
+    torch.distributed.fsdp.fully_shard(adapted)
+    with pytest.raises(InputError, match="the model is sharded"):
+        adapters.merge()
+
+
+def bert(kind):
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    torch.manual_seed(0)
+    model = transformers.BertForSequenceClassification(transformers.BertConfig(**CONFIG))
+    if kind != "parallel":
+        kat.kanify(model, "layer.*", config=kat.KanifyConfig(share="none"))
+    return model.eval()
+
+
+@torch.no_grad()
+def logits(model):
+    return model.eval()(TOKENS).logits
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # transformers renames it
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_with_activation_checkpointing_are_those_without(kind):
+    model = bert(kind)
+    kat.adapt(model, kind)
+    trained(model).train()
+
+    def gradients():
+        model.zero_grad()
+        model(TOKENS, labels=LABELS).loss.backward()
+        return [p.grad.clone() for p in model.parameters() if p.requires_grad]
+
+    expected = gradients()
+    model.gradient_checkpointing_enable()
+    torch.testing.assert_close(gradients(), expected)
+
+
+def test_a_parallel_adapter_is_beside_gated_mlps_and_not_beside_heads():
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+    small = {**{name: CONFIG[name] for name in names}, "vocab_size": 100}
+    for model in (
+        transformers.LlamaForCausalLM(transformers.LlamaConfig(**small)).eval(),
+        transformers.BertForMaskedLM(transformers.BertConfig(**CONFIG)).eval(),
+    ):
+        before = logits(model)
+        adapters = kat.adapt(model, "parallel")
+        assert len(adapters.modules) == 2
+        assert torch.equal(logits(model), before)
+        trained(model)
+        assert not torch.allclose(logits(model), before, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_trainer_trains_the_adapters_alone(kind, tmp_path):
+    pytest.importorskip("accelerate", reason="accelerate, which Trainer needs, is not installed")
+    from transformers import Trainer, TrainingArguments
+
+    model = bert(kind)
+    adapters = kat.adapt(model, kind, modules_to_save="classifier")
+    frozen = {n: p.clone() for n, p in model.named_parameters() if not p.requires_grad}
+    start = logits(model)
+    data = [{"input_ids": t, "labels": y} for t, y in zip(TOKENS, LABELS, strict=True)]
+    arguments = TrainingArguments(
+        tmp_path, max_steps=3, use_cpu=True, disable_tqdm=True, report_to=[],
+        gradient_checkpointing=True,
+    )  # fmt: skip
+    optimizer = torch.optim.AdamW(kat.param_groups(model, 1e-2))
+    trainer = Trainer(model, arguments, train_dataset=data, optimizers=(optimizer, None))
+    trainer.train()
+    assert all(torch.equal(model.get_parameter(name), p) for name, p in frozen.items())
+    assert not torch.allclose(logits(model), start, atol=1e-4)
+    adapters.save(tmp_path / "adapter")
+    fresh = bert(kind)
+    load_adapters(fresh, tmp_path / "adapter")
+    assert torch.equal(logits(fresh), logits(model))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_adapters_beside_lora_of_peft(kind, tmp_path):
+    """LoRA first; then both are trained, saved in folders of their own, and loaded again."""
+    peft = pytest.importorskip("peft", reason="peft is not installed")
+    config = peft.LoraConfig(target_modules=["query", "value"])
+    model = peft.get_peft_model(bert(kind), config)
+    lora = {name for name, p in model.named_parameters() if p.requires_grad}
+    adapters = kat.adapt(model.get_base_model(), kind, freeze=False)
+    trained(model)
+    assert lora < {name for name, p in model.named_parameters() if p.requires_grad}
+    assert all("lora" in name for name in lora)
+    model.save_pretrained(tmp_path / "lora")
+    adapters.save(tmp_path / "ours")
+    fresh = peft.PeftModel.from_pretrained(bert(kind), tmp_path / "lora")
+    load_adapters(fresh.get_base_model(), tmp_path / "ours", freeze=False)
+    assert torch.equal(logits(fresh), logits(model))
+    torch.testing.assert_close(logits(fresh.merge_and_unload()), logits(model))
+
+
+@pytest.mark.filterwarnings("ignore:Unsupported layer type")
+@pytest.mark.parametrize("kind", ["rational", "low_rank"])
+def test_peft_carries_coefficients_by_itself(kind, tmp_path):
+    """The example of docs/adapters.md: PEFT's files, switching and merging."""
+    peft = pytest.importorskip("peft", reason="peft is not installed")
+    model = bert(kind)
+    names = list(kat.nn.rationals(model))
+    if kind == "rational":
+        config = peft.LoraConfig(target_modules=["query", "value"], modules_to_save=names)
+    else:
+        both = ("weight_numerator", "weight_denominator")
+        parameters = [f"{name}.{part}" for name in names for part in both]
+        config = peft.LoraConfig(r=2, target_modules=[], target_parameters=parameters)
+    before = logits(model)
+    model = peft.get_peft_model(model, config)
+    torch.testing.assert_close(logits(model), before)
+    trained(model)
+    after = logits(model)
+    assert (after - before).abs().max() > 1e-5
+    with model.disable_adapter():
+        torch.testing.assert_close(logits(model), before)
+    model.save_pretrained(tmp_path)
+    loaded = peft.PeftModel.from_pretrained(bert(kind), tmp_path)
+    torch.testing.assert_close(logits(loaded), after, atol=1e-6, rtol=0)
+    merged = loaded.merge_and_unload()
+    torch.testing.assert_close(logits(merged), after, atol=1e-6, rtol=0)
+    assert all(type(act) is kat.GroupRational for act in kat.nn.rationals(merged).values())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_in_8_and_4_bits_stay_frozen_under_adapters(kind, bits, dtype, tmp_path):
+    quantization = pytest.importorskip("torchao.quantization", reason="torchao is not installed")
+    weights = {
+        8: quantization.Int8WeightOnlyConfig(),
+        4: quantization.IntxWeightOnlyConfig(torch.int4),
+    }[bits]
+
+    def quantized():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(64, 128), nn.GELU(), nn.Linear(128, 64)).to(dtype)
+        quantization.quantize_(model, weights)
+        if kind != "parallel":
+            kat.kanify(model)
+        return model
+
+    x = torch.randn(5, 64, generator=torch.Generator().manual_seed(1)).to(dtype)
+    model = quantized()
+    before = model(x)
+    adapters = kat.adapt(model, kind)
+    torch.testing.assert_close(model(x), before)
+    trained(model)(x).square().mean().backward()
+    grads = [p.grad for p in model.parameters() if p.requires_grad]
+    assert all(grad is not None and grad.isfinite().all() and grad.any() for grad in grads)
+    assert model[0].weight.grad is None
+    adapters.save(tmp_path)
+    fresh = quantized()
+    load_adapters(fresh, tmp_path)
+    assert torch.equal(fresh(x), model(x))

@@ -1,0 +1,265 @@
+"""What counts as an MLP: gated ones, convolutions, called functions, experts, heads."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+import torch
+from timm.layers import ConvMlp, GlobalResponseNormMlp, GluMlp, Mlp, SwiGLU, SwiGLUPacked
+from torch import Tensor, nn
+from torch.nn import functional
+from torchvision.models.convnext import CNBlock
+
+import kat
+from kat.models.kanify import kanify_like
+from tests.models.kanify.models import encoder, output, state
+
+
+class MixFfn(nn.Module):
+    """As in SegFormer: a depthwise convolution between the first linear map and the activation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense1, self.dense2 = nn.Linear(8, 16), nn.Linear(16, 8)
+        self.dwconv, self.act = nn.Conv2d(16, 16, 3, padding=1, groups=16), nn.GELU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.dense1(x)
+        rows, length, channels = hidden.shape
+        image = hidden.transpose(1, 2).view(rows, channels, 3, length // 3)
+        return self.dense2(self.act(self.dwconv(image).flatten(2).transpose(1, 2)))
+
+
+class Called(nn.Module):
+    """Calls max(x, 0)^2, with dropout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Linear(8, 16), nn.Linear(16, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = functional.relu(self.one(x)).square()
+        return self.two(functional.dropout(hidden, 0.5, self.training))
+
+
+class CalledGate(nn.Module):
+    """Calls x sigmoid(1.702 x) in float32 on one half of a linear map."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.act = nn.Linear(8, 32), nn.Linear(16, 8), "a name that is taken"
+
+    def forward(self, x: Tensor) -> Tensor:
+        value, gate = self.one(x).chunk(2, dim=-1)
+        gate = gate.float()
+        return self.two((gate * torch.sigmoid(1.702 * gate)).to(x.dtype) * value)
+
+
+class Experts(nn.Module):
+    """As in Mixtral: the weights of all experts in one tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate_up = nn.Parameter(0.3 * torch.randn(3, 32, 8))
+        self.down = nn.Parameter(0.3 * torch.randn(3, 8, 16))
+        self.function, self.router = nn.SiLU(), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        best = self.router(x).argmax(-1)
+        y = torch.zeros_like(x)
+        for expert in best.unique():
+            gate, up = (x[best == expert] @ self.gate_up[expert].T).chunk(2, -1)
+            y[best == expert] = (self.function(gate) * up) @ self.down[expert].T
+        return y
+
+
+class Linear(nn.Module):
+    """A linear map as PyTorch Geometric's: of its own class, and of that name."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight.T
+
+
+ROWS, IMAGE, LAST = (6, 8), (2, 8, 3, 3), (2, 3, 3, 8)
+STRUCTURES = {
+    "SwiGLU": (lambda: SwiGLU(8, 16), ROWS, "act", "fc1_g", "fc1_x", "silu"),
+    "GluMlp": (lambda: GluMlp(8, 32), ROWS, "act", "fc1", "fc1", "sigmoid"),
+    "SwiGLUPacked": (lambda: SwiGLUPacked(8, 32), ROWS, "act", "fc1", "fc1", "silu"),
+    "GluMlp of convolutions": (
+        lambda: GluMlp(8, 32, use_conv=True), IMAGE, "act", "fc1", "fc1", "sigmoid",
+    ),
+    "Mlp of convolutions": (lambda: Mlp(8, 16, use_conv=True), IMAGE, "act", "fc1", None, "gelu"),
+    "ConvMlp": (
+        lambda: ConvMlp(8, 16, act_layer=nn.Mish), IMAGE, "act", "fc1", None, "mish",
+    ),
+    "GRN": (lambda: GlobalResponseNormMlp(8, 16), LAST, "act", "fc1", None, "gelu"),
+    "ConvNeXt": (lambda: CNBlock(8, 1.0, 0.0), IMAGE, "block.4", "block.3", None, "gelu"),
+    "Mix-FFN": (MixFfn, (2, 9, 8), "act", "dense1", None, "gelu"),
+    "called": (Called, ROWS, "act", "one", None, "relu, square"),
+    "called gate": (CalledGate, ROWS, "act_2", "one", "one", "quick_gelu"),
+    "experts": (Experts, ROWS, "function", "", "", "silu"),
+    "norm": (
+        lambda: nn.Sequential(nn.Linear(8, 16), nn.ELU(), nn.RMSNorm(16), nn.Linear(16, 4)),
+        ROWS, "1", "0", None, "ELU",
+    ),
+    "Linear of another library": (
+        lambda: nn.Sequential(Linear(8, 16), nn.GELU(), Linear(16, 8)),
+        ROWS, "1", "0", None, "gelu",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_an_mlp_is_taken_by_its_structure_and_keeps_its_function(name):
+    build, shape, activation, first, gate, function = STRUCTURES[name]
+    torch.manual_seed(0)
+    model, x = nn.Sequential(build()).eval(), torch.randn(shape)
+    expected, before = output(model, x), state(model)
+    plan = kat.kanify(model)
+    mlp = plan.replacements[0].mlp
+
+    def named(name):
+        return f"0.{name}".removesuffix(".")
+
+    assert len(plan.replacements) == 1
+    assert (mlp.activation, mlp.first) == (named(activation), named(first))
+    assert mlp.gate == (None if gate is None else named(gate))
+    assert (mlp.widths[0], mlp.function) == (8, function)
+    assert isinstance(model.get_submodule(mlp.activation), kat.GroupRational)
+    assert (plan.replacements[0].act1 is None) == (gate is not None)
+    moved = (output(model, x) - expected).norm() / expected.norm()
+    assert 0 < moved < (0.1 if "relu" in function else 0.03)
+    plan.undo()
+    assert state(model) == before
+    assert torch.equal(output(model, x), expected)
+
+
+@pytest.mark.parametrize(
+    "name", ["GluMlp", "GluMlp of convolutions", "Mlp of convolutions", "ConvNeXt", "Mix-FFN"]
+)
+def test_a_group_is_of_neighboring_channels_of_the_activation(name):
+    build, shape, *_ = STRUCTURES[name]
+    torch.manual_seed(0)
+    model, x = build().eval(), torch.randn(shape)
+    plan = kat.kanify(model, config=kat.KanifyConfig(groups=4, share="none"))
+    with torch.no_grad():
+        plan.replacements[0].act2.weight_numerator[1] = 0  # of the second quarter
+    seen = []
+    second = model.get_submodule(plan.replacements[0].mlp.second)
+    second.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    model(x)
+    channels = seen[0].movedim(1, -1) if isinstance(second, nn.Conv2d) else seen[0]
+    zero = (channels == 0).flatten(0, -2).all(0)
+    assert (4 * torch.arange(len(zero)) // len(zero) == 1).equal(zero)
+    assert len(zero) == plan.replacements[0].mlp.widths[1] >= 16
+
+
+def test_called_functions_are_replaced_in_training_too_and_in_copies():
+    torch.manual_seed(0)
+    model, x = nn.Sequential(Called(), CalledGate()), torch.randn(4, 8)
+    assert kat.kanify(model, "1").replacements[0].mlp.activation == "1.act_2"
+    plan = kat.kanify(model, "0")
+    with torch.no_grad():
+        model[0].act.weight_numerator.fill_(1)
+    expected = output(model, x)
+    for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert torch.equal(output(copied, x), expected)
+        assert copied[0].forward.owner is copied[0]
+    again = nn.Sequential(Called(), CalledGate())
+    kanify_like(again, plan.record())
+    missing, unexpected = again.load_state_dict(model.state_dict(), strict=False)
+    assert not missing
+    assert unexpected == ["1.act_2.weight_numerator", "1.act_2.weight_denominator"]
+    model.train()
+    assert not torch.equal(model(x), model(x))  # dropout
+    model(x).sum().backward()
+    assert model[0].act.weight_numerator.grad.abs().sum() > 0
+    assert model[0].one.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.slow
+def test_code_with_modules_is_compiled_and_exported():
+    torch.manual_seed(0)
+    model, x = nn.Sequential(Called()).eval(), torch.randn(4, 8)
+    kat.kanify(model)
+    expected = output(model, x)
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), expected)
+    torch.testing.assert_close(torch.export.export(model, (x,)).module()(x), expected)
+
+
+def test_code_that_cannot_be_written_anew_is_left_alone():
+    class Branches(Called):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.two(functional.gelu(self.one(x))) if x.sum() > 0 else x
+
+    class Optional(Called):
+        def forward(self, x: Tensor, scale: float | None = None) -> Tensor:
+            return self.two(functional.gelu(self.one(x) if scale is None else scale * x))
+
+    plan = kat.kanify(nn.Sequential(Branches(), Optional(), Mlp(8, 16)))
+    assert [r.mlp.activation for r in plan.replacements] == ["2.act"]
+
+
+class WithHead(nn.Module):
+    """Blocks, and a head that changes the width."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Mlp(8, 16) for _ in range(2))
+        self.head = Mlp(8, 8, 30)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = x + block(x)
+        return self.head(x)
+
+
+def test_a_head_is_passed_over_unless_it_is_named():
+    plan = kat.kanify(WithHead())
+    assert [r.mlp.activation for r in plan.replacements] == ["blocks.0.act", "blocks.1.act"]
+    assert "no MLP of a block" in plan.skipped["head.act"]
+    assert "passed over: head.act: it is no MLP of a block" in str(plan)
+    named = kat.kanify(WithHead(), ["head", "blocks.0"])
+    assert [r.mlp.activation for r in named.replacements] == ["blocks.0.act", "head.act"]
+
+
+def test_one_odd_mlp_does_not_refuse_the_others():
+    odd = {
+        "softmax": nn.Sequential(nn.Linear(8, 8), nn.Softmax(-1), nn.Linear(8, 8)),
+        "slopes": nn.Sequential(nn.Linear(8, 8), nn.PReLU(8), nn.Linear(8, 8)),
+        "taken": Mlp(8, 16),
+        "encoder": encoder(activation="gelu"),
+    }
+    odd["taken"].fc1.act1 = None
+    plan = kat.kanify(nn.ModuleDict(odd), dry_run=True)
+    assert [r.mlp.holder for r in plan.replacements] == ["encoder.layers.0", "encoder.layers.1"]
+    assert {name: reason.partition(" ")[0] for name, reason in plan.skipped.items()} == {
+        "softmax.1": "Softmax",
+        "slopes.1": "PReLU",
+        "taken.act": "taken.fc1",
+    }
+
+
+@pytest.mark.parametrize(
+    ("activation", "bound"),
+    [
+        (nn.ELU, 1e-3),
+        (nn.Hardswish, 2e-3),
+        (lambda: nn.PReLU(init=0.4), 1e-2),
+        (lambda: torch.sin, 1e-3),
+    ],
+)
+def test_any_function_of_every_value_is_fitted(activation, bound):
+    torch.manual_seed(0)
+    model, x = Mlp(16, 32, act_layer=activation).double(), torch.randn(200, 16).double()
+    expected = output(model, x)
+    kat.kanify(model, calibration=[x])
+    assert isinstance(model.act, kat.GroupRational)
+    assert (output(model, x) - expected).norm() / expected.norm() < bound

@@ -1,0 +1,51 @@
+"""Parallel models are refused, with the order in which to do it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.distributed as dist
+from timm.layers import Mlp
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+import kat
+from kat.errors import InputError
+
+ORDER = "build the model, then kanify, then wrap it, then make the optimizer"
+
+
+@pytest.fixture
+def process_group(tmp_path):
+    store = dist.FileStore(str(tmp_path / "store"), 1)
+    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("wrap", [DataParallel, DistributedDataParallel, fully_shard])
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_wrapped_model_is_refused_with_the_order(process_group, wrap, inside):
+    model = wrap(nn.Sequential(Mlp(8, 16)))
+    with pytest.raises(InputError, match=ORDER):
+        kat.kanify(nn.ModuleList([model]) if inside else model)
+
+
+def test_an_mlp_cut_by_tensor_parallelism_is_refused_and_others_are_not(process_group):
+    model = nn.Sequential(Mlp(8, 16), Mlp(8, 16))
+    plan = {"0.fc1": ColwiseParallel(), "0.fc2": RowwiseParallel()}
+    parallelize_module(model, init_device_mesh("cpu", (1,)), plan)
+    with pytest.raises(InputError, match=r"0\.fc1\.weight is cut over .* exclude='0.act'"):
+        kat.kanify(model)
+    assert len(kat.kanify(model, exclude="0.act").replacements) == 1
+
+
+def test_the_rationals_of_a_model_wrapped_afterwards_train(process_group):
+    model = nn.Sequential(Mlp(8, 16))
+    plan = kat.kanify(model)
+    DistributedDataParallel(model)(torch.randn(4, 8)).square().sum().backward()
+    rationals = plan.replacements[0].rationals.values()
+    assert all(p.grad.abs().sum() > 0 for act in rationals for p in act.parameters())
