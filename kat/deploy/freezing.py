@@ -9,7 +9,7 @@ from timm.layers import DropPath, LayerScale
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from kat.models.kanify.find import DROPOUTS
+from kat.models.kanify.finders.walk import DROPOUTS
 from kat.nn import GroupRational
 from kat.ops import rational
 from kat.ops.reference import plain_forward

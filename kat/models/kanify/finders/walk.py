@@ -17,8 +17,7 @@ from torch import fx, nn
 from kat.models.kanify.finders.linear import LinearMap, is_depthwise, linear_map
 from kat.models.kanify.finders.mlp import Mlp, NoMlp, joined
 
-IDENTITIES = (
-    nn.Identity,
+DROPOUTS = (
     nn.Dropout,
     nn.Dropout1d,
     nn.Dropout2d,
@@ -26,6 +25,7 @@ IDENTITIES = (
     nn.AlphaDropout,
     nn.FeatureAlphaDropout,
 )
+IDENTITIES = (nn.Identity, *DROPOUTS)
 _NORM = re.compile(r"(norm|grn)([1-3]d)?$", re.IGNORECASE)
 _DROPOUTS = {torch.nn.functional.dropout, torch.dropout}
 _CASTS = {"to", "float", "type_as", "contiguous", "clone"}
