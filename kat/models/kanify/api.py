@@ -153,8 +153,8 @@ def _warn_of_large_errors(plan: Plan) -> None:
             f"kanify: the fit to {worst.mlp.function} in {worst.mlp.activation} is off by"
             f" {100 * worst.fitted.relative_error:.2g} % of its size, and {len(large)} of"
             f" {len(plan.replacements)} fits by more than {100 * _LARGE_ERROR:.0f} %, so the"
-            " model's output changes. measure=BATCH measures it; calibration=BATCHES reduces it, as do a"
-            " narrower interval or a higher degree in config=kat.KanifyConfig(...)",
+            " model's output changes. measure=BATCH measures it; calibration=BATCHES reduces it, as"
+            " do a narrower interval and a higher degree in config=kat.KanifyConfig(...)",
             stacklevel=3,
         )
 
