@@ -262,6 +262,16 @@ def broadcast(item: Item) -> Item:
     return items[0]
 
 
+def share_buffers(model: nn.Module) -> None:
+    """Gives all ranks the buffers of rank 0, which checkpoints keep; a collective.
+
+    A rank's own statistics of a batch norm would be lost in a resumed run.
+    """
+    if dist.is_available() and dist.is_initialized():
+        for buffer in model.buffers():
+            dist.broadcast(local(buffer), 0)
+
+
 def any_of(here: bool, device: torch.device) -> bool:
     """Whether a condition holds in any rank; a collective.
 

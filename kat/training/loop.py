@@ -16,7 +16,7 @@ from kat.errors import InputError
 from kat.training.build import Run
 from kat.training.callbacks.callback import Callback
 from kat.training.callbacks.nonfinite import Attempt, random_state
-from kat.training.distributed import gather, set_gradient_sync
+from kat.training.distributed import gather, set_gradient_sync, share_buffers
 from kat.training.optim.freeze import frozen_to_eval
 
 Item = TypeVar("Item")
@@ -92,6 +92,7 @@ def take_step(run: Run) -> None:
     run.precision.step(run.optimizer)
     run.optimizer.zero_grad()
     run.schedule.set(run.state.step + 1)
+    share_buffers(run.model)
     if run.ema is not None:
         run.ema.update()
 
