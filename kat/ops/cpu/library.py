@@ -30,7 +30,7 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 _DTYPE_CODES = {dtype: code for code, dtype in enumerate(DTYPES)}
 _FORM_CODES: dict[str, int] = {form: code for code, form in enumerate(FORMS)}
 _CALL = struct.Struct("=19q")
-_GATED_CALL = struct.Struct("=23q")
+_GATE = struct.Struct("=4q")
 _STATUS = {1: "out of memory", 2: "an unsupported case", 3: "torch's threads failed"}
 _TORCH_LIBRARY = {"darwin": "libtorch_cpu.dylib", "win32": "torch_cpu.dll"}
 
@@ -78,28 +78,7 @@ class Library(NamedTuple):
         Raises:
             RuntimeError: the call failed.
         """
-        status = self.call(
-            _CALL.pack(  # in the order of RationalCall
-                self.parallel_for,
-                self.instruction_set,
-                _DTYPE_CODES[x.dtype],
-                _FORM_CODES[form],
-                x.numel(),
-                x.shape[-1],
-                x.stride(-1) if x.shape[-1] > 1 else 1,  # of one channel it is arbitrary, even 0
-                x.data_ptr(),
-                0 if grad is None else grad.data_ptr(),
-                0 if y is None else y.data_ptr(),
-                0 if dx is None else dx.data_ptr(),
-                a.data_ptr(),
-                *a.shape,
-                b.data_ptr(),
-                *b.shape,
-                0 if da is None else da.data_ptr(),
-                0 if db is None else db.data_ptr(),
-            )
-        )
-        _check(status)
+        _check(self.call(self._pack(form, x, grad, y, dx, a, b, da, db)))
 
     def run_gated(
         self,
@@ -124,32 +103,45 @@ class Library(NamedTuple):
         Raises:
             RuntimeError: the call failed.
         """
-        status = self.gated_call(
-            _GATED_CALL.pack(  # in the order of GatedCall
-                self.parallel_for,
-                self.instruction_set,
-                DTYPES.index(x.dtype),
-                FORMS.index(form),
-                x.numel(),
-                x.shape[1],
-                1,
-                x.data_ptr(),
-                0 if grad is None else grad.data_ptr(),
-                0 if y is None else y.data_ptr(),
-                0 if dx is None else dx.data_ptr(),
-                a.data_ptr(),
-                *a.shape,
-                b.data_ptr(),
-                *b.shape,
-                0 if da is None else da.data_ptr(),
-                0 if db is None else db.data_ptr(),
-                v.data_ptr(),
-                0 if dv is None else dv.data_ptr(),
-                x.stride(0),
-                x.shape[1] if dx is None else dx.stride(0),
-            )
+        tail = _GATE.pack(  # in the order of GatedCall
+            v.data_ptr(),
+            0 if dv is None else dv.data_ptr(),
+            x.stride(0),
+            x.shape[1] if dx is None else dx.stride(0),
         )
-        _check(status)
+        _check(self.gated_call(self._pack(form, x, grad, y, dx, a, b, da, db) + tail))
+
+    def _pack(
+        self,
+        form: str,
+        x: Tensor,
+        grad: Tensor | None,
+        y: Tensor | None,
+        dx: Tensor | None,
+        a: Tensor,
+        b: Tensor,
+        da: Tensor | None,
+        db: Tensor | None,
+    ) -> bytes:
+        return _CALL.pack(  # in the order of RationalCall
+            self.parallel_for,
+            self.instruction_set,
+            _DTYPE_CODES[x.dtype],
+            _FORM_CODES[form],
+            x.numel(),
+            x.shape[-1],
+            x.stride(-1) if x.shape[-1] > 1 else 1,  # of one channel it is arbitrary, even 0
+            x.data_ptr(),
+            0 if grad is None else grad.data_ptr(),
+            0 if y is None else y.data_ptr(),
+            0 if dx is None else dx.data_ptr(),
+            a.data_ptr(),
+            *a.shape,
+            b.data_ptr(),
+            *b.shape,
+            0 if da is None else da.data_ptr(),
+            0 if db is None else db.data_ptr(),
+        )
 
 
 def _check(status: int) -> None:
