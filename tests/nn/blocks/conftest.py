@@ -1,0 +1,27 @@
+"""Blocks of a few rows for all tests of this folder."""
+
+from __future__ import annotations
+
+import pytest
+
+from kat.nn import blocks
+from tests.nn.blocks.mlps import ROWS
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(blocks, "block_rows", lambda row_bytes: ROWS)
+    monkeypatch.setattr(blocks, "least_bytes", lambda: 0)
+
+
+@pytest.fixture
+def spaces(monkeypatch):
+    """The numbers of rows of which F(x) alone is computed in blocks."""
+    seen, into = [], blocks.cpu.forward_into
+
+    def count(y, x, *arguments):
+        seen.append(len(x))
+        into(y, x, *arguments)
+
+    monkeypatch.setattr(blocks.cpu, "forward_into", count)
+    return seen
