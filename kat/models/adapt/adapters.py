@@ -15,6 +15,8 @@ from kat.models.adapt.changes import add_change, merge_change, remove_change
 from kat.models.adapt.files import write
 from kat.models.adapt.parallel import NAME, Parallel
 from kat.models.adapt.places import Place
+from kat.models.kanify.record import note_shares
+from kat.models.pretrained.notes import forget, remember
 from kat.nn.sharded import is_sharded, sharded_like, whole
 from kat.tables import aligned
 from kat.text import listing
@@ -58,7 +60,8 @@ class Adapters:
     kind: Kind
     places: dict[str, Place]
     modules_to_save: list[str] = field(default_factory=list)
-    _undo: list[Callable[[], None]] = field(default_factory=list, repr=False)
+    _in_place: bool = field(default=False, repr=False)
+    _restore: list[Callable[[], None]] = field(default_factory=list, repr=False)
 
     def __reduce__(self) -> NoReturn:
         """Refuses copies and pickles: they would change this model."""
@@ -71,7 +74,7 @@ class Adapters:
         Raises:
             InputError: the adapters were merged or removed.
         """
-        if not self._undo:
+        if not self._in_place:
             raise InputError("these adapters were merged or removed; call kat.adapt again")
         names = [self._module_name(place) for place in self.places]
         return {name: self.model.get_submodule(name) for name in (*names, *self.modules_to_save)}
@@ -83,7 +86,7 @@ class Adapters:
             freeze: whether all else is frozen.
         """
         for parameter in self.model.parameters():
-            self._undo.append(_setter(parameter, parameter.requires_grad))
+            self._restore.append(_setter(parameter, parameter.requires_grad))
             if freeze:
                 parameter.requires_grad_(False)
         for name in self.modules_to_save:
@@ -95,6 +98,8 @@ class Adapters:
                 self._put_parallel(name, place)
             else:
                 self._put_rational(self.model.get_submodule(name), place)
+        self._in_place = True
+        remember(self.model, self.record())
 
     def record(self) -> dict[str, Any]:
         """All that :func:`kat.models.adapt.load_adapters` needs beside the tensors, for JSON."""
@@ -163,7 +168,8 @@ class Adapters:
         modules = self._whole_modules()
         for name in self.places:
             merge_change(modules[name])
-        self._undo.clear()
+        self._leave()
+        note_shares(self.model)
 
     def remove(self) -> None:
         """Takes them out: the model computes what it did before, and the same is trainable.
@@ -171,9 +177,15 @@ class Adapters:
         Raises:
             InputError: the adapters were merged or removed, or the model is sharded.
         """
-        self._whole_modules()
-        while self._undo:
-            self._undo.pop()()
+        modules = self._whole_modules()
+        for name in self.places:
+            if self.kind == "parallel":
+                modules[self._module_name(name)].take_out(self.model.get_submodule(name))
+            else:
+                remove_change(modules[name])
+        while self._restore:
+            self._restore.pop()()
+        self._leave()
 
     def __str__(self) -> str:
         """The table of what is trainable."""
@@ -191,21 +203,25 @@ class Adapters:
         self._remember(act)
         act.to(_trained_dtype(act.weight_numerator))
         add_change(act, place["rank"])
-        self._undo.append(lambda: remove_change(act))
 
     def _put_parallel(self, name: str, place: Place) -> None:
         first, last = self.model.get_submodule(place["first"]), self.model.get_submodule(name)
         weight = next(first.parameters())
         d_in, width, d_out = place["widths"]
         bottleneck = Parallel((d_in, width, d_out), weight.device, _trained_dtype(weight))
-        self._undo += bottleneck.put(first, last)
+        bottleneck.put(first, last)
 
     def _remember(self, module: nn.Module) -> None:
         """For :meth:`remove`: the parameters that training will change."""
         for parameter in module.parameters():
-            self._undo.append(
+            self._restore.append(
                 _setter(parameter, parameter.requires_grad, parameter.detach().clone())
             )
+
+    def _leave(self) -> None:
+        self._in_place = False
+        self._restore.clear()
+        forget(self.model, self.record())
 
     def _tensors(self) -> dict[str, Tensor]:
         return {

@@ -21,8 +21,13 @@ from kat.models.adapt.places import (
     mlp_places,
     rational_places,
 )
+from kat.models.pretrained import loader
+from kat.models.pretrained.notes import noted
 from kat.models.selection import Parts, Selection
 from kat.nn.sharded import is_sharded
+
+_KEY = "kat_adapter"
+"""Of the records' version."""
 
 
 def adapt(
@@ -146,12 +151,41 @@ def load_adapters(model: nn.Module, folder: str | Path, *, freeze: bool = True) 
     return adapters
 
 
+def adapters_of(model: nn.Module) -> list[Adapters]:
+    """The adapters in a model that ``from_pretrained`` of transformers has loaded.
+
+    They are as :func:`kat.adapt` returned them, but :meth:`Adapters.remove` leaves the modules that
+    are saved with them as they were loaded.
+
+    Args:
+        model: of transformers.
+
+    Returns:
+        Those in place, in the order in which they were made.
+
+    Examples:
+        >>> import kat
+        >>> from kat.models.adapt import adapters_of
+        >>> from transformers import LlamaConfig, LlamaModel
+        >>> size = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
+        >>> model = LlamaModel(LlamaConfig(num_hidden_layers=1, vocab_size=50, **size))
+        >>> adapters = kat.adapt(model, "parallel")
+        >>> model.save_pretrained("folder")
+        >>> again = LlamaModel.from_pretrained("folder")
+        >>> list(adapters_of(again)[0].modules)
+        ['layers.0.mlp.down_proj.parallel']
+    """
+    return [
+        Adapters(model, record["kind"], dict(record["places"]), record["modules_to_save"], True)
+        for record in noted(model)
+        if _KEY in record
+    ]
+
+
 def _of_record(model: nn.Module, record: Mapping[str, Any]) -> Adapters:
     """The adapters of a record, checked against the model, and not yet in place."""
-    if record["kat_adapter"] != VERSION:
-        raise InputError(
-            f"the adapters have version {record['kat_adapter']!r}; only {VERSION} is supported"
-        )
+    if record[_KEY] != VERSION:
+        raise InputError(f"the adapters have version {record[_KEY]!r}; only {VERSION} is supported")
     kind, modules = record["kind"], dict(model.named_modules())
     if kind not in KINDS:
         raise unknown("kind of adapter", str(kind), KINDS)
@@ -192,3 +226,30 @@ def _outermost_modules(model: nn.Module, selection: Selection | None) -> list[st
     modules = {name: name for name, _ in model.named_modules() if name}
     names = Parts(model, modules, "module").selected(selection)
     return [name for name in names if not any(name.startswith(f"{other}.") for other in names)]
+
+
+def _make(model: nn.Module, record: Mapping[str, Any]) -> None:
+    """Makes the adapters of a record, with the values of the start.
+
+    A model without its head lacks modules that were saved with them.
+    """
+    modules = dict(model.named_modules())
+    saved = [name for name in record["modules_to_save"] if name in modules]
+    adapters = _of_record(model, {**record, "modules_to_save": saved})
+    check_free(model, adapters.places)
+    adapters.put(freeze=True)
+
+
+def _renamed(record: Mapping[str, Any], rename: loader.Rename) -> dict[str, Any]:
+    places = {
+        rename(name): {**place, "first": rename(place["first"])} if "first" in place else place
+        for name, place in record["places"].items()
+    }
+    return {
+        **record,
+        "places": places,
+        "modules_to_save": [*map(rename, record["modules_to_save"])],
+    }
+
+
+loader.KINDS[_KEY] = loader.Kind(_make, _renamed)

@@ -91,9 +91,12 @@ def scales(act: GroupRational) -> tuple[Tensor, Tensor]:
     large a step may be.
 
     Returns:
-        s of the numerator (m + 1,) and of the denominator (n,), in float64.
+        s of the numerator (m + 1,) and of the denominator (n,), in float64; on the meta device, for
+        a state dict, without values.
     """
     m, n = act.degree
+    if act.weight_numerator.is_meta:
+        return torch.empty(m + 1, device="meta"), torch.empty(n, device="meta")
     x = torch.linspace(*KANIFY_INTERVAL, 241, dtype=torch.float64)
     one = torch.tensor([[1.0] + m * [0.0]])
     inverse_q = group_functions(x, one, act.weight_denominator, act.form)

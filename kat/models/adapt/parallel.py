@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -40,21 +39,23 @@ class Parallel(nn.Module):
         y: Tensor = self.up(self.down(x))
         return y
 
-    def put(self, first: nn.Module, last: nn.Module) -> list[Callable[[], None]]:
+    def put(self, first: nn.Module, last: nn.Module) -> None:
         """Puts it beside an MLP, as a child of its last module.
 
         Args:
             first: gets x.
             last: returns y; runs after ``first``, or is the same module.
-
-        Returns:
-            The functions that take it out.
         """
         last.add_module(NAME, self.train(last.training))
         # Hooks that are methods belong to the copy, in a copy of the model.
         before = first.register_forward_pre_hook(self._take, with_kwargs=True)
-        after = last.register_forward_hook(self._add)
-        return [before.remove, after.remove, lambda: delattr(last, NAME)]
+        self.hooks = [before, last.register_forward_hook(self._add)]
+
+    def take_out(self, last: nn.Module) -> None:
+        """Takes it out of the last module."""
+        for hook in self.hooks:
+            hook.remove()
+        delattr(last, NAME)
 
     def _take(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Keeps x until y is there."""

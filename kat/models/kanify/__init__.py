@@ -3,7 +3,6 @@
 from kat.models.kanify.api import kanify
 from kat.models.kanify.config import KanifyConfig
 from kat.models.kanify.plan import Plan, Replacement
-from kat.models.kanify.pretrained import register_pretrained
 from kat.models.kanify.record import kanify_like
 
 __all__ = [
@@ -12,5 +11,4 @@ __all__ = [
     "Replacement",
     "kanify",
     "kanify_like",
-    "register_pretrained",
 ]

@@ -16,10 +16,8 @@ from kat.models.kanify.config import KanifyConfig, divisor
 from kat.models.kanify.finders.find import Found, find
 from kat.models.kanify.finders.mlp import Mlp
 from kat.models.kanify.fit import Fitted, check_fitter, fit_on_interval, fit_to_inputs
-from kat.models.kanify.noted import is_pretrained
 from kat.models.kanify.places import device_and_dtype
 from kat.models.kanify.plan import Plan
-from kat.models.kanify.pretrained import register_pretrained
 from kat.models.kanify.replacement import Replacement
 from kat.models.kanify.wrapped import check_unwrapped, check_whole
 from kat.models.selection import Parts, Selection, Selector
@@ -140,8 +138,6 @@ def kanify(
         plan.measure(measure, run)
     if not dry_run:
         plan.apply()
-        if is_pretrained(model):
-            register_pretrained()
     return plan
 
 
@@ -269,6 +265,6 @@ def _replacements(
         name = mlp.activation
         share = configs[name].share
         replacements.append(
-            Replacement.make(model, mlp, fitted[name], (before, groups_hidden), share)
+            Replacement.make(model, mlp, fitted[name], (before, groups_hidden), (share, share))
         )
     return replacements

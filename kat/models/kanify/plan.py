@@ -16,9 +16,9 @@ from kat.errors import InputError
 from kat.files import check_target, write_text
 from kat.models.kanify.calibrate import Run, run_batch
 from kat.models.kanify.change import Change, measure_change
-from kat.models.kanify.noted import forget, remember
 from kat.models.kanify.places import parts_of
 from kat.models.kanify.replacement import Replacement
+from kat.models.pretrained.notes import forget, remember
 from kat.tables import aligned
 from kat.text import listing
 
@@ -132,7 +132,7 @@ class Plan:
             self._undo.pop()()
         for replacement in self.replacements:
             del _applied[replacement.act2]
-        forget(self.model)
+        forget(self.model, self.record())
 
     def measure(self, batch: Any, run: Run = run_batch) -> Change:
         """Measures how much the rationals change the outputs of the MLPs and the model on a batch.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from kat.models.kanify.fit import Fitted
 from kat.models.kanify.places import activation_of
 from kat.models.kanify.plan import VERSION, Plan
 from kat.models.kanify.replacement import Replacement
+from kat.models.pretrained.loader import KINDS, Kind, Rename
+from kat.models.pretrained.notes import noted
 from kat.nn import Coefficients, GroupRational
 
 
@@ -71,7 +74,8 @@ def _replacement(model: nn.Module, entry: Mapping[str, Any]) -> Replacement:
     coefficients = Coefficients.from_dict(entry["coefficients"], "the record")
     errors = float(entry["max_error"]), float(entry["rms_error"])
     fitted = Fitted(coefficients, *errors, bool(entry["seen"]))
-    return Replacement.make(model, mlp, fitted, (before, int(after)), entry["share"])
+    of_first, of_second = entry["share"]
+    return Replacement.make(model, mlp, fitted, (before, int(after)), (of_first, of_second))
 
 
 def _check_same(model: nn.Module, mlp: Mlp) -> None:
@@ -116,3 +120,23 @@ def _check_distinct(model: nn.Module, replacements: list[Replacement]) -> None:
             raise InputError("not a record of kanify: it names an MLP twice")
     if not replacements:
         raise InputError("not a record of kanify: it names no MLP")
+
+
+def note_shares(model: nn.Module) -> None:
+    """Brings up to date what the configuration of a model says of the coefficients shared."""
+    for record in noted(model):
+        for entry in record.get("mlps", ()):
+            act = model.get_submodule(entry["mlp"]["activation"])
+            before = getattr(model.get_submodule(entry["mlp"]["first"]), "act1", act)
+            entry["share"] = [before.share, act.share]
+
+
+def _renamed(record: Mapping[str, Any], rename: Rename) -> dict[str, Any]:
+    renamed = copy.deepcopy(dict(record))
+    for entry in renamed["mlps"]:
+        for part in ("activation", "first", "second", "gate"):
+            entry["mlp"][part] = entry["mlp"][part] and rename(entry["mlp"][part])
+    return renamed
+
+
+KINDS["kanify"] = Kind(kanify_like, _renamed)

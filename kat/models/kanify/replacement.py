@@ -48,7 +48,7 @@ class Replacement:
         mlp: Mlp,
         fitted: Fitted,
         groups: tuple[int | None, int],
-        share: Share,
+        shares: tuple[Share, Share],
     ) -> Replacement:
         """Builds the rationals for an MLP.
 
@@ -57,16 +57,18 @@ class Replacement:
             mlp: the names of its parts.
             fitted: the coefficients of F_2.
             groups: the groups of F_1 and F_2; None for no F_1.
-            share: see :class:`kat.GroupRational`.
+            shares: what the groups of F_1 and F_2 share, see :class:`kat.GroupRational`.
         """
         c, linear = fitted.coefficients, linear_map(model.get_submodule(mlp.first))
-        settings: dict[str, Any] = {"degree": c.degree, "form": c.form, "share": share}
+        settings: dict[str, Any] = {"degree": c.degree, "form": c.form}
         settings |= device_and_dtype(model, mlp)
         act1, dim = None, mlp.channel_dim
         if groups[0] and linear:
             before = linear.channel_dim
-            act1 = GroupRational(groups[0], init="identity", channel_dim=before, **settings)
-        act2 = GroupRational(groups[1], init=c, channel_dim=dim, **settings)
+            act1 = GroupRational(
+                groups[0], init="identity", share=shares[0], channel_dim=before, **settings
+            )
+        act2 = GroupRational(groups[1], init=c, share=shares[1], channel_dim=dim, **settings)
         return cls(mlp, act1, act2, fitted)
 
     @property
@@ -100,7 +102,7 @@ class Replacement:
         return {
             "mlp": {**asdict(self.mlp), "widths": list(self.mlp.widths)},
             "groups": [self.act1 and self.act1.num_groups, self.act2.num_groups],
-            "share": self.act2.share,
+            "share": [(self.act1 or self.act2).share, self.act2.share],
             "coefficients": self.fitted.coefficients.to_dict(),
             "max_error": self.fitted.max_error,
             "rms_error": self.fitted.rms_error,

@@ -1,0 +1,119 @@
+"""How ``from_pretrained`` of transformers makes the changes again that were saved with a model.
+
+transformers builds a model of its class, lets the method that ``quantization_config`` of the
+model's configuration names change it, and then loads the weights. Ours is such a method: its entry
+holds the records of the changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from kat.errors import InputError
+
+METHOD = "kat"
+"""Of the entry."""
+
+Record = dict[str, Any]
+"""What a change is made again by, ready for JSON."""
+
+Rename = Callable[[str], str]
+
+
+class Kind(NamedTuple):
+    """What can be done with the records of one kind of change.
+
+    Args:
+        make: the change in a model, which it leaves unchanged, with an InputError, if the record
+            does not fit.
+        renamed: a copy of the record with other names of modules.
+    """
+
+    make: Callable[[nn.Module, Record], object]
+    renamed: Callable[[Record, Rename], Record]
+
+
+KINDS: dict[str, Kind] = {}
+"""By a key that only the records of this kind have."""
+
+
+@cache
+def register_pretrained() -> None:
+    """Lets ``from_pretrained`` of transformers load models with rationals and adapters.
+
+    It is to be called once in a process, before the first such model is loaded; :func:`kat.kanify`
+    and :func:`kat.adapt` call it for a model of transformers. A process without it loads the model
+    without its rationals, and transformers warns of an unknown method.
+
+    Examples:
+        >>> import kat
+        >>> from kat.models.pretrained import register_pretrained
+        >>> register_pretrained()
+        >>> from transformers import LlamaConfig, LlamaModel
+        >>> size = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
+        >>> model = LlamaModel(LlamaConfig(num_hidden_layers=1, vocab_size=50, **size))
+        >>> plan = kat.kanify(model)
+        >>> model.save_pretrained("folder")
+        >>> type(LlamaModel.from_pretrained("folder").layers[0].mlp.act_fn).__name__
+        'GroupRational'
+    """
+    # As Any, since what transformers has is another thing in each of its versions.
+    quantizers: Any = import_module("transformers.quantizers")
+    configs: Any = import_module("transformers.utils.quantization_config")
+
+    @quantizers.register_quantization_config(METHOD)
+    class KATChanges(configs.QuantizationConfigMixin):
+        """The records of the changes, in the order in which they were made."""
+
+        def __init__(self, changes: list[Record], quant_method: str = METHOD) -> None:
+            self.quant_method = quant_method
+            self.changes = changes
+
+    @quantizers.register_quantizer(METHOD)
+    class KATLoader(quantizers.HfQuantizer):
+        """Makes the changes in a model that has no weights yet."""
+
+        is_trainable = True
+
+        def is_serializable(self) -> bool:
+            return True
+
+        def preprocess_model(self, model: Any, **others: Any) -> None:
+            """Makes the changes, on the device of the model, which is meta."""
+            del model.config.quantization_config
+            with torch.device("cpu"):  # activations are evaluated
+                for record in self.quantization_config.changes:
+                    _make(model, record)
+            self.frozen = [n for n, p in model.named_parameters() if not p.requires_grad]
+
+        def postprocess_model(self, model: Any, **others: Any) -> None:
+            """Leaves a model that counts as what it is: not quantized, and frozen in part."""
+            del model.hf_quantizer
+            for name in self.frozen:
+                model.get_parameter(name).requires_grad_(False)
+
+
+def _make(model: Any, record: Record) -> None:
+    """Makes a change in a model of the same class as before, or of one with or without a head."""
+    kind = next((kind for key, kind in KINDS.items() if key in record), None)
+    if kind is None:
+        raise InputError(f"the model was saved with a change that is unknown here: {list(record)}")
+    base = f"{model.base_model_prefix}."
+    renames: tuple[Rename, ...] = (str, lambda name: base + name, lambda n: n.removeprefix(base))
+    errors = []
+    for rename in renames:
+        try:
+            kind.make(model, kind.renamed(record, rename))
+        except InputError as error:
+            errors.append(error)
+        else:
+            return
+    raise InputError(
+        f"a change saved with the model does not fit {type(model).__name__}: {errors[0]}"
+    )
