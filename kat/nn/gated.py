@@ -115,7 +115,9 @@ class GatedGRKANMlp(nn.Module):
         else:
             self.fc1_g = nn.Linear(in_features, width, bias=biases[0], **options)
             self.fc1_x = nn.Linear(in_features, width, bias=biases[0], **options)
-        self.act = GroupRational(groups, degree, act_init, form, share, impl=impl, **options)
+        self.act = GroupRational(
+            groups, degree, act_init, form, share, num_channels=width, impl=impl, **options
+        )
         self.drop1 = nn.Dropout(drops[0])
         self.norm = norm_layer(width, **options) if norm_layer else nn.Identity()
         self.fc2 = nn.Linear(width, out_features or in_features, bias=biases[1], **options)
@@ -152,6 +154,7 @@ class GatedGRKANMlp(nn.Module):
         coefficients = plain_coefficients(self.act)
         if coefficients is None:
             return self.act(gate) * value
+        self.act.check_channels(gate)
         form, impl = self.act.form, self.act.impl
         return gated_rational(gate, value, *coefficients, form=form, impl=impl)
 

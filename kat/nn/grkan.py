@@ -86,7 +86,15 @@ class GRKANLinear(nn.Module):
         self.weight_init = weight_init
         self.fused = fused
         self.act = GroupRational(
-            groups, degree, init, form, share, impl=impl, device=device, dtype=dtype
+            groups,
+            degree,
+            init,
+            form,
+            share,
+            num_channels=in_features,
+            impl=impl,
+            device=device,
+            dtype=dtype,
         )
         self.fc = nn.Linear(in_features, out_features, bias=bias, device=device, dtype=dtype)
         self.init_weights()
@@ -184,13 +192,17 @@ class GRKANMlp(nn.Module):
         self.keep = keep
         options: dict[str, Any] = {"device": device, "dtype": dtype}
 
-        def act(groups: int, init: Init) -> GroupRational:
-            return GroupRational(groups, degree, init, form, share, impl=impl, **options)
+        def act(groups: int, init: Init, width: int) -> GroupRational:
+            return GroupRational(
+                groups, degree, init, form, share, num_channels=width, impl=impl, **options
+            )
 
-        self.act1 = nn.Identity() if first_init == "none" else act(first_groups, first_init)
+        self.act1 = nn.Identity()
+        if first_init != "none":
+            self.act1 = act(first_groups, first_init, in_features)
         self.drop1 = nn.Dropout(drop)
         self.fc1 = nn.Linear(in_features, hidden_features, bias=bias, **options)
-        self.act2 = act(groups, act_init)
+        self.act2 = act(groups, act_init, hidden_features)
         self.drop2 = nn.Dropout(drop)
         self.norm = norm_layer(hidden_features, **options) if norm_layer else nn.Identity()
         self.fc2 = nn.Linear(hidden_features, out_features, bias=bias, **options)

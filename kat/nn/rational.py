@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal, SupportsIndex, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from kat.errors import InputError
 from kat.nn.coefficients import Coefficients, Init, check_degree
@@ -44,6 +44,8 @@ class GroupRational(nn.Module):
         share: the coefficients that all groups share: ``"numerator"`` (as in the released code and
             checkpoints), ``"denominator"`` (as the paper's text says), or ``"none"``.
         channel_dim: the dimension of the channels; 1 for (B, C, H, W).
+        num_channels: of x, where that is known; x with others is refused, as it comes from a layer
+            that tensor parallelism has cut. A group must be whole to have one function.
         impl: the backend, as in :func:`kat.rational`.
         inplace: without effect; timm and torchvision give it to every activation.
         device, dtype: of the coefficients; float32 by default.
@@ -71,6 +73,8 @@ class GroupRational(nn.Module):
         (torch.Size([1, 6]), torch.Size([8, 4]))
     """
 
+    num_channels: int | None = None  # also of models that were pickled without it
+
     def __init__(
         self,
         num_groups: int = 8,
@@ -80,6 +84,7 @@ class GroupRational(nn.Module):
         share: Share = "numerator",
         channel_dim: int = -1,
         *,
+        num_channels: int | None = None,
         impl: Impl | None = None,
         inplace: bool = False,
         device: torch.device | str | None = None,
@@ -97,6 +102,7 @@ class GroupRational(nn.Module):
         self.form = form
         self.share = share
         self.channel_dim = channel_dim
+        self.num_channels = num_channels
         self.impl = impl
         rows_a = 1 if share == "numerator" else num_groups
         rows_b = 1 if share == "denominator" else num_groups
@@ -148,6 +154,7 @@ class GroupRational(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """F(x), with x's shape and dtype."""
+        self.check_channels(x)
         moves = self.channel_dim != -1
         y = rational(
             x.movedim(self.channel_dim, -1) if moves else x,
@@ -157,6 +164,18 @@ class GroupRational(nn.Module):
             impl=self.impl,
         )
         return y.movedim(-1, self.channel_dim) if moves else y
+
+    def check_channels(self, x: Tensor) -> None:
+        """Raises InputError if x has other channels than ``num_channels``."""
+        if self.num_channels is None or isinstance(x, fx.Proxy):
+            return
+        if x.shape[self.channel_dim] == self.num_channels:
+            return
+        raise InputError(
+            f"the rational cuts {self.num_channels} channels into {self.num_groups} groups, and x"
+            f" has {x.shape[self.channel_dim]}. A layer before it that tensor parallelism cuts"
+            " cuts the groups too: leave this MLP out of the parallelism plan"
+        )
 
     def extra_repr(self) -> str:
         """The arguments, for ``print(module)``."""

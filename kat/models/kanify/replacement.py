@@ -66,9 +66,21 @@ class Replacement:
         if groups[0] and linear:
             before = linear.channel_dim
             act1 = GroupRational(
-                groups[0], init="identity", share=shares[0], channel_dim=before, **settings
+                groups[0],
+                init="identity",
+                share=shares[0],
+                channel_dim=before,
+                num_channels=mlp.widths[0],
+                **settings,
             )
-        act2 = GroupRational(groups[1], init=c, share=shares[1], channel_dim=dim, **settings)
+        act2 = GroupRational(
+            groups[1],
+            init=c,
+            share=shares[1],
+            channel_dim=dim,
+            num_channels=mlp.widths[1],
+            **settings,
+        )
         return cls(mlp, act1, act2, fitted)
 
     @property

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.distributed as dist
-from timm.layers import Mlp
+from timm.layers import Mlp, SwiGLU
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+from torch.multiprocessing import spawn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 import kat
@@ -41,6 +42,29 @@ def test_an_mlp_cut_by_tensor_parallelism_is_refused_and_others_are_not(process_
     with pytest.raises(InputError, match=r"0\.fc1\.weight is cut over .* exclude='0.act'"):
         kat.kanify(model)
     assert len(kat.kanify(model, exclude="0.act").replacements) == 1
+
+
+def test_tensor_parallelism_afterwards_is_refused_when_it_cuts_groups(tmp_path):
+    spawn(_cut_over_two, (str(tmp_path / "store"),), nprocs=2)
+
+
+def _cut_over_two(rank: int, store: str) -> None:
+    """Each process has half of the hidden channels of an MLP, in whole groups of another size."""
+    dist.init_process_group("gloo", store=dist.FileStore(store, 2), rank=rank, world_size=2)
+    mesh = init_device_mesh("cpu", (2,))
+    for mlp in (Mlp(16, 64), SwiGLU(16, 64), kat.GRKANMlp(16, 64), kat.GatedGRKANMlp(16, 64)):
+        if isinstance(mlp, Mlp | SwiGLU):
+            kat.kanify(mlp, config=kat.KanifyConfig(first=False))
+        first = [name for name, _ in mlp.named_children() if name.startswith("fc1")]
+        plan = {**{name: ColwiseParallel() for name in first}, "fc2": RowwiseParallel()}
+        parallelize_module(mlp, mesh, plan)
+        for context in (torch.no_grad, torch.enable_grad):
+            with (
+                context(),
+                pytest.raises(InputError, match="64 channels into 8 groups, and x has 32"),
+            ):
+                mlp(torch.randn(4, 16))
+    dist.destroy_process_group()
 
 
 def test_the_rationals_of_a_model_wrapped_afterwards_train(process_group):
