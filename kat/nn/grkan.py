@@ -197,9 +197,8 @@ class GRKANMlp(nn.Module):
                 groups, degree, init, form, share, num_channels=width, impl=impl, **options
             )
 
-        self.act1 = nn.Identity()
-        if first_init != "none":
-            self.act1 = act(first_groups, first_init, in_features)
+        has_first = first_init != "none"
+        self.act1 = act(first_groups, first_init, in_features) if has_first else nn.Identity()
         self.drop1 = nn.Dropout(drop)
         self.fc1 = nn.Linear(in_features, hidden_features, bias=bias, **options)
         self.act2 = act(groups, act_init, hidden_features)
