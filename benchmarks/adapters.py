@@ -38,19 +38,17 @@ sentences whose sign is that of the rating, where that is not 0.
 from __future__ import annotations
 
 import argparse
-import csv
-import math
 import random
-import statistics
 import tarfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from timing import print_table
+from arms import COSTS, IDENTITY, Runs, costs, parameter_groups, warm_up_and_decay
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoModel, AutoTokenizer
@@ -75,12 +73,10 @@ FILES = {
     "products": "amazonReviewSnippets",
     "editorials": "nytEditorialSnippets",
 }
-T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
-"""Student's t for 95 % intervals of the mean of so many runs."""
-COLUMNS = (
-    "arm", "seed", "rate", "for", "epochs", "sentences", "parameters", "optimizer bytes", "seconds",
+MEASURES = (
     "r valid", *(f"{what} {name}" for name in ("test", *list(FILES)[1:]) for what in ("r", "acc")),
 )  # fmt: skip
+COLUMNS = (*IDENTITY, "epochs", "sentences", *COSTS, *MEASURES)
 
 
 class Rated(NamedTuple):
@@ -118,58 +114,30 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="make no runs")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    settings = {"epochs": options.epochs, "sentences": options.sentences}
+    runs = Runs(options.csv, COLUMNS, settings, valid="r valid")
     if not options.table:
         data = read(options.data)
         data["train"] = data["train"][: options.sentences]
-        for arm in options.arm:
-            for rate in RATES[arm]:
-                run(options, data, arm, rate, seed=0, tuning=True)
-        for seed in options.seed:
-            for arm in options.arm:
-                run(options, data, arm, best_rate(options, arm), seed)
-    table = [summary(arm, rows) for arm in options.arm if (rows := done(options, arm, "test"))]
-    names = [name for name in COLUMNS if name not in ("seed", "for", "epochs", "sentences")]
-    print_table([*names, "runs"], table)
+        rates = {arm: RATES[arm] for arm in options.arm}
+        runs.make(rates, options.seed, partial(run, data, options.epochs))
+    runs.print(options.arm, MEASURES)
 
 
 def run(
-    options: argparse.Namespace,
-    data: dict[str, list[Rated]],
-    arm: str,
-    rate: float,
-    seed: int,
-    tuning: bool = False,
-) -> None:
-    """Trains and evaluates once, and adds the row, unless it is there."""
-    purpose = "tune" if tuning else "test"
-    if any(
-        (int(row["seed"]), float(row["rate"])) == (seed, rate)
-        for row in done(options, arm, purpose)
-    ):
-        return
+    data: dict[str, list[Rated]], epochs: int, arm: str, rate: float, seed: int, tuning: bool
+) -> dict[str, Any]:
+    """Trains and evaluates once."""
     torch.manual_seed(seed)
     model = adapted(Rater(), arm, data["train"])
-    optimizer = torch.optim.AdamW(groups(model, rate, arm), weight_decay=0.0)
+    optimizer = torch.optim.AdamW(parameter_groups(model, rate, HEAD_RATE), weight_decay=0.0)
     start = time.process_time()
-    train(model, optimizer, data["train"], options.epochs, seed)
-    row: dict[str, Any] = {"arm": arm, "seed": seed, "rate": rate, "for": purpose}
-    row |= {"epochs": options.epochs, "sentences": len(data["train"])}
-    row["seconds"] = round(time.process_time() - start, 1)
-    trained = [p for p in model.parameters() if p.requires_grad]
-    row["parameters"] = sum(p.numel() for p in trained) - 385
-    state = (value for of_one in optimizer.state.values() for value in of_one.values())
-    row["optimizer bytes"] = sum(t.nbytes for t in state if isinstance(t, Tensor))
+    train(model, optimizer, data["train"], epochs, seed)
+    row = costs(model, optimizer, time.process_time() - start)
     row["r valid"] = evaluate(model, data["valid"])[0]
     for name in () if tuning else ("test", *list(FILES)[1:]):
         row[f"r {name}"], row[f"acc {name}"] = evaluate(model, data[name])
-    options.csv.parent.mkdir(parents=True, exist_ok=True)
-    new = not options.csv.exists()
-    with options.csv.open("a", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
-    print(arm, seed, rate, purpose, f"{row['seconds']} s", f"r {row['r valid']}", flush=True)
+    return row
 
 
 def adapted(model: Rater, arm: str, train: list[Rated]) -> nn.Module:
@@ -203,15 +171,6 @@ def adapted(model: Rater, arm: str, train: list[Rated]) -> nn.Module:
     return model
 
 
-def groups(model: nn.Module, rate: float, arm: str) -> list[dict[str, Any]]:
-    """The head with its rate, which is the tried one where nothing else is trained."""
-    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    head = [p for name, p in trained if ".head." in f".{name}"]
-    others = [p for name, p in trained if ".head." not in f".{name}"]
-    made = [{"params": head, "lr": rate if arm == "head" else HEAD_RATE}]
-    return [*made, {"params": others, "lr": rate}] if others else made
-
-
 def train(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -222,11 +181,7 @@ def train(
     """Minimizes the squared error; batches are of sentences of like length, in a random order."""
     order = random.Random(seed)
     batches = list(_batches(rated))
-    steps = epochs * len(batches)
-    warm_up = max(1, steps // 10)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min((step + 1) / warm_up, (steps - step) / (steps - warm_up))
-    )
+    schedule = warm_up_and_decay(optimizer, epochs * len(batches))
     model.train()
     for _ in range(epochs):
         order.shuffle(batches)
@@ -292,40 +247,6 @@ def read(sdist: Path) -> dict[str, list[Rated]]:
         data[part] = [each for block in of_part for each in block]
     order.shuffle(data["train"])
     return data
-
-
-def done(options: argparse.Namespace, arm: str, purpose: str) -> list[dict[str, str]]:
-    """The rows of an arm that are in the table."""
-    if not options.csv.exists():
-        return []
-    with options.csv.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    settings = (str(options.epochs), str(options.sentences))
-    return [
-        row
-        for row in rows
-        if (row["arm"], row["for"]) == (arm, purpose)
-        and (row["epochs"], row["sentences"]) == settings
-    ]
-
-
-def best_rate(options: argparse.Namespace, arm: str) -> float:
-    """The tried rate with the highest correlation on the validation sentences."""
-    rows = [row for row in done(options, arm, "tune") if not math.isnan(float(row["r valid"]))]
-    return float(max(rows, key=lambda row: float(row["r valid"]))["rate"])
-
-
-def summary(arm: str, rows: list[dict[str, str]]) -> list[str]:
-    """Means over the seeds, with 95 % intervals."""
-    cells = [arm, rows[0]["rate"], rows[0]["parameters"], rows[0]["optimizer bytes"]]
-    for name in COLUMNS[COLUMNS.index("seconds") :]:
-        values = [float(row[name]) for row in rows]
-        cell = f"{statistics.mean(values):.{1 if name == 'seconds' else 3}f}"
-        if len(values) > 1 and name != "seconds":
-            half = T_95[len(values)] * statistics.stdev(values) / len(values) ** 0.5
-            cell += f" ± {half:.3f}"
-        cells.append(cell)
-    return [*cells, str(len(rows))]
 
 
 def _model_folder() -> Path:

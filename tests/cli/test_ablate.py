@@ -223,7 +223,7 @@ def test_every_ready_made_grid_can_be_planned(tmp_path, capsys):
 
 
 def test_cells_are_the_models_that_they_are_called_at_any_size():
-    from kat.models import KAT, KANViT, SwiGLUViT, ViT, create_model
+    from kat.models import KAT, GatedKAT, KANViT, SwiGLUViT, ViT, create_model
     from kat.nn import GroupRational
 
     for size in ("micro_patch7_28", "tiny_patch16_224"):
@@ -241,9 +241,11 @@ def test_cells_are_the_models_that_they_are_called_at_any_size():
         }
         assert type(built["KAT"]) is KAT
         assert type(built["ViT (GELU)"]) is type(built["no rationals (SiLU)"]) is ViT
+        assert type(built["KAT (gated)"]) is GatedKAT
         assert type(built["ViT (SwiGLU)"]) is SwiGLUViT
         assert type(built["ViT + KAN (equal parameters)"]) is KANViT
         assert rationals["KAT"] == 2
+        assert rationals["KAT (gated)"] == 1
         assert rationals["no first rational"] == 1
         assert rationals["no rationals (SiLU)"] == rationals["none of them (ViT, SiLU)"] == 0
         own = built["no grouping, nothing shared"].blocks[0].mlp.act1

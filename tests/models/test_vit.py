@@ -31,11 +31,12 @@ def test_full_sizes(size):
             p.numel()
             for p in timm.create_model(f"{family}_{size}_patch16_224", device="meta").parameters()
         )
-        for family in ("vit_mlp", "vit_swiglu", "vit_kan")
+        for family in ("vit_mlp", "vit_swiglu", "kat_glu", "vit_kan")
     }
     own = sum(p.numel() for p in vit.parameters())
     assert counts["vit_mlp"] == own
     assert counts["vit_swiglu"] == pytest.approx(own, rel=2e-3)
+    assert counts["kat_glu"] == pytest.approx(own, rel=2e-3)
     mlps = 12 * 2 * 4 * vit.embed_dim**2
     assert counts["vit_kan"] == own + 8 * mlps  # grid + order more for each edge
 
