@@ -29,8 +29,10 @@ from kat.ops.operators import (
     takes_short_path,
 )
 from kat.ops.torch_internals import in_function_transform, is_exporting_onnx
+from kat.ops.triton import norm as triton
+from kat.ops.triton.backend import Interpreted
 
-BACKENDS: dict[str, Any] = {"cpu": cpu}
+BACKENDS: dict[str, Any] = {"cpu": cpu, "triton": triton}
 """By the name that ``impl=`` takes."""
 
 
@@ -93,6 +95,10 @@ def layer_norm_rational(
         return norm_reference.layer_norm_rational(*inputs, eps, form)
     backend = requested_backend(impl, BACKENDS)
     backend.check_available(x, numerator, denominator)
+    if x.device.type != backend.DEVICE_TYPE:  # Triton's interpreter runs on CPU tensors
+        passes = (partial(_forward_by, triton), partial(_backward_by, triton))
+        interpreted: Tensor = Interpreted.apply(*passes, *inputs, eps, form)
+        return interpreted
     return torch.ops.kat.layer_norm_rational.default(*inputs, eps, form)
 
 
