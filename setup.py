@@ -78,7 +78,7 @@ setup(
         Extension(
             LIBRARY,
             sources=[f"{SOURCES}/rational.cpp", f"{SOURCES}/kernels.cpp"],
-            depends=[f"{SOURCES}/{name}" for name in ("kernels.h", "scaled.inc", "gated.inc")],
+            depends=sorted(map(str, [*Path(SOURCES).glob("*.h"), *Path(SOURCES).glob("*.inc")])),
             optional=True,
         )
     ],

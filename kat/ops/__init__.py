@@ -3,5 +3,14 @@
 from kat.ops.api import decompositions, rational
 from kat.ops.arguments import FORMS, Form, Impl
 from kat.ops.gated import gated_rational
+from kat.ops.norm import layer_norm_rational
 
-__all__ = ["FORMS", "Form", "Impl", "decompositions", "gated_rational", "rational"]
+__all__ = [
+    "FORMS",
+    "Form",
+    "Impl",
+    "decompositions",
+    "gated_rational",
+    "layer_norm_rational",
+    "rational",
+]

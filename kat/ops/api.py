@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
-from kat.ops import dispatch, gated_reference, reference
+from kat.ops import dispatch, gated_reference, norm_reference, reference
 from kat.ops.arguments import Form, Impl, check_arguments
-from kat.ops.operators import requested_backend, short_path, takes_short_path
+from kat.ops.operators import recorded_call, requested_backend, short_path, takes_short_path
 from kat.ops.torch_internals import is_exporting_onnx
 
 
@@ -69,10 +69,9 @@ def rational(
         check_arguments(x, numerator, denominator, form)
         y: Tensor = short_path("rational", x, numerator, denominator, form)
         return y
-    for tensor in (x, numerator, denominator):
-        if isinstance(tensor, fx.Proxy):  # torch.fx records one call, and looks no further
-            inputs, options = (x, numerator, denominator), {"form": form, "impl": impl}
-            return tensor.tracer.create_proxy("call_function", rational, inputs, options)
+    inputs = (x, numerator, denominator)
+    if (call := recorded_call(rational, inputs, {"form": form, "impl": impl})) is not None:
+        return call
     check_arguments(x, numerator, denominator, form)
     if is_exporting_onnx():
         return reference.plain_rational(x, numerator, denominator, form)
@@ -87,8 +86,9 @@ def rational(
 def decompositions() -> dict[Any, Callable[..., Tensor]]:
     """For ``ExportedProgram.run_decompositions``: what makes F(x) a dozen plain operations.
 
-    A program of ``torch.export`` holds F(x) as the operator ``kat::rational``, and F(x) v as
-    ``kat::gated_rational``, which run where kat is imported. Other runtimes and exporters know
+    A program of ``torch.export`` holds F(x) as the operator ``kat::rational``, F(x) v as
+    ``kat::gated_rational`` and F(LayerNorm(x)) as ``kat::layer_norm_rational``, which run where kat
+    is imported. Other runtimes and exporters know
     plain operations alone. There powers of |x| overflow from about 1e7 on, in float32 at degree 5.
 
     Examples:
@@ -103,4 +103,5 @@ def decompositions() -> dict[Any, Callable[..., Tensor]]:
     return {
         torch.ops.kat.rational.default: reference.plain_rational,
         torch.ops.kat.gated_rational.default: gated_reference.plain_gated_rational,
+        torch.ops.kat.layer_norm_rational.default: norm_reference.plain_layer_norm_rational,
     }

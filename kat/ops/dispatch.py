@@ -11,11 +11,10 @@ from torch import Tensor
 from kat.ops import reference
 from kat.ops.cpu import backend as cpu
 from kat.ops.operators import (
-    KERNELS,
     define_gradients,
     define_operator,
     define_second_order,
-    takes_short_path,
+    run_backward,
 )
 from kat.ops.torch_internals import in_function_transform
 from kat.ops.triton import backend as triton
@@ -134,16 +133,10 @@ def rational(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Te
 def rational_backward(
     grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, form: str
 ) -> Gradients:
-    """The gradients of ``sum(grad * F(x))`` for x, numerator and denominator, differentiable again.
-
-    A backward pass can itself be mapped or differentiated in forward mode
-    (``is_grads_batched=True``, Hessian-vector products), even where the forward pass was not.
-    """
-    if in_function_transform():
-        return reference.backward(grad, x, numerator, denominator, form)
-    if torch.is_grad_enabled() or not takes_short_path(x, numerator, denominator, grad):
-        return torch.ops.kat.rational_backward.default(grad, x, numerator, denominator, form)
-    return KERNELS[x.device.type]["rational_backward"](grad, x, numerator, denominator, form)
+    """The gradients of ``sum(grad * F(x))`` for x, numerator and denominator, differentiable."""
+    tensors = (grad, x, numerator, denominator)
+    dx, da, db = run_backward("rational_backward", reference.backward, tensors, (form,))
+    return dx, da, db
 
 
 def rational_backward_recompute(

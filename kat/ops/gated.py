@@ -14,23 +14,25 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
 from kat.ops import gated_reference
 from kat.ops.arguments import Form, Impl, check_arguments
 from kat.ops.cpu import gated as cpu
 from kat.ops.gated_reference import Gradients
 from kat.ops.operators import (
-    KERNELS,
     define_gradients,
     define_operator,
     define_second_order,
+    recorded_call,
     requested_backend,
-    short_path,
+    run_backward,
+    run_operator,
     takes_short_path,
 )
 from kat.ops.torch_internals import in_function_transform, is_exporting_onnx
 from kat.ops.triton import gated as triton
+from kat.ops.triton.backend import Interpreted
 
 BACKENDS: dict[str, Any] = {"cpu": cpu, "triton": triton}
 """By the name that ``impl=`` takes."""
@@ -70,10 +72,9 @@ def gated_rational(
         >>> torch.allclose(y, x**2 * v)
         True
     """
-    for tensor in (x, v, numerator, denominator):
-        if isinstance(tensor, fx.Proxy):  # torch.fx records one call, and looks no further
-            inputs, options = (x, v, numerator, denominator), {"form": form, "impl": impl}
-            return tensor.tracer.create_proxy("call_function", gated_rational, inputs, options)
+    inputs = (x, v, numerator, denominator)
+    if (call := recorded_call(gated_rational, inputs, {"form": form, "impl": impl})) is not None:
+        return call
     check_arguments(x, numerator, denominator, form)
     _check_like(v, x)
     if is_exporting_onnx():
@@ -85,7 +86,8 @@ def gated_rational(
     backend = requested_backend(impl, BACKENDS)
     backend.check_available(x, numerator, denominator)
     if x.device.type != backend.DEVICE_TYPE:  # Triton's interpreter runs on CPU tensors
-        y: Tensor = _Interpreted.apply(x, v, numerator, denominator, form)
+        passes = (partial(_forward_by, triton), partial(_backward_by, triton))
+        y: Tensor = Interpreted.apply(*passes, *inputs, form)
         return y
     return torch.ops.kat.gated_rational.default(x, v, numerator, denominator, form)
 
@@ -101,11 +103,8 @@ def _check_like(v: Tensor, x: Tensor) -> None:
 
 def dispatched(x: Tensor, v: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
     """F(x) v, differentiable, by the kernel of x's device or the reference; no checks."""
-    if in_function_transform():
-        return gated_reference.gated_rational(x, v, numerator, denominator, form)
-    if not takes_short_path(x, v, numerator, denominator):
-        return torch.ops.kat.gated_rational.default(x, v, numerator, denominator, form)
-    y: Tensor = short_path("gated_rational", x, v, numerator, denominator, form)
+    tensors = (x, v, numerator, denominator)
+    y: Tensor = run_operator("gated_rational", gated_reference.gated_rational, tensors, (form,))
     return y
 
 
@@ -113,12 +112,11 @@ def gated_rational_backward(
     grad: Tensor, x: Tensor, v: Tensor, numerator: Tensor, denominator: Tensor, form: str
 ) -> Gradients:
     """The gradients of ``sum(grad * F(x) * v)`` for the four tensors, differentiable again."""
-    if in_function_transform():
-        return gated_reference.backward(grad, x, v, numerator, denominator, form)
-    inputs = (grad, x, v, numerator, denominator)
-    if torch.is_grad_enabled() or not takes_short_path(x, v, numerator, denominator, grad):
-        return torch.ops.kat.gated_rational_backward.default(*inputs, form)
-    return KERNELS[x.device.type]["gated_rational_backward"](*inputs, form)
+    tensors = (grad, x, v, numerator, denominator)
+    dx, dv, da, db = run_backward(
+        "gated_rational_backward", gated_reference.backward, tensors, (form,)
+    )
+    return dx, dv, da, db
 
 
 def gated_rational_backward_recompute(
@@ -306,19 +304,3 @@ def _first_order(ctx: Any, grad: Tensor) -> Gradients:
 
 define_gradients("gated_rational", _first_order)
 define_second_order("gated_rational_backward", gated_reference.backward)
-
-
-class _Interpreted(torch.autograd.Function):
-    """The GPU kernels on CPU tensors, differentiable once."""
-
-    @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> Tensor:
-        *tensors, ctx.form = inputs
-        ctx.save_for_backward(*tensors)
-        return _forward_by(triton, *inputs)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, *others = ctx.saved_tensors
-        return *_backward_by(triton, grad, x, *others, ctx.form), None

@@ -11,11 +11,11 @@ rewrites operators, go to the kernel directly. The arithmetic is the same on bot
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 from kat.ops.torch_internals import (
     in_function_transform,
@@ -148,6 +148,50 @@ def requested_backend(impl: str, backends: Mapping[str, Any]) -> Any:
             " impl='reference', or None, which picks it there"
         )
     return backends[impl]
+
+
+def recorded_call(function: Function, inputs: Sequence[Any], options: dict[str, Any]) -> Any:
+    """The call of a public function as ``torch.fx`` records it: one call, and no look into it.
+
+    Returns:
+        The proxy of its result, or None if none of the inputs is a proxy.
+    """
+    for tensor in inputs:
+        if isinstance(tensor, fx.Proxy):
+            return tensor.tracer.create_proxy("call_function", function, tuple(inputs), options)
+    return None
+
+
+def run_operator(
+    name: str, on_reference: Function, tensors: Sequence[Tensor], options: Sequence[Any]
+) -> Any:
+    """``kat::NAME``, differentiable: by the kernel of the device or the reference; no checks.
+
+    Args:
+        name: of the operator.
+        on_reference: what runs under a ``torch.func`` transform, of tensors and options.
+        tensors, options: the operator's arguments.
+    """
+    if in_function_transform():
+        return on_reference(*tensors, *options)
+    if not takes_short_path(*tensors):
+        return getattr(torch.ops.kat, name).default(*tensors, *options)
+    return short_path(name, *tensors, *options)
+
+
+def run_backward(
+    name: str, on_reference: Function, tensors: Sequence[Tensor], options: Sequence[Any]
+) -> Any:
+    """``kat::NAME``, a backward operator, differentiable again; arguments as :func:`run_operator`.
+
+    A backward pass can itself be mapped or differentiated in forward mode
+    (``is_grads_batched=True``, Hessian-vector products), even where the forward pass was not.
+    """
+    if in_function_transform():
+        return on_reference(*tensors, *options)
+    if torch.is_grad_enabled() or not takes_short_path(*tensors):
+        return getattr(torch.ops.kat, name).default(*tensors, *options)
+    return KERNELS[tensors[0].device.type][name](*tensors, *options)
 
 
 def takes_short_path(x: Tensor, *others: Tensor) -> bool:

@@ -142,10 +142,11 @@ def loaded_library() -> Library:
 def dense_coefficients(x: Tensor, numerator: Tensor, denominator: Tensor) -> tuple[Tensor, Tensor]:
     """The coefficients as the kernel reads them: contiguous, in the dtype of the arithmetic."""
     dtype = compute_dtype(x.dtype)
-    return _dense(numerator, dtype), _dense(denominator, dtype)
+    return dense(numerator, dtype), dense(denominator, dtype)
 
 
-def _dense(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+def dense(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """The tensor, contiguous and of this dtype."""
     if tensor.dtype == dtype and tensor.is_contiguous():
         return tensor  # two calls less: this runs at every step
     return tensor.to(dtype).contiguous()

@@ -23,7 +23,15 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 SOURCE_FOLDER = Path(__file__).resolve().parent / "csrc"
-SOURCES = ("rational.cpp", "kernels.cpp", "kernels.h", "scaled.inc", "gated.inc")
+SOURCES = (
+    "rational.cpp",
+    "kernels.cpp",
+    "kernels.h",
+    "scaled.inc",
+    "gated.inc",
+    "norm.inc",
+    "norm_rows.inc",
+)
 """The first one is compiled once, the second once for each instruction set."""
 DISTRIBUTION = "kolmogorov-arnold-transformer"
 PREBUILT = Path(__file__).resolve().parent / "_rational_cpu.so"

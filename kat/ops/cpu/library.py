@@ -17,7 +17,7 @@ import struct
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,6 +31,7 @@ _DTYPE_CODES = {dtype: code for code, dtype in enumerate(DTYPES)}
 _FORM_CODES: dict[str, int] = {form: code for code, form in enumerate(FORMS)}
 _CALL = struct.Struct("=19q")
 _GATE = struct.Struct("=4q")
+_NORM = struct.Struct("=4qd")
 _STATUS = {1: "out of memory", 2: "an unsupported case", 3: "torch's threads failed"}
 _TORCH_LIBRARY = {"darwin": "libtorch_cpu.dylib", "win32": "torch_cpu.dll"}
 
@@ -41,7 +42,7 @@ class Library(NamedTuple):
     Attributes:
         path: the file.
         available: the instruction sets for which it was compiled.
-        call, gated_call: its functions.
+        call, gated_call, norm_call: its functions.
         parallel_for: the address of torch's parallel loop.
         instruction_set: the index in ``INSTRUCTION_SETS`` of the one that runs.
     """
@@ -50,6 +51,7 @@ class Library(NamedTuple):
     available: tuple[str, ...]
     call: Callable[[bytes], int]
     gated_call: Callable[[bytes], int]
+    norm_call: Callable[[bytes], int]
     parallel_for: int
     instruction_set: int
 
@@ -105,11 +107,40 @@ class Library(NamedTuple):
         """
         tail = _GATE.pack(  # in the order of GatedCall
             v.data_ptr(),
-            0 if dv is None else dv.data_ptr(),
+            _address(dv),
             x.stride(0),
             x.shape[1] if dx is None else dx.stride(0),
         )
         _check(self.gated_call(self._pack(form, x, grad, y, dx, a, b, da, db) + tail))
+
+    def run_norm(
+        self,
+        form: str,
+        x: Tensor,
+        grad: Tensor | None,
+        y: Tensor | None,
+        dx: Tensor | None,
+        a: Tensor,
+        b: Tensor,
+        da: Tensor | None,
+        db: Tensor | None,
+        weight: Tensor,
+        bias: Tensor,
+        d_weight: Tensor | None,
+        d_bias: Tensor | None,
+        eps: float,
+    ) -> None:
+        """Computes y = F(LayerNorm(x)), or the gradients, and y if given, where ``grad`` is given.
+
+        x is (..., channels), not empty; it and grad, y and dx are contiguous and of one dtype. The
+        others are contiguous, in the dtype of the arithmetic.
+
+        Raises:
+            RuntimeError: the call failed.
+        """
+        pointers = map(_address, (weight, bias, d_weight, d_bias))
+        tail = _NORM.pack(*pointers, eps)  # in the order of NormCall
+        _check(self.norm_call(self._pack(form, x, grad, y, dx, a, b, da, db) + tail))
 
     def _pack(
         self,
@@ -132,16 +163,20 @@ class Library(NamedTuple):
             x.shape[-1],
             x.stride(-1) if x.shape[-1] > 1 else 1,  # of one channel it is arbitrary, even 0
             x.data_ptr(),
-            0 if grad is None else grad.data_ptr(),
-            0 if y is None else y.data_ptr(),
-            0 if dx is None else dx.data_ptr(),
+            _address(grad),
+            _address(y),
+            _address(dx),
             a.data_ptr(),
             *a.shape,
             b.data_ptr(),
             *b.shape,
-            0 if da is None else da.data_ptr(),
-            0 if db is None else db.data_ptr(),
+            _address(da),
+            _address(db),
         )
+
+
+def _address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
 
 
 def _check(status: int) -> None:
@@ -174,8 +209,7 @@ def find_library() -> Library | str:
         return f"{why}{error}"
     sets = binary.kat_instruction_sets()
     available = tuple(name for i, name in enumerate(INSTRUCTION_SETS) if sets >> i & 1)
-    calls = (binary.kat_rational, binary.kat_gated_rational)
-    return Library(path, available, *calls, parallel_for, wanted)
+    return Library(path, available, *_calls(binary), parallel_for, wanted)
 
 
 def _open_prebuilt() -> tuple[Path, ctypes.CDLL] | None:
@@ -189,12 +223,16 @@ def _open_prebuilt() -> tuple[Path, ctypes.CDLL] | None:
 
 def _open(path: Path) -> tuple[Path, ctypes.CDLL]:
     binary = ctypes.CDLL(str(path))
-    for call in (binary.kat_rational, binary.kat_gated_rational):
+    for call in _calls(binary):
         call.argtypes = [ctypes.c_char_p]
         call.restype = ctypes.c_int32
     binary.kat_source_hash.restype = ctypes.c_char_p
     binary.kat_instruction_sets.restype = ctypes.c_int64
     return path, binary
+
+
+def _calls(binary: ctypes.CDLL) -> tuple[Any, Any, Any]:
+    return binary.kat_rational, binary.kat_gated_rational, binary.kat_norm_rational
 
 
 def _best_instruction_set() -> int:

@@ -59,7 +59,8 @@ def rational(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Te
     """
     check_available(x, numerator, denominator)
     if not x.is_cuda:
-        return _Interpreted.apply(x, numerator, denominator, form)
+        launch = kernels()
+        return Interpreted.apply(launch.forward, launch.backward, x, numerator, denominator, form)
     return torch.ops.kat.rational.default(x, numerator, denominator, form)
 
 
@@ -81,24 +82,31 @@ def check_available(x: Tensor, numerator: Tensor, denominator: Tensor) -> None:
         raise ValueError(f"impl='triton' needs x on a CUDA device, but x is on {x.device}")
 
 
-class _Interpreted(torch.autograd.Function):
-    """The GPU kernels on CPU tensors, differentiable once."""
+class Interpreted(torch.autograd.Function):
+    """The GPU kernels of an operator on CPU tensors, differentiable once.
+
+    Applied to the kernels of both passes, then the operator's arguments, tensors first.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
-        ctx.save_for_backward(x, numerator, denominator)
-        ctx.form = form
-        return kernels().forward(x, numerator, denominator, form)
+    def forward(ctx: Any, forward: Any, backward: Any, *inputs: Any) -> Tensor:
+        tensors = [value for value in inputs if isinstance(value, Tensor)]
+        ctx.save_for_backward(*tensors)
+        ctx.kernel, ctx.options = backward, inputs[len(tensors) :]
+        y: Tensor = forward(*inputs)
+        return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return *_backward_once(ctx, grad, *ctx.saved_tensors), None
+        gradients = _backward_once(ctx, grad, *ctx.saved_tensors)
+        return None, None, *gradients, *[None] * len(ctx.options)
 
 
 @torch.autograd.function.once_differentiable
-def _backward_once(ctx: Any, grad: Tensor, x: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, ...]:
-    """The gradients; differentiating them again is an error, for any of the four tensors."""
-    return kernels().backward(grad, x, a, b, ctx.form)
+def _backward_once(ctx: Any, grad: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
+    """The gradients; differentiating them again is an error, for any of the tensors."""
+    gradients: tuple[Tensor, ...] = ctx.kernel(grad, *tensors, *ctx.options)
+    return gradients
 
 
 @functools.cache

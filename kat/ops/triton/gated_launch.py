@@ -8,14 +8,13 @@ import torch
 from torch import Tensor
 
 from kat.ops.triton import gated_kernels
-from kat.ops.triton.kernels import reduce_kernel
 from kat.ops.triton.launch import (
     BACKWARD_PROGRAMS,
     FORWARD_PROGRAMS,
     INT32_ELEMENTS,
     LANES,
     OPTIONS,
-    REDUCE_LANES,
+    CoefficientSums,
     Sharing,
     constants,
     multiprocessors,
@@ -59,16 +58,12 @@ def backward_into(
     share = _share(x, a, b, BACKWARD_PROGRAMS)
     x, v = _in_vectors(x, v, share)
     gap, out_gap = _gap(x, share), _gap(dx, share)
-    partials_a, partials_b = share.partials(a.shape[0] == 1), share.partials(b.shape[0] == 1)
-    sums_a = torch.empty(a.shape[1], partials_a[0], dtype=torch.float64, device=x.device)
-    sums_b = torch.empty(b.shape[1], partials_b[0], dtype=torch.float64, device=x.device)
-    again = torch.empty(share.programs, dtype=torch.int32, device=x.device)
-    da, db = torch.empty_like(a), torch.empty_like(b)
-    tensors = (grad, x, v, dx, dv, dx if y is None else y, a, b, sums_a, sums_b, again)
+    sums = CoefficientSums(share, a, b)
+    tensors = (grad, x, v, dx, dv, dx if y is None else y, a, b, *sums.tensors)
     common = {
         **constants(x, a, b, form),
         **_constants(share, x, dx),
-        **share.segments(a.shape[0] == 1, b.shape[0] == 1),
+        **sums.constants,
         "APART": gap != 0,
         "OUT_APART": out_gap != 0,
         "STORE_Y": y is not None,
@@ -79,16 +74,7 @@ def backward_into(
             kernel[(share.programs,)](
                 *(*tensors, share.count, share.groups, share.run, gap, out_gap), **common
             )
-        reduce_kernel[(da.numel() + db.numel(),)](
-            *(sums_a, sums_b, b, da, db),
-            *(a.shape[0], *partials_a, *partials_b),
-            A=a.shape[1],
-            B=b.shape[1],
-            FORM_A=form == "A",
-            LANES=REDUCE_LANES,
-            **OPTIONS,
-        )
-    return da, db
+        return sums.reduced(form)
 
 
 def _share(x: Tensor, a: Tensor, b: Tensor, programs: int) -> Sharing:

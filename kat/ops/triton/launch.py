@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -70,22 +70,75 @@ class Sharing:
             "WIDE": reach * self.vector >= INT32_ELEMENTS,
         }
 
-    def segments(self, shared_a: bool, shared_b: bool) -> dict[str, int]:
-        """The backward kernel's constants for the partial sums of both coefficient tensors."""
-        return {"SEGMENT_A": self._segment(shared_a), "SEGMENT_B": self._segment(shared_b)}
-
-    def _segment(self, shared: bool) -> int:
+    def segment(self, shared: bool) -> int:
         """How many lanes add up their sums: lanes of one group, or of any if the groups share."""
         return math.gcd(self.run, SEGMENT) if self.flat and not shared else SEGMENT
 
     def partials(self, shared: bool) -> tuple[int, int, int, int]:
         """Partial sums of a coefficient in all, and of one row: count, stride and width."""
-        segment = self._segment(shared)
+        segment = self.segment(shared)
         total = self.programs * LANES // segment
         if shared:
             return total, total, 0, total
         width = (self.run if self.flat else LANES) // segment
         return total, total // self.groups, self.groups * width, width
+
+
+class Partials(Protocol):
+    """The division among programs, as far as the partial sums of coefficients depend on it."""
+
+    @property
+    def programs(self) -> int:
+        """The size of the grid."""
+
+    def segment(self, shared: bool) -> int:
+        """How many lanes add up their sums."""
+
+    def partials(self, shared: bool) -> tuple[int, int, int, int]:
+        """Partial sums of a coefficient in all, and of one row: count, stride and width."""
+
+
+class CoefficientSums:
+    """The partial sums of da and db that a backward kernel leaves, and how they are added up.
+
+    Args:
+        share: the division among programs.
+        a, b: numerator and denominator, contiguous.
+    """
+
+    def __init__(self, share: Partials, a: Tensor, b: Tensor) -> None:
+        self.a, self.b = a, b
+        self.partials_a, self.partials_b = (share.partials(c.shape[0] == 1) for c in (a, b))
+        self.sums_a = a.new_empty(a.shape[1], self.partials_a[0], dtype=torch.float64)
+        self.sums_b = b.new_empty(b.shape[1], self.partials_b[0], dtype=torch.float64)
+        self.again = torch.empty(share.programs, dtype=torch.int32, device=a.device)
+        self.constants = segments(share, a.shape[0] == 1, b.shape[0] == 1)
+        """Those of the backward kernel."""
+
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The last tensors of the backward kernel's arguments."""
+        return self.sums_a, self.sums_b, self.again
+
+    def reduced(self, form: str) -> tuple[Tensor, Tensor]:
+        """da and db."""
+        a, b = self.a, self.b
+        da, db = torch.empty_like(a), torch.empty_like(b)
+        triton_kernels.reduce_kernel[(da.numel() + db.numel(),)](
+            *(self.sums_a, self.sums_b, b, da, db),
+            *(a.shape[0], *self.partials_a, *self.partials_b),
+            A=a.shape[1],
+            B=b.shape[1],
+            FORM_A=form == "A",
+            LANES=REDUCE_LANES,
+            **OPTIONS,
+        )
+        return da, db
+
+
+def segments(share: Partials, shared_a: bool, shared_b: bool) -> dict[str, int]:
+    """The backward kernels' constants for the partial sums of both coefficient tensors."""
+    return {"SEGMENT_A": share.segment(shared_a), "SEGMENT_B": share.segment(shared_b)}
 
 
 def constants(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> dict[str, Any]:
@@ -152,32 +205,19 @@ def _backward(
     itemsize = max(grad.element_size(), x.element_size())
     order, share = _plan(dx, a, b, itemsize, BACKWARD_PROGRAMS)
     grad, x = grad.permute(order).contiguous(), x.permute(order).contiguous()
-    partials_a, partials_b = share.partials(a.shape[0] == 1), share.partials(b.shape[0] == 1)
-    sums_a = torch.empty(a.shape[1], partials_a[0], dtype=torch.float64, device=x.device)
-    sums_b = torch.empty(b.shape[1], partials_b[0], dtype=torch.float64, device=x.device)
-    again = torch.empty(share.programs, dtype=torch.int32, device=x.device)
-    da, db = torch.empty_like(a), torch.empty_like(b)
-    tensors = (grad, x, dx, dx if y is None else y, a, b, sums_a, sums_b, again)
+    sums = CoefficientSums(share, a, b)
+    tensors = (grad, x, dx, dx if y is None else y, a, b, *sums.tensors)
     common = {
         **constants(x, a, b, form),
         **share.constants(),
-        **share.segments(a.shape[0] == 1, b.shape[0] == 1),
+        **sums.constants,
         "STORE_Y": y is not None,
         **OPTIONS,
     }
     with torch.cuda.device_of(x):
         for kernel in (triton_kernels.backward_kernel, triton_kernels.scaled_backward_kernel):
             kernel[(share.programs,)](*tensors, share.count, share.groups, share.run, **common)
-        triton_kernels.reduce_kernel[(da.numel() + db.numel(),)](
-            *(sums_a, sums_b, b, da, db),
-            *(a.shape[0], *partials_a, *partials_b),
-            A=a.shape[1],
-            B=b.shape[1],
-            FORM_A=form == "A",
-            LANES=REDUCE_LANES,
-            **OPTIONS,
-        )
-    return da, db
+        return sums.reduced(form)
 
 
 def _plan(

@@ -40,6 +40,7 @@ KAT_TARGET_BEGIN("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,prfchw")
 
 #define KAT_ALWAYS_INLINE inline __attribute__((always_inline))
 #define KAT_INLINE static KAT_ALWAYS_INLINE
+#define KAT_LAMBDA __attribute__((always_inline))
 
 namespace kat {
 namespace KAT_ISA {
@@ -477,6 +478,7 @@ void backward(const Block& block) {
 }
 
 #include "gated.inc"
+#include "norm.inc"
 
 // The smallest nonzero |v| of these elements; infinity if there is none.
 template <class T>
@@ -561,6 +563,15 @@ Kernels kernels(int64_t data_type, int64_t form, int m, int n, bool gated) {
     case kFloat16: return kernels_for_form<Float16>(form, m, n, gated);
     case kFloat64: return kernels_for_form<Float64>(form, m, n, gated);
     default: return kernels_for_form<Float32>(form, m, n, gated);
+  }
+}
+
+NormKernels norm_kernels(int64_t data_type) {
+  switch (data_type) {
+    case kBFloat16: return norm_kernels_for<BFloat16>();
+    case kFloat16: return norm_kernels_for<Float16>();
+    case kFloat64: return norm_kernels_for<Float64>();
+    default: return norm_kernels_for<Float32>();
   }
 }
 
