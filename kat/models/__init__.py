@@ -17,6 +17,7 @@ from kat.extras import on_first_use
 if TYPE_CHECKING:
     from kat.models import baselines, dense, micro
     from kat.models.baseline_mlps import FixedMlp, SwiGLUMlp
+    from kat.models.block import KATBlock
     from kat.models.checkpoints.hub import from_pretrained, push_to_hub, save_pretrained
     from kat.models.checkpoints.model_card import TrainingRecord
     from kat.models.checkpoints.model_record import (
@@ -51,6 +52,7 @@ __all__ = [
     "FixedMlp",
     "GatedKAT",
     "KANViT",
+    "KATBlock",
     "ModelRecord",
     "Movement",
     "SwiGLUMlp",

@@ -16,6 +16,7 @@ from timm.models import generate_default_cfgs
 from torch import nn
 
 from kat.models.baseline_mlps import gated_width
+from kat.models.block import KATBlock
 from kat.models.checkpoints.state_dict import filter_released, is_coefficient, published_name
 from kat.models.timm_registry import register_family
 from kat.models.vit import ViT
@@ -88,6 +89,7 @@ class KAT(ViT):
             fused=fused,
             keep=keep,
         )
+        kwargs.setdefault("block_fn", KATBlock)
         super().__init__(mlp_layer=mlp_layer, attn_init=attn_init, **kwargs)
         self.register_load_state_dict_pre_hook(_rename_coefficients)
 

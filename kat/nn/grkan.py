@@ -13,7 +13,7 @@ from kat.nn.blocks import Modules, layers_for_blocks, run_in_blocks
 from kat.nn.coefficients import Init
 from kat.nn.fused import grkan_linear, has_grkan_hooks
 from kat.nn.init import Scheme, init_grkan_
-from kat.nn.layer import has_no_effect
+from kat.nn.layer import Norm, has_no_effect, joined_norm
 from kat.nn.rational import GroupRational, Share
 from kat.ops import Form, Impl
 from kat.ops.torch_internals import in_function_transform, is_exporting
@@ -219,28 +219,43 @@ class GRKANMlp(nn.Module):
                 act.reset_parameters()
         self.init_weights()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x (..., in_features) to (..., out_features)."""
+    def forward(self, x: Tensor, norm: nn.Module | None = None) -> Tensor:
+        """x (..., in_features) to (..., out_features); with a norm, of ``norm(x)``.
+
+        An affine ``nn.LayerNorm`` of the last dimension, or timm's, runs in one pass with act1
+        where both are only their formulas (no hooks, plain parameters) and the device has a kernel.
+        Any other module is called, and in compiled code every one.
+        """
+        joined = None
+        if norm is not None:
+            joined = self._joined(norm, x)
+            x = norm(x) if joined is None else x
         keeps_hidden = self.keep == "hidden"
-        layers = layers_for_blocks(x, self._pairs()) if self._is_formula() else None
+        layers = layers_for_blocks(x, self._pairs(), joined) if self._is_formula() else None
         if layers is not None:
             return run_in_blocks(x, layers, keeps_hidden=keeps_hidden)
         if keeps_hidden or not torch.is_grad_enabled():
-            return self._layer_by_layer(x)
+            return self._layer_by_layer(x, joined)
         if in_function_transform() or is_exporting():
-            return self._layer_by_layer(x)
+            return self._layer_by_layer(x, joined)
         drops = not has_no_effect(self.drop1) or not has_no_effect(self.drop2)
         y: Tensor = checkpoint(
-            self._layer_by_layer, x, use_reentrant=False, preserve_rng_state=drops
+            self._layer_by_layer, x, joined, use_reentrant=False, preserve_rng_state=drops
         )
         return y
 
-    def _layer_by_layer(self, x: Tensor) -> Tensor:
+    def _joined(self, norm: nn.Module, x: Tensor) -> Norm | None:
+        """The norm as a part of act1; None where it must be called."""
+        if not self.fused or not has_no_effect(self.drop1):
+            return None
+        return joined_norm(norm, self.act1, x)
+
+    def _layer_by_layer(self, x: Tensor, norm: Norm | None) -> Tensor:
         if isinstance(self.act1, nn.Identity):
             x = self.fc1(self.act1(x))
         else:
             fused = self.fused and has_no_effect(self.drop1)
-            x = grkan_linear(x, self.act1, self.fc1, self.drop1, fused=fused)
+            x = grkan_linear(x, self.act1, self.fc1, self.drop1, fused=fused, norm=norm)
         fused = self.fused and has_no_effect(self.drop2) and has_no_effect(self.norm)
         return grkan_linear(x, self.act2, self.fc2, self._drop_and_norm, fused=fused)
 

@@ -1,36 +1,80 @@
-"""A GR-KAN layer as a formula, W F(x) + bias: of which modules it is one, and its gradients."""
+"""A GR-KAN layer as a formula, W F(x) + bias: of which modules it is one, and its gradients.
+
+Where a LayerNorm stands before it, the formula is W F(LayerNorm(x)) + bias.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from kat.nn.rational import GroupRational
-from kat.ops import Form, rational
+from kat.ops import Form, layer_norm_rational, rational
 from kat.ops.dispatch import rational_backward, rational_backward_recompute
-from kat.ops.torch_internals import is_patched
+from kat.ops.norm import (
+    has_kernel,
+    layer_norm_rational_backward,
+    layer_norm_rational_backward_recompute,
+)
+from kat.ops.torch_internals import in_function_transform, is_patched, is_plain_eager
 
 PLAIN = (Tensor, nn.Parameter)
 """Tensors whose class changes no operation."""
 
 
+class Norm(NamedTuple):
+    """The LayerNorm before a rational, one function with it: F(LayerNorm(x))."""
+
+    weight: Tensor
+    bias: Tensor
+    eps: float
+
+    def value(self, x: Tensor, activation: GroupRational) -> Tensor:
+        """F(LayerNorm(x))."""
+        coefficients = activation.weight_numerator, activation.weight_denominator
+        return layer_norm_rational(
+            x, self.weight, self.bias, *coefficients, eps=self.eps, form=activation.form
+        )
+
+
 class Layer(NamedTuple):
-    """W F(x) + bias; without coefficients W x + bias."""
+    """W F(x) + bias; without coefficients W x + bias; with a norm W F(LayerNorm(x)) + bias."""
 
     form: Form
     numerator: Tensor | None
     denominator: Tensor | None
     weight: Tensor
     bias: Tensor | None
+    norm_weight: Tensor | None = None
+    norm_bias: Tensor | None = None
+    eps: float = 0.0
+
+    @property
+    def tensors(self) -> tuple[Tensor | None, ...]:
+        """The parameters."""
+        tensors: tuple[Tensor | None, ...] = self[1:-1]
+        return tensors
+
+    def with_norm(self, norm: Norm | None) -> Layer:
+        """The layer after a norm."""
+        if norm is None:
+            return self
+        return self._replace(norm_weight=norm.weight, norm_bias=norm.bias, eps=norm.eps)
 
     def value(self, x: Tensor) -> Tensor:
-        """F(x)."""
+        """F(x), or F(LayerNorm(x))."""
         if self.numerator is None or self.denominator is None:
             return x
-        return rational(x, self.numerator, self.denominator, form=self.form)
+        coefficients = self.numerator, self.denominator
+        if self.norm_weight is None or self.norm_bias is None:
+            return rational(x, *coefficients, form=self.form)
+        return layer_norm_rational(
+            x, self.norm_weight, self.norm_bias, *coefficients, eps=self.eps, form=self.form
+        )
 
     def output(self, x: Tensor) -> Tensor:
         """W F(x) + bias."""
@@ -45,16 +89,17 @@ class Layer(NamedTuple):
         Args:
             grad: G, (..., d_out).
             x: (..., d_in).
-            needs: whether x, numerator, denominator, weight and bias need their gradients.
+            needs: whether x and each of :attr:`tensors` need their gradients.
 
         Returns:
             Those gradients, None where none is needed; that of the bias in G's dtype.
         """
-        *of_value, for_weight, for_bias = needs
-        of_x: list[Tensor | None] = [None, None, None]
+        for_x, for_a, for_b, for_weight, for_bias, *for_norm = needs
+        of_value = (for_x, for_a, for_b, *for_norm)
+        found: list[Tensor | None] = [None] * len(of_value)
         y = None
         if any(of_value):
-            of_x, y = self._gradients_of_value(grad @ self.weight.to(grad.dtype), x, for_weight)
+            found, y = self._gradients_of_value(grad @ self.weight.to(grad.dtype), x, for_weight)
         elif for_weight:
             y = self.value(x)
         rows = grad.reshape(-1, grad.shape[-1])
@@ -63,19 +108,29 @@ class Layer(NamedTuple):
             d_weight = (rows.T @ y.reshape(-1, y.shape[-1]).to(grad.dtype)).to(self.weight.dtype)
         if for_bias:
             d_bias = rows.sum(0)
-        return [*of_x, d_weight, d_bias]
+        return [*found[:3], d_weight, d_bias, *found[3:]]
 
     def _gradients_of_value(
         self, grad: Tensor, x: Tensor, for_weight: bool
     ) -> tuple[list[Tensor | None], Tensor | None]:
-        """Those of x, numerator and denominator, and F(x) if the weight needs it."""
+        """Those of x, the coefficients and the norm's parameters; F(x) if the weight needs it."""
         if self.numerator is None or self.denominator is None:
-            return [grad.to(x.dtype), None, None], x if for_weight else None
-        inputs = (x, self.numerator, self.denominator, self.form)
-        if for_weight:
-            *found, y = rational_backward_recompute(grad, *inputs)
-            return [*found], y
-        return [*rational_backward(grad, *inputs)], None
+            return [grad.to(x.dtype), *[None] * 4], x if for_weight else None
+        inputs: tuple[Any, ...] = (x, self.numerator, self.denominator, self.form)
+        backward: Any = rational_backward_recompute if for_weight else rational_backward
+        if self.norm_weight is not None:
+            inputs = (x, self.norm_weight, self.norm_bias, *inputs[1:3], self.eps, self.form)
+            backward = (
+                layer_norm_rational_backward_recompute
+                if for_weight
+                else layer_norm_rational_backward
+            )
+        found = list(backward(grad, *inputs))
+        y = found.pop() if for_weight else None
+        if self.norm_weight is None:
+            return [*found, None, None], y
+        dx, of_norm_weight, of_norm_bias, da, db = found
+        return [dx, da, db, of_norm_weight, of_norm_bias], y
 
 
 def plain_layer(activation: GroupRational | None, linear: nn.Linear) -> Layer | None:
@@ -113,6 +168,39 @@ def plain_coefficients(activation: GroupRational) -> tuple[Tensor, Tensor] | Non
     if type(numerator) not in PLAIN or type(denominator) not in PLAIN:
         return None
     return numerator, denominator
+
+
+def joined_norm(norm: nn.Module, activation: nn.Module, x: Tensor) -> Norm | None:
+    """The norm as a part of ``activation(norm(x))``, where a kernel computes both in one pass.
+
+    None where the modules must be called: where one is more than its formula (see
+    :func:`plain_coefficients`), where something observes or rewrites operations or compiles them,
+    where autocast gives them different dtypes, and where there is no kernel.
+    """
+    if not is_plain_eager(x) or in_function_transform():
+        return None
+    if not _is_layer_norm(norm) or type(activation) is not GroupRational or activation.impl:
+        return None
+    weight, bias, eps = norm.weight, norm.bias, norm.eps
+    coefficients = plain_coefficients(activation)
+    if coefficients is None or type(weight) not in PLAIN or type(bias) not in PLAIN:
+        return None
+    if norm.normalized_shape != x.shape[-1:] or not weight.dtype == bias.dtype == x.dtype:
+        return None
+    if x.dtype.itemsize < 4 and torch.is_autocast_enabled(x.device.type):
+        return None
+    if x.shape[-1] % activation.num_groups or not has_kernel(x, *coefficients):
+        return None
+    return Norm(weight, bias, eps)
+
+
+def _is_layer_norm(norm: Any) -> TypeGuard[nn.LayerNorm]:
+    """Whether a module is torch's LayerNorm, or timm's where that does the same."""
+    kind = type(norm)
+    timms = (kind.__module__, kind.__qualname__) == ("timm.layers.norm", "LayerNorm")
+    if kind is not nn.LayerNorm and not (timms and not norm._fast_norm):
+        return False
+    return not is_patched(norm)
 
 
 def has_no_effect(module: nn.Module) -> bool:

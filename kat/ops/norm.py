@@ -136,6 +136,12 @@ def dispatched(
     return y
 
 
+def has_kernel(x: Tensor, numerator: Tensor, denominator: Tensor) -> bool:
+    """Whether a kernel computes both in one pass for these arguments."""
+    backend = next((b for b in BACKENDS.values() if x.device.type == b.DEVICE_TYPE), None)
+    return backend is not None and backend.supports(x, numerator, denominator)
+
+
 def layer_norm_rational_backward(grad: Tensor, *inputs: Any) -> Gradients:
     """The gradients of ``sum(grad * F(LayerNorm(x)))``, differentiable again.
 
