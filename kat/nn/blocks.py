@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kat.nn.layer import Layer, Norm, plain_layer
+from kat.nn.layer import PLAIN, Layer, Norm, plain_layer
 from kat.nn.rational import GroupRational
 from kat.ops import FORMS, Form
 from kat.ops.arguments import compute_dtype
@@ -75,6 +75,21 @@ def second_level_cache() -> int:
     return size
 
 
+def pay(x: Tensor, width: int) -> bool:
+    """Whether blocks may pay for a layer of x of this width: the first question, and a quick one.
+
+    Args:
+        x: (..., d_in), or what a tracer has in its place.
+        width: of the widest layer, but for the input.
+    """
+    if torch.compiler.is_compiling() or type(x) not in PLAIN or x.device.type != "cpu":
+        return False
+    if not x.dim():
+        return False
+    widest = max(x.shape[-1], width)
+    return x.shape[:-1].numel() * widest * x.element_size() >= least_bytes()
+
+
 def layers_for_blocks(x: Tensor, modules: Modules, norm: Norm | None = None) -> list[Layer] | None:
     """The layers that :func:`run_in_blocks` may compute in the place of the modules.
 
@@ -88,12 +103,8 @@ def layers_for_blocks(x: Tensor, modules: Modules, norm: Norm | None = None) -> 
         modules: the layers.
         norm: of :func:`kat.nn.layer.joined_norm`, before the first one.
     """
-    if not is_plain_eager(x) or x.device.type != "cpu" or not x.dim():
-        return None
-    widest = max(x.shape[-1], *(len(linear.weight) for _, linear in modules))
-    if x.shape[:-1].numel() * widest * x.element_size() < least_bytes():
-        return None
-    if is_profiling() or in_function_transform():
+    widest = max(getattr(linear, "out_features", 0) for _, linear in modules)
+    if not pay(x, widest) or not is_plain_eager(x) or is_profiling() or in_function_transform():
         return None
     width, dtype = x.shape[-1], _product_dtype(x)
     layers = []

@@ -7,7 +7,7 @@ pass recomputes F(x) in the same pass over x as the gradient of the rational.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -72,12 +72,12 @@ def grkan_linear(
     x: Tensor,
     activation: GroupRational,
     linear: nn.Linear,
-    between: Callable[[Tensor], Tensor] = lambda y: y,
+    between: Sequence[nn.Module] = (),
     *,
     fused: bool = True,
     norm: Norm | None = None,
 ) -> Tensor:
-    """``linear(between(activation(x)))`` up to rounding, in less memory where it is fused.
+    """W F(x) + bias, ``linear(activation(x))`` up to rounding, in less memory where it is fused.
 
     On the CPU it runs in blocks of rows, see :mod:`kat.nn.blocks`. The modules are called one after
     the other where they are not just their formula (they have hooks, a derived class, a ``forward``
@@ -88,17 +88,20 @@ def grkan_linear(
     Args:
         x: (..., d_in).
         activation, linear: the two modules.
-        between: applied to F(x) before the linear map.
-        fused: whether the modules may be fused; False if ``between`` is not the identity.
+        between: applied to F(x) before the linear map, one after the other; they prevent fusing.
+        fused: whether the modules may be fused.
         norm: applied to x first, in one pass with the activation; of
             :func:`kat.nn.layer.joined_norm`.
 
     Returns:
         y, (..., d_out).
     """
-    y = _fused(x, activation, linear, norm) if fused else None
+    y = _fused(x, activation, linear, norm) if fused and not between else None
     if y is None:
-        y = linear(between(activation(x) if norm is None else norm.value(x, activation)))
+        y = activation(x) if norm is None else norm.value(x, activation)
+        for module in between:
+            y = module(y)
+        y = linear(y)
     if norm is not None and has_grkan_hooks():
         x = _shown(x, norm, activation, linear, y)
     call_grkan_hooks(activation, linear, x, y)

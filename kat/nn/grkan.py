@@ -6,14 +6,14 @@ from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.utils.checkpoint import checkpoint
 
-from kat.nn.blocks import Modules, layers_for_blocks, run_in_blocks
+from kat.nn.blocks import Modules, layers_for_blocks, pay, run_in_blocks
 from kat.nn.coefficients import Init
 from kat.nn.fused import grkan_linear, has_grkan_hooks
 from kat.nn.init import Scheme, init_grkan_
-from kat.nn.layer import Norm, has_no_effect, joined_norm
+from kat.nn.layer import Norm, effective, has_no_effect, joined_norm
 from kat.nn.rational import GroupRational, Share
 from kat.ops import Form, Impl
 from kat.ops.torch_internals import in_function_transform, is_exporting
@@ -227,18 +227,20 @@ class GRKANMlp(nn.Module):
         Any other module is called, and in compiled code every one.
         """
         joined = None
-        if norm is not None:
+        if norm is not None and not isinstance(norm, fx.Proxy):  # fx traces each argument
             joined = self._joined(norm, x)
             x = norm(x) if joined is None else x
         keeps_hidden = self.keep == "hidden"
-        layers = layers_for_blocks(x, self._pairs(), joined) if self._is_formula() else None
+        layers = None
+        if pay(x, self.fc1.out_features) and self._is_formula():
+            layers = layers_for_blocks(x, self._pairs(), joined)
         if layers is not None:
             return run_in_blocks(x, layers, keeps_hidden=keeps_hidden)
         if keeps_hidden or not torch.is_grad_enabled():
             return self._layer_by_layer(x, joined)
         if in_function_transform() or is_exporting():
             return self._layer_by_layer(x, joined)
-        drops = not has_no_effect(self.drop1) or not has_no_effect(self.drop2)
+        drops = bool(effective(self.drop1, self.drop2))
         y: Tensor = checkpoint(
             self._layer_by_layer, x, joined, use_reentrant=False, preserve_rng_state=drops
         )
@@ -254,10 +256,10 @@ class GRKANMlp(nn.Module):
         if isinstance(self.act1, nn.Identity):
             x = self.fc1(self.act1(x))
         else:
-            fused = self.fused and has_no_effect(self.drop1)
-            x = grkan_linear(x, self.act1, self.fc1, self.drop1, fused=fused, norm=norm)
-        fused = self.fused and has_no_effect(self.drop2) and has_no_effect(self.norm)
-        return grkan_linear(x, self.act2, self.fc2, self._drop_and_norm, fused=fused)
+            between = effective(self.drop1)
+            x = grkan_linear(x, self.act1, self.fc1, between, fused=self.fused, norm=norm)
+        between = effective(self.drop2, self.norm)
+        return grkan_linear(x, self.act2, self.fc2, between, fused=self.fused)
 
     def _pairs(self) -> Modules:
         first = self.act1 if isinstance(self.act1, GroupRational) else None
@@ -269,10 +271,7 @@ class GRKANMlp(nn.Module):
             return False
         if not isinstance(self.act1, GroupRational) and not has_no_effect(self.act1):
             return False
-        return all(map(has_no_effect, (self.drop1, self.drop2, self.norm)))
-
-    def _drop_and_norm(self, y: Tensor) -> Tensor:
-        return self.norm(self.drop2(y))
+        return not effective(self.drop1, self.drop2, self.norm)
 
 
 def count_groups(num_groups: int | str, name: str, width: int) -> int:

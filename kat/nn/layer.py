@@ -203,6 +203,11 @@ def _is_layer_norm(norm: Any) -> TypeGuard[nn.LayerNorm]:
     return not is_patched(norm)
 
 
+def effective(*modules: nn.Module) -> list[nn.Module]:
+    """Those of some dropouts and norms that change their input, or that something observes."""
+    return [module for module in modules if not has_no_effect(module)]
+
+
 def has_no_effect(module: nn.Module) -> bool:
     """Whether a dropout or norm returns its input, and nothing observes it."""
     drops = type(module) is nn.Dropout and module.training and module.p > 0

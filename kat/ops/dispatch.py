@@ -15,6 +15,7 @@ from kat.ops.operators import (
     define_operator,
     define_second_order,
     run_backward,
+    run_unrecorded,
 )
 from kat.ops.torch_internals import in_function_transform
 from kat.ops.triton import backend as triton
@@ -147,7 +148,9 @@ def rational_backward_recompute(
     For a backward pass that needs F(x) where the forward pass has kept x alone.
     """
     if not torch.is_grad_enabled() and not in_function_transform():
-        return torch.ops.kat.rational_backward_recompute(grad, x, numerator, denominator, form)
+        tensors = (grad, x, numerator, denominator)
+        dx, da, db, y = run_unrecorded("rational_backward_recompute", tensors, (form,))
+        return dx, da, db, y
     gradients = rational_backward(grad, x, numerator, denominator, form)
     return *gradients, rational(x, numerator, denominator, form)
 

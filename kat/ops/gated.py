@@ -28,6 +28,7 @@ from kat.ops.operators import (
     requested_backend,
     run_backward,
     run_operator,
+    run_unrecorded,
     takes_short_path,
 )
 from kat.ops.torch_internals import in_function_transform, is_exporting_onnx
@@ -123,10 +124,12 @@ def gated_rational_backward_recompute(
     grad: Tensor, x: Tensor, v: Tensor, numerator: Tensor, denominator: Tensor, form: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """As :func:`gated_rational_backward`, and F(x) v, for a backward pass that needs it."""
-    inputs = (x, v, numerator, denominator, form)
+    tensors = (x, v, numerator, denominator)
     if not torch.is_grad_enabled() and not in_function_transform():
-        return torch.ops.kat.gated_rational_backward_recompute(grad, *inputs)
-    return *gated_rational_backward(grad, *inputs), dispatched(*inputs)
+        name = "gated_rational_backward_recompute"
+        dx, dv, da, db, y = run_unrecorded(name, (grad, *tensors), (form,))
+        return dx, dv, da, db, y
+    return *gated_rational_backward(grad, *tensors, form), dispatched(*tensors, form)
 
 
 def packed_backward_recompute(

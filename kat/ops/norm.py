@@ -25,6 +25,7 @@ from kat.ops.operators import (
     requested_backend,
     run_backward,
     run_operator,
+    run_unrecorded,
     short_path,
     takes_short_path,
 )
@@ -158,8 +159,8 @@ def layer_norm_rational_backward(grad: Tensor, *inputs: Any) -> Gradients:
 def layer_norm_rational_backward_recompute(grad: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
     """As :func:`layer_norm_rational_backward`, and F(LayerNorm(x)), for a pass that needs it."""
     if not torch.is_grad_enabled() and not in_function_transform():
-        found: tuple[Tensor, ...]
-        found = torch.ops.kat.layer_norm_rational_backward_recompute(grad, *inputs)
+        name, tensors, options = "layer_norm_rational_backward_recompute", inputs[:5], inputs[5:]
+        found: tuple[Tensor, ...] = run_unrecorded(name, (grad, *tensors), options)
         return found
     return *layer_norm_rational_backward(grad, *inputs), dispatched(*inputs)
 

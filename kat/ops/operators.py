@@ -189,7 +189,14 @@ def run_backward(
     """
     if in_function_transform():
         return on_reference(*tensors, *options)
-    if torch.is_grad_enabled() or not takes_short_path(*tensors):
+    if torch.is_grad_enabled():
+        return getattr(torch.ops.kat, name).default(*tensors, *options)
+    return run_unrecorded(name, tensors, options)
+
+
+def run_unrecorded(name: str, tensors: Sequence[Tensor], options: Sequence[Any]) -> Any:
+    """``kat::NAME`` where autograd records nothing; arguments as :func:`run_operator`."""
+    if not takes_short_path(*tensors):
         return getattr(torch.ops.kat, name).default(*tensors, *options)
     return KERNELS[tensors[0].device.type][name](*tensors, *options)
 
