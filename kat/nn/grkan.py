@@ -140,7 +140,9 @@ class GRKANMlp(nn.Module):
             product with W_1.
         device, dtype: of the parameters.
 
-    The children act1, fc1, act2 and fc2 have the names of the released checkpoints.
+    ``mlp(x, norm=norm)`` is ``mlp(norm(x))``; a LayerNorm runs in one pass with F_1, see
+    :meth:`forward`. The children act1, fc1, act2 and fc2 have the names of the released
+    checkpoints.
 
     Source: arXiv 2409.10594, sections 4.3 to 4.5.
 

@@ -144,7 +144,6 @@ struct Plan {
   int64_t chunk, chunks;
   bool whole_periods;  // whether a chunk is a number of periods, or starts and ends anywhere
   int64_t slots;       // partial sums of one chunk: one for each group, or for each run it touches
-  int64_t span;        // chunks that one thread processes one after the other
 
   // `rows_apart`: channels are contiguous, but rows are not, so no strip may cross their ends.
   // `whole_rows`: neither may a chunk.
@@ -167,7 +166,6 @@ struct Plan {
     chunk = any_end ? kChunk : period * larger(kChunk / period, least);
     chunks = divide_up(count, chunk);
     slots = whole_periods ? groups : chunk / run + 2;
-    span = whole_rows ? divide_up(chunks, kSpans) : 1;
   }
 
   int64_t group_of(int64_t offset) const { return offset / group_run % groups; }
@@ -229,8 +227,9 @@ class Operation {
         in_gap_(gate ? gate->in_stride - call.channels : 0),
         out_gap_(gate ? gate->out_stride - call.channels : 0),
         m_(int(call.a_columns) - 1), n_(int(call.b_columns)), terms_(m_ + 1 + n_), limit_(limit()),
-        a_size_(a_size()), b_size_(b_size()), table_(nullptr), partial_(nullptr),
-        norm_partial_(nullptr), failed_(false) {}
+        a_size_(a_size()), b_size_(b_size()),
+        span_(norm && call.grad ? divide_up(plan.chunks, kSpans) : 1), table_(nullptr),
+        partial_(nullptr), norm_partial_(nullptr), failed_(false) {}
 
   ~Operation() {
     free(table_);
@@ -348,7 +347,7 @@ class Operation {
     return partial_ && norm_partial_;
   }
 
-  int64_t spans() const { return divide_up(plan_.chunks, plan_.span); }
+  int64_t spans() const { return divide_up(plan_.chunks, span_); }
 
   static void task(int64_t begin, int64_t end, void* context) {
     static_cast<Operation*>(context)->process_spans(begin, end);
@@ -369,9 +368,9 @@ class Operation {
       return;
     }
     for (int64_t span = begin; span < end; ++span) {
-      const int64_t last = smaller((span + 1) * plan_.span, plan_.chunks);
+      const int64_t last = smaller((span + 1) * span_, plan_.chunks);
       double* totals = call_.grad ? norm_partial_ + span * 2 * call_.channels : nullptr;
-      process_chunks(span * plan_.span, last, &rows, totals);
+      process_chunks(span * span_, last, &rows, totals);
     }
   }
 
@@ -740,6 +739,7 @@ class Operation {
   int64_t in_gap_, out_gap_;
   int m_, n_, terms_;
   double limit_, a_size_, b_size_;
+  int64_t span_;  // chunks that one thread processes one after the other
   R* table_;
   double* partial_;
   double* norm_partial_;
