@@ -17,16 +17,17 @@ draws, as it does the new head, the adapters and the order of the batches. The r
 then linear decay.
 
 Arms of the source with gated MLPs:
-  head      the head alone
-  full      everything
-  gated     kat.kanify with 9 groups (the gates are 171 wide), then everything
-  lora      PEFT's LoRA of rank 8, alpha 16, on the attention's query, key and value
-  lora_all  the same on all linear maps of the blocks
-  lora_1    as lora, of rank 1, alpha 2
-  bitfit    the biases
-  rational  kat.kanify, then kat.adapt(model, "rational")
-  low_rank  kat.kanify, then kat.adapt(model, "low_rank", rank=2)
-  parallel  kat.adapt(model, "parallel", width=16)
+  head         the head alone
+  full         everything
+  gated        kat.kanify with 9 groups (the gates are 171 wide), then everything
+  lora         PEFT's LoRA of rank 8, alpha 16, on the attention's query, key and value
+  lora_all     the same on all linear maps of the blocks
+  lora_1       as lora, of rank 1, alpha 2
+  bitfit       the biases
+  rational     kat.kanify, then kat.adapt(model, "rational")
+  per_channel  as rational, with 171 groups that share nothing
+  low_rank     kat.kanify, then kat.adapt(model, "low_rank", rank=2)
+  parallel     kat.adapt(model, "parallel", width=16)
 
 Arms of the source with plain MLPs, to see whether the rational before the first linear map helps:
   head             the head alone
@@ -72,6 +73,7 @@ RATES = {
         "lora_1": (3e-3, 1e-2, 3e-2),
         "bitfit": (1e-2, 3e-2, 1e-1),
         "rational": RATIONAL,
+        "per_channel": RATIONAL,
         "low_rank": RATIONAL,
         "parallel": (3e-3, 1e-2, 3e-2),
     },
@@ -86,8 +88,11 @@ RATES = {
 }
 HEAD_RATES = (1e-2, 1e-1)
 MINUS = {"gated": ("full", "lora", "head"), "plain": ("full", "both", "rational")}
-KANIFIED = ("gated", "rational", "low_rank", "both", "second", "rational_second")
+KANIFIED = (
+    "gated", "rational", "per_channel", "low_rank", "both", "second", "rational_second",
+)  # fmt: skip
 GROUPS = {"gated": 9, "plain": 8}
+PER_CHANNEL = kat.KanifyConfig(groups=171, share="none")
 BATCH, CALIBRATION = 32, 256
 SOURCE_RATE, SOURCE_BATCH = 2e-3, 128
 MEASURES = ("valid", "test")
@@ -183,7 +188,8 @@ def run(
 def adapted(model: nn.Module, source: str, arm: str, images: Tensor) -> nn.Module:
     """The model with what the arm trains."""
     if arm in KANIFIED:
-        kanified(model, source, images, first="second" not in arm)
+        usual = kat.KanifyConfig(groups=GROUPS[source], first="second" not in arm)
+        kanified(model, PER_CHANNEL if arm == "per_channel" else usual, images)
     if arm.startswith("lora"):
         return with_lora(model, arm)
     if arm in ("head", "bitfit"):
@@ -191,7 +197,7 @@ def adapted(model: nn.Module, source: str, arm: str, images: Tensor) -> nn.Modul
             parameter.requires_grad_(
                 name.startswith("head") or (arm == "bitfit" and name.endswith(".bias"))
             )
-    kind = arm.removesuffix("_second")
+    kind = "rational" if arm == "per_channel" else arm.removesuffix("_second")
     if kind in ("rational", "low_rank", "parallel"):
         sizes = {"low_rank": {"rank": 2}, "parallel": {"width": 16}}.get(kind, {})
         kat.adapt(model, kind, modules_to_save="head", **sizes)
@@ -199,10 +205,9 @@ def adapted(model: nn.Module, source: str, arm: str, images: Tensor) -> nn.Modul
 
 
 def kanified(
-    model: nn.Module, source: str, images: Tensor, *, first: bool = True, measure: Any = None
+    model: nn.Module, config: kat.KanifyConfig, images: Tensor, measure: Any = None
 ) -> kat.models.kanify.Plan:
     """Puts rationals in the place of the activations, fitted to their inputs on some images."""
-    config = kat.KanifyConfig(groups=GROUPS[source], first=first)
     batches = images[:CALIBRATION].split(BATCH)
     return kat.kanify(model, config=config, calibration=batches, measure=measure)
 
@@ -222,7 +227,8 @@ def show_change(source: str, state: dict[str, Tensor], task: Task) -> None:
     model = built(source)
     model.load_state_dict(state)
     images = task.draw(0)[0]
-    plan = kanified(model, source, images, measure=task.test[0][:1000])
+    config = kat.KanifyConfig(groups=GROUPS[source])
+    plan = kanified(model, config, images, measure=task.test[0][:1000])
     print(plan)
     assert plan.change is not None
     print(f"{source}: the logits of the source move by {plan.change.of_all:.1e}", flush=True)
