@@ -48,7 +48,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from arms import COSTS, IDENTITY, Runs, costs, parameter_groups, warm_up_and_decay
+from arms import COSTS, Rates, Runs, costs, parameter_groups, warm_up_and_decay
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoModel, AutoTokenizer
@@ -76,7 +76,7 @@ FILES = {
 MEASURES = (
     "r valid", *(f"{what} {name}" for name in ("test", *list(FILES)[1:]) for what in ("r", "acc")),
 )  # fmt: skip
-COLUMNS = (*IDENTITY, "epochs", "sentences", *COSTS, *MEASURES)
+COLUMNS = ("arm", "seed", "rate", "for", "epochs", "sentences", *COSTS, *MEASURES)
 
 
 class Rated(NamedTuple):
@@ -115,22 +115,24 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     settings = {"epochs": options.epochs, "sentences": options.sentences}
-    runs = Runs(options.csv, COLUMNS, settings, valid="r valid")
+    runs = Runs(options.csv, COLUMNS, ["rate"], settings, valid="r valid")
     if not options.table:
         data = read(options.data)
         data["train"] = data["train"][: options.sentences]
-        rates = {arm: RATES[arm] for arm in options.arm}
-        runs.make(rates, options.seed, partial(run, data, options.epochs))
+        tries = {arm: [{"rate": rate} for rate in RATES[arm]] for arm in options.arm}
+        runs.make(tries, options.seed, partial(run, data, options.epochs))
     runs.print(options.arm, MEASURES)
 
 
 def run(
-    data: dict[str, list[Rated]], epochs: int, arm: str, rate: float, seed: int, tuning: bool
+    data: dict[str, list[Rated]], epochs: int, arm: str, rates: Rates, seed: int, tuning: bool
 ) -> dict[str, Any]:
     """Trains and evaluates once."""
     torch.manual_seed(seed)
     model = adapted(Rater(), arm, data["train"])
-    optimizer = torch.optim.AdamW(parameter_groups(model, rate, HEAD_RATE), weight_decay=0.0)
+    optimizer = torch.optim.AdamW(
+        parameter_groups(model, rates["rate"], HEAD_RATE), weight_decay=0.0
+    )
     start = time.process_time()
     train(model, optimizer, data["train"], epochs, seed)
     row = costs(model, optimizer, time.process_time() - start)

@@ -1,7 +1,7 @@
 """What the benchmarks of fine-tuning share: rates tuned by arm, a row of a CSV file a run, means.
 
-An arm is a way to fine-tune a model. It tries its learning rates with seed 0 (rows "tune") and
-keeps the one that is best on validation data; then it runs with other seeds (rows "test"). A run
+An arm is a way to fine-tune a model. It tries some learning rates with seed 0 (rows "tune") and
+keeps those that are best on validation data; then it runs with other seeds (rows "test"). A run
 whose row is in the file is not made again, so that a benchmark can be stopped and started.
 """
 
@@ -21,10 +21,12 @@ from torch import Tensor, nn
 from kat.analysis.ablation import Estimate
 
 Row = dict[str, str]
-Run = Callable[[str, float, int, bool], Mapping[str, Any]]
-"""Trains and evaluates an arm with a rate and a seed, to tune or not; gives what it measured."""
+Rates = dict[str, float]
+"""What is tuned, by column: ``{"rate": 1e-3}``."""
+Run = Callable[[str, Rates, int, bool], Mapping[str, Any]]
+"""Trains and evaluates an arm with rates and a seed, to tune or not; gives what it measured."""
 
-IDENTITY = ("arm", "seed", "rate", "for")
+IDENTITY = ("arm", "seed", "for")
 COSTS = ("parameters", "optimizer bytes", "seconds")
 
 
@@ -35,23 +37,25 @@ class Runs:
     Args:
         path: of the file, made with its first row.
         columns: the names of all columns.
+        tuned: the columns of :data:`Rates`.
         settings: values that all of these rows share, such as the number of epochs.
-        valid: the column that chooses the rate: the highest is best.
+        valid: the column that chooses the rates: the highest is best.
     """
 
     path: Path
     columns: Sequence[str]
+    tuned: Sequence[str]
     settings: Mapping[str, str | int]
     valid: str
 
-    def make(self, rates: Mapping[str, Sequence[float]], seeds: Sequence[int], run: Run) -> None:
+    def make(self, tries: Mapping[str, Sequence[Rates]], seeds: Sequence[int], run: Run) -> None:
         """Makes the runs that are missing: first those that tune, then seed by seed."""
-        for arm, tried in rates.items():
-            for rate in tried:
-                self._make(arm, rate, 0, True, run)
+        for arm, rates in tries.items():
+            for each in rates:
+                self._make(arm, each, 0, True, run)
         for seed in seeds:
-            for arm in rates:
-                self._make(arm, self.best_rate(arm), seed, False, run)
+            for arm in tries:
+                self._make(arm, self.best(arm), seed, False, run)
 
     def done(self, arm: str, purpose: str) -> list[Row]:
         """The rows of an arm, of those that tune or test."""
@@ -62,10 +66,10 @@ class Runs:
         wanted = {"arm": arm, "for": purpose} | {n: str(v) for n, v in self.settings.items()}
         return [row for row in rows if all(row[name] == wanted[name] for name in wanted)]
 
-    def best_rate(self, arm: str) -> float:
-        """The tried rate that is best on the validation data."""
+    def best(self, arm: str) -> Rates:
+        """The tried rates that are best on the validation data."""
         rows = [row for row in self.done(arm, "tune") if not math.isnan(float(row[self.valid]))]
-        return float(max(rows, key=lambda row: float(row[self.valid]))["rate"])
+        return self._rates(max(rows, key=lambda row: float(row[self.valid])))
 
     def difference(self, arm: str, reference: str, measure: str) -> Estimate:
         """The mean difference over the seeds that both arms were tested with."""
@@ -75,13 +79,16 @@ class Runs:
         )
         return Estimate.of([own[seed] - other[seed] for seed in own.keys() & other.keys()])
 
-    def _make(self, arm: str, rate: float, seed: int, tuning: bool, run: Run) -> None:
+    def _rates(self, row: Row) -> Rates:
+        return {name: float(row[name]) for name in self.tuned}
+
+    def _make(self, arm: str, rates: Rates, seed: int, tuning: bool, run: Run) -> None:
         purpose = "tune" if tuning else "test"
-        known = ((int(row["seed"]), float(row["rate"])) for row in self.done(arm, purpose))
-        if (seed, rate) in known:
+        known = ((int(row["seed"]), self._rates(row)) for row in self.done(arm, purpose))
+        if (seed, rates) in known:
             return
-        row: dict[str, Any] = {"arm": arm, "seed": seed, "rate": rate, "for": purpose}
-        row |= {**self.settings, **run(arm, rate, seed, tuning)}
+        row: dict[str, Any] = {"arm": arm, "seed": seed, "for": purpose}
+        row |= {**rates, **self.settings, **run(arm, rates, seed, tuning)}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         new = not self.path.exists()
         with self.path.open("a", newline="") as file:
@@ -89,7 +96,9 @@ class Runs:
             if new:
                 writer.writeheader()
             writer.writerow(row)
-        print(arm, seed, rate, purpose, f"{row['seconds']} s", row[self.valid], flush=True)
+        print(
+            arm, seed, *rates.values(), purpose, f"{row['seconds']} s", row[self.valid], flush=True
+        )
 
     def print(
         self,
@@ -111,7 +120,7 @@ class Runs:
         table = []
         for arm in tested:
             rows = self.done(arm, "test")
-            cells = [arm, *(rows[0][name] for name in ("rate", *COSTS[:2]))]
+            cells = [arm, *(rows[0][name] for name in (*self.tuned, *COSTS[:2]))]
             cells.append(f"{_estimate(rows, 'seconds').mean:.1f}")
             cells += [_estimate(rows, name).text(digits) for name in measures]
             for other in minus:
@@ -119,7 +128,7 @@ class Runs:
                 cells.append("-" if arm == other else difference.text(digits, sign=True))
             table.append([*cells, str(len(rows))])
         heads = (*measures, *(f"minus {other}" for other in minus))
-        print_table(["arm", "rate", *COSTS, *heads, "runs"], table)
+        print_table(["arm", *self.tuned, *COSTS, *heads, "runs"], table)
 
 
 def _estimate(rows: Sequence[Row], measure: str) -> Estimate:

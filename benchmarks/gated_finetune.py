@@ -4,8 +4,9 @@
     python benchmarks/gated_finetune.py
     python benchmarks/gated_finetune.py --table       # of the runs that are done
 
-Runs and rates are as in benchmarks/adapters.py: four learning rates an arm with seed 0, the best
-on validation images, then five other seeds.
+Six tries an arm with seed 0: three learning rates, each with two of the head (or six of the head
+alone); the best on validation images; then five other seeds. The three were placed around the best
+of a pilot with four rates an arm, one of the head, and seed 0.
 
 Two sources: vit_swiglu_micro_patch7_28 (gated MLPs with SiLU) and vit_mlp_micro_patch7_28 (plain
 MLPs with GELU), trained for 4 epochs on the 30,000 training images of classes 0 to 4 of
@@ -13,19 +14,20 @@ Fashion-MNIST and kept in --sources. The task: classes 5 to 9 from --images imag
 draws, as it does the new head, the adapters and the order of the batches. The rate is chosen on
 2,000 other training images; "test" is the top-1 on the 5,000 test images. All arms train for
 --epochs epochs with AdamW without weight decay, batches of 32, a tenth of the steps of warm-up and
-then linear decay, and the rate of the head.
+then linear decay.
 
 Arms of the source with gated MLPs:
-  head      the head alone
-  full      everything
-  gated     kat.kanify with 9 groups (the gates are 171 wide), then everything
-  lora      PEFT's LoRA of rank 8, alpha 16, on the attention's query, key and value
-  lora_all  the same on all linear maps of the blocks
-  lora_1    as lora, of rank 1, alpha 2
-  bitfit    the biases
-  rational  kat.kanify, then kat.adapt(model, "rational")
-  low_rank  kat.kanify, then kat.adapt(model, "low_rank", rank=2)
-  parallel  kat.adapt(model, "parallel", width=16)
+  head         the head alone
+  full         everything
+  gated        kat.kanify with 9 groups (the gates are 171 wide), then everything
+  lora         PEFT's LoRA of rank 8, alpha 16, on the attention's query, key and value
+  lora_all     the same on all linear maps of the blocks
+  lora_1       as lora, of rank 1, alpha 2
+  bitfit       the biases
+  rational     kat.kanify, then kat.adapt(model, "rational")
+  per_channel  as rational, with 171 groups that share nothing
+  low_rank     kat.kanify, then kat.adapt(model, "low_rank", rank=2)
+  parallel     kat.adapt(model, "parallel", width=16)
 
 Arms of the source with plain MLPs, to see whether the rational before the first linear map helps:
   head             the head alone
@@ -45,11 +47,12 @@ from __future__ import annotations
 import argparse
 import time
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
-from arms import COSTS, IDENTITY, Runs, costs, parameter_groups, warm_up_and_decay
+from arms import COSTS, IDENTITY, Rates, Runs, costs, parameter_groups, warm_up_and_decay
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -58,35 +61,43 @@ from kat.data import DataConfig, open_split
 from kat.models import create_model
 
 SOURCES = {"gated": "vit_swiglu_micro_patch7_28", "plain": "vit_mlp_micro_patch7_28"}
+WHOLE, RATIONAL, LORA = (3e-4, 1e-3, 3e-3), (3e-2, 1e-1, 3e-1), (1e-3, 3e-3, 1e-2)
+HEAD = (3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
 RATES = {
     "gated": {
-        "head": (3e-3, 1e-2, 3e-2, 1e-1),
-        "full": (3e-4, 1e-3, 3e-3, 1e-2),
-        "gated": (3e-4, 1e-3, 3e-3, 1e-2),
-        "lora": (1e-3, 3e-3, 1e-2, 3e-2),
-        "lora_all": (1e-3, 3e-3, 1e-2, 3e-2),
-        "lora_1": (3e-3, 1e-2, 3e-2, 1e-1),
-        "bitfit": (1e-3, 3e-3, 1e-2, 3e-2),
-        "rational": (3e-3, 1e-2, 3e-2, 1e-1),
-        "low_rank": (3e-3, 1e-2, 3e-2, 1e-1),
-        "parallel": (1e-3, 3e-3, 1e-2, 3e-2),
+        "head": HEAD,
+        "full": WHOLE,
+        "gated": WHOLE,
+        "lora": LORA,
+        "lora_all": LORA,
+        "lora_1": (3e-3, 1e-2, 3e-2),
+        "bitfit": (1e-2, 3e-2, 1e-1),
+        "rational": RATIONAL,
+        "per_channel": RATIONAL,
+        "low_rank": RATIONAL,
+        "parallel": (3e-3, 1e-2, 3e-2),
     },
     "plain": {
-        "head": (3e-3, 1e-2, 3e-2, 1e-1),
-        "full": (3e-4, 1e-3, 3e-3, 1e-2),
-        "both": (3e-4, 1e-3, 3e-3, 1e-2),
-        "second": (3e-4, 1e-3, 3e-3, 1e-2),
-        "rational": (3e-3, 1e-2, 3e-2, 1e-1),
-        "rational_second": (3e-3, 1e-2, 3e-2, 1e-1),
+        "head": HEAD,
+        "full": WHOLE,
+        "both": WHOLE,
+        "second": WHOLE,
+        "rational": RATIONAL,
+        "rational_second": RATIONAL,
     },
 }
+HEAD_RATES = (1e-2, 1e-1)
 MINUS = {"gated": ("full", "lora", "head"), "plain": ("full", "both", "rational")}
-KANIFIED = ("gated", "rational", "low_rank", "both", "second", "rational_second")
+KANIFIED = (
+    "gated", "rational", "per_channel", "low_rank", "both", "second", "rational_second",
+)  # fmt: skip
 GROUPS = {"gated": 9, "plain": 8}
-HEAD_RATE, BATCH, CALIBRATION = 1e-2, 32, 256
+PER_CHANNEL = kat.KanifyConfig(groups=171, share="none")
+BATCH, CALIBRATION = 32, 256
 SOURCE_RATE, SOURCE_BATCH = 2e-3, 128
 MEASURES = ("valid", "test")
-COLUMNS = (*IDENTITY, "source", "epochs", "images", *COSTS, *MEASURES)
+TUNED = ("rate", "head rate")
+COLUMNS = (*IDENTITY, *TUNED, "source", "epochs", "images", *COSTS, *MEASURES)
 
 Labeled = tuple[Tensor, Tensor]
 """(n, 1, 28, 28) images and (n,) labels."""
@@ -112,14 +123,14 @@ def main() -> None:
     torch.set_num_threads(1)
     for source in options.source:
         settings = {"source": source, "epochs": options.epochs, "images": options.images}
-        runs = Runs(options.csv, COLUMNS, settings, valid="valid")
+        runs = Runs(options.csv, COLUMNS, TUNED, settings, valid="valid")
         arms = [arm for arm in RATES[source] if options.arm is None or arm in options.arm]
         if not options.table:
             state = source_state(options, source)
             task = Task(options)
             show_change(source, state, task)
-            rates = {arm: RATES[source][arm] for arm in arms}
-            runs.make(rates, options.seed, partial(run, source, state, task, options.epochs))
+            tries = {arm: tries_of(source, arm) for arm in arms}
+            runs.make(tries, options.seed, partial(run, source, state, task, options.epochs))
         print(f"{source}: {SOURCES[source]}")
         runs.print(arms, MEASURES, MINUS[source], digits=2)
 
@@ -142,13 +153,20 @@ class Task:
         return images[order[: self.images]], labels[order[: self.images]]
 
 
+def tries_of(source: str, arm: str) -> list[Rates]:
+    """All pairs of rates that an arm tries."""
+    rates = RATES[source][arm]
+    pairs = zip(rates, rates, strict=True) if arm == "head" else product(rates, HEAD_RATES)
+    return [dict(zip(TUNED, pair, strict=True)) for pair in pairs]
+
+
 def run(
     source: str,
     state: dict[str, Tensor],
     task: Task,
     epochs: int,
     arm: str,
-    rate: float,
+    rates: Rates,
     seed: int,
     tuning: bool,
 ) -> dict[str, Any]:
@@ -156,7 +174,8 @@ def run(
     data = task.draw(seed)
     torch.manual_seed(seed)
     model = adapted(trained(source, state), source, arm, data[0])
-    optimizer = torch.optim.AdamW(parameter_groups(model, rate, HEAD_RATE), weight_decay=0.0)
+    groups = parameter_groups(model, *rates.values())
+    optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
     start = time.process_time()
     train(model, optimizer, data, epochs, BATCH, seed)
     row = costs(model, optimizer, time.process_time() - start)
@@ -169,7 +188,8 @@ def run(
 def adapted(model: nn.Module, source: str, arm: str, images: Tensor) -> nn.Module:
     """The model with what the arm trains."""
     if arm in KANIFIED:
-        kanified(model, source, images, first="second" not in arm)
+        usual = kat.KanifyConfig(groups=GROUPS[source], first="second" not in arm)
+        kanified(model, PER_CHANNEL if arm == "per_channel" else usual, images)
     if arm.startswith("lora"):
         return with_lora(model, arm)
     if arm in ("head", "bitfit"):
@@ -177,7 +197,7 @@ def adapted(model: nn.Module, source: str, arm: str, images: Tensor) -> nn.Modul
             parameter.requires_grad_(
                 name.startswith("head") or (arm == "bitfit" and name.endswith(".bias"))
             )
-    kind = arm.removesuffix("_second")
+    kind = "rational" if arm == "per_channel" else arm.removesuffix("_second")
     if kind in ("rational", "low_rank", "parallel"):
         sizes = {"low_rank": {"rank": 2}, "parallel": {"width": 16}}.get(kind, {})
         kat.adapt(model, kind, modules_to_save="head", **sizes)
@@ -185,10 +205,9 @@ def adapted(model: nn.Module, source: str, arm: str, images: Tensor) -> nn.Modul
 
 
 def kanified(
-    model: nn.Module, source: str, images: Tensor, *, first: bool = True, measure: Any = None
+    model: nn.Module, config: kat.KanifyConfig, images: Tensor, measure: Any = None
 ) -> kat.models.kanify.Plan:
     """Puts rationals in the place of the activations, fitted to their inputs on some images."""
-    config = kat.KanifyConfig(groups=GROUPS[source], first=first)
     batches = images[:CALIBRATION].split(BATCH)
     return kat.kanify(model, config=config, calibration=batches, measure=measure)
 
@@ -208,7 +227,8 @@ def show_change(source: str, state: dict[str, Tensor], task: Task) -> None:
     model = built(source)
     model.load_state_dict(state)
     images = task.draw(0)[0]
-    plan = kanified(model, source, images, measure=task.test[0][:1000])
+    config = kat.KanifyConfig(groups=GROUPS[source])
+    plan = kanified(model, config, images, measure=task.test[0][:1000])
     print(plan)
     assert plan.change is not None
     print(f"{source}: the logits of the source move by {plan.change.of_all:.1e}", flush=True)
