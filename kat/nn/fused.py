@@ -121,8 +121,9 @@ def _shown(
         z.requires_grad_()
 
         def show_gradient(grad: Tensor) -> None:
+            layer = plain_layer(activation, linear)
             with torch.enable_grad():
-                again = linear(activation(z))
+                again = linear(activation(z)) if layer is None else layer.output(z)
             torch.autograd.grad(again, z, grad.to(again.dtype))
 
         y.register_hook(show_gradient)

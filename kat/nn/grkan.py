@@ -226,7 +226,8 @@ class GRKANMlp(nn.Module):
 
         An affine ``nn.LayerNorm`` of the last dimension, or timm's, runs in one pass with act1
         where both are only their formulas (no hooks, plain parameters) and the device has a kernel.
-        Any other module is called, and in compiled code every one.
+        Any other module is called, and in compiled code every one. A GRKANMlp that torch.fx has
+        traced by itself has no norm, and ignores one.
         """
         joined = None
         if norm is not None and not isinstance(norm, fx.Proxy):  # fx traces each argument

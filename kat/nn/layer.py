@@ -149,6 +149,8 @@ def plain_layer(activation: GroupRational | None, linear: nn.Linear) -> Layer | 
     coefficients = plain_coefficients(activation)
     if coefficients is None or activation.impl is not None:
         return None
+    if activation.num_channels not in (None, weight.shape[1]):  # called, it says what is wrong
+        return None
     return Layer(activation.form, *coefficients, weight, bias)
 
 

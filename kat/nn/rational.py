@@ -173,8 +173,9 @@ class GroupRational(nn.Module):
             return
         raise InputError(
             f"the rational cuts {self.num_channels} channels into {self.num_groups} groups, and x"
-            f" has {x.shape[self.channel_dim]}. A layer before it that tensor parallelism cuts"
-            " cuts the groups too: leave this MLP out of the parallelism plan"
+            f" has {x.shape[self.channel_dim]}. If tensor parallelism cuts the layer before it,"
+            " leave this MLP out of the plan: it would cut groups. If you changed the width, set"
+            " num_channels of the rational"
         )
 
     def extra_repr(self) -> str:

@@ -138,7 +138,7 @@ def refuse_forward_mode(operator: str = "rational") -> None:
     if in_forward_mode():
         raise RuntimeError(
             f"the operator kat::{operator} has no forward-mode derivative; call"
-            f" kat.{operator}(..., impl='reference'), which has all derivatives"
+            f" kat.ops.{operator}(..., impl='reference'), which has all derivatives"
         )
 
 

@@ -44,6 +44,7 @@ class Adapters:
         kind: ``"rational"``, ``"low_rank"`` or ``"parallel"``, see :func:`kat.adapt`.
         places: the settings of each by its name.
         modules_to_save: the names of other modules that are trained and saved with them.
+        freeze: whether all else is frozen.
 
     Examples:
         >>> import kat
@@ -60,6 +61,7 @@ class Adapters:
     kind: Kind
     places: dict[str, Place]
     modules_to_save: list[str] = field(default_factory=list)
+    freeze: bool = True
     _in_place: bool = field(default=False, repr=False)
     _restore: list[Callable[[], None]] = field(default_factory=list, repr=False)
 
@@ -79,15 +81,11 @@ class Adapters:
         names = [self._module_name(place) for place in self.places]
         return {name: self.model.get_submodule(name) for name in (*names, *self.modules_to_save)}
 
-    def put(self, *, freeze: bool) -> None:
-        """Puts them into the model, trainable.
-
-        Args:
-            freeze: whether all else is frozen.
-        """
+    def put(self) -> None:
+        """Puts them into the model, trainable."""
         for parameter in self.model.parameters():
             self._restore.append(_setter(parameter, parameter.requires_grad))
-            if freeze:
+            if self.freeze:
                 parameter.requires_grad_(False)
         for name in self.modules_to_save:
             module = self.model.get_submodule(name)
@@ -108,6 +106,7 @@ class Adapters:
             "kind": self.kind,
             "places": self.places,
             "modules_to_save": self.modules_to_save,
+            "freeze": self.freeze,
         }
 
     def state_dict(self) -> dict[str, Tensor]:

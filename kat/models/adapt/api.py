@@ -106,9 +106,10 @@ def adapt(
         found, what = rational_places(model, rank if kind == "low_rank" else None), "rational"
     chosen = Parts(model, {name: name for name in found}, what).selected(only, exclude)
     places = {name: found[name] for name in chosen}
-    adapters = Adapters(model, kind, places, _outermost_modules(model, modules_to_save))
+    saved = _outermost_modules(model, modules_to_save)
+    adapters = Adapters(model, kind, places, saved, freeze)
     check_free(model, places)
-    adapters.put(freeze=freeze)
+    adapters.put()
     return adapters
 
 
@@ -136,13 +137,13 @@ def load_adapters(model: nn.Module, folder: str | Path, *, freeze: bool = True) 
     _check_model(model)
     record, state = read_record(Path(folder)), read_state(Path(folder))
     try:
-        adapters = _of_record(model, record)
+        adapters = _of_record(model, {**record, "freeze": freeze})
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{Path(folder) / CONFIG}: no valid entry {error}") from None
     check_free(model, adapters.places)
-    adapters.put(freeze=freeze)
+    adapters.put()
     try:
         adapters.load_state_dict(state)
     except InputError as error:
@@ -155,7 +156,7 @@ def adapters_of(model: nn.Module) -> list[Adapters]:
     """The adapters in a model that ``from_pretrained`` of transformers has loaded.
 
     They are as :func:`kat.adapt` returned them, but :meth:`Adapters.remove` leaves the modules that
-    are saved with them as they were loaded.
+    are saved with them as they were loaded, and what is frozen frozen.
 
     Args:
         model: of transformers.
@@ -175,11 +176,9 @@ def adapters_of(model: nn.Module) -> list[Adapters]:
         >>> list(adapters_of(again)[0].modules)
         ['layers.0.mlp.down_proj.parallel']
     """
-    return [
-        Adapters(model, record["kind"], dict(record["places"]), record["modules_to_save"], True)
-        for record in noted(model)
-        if _KEY in record
-    ]
+    records = [record for record in noted(model) if _KEY in record]
+    fields = ("kind", "places", "modules_to_save", "freeze")
+    return [Adapters(model, *(r[name] for name in fields), _in_place=True) for r in records]
 
 
 def _of_record(model: nn.Module, record: Mapping[str, Any]) -> Adapters:
@@ -196,7 +195,8 @@ def _of_record(model: nn.Module, record: Mapping[str, Any]) -> Adapters:
     for name in record["modules_to_save"]:
         if name not in modules:
             raise InputError(f"the adapters are of another model: there is no module {name!r}")
-    return Adapters(model, kind, places, list(record["modules_to_save"]))
+    saved = list(record["modules_to_save"])
+    return Adapters(model, kind, places, saved, bool(record["freeze"]))
 
 
 def _check_model(model: object) -> None:
@@ -237,7 +237,7 @@ def _make(model: nn.Module, record: Mapping[str, Any]) -> None:
     saved = [name for name in record["modules_to_save"] if name in modules]
     adapters = _of_record(model, {**record, "modules_to_save": saved})
     check_free(model, adapters.places)
-    adapters.put(freeze=True)
+    adapters.put()
 
 
 def _renamed(record: Mapping[str, Any], rename: loader.Rename) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from weakref import WeakKeyDictionary
 
 from torch import nn
+from torch.nn.utils import parametrize
 
 from kat.errors import InputError
 from kat.files import check_target, write_text
@@ -22,7 +23,7 @@ from kat.models.pretrained.notes import forget, remember
 from kat.tables import aligned
 from kat.text import listing
 
-VERSION = 2
+VERSION = 3
 """Of the record."""
 
 _applied: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
@@ -36,23 +37,24 @@ _COLUMNS = ("MLP", "widths", "function", "groups", "parameters", "error", "RMS",
 class Plan:
     """The replacements for a model, in place or not; ``print(plan)`` shows them as a table.
 
-    Args:
-        model: the model.
-        replacements: one for each MLP.
-        skipped: activations that are not in an MLP, and why.
-        change: of the outputs on the batch that :meth:`measure` got last.
+        Args:
+            model: the model.
+            replacements: one for each MLP.
+            skipped: activations that are not in an MLP, and why.
+            change: of the outputs on the batch that :meth:`measure` got last.
 
-    Examples:
-        >>> import kat
-        >>> from torch import nn
-        >>> plan = kat.kanify(nn.Sequential(nn.Linear(16, 64), nn.GELU(), nn.Linear(64, 4)))
-        >>> print(plan)
-        MLP  widths   function  groups  parameters  error    RMS      on
-        1    16-64-4  gelu      8, 8    76          3.1e-03  2.2e-03  [-6, 6]
-        MLPs: 1, parameters added: 76, in place
-        >>> plan.undo()
-        >>> plan.model[1]
-        GELU(approximate='none')
+        Examples:
+            >>> import kat
+            >>> from torch import nn
+    from torch.nn.utils import parametrize
+            >>> plan = kat.kanify(nn.Sequential(nn.Linear(16, 64), nn.GELU(), nn.Linear(64, 4)))
+            >>> print(plan)
+            MLP  widths   function  groups  parameters  error    RMS      on
+            1    16-64-4  gelu      8, 8    76          3.1e-03  2.2e-03  [-6, 6]
+            MLPs: 1, parameters added: 76, in place
+            >>> plan.undo()
+            >>> plan.model[1]
+            GELU(approximate='none')
     """
 
     model: nn.Module
@@ -112,8 +114,8 @@ class Plan:
         order.
 
         Raises:
-            InputError: they are not in place, have been replaced since, or a later plan is in
-                place.
+            InputError: they are not in place, have been replaced since or have adapters, or a later
+                plan is in place.
         """
         if not self.applied:
             raise InputError("this plan is not in place: nothing to undo")
@@ -124,6 +126,10 @@ class Plan:
                     raise InputError(
                         f"{name} has been replaced since by something else; put the rational back"
                         " there first"
+                    )
+                if parametrize.is_parametrized(act):
+                    raise InputError(
+                        f"{name} has adapters; merge() or remove() them before the plan is undone"
                     )
         last = max(_applied[replacement.act2] for replacement in self.replacements)
         if any(_applied.get(module, -1) > last for module in self.model.modules()):

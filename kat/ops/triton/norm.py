@@ -32,7 +32,8 @@ def check_available(x: Tensor, numerator: Tensor, denominator: Tensor) -> None:
     backend.check_available(x, numerator, denominator)
     if not torch.compiler.is_compiling() and not _launch().fits(x, numerator, denominator):
         raise BackendUnavailable(
-            f"impl='triton' is unavailable: a program does not hold {x.shape[-1]} channels"
+            f"impl='triton' is unavailable: a program does not hold {x.shape[-1]} channels; it"
+            " holds 4096 where a group's channels are divisible by 4, 2048 in float64"
         )
 
 

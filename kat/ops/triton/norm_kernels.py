@@ -61,10 +61,10 @@ def _to_lanes(of_row, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
 
 @triton.jit
 def _standardized(
-    xs, inside, channels,
+    xs, inside, there, channels,
     EPS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """(x - mean) / sqrt(var + eps), and 1 / sqrt(var + eps) of each lane's row.
+    """(x - mean) / sqrt(var + eps), and 1 / sqrt(var + eps) of each lane's row, 0 if not ``there``.
 
     A second mean removes what the rounding of the first, which may be large, leaves.
     """
@@ -79,7 +79,7 @@ def _standardized(
     rest, variance = _row_means(centered, squares, channels, ROWS, COLUMNS)
     variance = variance - rest * rest
     variance = tl.where(variance < 0, 0.0, variance)
-    scale = _to_lanes(1.0 / tl.sqrt(variance + EPS), ROWS, COLUMNS)
+    scale = tl.where(there, _to_lanes(1.0 / tl.sqrt(variance + EPS), ROWS, COLUMNS), 0.0)
     rest = _to_lanes(rest, ROWS, COLUMNS)
     result = ()
     for k in tl.static_range(len(xs)):
@@ -137,7 +137,7 @@ def forward_kernel(
         offsets = _offsets(rows, column, width, V, WIDE)
         mask = (inside & (rows < count))[:, None]
         xs = load_vectors(x_ptr + offsets, mask, LANES, V, COMPUTE)
-        ns, _ = _standardized(xs, inside, width * V, EPS, ROWS, COLUMNS)
+        ns, _ = _standardized(xs, inside, rows < count, width * V, EPS, ROWS, COLUMNS)
         ys = ()
         for k in tl.static_range(V):
             z = ns[k] * weights[k] + biases[k]
@@ -152,7 +152,7 @@ def forward_kernel(
             offsets = _offsets(rows, column, width, V, WIDE)
             mask = (inside & (rows < count))[:, None]
             xs = load_vectors(x_ptr + offsets, mask, LANES, V, COMPUTE)
-            ns, _ = _standardized(xs, inside, width * V, EPS, ROWS, COLUMNS)
+            ns, _ = _standardized(xs, inside, rows < count, width * V, EPS, ROWS, COLUMNS)
             ys = ()
             for k in tl.static_range(V):
                 z = ns[k] * weights[k] + biases[k]
@@ -210,7 +210,7 @@ def backward_kernel(
         mask = (inside & (rows < count))[:, None]
         xs = load_vectors(x_ptr + offsets, mask, LANES, V, COMPUTE)
         grads = load_vectors(grad_ptr + offsets, mask, LANES, V, COMPUTE)
-        ns, scale = _standardized(xs, inside, width * V, EPS, ROWS, COLUMNS)
+        ns, scale = _standardized(xs, inside, rows < count, width * V, EPS, ROWS, COLUMNS)
         gs = ()
         products = ()
         ys = ()
