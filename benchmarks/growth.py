@@ -4,9 +4,9 @@
     python benchmarks/growth.py --device cuda
 
 First kat.rational for widths of 192 to 3072 and batches of 1 to 64 of 197 tokens, beside a copy and
-GELU; then ``GRKANMlp`` beside timm's ``Mlp`` for the widths of KAT-T, S and B. A cell's candidates
-take turns; times are medians in ms. At last the memory that 2,000 training steps hold, of KAT-T's
-MLP for batches that change from step to step.
+GELU; then ``GRKANMlp`` beside timm's ``Mlp`` for the widths of KAT-T, S and B, without the cells
+that take seconds. A cell's candidates take turns; times are medians in ms. At last the memory that
+2,000 training steps hold, of KAT-T's MLP for batches that change from step to step.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=BATCHES)
     parser.add_argument("--seconds", type=float, default=0.5, help="time for each cell")
     parser.add_argument("--steps", type=int, default=2000, help="of training, for the memory")
-    parser.add_argument("--csv", type=Path, help="also write the table there")
+    parser.add_argument("--csv", type=Path, help="write the table there, the memory beside it")
     parser.add_argument("--plot", type=Path, help="also draw it there")
     options = parser.parse_args()
     print(header(options.device))
@@ -52,8 +52,12 @@ def main() -> None:
         write_csv(options.csv, options.device, COLUMNS, rows)
     if options.plot:
         draw(rows, options.plot)
+    held = [[step, f"{megabytes:.1f}"] for step, megabytes in memory(options)]
     print("\nMB held after steps of training:")
-    print("  ".join(f"{step}: {held:.1f}" for step, held in memory(options)))
+    print("  ".join(f"{step}: {megabytes}" for step, megabytes in held))
+    if options.csv:
+        path = options.csv.with_stem(f"{options.csv.stem}_memory")
+        write_csv(path, options.device, ("steps", "MB held"), held)
 
 
 def op_rows(options: argparse.Namespace) -> list[list[Any]]:
