@@ -8,7 +8,8 @@ from timm.models.vision_transformer import Block
 from torch import Tensor
 
 from kat.nn import GRKANMlp
-from kat.ops.torch_internals import is_patched, is_plain_eager
+from kat.nn.layer import may_join
+from kat.ops.torch_internals import is_patched
 
 
 class KATBlock(Block):
@@ -41,10 +42,10 @@ PLAIN_BLOCKS = (Block, KATBlock)
 def mlp_of_norm(block: Any, x: Tensor) -> Tensor:
     """``block.mlp(block.norm2(x))``.
 
-    Where something compiles, traces or observes the MLP, its input is ``norm2(x)`` as in timm.
+    Where something traces or observes the MLP, its input is ``norm2(x)`` as in timm.
     """
     mlp = block.mlp
-    if is_plain_eager(x) and type(mlp) is GRKANMlp and not is_patched(mlp):
+    if may_join(x) and type(mlp) is GRKANMlp and not is_patched(mlp):
         y: Tensor = mlp(x, norm=block.norm2)
     else:
         y = mlp(block.norm2(x))

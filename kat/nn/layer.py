@@ -16,6 +16,7 @@ from kat.nn.rational import GroupRational
 from kat.ops import Form, layer_norm_rational, rational
 from kat.ops.dispatch import rational_backward, rational_backward_recompute
 from kat.ops.norm import (
+    eager,
     has_kernel,
     layer_norm_rational_backward,
     layer_norm_rational_backward_recompute,
@@ -24,6 +25,10 @@ from kat.ops.torch_internals import in_function_transform, is_patched, is_plain_
 
 PLAIN = (Tensor, nn.Parameter)
 """Tensors whose class changes no operation."""
+LEAST_BYTES = 1 << 19
+"""The size of x from which a norm joins at inference on a CPU: of less, one pass saves less than
+these checks take in Python (tens of microseconds, where products have just emptied the caches).
+In training it saves memory at any size."""
 
 
 class Norm(NamedTuple):
@@ -34,11 +39,9 @@ class Norm(NamedTuple):
     eps: float
 
     def value(self, x: Tensor, activation: GroupRational) -> Tensor:
-        """F(LayerNorm(x))."""
+        """F(LayerNorm(x)), for what :func:`joined_norm` has found to fit."""
         coefficients = activation.weight_numerator, activation.weight_denominator
-        return layer_norm_rational(
-            x, self.weight, self.bias, *coefficients, eps=self.eps, form=activation.form
-        )
+        return eager(x, self.weight, self.bias, *coefficients, self.eps, activation.form)
 
 
 class Layer(NamedTuple):
@@ -177,23 +180,33 @@ def joined_norm(norm: nn.Module, activation: nn.Module, x: Tensor) -> Norm | Non
 
     None where the modules must be called: where one is more than its formula (see
     :func:`plain_coefficients`), where something observes or rewrites operations or compiles them,
-    where autocast gives them different dtypes, and where there is no kernel.
+    where autocast gives them different dtypes, and where there is no kernel; at inference on
+    a CPU also below :data:`LEAST_BYTES`.
     """
-    if not is_plain_eager(x) or in_function_transform():
+    if not may_join(x):
         return None
-    if not _is_layer_norm(norm) or type(activation) is not GroupRational or activation.impl:
+    if not _is_layer_norm(norm) or not isinstance(activation, GroupRational):
         return None
     weight, bias, eps = norm.weight, norm.bias, norm.eps
     coefficients = plain_coefficients(activation)
     if coefficients is None or type(weight) not in PLAIN or type(bias) not in PLAIN:
         return None
-    if norm.normalized_shape != x.shape[-1:] or not weight.dtype == bias.dtype == x.dtype:
+    if activation.impl or not weight.dtype == bias.dtype == x.dtype:
         return None
     if x.dtype.itemsize < 4 and torch.is_autocast_enabled(x.device.type):
         return None
-    if x.shape[-1] % activation.num_groups or not has_kernel(x, *coefficients):
+    if not is_plain_eager(x, weight, bias, *coefficients) or in_function_transform():
         return None
-    return Norm(weight, bias, eps)
+    if has_kernel(x, weight, bias, *coefficients, activation.form):
+        return Norm(weight, bias, eps)
+    return None
+
+
+def may_join(x: Tensor) -> bool:
+    """Whether x, as far as it alone decides, is an input for which :func:`joined_norm` may pay."""
+    if type(x) not in PLAIN:
+        return False
+    return torch.is_grad_enabled() or x.device.type != "cpu" or x.nbytes >= LEAST_BYTES
 
 
 def _is_layer_norm(norm: Any) -> TypeGuard[nn.LayerNorm]:

@@ -59,11 +59,12 @@ def check_arguments(x: Tensor, numerator: Tensor, denominator: Tensor, form: str
         ValueError: an unknown form, shapes that do not fit together, tensors on several devices.
         TypeError: a tensor that is not floating point, or not dense.
     """
-    if not _fit(x, numerator, denominator, form):  # in a microsecond; a small layer takes ten
+    if not fit(x, numerator, denominator, form):  # in a microsecond; a small layer takes ten
         _explain(x, numerator, denominator, form)
 
 
-def _fit(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> bool:
+def fit(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> bool:
+    """Whether the arguments are what :func:`check_arguments` wants."""
     for tensor in (x, numerator, denominator):
         if not tensor.is_floating_point() or tensor.layout != torch.strided:
             return False

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kat.ops import norm_reference
+from kat.ops import arguments, norm_reference
 from kat.ops.arguments import Form, Impl, check_arguments
 from kat.ops.cpu import norm as cpu
 from kat.ops.norm_reference import Gradients
@@ -29,12 +29,13 @@ from kat.ops.operators import (
     short_path,
     takes_short_path,
 )
-from kat.ops.torch_internals import in_function_transform, is_exporting_onnx
+from kat.ops.torch_internals import in_function_transform, is_exporting_onnx, is_profiling
 from kat.ops.triton import norm as triton
 from kat.ops.triton.backend import Interpreted
 
 BACKENDS: dict[str, Any] = {"cpu": cpu, "triton": triton}
 """By the name that ``impl=`` takes."""
+_OF_DEVICE = {backend.DEVICE_TYPE: backend for backend in BACKENDS.values()}
 
 
 def layer_norm_rational(
@@ -107,18 +108,34 @@ def _check(
     x: Tensor, weight: Tensor, bias: Tensor, numerator: Tensor, denominator: Tensor, form: str
 ) -> None:
     check_arguments(x, numerator, denominator, form)
-    row = x.shape[-1:]
-    for name, tensor in (("weight", weight), ("bias", bias)):
-        if tensor.shape != row:
-            raise ValueError(
-                f"{name} must have the shape of a row of x, {tuple(row)}, got {tuple(tensor.shape)}"
-            )
-        if not tensor.is_floating_point():
-            raise TypeError(f"{name} must be floating point, got {tensor.dtype}")
-        if tensor.layout != x.layout or tensor.device != x.device:
-            raise ValueError(
-                f"{name} must be dense and on {x.device}, got {tensor.layout} on {tensor.device}"
-            )
+    if not _fit(x, weight, bias):  # in a microsecond
+        for name, tensor in (("weight", weight), ("bias", bias)):
+            _check_fits(name, tensor, x)
+
+
+def _fit(x: Tensor, weight: Tensor, bias: Tensor) -> bool:
+    """Whether weight and bias are those of a LayerNorm of x's rows."""
+    return (
+        weight.shape == bias.shape == x.shape[-1:]
+        and weight.is_floating_point()
+        and bias.is_floating_point()
+        and weight.layout == bias.layout == x.layout
+        and weight.device == bias.device == x.device
+    )
+
+
+def _check_fits(name: str, tensor: Tensor, x: Tensor) -> None:
+    row = tuple(x.shape[-1:])
+    if tensor.shape != row:
+        raise ValueError(
+            f"{name} must have the shape of a row of x, {row}, got {tuple(tensor.shape)}"
+        )
+    if not tensor.is_floating_point():
+        raise TypeError(f"{name} must be floating point, got {tensor.dtype}")
+    if tensor.layout != x.layout or tensor.device != x.device:
+        raise ValueError(
+            f"{name} must be dense and on {x.device}, got {tensor.layout} on {tensor.device}"
+        )
 
 
 def dispatched(
@@ -137,10 +154,31 @@ def dispatched(
     return y
 
 
-def has_kernel(x: Tensor, numerator: Tensor, denominator: Tensor) -> bool:
-    """Whether a kernel computes both in one pass for these arguments."""
-    backend = next((b for b in BACKENDS.values() if x.device.type == b.DEVICE_TYPE), None)
-    return backend is not None and backend.supports(x, numerator, denominator)
+def has_kernel(
+    x: Tensor, weight: Tensor, bias: Tensor, numerator: Tensor, denominator: Tensor, form: str
+) -> bool:
+    """Whether a kernel computes both in one pass for these arguments, and they fit together."""
+    backend = _OF_DEVICE.get(x.device.type)
+    if backend is None or not _fit(x, weight, bias):
+        return False
+    return arguments.fit(x, numerator, denominator, form) and backend.supports(
+        x, numerator, denominator
+    )
+
+
+def eager(x: Tensor, *inputs: Any) -> Tensor:
+    """F(LayerNorm(x)) for plain tensors that have a kernel, where nothing rewrites operations.
+
+    Args:
+        x: the input.
+        *inputs: the other arguments of :func:`dispatched`.
+    """
+    y: Tensor
+    if is_profiling():
+        y = torch.ops.kat.layer_norm_rational.default(x, *inputs)
+    else:
+        y = short_path("layer_norm_rational", x, *inputs)
+    return y
 
 
 def layer_norm_rational_backward(grad: Tensor, *inputs: Any) -> Gradients:

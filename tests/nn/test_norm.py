@@ -22,6 +22,11 @@ KERNEL = pytest.mark.skipif(bool(kernels.problem()), reason=kernels.problem())
 pytestmark = KERNEL
 
 
+@pytest.fixture(autouse=True)
+def _of_any_size(monkeypatch):
+    monkeypatch.setattr(layer, "LEAST_BYTES", 0)
+
+
 @pytest.fixture(params=[False, True], ids=["whole", "blocks"])
 def in_blocks(request, monkeypatch):
     """Layers of any size run in blocks of a few rows, or none do."""
@@ -136,6 +141,16 @@ def test_the_norm_keeps_nothing(in_blocks, keep):
     assert kept == 64 * 4 * (24 + 48 * (keep == "hidden"))
     apart = saved_bytes(nn.Sequential(norm, mlp), x)
     assert apart == kept + 64 * 4 * (24 + 2)  # LayerNorm(x), mean and standard deviation
+
+
+def test_small_inputs_call_the_norm_at_inference(joined, monkeypatch):
+    monkeypatch.setattr(layer, "LEAST_BYTES", 5 * 24 * 4)
+    mlp, norm = modules()
+    mlp(torch.randn(4, 24), norm=norm)
+    with torch.no_grad():
+        mlp(torch.randn(5, 24), norm=norm)
+        mlp(torch.randn(4, 24), norm=norm)
+    assert [found is not None for found in joined] == [True, True, False]
 
 
 def test_timms_layer_norm_joins(joined, monkeypatch):

@@ -50,6 +50,8 @@ constexpr double kBelowAll = -1;  // a limit on |x|
 // Elements in a chunk, the unit of work of a thread. A chunk fits the second-level cache. Its size
 // does not depend on the number of threads, so neither do the sums of a chunk or their order.
 constexpr int64_t kChunk = 16384;
+// Forward with LayerNorm, whose output F finds in the first-level cache then.
+constexpr int64_t kNormChunk = 4096;
 // Vectors that a kernel adds up before their sum joins the chunk's: short sums round less.
 constexpr int64_t kShortSum = 48;
 // Bytes of each tensor in one kernel call, which goes strip by strip and prefetches as many for the
@@ -146,9 +148,9 @@ struct Plan {
   int64_t slots;       // partial sums of one chunk: one for each group, or for each run it touches
 
   // `rows_apart`: channels are contiguous, but rows are not, so no strip may cross their ends.
-  // `whole_rows`: neither may a chunk.
+  // `whole_rows`: neither may a chunk. `size`: elements of a chunk, about.
   Plan(int64_t count, int64_t groups_, int64_t group_run_, int64_t width_, bool rows_apart,
-       bool whole_rows)
+       bool whole_rows, int64_t size)
       : groups(groups_), group_run(group_run_), width(width_), lanes(1) {
     run = groups == 1 && !rows_apart && !whole_rows ? kShortSum * width : group_run;
     strips = groups;
@@ -163,7 +165,7 @@ struct Plan {
     whole_periods = run <= kShortSum * width && period <= 2 * kChunk;
     const int64_t least = lanes > 1 ? kShortSum / 2 : 1;
     const bool any_end = !whole_periods && !whole_rows;
-    chunk = any_end ? kChunk : period * larger(kChunk / period, least);
+    chunk = any_end ? size : period * larger(size / period, least);
     chunks = divide_up(count, chunk);
     slots = whole_periods ? groups : chunk / run + 2;
   }
@@ -755,7 +757,8 @@ Status run(const RationalCall& call, const Gate* gate, const Norm* norm, int64_t
   const int64_t width = vector_bytes(call.instruction_set) / int64_t(sizeof(R));
   const bool apart = gate && (gate->in_stride != call.channels || gate->out_stride != call.channels);
   const int64_t group_run = call.channel_stride * (call.channels / groups);
-  const Plan plan(call.count, groups, group_run, width, apart, norm);
+  const int64_t chunk = norm && !call.grad ? kNormChunk : kChunk;
+  const Plan plan(call.count, groups, group_run, width, apart, norm, chunk);
   const int64_t exact = sizeof(R) == 8 ? kFloat64 : kFloat32;
   const Kernels of_f = kernels(call, norm ? exact : call.data_type, gate);
   return Operation<R>(call, gate, norm, of_f, norm ? sizeof(R) : size, plan).run();
