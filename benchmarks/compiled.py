@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from train_step import inference_step, training_step
 
 import kat
-from kat.nn import blocks
-from kat.nn.layer import Layer
+from kat.nn.execution import blocks
+from kat.nn.execution.layer import Layer
 from kat.ops import reference
 
 COLUMNS = ("model", "inference", "inference ratio", "training step", "training ratio")

@@ -8,7 +8,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor
 
 from kat.nn import GRKANMlp
-from kat.nn.layer import may_join
+from kat.nn.execution.layer import may_join
 from kat.ops.torch_internals import is_patched
 
 

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kat.nn.coefficients import Init
-from kat.nn.fused import call_grkan_hooks, has_grkan_hooks
+from kat.nn.execution.fused import call_grkan_hooks, has_grkan_hooks
+from kat.nn.execution.layer import PLAIN, has_no_effect, plain_coefficients, plain_layer
 from kat.nn.grkan import count_groups
 from kat.nn.init import Scheme, init_grkan_
-from kat.nn.layer import PLAIN, has_no_effect, plain_coefficients, plain_layer
 from kat.nn.rational import GroupRational, Share
 from kat.ops import Form, Impl, gated_rational
 from kat.ops.gated import gated_rational_backward_recompute, halves, packed_backward_recompute

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils.checkpoint import checkpoint
 
-from kat.nn.blocks import Modules, layers_for_blocks, pay, run_in_blocks
 from kat.nn.coefficients import Init
-from kat.nn.fused import grkan_linear, has_grkan_hooks
+from kat.nn.execution.blocks import Modules, layers_for_blocks, pay, run_in_blocks
+from kat.nn.execution.fused import grkan_linear, has_grkan_hooks
+from kat.nn.execution.layer import Norm, effective, has_no_effect, joined_norm
 from kat.nn.init import Scheme, init_grkan_
-from kat.nn.layer import Norm, effective, has_no_effect, joined_norm
 from kat.nn.rational import GroupRational, Share
 from kat.ops import Form, Impl
 from kat.ops.torch_internals import in_function_transform, is_exporting

@@ -14,7 +14,8 @@ from torch.nn import functional
 
 import kat
 from kat.models.block import KATBlock, mlp_of_norm
-from kat.nn import blocks, layer, register_grkan_hook
+from kat.nn import register_grkan_hook
+from kat.nn.execution import blocks, layer
 from tests import kernels
 from tests.nn.saved import saved_bytes
 

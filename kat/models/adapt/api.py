@@ -177,8 +177,10 @@ def adapters_of(model: nn.Module) -> list[Adapters]:
         ['layers.0.mlp.down_proj.parallel']
     """
     records = [record for record in noted(model) if _KEY in record]
-    fields = ("kind", "places", "modules_to_save", "freeze")
-    return [Adapters(model, *(r[name] for name in fields), _in_place=True) for r in records]
+    return [
+        Adapters(model, r["kind"], r["places"], r["modules_to_save"], r["freeze"], _in_place=True)
+        for r in records
+    ]
 
 
 def _of_record(model: nn.Module, record: Mapping[str, Any]) -> Adapters:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kat.nn import blocks
+from kat.nn.execution import blocks
 from tests.nn.blocks.mlps import ROWS
 
 

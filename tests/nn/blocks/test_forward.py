@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 import kat
-from kat.nn import blocks, register_grkan_hook
+from kat.nn import register_grkan_hook
+from kat.nn.execution import blocks
 from tests.nn.blocks.mlps import OPTIONS, ROWS, make_mlp, note_call, one_by_one
 
 
@@ -122,7 +123,7 @@ def test_hooks_on_all_layers_see_each_layer(spaces):
 def test_transforms_and_profilers_see_the_modules(monkeypatch):
     mlp, x = make_mlp(), torch.randn(7, 16)
     monkeypatch.setattr("kat.nn.grkan.run_in_blocks", None)
-    monkeypatch.setattr("kat.nn.fused.run_in_blocks", None)
+    monkeypatch.setattr("kat.nn.execution.fused.run_in_blocks", None)
     torch.func.vmap(mlp)(x)
     with torch.profiler.profile() as profile:
         mlp(x)

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kat.nn.layer import PLAIN, Layer, Norm, plain_layer
+from kat.nn.execution.layer import PLAIN, Layer, Norm, plain_layer
 from kat.nn.rational import GroupRational
 from kat.ops import FORMS, Form
 from kat.ops.arguments import compute_dtype
@@ -101,7 +101,7 @@ def layers_for_blocks(x: Tensor, modules: Modules, norm: Norm | None = None) -> 
     Args:
         x: the input.
         modules: the layers.
-        norm: of :func:`kat.nn.layer.joined_norm`, before the first one.
+        norm: of :func:`kat.nn.execution.layer.joined_norm`, before the first one.
     """
     widest = max(getattr(linear, "out_features", 0) for _, linear in modules)
     if not pay(x, widest) or not is_plain_eager(x) or is_profiling() or in_function_transform():

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
-from kat.nn.blocks import layers_for_blocks, run_in_blocks
-from kat.nn.layer import PLAIN, Layer, Norm, plain_layer
+from kat.nn.execution.blocks import layers_for_blocks, run_in_blocks
+from kat.nn.execution.layer import PLAIN, Layer, Norm, plain_layer
 from kat.nn.rational import GroupRational
 from kat.ops.torch_internals import in_function_transform, is_exporting
 
@@ -79,11 +79,11 @@ def grkan_linear(
 ) -> Tensor:
     """W F(x) + bias, ``linear(activation(x))`` up to rounding, in less memory where it is fused.
 
-    On the CPU it runs in blocks of rows, see :mod:`kat.nn.blocks`. The modules are called one after
-    the other where they are not just their formula (they have hooks, a derived class, a ``forward``
-    of their own, or parameters of a tensor subclass), where ``x`` is not a plain tensor (an ``fx``
-    proxy, say), inside ``torch.func`` transforms, in exported programs, and where a backend was
-    requested by name; and, but for the CPU, where no gradient is recorded.
+    On the CPU it runs in blocks of rows, see :mod:`kat.nn.execution.blocks`. The modules are called
+    one after the other where they are not just their formula (they have hooks, a derived class, a
+    ``forward`` of their own, or parameters of a tensor subclass), where ``x`` is not a plain tensor
+    (an ``fx`` proxy, say), inside ``torch.func`` transforms, in exported programs, and where a
+    backend was requested by name; and, but for the CPU, where no gradient is recorded.
 
     Args:
         x: (..., d_in).
@@ -91,7 +91,7 @@ def grkan_linear(
         between: applied to F(x) before the linear map, one after the other; they prevent fusing.
         fused: whether the modules may be fused.
         norm: applied to x first, in one pass with the activation; of
-            :func:`kat.nn.layer.joined_norm`.
+            :func:`kat.nn.execution.layer.joined_norm`.
 
     Returns:
         y, (..., d_out).
