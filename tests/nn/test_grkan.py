@@ -8,9 +8,23 @@ from timm.layers import Mlp
 from torch import nn
 
 import kat
+from kat.errors import InputError
 from kat.nn import init_attention_mimetic_, init_grkan_
 
 WIDTH, DEPTH, DRAWS = 192, 12, 20
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_a_changed_width_is_refused_until_it_is_told(recorded):
+    mlp = kat.GRKANMlp(16, 64)
+    mlp.fc1, mlp.fc2 = torch.nn.Linear(16, 32), torch.nn.Linear(32, 16)
+    with torch.set_grad_enabled(recorded):
+        with pytest.raises(
+            InputError, match=r"64 channels into 8 groups, and x has 32.*num_channels"
+        ):
+            mlp(torch.randn(4, 16))
+        mlp.act2.num_channels = 32
+        assert mlp(torch.randn(4, 16)).shape == (4, 16)
 
 
 def test_linear_is_w_f_of_x_plus_bias():

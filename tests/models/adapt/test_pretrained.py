@@ -76,6 +76,34 @@ def test_loaded_adapters_are_merged_or_removed(kind, tmp_path):
         torch.testing.assert_close(logits(again), logits(model))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_else_is_trainable_stays_so(kind, tmp_path):
+    torch.manual_seed(0)
+    model = transformers.GPT2Model(transformers.GPT2Config(**GPT2))
+    model.wte.requires_grad_(False)
+    if kind != "parallel":
+        kat.kanify(model)
+    kat.adapt(model, kind, freeze=False)
+    model.save_pretrained(tmp_path)
+    again = type(model).from_pretrained(tmp_path)
+    assert adapters_of(again)[0].freeze is False
+    frozen = {name for name, p in again.named_parameters() if not p.requires_grad}
+    assert frozen == {n for n, p in model.named_parameters() if not p.requires_grad} - {
+        "wte.weight"  # frozen by hand, which no record has
+    }
+
+
+def test_a_plan_is_not_undone_under_its_adapters():
+    torch.manual_seed(0)
+    model = transformers.GPT2Model(transformers.GPT2Config(**GPT2))
+    plan = kat.kanify(model)
+    adapters = kat.adapt(model, "low_rank", "act")
+    with pytest.raises(InputError, match=r"h\.0\.mlp\.act has adapters; merge\(\) or remove"):
+        plan.undo()
+    adapters.remove()
+    plan.undo()
+
+
 @pytest.mark.parametrize("share", ["numerator", "none"])
 @pytest.mark.parametrize("only", [None, "act1", "act"])
 def test_a_merged_model_is_loaded_as_a_kanified_one(only, share, tmp_path):

@@ -65,7 +65,7 @@ def test_records_that_do_not_fit_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda record: record.update(kanify=99), "the record has version 99; only 2"),
+        (lambda record: record.update(kanify=99), "the record has version 99; only 3"),
         (lambda record: record["mlps"].clear(), "it names no MLP"),
         (lambda record: record["mlps"].append(record["mlps"][0]), "it names an MLP twice"),
         (lambda record: record["mlps"][0].update(groups=[3, 8]), "groups=3 does not divide"),

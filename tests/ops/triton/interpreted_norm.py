@@ -78,6 +78,17 @@ def test_a_large_mean_costs_no_digits():
         assert (ours.double() - true).abs().max() <= 1e-5 * true.abs().max()
 
 
+def test_without_eps_rows_that_a_program_lacks_add_nothing():
+    *tensors, grad = case((3, 16), dtype=torch.float32)
+    impls = ("triton", "reference")
+    got, expected = (
+        results(lambda *i, impl=impl: layer_norm_rational(*i, eps=0.0, impl=impl), tensors, grad)
+        for impl in impls
+    )
+    for name, ours, wanted in zip(NAMES, got, expected, strict=True):
+        torch.testing.assert_close(ours, wanted, rtol=1e-4, atol=1e-4, msg=name)
+
+
 @pytest.mark.parametrize("form", ["A", "B"])
 @pytest.mark.parametrize("rows", [24, 1])
 def test_z_and_gradients_of_all_sizes(form, rows):
