@@ -49,11 +49,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from arms import COSTS, IDENTITY, Runs, costs, parameter_groups, warm_up_and_decay
+from arms import COSTS, costs, parameter_groups, print_runs
 from torch import Tensor, nn
 from torch.nn import functional
 
 import kat
+from examples.domains.runs import IDENTITY, Runs, warm_up_and_decay
 from kat.data import DataConfig, open_split
 from kat.models import create_model
 
@@ -121,7 +122,7 @@ def main() -> None:
             rates = {arm: RATES[source][arm] for arm in arms}
             runs.make(rates, options.seed, partial(run, source, state, task, options.epochs))
         print(f"{source}: {SOURCES[source]}")
-        runs.print(arms, MEASURES, MINUS[source], digits=2)
+        print_runs(runs, arms, MEASURES, MINUS[source], digits=2)
 
 
 class Task:
