@@ -25,6 +25,7 @@ def train(
     loss: Callable[[], Tensor],
     validate: Callable[[], float],
     weight_decay: float = 0.0,
+    max_norm: float = math.inf,
 ) -> dict[str, Any]:
     """Minimizes ``loss`` by AdamW, with warm-up and linear decay; keeps the best weights.
 
@@ -34,6 +35,7 @@ def train(
         loss: draws a batch from torch's generator of random numbers, and returns its loss.
         validate: the validation error of the model; it draws nothing.
         weight_decay: of weights; biases, norms and coefficients of rationals have none.
+        max_norm: the largest norm of the gradient, which is scaled to it.
 
     Returns:
         ``valid``, the lowest validation error, infinite if the loss was not finite; ``seconds`` of
@@ -53,6 +55,7 @@ def train(
         value = loss()
         optimizer.zero_grad()
         value.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), max_norm)
         optimizer.step()
         schedule.step()
         if step % every and step != trial.steps:
