@@ -127,7 +127,7 @@ class Domain:
         difference = runs.difference(arm, reference, "test") if reference else None
         return [
             arm, rows[0]["rate"], rows[0]["parameters"], runs.estimate(arm, "test").text(4),
-            difference.text(4, sign=True) if difference else "-", reference or "-",
+            difference.text(4, sign=True) if difference else "-", reference if difference else "-",
             f"{runs.estimate(arm, 'seconds').mean:.1f}", str(len(rows)),
         ]  # fmt: skip
 

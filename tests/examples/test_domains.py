@@ -301,6 +301,80 @@ def test_language_makes_a_row_a_run_and_resumes(tmp_path, text):
     assert _rows(path) == rows
 
 
+def test_networks_of_physics_have_equal_arms(example):
+    physics = example("physics")
+    sizes = [_size(physics.Net(arm)) for arm in physics.DOMAIN.rates]
+    assert len(sizes) == len(ARMS) + 2
+    assert max(sizes) < 1.02 * min(sizes)
+
+
+@pytest.mark.parametrize("name", ["poisson", "heat", "burgers"])
+def test_solutions_solve_their_equations(example, name):
+    physics = example("physics")
+    equation = physics.EQUATIONS[name]
+    p = physics.points(equation, 64, torch.Generator().manual_seed(0))
+    p[:, 1].clamp_(min=0.02)
+
+    def residual(solution):
+        q = p.clone().requires_grad_()
+        u = solution(q)
+        (first,) = torch.autograd.grad(u.sum(), q, create_graph=True)
+        rows = [torch.autograd.grad(first[:, i].sum(), q, create_graph=True)[0] for i in (0, 1)]
+        second = torch.stack([rows[0][:, 0], rows[1][:, 1]], 1)
+        return equation.residual(q, u, first, second).detach().abs().max()
+
+    assert residual(equation.solution) < 1e-10
+    assert residual(lambda q: equation.solution(q) + q.square().prod(1)) > 0.01
+
+
+@pytest.mark.parametrize("name", ["poisson", "heat", "burgers"])
+def test_every_network_meets_the_values_that_the_solution_has_at_the_edges(example, name):
+    physics = example("physics")
+    equation = physics.EQUATIONS[name]
+    net = physics.Net("tanh").double()
+    edges = [physics.points(equation, 32) for _ in range(4)]
+    edges[0][:, 0], edges[1][:, 0], edges[2][:, 1] = equation.left, 1.0, 0.0
+    edges[3][:, 1] = 1.0
+    for edge in edges[: 4 if name == "poisson" else 3]:
+        u = physics.value(net, equation, edge)
+        assert (u - equation.solution(edge)).abs().max() < 1e-12
+
+
+def test_the_residual_is_that_of_finite_differences(example):
+    physics = example("physics")
+    equation = physics.EQUATIONS["burgers"]
+    torch.manual_seed(0)
+    net = physics.Net("gated_grkan").double()
+    p, h = physics.points(equation, 16), 1e-4
+    u = physics.value(net, equation, p)
+    first, second = torch.zeros(16, 2), torch.zeros(16, 2)
+    for i in (0, 1):
+        step = h * torch.eye(2, dtype=torch.float64)[i]
+        more, less = (physics.value(net, equation, p + s * step) for s in (1, -1))
+        first[:, i], second[:, i] = (more - less) / (2 * h), (more - 2 * u + less) / h**2
+    expected = equation.residual(p, u, first, second)
+    torch.testing.assert_close(
+        physics.residual(net, equation, p).float(), expected.float(), rtol=1e-3, atol=1e-3
+    )
+
+
+@pytest.mark.slow
+def test_physics_makes_a_row_a_run_and_resumes(tmp_path):
+    path = tmp_path / "physics.csv"
+    options = [
+        "--task", "heat", "--seed", "1", "2", "--steps", "20", "--csv", path,
+        "--arm", "gelu", "grkan",
+    ]  # fmt: skip
+    printed = _script("physics.py", *options)
+    rows = _rows(path)
+    assert [row["for"] for row in rows] == ["tune"] * 6 + ["test"] * 4
+    assert {row["task"] for row in rows} == {"heat"}
+    assert all(0 < float(row["test"]) < 10 for row in rows[6:])
+    assert printed.splitlines()[-1].split()[-1] == "2"
+    _script("physics.py", *options)
+    assert _rows(path) == rows
+
+
 @pytest.mark.slow
 def test_a_package_that_is_missing_is_named_in_one_line(tmp_path):
     (tmp_path / "rtdl_revisiting_models.py").write_text(
