@@ -54,7 +54,7 @@ from torch.nn import functional
 from transformers import AutoModel, AutoTokenizer
 
 import kat
-from examples.domains.runs import IDENTITY, Runs, warm_up_and_decay
+from examples.domains.rows import IDENTITY, Runs, warm_up_and_decay
 
 RATES = {
     "head": (1e-3, 3e-3, 1e-2),

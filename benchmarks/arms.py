@@ -1,6 +1,6 @@
 """What the benchmarks of fine-tuning share: the table of their runs, parameter groups, costs.
 
-The runs themselves, their rows and the choice of the rate, are those of examples/domains/runs.py.
+The runs themselves, their rows and the choice of the rate, are those of examples/domains/rows.py.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 from timing import print_table
 from torch import Tensor, nn
 
-from examples.domains.runs import Runs
+from examples.domains.rows import Runs
 
 COSTS = ("parameters", "optimizer bytes", "seconds")
 

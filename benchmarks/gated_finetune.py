@@ -54,7 +54,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import kat
-from examples.domains.runs import IDENTITY, Runs, warm_up_and_decay
+from examples.domains.rows import IDENTITY, Runs, warm_up_and_decay
 from kat.data import DataConfig, open_split
 from kat.models import create_model
 

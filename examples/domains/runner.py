@@ -1,7 +1,7 @@
 """The runner of the domains: options, the runs of all arms, and the table.
 
     runner.py     from the command line to the table, the same for every domain
-    runs.py       rows of the CSV file, the choice of the rate, differences
+    rows.py       rows of the CSV file, the choice of the rate, differences
     training.py   the loop of one run, and its checkpoints
     layers.py     the MLPs of the arms
 
@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import torch
 from layers import REFERENCES
-from runs import IDENTITY, Runs
+from rows import IDENTITY, Runs
 from torch import nn
 
 from kat.analysis.ablation import Estimate

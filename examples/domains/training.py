@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from runner import Trial
-from runs import warm_up_and_decay
+from rows import warm_up_and_decay
 from torch import Tensor, nn
 
 import kat

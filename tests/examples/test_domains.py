@@ -10,6 +10,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -190,6 +191,27 @@ def test_tables_are_split_and_scaled_by_the_training_rows(example):
     goals = tables.read("diabetes", 0).train.target
     assert abs(goals.mean()) < 1e-6
     assert abs(goals.std(correction=0) - 1) < 1e-6
+
+
+@TABLES
+@pytest.mark.parametrize("name", ["movies", "diabetes"])
+def test_held_out_rows_leave_the_training_rows_as_they_are(example, monkeypatch, name):
+    tables = example("tables")
+    before = tables.read(name, 0)
+    frame = tables.read_frame(name, tables.TABLES[name][1]).copy()
+    count = len(frame)
+    held_out = np.random.RandomState(0).permutation(count)[-(count // 5) :]
+    for column in frame.select_dtypes("number"):
+        if frame[column].nunique() > 2:
+            values = frame[column].to_numpy(float, copy=True)
+            values[held_out] = 3 * np.nanmax(values)
+            frame[column] = values
+    monkeypatch.setattr(tables, "read_frame", lambda *_: frame)
+    after = tables.read(name, 0)
+    for part in ("numbers", "target"):
+        assert torch.equal(getattr(after.train, part), getattr(before.train, part))
+        assert torch.equal(getattr(after.valid, part), getattr(before.valid, part))
+        assert not torch.equal(getattr(after.test, part), getattr(before.test, part))
 
 
 @TABLES
