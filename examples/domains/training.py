@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from runner import Trial
 from rows import warm_up_and_decay
+from runner import Trial
 from torch import Tensor, nn
 
 import kat
