@@ -1,7 +1,7 @@
 """Physics: networks that solve Poisson's, the heat and Burgers' equation by a loss of residuals.
 
     pip install "kolmogorov-arnold-transformer[domains]"
-    python examples/domains/physics.py --task poisson --seed 1 --steps 50     # a first look
+    python examples/domains/physics.py --task poisson --seed 1 --steps 20     # a first look
     python examples/domains/physics.py                                        # all of it
     python examples/domains/physics.py --table                                # of what is done
 
@@ -146,7 +146,7 @@ def run(trial: Trial) -> tuple[nn.Module, dict[str, Any]]:
     """One run of an arm: the network, its residual and its error."""
     equation = EQUATIONS[trial.task]
     net = Net(trial.arm).to(trial.device, torch.float64)
-    others = points(equation, 2048, torch.Generator().manual_seed(1)).to(trial.device)
+    others = points(equation, 512, torch.Generator().manual_seed(1)).to(trial.device)
 
     def loss() -> Tensor:
         return residual(net, equation, points(equation, BATCH).to(trial.device)).square().mean()
