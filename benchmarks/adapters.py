@@ -48,12 +48,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from arms import COSTS, Rates, Runs, costs, parameter_groups, warm_up_and_decay
+from arms import COSTS, costs, parameter_groups, print_runs
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoModel, AutoTokenizer
 
 import kat
+from examples.domains.rows import Rates, Runs, warm_up_and_decay
 
 RATES = {
     "head": (1e-3, 3e-3, 1e-2),
@@ -121,7 +122,7 @@ def main() -> None:
         data["train"] = data["train"][: options.sentences]
         tries = {arm: [{"rate": rate} for rate in RATES[arm]] for arm in options.arm}
         runs.make(tries, options.seed, partial(run, data, options.epochs))
-    runs.print(options.arm, MEASURES)
+    print_runs(runs, options.arm, MEASURES)
 
 
 def run(

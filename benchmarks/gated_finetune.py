@@ -52,11 +52,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from arms import COSTS, IDENTITY, Rates, Runs, costs, parameter_groups, warm_up_and_decay
+from arms import COSTS, costs, parameter_groups, print_runs
 from torch import Tensor, nn
 from torch.nn import functional
 
 import kat
+from examples.domains.rows import IDENTITY, Rates, Runs, warm_up_and_decay
 from kat.data import DataConfig, open_split
 from kat.models import create_model
 
@@ -132,7 +133,7 @@ def main() -> None:
             tries = {arm: tries_of(source, arm) for arm in arms}
             runs.make(tries, options.seed, partial(run, source, state, task, options.epochs))
         print(f"{source}: {SOURCES[source]}")
-        runs.print(arms, MEASURES, MINUS[source], digits=2)
+        print_runs(runs, arms, MEASURES, MINUS[source], digits=2)
 
 
 class Task:

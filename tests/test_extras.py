@@ -323,7 +323,7 @@ def test_the_core_requires_torch_alone():
 
 
 def test_all_and_dev_bring_every_extra():
-    users = set(EXTRAS) - {"dev", "docs", "release"}
+    users = set(EXTRAS) - {"dev", "docs", "domains", "release"}
     everything = {r.name for extra in users for r in requirements(extra)}
     assert {r.name for r in requirements("all")} == everything
     loggers = {r.name for r in requirements("loggers")} - {r.name for r in requirements("train")}

@@ -1,0 +1,203 @@
+"""Language: GR-KAN in the Llama of transformers, trained from nothing on Python's documentation.
+
+    pip install "kolmogorov-arnold-transformer[domains]"
+    python examples/domains/language.py --arm gelu grkan --seed 1 --steps 2     # a first look
+    apt-get install python3-doc                                     # Debian's, more text
+    python examples/domains/language.py --task python3-doc
+    python examples/domains/language.py --task python3-doc --table              # of what is done
+
+Body: LlamaForCausalLM with 6 blocks of width 192 and 4,096 tokens, 3.0 M parameters; only the MLP
+of each block is exchanged, which takes one line (make_model). Everything else of transformers works
+as before: generate with its cache of keys and values (--generate), torch.compile (--compile).
+
+Text, split by document, the same for all arms and seeds: a tenth to choose the rate, a tenth to
+test, the rest to train. The tokens are those of a byte-level BPE, made by tokenizers from the
+training documents alone.
+  docstrings    of the standard library of the Python that runs this, a document a module; 1.7 MB
+  python3-doc   Python's documentation, a document a page; 11.5 MB; apt-get install python3-doc
+  doc-rfc-std   the RFCs that are standards; apt-get install doc-rfc-std (Debian, non-free)
+
+Error: bits per byte on held-out documents, sum of -log2 p(token) over the bytes of the tokens,
+which a tokenizer with other tokens leaves comparable. Column curve: bits per byte of the validation
+documents after so many tokens, as pairs "tokens:bits". Each arm tries three learning rates.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import gzip
+import math
+import random
+import sysconfig
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from extra import needed
+from torch import Tensor, nn
+from torch.nn import functional
+
+with needed():
+    from layers import ARMS, mlp
+    from runner import Domain, Trial
+    from tokenizers import ByteLevelBPETokenizer
+    from training import train
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+PAGES = {"python3-doc": "python3*/html/_sources/**/*.rst.txt", "doc-rfc-std": "RFC/**/*.txt*"}
+"""By Debian package, the files that it has in /usr/share/doc."""
+VOCABULARY, WIDTH, HIDDEN, BLOCKS, HEADS = 4096, 192, 576, 6, 6
+BATCH, CONTEXT = 16, 256
+VALID, TEST = 48, 256
+"""How many windows of CONTEXT tokens are validated and tested on."""
+END = "<|end|>"
+DOMAIN = Domain(
+    doc=__doc__,
+    name="language",
+    tasks=["docstrings", *PAGES],
+    rates=dict.fromkeys(ARMS, (1e-3, 2e-3, 4e-3)),
+    steps=1000,
+    columns=("tokens", "curve"),
+)
+
+
+def main() -> None:
+    """Makes the runs that the CSV file lacks, and prints the table."""
+    parser = DOMAIN.parser()
+    parser.add_argument("--compile", action="store_true", help="train with torch.compile")
+    parser.add_argument("--generate", type=int, default=0, help="tokens to show of each test run")
+    parser.add_argument("--docs", type=Path, default=Path("/usr/share/doc"), help="of Debian")
+    parser.set_defaults(task=["docstrings"])
+    options = parser.parse_args()
+    DOMAIN.main(options, partial(run, options))
+
+
+@dataclass
+class Text:
+    """The tokens of each part, one tensor each, and how many bytes every token stands for."""
+
+    tokenizer: ByteLevelBPETokenizer
+    train: Tensor
+    valid: Tensor
+    test: Tensor
+    bytes_of_token: Tensor
+
+
+def run(options: argparse.Namespace, trial: Trial) -> tuple[nn.Module, dict[str, Any]]:
+    """One run of an arm: the model, and its bits per byte."""
+    text = read(trial.task, options.docs)
+    model = make_model(trial.arm).to(trial.device)
+    forward = torch.compile(model) if options.compile else model
+    windows = text.train.unfold(0, CONTEXT + 1, 1)
+
+    def loss() -> Tensor:
+        batch = windows[torch.randint(len(windows), (BATCH,))].to(trial.device)
+        logits = forward(input_ids=batch[:, :-1]).logits
+        return functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
+
+    def error(tokens: Tensor, count: int) -> float:
+        return bits_per_byte(model, tokens, text.bytes_of_token, count)
+
+    row = train(trial, model, loss, partial(error, text.valid, VALID), 0.1, max_norm=1.0)
+    row["curve"] = " ".join(f"{s * BATCH * CONTEXT}:{bits:.4f}" for s, bits in row["curve"])
+    row["tokens"] = trial.steps * BATCH * CONTEXT
+    row["test"] = error(text.test, TEST)
+    if options.generate and trial.seed:
+        print(f"  {complete(model, text, text.test[: CONTEXT // 8], options.generate)!r}")
+    return model, row
+
+
+def make_model(arm: str) -> LlamaForCausalLM:
+    """A Llama whose MLPs are those of an arm; attention and embeddings are drawn the same."""
+    config = LlamaConfig(
+        vocab_size=VOCABULARY, hidden_size=WIDTH, intermediate_size=HIDDEN,
+        num_hidden_layers=BLOCKS, num_attention_heads=HEADS, max_position_embeddings=4 * CONTEXT,
+        tie_word_embeddings=True, bos_token_id=0, eos_token_id=0, pad_token_id=0,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config)
+    for layer in model.model.layers:
+        layer.mlp = mlp(arm, WIDTH, HIDDEN)
+    return model
+
+
+@torch.no_grad()
+def bits_per_byte(model: nn.Module, tokens: Tensor, sizes: Tensor, count: int) -> float:
+    """Over the first ``count`` windows of the tokens, each token predicted once."""
+    device = next(model.parameters()).device
+    nats, length = 0.0, 0
+    for batch in tokens.unfold(0, CONTEXT + 1, CONTEXT)[:count].split(BATCH):
+        logits = model(input_ids=batch[:, :-1].to(device)).logits
+        targets = batch[:, 1:].flatten()
+        total = functional.cross_entropy(logits.flatten(0, 1), targets.to(device), reduction="sum")
+        nats += total.item()
+        length += int(sizes[targets].sum())
+    return nats / math.log(2) / length
+
+
+def complete(model: LlamaForCausalLM, text: Text, prompt: Tensor, count: int) -> str:
+    """A prompt of tokens (n,) and the ``count`` most probable ones after it."""
+    device = next(model.parameters()).device
+    given = prompt[None].to(device)
+    ids = model.generate(
+        given, attention_mask=torch.ones_like(given), max_new_tokens=count, do_sample=False
+    )
+    return str(text.tokenizer.decode(ids[0].tolist()))
+
+
+@cache
+def read(task: str, docs: Path) -> Text:
+    """The documents of a text, split, and as tokens."""
+    documents = sorted(docstrings() if task == "docstrings" else pages(task, docs))
+    random.Random(0).shuffle(documents)
+    tenth = max(1, len(documents) // 10)
+    parts = documents[2 * tenth :], documents[:tenth], documents[tenth : 2 * tenth]
+    tokenizer = ByteLevelBPETokenizer()
+    tokenizer.train_from_iterator(parts[0], VOCABULARY, special_tokens=[END], show_progress=False)
+    tokens = []
+    for part in parts:
+        encoded = tokenizer.encode_batch(part)
+        tokens.append(torch.tensor([i for document in encoded for i in (*document.ids, 0)]))
+    # A token of a byte-level BPE has a character for each byte.
+    names = [tokenizer.id_to_token(i) for i in range(tokenizer.get_vocab_size())]
+    sizes = torch.tensor([0, *(len(name) for name in names[1:])])
+    return Text(tokenizer, *tokens, sizes)
+
+
+def docstrings() -> Iterator[str]:
+    """The docstrings of each module of the standard library that has 500 characters of them."""
+    root = Path(sysconfig.get_path("stdlib"))
+    for path in root.rglob("*.py"):
+        if {"site-packages", "dist-packages", "test", "tests"} & set(path.relative_to(root).parts):
+            continue
+        try:
+            nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        except (SyntaxError, UnicodeDecodeError):  # lib2to3 and others have such files, on purpose
+            continue
+        kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+        found = [ast.get_docstring(node) or "" for node in nodes if isinstance(node, kinds)]
+        document = "\n\n".join(filter(None, found))
+        if len(document) >= 500:
+            yield document
+
+
+def pages(package: str, docs: Path) -> Iterator[str]:
+    """The texts of a Debian package, each once, where it has links to them.
+
+    Raises:
+        SystemExit: the package is not installed.
+    """
+    paths = {path.resolve() for path in docs.glob(PAGES[package]) if path.is_file()}
+    if not paths:
+        raise SystemExit(f"{package} has no text in {docs}: apt-get install {package}")
+    for path in paths:
+        content = path.read_bytes()
+        content = gzip.decompress(content) if path.suffix == ".gz" else content
+        yield content.decode("utf-8", errors="replace")
+
+
+if __name__ == "__main__":
+    main()

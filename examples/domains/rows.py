@@ -1,0 +1,128 @@
+"""Rows of a CSV file, one a run: rates tuned by arm, runs resumed, differences paired by seed.
+
+An arm is one of the ways that an experiment compares. It tries its learning rates with seed 0 (rows
+"tune") and keeps those that are best on validation data; then it runs with other seeds (rows
+"test"). A run whose row is in the file is not made again, so that an experiment can be stopped and
+started. The examples here use it, and so do the benchmarks of fine-tuning (benchmarks/arms.py).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kat.analysis.ablation import Estimate
+
+Row = dict[str, str]
+Rates = dict[str, float]
+"""What is tuned, by column: ``{"rate": 1e-3}``."""
+Run = Callable[[str, Rates, int, bool], Mapping[str, Any]]
+"""Trains and evaluates an arm with rates and a seed, to tune or not; gives what it measured."""
+
+IDENTITY = ("arm", "seed", "for")
+
+
+@dataclass
+class Runs:
+    """The rows of a CSV file that have the same settings.
+
+    Args:
+        path: of the file, made with its first row.
+        columns: the names of all columns.
+        tuned: the columns of :data:`Rates`.
+        settings: values that all of these rows share, such as the number of epochs.
+        valid: the column that chooses the rates.
+        best: ``max`` or ``min``, which of the values of ``valid`` is best.
+    """
+
+    path: Path
+    columns: Sequence[str]
+    tuned: Sequence[str]
+    settings: Mapping[str, str | int]
+    valid: str
+    best: Callable[..., Row] = max
+
+    def make(self, tries: Mapping[str, Sequence[Rates]], seeds: Sequence[int], run: Run) -> None:
+        """Makes the runs that are missing: first those that tune, then seed by seed."""
+        for arm, tried in tries.items():
+            for rates in tried:
+                self._make(arm, rates, 0, True, run)
+        for seed in seeds:
+            for arm in tries:
+                self._make(arm, self.best_rates(arm), seed, False, run)
+
+    def done(self, arm: str, purpose: str) -> list[Row]:
+        """The rows of an arm, of those that tune or test."""
+        if not self.path.exists():
+            return []
+        with self.path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        wanted = {"arm": arm, "for": purpose} | {n: str(v) for n, v in self.settings.items()}
+        return [row for row in rows if all(row[name] == wanted[name] for name in wanted)]
+
+    def best_rates(self, arm: str) -> Rates:
+        """The tried rates that are best on the validation data.
+
+        Raises:
+            SystemExit: training diverged with every rate.
+        """
+        rows = [row for row in self.done(arm, "tune") if math.isfinite(float(row[self.valid]))]
+        if not rows:
+            raise SystemExit(f"{arm} diverges with every learning rate that it tries")
+        return self._rates(self.best(rows, key=lambda row: float(row[self.valid])))
+
+    def estimate(self, arm: str, measure: str) -> Estimate:
+        """The mean of the tests of an arm, with its 95 % interval."""
+        return Estimate.of([float(row[measure]) for row in self.done(arm, "test")])
+
+    def difference(self, arm: str, reference: str, measure: str) -> Estimate | None:
+        """The mean difference over the seeds that both arms were tested with; None without any."""
+        own, other = (
+            {row["seed"]: float(row[measure]) for row in self.done(name, "test")}
+            for name in (arm, reference)
+        )
+        paired = [own[seed] - other[seed] for seed in own.keys() & other.keys()]
+        return Estimate.of(paired) if paired else None
+
+    def tested(self, arms: Iterable[str]) -> list[str]:
+        """Those of the arms that have tests."""
+        return [arm for arm in arms if self.done(arm, "test")]
+
+    def _rates(self, row: Row) -> Rates:
+        return {name: float(row[name]) for name in self.tuned}
+
+    def _make(self, arm: str, rates: Rates, seed: int, tuning: bool, run: Run) -> None:
+        purpose = "tune" if tuning else "test"
+        known = ((int(row["seed"]), self._rates(row)) for row in self.done(arm, purpose))
+        if (seed, rates) in known:
+            return
+        row: dict[str, Any] = {"arm": arm, "seed": seed, "for": purpose}
+        row |= {**rates, **self.settings, **run(arm, rates, seed, tuning)}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self.columns)
+        if not self.path.exists():
+            writer.writeheader()
+        writer.writerow(row)
+        with self.path.open("a", newline="") as file:
+            file.write(text.getvalue())  # at once, so that a row is whole or not there
+        cells = (*rates.values(), purpose, f"{row['seconds']} s", row[self.valid])
+        print(arm, seed, *cells, flush=True)
+
+
+def warm_up_and_decay(
+    optimizer: torch.optim.Optimizer, steps: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """Linear warm-up in a tenth of the steps, then linear decay."""
+    warm_up = max(1, steps // 10)
+    decay = max(1, steps - warm_up)
+    return torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min((step + 1) / warm_up, (steps - step) / decay)
+    )

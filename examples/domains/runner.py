@@ -1,0 +1,145 @@
+"""The runner of the domains: options, the runs of all arms, and the table.
+
+    runner.py     from the command line to the table, the same for every domain
+    rows.py       rows of the CSV file, the choice of the rate, differences
+    training.py   the loop of one run, and its checkpoints
+    layers.py     the MLPs of the arms
+
+Every measure is an error: less is better. Each arm tries the same number of learning rates.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from layers import REFERENCES
+from rows import IDENTITY, Rates, Runs
+from torch import nn
+
+from kat.analysis.ablation import Estimate
+from kat.tables import print_table
+
+COLUMNS = ("task", *IDENTITY, "rate", "steps", "parameters", "valid", "test", "seconds")
+
+
+class Trial(NamedTuple):
+    """One run: what it trains, and for how long."""
+
+    task: str
+    arm: str
+    rate: float
+    seed: int
+    steps: int
+    device: torch.device
+    checkpoint: Path
+
+
+@dataclass
+class Domain:
+    """A domain and its arms.
+
+    Args:
+        doc: the text of --help.
+        name: of the CSV file.
+        tasks: the names of what is learned, each compared by itself.
+        rates: by arm, the learning rates that it tries, as many as any other arm.
+        steps: of the optimizer, unless --steps says otherwise.
+        references: by arm, the one from which the differences are taken.
+        columns: of the CSV file, beside :data:`COLUMNS`.
+    """
+
+    doc: str
+    name: str
+    tasks: Sequence[str]
+    rates: Mapping[str, Sequence[float]]
+    steps: int
+    references: Mapping[str, str] = field(default_factory=lambda: REFERENCES)
+    columns: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if len({len(tried) for tried in self.rates.values()}) > 1:
+            raise ValueError("every arm must try the same number of learning rates")
+
+    def parser(self) -> argparse.ArgumentParser:
+        """The options that all domains have; a domain may add to them."""
+        parser = argparse.ArgumentParser(
+            description=self.doc, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        csv = Path("runs/domains") / f"{self.name}.csv"
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        parser.add_argument("--task", nargs="+", choices=self.tasks, default=list(self.tasks))
+        parser.add_argument("--arm", nargs="+", choices=self.rates, default=list(self.rates))
+        parser.add_argument("--seed", nargs="+", type=int, default=[1, 2, 3, 4, 5])
+        parser.add_argument("--steps", type=int, default=self.steps, help="of the optimizer")
+        parser.add_argument("--csv", type=Path, default=csv, help="a row a run; it is resumed")
+        parser.add_argument("--device", type=torch.device, default=torch.device(device))
+        parser.add_argument("--table", action="store_true", help="make no runs")
+        return parser
+
+    def main(
+        self, options: argparse.Namespace, run: Callable[[Trial], tuple[nn.Module | None, Any]]
+    ) -> None:
+        """Makes the runs that the CSV file lacks, and prints the table.
+
+        ``run`` makes one and returns the model, for its size, and the columns that it measured.
+        """
+        means: dict[str, dict[str, float]] = {}
+        for task in options.task:
+            settings = {"task": task, "steps": options.steps}
+            runs = Runs(options.csv, (*COLUMNS, *self.columns), ["rate"], settings, "valid", min)
+            make = partial(self._row, options, task, run)
+            if not options.table:
+                tries = {arm: [{"rate": rate} for rate in self.rates[arm]] for arm in options.arm}
+                runs.make(tries, options.seed, make)
+            tested = runs.tested(self.rates)
+            means[task] = {arm: runs.estimate(arm, "test").mean for arm in tested}
+            print(f"\n{task}: test error after {options.steps} steps, mean and 95 % interval")
+            heads = ("arm", "rate", "parameters", "test", "difference", "from", "seconds", "runs")
+            print_table(heads, [self._cells(runs, arm) for arm in tested])
+        self._print_ranks([each for each in means.values() if each.keys() == self.rates.keys()])
+
+    def _row(
+        self, options: argparse.Namespace, task: str, run: Any,
+        arm: str, rates: Rates, seed: int, tuning: bool,
+    ) -> dict[str, Any]:  # fmt: skip
+        rate = rates["rate"]
+        names = (self.name, task, arm, f"{rate:g}", str(seed), str(options.steps), str(tuning))
+        path = options.csv.parent / "-".join(names).replace("/", "-")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path = path.with_name(f"{path.name}.ckpt")
+        print(f"{task}, {arm}, rate {rate:g}, seed {seed}", flush=True)
+        torch.manual_seed(seed)
+        trial = Trial(task, arm, rate, seed, options.steps, options.device, path)
+        model, row = run(trial)
+        row["seconds"] = round(row["seconds"], 1)
+        row["parameters"] = sum(p.numel() for p in model.parameters()) if model else 0
+        path.unlink(missing_ok=True)
+        row["test"] = "" if tuning else row["test"]  # what chooses the rate does not see the test
+        return {name: value for name, value in row.items() if name in (*COLUMNS, *self.columns)}
+
+    def _cells(self, runs: Runs, arm: str) -> list[str]:
+        rows = runs.done(arm, "test")
+        reference = self.references.get(arm, "")
+        difference = runs.difference(arm, reference, "test") if reference else None
+        return [
+            arm, rows[0]["rate"], rows[0]["parameters"], runs.estimate(arm, "test").text(4),
+            difference.text(4, sign=True) if difference else "-", reference if difference else "-",
+            f"{runs.estimate(arm, 'seconds').mean:.1f}", str(len(rows)),
+        ]  # fmt: skip
+
+    def _print_ranks(self, means: Sequence[Mapping[str, float]]) -> None:
+        """The rank of each arm among all, 1 the best, over the tasks where all were tested."""
+        if len(means) < 2:
+            return
+        rows = []
+        for arm in self.rates:
+            ranks = [1.0 + sum(other < each[arm] for other in each.values()) for each in means]
+            rows.append((arm, Estimate.of(ranks).text(2)))
+        print(f"\nmean rank over {len(means)} tasks, and 95 % interval over them")
+        print_table(("arm", "rank"), rows)
