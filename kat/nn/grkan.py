@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from kat.nn.coefficients import Init
 from kat.nn.execution.blocks import Modules, layers_for_blocks, pay, run_in_blocks
+from kat.nn.execution.compiled import compiled_mlp
 from kat.nn.execution.fused import grkan_linear, has_grkan_hooks
 from kat.nn.execution.layer import Norm, effective, has_no_effect, joined_norm
 from kat.nn.init import Scheme, init_grkan_
@@ -234,6 +235,10 @@ class GRKANMlp(nn.Module):
             joined = self._joined(norm, x)
             x = norm(x) if joined is None else x
         keeps_hidden = self.keep == "hidden"
+        if torch.compiler.is_compiling() and self._is_formula():
+            compiled = compiled_mlp(x, self._pairs())
+            if compiled is not None:
+                return compiled
         layers = None
         if pay(x, self.fc1.out_features) and self._is_formula():
             layers = layers_for_blocks(x, self._pairs(), joined)

@@ -7,6 +7,7 @@ import timm
 import torch
 
 import kat
+from kat.nn import execution
 
 
 def _tokens(batch=2, length=7):
@@ -63,3 +64,77 @@ def test_reduce_overhead_gives_the_same_numbers():
         found = torch.autograd.grad(compiled(x).square().sum(), list(mlp.parameters()))
         expected = torch.autograd.grad(mlp(x).square().sum(), list(mlp.parameters()))
         torch.testing.assert_close(found, expected)
+
+
+ONE = "kat.grkan_mlp.default"
+
+
+def _targets(module, x, dynamic=None):
+    """The functions in the graph of a call, and its value."""
+    graphs = []
+
+    def keep(graph, examples):
+        graphs.append(graph)
+        return graph
+
+    torch.compiler.reset()
+    y = torch.compile(module, backend=keep, fullgraph=True, dynamic=dynamic)(x)
+    (graph,) = graphs
+    return [str(node.target) for node in graph.graph.nodes if node.op == "call_function"], y
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"first_init": "none"}, {"form": "B"}, {"bias": False}, {"keep": "input"}, {"drop": 0.1}],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_at_inference_a_compiled_mlp_is_one_operator(monkeypatch, options, dtype):
+    monkeypatch.setattr(execution.blocks, "least_bytes", lambda: 0)
+    monkeypatch.setattr(execution.compiled, "least_bytes", lambda: 0)
+    mlp, x = kat.GRKANMlp(16, 64, **options, dtype=dtype).eval(), _tokens().to(dtype)
+    with torch.no_grad():
+        targets, y = _targets(mlp, x)
+        expected = mlp.fc2(mlp.act2(mlp.fc1(mlp.act1(x))))
+    assert targets == [ONE]
+    tolerance = 8 * torch.finfo(dtype).eps
+    torch.testing.assert_close(y, expected, rtol=tolerance, atol=tolerance)
+
+
+def test_a_small_compiled_mlp_is_its_parts_where_its_size_is_fixed():
+    mlp, x = kat.GRKANMlp(16, 64).eval(), _tokens()
+    with torch.no_grad():
+        for dynamic, operators in ((False, ["kat.rational.default"] * 2), (True, [ONE])):
+            targets, y = _targets(mlp, x, dynamic)
+            assert [target for target in targets if "kat." in target] == operators
+            torch.testing.assert_close(y, mlp(x))
+
+
+@pytest.mark.parametrize(
+    "how", ["training", "autocast", "hook", "requested", "dropout", "other dtype", "norm between"]
+)
+def test_a_compiled_mlp_is_its_parts_where_a_call_is_more_than_its_formula(how):
+    options = {"impl": "reference"} if how == "requested" else {}
+    if how == "norm between":
+        options["norm_layer"] = torch.nn.LayerNorm
+    mlp, x = kat.GRKANMlp(16, 64, drop=0.5, **options).eval(), _tokens()
+    if how == "hook":
+        mlp.fc1.register_forward_hook(lambda module, given, y: 2 * y)
+    if how == "dropout":
+        mlp.train()
+    if how == "other dtype":
+        mlp.act2.double()
+        mlp.fc2.double()
+        mlp.fc1.register_forward_hook(lambda module, given, y: y.double())
+    amp = torch.autocast("cpu", torch.bfloat16, enabled=how == "autocast")
+    with torch.set_grad_enabled(how == "training"), amp:
+        targets, y = _targets(mlp, x)
+        assert not any("grkan_mlp" in target for target in targets)
+        if how != "dropout":
+            torch.testing.assert_close(y, mlp(x))
+
+
+def test_the_operator_of_an_mlp_is_sound():
+    mlp, x = kat.GRKANMlp(16, 64, first_init="none", bias=False).requires_grad_(False), _tokens()
+    a, b = mlp.act2.parameters()
+    parameters = [None, None, mlp.fc1.weight, None, a, b, mlp.fc2.weight, None]
+    torch.library.opcheck(torch.ops.kat.grkan_mlp.default, (x, parameters, ["A", "A"]))

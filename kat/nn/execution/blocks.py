@@ -106,18 +106,24 @@ def layers_for_blocks(x: Tensor, modules: Modules, norm: Norm | None = None) -> 
     widest = max(getattr(linear, "out_features", 0) for _, linear in modules)
     if not pay(x, widest) or not is_plain_eager(x) or is_profiling() or in_function_transform():
         return None
-    width, dtype = x.shape[-1], _product_dtype(x)
     layers = []
     for activation, linear in modules:
         layer = plain_layer(activation, linear)
-        if layer is None or not _takes(layer, x, width, dtype):
+        if layer is None:
             return None
         layers.append(layer)
-        width = layer.weight.shape[0]
     layers[0] = layers[0].with_norm(norm)
-    if dtype not in (torch.float32, torch.float64) and _records(x, layers):
-        return None
-    return layers
+    return layers if fit(x, layers) else None
+
+
+def fit(x: Tensor, layers: list[Layer]) -> bool:
+    """Whether :func:`run_in_blocks` takes the layers, one after the other, for x."""
+    width, dtype = x.shape[-1], _product_dtype(x)
+    for layer in layers:
+        if not _takes(layer, x, width, dtype):
+            return False
+        width = layer.weight.shape[0]
+    return dtype in (torch.float32, torch.float64) or not _records(x, layers)
 
 
 def _product_dtype(x: Tensor) -> torch.dtype:

@@ -204,7 +204,7 @@ def joined_norm(norm: nn.Module, activation: nn.Module, x: Tensor) -> Norm | Non
 
 def may_join(x: Tensor) -> bool:
     """Whether x, as far as it alone decides, is an input for which :func:`joined_norm` may pay."""
-    if type(x) not in PLAIN:
+    if torch.compiler.is_compiling() or type(x) not in PLAIN:
         return False
     return torch.is_grad_enabled() or x.device.type != "cpu" or x.nbytes >= LEAST_BYTES
 
