@@ -113,7 +113,7 @@ class Runs:
         writer.writerow(row)
         with self.path.open("a", newline="") as file:
             file.write(text.getvalue())  # at once, so that a row is whole or not there
-        cells = (*rates.values(), purpose, f"{row['seconds']} s", row[self.valid])
+        cells = (*rates.values(), purpose, f"{row['seconds']} s", self.valid, row[self.valid])
         print(arm, seed, *cells, flush=True)
 
 

@@ -76,7 +76,7 @@ class Domain:
         parser.add_argument("--task", nargs="+", choices=self.tasks, default=list(self.tasks))
         parser.add_argument("--arm", nargs="+", choices=self.rates, default=list(self.rates))
         parser.add_argument("--seed", nargs="+", type=int, default=[1, 2, 3, 4, 5])
-        parser.add_argument("--steps", type=int, default=self.steps, help="of the optimizer")
+        parser.add_argument("--steps", type=_count, default=self.steps, help="of the optimizer")
         parser.add_argument("--csv", type=Path, default=csv, help="a row a run; it is resumed")
         parser.add_argument("--device", type=torch.device, default=torch.device(device))
         parser.add_argument("--table", action="store_true", help="make no runs")
@@ -143,3 +143,10 @@ class Domain:
             rows.append((arm, Estimate.of(ranks).text(2)))
         print(f"\nmean rank over {len(means)} tasks, and 95 % interval over them")
         print_table(("arm", "rank"), rows)
+
+
+def _count(text: str) -> int:
+    """A number of steps, for argparse."""
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+    return int(text)

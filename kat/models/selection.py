@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from kat.errors import InputError, unknown
+from kat.text import listing
 
 Selector = str | int | re.Pattern[str] | Callable[[nn.Module, str], bool]
 """One of
@@ -109,6 +110,11 @@ class Parts:
             if _matches(name, pattern):
                 raise InputError(f"{argument}={pattern!r}: {name} is passed over: {reason}")
         text = pattern if isinstance(pattern, str) else pattern.pattern
+        if isinstance(pattern, re.Pattern):
+            raise InputError(
+                f"{argument}: the regular expression {text!r} matches no name of a {self.kind} or of"
+                f" a module around one as a whole (there are: {listing(list(self.holders))})"
+            )
         raise unknown(self.kind, text, self.holders)
 
 

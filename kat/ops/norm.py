@@ -116,7 +116,9 @@ def _check(
 def _fit(x: Tensor, weight: Tensor, bias: Tensor) -> bool:
     """Whether weight and bias are those of a LayerNorm of x's rows."""
     return (
-        weight.shape == bias.shape == x.shape[-1:]
+        isinstance(weight, Tensor)
+        and isinstance(bias, Tensor)
+        and weight.shape == bias.shape == x.shape[-1:]
         and weight.is_floating_point()
         and bias.is_floating_point()
         and weight.layout == bias.layout == x.layout
@@ -125,6 +127,11 @@ def _fit(x: Tensor, weight: Tensor, bias: Tensor) -> bool:
 
 
 def _check_fits(name: str, tensor: Tensor, x: Tensor) -> None:
+    if not isinstance(tensor, Tensor):
+        raise TypeError(
+            f"{name} must be a tensor, got {type(tensor).__name__}; LayerNorm without one has ones"
+            " as its weight and zeros as its bias"
+        )
     row = tuple(x.shape[-1:])
     if tensor.shape != row:
         raise ValueError(

@@ -35,7 +35,7 @@ VERSION = 1
 """Of the record."""
 
 
-@dataclass
+@dataclass(repr=False)
 class Adapters:
     """The adapters in a model; ``print(adapters)`` shows them as a table.
 
@@ -64,6 +64,7 @@ class Adapters:
     freeze: bool = True
     _in_place: bool = field(default=False, repr=False)
     _restore: list[Callable[[], None]] = field(default_factory=list, repr=False)
+    _trainable: dict[str, bool] = field(default_factory=dict, repr=False)
 
     def __reduce__(self) -> NoReturn:
         """Refuses copies and pickles: they would change this model."""
@@ -83,6 +84,7 @@ class Adapters:
 
     def put(self) -> None:
         """Puts them into the model, trainable."""
+        self._trainable = {n: p.requires_grad for n, p in self.model.named_parameters()}
         for parameter in self.model.parameters():
             self._restore.append(_setter(parameter, parameter.requires_grad))
             if self.freeze:
@@ -153,6 +155,7 @@ class Adapters:
     def merge(self) -> None:
         """Leaves a plain model that computes the same: the coefficients are its own.
 
+        The same is trainable as before the adapters were made.
         Low-rank changes become coefficients, a row for each group (``share="none"``).
 
         Raises:
@@ -169,6 +172,8 @@ class Adapters:
             merge_change(modules[name])
         self._leave()
         note_shares(self.model)
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(self._trainable.get(name, parameter.requires_grad))
 
     def remove(self) -> None:
         """Takes them out: the model computes what it did before, and the same is trainable.
@@ -185,6 +190,10 @@ class Adapters:
         while self._restore:
             self._restore.pop()()
         self._leave()
+
+    def __repr__(self) -> str:
+        """One line; ``print`` shows the table."""
+        return f"<{len(self.places)} adapters of the kind {self.kind!r}>"
 
     def __str__(self) -> str:
         """The table of what is trainable."""

@@ -18,9 +18,11 @@ from kat.models.adapt.places import (
     check_mlp,
     check_rational,
     check_size,
+    is_adapted,
     mlp_places,
     rational_places,
 )
+from kat.models.kanify.wrapped import check_not_compiled
 from kat.models.pretrained import loader
 from kat.models.pretrained.notes import noted
 from kat.models.selection import Parts, Selection
@@ -164,6 +166,9 @@ def adapters_of(model: nn.Module) -> list[Adapters]:
     Returns:
         Those in place, in the order in which they were made.
 
+    Raises:
+        InputError: the configuration names adapters, and the model does not have them.
+
     Examples:
         >>> import kat
         >>> from kat.models.adapt import adapters_of
@@ -177,6 +182,11 @@ def adapters_of(model: nn.Module) -> list[Adapters]:
         ['layers.0.mlp.down_proj.parallel']
     """
     records = [record for record in noted(model) if _KEY in record]
+    if not all(_is_in(model, record) for record in records):
+        raise InputError(
+            "the configuration names adapters that the model lacks: call"
+            " kat.models.pretrained.register_pretrained() before from_pretrained"
+        )
     return [
         Adapters(model, r["kind"], r["places"], r["modules_to_save"], r["freeze"], _in_place=True)
         for r in records
@@ -204,6 +214,7 @@ def _of_record(model: nn.Module, record: Mapping[str, Any]) -> Adapters:
 def _check_model(model: object) -> None:
     if not isinstance(model, nn.Module):
         raise InputError(f"the model must be a torch.nn.Module, got {type(model).__name__}")
+    check_not_compiled(model)
     if isinstance(model, DistributedDataParallel) or any(map(is_sharded, model.parameters())):
         raise InputError(
             "adapt the model before it is wrapped: first kat.adapt(model, ...), then"
@@ -228,6 +239,12 @@ def _outermost_modules(model: nn.Module, selection: Selection | None) -> list[st
     modules = {name: name for name, _ in model.named_modules() if name}
     names = Parts(model, modules, "module").selected(selection)
     return [name for name in names if not any(name.startswith(f"{other}.") for other in names)]
+
+
+def _is_in(model: nn.Module, record: Mapping[str, Any]) -> bool:
+    """Whether the adapters of a record are in the model."""
+    modules = dict(model.named_modules())
+    return all(is_adapted(modules.get(name)) for name in record["places"])
 
 
 def _make(model: nn.Module, record: Mapping[str, Any]) -> None:

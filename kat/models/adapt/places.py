@@ -59,8 +59,9 @@ def mlp_places(model: nn.Module, width: int) -> dict[str, Place]:
         places[mlp.second] = _beside(mlp.first, mlp.widths[0], width, mlp.widths[-1])
     if not places:
         raise InputError(
-            f"{type(model).__name__} has no MLP that an adapter could be put beside; kat.kanify"
-            " hides those that it takes: adapt first"
+            f"{type(model).__name__} has no MLP that an adapter could be put beside, but plain ones"
+            " and GRKANMlps have: not gated ones of kat, and none with an adapter. kat.kanify hides"
+            " those that it takes: adapt first"
         )
     return places
 
@@ -79,6 +80,13 @@ def check_free(model: nn.Module, places: Iterable[str]) -> None:
             raise InputError(f"{name} has a change already; merge() or remove() it first")
         if hasattr(module, NAME):
             raise InputError(f"{name} has something named {NAME!r} already; remove() it first")
+
+
+def is_adapted(module: nn.Module | None) -> bool:
+    """Whether a module has an adapter: a rational a change, another one a bottleneck."""
+    if isinstance(module, GroupRational):
+        return has_change(module)
+    return module is not None and hasattr(module, NAME)
 
 
 def check_rational(modules: Mapping[str, nn.Module], name: str, place: Place) -> None:

@@ -159,7 +159,8 @@ def _check_arguments(model: object, calibration: object) -> None:
     if not isinstance(model, nn.Module):
         raise InputError(f"the model must be a torch.nn.Module, got {type(model).__name__}")
     if calibration is not None and (
-        isinstance(calibration, Mapping | str) or not isinstance(calibration, Iterable)
+        isinstance(calibration, Mapping | str | torch.Tensor)
+        or not isinstance(calibration, Iterable)
     ):
         raise InputError(
             f"calibration must be an iterable of batches, got {type(calibration).__name__}; put a"

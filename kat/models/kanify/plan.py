@@ -33,7 +33,7 @@ _numbers = itertools.count()
 _COLUMNS = ("MLP", "widths", "function", "groups", "parameters", "error", "RMS", "on")
 
 
-@dataclass
+@dataclass(repr=False)
 class Plan:
     """The replacements for a model, in place or not; ``print(plan)`` shows them as a table.
 
@@ -171,6 +171,11 @@ class Plan:
         """
         check_target(Path(path))
         write_text(Path(path), json.dumps(self.record(), indent=2) + "\n")
+
+    def __repr__(self) -> str:
+        """One line; ``print`` shows the table."""
+        state = "in place" if self.applied else "not in place"
+        return f"<plan of {len(self.replacements)} MLPs, {state}>"
 
     def __str__(self) -> str:
         """The table, and the activations that were skipped."""

@@ -20,6 +20,7 @@ def check_unwrapped(model: nn.Module) -> None:
     """
     fsdp: Any = sys.modules.get("torch.distributed.fsdp")  # slow to import
     sharded = (fsdp.FullyShardedDataParallel, fsdp.FSDPModule) if fsdp else ()
+    check_not_compiled(model)
     for name, module in model.named_modules():
         if isinstance(module, (DataParallel, DistributedDataParallel, *sharded)):
             kind = "FSDP" if isinstance(module, sharded) else type(module).__name__
@@ -28,6 +29,16 @@ def check_unwrapped(model: nn.Module) -> None:
                 " rationals' parameters; build the model, then kanify, then wrap it, then make the"
                 " optimizer"
             )
+
+
+def check_not_compiled(model: nn.Module) -> None:
+    """Checks that a model is not what ``torch.compile`` returned, whose names are its own.
+
+    Raises:
+        InputError: it is.
+    """
+    if type(model).__name__ == "OptimizedModule":
+        raise InputError("the model is compiled already; change the model first, then compile it")
 
 
 def check_whole(model: nn.Module, mlp: Mlp) -> None:

@@ -7,7 +7,7 @@ holds the records of the changes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from importlib import import_module
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from kat.errors import InputError
+from kat.text import listing
 
 METHOD = "kat"
 """Of the entry."""
@@ -84,19 +85,49 @@ def register_pretrained() -> None:
         def is_serializable(self) -> bool:
             return True
 
-        def preprocess_model(self, model: Any, **others: Any) -> None:
-            """Makes the changes, on the device of the model, which is meta."""
+        def preprocess_model(
+            self, model: Any, checkpoint_files: Sequence[str] | None = None, **others: Any
+        ) -> None:
+            """Makes the changes, on the device of the model, which is meta.
+
+            Raises:
+                InputError: a change does not fit, or the weights lack what it has added.
+            """
             del model.config.quantization_config
+            before = {name for name, _ in model.named_parameters()}
             with torch.device("cpu"):  # activations are evaluated
                 for record in self.quantization_config.changes:
                     _make(model, record)
             self.frozen = [n for n, p in model.named_parameters() if not p.requires_grad]
+            added = {name for name, _ in model.named_parameters()} - before
+            _check_stored(added, checkpoint_files or ())
 
         def postprocess_model(self, model: Any, **others: Any) -> None:
             """Leaves a model that counts as what it is: not quantized, and frozen in part."""
             del model.hf_quantizer
             for name in self.frozen:
                 model.get_parameter(name).requires_grad_(False)
+
+
+def _check_stored(names: Iterable[str], files: Iterable[str]) -> None:
+    """Checks that safetensors files have some parameters, which may have a prefix more or less.
+
+    transformers would leave missing ones without values.
+    """
+    if not all(str(file).endswith(".safetensors") for file in files):
+        return
+    stored: set[str] = set()
+    for file in files:
+        with import_module("safetensors").safe_open(file, framework="pt") as opened:
+            stored.update(opened.keys())
+    ends = {end for name in stored for end in (name, name.partition(".")[2])}
+    lacking = sorted(n for n in names if n not in ends and n.partition(".")[2] not in ends)
+    if stored and lacking:
+        raise InputError(
+            f"the configuration has changes of kat, but the weights lack {listing(lacking)}: a"
+            " process that had not called kat.models.pretrained.register_pretrained() has loaded"
+            " and saved the model, without them"
+        )
 
 
 def _make(model: Any, record: Record) -> None:

@@ -351,3 +351,20 @@ def test_missing_and_damaged_files_are_named(tmp_path):
     _refused(model_for("low_rank"), tmp_path, "adapter_model.safetensors cannot be read")
     weights.unlink()
     _refused(model_for("low_rank"), tmp_path, "adapter_model.safetensors does not exist")
+
+
+def test_after_merging_the_same_is_trainable_as_before():
+    model = kat.GRKANMlp(16, 64)
+    model.fc1.requires_grad_(False)
+    before = {name: p.requires_grad for name, p in model.named_parameters()}
+    adapters = kat.adapt(model, "low_rank", modules_to_save="fc2")
+    assert repr(adapters) == "<2 adapters of the kind 'low_rank'>"
+    adapters.merge()
+    assert {name: p.requires_grad for name, p in model.named_parameters()} == before
+
+
+@pytest.mark.parametrize("change", [kat.kanify, lambda model: kat.adapt(model, "parallel")])
+def test_a_compiled_model_is_refused(change):
+    model = torch.compile(nn.Sequential(nn.Linear(16, 32), nn.GELU(), nn.Linear(32, 16)))
+    with pytest.raises(InputError, match="compiled already; change the model first"):
+        change(model)

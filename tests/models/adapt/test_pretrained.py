@@ -167,6 +167,28 @@ def test_another_process_loads_them(tmp_path):
     assert torch.equal(torch.load(saved), logits(model))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_that_lack_the_adapters_are_refused(kind, tmp_path):
+    """A process that had not registered kat's loader has loaded and saved the model."""
+    model = build(kind)
+    model.save_pretrained(tmp_path)
+    plain = transformers.LlamaForSequenceClassification(
+        transformers.LlamaConfig(**SIZES, num_labels=3, pad_token_id=0)
+    )
+    plain.config.quantization_config = model.config.quantization_config
+    plain.save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=r"the weights lack .*register_pretrained"):
+        type(model).from_pretrained(tmp_path)
+
+
+def test_adapters_that_were_not_loaded_are_named(tmp_path):
+    model = build("low_rank")
+    plain = transformers.LlamaModel(transformers.LlamaConfig(**SIZES))
+    plain.config.quantization_config = model.config.quantization_config
+    with pytest.raises(InputError, match=r"adapters that the model lacks: call .*register_pretr"):
+        adapters_of(plain)
+
+
 def test_a_record_that_does_not_fit_is_refused(tmp_path):
     build("rational").save_pretrained(tmp_path)
     path = tmp_path / "config.json"
