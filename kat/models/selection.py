@@ -112,8 +112,8 @@ class Parts:
         text = pattern if isinstance(pattern, str) else pattern.pattern
         if isinstance(pattern, re.Pattern):
             raise InputError(
-                f"{argument}: the regular expression {text!r} matches no name of a {self.kind} or of"
-                f" a module around one as a whole (there are: {listing(list(self.holders))})"
+                f"{argument}: the regular expression {text!r} matches no whole name of a"
+                f" {self.kind} or of a module around one (there are: {listing(list(self.holders))})"
             )
         raise unknown(self.kind, text, self.holders)
 
