@@ -45,7 +45,7 @@ class Plan:
 
 GPU = Plan(
     device="cuda",
-    tests=tuple(str(path) for path in sorted(ROOT.glob("tests/**/test_gpu.py"))),
+    tests=tuple(str(path) for path in sorted(ROOT.glob("tests/**/test_gpu*.py"))),
     environment={"KAT_CPU_KERNEL": "off"},  # it would be built first
     copied=(2**26, 2**28, 2**30),
     shape=(128, 197, 768),
