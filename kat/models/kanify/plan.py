@@ -37,24 +37,23 @@ _COLUMNS = ("MLP", "widths", "function", "groups", "parameters", "error", "RMS",
 class Plan:
     """The replacements for a model, in place or not; ``print(plan)`` shows them as a table.
 
-        Args:
-            model: the model.
-            replacements: one for each MLP.
-            skipped: activations that are not in an MLP, and why.
-            change: of the outputs on the batch that :meth:`measure` got last.
+    Args:
+        model: the model.
+        replacements: one for each MLP.
+        skipped: activations that are not in an MLP, and why.
+        change: of the outputs on the batch that :meth:`measure` got last.
 
-        Examples:
-            >>> import kat
-            >>> from torch import nn
-    from torch.nn.utils import parametrize
-            >>> plan = kat.kanify(nn.Sequential(nn.Linear(16, 64), nn.GELU(), nn.Linear(64, 4)))
-            >>> print(plan)
-            MLP  widths   function  groups  parameters  error    RMS      on
-            1    16-64-4  gelu      8, 8    76          3.1e-03  2.2e-03  [-6, 6]
-            MLPs: 1, parameters added: 76, in place
-            >>> plan.undo()
-            >>> plan.model[1]
-            GELU(approximate='none')
+    Examples:
+        >>> import kat
+        >>> from torch import nn
+        >>> plan = kat.kanify(nn.Sequential(nn.Linear(16, 64), nn.GELU(), nn.Linear(64, 4)))
+        >>> print(plan)
+        MLP  widths   function  groups  parameters  error    RMS      on
+        1    16-64-4  gelu      8, 8    76          3.1e-03  2.2e-03  [-6, 6]
+        MLPs: 1, parameters added: 76, in place
+        >>> plan.undo()
+        >>> plan.model[1]
+        GELU(approximate='none')
     """
 
     model: nn.Module
