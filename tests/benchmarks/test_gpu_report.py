@@ -10,7 +10,6 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -167,18 +166,34 @@ def test_shares_of_a_step_are_put_together(report, tmp_path, monkeypatch):
     assert content(tmp_path)["steps"][1]["error"] == "ValueError: the second"
 
 
-def run_tests(report, tmp_path, monkeypatch, source):
-    """Runs the step of the GPU tests over a file of tests; its exit code and its step."""
+RUN_TESTS = """
+import sys
+from dataclasses import replace
+sys.path.insert(0, sys.argv[1])
+import gpu_report as report
+if sys.argv[2] == "without pytest":
+    sys.modules["pytest"] = None
+report.STAND_IN = replace(report.STAND_IN, tests=(sys.argv[3],), environment={})
+sys.exit(report.main(sys.argv[4:]))
+"""
+
+
+def run_tests(tmp_path, source, how="with pytest"):
+    """Runs the step of the GPU tests over a file of tests; its exit code and its step.
+
+    In a process of its own: pytest's, from which the step would fork, has threads with locks.
+    """
     (tmp_path / "test_some.py").write_text(source)
-    plan = replace(report.STAND_IN, tests=(str(tmp_path / "test_some.py"),), environment={})
-    monkeypatch.setattr(report, "STAND_IN", plan)
     out = tmp_path / "out"
-    code = report.main(["--stand-in", "--out", str(out), "--steps", "tests", "copy"])
+    paths = str(SCRIPT.parent), how, str(tmp_path / "test_some.py")
+    options = "--stand-in", "--out", str(out), "--steps", "tests", "copy"
+    command = [sys.executable, "-c", RUN_TESTS, *paths, *options]
+    code = subprocess.run(command, stdout=subprocess.DEVNULL).returncode
     assert states(out)["copy"] == "done"
     return code, content(out)["steps"][1]
 
 
-def test_a_test_that_fails_is_named_with_its_first_error_line(report, tmp_path, monkeypatch):
+def test_a_test_that_fails_is_named_with_its_first_error_line(tmp_path):
     source = (
         "import pytest\n"
         "def test_good(): pass\n"
@@ -186,7 +201,7 @@ def test_a_test_that_fails_is_named_with_its_first_error_line(report, tmp_path, 
         "def test_skipped(): pass\n"
         "def test_bad(): assert 1 == 2, 'they differ'\n"
     )
-    code, step = run_tests(report, tmp_path, monkeypatch, source)
+    code, step = run_tests(tmp_path, source)
     assert code == 1
     outcomes = {row["test"]: row["outcome"] for row in step["rows"]}
     assert outcomes == {
@@ -204,15 +219,14 @@ def test_a_test_that_fails_is_named_with_its_first_error_line(report, tmp_path, 
     assert "test_good" not in page
 
 
-def test_tests_that_cannot_be_collected_fail(report, tmp_path, monkeypatch):
-    code, step = run_tests(report, tmp_path, monkeypatch, "import no_such_package\n")
+def test_tests_that_cannot_be_collected_fail(tmp_path):
+    code, step = run_tests(tmp_path, "import no_such_package\n")
     assert code == 1
     assert "No module named 'no_such_package'" in step["error"]
 
 
-def test_without_pytest_the_other_steps_run(report, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "pytest", None)
-    code, step = run_tests(report, tmp_path, monkeypatch, "")
+def test_without_pytest_the_other_steps_run(tmp_path):
+    code, step = run_tests(tmp_path, "", "without pytest")
     assert code == 0
     assert (step["state"], step["error"]) == (
         "skipped",
