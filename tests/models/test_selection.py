@@ -53,7 +53,8 @@ def test_selectors_choose_parts_in_their_order(parts, only, exclude, expected):
     ("only", "message"),
     [
         ("stem", "only='stem': stem is passed over: it is odd"),
-        (re.compile("none"), "unknown layer 'none'"),
+        (re.compile("none"), "'none' matches no whole name of a layer"),
+        ("none", "unknown layer 'none'"),
         (13, "only=13: the model has 13 layers, counted from 0"),
         ([], r"only=\[\] leaves no layer"),
         (lambda module, name: False, "leaves no layer"),
