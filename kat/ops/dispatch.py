@@ -11,8 +11,9 @@ from torch import Tensor
 from kat.ops import reference
 from kat.ops.cpu import backend as cpu
 from kat.ops.operators import (
+    Pass,
     define_gradients,
-    define_operator,
+    define_passes,
     define_second_order,
     run_backward,
     run_unrecorded,
@@ -94,32 +95,13 @@ def _fake_backward_recompute(
 
 
 _INPUTS = "Tensor x, Tensor numerator, Tensor denominator, str form"
-_THREE = "Tensor, Tensor, Tensor"
-define_operator(
+define_passes(
     "rational",
     _INPUTS,
-    "Tensor",
-    kernel_of=attrgetter("forward"),
-    on_reference=_forward,
-    fake=_fake_forward,
-    backends=BACKENDS.values(),
-)
-define_operator(
-    "rational_backward",
-    f"Tensor grad, {_INPUTS}",
-    f"({_THREE})",
-    kernel_of=attrgetter("backward"),
-    on_reference=_backward,
-    fake=_fake_backward,
-    backends=BACKENDS.values(),
-)
-define_operator(
-    "rational_backward_recompute",
-    f"Tensor grad, {_INPUTS}",
-    f"({_THREE}, Tensor)",
-    kernel_of=attrgetter("backward_recompute"),
-    on_reference=_backward_recompute,
-    fake=_fake_backward_recompute,
+    3,
+    forward=Pass(attrgetter("forward"), _forward, _fake_forward),
+    backward=Pass(attrgetter("backward"), _backward, _fake_backward),
+    recompute=Pass(attrgetter("backward_recompute"), _backward_recompute, _fake_backward_recompute),
     backends=BACKENDS.values(),
 )
 

@@ -18,8 +18,9 @@ from kat.ops.arguments import Form, Impl, check_arguments
 from kat.ops.cpu import norm as cpu
 from kat.ops.norm_reference import Gradients
 from kat.ops.operators import (
+    Pass,
     define_gradients,
-    define_operator,
+    define_passes,
     define_second_order,
     recorded_call,
     requested_backend,
@@ -285,32 +286,17 @@ _INPUTS = (
     "Tensor x, Tensor weight, Tensor bias, Tensor numerator, Tensor denominator, float eps,"
     " str form"
 )
-_FIVE = "Tensor, Tensor, Tensor, Tensor, Tensor"
-define_operator(
+define_passes(
     "layer_norm_rational",
     _INPUTS,
-    "Tensor",
-    kernel_of=lambda backend: partial(_forward_by, backend),
-    on_reference=_forward,
-    fake=_fake_forward,
-    backends=BACKENDS.values(),
-)
-define_operator(
-    "layer_norm_rational_backward",
-    f"Tensor grad, {_INPUTS}",
-    f"({_FIVE})",
-    kernel_of=lambda backend: partial(_backward_by, backend),
-    on_reference=_backward,
-    fake=_fake_backward,
-    backends=BACKENDS.values(),
-)
-define_operator(
-    "layer_norm_rational_backward_recompute",
-    f"Tensor grad, {_INPUTS}",
-    f"({_FIVE}, Tensor)",
-    kernel_of=lambda backend: partial(_backward_recompute_by, backend),
-    on_reference=_backward_recompute,
-    fake=_fake_backward_recompute,
+    5,
+    forward=Pass(lambda backend: partial(_forward_by, backend), _forward, _fake_forward),
+    backward=Pass(lambda backend: partial(_backward_by, backend), _backward, _fake_backward),
+    recompute=Pass(
+        lambda backend: partial(_backward_recompute_by, backend),
+        _backward_recompute,
+        _fake_backward_recompute,
+    ),
     backends=BACKENDS.values(),
 )
 

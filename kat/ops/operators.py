@@ -12,7 +12,7 @@ rewrites operators, go to the kernel directly. The arithmetic is the same on bot
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx
@@ -71,6 +71,44 @@ def define_operator(
         kernel = kernel_or_reference(backend, kernel_of(backend), run_reference, public, at)
         KERNELS.setdefault(backend.DEVICE_TYPE, {})[name] = kernel
         torch.library.impl(f"kat::{name}", backend.DEVICE_TYPE.upper(), kernel)
+
+
+class Pass(NamedTuple):
+    """A pass of an operator; arguments as of :func:`define_operator`."""
+
+    kernel_of: Callable[[Any], Function]
+    on_reference: Function
+    fake: Function
+
+
+def define_passes(
+    name: str,
+    inputs: str,
+    gradients: int,
+    *,
+    forward: Pass,
+    backward: Pass,
+    recompute: Pass,
+    backends: Iterable[Any],
+) -> None:
+    """Registers ``kat::NAME``, ``NAME_backward`` and ``NAME_backward_recompute``.
+
+    Args:
+        name: of the operator, which has one output.
+        inputs: its schema.
+        gradients: how many of the inputs are tensors. The backward pass returns theirs.
+        forward, backward: the passes; ``backward`` gets the gradient of the output first.
+        recompute: as ``backward``, and returns the output too.
+        backends: the modules.
+    """
+    tensors = ", ".join(["Tensor"] * gradients)
+    of_grad = f"Tensor grad, {inputs}"
+    for suffix, schema, outputs, each in (
+        ("", inputs, "Tensor", forward),
+        ("_backward", of_grad, f"({tensors})", backward),
+        ("_backward_recompute", of_grad, f"({tensors}, Tensor)", recompute),
+    ):
+        define_operator(f"{name}{suffix}", schema, outputs, **each._asdict(), backends=backends)
 
 
 def kernel_or_reference(

@@ -85,18 +85,6 @@ def test_the_formula_of_these_tests_is_that_of_numpy():
         torch.testing.assert_close(_formula(x, v, a, b, form), torch.from_numpy(expected))
 
 
-@pytest.fixture(params=["baseline", "avx2", "avx512"])
-def instruction_set(request, monkeypatch):
-    with monkeypatch.context() as changed:
-        changed.setenv("KAT_CPU_KERNEL", request.param)
-        kernels.load_again()
-        problem = kernels.problem()
-        if problem:
-            pytest.skip(problem)
-        yield
-    kernels.load_again()
-
-
 @KERNEL
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(

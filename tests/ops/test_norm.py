@@ -136,18 +136,6 @@ def test_a_row_that_is_not_finite_is_nan_and_no_other(impl, bad):
     assert y[[0, 2]].isfinite().all()
 
 
-@pytest.fixture(params=["baseline", "avx2", "avx512"])
-def instruction_set(request, monkeypatch):
-    with monkeypatch.context() as changed:
-        changed.setenv("KAT_CPU_KERNEL", request.param)
-        kernels.load_again()
-        problem = kernels.problem()
-        if problem:
-            pytest.skip(problem)
-        yield
-    kernels.load_again()
-
-
 @KERNEL
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(

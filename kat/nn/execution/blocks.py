@@ -84,10 +84,12 @@ def pay(x: Tensor, width: int) -> bool:
     """
     if torch.compiler.is_compiling() or type(x) not in PLAIN or x.device.type != "cpu":
         return False
-    if not x.dim():
-        return False
-    widest = max(x.shape[-1], width)
-    return x.shape[:-1].numel() * widest * x.element_size() >= least_bytes()
+    return x.dim() > 0 and widest_bytes(x, width) >= least_bytes()
+
+
+def widest_bytes(x: Tensor, width: int) -> int:
+    """The size of the widest of some layers: x (..., d_in), or another one of this width."""
+    return x.shape[:-1].numel() * max(x.shape[-1], width) * x.element_size()
 
 
 def layers_for_blocks(x: Tensor, modules: Modules, norm: Norm | None = None) -> list[Layer] | None:

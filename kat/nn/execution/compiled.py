@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kat.nn.execution.blocks import Modules, fit, least_bytes, pay, run_in_blocks
+from kat.nn.execution.blocks import Modules, fit, least_bytes, pay, run_in_blocks, widest_bytes
 from kat.nn.execution.layer import Layer, plain_layer
 from kat.ops.torch_internals import (
     constant_when_compiled,
@@ -30,8 +30,8 @@ def compiled_mlp(x: Tensor, modules: Modules) -> Tensor | None:
         return None
     if is_exporting() or in_function_transform():
         return None
-    widest = max(x.shape[-1], *[linear.out_features for _, linear in modules])
-    if _is_known(x.numel() // x.shape[-1] * widest * x.element_size() < _least_bytes()):
+    width = max([linear.out_features for _, linear in modules])
+    if x.dim() == 0 or _is_known(widest_bytes(x, width) < _least_bytes()):
         return None
     parameters: list[Tensor | None] = []
     forms: list[str] = []

@@ -16,8 +16,6 @@ import kat
 from kat.ops import reference
 from kat.ops.cpu import backend as cpu
 from kat.ops.cpu.build import BuildError, find_compiler
-from kat.ops.cpu.library import INSTRUCTION_SETS
-from tests import kernels
 
 try:
     find_compiler()
@@ -28,20 +26,6 @@ FORMS = ("A", "B")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 DEGREES = ((1, 0), (3, 2), (5, 4), (7, 6), (9, 8))
 ROWS = ((1, 8), (8, 1), (8, 8), (1, 1))
-
-
-@pytest.fixture(params=INSTRUCTION_SETS)
-def instruction_set(request, monkeypatch):
-    """Runs the test with each instruction set that the processor supports."""
-    with monkeypatch.context() as changed:
-        changed.setenv("KAT_CPU_KERNEL", request.param)
-        kernels.load_again()
-        problem = kernels.problem()
-        if "but this processor supports" in problem:
-            pytest.skip(problem)
-        assert not problem
-        yield request.param
-    kernels.load_again()
 
 
 # ---- the formula, term by term
