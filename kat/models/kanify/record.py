@@ -127,7 +127,8 @@ def note_shares(model: nn.Module) -> None:
     for record in noted(model):
         for entry in record.get("mlps", ()):
             act = model.get_submodule(entry["mlp"]["activation"])
-            before = getattr(model.get_submodule(entry["mlp"]["first"]), "act1", act)
+            first: Any = model.get_submodule(entry["mlp"]["first"])
+            before = first.act1 if entry["groups"][0] else act  # its own, not another MLP's
             entry["share"] = [before.share, act.share]
 
 
