@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import signal
 import traceback
 import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import partial
-from types import FrameType
+from multiprocessing.context import BaseContext
 from typing import Any, NamedTuple
 
 import torch
@@ -20,6 +19,7 @@ from kat.data.decoding import UnreadableImage
 from kat.data.sampler import Key, ResumableSampler, rank_and_world_size
 from kat.data.seeds import ITEM, derived_seed, fork_host_rng, seed_host
 from kat.data.stream import ImageStream
+from kat.data.workers import start_worker
 from kat.errors import InputError, LoaderFailed, first_line, worker_has_ended
 
 _REPLACEMENTS = 50
@@ -243,29 +243,27 @@ def _stop(
     loaders.clear()
 
 
-def _ignore_requests_to_stop(worker: int) -> None:
-    """Has a worker ignore signals that ask a run to stop, and leave it to the main process.
-
-    A scheduler sends them to all processes of a run. A second SIGTERM, which the main process may
-    send, ends the worker.
-    """
-
-    def ignore_once(number: int, frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_DFL)
-
-    signal.signal(signal.SIGTERM, ignore_once)
-    for number in (signal.SIGINT, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
-
-
 def make_loader(
-    data: ImageDataset | ImageStream, config: DataConfig, *, training: bool, seed: int = 0
+    data: ImageDataset | ImageStream,
+    config: DataConfig,
+    *,
+    training: bool,
+    seed: int = 0,
+    workers: BaseContext | None = None,
 ) -> Loader:
     """Makes the loader of a split.
 
     For training, images are shuffled and the last partial batch is dropped. The order of the data
     is a function of (seed, epoch, rank), and the augmentation of an image is a function of
     (seed, epoch, index); for a stream, both also depend on the number of workers.
+
+    Args:
+        data: the images and labels of a split.
+        config: batch size, number of workers.
+        training: whether to shuffle and augment.
+        seed: of the order and the augmentation.
+        workers: starts the workers, :func:`kat.data.workers.fork_server` beside threads of
+            collectives; None: as Python does by default.
 
     Raises:
         InputError: the training split is smaller than one batch.
@@ -284,7 +282,8 @@ def make_loader(
         "num_workers": config.num_workers,
         "pin_memory": torch.cuda.is_available(),
         "collate_fn": partial(_collate, collate=data.collate),
-        "worker_init_fn": _ignore_requests_to_stop,
+        "worker_init_fn": start_worker,
+        "multiprocessing_context": workers if config.num_workers else None,
     }
     if isinstance(data, ImageStream):
         stream = _StreamItems(data, seed_or_none)

@@ -79,25 +79,35 @@ class ImageStream(IterableDataset):
         self.transform: Transform = no_transform
         # Shared memory: workers that are running already must see the next epoch.
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
+        self._place: tuple[int, int] | None = None
 
     @staticmethod
     def collate(images: Sequence[Any], labels: Sequence[Any]) -> tuple[Any, Any]:
         """Makes the images and labels of a batch."""
         return collate_images(images, labels)
 
+    @property
+    def place(self) -> tuple[int, int]:
+        """The rank of the process that reads the stream, and how many processes there are."""
+        return self._place or rank_and_world_size()
+
     def set_epoch(self, epoch: int) -> None:
-        """Chooses the order of the next iteration, also in workers that are running already."""
+        """Chooses the order of the next iteration, also in workers that are running already.
+
+        Workers that start later take the place of this process: they may not be in its group.
+        """
         self._epoch[0] = epoch
+        self._place = rank_and_world_size()
 
     def __len__(self) -> int:
         """The number of images of this process."""
-        _, world_size = rank_and_world_size()
+        _, world_size = self.place
         if self.batch_size is None:
             return -(-self.length // world_size)
         return self.length // world_size // self.batch_size * self.batch_size
 
     def __iter__(self) -> Iterator[tuple[Any, int] | UnreadableImage]:
-        rank, world_size = rank_and_world_size()
+        rank, world_size = self.place
         info = get_worker_info()
         worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
         epoch = int(self._epoch[0])

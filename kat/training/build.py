@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from kat.data import Batch, DeviceTransform, Loader, make_loader
+from kat.data.workers import fork_server
 from kat.errors import InputError
 from kat.models import (
     Conversion,
@@ -219,8 +220,11 @@ def build(resolved: ResolvedRun) -> Run:
     _arrange(model, config)
     if resolved.checkpoint is not None:
         _check_resumable(model, config, resolved.checkpoint)
-    train_loader = make_loader(resolved.train_data, config.data, training=True, seed=config.seed)
-    val_loader = make_loader(resolved.val_data, config.data, training=False)
+    workers = fork_server() if world.size > 1 and config.data.num_workers else None
+    train_loader = make_loader(
+        resolved.train_data, config.data, training=True, seed=config.seed, workers=workers
+    )
+    val_loader = make_loader(resolved.val_data, config.data, training=False, workers=workers)
     connect(world, device)
     batches = _batches("train", len_of(train_loader), config.limit_train_batches)
     val_batches = _batches("val", len_of(val_loader), config.limit_val_batches)

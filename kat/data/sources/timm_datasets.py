@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,10 @@ def open_timm(config: DataConfig, split: str, seed: int) -> ImageDataset | Image
         InputError: timm cannot open the dataset, or its classes are unknown.
     """
     from timm.data import create_dataset
+    from timm.data.readers.shared_count import SharedCount
 
+    # It is shared by a fork alone. By value is enough: streams start new workers every epoch.
+    ForkingPickler.register(SharedCount, lambda count: (SharedCount, (count.value,)))
     training = split == "train"
     streamed = config.name.startswith("hfids/")
     try:
@@ -112,10 +116,18 @@ class TimmStream(ImageStream):
 
     def set_epoch(self, epoch: int) -> None:
         """Chooses the order of the next iteration, also in workers that are running already."""
+        super().set_epoch(epoch)
+        self._divide()
         self.dataset.set_epoch(epoch)
 
     def __len__(self) -> int:
+        self._divide()
         return len(self.dataset)
+
+    def _divide(self) -> None:
+        """Gives timm's reader its place: it was opened before the processes met."""
+        reader = self.dataset.reader
+        reader.dist_rank, reader.dist_num_replicas = self.place
 
     def __iter__(self) -> Iterator[tuple[Any, int] | UnreadableImage]:
         for number, (image, label) in enumerate(self.dataset):

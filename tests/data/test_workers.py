@@ -1,0 +1,124 @@
+"""Workers from a fork server: the batches of forked ones, no signals, no life of their own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from kat.data import DataConfig, eval_transform, make_loader, open_split, preprocessing
+from kat.data.workers import fork_server
+from tests.data.sources.test_registry import SOURCES
+from tests.images import picture
+from tests.processes import wait_until
+
+pytestmark = pytest.mark.skipif(
+    "forkserver" not in multiprocessing.get_all_start_methods(), reason="the system has no fork"
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", SOURCES)
+def test_every_source_is_read_by_workers_of_a_fork_server(tmp_path, source):
+    settings, _ = source(tmp_path, [picture(0), picture(1), picture(2), picture(3)])
+    config = DataConfig(**settings, image_size=16, batch_size=4, num_workers=1)
+    data = open_split(config, "val")
+    data.transform = eval_transform(preprocessing(config, data))
+    forked, served = (
+        list(make_loader(data, config, training=False, workers=workers))
+        for workers in (None, fork_server())
+    )
+    assert [batch.labels.tolist() for batch in served] == [b.labels.tolist() for b in forked]
+    for one, other in zip(forked, served, strict=True):
+        assert torch.equal(one.images, other.images)
+
+
+STREAMS = [source for source in SOURCES if source.__name__.endswith("_stream")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("source", STREAMS)
+def test_a_stream_is_divided_among_the_processes(tmp_path, monkeypatch, source, workers):
+    """The workers of a fork server are in no process group."""
+    settings, _ = source(tmp_path, [picture(i) for i in range(6)])
+    found = []
+    for rank in range(2):
+        for module in ("kat.data.stream", "kat.data.loader"):
+            monkeypatch.setattr(f"{module}.rank_and_world_size", lambda rank=rank: (rank, 2))
+        config = DataConfig(**settings, image_size=16, batch_size=1, num_workers=workers)
+        data = open_split(config, "val")
+        data.transform = eval_transform(preprocessing(config, data))
+        batches = list(make_loader(data, config, training=False, workers=fork_server()))
+        found += [batch.images.mean().item() for batch in batches]
+        assert len(batches) == 3
+    assert len(set(found)) == 6
+
+
+_READ_SLOWLY = """
+import multiprocessing, signal, time
+import torch
+from kat.data import DataConfig, make_loader, open_split
+from kat.data.workers import fork_server
+
+def image(x):
+    time.sleep(0.02)
+    return torch.zeros(1)
+
+if __name__ == "__main__":
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    config = DataConfig(batch_size=10, num_workers=2)
+    data = open_split(config, "train")
+    data.transform = image
+    batches = iter(make_loader(data, config, training=True, workers=fork_server()))
+    for number, _ in enumerate(batches):
+        pids = [child.pid for child in multiprocessing.active_children()]
+        print(number, *pids, flush=True)
+"""
+
+
+@pytest.fixture
+def reader(tmp_path):
+    """A process that prints the number of each batch, and the processes of its workers."""
+    script = tmp_path / "read.py"
+    script.write_text(_READ_SLOWLY)
+    process = subprocess.Popen(
+        [sys.executable, script], stdout=subprocess.PIPE, text=True, start_new_session=True,
+        cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    yield process
+    process.kill()
+    process.wait()
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")")[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.slow
+def test_requests_to_stop_leave_server_and_workers_to_the_main_process(reader):
+    reader.stdout.readline()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        os.killpg(reader.pid, number)
+    numbers = [int(reader.stdout.readline().split()[0]) for _ in range(10)]
+    assert numbers == list(range(1, 11))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").exists(), reason="the system has no /proc")
+def test_workers_of_a_fork_server_end_with_the_main_process(reader):
+    workers = [int(pid) for pid in reader.stdout.readline().split()[1:]]
+    assert len(workers) == 2
+    assert all(map(_is_running, workers))
+    reader.kill()
+    wait_until(lambda: not any(map(_is_running, workers)))
