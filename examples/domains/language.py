@@ -51,7 +51,7 @@ with needed():
 PAGES = {"python3-doc": "python3*/html/_sources/**/*.rst.txt", "doc-rfc-std": "RFC/**/*.txt*"}
 """By Debian package, the files that it has in /usr/share/doc."""
 VOCABULARY, WIDTH, HIDDEN, BLOCKS, HEADS = 4096, 192, 576, 6, 6
-BATCH, CONTEXT = 16, 256
+BATCH, CONTEXT = 8, 256
 VALID, TEST = 48, 256
 """How many windows of CONTEXT tokens are validated and tested on."""
 END = "<|end|>"

