@@ -26,6 +26,8 @@ from kat.analysis.ablation import Estimate
 from kat.tables import print_table
 
 COLUMNS = ("task", *IDENTITY, "rate", "steps", "parameters", "valid", "test", "seconds")
+HEADS = ("difference", "from", "seconds", "runs")
+"""Of the tables, after the measure."""
 
 
 class Trial(NamedTuple):
@@ -38,6 +40,8 @@ class Trial(NamedTuple):
     steps: int
     device: torch.device
     checkpoint: Path
+    tuning: bool = False
+    """It is to choose the rate; what it measures on test data is not kept."""
 
 
 @dataclass
@@ -52,6 +56,7 @@ class Domain:
         steps: of the optimizer, unless --steps says otherwise.
         references: by arm, the one from which the differences are taken.
         columns: of the CSV file, beside :data:`COLUMNS`.
+        measures: the columns that are compared, a table for each.
     """
 
     doc: str
@@ -61,6 +66,7 @@ class Domain:
     steps: int
     references: Mapping[str, str] = field(default_factory=lambda: REFERENCES)
     columns: Sequence[str] = ()
+    measures: Sequence[str] = ("test",)
 
     def __post_init__(self) -> None:
         if len({len(tried) for tried in self.rates.values()}) > 1:
@@ -85,11 +91,11 @@ class Domain:
     def main(
         self, options: argparse.Namespace, run: Callable[[Trial], tuple[nn.Module | None, Any]]
     ) -> None:
-        """Makes the runs that the CSV file lacks, and prints the table.
+        """Makes the runs that the CSV file lacks, and prints the tables.
 
         ``run`` makes one and returns the model, for its size, and the columns that it measured.
         """
-        means: dict[str, dict[str, float]] = {}
+        means: dict[str, list[dict[str, float]]] = {measure: [] for measure in self.measures}
         for task in options.task:
             settings = {"task": task, "steps": options.steps}
             runs = Runs(options.csv, (*COLUMNS, *self.columns), ["rate"], settings, "valid", min)
@@ -98,11 +104,14 @@ class Domain:
                 tries = {arm: [{"rate": rate} for rate in self.rates[arm]] for arm in options.arm}
                 runs.make(tries, options.seed, make)
             tested = runs.tested(self.rates)
-            means[task] = {arm: runs.estimate(arm, "test").mean for arm in tested}
-            print(f"\n{task}: test error after {options.steps} steps, mean and 95 % interval")
-            heads = ("arm", "rate", "parameters", "test", "difference", "from", "seconds", "runs")
-            print_table(heads, [self._cells(runs, arm) for arm in tested])
-        self._print_ranks([each for each in means.values() if each.keys() == self.rates.keys()])
+            for measure in self.measures:
+                means[measure].append({arm: runs.estimate(arm, measure).mean for arm in tested})
+                title = f"{task}: {measure} error after {options.steps} steps"
+                print(f"\n{title}, mean and 95 % interval")
+                heads = ("arm", "rate", "parameters", measure, *HEADS)
+                print_table(heads, [self._cells(runs, arm, measure) for arm in tested])
+        for measure, of_tasks in means.items():
+            self._print_ranks(measure, [m for m in of_tasks if m.keys() == self.rates.keys()])
 
     def _row(
         self, options: argparse.Namespace, task: str, run: Any,
@@ -115,25 +124,26 @@ class Domain:
         path = path.with_name(f"{path.name}.ckpt")
         print(f"{task}, {arm}, rate {rate:g}, seed {seed}", flush=True)
         torch.manual_seed(seed)
-        trial = Trial(task, arm, rate, seed, options.steps, options.device, path)
+        trial = Trial(task, arm, rate, seed, options.steps, options.device, path, tuning)
         model, row = run(trial)
         row["seconds"] = round(row["seconds"], 1)
         row["parameters"] = sum(p.numel() for p in model.parameters()) if model else 0
         path.unlink(missing_ok=True)
-        row["test"] = "" if tuning else row["test"]  # what chooses the rate does not see the test
+        if tuning:  # what chooses the rate does not see the test
+            row |= dict.fromkeys(self.measures, "")
         return {name: value for name, value in row.items() if name in (*COLUMNS, *self.columns)}
 
-    def _cells(self, runs: Runs, arm: str) -> list[str]:
+    def _cells(self, runs: Runs, arm: str, measure: str) -> list[str]:
         rows = runs.done(arm, "test")
         reference = self.references.get(arm, "")
-        difference = runs.difference(arm, reference, "test") if reference else None
+        difference = runs.difference(arm, reference, measure) if reference else None
         return [
-            arm, rows[0]["rate"], rows[0]["parameters"], runs.estimate(arm, "test").text(4),
+            arm, rows[0]["rate"], rows[0]["parameters"], runs.estimate(arm, measure).text(4),
             difference.text(4, sign=True) if difference else "-", reference if difference else "-",
             f"{runs.estimate(arm, 'seconds').mean:.1f}", str(len(rows)),
         ]  # fmt: skip
 
-    def _print_ranks(self, means: Sequence[Mapping[str, float]]) -> None:
+    def _print_ranks(self, measure: str, means: Sequence[Mapping[str, float]]) -> None:
         """The rank of each arm among all, 1 the best, over the tasks where all were tested."""
         if len(means) < 2:
             return
@@ -141,7 +151,8 @@ class Domain:
         for arm in self.rates:
             ranks = [1.0 + sum(other < each[arm] for other in each.values()) for each in means]
             rows.append((arm, Estimate.of(ranks).text(2)))
-        print(f"\nmean rank over {len(means)} tasks, and 95 % interval over them")
+        title = f"mean rank by {measure} error over {len(means)} tasks"
+        print(f"\n{title}, and 95 % interval over them")
         print_table(("arm", "rank"), rows)
 
 

@@ -1,0 +1,242 @@
+"""The example of hard images: splits, occlusion, corruptions, and a table for each measure."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import re
+import subprocess
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import kat
+from tests.images import write_fashion_mnist
+
+FOLDER = Path(__file__).parents[2] / "examples" / "domains"
+ARMS = ("gelu", "swiglu", "grkan", "gated_grkan", "frozen")
+CORRUPTIONS = ("noise", "blur", "contrast", "rotation")
+
+
+@pytest.fixture(scope="module")
+def images():
+    """The module examples/domains/images.py."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(FOLDER)
+        yield importlib.import_module("images")
+
+
+@pytest.fixture(scope="module")
+def runner(images):
+    """The module examples/domains/runner.py."""
+    return sys.modules[images.Domain.__module__]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """The name of a small Fashion-MNIST of noise."""
+    folder = tmp_path_factory.mktemp("fashion")
+    write_fashion_mnist(folder, train=400, val=60)
+    return f"fashion_mnist:{folder}"
+
+
+def _run(images, runner, data, folder, arm="gelu", tuning=False):
+    torch.manual_seed(3)
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{arm}.ckpt"
+    trial = runner.Trial("fashion-100", arm, 1e-2, 3, 2, torch.device("cpu"), path, tuning)
+    return images.run(Namespace(data=data), trial)
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_arms_have_as_many_parameters(images):
+    models = [images.make_model(arm) for arm in ARMS]
+    sizes = [sum(p.numel() for p in model.parameters()) for model in models]
+    assert tuple(images.DOMAIN.rates) == ARMS
+    assert max(sizes) < 1.02 * min(sizes)
+    for model in models:
+        assert model(torch.zeros(2, 1, 28, 28, dtype=torch.uint8)).shape == (2, 10)
+
+
+def test_pixels_are_normalized_as_kat_does_it(images, data):
+    source = kat.data.open_split(kat.data.DataConfig(data), "val")
+    made = images.make_model("gelu")[:-1](images.read(data, "val").pixels)
+    expected = (torch.tensor(source.source.pixels)[:, None] / 255 - source.mean[0]) / source.std[0]
+    torch.testing.assert_close(made, expected)
+
+
+@pytest.mark.parametrize("name", ["fashion-100", "fashion-1000", "fashion-10000"])
+def test_images_are_split_by_the_seed_as_many_of_each_class(images, name):
+    task = images.TASKS[name]
+    assert task.train == int(name.split("-")[1])
+    numbers = torch.arange(60_000)
+    everything = images.Images(numbers, numbers % 10)
+    parts = images.split(task, everything, 1)
+    for part, count in zip(parts, (task.train, task.valid), strict=True):
+        assert part.labels.bincount().tolist() == [count // 10] * 10
+        assert torch.equal(part.pixels % 10, part.labels)
+    assert len(torch.cat([part.pixels for part in parts]).unique()) == task.train + task.valid
+    again, other = images.split(task, everything, 1), images.split(task, everything, 2)
+    assert torch.equal(parts[0].pixels, again[0].pixels)
+    assert torch.equal(parts[1].pixels, again[1].pixels)
+    assert not torch.equal(parts[0].pixels, other[0].pixels)
+
+
+def test_a_square_of_a_quarter_to_a_third_of_each_image_is_gray(images):
+    pixels = torch.ones(300, 1, 28, 28, dtype=torch.uint8)
+    made = images.occluded(pixels)
+    corners = set()
+    for image in made[:, 0]:
+        rows, columns = torch.nonzero(image != 1, as_tuple=True)
+        side = int(rows.max() - rows.min()) + 1
+        assert side == int(columns.max() - columns.min()) + 1
+        assert side**2 == len(rows)
+        assert 1 / 4 < len(rows) / 28**2 < 1 / 3
+        assert set(image[rows, columns].tolist()) == {128}
+        corners.add((int(rows.min()), int(columns.min())))
+    assert len(corners) > 100
+    for along in zip(*corners, strict=True):
+        assert (min(along), max(along)) == (0, 28 - side)
+    assert torch.equal(made, images.occluded(pixels))
+
+
+def test_each_training_image_is_shifted_by_up_to_two_pixels_and_perhaps_flipped(images):
+    torch.manual_seed(0)
+    image = torch.randint(1, 256, (1, 28, 28), dtype=torch.uint8)
+    wide = np.zeros((32, 32), np.uint8)
+    wide[2:30, 2:30] = image[0]
+    shifts = [wide[y : y + 28, x : x + 28] for y in range(5) for x in range(5)]
+    allowed = {each.tobytes() for shift in shifts for each in (shift, shift[:, ::-1])}
+    made = {each.numpy().tobytes() for each in images.augmented(image.expand(1000, 1, 28, 28))}
+    assert len(allowed) == 50
+    assert made == allowed
+
+
+def test_corruptions_are_those_of_their_names(images):
+    torch.manual_seed(0)
+    pixels = torch.randint(100, 156, (20, 1, 28, 28), dtype=torch.uint8)
+    made = {name: images.CORRUPTIONS[name](pixels).float() for name in CORRUPTIONS}
+    assert abs((made["noise"] - pixels).std() / 255 - 0.2) < 0.01
+    mean = pixels.float().mean((1, 2, 3), keepdim=True)
+    assert (made["contrast"] - (0.3 * pixels + 0.7 * mean)).abs().max() <= 1
+    assert made["blur"].std() < pixels.float().std() / 4
+    smooth = torch.arange(28 * 28).reshape(1, 1, 28, 28).div(4).byte()
+    turned = Image.fromarray(smooth[0, 0].numpy()).rotate(30, Image.Resampling.BILINEAR)
+    inside = images.CORRUPTIONS["rotation"](smooth)[0, 0, 6:22, 6:22].float()
+    assert (inside - torch.tensor(np.array(turned))[6:22, 6:22]).abs().max() <= 2
+
+
+def test_test_images_are_the_same_for_all_arms_and_seeds(images, data):
+    made = []
+    for seed in (1, 2):
+        images.hardened.cache_clear()
+        torch.manual_seed(seed)
+        before = torch.get_rng_state()
+        made.append(images.hardened(data))
+        assert torch.equal(before, torch.get_rng_state())
+    assert list(made[0]) == ["test", "occluded", *CORRUPTIONS]
+    clean = images.read(data, "val")
+    for name, changed in made[0].items():
+        assert torch.equal(changed.pixels, made[1][name].pixels)
+        assert torch.equal(changed.labels, clean.labels)
+        assert changed.pixels.shape == clean.pixels.shape
+        assert torch.equal(changed.pixels, clean.pixels) == (name == "test")
+
+
+def test_only_tests_see_occluded_and_corrupted_images(images, runner, data, tmp_path, monkeypatch):
+    batches, hardened = [], []
+    shift, harden = images.augmented, images.hardened
+    monkeypatch.setattr(images, "augmented", lambda x: batches.append(x) or shift(x))
+    monkeypatch.setattr(images, "hardened", lambda name: hardened.append(name) or harden(name))
+    _, row = _run(images, runner, data, tmp_path, tuning=True)
+    assert set(row) == {"valid", "seconds", "curve"}
+    assert not hardened
+    seen, _ = images.split(images.TASKS["fashion-100"], images.read(data, "train"), 3)
+    known = {image.numpy().tobytes() for image in seen.pixels}
+    assert [len(batch) for batch in batches] == [16, 16]
+    assert {image.numpy().tobytes() for batch in batches for image in batch} <= known
+    model, row = _run(images, runner, data, tmp_path / "test")
+    assert hardened == [data]
+    for name, changed in harden(data).items():
+        with torch.no_grad():
+            wrong = (model(changed.pixels).argmax(1) != changed.labels).sum().item()
+        assert row[name] == pytest.approx(wrong / 60)
+    assert row["corrupted"] == pytest.approx(np.mean([row[name] for name in CORRUPTIONS]))
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_only_frozen_rationals_stay(images, runner, data, tmp_path, arm):
+    torch.manual_seed(3)
+    before = kat.nn.rationals(images.make_model(arm))
+    after = kat.nn.rationals(_run(images, runner, data, tmp_path, arm, tuning=True)[0])
+    assert len(after) == len(before) == {"grkan": 8, "frozen": 8, "gated_grkan": 4}.get(arm, 0)
+    for old, new in zip(before.values(), after.values(), strict=True):
+        for p, q in zip(old.parameters(), new.parameters(), strict=True):
+            assert torch.equal(p, q) == (arm == "frozen")
+
+
+def test_images_that_are_not_there_are_named_with_their_command(images, tmp_path):
+    with pytest.raises(SystemExit, match=r"is missing.*: apt-get install dataset-fashion-mnist"):
+        images.read(f"fashion_mnist:{tmp_path}", "train")
+
+
+def test_a_table_and_ranks_for_each_measure(runner, tmp_path, capsys):
+    rates = dict.fromkeys(("gelu", "grkan"), (0.1, 0.2))
+    domain = runner.Domain(
+        "", "x", ["s", "t"], rates, 5, columns=("hard", "other"), measures=("test", "hard")
+    )
+    tuned = []
+
+    def run(trial):
+        tuned.append(trial.tuning)
+        of_arm = {"gelu": (2.0, 5.0), "grkan": (1.0, 7.0)}[trial.arm]
+        test, hard = (value + trial.seed for value in of_arm)
+        row = {"valid": trial.rate, "test": test, "hard": hard, "other": 3.0, "seconds": 0.0}
+        return nn.Linear(2, 3), row
+
+    options = domain.parser().parse_args(["--csv", str(tmp_path / "x.csv"), "--seed", "1", "2"])
+    domain.main(options, run)
+    assert tuned == 2 * ([True] * 4 + [False] * 4)
+    rows = _rows(tmp_path / "x.csv")
+    assert [row["test"] + row["hard"] for row in rows if row["for"] == "tune"] == [""] * 8
+    assert {row["hard"] for row in rows if row["for"] == "test"} == {"6.0", "7.0", "8.0", "9.0"}
+    printed = capsys.readouterr().out
+    titles = [f"{task}: {measure} error" for task in "st" for measure in ("test", "hard")]
+    assert re.findall(r"\w: \w+ error", printed) == titles
+    differences = [
+        float(value) for value in re.findall(r"([-+]\d\.\d{4}) ± 0\.0000 +gelu", printed)
+    ]
+    assert differences == [-1.0, 2.0] * 2
+    ranks = re.findall(r"rank by (\w+) .*\n.*\ngelu +(\S+).*\ngrkan +(\S+)", printed)
+    assert ranks == [("test", "2.00", "1.00"), ("hard", "1.00", "2.00")]
+
+
+@pytest.mark.slow
+def test_images_make_a_row_a_run_and_resume(tmp_path, data):
+    path = tmp_path / "images.csv"
+    command = [
+        sys.executable, FOLDER / "images.py", "--task", "fashion-100", "--seed", "1", "--steps",
+        "2", "--csv", path, "--arm", "gelu", "gated_grkan", "--data", data,
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    rows = _rows(path)
+    assert [row["for"] for row in rows] == ["tune"] * 6 + ["test"] * 2
+    measures = ("test", "occluded", *CORRUPTIONS, "corrupted")
+    for row in rows:
+        cells = [row[measure] for measure in measures]
+        assert cells == [""] * 7 if row["for"] == "tune" else all(0 <= float(c) <= 1 for c in cells)
+    for measure in ("test", "occluded", "corrupted"):
+        assert f"fashion-100: {measure} error after 2 steps" in done.stdout
+    subprocess.run(command, capture_output=True, check=True)
+    assert _rows(path) == rows
+    assert list(tmp_path.iterdir()) == [path]
