@@ -60,7 +60,7 @@ DOMAIN = Domain(
     name="language",
     tasks=["docstrings", *PAGES],
     rates=dict.fromkeys(ARMS, (1e-3, 2e-3, 4e-3)),
-    steps=1000,
+    steps=400,
     columns=("tokens", "curve"),
 )
 

@@ -44,7 +44,7 @@ with needed():
     from training import train
 
 WIDTH, HIDDEN, BLOCKS = 32, 96, 2
-BATCH, GRID = 256, 101
+BATCH, GRID = 128, 101
 CONDUCTIVITY, VISCOSITY = 0.1, 0.01 / math.pi
 
 
@@ -131,8 +131,8 @@ DOMAIN = Domain(
     doc=__doc__,
     name="physics",
     tasks=list(EQUATIONS),
-    rates=dict.fromkeys((*ARMS, "silu", "tanh"), (1e-3, 3e-3, 1e-2)),
-    steps=2000,
+    rates=dict.fromkeys((*ARMS, "silu", "tanh"), (3e-3, 1e-2, 3e-2)),
+    steps=1000,
     references={**REFERENCES, "silu": "gelu", "tanh": "gelu"},
 )
 

@@ -30,7 +30,7 @@ with needed():
     import yaml
     from matplotlib import pyplot
     from rows import Runs
-    from runner import Domain, runs_of
+    from runner import Domain
 
 from kat.files import replacing
 from kat.tables import print_table
@@ -89,7 +89,7 @@ def differences(name: str, results: Path) -> Iterator[Difference]:
     """Every paired difference of a domain, from the rows that are there."""
     domain: Domain = importlib.import_module(name).DOMAIN
     for task in PLAN[name]["tasks"]:
-        runs = runs_of(domain, results / f"{name}.csv", task, PLAN[name]["steps"])
+        runs = domain.runs(results / f"{name}.csv", task, PLAN[name]["steps"])
         for measure in domain.measures:
             yield from _paired(runs, domain.references, f"{name}: {task}", measure)
 

@@ -88,6 +88,11 @@ class Domain:
         parser.add_argument("--table", action="store_true", help="make no runs")
         return parser
 
+    def runs(self, csv: Path, task: str, steps: int) -> Runs:
+        """The runs of a task that are in a CSV file, and those that will be."""
+        columns, settings = (*COLUMNS, *self.columns), {"task": task, "steps": steps}
+        return Runs(csv, columns, ["rate"], settings, "valid", min)
+
     def main(
         self, options: argparse.Namespace, run: Callable[[Trial], tuple[nn.Module | None, Any]]
     ) -> None:
@@ -97,8 +102,7 @@ class Domain:
         """
         means: dict[str, list[dict[str, float]]] = {measure: [] for measure in self.measures}
         for task in options.task:
-            settings = {"task": task, "steps": options.steps}
-            runs = Runs(options.csv, (*COLUMNS, *self.columns), ["rate"], settings, "valid", min)
+            runs = self.runs(options.csv, task, options.steps)
             make = partial(self._row, options, task, run)
             if not options.table:
                 tries = {arm: [{"rate": rate} for rate in self.rates[arm]] for arm in options.arm}

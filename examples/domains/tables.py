@@ -73,7 +73,7 @@ DOMAIN = Domain(
     doc=__doc__,
     name="tables",
     tasks=list(TABLES),
-    rates=dict.fromkeys(NETS, (3e-4, 1e-3, 3e-3)) | {"boosting": (0.03, 0.1, 0.3)},
+    rates=dict.fromkeys(NETS, (1e-4, 5e-4, 2.5e-3)) | {"boosting": (0.03, 0.1, 0.3)},
     steps=1000,
     references={f"{b}/{arm}": f"{b}/{other}" for b in BODIES for arm, other in REFERENCES.items()},
 )

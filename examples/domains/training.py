@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import kat
 from kat.files import replacing
 
-EVALUATIONS = 10
+EVALUATIONS = 20
 """How often a run is evaluated; a checkpoint is written each time."""
 
 

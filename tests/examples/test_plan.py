@@ -1,0 +1,113 @@
+"""The plan of the domains: what it declares exists, and its differences are those of the rows."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import itertools
+import statistics
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from scipy.stats import t
+
+FOLDER = Path(__file__).parents[2] / "examples" / "domains"
+pytest.importorskip("matplotlib")
+
+
+@pytest.fixture(scope="module")
+def plan():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(FOLDER)
+        yield importlib.import_module("plan")
+
+
+def test_what_is_declared_exists(plan):
+    assert (FOLDER / "results").is_dir()
+    for name, declared in plan.PLAN.items():
+        try:
+            domain = importlib.import_module(name).DOMAIN
+        except SystemExit:  # a package is missing
+            continue
+        assert set(declared["tasks"]) <= set(domain.tasks)
+        assert len(set(declared["seeds"])) >= 3
+        assert 0 not in declared["seeds"]  # it chooses the rate
+        assert declared["steps"] > 0
+
+
+def test_committed_rows_are_those_of_the_plan(plan):
+    """And every arm tried as many rates, with the seed that tests do not have."""
+    for name, declared in plan.PLAN.items():
+        path = FOLDER / "results" / f"{name}.csv"
+        if not path.exists():
+            continue
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert {row["steps"] for row in rows} == {str(declared["steps"])}
+        assert {row["task"] for row in rows} <= set(declared["tasks"])
+        tests = [row for row in rows if row["for"] == "test"]
+        assert {int(row["seed"]) for row in tests} <= set(declared["seeds"])
+        keys = [(row["task"], row["arm"], row["seed"]) for row in tests]
+        assert len(set(keys)) == len(keys)
+        for task, arm, _ in keys:
+            tried = [r for r in rows if r["for"] == "tune" and (r["task"], r["arm"]) == (task, arm)]
+            assert len(tried) == 3
+            assert {row["test"] for row in tried} == {""}
+
+
+ERRORS = {"gelu": (0.5, 0.4, 0.6), "grkan": (0.4, 0.4, 0.5), "swiglu": (0.5, 0.5, 0.9)}
+
+
+@pytest.fixture
+def results(plan, tmp_path, monkeypatch):
+    """Rows of a domain with two measures, of which the second is twice the first."""
+    runner = importlib.import_module("runner")
+    domain = runner.Domain(
+        "", "made_up", ["s"], dict.fromkeys(ERRORS, (0.1,)), 7, columns=("hard",),
+        measures=("test", "hard"),
+    )  # fmt: skip
+    monkeypatch.setitem(sys.modules, "made_up", type(sys)("made_up"))
+    sys.modules["made_up"].DOMAIN = domain
+    monkeypatch.setitem(plan.PLAN, "made_up", {"tasks": ["s"], "seeds": [1, 2, 3], "steps": 7})
+    with (tmp_path / "made_up.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, (*runner.COLUMNS, "hard"))
+        writer.writeheader()
+        for arm, errors in ERRORS.items():
+            for seed, error in enumerate(errors, start=1):
+                row = {"task": "s", "arm": arm, "seed": seed, "for": "test", "rate": 0.1}
+                writer.writerow(row | {"steps": 7, "test": error, "hard": 2 * error})
+    return tmp_path
+
+
+def test_differences_are_paired_and_relative_to_the_reference(plan, results):
+    found = {(each.arm, each.row): each for each in plan.differences("made_up", results)}
+    rows = "made_up: s", "made_up: s, hard"
+    assert set(found) == set(itertools.product(("grkan", "swiglu"), rows))
+    one = found["grkan", "made_up: s"]
+    deviation = statistics.stdev([-0.1, 0.0, -0.1])
+    assert one.mean == pytest.approx(100 * (-0.2 / 3) / 0.5)
+    assert one.half_width == pytest.approx(100 * t.ppf(0.975, 2) * deviation / 3**0.5 / 0.5)
+    twice = found["grkan", "made_up: s, hard"]
+    assert (twice.mean, twice.half_width) == pytest.approx((one.mean, one.half_width))
+
+
+def test_intervals_are_counted_by_the_side_of_zero_on_which_they_lie(plan, capsys):
+    made = [
+        plan.Difference("grkan", row, mean, 2.0)
+        for row, mean in [("a", -3.0), ("b", -1.0), ("c", 1.0), ("d", 1.5), ("e", 5.0)]
+    ]
+    plan.print_counts(made)
+    line = next(x for x in capsys.readouterr().out.splitlines() if x.startswith("GR-KAN"))
+    assert line.split()[-6:] == ["5", "1", "3", "1", "+1.0", "%"]
+
+
+def test_the_forest_plot_is_drawn(plan, results, tmp_path, monkeypatch, capsys):
+    path = tmp_path / "forest.png"
+    options = ["--domain", "made_up", "--results", results, "--forest", path]
+    monkeypatch.setattr(sys, "argv", ["plan.py", *map(str, options)])
+    plan.main()
+    assert "4 differences" in capsys.readouterr().out
+    with Image.open(path) as image:
+        assert image.width > 1000
