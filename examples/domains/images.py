@@ -65,16 +65,16 @@ CLASSES, SIZE, PATCH = 10, 28, 7
 WIDTH, HIDDEN, BLOCKS, HEADS = 64, 192, 4, 4
 SHIFT, SQUARE, GRAY = 2, 15, 128
 CORRUPTIONS = {
-    "noise": v2.GaussianNoise(sigma=0.2),  # of the 1 between black and white
+    "noise": v2.GaussianNoise(sigma=0.15),  # of the 1 between black and white
     "blur": v2.GaussianBlur(kernel_size=7, sigma=1.5),
-    "contrast": v2.ColorJitter(contrast=(0.5, 0.5)),
+    "contrast": v2.ColorJitter(contrast=(0.6, 0.6)),
     "rotation": v2.RandomRotation((20, 20), v2.InterpolationMode.BILINEAR),
 }
 DOMAIN = Domain(
     doc=__doc__,
     name="images",
     tasks=list(TASKS),
-    rates=dict.fromkeys(ARMS, (5e-4, 1e-3, 2e-3)),
+    rates=dict.fromkeys(ARMS, (1e-3, 2e-3, 4e-3)),
     steps=600,
     columns=("occluded", *CORRUPTIONS, "corrupted"),
     measures=("test", "occluded", "corrupted"),
