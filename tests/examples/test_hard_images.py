@@ -126,12 +126,12 @@ def test_corruptions_are_those_of_their_names(images):
     torch.manual_seed(0)
     pixels = torch.randint(100, 156, (20, 1, 28, 28), dtype=torch.uint8)
     made = {name: images.CORRUPTIONS[name](pixels).float() for name in CORRUPTIONS}
-    assert abs((made["noise"] - pixels).std() / 255 - 0.2) < 0.01
+    assert abs((made["noise"] - pixels).std() / 255 - 0.15) < 0.005
     mean = pixels.float().mean((1, 2, 3), keepdim=True)
-    assert (made["contrast"] - (0.3 * pixels + 0.7 * mean)).abs().max() <= 1
+    assert (made["contrast"] - (0.6 * pixels + 0.4 * mean)).abs().max() <= 1
     assert made["blur"].std() < pixels.float().std() / 4
     smooth = torch.arange(28 * 28).reshape(1, 1, 28, 28).div(4).byte()
-    turned = Image.fromarray(smooth[0, 0].numpy()).rotate(30, Image.Resampling.BILINEAR)
+    turned = Image.fromarray(smooth[0, 0].numpy()).rotate(20, Image.Resampling.BILINEAR)
     inside = images.CORRUPTIONS["rotation"](smooth)[0, 0, 6:22, 6:22].float()
     assert (inside - torch.tensor(np.array(turned))[6:22, 6:22]).abs().max() <= 2
 
