@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import importlib
-import itertools
 import statistics
 import sys
 from pathlib import Path
@@ -22,6 +21,11 @@ def plan():
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(FOLDER)
         yield importlib.import_module("plan")
+
+
+@pytest.fixture(scope="module")
+def report(plan):
+    return importlib.import_module("report")
 
 
 def test_what_is_declared_exists(plan):
@@ -81,33 +85,33 @@ def results(plan, tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_differences_are_paired_and_relative_to_the_reference(plan, results):
-    found = {(each.arm, each.row): each for each in plan.differences("made_up", results)}
-    rows = "made_up: s", "made_up: s, hard"
-    assert set(found) == set(itertools.product(("grkan", "swiglu"), rows))
-    one = found["grkan", "made_up: s"]
+def test_differences_are_paired_and_relative_to_the_reference(report, results):
+    test, hard = report.lines("made_up", results)
+    assert (test.task, hard.task) == ("s", "s, hard")
+    assert test.errors["gelu"].startswith("0.500 ±")
+    assert [each.arm for each in test.differences] == ["grkan", "swiglu"]
     deviation = statistics.stdev([-0.1, 0.0, -0.1])
+    one, _ = test.differences
     assert one.mean == pytest.approx(100 * (-0.2 / 3) / 0.5)
     assert one.half_width == pytest.approx(100 * t.ppf(0.975, 2) * deviation / 3**0.5 / 0.5)
-    twice = found["grkan", "made_up: s, hard"]
-    assert (twice.mean, twice.half_width) == pytest.approx((one.mean, one.half_width))
+    assert hard.differences[0][1:] == pytest.approx(one[1:])  # twice the errors of both
 
 
-def test_intervals_are_counted_by_the_side_of_zero_on_which_they_lie(plan, capsys):
-    made = [
-        plan.Difference("grkan", row, mean, 2.0)
-        for row, mean in [("a", -3.0), ("b", -1.0), ("c", 1.0), ("d", 1.5), ("e", 5.0)]
-    ]
-    plan.print_counts(made)
-    line = next(x for x in capsys.readouterr().out.splitlines() if x.startswith("GR-KAN"))
-    assert line.split()[-6:] == ["5", "1", "3", "1", "+1.0", "%"]
+def test_intervals_are_counted_by_the_side_of_zero_on_which_they_lie(report):
+    means = (-3.0, -1.0, 1.0, 1.5, 5.0)
+    made = [report.Line("d", "t", {}, [report.Difference("grkan", mean, 2.0)]) for mean in means]
+    (line,) = (line for line in report.counts(made).splitlines() if "| GR-KAN - GELU" in line)
+    assert line == "| GR-KAN - GELU | 1 | 3 | 1 | +1.0 |"
 
 
-def test_the_forest_plot_is_drawn(plan, results, tmp_path, monkeypatch, capsys):
+def test_the_page_has_a_table_and_a_plot(report, results, tmp_path, monkeypatch, capsys):
     path = tmp_path / "forest.png"
-    options = ["--domain", "made_up", "--results", results, "--forest", path]
-    monkeypatch.setattr(sys, "argv", ["plan.py", *map(str, options)])
-    plan.main()
-    assert "4 differences" in capsys.readouterr().out
+    options = ["--domain", "made_up", "--results", str(results)]
+    for further in ([], ["--forest", str(path)]):
+        monkeypatch.setattr(sys, "argv", ["report.py", *options, *further])
+        report.main()
+    printed = capsys.readouterr().out
+    assert "| s, hard | 1.000 ± " in printed
+    assert "4 differences" in printed
     with Image.open(path) as image:
         assert image.width > 1000

@@ -1,0 +1,162 @@
+"""The tables and the forest plot of docs/domains.md, from the rows that plan.py has made.
+
+    python examples/domains/report.py                                # Markdown tables, and counts
+    python examples/domains/report.py --forest forest.png            # every paired difference
+
+A difference is that of the errors of an arm and its reference, over the seeds that both have, as a
+share of the reference's mean error: -10 % is an error lower by a tenth. Intervals are at 95 %, by
+the t distribution, none corrected for the number of comparisons.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from extra import needed
+from plan import PLAN, RESULTS
+
+with needed():
+    from matplotlib import pyplot
+    from rows import Runs
+    from runner import Domain
+
+from kat.files import replacing
+
+COMPARISONS = {
+    "grkan": "GR-KAN - GELU",
+    "gated_grkan": "gated GR-KAN - SwiGLU",
+    "frozen": "frozen - GELU",
+    "swiglu": "SwiGLU - GELU",
+}
+"""By arm, what its difference is."""
+
+
+class Difference(NamedTuple):
+    """The errors of an arm less those of its reference, in percent of the reference's mean."""
+
+    arm: str
+    mean: float
+    half_width: float
+
+    @property
+    def side(self) -> int:
+        """-1 or 1 if the interval lies below or above zero, else 0."""
+        if abs(self.mean) > self.half_width:
+            return -1 if self.mean < 0 else 1
+        return 0
+
+
+class Line(NamedTuple):
+    """A task with a body and a measure: errors by arm, and the differences of its arms."""
+
+    domain: str
+    task: str
+    errors: dict[str, str]
+    differences: list[Difference]
+
+
+def main() -> None:
+    """Prints the tables, or draws the plot."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--domain", nargs="+", choices=PLAN, default=list(PLAN))
+    parser.add_argument("--results", type=Path, default=RESULTS, help="the folder of CSV files")
+    parser.add_argument("--forest", type=Path, help="draw all differences into this file")
+    options = parser.parse_args()
+    found = {name: list(lines(name, options.results)) for name in options.domain}
+    everything = [line for of_domain in found.values() for line in of_domain]
+    if options.forest:
+        draw(everything, options.forest)
+        return
+    for name, of_domain in found.items():
+        print(f"\n{name}\n\n{table(of_domain)}")
+    print(f"\nall\n\n{counts(everything)}")
+
+
+def lines(name: str, results: Path) -> Iterator[Line]:
+    """What the rows of a domain say, a line for each task, body and measure."""
+    domain: Domain = importlib.import_module(name).DOMAIN
+    bodies = dict.fromkeys(arm.rpartition("/")[0] for arm in domain.references)
+    for task in PLAN[name]["tasks"]:
+        runs = domain.runs(results / f"{name}.csv", task, PLAN[name]["steps"])
+        for body in bodies:
+            for measure in domain.measures:
+                of_test = "" if measure == "test" else measure
+                title = ", ".join(filter(None, (task, body, of_test)))
+                yield _line(name, title, runs, domain, body, measure)
+
+
+def _line(name: str, title: str, runs: Runs, domain: Domain, body: str, measure: str) -> Line:
+    errors, differences = {}, []
+    for arm in domain.rates:
+        own_body, _, layer = arm.rpartition("/")
+        if own_body not in ("", body) or not runs.done(arm, "test"):
+            continue
+        errors[layer] = runs.estimate(arm, measure).text(3)
+        reference = domain.references.get(arm)
+        difference = runs.difference(arm, reference, measure) if reference else None
+        of = runs.estimate(reference, measure).mean if difference else 0.0
+        if difference and of and layer in COMPARISONS:
+            shares = 100 * difference.mean / of, 100 * difference.half_width / of
+            differences.append(Difference(layer, *shares))
+    return Line(name, title, errors, differences)
+
+
+def table(of_domain: list[Line]) -> str:
+    """The errors of a domain in Markdown, with the differences of the two kinds of GR-KAN."""
+    arms = list(dict.fromkeys(arm for line in of_domain for arm in line.errors))
+    compared = list(COMPARISONS)[:2]
+    rows = []
+    for line in of_domain:
+        own = {each.arm: f"{each.mean:+.1f} ± {each.half_width:.1f}" for each in line.differences}
+        cells = [line.errors.get(arm, "") for arm in arms]
+        rows.append([line.task, *cells, *(own.get(arm, "") for arm in compared)])
+    return markdown(["", *arms, *(f"{COMPARISONS[arm]}, %" for arm in compared)], rows)
+
+
+def counts(everything: list[Line]) -> str:
+    """For each comparison, on how many lines the interval lies below zero, around it, above it."""
+    rows = []
+    for arm, title in COMPARISONS.items():
+        own = [each for line in everything for each in line.differences if each.arm == arm]
+        sides = [each.side for each in own]
+        middle = sorted(each.mean for each in own)[len(own) // 2] if own else float("nan")
+        rows.append([title, *(str(sides.count(side)) for side in (-1, 0, 1)), f"{middle:+.1f}"])
+    heads = ["", "error lower", "not told apart", "error higher", "median, %"]
+    return markdown(heads, rows)
+
+
+def markdown(heads: list[str], rows: list[list[str]]) -> str:
+    """A table of Markdown."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in [heads, ["---"] * len(heads), *rows])
+
+
+def draw(everything: list[Line], path: Path) -> None:
+    """A panel for each comparison, a row for each line."""
+    names = [f"{line.domain}: {line.task}" for line in everything if line.differences]
+    figure, axes = pyplot.subplots(
+        1, len(COMPARISONS), figsize=(16, 2 + 0.2 * len(names)), sharey=True, layout="constrained"
+    )
+    places = [line for line in everything if line.differences]
+    for axis, (arm, title) in zip(axes, COMPARISONS.items(), strict=True):
+        for place, line in enumerate(places):
+            for each in (one for one in line.differences if one.arm == arm):
+                color = ("gray", "tab:red", "tab:blue")[each.side]
+                axis.errorbar(each.mean, -place, xerr=each.half_width, fmt="o", color=color, ms=4)
+        axis.axvline(0, color="black", linewidth=0.8)
+        axis.set_xscale("symlog", linthresh=10)
+        axis.grid(axis="x", alpha=0.3)
+        axis.set(title=title, xlabel="difference of errors, %")
+    axes[0].set_yticks([-place for place in range(len(names))], names)
+    with replacing(path) as draft:
+        figure.savefig(draft, dpi=100, format=path.suffix.removeprefix("."))
+    print(f"{sum(len(line.differences) for line in places)} differences in {path}")
+
+
+if __name__ == "__main__":
+    main()
