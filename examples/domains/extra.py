@@ -5,10 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+EXTRA = 'pip install "kolmogorov-arnold-transformer[domains]"'
+BESIDE_THE_EXTRA = {"aeon": "pip install --no-deps aeon"}
+"""By package, the command for one that is not in the extra.
+
+aeon 1.6 wants an older pandas and numba than the other packages bring. What the examples use of it
+works with the newer ones, so that it is installed without what it requires.
+"""
+
 
 @contextmanager
 def needed() -> Iterator[None]:
-    """Imports of packages that the extra [domains] brings.
+    """Imports of packages that the extra [domains] brings, or a command of its own.
 
     Raises:
         SystemExit: one is missing; the line names it, and the command that installs it.
@@ -16,7 +24,5 @@ def needed() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise SystemExit(
-            f"the package {error.name} is missing:"
-            ' pip install "kolmogorov-arnold-transformer[domains]"'
-        ) from None
+        command = BESIDE_THE_EXTRA.get(error.name or "", EXTRA)
+        raise SystemExit(f"the package {error.name} is missing: {command}") from None
