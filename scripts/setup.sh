@@ -35,4 +35,6 @@ if ! "$VENV/bin/python" -c 'import torch, torchvision' 2>/dev/null; then
     fi
 fi
 pip install ${CONSTRAINTS:+--constraint "$CONSTRAINTS"} --editable '.[dev]'
+# Its bounds on pandas and numba are older than the versions above: examples/domains/extra.py.
+pip install --no-deps aeon==1.6.0
 "$VENV/bin/python" -c 'import torch; print(f"ready: torch {torch.__version__}", "with CUDA" if torch.cuda.is_available() else "on the CPU")'

@@ -24,5 +24,6 @@ def needed() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        command = BESIDE_THE_EXTRA.get(error.name or "", EXTRA)
-        raise SystemExit(f"the package {error.name} is missing: {command}") from None
+        package, _, _ = (error.name or "").partition(".")
+        command = BESIDE_THE_EXTRA.get(package, EXTRA)
+        raise SystemExit(f"the package {package} is missing: {command}") from None

@@ -170,12 +170,13 @@ def ridge(trial: Trial, data: Data) -> dict[str, Any]:
         with needed():
             from aeon.transformations.collection.convolution_based import MiniRocket
         rocket = MiniRocket(random_state=trial.seed).fit(data.train.series.numpy())
-        features = [rocket.transform(part.series.numpy()) for part in parts]
+        features = [rocket.transform(part.series.numpy()).astype(np.float64) for part in parts]
         offsets = [torch.zeros(len(part.target), 1) for part in parts]
         goal = functional.one_hot(data.train.target, data.classes)
     else:
         offsets = [part.series[:, 0, -1:] for part in parts]
-        features = [part.series[:, 0] - last for part, last in zip(parts, offsets, strict=True)]
+        pairs = zip(parts, offsets, strict=True)
+        features = [(part.series[:, 0] - last).double().numpy() for part, last in pairs]
         goal = data.train.target - offsets[0]
     model = make_pipeline(StandardScaler(), Ridge(alpha=trial.rate)).fit(features[0], goal)
     predicted = [torch.from_numpy(model.predict(each)).float() for each in features[1:]]
