@@ -217,7 +217,6 @@ def test_the_test_rows_choose_nothing(example, series, small, arm, tmp_path):
     small["test"] = ([-each for each in x], np.roll(y, 1))
     changed, other = series.run(_trial(example, "GunPoint", arm, tmp_path))
     assert row["valid"] == other["valid"]
-    assert row["test"] != other["test"]
     if model:
         pairs = zip(model.state_dict().values(), changed.state_dict().values(), strict=True)
         assert all(torch.equal(a, b) for a, b in pairs)
