@@ -25,7 +25,8 @@ test; a window belongs to the part in which all of its forecast lies.
 Error: 1 - accuracy; or the RMSE of the forecasts over that of the seasonal naive ones, which repeat
 the value of 52 weeks before:  sqrt(sum (y_t - f_t)^2 / sum (y_t - y_(t - 52))^2), the sums over all
 windows and weeks. What is validated is finer where there are few series, 8 to 54: the Brier score,
-the mean of |p - e|^2, p the probabilities of the classes and e the one-hot class.
+the mean of |p - e|^2, p the probabilities of the classes and e the one-hot class. It is rounded to
+3 digits: of weights that are equal by it, the last are kept.
 
 The line to beat is rocket: aeon's MiniRocket and a ridge regression to e, p its prediction. For the
 forecast it is a ridge regression on the window less its last value (NLinear of Zeng et al., 2023).
@@ -159,7 +160,8 @@ def measure(output: Tensor, rows: Split) -> tuple[float, float]:
         return ratio, ratio
     hot = functional.one_hot(rows.target, output.shape[1])
     wrong = (output.argmax(1) != rows.target).float().mean()
-    return (output - hot).square().sum(1).mean().item(), wrong.item()
+    brier = (output - hot).square().sum(1).mean().item()
+    return round(brier, 3), wrong.item()
 
 
 def ridge(trial: Trial, data: Data) -> dict[str, Any]:
