@@ -1,0 +1,267 @@
+"""The example of series: equal arms, the archives' splits, what may see which rows, the errors."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import math
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+FOLDER = Path(__file__).parents[2] / "examples" / "domains"
+pytestmark = pytest.mark.skipif(
+    not (find_spec("transformers") and find_spec("statsmodels")),
+    reason="transformers and statsmodels, of the extra [domains], are not installed",
+)
+AEON = pytest.mark.skipif(
+    not find_spec("aeon"), reason="aeon, of the extra [domains], is not installed"
+)
+ROCKET = pytest.param("rocket", marks=[AEON, pytest.mark.slow])  # numba compiles for some seconds
+PUBLISHED = {  # training and test series, channels, classes, the longest training series
+    "ACSF1": (100, 100, 1, 10, 1460),
+    "ArrowHead": (36, 175, 1, 3, 251),
+    "BasicMotions": (40, 40, 6, 4, 100),
+    "Covid3Month_disc": (140, 61, 1, 3, 84),
+    "GunPoint": (50, 150, 1, 2, 150),
+    "ItalyPowerDemand": (67, 1029, 1, 2, 24),
+    "JapaneseVowels": (270, 370, 12, 9, 26),
+    "OSULeaf": (200, 242, 1, 6, 427),
+    "PickupGestureWiimoteZ": (50, 50, 1, 10, 361),
+}
+
+
+@pytest.fixture(scope="module")
+def example():
+    """Imports a module of examples/domains by its name."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(FOLDER)
+        yield importlib.import_module
+
+
+@pytest.fixture
+def series(example):
+    return example("series")
+
+
+@pytest.fixture
+def small(series, monkeypatch):
+    """A set of 2 channels and 3 classes, in place of those of aeon; gives its test split."""
+    generator = np.random.default_rng(0)
+    names = np.array(["a", "b", "c"])
+
+    def made(count, lengths):
+        y = names[np.arange(count) % 3]
+        x = [generator.normal(i % 3, 1, (2, lengths[i % len(lengths)])) for i in range(count)]
+        return x, y
+
+    splits = {"train": made(30, (40, 52, 60)), "test": made(24, (45, 70))}
+    monkeypatch.setattr(series, "read_collection", lambda name, split: splits[split])
+    return splits
+
+
+def _trial(example, task, arm, folder, rate=1e-3, steps=6):
+    torch.manual_seed(0)
+    path = folder / "x.ckpt"
+    path.unlink(missing_ok=True)
+    return example("runner").Trial(task, arm, rate, 0, steps, torch.device("cpu"), path)
+
+
+@pytest.mark.parametrize("classes", [7, None])
+def test_arms_have_as_many_parameters(series, classes):
+    rows = series.Split(torch.randn(4, 3, 104), torch.zeros(4))
+    data = series.Data(rows, rows, rows, classes)
+    models = [series.make_model(arm, data) for arm in series.ARMS]
+    sizes = [sum(p.numel() for p in model.parameters()) for model in models]
+    assert len(sizes) == 5
+    assert max(sizes) < 1.02 * min(sizes)
+    for model in models:
+        assert series.forward(model.eval(), rows.series).shape == (4, classes or series.HORIZON)
+
+
+def test_a_patch_has_all_channels_of_its_times(series):
+    """The first patch alone moves if the first times do, whichever channel they are of."""
+    rows = series.Split(torch.randn(1, 3, 48), torch.zeros(1))
+    model = series.make_model("gelu", series.Data(rows, rows, rows, 2)).eval()
+    patches = []
+    model.model.patchifier.register_forward_hook(lambda *hook: patches.append(hook[2][0, 0]))
+    series.forward(model, rows.series)
+    width = model.config.patch_length // 3
+    expected = [rows.series[0, :, 2 * i : 2 * i + width].T.flatten() for i in range(23)]
+    torch.testing.assert_close(patches[0], torch.stack(expected))
+
+
+@AEON
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_sets_keep_the_split_of_their_archive(series, name):
+    assert set(PUBLISHED) | {series.FORECAST} == set(series.DOMAIN.tasks)
+    data = series.collection(name, 0)
+    train, test, channels, classes, length = PUBLISHED[name]
+    held = math.ceil(train / 5)
+    assert data.train.series.shape == (train - held, channels, length)
+    assert data.valid.series.shape == (held, channels, length)
+    assert data.test.series.shape == (test, channels, length)
+    assert data.classes == classes
+    for rows in data.train, data.valid, data.test:
+        assert rows.series.isfinite().all()
+        assert sorted(rows.target.unique().tolist()) == list(range(classes))
+    mean, deviation = data.train.series.mean((0, 2)), data.train.series.std((0, 2))
+    torch.testing.assert_close(mean, torch.zeros(channels), atol=1e-4, rtol=0)
+    torch.testing.assert_close(deviation, torch.ones(channels), atol=1e-4, rtol=0)
+
+
+def test_the_seed_draws_what_validates_and_not_what_tests(series, small):
+    data, again, other = (series.collection("small", seed) for seed in (0, 0, 1))
+    assert torch.equal(data.valid.series, again.valid.series)
+    assert not torch.equal(data.valid.series, other.valid.series)
+    assert torch.equal(data.test.target, other.test.target)
+    assert data.valid.target.bincount().tolist() == [2, 2, 2]
+    assert data.test.target.tolist() == [0, 1, 2] * 8
+
+
+def test_series_are_resampled_to_the_longest_training_series(series, small):
+    data = series.collection("small", 0)
+    assert {rows.series.shape[2] for rows in (data.train, data.valid, data.test)} == {60}
+    line = series.resample([np.linspace(0, 1, 7)[None], np.linspace(0, 1, 60)[None]], 25)
+    torch.testing.assert_close(line, torch.linspace(0, 1, 25).expand(2, 1, 25))
+
+
+def test_rows_are_standardized_by_the_training_rows(series, small):
+    before = series.collection("small", 0)
+    x, _ = small["train"]
+    held = _places(before.valid.series, series.resample(x, 60))
+    for i in held:
+        x[i] = 5 * x[i] + 3
+    small["test"] = ([7 * each for each in small["test"][0]], small["test"][1])
+    after = series.collection("small", 0)
+    assert len(set(held)) == 6
+    assert torch.equal(after.train.series, before.train.series)
+    assert not torch.equal(after.valid.series, before.valid.series)
+    assert not torch.equal(after.test.series, before.test.series)
+    kept = torch.cat([torch.from_numpy(x[i]) for i in range(30) if i not in held and i % 3 == 2], 1)
+    level = after.train.series[after.train.target == 2].mean((0, 2))
+    assert kept.shape == (2, 8 * 60)  # these have the length already
+    means, deviations = _moments(series, [x[i] for i in range(30) if i not in held])
+    torch.testing.assert_close(level, ((kept.mean(1) - means) / deviations).float())
+
+
+def _places(rows: torch.Tensor, among: torch.Tensor) -> list[int]:
+    """Where each of the series is among others, by the shape of its first channel in time."""
+    shapes = [part[:, 0] - part[:, 0].mean(1, keepdim=True) for part in (rows, among)]
+    own, others = (shape / shape.norm(dim=1, keepdim=True) for shape in shapes)
+    return (own @ others.T).argmax(1).tolist()
+
+
+def _moments(series, x: list[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and deviation of each channel."""
+    values = series.resample(x, 60).transpose(0, 1).flatten(1)
+    return values.mean(1), values.std(1)
+
+
+def test_weeks_are_split_by_time_and_standardized_by_those_of_training(series, monkeypatch):
+    weeks = series.read_weeks()
+    assert len(weeks) == 2284
+    assert np.isfinite(weeks).all()
+    data = series.forecasts()
+    mean, deviation = weeks[:1598].mean(), weeks[:1598].std(ddof=1)
+    parts = (data.train, 104, 1598), (data.valid, 1598, 1827), (data.test, 1827, 2284)
+    for rows, first, last in parts:
+        assert len(rows.target) == last - first - 51
+        targets = [weeks[i : i + 52] for i in range(first, last - 51)]
+        expected = (np.stack(targets) - mean) / deviation
+        np.testing.assert_allclose(rows.target, expected, atol=1e-3)
+        contexts = [weeks[i - 104 : i] for i in range(first, last - 51)]
+        np.testing.assert_allclose(
+            rows.series[:, 0], (np.stack(contexts) - mean) / deviation, atol=1e-3
+        )
+    later = weeks.copy()
+    later[1598:] *= 2
+    monkeypatch.setattr(series, "read_weeks", lambda: later)
+    after = series.forecasts()
+    assert torch.equal(after.train.target, data.train.target)
+    assert not torch.equal(after.valid.target, data.valid.target)
+
+
+def test_the_error_of_a_forecast_is_over_that_of_the_seasonal_naive_one(series):
+    data = series.forecasts()
+    rows = series.Split(data.test.series[::40], data.test.target[::40])
+    output = rows.target + 0.1 * torch.randn(rows.target.shape)
+    own = naive = 0.0
+    for window, truth, forecast in zip(rows.series[:, 0], rows.target, output, strict=True):
+        known = [*window.tolist(), *truth.tolist()]
+        for week in range(52):
+            own += (known[104 + week] - forecast[week].item()) ** 2
+            naive += (known[104 + week] - known[104 + week - 52]) ** 2
+    expected = pytest.approx(math.sqrt(own / naive), rel=1e-4)
+    assert series.measure(output, rows) == (expected, expected)
+    assert series.measure(rows.series[:, 0, 52:], rows) == (1.0, 1.0)
+
+
+def test_the_error_of_classes_is_their_share_and_the_brier_score_validates(series):
+    rows = series.Split(torch.zeros(3, 1, 8), torch.tensor([0, 2, 1]))
+    output = torch.tensor([[0.8, 0.1, 0.1], [0.5, 0.2, 0.3], [0.0, 1.0, 0.0]])
+    brier = ((0.04 + 0.01 + 0.01) + (0.25 + 0.04 + 0.49) + 0) / 3
+    assert series.measure(output, rows) == (pytest.approx(brier, abs=5e-4), pytest.approx(1 / 3))
+    sure = torch.tensor([[0.99, 0.01, 0.0], [0.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
+    assert series.measure(sure, rows)[0] == 0  # 0.0002 / 3 is no reason to prefer other weights
+
+
+@pytest.mark.parametrize("arm", ["grkan", ROCKET])
+def test_the_test_rows_choose_nothing(example, series, small, arm, tmp_path):
+    model, row = series.run(_trial(example, "GunPoint", arm, tmp_path))
+    x, y = small["test"]
+    small["test"] = ([-each for each in x], np.roll(y, 1))
+    changed, other = series.run(_trial(example, "GunPoint", arm, tmp_path))
+    assert row["valid"] == other["valid"]
+    if model:
+        pairs = zip(model.state_dict().values(), changed.state_dict().values(), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_the_ridge_of_a_forecast_is_that_of_its_normal_equations(example, series, tmp_path):
+    """On lags x less the last value, standardized: w = (X'X + r I)^-1 X'Y, centered."""
+    data = series.forecasts()
+    row = series.ridge(_trial(example, series.FORECAST, "rocket", tmp_path, rate=100.0), data)
+    x, y = (part.double() for part in (data.train.series[:, 0], data.train.target))
+    last, goal = x[:, -1:], y - x[:, -1:]
+    x = (x - last)[:, :-1]
+    mean, deviation, middle = x.mean(0), x.std(0, correction=0), goal.mean(0)
+    x = (x - mean) / deviation
+    weights = torch.linalg.solve(x.T @ x + 100 * torch.eye(103), x.T @ (goal - middle))
+    held = data.test.series[:, 0].double()
+    held_x = ((held - held[:, -1:])[:, :-1] - mean) / deviation
+    output = held_x @ weights + middle + held[:, -1:]
+    assert row["test"] == pytest.approx(series.measure(output, data.test)[0], rel=1e-4)
+
+
+def test_a_set_without_aeon_names_the_command(series, monkeypatch):
+    monkeypatch.setitem(sys.modules, "aeon", None)
+    monkeypatch.delitem(sys.modules, "aeon.datasets", raising=False)
+    with pytest.raises(SystemExit, match=r"aeon\.datasets is missing: pip install .*\[domains\]"):
+        series.read_collection("a set that is not read yet", "train")
+
+
+@pytest.mark.slow
+def test_series_make_a_row_a_run_and_resume(tmp_path):
+    path = tmp_path / "series.csv"
+    options = [
+        "--task", "forecast-co2", "--seed", "1", "--steps", "3", "--csv", path,
+        "--arm", "gated_grkan", "rocket",
+    ]  # fmt: skip
+    command = [sys.executable, FOLDER / "series.py", *options]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["for"] for row in rows] == ["tune"] * 6 + ["test"] * 2
+    assert all(0 < float(row["test"]) < 10 for row in rows[6:])
+    assert printed.splitlines()[-1].split()[0] == "rocket"
+    before = path.read_bytes()
+    again = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert path.read_bytes() == before
+    assert "step" not in again.replace("after 3 steps", "")
+    assert list(tmp_path.iterdir()) == [path]
