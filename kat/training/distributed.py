@@ -262,14 +262,23 @@ def broadcast(item: Item) -> Item:
     return items[0]
 
 
+@torch.no_grad()
 def share_buffers(model: nn.Module) -> None:
     """Gives all ranks the buffers of rank 0, which checkpoints keep; a collective.
 
     A rank's own statistics of a batch norm would be lost in a resumed run.
     """
-    if dist.is_available() and dist.is_initialized():
-        for buffer in model.buffers():
-            dist.broadcast(local(buffer), 0)
+    if not (dist.is_available() and dist.is_initialized()):
+        return
+    buffers: dict[torch.dtype, list[Tensor]] = {}
+    for buffer in map(local, model.buffers()):
+        buffers.setdefault(buffer.dtype, []).append(buffer)
+    for of_dtype in buffers.values():  # together: each message waits for the others
+        values = torch.cat([buffer.reshape(-1) for buffer in of_dtype])
+        dist.broadcast(values, 0)
+        parts = values.split([buffer.numel() for buffer in of_dtype])
+        for buffer, part in zip(of_dtype, parts, strict=True):
+            buffer.copy_(part.view_as(buffer))
 
 
 def any_of(here: bool, device: torch.device) -> bool:

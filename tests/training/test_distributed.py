@@ -12,9 +12,12 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
+from torch import nn
+from torch.multiprocessing import spawn
 
 from kat.errors import InputError
-from kat.training.distributed import World, connect, find_world, is_first_process
+from kat.training.distributed import World, connect, find_world, is_first_process, share_buffers
 from tests.images import write_folder
 from tests.processes import children, start, wait_until
 
@@ -194,6 +197,25 @@ def _history(out):
 
 def _state(out):
     return torch.load(out / "last.ckpt", weights_only=True)
+
+
+def test_all_ranks_get_the_buffers_of_the_first(tmp_path):
+    spawn(_have_own_buffers, (str(tmp_path / "store"),), nprocs=2)
+
+
+def _have_own_buffers(rank: int, store: str) -> None:
+    """Buffers of three dtypes and four shapes, of which one is not contiguous."""
+    dist.init_process_group("gloo", store=dist.FileStore(store, 2), rank=rank, world_size=2)
+    model = nn.Sequential(nn.BatchNorm2d(5), nn.BatchNorm2d(3).double())
+    model.register_buffer("turned", torch.zeros(4, 3).T)
+    for number, buffer in enumerate(model.buffers()):
+        values = 100 * rank + 10 * number + torch.arange(buffer.numel())
+        buffer.copy_(values.view(buffer.shape))
+    share_buffers(model)
+    for number, buffer in enumerate(model.buffers()):
+        values = 10 * number + torch.arange(buffer.numel())
+        assert torch.equal(buffer, values.view(buffer.shape).to(buffer.dtype))
+    dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
