@@ -68,8 +68,8 @@ DOMAIN = Domain(
     doc=__doc__,
     name="series",
     tasks=[*COLLECTIONS, FORECAST],
-    rates=dict.fromkeys(ARMS, (3e-4, 1e-3, 3e-3)) | {"rocket": (1.0, 100.0, 10_000.0)},
-    steps=300,
+    rates=dict.fromkeys(ARMS, (5e-4, 2e-3, 8e-3)) | {"rocket": (1.0, 100.0, 10_000.0)},
+    steps=400,
 )
 
 
