@@ -2,8 +2,10 @@
 
     runner.py     from the command line to the table, the same for every domain
     rows.py       rows of the CSV file, the choice of the rate, differences
+    summary.py    the tables of errors, differences and ranks
     training.py   the loop of one run, and its checkpoints
     layers.py     the MLPs of the arms
+    plan.py       runs what plan.yaml declares; report.py makes the page and the forest plot of it
 
 Every measure is an error: less is better. Each arm tries the same number of learning rates.
 """
@@ -20,14 +22,10 @@ from typing import Any, NamedTuple
 import torch
 from layers import REFERENCES
 from rows import IDENTITY, Rates, Runs
+from summary import print_errors, print_ranks
 from torch import nn
 
-from kat.analysis.ablation import Estimate
-from kat.tables import print_table
-
 COLUMNS = ("task", *IDENTITY, "rate", "steps", "parameters", "valid", "test", "seconds")
-HEADS = ("difference", "from", "seconds", "runs")
-"""Of the tables, after the measure."""
 
 
 class Trial(NamedTuple):
@@ -107,15 +105,13 @@ class Domain:
             if not options.table:
                 tries = {arm: [{"rate": rate} for rate in self.rates[arm]] for arm in options.arm}
                 runs.make(tries, options.seed, make)
-            tested = runs.tested(self.rates)
             for measure in self.measures:
+                print(f"\n{task}: {measure} error after {options.steps} steps, 95 % intervals")
+                print_errors(runs, measure, self.rates, self.references)
+                tested = runs.tested(self.rates)
                 means[measure].append({arm: runs.estimate(arm, measure).mean for arm in tested})
-                title = f"{task}: {measure} error after {options.steps} steps"
-                print(f"\n{title}, mean and 95 % interval")
-                heads = ("arm", "rate", "parameters", measure, *HEADS)
-                print_table(heads, [self._cells(runs, arm, measure) for arm in tested])
         for measure, of_tasks in means.items():
-            self._print_ranks(measure, [m for m in of_tasks if m.keys() == self.rates.keys()])
+            print_ranks(measure, [m for m in of_tasks if m.keys() == self.rates.keys()])
 
     def _row(
         self, options: argparse.Namespace, task: str, run: Any,
@@ -136,28 +132,6 @@ class Domain:
         if tuning:  # what chooses the rate does not see the test
             row |= dict.fromkeys(self.measures, "")
         return {name: value for name, value in row.items() if name in (*COLUMNS, *self.columns)}
-
-    def _cells(self, runs: Runs, arm: str, measure: str) -> list[str]:
-        rows = runs.done(arm, "test")
-        reference = self.references.get(arm, "")
-        difference = runs.difference(arm, reference, measure) if reference else None
-        return [
-            arm, rows[0]["rate"], rows[0]["parameters"], runs.estimate(arm, measure).text(4),
-            difference.text(4, sign=True) if difference else "-", reference if difference else "-",
-            f"{runs.estimate(arm, 'seconds').mean:.1f}", str(len(rows)),
-        ]  # fmt: skip
-
-    def _print_ranks(self, measure: str, means: Sequence[Mapping[str, float]]) -> None:
-        """The rank of each arm among all, 1 the best, over the tasks where all were tested."""
-        if len(means) < 2:
-            return
-        rows = []
-        for arm in self.rates:
-            ranks = [1.0 + sum(other < each[arm] for other in each.values()) for each in means]
-            rows.append((arm, Estimate.of(ranks).text(2)))
-        title = f"mean rank by {measure} error over {len(means)} tasks"
-        print(f"\n{title}, and 95 % interval over them")
-        print_table(("arm", "rank"), rows)
 
 
 def _count(text: str) -> int:

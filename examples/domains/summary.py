@@ -1,0 +1,39 @@
+"""What the rows of a domain say, printed: errors, paired differences, ranks over the tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from rows import Runs
+
+from kat.analysis.ablation import Estimate
+from kat.tables import print_table
+
+
+def print_errors(
+    runs: Runs, measure: str, arms: Iterable[str], references: Mapping[str, str]
+) -> None:
+    """The errors of the arms that have tests, and their differences from those of references."""
+    heads = ("arm", "rate", "parameters", measure, "difference", "from", "seconds", "runs")
+    rows = []
+    for arm in runs.tested(arms):
+        done = runs.done(arm, "test")
+        reference = references.get(arm, "")
+        difference = runs.difference(arm, reference, measure) if reference else None
+        compared = (difference.text(4, sign=True), reference) if difference else ("-", "-")
+        error, seconds = (runs.estimate(arm, column) for column in (measure, "seconds"))
+        own = (arm, done[0]["rate"], done[0]["parameters"], error.text(4))
+        rows.append((*own, *compared, f"{seconds.mean:.1f}", len(done)))
+    print_table(heads, rows)
+
+
+def print_ranks(measure: str, means: Sequence[Mapping[str, float]]) -> None:
+    """The rank of each arm among all, 1 the best, over tasks; ``means`` has the errors by arm."""
+    if len(means) < 2:
+        return
+    rows = []
+    for arm in means[0]:
+        ranks = [1.0 + sum(other < each[arm] for other in each.values()) for each in means]
+        rows.append((arm, Estimate.of(ranks).text(2)))
+    print(f"\nmean rank by {measure} error over {len(means)} tasks, and 95 % interval over them")
+    print_table(("arm", "rank"), rows)
