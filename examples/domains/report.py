@@ -21,6 +21,7 @@ from plan import PLAN, RESULTS
 
 with needed():
     from matplotlib import pyplot
+    from matplotlib.figure import Figure
     from rows import Runs
     from runner import Domain
 
@@ -137,12 +138,23 @@ def markdown(heads: list[str], rows: list[list[str]]) -> str:
 
 
 def draw(everything: list[Line], path: Path) -> None:
-    """A panel for each comparison, a row for each line."""
-    names = [f"{line.domain}: {line.task}" for line in everything if line.differences]
-    figure, axes = pyplot.subplots(
-        1, len(COMPARISONS), figsize=(16, 2 + 0.2 * len(names)), sharey=True, layout="constrained"
-    )
+    """The forest plot in a file."""
+    with replacing(path) as draft:
+        forest(everything).savefig(draft, dpi=100, format=path.suffix.removeprefix("."))
+    print(f"{sum(len(line.differences) for line in everything)} differences in {path}")
+
+
+def forest(everything: list[Line]) -> Figure:
+    """A panel for each comparison, a row for each line that has differences.
+
+    Blue: the error is lower than the reference's, the interval is below zero; red: it is higher.
+    """
     places = [line for line in everything if line.differences]
+    several = len({line.domain for line in places}) > 1
+    names = [f"{line.domain}: {line.task}" if several else line.task for line in places]
+    figure, axes = pyplot.subplots(
+        1, len(COMPARISONS), figsize=(12, 2 + 0.2 * len(names)), sharey=True, layout="constrained"
+    )
     for axis, (arm, title) in zip(axes, COMPARISONS.items(), strict=True):
         for place, line in enumerate(places):
             for each in (one for one in line.differences if one.arm == arm):
@@ -153,9 +165,7 @@ def draw(everything: list[Line], path: Path) -> None:
         axis.grid(axis="x", alpha=0.3)
         axis.set(title=title, xlabel="difference of errors, %")
     axes[0].set_yticks([-place for place in range(len(names))], names)
-    with replacing(path) as draft:
-        figure.savefig(draft, dpi=100, format=path.suffix.removeprefix("."))
-    print(f"{sum(len(line.differences) for line in places)} differences in {path}")
+    return figure
 
 
 if __name__ == "__main__":

@@ -1,0 +1,82 @@
+# %% [markdown]
+# # GR-KAN for language
+#
+# Here a Llama of transformers is trained from nothing, once with SwiGLU and once with a gate that learns, on the
+# docstrings of Python's standard library. Text, tokens and loop are those of `examples/domains/language.py`; that
+# folder comes with a checkout of the repository (`git clone`), in which this page has to run. If your model is
+# trained already, [kanify](language-model.py) keeps its weights.
+
+# %%
+import sys
+from argparse import Namespace
+from functools import partial
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import torch
+from IPython.display import Markdown
+from transformers import LlamaConfig, LlamaForCausalLM
+
+import kat
+
+folders = (path / "examples/domains" for path in (Path.cwd(), *Path.cwd().parents))
+sys.path.insert(0, str(next(filter(Path.is_dir, folders))))
+
+import language
+import look
+import training
+
+# %% [markdown]
+# ## The two lines that change
+#
+# Attention, embeddings and the head stay as they are, and `generate` has its cache of keys and values.
+# `kat.GatedGRKANMlp(192, 384)` is the gated one, W₂ (F(W_g x) · W_x x), about as large.
+
+# %%
+config = LlamaConfig(
+    vocab_size=4096, hidden_size=192, intermediate_size=576, num_hidden_layers=6,
+    num_attention_heads=6, bos_token_id=0, eos_token_id=0, pad_token_id=0,
+)  # fmt: skip
+model = LlamaForCausalLM(config)
+for layer in model.model.layers:
+    layer.mlp = kat.GRKANMlp(192, 576)
+print(f"{model.num_parameters():,} parameters")
+print(model.generate(torch.tensor([[1, 2, 3]]), max_new_tokens=4))
+
+# %% [markdown]
+# ## A short training
+#
+# Two blocks instead of six, and few windows to validate on, so that a page can do it. The error is bits per byte
+# on modules that no training saw.
+
+# %%
+language.BLOCKS, language.VALID, language.TEST, training.EVALUATIONS = 2, 8, 16, 6
+run = partial(language.run, Namespace(docs=Path(), compile=False, generate=0))
+arms = ("swiglu", "gated_grkan")
+runs = {arm: look.once(run, "docstrings", arm, rate=4e-3, steps=36) for arm in arms}
+text = language.read("docstrings", Path())
+plt.figure(figsize=(6, 3), layout="constrained")
+for arm, (model, row) in runs.items():
+    curve = [map(float, pair.split(":")) for pair in row["curve"].split()]
+    plt.plot(*zip(*curve, strict=True), marker=".", label=arm)
+    print(f"{arm}: {row['test']:.3f} bits per byte after {row['tokens']:,} tokens")
+    print(f"  {language.complete(model, text, text.test[:24], 16)!r}")
+plt.xlabel("tokens seen")
+plt.ylabel("bits per byte, validation")
+_ = plt.legend()
+_ = look.functions(runs["gated_grkan"][0])
+
+# %% [markdown]
+# After each error is how that model continues a docstring, by the most probable tokens. The panels in a row are
+# the gates that were learned, a line for each group of channels; dashed is SiLU, where all of them began.
+#
+# ## The whole runs
+#
+# One seed and few steps decide nothing. `examples/domains/plan.yaml` declares the runs that are compared, on Python's
+# documentation; these are their errors, and paired differences with 95 % intervals: left of zero the error is lower.
+
+# %%
+Markdown(look.results("language"))
+
+# %% [markdown]
+# [Other domains](../domains.md#language) has the model and the arms; `python examples/domains/language.py` makes the runs.

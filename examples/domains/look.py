@@ -1,0 +1,73 @@
+"""To look at a domain in a notebook: one short run, the functions it learned, the plan's results.
+
+The notebooks of docs/tutorials, domain-NAME.py, use it.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from extra import needed
+from torch import nn
+
+with needed():
+    from matplotlib import pyplot
+    from matplotlib.figure import Figure
+    from plan import RESULTS
+    from report import forest, lines, table
+    from runner import Trial
+
+    from kat.analysis import learned_activations
+
+COLUMNS = 6
+
+
+def once(
+    run: Callable[[Trial], Any], task: str, arm: str, rate: float, steps: int, tuning: bool = False
+) -> tuple[nn.Module, dict[str, Any]]:
+    """One run on the CPU with seed 1, of which no file stays: the model, and what it measured.
+
+    Args:
+        run: of a domain, which prints; that is not shown.
+        task, arm, rate, steps, tuning: of the :class:`runner.Trial`.
+    """
+    torch.manual_seed(1)
+    with TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
+        path = Path(folder) / "run.ckpt"
+        return run(Trial(task, arm, rate, 1, steps, torch.device("cpu"), path, tuning))
+
+
+def functions(model: nn.Module, width: float = 3.0) -> Figure:
+    """A panel for each rational of a model, a line for each group; dashed is where they began."""
+    learned = learned_activations(model, width=width)
+    rows = -(-len(learned) // COLUMNS)
+    size = (12, 2.2 * rows)
+    figure, axes = pyplot.subplots(
+        rows, min(COLUMNS, len(learned)), squeeze=False, figsize=size, layout="constrained"
+    )
+    for axis in axes.flat[len(learned) :]:
+        axis.axis("off")
+    for axis, act in zip(axes.flat, learned, strict=False):
+        axis.plot(act.x, act.learned.T, lw=1)
+        axis.plot(act.x, act.start[0], "k--", lw=1)
+        axis.set_title(".".join(act.name.split(".")[-4:]), fontsize=8)
+    return figure
+
+
+def results(name: str, folder: Path = RESULTS) -> str:
+    """The errors of the plan's runs of a domain as a Markdown table; it draws their forest plot.
+
+    A sentence if no run of the domain is made yet.
+    """
+    made = [line for line in lines(name, folder) if line.errors]
+    if not made:
+        return "These runs are not made yet."
+    if any(line.differences for line in made):
+        forest(made)
+    return table(made)
