@@ -3,15 +3,17 @@
     python examples/domains/report.py                                # Markdown tables, and counts
     python examples/domains/report.py --forest forest.png            # every paired difference
 
-A difference is that of the errors of an arm and its reference, over the seeds that both have, as a
-share of the reference's mean error: -10 % is an error lower by a tenth. Intervals are at 95 %, by
-the t distribution, none corrected for the number of comparisons.
+A difference is the ratio of the errors of an arm and its reference less one, in percent: -10 % is
+an error lower by a tenth. It is the geometric mean over the seeds that both have, with the 95 %
+interval that the t distribution gives their logarithms, not corrected for the number of comparisons.
+Where an arm or its reference makes no error at all with a seed, there is no ratio.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +27,7 @@ with needed():
     from rows import Runs
     from runner import Domain
 
+from kat.analysis.ablation import Estimate
 from kat.files import replacing
 
 COMPARISONS = {
@@ -37,18 +40,17 @@ COMPARISONS = {
 
 
 class Difference(NamedTuple):
-    """The errors of an arm less those of its reference, in percent of the reference's mean."""
+    """The ratio of the errors of an arm and its reference less one, and its interval, in percent."""
 
     arm: str
     mean: float
-    half_width: float
+    low: float
+    high: float
 
     @property
     def side(self) -> int:
         """-1 or 1 if the interval lies below or above zero, else 0."""
-        if abs(self.mean) > self.half_width:
-            return -1 if self.mean < 0 else 1
-        return 0
+        return (self.low > 0) - (self.high < 0)
 
 
 class Line(NamedTuple):
@@ -98,14 +100,30 @@ def _line(name: str, title: str, runs: Runs, domain: Domain, body: str, measure:
         own_body, _, layer = arm.rpartition("/")
         if own_body not in ("", body) or not runs.done(arm, "test"):
             continue
-        errors[layer] = runs.estimate(arm, measure).text(3)
-        reference = domain.references.get(arm)
-        difference = runs.difference(arm, reference, measure) if reference else None
-        of = runs.estimate(reference, measure).mean if difference else 0.0
-        if difference and of and layer in COMPARISONS:
-            shares = 100 * difference.mean / of, 100 * difference.half_width / of
-            differences.append(Difference(layer, *shares))
+        errors[layer] = _text(runs.estimate(arm, measure))
+        ratio = _log_ratio(runs, arm, domain.references.get(arm, ""), measure)
+        if ratio and layer in COMPARISONS:
+            ends = ratio.mean, ratio.mean - ratio.half_width, ratio.mean + ratio.half_width
+            differences.append(Difference(layer, *(100 * math.expm1(end) for end in ends)))
     return Line(name, title, errors, differences)
+
+
+def _text(error: Estimate) -> str:
+    """Two significant digits of the interval, and as many places of the mean."""
+    width = error.half_width
+    return error.text(max(0, 1 - math.floor(math.log10(width))) if width > 0 else 4)
+
+
+def _log_ratio(runs: Runs, arm: str, reference: str, measure: str) -> Estimate | None:
+    """The mean logarithm of the ratio of errors, over two seeds at least; None if there is none."""
+    own, other = (
+        {row["seed"]: float(row[measure]) for row in runs.done(name, "test")}
+        for name in (arm, reference)
+    )
+    pairs = [(own[seed], other[seed]) for seed in own.keys() & other.keys()]
+    if len(pairs) < 2 or not all(min(pair) > 0 for pair in pairs):
+        return None
+    return Estimate.of([math.log(error / of) for error, of in pairs])
 
 
 def table(of_domain: list[Line]) -> str:
@@ -114,7 +132,7 @@ def table(of_domain: list[Line]) -> str:
     compared = list(COMPARISONS)[:2]
     rows = []
     for line in of_domain:
-        own = {each.arm: f"{each.mean:+.1f} ± {each.half_width:.1f}" for each in line.differences}
+        own = {d.arm: f"{d.mean:+.0f} ({d.low:+.0f} to {d.high:+.0f})" for d in line.differences}
         cells = [line.errors.get(arm, "") for arm in arms]
         rows.append([line.task, *cells, *(own.get(arm, "") for arm in compared)])
     return markdown(["", *arms, *(f"{COMPARISONS[arm]}, %" for arm in compared)], rows)
@@ -159,11 +177,12 @@ def forest(everything: list[Line]) -> Figure:
         for place, line in enumerate(places):
             for each in (one for one in line.differences if one.arm == arm):
                 color = ("gray", "tab:red", "tab:blue")[each.side]
-                axis.errorbar(each.mean, -place, xerr=each.half_width, fmt="o", color=color, ms=4)
+                axis.plot((each.low, each.high), (-place, -place), color=color)
+                axis.plot(each.mean, -place, "o", color=color, markersize=4)
         axis.axvline(0, color="black", linewidth=0.8)
         axis.set_xscale("symlog", linthresh=10)
         axis.grid(axis="x", alpha=0.3)
-        axis.set(title=title, xlabel="difference of errors, %")
+        axis.set(title=title, xlabel="ratio of errors - 1, %")
     axes[0].set_yticks([-place for place in range(len(names))], names)
     return figure
 

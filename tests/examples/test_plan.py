@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib
+import math
 import statistics
 import sys
 from pathlib import Path
@@ -85,21 +86,33 @@ def results(plan, tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_differences_are_paired_and_relative_to_the_reference(report, results):
+def test_differences_are_paired_ratios(report, results):
     test, hard = report.lines("made_up", results)
     assert (test.task, hard.task) == ("s", "s, hard")
-    assert test.errors["gelu"].startswith("0.500 ±")
+    assert test.errors["gelu"] == "0.50 ± 0.25"
     assert [each.arm for each in test.differences] == ["grkan", "swiglu"]
-    deviation = statistics.stdev([-0.1, 0.0, -0.1])
     one, _ = test.differences
-    assert one.mean == pytest.approx(100 * (-0.2 / 3) / 0.5)
-    assert one.half_width == pytest.approx(100 * t.ppf(0.975, 2) * deviation / 3**0.5 / 0.5)
-    assert hard.differences[0][1:] == pytest.approx(one[1:])  # twice the errors of both
+    logs = [math.log(0.8), 0.0, math.log(5 / 6)]
+    half_width = t.ppf(0.975, 2) * statistics.stdev(logs) / 3**0.5
+    assert 1 + one.mean / 100 == pytest.approx((0.8 * 5 / 6) ** (1 / 3))
+    assert 1 + one.low / 100 == pytest.approx((0.8 * 5 / 6) ** (1 / 3) / math.exp(half_width))
+    assert 1 + one.high / 100 == pytest.approx((0.8 * 5 / 6) ** (1 / 3) * math.exp(half_width))
+    assert hard.differences[0] == pytest.approx(one)  # twice the errors of both
+
+
+def test_without_an_error_there_is_no_ratio(report, results):
+    path = results / "made_up.csv"
+    path.write_text(path.read_text().replace("0.9,", "0.0,").replace(",1.8", ",0.0"))
+    for line in report.lines("made_up", results):
+        assert [each.arm for each in line.differences] == ["grkan"]
+        assert "swiglu" in line.errors
 
 
 def test_intervals_are_counted_by_the_side_of_zero_on_which_they_lie(report):
-    means = (-3.0, -1.0, 1.0, 1.5, 5.0)
-    made = [report.Line("d", "t", {}, [report.Difference("grkan", mean, 2.0)]) for mean in means]
+    made = [
+        report.Line("d", "t", {}, [report.Difference("grkan", mean, mean - 2, mean + 2)])
+        for mean in (-3.0, -1.0, 1.0, 1.5, 5.0)
+    ]
     (line,) = (line for line in report.counts(made).splitlines() if "| GR-KAN - GELU" in line)
     assert line == "| GR-KAN - GELU | 1 | 3 | 1 | +1.0 |"
 
@@ -111,7 +124,7 @@ def test_the_page_has_a_table_and_a_plot(report, results, tmp_path, monkeypatch,
         monkeypatch.setattr(sys, "argv", ["report.py", *options, *further])
         report.main()
     printed = capsys.readouterr().out
-    assert "| s, hard | 1.000 ± " in printed
+    assert "| s, hard | 1.00 ± 0.50 |" in printed
     assert "4 differences" in printed
     with Image.open(path) as image:
         assert image.width > 1000
