@@ -5,7 +5,7 @@
 
 A difference is the ratio of the errors of an arm and its reference less one, in percent: -10 % is
 an error lower by a tenth. It is the geometric mean over the seeds that both have, with the 95 %
-interval that the t distribution gives their logarithms, not corrected for the number of comparisons.
+interval that the t distribution gives their logarithms, not corrected for their number.
 Where an arm or its reference makes no error at all with a seed, there is no ratio.
 """
 
@@ -40,7 +40,7 @@ COMPARISONS = {
 
 
 class Difference(NamedTuple):
-    """The ratio of the errors of an arm and its reference less one, and its interval, in percent."""
+    """The ratio of the errors of an arm and its reference less one, in percent, with its ends."""
 
     arm: str
     mean: float
