@@ -54,7 +54,7 @@ else:
     run = partial(images.run, Namespace(data="fashion_mnist"))
     tests = {"as they are": pixels, "occluded": images.occluded(pixels)}
     for arm in arms:
-        models[arm], _ = look.once(run, "fashion-1000", arm, rate=1.5e-3, steps=120, tuning=True)
+        models[arm], _ = look.once(run, "fashion-1000", arm, rate=1.5e-3, steps=200, tuning=True)
         for name, changed in tests.items():
             error = images.error(models[arm], images.Images(changed, labels), cpu)
             print(f"{arm}, {name}: {error:.3f}")
@@ -85,4 +85,5 @@ if models:
 Markdown(look.results("images"))
 
 # %% [markdown]
-# [Other domains](../domains.md#images-hard-ones) has the data and the arms; `python examples/domains/images.py` makes the runs.
+# [Other domains](../domains.md#images-hard-ones) has the data and the arms;
+# `python examples/domains/images.py` makes the runs.

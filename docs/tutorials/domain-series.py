@@ -86,4 +86,5 @@ _ = look.functions(runs["grkan"][0])
 Markdown(look.results("series"))
 
 # %% [markdown]
-# [Other domains](../domains.md#series) has the sets and the arms; `python examples/domains/series.py` makes the runs.
+# [Other domains](../domains.md#series) has the sets and the arms;
+# `python examples/domains/series.py` makes the runs.
