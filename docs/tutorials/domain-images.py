@@ -78,8 +78,9 @@ if models:
 #
 # ## The whole runs
 #
-# One seed and few steps decide nothing. `examples/domains/plan.yaml` declares the runs that are compared; these are
-# their errors, and paired differences with 95 % intervals: left of zero the error is lower.
+# One seed and few steps decide nothing. `examples/domains/plan.yaml` declares the runs that are compared; these
+# are their errors, and paired differences with 95 % intervals: left of zero the error is lower, and a gray one
+# has zero in it.
 
 # %%
 Markdown(look.results("images"))

@@ -78,9 +78,9 @@ _ = look.functions(runs["grkan"][0])
 #
 # ## The whole runs
 #
-# One seed and few steps decide nothing. `examples/domains/plan.yaml` declares the runs that are compared, of nine sets
-# to classify and this forecast; these are their errors, and paired differences with 95 % intervals: left of zero the
-# error is lower.
+# One seed and few steps decide nothing. `examples/domains/plan.yaml` declares the runs that are compared, of nine
+# sets to classify and this forecast; these are their errors, and paired differences with 95 % intervals: left of
+# zero the error is lower, and a gray one has zero in it.
 
 # %%
 Markdown(look.results("series"))
