@@ -54,7 +54,7 @@ else:
     run = partial(images.run, Namespace(data="fashion_mnist"))
     tests = {"as they are": pixels, "occluded": images.occluded(pixels)}
     for arm in arms:
-        models[arm], _ = look.once(run, "fashion-1000", arm, rate=1.5e-3, steps=120, tuning=True)
+        models[arm], _ = look.once(run, "fashion-1000", arm, rate=1.5e-3, steps=200, tuning=True)
         for name, changed in tests.items():
             error = images.error(models[arm], images.Images(changed, labels), cpu)
             print(f"{arm}, {name}: {error:.3f}")
@@ -78,11 +78,13 @@ if models:
 #
 # ## The whole runs
 #
-# One seed and few steps decide nothing. `examples/domains/plan.yaml` declares the runs that are compared; these are
-# their errors, and paired differences with 95 % intervals: left of zero the error is lower.
+# One seed and few steps decide nothing. `examples/domains/plan.yaml` declares the runs that are compared; these
+# are their errors, and paired differences with 95 % intervals: left of zero the error is lower, and a gray one
+# has zero in it.
 
 # %%
 Markdown(look.results("images"))
 
 # %% [markdown]
-# [Other domains](../domains.md#images-hard-ones) has the data and the arms; `python examples/domains/images.py` makes the runs.
+# [Other domains](../domains.md#images-hard-ones) has the data and the arms;
+# `python examples/domains/images.py` makes the runs.

@@ -46,7 +46,7 @@ print(conv(atoms, edges, bonds).shape)
 # %%
 arms = {"gelu": 3e-3, "grkan": 3e-3, "fingerprints": 0.1}
 runs = {
-    arm: look.once(molecules.run, "solubility", arm, rate, steps=120) for arm, rate in arms.items()
+    arm: look.once(molecules.run, "solubility", arm, rate, steps=200) for arm, rate in arms.items()
 }
 for arm, (_, row) in runs.items():
     print(f"{arm}: RMSE {row['test']:.2f}")
@@ -72,11 +72,13 @@ _ = look.functions(runs["grkan"][0])
 #
 # ## The whole runs
 #
-# One seed and few steps decide nothing. `examples/domains/plan.yaml` declares the runs that are compared; these are
-# their errors, and paired differences with 95 % intervals: left of zero the error is lower.
+# One seed and few steps decide nothing. `examples/domains/plan.yaml` declares the runs that are compared; these
+# are their errors, and paired differences with 95 % intervals: left of zero the error is lower, and a gray one
+# has zero in it.
 
 # %%
 Markdown(look.results("molecules"))
 
 # %% [markdown]
-# [Other domains](../domains.md#molecules) has the data and the arms; `python examples/domains/molecules.py` makes the runs.
+# [Other domains](../domains.md#molecules) has the data and the arms;
+# `python examples/domains/molecules.py` makes the runs.

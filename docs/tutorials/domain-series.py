@@ -78,12 +78,13 @@ _ = look.functions(runs["grkan"][0])
 #
 # ## The whole runs
 #
-# One seed and few steps decide nothing. `examples/domains/plan.yaml` declares the runs that are compared, of nine sets
-# to classify and this forecast; these are their errors, and paired differences with 95 % intervals: left of zero the
-# error is lower.
+# One seed and few steps decide nothing. `examples/domains/plan.yaml` declares the runs that are compared, of nine
+# sets to classify and this forecast; these are their errors, and paired differences with 95 % intervals: left of
+# zero the error is lower, and a gray one has zero in it.
 
 # %%
 Markdown(look.results("series"))
 
 # %% [markdown]
-# [Other domains](../domains.md#series) has the sets and the arms; `python examples/domains/series.py` makes the runs.
+# [Other domains](../domains.md#series) has the sets and the arms;
+# `python examples/domains/series.py` makes the runs.

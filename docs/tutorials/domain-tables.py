@@ -61,8 +61,9 @@ runs = {
     for arm, rate in arms.items()
 }
 figure, axis = plt.subplots(figsize=(7, 2.4), layout="constrained")
-for arm, marker in zip(arms, "os|", strict=True):
-    axis.plot([runs[name, arm][1]["test"] for name in names], names, marker, ms=9, label=arm)
+for arm, marker in zip(arms, "ox|", strict=True):
+    errors = [runs[name, arm][1]["test"] for name in names]
+    axis.plot(errors, names, marker, ms=10, mfc="none", mew=1.5, label=arm)
 axis.set(xlabel="test error", xlim=(0, None), ylim=(2.5, -0.5))
 axis.grid(axis="x", alpha=0.3)
 _ = axis.legend()
@@ -74,11 +75,13 @@ _ = look.functions(runs["Computers", "resnet/grkan"][0])
 #
 # ## The whole runs
 #
-# One seed and few steps decide nothing. `examples/domains/plan.yaml` declares the runs that are compared; these are
-# their errors, and paired differences with 95 % intervals: left of zero the error is lower.
+# One seed and few steps decide nothing. `examples/domains/plan.yaml` declares the runs that are compared; these
+# are their errors, and paired differences with 95 % intervals: left of zero the error is lower, and a gray one
+# has zero in it.
 
 # %%
 Markdown(look.results("tables"))
 
 # %% [markdown]
-# [Other domains](../domains.md#tables) has the tables and the arms; `python examples/domains/tables.py` makes the runs.
+# [Other domains](../domains.md#tables) has the tables and the arms;
+# `python examples/domains/tables.py` makes the runs.

@@ -47,16 +47,15 @@ def functions(model: nn.Module, width: float = 3.0) -> Figure:
     """A panel for each rational of a model, a line for each group; dashed is where they began."""
     learned = learned_activations(model, width=width)
     rows = -(-len(learned) // COLUMNS)
-    size = (12, 2.2 * rows)
-    figure, axes = pyplot.subplots(
-        rows, min(COLUMNS, len(learned)), squeeze=False, figsize=size, layout="constrained"
-    )
+    columns = -(-len(learned) // rows)
+    size = (min(12, 3 * columns), 2.2 * rows)
+    figure, axes = pyplot.subplots(rows, columns, squeeze=False, figsize=size, layout="constrained")
     for axis in axes.flat[len(learned) :]:
         axis.axis("off")
     for axis, act in zip(axes.flat, learned, strict=False):
         axis.plot(act.x, act.learned.T, lw=1)
         axis.plot(act.x, act.start[0], "k--", lw=1)
-        axis.set_title(".".join(act.name.split(".")[-4:]), fontsize=8)
+        axis.set_title(".".join(act.name.split(".")[-6:]), fontsize=8)
     return figure
 
 

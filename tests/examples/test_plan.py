@@ -9,12 +9,16 @@ import statistics
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from PIL import Image
 from scipy.stats import t
 
+import kat
+
 FOLDER = Path(__file__).parents[2] / "examples" / "domains"
-pytest.importorskip("matplotlib")
+pyplot = pytest.importorskip("matplotlib.pyplot")
 
 
 @pytest.fixture(scope="module")
@@ -128,3 +132,67 @@ def test_the_page_has_a_table_and_a_plot(report, results, tmp_path, monkeypatch,
     assert "4 differences" in printed
     with Image.open(path) as image:
         assert image.width > 1000
+
+
+@pytest.fixture
+def look(plan):
+    return importlib.import_module("look")
+
+
+def test_a_notebook_shows_the_results_that_there_are(look, results, tmp_path):
+    before = pyplot.get_fignums()
+    shown = look.results("made_up", results)
+    assert "| s, hard | 1.000 ± " in shown
+    (new,) = set(pyplot.get_fignums()) - set(before)
+    figure = pyplot.figure(new)
+    assert figure.axes[0].get_title() == "GR-KAN - GELU"
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["s", "s, hard"]
+    pyplot.close(figure)
+
+
+def test_a_notebook_says_that_there_are_no_results(look, results, tmp_path):
+    before = pyplot.get_fignums()
+    assert look.results("made_up", tmp_path / "none") == "These runs are not made yet."
+    assert pyplot.get_fignums() == before
+
+
+def test_one_arm_without_its_reference_has_a_table_and_no_plot(look, results):
+    path = results / "made_up.csv"
+    rows = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([rows[0], *(row for row in rows if ",grkan," in row)]))
+    before = pyplot.get_fignums()
+    assert "| s | 0.433 ± " in look.results("made_up", results)
+    assert pyplot.get_fignums() == before
+
+
+def test_one_run_of_a_notebook_prints_nothing_and_leaves_no_file(look, capsys):
+    trials, drawn = [], []
+
+    def run(trial):
+        sys.stdout.write("step 1")
+        trial.checkpoint.write_text("weights")
+        trials.append(trial)
+        drawn.append(torch.rand(1).item())
+        return None, {"test": 0.5}
+
+    for _ in range(2):
+        assert look.once(run, "s", "grkan", rate=0.1, steps=7) == (None, {"test": 0.5})
+    assert capsys.readouterr().out == ""
+    assert trials[0][:5] == ("s", "grkan", 0.1, 1, 7)
+    assert not trials[0].tuning
+    assert not trials[0].checkpoint.parent.exists()
+    assert drawn[0] == drawn[1]
+
+
+def test_learned_functions_have_a_panel_each(look):
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(*(kat.GRKANMlp(8) for _ in range(4)))
+    with torch.no_grad():
+        model[3].act2.weight_numerator.mul_(2)
+    figure = look.functions(model)
+    assert len(figure.axes) == 8
+    assert figure.axes[-1].get_title() == "3.act2"
+    *learned, start = (line.get_ydata() for line in figure.axes[-1].lines)
+    assert len(learned) == model[3].act2.num_groups
+    assert all(np.allclose(each, 2 * start, atol=1e-5) for each in learned)
+    pyplot.close(figure)
