@@ -64,7 +64,7 @@ def results(name: str, folder: Path = RESULTS) -> str:
 
     A sentence if no run of the domain is made yet.
     """
-    made = [line for line in lines(name, folder) if line.errors]
+    made = list(lines(name, folder))
     if not made:
         return "These runs are not made yet."
     if any(line.differences for line in made):

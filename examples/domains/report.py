@@ -1,7 +1,8 @@
 """The tables and the forest plot of docs/domains.md, from the rows that plan.py has made.
 
-    python examples/domains/report.py                                # Markdown tables, and counts
-    python examples/domains/report.py --forest forest.png            # every paired difference
+    python examples/domains/report.py                              # prints the tables
+    python examples/domains/report.py --page docs/domains.md       # writes them into the page
+    python examples/domains/report.py --forest forest.png          # draws every paired difference
 
 A difference is the ratio of the errors of an arm and its reference less one, in percent: -10 % is
 an error lower by a tenth. It is the geometric mean over the seeds that both have, with the 95 %
@@ -14,7 +15,8 @@ from __future__ import annotations
 import argparse
 import importlib
 import math
-from collections.abc import Iterator
+import statistics
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,7 +30,7 @@ with needed():
     from runner import Domain
 
 from kat.analysis.ablation import Estimate
-from kat.files import replacing
+from kat.files import replacing, write_text
 
 COMPARISONS = {
     "grkan": "GR-KAN - GELU",
@@ -70,19 +72,34 @@ def main() -> None:
     parser.add_argument("--domain", nargs="+", choices=PLAN, default=list(PLAN))
     parser.add_argument("--results", type=Path, default=RESULTS, help="the folder of CSV files")
     parser.add_argument("--forest", type=Path, help="draw all differences into this file")
+    parser.add_argument(
+        "--page", type=Path, help="write the tables between their marks in this file"
+    )
     options = parser.parse_args()
     found = {name: list(lines(name, options.results)) for name in options.domain}
     everything = [line for of_domain in found.values() for line in of_domain]
     if options.forest:
         draw(everything, options.forest)
-        return
-    for name, of_domain in found.items():
-        print(f"\n{name}\n\n{table(of_domain)}")
-    print(f"\nall\n\n{counts(everything)}")
+    tables = {name: table(of_domain) for name, of_domain in found.items() if of_domain}
+    tables["all"] = counts(everything)
+    if options.page:
+        write_text(options.page, filled(options.page.read_text(), tables))
+    if not (options.forest or options.page):
+        print("".join(f"\n{name}\n\n{content}\n" for name, content in tables.items()))
+
+
+def filled(page: str, tables: Mapping[str, str]) -> str:
+    """A page with each table between its marks, <!-- rows of NAME --> and <!-- end of rows -->."""
+    for name, content in tables.items():
+        begin, end = f"<!-- rows of {name} -->", "<!-- end of rows -->"
+        before, mark, after = page.partition(begin)
+        if mark:  # Markdown wants empty lines around a table
+            page = f"{before}{mark}\n\n{content}\n\n{end}{after.partition(end)[2]}"
+    return page
 
 
 def lines(name: str, results: Path) -> Iterator[Line]:
-    """What the rows of a domain say, a line for each task, body and measure."""
+    """What the rows of a domain say, a line for each task, body and measure that has tests."""
     domain: Domain = importlib.import_module(name).DOMAIN
     bodies = dict.fromkeys(arm.rpartition("/")[0] for arm in domain.references)
     for task in PLAN[name]["tasks"]:
@@ -91,7 +108,9 @@ def lines(name: str, results: Path) -> Iterator[Line]:
             for measure in domain.measures:
                 of_test = "" if measure == "test" else measure
                 title = ", ".join(filter(None, (task, body, of_test)))
-                yield _line(name, title, runs, domain, body, measure)
+                line = _line(name, title, runs, domain, body, measure)
+                if line.errors:
+                    yield line
 
 
 def _line(name: str, title: str, runs: Runs, domain: Domain, body: str, measure: str) -> Line:
@@ -144,7 +163,7 @@ def counts(everything: list[Line]) -> str:
     for arm, title in COMPARISONS.items():
         own = [each for line in everything for each in line.differences if each.arm == arm]
         sides = [each.side for each in own]
-        middle = sorted(each.mean for each in own)[len(own) // 2] if own else float("nan")
+        middle = statistics.median(each.mean for each in own) if own else math.nan
         rows.append([title, *(str(sides.count(side)) for side in (-1, 0, 1)), f"{middle:+.1f}"])
     heads = ["", "error lower", "not told apart", "error higher", "median, %"]
     return markdown(heads, rows)
