@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from kat.analysis.learning_curves import HEADLINES, METRICS, common_headline
 from kat.errors import InputError
 from kat.tables import columns_of, open_table, write_table
 from kat.text import scaled
+from kat.training.evaluation.tested_run import TEST_COLUMNS
 from kat.training.tasks.task import Metric
 
 Row = dict[str, Any]
@@ -31,6 +32,7 @@ Row = dict[str, Any]
 
 MEASURES = (
     *METRICS,
+    *TEST_COLUMNS,
     "parameters",
     "flops",
     "seconds",
@@ -38,11 +40,18 @@ MEASURES = (
     "memory_bytes",
 )
 """What is measured of a run."""
-_COUNTS = ("parameters", "flops", "memory_bytes", "epochs", "best_epoch")
+_EPOCHS = ("epochs", "best_epoch", "epochs_to_reference")
+_COUNTS = ("parameters", "flops", "memory_bytes", *_EPOCHS)
 _IDENTITY = ("cell", "seed", "status")
-_RESULTS = (*_IDENTITY, *MEASURES, "epochs", "best_epoch", "run")
-COLUMNS = (*_RESULTS, "title", "settings")
+_RESULTS = (*_IDENTITY, *MEASURES, *_EPOCHS, "run")
+COLUMNS = (*_RESULTS, "tuned", "title", "settings")
 """The columns of a table of runs, but for the factors of its grid."""
+_BESIDE = {
+    "test_last_top1": ("last epoch (%)", 2),
+    "test_ece": ("ECE", 4),
+    "epochs_to_reference": ("epochs to reference", 1),
+}
+"""Further columns of the printed table, where runs have them: their titles and digits."""
 
 
 @dataclass(frozen=True)
@@ -100,11 +109,13 @@ class CellResult(Comparison):
         failed: seeds whose run has no result.
         row: the row of the first run that is done, for what does not depend on the seed.
         seconds: mean over the runs, NaN without any.
+        beside: means of further results as texts, by the title of their column.
     """
 
     failed: list[int]
     row: Row
     seconds: float
+    beside: dict[str, str] = field(default_factory=dict)
 
 
 def main_metric(rows: Iterable[Row]) -> Metric:
@@ -115,6 +126,18 @@ def main_metric(rows: Iterable[Row]) -> Metric:
     """
     done = [row for row in rows if row["status"] == "done"]
     return METRICS[common_headline(done) if done else HEADLINES[0]]
+
+
+def compared(metric: Metric, rows: Iterable[Row]) -> Metric:
+    """The metric that the cells of a grid are compared by: on test images where there are any.
+
+    Args:
+        metric: the main metric of the validation.
+        rows: the runs of the grid.
+    """
+    name = f"test_{metric.name}"
+    tested = any(row.get(name) is not None for row in rows)
+    return metric._replace(name=name, label=f"test {metric.label}") if tested else metric
 
 
 def summarize(
@@ -162,7 +185,19 @@ def _result(
         failed=[row["seed"] for row in rows if row["status"] != "done"],
         row=done[0] if done else rows[0],
         seconds=statistics.fmean(row["seconds"] for row in done) if done else math.nan,
+        beside=_beside(rows),
     )
+
+
+def _beside(rows: Sequence[Row]) -> dict[str, str]:
+    """Says of how many runs a mean is where some have no value, as with epochs never reached."""
+    texts = {}
+    for name, (title, digits) in _BESIDE.items():
+        values = list(_values(rows, name).values())
+        of = f" ({len(values)} of {len(rows)})" if len(values) < len(rows) else ""
+        if values:
+            texts[title] = Estimate.of(values).text(digits) + of
+    return texts
 
 
 def has_intervals(results: Iterable[Comparison]) -> bool:
@@ -183,7 +218,18 @@ def table(
         "FLOPs per image",
         "seconds per run",
     ]
-    return columns, [_cells(result) for result in results]
+    rows = [_cells(result) for result in results]
+    for title, _ in _BESIDE.values():
+        if any(title in result.beside for result in results):
+            columns.append(title)
+            rows = [
+                [*row, result.beside.get(title, "-")]
+                for row, result in zip(rows, results, strict=True)
+            ]
+    if any(result.row.get("tuned") for result in results):
+        columns.append("tuned")
+        rows = [[*row, result.row["tuned"]] for row, result in zip(rows, results, strict=True)]
+    return columns, rows
 
 
 def _cells(result: CellResult) -> list[str]:
@@ -230,7 +276,7 @@ def read_runs(path: Path) -> list[Row]:
 def _read_row(line: dict[str, str]) -> Row:
     row: Row = {**line, **dict.fromkeys(MEASURES)}
     row |= {"seed": int(line["seed"]), "cell": line["cell"], "status": line["status"]}
-    for name in (*MEASURES, "epochs", "best_epoch"):
+    for name in (*MEASURES, *_EPOCHS):
         if line.get(name):
             row[name] = int(line[name]) if name in _COUNTS else float(line[name])
     return row

@@ -9,11 +9,14 @@ from typing import Any
 
 from kat.analysis.ablation import MEASURES, Row, read_runs
 from kat.analysis.cost.flops import count
+from kat.analysis.epochs_to_reference import with_epochs_to
+from kat.analysis.learning_curves import History
 from kat.errors import InputError, first_line
 from kat.files import check_exists, short_names
 from kat.models import load_model
 from kat.training import read_divergence, read_settings
-from kat.training.run_directory import SETTINGS, SUMMARY, read_summary
+from kat.training.evaluation.tested_run import read_test
+from kat.training.run_directory import SETTINGS, SUMMARY, read_history, read_summary
 from kat.training.sweep.grid import REPORTING, settings_of
 from kat.training.sweep.plan import PlannedRun
 
@@ -84,30 +87,44 @@ class SweepResults:
         self.out = out
         self.errors: dict[Path, str] = {}
         """Why runs of this call failed, by run directory."""
-        self._measured: dict[Path, Row] = {}
+        self._measured: dict[tuple[Path, bool], Row] = {}
 
     def rows(self, runs: Sequence[PlannedRun]) -> list[Row]:
-        """One row for each run that is finished or has failed, by cell in the order of the grid."""
+        """One row for each run that is finished or has failed, by cell in the order of the grid.
+
+        Args:
+            runs: the runs of one grid.
+        """
         places = {run.cell.name: place for place, run in reversed(list(enumerate(runs)))}
         ordered = sorted(runs, key=lambda run: places[run.cell.name])
-        return [self._row(run) for run in ordered if run.finished or run.folder in self.errors]
+        shown = [run for run in ordered if run.finished or run.folder in self.errors]
+        rows = [self._row(run) for run in shown]
+        reached = runs[0].reached if runs else None
+        if reached is None:
+            return rows
+        return with_epochs_to(rows, reached, runs[0].metric.name, self._history)
+
+    def _history(self, row: Row) -> History:
+        return read_history(self.out / row["run"])
 
     def _row(self, run: PlannedRun) -> Row:
-        if run.folder not in self._measured:
-            self._measured[run.folder] = self._measure(run.folder)
+        known = run.folder, run.job.test
+        if known not in self._measured:
+            self._measured[known] = self._measure(*known)
         return {
             "cell": run.cell.name,
             "seed": run.seed,
-            **self._measured[run.folder],
+            **self._measured[known],
             "run": run.folder.relative_to(self.out).as_posix(),
+            **({"tuned": run.cell.tuned} if run.cell.tuned else {}),
             "title": run.title,
             **run.cell.levels,
             "settings": json.dumps(settings_of(run.job.config), sort_keys=True),
         }
 
-    def _measure(self, folder: Path) -> Row:
+    def _measure(self, folder: Path, test: bool) -> Row:
         try:
-            return measure(folder)
+            return measure(folder) | (read_test(folder) if test else {})
         except (InputError, KeyError, OSError, ValueError) as error:
             self.errors[folder] = f"its results cannot be read: {first_line(error)}"
             return {"status": "failed"}

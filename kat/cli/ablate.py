@@ -2,10 +2,12 @@
 
 A grid is a YAML file of factors and their levels, or one of the shipped grids. Every cell is
 trained with every seed. Finished runs are not repeated, even if they belong to another grid; a call
-that was interrupted resumes where it was when it is repeated. Results are OUT/GRID.csv (a row a
-run), OUT/GRID.md (mean, 95 % interval, paired difference from the first cell; main effects if every
-combination of levels is a cell), OUT/GRID.svg and .png; the run directories in OUT/runs are as
-those of 'kat train'. Cells are compared by the first metric of their task (top-1, box AP, mIoU).
+that was interrupted resumes where it was when it is repeated. With 'tune', each cell is first
+trained with each value of a setting on another seed (OUT/GRID_tuning.csv), and the best is kept.
+Results are OUT/GRID.csv (a row a run), OUT/GRID.md (mean, 95 % interval, paired difference from the
+first cell; main effects if every combination of levels is a cell), OUT/GRID.svg and .png; the run
+directories in OUT/runs are as those of 'kat train'. Cells are compared by the first metric of their
+task (top-1, box AP, mIoU), on test images with 'test: true'.
 
 examples:
   kat ablate components --out runs/ablation
@@ -25,7 +27,7 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from kat.analysis.ablation import Row, markdown, summarize, table, write_runs
+from kat.analysis.ablation import Row, compared, markdown, summarize, table, write_runs
 from kat.analysis.figures.ablation import plot_cells
 from kat.analysis.main_effects import effects_table, main_effects
 from kat.analysis.runs import SweepResults
@@ -45,6 +47,7 @@ from kat.training.run_directory import read_summary
 from kat.training.sweep.grid import Grid, Settings, check_seeds, nested
 from kat.training.sweep.launcher import Job, Outcome, run_jobs, slots
 from kat.training.sweep.plan import PlannedRun, find_grids, grid_names, plan_runs
+from kat.training.sweep.tuning import check_tuning_seed, tuned_grid, tuning_grid
 from kat.training.tasks.task import Metric
 
 Plans = dict[str, list[PlannedRun]]
@@ -56,9 +59,12 @@ def main(arguments: list[str]) -> int:
     options = make_parser().parse_args(arguments)
     check_seeds(options.seeds or [], "--seeds")
     grids = find_grids(options.grids)
-    plans = {grid.name: plan_grid(grid, options) for grid in grids}
+    for grid in grids:
+        check_tuning_seed(grid, options.seeds or grid.seeds)
+    plans = {grid.name: plan_grid(grid, options) for grid in grids}  # of tuned ones a check alone
+    tuning = plan_tuning(grids, options)
     if options.dry_run:
-        _list(plans)
+        _list_all(grids, tuning, options)
         return 0
     out: Path = options.out
     for name in ("runs", "logs"):
@@ -66,17 +72,23 @@ def main(arguments: list[str]) -> int:
     results = SweepResults(out)
     try:
         with FileLock(out / ".lock", timeout=0):
+            if tuning:
+                _train(tuning, options, results, lambda: _keep(tuning, results, out))
+            chosen = [_tuned(grid, tuning) for grid in grids]
+            plans |= {grid.name: plan_grid(grid, options) for grid in chosen if grid.tune}
             _train(plans, options, results, lambda: _keep(plans, results, out))
     except Timeout:
         raise InputError(f"another kat ablate is running in {out}; give another --out") from None
-    for grid in grids:
-        _report(grid, results.rows(plans[grid.name]), plans[grid.name][0].metric, out)
+    untuned = [_untuned(*pair, out) for pair in zip(grids, chosen, strict=True)]
+    for grid in chosen:
+        if plans[grid.name]:
+            _report(grid, results.rows(plans[grid.name]), plans[grid.name][0].metric, out)
     for folder, error in results.errors.items():
         warn(f"kat: the run in {folder} failed: {error}")
     missing = {r.folder for runs in plans.values() for r in runs if not r.done}
     for folder in sorted(missing - set(results.errors)):
         warn(f"kat: the run in {folder} has no result: {read_divergence(folder)}")
-    return FAILED if results.errors or missing else 0
+    return FAILED if results.errors or missing or any(untuned) else 0
 
 
 def make_parser() -> Parser:
@@ -117,6 +129,30 @@ def plan_grid(grid: Grid, options: Namespace) -> list[PlannedRun]:
         return config
 
     return plan_runs(grid, options.seeds or grid.seeds, recipe, overrides, options.out, configure)
+
+
+def plan_tuning(grids: Sequence[Grid], options: Namespace) -> Plans:
+    """The tuning runs of the grids that have any, by the name of their table."""
+    own_seeds = Namespace(**{**vars(options), "seeds": None})
+    tunings = [tuning_grid(grid, grid.tune) for grid in grids if grid.tune]
+    return {tuning.name: plan_grid(tuning, own_seeds) for tuning in tunings}
+
+
+def _tuned(grid: Grid, tuning: Plans) -> Grid:
+    """The grid, each cell with the value that its tuning runs have chosen."""
+    if grid.tune is None:
+        return grid
+    return tuned_grid(grid, grid.tune, tuning[grid.names_of_tables[-1]])
+
+
+def _untuned(grid: Grid, tuned: Grid, out: Path) -> list[str]:
+    """Warns of the cells for which no value could be chosen, and returns their names."""
+    left = [cell.name for cell in tuned.cells]
+    missing = [cell.name for cell in grid.cells if cell.name not in left]
+    for name in missing:
+        table = out / f"{grid.names_of_tables[-1]}.csv"
+        warn(f"kat: the cell {name!r} of {grid.name} has no tuned value: see {table}")
+    return missing
 
 
 def _setting(text: str) -> tuple[str, Any]:
@@ -173,7 +209,7 @@ def _keep(plans: Plans, results: SweepResults, out: Path) -> None:
 
 def _report(grid: Grid, rows: Sequence[Row], metric: Metric, out: Path) -> None:
     """Prints the tables of a grid, and writes them and its plots."""
-    reference = grid.cells[0].name
+    reference, metric = grid.cells[0].name, compared(metric, rows)
     found = summarize(rows, reference, metric.name)
     head, lines = table(found, reference, metric)
     text = f"# {grid.title}\n\n{markdown(head, lines)}"
@@ -188,6 +224,23 @@ def _report(grid: Grid, rows: Sequence[Row], metric: Metric, out: Path) -> None:
     for ending in ("svg", "png"):
         plot_cells(found, metric, grid.title, out / f"{grid.name}.{ending}")
     say(f"{out / grid.name}: .csv, .md, .svg, .png")
+
+
+def _list_all(grids: Sequence[Grid], tuning: Plans, options: Namespace) -> None:
+    """Lists tuning runs, and those of the grids where it is known what they are."""
+    for grid in grids:
+        tuned = _tuned(grid, tuning)
+        if grid.tune:
+            name = grid.names_of_tables[-1]
+            _list({name: tuning[name]})
+        if len(tuned.cells) == len(grid.cells):
+            _list({grid.name: plan_grid(tuned, options)})
+            continue
+        seeds = " ".join(map(str, options.seeds or grid.seeds))
+        say(
+            f"{grid.name}: its runs follow from these: {len(grid.cells)} cells, each with its best"
+            f" {grid.tune.setting if grid.tune else ''}, seeds {seeds}"
+        )
 
 
 def _list(plans: Plans) -> None:

@@ -2,7 +2,8 @@
 
 Evaluates on the validation split: classifiers by top-1, top-5, loss, calibration and the accuracy
 of each class; detectors by COCO's average precision; segmentation models by mIoU and accuracies.
-The dataset is the run's own unless --data names another; the preprocessing is the one stored
+The dataset is the run's own unless --data names another (of a run with data.validate_on=holdout
+its own validation split, a test); the preprocessing is the one stored
 beside the weights unless options change it. If a model is near chance level, it prints possible
 causes.
 
@@ -39,7 +40,7 @@ from kat.tables import print_table, write_table
 from kat.text import say
 from kat.training import EvalConfig, evaluate
 from kat.training.evaluation.checkpoints import find_checkpoints
-from kat.training.evaluation.run_data import data_of_run
+from kat.training.evaluation.run_data import data_to_test
 from kat.training.tasks.registry import TASKS
 
 Row = dict[str, Any]
@@ -108,7 +109,8 @@ def _evaluate(path: Path, parser: Parser, options: Namespace, folder: Path | Non
     """Evaluates a checkpoint, on its run's data by default, and writes tables and figures."""
     check_exists(path)
     named = given(options.data)
-    settings = data_of_run(path, named) | named
+    settings, remark = data_to_test(path, named)
+    settings |= named
     if "name" not in settings:
         raise InputError(
             f"{path} does not belong to a run: name the dataset to evaluate on with --data"
@@ -119,6 +121,7 @@ def _evaluate(path: Path, parser: Parser, options: Namespace, folder: Path | Non
     config = EvalConfig(**{name: getattr(options, name) for name in _EVAL})
     own = task_options(parser, options, task, "EvalOptions")
     found = evaluate(model, record, data, config, own, source=path)
+    found.notes += [remark] if remark else []
     row = {"checkpoint": str(path), "data": data.name, "task": task, **found.to_dict()}
     row["lines"] = found.lines
     if folder is not None:

@@ -45,6 +45,9 @@ class DataConfig:
             .cls files.
         holdout: share of each class that is held out of training for validation, if a folder has no
             validation split; 0: such a folder is refused.
+        validate_on: split is the data's own validation split; holdout is the share
+            ``data.holdout`` of each class of its training split (of digits, fashion_mnist and
+            folder:PATH), so that its own validation split is left for ``kat eval`` as a test.
         image_size: side of the square that the model sees, in pixels; null: the data's own size;
             auto: that of the model in model.init_from.
         channels: channels that images are converted to: 1 for gray, 3 for RGB; null: the data's
@@ -84,6 +87,7 @@ class DataConfig:
     image_key: str | None = None
     label_key: str | None = None
     holdout: ProbabilityBelowOne = 0.1
+    validate_on: Literal["split", "holdout"] = "split"
     image_size: OrAuto[Side | None] = None
     channels: OrAuto[Literal[1, 3] | None] = None
     batch_size: OrAuto[Count] = 128

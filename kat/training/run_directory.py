@@ -26,6 +26,8 @@ from kat.training.config import TrainConfig
 from kat.training.state import TrainState
 
 SETTINGS, SUMMARY, SKIPPED = "run.yaml", "summary.json", "skipped.csv"
+TEST = "test.json"
+"""Of 'kat ablate': the results of the weights on test images."""
 HISTORY, METRICS, TENSORBOARD = "history.csv", "metrics.csv", "tensorboard"
 BEST, LAST, PREVIOUS, LAST_GOOD = "best.ckpt", "last.ckpt", "previous.ckpt", "last_good.ckpt"
 DIVERGENCE, CONVERSION = "divergence.json", "conversion.json"
@@ -38,8 +40,8 @@ LOCK = ".lock"
 """Is there while a run writes to the directory, or if one was killed; names its process."""
 CHECKPOINTS_AT_ONCE = 4
 """The most checkpoints on disk at once: best, last, previous, and one that is being written."""
-RESULTS = (SUMMARY, "model.safetensors", "config.json")
-"""Files that a run writes when it finishes; they are outdated once it is resumed."""
+RESULTS = (SUMMARY, TEST, "model.safetensors", "config.json")
+"""Files of a run that has finished; they are outdated once it is resumed."""
 CONTENTS = (
     *RESULTS,
     SETTINGS,

@@ -96,12 +96,15 @@ MODELS = {
     "segmentation": {"kat_upernet_micro": f"{_TINY}, norm: layer", "vit_upernet_micro": _TINY},
 }
 OF_RATIONALS = ("model.freeze", "monitor.enabled")
+HOLD_OUT = ("digits", "fashion_mnist", "folder")
+"""The data of which a part of the training split can be held out."""
 DRAWN_APART = {
     "optim.name",
     "model.name",
     "model.args",
     "data.name",
     "data.boxes_only",
+    "data.validate_on",
     "checkpoint.every_n_steps",
 }
 NOT_DRAWN = {
@@ -176,5 +179,8 @@ def draw(
         options["optim.name"] = generator.choice(["adamw", "sgd", "lion", "adamax"])
     if task == "detection":
         options["data.boxes_only"] = generator.choice(["true", "false"])
+    named = generator.choice(data[task])
+    if named[1].partition(":")[0] in HOLD_OUT and generator.random() < SHARE:
+        options["data.validate_on"] = "holdout"
     chosen = [f"--{name}={value}" for name, value in options.items()]
-    return [*generator.choice(data[task]), *chosen]
+    return [*named, *chosen]

@@ -10,6 +10,7 @@ from pathlib import Path
 from kat.analysis.ablation import (
     CellResult,
     Row,
+    compared,
     has_intervals,
     main_metric,
     summarize,
@@ -48,7 +49,8 @@ def write_ablation_report(
 
 
 def _add_grid(report: Report, name: str, rows: Sequence[Row], histories: RunHistories) -> None:
-    metric = main_metric(rows)
+    validated = main_metric(rows)
+    metric = compared(validated, rows)
     results = summarize(rows, measure=metric.name)
     reference, several = results[0].name, has_intervals(results)
     report.heading(_titled(name, "Cells"))
@@ -56,17 +58,18 @@ def _add_grid(report: Report, name: str, rows: Sequence[Row], histories: RunHist
     report.table(*table(results, reference, metric), bad=[bool(cell.failed) for cell in results])
     runs = Table(("cell", "seed", f"{metric.label} (%)"), _values(results))
     shown = "mean, 95 % interval, and every run (gray)" if several else "one seed"
+    measured = f"Validation {metric.label}" if metric is validated else metric.label.capitalize()
     interval = " over the seeds that both have, 95 % interval" if several else ""
     report.charts(
         [
-            Chart(means(results, metric), f"Validation {metric.label} by cell: {shown}.", runs),
+            Chart(means(results, metric), f"{measured} by cell: {shown}.", runs),
             Chart(differences(results, metric), f"Difference from {reference}{interval}."),
         ]
     )
     _add_main_effects(report, name, rows, metric)
-    if points := cost_points(results):
+    if points := cost_points(summarize(rows, measure=validated.name)):
         report.heading(_titled(name, "Accuracy against cost"))
-        add_costs(report, points, metric.name)
+        add_costs(report, points, validated.name)
     report.heading(_titled(name, "Learning curves"))
     _add_curves(report, rows, histories)
 

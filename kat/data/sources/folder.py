@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from kat.data.config import DataConfig
-from kat.data.dataset import ImageDataset, SourceSubset
+from kat.data.dataset import ImageDataset
 from kat.data.decoding import read_image
 from kat.data.folders import ImageWalk
 from kat.data.naming import (
@@ -20,7 +20,7 @@ from kat.data.naming import (
     sorted_classes,
 )
 from kat.data.packed_strings import PackedStrings
-from kat.data.sources.holdout import held_out
+from kat.data.sources.holdout import part_of_training
 from kat.errors import InputError
 from kat.text import either, quoted
 
@@ -34,13 +34,14 @@ def open_folder(config: DataConfig, path: str, split: str) -> ImageDataset:
     If PATH has no validation split, a share ``config.holdout`` of the images of each class in
     PATH/train, or in PATH itself if that is missing too, is held out for validation. If the share
     is 0 and the classes are in PATH itself, as in ImageNet-V2, -A and -R, they are the validation
-    split.
+    split. With ``config.validate_on="holdout"`` the share is held out of PATH/train although there
+    is a validation split.
 
     Raises:
         InputError: a folder is missing, or a class has no image.
     """
     root = Path(path)
-    folder, holdout = _folder_of_split(root, split, config.holdout)
+    folder, holdout = _folder_of_split(root, split, config)
     classes = sorted_classes(
         e.name for e in folder.iterdir() if e.is_dir() and not is_hidden(e.name)
     )
@@ -64,15 +65,12 @@ def open_folder(config: DataConfig, path: str, split: str) -> ImageDataset:
         reason = f": {first}: {walk.ignored[first]}" if first in walk.ignored else ""
         raise InputError(f"{folder} has no image for {quoted(empty, 'class', 'classes')}{reason}")
     check_ignored(walk.ignored, folder, config.bad_images)
+    data = ImageDataset(source, classes, ignored=walk.ignored)
     if holdout == 0:
-        return ImageDataset(source, classes, ignored=walk.ignored)
-    validation = np.array(held_out(packed[:], source.labels.tolist(), holdout))
-    note = (
-        f"{root} has no validation split: {validation.sum()} of its {len(packed)} images,"
-        f" {holdout:g} of each class, are held out for validation and not trained on"
-    )
-    indices = np.flatnonzero(validation == (split == "val"))
-    return ImageDataset(SourceSubset(source, indices), classes, ignored=walk.ignored, note=note)
+        return data
+    own = config.validate_on == "split"
+    whole = f"{root} has no validation split" if own else f"the training split of {root}"
+    return part_of_training(data, packed[:], holdout, split, whole)
 
 
 class FolderSource:
@@ -105,7 +103,7 @@ class FolderSource:
         return [*self.names.arrays, self.labels]
 
 
-def _folder_of_split(root: Path, split: str, holdout: float) -> tuple[Path, float]:
+def _folder_of_split(root: Path, split: str, config: DataConfig) -> tuple[Path, float]:
     """The folder with the classes of a split, and the share that is held out for validation."""
     if not root.is_dir():
         raise InputError(f"the data folder {str(root)!r} does not exist")
@@ -115,8 +113,14 @@ def _folder_of_split(root: Path, split: str, holdout: float) -> tuple[Path, floa
     }
     unsplit = not any(found.values()) and any(each.is_dir() for each in root.iterdir())
     whole = root if unsplit else found["train"]
-    if found["val"] is None and whole is not None and holdout > 0:
-        return whole, holdout
+    if config.validate_on == "holdout" and found["val"] is None:
+        raise InputError(
+            f"data.validate_on=holdout leaves the validation split as a test, and {root} has none:"
+            " with data.validate_on=split the same images are held out"
+        )
+    parted = found["val"] is None or config.validate_on == "holdout"
+    if parted and whole is not None and config.holdout > 0:
+        return whole, config.holdout
     folder = root if unsplit and split == "val" else found[split]
     if folder is None:
         names = either(SPLIT_NAMES[split])

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from kat.data.config import DataConfig
+from kat.data.dataset import ImageDataset, SourceSubset
+from kat.errors import InputError
+
+_CAN_HOLD_OUT = ("digits", "fashion_mnist", "folder")
+"""The kinds of data that ``data.validate_on=holdout`` is for."""
 
 
 def held_out(names: Sequence[str], labels: Sequence[int], share: float) -> list[bool]:
@@ -31,6 +40,63 @@ def held_out(names: Sequence[str], labels: Sequence[int], share: float) -> list[
         for index in sorted(indices, key=lambda i: _digest(names[i]))[:count]:
             result[index] = True
     return result
+
+
+def check_validate_on(config: DataConfig) -> None:
+    """Checks that the data can be validated on what the settings say.
+
+    Raises:
+        InputError: the data cannot hold out a part of its training split, or none is to be.
+    """
+    if config.validate_on == "split":
+        return
+    if config.name.partition(":")[0] not in _CAN_HOLD_OUT:
+        raise InputError(
+            "data.validate_on=holdout is for digits, fashion_mnist and folder:PATH; data.name is"
+            f" {config.name!r}"
+        )
+    if config.holdout == 0:
+        raise InputError("data.validate_on=holdout holds out nothing with data.holdout=0")
+
+
+def part_of_training(
+    data: ImageDataset, names: Sequence[str], share: float, split: str, whole: str
+) -> ImageDataset:
+    """The images of a training split that are held out for validation, or the others.
+
+    Args:
+        data: the training split, which becomes this part of it.
+        names: as for :func:`held_out`, of its images.
+        share: share of each class that is held out.
+        split: ``"val"`` for what is held out, ``"train"`` for the others.
+        whole: says what is parted, for the note.
+    """
+    *_, labels = data.source.listing()
+    validation = np.array(held_out(names, labels.tolist(), share))
+    data.source = SourceSubset(data.source, np.flatnonzero(validation == (split == "val")))
+    data.note = (
+        f"{whole}: {validation.sum()} of its {len(names)} images, {share:g} of each class, are held"
+        " out for validation and not trained on"
+    )
+    return data
+
+
+def open_array_split(
+    config: DataConfig, open_own: Callable[[str], ImageDataset], split: str
+) -> ImageDataset:
+    """Opens a split of data in arrays, whose images are known by their number.
+
+    Args:
+        config: the settings of the data.
+        open_own: opens ``"train"`` or ``"val"`` as the data have it.
+        split: ``"train"`` or ``"val"``.
+    """
+    if config.validate_on == "split":
+        return open_own(split)
+    data = open_own("train")
+    numbers = list(map(str, range(len(data))))
+    whole = f"the training split of {config.name}"
+    return part_of_training(data, numbers, config.holdout, split, whole)
 
 
 def _digest(name: str) -> bytes:

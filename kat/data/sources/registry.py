@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from kat.data.config import DataConfig
@@ -10,6 +11,7 @@ from kat.data.dense.coco.dataset import DetectionDataset, open_coco
 from kat.data.dense.segmentation.dataset import SegmentationDataset, open_segmentation
 from kat.data.dense.segmentation.layout import LAYOUTS
 from kat.data.sources.folder import open_folder
+from kat.data.sources.holdout import check_validate_on, open_array_split
 from kat.data.sources.huggingface import open_huggingface
 from kat.data.sources.small import FASHION_MNIST_DEBIAN, open_digits, open_fashion_mnist
 from kat.data.sources.tar import open_tar
@@ -46,7 +48,8 @@ def open_split(config: DataConfig, split: str, seed: int = 0) -> ImageDataset | 
         seed: seed of the order of a stream, which shuffles itself.
 
     Raises:
-        InputError: the name is unknown, or a folder or file is missing, empty or damaged.
+        InputError: the name is unknown, a folder or file is missing, empty or damaged, or the data
+            cannot be validated on what ``validate_on`` says.
 
     Examples:
         >>> from kat.data import DataConfig, open_split
@@ -54,6 +57,7 @@ def open_split(config: DataConfig, split: str, seed: int = 0) -> ImageDataset | 
         >>> photos.classes, len(photos)
         (['cat', 'dog'], 8)
     """
+    check_validate_on(config)
     data = _open(config, split, seed)
     data.exif = config.exif
     return data
@@ -63,9 +67,10 @@ def _open(config: DataConfig, split: str, seed: int) -> ImageDataset | ImageStre
     kind, _, path = config.name.partition(":")
     match kind:
         case "digits":
-            return open_digits(split)
+            return open_array_split(config, open_digits, split)
         case "fashion_mnist":
-            return open_fashion_mnist(Path(path) if path else FASHION_MNIST_DEBIAN, split)
+            folder = Path(path) if path else FASHION_MNIST_DEBIAN
+            return open_array_split(config, partial(open_fashion_mnist, folder), split)
         case "folder":
             return open_folder(config, path, split)
         case "tar":

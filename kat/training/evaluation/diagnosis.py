@@ -86,7 +86,10 @@ def suspicion(predictions: ClassPredictions, classes: int, recorded: float | Non
 
 
 def recorded_top1(path: Path | str, data_name: str) -> float | None:
-    """Top-1 in percent that a run recorded for the weights at a path, if on the same dataset."""
+    """Top-1 in percent that a run recorded for the weights at a path, if on the same dataset.
+
+    A run that was validated on a holdout of the training split recorded that of other images.
+    """
     if isinstance(path, str):
         return None
     folder = path if path.is_dir() else path.parent
@@ -96,6 +99,8 @@ def recorded_top1(path: Path | str, data_name: str) -> float | None:
     history = read_history(folder)
     top1 = [row["top1"] for row in history if "top1" in row]
     if not isinstance(data, dict) or not top1:
+        return None
+    if data.get("validate_on", "split") == "holdout":
         return None
     if located(data, read_data_record(folder)).get("name") != data_name:
         return None

@@ -30,6 +30,9 @@ _TAKEN_OVER = (
 def data_of_run(checkpoint: Path, typed: Collection[str]) -> dict[str, Any]:
     """Reads the data settings of the run that a checkpoint belongs to.
 
+    With them, the validation split is the run's: where that is a holdout of the training split, so
+    say ``holdout`` and ``validate_on``.
+
     Args:
         checkpoint: a run directory, or a file in one.
         typed: the settings that the user has given, which are not read. If ``name`` is among
@@ -51,7 +54,7 @@ def data_of_run(checkpoint: Path, typed: Collection[str]) -> dict[str, Any]:
     data = read_settings(folder).get("data")
     if not isinstance(data, dict):
         raise InputError(f"{folder / SETTINGS} does not hold the settings of a run")
-    wanted = [*_TAKEN_OVER, *([] if "name" in typed else ["holdout"])]
+    wanted = [*_TAKEN_OVER, *([] if "name" in typed else ["holdout", "validate_on"])]
     kept = {name: data[name] for name in wanted if name in data and name not in typed}
     kept = located(kept, read_data_record(folder))
     for name, value in kept.items():
@@ -65,6 +68,22 @@ def data_of_run(checkpoint: Path, typed: Collection[str]) -> dict[str, Any]:
     except InputError as error:
         raise InputError(f"{folder / SETTINGS}: {error}") from None
     return {**whole, **kept}
+
+
+def data_to_test(checkpoint: Path, typed: Collection[str]) -> tuple[dict[str, Any], str]:
+    """As :func:`data_of_run`, but of the data's own validation split.
+
+    Returns:
+        The settings, and a remark if the run was validated on a holdout of the training split, for
+        which the data's own split is a test. What is typed is not changed.
+    """
+    settings = data_of_run(checkpoint, typed)
+    if "validate_on" in typed or settings.pop("validate_on", "split") == "split":
+        return settings, ""
+    return settings | {"holdout": 0.0}, (  # a folder that has lost its own split is refused
+        "note: these are the test images: the run chose its epoch on a holdout of the training"
+        " split, and this is the data's own validation split"
+    )
 
 
 def _is_fetched(value: Any) -> bool:

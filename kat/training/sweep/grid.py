@@ -11,6 +11,9 @@ A grid is a YAML file:
       groups:                        # the first level of each factor is the reference
         "8": {}
         "4": {model.args.num_groups: 4}
+    tune: {setting: optim.lr, values: [0.001, 0.002, 0.004], seed: 100}    # optional, for each cell
+    test: true            # optional: the best and the last weights on the data's own split
+    reached: "8"          # optional: a cell, whose result the others may reach earlier
 
 A factor that varies a single setting can be a list: ``model.args.num_groups: [8, 4]``. A star in a
 level's model.name is replaced by the size of the recipe's KAT: if the recipe trains
@@ -31,6 +34,7 @@ from typing import Any, Literal
 from kat.documents import read_yaml
 from kat.errors import InputError, unknown
 from kat.training.config import TrainConfig
+from kat.training.evaluation.tested_run import TEST_COLUMNS
 from kat.training.run_directory import read_settings, settings_to_keep
 from kat.training.tasks.registry import TASKS
 
@@ -45,12 +49,13 @@ OF_ONE_CALL = ("out", "seed", "resume", "overwrite", "limit_epochs", "max_steps"
 
 _COLUMNS = (
     "cell", "seed", "status", "parameters", "flops", "seconds", "epochs", "best_epoch", "run",
-    "images_per_second", "memory_bytes", "title", "settings",
+    "images_per_second", "memory_bytes", "tuned", "title", "settings",
+    "epochs_to_reference", *TEST_COLUMNS,
     *(metric.name for task in TASKS.values() for metric in task.metrics),
 )  # fmt: skip
 """The columns of a table of runs besides its factors."""
 
-_KEYS = ("title", "recipe", "settings", "seeds", "vary", "factors")
+_KEYS = ("title", "recipe", "settings", "seeds", "vary", "factors", "tune", "test", "reached")
 
 
 @dataclass
@@ -60,12 +65,29 @@ class Cell:
     Args:
         name: unique name within the grid.
         levels: level of each factor.
-        settings: settings of its levels.
+        settings: settings of its levels, and the value that tuning has chosen.
+        tuned: that value as text, and whether it is the smallest or largest one; empty without.
     """
 
     name: str
     levels: dict[str, str]
     settings: Settings
+    tuned: str = ""
+
+
+@dataclass
+class Tuning:
+    """A setting that is chosen for each cell; see :mod:`kat.training.sweep.tuning`.
+
+    Args:
+        setting: dotted name of the setting.
+        values: values that each cell is trained with.
+        seed: seed of these runs.
+    """
+
+    setting: str
+    values: list[float]
+    seed: int
 
 
 @dataclass
@@ -80,6 +102,9 @@ class Grid:
         seeds: seeds of each cell, one run per seed.
         cells: combinations of levels; the first one is the reference.
         factors: names of the factors.
+        tune: what is tuned for each cell, or None.
+        test: whether finished runs are tested on the data's own validation split.
+        reached: name of the cell whose mean result gives ``epochs_to_reference``, or None.
     """
 
     name: str
@@ -89,6 +114,14 @@ class Grid:
     seeds: list[int]
     cells: list[Cell]
     factors: list[str] = field(default_factory=list)
+    tune: Tuning | None = None
+    test: bool = False
+    reached: str | None = None
+
+    @property
+    def names_of_tables(self) -> list[str]:
+        """The names of the tables of runs that it makes."""
+        return [self.name] if self.tune is None else [self.name, f"{self.name}_tuning"]
 
 
 def read_grid(path: Path) -> Grid:
@@ -121,14 +154,24 @@ def read_grid(path: Path) -> Grid:
     if vary not in ("one", "all"):
         raise InputError(f"vary of {path} must be 'one' or 'all', got {vary!r}")
     factors = {str(n): _levels(path, str(n), given) for n, given in content["factors"].items()}
+    cells = _cells(factors, vary)
+    test, reached = content.get("test", False), content.get("reached")
+    if not isinstance(test, bool):
+        raise InputError(f"test of {path} must be true or false, got {test!r}")
+    names = [cell.name for cell in cells]
+    if reached is not None and _text(reached) not in names:
+        raise unknown(f"cell in reached of {path}", _text(reached), names)
     return Grid(
         name=path.stem,
         title=str(content.get("title", path.stem)),
         recipe=recipe,
         settings=nested(_mapping(path, "settings", content.get("settings"))),
         seeds=seeds,
-        cells=_cells(factors, vary),
+        cells=cells,
         factors=list(factors),
+        tune=_tuning(path, content["tune"], cells) if "tune" in content else None,
+        test=test,
+        reached=None if reached is None else _text(reached),
     )
 
 
@@ -144,6 +187,35 @@ def check_seeds(seeds: Sequence[int], what: str) -> None:
     """
     if len(set(seeds)) < len(seeds):
         raise InputError(f"{what} must differ, got {list(seeds)}")
+
+
+def _tuning(path: Path, given: Any, cells: Sequence[Cell]) -> Tuning:
+    entries = _mapping(path, "tune", given)
+    if set(entries) != {"setting", "values", "seed"}:
+        raise InputError(f"tune of {path} must have setting, values and seed, got {given!r}")
+    setting, values, seed = entries["setting"], entries["values"], entries["seed"]
+    if not isinstance(setting, str) or type(seed) is not int:
+        raise InputError(f"tune of {path} needs the name of a setting and a whole number as seed")
+    numbers = [_number(value) for value in values] if isinstance(values, list) else []
+    if len(numbers) < 2 or None in numbers or len(set(numbers)) < len(numbers):
+        raise InputError(f"values of tune of {path} must be two or more numbers, got {values!r}")
+    if setting in _COLUMNS:
+        raise InputError(f"{path} cannot tune {setting}, the name of a column of the results")
+    for cell in cells:
+        if setting in (*cell.levels, *dotted(cell.settings)):
+            raise InputError(f"{path} cannot tune {setting}: the cell {cell.name!r} sets it")
+    return Tuning(setting, [number for number in numbers if number is not None], seed)
+
+
+def _number(value: Any) -> float | None:
+    """A number, also one like 1e-3, which YAML takes for text; None if it is something else."""
+    if type(value) in (int, float):
+        number: float = value
+        return number
+    try:
+        return float(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
 
 
 def _levels(path: Path, factor: str, given: Any) -> dict[str, Settings]:

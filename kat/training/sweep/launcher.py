@@ -26,7 +26,9 @@ from kat.machine import cores
 from kat.text import warn
 from kat.training.config import TrainConfig
 from kat.training.distributed import end_with_parent
+from kat.training.evaluation.tested_run import write_test
 from kat.training.run import train
+from kat.training.run_directory import SUMMARY, TEST
 from kat.training.signals import StopRequest
 
 _STOPPED, _FAILED = 75, 1
@@ -39,10 +41,22 @@ class Job:
     Args:
         config: settings of the run; an unfinished run in ``config.out`` is resumed.
         log: file to which the output of the run is appended.
+        test: whether the finished run is tested; see :mod:`kat.training.evaluation.tested_run`.
     """
 
     config: TrainConfig
     log: Path
+    test: bool = False
+
+    @property
+    def trained(self) -> bool:
+        """Whether the run has a result."""
+        return (Path(self.config.out) / SUMMARY).is_file()
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.trained and (not self.test or (Path(self.config.out) / TEST).is_file())
 
 
 @dataclass
@@ -166,12 +180,15 @@ def _work(job: Job, gpu: str | None, threads: int) -> None:
         os.dup2(log.fileno(), sys.stderr.fileno())
     torch.set_num_threads(threads)
     with FileLock(job.log.with_suffix(".lock")):
-        sys.exit(_train(replace(job.config, resume="auto", progress=False)))
+        sys.exit(_run(job))
 
 
-def _train(config: TrainConfig) -> int:
+def _run(job: Job) -> int:
     try:
-        train(config)
+        if not job.trained:
+            train(replace(job.config, resume="auto", progress=False))
+        if job.test:
+            write_test(Path(job.config.out), "cpu" if job.config.accelerator == "cpu" else "auto")
     except (CheckpointFailed, InputError, Interrupted, TrainingDiverged) as error:
         warn(f"{first_line(error)}")
         return _STOPPED if isinstance(error, Interrupted) else _FAILED

@@ -12,7 +12,6 @@ from kat.data import task_of_data
 from kat.errors import InputError, unknown
 from kat.training.callbacks.divergence import read_divergence
 from kat.training.config import TrainConfig
-from kat.training.run_directory import SUMMARY
 from kat.training.sweep.grid import (
     OF_ONE_CALL,
     Cell,
@@ -38,12 +37,14 @@ class PlannedRun:
         cell: the cell of the grid.
         seed: seed of the run.
         job: the job that trains it.
+        reached: name of the cell whose result is to be reached, or None.
     """
 
     title: str
     cell: Cell
     seed: int
     job: Job
+    reached: str | None = None
 
     @property
     def folder(self) -> Path:
@@ -58,12 +59,12 @@ class PlannedRun:
     @property
     def done(self) -> bool:
         """Whether the run has a result."""
-        return (self.folder / SUMMARY).is_file()
+        return self.job.trained
 
     @property
     def finished(self) -> bool:
-        """Whether the run has a result, or has diverged and would diverge again."""
-        return self.done or read_divergence(self.folder) is not None
+        """Whether the run has all results, or has diverged and would diverge again."""
+        return self.job.done or (not self.done and read_divergence(self.folder) is not None)
 
 
 def grid_names() -> list[str]:
@@ -82,7 +83,8 @@ def find_grids(names: Sequence[str]) -> list[Grid]:
         InputError: a grid does not exist, or two grids have the same name.
     """
     grids = [_find_grid(name) for name in names]
-    for name, count in Counter(grid.name for grid in grids).items():
+    names_of_files = [name for grid in grids for name in grid.names_of_tables]
+    for name, count in Counter(names_of_files).items():
         if count > 1:
             raise InputError(f"two grids are named {name!r} and would write the same files")
     return grids
@@ -120,7 +122,8 @@ def plan_runs(
 
     Raises:
         InputError: a cell sets a setting that the grid sets itself, an override sets a setting of
-            a cell, two cells have the same settings, or cells are of different tasks.
+            a cell, two cells have the same settings, cells are of different tasks, or a tested one
+            is validated on the test images.
     """
     base = merged(recipe, grid.settings, overrides)
     runs = []
@@ -131,8 +134,14 @@ def plan_runs(
             content = merged(base, cell.settings, {"seed": seed})
             config = configure(with_model_of_size(content, base), name)
             key = f"{config.model.name}-{fingerprint(config)}"
-            job = Job(replace(config, out=str(out / "runs" / key)), out / "logs" / f"{key}.log")
-            runs.append(PlannedRun(grid.title, cell, seed, job))
+            if grid.test and config.data.validate_on != "holdout":
+                raise InputError(
+                    f"test: true of {grid.name} needs data.validate_on=holdout in {name}, so that"
+                    " test images choose neither epochs nor settings"
+                )
+            config = replace(config, out=str(out / "runs" / key))
+            job = Job(config, out / "logs" / f"{key}.log", grid.test)
+            runs.append(PlannedRun(grid.title, cell, seed, job, grid.reached))
     _check_distinct(grid, runs)
     metrics = {run.metric.name: run for run in runs}
     if len(metrics) > 1:

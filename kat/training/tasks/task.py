@@ -31,6 +31,7 @@ ONLY_CLASSIFICATION = (
     "data.image_key",
     "data.label_key",
     "data.holdout",
+    "data.validate_on",
     "data.interpolation",
     "data.crop_pct",
 )

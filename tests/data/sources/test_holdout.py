@@ -5,14 +5,18 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from kat.data import DataConfig, open_split
 from kat.data.sources.holdout import held_out
 from kat.errors import InputError
-from tests.images import write_folder
+from tests.images import write_fashion_mnist, write_folder
+
+SPLITS = ("train", "val")
 
 
 def test_a_share_of_each_class_is_held_out_by_name():
@@ -63,3 +67,65 @@ def test_a_validation_split_is_used_as_it_is(tmp_path):
     config = DataConfig(name=f"folder:{tmp_path}", holdout=0.5)
     splits = [open_split(config, split) for split in ("train", "val")]
     assert [(len(split), split.note) for split in splits] == [(8, ""), (6, "")]
+
+
+def test_the_training_split_is_parted_and_the_own_split_left_alone(tmp_path):
+    write_folder(tmp_path, classes=2, train=10, val=3)
+    own = DataConfig(name=f"folder:{tmp_path}", holdout=0.3)
+    parted = replace(own, validate_on="holdout")
+    train, val = open_split(parted, "train"), open_split(parted, "val")
+    whole = _paths(open_split(own, "train"))
+    assert not _paths(train) & _paths(val)
+    assert _paths(train) | _paths(val) == whole
+    assert len(whole) == 20
+    digest = {name: hashlib.sha256(name.encode()).hexdigest() for name in whole}
+    firsts = [
+        name
+        for label in ("n00", "n01")
+        for name in sorted((n for n in whole if n.startswith(label)), key=digest.__getitem__)[:3]
+    ]
+    assert _paths(val) == set(firsts)
+    assert val.note == (
+        f"the training split of {tmp_path}: 6 of its 20 images, 0.3 of each class, are held out for"
+        " validation and not trained on"
+    )
+    assert {Path(open_split(own, "val").name(i)).parts[-3] for i in range(6)} == {"val"}
+
+
+def _pixels(images):
+    return Counter(
+        np.asarray(image).tobytes() for image, _ in map(images.__getitem__, range(len(images)))
+    )
+
+
+def test_arrays_are_parted_by_class(tmp_path):
+    write_fashion_mnist(tmp_path, train=200, val=20)
+    for name, of_class in ((f"fashion_mnist:{tmp_path}", 20), ("digits", None)):
+        own, parted = DataConfig(name=name), DataConfig(name=name, validate_on="holdout")
+        whole, train, val = open_split(own, "train"), *(open_split(parted, s) for s in SPLITS)
+        assert _pixels(train) + _pixels(val) == _pixels(whole)
+        labels = Counter(whole[i][1] for i in range(len(whole)))
+        held = Counter(val[i][1] for i in range(len(val)))
+        assert held == {label: round(count / 10) for label, count in labels.items()}
+        assert of_class is None or set(labels.values()) == {of_class}
+        assert not _pixels(val) & _pixels(open_split(own, "val"))
+        assert train.classes == val.classes == whole.classes
+        assert (train.mean, val.image_size) == (whole.mean, whole.image_size)
+
+
+@pytest.mark.parametrize("name", ["tar:x", "wds:x", "hf:x", "torch/cifar10", "wds/x", "coco:x"])
+def test_other_sources_cannot_be_parted(name):
+    message = "data.validate_on=holdout is for digits, fashion_mnist and folder:PATH; data.name is"
+    with pytest.raises(InputError, match=f"{message} '{name}'"):
+        open_split(DataConfig(name=name, validate_on="holdout"), "train")
+
+
+def test_without_a_share_or_a_split_that_is_left_it_is_refused(tmp_path):
+    nothing = DataConfig(validate_on="holdout", holdout=0)
+    with pytest.raises(InputError, match=r"holds out nothing with data\.holdout=0"):
+        open_split(nothing, "val")
+    write_folder(tmp_path, classes=2, train=4, val=1)
+    shutil.rmtree(tmp_path / "val")
+    for split in SPLITS:
+        with pytest.raises(InputError, match=r"leaves the validation split as a test, and .* none"):
+            open_split(DataConfig(name=f"folder:{tmp_path}", validate_on="holdout"), split)

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from kat.errors import InputError
-from kat.training.evaluation.run_data import data_of_run
+from kat.training.evaluation.run_data import data_of_run, data_to_test
 
 
 @pytest.fixture
@@ -41,3 +41,16 @@ def test_the_settings_of_the_run_are_taken_but_those_that_are_typed(run_with):
     folder = run_with(name="digits", batch_size=3, holdout=0.2, image_size=99)
     assert data_of_run(folder, ()) == {"name": "digits", "batch_size": 3, "holdout": 0.2}
     assert data_of_run(folder, ["name"]) == {"batch_size": 3, "holdout": 0.0}
+
+
+def test_the_own_split_of_a_run_with_a_holdout_is_a_test(run_with):
+    folder = run_with(name="folder:x", holdout=0.2, validate_on="holdout")
+    own = {"name": "folder:x", "holdout": 0.2, "validate_on": "holdout"}
+    assert data_of_run(folder, ()) == own
+    settings, remark = data_to_test(folder, ())
+    assert settings == {"name": "folder:x", "holdout": 0.0}
+    assert "these are the test images" in remark
+    assert data_to_test(folder, ["validate_on"]) == ({"name": "folder:x", "holdout": 0.2}, "")
+    assert data_to_test(folder, ["name"]) == ({"holdout": 0.0}, "")
+    before = run_with(name="digits", holdout=0.2)
+    assert data_to_test(before, ()) == ({"name": "digits", "holdout": 0.2}, "")

@@ -136,3 +136,15 @@ def test_equal_runs_have_equal_fingerprints():
         dataclasses.replace(config, model=dataclasses.replace(config.model, args={"init": None})),
     ]
     assert len({fingerprint(c) for c in [config, *others]}) == 5
+
+
+def test_a_test_and_the_cell_that_is_reached(tmp_path):
+    grid = read_grid(_write(tmp_path))
+    assert (grid.test, grid.reached) == (False, None)
+    factors = {"groups": {8: {}, 1: {"model.args.num_groups": 1}}}
+    grid = read_grid(_write(tmp_path, factors=factors, test=True, reached=1))
+    assert (grid.test, grid.reached) == (True, "1")
+    with pytest.raises(InputError, match=r"test of .* must be true or false, got 'yes please'"):
+        read_grid(_write(tmp_path, test="yes please"))
+    with pytest.raises(InputError, match=r"unknown cell in reached of .* '9'"):
+        read_grid(_write(tmp_path, factors=factors, reached=9))

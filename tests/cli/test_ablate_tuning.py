@@ -1,0 +1,108 @@
+"""``kat ablate`` of a grid that tunes a setting: one value is absurd, so the choice is known."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+
+from kat.analysis.ablation import read_runs
+from tests.cli.commands import refused, run
+from tests.cli.test_ablate import MEASURED
+from tests.processes import start, wait_until
+
+pytestmark = pytest.mark.slow
+
+GRID = {
+    "title": "Groups of a tuned one?",
+    "recipe": "digits",
+    "settings": {
+        "epochs": 2,
+        "data.batch_size": 32,
+        "optim.warmup_epochs": 0,
+        "model.args.depth": 1,
+        "accelerator": "cpu",
+    },
+    "seeds": [0],
+    "factors": {"groups": {"8": {}, "1": {"model.args.num_groups": 1}}},
+    "tune": {"setting": "optim.lr", "values": ["1e-9", 4.0e-3], "seed": 100},
+}
+
+
+@pytest.fixture
+def grid(tmp_path):
+    def write(**changes):
+        path = tmp_path / "small.yaml"
+        path.write_text(yaml.safe_dump({**GRID, **changes}, sort_keys=False))
+        return path
+
+    return write
+
+
+def _rows(path):
+    return [{k: v for k, v in row.items() if k not in MEASURED} for row in read_runs(path)]
+
+
+def test_killed_while_it_tunes_and_called_again_it_gives_the_same_tables(grid, tmp_path, capsys):
+    path, clean, killed = grid(), tmp_path / "clean", tmp_path / "killed"
+    assert run("ablate", path, "--out", clean, "--dry-run") == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "small_tuning: 8, optim.lr: 1e-09, seed 100: to do",
+        "small_tuning: 8, optim.lr: 0.004, seed 100: to do",
+        "small_tuning: 1, optim.lr: 1e-09, seed 100: to do",
+        "small_tuning: 1, optim.lr: 0.004, seed 100: to do",
+        "small: its runs follow from these: 2 cells, each with its best optim.lr, seeds 0",
+    ]
+    assert run("ablate", path, "--out", clean, "--jobs", 2) == 0
+    assert "optim.lr=0.004 (edge)" in capsys.readouterr().out
+    tuning, rows = read_runs(clean / "small_tuning.csv"), read_runs(clean / "small.csv")
+    assert [(r["seed"], r["groups"], r["optim.lr"]) for r in tuning] == [
+        (100, "8", "1e-09"), (100, "8", "0.004"), (100, "1", "1e-09"), (100, "1", "0.004")
+    ]  # fmt: skip
+    assert tuning[0]["top1"] < tuning[1]["top1"]
+    assert [(r["cell"], r["seed"], r["tuned"]) for r in rows] == [
+        (cell, 0, "optim.lr=0.004 (edge)") for cell in "81"
+    ]
+    assert {json.loads(row["settings"])["optim"]["lr"] for row in rows} == {0.004}
+    assert "| optim.lr=0.004 (edge) |" in (clean / "small.md").read_text()
+
+    process = start("ablate", path, "--out", killed, "--jobs", 1)
+    wait_until(lambda: len(list(killed.glob("runs/*/summary.json"))) == 1, process)
+    process.kill()
+    process.communicate()
+    finished = next(killed.glob("runs/*/summary.json"))
+    before = finished.stat().st_mtime_ns
+    assert run("ablate", path, "--out", killed, "--jobs", 2) == 0
+    assert finished.stat().st_mtime_ns == before
+    for name in ("small_tuning.csv", "small.csv"):
+        assert _rows(clean / name) == _rows(killed / name)
+    capsys.readouterr()
+    assert run("ablate", path, "--out", killed, "--dry-run") == 0
+    listed = capsys.readouterr().out.splitlines()
+    assert len(listed) == 6
+    assert all(line.endswith(": finished") for line in listed)
+
+
+def test_a_tuning_run_that_fails_leaves_its_cell_for_another_call(grid, tmp_path, capsys):
+    """A run that diverges is a result: that value is not taken."""
+    bad = {"few": {}, "bad": {"model.args": {"widht": 3}}}
+    tune = {**GRID["tune"], "values": [4.0e-3, 1.0e30]}
+    path, out = grid(factors={"f": bad}, tune=tune, seeds=[0]), tmp_path / "out"
+    assert run("ablate", path, "--out", out, "--jobs", 1) == 1
+    errors = capsys.readouterr().err
+    assert "kat: the cell 'bad' of small has no tuned value: see" in errors
+    statuses = [row["status"] for row in read_runs(out / "small_tuning.csv")]
+    assert statuses == ["done", "diverged", "failed", "failed"]
+    (row,) = read_runs(out / "small.csv")
+    assert (row["cell"], row["tuned"]) == ("few", "optim.lr=0.004 (edge)")
+
+
+def test_the_tuned_setting_and_seed_are_not_the_user_s(grid, tmp_path, capsys):
+    out = ("--out", tmp_path / "none")
+    line = refused(capsys, "ablate", grid(), "--seeds", 1, 100, *out)
+    assert "the tuning seed 100 of small must not be one of the seeds" in line
+    line = refused(capsys, "ablate", grid(), "--set", "optim.lr=0.1", *out)
+    assert "--set optim.lr would override a setting of the cell '8, optim.lr: 1e-09'" in line
+    line = refused(capsys, "ablate", grid(seeds=[0, 100]), "--dry-run", *out)
+    assert "got [0, 100]" in line

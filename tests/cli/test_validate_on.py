@@ -1,0 +1,64 @@
+"""A run that is validated on a holdout of its training split, and tested on the data's own."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+
+from kat.training.run_directory import read_data_record, read_settings
+from tests.cli.commands import refused, run
+
+pytestmark = pytest.mark.slow
+
+QUIET = ("--no-progress",)
+
+
+def _evaluated(run_folder, path, *options):
+    assert run("eval", run_folder, "--json", path, "--device", "cpu", *options, *QUIET) == 0
+    return json.loads(path.read_text())
+
+
+def test_the_data_s_own_split_is_what_eval_measures(tmp_path, capsys):
+    out = tmp_path / "run"
+    train = (
+        "train", "--config", "digits", "--epochs", 1, "--optim.warmup_epochs", 0, "--model.args",
+        "{depth: 1}", "--limit_train_batches", 6, "--accelerator", "cpu", "--out", out, *QUIET,
+    )  # fmt: skip
+    assert run(*train, "--data.validate_on", "holdout") == 0
+    printed = capsys.readouterr().out
+    assert "142 of its 1437 images, 0.1 of each class, are held out for validation" in printed
+    record = read_data_record(out)
+    assert (record["train"]["images"], record["val"]["images"]) == (1295, 142)
+    assert read_settings(out)["data"]["validate_on"] == "holdout"
+
+    tested = _evaluated(out, tmp_path / "test.json")
+    assert tested["images"] == 360
+    (note,) = tested["notes"]
+    assert note.startswith("note: these are the test images: the run chose its epoch on a holdout")
+    assert capsys.readouterr().out.count(note) == 1
+    validated = _evaluated(out, tmp_path / "val.json", "--data.validate_on", "holdout")
+    assert (validated["images"], validated["notes"]) == (142, [])
+    summary = json.loads((out / "summary.json").read_text())
+    assert validated["top1"] == pytest.approx(summary["top1"])
+    other = _evaluated(out, tmp_path / "named.json", "--data", "digits")
+    assert (other["images"], other["top1"]) == (360, tested["top1"])
+
+    line = refused(capsys, *train, "--resume", "true", "--epochs", 2)
+    assert "the train split had 1295 images and has 1437" in line
+
+
+def test_a_run_from_before_the_setting_is_read_as_it_was(tmp_path):
+    out = tmp_path / "run"
+    train = (
+        "train", "--config", "digits", "--epochs", 1, "--optim.warmup_epochs", 0, "--model.args",
+        "{depth: 1}", "--limit_train_batches", 2, "--accelerator", "cpu", "--out", out, *QUIET,
+    )  # fmt: skip
+    assert run(*train) == 0
+    settings = read_settings(out)
+    assert settings["data"].pop("validate_on") == "split"
+    (out / "run.yaml").write_text(yaml.safe_dump(settings))
+    tested = _evaluated(out, tmp_path / "test.json")
+    assert (tested["images"], tested["notes"]) == (360, [])
+    assert run(*train, "--resume", "true") == 0

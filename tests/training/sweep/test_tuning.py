@@ -1,0 +1,131 @@
+"""Tuning: which value each cell of a grid gets, from results that are written by hand."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+
+from kat.data import DataConfig
+from kat.errors import InputError
+from kat.training import TrainConfig
+from kat.training.config import OptimConfig
+from kat.training.sweep.grid import read_grid
+from kat.training.sweep.plan import find_grids, plan_runs
+from kat.training.sweep.tuning import check_tuning_seed, tuned_grid, tuning_grid
+
+TUNE = {"setting": "optim.lr", "values": [0.001, "2e-3", 0.004], "seed": 100}
+
+
+@pytest.fixture
+def grid(tmp_path):
+    def write(**changes):
+        factors = {"seed of weights": {"a": {}, "b": {"epochs": 3}}}
+        content = {"factors": factors, "seeds": [0, 1], "tune": TUNE, **changes}
+        (tmp_path / "small.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+        return read_grid(tmp_path / "small.yaml")
+
+    return write
+
+
+def _configure(content, name):
+    optim = OptimConfig(lr=content["optim"]["lr"])
+    epochs = content.get("epochs", 1)
+    return TrainConfig(epochs=epochs, seed=content["seed"], optim=optim, data=DataConfig())
+
+
+def _runs(grid, out):
+    tuning = tuning_grid(grid, grid.tune)
+    return tuning, plan_runs(tuning, tuning.seeds, {}, {}, out, _configure)
+
+
+def _finish(run, top1):
+    run.folder.mkdir(parents=True)
+    numbers = dict.fromkeys(("parameters", "epochs", "seconds", "images_per_second"), 1)
+    content = {**numbers, "memory_bytes": 1, "top1": top1}
+    (run.folder / "summary.json").write_text(json.dumps(content))
+
+
+def test_each_cell_is_trained_with_each_value_on_the_tuning_seed(grid, tmp_path):
+    tuning, runs = _runs(grid(), tmp_path)
+    assert (tuning.name, tuning.tune) == ("small_tuning", None)
+    assert [(r.cell.name, r.seed, r.job.config.epochs, r.job.config.optim.lr) for r in runs] == [
+        ("a, optim.lr: 0.001", 100, 1, 0.001),
+        ("a, optim.lr: 0.002", 100, 1, 0.002),
+        ("a, optim.lr: 0.004", 100, 1, 0.004),
+        ("b, optim.lr: 0.001", 100, 3, 0.001),
+        ("b, optim.lr: 0.002", 100, 3, 0.002),
+        ("b, optim.lr: 0.004", 100, 3, 0.004),
+    ]
+    assert runs[1].cell.levels == {"seed of weights": "a", "optim.lr": "0.002"}
+
+
+def test_the_best_value_is_the_cell_s_and_an_edge_is_said(grid, tmp_path):
+    small = grid()
+    _, runs = _runs(small, tmp_path)
+    for run, top1 in zip(runs, [50, 60, 55, 70, 80, 90], strict=True):
+        _finish(run, top1)
+    tuned = tuned_grid(small, small.tune, runs)
+    assert [(cell.name, cell.settings["optim"]["lr"], cell.tuned) for cell in tuned.cells] == [
+        ("a", 0.002, "optim.lr=0.002"), ("b", 0.004, "optim.lr=0.004 (edge)")
+    ]  # fmt: skip
+    assert tuned.cells[1].settings["epochs"] == 3
+    assert small.cells[1].settings == {"epochs": 3}
+    seeds = [run.seed for run in plan_runs(tuned, tuned.seeds, {}, {}, tmp_path, _configure)]
+    assert seeds == [0, 0, 1, 1]
+
+
+def test_of_equal_values_the_first_is_taken_and_none_without_the_metric(grid, tmp_path):
+    small = grid()
+    _, runs = _runs(small, tmp_path)
+    for run, top1 in zip(runs, [None, 60, 60, None, None, None], strict=True):
+        _finish(run, top1)
+    assert [cell.tuned for cell in tuned_grid(small, small.tune, runs).cells] == ["optim.lr=0.002"]
+
+
+def test_a_cell_with_a_run_to_do_has_no_value_yet_but_a_diverged_run_counts(grid, tmp_path):
+    small = grid()
+    _, runs = _runs(small, tmp_path)
+    for run in (runs[0], runs[1], runs[3], runs[4]):
+        _finish(run, 50)
+    runs[2].folder.mkdir()
+    (runs[2].folder / "divergence.json").write_text(
+        json.dumps({"message": "the loss is not finite"})
+    )
+    tuned = tuned_grid(small, small.tune, runs)
+    assert [(cell.name, cell.tuned) for cell in tuned.cells] == [("a", "optim.lr=0.001 (edge)")]
+
+
+def test_the_tuning_seed_is_not_compared(grid):
+    check_tuning_seed(grid(), [0, 1])
+    message = r"tuning seed 100 of small must not be one of the seeds .*, got \[99, 100\]"
+    with pytest.raises(InputError, match=message):
+        check_tuning_seed(grid(), [99, 100])
+
+
+@pytest.mark.parametrize(
+    ("tune", "says"),
+    [
+        ({"setting": "optim.lr", "values": [1, 2]}, "must have setting, values and seed"),
+        ({**TUNE, "values": [0.1]}, "must be two or more numbers, got"),
+        ({**TUNE, "values": [0.1, "1e-1"]}, "must be two or more numbers"),
+        ({**TUNE, "values": [0.1, "high"]}, "must be two or more numbers"),
+        ({**TUNE, "values": 3}, "must be two or more numbers"),
+        ({**TUNE, "seed": "x"}, "a whole number as seed"),
+        ({**TUNE, "setting": "epochs"}, "cannot tune epochs, the name of a column"),
+        ({**TUNE, "setting": "data.crop_pct"}, "cannot tune data.crop_pct: the cell 'c' sets it"),
+        (3, "tune of .* must map"),
+    ],
+)
+def test_what_is_wrong_is_named(grid, tune, says):
+    with pytest.raises(InputError, match=says):
+        grid(tune=tune, factors={"f": {"b": {}, "c": {"data.crop_pct": 0.9}}})
+
+
+def test_the_table_of_tuning_runs_has_a_name_of_its_own(grid, tmp_path):
+    grid()
+    other = tmp_path / "small_tuning.yaml"
+    other.write_text(yaml.safe_dump({"factors": {"epochs of all": {"a": {}}}}))
+    with pytest.raises(InputError, match="two grids are named 'small_tuning'"):
+        find_grids([str(tmp_path / "small.yaml"), str(other)])
