@@ -316,8 +316,8 @@ def test_language_makes_a_row_a_run_and_resumes(tmp_path, text):
     printed = _script("language.py", *options)
     rows = _rows(path)
     assert [row["for"] for row in rows] == ["tune"] * 6 + ["test"] * 2
-    assert {row["tokens"] for row in rows} == {str(16 * 256)}
-    assert [row["curve"].split(":")[0] for row in rows] == [str(16 * 256)] * 8
+    assert {row["tokens"] for row in rows} == {str(8 * 256)}
+    assert [row["curve"].split(":")[0] for row in rows] == [str(8 * 256)] * 8
     assert " swiglu" in printed.splitlines()[-1]
     _script("language.py", *options)
     assert _rows(path) == rows
