@@ -304,9 +304,9 @@ def _compare(
 ) -> _Comparison:
     """The error / tolerance of each element, by :data:`RULE`."""
     of_x = np.array([name in ("y", "dx", "dxx") for name in exact.names])[:, None]
-    dtypes = DTYPES[case.dtype], case.coefficient_dtype
+    own, of_coefficients = DTYPES[case.dtype], case.coefficient_dtype
     limit, tiny, unit, smallest = (
-        np.where(of_x, *(function(dtype) for dtype in dtypes))
+        np.where(of_x, function(own), function(of_coefficients))
         for function in (_largest, _smallest_normal, _unit, smallest_subnormal)
     )
     if backend.truncates and case.dtype == "bfloat16":
