@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from kat.data.config import AugmentConfig, DataConfig, is_stream
     from kat.data.dataset import ImageDataset
     from kat.data.decoding import UnreadableImage, decode
-    from kat.data.loader import Batch, Loader, make_loader
+    from kat.data.loading.loader import Batch, Loader, make_loader
     from kat.data.record import data_record, differences, located
     from kat.data.seeds import STEP, derived_seed, seed_all
     from kat.data.sources.registry import check_classes, open_split, task_of_data

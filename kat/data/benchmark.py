@@ -13,7 +13,7 @@ import torch
 from kat.data.config import DataConfig
 from kat.data.dataset import ImageDataset
 from kat.data.decoding import UnreadableImage
-from kat.data.loader import make_batch, make_loader
+from kat.data.loading.loader import make_batch, make_loader
 from kat.data.stream import ImageStream
 from kat.errors import InputError
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
 import pytest
+import yaml
 
 import kat_command
 
@@ -24,3 +29,14 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     assert captured.err.startswith("kat: ")
     assert captured.err.count("\n") == 1
     return captured.err
+
+
+def grid_writer(folder: Path, content: Mapping[str, Any]) -> Callable[..., Path]:
+    """Writes grids of ``kat ablate`` that differ from ``content`` in some entries."""
+
+    def write(name: str = "small", **changes: Any) -> Path:
+        path = folder / f"{name}.yaml"
+        path.write_text(yaml.safe_dump({**content, **changes}, sort_keys=False))
+        return path
+
+    return write

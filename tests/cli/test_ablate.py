@@ -15,7 +15,7 @@ import yaml
 from kat.analysis.ablation import read_runs
 from kat.cli.ablate import make_parser, plan_grid
 from kat.training.sweep.plan import find_grids
-from tests.cli.commands import refused, run
+from tests.cli.commands import grid_writer, refused, run
 from tests.processes import children, start, wait_until
 
 pytestmark = pytest.mark.slow
@@ -42,12 +42,7 @@ LONG = {**GRID["settings"], "epochs": 500}
 
 @pytest.fixture
 def grid(tmp_path):
-    def write(**changes):
-        path = tmp_path / "small.yaml"
-        path.write_text(yaml.safe_dump({**GRID, **changes}, sort_keys=False))
-        return path
-
-    return write
+    return grid_writer(tmp_path, GRID)
 
 
 def _start(grid: Path, out: Path) -> subprocess.Popen[str]:

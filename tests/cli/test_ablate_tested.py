@@ -7,10 +7,9 @@ import json
 import shutil
 
 import pytest
-import yaml
 
 from kat.analysis.ablation import read_runs
-from tests.cli.commands import refused, run
+from tests.cli.commands import grid_writer, refused, run
 from tests.cli.test_ablate import MEASURED
 from tests.processes import start, wait_until
 
@@ -38,12 +37,7 @@ METRICS = ("top1", "top5", "loss", "ece")
 
 @pytest.fixture
 def grid(tmp_path):
-    def write(name="small", **changes):
-        path = tmp_path / f"{name}.yaml"
-        path.write_text(yaml.safe_dump({**GRID, **changes}, sort_keys=False))
-        return path
-
-    return write
+    return grid_writer(tmp_path, GRID)
 
 
 def _times(out, name):

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-import yaml
 
 from kat.analysis.ablation import read_runs
-from tests.cli.commands import refused, run
+from tests.cli.commands import grid_writer, refused, run
 from tests.cli.test_ablate import MEASURED
 from tests.processes import start, wait_until
 
@@ -32,12 +31,7 @@ GRID = {
 
 @pytest.fixture
 def grid(tmp_path):
-    def write(**changes):
-        path = tmp_path / "small.yaml"
-        path.write_text(yaml.safe_dump({**GRID, **changes}, sort_keys=False))
-        return path
-
-    return write
+    return grid_writer(tmp_path, GRID)
 
 
 def _rows(path):

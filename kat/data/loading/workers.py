@@ -32,7 +32,7 @@ def fork_server() -> BaseContext | None:
     from multiprocessing import forkserver
 
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["kat.data.loader"])
+    context.set_forkserver_preload(["kat.data.loading.loader"])
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _REQUESTS_TO_STOP)  # the server inherits it
     try:
         forkserver.ensure_running()

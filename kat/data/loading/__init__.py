@@ -1,0 +1,1 @@
+"""Batches of a dataset: their order, the processes that load them, exact resumption."""
