@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gc
 import importlib
+import json
 import os
 import resource
 import signal
+import subprocess
 import sys
 import time
 import traceback
@@ -20,6 +22,8 @@ SECONDS = 120
 """After which a call counts as one that hangs."""
 MEMORY = 4 << 30
 """Bytes of data that a call may allocate."""
+ERRORS = ".errors"
+"""The file, in the folder of a call, of what it prints to standard error."""
 CODES = (0, 1, 2, 75)
 """The exit codes that a command may have."""
 
@@ -48,24 +52,34 @@ class Outcome(NamedTuple):
 
 def call(arguments: list[str], folder: Path) -> Outcome:
     """Calls ``kat`` in a child process whose working directory is ``folder``."""
-    _import_commands()
-    errors = folder / ".errors"
-    process = os.fork()
-    if process == 0:
-        os._exit(_child(arguments, folder, errors))
-    code = _wait(process)
+    server = _server()
+    server.stdin.write(json.dumps([arguments, str(folder)]) + "\n")
+    code = int(server.stdout.readline())
+    errors = folder / ERRORS
     err = errors.read_text(encoding="utf-8", errors="replace")
     errors.unlink()
     return Outcome(code, err)
 
 
 @cache
-def _import_commands() -> None:
-    """Imports the commands once, not in every child.
+def _server() -> subprocess.Popen:
+    """A process that has imported the commands and forks one child a call.
 
-    Garbage of earlier tests is collected here: collected while a child parses its options, it makes
-    Python 3.11's ``ast`` fail.
+    The process of the tests is not forked itself: an earlier test may have left threads, and a lock
+    or a pool of theirs (numba's OpenMP) holds up a child for ever. The server ends with its stdin.
     """
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.isolated"],
+        cwd=Path(__file__).parent.parent,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        bufsize=1,
+    )
+
+
+def _serve() -> None:
+    """Forks a child for each line of stdin, and prints its exit code."""
     for name in (
         "ablate",
         "data.check",
@@ -76,15 +90,22 @@ def _import_commands() -> None:
         "train",
     ):
         importlib.import_module(f"kat.cli.{name}")
-    gc.collect()
+    gc.collect()  # while a child parses its options, a collection makes Python 3.11's ast fail
+    for line in sys.stdin:
+        arguments, folder = json.loads(line)
+        process = os.fork()
+        if process == 0:
+            os._exit(_child(arguments, Path(folder)))
+        sys.stdout.write(f"{_wait(process)}\n")
+        sys.stdout.flush()
 
 
-def _child(arguments: list[str], folder: Path, errors: Path) -> int:
+def _child(arguments: list[str], folder: Path) -> int:
     os.setsid()  # so that its children can be ended with it
     os.chdir(folder)
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    nowhere, file = os.open(os.devnull, os.O_RDWR), os.open(errors, os.O_WRONLY | os.O_CREAT)
+    nowhere, file = os.open(os.devnull, os.O_RDWR), os.open(ERRORS, os.O_WRONLY | os.O_CREAT)
     for number, target in ((0, nowhere), (1, nowhere), (2, file)):
         os.dup2(target, number)
     sys.stdin, sys.stdout = os.fdopen(0), os.fdopen(1, "w")
@@ -111,3 +132,7 @@ def _wait(process: int) -> int:
     os.killpg(process, signal.SIGKILL)
     os.waitpid(process, 0)
     return -signal.SIGALRM
+
+
+if __name__ == "__main__":
+    _serve()

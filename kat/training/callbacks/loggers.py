@@ -100,6 +100,10 @@ class TensorBoardLogger(Logger):
     """
 
     def __init__(self, folder: Path, first_step: int) -> None:
+        # TensorBoard reads files by name, and a name tells the second alone: a run that is resumed
+        # within the second of the last one could be read before it.
+        while any(folder.glob(f"events.out.tfevents.{int(time.time())}.*")):
+            time.sleep(0.05)
         self.writer = SummaryWriter(str(folder), purge_step=first_step)
 
     def log(self, values: Mapping[str, float], step: int) -> None:
