@@ -7,6 +7,7 @@ from typing import Any
 from timm.layers import Mlp, SwiGLU
 from torch import nn
 
+from kat.nn.gated import init_gated_
 from kat.nn.init import SCHEMES, Scheme, init_grkan_
 
 
@@ -33,8 +34,7 @@ class FixedMlp(Mlp):
     def __init__(
         self, *args: Any, weight_init: Scheme = "variance_preserving", **kwargs: Any
     ) -> None:
-        if weight_init not in SCHEMES:
-            raise ValueError(f"weight_init must be one of {SCHEMES}, got {weight_init!r}")
+        _check_scheme(weight_init)
         super().__init__(*args, **kwargs)
         self.weight_init = weight_init
         self.init_weights()
@@ -58,6 +58,11 @@ class SwiGLUMlp(SwiGLU):
         out_features: width of the output; in_features by default.
         act_layer: unused; the gate is SiLU.
         *args, **kwargs: those of timm's ``SwiGLU``.
+        weight_init: the initialization of :class:`kat.nn.GatedGRKANMlp`, or None for timm's: the
+            gates start constant, at SiLU(1).
+
+    Raises:
+        ValueError: an unknown scheme.
 
     Source: Shazeer, GLU Variants Improve Transformer, arXiv 2002.05202.
 
@@ -76,10 +81,28 @@ class SwiGLUMlp(SwiGLU):
         out_features: int | None = None,
         act_layer: Any = None,
         *args: Any,
+        weight_init: Scheme | None = None,
         **kwargs: Any,
     ) -> None:
+        if weight_init is not None:
+            _check_scheme(weight_init)
         hidden = gated_width(hidden_features or in_features)
         super().__init__(in_features, hidden, out_features, nn.SiLU, *args, **kwargs)
+        self.weight_init = weight_init
+        if weight_init is not None:
+            self.init_weights()
+
+    def init_weights(self) -> None:
+        """Draws the weights again; timm's models call this after their own initialization."""
+        if self.weight_init is None:
+            super().init_weights()
+        else:
+            init_gated_(self, self.weight_init)
+
+
+def _check_scheme(weight_init: str) -> None:
+    if weight_init not in SCHEMES:
+        raise ValueError(f"weight_init must be one of {SCHEMES}, got {weight_init!r}")
 
 
 def gated_width(hidden_features: int, multiple: int = 1) -> int:

@@ -8,6 +8,7 @@ start as Swish; ``kat_tiny_swish_patch16_224`` is the same model, and in
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -15,7 +16,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import generate_default_cfgs
 from torch import nn
 
-from kat.models.baseline_mlps import gated_width
+from kat.models.baseline_mlps import FixedMlp, gated_width
 from kat.models.block import KATBlock
 from kat.models.checkpoints.state_dict import filter_released, is_coefficient, published_name
 from kat.models.timm_registry import register_family
@@ -40,11 +41,13 @@ class KAT(ViT):
         mlp_init: initialization of the MLPs' weights, see :func:`kat.nn.init_grkan_`.
         fused, keep: what the MLPs keep for the backward pass, see :class:`kat.nn.GRKANMlp`.
         attn_init: the initialization of the attention, see :class:`kat.models.ViT`.
-        **kwargs: of timm's ``VisionTransformer``.
+        grkan_blocks: the blocks that have a GR-KAN MLP, e.g. ``[3]``, the others a plain one with
+            GELU and the same ``mlp_init``; None: all.
+        **kwargs: of :class:`kat.models.ViT` and timm's ``VisionTransformer``.
 
     Raises:
-        ValueError: a width that ``num_groups`` does not divide, an unknown scheme or function, or
-            an ``act_layer``, in place of which KAT has rationals.
+        ValueError: a width that ``num_groups`` does not divide, an unknown scheme or function, a
+            block that is not there, or an ``act_layer``, in place of which KAT has rationals.
 
     Source: Yang and Wang, Kolmogorov-Arnold Transformer, arXiv 2409.10594.
 
@@ -74,10 +77,12 @@ class KAT(ViT):
         fused: bool = True,
         keep: Keep = "hidden",
         attn_init: str = "mimetic",
+        grkan_blocks: Sequence[int] | None = None,
+        depth: int = 12,
         **kwargs: Any,
     ) -> None:
         _check_no_act_layer(kwargs)
-        mlp_layer = partial(
+        mlp_layer: Any = partial(
             GRKANMlp,
             num_groups=num_groups,
             degree=degree,
@@ -89,8 +94,13 @@ class KAT(ViT):
             fused=fused,
             keep=keep,
         )
+        if grkan_blocks is not None:
+            if not set(grkan_blocks) <= set(range(depth)):
+                raise ValueError(f"grkan_blocks must be of 0 to {depth - 1}, got {grkan_blocks}")
+            plain = partial(FixedMlp, weight_init=mlp_init)
+            mlp_layer = [mlp_layer if i in grkan_blocks else plain for i in range(depth)]
         kwargs.setdefault("block_fn", KATBlock)
-        super().__init__(mlp_layer=mlp_layer, attn_init=attn_init, **kwargs)
+        super().__init__(mlp_layer=mlp_layer, attn_init=attn_init, depth=depth, **kwargs)
         self.register_load_state_dict_pre_hook(_rename_coefficients)
 
     def no_weight_decay(self) -> set[str]:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from timm.layers import Mlp
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
+from torch import nn
 
 from kat.models.baseline_mlps import FixedMlp, SwiGLUMlp
 from kat.nn import BSplineKANMlp, Scheme, init_attention_mimetic_
@@ -28,7 +29,9 @@ class ViT(VisionTransformer):
         attn_init: ``"mimetic"``, see :func:`kat.nn.init_attention_mimetic_`, or
             ``"trunc_normal"``, timm's.
         weight_init: timm's scheme for all other weights.
-        mlp_layer: the class of the MLP, timm's by default; excludes ``mlp_init``.
+        mlp_layer: the class of the MLP, timm's by default, or one for each block; excludes
+            ``mlp_init``.
+        mlp_norm: False leaves out the norm before each MLP, to see what initialization alone does.
         **kwargs: of timm's ``VisionTransformer``, e.g. ``act_layer="silu"``.
 
     Raises:
@@ -51,6 +54,7 @@ class ViT(VisionTransformer):
         attn_init: str = "trunc_normal",
         weight_init: Any = "",
         mlp_layer: Any = None,
+        mlp_norm: bool = True,
         **kwargs: Any,
     ) -> None:
         if attn_init not in ATTENTION_SCHEMES:
@@ -59,8 +63,13 @@ class ViT(VisionTransformer):
             raise ValueError("mlp_init is for the plain MLP; give mlp_init or mlp_layer, not both")
         if mlp_layer is None:
             mlp_layer = Mlp if mlp_init is None else partial(FixedMlp, weight_init=mlp_init)
+        if isinstance(mlp_layer, list):
+            mlp_layer = _one_after_another(mlp_layer)
         super().__init__(mlp_layer=mlp_layer, weight_init="skip", **kwargs)
         self.attn_init = attn_init
+        if not mlp_norm:
+            for block in self.blocks:
+                block.norm2 = nn.Identity()
         if weight_init != "skip":
             self.weight_init_mode = weight_init
             self.init_weights(needs_reset=False)
@@ -74,11 +83,18 @@ class ViT(VisionTransformer):
                 init_attention_mimetic_(attention.qkv, attention.proj, attention.num_heads)
 
 
+def _one_after_another(layers: list[Any]) -> Callable[..., nn.Module]:
+    """A class of MLPs that is the next of ``layers`` each time; blocks are made in order."""
+    rest = iter(layers)
+    return lambda *args, **kwargs: next(rest)(*args, **kwargs)
+
+
 class SwiGLUViT(ViT):
     """A Vision Transformer with SwiGLU MLPs of as many parameters as the plain ones.
 
     Args:
-        **kwargs: of :class:`ViT`, except ``mlp_init``.
+        mlp_init: initialization of their weights, see ``weight_init`` of :class:`SwiGLUMlp`.
+        **kwargs: of :class:`ViT`.
 
     Examples:
         >>> from kat.models import SwiGLUViT
@@ -87,8 +103,8 @@ class SwiGLUViT(ViT):
         'SwiGLUMlp'
     """
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(mlp_layer=SwiGLUMlp, **kwargs)
+    def __init__(self, *, mlp_init: Scheme | None = None, **kwargs: Any) -> None:
+        super().__init__(mlp_layer=partial(SwiGLUMlp, weight_init=mlp_init), **kwargs)
 
 
 class KANViT(ViT):

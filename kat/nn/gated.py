@@ -126,11 +126,7 @@ class GatedGRKANMlp(nn.Module):
 
     def init_weights(self) -> None:
         """Draws the weights again; timm's models call this after their own initialization."""
-        for linear in (self.fc1,) if self.packed else (self.fc1_g, self.fc1_x):
-            init_grkan_(linear, nn.Identity(), self.weight_init)
-        centered = self.weight_init == "centered"  # as the product is by itself
-        scheme: Scheme = "variance_preserving" if centered else self.weight_init
-        init_grkan_(self.fc2, self.act, scheme)
+        init_gated_(self, self.weight_init)
 
     def reset_parameters(self) -> None:
         """Resets the rational to its initial function and draws the weights again."""
@@ -171,6 +167,19 @@ class GatedGRKANMlp(nn.Module):
         gate = (form, numerator, denominator, weight, bias, self.gate_last)
         y: Tensor = _GatedLinear.apply(*gate, *parts)
         return y
+
+
+def init_gated_(mlp: Any, scheme: Scheme) -> None:
+    """Draws the weights of a gated MLP: of fc1, or fc1_g and fc1_x, and of fc2 after its ``act``.
+
+    Args:
+        mlp: a :class:`GatedGRKANMlp`, or timm's ``SwiGLU``.
+        scheme: see :func:`kat.nn.init_grkan_`.
+    """
+    for linear in (mlp.fc1,) if hasattr(mlp, "fc1") else (mlp.fc1_g, mlp.fc1_x):
+        init_grkan_(linear, nn.Identity(), scheme)
+    centered = scheme == "centered"  # as the product is by itself
+    init_grkan_(mlp.fc2, mlp.act, "variance_preserving" if centered else scheme)
 
 
 class _GatedLinear(torch.autograd.Function):

@@ -7,7 +7,8 @@ import timm
 import torch
 
 from kat.errors import InputError
-from kat.models import create_model
+from kat.models import FixedMlp, create_model
+from kat.nn import GRKANMlp
 
 
 def _names(model):
@@ -63,12 +64,52 @@ def test_the_initialization_can_be_kats():
     assert (proj @ value).diag().mean().item() == pytest.approx(-0.4, abs=0.02)
 
 
+def test_swiglu_and_the_gated_kat_can_start_with_the_same_weights():
+    """With its rationals frozen at SiLU, the gated KAT is then the same model."""
+    models = []
+    for name in ("vit_swiglu_micro", "kat_glu_micro"):
+        torch.manual_seed(0)
+        args = {"mlp_init": "variance_preserving", "attn_init": "mimetic"}
+        models.append(timm.create_model(name, mlp_ratio=3.75, **args))  # both 160 wide
+    swiglu, gated = (model.state_dict() for model in models)
+    assert swiglu.keys() == {
+        name for name in gated if "weight_numer" not in name and "denom" not in name
+    }
+    for name, value in swiglu.items():  # but for the fit of SiLU in the gain
+        torch.testing.assert_close(value, gated[name], rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("first_init", ["identity", "none"])
+def test_a_single_block_may_have_the_grkan_mlp(first_init):
+    args = {"grkan_blocks": [2], "first_init": first_init, "drop_path_rate": 0.1}
+    model = timm.create_model("kat_micro_patch7_28", **args)
+    assert [type(block.mlp) for block in model.blocks] == [FixedMlp, FixedMlp, GRKANMlp, FixedMlp]
+    plain = model.blocks[0].mlp
+    assert isinstance(plain.act, torch.nn.GELU)
+    assert plain.fc2.weight.std().item() == pytest.approx((2.3526 / 256) ** 0.5, rel=0.03)
+    model(torch.randn(2, 3, 28, 28)).sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+@pytest.mark.parametrize("family", ["kat", "kat_glu", "vit", "vit_swiglu", "vit_kan"])
+def test_the_mlps_can_go_without_norm(family):
+    torch.manual_seed(0)
+    model = timm.create_model(f"{family}_micro_patch7_28", mlp_norm=False).eval()
+    assert not any("norm2" in name for name in model.state_dict())
+    x = torch.randn(2, 16, 64)
+    block = model.blocks[1]
+    h = x + block.attn(block.norm1(x))
+    assert torch.allclose(block(x), h + block.mlp(h), atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("name", "args", "says"),
     [
         ("vit_micro", {"attn_init": "mimetik"}, "attn_init must be one of"),
         ("vit_micro", {"mlp_init": "xavier"}, "weight_init must be one of"),
-        ("vit_swiglu_micro", {"mlp_init": "kaiming"}, "mlp_init is for the plain MLP"),
+        ("vit_swiglu_micro", {"mlp_init": "xavier"}, "weight_init must be one of"),
+        ("vit_kan_micro", {"mlp_init": "kaiming"}, "mlp_init is for the plain MLP"),
+        ("kat_micro", {"grkan_blocks": [4]}, r"grkan_blocks must be of 0 to 3, got \[4\]"),
         ("vit_kan_micro", {"grid": 0}, "grid and order must be at least 1"),
     ],
 )
