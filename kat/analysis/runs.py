@@ -17,8 +17,8 @@ from kat.models import load_model
 from kat.training import read_divergence, read_settings
 from kat.training.evaluation.tested_run import read_test
 from kat.training.run_directory import SETTINGS, SUMMARY, read_history, read_summary
-from kat.training.sweep.grid import REPORTING, settings_of
 from kat.training.sweep.plan import PlannedRun
+from kat.training.sweep.settings import REPORTING, settings_of
 
 
 def find_runs(paths: Sequence[Path], *, group: bool, labels: Sequence[str] | None) -> list[Row]:

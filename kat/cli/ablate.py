@@ -44,9 +44,11 @@ from kat.text import printable, say, warn
 from kat.training import TrainConfig, read_divergence
 from kat.training.config import check
 from kat.training.run_directory import read_summary
-from kat.training.sweep.grid import Grid, Settings, check_seeds, nested
+from kat.training.sweep.grid import Grid
+from kat.training.sweep.grid_file import check_seeds
 from kat.training.sweep.launcher import Job, Outcome, run_jobs, slots
 from kat.training.sweep.plan import PlannedRun, find_grids, grid_names, plan_runs
+from kat.training.sweep.settings import Settings, nested
 from kat.training.sweep.tuning import check_tuning_seed, tuned_grid, tuning_grid
 from kat.training.tasks.task import Metric
 

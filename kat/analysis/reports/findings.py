@@ -28,7 +28,7 @@ from kat.nn.monitoring.stability import Row, read_rows
 from kat.training import read_divergence, read_history, read_settings
 from kat.training.evaluation.evaluation import Subject
 from kat.training.run_directory import COEFFICIENTS, STABILITY, SUMMARY, read_summary
-from kat.training.sweep.grid import kept_settings
+from kat.training.sweep.settings import kept_settings
 
 _WITH_ATTENTION = 3
 """Images whose attention is drawn."""

@@ -12,18 +12,17 @@ from kat.data import task_of_data
 from kat.errors import InputError, unknown
 from kat.training.callbacks.divergence import read_divergence
 from kat.training.config import TrainConfig
-from kat.training.sweep.grid import (
+from kat.training.sweep.grid import Cell, Grid
+from kat.training.sweep.grid_file import read_grids
+from kat.training.sweep.launcher import Job
+from kat.training.sweep.settings import (
     OF_ONE_CALL,
-    Cell,
-    Grid,
     Settings,
     dotted,
     fingerprint,
     merged,
-    read_grid,
     with_model_of_size,
 )
-from kat.training.sweep.launcher import Job
 from kat.training.tasks.registry import TASKS
 from kat.training.tasks.task import Metric
 
@@ -82,7 +81,7 @@ def find_grids(names: Sequence[str]) -> list[Grid]:
     Raises:
         InputError: a grid does not exist, or two grids have the same name.
     """
-    grids = [_find_grid(name) for name in names]
+    grids = [grid for name in names for grid in read_grids(_find_file(name))]
     names_of_files = [name for grid in grids for name in grid.names_of_tables]
     for name, count in Counter(names_of_files).items():
         if count > 1:
@@ -90,12 +89,12 @@ def find_grids(names: Sequence[str]) -> list[Grid]:
     return grids
 
 
-def _find_grid(name: str) -> Grid:
+def _find_file(name: str) -> Path:
     if Path(name).is_file():
-        return read_grid(Path(name))
+        return Path(name)
     if name not in grid_names():
         raise unknown("grid (nor is there a file of this name)", name, grid_names())
-    return read_grid(Path(str(files("kat.recipes.grids") / f"{name}.yaml")))
+    return Path(str(files("kat.recipes.grids") / f"{name}.yaml"))
 
 
 def plan_runs(

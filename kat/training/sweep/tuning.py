@@ -12,8 +12,9 @@ from dataclasses import replace
 
 from kat.errors import InputError
 from kat.training.run_directory import read_summary
-from kat.training.sweep.grid import Cell, Grid, Tuning, merged, nested
+from kat.training.sweep.grid import Cell, Grid, Tuning
 from kat.training.sweep.plan import PlannedRun
+from kat.training.sweep.settings import merged, nested
 
 
 def tuning_grid(grid: Grid, tuning: Tuning) -> Grid:

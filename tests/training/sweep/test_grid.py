@@ -9,12 +9,12 @@ import yaml
 
 from kat.errors import InputError
 from kat.training import TrainConfig
-from kat.training.sweep.grid import (
+from kat.training.sweep.grid_file import read_grids
+from kat.training.sweep.settings import (
     dotted,
     fingerprint,
     merged,
     nested,
-    read_grid,
     settings_of,
     with_model_of_size,
 )
@@ -23,6 +23,12 @@ FACTORS = {
     "model.args.num_groups": [8, 4, "channels"],
     "init": {"ours": None, "published": {"model.args.mlp_init": "trunc_normal", "epochs": 3}},
 }
+
+
+def read_grid(path):
+    """The one grid of a file."""
+    (grid,) = read_grids(path)
+    return grid
 
 
 def _write(tmp_path, **content):
@@ -43,6 +49,47 @@ def test_all_combinations(tmp_path):
         "epochs": 3,
         "model": {"args": {"num_groups": "channels", "mlp_init": "trunc_normal"}},
     }
+
+
+def test_several_grids_of_a_file_share_what_is_common(tmp_path):
+    path = tmp_path / "study.yaml"
+    common = {"recipe": "digits", "seeds": [1, 2], "settings": {"epochs": 2, "optim.lr": 0.1}}
+    tune = {"setting": "optim.weight_decay", "values": [0, 1], "seed": 9}
+    grids = {
+        "all": {"factors": FACTORS},
+        "wide": {
+            "title": "Wide?", "seeds": [3], "settings": {"epochs": 5}, "tune": tune,
+            "factors": {"model.args.embed_dim": [64, 128]},
+        },
+    }  # fmt: skip
+    path.write_text(yaml.safe_dump({"title": "a study", **common, "grids": grids}))
+    first, wide = read_grids(path)
+    assert (first.name, first.title, first.seeds) == ("study_all", "study_all", [1, 2])
+    assert (wide.name, wide.title, wide.seeds) == ("study_wide", "Wide?", [3])
+    assert [grid.recipe for grid in (first, wide)] == ["digits", "digits"]
+    assert first.settings == {"epochs": 2, "optim": {"lr": 0.1}}
+    assert wide.settings == {"epochs": 5, "optim": {"lr": 0.1}}
+    assert first.tune is None
+    assert wide.names_of_tables == ["study_wide", "study_wide_tuning"]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ({"grids": []}, "grids of .*study.yaml must map names to grids"),
+        ({"grids": {"a": {"factors": FACTORS}}, "factors": FACTORS}, "each with its own 'factors'"),
+        ({"grids": {"a": {}}}, "a of .*study.yaml is not a grid: it needs 'factors'"),
+        ({"grids": {"a": 1}}, "a of .*study.yaml is not a grid"),
+        ({"grids": {"a": {"factors": FACTORS, "seed": 1}}}, "entry of a of .*study.yaml 'seed'"),
+        ({"grids": {"a": {"factors": FACTORS, "settings": 1}}}, "settings of a of .* must map"),
+        ({"grids": {"a": {"factors": FACTORS}}, "seeds": 1}, "seeds of a of .* must be a list"),
+    ],
+)
+def test_what_is_wrong_in_one_of_several_grids_is_named(tmp_path, content, says):
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(InputError, match=says):
+        read_grids(path)
 
 
 def test_one_factor_at_a_time(tmp_path):

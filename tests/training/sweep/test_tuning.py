@@ -11,7 +11,7 @@ from kat.data import DataConfig
 from kat.errors import InputError
 from kat.training import TrainConfig
 from kat.training.config import OptimConfig
-from kat.training.sweep.grid import read_grid
+from kat.training.sweep.grid_file import read_grids
 from kat.training.sweep.plan import find_grids, plan_runs
 from kat.training.sweep.tuning import check_tuning_seed, tuned_grid, tuning_grid
 
@@ -24,7 +24,7 @@ def grid(tmp_path):
         factors = {"seed of weights": {"a": {}, "b": {"epochs": 3}}}
         content = {"factors": factors, "seeds": [0, 1], "tune": TUNE, **changes}
         (tmp_path / "small.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
-        return read_grid(tmp_path / "small.yaml")
+        return read_grids(tmp_path / "small.yaml")[0]
 
     return write
 
