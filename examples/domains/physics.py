@@ -16,7 +16,9 @@ boundary and initial values, so that the residual is the whole loss:
 
 The loss differentiates the network three times; kat's layers have all of these derivatives
 (docs/higher-order.md). N is a linear map to 32 features, two residual MLPs of the arm, and a linear
-map to one number, in float64. tanh and silu, in use in this field, are arms as well.
+map to one number, in float64. tanh and silu, in use in this field, are arms as well. So is smooth:
+grkan with its odd b_j held at zero, so that no rational learns a kink, which second derivatives
+would feel (docs/higher-order.md).
 
 Error: the root of the mean of (u - solution)^2 over that of solution^2, on a grid of 101 x 101
 points. Solutions are formulas; Burgers' is that of Cole and Hopf, by quadrature, with a layer at
@@ -42,6 +44,8 @@ with needed():
     from layers import ARMS, REFERENCES, mlp
     from runner import Domain, Trial
     from training import train
+
+    import kat
 
 WIDTH, HIDDEN, BLOCKS = 32, 96, 2
 BATCH, GRID = 128, 101
@@ -131,9 +135,9 @@ DOMAIN = Domain(
     doc=__doc__,
     name="physics",
     tasks=list(EQUATIONS),
-    rates=dict.fromkeys((*ARMS, "silu", "tanh"), (3e-3, 1e-2, 3e-2)),
+    rates=dict.fromkeys((*ARMS, "smooth", "silu", "tanh"), (3e-3, 1e-2, 3e-2)),
     steps=1000,
-    references={**REFERENCES, "silu": "gelu", "tanh": "gelu"},
+    references={**REFERENCES, "smooth": "gelu", "silu": "gelu", "tanh": "gelu"},
 )
 
 
@@ -164,15 +168,27 @@ class Net(nn.Module):
         super().__init__()
         self.first = nn.Linear(2, WIDTH)
         # Beyond the first derivative, the plain reference is the fastest in small networks.
-        layers = (mlp(arm, WIDTH, HIDDEN, impl="reference") for _ in range(BLOCKS))
+        kind = "grkan" if arm == "smooth" else arm
+        layers = (mlp(kind, WIDTH, HIDDEN, impl="reference") for _ in range(BLOCKS))
         self.blocks = nn.ModuleList(layers)
         self.last = nn.Linear(WIDTH, 1)
+        if arm == "smooth":
+            keep_smooth(self)
 
     def forward(self, p: Tensor) -> Tensor:
         x = self.first(p)
         for block in self.blocks:
             x = x + block(x)
         return self.last(x)[:, 0]
+
+
+def keep_smooth(net: nn.Module) -> None:
+    """Holds the odd b_j at zero, where they start: Q has even powers of x alone, and no kink."""
+    for module in net.modules():
+        if isinstance(module, kat.GroupRational):
+            b = module.weight_denominator
+            even = torch.arange(1, b.shape[1] + 1) % 2 == 0
+            b.register_hook(lambda grad, even=even: grad * even.to(grad.device))
 
 
 def points(equation: Equation, count: int, generator: torch.Generator | None = None) -> Tensor:
