@@ -106,7 +106,7 @@ def run(options: argparse.Namespace, trial: Trial) -> tuple[nn.Module, dict[str,
     row["curve"] = " ".join(f"{s * BATCH * CONTEXT}:{bits:.4f}" for s, bits in row["curve"])
     row["tokens"] = trial.steps * BATCH * CONTEXT
     row["test"] = error(text.test, TEST)
-    if options.generate and trial.seed:
+    if options.generate and not trial.tuning:
         print(f"  {complete(model, text, text.test[: CONTEXT // 8], options.generate)!r}")
     return model, row
 

@@ -32,6 +32,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from typing import Any
@@ -77,7 +78,7 @@ class Part:
 
     @cached_property
     def all(self) -> Batch:
-        """The molecules as one graph."""
+        """The molecules as one graph, on the CPU."""
         return Batch.from_data_list(self.graphs)
 
 
@@ -159,7 +160,8 @@ class Categories(nn.Module):
 @torch.no_grad()
 def error(model: nn.Module, part: Part, device: torch.device) -> float:
     """The RMSE."""
-    return (model(part.all.to(device)).cpu() - part.all.y).square().mean().sqrt().item()
+    batch = copy(part.all).to(device)  # which moves what it is called on
+    return (model(batch).cpu() - part.all.y).square().mean().sqrt().item()
 
 
 def boost(trial: Trial, data: Molecules) -> dict[str, Any]:

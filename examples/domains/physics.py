@@ -14,11 +14,11 @@ boundary and initial values, so that the residual is the whole loss:
     burgers   u_t + u u_x = u_xx / (100 pi), x in (-1, 1), t in (0, 1)
                                                          u = u(x, 0) + t (1 - x^2) N
 
-The loss differentiates the network three times; kat's layers have all of these derivatives
-(docs/higher-order.md). N is a linear map to 32 features, two residual MLPs of the arm, and a linear
-map to one number, in float64. tanh and silu, in use in this field, are arms as well. So is smooth:
-grkan with its odd b_j held at zero, so that no rational learns a kink, which second derivatives
-would feel (docs/higher-order.md).
+The loss differentiates the network three times, which kat's layers allow. N is a linear map to 32
+features, two residual MLPs of the arm, and a linear map to one number, in float64. By default a
+rational learns a jump of F' or F'' at 0. A loss at points does not see that, so that the residual
+can be small and the error large. The arm smooth is grkan with its odd b_j held at zero, as
+docs/higher-order.md advises: F then has all derivatives. tanh and silu are in use in this field.
 
 Error: the root of the mean of (u - solution)^2 over that of solution^2, on a grid of 101 x 101
 points. Solutions are formulas; Burgers' is that of Cole and Hopf, by quadrature, with a layer at

@@ -7,7 +7,7 @@
 A difference is the ratio of the errors of an arm and its reference less one, in percent: -10 % is
 an error lower by a tenth. It is the geometric mean over the seeds that both have, with the 95 %
 interval that the t distribution gives their logarithms, not corrected for their number.
-Where an arm or its reference makes no error at all with a seed, there is no ratio.
+Where an arm or its reference makes no error at all with a seed, or diverges, there is no ratio.
 """
 
 from __future__ import annotations
@@ -81,7 +81,8 @@ def main() -> None:
     if options.forest:
         draw(everything, options.forest)
     tables = {name: table(of_domain) for name, of_domain in found.items() if of_domain}
-    tables["all"] = counts(everything)
+    if options.domain == list(PLAN):  # the counts of some domains are not those of all
+        tables["all"] = counts(everything)
     if options.page:
         write_text(options.page, filled(options.page.read_text(), tables))
     if not (options.forest or options.page):
@@ -135,12 +136,8 @@ def _text(error: Estimate) -> str:
 
 def _log_ratio(runs: Runs, arm: str, reference: str, measure: str) -> Estimate | None:
     """The mean logarithm of the ratio of errors, over two seeds at least; None if there is none."""
-    own, other = (
-        {row["seed"]: float(row[measure]) for row in runs.done(name, "test")}
-        for name in (arm, reference)
-    )
-    pairs = [(own[seed], other[seed]) for seed in own.keys() & other.keys()]
-    if len(pairs) < 2 or not all(min(pair) > 0 for pair in pairs):
+    pairs = runs.pairs(arm, reference, measure)
+    if len(pairs) < 2 or not all(0 < error < math.inf for pair in pairs for error in pair):
         return None
     return Estimate.of([math.log(error / of) for error, of in pairs])
 

@@ -84,12 +84,16 @@ class Runs:
 
     def difference(self, arm: str, reference: str, measure: str) -> Estimate | None:
         """The mean difference over the seeds that both arms were tested with; None without any."""
+        paired = [own - other for own, other in self.pairs(arm, reference, measure)]
+        return Estimate.of(paired) if paired else None
+
+    def pairs(self, arm: str, reference: str, measure: str) -> list[tuple[float, float]]:
+        """The tests of an arm and of its reference, for each seed that both were tested with."""
         own, other = (
             {row["seed"]: float(row[measure]) for row in self.done(name, "test")}
             for name in (arm, reference)
         )
-        paired = [own[seed] - other[seed] for seed in own.keys() & other.keys()]
-        return Estimate.of(paired) if paired else None
+        return [(own[seed], other[seed]) for seed in own if seed in other]
 
     def tested(self, arms: Iterable[str]) -> list[str]:
         """Those of the arms that have tests."""

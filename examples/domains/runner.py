@@ -79,7 +79,9 @@ class Domain:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         parser.add_argument("--task", nargs="+", choices=self.tasks, default=list(self.tasks))
         parser.add_argument("--arm", nargs="+", choices=self.rates, default=list(self.rates))
-        parser.add_argument("--seed", nargs="+", type=int, default=[1, 2, 3, 4, 5])
+        parser.add_argument(
+            "--seed", nargs="+", type=int, default=[1, 2, 3, 4, 5], help="of tests; 0 tunes"
+        )
         parser.add_argument("--steps", type=_count, default=self.steps, help="of the optimizer")
         parser.add_argument("--csv", type=Path, default=csv, help="a row a run; it is resumed")
         parser.add_argument("--device", type=torch.device, default=torch.device(device))

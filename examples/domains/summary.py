@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from rows import Runs
@@ -28,12 +29,23 @@ def print_errors(
 
 
 def print_ranks(measure: str, means: Sequence[Mapping[str, float]]) -> None:
-    """The rank of each arm among all, 1 the best, over tasks; ``means`` has the errors by arm."""
+    """The rank of each arm among all, 1 the best, over tasks; ``means`` has the errors by arm.
+
+    Arms with the same error share the mean of their ranks, as in Friedman's test; one that
+    diverged is the last.
+    """
     if len(means) < 2:
         return
     rows = []
     for arm in means[0]:
-        ranks = [1.0 + sum(other < each[arm] for other in each.values()) for each in means]
+        ranks = [_rank(arm, each) for each in means]
         rows.append((arm, Estimate.of(ranks).text(2)))
     print(f"\nmean rank by {measure} error over {len(means)} tasks, and 95 % interval over them")
     print_table(("arm", "rank"), rows)
+
+
+def _rank(arm: str, errors: Mapping[str, float]) -> float:
+    """1 + how many errors are lower + half of how many others are equal."""
+    known = {name: math.inf if math.isnan(error) else error for name, error in errors.items()}
+    lower = sum(other < known[arm] for other in known.values())
+    return 1 + lower + (sum(other == known[arm] for other in known.values()) - 1) / 2

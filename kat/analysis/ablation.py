@@ -56,7 +56,10 @@ _BESIDE = {
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over n seeds with the half-width of its 95 % interval, NaN for one seed."""
+    """A mean over n seeds with the half-width of its 95 % interval.
+
+    The half-width is NaN for one seed, and where a value is not finite.
+    """
 
     mean: float
     half_width: float
@@ -72,8 +75,8 @@ class Estimate:
         if not values:
             raise ValueError("an estimate needs at least one value")
         n = len(values)
-        if n == 1:
-            return cls(values[0], math.nan, 1)
+        if n == 1 or not all(map(math.isfinite, values)):
+            return cls(sum(values) / n, math.nan, n)
         spread = statistics.stdev(values) / math.sqrt(n)
         return cls(statistics.fmean(values), float(t.ppf(0.975, n - 1)) * spread, n)
 

@@ -300,6 +300,17 @@ def test_generation_is_the_same_with_and_without_the_cache(example, arm):
 
 
 @LANGUAGE
+@pytest.mark.slow
+@pytest.mark.parametrize("arm", ["grkan", "gated_grkan"])
+def test_language_models_compile_without_a_graph_break(example, arm):
+    torch.manual_seed(0)
+    model = example("language").make_model(arm)
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    ids = torch.randint(1, 4096, (2, 16))
+    torch.testing.assert_close(compiled(input_ids=ids).logits, model(input_ids=ids).logits)
+
+
+@LANGUAGE
 def test_text_that_is_not_there_is_named_with_its_command(example, tmp_path):
     with pytest.raises(SystemExit, match="apt-get install doc-rfc-std"):
         example("language").read("doc-rfc-std", tmp_path)

@@ -119,6 +119,18 @@ def test_targets_are_those_of_the_file(molecules, task, names):
             assert (graph.x[:, 0].tolist(), graph.y.item()) in known[graph.smiles]
 
 
+def test_the_molecules_stay_on_the_cpu_where_the_model_is_elsewhere(molecules):
+    part = molecules.read("freesolv").test
+
+    def model(batch):
+        assert batch.x.device.type == "meta"
+        return torch.zeros(batch.num_graphs)
+
+    expected = part.all.y.square().mean().sqrt().item()
+    assert molecules.error(model, part, torch.device("meta")) == pytest.approx(expected)
+    assert part.all.y.device.type == "cpu"
+
+
 @pytest.mark.parametrize("arm", ["swiglu", "grkan"])
 def test_neither_the_order_of_atoms_nor_the_batch_changes_a_prediction(molecules, arm):
     torch.manual_seed(0)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from scipy.stats import t
+from scipy.stats import rankdata, t
 
 import kat
 
@@ -112,6 +112,25 @@ def test_without_an_error_there_is_no_ratio(report, results):
         assert "swiglu" in line.errors
 
 
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_a_run_that_diverged_has_no_ratio(report, results, value):
+    path = results / "made_up.csv"
+    path.write_text(path.read_text().replace("0.9,", f"{value},"))
+    test, _ = report.lines("made_up", results)
+    assert [each.arm for each in test.differences] == ["grkan"]
+    assert test.errors["swiglu"] == value
+
+
+def test_the_rank_of_equal_errors_is_the_mean_of_their_ranks(plan, capsys):
+    means = [{"a": 0.2, "b": 0.0, "c": 0.0}, {"a": 0.1, "b": math.nan, "c": 0.2}]
+    importlib.import_module("summary").print_ranks("test", means)
+    ranks = [line.split()[:2] for line in capsys.readouterr().out.splitlines()[-3:]]
+    expected = [rankdata([0.2, 0.0, 0.0]), [1, 3, 2]]
+    assert ranks == [
+        [arm, f"{mean:.2f}"] for arm, mean in zip("abc", np.mean(expected, 0), strict=True)
+    ]
+
+
 def test_intervals_are_counted_by_the_side_of_zero_on_which_they_lie(report):
     made = [
         report.Line("d", "t", {}, [report.Difference("grkan", mean, mean - 2, mean + 2)])
@@ -206,6 +225,24 @@ def test_tables_are_written_between_their_marks(report):
     assert report.filled(once, {"s": "new", "t": "newer"}) == once.replace(
         "t -->", "t -->\n\nnewer\n"
     )
+
+
+def test_the_counts_of_all_are_not_written_from_some_domains(
+    plan, report, results, tmp_path, monkeypatch
+):
+    page = tmp_path / "page.md"
+    empty = "<!-- rows of {} -->\n<!-- end of rows -->\n"
+    page.write_text(empty.format("all") + empty.format("made_up"))
+    arguments = ["report.py", "--results", str(results), "--page", str(page)]
+    monkeypatch.setattr(sys, "argv", [*arguments, "--domain", "made_up"])
+    report.main()
+    assert empty.format("all") in page.read_text()
+    assert "| s, hard | 1.00 ± 0.50 |" in page.read_text()
+    for name in set(plan.PLAN) - {"made_up"}:
+        monkeypatch.delitem(plan.PLAN, name)
+    monkeypatch.setattr(sys, "argv", arguments)
+    report.main()
+    assert "| GR-KAN - GELU | 0 | 2 | 0 | -12.6 |" in page.read_text()
 
 
 def test_the_page_has_the_tables_of_the_committed_rows(report):
