@@ -17,10 +17,12 @@ from extra import needed
 from torch import nn
 
 with needed():
+    from comparisons import lines
+    from figures import forest
     from matplotlib import pyplot
     from matplotlib.figure import Figure
     from plan import RESULTS
-    from report import forest, lines, table
+    from report import table
     from runner import Trial
 
     from kat.analysis import learned_activations

@@ -80,7 +80,7 @@ class Domain:
         parser.add_argument("--task", nargs="+", choices=self.tasks, default=list(self.tasks))
         parser.add_argument("--arm", nargs="+", choices=self.rates, default=list(self.rates))
         parser.add_argument(
-            "--seed", nargs="+", type=int, default=[1, 2, 3, 4, 5], help="of tests; 0 tunes"
+            "--seed", nargs="+", type=_count, default=[1, 2, 3, 4, 5], help="of tests; 0 tunes"
         )
         parser.add_argument("--steps", type=_count, default=self.steps, help="of the optimizer")
         parser.add_argument("--csv", type=Path, default=csv, help="a row a run; it is resumed")
@@ -137,7 +137,7 @@ class Domain:
 
 
 def _count(text: str) -> int:
-    """A number of steps, for argparse."""
+    """A number of steps, or a seed of tests, for argparse."""
     if int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
     return int(text)

@@ -38,13 +38,13 @@ def print_ranks(measure: str, means: Sequence[Mapping[str, float]]) -> None:
         return
     rows = []
     for arm in means[0]:
-        ranks = [_rank(arm, each) for each in means]
+        ranks = [rank(arm, each) for each in means]
         rows.append((arm, Estimate.of(ranks).text(2)))
     print(f"\nmean rank by {measure} error over {len(means)} tasks, and 95 % interval over them")
     print_table(("arm", "rank"), rows)
 
 
-def _rank(arm: str, errors: Mapping[str, float]) -> float:
+def rank(arm: str, errors: Mapping[str, float]) -> float:
     """1 + how many errors are lower + half of how many others are equal."""
     known = {name: math.inf if math.isnan(error) else error for name, error in errors.items()}
     lower = sum(other < known[arm] for other in known.values())

@@ -38,7 +38,7 @@ def train(
         max_norm: the largest norm of the gradient, which is scaled to it.
 
     Returns:
-        ``valid``, the lowest validation error, infinite if the loss was not finite; ``seconds`` of
+        ``valid``, the lowest validation error, infinite if training diverged; ``seconds`` of
         training; and ``curve``, pairs of a number of steps and the validation error then.
     """
     optimizer = torch.optim.AdamW(kat.param_groups(model, trial.rate, weight_decay=weight_decay))
@@ -68,12 +68,13 @@ def train(
             f"  step {step}/{trial.steps}  valid {valid:.4f}  {state['seconds']:.0f} s", flush=True
         )
         if not math.isfinite(valid):
-            return {"valid": math.inf, "seconds": state["seconds"], "curve": state["curve"]}
+            state["valid"] = math.inf
+            break
         if valid <= state["valid"]:
             best = {name: value.detach().clone() for name, value in model.state_dict().items()}
             state |= {"valid": valid, "best": best}
         _save(trial, parts, state)
-    model.load_state_dict(state["best"])
+    model.load_state_dict(state["best"] or model.state_dict())
     model.eval()
     return {name: state[name] for name in ("valid", "seconds", "curve")}
 

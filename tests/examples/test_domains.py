@@ -124,6 +124,27 @@ def test_a_loss_that_is_not_finite_ends_the_run(example, tmp_path):
     assert (row["valid"], row["calls"]) == (torch.inf, 2)
 
 
+def test_a_run_that_diverges_keeps_its_best_weights_and_is_not_chosen(example, tmp_path):
+    torch.manual_seed(0)
+    layer, broken = example("layers").mlp("gelu", 16, 24), []
+    trial = example("runner").Trial(
+        "t", "a", 1e-2, 1, 40, torch.device("cpu"), tmp_path / "x.ckpt"
+    )  # fmt: skip
+    x = torch.randn(64, 16)
+
+    def loss():
+        factor = torch.nan if broken else 1.0
+        return (layer(x) - x.sin()).square().mean() * factor
+
+    def validate():
+        broken.extend(p.detach().clone() for p in layer.parameters())
+        return 0.5
+
+    row = example("training").train(trial, layer, loss, validate)
+    assert (row["valid"], row["curve"]) == (torch.inf, [(2, 0.5), (4, torch.inf)])
+    assert all(torch.equal(a, b) for a, b in zip(layer.parameters(), broken, strict=True))
+
+
 def test_arms_that_try_more_rates_than_others_are_refused(example):
     with pytest.raises(ValueError, match="the same number of learning rates"):
         example("runner").Domain("", "x", ["t"], {"gelu": (1e-3,), "grkan": (1e-3, 1e-2)}, 1)

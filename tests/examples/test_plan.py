@@ -16,6 +16,7 @@ from PIL import Image
 from scipy.stats import rankdata, t
 
 import kat
+from kat.analysis.ablation import Estimate
 
 FOLDER = Path(__file__).parents[2] / "examples" / "domains"
 pyplot = pytest.importorskip("matplotlib.pyplot")
@@ -31,6 +32,11 @@ def plan():
 @pytest.fixture(scope="module")
 def report(plan):
     return importlib.import_module("report")
+
+
+@pytest.fixture(scope="module")
+def comparisons(plan):
+    return importlib.import_module("comparisons")
 
 
 def test_what_is_declared_exists(plan):
@@ -90,11 +96,11 @@ def results(plan, tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_differences_are_paired_ratios(report, results):
-    test, hard = report.lines("made_up", results)
+def test_differences_are_paired_ratios(comparisons, results):
+    test, hard = comparisons.lines("made_up", results)
     assert (test.task, hard.task) == ("s", "s, hard")
-    assert test.errors["gelu"] == "0.50 ± 0.25"
-    assert [each.arm for each in test.differences] == ["grkan", "swiglu"]
+    assert test.errors["gelu"].mean == pytest.approx(0.5)
+    assert [each.title for each in test.differences] == ["GR-KAN - GELU", "SwiGLU - GELU"]
     one, _ = test.differences
     logs = [math.log(0.8), 0.0, math.log(5 / 6)]
     half_width = t.ppf(0.975, 2) * statistics.stdev(logs) / 3**0.5
@@ -104,21 +110,21 @@ def test_differences_are_paired_ratios(report, results):
     assert hard.differences[0] == pytest.approx(one)  # twice the errors of both
 
 
-def test_without_an_error_there_is_no_ratio(report, results):
+def test_without_an_error_there_is_no_ratio(comparisons, results):
     path = results / "made_up.csv"
     path.write_text(path.read_text().replace("0.9,", "0.0,").replace(",1.8", ",0.0"))
-    for line in report.lines("made_up", results):
-        assert [each.arm for each in line.differences] == ["grkan"]
+    for line in comparisons.lines("made_up", results):
+        assert [each.title for each in line.differences] == ["GR-KAN - GELU"]
         assert "swiglu" in line.errors
 
 
 @pytest.mark.parametrize("value", ["nan", "inf"])
-def test_a_run_that_diverged_has_no_ratio(report, results, value):
+def test_a_run_that_diverged_has_no_ratio(comparisons, report, results, value):
     path = results / "made_up.csv"
     path.write_text(path.read_text().replace("0.9,", f"{value},"))
-    test, _ = report.lines("made_up", results)
-    assert [each.arm for each in test.differences] == ["grkan"]
-    assert test.errors["swiglu"] == value
+    test, hard = comparisons.lines("made_up", results)
+    assert [each.title for each in test.differences] == ["GR-KAN - GELU"]
+    assert f"| {value} |" in report.table([test, hard])
 
 
 def test_the_rank_of_equal_errors_is_the_mean_of_their_ranks(plan, capsys):
@@ -131,13 +137,24 @@ def test_the_rank_of_equal_errors_is_the_mean_of_their_ranks(plan, capsys):
     ]
 
 
-def test_intervals_are_counted_by_the_side_of_zero_on_which_they_lie(report):
+def test_intervals_are_counted_by_the_side_of_zero_on_which_they_lie(comparisons, report):
+    line, difference = comparisons.Line, comparisons.Difference
     made = [
-        report.Line("d", "t", {}, [report.Difference("grkan", mean, mean - 2, mean + 2)])
+        line("d", "t", {}, [difference("GR-KAN - GELU", mean, mean - 2, mean + 2)])
         for mean in (-3.0, -1.0, 1.0, 1.5, 5.0)
     ]
-    (line,) = (line for line in report.counts(made).splitlines() if "| GR-KAN - GELU" in line)
-    assert line == "| GR-KAN - GELU | 1 | 3 | 1 | +1.0 |"
+    assert report.counts(made).splitlines()[2:] == ["| GR-KAN - GELU | 1 | 3 | 1 | +1.0 |"]
+
+
+def test_a_table_has_mean_ranks_over_the_lines_that_have_all_arms(comparisons, report):
+    errors = ({"a": 0.2, "b": 0.1, "c": 0.1}, {"a": 0.1, "b": 0.3, "c": 0.4}, {"a": 0.9, "b": 0.1})
+    made = [
+        comparisons.Line("d", "t", {arm: Estimate(e, 0.01, 5) for arm, e in each.items()}, [])
+        for each in errors
+    ]
+    expected = np.mean([rankdata(list(each.values())) for each in errors[:2]], 0)
+    ranks = " | ".join(f"{rank:.1f}" for rank in expected)
+    assert report.table(made).splitlines()[-1] == f"| mean rank | {ranks} |"
 
 
 def test_the_page_has_a_table_and_a_plot(report, results, tmp_path, monkeypatch, capsys):
@@ -146,11 +163,26 @@ def test_the_page_has_a_table_and_a_plot(report, results, tmp_path, monkeypatch,
     for further in ([], ["--forest", str(path)]):
         monkeypatch.setattr(sys, "argv", ["report.py", *options, *further])
         report.main()
-    printed = capsys.readouterr().out
-    assert "| s, hard | 1.00 ± 0.50 |" in printed
-    assert "4 differences" in printed
+    assert "| s, hard | 1.00 ± 0.50 |" in capsys.readouterr().out
     with Image.open(path) as image:
-        assert image.width > 1000
+        assert image.width > 500
+
+
+def test_curves_are_the_means_of_the_seeds(plan, tmp_path, monkeypatch):
+    language = pytest.importorskip("transformers") and importlib.import_module("language")
+    figures = importlib.import_module("figures")
+    monkeypatch.setitem(plan.PLAN, "language", {"tasks": ["t"], "seeds": [1, 2], "steps": 7})
+    with (tmp_path / "language.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, (*importlib.import_module("runner").COLUMNS, "curve"))
+        writer.writeheader()
+        for seed, curve in ((1, "2000000:3.5 4000000:3.0"), (2, "2000000:2.5 4000000:2.0")):
+            row = {"task": "t", "arm": "gelu", "seed": seed, "for": "test", "steps": 7}
+            writer.writerow(row | {"curve": curve})
+    assert "gelu" in language.DOMAIN.rates
+    figure = figures.language_curves(tmp_path)
+    (line,) = figure.axes[0].lines
+    assert (list(line.get_xdata()), list(line.get_ydata())) == ([2.0, 4.0], [3.0, 2.5])
+    pyplot.close(figure)
 
 
 @pytest.fixture
@@ -164,7 +196,7 @@ def test_a_notebook_shows_the_results_that_there_are(look, results, tmp_path):
     assert "| s, hard | 1.00 ± " in shown
     (new,) = set(pyplot.get_fignums()) - set(before)
     figure = pyplot.figure(new)
-    assert figure.axes[0].get_title() == "GR-KAN - GELU"
+    assert [axis.get_title() for axis in figure.axes] == ["GR-KAN /\nGELU", "SwiGLU /\nGELU"]
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["s", "s, hard"]
     pyplot.close(figure)
 
@@ -245,13 +277,13 @@ def test_the_counts_of_all_are_not_written_from_some_domains(
     assert "| GR-KAN - GELU | 0 | 2 | 0 | -12.6 |" in page.read_text()
 
 
-def test_the_page_has_the_tables_of_the_committed_rows(report):
+def test_the_page_has_the_tables_of_the_committed_rows(comparisons, report):
     """``python examples/domains/report.py --page docs/domains.md`` writes them."""
     page = (FOLDER.parents[1] / "docs" / "domains.md").read_text()
     for name in report.PLAN:
         if (FOLDER / "results" / f"{name}.csv").exists():
             try:
-                found = list(report.lines(name, FOLDER / "results"))
+                found = list(comparisons.lines(name, FOLDER / "results"))
             except SystemExit:  # a package is missing
                 continue
             assert report.table(found) in page, name

@@ -1,0 +1,91 @@
+"""What the rows of the plan say: errors by arm, and paired differences of arms.
+
+A difference is the ratio of the errors of an arm and another less one, in percent: -10 % is an
+error lower by a tenth. It is the geometric mean over the seeds that both have, with the 95 %
+interval that the t distribution gives their logarithms, not corrected for their number.
+Where one of the two makes no error at all with a seed, there is no ratio.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from plan import PLAN
+from rows import Runs
+from runner import Domain
+
+from kat.analysis.ablation import Estimate
+
+COMPARISONS = {
+    "GR-KAN - GELU": ("grkan", "gelu"),
+    "gated GR-KAN - SwiGLU": ("gated_grkan", "swiglu"),
+    "smooth GR-KAN - GELU": ("smooth", "gelu"),
+    "GR-KAN - frozen": ("grkan", "frozen"),
+    "frozen - GELU": ("frozen", "gelu"),
+    "SwiGLU - GELU": ("swiglu", "gelu"),
+}
+"""By the title of a difference, its arm and the other."""
+
+
+class Difference(NamedTuple):
+    """The ratio of the errors of two arms less one, in percent, with the ends of its interval."""
+
+    title: str
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def side(self) -> int:
+        """-1 or 1 if the interval lies below or above zero, else 0."""
+        return (self.low > 0) - (self.high < 0)
+
+
+class Line(NamedTuple):
+    """A task with a body and a measure: mean errors by arm, and its differences."""
+
+    domain: str
+    task: str
+    errors: dict[str, Estimate]
+    differences: list[Difference]
+
+
+def lines(name: str, results: Path) -> Iterator[Line]:
+    """What the rows of a domain say, a line for each task, body and measure that has tests."""
+    domain: Domain = importlib.import_module(name).DOMAIN
+    bodies = dict.fromkeys(arm.rpartition("/")[0] for arm in domain.references)
+    for task in PLAN[name]["tasks"]:
+        runs = domain.runs(results / f"{name}.csv", task, PLAN[name]["steps"])
+        for body in bodies:
+            arms = _arms(runs, domain, body)
+            for measure in domain.measures if arms else ():
+                of_test = "" if measure == "test" else measure
+                title = ", ".join(filter(None, (task, body, of_test)))
+                errors = {layer: runs.estimate(arm, measure) for layer, arm in arms.items()}
+                yield Line(name, title, errors, list(_differences(runs, arms, measure)))
+
+
+def _arms(runs: Runs, domain: Domain, body: str) -> dict[str, str]:
+    """By the name of its layers, each arm of a body that has tests, and those of no body."""
+    parts = {arm: arm.rpartition("/") for arm in runs.tested(domain.rates)}
+    return {layer: arm for arm, (own, _, layer) in parts.items() if own in ("", body)}
+
+
+def _differences(runs: Runs, arms: dict[str, str], measure: str) -> Iterator[Difference]:
+    for title, (arm, other) in COMPARISONS.items():
+        if arm in arms and other in arms:
+            ratio = _log_ratio(runs.pairs(arms[arm], arms[other], measure))
+            if ratio:
+                ends = ratio.mean, ratio.mean - ratio.half_width, ratio.mean + ratio.half_width
+                yield Difference(title, *(100 * math.expm1(end) for end in ends))
+
+
+def _log_ratio(pairs: list[tuple[float, float]]) -> Estimate | None:
+    """The mean logarithm of the ratio of errors, over two seeds at least; None if there is none."""
+    if len(pairs) < 2 or not all(0 < error < math.inf for pair in pairs for error in pair):
+        return None
+    return Estimate.of([math.log(error / of) for error, of in pairs])

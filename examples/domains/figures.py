@@ -1,0 +1,74 @@
+"""The figures of docs/domains.md: a forest plot of all differences, and the curves of language."""
+
+from __future__ import annotations
+
+import importlib
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+
+from comparisons import COMPARISONS, Line
+from matplotlib import pyplot
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
+from plan import PLAN
+
+TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10)
+
+
+def forest(everything: list[Line]) -> Figure:
+    """A panel for each comparison, a row for each line that has differences.
+
+    Blue: the error is lower than the other's, the interval is below one; red: it is higher.
+    """
+    places = [line for line in everything if line.differences]
+    several = len({line.domain for line in places}) > 1
+    names = [f"{line.domain}: {line.task}" if several else line.task for line in places]
+    found = {each.title for line in places for each in line.differences}
+    titles = [title for title in COMPARISONS if title in found]
+    figure, axes = pyplot.subplots(
+        1, len(titles), figsize=(3 + 2.2 * len(titles), 2 + 0.2 * len(names)), sharey=True,
+        squeeze=False, layout="constrained",
+    )  # fmt: skip
+    for axis, title in zip(axes[0], titles, strict=True):
+        for place, line in enumerate(places):
+            for each in (one for one in line.differences if one.title == title):
+                color = ("gray", "tab:red", "tab:blue")[each.side]
+                mean, *ends = (1 + end / 100 for end in each[1:])
+                axis.plot(ends, (-place, -place), color=color)
+                axis.plot(mean, -place, "o", color=color, markersize=4)
+        axis.axvline(1, color="black", linewidth=0.8)
+        axis.set_xscale("log")
+        axis.set_xticks(TICKS)
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda ratio, _: f"{ratio:g}"))
+        axis.xaxis.set_minor_formatter(NullFormatter())
+        axis.set_xlim(0.08, 12)
+        axis.grid(axis="x", alpha=0.3)
+        axis.set_title(title.replace(" - ", " /\n"), fontsize=10)
+    figure.supxlabel("ratio of errors: left of 1, the first is better", fontsize=10)
+    axes[0, 0].set_yticks([-place for place in range(len(names))], names)
+    return figure
+
+
+def language_curves(results: Path) -> Figure:
+    """Bits per byte of the validation documents against the tokens seen, the mean of the seeds."""
+    domain, declared = importlib.import_module("language").DOMAIN, PLAN["language"]
+    figure, axes = pyplot.subplots(1, len(declared["tasks"]), squeeze=False, layout="constrained")
+    for axis, task in zip(axes[0], declared["tasks"], strict=True):
+        runs = domain.runs(results / "language.csv", task, declared["steps"])
+        for arm in runs.tested(domain.rates):
+            curves = [dict(_points(row["curve"])) for row in runs.done(arm, "test")]
+            tokens = [count for count in curves[0] if all(count in curve for curve in curves)]
+            means = [statistics.fmean(curve[count] for curve in curves) for count in tokens]
+            axis.plot([count / 1e6 for count in tokens], means, ".-", label=arm)
+        axis.set(title=task, xlabel="million tokens seen", ylabel="bits per byte (validation)")
+        axis.grid(alpha=0.3)
+        axis.legend(title="arm")
+    return figure
+
+
+def _points(curve: str) -> Iterator[tuple[int, float]]:
+    """Pairs of the column ``curve``, "tokens:bits tokens:bits"."""
+    for point in curve.split():
+        tokens, bits = point.split(":")
+        yield int(tokens), float(bits)
