@@ -358,8 +358,31 @@ def test_language_makes_a_row_a_run_and_resumes(tmp_path, text):
 def test_networks_of_physics_have_equal_arms(example):
     physics = example("physics")
     sizes = [_size(physics.Net(arm)) for arm in physics.DOMAIN.rates]
-    assert len(sizes) == len(ARMS) + 2
+    assert len(sizes) == len(ARMS) + 3
     assert max(sizes) < 1.02 * min(sizes)
+
+
+def test_smooth_rationals_learn_no_kink(example):
+    """The odd b_j stay zero, so that Q is the same polynomial on both sides of zero."""
+    physics = example("physics")
+    torch.manual_seed(0)
+    nets = {arm: physics.Net(arm).double() for arm in ("grkan", "smooth")}
+    for net in nets.values():
+        optimizer = torch.optim.AdamW(net.parameters(), 1e-2)
+        for _ in range(3):
+            p = physics.points(physics.EQUATIONS["heat"], 32)
+            loss = physics.residual(net, physics.EQUATIONS["heat"], p).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    odd, even = (
+        {arm: net.blocks[0].act2.weight_denominator[:, start::2] for arm, net in nets.items()}
+        for start in (0, 1)
+    )
+    assert odd["grkan"].abs().max() > 1e-3
+    assert odd["smooth"].abs().max() == 0
+    begin = physics.Net("smooth").double().blocks[0].act2.weight_denominator[:, 1::2]
+    assert (even["smooth"] - begin).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("name", ["poisson", "heat", "burgers"])
