@@ -140,6 +140,12 @@ def compared(metric: Metric, rows: Iterable[Row]) -> Metric:
     return metric._replace(name=name, label=f"test {metric.label}") if tested else metric
 
 
+def with_split(metric: Metric) -> str:
+    """The label of a metric with the split it was measured on: validation top-1, test top-1."""
+    tested = metric.name in TEST_COLUMNS  # which their label says
+    return metric.label if tested else f"validation {metric.label}"
+
+
 def summarize(
     rows: Iterable[Row], reference: str | None = None, measure: str = "top1"
 ) -> list[CellResult]:
