@@ -15,6 +15,7 @@ from kat.analysis.ablation import (
     main_metric,
     summarize,
     table,
+    timing_note,
     with_split,
 )
 from kat.analysis.cost.pareto import cost_points
@@ -57,6 +58,8 @@ def _add_grid(report: Report, name: str, rows: Sequence[Row], histories: RunHist
     report.heading(_titled(name, "Cells"))
     report.text(_explained(reference, several))
     report.table(*table(results, reference, metric), bad=[bool(cell.failed) for cell in results])
+    if note := timing_note(results, metric):
+        report.text(note)
     runs = Table(("cell", "seed", f"{metric.label} (%)"), _values(results))
     shown = "mean, 95 % interval, and every run (gray)" if several else "one seed"
     measured = capitalized(with_split(metric))

@@ -36,6 +36,7 @@ from kat.errors import InputError, unknown
 from kat.training.config import TrainConfig
 from kat.training.evaluation.tested_run import TEST_COLUMNS
 from kat.training.run_directory import read_settings, settings_to_keep
+from kat.training.sweep.concurrency import RUNS_AT_ONCE
 from kat.training.tasks.registry import TASKS
 
 Settings = dict[str, Any]
@@ -50,7 +51,7 @@ OF_ONE_CALL = ("out", "seed", "resume", "overwrite", "limit_epochs", "max_steps"
 _COLUMNS = (
     "cell", "seed", "status", "parameters", "flops", "seconds", "epochs", "best_epoch", "run",
     "images_per_second", "memory_bytes", "tuned", "title", "settings",
-    "epochs_to_reference", *TEST_COLUMNS,
+    "epochs_to_reference", RUNS_AT_ONCE, *TEST_COLUMNS,
     *(metric.name for task in TASKS.values() for metric in task.metrics),
 )  # fmt: skip
 """The columns of a table of runs besides its factors."""
