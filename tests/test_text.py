@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from kat.text import counted, dimensions, duration, either, listing, printable, quoted, say, scaled
+from kat.text import (
+    capitalized,
+    counted,
+    dimensions,
+    duration,
+    either,
+    listing,
+    printable,
+    quoted,
+    say,
+    scaled,
+)
 
 
 @pytest.mark.parametrize(
@@ -19,6 +30,11 @@ from kat.text import counted, dimensions, duration, either, listing, printable, 
 )
 def test_lists_say_how_much_they_leave_out(items, limit, text):
     assert listing(items, limit) == text
+
+
+def test_capitals_that_are_there_stay():
+    assert capitalized("test box AP") == "Test box AP"
+    assert capitalized("") == ""
 
 
 def test_nouns_agree_with_their_number():

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from kat.errors import InputError
 from kat.tables import columns_of, open_table, write_table
 from kat.text import scaled
 from kat.training.evaluation.tested_run import TEST_COLUMNS
+from kat.training.sweep.concurrency import RUNS_AT_ONCE
 from kat.training.tasks.task import Metric
 
 Row = dict[str, Any]
@@ -41,17 +42,19 @@ MEASURES = (
 )
 """What is measured of a run."""
 _EPOCHS = ("epochs", "best_epoch", "epochs_to_reference")
-_COUNTS = ("parameters", "flops", "memory_bytes", *_EPOCHS)
+_COUNTS = ("parameters", "flops", "memory_bytes", *_EPOCHS, RUNS_AT_ONCE)
 _IDENTITY = ("cell", "seed", "status")
-_RESULTS = (*_IDENTITY, *MEASURES, *_EPOCHS, "run")
+_RESULTS = (*_IDENTITY, *MEASURES, RUNS_AT_ONCE, *_EPOCHS, "run")
 COLUMNS = (*_RESULTS, "tuned", "title", "settings")
 """The columns of a table of runs, but for the factors of its grid."""
-_BESIDE = {
-    "test_last_top1": ("last epoch (%)", 2),
-    "test_ece": ("ECE", 4),
-    "epochs_to_reference": ("epochs to reference", 1),
+_BESIDE: dict[str, Callable[[Estimate], str]] = {
+    "test_last_top1": lambda mean: mean.text(),
+    "test_ece": lambda mean: mean.text(4),
+    "images_per_second": lambda mean: f"{mean.mean:.0f}",
+    "memory_bytes": lambda mean: scaled(mean.mean, "B"),
+    "epochs_to_reference": lambda mean: mean.text(1),
 }
-"""Further columns of the printed table, where runs have them: their titles and digits."""
+"""Results beside the metric that is compared, as the printed table has their means."""
 
 
 @dataclass(frozen=True)
@@ -112,13 +115,16 @@ class CellResult(Comparison):
         failed: seeds whose run has no result.
         row: the row of the first run that is done, for what does not depend on the seed.
         seconds: mean over the runs, NaN without any.
-        beside: means of further results as texts, by the title of their column.
+        beside: means of further results as texts, by the name of the result.
+        runs_at_once: the most runs that were trained at a time while one of the cell was; None
+            where the record of one is missing.
     """
 
     failed: list[int]
     row: Row
     seconds: float
     beside: dict[str, str] = field(default_factory=dict)
+    runs_at_once: int | None = None
 
 
 def main_metric(rows: Iterable[Row]) -> Metric:
@@ -141,6 +147,12 @@ def compared(metric: Metric, rows: Iterable[Row]) -> Metric:
     name = f"test_{metric.name}"
     tested = any(row.get(name) is not None for row in rows)
     return metric._replace(name=name, label=f"test {metric.label}") if tested else metric
+
+
+def with_split(metric: Metric) -> str:
+    """The label of a metric with the split it was measured on: validation top-1, test top-1."""
+    tested = metric.name in TEST_COLUMNS  # which their label says
+    return metric.label if tested else f"validation {metric.label}"
 
 
 def summarize(
@@ -189,18 +201,25 @@ def _result(
         row=done[0] if done else rows[0],
         seconds=statistics.fmean(row["seconds"] for row in done) if done else math.nan,
         beside=_beside(rows),
+        runs_at_once=_runs_at_once(done),
     )
 
 
 def _beside(rows: Sequence[Row]) -> dict[str, str]:
     """Says of how many runs a mean is where some have no value, as with epochs never reached."""
     texts = {}
-    for name, (title, digits) in _BESIDE.items():
+    for name, text in _BESIDE.items():
         values = list(_values(rows, name).values())
         of = f" ({len(values)} of {len(rows)})" if len(values) < len(rows) else ""
         if values:
-            texts[title] = Estimate.of(values).text(digits) + of
+            texts[name] = text(Estimate.of(values)) + of
     return texts
+
+
+def _runs_at_once(done: Sequence[Row]) -> int | None:
+    counts = [row.get(RUNS_AT_ONCE) for row in done]
+    known = [count for count in counts if count is not None]
+    return max(known) if known and len(known) == len(counts) else None
 
 
 def has_intervals(results: Iterable[Comparison]) -> bool:
@@ -211,42 +230,65 @@ def has_intervals(results: Iterable[Comparison]) -> bool:
 def table(
     results: Sequence[CellResult], reference: str, metric: Metric
 ) -> tuple[list[str], list[list[str]]]:
-    """The column names and the rows of the printed table."""
-    columns = [
-        "cell",
-        f"{metric.label} (%)",
-        f"minus {reference}",
-        "seeds",
-        "parameters",
-        "FLOPs per image",
-        "seconds per run",
-    ]
-    rows = [_cells(result) for result in results]
-    for title, _ in _BESIDE.values():
-        if any(title in result.beside for result in results):
-            columns.append(title)
-            rows = [
-                [*row, result.beside.get(title, "-")]
-                for row, result in zip(rows, results, strict=True)
-            ]
-    if any(result.row.get("tuned") for result in results):
-        columns.append("tuned")
-        rows = [[*row, result.row["tuned"]] for row, result in zip(rows, results, strict=True)]
-    return columns, rows
+    """The column names and the rows of the printed table.
+
+    Args:
+        results: the cells.
+        reference: the cell that differences are taken from.
+        metric: what was summarized; on test images, results of the test are shown beside it, and
+            images/s and memory.
+    """
+    shared = " (shared)" if _most_at_once(results) > 1 else ""
+    lines = [_cells(result, reference, metric, shared) for result in results]
+    columns = [title for title in lines[0] if any(line[title] is not None for line in lines)]
+    return columns, [[line[title] or "-" for title in columns] for line in lines]
 
 
-def _cells(result: CellResult) -> list[str]:
+def timing_note(results: Sequence[CellResult], metric: Metric) -> str:
+    """Says under the table how far its times can be trusted; empty where nothing is to be said."""
+    done = [result for result in results if result.values]
+    if metric.name not in TEST_COLUMNS or not done:
+        return ""
+    measured = "seconds, images/s and peak memory"
+    if (most := _most_at_once(done)) > 1:
+        return (
+            f"Shared: {measured} were measured while up to {most} runs shared the machine, and"
+            " slowed each other down."
+        )
+    if any(result.runs_at_once is None for result in done):
+        return (
+            f"It is not recorded how many runs shared the machine while {measured} were measured."
+        )
+    return ""
+
+
+def _most_at_once(results: Sequence[CellResult]) -> int:
+    return max((result.runs_at_once or 1 for result in results), default=1)
+
+
+def _cells(
+    result: CellResult, reference: str, metric: Metric, shared: str
+) -> dict[str, str | None]:
+    """The texts of a row by the titles of their columns; None: the column is left out if empty."""
     estimate, difference, row = result.estimate, result.difference, result.row
     failed = f", {len(result.failed)} failed" if result.failed else ""
-    return [
-        result.name,
-        "-" if estimate is None else estimate.text(),
-        "-" if difference is None else difference.text(sign=True),
-        f"{len(result.values)}{failed}",
-        f"{row['parameters']:,}" if estimate else "-",
-        scaled(row["flops"]) if estimate else "-",
-        f"{result.seconds:.0f}" if estimate else "-",
-    ]
+    tested = metric.name in TEST_COLUMNS
+    beside = result.beside.get
+    return {
+        "cell": result.name,
+        f"{metric.label} (%)": "-" if estimate is None else estimate.text(),
+        "last epoch (%)": beside("test_last_top1"),
+        f"minus {reference}": "-" if difference is None else difference.text(sign=True),
+        "ECE": beside("test_ece"),
+        "seeds": f"{len(result.values)}{failed}",
+        "parameters": f"{row['parameters']:,}" if estimate else "-",
+        "FLOPs per image": scaled(row["flops"]) if estimate else "-",
+        "seconds per run": f"{result.seconds:.0f}" if estimate else "-",
+        f"images/s{shared}": beside("images_per_second") if tested else None,
+        f"peak memory{shared}": beside("memory_bytes") if tested else None,
+        "epochs to reference": beside("epochs_to_reference"),
+        "tuned": row.get("tuned") or None,
+    }
 
 
 def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -279,7 +321,7 @@ def read_runs(path: Path) -> list[Row]:
 def _read_row(line: dict[str, str]) -> Row:
     row: Row = {**line, **dict.fromkeys(MEASURES)}
     row |= {"seed": int(line["seed"]), "cell": line["cell"], "status": line["status"]}
-    for name in (*MEASURES, *_EPOCHS):
+    for name in (*MEASURES, *_EPOCHS, RUNS_AT_ONCE):
         if line.get(name):
             row[name] = int(line[name]) if name in _COUNTS else float(line[name])
     return row

@@ -17,6 +17,7 @@ from kat.models import load_model
 from kat.training import read_divergence, read_settings
 from kat.training.evaluation.tested_run import read_test
 from kat.training.run_directory import SETTINGS, SUMMARY, read_history, read_summary
+from kat.training.sweep.concurrency import RUNS_AT_ONCE, read_concurrency
 from kat.training.sweep.plan import PlannedRun
 from kat.training.sweep.settings import REPORTING, settings_of
 
@@ -110,7 +111,7 @@ class SweepResults:
     def _row(self, run: PlannedRun) -> Row:
         known = run.folder, run.job.test
         if known not in self._measured:
-            self._measured[known] = self._measure(*known)
+            self._measured[known] = self._measure(run)
         return {
             "cell": run.cell.name,
             "seed": run.seed,
@@ -122,11 +123,13 @@ class SweepResults:
             "settings": json.dumps(settings_of(run.job.config), sort_keys=True),
         }
 
-    def _measure(self, folder: Path, test: bool) -> Row:
+    def _measure(self, run: PlannedRun) -> Row:
         try:
-            return measure(folder) | (read_test(folder) if test else {})
+            found = measure(run.folder) | (read_test(run.folder) if run.job.test else {})
+            at_once = read_concurrency(run.job.concurrency)
+            return found if at_once is None else {**found, RUNS_AT_ONCE: at_once}
         except (InputError, KeyError, OSError, ValueError) as error:
-            self.errors[folder] = f"its results cannot be read: {first_line(error)}"
+            self.errors[run.folder] = f"its results cannot be read: {first_line(error)}"
             return {"status": "failed"}
 
 

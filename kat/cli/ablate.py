@@ -27,7 +27,15 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from kat.analysis.ablation import Row, compared, markdown, summarize, table, write_runs
+from kat.analysis.ablation import (
+    Row,
+    compared,
+    markdown,
+    summarize,
+    table,
+    timing_note,
+    write_runs,
+)
 from kat.analysis.figures.ablation import plot_cells
 from kat.analysis.main_effects import effects_table, main_effects
 from kat.analysis.runs import SweepResults
@@ -217,6 +225,9 @@ def _report(grid: Grid, rows: Sequence[Row], metric: Metric, out: Path) -> None:
     text = f"# {grid.title}\n\n{markdown(head, lines)}"
     say(grid.title)
     print_table(head, lines)
+    if note := timing_note(found, metric):
+        text += f"\n{note}\n"
+        say(note)
     if effects := main_effects(rows, metric.name):
         head, lines = effects_table(effects, metric.label)
         text += f"\n## Main effects\n\n{markdown(head, lines)}"

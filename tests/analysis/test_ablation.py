@@ -10,18 +10,21 @@ from scipy import stats
 
 from kat.analysis.ablation import (
     Estimate,
+    compared,
     main_metric,
     markdown,
     read_runs,
     summarize,
     table,
+    timing_note,
     write_runs,
 )
 from kat.analysis.figures import ablation as ablation_plots
 from kat.analysis.figures.ablation import plot_cells
 from kat.analysis.learning_curves import METRICS
+from kat.analysis.main_effects import main_effects
 from kat.errors import InputError
-from tests.analysis.report_pages import grid_rows
+from tests.analysis.report_pages import grid_rows, rows_with_test
 
 TOP1_METRIC = METRICS["top1"]
 TOP1 = {"KAT": [84.0, 85.5, 84.6], "ViT": [81.0, 82.9, 81.5]}
@@ -127,6 +130,84 @@ def test_the_table():
     head, lines = table(summarize(_rows()), "KAT", TOP1_METRIC)
     text = markdown(head, lines)
     assert "| ViT | 81.80 ± 2.45 | -2.90 ± 0.66 | 3 | 1,000 | 2 M | 61 |" in text
+
+
+PLAIN = [
+    "cell",
+    "top-1 (%)",
+    "minus KAT",
+    "seeds",
+    "parameters",
+    "FLOPs per image",
+    "seconds per run",
+]
+
+
+def _table(rows):
+    """The table by the names of its columns, and the note under it."""
+    metric = compared(TOP1_METRIC, rows)
+    found = summarize(rows, measure=metric.name)
+    head, lines = table(found, "KAT", metric)
+    return head, [dict(zip(head, line, strict=True)) for line in lines], timing_note(found, metric)
+
+
+def test_the_table_of_a_plain_grid_has_no_more():
+    assert _table(_rows())[0] == PLAIN
+    assert _table([{**row, "runs_at_once": 2} for row in _rows()])[2] == ""
+
+
+def test_the_table_of_a_tested_grid():
+    rows = [{**row, "runs_at_once": 1} for row in rows_with_test()]
+    rows[0] |= {"epochs_to_reference": 2, "images_per_second": 1001.5, "memory_bytes": 2 * 10**9}
+    rows[3]["tuned"] = rows[2]["tuned"] = "optim.lr=0.1"
+    head, (kat, vit), note = _table(rows)
+    assert head == [
+        "cell",
+        "test top-1 (%)",
+        "last epoch (%)",
+        "minus KAT",
+        "ECE",
+        "seeds",
+        "parameters",
+        "FLOPs per image",
+        "seconds per run",
+        "images/s",
+        "peak memory",
+        "epochs to reference",
+        "tuned",
+    ]
+    low, high = stats.t.interval(0.95, 1, 0.025, stats.sem([0.02, 0.03]))
+    assert kat["ECE"] == f"0.0250 ± {(high - low) / 2:.4f}"
+    assert (kat["test top-1 (%)"][:5], kat["last epoch (%)"][:5]) == ("74.00", "73.50")
+    assert vit["minus KAT"].startswith("-0.75 ± ")
+    assert (kat["images/s"], kat["peak memory"]) == ("951", "1.5 GB")
+    assert (kat["epochs to reference"], vit["epochs to reference"]) == ("2.0 (1 of 2)", "-")
+    assert (kat["tuned"], vit["tuned"], note) == ("-", "optim.lr=0.1", "")
+
+
+def test_times_of_runs_that_shared_the_machine_are_marked():
+    rows = [{**row, "runs_at_once": 1} for row in rows_with_test()]
+    rows[3]["runs_at_once"] = 3
+    head, _, note = _table(rows)
+    assert [name for name in head if "shared" in name] == [
+        "images/s (shared)",
+        "peak memory (shared)",
+    ]
+    assert "while up to 3 runs shared the machine" in note
+    rows[3].pop("runs_at_once")  # of a table that does not say so
+    head, _, note = _table(rows)
+    assert "images/s" in head
+    assert note.startswith("It is not recorded how many runs shared the machine")
+    rows[3]["status"] = "diverged"
+    assert _table(rows)[2] == ""
+
+
+def test_runs_at_once_are_kept_and_are_no_factor(tmp_path):
+    rows = [{**row, "runs_at_once": 1 + row["seed"], "wide": row["cell"]} for row in _rows()]
+    write_runs(rows, tmp_path / "a.csv")
+    back = read_runs(tmp_path / "a.csv")
+    assert [row["runs_at_once"] for row in back] == [1, 2, 3, 1, 2, 3]
+    assert main_effects(back, "top1") == {}  # of one factor alone
 
 
 def test_the_figure_has_every_run_and_the_intervals(tmp_path, monkeypatch):

@@ -21,7 +21,7 @@ from tests.processes import children, start, wait_until
 pytestmark = pytest.mark.slow
 
 TASKS = {"a": {"data.name": "digits"}, "b": {"data.name": "coco:x"}}
-MEASURED = {"seconds", "images_per_second", "memory_bytes"}
+MEASURED = {"seconds", "images_per_second", "memory_bytes", "runs_at_once"}
 """Columns that are not the same in two runs of the same."""
 
 GRID = {

@@ -75,8 +75,12 @@ def test_best_and_last_weights_are_tested_as_eval_does(grid, tmp_path, capsys):
     means = [f"| {row['test_top1']:.2f} |" for row in rows]
     text = (out / "small.md").read_text()
     assert all(mean in text for mean in means)
-    assert "| test top-1 (%) |" in text
-    assert "last epoch (%)" in printed
+    assert "| test top-1 (%) | last epoch (%) |" in text
+    assert "| images/s (shared) | peak memory (shared) |" in text
+    note = "measured while up to 2 runs shared the machine"
+    assert note in text
+    assert note in printed
+    assert [row["runs_at_once"] for row in rows] == [2, 2]
     assert (out / "small.svg").is_file()
 
     with (out / rows[1]["run"] / "history.csv").open(newline="") as file:
@@ -92,7 +96,9 @@ def test_best_and_last_weights_are_tested_as_eval_does(grid, tmp_path, capsys):
     assert run("ablate", grid(), "--out", out) == 0
     assert (_times(out, "test.json"), (out / "small.csv").read_bytes()) == (tested, table)
     assert run("report", out / "small.csv") == 0
-    assert "Test top-1 by cell: one seed." in (out / "small.html").read_text()
+    page = (out / "small.html").read_text()
+    assert "Test top-1 by cell: one seed." in page
+    assert note in page
 
 
 def test_killed_after_a_test_and_called_again_it_tests_the_others_alone(grid, tmp_path):

@@ -29,8 +29,9 @@ def plot_cells(results: Sequence[CellResult], metric: Metric, title: str, path: 
     left, right = figure.subplots(1, 2, sharey=True)
     for place, result in enumerate(results):
         left.plot(list(result.values.values()), [place] * len(result.values), ".", color="0.6")
-        _draw(left, place, result.estimate)
-        _draw(right, place, result.difference)
+        for axes, estimate in ((left, result.estimate), (right, result.difference)):
+            if estimate is not None:
+                draw_estimate(axes, place, estimate)
     left.set_yticks(range(len(results)), [plain(result.name) for result in results])
     left.set_ylim(len(results) - 0.5, -0.5)
     right.axvline(0, color="black", lw=0.8)
@@ -43,8 +44,7 @@ def plot_cells(results: Sequence[CellResult], metric: Metric, title: str, path: 
     save_figure(figure, path)
 
 
-def _draw(axes: Axes, place: int, estimate: Estimate | None) -> None:
-    if estimate is None:
-        return
+def draw_estimate(axes: Axes, place: int, estimate: Estimate, color: str = "C0") -> None:
+    """Draws a mean and its interval, if it has one, in a row of the axes."""
     width = None if math.isnan(estimate.half_width) else estimate.half_width
-    axes.errorbar(estimate.mean, place, xerr=width, fmt="o", color="C0", capsize=4)
+    axes.errorbar(estimate.mean, place, xerr=width, fmt="o", color=color, capsize=4)

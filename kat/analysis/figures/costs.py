@@ -11,16 +11,21 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 from matplotlib.transforms import Bbox
 
+from kat.analysis.ablation import with_split
 from kat.analysis.cost.pareto import COSTS, CostPoint, pareto_front, spans_decades
 from kat.analysis.figures.labels import label_points, plain
 from kat.analysis.figures.save import save_figure
 from kat.analysis.learning_curves import METRICS
+from kat.training.tasks.task import Metric
 
 _NOTES = {"seconds": "\n(runs that went side by side slowed each other down)"}
 
 
 def plot_costs(
-    points: Sequence[CostPoint], costs: Sequence[str], path: Path, metric: str = "top1"
+    points: Sequence[CostPoint],
+    costs: Sequence[str],
+    path: Path,
+    metric: Metric = METRICS["top1"],
 ) -> None:
     """Draws a metric with 95 % intervals against each cost, and the Pareto front as a line.
 
@@ -28,7 +33,7 @@ def plot_costs(
         points: models, or the cells of a grid.
         costs: keys of :data:`kat.analysis.cost.pareto.COSTS`, one panel each.
         path: the path of the file; its suffix chooses the format.
-        metric: a key of :data:`kat.analysis.learning_curves.METRICS`.
+        metric: what the points were measured by.
 
     Raises:
         InputError: a point does not have such a cost.
@@ -37,12 +42,13 @@ def plot_costs(
     rows = math.ceil(len(costs) / columns)
     figure = Figure(figsize=(6 * columns, 4.4 * rows), layout="constrained")
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)[: len(costs)]
-    label = METRICS[metric].label
+    label = with_split(metric)
     for axes, cost in zip(panels, costs, strict=True):
         _draw(axes, points, cost)
         axes.set_ylabel(f"{label} (%)")
     figure.suptitle(
-        f"{label} with 95 % interval; line: Pareto front (no other is both cheaper and better)",
+        f"{metric.label} with 95 % interval; line: Pareto front"
+        " (no other is both cheaper and better)",
         fontsize=10,
     )
     figure.draw_without_rendering()

@@ -15,6 +15,8 @@ from kat.analysis.ablation import (
     main_metric,
     summarize,
     table,
+    timing_note,
+    with_split,
 )
 from kat.analysis.cost.pareto import cost_points
 from kat.analysis.figures.interactive.ablation import differences, means
@@ -22,6 +24,7 @@ from kat.analysis.learning_curves import History
 from kat.analysis.main_effects import effects_table, main_effects
 from kat.analysis.reports.page import Chart, Report, Table
 from kat.analysis.reports.sections import add_costs, add_learning_curves
+from kat.text import capitalized
 from kat.training.tasks.task import Metric
 
 RunHistories = Mapping[str, History]
@@ -49,16 +52,17 @@ def write_ablation_report(
 
 
 def _add_grid(report: Report, name: str, rows: Sequence[Row], histories: RunHistories) -> None:
-    validated = main_metric(rows)
-    metric = compared(validated, rows)
+    metric = compared(main_metric(rows), rows)
     results = summarize(rows, measure=metric.name)
     reference, several = results[0].name, has_intervals(results)
     report.heading(_titled(name, "Cells"))
     report.text(_explained(reference, several))
     report.table(*table(results, reference, metric), bad=[bool(cell.failed) for cell in results])
+    if note := timing_note(results, metric):
+        report.text(note)
     runs = Table(("cell", "seed", f"{metric.label} (%)"), _values(results))
     shown = "mean, 95 % interval, and every run (gray)" if several else "one seed"
-    measured = f"Validation {metric.label}" if metric is validated else metric.label.capitalize()
+    measured = capitalized(with_split(metric))
     interval = " over the seeds that both have, 95 % interval" if several else ""
     report.charts(
         [
@@ -67,9 +71,9 @@ def _add_grid(report: Report, name: str, rows: Sequence[Row], histories: RunHist
         ]
     )
     _add_main_effects(report, name, rows, metric)
-    if points := cost_points(summarize(rows, measure=validated.name)):
+    if points := cost_points(results):
         report.heading(_titled(name, "Accuracy against cost"))
-        add_costs(report, points, validated.name)
+        add_costs(report, points, metric)
     report.heading(_titled(name, "Learning curves"))
     _add_curves(report, rows, histories)
 

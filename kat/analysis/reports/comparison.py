@@ -48,7 +48,7 @@ def write_comparison_report(
     else:
         report.text("No run has completed an epoch.")
     report.heading("Accuracy against cost")
-    add_costs(report, cost_points(summarize(rows, measure=headline)), headline)
+    add_costs(report, cost_points(summarize(rows, measure=headline)), METRICS[headline])
     report.write(path)
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kat.analysis.ablation import with_split
 from kat.analysis.cost.pareto import CostPoint
 from kat.analysis.figures.interactive.costs import costs
 from kat.analysis.figures.interactive.learning_curves import curves
 from kat.analysis.learning_curves import METRICS, History, usual_columns
 from kat.analysis.reports.page import Chart, Report, Table
+from kat.text import capitalized
+from kat.training.tasks.task import Metric
 
 
 def add_learning_curves(report: Report, runs: Mapping[str, Sequence[History]]) -> None:
@@ -51,11 +54,11 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-def add_costs(report: Report, points: Sequence[CostPoint], metric: str = "top1") -> None:
-    """Adds one of :data:`kat.analysis.learning_curves.METRICS` against costs."""
+def add_costs(report: Report, points: Sequence[CostPoint], metric: Metric) -> None:
+    """Adds a metric against costs."""
     report.chart(
         costs(points, metric),
-        f"Validation {METRICS[metric].label} against a cost, chosen below. Seconds and memory are"
+        f"{capitalized(with_split(metric))} against a cost, chosen below. Seconds and memory are"
         " those of the machine at the time; runs side by side slow each other down.",
     )
 

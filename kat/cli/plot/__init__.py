@@ -8,4 +8,5 @@ examples:
   kat plot attention runs/digits --out attention.png
   kat plot curves runs/kat runs/vit --out curves.png
   kat plot cost runs/ablation/models.csv --out cost.svg
+  kat plot forest runs/ablation/models.csv runs/ablation/groups.csv --out forest.svg
 """

@@ -2,8 +2,9 @@
 
 Draws the first metric of a task (top-1, box AP, mIoU), with its 95 % interval over the seeds,
 against the costs of a model, and joins the Pareto front. A cell of a table, or the run directories
-that --group puts together, is one point. Seconds depend on the machine: runs at the same time slow
-each other down.
+that --group puts together, is one point. The metric is that of the test in tables of grids with
+'test: true', else that of the validation; the axis says which. Seconds depend on the machine: runs
+at the same time slow each other down.
 
 examples:
   kat plot cost runs/ablation/models.csv
@@ -12,15 +13,15 @@ examples:
 
 from __future__ import annotations
 
-from kat.analysis.ablation import summarize
+from kat.analysis.ablation import CellResult, compared, main_metric, summarize, with_split
 from kat.analysis.cost.pareto import COSTS, cost_points, pareto_front
 from kat.analysis.figures.costs import plot_costs
-from kat.analysis.learning_curves import common_headline
 from kat.analysis.runs import find_runs, with_results
 from kat.cli.options.parser import Parser
 from kat.cli.plot.run_arguments import add_run_arguments
 from kat.errors import InputError
 from kat.text import say
+from kat.training.tasks.task import Metric
 
 _ALL = "all"
 
@@ -33,16 +34,22 @@ def main(arguments: list[str]) -> None:
     done = [row for row in rows if row["status"] == "done"]
     if not done:
         raise InputError(f"no run of {', '.join(map(str, options.runs))} is done")
-    metric = common_headline(done)
-    results = summarize(rows, measure=metric)
+    metric = compared(main_metric(done), done)
+    results = summarize(rows, measure=metric.name)
     points = cost_points(results)
     costs = list(COSTS) if options.x == _ALL else [options.x]
     plot_costs(points, costs, options.out, metric)
-    lines = [f"left out, no run is done: {r.name}" for r in results if r.estimate is None]
+    lines = [_left_out(result, metric) for result in results if result.estimate is None]
     for cost in costs:
         names = ", ".join(point.label for point in pareto_front(points, cost))
         lines.append(f"Pareto front in {cost}: {names}")
     say(*lines, options.out)
+
+
+def _left_out(result: CellResult, metric: Metric) -> str:
+    done = result.row["status"] == "done"
+    reason = f"no run has a {with_split(metric)}" if done else "no run is done"
+    return f"left out, {reason}: {result.name}"
 
 
 def make_parser() -> Parser:

@@ -30,6 +30,7 @@ from kat.training.evaluation.tested_run import write_test
 from kat.training.run import train
 from kat.training.run_directory import SUMMARY, TEST
 from kat.training.signals import StopRequest
+from kat.training.sweep.concurrency import record_concurrency
 
 _STOPPED, _FAILED = 75, 1
 
@@ -47,6 +48,11 @@ class Job:
     config: TrainConfig
     log: Path
     test: bool = False
+
+    @property
+    def concurrency(self) -> Path:
+        """The file that records how many runs were trained at once."""
+        return self.log.with_suffix(".json")
 
     @property
     def trained(self) -> bool:
@@ -100,12 +106,13 @@ def run_jobs(
     """
     context = multiprocessing.get_context("spawn")
     waiting, running = list(jobs), dict[Any, tuple[Any, Job, int]]()
+    together = min(at_once, len(jobs))
     free = list(range(at_once))
     with _stop_request() as request, _stopped_with(running):
         while running or (waiting and request.signal is None):
             while waiting and free and request.signal is None:
                 job, slot = waiting.pop(0), free.pop(0)
-                process = context.Process(target=_work, args=(job, _gpu(slot), threads))
+                process = context.Process(target=_work, args=(job, _gpu(slot), threads, together))
                 process.start()
                 running[process.sentinel] = process, job, slot
                 started(job)
@@ -168,7 +175,7 @@ def _gpu(slot: int) -> str | None:
     return names[slot % gpus].strip()
 
 
-def _work(job: Job, gpu: str | None, threads: int) -> None:
+def _work(job: Job, gpu: str | None, threads: int, together: int) -> None:
     """Trains one run, in its own process."""
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # before CUDA starts
@@ -180,12 +187,13 @@ def _work(job: Job, gpu: str | None, threads: int) -> None:
         os.dup2(log.fileno(), sys.stderr.fileno())
     torch.set_num_threads(threads)
     with FileLock(job.log.with_suffix(".lock")):
-        sys.exit(_run(job))
+        sys.exit(_run(job, together))
 
 
-def _run(job: Job) -> int:
+def _run(job: Job, together: int) -> int:
     try:
         if not job.trained:
+            record_concurrency(job.concurrency, Path(job.config.out), together)
             train(replace(job.config, resume="auto", progress=False))
         if job.test:
             write_test(Path(job.config.out), "cpu" if job.config.accelerator == "cpu" else "auto")

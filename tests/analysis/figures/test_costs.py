@@ -44,6 +44,7 @@ def test_the_front_and_the_intervals_are_drawn(tmp_path, figures):
     points = [_point("a", 80, 100.0, 0.5), _point("b", 79, 200.0), _point("c", 82, 300.0, 0.25)]
     plot_costs(points, ["parameters", "seconds"], tmp_path / "c.svg")
     axes, seconds = figures[0].axes
+    assert axes.get_ylabel() == seconds.get_ylabel() == "validation top-1 (%)"
     assert list(axes.lines[-1].get_xdata()) == [100.0, 300.0]
     assert "side by side" in seconds.get_xlabel()
     heights = [np.ptp(bars.get_segments()[0][:, 1]) for bars in axes.collections]

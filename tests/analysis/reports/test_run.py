@@ -187,6 +187,18 @@ def test_a_grid_has_its_own_title_its_main_effects_and_no_interval_for_one_seed(
     assert pages.charts_of(path)[2]["data"][0]["x"] == [4.0, 0.0]
 
 
+def test_costs_of_a_tested_grid_are_shown_against_its_test(tmp_path):
+    path = tmp_path / "report.html"
+    write_ablation_report({"small": pages.rows_with_test()}, {"small": {}}, path)
+    text = path.read_text()
+    assert "Test top-1 against a cost" in text
+    assert "alidation top-1" not in text
+    drawn = pages.charts_of(path)[2]
+    assert drawn["layout"]["yaxis"]["title"]["text"] == "test top-1 (%)"
+    kat, vit, _ = drawn["data"]
+    assert (kat["y"], vit["y"]) == ([74.0], [73.25])
+
+
 def test_a_run_that_diverged_does_not_end_the_curve_of_its_cell(tmp_path):
     path = tmp_path / "report.html"
     rows = pages.grid_rows()[:3]

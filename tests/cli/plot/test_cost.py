@@ -8,6 +8,7 @@ from kat.analysis import count
 from kat.analysis.ablation import Estimate, write_runs
 from kat.cli.plot import cost
 from kat.models import load_model
+from tests.analysis.report_pages import grid_rows, rows_with_test
 from tests.cli.commands import refused, run
 from tests.cli.plot.small_runs import RECORD, SUMMARY, write_run
 
@@ -16,14 +17,16 @@ from tests.cli.plot.small_runs import RECORD, SUMMARY, write_run
 def drawn(monkeypatch):
     """The points that would have been drawn, and against what."""
     calls = []
-    monkeypatch.setattr(cost, "plot_costs", lambda points, costs, *_: calls.append((points, costs)))
+    monkeypatch.setattr(
+        cost, "plot_costs", lambda points, costs, _, metric: calls.append((points, costs, metric))
+    )
     return calls
 
 
 def test_points_of_folders(tmp_path, drawn):
     folders = [write_run(tmp_path / f"a{seed}", top1=90.0 + seed, seed=seed) for seed in (0, 2)]
     assert run("plot", "cost", *folders, "--group", "--labels", "KAT", "--x", "flops") == 0
-    ((point,), costs), *_ = drawn
+    ((point,), costs, _), *_ = drawn
     assert costs == ["flops"]
     assert (point.label, point.metric) == ("KAT", Estimate.of([90.0, 92.0]))
     assert point.costs == {
@@ -53,6 +56,25 @@ def test_a_table_is_drawn_without_its_folders(tmp_path, capsys):
     ]
     assert said[-1] == str(out)
     assert out.read_text().count("slowed each other down") == 1
+
+
+def test_a_tested_grid_is_drawn_by_its_test(tmp_path, drawn, capsys):
+    untested = {**rows_with_test()[0], "cell": "untested", "test_top1": None}
+    write_runs([*rows_with_test(), untested], tmp_path / "tested.csv")
+    assert run("plot", "cost", tmp_path / "tested.csv", "--x", "parameters") == 0
+    ((points, _, metric),) = drawn
+    assert (metric.name, metric.label) == ("test_top1", "test top-1")
+    assert {point.label: point.metric.mean for point in points} == {"KAT": 74.0, "ViT": 73.25}
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "left out, no run has a test top-1: untested"
+
+
+def test_the_axis_says_which_images(tmp_path):
+    for name, rows in (("test", rows_with_test()), ("validation", grid_rows())):
+        write_runs(rows, tmp_path / f"{name}.csv")
+        out = tmp_path / f"{name}.svg"
+        assert run("plot", "cost", tmp_path / f"{name}.csv", "--out", out) == 0
+        assert out.read_text().count(f"<!-- {name} top-1 (%) -->") == 4
 
 
 def test_what_is_wrong_is_named(tmp_path, capsys, monkeypatch):

@@ -7,21 +7,22 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from kat.analysis.ablation import with_split
 from kat.analysis.cost.pareto import COSTS, CostPoint, pareto_front, spans_decades
 from kat.analysis.figures.interactive.base import GREY, figure, line_color, literal, numbers
-from kat.analysis.learning_curves import METRICS
+from kat.training.tasks.task import Metric
 
 
-def costs(points: Sequence[CostPoint], metric: str) -> go.Figure:
+def costs(points: Sequence[CostPoint], metric: Metric) -> go.Figure:
     """Draws a metric with 95 % intervals and the Pareto front against a cost the reader chooses.
 
     Args:
         points: models, or the cells of a grid.
-        metric: a key of :data:`kat.analysis.learning_curves.METRICS`.
+        metric: what the points were measured by.
     """
     known = [cost for cost in COSTS if all(cost in point.costs for point in points)]
     places = {cost: _places(points, cost) for cost in known}
-    title = {"text": f"{METRICS[metric].label} (%)"}
+    title = {"text": f"{with_split(metric)} (%)"}
     drawn = figure(420, yaxis={"title": title}, **_axis(points, known[0]))
     for place, point in enumerate(points):
         label = literal(point.label)

@@ -1,0 +1,82 @@
+"""All comparisons of several grids: a line each, with the interval of the paired difference."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from kat.analysis.ablation import summarize
+from kat.analysis.figures import forest
+from kat.analysis.figures.forest import plot_forest
+from kat.analysis.learning_curves import METRICS
+from tests.analysis.report_pages import TOP1, grid_rows
+
+ALIKE = {"8 $\\frac$": [84.0, 85.0], "1": [84.5, 84.7], "failed": [80.0, 81.0]}
+
+
+@pytest.fixture
+def axes(monkeypatch, tmp_path):
+    """The axes of the differences, and those of their values as text."""
+    figures = []
+    monkeypatch.setattr(forest, "save_figure", lambda figure, path: figures.append(figure))
+
+    def draw(metric=METRICS["top1"], **grids):
+        plot_forest(grids, metric, tmp_path / "forest.svg")
+        (left,) = figures[-1].axes
+        (right,) = left.child_axes
+        return figures[-1], left, right
+
+    return draw
+
+
+def _grids():
+    rows = grid_rows(ALIKE)
+    for row in rows[4:]:
+        row["status"] = "failed"
+    return {"models": summarize(grid_rows()), "groups": summarize(rows)}
+
+
+def test_each_cell_but_the_first_has_a_line_below_its_grid(axes):
+    figure, left, right = axes(**_grids())
+    assert [label.get_text() for label in left.get_yticklabels()] == [
+        "models (minus KAT)",
+        "ViT (a long name)",
+        r"groups (minus 8 \$\frac\$)",
+        "1",
+    ]
+    assert left.get_ylim() == (3.5, -0.5)  # the first on top
+    paired = stats.ttest_rel(TOP1["ViT (a long name)"], TOP1["KAT"]).confidence_interval(0.95)
+    drawn = [bars.get_segments()[0] for bars in left.collections]
+    assert [segment[0, 1] for segment in drawn] == [1, 3]
+    assert list(drawn[0][:, 0]) == pytest.approx([paired.low, paired.high])
+    half = (paired.high - paired.low) / 2
+    assert [label.get_text() for label in right.get_yticklabels()][:3] == [
+        "",
+        f"-2.90 ± {half:.2f}",
+        "",
+    ]
+    figure.draw_without_rendering()
+    assert right.get_ylim() == left.get_ylim()
+
+
+def test_a_difference_that_may_be_none_is_gray(axes):
+    _, left, _ = axes(**_grids())
+    colors = {bars.get_segments()[0][0, 1]: tuple(bars.get_color()[0][:3]) for bars in
+              left.collections}  # fmt: skip
+    assert np.ptp(colors[3]) == 0
+    assert np.ptp(colors[1]) > 0
+
+
+def test_the_axis_says_which_metric(axes):
+    test = METRICS["top1"]._replace(name="test_top1", label="test top-1")
+    assert axes(**_grids())[1].get_xlabel().endswith("(points of validation top-1)")
+    assert axes(test, **_grids())[1].get_xlabel().endswith("(points of test top-1)")
+
+
+def test_one_seed_has_no_interval(axes):
+    rows = grid_rows({"KAT": [84.0], "ViT": [81.0]})
+    figure, left, right = axes(models=summarize(rows))
+    assert figure.get_suptitle().endswith("one seed, no intervals")
+    assert not left.collections
+    assert right.get_yticklabels()[1].get_text() == "-3.00"
