@@ -77,13 +77,32 @@ class Domain:
         )
         csv = Path("runs/domains") / f"{self.name}.csv"
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        parser.add_argument("--task", nargs="+", choices=self.tasks, default=list(self.tasks))
-        parser.add_argument("--arm", nargs="+", choices=self.rates, default=list(self.rates))
-        parser.add_argument("--seed", nargs="+", type=int, default=[1, 2, 3, 4, 5])
-        parser.add_argument("--steps", type=_count, default=self.steps, help="of the optimizer")
-        parser.add_argument("--csv", type=Path, default=csv, help="a row a run; it is resumed")
-        parser.add_argument("--device", type=torch.device, default=torch.device(device))
-        parser.add_argument("--table", action="store_true", help="make no runs")
+        for name, known in {"task": list(self.tasks), "arm": list(self.rates)}.items():
+            parser.add_argument(
+                f"--{name}", nargs="+", metavar=name.upper(), choices=known, default=known,
+                help=f"of {', '.join(known)}",
+            )  # fmt: skip
+        parser.add_argument(
+            "--seed", nargs="+", type=int, default=[1, 2, 3, 4, 5],
+            help="of the test runs, by default 1 to 5; the rates are chosen with seed 0",
+        )  # fmt: skip
+        parser.add_argument(
+            "--steps", type=_count, default=self.steps,
+            help="of the optimizer in a run, by default %(default)s; "
+            "only rows of as many steps are compared",
+        )  # fmt: skip
+        parser.add_argument(
+            "--csv", type=Path, default=csv,
+            help="the file of rows, one a run, by default %(default)s; "
+            "a run whose row is there is not made again",
+        )  # fmt: skip
+        parser.add_argument(
+            "--device", type=_device, default=torch.device(device),
+            help="by default cuda where there is one, else cpu",
+        )  # fmt: skip
+        parser.add_argument(
+            "--table", action="store_true", help="make no runs: print the tables of the rows so far"
+        )
         return parser
 
     def runs(self, csv: Path, task: str, steps: int) -> Runs:
@@ -105,10 +124,13 @@ class Domain:
             if not options.table:
                 tries = {arm: [{"rate": rate} for rate in self.rates[arm]] for arm in options.arm}
                 runs.make(tries, options.seed, make)
+            tested = runs.tested(self.rates)
+            if not tested:
+                print(f"\n{task}: no test after {options.steps} steps in {options.csv}")
+                continue
             for measure in self.measures:
                 print(f"\n{task}: {measure} error after {options.steps} steps, 95 % intervals")
                 print_errors(runs, measure, self.rates, self.references)
-                tested = runs.tested(self.rates)
                 means[measure].append({arm: runs.estimate(arm, measure).mean for arm in tested})
         for measure, of_tasks in means.items():
             print_ranks(measure, [m for m in of_tasks if m.keys() == self.rates.keys()])
@@ -136,6 +158,15 @@ class Domain:
 
 def _count(text: str) -> int:
     """A number of steps, for argparse."""
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number, at least 1, got {text}")
     return int(text)
+
+
+def _device(text: str) -> torch.device:
+    """A device that is there, for argparse."""
+    try:
+        return torch.empty(0, device=text).device
+    except (RuntimeError, AssertionError) as error:
+        problem = str(error).splitlines()[0]
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be used: {problem}") from None
