@@ -168,5 +168,5 @@ def _device(text: str) -> torch.device:
     try:
         return torch.empty(0, device=text).device
     except (RuntimeError, AssertionError) as error:
-        problem = str(error).splitlines()[0]
+        problem = str(error).partition(". ")[0]
         raise argparse.ArgumentTypeError(f"{text!r} cannot be used: {problem}") from None
