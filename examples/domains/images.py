@@ -84,7 +84,7 @@ DOMAIN = Domain(
 def main() -> None:
     """Makes the runs that the CSV file lacks, and prints the tables."""
     parser = DOMAIN.parser()
-    parser.add_argument("--data", default="fashion_mnist", help="or fashion_mnist:PATH")
+    parser.add_argument("--data", default="fashion_mnist", help="or fashion_mnist:FOLDER")
     options = parser.parse_args()
     DOMAIN.main(options, partial(run, options))
 

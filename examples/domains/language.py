@@ -1,4 +1,4 @@
-"""Language: GR-KAN in the Llama of transformers, trained from nothing on Python's documentation.
+"""Language: GR-KAN in the Llama of transformers, trained from nothing on documentation.
 
     pip install "kolmogorov-arnold-transformer[domains]"
     python examples/domains/language.py --arm gelu grkan --seed 1 --steps 2     # a first look
@@ -69,8 +69,14 @@ def main() -> None:
     """Makes the runs that the CSV file lacks, and prints the table."""
     parser = DOMAIN.parser()
     parser.add_argument("--compile", action="store_true", help="train with torch.compile")
-    parser.add_argument("--generate", type=int, default=0, help="tokens to show of each test run")
-    parser.add_argument("--docs", type=Path, default=Path("/usr/share/doc"), help="of Debian")
+    parser.add_argument(
+        "--generate", type=int, default=0,
+        help="after each test run that is made, continue a test document by so many tokens",
+    )  # fmt: skip
+    parser.add_argument(
+        "--docs", type=Path, default=Path("/usr/share/doc"),
+        help="where Debian's packages put their texts, by default %(default)s",
+    )  # fmt: skip
     parser.set_defaults(task=["docstrings"])
     options = parser.parse_args()
     DOMAIN.main(options, partial(run, options))

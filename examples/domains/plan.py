@@ -35,7 +35,7 @@ def main() -> None:
     )
     parser.add_argument("--domain", nargs="+", choices=PLAN, default=list(PLAN))
     parser.add_argument("--results", type=Path, default=RESULTS, help="the folder of CSV files")
-    parser.add_argument("--table", action="store_true", help="make no runs")
+    parser.add_argument("--table", action="store_true", help="make no runs: print the tables")
     options = parser.parse_args()
     for name in options.domain:
         script = str(FOLDER / f"{name}.py")

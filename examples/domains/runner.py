@@ -1,6 +1,7 @@
 """The runner of the domains: options, the runs of all arms, and the table.
 
     runner.py     from the command line to the table, the same for every domain
+    options.py    the options of the command line
     rows.py       rows of the CSV file, the choice of the rate, differences
     summary.py    the tables of errors, differences and ranks
     training.py   the loop of one run, and its checkpoints
@@ -21,6 +22,7 @@ from typing import Any, NamedTuple
 
 import torch
 from layers import REFERENCES
+from options import make_parser
 from rows import IDENTITY, Rates, Runs
 from summary import print_errors, print_ranks
 from torch import nn
@@ -72,21 +74,7 @@ class Domain:
 
     def parser(self) -> argparse.ArgumentParser:
         """The options that all domains have; a domain may add to them."""
-        parser = argparse.ArgumentParser(
-            description=self.doc, formatter_class=argparse.RawDescriptionHelpFormatter
-        )
-        csv = Path("runs/domains") / f"{self.name}.csv"
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        parser.add_argument("--task", nargs="+", choices=self.tasks, default=list(self.tasks))
-        parser.add_argument("--arm", nargs="+", choices=self.rates, default=list(self.rates))
-        parser.add_argument(
-            "--seed", nargs="+", type=_count, default=[1, 2, 3, 4, 5], help="of tests; 0 tunes"
-        )
-        parser.add_argument("--steps", type=_count, default=self.steps, help="of the optimizer")
-        parser.add_argument("--csv", type=Path, default=csv, help="a row a run; it is resumed")
-        parser.add_argument("--device", type=torch.device, default=torch.device(device))
-        parser.add_argument("--table", action="store_true", help="make no runs")
-        return parser
+        return make_parser(self.doc, self.name, list(self.tasks), list(self.rates), self.steps)
 
     def runs(self, csv: Path, task: str, steps: int) -> Runs:
         """The runs of a task that are in a CSV file, and those that will be."""
@@ -107,10 +95,13 @@ class Domain:
             if not options.table:
                 tries = {arm: [{"rate": rate} for rate in self.rates[arm]] for arm in options.arm}
                 runs.make(tries, options.seed, make)
+            tested = runs.tested(self.rates)
+            if not tested:
+                print(f"\n{task}: no test after {options.steps} steps in {options.csv}")
+                continue
             for measure in self.measures:
                 print(f"\n{task}: {measure} error after {options.steps} steps, 95 % intervals")
                 print_errors(runs, measure, self.rates, self.references)
-                tested = runs.tested(self.rates)
                 means[measure].append({arm: runs.estimate(arm, measure).mean for arm in tested})
         for measure, of_tasks in means.items():
             print_ranks(measure, [m for m in of_tasks if m.keys() == self.rates.keys()])
@@ -134,10 +125,3 @@ class Domain:
         if tuning:  # what chooses the rate does not see the test
             row |= dict.fromkeys(self.measures, "")
         return {name: value for name, value in row.items() if name in (*COLUMNS, *self.columns)}
-
-
-def _count(text: str) -> int:
-    """A number of steps, or a seed of tests, for argparse."""
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
-    return int(text)
