@@ -126,7 +126,8 @@ def _check_stored(names: Iterable[str], files: Iterable[str]) -> None:
         raise InputError(
             f"the configuration has changes of kat, but the weights lack {listing(lacking)}: a"
             " process that had not called kat.models.pretrained.register_pretrained() has loaded"
-            " and saved the model, without them"
+            " and saved the model, without them, or the model shared its configuration with one"
+            " that was changed"
         )
 
 
