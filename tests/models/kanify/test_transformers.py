@@ -131,6 +131,18 @@ def test_from_pretrained_puts_the_rationals_back(name, tmp_path):
     assert "kanify" not in (tmp_path / "plain" / "config.json").read_text()
 
 
+def test_a_mixture_that_is_stored_under_other_names_is_loaded(tmp_path):
+    torch.manual_seed(0)
+    sizes = {"num_key_value_heads": 2, "num_local_experts": 3}
+    config = transformers.MixtralConfig(**SMALL, **TEXT, **sizes)
+    model, x = transformers.MixtralForCausalLM(config).eval(), inputs("GPT2")
+    kat.kanify(model)
+    kat.adapt(model, "low_rank", freeze=False)
+    model.save_pretrained(tmp_path)
+    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert torch.equal(output(again.model, x), output(model.model, x))
+
+
 def test_models_of_one_configuration_have_notes_of_their_own(tmp_path):
     torch.manual_seed(0)
     config, x = transformers.GPT2Config(**GPT2), inputs("GPT2")
