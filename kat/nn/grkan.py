@@ -13,10 +13,11 @@ from kat.nn.coefficients import Init
 from kat.nn.execution.blocks import Modules, layers_for_blocks, pay, run_in_blocks
 from kat.nn.execution.compiled import compiled_mlp
 from kat.nn.execution.fused import grkan_linear, has_grkan_hooks
-from kat.nn.execution.layer import Norm, effective, has_no_effect, joined_norm
+from kat.nn.execution.layer import Norm, effective, has_no_effect, joined_norm, normalized
 from kat.nn.init import Scheme, init_grkan_
 from kat.nn.rational import GroupRational, Share
 from kat.ops import Form, Impl
+from kat.ops.operators import recorded_call
 from kat.ops.torch_internals import in_function_transform, is_exporting
 
 Keep = Literal["hidden", "input"]
@@ -227,11 +228,12 @@ class GRKANMlp(nn.Module):
 
         An affine ``nn.LayerNorm`` of the last dimension, or timm's, runs in one pass with act1
         where both are only their formulas (no hooks, plain parameters) and the device has a kernel.
-        Any other module is called, and in compiled code every one. A GRKANMlp that torch.fx has
-        traced by itself has no norm, and ignores one.
+        Any other module is called, and in compiled code every one.
         """
         joined = None
-        if norm is not None and not isinstance(norm, fx.Proxy):  # fx traces each argument
+        if isinstance(norm, fx.Proxy):  # traced by itself, where a later call may have a norm
+            x = recorded_call(normalized, (norm, x), {})
+        elif norm is not None:
             joined = self._joined(norm, x)
             x = norm(x) if joined is None else x
         keeps_hidden = self.keep == "hidden"

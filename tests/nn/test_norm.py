@@ -366,3 +366,12 @@ def test_exported_and_traced_programs_hold_layer_norm():
     traced = {node.target for node in torch.fx.symbolic_trace(model.blocks[0]).graph.nodes}
     assert functional.layer_norm in traced
     assert kat.ops.layer_norm_rational not in traced
+
+
+@pytest.mark.parametrize("first_init", ["identity", "none"])
+def test_an_mlp_traced_by_itself_takes_a_norm_or_none(first_init):
+    mlp, norm = modules(first_init=first_init)
+    x = torch.randn(3, 5, 24)
+    traced = copy.deepcopy(torch.fx.symbolic_trace(mlp))
+    torch.testing.assert_close(traced(x, norm), mlp(norm(x)))
+    torch.testing.assert_close(traced(x), mlp(x))

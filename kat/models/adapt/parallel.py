@@ -57,9 +57,17 @@ class Parallel(nn.Module):
             hook.remove()
         delattr(last, NAME)
 
-    def _take(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Keeps x until y is there."""
-        self.x = next(x for x in (*args, *kwargs.values()) if isinstance(x, Tensor))
+    def _take(
+        self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """Keeps x until y is there; of ``mlp(x, norm=norm)`` it is norm(x), which the MLP gets."""
+        values = (*args, *kwargs.values())
+        self.x = next(value for value in values if isinstance(value, Tensor))
+        norm = next((value for value in values if isinstance(value, nn.Module)), None)
+        if norm is None:
+            return None
+        self.x = norm(self.x)
+        return (self.x,), {}
 
     def _add(self, _: nn.Module, args: Any, y: Tensor) -> Tensor:
         x = vars(self).pop("x")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
@@ -32,12 +33,14 @@ def check_unwrapped(model: nn.Module) -> None:
 
 
 def check_not_compiled(model: nn.Module) -> None:
-    """Checks that a model is not what ``torch.compile`` returned, whose names are its own.
+    """Checks that a model is not what ``torch.compile`` or ``torch.jit`` returned.
+
+    The names of the one are its own, and the other's code cannot be changed.
 
     Raises:
         InputError: it is.
     """
-    if type(model).__name__ == "OptimizedModule":
+    if type(model).__name__ == "OptimizedModule" or isinstance(model, torch.jit.ScriptModule):
         raise InputError("the model is compiled already; change the model first, then compile it")
 
 

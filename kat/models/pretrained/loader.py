@@ -7,7 +7,8 @@ holds the records of the changes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import cache
 from importlib import import_module
 from typing import Any, NamedTuple
@@ -109,25 +110,32 @@ def register_pretrained() -> None:
                 model.get_parameter(name).requires_grad_(False)
 
 
-def _check_stored(names: Iterable[str], files: Iterable[str]) -> None:
-    """Checks that safetensors files have some parameters, which may have a prefix more or less.
+def _check_stored(names: Collection[str], files: Iterable[str]) -> None:
+    """Checks that safetensors files have some parameters, by the ends of their names.
 
-    transformers would leave missing ones without values.
+    transformers would leave missing ones without values. It stores some models, such as Mixtral,
+    under other names of modules, and some without a prefix.
     """
     if not all(str(file).endswith(".safetensors") for file in files):
         return
-    stored: set[str] = set()
+    stored: Counter[str] = Counter()
     for file in files:
         with import_module("safetensors").safe_open(file, framework="pt") as opened:
-            stored.update(opened.keys())
-    ends = {end for name in stored for end in (name, name.partition(".")[2])}
-    lacking = sorted(n for n in names if n not in ends and n.partition(".")[2] not in ends)
+            stored.update(map(_end, opened.keys()))
+    lacking = Counter(map(_end, names)) - stored
     if stored and lacking:
+        missing = sorted(name for name in names if _end(name) in lacking)
         raise InputError(
-            f"the configuration has changes of kat, but the weights lack {listing(lacking)}: a"
+            f"the configuration has changes of kat, but the weights lack {listing(missing)}: a"
             " process that had not called kat.models.pretrained.register_pretrained() has loaded"
-            " and saved the model, without them"
+            " and saved the model, without them, or the model shared its configuration with one"
+            " that was changed"
         )
+
+
+def _end(name: str) -> str:
+    """The last two parts of a name, such as ``act.weight_numerator``."""
+    return ".".join(name.split(".")[-2:])
 
 
 def _make(model: Any, record: Record) -> None:

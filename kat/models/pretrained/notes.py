@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import sys
 from typing import Any
@@ -34,9 +35,23 @@ def remember(model: Any, record: Record) -> None:
     if not is_pretrained(model):
         return
     register_pretrained()
-    records = [*noted(model), _as_json(record)]
-    if len(records) > 1 or getattr(model.config, "quantization_config", None) is None:
-        model.config.quantization_config = {"quant_method": METHOD, "changes": records}
+    before = noted(model)
+    if not before:
+        if getattr(model.config, "quantization_config", None) is not None:
+            return
+        if model.base_model is not model:  # without a head it may be a part, saved by the whole
+            _own_configuration(model)
+    entry = {"quant_method": METHOD, "changes": [*before, _as_json(record)]}
+    model.config.quantization_config = entry
+
+
+def _own_configuration(model: Any) -> None:
+    """Gives a model and its parts a configuration that other models built from it do not share."""
+    shared = model.config
+    own = copy.copy(shared)
+    for module in model.modules():
+        if vars(module).get("config") is shared:
+            module.config = own
 
 
 def forget(model: Any, record: Record) -> None:

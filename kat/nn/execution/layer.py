@@ -218,6 +218,12 @@ def _is_layer_norm(norm: Any) -> TypeGuard[nn.LayerNorm]:
     return not is_patched(norm)
 
 
+def normalized(norm: nn.Module | None, x: Tensor) -> Tensor:
+    """``norm(x)``; x where there is no norm. A program of torch.fx calls it."""
+    y: Tensor = x if norm is None else norm(x)
+    return y
+
+
 def effective(*modules: nn.Module) -> list[nn.Module]:
     """Those of some dropouts and norms that change their input, or that something observes."""
     return [module for module in modules if not has_no_effect(module)]

@@ -196,6 +196,15 @@ def test_a_parallel_adapter_adds_a_bottleneck_of_the_input_to_the_output():
     assert act.num_groups == 6
 
 
+def test_a_parallel_adapter_sees_the_norm_of_its_mlp():
+    mlp, norm = kat.GRKANMlp(16, 32), nn.LayerNorm(16)
+    kat.adapt(mlp, "parallel")
+    trained(mlp)
+    expected = mlp(norm(X))
+    torch.testing.assert_close(mlp(X, norm=norm), expected)
+    torch.testing.assert_close(mlp(X, norm), expected)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_removed_adapters_leave_the_model_before(kind):
     model = model_for(kind)
@@ -363,8 +372,10 @@ def test_after_merging_the_same_is_trainable_as_before():
     assert {name: p.requires_grad for name, p in model.named_parameters()} == before
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("compiled", [torch.compile, lambda model: torch.jit.trace(model, X)])
 @pytest.mark.parametrize("change", [kat.kanify, lambda model: kat.adapt(model, "parallel")])
-def test_a_compiled_model_is_refused(change):
-    model = torch.compile(nn.Sequential(nn.Linear(16, 32), nn.GELU(), nn.Linear(32, 16)))
+def test_a_compiled_model_is_refused(change, compiled):
+    model = compiled(nn.Sequential(nn.Linear(16, 32), nn.GELU(), nn.Linear(32, 16)))
     with pytest.raises(InputError, match="compiled already; change the model first"):
         change(model)

@@ -205,6 +205,21 @@ def test_code_that_cannot_be_written_anew_is_left_alone():
 
     plan = kat.kanify(nn.Sequential(Branches(), Optional(), Mlp(8, 16)))
     assert [r.mlp.activation for r in plan.replacements] == ["2.act"]
+    assert plan.skipped == {
+        "1.act": "the code that calls it has optional arguments, or conditions on its input"
+    }
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_torchscript_and_linear_maps_without_weights_are_passed_over():
+    x = torch.randn(4, 8)
+    lazy = nn.Sequential(nn.LazyLinear(16), nn.GELU(), nn.Linear(16, 8))
+    model = nn.Sequential(torch.jit.trace(Mlp(8, 16), x), lazy, Mlp(8, 16))
+    plan = kat.kanify(model, dry_run=True)
+    assert [r.mlp.activation for r in plan.replacements] == ["2.act"]
+    assert plan.skipped["1.1"] == "its input comes from LazyLinear, not a linear map"
+    lazy(x)
+    assert kat.kanify(lazy).replacements[0].mlp.widths == (8, 16, 8)
 
 
 class WithHead(nn.Module):

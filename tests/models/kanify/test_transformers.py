@@ -131,6 +131,40 @@ def test_from_pretrained_puts_the_rationals_back(name, tmp_path):
     assert "kanify" not in (tmp_path / "plain" / "config.json").read_text()
 
 
+def test_a_mixture_that_is_stored_under_other_names_is_loaded(tmp_path):
+    torch.manual_seed(0)
+    sizes = {"num_key_value_heads": 2, "num_local_experts": 3}
+    config = transformers.MixtralConfig(**SMALL, **TEXT, **sizes)
+    model, x = transformers.MixtralForCausalLM(config).eval(), inputs("GPT2")
+    kat.kanify(model)
+    kat.adapt(model, "low_rank", freeze=False)
+    model.save_pretrained(tmp_path)
+    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert torch.equal(output(again.model, x), output(model.model, x))
+
+
+def test_models_of_one_configuration_have_notes_of_their_own(tmp_path):
+    torch.manual_seed(0)
+    config, x = transformers.GPT2Config(**GPT2), inputs("GPT2")
+    plain, first, second = (transformers.GPT2LMHeadModel(config).eval() for _ in range(3))
+    plan = kat.kanify(first)
+    assert first.transformer.config is first.config
+    kat.models.kanify.kanify_like(second, plan.record())
+    for model in (plain, first, second):
+        model.save_pretrained(tmp_path)
+        again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
+        assert list(kat.nn.rationals(again)) == list(kat.nn.rationals(model))
+        assert torch.equal(output(again.transformer, x), output(model.transformer, x))
+
+
+def test_a_change_of_a_part_is_saved_with_the_whole(tmp_path):
+    model, x = transformers.GPT2LMHeadModel(transformers.GPT2Config(**GPT2)).eval(), inputs("GPT2")
+    kat.kanify(model.transformer)
+    model.save_pretrained(tmp_path)
+    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert torch.equal(output(again.transformer, x), output(model.transformer, x))
+
+
 def test_a_model_without_its_head_has_the_rationals_too(tmp_path):
     torch.manual_seed(0)
     config = transformers.GPT2Config(**GPT2)

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import fx, nn
 
-from kat.models.kanify.finders.trace import trace_own
+from kat.models.kanify.finders.trace import trace_loosely, trace_own
 from kat.models.kanify.finders.walk import asks_size, is_on_path
 
 Functions = dict[bool, Callable[..., Any]]
@@ -85,6 +85,16 @@ def called_regions(owner: nn.Module) -> list[Region]:
     in_training, in_evaluation = (regions(graph) if graph else [] for graph in graphs)
     same = [r.name for r in in_training] == [r.name for r in in_evaluation]
     return in_evaluation if same else []
+
+
+def fixed_regions(owner: nn.Module) -> list[Region]:
+    """The regions of a module's own code where that cannot be written anew, as far as seen."""
+    if not any(owner.children()) or _forward(owner) is not None:
+        return []
+    if trace_own(owner, owner.training) is not None:
+        return []
+    graph = trace_loosely(owner)
+    return regions(graph) if graph else []
 
 
 def called_already(owner: nn.Module) -> set[int]:

@@ -17,7 +17,7 @@ from torch import fx, nn
 from torch.nn.parameter import is_lazy
 
 from kat.models.kanify.activation import LINEAR, Activation, activation_function, kind_of
-from kat.models.kanify.finders.calls import Region, called_already, called_regions
+from kat.models.kanify.finders.calls import Region, called_already, called_regions, fixed_regions
 from kat.models.kanify.finders.experts import expert_widths
 from kat.models.kanify.finders.linear import linear_map
 from kat.models.kanify.finders.mlp import Mlp, NoMlp, joined
@@ -53,12 +53,14 @@ class _Candidate(NamedTuple):
         attribute: its name there.
         activation: itself.
         call: where the code of the owner calls it; None for an attribute.
+        is_fixed: whether that code cannot be written anew.
     """
 
     owner: str
     attribute: str
     activation: Callable[..., Any]
     call: tuple[int, Region] | None = None
+    is_fixed: bool = False
 
     @property
     def name(self) -> str:
@@ -82,7 +84,8 @@ def find(model: nn.Module) -> Found:
                 mlp = _mlp(model, candidate, graph)
             except NoMlp as reason:
                 # Most that code calls is no activation, such as a norm or a scale.
-                if function and (function.is_known or not candidate.call):
+                named = function and (function.is_known or not candidate.call)
+                if named and not candidate.is_fixed:
                     found.skipped[candidate.name] = str(reason)
                 continue
             unfit = _unfit(model, mlp, candidate, function)
@@ -99,6 +102,8 @@ def _unfit(model: nn.Module, mlp: Mlp, candidate: _Candidate, function: Activati
     """Why no rational can be put there; empty if one can."""
     if function is None:
         return f"{kind_of(candidate.activation)} is not one function of every value by itself"
+    if candidate.is_fixed:
+        return "the code that calls it has optional arguments, or conditions on its input"
     if hasattr(model.get_submodule(mlp.first), "act1"):
         return f"{mlp.first} has an attribute 'act1', the name for its rational, already"
     return ""
@@ -118,10 +123,12 @@ def _attributes(owner: str, module: nn.Module) -> Iterator[_Candidate]:
 def _calls(owner: str, module: nn.Module) -> Iterator[_Candidate]:
     """The calls in the code of a module that may be activations."""
     taken, replaced = set(dir(module)), called_already(module)
+    name = next(name for name in _names() if name not in taken)
     for number, region in enumerate(called_regions(module)):
         if number not in replaced:
-            name = next(name for name in _names() if name not in taken)
             yield _Candidate(owner, name, region.module(module), (number, region))
+    for number, region in enumerate(fixed_regions(module)):
+        yield _Candidate(owner, name, region.module(module), (number, region), is_fixed=True)
 
 
 def _names() -> Iterator[str]:

@@ -26,8 +26,10 @@ def linear_map(module: nn.Module) -> LinearMap | None:
 
     Linear maps are ``nn.Linear`` with its subclasses, other classes named ``Linear`` with a weight
     (d_out, d_in), as PyTorch Geometric's, transformers' ``Conv1D``, whose weight is (d_in, d_out),
-    and convolutions of one position.
+    and convolutions of one position; lazy ones once they have weights.
     """
+    if any(map(is_lazy, module.parameters(recurse=False))):
+        return None
     if isinstance(module, nn.Linear):
         return LinearMap(module.in_features, module.out_features, -1)
     if isinstance(module, CONVOLUTIONS):
@@ -36,7 +38,7 @@ def linear_map(module: nn.Module) -> LinearMap | None:
             return None
         return LinearMap(module.in_channels, module.out_channels, -1 - len(ones))
     weight, name = getattr(module, "weight", None), type(module).__name__
-    if not isinstance(weight, torch.Tensor) or is_lazy(weight) or weight.ndim != 2:
+    if not isinstance(weight, torch.Tensor) or weight.ndim != 2:
         return None
     if name == "Conv1D":
         return LinearMap(weight.shape[0], weight.shape[1], -1)

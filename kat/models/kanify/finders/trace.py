@@ -50,20 +50,25 @@ def trace(module: nn.Module, is_step: Callable[[nn.Module], bool]) -> fx.Graph |
 def trace_own(module: nn.Module, training: bool) -> fx.Graph | None:
     """The graph of a module's own ``forward``, with its children as steps.
 
-    It does the same as the code. None if that depends on data, has optional arguments, or uses
-    tensors other than the module's.
+    It does the same as the code. None if that depends on data, has optional arguments, uses tensors
+    other than the module's, or is TorchScript.
 
     Args:
         module: the module.
         training: the mode of the module while it runs.
     """
+    if isinstance(module, torch.jit.ScriptModule):
+        return None
     parameters = list(inspect.signature(type(module).forward).parameters.values())
     if any(p.kind != p.POSITIONAL_OR_KEYWORD or p.default is not p.empty for p in parameters):
         return None
     skeleton = _skeleton(module).train(training)
-    graph = _traced(_Own(), skeleton)
-    names = [str(node.target) for node in graph.nodes if node.op == "get_attr"] if graph else []
-    return graph if all(_has(module, name) for name in names) else None
+    return _of_its_tensors(module, _traced(_Own(), skeleton))
+
+
+def trace_loosely(module: nn.Module) -> fx.Graph | None:
+    """As :func:`trace`, of a module's own ``forward``, with its children as steps."""
+    return _of_its_tensors(module, trace(module, lambda child: True))
 
 
 def _traced(tracer: fx.Tracer, skeleton: nn.Module) -> fx.Graph | None:
@@ -74,6 +79,12 @@ def _traced(tracer: fx.Tracer, skeleton: nn.Module) -> fx.Graph | None:
             return tracer.trace(skeleton)
         except Exception:  # foreign code, run on symbols, can raise anything
             return None
+
+
+def _of_its_tensors(module: nn.Module, graph: fx.Graph | None) -> fx.Graph | None:
+    """A graph, None if it uses tensors other than the module's."""
+    names = [str(node.target) for node in graph.nodes if node.op == "get_attr"] if graph else []
+    return graph if all(_has(module, name) for name in names) else None
 
 
 def _has(module: nn.Module, name: str) -> bool:
