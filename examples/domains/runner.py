@@ -13,6 +13,8 @@ Every measure is an error: less is better. Each arm tries the same number of lea
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -116,14 +118,23 @@ class Domain:
         """Makes the runs that the CSV file lacks, and prints the tables.
 
         ``run`` makes one and returns the model, for its size, and the columns that it measured.
+
+        Raises:
+            SystemExit: the CSV file cannot be written, or Ctrl-C.
         """
+        if not options.table:
+            _writable(options.csv)
         means: dict[str, list[dict[str, float]]] = {measure: [] for measure in self.measures}
         for task in options.task:
             runs = self.runs(options.csv, task, options.steps)
             make = partial(self._row, options, task, run)
             if not options.table:
                 tries = {arm: [{"rate": rate} for rate in self.rates[arm]] for arm in options.arm}
-                runs.make(tries, options.seed, make)
+                try:
+                    runs.make(tries, options.seed, make)
+                except KeyboardInterrupt:
+                    print("stopped; the same command goes on from here", file=sys.stderr)
+                    raise SystemExit(130) from None
             tested = runs.tested(self.rates)
             if not tested:
                 print(f"\n{task}: no test after {options.steps} steps in {options.csv}")
@@ -154,6 +165,18 @@ class Domain:
         if tuning:  # what chooses the rate does not see the test
             row |= dict.fromkeys(self.measures, "")
         return {name: value for name, value in row.items() if name in (*COLUMNS, *self.columns)}
+
+
+def _writable(csv: Path) -> None:
+    """Makes the folder of a CSV file; exits with one line if nothing can be written there."""
+    try:
+        csv.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SystemExit(f"--csv {csv}: {error.strerror}") from None
+    if csv.is_dir() or not os.access(csv if csv.exists() else csv.parent, os.W_OK):
+        raise SystemExit(f"--csv {csv}: this is no file that can be written")
+    if not os.access(csv.parent, os.W_OK):
+        raise SystemExit(f"--csv {csv}: checkpoints cannot be written beside it")
 
 
 def _count(text: str) -> int:
