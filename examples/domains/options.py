@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 import torch
@@ -38,6 +39,18 @@ def make_parser(
     add("--device", type=_device, default=torch.device(device), help=where)
     add("--table", action="store_true", help="make no runs: print the tables of the rows")
     return parser
+
+
+def check_writable(csv: Path) -> None:
+    """Makes the folder of a CSV file; exits with one line if nothing can be written there."""
+    try:
+        csv.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SystemExit(f"--csv {csv}: {error.strerror}") from None
+    if csv.is_dir() or not os.access(csv if csv.exists() else csv.parent, os.W_OK):
+        raise SystemExit(f"--csv {csv}: this is no file that can be written")
+    if not os.access(csv.parent, os.W_OK):
+        raise SystemExit(f"--csv {csv}: checkpoints cannot be written beside it")
 
 
 def _count(text: str) -> int:

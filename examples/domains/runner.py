@@ -14,6 +14,7 @@ Every measure is an error: less is better. Each arm tries the same number of lea
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,7 +23,7 @@ from typing import Any, NamedTuple
 
 import torch
 from layers import REFERENCES
-from options import make_parser
+from options import check_writable, make_parser
 from rows import IDENTITY, Rates, Runs
 from summary import print_errors, print_ranks
 from torch import nn
@@ -87,14 +88,23 @@ class Domain:
         """Makes the runs that the CSV file lacks, and prints the tables.
 
         ``run`` makes one and returns the model, for its size, and the columns that it measured.
+
+        Raises:
+            SystemExit: the CSV file cannot be written, or Ctrl-C.
         """
+        if not options.table:
+            check_writable(options.csv)
         means: dict[str, list[dict[str, float]]] = {measure: [] for measure in self.measures}
         for task in options.task:
             runs = self.runs(options.csv, task, options.steps)
             make = partial(self._row, options, task, run)
             if not options.table:
                 tries = {arm: [{"rate": rate} for rate in self.rates[arm]] for arm in options.arm}
-                runs.make(tries, options.seed, make)
+                try:
+                    runs.make(tries, options.seed, make)
+                except KeyboardInterrupt:
+                    print("stopped; the same command goes on from here", file=sys.stderr)
+                    raise SystemExit(130) from None
             tested = runs.tested(self.rates)
             if not tested:
                 print(f"\n{task}: no test after {options.steps} steps in {options.csv}")

@@ -177,6 +177,33 @@ def test_the_runner_tunes_pairs_seeds_and_ranks(example, tmp_path, capsys):
     assert len(made) == len(rows) == 20
 
 
+def test_ctrl_c_no_rows_and_a_csv_that_cannot_be_written_are_one_line(example, tmp_path, capsys):
+    domain = example("runner").Domain("", "x", ["s"], {"gelu": (0.1,)}, 5)
+
+    def run(trial):
+        raise KeyboardInterrupt
+
+    def main(path, *more):
+        domain.main(domain.parser().parse_args(["--csv", str(path), *more]), run)
+
+    with pytest.raises(SystemExit, match="130"):
+        main(tmp_path / "new" / "x.csv")
+    assert capsys.readouterr().err == "stopped; the same command goes on from here\n"
+    main(tmp_path / "x.csv", "--table")
+    assert capsys.readouterr().out == f"\ns: no test after 5 steps in {tmp_path / 'x.csv'}\n"
+    with pytest.raises(SystemExit, match="no file that can be written"):
+        main(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("option", "problem"), [("--steps=ten", "whole number"), ("--device=foo", "cannot be used")]
+)
+def test_options_that_are_wrong_are_named(example, capsys, option, problem):
+    with pytest.raises(SystemExit, match="2"):
+        example("runner").Domain("", "x", ["s"], {"gelu": (0.1,)}, 5).parser().parse_args([option])
+    assert problem in capsys.readouterr().err
+
+
 def _script(name: str, *options: str | Path) -> str:
     command = [sys.executable, FOLDER / name, *options]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout

@@ -1,0 +1,145 @@
+"""Rationals whose denominators stay even: no optimizer, dtype or freezing gives them a kink."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import kat
+from kat.analysis.verify.derivatives import kinks
+from kat.nn import keep_even, rationals
+
+OPTIMIZERS = {
+    "adamw": lambda p: torch.optim.AdamW(p, 0.05, weight_decay=0.1),
+    "sgd": lambda p: torch.optim.SGD(p, 1e-5, momentum=0.9, nesterov=True, weight_decay=0.1),
+    "rmsprop": lambda p: torch.optim.RMSprop(p, 1e-2),
+    "lbfgs": lambda p: torch.optim.LBFGS(p, 0.1, max_iter=3),
+}
+
+
+SHARDED = """
+import torch
+from torch.distributed import destroy_process_group, init_process_group
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+
+import kat
+
+init_process_group("gloo")
+torch.manual_seed(0)
+model = kat.GRKANMlp(8, 16, num_groups=4)
+start = model.act2.weight_denominator.detach().clone()
+fully_shard(model, mesh=init_device_mesh("cpu", (1,)))
+kat.nn.keep_even(model)
+optimizer = torch.optim.AdamW(model.parameters(), 0.05)
+for _ in range(3):
+    model(torch.randn(32, 8)).square().sum().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+b = model.act2.weight_denominator.full_tensor()
+print(b[:, ::2].abs().max().item(), (b - start)[:, 1::2].abs().min().item())
+destroy_process_group()
+"""
+
+
+def _train(model, optimizer, dtype=torch.float32):
+    x = torch.randn(64, 8, dtype=dtype)
+
+    def loss():
+        optimizer.zero_grad()
+        value = (model(x) - x.sin()).square().sum()
+        value.backward()
+        return value
+
+    for _ in range(4):
+        optimizer.step(loss)
+
+
+def _kinks(rational):
+    """Over all groups: the kinks of their functions."""
+    a, b = (c.detach().double() for c in (rational.weight_numerator, rational.weight_denominator))
+    groups = max(len(a), len(b))
+    pairs = zip(a.expand(groups, -1).tolist(), b.expand(groups, -1).tolist(), strict=True)
+    return [kink for of_a, of_b in pairs for kink in kinks(of_a, of_b, "A")]
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("share", ["numerator", "denominator", "none"])
+def test_training_makes_no_kink(name, share):
+    torch.manual_seed(0)
+    free, even = (kat.GRKANMlp(8, 16, num_groups=4, act_init="gelu", share=share) for _ in range(2))
+    keep_even(even)
+    starts = [r.weight_denominator.detach().clone() for r in rationals(even).values()]
+    for model in (free, even):
+        _train(model, OPTIMIZERS[name](model.parameters()))
+    assert any(_kinks(rational) for rational in rationals(free).values())
+    assert not any(_kinks(rational) for rational in rationals(even).values())
+    ends = [rational.weight_denominator for rational in rationals(even).values()]
+    assert not any(torch.equal(a, b) for a, b in zip(starts, ends, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_kink_that_is_there_goes(dtype):
+    torch.manual_seed(0)
+    act = kat.GroupRational(2, (4, 3), "tanh", num_channels=8).to(dtype)
+    assert _kinks(act)
+    keep_even(act)
+    _train(act, OPTIMIZERS["sgd"](act.parameters()), dtype)
+    assert not _kinks(act)
+
+
+def test_a_frozen_rational_has_no_hook_and_removed_hooks_let_it_train():
+    torch.manual_seed(0)
+    model = kat.GRKANMlp(8, 16, num_groups=4)
+    model.act1.requires_grad_(False)
+    handles = keep_even(model)
+    assert len(handles) == 2
+    for handle in handles:
+        handle.remove()
+    _train(model, OPTIMIZERS["adamw"](model.parameters()))
+    assert _kinks(model.act2)
+    assert not _kinks(model.act1)
+
+
+def test_a_polynomial_is_smooth_already():
+    act = kat.GroupRational(2, (3, 0), num_channels=4)
+    keep_even(act)
+    model = torch.nn.Sequential(torch.nn.Linear(8, 4), act, torch.nn.Linear(4, 8))
+    _train(model, OPTIMIZERS["sgd"](model.parameters()))
+
+
+def test_gradients_that_are_asked_for_are_even(): 
+    model = kat.GRKANMlp(8, 16, num_groups=4)
+    keep_even(model)
+    b = model.act2.weight_denominator
+    (grad,) = torch.autograd.grad(model(torch.randn(4, 8)).sum(), b)
+    assert grad[:, ::2].abs().max() == 0
+    assert grad[:, 1::2].abs().min() > 0
+
+
+def test_sharded_coefficients_stay_even(tmp_path):
+    """FSDP2 in a process of its own: the gradients of shards come by no hook of autograd."""
+    script = tmp_path / "sharded.py"
+    script.write_text(SHARDED)
+    environment = {**os.environ, "MASTER_ADDR": "localhost", "MASTER_PORT": str(free_port())}
+    done = subprocess.run(
+        [sys.executable, str(script)], env={**environment, "RANK": "0", "WORLD_SIZE": "1"},
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    odd, even = map(float, done.stdout.split())
+    assert odd == 0
+    assert even > 0
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        (torch.nn.Linear(2, 2), "no rational"),
+        (kat.GRKANMlp(8, form="B"), "act1 is of form B"),
+        (kat.GroupRational(2, form="B"), "the rational is of form B"),
+    ],
+)
+def test_what_cannot_be_smooth_is_refused(model, says):
+    with pytest.raises(ValueError, match=says):
+        keep_even(model)
