@@ -105,18 +105,8 @@ def grkan(form: str) -> nn.Sequential:
 def grkan_even() -> nn.Sequential:
     """Form A, with b_j = 0 for odd j for good: then Q has even powers alone, and no kink."""
     net = grkan("A")
-    for layer in net[1:]:
-        keep_even(layer.act)
+    kat.nn.keep_even(net)
     return net
-
-
-def keep_even(rational: kat.GroupRational) -> None:
-    """Sets b_1, b_3, ... of a form A rational to zero and lets no gradient move them."""
-    b = rational.weight_denominator
-    even = (torch.arange(1, b.shape[1] + 1) % 2 == 0).to(b)
-    with torch.no_grad():
-        b.mul_(even)
-    b.register_hook(lambda grad: grad * even)
 
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Sequential], float]] = {

@@ -17,8 +17,9 @@ boundary and initial values, so that the residual is the whole loss:
 The loss differentiates the network three times, which kat's layers allow. N is a linear map to 32
 features, two residual MLPs of the arm, and a linear map to one number, in float64. By default a
 rational learns a jump of F' or F'' at 0. A loss at points does not see that, so that the residual
-can be small and the error large. The arm smooth is grkan with its odd b_j held at zero, as
-docs/higher-order.md advises: F then has all derivatives. tanh and silu are in use in this field.
+can be small and the error large. The arm smooth is grkan after kat.nn.keep_even, which holds the
+odd b_j at zero: F then has all derivatives (docs/higher-order.md). tanh and silu are in use in this
+field.
 
 Error: the root of the mean of (u - solution)^2 over that of solution^2, on a grid of 101 x 101
 points. Solutions are formulas; Burgers' is that of Cole and Hopf, by quadrature, with a layer at
@@ -173,22 +174,13 @@ class Net(nn.Module):
         self.blocks = nn.ModuleList(layers)
         self.last = nn.Linear(WIDTH, 1)
         if arm == "smooth":
-            keep_smooth(self)
+            kat.nn.keep_even(self)
 
     def forward(self, p: Tensor) -> Tensor:
         x = self.first(p)
         for block in self.blocks:
             x = x + block(x)
         return self.last(x)[:, 0]
-
-
-def keep_smooth(net: nn.Module) -> None:
-    """Holds the odd b_j at zero, where they start: Q has even powers of x alone, and no kink."""
-    for module in net.modules():
-        if isinstance(module, kat.GroupRational):
-            b = module.weight_denominator
-            even = torch.arange(1, b.shape[1] + 1) % 2 == 0
-            b.register_hook(lambda grad, even=even: grad * even.to(grad.device))
 
 
 def points(equation: Equation, count: int, generator: torch.Generator | None = None) -> Tensor:

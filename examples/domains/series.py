@@ -170,8 +170,10 @@ def ridge(trial: Trial, data: Data) -> dict[str, Any]:
     if data.classes:
         with needed():
             from aeon.transformations.collection.convolution_based import MiniRocket
+        threads = torch.get_num_threads()
         rocket = MiniRocket(random_state=trial.seed).fit(data.train.series.numpy())
         features = [rocket.transform(part.series.numpy()).astype(np.float64) for part in parts]
+        torch.set_num_threads(threads)  # numba sets OpenMP's number, which is torch's too
         offsets = [torch.zeros(len(part.target), 1) for part in parts]
         goal = functional.one_hot(data.train.target, data.classes)
     else:

@@ -16,6 +16,7 @@ from kat.nn.monitoring.stability import StabilityMonitor
 from kat.nn.param_groups import clip_coefficient_gradients, param_groups
 from kat.nn.presets import given_coefficients, preset, preset_names, read_coefficients
 from kat.nn.rational import GroupRational, Share, group_functions, rationals
+from kat.nn.smooth import keep_even
 
 __all__ = [
     "BSplineKANLinear",
@@ -38,6 +39,7 @@ __all__ = [
     "group_functions",
     "init_attention_mimetic_",
     "init_grkan_",
+    "keep_even",
     "param_groups",
     "preset",
     "preset_names",

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
 import kat
 from kat.analysis.verify.derivatives import kinks
 from kat.nn import keep_even, rationals
+from tests.processes import free_port
 
 OPTIMIZERS = {
     "adamw": lambda p: torch.optim.AdamW(p, 0.05, weight_decay=0.1),
@@ -108,7 +113,7 @@ def test_a_polynomial_is_smooth_already():
     _train(model, OPTIMIZERS["sgd"](model.parameters()))
 
 
-def test_gradients_that_are_asked_for_are_even(): 
+def test_gradients_that_are_asked_for_are_even():
     model = kat.GRKANMlp(8, 16, num_groups=4)
     keep_even(model)
     b = model.act2.weight_denominator
