@@ -1,7 +1,7 @@
 """Molecules: GR-KAN in message passing by PyTorch Geometric, against fingerprints.
 
     pip install "kolmogorov-arnold-transformer[domains]"
-    python examples/domains/molecules.py --task freesolv --seed 1 --steps 20     # a first look
+    python examples/domains/molecules.py --task freesolv --arm gelu grkan --seed 1 --steps 200
     python examples/domains/molecules.py                                         # all of it
     python examples/domains/molecules.py --table                                 # of what is done
 

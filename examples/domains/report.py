@@ -11,7 +11,6 @@ comparisons.py says what a difference is.
 from __future__ import annotations
 
 import argparse
-import math
 import statistics
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,9 +22,8 @@ with needed():
     from comparisons import COMPARISONS, Line, lines
     from figures import forest, language_curves
     from matplotlib.figure import Figure
-    from summary import rank
+    from summary import rank, two_digits
 
-from kat.analysis.ablation import Estimate
 from kat.files import replacing, write_text
 
 COMPARED = tuple(COMPARISONS)[:3]
@@ -61,7 +59,14 @@ def main() -> None:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Writes a figure into a file of the format of its ending."""
+    """Writes a figure into a file of the format of its ending.
+
+    Raises:
+        SystemExit: the ending is none of a picture.
+    """
+    known = figure.canvas.get_supported_filetypes()
+    if path.suffix.removeprefix(".") not in known:
+        raise SystemExit(f"{path} must end in one of {', '.join(f'.{name}' for name in known)}")
     with replacing(path) as draft:
         figure.savefig(draft, dpi=100, format=path.suffix.removeprefix("."))
     print(path)
@@ -85,7 +90,7 @@ def table(of_domain: list[Line]) -> str:
     rows = []
     for line in of_domain:
         own = {d.title: f"{d.mean:+.0f} ({d.low:+.0f} to {d.high:+.0f})" for d in line.differences}
-        errors = [_text(line.errors[arm]) if arm in line.errors else "" for arm in arms]
+        errors = [two_digits(line.errors[arm]) if arm in line.errors else "" for arm in arms]
         rows.append([line.task, *errors, *(own.get(title, "") for title in compared)])
     whole = [line for line in of_domain if len(line.errors) == len(arms)]
     if len(whole) > 1:
@@ -93,12 +98,6 @@ def table(of_domain: list[Line]) -> str:
         ranks = [statistics.fmean(rank(arm, each) for each in means) for arm in arms]
         rows.append(["mean rank", *(f"{each:.1f}" for each in ranks), *("" for _ in compared)])
     return markdown(["", *arms, *(f"{title}, %" for title in compared)], rows)
-
-
-def _text(error: Estimate) -> str:
-    """Two significant digits of the interval, and as many places of the mean."""
-    width = error.half_width
-    return error.text(max(0, 1 - math.floor(math.log10(width))) if width > 0 else 4)
 
 
 def counts(everything: list[Line]) -> str:

@@ -117,8 +117,9 @@ class Runs:
         writer.writerow(row)
         with self.path.open("a", newline="") as file:
             file.write(text.getvalue())  # at once, so that a row is whole or not there
-        cells = (*rates.values(), purpose, f"{row['seconds']} s", self.valid, row[self.valid])
-        print(arm, seed, *cells, flush=True)
+        named = {**rates, self.valid: row[self.valid], "test": row.get("test", "")}
+        cells = (f"{name} {float(value):.4g}" for name, value in named.items() if value != "")
+        print(f"{arm}, seed {seed}, {purpose}: {', '.join(cells)}, {row['seconds']} s", flush=True)
 
 
 def warm_up_and_decay(

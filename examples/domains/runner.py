@@ -125,7 +125,7 @@ class Domain:
         path = options.csv.parent / "-".join(names).replace("/", "-")
         path.parent.mkdir(parents=True, exist_ok=True)
         path = path.with_name(f"{path.name}.ckpt")
-        print(f"{task}, {arm}, rate {rate:g}, seed {seed}", flush=True)
+        print(f"{task}, {arm}, seed {seed}, rate {rate:g}", flush=True)
         torch.manual_seed(seed)
         trial = Trial(task, arm, rate, seed, options.steps, options.device, path, tuning)
         model, row = run(trial)

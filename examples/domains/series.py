@@ -1,7 +1,7 @@
 """Series: GR-KAN in the PatchTST of transformers, to classify series and to forecast one.
 
     pip install "kolmogorov-arnold-transformer[domains]"
-    python examples/domains/series.py --task ItalyPowerDemand --seed 1 --steps 20  # a first look
+    python examples/domains/series.py --task ItalyPowerDemand --arm gelu grkan --seed 1 --steps 100
     python examples/domains/series.py                                              # all of it
     python examples/domains/series.py --table                                 # of what is done
 

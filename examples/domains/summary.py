@@ -21,11 +21,18 @@ def print_errors(
         done = runs.done(arm, "test")
         reference = references.get(arm, "")
         difference = runs.difference(arm, reference, measure) if reference else None
-        compared = (difference.text(4, sign=True), reference) if difference else ("-", "-")
+        compared = (two_digits(difference, sign=True), reference) if difference else ("-", "-")
         error, seconds = (runs.estimate(arm, column) for column in (measure, "seconds"))
-        own = (arm, done[0]["rate"], done[0]["parameters"], error.text(4))
+        own = (arm, done[0]["rate"], done[0]["parameters"], two_digits(error))
         rows.append((*own, *compared, f"{seconds.mean:.1f}", len(done)))
     print_table(heads, rows)
+
+
+def two_digits(error: Estimate, sign: bool = False) -> str:
+    """Two significant digits of the interval, and as many places of the mean."""
+    width = error.half_width
+    places = max(0, 1 - math.floor(math.log10(width))) if width > 0 else 4
+    return error.text(places, sign=sign)
 
 
 def print_ranks(measure: str, means: Sequence[Mapping[str, float]]) -> None:

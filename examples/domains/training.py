@@ -17,6 +17,8 @@ from kat.files import replacing
 
 EVALUATIONS = 20
 """How often a run is evaluated; a checkpoint is written each time."""
+PATIENCE = 5
+"""Seconds between two lines that tell how far a run is."""
 
 
 def train(
@@ -49,7 +51,8 @@ def train(
         state = _load(trial, parts)
         print(f"  resumed at step {state['step']}", flush=True)
     every = max(1, trial.steps // EVALUATIONS)
-    began = time.perf_counter() - state["seconds"]
+    told = state["seconds"]
+    began = time.perf_counter() - told
     for step in range(state["step"] + 1, trial.steps + 1):
         model.train()
         value = loss()
@@ -64,9 +67,9 @@ def train(
         valid = validate() if value.isfinite() else math.inf
         state |= {"step": step, "curve": [*state["curve"], (step, valid)]}
         state["seconds"] = time.perf_counter() - began
-        print(
-            f"  step {step}/{trial.steps}  valid {valid:.4f}  {state['seconds']:.0f} s", flush=True
-        )
+        if state["seconds"] > told + PATIENCE:
+            told = state["seconds"]
+            print(f"  step {step}/{trial.steps}  valid {valid:.4f}  {told:.0f} s", flush=True)
         if not math.isfinite(valid):
             state["valid"] = math.inf
             break
