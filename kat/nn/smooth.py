@@ -29,6 +29,7 @@ def keep_even(model: nn.Module) -> list[RemovableHandle]:
         ValueError: there is no rational, or one of form B, in which even powers alone do not help.
 
     Examples:
+        >>> import torch
         >>> import kat
         >>> mlp = kat.GRKANMlp(16, 64)
         >>> hooks = kat.nn.keep_even(mlp)

@@ -61,7 +61,7 @@ def test_costs_are_against_the_task_s_first_score(runs, tmp_path, capsys, task):
     figure, page = tmp_path / "cost.svg", tmp_path / "page.html"
     copied = shutil.copytree(runs / task, tmp_path / "other")
     assert run("plot", "cost", runs / task, copied, "--out", figure) == 0
-    assert f"<!-- {HEADLINES[task]} (%) -->" in figure.read_text()
+    assert f"<!-- validation {HEADLINES[task]} (%) -->" in figure.read_text()
     assert run("report", runs / task, copied, "--out", page) == 0
     summary = json.loads((copied / "summary.json").read_text())
     value = f"{summary[TASKS[task].metrics[0].name]:.2f}"
