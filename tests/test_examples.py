@@ -201,6 +201,7 @@ def test_benchmark_of_the_adapters_makes_a_row_a_run_and_resumes(tmp_path):
     assert benchmark() == rows
 
 
+@pytest.mark.release  # a minute; the adapters' benchmark shares its tuning and resuming
 def test_benchmark_of_fine_tuning_tunes_each_arm_and_resumes(tmp_path):
     write_fashion_mnist(tmp_path, train=400, val=40)
     table = tmp_path / "table.csv"
