@@ -1,0 +1,113 @@
+"""The example of language: equal arms, text split by document, bits per byte, generation."""
+
+from __future__ import annotations
+
+import re
+from importlib.util import find_spec
+
+import pytest
+import torch
+from torch import nn
+
+from tests.examples.domains import ARMS, rows_of, run_script, size
+
+pytestmark = pytest.mark.skipif(
+    not (find_spec("transformers") and find_spec("tokenizers")),
+    reason="transformers and tokenizers, of the extra [domains], are not installed",
+)
+
+
+def test_language_models_have_equal_arms(example):
+    language = example("language")
+    sizes = [size(language.make_model(arm)) for arm in ARMS]
+    assert min(sizes) > 2e6
+    assert max(sizes) < min(1.02 * min(sizes), 4e6)
+
+
+@pytest.fixture(scope="module")
+def text(example, tmp_path_factory):
+    """Thirty pages as python3-doc has them, with a link to one of them."""
+    docs = tmp_path_factory.mktemp("doc")
+    pages = docs / "python3.13" / "html" / "_sources"
+    pages.mkdir(parents=True)
+    for i in range(30):
+        (pages / f"{i}.rst.txt").write_text(f"Page {i} naïve.\n" + 200 * f"word{i} and more, ")
+    (docs / "python3").symlink_to("python3.13")
+    return docs, example("language").read("python3-doc", docs)
+
+
+def test_text_is_split_by_document_and_counted_in_bytes(text):
+    _, made = text
+    parts = [made.train, made.valid, made.test]
+    decoded = [made.tokenizer.decode(part.tolist()) for part in parts]
+    found = [set(map(int, re.findall(r"Page (\d+) ", part))) for part in decoded]
+    assert [len(pages) for pages in found] == [24, 3, 3]
+    assert set.union(*found) == set(range(30))
+    for part, content in zip(parts, decoded, strict=True):
+        ends = made.tokenizer.decode(part[part != 0].tolist())  # the end of a document has no bytes
+        assert int(made.bytes_of_token[part].sum()) == len(ends.encode())
+        assert "naïve" in content
+
+
+def test_bits_per_byte_are_those_of_each_token_once(example, text):
+    language = example("language")
+    made = text[1]
+
+    class Uniform(nn.Linear):
+        def forward(self, input_ids):
+            logits = torch.zeros(*input_ids.shape, language.VOCABULARY)
+            return type("Output", (), {"logits": logits})
+
+    sizes = made.bytes_of_token
+    bits = language.bits_per_byte(Uniform(1, 1), made.train, sizes, 10_000)
+    windows = (len(made.train) - 1) // language.CONTEXT
+    predicted = made.train[1 : 1 + windows * language.CONTEXT]
+    assert windows > 1
+    assert bits == pytest.approx(12 * len(predicted) / int(sizes[predicted].sum()), rel=1e-6)
+
+
+@pytest.mark.parametrize("arm", ["grkan", "gated_grkan"])
+def test_generation_is_the_same_with_and_without_the_cache(example, arm):
+    torch.manual_seed(0)
+    model = example("language").make_model(arm).eval()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.mul_(1.5)  # so that the most probable token is clear
+    ids = torch.randint(1, 4096, (1, 7))
+    options = {"max_new_tokens": 12, "do_sample": False, "attention_mask": torch.ones_like(ids)}
+    cached = model.generate(ids, use_cache=True, **options)
+    for _ in range(12):
+        ids = torch.cat([ids, model(input_ids=ids).logits[:, -1:].argmax(-1)], 1)
+    assert torch.equal(cached, ids[:, : cached.shape[1]])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arm", ["grkan", "gated_grkan"])
+def test_language_models_compile_without_a_graph_break(example, arm):
+    torch.manual_seed(0)
+    model = example("language").make_model(arm)
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    ids = torch.randint(1, 4096, (2, 16))
+    torch.testing.assert_close(compiled(input_ids=ids).logits, model(input_ids=ids).logits)
+
+
+def test_text_that_is_not_there_is_named_with_its_command(example, tmp_path):
+    with pytest.raises(SystemExit, match="apt-get install doc-rfc-std"):
+        example("language").read("doc-rfc-std", tmp_path)
+
+
+@pytest.mark.slow
+def test_language_makes_a_row_a_run_and_resumes(tmp_path, text):
+    path = tmp_path / "language.csv"
+    options = [
+        "--task", "python3-doc", "--docs", text[0], "--seed", "1", "--steps", "1", "--csv", path,
+        "--arm", "swiglu", "gated_grkan", "--generate", "2",
+    ]  # fmt: skip
+    printed = run_script("language.py", *options)
+    rows = rows_of(path)
+    assert [row["for"] for row in rows] == ["tune"] * 6 + ["test"] * 2
+    assert {row["tokens"] for row in rows} == {str(8 * 256)}
+    assert [row["curve"].split(":")[0] for row in rows] == [str(8 * 256)] * 8
+    assert " swiglu" in printed.splitlines()[-1]
+    run_script("language.py", *options)
+    assert rows_of(path) == rows
