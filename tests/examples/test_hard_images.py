@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import importlib
 import re
 import subprocess
 import sys
 from argparse import Namespace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,19 +14,16 @@ from PIL import Image
 from torch import nn
 
 import kat
+from tests.examples.domains import ARMS, FOLDER, rows_of
 from tests.images import write_fashion_mnist
 
-FOLDER = Path(__file__).parents[2] / "examples" / "domains"
-ARMS = ("gelu", "swiglu", "grkan", "gated_grkan", "frozen")
 CORRUPTIONS = ("noise", "blur", "contrast", "rotation")
 
 
 @pytest.fixture(scope="module")
-def images():
+def images(example):
     """The module examples/domains/images.py."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(FOLDER)
-        yield importlib.import_module("images")
+    return example("images")
 
 
 @pytest.fixture(scope="module")
@@ -52,11 +46,6 @@ def _run(images, runner, data, folder, arm="gelu", tuning=False):
     path = folder / f"{arm}.ckpt"
     trial = runner.Trial("fashion-100", arm, 1e-2, 3, 2, torch.device("cpu"), path, tuning)
     return images.run(Namespace(data=data), trial)
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def test_arms_have_as_many_parameters(images):
@@ -207,7 +196,7 @@ def test_a_table_and_ranks_for_each_measure(runner, tmp_path, capsys):
     options = domain.parser().parse_args(["--csv", str(tmp_path / "x.csv"), "--seed", "1", "2"])
     domain.main(options, run)
     assert tuned == 2 * ([True] * 4 + [False] * 4)
-    rows = _rows(tmp_path / "x.csv")
+    rows = rows_of(tmp_path / "x.csv")
     assert [row["test"] + row["hard"] for row in rows if row["for"] == "tune"] == [""] * 8
     assert {row["hard"] for row in rows if row["for"] == "test"} == {"6.0", "7.0", "8.0", "9.0"}
     printed = capsys.readouterr().out
@@ -229,7 +218,7 @@ def test_images_make_a_row_a_run_and_resume(tmp_path, data):
         "2", "--csv", path, "--arm", "gelu", "gated_grkan", "--data", data,
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    rows = _rows(path)
+    rows = rows_of(path)
     assert [row["for"] for row in rows] == ["tune"] * 6 + ["test"] * 2
     measures = ("test", "occluded", *CORRUPTIONS, "corrupted")
     for row in rows:
@@ -238,5 +227,5 @@ def test_images_make_a_row_a_run_and_resume(tmp_path, data):
     for measure in ("test", "occluded", "corrupted"):
         assert f"fashion-100: {measure} error after 2 steps" in done.stdout
     subprocess.run(command, capture_output=True, check=True)
-    assert _rows(path) == rows
+    assert rows_of(path) == rows
     assert list(tmp_path.iterdir()) == [path]

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import copy
 import csv
-import importlib
 import subprocess
 import sys
 from importlib.resources import files
-from pathlib import Path
 
 import pytest
 import torch
 
-FOLDER = Path(__file__).parents[2] / "examples" / "domains"
-ARMS = ("gelu", "swiglu", "grkan", "gated_grkan", "frozen")
 for package in ("datamol", "rdkit", "torch_geometric"):
     pytest.importorskip(package, reason=f"{package}, of the extra [domains], is not installed")
 
@@ -25,13 +21,13 @@ from sklearn.ensemble import HistGradientBoostingRegressor  # noqa: E402
 from torch_geometric.data import Batch  # noqa: E402
 from torch_geometric.utils import from_rdmol  # noqa: E402
 
+from tests.examples.domains import ARMS, FOLDER  # noqa: E402
+
 
 @pytest.fixture(scope="module")
-def molecules():
+def molecules(example):
     """The example as a module."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(FOLDER)
-        yield importlib.import_module("molecules")
+    return example("molecules")
 
 
 def _parts(data) -> list:

@@ -7,7 +7,6 @@ import importlib
 import math
 import statistics
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,16 +16,14 @@ from scipy.stats import rankdata, t
 
 import kat
 from kat.analysis.ablation import Estimate
+from tests.examples.domains import FOLDER
 
-FOLDER = Path(__file__).parents[2] / "examples" / "domains"
 pyplot = pytest.importorskip("matplotlib.pyplot")
 
 
 @pytest.fixture(scope="module")
-def plan():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(FOLDER)
-        yield importlib.import_module("plan")
+def plan(example):
+    return example("plan")
 
 
 @pytest.fixture(scope="module")

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import csv
-import importlib
 import math
 import subprocess
 import sys
 from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-FOLDER = Path(__file__).parents[2] / "examples" / "domains"
+from tests.examples.domains import FOLDER
+
 pytestmark = pytest.mark.skipif(
     not (find_spec("transformers") and find_spec("statsmodels")),
     reason="transformers and statsmodels, of the extra [domains], are not installed",
@@ -34,14 +33,6 @@ PUBLISHED = {  # training and test series, channels, classes, the longest traini
     "OSULeaf": (200, 242, 1, 6, 427),
     "PickupGestureWiimoteZ": (50, 50, 1, 10, 361),
 }
-
-
-@pytest.fixture(scope="module")
-def example():
-    """Imports a module of examples/domains by its name."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(FOLDER)
-        yield importlib.import_module
 
 
 @pytest.fixture
