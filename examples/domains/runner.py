@@ -6,7 +6,8 @@
     summary.py    the tables of errors, differences and ranks
     training.py   the loop of one run, and its checkpoints
     layers.py     the MLPs of the arms
-    plan.py       runs what plan.yaml declares; report.py makes the page and the forest plot of it
+    plan.py       runs what plan.yaml declares
+    report.py     the page of it, with the differences of comparisons.py and the plots of figures.py
 
 Every measure is an error: less is better. Each arm tries the same number of learning rates.
 """
