@@ -16,6 +16,7 @@ from kat.nn.monitoring.stability import StabilityMonitor
 from kat.nn.param_groups import clip_coefficient_gradients, param_groups
 from kat.nn.presets import given_coefficients, preset, preset_names, read_coefficients
 from kat.nn.rational import GroupRational, Share, group_functions, rationals
+from kat.nn.residual import ResidualRational, make_residual_
 from kat.nn.smooth import keep_even
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "Init",
     "Keep",
     "LayerHistory",
+    "ResidualRational",
     "Scheme",
     "Share",
     "StabilityMonitor",
@@ -40,6 +42,7 @@ __all__ = [
     "init_attention_mimetic_",
     "init_grkan_",
     "keep_even",
+    "make_residual_",
     "param_groups",
     "preset",
     "preset_names",

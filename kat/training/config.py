@@ -84,6 +84,7 @@ class OptimConfig:
         lr: peak learning rate; auto: from the number of images.
         weight_decay: weight decay of all parameters but biases, norms, embeddings and rational
             coefficients.
+        rational_weight_decay: weight decay of the rational coefficients; it pulls F towards zero.
         betas: decay rates of the moments of optimizers that have two, such as Adam.
         layer_decay: factor of the learning rate from each block to the one before it: the head has
             lr, the last block layer_decay times lr; 1 turns it off.
@@ -116,6 +117,7 @@ class OptimConfig:
     name: str = "adamw"
     lr: OrAuto[Positive] = 1e-3
     weight_decay: NonNegative = 0.05
+    rational_weight_decay: NonNegative = 0.0
     betas: tuple[ProbabilityBelowOne, ProbabilityBelowOne] = (0.9, 0.999)
     layer_decay: Share = 1.0
     rational_lr_scale: NonNegative = 1.0

@@ -65,6 +65,7 @@ CHOICES: dict[str, tuple[object, ...]] = {
     "optim.betas": ("[0.8, 0.95]",),
     "optim.layer_decay": (0.7,),
     "optim.rational_lr_scale": (0.1,),
+    "optim.rational_weight_decay": (0.01,),
     "optim.rational_warmup_epochs": (0.6, "auto"),
     "optim.clip_coefficients": (20.0,),
     "optim.warmup_epochs": (0.5, "auto"),

@@ -130,6 +130,11 @@ def _init_kat(
     report: Conversion,
 ) -> Conversion:
     """Initializes a KAT from a ViT, and measures how far its outputs moved."""
+    if "residual" in rational_args(model):
+        raise InputError(
+            f"the rationals of a model with residual=True start as SiLU and are not fitted to the"
+            f" activation of {source.name}: leave residual out"
+        )
     vit = plain_twin(model, activation)
     _load(vit, weights, source, report.fresh)
     own = model.state_dict()
@@ -176,8 +181,9 @@ def _check_heads(model: VisionTransformer, source: ViTSource) -> None:
 
 def _check_rationals(model: VisionTransformer, source: ViTSource) -> None:
     """Raises InputError for rationals that are other functions of the same coefficients."""
-    for name, own in rational_args(model).items():
-        given = source.args.get(name, own)
+    residual = {"residual": False} if source.is_kat else {}
+    for name, own in {**residual, **rational_args(model)}.items():
+        given = source.args.get(name, residual.get(name, own))
         if given != own:
             raise InputError(
                 f"the rationals of {source.name} have {name}={given!r} and the model's {own!r};"

@@ -10,7 +10,7 @@ from typing import Any
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from kat.nn import GRKANMlp, GroupRational
+from kat.nn import GatedGRKANMlp, GRKANMlp, GroupRational, ResidualRational
 
 REGISTERS = ("reg_token", "register_tokens", "dist_token")
 """The names of tokens that attention sees and the classifier does not."""
@@ -68,14 +68,20 @@ def rational_args(model: VisionTransformer) -> dict[str, Any]:
 
     Weights alone do not distinguish form A from form B.
     """
-    block: Any = model.blocks[0]
-    if not isinstance(block.mlp, GRKANMlp):
+    blocks: list[Any] = list(model.blocks)
+    mlps = [block.mlp for block in blocks if isinstance(block.mlp, (GRKANMlp, GatedGRKANMlp))]
+    if not mlps:
         return {}
-    act = block.mlp.act2
-    first = {} if isinstance(block.mlp.act1, GroupRational) else {"first_init": "none"}
+    mlp = mlps[0]
+    act: Any = mlp.act2 if isinstance(mlp, GRKANMlp) else mlp.act
+    args: dict[str, Any] = {}
+    if isinstance(mlp, GRKANMlp) and not isinstance(mlp.act1, GroupRational):
+        args["first_init"] = "none"
+    if isinstance(act, ResidualRational):
+        act, args["residual"] = act.rational, True
     return {
-        **first,
-        "num_groups": block.mlp.num_groups,
+        **args,
+        "num_groups": getattr(mlp, "num_groups", act.num_groups),
         "degree": list(act.degree),
         "form": act.form,
         "share": act.share,

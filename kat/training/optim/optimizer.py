@@ -48,8 +48,9 @@ _OWN = ("lr_scale", "weight_decay", "betas")
 def make_optimizer(model: nn.Module, optim: OptimConfig) -> torch.optim.Optimizer:
     """Creates timm's optimizer for the parameters that are not frozen.
 
-    Parameters in ``model.no_weight_decay()``, biases and norms have no weight decay. With
-    ``clip_coefficients`` c > 0, every rational coefficient is clamped to [-c, c] after each step.
+    Parameters in ``model.no_weight_decay()``, biases and norms have no weight decay, but that
+    rational coefficients have ``rational_weight_decay``. With ``clip_coefficients`` c > 0, every
+    one of them is clamped to [-c, c] after each step.
     Where steps are proportional to the gradient, that of all coefficients has norm 1 at most.
     Loading a state does not change the settings of the groups.
 
@@ -92,7 +93,9 @@ def parameter_groups(model: nn.Module, optim: OptimConfig) -> list[dict[str, Any
         made = decay_groups(model, optim.weight_decay)
     groups = split_coefficients(model, made, scaled=is_proportional(optim.name))
     for group in groups:
-        group["lr_scale"] *= optim.rational_lr_scale if group["rational"] else 1.0
+        if group["rational"]:
+            group["lr_scale"] *= optim.rational_lr_scale
+            group["weight_decay"] = optim.rational_weight_decay
     return groups
 
 

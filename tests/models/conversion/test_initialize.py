@@ -40,6 +40,24 @@ def test_rationals_of_another_form_are_refused():
     untouched(timm.create_model("kat_micro", form="B"), "a KAT with", source, activation="gelu")
 
 
+@pytest.mark.parametrize("name", ["kat_micro", "kat_glu_micro"])
+@pytest.mark.parametrize("args", [{"form": "B"}, {"residual": True}], ids=str)
+def test_rationals_of_another_kind_are_refused_both_ways_and_the_same_carried_over(name, args):
+    (key, value), plain = *args.items(), timm.create_model(name)
+    other = timm.create_model(name, **args)
+    untouched(plain, f"build it with {key}={value!r}", other)
+    default = {"form": "'A'", "residual": "False"}[key]
+    untouched(other, f"build it with {key}={default}", plain)
+    same = timm.create_model(name, **args)
+    init_from_vit(same, other)
+    assert all(torch.equal(v, same.state_dict()[k]) for k, v in other.state_dict().items())
+
+
+def test_the_residual_form_is_not_fitted_to_a_vits_activation():
+    model = timm.create_model("kat_micro", residual=True)
+    untouched(model, "start as SiLU and are not fitted", timm.create_model("vit_micro"))
+
+
 def test_an_activation_that_is_not_the_sources_is_refused():
     vit = timm.create_model("vit_micro", act_layer="silu")
     model = timm.create_model("kat_micro")

@@ -129,6 +129,15 @@ def test_decay_spares_norms_biases_embeddings_and_rationals():
     assert {"head.weight", "blocks.1.attn.qkv.weight"} <= decayed
 
 
+@pytest.mark.parametrize("layer_decay", [1.0, 0.7])
+def test_rationals_have_a_weight_decay_of_their_own(model, layer_decay):
+    optim = OptimConfig(weight_decay=0.0, rational_weight_decay=0.2, layer_decay=layer_decay)
+    decay = _by_name(model, make_optimizer(model, optim), "weight_decay")
+    coefficients = rational_parameter_names(model)
+    assert {decay[name] for name in coefficients} == {0.2}
+    assert {value for name, value in decay.items() if name not in coefficients} == {0.0}
+
+
 def test_an_optimizer_that_is_unavailable_is_named(model):
     with pytest.raises(InputError, match="optimizer 'fusedadam' cannot be used"):
         make_optimizer(model, OptimConfig(name="fusedadam"))
