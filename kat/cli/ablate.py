@@ -105,7 +105,12 @@ def make_parser() -> Parser:
     """The parser of ``kat ablate``."""
     parser = Parser(__doc__, "GRID...", epilog=f"shipped grids: {', '.join(grid_names())}")
     add = parser.add
-    add("grids", nargs="+", metavar="GRID", help="a shipped grid, or a YAML file")
+    add(
+        "grids",
+        nargs="+",
+        metavar="GRID",
+        help="a shipped grid, or a YAML file; FILE:GRID: one of its grids",
+    )
     parser.add_folder("--out", "folder of results and runs", default=Path("runs/ablation"))
     add("--seeds", nargs="+", type=int, metavar="N", help="seeds, instead of the grids' own")
     add(

@@ -148,7 +148,6 @@ def test_a_dry_run_lists_what_there_is_to_do(tmp_path, capsys):
         (["groups", "--set", "max_steps=20"], "may not set max_steps: .* to shorten its runs"),
         (["groups", "--set", "a=1", "--set", "seed=7"], "may not set seed"),
         (["groups", "--set", "model.args={a"], r"--set model.args: '\{a' is not a value"),
-        (["groups", "--set", "monitor.enabled=true"], "kat stability"),
         (["groups", "--set", "model.args.act_init=null"], "model.args.act_init is null"),
         (["groups", "--seeds", "1", "1"], r"--seeds must differ, got \[1, 1\]"),
         (
@@ -212,7 +211,7 @@ def test_a_grid_of_detectors_is_compared_by_box_ap(tmp_path, capsys):
 def test_every_ready_made_grid_can_be_planned(tmp_path, capsys):
     from kat.training.sweep.plan import grid_names
 
-    assert grid_names() == ["components", "degrees", "groups", "init", "models", "share"]
+    assert grid_names() == ["components", "degrees", "groups", "init", "models", "paper", "share"]
     assert run("ablate", *grid_names(), "--out", tmp_path / "none", "--dry-run") == 0
     assert len(capsys.readouterr().out.splitlines()) > 100
 

@@ -76,17 +76,29 @@ def find_grids(names: Sequence[str]) -> list[Grid]:
     """Reads grids.
 
     Args:
-        names: each the path of a YAML file or the name of a built-in grid.
+        names: each the path of a YAML file or the name of a built-in one; with ``:GRID`` behind it,
+            one of its grids.
 
     Raises:
         InputError: a grid does not exist, or two grids have the same name.
     """
-    grids = [grid for name in names for grid in read_grids(_find_file(name))]
+    grids = [grid for name in names for grid in _find(name)]
     names_of_files = [name for grid in grids for name in grid.names_of_tables]
     for name, count in Counter(names_of_files).items():
         if count > 1:
             raise InputError(f"two grids are named {name!r} and would write the same files")
     return grids
+
+
+def _find(name: str) -> list[Grid]:
+    file, colon, own = name.rpartition(":")
+    if not colon or Path(name).is_file():
+        return read_grids(_find_file(name))
+    path = _find_file(file)
+    grids = {grid.name.removeprefix(f"{path.stem}_"): grid for grid in read_grids(path)}
+    if own not in grids:
+        raise unknown(f"grid of {file}", own, grids)
+    return [grids[own]]
 
 
 def _find_file(name: str) -> Path:
@@ -158,8 +170,6 @@ def _check_settings(grid: Grid, cell: Cell, overrides: Settings, name: str) -> N
                 f"{name} may not set {setting}: the grid sets seeds and run directories; to"
                 " shorten its runs, set epochs or limit_train_batches"
             )
-    if given.get("monitor.enabled"):
-        raise InputError("monitor.enabled: 'kat stability' monitors a single run")
     star = "*" in str(own.get("model.name", ""))
     for setting in own.keys() & over.keys() - ({"model.name"} if star else set()):
         raise InputError(f"--set {setting} would override a setting of {name}")

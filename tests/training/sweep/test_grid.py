@@ -10,6 +10,7 @@ import yaml
 from kat.errors import InputError
 from kat.training import TrainConfig
 from kat.training.sweep.grid_file import read_grids
+from kat.training.sweep.plan import find_grids
 from kat.training.sweep.settings import (
     dotted,
     fingerprint,
@@ -71,6 +72,22 @@ def test_several_grids_of_a_file_share_what_is_common(tmp_path):
     assert wide.settings == {"epochs": 5, "optim": {"lr": 0.1}}
     assert first.tune is None
     assert wide.names_of_tables == ["study_wide", "study_wide_tuning"]
+
+
+def test_one_of_several_grids_of_a_file_can_be_named(tmp_path):
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump({"grids": {name: {"factors": FACTORS} for name in "ab"}}))
+    assert [grid.name for grid in find_grids([str(path)])] == ["study_a", "study_b"]
+    assert [grid.name for grid in find_grids([f"{path}:b", f"{path}:a"])] == ["study_b", "study_a"]
+    with pytest.raises(InputError, match=r"grid of .*study\.yaml 'c'.*a, b"):
+        find_grids([f"{path}:c"])
+    with pytest.raises(InputError, match=r"grid of groups 'a'.*groups"):
+        find_grids(["groups:a"])
+    with pytest.raises(InputError, match=r"grid .* 'nowhere'"):
+        find_grids(["nowhere:a"])
+    colon = tmp_path / "a:b.yaml"
+    colon.write_text(yaml.safe_dump({"factors": FACTORS}))
+    assert [grid.name for grid in find_grids([str(colon)])] == ["a:b"]
 
 
 @pytest.mark.parametrize(
