@@ -1,0 +1,153 @@
+"""The tables and figures of docs/results.md, from the tables of runs in benchmarks/results/paper.
+
+    kat ablate paper --out runs/paper                   # makes the runs, in hours; resumes
+    python scripts/results_page.py --runs runs/paper    # takes their tables over, then as below
+    python scripts/results_page.py                      # the page from the tables that are there
+
+The page has a table between the marks <!-- table of NAME --> and <!-- end of table -->, for each
+NAME.csv; paper_depth_moments.csv is of the records of the layers in the runs of paper_depth.csv.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from kat.analysis.ablation import (
+    CellResult,
+    Row,
+    compared,
+    main_metric,
+    markdown,
+    read_runs,
+    summarize,
+    table,
+    timing_note,
+)
+from kat.analysis.figures.ablation import plot_cells
+from kat.analysis.figures.forest import plot_forest
+from kat.files import write_text
+from kat.nn.monitoring.stability import read_rows
+from kat.tables import open_table, write_table
+from kat.training.tasks.task import Metric
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks/results/paper"
+PAGE = ROOT / "docs/results.md"
+FIGURES = ROOT / "docs/figures/results/paper"
+UNTESTED = ("paper_pilot", "paper_search")
+"""Grids that are compared on validation images, and so are not in the forest plot."""
+MOMENTS = "paper_depth_moments"
+RECORDED = ("input_variance", "output_variance", "gain", "input_gradient")
+
+
+def main() -> None:
+    """Takes over the tables of runs, if asked to, and writes page and figures."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--runs", type=Path, help="the --out of 'kat ablate paper'")
+    options = parser.parse_args()
+    if options.runs is not None:
+        take_over(options.runs, RESULTS)
+    write_page(RESULTS, PAGE, FIGURES)
+
+
+def take_over(runs: Path, results: Path) -> None:
+    """Copies the tables of runs, and writes :data:`MOMENTS` from the records of their layers."""
+    results.mkdir(parents=True, exist_ok=True)
+    for path in sorted(runs.glob("paper_*.csv")):
+        write_text(results / path.name, path.read_bytes().decode())
+    depth = results / "paper_depth.csv"
+    if depth.exists():
+        rows = [row for run in read_runs(depth) for row in recorded(run, runs)]
+        write_table(results / f"{MOMENTS}.csv", list(rows[0]), rows)
+
+
+def recorded(run: Row, runs: Path) -> list[Row]:
+    """The rows of the first and the last record of a run, with its cell and seed."""
+    path = runs / run["run"] / "stability.csv"
+    rows = read_rows(path) if path.exists() else []
+    steps = sorted({row["step"] for row in rows})
+    found = []
+    for step in dict.fromkeys(steps[:1] + steps[-1:]):
+        own = [row for row in rows if row["step"] == step]
+        names = {"cell": run["cell"], "seed": run["seed"], "step": step}
+        found += [
+            {**names, "layer": row["layer"], **{name: row.get(name) for name in RECORDED}}
+            for row in own
+        ]
+    return found
+
+
+def write_page(results: Path, page: Path, figures: Path) -> None:
+    """Writes the tables into the page, a figure for each grid, and the forest plot of all."""
+    texts: dict[str, str] = {}
+    tested: dict[str, list[CellResult]] = {}
+    metrics: dict[str, Metric] = {}
+    figures.mkdir(parents=True, exist_ok=True)
+    for path in sorted(results.glob("paper_*.csv")):
+        name = path.stem
+        if name == MOMENTS:
+            texts[name] = moments_table(path)
+            continue
+        rows = read_runs(path)
+        metric = metrics[name] = compared(main_metric(rows), rows)
+        cells = summarize(rows, measure=metric.name)
+        note = timing_note(cells, metric)
+        texts[name] = markdown(*table(cells, cells[0].name, metric)) + (
+            f"\n{note}\n" if note else ""
+        )
+        if name.endswith("_tuning"):
+            continue
+        plot_cells(cells, metric, rows[0].get("title") or name, figures / f"{name}.svg")
+        if name not in UNTESTED:
+            tested[name.removeprefix("paper_")] = cells
+    if tested:
+        metric = metrics[f"paper_{next(iter(tested))}"]
+        plot_forest(tested, metric, figures / "forest.svg")
+    write_text(page, filled(page.read_text(), texts))
+
+
+def moments_table(path: Path) -> str:
+    """For each cell, ranges over layers and seeds at the first and the last step."""
+    with open_table(path, "the records of the layers") as lines:
+        rows = list(lines)
+    columns = ["cell", "gain, first step", "gain, last step", "last block, first step", "last step"]
+    cells = []
+    for cell in dict.fromkeys(row["cell"] for row in rows):
+        own = [row for row in rows if row["cell"] == cell]
+        steps = sorted({int(row["step"]) for row in own})
+        ends = [[row for row in own if int(row["step"]) == step] for step in (steps[0], steps[-1])]
+        cells.append([cell, *map(_gains, ends), *map(_last_block, ends)])
+    return markdown(columns, cells)
+
+
+def _gains(rows: Sequence[Mapping[str, str]]) -> str:
+    """The smallest and the largest gain of a GR-KAN layer."""
+    gains = [float(row["gain"]) for row in rows if ".mlp." in row["layer"]]
+    return f"{min(gains):.2g} to {max(gains):.2g}"
+
+
+def _last_block(rows: Sequence[Mapping[str, str]]) -> str:
+    """The variance after the last block, the mean over the seeds."""
+    blocks = [row for row in rows if ".mlp." not in row["layer"]]
+    last = max(blocks, key=lambda row: int(row["layer"].rpartition(".")[2]))["layer"]
+    found = [float(row["output_variance"]) for row in blocks if row["layer"] == last]
+    return f"{statistics.fmean(found):.3g}"
+
+
+def filled(page: str, tables: Mapping[str, str]) -> str:
+    """The page with each table between its marks; one without marks is left out."""
+    for name, content in tables.items():
+        begin, end = f"<!-- table of {name} -->", "<!-- end of table -->"
+        before, mark, after = page.partition(begin)
+        if mark:
+            page = f"{before}{mark}\n\n{content}\n{end}{after.partition(end)[2]}"
+    return page
+
+
+if __name__ == "__main__":
+    main()

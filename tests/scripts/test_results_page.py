@@ -1,0 +1,81 @@
+"""The page of results: its tables are those of the runs, and the committed page is up to date."""
+
+import csv
+import re
+
+import pytest
+
+from kat.analysis.ablation import read_runs, write_runs
+from kat.nn.monitoring.stability import COLUMNS, write_rows
+from scripts import results_page
+
+
+def _row(cell, seed, test, run):
+    return {
+        "cell": cell, "seed": seed, "status": "done", "top1": 80.0, "test_top1": test,
+        "test_last_top1": test - 1, "parameters": 10, "flops": 20, "seconds": 1.0, "run": run,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """The --out of two grids, one of which has records of its layers."""
+    out = tmp_path / "runs"
+    rows = [
+        _row("KAT", 0, 90.0, "runs/a"), _row("KAT", 1, 91.0, "runs/b"),
+        _row("ViT", 0, 88.0, "runs/c"), _row("ViT", 1, 88.5, "runs/d"),
+    ]  # fmt: skip
+    out.mkdir()
+    for name in ("paper_models", "paper_depth"):
+        write_runs(rows, out / f"{name}.csv")
+    for run, gain in zip("abcd", (1.0, 2.0, 0.5, 0.25), strict=True):
+        folder = out / "runs" / run
+        folder.mkdir(parents=True)
+        values = {name: 1.0 for name in COLUMNS if name not in ("step", "layer")}
+        write_rows(
+            [
+                {"step": step, "layer": layer, **values, "gain": gain + step, "output_variance": 3}
+                for step in (0, 5, 9)
+                for layer in ("blocks.0.mlp.act1", "blocks.0", "blocks.1")
+            ],
+            folder / "stability.csv",
+        )
+    return out
+
+
+def test_page_has_means_differences_and_moments_of_the_runs(runs, tmp_path):
+    results, page, figures = (tmp_path / name for name in ("results", "page.md", "figures"))
+    marks = [f"<!-- table of {name} -->\nold\n<!-- end of table -->" for name in (
+        "paper_models", "paper_depth_moments", "paper_absent")]  # fmt: skip
+    page.write_text("\n\ntext\n\n".join(["# Results", *marks]))
+    results_page.take_over(runs, results)
+    results_page.write_page(results, page, figures)
+    text = page.read_text()
+    assert text.count("old") == 1  # of the grid without runs
+    assert "| KAT | 90.50 ± 6.35 |" in text
+    assert "| ViT | 88.25 ± 3.18 | 87.25 ± 3.18 | -2.25 ± 3.18 |" in text
+    assert "| KAT | 1 to 2 | 10 to 11 | 3 | 3 |" in text
+    assert "| ViT | 0.25 to 0.5 | 9.2 to 9.5 | 3 | 3 |" in text
+    assert {path.name for path in figures.iterdir()} == {
+        "forest.svg", "paper_models.svg", "paper_depth.svg",
+    }  # fmt: skip
+    results_page.write_page(results, page, figures)
+    assert page.read_text() == text
+
+
+def test_records_are_those_of_the_first_and_the_last_step(runs, tmp_path):
+    results_page.take_over(runs, tmp_path)
+    with (tmp_path / f"{results_page.MOMENTS}.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 4 * 2 * 3
+    assert {row["step"] for row in rows} == {"0", "9"}
+    assert read_runs(tmp_path / "paper_models.csv") == read_runs(runs / "paper_models.csv")
+
+
+def test_the_committed_page_has_the_tables_of_the_committed_runs(tmp_path):
+    page = tmp_path / "results.md"
+    page.write_text(results_page.PAGE.read_text())
+    results_page.write_page(results_page.RESULTS, page, tmp_path / "figures")
+    assert page.read_text() == results_page.PAGE.read_text()
+    marks = re.findall("<!-- table of (.*) -->", page.read_text())
+    assert all((results_page.RESULTS / f"{name}.csv").exists() for name in marks)
