@@ -12,7 +12,7 @@
   int8 pt2, int8 onnxruntime    the files with int8 weights
 
 All take turns in one process, on the same images and with the same number of threads; times are
-medians in ms a batch, ratios are to eager. Weights are those of the initialisation, which the times
+medians in ms a batch, ratios are to eager. Weights are those of the initialization, which the times
 do not depend on. Sizes are those of the files, of eager that of model.safetensors. The error is the
 largest distance of the logits from eager's over the largest of these.
 """

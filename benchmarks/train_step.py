@@ -16,7 +16,7 @@
   kan        the ViT with B-spline KAN layers of its MLPs' width
 
 The models take turns; times are medians in ms, ratios are to the first of them. A training step is
-a forward and a backward pass, without the optimiser. Peak memory is that of two such steps, above
+a forward and a backward pass, without the optimizer. Peak memory is that of two such steps, above
 what was held before them: on the GPU allocated memory, on the CPU resident memory of a process of
 its own. ``--compile blocks`` compiles one block for all blocks of a model, which takes less time.
 

@@ -295,7 +295,7 @@ def _samples(
 
 
 def twice(interval: tuple[float, float]) -> tuple[float, float]:
-    """The interval of twice the length about the same centre.
+    """The interval of twice the length about the same center.
 
     Examples:
         >>> from kat.nn.fitting import twice
