@@ -93,8 +93,8 @@ def mlp() -> nn.Sequential:
 
 
 def grkan(form: str) -> nn.Sequential:
-    """A linear map and two GR-KAN layers; at this size the plain reference is the fastest."""
-    options: dict[str, Any] = {"num_groups": GROUPS, "form": form, "impl": "reference"}
+    """A linear map and two GR-KAN layers."""
+    options: dict[str, Any] = {"num_groups": GROUPS, "form": form}
     return nn.Sequential(
         nn.Linear(1, WIDTH),
         kat.GRKANLinear(WIDTH, WIDTH, **options),

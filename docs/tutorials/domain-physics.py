@@ -28,13 +28,12 @@ _ = torch.manual_seed(0)
 # %% [markdown]
 # ## The line that changes
 #
-# The network is plain PyTorch, two residual MLPs between linear maps: one line exchanges them. In small networks
-# `impl="reference"` is the fastest beyond the first derivative ([higher derivatives](../higher-order.md)).
+# The network is plain PyTorch, two residual MLPs between linear maps: one line exchanges them.
 
 # %%
 equation = physics.EQUATIONS["poisson"]
 net = physics.Net("gelu")
-net.blocks = torch.nn.ModuleList(kat.GRKANMlp(32, 96, impl="reference") for _ in net.blocks)
+net.blocks = torch.nn.ModuleList(kat.GRKANMlp(32, 96) for _ in net.blocks)
 net.double()
 print("residual:", physics.residual(net, equation, physics.points(equation, 4)).tolist())
 

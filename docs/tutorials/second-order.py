@@ -22,7 +22,7 @@ _ = torch.manual_seed(0)
 # second derivative of SiLU.
 
 # %%
-act = kat.GroupRational(1, init="silu", impl="reference").double()
+act = kat.GroupRational(1, init="silu").double()
 x = torch.linspace(-4, 4, 401, dtype=torch.float64, requires_grad=True)
 
 
@@ -96,18 +96,15 @@ def solved(activation, steps=400):
 #
 # Form A has |x| in its denominator. Where an odd b_j is not zero, a derivative of F jumps at x = 0, and a loss
 # of derivatives at points does not see the jump. Keep the odd ones at zero: then Q has even powers alone and F
-# is smooth. The presets start there; a mask on the gradient keeps them there
+# is smooth. The presets of silu and gelu start there; `kat.nn.keep_even` keeps them there
 # ([why](../higher-order.md#where-the-derivatives-jump)).
 
 
 # %%
 def even_rational():
     """A rational whose odd b_j stay zero: it has derivatives of every order."""
-    act = kat.GroupRational(8, init="tanh", impl="reference")
-    with torch.no_grad():
-        act.weight_denominator[:, ::2] = 0
-    mask = torch.tensor([0.0, 1.0, 0.0, 1.0])
-    act.weight_denominator.register_hook(lambda gradient: gradient * mask)
+    act = kat.GroupRational(8, init="tanh")
+    kat.nn.keep_even(act)
     return act
 
 
@@ -133,6 +130,3 @@ _ = left.legend(fontsize=8)
 # ReLU cannot: its loss has no gradient through u''. The rational network solves the equation in 400 steps, in
 # which tanh has hardly begun. That is one seed and one learning rate: `examples/pinn.py` compares them with
 # care, with L-BFGS and several seeds ([higher derivatives](../higher-order.md)).
-#
-# Under such losses small networks are faster with `impl="reference"`, as here: beyond the first derivative
-# the kernels use the reference too, with more calls around it.

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 import kat
 from kat.nn import init_grkan_
-from kat.ops import Impl
 
 ARMS = ("gelu", "swiglu", "grkan", "gated_grkan", "frozen")
 REFERENCES = {"swiglu": "gelu", "grkan": "gelu", "gated_grkan": "swiglu", "frozen": "gelu"}
@@ -27,7 +26,7 @@ FUNCTIONS = {"gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh}
 GROUPS = 8
 
 
-def mlp(arm: str, width: int, hidden: int, impl: Impl | None = None) -> nn.Module:
+def mlp(arm: str, width: int, hidden: int) -> nn.Module:
     """The arm's map from (..., width) to (..., width), with as many parameters as in any arm.
 
     Args:
@@ -35,7 +34,6 @@ def mlp(arm: str, width: int, hidden: int, impl: Impl | None = None) -> nn.Modul
         width: of input and output, a multiple of :data:`GROUPS`.
         hidden: the hidden width of the MLPs that are not gated, a multiple of 3 * :data:`GROUPS`;
             the hidden layer of the gated ones is about two thirds as wide.
-        impl: of the rationals, as kat.rational takes it; None: by the device.
 
     Raises:
         ValueError: there is no such arm.
@@ -45,10 +43,10 @@ def mlp(arm: str, width: int, hidden: int, impl: Impl | None = None) -> nn.Modul
     if arm == "swiglu":
         return SwiGLU(width, gated_width(width, hidden))
     if arm == "gated_grkan":
-        return kat.GatedGRKANMlp(width, gated_width(width, hidden), num_groups=GROUPS, impl=impl)
+        return kat.GatedGRKANMlp(width, gated_width(width, hidden), num_groups=GROUPS)
     if arm not in ("grkan", "frozen"):
         raise ValueError(f"there is no arm {arm!r}")
-    made = kat.GRKANMlp(width, hidden, num_groups=GROUPS, impl=impl)
+    made = kat.GRKANMlp(width, hidden, num_groups=GROUPS)
     for act in (made.act1, made.act2):
         act.requires_grad_(arm != "frozen")
     return made

@@ -168,10 +168,8 @@ class Net(nn.Module):
     def __init__(self, arm: str) -> None:
         super().__init__()
         self.first = nn.Linear(2, WIDTH)
-        # Beyond the first derivative, the plain reference is the fastest in small networks.
         kind = "grkan" if arm == "smooth" else arm
-        layers = (mlp(kind, WIDTH, HIDDEN, impl="reference") for _ in range(BLOCKS))
-        self.blocks = nn.ModuleList(layers)
+        self.blocks = nn.ModuleList(mlp(kind, WIDTH, HIDDEN) for _ in range(BLOCKS))
         self.last = nn.Linear(WIDTH, 1)
         if arm == "smooth":
             kat.nn.keep_even(self)

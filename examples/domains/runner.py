@@ -122,7 +122,8 @@ class Domain:
         arm: str, rates: Rates, seed: int, tuning: bool,
     ) -> dict[str, Any]:  # fmt: skip
         rate = rates["rate"]
-        names = (options.csv.stem, task, arm, f"{rate:g}", str(seed), str(options.steps), str(tuning))
+        csv, steps = options.csv.stem, options.steps
+        names = (csv, task, arm, f"{rate:g}", str(seed), str(steps), str(tuning))
         path = options.csv.parent / "-".join(names).replace("/", "-")
         path.parent.mkdir(parents=True, exist_ok=True)
         path = path.with_name(f"{path.name}.ckpt")

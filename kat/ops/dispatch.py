@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from kat.ops import reference
+from kat.ops import derivative, reference
 from kat.ops.cpu import backend as cpu
 from kat.ops.operators import (
     Pass,
@@ -117,6 +117,8 @@ def rational_backward(
     grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, form: str
 ) -> Gradients:
     """The gradients of ``sum(grad * F(x))`` for x, numerator and denominator, differentiable."""
+    if torch.is_grad_enabled() and derivative.has_kernel(grad, x, numerator, denominator):
+        return derivative.gradients(grad, x, numerator, denominator, form)
     tensors = (grad, x, numerator, denominator)
     dx, da, db = run_backward("rational_backward", reference.backward, tensors, (form,))
     return dx, da, db

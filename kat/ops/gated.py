@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kat.ops import gated_reference
+from kat.ops import derivative, gated_reference
 from kat.ops.arguments import Form, Impl, check_arguments
 from kat.ops.cpu import gated as cpu
+from kat.ops.dispatch import rational
 from kat.ops.gated_reference import Gradients
 from kat.ops.operators import (
     Pass,
@@ -114,6 +115,9 @@ def gated_rational_backward(
     grad: Tensor, x: Tensor, v: Tensor, numerator: Tensor, denominator: Tensor, form: str
 ) -> Gradients:
     """The gradients of ``sum(grad * F(x) * v)`` for the four tensors, differentiable again."""
+    if torch.is_grad_enabled() and derivative.has_kernel(grad, x, numerator, denominator):
+        dx, da, db = derivative.gradients(grad * v, x, numerator, denominator, form)
+        return dx, grad * rational(x, numerator, denominator, form), da, db
     tensors = (grad, x, v, numerator, denominator)
     dx, dv, da, db = run_backward(
         "gated_rational_backward", gated_reference.backward, tensors, (form,)

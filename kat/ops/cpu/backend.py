@@ -16,6 +16,8 @@ from kat.ops.torch_internals import constant_when_compiled
 
 DEVICE_TYPE = "cpu"
 MAX_DEGREE = 16
+MAX_ORDER = 3
+"""Of the derivatives that have kernels."""
 
 
 def supports(x: Tensor, numerator: Tensor, denominator: Tensor) -> bool:
@@ -121,6 +123,39 @@ def backward_into(
     if x.numel():
         loaded_library().run(form, x, grad, y, dx, a, b, da, db)
     return da, db
+
+
+def derivative(
+    x: Tensor, numerator: Tensor, denominator: Tensor, form: str, order: int
+) -> Tensor | None:
+    """F^(order)(x), with x's shape and layout; None where powers would overflow.
+
+    Args:
+        x: in float32 or float64.
+        numerator, denominator, form: arguments that the kernel :func:`supports`.
+        order: 1 to :data:`MAX_ORDER`.
+    """
+    y = torch.empty_like(x)
+    a, b = dense_coefficients(x, numerator, denominator)
+    if not x.numel():
+        return y
+    within = loaded_library().run_derivative(order, form, _laid_out_like(y, x), None, y, None, a, b)
+    return y if within else None
+
+
+def derivative_backward(
+    grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, form: str, order: int
+) -> tuple[Tensor, Tensor, Tensor] | None:
+    """The gradients of ``sum(grad * F^(order)(x))``; else as :func:`derivative`."""
+    dx = torch.empty_like(x)
+    x, grad = _laid_out_like(dx, x), _laid_out_like(dx, grad)
+    a, b = dense_coefficients(x, numerator, denominator)
+    da, db = torch.zeros_like(a), torch.zeros_like(b)
+    if x.numel():
+        run = loaded_library().run_derivative
+        if not run(order, form, x, grad, None, dx, a, b, da, db):
+            return None
+    return dx, da.to(numerator.dtype), db.to(denominator.dtype)
 
 
 def _backward(

@@ -28,6 +28,7 @@ SOURCES = (
     "kernels.cpp",
     "kernels.h",
     "scaled.inc",
+    "derivative.inc",
     "gated.inc",
     "norm.inc",
     "norm_rows.inc",

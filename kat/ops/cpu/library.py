@@ -29,9 +29,10 @@ from kat.ops.cpu.build import INSTRUCTION_SETS
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 _DTYPE_CODES = {dtype: code for code, dtype in enumerate(DTYPES)}
 _FORM_CODES: dict[str, int] = {form: code for code, form in enumerate(FORMS)}
-_CALL = struct.Struct("=19q")
+_CALL = struct.Struct("=20q")
 _GATE = struct.Struct("=4q")
 _NORM = struct.Struct("=4qd")
+_OUT_OF_RANGE = 4
 _STATUS = {1: "out of memory", 2: "an unsupported case", 3: "torch's threads failed"}
 _TORCH_LIBRARY = {"darwin": "libtorch_cpu.dylib", "win32": "torch_cpu.dll"}
 
@@ -81,6 +82,34 @@ class Library(NamedTuple):
             RuntimeError: the call failed.
         """
         _check(self.call(self._pack(form, x, grad, y, dx, a, b, da, db)))
+
+    def run_derivative(
+        self,
+        order: int,
+        form: str,
+        x: Tensor,
+        grad: Tensor | None,
+        y: Tensor | None,
+        dx: Tensor | None,
+        a: Tensor,
+        b: Tensor,
+        da: Tensor | None = None,
+        db: Tensor | None = None,
+    ) -> bool:
+        """As :meth:`run`, of the derivative of this order, 1 to 3, in the place of F.
+
+        x is in the dtype of the arithmetic.
+
+        Returns:
+            Whether plain arithmetic sufficed; else the outputs are unusable.
+
+        Raises:
+            RuntimeError: the call failed.
+        """
+        status = self.call(self._pack(form, x, grad, y, dx, a, b, da, db, order))
+        if status != _OUT_OF_RANGE:
+            _check(status)
+        return status != _OUT_OF_RANGE
 
     def run_gated(
         self,
@@ -153,6 +182,7 @@ class Library(NamedTuple):
         b: Tensor,
         da: Tensor | None,
         db: Tensor | None,
+        order: int = 0,
     ) -> bytes:
         return _CALL.pack(  # in the order of RationalCall
             self.parallel_for,
@@ -172,6 +202,7 @@ class Library(NamedTuple):
             *b.shape,
             _address(da),
             _address(db),
+            order,
         )
 
 

@@ -333,6 +333,8 @@ struct Rational {
   typedef typename T::Vector V;
   typedef typename T::Bits Bits;
 
+  static constexpr int room = Degrees::m_room + 1 + Degrees::n_room;  // for the sums
+
   Degrees degrees;
   V a[Degrees::m_room + 1];
   V c[Degrees::n_room + 1];  // form A: of Q, c_0 = 1; form B: of s, where c_0 is
@@ -418,11 +420,12 @@ struct Place {
   }
 };
 
-template <class T, bool kIsA, class Degrees>
+// `F`: Rational, or Derivative.
+template <class T, class F>
 void forward(const Block& block) {
   Largest<T> largest(block.largest);
   for (int64_t strip = 0; strip < block.strips; ++strip) {
-    const Rational<T, kIsA, Degrees> rational(block, strip);
+    const F function(block, strip);
     for (int64_t row = 0; row < block.rows; ++row) {
       const Place<T> at(block, row, strip);
       for (int64_t i = 0; i < block.length; i += width_of<T>()) {
@@ -430,7 +433,7 @@ void forward(const Block& block) {
         __builtin_prefetch(at.y + i + block.ahead, kToWrite);
         const typename T::Vector x = T::load(at.x + i);
         largest.see(x);
-        T::store(at.y + i, rational.value(x));
+        T::store(at.y + i, function.value(x));
       }
     }
   }
@@ -450,15 +453,15 @@ KAT_INLINE char* add_to(char* total, const V* sums, int terms) {
 }
 
 // The sums stay in registers from the first row of a strip to the last.
-template <class T, bool kIsA, class Degrees, class Policy>
+template <class T, class F, class Policy>
 void backward(const Block& block) {
   typedef typename T::Vector V;
   char* total = static_cast<char*>(block.sums);
   Policy policy(block);
   for (int64_t strip = 0; strip < block.strips; ++strip) {
-    const Rational<T, kIsA, Degrees> rational(block, strip);
-    const int terms = rational.degrees.m() + 1 + rational.degrees.n();
-    V sums[Degrees::m_room + 1 + Degrees::n_room], y;
+    const F function(block, strip);
+    const int terms = function.degrees.m() + 1 + function.degrees.n();
+    V sums[F::room], y;
     for (int k = 0; k < terms; ++k) sums[k] = V{};
     for (int64_t row = 0; row < block.rows; ++row) {
       const Place<T> at(block, row, strip);
@@ -468,7 +471,7 @@ void backward(const Block& block) {
         __builtin_prefetch(at.dx + i + block.ahead, kToWrite);
         V x = T::load(at.x + i), grad = T::load(at.grad + i);
         policy.see(x, grad, grad == 0);
-        T::store(at.dx + i, policy.mark(rational.gradient(x, grad, sums, y)));
+        T::store(at.dx + i, policy.mark(function.gradient(x, grad, sums, y)));
         if (at.y) T::store(at.y + i, y);
       }
     }
@@ -477,6 +480,7 @@ void backward(const Block& block) {
   policy.store(block);
 }
 
+#include "derivative.inc"
 #include "gated.inc"
 #include "norm.inc"
 
@@ -529,30 +533,48 @@ void store_one(char* to, double value) {
   memcpy(to, padded, sizeof padded[0]);
 }
 
+template <class T, class F>
+Kernels kernels_of() {
+  return {forward<T, F>, backward<T, F, Track<T>>, backward<T, F, Guard<T>>,
+          least<T>, skip<T>, load_one<T>, store_one<T>};
+}
+
+// None is guarded: what is out of range is not computed again.
+template <class T, class F>
+Kernels derivative_kernels_of() {
+  return {forward<T, F>, backward<T, F, Track<T>>, nullptr,
+          least<T>, skip<T>, load_one<T>, store_one<T>};
+}
+
 template <class T, bool kIsA, class Degrees>
-Kernels kernels_for(bool gated) {
-  if (gated) {
-    return {gated_forward<T, kIsA, Degrees>,
-            gated_backward<T, kIsA, Degrees, Track<T>>,
-            gated_backward<T, kIsA, Degrees, Guard<T>>,
-            least<T>, skip<T>, load_one<T>, store_one<T>};
-  }
-  return {forward<T, kIsA, Degrees>,
-          backward<T, kIsA, Degrees, Track<T>>,
-          backward<T, kIsA, Degrees, Guard<T>>,
+Kernels gated_kernels() {
+  return {gated_forward<T, kIsA, Degrees>,
+          gated_backward<T, kIsA, Degrees, Track<T>>,
+          gated_backward<T, kIsA, Degrees, Guard<T>>,
           least<T>, skip<T>, load_one<T>, store_one<T>};
 }
 
 template <class T, bool kIsA>
 Kernels kernels_for_degrees(int m, int n, bool gated) {
-  return m == 5 && n == 4 ? kernels_for<T, kIsA, FixedDegrees<5, 4>>(gated)
-                          : kernels_for<T, kIsA, AnyDegrees>(gated);
+  const bool usual = m == 5 && n == 4;
+  if (gated) {
+    return usual ? gated_kernels<T, kIsA, FixedDegrees<5, 4>>()
+                 : gated_kernels<T, kIsA, AnyDegrees>();
+  }
+  return usual ? kernels_of<T, Rational<T, kIsA, FixedDegrees<5, 4>>>()
+               : kernels_of<T, Rational<T, kIsA, AnyDegrees>>();
 }
 
 template <class T>
 Kernels kernels_for_form(int64_t form, int m, int n, bool gated) {
   return form == kFormA ? kernels_for_degrees<T, true>(m, n, gated)
                         : kernels_for_degrees<T, false>(m, n, gated);
+}
+
+template <class T>
+Kernels derivative_kernels_for(int64_t form) {
+  return form == kFormA ? derivative_kernels_of<T, Derivative<T, true>>()
+                        : derivative_kernels_of<T, Derivative<T, false>>();
 }
 
 }  // namespace
@@ -564,6 +586,11 @@ Kernels kernels(int64_t data_type, int64_t form, int m, int n, bool gated) {
     case kFloat64: return kernels_for_form<Float64>(form, m, n, gated);
     default: return kernels_for_form<Float32>(form, m, n, gated);
   }
+}
+
+Kernels derivative_kernels(int64_t data_type, int64_t form) {
+  return data_type == kFloat64 ? derivative_kernels_for<Float64>(form)
+                               : derivative_kernels_for<Float32>(form);
 }
 
 NormKernels norm_kernels(int64_t data_type) {

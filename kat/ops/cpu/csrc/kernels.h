@@ -11,6 +11,7 @@ enum DataType : int64_t { kFloat32, kBFloat16, kFloat16, kFloat64 };
 enum Form : int64_t { kFormA, kFormB };
 
 constexpr int kMaxDegree = 16;
+constexpr int kMaxOrder = 3;  // of the derivatives that have kernels
 constexpr int kMaxVectorBytes = 64;
 constexpr int kMoments = 3;  // numbers that describe a row of LayerNorm
 constexpr int64_t kSkip = 128;  // elements, whole vectors of every type
@@ -36,6 +37,7 @@ struct Block {
   int64_t lanes;             // 1: the same coefficient for all lanes of a vector
   void* sums;                // a strip's m + 1 + n vectors, added to: sum w x^i, then sum v u^j
   int m, n;
+  int order;                 // of the derivative kernels
 };
 
 typedef void (*Kernel)(const Block&);
@@ -70,10 +72,11 @@ struct NormKernels {
 };
 
 // The kernels of each instruction set, from kernels.cpp, compiled once for each. Of F(x), or, where
-// gated, of F(x) v; and of LayerNorm.
+// gated, of F(x) v; of F's derivatives, in float32 and float64; and of LayerNorm.
 #define KAT_DECLARE_KERNELS(isa)                                                     \
   namespace isa {                                                                    \
   Kernels kernels(int64_t data_type, int64_t form, int m, int n, bool gated);        \
+  Kernels derivative_kernels(int64_t data_type, int64_t form);                       \
   NormKernels norm_kernels(int64_t data_type);                                       \
   }
 KAT_DECLARE_KERNELS(baseline)

@@ -1,5 +1,5 @@
-// The rational function F(x) = P(x) / Q(x), the gate F(x) v, F(LayerNorm(x)), and their gradients on
-// the CPU, as a plain C library.
+// The rational function F(x) = P(x) / Q(x), its derivatives, the gate F(x) v, F(LayerNorm(x)), and
+// their gradients on the CPU, as a plain C library.
 //
 //   P(x) = a_0 + a_1 x + ... + a_m x^m
 //   form A:  Q(x) = 1 + sum_j |b_j| |x|^j        form B:  Q(x) = 1 + |sum_j b_j x^j|
@@ -43,7 +43,7 @@ namespace {
 typedef void (*Task)(int64_t begin, int64_t end, void* context);
 typedef int32_t (*ParallelFor)(int64_t begin, int64_t end, int64_t grain, Task, void* context);
 
-enum Status : int32_t { kDone, kOutOfMemory, kUnsupported, kThreadsFailed };
+enum Status : int32_t { kDone, kOutOfMemory, kUnsupported, kThreadsFailed, kOutOfRange };
 
 constexpr double kBelowAll = -1;  // a limit on |x|
 
@@ -99,6 +99,7 @@ struct RationalCall {
   int64_t b_rows, b_columns;
   void* da;          // of a's and b's shapes and type
   void* db;
+  int64_t order;     // of the derivative that takes the place of F
 };
 
 // What y = F(x) v has besides. Its tensors are dense, all in one order, or rows of channels: then
@@ -207,6 +208,11 @@ struct Plan {
 
 Kernels kernels(const RationalCall& call, int64_t data_type, bool gated) {
   const int m = int(call.a_columns) - 1, n = int(call.b_columns);
+  if (call.order) {
+    KAT_IF_AVX512(call, derivative_kernels(data_type, call.form));
+    KAT_IF_AVX2(call, derivative_kernels(data_type, call.form));
+    KAT_ELSE(derivative_kernels(data_type, call.form));
+  }
   KAT_IF_AVX512(call, kernels(data_type, call.form, m, n, gated));
   KAT_IF_AVX2(call, kernels(data_type, call.form, m, n, gated));
   KAT_ELSE(kernels(data_type, call.form, m, n, gated));
@@ -231,7 +237,7 @@ class Operation {
         m_(int(call.a_columns) - 1), n_(int(call.b_columns)), terms_(m_ + 1 + n_), limit_(limit()),
         a_size_(a_size()), b_size_(b_size()),
         span_(norm && call.grad ? divide_up(plan.chunks, kSpans) : 1), table_(nullptr),
-        partial_(nullptr), norm_partial_(nullptr), failed_(false) {}
+        partial_(nullptr), norm_partial_(nullptr), failed_(false), out_of_range_(false) {}
 
   ~Operation() {
     free(table_);
@@ -244,7 +250,7 @@ class Operation {
     if (call_.parallel_for(0, spans(), 1, &Operation::task, this)) return kThreadsFailed;
     if (call_.grad) failed_ |= !add_up();
     if (call_.grad && norm_) add_up_norm();
-    return failed_ ? kOutOfMemory : kDone;
+    return failed_ ? kOutOfMemory : out_of_range_ ? kOutOfRange : kDone;
   }
 
  private:
@@ -407,6 +413,10 @@ class Operation {
 
   void forward(Chunk& chunk) {
     process_chunk(chunk, kernels_.forward, 0);
+    if (call_.order) {
+      if (!(largest(chunk) <= limit_)) out_of_range_ = true;
+      return;
+    }
     if (!(largest(chunk) <= limit_)) process_excluded(chunk, chunk.arrays.x, in_gap_, limit_);
   }
 
@@ -415,6 +425,10 @@ class Operation {
     process_chunk(chunk, kernels_.backward, bytes);
     const bool tiny = underflow.seen() && some_grad_is_tiny(chunk);
     const bool guarded = tiny || !(largest(chunk) <= limit_);
+    if (call_.order) {
+      if (guarded || !sums_are_finite(chunk)) out_of_range_ = true;
+      return;
+    }
     if (guarded) process_chunk(chunk, kernels_.guarded_backward, bytes);
     if (!sums_are_finite(chunk)) {
       clear_partial(chunk);
@@ -578,6 +592,7 @@ class Operation {
     block.sums = sums;
     block.m = m_;
     block.n = n_;
+    block.order = int(call_.order);
     block.x = at(chunk.arrays.x, offset, in_gap_);
     block.grad = at(chunk.arrays.grad, offset);
     block.y = at(chunk.arrays.y, offset);
@@ -746,6 +761,7 @@ class Operation {
   double* partial_;
   double* norm_partial_;
   bool failed_;
+  bool out_of_range_;  // a derivative would need scaled arithmetic, which it has not
 };
 int64_t vector_bytes(int64_t instruction_set) {
   return instruction_set == kAvx512 ? 64 : instruction_set == kAvx2 ? 32 : 16;
@@ -766,6 +782,8 @@ Status run(const RationalCall& call, const Gate* gate, const Norm* norm, int64_t
 
 Status run(const RationalCall& call, const Gate* gate, const Norm* norm) {
   if (call.a_columns - 1 > kMaxDegree || call.b_columns > kMaxDegree) return kUnsupported;
+  const bool is_16_bit = call.data_type == kBFloat16 || call.data_type == kFloat16;
+  if (call.order > kMaxOrder || (call.order && (is_16_bit || gate || norm))) return kUnsupported;
   switch (call.data_type) {
     case kFloat32: return run<float>(call, gate, norm, 4);
     case kBFloat16: case kFloat16: return run<float>(call, gate, norm, 2);
@@ -788,7 +806,7 @@ KAT_EXPORT int64_t kat_instruction_sets(void) {
 #endif
 }
 
-// F(x), or its gradient. Returns a Status; 0 is done.
+// F(x), or a derivative, or the gradient of either. Returns a Status; 0 is done.
 KAT_EXPORT int32_t kat_rational(const RationalCall* call) { return run(*call, nullptr, nullptr); }
 
 // F(x) v, or its gradients.

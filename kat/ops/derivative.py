@@ -1,0 +1,151 @@
+"""The derivatives of F as functions of their own, for losses that differentiate a network again.
+
+    d/dx F^(k)(x) = F^(k+1)(x)
+
+So the gradient for x of a backward pass that is itself differentiated is a product with a
+derivative, which a kernel computes, where autograd would else record the operations of the plain
+reference, and differentiate each of them again. On the CPU, in float32 and float64, up to the third
+derivative; beyond it, and for the gradients of the coefficients' gradients, by the reference.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kat.ops import reference
+from kat.ops.cpu import backend as cpu
+from kat.ops.torch_internals import in_function_transform, is_plain_eager
+
+
+def has_kernel(grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor) -> bool:
+    """Whether :func:`gradients` takes these: plain tensors on the CPU, x in float32 or float64."""
+    if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
+        return False
+    if not is_plain_eager(grad, x, numerator, denominator) or in_function_transform():
+        return False
+    return cpu.supports(x, numerator, denominator)
+
+
+def gradients(
+    grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, form: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Those of ``sum(grad * F(x))`` for x, numerator and denominator, to be differentiated again.
+
+    Args:
+        grad, x, numerator, denominator: such that there :func:`has_kernel`.
+        form: ``"A"`` or ``"B"``.
+    """
+    dx, da, db = _gradients(grad, x, numerator, denominator, form, 0)
+    return dx, da, db
+
+
+def derivative(x: Tensor, numerator: Tensor, denominator: Tensor, form: str, order: int) -> Tensor:
+    """F^(order)(x), differentiable to any order, where there :func:`has_kernel`."""
+    if order <= cpu.MAX_ORDER:
+        try:
+            y: Tensor = _Derivative.apply(x, numerator, denominator, form, order)
+            return y
+        except _OutOfRangeError:
+            pass
+    return _plain(x, numerator, denominator, form, order)
+
+
+class _OutOfRangeError(Exception):
+    """Powers of some x would overflow."""
+
+
+class _Derivative(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, numerator: Tensor, denominator: Tensor, form: str, order: int
+    ) -> Tensor:
+        y = cpu.derivative(x, numerator, denominator, form, order)
+        if y is None:
+            raise _OutOfRangeError
+        ctx.save_for_backward(x, numerator, denominator)
+        ctx.options = form, order
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return *_gradients(grad, *ctx.saved_tensors, *ctx.options), None, None
+
+
+class _CoefficientGradients(torch.autograd.Function):
+    """The gradients of ``sum(grad * F^(order)(x))`` for numerator and denominator."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(*inputs[:4])
+        ctx.options = inputs[4:]
+        _, da, db = _unrecorded(*inputs)
+        return da, db
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        again = torch.is_grad_enabled()
+        with torch.enable_grad():
+            inputs = [_followed(tensor) for tensor in ctx.saved_tensors]
+            grad, x, *coefficients = inputs
+            y = _plain(x, *coefficients, *ctx.options)
+            found = torch.autograd.grad(
+                y, coefficients, grad, create_graph=True, materialize_grads=True
+            )
+            back = torch.autograd.grad(found, inputs, grads, create_graph=again, allow_unused=True)
+        return *back, None, None
+
+
+def _gradients(grad: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
+    """Those of ``sum(grad * F^(order)(x))`` for x, numerator and denominator, recorded or not.
+
+    ``inputs``: these three, form and order.
+    """
+    if not torch.is_grad_enabled():
+        return _unrecorded(grad, *inputs)
+    if in_function_transform():
+        return _by_reference(grad, *inputs)
+    x, numerator, denominator, form, order = inputs
+    dx = grad.to(x.dtype) * derivative(x, numerator, denominator, form, order + 1)
+    da, db = _CoefficientGradients.apply(grad, *inputs)
+    return dx, da, db
+
+
+def _unrecorded(grad: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
+    order = inputs[-1]
+    found: tuple[Tensor, ...] | None = None
+    if order <= cpu.MAX_ORDER and is_plain_eager(grad) and not in_function_transform():
+        backward = cpu.derivative_backward if order else cpu.backward
+        found = backward(grad, *(inputs if order else inputs[:-1]))
+    return _by_reference(grad, *inputs) if found is None else found
+
+
+def _by_reference(grad: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
+    again = torch.is_grad_enabled()
+    with torch.enable_grad():
+        leaves = [_followed(tensor) for tensor in inputs[:3]]
+        y = _plain(*leaves, *inputs[3:])
+        return torch.autograd.grad(
+            y, leaves, grad.to(y.dtype), create_graph=again, materialize_grads=True
+        )
+
+
+def _plain(x: Tensor, *others: Any) -> Tensor:
+    """F^(order)(x) by the reference, differentiated so often by autograd.
+
+    ``others``: numerator, denominator, form and order.
+    """
+    with torch.enable_grad():
+        z = _followed(x)
+        y = reference.rational(z, *others[:3])
+        for _ in range(others[3]):
+            (y,) = torch.autograd.grad(y.sum(), z, create_graph=True)
+    return y
+
+
+def _followed(tensor: Tensor) -> Tensor:
+    """A tensor of the same values of which autograd finds the gradient, and of which no other one
+    is a function. With the tensor itself, one that depends on another would add to its gradient."""
+    return tensor.view_as(tensor) if tensor.requires_grad else tensor.detach().requires_grad_()

@@ -1,0 +1,224 @@
+"""Derivatives of F by kernels, in losses that differentiate a network again: values and gradients
+against mpmath and against autograd of the formula, and what has no kernel."""
+
+import mpmath as mp
+import pytest
+import torch
+from torch.autograd import forward_ad
+
+import kat
+from kat.ops import derivative as module
+from kat.ops.cpu import backend as cpu
+from kat.ops.derivative import derivative
+from tests import kernels
+from tests.oracle import random_case
+
+pytestmark = pytest.mark.skipif(bool(kernels.problem()), reason=str(kernels.problem()))
+ORDERS = (1, 2, 3)
+
+
+def _formula(x, a, b, form):
+    """F term by term, each channel with the coefficients of its group; autograd does the rest."""
+    groups, channels = max(len(a), len(b)), x.shape[-1]
+    a, b = (c.expand(groups, -1).repeat_interleave(channels // groups, 0) for c in (a, b))
+    p = sum(a[:, i] * x**i for i in range(a.shape[1]))
+    size, b = (x.abs(), b.abs()) if form == "A" else (x, b)
+    s = sum((b[:, j] * size ** (j + 1) for j in range(b.shape[1])), torch.zeros_like(x))
+    return p / (1 + (s if form == "A" else s.abs()))
+
+
+def _expected(x, a, b, form, order, grad):
+    x, a, b = (t.detach().double().requires_grad_() for t in (x, a, b))
+    y = _formula(x, a, b, form)
+    for _ in range(order):
+        (y,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+    found = torch.autograd.grad(y, (x, a, b), grad.double(), materialize_grads=True)
+    return y.detach(), *found
+
+
+def _check(x, a, b, form, order, times=1.0):
+    leaves = [t.detach().requires_grad_() for t in (x, a, b)]
+    grad = torch.randn(x.shape, dtype=x.dtype)
+    y = derivative(*leaves, form, order)
+    found = torch.autograd.grad(y, leaves, grad)
+    for actual, expected in zip((y, *found), _expected(x, a, b, form, order, grad), strict=True):
+        assert actual.shape == expected.shape
+        if expected.numel():
+            error = (actual.double() - expected).abs().max() / expected.abs().max().clamp(min=1)
+            assert error <= times * 64 * torch.finfo(x.dtype).eps
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("form", ["A", "B"])
+@pytest.mark.parametrize("degree", [(1, 1), (3, 2), (5, 4), (4, 6), (5, 0)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_values_and_gradients_are_those_of_the_formula(order, form, degree, dtype, instruction_set):
+    for rows in ((1, 3), (3, 1), (3, 3), (1, 1)):
+        x, a, b = random_case((5, 12), rows, degree, dtype)
+        _check(x, a, b, form, order, times=8)
+
+
+@pytest.mark.parametrize("form", ["A", "B"])
+def test_values_are_those_of_mpmath(form):
+    x, a, b = random_case((4, 2), (2, 2), (5, 4))
+    mp.mp.dps = 40
+
+    def function(x, a, b):
+        u = abs(x) if form == "A" else x
+        s = sum((abs(bj) if form == "A" else bj) * u ** (j + 1) for j, bj in enumerate(b))
+        return sum(ai * x**i for i, ai in enumerate(a)) / (1 + (s if form == "A" else abs(s)))
+
+    for order in ORDERS:
+        y = derivative(x, a, b, form, order)
+        for i, j in ((i, j) for i in range(4) for j in range(2)):
+            exact = mp.diff(lambda z, g=j: function(z, a[g].tolist(), b[g].tolist()),
+                            x[i, j].item(), order)  # fmt: skip
+            assert y[i, j].item() == pytest.approx(float(exact), rel=1e-12, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("shape", "groups"), [((3, 15), 5), ((7, 6), 6), ((40, 8, 96), 8), ((2000, 64), 1), ((3, 1), 1)]
+)
+def test_any_size_and_layout(shape, groups, instruction_set):
+    x, a, b = random_case(shape, (1, groups), (5, 4))
+    _check(x, a, b, "A", 2, times=shape[0])
+    turned = x.unsqueeze(0).transpose(0, 1).contiguous().transpose(0, 1).squeeze(0)
+    spread = torch.empty(*shape[:-1], 2 * shape[-1], dtype=x.dtype)[..., ::2].copy_(x)
+    channels_first = x.movedim(-1, 0).contiguous().movedim(0, -1)
+    for other in (turned, spread, channels_first):
+        y = derivative(other, a, b, "A", 2)
+        assert torch.equal(y, derivative(x, a, b, "A", 2))
+
+
+def test_nothing_at_all():
+    x, a, b = random_case((0, 12), (1, 3), (5, 4))
+    _check(x, a, b, "A", 1)
+
+
+@pytest.mark.parametrize("form", ["A", "B"])
+def test_where_powers_overflow_the_reference_takes_over(form):
+    """Also in the backward pass, whose incoming gradient may be too small for the kernel."""
+    _, a, b = random_case((2, 2), (1, 1), (5, 4), torch.float32)
+    x = torch.tensor([[1e12, 0.5], [float("nan"), -1.5]], requires_grad=True)
+    assert cpu.derivative(x.detach(), a, b, form, 1) is None
+    y = kat.rational(x, a, b, form=form)
+    plain = kat.rational(x, a, b, form=form, impl="reference")
+    for one, other in ((y, plain),):
+        (first,) = torch.autograd.grad(one.sum(), x, create_graph=True)
+        (expected,) = torch.autograd.grad(other.sum(), x, create_graph=True)
+        torch.testing.assert_close(first, expected, equal_nan=True)
+        (second,) = torch.autograd.grad(first[:, 1].sum(), x)
+        (expected,) = torch.autograd.grad(expected[:, 1].sum(), x)
+        torch.testing.assert_close(second[:, 1], expected[:, 1])
+    x = torch.tensor([[30.0, 40.0]], requires_grad=True)
+    y = derivative(x, a, b, form, 1)
+    tiny = torch.full_like(y, 1e-44)
+    assert cpu.derivative_backward(tiny, x.detach(), a, b, form, 1) is None
+    (dx,) = torch.autograd.grad(y, x, tiny)
+    assert dx.isfinite().all()
+
+
+def test_beyond_the_third_derivative_the_reference_takes_over():
+    x, a, b = random_case((3, 4), (1, 2), (5, 4))
+    x.requires_grad_()
+    y, expected = kat.rational(x, a, b), _formula(x, a, b, "A")
+    for _ in range(5):
+        (y,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+        (expected,) = torch.autograd.grad(expected.sum(), x, create_graph=True)
+        torch.testing.assert_close(y, expected)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("form", ["A", "B"])
+def test_gradients_of_gradients_are_those_of_finite_differences(form, order):
+    x, a, b = random_case((3, 4), (1, 2), (3, 2))
+    b = b.abs() + 0.2  # away from the kinks
+    inputs = [t.requires_grad_() for t in (x + 0.3 * x.sign(), a, b)]
+    assert torch.autograd.gradgradcheck(lambda *t: derivative(*t, form, order), inputs)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda **o: torch.nn.Sequential(torch.nn.Linear(2, 8), kat.GRKANMlp(8, 16, **o)),
+        lambda **o: torch.nn.Sequential(torch.nn.Linear(2, 8), kat.GatedGRKANMlp(8, 16, **o)),
+        lambda **o: torch.nn.Sequential(torch.nn.Linear(2, 8), kat.GRKANLinear(8, 1, **o)),
+    ],
+    ids=["mlp", "gated", "linear"],
+)
+def test_a_loss_of_second_derivatives_uses_them_in_every_layer(make, monkeypatch):
+    calls = []
+    own = cpu.derivative
+    monkeypatch.setattr(cpu, "derivative", lambda *a: calls.append(a[-1]) or own(*a))
+    losses, gradients = [], []
+    for impl in (None, "reference"):
+        torch.manual_seed(0)
+        net = make(impl=impl).double()
+        torch.manual_seed(1)
+        for p in net.parameters():
+            p.data += 0.1 * torch.randn_like(p)
+        x = torch.randn(9, 2, dtype=torch.float64, requires_grad=True)
+        (first,) = torch.autograd.grad(net(x).sum(), x, create_graph=True)
+        seconds = [
+            torch.autograd.grad(first[:, i].sum(), x, create_graph=True)[0][:, i] for i in (0, 1)
+        ]
+        loss = (sum(seconds) + first.sum(1)).square().mean()
+        losses.append(loss)
+        gradients.append(torch.autograd.grad(loss, list(net.parameters()), allow_unused=True))
+        assert bool(calls) == (impl is None)
+        if impl is None:
+            assert {1, 2} <= set(calls)
+        calls.clear()
+    torch.testing.assert_close(*losses)
+    for ours, expected in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_forward_mode_over_a_recorded_double_backward_pass():
+    """The second derivative is linear in what comes in from above: its tangent is itself."""
+    x, a, b = random_case((3, 4), (1, 2), (5, 4))
+    x.requires_grad_()
+    (first,) = torch.autograd.grad(kat.rational(x, a, b).sum(), x, create_graph=True)
+    (expected,) = torch.autograd.grad(first.sum(), x, retain_graph=True)
+    with forward_ad.dual_level():
+        grad = forward_ad.make_dual(torch.zeros_like(first), torch.ones_like(first))
+        (dx,) = torch.autograd.grad(first, x, grad)
+        torch.testing.assert_close(forward_ad.unpack_dual(dx).tangent, expected)
+
+
+def test_batches_of_gradients_of_a_derivative():
+    x, a, b = random_case((3, 4), (1, 2), (5, 4))
+    inputs = [t.requires_grad_() for t in (x, a, b)]
+    (first,) = torch.autograd.grad(kat.rational(*inputs).sum(), x, create_graph=True)
+    grads = torch.randn(4, 3, 4, dtype=x.dtype)
+    for again in (False, True):
+        batch = torch.autograd.grad(
+            first, inputs, grads, is_grads_batched=True, retain_graph=True, create_graph=again
+        )
+        each = [torch.autograd.grad(first, inputs, g, retain_graph=True) for g in grads]
+        for actual, expected in zip(batch, zip(*each, strict=True), strict=True):
+            torch.testing.assert_close(actual, torch.stack(expected))
+
+
+def test_gradients_of_coefficients_are_equal_bit_by_bit_for_any_number_of_threads():
+    x, a, b = random_case((4000, 24), (1, 8), (5, 4), torch.float32)
+    grad = torch.randn_like(x)
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append(cpu.derivative_backward(grad, x, a, b, "A", 2))
+    finally:
+        torch.set_num_threads(before)
+    for other in found[1:]:
+        assert all(map(torch.equal, found[0], other))
+
+
+def test_other_dtypes_and_a_missing_kernel_have_the_reference(monkeypatch):
+    x, a, b = random_case((3, 4), (1, 2), (5, 4), torch.float32)
+    grad = torch.ones_like(x)
+    assert module.has_kernel(grad, x, a, b)
+    assert not module.has_kernel(grad, x.bfloat16(), a, b)
+    assert not module.has_kernel(grad.to("meta"), x.to("meta"), a, b)
+    monkeypatch.setattr(cpu, "supports", lambda *_: False)
+    assert not module.has_kernel(grad, x, a, b)
