@@ -63,6 +63,8 @@ def take_over(runs: Path, results: Path) -> None:
     depth = results / "paper_depth.csv"
     if depth.exists():
         rows = [row for run in read_runs(depth) for row in recorded(run, runs)]
+        if not rows:
+            raise SystemExit(f"no run of {depth} has a record of its layers in {runs}")
         write_table(results / f"{MOMENTS}.csv", list(rows[0]), rows)
 
 
@@ -144,8 +146,11 @@ def filled(page: str, tables: Mapping[str, str]) -> str:
     for name, content in tables.items():
         begin, end = f"<!-- table of {name} -->", "<!-- end of table -->"
         before, mark, after = page.partition(begin)
+        old, closed, rest = after.partition(end)
+        if mark and (not closed or "<!-- table of" in old):
+            raise SystemExit(f"{begin} has no {end} of its own")
         if mark:
-            page = f"{before}{mark}\n\n{content}\n{end}{after.partition(end)[2]}"
+            page = f"{before}{mark}\n\n{content}\n{end}{rest}"
     return page
 
 

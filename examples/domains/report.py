@@ -77,8 +77,11 @@ def filled(page: str, tables: Mapping[str, str]) -> str:
     for name, content in tables.items():
         begin, end = f"<!-- rows of {name} -->", "<!-- end of rows -->"
         before, mark, after = page.partition(begin)
+        old, closed, rest = after.partition(end)
+        if mark and (not closed or "<!-- rows of" in old):
+            raise SystemExit(f"{begin} has no {end} of its own")
         if mark:  # Markdown wants empty lines around a table
-            page = f"{before}{mark}\n\n{content}\n\n{end}{after.partition(end)[2]}"
+            page = f"{before}{mark}\n\n{content}\n\n{end}{rest}"
     return page
 
 

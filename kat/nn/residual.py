@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from kat.nn.rational import GroupRational, rationals
 
 
-class ResidualRational(nn.Module):
+class ResidualRational(GroupRational):
     """F(x) = x s(x) + R(x): SiLU, s the logistic function, and a rational R that starts at zero.
 
     F is SiLU exactly at the start, as the activation of a KAN edge is a SiLU and a spline (Liu et
@@ -18,29 +17,35 @@ class ResidualRational(nn.Module):
     where that of a plain rational pulls it towards zero. It takes one more pass over x than a
     :class:`GroupRational`, and GR-KAN layers do not fuse it.
 
-    Args:
-        rational: becomes R: it keeps its groups, degrees, form and denominator, and its numerator
-            is set to zero, also whenever it is reset.
+    Arguments, weights and shapes are those of :class:`GroupRational`. ``init`` gives the initial
+    denominator; the coefficients are those of R.
 
     Examples:
         >>> import torch
         >>> import kat
-        >>> act = kat.nn.ResidualRational(kat.GroupRational(8))
+        >>> act = kat.nn.ResidualRational(8)
         >>> x = torch.randn(4, 64)
         >>> torch.equal(act(x), torch.nn.functional.silu(x))
         True
     """
 
-    def __init__(self, rational: GroupRational) -> None:
-        super().__init__()
-        initial = rational.initial_coefficients()
-        rational.init = replace(initial, numerator=(0.0,) * len(initial.numerator))
-        rational.reset_parameters()
-        self.rational = rational
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Resets all groups to SiLU."""
+        super().reset_parameters()
+        self.weight_numerator.zero_()
+
+    def functions(self, x: Tensor) -> Tensor:
+        """As those of :class:`GroupRational`."""
+        return super().functions(x) + self.initial_functions(x)
+
+    def initial_functions(self, x: Tensor) -> Tensor:
+        """SiLU at the points x (k,), in float64: (1, k)."""
+        return functional.silu(x.cpu().double())[None]
 
     def forward(self, x: Tensor) -> Tensor:
         """F(x), with x's shape and dtype."""
-        y: Tensor = functional.silu(x) + self.rational(x)
+        y: Tensor = functional.silu(x) + super().forward(x)
         return y
 
 
@@ -51,7 +56,7 @@ def make_residual_(model: nn.Module) -> None:
         model: is changed in place. Its linear maps stay as they were drawn.
 
     Raises:
-        ValueError: no rational of the model starts as Swish.
+        ValueError: no rational of the model starts as Swish, or the model is a rational itself.
 
     Examples:
         >>> import kat
@@ -60,8 +65,29 @@ def make_residual_(model: nn.Module) -> None:
         >>> type(mlp.act).__name__
         'ResidualRational'
     """
-    found = {name: r for name, r in rationals(model).items() if r.init in ("swish", "silu")}
-    if not found:
-        raise ValueError("no rational of the model starts as Swish: the residual form adds to SiLU")
-    for name, rational in found.items():
-        model.set_submodule(name, ResidualRational(rational))
+    found = [r for r in rationals(model).values() if r.init in ("swish", "silu")]
+    if not found or model in found:
+        raise ValueError(
+            "the residual form is of the rationals inside a model that start as Swish, and there is"
+            " none: make a ResidualRational, or give act_init='swish'"
+        )
+    made = {rational: _residual(rational) for rational in found}
+    for name, module in list(model.named_modules(remove_duplicate=False)):
+        if module in made:
+            model.set_submodule(name, made[module])
+
+
+def _residual(rational: GroupRational) -> ResidualRational:
+    coefficients = rational.weight_numerator
+    return ResidualRational(
+        rational.num_groups,
+        rational.degree,
+        rational.init,
+        rational.form,
+        rational.share,
+        rational.channel_dim,
+        num_channels=rational.num_channels,
+        impl=rational.impl,
+        device=coefficients.device,
+        dtype=coefficients.dtype,
+    )

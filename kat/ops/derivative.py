@@ -3,13 +3,14 @@
     d/dx F^(k)(x) = F^(k+1)(x)
 
 So the gradient for x of a backward pass that is itself differentiated is a product with a
-derivative, which a kernel computes, where autograd would else record the operations of the plain
+derivative, which a kernel computes. Otherwise autograd would record the operations of the plain
 reference, and differentiate each of them again. On the CPU, in float32 and float64, up to the third
 derivative; beyond it, and for the gradients of the coefficients' gradients, by the reference.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -50,7 +51,7 @@ def derivative(x: Tensor, numerator: Tensor, denominator: Tensor, form: str, ord
             return y
         except _OutOfRangeError:
             pass
-    return _plain(x, numerator, denominator, form, order)
+    return _plain(form, order)(x, numerator, denominator)
 
 
 class _OutOfRangeError(Exception):
@@ -86,16 +87,13 @@ class _CoefficientGradients(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        again = torch.is_grad_enabled()
-        with torch.enable_grad():
-            inputs = [_followed(tensor) for tensor in ctx.saved_tensors]
-            grad, x, *coefficients = inputs
-            y = _plain(x, *coefficients, *ctx.options)
-            found = torch.autograd.grad(
-                y, coefficients, grad, create_graph=True, materialize_grads=True
-            )
-            back = torch.autograd.grad(found, inputs, grads, create_graph=again, allow_unused=True)
-        return *back, None, None
+        form, order = ctx.options
+
+        def coefficient_gradients(grad: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+            return _by_reference(grad, *inputs, form, order)[1:]
+
+        pull_back = torch.func.vjp(coefficient_gradients, *ctx.saved_tensors)[1]
+        return *pull_back(grads), None, None
 
 
 def _gradients(grad: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
@@ -123,29 +121,28 @@ def _unrecorded(grad: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
 
 
 def _by_reference(grad: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
-    again = torch.is_grad_enabled()
-    with torch.enable_grad():
-        leaves = [_followed(tensor) for tensor in inputs[:3]]
-        y = _plain(*leaves, *inputs[3:])
-        return torch.autograd.grad(
-            y, leaves, grad.to(y.dtype), create_graph=again, materialize_grads=True
-        )
+    """As :func:`_gradients`, of plain operations, which anything can differentiate again."""
+    x, numerator, denominator, form, order = inputs
+    if order == 0:
+        return reference.backward(grad, x, numerator, denominator, form)
+    function = _plain(form, order)
+    y, pull_back = torch.func.vjp(function, x, numerator, denominator)[:2]
+    gradients: tuple[Tensor, ...] = pull_back(grad.to(y.dtype))
+    return gradients
 
 
-def _plain(x: Tensor, *others: Any) -> Tensor:
-    """F^(order)(x) by the reference, differentiated so often by autograd.
+def _plain(form: str, order: int) -> Callable[..., Tensor]:
+    """F^(order), order >= 1, by the reference, as a function of x, numerator and denominator."""
 
-    ``others``: numerator, denominator, form and order.
-    """
-    with torch.enable_grad():
-        z = _followed(x)
-        y = reference.rational(z, *others[:3])
-        for _ in range(others[3]):
-            (y,) = torch.autograd.grad(y.sum(), z, create_graph=True)
-    return y
+    def slope(x: Tensor, numerator: Tensor, denominator: Tensor) -> Tensor:
+        return reference.backward(torch.ones_like(x), x, numerator, denominator, form)[0]
+
+    function: Callable[..., Tensor] = slope
+    for _ in range(order - 1):
+        function = _derived(function)
+    return function
 
 
-def _followed(tensor: Tensor) -> Tensor:
-    """A tensor of the same values of which autograd finds the gradient, and of which no other one
-    is a function. With the tensor itself, one that depends on another would add to its gradient."""
-    return tensor.view_as(tensor) if tensor.requires_grad else tensor.detach().requires_grad_()
+def _derived(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The derivative for x of a function that treats each element of x by itself."""
+    return torch.func.grad(lambda *tensors: function(*tensors).sum())

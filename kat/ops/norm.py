@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kat.ops import arguments, norm_reference
+from kat.ops import arguments, derivative, norm_reference
 from kat.ops.arguments import Form, Impl, check_arguments
 from kat.ops.cpu import norm as cpu
 from kat.ops.norm_reference import Gradients
@@ -196,6 +196,9 @@ def layer_norm_rational_backward(grad: Tensor, *inputs: Any) -> Gradients:
         grad: of the output.
         *inputs: as those of :func:`dispatched`.
     """
+    x, *_, numerator, denominator, _, _ = inputs
+    if torch.is_grad_enabled() and derivative.has_kernel(grad, x, numerator, denominator):
+        return norm_reference.backward(grad, *inputs, of_rational=derivative.gradients)
     tensors, options = (grad, *inputs[:5]), inputs[5:]
     name, on_reference = "layer_norm_rational_backward", norm_reference.backward
     dx, d_weight, d_bias, da, db = run_backward(name, on_reference, tensors, options)

@@ -73,13 +73,14 @@ def backward(
         of_rational: the gradients of F, as :func:`kat.ops.reference.backward`.
     """
     dtype = compute_dtype(x.dtype)
-    z = normalized(x, weight, bias, eps)
-    dz, da, db = of_rational(grad.to(dtype), z, numerator, denominator, form)
     centered = x.to(dtype)
     for _ in range(2):  # the first mean is rounded, by much if it is large
         centered = centered - centered.mean(-1, keepdim=True)
     r = torch.rsqrt((centered * centered).mean(-1, keepdim=True) + eps)
-    n, g = centered * r, dz * weight.to(dtype)
+    n = centered * r
+    z = n * weight.to(dtype) + bias.to(dtype)  # torch's LayerNorm is wrong in third derivatives
+    dz, da, db = of_rational(grad.to(dtype), z, numerator, denominator, form)
+    g = dz * weight.to(dtype)
     dx = r * (g - g.mean(-1, keepdim=True) - n * (g * n).mean(-1, keepdim=True))
     rows = tuple(range(x.dim() - 1))
     d_weight, d_bias = (t.sum(rows) if rows else t for t in (dz * n, dz))

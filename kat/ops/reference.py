@@ -151,17 +151,22 @@ def _gradients(
     r = 1 / _denominator(z, b, form)
     y = horner(z, a) * r
     w = grad * r
-    if form == "A":
-        base, slope, dx_sign, db_sign = z.abs(), b * sign(b), z.sign(), sign(b)
-        v = w * y
-    else:
-        base, slope, db_sign = z, b, torch.ones_like(b)
-        dx_sign = sign_of_sum(z, b)
-        v = w * y * dx_sign
-    dx = w * (horner(z, _derivative(a[:, 1:])) - y * dx_sign * horner(base, _derivative(slope)))
     da = _power_sums(w, z, a.shape[1], rows=a.shape[0])
-    db = -_power_sums(v * base, base, b.shape[1], rows=b.shape[0]) * db_sign
-    return dx, da, db
+    p_slope = horner(z, _derivative(a[:, 1:]))
+    if form == "A":
+        even, odd = _by_parity(_derivative(b * sign(b)))
+        square, v = z * z, w * y
+        q_slope = z * horner(square, even) + z.sign() * horner(square, odd)
+        sums = [
+            _power_sums(v * first, square, c.shape[1], rows=b.shape[0])
+            for first, c in ((z.abs(), odd), (square, even))
+        ]
+        columns = [sums[j % 2][:, j // 2] for j in range(b.shape[1])]
+        db = -torch.stack(columns, 1) * sign(b) if columns else torch.zeros_like(b)
+        return w * (p_slope - y * q_slope), da, db
+    side = sign_of_sum(z, b)
+    dx = w * (p_slope - y * side * horner(z, _derivative(b)))
+    return dx, da, -_power_sums(w * y * side * z, z, b.shape[1], rows=b.shape[0])
 
 
 def _value(z: Tensor, a: Tensor, b: Tensor, form: str) -> Tensor:
@@ -226,8 +231,18 @@ def _grouped(x: Tensor, numerator: Tensor, denominator: Tensor) -> tuple[Tensor,
 def _denominator(x: Tensor, b: Tensor, form: str) -> Tensor:
     """Q(x) for x (..., G, D) and b (1 or G, n)."""
     if form == "A":
-        return 1 + x.abs() * horner(x.abs(), b * sign(b))
+        (even, odd), square = _by_parity(b * sign(b)), x * x
+        return 1 + square * horner(square, even) + x.abs() * horner(square, odd)
     return 1 + x * horner(x, b) * sign_of_sum(x, b)
+
+
+def _by_parity(b: Tensor) -> tuple[Tensor, Tensor]:
+    """b_2, b_4, ... and b_1, b_3, ...
+
+    As powers of x^2, even powers of |x| have their derivatives at x = 0, where those of |x| itself
+    are taken for 0.
+    """
+    return b[:, 1::2], b[:, ::2]
 
 
 def _derivative(coefficients: Tensor) -> Tensor:

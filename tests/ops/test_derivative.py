@@ -130,11 +130,32 @@ def test_beyond_the_third_derivative_the_reference_takes_over():
 
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("form", ["A", "B"])
-def test_gradients_of_gradients_are_those_of_finite_differences(form, order):
-    x, a, b = random_case((3, 4), (1, 2), (3, 2))
+@pytest.mark.parametrize("degree", [(3, 2), (3, 0)])
+def test_gradients_of_gradients_are_those_of_finite_differences(form, degree, order):
+    x, a, b = random_case((3, 4), (1, 2), degree)
     b = b.abs() + 0.2  # away from the kinks
     inputs = [t.requires_grad_() for t in (x + 0.3 * x.sign(), a, b)]
     assert torch.autograd.gradgradcheck(lambda *t: derivative(*t, form, order), inputs)
+
+
+class _NormByHand(torch.nn.LayerNorm):
+    """The third derivative of torch's own is wrong (pytorch issue 175754)."""
+
+    def forward(self, x):
+        x = x - x.mean(-1, keepdim=True)
+        return x * (x.square().mean(-1, keepdim=True) + self.eps).rsqrt() * self.weight + self.bias
+
+
+class _Normed(torch.nn.Module):
+    """As in a block of a KAT: the norm runs in one pass with the first rational."""
+
+    def __init__(self, impl):
+        super().__init__()
+        self.norm = (_NormByHand if impl else torch.nn.LayerNorm)(8)
+        self.mlp = kat.GRKANMlp(8, 16, impl=impl)
+
+    def forward(self, x):
+        return self.mlp(x, norm=self.norm)
 
 
 @pytest.mark.parametrize(
@@ -143,8 +164,9 @@ def test_gradients_of_gradients_are_those_of_finite_differences(form, order):
         lambda **o: torch.nn.Sequential(torch.nn.Linear(2, 8), kat.GRKANMlp(8, 16, **o)),
         lambda **o: torch.nn.Sequential(torch.nn.Linear(2, 8), kat.GatedGRKANMlp(8, 16, **o)),
         lambda **o: torch.nn.Sequential(torch.nn.Linear(2, 8), kat.GRKANLinear(8, 1, **o)),
+        lambda **o: torch.nn.Sequential(torch.nn.Linear(2, 8), _Normed(**o)),
     ],
-    ids=["mlp", "gated", "linear"],
+    ids=["mlp", "gated", "linear", "norm"],
 )
 def test_a_loss_of_second_derivatives_uses_them_in_every_layer(make, monkeypatch):
     calls = []
@@ -222,3 +244,60 @@ def test_other_dtypes_and_a_missing_kernel_have_the_reference(monkeypatch):
     assert not module.has_kernel(grad.to("meta"), x.to("meta"), a, b)
     monkeypatch.setattr(cpu, "supports", lambda *_: False)
     assert not module.has_kernel(grad, x, a, b)
+
+
+@pytest.mark.parametrize("impl", [None, "reference"])
+@pytest.mark.parametrize("form", ["A", "B"])
+def test_even_powers_have_all_their_derivatives_at_zero(impl, form):
+    """F = 1 / (1 + x^2), whose derivatives at 0 are 0, -2, 0, 24."""
+    a = torch.tensor([[1.0, 0, 0]], dtype=torch.float64)
+    b = torch.tensor([[0.0, 1.0]], dtype=torch.float64)
+    x = torch.zeros(1, 2, dtype=torch.float64, requires_grad=True)
+    y, found = kat.rational(x, a, b, form=form, impl=impl), []
+    for _ in range(4):
+        (y,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+        found.append(y[0, 0].item())
+    assert found == pytest.approx([0, -2, 0, 24])
+
+
+def test_gradient_of_even_coefficients_at_zero():
+    """d/db_2 of F'' = -2 a_0 |b_2| is -2 a_0 at x = 0; that of b_1 is none."""
+    x = torch.zeros(1, 1, dtype=torch.float64, requires_grad=True)
+    a, b = (torch.tensor([v], dtype=torch.float64) for v in ([1.0, 0.0], [0.0, 0.5]))
+    for impl in (None, "reference"):
+        b.requires_grad_()
+        (first,) = torch.autograd.grad(kat.rational(x, a, b, impl=impl).sum(), x, create_graph=True)
+        (second,) = torch.autograd.grad(first.sum(), x, create_graph=True)
+        (db,) = torch.autograd.grad(second.sum(), b)
+        assert db.tolist() == [[0.0, -2.0]]
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("transform", ["vmap", "jvp", "forward_ad"])
+@pytest.mark.parametrize("of", ["x", "coefficients"])
+def test_transforms_over_a_recorded_gradient(transform, frozen, of):
+    """The gradient of a gradient is linear in what comes in from above."""
+    if frozen and of == "coefficients":
+        pytest.skip("they have no gradient")
+    x, a, b = random_case((3, 4), (1, 2), (5, 4))
+    inputs = [t.requires_grad_(not frozen or t is x) for t in (x, a, b)]
+    at = 0 if of == "x" else 1
+    first = torch.autograd.grad(kat.rational(*inputs).sum(), inputs[at], create_graph=True)[0]
+
+    def pull_back(grad):
+        return torch.autograd.grad(first, x, grad, retain_graph=True)[0]
+
+    grads = torch.randn(5, *first.shape, dtype=torch.float64)
+    expected = torch.stack([pull_back(grad) for grad in grads])
+    if transform == "vmap":
+        found = torch.func.vmap(pull_back)(grads)
+    elif transform == "jvp":
+        found = torch.stack([torch.func.jvp(pull_back, (0 * g,), (g,))[1] for g in grads])
+    else:
+        found = []
+        for grad in grads:
+            with forward_ad.dual_level():
+                dual = forward_ad.make_dual(0 * grad, grad)
+                found.append(forward_ad.unpack_dual(pull_back(dual)).tangent)
+        found = torch.stack(found)
+    torch.testing.assert_close(found, expected)

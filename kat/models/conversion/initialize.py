@@ -143,10 +143,10 @@ def _init_kat(
     fresh = [*report.fresh, *filter(is_coefficient, own)]
     made = copy.deepcopy(model)  # the model itself changes only when nothing can fail any more
     _load(made, weights, source, fresh)
-    for mlp in _mlps(made):
+    for mlp in _mlps(made).values():
         if isinstance(mlp.act1, GroupRational):
             mlp.act1.reset_parameters()
-    for mlp, coefficients in zip(_mlps(made), fits, strict=False):
+    for mlp, coefficients in zip(_mlps(made).values(), fits, strict=False):
         _set_coefficients(mlp.act2, coefficients)
     moved = movement(made, vit, images)
     model.load_state_dict(made.state_dict())
@@ -181,7 +181,8 @@ def _check_heads(model: VisionTransformer, source: ViTSource) -> None:
 
 def _check_rationals(model: VisionTransformer, source: ViTSource) -> None:
     """Raises InputError for rationals that are other functions of the same coefficients."""
-    residual = {"residual": False} if source.is_kat else {}
+    knows = "degree" in source.args  # a file of weights alone may be of any
+    residual = {"residual": False} if knows else {}
     for name, own in {**residual, **rational_args(model)}.items():
         given = source.args.get(name, residual.get(name, own))
         if given != own:
@@ -267,17 +268,22 @@ def _noise(model: VisionTransformer) -> Tensor:
     return torch.randn(_NOISE_IMAGES, model.in_chans, height, width, generator=generator)
 
 
-def _mlps(model: KAT) -> list[GRKANMlp]:
+def _mlps(model: KAT) -> dict[int, GRKANMlp]:
+    """The GR-KAN MLPs, by the number of their block."""
     blocks: list[Any] = list(model.blocks)
-    return [block.mlp for block in blocks]
+    return {i: b.mlp for i, b in enumerate(blocks) if isinstance(b.mlp, GRKANMlp)}
 
 
 def _fit_rationals(
     model: KAT, vit: VisionTransformer, activation: nn.Module, images: Tensor
 ) -> list[Coefficients]:
-    """The coefficients of act2 of each block: a fit to the activation where its inputs are."""
-    act2 = _mlps(model)[0].act2
-    widths = half_widths(vit, images)
+    """The coefficients of each act2: a fit to the activation where its inputs are."""
+    mlps = _mlps(model)
+    if not mlps:
+        return []
+    act2 = next(iter(mlps.values())).act2
+    of_blocks = half_widths(vit, images)
+    widths = [of_blocks[block] for block in mlps]
     fits = {r: fit_activation(activation, r, act2.degree, act2.form) for r in sorted(set(widths))}
     return [fits[r] for r in widths]
 

@@ -78,7 +78,7 @@ def rational_args(model: VisionTransformer) -> dict[str, Any]:
     if isinstance(mlp, GRKANMlp) and not isinstance(mlp.act1, GroupRational):
         args["first_init"] = "none"
     if isinstance(act, ResidualRational):
-        act, args["residual"] = act.rational, True
+        args["residual"] = True
     return {
         **args,
         "num_groups": getattr(mlp, "num_groups", act.num_groups),

@@ -266,9 +266,9 @@ def _linears(model: nn.Module) -> dict[int, nn.Linear]:
 def _layer_seen(layer: _Layer, x: Tensor, y: Tensor) -> dict[str, Tensor]:
     """The quantities of a layer that follow from its input and output alone."""
     activation = layer.activation
+    f = activation.forward(_wide(x)).movedim(activation.channel_dim, -1)  # without its hooks
     x, y = (_wide(t.movedim(activation.channel_dim, -1)) for t in (x, y))
     b, form = activation.weight_denominator, activation.form
-    f = rational(x, activation.weight_numerator, b, form=form, impl=activation.impl)
     one_over_q = rational(x, x.new_tensor([[1.0, 0.0]]), b, form=form, impl=activation.impl)
     mean, variance = _moments(f, activation.num_groups)
     moment = variance + mean.square()

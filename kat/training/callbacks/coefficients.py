@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kat.nn import GroupRational, LayerHistory, rationals, write_coefficient_history
+from kat.nn import (
+    GroupRational,
+    LayerHistory,
+    ResidualRational,
+    rationals,
+    write_coefficient_history,
+)
 from kat.nn.sharded import whole
 from kat.training.callbacks.callback import Callback
 from kat.training.run_directory import COEFFICIENTS
@@ -75,6 +81,8 @@ class CoefficientRecorder(Callback):
         if any(layer.steps[-1] == step for layer in self.history.values()):
             return
         for name, layer in rationals(run.model).items():
+            if isinstance(layer, ResidualRational):
+                continue  # its function is more than that of the coefficients
             now = _snapshot(layer, step)
             before = self.history.get(name)
             self.history[name] = now if before is None else before.followed_by(now)

@@ -53,6 +53,27 @@ def test_rationals_of_another_kind_are_refused_both_ways_and_the_same_carried_ov
     assert all(torch.equal(v, same.state_dict()[k]) for k, v in other.state_dict().items())
 
 
+def test_weights_alone_may_be_of_any_rationals(tmp_path):
+    """As with the form, nothing in them tells which."""
+    source = timm.create_model("kat_micro", residual=True)
+    safetensors.torch.save_file(source.state_dict(), tmp_path / "weights.safetensors")
+    model = timm.create_model("kat_micro", residual=True)
+    init_from_vit(model, str(tmp_path / "weights.safetensors"))
+    assert all(torch.equal(v, model.state_dict()[k]) for k, v in source.state_dict().items())
+
+
+@pytest.mark.parametrize("blocks", [[], [0], [1, 3]])
+def test_a_vit_gives_some_blocks_rationals(blocks):
+    vit = timm.create_model("vit_micro")
+    model = timm.create_model("kat_micro", grkan_blocks=blocks)
+    report = init_from_vit(model, vit)
+    assert len(report.half_widths) == len(blocks)
+    assert report.moved is not None
+    images = torch.randn(2, 3, 32, 32)
+    assert torch.allclose(model(images), vit(images), atol=0.02)
+    init_from_vit(timm.create_model("kat_micro", grkan_blocks=blocks), model)
+
+
 def test_the_residual_form_is_not_fitted_to_a_vits_activation():
     model = timm.create_model("kat_micro", residual=True)
     untouched(model, "start as SiLU and are not fitted", timm.create_model("vit_micro"))
