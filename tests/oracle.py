@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kat.ops.arguments import compute_dtype
+
 
 def rational_numpy(x: np.ndarray, a: np.ndarray, b: np.ndarray, form: str) -> np.ndarray:
     """F(x) for x (..., C), a (1 or G, m + 1), b (1 or G, n), channel by channel."""
@@ -167,11 +169,13 @@ def assert_near(
         slack: how many times.
         names: of the results.
     """
+    arithmetic = torch.finfo(compute_dtype(results[0].dtype)).eps
     for name, got, want, other in zip(names, results, exact, plain, strict=True):
         assert got.shape == other.shape
         assert got.dtype == other.dtype
         if got.numel():
-            luck = 4 * torch.finfo(got.dtype).eps * want.abs().max()  # plain's, with few elements
+            eps = max(arithmetic, torch.finfo(got.dtype).eps)
+            luck = 4 * eps * want.abs().max()  # plain's, with few elements
             bound = slack * ((other.double() - want).abs().max() + luck)
             assert (got.double() - want).abs().max() <= bound, name
 
