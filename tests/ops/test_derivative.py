@@ -208,20 +208,6 @@ def test_forward_mode_over_a_recorded_double_backward_pass():
         torch.testing.assert_close(forward_ad.unpack_dual(dx).tangent, expected)
 
 
-def test_batches_of_gradients_of_a_derivative():
-    x, a, b = random_case((3, 4), (1, 2), (5, 4))
-    inputs = [t.requires_grad_() for t in (x, a, b)]
-    (first,) = torch.autograd.grad(kat.rational(*inputs).sum(), x, create_graph=True)
-    grads = torch.randn(4, 3, 4, dtype=x.dtype)
-    for again in (False, True):
-        batch = torch.autograd.grad(
-            first, inputs, grads, is_grads_batched=True, retain_graph=True, create_graph=again
-        )
-        each = [torch.autograd.grad(first, inputs, g, retain_graph=True) for g in grads]
-        for actual, expected in zip(batch, zip(*each, strict=True), strict=True):
-            torch.testing.assert_close(actual, torch.stack(expected))
-
-
 def test_gradients_of_coefficients_are_equal_bit_by_bit_for_any_number_of_threads():
     x, a, b = random_case((4000, 24), (1, 8), (5, 4), torch.float32)
     grad = torch.randn_like(x)

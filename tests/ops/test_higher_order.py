@@ -65,11 +65,14 @@ def test_each_second_derivative_equals_that_of_plain_pytorch(impl, form):
         torch.testing.assert_close(row, wanted)
 
 
-def test_batches_of_gradients(impl):
+@pytest.mark.parametrize("order", [0, 1])
+def test_batches_of_gradients(impl, order):
     """``is_grads_batched`` passes tensors without storage, which no kernel may touch."""
     inputs = smooth_case((3, 8), (1, 4), (5, 4))
     grads = torch.randn(5, 3, 8, dtype=torch.float64)
     y = kat.rational(*inputs, impl=impl)
+    for _ in range(order):
+        (y,) = torch.autograd.grad(y.sum(), inputs[0], create_graph=True)
     for create_graph in (False, True):
         batch = torch.autograd.grad(
             y, inputs, grads, is_grads_batched=True, retain_graph=True, create_graph=create_graph

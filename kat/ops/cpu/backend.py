@@ -139,7 +139,8 @@ def derivative(
     a, b = dense_coefficients(x, numerator, denominator)
     if not x.numel():
         return y
-    within = loaded_library().run_derivative(order, form, _laid_out_like(y, x), None, y, None, a, b)
+    x = _laid_out_like(y, x)
+    within = loaded_library().run(form, x, None, y, None, a, b, order=order)
     return y if within else None
 
 
@@ -151,10 +152,8 @@ def derivative_backward(
     x, grad = _laid_out_like(dx, x), _laid_out_like(dx, grad)
     a, b = dense_coefficients(x, numerator, denominator)
     da, db = torch.zeros_like(a), torch.zeros_like(b)
-    if x.numel():
-        run = loaded_library().run_derivative
-        if not run(order, form, x, grad, None, dx, a, b, da, db):
-            return None
+    if x.numel() and not loaded_library().run(form, x, grad, None, dx, a, b, da, db, order):
+        return None
     return dx, da.to(numerator.dtype), db.to(denominator.dtype)
 
 

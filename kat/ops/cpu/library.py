@@ -72,36 +72,16 @@ class Library(NamedTuple):
         b: Tensor,
         da: Tensor | None = None,
         db: Tensor | None = None,
-    ) -> None:
+        order: int = 0,
+    ) -> bool:
         """Computes y = F(x), or dx, da and db, and y if there is one, where ``grad`` is given.
 
         x, grad, y and dx are dense, of one dtype and one order of dimensions; a, b, da and db are
-        contiguous, in the dtype of the arithmetic.
-
-        Raises:
-            RuntimeError: the call failed.
-        """
-        _check(self.call(self._pack(form, x, grad, y, dx, a, b, da, db)))
-
-    def run_derivative(
-        self,
-        order: int,
-        form: str,
-        x: Tensor,
-        grad: Tensor | None,
-        y: Tensor | None,
-        dx: Tensor | None,
-        a: Tensor,
-        b: Tensor,
-        da: Tensor | None = None,
-        db: Tensor | None = None,
-    ) -> bool:
-        """As :meth:`run`, of the derivative of this order, 1 to 3, in the place of F.
-
-        x is in the dtype of the arithmetic.
+        contiguous, in the dtype of the arithmetic. With an order, 1 to 3, that derivative takes the
+        place of F, and x is in the dtype of the arithmetic too.
 
         Returns:
-            Whether plain arithmetic sufficed; else the outputs are unusable.
+            Whether plain arithmetic sufficed for a derivative; if not, the outputs are unusable.
 
         Raises:
             RuntimeError: the call failed.
