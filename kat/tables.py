@@ -50,6 +50,37 @@ def write_table(
     write_text(path, file.getvalue())
 
 
+def fill_tables(page: str, tables: Mapping[str, str]) -> str:
+    """A Markdown page with each table between its marks; a table without marks is left out.
+
+    Args:
+        page: has a line ``<!-- table of NAME -->`` and a line ``<!-- end of table -->`` for each.
+        tables: by name, in Markdown.
+
+    Raises:
+        InputError: a mark has no end of its own.
+
+    Examples:
+        >>> from kat.tables import fill_tables
+        >>> page = "<!-- table of a --> old <!-- end of table -->"
+        >>> print(fill_tables(page, {"a": "new"}))
+        <!-- table of a -->
+        <BLANKLINE>
+        new
+        <BLANKLINE>
+        <!-- end of table -->
+    """
+    for name, content in tables.items():
+        begin, end = f"<!-- table of {name} -->", "<!-- end of table -->"
+        before, mark, after = page.partition(begin)
+        old, closed, rest = after.partition(end)
+        if mark and (not closed or "<!-- table of" in old):
+            raise InputError(f"{begin} has no {end} of its own")
+        if mark:
+            page = f"{before}{mark}\n\n{content.strip()}\n\n{end}{rest}"
+    return page
+
+
 _FORMULA = re.compile(r"'*[=+\-@\t\r].")
 """How a text begins that a spreadsheet takes for a formula; a quote before it prevents that."""
 

@@ -30,7 +30,7 @@ from kat.analysis.figures.ablation import plot_cells
 from kat.analysis.figures.forest import plot_forest
 from kat.files import write_text
 from kat.nn.monitoring.stability import read_rows
-from kat.tables import open_table, write_table
+from kat.tables import fill_tables, open_table, write_table
 from kat.training.tasks.task import Metric
 
 ROOT = Path(__file__).parents[1]
@@ -110,7 +110,7 @@ def write_page(results: Path, page: Path, figures: Path) -> None:
     if tested:
         metric = metrics[f"paper_{next(iter(tested))}"]
         plot_forest(tested, metric, figures / "forest.svg")
-    write_text(page, filled(page.read_text(), texts))
+    write_text(page, fill_tables(page.read_text(), texts))
 
 
 def moments_table(path: Path) -> str:
@@ -139,19 +139,6 @@ def _last_block(rows: Sequence[Mapping[str, str]]) -> str:
     last = max(blocks, key=lambda row: int(row["layer"].rpartition(".")[2]))["layer"]
     found = [float(row["output_variance"]) for row in blocks if row["layer"] == last]
     return f"{statistics.fmean(found):.3g}"
-
-
-def filled(page: str, tables: Mapping[str, str]) -> str:
-    """The page with each table between its marks; one without marks is left out."""
-    for name, content in tables.items():
-        begin, end = f"<!-- table of {name} -->", "<!-- end of table -->"
-        before, mark, after = page.partition(begin)
-        old, closed, rest = after.partition(end)
-        if mark and (not closed or "<!-- table of" in old):
-            raise SystemExit(f"{begin} has no {end} of its own")
-        if mark:
-            page = f"{before}{mark}\n\n{content}\n{end}{rest}"
-    return page
 
 
 if __name__ == "__main__":

@@ -7,7 +7,15 @@ import csv
 import pytest
 
 from kat.errors import InputError
-from kat.tables import aligned, columns_of, number_columns, open_table, print_table, write_table
+from kat.tables import (
+    aligned,
+    columns_of,
+    fill_tables,
+    number_columns,
+    open_table,
+    print_table,
+    write_table,
+)
 
 
 def test_rows_may_be_sequences_or_mappings(tmp_path):
@@ -116,3 +124,18 @@ def test_names_on_the_terminal_are_printable(capsys):
     print_table(("class",), [("a\x1b[31m\nb",)])
     assert capsys.readouterr().out.split() == ["class", r"a\x1b[31m\nb"]
     assert aligned([("a\nb", "c")]) == [r"a\nb  c"]
+
+
+def test_tables_are_written_between_their_marks():
+    end = "<!-- end of table -->"
+    page = f"a\n<!-- table of s -->\n\nold\n\n{end}\nb\n<!-- table of t -->\n{end}"
+    once = fill_tables(page, {"s": "new", "other": "not here"})
+    assert once == page.replace("old", "new")
+    again = fill_tables(once, {"s": "new", "t": "newer\n"})
+    assert again == once.replace("t -->", "t -->\n\nnewer\n")
+
+
+@pytest.mark.parametrize("rest", ["", "<!-- table of b -->\n<!-- end of table -->"])
+def test_a_mark_without_an_end_leaves_the_page_alone(rest):
+    with pytest.raises(InputError, match="table of a --> has no"):
+        fill_tables(f"<!-- table of a -->\n{rest}", {"a": "NEW"})

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from collections.abc import Mapping
 from pathlib import Path
 
 from extra import needed
@@ -25,6 +24,7 @@ with needed():
     from summary import rank, two_digits
 
 from kat.files import replacing, write_text
+from kat.tables import fill_tables
 
 COMPARED = tuple(COMPARISONS)[:3]
 """The differences that tables have beside the errors."""
@@ -53,7 +53,7 @@ def main() -> None:
     if set(options.domain) == set(PLAN):
         tables["all"] = counts(everything)
     if options.page:
-        write_text(options.page, filled(options.page.read_text(), tables))
+        write_text(options.page, fill_tables(options.page.read_text(), tables))
     if not (options.forest or options.curves or options.page):
         print("".join(f"\n{name}\n\n{content}\n" for name, content in tables.items()))
 
@@ -70,19 +70,6 @@ def save(figure: Figure, path: Path) -> None:
     with replacing(path) as draft:
         figure.savefig(draft, dpi=100, format=path.suffix.removeprefix("."))
     print(path)
-
-
-def filled(page: str, tables: Mapping[str, str]) -> str:
-    """A page with each table between its marks, <!-- rows of NAME --> and <!-- end of rows -->."""
-    for name, content in tables.items():
-        begin, end = f"<!-- rows of {name} -->", "<!-- end of rows -->"
-        before, mark, after = page.partition(begin)
-        old, closed, rest = after.partition(end)
-        if mark and (not closed or "<!-- rows of" in old):
-            raise SystemExit(f"{begin} has no {end} of its own")
-        if mark:  # Markdown wants empty lines around a table
-            page = f"{before}{mark}\n\n{content}\n\n{end}{rest}"
-    return page
 
 
 def table(of_domain: list[Line]) -> str:

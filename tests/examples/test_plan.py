@@ -246,21 +246,11 @@ def test_learned_functions_have_a_panel_each(look):
     pyplot.close(figure)
 
 
-def test_tables_are_written_between_their_marks(report):
-    end = "<!-- end of rows -->"
-    page = f"a\n<!-- rows of s -->\n\nold\n\n{end}\nb\n<!-- rows of t -->\n{end}"
-    once = report.filled(page, {"s": "new", "other": "not here"})
-    assert once == page.replace("old", "new")
-    assert report.filled(once, {"s": "new", "t": "newer"}) == once.replace(
-        "t -->", "t -->\n\nnewer\n"
-    )
-
-
 def test_the_counts_of_all_are_not_written_from_some_domains(
     plan, report, results, tmp_path, monkeypatch
 ):
     page = tmp_path / "page.md"
-    empty = "<!-- rows of {} -->\n<!-- end of rows -->\n"
+    empty = "<!-- table of {} -->\n<!-- end of table -->\n"
     page.write_text(empty.format("all") + empty.format("made_up"))
     arguments = ["report.py", "--results", str(results), "--page", str(page)]
     monkeypatch.setattr(sys, "argv", [*arguments, "--domain", "made_up"])

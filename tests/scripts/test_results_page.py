@@ -79,12 +79,3 @@ def test_the_committed_page_has_the_tables_of_the_committed_runs(tmp_path):
     assert page.read_text() == results_page.PAGE.read_text()
     marks = re.findall("<!-- table of (.*) -->", page.read_text())
     assert all((results_page.RESULTS / f"{name}.csv").exists() for name in marks)
-
-
-@pytest.mark.parametrize(
-    "page",
-    ["<!-- table of a -->", "<!-- table of a -->\n<!-- table of b -->\n<!-- end of table -->"],
-)
-def test_a_mark_without_an_end_leaves_the_page_alone(page):
-    with pytest.raises(SystemExit, match="table of a --> has no"):
-        results_page.filled(page, {"a": "NEW"})
