@@ -28,6 +28,20 @@ def run_script(name: str, *options: str | Path) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
+def run_twice(name: str, path: Path, *options: str | Path) -> tuple[list[dict[str, str]], str]:
+    """The rows of a script with two arms and one seed, and what it prints; again it makes none."""
+    command = (name, *options, "--seed", "1", "--csv", path)
+    printed = run_script(*command)
+    before, rows = path.read_bytes(), rows_of(path)
+    assert [row["for"] for row in rows] == ["tune"] * 6 + ["test"] * 2
+    assert [row["test"] == "" for row in rows] == [True] * 6 + [False] * 2
+    again = run_script(*command)
+    assert path.read_bytes() == before
+    assert ", seed 1, rate" not in again
+    assert list(path.parent.iterdir()) == [path]
+    return rows, printed
+
+
 def train(example, layer, x, checkpoint, steps, stop_at=None):
     """Trains to give the sine of the input, from batches that torch's generator draws."""
     trial = example("runner").Trial("t", "a", 1e-2, 0, steps, torch.device("cpu"), checkpoint)

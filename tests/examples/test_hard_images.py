@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 from argparse import Namespace
 
@@ -14,7 +13,7 @@ from PIL import Image
 from torch import nn
 
 import kat
-from tests.examples.domains import ARMS, FOLDER, rows_of
+from tests.examples.domains import ARMS, rows_of, run_twice
 from tests.images import write_fashion_mnist
 
 CORRUPTIONS = ("noise", "blur", "contrast", "rotation")
@@ -212,20 +211,12 @@ def test_a_table_and_ranks_for_each_measure(runner, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_images_make_a_row_a_run_and_resume(tmp_path, data):
+    options = ("--task", "fashion-100", "--steps", "2", "--arm", "gelu", "gated_grkan")
     path = tmp_path / "images.csv"
-    command = [
-        sys.executable, FOLDER / "images.py", "--task", "fashion-100", "--seed", "1", "--steps",
-        "2", "--csv", path, "--arm", "gelu", "gated_grkan", "--data", data,
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    rows = rows_of(path)
-    assert [row["for"] for row in rows] == ["tune"] * 6 + ["test"] * 2
+    rows, printed = run_twice("images.py", path, *options, "--data", data)
     measures = ("test", "occluded", *CORRUPTIONS, "corrupted")
     for row in rows:
         cells = [row[measure] for measure in measures]
         assert cells == [""] * 7 if row["for"] == "tune" else all(0 <= float(c) <= 1 for c in cells)
     for measure in ("test", "occluded", "corrupted"):
-        assert f"fashion-100: {measure} error after 2 steps" in done.stdout
-    subprocess.run(command, capture_output=True, check=True)
-    assert rows_of(path) == rows
-    assert list(tmp_path.iterdir()) == [path]
+        assert f"fashion-100: {measure} error after 2 steps" in printed

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.examples.domains import ARMS, rows_of, run_script, size
+from tests.examples.domains import ARMS, run_twice, size
 
 pytestmark = pytest.mark.skipif(
     not (find_spec("transformers") and find_spec("tokenizers")),
@@ -98,16 +98,11 @@ def test_text_that_is_not_there_is_named_with_its_command(example, tmp_path):
 
 @pytest.mark.slow
 def test_language_makes_a_row_a_run_and_resumes(tmp_path, text):
-    path = tmp_path / "language.csv"
-    options = [
-        "--task", "python3-doc", "--docs", text[0], "--seed", "1", "--steps", "1", "--csv", path,
+    options = (
+        "--task", "python3-doc", "--docs", text[0], "--steps", "1",
         "--arm", "swiglu", "gated_grkan", "--generate", "2",
-    ]  # fmt: skip
-    printed = run_script("language.py", *options)
-    rows = rows_of(path)
-    assert [row["for"] for row in rows] == ["tune"] * 6 + ["test"] * 2
+    )  # fmt: skip
+    rows, printed = run_twice("language.py", tmp_path / "language.csv", *options)
     assert {row["tokens"] for row in rows} == {str(8 * 256)}
     assert [row["curve"].split(":")[0] for row in rows] == [str(8 * 256)] * 8
     assert " swiglu" in printed.splitlines()[-1]
-    run_script("language.py", *options)
-    assert rows_of(path) == rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.examples.domains import ARMS, rows_of, run_script, size
+from tests.examples.domains import ARMS, run_twice, size
 
 
 def test_networks_of_physics_have_equal_arms(example):
@@ -90,16 +90,8 @@ def test_the_residual_is_that_of_finite_differences(example):
 
 @pytest.mark.slow
 def test_physics_makes_a_row_a_run_and_resumes(tmp_path):
-    path = tmp_path / "physics.csv"
-    options = [
-        "--task", "heat", "--seed", "1", "--steps", "6", "--csv", path,
-        "--arm", "gelu", "grkan",
-    ]  # fmt: skip
-    printed = run_script("physics.py", *options)
-    rows = rows_of(path)
-    assert [row["for"] for row in rows] == ["tune"] * 6 + ["test"] * 2
+    options = ("--task", "heat", "--steps", "6", "--arm", "gelu", "grkan")
+    rows, printed = run_twice("physics.py", tmp_path / "physics.csv", *options)
     assert {row["task"] for row in rows} == {"heat"}
     assert all(0 < float(row["test"]) < 10 for row in rows[6:])
     assert printed.splitlines()[-1].split()[-1] == "1"
-    run_script("physics.py", *options)
-    assert rows_of(path) == rows

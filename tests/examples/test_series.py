@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import math
-import subprocess
 import sys
 from importlib.util import find_spec
 
@@ -12,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.examples.domains import FOLDER
+from tests.examples.domains import run_twice
 
 pytestmark = pytest.mark.skipif(
     not (find_spec("transformers") and find_spec("statsmodels")),
@@ -239,20 +237,7 @@ def test_a_set_without_aeon_names_the_command(series, monkeypatch):
 
 @pytest.mark.slow
 def test_series_make_a_row_a_run_and_resume(tmp_path):
-    path = tmp_path / "series.csv"
-    options = [
-        "--task", "forecast-co2", "--seed", "1", "--steps", "3", "--csv", path,
-        "--arm", "gated_grkan", "rocket",
-    ]  # fmt: skip
-    command = [sys.executable, FOLDER / "series.py", *options]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert [row["for"] for row in rows] == ["tune"] * 6 + ["test"] * 2
+    options = ("--task", "forecast-co2", "--steps", "3", "--arm", "gated_grkan", "rocket")
+    rows, printed = run_twice("series.py", tmp_path / "series.csv", *options)
     assert all(0 < float(row["test"]) < 10 for row in rows[6:])
     assert printed.splitlines()[-1].split()[0] == "rocket"
-    before = path.read_bytes()
-    again = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert path.read_bytes() == before
-    assert "step" not in again.replace("after 3 steps", "")
-    assert list(tmp_path.iterdir()) == [path]
