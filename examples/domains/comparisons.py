@@ -56,10 +56,9 @@ class Line(NamedTuple):
 
 def lines(name: str, results: Path) -> Iterator[Line]:
     """What the rows of a domain say, a line for each task, body and measure that has tests."""
-    domain: Domain = importlib.import_module(name).DOMAIN
+    domain, of_tasks = _declared(name, results)
     bodies = dict.fromkeys(arm.rpartition("/")[0] for arm in domain.references)
-    for task in PLAN[name]["tasks"]:
-        runs = domain.runs(results / f"{name}.csv", task, PLAN[name]["steps"])
+    for task, runs in of_tasks.items():
         for body in bodies:
             arms = _arms(runs, domain, body)
             for measure in domain.measures if arms else ():
@@ -67,6 +66,21 @@ def lines(name: str, results: Path) -> Iterator[Line]:
                 title = ", ".join(filter(None, (task, body, of_test)))
                 errors = {layer: runs.estimate(arm, measure) for layer, arm in arms.items()}
                 yield Line(name, title, errors, list(_differences(runs, arms, measure)))
+
+
+def kept_rates(name: str, results: Path) -> Iterator[int]:
+    """For each task and arm of a domain that has tests, the place of its rate, 0 the lowest."""
+    domain, of_tasks = _declared(name, results)
+    for runs in of_tasks.values():
+        for arm in runs.tested(domain.rates):
+            yield sorted(domain.rates[arm]).index(runs.best_rates(arm)["rate"])
+
+
+def _declared(name: str, results: Path) -> tuple[Domain, dict[str, Runs]]:
+    """A domain, and its runs that the plan declares, by task."""
+    domain: Domain = importlib.import_module(name).DOMAIN
+    path, declared = results / f"{name}.csv", PLAN[name]
+    return domain, {task: domain.runs(path, task, declared["steps"]) for task in declared["tasks"]}
 
 
 def _arms(runs: Runs, domain: Domain, body: str) -> dict[str, str]:

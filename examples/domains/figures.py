@@ -13,13 +13,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 from plan import PLAN
 
-TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10)
+TICKS = (0.5, 0.7, 1, 1.4, 2)
+"""Ratios of the forest plot; the outer ones are its ends."""
 
 
 def forest(everything: list[Line]) -> Figure:
     """A panel for each comparison, a row for each line that has differences.
 
     Blue: the error is lower than the other's, the interval is below one; red: it is higher.
+    A triangle stands for a ratio beyond the end of the panel.
     """
     places = [line for line in everything if line.differences]
     several = len({line.domain for line in places}) > 1
@@ -35,17 +37,26 @@ def forest(everything: list[Line]) -> Figure:
             for each in (one for one in line.differences if one.title == title):
                 color = ("gray", "tab:red", "tab:blue")[each.side]
                 mean, *ends = (1 + end / 100 for end in each[1:])
+                shown, marker = min(max(mean, TICKS[0]), TICKS[-1]), "o"
+                if shown != mean:
+                    marker = "<" if mean < shown else ">"
                 axis.plot(ends, (-place, -place), color=color)
-                axis.plot(mean, -place, "o", color=color, markersize=4)
+                axis.plot(shown, -place, marker, color=color, markersize=4, clip_on=False)
+        for place, line in enumerate(places[1:]):
+            if line.domain != places[place].domain:
+                axis.axhline(-place - 0.5, color="black", linewidth=0.5, alpha=0.4)
         axis.axvline(1, color="black", linewidth=0.8)
         axis.set_xscale("log")
         axis.set_xticks(TICKS)
         axis.xaxis.set_major_formatter(FuncFormatter(lambda ratio, _: f"{ratio:g}"))
         axis.xaxis.set_minor_formatter(NullFormatter())
-        axis.set_xlim(0.08, 12)
+        axis.set_xlim(TICKS[0], TICKS[-1])
+        axis.set_ylim(0.5 - len(places), 0.5)
         axis.grid(axis="x", alpha=0.3)
         axis.set_title(title.replace(" - ", " /\n"), fontsize=10)
-    figure.supxlabel("ratio of errors: left of 1, the first is better", fontsize=10)
+    figure.supxlabel(
+        "ratio of errors: left of 1, the first is better; triangle: beyond the panel", fontsize=10
+    )
     axes[0, 0].set_yticks([-place for place in range(len(names))], names)
     return figure
 

@@ -18,7 +18,7 @@ from extra import needed
 from plan import PLAN, RESULTS
 
 with needed():
-    from comparisons import COMPARISONS, Line, lines
+    from comparisons import COMPARISONS, Line, kept_rates, lines
     from figures import forest, language_curves
     from matplotlib.figure import Figure
     from summary import rank, two_digits
@@ -52,6 +52,7 @@ def main() -> None:
     tables = {name: table(of_domain) for name, of_domain in found.items() if of_domain}
     if set(options.domain) == set(PLAN):
         tables["all"] = counts(everything)
+        tables["rates"] = rates({name: list(kept_rates(name, options.results)) for name in found})
     if options.page:
         write_text(options.page, fill_tables(options.page.read_text(), tables))
     if not (options.forest or options.curves or options.page):
@@ -101,6 +102,14 @@ def counts(everything: list[Line]) -> str:
             rows.append([title, *counted, f"{statistics.median(each.mean for each in own):+.1f}"])
     heads = ["", "error lower", "not told apart", "error higher", "median, %"]
     return markdown(heads, rows)
+
+
+def rates(kept: dict[str, list[int]]) -> str:
+    """For each domain, how often an arm keeps the lowest, middle and highest rate that it tries."""
+    rows = [
+        [name, *(str(places.count(place)) for place in range(3))] for name, places in kept.items()
+    ]
+    return markdown(["", "the lowest", "the middle one", "the highest"], rows)
 
 
 def markdown(heads: list[str], rows: list[list[str]]) -> str:

@@ -60,7 +60,7 @@ def test_arms_have_as_many_parameters_and_begin_as_their_mlps_do(molecules):
         for layer in net.layers:
             assert 0.7 < layer.conv.nn(torch.randn(512, molecules.WIDTH)).var() < 1.4
     assert max(sizes) < 1.02 * min(sizes)
-    assert set(ARMS) == set(molecules.DOMAIN.rates) - {"fingerprints"}
+    assert set(ARMS) == set(molecules.DOMAIN.rates) - {"boosting"}
 
 
 def test_a_scaffold_is_in_one_part(molecules):
@@ -108,7 +108,7 @@ def test_targets_are_those_of_the_file(molecules, task, names):
         atoms = [atom.GetAtomicNum() for atom in each.GetAtoms()]
         known.setdefault(Chem.MolToSmiles(each), []).append((atoms, pytest.approx(target)))
     for part in _parts(molecules.read(task)):
-        assert len(part.fingerprints) == len(part.graphs)
+        assert len(part.features) == len(part.graphs)
         for graph in part.graphs:
             assert (graph.x[:, 0].tolist(), graph.y.item()) in known[graph.smiles]
 
@@ -157,11 +157,11 @@ def test_categories_are_the_sum_of_an_embedding_each(molecules):
     torch.testing.assert_close(layer(torch.tensor([[2, 0], [0, 1]]))[1], table[0] + table[4])
 
 
-@pytest.mark.parametrize(("arm", "rate"), [("gated_grkan", 3e-3), ("fingerprints", 0.3)])
+@pytest.mark.parametrize(("arm", "rate"), [("gated_grkan", 3e-3), ("boosting", 0.3)])
 def test_the_test_part_chooses_nothing(molecules, monkeypatch, tmp_path, arm, rate):
     before, row = _trained(molecules, tmp_path, arm, rate)
     data = molecules.read("freesolv")
-    test = molecules.Part(copy.deepcopy(data.test.graphs), data.test.fingerprints[::-1])
+    test = molecules.Part(copy.deepcopy(data.test.graphs), data.test.features[::-1])
     for graph in test.graphs:
         graph.y += 100
         graph.x[:] = 0
@@ -188,23 +188,23 @@ def test_errors_are_in_the_unit_of_the_target(molecules, tmp_path):
     assert row["test"] == pytest.approx(torch.tensor(wrong).square().mean().sqrt().item(), rel=1e-4)
 
 
-def test_boosting_leaves_out_no_bit_that_a_tree_could_use(molecules, tmp_path):
+def test_boosting_leaves_out_no_feature_that_a_tree_could_use(molecules, tmp_path):
     train, valid, test = _parts(molecules.read("freesolv"))
     model = HistGradientBoostingRegressor(
         learning_rate=0.5, max_iter=10, min_samples_leaf=molecules.LEAF, early_stopping=False
     )
-    model.fit(train.fingerprints, train.all.y.numpy())
+    model.fit(train.features, train.all.y.numpy())
     errors = [
         [np.sqrt(((y - part.all.y.numpy()) ** 2).mean()) for y in stages]
         for part in (valid, test)
-        for stages in [model.staged_predict(part.fingerprints)]
+        for stages in [model.staged_predict(part.features)]
     ]
-    _, row = _trained(molecules, tmp_path, "fingerprints", 0.5, 10)
+    _, row = _trained(molecules, tmp_path, "boosting", 0.5, 10)
     assert [row["valid"], row["test"]] == pytest.approx(min(zip(*errors, strict=True)), rel=1e-6)
 
 
 @pytest.mark.slow
 def test_molecules_make_a_row_a_run_and_resume(tmp_path):
-    options = ("--task", "freesolv", "--steps", "4", "--arm", "grkan", "fingerprints")
+    options = ("--task", "freesolv", "--steps", "4", "--arm", "grkan", "boosting")
     _, printed = run_twice("molecules.py", tmp_path / "molecules.csv", *options)
-    assert "fingerprints" in printed.splitlines()[-1]
+    assert "boosting" in printed.splitlines()[-1]

@@ -143,6 +143,23 @@ def test_intervals_are_counted_by_the_side_of_zero_on_which_they_lie(comparisons
     assert report.counts(made).splitlines()[2:] == ["| GR-KAN - GELU | 1 | 3 | 1 | +1.0 |"]
 
 
+def test_the_kept_rate_is_the_best_on_validation(comparisons, report, results):
+    domain = sys.modules["made_up"].DOMAIN
+    domain.rates = dict.fromkeys(ERRORS, (0.3, 0.1, 0.2))
+    valid = {"gelu": (2, 1, 3), "grkan": (1, 2, 3), "swiglu": (3, "nan", 2)}
+    with (results / "made_up.csv").open("a", newline="") as file:
+        writer = csv.DictWriter(file, (*importlib.import_module("runner").COLUMNS, "hard"))
+        for arm, errors in valid.items():
+            for rate, error in zip(domain.rates[arm], errors, strict=True):
+                row = {"task": "s", "arm": arm, "seed": 0, "for": "tune", "rate": rate}
+                writer.writerow(row | {"steps": 7, "valid": error})
+    kept = list(comparisons.kept_rates("made_up", results))
+    assert kept == [0, 2, 1]
+    assert report.rates({"a": kept, "b": [2, 2]}).splitlines()[2:] == [
+        "| a | 1 | 1 | 1 |", "| b | 0 | 0 | 2 |",
+    ]  # fmt: skip
+
+
 def test_a_table_has_mean_ranks_over_the_lines_that_have_all_arms(comparisons, report):
     errors = ({"a": 0.2, "b": 0.1, "c": 0.1}, {"a": 0.1, "b": 0.3, "c": 0.4}, {"a": 0.9, "b": 0.1})
     made = [
