@@ -1,10 +1,11 @@
 # %% [markdown]
-# # GR-KAN for images, hard ones
+# # GR-KAN for hard images
 #
-# How does a model do that saw few images, when a square hides a part of each? Here the MLPs of timm's
+# How well does a model trained on few images do when a square hides part of each? Here the MLPs of timm's
 # `VisionTransformer` are exchanged, and it learns from 1,000 images of Fashion-MNIST, with the data and the loop of
 # `examples/domains/images.py`. That folder comes with a checkout of the repository (`git clone`), in which this
-# page has to run. The images are Debian's: `apt-get install dataset-fashion-mnist`.
+# page has to run. The images are Debian's: `apt-get install dataset-fashion-mnist`; without them the page shows the
+# results of the whole runs alone.
 
 # %%
 import sys
@@ -29,7 +30,7 @@ import look
 # %% [markdown]
 # ## The line that changes
 #
-# timm's models take `mlp_layer=`; a model that is there already, `block.mlp = kat.GRKANMlp(64, 192)`.
+# timm's models take `mlp_layer=`; in an existing model, set `block.mlp = kat.GRKANMlp(64, 192)`.
 
 # %%
 vit = VisionTransformer(
@@ -78,13 +79,16 @@ if models:
 #
 # ## The whole runs
 #
-# One seed and few steps decide nothing. `examples/domains/plan.yaml` declares the runs that are compared; these
-# are their errors, and paired differences with 95 % intervals: left of zero the error is lower, and a gray one
-# has zero in it.
+# One seed and few steps decide nothing. `examples/domains/plan.yaml` declares the runs that are compared; these are
+# their errors, and the paired ratios of errors with 95 % intervals: left of 1 the error is lower, and a gray interval
+# contains 1.
 
 # %%
 Markdown(look.results("images"))
 
 # %% [markdown]
-# [Other domains](../domains.md#images-hard-ones) has the data and the arms;
+# In short: no gain on occluded images, with any number of training images; with 10,000 GR-KAN's error is 9 % below
+# that of GELU, and SwiGLU's 14 %.
+#
+# [Other domains](../domains.md#hard-images) has the data and the arms;
 # `python examples/domains/images.py` makes the runs.

@@ -72,13 +72,15 @@ _ = look.functions(runs["grkan"][0])
 #
 # ## The whole runs
 #
-# One seed and few steps decide nothing. `examples/domains/plan.yaml` declares the runs that are compared; these
-# are their errors, and paired differences with 95 % intervals: left of zero the error is lower, and a gray one
-# has zero in it.
+# One seed and few steps decide nothing. `examples/domains/plan.yaml` declares the runs that are compared; these are
+# their errors, and the paired ratios of errors with 95 % intervals: left of 1 the error is lower, and a gray interval
+# contains 1.
 
 # %%
 Markdown(look.results("molecules"))
 
 # %% [markdown]
+# In short: GR-KAN is not told apart from GELU, and boosting on descriptors has the lowest mean error.
+#
 # [Other domains](../domains.md#molecules) has the data and the arms;
 # `python examples/domains/molecules.py` makes the runs.

@@ -2,8 +2,9 @@
 
 A difference is the ratio of the errors of an arm and another less one, in percent: -10 % is an
 error lower by a tenth. It is the geometric mean over the seeds that both have, with the 95 %
-interval that the t distribution gives their logarithms, not corrected for their number.
-Where one of the two makes no error at all with a seed, there is no ratio.
+interval that the t distribution gives their logarithms, not corrected for their number; its
+p-value is that of Student's test of the same logarithms. Where one of the two makes no error at all
+with a seed, there is no ratio.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import NamedTuple
 from plan import PLAN
 from rows import Runs
 from runner import Domain
+from scipy.stats import ttest_1samp
 
 from kat.analysis.ablation import Estimate
 
@@ -27,17 +29,22 @@ COMPARISONS = {
     "GR-KAN - frozen": ("grkan", "frozen"),
     "frozen - GELU": ("frozen", "gelu"),
     "SwiGLU - GELU": ("swiglu", "gelu"),
+    "SiLU - GELU": ("silu", "gelu"),
+    "tanh - GELU": ("tanh", "gelu"),
+    "GR-KAN - boosting": ("grkan", "boosting"),
+    "GR-KAN - MiniRocket": ("grkan", "rocket"),
 }
 """By the title of a difference, its arm and the other."""
 
 
 class Difference(NamedTuple):
-    """The ratio of the errors of two arms less one, in percent, with the ends of its interval."""
+    """The ratio of the errors of two arms less one, in percent: its interval and its p-value."""
 
     title: str
     mean: float
     low: float
     high: float
+    p: float
 
     @property
     def side(self) -> int:
@@ -69,10 +76,11 @@ def lines(name: str, results: Path) -> Iterator[Line]:
 
 
 def kept_rates(name: str, results: Path) -> Iterator[int]:
-    """For each task and arm of a domain that has tests, the place of its rate, 0 the lowest."""
+    """For each task and tested network of a domain, the place of its rate, 0 the lowest."""
     domain, of_tasks = _declared(name, results)
+    networks = dict.fromkeys(arm for pair in domain.references.items() for arm in pair)
     for runs in of_tasks.values():
-        for arm in runs.tested(domain.rates):
+        for arm in runs.tested(networks):
             yield sorted(domain.rates[arm]).index(runs.best_rates(arm)["rate"])
 
 
@@ -92,14 +100,20 @@ def _arms(runs: Runs, domain: Domain, body: str) -> dict[str, str]:
 def _differences(runs: Runs, arms: dict[str, str], measure: str) -> Iterator[Difference]:
     for title, (arm, other) in COMPARISONS.items():
         if arm in arms and other in arms:
-            ratio = _log_ratio(runs.pairs(arms[arm], arms[other], measure))
-            if ratio:
-                ends = ratio.mean, ratio.mean - ratio.half_width, ratio.mean + ratio.half_width
-                yield Difference(title, *(100 * math.expm1(end) for end in ends))
+            ratios = _log_ratios(runs.pairs(arms[arm], arms[other], measure))
+            if len(ratios) > 1:
+                mean = Estimate.of(ratios)
+                ends = mean.mean, mean.mean - mean.half_width, mean.mean + mean.half_width
+                p = (
+                    float(ttest_1samp(ratios, 0).pvalue)
+                    if mean.half_width
+                    else float(not mean.mean)
+                )
+                yield Difference(title, *(100 * math.expm1(end) for end in ends), p)
 
 
-def _log_ratio(pairs: list[tuple[float, float]]) -> Estimate | None:
-    """The mean logarithm of the ratio of errors, over two seeds at least; None if there is none."""
-    if len(pairs) < 2 or not all(0 < error < math.inf for pair in pairs for error in pair):
-        return None
-    return Estimate.of([math.log(error / of) for error, of in pairs])
+def _log_ratios(pairs: list[tuple[float, float]]) -> list[float]:
+    """The logarithm of the ratio of errors for each seed; none if one has no ratio."""
+    if not all(0 < error < math.inf for pair in pairs for error in pair):
+        return []
+    return [math.log(error / of) for error, of in pairs]

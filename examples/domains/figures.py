@@ -20,14 +20,15 @@ TICKS = (0.5, 0.7, 1, 1.4, 2)
 def forest(everything: list[Line]) -> Figure:
     """A panel for each comparison, a row for each line that has differences.
 
+    With several domains, a comparison that one of them alone makes has no panel.
     Blue: the error is lower than the other's, the interval is below one; red: it is higher.
     A triangle stands for a ratio beyond the end of the panel.
     """
     places = [line for line in everything if line.differences]
     several = len({line.domain for line in places}) > 1
     names = [f"{line.domain}: {line.task}" if several else line.task for line in places]
-    found = {each.title for line in places for each in line.differences}
-    titles = [title for title in COMPARISONS if title in found]
+    by_title = {title: _domains(places, title) for title in COMPARISONS}
+    titles = [title for title, found in by_title.items() if len(found) > several]
     figure, axes = pyplot.subplots(
         1, len(titles), figsize=(3 + 2.2 * len(titles), 2 + 0.2 * len(names)), sharey=True,
         squeeze=False, layout="constrained",
@@ -36,7 +37,7 @@ def forest(everything: list[Line]) -> Figure:
         for place, line in enumerate(places):
             for each in (one for one in line.differences if one.title == title):
                 color = ("gray", "tab:red", "tab:blue")[each.side]
-                mean, *ends = (1 + end / 100 for end in each[1:])
+                mean, *ends = (1 + end / 100 for end in (each.mean, each.low, each.high))
                 shown, marker = min(max(mean, TICKS[0]), TICKS[-1]), "o"
                 if shown != mean:
                     marker = "<" if mean < shown else ">"
@@ -59,6 +60,12 @@ def forest(everything: list[Line]) -> Figure:
     )
     axes[0, 0].set_yticks([-place for place in range(len(names))], names)
     return figure
+
+
+def _domains(places: list[Line], title: str) -> set[str]:
+    """The domains that make a comparison."""
+    titles = ((line.domain, each.title) for line in places for each in line.differences)
+    return {domain for domain, found in titles if found == title}
 
 
 def language_curves(results: Path) -> Figure:

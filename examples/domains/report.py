@@ -21,12 +21,16 @@ with needed():
     from comparisons import COMPARISONS, Line, kept_rates, lines
     from figures import forest, language_curves
     from matplotlib.figure import Figure
+    from statsmodels.stats.multitest import multipletests
     from summary import rank, two_digits
 
 from kat.files import replacing, write_text
 from kat.tables import fill_tables
 
-COMPARED = tuple(COMPARISONS)[:3]
+COMPARED = (
+    "GR-KAN - GELU", "gated GR-KAN - SwiGLU", "smooth GR-KAN - GELU", "GR-KAN - boosting",
+    "GR-KAN - MiniRocket",
+)  # fmt: skip
 """The differences that tables have beside the errors."""
 
 
@@ -80,7 +84,10 @@ def table(of_domain: list[Line]) -> str:
     compared = [title for title in COMPARED if title in found]
     rows = []
     for line in of_domain:
-        own = {d.title: f"{d.mean:+.0f} ({d.low:+.0f} to {d.high:+.0f})" for d in line.differences}
+        own = {
+            d.title: f"{percent(d.mean)} ({percent(d.low)} to {percent(d.high)})"
+            for d in line.differences
+        }
         errors = [two_digits(line.errors[arm]) if arm in line.errors else "" for arm in arms]
         rows.append([line.task, *errors, *(own.get(title, "") for title in compared)])
     whole = [line for line in of_domain if len(line.errors) == len(arms)]
@@ -91,21 +98,33 @@ def table(of_domain: list[Line]) -> str:
     return markdown(["", *arms, *(f"{title}, %" for title in compared)], rows)
 
 
+def percent(value: float) -> str:
+    """A difference in percent, with a digit after the point if it is small."""
+    return f"{value:+.0f}" if abs(value) >= 9.95 else f"{round(value, 1) + 0.0:+.1f}"
+
+
 def counts(everything: list[Line]) -> str:
-    """For each comparison, on how many lines the interval lies below zero, around it, above it."""
+    """For each comparison, on how many lines the interval lies below zero, around it, above it.
+
+    And on how many of them Holm's correction for the number of lines leaves it below or above.
+    """
     rows = []
     for title in COMPARISONS:
         own = [each for line in everything for each in line.differences if each.title == title]
         if own:
             sides = [each.side for each in own]
-            counted = [str(sides.count(side)) for side in (-1, 0, 1)]
-            rows.append([title, *counted, f"{statistics.median(each.mean for each in own):+.1f}"])
-    heads = ["", "error lower", "not told apart", "error higher", "median, %"]
+            clear = multipletests([each.p for each in own], method="holm")[0]
+            held = [side for side, holds in zip(sides, clear, strict=True) if holds]
+            counted = [sides.count(side) for side in (-1, 0, 1)] + [held.count(-1), held.count(1)]
+            median = f"{statistics.median(each.mean for each in own):+.1f}"
+            rows.append([title, *map(str, counted), median])
+    heads = ["", "error lower", "not told apart", "error higher"]
+    heads += ["lower after Holm", "higher after Holm", "median, %"]
     return markdown(heads, rows)
 
 
 def rates(kept: dict[str, list[int]]) -> str:
-    """For each domain, how often an arm keeps the lowest, middle and highest rate that it tries."""
+    """For each domain, how often a network keeps the lowest, middle and highest of its rates."""
     rows = [
         [name, *(str(places.count(place)) for place in range(3))] for name, places in kept.items()
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from argparse import Namespace
 from importlib.util import find_spec
 
 import pytest
@@ -64,6 +65,48 @@ def test_bits_per_byte_are_those_of_each_token_once(example, text):
     predicted = made.train[1 : 1 + windows * language.CONTEXT]
     assert windows > 1
     assert bits == pytest.approx(12 * len(predicted) / int(sizes[predicted].sum()), rel=1e-6)
+
+
+def test_windows_are_spread_over_all_tokens(example, text):
+    language = example("language")
+    made, seen = text[1], []
+
+    class Seen(nn.Linear):
+        def forward(self, input_ids):
+            seen.append(input_ids)
+            logits = torch.zeros(*input_ids.shape, language.VOCABULARY)
+            return type("Output", (), {"logits": logits})
+
+    tokens = made.train[: 7 * language.CONTEXT + 1]
+    language.bits_per_byte(Seen(1, 1), tokens, made.bytes_of_token, 3)
+    assert torch.equal(torch.cat(seen), tokens[:-1].view(7, -1)[[0, 3, 6]])
+
+
+def test_all_arms_see_the_same_batches(example, text, monkeypatch, tmp_path):
+    language, trial = example("language"), example("runner").Trial
+    docs, seen = text[0], {}
+
+    def forward(arm):
+        def record(module, args, kwargs):
+            seen[arm].append(kwargs["input_ids"])
+
+        return record
+
+    def one_step(trial, model, loss, error, decay, max_norm):
+        model.register_forward_pre_hook(forward(trial.arm), with_kwargs=True)
+        seen[trial.arm] = []
+        loss()
+        return {"curve": [], "valid": 0.0, "seconds": 0.0}
+
+    monkeypatch.setattr(language, "train", one_step)
+    monkeypatch.setattr(language, "TEST", 1)
+    for arm in ("gelu", "grkan", "swiglu"):
+        torch.manual_seed(5)
+        options = Namespace(docs=docs, compile=False, generate=0)
+        path = tmp_path / "x.ckpt"
+        language.run(options, trial("python3-doc", arm, 1e-3, 5, 1, torch.device("cpu"), path))
+    assert torch.equal(seen["gelu"][0], seen["grkan"][0])
+    assert torch.equal(seen["gelu"][0], seen["swiglu"][0])
 
 
 @pytest.mark.parametrize("arm", ["grkan", "gated_grkan"])

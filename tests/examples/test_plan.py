@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from scipy.stats import rankdata, t
+from scipy.stats import rankdata, t, ttest_rel
 
 import kat
 from kat.analysis.ablation import Estimate
@@ -87,6 +87,8 @@ def results(plan, tmp_path, monkeypatch):
         writer = csv.DictWriter(file, (*runner.COLUMNS, "hard"))
         writer.writeheader()
         for arm, errors in ERRORS.items():
+            tuned = {"task": "s", "arm": arm, "seed": 0, "for": "tune", "rate": 0.1, "steps": 7}
+            writer.writerow(tuned | {"valid": 2.0})
             for seed, error in enumerate(errors, start=1):
                 row = {"task": "s", "arm": arm, "seed": seed, "for": "test", "rate": 0.1}
                 writer.writerow(row | {"steps": 7, "test": error, "hard": 2 * error})
@@ -104,7 +106,9 @@ def test_differences_are_paired_ratios(comparisons, results):
     assert 1 + one.mean / 100 == pytest.approx((0.8 * 5 / 6) ** (1 / 3))
     assert 1 + one.low / 100 == pytest.approx((0.8 * 5 / 6) ** (1 / 3) / math.exp(half_width))
     assert 1 + one.high / 100 == pytest.approx((0.8 * 5 / 6) ** (1 / 3) * math.exp(half_width))
-    assert hard.differences[0] == pytest.approx(one)  # twice the errors of both
+    by_test = ttest_rel(np.log((0.4, 0.4, 0.5)), np.log((0.5, 0.4, 0.6)))
+    assert one.p == pytest.approx(by_test.pvalue)
+    assert hard.differences[0][1:] == pytest.approx(one[1:])  # twice the errors of both
 
 
 def test_without_an_error_there_is_no_ratio(comparisons, results):
@@ -137,20 +141,21 @@ def test_the_rank_of_equal_errors_is_the_mean_of_their_ranks(plan, capsys):
 def test_intervals_are_counted_by_the_side_of_zero_on_which_they_lie(comparisons, report):
     line, difference = comparisons.Line, comparisons.Difference
     made = [
-        line("d", "t", {}, [difference("GR-KAN - GELU", mean, mean - 2, mean + 2)])
-        for mean in (-3.0, -1.0, 1.0, 1.5, 5.0)
-    ]
-    assert report.counts(made).splitlines()[2:] == ["| GR-KAN - GELU | 1 | 3 | 1 | +1.0 |"]
+        line("d", "t", {}, [difference("GR-KAN - GELU", mean, mean - 2, mean + 2, p)])
+        for mean, p in ((-3.0, 0.009), (-1.0, 0.3), (1.0, 0.2), (1.5, 0.1), (5.0, 0.02))
+    ]  # Holm: 5 * 0.009 < 0.05 < 4 * 0.02
+    assert report.counts(made).splitlines()[2:] == ["| GR-KAN - GELU | 1 | 3 | 1 | 1 | 0 | +1.0 |"]
 
 
 def test_the_kept_rate_is_the_best_on_validation(comparisons, report, results):
     domain = sys.modules["made_up"].DOMAIN
-    domain.rates = dict.fromkeys(ERRORS, (0.3, 0.1, 0.2))
-    valid = {"gelu": (2, 1, 3), "grkan": (1, 2, 3), "swiglu": (3, "nan", 2)}
+    domain.rates = dict.fromkeys(ERRORS, (0.1, 0.3, 0.05)) | {"boosting": (1,)}
+    domain.references = {"grkan": "gelu", "swiglu": "gelu"}
+    valid = {"gelu": (3, 1), "grkan": (1, 3), "swiglu": (3, "nan")}
     with (results / "made_up.csv").open("a", newline="") as file:
         writer = csv.DictWriter(file, (*importlib.import_module("runner").COLUMNS, "hard"))
         for arm, errors in valid.items():
-            for rate, error in zip(domain.rates[arm], errors, strict=True):
+            for rate, error in zip((0.05, 0.3), errors, strict=True):
                 row = {"task": "s", "arm": arm, "seed": 0, "for": "tune", "rate": rate}
                 writer.writerow(row | {"steps": 7, "valid": error})
     kept = list(comparisons.kept_rates("made_up", results))
@@ -278,7 +283,7 @@ def test_the_counts_of_all_are_not_written_from_some_domains(
         monkeypatch.delitem(plan.PLAN, name)
     monkeypatch.setattr(sys, "argv", arguments)
     report.main()
-    assert "| GR-KAN - GELU | 0 | 2 | 0 | -12.6 |" in page.read_text()
+    assert "| GR-KAN - GELU | 0 | 2 | 0 | 0 | 0 | -12.6 |" in page.read_text()
 
 
 def test_the_page_has_the_tables_of_the_committed_rows(comparisons, report):
