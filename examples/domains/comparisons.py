@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import statistics
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -102,13 +103,9 @@ def _differences(runs: Runs, arms: dict[str, str], measure: str) -> Iterator[Dif
         if arm in arms and other in arms:
             ratios = _log_ratios(runs.pairs(arms[arm], arms[other], measure))
             if len(ratios) > 1:
-                mean = Estimate.of(ratios)
-                ends = mean.mean, mean.mean - mean.half_width, mean.mean + mean.half_width
-                p = (
-                    float(ttest_1samp(ratios, 0).pvalue)
-                    if mean.half_width
-                    else float(not mean.mean)
-                )
+                test = ttest_1samp(ratios, 0)
+                ends = statistics.fmean(ratios), *test.confidence_interval()
+                p = test.pvalue if any(ratios) else 1.0  # equal errors leave 0 / 0
                 yield Difference(title, *(100 * math.expm1(end) for end in ends), p)
 
 

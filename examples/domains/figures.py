@@ -7,8 +7,9 @@ import statistics
 from collections.abc import Iterator
 from pathlib import Path
 
-from comparisons import COMPARISONS, Line
+from comparisons import COMPARISONS, Difference, Line
 from matplotlib import pyplot
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 from plan import PLAN
@@ -25,10 +26,11 @@ def forest(everything: list[Line]) -> Figure:
     A triangle stands for a ratio beyond the end of the panel.
     """
     places = [line for line in everything if line.differences]
-    several = len({line.domain for line in places}) > 1
-    names = [f"{line.domain}: {line.task}" if several else line.task for line in places]
-    by_title = {title: _domains(places, title) for title in COMPARISONS}
-    titles = [title for title, found in by_title.items() if len(found) > several]
+    domains = {line.domain for line in places}
+    titles = [
+        title for title in COMPARISONS if len(_domains(places, title)) >= min(2, len(domains))
+    ]
+    names = [f"{line.domain}: {line.task}" if len(domains) > 1 else line.task for line in places]
     figure, axes = pyplot.subplots(
         1, len(titles), figsize=(3 + 2.2 * len(titles), 2 + 0.2 * len(names)), sharey=True,
         squeeze=False, layout="constrained",
@@ -36,13 +38,7 @@ def forest(everything: list[Line]) -> Figure:
     for axis, title in zip(axes[0], titles, strict=True):
         for place, line in enumerate(places):
             for each in (one for one in line.differences if one.title == title):
-                color = ("gray", "tab:red", "tab:blue")[each.side]
-                mean, *ends = (1 + end / 100 for end in (each.mean, each.low, each.high))
-                shown, marker = min(max(mean, TICKS[0]), TICKS[-1]), "o"
-                if shown != mean:
-                    marker = "<" if mean < shown else ">"
-                axis.plot(ends, (-place, -place), color=color)
-                axis.plot(shown, -place, marker, color=color, markersize=4, clip_on=False)
+                _draw(axis, -place, each)
         for place, line in enumerate(places[1:]):
             if line.domain != places[place].domain:
                 axis.axhline(-place - 0.5, color="black", linewidth=0.5, alpha=0.4)
@@ -60,6 +56,16 @@ def forest(everything: list[Line]) -> Figure:
     )
     axes[0, 0].set_yticks([-place for place in range(len(names))], names)
     return figure
+
+
+def _draw(axis: Axes, place: float, difference: Difference) -> None:
+    """The ratio of errors and its interval, at a height; a triangle at the end if it is beyond."""
+    color = ("gray", "tab:red", "tab:blue")[difference.side]
+    mean, low, high = (1 + end / 100 for end in difference[1:4])
+    shown = min(max(mean, TICKS[0]), TICKS[-1])
+    marker = "o" if shown == mean else "<" if mean < shown else ">"
+    axis.plot((low, high), (place, place), color=color)
+    axis.plot(shown, place, marker, color=color, markersize=4, clip_on=False)
 
 
 def _domains(places: list[Line], title: str) -> set[str]:

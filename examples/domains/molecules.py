@@ -73,15 +73,23 @@ DOMAIN = Domain(
 
 @dataclass
 class Part:
-    """Some molecules: a graph each, with its target ``y``, and what boosting gets, (n, k)."""
+    """Some molecules, and a graph of each with its target ``y``."""
 
+    molecules: list[Chem.Mol]
     graphs: list[Data]
-    features: np.ndarray
 
     @cached_property
     def all(self) -> Batch:
         """The molecules as one graph, on the CPU."""
         return Batch.from_data_list(self.graphs)
+
+    @cached_property
+    def features(self) -> np.ndarray:
+        """What boosting gets (n, 2265): counts of Morgan fingerprints, and RDKit's descriptors."""
+        morgan = GetMorganGenerator(radius=2, fpSize=2048)
+        counts = [morgan.GetCountFingerprintAsNumPy(each) for each in self.molecules]
+        described = [list(CalcMolDescriptors(each).values()) for each in self.molecules]
+        return np.hstack([np.stack(counts), np.stack(described)])
 
 
 @dataclass
@@ -199,14 +207,12 @@ def read(task: str) -> Molecules:
         molecules, targets = list(frame["mol"]), frame["SOL"]
         names = [Chem.MolToSmiles(each) for each in molecules]
         parts = by_column(names, (frame["split"] == "test").to_numpy())
-    morgan = GetMorganGenerator(radius=2, fpSize=2048)
-    counts = np.stack([morgan.GetCountFingerprintAsNumPy(each) for each in molecules])
-    described = np.stack([list(CalcMolDescriptors(each).values()) for each in molecules])
-    features = np.hstack([counts, described])
     graphs = [from_rdmol(each) for each in molecules]
     for graph, molecule, target in zip(graphs, molecules, targets, strict=True):
         graph.smiles, graph.y = Chem.MolToSmiles(molecule), torch.tensor([target]).float()
-    return Molecules(*(Part([graphs[i] for i in part], features[part]) for part in parts))
+    return Molecules(
+        *(Part([molecules[i] for i in part], [graphs[i] for i in part]) for part in parts)
+    )
 
 
 def by_scaffold(scaffolds: Sequence[str]) -> list[list[int]]:

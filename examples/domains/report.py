@@ -24,6 +24,7 @@ with needed():
     from statsmodels.stats.multitest import multipletests
     from summary import rank, two_digits
 
+from kat.analysis.ablation import markdown
 from kat.files import replacing, write_text
 from kat.tables import fill_tables
 
@@ -60,7 +61,7 @@ def main() -> None:
     if options.page:
         write_text(options.page, fill_tables(options.page.read_text(), tables))
     if not (options.forest or options.curves or options.page):
-        print("".join(f"\n{name}\n\n{content}\n" for name, content in tables.items()))
+        print("".join(f"\n{name}\n\n{content}" for name, content in tables.items()))
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -129,11 +130,6 @@ def rates(kept: dict[str, list[int]]) -> str:
         [name, *(str(places.count(place)) for place in range(3))] for name, places in kept.items()
     ]
     return markdown(["", "the lowest", "the middle one", "the highest"], rows)
-
-
-def markdown(heads: list[str], rows: list[list[str]]) -> str:
-    """A table of Markdown."""
-    return "\n".join(f"| {' | '.join(row)} |" for row in [heads, ["---"] * len(heads), *rows])
 
 
 if __name__ == "__main__":

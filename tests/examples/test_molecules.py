@@ -14,6 +14,7 @@ for package in ("datamol", "rdkit", "torch_geometric"):
 
 import numpy as np  # noqa: E402
 from rdkit import Chem  # noqa: E402
+from rdkit.Chem import Descriptors  # noqa: E402
 from rdkit.Chem.Scaffolds import MurckoScaffold  # noqa: E402
 from sklearn.ensemble import HistGradientBoostingRegressor  # noqa: E402
 from torch_geometric.data import Batch  # noqa: E402
@@ -108,8 +109,8 @@ def test_targets_are_those_of_the_file(molecules, task, names):
         atoms = [atom.GetAtomicNum() for atom in each.GetAtoms()]
         known.setdefault(Chem.MolToSmiles(each), []).append((atoms, pytest.approx(target)))
     for part in _parts(molecules.read(task)):
-        assert len(part.features) == len(part.graphs)
-        for graph in part.graphs:
+        for graph, molecule in zip(part.graphs, part.molecules, strict=True):
+            assert Chem.MolToSmiles(molecule) == graph.smiles
             assert (graph.x[:, 0].tolist(), graph.y.item()) in known[graph.smiles]
 
 
@@ -161,7 +162,7 @@ def test_categories_are_the_sum_of_an_embedding_each(molecules):
 def test_the_test_part_chooses_nothing(molecules, monkeypatch, tmp_path, arm, rate):
     before, row = _trained(molecules, tmp_path, arm, rate)
     data = molecules.read("freesolv")
-    test = molecules.Part(copy.deepcopy(data.test.graphs), data.test.features[::-1])
+    test = molecules.Part(data.test.molecules[::-1], copy.deepcopy(data.test.graphs))
     for graph in test.graphs:
         graph.y += 100
         graph.x[:] = 0
@@ -186,6 +187,18 @@ def test_errors_are_in_the_unit_of_the_target(molecules, tmp_path):
             (net(Batch.from_data_list([graph])) - graph.y).item() for graph in data.test.graphs
         ]
     assert row["test"] == pytest.approx(torch.tensor(wrong).square().mean().sqrt().item(), rel=1e-4)
+
+
+def test_boosting_gets_fingerprints_and_descriptors(molecules):
+    part = molecules.read("freesolv").test
+    counts, described = np.split(part.features, [2048], axis=1)
+    atoms = [each.GetNumAtoms() for each in part.molecules]
+    weights = [Descriptors.MolWt(each) for each in part.molecules]
+    assert (
+        counts.sum(1) >= atoms
+    ).all()  # an environment of radius 0 for each atom, and larger ones
+    assert described.shape == (len(part.graphs), len(Descriptors.descList))
+    assert (described == np.array(weights)[:, None]).all(0).any()
 
 
 def test_boosting_leaves_out_no_feature_that_a_tree_could_use(molecules, tmp_path):

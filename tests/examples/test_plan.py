@@ -119,6 +119,13 @@ def test_without_an_error_there_is_no_ratio(comparisons, results):
         assert "swiglu" in line.errors
 
 
+def test_arms_with_equal_errors_are_not_told_apart(comparisons, report, results, monkeypatch):
+    monkeypatch.setitem(comparisons.COMPARISONS, "GR-KAN - GELU", ("gelu", "gelu"))
+    made = list(comparisons.lines("made_up", results))
+    assert [line.differences[0][1:] for line in made] == [(0.0, 0.0, 0.0, 1.0)] * 2
+    assert "| GR-KAN - GELU | 0 | 2 | 0 | 0 | 0 | +0.0 |" in report.counts(made)
+
+
 @pytest.mark.parametrize("value", ["nan", "inf"])
 def test_a_run_that_diverged_has_no_ratio(comparisons, report, results, value):
     path = results / "made_up.csv"
