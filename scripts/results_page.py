@@ -5,7 +5,7 @@
     python scripts/results_page.py                      # the page from the tables that are there
 
 The page has a table between the marks <!-- table of NAME --> and <!-- end of table -->, for each
-NAME.csv; paper_depth_moments.csv is of the records of the layers in the runs of paper_depth.csv.
+NAME.csv; GRID_moments.csv is of the records of the layers in the runs of GRID.csv.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import statistics
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 
 from kat.analysis.ablation import (
@@ -39,7 +40,8 @@ PAGE = ROOT / "docs/results.md"
 FIGURES = ROOT / "docs/figures/results/paper"
 UNTESTED = ("paper_pilot", "paper_search")
 """Grids that are compared on validation images, and so are not in the forest plot."""
-MOMENTS = "paper_depth_moments"
+MOMENTS = {"paper_depth": 2, "paper_variance": 4}
+"""Grids whose runs record their layers, and how many records of each run are shown."""
 RECORDED = ("input_variance", "output_variance", "gain", "input_gradient")
 
 
@@ -56,27 +58,30 @@ def main() -> None:
 
 
 def take_over(runs: Path, results: Path) -> None:
-    """Copies the tables of runs, and writes :data:`MOMENTS` from the records of their layers."""
+    """Copies the tables of runs, and the records of layers of those in :data:`MOMENTS`."""
     results.mkdir(parents=True, exist_ok=True)
     for path in sorted(runs.glob("paper_*.csv")):
         write_text(results / path.name, path.read_bytes().decode())
-    depth = results / "paper_depth.csv"
-    if depth.exists():
-        rows = [row for run in read_runs(depth) for row in recorded(run, runs)]
+    for name, count in MOMENTS.items():
+        path = results / f"{name}.csv"
+        if not path.exists():
+            continue
+        rows = [row for run in read_runs(path) for row in recorded(run, runs, count)]
         if not rows:
-            raise SystemExit(f"no run of {depth} has a record of its layers in {runs}")
-        write_table(results / f"{MOMENTS}.csv", list(rows[0]), rows)
+            raise SystemExit(f"no run of {path} has a record of its layers in {runs}")
+        write_table(results / f"{name}_moments.csv", list(rows[0]), rows)
 
 
-def recorded(run: Row, runs: Path) -> list[Row]:
-    """The rows of the first and the last record of a run, with its cell and seed."""
+def recorded(run: Row, runs: Path, count: int) -> list[Row]:
+    """The rows of a run's first, last and evenly spaced records, with its cell and seed."""
     path = runs / run["run"] / "stability.csv"
     rows = read_rows(path) if path.exists() else []
     steps = sorted({row["step"] for row in rows})
     found = []
-    for step in dict.fromkeys(steps[:1] + steps[-1:]):
+    for place in [Fraction(index, count - 1) for index in range(count)] if steps else []:
+        step = steps[round(place * (len(steps) - 1))]
         own = [row for row in rows if row["step"] == step]
-        names = {"cell": run["cell"], "seed": run["seed"], "step": step}
+        names = {"cell": run["cell"], "seed": run["seed"], "part": str(place), "step": step}
         found += [
             {**names, "layer": row["layer"], **{name: row.get(name) for name in RECORDED}}
             for row in own
@@ -92,7 +97,7 @@ def write_page(results: Path, page: Path, figures: Path) -> None:
     figures.mkdir(parents=True, exist_ok=True)
     for path in sorted(results.glob("paper_*.csv")):
         name = path.stem
-        if name == MOMENTS:
+        if name.endswith("_moments"):
             texts[name] = moments_table(path)
             continue
         rows = read_runs(path)
@@ -114,21 +119,22 @@ def write_page(results: Path, page: Path, figures: Path) -> None:
 
 
 def moments_table(path: Path) -> str:
-    """For each cell, ranges over layers and seeds at the first and the last step."""
+    """For each cell, the range of the layers' gains and the last block's variance over a run."""
     with open_table(path, "the records of the layers") as lines:
         rows = list(lines)
-    columns = ["cell", "gain, first step", "gain, last step", "last block, first step", "last step"]
-    cells = []
+    parts = list(dict.fromkeys(row["part"] for row in rows))
+    names = ["start", *(f"{part} of the run" for part in parts[1:-1]), "end"]
+    columns = [f"{quantity}, {name}" for quantity in ("gain", "last block") for name in names]
+    lines = []
     for cell in dict.fromkeys(row["cell"] for row in rows):
         own = [row for row in rows if row["cell"] == cell]
-        steps = sorted({int(row["step"]) for row in own})
-        ends = [[row for row in own if int(row["step"]) == step] for step in (steps[0], steps[-1])]
-        cells.append([cell, *map(_gains, ends), *map(_last_block, ends)])
-    return markdown(columns, cells)
+        at = [[row for row in own if row["part"] == part] for part in parts]
+        lines.append([cell, *map(_gains, at), *map(_last_block, at)])
+    return markdown(["cell", *columns], lines)
 
 
 def _gains(rows: Sequence[Mapping[str, str]]) -> str:
-    """The smallest and the largest gain of a GR-KAN layer."""
+    """The smallest and the largest gain of a GR-KAN layer, over layers and seeds."""
     gains = [float(row["gain"]) for row in rows if ".mlp." in row["layer"]]
     return f"{min(gains):.2g} to {max(gains):.2g}"
 

@@ -63,12 +63,19 @@ def test_page_has_means_differences_and_moments_of_the_runs(runs, tmp_path):
     assert page.read_text() == text
 
 
+def test_records_are_evenly_spaced(runs, tmp_path):
+    (row, *_) = read_runs(runs / "paper_depth.csv")
+    records = results_page.recorded(row, runs, 3)
+    assert [record["step"] for record in records[::3]] == [0, 5, 9]
+    assert [record["part"] for record in records[::3]] == ["0", "1/2", "1"]
+
+
 def test_records_are_those_of_the_first_and_the_last_step(runs, tmp_path):
     results_page.take_over(runs, tmp_path)
-    with (tmp_path / f"{results_page.MOMENTS}.csv").open() as file:
+    with (tmp_path / "paper_depth_moments.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 4 * 2 * 3
-    assert {row["step"] for row in rows} == {"0", "9"}
+    assert {(row["part"], row["step"]) for row in rows} == {("0", "0"), ("1", "9")}
     assert read_runs(tmp_path / "paper_models.csv") == read_runs(runs / "paper_models.csv")
 
 

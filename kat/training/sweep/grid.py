@@ -32,11 +32,13 @@ class Tuning:
         setting: dotted name of the setting.
         values: values that each cell is trained with.
         seed: seed of these runs.
+        settings: settings of these runs, over the grid's own: fewer epochs, say.
     """
 
     setting: str
     values: list[float]
     seed: int
+    settings: Settings = field(default_factory=dict)
 
 
 @dataclass

@@ -11,7 +11,8 @@ A grid:
       groups:                        # the first level of each factor is the reference
         "8": {}
         "4": {model.args.num_groups: 4}
-    tune: {setting: optim.lr, values: [0.001, 0.002, 0.004], seed: 100}    # optional, for each cell
+    tune: {setting: optim.lr, values: [0.001, 0.002, 0.004], seed: 100}    # optional, each cell;
+                          # with settings of these runs if they differ: settings: {epochs: 10}
     test: true            # optional: the best and the last weights on the data's own split
     reached: "8"          # optional: a cell, whose result the others may reach earlier
 
@@ -147,9 +148,13 @@ def check_seeds(seeds: Sequence[int], what: str) -> None:
 
 def _tuning(where: str, given: Any, cells: Sequence[Cell]) -> Tuning:
     entries = _mapping(where, "tune", given)
-    if set(entries) != {"setting", "values", "seed"}:
-        raise InputError(f"tune of {where} must have setting, values and seed, got {given!r}")
+    if set(entries) - {"settings"} != {"setting", "values", "seed"}:
+        raise InputError(
+            f"tune of {where} must have setting, values and seed, and may have settings,"
+            f" got {given!r}"
+        )
     setting, values, seed = entries["setting"], entries["values"], entries["seed"]
+    settings = nested(_mapping(where, "tune: settings", entries.get("settings")))
     if not isinstance(setting, str) or type(seed) is not int:
         raise InputError(f"tune of {where} needs the name of a setting and a whole number as seed")
     numbers = [_number(value) for value in values] if isinstance(values, list) else []
@@ -157,10 +162,14 @@ def _tuning(where: str, given: Any, cells: Sequence[Cell]) -> Tuning:
         raise InputError(f"values of tune of {where} must be two or more numbers, got {values!r}")
     if setting in _COLUMNS:
         raise InputError(f"{where} cannot tune {setting}, the name of a column of the results")
+    if setting in dotted(settings):
+        raise InputError(f"settings of tune of {where} has {setting} itself")
     for cell in cells:
-        if setting in (*cell.levels, *dotted(cell.settings)):
-            raise InputError(f"{where} cannot tune {setting}: the cell {cell.name!r} sets it")
-    return Tuning(setting, [number for number in numbers if number is not None], seed)
+        own = {*cell.levels, *dotted(cell.settings)}
+        for name in (setting, *dotted(settings)):
+            if name in own:
+                raise InputError(f"{where} cannot tune {name}: the cell {cell.name!r} sets it")
+    return Tuning(setting, [number for number in numbers if number is not None], seed, settings)
 
 
 def _number(value: Any) -> float | None:

@@ -24,6 +24,7 @@ def tuning_grid(grid: Grid, tuning: Tuning) -> Grid:
         name=grid.names_of_tables[-1],
         title=f"{grid.title} Tuning of {tuning.setting}",
         seeds=[tuning.seed],
+        settings=merged(grid.settings, tuning.settings),
         cells=[_with_value(cell, tuning, value) for cell in grid.cells for value in tuning.values],
         factors=[*grid.factors, tuning.setting],
         tune=None,

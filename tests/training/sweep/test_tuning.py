@@ -61,6 +61,19 @@ def test_each_cell_is_trained_with_each_value_on_the_tuning_seed(grid, tmp_path)
     assert runs[1].cell.levels == {"seed of weights": "a", "optim.lr": "0.002"}
 
 
+def test_tuning_runs_may_have_settings_of_their_own(grid, tmp_path):
+    small = grid(tune={**TUNE, "settings": {"epochs": 2}}, factors={"f": {"a": {}}})
+    small.settings = {"epochs": 5}
+    _, runs = _runs(small, tmp_path)
+    assert [run.job.config.epochs for run in runs] == [2, 2, 2]
+    for run in runs:
+        _finish(run, 50)
+    tuned = tuned_grid(small, small.tune, runs)
+    compared = plan_runs(tuned, tuned.seeds, {}, {}, tmp_path, _configure)
+    assert [run.job.config.epochs for run in compared] == [5, 5]
+    assert not compared[0].done
+
+
 def test_the_best_value_is_the_cell_s_and_an_edge_is_said(grid, tmp_path):
     small = grid()
     _, runs = _runs(small, tmp_path)
@@ -115,6 +128,9 @@ def test_the_tuning_seed_is_not_compared(grid):
         ({**TUNE, "seed": "x"}, "a whole number as seed"),
         ({**TUNE, "setting": "epochs"}, "cannot tune epochs, the name of a column"),
         ({**TUNE, "setting": "data.crop_pct"}, "cannot tune data.crop_pct: the cell 'c' sets it"),
+        ({**TUNE, "settings": {"data.crop_pct": 1}}, "cannot tune data.crop_pct: the cell 'c'"),
+        ({**TUNE, "settings": {"optim.lr": 1}}, "settings of tune of .* has optim.lr itself"),
+        ({**TUNE, "settings": 1}, "tune: settings of .* must map"),
         (3, "tune of .* must map"),
     ],
 )
