@@ -5,7 +5,8 @@
     python scripts/results_page.py                      # the page from the tables that are there
 
 The page has a table between the marks <!-- table of NAME --> and <!-- end of table -->, for each
-NAME.csv; GRID_moments.csv is of the records of the layers in the runs of GRID.csv.
+NAME.csv; GRID_moments.csv is of the records of the layers in the runs of GRID.csv. GRID_effects are
+the main effects of a grid of several factors.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from kat.analysis.ablation import (
 )
 from kat.analysis.figures.ablation import plot_cells
 from kat.analysis.figures.forest import plot_forest
+from kat.analysis.main_effects import effects_table, main_effects
 from kat.files import write_text
 from kat.nn.monitoring.stability import read_rows
 from kat.tables import fill_tables, open_table, write_table
@@ -107,6 +109,8 @@ def write_page(results: Path, page: Path, figures: Path) -> None:
         texts[name] = markdown(*table(cells, cells[0].name, metric)) + (
             f"\n{note}\n" if note else ""
         )
+        if effects := main_effects(rows, metric.name):
+            texts[f"{name}_effects"] = markdown(*effects_table(effects, metric.label))
         if name.endswith("_tuning"):
             continue
         plot_cells(cells, metric, rows[0].get("title") or name, figures / f"{name}.svg")

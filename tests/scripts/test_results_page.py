@@ -63,6 +63,20 @@ def test_page_has_means_differences_and_moments_of_the_runs(runs, tmp_path):
     assert page.read_text() == text
 
 
+def test_main_effects_of_a_grid_of_two_factors(tmp_path):
+    rows = [
+        {**_row(f"{init} {norm}", seed, 80 + 4 * init + norm * (1 - init), "x"),
+         "init": str(init), "norm": str(norm)}
+        for seed in (0, 1) for init in (0, 1) for norm in (0, 1)
+    ]  # fmt: skip
+    write_runs(rows, tmp_path / "paper_depth.csv")
+    page = tmp_path / "page.md"
+    page.write_text("<!-- table of paper_depth_effects -->\n<!-- end of table -->")
+    results_page.write_page(tmp_path, page, tmp_path)
+    assert "| init | 1 | 84.00 ± 0.00 | +3.50 ± 0.00 |" in page.read_text()
+    assert "| norm | 1 | 82.50 ± 0.00 | +0.50 ± 0.00 |" in page.read_text()
+
+
 def test_records_are_evenly_spaced(runs, tmp_path):
     (row, *_) = read_runs(runs / "paper_depth.csv")
     records = results_page.recorded(row, runs, 3)
@@ -85,4 +99,5 @@ def test_the_committed_page_has_the_tables_of_the_committed_runs(tmp_path):
     results_page.write_page(results_page.RESULTS, page, tmp_path / "figures")
     assert page.read_text() == results_page.PAGE.read_text()
     marks = re.findall("<!-- table of (.*) -->", page.read_text())
-    assert all((results_page.RESULTS / f"{name}.csv").exists() for name in marks)
+    files = {name.removesuffix("_effects") for name in marks}
+    assert all((results_page.RESULTS / f"{name}.csv").exists() for name in files)
