@@ -1,11 +1,11 @@
 # %% [markdown]
 # # GR-KAN for hard images
 #
-# How well does a model trained on few images do when a square hides part of each? Here the MLPs of timm's
-# `VisionTransformer` are exchanged, and it learns from 1,000 images of Fashion-MNIST, with the data and the loop of
-# `examples/domains/images.py`. That folder comes with a checkout of the repository (`git clone`), in which this
-# page has to run. The images are Debian's: `apt-get install dataset-fashion-mnist`; without them the page shows the
-# results of the whole runs alone.
+# How well does a model trained on few images classify images that are partly hidden by a square? Here the
+# MLPs of timm's `VisionTransformer` are replaced, and the model learns from 1,000 images of Fashion-MNIST,
+# with the data and the training loop of `examples/domains/images.py`. That folder comes with a checkout of
+# the repository (`git clone`), in which this page has to run. The images come from Debian:
+# `apt-get install dataset-fashion-mnist`. Without them the page shows only the results of the whole runs.
 
 # %%
 import sys
@@ -30,7 +30,8 @@ import look
 # %% [markdown]
 # ## The line that changes
 #
-# timm's models take `mlp_layer=`; in an existing model, set `block.mlp = kat.GRKANMlp(64, 192)`.
+# timm's Vision Transformers have the argument `mlp_layer=`. In an existing model, set
+# `block.mlp = kat.GRKANMlp(64, 192)`.
 
 # %%
 vit = VisionTransformer(
@@ -42,8 +43,8 @@ print(vit(torch.randn(2, 1, 28, 28)).shape)
 # %% [markdown]
 # ## A short training
 #
-# Training images are shifted and flipped, never occluded. The error, 1 - accuracy, is here that of 1,000 of the
-# test images; the whole runs use all.
+# Training images are shifted and flipped, but never occluded. The error is 1 - accuracy, here on 1,000 of the
+# test images. The whole runs use all test images.
 
 # %%
 arms, cpu, models = ("gelu", "grkan"), torch.device("cpu"), {}
@@ -74,21 +75,21 @@ if models:
     look.functions(models["grkan"])
 
 # %% [markdown]
-# The panels in a row are the functions that were learned, a line for each group of channels; dashed is where they
-# began: the identity before the first linear map of an MLP, Swish before the second.
+# The panels in a row show the learned functions, one line for each group of channels. Dashed lines are the
+# initial functions: the identity before the first linear map of an MLP, Swish before the second.
 #
 # ## The whole runs
 #
-# One seed and few steps decide nothing. `examples/domains/plan.yaml` declares the runs that are compared; these are
-# their errors, and the paired ratios of errors with 95 % intervals: left of 1 the error is lower, and a gray interval
-# contains 1.
+# One seed and few steps decide nothing. `examples/domains/plan.yaml` declares the runs that are compared. The
+# table has their errors, and the figure the paired ratios of errors with 95 % intervals: left of 1 the error
+# is lower, and a gray interval contains 1.
 
 # %%
 Markdown(look.results("images"))
 
 # %% [markdown]
-# In short: no gain on occluded images, with any number of training images; with 10,000 GR-KAN's error is 9 % below
-# that of GELU, and SwiGLU's 14 %.
+# In short: GR-KAN gains nothing on occluded images, with any number of training images. With 10,000 training
+# images, GR-KAN's error is 9 % below that of GELU, and SwiGLU's is 14 % below.
 #
 # [Other domains](../domains.md#hard-images) has the data and the arms;
 # `python examples/domains/images.py` makes the runs.

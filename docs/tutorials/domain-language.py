@@ -1,10 +1,10 @@
 # %% [markdown]
 # # GR-KAN for language
 #
-# Here a Llama of transformers is trained from scratch, once with SwiGLU and once with a gate that learns, on the
-# docstrings of Python's standard library. Text, tokens and loop are those of `examples/domains/language.py`; that
-# folder comes with a checkout of the repository (`git clone`), in which this page has to run. If your model is
-# trained already, [kanify](language-model.py) keeps its weights.
+# Here a Llama from transformers is trained from scratch on the docstrings of Python's standard library, once
+# with SwiGLU and once with a learnable gate. Text, tokens and training loop are those of
+# `examples/domains/language.py`. That folder comes with a checkout of the repository (`git clone`), in which
+# this page has to run. If your model is already trained, [kanify](language-model.py) keeps its weights.
 
 # %%
 import sys
@@ -31,8 +31,8 @@ _ = torch.manual_seed(0)
 # %% [markdown]
 # ## The two lines that change
 #
-# Attention, embeddings and the head stay as they are, and `generate` has its cache of keys and values.
-# `kat.GatedGRKANMlp(192, 384)` is the gated one, W₂ (F(W_g x) · W_x x), about as large.
+# Attention, embeddings and the head stay as they are, and `generate` keeps its cache of keys and values.
+# `kat.GatedGRKANMlp(192, 384)` is the gated MLP, W₂ (F(W_g x) · W_x x), of about the same size.
 
 # %%
 config = LlamaConfig(
@@ -48,8 +48,8 @@ print(model.generate(torch.tensor([[1, 2, 3]]), max_new_tokens=4))
 # %% [markdown]
 # ## A short training
 #
-# Two blocks instead of six, and few windows to validate on, so that a page can do it. The error is bits per byte
-# on modules that no training saw.
+# This model has two blocks instead of six, and few windows for validation, so that it can be trained on this
+# page. The error is bits per byte on modules that are not in the training data.
 
 # %%
 language.BLOCKS, language.VALID, language.TEST, training.EVALUATIONS = 2, 8, 16, 6
@@ -71,14 +71,15 @@ _ = plt.legend()
 _ = look.functions(runs["gated_grkan"][0])
 
 # %% [markdown]
-# After each error is how that model continues a docstring, sampled from the 20 most probable tokens. The panels in
-# a row are the gates that were learned, a line for each group of channels; dashed is SiLU, where all began.
+# Each error is followed by the model's continuation of a docstring, sampled from the 20 most probable tokens.
+# The panels in a row show the learned gates, one line for each group of channels. Dashed is SiLU, the initial
+# function of all groups.
 #
 # ## The whole runs
 #
-# One seed and few steps decide nothing. `examples/domains/plan.yaml` declares the runs that are compared, on Python's
-# documentation; these are their errors, and the paired ratios of errors with 95 % intervals: left of 1 the error is
-# lower, and a gray interval contains 1.
+# One seed and few steps decide nothing. `examples/domains/plan.yaml` declares the runs that are compared, on
+# Python's documentation. The table has their errors, and the figure the paired ratios of errors with 95 %
+# intervals: left of 1 the error is lower, and a gray interval contains 1.
 
 # %%
 Markdown(look.results("language"))

@@ -1,10 +1,10 @@
 # %% [markdown]
 # # GR-KAN for molecules
 #
-# A graph isomorphism network has an MLP in each layer of message passing. Here those of PyTorch Geometric's
-# `GINEConv` are exchanged, and solubilities in water are learned from RDKit's 1,282 molecules, with the data and the
-# loop of `examples/domains/molecules.py`. That folder comes with a checkout of the repository (`git clone`), in
-# which this page has to run.
+# A graph isomorphism network has an MLP in each layer of message passing. Here the MLPs of PyTorch
+# Geometric's `GINEConv` are replaced, and the network learns solubilities in water from RDKit's 1,282
+# molecules, with the data and the training loop of `examples/domains/molecules.py`. That folder comes with a
+# checkout of the repository (`git clone`), in which this page has to run.
 
 # %%
 import sys
@@ -27,7 +27,8 @@ import molecules
 # %% [markdown]
 # ## The two lines that change
 #
-# `conv.nn` is set afterwards: a `GINEConv` draws the weights of the network that it is given anew.
+# `conv.nn` is set afterwards, because a `GINEConv` initializes the weights of the network that it is given
+# anew.
 
 # %%
 conv = GINEConv(nn.Identity())
@@ -40,8 +41,9 @@ print(conv(atoms, edges, bonds).shape)
 # %% [markdown]
 # ## A short training
 #
-# Three such layers, and a sum over the atoms. `boosting` is gradient boosting on Morgan fingerprints and
-# RDKit's descriptors. The error is the RMSE in log₁₀ of mol/l on the test part that the set has.
+# The model has three such layers and a sum over the atoms. `boosting` is gradient boosting on Morgan
+# fingerprints and RDKit's descriptors. The error is the RMSE in log₁₀ of mol/l on the test part of the data
+# set.
 
 # %%
 arms = {"gelu": 3e-3, "grkan": 3e-3, "boosting": 0.1}
@@ -67,20 +69,21 @@ _ = axes[2].legend()
 _ = look.functions(runs["grkan"][0])
 
 # %% [markdown]
-# The panels in a row are the functions that were learned, a line for each group of channels; dashed is where they
-# began: the identity before the first linear map of an MLP, Swish before the second.
+# The panels in a row show the learned functions, one line for each group of channels. Dashed lines are the
+# initial functions: the identity before the first linear map of an MLP, Swish before the second.
 #
 # ## The whole runs
 #
-# One seed and few steps decide nothing. `examples/domains/plan.yaml` declares the runs that are compared; these are
-# their errors, and the paired ratios of errors with 95 % intervals: left of 1 the error is lower, and a gray interval
-# contains 1.
+# One seed and few steps decide nothing. `examples/domains/plan.yaml` declares the runs that are compared. The
+# table has their errors, and the figure the paired ratios of errors with 95 % intervals: left of 1 the error
+# is lower, and a gray interval contains 1.
 
 # %%
 Markdown(look.results("molecules"))
 
 # %% [markdown]
-# In short: GR-KAN is not told apart from GELU, and boosting on descriptors has the lowest mean error.
+# In short: no difference between GR-KAN and GELU is shown, and boosting on descriptors has the lowest mean
+# error.
 #
 # [Other domains](../domains.md#molecules) has the data and the arms;
 # `python examples/domains/molecules.py` makes the runs.

@@ -1,12 +1,12 @@
 # %% [markdown]
 # # GR-KAN for physics
 #
-# A physics-informed network is trained on the residual of an equation, so its activation is differentiated three
-# times: twice by the equation, once by the optimizer. A rational has all of these derivatives, but at 0 they may jump
-# once it is trained; `kat.nn.keep_even` prevents that, and is the arm `smooth`. Here Poisson's equation on the unit
-# square, -(u_xx + u_yy) = f, is solved with GELU, GR-KAN and smooth GR-KAN, by the functions of
-# `examples/domains/physics.py`. That folder comes with a checkout of the repository (`git clone`), in which this
-# page has to run.
+# A physics-informed network is trained on the residual of an equation, so its activation is differentiated
+# three times: twice by the equation, once by the optimizer. A rational has all of these derivatives, but
+# after training they may jump at 0. `kat.nn.keep_even` prevents this; the arm `smooth` uses it. Here
+# Poisson's equation on the unit square, -(u_xx + u_yy) = f, is solved with GELU, GR-KAN and smooth GR-KAN, by
+# the functions of `examples/domains/physics.py`. That folder comes with a checkout of the repository
+# (`git clone`), in which this page has to run.
 
 # %%
 import sys
@@ -29,7 +29,7 @@ _ = torch.manual_seed(0)
 # %% [markdown]
 # ## The line that changes
 #
-# The network is plain PyTorch, two residual MLPs between linear maps: one line exchanges them.
+# The network is plain PyTorch, with two residual MLPs between linear maps. One line replaces the MLPs.
 
 # %%
 equation = physics.EQUATIONS["poisson"]
@@ -41,8 +41,8 @@ print("residual:", physics.residual(net, equation, physics.points(equation, 4)).
 # %% [markdown]
 # ## A short training
 #
-# The edges are right by construction, and the loss is the residual at 128 random points a step. No solution is given
-# to the network.
+# The boundary values are right by construction, and the loss is the residual at 128 random points per step.
+# The network is never given the solution.
 
 # %%
 arms = ("gelu", "grkan", "smooth")
@@ -72,20 +72,20 @@ panels[4].legend()
 _ = look.functions(runs["grkan"][0])
 
 # %% [markdown]
-# The panels in a row are the functions that were learned, a line for each group of channels; dashed is where they
-# began: the identity before the first linear map of an MLP, Swish before the second.
+# The panels in a row show the learned functions, one line for each group of channels. Dashed lines are the
+# initial functions: the identity before the first linear map of an MLP, Swish before the second.
 #
 # ## The whole runs
 #
-# One seed and few steps decide nothing. `examples/domains/plan.yaml` declares the runs that are compared; these are
-# their errors, and the paired ratios of errors with 95 % intervals: left of 1 the error is lower, and a gray interval
-# contains 1.
+# One seed and few steps decide nothing. `examples/domains/plan.yaml` declares the runs that are compared. The
+# table has their errors, and the figure the paired ratios of errors with 95 % intervals: left of 1 the error
+# is lower, and a gray interval contains 1.
 
 # %%
 Markdown(look.results("physics"))
 
 # %% [markdown]
-# In short: with its defaults GR-KAN has several times the error of GELU on two of the three equations; after
+# In short: with its defaults GR-KAN has several times the error of GELU on two of the three equations. With
 # `keep_even` no difference is shown.
 #
 # [Other domains](../domains.md#physics) has the equations and the arms;

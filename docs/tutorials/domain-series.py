@@ -1,10 +1,10 @@
 # %% [markdown]
 # # GR-KAN for series
 #
-# PatchTST cuts a series into patches and lets a transformer attend to them. Here the MLPs of its blocks are
-# exchanged, and it forecasts the weekly CO2 of Mauna Loa, 52 weeks from the 104 before, with the data and the loop
-# of `examples/domains/series.py`. That folder comes with a checkout of the repository (`git clone`), in which this
-# page has to run.
+# PatchTST divides a series into patches, to which a transformer attends. Here the MLPs of its blocks are
+# replaced, and the model forecasts the weekly CO2 of Mauna Loa, 52 weeks from the 104 before, with the data
+# and the training loop of `examples/domains/series.py`. That folder comes with a checkout of the repository
+# (`git clone`), in which this page has to run.
 
 # %%
 import sys
@@ -26,7 +26,7 @@ import series
 # %% [markdown]
 # ## The two lines that change
 #
-# The same for `PatchTSTForClassification`.
+# The same lines work for `PatchTSTForClassification`.
 
 # %%
 config = PatchTSTConfig(
@@ -41,9 +41,9 @@ print(model(past_values=torch.randn(2, 104, 1)).prediction_outputs.shape)
 # %% [markdown]
 # ## A short training
 #
-# The first 70 % of the weeks train, the last 20 % test. The error is the RMSE over that of the seasonal naive
-# forecast, which repeats the value of 52 weeks before: below 1 is better than that. `rocket` is here a ridge
-# regression on the window.
+# The first 70 % of the weeks are for training, the last 20 % for testing. The error is the RMSE divided by
+# that of the seasonal naive forecast, which repeats the value of 52 weeks before. Below 1 is better than the
+# naive forecast. Here `rocket` is a ridge regression on the window.
 
 # %%
 arms = {"gelu": 1e-3, "grkan": 1e-3, "rocket": 100.0}
@@ -73,21 +73,21 @@ _ = right.legend()
 _ = look.functions(runs["grkan"][0])
 
 # %% [markdown]
-# The panels in a row are the functions that were learned, a line for each group of channels; dashed is where they
-# began: the identity before the first linear map of an MLP, Swish before the second.
+# The panels in a row show the learned functions, one line for each group of channels. Dashed lines are the
+# initial functions: the identity before the first linear map of an MLP, Swish before the second.
 #
 # ## The whole runs
 #
-# One seed and few steps decide nothing. `examples/domains/plan.yaml` declares the runs that are compared, of nine
-# sets to classify and this forecast; these are their errors, and the paired ratios of errors with 95 % intervals:
-# left of 1 the error is lower, and a gray interval contains 1.
+# One seed and few steps decide nothing. `examples/domains/plan.yaml` declares the runs that are compared, on
+# nine classification data sets and this forecast. The table has their errors, and the figure the paired
+# ratios of errors with 95 % intervals: left of 1 the error is lower, and a gray interval contains 1.
 
 # %%
 Markdown(look.results("series"))
 
 # %% [markdown]
-# In short: GR-KAN is not told apart from GELU on any of the sets, and MiniRocket has the lowest mean error on nearly
-# all.
+# In short: no difference between GR-KAN and GELU is shown on any of the data sets, and MiniRocket has the
+# lowest mean error on nearly all.
 #
 # [Other domains](../domains.md#series) has the sets and the arms;
 # `python examples/domains/series.py` makes the runs.

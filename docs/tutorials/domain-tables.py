@@ -1,10 +1,10 @@
 # %% [markdown]
 # # GR-KAN for tables
 #
-# The networks of this field are an MLP with residuals, the ResNet, and the FT-Transformer, both of
-# `rtdl_revisiting_models`; the line to beat is gradient boosting. Here the ResNet has its MLPs exchanged, with the
-# data and the loop of `examples/domains/tables.py`. That folder comes with a checkout of the repository
-# (`git clone`), in which this page has to run.
+# The networks of this field are an MLP with residual connections, called ResNet, and the FT-Transformer, both
+# from `rtdl_revisiting_models`. The baseline to beat is gradient boosting. Here the MLPs of the ResNet are
+# replaced, with the data and the training loop of `examples/domains/tables.py`. That folder comes with a
+# checkout of the repository (`git clone`), in which this page has to run.
 
 # %%
 import sys
@@ -26,8 +26,8 @@ import tables
 # %% [markdown]
 # ## The two lines that change
 #
-# The feed-forward part of the FT-Transformer is replaced as it is. In the ResNet a block is its norm, the MLP and a
-# dropout.
+# In the FT-Transformer the feed-forward part is replaced. In the ResNet a block consists of its norm, the MLP
+# and a dropout.
 
 # %%
 transformer = rtdl.FTTransformer(n_cont_features=6, cat_cardinalities=[3], d_out=1, n_blocks=2,
@@ -48,9 +48,9 @@ print(resnet(torch.randn(5, 9)).shape)
 # %% [markdown]
 # ## A short training
 #
-# Is a mortgage denied (Hdma)? How did they vote in Chile's plebiscite? What does a computer cost? Rows are split 64,
-# 16 and 20 %, numbers go through a quantile transform fitted on the first part. The error is 1 - accuracy, or the
-# RMSE over the standard deviation of the target.
+# The tables ask whether a mortgage is denied (Hdma), how people voted in Chile's plebiscite, and what a
+# computer costs. Rows are split into 64, 16 and 20 %. Numbers go through a quantile transform that is fitted
+# on the first part. The error is 1 - accuracy, or the RMSE divided by the standard deviation of the target.
 
 # %%
 names = ("Hdma", "Chile", "Computers")
@@ -70,21 +70,21 @@ _ = axis.legend()
 _ = look.functions(runs["Computers", "resnet/grkan"][0])
 
 # %% [markdown]
-# The panels in a row are the functions that were learned, a line for each group of channels; dashed is where they
-# began: the identity before the first linear map of an MLP, Swish before the second.
+# The panels in a row show the learned functions, one line for each group of channels. Dashed lines are the
+# initial functions: the identity before the first linear map of an MLP, Swish before the second.
 #
 # ## The whole runs
 #
-# One seed and few steps decide nothing. `examples/domains/plan.yaml` declares the runs that are compared; these are
-# their errors, and the paired ratios of errors with 95 % intervals: left of 1 the error is lower, and a gray interval
-# contains 1.
+# One seed and few steps decide nothing. `examples/domains/plan.yaml` declares the runs that are compared. The
+# table has their errors, and the figure the paired ratios of errors with 95 % intervals: left of 1 the error
+# is lower, and a gray interval contains 1.
 
 # %%
 Markdown(look.results("tables"))
 
 # %% [markdown]
-# In short: GR-KAN lowers the error on two tables of prices, where boosting is ahead of both, and hardly changes it on
-# the others.
+# In short: GR-KAN lowers the error on two tables of prices, where boosting is ahead of both networks, and
+# hardly changes it on the others.
 #
 # [Other domains](../domains.md#tables) has the tables and the arms;
 # `python examples/domains/tables.py` makes the runs.

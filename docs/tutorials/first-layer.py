@@ -1,12 +1,12 @@
 # %% [markdown]
 # # Your first layer
 #
-# An activation function is usually chosen once, by somebody else. Here a network learns its own: we put
-# `kat.GroupRational` in the place of `nn.GELU` in a network of a few lines, train both, and look at the
-# functions that come out.
+# An activation function is usually chosen once, by somebody else. Here a network learns its own: we replace
+# `nn.GELU` by `kat.GroupRational` in a network of a few lines, train both networks, and look at the learned
+# functions.
 #
-# The function is a quotient of two polynomials, F(x) = P(x) / Q(x), with its own coefficients for each group
-# of channels ([the function](../function.md)).
+# The function is a quotient of two polynomials, F(x) = P(x) / Q(x), with coefficients for each group of
+# channels ([the function](../function.md)).
 
 # %%
 import matplotlib.pyplot as plt
@@ -20,8 +20,8 @@ _ = torch.manual_seed(0)
 # %% [markdown]
 # ## In the place of GELU
 #
-# The activation takes any shape with the channels last. It starts as a known function, here GELU, so that a
-# network with it starts as the network without it.
+# The activation accepts any shape with the channels last. It starts as a known function, here GELU, so the
+# network starts like the network with `nn.GELU`.
 
 # %%
 act = kat.GroupRational(num_groups=8, init="gelu")
@@ -30,13 +30,14 @@ print("largest difference from GELU:", (act(x) - nn.functional.gelu(x)).abs().ma
 print({name: tuple(p.shape) for name, p in act.named_parameters()})
 
 # %% [markdown]
-# 38 numbers: one numerator for all groups and a denominator for each, as in the released models. `share=`
-# changes what is shared, `degree=` the degrees of the polynomials ([groups](../groups.md)).
+# These are 38 coefficients: one numerator for all groups and a denominator for each group, as in the released
+# models. `share=` changes what is shared, and `degree=` the degrees of the polynomials
+# ([groups](../groups.md)).
 #
 # ## A target with a hard shape
 #
-# The target is a wave that gets faster to the right. Two networks of the same width learn it, one with GELU
-# and one with learnable activations.
+# The target is a wave whose frequency grows to the right. Two networks of the same width learn it, one with
+# GELU and one with learnable activations.
 
 # %%
 inputs = torch.linspace(-1, 1, 512)[:, None]
@@ -68,9 +69,9 @@ def trained(activation, seed):
 
 
 # %% [markdown]
-# `kat.param_groups` puts the coefficients into a group of their own, without weight decay. It is the one thing
-# to change in a training loop: coefficients are two-dimensional, and most recipes would decay them like
-# weights ([optimizers](../optimizers.md)).
+# `kat.param_groups` puts the coefficients into a parameter group of their own, without weight decay. This is
+# the only change that a training loop needs: coefficients are two-dimensional, so most recipes would decay
+# them like weights ([optimizers](../optimizers.md)).
 
 # %%
 runs = {
@@ -90,12 +91,13 @@ left.legend()
 _ = right.legend()
 
 # %% [markdown]
-# Two seeds each. The rational network has 76 parameters more than the other, which has
-# 1,153. What that is worth on images is on the [results page](../results.md).
+# Each network was trained with two seeds. The rational network has 76 parameters more than the GELU network,
+# which has 1,153. The [results page](../results.md) compares the two on images.
 #
 # ## What it learned
 #
-# Each panel is one activation, each line one group of channels; dashed is GELU, where all of them started.
+# Each panel is one activation, and each line one group of channels. The dashed line is GELU, the initial
+# function of all groups.
 
 # %%
 model, _ = runs["rational"][0]
@@ -111,9 +113,9 @@ _ = axes[1].set_title("after the second")
 # %% [markdown]
 # ## The whole MLP
 #
-# In a transformer the rational and the linear map after it belong together: fused, they keep one tensor for
-# the backward pass instead of two. `kat.GRKANMlp` has the signature of timm's `Mlp`, so any timm model takes
-# it as `mlp_layer=`:
+# In a transformer the rational and the linear map after it are fused: they keep one tensor for the backward
+# pass instead of two. `kat.GRKANMlp` has the signature of timm's `Mlp`, so it can be the `mlp_layer=` of a
+# timm model:
 
 # %%
 from timm.models.vision_transformer import VisionTransformer
@@ -125,5 +127,5 @@ print(vit(torch.randn(2, 3, 32, 32)).shape)
 print(vit.blocks[0].mlp)
 
 # %% [markdown]
-# Next: [train on your folder](train-on-your-folder.py), or turn a network that is trained already into one
-# with learnable activations ([kanify](../kanify.md)).
+# Next: [train on your folder](train-on-your-folder.py), or give learnable activations to a network that is
+# already trained ([kanify](../kanify.md)).

@@ -1,10 +1,10 @@
 # %% [markdown]
 # # Kanify a language model
 #
-# `kat.kanify` replaces the MLPs of a trained model by GR-KAN MLPs that compute the same, whatever library the
-# model is from. Here it is a Llama of Hugging Face's transformers, small enough to be trained on this page. Its
-# MLPs are gated: W₂ (SiLU(W₁ x) · V x), and the SiLU becomes a function that learns. Then only these functions
-# learn: how far do some dozen numbers go?
+# `kat.kanify` replaces the MLPs of a trained model by GR-KAN MLPs that compute the same function, whatever
+# library the model is from. Here the model is a Llama of Hugging Face's transformers, small enough to be
+# trained on this page. Its MLPs are gated: W₂ (SiLU(W₁ x) · V x). The SiLU becomes a learnable function. Then
+# only these functions are trained, to see how much a few dozen coefficients achieve.
 
 # %%
 import pydoc_data.topics
@@ -20,7 +20,7 @@ _ = torch.manual_seed(0)
 # %% [markdown]
 # ## A model and a text
 #
-# The text is Python's own documentation, which every Python has with it; a token is a byte.
+# The text is Python's own documentation, which comes with every Python. A token is a byte.
 
 # %%
 text = "\n".join(pydoc_data.topics.topics.values()).encode("ascii", "ignore")
@@ -71,8 +71,8 @@ print(f"loss {losses[0]:.2f} -> {losses[-1]:.2f}; {bits_per_byte(model):.4f} bit
 # %% [markdown]
 # ## Kanify
 #
-# `kanify` looks at what the code computes, not at names. With a few batches to calibrate on, each rational is
-# fitted where its inputs are; `measure` says how far the output of each MLP moved, and that of the model.
+# `kanify` looks at what the code computes, not at names. With a few batches for calibration, each rational is
+# fitted to the actual inputs. `measure` shows how far the output of each MLP moved, and that of the model.
 
 # %%
 calibration = [{"input_ids": ids} for ids in batches(tokens[:split], 4)]
@@ -82,14 +82,14 @@ print(plan)
 print(f"bits per byte: {before:.4f} before, {bits_per_byte(model):.4f} after")
 
 # %% [markdown]
-# The model is the same to the fourth digit, and the gate of every MLP now has functions that can learn, one for
-# each of eight groups of channels. `kat.kanify(model, "layers.0")` would have taken one MLP alone, and `config`
-# has the settings, such as `kat.KanifyConfig(groups=4)`.
+# The model is the same to the fourth digit. The gate of every MLP now has functions that can learn, one for
+# each of eight groups of channels. `kat.kanify(model, "layers.0")` would replace one MLP alone. `config`
+# takes settings, such as `kat.KanifyConfig(groups=4)`.
 #
 # ## Only the activations
 #
-# Everything else is frozen. `model.named_parameters()` has the coefficients under names that end in
-# `weight_numerator` and `weight_denominator`.
+# Everything but the coefficients is frozen. The names of the coefficients in `model.named_parameters()` end
+# in `weight_numerator` and `weight_denominator`.
 
 # %%
 coefficients = [p for name, p in model.named_parameters() if "act_fn" in name]
@@ -111,12 +111,12 @@ for axis, (name, layer) in zip(axes, rationals.items(), strict=True):
     axis.set_title(name.removeprefix("model."), fontsize=8)
 
 # %% [markdown]
-# Dashed is where each function started: SiLU.
+# The dashed lines are SiLU, the initial function.
 #
 # ## Save and load
 #
-# The configuration of the model says what to put back. A new process calls `register_pretrained` before it loads
-# such a model, so that transformers knows of it.
+# The configuration of the model records the rationals. A new process has to call `register_pretrained` before
+# it loads such a model, so that transformers restores them.
 
 # %%
 import tempfile
@@ -132,4 +132,5 @@ again = AutoModelForCausalLM.from_pretrained(folder)
 print(f"loaded: {bits_per_byte(again):.4f} bits per byte")
 
 # %% [markdown]
-# [Kanify](../kanify.md) has the models that were measured, from BERT to Mixtral and DINOv3, and the options.
+# [Kanify](../kanify.md) lists the models that were measured, from BERT to Mixtral and DINOv3, and the
+# options.

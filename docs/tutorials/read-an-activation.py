@@ -1,9 +1,9 @@
 # %% [markdown]
 # # Read what an activation learned
 #
-# A KAT's activations are a few hundred numbers that can be drawn. This page trains a small one and asks three
-# questions of it: what do the functions look like where their inputs are, what known functions are they close
-# to, and when did they get there?
+# The activations of a KAT are given by a few hundred coefficients, so they can be drawn. This page trains a
+# small KAT and asks three questions: what do the functions look like over the range of their inputs, which
+# known functions are they close to, and when in training did they change?
 
 # %%
 import os
@@ -27,8 +27,8 @@ print(done.stdout.strip().splitlines()[-1])
 # %% [markdown]
 # ## Where the inputs are
 #
-# Outside the range of its inputs a rational is of no consequence, however wild. So the first thing to draw is
-# the density of the inputs, over the validation images.
+# Outside the range of its inputs, the values of a rational do not matter. So the first thing to draw is the
+# density of the inputs over the validation images.
 
 # %%
 model, record = load_model(Path("runs/digits"))
@@ -47,14 +47,14 @@ for axis, activation in zip(axes.T.flat, activations, strict=True):
     axis.set(title=activation.name, ylim=(-2, 3))
 
 # %% [markdown]
-# Upper row: the rational before the first linear map of each block, which started as the identity. Lower row:
-# the one before the second, which started as Swish. Gray is the density of the inputs. `kat plot activations
-# runs/digits` draws the same picture.
+# The upper row has the rational before the first linear map of each block, which started as the identity. The
+# lower row has the rational before the second linear map, which started as Swish. Gray is the density of the
+# inputs. `kat plot activations runs/digits` draws the same figure.
 #
 # ## Names for functions
 #
-# `read_symbols` looks for the known function that is closest to each group's, up to scale and shift, over the
-# inputs that the group sees. A distance of 0 is equality, and 1 is no better than a constant.
+# For the function of each group, `read_symbols` finds the closest known function, up to scale and shift, over
+# the inputs of the group. A distance of 0 is equality, and 1 is no better than a constant.
 
 # %%
 for activation in activations[-2:]:
@@ -66,13 +66,13 @@ for activation in activations[-2:]:
         )
 
 # %% [markdown]
-# Read such a table with the last number: where a function has hardly moved, its name says where it started.
-# And over a narrow range many functions are nearly straight, so a close second means that the data do not
-# decide.
+# Take the last number into account: if a function has hardly moved, its name is that of its initial function.
+# Over a narrow range many functions are nearly straight, so if the second function is almost as close, the
+# data do not decide between the two.
 #
 # ## When it happened
 #
-# A run keeps its coefficients every few steps.
+# A run records its coefficients every few steps.
 
 # %%
 history = read_coefficient_history(Path("runs/digits/coefficients.csv"))
@@ -93,5 +93,5 @@ right.legend(fontsize=7)
 print(f"{len(layer.steps)} records of {functions.shape[1]} groups")
 
 # %% [markdown]
-# `kat plot evolution runs/digits --out evolution.gif` makes a film of it, and `kat report runs/digits` a page
-# with all of this, interactive, in one file ([reports](../report.md)).
+# `kat plot evolution runs/digits --out evolution.gif` makes an animation of this. `kat report runs/digits`
+# writes all of it as one interactive page ([reports](../report.md)).

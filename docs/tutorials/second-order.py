@@ -3,8 +3,8 @@
 #
 # Some losses contain derivatives of the network itself: the residual of a differential equation, a gradient
 # penalty, a force that is the gradient of an energy. The gradient of such a loss needs second derivatives of
-# every activation, and third ones if the equation has second ones. This page solves an equation that way, and
-# shows the one setting that matters.
+# every activation, or third derivatives if the equation has second derivatives. This page solves an equation
+# in this way, and shows the one setting that matters.
 
 # %%
 import matplotlib.pyplot as plt
@@ -18,8 +18,8 @@ _ = torch.manual_seed(0)
 # %% [markdown]
 # ## Derivatives of derivatives
 #
-# They are exact in every backend. Here is F'' of a rational that is fitted to SiLU, from autograd, beside the
-# second derivative of SiLU.
+# Higher derivatives are exact in every backend. The figure shows F'' of a rational that is fitted to SiLU,
+# from autograd, beside the second derivative of SiLU.
 
 # %%
 act = kat.GroupRational(1, init="silu").double()
@@ -42,14 +42,15 @@ plt.legend()
 print(f"largest difference on [-3, 3]: {(exact - ours)[x.abs() <= 3].abs().max():.1e}")
 
 # %% [markdown]
-# ReLU has no second derivative to speak of: its F'' is zero everywhere, and a loss with F'' in it teaches it
-# nothing. A rational that is fitted to a smooth function has one.
+# The second derivative of ReLU is zero everywhere except at its kink, so a network of ReLUs learns nothing
+# from a loss of second derivatives. A rational that is fitted to a smooth function has a useful second
+# derivative.
 #
 # ## An equation
 #
 # u'' = -(4π)² sin(4π x) on [0, 1] with u(0) = u(1) = 0 has the solution u = sin(4π x). The network learns it
-# from the equation alone: the loss is the mean square of u'' + (4π)² sin(4π x) at random points. The factor
-# x (1 - x) makes the ends right.
+# from the equation alone: the loss is the mean square of u'' + (4π)² sin(4π x) at random points. The factor x
+# (1 - x) makes u zero at both ends.
 
 # %%
 FREQUENCY = 4 * torch.pi
@@ -94,10 +95,10 @@ def solved(activation, steps=400):
 # %% [markdown]
 # ## The setting that matters
 #
-# Form A has |x| in its denominator. Where an odd b_j is not zero, a derivative of F jumps at x = 0, and a loss
-# of derivatives at points does not see the jump. Keep the odd ones at zero: then Q has even powers alone and F
-# is smooth. The presets of silu and gelu start there; `kat.nn.keep_even` keeps them there
-# ([why](../higher-order.md#where-the-derivatives-jump)).
+# Form A has |x| in its denominator. If an odd b_j is not zero, a derivative of F jumps at x = 0, and a loss
+# of derivatives at single points does not show the jump. So keep the odd b_j at zero: Q then has only even
+# powers, and F is smooth. The presets silu and gelu start with odd b_j of zero. `kat.nn.keep_even` sets them
+# to zero and keeps them there ([why](../higher-order.md#where-the-derivatives-jump)).
 
 
 # %%
@@ -127,6 +128,6 @@ right.legend(fontsize=8)
 _ = left.legend(fontsize=8)
 
 # %% [markdown]
-# ReLU cannot: its loss has no gradient through u''. The rational network solves the equation in 400 steps, in
-# which tanh has hardly begun. That is one seed and one learning rate: `examples/pinn.py` compares them with
-# care, with L-BFGS and several seeds ([higher derivatives](../higher-order.md)).
+# ReLU cannot solve the equation, because its loss has no gradient through u''. The rational network solves it
+# in 400 steps, in which tanh has hardly begun. This is one seed and one learning rate. `examples/pinn.py`
+# makes a careful comparison, with L-BFGS and several seeds ([higher derivatives](../higher-order.md)).

@@ -1,11 +1,11 @@
 # %% [markdown]
 # # Train on your folder
 #
-# From a folder of images to a model that predicts, with three commands. Yours has another name; here we write
-# one first, of the handwritten digits in scikit-learn, so that this page runs anywhere.
+# Three commands lead from a folder of images to a model that predicts. So that this page runs anywhere, we
+# first write a folder with scikit-learn's handwritten digits. Use the name of your own folder instead.
 #
-# The layout is ImageNet's: a folder for each class. Without a validation split, a tenth of each class is held
-# out ([data](../data.md)).
+# The layout is ImageNet's: a folder for each class. If there is no validation split, a tenth of each class is
+# held out ([data](../data.md)).
 
 # %%
 import os
@@ -27,7 +27,7 @@ print(sorted(path.name for path in Path("images").iterdir()))
 
 
 # %% [markdown]
-# Everything below is a command for a shell. The notebook runs it and shows the end of what it prints.
+# The following steps are shell commands. The notebook runs them and shows the end of their output.
 
 
 # %%
@@ -42,7 +42,8 @@ def shell(command, lines=4):
 # %% [markdown]
 # ## Look at the data first
 #
-# Damaged images, classes that one split lacks and images in both splits are found before they cost a run.
+# The check finds damaged images, classes that are missing in one split, and images in both splits, before
+# they spoil a run.
 
 # %%
 shell("kat data check folder:images")
@@ -50,9 +51,9 @@ shell("kat data check folder:images")
 # %% [markdown]
 # ## Train
 #
-# `kat_micro_patch2_8` is a KAT of 0.2 million parameters for images of 8 pixels. The settings on the command line are
-# the ones that one usually changes; `kat train --help-all` shows all of them, and
-# [fine-tuning](../fine-tuning.md) is the page for photographs, where one starts from trained weights.
+# `kat_micro_patch2_8` is a KAT of 0.2 million parameters for images of 8 pixels. The settings on the command
+# line are those that are changed most often. `kat train --help-all` shows all settings. For photographs,
+# start from trained weights as described in [fine-tuning](../fine-tuning.md).
 
 # %%
 shell(
@@ -62,8 +63,8 @@ shell(
 )
 
 # %% [markdown]
-# One line an epoch. A run can be stopped at any moment; the same command with `--resume auto` continues it and
-# ends with the same bits ([why](../training.md#stopping-and-resuming)).
+# A run prints one line per epoch. It can be stopped at any moment. The same command with `--resume auto`
+# resumes it, and it ends with the same bits ([why](../training.md#stopping-and-resuming)).
 #
 # ## See how it went
 
@@ -74,7 +75,7 @@ Picture("curves.png", width=700)
 # %% [markdown]
 # ## Predict
 #
-# The model's folder has what an image must go through, and the names of the classes.
+# The model's folder holds the preprocessing of images and the names of the classes.
 
 # %%
 shell("kat predict 'images/digit 3/3.png' 'images/digit 7/7.png' --checkpoint runs/mine")
@@ -82,7 +83,7 @@ shell("kat predict 'images/digit 3/3.png' 'images/digit 7/7.png' --checkpoint ru
 # %% [markdown]
 # ## From Python
 #
-# What the commands do is a call away.
+# The same functions can be called from Python.
 
 # %%
 from kat.models import load_model
@@ -93,5 +94,5 @@ best = max(read_history(Path("runs/mine")), key=lambda row: row["top1"])
 print(f"{record.architecture}, {len(record.classes)} classes, top-1 {best['top1']:.1f} %")
 
 # %% [markdown]
-# `kat report runs/mine` makes one page of all this, and of what the activations learned
-# ([reports](../report.md)). To use the model elsewhere, [export it](vit-to-kat.py).
+# `kat report runs/mine` writes a page with all of this and the learned activations ([reports](../report.md)).
+# To use the model elsewhere, [export it](vit-to-kat.py).

@@ -1,12 +1,12 @@
 # %% [markdown]
 # # From a ViT to a KAT, and out as ONNX
 #
-# A trained Vision Transformer has learned more than its activation function. This page keeps all of it: the
-# ViT's weights go into a KAT that computes the same, the KAT is trained a little further, and a file comes out
-# that needs neither this library nor PyTorch.
+# This page keeps everything that a trained Vision Transformer has learned. It copies the ViT's weights into a
+# KAT that computes the same function, trains the KAT a little further, and exports a file that needs neither
+# this library nor PyTorch.
 #
-# The ViT is small and made here, in seconds, on the handwritten digits of scikit-learn. With a real one, give
-# its file or timm's name instead ([checkpoints](../checkpoints.md)).
+# The ViT is small, and is trained here in seconds on scikit-learn's handwritten digits. For a real ViT, give
+# its file or its name in timm instead ([checkpoints](../checkpoints.md)).
 
 # %%
 import os
@@ -41,8 +41,8 @@ shell(
 # ## The same function, with rationals
 #
 # `convert_vit` builds the KAT. Attention, norms, embeddings and both linear maps of each MLP are the ViT's.
-# The first rational of each MLP is the identity, exactly; the second is fitted to GELU where its inputs are,
-# for which it looks at a few images.
+# The first rational of each MLP is exactly the identity. The second is fitted to GELU over the range of its
+# inputs, which a few images show.
 
 # %%
 settings = DataConfig("digits")
@@ -56,8 +56,8 @@ model, record, report = convert_vit(Path("runs/vit"), "kat_micro_patch2_8", imag
 print(report.summary())
 
 # %% [markdown]
-# The outputs moved by the error of the fits. Does it matter? Every digit of the validation split, ViT against
-# KAT:
+# The outputs moved by the error of the fits. To see whether this matters, compare ViT and KAT on every digit
+# of the validation split:
 
 
 # %%
@@ -79,8 +79,8 @@ _ = axis.set(xlabel="logits of the ViT", ylabel="logits of the KAT")
 # %% [markdown]
 # ## Train it further
 #
-# Now the activations may learn. The converted model is a start like any other: `--init-from` takes a folder, a
-# file, or the ViT itself (then it converts by itself).
+# Now the activations can learn. `--init-from` accepts the converted model like any other: a folder, a file,
+# or the ViT itself, which it then converts.
 
 # %%
 save_model(model, record, Path("converted"))
@@ -92,13 +92,13 @@ model, record = load_model(Path("runs/kat"))
 print(f"KAT, trained further: {top1(model):.2f} %")
 
 # %% [markdown]
-# The ViT had twenty epochs and the KAT eight more, so this is no comparison of the two; for that see the
-# [results](../results.md).
+# The ViT had twenty epochs and the KAT eight more, so this does not compare the two. The
+# [results](../results.md) page does.
 #
 # ## Out as ONNX
 #
-# The file holds plain operators, the names of the classes and the preprocessing. It is run beside the model
-# before it gets its name, and kept only if the logits agree.
+# The file holds standard operators, the names of the classes and the preprocessing. `kat export` compares its
+# logits with those of the model, and keeps the file only if they agree.
 
 # %%
 shell("kat export runs/kat --out digits.onnx")
@@ -114,5 +114,5 @@ print(f"largest difference, relative to the largest logit: {difference:.1e}")
 print(f"top-1 of the file: {100 * (logits.argmax(1) == labels.numpy()).mean():.2f} %")
 
 # %% [markdown]
-# `kat eval` and `kat predict` take the file like a run. [Deployment](../deployment.md) has the other formats,
-# int8, and what a program in another language needs.
+# `kat eval` and `kat predict` accept the file like a run. [Deployment](../deployment.md) describes the other
+# formats, int8, and what a program in another language needs.
