@@ -14,7 +14,6 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +21,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from kat.documents import read_json
 from kat.errors import InputError, first_line
-from kat.extras import MissingPackage
+from kat.extras import MissingPackage, is_installed
 from kat.files import open_input, write_text
 from kat.tables import columns_of, write_table
 from kat.training.config import TrainConfig
@@ -269,9 +268,3 @@ def check_wandb_account() -> None:
 
     if wandb.setup().settings.mode == "online" and not wandb.login(prompt=False):
         raise InputError("loggers=wandb needs an account: wandb login, or WANDB_MODE=offline")
-
-
-def is_installed(module: str) -> bool:
-    """Whether a module can be imported; a folder of that name is not enough."""
-    spec = find_spec(module)
-    return spec is not None and spec.origin is not None
