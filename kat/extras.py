@@ -95,9 +95,10 @@ class MissingPackage(InputError, ImportError):
         self.name = package
 
 
-def _is_installed(package: str) -> bool:
-    """Whether a package is there, so that what is missing is a part of it: another version."""
-    return importlib.util.find_spec(package) is not None
+def is_installed(package: str) -> bool:
+    """Whether a package can be imported; a folder of that name is not enough."""
+    spec = importlib.util.find_spec(package)
+    return spec is not None and spec.origin is not None
 
 
 @contextmanager
@@ -117,8 +118,8 @@ def needed_by(what: str, extra: str | None = None) -> Iterator[None]:
     except (ModuleNotFoundError, MissingPackage) as error:
         package = (error.name or "").partition(".")[0]
         named_already = isinstance(error, MissingPackage) and extra is None
-        if package not in EXTRA_OF_PACKAGE or named_already or _is_installed(package):
-            raise
+        if package not in EXTRA_OF_PACKAGE or named_already or is_installed(package):
+            raise  # of a package that is there, a part is missing: it is of another version
         raise MissingPackage(what, package, extra) from None
 
 

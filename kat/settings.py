@@ -1,4 +1,4 @@
-"""The types of settings, with their ranges, and the check of a dataclass of settings by pydantic.
+"""The types of settings, with their ranges, their check by pydantic, and nested ones by name.
 
 A range is written as ``Annotated[X, ...] | None``, never as ``Annotated[X | None, ...]``.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union
@@ -131,3 +132,14 @@ def describe(messages: list[str]) -> str:
     ):
         text = text.replace(long, short)
     return text
+
+
+def flat(settings: Mapping[str, Any], separator: str = ".", before: str = "") -> dict[str, Any]:
+    """Nested settings by names such as ``optim.lr``; an empty mapping stays a value."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, dict) and value:
+            found |= flat(value, separator, f"{before}{name}{separator}")
+        else:
+            found[f"{before}{name}"] = value
+    return found

@@ -62,6 +62,11 @@ def either(names: Iterable[object]) -> str:
     return " or ".join(repr(str(name)) for name in names)
 
 
+def numbered(count: int) -> list[str]:
+    """Names for classes without names: ``"0"``, ``"1"`` and so on."""
+    return list(map(str, range(count)))
+
+
 def counted(number: int, singular: str, plural: str | None = None) -> str:
     """A number and its noun: ``1 worker``, ``3 workers``.
 

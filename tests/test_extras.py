@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import sys
 from importlib.metadata import packages_distributions
@@ -12,7 +13,13 @@ import pytest
 from packaging.utils import canonicalize_name
 
 import kat_command
-from kat.extras import EXTRA_OF_COMMAND, EXTRA_OF_PACKAGE, MissingPackage, needed_by
+from kat.extras import (
+    EXTRA_OF_COMMAND,
+    EXTRA_OF_PACKAGE,
+    MissingPackage,
+    is_installed,
+    needed_by,
+)
 from tests.environment import EXTRAS, ROOT, make_environment, requirements, run_in
 
 PACKAGE = ROOT / "kat"
@@ -186,6 +193,16 @@ def test_a_part_of_a_package_that_is_missing_is_no_missing_package():
     ):
         import timm.nothing  # noqa: F401
     assert not isinstance(error.value, MissingPackage)
+
+
+def test_a_folder_of_that_name_is_no_package(tmp_path, monkeypatch):
+    (tmp_path / "of_this_name").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(EXTRA_OF_PACKAGE, "of_this_name", "fit")
+    assert is_installed("json")
+    assert not is_installed("of_this_name")
+    with pytest.raises(MissingPackage, match="x needs the package of_this_name"), needed_by("x"):
+        importlib.import_module("of_this_name.part")
 
 
 ALL_COMMANDS = """

@@ -100,8 +100,7 @@ def make_parser() -> Parser:
 
 def _read_images(paths: list[str], record: ModelRecord) -> Tensor:
     transform = eval_transform(record)
-    mode = "L" if record.input_size[0] == 1 else "RGB"
     try:
-        return torch.stack([transform(decode(path).convert(mode)) for path in paths])
+        return torch.stack([transform(decode(path)) for path in paths])
     except UnreadableImage as error:
-        raise InputError(f"{error}") from None
+        raise InputError(str(error)) from None

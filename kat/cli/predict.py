@@ -94,7 +94,7 @@ def make_parser() -> Parser:
     )
     parser.add_trust()
     add("--top", type=Count, default=5, metavar="N", help="number of classes to print")
-    add("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda, cuda:1, mps")
+    parser.add_device()
     parser.add_image_size()
     parser.add_exif()
     parser.add_folder(
@@ -144,7 +144,7 @@ def _picture_names(paths: Sequence[str]) -> dict[str, str]:
     """A name for the picture of each file: its own, with a number where two are the same."""
     names: dict[str, str] = {}
     taken: set[str] = set()
-    for path in paths:
+    for path in dict.fromkeys(paths):
         stem, number = Path(path).stem, 1
         name = stem
         while name in taken:

@@ -1,4 +1,4 @@
-"""Finds the image files in folders, each folder once."""
+"""Finds folders of data, and the image files in them, each folder once."""
 
 from __future__ import annotations
 
@@ -6,9 +6,25 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from kat.data.naming import NOT_AN_IMAGE, is_hidden, is_image
-from kat.errors import UnreadableFile
+from kat.data.naming import NOT_AN_IMAGE, SPLIT_NAMES, is_hidden, is_image
+from kat.errors import InputError, UnreadableFile
 from kat.files import check_input, reason_of
+
+
+def existing_folder(path: Path) -> Path:
+    """The folder, which must exist.
+
+    Raises:
+        InputError: it does not.
+    """
+    if not path.is_dir():
+        raise InputError(f"the data folder {str(path)!r} does not exist")
+    return path
+
+
+def split_folder(root: Path, split: str) -> Path | None:
+    """The folder of a split, by the first of its names that exists."""
+    return next((root / name for name in SPLIT_NAMES[split] if (root / name).is_dir()), None)
 
 
 class ImageWalk:

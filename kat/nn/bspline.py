@@ -94,12 +94,11 @@ class BSplineKANLinear(nn.Module):
         """Draws the weights again; timm's models call this after their own initialization."""
         if not has_values(self.base_weight):
             return
-        base = spline = 1.0
         if self.weight_init == "variance_preserving":
             base = math.sqrt(gain(functional.silu) / 2)
             spline = math.sqrt(0.5 / (self.in_features * self._moment()))
         else:
-            spline = 0.1 / self.grid
+            base, spline = 1.0, 0.1 / self.grid
         nn.init.normal_(self.base_weight, std=base / math.sqrt(self.in_features))
         nn.init.normal_(self.spline_weight, std=spline)
         if self.bias is not None:

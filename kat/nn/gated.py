@@ -11,7 +11,13 @@ from torch.nn import functional
 
 from kat.nn.coefficients import Init
 from kat.nn.execution.fused import call_grkan_hooks, has_grkan_hooks
-from kat.nn.execution.layer import PLAIN, has_no_effect, plain_coefficients, plain_layer
+from kat.nn.execution.layer import (
+    PLAIN,
+    has_no_effect,
+    linear_gradients,
+    plain_coefficients,
+    plain_layer,
+)
 from kat.nn.grkan import count_groups
 from kat.nn.init import Scheme, init_grkan_
 from kat.nn.rational import GroupRational, Share
@@ -214,13 +220,9 @@ class _GatedLinear(torch.autograd.Function):
             *d_parts, da, db, y = gated_rational_backward_recompute(d_y, parts[0], parts[1], *gate)
         else:
             *d_parts, da, db, y = packed_backward_recompute(d_y, parts[0], ctx.gate_last, *gate)
-        rows = grad.reshape(-1, grad.shape[-1])
-        d_weight = d_bias = None
-        if ctx.needs_input_grad[3]:
-            d_weight = (rows.T @ y.reshape(-1, y.shape[-1]).to(grad.dtype)).to(weight.dtype)
-        if ctx.needs_input_grad[4]:
-            d_bias = rows.sum(0)
-        return None, da, db, d_weight, d_bias, None, *d_parts
+        for_weight, for_bias = ctx.needs_input_grad[3:5]
+        of_linear = linear_gradients(grad, y if for_weight else None, weight.dtype, for_bias)
+        return None, da, db, *of_linear, None, *d_parts
 
 
 def _gate_width(hidden_features: int, packed: bool, align_to: int) -> int:

@@ -111,16 +111,9 @@ class GroupRational(nn.Module):
         self.weight_denominator = nn.Parameter(torch.empty(rows_b, self.degree[1], **options))
         self.reset_parameters()
 
-    @torch.no_grad()
     def reset_parameters(self) -> None:
         """Resets all groups to the initial function."""
-        c = self.initial_coefficients()
-        for parameter, values in (
-            (self.weight_numerator, c.numerator),
-            (self.weight_denominator, c.denominator),
-        ):
-            rows = torch.tensor(values).expand(parameter.shape)
-            parameter.copy_(sharded_like(rows, parameter))
+        set_coefficients(self, self.initial_coefficients())
 
     def initial_coefficients(self) -> Coefficients:
         """The coefficients of the initial function."""
@@ -184,6 +177,16 @@ class GroupRational(nn.Module):
             f"num_groups={self.num_groups}, degree={self.degree}, init={self.init!r},"
             f" form={self.form!r}, share={self.share!r}, channel_dim={self.channel_dim}"
         )
+
+
+@torch.no_grad()
+def set_coefficients(activation: GroupRational, coefficients: Coefficients) -> None:
+    """Makes all groups the one function of these coefficients."""
+    for parameter, values in (
+        (activation.weight_numerator, coefficients.numerator),
+        (activation.weight_denominator, coefficients.denominator),
+    ):
+        parameter.copy_(sharded_like(torch.tensor(values).expand(parameter.shape), parameter))
 
 
 def rationals(model: nn.Module) -> dict[str, GroupRational]:

@@ -88,8 +88,8 @@ def decompositions() -> dict[Any, Callable[..., Tensor]]:
 
     A program of ``torch.export`` holds F(x) as the operator ``kat::rational``, F(x) v as
     ``kat::gated_rational`` and F(LayerNorm(x)) as ``kat::layer_norm_rational``, which run where kat
-    is imported. Other runtimes and exporters know
-    plain operations alone. There powers of |x| overflow from about 1e7 on, in float32 at degree 5.
+    is imported. Other runtimes and exporters know plain operations alone. There powers of |x|
+    overflow from about 1e7 on, in float32 at degree 5.
 
     Examples:
         >>> import torch

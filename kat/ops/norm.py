@@ -1,8 +1,8 @@
 """F(LayerNorm(x)): the public call, its operators, and the short eager path to the same kernels.
 
 One pass over memory computes it, and one all its gradients. The backward pass finds x alone: it has
-to read the row anyway, and computes mean and standard deviation again.
-Everything else is as for :func:`kat.rational`, see :mod:`kat.ops.operators`.
+to read the row anyway, and computes mean and standard deviation again. Everything else is as for
+:func:`kat.rational`, see :mod:`kat.ops.operators`.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from kat.training.config import TrainConfig, automatic, setting, with_settings
 from kat.training.run_directory import read_settings
 
 _WARM_UPS = ("optim.warmup_epochs", "optim.rational_warmup_epochs")
+_RECIPE = ("input_size", "interpolation", "crop_pct")
 _VIT = re.compile(r"^(vit|deit3?)_")
 
 
@@ -151,8 +152,8 @@ def _preprocessing(config: TrainConfig, source: ViTSource | None) -> dict[str, A
     _, height, width = recipe["input_size"]
     if height != width:
         raise InputError(
-            f"data.image_size=auto, but {config.model.init_from} takes images of {height}x{width},"
-            " which are not square; give data.image_size"
+            f"data.image_size=auto, but {config.model.init_from or config.model.name} takes images"
+            f" of {height}x{width}, which are not square; give data.image_size"
         )
     return {
         **own,
@@ -160,9 +161,6 @@ def _preprocessing(config: TrainConfig, source: ViTSource | None) -> dict[str, A
         "data.interpolation": recipe["interpolation"],
         "data.crop_pct": recipe["crop_pct"],
     }
-
-
-_RECIPE = ("input_size", "interpolation", "crop_pct")
 
 
 def describe(before: TrainConfig, after: TrainConfig) -> list[str]:

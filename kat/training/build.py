@@ -112,7 +112,7 @@ class Run:
     @property
     def total_steps(self) -> int:
         """Steps of all epochs."""
-        return math.ceil(self.batches / self.state.division.accumulate) * self.config.epochs
+        return self.schedule.steps
 
     def prepared(self, batch: Batch, *, training: bool = False) -> Batch:
         """A batch on the device, its images normalized, and in training with rectangles erased."""

@@ -272,7 +272,7 @@ def check(config: TrainConfig) -> None:
     if config.max_time is not None:
         parse_time(config.max_time)
     _check_optim(config)
-    _check_augment(config)
+    _check_data(config)
     _check_model(config)
     if config.resume and config.overwrite:
         raise InputError("resume and overwrite exclude each other")
@@ -297,6 +297,9 @@ def _check_optim(config: TrainConfig) -> None:
             f"optim.name={config.optim.name} fails where a process has no share of a weight,"
             " as with strategy=fsdp: take ddp"
         )
+
+
+def _check_data(config: TrainConfig) -> None:
     if config.data.batch_size == AUTO and is_stream(config.data.name):
         raise InputError(
             "data.batch_size=auto depends on the number of images, which a stream does not know:"
@@ -305,9 +308,6 @@ def _check_optim(config: TrainConfig) -> None:
     mixed = config.augment.mixup not in (0, AUTO) or config.augment.cutmix > 0
     if config.data.batch_size == 1 and mixed:
         raise InputError("data.batch_size must be at least 2 with mixup or cutmix")
-
-
-def _check_augment(config: TrainConfig) -> None:
     if config.augment.auto_augment is not None and config.augment.interpolation == "lanczos":
         raise InputError(
             "augment.interpolation=lanczos cannot rotate and shear, as augment.auto_augment does:"

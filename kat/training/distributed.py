@@ -66,7 +66,7 @@ def is_first_process() -> bool:
         >>> is_first_process()
         True
     """
-    if dist.is_available() and dist.is_initialized():
+    if dist.is_initialized():
         return dist.get_rank() == 0
     node, local = _int("GROUP_RANK", "NODE_RANK", "SLURM_NODEID"), _int("LOCAL_RANK")
     if _under_slurm():
@@ -146,7 +146,7 @@ def disconnect() -> None:
     GIL.
     """
     global _left_group
-    if dist.is_available() and dist.is_initialized():
+    if dist.is_initialized():
         _left_group = dist.group.WORLD
         dist.destroy_process_group()
 
@@ -246,7 +246,7 @@ def _int(*names: str) -> int:
 
 def gather(item: Item) -> list[Item]:
     """The items of all ranks, in their order; a collective."""
-    if not (dist.is_available() and dist.is_initialized()):
+    if not dist.is_initialized():
         return [item]
     items: list[Item] = [item] * dist.get_world_size()
     dist.all_gather_object(items, item)
@@ -255,7 +255,7 @@ def gather(item: Item) -> list[Item]:
 
 def broadcast(item: Item) -> Item:
     """The item of rank 0; a collective."""
-    if not (dist.is_available() and dist.is_initialized()):
+    if not dist.is_initialized():
         return item
     items = [item]
     dist.broadcast_object_list(items)
@@ -268,7 +268,7 @@ def share_buffers(model: nn.Module) -> None:
 
     A rank's own statistics of a batch norm would be lost in a resumed run.
     """
-    if not (dist.is_available() and dist.is_initialized()):
+    if not dist.is_initialized():
         return
     buffers: dict[torch.dtype, list[Tensor]] = {}
     for buffer in map(local, model.buffers()):
@@ -288,7 +288,7 @@ def any_of(here: bool, device: torch.device) -> bool:
         here: whether it holds in this one.
         device: what this process computes on.
     """
-    if not (dist.is_available() and dist.is_initialized()):
+    if not dist.is_initialized():
         return here
     flag = torch.tensor(here, dtype=torch.int32, device=device)
     dist.all_reduce(flag, dist.ReduceOp.MAX)

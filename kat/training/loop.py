@@ -168,6 +168,5 @@ def end_epoch(run: Run, values: dict[str, float]) -> None:
 
 def _marked(items: Iterable[Item], count: int) -> Iterator[tuple[Item, bool]]:
     """At most so many items, each with whether it is the last one."""
-    iterator = iter(items)
-    for index, item in enumerate(islice(iterator, count)):
+    for index, item in enumerate(islice(items, count)):
         yield item, index + 1 == count

@@ -91,6 +91,7 @@ def resolve(config: TrainConfig) -> ResolvedRun:
         config = dataclasses.replace(config, data=DataConfig(**data))
     train_data = open_split(config.data, "train", config.seed)
     val_data = open_split(config.data, "val")
+    task = TASKS[train_data.task]
     check_used(given, train_data.task)
     check_classes(train_data, val_data)
     data = data_record(config.data, train_data, val_data)
@@ -98,15 +99,14 @@ def resolve(config: TrainConfig) -> ResolvedRun:
     config = from_images(config, len(train_data))
     check(config)
     if source is not None:
-        if TASKS[train_data.task].on_grid:
+        if task.on_grid:
             source = source.for_grid()
         config = _with_args(config, {**source.args, **config.model.args})
-    args = TASKS[train_data.task].model_args(config.model.args, train_data, val_data)
+    args = task.model_args(config.model.args, train_data, val_data)
     config = _with_args(config, args)
     record = make_record(config, train_data)
     # A file of coefficients may be gone when the run is resumed: run.yaml keeps what it held.
     config = _with_args(config, record.args)
-    task = TASKS[train_data.task]
     train_data.transform, val_data.transform = task.transforms(record, config)
     return ResolvedRun(
         config=config,

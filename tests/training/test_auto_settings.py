@@ -14,7 +14,7 @@ import yaml
 from kat.data import DataConfig, is_stream
 from kat.errors import InputError
 from kat.models import ModelRecord, build_model, load_model, read_vit, save_model
-from kat.training import ModelConfig, OptimConfig, TrainConfig, settings_to_keep
+from kat.training import ModelConfig, OptimConfig, TrainConfig, auto_settings, settings_to_keep
 from kat.training.auto_settings import choose, describe, from_images, from_run, from_source
 from kat.training.config import automatic, check, setting, with_settings
 
@@ -160,6 +160,13 @@ def test_without_a_source():
     assert (config.data.image_size, config.data.channels, config.data.mean) == (64, None, None)
     with pytest.raises(InputError, match="unknown model 'kat_mikro'; did you mean 'kat_micro'"):
         from_source(_auto(**{"model.name": "kat_mikro"}), None)
+
+
+def test_a_model_for_images_that_are_not_square_is_named(monkeypatch):
+    recipe = {"input_size": (3, 48, 32), "interpolation": "bicubic", "crop_pct": 1.0}
+    monkeypatch.setattr(auto_settings, "registered_preprocessing", lambda name: recipe)
+    with pytest.raises(InputError, match="auto, but kat_micro takes images of 48x32"):
+        from_source(_auto(**{"model.name": "kat_micro"}), None)
 
 
 def test_a_resumed_run_has_what_was_chosen_when_it_was_started(tmp_path):

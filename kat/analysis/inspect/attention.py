@@ -25,6 +25,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from kat.errors import InputError
+from kat.models.kanify.calibrate import evaluation_mode
 
 Visit = Callable[[str, Tensor], None]
 
@@ -80,7 +81,6 @@ def attention_maps(model: nn.Module, images: Tensor) -> AttentionMaps:
     return AttentionMaps(blocks, shown(rollout), tokens, logits)
 
 
-@torch.no_grad()
 def visit_attention(model: nn.Module, images: Tensor, visit: Visit) -> Tensor:
     """Runs a model in eval mode, and passes on the attention of each block as it is computed.
 
@@ -96,19 +96,17 @@ def visit_attention(model: nn.Module, images: Tensor, visit: Visit) -> Tensor:
     Raises:
         InputError: the model is of another kind, or has no attention layer of timm's usual kind.
     """
-    modes = {module: module.training for module in model.modules()}
     layers = _attention_layers(check_attention(model))
     hooks = [
         layer.qkv.register_forward_hook(partial(_show, name, layer, visit))
         for name, layer in layers.items()
     ]
     try:
-        return model.eval()(images)
+        with evaluation_mode(model):
+            return model(images)
     finally:
         for hook in hooks:
             hook.remove()
-        for module, training in modes.items():
-            module.training = training
 
 
 def _show(

@@ -10,7 +10,8 @@ from kat.analysis.ablation import Row, summarize
 from kat.analysis.cost.pareto import cost_points
 from kat.analysis.learning_curves import METRICS, History, common_headline
 from kat.analysis.reports.page import Report
-from kat.analysis.reports.sections import add_costs, add_learning_curves, flat
+from kat.analysis.reports.sections import add_costs, add_learning_curves
+from kat.settings import flat
 from kat.text import duration, scaled
 
 _COSTS = ("parameters", "FLOPs per image", "best epoch", "training time", "images/s", "peak memory")

@@ -24,8 +24,9 @@ from kat.analysis.reports.classification import add_class_findings
 from kat.analysis.reports.dense import add_dense_findings
 from kat.analysis.reports.findings import RunFindings
 from kat.analysis.reports.page import Chart, Report, Table
-from kat.analysis.reports.sections import add_learning_curves, flat
+from kat.analysis.reports.sections import add_learning_curves
 from kat.nn.monitoring.stability import Row
+from kat.settings import flat
 from kat.text import duration, scaled
 
 

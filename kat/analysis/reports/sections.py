@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from kat.analysis.ablation import with_split
 from kat.analysis.cost.pareto import CostPoint
@@ -61,12 +60,3 @@ def add_costs(report: Report, points: Sequence[CostPoint], metric: Metric) -> No
         f"{capitalized(with_split(metric))} against a cost, chosen below. Seconds and memory are"
         " those of the machine at the time; runs side by side slow each other down.",
     )
-
-
-def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by dotted names; an empty mapping stays a value."""
-    found: dict[str, Any] = {}
-    for name, value in settings.items():
-        inner = flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {}
-        found |= inner or {f"{prefix}{name}": value}
-    return found

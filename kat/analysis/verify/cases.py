@@ -15,6 +15,7 @@ from kat.errors import InputError, unknown
 from kat.nn import preset, preset_names
 from kat.nn.coefficients import ALIASES
 from kat.ops import FORMS
+from kat.ops.arguments import compute_dtype
 
 DTYPES = {
     "float32": torch.float32,
@@ -125,7 +126,7 @@ class Case:
     @property
     def coefficient_dtype(self) -> torch.dtype:
         """float64 for float64, else float32; also the dtype of the arithmetic."""
-        return torch.float64 if self.dtype == "float64" else torch.float32
+        return compute_dtype(DTYPES[self.dtype])
 
     @property
     def arithmetic(self) -> Arithmetic:
@@ -276,7 +277,7 @@ def make_case(
         x: (ranges, points).
         names: the names of the ranges.
     """
-    coefficient_dtype = torch.float64 if dtype == "float64" else torch.float32
+    coefficient_dtype = compute_dtype(DTYPES[dtype])
     count = x.size + special * len(_SPECIAL)
     return Case(
         form,

@@ -96,6 +96,11 @@ class Parser(ArgumentParser):
         what = f"the figure: {', '.join(endings[:-1])} or {endings[-1]}"
         self.add_file("--out", what, endings, default=Path(default))
 
+    def add_device(self) -> None:
+        """Adds ``--device NAME``."""
+        what = "auto (a GPU if there is one), cpu, cuda, cuda:1, mps"
+        self.add("--device", default="auto", help=what)
+
     def add_seed(self, what: str) -> None:
         """Adds ``--seed N``."""
         self.add("--seed", type=Seed, default=0, metavar="N", help=f"seed of {what}")

@@ -12,13 +12,8 @@ import numpy as np
 from kat.data.config import DataConfig
 from kat.data.dataset import ImageDataset
 from kat.data.decoding import read_image
-from kat.data.folders import ImageWalk
-from kat.data.naming import (
-    SPLIT_NAMES,
-    check_ignored,
-    is_hidden,
-    sorted_classes,
-)
+from kat.data.folders import ImageWalk, existing_folder, split_folder
+from kat.data.naming import SPLIT_NAMES, check_ignored, is_hidden, sorted_classes
 from kat.data.packed_strings import PackedStrings
 from kat.data.sources.holdout import part_of_training
 from kat.errors import InputError
@@ -105,12 +100,8 @@ class FolderSource:
 
 def _folder_of_split(root: Path, split: str, config: DataConfig) -> tuple[Path, float]:
     """The folder with the classes of a split, and the share that is held out for validation."""
-    if not root.is_dir():
-        raise InputError(f"the data folder {str(root)!r} does not exist")
-    found = {
-        name: next((root / each for each in folders if (root / each).is_dir()), None)
-        for name, folders in SPLIT_NAMES.items()
-    }
+    root = existing_folder(root)
+    found = {name: split_folder(root, name) for name in SPLIT_NAMES}
     unsplit = not any(found.values()) and any(each.is_dir() for each in root.iterdir())
     whole = root if unsplit else found["train"]
     if config.validate_on == "holdout" and found["val"] is None:

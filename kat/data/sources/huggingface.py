@@ -14,7 +14,7 @@ from kat.data.dataset import ImageDataset
 from kat.data.decoding import read_image
 from kat.errors import InputError, first_line, unknown
 from kat.extras import require
-from kat.text import quoted
+from kat.text import numbered, quoted
 
 
 def open_huggingface(config: DataConfig, name: str, split: str) -> ImageDataset:
@@ -150,7 +150,7 @@ def _labels(
         )
     known = getattr(rows.features[column], "names", None)
     count = num_classes or int(values.max(initial=-1)) + 1
-    classes = list(known) if known else [str(index) for index in range(count)]
+    classes = list(known) if known else numbered(count)
     wrong = np.flatnonzero((values < 0) | (values >= len(classes)))
     if len(wrong):
         raise InputError(

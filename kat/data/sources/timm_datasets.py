@@ -18,6 +18,7 @@ from kat.data.packed_strings import PackedStrings
 from kat.data.sources.shard_stream import open_shard_stream
 from kat.data.stream import ImageStream, Part
 from kat.errors import InputError, UnreadableFile
+from kat.text import numbered
 
 
 def open_timm(config: DataConfig, split: str, seed: int) -> ImageDataset | ImageStream:
@@ -164,7 +165,7 @@ def _leave_encoded(reader: Any) -> None:
 
 def _classes(config: DataConfig, dataset: Any) -> list[str]:
     if config.num_classes is not None:
-        return [str(index) for index in range(config.num_classes)]
+        return numbered(config.num_classes)
     names = getattr(dataset, "classes", None)
     if names is None:
         indices = getattr(getattr(dataset, "reader", None), "class_to_idx", None) or {}

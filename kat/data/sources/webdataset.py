@@ -20,7 +20,7 @@ from kat.data.sources.tar_members import TarSource
 from kat.documents import parse_json
 from kat.errors import InputError
 from kat.files import open_input
-from kat.text import either
+from kat.text import either, numbered
 
 IMAGES = tuple(extension[1:] for extension in IMAGE_EXTENSIONS)
 """Extensions of the image of a sample; the first counts if there are several."""
@@ -63,7 +63,7 @@ def open_webdataset(config: DataConfig, pattern: str, split: str) -> ImageDatase
         others = [path for name in splits if name != split for path in splits[name]]
         every = [*shards, *_indexed(others, label_key)]
         largest = max((int(arrays["labels"].max(initial=_NONE)) for arrays in every), default=_NONE)
-        classes = [str(index) for index in range(config.num_classes or largest + 1)]
+        classes = numbered(config.num_classes or largest + 1)
     return _dataset(paths, shards, classes, config.bad_images, folder)
 
 

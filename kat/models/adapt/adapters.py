@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kat.errors import InputError
 from kat.models.adapt.changes import add_change, merge_change, remove_change
-from kat.models.adapt.files import write
+from kat.models.adapt.files import KEY, write
 from kat.models.adapt.parallel import NAME, Parallel
 from kat.models.adapt.places import Place
 from kat.models.kanify.record import note_shares
@@ -104,7 +104,7 @@ class Adapters:
     def record(self) -> dict[str, Any]:
         """All that :func:`kat.models.adapt.load_adapters` needs beside the tensors, for JSON."""
         return {
-            "kat_adapter": VERSION,
+            KEY: VERSION,
             "kind": self.kind,
             "places": self.places,
             "modules_to_save": self.modules_to_save,

@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from kat.errors import InputError, unknown
 from kat.models.adapt.adapters import KINDS, VERSION, Adapters, Kind
-from kat.models.adapt.files import CONFIG, read_record, read_state
+from kat.models.adapt.files import CONFIG, KEY, read_record, read_state
 from kat.models.adapt.places import (
     Place,
     check_free,
@@ -27,9 +27,6 @@ from kat.models.pretrained import loader
 from kat.models.pretrained.notes import noted
 from kat.models.selection import Parts, Selection
 from kat.nn.sharded import is_sharded
-
-_KEY = "kat_adapter"
-"""Of the records' version."""
 
 
 def adapt(
@@ -181,7 +178,7 @@ def adapters_of(model: nn.Module) -> list[Adapters]:
         >>> list(adapters_of(again)[0].modules)
         ['layers.0.mlp.down_proj.parallel']
     """
-    records = [record for record in noted(model) if _KEY in record]
+    records = [record for record in noted(model) if KEY in record]
     if not all(_is_in(model, record) for record in records):
         raise InputError(
             "the configuration names adapters that the model lacks: call"
@@ -195,8 +192,8 @@ def adapters_of(model: nn.Module) -> list[Adapters]:
 
 def _of_record(model: nn.Module, record: Mapping[str, Any]) -> Adapters:
     """The adapters of a record, checked against the model, and not yet in place."""
-    if record[_KEY] != VERSION:
-        raise InputError(f"the adapters have version {record[_KEY]!r}; only {VERSION} is supported")
+    if record[KEY] != VERSION:
+        raise InputError(f"the adapters have version {record[KEY]!r}; only {VERSION} is supported")
     kind, modules = record["kind"], dict(model.named_modules())
     if kind not in KINDS:
         raise unknown("kind of adapter", str(kind), KINDS)
@@ -271,4 +268,4 @@ def _renamed(record: Mapping[str, Any], rename: loader.Rename) -> dict[str, Any]
     }
 
 
-loader.KINDS[_KEY] = loader.Kind(_make, _renamed)
+loader.KINDS[KEY] = loader.Kind(_make, _renamed)

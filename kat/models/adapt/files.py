@@ -16,6 +16,8 @@ from kat.extras import require
 from kat.files import check_folder, check_input, replacing, write_text
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+KEY = "kat_adapter"
+"""Of the version in a record."""
 _CONFIG_LIMIT = 1 << 24
 
 
@@ -44,7 +46,7 @@ def read_record(folder: Path) -> dict[str, Any]:
         InputError: it cannot be read, or is PEFT's.
     """
     content = read_json(folder / CONFIG, _CONFIG_LIMIT)
-    if not isinstance(content, dict) or "kat_adapter" not in content:
+    if not isinstance(content, dict) or KEY not in content:
         hint = "PEFT's: peft.PeftModel.from_pretrained loads it" if _is_peft(content) else "others'"
         raise InputError(f"{folder / CONFIG} is not of kat.adapt, but {hint}")
     return content

@@ -22,6 +22,7 @@ from kat.files import replacing, write_text
 from kat.models.checkpoints.model_record import ModelRecord, build_model, registered_preprocessing
 from kat.models.checkpoints.state_dict import canonical, is_coefficient, load_weights, weight_sets
 from kat.models.checkpoints.weight_files import read_state_dict, read_torch_file
+from kat.text import numbered
 
 WEIGHTS, CONFIG, BEST = "model.safetensors", "config.json", "best.ckpt"
 
@@ -155,7 +156,7 @@ def record_of_released(weights: Mapping[str, Tensor]) -> ModelRecord | None:
     size = 16 * math.isqrt(tokens - 1)
     return ModelRecord(
         architecture=name,
-        classes=[str(index) for index in range(classes)],
+        classes=numbered(classes),
         **{**registered_preprocessing(name), "input_size": (3, size, size)},
     )
 

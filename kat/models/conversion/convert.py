@@ -14,8 +14,9 @@ from kat.models.checkpoints.model_record import ModelRecord, build_model, regist
 from kat.models.checkpoints.state_dict import STEM
 from kat.models.conversion.initialize import init_from_vit
 from kat.models.conversion.report import Conversion
-from kat.models.conversion.source import ViTSource, numbered, read_vit
+from kat.models.conversion.source import ViTSource, read_vit
 from kat.models.kat import KAT
+from kat.text import numbered
 
 
 def convert_vit(

@@ -23,6 +23,7 @@ from kat.models.conversion.vit_args import rational_args
 from kat.models.dense import DenseHeads, DenseModel
 from kat.models.kat import KAT
 from kat.nn import Coefficients, GRKANMlp, GroupRational
+from kat.nn.rational import set_coefficients
 from kat.text import counted, listing
 
 _HEAD = ("head.weight", "head.bias")
@@ -147,7 +148,7 @@ def _init_kat(
         if isinstance(mlp.act1, GroupRational):
             mlp.act1.reset_parameters()
     for mlp, coefficients in zip(_mlps(made).values(), fits, strict=False):
-        _set_coefficients(mlp.act2, coefficients)
+        set_coefficients(mlp.act2, coefficients)
     moved = movement(made, vit, images)
     model.load_state_dict(made.state_dict())
     return replace(
@@ -286,12 +287,3 @@ def _fit_rationals(
     widths = [of_blocks[block] for block in mlps]
     fits = {r: fit_activation(activation, r, act2.degree, act2.form) for r in sorted(set(widths))}
     return [fits[r] for r in widths]
-
-
-@torch.no_grad()
-def _set_coefficients(act: GroupRational, coefficients: Coefficients) -> None:
-    for own, values in (
-        (act.weight_numerator, coefficients.numerator),
-        (act.weight_denominator, coefficients.denominator),
-    ):
-        own.copy_(torch.tensor(values).expand_as(own))

@@ -21,7 +21,7 @@ from kat.models.checkpoints.weight_files import read_state_dict
 from kat.models.conversion.google_npz import PREPROCESSING, read_google_vit
 from kat.models.conversion.vit_args import REGISTERS, rational_args, vit_args
 from kat.models.dense import DenseHeads, DenseModel
-from kat.text import listing
+from kat.text import listing, numbered
 
 _FILES = (".safetensors", ".pth", ".pt", ".bin", ".tar", ".ckpt", ".npz")
 _PREFIX_TOKENS = ("cls_token", *REGISTERS)
@@ -105,11 +105,6 @@ class ViTSource:
         if self.args.get("no_embed_class", False):
             return 0
         return sum(self.weights[name].shape[1] for name in _PREFIX_TOKENS if name in self.weights)
-
-
-def numbered(count: int) -> list[str]:
-    """Class names for classes without names: ``"0"``, ``"1"`` and so on."""
-    return [str(index) for index in range(count)]
 
 
 def read_vit(source: str | Path | nn.Module) -> ViTSource:

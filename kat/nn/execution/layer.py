@@ -105,13 +105,7 @@ class Layer(NamedTuple):
             found, y = self._gradients_of_value(grad @ self.weight.to(grad.dtype), x, for_weight)
         elif for_weight:
             y = self.value(x)
-        rows = grad.reshape(-1, grad.shape[-1])
-        d_weight = d_bias = None
-        if y is not None:
-            d_weight = (rows.T @ y.reshape(-1, y.shape[-1]).to(grad.dtype)).to(self.weight.dtype)
-        if for_bias:
-            d_bias = rows.sum(0)
-        return [*found[:3], d_weight, d_bias, *found[3:]]
+        return [*found[:3], *linear_gradients(grad, y, self.weight.dtype, for_bias), *found[3:]]
 
     def _gradients_of_value(
         self, grad: Tensor, x: Tensor, for_weight: bool
@@ -134,6 +128,17 @@ class Layer(NamedTuple):
             return [*found, None, None], y
         dx, of_norm_weight, of_norm_bias, da, db = found
         return [dx, da, db, of_norm_weight, of_norm_bias], y
+
+
+def linear_gradients(
+    grad: Tensor, y: Tensor | None, dtype: torch.dtype, for_bias: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """dW = G^T y, in the weight's dtype, None without y, and dbias = sum G, if that is needed."""
+    rows = grad.reshape(-1, grad.shape[-1])
+    d_weight = None
+    if y is not None:
+        d_weight = (rows.T @ y.reshape(-1, y.shape[-1]).to(grad.dtype)).to(dtype)
+    return d_weight, rows.sum(0) if for_bias else None
 
 
 def plain_layer(activation: GroupRational | None, linear: nn.Linear) -> Layer | None:

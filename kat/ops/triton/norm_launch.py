@@ -10,6 +10,7 @@ import torch
 import triton
 from torch import Tensor
 
+from kat.ops.arguments import compute_dtype
 from kat.ops.triton import norm_kernels
 from kat.ops.triton.launch import (
     BACKWARD_PROGRAMS,
@@ -144,8 +145,9 @@ def backward_into(
     weight, bias = weight.contiguous(), bias.contiguous()
     share, count = _share(x, a, b, BACKWARD_PROGRAMS), x.shape[:-1].numel()
     sums = CoefficientSums(share, a, b)
-    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-    partial = torch.empty(share.programs, 2, x.shape[-1], dtype=dtype, device=x.device)
+    partial = torch.empty(
+        share.programs, 2, x.shape[-1], dtype=compute_dtype(x.dtype), device=x.device
+    )
     tensors = (grad, x, dx, dx if y is None else y, weight, bias, a, b, partial, *sums.tensors)
     with torch.cuda.device_of(x):
         for scaled in (False, True):

@@ -13,8 +13,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from importlib.util import find_spec
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,8 +21,9 @@ from torch.utils.tensorboard import SummaryWriter
 
 from kat.documents import read_json
 from kat.errors import InputError, first_line
-from kat.extras import MissingPackage
+from kat.extras import MissingPackage, is_installed
 from kat.files import open_input, write_text
+from kat.settings import flat
 from kat.tables import columns_of, write_table
 from kat.training.config import TrainConfig
 from kat.training.run_directory import LOGGER_RUNS, METRICS, TENSORBOARD, settings_to_keep
@@ -186,21 +186,12 @@ class MlflowLogger(Logger):
     def log_settings(self, settings: Mapping[str, Any]) -> None:
         """Logs the settings as parameters, once: MLflow takes no second value of one."""
         if self.new:
-            for name, value in _flat(settings):
+            for name, value in flat(settings, "/").items():
                 self.client.log_param(self.run_id, name, value)
 
     def close(self, status: Status) -> None:
         """Ends the run."""
         self.client.set_terminated(self.run_id, status.upper())
-
-
-def _flat(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    """The settings by names such as optim/lr."""
-    for name, value in settings.items():
-        if isinstance(value, dict) and value:
-            yield from _flat(value, f"{before}{name}/")
-        else:
-            yield f"{before}{name}", value
 
 
 SERVICES: dict[str, Callable[[Path, str | None], Logger]] = {
@@ -269,9 +260,3 @@ def check_wandb_account() -> None:
 
     if wandb.setup().settings.mode == "online" and not wandb.login(prompt=False):
         raise InputError("loggers=wandb needs an account: wandb login, or WANDB_MODE=offline")
-
-
-def is_installed(module: str) -> bool:
-    """Whether a module can be imported; a folder of that name is not enough."""
-    spec = find_spec(module)
-    return spec is not None and spec.origin is not None

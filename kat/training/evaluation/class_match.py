@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from timm.data import ImageNetInfo
 
 from kat.errors import InputError
+from kat.text import numbered
 
 IMAGENET = 1000
 """The number of classes of ImageNet-1k."""
@@ -40,16 +41,11 @@ def imagenet_indices(names: Sequence[str]) -> list[int] | None:
 
     None if a name is neither, or if both kinds are mixed.
     """
-    for known in (imagenet_synsets(), numbers(IMAGENET)):
+    for known in (imagenet_synsets(), numbered(IMAGENET)):
         index = {name: i for i, name in enumerate(known)}
         if names and index.keys() >= set(names):
             return [index[name] for name in names]
     return None
-
-
-def numbers(count: int) -> list[str]:
-    """The names of unnamed classes: "0", "1", ..."""
-    return [str(index) for index in range(count)]
 
 
 def match_classes(ours: Sequence[str], theirs: Sequence[str]) -> ClassMatch:
@@ -80,7 +76,7 @@ def match_classes(ours: Sequence[str], theirs: Sequence[str]) -> ClassMatch:
             f"the model has {len(ours)} classes and the data has {len(theirs)}; {strange!r} is not"
             " a class of the model"
         )
-    if numbers(len(ours)) in (list(ours), list(theirs)):
+    if numbered(len(ours)) in (list(ours), list(theirs)):
         note = "note: one side has numbers instead of class names, so the names were not compared"
         return ClassMatch(list(range(len(ours))), "position", [note])
     index = next(i for i, pair in enumerate(zip(ours, theirs, strict=True)) if pair[0] != pair[1])

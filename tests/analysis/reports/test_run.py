@@ -12,8 +12,8 @@ from kat.analysis.inspect.mistakes import class_findings
 from kat.analysis.reports.ablation import write_ablation_report
 from kat.analysis.reports.comparison import write_comparison_report
 from kat.analysis.reports.run import write_run_report
-from kat.analysis.reports.sections import flat
 from kat.data import Batch
+from kat.settings import flat
 from tests.analysis import report_pages as pages
 from tests.records import RECORD
 

@@ -55,6 +55,13 @@ def test_objects_are_drawn_and_written(items, runs, tmp_path, capsys):
         assert coco_mask.decode(found[0]["segmentation"]).shape == (64, 64)
 
 
+def test_an_image_that_is_given_twice_has_one_picture_of_its_own_name(items, runs, tmp_path):
+    (path,) = pictures(items, 1)
+    out = tmp_path / "pictures"
+    assert run("predict", path, path, "--checkpoint", runs / "detection", "--out", out) == 0
+    assert [picture.name for picture in out.iterdir()] == [path.name]
+
+
 def test_classes_of_pixels_are_drawn_and_written(items, runs, tmp_path):
     (path,) = pictures(items, 1)
     wide = tmp_path / "wide.png"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
 import os
 import subprocess
@@ -108,14 +107,6 @@ def test_wandb_without_an_account_is_refused_unless_it_is_offline(tmp_path, caps
     loggers.check_services(config)
     settings.mode, known.account = "offline", False
     loggers.check_services(config)
-
-
-def test_a_folder_of_that_name_is_no_package(tmp_path, monkeypatch):
-    (tmp_path / "wandb_runs_here").mkdir()
-    monkeypatch.syspath_prepend(tmp_path)
-    assert importlib.util.find_spec("wandb_runs_here") is not None
-    assert not loggers.is_installed("wandb_runs_here")
-    assert loggers.is_installed("json")
 
 
 def test_a_service_that_refuses_is_one_line(services, tmp_path, capsys, monkeypatch):

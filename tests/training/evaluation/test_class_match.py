@@ -7,7 +7,8 @@ from importlib.resources import files
 import pytest
 
 from kat.errors import InputError
-from kat.training.evaluation.class_match import imagenet_synsets, match_classes, numbers
+from kat.text import numbered
+from kat.training.evaluation.class_match import imagenet_synsets, match_classes
 
 
 def _list(name: str) -> list[str]:
@@ -28,7 +29,7 @@ def test_another_order_goes_by_the_names():
 @pytest.mark.parametrize("model", ["synsets", "numbers"])
 @pytest.mark.parametrize("subset", ["a", "r"])
 def test_imagenets_subsets_are_timms(model, subset):
-    ours = list(imagenet_synsets()) if model == "synsets" else numbers(1000)
+    ours = list(imagenet_synsets()) if model == "synsets" else numbered(1000)
     match = match_classes(ours, _list(f"imagenet_{subset}_synsets.txt"))
     assert match.columns == [int(index) for index in _list(f"imagenet_{subset}_indices.txt")]
     assert "the data has 200 of the model's 1000 classes" in match.notes[-1]
@@ -42,7 +43,7 @@ def test_numbered_folders_are_imagenets_indices():
 
 
 def test_what_has_no_names_goes_by_position():
-    match = match_classes(numbers(2), ["cat", "dog"])
+    match = match_classes(numbered(2), ["cat", "dog"])
     assert (match.columns, match.basis) == ([0, 1], "position")
     assert "not compared" in match.notes[0]
 
@@ -52,7 +53,7 @@ def test_what_has_no_names_goes_by_position():
     [
         (["a", "b"], ["a", "c"], "class 1 is 'b' in the model and 'c' in the data"),
         (["a", "b"], ["x"], "has 2 classes and the data has 1; 'x' is not a class of the"),
-        (numbers(1000), ["n01440764", "shark"], "'n01440764' is not a class of the model"),
+        (numbered(1000), ["n01440764", "shark"], "'n01440764' is not a class of the model"),
         (["a", "a"], ["a", "b"], "class 1 is 'a' in the model and 'b' in the data"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from kat.data.folders import existing_folder
 from kat.data.naming import SPLIT_NAMES
 from kat.errors import InputError
 from kat.text import listing
@@ -36,8 +37,7 @@ def find_coco(root: Path, split: str) -> CocoFiles:
     Raises:
         InputError: the folder or the file is missing, or there are several files.
     """
-    if not root.is_dir():
-        raise InputError(f"the data folder {str(root)!r} does not exist")
+    root = existing_folder(root)
     for name in _NAMES[split]:
         beside = root / name / "_annotations.coco.json"
         if beside.is_file():

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kat.data.folders import existing_folder, split_folder
 from kat.data.naming import SPLIT_NAMES, check_unique, is_hidden, is_image
 from kat.data.packed_strings import PackedStrings
 from kat.errors import InputError
@@ -45,7 +46,7 @@ def find_ade20k(root: Path, split: str) -> SegmentationFiles:
     info = root / "objectInfo150.txt"
     classes = _ade_names(info) if info.is_file() else [str(number) for number in range(1, 151)]
     images = _split_folder(root / "images", split)
-    masks = _folder(root / "annotations" / images.name)
+    masks = existing_folder(root / "annotations" / images.name)
     return _paired(images, masks, None, classes, zero_is_unlabeled=True)
 
 
@@ -59,7 +60,8 @@ def find_voc(root: Path, split: str) -> SegmentationFiles:
     listed = root / "ImageSets" / "Segmentation" / f"{split}.txt"
     stems = _lines(listed)
     check_unique(stems, listed, "image", "images")
-    images, masks = _folder(root / "JPEGImages"), _folder(root / "SegmentationClass")
+    images = existing_folder(root / "JPEGImages")
+    masks = existing_folder(root / "SegmentationClass")
     return _paired(images, masks, stems, VOC_CLASSES, zero_is_unlabeled=False)
 
 
@@ -72,7 +74,7 @@ def find_masks(root: Path, split: str) -> SegmentationFiles:
     folder = _split_folder(root, split)
     names = root / "classes.txt"
     classes = _classes(_lines(names), names, 255)
-    images, masks = _folder(folder / "images"), _folder(folder / "masks")
+    images, masks = existing_folder(folder / "images"), existing_folder(folder / "masks")
     return _paired(images, masks, None, classes, zero_is_unlabeled=False)
 
 
@@ -133,18 +135,11 @@ def _inner(root: Path, name: str) -> Path:
     return root / name if (root / name).is_dir() else root
 
 
-def _folder(path: Path) -> Path:
-    if not path.is_dir():
-        raise InputError(f"the data folder {str(path)!r} does not exist")
-    return path
-
-
 def _split_folder(root: Path, split: str) -> Path:
-    for name in SPLIT_NAMES[split]:
-        if (root / name).is_dir():
-            return root / name
-    _folder(root)
-    raise InputError(f"{root} has no folder {either(SPLIT_NAMES[split])}")
+    folder = split_folder(existing_folder(root), split)
+    if folder is None:
+        raise InputError(f"{root} has no folder {either(SPLIT_NAMES[split])}")
+    return folder
 
 
 def _lines(path: Path) -> list[str]:

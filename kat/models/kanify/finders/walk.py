@@ -172,9 +172,7 @@ class Walk:
         return module is not None and linear_map(module) is not None
 
     def _is_norm(self, node: fx.Node) -> bool:
-        module = self._called(node)
-        name = _function(node) if module is None else type(module).__name__
-        return bool(_NORM.search(name))
+        return bool(_NORM.search(self._described(node)))
 
     def _keeps(self, node: fx.Node) -> bool:
         """Whether a step leaves values, or at least channels, to themselves."""
@@ -185,8 +183,7 @@ class Walk:
 
     def _moves(self, node: fx.Node) -> bool:
         """Whether a step moves channels to another dimension."""
-        module = self._called(node)
-        return (_function(node) if module is None else type(module).__name__) in _MOVES
+        return self._described(node) in _MOVES
 
     def _map(self, call: fx.Node) -> LinearMap:
         mapped = linear_map(self.module.get_submodule(str(call.target)))
@@ -197,6 +194,7 @@ class Walk:
         return joined(self.path, str(call.target))
 
     def _described(self, node: fx.Node) -> str:
+        """The name of the function that a step calls, or of the class of the module."""
         module = self._called(node)
         return _function(node) if module is None else type(module).__name__
 
