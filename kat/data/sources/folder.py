@@ -106,7 +106,7 @@ class FolderSource:
 def _folder_of_split(root: Path, split: str, config: DataConfig) -> tuple[Path, float]:
     """The folder with the classes of a split, and the share that is held out for validation."""
     if not root.is_dir():
-        raise InputError(f"the data folder {str(root)!r} does not exist")
+        raise InputError(f"the data folder {str(root)!r} does not exist: --data names it")
     found = {
         name: next((root / each for each in folders if (root / each).is_dir()), None)
         for name, folders in SPLIT_NAMES.items()

@@ -37,7 +37,7 @@ def find_coco(root: Path, split: str) -> CocoFiles:
         InputError: the folder or the file is missing, or there are several files.
     """
     if not root.is_dir():
-        raise InputError(f"the data folder {str(root)!r} does not exist")
+        raise InputError(f"the data folder {str(root)!r} does not exist: --data names it")
     for name in _NAMES[split]:
         beside = root / name / "_annotations.coco.json"
         if beside.is_file():

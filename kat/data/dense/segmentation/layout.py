@@ -135,7 +135,7 @@ def _inner(root: Path, name: str) -> Path:
 
 def _folder(path: Path) -> Path:
     if not path.is_dir():
-        raise InputError(f"the data folder {str(path)!r} does not exist")
+        raise InputError(f"the data folder {str(path)!r} does not exist: --data names it")
     return path
 
 
