@@ -200,7 +200,6 @@ def input_args(architecture: str, input_size: tuple[int, int, int]) -> dict[str,
     return {"in_chans": channels, **({"img_size": [height, width]} if sized else {})}
 
 
-@cache
 def check_arguments(architecture: str, args: Mapping[str, Any]) -> None:
     """Checks the names of a model's arguments; of a model that timm does not know, none.
 
@@ -213,6 +212,7 @@ def check_arguments(architecture: str, args: Mapping[str, Any]) -> None:
             raise unknown(f"argument of {architecture}", str(name), known)
 
 
+@cache
 def constructor_arguments(architecture: str) -> frozenset[str]:
     """The arguments that the models of a module of timm, or of kat, take in their constructors.
 
