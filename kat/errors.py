@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 _LISTED = 24
 
@@ -84,7 +84,10 @@ class ExportFailed(RuntimeError):
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
-    """The error for an unknown name, with the closest known one.
+    """The error for an unknown name, with the one that is most likely meant.
+
+    That is the setting of this name in a section, if there is one alone (``optim.lr`` for ``lr``),
+    else the closest known name.
 
     Args:
         kind: what the name stands for, e.g. ``"model"``.
@@ -92,10 +95,24 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
         known: all valid names; the message lists them if there are at most 24.
     """
     names = sorted(known)
-    nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.55)
-    hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+    nearest = _most_likely(name, names)
+    hint = f"; did you mean {nearest!r}?" if nearest else ""
     listed = f" (there are: {', '.join(names)})" if len(names) <= _LISTED else ""
     return InputError(f"unknown {kind} {name!r}{hint}{listed}")
+
+
+def _most_likely(name: str, names: Sequence[str]) -> str | None:
+    by_spelling = {_spelling(known): known for known in reversed(names)}
+    given = _spelling(name).replace("learning_rate", "lr")
+    in_sections = [spelling for spelling in by_spelling if spelling.endswith(f".{given}")]
+    if len(in_sections) == 1:
+        return by_spelling[in_sections[0]]
+    nearest = difflib.get_close_matches(given, by_spelling, n=1, cutoff=0.55)
+    return by_spelling[nearest[0]] if nearest else None
+
+
+def _spelling(name: str) -> str:
+    return name.lower().lstrip("-").replace("-", "_")
 
 
 def worker_has_ended(error: Exception) -> bool:

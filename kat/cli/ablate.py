@@ -46,6 +46,7 @@ from kat.cli.options.training_settings import TrainingParser, config_from
 from kat.documents import parse_yaml
 from kat.errors import InputError
 from kat.files import write_text
+from kat.models.checkpoints.model_record import check_arguments
 from kat.settings import Count
 from kat.tables import print_table
 from kat.text import printable, say, warn
@@ -141,6 +142,7 @@ def plan_grid(grid: Grid, options: Namespace) -> list[PlannedRun]:
     def configure(content: Settings, name: str) -> TrainConfig:
         config = config_from(parser, content, name)
         check(config)
+        check_arguments(config.model.name, config.model.args)
         return config
 
     return plan_runs(grid, options.seeds or grid.seeds, recipe, overrides, options.out, configure)

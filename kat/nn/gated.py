@@ -18,7 +18,7 @@ from kat.nn.execution.layer import (
     plain_coefficients,
     plain_layer,
 )
-from kat.nn.grkan import count_groups
+from kat.nn.grkan import count_groups, pair
 from kat.nn.init import Scheme, init_grkan_
 from kat.nn.rational import GroupRational, Share
 from kat.ops import Form, Impl, gated_rational
@@ -109,8 +109,7 @@ class GatedGRKANMlp(nn.Module):
             raise ValueError("gate_last=True needs packed=True: fc1_g and fc1_x have no order")
         width = _gate_width(hidden_features or in_features, packed, align_to)
         groups = count_groups(num_groups, "the gate's width", width)
-        biases = bias if isinstance(bias, tuple) else (bias, bias)
-        drops = drop if isinstance(drop, tuple) else (drop, drop)
+        biases, drops = pair(bias), pair(drop)
         options: dict[str, Any] = {"device": device, "dtype": dtype}
         self.packed = packed
         self.gate_last = gate_last

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Any, Literal, SupportsIndex, get_args
 
 import torch
 from torch import Tensor, fx, nn
@@ -118,8 +118,9 @@ class GRKANLinear(nn.Module):
 class GRKANMlp(nn.Module):
     """GRKANMlp(x) = W_2 F_2(W_1 F_1(x) + b_1) + b_2: the MLP of a KAT block, two GR-KAN layers.
 
-    It has the signature of timm's ``Mlp`` and serves as ``mlp_layer=`` of timm's models. F_1 is
-    initialized to the identity and F_2 to ``act_init``, so it starts as an ordinary MLP.
+    It has the signature of timm's ``Mlp``, without ``use_conv``, and serves as ``mlp_layer=`` of
+    timm's models. F_1 is initialized to the identity and F_2 to ``act_init``, so it starts as an
+    ordinary MLP.
 
     Args:
         in_features: width of the input, divisible by num_groups.
@@ -127,8 +128,8 @@ class GRKANMlp(nn.Module):
         out_features: width of the output; in_features by default.
         act_layer: unused, for timm's signature; the activations are the rationals.
         norm_layer: an optional norm before the second linear map, as in timm's ``Mlp``.
-        bias: whether the linear maps have biases.
-        drop: dropout rate after each rational.
+        bias: whether the linear maps have biases; a pair for those of fc1 and of fc2.
+        drop: dropout rate after each rational; a pair for different ones.
         num_groups: number of groups of both rationals; ``"channels"``: one for each channel.
         degree, form, share, impl: of both rationals, see :class:`GroupRational`.
         first_init: the initial function F_1; ``"none"``: no F_1, as in an ordinary MLP.
@@ -167,8 +168,8 @@ class GRKANMlp(nn.Module):
         out_features: int | None = None,
         act_layer: Any = None,
         norm_layer: Callable[..., nn.Module] | None = None,
-        bias: bool = True,
-        drop: float = 0.0,
+        bias: bool | tuple[bool, bool] = True,
+        drop: float | tuple[float, float] = 0.0,
         *,
         num_groups: int | str = 8,
         first_init: Init = "identity",
@@ -191,6 +192,7 @@ class GRKANMlp(nn.Module):
         self.num_groups = num_groups
         first_groups = count_groups(num_groups, "in_features", in_features)
         groups = count_groups(num_groups, "hidden_features", hidden_features)
+        biases, drops = pair(bias), pair(drop)
         self.weight_init = weight_init
         self.fused = fused
         self.keep = keep
@@ -203,12 +205,12 @@ class GRKANMlp(nn.Module):
 
         has_first = first_init != "none"
         self.act1 = act(first_groups, first_init, in_features) if has_first else nn.Identity()
-        self.drop1 = nn.Dropout(drop)
-        self.fc1 = nn.Linear(in_features, hidden_features, bias=bias, **options)
+        self.drop1 = nn.Dropout(drops[0])
+        self.fc1 = nn.Linear(in_features, hidden_features, bias=biases[0], **options)
         self.act2 = act(groups, act_init, hidden_features)
-        self.drop2 = nn.Dropout(drop)
+        self.drop2 = nn.Dropout(drops[1])
         self.norm = norm_layer(hidden_features, **options) if norm_layer else nn.Identity()
-        self.fc2 = nn.Linear(hidden_features, out_features, bias=bias, **options)
+        self.fc2 = nn.Linear(hidden_features, out_features, bias=biases[1], **options)
         self.init_weights()
 
     def init_weights(self) -> None:
@@ -284,11 +286,30 @@ class GRKANMlp(nn.Module):
         return not effective(self.drop1, self.drop2, self.norm)
 
 
+def pair(value: Any) -> tuple[Any, Any]:
+    """One value for each linear map of an MLP, as timm's MLPs take them: a pair, or one for both.
+
+    Raises:
+        ValueError: more or fewer than two values.
+    """
+    if not isinstance(value, tuple | list):
+        return value, value
+    if len(value) != 2:
+        raise ValueError(f"a pair must have two values, got {value!r}")
+    return value[0], value[1]
+
+
 def count_groups(num_groups: int | str, name: str, width: int) -> int:
-    """The number of groups into which a width is divided."""
+    """The number of groups into which a width is divided.
+
+    Raises:
+        ValueError: a width that is no positive integer, or that the groups do not divide.
+    """
+    if not isinstance(width, SupportsIndex) or width < 1:
+        raise ValueError(f"{name} must be an integer of at least 1, got {width!r}")
     if num_groups == "channels":
         return width
-    if not isinstance(num_groups, int) or num_groups < 1:
+    if not isinstance(num_groups, SupportsIndex) or num_groups < 1:
         raise ValueError(f"num_groups must be at least 1, or 'channels', got {num_groups!r}")
     if width % num_groups:
         raise ValueError(f"{name}={width} is not divisible by num_groups={num_groups}")

@@ -60,7 +60,7 @@ def init_grkan_(linear: nn.Linear, activation: nn.Module, scheme: Scheme) -> Non
         '2.0'
     """
     if scheme not in SCHEMES:
-        raise ValueError(f"scheme must be one of {SCHEMES}, got {scheme!r}")
+        raise ValueError(f"the initial weights' scheme must be one of {SCHEMES}, got {scheme!r}")
     if not has_values(linear.weight):
         return
     if scheme == "variance_preserving":

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
+from numbers import Real
 from typing import Any, Literal
 
 import torch
@@ -54,7 +55,8 @@ def param_groups(
         coefficients. Those of coefficients have ``use_muon=False``, too, which Muon of timm obeys.
 
     Raises:
-        InputError: another ``coefficient_lr``, or no parameter requires a gradient.
+        InputError: a rate or a weight decay below zero, another ``coefficient_lr``, something that
+            is no module, or no parameter requires a gradient.
 
     Examples:
         >>> import torch
@@ -65,6 +67,12 @@ def param_groups(
         [(False, 0.0, 2), (True, 0.0, 2), (False, 0.05, 2)]
         >>> optimizer = torch.optim.AdamW(groups)
     """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model must be an nn.Module, got {type(model).__name__}")
+    _check_not_negative("lr", lr)
+    _check_not_negative("weight_decay", weight_decay)
+    if coefficient_lr is not None and not isinstance(coefficient_lr, str):
+        _check_not_negative("coefficient_lr", coefficient_lr)
     if isinstance(coefficient_lr, str) and coefficient_lr != "scaled":
         raise InputError(
             f"coefficient_lr must be a learning rate, 'scaled' or None, got {coefficient_lr!r}"
@@ -86,6 +94,10 @@ def clip_coefficient_gradients(optimizer: torch.optim.Optimizer, max_norm: float
         optimizer: an optimizer of the groups of :func:`param_groups`.
         max_norm: the largest L2 norm, over all coefficients together.
 
+    Raises:
+        InputError: the optimizer's groups do not say which are of coefficients, as those of
+            ``model.parameters()``, or ``max_norm`` is not above zero.
+
     Examples:
         >>> import torch
         >>> import kat
@@ -94,9 +106,17 @@ def clip_coefficient_gradients(optimizer: torch.optim.Optimizer, max_norm: float
         >>> optimizer = torch.optim.SGD(kat.param_groups(model, lr=0.1), lr=0.1, momentum=0.9)
         >>> clip_coefficient_gradients(optimizer, max_norm=1.0)
     """
+    if not max_norm > 0:
+        raise InputError(f"max_norm must be above 0, got {max_norm!r}")
+    if not any("rational" in group for group in optimizer.param_groups):
+        raise InputError(
+            "the optimizer's parameter groups do not say which are of coefficients: make them with"
+            " kat.param_groups(model, lr)"
+        )
 
     def clip(stepping: torch.optim.Optimizer, *_: Any) -> None:
-        coefficients = [p for g in stepping.param_groups if g["rational"] for p in g["params"]]
+        groups = [group for group in stepping.param_groups if group.get("rational")]
+        coefficients = [parameter for group in groups for parameter in group["params"]]
         nn.utils.clip_grad_norm_(coefficients, max_norm)
 
     optimizer.register_step_pre_hook(clip)
@@ -167,6 +187,12 @@ def split_coefficients(
             if params:
                 split.append({**group, **marks, **own})
     return split
+
+
+def _check_not_negative(name: str, value: float) -> None:
+    """Raises InputError; torch checks the default of its optimizers, not what groups have."""
+    if not isinstance(value, Real | Tensor) or not value >= 0:
+        raise InputError(f"{name} must be a number of at least 0, got {value!r}")
 
 
 def _spared(model: nn.Module) -> set[int]:

@@ -96,6 +96,8 @@ class GroupRational(nn.Module):
         check_form(form)
         if share not in SHARES:
             raise ValueError(f"share must be one of {SHARES}, got {share!r}")
+        if not isinstance(channel_dim, SupportsIndex):
+            raise InputError(f"channel_dim must be an integer, got {channel_dim!r}")
         self.num_groups = int(num_groups)
         self.degree = check_degree(degree)
         self.init: str | Coefficients = given_coefficients(init)
@@ -104,8 +106,8 @@ class GroupRational(nn.Module):
         self.channel_dim = channel_dim
         self.num_channels = num_channels
         self.impl = impl
-        rows_a = 1 if share == "numerator" else num_groups
-        rows_b = 1 if share == "denominator" else num_groups
+        rows_a = 1 if share == "numerator" else self.num_groups
+        rows_b = 1 if share == "denominator" else self.num_groups
         options: dict[str, Any] = {"device": device, "dtype": dtype}
         self.weight_numerator = nn.Parameter(torch.empty(rows_a, self.degree[0] + 1, **options))
         self.weight_denominator = nn.Parameter(torch.empty(rows_b, self.degree[1], **options))

@@ -175,6 +175,8 @@ def measure_dry_run(config: TrainConfig) -> DryRun:
     train = _sample("train", resolved.train_data, resolved.config)
     val = _sample("val", resolved.val_data, resolved.config)
     run = build(resolved)
+    for note in resolved.notes:
+        run.print(note)
     steps = _Steps()
     run.callbacks = [steps]
     if run.config.monitor.enabled:

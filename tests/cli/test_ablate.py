@@ -158,6 +158,7 @@ def test_a_dry_run_lists_what_there_is_to_do(tmp_path, capsys):
         (["groups", "--set", "epoch=3"], "unknown setting in the cell '8' of groups 'epoch'"),
         (["groups", "--set", "epochs=0"], "epochs must be at least 1 or 'auto', got 0"),
         (["groups", "--set", "epochs=many"], "epochs"),
+        (["init", "--set", "model.args.num_group=4"], "'num_group'; did you mean 'num_groups'"),
         (["groups", "init", "groups"], "two grids are named 'groups'"),
         (["groups", "--jobs", "0"], "--jobs must be at least 1, got 0"),
         (["groups", "--threads", "0"], "--threads must be at least 1, got 0"),

@@ -92,6 +92,10 @@ def test_bad_input_is_one_line(arguments, named, capsys):
         (("m", "--largest", "10"), "unknown option '--largest'"),
         (("m", "--quick"), "unknown option '--quick'"),
         (("m", "--dtypes", "[float8]"), "unknown dtype 'float8'"),
+        (
+            ("m", "--dtypes", "float32"),
+            "must be a list, got float32; a list is written as '[x, y]'",
+        ),
     ],
 )
 def test_bad_input_of_a_model_is_one_line(arguments, named, capsys):

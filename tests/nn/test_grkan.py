@@ -63,6 +63,19 @@ def test_mlp_options_reach_their_place():
     assert mlp(torch.randn(2, 16)).shape == (2, 8)
 
 
+@pytest.mark.parametrize("biases", [(True, False), [False, True]])
+def test_a_pair_of_biases_or_rates_is_one_for_each_layer_as_in_timm(biases):
+    """Each layer by itself, on arithmetic of its own: as a truth value every pair is True."""
+    mlp = kat.GRKANMlp(16, 32, bias=biases, drop=(0.25, 0.5))
+    assert (mlp.drop1.p, mlp.drop2.p) == (0.25, 0.5)
+    theirs = Mlp(16, 32, bias=biases)
+    for ours, other in ((mlp.fc1, theirs.fc1), (mlp.fc2, theirs.fc2)):
+        assert (ours.bias is None) == (other.bias is None)
+    x = torch.randn(3, 16)
+    y = nn.functional.linear(mlp.act2(mlp.fc1(mlp.act1(x))), mlp.fc2.weight, mlp.fc2.bias)
+    torch.testing.assert_close(mlp.eval()(x), y)
+
+
 @pytest.mark.parametrize(
     ("scheme", "std1", "std2"),
     [
@@ -155,6 +168,13 @@ def test_unknown_scheme_is_named():
 def test_groups_that_do_not_divide_are_named():
     with pytest.raises(ValueError, match="hidden_features=100 is not divisible by num_groups=8"):
         kat.GRKANMlp(16, 100)
+
+
+@pytest.mark.parametrize("width", [0, -8, 16.0, "16"])
+def test_widths_that_are_no_positive_integers_are_named(width):
+    for layer in (kat.GRKANMlp, lambda width: kat.GRKANLinear(width, 4)):
+        with pytest.raises(ValueError, match=f"in_features must be .* at least 1, got {width!r}"):
+            layer(width)
 
 
 def test_mimetic_attention_has_the_intended_products():

@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import kat
 from kat.errors import InputError
+from kat.nn import clip_coefficient_gradients
 from kat.nn.param_groups import coefficient_lr_scale
 
 
@@ -162,3 +163,34 @@ def test_bad_input_is_named(model):
         kat.param_groups(model, 0.1, coefficient_lr="auto")
     with pytest.raises(InputError, match="no parameter of the model requires a gradient"):
         kat.param_groups(model.requires_grad_(False), 0.1)
+
+
+@pytest.mark.parametrize("value", [-0.1, float("nan")])
+@pytest.mark.parametrize("name", ["lr", "coefficient_lr", "weight_decay"])
+def test_rates_below_zero_are_named_as_torch_checks_those_of_groups_not(model, name, value):
+    with pytest.raises(InputError, match=f"{name} must be a number of at least 0, got {value!r}"):
+        kat.param_groups(model, **{"lr": 0.1, name: value})
+
+
+def test_parameters_in_place_of_the_model_are_named(model):
+    with pytest.raises(InputError, match=r"model must be an nn\.Module, got generator"):
+        kat.param_groups(model.parameters(), 0.1)
+
+
+def test_clipping_wants_groups_of_coefficients_and_a_bound(model):
+    plain = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(InputError, match=r"make them with kat\.param_groups"):
+        clip_coefficient_gradients(plain)
+    optimizer = torch.optim.SGD(kat.param_groups(model, 0.1), lr=0.1)
+    with pytest.raises(InputError, match="max_norm must be above 0, got -1"):
+        clip_coefficient_gradients(optimizer, -1)
+
+
+def test_clipping_passes_over_groups_that_are_added_later(model):
+    optimizer = torch.optim.SGD(kat.param_groups(model, 0.1), lr=0.0)
+    clip_coefficient_gradients(optimizer)
+    later = torch.nn.Parameter(torch.ones(2))
+    later.grad = torch.full((2,), 10.0)
+    optimizer.add_param_group({"params": [later]})
+    optimizer.step()
+    assert later.grad.tolist() == [10.0, 10.0]

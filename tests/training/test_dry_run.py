@@ -156,6 +156,17 @@ def test_unreadable_images_are_counted_or_refused(tmp_path, capsys):
     assert "all 2 images checked in the val split are unreadable, first" in line
 
 
+def test_it_says_what_is_chosen_and_held_out_as_the_run_does(tmp_path, capsys):
+    write_folder(tmp_path / "data", classes=2, train=20, val=0)
+    shutil.rmtree(tmp_path / "data/val", ignore_errors=True)
+    settings = ("--config", "finetune", "--data", f"folder:{tmp_path / 'data'}")
+    model = ("--model.name", "kat_micro_patch8_64", "--data.num_workers", 0, "--device", "cpu")
+    assert run("train", *settings, *model, "--out", tmp_path / "run", "--dry-run") == 0
+    printed = capsys.readouterr().out
+    assert "4 of its 40 images, 0.1 of each class, are held out" in printed
+    assert "data.batch_size=8, optim.lr=0.0003536" in printed
+
+
 def test_what_would_stop_the_run_is_one_line(tmp_path, capsys, monkeypatch):
     common = (*QUICK, "--out", tmp_path / "a/b", "--dry-run")
     with monkeypatch.context() as patch:

@@ -241,7 +241,9 @@ class Parser(ArgumentParser):
         wanted = wanted_value(text)
         if not wanted or not values:
             raise InputError(f"{name} is not valid: {match[2]}")
-        raise InputError(f"{name} must be {wanted}, got {values[-1].strip() or 'nothing'}")
+        value = values[-1].strip()
+        how = "; a list is written as '[x, y]'" if "a list" in wanted and value[:1] != "[" else ""
+        raise InputError(f"{name} must be {wanted}, got {value or 'nothing'}{how}")
 
     def _unexpected(self, word: str) -> str:
         """The message for a word that is neither an option nor the value of one."""

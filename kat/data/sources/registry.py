@@ -89,6 +89,8 @@ def _open(config: DataConfig, split: str, seed: int) -> ImageDataset | ImageStre
             return open_huggingface(config, name, split)
         case "torch/" | "hfids/" | "tfds/" | "wds/":
             return open_timm(config, split, seed)
+    if Path(config.name).is_dir():
+        raise InputError(f"dataset {config.name!r} has no kind: give 'folder:{config.name}'")
     raise unknown("dataset", config.name, _NAMES)
 
 

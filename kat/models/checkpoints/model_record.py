@@ -70,10 +70,7 @@ class ModelRecord:
 
     def __post_init__(self) -> None:
         self._check()
-        known = constructor_arguments(self.architecture)
-        for name in self.args if known else ():
-            if name not in known:
-                raise unknown(f"argument of {self.architecture}", str(name), known)
+        check_arguments(self.architecture, self.args)
         for name in _INITIAL_FUNCTIONS & self.args.keys():
             init = self.args[name]
             if isinstance(init, str):
@@ -201,6 +198,18 @@ def input_args(architecture: str, input_size: tuple[int, int, int]) -> dict[str,
     registered = timm.get_pretrained_cfg(architecture)
     sized = registered is not None and registered.fixed_input_size
     return {"in_chans": channels, **({"img_size": [height, width]} if sized else {})}
+
+
+def check_arguments(architecture: str, args: Mapping[str, Any]) -> None:
+    """Checks the names of a model's arguments; of a model that timm does not know, none.
+
+    Raises:
+        InputError: names the first argument that the constructor does not take, and the nearest.
+    """
+    known = constructor_arguments(architecture)
+    for name in args if known else ():
+        if name not in known:
+            raise unknown(f"argument of {architecture}", str(name), known)
 
 
 @cache

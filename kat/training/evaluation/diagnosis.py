@@ -73,8 +73,8 @@ def suspicion(predictions: ClassPredictions, classes: int, recorded: float | Non
     top1, images = 100 * float(hits.mean()), len(hits)
     if not _above_chance(hits, classes):
         return (
-            f"top-1 {top1:.2f} % is near chance, which is {100 / classes:.2f} % with {classes}"
-            " classes"
+            f"top-1 {top1:.2f} % on {images} images cannot be told from chance, which is"
+            f" {100 / classes:.2f} % with {classes} classes"
         )
     if recorded is None:
         return None

@@ -60,7 +60,10 @@ def test_recipes_and_options_in_turn_the_later_wins():
         (["--epochs", "few"], "epochs must be an integer or 'auto', got few"),
         (["--strategy", "magic"], "strategy must be 'auto', 'ddp' or 'fsdp', got magic"),
         (["--overwrite=perhaps"], "overwrite must be true or false, got perhaps"),
-        (["--optim.betas", "3"], "optim.betas must be a list, got 3"),
+        (
+            ["--optim.betas", "3"],
+            "optim.betas must be a list, got 3; a list is written as '[x, y]'",
+        ),
         (["--model.args", "3"], "model.args must be a mapping, got 3"),
         (["--epoch", "3"], "unknown option '--epoch'; did you mean '--epochs'?"),
         (["--seed"], "--seed needs a value; "),

@@ -46,6 +46,11 @@ def test_an_unknown_dataset_is_named_with_the_nearest(name, nearest):
         open_split(DataConfig(name=name), "train")
 
 
+def test_a_folder_without_its_kind_is_named_with_it(tmp_path):
+    with pytest.raises(InputError, match=f"has no kind: give 'folder:{tmp_path}'"):
+        open_split(DataConfig(name=str(tmp_path)), "train")
+
+
 def _folder(root, images):
     for split in ("train", "val"):
         for index, content in enumerate(images):

@@ -65,7 +65,7 @@ def _found(subject, evaluation, start, overridden=None):
 def test_chance_is_a_binomials():
     ten = [str(i) for i in range(10)]
     labels, predictions = _noise(200, 10, 0.0)
-    assert "is near chance, which is 10.00 % with 10" in suspicion(
+    assert "on 200 images cannot be told from chance, which is 10.00 % with 10" in suspicion(
         _evaluation(labels, predictions, ten), None
     )
     # scipy.stats.binomtest(29, 200, 0.1, 'greater'): 0.029; of 32 it is 0.0066
