@@ -107,7 +107,7 @@ def test_runs_end_with_the_process_that_started_them(grid, tmp_path):
 def test_a_run_that_fails_does_not_stop_the_others(grid, tmp_path, capsys):
     out = tmp_path / "out"
     factors = {
-        "rate": {"high": {"optim.lr": 1e30}, "usual": {}, "bad": {"model.args": {"widht": 3}}}
+        "rate": {"high": {"optim.lr": 1e30}, "usual": {}, "bad": {"model.args": {"num_groups": 7}}}
     }
     path = grid(factors=factors)
     assert run("ablate", path, "--out", out, "--jobs", "1") == 1

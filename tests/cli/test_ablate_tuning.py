@@ -80,7 +80,7 @@ def test_killed_while_it_tunes_and_called_again_it_gives_the_same_tables(grid, t
 
 def test_a_tuning_run_that_fails_leaves_its_cell_for_another_call(grid, tmp_path, capsys):
     """A run that diverges is a result: that value is not taken."""
-    bad = {"few": {}, "bad": {"model.args": {"widht": 3}}}
+    bad = {"few": {}, "bad": {"model.args": {"num_groups": 7}}}
     tune = {**GRID["tune"], "values": [4.0e-3, 1.0e30]}
     path, out = grid(factors={"f": bad}, tune=tune, seeds=[0]), tmp_path / "out"
     assert run("ablate", path, "--out", out, "--jobs", 1) == 1
