@@ -17,6 +17,8 @@ from kat.models.kanify import kanify_like
 from tests.models.kanify.models import ByKeyword, encoder, images, output, sequential, state, vit
 from tests.oracle import rational_numpy
 
+pytestmark = pytest.mark.filterwarnings("ignore:kanify.*the fit to")  # ReLU's kink
+
 
 @pytest.mark.parametrize("activation", [nn.GELU, nn.SiLU, nn.ReLU, nn.Tanh, nn.Mish])
 def test_the_output_moves_by_no_more_than_the_error_of_the_fit(activation):

@@ -18,6 +18,8 @@ from kat.models.kanify.finders.find import find
 from kat.models.kanify.finders.linear import channel_weights
 from tests.models.kanify.models import encoder, images, output, sequential, state, vit
 
+pytestmark = pytest.mark.filterwarnings("ignore:kanify.*the fit to")  # ReLU's kink
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize("build", [vit, encoder])

@@ -10,6 +10,8 @@ import kat
 from kat.errors import InputError
 from tests.models.kanify.models import MODELS, ByKeyword, vit
 
+pytestmark = pytest.mark.filterwarnings("ignore:kanify.*the fit to")  # ReLU's kink
+
 
 @pytest.mark.parametrize("name", MODELS)
 def test_mlps_are_found_by_what_the_code_does(name):

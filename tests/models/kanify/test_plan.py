@@ -14,6 +14,8 @@ import kat
 from kat.errors import InputError
 from tests.models.kanify.models import MODELS, encoder, output, sequential, state
 
+pytestmark = pytest.mark.filterwarnings("ignore:kanify.*the fit to")  # ReLU's kink
+
 
 def test_the_plan_is_a_table_and_a_dry_run_changes_nothing():
     odd = nn.Sequential(nn.Conv2d(3, 8, 3), nn.GELU())

@@ -16,6 +16,8 @@ import kat
 from kat.models.kanify import kanify_like
 from tests.models.kanify.models import encoder, output, state
 
+pytestmark = pytest.mark.filterwarnings("ignore:kanify.*the fit to")  # ReLU's kink
+
 
 class MixFfn(nn.Module):
     """As in SegFormer: a depthwise convolution between the first linear map and the activation."""
