@@ -86,8 +86,8 @@ class ExportFailed(RuntimeError):
 def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
     """The error for an unknown name, with the one that is most likely meant.
 
-    That is the setting of this name in a section, if there is one alone (``optim.lr`` for ``lr``),
-    else the closest known name.
+    That is the setting of this name in a section, if there is one alone (``optim.lr`` for ``lr``,
+    or for ``learning_rate``, as others call it), else the closest known name.
 
     Args:
         kind: what the name stands for, e.g. ``"model"``.

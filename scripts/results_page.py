@@ -79,8 +79,10 @@ def recorded(run: Row, runs: Path, count: int) -> list[Row]:
     path = runs / run["run"] / "stability.csv"
     rows = read_rows(path) if path.exists() else []
     steps = sorted({row["step"] for row in rows})
+    if not steps:
+        return []
     found = []
-    for place in [Fraction(index, count - 1) for index in range(count)] if steps else []:
+    for place in (Fraction(index, count - 1) for index in range(count)):
         step = steps[round(place * (len(steps) - 1))]
         own = [row for row in rows if row["step"] == step]
         names = {"cell": run["cell"], "seed": run["seed"], "part": str(place), "step": step}

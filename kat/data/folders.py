@@ -18,7 +18,7 @@ def existing_folder(path: Path) -> Path:
         InputError: it does not.
     """
     if not path.is_dir():
-        raise InputError(f"the data folder {str(path)!r} does not exist: --data names it")
+        raise InputError(f"the data folder {str(path)!r} does not exist; check --data")
     return path
 
 

@@ -115,7 +115,7 @@ def test_imagenet_recipes_hold_the_papers_settings(recipe):
         (["--model.args", "{num_groups: 7}"], "is not divisible by num_groups=7"),
         (["--model.args", "{grupps: 4}"], "grupps"),
         (["--model.init_from", "nowhere.pth"], "nowhere.pth does not exist"),
-        (["--data.name", "folder:/nowhere"], "data folder '/nowhere' does not exist: --data"),
+        (["--data.name", "folder:/nowhere"], "data folder '/nowhere' does not exist; check --data"),
         (["--data.name", "fashion_mnist:/nowhere"], "/nowhere/train-images-idx3-ubyte.gz is miss"),
         (["--optim.lr", "-1"], "optim.lr must be above 0 or 'auto', got -1"),
         (["--optim.layer_decay", "1.1"], "optim.layer_decay must be at most 1, got 1.1"),

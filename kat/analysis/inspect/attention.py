@@ -25,7 +25,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from kat.errors import InputError
-from kat.models.kanify.calibrate import evaluation_mode
+from kat.models.evaluation_mode import evaluation_mode
 
 Visit = Callable[[str, Tensor], None]
 

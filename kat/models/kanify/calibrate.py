@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kat.errors import InputError
+from kat.models.evaluation_mode import evaluation_mode
 from kat.models.kanify.finders.linear import channel_weights
 from kat.models.kanify.finders.mlp import Mlp
 from kat.models.kanify.places import activation_of, put_activation
@@ -156,19 +157,3 @@ def _recording(model: nn.Module, recorders: Iterable[_Recorder]) -> Iterator[Non
     finally:
         while undo:
             undo.pop()()
-
-
-@contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients, in which every linear map is called; then as before."""
-    modes = {module: module.training for module in model.modules()}
-    fused = torch.backends.mha.get_fastpath_enabled()
-    try:
-        model.eval()
-        torch.backends.mha.set_fastpath_enabled(False)  # it would bypass the linear maps
-        with torch.no_grad():
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fused)
-        for module, training in modes.items():
-            module.training = training

@@ -11,7 +11,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from kat.errors import InputError
-from kat.models.kanify.calibrate import Run, evaluation_mode
+from kat.models.evaluation_mode import evaluation_mode
+from kat.models.kanify.calibrate import Run
 from kat.models.kanify.replacement import Replacement
 
 

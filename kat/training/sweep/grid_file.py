@@ -39,10 +39,11 @@ from typing import Any, Literal
 
 from kat.documents import read_yaml
 from kat.errors import InputError, unknown
+from kat.settings import flat
 from kat.training.evaluation.tested_run import TEST_COLUMNS
 from kat.training.sweep.concurrency import RUNS_AT_ONCE
 from kat.training.sweep.grid import Cell, Grid, Tuning
-from kat.training.sweep.settings import Settings, dotted, merged, nested
+from kat.training.sweep.settings import Settings, merged, nested
 from kat.training.tasks.registry import TASKS
 
 _COLUMNS = (
@@ -162,11 +163,11 @@ def _tuning(where: str, given: Any, cells: Sequence[Cell]) -> Tuning:
         raise InputError(f"values of tune of {where} must be two or more numbers, got {values!r}")
     if setting in _COLUMNS:
         raise InputError(f"{where} cannot tune {setting}, the name of a column of the results")
-    if setting in dotted(settings):
+    if setting in flat(settings):
         raise InputError(f"settings of tune of {where} has {setting} itself")
     for cell in cells:
-        own = {*cell.levels, *dotted(cell.settings)}
-        for name in (setting, *dotted(settings)):
+        own = {*cell.levels, *flat(cell.settings)}
+        for name in (setting, *flat(settings)):
             if name in own:
                 raise InputError(f"{where} cannot tune {name}: the cell {cell.name!r} sets it")
     return Tuning(setting, [number for number in numbers if number is not None], seed, settings)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from kat.data import task_of_data
 from kat.errors import InputError, unknown
+from kat.settings import flat
 from kat.training.callbacks.divergence import read_divergence
 from kat.training.config import TrainConfig
 from kat.training.sweep.grid import Cell, Grid
@@ -18,7 +19,6 @@ from kat.training.sweep.launcher import Job
 from kat.training.sweep.settings import (
     OF_ONE_CALL,
     Settings,
-    dotted,
     fingerprint,
     merged,
     with_model_of_size,
@@ -162,8 +162,8 @@ def plan_runs(
 
 
 def _check_settings(grid: Grid, cell: Cell, overrides: Settings, name: str) -> None:
-    own, over = dotted(cell.settings), dotted(overrides)
-    given = {**dotted(grid.settings), **own, **over}
+    own, over = flat(cell.settings), flat(overrides)
+    given = {**flat(grid.settings), **own, **over}
     for setting in given:
         if setting in OF_ONE_CALL:
             raise InputError(

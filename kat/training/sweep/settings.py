@@ -50,17 +50,6 @@ def merged(*settings: Settings) -> Settings:
     return result
 
 
-def dotted(settings: Settings, before: str = "") -> Settings:
-    """Converts nested settings to dotted names, the inverse of :func:`nested`."""
-    flat: Settings = {}
-    for key, value in settings.items():
-        if isinstance(value, dict):
-            flat |= dotted(value, f"{before}{key}.")
-        else:
-            flat[f"{before}{key}"] = value
-    return flat
-
-
 def with_model_of_size(content: Settings, base: Settings) -> Settings:
     """Replaces a star in model.name by the size of the base's KAT.
 

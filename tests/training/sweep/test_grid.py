@@ -8,11 +8,11 @@ import pytest
 import yaml
 
 from kat.errors import InputError
+from kat.settings import flat
 from kat.training import TrainConfig
 from kat.training.sweep.grid_file import read_grids
 from kat.training.sweep.plan import find_grids
 from kat.training.sweep.settings import (
-    dotted,
     fingerprint,
     merged,
     nested,
@@ -173,7 +173,7 @@ def test_nesting_and_merging():
 
 
 def test_names_with_dots_and_back():
-    assert dotted(nested({"a.b": 1, "a.c": 2, "d": 3})) == {"a.b": 1, "a.c": 2, "d": 3}
+    assert flat(nested({"a.b": 1, "a.c": 2, "d": 3})) == {"a.b": 1, "a.c": 2, "d": 3}
 
 
 def test_a_star_is_the_size_of_the_kat():
