@@ -42,9 +42,16 @@ PAGE = ROOT / "docs/results.md"
 FIGURES = ROOT / "docs/figures/results/paper"
 UNTESTED = ("paper_pilot", "paper_search")
 """Grids that are compared on validation images, and so are not in the forest plot."""
-MOMENTS = {"paper_depth": 2, "paper_variance": 4}
+MOMENTS = {"paper_depth": 2, "paper_coefficients": 2, "paper_variance": 4}
 """Grids whose runs record their layers, and how many records of each run are shown."""
-RECORDED = ("input_variance", "output_variance", "gain", "input_gradient")
+RECORDED = (
+    "input_variance",
+    "output_variance",
+    "gain",
+    "input_gradient",
+    "weight_gradient",
+    "numerator_gradient",
+)
 
 
 def main() -> None:
@@ -125,17 +132,18 @@ def write_page(results: Path, page: Path, figures: Path) -> None:
 
 
 def moments_table(path: Path) -> str:
-    """For each cell, the range of the layers' gains and the last block's variance over a run."""
+    """For each cell: gains, the last block's variance, and gradients of the coefficients."""
     with open_table(path, "the records of the layers") as lines:
         rows = list(lines)
     parts = list(dict.fromkeys(row["part"] for row in rows))
     names = ["start", *(f"{part} of the run" for part in parts[1:-1]), "end"]
-    columns = [f"{quantity}, {name}" for quantity in ("gain", "last block") for name in names]
+    quantities = {"gain": _gains, "last block": _last_block, "gradient of a": _gradients}
+    columns = [f"{quantity}, {name}" for quantity in quantities for name in names]
     lines = []
     for cell in dict.fromkeys(row["cell"] for row in rows):
         own = [row for row in rows if row["cell"] == cell]
         at = [[row for row in own if row["part"] == part] for part in parts]
-        lines.append([cell, *map(_gains, at), *map(_last_block, at)])
+        lines.append([cell, *(show(found) for show in quantities.values() for found in at)])
     return markdown(["cell", *columns], lines)
 
 
@@ -151,6 +159,16 @@ def _last_block(rows: Sequence[Mapping[str, str]]) -> str:
     last = max(blocks, key=lambda row: int(row["layer"].rpartition(".")[2]))["layer"]
     found = [float(row["output_variance"]) for row in blocks if row["layer"] == last]
     return f"{statistics.fmean(found):.3g}"
+
+
+def _gradients(rows: Sequence[Mapping[str, str]]) -> str:
+    """The largest norm of a rational's gradient over that of its matrix, over layers and seeds."""
+    found = [
+        float(row["numerator_gradient"]) / float(row["weight_gradient"])
+        for row in rows
+        if ".mlp." in row["layer"] and row["numerator_gradient"]
+    ]
+    return f"{max(found):.2g}" if found else ""
 
 
 if __name__ == "__main__":

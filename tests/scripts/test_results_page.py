@@ -31,10 +31,12 @@ def runs(tmp_path):
     for run, gain in zip("abcd", (1.0, 2.0, 0.5, 0.25), strict=True):
         folder = out / "runs" / run
         folder.mkdir(parents=True)
-        values = {name: 1.0 for name in COLUMNS if name not in ("step", "layer")}
+        values = {name: 1.0 for name in COLUMNS if name not in ("step", "layer")} | {
+            "output_variance": 3, "numerator_gradient": gain, "weight_gradient": 0.5,
+        }  # fmt: skip
         write_rows(
             [
-                {"step": step, "layer": layer, **values, "gain": gain + step, "output_variance": 3}
+                {"step": step, "layer": layer, **values, "gain": gain + step}
                 for step in (0, 5, 9)
                 for layer in ("blocks.0.mlp.act1", "blocks.0", "blocks.1")
             ],
@@ -54,8 +56,8 @@ def test_page_has_means_differences_and_moments_of_the_runs(runs, tmp_path):
     assert text.count("old") == 1  # of the grid without runs
     assert "| KAT | 90.50 ± 6.35 |" in text
     assert "| ViT | 88.25 ± 3.18 | 87.25 ± 3.18 | -2.25 ± 3.18 |" in text
-    assert "| KAT | 1 to 2 | 10 to 11 | 3 | 3 |" in text
-    assert "| ViT | 0.25 to 0.5 | 9.2 to 9.5 | 3 | 3 |" in text
+    assert "| KAT | 1 to 2 | 10 to 11 | 3 | 3 | 4 | 4 |" in text
+    assert "| ViT | 0.25 to 0.5 | 9.2 to 9.5 | 3 | 3 | 1 | 1 |" in text
     assert {path.name for path in figures.iterdir()} == {
         "forest.svg", "paper_models.svg", "paper_depth.svg",
     }  # fmt: skip
