@@ -40,7 +40,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results/paper"
 PAGE = ROOT / "docs/results.md"
 FIGURES = ROOT / "docs/figures/results/paper"
-UNTESTED = ("paper_pilot", "paper_search")
+UNTESTED = ("paper_pilot", "paper_search", "paper_search_2", "paper_search_best")
 """Grids that are compared on validation images, and so are not in the forest plot."""
 MOMENTS = {"paper_depth": 2, "paper_coefficients": 2, "paper_variance": 4}
 """Grids whose runs record their layers, and how many records of each run are shown."""
