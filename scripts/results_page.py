@@ -34,14 +34,13 @@ from kat.analysis.main_effects import effects_table, main_effects
 from kat.files import write_text
 from kat.nn.monitoring.stability import read_rows
 from kat.tables import fill_tables, open_table, write_table
+from kat.training.evaluation.tested_run import TEST_COLUMNS
 from kat.training.tasks.task import Metric
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results/paper"
 PAGE = ROOT / "docs/results.md"
 FIGURES = ROOT / "docs/figures/results/paper"
-UNTESTED = ("paper_pilot", "paper_search", "paper_search_2", "paper_search_best")
-"""Grids that are compared on validation images, and so are not in the forest plot."""
 MOMENTS = {"paper_depth": 2, "paper_coefficients": 2, "paper_variance": 4}
 """Grids whose runs record their layers, and how many records of each run are shown."""
 RECORDED = (
@@ -123,7 +122,7 @@ def write_page(results: Path, page: Path, figures: Path) -> None:
         if name.endswith("_tuning"):
             continue
         plot_cells(cells, metric, rows[0].get("title") or name, figures / f"{name}.svg")
-        if name not in UNTESTED:
+        if metric.name in TEST_COLUMNS:  # the forest has no comparison on validation images
             tested[name.removeprefix("paper_")] = cells
     if tested:
         metric = metrics[f"paper_{next(iter(tested))}"]

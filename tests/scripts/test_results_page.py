@@ -65,6 +65,17 @@ def test_page_has_means_differences_and_moments_of_the_runs(runs, tmp_path):
     assert page.read_text() == text
 
 
+def test_forest_has_the_tested_grids_alone(runs, tmp_path, monkeypatch):
+    untested = [{**row, "test_top1": None} for row in read_runs(runs / "paper_models.csv")]
+    write_runs(untested, runs / "paper_search.csv")
+    (page := tmp_path / "page.md").write_text("# Results\n")
+    drawn = []
+    monkeypatch.setattr(results_page, "plot_forest", lambda grids, *_: drawn.extend(grids))
+    results_page.write_page(runs, page, tmp_path / "figures")
+    assert sorted(drawn) == ["depth", "models"]
+    assert (tmp_path / "figures/paper_search.svg").exists()
+
+
 def test_main_effects_of_a_grid_of_two_factors(tmp_path):
     rows = [
         {**_row(f"{init} {norm}", seed, 80 + 4 * init + norm * (1 - init), "x"),
