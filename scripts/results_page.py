@@ -132,8 +132,8 @@ def write_page(results: Path, page: Path, figures: Path) -> None:
 
 def moments_table(path: Path) -> str:
     """For each cell: gains, the last block's variance, and gradients of the coefficients."""
-    with open_table(path, "the records of the layers") as lines:
-        rows = list(lines)
+    with open_table(path, "the records of the layers") as records:
+        rows = list(records)
     parts = list(dict.fromkeys(row["part"] for row in rows))
     names = ["start", *(f"{part} of the run" for part in parts[1:-1]), "end"]
     quantities = {"gain": _gains, "last block": _last_block, "gradient of a": _gradients}
