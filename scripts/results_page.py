@@ -1,12 +1,12 @@
 """The tables and figures of docs/results.md, from the tables of runs in benchmarks/results/paper.
 
-    kat ablate paper --out runs/paper                   # makes the runs, in hours; resumes
-    python scripts/results_page.py --runs runs/paper    # takes their tables over, then as below
+    kat ablate paper --out runs/paper --reuse benchmarks/results/paper/*.csv    # what is missing
+    python scripts/results_page.py --runs runs/paper    # takes its tables over, then as below
     python scripts/results_page.py                      # the page from the tables that are there
 
 The page has a table between the marks <!-- table of NAME --> and <!-- end of table -->, for each
-NAME.csv; GRID_moments.csv is of the records of the layers in the runs of GRID.csv. GRID_effects are
-the main effects of a grid of several factors.
+NAME.csv. GRID_moments is of moments/GRID.csv, the records of the layers in the runs of GRID.csv;
+GRID_effects are the main effects of a grid of several factors.
 """
 
 from __future__ import annotations
@@ -66,7 +66,10 @@ def main() -> None:
 
 
 def take_over(runs: Path, results: Path) -> None:
-    """Copies the tables of runs, and the records of layers of those in :data:`MOMENTS`."""
+    """Copies the tables of runs, and the records of layers of those in :data:`MOMENTS`.
+
+    Records of runs that are made elsewhere are kept.
+    """
     results.mkdir(parents=True, exist_ok=True)
     for path in sorted(runs.glob("paper_*.csv")):
         write_text(results / path.name, path.read_bytes().decode())
@@ -74,10 +77,27 @@ def take_over(runs: Path, results: Path) -> None:
         path = results / f"{name}.csv"
         if not path.exists():
             continue
-        rows = [row for run in read_runs(path) for row in recorded(run, runs, count)]
+        kept = moments(results, name)
+        rows = [
+            row
+            for run in read_runs(path)
+            for row in recorded(run, runs, count) or kept.get((run["cell"], str(run["seed"])), [])
+        ]
         if not rows:
             raise SystemExit(f"no run of {path} has a record of its layers in {runs}")
-        write_table(results / f"{name}_moments.csv", list(rows[0]), rows)
+        (results / "moments").mkdir(exist_ok=True)
+        write_table(results / "moments" / f"{name}.csv", list(rows[0]), rows)
+
+
+def moments(results: Path, grid: str) -> dict[tuple[str, str], list[Row]]:
+    """The records that are there, by cell and seed."""
+    path = results / "moments" / f"{grid}.csv"
+    found: dict[tuple[str, str], list[Row]] = {}
+    if path.exists():
+        with open_table(path, "the records of the layers") as rows:
+            for row in rows:
+                found.setdefault((row["cell"], row["seed"]), []).append(row)
+    return found
 
 
 def recorded(run: Row, runs: Path, count: int) -> list[Row]:
@@ -107,9 +127,8 @@ def write_page(results: Path, page: Path, figures: Path) -> None:
     figures.mkdir(parents=True, exist_ok=True)
     for path in sorted(results.glob("paper_*.csv")):
         name = path.stem
-        if name.endswith("_moments"):
-            texts[name] = moments_table(path)
-            continue
+        if records := moments(results, name):
+            texts[f"{name}_moments"] = moments_table([r for run in records.values() for r in run])
         rows = read_runs(path)
         metric = metrics[name] = compared(main_metric(rows), rows)
         cells = summarize(rows, measure=metric.name)
@@ -130,10 +149,8 @@ def write_page(results: Path, page: Path, figures: Path) -> None:
     write_text(page, fill_tables(page.read_text(), texts))
 
 
-def moments_table(path: Path) -> str:
+def moments_table(rows: Sequence[Row]) -> str:
     """For each cell: gains, the last block's variance, and gradients of the coefficients."""
-    with open_table(path, "the records of the layers") as records:
-        rows = list(records)
     parts = list(dict.fromkeys(row["part"] for row in rows))
     names = ["start", *(f"{part} of the run" for part in parts[1:-1]), "end"]
     quantities = {"gain": _gains, "last block": _last_block, "gradient of a": _gradients}

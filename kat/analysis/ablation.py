@@ -41,10 +41,14 @@ MEASURES = (
     "memory_bytes",
 )
 """What is measured of a run."""
+CURVE = "validation_curve"
+"""The column of the main validation metric after each epoch, separated by spaces."""
 _EPOCHS = ("epochs", "best_epoch", "epochs_to_reference")
 _COUNTS = ("parameters", "flops", "memory_bytes", *_EPOCHS, RUNS_AT_ONCE)
 _IDENTITY = ("cell", "seed", "status")
-_RESULTS = (*_IDENTITY, *MEASURES, RUNS_AT_ONCE, *_EPOCHS, "run")
+OF_RUN = ("status", *MEASURES, RUNS_AT_ONCE, "epochs", "best_epoch", CURVE)
+"""The columns of a run that are the same in every grid that has it."""
+_RESULTS = (*_IDENTITY, *MEASURES, RUNS_AT_ONCE, *_EPOCHS, CURVE, "run")
 COLUMNS = (*_RESULTS, "tuned", "title", "settings")
 """The columns of a table of runs, but for the factors of its grid."""
 _BESIDE: dict[str, Callable[[Estimate], str]] = {

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from kat.analysis.ablation import MEASURES, Row, read_runs
+from kat.analysis.ablation import CURVE, MEASURES, OF_RUN, Row, read_runs
 from kat.analysis.cost.flops import count
-from kat.analysis.epochs_to_reference import with_epochs_to
-from kat.analysis.learning_curves import History
+from kat.analysis.epochs_to_reference import curve_of, with_epochs_to
 from kat.errors import InputError, first_line
 from kat.files import check_exists, short_names
 from kat.models import load_model
 from kat.training import read_divergence, read_settings
-from kat.training.evaluation.tested_run import read_test
+from kat.training.evaluation.tested_run import TEST_COLUMNS, read_test
 from kat.training.run_directory import SETTINGS, SUMMARY, read_history, read_summary
 from kat.training.sweep.concurrency import RUNS_AT_ONCE, read_concurrency
 from kat.training.sweep.plan import PlannedRun
@@ -77,6 +77,28 @@ def measure(folder: Path) -> Row:
     return {"status": "done", **kept, "flops": flops}
 
 
+def with_earlier(runs: Sequence[PlannedRun], rows: Sequence[Row]) -> list[PlannedRun]:
+    """The runs, each with its row in tables of earlier sweeps if that has all that is asked for.
+
+    A run that failed is trained again, and so is one that is to be tested and was not.
+
+    Args:
+        runs: runs of a sweep.
+        rows: the rows of the tables.
+    """
+    known = {(_name(row), tested): row for row in rows for tested in (False, _is_tested(row))}
+    return [replace(run, earlier=known.get((run.folder.name, run.job.test))) for run in runs]
+
+
+def _name(row: Row) -> str | None:
+    return None if row["status"] == "failed" else Path(row["run"]).name
+
+
+def _is_tested(row: Row) -> bool:
+    """Whether nothing is left to test; of a diverged run there is nothing."""
+    return row["status"] == "diverged" or row[TEST_COLUMNS[0]] is not None
+
+
 class SweepResults:
     """The rows of a sweep's table; the results of each run are read once.
 
@@ -103,10 +125,7 @@ class SweepResults:
         reached = runs[0].reached if runs else None
         if reached is None:
             return rows
-        return with_epochs_to(rows, reached, runs[0].metric.name, self._history)
-
-    def _history(self, row: Row) -> History:
-        return read_history(self.out / row["run"])
+        return with_epochs_to(rows, reached, runs[0].metric.name)
 
     def _row(self, run: PlannedRun) -> Row:
         known = run.folder, run.job.test
@@ -124,8 +143,12 @@ class SweepResults:
         }
 
     def _measure(self, run: PlannedRun) -> Row:
+        if run.earlier is not None:
+            known = {name: run.earlier.get(name) for name in OF_RUN}
+            return {name: value for name, value in known.items() if value is not None}
         try:
             found = measure(run.folder) | (read_test(run.folder) if run.job.test else {})
+            found[CURVE] = curve_of(read_history(run.folder), run.metric.name)
             at_once = read_concurrency(run.job.concurrency)
             return found if at_once is None else {**found, RUNS_AT_ONCE: at_once}
         except (InputError, KeyError, OSError, ValueError) as error:

@@ -13,6 +13,7 @@ examples:
   kat ablate components --out runs/ablation
   kat ablate components groups --seeds 0 1 2 3 4 --set epochs=20
   kat ablate components --set data.name=folder:/data/flowers model.name=kat_tiny_patch16_224
+  kat ablate components --seeds 3 4 --out more --reuse runs/ablation/components.csv
   kat ablate my_grid.yaml --dry-run
 """
 
@@ -31,6 +32,7 @@ from kat.analysis.ablation import (
     Row,
     compared,
     markdown,
+    read_runs,
     summarize,
     table,
     timing_note,
@@ -38,7 +40,7 @@ from kat.analysis.ablation import (
 )
 from kat.analysis.figures.ablation import plot_cells
 from kat.analysis.main_effects import effects_table, main_effects
-from kat.analysis.runs import SweepResults
+from kat.analysis.runs import SweepResults, with_earlier
 from kat.cli.errors import FAILED
 from kat.cli.options.parser import Parser
 from kat.cli.options.recipes import read_recipe, recipe_path
@@ -52,7 +54,6 @@ from kat.tables import print_table
 from kat.text import printable, say, warn
 from kat.training import TrainConfig, read_divergence
 from kat.training.config import check
-from kat.training.run_directory import read_summary
 from kat.training.sweep.grid import Grid
 from kat.training.sweep.grid_file import check_seeds
 from kat.training.sweep.launcher import Job, Outcome, run_jobs, slots
@@ -98,7 +99,8 @@ def main(arguments: list[str]) -> int:
         warn(f"kat: the run in {folder} failed: {error}")
     missing = {r.folder for runs in plans.values() for r in runs if not r.done}
     for folder in sorted(missing - set(results.errors)):
-        warn(f"kat: the run in {folder} has no result: {read_divergence(folder)}")
+        reason = read_divergence(folder) or "it diverged in an earlier call, says --reuse"
+        warn(f"kat: the run in {folder} has no result: {reason}")
     return FAILED if results.errors or missing or any(untuned) else 0
 
 
@@ -128,6 +130,15 @@ def make_parser() -> Parser:
         help="runs at once (default: one a GPU, or as many as the cores allow)",
     )
     add("--threads", type=Count, default=1, metavar="N", help="threads of each run on the CPU")
+    add(
+        "--reuse",
+        nargs="+",
+        action="extend",
+        type=Path,
+        default=[],
+        metavar="TABLE",
+        help="tables (GRID.csv) of earlier calls: their rows are taken over, not trained again",
+    )
     add("--dry-run", action="store_true", help="list the runs, and train nothing")
     parser.add_progress()
     return parser
@@ -145,7 +156,9 @@ def plan_grid(grid: Grid, options: Namespace) -> list[PlannedRun]:
         check_arguments(config.model.name, config.model.args)
         return config
 
-    return plan_runs(grid, options.seeds or grid.seeds, recipe, overrides, options.out, configure)
+    seeds = options.seeds or grid.seeds
+    runs = plan_runs(grid, seeds, recipe, overrides, options.out, configure)
+    return with_earlier(runs, [row for path in options.reuse for row in read_runs(path)])
 
 
 def plan_tuning(grids: Sequence[Grid], options: Namespace) -> Plans:
@@ -215,7 +228,7 @@ def _train(
 
 
 def _result(run: PlannedRun) -> str:
-    metric, value = run.metric, read_summary(run.folder)[run.metric.name]
+    metric, value = run.metric, run.validated
     return f"no {metric.label}" if value is None else f"{metric.label} {value:{metric.format}} %"
 
 

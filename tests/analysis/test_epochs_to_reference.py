@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from kat.analysis.epochs_to_reference import with_epochs_to
+import math
 
-HISTORIES = {
+from kat.analysis.epochs_to_reference import curve_of, with_epochs_to
+
+CURVES = {
     "v0": [50, 70, 60],
     "v1": [40, 80, 90],  # the mean of the best values is 80
     "k0": [80, 70, 95],
@@ -14,21 +16,20 @@ HISTORIES = {
 
 
 def _row(run, status="done"):
-    best = {"top1": max(HISTORIES[run])} if status == "done" else {}
-    return {"cell": run[0], "seed": int(run[1]), "status": status, "run": run, **best}
-
-
-def _history(row):
-    return [{"epoch": e, "top1": v} for e, v in enumerate(HISTORIES[row["run"]], 1)]
+    identity = {"cell": run[0], "seed": int(run[1]), "status": status, "run": run}
+    if status != "done":
+        return identity
+    history = [{"epoch": e, "top1": v} for e, v in enumerate(CURVES[run], 1)]
+    return {**identity, "top1": max(CURVES[run]), "validation_curve": curve_of(history, "top1")}
 
 
 def _epochs(rows):
-    found = with_epochs_to(rows, "v", "top1", _history)
+    found = with_epochs_to(rows, "v", "top1")
     return {row["run"]: row.get("epochs_to_reference", "-") for row in found}
 
 
 def test_the_mean_of_the_best_epochs_is_to_be_reached():
-    rows = [_row(run) for run in HISTORIES]
+    rows = [_row(run) for run in CURVES]
     assert _epochs(rows) == {"v0": None, "v1": 2, "k0": 1, "k1": None, "k2": 2}
     assert "epochs_to_reference" not in rows[0]
 
@@ -43,6 +44,13 @@ def test_without_a_result_of_the_reference_there_is_no_column():
 
 
 def test_an_epoch_without_the_metric_reaches_nothing():
-    rows = [_row("v0")]
-    found = with_epochs_to(rows, "v", "top1", lambda row: [{"epoch": 1}, {"epoch": 2, "top1": 70}])
-    assert found[0]["epochs_to_reference"] == 2
+    curve = curve_of([{"epoch": 1}, {"epoch": 2, "top1": 70.0}], "top1")
+    assert [float(value) for value in curve.split()][1:] == [70]
+    assert math.isnan(float(curve.split()[0]))
+    rows = [{**_row("v0"), "validation_curve": curve}]
+    assert with_epochs_to(rows, "v", "top1")[0]["epochs_to_reference"] == 2
+
+
+def test_a_run_of_a_table_without_curves_has_no_epoch():
+    rows = [{name: value for name, value in _row("v0").items() if name != "validation_curve"}]
+    assert with_epochs_to(rows, "v", "top1")[0]["epochs_to_reference"] is None

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kat.analysis.ablation import read_runs
+from kat.analysis.ablation import read_runs, write_runs
 from kat.cli.ablate import make_parser, plan_grid
 from kat.training.sweep.plan import find_grids
 from tests.cli.commands import grid_writer, refused, run
@@ -77,6 +77,41 @@ def test_killed_and_called_again_it_gives_the_same_table(grid, tmp_path, capsys)
     ]
     assert rows[0]["parameters"] - rows[1]["parameters"] == 2 * 7 * 4
     assert {p.suffix for p in clean.glob("small.*")} == {".csv", ".md", ".svg", ".png"}
+
+
+def test_runs_in_tables_of_earlier_calls_are_not_trained_again(grid, tmp_path, capsys):
+    path, first, second = grid(), tmp_path / "first", tmp_path / "second"
+    assert run("ablate", path, "--out", first) == 0
+    table = first / "small.csv"
+    assert run("ablate", path, "--out", second, "--reuse", table) == 0
+    assert (second / "small.csv").read_bytes() == table.read_bytes()
+    assert not list(second.glob("runs/*"))
+    capsys.readouterr()
+    assert run("ablate", path, "--out", second, "--seeds", 0, 1, "--reuse", table, "--dry-run") == 0
+    states = [line.rpartition(": ")[2] for line in capsys.readouterr().out.splitlines()]
+    assert states == ["finished", "finished", "to do", "to do"]
+
+
+def test_a_diverged_run_of_an_earlier_table_stays_one_and_a_failed_one_is_trained(
+    grid, tmp_path, capsys
+):
+    path, table, out = grid(), tmp_path / "first/small.csv", tmp_path / "out"
+    assert run("ablate", path, "--out", table.parent) == 0
+    first, second = read_runs(table)
+    rows = [{**first, "status": "diverged", "top1": None}, {**second, "status": "failed"}]
+    write_runs(rows, table)
+    capsys.readouterr()
+    assert run("ablate", path, "--out", out, "--reuse", table) == 1
+    assert "it diverged in an earlier call, says --reuse" in capsys.readouterr().err
+    assert [row["status"] for row in read_runs(out / "small.csv")] == ["diverged", "done"]
+    assert len(list(out.glob("runs/*"))) == 1
+
+
+def test_a_table_to_reuse_that_is_none_is_named(grid, tmp_path, capsys):
+    out = tmp_path / "out"
+    line = refused(capsys, "ablate", grid(), "--out", out, "--reuse", tmp_path / "none.csv")
+    assert "none.csv does not exist" in line
+    assert not out.exists()
 
 
 def test_a_signal_has_all_runs_saved(grid, tmp_path):

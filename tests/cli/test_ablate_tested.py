@@ -92,6 +92,14 @@ def test_best_and_last_weights_are_tested_as_eval_does(grid, tmp_path, capsys):
             ]
         assert row["epochs_to_reference"] == (reached[0] if reached else None)
 
+    other, table = tmp_path / "other", out / "small.csv"
+    assert run("ablate", grid(), "--out", other, "--reuse", out / "plain.csv", table) == 0
+    assert (other / "small.csv").read_bytes() == table.read_bytes()
+    plan = ("ablate", grid(), "--out", tmp_path / "none", "--dry-run", "--reuse")
+    capsys.readouterr()
+    assert run(*plan, out / "plain.csv") == 0  # was not tested
+    assert capsys.readouterr().out.count(": to do") == 2
+
     tested, table = _times(out, "test.json"), (out / "small.csv").read_bytes()
     assert run("ablate", grid(), "--out", out) == 0
     assert (_times(out, "test.json"), (out / "small.csv").read_bytes()) == (tested, table)

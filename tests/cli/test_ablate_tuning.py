@@ -76,6 +76,10 @@ def test_killed_while_it_tunes_and_called_again_it_gives_the_same_tables(grid, t
     listed = capsys.readouterr().out.splitlines()
     assert len(listed) == 6
     assert all(line.endswith(": finished") for line in listed)
+    reuse = ("--reuse", clean / "small_tuning.csv")  # is all that is needed to choose the values
+    assert run("ablate", path, "--out", tmp_path / "none", "--dry-run", *reuse) == 0
+    states = [line.rpartition(": ")[2] for line in capsys.readouterr().out.splitlines()]
+    assert states == 4 * ["finished"] + 2 * ["to do"]
 
 
 def test_a_tuning_run_that_fails_leaves_its_cell_for_another_call(grid, tmp_path, capsys):

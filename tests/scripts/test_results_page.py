@@ -99,11 +99,19 @@ def test_records_are_evenly_spaced(runs, tmp_path):
 
 def test_records_are_those_of_the_first_and_the_last_step(runs, tmp_path):
     results_page.take_over(runs, tmp_path)
-    with (tmp_path / "paper_depth_moments.csv").open() as file:
+    with (tmp_path / "moments/paper_depth.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 4 * 2 * 3
     assert {(row["part"], row["step"]) for row in rows} == {("0", "0"), ("1", "9")}
     assert read_runs(tmp_path / "paper_models.csv") == read_runs(runs / "paper_models.csv")
+
+
+def test_records_of_runs_that_were_made_elsewhere_are_kept(runs, tmp_path):
+    results_page.take_over(runs, tmp_path)
+    before = (tmp_path / "moments/paper_depth.csv").read_bytes()
+    (runs / "runs/a/stability.csv").unlink()
+    results_page.take_over(runs, tmp_path)
+    assert (tmp_path / "moments/paper_depth.csv").read_bytes() == before
 
 
 def test_the_committed_page_has_the_tables_of_the_committed_runs(tmp_path):
@@ -112,5 +120,5 @@ def test_the_committed_page_has_the_tables_of_the_committed_runs(tmp_path):
     results_page.write_page(results_page.RESULTS, page, tmp_path / "figures")
     assert page.read_text() == results_page.PAGE.read_text()
     marks = re.findall("<!-- table of (.*) -->", page.read_text())
-    files = {name.removesuffix("_effects") for name in marks}
+    files = {re.sub("_(effects|moments)$", "", name) for name in marks}
     assert all((results_page.RESULTS / f"{name}.csv").exists() for name in files)

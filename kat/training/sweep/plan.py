@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from kat.data import task_of_data
 from kat.errors import InputError, unknown
 from kat.settings import flat
 from kat.training.callbacks.divergence import read_divergence
 from kat.training.config import TrainConfig
+from kat.training.run_directory import read_summary
 from kat.training.sweep.grid import Cell, Grid
 from kat.training.sweep.grid_file import read_grids
 from kat.training.sweep.launcher import Job
@@ -37,6 +39,7 @@ class PlannedRun:
         seed: seed of the run.
         job: the job that trains it.
         reached: name of the cell whose result is to be reached, or None.
+        earlier: its row in a table of an earlier sweep, or None; with one, it is not trained again.
     """
 
     title: str
@@ -44,6 +47,7 @@ class PlannedRun:
     seed: int
     job: Job
     reached: str | None = None
+    earlier: Mapping[str, Any] | None = None
 
     @property
     def folder(self) -> Path:
@@ -58,12 +62,22 @@ class PlannedRun:
     @property
     def done(self) -> bool:
         """Whether the run has a result."""
-        return self.job.trained
+        return self.job.trained or (self.earlier is not None and self.earlier["status"] == "done")
 
     @property
     def finished(self) -> bool:
         """Whether the run has all results, or has diverged and would diverge again."""
-        return self.job.done or (not self.done and read_divergence(self.folder) is not None)
+        if self.job.done or self.earlier is not None:
+            return True
+        return not self.job.trained and read_divergence(self.folder) is not None
+
+    @property
+    def validated(self) -> float | None:
+        """The main metric of a run that is done; None if it is not finite."""
+        if self.earlier is not None:
+            return self.earlier[self.metric.name]
+        value: float | None = read_summary(self.folder)[self.metric.name]
+        return value
 
 
 def grid_names() -> list[str]:

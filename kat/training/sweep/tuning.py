@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from kat.errors import InputError
-from kat.training.run_directory import read_summary
 from kat.training.sweep.grid import Cell, Grid, Tuning
 from kat.training.sweep.plan import PlannedRun
 from kat.training.sweep.settings import merged, nested
@@ -94,6 +93,6 @@ def _best(runs: Sequence[PlannedRun]) -> int | None:
     values = {
         place: value
         for place, run in enumerate(runs)
-        if run.done and (value := read_summary(run.folder)[run.metric.name]) is not None
+        if run.done and (value := run.validated) is not None
     }
     return max(values, key=values.__getitem__) if values else None
