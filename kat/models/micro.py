@@ -2,10 +2,10 @@
 
 ``kat_micro``, ``kat_glu_micro`` (its MLPs gated), ``kat2_micro`` (those in four groups),
 ``vit_micro``, ``vit_swiglu_micro`` and ``vit_kan_micro`` have width 64, depth 4 and 4 heads, and
-take 32x32 images in patches of 4. The suffixes ``_patch2_8``, ``_patch4_28``, ``_patch7_28`` and ``_patch8_64`` name other patches and
-image sizes. ``vit_mlp_micro`` is another name for ``vit_micro``, as at the full sizes
-(:mod:`kat.models.baselines`). KAT and ViT have about 0.2 M parameters and train on a laptop's CPU
-in minutes.
+take 32x32 images in patches of 4. The suffixes ``_patch2_8``, ``_patch4_28``, ``_patch7_28`` and
+``_patch8_64`` name other patches and image sizes. ``vit_mlp_micro`` is another name for
+``vit_micro``, as at the full sizes (:mod:`kat.models.baselines`). KAT and ViT have about 0.2 M
+parameters and train on a laptop's CPU in minutes.
 
 Examples:
     >>> import timm
