@@ -42,7 +42,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 with needed():
-    from layers import ARMS, mlp
+    from layers import ARMS, REFERENCES, mlp
     from runner import Domain, Trial
     from tokenizers import ByteLevelBPETokenizer
     from training import train
@@ -59,7 +59,8 @@ DOMAIN = Domain(
     doc=__doc__,
     name="language",
     tasks=["docstrings", *PAGES],
-    rates=dict.fromkeys(ARMS, (1e-3, 2e-3, 4e-3)),
+    rates=dict.fromkeys((*ARMS, "kat2"), (1e-3, 2e-3, 4e-3)),
+    references={**REFERENCES, "kat2": "grkan"},
     steps=400,
     columns=("tokens", "curve"),
 )
