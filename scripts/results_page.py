@@ -81,22 +81,22 @@ def take_over(runs: Path, results: Path) -> None:
         rows = [
             row
             for run in read_runs(path)
-            for row in recorded(run, runs, count) or kept.get((run["cell"], str(run["seed"])), [])
+            for row in recorded(run, runs, count) or kept.get(run["run"], [])
         ]
         if not rows:
-            raise SystemExit(f"no run of {path} has a record of its layers in {runs}")
+            raise SystemExit(f"no run of {path} has a record of its layers in {runs} or {results}")
         (results / "moments").mkdir(exist_ok=True)
         write_table(results / "moments" / f"{name}.csv", list(rows[0]), rows)
 
 
-def moments(results: Path, grid: str) -> dict[tuple[str, str], list[Row]]:
-    """The records that are there, by cell and seed."""
+def moments(results: Path, grid: str) -> dict[str, list[Row]]:
+    """The records that are there, by run."""
     path = results / "moments" / f"{grid}.csv"
-    found: dict[tuple[str, str], list[Row]] = {}
+    found: dict[str, list[Row]] = {}
     if path.exists():
         with open_table(path, "the records of the layers") as rows:
             for row in rows:
-                found.setdefault((row["cell"], row["seed"]), []).append(row)
+                found.setdefault(row["run"], []).append(row)
     return found
 
 
@@ -111,7 +111,8 @@ def recorded(run: Row, runs: Path, count: int) -> list[Row]:
     for place in (Fraction(index, count - 1) for index in range(count)):
         step = steps[round(place * (len(steps) - 1))]
         own = [row for row in rows if row["step"] == step]
-        names = {"cell": run["cell"], "seed": run["seed"], "part": str(place), "step": step}
+        names = {name: run[name] for name in ("cell", "seed", "run")}
+        names |= {"part": str(place), "step": step}
         found += [
             {**names, "layer": row["layer"], **{name: row.get(name) for name in RECORDED}}
             for row in own

@@ -315,17 +315,23 @@ def read_runs(path: Path) -> list[Row]:
     Raises:
         InputError: there is no such file, or it holds something else.
     """
-    with open_table(path, "a table of runs as kat ablate writes it") as lines:
-        rows = [_read_row(line) for line in lines]
+    rows = read_rows(path)
     if not rows:
         raise InputError(f"{path} holds no runs")
     return rows
 
 
+def read_rows(path: Path) -> list[Row]:
+    """As :func:`read_runs`, of a table that may have no rows yet."""
+    with open_table(path, "a table of runs as kat ablate writes it") as lines:
+        return [_read_row(line) for line in lines]
+
+
 def _read_row(line: dict[str, str]) -> Row:
-    row: Row = {**line, **dict.fromkeys(MEASURES)}
+    numbers = (*MEASURES, *_EPOCHS, RUNS_AT_ONCE)
+    row: Row = {**line, **dict.fromkeys(numbers)}
     row |= {"seed": int(line["seed"]), "cell": line["cell"], "status": line["status"]}
-    for name in (*MEASURES, *_EPOCHS, RUNS_AT_ONCE):
+    for name in numbers:
         if line.get(name):
             row[name] = int(line[name]) if name in _COUNTS else float(line[name])
     return row

@@ -18,17 +18,18 @@ def with_epochs_to(rows: Sequence[Row], cell: str, metric: str) -> list[Row]:
     """Adds ``epochs_to_reference`` to the runs that are done; None if a run is never as good.
 
     Args:
-        rows: the runs of a grid, with their ``validation_curve``.
+        rows: the runs of a grid. If one that is done has no ``validation_curve``, as in tables of
+            older versions, nothing is added.
         cell: the reference cell; without a run that is done, nothing is added.
         metric: the column of the validation metric.
     """
     done = [row for row in rows if row["status"] == "done"]
     best = [row[metric] for row in done if row["cell"] == cell and row.get(metric) is not None]
-    if not best:
+    if not best or not all(row.get(CURVE) for row in done):
         return list(rows)
     target = statistics.fmean(best)
     return [
-        {**row, "epochs_to_reference": _first_epoch(row.get(CURVE) or "", target)}
+        {**row, "epochs_to_reference": _first_epoch(row[CURVE], target)}
         if row["status"] == "done"
         else row
         for row in rows

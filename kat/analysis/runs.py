@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,28 +76,6 @@ def measure(folder: Path) -> Row:
     return {"status": "done", **kept, "flops": flops}
 
 
-def with_earlier(runs: Sequence[PlannedRun], rows: Sequence[Row]) -> list[PlannedRun]:
-    """The runs, each with its row in tables of earlier sweeps if that has all that is asked for.
-
-    A run that failed is trained again, and so is one that is to be tested and was not.
-
-    Args:
-        runs: runs of a sweep.
-        rows: the rows of the tables.
-    """
-    known = {(_name(row), tested): row for row in rows for tested in (False, _is_tested(row))}
-    return [replace(run, earlier=known.get((run.folder.name, run.job.test))) for run in runs]
-
-
-def _name(row: Row) -> str | None:
-    return None if row["status"] == "failed" else Path(row["run"]).name
-
-
-def _is_tested(row: Row) -> bool:
-    """Whether nothing is left to test; of a diverged run there is nothing."""
-    return row["status"] == "diverged" or row[TEST_COLUMNS[0]] is not None
-
-
 class SweepResults:
     """The rows of a sweep's table; the results of each run are read once.
 
@@ -144,8 +121,8 @@ class SweepResults:
 
     def _measure(self, run: PlannedRun) -> Row:
         if run.earlier is not None:
-            known = {name: run.earlier.get(name) for name in OF_RUN}
-            return {name: value for name, value in known.items() if value is not None}
+            names = set(OF_RUN) - (set() if run.job.test else set(TEST_COLUMNS))
+            return {name: v for name, v in run.earlier.items() if name in names and v is not None}
         try:
             found = measure(run.folder) | (read_test(run.folder) if run.job.test else {})
             found[CURVE] = curve_of(read_history(run.folder), run.metric.name)

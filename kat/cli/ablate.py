@@ -13,7 +13,7 @@ examples:
   kat ablate components --out runs/ablation
   kat ablate components groups --seeds 0 1 2 3 4 --set epochs=20
   kat ablate components --set data.name=folder:/data/flowers model.name=kat_tiny_patch16_224
-  kat ablate components --seeds 3 4 --out more --reuse runs/ablation/components.csv
+  kat ablate components --seeds 0 1 2 3 4 --out more --reuse runs/ablation/components.csv
   kat ablate my_grid.yaml --dry-run
 """
 
@@ -32,15 +32,15 @@ from kat.analysis.ablation import (
     Row,
     compared,
     markdown,
-    read_runs,
     summarize,
     table,
     timing_note,
     write_runs,
 )
+from kat.analysis.earlier_runs import earlier_runs, with_earlier
 from kat.analysis.figures.ablation import plot_cells
 from kat.analysis.main_effects import effects_table, main_effects
-from kat.analysis.runs import SweepResults, with_earlier
+from kat.analysis.runs import SweepResults
 from kat.cli.errors import FAILED
 from kat.cli.options.parser import Parser
 from kat.cli.options.recipes import read_recipe, recipe_path
@@ -75,6 +75,7 @@ def main(arguments: list[str]) -> int:
         check_tuning_seed(grid, options.seeds or grid.seeds)
     plans = {grid.name: plan_grid(grid, options) for grid in grids}  # of tuned ones a check alone
     tuning = plan_tuning(grids, options)
+    _check_kept(options, [*plans, *tuning])
     if options.dry_run:
         _list_all(grids, tuning, options)
         return 0
@@ -99,7 +100,7 @@ def main(arguments: list[str]) -> int:
         warn(f"kat: the run in {folder} failed: {error}")
     missing = {r.folder for runs in plans.values() for r in runs if not r.done}
     for folder in sorted(missing - set(results.errors)):
-        reason = read_divergence(folder) or "it diverged in an earlier call, says --reuse"
+        reason = read_divergence(folder) or "it diverged, according to a table of --reuse"
         warn(f"kat: the run in {folder} has no result: {reason}")
     return FAILED if results.errors or missing or any(untuned) else 0
 
@@ -158,7 +159,7 @@ def plan_grid(grid: Grid, options: Namespace) -> list[PlannedRun]:
 
     seeds = options.seeds or grid.seeds
     runs = plan_runs(grid, seeds, recipe, overrides, options.out, configure)
-    return with_earlier(runs, [row for path in options.reuse for row in read_runs(path)])
+    return with_earlier(runs, earlier_runs(options.reuse))
 
 
 def plan_tuning(grids: Sequence[Grid], options: Namespace) -> Plans:
@@ -166,6 +167,14 @@ def plan_tuning(grids: Sequence[Grid], options: Namespace) -> Plans:
     own_seeds = Namespace(**{**vars(options), "seeds": None})
     tunings = [tuning_grid(grid, grid.tune) for grid in grids if grid.tune]
     return {tuning.name: plan_grid(tuning, own_seeds) for tuning in tunings}
+
+
+def _check_kept(options: Namespace, names: Sequence[str]) -> None:
+    """Checks that no table that is reused would be replaced by one with other rows."""
+    written = {(options.out / f"{name}.csv").resolve() for name in names}
+    for path in options.reuse:
+        if path.resolve() in written:
+            raise InputError(f"{path} would be overwritten: give another --out")
 
 
 def _tuned(grid: Grid, tuning: Plans) -> Grid:
@@ -199,7 +208,11 @@ def _train(
     plans: Plans, options: Namespace, results: SweepResults, keep: Callable[[], None]
 ) -> None:
     """Makes the runs that are not finished, each once, and keeps the results after each."""
-    runs = {run.folder: run for planned in plans.values() for run in planned}
+    planned = [run for of_grid in plans.values() for run in of_grid]
+    runs = {run.folder: run for run in planned}
+    runs |= {run.folder: run for run in planned if run.job.test}  # in one of its grids
+    if taken := sum(run.earlier is not None for run in runs.values()):
+        say(f"{taken} of {len(runs)} runs are taken from earlier tables")
     todo = [run.job for run in runs.values() if not run.finished]
     console = Console()
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from timm.models import generate_default_cfgs
 
-from kat.models.kat import ARGUMENTS, IMAGENET_CONFIG, SIZES, GatedKAT
+from kat.models.kat import FAMILY_ARGUMENTS, IMAGENET_CONFIG, SIZES, GatedKAT
 from kat.models.timm_registry import register_family
 from kat.models.vit import KANViT, SwiGLUViT, ViT
 
@@ -37,7 +37,7 @@ for _family, _model_class in _FAMILIES.items():
     register_family(
         _model_class,
         {
-            f"{_family}_{size}_patch16_224": {**args, **ARGUMENTS.get(_family, {})}
+            f"{_family}_{size}_patch16_224": {**args, **FAMILY_ARGUMENTS.get(_family, {})}
             for size, args in SIZES.items()
         },
         __name__,

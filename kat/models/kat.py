@@ -209,8 +209,8 @@ def rational_parameter_names(model: nn.Module) -> set[str]:
     return {name for name, _ in model.named_parameters() if is_coefficient(name)}
 
 
-ARGUMENTS: dict[str, dict[str, Any]] = {"kat2": {"num_groups": 4}}
-"""By family of models, the arguments that differ from the defaults of its class."""
+FAMILY_ARGUMENTS: dict[str, dict[str, Any]] = {"kat2": {"num_groups": 4}}
+"""By family of models, arguments that differ from the defaults of its class."""
 
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": {"patch_size": 16, "embed_dim": 192, "depth": 12, "num_heads": 3},

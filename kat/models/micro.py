@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from timm.models import generate_default_cfgs
 
-from kat.models.kat import ARGUMENTS, KAT, GatedKAT
+from kat.models.kat import FAMILY_ARGUMENTS, KAT, GatedKAT
 from kat.models.timm_registry import register_family
 from kat.models.vit import KANViT, SwiGLUViT, ViT
 
@@ -65,7 +65,7 @@ for _family, _model_class in _FAMILIES.items():
     register_family(
         _model_class,
         {
-            f"{_family}_micro{suffix}": {**_SIZE, **grid, **ARGUMENTS.get(_family, {})}
+            f"{_family}_micro{suffix}": {**_SIZE, **grid, **FAMILY_ARGUMENTS.get(_family, {})}
             for suffix, grid in _GRIDS.items()
         },
         __name__,

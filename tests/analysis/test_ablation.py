@@ -202,6 +202,17 @@ def test_times_of_runs_that_shared_the_machine_are_marked():
     assert _table(rows)[2] == ""
 
 
+def test_a_run_that_never_reaches_the_reference_is_read_back_without_an_epoch(tmp_path):
+    rows = [{**row, "epochs_to_reference": 4, "runs_at_once": 1} for row in _rows()]
+    rows[1] |= {"epochs_to_reference": None, "runs_at_once": None}
+    write_runs(rows, tmp_path / "a.csv")
+    back = read_runs(tmp_path / "a.csv")
+    assert [row["epochs_to_reference"] for row in back] == [4, None, 4, 4, 4, 4]
+    kat, vit = summarize(back)
+    assert kat.beside["epochs_to_reference"] == "4.0 ± 0.0 (2 of 3)"
+    assert (kat.runs_at_once, vit.runs_at_once) == (None, 1)
+
+
 def test_runs_at_once_are_kept_and_are_no_factor(tmp_path):
     rows = [{**row, "runs_at_once": 1 + row["seed"], "wide": row["cell"]} for row in _rows()]
     write_runs(rows, tmp_path / "a.csv")

@@ -51,6 +51,6 @@ def test_an_epoch_without_the_metric_reaches_nothing():
     assert with_epochs_to(rows, "v", "top1")[0]["epochs_to_reference"] == 2
 
 
-def test_a_run_of_a_table_without_curves_has_no_epoch():
-    rows = [{name: value for name, value in _row("v0").items() if name != "validation_curve"}]
-    assert with_epochs_to(rows, "v", "top1")[0]["epochs_to_reference"] is None
+def test_beside_a_run_of_a_table_without_curves_no_run_has_an_epoch():
+    old = {name: value for name, value in _row("k0").items() if name != "validation_curve"}
+    assert with_epochs_to([_row("v0"), old], "v", "top1") == [_row("v0"), old]

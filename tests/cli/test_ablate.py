@@ -86,7 +86,9 @@ def test_runs_in_tables_of_earlier_calls_are_not_trained_again(grid, tmp_path, c
     assert run("ablate", path, "--out", second, "--reuse", table) == 0
     assert (second / "small.csv").read_bytes() == table.read_bytes()
     assert not list(second.glob("runs/*"))
-    capsys.readouterr()
+    assert "2 of 2 runs are taken from earlier tables" in capsys.readouterr().out
+    line = refused(capsys, "ablate", path, "--out", first, "--seeds", 1, "--reuse", table)
+    assert "small.csv would be overwritten: give another --out" in line
     assert run("ablate", path, "--out", second, "--seeds", 0, 1, "--reuse", table, "--dry-run") == 0
     states = [line.rpartition(": ")[2] for line in capsys.readouterr().out.splitlines()]
     assert states == ["finished", "finished", "to do", "to do"]
@@ -102,7 +104,7 @@ def test_a_diverged_run_of_an_earlier_table_stays_one_and_a_failed_one_is_traine
     write_runs(rows, table)
     capsys.readouterr()
     assert run("ablate", path, "--out", out, "--reuse", table) == 1
-    assert "it diverged in an earlier call, says --reuse" in capsys.readouterr().err
+    assert "it diverged, according to a table of --reuse" in capsys.readouterr().err
     assert [row["status"] for row in read_runs(out / "small.csv")] == ["diverged", "done"]
     assert len(list(out.glob("runs/*"))) == 1
 
@@ -187,7 +189,7 @@ def test_a_dry_run_lists_what_there_is_to_do(tmp_path, capsys):
         (["groups", "--seeds", "1", "1"], r"--seeds must differ, got \[1, 1\]"),
         (
             ["components", "--set", "model.name=vit_micro"],
-            r"model.name=vit_mlp_\* needs a KAT's size, but the grid's model is 'vit_micro'",
+            r"model.name=vit_mlp_\* needs the size of a kat_\* model, but the grid has 'vit_micro'",
         ),
         (["groups", "--set", "epochs"], "--set takes NAME=VALUE, got 'epochs'"),
         (["groups", "--set", "epoch=3"], "unknown setting in the cell '8' of groups 'epoch'"),

@@ -99,6 +99,15 @@ def test_best_and_last_weights_are_tested_as_eval_does(grid, tmp_path, capsys):
     capsys.readouterr()
     assert run(*plan, out / "plain.csv") == 0  # was not tested
     assert capsys.readouterr().out.count(": to do") == 2
+    plain = tmp_path / "plain"
+    assert run("ablate", grid("plain", test=False), "--out", plain, "--reuse", table) == 0
+    assert (plain / "plain.csv").read_bytes() == (out / "plain.csv").read_bytes()
+    both = tmp_path / "both"  # one grid tests the runs of the other
+    grids = grid(), grid("plain", test=False)
+    assert run("ablate", *grids, "--out", both, "--jobs", 2, "--reuse", out / "plain.csv") == 0
+    assert [row["test_top1"] for row in read_runs(both / "small.csv")] == [
+        row["test_top1"] for row in rows
+    ]
 
     tested, table = _times(out, "test.json"), (out / "small.csv").read_bytes()
     assert run("ablate", grid(), "--out", out) == 0

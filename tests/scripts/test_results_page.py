@@ -120,5 +120,10 @@ def test_the_committed_page_has_the_tables_of_the_committed_runs(tmp_path):
     results_page.write_page(results_page.RESULTS, page, tmp_path / "figures")
     assert page.read_text() == results_page.PAGE.read_text()
     marks = re.findall("<!-- table of (.*) -->", page.read_text())
-    files = {re.sub("_(effects|moments)$", "", name) for name in marks}
+    files = {
+        f"moments/{name.removesuffix('_moments')}"
+        if name.endswith("_moments")
+        else name.removesuffix("_effects")
+        for name in marks
+    }
     assert all((results_page.RESULTS / f"{name}.csv").exists() for name in files)

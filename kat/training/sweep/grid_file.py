@@ -49,7 +49,7 @@ from kat.training.tasks.registry import TASKS
 _COLUMNS = (
     "cell", "seed", "status", "parameters", "flops", "seconds", "epochs", "best_epoch", "run",
     "images_per_second", "memory_bytes", "tuned", "title", "settings",
-    "epochs_to_reference", RUNS_AT_ONCE, *TEST_COLUMNS,
+    "epochs_to_reference", "validation_curve", RUNS_AT_ONCE, *TEST_COLUMNS,
     *(metric.name for task in TASKS.values() for metric in task.metrics),
 )  # fmt: skip
 """The columns of a table of runs besides its factors."""

@@ -73,7 +73,7 @@ class PlannedRun:
 
     @property
     def validated(self) -> float | None:
-        """The main metric of a run that is done; None if it is not finite."""
+        """The main metric of a run that is done; None if the run has no finite one."""
         if self.earlier is not None:
             return self.earlier[self.metric.name]
         value: float | None = read_summary(self.folder)[self.metric.name]

@@ -65,7 +65,9 @@ def with_model_of_size(content: Settings, base: Settings) -> Settings:
         return content
     kat = str(base.get("model", {}).get("name", ""))
     if not kat.startswith(_KAT):
-        raise InputError(f"model.name={name} needs a KAT's size, but the grid's model is {kat!r}")
+        raise InputError(
+            f"model.name={name} needs the size of a kat_* model, but the grid has {kat!r}"
+        )
     filled = name.replace("*", kat.removeprefix(_KAT))
     return merged(content, {"model": {"name": filled}})
 

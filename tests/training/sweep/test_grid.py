@@ -182,7 +182,7 @@ def test_a_star_is_the_size_of_the_kat():
     filled = with_model_of_size(content, base)
     assert filled == {"model": {"name": "vit_mlp_tiny_patch16_224", "args": {"depth": 2}}}
     assert with_model_of_size(base, base) == base
-    with pytest.raises(InputError, match=r"needs a KAT's size, but .* is 'vit_micro'"):
+    with pytest.raises(InputError, match=r"needs the size of a kat_\* model, but .* 'vit_micro'"):
         with_model_of_size(content, {"model": {"name": "vit_micro"}})
 
 
