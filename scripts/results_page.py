@@ -35,6 +35,7 @@ from kat.files import write_text
 from kat.nn.monitoring.stability import read_rows
 from kat.tables import fill_tables, open_table, write_table
 from kat.training.evaluation.tested_run import TEST_COLUMNS
+from kat.training.sweep.plan import find_grids
 from kat.training.tasks.task import Metric
 
 ROOT = Path(__file__).parents[1]
@@ -143,10 +144,11 @@ def write_page(results: Path, page: Path, figures: Path) -> None:
             continue
         plot_cells(cells, metric, rows[0].get("title") or name, figures / f"{name}.svg")
         if metric.name in TEST_COLUMNS:  # the forest has no comparison on validation images
-            tested[name.removeprefix("paper_")] = cells
+            tested[name] = cells
     if tested:
-        metric = metrics[f"paper_{next(iter(tested))}"]
-        plot_forest(tested, metric, figures / "forest.svg")
+        names = [grid.name for grid in find_grids(["paper"]) if grid.name in tested]
+        ordered = {name.removeprefix("paper_"): tested[name] for name in names}
+        plot_forest(ordered, metrics[names[0]], figures / "forest.svg")
     write_text(page, fill_tables(page.read_text(), texts))
 
 

@@ -2,9 +2,9 @@
 
 ``vit_mlp_tiny_patch16_224`` is timm's ``vit_tiny_patch16_224`` with a choice of initialization, as
 KAT has. ``vit_swiglu_...`` has SwiGLU MLPs with as many parameters, ``kat_glu_...`` gated GR-KAN
-MLPs with as many, ``kat2_...`` the same in four groups, the best of a search (docs/results.md), and
-``vit_kan_...`` B-spline KAN layers. Sizes are tiny, small and base; the micro
-ones are in :mod:`kat.models.micro`.
+MLPs with as many, ``kat2_...`` the same in four groups, the winner of a search (docs/results.md),
+and ``vit_kan_...`` B-spline KAN layers. Sizes are tiny, small and base; the micro ones are in
+:mod:`kat.models.micro`.
 
 Examples:
     >>> import timm
