@@ -20,7 +20,8 @@ examples:
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,11 +74,13 @@ def main(arguments: list[str]) -> int:
     grids = find_grids(options.grids)
     for grid in grids:
         check_tuning_seed(grid, options.seeds or grid.seeds)
-    plans = {grid.name: plan_grid(grid, options) for grid in grids}  # of tuned ones a check alone
-    tuning = plan_tuning(grids, options)
+    earlier = earlier_runs(options.reuse)
+    plan = partial(plan_grid, options=options, earlier=earlier)
+    plans = {grid.name: plan(grid) for grid in grids}  # of tuned ones a check alone
+    tuning = plan_tuning(grids, options, earlier)
     _check_kept(options, [*plans, *tuning])
     if options.dry_run:
-        _list_all(grids, tuning, options)
+        _list_all(grids, tuning, plan, options)
         return 0
     out: Path = options.out
     for name in ("runs", "logs"):
@@ -88,7 +91,7 @@ def main(arguments: list[str]) -> int:
             if tuning:
                 _train(tuning, options, results, lambda: _keep(tuning, results, out))
             chosen = [_tuned(grid, tuning) for grid in grids]
-            plans |= {grid.name: plan_grid(grid, options) for grid in chosen if grid.tune}
+            plans |= {grid.name: plan(grid) for grid in chosen if grid.tune}
             _train(plans, options, results, lambda: _keep(plans, results, out))
     except Timeout:
         raise InputError(f"another kat ablate is running in {out}; give another --out") from None
@@ -145,8 +148,10 @@ def make_parser() -> Parser:
     return parser
 
 
-def plan_grid(grid: Grid, options: Namespace) -> list[PlannedRun]:
-    """All runs of a grid, as the options say."""
+def plan_grid(
+    grid: Grid, options: Namespace, earlier: Mapping[str, Row] | None = None
+) -> list[PlannedRun]:
+    """All runs of a grid, as the options say, and those of earlier tables."""
     recipe = read_recipe(recipe_path(grid.recipe)) if grid.recipe else {}
     overrides = nested(dict(map(_setting, options.set or [])))
     parser = TrainingParser()
@@ -159,14 +164,16 @@ def plan_grid(grid: Grid, options: Namespace) -> list[PlannedRun]:
 
     seeds = options.seeds or grid.seeds
     runs = plan_runs(grid, seeds, recipe, overrides, options.out, configure)
-    return with_earlier(runs, earlier_runs(options.reuse))
+    return with_earlier(runs, earlier or {})
 
 
-def plan_tuning(grids: Sequence[Grid], options: Namespace) -> Plans:
+def plan_tuning(
+    grids: Sequence[Grid], options: Namespace, earlier: Mapping[str, Row] | None = None
+) -> Plans:
     """The tuning runs of the grids that have any, by the name of their table."""
     own_seeds = Namespace(**{**vars(options), "seeds": None})
     tunings = [tuning_grid(grid, grid.tune) for grid in grids if grid.tune]
-    return {tuning.name: plan_grid(tuning, own_seeds) for tuning in tunings}
+    return {tuning.name: plan_grid(tuning, own_seeds, earlier) for tuning in tunings}
 
 
 def _check_kept(options: Namespace, names: Sequence[str]) -> None:
@@ -272,7 +279,12 @@ def _report(grid: Grid, rows: Sequence[Row], metric: Metric, out: Path) -> None:
     say(f"{out / grid.name}: .csv, .md, .svg, .png")
 
 
-def _list_all(grids: Sequence[Grid], tuning: Plans, options: Namespace) -> None:
+def _list_all(
+    grids: Sequence[Grid],
+    tuning: Plans,
+    plan: Callable[[Grid], list[PlannedRun]],
+    options: Namespace,
+) -> None:
     """Lists tuning runs, and those of the grids where it is known what they are."""
     for grid in grids:
         tuned = _tuned(grid, tuning)
@@ -280,7 +292,7 @@ def _list_all(grids: Sequence[Grid], tuning: Plans, options: Namespace) -> None:
             name = grid.names_of_tables[-1]
             _list({name: tuning[name]})
         if len(tuned.cells) == len(grid.cells):
-            _list({grid.name: plan_grid(tuned, options)})
+            _list({grid.name: plan(tuned)})
             continue
         seeds = " ".join(map(str, options.seeds or grid.seeds))
         say(

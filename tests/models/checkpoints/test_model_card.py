@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
 import yaml
 from huggingface_hub import ModelCard
 
@@ -44,6 +47,14 @@ def test_the_card_says_what_is_on_record_and_no_more(tmp_path):
     assert bare.data.eval_results is None
     assert "No metrics of these weights are on record." in bare.text
     assert "The training of these weights is not on record." in bare.text
+
+
+@pytest.mark.parametrize("name", ["kat_micro", "kat_glu_micro", "kat2_micro", "vit_micro"])
+def test_only_a_kat_is_called_one(name):
+    record = make_record()
+    text = model_card(replace(record, architecture=name), 1, TRAINING, name="mine")
+    assert ("a Kolmogorov-Arnold Transformer" in text) == name.startswith("kat")
+    assert f"`{name}`" in text
 
 
 def test_metrics_of_a_part_of_the_validation_split_are_left_out():
