@@ -51,7 +51,7 @@ demo: $(READY)
 		--models kat_micro_patch2_8 kat2_micro_patch2_8 vit_micro_patch2_8 --out $(DEMO_OUT) --overwrite
 
 test: $(READY)
-	$(BIN)/python -m pytest -q -n auto --dist loadfile
+	$(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder
 
 # By PYTHON if the command line names it, else by .venv if there is one.
 gpu-report:

@@ -1,6 +1,6 @@
 """Builds sdist and wheel, checks them, and tests the wheel where the checkout is out of sight.
 
-    python scripts/check_wheel.py --out dist          # and the fast tests of ops and nn
+    python scripts/check_wheel.py --out dist          # and fast tests of the kernel and nn
     python scripts/check_wheel.py --out dist --tests tests/ops tests/nn tests/models -m ""
 
 1. ``python -m build``: the wheel is built from the sdist, as an installer without a wheel does.
@@ -37,7 +37,7 @@ def main() -> int:
     """The exit code: 0 if everything is as it should be."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="a folder for sdist and wheel")
-    parser.add_argument("--tests", nargs="*", default=["tests/ops", "tests/nn"])
+    parser.add_argument("--tests", nargs="*", default=["tests/ops/cpu", "tests/nn"])
     parser.add_argument("-m", dest="marker", default="not slow", help="as for pytest")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)

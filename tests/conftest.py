@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -23,12 +24,17 @@ if kernels.problem():
 
 
 def pytest_collection_modifyitems(config, items):
-    """Leaves out the tests of a release, unless ``-m`` asks for them."""
-    if "release" in config.option.markexpr:
-        return
-    left_out = [item for item in items if item.get_closest_marker("release")]
-    items[:] = [item for item in items if item not in left_out]
-    config.hook.pytest_deselected(items=left_out)
+    """Leaves out the tests of a release, unless ``-m`` asks for them, and puts slow files first.
+
+    The order is for pytest-xdist, whose last process would run a slow file while the others wait.
+    """
+    if "release" not in config.option.markexpr:
+        left_out = {item for item in items if item.get_closest_marker("release")}
+        config.hook.pytest_deselected(items=list(left_out))
+        items[:] = [item for item in items if item not in left_out]
+    if hasattr(config, "workerinput"):
+        slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+        items.sort(key=lambda item: -slow[item.path])
 
 
 @pytest.fixture(scope="session")

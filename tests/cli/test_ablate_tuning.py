@@ -38,9 +38,14 @@ def _rows(path):
     return [{k: v for k, v in row.items() if k not in MEASURED} for row in read_runs(path)]
 
 
-def test_killed_while_it_tunes_and_called_again_it_gives_the_same_tables(grid, tmp_path, capsys):
-    path, clean, killed = grid(), tmp_path / "clean", tmp_path / "killed"
-    assert run("ablate", path, "--out", clean, "--dry-run") == 0
+def _states(capsys, path, out, *options):
+    capsys.readouterr()
+    assert run("ablate", path, "--out", out, "--dry-run", *options) == 0
+    return [line.rpartition(": ")[2] for line in capsys.readouterr().out.splitlines()]
+
+
+def test_a_dry_run_lists_the_runs_that_choose_and_says_that_others_follow(grid, tmp_path, capsys):
+    assert run("ablate", grid(), "--out", tmp_path / "none", "--dry-run") == 0
     assert capsys.readouterr().out.splitlines() == [
         "small_tuning: 8, optim.lr: 1e-09, seed 100: to do",
         "small_tuning: 8, optim.lr: 0.004, seed 100: to do",
@@ -48,17 +53,22 @@ def test_killed_while_it_tunes_and_called_again_it_gives_the_same_tables(grid, t
         "small_tuning: 1, optim.lr: 0.004, seed 100: to do",
         "small: its runs follow from these: 2 cells, each with its best optim.lr, seeds 0",
     ]
+
+
+def test_killed_while_it_tunes_and_called_again_it_gives_the_same_tables(grid, tmp_path, capsys):
+    path, clean, killed = (
+        grid(factors={"groups": {"8": {}}}),
+        tmp_path / "clean",
+        tmp_path / "killed",
+    )
     assert run("ablate", path, "--out", clean, "--jobs", 2) == 0
     assert "optim.lr=0.004 (edge)" in capsys.readouterr().out
-    tuning, rows = read_runs(clean / "small_tuning.csv"), read_runs(clean / "small.csv")
-    assert [(r["seed"], r["groups"], r["optim.lr"]) for r in tuning] == [
-        (100, "8", "1e-09"), (100, "8", "0.004"), (100, "1", "1e-09"), (100, "1", "0.004")
-    ]  # fmt: skip
-    assert tuning[0]["top1"] < tuning[1]["top1"]
-    assert [(r["cell"], r["seed"], r["tuned"]) for r in rows] == [
-        (cell, 0, "optim.lr=0.004 (edge)") for cell in "81"
-    ]
-    assert {json.loads(row["settings"])["optim"]["lr"] for row in rows} == {0.004}
+    low, high = read_runs(clean / "small_tuning.csv")
+    assert [(r["seed"], r["optim.lr"]) for r in (low, high)] == [(100, "1e-09"), (100, "0.004")]
+    assert low["top1"] < high["top1"]
+    (row,) = read_runs(clean / "small.csv")
+    assert (row["cell"], row["seed"], row["tuned"]) == ("8", 0, "optim.lr=0.004 (edge)")
+    assert json.loads(row["settings"])["optim"]["lr"] == 0.004
     assert "| optim.lr=0.004 (edge) |" in (clean / "small.md").read_text()
 
     process = start("ablate", path, "--out", killed, "--jobs", 1)
@@ -71,15 +81,9 @@ def test_killed_while_it_tunes_and_called_again_it_gives_the_same_tables(grid, t
     assert finished.stat().st_mtime_ns == before
     for name in ("small_tuning.csv", "small.csv"):
         assert _rows(clean / name) == _rows(killed / name)
-    capsys.readouterr()
-    assert run("ablate", path, "--out", killed, "--dry-run") == 0
-    listed = capsys.readouterr().out.splitlines()
-    assert len(listed) == 6
-    assert all(line.endswith(": finished") for line in listed)
+    assert _states(capsys, path, killed) == 3 * ["finished"]
     reuse = ("--reuse", clean / "small_tuning.csv")  # is all that is needed to choose the values
-    assert run("ablate", path, "--out", tmp_path / "none", "--dry-run", *reuse) == 0
-    states = [line.rpartition(": ")[2] for line in capsys.readouterr().out.splitlines()]
-    assert states == 4 * ["finished"] + 2 * ["to do"]
+    assert _states(capsys, path, tmp_path / "none", *reuse) == [*2 * ["finished"], "to do"]
 
 
 def test_a_tuning_run_that_fails_leaves_its_cell_for_another_call(grid, tmp_path, capsys):

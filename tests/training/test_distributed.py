@@ -304,7 +304,7 @@ def test_no_process_is_left_when_the_first_is_gone_before_training(tmp_path):
     process.communicate(timeout=100)  # its pipes are closed when the last process has ended
 
 
-@pytest.mark.slow
+@pytest.mark.release
 @pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("ip") is None, reason="needs root and the program ip"
 )
