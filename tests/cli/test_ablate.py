@@ -54,6 +54,7 @@ def _rows(path: Path) -> list[dict[str, str]]:
         return [{k: v for k, v in r.items() if k not in MEASURED} for r in csv.DictReader(file)]
 
 
+@pytest.mark.release
 def test_killed_and_called_again_it_gives_the_same_table(grid, tmp_path, capsys):
     path, clean, killed = grid(), tmp_path / "clean", tmp_path / "killed"
     assert run("ablate", path, "--out", clean, "--jobs", "2") == 0

@@ -118,6 +118,7 @@ def test_best_and_last_weights_are_tested_as_eval_does(grid, tmp_path, capsys):
     assert note in page
 
 
+@pytest.mark.release
 def test_killed_after_a_test_and_called_again_it_tests_the_others_alone(grid, tmp_path):
     path, clean, killed = grid(), tmp_path / "clean", tmp_path / "killed"
     assert run("ablate", path, "--out", clean, "--jobs", 2) == 0

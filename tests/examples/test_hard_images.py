@@ -209,7 +209,7 @@ def test_a_table_and_ranks_for_each_measure(runner, tmp_path, capsys):
     assert ranks == [("test", "2.00", "1.00"), ("hard", "1.00", "2.00")]
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_images_make_a_row_a_run_and_resume(tmp_path, data):
     options = ("--task", "fashion-100", "--steps", "2", "--arm", "gelu", "gated_grkan")
     path = tmp_path / "images.csv"

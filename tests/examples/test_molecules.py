@@ -216,7 +216,7 @@ def test_boosting_leaves_out_no_feature_that_a_tree_could_use(molecules, tmp_pat
     assert [row["valid"], row["test"]] == pytest.approx(min(zip(*errors, strict=True)), rel=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_molecules_make_a_row_a_run_and_resume(tmp_path):
     options = ("--task", "freesolv", "--steps", "4", "--arm", "grkan", "boosting")
     _, printed = run_twice("molecules.py", tmp_path / "molecules.csv", *options)

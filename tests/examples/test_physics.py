@@ -88,7 +88,7 @@ def test_the_residual_is_that_of_finite_differences(example):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_physics_makes_a_row_a_run_and_resumes(tmp_path):
     options = ("--task", "heat", "--steps", "6", "--arm", "gelu", "grkan")
     rows, printed = run_twice("physics.py", tmp_path / "physics.csv", *options)

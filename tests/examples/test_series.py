@@ -19,7 +19,9 @@ pytestmark = pytest.mark.skipif(
 AEON = pytest.mark.skipif(
     not find_spec("aeon"), reason="aeon, of the extra [domains], is not installed"
 )
-ROCKET = pytest.param("rocket", marks=[AEON, pytest.mark.slow])  # numba compiles for some seconds
+ROCKET = pytest.param(
+    "rocket", marks=[AEON, pytest.mark.release]
+)  # numba compiles for half a minute
 PUBLISHED = {  # training and test series, channels, classes, the longest training series
     "ACSF1": (100, 100, 1, 10, 1460),
     "ArrowHead": (36, 175, 1, 3, 251),
@@ -235,7 +237,7 @@ def test_a_set_without_aeon_names_the_command(series, monkeypatch):
         series.read_collection("a set that is not read yet", "train")
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_series_make_a_row_a_run_and_resume(tmp_path):
     options = ("--task", "forecast-co2", "--steps", "3", "--arm", "gated_grkan", "rocket")
     rows, printed = run_twice("series.py", tmp_path / "series.csv", *options)

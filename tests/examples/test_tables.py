@@ -66,7 +66,7 @@ def test_held_out_rows_leave_the_training_rows_as_they_are(example, monkeypatch,
         assert not torch.equal(getattr(after.test, part), getattr(before.test, part))
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_tables_make_a_row_a_run_and_resume(tmp_path):
     options = ("--task", "diabetes", "--steps", "4", "--arm", "resnet/grkan", "boosting")
     _, printed = run_twice("tables.py", tmp_path / "tables.csv", *options)

@@ -279,7 +279,7 @@ def test_a_run_is_resumed_by_another_number_of_processes(runs, tmp_path, before,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["ddp", "fsdp"])
+@pytest.mark.parametrize("name", ["ddp", pytest.param("fsdp", marks=pytest.mark.release)])
 def test_two_processes_that_are_asked_to_stop_are_resumed_to_the_same_end(runs, tmp_path, name):
     """SIGTERM comes to the first process alone, while it trains."""
     out = tmp_path / "run"

@@ -20,6 +20,7 @@ from kat.ops.triton import backend as gpu
 from kat.ops.triton import launch as triton_launch
 from tests.oracle import Elements, assert_near, random_elements
 
+RELEASE = pytest.mark.release
 SLACK = {torch.bfloat16: 4.0}
 """Times the error of eager PyTorch that is allowed: 2, but the interpreter cuts off where it
 should round to bfloat16, which doubles the error."""
@@ -114,7 +115,7 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=RELEASE)])
 def test_layouts(layout, dtype):
     torch.manual_seed(0)
     x = LAYOUTS[layout](lambda *size: torch.randn(size).to(dtype))
@@ -207,7 +208,10 @@ def test_public_call_differentiates_once():
 
 @pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
 @pytest.mark.parametrize("form", ["A", "B"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.float32, *(pytest.param(t, marks=RELEASE) for t in (torch.bfloat16, torch.float64))],
+)
 def test_enormous_and_infinite_x(dtype, form):
     """A program that meets one does its share again; the others do not."""
     grad, x, a, b = inputs((2, 43, 96), dtype=dtype)
@@ -226,7 +230,14 @@ def test_enormous_and_infinite_x(dtype, form):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
 @pytest.mark.parametrize(
     ("degree", "form"),
-    [((5, 4), "A"), ((3, 2), "B"), ((7, 6), "A"), ((9, 8), "B"), ((2, 0), "A"), ((2, 0), "B")],
+    [
+        ((5, 4), "A"),
+        ((3, 2), "B"),
+        pytest.param((7, 6), "A", marks=RELEASE),
+        pytest.param((9, 8), "B", marks=RELEASE),
+        pytest.param((2, 0), "A", marks=RELEASE),
+        ((2, 0), "B"),
+    ],
 )
 def test_random_sizes_of_x_and_of_the_output_gradient(degree, form, dtype, rows):
     """A function each, and then one for many, with the sums of their terms."""

@@ -31,13 +31,22 @@ def run(*arguments: str, **environment: str) -> None:
 
 
 @needs_triton
-@pytest.mark.parametrize("cases", ["interpreted.py", "interpreted_gated.py", "interpreted_norm.py"])
-def test_interpreted_kernels_against_float64(cases):
+@pytest.mark.parametrize(
+    ("cases", "marker"),
+    [
+        ("interpreted.py", "not release"),
+        pytest.param("interpreted.py", "release", marks=pytest.mark.release),
+        ("interpreted_gated.py", ""),
+        ("interpreted_norm.py", ""),
+    ],
+)
+def test_interpreted_kernels_against_float64(cases, marker):
     triton = importlib.metadata.version("triton")
     if triton.startswith("3.6.") and tuple(map(int, numpy.__version__.split(".")[:2])) >= (2, 4):
         pytest.skip("the interpreter of Triton 3.6 does not work with numpy 2.4 and later")
     path = str(Path(__file__).with_name(cases))
-    run("-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", path, TRITON_INTERPRET="1")
+    options = ("-q", "-x", "-p", "no:cacheprovider", "-m", marker)
+    run("-m", "pytest", *options, path, TRITON_INTERPRET="1")
 
 
 @needs_triton
