@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -127,6 +128,20 @@ def test_a_signal_has_all_runs_saved(grid, tmp_path):
     assert said == "kat: stopped by SIGTERM; run the command again to resume\n"
     assert not list(out.glob("runs/*/summary.json"))
     assert "stopped at step" in next(out.glob("logs/*.log")).read_text()
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs Linux's /proc")
+def test_ctrl_c_while_a_run_starts_is_one_line(grid, tmp_path):
+    """A terminal sends it to the run, too, which still imports."""
+    out = tmp_path / "out"
+    options = ("ablate", grid(settings=LONG), "--out", out, "--jobs", 1)
+    process = start(*options, start_new_session=True)
+    wait_until(lambda: len(children(process.pid)) == 2, process)  # the run, and Python's tracker
+    time.sleep(1)  # it is Python, and imports
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 75
+    assert said == "kat: stopped by SIGINT; run the command again to resume\n"
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs Linux's /proc")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -113,7 +115,8 @@ def run_jobs(
             while waiting and free and request.signal is None:
                 job, slot = waiting.pop(0), free.pop(0)
                 process = context.Process(target=_work, args=(job, _gpu(slot), threads, together))
-                process.start()
+                with _ctrl_c_ignored():
+                    process.start()
                 running[process.sentinel] = process, job, slot
                 started(job)
             for sentinel in wait(list(running), timeout=0.5):
@@ -136,6 +139,22 @@ def _stop_request() -> Iterator[StopRequest]:
         yield request
     finally:
         request.release()
+
+
+@contextmanager
+def _ctrl_c_ignored() -> Iterator[None]:
+    """Ctrl-C, which a terminal sends to all processes, is for this one alone.
+
+    A run that starts meanwhile ignores it while it imports, where it would print a traceback.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 @contextmanager
