@@ -56,11 +56,8 @@ def test_a_dry_run_lists_the_runs_that_choose_and_says_that_others_follow(grid, 
 
 
 def test_killed_while_it_tunes_and_called_again_it_gives_the_same_tables(grid, tmp_path, capsys):
-    path, clean, killed = (
-        grid(factors={"groups": {"8": {}}}),
-        tmp_path / "clean",
-        tmp_path / "killed",
-    )
+    path = grid(factors={"groups": {"8": {}}})
+    clean, killed = tmp_path / "clean", tmp_path / "killed"
     assert run("ablate", path, "--out", clean, "--jobs", 2) == 0
     assert "optim.lr=0.004 (edge)" in capsys.readouterr().out
     low, high = read_runs(clean / "small_tuning.csv")

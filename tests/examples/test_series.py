@@ -19,9 +19,7 @@ pytestmark = pytest.mark.skipif(
 AEON = pytest.mark.skipif(
     not find_spec("aeon"), reason="aeon, of the extra [domains], is not installed"
 )
-ROCKET = pytest.param(
-    "rocket", marks=[AEON, pytest.mark.release]
-)  # numba compiles for half a minute
+ROCKET = pytest.param("rocket", marks=[AEON, pytest.mark.release])  # numba compiles for long
 PUBLISHED = {  # training and test series, channels, classes, the longest training series
     "ACSF1": (100, 100, 1, 10, 1460),
     "ArrowHead": (36, 175, 1, 3, 251),

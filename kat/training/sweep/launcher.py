@@ -143,9 +143,9 @@ def _stop_request() -> Iterator[StopRequest]:
 
 @contextmanager
 def _ctrl_c_ignored() -> Iterator[None]:
-    """Ctrl-C, which a terminal sends to all processes, is for this one alone.
+    """A process that is started meanwhile ignores Ctrl-C until it handles it itself.
 
-    A run that starts meanwhile ignores it while it imports, where it would print a traceback.
+    A terminal sends it to all processes, and one that still imports would print a traceback.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -3,7 +3,7 @@
 Triton reads TRITON_INTERPRET on import, so test_kernels.py runs this file in a process of its own.
 To run it directly:
 
-    TRITON_INTERPRET=1 pytest tests/ops/triton/interpreted.py
+    TRITON_INTERPRET=1 pytest tests/ops/triton/interpreted.py -m "release or not release"
 """
 
 from __future__ import annotations
