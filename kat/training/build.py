@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from kat.data import Batch, DeviceTransform, Loader, make_loader
-from kat.data.loading.workers import fork_server
+from kat.data.loading.workers import worker_server
 from kat.errors import InputError
 from kat.models import (
     Conversion,
@@ -220,7 +220,7 @@ def build(resolved: ResolvedRun) -> Run:
     _arrange(model, config)
     if resolved.checkpoint is not None:
         _check_resumable(model, config, resolved.checkpoint)
-    workers = fork_server() if world.size > 1 and config.data.num_workers else None
+    workers = worker_server() if world.size > 1 and config.data.num_workers else None
     train_loader = make_loader(
         resolved.train_data, config.data, training=True, seed=config.seed, workers=workers
     )

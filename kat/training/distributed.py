@@ -132,7 +132,7 @@ def connect(world: World, device: torch.device) -> None:
     if not world.launched:
         _start_others(world, address, port)
     elif _LAUNCHED_BY in os.environ:
-        end_with_parent(int(os.environ[_LAUNCHED_BY]), _GRACE_SECONDS)
+        _end_with_parent(int(os.environ[_LAUNCHED_BY]))
     dist.init_process_group(
         backend, f"tcp://{address}:{port}", rank=world.rank, world_size=world.size
     )
@@ -213,21 +213,15 @@ def _end_with_others(processes: Sequence[subprocess.Popen[bytes]]) -> None:
     os._exit(1)
 
 
-def end_with_parent(parent: int, grace: float | None = None) -> None:
-    """Has this process stopped, as by SIGTERM, when its parent has ended.
-
-    Args:
-        parent: the parent's process id.
-        grace: seconds to end by itself before it is killed; None: as long as it takes.
-    """
+def _end_with_parent(parent: int) -> None:
+    """Has this process stopped when its parent has ended, and killed if that takes too long."""
 
     def follow() -> None:
         while os.getppid() == parent:
             time.sleep(_POLL_SECONDS)
         os.kill(os.getpid(), signal.SIGTERM)
-        if grace is not None:
-            time.sleep(grace)
-            os._exit(1)
+        time.sleep(_GRACE_SECONDS)
+        os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
 

@@ -262,8 +262,8 @@ def make_loader(
         config: batch size, number of workers.
         training: whether to shuffle and augment.
         seed: of the order and the augmentation.
-        workers: starts the workers, :func:`kat.data.loading.workers.fork_server` beside threads of
-            collectives; None: as Python does by default.
+        workers: starts the workers; :func:`kat.data.loading.workers.worker_server` beside threads
+            of collectives, None: as Python does by default.
 
     Raises:
         InputError: the training split is smaller than one batch.

@@ -11,34 +11,23 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import threading
 from multiprocessing.context import BaseContext
-from multiprocessing.process import BaseProcess
 from types import FrameType
 
-_REQUESTS_TO_STOP = {signal.SIGTERM, signal.SIGINT}
-if hasattr(signal, "SIGUSR1"):  # not on Windows
-    _REQUESTS_TO_STOP.add(signal.SIGUSR1)
+from kat.processes import (
+    REQUESTS_TO_STOP,
+    accept_requests_to_stop,
+    fork_server,
+    when_parent_ends,
+)
 
 
-def fork_server() -> BaseContext | None:
+def worker_server() -> BaseContext | None:
     """What starts workers beside threads; None where the system has no fork, and no need for it.
 
-    The server starts now and imports kat while this process goes on. It ignores requests to stop,
-    which a scheduler sends to all processes of a run, and ends with this process.
+    It starts now, and imports kat while this process goes on.
     """
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return None
-    from multiprocessing import forkserver
-
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["kat.data.loading.loader"])
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _REQUESTS_TO_STOP)  # the server inherits it
-    try:
-        forkserver.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    return context
+    return fork_server("kat.data.loading.loader")
 
 
 def start_worker(worker: int) -> None:
@@ -51,17 +40,10 @@ def start_worker(worker: int) -> None:
     def ignore_once(number: int, frame: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)
 
-    for number in _REQUESTS_TO_STOP:
+    for number in REQUESTS_TO_STOP:
         signal.signal(number, ignore_once if number == signal.SIGTERM else signal.SIG_IGN)
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _REQUESTS_TO_STOP)
+    accept_requests_to_stop()
     main = multiprocessing.parent_process()
     # torch watches the parent, which is the server if there is one.
     if main is not None and main.pid != os.getppid():
-        threading.Thread(target=_end_with, args=(main,), daemon=True).start()
-
-
-def _end_with(main: BaseProcess) -> None:
-    """Ends this process when the main process has ended."""
-    main.join()
-    os._exit(1)
+        when_parent_ends(lambda: os._exit(1))

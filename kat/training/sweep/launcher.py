@@ -6,11 +6,11 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,14 @@ from kat.errors import (
     first_line,
 )
 from kat.machine import cores
+from kat.processes import (
+    accept_requests_to_stop,
+    fork_server,
+    requests_to_stop_blocked,
+    when_parent_ends,
+)
 from kat.text import warn
 from kat.training.config import TrainConfig
-from kat.training.distributed import end_with_parent
 from kat.training.evaluation.tested_run import write_test
 from kat.training.run import train
 from kat.training.run_directory import SUMMARY, TEST
@@ -106,7 +111,7 @@ def run_jobs(
     Raises:
         Interrupted: a signal asked to stop; all runs have saved a checkpoint.
     """
-    context = multiprocessing.get_context("spawn")
+    context: Any = _context()
     waiting, running = list(jobs), dict[Any, tuple[Any, Job, int]]()
     together = min(at_once, len(jobs))
     free = list(range(at_once))
@@ -114,8 +119,9 @@ def run_jobs(
         while running or (waiting and request.signal is None):
             while waiting and free and request.signal is None:
                 job, slot = waiting.pop(0), free.pop(0)
-                process = context.Process(target=_work, args=(job, _gpu(slot), threads, together))
-                with _ctrl_c_ignored():
+                arguments = job, _environment(slot), threads, together
+                process = context.Process(target=_work, args=arguments)
+                with requests_to_stop_blocked():
                     process.start()
                 running[process.sentinel] = process, job, slot
                 started(job)
@@ -141,20 +147,14 @@ def _stop_request() -> Iterator[StopRequest]:
         request.release()
 
 
-@contextmanager
-def _ctrl_c_ignored() -> Iterator[None]:
-    """A process that is started meanwhile ignores Ctrl-C until it handles it itself.
+def _context() -> BaseContext:
+    """How runs start: forked from a process that has imported all that they need.
 
-    A terminal sends it to all processes, and one that still imports would print a traceback.
+    Where there are GPUs each run starts anew, since a library that asks for them on import would
+    keep them from forked processes. On macOS, frameworks of the system do not survive a fork.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
+    on_cpu = sys.platform == "linux" and not torch.cuda.device_count()
+    return (fork_server(__name__) if on_cpu else None) or multiprocessing.get_context("spawn")
 
 
 @contextmanager
@@ -194,13 +194,19 @@ def _gpu(slot: int) -> str | None:
     return names[slot % gpus].strip()
 
 
-def _work(job: Job, gpu: str | None, threads: int, together: int) -> None:
+def _environment(slot: int) -> dict[str, str]:
+    """This process's environment, with the GPU of a slot."""
+    gpu = _gpu(slot)
+    return {**os.environ, **({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu})}
+
+
+def _work(job: Job, environment: Mapping[str, str], threads: int, together: int) -> None:
     """Trains one run, in its own process."""
-    if gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # before CUDA starts
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        end_with_parent(parent.pid or 0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # until training handles it
+    accept_requests_to_stop()
+    when_parent_ends(lambda: os.kill(os.getpid(), signal.SIGTERM))
+    os.environ.clear()
+    os.environ.update(environment)  # before CUDA starts
     with job.log.open("a") as log:
         os.dup2(log.fileno(), sys.stdout.fileno())
         os.dup2(log.fileno(), sys.stderr.fileno())

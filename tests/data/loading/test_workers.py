@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from kat.data import DataConfig, eval_transform, make_loader, open_split, preprocessing
-from kat.data.loading.workers import fork_server
+from kat.data.loading.workers import worker_server
 from tests.data.sources.test_registry import SOURCES
 from tests.images import picture
 from tests.processes import wait_until
@@ -32,7 +32,7 @@ def test_every_source_is_read_by_workers_of_a_fork_server(tmp_path, source):
     data.transform = eval_transform(preprocessing(config, data))
     forked, served = (
         list(make_loader(data, config, training=False, workers=workers))
-        for workers in (None, fork_server())
+        for workers in (None, worker_server())
     )
     assert [batch.labels.tolist() for batch in served] == [b.labels.tolist() for b in forked]
     for one, other in zip(forked, served, strict=True):
@@ -55,7 +55,7 @@ def test_a_stream_is_divided_among_the_processes(tmp_path, monkeypatch, source, 
         config = DataConfig(**settings, image_size=16, batch_size=1, num_workers=workers)
         data = open_split(config, "val")
         data.transform = eval_transform(preprocessing(config, data))
-        batches = list(make_loader(data, config, training=False, workers=fork_server()))
+        batches = list(make_loader(data, config, training=False, workers=worker_server()))
         found += [batch.images.mean().item() for batch in batches]
         assert len(batches) == 3
     assert len(set(found)) == 6
@@ -65,7 +65,7 @@ _READ_SLOWLY = """
 import multiprocessing, signal, time
 import torch
 from kat.data import DataConfig, make_loader, open_split
-from kat.data.loading.workers import fork_server
+from kat.data.loading.workers import worker_server
 
 def image(x):
     time.sleep(0.02)
@@ -77,7 +77,7 @@ if __name__ == "__main__":
     config = DataConfig(batch_size=10, num_workers=2)
     data = open_split(config, "train")
     data.transform = image
-    batches = iter(make_loader(data, config, training=True, workers=fork_server()))
+    batches = iter(make_loader(data, config, training=True, workers=worker_server()))
     for number, _ in enumerate(batches):
         pids = [child.pid for child in multiprocessing.active_children()]
         print(number, *pids, flush=True)

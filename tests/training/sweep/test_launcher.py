@@ -52,3 +52,23 @@ def test_nothing_goes_on_when_the_table_cannot_be_written(tmp_path):
     with pytest.raises(OSError, match="no space left"):
         run_jobs(jobs, 2, 1, lambda _: None, full)
     assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize("forked", [True, False])
+def test_a_run_has_the_environment_of_its_call(tmp_path, monkeypatch, forked):
+    if not forked:
+        monkeypatch.setattr("kat.training.sweep.launcher.fork_server", lambda module: None)
+    logs = []
+    for name in ("first", "second"):
+        config = TrainConfig(
+            out=str(tmp_path / name),
+            epochs=1,
+            max_steps=1,
+            model=ModelConfig("kat_micro_patch2_8", {"depth": 1}),
+            data=DataConfig("digits"),
+        )
+        log = tmp_path / f"{name}.log"
+        run_jobs([Job(config, log)], 1, 1, lambda _: None, lambda _: None)
+        monkeypatch.setenv("KAT_CPU_KERNEL", "no such kernel")
+        logs.append("no such kernel" in log.read_text())
+    assert logs == [False, True]

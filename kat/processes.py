@@ -1,0 +1,100 @@
+"""How processes start beside this one, and how they end with it.
+
+A terminal or a scheduler sends a request to stop to all processes of a command. The main process
+sees to it, so the others start with such signals blocked, and accept them when they can answer.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.context import BaseContext
+
+REQUESTS_TO_STOP = {signal.SIGTERM, signal.SIGINT}
+if hasattr(signal, "SIGUSR1"):  # not on Windows
+    REQUESTS_TO_STOP.add(signal.SIGUSR1)
+
+
+@contextmanager
+def requests_to_stop_blocked() -> Iterator[None]:
+    """Blocks requests to stop in this thread, and in processes that it starts meanwhile.
+
+    A request that arrives meanwhile is answered at the end. Does nothing on Windows.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    from multiprocessing import resource_tracker
+
+    resource_tracker.ensure_running()  # its start would unblock them again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, REQUESTS_TO_STOP)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def accept_requests_to_stop() -> None:
+    """Unblocks requests to stop, in a process that was started with them blocked."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, REQUESTS_TO_STOP)
+
+
+def fork_server(module: str) -> BaseContext | None:
+    """Starts a process that imports a module, and from which others are then forked.
+
+    It ends with this process, and blocks requests to stop, as do the processes that it forks.
+
+    Args:
+        module: the module to import; one that asks for GPUs on import would keep them from the
+            forked processes.
+
+    Returns:
+        What starts the processes; None where the system has no fork.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return None
+    from multiprocessing import forkserver
+
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([module])
+    with requests_to_stop_blocked(), _same_path():
+        forkserver.ensure_running()
+    return context
+
+
+@contextmanager
+def _same_path() -> Iterator[None]:
+    """Has a server that starts meanwhile import what this process would.
+
+    Its own path begins with the current directory, which may hold another copy of kat.
+    """
+    path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+    names = {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(names)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
+
+
+def when_parent_ends(end: Callable[[], None]) -> None:
+    """Calls a function, in a thread, when the process that started this one has ended."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def follow() -> None:
+        parent.join()
+        end()
+
+    threading.Thread(target=follow, daemon=True).start()
