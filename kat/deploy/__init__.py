@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from kat.deploy.export_record import ExportRecord
     from kat.deploy.feature_maps import FeatureMaps
     from kat.deploy.formats import FILE_FORMATS
-    from kat.deploy.freezing import FrozenRational, freeze
+    from kat.deploy.freezing import FrozenRational, FrozenResidual, freeze
     from kat.deploy.quantization import quantize_int8
     from kat.deploy.resizable import make_resizable
     from kat.deploy.runtime import Runtime, open_file, open_model
@@ -24,6 +24,7 @@ __all__ = [
     "Exported",
     "FeatureMaps",
     "FrozenRational",
+    "FrozenResidual",
     "Runtime",
     "export_model",
     "freeze",

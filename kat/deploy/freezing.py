@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 
 import torch
 from timm.layers import DropPath, LayerScale
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
+from torch.nn import functional
 
 from kat.models.kanify.finders.walk import DROPOUTS
-from kat.nn import GroupRational
+from kat.nn import GroupRational, ResidualRational
 from kat.ops import rational
 from kat.ops.reference import plain_forward
+from kat.ops.torch_internals import is_patched
 
 _REMOVED = (*DROPOUTS, DropPath)
 
@@ -58,18 +61,39 @@ class FrozenRational(nn.Module):
         return y.movedim(-1, self.channel_dim)
 
 
+class FrozenResidual(FrozenRational):
+    """F(x) = x s(x) + R(x) of a trained :class:`kat.nn.ResidualRational`, R frozen.
+
+    Args:
+        source: the trained layer; its coefficients are copied.
+
+    Examples:
+        >>> import torch
+        >>> import kat
+        >>> act = kat.nn.ResidualRational(8)
+        >>> x = torch.randn(4, 64)
+        >>> torch.allclose(kat.deploy.FrozenResidual(act)(x), act(x))
+        True
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """F(x), with x's shape and dtype."""
+        return functional.silu(x) + super().forward(x)
+
+
 @torch.no_grad()
 def freeze(model: nn.Module) -> nn.Module:
     """A copy for inference only, with the same outputs up to rounding, and less to compute.
 
     - Rationals have |b_j| precomputed and are plain operations in graphs (:class:`FrozenRational`).
     - Rationals that are the identity, such as act1 of a converted MLP before training, are removed.
-    - LayerScale is multiplied into the linear map before it.
+    - LayerScale is multiplied into the linear map before it, if that is followed by nothing else.
     - Dropout and stochastic depth are removed.
 
     Weight and bias of a LayerNorm are kept: most are followed by a rational, with which they do not
     commute, and if a linear map follows, every runtime applies them within the pass of the norm, so
-    that nothing would be saved.
+    that nothing would be saved. What is more than its formula is kept, too: a module with hooks, or
+    of a class derived from :class:`kat.GroupRational` with a ``forward`` of its own.
 
     Args:
         model: any module with GR-KAN layers; it is not changed.
@@ -92,19 +116,30 @@ def freeze(model: nn.Module) -> nn.Module:
     for parent in list(root.modules()):
         for name, child in list(parent.named_children()):
             setattr(parent, name, _frozen(child))
+    uses = Counter(map(id, _parameters(root)))
     for block in root.modules():
         if isinstance(block, Block):
-            _fold_scale(block, "ls1", block.attn, "proj")
-            _fold_scale(block, "ls2", block.mlp, "fc2")
+            _fold_scale(block, "ls1", block.attn, "proj", uses)
+            _fold_scale(block, "ls2", block.mlp, "fc2", uses)
     return root.eval().requires_grad_(False)[0]
 
 
 def _frozen(module: nn.Module) -> nn.Module:
     if isinstance(module, _REMOVED):
         return nn.Identity()
-    if type(module) is not GroupRational:
+    if not isinstance(module, GroupRational) or is_patched(module):
+        return module
+    forward = type(module).forward  # its class differs where the coefficients are parametrized
+    if forward is ResidualRational.forward:
+        return FrozenResidual(module)
+    if forward is not GroupRational.forward:
         return module
     return nn.Identity() if _is_identity(module) else FrozenRational(module)
+
+
+def _parameters(root: nn.Module) -> list[nn.Parameter]:
+    """The parameters, those of shared modules as often as they are used."""
+    return [parameter for _, parameter in root.named_parameters(remove_duplicate=False)]
 
 
 def _is_identity(source: GroupRational) -> bool:
@@ -114,10 +149,16 @@ def _is_identity(source: GroupRational) -> bool:
     return torch.equal(source.weight_numerator, x) and not source.weight_denominator.any()
 
 
-def _fold_scale(block: Block, scale_name: str, branch: nn.Module, linear_name: str) -> None:
-    """gamma (W x + b) = (gamma W) x + gamma b, if the branch ends in that linear map."""
+def _fold_scale(
+    block: Block, scale_name: str, branch: nn.Module, linear_name: str, uses: Counter[int]
+) -> None:
+    """gamma (W x + b) = (gamma W) x + gamma b, if the branch ends in that map, of its own."""
     scale, linear = getattr(block, scale_name), getattr(branch, linear_name, None)
     if not isinstance(scale, LayerScale) or type(linear) is not nn.Linear:
+        return
+    if any(map(is_patched, (scale, branch, linear))):
+        return
+    if any(uses[id(parameter)] > 1 for parameter in linear.parameters()):
         return
     linear.weight.mul_(scale.gamma[:, None])
     if linear.bias is not None:

@@ -14,6 +14,7 @@ from torch.export import Dim, ExportedProgram
 from kat.deploy.resizable import size_step
 from kat.errors import InputError, first_line
 from kat.models import ModelRecord
+from kat.ops import decompositions
 
 _TRACED_BATCH = 2
 """torch.export would specialize on a batch of 1."""
@@ -35,6 +36,8 @@ def trace(model: nn.Module, record: ModelRecord) -> ExportedProgram:
     try:
         with quiet_warnings():
             program = torch.export.export(model, (images,), dynamic_shapes=(dynamic,))
+            if any(str(node.target).startswith("kat.") for node in program.graph.nodes):
+                program = program.run_decompositions(decompositions())
     except Exception as error:  # torch.export raises many kinds, depending on the model
         raise InputError(
             f"torch.export cannot trace {record.architecture}: {first_line(error)}"

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 import kat
+from kat.compat import KAT_Group2D
 from kat.deploy import FrozenRational, freeze
-from kat.nn import GroupRational
+from kat.nn import GroupRational, ResidualRational
 from tests.models.small import images, make_model
 from tests.oracle import random_case, rational_numpy
 
@@ -68,3 +69,77 @@ def test_an_ordinary_model_is_frozen_too():
     model = nn.Sequential(nn.Linear(4, 4), nn.Dropout(), nn.GELU()).eval()
     x = torch.randn(2, 4)
     assert torch.equal(freeze(model)(x), model(x))
+
+
+def with_parallel_adapter(model: nn.Module) -> None:
+    for part in kat.adapt(model, "parallel").modules.values():
+        nn.init.normal_(part.up.fc.weight, std=0.1)
+
+
+def with_hook(model: nn.Module) -> None:
+    model.blocks[0].attn.proj.register_forward_hook(lambda module, inputs, output: output + 1)
+
+
+def with_tied_mlps(model: nn.Module) -> None:
+    model.blocks[1].mlp = model.blocks[0].mlp
+
+
+def with_tied_weights(model: nn.Module) -> None:
+    model.blocks[1].attn.proj.weight = model.blocks[0].attn.proj.weight
+
+
+@pytest.mark.parametrize(
+    "change", [with_parallel_adapter, with_hook, with_tied_mlps, with_tied_weights]
+)
+def test_a_layer_scale_stays_where_something_else_follows_or_uses_the_linear_map(change):
+    model, _ = make_model(init_values=0.5)
+    change(model)
+    torch.testing.assert_close(freeze(model)(images(3)), model(images(3)), rtol=1e-5, atol=1e-5)
+
+
+def adapted(kind: str) -> nn.Module:
+    mlp = kat.GRKANMlp(16, 32, num_groups=4)
+    kat.adapt(mlp, kind)
+    for parameter in mlp.parameters():
+        if parameter.requires_grad:
+            nn.init.normal_(parameter, std=0.1)
+    return mlp
+
+
+def moved(rational: nn.Module) -> nn.Module:
+    with torch.no_grad():
+        for parameter in rational.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return rational
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: moved(ResidualRational(4)),
+        lambda: moved(KAT_Group2D(8)),
+        lambda: adapted("rational"),
+        lambda: adapted("low_rank"),
+    ],
+    ids=["residual", "authors'", "rational", "low_rank"],
+)
+def test_every_rational_is_plain_operations_in_graphs(make):
+    model = make().eval()
+    x = torch.randn(5, 16, 4, 4) if isinstance(model, KAT_Group2D) else torch.randn(5, 16)
+    frozen = freeze(model)
+    program = torch.export.export(frozen, (x,))
+    assert not [node for node in program.graph.nodes if "kat" in str(node.target)]
+    torch.testing.assert_close(frozen(x), model(x))
+    torch.testing.assert_close(program.module()(x), model(x))
+
+
+def test_a_rational_that_is_more_than_its_formula_is_kept():
+    class Shifted(GroupRational):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) + 1
+
+    shifted, hooked = Shifted(4), GroupRational(4)
+    hooked.register_forward_hook(lambda module, inputs, output: output + 1)
+    x = torch.randn(5, 16)
+    for model in (shifted, hooked):
+        assert torch.equal(freeze(model)(x), model(x))
