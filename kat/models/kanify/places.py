@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,7 +27,8 @@ def put_activation(model: nn.Module, mlp: Mlp, module: nn.Module) -> list[Callab
     owner = model.get_submodule(mlp.owner)
     undo = [_set(owner, mlp.attribute, module)]
     if mlp.call is not None:
-        undo.append(_set(owner, "forward", with_module(owner, mlp.attribute, mlp.call)))
+        undo.append(partial(setattr, owner, "__class__", type(owner)))
+        owner.__class__ = with_module(owner, mlp.attribute, mlp.call)
     for around in _modules_on_path(model, mlp.activation):
         undo += [
             _set(around, name, value)

@@ -172,7 +172,10 @@ def test_called_functions_are_replaced_in_training_too_and_in_copies():
     expected = output(model, x)
     for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert torch.equal(output(copied, x), expected)
-        assert copied[0].forward.owner is copied[0]
+        assert isinstance(copied[0], Called)
+        nn.init.zeros_(copied[0].act.weight_numerator)
+        assert not torch.equal(output(copied, x), expected)
+        assert torch.equal(output(model, x), expected)
     again = nn.Sequential(Called(), CalledGate())
     kanify_like(again, plan.record())
     missing, unexpected = again.load_state_dict(model.state_dict(), strict=False)
@@ -186,14 +189,27 @@ def test_called_functions_are_replaced_in_training_too_and_in_copies():
 
 
 @pytest.mark.slow
-def test_code_with_modules_is_compiled_and_exported():
+@pytest.mark.parametrize("inside", [True, False], ids=["inside", "root"])
+def test_code_with_modules_is_compiled_exported_and_traced(inside):
     torch.manual_seed(0)
-    model, x = nn.Sequential(Called()).eval(), torch.randn(4, 8)
+    model, x = nn.Sequential(Called()).eval() if inside else Called().eval(), torch.randn(4, 8)
     kat.kanify(model)
+    assert output(model, x).count_nonzero()
+    assert type(model).__module__ in (__name__, "torch.nn.modules.container")
+    with torch.no_grad():
+        for rational in kat.nn.rationals(model).values():
+            rational.weight_numerator.mul_(2)
     expected = output(model, x)
-    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
-    torch.testing.assert_close(compiled(x), expected)
-    torch.testing.assert_close(torch.export.export(model, (x,)).module()(x), expected)
+    restored = pickle.loads(pickle.dumps(model))
+    for made in (
+        torch.compile(model, backend="aot_eager", fullgraph=True),
+        torch.compile(restored, backend="aot_eager", fullgraph=True),
+        torch.export.export(model, (x,)).module(),
+        torch.export.export(model, (x,), strict=True).module(),
+        torch.fx.symbolic_trace(model),
+        copy.copy(model),
+    ):
+        torch.testing.assert_close(made(x), expected)
 
 
 def test_code_that_cannot_be_written_anew_is_left_alone():
@@ -205,11 +221,11 @@ def test_code_that_cannot_be_written_anew_is_left_alone():
         def forward(self, x: Tensor, scale: float | None = None) -> Tensor:
             return self.two(functional.gelu(self.one(x) if scale is None else scale * x))
 
-    plan = kat.kanify(nn.Sequential(Branches(), Optional(), Mlp(8, 16)))
-    assert [r.mlp.activation for r in plan.replacements] == ["2.act"]
-    assert plan.skipped == {
-        "1.act": "the code that calls it has optional arguments, or conditions on its input"
-    }
+    graph = torch.fx.symbolic_trace(nn.Sequential(Called(), Mlp(8, 16)).eval())
+    plan = kat.kanify(nn.Sequential(Branches(), Optional(), Mlp(8, 16), graph))
+    assert [r.mlp.activation for r in plan.replacements] == ["2.act", "3.1.act"]
+    assert set(plan.skipped) == {"1.act", "3.act"}
+    assert all("torch.fx: kanify the model that was traced" in s for s in plan.skipped.values())
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from torch import fx, nn
 
-from kat.models.kanify.finders.trace import trace_loosely, trace_own
+from kat.models.kanify.finders.trace import CODE, trace_loosely, trace_own, written_class
 from kat.models.kanify.finders.walk import asks_size, is_on_path
 
 Functions = dict[bool, Callable[..., Any]]
@@ -79,7 +80,9 @@ def regions(graph: fx.Graph) -> list[Region]:
 
 def called_regions(owner: nn.Module) -> list[Region]:
     """The regions of a module's own code; none if that cannot be written anew."""
-    if not any(owner.children()) or not isinstance(_forward(owner), CodeWithModules | None):
+    if not any(owner.children()) or "forward" in vars(owner):
+        return []
+    if isinstance(owner, fx.GraphModule):  # its copies are made of its graph
         return []
     graphs = [trace_own(owner, training) for training in (True, False)]
     in_training, in_evaluation = (regions(graph) if graph else [] for graph in graphs)
@@ -89,9 +92,9 @@ def called_regions(owner: nn.Module) -> list[Region]:
 
 def fixed_regions(owner: nn.Module) -> list[Region]:
     """The regions of a module's own code where that cannot be written anew, as far as seen."""
-    if not any(owner.children()) or _forward(owner) is not None:
+    if not any(owner.children()) or "forward" in vars(owner) or _code(owner) is not None:
         return []
-    if trace_own(owner, owner.training) is not None:
+    if not isinstance(owner, fx.GraphModule) and trace_own(owner, owner.training) is not None:
         return []
     graph = trace_loosely(owner)
     return regions(graph) if graph else []
@@ -99,64 +102,93 @@ def fixed_regions(owner: nn.Module) -> list[Region]:
 
 def called_already(owner: nn.Module) -> set[int]:
     """The numbers of the regions that have modules in their place."""
-    code = _forward(owner)
-    return set(code.places.values()) if isinstance(code, CodeWithModules) else set()
+    code = _code(owner)
+    return set(code.places.values()) if code else set()
 
 
-def with_module(owner: nn.Module, name: str, number: int) -> CodeWithModules:
-    """The code of a module with its child of that name in the place of a region, too."""
-    code = _forward(owner)
-    before = code.places if isinstance(code, CodeWithModules) else {}
-    return CodeWithModules(owner, {**before, name: number})
+def with_module(owner: nn.Module, name: str, number: int) -> type[nn.Module]:
+    """The class of a module, with its child of that name in the place of a region, too."""
+    code = _code(owner)
+    places = code.places if code else {}
+    code = CodeWithModules(written_class(owner), {**places, name: number})
+    code.write(owner)
+    return code.derived
 
 
-def _forward(owner: nn.Module) -> Any:
-    """What stands in the place of the ``forward`` of a module's class, None if nothing does."""
-    return vars(owner).get("forward")
+def _code(owner: nn.Module) -> CodeWithModules | None:
+    return getattr(type(owner), CODE, None)
 
 
 class CodeWithModules:
-    """The ``forward`` of a module, with children of the module in the place of regions.
+    """A class whose ``forward`` has children of the module in the place of regions.
 
-    It is an attribute of the module, which keeps its class.
+    It is derived from the module's class and has its name, as ``torch.nn.utils.parametrize`` does.
+    So what looks at the class finds the code that runs: ``torch.fx``, ``torch.export``, copies.
 
     Args:
-        owner: the module.
+        base: the class as it was written.
         places: by the name of the child, the number of the region.
     """
 
-    def __init__(self, owner: nn.Module, places: dict[str, int]) -> None:
-        self.owner = owner
+    def __init__(self, base: type[nn.Module], places: dict[str, int]) -> None:
+        self.base = base
         self.places = places
-        self.functions: Functions | None = self._written()
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """What the code computes, in the present mode of the module."""
-        if self.functions is None:
-            self.functions = self._written()
-        return self.functions[self.owner.training](self.owner, *args, **kwargs)
+        self.functions: Functions = {}
+        self.derived = self._derived()
 
     def __getstate__(self) -> dict[str, Any]:
-        """The state without the functions, which cannot be pickled and are written anew."""
-        return {**vars(self), "functions": None}
+        """The arguments: the class and its functions cannot be pickled, and are made anew."""
+        return {"base": self.base, "places": self.places}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Makes the class."""
+        self.__init__(**state)  # type: ignore[misc]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> CodeWithModules:
-        """The same functions for a copy of the module."""
-        copied: CodeWithModules = object.__new__(type(self))
-        vars(copied).update({**vars(self), "owner": memo[id(self.owner)]})
-        return copied
+        """Itself: it knows of no module."""
+        return self
 
-    def _written(self) -> Functions:
-        """The functions of the module and its inputs, for training and for evaluation."""
-        functions = {}
+    def write(self, module: nn.Module) -> None:
+        """Writes the functions of a module and its inputs, for training and for evaluation."""
         for training in (True, False):
-            graph = trace_own(self.owner, training)
+            graph = trace_own(module, training)
             assert graph is not None
             found = regions(graph)
             for name, number in self.places.items():
                 _replace(graph, found[number], name)
-            functions[training] = type(fx.GraphModule(self.owner, graph)).forward
-        return functions
+            self.functions[training] = type(fx.GraphModule(module, graph)).forward
+
+    def _derived(self) -> type[nn.Module]:
+        base: Any = self.base
+
+        @functools.wraps(base.forward)
+        def forward(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            return self.functions[module.training](module, *args, **kwargs)
+
+        def reduced(module: nn.Module, protocol: Any) -> tuple[Any, ...]:
+            _, _, *state = base.__reduce_ex__(module, protocol)
+            return (_new, (self,), *state)
+
+        def set_state(module: nn.Module, state: dict[str, Any]) -> None:
+            base.__setstate__(module, state)
+            if not self.functions:
+                self.write(module)
+
+        names = {
+            "forward": forward,
+            "__reduce_ex__": reduced,
+            "__setstate__": set_state,
+            CODE: self,
+        }
+        names |= {name: getattr(base, name) for name in ("__module__", "__qualname__", "__doc__")}
+        derived: type[nn.Module] = type(base)(base.__name__, (base,), names)
+        return derived
+
+
+def _new(code: CodeWithModules) -> nn.Module:
+    """A module of the class, without a state, of which copies are made."""
+    module: nn.Module = object.__new__(code.derived)
+    return module
 
 
 def _replace(graph: fx.Graph, region: Region, name: str) -> None:

@@ -103,7 +103,10 @@ def _unfit(model: nn.Module, mlp: Mlp, candidate: _Candidate, function: Activati
     if function is None:
         return f"{kind_of(candidate.activation)} is not one function of every value by itself"
     if candidate.is_fixed:
-        return "the code that calls it has optional arguments, or conditions on its input"
+        return (
+            "the code that calls it has optional arguments, conditions on its input, or is a graph"
+            " of torch.fx: kanify the model that was traced"
+        )
     if hasattr(model.get_submodule(mlp.first), "act1"):
         return f"{mlp.first} has an attribute 'act1', the name for its rational, already"
     return ""

@@ -15,6 +15,15 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+CODE = "_kat_code"
+"""The attribute of a class that was derived to write the code of a module anew."""
+
+
+def written_class(module: nn.Module) -> type[nn.Module]:
+    """The class of a module, as it was written."""
+    code = getattr(type(module), CODE, None)
+    return code.base if code else type(module)
+
 
 def named_children(module: nn.Module) -> dict[str, nn.Module]:
     """The children of a module by name. Unlike torch's, a child with two names has both."""
@@ -59,7 +68,7 @@ def trace_own(module: nn.Module, training: bool) -> fx.Graph | None:
     """
     if isinstance(module, torch.jit.ScriptModule):
         return None
-    parameters = list(inspect.signature(type(module).forward).parameters.values())
+    parameters = list(inspect.signature(written_class(module).forward).parameters.values())
     if any(p.kind != p.POSITIONAL_OR_KEYWORD or p.default is not p.empty for p in parameters):
         return None
     skeleton = _skeleton(module).train(training)
@@ -110,8 +119,8 @@ def _skeleton(module: nn.Module) -> nn.Module:
 
 
 def copy_of(module: nn.Module) -> nn.Module:
-    """A copy of one module with the same parameters and children, and its class's ``forward``."""
-    copied: nn.Module = object.__new__(type(module))
+    """A copy of one module with the same parameters and children, and the code as written."""
+    copied: nn.Module = object.__new__(written_class(module))
     state = {name: _own(value) for name, value in vars(module).items() if name != "forward"}
     vars(copied).update(state)
     return copied
