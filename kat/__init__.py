@@ -3,10 +3,11 @@
 import importlib
 import importlib.util
 import warnings
+from typing import TYPE_CHECKING
 
 from kat import models
 from kat.errors import first_line
-from kat.extras import PROJECT
+from kat.extras import PROJECT, on_first_use
 from kat.models.adapt import adapt
 from kat.models.kanify import KanifyConfig, kanify
 from kat.nn import (
@@ -20,6 +21,11 @@ from kat.nn import (
 from kat.ops import gated_rational, rational
 from kat.version import __version__
 
+if TYPE_CHECKING:
+    from kat import analysis, data, deploy, training
+else:
+    __getattr__, __dir__ = on_first_use(__name__, "train")
+
 __all__ = [
     "Coefficients",
     "GRKANLinear",
@@ -29,11 +35,15 @@ __all__ = [
     "KanifyConfig",
     "__version__",
     "adapt",
+    "analysis",
+    "data",
+    "deploy",
     "gated_rational",
     "kanify",
     "models",
     "param_groups",
     "rational",
+    "training",
 ]
 
 

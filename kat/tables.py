@@ -20,7 +20,7 @@ _NUMBER = re.compile(r"[+-]?[\d.]|-?$|nan$|inf$")
 
 
 def write_table(
-    path: Path,
+    path: str | Path,
     columns: Sequence[str],
     rows: Iterable[Sequence[object] | Mapping[str, object]],
 ) -> None:
@@ -41,6 +41,7 @@ def write_table(
         KAT,98.6
         ViT,
     """
+    path = Path(path)
     file = io.StringIO()
     writer = csv.writer(file)
     writer.writerow(map(_escaped, columns))

@@ -82,7 +82,7 @@ class _Export:
 
 @torch.no_grad()
 def export_model(
-    model: nn.Module, record: ModelRecord, path: Path, *, int8: bool = False
+    model: nn.Module, record: ModelRecord, path: str | Path, *, int8: bool = False
 ) -> Exported:
     """Writes a model to a self-contained ``.pt2`` or ``.onnx`` file.
 
@@ -115,6 +115,7 @@ def export_model(
         >>> exported.path
         PosixPath('digits.onnx')
     """
+    path = Path(path)
     ending = path.suffix.removeprefix(".")
     if ending not in FORMATS:
         raise unknown("ending of an exported file", ending, FORMATS)

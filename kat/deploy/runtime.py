@@ -111,7 +111,7 @@ class DetectorRuntime(Runtime):
         return {name: one.to(image.device) for name, one in placed.items()}
 
 
-def open_file(path: Path, *, trust: bool = False) -> Runtime:
+def open_file(path: str | Path, *, trust: bool = False) -> Runtime:
     """Opens a ``.pt2`` or ``.onnx`` file of 'kat export'.
 
     Args:
@@ -130,6 +130,7 @@ def open_file(path: Path, *, trust: bool = False) -> Runtime:
         >>> open_file(Path("digits.onnx")).record.model.classes[:3]
         ['0', '1', '2']
     """
+    path = Path(path)
     ending = path.suffix.removeprefix(".")
     if ending in PROGRAMS and path.is_file() and not trust:
         raise InputError(
@@ -144,7 +145,7 @@ def open_file(path: Path, *, trust: bool = False) -> Runtime:
 
 
 def open_model(
-    path: Path, image_size: int | None = None, *, trust: bool = False
+    path: str | Path, image_size: int | None = None, *, trust: bool = False
 ) -> tuple[nn.Module, ModelRecord]:
     """Opens a stored model of any kind, in evaluation mode, and its record.
 
@@ -166,6 +167,7 @@ def open_model(
         >>> record.architecture, record.input_size
         ('kat_micro_patch2_8', (1, 8, 8))
     """
+    path = Path(path)
     model: nn.Module
     if path.suffix.removeprefix(".") in FORMATS and not path.is_dir():
         model = open_file(path, trust=trust)

@@ -31,6 +31,10 @@ class Coefficients:
         interval: (low, high), the interval of the fit.
         max_error: the largest |F - function| on the interval.
 
+    Raises:
+        InputError: a coefficient is not finite, the numerator has less than two, or the form is
+            unknown.
+
     Examples:
         >>> import kat
         >>> square = kat.Coefficients((0, 0, 1, 0, 0, 0), (0, 0, 0, 0), "A", (-3, 3), 0.0)
@@ -44,6 +48,16 @@ class Coefficients:
     form: str
     interval: tuple[float, float]
     max_error: float
+
+    def __post_init__(self) -> None:
+        """Checks the coefficients."""
+        if not all(map(math.isfinite, (*self.numerator, *self.denominator))):
+            raise InputError("the coefficients are not finite")
+        if self.form not in FORMS or self.degree[0] < 1:
+            raise InputError(
+                f"coefficients must be of form A or B, two or more in the numerator, not of form"
+                f" {self.form!r} with {len(self.numerator)}"
+            )
 
     @property
     def degree(self) -> tuple[int, int]:
@@ -70,26 +84,20 @@ class Coefficients:
         """
         try:
             low, high = content["interval"]
-            coefficients = cls(
+            return cls(
                 tuple(float(value) for value in content["numerator"]),
                 tuple(float(value) for value in content["denominator"]),
                 str(content["form"]),
                 (float(low), float(high)),
                 float(content["max_error"]),
             )
+        except InputError as error:
+            raise InputError(f"{source}: {error}") from None
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"{source} does not hold coefficients as 'kat fit' writes them: no valid entry"
                 f" ({error})"
             ) from None
-        if not all(map(math.isfinite, coefficients.numerator + coefficients.denominator)):
-            raise InputError(f"{source} holds coefficients that are not finite")
-        if coefficients.form not in FORMS or coefficients.degree[0] < 1:
-            raise InputError(
-                f"{source} must be of form A or B with two or more numerator coefficients, not of"
-                f" form {coefficients.form!r} with {len(coefficients.numerator)}"
-            )
-        return coefficients
 
 
 Init: TypeAlias = str | Path | Coefficients | Mapping[str, Any]

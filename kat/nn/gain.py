@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from functools import cache
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kat.errors import InputError
 
@@ -42,7 +43,7 @@ def expectation(function: Function) -> Tensor:
     nodes, weights = (
         torch.tensor(values, dtype=torch.float64, device="cpu") for values in _quadrature()
     )
-    result = (function(nodes).double() * weights).sum(-1)
+    result = (_evaluable(function)(nodes).double() * weights).sum(-1)
     if not result.isfinite().all():
         raise InputError(f"the expectation is {result}: the function is not finite on [-12, 12]")
     return result
@@ -50,6 +51,7 @@ def expectation(function: Function) -> Tensor:
 
 def moments(function: Function) -> tuple[Tensor, Tensor]:
     """E[f(x)] and Var[f(x)] for x ~ N(0, 1), as :func:`expectation` returns them."""
+    function = _evaluable(function)
     mean = expectation(function)
     return mean, expectation(lambda x: function(x).square()) - mean.square()
 
@@ -73,10 +75,18 @@ def gain(function: Function) -> float:
         >>> f"{gain(torch.relu):.4f}", f"{gain(torch.nn.functional.silu):.4f}"
         ('2.0000', '2.8108')
     """
+    function = _evaluable(function)
     moment = expectation(lambda x: function(x).double().square()).mean().item()
     if moment == 0:
         raise InputError("the function is zero everywhere, so no gain preserves the variance")
     return 1 / moment
+
+
+def _evaluable(function: Function) -> Function:
+    """A module with parameters, such as a PReLU, as a copy on the CPU in float64."""
+    if not isinstance(function, nn.Module) or next(function.parameters(), None) is None:
+        return function
+    return copy.deepcopy(function).double().cpu()
 
 
 @cache

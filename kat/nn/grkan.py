@@ -244,7 +244,7 @@ class GRKANMlp(nn.Module):
             if compiled is not None:
                 return compiled
         layers = None
-        if pay(x, self.fc1.out_features) and self._is_formula():
+        if pay(x, getattr(self.fc1, "out_features", 0)) and self._is_formula():
             layers = layers_for_blocks(x, self._pairs(), joined)
         if layers is not None:
             return run_in_blocks(x, layers, keeps_hidden=keeps_hidden)

@@ -13,6 +13,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from kat.errors import InputError
 from kat.nn.gain import Function, gain, moments
 from kat.nn.rational import GroupRational
 from kat.nn.sharded import replicated_like, sharded_like
@@ -28,6 +29,9 @@ Examples:
     ('variance_preserving', 'centered', 'kaiming', 'trunc_normal')
 """
 SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
+
+_LEAST_VARIANCE = 1e-12
+"""Relative to the squared mean; less is the rounding error of E[F^2] - E[F]^2 in float64."""
 
 
 @torch.no_grad()
@@ -50,6 +54,7 @@ def init_grkan_(linear: nn.Linear, activation: nn.Module, scheme: Scheme) -> Non
 
     Raises:
         ValueError: an unknown scheme.
+        InputError: the activation is zero everywhere, not finite, or, for ``"centered"``, constant.
 
     Examples:
         >>> import torch
@@ -87,6 +92,8 @@ def _draw_centered(linear: nn.Linear, function: Function) -> None:
         moment.reshape(-1).repeat_interleave(linear.in_features // moment.numel())
         for moment in moments(function)
     )
+    if not (variance > _LEAST_VARIANCE * mean.square()).any():
+        raise InputError("the function is constant, so no centered weights keep the second moment")
     nn.init.normal_(linear.weight, std=variance.sum().item() ** -0.5)
     if mean.any():
         direction = replicated_like((mean / mean.norm())[:, None], linear.weight)
@@ -109,6 +116,9 @@ def init_attention_mimetic_(qkv: nn.Linear, proj: nn.Linear, num_heads: int) -> 
         proj: (d, d), the output projection.
         num_heads: number of heads, a divisor of d.
 
+    Raises:
+        InputError: the weights have other shapes, or num_heads does not divide d.
+
     Source: Trockman and Kolter, Mimetic Initialization of Self-Attention Layers, ICML 2023,
     arXiv 2305.09828.
 
@@ -121,6 +131,13 @@ def init_attention_mimetic_(qkv: nn.Linear, proj: nn.Linear, num_heads: int) -> 
         True
     """
     dim = proj.in_features
+    if num_heads < 1 or dim % num_heads:
+        raise InputError(f"num_heads must divide the width d={dim}, got {num_heads}")
+    if (*qkv.weight.shape, *proj.weight.shape) != (3 * dim, dim, dim, dim):
+        raise InputError(
+            f"mimetic weights are of qkv (3 d, d) and proj (d, d), got {tuple(qkv.weight.shape)}"
+            f" and {tuple(proj.weight.shape)}"
+        )
     rank = dim // num_heads
     query, key, value = products = torch.empty(3, dim, dim, device=qkv.weight.device)
     for head in range(num_heads):

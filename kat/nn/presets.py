@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -27,8 +27,7 @@ def preset_names() -> list[str]:
     return sorted([*_table(), *ALIASES])
 
 
-@cache
-def preset(name: str, degree: tuple[int, int] = (5, 4), form: str = "A") -> Coefficients:
+def preset(name: str, degree: Sequence[int] = (5, 4), form: str = "A") -> Coefficients:
     """The coefficients that approximate a known function, for a degree and a form.
 
     The package ships those of degree (5, 4). For any other degree the function is fitted on the
@@ -49,11 +48,15 @@ def preset(name: str, degree: tuple[int, int] = (5, 4), form: str = "A") -> Coef
         >>> gelu.degree, gelu.interval, f"{gelu.max_error:.4f}"
         ((5, 4), (-3.0, 3.0), '0.0013')
     """
-    function = ALIASES.get(name, name)
-    if function not in _table():
+    if ALIASES.get(name, name) not in _table():
         raise unknown("function", name, preset_names())
     check_form(form)
-    m, n = check_degree(degree)
+    return _preset(name, check_degree(degree), form)
+
+
+@cache
+def _preset(name: str, degree: tuple[int, int], form: str) -> Coefficients:
+    function, (m, n) = ALIASES.get(name, name), degree
     if function == "identity":
         return Coefficients((0.0, 1.0) + (0.0,) * (m - 1), (0.0,) * n, form, (-3.0, 3.0), 0.0)
     if (m, n) == (5, 4):
@@ -91,7 +94,7 @@ def minimax(
     return fit(function, degree, form, interval).coefficients
 
 
-def read_coefficients(path: Path) -> Coefficients:
+def read_coefficients(path: str | Path) -> Coefficients:
     """Reads a file written by ``kat fit``.
 
     Raises:
@@ -105,6 +108,7 @@ def read_coefficients(path: Path) -> Coefficients:
         >>> read_coefficients(Path("gelu.json")) == preset("gelu")
         True
     """
+    path = Path(path)
     try:
         content = read_json(path)
     except MissingFile:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, SupportsIndex, get_args
 
 import torch
@@ -144,7 +145,7 @@ class GroupRational(nn.Module):
     def initial_functions(self, x: Tensor) -> Tensor:
         """The initial function of all groups at the points x (k,), in float64: (1, k)."""
         c = self.initial_coefficients()
-        numerator, denominator = torch.tensor([c.numerator]), torch.tensor([c.denominator])
+        numerator, denominator = (_exact([values]) for values in (c.numerator, c.denominator))
         return group_functions(x, numerator, denominator, self.form)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -188,7 +189,13 @@ def set_coefficients(activation: GroupRational, coefficients: Coefficients) -> N
         (activation.weight_numerator, coefficients.numerator),
         (activation.weight_denominator, coefficients.denominator),
     ):
-        parameter.copy_(sharded_like(torch.tensor(values).expand(parameter.shape), parameter))
+        rounded = _exact(values).to(parameter.dtype)
+        parameter.copy_(sharded_like(rounded.expand(parameter.shape), parameter))
+
+
+def _exact(values: Sequence[Any]) -> Tensor:
+    """The values on the CPU, unrounded."""
+    return torch.tensor(values, dtype=torch.float64, device="cpu")
 
 
 def rationals(model: nn.Module) -> dict[str, GroupRational]:

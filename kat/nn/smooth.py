@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from torch.utils.hooks import RemovableHandle
 
 from kat.nn.rational import rationals
@@ -17,7 +18,7 @@ def keep_even(model: nn.Module) -> list[RemovableHandle]:
     derivatives at points, as in physics-informed networks, does not see (docs/higher-order.md).
 
     Call it on the model that is trained, after ``fully_shard``: a copy of the model, or one that is
-    sharded later, has the zeros but trains them.
+    sharded later, has the zeros but trains them. Frozen rationals may be unfrozen later.
 
     Args:
         model: a module that has rationals, or is one.
@@ -26,7 +27,8 @@ def keep_even(model: nn.Module) -> list[RemovableHandle]:
         The hooks of the gradients; ``remove()`` of each lets the odd b_j train again.
 
     Raises:
-        ValueError: there is no rational, or one of form B, in which even powers alone do not help.
+        ValueError: there is no rational; or one of form B, in which even powers alone do not help;
+            or one whose coefficients are parametrized, as :func:`kat.adapt` leaves them.
 
     Examples:
         >>> import torch
@@ -45,16 +47,29 @@ def keep_even(model: nn.Module) -> list[RemovableHandle]:
             raise ValueError(
                 f"{name or 'the rational'} is of form B, which has kinks elsewhere too"
             )
+        if parametrize.is_parametrized(rational):
+            raise ValueError(
+                f"the coefficients of {name or 'the rational'} are parametrized, as by kat.adapt:"
+                " merge() its adapters first"
+            )
     denominators = [rational.weight_denominator for rational in found.values()]
     with torch.no_grad():
         for b in denominators:
             b.mul_(_even(b))
-    trained = [b for b in denominators if b.requires_grad]
-    return [
-        *(b.register_hook(lambda grad: grad * _even(grad)) for b in trained),
+    return [handle for b in denominators for handle in _keep_odd_at_zero(b)]
+
+
+def _keep_odd_at_zero(b: nn.Parameter) -> list[RemovableHandle]:
+    """Clears the gradients of b_1, b_3, ...; of a frozen parameter too, which may train later."""
+    trains = b.requires_grad
+    b.requires_grad_(True)
+    handles = [
+        b.register_hook(lambda grad: grad * _even(grad)),
         # FSDP2 writes gradients that no hook of autograd sees.
-        *(b.register_post_accumulate_grad_hook(_clear_odd) for b in trained),
+        b.register_post_accumulate_grad_hook(_clear_odd),
     ]
+    b.requires_grad_(trains)
+    return handles
 
 
 def _clear_odd(b: Tensor) -> None:

@@ -305,7 +305,7 @@ def settings_to_keep(config: TrainConfig) -> dict[str, Any]:
     return {name: v for name, v in settings.items() if name not in _ONCE}
 
 
-def read_settings(out: Path) -> dict[str, Any]:
+def read_settings(out: str | Path) -> dict[str, Any]:
     """The settings that a run was started with.
 
     Raises:
@@ -317,6 +317,7 @@ def read_settings(out: Path) -> dict[str, Any]:
         >>> read_settings(Path("runs/digits"))["model"]["name"]
         'kat_micro_patch2_8'
     """
+    out = Path(out)
     path = out / SETTINGS
     settings = read_yaml(path)
     data = settings.get("data", {}) if isinstance(settings, dict) else None
@@ -351,7 +352,7 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def read_history(out: Path) -> list[dict[str, float]]:
+def read_history(out: str | Path) -> list[dict[str, float]]:
     """Reads history.csv.
 
     Each row has ``epoch``, ``train_loss``, ``val_loss`` and the metrics of the task; ``best`` is 1
@@ -370,6 +371,7 @@ def read_history(out: Path) -> list[dict[str, float]]:
         >>> [int(row["epoch"]) for row in read_history(Path("runs/digits"))]
         [1, 2]
     """
+    out = Path(out)
     path = out / HISTORY
     if not path.is_file():
         return []

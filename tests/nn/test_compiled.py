@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import timm
 import torch
+from torch.autograd import forward_ad
 
 import kat
 from kat.nn import execution
@@ -138,3 +139,30 @@ def test_the_operator_of_an_mlp_is_sound():
     a, b = mlp.act2.parameters()
     parameters = [None, None, mlp.fc1.weight, None, a, b, mlp.fc2.weight, None]
     torch.library.opcheck(torch.ops.kat.grkan_mlp.default, (x, parameters, ["A", "A"]))
+
+
+def _large():
+    """An MLP and an input for which compiled code runs in blocks, and its compiled code."""
+    torch._dynamo.reset()
+    mlp = kat.GRKANMlp(32, 128).eval()
+    return mlp, torch.compile(mlp, backend="eager"), torch.randn(20_000, 32)
+
+
+@torch.no_grad()
+def test_compiled_code_sees_a_hook_that_comes_later():
+    _, compiled, x = _large()
+    compiled(x)
+    seen = []
+    handle = kat.nn.register_grkan_hook(lambda act, linear, x, y: seen.append(tuple(y.shape)))
+    compiled(x)
+    handle.remove()
+    assert seen == [(20_000, 128), (20_000, 32)]
+
+
+@torch.no_grad()
+def test_compiled_code_refuses_forward_mode_at_every_size():
+    _, compiled, x = _large()
+    for rows in (x, x[:64]):
+        compiled(rows)
+        with forward_ad.dual_level(), pytest.raises(RuntimeError, match="no forward-mode"):
+            compiled(forward_ad.make_dual(rows, rows))

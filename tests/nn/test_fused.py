@@ -105,6 +105,19 @@ def test_function_transforms_and_forward_mode():
     torch.testing.assert_close(actual, expected)
 
 
+def test_a_wrapped_linear_map_is_called():
+    """As of LoRA: it has no ``out_features``."""
+    x = torch.randn(4, 16)
+    for name in ("fc1", "fc2"):
+        mlp = kat.GRKANMlp(16, 64)
+        expected = mlp(x)
+        setattr(mlp, name, nn.Sequential(getattr(mlp, name)))
+        for training in (True, False):
+            with torch.set_grad_enabled(training):
+                torch.testing.assert_close(mlp(x), expected)
+                torch.testing.assert_close(torch.compile(mlp, backend="eager")(x), expected)
+
+
 def test_hooks_and_derived_modules_are_called():
     x = torch.randn(2, 16)
     seen = []

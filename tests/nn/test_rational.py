@@ -198,7 +198,7 @@ def test_a_file_is_read_once(file):
         (json.dumps(CONTENT | {"numerator": ["a", 1]}), "could not convert string to float: 'a'"),
         (json.dumps(CONTENT | {"numerator": 3}), "no valid entry"),
         (json.dumps(CONTENT | {"denominator": [math.nan]}), "not finite"),
-        (json.dumps(CONTENT | {"numerator": [1.0]}), "two or more numerator"),
+        (json.dumps(CONTENT | {"numerator": [1.0]}), "two or more in the numerator"),
         (json.dumps(CONTENT | {"form": "C"}), "of form 'C'"),
     ],
 )

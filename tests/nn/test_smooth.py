@@ -47,6 +47,11 @@ destroy_process_group()
 """
 
 
+def adapted(model):
+    kat.adapt(model, "rational")
+    return model
+
+
 def _train(model, optimizer, dtype=torch.float32):
     x = torch.randn(64, 8, dtype=dtype)
 
@@ -93,17 +98,28 @@ def test_a_kink_that_is_there_goes(dtype):
     assert not _kinks(act)
 
 
-def test_a_frozen_rational_has_no_hook_and_removed_hooks_let_it_train():
+def test_a_frozen_rational_stays_frozen_and_removed_hooks_let_it_train():
     torch.manual_seed(0)
     model = kat.GRKANMlp(8, 16, num_groups=4)
     model.act1.requires_grad_(False)
     handles = keep_even(model)
-    assert len(handles) == 2
+    assert not model.act1.weight_denominator.requires_grad
     for handle in handles:
         handle.remove()
     _train(model, OPTIMIZERS["adamw"](model.parameters()))
     assert _kinks(model.act2)
     assert not _kinks(model.act1)
+
+
+def test_a_rational_that_is_unfrozen_later_stays_even():
+    torch.manual_seed(0)
+    model = kat.GRKANMlp(8, 16, num_groups=4).requires_grad_(False)
+    keep_even(model)
+    model.requires_grad_(True)
+    start = model.act2.weight_denominator.detach().clone()
+    _train(model, OPTIMIZERS["adamw"](model.parameters()))
+    assert not _kinks(model.act2)
+    assert not torch.equal(model.act2.weight_denominator, start)
 
 
 def test_a_polynomial_is_smooth_already():
@@ -143,6 +159,7 @@ def test_sharded_coefficients_stay_even(tmp_path):
         (torch.nn.Linear(2, 2), "no rational"),
         (kat.GRKANMlp(8, form="B"), "act1 is of form B"),
         (kat.GroupRational(2, form="B"), "the rational is of form B"),
+        (adapted(kat.GRKANMlp(8)), "act1 are parametrized.* merge"),
     ],
 )
 def test_what_cannot_be_smooth_is_refused(model, says):

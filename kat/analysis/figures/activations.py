@@ -31,7 +31,7 @@ _HELD = 8
 """Frames that an animation ends with, all the same."""
 
 
-def plot_activations(activations: Sequence[Activation], path: Path) -> None:
+def plot_activations(activations: Sequence[Activation], path: str | Path) -> None:
     """Draws every learned rational, one panel per layer and one line per group, its start dashed.
 
     The density of the inputs over all groups, if known, is gray. At most 32 groups of a layer are
@@ -48,6 +48,7 @@ def plot_activations(activations: Sequence[Activation], path: Path) -> None:
         >>> model = kat.models.create_model("kat_micro", depth=2)
         >>> plot_activations(learned_activations(model), Path("activations.png"))
     """
+    path = Path(path)
     figure, panels = _panels(len(activations))
     for axes, activation in zip(panels, activations, strict=True):
         if activation.histogram is not None and activation.edges is not None:
@@ -61,7 +62,9 @@ def plot_activations(activations: Sequence[Activation], path: Path) -> None:
     save_figure(figure, path)
 
 
-def plot_evolution(history: Mapping[str, LayerHistory], path: Path, *, width: float = 3.0) -> None:
+def plot_evolution(
+    history: Mapping[str, LayerHistory], path: str | Path, *, width: float = 3.0
+) -> None:
     """Draws rationals over the training: a row per layer, a column per step, a line per group.
 
     A path that ends in ``.gif`` or ``.mp4`` becomes an animation with one panel per layer instead.
@@ -81,6 +84,7 @@ def plot_evolution(history: Mapping[str, LayerHistory], path: Path, *, width: fl
         >>> history = read_coefficient_history(Path("runs/digits/coefficients.csv"))
         >>> plot_evolution(history, Path("evolution.png"))
     """
+    path = Path(path)
     x = torch.linspace(-width, width, 201, dtype=torch.float64)
     functions = {name: layer.functions(x).numpy() for name, layer in history.items()}
     steps = next(iter(history.values())).steps.tolist()

@@ -11,7 +11,7 @@ from kat.analysis.figures.save import save_figure
 from kat.nn.fitting import Fit, Points, resolve, twice
 
 
-def plot_fit(result: Fit, target: str | Points, path: Path) -> None:
+def plot_fit(result: Fit, target: str | Points, path: str | Path) -> None:
     """Draws a function with its fit, and the error below, over twice the fit interval.
 
     The axis of a function's error is linear up to about the largest error on the interval, and
@@ -28,6 +28,7 @@ def plot_fit(result: Fit, target: str | Points, path: Path) -> None:
         >>> from kat.nn.fitting import fit
         >>> plot_fit(fit("silu"), "silu", Path("silu.png"))
     """
+    path = Path(path)
     x = np.linspace(*twice(result.interval), 2001)
     source = resolve(target)[1]
     is_table = isinstance(source, Points)

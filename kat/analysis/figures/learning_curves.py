@@ -25,7 +25,9 @@ CURVES = tuple(_PANELS)
 
 
 def plot_learning_curves(
-    runs: Mapping[str, Sequence[History]], path: Path, metrics: Sequence[str] = ("loss", "top1")
+    runs: Mapping[str, Sequence[History]],
+    path: str | Path,
+    metrics: Sequence[str] = ("loss", "top1"),
 ) -> None:
     """Draws metrics against epochs, one color per label: of several runs their mean and range.
 
@@ -45,6 +47,7 @@ def plot_learning_curves(
         >>> from kat.training import read_history
         >>> plot_learning_curves({"KAT": [read_history(Path("runs/digits"))]}, Path("curves.png"))
     """
+    path = Path(path)
     figure = Figure(figsize=(5 * len(metrics), 4), layout="constrained")
     panels = figure.subplots(1, len(metrics), squeeze=False)[0]
     for axes, metric in zip(panels, metrics, strict=True):

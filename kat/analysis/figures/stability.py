@@ -63,7 +63,7 @@ BLOCKS = Quantity(
 )
 
 
-def plot_stability(runs: Mapping[str, Sequence[Row]], folder: Path) -> None:
+def plot_stability(runs: Mapping[str, Sequence[Row]], folder: str | Path) -> None:
     """Draws variance.svg, and one heat map per quantity: gain.svg, input_variance.svg and so on.
 
     Several runs are drawn side by side, with the same colors.
@@ -83,6 +83,7 @@ def plot_stability(runs: Mapping[str, Sequence[Row]], folder: Path) -> None:
         >>> Path("figures/gain.svg").exists()
         True
     """
+    folder = Path(folder)
     drawn = {label: thinned(rational_rows(rows)) for label, rows in runs.items()}
     save_figure(draw_variance(drawn), folder / "variance.svg")
     for quantity in MAPS:

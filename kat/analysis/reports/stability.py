@@ -24,7 +24,9 @@ from kat.analysis.reports.page import Report
 from kat.nn.monitoring.stability import Row
 
 
-def write_stability_report(rows: Sequence[Row], path: Path, failure: str | None = None) -> None:
+def write_stability_report(
+    rows: Sequence[Row], path: str | Path, failure: str | None = None
+) -> None:
     """Writes the report of a run as one self-contained HTML page.
 
     Args:
@@ -42,6 +44,7 @@ def write_stability_report(rows: Sequence[Row], path: Path, failure: str | None 
         >>> rows = read_rows(Path("runs/digits/stability.csv"))
         >>> write_stability_report(rows, Path("stability.html"))
     """
+    path = Path(path)
     verdict = Verdict.of(rows, failure)
     rationals = rational_rows(rows)
     report = Report("Training stability")

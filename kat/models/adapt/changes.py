@@ -97,10 +97,10 @@ def scales(act: GroupRational) -> tuple[Tensor, Tensor]:
     m, n = act.degree
     if act.weight_numerator.is_meta:
         return torch.empty(m + 1, device="meta"), torch.empty(n, device="meta")
-    x = torch.linspace(*KANIFY_INTERVAL, 241, dtype=torch.float64)
-    one = torch.tensor([[1.0] + m * [0.0]])
+    x = torch.linspace(*KANIFY_INTERVAL, 241, dtype=torch.float64, device="cpu")
+    one = torch.tensor([[1.0] + m * [0.0]], device="cpu")
     inverse_q = group_functions(x, one, act.weight_denominator, act.form)
-    powers = x.abs() ** torch.arange(max(m, n) + 1)[:, None, None]
+    powers = x.abs() ** torch.arange(max(m, n) + 1, device="cpu")[:, None, None]
     numerator = (powers[: m + 1] * inverse_q).amax((1, 2))
     denominator = (powers[1 : n + 1] * inverse_q * act.functions(x).abs()).amax((1, 2))
     return 1 / numerator, 1 / denominator

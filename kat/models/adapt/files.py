@@ -33,7 +33,8 @@ def write(folder: Path, record: Mapping[str, Any], state: Mapping[str, Tensor]) 
         return
     check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: tensor.cpu().contiguous() for name, tensor in state.items()}
+    # Copies, since safetensors refuses tensors that share memory, as tied weights do.
+    tensors = {name: tensor.cpu().contiguous().clone() for name, tensor in state.items()}
     with replacing(folder / WEIGHTS) as partial:
         safetensors.save_file(tensors, partial, metadata={"format": "pt"})
     write_text(folder / CONFIG, json.dumps(record, indent=2) + "\n")

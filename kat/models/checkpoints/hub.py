@@ -31,7 +31,7 @@ CARD = "README.md"
 def save_pretrained(
     model: nn.Module,
     record: ModelRecord,
-    folder: Path,
+    folder: str | Path,
     *,
     training: TrainingRecord | None = None,
     license: str | None = None,
@@ -57,6 +57,7 @@ def save_pretrained(
         >>> sorted(path.name for path in Path("model").iterdir())
         ['README.md', 'config.json', 'model.safetensors']
     """
+    folder = Path(folder)
     _check_model_folder(folder)
     card = model_card(
         record,

@@ -34,7 +34,7 @@ _RELEASED = {
 """The official models by their width."""
 
 
-def save_model(model: nn.Module, record: ModelRecord, folder: Path) -> None:
+def save_model(model: nn.Module, record: ModelRecord, folder: str | Path) -> None:
     """Writes model.safetensors, with a checksum, and config.json, each completely or not at all.
 
     Raises:
@@ -47,6 +47,7 @@ def save_model(model: nn.Module, record: ModelRecord, folder: Path) -> None:
         >>> sorted(path.name for path in Path("copy").iterdir())
         ['config.json', 'model.safetensors']
     """
+    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
     with replacing(folder / WEIGHTS) as partial:
@@ -62,7 +63,7 @@ def save_model(model: nn.Module, record: ModelRecord, folder: Path) -> None:
     write_text(folder / CONFIG, json.dumps(record.to_timm(), indent=2) + "\n")
 
 
-def load_model(path: Path) -> tuple[nn.Module, ModelRecord]:
+def load_model(path: str | Path) -> tuple[nn.Module, ModelRecord]:
     """Loads a trained model, in evaluation mode, and its record.
 
     Args:
@@ -81,13 +82,13 @@ def load_model(path: Path) -> tuple[nn.Module, ModelRecord]:
         >>> model(torch.zeros(1, *record.input_size)).shape, len(record.classes)
         (torch.Size([1, 10]), 10)
     """
-    weights, record = _read(path)
+    weights, record = _read(Path(path))
     model = build_model(record)
     load_weights(model, weights, source=str(path))
     return model.eval(), record
 
 
-def is_model_folder(path: Path) -> bool:
+def is_model_folder(path: str | Path) -> bool:
     """Whether :func:`load_model` can load a folder: a run directory, or one with a model.
 
     Examples:
@@ -96,10 +97,10 @@ def is_model_folder(path: Path) -> bool:
         >>> is_model_folder(Path("runs/digits")), is_model_folder(Path("photos"))
         (True, False)
     """
-    return any((path / name).is_file() for name in (WEIGHTS, BEST))
+    return any(Path(path, name).is_file() for name in (WEIGHTS, BEST))
 
 
-def stored_weights(path: Path) -> tuple[dict[str, Tensor], list[str]]:
+def stored_weights(path: str | Path) -> tuple[dict[str, Tensor], list[str]]:
     """The weights that :func:`load_model` would load, and what other weights the file has.
 
     Returns:
@@ -116,13 +117,14 @@ def stored_weights(path: Path) -> tuple[dict[str, Tensor], list[str]]:
         >>> len(weights), unused
         (24, [])
     """
+    path = Path(path)
     weights, _ = _read(path)
     file = _file_in(path) if path.is_dir() else path
     sets = [] if file.suffix == ".safetensors" else weight_sets(read_torch_file(file))
     return weights, sets[1:]
 
 
-def read_training_checkpoint(path: Path, *, require_checksum: bool = False) -> dict[str, Any]:
+def read_training_checkpoint(path: str | Path, *, require_checksum: bool = False) -> dict[str, Any]:
     """Reads a checkpoint of a run: weights, record, epoch, and the state of training.
 
     Args:
@@ -138,6 +140,7 @@ def read_training_checkpoint(path: Path, *, require_checksum: bool = False) -> d
         >>> sorted(read_training_checkpoint(Path("runs/digits/last.ckpt")))[:3]
         ['callbacks', 'optimizer', 'optimizer_state']
     """
+    path = Path(path)
     verify_checksum(path, required=require_checksum)
     checkpoint = read_torch_file(path)
     if not _is_training_checkpoint(checkpoint):

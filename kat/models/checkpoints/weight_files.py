@@ -33,7 +33,7 @@ _LOAD = "torch.load({path!r}, weights_only=False)"
 _UNPICKLE = "pickle.load(open({path!r}, 'rb'))"
 
 
-def read_state_dict(path: Path) -> dict[str, Tensor]:
+def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """Reads the weights in a ``.safetensors`` or torch file, at the top or under a usual key.
 
     Torch files are read with ``weights_only=True``: no code in them runs. Names are those of
@@ -50,6 +50,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         >>> weights["blocks.0.mlp.act2.weight_numerator"].shape
         torch.Size([1, 6])
     """
+    path = Path(path)
     content = _read_safetensors(path) if path.suffix == ".safetensors" else read_torch_file(path)
     state = canonical(content)
     if not state:

@@ -87,6 +87,7 @@ class Conversion:
         """The report as a dictionary for JSON."""
         return asdict(self)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Writes the report as a JSON file."""
+        path = Path(path)
         write_text(path, json.dumps(self.to_dict(), indent=2) + "\n")

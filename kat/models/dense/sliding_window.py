@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -71,6 +71,9 @@ def sliding_window_inference(
         image: (C, H, W), normalized.
         config: by default the whole image, once.
 
+    Raises:
+        InputError: an invalid setting.
+
     Examples:
         >>> import torch
         >>> import kat
@@ -83,6 +86,8 @@ def sliding_window_inference(
         torch.Size([4, 96, 128])
     """
     config = config or SlidingWindowConfig()
+    config = replace(config, window=config.window or getattr(model, "window", None))
+    check_sliding_window(config)
     size = image.shape[-2:]
     total = torch.zeros(0)
     for scale in config.scales:
@@ -96,7 +101,7 @@ def sliding_window_inference(
 
 
 def _logits(model: nn.Module, image: Tensor, config: SlidingWindowConfig) -> Tensor:
-    window: int | None = config.window or getattr(model, "window", None)
+    window = config.window
     if window is None:
         return model(image).float()
     stride = config.stride or max(1, 2 * window // 3)

@@ -130,9 +130,9 @@ class _Recorder(nn.Module):
         least, most = x.min().item(), x.max().item()
         margin = _MARGIN * (most - least)
         low, high = min(least - margin, interval[0]), max(most + margin, interval[1])
-        x = torch.cat([x, torch.linspace(low, high, _EVEN_POINTS, dtype=x.dtype)])
+        x = torch.cat([x, torch.linspace(low, high, _EVEN_POINTS, dtype=x.dtype, device="cpu")])
         points, place = x.unique(return_inverse=True)
-        effect, even = torch.zeros(2, len(points), dtype=x.dtype)
+        effect, even = torch.zeros(2, len(points), dtype=x.dtype, device="cpu")
         effect.index_add_(0, place[:-_EVEN_POINTS], weight / weight.sum())
         even += place[-_EVEN_POINTS:].bincount(minlength=len(points)) / _EVEN_POINTS
         return SeenInputs(points, effect, even)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 from kat.errors import InputError
@@ -29,7 +31,7 @@ class KanifyConfig:
             known functions are stored; others need the extra ``[fit]``.
 
     Raises:
-        InputError: degree or interval are not two numbers.
+        InputError: degree or interval are not two numbers, or the interval is not increasing.
 
     Examples:
         >>> import kat
@@ -50,10 +52,13 @@ class KanifyConfig:
     def __post_init__(self) -> None:
         for name in ("degree", "interval"):
             object.__setattr__(self, name, _pair(name, getattr(self, name)))
+        if not -math.inf < self.interval[0] < self.interval[1] < math.inf:
+            raise InputError(f"interval must be finite and increasing, got {self.interval!r}")
 
 
 def _pair(name: str, value: Any) -> tuple[Any, Any]:
-    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:
+    pair = isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 2
+    if not pair or not all(isinstance(number, Real) for number in value):
         raise InputError(f"{name} must be two numbers, got {value!r}")
     return value[0], value[1]
 

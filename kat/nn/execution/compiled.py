@@ -16,6 +16,7 @@ from kat.ops.torch_internals import (
     constant_when_compiled,
     in_function_transform,
     is_exporting,
+    refuse_forward_mode,
 )
 
 
@@ -30,7 +31,7 @@ def compiled_mlp(x: Tensor, modules: Modules) -> Tensor | None:
         return None
     if is_exporting() or in_function_transform():
         return None
-    width = max([linear.out_features for _, linear in modules])
+    width = max([getattr(linear, "out_features", 0) for _, linear in modules])
     if x.dim() == 0 or _is_known(widest_bytes(x, width) < _least_bytes()):
         return None
     parameters: list[Tensor | None] = []
@@ -59,6 +60,7 @@ def _least_bytes() -> int:
 
 def _mlp(x: Tensor, parameters: Sequence[Tensor | None], forms: Sequence[str]) -> Tensor:
     """W_k F_k(... W_1 F_1(x) + b_1 ...) + b_k."""
+    refuse_forward_mode("rational")
     layers = [
         Layer._make((form, *parameters[4 * i : 4 * i + 4], None, None, 0.0))
         for i, form in enumerate(forms)

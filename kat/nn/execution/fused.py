@@ -59,7 +59,7 @@ def register_grkan_hook(hook: GRKANHook) -> RemovableHandle:
 
 def has_grkan_hooks() -> bool:
     """Whether any hook is registered by :func:`register_grkan_hook`."""
-    return bool(_hooks)
+    return len(_hooks) > 0  # compiled code guards the length, and not whether there are any
 
 
 def call_grkan_hooks(activation: GroupRational, linear: nn.Linear, x: Tensor, y: Tensor) -> None:

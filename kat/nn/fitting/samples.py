@@ -26,7 +26,12 @@ class Points:
         name: its name in messages.
         x: (k,), increasing.
         y: (k,), the values.
-        weight: (k,), positive weights of the squared errors, such as frequencies; equal by default.
+        weight: (k,), weights of the squared errors, such as frequencies, none negative; equal by
+            default.
+
+    Raises:
+        InputError: they are not of one length, not finite, x is not increasing, or a weight is
+            negative.
 
     Examples:
         >>> import numpy as np
@@ -40,6 +45,19 @@ class Points:
     x: Array
     y: Array
     weight: Array | None = None
+
+    def __post_init__(self) -> None:
+        """Checks the points."""
+        arrays = [np.asarray(a) for a in (self.x, self.y, self.weight) if a is not None]
+        if len({array.shape for array in arrays}) > 1 or arrays[0].ndim != 1:
+            shapes = ", ".join(str(array.shape) for array in arrays)
+            raise InputError(f"the points of {self.name} must be of one length, got {shapes}")
+        if not all(np.isfinite(array).all() for array in arrays):
+            raise InputError(f"the points of {self.name} must be finite")
+        if (np.diff(self.x) <= 0).any():
+            raise InputError(f"x of {self.name} must increase: sort the points by x")
+        if self.weight is not None and (np.asarray(self.weight) < 0).any():
+            raise InputError(f"the weights of {self.name} must not be negative")
 
     def within(self, low: float, high: float) -> Points:
         """The points with low <= x <= high."""
@@ -96,7 +114,7 @@ def chebyshev(interval: tuple[float, float], count: int) -> Array:
     return np.unique(np.append(nodes, 0.0)) if low < 0.0 < high else np.asarray(nodes)
 
 
-def read_points(path: Path) -> Points:
+def read_points(path: str | Path) -> Points:
     r"""Reads a CSV file with columns x and y, with or without a header, in any order of x.
 
     A repeated point counts once.
@@ -111,6 +129,7 @@ def read_points(path: Path) -> Points:
         >>> read_points(Path("points.csv")).x
         array([0., 1., 2.])
     """
+    path = Path(path)
     values: dict[float, tuple[float, int]] = {}
     for number, row in _rows(path):
         x, y = _point(path, number, row)

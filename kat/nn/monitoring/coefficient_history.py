@@ -70,7 +70,7 @@ History = Mapping[str, LayerHistory]
 """By layer name, in the order of the model."""
 
 
-def write_coefficient_history(history: History, path: Path) -> None:
+def write_coefficient_history(history: History, path: str | Path) -> None:
     """Writes the coefficients of all layers, step by step. The file appears whole or not at all.
 
     Examples:
@@ -80,6 +80,7 @@ def write_coefficient_history(history: History, path: Path) -> None:
         >>> first = {name: layer for name, layer in history.items() if "act1" in name}
         >>> write_coefficient_history(first, Path("act1.csv"))
     """
+    path = Path(path)
     rows = [row for name, layer in history.items() for row in _rows(name, layer)]
     rows.sort(key=lambda row: row[0])  # stable: within a step, layers keep their order
     columns = max((len(row) for row in rows), default=len(_KEYS))
@@ -96,7 +97,7 @@ def _rows(name: str, layer: LayerHistory) -> Iterator[list[Any]]:
                 yield [step, name, layer.form, part, group, *(f"{value:.9g}" for value in values)]
 
 
-def read_coefficient_history(path: Path) -> dict[str, LayerHistory]:
+def read_coefficient_history(path: str | Path) -> dict[str, LayerHistory]:
     """Reads a file of :func:`write_coefficient_history`.
 
     Raises:
@@ -108,6 +109,7 @@ def read_coefficient_history(path: Path) -> dict[str, LayerHistory]:
         >>> list(read_coefficient_history(Path("runs/digits/coefficients.csv")))
         ['blocks.0.mlp.act1', 'blocks.0.mlp.act2']
     """
+    path = Path(path)
     with open_table(path, "a coefficient history", "only training a KAT writes it") as lines:
         by_layer: dict[str, list[dict[str, str]]] = {}
         for line in lines:

@@ -182,7 +182,12 @@ class StabilityMonitor:
         Args:
             step: optimizer steps taken before this one.
             loss_scale: the factor of the loss in the backward pass.
+
+        Raises:
+            InputError: no pass was watched.
         """
+        if not self.watching:
+            raise InputError("the monitor has watched no pass; call watch() before the forward pass")
         seen, gradients = self._seen, self._gradients
         self.stop()
         for layer in self._layers.values():
@@ -198,12 +203,13 @@ class StabilityMonitor:
         self.rows += recorded
         return recorded
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Writes all rows so far as CSV with the columns :data:`COLUMNS`."""
-        write_rows(self.rows, path)
+        write_rows(self.rows, Path(path))
 
-    def resume(self, path: Path, step: int) -> None:
+    def resume(self, path: str | Path, step: int) -> None:
         """Restores the rows that a run wrote before the step at which it resumes."""
+        path = Path(path)
         if path.is_file():
             self.rows = [row for row in read_rows(path) if row["step"] < step]
 

@@ -183,7 +183,7 @@ class DivergenceGuard(Callback):
         return f"The newest finite state is in {run.out / LAST}."
 
 
-def read_divergence(out: Path) -> str | None:
+def read_divergence(out: str | Path) -> str | None:
     """The divergence that stopped a run, in one sentence, or None.
 
     Raises:
@@ -195,6 +195,7 @@ def read_divergence(out: Path) -> str | None:
         >>> read_divergence(Path("runs/digits")) is None
         True
     """
+    out = Path(out)
     path = out / DIVERGENCE
     if not path.is_file():
         return None

@@ -116,3 +116,9 @@ def test_strips_are_rows_of_the_whole(size, monkeypatch):
     )
     torch.testing.assert_close(torch.cat([part for _, part in found], 1), whole)
     assert torch.equal(predicted_classes(probabilities, size), whole.argmax(0))
+
+
+@pytest.mark.parametrize("settings", [{"window": 32, "stride": 40}, {"scales": ()}])
+def test_settings_that_leave_pixels_out_are_refused(settings):
+    with pytest.raises(InputError, match=r"stride must|scales must"):
+        sliding_window_inference(Local(), torch.randn(3, 96, 96), SlidingWindowConfig(**settings))

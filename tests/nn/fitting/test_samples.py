@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from kat.errors import InputError
-from kat.nn.fitting import read_points
+from kat.nn.fitting import Points, read_points
 
 
 def read(tmp_path, content: str | bytes):
@@ -57,3 +58,19 @@ def test_missing_files_and_folders_are_named(tmp_path):
         read_points(tmp_path / "none.csv")
     with pytest.raises(InputError, match="cannot be read"):
         read_points(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "weight", "message"),
+    [
+        ([0, 1, 2], [0, 1], None, r"of one length, got \(3,\), \(2,\)"),
+        ([0, 1, 2], [0, float("nan"), 1], None, "of measured must be finite"),
+        ([0, 2, 1], [0, 1, 2], None, "x of measured must increase"),
+        ([0, 1, 1], [0, 1, 1], None, "x of measured must increase"),
+        ([0, 1, 2], [0, 1, 2], [1, -1, 1], "must not be negative"),
+    ],
+)
+def test_points_that_cannot_be_fitted_are_named(x, y, weight, message):
+    arrays = [np.array(a, dtype=float) for a in (x, y, weight) if a is not None]
+    with pytest.raises(InputError, match=message):
+        Points("measured", *arrays)

@@ -1,0 +1,63 @@
+"""Initial weights: what has no gain, or does not fit, is refused; modules with parameters work."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import kat
+from kat.errors import InputError
+from kat.nn import gain, init_attention_mimetic_, init_grkan_
+from kat.nn.gain import moments
+
+
+def test_an_activation_with_parameters_has_its_gain():
+    slope = 0.3  # E[F^2] = (1 + slope^2) / 2
+    for prelu in (nn.PReLU(init=slope), nn.PReLU(init=slope).bfloat16()):
+        assert gain(prelu) == pytest.approx(2 / (1 + slope**2), rel=1e-2)
+    mean, _ = moments(nn.PReLU(init=slope))
+    assert mean.item() == pytest.approx((1 - slope) / (2 * torch.pi) ** 0.5, rel=1e-6)
+    prelu, linear = nn.PReLU(init=slope), nn.Linear(1000, 1000)
+    init_grkan_(linear, prelu, "variance_preserving")
+    assert linear.weight.std().item() == pytest.approx((1000 * 0.545) ** -0.5, rel=0.01)
+    assert prelu.weight.dtype == torch.float32
+
+
+def test_a_constant_function_cannot_be_centered():
+    constant = kat.Coefficients((0.7, 0.0), (0.0,), "A", (-3, 3), 0.0)
+    with pytest.raises(InputError, match="the function is constant"):
+        kat.GRKANLinear(16, 4, degree=(1, 1), init=constant, weight_init="centered")
+
+
+def test_mimetic_attention_of_other_shapes_is_refused():
+    qkv, proj = nn.Linear(10, 30), nn.Linear(10, 10)
+    for heads in (0, 3):
+        with pytest.raises(InputError, match=f"num_heads must divide the width d=10, got {heads}"):
+            init_attention_mimetic_(qkv, proj, num_heads=heads)
+    with pytest.raises(InputError, match=r"got \(20, 10\) and \(10, 10\)"):
+        init_attention_mimetic_(nn.Linear(10, 20), proj, num_heads=2)
+
+
+@pytest.mark.parametrize("default", [torch.float32, torch.bfloat16])
+def test_coefficients_are_exact_in_the_dtype_of_the_layer(default):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(default)
+    try:
+        layer = kat.GroupRational(1, (9, 8), "silu", dtype=torch.float64)
+    finally:
+        torch.set_default_dtype(before)
+    exact = kat.nn.preset("silu", (9, 8))
+    assert layer.weight_numerator[0].tolist() == list(exact.numerator)
+    assert layer.weight_denominator[0].tolist() == list(exact.denominator)
+    x = torch.linspace(-3, 3, 101, dtype=torch.float64)
+    torch.testing.assert_close(layer(x[:, None])[:, 0], nn.functional.silu(x), rtol=0, atol=1e-14)
+    torch.testing.assert_close(layer.initial_functions(x), nn.functional.silu(x)[None])
+
+
+@pytest.mark.parametrize(
+    "values", [((0.0, 1.0), (float("nan"),), "A"), ((1.0,), (0.0,), "A"), ((0.0, 1.0), (), "C")]
+)
+def test_coefficients_that_no_function_has_are_refused(values):
+    with pytest.raises(InputError, match=r"not finite|of form A or B, two or more"):
+        kat.Coefficients(*values, (-3, 3), 0.0)
