@@ -76,6 +76,7 @@ def parse_yaml(content: bytes | str, source: object) -> Any:
         loader = yaml.SafeLoader(content)
         node = loader.get_single_node()
         _check_bounds(node, _nodes, _NODES, source)  # before merge keys copy what aliases stand for
+        _check_keys(node, source)
         return None if node is None else loader.construct_document(node)
     except RecursionError:
         raise InputError(_too_deep(source)) from None
@@ -83,6 +84,23 @@ def parse_yaml(content: bytes | str, source: object) -> Any:
         raise
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2024-13-45
         raise InputError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def _check_keys(root: Any, source: object) -> None:
+    """Refuses a key that a mapping has twice, of which YAML keeps the last value alone."""
+    rest, checked = [root], set()
+    while rest:
+        node = rest.pop()
+        if node is None or id(node) in checked:
+            continue
+        checked.add(id(node))
+        rest += _nodes(node)
+        pairs = node.value if node.id == "mapping" else ()
+        keys = [key.value for key, _ in pairs if key.id == "scalar" and key.value != "<<"]
+        for number, key in enumerate(keys):
+            if key in keys[:number]:
+                line = next(k for k, _ in reversed(pairs) if k.value == key).start_mark.line + 1
+                raise InputError(f"{source}, line {line}: {key!r} is there twice")
 
 
 def _check_bounds(

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import asdict, is_dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, fields, is_dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union
 
@@ -83,7 +83,7 @@ def check_ranges(settings: Any, section: str = "") -> None:
         InputError: names the first invalid setting, its value, and what it may be.
     """
     try:
-        _adapter(settings.__class__).validate_python(asdict(settings))
+        taken = _adapter(settings.__class__).validate_python(asdict(settings))
     except ValidationError as error:
         problems = [(problem["loc"], problem["msg"]) for problem in error.errors()]
         name, value = _setting(settings, problems[0][0])
@@ -94,6 +94,35 @@ def check_ranges(settings: Any, section: str = "") -> None:
         ]
         name = f"{section}.{name}" if section else name
         raise InputError(f"{name} must be {describe(wanted)}, got {value}") from None
+    for name, value, kind in _converted(settings, taken, f"{section}." if section else ""):
+        raise InputError(f"{name} must be {kind}, got {value!r}")
+
+
+def _converted(given: Any, taken: Any, before: str = "") -> Iterator[tuple[str, Any, str]]:
+    """The settings that pydantic took for a value of another type: names, values, the types.
+
+    The settings keep what was given, such as the text "false", which is true.
+    """
+    for field in fields(taken):
+        name, wanted = f"{before}{field.name}", getattr(taken, field.name)
+        value = getattr(given, field.name)
+        if is_dataclass(wanted) and is_dataclass(value):
+            yield from _converted(value, wanted, f"{name}.")
+        elif not _is_of_type(value, wanted):
+            kind = _KINDS_OF_TYPES.get(type(wanted))
+            yield name, value, kind or f"of the type {type(wanted).__name__}"
+
+
+def _is_of_type(value: Any, wanted: Any) -> bool:
+    if isinstance(wanted, list | tuple):
+        same = isinstance(value, list | tuple) and len(value) == len(wanted)
+        return same and all(map(_is_of_type, value, wanted))
+    if isinstance(wanted, float):
+        return isinstance(value, float | int) and not isinstance(value, bool)
+    return isinstance(value, type(wanted))
+
+
+_KINDS_OF_TYPES = {bool: "true or false", int: "an integer", float: "a number", str: "text"}
 
 
 def _setting(settings: Any, place: tuple[int | str, ...]) -> tuple[str, Any]:
@@ -123,7 +152,7 @@ _KINDS: dict[str, str] = defaultdict(
 def describe(messages: list[str]) -> str:
     """What a value may be, from pydantic's messages, or others, for each of its types."""
     text = " or ".join(m.removeprefix("Input should be ") for m in dict.fromkeys(messages))
-    text = re.sub(r"a valid (\w+)(, unable to .*?)?(?= or |$)", lambda m: _KINDS[m[1]], text)
+    text = re.sub(r"a valid (\w+)(, [^,]*?)?(?= or |$)", lambda m: _KINDS[m[1]], text)
     for long, short in (
         ("greater than or equal to", "at least"),
         ("less than or equal to", "at most"),

@@ -22,6 +22,7 @@ class Inner:
 class Outer:
     name: str = "digits"
     limit: Batches | None = None
+    flag: bool = False
     inner: Inner = field(default_factory=Inner)
 
 
@@ -66,3 +67,20 @@ def test_an_invalid_setting_is_named_with_what_it_may_be(settings, line):
 def test_a_section_alone_has_its_full_name():
     with pytest.raises(InputError, match=r"^optim\.steps must be at least 1, got -1$"):
         check_ranges(Inner(steps=-1), "optim")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (Outer(inner=Inner(steps="2")), "inner.steps must be an integer, got '2'"),
+        (Outer(inner=Inner(steps=64.0)), "inner.steps must be an integer, got 64.0"),
+        (Outer(inner=Inner(rate="1e-3")), "inner.rate must be a number, got '1e-3'"),
+        (Outer(flag="false"), "flag must be true or false, got 'false'"),
+        (Outer(inner={"rate": 0.1}), "inner must be of the type Inner, got {'rate': 0.1}"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_though_it_could_be_converted(settings, message):
+    """The program would use what was given: the text "false" is true."""
+    with pytest.raises(InputError) as raised:
+        check_ranges(settings)
+    assert str(raised.value) == message

@@ -49,8 +49,8 @@ from kat.cli.options.training_settings import TrainingParser, config_from
 from kat.documents import parse_yaml
 from kat.errors import InputError
 from kat.files import write_text
-from kat.models.checkpoints.model_record import check_arguments
-from kat.settings import Count
+from kat.models.checkpoints.model_record import check_architecture, check_arguments
+from kat.settings import AUTO, Count
 from kat.tables import print_table
 from kat.text import printable, say, warn
 from kat.training import TrainConfig, read_divergence
@@ -159,6 +159,8 @@ def plan_grid(
     def configure(content: Settings, name: str) -> TrainConfig:
         config = config_from(parser, content, name)
         check(config)
+        if config.model.name != AUTO:
+            check_architecture(config.model.name)
         check_arguments(config.model.name, config.model.args)
         return config
 

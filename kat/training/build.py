@@ -283,7 +283,12 @@ def _start_from_source(model: nn.Module, resolved: ResolvedRun) -> Conversion | 
 
 def _arrange(model: Any, config: TrainConfig) -> None:
     if config.model.grad_checkpointing:
-        model.set_grad_checkpointing(True)
+        try:
+            model.set_grad_checkpointing(True)
+        except (AssertionError, AttributeError):  # as timm's models that have none do
+            raise InputError(
+                f"model.grad_checkpointing: {config.model.name} does not support it"
+            ) from None
     if config.model.channels_last:
         model.to(memory_format=torch.channels_last)
     if config.model.compile:

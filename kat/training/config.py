@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -241,6 +242,9 @@ class TrainConfig:
     monitor: MonitorConfig = field(default_factory=MonitorConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
 
+    def __post_init__(self) -> None:
+        self.out = os.fspath(self.out) if isinstance(self.out, os.PathLike) else self.out
+
 
 MAY_BE_AUTO = (
     "model.name",
@@ -268,6 +272,11 @@ def check(config: TrainConfig) -> None:
     Raises:
         InputError: names the first invalid setting, its value, and what it may be.
     """
+    if isinstance(config.max_time, int):
+        raise InputError(
+            f"max_time must be text, got {config.max_time}: YAML reads 23:30:00 as a number, so put"
+            " it in quotes"
+        )
     check_ranges(config)
     if config.max_time is not None:
         parse_time(config.max_time)
@@ -287,10 +296,18 @@ def _check_optim(config: TrainConfig) -> None:
             f"optim.name={config.optim.name} needs second derivatives, which training does not"
             " compute: take another optimizer"
         )
+    if not optimizer.has_betas and config.optim.betas != OptimConfig().betas:
+        raise InputError(f"optim.name={config.optim.name} has no betas: leave optim.betas out")
     if optimizer.num_betas != 2 and config.optim.betas != OptimConfig().betas:
         raise InputError(
             f"optim.name={config.optim.name} has {optimizer.num_betas} betas, and optim.betas sets"
             " two: leave it out"
+        )
+    optim = config.optim
+    if optim.schedule != "step" and optim.lr != AUTO and optim.min_lr > optim.lr:
+        raise InputError(
+            f"optim.min_lr={optim.min_lr:g} is above optim.lr={optim.lr:g}, so that the rate would"
+            f" rise: give an optim.min_lr of at most {optim.lr:g}"
         )
     if config.strategy == "fsdp" and config.optim.name.lower().endswith(("adamp", "sgdp")):
         raise InputError(
@@ -316,6 +333,8 @@ def _check_data(config: TrainConfig) -> None:
 
 
 def _check_model(config: TrainConfig) -> None:
+    if config.model.args.get("global_pool") == "":
+        raise InputError("model.args.global_pool='' leaves logits of every token: give 'avg', say")
     for name, value in config.model.args.items():
         if value is None:  # timm drops such arguments silently
             raise InputError(f"model.args.{name} is null: leave it out for its default")

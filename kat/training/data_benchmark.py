@@ -16,10 +16,11 @@ from kat.data.benchmark import loading_rate, stage_times
 from kat.errors import InputError
 from kat.machine import cores
 from kat.text import counted
+from kat.training.auto_settings import automatic
 from kat.training.build import build
 from kat.training.config import TrainConfig, check
 from kat.training.loop import forward_backward, take_step
-from kat.training.resolve import make_record, resolve
+from kat.training.resolve import ResolvedRun, make_record, resolve
 from kat.training.tasks.registry import TASKS
 
 _ADVICE = {
@@ -159,6 +160,8 @@ def benchmark_data(
     counts = sorted(set(default_workers(config) if workers is None else workers))
     if not counts or counts[0] < 0:
         raise InputError(f"the numbers of workers must be at least 0, got {counts}")
+    if automatic(config):
+        config = _resolved(config).config
     data = open_split(config.data, "train", config.seed)
     data.transform, _ = TASKS[data.task].transforms(make_record(config, data), config)
     stages: dict[str, float] = {}
@@ -188,17 +191,21 @@ def default_workers(config: TrainConfig) -> list[int]:
     return sorted({0, *powers, cores(), config.data.num_workers})
 
 
+def _resolved(config: TrainConfig) -> ResolvedRun:
+    """The run of these settings on one device, with every auto settled."""
+    with tempfile.TemporaryDirectory() as out:
+        alone = replace(config, out=out, resume=False, overwrite=False, devices=1, num_nodes=1)
+        return resolve(replace(alone, strategy="auto"))
+
+
 def _training_rate(config: TrainConfig, seconds: float) -> tuple[float, torch.device]:
     """Images/s of training steps on one batch of the data, and the device."""
-    data = replace(config.data, num_workers=0)
-    with tempfile.TemporaryDirectory() as out:
-        alone = replace(config, data=data, out=out, resume=False, devices=1, num_nodes=1)
-        run = build(resolve(replace(alone, strategy="auto")))
+    run = build(_resolved(replace(config, data=replace(config.data, num_workers=0))))
     batch, ends = next(iter(run.train_loader)), list[float]()
     run.model.train()
     while len(ends) <= _WARM_UP + _LEAST_STEPS or ends[-1] - ends[_WARM_UP] < seconds:
         for _ in range(config.optim.accumulate_grad_batches):
-            forward_backward(run, batch)
+            forward_backward(run, batch, config.optim.accumulate_grad_batches)
         take_step(run)
         run.state.step += 1
         if run.device.type == "cuda":

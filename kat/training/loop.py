@@ -54,7 +54,7 @@ def train_epoch(run: Run) -> None:
         run.notify(Callback.on_batch_start, index)
         stepping = last or (index + 1) % state.division.accumulate == 0
         set_gradient_sync(run.wrapped, stepping)
-        forward_backward(run, batch)
+        forward_backward(run, batch, batches_of_step(run, index))
         if stepping:
             take_step(run)
             state.step, state.batch, state.validating = state.step + 1, index + 1, last
@@ -66,8 +66,14 @@ def train_epoch(run: Run) -> None:
         raise InputError(f"the training data ended before its {run.batches} batches did")
 
 
-def forward_backward(run: Run, batch: Batch) -> None:
-    """Adds the gradients of the batch's mean loss, divided by the batches of a step."""
+def batches_of_step(run: Run, index: int) -> float:
+    """The batches whose gradients one step adds up; the last step of an epoch may have fewer."""
+    accumulate = run.state.division.accumulate
+    return min(accumulate, run.batches - index // accumulate * accumulate)
+
+
+def forward_backward(run: Run, batch: Batch, batches: float) -> None:
+    """Adds the gradients of the batch's mean loss, divided by the batches of the step."""
     run.report(batch.unreadable)
     if len(batch.labels) == 0:
         raise InputError(f"no image of a batch can be read, first {batch.unreadable[0][0]}")
@@ -80,7 +86,7 @@ def forward_backward(run: Run, batch: Batch) -> None:
     run.loss = loss.detach()
     run.attempt = Attempt(images, run.loss, random, partial(run.model, *arguments))
     run.train_loss.update(run.loss, len(labels))
-    run.precision.backward(loss / run.state.division.accumulate)
+    run.precision.backward(loss / batches)
 
 
 def take_step(run: Run) -> None:

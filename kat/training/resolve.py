@@ -23,16 +23,20 @@ from kat.data import (
 )
 from kat.errors import InputError
 from kat.models import ModelRecord, ViTSource, read_vit
+from kat.settings import flat
 from kat.text import say
 from kat.training.auto_settings import describe, from_images, from_run, from_source
 from kat.training.callbacks.loggers import check_services
 from kat.training.config import TrainConfig, check
 from kat.training.distributed import World, find_world, is_first_process
 from kat.training.run_directory import (
+    SETTINGS,
     check_data,
     check_run_directory,
     newest_checkpoint,
     read_data_record,
+    read_settings,
+    settings_to_keep,
     with_resumption_decided,
 )
 from kat.training.tasks.registry import TASKS, check_used
@@ -119,8 +123,26 @@ def resolve(config: TrainConfig) -> ResolvedRun:
         val_data=val_data,
         device=_device(device_type, world),
         world=world,
-        notes=_notes(changed, train_data.note, val_data.note, *describe(given, config)),
+        notes=_notes(
+            changed, train_data.note, val_data.note, *describe(given, config), _resumed_with(config)
+        ),
     )
+
+
+def _resumed_with(config: TrainConfig) -> str:
+    """The settings of a resumed run that are not those that it began with."""
+    path = Path(config.out)
+    if not config.resume or not (path / SETTINGS).is_file():
+        return ""
+    before, now = flat(read_settings(path)), flat(settings_to_keep(config))
+    changed = [
+        f"{name}={value} ({before[name]} before)"
+        for name, value in now.items()
+        if name in before
+        and before[name] != value
+        and name not in ("out", "data.name", "data.root")
+    ]
+    return f"resumed with other settings: {', '.join(changed)}" if changed else ""
 
 
 def make_record(config: TrainConfig, data: ImageDataset | ImageStream) -> ModelRecord:

@@ -208,6 +208,7 @@ def test_a_dry_run_lists_what_there_is_to_do(tmp_path, capsys):
             r"model.name=vit_mlp_\* needs the size of a kat_\* model, but the grid has 'vit_micro'",
         ),
         (["groups", "--set", "epochs"], "--set takes NAME=VALUE, got 'epochs'"),
+        (["groups", "--set", "model.name=kat_mikro"], "unknown model 'kat_mikro'; did you mean"),
         (["groups", "--set", "epoch=3"], "unknown setting in the cell '8' of groups 'epoch'"),
         (["groups", "--set", "epochs=0"], "epochs must be at least 1 or 'auto', got 0"),
         (["groups", "--set", "epochs=many"], "epochs"),

@@ -11,6 +11,7 @@ import yaml
 
 from kat.checksum import write_checksum
 from kat.models import load_model
+from kat.training import read_settings
 from kat.training.build import Run
 from kat.training.run_directory import remove_results
 from tests.cli.commands import QUICK, refused, run
@@ -118,3 +119,27 @@ def test_a_run_that_stops_in_its_first_epoch_is_resumed_from_its_start(
     assert torch.load(out / "last.ckpt", weights_only=True)["state"]["step"] == 8
     assert not (out / "last_good.ckpt").exists()
     assert not (out / "divergence.json").exists()
+
+
+def test_a_run_that_is_resumed_with_its_recipe_keeps_what_neither_says(tmp_path, capsys):
+    out = tmp_path / "run"
+    common = ["train", "--config", "digits", "--out", out, "--epochs", 3, *QUICK]
+    own = ["--optim.ema_decay", 0.9, "--optim.lr", 0.01, "--seed", 3, "--limit_epochs", 1]
+    assert run(*common, *own) == 0
+    capsys.readouterr()
+    assert run(*common, "--resume", "auto") == 0
+    settings = read_settings(out)
+    assert (settings["seed"], settings["optim"]["ema_decay"]) == (3, 0.9)
+    assert settings["optim"]["lr"] == 0.002
+    assert "resumed with other settings: optim.lr=0.002 (0.01 before)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", ["epoch,loss\n1,2\n", "step,loss\nx,2\n"])
+def test_a_damaged_log_is_named(tmp_path, capsys, content):
+    out = tmp_path / "run"
+    common = ["train", "--config", "digits", "--out", out, "--epochs", 3, *QUICK]
+    assert run(*common, "--limit_epochs", 1) == 0
+    (out / "metrics.csv").write_text(content)
+    capsys.readouterr()
+    assert run(*common, "--resume", "true") == 2
+    assert "metrics.csv cannot be read: a row has no step; remove it" in capsys.readouterr().err

@@ -45,8 +45,10 @@ def test_the_data_s_own_split_is_what_eval_measures(tmp_path, capsys):
     other = _evaluated(out, tmp_path / "named.json", "--data", "digits")
     assert (other["images"], other["top1"]) == (360, tested["top1"])
 
-    line = refused(capsys, *train, "--resume", "true", "--epochs", 2)
+    again = ("--resume", "true", "--epochs", 2)
+    line = refused(capsys, *train, *again, "--data.validate_on", "split")
     assert "the train split had 1295 images and has 1437" in line
+    assert run(*train, *again) == 0
 
 
 def test_a_run_from_before_the_setting_is_read_as_it_was(tmp_path):

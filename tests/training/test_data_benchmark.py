@@ -113,3 +113,10 @@ def test_default_numbers_of_workers(monkeypatch):
     monkeypatch.setattr(data_benchmark, "cores", lambda: 6)
     assert default_workers(TrainConfig()) == [0, 1, 2, 4, 6]
     assert default_workers(TrainConfig(data=DataConfig(num_workers=9))) == [0, 1, 2, 4, 6, 9]
+
+
+def test_settings_that_are_auto_are_settled_first():
+    model = ModelConfig(name="kat_micro_patch2_8")
+    config = TrainConfig(data=DataConfig("digits", batch_size="auto"), model=model, epochs="auto")
+    found = benchmark_data(config, need=1, workers=[0], seconds=0.1)
+    assert found.loader[0] > 0

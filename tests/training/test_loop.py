@@ -32,6 +32,18 @@ def test_accumulated_halves_step_as_the_whole_batch_does():
     torch.testing.assert_close(*weights)
 
 
+def test_a_last_step_of_fewer_batches_is_of_the_same_size():
+    weights = []
+    for accumulate in (2, 4, 64):
+        optim = OptimConfig(name="sgd", lr=0.1, accumulate_grad_batches=accumulate)
+        run = make_run(batches(2), epochs=1, optim=optim)
+        fit(run)
+        assert run.state.step == 1
+        weights.append(run.model.head.weight.detach())
+    torch.testing.assert_close(weights[1], weights[0])
+    torch.testing.assert_close(weights[2], weights[0])
+
+
 def test_the_last_step_of_an_epoch_takes_what_is_left():
     run = make_run(batches(5), epochs=2, optim=OptimConfig(accumulate_grad_batches=2))
     fit(run)

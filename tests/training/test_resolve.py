@@ -56,6 +56,18 @@ def test_a_resolved_run_is_settled_and_nothing_is_written(tmp_path):
             "lanczos cannot rotate",
         ),
         ({"accelerator": "mps"}, "accelerator=mps is unavailable"),
+        (
+            {"optim": OptimConfig(lr=5e-6)},
+            "optim.min_lr=1e-05 is above optim.lr=5e-06, so that the rate would rise",
+        ),
+        ({"optim": OptimConfig(name="sgd", betas=(0.5, 0.6))}, "sgd has no betas"),
+        ({"max_time": 84600}, "max_time must be text, got 84600: .* put it in quotes"),
+        ({"model": ModelConfig(args={"global_pool": ""})}, "global_pool='' leaves logits"),
+        (
+            {"data": DataConfig("digits", val_split="test")},
+            "data.val_split=test has no effect on the dataset digits: leave it out; the name of",
+        ),
+        ({"data": DataConfig("digits", num_classes=7)}, "data.num_classes=7 has no effect"),
     ],
 )
 def test_what_cannot_work_is_refused(tmp_path, settings, message):
@@ -85,3 +97,12 @@ def test_the_device_is_that_of_the_machine(tmp_path, monkeypatch):
     assert (resolved.device, resolved.world.size) == (torch.device("cuda", 0), 2)
     with pytest.raises(InputError, match="3 processes, but this machine has 2 GPUs"):
         resolve(_config(tmp_path, accelerator="gpu", devices=3))
+
+
+def test_the_folder_of_a_run_may_be_a_path(tmp_path):
+    assert TrainConfig(out=tmp_path / "run").out == str(tmp_path / "run")
+
+
+def test_a_rate_in_steps_has_no_least_rate(tmp_path):
+    optim = OptimConfig(lr=5e-6, schedule="step")
+    assert resolve(_config(tmp_path, optim=optim)).config.optim.lr == 5e-6

@@ -101,8 +101,8 @@ def images_of_run(
     Raises:
         InputError: there is neither a run nor a name, or as :func:`open_images`.
     """
-    settings = data_of_run(checkpoint, [] if name is None else ["name"])
-    settings |= {} if name is None else {"name": name}
+    named = {} if name is None else {"name": name}
+    settings = data_of_run(checkpoint, named) | named
     if "name" not in settings:
         raise InputError(f"{checkpoint} belongs to no run: name a dataset to take images of")
     return open_images(DataConfig(**settings), model, record, count, str(checkpoint))

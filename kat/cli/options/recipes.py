@@ -54,9 +54,16 @@ def check_keys(content: dict[str, Any], source: str, settings: type) -> None:
         settings: the dataclass of the settings.
 
     Raises:
-        InputError: names the first unknown key and the nearest valid one.
+        InputError: names the first unknown key and the nearest valid one; or a section is there,
+            and a dotted name of it, of which one value would be lost.
     """
     valid = {name for name, _ in setting_defaults(settings)}
+    for key in content:
+        section = str(key).partition(".")[0]
+        if section != key and section in content:
+            raise InputError(
+                f"{source} has {key!r} and {section!r}: write all of {section!r} in one"
+            )
     for key, value in _dotted(content, valid):
         if key not in valid:
             raise unknown(f"setting in {source}", key, valid)

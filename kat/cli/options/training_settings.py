@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from argparse import Action, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
@@ -96,8 +95,8 @@ def parse_training(
 ) -> tuple[TrainConfig, Namespace]:
     """The settings from recipes, options, and the run that is resumed; and the other options.
 
-    A later recipe or option wins over an earlier one. Without a recipe, a run that is resumed
-    has its own settings.
+    A later recipe or option wins over an earlier one. A run that is resumed has its own settings
+    where neither says otherwise.
 
     Raises:
         InputError: an unknown recipe or setting, or a value of the wrong type.
@@ -105,8 +104,7 @@ def parse_training(
     options = parser.parse_args(arguments)
     config = _to_config(parser, options)
     kept = Path(config.out) / SETTINGS
-    has_recipe = any(re.match("--config(=|$)", argument) for argument in arguments)
-    if config.resume and kept.is_file() and not has_recipe:
+    if config.resume and kept.is_file():
         options = parser.parse_args(["--config", str(kept), *arguments])
         config = _to_config(parser, options)
     return config, options

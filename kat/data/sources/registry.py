@@ -39,6 +39,24 @@ _NAMES = [
 ]
 
 
+_DEFAULT = DataConfig()
+_OF_TIMM = ("torch/", "hfids/", "tfds/", "wds/")
+_OF_HUGGING_FACE = ("hf:", "hfds/")
+_USED_BY = {
+    **dict.fromkeys(
+        ("root", "train_split", "val_split", "download"), (*_OF_TIMM, *_OF_HUGGING_FACE)
+    ),
+    "num_classes": ("wds:", *_OF_TIMM, *_OF_HUGGING_FACE),
+    "label_key": ("wds:", "wds/", *_OF_HUGGING_FACE),
+    "image_key": _OF_HUGGING_FACE,
+}
+"""By setting, how the names of the datasets begin that it is for."""
+_HINTS = dict.fromkeys(
+    ("train_split", "val_split"),
+    "leave it out; the name of a folder names its splits, and folder:PATH/test evaluates another",
+)
+
+
 def open_split(config: DataConfig, split: str, seed: int = 0) -> ImageDataset | ImageStream:
     """Opens a split of the dataset ``config.name``.
 
@@ -58,6 +76,12 @@ def open_split(config: DataConfig, split: str, seed: int = 0) -> ImageDataset | 
         (['cat', 'dog'], 8)
     """
     check_validate_on(config)
+    for name in unused_settings(config.name):
+        value = getattr(config, name)
+        if value != getattr(_DEFAULT, name):
+            kind = config.name.partition(":")[0]
+            hint = _HINTS.get(name, "leave it out")
+            raise InputError(f"data.{name}={value} has no effect on the dataset {kind}: {hint}")
     data = _open(config, split, seed)
     data.exif = config.exif
     return data
@@ -94,6 +118,17 @@ def _open(config: DataConfig, split: str, seed: int) -> ImageDataset | ImageStre
     raise unknown("dataset", config.name, _NAMES)
 
 
+def unused_settings(name: str) -> set[str]:
+    """The settings that a dataset of this name does not use.
+
+    Examples:
+        >>> from kat.data.sources.registry import unused_settings
+        >>> sorted(unused_settings("wds:shards"))
+        ['download', 'image_key', 'root', 'train_split', 'val_split']
+    """
+    return {setting for setting, of in _USED_BY.items() if not name.startswith(of)}
+
+
 def task_of_data(name: str) -> str:
     """The task that a dataset of this name is for, e.g. ``"detection"``.
 
@@ -109,16 +144,25 @@ def task_of_data(name: str) -> str:
 
 
 def check_classes(train: ImageDataset | ImageStream, val: ImageDataset | ImageStream) -> None:
-    """Checks that both splits have the same classes in the same order.
+    """Checks that both splits have the same classes in the same order, and enough of them.
 
     Raises:
-        InputError: names the classes that one split lacks.
+        InputError: names the classes that one split lacks; or there is one class alone to tell
+            apart, or nothing to validate on.
 
     Examples:
         >>> from kat.data import DataConfig, check_classes, open_split
         >>> config = DataConfig("digits")
         >>> check_classes(open_split(config, "train"), open_split(config, "val"))
     """
+    if train.task == ImageDataset.task and len(train.classes) < 2:
+        listed = quoted(train.classes, "class", "classes")
+        raise InputError(f"a classifier tells two or more classes apart, and the data has {listed}")
+    if isinstance(val, ImageDataset) and len(val) == 0:
+        raise InputError(
+            "the validation split has no image: data.holdout holds out none of a class with one"
+            " image"
+        )
     if train.classes == val.classes:
         return
     for split, missing in (

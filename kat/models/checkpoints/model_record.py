@@ -200,6 +200,16 @@ def input_args(architecture: str, input_size: tuple[int, int, int]) -> dict[str,
     return {"in_chans": channels, **({"img_size": [height, width]} if sized else {})}
 
 
+def check_architecture(name: str) -> None:
+    """Checks that timm knows a model; of one on a hub (``hf-hub:...``), nothing.
+
+    Raises:
+        InputError: names the closest model.
+    """
+    if ":" not in name and not timm.is_model(name):
+        raise unknown("model", name, timm.list_models())
+
+
 def check_arguments(architecture: str, args: Mapping[str, Any]) -> None:
     """Checks the names of a model's arguments; of a model that timm does not know, none.
 
@@ -288,8 +298,7 @@ def create_model(name: str, **kwargs: Any) -> nn.Module:
             ...
         kat.errors.InputError: unknown model 'kat_mikro'; did you mean 'kat_micro'?
     """
-    if ":" not in name and not timm.is_model(name):
-        raise unknown("model", name, timm.list_models())
+    check_architecture(name)
     try:
         return timm.create_model(name, **kwargs)
     except Exception as error:  # timm and its models raise many kinds for invalid arguments

@@ -187,7 +187,9 @@ class StabilityMonitor:
             InputError: no pass was watched.
         """
         if not self.watching:
-            raise InputError("the monitor has watched no pass; call watch() before the forward pass")
+            raise InputError(
+                "the monitor has watched no pass; call watch() before the forward pass"
+            )
         seen, gradients = self._seen, self._gradients
         self.stop()
         for layer in self._layers.values():

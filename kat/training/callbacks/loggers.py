@@ -20,7 +20,7 @@ from typing import Any, Literal
 from torch.utils.tensorboard import SummaryWriter
 
 from kat.documents import read_json
-from kat.errors import InputError, first_line
+from kat.errors import InputError, UnreadableFile, first_line
 from kat.extras import MissingPackage, is_installed
 from kat.files import open_input, write_text
 from kat.settings import flat
@@ -87,8 +87,10 @@ def _read_rows(path: Path) -> list[dict[str, str]]:
         return []
     with io.TextIOWrapper(open_input(path), encoding="utf-8", newline="") as file:
         lines = [line for line in file if line.endswith("\n")]
-    rows = csv.DictReader(lines)
-    return [{name: value for name, value in row.items() if value} for row in rows]
+    rows = [{name: value for name, value in r.items() if value} for r in csv.DictReader(lines)]
+    if not all(str(row.get("step", "")).isdecimal() for row in rows):
+        raise UnreadableFile(path, "a row has no step; remove it to log anew")
+    return rows
 
 
 class TensorBoardLogger(Logger):

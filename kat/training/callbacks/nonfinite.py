@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from kat.errors import InputError
 from kat.nn import GroupRational
 from kat.nn.sharded import whole
 from kat.text import listing
@@ -155,6 +156,57 @@ def first_not_finite(model: nn.Module, forward: Callable[[], object]) -> Finding
         except _Found as found:
             return found.finding
     return None
+
+
+def not_finite(source: object, model: nn.Module, forward: Callable[[], object]) -> InputError:
+    """The error that the output of a model is not finite, and where that begins.
+
+    Args:
+        source: path of the model, or a name for it.
+        model: the model.
+        forward: runs the model on the same input again.
+    """
+    finding = first_not_finite(model, forward)
+    where = finding.detail if finding else "all layers were finite when the batch was run again"
+    return InputError(
+        f"the logits of {source} are not finite; its weights are damaged or its training"
+        f" diverged: {where}"
+    )
+
+
+@contextmanager
+def finite_within(
+    source: object, model: nn.Module, parts: Iterable[nn.Module], forward: Callable[[], object]
+) -> Iterator[None]:
+    """Refuses outputs of parts of a model that are not finite, where its own output hides them.
+
+    Args:
+        source, model, forward: see :func:`not_finite`.
+        parts: modules whose outputs are finite in a sound model.
+
+    Raises:
+        InputError: one was not finite inside the context.
+    """
+
+    def check(module: nn.Module, args: Any, output: Any) -> None:
+        if not _finite(output):
+            raise _Hidden
+
+    handles = [part.register_forward_hook(check) for part in parts]
+    hidden = False
+    try:
+        yield
+    except _Hidden:
+        hidden = True
+    finally:
+        for handle in handles:
+            handle.remove()
+    if hidden:
+        raise not_finite(source, model, forward)
+
+
+class _Hidden(Exception):
+    """The output of a part is not finite."""
 
 
 @contextmanager

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import count, islice
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kat.data import Batch, DataConfig, DeviceTransform, ImageDataset, ImageStream
 from kat.errors import InputError
-from kat.training.callbacks.nonfinite import first_not_finite
+from kat.training.callbacks.nonfinite import not_finite
 from kat.training.evaluation.evaluation import EvalConfig, Subject, batches_of, device_of
 from kat.training.evaluation.prediction import ClassPredictions
 from kat.training.optim.precision import Precision
@@ -44,7 +45,7 @@ def predict_classes(
         InputError: no image can be read, a label is out of range, or logits are not finite.
     """
     device = device_of(subject.model, config)
-    model = subject.model.to(device)
+    model = subject.model.to(device).eval()
     prepare = DeviceTransform(subject.record.mean, subject.record.std)
     precision = Precision(config.precision, device)
     names = _names(images)
@@ -61,7 +62,7 @@ def predict_classes(
         with precision.autocast():
             logits = model(prepared).float()
             if not logits.isfinite().all():
-                raise InputError(_not_finite(subject, prepared))
+                raise not_finite(subject.source, model, partial(model, prepared))
         kept.append(_keep(logits, batch.labels, columns, config.keep_logits))
     if not kept:
         raise InputError("the validation split has no image that can be read")
@@ -85,16 +86,6 @@ def _keep(
     top = logits.topk(min(TOP, logits.shape[1])).indices
     kept = (labels, top, log_probability.gather(1, top).exp(), true.exp(), -true)
     return tuple(tensor.cpu().numpy() for tensor in (*kept, *([logits] if keep_logits else [])))
-
-
-def _not_finite(subject: Subject, images: Tensor) -> str:
-    model: nn.Module = subject.model
-    finding = first_not_finite(model, lambda: model(images))
-    where = finding.detail if finding else "all layers were finite when the batch was run again"
-    return (
-        f"the logits of {subject.source} are not finite; its weights are damaged or its training"
-        f" diverged: {where}"
-    )
 
 
 def _names(images: ImageDataset | ImageStream) -> Iterator[str]:

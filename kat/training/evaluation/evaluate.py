@@ -8,8 +8,9 @@ from typing import Any
 from torch import nn
 
 from kat.data import DataConfig, open_split
+from kat.errors import InputError
 from kat.models import ModelRecord
-from kat.settings import check_ranges
+from kat.settings import AUTO, check_ranges
 from kat.training.evaluation.evaluation import EvalConfig, Evaluation, Subject
 from kat.training.tasks.registry import TASKS, check_task
 
@@ -26,7 +27,7 @@ def evaluate(
     """Runs a model over the validation split of a dataset; every readable image counts once.
 
     Args:
-        model: the model; it is moved to the device.
+        model: the model; it is moved to the device, and in evaluation mode while it runs.
         record: record of the model, with its classes and preprocessing.
         data: dataset and settings of data loading; its preprocessing settings are not used.
         config: settings of the evaluation.
@@ -50,8 +51,17 @@ def evaluate(
     """
     config = config or EvalConfig()
     check_ranges(data, "data")
+    check_ranges(config)
+    for name, value in vars(data).items():
+        if value == AUTO:
+            raise InputError(f"data.{name}=auto is for training: give a value")
     images = open_split(data, "val")
     check_task(model, images, (str(source), data.name))
     task = TASKS[images.task]
     subject = Subject(model, record, source)
-    return task.evaluate(subject, images, data, config, options or task.EvalOptions())
+    training = [module for module in model.modules() if module.training]
+    try:
+        return task.evaluate(subject, images, data, config, options or task.EvalOptions())
+    finally:
+        for module in training:
+            module.training = True

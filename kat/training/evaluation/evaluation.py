@@ -17,6 +17,7 @@ from torch import nn
 from kat.data import Batch, DataConfig, ImageDataset, ImageStream, make_loader
 from kat.errors import InputError
 from kat.models import ModelRecord
+from kat.settings import Count, Side
 from kat.training.evaluation.confusion import Calibration
 from kat.training.evaluation.prediction import ClassPredictions
 
@@ -43,8 +44,8 @@ class EvalConfig:
 
     device: str = "auto"
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
-    limit: int | None = None
-    image_size: int | None = None
+    limit: Count | None = None
+    image_size: Side | None = None
     keep_logits: bool = False
     progress: bool = True
 

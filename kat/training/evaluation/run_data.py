@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from kat.data import DataConfig, located
+from kat.data.sources.registry import unused_settings
 from kat.errors import InputError
 from kat.settings import check_ranges
 from kat.training.run_directory import SETTINGS, read_data_record, read_settings
@@ -27,7 +28,7 @@ _TAKEN_OVER = (
 )
 
 
-def data_of_run(checkpoint: Path, typed: Collection[str]) -> dict[str, Any]:
+def data_of_run(checkpoint: Path, typed: Mapping[str, Any]) -> dict[str, Any]:
     """Reads the data settings of the run that a checkpoint belongs to.
 
     With them, the validation split is the run's: where that is a holdout of the training split, so
@@ -36,7 +37,7 @@ def data_of_run(checkpoint: Path, typed: Collection[str]) -> dict[str, Any]:
     Args:
         checkpoint: a run directory, or a file in one.
         typed: the settings that the user has given, which are not read. If ``name`` is among
-            them, that dataset is evaluated as a whole, without a holdout.
+            them, and is not the run's own, that dataset is evaluated as a whole, without a holdout.
 
     Returns:
         Fields of :class:`kat.data.DataConfig`, without ``name`` if there is no run. Relative paths
@@ -54,9 +55,12 @@ def data_of_run(checkpoint: Path, typed: Collection[str]) -> dict[str, Any]:
     data = read_settings(folder).get("data")
     if not isinstance(data, dict):
         raise InputError(f"{folder / SETTINGS} does not hold the settings of a run")
-    wanted = [*_TAKEN_OVER, *([] if "name" in typed else ["holdout", "validate_on"])]
-    kept = {name: data[name] for name in wanted if name in data and name not in typed}
-    kept = located(kept, read_data_record(folder))
+    data = located(data, read_data_record(folder))
+    other = "name" in typed and not _is_same(typed["name"], data.get("name"))
+    wanted = {*_TAKEN_OVER, *([] if other else ["holdout", "validate_on"])} - {*typed}
+    if other:
+        wanted -= unused_settings(typed["name"])
+    kept = {name: value for name, value in data.items() if name in wanted}
     for name, value in kept.items():
         if _is_fetched(value):
             raise InputError(
@@ -70,7 +74,7 @@ def data_of_run(checkpoint: Path, typed: Collection[str]) -> dict[str, Any]:
     return {**whole, **kept}
 
 
-def data_to_test(checkpoint: Path, typed: Collection[str]) -> tuple[dict[str, Any], str]:
+def data_to_test(checkpoint: Path, typed: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     """As :func:`data_of_run`, but of the data's own validation split.
 
     Returns:
@@ -84,6 +88,14 @@ def data_to_test(checkpoint: Path, typed: Collection[str]) -> tuple[dict[str, An
         "note: these are the test images: the run chose its epoch on a holdout of the training"
         " split, and this is the data's own validation split"
     )
+
+
+def _is_same(name: str, other: object) -> bool:
+    """Whether two names are of one dataset, whose path may be written in two ways."""
+    (kind, _, path), (of_run, _, of_other) = name.partition(":"), str(other).partition(":")
+    if not path or not of_other:
+        return name == other
+    return kind == of_run and Path(path).resolve() == Path(of_other).resolve()
 
 
 def _is_fetched(value: Any) -> bool:

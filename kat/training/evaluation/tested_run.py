@@ -34,7 +34,7 @@ def write_test(out: Path, device: str) -> None:
     Raises:
         InputError: the weights or the data cannot be read.
     """
-    settings, _ = data_to_test(out, ())
+    settings, _ = data_to_test(out, {})
     data, config = DataConfig(**settings), EvalConfig(device=device, progress=False)
     results: dict[str, Any] = {}
     for prefix, name in _WEIGHTS.items():

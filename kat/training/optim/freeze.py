@@ -57,7 +57,9 @@ def _names(model: Any, part: str) -> set[str]:
     if part.isdecimal():
         return _first_blocks(model, int(part))
     if part == BACKBONE:
-        head = {id(parameter) for parameter in model.get_classifier().parameters()}
+        heads = model.get_classifier()  # a tuple in models with two, such as distilled DeiTs
+        heads = nn.ModuleList(heads if isinstance(heads, tuple | list) else [heads])
+        head = {id(parameter) for parameter in heads.parameters()}
         found = {name for name, p in model.named_parameters() if id(p) not in head}
     elif part == RATIONALS:
         found = rational_parameter_names(model)

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch.amp import GradScaler
 
+from kat.errors import unknown
+
 _AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 NAMES = ("32-true", "bf16-mixed", "16-mixed", "64-true")
 
@@ -25,6 +27,8 @@ class Precision:
     """
 
     def __init__(self, name: str, device: torch.device) -> None:
+        if name not in NAMES:
+            raise unknown("precision", name, NAMES)
         self.dtype = torch.float64 if name == "64-true" else torch.float32
         self.device = device
         self.autocast_dtype = _AUTOCAST.get(name)

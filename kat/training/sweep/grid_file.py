@@ -83,7 +83,7 @@ def _joined(common: dict[str, Any], own: Any) -> Any:
     settings = [entries.get("settings") or {} for entries in (common, own)]
     if not all(isinstance(given, dict) for given in settings):
         return {**common, **own}
-    return {**common, **own, "settings": {**settings[0], **settings[1]}}
+    return {**common, **own, "settings": merged(*map(nested, settings))}
 
 
 def _grid(name: str, where: str, content: Any) -> Grid:

@@ -24,16 +24,22 @@ OF_ONE_CALL = ("out", "seed", "resume", "overwrite", "limit_epochs", "max_steps"
 
 
 def nested(settings: Mapping[str, Any]) -> Settings:
-    """Converts settings with dotted names to nested ones: ``a.b: 1`` becomes ``a: {b: 1}``."""
+    """Converts settings with dotted names to nested ones: ``a.b: 1`` becomes ``a: {b: 1}``.
+
+    A setting that has both forms, ``a.b: 1`` and ``a: {c: 2}``, has what both say.
+    """
     result: Settings = {}
     for name, value in settings.items():
         *sections, key = str(name).split(".")
-        inner = result
+        one: Settings = {key: value}
+        inner: Any = result
         for section in sections:
-            inner = inner.setdefault(section, {})
+            inner = inner.get(section, {})
             if not isinstance(inner, dict):
                 raise InputError(f"{name!r}: {section!r} already has the value {inner!r}")
-        inner[key] = copy.deepcopy(value)
+        for section in reversed(sections):
+            one = {section: one}
+        result = merged(result, one)
     return result
 
 

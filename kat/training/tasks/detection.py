@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,6 +24,7 @@ from kat.data.dense.drawing import caption_factor, draw_objects
 from kat.errors import InputError
 from kat.models import ModelRecord
 from kat.settings import Probability
+from kat.training.callbacks.nonfinite import finite_within
 from kat.training.config import TrainConfig
 from kat.training.evaluation.class_match import match_classes
 from kat.training.evaluation.coco_metrics import (
@@ -163,7 +165,7 @@ class Detection(Task):
         results: dict[str, list[dict[str, Any]]] = {KINDS[kind]: [] for kind in kinds}
         labels = seen.columns.argsort()
         for image, target in seen:
-            with seen.autocast():
+            with seen.autocast(), _finite(subject.source, seen.model, image):
                 (found,) = seen.model([image])
             found = {name: value.cpu() for name, value in found.items()}
             found["labels"] = labels[found["labels"]]
@@ -201,7 +203,9 @@ class Detection(Task):
         """Yields classes, scores, boxes and any masks, the highest score first, and a picture."""
         classes = subject.record.classes
         for image in images:
-            found = find_objects(subject.model, subject.record, image, options.threshold)
+            found = find_objects(
+                subject.model, subject.record, image, options.threshold, subject.source
+            )
             objects = described(found, classes)
             yield Prediction(
                 objects, {"": to_pil_image(_drawn(image, found, objects, len(classes)))}
@@ -221,7 +225,7 @@ class Detection(Task):
         there["labels"] = columns[there["labels"]]
         if "masks" in there:
             there["masks"] = there["masks"].bool()
-        found = find_objects(subject.model, subject.record, image)
+        found = find_objects(subject.model, subject.record, image, source=subject.source)
         annotated = [{"class": named[label]} for label in there["labels"].tolist()]
         return (
             _drawn(image, there, annotated, len(named)),
@@ -261,7 +265,11 @@ def _text(value: float) -> str:
 
 @torch.inference_mode()
 def find_objects(
-    model: nn.Module, record: ModelRecord, image: Image.Image, threshold: float = 0.5
+    model: nn.Module,
+    record: ModelRecord,
+    image: Image.Image,
+    threshold: float = 0.5,
+    source: object = "the model",
 ) -> Objects:
     """Detects objects in an image, the highest score first.
 
@@ -270,6 +278,10 @@ def find_objects(
         record: record of the model, with mean and standard deviation of its images.
         image: the image; it is converted to the channels that the model takes.
         threshold: lowest score of the returned objects.
+        source: path of the model, or a name for it in error messages.
+
+    Raises:
+        InputError: feature maps, scores or boxes are not finite.
 
     Returns:
         ``boxes`` (N, 4) as x1, y1, x2, y2 and, if the model predicts them, ``masks`` (N, H, W)
@@ -277,10 +289,18 @@ def find_objects(
     """
     pixels = pil_to_tensor(in_channels(image, record.input_size[0]))
     prepared = DeviceTransform(record.mean, record.std)(pixels[None].to(device_of_weights(model)))
-    with _nothing_below(model, threshold):
+    with _nothing_below(model, threshold), _finite(source, model, prepared[0]):
         found = {name: value.cpu() for name, value in model(prepared)[0].items()}
     kept = found["scores"] >= threshold
     return {name: value[kept] for name, value in found.items()}
+
+
+def _finite(source: object, detector: Any, image: Tensor) -> AbstractContextManager[None]:
+    """Refuses what is not finite, which a detector drops without a word: it finds nothing."""
+    heads = detector.roi_heads
+    parts = (detector.backbone, detector.rpn.head, heads.box_predictor, heads.mask_predictor)
+    there = [part for part in parts if part is not None]
+    return finite_within(source, detector, there, partial(detector, [image]))
 
 
 @contextmanager

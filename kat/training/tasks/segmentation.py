@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -34,6 +35,7 @@ from kat.models.dense import (
     sliding_window_inference,
 )
 from kat.text import quoted
+from kat.training.callbacks.nonfinite import not_finite
 from kat.training.config import TrainConfig
 from kat.training.evaluation.class_match import match_classes
 from kat.training.evaluation.evaluation import (
@@ -135,7 +137,7 @@ class Segmentation(Task):
         columns = seen.columns.to(seen.device)
         for image, mask in seen:
             with seen.autocast():
-                probabilities = sliding_window_inference(seen.model, image, options)
+                probabilities = _probabilities(seen.model, image, options, subject.source)
             metrics.update([probabilities[columns]], [mask.to(seen.device)])
         figures = {name: float(value) for name, value in metrics.compute().items()}
         by_class = zip(images.classes, (100 * metrics.by_class()).tolist(), strict=True)
@@ -164,7 +166,7 @@ class Segmentation(Task):
         check_sliding_window(options)
         classes = subject.record.classes
         for image in images:
-            mask = find_classes(subject.model, subject.record, image, options)
+            mask = find_classes(subject.model, subject.record, image, options, subject.source)
             pixels = pil_to_tensor(image.convert("RGB"))
             drawn = draw_classes(pixels, mask, classes, caption_factor(pixels))
             pictures = {"": to_pil_image(drawn), "_mask": palette_image(mask, len(classes))}
@@ -178,7 +180,8 @@ class Segmentation(Task):
         """Draws an image with the classes of its pixels, true and predicted."""
         images.transform = no_transform
         image, there = images[index]
-        found = find_classes(subject.model, subject.record, image, SlidingWindowConfig())
+        how = SlidingWindowConfig()
+        found = find_classes(subject.model, subject.record, image, how, subject.source)
         pixels, named = pil_to_tensor(image.convert("RGB")), subject.record.classes
         factor = caption_factor(pixels)
         columns = torch.tensor(match_classes(named, images.classes).columns)
@@ -283,7 +286,11 @@ def _summary(figures: Mapping[str, float]) -> str:
 
 
 def find_classes(
-    model: nn.Module, record: ModelRecord, image: Image.Image, how: SlidingWindowConfig
+    model: nn.Module,
+    record: ModelRecord,
+    image: Image.Image,
+    how: SlidingWindowConfig,
+    source: object = "the model",
 ) -> Tensor:
     """Predicts the class of each pixel of an image.
 
@@ -292,16 +299,31 @@ def find_classes(
         record: record of the model, with size, mean and standard deviation of its images.
         image: the image; it is converted to the channels that the model takes.
         how: settings of sliding windows, scales and flips.
+        source: path of the model, or a name for it in error messages.
 
     Returns:
         (H, W) int64, class indices.
+
+    Raises:
+        InputError: the logits are not finite.
     """
     channels, size, _ = record.input_size
     pixels = resized(image, size, channels)
     batch = pixels[None].to(device_of_weights(model))
     prepared = DeviceTransform(record.mean, record.std)(batch)[0]
-    probabilities = sliding_window_inference(model, prepared, how).cpu()
+    probabilities = _probabilities(model, prepared, how, source).cpu()
     return predicted_classes(probabilities, (image.height, image.width))
+
+
+def _probabilities(
+    model: nn.Module, image: Tensor, how: SlidingWindowConfig, source: object
+) -> Tensor:
+    """The probabilities (K, H, W) of a normalized image."""
+    forward = partial(sliding_window_inference, model, image, how)
+    probabilities = forward()
+    if not probabilities.isfinite().all():
+        raise not_finite(source, model, forward)
+    return probabilities
 
 
 def _shares(mask: Tensor, classes: Sequence[str]) -> list[dict[str, Any]]:

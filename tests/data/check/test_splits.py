@@ -8,7 +8,7 @@ import shutil
 import pytest
 from PIL import Image
 
-from kat.data import DataConfig, UnreadableImage
+from kat.data import DataConfig, UnreadableImage, check_classes, open_split
 from kat.data.check import between_splits, check_split
 from kat.data.dense import open_coco
 from kat.errors import InputError
@@ -364,10 +364,23 @@ def test_unreadable_images_are_no_copies_of_one_another(tmp_path):
 
 
 def test_a_split_without_an_image_that_can_be_read_is_fatal(tmp_path):
-    write_folder(tmp_path, classes=1, train=1, val=1)
-    (tmp_path / "train" / "n00" / "0.jpg").write_bytes(b"torn")
+    write_folder(tmp_path, classes=2, train=1, val=1)
+    for name in ("n00", "n01"):
+        (tmp_path / "train" / name / "0.jpg").write_bytes(b"torn")
     problems = _problems(f"folder:{tmp_path}")
     assert {kind: problem.fatal(ALL) for kind, problem in problems.items()} == {
         "unreadable images": False,
         "splits without an image that can be read": True,
     }
+
+
+@pytest.mark.parametrize(("classes", "case"), [(1, "one class, 'n00'"), (2, "no image in val")])
+def test_data_that_no_classifier_can_be_trained_on_is_fatal(tmp_path, classes, case):
+    write_folder(tmp_path, classes=classes, train=1, val=1)
+    shutil.rmtree(tmp_path / "val")
+    problem = _problems(f"folder:{tmp_path}", "val")["classes or images too few to train on"]
+    assert problem.fatal(ALL)
+    assert case in problem.cases
+    splits = [open_split(DataConfig(f"folder:{tmp_path}"), split) for split in ("train", "val")]
+    with pytest.raises(InputError, match=r"two or more classes|validation split has no image"):
+        check_classes(*splits)

@@ -287,3 +287,27 @@ def test_a_folder_and_its_turned_copy_have_equal_logits(tmp_path):
     np.testing.assert_array_equal(upright, copy)
     assert found[0].metrics == found[1].metrics
     assert (upright != stored).any()
+
+
+def test_a_model_in_training_is_evaluated_as_it_will_be_used_and_trains_on():
+    model = timm.create_model("kat_micro_patch2_8", in_chans=1, num_classes=10, drop_rate=0.9)
+    losses = [
+        evaluate(model.train(mode), RECORD, DataConfig(), QUIET).metrics["loss"]
+        for mode in (False, True)
+    ]
+    assert losses[0] == losses[1]
+    assert all(module.training for module in model.modules())
+
+
+@pytest.mark.parametrize(
+    ("data", "config", "message"),
+    [
+        (DataConfig(batch_size="auto"), QUIET, "data.batch_size=auto is for training"),
+        (DataConfig(), dataclasses.replace(QUIET, precision="bf16"), "precision must be"),
+        (DataConfig(), dataclasses.replace(QUIET, limit=3.5), "limit must be an integer, got 3.5"),
+        (DataConfig(val_split="test"), QUIET, "data.val_split=test has no effect on"),
+    ],
+)
+def test_settings_that_cannot_be_evaluated_with_are_refused(data, config, message):
+    with pytest.raises(InputError, match=message):
+        evaluate(nn.Identity(), RECORD, data, config)

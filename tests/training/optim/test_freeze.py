@@ -160,3 +160,10 @@ def test_a_frozen_backbone_keeps_nothing_for_the_backward_pass():
             model(batches(1)[0].images).sum()
         sizes[parts] = sum(saved)
     assert sizes["backbone"] < 0.02 * sizes[None]
+
+
+def test_all_heads_of_a_model_train_beside_a_frozen_backbone():
+    model = timm.create_model("deit_tiny_distilled_patch16_224", num_classes=3)
+    freeze(model, "backbone")
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert trained == {"head.weight", "head.bias", "head_dist.weight", "head_dist.bias"}

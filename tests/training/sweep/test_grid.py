@@ -172,6 +172,22 @@ def test_nesting_and_merging():
     assert first == {"a": {"b": 1, "c": 2}, "d": 3}
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_setting_in_both_forms_has_what_both_say(order):
+    given = [("optim.lr", 0.5), ("optim", {"weight_decay": 0.0, "betas": [0.9, 0.99]})][::order]
+    assert nested(dict(given)) == {"optim": {"lr": 0.5, "weight_decay": 0.0, "betas": [0.9, 0.99]}}
+
+
+def test_settings_of_a_grid_are_added_to_the_common_ones_in_any_form(tmp_path):
+    path = tmp_path / "both.yaml"
+    path.write_text(
+        "settings: {optim: {lr: 0.5}, epochs: 1}\n"
+        "grids: {one: {settings: {optim: {weight_decay: 0.0}}, factors: {seed_of: {a: {}}}}}\n"
+    )
+    (grid,) = read_grids(path)
+    assert grid.settings == {"optim": {"lr": 0.5, "weight_decay": 0.0}, "epochs": 1}
+
+
 def test_names_with_dots_and_back():
     assert flat(nested({"a.b": 1, "a.c": 2, "d": 3})) == {"a.b": 1, "a.c": 2, "d": 3}
 

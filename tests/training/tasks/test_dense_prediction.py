@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from kat.data import DataConfig
+from kat.data import DataConfig, open_split
 from kat.data.dense import IGNORE, open_segmentation
 from kat.data.synthetic import make_items
+from kat.errors import InputError
 from kat.models import ModelRecord, build_model
 from kat.models.dense import SlidingWindowConfig
 from kat.training import evaluate
@@ -84,3 +87,28 @@ def test_the_model_s_own_threshold_holds_below_that():
     model, record = model_of("kat_det_micro", ["a", "b", "c"], 64, rcnn={"box_score_thresh": 0.9})
     found = find_objects(model, record, Image.new("RGB", (64, 64)), 0.0)
     assert len(found["scores"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "layer"),
+    [
+        ("kat_upernet_micro", "ade20k", "blocks.1.mlp"),
+        ("kat_det_micro", "coco", "blocks.1.mlp"),
+        ("kat_det_micro", "coco", "roi_heads.box_predictor"),
+    ],
+)
+def test_a_model_that_is_not_finite_finds_nothing_silently(items, name, data, layer):
+    images = open_split(DataConfig(f"{data}:{items}"), "val")
+    model, record = model_of(name, images.classes, 64)
+    broken = next(m for n, m in model.named_modules() if n.endswith(layer))
+    with torch.no_grad():
+        next(broken.parameters()).fill_(torch.nan)
+    find = find_objects if data == "coco" else partial(find_classes, how=SlidingWindowConfig())
+    for call in (
+        lambda: evaluate(model, record, DataConfig(f"{data}:{items}"), source="bad.ckpt"),
+        lambda: find(model, record, Image.new("RGB", (64, 64)), source="bad.ckpt"),
+    ):
+        with pytest.raises(InputError, match=r"the logits of bad.ckpt are not finite") as raised:
+            call()
+        assert f"{layer.rpartition('.')[2]}" in str(raised.value)
+    assert not any(module._forward_hooks for module in model.modules())
