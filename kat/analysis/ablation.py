@@ -275,7 +275,7 @@ def _cells(
 ) -> dict[str, str | None]:
     """The texts of a row by the titles of their columns; None: the column is left out if empty."""
     estimate, difference, row = result.estimate, result.difference, result.row
-    failed = f", {len(result.failed)} failed" if result.failed else ""
+    failed = f" done, {len(result.failed)} failed" if result.failed else ""
     tested = metric.name in TEST_COLUMNS
     beside = result.beside.get
     return {

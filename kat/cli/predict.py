@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from kat.cli.options.parser import MODEL, Parser, refuse_options, tracked
 from kat.cli.options.task_options import add_task_options, task_options
@@ -38,6 +39,8 @@ from kat.training.evaluation.evaluation import EvalConfig, Subject, device_of
 from kat.training.tasks.registry import TASKS
 from kat.training.tasks.task import Task
 
+_ORIGIN = "kat predict"
+"""The text "Software" in the pictures."""
 _COMMON = ("top",)
 
 
@@ -156,19 +159,30 @@ def _picture_names(paths: Sequence[str]) -> dict[str, str]:
 
 
 def _check_pictures(task: type[Task], out: Path, pictures: Mapping[str, str]) -> None:
-    """Checks that there will be pictures, and that none takes the place of an image."""
+    """Checks that there will be pictures, and that none takes the place of a foreign image."""
     if not task.draws:
         raise InputError(f"--out is for pictures, and a model for {task.name} gives none")
     given = {Path(path).resolve() for path in pictures}
     for name in pictures.values():
         for target in (out / f"{name}.png", out / f"{name}_mask.png"):
-            if target.resolve() in given:
+            if target.resolve() in given or (target.exists() and not _is_own(target)):
                 raise InputError(f"--out {out} would overwrite {target}: give another folder")
 
 
 def _save(picture: Image.Image, path: Path) -> None:
+    origin = PngInfo()
+    origin.add_text("Software", _ORIGIN)
     with replacing(path) as partial:
-        picture.save(partial, format="PNG")
+        picture.save(partial, format="PNG", pnginfo=origin)
+
+
+def _is_own(path: Path) -> bool:
+    """Whether an earlier call has written the picture."""
+    try:
+        with Image.open(path) as image:
+            return image.info.get("Software") == _ORIGIN
+    except (OSError, SyntaxError, ValueError):  # no image, or a damaged one
+        return False
 
 
 def _rows(results: Sequence[Mapping[str, Any]], task: type[Task]) -> Iterator[dict[str, Any]]:

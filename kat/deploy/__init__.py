@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from kat.deploy.quantization import quantize_int8
     from kat.deploy.resizable import make_resizable
     from kat.deploy.runtime import Runtime, open_file, open_model
+    from kat.deploy.training_record import training_record
 else:
     __getattr__, __dir__ = on_first_use(__name__, "export")
 
@@ -32,4 +33,5 @@ __all__ = [
     "open_file",
     "open_model",
     "quantize_int8",
+    "training_record",
 ]

@@ -10,12 +10,18 @@ from kat.training import read_settings
 from kat.training.run_directory import SETTINGS, SUMMARY
 
 
-def training_record(path: Path) -> TrainingRecord:
+def training_record(path: str | Path) -> TrainingRecord:
     """The settings of a run and the metrics of its best weights; an empty record for other paths.
 
     Args:
         path: a run directory, or any other place of a model.
+
+    Examples:
+        >>> from kat.deploy import training_record
+        >>> training_record("runs/digits").settings["model"]["name"]
+        'kat_micro_patch2_8'
     """
+    path = Path(path)
     if not (path / SETTINGS).is_file():
         return TrainingRecord()
     summary = path / SUMMARY

@@ -145,7 +145,8 @@ class GroupRational(nn.Module):
     def initial_functions(self, x: Tensor) -> Tensor:
         """The initial function of all groups at the points x (k,), in float64: (1, k)."""
         c = self.initial_coefficients()
-        numerator, denominator = (_exact([values]) for values in (c.numerator, c.denominator))
+        dtype = self.weight_numerator.dtype
+        numerator, denominator = (_exact([v]).to(dtype) for v in (c.numerator, c.denominator))
         return group_functions(x, numerator, denominator, self.form)
 
     def forward(self, x: Tensor) -> Tensor:

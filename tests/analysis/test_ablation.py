@@ -68,7 +68,7 @@ def test_only_common_seeds_are_paired_and_failures_are_counted():
     kat, vit = summarize(rows)
     assert (kat.failed, list(kat.values)) == ([1], [0, 2])
     assert (vit.difference.n, vit.difference.mean) == (2, pytest.approx(-3.05))
-    assert table([kat, vit], "KAT", TOP1_METRIC)[1][0][3] == "2, 1 failed"
+    assert table([kat, vit], "KAT", TOP1_METRIC)[1][0][3] == "2 done, 1 failed"
 
 
 def test_a_cell_without_results():

@@ -25,7 +25,7 @@ GRID = {
     },
     "seeds": [0],
     "factors": {"groups": {"8": {}, "1": {"model.args.num_groups": 1}}},
-    "tune": {"setting": "optim.lr", "values": ["1e-9", 4.0e-3], "seed": 100},
+    "tune": {"setting": "optim.lr", "values": ["1e-5", 4.0e-3], "seed": 100},
 }
 
 
@@ -47,9 +47,9 @@ def _states(capsys, path, out, *options):
 def test_a_dry_run_lists_the_runs_that_choose_and_says_that_others_follow(grid, tmp_path, capsys):
     assert run("ablate", grid(), "--out", tmp_path / "none", "--dry-run") == 0
     assert capsys.readouterr().out.splitlines() == [
-        "small_tuning: 8, optim.lr: 1e-09, seed 100: to do",
+        "small_tuning: 8, optim.lr: 1e-05, seed 100: to do",
         "small_tuning: 8, optim.lr: 0.004, seed 100: to do",
-        "small_tuning: 1, optim.lr: 1e-09, seed 100: to do",
+        "small_tuning: 1, optim.lr: 1e-05, seed 100: to do",
         "small_tuning: 1, optim.lr: 0.004, seed 100: to do",
         "small: its runs follow from these: 2 cells, each with its best optim.lr, seeds 0",
     ]
@@ -61,7 +61,7 @@ def test_killed_while_it_tunes_and_called_again_it_gives_the_same_tables(grid, t
     assert run("ablate", path, "--out", clean, "--jobs", 2) == 0
     assert "optim.lr=0.004 (edge)" in capsys.readouterr().out
     low, high = read_runs(clean / "small_tuning.csv")
-    assert [(r["seed"], r["optim.lr"]) for r in (low, high)] == [(100, "1e-09"), (100, "0.004")]
+    assert [(r["seed"], r["optim.lr"]) for r in (low, high)] == [(100, "1e-05"), (100, "0.004")]
     assert low["top1"] < high["top1"]
     (row,) = read_runs(clean / "small.csv")
     assert (row["cell"], row["seed"], row["tuned"]) == ("8", 0, "optim.lr=0.004 (edge)")
@@ -102,6 +102,6 @@ def test_the_tuned_setting_and_seed_are_not_the_user_s(grid, tmp_path, capsys):
     line = refused(capsys, "ablate", grid(), "--seeds", 1, 100, *out)
     assert "the tuning seed 100 of small must not be one of the seeds" in line
     line = refused(capsys, "ablate", grid(), "--set", "optim.lr=0.1", *out)
-    assert "--set optim.lr would override a setting of the cell '8, optim.lr: 1e-09'" in line
+    assert "--set optim.lr would override a setting of the cell '8, optim.lr: 1e-05'" in line
     line = refused(capsys, "ablate", grid(seeds=[0, 100]), "--dry-run", *out)
     assert "got [0, 100]" in line

@@ -90,7 +90,9 @@ def test_one_command_needs_no_other_setting(images, source, tmp_path, capsys):
     assert answer["top1"] == pytest.approx(summary["top1"], abs=1e-4)
     whole = ("--data.name", f"folder:{images}", "--json", metrics, "--no-progress")
     assert run("eval", out, *whole) == 0
-    assert json.loads(metrics.read_text())["images"] == 30  # other data is evaluated on as a whole
+    assert json.loads(metrics.read_text())["images"] == 3  # it was trained on the others
+    assert run("eval", out, *whole, "--data.holdout", 0) == 0
+    assert json.loads(metrics.read_text())["images"] == 30
     # on resume, auto is what it was
     resume = ["--resume", "true", "--epochs", 3]
     assert run("train", "--config", "finetune", "--data.name", f"folder:{images}", "--out", out,

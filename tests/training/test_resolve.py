@@ -65,9 +65,13 @@ def test_a_resolved_run_is_settled_and_nothing_is_written(tmp_path):
         ({"model": ModelConfig(args={"global_pool": ""})}, "global_pool='' leaves logits"),
         (
             {"data": DataConfig("digits", val_split="test")},
-            "data.val_split=test has no effect on the dataset digits: leave it out; the name of",
+            "data.val_split=test has no effect on digits: leave it out",
         ),
         ({"data": DataConfig("digits", num_classes=7)}, "data.num_classes=7 has no effect"),
+        (
+            {"data": DataConfig("folder:x", val_split="test")},
+            "no effect on folder:: leave it out, since .* folder:PATH/test evaluates another",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused(tmp_path, settings, message):

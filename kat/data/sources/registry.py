@@ -51,9 +51,9 @@ _USED_BY = {
     "image_key": _OF_HUGGING_FACE,
 }
 """By setting, how the names of the datasets begin that it is for."""
-_HINTS = dict.fromkeys(
-    ("train_split", "val_split"),
-    "leave it out; the name of a folder names its splits, and folder:PATH/test evaluates another",
+_OF_A_FOLDER = (
+    ", since the names of its folders say what its splits are; kat eval --data folder:PATH/test"
+    " evaluates another one"
 )
 
 
@@ -79,9 +79,11 @@ def open_split(config: DataConfig, split: str, seed: int = 0) -> ImageDataset | 
     for name in unused_settings(config.name):
         value = getattr(config, name)
         if value != getattr(_DEFAULT, name):
-            kind = config.name.partition(":")[0]
-            hint = _HINTS.get(name, "leave it out")
-            raise InputError(f"data.{name}={value} has no effect on the dataset {kind}: {hint}")
+            kind, colon, _ = config.name.partition(":")
+            hint = _OF_A_FOLDER if name.endswith("_split") and kind == "folder" else ""
+            raise InputError(
+                f"data.{name}={value} has no effect on {kind}{colon}: leave it out{hint}"
+            )
     data = _open(config, split, seed)
     data.exif = config.exif
     return data

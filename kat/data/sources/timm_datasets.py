@@ -49,8 +49,9 @@ def open_timm(config: DataConfig, split: str, seed: int) -> ImageDataset | Image
         raise InputError(f"dataset {config.name!r} needs a package: {error}") from None
     except (AssertionError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
         reason = str(error) or type(error).__name__
+        hint = "" if config.download else "; data.download=true may fetch it"
         raise InputError(
-            f"dataset {config.name!r} cannot be opened with root={config.root!r}: {reason}"
+            f"dataset {config.name!r} cannot be opened with root={config.root!r}: {reason}{hint}"
         ) from None
     classes = _classes(config, dataset)
     reader: Any = getattr(dataset, "reader", None)

@@ -173,6 +173,12 @@ def _check_finite(source: ViTSource) -> None:
 def _check_heads(model: VisionTransformer, source: ViTSource) -> None:
     """Raises InputError for another number of heads: shapes would fit, but not the function."""
     block: Any = model.blocks[0]
+    width = source.weights["norm.weight"].shape[0] if "norm.weight" in source.weights else None
+    if width not in (None, model.embed_dim):
+        raise InputError(
+            f"{source.name} is {width} wide and the model {model.embed_dim}: take a model of that"
+            f" width (kat_tiny_* 192, kat_small_* 384, kat_base_* 768)"
+        )
     if source.num_heads not in (None, block.attn.num_heads):
         raise InputError(
             f"{source.name} has {source.num_heads} heads and the model {block.attn.num_heads};"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -297,7 +297,9 @@ def find_objects(
 
 def _finite(source: object, detector: Any, image: Tensor) -> AbstractContextManager[None]:
     """Refuses what is not finite, which a detector drops without a word: it finds nothing."""
-    heads = detector.roi_heads
+    heads = getattr(detector, "roi_heads", None)
+    if heads is None:  # an exported one
+        return nullcontext()
     parts = (detector.backbone, detector.rpn.head, heads.box_predictor, heads.mask_predictor)
     there = [part for part in parts if part is not None]
     return finite_within(source, detector, there, partial(detector, [image]))

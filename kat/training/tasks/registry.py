@@ -39,7 +39,10 @@ def check_used(config: TrainConfig, task: str) -> None:
         given, unchanged = _values(setting(config, name)), _values(setting(default, name))
         for key, value in given.items():
             if value != unchanged[key]:
-                raise InputError(f"{name}{key}={value} has no effect on {task}: leave it out")
+                raise InputError(
+                    f"{name}{key}={value} has no effect on {task}: leave it out, or take"
+                    f" a recipe for {task}"
+                )
 
 
 def _values(value: Any) -> dict[str, Any]:

@@ -23,13 +23,6 @@ Transforms = tuple[Transform, Transform]
 ONLY_CLASSIFICATION = (
     "augment",
     "model.drop",
-    "data.root",
-    "data.train_split",
-    "data.val_split",
-    "data.download",
-    "data.num_classes",
-    "data.image_key",
-    "data.label_key",
     "data.holdout",
     "data.validate_on",
     "data.interpolation",

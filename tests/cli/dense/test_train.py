@@ -79,5 +79,11 @@ def test_what_does_not_fit_is_refused(items, runs, tmp_path, capsys):
     assert "scales must be positive" in line
     line = refused(capsys, "predict", path, "--checkpoint", segmenter, "--out", path.parent)
     assert "would overwrite" in line
+    photo = tmp_path / f"{path.stem}.png"
+    photo.write_bytes(path.read_bytes())
+    of_path = ["predict", path, "--checkpoint", segmenter, "--out"]
+    assert f"would overwrite {photo}" in refused(capsys, *of_path, tmp_path)
+    assert photo.read_bytes() == path.read_bytes()
+    assert run(*of_path, tmp_path / "again") == run(*of_path, tmp_path / "again") == 0
     line = refused(capsys, "predict", path, "--checkpoint", detector, "--threshold", 50)
     assert "threshold must be at most 1, got 50" in line
