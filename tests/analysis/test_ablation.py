@@ -77,7 +77,7 @@ def test_a_cell_without_results():
         row.update(status="failed", top1=None, seconds=None)
     found = summarize(rows)[1]
     assert (found.estimate, found.difference, found.failed) == (None, None, [0, 1, 2])
-    assert set(table([found], "KAT", TOP1_METRIC)[1][0]) == {"ViT", "-", "0, 3 failed"}
+    assert set(table([found], "KAT", TOP1_METRIC)[1][0]) == {"ViT", "-", "0 done, 3 failed"}
 
 
 def test_what_is_written_is_read_back(tmp_path):
