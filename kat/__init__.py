@@ -22,7 +22,10 @@ from kat.ops import gated_rational, rational
 from kat.version import __version__
 
 if TYPE_CHECKING:
-    from kat import analysis, data, deploy, training
+    from kat import analysis as analysis
+    from kat import data as data
+    from kat import deploy as deploy
+    from kat import training as training
 else:
     __getattr__, __dir__ = on_first_use(__name__, "train")
 
@@ -35,15 +38,11 @@ __all__ = [
     "KanifyConfig",
     "__version__",
     "adapt",
-    "analysis",
-    "data",
-    "deploy",
     "gated_rational",
     "kanify",
     "models",
     "param_groups",
     "rational",
-    "training",
 ]
 
 

@@ -161,7 +161,8 @@ def on_first_use(package: str, extra: str) -> tuple[Callable[[str], Any], Callab
         return value
 
     def names() -> list[str]:
-        return sorted({*vars(sys.modules[package]), *sys.modules[package].__all__})
+        module = sys.modules[package]
+        return sorted({*vars(module), *module.__all__, *_imported_for_types(package)})
 
     return getattribute, names
 
