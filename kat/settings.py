@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields, is_dataclass
 from functools import cache
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
@@ -117,8 +118,10 @@ def _is_of_type(value: Any, wanted: Any) -> bool:
     if isinstance(wanted, list | tuple):
         same = isinstance(value, list | tuple) and len(value) == len(wanted)
         return same and all(map(_is_of_type, value, wanted))
-    if isinstance(wanted, float):
-        return isinstance(value, float | int) and not isinstance(value, bool)
+    if isinstance(wanted, bool):
+        return isinstance(value, bool)
+    if isinstance(wanted, int | float):  # NumPy's numbers are these, too
+        return isinstance(value, Integral if isinstance(wanted, int) else Real)
     return isinstance(value, type(wanted))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
 import pytest
 
 from kat.errors import InputError
@@ -32,6 +33,8 @@ class Outer:
         Outer(),
         Outer(inner=Inner(rate="auto", steps=3)),
         Outer(limit=7),
+        Outer(inner=Inner(rate=1, steps=np.int64(3))),
+        Outer(inner=Inner(rate=np.float64(0.1))),
         Outer(limit=1.0),
         Outer(inner=Inner(scale=[0.5, 0.5], rates=[1, 2.5])),
     ],
