@@ -79,7 +79,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, capsys, vit):
     (tmp_path / "empty.pth").write_bytes(b"")
     cases = [
         ([path, "--model", "kat_mikro"], "did you mean 'kat_micro'"),
-        ([path, "--model", "kat_tiny_patch16_224"], "holds the weights of another model"),
+        ([path, "--model", "kat_tiny_patch16_224"], "is 64 wide and the model 192: take a model"),
         ([path, "--model", "kat_micro", "--activation", "gulu"], "unknown activation 'gulu'"),
         ([path, "--model", "kat_micro", "--mean", 0.5], "must have one number for each of the 3"),
         ([path, "--model", "kat_micro", "--images", path], "cannot be read as an image"),
