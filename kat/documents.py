@@ -95,12 +95,14 @@ def _check_keys(root: Any, source: object) -> None:
             continue
         checked.add(id(node))
         rest += _nodes(node)
-        pairs = node.value if node.id == "mapping" else ()
-        keys = [key.value for key, _ in pairs if key.id == "scalar" and key.value != "<<"]
-        for number, key in enumerate(keys):
-            if key in keys[:number]:
-                line = next(k for k, _ in reversed(pairs) if k.value == key).start_mark.line + 1
-                raise InputError(f"{source}, line {line}: {key!r} is there twice")
+        seen = set()
+        for key, _ in node.value if node.id == "mapping" else ():
+            if key.id != "scalar" or key.value == "<<":
+                continue
+            if (key.tag, key.value) in seen:  # '1' and 1 are two keys
+                line = key.start_mark.line + 1
+                raise InputError(f"{source}, line {line}: {key.value!r} is there twice")
+            seen.add((key.tag, key.value))
 
 
 def _check_bounds(

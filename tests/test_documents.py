@@ -38,6 +38,9 @@ def test_yaml_that_grows_or_is_too_deep_is_refused(text, problem):
 
 def test_yaml_within_the_bounds(tmp_path):
     path = tmp_path / "x.yaml"
+    assert parse_yaml("{1: a, '1': b}", "x.yaml") == {1: "a", "1": "b"}
+    many = "".join(f"k{number}: 0\n" for number in range(30_000))
+    assert len(parse_yaml(many, "x.yaml")) == 30_000  # in seconds, not in their square
     path.write_text("a: &a {b: 1}\nc: {<<: *a, d: [*a, *a]}\n")
     assert read_yaml(path) == {"a": {"b": 1}, "c": {"b": 1, "d": [{"b": 1}, {"b": 1}]}}
     assert parse_yaml("", "x") is None
