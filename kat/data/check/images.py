@@ -131,7 +131,7 @@ class Inspection:
                     self.tell(index + 1, len(data))
         for kind, listed in sorted(by_kind.items()):
             found.problems += problems_of(kind, listed, *_REMEDIES[kind])
-        if len(data) and not readable:
+        if not readable:
             case = f"none of its {len(data)} images"
             found.problems += problems_of(_NONE_READABLE, [case], setting=None)
         return found

@@ -40,7 +40,7 @@ from kat.data.sources.registry import open_split
 from kat.errors import InputError
 from kat.text import listing, quoted
 
-_TOO_FEW = "classes or images too few to train on"
+_SINGLE_CLASS = "splits of a single class, which leaves a classifier nothing to tell apart"
 _ONE_CLASS = "splits whose masks hold at most one class beside 255"
 
 
@@ -155,12 +155,6 @@ def _check_masks(layout: str, root: Path, split: str, inspection: Inspection) ->
     )
 
 
-def _too_few(data: ImageDataset, split: str) -> list[str]:
-    """Why a split of a classifier's data cannot be trained or validated on."""
-    classes = [f"one class, {data.classes[0]!r}"] if len(data.classes) == 1 else []
-    return [*classes, *([] if len(data) else [f"no image in {split}"])]
-
-
 def _check_images(data: ImageDataset, split: str, inspection: Inspection) -> SplitReport:
     """Checks that every labeled image can be read."""
 
@@ -168,6 +162,7 @@ def _check_images(data: ImageDataset, split: str, inspection: Inspection) -> Spl
         return ()
 
     found = inspection.images(data, cases)
+    single = list(map(repr, data.classes)) if len(data.classes) == 1 else []
     ignored = [f"{path}: {reason}" for path, reason in data.ignored.items()]
     counts = np.bincount(found.labels[found.labels >= 0], minlength=len(data.classes))
     return SplitReport(
@@ -176,7 +171,7 @@ def _check_images(data: ImageDataset, split: str, inspection: Inspection) -> Spl
         "one class per image",
         dict(zip(data.classes, counts.tolist(), strict=True)),
         problems_of("files that are left out", ignored, "they are left out", "bad_images")
-        + problems_of(_TOO_FEW, _too_few(data, split))
+        + problems_of(_SINGLE_CLASS, single)
         + found.problems,
         found.turned,
         found.hashes,

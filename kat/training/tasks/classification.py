@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any, ClassVar, Literal
 
@@ -28,9 +29,9 @@ from kat.data import (
     eval_transform,
     train_transform,
 )
-from kat.errors import InputError
 from kat.models import ModelRecord
 from kat.settings import Count
+from kat.training.callbacks.nonfinite import not_finite
 from kat.training.config import TrainConfig
 from kat.training.evaluation.class_match import match_classes
 from kat.training.evaluation.class_predictions import predict_classes
@@ -209,12 +210,10 @@ class Classification(Task):
         device = device_of_weights(subject.model)
         transform, remaining = eval_transform(subject.record), iter(images)
         while batch := [transform(image) for image in islice(remaining, options.batch_size)]:
-            logits = subject.model(torch.stack(batch).to(device))
+            forward = partial(subject.model, torch.stack(batch).to(device))
+            logits = forward()
             if not logits.isfinite().all():
-                raise InputError(
-                    f"the logits of {subject.source} are not finite: its weights are damaged or its"
-                    " training diverged"
-                )
+                raise not_finite(subject.source, subject.model, forward)
             yield from _likeliest(logits, subject.record.classes, options.top)
 
 
