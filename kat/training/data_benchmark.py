@@ -194,8 +194,8 @@ def default_workers(config: TrainConfig) -> list[int]:
 def _resolved(config: TrainConfig) -> ResolvedRun:
     """The run of these settings on one device, with every auto settled."""
     with tempfile.TemporaryDirectory() as out:
-        alone = replace(config, out=out, resume=False, overwrite=False, devices=1, num_nodes=1)
-        return resolve(replace(alone, strategy="auto"))
+        anew = replace(config, out=out, resume=False, overwrite=False)
+        return resolve(replace(anew, devices=1, num_nodes=1, strategy="auto"))
 
 
 def _training_rate(config: TrainConfig, seconds: float) -> tuple[float, torch.device]:

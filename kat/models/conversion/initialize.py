@@ -102,7 +102,7 @@ def _init_transformer(
     if not isinstance(model, VisionTransformer):
         raise InputError(f"a {type(model).__name__} cannot start from a ViT: it is not one")
     _check_finite(source)
-    _check_heads(model, source)
+    _check_size(model, source)
     _check_rationals(model, source)
     function = _activation(activation, source)
     weights = _fit_to_model(source, model)
@@ -170,8 +170,8 @@ def _check_finite(source: ViTSource) -> None:
         )
 
 
-def _check_heads(model: VisionTransformer, source: ViTSource) -> None:
-    """Raises InputError for another number of heads: shapes would fit, but not the function."""
+def _check_size(model: VisionTransformer, source: ViTSource) -> None:
+    """Raises InputError for another width, or number of heads, with which only shapes would fit."""
     block: Any = model.blocks[0]
     width = source.weights["norm.weight"].shape[0] if "norm.weight" in source.weights else None
     if width not in (None, model.embed_dim):
