@@ -23,7 +23,7 @@ _SMALL = YAML_LIMIT
 of larger files, which are annotations, only known fields are read."""
 
 
-def read_json(path: Path, limit: int = JSON_LIMIT) -> Any:
+def read_json(path: str | Path, limit: int = JSON_LIMIT) -> Any:
     """The contents of a JSON file.
 
     Raises:

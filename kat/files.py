@@ -158,14 +158,14 @@ def new_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: str | Path, text: str) -> None:
     """Writes a text file in UTF-8, completely or not at all.
 
     Raises:
         OutputFailed: the system refused.
     """
     try:
-        with replacing(path) as partial:
+        with replacing(Path(path)) as partial:
             # names of files may hold bytes that are not UTF-8: Python keeps them as surrogates
             partial.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
     except OSError as error:

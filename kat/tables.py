@@ -41,7 +41,6 @@ def write_table(
         KAT,98.6
         ViT,
     """
-    path = Path(path)
     file = io.StringIO()
     writer = csv.writer(file)
     writer.writerow(map(_escaped, columns))
@@ -114,7 +113,7 @@ def columns_of(rows: Iterable[Mapping[str, object]], first: Sequence[str] = ()) 
 
 @contextmanager
 def open_table(
-    path: Path, content: str, if_missing: str = ""
+    path: str | Path, content: str, if_missing: str = ""
 ) -> Iterator[Iterator[dict[str, str]]]:
     """Opens a CSV file to read its rows by the names of their columns.
 

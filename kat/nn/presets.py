@@ -108,7 +108,6 @@ def read_coefficients(path: str | Path) -> Coefficients:
         >>> read_coefficients(Path("gelu.json")) == preset("gelu")
         True
     """
-    path = Path(path)
     try:
         content = read_json(path)
     except MissingFile:

@@ -14,7 +14,7 @@ from kat.nn.gain import gain, moments
 from kat.nn.presets import coefficients_of, given_coefficients
 from kat.nn.sharded import sharded_like, whole
 from kat.ops import Form, Impl, rational, reference
-from kat.ops.arguments import check_form
+from kat.ops.arguments import check_form, check_impl
 
 Share = Literal["numerator", "denominator", "none"]
 """The coefficients that all groups of a rational share.
@@ -95,6 +95,7 @@ class GroupRational(nn.Module):
         if not isinstance(num_groups, SupportsIndex) or num_groups < 1:
             raise InputError(f"num_groups must be an integer of at least 1, got {num_groups!r}")
         check_form(form)
+        check_impl(impl)
         if share not in SHARES:
             raise ValueError(f"share must be one of {SHARES}, got {share!r}")
         if not isinstance(channel_dim, SupportsIndex):

@@ -47,6 +47,17 @@ def check_form(form: str) -> None:
         raise InputError(f"form must be 'A' or 'B', got {form!r}")
 
 
+def check_impl(impl: str | None) -> None:
+    """Checks the name of a backend.
+
+    Raises:
+        InputError: it is neither None nor one of :data:`Impl`.
+    """
+    if impl is not None and impl not in get_args(Impl):
+        known = ", ".join(map(repr, get_args(Impl)))
+        raise InputError(f"impl must be None or one of {known}, got {impl!r}")
+
+
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
     """The dtype of the arithmetic for a tensor's dtype: float64 for float64, else float32."""
     return torch.float64 if dtype == torch.float64 else torch.float32

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, fx
 
+from kat.ops.arguments import check_impl
 from kat.ops.torch_internals import (
     in_function_transform,
     is_plain_eager,
@@ -174,12 +175,10 @@ def requested_backend(impl: str, backends: Mapping[str, Any]) -> Any:
     """The backend that ``impl=`` names.
 
     Raises:
-        ValueError: an unknown name.
+        InputError: an unknown name.
         RuntimeError: inside a ``torch.func`` transform or forward-mode AD no kernel works.
     """
-    if impl not in backends:
-        known = ", ".join(map(repr, ("reference", *backends)))
-        raise ValueError(f"impl must be None or one of {known}, got {impl!r}")
+    check_impl(impl)
     if in_function_transform():
         raise RuntimeError(
             f"impl={impl!r} does not work inside torch.func transforms and forward-mode AD; use"

@@ -240,6 +240,7 @@ def test_identity_denominators_train():
         ({"init": "gelo"}, "unknown function 'gelo'; did you mean 'gelu'"),
         ({"init": "GELU"}, "unknown function 'GELU'; did you mean 'gelu'"),
         ({"degree": (0, 4)}, "degree"),
+        ({"impl": "cuda"}, "impl must be None or one of 'reference', 'cpu', 'triton', got 'cuda'"),
         ({"channel_dim": "last"}, "channel_dim must be an integer, got 'last'"),
     ],
 )

@@ -48,7 +48,6 @@ def plot_activations(activations: Sequence[Activation], path: str | Path) -> Non
         >>> model = kat.models.create_model("kat_micro", depth=2)
         >>> plot_activations(learned_activations(model), Path("activations.png"))
     """
-    path = Path(path)
     figure, panels = _panels(len(activations))
     for axes, activation in zip(panels, activations, strict=True):
         if activation.histogram is not None and activation.edges is not None:

@@ -28,7 +28,6 @@ def plot_fit(result: Fit, target: str | Points, path: str | Path) -> None:
         >>> from kat.nn.fitting import fit
         >>> plot_fit(fit("silu"), "silu", Path("silu.png"))
     """
-    path = Path(path)
     x = np.linspace(*twice(result.interval), 2001)
     source = resolve(target)[1]
     is_table = isinstance(source, Points)

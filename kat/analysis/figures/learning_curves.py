@@ -47,7 +47,6 @@ def plot_learning_curves(
         >>> from kat.training import read_history
         >>> plot_learning_curves({"KAT": [read_history(Path("runs/digits"))]}, Path("curves.png"))
     """
-    path = Path(path)
     figure = Figure(figsize=(5 * len(metrics), 4), layout="constrained")
     panels = figure.subplots(1, len(metrics), squeeze=False)[0]
     for axes, metric in zip(panels, metrics, strict=True):

@@ -11,13 +11,14 @@ from matplotlib.figure import Figure
 from kat.files import replacing
 
 
-def save_figure(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: str | Path) -> None:
     """Writes a figure, whole or not at all; the same figure is always the same bytes.
 
     Args:
         figure: to be written.
         path: the path of the file; its suffix chooses the format.
     """
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     dates = {".svg": "Date", ".pdf": "CreationDate"}
     metadata: dict[str, Any] = {dates[path.suffix]: None} if path.suffix in dates else {}

@@ -89,5 +89,4 @@ class Conversion:
 
     def save(self, path: str | Path) -> None:
         """Writes the report as a JSON file."""
-        path = Path(path)
         write_text(path, json.dumps(self.to_dict(), indent=2) + "\n")

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from kat.errors import InputError
 from kat.models.kanify.finders.linear import linear_map
 from kat.models.kanify.finders.mlp import Mlp
 from kat.models.kanify.fit import Fitted
@@ -158,10 +159,20 @@ def _move(act: GroupRational, device: torch.device, dtype: torch.dtype) -> None:
 
 
 def _through_act1(
-    linear: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    linear: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The input F(x) for a linear map that keeps its class, its parameters and their names."""
-    act1 = linear.get_submodule("act1")
+    """The input F(x) for a linear map that keeps its class, its parameters and their names.
+
+    Raises:
+        InputError: another module has taken the map's place, with its hook but without ``act1``.
+    """
+    act1 = getattr(linear, "act1", None)
+    if kwargs is None or act1 is None:
+        raise InputError(
+            f"a linear map of kanify was replaced by {type(linear).__name__}, and its rational act1"
+            " is lost. To quantize, use kat.deploy.quantize_int8, which keeps it, or call kanify"
+            " with config=KanifyConfig(first=False)"
+        )
     if args:
         return (act1(args[0]), *args[1:]), kwargs
     name = next(name for name, value in kwargs.items() if isinstance(value, torch.Tensor))

@@ -80,7 +80,6 @@ def write_coefficient_history(history: History, path: str | Path) -> None:
         >>> first = {name: layer for name, layer in history.items() if "act1" in name}
         >>> write_coefficient_history(first, Path("act1.csv"))
     """
-    path = Path(path)
     rows = [row for name, layer in history.items() for row in _rows(name, layer)]
     rows.sort(key=lambda row: row[0])  # stable: within a step, layers keep their order
     columns = max((len(row) for row in rows), default=len(_KEYS))
@@ -109,7 +108,6 @@ def read_coefficient_history(path: str | Path) -> dict[str, LayerHistory]:
         >>> list(read_coefficient_history(Path("runs/digits/coefficients.csv")))
         ['blocks.0.mlp.act1', 'blocks.0.mlp.act2']
     """
-    path = Path(path)
     with open_table(path, "a coefficient history", "only training a KAT writes it") as lines:
         by_layer: dict[str, list[dict[str, str]]] = {}
         for line in lines:

@@ -9,10 +9,12 @@ import pytest
 import torch
 from timm.layers import ConvMlp, GlobalResponseNormMlp, GluMlp, Mlp, SwiGLU, SwiGLUPacked
 from torch import Tensor, nn
+from torch.ao.quantization import quantize_dynamic
 from torch.nn import functional
 from torchvision.models.convnext import CNBlock
 
 import kat
+from kat.errors import InputError
 from kat.models.kanify import kanify_like
 from tests.models.kanify.models import encoder, output, state
 
@@ -296,3 +298,13 @@ def test_any_function_of_every_value_is_fitted(activation, bound):
     kat.kanify(model, calibration=[x])
     assert isinstance(model.act, kat.GroupRational)
     assert (output(model, x) - expected).norm() / expected.norm() < bound
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize")
+@pytest.mark.filterwarnings("ignore:torch.ao.quantization:DeprecationWarning")
+def test_a_linear_map_that_another_module_replaces_does_not_lose_its_rational_silently():
+    model = nn.Sequential(Mlp(8, 16))
+    kat.kanify(model)
+    model = quantize_dynamic(model.eval(), {nn.Linear}, dtype=torch.qint8)
+    with pytest.raises(InputError, match="replaced by Linear, and its rational act1 is lost"):
+        model(torch.randn(2, 8))
