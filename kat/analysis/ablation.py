@@ -330,7 +330,12 @@ def read_rows(path: Path) -> list[Row]:
 def _read_row(line: dict[str, str]) -> Row:
     numbers = (*MEASURES, *_EPOCHS, RUNS_AT_ONCE)
     row: Row = {**line, **dict.fromkeys(numbers)}
-    row |= {"seed": int(line["seed"]), "cell": line["cell"], "status": line["status"]}
+    row |= {
+        "seed": int(line["seed"]),
+        "cell": line["cell"],
+        "status": line["status"],
+        "run": line["run"],
+    }
     for name in numbers:
         if line.get(name):
             row[name] = int(line[name]) if name in _COUNTS else float(line[name])

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from kat.data.decoding import Exif, Size, UnreadableImage, as_rgb, decode_bytes, upright
+from kat.data.decoding import Exif, Size, UnreadableImage, decode_bytes, rgb_of
 from kat.errors import UnreadableFile
 from kat.files import reason_of
 
@@ -173,7 +173,9 @@ class ImageDataset(Dataset):
         try:
             return self.source.read(index)
         except UnreadableFile as error:
-            raise UnreadableImage(str(error.args[0]), error.reason) from error
+            name = self.name(index)
+            reason = error.reason if name == str(error.args[0]) else str(error)
+            raise UnreadableImage(name, reason) from error
         except OSError as error:
             raise UnreadableImage(self.name(index), reason_of(error)) from error
 
@@ -189,7 +191,7 @@ class ImageDataset(Dataset):
         if isinstance(encoded, bytes):
             annotated = partial(self.annotated_size, label)
             return decode_bytes(encoded, self.name(index), self.exif, annotated)
-        return encoded if self.channels == 1 else upright(as_rgb(encoded), self.exif)
+        return encoded if self.channels == 1 else rgb_of(encoded, self.name(index), self.exif)
 
     def annotated_size(self, label: Any) -> Size | None:
         """The size that the annotations of an image are for; None if they do not say."""

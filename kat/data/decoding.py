@@ -208,16 +208,34 @@ def as_rgb(image: Image.Image) -> Image.Image:
     """Converts an image to RGB: drops transparency, keeps the upper 8 of 16 bits.
 
     An RGB image is not copied.
+
+    Raises:
+        ValueError: the pixels have 32 bits, whose range is unknown.
     """
     if image.mode == "RGB":
         return image
     info = image.info
-    if image.mode.startswith("I;16"):  # Pillow would turn all values above 255 white
+    is_pgm = (image.mode, image.format) == ("I", "PPM")  # Pillow opens those of 16 bits so
+    if image.mode in ("I", "F") and not is_pgm:
+        raise ValueError("its pixels have 32 bits; convert it to 8 or 16 bits")
+    if is_pgm or image.mode.startswith("I;16"):  # Pillow would turn all values above 255 white
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
         image.info = info
     elif image.mode == "P" and "transparency" in image.info:  # direct conversion warns
         image = image.convert("RGBA")
     return image.convert("RGB")
+
+
+def rgb_of(image: Image.Image, name: str, exif: Exif) -> Image.Image:
+    """An image that another library has decoded, as :func:`decode_bytes` returns it.
+
+    Raises:
+        UnreadableImage: it cannot be converted to RGB.
+    """
+    try:
+        return upright(as_rgb(image), exif)
+    except ValueError as error:
+        raise UnreadableImage(name, str(error)) from error
 
 
 def in_channels(image: Image.Image, channels: int) -> Image.Image:

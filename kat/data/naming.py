@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping
 from kat.errors import InputError
 from kat.text import quoted
 
-SPLIT_NAMES = {"train": ("train", "training"), "val": ("val", "validation", "test")}
-"""The names that the folder or file of each split may have."""
+SPLIT_NAMES = {"train": ("train", "training"), "val": ("val", "validation", "valid", "test")}
+"""The names that the folder or file of each split may have; of several that are there, the first
+is taken."""
 
 IMAGE_EXTENSIONS = (
     ".jpg",

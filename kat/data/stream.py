@@ -17,7 +17,7 @@ from kat.data.dataset import (
     collate_images,
     no_transform,
 )
-from kat.data.decoding import Exif, UnreadableImage, as_rgb, decode_bytes, upright
+from kat.data.decoding import Exif, UnreadableImage, decode_bytes, rgb_of
 from kat.data.loading.sampler import rank_and_world_size
 from kat.errors import InputError
 
@@ -149,4 +149,4 @@ class ImageStream(IterableDataset):
     def _decoded(self, encoded: Encoded, name: str) -> Image.Image:
         if isinstance(encoded, bytes):
             return decode_bytes(encoded, name, self.exif)
-        return upright(as_rgb(encoded), self.exif)
+        return rgb_of(encoded, name, self.exif)

@@ -141,15 +141,6 @@ def test_a_checkpoint_is_verified_layer_by_layer(model, data, tmp_path, capsys):
     assert layers[0] in capsys.readouterr().out
 
 
-def test_images_of_other_channels_are_refused(model, tmp_path, capsys):
-    from tests.images import write_folder
-
-    write_folder(tmp_path / "images", classes=2, train=1, val=1)
-    name = f"folder:{tmp_path / 'images'}"
-    assert run("model", model[1], "--data", name) == 2
-    assert "the model takes 1 channels, but the images" in capsys.readouterr().err
-
-
 def test_help_teaches(capsys):
     with pytest.raises(SystemExit) as stop:
         run("backends", "--help")

@@ -126,3 +126,18 @@ def test_truncated_image_is_unreadable(tmp_path):
     path.write_bytes(path.read_bytes()[:900])
     with pytest.raises(UnreadableImage):
         decode(str(path))
+
+
+@pytest.mark.parametrize("largest", [4095, 65535])
+def test_a_pgm_of_16_bits_keeps_the_upper_8(largest):
+    values = [0, largest // 2 + 1, largest]
+    content = b"P5 3 1 %d\n" % largest + b"".join(v.to_bytes(2, "big") for v in values)
+    pixels = np.asarray(decode_bytes(content, "a.pgm"))
+    assert pixels[0, :, 0].tolist() == [0, 128, 255]
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.float32])
+def test_an_image_of_32_bits_is_refused_not_clipped(dtype):
+    image = Image.fromarray(np.full((2, 2), 0.5 if dtype is np.float32 else 70_000, dtype))
+    with pytest.raises(UnreadableImage, match="its pixels have 32 bits"):
+        decode_bytes(encoded(image, "TIFF"), "a.tif")

@@ -11,6 +11,7 @@ examples:
   kat data check ade20k:/data/ADEChallengeData2016 --num-workers 16 --json problems.json
   kat data check coco:/data/mine --skip --headers           sizes only: finds no torn JPEG
   kat data check folder:/data/imagenet                      a dataset of classification
+  kat data check torch/cifar10 --data.root /data
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from __future__ import annotations
 import json
 from argparse import Namespace
 from collections.abc import Collection, Mapping
+from dataclasses import fields
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -33,6 +35,10 @@ from kat.files import write_text
 from kat.settings import Count
 from kat.text import counted, listing, quoted, say
 
+_OPENING = (
+    "root", "train_split", "val_split", "download", "num_classes", "image_key", "label_key",
+)  # fmt: skip
+"""The settings of data by which a dataset is opened."""
 _LISTED = 12
 """The most classes whose counts are printed one by one."""
 
@@ -52,7 +58,7 @@ def main(arguments: list[str]) -> int:
     fatal = sum(problem.fatal(skipped) for problem in problems)
     if options.json:
         splits_found = [report.to_dict(skipped) for report in reports]
-        found = {"data": options.data, "splits": splits_found}
+        found = {"data": options.dataset, "splits": splits_found}
         found |= {"problems": as_dicts(between, skipped), "fatal": fatal}
         write_text(options.json, json.dumps(found, indent=2) + "\n")
     say(_verdict(len(problems), fatal, options.skip))
@@ -62,7 +68,9 @@ def main(arguments: list[str]) -> int:
 def make_parser() -> Parser:
     """The parser of ``kat data check``."""
     parser = Parser(__doc__, "DATA")
-    parser.add("data", metavar="DATA", help="the dataset, as --data of 'kat train'")
+    parser.add("dataset", metavar="DATA", help="the dataset, as --data of 'kat train'")
+    others = {field.name for field in fields(DataConfig)} - set(_OPENING)
+    parser.add_settings(DataConfig, "data", others)
     parser.add("--split", choices=SPLITS, help="check this split only")
     parser.add("--skip", action="store_true", help="as data.bad_annotations=skip in training")
     parser.add(
@@ -83,7 +91,8 @@ def make_parser() -> Parser:
 def _reports(options: Namespace, splits: Collection[str]) -> list[SplitReport]:
     """The report of each split; one that cannot be opened is a problem, unless none can."""
     config = DataConfig(
-        name=options.data,
+        name=options.dataset,
+        **vars(options.data),
         num_workers=options.num_workers,
         exif=options.exif,
         boxes_only=options.boxes_only,

@@ -12,15 +12,13 @@ examples:
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from kat.analysis.figures.learning_curves import CURVES, plot_learning_curves
 from kat.analysis.learning_curves import History, usual_columns
 from kat.analysis.runs import find_runs
 from kat.cli.options.parser import Parser
 from kat.cli.plot.run_arguments import add_run_arguments
 from kat.errors import InputError
-from kat.text import say
+from kat.text import say, warn
 from kat.training import read_history
 
 
@@ -28,11 +26,20 @@ def main(arguments: list[str]) -> None:
     """Reads the histories, draws."""
     options = make_parser().parse_args(arguments)
     lines: dict[str, list[History]] = {}
+    left_out = []
     for row in find_runs(options.runs, group=options.group, labels=options.labels):
-        if row["status"] == "done":
-            lines.setdefault(row["cell"], []).append(_history(row["folder"]))
+        history = read_history(row["folder"]) if row["status"] == "done" else []
+        if history:
+            lines.setdefault(row["cell"], []).append(history)
+        elif row["status"] == "done":
+            left_out.append(row["folder"])
     if not lines:
-        raise InputError(f"no run of {', '.join(map(str, options.runs))} is done")
+        raise InputError(
+            f"no run of {', '.join(map(str, options.runs))} is done and has a history.csv with an"
+            " epoch in it"
+        )
+    for folder in left_out:
+        warn(f"note: {folder} is left out: it has no history.csv with an epoch in it")
     plot_learning_curves(lines, options.out, options.metric or _usual(lines))
     say(options.out)
 
@@ -58,10 +65,3 @@ def _usual(lines: dict[str, list[History]]) -> list[str]:
     loss, metric = usual_columns(next(iter(lines.values()))[0][-1])
     both = "loss" if loss == "val_loss" else loss
     return [both] if metric is None else [both, metric]
-
-
-def _history(folder: Path) -> History:
-    rows = read_history(folder)
-    if not rows:
-        raise InputError(f"{folder} has no history: there is no history.csv with an epoch in it")
-    return rows

@@ -9,6 +9,8 @@ from typing import Literal
 from kat.errors import InputError
 
 Setting = Literal["bad_images", "bad_annotations"]
+_SHOWN = 300
+"""The most characters of a case that are printed."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,8 @@ class Problem:
         return self.cases[0]
 
     def __str__(self) -> str:
-        return f"{self.count} {self.kind}, first {self.first}"
+        first = self.first if len(self.first) <= _SHOWN else f"{self.first[:_SHOWN]} ..."
+        return f"{self.count} {self.kind}, first {first}"
 
     def fatal(self, skipped: Collection[str]) -> bool:
         """Whether the problem stops training.

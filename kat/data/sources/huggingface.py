@@ -85,12 +85,18 @@ class RowSource:
         return [self.labels]
 
 
+_SAVED = ("dataset_dict.json", "state.json")
+"""What save_to_disk writes for several splits and for one."""
+
+
 def _load(config: DataConfig, name: str, split: str) -> Any:
     datasets = require("datasets", repr(config.name))
     try:
         with _network(config.download):
-            if (Path(name) / "dataset_dict.json").is_file():
+            if any((Path(name) / file).is_file() for file in _SAVED):
                 splits = datasets.load_from_disk(name)
+                if not isinstance(splits, dict):  # one split, which need not know its name
+                    splits = {str(splits.split or config.train_split): splits}
             else:
                 splits = datasets.load_dataset(name, cache_dir=config.root)
     except Exception as error:  # depends on the library that reads the files

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from kat.data.naming import SPLIT_NAMES, check_unique
@@ -36,10 +37,13 @@ def shards_by_split(pattern: str) -> tuple[Path, dict[str, list[str]]]:
         missing = [path for path in paths if not Path(path).is_file()]
         if missing:
             raise InputError(f"{missing[0]} does not exist ({len(missing)} of {len(paths)} such)")
-    return folder, {
-        split: [path for path in paths if _words(path) & set(words)]
-        for split, words in SPLIT_NAMES.items()
-    }
+    return folder, {split: _of_split(paths, words) for split, words in SPLIT_NAMES.items()}
+
+
+def _of_split(paths: Sequence[str], words: Sequence[str]) -> list[str]:
+    """The shards with the first of the words that any has: those of val, else of validation, ..."""
+    found = ([path for path in paths if word in _words(path)] for word in words)
+    return next(filter(None, found), [])
 
 
 def _words(path: str) -> set[str]:

@@ -17,7 +17,7 @@ from kat.data.naming import (
     sorted_classes,
 )
 from kat.data.packed_strings import PackedStrings
-from kat.data.sources.tar_index import Arrays, TarIndex, indexed, members
+from kat.data.sources.tar_index import Arrays, Member, TarIndex, indexed, members
 from kat.data.sources.tar_members import TarSource
 from kat.errors import InputError
 from kat.files import open_input
@@ -43,6 +43,9 @@ def open_tar(config: DataConfig, path: str, split: str) -> ImageDataset:
     for number, (shard, name) in enumerate(zip(index.shards, index.names, strict=True)):
         if not is_image(name):
             ignored[f"{paths[shard]}/{name}"] = NOT_AN_IMAGE
+            continue
+        if index.sizes[number] < 0:
+            ignored[f"{paths[shard]}/{name}"] = "it is a link to a file that is not in the tar file"
             continue
         label = posixpath.basename(posixpath.dirname(name)).removesuffix(".tar")
         if not label and not several:
@@ -81,9 +84,25 @@ def _tars_of_split(root: Path, split: str) -> tuple[list[str], bool]:
     raise InputError(f"{root} has neither {files} nor a folder of that name with tar files{hint}")
 
 
+def _resolved(found: list[Member]) -> list[Member]:
+    """The members, with the bytes of its file for each link whose file is among them."""
+    links = {member.name: member.target for member in found if member.target}
+    if not links:
+        return found
+    files = {member.name: member for member in found if not member.target}
+    resolved = []
+    for member in found:
+        name = member.name
+        for _ in links:  # at most: links may form a circle
+            name = links.get(name, name)
+        file = files.get(name, member)
+        resolved.append(member._replace(offset=file.offset, size=file.size))
+    return resolved
+
+
 def _index(path: str) -> Arrays:
     with open_input(path) as file:
-        found = list(members(file, path))
+        found = _resolved(list(members(file, path)))
     names = PackedStrings.pack(member.name for member in found)
     return {
         "names": names.content,

@@ -21,7 +21,7 @@ from kat.data.packed_strings import PackedStrings
 from kat.errors import InputError
 from kat.files import cache_folder, open_input
 
-_VERSION = 2
+_VERSION = 3
 _BLOCK = 512
 _THREADS = 8
 _COMPRESSED = {
@@ -39,11 +39,14 @@ class Member(NamedTuple):
         name: path of the file; an inner tar file counts as a folder.
         offset: where its bytes start in the outermost tar file.
         size: number of its bytes.
+        target: of a link the path of its file, which may be another link or missing; a link has no
+            bytes of its own, and the size -1.
     """
 
     name: str
     offset: int
     size: int
+    target: str = ""
 
 
 Arrays = dict[str, np.ndarray]
@@ -119,10 +122,10 @@ def indexed(paths: Sequence[str], kind: str, build: Callable[[str], Arrays]) -> 
 
 
 def members(file: BinaryIO, path: str) -> Iterator[Member]:
-    """Yields the regular files in a tar file, in order; only headers are read.
+    """Yields the regular files and the links in a tar file, in order; only headers are read.
 
-    Inner tar files are entered. Hidden files are left out, and so are links and sparse files, which
-    have no contiguous bytes of their own.
+    Inner tar files are entered. Hidden files are left out, and so are sparse files, which have no
+    contiguous bytes of their own.
 
     Args:
         file: the open tar file.
@@ -150,7 +153,14 @@ def _members(file: BinaryIO, path: str, start: int, folder: str) -> Iterator[Mem
                 tar.members = []  # type: ignore[attr-defined]  # it would keep every header
                 at = tar.offset
                 name = posixpath.normpath(posixpath.join(folder, entry.name.lstrip("/")))
-                if not entry.isreg() or entry.issparse() or is_hidden(name):
+                if is_hidden(name):
+                    continue
+                if entry.islnk() or entry.issym():
+                    beside = folder if entry.islnk() else posixpath.dirname(name)
+                    target = posixpath.normpath(posixpath.join(beside, entry.linkname))
+                    yield Member(name, 0, -1, target)
+                    continue
+                if not entry.isreg() or entry.issparse():
                     continue
                 offset = start + entry.offset_data
                 if name.endswith(".tar"):

@@ -129,6 +129,8 @@ def _samples(file: BinaryIO, path: str) -> Iterator[tuple[str, dict[str, Member]
     key: str | None = None
     files: dict[str, Member] = {}
     for member in members(file, path):
+        if member.target:
+            continue
         folder, name = posixpath.split(member.name)
         stem, _, extension = name.partition(".")
         next_key = posixpath.join(folder, stem)

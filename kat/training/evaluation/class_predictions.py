@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import count, islice
 
@@ -48,14 +48,13 @@ def predict_classes(
     model = subject.model.to(device).eval()
     prepare = DeviceTransform(subject.record.mean, subject.record.std)
     precision = Precision(config.precision, device)
-    names = _names(images)
     kept: list[tuple[np.ndarray, ...]] = []
     seen: list[str] = []
     unreadable: dict[str, str] = {}
+    names = _readable_names(images, unreadable)
     for batch in _limited(batches_of(images, data, config.progress), config.limit):
         unreadable |= dict(batch.unreadable)
-        taken = islice(names, len(batch.labels) + len(batch.unreadable))
-        seen += [name for name in taken if name not in unreadable]
+        seen += islice(names, len(batch.labels))
         if len(batch.labels) == 0:
             continue
         prepared = prepare(batch.images.to(device, non_blocking=True))
@@ -88,10 +87,17 @@ def _keep(
     return tuple(tensor.cpu().numpy() for tensor in (*kept, *([logits] if keep_logits else [])))
 
 
-def _names(images: ImageDataset | ImageStream) -> Iterator[str]:
-    """The names of the images in the order of evaluation."""
+def _readable_names(
+    images: ImageDataset | ImageStream, unreadable: Mapping[str, str]
+) -> Iterator[str]:
+    """The names of the readable images in the order of evaluation.
+
+    ``unreadable`` has those that are not, as far as the images were read. Images of a stream are
+    numbered.
+    """
     if isinstance(images, ImageDataset):
-        return map(images.name, range(len(images)))
+        names = map(images.name, range(len(images)))
+        return (name for name in names if name not in unreadable)
     return (f"image {index} of the stream" for index in count())
 
 

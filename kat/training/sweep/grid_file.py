@@ -34,9 +34,11 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
+from kat.data.naming import check_unique
 from kat.documents import read_yaml
 from kat.errors import InputError, unknown
 from kat.settings import flat
@@ -47,8 +49,8 @@ from kat.training.sweep.settings import Settings, merged, nested
 from kat.training.tasks.registry import TASKS
 
 _COLUMNS = (
-    "cell", "seed", "status", "parameters", "flops", "seconds", "epochs", "best_epoch", "run",
-    "images_per_second", "memory_bytes", "tuned", "title", "settings",
+    "cell", "seed", "status", "run", "folder", "parameters", "flops", "seconds", "epochs",
+    "best_epoch", "images_per_second", "memory_bytes", "tuned", "title", "settings",
     "epochs_to_reference", "validation_curve", RUNS_AT_ONCE, *TEST_COLUMNS,
     *(metric.name for task in TASKS.values() for metric in task.metrics),
 )  # fmt: skip
@@ -70,6 +72,9 @@ def read_grids(path: Path) -> list[Grid]:
     grids = content["grids"]
     if not isinstance(grids, dict) or not grids or "factors" in common:
         raise InputError(f"grids of {path} must map names to grids, each with its own 'factors'")
+    for name in map(str, grids):
+        if name != Path(name).name:
+            raise InputError(f"the grid {name!r} of {path} cannot be the name of a file; rename it")
     return [
         _grid(f"{path.stem}_{name}", f"{name} of {path}", _joined(common, own))
         for name, own in grids.items()
@@ -111,6 +116,7 @@ def _grid(name: str, where: str, content: Any) -> Grid:
     vary = content.get("vary", "all")
     if vary not in ("one", "all"):
         raise InputError(f"vary of {where} must be 'one' or 'all', got {vary!r}")
+    check_unique(map(str, content["factors"]), where, "factor", "factors")
     factors = {str(n): _levels(where, str(n), given) for n, given in content["factors"].items()}
     cells = _cells(factors, vary)
     test, reached = content.get("test", False), content.get("reached")
@@ -186,10 +192,11 @@ def _number(value: Any) -> float | None:
 
 def _levels(where: str, factor: str, given: Any) -> dict[str, Settings]:
     """The settings of each level."""
-    if isinstance(given, list):
-        given = {_text(value): {factor: value} for value in given}
-    if not isinstance(given, dict) or not given:
+    if not isinstance(given, dict | list) or not given:
         raise InputError(f"the factor {factor!r} of {where} must map levels to settings")
+    check_unique(map(_text, given), f"the factor {factor!r} of {where}", "level", "levels")
+    if isinstance(given, list):
+        return {_text(value): nested({factor: value}) for value in given}
     return {
         _text(level): nested(_mapping(where, f"{factor}: {level}", settings))
         for level, settings in given.items()
@@ -197,7 +204,7 @@ def _levels(where: str, factor: str, given: Any) -> dict[str, Settings]:
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    return str(value) if isinstance(value, str | date) else json.dumps(value, default=str)
 
 
 def _mapping(where: str, what: str, given: Any) -> Mapping[str, Any]:

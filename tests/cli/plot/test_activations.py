@@ -119,6 +119,5 @@ def test_bad_input(folder, tmp_path, capsys, monkeypatch):
     assert "has no rational: it is no KAT" in refused(capsys, *common, tmp_path / "vit")
     rgb = replace(RECORD, input_size=(3, 8, 8), mean=(0.5,) * 3, std=(1,) * 3)
     save_model(timm.create_model("kat_micro_patch2_8", depth=2), rgb, tmp_path / "rgb")
-    line = refused(capsys, *common, tmp_path / "rgb", "--data", "digits")
-    assert "the model takes 3 channels, but the images of 'digits' have 1" in line
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == []
+    assert run(*common, tmp_path / "rgb", "--data", "digits", "--out", tmp_path / "rgb.png") == 0

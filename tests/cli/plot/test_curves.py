@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kat.analysis.ablation import write_runs
+from kat.analysis.ablation import read_runs, write_runs
 from kat.cli.plot import curves
 from tests.cli.commands import refused, run
 from tests.cli.plot.small_runs import SUMMARY, write_run
@@ -91,4 +91,12 @@ def test_a_run_without_an_epoch_behind_it_is_named(tmp_path, capsys, history):
     if history is not None:
         (folder / "history.csv").write_text(history)
     line = refused(capsys, "plot", "curves", folder, "--out", tmp_path / "c.png")
-    assert "new has no history: there is no history.csv with an epoch in it" in line
+    assert "new is done and has a history.csv with an epoch in it" in line
+
+
+def test_a_run_of_a_table_whose_directory_was_not_kept_is_left_out(runs, tmp_path, drawn, capsys):
+    rows = [*read_runs(runs / "lr.csv"), {**read_runs(runs / "lr.csv")[0], "run": "runs/moved"}]
+    write_runs(rows, runs / "reused.csv")
+    assert run("plot", "curves", runs / "reused.csv", "--out", tmp_path / "c.png") == 0
+    assert drawn == [{"a": [90.0, 92.0], "b": [80.0]}]
+    assert "runs/moved is left out: it has no history.csv" in capsys.readouterr().err

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kat.data import DataConfig, open_split
+from kat.data import DataConfig, ImageDataset, UnreadableImage, open_split
+from kat.data.sources.huggingface import RowSource
 from kat.errors import InputError
 from tests.images import picture, write_folder, write_rows
 
@@ -50,6 +51,27 @@ def test_parquet_files_in_a_folder(config):
     assert label == 1
     assert val.name(2).startswith("row 2 of ")
     assert val.name(2).endswith("rows validation")
+
+
+def test_one_split_of_save_to_disk(tmp_path, rows, config):
+    splits = datasets.load_dataset(str(rows), cache_dir=config["root"])
+    splits["validation"].save_to_disk(tmp_path / "saved")
+    settings = DataConfig(name=f"hf:{tmp_path / 'saved'}")
+    assert len(open_split(settings, "val")) == 3
+    with pytest.raises(InputError, match=r"unknown split \(data\.train_split\) .* 'train'"):
+        open_split(settings, "train")
+
+
+def test_a_missing_file_of_a_row_is_named_by_the_row():
+    rows = [
+        *({"image": image} for image in _images(2)),
+        {"image": {"bytes": None, "path": "x.png"}},
+    ]
+    data = ImageDataset(RowSource(rows, "image", np.zeros(3, np.int64), "rows"), ["a"])
+    assert data[1][1] == 0
+    with pytest.raises(UnreadableImage) as caught:
+        data[2]
+    assert (caught.value.name, caught.value.reason) == ("row 2 of rows", "x.png does not exist")
 
 
 def test_a_folder_of_save_to_disk(tmp_path, rows, config):

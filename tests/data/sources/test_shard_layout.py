@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kat.data.sources.shard_layout import expand_braces
+from kat.data.sources.shard_layout import expand_braces, shards_by_split
 from kat.errors import InputError
 
 
@@ -15,3 +15,14 @@ def test_braces_are_expanded():
     for bad in ("{a}", "{2..1}", "{a..c}"):
         with pytest.raises(InputError, match="must be like"):
             expand_braces(bad)
+
+
+def test_of_several_validation_splits_one_is_taken(tmp_path):
+    for name in ("train-0", "train-1", "val-0", "val-1", "test-0"):
+        (tmp_path / f"{name}.tar").touch()
+    _, shards = shards_by_split(str(tmp_path))
+    assert [path[len(str(tmp_path)) + 1 :] for path in shards["val"]] == ["val-0.tar", "val-1.tar"]
+    assert len(shards["train"]) == 2
+    for name in ("val-0", "val-1"):
+        (tmp_path / f"{name}.tar").unlink()
+    assert shards_by_split(str(tmp_path))[1]["val"] == [str(tmp_path / "test-0.tar")]

@@ -241,3 +241,22 @@ def test_a_tar_that_shrinks_later_makes_images_unreadable(one_tar):
     (batch,) = make_loader(data, config, training=False)
     assert len(batch.labels) + len(batch.unreadable) == 9
     assert len(batch.unreadable) >= 8
+
+
+def test_links_have_the_bytes_of_their_files_and_those_that_have_none_are_named(tmp_path, folder):
+    train = folder / "train"
+    first, second = sorted((train / "n00").iterdir())[:2]
+    os.link(first, train / "n00" / "hard.jpg")
+    (train / "n01" / "soft.jpg").symlink_to(os.path.join("..", "n00", "hard.jpg"))
+    (train / "n01" / "broken.jpg").symlink_to("gone.png")
+    (train / "n01" / "circle.jpg").symlink_to("circle.jpg")
+    _pack(train, tmp_path / "tars" / "train.tar")
+    data = _open(tmp_path / "tars")
+    assert len(data) == 9 + 2
+    assert data.read([data.name(i).endswith("soft.jpg") for i in range(11)].index(True))[0] == (
+        first.read_bytes()
+    )
+    assert first.read_bytes() != second.read_bytes()
+    assert {name.rsplit("/", 1)[1] for name in data.ignored} == {"broken.jpg", "circle.jpg"}
+    with pytest.raises(InputError, match=r"it is a link to a file that is not in the tar file"):
+        _open(tmp_path / "tars", bad_images="fail")

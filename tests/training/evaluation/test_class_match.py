@@ -42,6 +42,12 @@ def test_numbered_folders_are_imagenets_indices():
     assert match.basis == "ImageNet"
 
 
+def test_numbers_that_name_other_classes_do_not_go_by_position():
+    for theirs in (["0", "2", "5"], ["1", "2", "3"]):
+        with pytest.raises(InputError, match=r"in the model and .* in the data"):
+            match_classes(["0", "1", "2"], theirs)
+
+
 def test_what_has_no_names_goes_by_position():
     match = match_classes(numbered(2), ["cat", "dog"])
     assert (match.columns, match.basis) == ([0, 1], "position")

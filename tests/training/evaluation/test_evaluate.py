@@ -15,12 +15,14 @@ from torch import nn
 from torch.nn import functional
 from torchmetrics.functional.classification import multiclass_accuracy
 
-from kat.data import DataConfig, eval_transform
+from kat.data import DataConfig, ImageStream, UnreadableImage, eval_transform
 from kat.errors import InputError
 from kat.models import ModelRecord, load_model
 from kat.training import EvalConfig, evaluate
+from kat.training.evaluation.class_predictions import predict_classes
+from kat.training.evaluation.evaluation import Subject
 from kat.training.tasks.classification import with_preprocessing
-from tests.images import turned, write_folder
+from tests.images import picture, turned, write_folder
 from tests.training.small import RECORD
 
 pytestmark = pytest.mark.slow
@@ -148,6 +150,18 @@ def test_names_stay_with_their_images_where_some_cannot_be_read(folder, workers)
         path.write_bytes(b"torn")
     with pytest.raises(InputError, match="has no image that can be read"):
         evaluate(_by_colour(), COLOURS, _data(folder), QUIET)
+
+
+def test_images_of_a_stream_are_numbered_without_those_that_cannot_be_read():
+    torn = UnreadableImage("shard.tar/b", "it is torn")
+    items = [("a", picture(0), 0), torn, ("c", picture(1), 1), ("d", b"", 1), ("e", picture(2), 2)]
+    stream = ImageStream(lambda epoch, part: iter(items), 5, COLOURS.classes, None)
+    stream.transform = eval_transform(COLOURS, normalize=False)
+    subject, config = Subject(_by_colour(), COLOURS), DataConfig(batch_size=2)
+    found, unreadable = predict_classes(subject, stream, range(10), config, QUIET)
+    assert found.names == [f"image {index} of the stream" for index in range(3)]
+    assert found.labels.tolist() == [0, 1, 2]
+    assert list(unreadable) == ["shard.tar/b", "d"]
 
 
 def test_classes_in_another_order_and_fewer_of_them_go_by_name(folder):

@@ -228,3 +228,26 @@ def test_a_test_and_the_cell_that_is_reached(tmp_path):
         read_grid(_write(tmp_path, test="yes please"))
     with pytest.raises(InputError, match=r"unknown cell in reached of .* '9'"):
         read_grid(_write(tmp_path, factors=factors, reached=9))
+
+
+@pytest.mark.parametrize(
+    ("factors", "message"),
+    [
+        ({"model.args.num_groups": [8, "8"]}, "names level '8' more than once"),
+        ({"f": {True: {}, "true": {"epochs": 2}}}, "names level 'true' more than once"),
+        ({1: [1, 2], "1": [3, 4]}, "names factor '1' more than once"),
+        ({"folder": {"a": {}, "b": {"epochs": 2}}}, "has the name of a column of the results"),
+    ],
+)
+def test_what_would_be_one_cell_or_column_is_refused(tmp_path, factors, message):
+    with pytest.raises(InputError, match=message):
+        read_grid(_write(tmp_path, factors=factors))
+
+
+def test_a_date_is_a_level_and_a_name_of_a_grid_is_one_of_a_file(tmp_path):
+    path = tmp_path / "grid.yaml"
+    path.write_text("factors: {f: {2020-01-02: {}, x: {epochs: 2}}}")
+    assert [cell.name for cell in read_grid(path).cells] == ["2020-01-02", "x"]
+    path.write_text("grids: {a/b: {factors: {epochs: [1, 2]}}}")
+    with pytest.raises(InputError, match=r"'a/b' of .* cannot be the name of a file"):
+        read_grids(path)

@@ -38,7 +38,7 @@ def find_coco(root: Path, split: str) -> CocoFiles:
         InputError: the folder or the file is missing, or there are several files.
     """
     root = existing_folder(root)
-    for name in _NAMES[split]:
+    for name in SPLIT_NAMES[split]:
         beside = root / name / "_annotations.coco.json"
         if beside.is_file():
             return CocoFiles(beside, beside.parent)
@@ -56,9 +56,6 @@ def find_coco(root: Path, split: str) -> CocoFiles:
         f" neither annotations/instances_{split}2017.json, annotations/{split}.json"
         f" nor {split}/_annotations.coco.json; there is {_listing(root)}"
     )
-
-
-_NAMES = {**SPLIT_NAMES, "val": ("val", "validation", "valid", "test")}
 
 
 def _annotation_files(folder: Path, name: str) -> list[Path]:
