@@ -13,7 +13,7 @@ has the measurements.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from fnmatch import fnmatchcase
 from numbers import Real
 from typing import Any, Literal
@@ -117,7 +117,9 @@ def clip_coefficient_gradients(optimizer: torch.optim.Optimizer, max_norm: float
     def clip(stepping: torch.optim.Optimizer, *_: Any) -> None:
         groups = [group for group in stepping.param_groups if group.get("rational")]
         coefficients = [parameter for group in groups for parameter in group["params"]]
-        nn.utils.clip_grad_norm_(coefficients, max_norm)
+        # a fused optimizer divides by the scale of torch.amp.GradScaler itself, after this
+        scale: Any = getattr(stepping, "grad_scale", None)
+        nn.utils.clip_grad_norm_(coefficients, max_norm * (1.0 if scale is None else scale.item()))
 
     optimizer.register_step_pre_hook(clip)
 
@@ -204,7 +206,8 @@ def _spared(model: nn.Module) -> set[int]:
     }
     spared |= {id(p) for module in rationals(model).values() for p in module.parameters()}
     for module in model.modules():
-        names: set[str] = getattr(module, "no_weight_decay", set)()
+        given: Any = getattr(module, "no_weight_decay", ())
+        names: Collection[str] = given() if callable(given) else given
         for name, parameter in module.named_parameters() if names else ():
             if any(fnmatchcase(name, pattern) for pattern in names):
                 spared.add(id(parameter))

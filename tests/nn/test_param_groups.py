@@ -145,6 +145,27 @@ def test_clipping_is_of_the_coefficients_alone(model):
         assert squares == pytest.approx(0.25 if clipped else 0.0, rel=1e-4)
 
 
+@pytest.mark.parametrize("fused", [False, True])
+def test_clipping_is_of_gradients_without_the_scale_of_mixed_precision(fused):
+    moved = []
+    for scaler in (None, torch.amp.GradScaler("cpu", init_scale=2.0**16)):
+        torch.manual_seed(0)
+        layer, x = kat.GRKANLinear(8, 4, num_groups=4), torch.randn(100, 8)
+        optimizer = torch.optim.SGD(kat.param_groups(layer, 0.1), lr=0.1, fused=fused)
+        kat.nn.clip_coefficient_gradients(optimizer, 0.01)
+        before = layer.act.weight_numerator.detach().clone()
+        loss = layer(x).square().sum()
+        if scaler is None:
+            loss.backward()
+            optimizer.step()
+        else:
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+        moved.append(layer.act.weight_numerator.detach() - before)
+    torch.testing.assert_close(moved[1], moved[0])
+    assert moved[0].any()
+
+
 def test_coefficients_are_not_for_muon(model):
     """timm's Muon would orthogonalize their gradients; marked, they take AdamW's steps."""
     coefficients = [p for name, p in model.named_parameters() if _is_coefficient(name)]

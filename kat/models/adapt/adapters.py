@@ -11,10 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from kat.errors import InputError
-from kat.models.adapt.changes import add_change, merge_change, remove_change
+from kat.models.adapt.changes import (
+    Change,
+    LowRankChange,
+    add_change,
+    merge_change,
+    remove_change,
+)
 from kat.models.adapt.files import KEY, write
 from kat.models.adapt.parallel import NAME, Parallel
-from kat.models.adapt.places import Place
+from kat.models.adapt.places import Place, adapted_modules
+from kat.models.kanify.places import without_fused_inference
 from kat.models.kanify.record import note_shares
 from kat.models.pretrained.notes import forget, remember
 from kat.nn.sharded import is_sharded, sharded_like, whole
@@ -31,6 +38,7 @@ Examples:
     ('rational', 'low_rank', 'parallel')
 """
 KINDS: tuple[Kind, ...] = get_args(Kind)
+ADAPTERS = (Change, LowRankChange, Parallel)
 VERSION = 1
 """Of the record."""
 
@@ -65,6 +73,7 @@ class Adapters:
     _in_place: bool = field(default=False, repr=False)
     _restore: list[Callable[[], None]] = field(default_factory=list, repr=False)
     _trainable: dict[str, bool] = field(default_factory=dict, repr=False)
+    _before: set[str] | None = field(default=None, repr=False)
 
     def __reduce__(self) -> NoReturn:
         """Refuses copies and pickles: they would change this model."""
@@ -83,11 +92,14 @@ class Adapters:
         return {name: self.model.get_submodule(name) for name in (*names, *self.modules_to_save)}
 
     def put(self) -> None:
-        """Puts them into the model, trainable."""
+        """Puts them into the model, trainable; adapters that were there before stay so."""
         self._trainable = {n: p.requires_grad for n, p in self.model.named_parameters()}
+        self._before = adapted_modules(self.model)
+        others = [m for m in self.model.modules() if isinstance(m, ADAPTERS)]
+        kept = {id(parameter) for module in others for parameter in module.parameters()}
         for parameter in self.model.parameters():
             self._restore.append(_setter(parameter, parameter.requires_grad))
-            if self.freeze:
+            if self.freeze and id(parameter) not in kept:
                 parameter.requires_grad_(False)
         for name in self.modules_to_save:
             module = self.model.get_submodule(name)
@@ -159,8 +171,8 @@ class Adapters:
         Low-rank changes become coefficients, a row for each group (``share="none"``).
 
         Raises:
-            InputError: the adapters are parallel, or were merged or removed, or the model is
-                sharded.
+            InputError: the adapters are parallel, or were merged or removed, others were made after
+                them, or the model is sharded.
         """
         if self.kind == "parallel":
             raise InputError(
@@ -179,7 +191,8 @@ class Adapters:
         """Takes them out: the model computes what it did before, and the same is trainable.
 
         Raises:
-            InputError: the adapters were merged or removed, or the model is sharded.
+            InputError: the adapters were merged or removed, others were made after them, or the
+                model is sharded.
         """
         modules = self._whole_modules()
         for name in self.places:
@@ -208,8 +221,9 @@ class Adapters:
         return f"{place}.{NAME}".lstrip(".") if self.kind == "parallel" else place
 
     def _put_rational(self, act: Any, place: Place) -> None:
-        self._remember(act)
-        act.to(_trained_dtype(act.weight_numerator))
+        dtype = _trained_dtype(act.weight_numerator)
+        self._remember(act, dtype)
+        act.to(dtype)
         add_change(act, place["rank"])
 
     def _put_parallel(self, name: str, place: Place) -> None:
@@ -218,12 +232,14 @@ class Adapters:
         d_in, width, d_out = place["widths"]
         bottleneck = Parallel((d_in, width, d_out), weight.device, _trained_dtype(weight))
         bottleneck.put(first, last)
+        self._restore += without_fused_inference(self.model, name)
 
-    def _remember(self, module: nn.Module) -> None:
-        """For :meth:`remove`: the parameters that training will change."""
-        for parameter in module.parameters():
+    def _remember(self, module: nn.Module, trained: torch.dtype | None = None) -> None:
+        """For :meth:`remove`: the parameters and buffers that training, as ``trained``, changes."""
+        for tensor in (*module.parameters(), *module.buffers()):
+            value = tensor.detach().clone()
             self._restore.append(
-                _setter(parameter, parameter.requires_grad, parameter.detach().clone())
+                _setter(tensor, tensor.requires_grad, value, trained or tensor.dtype)
             )
 
     def _leave(self) -> None:
@@ -244,18 +260,32 @@ class Adapters:
                 "the model is sharded; save the adapters, load them into the whole model, and"
                 " change that"
             )
-        return self.modules
+        modules = self.modules
+        later = adapted_modules(self.model) - set(self.places) - (self._before or set())
+        if self._before is not None and later:
+            raise InputError(
+                f"other adapters were made after these, at {listing(sorted(later))}: merge or"
+                " remove them first"
+            )
+        return modules
 
 
 def _setter(
-    parameter: nn.Parameter, trainable: bool, value: Tensor | None = None
+    tensor: Tensor,
+    trainable: bool,
+    value: Tensor | None = None,
+    trained: torch.dtype | None = None,
 ) -> Callable[[], None]:
-    """What restores a parameter."""
+    """What restores a parameter or a buffer; in its dtype of now if that is not as it was trained.
+
+    The model may have moved to another dtype with the adapters.
+    """
 
     def restore() -> None:
         if value is not None:
-            parameter.data = value.to(parameter.device)
-        parameter.requires_grad_(trainable)
+            dtype = value.dtype if tensor.dtype == trained else tensor.dtype
+            tensor.data = value.to(tensor.device, dtype)
+        tensor.requires_grad_(trainable)
 
     return restore
 

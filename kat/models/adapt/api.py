@@ -66,8 +66,8 @@ def adapt(
         width: of the bottleneck of parallel adapters, 16 by default.
         modules_to_save: other modules that are trained and saved too, such as a new head, selected
             in the same ways.
-        freeze: whether all else is frozen. False leaves it as it is, beside PEFT's LoRA for
-            instance.
+        freeze: whether all else is frozen but adapters that were made before. False leaves it as it
+            is, beside PEFT's LoRA for instance.
 
     Returns:
         The adapters: ``print`` shows them, ``save(folder)`` writes them alone,

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kat.errors import InputError
 from kat.nn import GRKANLinear, init_grkan_
 
 NAME = "parallel"
@@ -71,4 +72,9 @@ class Parallel(nn.Module):
 
     def _add(self, _: nn.Module, args: Any, y: Tensor) -> Tensor:
         x = vars(self).pop("x")
+        if x.shape[:-1] != y.shape[:-1]:
+            raise InputError(
+                f"a parallel adapter maps each token by itself, and its MLP turns {tuple(x.shape)}"
+                f" into {tuple(y.shape)}: leave that MLP out of kat.adapt"
+            )
         return y + self(x.to(self.down.weight.dtype)).to(y.dtype)

@@ -89,6 +89,11 @@ def is_adapted(module: nn.Module | None) -> bool:
     return module is not None and hasattr(module, NAME)
 
 
+def adapted_modules(model: nn.Module) -> set[str]:
+    """The names of the modules that have an adapter."""
+    return {name for name, module in model.named_modules() if is_adapted(module)}
+
+
 def check_rational(modules: Mapping[str, nn.Module], name: str, place: Place) -> None:
     """Raises InputError unless a model has the rational of a record."""
     act = modules.get(name)

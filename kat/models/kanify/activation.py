@@ -69,10 +69,12 @@ def activation_function(activation: Callable[..., Any]) -> Activation | None:
     x = _points()
     try:
         function = _as_function(activation)
-        y, reversed_part = function(x), function(x[:100].flip(0))
+        y, reversed_part, rows = function(x), function(x[:100].flip(0)), function(_rows(x))
     except Exception:  # a foreign module can raise anything; it is no such function then
         return None
     if not torch.allclose(reversed_part.flip(0), y[:100], rtol=0, atol=_TOLERANCE):
+        return None
+    if not torch.allclose(rows, _rows(y), rtol=0, atol=_TOLERANCE):
         return None
     line = y[0] + (x - x[0]) * (y[-1] - y[0]) / (x[-1] - x[0])
     if torch.allclose(y, line, rtol=0, atol=_TOLERANCE):
@@ -83,8 +85,13 @@ def activation_function(activation: Callable[..., Any]) -> Activation | None:
     return Activation(kind_of(activation), function)
 
 
+def _rows(x: Tensor) -> Tensor:
+    """(2, 3, k), the values in six orders: a mean over rows or images is none of them."""
+    return torch.stack([x.roll(50 * shift) for shift in range(6)]).unflatten(0, (2, 3))
+
+
 def _as_function(activation: Callable[..., Any]) -> Function:
-    """The activation as a function of float64 (k,) on the CPU."""
+    """The activation as a function of float64 (k,), or of several dimensions, on the CPU."""
     called = activation
     if isinstance(activation, nn.Module):
         # forward, not __call__, which would run the hooks of whoever observes the module.
@@ -93,10 +100,10 @@ def _as_function(activation: Callable[..., Any]) -> Function:
     @torch.no_grad()
     def function(x: Tensor) -> Tensor:
         with torch.random.fork_rng(devices=[]):
-            y = called(x.clone()[None])  # a clone, as an activation may work in place
-        if not isinstance(y, Tensor) or y.shape != (1, *x.shape):
+            y = called(x.clone().reshape(1, -1) if x.ndim == 1 else x.clone())  # it may be in place
+        if not isinstance(y, Tensor) or y.numel() != x.numel():
             raise TypeError("it does not return a value for each of its input")
-        return y[0].double()
+        return y.double().reshape(x.shape)
 
     return function
 

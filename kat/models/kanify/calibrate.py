@@ -140,8 +140,9 @@ class _Recorder(nn.Module):
 
 def _ranks(count: int) -> Tensor:
     """Ranks from 0 to count - 1, evenly spaced, and in geometric steps from both ends."""
-    even = torch.linspace(0, count - 1, _EVEN_RANKS).long()
-    end = torch.logspace(0, math.log10(count), _END_RANKS).long().clamp(max=count) - 1
+    options: dict[str, Any] = {"dtype": torch.float64, "device": "cpu"}
+    even = torch.linspace(0, count - 1, _EVEN_RANKS, **options).long().clamp(max=count - 1)
+    end = torch.logspace(0, math.log10(count), _END_RANKS, **options).long().clamp(1, count) - 1
     return torch.cat([even, end, count - 1 - end]).unique()
 
 

@@ -28,14 +28,26 @@ def put_activation(model: nn.Module, mlp: Mlp, module: nn.Module) -> list[Callab
     undo = [_set(owner, mlp.attribute, module)]
     if mlp.call is not None:
         undo.append(partial(setattr, owner, "__class__", type(owner)))
-        owner.__class__ = with_module(owner, mlp.attribute, mlp.call)
-    for around in _modules_on_path(model, mlp.activation):
-        undo += [
-            _set(around, name, value)
-            for name, value in _FUSED_INFERENCE.items()
-            if name in vars(around)
-        ]
-    return undo
+        try:
+            owner.__class__ = with_module(owner, mlp.attribute, mlp.call)
+        except BaseException:
+            undo[0]()
+            raise
+    return undo + without_fused_inference(model, mlp.activation)
+
+
+def without_fused_inference(model: nn.Module, name: str) -> list[Callable[[], None]]:
+    """Has ``nn.TransformerEncoder`` call the modules around an attribute of this full name.
+
+    Returns:
+        The functions that undo it, to be called from last to first.
+    """
+    return [
+        _set(around, attribute, value)
+        for around in _modules_on_path(model, name)
+        for attribute, value in _FUSED_INFERENCE.items()
+        if attribute in vars(around)
+    ]
 
 
 def activation_of(model: nn.Module, mlp: Mlp) -> Any:

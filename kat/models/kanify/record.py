@@ -20,7 +20,7 @@ from kat.models.kanify.fit import Fitted
 from kat.models.kanify.places import activation_of
 from kat.models.kanify.plan import VERSION, Plan
 from kat.models.kanify.replacement import Replacement
-from kat.models.pretrained.loader import KINDS, Kind, Rename
+from kat.models.pretrained.loader import KINDS, Kind, Rename, renames
 from kat.models.pretrained.notes import noted
 from kat.nn import Coefficients, GroupRational
 
@@ -92,8 +92,10 @@ def _check_same(model: nn.Module, mlp: Mlp) -> None:
         )
     if isinstance(activation, GroupRational):
         raise InputError(f"{mlp.activation} is a rational already")
-    function = activation_function(activation)
-    if function is None or function.name != mlp.function:
+    is_meta = isinstance(activation, nn.Module) and any(p.is_meta for p in activation.parameters())
+    function = None if is_meta else activation_function(activation)
+    name = kind_of(activation) if is_meta else function and function.name
+    if name != mlp.function:
         raise InputError(
             f"the record is of another model: {mlp.activation} is {kind_of(activation)} here, not"
             f" {mlp.function}"
@@ -126,10 +128,19 @@ def note_shares(model: nn.Module) -> None:
     """Brings up to date what the configuration of a model says of the coefficients shared."""
     for record in noted(model):
         for entry in record.get("mlps", ()):
-            act = model.get_submodule(entry["mlp"]["activation"])
-            first: Any = model.get_submodule(entry["mlp"]["first"])
-            before = first.act1 if entry["groups"][0] else act  # its own, not another MLP's
-            entry["share"] = [before.share, act.share]
+            act = _of_record(model, entry["mlp"]["activation"])
+            first = _of_record(model, entry["mlp"]["first"])
+            first = getattr(first, "base_layer", first)  # of PEFT's LoRA
+            if act is not None:  # else the part of the model that was adapted lacks it
+                before = first.act1 if entry["groups"][0] else act  # its own, not another MLP's
+                entry["share"] = [before.share, act.share]
+
+
+def _of_record(model: nn.Module, name: str) -> Any:
+    """The module that a record names, which may be that of the model with or without its head."""
+    modules = dict(model.named_modules())
+    found = (modules.get(rename(name)) for rename in renames(model))
+    return next((module for module in found if module is not None), None)
 
 
 def _renamed(record: Mapping[str, Any], rename: Rename) -> dict[str, Any]:

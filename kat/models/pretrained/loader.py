@@ -138,15 +138,19 @@ def _end(name: str) -> str:
     return ".".join(name.split(".")[-2:])
 
 
+def renames(model: Any) -> tuple[Rename, ...]:
+    """How modules may be named in a model that has lost or got a head since a record was made."""
+    base = f"{model.base_model_prefix}."
+    return (str, lambda name: base + name, lambda name: name.removeprefix(base))
+
+
 def _make(model: Any, record: Record) -> None:
     """Makes a change in a model of the same class as before, or of one with or without a head."""
     kind = next((kind for key, kind in KINDS.items() if key in record), None)
     if kind is None:
         raise InputError(f"the model was saved with a change that is unknown here: {list(record)}")
-    base = f"{model.base_model_prefix}."
-    renames: tuple[Rename, ...] = (str, lambda name: base + name, lambda n: n.removeprefix(base))
     errors = []
-    for rename in renames:
+    for rename in renames(model):
         try:
             kind.make(model, kind.renamed(record, rename))
         except InputError as error:

@@ -11,6 +11,10 @@ from torch import nn
 
 from kat.models.pretrained.loader import METHOD, Record, register_pretrained
 
+_CHANGES = "_kat_changes"
+"""The attribute of modules that is the list of changes in their configuration, if these are theirs:
+another model may be built from the configuration."""
+
 
 def is_pretrained(model: nn.Module) -> bool:
     """Whether a model is of transformers, and can be saved by ``save_pretrained``."""
@@ -36,22 +40,30 @@ def remember(model: Any, record: Record) -> None:
         return
     register_pretrained()
     before = noted(model)
-    if not before:
-        if getattr(model.config, "quantization_config", None) is not None:
-            return
-        if model.base_model is not model:  # without a head it may be a part, saved by the whole
-            _own_configuration(model)
-    entry = {"quant_method": METHOD, "changes": [*before, _as_json(record)]}
-    model.config.quantization_config = entry
+    is_foreign = bool(before) and not any(
+        vars(module).get(_CHANGES) is before for module in model.modules()
+    )
+    if not before and getattr(model.config, "quantization_config", None) is not None:
+        return
+    # without a head it may be a part, saved by the whole
+    if is_foreign or (not before and model.base_model is not model):
+        _own_configuration(model)
+    changes = [*(() if is_foreign else before), _as_json(record)]
+    model.config.quantization_config = {"quant_method": METHOD, "changes": changes}
+    for module in _sharing(model):
+        setattr(module, _CHANGES, changes)
 
 
 def _own_configuration(model: Any) -> None:
     """Gives a model and its parts a configuration that other models built from it do not share."""
-    shared = model.config
-    own = copy.copy(shared)
-    for module in model.modules():
-        if vars(module).get("config") is shared:
-            module.config = own
+    sharing, own = _sharing(model), copy.copy(model.config)
+    for module in sharing:
+        module.config = own
+
+
+def _sharing(model: Any) -> list[nn.Module]:
+    """The model and the parts of it that have its configuration."""
+    return [module for module in model.modules() if vars(module).get("config") is model.config]
 
 
 def forget(model: Any, record: Record) -> None:

@@ -395,3 +395,63 @@ def test_a_compiled_model_is_refused(change, compiled):
     model = compiled(nn.Sequential(nn.Linear(16, 32), nn.GELU(), nn.Linear(32, 16)))
     with pytest.raises(InputError, match="compiled already; change the model first"):
         change(model)
+
+
+def test_removed_adapters_restore_buffers_and_follow_the_dtype_of_the_model():
+    model = nn.Sequential(kat.GRKANMlp(16, 32), nn.BatchNorm1d(16)).train()
+    adapters = kat.adapt(model, "rational", modules_to_save="1")
+    model(X)
+    adapters.remove()
+    assert model[1].running_mean.eq(0).all()
+    assert model[1].num_batches_tracked == 0
+    adapters = kat.adapt(model, "rational", modules_to_save="1")
+    model.to(torch.bfloat16)
+    adapters.remove()
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    assert model(X.bfloat16()).dtype == torch.bfloat16
+
+
+def test_a_parallel_adapter_beside_an_mlp_that_drops_tokens_is_an_error():
+    class First(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.act, self.two = nn.Linear(16, 32), nn.GELU(), nn.Linear(32, 16)
+
+        def forward(self, x):
+            return self.two(self.act(self.one(x)[:, 0]))
+
+    model = First()
+    kat.adapt(model, "parallel")
+    with pytest.raises(InputError, match="maps each token by itself"):
+        model(torch.randn(5, 5, 16))
+
+
+def test_a_parallel_adapter_in_an_encoder_of_torch_takes_masks():
+    layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True, activation="gelu")
+    encoder = nn.TransformerEncoder(layer, 2).eval()
+    x, mask = torch.randn(2, 5, 16), torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
+    with torch.no_grad():
+        expected = encoder(x, src_key_padding_mask=mask)
+        adapters = kat.adapt(encoder, "parallel")
+        y = encoder(x, src_key_padding_mask=mask)
+        torch.testing.assert_close(y[~mask], expected[~mask])
+        adapters.remove()
+        assert torch.equal(encoder(x, src_key_padding_mask=mask), expected)
+
+
+def test_adapters_after_others_leave_them_trainable_and_go_first():
+    model = nn.Sequential(kat.GRKANMlp(16, 32), kat.GRKANMlp(16, 32))
+    before = [(name, p.requires_grad) for name, p in model.named_parameters()]
+    first = kat.adapt(model, "rational", "0.act1")
+    second = kat.adapt(model, "low_rank", "1.act2")
+    third = kat.adapt(model, "parallel", "1")
+    owners = {name.split(".parametrizations")[0].split(".parallel")[0]
+              for name, p in model.named_parameters() if p.requires_grad}  # fmt: skip
+    assert owners == {"0.act1", "1.act2", "1"}
+    for adapters in (first, second):
+        with pytest.raises(InputError, match="other adapters were made after these, at "):
+            adapters.merge()
+    third.remove()
+    second.merge()
+    first.remove()
+    assert [(name, p.requires_grad) for name, p in model.named_parameters()] == before

@@ -54,3 +54,11 @@ def test_learned_parameters_are_part_of_the_function():
     torch.testing.assert_close(functions[1].function(x), torch.where(x < 0, x / 2, x))
     assert functions[0] != functions[1] == functions[2]
     assert second.weight.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("dim", [0, 1, -2])
+def test_a_mean_over_tokens_or_images_is_no_function_of_every_value(dim):
+    def gate(x):
+        return x * torch.sigmoid(x.mean(dim, keepdim=True))
+
+    assert activation_function(gate) is None

@@ -170,3 +170,17 @@ def test_an_mlp_that_calibration_does_not_reach_is_fitted_on_the_interval():
     assert [r.fitted.seen for r in plan.replacements] == [True, False]
     with pytest.raises(InputError, match="the calibration batches reach no MLP, among 1"):
         kat.kanify(Unused(), "unused", calibration=[torch.randn(2, 8)])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_default_dtype_does_not_matter(dtype):
+    model, x = nn.Sequential(nn.Linear(16, 32), nn.GELU(), nn.Linear(32, 4)), torch.randn(40, 16)
+    expected = kat.kanify(model, calibration=[x], dry_run=True).record()
+    torch.set_default_dtype(dtype)
+    try:
+        plan = kat.kanify(model, calibration=[x], dry_run=True)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    (one,), (other,) = plan.record()["mlps"], expected["mlps"]
+    for part in ("numerator", "denominator"):
+        assert one["coefficients"][part] == pytest.approx(other["coefficients"][part], abs=1e-9)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 import kat
 from kat.errors import InputError
@@ -99,3 +101,117 @@ def test_a_norm_without_parameters_is_no_activation(norm):
     model = nn.Sequential(nn.Linear(8, 8), norm, nn.Linear(8, 8))
     with pytest.raises(InputError, match="Sequential has no MLP to replace"):
         kat.kanify(model)
+
+
+class Calls(nn.Module):
+    """Two MLPs in a row, whose activations the code calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two, self.three = nn.Linear(8, 32), nn.Linear(32, 32), nn.Linear(32, 8)
+
+    def forward(self, x):
+        return self.three(torch.tanh(self.two(functional.silu(self.one(x)))))
+
+
+def test_calls_in_one_code_have_names_of_their_own():
+    model, x = Calls(), torch.randn(5, 8)
+    before = model(x)
+    plan = kat.kanify(model, measure=x)
+    assert list(kat.nn.rationals(model)) == ["one.act1", "act", "act_2"]
+    functions = {r.mlp.activation: r.mlp.function for r in plan.replacements}
+    assert functions == {"act": "silu", "act_2": "tanh"}
+    assert 0 < (model(x) - before).abs().max() < 1e-3
+    again = Calls()
+    kat.models.kanify.kanify_like(again, plan.record())
+    again.load_state_dict(model.state_dict())
+    assert torch.equal(again(x), model(x))
+    plan.undo()
+    assert torch.equal(model(x), before)
+
+
+class Called(nn.Module):
+    """The parts of one MLP, and what the classes below use."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.Linear(8, 32), nn.Linear(32, 8)
+        self.register_buffer("count", torch.zeros(1))
+        self.scale = nn.Parameter(torch.ones(1))
+
+    def mlp(self, x):
+        return self.two(functional.gelu(self.one(x)))
+
+
+class Context(Called):
+    def forward(self, x):
+        with torch.no_grad():
+            x = 2 * x
+        return self.mlp(x)
+
+
+class Decorated(Called):
+    @torch.no_grad()
+    def forward(self, x):
+        return self.mlp(x)
+
+
+class Assigned(Called):
+    def keep(self, x):
+        self.last = x
+
+    def forward(self, x):
+        self.keep(x)
+        return self.mlp(x)
+
+
+class Counted(Called):
+    def forward(self, x):
+        self.count.add_(1)
+        return self.mlp(x)
+
+
+class Drawn(Called):
+    def forward(self, x):
+        return x if self.training and torch.rand(1) < 0.1 else self.mlp(x)
+
+
+class Checkpointed(Called):
+    def forward(self, x):
+        return self.mlp(checkpoint(self.one, x, use_reentrant=False)[..., :8])
+
+
+class Asked(Called):
+    def forward(self, x):
+        return self.mlp(x) if torch.is_grad_enabled() else self.mlp(2 * x)
+
+
+@pytest.mark.parametrize(
+    "kind", [Context, Decorated, Assigned, Counted, Drawn, Checkpointed, Asked]
+)
+def test_code_whose_graph_would_lack_something_is_not_written_anew(kind):
+    model = kind()
+    with pytest.raises(InputError, match="the code that calls it cannot be written anew"):
+        kat.kanify(model)
+    assert type(model) is kind
+    assert model.count.item() == 0
+
+
+class Scaled(Called):
+    def forward(self, x):
+        return self.two(self.scale * functional.gelu(self.one(x)))
+
+
+class ScaledAfterwards(Called):
+    def forward(self, x):
+        hidden, scale = functional.gelu(self.one(x)), self.scale.exp()
+        return self.two(hidden) * scale
+
+
+def test_a_trained_parameter_is_in_no_activation():
+    with pytest.raises(InputError, match="it is multiplied by something else"):
+        kat.kanify(Scaled())
+    model = ScaledAfterwards()
+    kat.kanify(model)
+    model(torch.randn(2, 8)).sum().backward()
+    assert model.scale.grad.abs() > 0

@@ -217,3 +217,24 @@ def test_sentence_embeddings_keep_their_direction():
     calibrated = torch.cosine_similarity(before, embeddings())
     assert cosine.min() > 0.999
     assert (1 - calibrated).mean() < 0.5 * (1 - cosine).mean()
+
+
+def test_a_model_made_of_the_configuration_of_another_has_notes_of_its_own(tmp_path):
+    model, x = transformers.GPT2LMHeadModel(transformers.GPT2Config(**GPT2)).eval(), inputs("GPT2")
+    plan = kat.kanify(model)
+    other = transformers.GPT2LMHeadModel(model.config).eval()
+    kat.models.kanify.kanify_like(other, plan.record())
+    for each in (model, other):
+        each.save_pretrained(tmp_path)
+        again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
+        assert torch.equal(output(again.transformer, x), output(each.transformer, x))
+
+
+@pytest.mark.parametrize("of_part", [False, True])
+def test_changes_of_a_whole_and_of_its_part_are_merged_and_saved(of_part, tmp_path):
+    model, x = transformers.GPT2LMHeadModel(transformers.GPT2Config(**GPT2)).eval(), inputs("GPT2")
+    kat.kanify(model.transformer if of_part else model)
+    kat.adapt(model if of_part else model.transformer, "low_rank").merge()
+    model.save_pretrained(tmp_path)
+    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert torch.equal(output(again.transformer, x), output(model.transformer, x))

@@ -58,24 +58,34 @@ class Region:
         return fx.GraphModule(owner, graph, self.name)
 
 
-def regions(graph: fx.Graph) -> list[Region]:
+def regions(graph: fx.Graph, owner: nn.Module) -> list[Region]:
     """The regions of a graph, as large as they can be, in the order of the code.
 
-    What may stand between an activation and a linear map, such as dropout, is in none.
+    What may stand between an activation and a linear map, such as dropout, is in none, and neither
+    is what uses a trainable parameter of the owner: it would no longer be trained.
     """
     found: list[Region] = []
     for node in graph.nodes:
         if node.op not in ("call_function", "call_method") or is_on_path(node):
             continue
-        inputs = {value for value in node.all_input_nodes if value.op != "get_attr"}
+        inputs = {value for value in node.all_input_nodes if not _is_constant(value, owner)}
         for region in found:
-            if inputs <= {region.before, *region.steps}:
+            if inputs and inputs <= {region.before, *region.steps}:
                 region.steps.append(node)
                 break
         else:
             if len(inputs) == 1:
                 found.append(Region(inputs.pop(), [node]))
     return [region for region in found if region.is_whole]
+
+
+def _is_constant(value: fx.Node, owner: nn.Module) -> bool:
+    """Whether a value is a tensor of the owner that is not trained."""
+    if value.op != "get_attr":
+        return False
+    path, _, name = str(value.target).rpartition(".")
+    tensor = getattr(owner.get_submodule(path), name)
+    return not (isinstance(tensor, nn.Parameter) and tensor.requires_grad)
 
 
 def called_regions(owner: nn.Module) -> list[Region]:
@@ -85,7 +95,7 @@ def called_regions(owner: nn.Module) -> list[Region]:
     if isinstance(owner, fx.GraphModule):  # its copies are made of its graph
         return []
     graphs = [trace_own(owner, training) for training in (True, False)]
-    in_training, in_evaluation = (regions(graph) if graph else [] for graph in graphs)
+    in_training, in_evaluation = (regions(graph, owner) if graph else [] for graph in graphs)
     same = [r.name for r in in_training] == [r.name for r in in_evaluation]
     return in_evaluation if same else []
 
@@ -97,7 +107,7 @@ def fixed_regions(owner: nn.Module) -> list[Region]:
     if not isinstance(owner, fx.GraphModule) and trace_own(owner, owner.training) is not None:
         return []
     graph = trace_loosely(owner)
-    return regions(graph) if graph else []
+    return regions(graph, owner) if graph else []
 
 
 def called_already(owner: nn.Module) -> set[int]:
@@ -153,7 +163,7 @@ class CodeWithModules:
         for training in (True, False):
             graph = trace_own(module, training)
             assert graph is not None
-            found = regions(graph)
+            found = regions(graph, module)
             for name, number in self.places.items():
                 _replace(graph, found[number], name)
             self.functions[training] = type(fx.GraphModule(module, graph)).forward

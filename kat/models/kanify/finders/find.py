@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cache
-from itertools import count
+from itertools import chain, count
 from typing import Any, NamedTuple
 
 from torch import fx, nn
@@ -76,7 +76,7 @@ def find(model: nn.Module) -> Found:
     graph = cache(lambda path: trace(model.get_submodule(path), _is_step))
     found = Found()
     for owner, module in model.named_modules():
-        for candidate in (*_attributes(owner, module), *_calls(owner, module)):
+        for candidate in chain(_attributes(owner, module), _calls(owner, module, found)):
             function = activation_function(candidate.activation)
             if (function and function.name == LINEAR) or (candidate.is_composed and not function):
                 continue
@@ -104,8 +104,9 @@ def _unfit(model: nn.Module, mlp: Mlp, candidate: _Candidate, function: Activati
         return f"{kind_of(candidate.activation)} is not one function of every value by itself"
     if candidate.is_fixed:
         return (
-            "the code that calls it has optional arguments, conditions on its input, or is a graph"
-            " of torch.fx: kanify the model that was traced"
+            "the code that calls it cannot be written anew: it has optional arguments, conditions"
+            " on its input, a decorator, 'with', assignments to attributes or draws of random"
+            " numbers, or is a graph of torch.fx: kanify the model that was traced"
         )
     if hasattr(model.get_submodule(mlp.first), "act1"):
         return f"{mlp.first} has an attribute 'act1', the name for its rational, already"
@@ -123,15 +124,23 @@ def _attributes(owner: str, module: nn.Module) -> Iterator[_Candidate]:
         yield _Candidate(owner, name, function)
 
 
-def _calls(owner: str, module: nn.Module) -> Iterator[_Candidate]:
-    """The calls in the code of a module that may be activations."""
+def _calls(owner: str, module: nn.Module, found: Found) -> Iterator[_Candidate]:
+    """The calls in the code of a module that may be activations.
+
+    Each has the first name that neither the module nor a call before it has; so what was found
+    is looked up when a call is asked for.
+    """
     taken, replaced = set(dir(module)), called_already(module)
-    name = next(name for name in _names() if name not in taken)
+
+    def name() -> str:
+        free = (name for name in _names() if name not in taken)
+        return next(n for n in free if joined(owner, n) not in {**found.functions, **found.skipped})
+
     for number, region in enumerate(called_regions(module)):
         if number not in replaced:
-            yield _Candidate(owner, name, region.module(module), (number, region))
+            yield _Candidate(owner, name(), region.module(module), (number, region))
     for number, region in enumerate(fixed_regions(module)):
-        yield _Candidate(owner, name, region.module(module), (number, region), is_fixed=True)
+        yield _Candidate(owner, name(), region.module(module), (number, region), is_fixed=True)
 
 
 def _names() -> Iterator[str]:

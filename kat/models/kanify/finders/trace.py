@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from kat.models.kanify.finders.code import has_changed, says_all
+
 CODE = "_kat_code"
 """The attribute of a class that was derived to write the code of a module anew."""
 
@@ -59,20 +61,23 @@ def trace(module: nn.Module, is_step: Callable[[nn.Module], bool]) -> fx.Graph |
 def trace_own(module: nn.Module, training: bool) -> fx.Graph | None:
     """The graph of a module's own ``forward``, with its children as steps.
 
-    It does the same as the code. None if that depends on data, has optional arguments, uses tensors
-    other than the module's, or is TorchScript.
+    It does the same as the code with the present values of the module's attributes that are no
+    tensors. None if the code depends on data, has optional arguments, uses tensors other than the
+    module's, is TorchScript, or does what a graph does not say
+    (:mod:`kat.models.kanify.finders.code`).
 
     Args:
         module: the module.
         training: the mode of the module while it runs.
     """
-    if isinstance(module, torch.jit.ScriptModule):
+    if isinstance(module, torch.jit.ScriptModule) or not says_all(written_class(module)):
         return None
     parameters = list(inspect.signature(written_class(module).forward).parameters.values())
     if any(p.kind != p.POSITIONAL_OR_KEYWORD or p.default is not p.empty for p in parameters):
         return None
     skeleton = _skeleton(module).train(training)
-    return _of_its_tensors(module, _traced(_Own(), skeleton))
+    graph = _traced(_Own(), skeleton, may_draw=False)
+    return None if has_changed(module, skeleton) else _of_its_tensors(module, graph)
 
 
 def trace_loosely(module: nn.Module) -> fx.Graph | None:
@@ -80,14 +85,19 @@ def trace_loosely(module: nn.Module) -> fx.Graph | None:
     return _of_its_tensors(module, trace(module, lambda child: True))
 
 
-def _traced(tracer: fx.Tracer, skeleton: nn.Module) -> fx.Graph | None:
-    """The graph; the state of the random number generators is restored."""
+def _traced(tracer: fx.Tracer, skeleton: nn.Module, may_draw: bool = True) -> fx.Graph | None:
+    """The graph; the state of the random number generators is restored.
+
+    None where the code fails, and unless ``may_draw`` also where it draws random numbers itself.
+    """
     devices = {parameter.device for parameter in skeleton.parameters() if parameter.is_cuda}
     with torch.random.fork_rng(devices=list(devices)):
+        before = torch.get_rng_state()
         try:
-            return tracer.trace(skeleton)
+            graph = tracer.trace(skeleton)
         except Exception:  # foreign code, run on symbols, can raise anything
             return None
+        return graph if may_draw or torch.equal(before, torch.get_rng_state()) else None
 
 
 def _of_its_tensors(module: nn.Module, graph: fx.Graph | None) -> fx.Graph | None:
