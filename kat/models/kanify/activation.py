@@ -25,7 +25,7 @@ _TOLERANCE = 3e-6
 
 
 def _points() -> Tensor:
-    return torch.linspace(-16, 16, 321, dtype=torch.float64)
+    return torch.linspace(-16, 16, 321, dtype=torch.float64, device="cpu")
 
 
 @dataclass(frozen=True, eq=False)
