@@ -69,7 +69,7 @@ def main() -> None:
 def take_over(runs: Path, results: Path) -> None:
     """Copies the tables of runs, and the records of layers of those in :data:`MOMENTS`.
 
-    Records of runs that are made elsewhere are kept.
+    Records of runs that are made elsewhere are kept, also those that another grid has.
     """
     results.mkdir(parents=True, exist_ok=True)
     for path in sorted(runs.glob("paper_*.csv")):
@@ -78,9 +78,11 @@ def take_over(runs: Path, results: Path) -> None:
         path = results / f"{name}.csv"
         if not path.exists():
             continue
-        kept = moments(results, name)
+        kept: dict[str, list[Row]] = {}
+        for grid, as_many in MOMENTS.items():
+            kept |= moments(results, grid) if as_many == count else {}
         rows = [
-            row
+            {**row, "cell": run["cell"]}
             for run in read_runs(path)
             for row in recorded(run, runs, count) or kept.get(run["run"], [])
         ]
