@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
+from typing import Any
 
 import torch
-from timm.layers import DropPath, LayerScale
-from timm.models.vision_transformer import Block
+from timm.layers import Attention, DropPath, GluMlp, LayerScale, Mlp, SwiGLU
 from torch import Tensor, nn
 from torch.nn import functional
 
+from kat.models.block import PLAIN_BLOCKS
+from kat.models.kanify.finders.trace import named_children
 from kat.models.kanify.finders.walk import DROPOUTS
-from kat.nn import GroupRational, ResidualRational
+from kat.nn import GatedGRKANMlp, GRKANMlp, GroupRational, ResidualRational
 from kat.ops import rational
 from kat.ops.reference import plain_forward
 from kat.ops.torch_internals import is_patched
 
 _REMOVED = (*DROPOUTS, DropPath)
+_BRANCHES = (Attention, Mlp, GluMlp, SwiGLU, GRKANMlp, GatedGRKANMlp)
+"""The modules in a block that end in the linear map before its LayerScale."""
 
 
 class FrozenRational(nn.Module):
@@ -113,19 +117,20 @@ def freeze(model: nn.Module) -> nn.Module:
         (Identity(), FrozenRational())
     """
     root = nn.Sequential(copy.deepcopy(model))
-    for parent in list(root.modules()):
-        for name, child in list(parent.named_children()):
-            setattr(parent, name, _frozen(child))
+    frozen = {module: _frozen(module) for module in root.modules()}
+    for parent in frozen:
+        for name, child in named_children(parent).items():
+            setattr(parent, name, frozen[child])
     uses = Counter(map(id, _parameters(root)))
     for block in root.modules():
-        if isinstance(block, Block):
-            _fold_scale(block, "ls1", block.attn, "proj", uses)
-            _fold_scale(block, "ls2", block.mlp, "fc2", uses)
+        if type(block) in PLAIN_BLOCKS:
+            _fold_scale(block, "ls1", "attn", "proj", uses)
+            _fold_scale(block, "ls2", "mlp", "fc2", uses)
     return root.eval().requires_grad_(False)[0]
 
 
 def _frozen(module: nn.Module) -> nn.Module:
-    if isinstance(module, _REMOVED):
+    if type(module) in _REMOVED and not is_patched(module):
         return nn.Identity()
     if not isinstance(module, GroupRational) or is_patched(module):
         return module
@@ -144,17 +149,22 @@ def _parameters(root: nn.Module) -> list[nn.Parameter]:
 
 def _is_identity(source: GroupRational) -> bool:
     """Whether P(x) = x and Q(x) = 1 for every group, exactly."""
+    if source.weight_numerator.is_meta:
+        return False
     x = torch.zeros_like(source.weight_numerator)
     x[:, 1] = 1
     return torch.equal(source.weight_numerator, x) and not source.weight_denominator.any()
 
 
 def _fold_scale(
-    block: Block, scale_name: str, branch: nn.Module, linear_name: str, uses: Counter[int]
+    block: Any, scale_name: str, branch_name: str, linear_name: str, uses: Counter[int]
 ) -> None:
     """gamma (W x + b) = (gamma W) x + gamma b, if the branch ends in that map, of its own."""
-    scale, linear = getattr(block, scale_name), getattr(branch, linear_name, None)
-    if not isinstance(scale, LayerScale) or type(linear) is not nn.Linear:
+    scale, branch = getattr(block, scale_name), getattr(block, branch_name)
+    linear = getattr(branch, linear_name, None)
+    if type(scale) is not LayerScale or type(branch) not in _BRANCHES:
+        return
+    if linear is None or type(linear) is not nn.Linear:
         return
     if any(map(is_patched, (scale, branch, linear))):
         return

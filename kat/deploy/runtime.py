@@ -14,7 +14,7 @@ from torch.nn import functional
 from kat.deploy.export_record import ExportRecord
 from kat.deploy.formats import FORMATS, PROGRAMS
 from kat.deploy.resizable import make_resizable, size_step
-from kat.errors import InputError
+from kat.errors import InputError, unknown
 from kat.models import ModelRecord, load_model
 from kat.models.dense import DenseModel, placed_in_image
 
@@ -139,6 +139,8 @@ def open_file(path: str | Path, *, trust: bool = False) -> Runtime:
             " trust=True). Run directories, model folders, .safetensors, .ckpt and .onnx files"
             " run no code and need no trust"
         )
+    if ending not in FORMATS:
+        raise unknown("ending of an exported file", ending, FORMATS)
     run, record = FORMATS[ending].read(path)
     kind = DetectorRuntime if record.task == "detection" else Runtime
     return kind(run, record)

@@ -121,3 +121,12 @@ def test_a_missing_package_is_named_with_its_extra(tmp_path, monkeypatch, packag
     with pytest.raises(InputError, match=rf"needs the package {package}: .*\[export\]"):
         export_model(model, record, tmp_path / f"m.{ending}", int8=int8)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_head_of_zeros_is_exported(tmp_path):
+    model, record = make_model()
+    nn.init.zeros_(model.head.weight)
+    nn.init.zeros_(model.head.bias)
+    export_model(model.eval(), record, tmp_path / "zeros.onnx")
+    assert not open_model(tmp_path / "zeros.onnx")[0](images(2)).any()

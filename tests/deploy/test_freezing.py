@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import timm
 import torch
 from torch import nn
 
@@ -143,3 +144,48 @@ def test_a_rational_that_is_more_than_its_formula_is_kept():
     x = torch.randn(5, 16)
     for model in (shifted, hooked):
         assert torch.equal(freeze(model)(x), model(x))
+
+
+class Doubled(nn.Dropout):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+class Halved(timm.layers.Attention):
+    def forward(self, x, *args, **kwargs):
+        return super().forward(x, *args, **kwargs) / 2
+
+
+class Squared(timm.layers.LayerScale):
+    def forward(self, x):
+        return x * self.gamma.square()
+
+
+def test_derived_modules_and_those_with_hooks_stay():
+    model = nn.Sequential(nn.Linear(16, 16), nn.Dropout(), Doubled(), kat.GroupRational()).eval()
+    model[1].register_forward_hook(lambda module, args, y: 3 * y)
+    x = torch.randn(4, 16)
+    assert torch.equal(freeze(model)(x), model(x))
+
+
+@pytest.mark.parametrize("kind", ["attention", "scale"])
+def test_a_scale_stays_beside_derived_modules(kind):
+    torch.manual_seed(0)
+    model, _ = make_model(init_values=0.5)
+    block = model.blocks[0]
+    if kind == "attention":
+        block.attn.__class__ = Halved
+    else:
+        block.ls2.__class__ = Squared
+    x = images(2)
+    model.eval()
+    torch.testing.assert_close(freeze(model)(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+def test_a_rational_with_two_names_is_frozen_under_both_and_one_on_meta_as_it_is():
+    model = nn.Sequential(kat.GroupRational(), nn.Linear(16, 16))
+    model.add_module("again", model[0])
+    frozen = freeze(model)
+    assert isinstance(frozen.again, FrozenRational)
+    assert frozen.again is frozen[0]
+    assert freeze(kat.GroupRational(device="meta")).numerator.is_meta

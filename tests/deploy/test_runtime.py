@@ -9,7 +9,7 @@ import onnx
 import pytest
 import torch
 
-from kat.deploy import Runtime, open_model
+from kat.deploy import Runtime, open_file, open_model
 from kat.errors import InputError
 from tests.damage import with_a_flipped_bit
 from tests.models.small import images
@@ -135,3 +135,10 @@ def test_onnxruntime_may_be_missing(stored, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(InputError, match=r"needs the package onnxruntime.*\[export\]"):
         open_model(stored.folder / "fixed.onnx")
+
+
+@pytest.mark.parametrize("name", ["model.txt", "model.ONNX", "model.safetensors"])
+def test_another_ending_is_named(name, tmp_path):
+    (tmp_path / name).touch()
+    with pytest.raises(InputError, match=f"unknown ending of an exported file '{name[6:]}'"):
+        open_file(tmp_path / name)

@@ -39,7 +39,7 @@ def canonical(content: Mapping[str, Any]) -> dict[str, Tensor]:
     """
     for key in _NESTED_UNDER:
         nested = content.get(key)
-        content = nested if isinstance(nested, Mapping) else content
+        content = nested if isinstance(nested, Mapping) and nested else content
     return {
         published_name(_WRAPPERS.sub("", str(name))): value
         for name, value in content.items()
@@ -112,6 +112,11 @@ def load_weights(
         >>> load_weights(fresh, trained.state_dict(), source="the trained model")
     """
     _check_match(model, weights, source, may_lack)
+    if any(tensor.is_meta for tensor in (*model.state_dict().values(), *weights.values())):
+        raise InputError(
+            f"{source}: weights or model are on the meta device, and have no values; give the model"
+            " memory first, by model.to_empty(device=...)"
+        )
     model.load_state_dict(weights, strict=False)
 
 

@@ -49,7 +49,7 @@ def save_model(model: nn.Module, record: ModelRecord, folder: str | Path) -> Non
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
+    weights = _apart({name: t.contiguous().cpu() for name, t in model.state_dict().items()})
     with replacing(folder / WEIGHTS) as partial:
         partial.touch()
         mode = partial.stat().st_mode  # by the umask; safetensors makes its files private
@@ -61,6 +61,16 @@ def save_model(model: nn.Module, record: ModelRecord, folder: str | Path) -> Non
             raise CheckpointFailed(f"{folder / WEIGHTS} cannot be written: {error}") from None
         partial.chmod(mode)
     write_text(folder / CONFIG, json.dumps(record.to_timm(), indent=2) + "\n")
+
+
+def _apart(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights, tied ones copied: safetensors refuses tensors that share memory."""
+    seen: set[int] = set()
+    for name, tensor in weights.items():
+        place = tensor.untyped_storage().data_ptr()
+        weights[name] = tensor.clone() if place in seen else tensor
+        seen.add(place)
+    return weights
 
 
 def load_model(path: str | Path) -> tuple[nn.Module, ModelRecord]:

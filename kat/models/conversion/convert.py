@@ -90,7 +90,12 @@ def make_record(
         raise InputError(f"in_chans must be a number of channels, got {channels!r}")
     if channels != len(recipe["mean"]):
         recipe |= {"mean": (0.5,) * channels, "std": (0.5,) * channels}
-    recipe |= {**source.preprocessing, **(preprocessing or {})}
+    kept = {
+        name: value
+        for name, value in source.preprocessing.items()
+        if name not in ("mean", "std") or len(value) == channels
+    }
+    recipe |= {**kept, **(preprocessing or {})}
     recipe |= {"input_size": (channels, height, width)}
     classes = source.classes
     if num_classes is not None and num_classes < 1:

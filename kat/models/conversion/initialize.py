@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from timm.layers import create_act_layer
+from timm.layers import create_act_layer, resample_abs_pos_embed
 from timm.models import adapt_input_conv
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
@@ -234,7 +235,16 @@ def _fit_to_model(source: ViTSource, model: VisionTransformer) -> dict[str, Tens
         if not name.startswith("head_dist.")
     }
     own = model.state_dict()
+    grid = tuple(model.patch_embed.grid_size)
     try:
+        if source.grid not in (None, grid) and "pos_embed" in weights:
+            positions = weights["pos_embed"]
+            weights["pos_embed"] = resample_abs_pos_embed(
+                positions,
+                list(grid),
+                list(source.grid),
+                num_prefix_tokens=positions.shape[1] - math.prod(source.grid),
+            )
         weights = checkpoint_filter_fn(weights, model, adapt_layer_scale=True)
         channels = own[STEM].shape[1]
         if weights[STEM].shape[1] != channels:

@@ -45,6 +45,7 @@ class ViTSource:
         classes: names of the logits; numbers if unknown.
         dropped: entries of the file that timm's ViT has no place for.
         record: the record of the model, if known.
+        grid: (rows, columns) of patches; None if unknown, and then taken to be square.
         heads: neck and heads of a model for a dense task.
 
     Examples:
@@ -63,6 +64,7 @@ class ViTSource:
     classes: list[str] = field(default_factory=list)
     dropped: tuple[str, ...] = ()
     record: ModelRecord | None = None
+    grid: tuple[int, int] | None = None
     heads: DenseHeads | None = None
 
     @property
@@ -197,6 +199,7 @@ def _of_model(model: nn.Module, record: ModelRecord | None = None, *, name: str)
         preprocessing={key: getattr(record, key) for key in fields} if record else {},
         classes=classes or numbered(model.num_classes),
         record=record,
+        grid=tuple(model.patch_embed.grid_size),
     )
 
 

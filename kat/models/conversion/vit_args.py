@@ -52,6 +52,7 @@ def vit_args(
         "pos_embed": "learn" if has("pos_embed") else "none",
         "global_pool": pool,
         "fc_norm": has("fc_norm.weight") if pool == "avg" else None,
+        "pool_include_prefix": model is not None and model.pool_include_prefix,
         "pre_norm": has("norm_pre.weight"),
         "final_norm": has("norm.weight", "fc_norm.weight"),
         "qkv_bias": has("blocks.0.attn.qkv.bias"),

@@ -24,7 +24,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform, res
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.poolers import initLevelMapper
 
-from kat.errors import unknown
+from kat.errors import InputError, unknown
 from kat.models.dense.backbone import DenseBackbone
 from kat.models.dense.image_sizes import resized
 from kat.models.dense.model import DenseModel, Features
@@ -183,10 +183,13 @@ class Detector(DenseModel, FasterRCNN):
             and ``labels`` as above, ``scores`` (N,), decreasing, and ``masks`` (N, H, W) bool.
 
         Raises:
-            ValueError: no targets in training.
+            InputError: in training no targets, or not one for each image; boxes without a width or
+                height; labels of no class.
         """
-        if self.training and targets is None:
-            raise ValueError("a detector needs the targets in training")
+        if self.training:
+            _check_targets(images, targets, self.num_classes)
+        if not len(images):
+            return []
         own = list(targets or ()) if self.training else None
         sizes = [tuple(image.shape[-2:]) for image in images]
         batch, own = self.transform(images, own)
@@ -241,6 +244,23 @@ class _TopKInOrder(TorchFunctionMode):
 def _topk_in_order(x: Tensor, k: int, dim: int = -1) -> Any:
     values, indices = x.sort(dim=dim, descending=True, stable=True)
     return torch.return_types.topk((values.narrow(dim, 0, k), indices.narrow(dim, 0, k)))
+
+
+def _check_targets(
+    images: Sequence[Tensor], targets: Sequence[Target] | None, classes: int
+) -> None:
+    if targets is None or len(targets) != len(images):
+        count = "none" if targets is None else str(len(targets))
+        raise InputError(
+            f"a detector needs a target for each of the {len(images)} images in training, got"
+            f" {count}"
+        )
+    for index, target in enumerate(targets):
+        boxes, labels = target["boxes"], target["labels"]
+        if not (boxes[:, 2:] > boxes[:, :2]).all():
+            raise InputError(f"target {index} has boxes without a width or height (x1, y1, x2, y2)")
+        if ((labels < 0) | (labels >= classes)).any():
+            raise InputError(f"target {index} has labels that are none of the {classes} classes")
 
 
 def _shift_labels(objects: Target, shift: int) -> Target:
@@ -322,9 +342,21 @@ def _mask_parts(
     }
 
 
+class _RoIAlign(MultiScaleRoIAlign):
+    """RoIAlign in the dtype of the boxes, more exact than that of maps in half precision."""
+
+    def forward(
+        self, x: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]
+    ) -> Tensor:
+        dtype = next(iter(x.values())).dtype
+        exact = {name: level.to(boxes[0].dtype) for name, level in x.items()}
+        pooled: Tensor = super().forward(exact, boxes, image_shapes)
+        return pooled.to(dtype)
+
+
 def _roi_align(strides: Sequence[float], side: int) -> MultiScaleRoIAlign:
     """RoIAlign with these strides; torchvision would infer them from its first batch."""
-    pool = MultiScaleRoIAlign([str(level) for level in range(len(strides))], side, 0)
+    pool = _RoIAlign([str(level) for level in range(len(strides))], side, 0)
     pool.scales = [1 / stride for stride in strides]
     first, last = (round(math.log2(stride)) for stride in (strides[0], strides[-1]))
     pool.map_levels = initLevelMapper(first, last)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
@@ -28,7 +29,7 @@ class SimpleFeaturePyramid(nn.Module):
         width: channels of the transformer.
         patch: stride of the transformer, in pixels.
         channels: the number of channels of the maps.
-        scales: the scales of the maps, decreasing powers of two.
+        scales: the scales of the maps, powers of two, each half of the one before.
 
     Raises:
         InputError: a scale that is not a power of two.
@@ -48,6 +49,11 @@ class SimpleFeaturePyramid(nn.Module):
     ) -> None:
         super().__init__()
         self.strides = _strides(patch, scales)
+        if not scales or any(a != 2 * b for a, b in pairwise(scales)):
+            raise InputError(
+                "each of the scales must be half of the one before, such as 4, 2, 1 and 0.5, got"
+                f" {list(scales)}"
+            )
         self.strides.append(2 * self.strides[-1])
         self.out_channels = channels
         self.levels = nn.ModuleList(_level(width, scale, channels) for scale in scales)

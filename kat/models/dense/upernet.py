@@ -79,6 +79,11 @@ class UperNet(DenseModel):
         **kwargs: Any,
     ) -> None:
         super().__init__()
+        if num_classes < 1 or len(scales) < 2:
+            raise InputError(
+                "UperNet needs num_classes of at least 1 and two or more scales, got"
+                f" {num_classes} and {list(scales)}"
+            )
         if norm not in NORMS:
             raise unknown("norm", norm, NORMS)
         vit, levels = self.make_vit(img_size, in_chans=in_chans, **kwargs), len(scales)

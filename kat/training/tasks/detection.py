@@ -307,13 +307,14 @@ def _finite(source: object, detector: Any, image: Tensor) -> AbstractContextMana
 
 @contextmanager
 def _nothing_below(detector: Any, threshold: float) -> Iterator[None]:
-    """Makes a detector drop objects below a score before it resizes their masks to the image.
+    """Makes a detector return the objects from a score on, whatever its own threshold is.
 
-    The other objects do not change, since an object never suppresses one with a higher score.
+    It drops others before it resizes masks to the image. The objects that are left do not change,
+    since an object never suppresses one with a higher score.
     """
     own = detector.score_threshold
     # torchvision keeps scores above its threshold; ours is inclusive
-    detector.score_threshold = max(own, float(np.nextafter(np.float32(threshold), np.float32(-1))))
+    detector.score_threshold = float(np.nextafter(np.float32(threshold), np.float32(-1)))
     try:
         yield
     finally:

@@ -37,3 +37,15 @@ def test_mismatches_are_counted_the_first_are_listed_and_nothing_is_copied():
         " 1 of another shape (1.weight (2, 4) for (2, 2))"
     )
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_an_empty_ema_is_skipped():
+    assert list(canonical({"model_ema": {}, "model": {"w": torch.zeros(1)}})) == ["w"]
+
+
+@pytest.mark.parametrize("is_model", [True, False])
+def test_what_has_no_values_is_refused(is_model):
+    there, meta = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2, device="meta")
+    model, weights = (meta, there) if is_model else (there, meta)
+    with pytest.raises(InputError, match="on the meta device, and have no values"):
+        load_weights(model, weights.state_dict(), source="x")

@@ -221,3 +221,14 @@ def test_the_arguments_of_a_record_are_those_of_its_model(name):
     assert expected[name] <= known
     assert not [one for one in known if one.startswith(("pretrained_cfg", "checkpoint", "cache"))]
     assert not {"pretrained", "scriptable", "features_only"} & known
+
+
+def test_tied_coefficients_are_stored_under_both_names(tmp_path):
+    record = make_record()
+    model = build_model(record)
+    mlp = model.blocks[0].mlp
+    mlp.act2.weight_denominator = mlp.act1.weight_denominator
+    save_model(model, record, tmp_path)
+    again, _ = load_model(tmp_path)
+    for name, tensor in again.state_dict().items():
+        assert torch.equal(tensor, model.state_dict()[name])

@@ -160,3 +160,33 @@ def test_models_other_than_kats_are_refused():
         convert_vit(vit, "kat_mikro")
     with pytest.raises(InputError, match=r"'vit_micro' is a ViT; give .* a KAT"):
         convert_vit(vit, "vit_micro")
+
+
+@pytest.mark.parametrize("size", [(32, 128), (32, 32), (16, 16)])
+def test_positions_of_a_grid_that_is_not_square(size):
+    """16 x 64 pixels are 2 x 8 patches, 16 tokens, as 4 x 4 are."""
+    from timm.layers import resample_abs_pos_embed
+
+    vit = trained(kat.models.create_model("vit_micro", img_size=(16, 64), patch_size=8, depth=1))
+    args = {"img_size": list(size), "patch_size": 8, "depth": 1}
+    model, _, report = convert_vit(vit, "kat_micro", args=args)
+    grid = [size[0] // 8, size[1] // 8]
+    expected = resample_abs_pos_embed(vit.pos_embed, grid, [2, 8], num_prefix_tokens=1)
+    torch.testing.assert_close(model.pos_embed, expected)
+    assert report.moved.rms <= 1e-2
+
+
+def test_prefix_tokens_stay_in_the_pool():
+    args = {"img_size": 32, "patch_size": 8, "depth": 1, "global_pool": "avg"}
+    vit = trained(kat.models.create_model("vit_micro", pool_include_prefix=True, **args))
+    model, record, _ = convert_vit(vit, "kat_micro", args=args)
+    assert record.args["pool_include_prefix"]
+    assert max(distance(model, vit)) <= 1e-2
+
+
+def test_a_gray_kat_of_a_stored_vit_in_colour(tmp_path):
+    record = record_of("vit_micro", (3, 32, 32), {"depth": 1}, ["cat", "dog"])
+    save_model(trained(kat.models.build_model(record)), record, tmp_path)
+    model, made, _ = convert_vit(tmp_path, "kat_micro", args={"in_chans": 1, "depth": 1})
+    assert (made.mean, made.std, made.input_size) == ((0.5,), (0.5,), (1, 32, 32))
+    assert model(torch.randn(1, 1, 32, 32)).shape == (1, 2)

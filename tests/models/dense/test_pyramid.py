@@ -55,3 +55,9 @@ def test_a_patch_keeps_its_place_at_every_stride(neck):
             first, last = where.min() * stride / 16, (where.max() + 1) * stride / 16
             assert token - 2.1 * max(stride / 16, 1) <= first <= token
             assert token + 1 <= last <= token + 1 + 2.1 * max(stride / 16, 1)
+
+
+@pytest.mark.parametrize("scales", [(2.0, 0.5), (0.5, 1.0, 2.0), ()])
+def test_a_pyramid_has_no_gap(scales):
+    with pytest.raises(InputError, match="each of the scales must be half of the one before"):
+        SimpleFeaturePyramid(width=64, patch=8, channels=32, scales=scales)

@@ -147,6 +147,8 @@ def test_a_static_size_can_be_exported():
         ({"norm": "group"}, "unknown norm 'group'"),
         ({"out_blocks": [1, 2]}, "out_blocks must be 4 blocks"),
         ({"embed_dim": 97}, "divisible"),
+        ({"num_classes": 0}, "num_classes of at least 1 and two or more scales, got 0"),
+        ({"scales": [1.0]}, r"two or more scales, got \d+ and \[1.0\]"),
     ],
 )
 def test_invalid_arguments_are_named(args, says):
