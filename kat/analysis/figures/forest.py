@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +18,14 @@ from kat.training.tasks.task import Metric
 
 _LINE = 0.26
 """The height of a line, in inches."""
+_FAR = 2
+"""How many times the median reach of all differences is far beyond them."""
 
 
 def plot_forest(grids: Mapping[str, Sequence[CellResult]], metric: Metric, path: Path) -> None:
     """Draws the paired differences of all cells with 95 % intervals, grid below grid.
+
+    An arrow stands for a difference far beyond the others; its value is beside it, as of all.
 
     Args:
         grids: by name, what :func:`kat.analysis.ablation.summarize` returns; the first cell is the
@@ -32,9 +38,17 @@ def plot_forest(grids: Mapping[str, Sequence[CellResult]], metric: Metric, path:
     axes = figure.add_subplot()
     axes.axvline(0, color="black", lw=0.8)
     values = axes.secondary_yaxis("right")
+    shown = _shown([line.difference for line in lines if line.difference is not None])
     for place, line in enumerate(lines):
-        if line.difference is not None:
-            draw_estimate(axes, place, line.difference, "C0" if line.decided else "0.5")
+        if line.difference is None:
+            continue
+        color, mean = "C0" if line.decided else "0.5", line.difference.mean
+        if abs(mean) <= shown:
+            draw_estimate(axes, place, line.difference, color)
+        else:
+            axes.plot(math.copysign(shown, mean), place, "<" if mean < 0 else ">", color=color)
+    if math.isfinite(shown):
+        axes.set_xlim(-1.05 * shown, 1.05 * shown)
     axes.set_yticks(range(len(lines)), [plain(line.name) for line in lines])
     values.set_yticks(range(len(lines)), [line.text for line in lines])
     for line, label in zip(lines, axes.get_yticklabels(), strict=True):
@@ -48,6 +62,13 @@ def plot_forest(grids: Mapping[str, Sequence[CellResult]], metric: Metric, path:
     axes.set_xlabel(f"difference from the grid's first cell (points of {with_split(metric)})")
     figure.suptitle(_title([cell for results in grids.values() for cell in results]), fontsize=10)
     save_figure(figure, path)
+
+
+def _shown(differences: Sequence[Estimate]) -> float:
+    """The largest difference on the axis: all, unless some reach far beyond the others."""
+    reaches = [abs(d.mean) + (0 if math.isnan(d.half_width) else d.half_width) for d in differences]
+    limit = _FAR * statistics.median(reaches) if reaches else math.inf
+    return math.inf if max(reaches, default=0.0) <= limit else limit
 
 
 @dataclass(frozen=True)

@@ -80,3 +80,14 @@ def test_one_seed_has_no_interval(axes):
     assert figure.get_suptitle().endswith("one seed, no intervals")
     assert not left.collections
     assert right.get_yticklabels()[1].get_text() == "-3.00"
+
+
+def test_a_difference_far_beyond_the_others_is_an_arrow_at_the_edge(axes):
+    cells = {"KAT": [84.0], "a": [83.0], "b": [85.0], "c": [83.5], "broken": [20.0]}
+    _, left, right = axes(models=summarize(grid_rows(cells)))
+    low, high = left.get_xlim()
+    assert -3 < low < -1 < 1 < high < 3
+    (arrow,) = [line for line in left.lines if line.get_marker() == "<"]
+    assert arrow.get_ydata().tolist() == [4]
+    assert low < arrow.get_xdata()[0] < -1
+    assert right.get_yticklabels()[4].get_text() == "-64.00"
