@@ -28,7 +28,7 @@ def make_resizable(model: nn.Module, record: ModelRecord) -> nn.Module:
     """
     if isinstance(model, DenseModel):
         raise InputError(f"{record.architecture} can be exported for one image size only")
-    resizable = build_model(record, dynamic_img_size=True)
+    resizable = build_model(record, dynamic_img_size=True).to(next(model.parameters()))
     resizable.load_state_dict(model.state_dict())
     return resizable.eval()
 

@@ -24,6 +24,7 @@ from kat.files import write_text
 from kat.models.checkpoints.model_card import TrainingRecord, model_card
 from kat.models.checkpoints.model_record import ModelRecord
 from kat.models.checkpoints.storage import CONFIG, WEIGHTS, load_model, save_model
+from kat.models.dense import task_of
 
 CARD = "README.md"
 
@@ -65,6 +66,7 @@ def save_pretrained(
         training or TrainingRecord(),
         name=name or folder.resolve().name,
         license=license,
+        task=task_of(model),
     )
     try:
         save_model(model, record, folder)

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from huggingface_hub import EvalResult, ModelCardData
@@ -29,14 +29,38 @@ layers, which learn their activation functions
 ([arXiv 2409.10594](https://arxiv.org/abs/2409.10594))."""
 
 
+class _Task(NamedTuple):
+    """A task, in the Hub's words.
+
+    Args:
+        name: of the task.
+        metrics: the labels of those that the card has, by their names in summary.json; the first
+            has chosen the epoch.
+        metric_type: of the first.
+    """
+
+    name: str
+    metrics: Mapping[str, str]
+    metric_type: str
+
+
+_TASKS = {
+    "classification": _Task("image-classification", {"top1": "top-1", "top5": "top-5"}, "accuracy"),
+    "detection": _Task("object-detection", {"box_ap": "box AP", "mask_ap": "mask AP"}, "box_ap"),
+    "segmentation": _Task("image-segmentation", {"miou": "mIoU"}, "mean_iou"),
+}
+_IN_TRANSFORMERS = """, or, after `import kat`, transformers'
+`AutoModelForImageClassification.from_pretrained("OWNER/{}")`"""
+
+
 @dataclass(frozen=True)
 class TrainingRecord:
     """What is known about the training of a model; either part may be empty.
 
     Args:
         settings: the settings of the run, as in run.yaml.
-        metrics: the weights' metrics, as in summary.json: ``top1`` and ``top5`` in percent on the
-            validation split, and ``epochs``.
+        metrics: the weights' metrics, as in summary.json: ``top1`` and ``top5``, ``box_ap`` and
+            ``mask_ap``, or ``miou``, in percent on the validation split, and ``epochs``.
 
     Examples:
         >>> from pathlib import Path
@@ -57,6 +81,7 @@ def model_card(
     *,
     name: str,
     license: str | None = None,
+    task: str = "classification",
 ) -> str:
     """The text of README.md: the Hub's metadata, the settings of the training, and the metrics.
 
@@ -68,14 +93,17 @@ def model_card(
         training: settings and metrics.
         name: the name of the model.
         license: the license of the weights, an identifier of the Hub such as ``"mit"``.
+        task: of the model, see :func:`kat.models.dense.task_of`.
     """
+    kind = _TASKS[task]
     settings = _without_paths(training.settings)
     data = settings.get("data", {}).get("name")
     metrics = {} if settings.get("limit_val_batches") else training.metrics  # of a part
-    header = _hub_metadata(metrics, data, name, license).to_yaml()
+    header = _hub_metadata(kind, metrics, data, name, license).to_yaml()
     description = (
         _KAT if record.architecture.startswith(("kat_", "kat2_")) else "`{}`: a timm model."
     )
+    others = _IN_TRANSFORMERS.format(name) if task == "classification" else ""
     size = " x ".join(str(side) for side in record.input_size)
     return f"""---
 {header}
@@ -98,12 +126,11 @@ import kat, timm  # pip install kolmogorov-arnold-transformer; importing kat reg
 model = timm.create_model("hf-hub:OWNER/{name}", pretrained=True).eval()
 ```
 
-or `kat.models.from_pretrained("OWNER/{name}")`, or, after `import kat`, transformers'
-`AutoModelForImageClassification.from_pretrained("OWNER/{name}")`.
+or `kat.models.from_pretrained("OWNER/{name}")`{others}.
 
 ## Metrics
 
-{_metrics_text(metrics, data)}
+{_metrics_text(kind, metrics, data)}
 
 ## Training
 
@@ -118,38 +145,42 @@ or `kat.models.from_pretrained("OWNER/{name}")`, or, after `import kat`, transfo
 
 
 def _hub_metadata(
-    metrics: Mapping[str, Any], data: str | None, name: str, license: str | None
+    task: _Task, metrics: Mapping[str, Any], data: str | None, name: str, license: str | None
 ) -> ModelCardData:
-    results = None
-    if data and "top1" in metrics:
+    results, (main, *_) = None, task.metrics
+    if data and main in metrics:
         results = [
             EvalResult(
-                task_type="image-classification",
+                task_type=task.name,
                 dataset_type=data,
                 dataset_name=data,
                 dataset_split="validation",
-                metric_type="accuracy",
-                metric_name="top-1",
-                metric_value=metrics["top1"],
+                metric_type=task.metric_type,
+                metric_name=task.metrics[main],
+                metric_value=metrics[main],
             )
         ]
     return ModelCardData(
         license=license,
         library_name="timm",
-        pipeline_tag="image-classification",
-        tags=["image-classification", "timm", "transformers", "kat"],
+        pipeline_tag=task.name,
+        tags=[task.name, "timm", *(["transformers"] if main == "top1" else []), "kat"],
         model_name=name,
         eval_results=results,
     )
 
 
-def _metrics_text(metrics: Mapping[str, Any], data: str | None) -> str:
-    if "top1" not in metrics or not data:
+def _metrics_text(task: _Task, metrics: Mapping[str, Any], data: str | None) -> str:
+    main, *_ = task.metrics
+    if main not in metrics or not data:
         return "No metrics of these weights are on record."
+    values = ", ".join(
+        f"{label} {metrics[name]:.2f} %" for name, label in task.metrics.items() if name in metrics
+    )
     return (
-        f"On the validation split of `{data}`: top-1 {metrics['top1']:.2f} %, top-5"
-        f" {metrics['top5']:.2f} %.\nThese are the weights of the best of {metrics['epochs']}"
-        " epochs by the same top-1, so it is an\noptimistic estimate for new images."
+        f"On the validation split of `{data}`: {values}.\nThese are the weights of the best of"
+        f" {metrics['epochs']} epochs by the same {task.metrics[main]}, so it is an\noptimistic"
+        " estimate for new images."
     )
 
 

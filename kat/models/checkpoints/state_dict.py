@@ -21,6 +21,8 @@ _NESTED_UNDER = ("state_dict_ema", "model_ema", "state_dict", "model")
 _WRAPPERS = re.compile(r"^((module|_orig_mod|model)\.)+")
 """The prefixes that DistributedDataParallel, torch.compile and Lightning add to every name."""
 
+_AVERAGED = "n_averaged"
+"""What torch.optim.swa_utils.AveragedModel counts."""
 _OTHER_VARIANT = re.compile(r"\b(numerator|denominator)_v$")
 """The names of the coefficients in the second published variant of the layer."""
 
@@ -43,7 +45,7 @@ def canonical(content: Mapping[str, Any]) -> dict[str, Tensor]:
     return {
         published_name(_WRAPPERS.sub("", str(name))): value
         for name, value in content.items()
-        if isinstance(value, Tensor)
+        if isinstance(value, Tensor) and name != _AVERAGED
     }
 
 

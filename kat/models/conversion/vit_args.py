@@ -51,7 +51,7 @@ def vit_args(
         "no_embed_class": bare and prefix > 0,
         "pos_embed": "learn" if has("pos_embed") else "none",
         "global_pool": pool,
-        "fc_norm": has("fc_norm.weight") if pool == "avg" else None,
+        "fc_norm": has("fc_norm.weight") if pool == "avg" or has("fc_norm.weight") else None,
         "pool_include_prefix": model is not None and model.pool_include_prefix,
         "pre_norm": has("norm_pre.weight"),
         "final_norm": has("norm.weight", "fc_norm.weight"),

@@ -10,7 +10,7 @@ from huggingface_hub import ModelCard
 
 from kat.models import TrainingRecord, build_model, save_pretrained
 from kat.models.checkpoints.model_card import model_card
-from tests.models.small import make_record
+from tests.models.small import make_record, record_of
 
 TRAINING = TrainingRecord(
     settings={
@@ -62,3 +62,28 @@ def test_metrics_of_a_part_of_the_validation_split_are_left_out():
     text = model_card(make_record(), 1, part, name="part")
     assert "No metrics of these weights are on record." in text
     assert "91.50" not in text
+
+
+def test_a_dense_model_has_the_task_and_metrics_of_its_own(tmp_path):
+    args = {"img_size": 32, "embed_dim": 48, "channels": 16}
+    metrics = {"miou": 37.125, "pixel_accuracy": 80.0, "epochs": 5}
+    for name, training in (
+        ("kat_upernet_micro", TrainingRecord({"data": {"name": "ade20k:x"}}, metrics)),
+        (
+            "kat_det_micro",
+            TrainingRecord({"data": {"name": "coco:x"}}, {"box_ap": 12, "epochs": 1}),
+        ),
+    ):
+        record = record_of(name, (3, 32, 32), args, ["cat", "dog"])
+        save_pretrained(build_model(record), record, tmp_path / name, training=training)
+    card = ModelCard.load(tmp_path / "kat_upernet_micro" / "README.md")
+    assert card.data.pipeline_tag == "image-segmentation"
+    assert "mIoU 37.12 %" in card.text
+    assert (card.data.eval_results[0].metric_type, card.data.eval_results[0].metric_value) == (
+        "mean_iou", 37.125,
+    )  # fmt: skip
+    assert "AutoModelForImageClassification" not in card.text
+    assert "transformers" not in card.data.tags
+    card = ModelCard.load(tmp_path / "kat_det_micro" / "README.md")
+    assert card.data.pipeline_tag == "object-detection"
+    assert "box AP 12.00 %.\nThese are the weights of the best of 1 epochs" in card.text

@@ -49,3 +49,8 @@ def test_what_has_no_values_is_refused(is_model):
     model, weights = (meta, there) if is_model else (there, meta)
     with pytest.raises(InputError, match="on the meta device, and have no values"):
         load_weights(model, weights.state_dict(), source="x")
+
+
+def test_an_averaged_model_has_the_names_of_the_model():
+    averaged = torch.optim.swa_utils.AveragedModel(torch.nn.Linear(2, 2))
+    assert list(canonical(averaged.state_dict())) == ["weight", "bias"]
