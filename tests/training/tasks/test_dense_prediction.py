@@ -83,10 +83,14 @@ def test_only_objects_that_count_are_drawn():
     assert model.roi_heads.score_thresh == 0.0
 
 
-def test_the_model_s_own_threshold_holds_below_that():
+def test_a_threshold_below_the_model_s_own_holds():
     model, record = model_of("kat_det_micro", ["a", "b", "c"], 64, rcnn={"box_score_thresh": 0.9})
-    found = find_objects(model, record, Image.new("RGB", (64, 64)), 0.0)
-    assert len(found["scores"]) == 0
+    image = Image.new("RGB", (64, 64))
+    assert len(find_objects(model, record, image, 0.9)["scores"]) == 0
+    scores = find_objects(model, record, image, 0.1)["scores"]
+    assert len(scores) > 0
+    assert ((scores >= 0.1) & (scores < 0.9)).all()
+    assert model.score_threshold == 0.9
 
 
 @pytest.mark.parametrize(
