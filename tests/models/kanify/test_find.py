@@ -173,7 +173,7 @@ class Counted(Called):
 
 class Drawn(Called):
     def forward(self, x):
-        return x if self.training and torch.rand(1) < 0.1 else self.mlp(x)
+        return x if self.training and torch.rand(1) < 0 else self.mlp(x)  # never, but it draws
 
 
 class Checkpointed(Called):
