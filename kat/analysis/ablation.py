@@ -321,6 +321,18 @@ def read_runs(path: Path) -> list[Row]:
     return rows
 
 
+def read_runs_with_folders(path: Path) -> list[Row]:
+    """As :func:`read_runs`, of a table that names the run directory of each row.
+
+    Raises:
+        InputError: also if it does not.
+    """
+    rows = read_runs(path)
+    if not all(row.get("run") for row in rows):
+        raise InputError(f"{path} does not name the run directory of each row")
+    return rows
+
+
 def read_rows(path: Path) -> list[Row]:
     """As :func:`read_runs`, of a table that may have no rows yet."""
     with open_table(path, "a table of runs as kat ablate writes it") as lines:
@@ -330,12 +342,7 @@ def read_rows(path: Path) -> list[Row]:
 def _read_row(line: dict[str, str]) -> Row:
     numbers = (*MEASURES, *_EPOCHS, RUNS_AT_ONCE)
     row: Row = {**line, **dict.fromkeys(numbers)}
-    row |= {
-        "seed": int(line["seed"]),
-        "cell": line["cell"],
-        "status": line["status"],
-        "run": line["run"],
-    }
+    row |= {"seed": int(line["seed"]), "cell": line["cell"], "status": line["status"]}
     for name in numbers:
         if line.get(name):
             row[name] = int(line[name]) if name in _COUNTS else float(line[name])
