@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kat.analysis.ablation import CURVE, MEASURES, OF_RUN, Row
+from kat.analysis.ablation import CURVE, MEASURES, OF_RUN, Row, read_runs_with_folders
 from kat.analysis.cost.flops import count
 from kat.analysis.epochs_to_reference import curve_of, with_epochs_to
 from kat.errors import InputError, first_line
