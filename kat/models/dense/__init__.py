@@ -10,13 +10,8 @@ Examples:
 
 from kat.models.dense import variants
 from kat.models.dense.backbone import DenseBackbone
-from kat.models.dense.detector import (
-    Detector,
-    EvaluationSize,
-    KATDetector,
-    ViTDetector,
-    placed_in_image,
-)
+from kat.models.dense.detector import Detector, KATDetector, ViTDetector
+from kat.models.dense.detector_images import EvaluationSize, placed_in_image
 from kat.models.dense.heads_transfer import DenseHeads
 from kat.models.dense.model import DenseModel, Features, task_of
 from kat.models.dense.pyramid import MultiLevel, SimpleFeaturePyramid

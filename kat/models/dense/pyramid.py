@@ -32,7 +32,7 @@ class SimpleFeaturePyramid(nn.Module):
         scales: the scales of the maps, powers of two, each half of the one before.
 
     Raises:
-        InputError: a scale that is not a power of two.
+        InputError: a scale that is not a power of two, or not half of the one before.
 
     Source: arXiv 2203.16527.
 

@@ -11,7 +11,7 @@ from torchvision.ops import clip_boxes_to_image
 
 from kat.errors import InputError
 from kat.models import build_model, create_model, init_from_vit, load_model, save_model
-from kat.models.dense.detector import EvaluationSize
+from kat.models.dense import EvaluationSize
 from tests.models.small import record_of
 
 SMALL = {"img_size": 64, "embed_dim": 48, "depth": 2, "global_blocks": [1], "channels": 16}
@@ -190,7 +190,7 @@ def test_masks_are_those_of_torchvision_and_pasted_one_by_one(monkeypatch):
         pasted.append(len(masks))
         return paste_masks_in_image(masks, boxes, size)
 
-    monkeypatch.setattr("kat.models.dense.detector.paste_masks_in_image", paste)
+    monkeypatch.setattr("kat.models.dense.detector_images.paste_masks_in_image", paste)
     transform = EvaluationSize(min_size=40, max_size=50, channels=1, step=1)
     (found,) = transform.postprocess([given], [(40, 50)], [(80, 100)])
     expected = paste_masks_in_image(masks, 2 * boxes, (80, 100))[:, 0] >= 0.5
