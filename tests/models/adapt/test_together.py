@@ -14,7 +14,7 @@ from torch import nn
 import kat
 from kat.errors import InputError
 from kat.models.adapt import load_adapters
-from tests.models.adapt.test_adapt import KINDS, trained
+from tests.models.adapt.models import KINDS, trained
 from tests.models.adapt.two_processes import CASES, X, make, train
 from tests.processes import PATIENCE, free_port
 

@@ -1,0 +1,104 @@
+"""Folders of adapters: saving, loading, and refusing what does not fit."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+import kat
+from kat.errors import InputError
+from kat.models.adapt import load_adapters
+from tests.models.adapt.models import KINDS, model_for, output, plain, trained
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_saved_adapters_give_a_fresh_model_the_same_outputs(kind, tmp_path):
+    model = model_for(kind)
+    adapters = kat.adapt(model, kind, modules_to_save="0")
+    trained(model)
+    adapters.save(tmp_path / "new" / "folder")
+    files = {path.name: path.stat().st_size for path in (tmp_path / "new" / "folder").iterdir()}
+    assert files.keys() == {"adapter_config.json", "adapter_model.safetensors"}
+    fresh = model_for(kind)
+    load_adapters(fresh, tmp_path / "new" / "folder")
+    assert torch.equal(output(fresh), output(model))
+    assert [p.requires_grad for p in fresh.parameters()] == [
+        p.requires_grad for p in model.parameters()
+    ]
+
+
+def test_tied_weights_are_saved(tmp_path):
+    def tied():
+        model = kat.GRKANMlp(16, 16)
+        model.fc2.weight = model.fc1.weight
+        return model
+
+    model = tied()
+    adapters = kat.adapt(model, "rational", modules_to_save=["fc1", "fc2"])
+    nn.init.normal_(model.fc1.weight)
+    adapters.save(tmp_path)
+    fresh = tied()
+    load_adapters(fresh, tmp_path)
+    assert fresh.fc2.weight is fresh.fc1.weight
+    assert torch.equal(fresh.fc2.weight, model.fc2.weight)
+
+
+SHAPE = {"num_groups": 8, "degree": [5, 4], "form": "A", "share": "numerator"}
+
+
+def _saved(folder, kind="low_rank"):
+    kat.adapt(model_for(kind), kind).save(folder)
+    return json.loads((folder / "adapter_config.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"peft_type": "LORA", "kat_adapter": None}, "PEFT's: peft.PeftModel.from_pretrained"),
+        ({"kat_adapter": None}, "is not of kat.adapt"),
+        ({"kat_adapter": 9}, "version 9; only 1"),
+        ({"kind": "lora"}, "unknown kind of adapter 'lora'"),
+        ({"places": 3}, "no valid entry"),
+        ({"places": {"1": {}}}, "no valid entry 'num_groups'"),
+        ({"places": {"9": {}}}, "'9' is no rational here"),
+        ({"places": {"1": {**SHAPE, "rank": "2"}}}, "rank must be .* got '2'"),
+        ({"modules_to_save": ["head"]}, "no module 'head'"),
+        ({"modules_to_save": ["0"]}, "lacks 0.bias, 0.weight"),
+    ],
+)
+def test_a_folder_that_does_not_fit_is_refused_and_the_model_unchanged(change, message, tmp_path):
+    config = {**_saved(tmp_path), **change}
+    config = {name: value for name, value in config.items() if value is not None}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    _refused(model_for("low_rank"), tmp_path, message)
+
+
+def _refused(model, folder, message):
+    before = [(name, p.requires_grad) for name, p in model.named_parameters()]
+    with pytest.raises(InputError, match=message):
+        load_adapters(model, folder)
+    assert [(name, p.requires_grad) for name, p in model.named_parameters()] == before
+
+
+def test_a_model_of_another_shape_is_refused(tmp_path):
+    for kind in ("low_rank", "parallel"):
+        _saved(tmp_path / kind, kind)
+    other = plain()
+    kat.kanify(other, config=kat.KanifyConfig(groups=4))
+    _refused(other, tmp_path / "low_rank", "num_groups 4 here, not 8")
+    _refused(plain(), tmp_path / "low_rank", "is no rational here; .*kanify_like")
+    wider = nn.Sequential(nn.Linear(8, 32), nn.GELU(), nn.Linear(32, 16))
+    _refused(wider, tmp_path / "parallel", "no MLP from '0' to '2' here, with the widths 16 and 16")
+
+
+def test_missing_and_damaged_files_are_named(tmp_path):
+    _refused(plain(), tmp_path / "none", "adapter_config.json does not exist")
+    _saved(tmp_path)
+    weights = tmp_path / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    _refused(model_for("low_rank"), tmp_path, "adapter_model.safetensors cannot be read")
+    weights.unlink()
+    _refused(model_for("low_rank"), tmp_path, "adapter_model.safetensors does not exist")

@@ -1,0 +1,101 @@
+"""Adapters that leave the model: merged into it, or removed."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import kat
+from kat.errors import InputError
+from kat.models.kanify import kanify_like
+from tests.models.adapt.models import KINDS, X, model_for, output, plain, trained
+
+
+@pytest.mark.parametrize("share", ["numerator", "denominator", "none"])
+@pytest.mark.parametrize("kind", ["rational", "low_rank"])
+def test_merged_coefficients_are_plain(kind, share):
+    """Loaded by their names into a rational of that size, they are the function."""
+    model = plain()
+    kat.kanify(model, config=kat.KanifyConfig(share=share))
+    adapters = kat.adapt(model, kind, "1", rank=3 if kind == "low_rank" else None)
+    expected = output(trained(model))
+    adapters.merge()
+    act = model[1]
+    assert torch.equal(output(model), expected)
+    assert type(act) is kat.GroupRational
+    assert act.share == ("none" if kind == "low_rank" else share)
+    again = kat.GroupRational(8, share=act.share)
+    again.load_state_dict(act.state_dict())
+    hidden = torch.randn(4, 32)
+    assert torch.equal(again(hidden), act(hidden))
+    with pytest.raises(InputError, match="were merged or removed"):
+        adapters.save("folder")
+
+
+@pytest.mark.parametrize("kind", ["rational", "low_rank"])
+def test_a_merged_model_is_a_kanified_one(kind):
+    model = plain()
+    plan = kat.kanify(model)
+    adapters = kat.adapt(model, kind)
+    trained(model)
+    adapters.merge()
+    again = plain()
+    kanify_like(again, plan.record())
+    again.load_state_dict(model.state_dict())
+    assert torch.equal(output(again), output(model))
+
+
+def test_after_merging_the_same_is_trainable_as_before():
+    model = kat.GRKANMlp(16, 64)
+    model.fc1.requires_grad_(False)
+    before = {name: p.requires_grad for name, p in model.named_parameters()}
+    adapters = kat.adapt(model, "low_rank", modules_to_save="fc2")
+    assert repr(adapters) == "<2 adapters of the kind 'low_rank'>"
+    adapters.merge()
+    assert {name: p.requires_grad for name, p in model.named_parameters()} == before
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_removed_adapters_leave_the_model_before(kind):
+    model = model_for(kind)
+    model[0].bias.requires_grad_(False)
+    before = [(name, p.requires_grad) for name, p in model.named_parameters()], output(model)
+    adapters = kat.adapt(model, kind, modules_to_save="2")
+    trained(model)
+    adapters.remove()
+    assert [(name, p.requires_grad) for name, p in model.named_parameters()] == before[0]
+    assert torch.equal(output(model), before[1])
+    assert not [hook for m in model for hook in (*m._forward_hooks, *m._forward_pre_hooks)][1:]
+
+
+def test_removed_adapters_restore_buffers_and_follow_the_dtype_of_the_model():
+    model = nn.Sequential(kat.GRKANMlp(16, 32), nn.BatchNorm1d(16)).train()
+    adapters = kat.adapt(model, "rational", modules_to_save="1")
+    model(X)
+    adapters.remove()
+    assert model[1].running_mean.eq(0).all()
+    assert model[1].num_batches_tracked == 0
+    adapters = kat.adapt(model, "rational", modules_to_save="1")
+    model.to(torch.bfloat16)
+    adapters.remove()
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    assert model(X.bfloat16()).dtype == torch.bfloat16
+
+
+def test_adapters_after_others_leave_them_trainable_and_go_first():
+    model = nn.Sequential(kat.GRKANMlp(16, 32), kat.GRKANMlp(16, 32))
+    before = [(name, p.requires_grad) for name, p in model.named_parameters()]
+    first = kat.adapt(model, "rational", "0.act1")
+    second = kat.adapt(model, "low_rank", "1.act2")
+    third = kat.adapt(model, "parallel", "1")
+    owners = {name.split(".parametrizations")[0].split(".parallel")[0]
+              for name, p in model.named_parameters() if p.requires_grad}  # fmt: skip
+    assert owners == {"0.act1", "1.act2", "1"}
+    for adapters in (first, second):
+        with pytest.raises(InputError, match="other adapters were made after these, at "):
+            adapters.merge()
+    third.remove()
+    second.merge()
+    first.remove()
+    assert [(name, p.requires_grad) for name, p in model.named_parameters()] == before
