@@ -321,22 +321,13 @@ def read_runs(path: Path) -> list[Row]:
     return rows
 
 
-def read_runs_with_folders(path: Path) -> list[Row]:
-    """As :func:`read_runs`, of a table that names the run directory of each row.
-
-    Raises:
-        InputError: also if it does not.
-    """
-    rows = read_runs(path)
-    if not all(row.get("run") for row in rows):
-        raise InputError(f"{path} does not name the run directory of each row")
-    return rows
-
-
 def read_rows(path: Path) -> list[Row]:
     """As :func:`read_runs`, of a table that may have no rows yet."""
     with open_table(path, "a table of runs as kat ablate writes it") as lines:
-        return [_read_row(line) for line in lines]
+        rows = [_read_row(line) for line in lines]
+    if not all(row.get("run") for row in rows):
+        raise InputError(f"{path} does not name the run directory of each row")
+    return rows
 
 
 def _read_row(line: dict[str, str]) -> Row:

@@ -25,8 +25,6 @@ def earlier_runs(tables: Sequence[Path]) -> dict[str, Row]:
     found: dict[str, Row] = {}
     for table in tables:
         for row in read_rows(table):
-            if not row.get("run"):
-                raise InputError(f"{table} does not name the run directory of each row")
             if row["status"] in ("done", "diverged"):
                 name = Path(row["run"]).name
                 known = found.setdefault(name, row)

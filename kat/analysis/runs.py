@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kat.analysis.ablation import CURVE, MEASURES, OF_RUN, Row, read_runs_with_folders
+from kat.analysis.ablation import CURVE, MEASURES, OF_RUN, Row, read_runs
 from kat.analysis.cost.flops import count
 from kat.analysis.epochs_to_reference import curve_of, with_epochs_to
 from kat.errors import InputError, first_line
@@ -137,7 +137,7 @@ def _rows_of_table(path: Path, name: str) -> list[Row]:
     prefix = f"{name.removesuffix('.csv')}: " if name else ""
     return [
         {**row, "cell": prefix + row["cell"], "folder": path.parent / row["run"]}
-        for row in read_runs_with_folders(path)
+        for row in read_runs(path)
     ]
 
 

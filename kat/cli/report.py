@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from kat.analysis.ablation import read_runs_with_folders
+from kat.analysis.ablation import read_runs
 from kat.analysis.reports.ablation import write_ablation_report
 from kat.analysis.reports.comparison import write_comparison_report
 from kat.analysis.reports.findings import read_findings
@@ -90,7 +90,7 @@ def _default_target(given: Sequence[Path]) -> Path:
 
 
 def _report_grids(tables: Sequence[Path], out: Path) -> None:
-    grids = {path.stem: read_runs_with_folders(path) for path in tables}
+    grids = {path.stem: read_runs(path) for path in tables}
     if len(grids) < len(tables):
         raise InputError(f"two tables have the same name: {', '.join(map(str, tables))}")
     histories = {

@@ -161,10 +161,9 @@ def _fold_scale(
 ) -> None:
     """gamma (W x + b) = (gamma W) x + gamma b, if the branch ends in that map, of its own."""
     scale, branch = getattr(block, scale_name), getattr(block, branch_name)
-    linear = getattr(branch, linear_name, None)
-    if type(scale) is not LayerScale or type(branch) not in _BRANCHES:
-        return
-    if linear is None or type(linear) is not nn.Linear:
+    linear: Any = getattr(branch, linear_name, None)
+    kinds = type(scale), type(linear)
+    if kinds != (LayerScale, nn.Linear) or type(branch) not in _BRANCHES:
         return
     if any(map(is_patched, (scale, branch, linear))):
         return

@@ -179,7 +179,7 @@ class Adapters:
                 "parallel adapters cannot be merged: they have activations of their own, which no"
                 " weight of the model can hold. They stay in place"
             )
-        modules = self._whole_modules()
+        modules = self._removable_modules()
         for name in self.places:
             merge_change(modules[name])
         self._leave()
@@ -194,7 +194,7 @@ class Adapters:
             InputError: the adapters were merged or removed, others were made after them, or the
                 model is sharded.
         """
-        modules = self._whole_modules()
+        modules = self._removable_modules()
         for name in self.places:
             if self.kind == "parallel":
                 modules[self._module_name(name)].take_out(self.model.get_submodule(name))
@@ -254,7 +254,8 @@ class Adapters:
             for key, tensor in module.state_dict().items()
         }
 
-    def _whole_modules(self) -> dict[str, Any]:
+    def _removable_modules(self) -> dict[str, Any]:
+        """As ``modules``, of a whole model to which no adapters were added since."""
         if any(map(is_sharded, self.model.parameters())):
             raise InputError(
                 "the model is sharded; save the adapters, load them into the whole model, and"

@@ -164,7 +164,12 @@ def _hub_metadata(
         license=license,
         library_name="timm",
         pipeline_tag=task.name,
-        tags=[task.name, "timm", *(["transformers"] if main == "top1" else []), "kat"],
+        tags=[
+            task.name,
+            "timm",
+            *(["transformers"] if task is _TASKS["classification"] else []),
+            "kat",
+        ],
         model_name=name,
         eval_results=results,
     )

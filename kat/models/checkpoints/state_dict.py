@@ -37,7 +37,7 @@ def canonical(content: Mapping[str, Any]) -> dict[str, Tensor]:
 
     They may be nested under ``state_dict_ema``, ``model_ema``, ``state_dict`` or ``model``, tried
     in this order, and have the prefixes of wrappers (``module.``). Coefficients may be called
-    ``numerator_v`` and ``denominator_v``.
+    ``numerator_v`` and ``denominator_v``. The count of torch's ``AveragedModel`` is left out.
     """
     for key in _NESTED_UNDER:
         nested = content.get(key)

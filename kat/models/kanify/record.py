@@ -126,21 +126,20 @@ def _check_distinct(model: nn.Module, replacements: list[Replacement]) -> None:
 
 def note_shares(model: nn.Module) -> None:
     """Brings up to date what the configuration of a model says of the coefficients shared."""
+    modules = dict(model.named_modules())
+
+    def named(name: str) -> Any:
+        """The module of this name in the model as it was recorded, with or without its head."""
+        found = (modules.get(rename(name)) for rename in renames(model))
+        return next((module for module in found if module is not None), None)
+
     for record in noted(model):
         for entry in record.get("mlps", ()):
-            act = _of_record(model, entry["mlp"]["activation"])
-            first = _of_record(model, entry["mlp"]["first"])
+            act, first = named(entry["mlp"]["activation"]), named(entry["mlp"]["first"])
             first = getattr(first, "base_layer", first)  # of PEFT's LoRA
             if act is not None:  # else the part of the model that was adapted lacks it
                 before = first.act1 if entry["groups"][0] else act  # its own, not another MLP's
                 entry["share"] = [before.share, act.share]
-
-
-def _of_record(model: nn.Module, name: str) -> Any:
-    """The module that a record names, which may be that of the model with or without its head."""
-    modules = dict(model.named_modules())
-    found = (modules.get(rename(name)) for rename in renames(model))
-    return next((module for module in found if module is not None), None)
 
 
 def _renamed(record: Mapping[str, Any], rename: Rename) -> dict[str, Any]:

@@ -76,8 +76,8 @@ def match_classes(ours: Sequence[str], theirs: Sequence[str]) -> ClassMatch:
             f"the model has {len(ours)} classes and the data has {len(theirs)}; {strange!r} is not"
             " a class of the model"
         )
-    both = all(name.isdecimal() for name in (*ours, *theirs))
-    if numbered(len(ours)) in (list(ours), list(theirs)) and not both:
+    all_numbers = all(name.isdecimal() for name in (*ours, *theirs))
+    if numbered(len(ours)) in (list(ours), list(theirs)) and not all_numbers:
         note = "note: one side has numbers instead of class names, so the names were not compared"
         return ClassMatch(list(range(len(ours))), "position", [note])
     index = next(i for i, pair in enumerate(zip(ours, theirs, strict=True)) if pair[0] != pair[1])

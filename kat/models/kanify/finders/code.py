@@ -32,10 +32,9 @@ def says_all(written: type[nn.Module]) -> bool:
     if not inspect.isfunction(forward) or hasattr(forward, "__wrapped__"):  # a decorator
         return False
     return not any(
-        instruction.opname in _OPERATIONS or instruction.argval in _NAMES
+        _NAMES.intersection(code.co_names)
+        or any(step.opname in _OPERATIONS for step in dis.get_instructions(code))
         for code in _codes(written, forward, set())
-        for instruction in dis.get_instructions(code)
-        if isinstance(instruction.argval, str) or instruction.opname in _OPERATIONS
     )
 
 

@@ -132,15 +132,17 @@ def _calls(owner: str, module: nn.Module, found: Found) -> Iterator[_Candidate]:
     """
     taken, replaced = set(dir(module)), called_already(module)
 
-    def name() -> str:
-        free = (name for name in _names() if name not in taken)
-        return next(n for n in free if joined(owner, n) not in {**found.functions, **found.skipped})
+    def is_free(name: str) -> bool:
+        full = joined(owner, name)
+        return name not in taken and full not in found.functions and full not in found.skipped
 
     for number, region in enumerate(called_regions(module)):
         if number not in replaced:
-            yield _Candidate(owner, name(), region.module(module), (number, region))
+            name = next(filter(is_free, _names()))
+            yield _Candidate(owner, name, region.module(module), (number, region))
     for number, region in enumerate(fixed_regions(module)):
-        yield _Candidate(owner, name(), region.module(module), (number, region), is_fixed=True)
+        name = next(filter(is_free, _names()))
+        yield _Candidate(owner, name, region.module(module), (number, region), is_fixed=True)
 
 
 def _names() -> Iterator[str]:
