@@ -22,17 +22,17 @@ ARGS = {
     "window": 5,
     "global_blocks": [1],
     "channels": 16,
-    "scales": [2.0, 0.5],
 }
+SCALES = {"kat_det_micro": [2.0, 1.0], "kat_upernet_micro": [2.0, 0.5]}
 STRIDES = {
-    "kat_det_micro": {4: 16, 16: 16, 32: 16},
+    "kat_det_micro": {4: 16, 8: 16, 16: 16},
     "kat_upernet_micro": {4: 32, 16: 32},
 }
 """The channels of each stride."""
 
 
 def make_dense(name, **args):
-    record = record_of(name, (3, SIDE, SIDE), {**ARGS, **args})
+    record = record_of(name, (3, SIDE, SIDE), {**ARGS, "scales": SCALES[name], **args})
     torch.manual_seed(0)
     return build_model(record).eval(), record
 
