@@ -125,9 +125,10 @@ def clip_coefficient_gradients(optimizer: torch.optim.Optimizer, max_norm: float
 
 
 def coefficient_lr_scale(activation: GroupRational) -> float:
-    """k = 1 / (100 S), S = sum over all coefficients c of E[(dF/dc)^2] for x ~ N(0, 1).
+    """k = 1 / (100 S), S = sum over all coefficients c of E[(s_c dF/dc)^2] for x ~ N(0, 1).
 
-    F is the initial function, so the factor of a resumed run is the same.
+    F is the initial function, so the factor of a resumed run is the same. s_c is 1, or where
+    :func:`kat.adapt` trains D in a change D diag(s) of the coefficients, the entry of s.
     """
     initial = activation.initial_coefficients()
     m, n = activation.degree
@@ -135,14 +136,25 @@ def coefficient_lr_scale(activation: GroupRational) -> float:
     numerators = torch.tensor([one, initial.numerator], dtype=torch.float64, device="cpu")
     denominator = torch.tensor([initial.denominator], dtype=torch.float64, device="cpu")
     powers = torch.arange(max(m, n) + 1, device="cpu")[:, None]
+    scales = [_change_scale(activation, "numerator"), _change_scale(activation, "denominator")]
+    scale = torch.cat(scales)[:, None]
 
     def squares(x: Tensor) -> Tensor:
         inverse_q, y = group_functions(x, numerators, denominator, activation.form)
         slopes = x**powers * inverse_q
-        return torch.cat([slopes[: m + 1], y * slopes[1 : n + 1]]).square()
+        return (scale * torch.cat([slopes[: m + 1], y * slopes[1 : n + 1]])).square()
 
     with torch.no_grad():
         return 1 / (_MARGIN * expectation(squares).sum().item())
+
+
+def _change_scale(activation: GroupRational, of: str) -> Tensor:
+    """How far a unit step in what is trained moves the coefficient of each power, (k,)."""
+    modules = dict(activation.named_modules())
+    change = modules.get(f"parametrizations.weight_{of}.0")
+    columns = getattr(activation, f"weight_{of}").shape[1]
+    scale: Tensor = getattr(change, "scale", torch.ones(columns, device="cpu"))
+    return scale.to("cpu", torch.float64)
 
 
 def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -98,6 +98,25 @@ def test_factor_is_a_hundredth_of_one_over_the_squared_slopes(init, form, degree
     assert 1 / coefficient_lr_scale(act) == pytest.approx(100 * _sum_of_squares(act), rel=1e-4)
 
 
+@pytest.mark.parametrize("init", ["identity", "swish"])
+def test_factor_of_an_adapter_is_of_what_it_trains(init):
+    """S by autograd's derivatives with respect to D, of changed coefficients A_0 + D diag(s)."""
+    act = kat.GroupRational(4, init=init).double()
+    kat.adapt(act, "rational")
+    changes = [act.parametrizations[f"weight_{of}"][0].d for of in ("numerator", "denominator")]
+    x = torch.linspace(-12, 12, 4001, dtype=torch.float64)
+
+    def function(*changed):
+        names = [name for name, p in act.named_parameters() if p.requires_grad]
+        state = dict(zip(names, changed, strict=True))
+        return torch.func.functional_call(act, state, x[:, None].expand(-1, 4))[:, 0]
+
+    slopes = torch.autograd.functional.jacobian(function, tuple(d.detach() for d in changes))
+    density = torch.exp(-x.square() / 2) / math.sqrt(2 * math.pi) * (x[1] - x[0])
+    total = sum((slope[:, 0].square() * density[:, None]).sum().item() for slope in slopes)
+    assert 1 / coefficient_lr_scale(act) == pytest.approx(100 * total, rel=1e-4)
+
+
 def test_factor_of_the_identity_is_exact():
     """Moments of N(0, 1): 1 + 1 + 3 + 15 + 105 + 945 for P, 3 + 15 + 105 + 945 for Q."""
     assert coefficient_lr_scale(kat.GroupRational(8, init="identity")) == pytest.approx(1 / 213800)

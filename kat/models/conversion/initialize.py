@@ -216,7 +216,7 @@ def _activation(name: str | None, source: ViTSource) -> nn.Module:
         raise InputError(f"{source.name} is a KAT with rationals of its own; omit activation")
     if own is None:
         return named
-    x = torch.linspace(-_COMPARED, _COMPARED, 1001)
+    x = torch.linspace(-_COMPARED, _COMPARED, 1001, device="cpu")
     own_copy = copy.deepcopy(own).cpu()
     with torch.no_grad():  # clones, as some activations work in place
         if not torch.allclose(named(x.clone()), own_copy(x.clone()), rtol=0, atol=1e-6):
@@ -281,8 +281,8 @@ def _load(
 
 def _noise(model: VisionTransformer) -> Tensor:
     height, width = model.patch_embed.img_size
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(_NOISE_IMAGES, model.in_chans, height, width, generator=generator)
+    shape = (_NOISE_IMAGES, model.in_chans, height, width)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0), device="cpu")
 
 
 def _mlps(model: KAT) -> dict[int, GRKANMlp]:

@@ -103,7 +103,7 @@ class _Recorder(nn.Module):
         weights = channel_weights(model.get_submodule(mlp.second))
         # If no channel has an effect, as in layers initialized to zero, all have the same weight.
         if weights is None or not weights.any():
-            weights = torch.ones(mlp.widths[1], dtype=torch.float64)
+            weights = torch.ones(mlp.widths[1], dtype=torch.float64, device="cpu")
         self.channel_weights = weights
         self.x: list[Tensor] = []
         self.weight: list[Tensor] = []

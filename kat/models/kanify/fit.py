@@ -63,7 +63,7 @@ def fit_on_interval(activation: Activation, config: KanifyConfig, dtype: torch.d
             return activation.function(torch.from_numpy(x)).numpy()
 
         coefficients = fit(function, config.degree, config.form, config.interval).coefficients
-    x = torch.linspace(*coefficients.interval, 20001, dtype=torch.float64)
+    x = torch.linspace(*coefficients.interval, 20001, dtype=torch.float64, device="cpu")
     return _measured(activation, coefficients, dtype, x)
 
 
@@ -114,7 +114,7 @@ def _measured(
     weight: Tensor | None = None,
 ) -> Fitted:
     a, b = (
-        torch.tensor(values, dtype=torch.float64).to(dtype).double()
+        torch.tensor(values, dtype=torch.float64, device="cpu").to(dtype).double()
         for values in (coefficients.numerator, coefficients.denominator)
     )
     y = activation.function(x)

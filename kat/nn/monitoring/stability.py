@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
@@ -310,11 +310,17 @@ def _parameters_seen(layer: _Layer) -> dict[str, Tensor]:
     activation, linear = layer.activation, layer.linear
     seen = {"drift": (_coefficients(activation) - layer.start).norm() / layer.start.norm()}
     gradients = {
-        "numerator_gradient": activation.weight_numerator.grad,
-        "denominator_gradient": activation.weight_denominator.grad,
-        "weight_gradient": None if linear is None else linear.weight.grad,
+        "numerator_gradient": _gradient_norms(activation, "weight_numerator"),
+        "denominator_gradient": _gradient_norms(activation, "weight_denominator"),
+        "weight_gradient": [] if linear is None else _gradient_norms(linear, "weight"),
     }
-    return seen | {name: _norm(g) for name, g in gradients.items() if g is not None}
+    return seen | {name: reduce(torch.hypot, norms) for name, norms in gradients.items() if norms}
+
+
+def _gradient_norms(module: nn.Module, name: str) -> list[Tensor]:
+    """The norm for a parameter, or for each part of the change that :func:`kat.adapt` put there."""
+    trained = (p for key, p in module.named_parameters() if name in key.split("."))
+    return [_norm(p.grad) for p in trained if p.grad is not None]
 
 
 @torch.no_grad()

@@ -36,6 +36,16 @@ def test_an_activation_that_is_used_twice_is_skipped():
         kat.kanify(Twice())
 
 
+@pytest.mark.parametrize("name", ["fc1", "fc2"])
+def test_mlps_with_lora_of_peft_are_skipped_with_the_order(name):
+    peft = pytest.importorskip("peft", reason="peft is not installed")
+    model = peft.get_peft_model(vit(), peft.LoraConfig(target_modules=[name]))
+    with pytest.raises(InputError, match=f"PEFT has changed .*{name}: call kanify first, then"):
+        kat.kanify(model)
+    elsewhere = peft.get_peft_model(vit(), peft.LoraConfig(target_modules=["qkv"]))
+    assert len(kat.kanify(elsewhere).replacements) == len(kat.kanify(vit()).replacements)
+
+
 def test_a_linear_map_whose_output_is_also_used_elsewhere_is_skipped():
     class Residual(nn.Module):
         def __init__(self):

@@ -85,6 +85,25 @@ def test_a_gated_mlp_is_watched_from_its_gate_to_its_output(packed):
     assert row["input_gradient"] > 0
 
 
+@pytest.mark.parametrize("kind", ["rational", "low_rank"])
+def test_gradients_of_adapters_are_of_what_they_train(kind):
+    model, monitor = _model(), StabilityMonitor(1)
+    kat.adapt(model, kind)
+    monitor.attach(model)
+    _train(model, monitor, steps=1)
+    for row in monitor.rows:
+        if "drift" not in row:  # a block
+            continue
+        act = model.get_submodule(row["layer"])
+        for of in ("numerator", "denominator"):
+            change = act.parametrizations[f"weight_{of}"][0]
+            gradients = torch.cat([p.grad.flatten() for p in change.parameters()])
+            expected = gradients.double().norm().item()
+            assert row[f"{of}_gradient"] == pytest.approx(expected, rel=1e-5)
+            assert expected > 0
+        assert "weight_gradient" not in row
+
+
 def _by_hand(model, images, labels):
     """Inputs, outputs and gradients of every module of a model whose layers are not fused."""
     seen = {}

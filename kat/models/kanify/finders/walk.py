@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
@@ -121,6 +121,7 @@ class Walk:
             elif self._moves(value):
                 is_moved = True
             elif not self._keeps(value) and _function(value) not in _SPLITS:
+                self._check_no_lora(value.all_input_nodes)
                 what = self._described(value)
                 raise NoMlp(f"its input comes from {what}, not a linear map")
             inside, value = [value], input_of(value)
@@ -132,6 +133,7 @@ class Walk:
         while True:
             users = [user for user in value.users if not asks_size(user)]
             if len(users) != 1:
+                self._check_no_lora(users)
                 raise NoMlp("its output does not go to a linear map alone")
             user = users[0]
             if user.op == "output":
@@ -162,6 +164,14 @@ class Walk:
             return self._source(value, [user])
         except NoMlp:
             return None
+
+    def _check_no_lora(self, nodes: Iterable[fx.Node]) -> None:
+        """Raises NoMlp if one of these steps is a linear map inside a layer of PEFT."""
+        for node in nodes:
+            name = self._name(node)
+            if name.endswith(".base_layer"):
+                layer = name.removesuffix(".base_layer")
+                raise NoMlp(f"PEFT has changed {layer}: call kanify first, then PEFT")
 
     def _called(self, node: fx.Node) -> nn.Module | None:
         is_module = node.op == "call_module"
