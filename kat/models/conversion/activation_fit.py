@@ -105,7 +105,8 @@ def fit_activation(
         kind = type(activation).__name__
         raise InputError(f"the source's activation {kind} has parameters; it cannot be fitted")
     interval = (-float(half_width), float(half_width))
-    return fit(lambda x: activation(torch.from_numpy(x)).numpy(), degree, form, interval).coefficients
+    made = fit(lambda x: activation(torch.from_numpy(x)).numpy(), degree, form, interval)
+    return made.coefficients
 
 
 @torch.no_grad()
