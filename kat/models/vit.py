@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar
 
-from timm.layers import Mlp
+from timm.layers import LayerNorm, Mlp
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import nn
 
@@ -32,6 +32,7 @@ class ViT(VisionTransformer):
         mlp_layer: the class of the MLP, timm's by default, or one for each block; excludes
             ``mlp_init``.
         mlp_norm: False leaves out the norm before each MLP, to see what initialization alone does.
+        norm_eps: epsilon of the norms; by default timm's, 1e-6. CLIP's ViTs have 1e-5.
         **kwargs: of timm's ``VisionTransformer``, e.g. ``act_layer="silu"``.
 
     Raises:
@@ -55,6 +56,7 @@ class ViT(VisionTransformer):
         weight_init: Any = "",
         mlp_layer: Any = None,
         mlp_norm: bool = True,
+        norm_eps: float | None = None,
         **kwargs: Any,
     ) -> None:
         if attn_init not in ATTENTION_SCHEMES:
@@ -65,6 +67,8 @@ class ViT(VisionTransformer):
             mlp_layer = Mlp if mlp_init is None else partial(FixedMlp, weight_init=mlp_init)
         if isinstance(mlp_layer, list):
             mlp_layer = _one_after_another(mlp_layer)
+        if norm_eps is not None:
+            kwargs["norm_layer"] = partial(kwargs.get("norm_layer") or LayerNorm, eps=norm_eps)
         super().__init__(mlp_layer=mlp_layer, weight_init="skip", **kwargs)
         self.attn_init = attn_init
         if not mlp_norm:

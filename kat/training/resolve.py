@@ -105,7 +105,7 @@ def resolve(config: TrainConfig) -> ResolvedRun:
     if source is not None:
         if task.on_grid:
             source = source.for_grid()
-        config = _with_args(config, {**source.args, **config.model.args})
+        config = _with_args(config, {**source.args_for(config.model.name), **config.model.args})
     args = task.model_args(config.model.args, train_data, val_data)
     config = _with_args(config, args)
     record = make_record(config, train_data)

@@ -39,8 +39,8 @@ class ViTSource:
         weights: by the names of timm's ViT, or of DeiT III's or DINOv2's authors.
         activation: the activation of the MLPs; None if unknown.
         num_heads: None if unknown.
-        args: arguments of timm's ``VisionTransformer`` that the weights need; for a KAT also those
-            of its rationals, if known.
+        args: arguments of :class:`kat.models.ViT` that the weights need; for a KAT also those of
+            its rationals, if known.
         preprocessing: the known fields of :class:`ModelRecord` about preprocessing.
         classes: names of the logits; numbers if unknown.
         dropped: entries of the file that timm's ViT has no place for.
@@ -71,6 +71,11 @@ class ViTSource:
     def is_kat(self) -> bool:
         """Whether it is a KAT itself, with rationals of its own."""
         return any(map(is_coefficient, self.weights))
+
+    def args_for(self, architecture: str) -> dict[str, Any]:
+        """``args`` that a registered model takes: timm's own have ``norm_eps`` by their name."""
+        is_timms = timm.model_entrypoint(architecture).__module__.startswith("timm.")
+        return {name: v for name, v in self.args.items() if not (is_timms and name == "norm_eps")}
 
     def for_classes(self, classes: list[str]) -> ViTSource:
         """The source for a model with these classes: without its head if that has other classes.

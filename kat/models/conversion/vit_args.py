@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from timm.layers import LayerNorm
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
@@ -18,13 +19,13 @@ REGISTERS = ("reg_token", "register_tokens", "dist_token")
 _DEFAULTS = {
     name: parameter.default
     for name, parameter in inspect.signature(VisionTransformer).parameters.items()
-}
+} | {"norm_eps": LayerNorm(1).eps}
 
 
 def vit_args(
     weights: Mapping[str, Tensor], model: VisionTransformer | None = None
 ) -> dict[str, Any]:
-    """The arguments of timm's ``VisionTransformer`` that a ViT's weights need; {} for a plain ViT.
+    """The arguments of :class:`kat.models.ViT` that a ViT's weights need; {} for a plain ViT.
 
     A distillation token becomes a register. The number of heads and the sizes of images and patches
     are not included.
@@ -41,9 +42,11 @@ def vit_args(
     prefix = registers + has("cls_token")
     if model is None:
         bare = has("register_tokens") or _is_bare_grid(weights.get("pos_embed"), prefix)
-        pool = _pool(weights)
+        pool, eps = _pool(weights), _DEFAULTS["norm_eps"]
     else:
         bare, pool = model.no_embed_class, model.global_pool
+        block: Any = model.blocks[0]
+        eps = block.norm1.eps
     args: dict[str, Any] = {
         "init_values": 1e-5 if has("blocks.0.ls1.gamma", "blocks.0.gamma_1") else None,
         "reg_tokens": registers,
@@ -60,6 +63,7 @@ def vit_args(
         "qk_norm": has("blocks.0.attn.q_norm.weight"),
         "scale_attn_norm": has("blocks.0.attn.norm.weight"),
         "scale_mlp_norm": has("blocks.0.mlp.norm.weight"),
+        "norm_eps": eps,
     }
     return {name: value for name, value in args.items() if value != _DEFAULTS[name]}
 

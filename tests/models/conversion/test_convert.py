@@ -190,3 +190,28 @@ def test_a_gray_kat_of_a_stored_vit_in_colour(tmp_path):
     model, made, _ = convert_vit(tmp_path, "kat_micro", args={"in_chans": 1, "depth": 1})
     assert (made.mean, made.std, made.input_size) == ((0.5,), (0.5,), (1, 32, 32))
     assert model(torch.randn(1, 1, 32, 32)).shape == (1, 2)
+
+
+@pytest.mark.parametrize("target", [TINY, "vit_mlp_micro_patch4_28"])
+def test_the_epsilon_of_norms_is_kept(target, tmp_path):
+    """It decides where the tokens are small, as after timm's initialization."""
+    vit = timm.create_model("vit_base_patch16_clip_224", embed_dim=96, num_heads=3, **SMALL).eval()
+    args = {**SMALL, "embed_dim": 96, "num_heads": 3, "patch_size": 16, "in_chans": 3}
+    given = read_vit(vit).args_for(target)
+    model = kat.models.create_model(target, **{**given, **args}, num_classes=vit.num_classes)
+    init_from_vit(model, vit, fit=False)
+    assert {m.eps for m in model.modules() if isinstance(m, torch.nn.LayerNorm)} == {1e-5}
+    assert read_vit(model).args["norm_eps"] == 1e-5
+    if target != TINY:
+        assert max(distance(model, vit)) <= 1e-6
+        return
+    model, record, _ = convert_vit(vit, target, args=args)
+    save_model(model, record, tmp_path)
+    again, _ = kat.models.load_model(tmp_path)
+    assert again.blocks[1].norm2.eps == 1e-5
+
+
+def test_models_of_timm_have_the_epsilon_of_their_name():
+    source = read_vit(timm.create_model("vit_base_patch16_clip_224", embed_dim=96, **SMALL))
+    assert source.args_for("vit_tiny_patch16_224") == {"pre_norm": True}
+    assert source.args_for(TINY) == {"pre_norm": True, "norm_eps": 1e-5}
