@@ -10,7 +10,7 @@ float64. ``--checkpoint RUN`` adds the coefficients of a model that was trained 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,27 +53,39 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--out", type=Path, help="folder for the figures")
-    parser.add_argument("--csv", type=Path, help="write the first table to this file")
+    parser.add_argument(
+        "--csv",
+        type=Path,
+        metavar="NAME.csv",
+        help="write the tables: NAME.csv, NAME_trained.csv and NAME_float32.csv",
+    )
     parser.add_argument("--checkpoint", type=Path, help="a run of kat train, or a checkpoint")
     parser.add_argument("--degrees", nargs="+", type=int, default=DEGREES, help="m of (m, m - 1)")
     parser.add_argument("--draws", type=int, default=DRAWS, help="draws of random coefficients")
     options = parser.parse_args()
     degrees = [(m, m - 1) for m in options.degrees]
-    columns, rows = presets_table(degrees)
     print(header("cpu"))
     print(
         f"\npresets: largest on [-{WIDTH:g}, {WIDTH:g}], error against the function, jump at x = 0"
     )
-    print_table(columns, rows)
+    show(*presets_table(degrees), options.csv)
     print(f"\nafter training: median (95 % of the functions below), {options.draws} draws")
-    print_table(("coefficients", "form", *BEYOND), list(beyond_table(options)))
+    show(("coefficients", "form", *BEYOND), list(beyond_table(options)), options.csv, "_trained")
     print("\nfloat32: largest rounding error, as a share of the derivative's largest value")
-    print_table(("function", "degree", "F", "F'", "F''", "F'''"), list(rounding_table(degrees)))
-    if options.csv:
-        write_csv(options.csv, "cpu", columns, rows)
+    columns = ("function", "degree", "F", "F'", "F''", "F'''")
+    show(columns, list(rounding_table(degrees)), options.csv, "_float32")
     if options.out:
         save_figure(presets_figure(degrees[:3]), options.out / "derivatives-presets.svg")
         save_figure(kinks_figure(), options.out / "derivatives-kinks.svg")
+
+
+def show(
+    columns: Sequence[str], rows: list[list[str | float]], csv: Path | None, ending: str = ""
+) -> None:
+    """Prints a table, and writes it beside the first one's file if that is given."""
+    print_table(columns, rows)
+    if csv:
+        write_csv(csv.with_stem(csv.stem + ending), "cpu", columns, rows)
 
 
 def of_preset(name: str, degree: tuple[int, int], form: str) -> Rational:

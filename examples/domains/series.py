@@ -27,7 +27,7 @@ windows and weeks. What is validated is finer where there are few series, 8 to 5
 the mean of |p - e|^2, p the probabilities of the classes and e the one-hot class. It is rounded to
 3 digits: of weights that are equal by it, the last are kept.
 
-The line to beat is rocket: aeon's MiniRocket and a ridge regression to e, p its prediction. For the
+The baseline is rocket: aeon's MiniRocket and a ridge regression to e, p its prediction. For the
 forecast it is a ridge regression on the window less its last value (NLinear of Zeng et al., 2023).
 Its "rates" are three penalties.
 """

