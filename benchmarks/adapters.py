@@ -114,6 +114,8 @@ def main() -> None:
     parser.add_argument("--csv", type=Path, default=Path("benchmarks/results/adapters.csv"))
     parser.add_argument("--table", action="store_true", help="make no runs")
     options = parser.parse_args()
+    if options.data is None and not options.table:
+        parser.error("--data is needed, but for --table")
     torch.set_num_threads(1)
     settings = {"epochs": options.epochs, "sentences": options.sentences}
     runs = Runs(options.csv, COLUMNS, ["rate"], settings, valid="r valid")

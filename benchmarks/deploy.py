@@ -95,7 +95,8 @@ def make_forms(
     record = record_of(model, name)
     save_model(model, record, folder)
     forms = {"eager": model, "frozen": freeze(model)}
-    sizes = dict.fromkeys(forms, (folder / "model.safetensors").stat().st_size / 1e6)
+    stored = (folder / "model.safetensors").stat().st_size / 1e6
+    sizes = {"eager": stored, "frozen": float("nan")}
     for form, file, int8 in (
         ("pt2", "m.pt2", False),
         ("onnxruntime", "m.onnx", False),
@@ -105,8 +106,10 @@ def make_forms(
         sizes[form] = export_model(model, record, folder / file, int8=int8).size / 1e6
         forms[form], _ = open_model(folder / file, trust=True)
     if compiled:
-        forms["compiled"] = torch.compile(freeze(model))
-        forms["pt2 compiled"] = torch.compile(torch.export.load(folder / "m.pt2").module())
+        torch.compiler.reset()  # its limit of recompilations would leave later models uncompiled
+        program = torch.export.load(folder / "m.pt2").module()
+        forms["compiled"] = torch.compile(freeze(model), dynamic=False)
+        forms["pt2 compiled"] = torch.compile(program, dynamic=False)
         sizes |= {"compiled": float("nan"), "pt2 compiled": float("nan")}
     return forms, sizes
 

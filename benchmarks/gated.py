@@ -8,7 +8,15 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from timing import header, keep_freed_memory, medians, print_table, take_turns, write_csv
+from timing import (
+    header,
+    keep_freed_memory,
+    kept_bytes,
+    medians,
+    print_table,
+    take_turns,
+    write_csv,
+)
 from timm.layers import SwiGLU, SwiGLUPacked
 from torch import Tensor, nn
 
@@ -86,7 +94,7 @@ def measure(
         }
         times = medians(take_turns(steps, options.seconds, options.device))
         for name, milliseconds in times.items():
-            kept = kept_bytes(modules[name], xs) / (options.rows * width * grad.element_size())
+            kept = kept_bytes(modules[name], *xs) / (options.rows * width * grad.element_size())
             ratio = milliseconds / times["silu"]
             cell = (what, options.rows, width, dtype, passes, name)
             rows.append([*cell, milliseconds, ratio, kept])
@@ -94,7 +102,7 @@ def measure(
 
 
 def gates(options: argparse.Namespace) -> dict[str, Callable[..., Tensor]]:
-    torch._dynamo.reset()  # its limit of recompilations would leave later cells uncompiled
+    torch.compiler.reset()  # its limit of recompilations would leave later cells uncompiled
     act = kat.GroupRational(device=options.device)
     a, b = act.weight_numerator, act.weight_denominator
     functions: dict[str, Callable[..., Tensor]] = {
@@ -130,22 +138,6 @@ def step(
             y.backward(grad)
 
     return run
-
-
-def kept_bytes(function: Callable[..., Tensor], xs: list[Tensor]) -> int:
-    """The bytes that a call keeps, without the parameters; each memory counts once."""
-    sizes: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        if not isinstance(tensor, nn.Parameter):
-            sizes[tensor.data_ptr()] = max(tensor.nbytes, sizes.get(tensor.data_ptr(), 0))
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        function(*xs).sum()
-    parameters = function.parameters() if isinstance(function, nn.Module) else ()
-    known = {parameter.data_ptr() for parameter in parameters}
-    return sum(size for pointer, size in sizes.items() if pointer not in known)
 
 
 if __name__ == "__main__":

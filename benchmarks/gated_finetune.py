@@ -59,6 +59,7 @@ from torch.nn import functional
 import kat
 from examples.domains.rows import IDENTITY, Rates, Runs, warm_up_and_decay
 from kat.data import DataConfig, open_split
+from kat.files import replacing
 from kat.models import create_model
 
 SOURCES = {"gated": "vit_swiglu_micro_patch7_28", "plain": "vit_mlp_micro_patch7_28"}
@@ -95,7 +96,9 @@ KANIFIED = (
 GROUPS = {"gated": 9, "plain": 8}
 PER_CHANNEL = kat.KanifyConfig(groups=171, share="none")
 BATCH, CALIBRATION = 32, 256
-SOURCE_RATE, SOURCE_BATCH = 2e-3, 128
+SOURCE_RATE, SOURCE_BATCH, SOURCE_EPOCHS = 2e-3, 128, 4
+VALIDATION = 2000
+"""Images to choose the rates with."""
 MEASURES = ("valid", "test")
 TUNED = ("rate", "head rate")
 COLUMNS = (*IDENTITY, *TUNED, "source", "epochs", "images", *COSTS, *MEASURES)
@@ -111,12 +114,11 @@ def main() -> None:
     )
     parser.add_argument("--data", default="fashion_mnist", help="or fashion_mnist:PATH")
     parser.add_argument("--source", nargs="+", choices=SOURCES, default=list(SOURCES))
-    parser.add_argument("--arm", nargs="+", help="by default all of the source")
+    arms = list(dict.fromkeys(arm for of_source in RATES.values() for arm in of_source))
+    parser.add_argument("--arm", nargs="+", choices=arms, help="by default all of the source")
     parser.add_argument("--seed", nargs="+", type=int, default=[1, 2, 3, 4, 5])
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--images", type=int, default=1000, help="to fine-tune with")
-    parser.add_argument("--valid", type=int, default=2000, help="images to choose the rate with")
-    parser.add_argument("--source-epochs", type=int, default=4)
     parser.add_argument("--sources", type=Path, default=Path("build/gated_finetune"))
     parser.add_argument("--csv", type=Path, default=Path("benchmarks/results/gated_finetune.csv"))
     parser.add_argument("--table", action="store_true", help="make no runs")
@@ -142,7 +144,7 @@ class Task:
     def __init__(self, options: argparse.Namespace) -> None:
         images, labels = read(options.data, "train", range(5, 10))
         order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
-        valid, pool = order[: options.valid], order[options.valid :]
+        valid, pool = order[:VALIDATION], order[VALIDATION:]
         self.pool, self.valid = (images[pool], labels[pool]), (images[valid], labels[valid])
         self.test = read(options.data, "val", range(5, 10))
         self.images = options.images
@@ -257,12 +259,13 @@ def source_state(options: argparse.Namespace, source: str) -> dict[str, Tensor]:
         groups = kat.param_groups(model, SOURCE_RATE, weight_decay=0.05)
         data = read(options.data, "train", range(5))
         optimizer = torch.optim.AdamW(groups)
-        train(model, optimizer, data, options.source_epochs, SOURCE_BATCH, seed=0)
+        train(model, optimizer, data, SOURCE_EPOCHS, SOURCE_BATCH, seed=0)
         print(
             f"{source}: top-1 {top1(model, read(options.data, 'val', range(5)))} % on classes 0-4"
         )
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(model.state_dict(), path)
+        with replacing(path) as partial:
+            torch.save(model.state_dict(), partial)
     return torch.load(path, weights_only=True)
 
 

@@ -21,7 +21,7 @@ import argparse
 import csv
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -37,7 +37,9 @@ from torch.nn import functional
 import kat
 import kat.errors
 
-COLUMNS = ("model", "MLPs", "gated", "function", "moved", "calibrated", "passed over", "why")
+SETTINGS = ("degree", "interval")
+FOUND = ("MLPs", "gated", "function", "moved", "calibrated", "passed over", "why")
+COLUMNS = ("model", *FOUND, *SETTINGS)
 _SENTENCE = re.compile(r"[A-Z][A-Za-z ,;'()-]+[.!?]")
 
 
@@ -61,21 +63,25 @@ def main() -> None:
     options = parser.parse_args()
     print(header("cpu"))
     rows = read(options.csv)
+    settings = tuple(_spaced(getattr(options, name)) for name in SETTINGS)
     for name in options.models:
-        if name not in rows:
-            rows[name] = measure(name, options)
-        if options.csv:
-            write_csv(options.csv, "cpu", COLUMNS, list(rows.values()))
-    print_table(COLUMNS, list(rows.values()))
+        if (name, *settings) not in rows:
+            rows[name, *settings] = [*measure(name, options), *settings]
+            if options.csv:
+                write_csv(options.csv, "cpu", COLUMNS, list(rows.values()))
+    print_table(COLUMNS, [rows[name, *settings] for name in options.models])
 
 
-def read(path: Path | None) -> dict[str, list[str | float]]:
-    """The rows of a table by model, none if there is no file."""
+def _spaced(values: Sequence[float]) -> str:
+    return " ".join(f"{value:g}" for value in values)
+
+
+def read(path: Path | None) -> dict[tuple[str, ...], list[str | float]]:
+    """The rows of a table by model and settings, none if there is no file."""
     if path is None or not path.exists():
         return {}
     lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
-    rows: dict[str, list[str | float]] = {row[0]: [*row] for row in csv.reader(lines[1:])}
-    return rows
+    return {(row[0], *row[-len(SETTINGS) :]): [*row] for row in csv.reader(lines[1:])}
 
 
 @torch.no_grad()

@@ -27,8 +27,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-SETTINGS = shlex.split("""
---config digits --epochs 4 --optim.warmup_epochs 1 --no-progress
+EPOCHS = 4
+SETTINGS = shlex.split(f"""
+--config digits --epochs {EPOCHS} --optim.warmup_epochs 1 --no-progress
 --data.num_workers 2 --data.batch_size 32 --model.drop 0.1 --model.drop_path 0.1
 --precision bf16-mixed --optim.ema_decay 0.99 --optim.accumulate_grad_batches 2
 --augment.mixup 0.8 --augment.cutmix 1 --augment.random_erasing 0.25
@@ -77,6 +78,8 @@ def position(out: Path) -> str:
     if not (out / "last.ckpt").exists():
         return "before the first checkpoint"
     at = torch.load(out / "last.ckpt", weights_only=True)["state"]
+    if at["epoch"] == EPOCHS:
+        return "after the last epoch"
     return f"epoch {at['epoch'] + 1}, batch {at['batch']}"
 
 

@@ -18,7 +18,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from timing import header, keep_freed_memory, medians, print_table, take_turns, write_csv
+from timing import (
+    header,
+    keep_freed_memory,
+    kept_bytes,
+    medians,
+    print_table,
+    take_turns,
+    write_csv,
+)
 from timm.layers import Mlp
 from torch import Tensor, nn
 
@@ -70,7 +78,7 @@ def measure(name: str, options: argparse.Namespace) -> list[list[str | float]]:
         "plain": kat.GRKANMlp(width, 4 * width, fused=False, **place),
     }
     if options.compile:
-        torch._dynamo.reset()  # its limit of recompilations would leave later shapes uncompiled
+        torch.compiler.reset()  # its limit of recompilations would leave later shapes uncompiled
         mlps = {label: torch.compile(mlp, dynamic=False) for label, mlp in mlps.items()}
     x = torch.randn(options.batch, TOKENS, width, **place, requires_grad=True)
     grad = torch.randn_like(x)
@@ -82,7 +90,7 @@ def measure(name: str, options: argparse.Namespace) -> list[list[str | float]]:
 
     forward, both = time(forward_step), time(both_step)
     with torch.autocast(options.device, torch.bfloat16, enabled=options.amp):
-        saved = {label: saved_bytes(mlp, x) / 1e6 for label, mlp in mlps.items()}
+        saved = {label: kept_bytes(mlp, x) / 1e6 for label, mlp in mlps.items()}
     columns = (forward, both, saved)
     shape = f"{options.batch}x{TOKENS}x{width}"
     return [
@@ -111,20 +119,6 @@ def both_step(mlp: nn.Module, x: Tensor, grad: Tensor) -> Callable[[], None]:
         y.backward(grad.to(y.dtype))
 
     return step
-
-
-def saved_bytes(mlp: nn.Module, x: Tensor) -> int:
-    """The bytes that autograd keeps, each storage once, parameters left out."""
-    sizes: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        sizes[tensor.data_ptr()] = tensor.nbytes
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        mlp(x).sum()
-    parameters = {parameter.data_ptr() for parameter in mlp.parameters()}
-    return sum(size for pointer, size in sizes.items() if pointer not in parameters)
 
 
 if __name__ == "__main__":

@@ -17,8 +17,16 @@ import argparse
 from pathlib import Path
 
 import torch
-from mlp import both_step, forward_step, saved_bytes
-from timing import header, keep_freed_memory, medians, print_table, take_turns, write_csv
+from mlp import both_step, forward_step
+from timing import (
+    header,
+    keep_freed_memory,
+    kept_bytes,
+    medians,
+    print_table,
+    take_turns,
+    write_csv,
+)
 from torch import Tensor, nn
 
 import kat
@@ -85,7 +93,7 @@ def measure(what: str, shape: str, options: argparse.Namespace) -> list[list[str
     candidates = {"two": nn.Sequential(norm, of_norm), "one": OnePass(norm, of_norm)}
     x = torch.randn(*sizes, **place, requires_grad=True)
     grad = torch.randn_like(x)
-    saved = {name: saved_bytes(module, x) for name, module in candidates.items()}
+    saved = {name: kept_bytes(module, x) for name, module in candidates.items()}
     rows: list[list[str | float]] = []
     for name, step in (("forward", forward_step), ("forward+backward", both_step)):
         steps = {label: step(module, x, grad) for label, module in candidates.items()}

@@ -44,14 +44,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import kat
+from kat.files import replacing
 from kat.nn import rationals
 from kat.nn.param_groups import coefficient_lr_scale
 
-COLUMNS = ("model", "optimizer", "arm", "lr", "seed", "diverged", "loss", "top1")
+KEY = ("model", "optimizer", "arm", "lr", "seed", "epochs")
+COLUMNS = (*KEY, "diverged", "loss", "top1")
 ARMS = (
     "fixed", "plain", "hundredth", "channels", "sensitivity", "normalized", "clipped", "adam",
     "margin", "groups",
 )  # fmt: skip
+_COMMON = ("fixed", "plain", "normalized", "clipped", "groups")
+SUPPORTED = {"muon": _COMMON, "adamw": _COMMON}
+"""The arms that an optimizer has, if not all."""
 BATCH, GUESSING = 64, math.log(10)
 
 
@@ -64,13 +69,13 @@ def main() -> None:
     done = read(options.csv)
     for key in product(options.models, options.optimizers, options.arms, options.lr):
         for seed in range(options.seeds):
-            cell = (*key, seed)
+            cell = (*key, seed, options.epochs)
             if tuple(map(str, cell)) not in done:
-                done[tuple(map(str, cell))] = train(*cell, epochs=options.epochs)
+                done[tuple(map(str, cell))] = train(*cell)
                 write(options.csv, done)
     print(header("cpu"))
     print_table(["model", "optimizer", "arm", *(f"lr {lr}" for lr in options.lr)],
-                [[*key, *(summary(done, key, lr, options.seeds) for lr in options.lr)]
+                [[*key, *(summary(done, key, lr, options) for lr in options.lr)]
                  for key in product(options.models, options.optimizers, options.arms)])  # fmt: skip
 
 
@@ -89,11 +94,15 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--gradients", action="store_true", help="print gradients, at the first lr")
     parser.add_argument("--csv", type=Path, help="read and extend this file")
-    return parser.parse_args()
+    options = parser.parse_args()
+    for optimizer, arm in product(options.optimizers, options.arms):
+        if arm not in SUPPORTED.get(optimizer, ARMS):
+            parser.error(f"the arm {arm!r} is for other optimizers than {optimizer}")
+    return options
 
 
 def train(
-    name: str, optimizer: str, arm: str, lr: float, seed: int, *, epochs: int
+    name: str, optimizer: str, arm: str, lr: float, seed: int, epochs: int
 ) -> tuple[str, ...]:
     """Trains once: whether it diverged, the mean loss of the last epoch, top-1 in percent."""
     *_, val_images, val_labels = digits()
@@ -249,10 +258,14 @@ MODELS: dict[str, Callable[[], nn.Module]] = {"mlp": mlp, "kat": micro}
 
 
 def summary(
-    done: dict[tuple[str, ...], tuple[str, ...]], key: tuple[str, ...], lr: float, seeds: int
+    done: dict[tuple[str, ...], tuple[str, ...]],
+    key: tuple[str, ...],
+    lr: float,
+    options: argparse.Namespace,
 ) -> str:
     """How many seeds diverged, and the top-1 of the others."""
-    runs = [done[tuple(map(str, (*key, lr, seed)))] for seed in range(seeds)]
+    seeds = options.seeds
+    runs = [done[tuple(map(str, (*key, lr, seed, options.epochs)))] for seed in range(seeds)]
     top1 = [float(accuracy) for diverged, _, accuracy in runs if diverged == "0"]
     bad = sum(diverged == "1" for diverged, _, _ in runs)
     spread = statistics.stdev(top1) if len(top1) > 1 else 0.0
@@ -261,19 +274,19 @@ def summary(
 
 
 def read(path: Path | None) -> dict[tuple[str, ...], tuple[str, ...]]:
-    """The runs that are done, by model, optimizer, arm, rate and seed."""
+    """The runs that are done, by the columns of :data:`KEY`."""
     if path is None or not path.exists():
         return {}
     with path.open(newline="") as file:
         rows = list(csv.reader(line for line in file if not line.startswith("#")))[1:]
-    return {tuple(row[:5]): tuple(row[5:]) for row in rows}
+    return {tuple(row[: len(KEY)]): tuple(row[len(KEY) :]) for row in rows}
 
 
 def write(path: Path | None, done: dict[tuple[str, ...], tuple[str, ...]]) -> None:
     """Writes all runs."""
     if path is None:
         return
-    with path.open("w", newline="") as file:
+    with replacing(path) as partial, partial.open("w", newline="") as file:
         file.writelines(f"# {line}\n" for line in header("cpu").splitlines())
         csv.writer(file).writerows([COLUMNS, *([*key, *run] for key, run in sorted(done.items()))])
 

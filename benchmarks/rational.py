@@ -131,7 +131,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     options = parser.parse_args(arguments)
     quick = options.quick
-    options.seconds = options.seconds or (0.3 if quick else 1.0)
+    if options.seconds is None:
+        options.seconds = 0.3 if quick else 1.0
     options.dtypes = options.dtypes or (["float32", "bfloat16"] if quick else [*DTYPES])
     names = options.shapes or [*WIDTHS]
     try:
@@ -168,7 +169,7 @@ def candidates(
     shape: tuple[int, ...], dtype: str, passes: str, options: argparse.Namespace
 ) -> dict[str, Callable[[], None]]:
     torch.manual_seed(0)
-    torch._dynamo.reset()  # its limit of recompilations would leave later cells uncompiled
+    torch.compiler.reset()  # its limit of recompilations would leave later cells uncompiled
     x = torch.randn(shape, device=options.device).to(DTYPES[dtype])
     grad = torch.randn(shape, device=options.device).to(DTYPES[dtype])
     a = 0.3 * torch.randn(1, 6, device=options.device)
@@ -178,8 +179,10 @@ def candidates(
         "gelu": F.gelu,
         "silu": F.silu,
     }
+    of_peer: list[Tensor] = []
     if options.peer:
-        functions["peer"] = load_peer(options.peer)(num_groups=8).to(options.device)
+        functions["peer"] = peer = load_peer(options.peer)(num_groups=8).to(options.device)
+        of_peer += peer.parameters()
     if options.compile:
         functions = {name: torch.compile(f, dynamic=False) for name, f in functions.items()}
     if REFERENCE_ARRAYS * x.numel() * max(4, x.element_size()) < options.gigabytes * 1e9:
@@ -187,7 +190,7 @@ def candidates(
     if passes == "forward":
         steps = {name: forward(function, x) for name, function in functions.items()}
         return {**steps, "copy": copy_forward(x)}
-    leaves = [t.requires_grad_() for t in (x, a, b)]
+    leaves = [*(t.requires_grad_() for t in (x, a, b)), *of_peer]
     steps = {name: both(function, grad, leaves) for name, function in functions.items()}
     return {**steps, "copy": copy_both(x.detach(), grad)}
 

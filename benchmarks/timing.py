@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import ctypes
 import platform
+import random
 import statistics
 import sys
 import time
@@ -13,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for a checkout that is not installed
 
 import kat
+from kat.files import replacing
 
 QUEUED = 10
 ENOUGH = 20.0
@@ -47,8 +50,8 @@ def take_turns(
 ) -> dict[str, list[float]]:
     """Milliseconds of each step, at least 5 times each, after one untimed round.
 
-    Every round starts with another step and goes the other way than the last, since what ran
-    before decides what is left in the caches; other work on the machine hits all steps alike.
+    Every round has an order of its own, and no step runs right after itself, since what ran before
+    decides what is left in the caches; other work on the machine hits all steps alike.
     ``clock`` gives seconds: wall time, or with ``time.process_time`` those this process computed.
     On a GPU it is the GPU's own that counts, over up to ``QUEUED`` calls in a row, so that it need
     not wait for Python to start the next.
@@ -59,12 +62,21 @@ def take_turns(
     calls = {name: _calls(step, device, clock) for name, step in steps.items()}
     order, rounds = list(steps), 0
     end = time.perf_counter() + seconds
+    draw = random.Random(0)
     while rounds < 5 or time.perf_counter() < end:
         for name in order:
             times[name].append(_milliseconds(steps[name], device, clock, calls[name]))
-        order = order[1:] + order[:1] if rounds % 2 else order[::-1]
+        order = _next_order(order, draw)
         rounds += 1
     return times
+
+
+def _next_order(order: list[str], draw: random.Random) -> list[str]:
+    """Another order, of which the first is not the last of this one."""
+    first = draw.choice(order[:-1] or order)
+    rest = [name for name in order if name != first]
+    draw.shuffle(rest)
+    return [first, *rest]
 
 
 def _calls(step: Callable[[], None], device: str, clock: Callable[[], float]) -> int:
@@ -95,6 +107,22 @@ def _milliseconds(
 def medians(times: dict[str, list[float]]) -> dict[str, float]:
     """The median of each candidate's times."""
     return {name: statistics.median(values) for name, values in times.items()}
+
+
+def kept_bytes(function: Callable[..., Tensor], *xs: Tensor) -> int:
+    """The bytes that a call keeps, without the parameters; each memory counts once."""
+    sizes: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        if not isinstance(tensor, nn.Parameter):
+            sizes[tensor.data_ptr()] = max(tensor.nbytes, sizes.get(tensor.data_ptr(), 0))
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        function(*xs).sum()
+    parameters = function.parameters() if isinstance(function, nn.Module) else ()
+    known = {parameter.data_ptr() for parameter in parameters}
+    return sum(size for pointer, size in sizes.items() if pointer not in known)
 
 
 def header(device: str) -> str:
@@ -132,7 +160,7 @@ def write_csv(
 ) -> None:
     """Writes the table, with the command and the header as comments above it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
+    with replacing(path) as partial, partial.open("w", newline="") as file:
         for line in (f"python {' '.join(sys.argv)}", *header(device).splitlines()):
             file.write(f"# {line}\n")
         writer = csv.writer(file)

@@ -143,8 +143,13 @@ def digest(out: Path) -> str:
 
 
 def wait(processes: list[subprocess.Popen[bytes]], logs: list[Path]) -> None:
-    """Waits for both machines."""
-    codes = [process.wait(timeout=600) for process in processes]
+    """Waits for both machines; if one fails, the other is killed."""
+    try:
+        codes = [process.wait(timeout=600) for process in processes]
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                kill(process)
     if any(codes):
         ends = "\n".join(f"{log.name}:\n{log.read_text()[-3000:]}" for log in logs)
         raise SystemExit(f"a machine failed: exit codes {codes}\n{ends}")
@@ -168,6 +173,9 @@ def main() -> None:
         log("two machines train again")
         first, second = (launch(n, i, killed, logs[i - 1]) for i, n in enumerate(names, 1))
         while step(killed) < KILLED_AT:
+            if first.poll() is not None or second.poll() is not None:
+                wait([first, second], logs)
+                raise SystemExit(f"training ended before step {KILLED_AT}")
             time.sleep(0.05)
         kill(second)
         log(f"machine 2 killed; the newest checkpoint is of step {step(killed)}")

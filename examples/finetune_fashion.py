@@ -10,7 +10,8 @@ Fashion-MNIST, for the classes 5 to 9. Each is fine-tuned by
 
 and compared with its linear probe (--model.freeze backbone) and with the same recipe from scratch.
 The 10,000 test images are seen by nothing but the last 'kat eval' of each run. Results go to
-results.csv; runs that are finished are kept.
+results.csv. Finished runs of the same settings are kept, and so are the images: another --per_class
+needs another --out.
 """
 
 from __future__ import annotations
@@ -24,9 +25,13 @@ from pathlib import Path
 
 import kat_command
 from kat.cli.errors import run_command
+from kat.cli.options.training_settings import TrainingParser, parse_training
 from kat.data import DataConfig, ImageDataset, open_split
 from kat.errors import InputError
+from kat.files import new_folder, replacing
+from kat.training import read_settings, settings_to_keep
 
+TASKS = ("from_digits", "from_garments")
 MODEL = "kat_micro_patch4_28"
 COLUMNS = ("task", "start", "seed", "train", "top1", "loss", "command")
 
@@ -56,7 +61,7 @@ def main() -> None:
     parser.add_argument("--data", default="fashion_mnist", help="or fashion_mnist:PATH")
     parser.add_argument("--per_class", type=int, default=100, help="training images a class")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--tasks", nargs="+", default=["from_digits", "from_garments"])
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
     options, overrides = parser.parse_known_args()
     train, test = (open_split(DataConfig(name=options.data), split) for split in ("train", "val"))
     garments = options.out / "garments_0_to_4"
@@ -123,9 +128,12 @@ def compare(
 
 
 def train_unless_done(out: Path, arguments: Sequence[str]) -> None:
-    """``kat train`` with these arguments, unless the run is finished."""
-    if not (out / "summary.json").is_file():
-        call("train", *arguments, "--out", str(out), "--overwrite", "true", "--no-progress")
+    """``kat train`` with these arguments, unless such a run is finished."""
+    arguments = [*arguments, "--out", str(out), "--overwrite", "true", "--no-progress"]
+    config, _ = parse_training(TrainingParser(), arguments)
+    done = (out / "summary.json").is_file() and read_settings(out) == settings_to_keep(config)
+    if not done:
+        call("train", *arguments)
 
 
 def evaluate(run: Path, images: Path) -> dict[str, float]:
@@ -147,19 +155,21 @@ def write_images(data: ImageDataset, labels: range, per_class: int, folder: Path
     """Writes the first images of each class as FOLDER/CLASS/NUMBER.png, unless they are there."""
     if folder.is_dir():
         return
+    folder.parent.mkdir(parents=True, exist_ok=True)
     counts = dict.fromkeys(labels, 0)
-    for index in range(len(data)):
-        image, label = data[index]
-        if label in counts and counts[label] < per_class:
-            target = folder / data.classes[label].replace("/", " or ")
-            target.mkdir(parents=True, exist_ok=True)
-            image.save(target / f"{counts[label]:05}.png")
-            counts[label] += 1
+    with new_folder(folder) as draft:
+        for index in range(len(data)):
+            image, label = data[index]
+            if label in counts and counts[label] < per_class:
+                target = draft / data.classes[label].replace("/", " or ")
+                target.mkdir(exist_ok=True)
+                image.save(target / f"{counts[label]:05}.png")
+                counts[label] += 1
 
 
 def write_csv(rows: Sequence[dict[str, object]], path: Path) -> None:
     """Writes a row a run."""
-    with path.open("w", newline="") as file:
+    with replacing(path) as partial, partial.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(rows)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -58,7 +59,8 @@ def build(draft: Path, out: Path) -> tuple[Path, Path]:
         run("auditwheel", "repair", "--wheel-dir", draft / "repaired", wheel)
         (wheel,) = (draft / "repaired").glob("*.whl")
     run("twine", "check", "--strict", sdist, wheel)
-    return sdist.replace(out / sdist.name), wheel.replace(out / wheel.name)
+    # The draft may be on another file system, where a file cannot be renamed.
+    return Path(shutil.move(sdist, out / sdist.name)), Path(shutil.move(wheel, out / wheel.name))
 
 
 def check_contents(sdist: Path, wheel: Path) -> None:

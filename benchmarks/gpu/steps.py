@@ -23,6 +23,7 @@ import mlp
 import rational
 import torch
 import train_step
+from peer_static import GPUS
 from timing import ACCELERATORS, medians, processor, take_turns
 
 import kat
@@ -246,11 +247,14 @@ def models(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
 
 
 def peers(plan: Plan, emit: Emit, share: tuple[int, int]) -> None:
-    """benchmarks/peers.py for this device, without the parts that no GPU is needed for."""
+    """What Triton compiles of published kernels for this device: benchmarks/peers.py."""
     script = ROOT / "benchmarks" / "peers.py"
     if not script.exists():
         raise Skipped(f"there is no {script.relative_to(ROOT)} in this checkout")
     arch = "{}{}".format(*ACCELERATORS[plan.device].get_device_capability())
+    if int(arch) not in GPUS:
+        known = ", ".join(map(str, GPUS))
+        raise Skipped(f"peers.py has no limits of architecture {arch}, only of {known}")
     environment = {n: v for n, v in os.environ.items() if n != "TRITON_INTERPRET"}
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder) / "peers.csv"
