@@ -180,11 +180,13 @@ def link_or_copy(path: Path, other: Path) -> None:
     partial = _partial(other)
     partial.unlink(missing_ok=True)
     try:
-        os.link(path, partial)
-    except OSError:  # a file system without hard links
-        shutil.copyfile(path, partial)
-    os.replace(partial, other)
-    partial.unlink(missing_ok=True)  # os.replace keeps it if both are the same file already
+        try:
+            os.link(path, partial)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(path, partial)
+        os.replace(partial, other)
+    finally:
+        partial.unlink(missing_ok=True)  # os.replace keeps it if both are the same file already
 
 
 def check_target(path: Path, endings: Sequence[str] = ()) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import socket
 from pathlib import Path
 
@@ -134,3 +135,19 @@ def test_a_second_name_keeps_the_contents_when_the_first_is_replaced(tmp_path, m
     os.replace(fresh, path)
     assert (path.read_text(), other.read_text()) == ("2", "1")
     assert {p.name for p in tmp_path.iterdir()} == {"last", "previous"}
+
+
+def test_a_copy_that_fails_leaves_nothing(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError("no space")
+
+    def half(_, target):
+        target.write_text("ha")
+        fail()
+
+    monkeypatch.setattr(os, "link", fail)
+    monkeypatch.setattr(shutil, "copyfile", half)
+    (tmp_path / "last").write_text("half")
+    with pytest.raises(OSError, match="no space"):
+        link_or_copy(tmp_path / "last", tmp_path / "previous")
+    assert [p.name for p in tmp_path.iterdir()] == ["last"]

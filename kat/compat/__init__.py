@@ -14,6 +14,7 @@ Source: https://github.com/Adamdad/rational_kat_cu
 from __future__ import annotations
 
 import sys
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 from torch import Tensor
@@ -124,6 +125,7 @@ def _provide() -> None:
     for name in ("", *_SUBMODULES):
         module = ModuleType(f"kat_rational.{name}", __doc__) if name else package
         vars(module).update(names)
+        module.__spec__ = ModuleSpec(module.__name__, None, is_package=module is package)
         sys.modules[module.__name__] = module
         if name:
             setattr(package, name, module)

@@ -8,7 +8,7 @@ Var[y] = d_in v E[F(x)^2], so v = alpha / d_in with alpha = 1 / E[F(x)^2] keeps 
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from kat.errors import InputError
 from kat.nn.gain import Function, gain, moments
 from kat.nn.rational import GroupRational
 from kat.nn.sharded import replicated_like, sharded_like
+from kat.ops.arguments import compute_dtype
 from kat.ops.torch_internals import has_values
 
 Scheme = Literal["variance_preserving", "centered", "kaiming", "trunc_normal"]
@@ -139,7 +140,8 @@ def init_attention_mimetic_(qkv: nn.Linear, proj: nn.Linear, num_heads: int) -> 
             f" and {tuple(proj.weight.shape)}"
         )
     rank = dim // num_heads
-    query, key, value = products = torch.empty(3, dim, dim, device=qkv.weight.device)
+    options: Any = {"device": qkv.weight.device, "dtype": compute_dtype(qkv.weight.dtype)}
+    query, key, value = products = torch.empty(3, dim, dim, **options)
     for head in range(num_heads):
         rows = slice(head * rank, (head + 1) * rank)
         left, right = _split(_noisy_identity(qkv.weight, dim, noise=0.7, identity=0.7))
@@ -155,10 +157,11 @@ def init_attention_mimetic_(qkv: nn.Linear, proj: nn.Linear, num_heads: int) -> 
 
 
 def _noisy_identity(like: Tensor, dim: int, *, noise: float, identity: float) -> Tensor:
-    """noise * Z + identity * I in float32 on like's device, Z uniform with variance 1 / dim."""
+    """noise * Z + identity * I, in float32 at least, Z uniform with variance 1 / dim."""
     bound = math.sqrt(3 / dim)
-    z = torch.empty(dim, dim, device=like.device).uniform_(-bound, bound)
-    return noise * z + identity * torch.eye(dim, device=like.device)
+    options: Any = {"device": like.device, "dtype": compute_dtype(like.dtype)}
+    z = torch.empty(dim, dim, **options).uniform_(-bound, bound)
+    return noise * z + identity * torch.eye(dim, **options)
 
 
 def _split(matrix: Tensor) -> tuple[Tensor, Tensor]:

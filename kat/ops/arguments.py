@@ -87,7 +87,7 @@ def fit(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> bool:
     others = denominator.shape[0]
     groups = max(rows, others)
     rows_fit = rows in (1, groups) and others in (1, groups)
-    return columns > 1 and rows_fit and x.shape[-1] % groups == 0
+    return columns > 1 and rows_fit and groups > 0 and x.shape[-1] % groups == 0
 
 
 def _explain(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> NoReturn:
@@ -110,6 +110,8 @@ def _explain(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> No
     if x.dim() < 1:
         raise ValueError("x must have at least one dimension, the channels")
     groups = max(numerator.shape[0], denominator.shape[0])
+    if groups == 0:
+        raise ValueError("numerator and denominator must have at least one row, a group")
     for name, tensor in (("numerator", numerator), ("denominator", denominator)):
         if tensor.shape[0] not in (1, groups):
             raise ValueError(

@@ -39,7 +39,7 @@ from kat.training.distributed import assign, broadcast, gather
 from kat.training.optim.ema import EMA
 from kat.training.optim.optimizer import optimizer_layout
 from kat.training.run_directory import LAST, PREVIOUS
-from kat.training.state import TrainState, rounding_changes
+from kat.training.state import UNKNOWN, TrainState, rounding_changes
 
 if TYPE_CHECKING:
     from kat.training.build import Run
@@ -95,7 +95,7 @@ def _content(run: Run) -> dict[str, Any]:
         "callbacks": {c.name: c.state_dict() for c in run.callbacks if c.name is not None},
     }
     if run.ema is not None:
-        averages = {name: _stored(value) for name, value in run.ema.values.items()}
+        averages = {name: _stored(value) for name, value in run.ema.by_every_name().items()}
         kept = {name: averages.get(name, tensor) for name, tensor in weights.items()}
         content |= {
             "state_dict": kept, "raw_state_dict": weights, "ema_steps": run.ema.steps
@@ -111,8 +111,13 @@ def load_checkpoint(run: Run, path: Path) -> None:
     if changed:
         run.print(f"resumed with {changed}: {_NOT_EXACT}")
     run.print(f"resumed from {path.name}, after step {saved.step}")
-    run.state = saved.divided(run.state.division, int(min(run.batches, 2**62)))
-    if run.state is not saved:
+    run.state = saved.divided(run.state.division, int(min(run.batches, UNKNOWN)))
+    if run.state.division == saved.division and run.state.step != saved.step:
+        run.print(
+            f"an epoch has {run.batches} batches now: the schedule continues at step"
+            f" {run.state.step}, the same place in the new epochs"
+        )
+    elif run.state is not saved:
         run.print(
             f"resumed by {run.state.division}, saved by {saved.division}: the data continues where"
             f" it was, but {_NOT_EXACT}"

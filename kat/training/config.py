@@ -309,6 +309,11 @@ def _check_optim(config: TrainConfig) -> None:
             f"optim.min_lr={optim.min_lr:g} is above optim.lr={optim.lr:g}, so that the rate would"
             f" rise: give an optim.min_lr of at most {optim.lr:g}"
         )
+    if optim.warmup_epochs not in (0, AUTO) and optim.lr != AUTO and optim.warmup_lr > optim.lr:
+        raise InputError(
+            f"optim.warmup_lr={optim.warmup_lr:g} is above optim.lr={optim.lr:g}, so that the rate"
+            f" would begin above its peak: give an optim.warmup_lr of at most {optim.lr:g}"
+        )
     if config.strategy == "fsdp" and config.optim.name.lower().endswith(("adamp", "sgdp")):
         raise InputError(
             f"optim.name={config.optim.name} fails where a process has no share of a weight,"

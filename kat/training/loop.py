@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import partial
 from itertools import islice
 from typing import TypeVar
@@ -38,7 +39,9 @@ def fit(run: Run) -> None:
             cut_short = False
         run.notify(Callback.on_fit_end)
     except BaseException:
-        run.notify(Callback.on_exception)
+        for callback in run.callbacks:
+            with suppress(Exception):  # such as of a full disk: the others must give back theirs
+                callback.on_exception(run)
         raise
 
 

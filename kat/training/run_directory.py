@@ -36,7 +36,7 @@ STABILITY, STABILITY_REPORT = "stability.csv", "stability.html"
 COEFFICIENTS = "coefficients.csv"
 REPORT = "report.html"
 LOGGER_RUNS = "loggers.json"
-LOCK = ".lock"
+LOCK = ".kat-lock"
 """Is there while a run writes to the directory, or if one was killed; names its process."""
 CHECKPOINTS_AT_ONCE = 4
 """The most checkpoints on disk at once: best, last, previous, and one that is being written."""

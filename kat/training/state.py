@@ -31,6 +31,10 @@ class Division:
         return f"{self.processes} processes with batches of {self.batch_size} x {self.accumulate}"
 
 
+UNKNOWN = 2**62
+"""The batches of an epoch of a stream whose length is not known."""
+
+
 @dataclass
 class TrainState:
     """Everything of a run that its weights and its optimizer do not hold; saved as it is.
@@ -95,7 +99,7 @@ class TrainState:
 
         Args:
             division: the new one.
-            batches: in an epoch of each process.
+            batches: in an epoch of each process; :data:`UNKNOWN` if there is no telling.
         """
         last = math.ceil(batches / division.accumulate)
         images = self.batch * self.division.processes * self.division.batch_size
@@ -103,13 +107,14 @@ class TrainState:
         taken = min(images // size, last)
         validating = self.validating or (self.batch > 0 and taken == last)
         fits = self.batch == batches if validating else self.batch < batches
-        if division == self.division and fits:
+        step = self.epoch * last + (last if validating else taken)
+        if division == self.division and fits and (step == self.step or batches >= UNKNOWN):
             return self
         return dataclasses.replace(
             self,
             division=division,
             batch=batches if validating else taken * division.accumulate,
-            step=self.epoch * last + (last if validating else taken),
+            step=step,
             validating=validating,
         )
 

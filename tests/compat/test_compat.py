@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 import textwrap
@@ -23,6 +24,8 @@ def test_the_names_are_found_in_the_package_and_in_its_modules():
     assert KAT_Group is from_module is kat.compat.KAT_Group
     assert issubclass(KAT_Group2D, nn.Module)
     assert RationalTriton1DGroup.apply
+    for name in ("kat_rational", "kat_rational.kat_1dgroup_triton"):
+        assert importlib.util.find_spec(name).name == name
 
 
 @pytest.mark.parametrize("mode", kat.compat.MODES)

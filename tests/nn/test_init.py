@@ -30,6 +30,18 @@ def test_a_constant_function_cannot_be_centered():
         kat.GRKANLinear(16, 4, degree=(1, 1), init=constant, weight_init="centered")
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_models_are_built_under_a_default_of_half_precision(dtype):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        model = kat.models.create_model("kat_micro", depth=1)
+    finally:
+        torch.set_default_dtype(before)
+    assert {p.dtype for p in model.parameters()} == {dtype}
+    assert all(p.isfinite().all() for p in model.parameters())
+
+
 def test_mimetic_attention_of_other_shapes_is_refused():
     qkv, proj = nn.Linear(10, 30), nn.Linear(10, 10)
     for heads in (0, 3):

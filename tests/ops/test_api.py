@@ -197,6 +197,10 @@ def test_autocast_leaves_the_dtype_alone():
         ({"denominator": torch.zeros(4)}, "denominator must be"),
         ({"numerator": torch.zeros(3, 6)}, "numerator has 3 rows; with 4 groups"),
         ({"denominator": torch.zeros(1, 4, device="meta")}, "denominator is on meta"),
+        (
+            {"numerator": torch.zeros(0, 6), "denominator": torch.zeros(0, 4)},
+            "must have at least one row",
+        ),
     ],
 )
 def test_bad_arguments_are_named(change, message):

@@ -97,6 +97,26 @@ class Named(Callback):
         return super().__getattribute__(name)
 
 
+def test_a_hook_that_fails_at_the_end_of_a_failed_run_hides_nothing():
+    """Signals are given back, and the error is the one that stopped the run."""
+    ended = []
+
+    class Broken(Callback):
+        def on_epoch_start(self, run):
+            raise ValueError("the first")
+
+        def on_exception(self, run):
+            raise OSError("read-only")
+
+    class Later(Callback):
+        def on_exception(self, run):
+            ended.append(True)
+
+    with pytest.raises(ValueError, match="the first"):
+        fit(make_run(batches(1), None, Broken(), Later()))
+    assert ended == [True]
+
+
 def test_the_hooks_come_in_their_order():
     named = Named()
     fit(make_run(batches(2), batches(1), named, epochs=1))

@@ -60,6 +60,10 @@ def test_a_resolved_run_is_settled_and_nothing_is_written(tmp_path):
             {"optim": OptimConfig(lr=5e-6)},
             "optim.min_lr=1e-05 is above optim.lr=5e-06, so that the rate would rise",
         ),
+        (
+            {"optim": OptimConfig(lr=1e-3, warmup_lr=1.0, warmup_epochs=1)},
+            "optim.warmup_lr=1 is above optim.lr=0.001, so that the rate would begin above",
+        ),
         ({"optim": OptimConfig(name="sgd", betas=(0.5, 0.6))}, "sgd has no betas"),
         ({"max_time": 84600}, "max_time must be text, got 84600: .* put it in quotes"),
         ({"model": ModelConfig(args={"global_pool": ""})}, "global_pool='' leaves logits"),

@@ -210,6 +210,29 @@ def test_best_weights_that_are_damaged_are_restored_from_the_last_or_replaced(
     assert best == (1 if epochs == 1 else 3)
 
 
+def test_a_finished_run_without_its_best_checkpoint_is_left_as_it_is(tmp_path, capsys, monkeypatch):
+    out = tmp_path / "run"
+    short = ("train", "--config", "digits", "--limit_train_batches", 2, "--no-progress",
+             "--optim.warmup_epochs", 0, "--epochs", 2, "--out", out)  # fmt: skip
+    falling = iter((90.0, 80.0))
+    compute = ClassificationMetrics.compute
+    monkeypatch.setattr(
+        ClassificationMetrics,
+        "compute",
+        lambda self: {**compute(self), "top1": torch.tensor(next(falling))},
+    )
+    assert run(*short) == 0
+    (out / "best.ckpt").unlink()
+    before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    assert run(*short, "--resume", "auto") == 2
+    assert (
+        "best.ckpt does not exist; the run has ended, and nothing of it is changed"
+        in capsys.readouterr().err
+    )
+    after = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    assert after == before
+
+
 def test_a_checkpoint_that_cannot_be_written_stops_the_run_and_leaves_the_one_before(
     tmp_path, monkeypatch, capsys, clean
 ):

@@ -12,7 +12,7 @@ from kat.checksum import write_checksum
 from kat.errors import InputError
 from kat.models import build_model, load_model
 from kat.training import TrainConfig, settings_to_keep
-from kat.training.run_directory import newest_checkpoint
+from kat.training.run_directory import LOCK, newest_checkpoint
 from tests.cli.commands import QUICK, refused, run
 from tests.images import write_folder
 from tests.processes import start, wait_until
@@ -127,7 +127,7 @@ def test_a_directory_that_a_run_writes_is_refused_until_that_run_is_gone(tmp_pat
     first.kill()
     first.communicate()
     assert run(*command, "--resume", "auto", "--limit_epochs", 1) == 0
-    assert not (out / ".lock").exists()
+    assert not (out / LOCK).exists()
 
 
 @pytest.mark.slow

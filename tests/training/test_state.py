@@ -8,9 +8,9 @@ import math
 import pytest
 import torch
 
-from kat.training.state import Division, TrainState, rounding_changes, rounding_factors
+from kat.training.state import UNKNOWN, Division, TrainState, rounding_changes, rounding_factors
 
-AT = TrainState(Division(processes=2, batch_size=8, accumulate=2), epoch=2, batch=10, step=30)
+AT = TrainState(Division(processes=2, batch_size=8, accumulate=2), epoch=2, batch=10, step=25)
 
 
 def test_the_same_division_changes_nothing():
@@ -35,6 +35,12 @@ def test_another_division_resumes_where_the_images_were(
     assert moved.division == Division(processes, batch_size, accumulate)
     seen, before = batch * processes * batch_size, AT.batch * 2 * 8
     assert before - processes * batch_size * accumulate < seen <= before
+
+
+def test_the_schedule_is_at_the_same_place_of_longer_and_shorter_epochs():
+    ended = TrainState(Division(1, 8, 1), epoch=2, step=20)
+    assert [ended.divided(ended.division, n).step for n in (10, 100, 1)] == [20, 200, 2]
+    assert ended.divided(ended.division, UNKNOWN) is ended
 
 
 def test_an_epoch_that_is_to_be_validated_is_still_over():

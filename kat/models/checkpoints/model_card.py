@@ -177,6 +177,7 @@ def _hub_metadata(
 
 def _metrics_text(task: _Task, metrics: Mapping[str, Any], data: str | None) -> str:
     main, *_ = task.metrics
+    metrics = {name: value for name, value in metrics.items() if value is not None}  # NaN in JSON
     if main not in metrics or not data:
         return "No metrics of these weights are on record."
     values = ", ".join(

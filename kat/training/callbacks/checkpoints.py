@@ -52,12 +52,12 @@ class Checkpoints(Callback):
         self.request.watch()
         self._clock = self._saved_at = time.monotonic()
         self._saved_step = run.state.step
+        if run.resumed_from is not None:
+            _restore_best(run, run.resumed_from)
         if run.is_first:
             remove_results(run.out)
         if run.resumed_from is None:
             self._save(run)
-        else:
-            _restore_best(run, run.resumed_from)
 
     def on_batch_end(self, run: Run, index: int, batch: Batch, stepped: bool) -> None:
         """Saves if a checkpoint is due or the run is to stop, except at the end of an epoch."""
@@ -138,6 +138,9 @@ def _restore_best(run: Run, path: Path) -> None:
     """Makes up for a best.ckpt that a run was stopped before it could write, or that is damaged.
 
     Where it is gone, the best of the epochs to come takes its place.
+
+    Raises:
+        InputError: it is gone, and no epoch is to come; nothing of the run is changed then.
     """
     state = run.state
     if state.holds_best and run.is_first:
@@ -149,6 +152,8 @@ def _restore_best(run: Run, path: Path) -> None:
     try:
         verify_checksum(run.out / BEST, required=True)
     except InputError as error:
+        if state.epoch >= run.epochs or run.should_stop:
+            raise InputError(f"{error}; the run has ended, and nothing of it is changed") from None
         state.best = {}
         if run.is_first:
             say(f"{error}: the best of the epochs to come takes its place")

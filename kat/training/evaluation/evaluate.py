@@ -11,7 +11,7 @@ from kat.data import DataConfig, open_split
 from kat.errors import InputError
 from kat.models import ModelRecord
 from kat.settings import AUTO, check_ranges
-from kat.training.evaluation.evaluation import EvalConfig, Evaluation, Subject
+from kat.training.evaluation.evaluation import EvalConfig, Evaluation, Subject, device_of
 from kat.training.tasks.registry import TASKS, check_task
 
 
@@ -58,7 +58,8 @@ def evaluate(
     images = open_split(data, "val")
     check_task(model, images, (str(source), data.name))
     task = TASKS[images.task]
-    subject = Subject(model, record, source)
+    # Moved in torch.inference_mode, as the tasks run, its weights could not be trained afterwards.
+    subject = Subject(model.to(device_of(model, config)), record, source)
     training = [module for module in model.modules() if module.training]
     try:
         return task.evaluate(subject, images, data, config, options or task.EvalOptions())

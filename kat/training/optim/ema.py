@@ -15,9 +15,9 @@ from kat.training.distributed import assign, local
 class EMA:
     """ema <- d ema + (1 - d) weights after each step t, with d = min(decay, (1 + t) / (10 + t)).
 
-    Parameters and floating-point buffers are averaged; other buffers are copied. The warm-up of d
-    lets a run of a few hundred steps forget its initial weights. Sharded weights have a sharded
-    EMA.
+    Parameters and floating-point buffers are averaged; other buffers are copied, and so are those
+    with infinite values at the start, such as masks. The warm-up of d lets a run of a few hundred
+    steps forget its initial weights. Sharded weights have a sharded EMA.
 
     Args:
         model: model whose weights are averaged; the EMA starts from them.
@@ -29,6 +29,11 @@ class EMA:
         self.decay = decay
         self.steps = 0
         self.values = {name: tensor.clone() for name, tensor in self._current().items()}
+        self._averaged = {
+            name
+            for name, value in self.values.items()
+            if value.is_floating_point() and not local(value).isinf().any()
+        }
 
     def rate(self) -> float:
         """d of the next step."""
@@ -40,7 +45,7 @@ class EMA:
         averages, weights = [], []
         for name, tensor in self._current().items():
             average = local(self.values[name])
-            if average.is_floating_point():
+            if name in self._averaged:
                 averages.append(average)
                 weights.append(local(tensor))
             else:
@@ -48,6 +53,12 @@ class EMA:
         if averages:
             get_ema_multi_avg_fn(self.rate())(averages, weights, self.steps)
         self.steps += 1
+
+    def by_every_name(self) -> dict[str, Tensor]:
+        """The averages by all names in the state dict: a tied tensor has several."""
+        names = {id(tensor): name for name, tensor in _named_tensors(self.model)}
+        every = _named_tensors(self.model, remove_duplicate=False)
+        return {name: self.values[names[id(tensor)]] for name, tensor in every}
 
     @contextmanager
     def swapped(self) -> Iterator[None]:
@@ -74,5 +85,11 @@ class EMA:
             current.copy_(kept)
 
     def _current(self) -> dict[str, Tensor]:
-        own = [*self.model.named_parameters(), *self.model.named_buffers()]
-        return {name: tensor.detach() for name, tensor in own}
+        return {name: tensor.detach() for name, tensor in _named_tensors(self.model)}
+
+
+def _named_tensors(model: nn.Module, *, remove_duplicate: bool = True) -> list[tuple[str, Tensor]]:
+    return [
+        *model.named_parameters(remove_duplicate=remove_duplicate),
+        *model.named_buffers(remove_duplicate=remove_duplicate),
+    ]

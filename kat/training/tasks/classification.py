@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 from PIL import Image
-from timm.data.mixup import Mixup
+from timm.data.mixup import Mixup, mixup_target
 from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics import MeanMetric
@@ -144,6 +144,9 @@ class Classification(Task):
         """Applies mixup and cutmix, if they are enabled; labels then become soft."""
         if self.mixup is None:
             return images, labels
+        if len(labels) == 1:  # the rest of the batch cannot be read
+            smoothing = self.mixup.label_smoothing
+            return images, mixup_target(labels, self.mixup.num_classes, smoothing=smoothing)
         even = len(labels) - len(labels) % 2  # timm's Mixup needs pairs
         mixed: tuple[Tensor, Tensor] = self.mixup(images[:even], labels[:even])
         return mixed

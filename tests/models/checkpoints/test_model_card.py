@@ -57,6 +57,13 @@ def test_only_a_kat_is_called_one(name):
     assert f"`{name}`" in text
 
 
+def test_metrics_that_are_null_are_left_out():
+    """As the AP of a split without boxes in summary.json."""
+    training = TrainingRecord(TRAINING.settings, {**TRAINING.metrics, "top1": None})
+    text = model_card(make_record(), 1, training, name="nothing counts")
+    assert "No metrics of these weights are on record." in text
+
+
 def test_metrics_of_a_part_of_the_validation_split_are_left_out():
     part = TrainingRecord({**TRAINING.settings, "limit_val_batches": 1}, TRAINING.metrics)
     text = model_card(make_record(), 1, part, name="part")

@@ -34,6 +34,27 @@ def test_statistics_are_averaged_and_counts_are_copied():
     assert ema.values["num_batches_tracked"].item() == 7
 
 
+def test_infinite_buffers_are_copied():
+    model = nn.Linear(1, 1)
+    model.register_buffer("mask", torch.full((2, 2), -torch.inf).triu(1))
+    ema = EMA(model, 0.9)
+    for _ in range(2):
+        ema.update()
+    assert torch.equal(ema.values["mask"], model.mask)
+
+
+def test_tied_tensors_have_an_average_by_each_name():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    model[1].weight = model[0].weight
+    ema = EMA(model, 0.9)
+    nn.init.ones_(model[0].weight)
+    ema.update()
+    found = ema.by_every_name()
+    assert set(found) == set(model.state_dict())
+    assert found["1.weight"] is found["0.weight"] is ema.values["0.weight"]
+    assert not torch.equal(found["1.weight"], model[1].weight)
+
+
 def test_a_state_is_restored():
     model = nn.Linear(3, 2)
     before = EMA(model, 0.9)

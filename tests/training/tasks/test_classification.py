@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch.nn import functional
 
@@ -48,5 +49,8 @@ def test_mixing_takes_pairs_of_images_and_smooths_their_labels():
     torch.testing.assert_close(soft.sum(1), torch.ones(6))
     assert soft.min() > 0.0099  # 0.1 over 10 classes
     assert task.loss(torch.randn(6, 10), soft).isfinite()
+    one, its_label = task.mixed(images[:1], labels[:1])  # the others cannot be read
+    assert torch.equal(one, images[:1])
+    assert its_label[0, labels[0]].item() == pytest.approx(0.91)
     alone = _task()
     assert alone.mixed(images, labels) == (images, labels)
