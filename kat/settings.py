@@ -120,8 +120,9 @@ def _is_of_type(value: Any, wanted: Any) -> bool:
         return same and all(map(_is_of_type, value, wanted))
     if isinstance(wanted, bool):
         return isinstance(value, bool)
-    if isinstance(wanted, int | float):  # NumPy's numbers are these, too
-        return isinstance(value, Integral if isinstance(wanted, int) else Real)
+    if isinstance(wanted, int | float):  # NumPy's numbers are these, too, but so is a bool
+        kind = Integral if isinstance(wanted, int) else Real
+        return isinstance(value, kind) and not isinstance(value, bool)
     return isinstance(value, type(wanted))
 
 

@@ -78,6 +78,8 @@ def test_a_section_alone_has_its_full_name():
         (Outer(inner=Inner(steps="2")), "inner.steps must be an integer, got '2'"),
         (Outer(inner=Inner(steps=64.0)), "inner.steps must be an integer, got 64.0"),
         (Outer(inner=Inner(rate="1e-3")), "inner.rate must be a number, got '1e-3'"),
+        (Outer(inner=Inner(steps=True)), "inner.steps must be an integer, got True"),
+        (Outer(inner=Inner(rate=True)), "inner.rate must be a number, got True"),
         (Outer(flag="false"), "flag must be true or false, got 'false'"),
         (Outer(inner={"rate": 0.1}), "inner must be of the type Inner, got {'rate': 0.1}"),
     ],

@@ -101,6 +101,8 @@ class GroupRational(nn.Module):
         if not isinstance(channel_dim, SupportsIndex):
             raise InputError(f"channel_dim must be an integer, got {channel_dim!r}")
         self.num_groups = int(num_groups)
+        if num_channels is not None and num_channels % self.num_groups:
+            raise InputError(f"num_groups={num_groups} does not divide num_channels={num_channels}")
         self.degree = check_degree(degree)
         self.init: str | Coefficients = given_coefficients(init)
         self.form = form
@@ -167,6 +169,11 @@ class GroupRational(nn.Module):
         """Raises InputError if x has other channels than ``num_channels``."""
         if self.num_channels is None or isinstance(x, fx.Proxy):
             return
+        if not -x.dim() <= self.channel_dim < x.dim():
+            raise InputError(
+                f"x has no dimension {self.channel_dim}, that of the {self.num_channels} channels:"
+                f" its shape is {tuple(x.shape)}"
+            )
         if x.shape[self.channel_dim] == self.num_channels:
             return
         raise InputError(

@@ -268,6 +268,21 @@ def test_timm_builds_it_as_any_activation():
     assert act.num_groups == 2
 
 
+@pytest.mark.parametrize(
+    ("layer", "x"),
+    [
+        (kat.GRKANLinear(16, 4), torch.tensor(1.0)),
+        (kat.GRKANMlp(16, 32), torch.tensor(1.0)),
+        (kat.GroupRational(2, channel_dim=1, num_channels=8), torch.ones(8)),
+    ],
+)
+def test_inputs_without_the_dimension_of_the_channels_are_refused(layer, x):
+    with pytest.raises(InputError, match=r"x has no dimension .* channels: its shape is"):
+        layer(x)
+
+
 def test_channels_that_do_not_divide_are_named():
+    with pytest.raises(InputError, match="num_groups=8 does not divide num_channels=10"):
+        kat.GroupRational(8, num_channels=10)
     with pytest.raises(ValueError, match="10 channels are not divisible by 8 groups"):
         kat.GroupRational(8)(torch.zeros(2, 10))

@@ -137,7 +137,7 @@ def _fused(
     layers = layers_for_blocks(x, [(activation, linear)], norm)
     if layers is not None:
         return run_in_blocks(x, layers)
-    if type(x) not in PLAIN or not torch.is_grad_enabled():
+    if type(x) not in PLAIN or not torch.is_grad_enabled() or x.dim() == 0:
         return None
     if in_function_transform() or is_exporting():
         return None
