@@ -8,15 +8,8 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from timing import (
-    header,
-    keep_freed_memory,
-    kept_bytes,
-    medians,
-    print_table,
-    take_turns,
-    write_csv,
-)
+from memory import kept_bytes
+from timing import header, keep_freed_memory, medians, print_table, take_turns, write_csv
 from timm.layers import SwiGLU, SwiGLUPacked
 from torch import Tensor, nn
 

@@ -19,10 +19,10 @@ from typing import Any
 
 import timm
 import torch
+from memory import resident
 from timing import header, medians, print_table, take_turns, write_csv
 from torch import Tensor
 from torch.nn import functional
-from train_step import resident
 
 import kat
 

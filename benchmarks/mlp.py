@@ -18,15 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from timing import (
-    header,
-    keep_freed_memory,
-    kept_bytes,
-    medians,
-    print_table,
-    take_turns,
-    write_csv,
-)
+from memory import kept_bytes
+from timing import header, keep_freed_memory, medians, print_table, take_turns, write_csv
 from timm.layers import Mlp
 from torch import Tensor, nn
 

@@ -17,16 +17,9 @@ import argparse
 from pathlib import Path
 
 import torch
+from memory import kept_bytes
 from mlp import both_step, forward_step
-from timing import (
-    header,
-    keep_freed_memory,
-    kept_bytes,
-    medians,
-    print_table,
-    take_turns,
-    write_csv,
-)
+from timing import header, keep_freed_memory, medians, print_table, take_turns, write_csv
 from torch import Tensor, nn
 
 import kat

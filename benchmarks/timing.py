@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for a checkout that is not installed
 
@@ -73,7 +72,9 @@ def take_turns(
 
 def _next_order(order: list[str], draw: random.Random) -> list[str]:
     """Another order, of which the first is not the last of this one."""
-    first = draw.choice(order[:-1] or order)
+    if len(order) < 2:
+        return order
+    first = draw.choice(order[:-1])
     rest = [name for name in order if name != first]
     draw.shuffle(rest)
     return [first, *rest]
@@ -107,22 +108,6 @@ def _milliseconds(
 def medians(times: dict[str, list[float]]) -> dict[str, float]:
     """The median of each candidate's times."""
     return {name: statistics.median(values) for name, values in times.items()}
-
-
-def kept_bytes(function: Callable[..., Tensor], *xs: Tensor) -> int:
-    """The bytes that a call keeps, without the parameters; each memory counts once."""
-    sizes: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        if not isinstance(tensor, nn.Parameter):
-            sizes[tensor.data_ptr()] = max(tensor.nbytes, sizes.get(tensor.data_ptr(), 0))
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        function(*xs).sum()
-    parameters = function.parameters() if isinstance(function, nn.Module) else ()
-    known = {parameter.data_ptr() for parameter in parameters}
-    return sum(size for pointer, size in sizes.items() if pointer not in known)
 
 
 def header(device: str) -> str:

@@ -37,6 +37,7 @@ from typing import Any
 import timm
 import torch
 from blocked_vit import MlpInBlocks
+from memory import reset_peak, resident
 from timing import (
     ACCELERATORS,
     header,
@@ -247,16 +248,10 @@ def peak_resident_bytes(name: str, options: argparse.Namespace) -> int:
     if options.compile:
         step()
         model.zero_grad(set_to_none=True)
-        Path("/proc/self/clear_refs").write_text("5")  # VmHWM becomes VmRSS
+        reset_peak()
     before = resident("VmRSS")
     step(), step()
     return resident("VmHWM") - before
-
-
-def resident(field: str) -> int:
-    """Resident bytes of this process: VmRSS now, VmHWM the most so far (Linux)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
 
 
 if __name__ == "__main__":

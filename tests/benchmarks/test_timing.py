@@ -10,6 +10,10 @@ import pytest
 from benchmarks.timing import take_turns
 
 
+def test_of_no_candidates_there_are_no_times():
+    assert take_turns({}, 0, "cpu") == {}
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
 def test_no_candidate_has_a_place_of_its_own(count):
     seen = []

@@ -32,7 +32,7 @@ def predict_classes(
     """Runs a classifier over a split; every readable image counts once.
 
     Args:
-        subject: the model and its record; the model is moved to the device.
+        subject: the model, on the device of the evaluation, and its record.
         images: the split, with the transform of the model set.
         columns: for each class of the data, its index among the model's classes.
         data: settings of data loading.
@@ -45,7 +45,7 @@ def predict_classes(
         InputError: no image can be read, a label is out of range, or logits are not finite.
     """
     device = device_of(subject.model, config)
-    model = subject.model.to(device).eval()
+    model = subject.model.eval()
     prepare = DeviceTransform(subject.record.mean, subject.record.std)
     precision = Precision(config.precision, device)
     kept: list[tuple[np.ndarray, ...]] = []

@@ -24,7 +24,7 @@ class ImagePass:
     """Iterates over the images of a split for a detector or a segmentation model.
 
     Args:
-        subject: the model and its record; the model is moved to the device.
+        subject: the model, on the device of the evaluation, and its record.
         images: the split, with its transform set.
         data: settings of data loading.
         config: settings of the evaluation.
@@ -45,7 +45,7 @@ class ImagePass:
             )
         self.notes += [images.note] if images.note else []
         self.device = device_of(subject.model, config)
-        self.model = subject.model.to(self.device).eval()
+        self.model = subject.model.eval()
         self.columns = torch.tensor(columns)
         """(K,): for each class of the data, its index among the K classes of the model."""
         self.counted = 0
