@@ -5,14 +5,15 @@ A range is written as ``Annotated[X, ...] | None``, never as ``Annotated[X | Non
 
 from __future__ import annotations
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass, replace
 from functools import cache
-from numbers import Integral, Real
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, cast
 
+import numpy as np
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
@@ -21,6 +22,7 @@ from kat.errors import InputError
 AUTO = "auto"
 
 T = TypeVar("T")
+Settings = TypeVar("Settings")
 
 # The program replaces every "auto" before it uses the setting (kat.training.auto_settings). To
 # mypy a setting has the type that it has then; the command line and pydantic accept the word.
@@ -73,30 +75,56 @@ Batches = Annotated[int | float, AfterValidator(_batches)]
 _adapter = cache(TypeAdapter)
 
 
-def check_ranges(settings: Any, section: str = "") -> None:
+def check_ranges(settings: Settings, section: str = "") -> Settings:
     """Checks the type and the range of every setting.
 
     Args:
         settings: a dataclass instance; nested dataclasses are checked too.
         section: the section of a run's settings that it is, such as ``"data"``.
 
+    Returns:
+        The settings with the types that files keep: Python's numbers in place of NumPy's, and
+        tuples where a list was given for one.
+
     Raises:
         InputError: names the first invalid setting, its value, and what it may be.
     """
+    before = f"{section}." if section else ""
+    given = _plain(settings, section)
     try:
-        taken = _adapter(settings.__class__).validate_python(asdict(settings))
+        taken = _adapter(given.__class__).validate_python(asdict(given))
     except ValidationError as error:
         problems = [(problem["loc"], problem["msg"]) for problem in error.errors()]
-        name, value = _setting(settings, problems[0][0])
-        wanted = [
-            "a mapping with text as its keys" if place[-1] == "[key]" else message
-            for place, message in problems
-            if _setting(settings, place)[0] == name
-        ]
-        name = f"{section}.{name}" if section else name
-        raise InputError(f"{name} must be {describe(wanted)}, got {value}") from None
-    for name, value, kind in _converted(settings, taken, f"{section}." if section else ""):
+        name, value = _setting(given, problems[0][0])
+        wanted = [message for place, message in problems if _setting(given, place)[0] == name]
+        raise InputError(f"{before}{name} must be {describe(wanted)}, got {value}") from None
+    for name, value, kind in _converted(given, taken, before):
         raise InputError(f"{name} must be {kind}, got {value!r}")
+    return cast(Settings, taken)
+
+
+def _plain(value: Any, name: str) -> Any:
+    """The settings, or the value of one, of types that YAML has, and tuples."""
+    if is_dataclass(value) and not isinstance(value, type):
+        before = f"{name}." if name else ""
+        given = {field.name: getattr(value, field.name) for field in fields(value)}
+        return replace(value, **{key: _plain(v, f"{before}{key}") for key, v in given.items()})
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if isinstance(value, Mapping):
+        if not all(isinstance(key, str) for key in value):
+            raise InputError(f"{name} must be a mapping with text as its keys, got {value}")
+        return {str(key): _plain(item, f"{name}.{key}") for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_plain(item, name) for item in value)
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise InputError(
+        f"{name} must be text, a number, true or false, null, or a list or a mapping of these, got"
+        f" {value!r}"
+    )
 
 
 def _converted(given: Any, taken: Any, before: str = "") -> Iterator[tuple[str, Any, str]]:
@@ -120,8 +148,8 @@ def _is_of_type(value: Any, wanted: Any) -> bool:
         return same and all(map(_is_of_type, value, wanted))
     if isinstance(wanted, bool):
         return isinstance(value, bool)
-    if isinstance(wanted, int | float):  # NumPy's numbers are these, too, but so is a bool
-        kind = Integral if isinstance(wanted, int) else Real
+    if isinstance(wanted, int | float):
+        kind = int if isinstance(wanted, int) else int | float
         return isinstance(value, kind) and not isinstance(value, bool)
     return isinstance(value, type(wanted))
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from kat.errors import InputError
 from kat.settings import Batches, Count, OrAuto, Positive, ShareRange, check_ranges
@@ -24,6 +27,7 @@ class Outer:
     name: str = "digits"
     limit: Batches | None = None
     flag: bool = False
+    args: dict[str, Any] = field(default_factory=dict)
     inner: Inner = field(default_factory=Inner)
 
 
@@ -33,8 +37,7 @@ class Outer:
         Outer(),
         Outer(inner=Inner(rate="auto", steps=3)),
         Outer(limit=7),
-        Outer(inner=Inner(rate=1, steps=np.int64(3))),
-        Outer(inner=Inner(rate=np.float64(0.1))),
+        Outer(inner=Inner(rate=1)),
         Outer(limit=1.0),
         Outer(inner=Inner(scale=[0.5, 0.5], rates=[1, 2.5])),
     ],
@@ -60,11 +63,36 @@ def test_valid_settings_pass(settings):
         ),
         (Outer(limit=2.0), "limit must be at least 1 batch, or a share .*, got 2.0"),
         (Outer(name=3), "name must be text, got 3"),
+        (Outer(name=print), "name must be text, a number, true or false, null, or a list"),
+        (Outer(args={1: 2}), r"args must be a mapping with text as its keys, got \{1: 2\}"),
+        (Outer(args={"a": {1: 2}}), r"args\.a must be a mapping with text as its keys"),
+        (Outer(args={"a": [print]}), r"args\.a must be text, a number, .*, got <built-in"),
     ],
 )
 def test_an_invalid_setting_is_named_with_what_it_may_be(settings, line):
     with pytest.raises(InputError, match=line):
         check_ranges(settings)
+
+
+def test_the_settings_come_back_with_the_types_that_files_keep():
+    """One batch stays one: 1.0 would be all of them."""
+    given = Outer(
+        name=np.str_("digits"),
+        limit=np.int64(1),
+        flag=np.bool_(True),
+        args={"folder": Path("a") / "b", "sizes": [np.int32(2), 3], "x": {"y": np.float32(0.5)}},
+        inner=Inner(rate=np.float64(0.1), scale=[0.5, 1], steps=np.int64(3), rates=np.ones(2)),
+    )
+    taken = check_ranges(given)
+    assert taken == Outer(
+        limit=1,
+        flag=True,
+        args={"folder": "a/b", "sizes": [2, 3], "x": {"y": 0.5}},
+        inner=Inner(scale=(0.5, 1.0), steps=3, rates=[1.0, 1.0]),
+    )
+    assert type(taken.limit) is int
+    assert yaml.safe_load(yaml.safe_dump(taken.args)) == taken.args
+    assert isinstance(given.limit, np.int64)
 
 
 def test_a_section_alone_has_its_full_name():

@@ -257,5 +257,5 @@ def _power_sums(w: Tensor, x: Tensor, count: int, *, rows: int) -> Tensor:
     sums = w.new_zeros(groups, 0)
     for i in range(count):
         w = w * x if i else w
-        sums = torch.cat([sums, w.reshape(-1, groups, w.shape[-1]).sum((0, 2))[:, None]], dim=1)
+        sums = torch.cat([sums, w[None].flatten(0, -3).sum((0, 2))[:, None]], dim=1)
     return sums if rows == groups else sums.sum(0, keepdim=True)

@@ -8,6 +8,7 @@ path.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -41,6 +42,7 @@ is_known_batch_of_gradients = getattr(_functorch, "is_legacy_batchedtensor", _ne
 _is_zero_tensor = getattr(torch, "_is_zerotensor", _has_no_memory)
 _dispatch_modes = getattr(torch._C, "_len_torch_dispatch_stack", _assume_so)
 _function_modes = getattr(torch._C, "_len_torch_function_stack", _assume_so)
+_function_mode_at = getattr(torch._C, "_get_function_stack_at", None)
 _profiler_enabled = getattr(torch.autograd, "_profiler_enabled", _assume_so)
 _FakeTensor = getattr(getattr(torch, "_subclasses", None), "FakeTensor", ())
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -53,7 +55,7 @@ def is_plain_eager(*tensors: Tensor) -> bool:
     gradients (``is_grads_batched=True``) and lazy zeros, which have no memory, and lazily negated
     views, whose memory holds the wrong sign.
     """
-    if torch.compiler.is_compiling() or _dispatch_modes() or _function_modes():
+    if torch.compiler.is_compiling() or _dispatch_modes() or _rewrites_functions():
         return False
     for tensor in tensors:
         kind = type(tensor)
@@ -62,6 +64,23 @@ def is_plain_eager(*tensors: Tensor) -> bool:
         if kind is Tensor and (_is_zero_tensor(tensor) or _may_be_batch_of_gradients(tensor)):
             return False
     return not torch.jit.is_tracing()
+
+
+def _rewrites_functions() -> bool:
+    """Whether a mode may change what torch's functions do.
+
+    A default device is a mode too, but it only places new tensors that are given no device, and
+    kat's own code gives each one.
+    """
+    count = _function_modes()
+    if not count or count is True or _function_mode_at is None:
+        return bool(count)
+    return not all(_is_default_device(_function_mode_at(index)) for index in range(count))
+
+
+def _is_default_device(mode: Any) -> bool:
+    devices = sys.modules.get("torch.utils._device")  # torch imports it with the first such mode
+    return type(mode) is getattr(devices, "DeviceContext", None)
 
 
 def has_values(tensor: Tensor) -> bool:

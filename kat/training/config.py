@@ -264,10 +264,13 @@ MAY_BE_AUTO = (
 """The settings that may be "auto" until a run is resolved."""
 
 
-def check(config: TrainConfig) -> None:
+def check(config: TrainConfig) -> TrainConfig:
     """Checks that every setting is in its range, and that the settings fit each other.
 
     A setting that is "auto" counts as valid.
+
+    Returns:
+        The settings with the types that files keep, such as Python's numbers in place of NumPy's.
 
     Raises:
         InputError: names the first invalid setting, its value, and what it may be.
@@ -277,7 +280,7 @@ def check(config: TrainConfig) -> None:
             f"max_time must be text, got {config.max_time}: YAML reads 23:30:00 as a number, so put"
             " it in quotes"
         )
-    check_ranges(config)
+    config = check_ranges(config)
     if config.max_time is not None:
         parse_time(config.max_time)
     _check_optim(config)
@@ -285,6 +288,7 @@ def check(config: TrainConfig) -> None:
     _check_model(config)
     if config.resume and config.overwrite:
         raise InputError("resume and overwrite exclude each other")
+    return config
 
 
 def _check_optim(config: TrainConfig) -> None:

@@ -154,7 +154,7 @@ def benchmark_data(
     Raises:
         InputError: the settings are invalid, or the data cannot be opened.
     """
-    check(config)
+    config = check(config)
     if seconds <= 0 or (need is not None and not 0 < need < math.inf):
         raise InputError(f"seconds and need must be positive, got {seconds} and {need}")
     counts = sorted(set(default_workers(config) if workers is None else workers))

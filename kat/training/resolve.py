@@ -82,8 +82,7 @@ def resolve(config: TrainConfig) -> ResolvedRun:
     Raises:
         InputError: bad settings or data, or a directory that already holds a run.
     """
-    check(config)
-    config = with_resumption_decided(config)
+    config = with_resumption_decided(check(config))
     check_services(config)
     device_type, world = _processes(config)
     checkpoint = _checkpoint(config)
@@ -100,8 +99,7 @@ def resolve(config: TrainConfig) -> ResolvedRun:
     check_classes(train_data, val_data)
     data = data_record(config.data, train_data, val_data)
     changed = check_data(config, data)
-    config = from_images(config, len(train_data))
-    check(config)
+    config = check(from_images(config, len(train_data)))
     if source is not None:
         if task.on_grid:
             source = source.for_grid()

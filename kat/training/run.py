@@ -6,12 +6,12 @@ import dataclasses
 import errno
 import json
 import math
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kat.errors import CheckpointFailed
+from kat.errors import CheckpointFailed, InputError
 from kat.files import write_text
 from kat.models import load_model, save_model
 from kat.training.build import Run, build
@@ -20,7 +20,7 @@ from kat.training.callbacks.checkpoints import Checkpoints
 from kat.training.callbacks.coefficients import CoefficientRecorder
 from kat.training.callbacks.divergence import DivergenceGuard
 from kat.training.callbacks.limits import Limits
-from kat.training.callbacks.loggers import Status, open_loggers
+from kat.training.callbacks.loggers import Status, close_loggers, open_loggers
 from kat.training.callbacks.progress import Bar, EpochLines, StepLines, is_interactive
 from kat.training.callbacks.stability import StabilityRecorder
 from kat.training.callbacks.throughput import Throughput
@@ -35,6 +35,7 @@ from kat.training.run_directory import (
     SUMMARY,
     locked,
     prepare_run_directory,
+    remove_run,
     write_records,
 )
 
@@ -147,9 +148,7 @@ def _train(run: Run, resolved: ResolvedRun) -> Summary:
     finally:
         run.train_loader.close()
         run.val_loader.close()
-        for logger in run.loggers:
-            with suppress(OSError):  # of a full disk, which the run itself reports
-                logger.close(status)
+        close_loggers(run.loggers, status)
     return _finish(run, throughput)
 
 
@@ -177,7 +176,12 @@ def _prepare(run: Run, resolved: ResolvedRun) -> None:
         load_checkpoint(run, resolved.checkpoint)
     if not run.is_first:
         return
-    run.loggers = open_loggers(run.config, run.state.step)
+    try:
+        run.loggers = open_loggers(run.config, run.state.step)
+    except InputError:
+        if not run.config.resume:
+            remove_run(run.out)
+        raise
     for note in resolved.notes:
         run.print(note)
     if run.conversion is not None:

@@ -80,9 +80,13 @@ _ONCE = (
 """Settings of a single call, which run.yaml does not keep."""
 
 
+_OWN: set[Path] = set()
+"""The run directories that this process writes to."""
+
+
 @contextmanager
 def locked(out: Path) -> Iterator[None]:
-    """Keeps other runs, of any process, from the run directory within the context.
+    """Keeps other runs, of this process and of others, from the run directory within the context.
 
     The kernel holds the lock for this process, but not for its children, and drops it with the
     process, however that ends. A folder that is still empty at the end is removed again.
@@ -92,15 +96,20 @@ def locked(out: Path) -> Iterator[None]:
     """
     if out.exists() and not out.is_dir():
         raise _not_a_run(out)
+    place = out.resolve()
+    if place in _OWN:  # the kernel would lock it for the same process again
+        raise _is_written(out, "this process")
     created = [folder for folder in (out, *out.parents) if not folder.exists()]
     try:
         out.mkdir(parents=True, exist_ok=True)
         file = _lock(out / LOCK)
     except OSError as error:
         raise InputError(f"{out} cannot be written: {error}") from None
+    _OWN.add(place)
     try:
         yield
     finally:
+        _OWN.discard(place)
         with suppress(OSError):  # of a disk that has become read-only
             (out / LOCK).unlink(missing_ok=True)
         file.close()
@@ -119,10 +128,7 @@ def _lock(path: Path) -> TextIO:
             with file:
                 file.seek(0)
                 holder = file.read()
-            raise InputError(
-                f"{path.parent} is being written by another run ({holder}): wait for it, stop it,"
-                " or give another --out"
-            ) from None
+            raise _is_written(path.parent, holder) from None
         except OSError:  # a file system without locks
             return file
         with suppress(FileNotFoundError):  # a run that has just ended has removed the file
@@ -133,6 +139,13 @@ def _lock(path: Path) -> TextIO:
     file.write(f"process {os.getpid()} on {socket.gethostname()}")
     file.flush()
     return file
+
+
+def _is_written(out: Path, holder: str) -> InputError:
+    return InputError(
+        f"{out} is being written by another run ({holder}): wait for it, stop it, or give another"
+        " --out"
+    )
 
 
 def with_resumption_decided(config: TrainConfig) -> TrainConfig:
@@ -260,7 +273,7 @@ def prepare_run_directory(
     out = Path(config.out)
     try:
         if config.overwrite:
-            _remove(out, CONTENTS)
+            remove_run(out)
         if checkpoint is not None and checkpoint.name != LAST:
             _remove(out, [LAST])  # else it would replace the intact previous.ckpt
         out.mkdir(parents=True, exist_ok=True)
@@ -269,6 +282,11 @@ def prepare_run_directory(
         write_text(out / DATA, json.dumps(data, indent=2) + "\n")
     except OSError as error:
         raise InputError(f"{out} cannot be written: {error}") from None
+
+
+def remove_run(out: Path) -> None:
+    """Removes everything that a run writes."""
+    _remove(out, CONTENTS)
 
 
 def remove_results(out: Path) -> None:

@@ -56,6 +56,21 @@ def test_under_autocast():
         torch.testing.assert_close(actual, expected, rtol=2e-2, atol=2e-2)
 
 
+@pytest.mark.parametrize("model", ["kat_micro_patch2_8", "kat_glu_micro_patch2_8"])
+def test_a_default_device_changes_nothing(model):
+    """Fused code gives each new tensor a device: none gets to a default that has no memory."""
+    torch.manual_seed(0)
+    ours, x, grad = timm.create_model(model), torch.randn(4, 3, 8, 8), torch.randn(4, 10)
+    expected = _gradients(ours, x, grad)
+    inferred = ours.eval().requires_grad_(False)(x)
+    with torch.device("meta"):
+        assert torch.equal(ours(x), inferred)
+        ours.zero_grad()
+        ours.train().requires_grad_(True)
+        for actual, wanted in zip(_gradients(ours, x, grad), expected, strict=True):
+            assert torch.equal(actual, wanted)
+
+
 @pytest.mark.slow
 def test_first_and_second_derivatives_pass_gradcheck():
     layer = kat.GRKANLinear(8, 3, num_groups=2, dtype=torch.float64)

@@ -132,6 +132,17 @@ def test_any_leading_shape(shape):
     assert a.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("shape", [(2, 0), (0,), (0, 16), (2, 0, 16)])
+@pytest.mark.parametrize("rows", [1, 8])
+@pytest.mark.parametrize("impl", ["reference", None])
+def test_without_elements_the_gradients_are_zero(shape, rows, impl):
+    leaves = [torch.randn(shape), torch.randn(rows, 6), torch.randn(rows, 4)]
+    y = kat.rational(*[leaf.requires_grad_() for leaf in leaves], impl=impl)
+    assert y.shape == shape
+    for leaf, gradient in zip(leaves, torch.autograd.grad(y.sum(), leaves), strict=True):
+        assert torch.equal(gradient, torch.zeros_like(leaf))
+
+
 def test_non_contiguous_input_gives_the_same_values_and_layout():
     x, a, b = random_case((2, 8, 5, 3), (1, 4), (5, 4))
     moved = x.movedim(1, -1)

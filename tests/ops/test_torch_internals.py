@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 from torch.autograd import forward_ad
+from torch.overrides import TorchFunctionMode
 
 from kat.ops import torch_internals
 
@@ -23,6 +24,7 @@ NAMES = {
     "_is_zerotensor": torch,
     "_len_torch_dispatch_stack": torch._C,
     "_len_torch_function_stack": torch._C,
+    "_get_function_stack_at": torch._C,
     "_profiler_enabled": torch.autograd,
     "_subclasses": torch,
 }
@@ -86,6 +88,22 @@ def test_only_ordinary_tensors_are_plain(without):
     leaf.register_hook(lambda grad: seen.append(module.is_plain_eager(grad)))
     torch.autograd.grad(2 * leaf, leaf, torch.eye(3), is_grads_batched=True)
     assert seen == [False]
+
+
+class _AnyMode(TorchFunctionMode):
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        return function(*args, **(kwargs or {}))
+
+
+def test_a_default_device_leaves_tensors_plain_and_another_mode_does_not(without):
+    """It changes only where tensors lie that are made without a device."""
+    module, missing = without
+    hidden = ("_len_torch_dispatch_stack", "_len_torch_function_stack", "_get_function_stack_at")
+    x = torch.randn(3)
+    with torch.device("cpu"):
+        assert module.is_plain_eager(x) == (missing not in hidden)
+        with _AnyMode(), torch.device("meta"):
+            assert not module.is_plain_eager(x)
 
 
 def test_profilers_are_seen(without):

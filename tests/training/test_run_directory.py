@@ -12,7 +12,7 @@ from kat.checksum import write_checksum
 from kat.errors import InputError
 from kat.models import build_model, load_model
 from kat.training import TrainConfig, settings_to_keep
-from kat.training.run_directory import LOCK, newest_checkpoint
+from kat.training.run_directory import LOCK, locked, newest_checkpoint
 from tests.cli.commands import QUICK, refused, run
 from tests.images import write_folder
 from tests.processes import start, wait_until
@@ -128,6 +128,19 @@ def test_a_directory_that_a_run_writes_is_refused_until_that_run_is_gone(tmp_pat
     first.communicate()
     assert run(*command, "--resume", "auto", "--limit_epochs", 1) == 0
     assert not (out / LOCK).exists()
+
+
+def test_a_directory_is_refused_to_a_second_run_of_the_same_process(tmp_path):
+    with locked(tmp_path / "run"):
+        for _ in range(2):  # the first refusal must not undo the lock
+            with (
+                pytest.raises(InputError, match=r"another run \(this process\)"),
+                locked(tmp_path / "." / "run"),
+            ):
+                pass
+    with locked(tmp_path / "run"):
+        pass
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow

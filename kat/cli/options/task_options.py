@@ -41,9 +41,7 @@ def task_options(
     names = [name for other in TASKS.values() for name in _names(getattr(other, which))]
     others = [name for name in names if name not in (*own, *common)]
     refuse_options(parser, parsed, others, f"on a model for {task}")
-    options = settings(**{name: getattr(parsed, name) for name in own})
-    check_ranges(options)
-    return options
+    return check_ranges(settings(**{name: getattr(parsed, name) for name in own}))
 
 
 def _names(options: type) -> list[str]:

@@ -147,7 +147,9 @@ class StabilityMonitor:
         return bool(self._handles)
 
     def watch(self) -> None:
-        """Adds the hooks for one forward and backward pass. Of several passes, the first counts.
+        """Adds the hooks for one forward and backward pass.
+
+        Of several passes, the first with a sample counts.
 
         Discards what was observed since an earlier call and not recorded.
 
@@ -228,7 +230,7 @@ class StabilityMonitor:
         self, activation: GroupRational, linear: nn.Module, x: Tensor, y: Tensor
     ) -> None:
         layer = self._layers.get(id(activation))
-        if layer is None or layer.name in self._seen:
+        if layer is None or layer.name in self._seen or not x.numel():
             return
         self._seen[layer.name] = _layer_seen(layer, x.detach(), y.detach())
         self._follow(layer.name, x)
@@ -237,7 +239,7 @@ class StabilityMonitor:
         self._see_layer(module, module, _first(args, kwargs), y)
 
     def _see_block(self, name: str, module: nn.Module, args: Any, kwargs: Any, y: Any) -> None:
-        if name in self._seen or not isinstance(y, Tensor):
+        if name in self._seen or not isinstance(y, Tensor) or not y.numel():
             return
         x = _first(args, kwargs)
         self._seen[name] = _passed(x.detach(), y.detach())

@@ -13,7 +13,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +25,7 @@ from kat.extras import MissingPackage, is_installed
 from kat.files import open_input, write_text
 from kat.settings import flat
 from kat.tables import columns_of, write_table
+from kat.text import say
 from kat.training.config import TrainConfig
 from kat.training.run_directory import LOGGER_RUNS, METRICS, TENSORBOARD, settings_to_keep
 
@@ -235,15 +236,26 @@ def open_loggers(config: TrainConfig, first_step: int) -> list[Logger]:
     ]  # fmt: skip
     for name in config.loggers:
         try:
-            logger = SERVICES[name](out, known.get(name))
-            logger.log_settings(settings)
+            loggers.append(SERVICES[name](out, known.get(name)))
+            loggers[-1].log_settings(settings)
         except Exception as error:  # each service has exceptions of its own
+            close_loggers(loggers, "failed")
             raise InputError(f"loggers={name} cannot be used: {first_line(error)}") from error
-        loggers.append(logger)
-        runs[name] = str(logger.run_id)
+        runs[name] = str(loggers[-1].run_id)
     if runs:
         write_text(out / LOGGER_RUNS, json.dumps(runs, indent=2) + "\n")
     return loggers
+
+
+def close_loggers(loggers: Iterable[Logger], status: Status) -> None:
+    """Closes each logger; says which service fails, since the run itself may be in order."""
+    for logger in loggers:
+        try:
+            logger.close(status)
+        except OSError:  # of a full disk, which the run itself reports
+            pass
+        except Exception as error:  # each service has exceptions of its own
+            say(f"{type(logger).__name__} was not closed: {first_line(error)}")
 
 
 def read_logger_runs(out: Path) -> dict[str, str]:

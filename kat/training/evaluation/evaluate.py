@@ -50,8 +50,7 @@ def evaluate(
         360
     """
     config = config or EvalConfig()
-    check_ranges(data, "data")
-    check_ranges(config)
+    data, config = check_ranges(data, "data"), check_ranges(config)
     for name, value in vars(data).items():
         if value == AUTO:
             raise InputError(f"data.{name}=auto is for training: give a value")

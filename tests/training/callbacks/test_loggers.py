@@ -118,6 +118,37 @@ def test_a_service_that_refuses_is_one_line(services, tmp_path, capsys, monkeypa
     assert line == "kat: loggers=wandb cannot be used: no API key\n"
 
 
+def test_after_a_refusal_nothing_is_open_and_the_same_command_may_be_given_again(
+    services, tmp_path, capsys, monkeypatch
+):
+    command = (*QUICK, "--out", tmp_path / "run", "--epochs", 1, "--loggers", "wandb", "mlflow")
+    with monkeypatch.context() as patch:
+        patch.setattr(Recorder, "log_settings", _refuse_the_second)
+        assert refused(capsys, *command) == "kat: loggers=mlflow cannot be used: is down\n"
+    assert [logger.ends for logger in Recorder.made] == [["failed"]] * 2
+    assert not (tmp_path / "run").exists()
+    assert run(*command) == 0
+
+
+def _refuse_the_second(recorder, settings):
+    if len(Recorder.made) == 2:
+        raise RuntimeError("is down")
+
+
+def test_a_service_that_fails_at_the_end_costs_nothing_else(
+    services, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(Recorder, "close", _fail)
+    out = tmp_path / "run"
+    assert run(*QUICK, "--out", out, "--epochs", 1, "--loggers", "mlflow") == 0
+    assert (out / "summary.json").is_file()
+    assert "Recorder was not closed: is down" in capsys.readouterr().out
+
+
+def _fail(recorder, status):
+    raise RuntimeError("is down")
+
+
 class FakeRun:
     """As much of a W&B run as is used."""
 
