@@ -77,7 +77,7 @@ def run(
 
 
 def write_csv(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Writes a row a run."""
+    """Writes one row per run."""
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()

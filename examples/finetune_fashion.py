@@ -168,7 +168,7 @@ def write_images(data: ImageDataset, labels: range, per_class: int, folder: Path
 
 
 def write_csv(rows: Sequence[dict[str, object]], path: Path) -> None:
-    """Writes a row a run."""
+    """Writes one row per run."""
     with replacing(path) as partial, partial.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()

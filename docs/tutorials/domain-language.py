@@ -31,8 +31,8 @@ _ = torch.manual_seed(0)
 # %% [markdown]
 # ## The two lines that change
 #
-# Attention, embeddings and the head stay as they are, and `generate` keeps its cache of keys and values.
-# `kat.GatedGRKANMlp(192, 384)` is the gated MLP, W₂ (F(W_g x) · W_x x), of about the same size.
+# Llama's MLP is gated, W₂ (SiLU(W_g x) · W_x x), and so is `kat.GatedGRKANMlp`. Attention, embeddings and the head
+# stay as they are, and `generate` keeps its cache of keys and values.
 
 # %%
 config = LlamaConfig(
@@ -41,7 +41,7 @@ config = LlamaConfig(
 )  # fmt: skip
 model = LlamaForCausalLM(config)
 for layer in model.model.layers:
-    layer.mlp = kat.GRKANMlp(192, 576)
+    layer.mlp = kat.GatedGRKANMlp(192, 576)
 print(f"{model.num_parameters():,} parameters")
 print(model.generate(torch.tensor([[1, 2, 3]]), max_new_tokens=4))
 

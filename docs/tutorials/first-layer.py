@@ -69,9 +69,9 @@ def trained(activation, seed):
 
 
 # %% [markdown]
-# `kat.param_groups` puts the coefficients into a parameter group of their own, without weight decay. This is
-# the only change that a training loop needs: coefficients are two-dimensional, so most recipes would decay
-# them like weights ([optimizers](../optimizers.md)).
+# `kat.param_groups` puts the coefficients into a parameter group of their own, without weight decay. They are
+# two-dimensional, so most recipes would decay them like weights. With Adam and its relatives this is all that a
+# training loop changes; SGD and Muon need [a little more](../optimizers.md).
 
 # %%
 runs = {

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Kanify a language model
 #
-# `kat.kanify` replaces the MLPs of a trained model by GR-KAN MLPs that compute the same function, whatever
+# `kat.kanify` replaces the activations of a trained model by rationals that compute the same function, whatever
 # library the model is from. Here the model is a Llama of Hugging Face's transformers, small enough to be
 # trained on this page. Its MLPs are gated: W₂ (SiLU(W₁ x) · V x). The SiLU becomes a learnable function. Then
 # only these functions are trained, to see how much a few dozen coefficients achieve.
@@ -36,9 +36,9 @@ def batches(part, count, size=16, length=64):
         yield part[starts + torch.arange(length)]
 
 
-def train(model, parameters, steps, lr):
-    """Trains the parameters on the first nine tenths of the text; the loss of each step."""
-    optimizer = torch.optim.AdamW(parameters, lr=lr)
+def train(model, steps, lr):
+    """Trains what is not frozen on the first nine tenths of the text; the loss of each step."""
+    optimizer = torch.optim.AdamW(kat.param_groups(model, lr))
     losses = []
     for ids in batches(tokens[:split], steps):
         loss = model(input_ids=ids, labels=ids).loss
@@ -65,7 +65,7 @@ config = LlamaConfig(
     num_hidden_layers=2, num_attention_heads=4,
 )  # fmt: skip
 model = LlamaForCausalLM(config)
-losses = train(model, model.parameters(), 200, lr=3e-3)
+losses = train(model, 200, lr=3e-3)
 print(f"loss {losses[0]:.2f} -> {losses[-1]:.2f}; {bits_per_byte(model):.4f} bits per byte")
 
 # %% [markdown]
@@ -88,7 +88,7 @@ print(f"bits per byte: {before:.4f} before, {bits_per_byte(model):.4f} after")
 #
 # ## Only the activations
 #
-# Everything but the coefficients is frozen. The names of the coefficients in `model.named_parameters()` end
+# Everything but the coefficients is frozen. `kat.param_groups` spares them weight decay. The names of the coefficients in `model.named_parameters()` end
 # in `weight_numerator` and `weight_denominator`.
 
 # %%
@@ -98,7 +98,7 @@ for parameter in coefficients:
     parameter.requires_grad_(True)
 count = sum(p.numel() for p in coefficients)
 print(f"{count} of {sum(p.numel() for p in model.parameters()):,} parameters")
-adapted = train(model, coefficients, 120, lr=1e-2)
+adapted = train(model, 120, lr=1e-2)
 print(f"bits per byte: {bits_per_byte(model):.4f}")
 
 # %%

@@ -97,8 +97,8 @@ def solved(activation, steps=400):
 #
 # Form A has |x| in its denominator. If an odd b_j is not zero, a derivative of F jumps at x = 0, and a loss
 # of derivatives at single points does not show the jump. So keep the odd b_j at zero: Q then has only even
-# powers, and F is smooth. The presets silu and gelu start with odd b_j of zero. `kat.nn.keep_even` sets them
-# to zero and keeps them there ([why](../higher-order.md#where-the-derivatives-jump)).
+# powers, and F is smooth. Those of silu and gelu are zero at the start; `kat.nn.keep_even` sets all to zero
+# and keeps them there ([why](../higher-order.md#where-the-derivatives-jump)).
 
 
 # %%

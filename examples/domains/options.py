@@ -33,7 +33,7 @@ def make_parser(
     add("--seed", nargs="+", type=_count, default=[1, 2, 3, 4, 5], help=seeds)
     of_steps = "of the optimizer, %(default)s by default; rows of as many are compared"
     add("--steps", type=_count, default=steps, help=of_steps)
-    file = "a row a run, %(default)s by default; a run that has its row is not made again"
+    file = "one row per run, %(default)s by default; a run that has its row is not made again"
     add("--csv", type=Path, default=csv, help=file)
     where = "cuda by default where there is one, else cpu"
     add("--device", type=_device, default=torch.device(device), help=where)

@@ -1,12 +1,12 @@
 """``kat ablate``: train a grid of factors and seeds, and compare the cells.
 
 A grid is a YAML file of factors and their levels, or one of the shipped grids. Every cell is
-trained with every seed. Finished runs are not repeated, even if they belong to another grid; a call
-that was interrupted resumes where it was when it is repeated. With 'tune', each cell is first
-trained with each value of a setting on another seed (OUT/GRID_tuning.csv), and the best is kept.
-Results are OUT/GRID.csv (a row a run), OUT/GRID.md (mean, 95 % interval, paired difference from the
-first cell; main effects if every combination of levels is a cell), OUT/GRID.svg and .png; the run
-directories in OUT/runs are as those of 'kat train'. Cells are compared by the first metric of their
+trained with every seed. Finished runs are not repeated, even if they belong to another grid; repeat
+an interrupted call to resume it. With 'tune', each cell is first trained with each value of a
+setting on another seed (OUT/GRID_tuning.csv), and the best is kept. Results are OUT/GRID.csv (one
+row per run), OUT/GRID.md (mean, 95 % interval, paired difference from the first cell; main effects
+if every combination of levels is a cell), OUT/GRID.svg and .png; the run directories in OUT/runs
+are as those of 'kat train'. Cells are compared by the first metric of their
 task (top-1, box AP, mIoU), on test images with 'test: true'.
 
 examples:

@@ -2,9 +2,10 @@
 
 Evaluates on the validation split: classifiers by top-1, top-5, loss, calibration and the accuracy
 of each class; detectors by COCO's average precision; segmentation models by mIoU and accuracies.
-The dataset is the run's own unless --data names another (of a run with data.validate_on=holdout
-its own validation split, a test); the preprocessing is the one stored beside the weights unless
-options change it. If a model is near chance level, it prints possible causes.
+The dataset is that of the run, unless --data names another. A run with data.validate_on=holdout is
+evaluated on the validation split of its data, which is then a test. The preprocessing is the one
+stored beside the weights, unless options change it. If a model is near chance level, it prints
+possible causes.
 
 RUN is a run directory (its best checkpoint), a model folder, a .ckpt file, an exported .onnx file,
 with --trust an exported .pt2 file, or a file of an official KAT; or another folder, for each of
@@ -88,7 +89,7 @@ def make_parser() -> Parser:
     parser.add_trust()
     parser.add_data()
     parser.add_folder("--out", "write tables and figures to this folder")
-    parser.add_csv("a row a model")
+    parser.add_csv("one row per model")
     parser.add_json("all results")
     add("--limit", type=Count, metavar="N", help="evaluate at most this many images")
     parser.add_device()

@@ -66,7 +66,7 @@ def make_parser() -> Parser:
         type=int,
         default=[5, 4],
         metavar=("M", "N"),
-        help="degrees of numerator and denominator (default: 5 4)",
+        help="degrees of numerator and denominator",
     )
     add(
         "--interval",

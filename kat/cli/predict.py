@@ -108,7 +108,7 @@ def make_parser() -> Parser:
     )
     add_task_options(parser, "PredictOptions", _COMMON)
     parser.add_json("the predictions")
-    parser.add_csv("a row a class or object")
+    parser.add_csv("one row per class or object")
     parser.add_progress()
     return parser
 

@@ -3,8 +3,8 @@
 A run is monitored by 'kat train --monitor': every monitor.every_n_steps steps it records, for every
 GR-KAN layer, mean and variance of inputs and outputs, the gain realized, gradients, the range of Q,
 the share of inputs outside the fit interval, drift of the coefficients, dead and exploding groups.
-This command prints a verdict and writes stability.html into the run directory (training has done so
-already when it ended). --out draws the figures as well, of several runs side by side on one scale.
+This command prints a verdict and writes stability.html into the run directory, as training does
+when it ends. --out draws the figures as well, of several runs side by side on one scale.
 
 examples:
   kat train --config digits --monitor

@@ -36,7 +36,7 @@ class DataConfig:
             PATH/train/masks/*.png, PATH/classes.txt). Short: --data.
         root: folder of a dataset of timm's; cache folder of a Hugging Face dataset.
         train_split: name of the training split of a dataset of timm's or Hugging Face's.
-        val_split: name of its validation split.
+        val_split: name of the validation split of such a dataset.
         download: allow the download of a dataset of timm's or Hugging Face's.
         num_classes: number of classes of a dataset that does not know it (WebDataset shards).
         image_key: column of the images of a Hugging Face dataset; null: the only one with images.
@@ -52,7 +52,7 @@ class DataConfig:
             auto: that of the model in model.init_from.
         channels: channels that images are converted to: 1 for gray, 3 for RGB; null: the data's
             own; auto: those of the model in model.init_from.
-        batch_size: images a step in each process; auto: from the number of images.
+        batch_size: images per step in each process; auto: from the number of images.
         num_workers: processes that load images; 0 loads them in the main process.
         bad_images: what to do with an unreadable image: skip names it and takes the next image in
             its place in training, fail stops.

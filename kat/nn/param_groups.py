@@ -34,12 +34,13 @@ def param_groups(
     lr: float,
     *,
     coefficient_lr: float | Literal["scaled"] | None = None,
-    weight_decay: float = 0.0,
+    weight_decay: float | None = None,
 ) -> list[dict[str, Any]]:
     """Parameter groups for any optimizer of torch or timm, with rational coefficients apart.
 
     Biases, norms, coefficients and what ``no_weight_decay()`` of a module names have no weight
-    decay. Frozen parameters are in no group.
+    decay. Frozen parameters are in no group. The rates of the groups replace the ``lr`` that the
+    optimizer is given.
 
     Args:
         model: any model; it may be compiled, wrapped in DDP or sharded by ``fully_shard``.
@@ -48,11 +49,12 @@ def param_groups(
             normalize the gradient (Adam, Lion, LAMB, ...). ``"scaled"``: ``k lr`` with a factor
             k for each rational (:func:`coefficient_lr_scale`), for SGD, together with
             :func:`clip_coefficient_gradients`.
-        weight_decay: of the other parameters.
+        weight_decay: of the other parameters. None: what the optimizer is given, or its default.
 
     Returns:
-        Dictionaries with ``params``, ``lr``, ``weight_decay`` and ``rational``: whether they are
-        coefficients. Those of coefficients have ``use_muon=False``, too, which Muon of timm obeys.
+        Dictionaries with ``params``, ``lr``, ``rational``, whether they are coefficients, and
+        ``weight_decay``, unless the optimizer's holds. Those of coefficients also have
+        ``use_muon=False``, which Muon of timm obeys.
 
     Raises:
         InputError: a rate or a weight decay below zero, another ``coefficient_lr``, something that
@@ -70,7 +72,8 @@ def param_groups(
     if not isinstance(model, nn.Module):
         raise InputError(f"model must be an nn.Module, got {type(model).__name__}")
     _check_not_negative("lr", lr)
-    _check_not_negative("weight_decay", weight_decay)
+    if weight_decay is not None:
+        _check_not_negative("weight_decay", weight_decay)
     if coefficient_lr is not None and not isinstance(coefficient_lr, str):
         _check_not_negative("coefficient_lr", coefficient_lr)
     if isinstance(coefficient_lr, str) and coefficient_lr != "scaled":
@@ -157,8 +160,11 @@ def _change_scale(activation: GroupRational, of: str) -> Tensor:
     return scale.to("cpu", torch.float64)
 
 
-def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """The parameters that require a gradient, those without weight decay first."""
+def decay_groups(model: nn.Module, weight_decay: float | None) -> list[dict[str, Any]]:
+    """The parameters that require a gradient, those without weight decay first.
+
+    The others have no weight decay of their own if it is None.
+    """
     spared = _spared(model)
     without: list[nn.Parameter] = []
     decayed: list[nn.Parameter] = []
@@ -166,8 +172,11 @@ def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
         if parameter.requires_grad:
             keeps = weight_decay == 0 or id(parameter) in spared
             (without if keeps else decayed).append(parameter)
-    made = [(without, 0.0), (decayed, weight_decay)]
-    return [{"params": params, "weight_decay": decay} for params, decay in made if params]
+    own = {} if weight_decay is None else {"weight_decay": weight_decay}
+    made: list[dict[str, Any]] = [
+        {"params": without, "weight_decay": 0.0}, {"params": decayed, **own}
+    ]  # fmt: skip
+    return [group for group in made if group["params"]]
 
 
 def split_coefficients(

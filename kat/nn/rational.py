@@ -45,8 +45,8 @@ class GroupRational(nn.Module):
         share: the coefficients that all groups share: ``"numerator"`` (as in the released code and
             checkpoints), ``"denominator"`` (as the paper's text says), or ``"none"``.
         channel_dim: the dimension of the channels; 1 for (B, C, H, W).
-        num_channels: of x, where that is known; x with others is refused, as it comes from a layer
-            that tensor parallelism has cut. A group must be whole to have one function.
+        num_channels: the channels of x, if they are known. x with another number is refused: it
+            comes from a layer that tensor parallelism has cut, and would cut groups.
         impl: the backend, as in :func:`kat.rational`.
         inplace: without effect; timm and torchvision give it to every activation.
         device, dtype: of the coefficients; float32 by default.

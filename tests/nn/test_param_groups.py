@@ -77,6 +77,18 @@ def test_layers_in_a_plain_module():
     assert (coefficients["weight_decay"], weights["weight_decay"]) == (0, 0.2)
 
 
+def test_without_a_weight_decay_that_of_the_optimizer_holds():
+    model = nn.Sequential(nn.Linear(8, 16), kat.GroupRational(4, init="gelu"), nn.Linear(16, 2))
+    for given, expected in (({}, 0.01), ({"weight_decay": 0.3}, 0.3)):
+        optimizer = torch.optim.AdamW(kat.param_groups(model, 0.1), **given)
+        decays = {p: g["weight_decay"] for g in optimizer.param_groups for p in g["params"]}
+        assert all(
+            decay == (expected if name in ("0.weight", "2.weight") else 0)
+            for name, decay in ((name, decays[p]) for name, p in model.named_parameters())
+        )
+    assert all(group["weight_decay"] == 0 for group in kat.param_groups(model, 0.1, weight_decay=0))
+
+
 def _sum_of_squares(act):
     """S by a sum over a grid, with autograd's derivatives of F."""
     x = torch.linspace(-12, 12, 4001, dtype=torch.float64)

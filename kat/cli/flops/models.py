@@ -47,7 +47,7 @@ def make_parser() -> Parser:
     )
     add("--image-size", type=Count, metavar="N", help="side of the images in pixels, for names")
     add("--layers", action="store_true", help="also print a table of each model's layers")
-    parser.add_csv("a row a model, with --layers a row a layer,")
+    parser.add_csv("one row per model, with --layers one per layer,")
     parser.add_json("all counts")
     parser.add_progress()
     return parser

@@ -30,7 +30,7 @@ ESSENTIAL = {
     "model.name": ("the model", "--model.name kat_tiny_patch16_224"),
     "model.init_from": ("start from this trained model", "--init-from runs/imagenet"),
     "epochs": ("passes over the training data", "--epochs 100"),
-    "data.batch_size": ("images a step in each process", "--data.batch_size 256"),
+    "data.batch_size": ("images per step in each process", "--data.batch_size 256"),
     "data.image_size": ("side of the images that the model sees", "--data.image_size 224"),
     "optim.lr": ("peak learning rate", "--optim.lr 5e-4"),
     "precision": ("floating-point format", "--precision bf16-mixed"),

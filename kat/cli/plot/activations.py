@@ -1,6 +1,6 @@
 """``kat plot activations``: the learned rationals of a model, over the inputs that they see.
 
-A panel a layer and a line a group, with the function that it started as. The inputs are those of
+One panel per layer, one line per group, with its initial function. The inputs are those of
 validation images: the run's own, or those of --data. --symbolic names the nearest known function of
 each: c f(a x + b) + d with f such as identity, relu, gelu, tanh, and its distance in standard
 deviations of the learned function.

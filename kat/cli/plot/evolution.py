@@ -1,7 +1,7 @@
 """``kat plot evolution``: how the rationals of a run changed during training.
 
-Draws them from the coefficients in coefficients.csv: as small multiples, a row a layer and a column
-a step, or as an animation (.gif, .mp4).
+Draws them from the coefficients in coefficients.csv: as small multiples, one row per layer and one
+column per step, or as an animation (.gif, .mp4).
 
 examples:
   kat plot evolution runs/digits --out evolution.gif
