@@ -96,13 +96,13 @@ def read_bytes(path: str | Path, limit: int) -> bytes:
 
 
 def read_text(path: str | Path, limit: int = 1 << 26) -> str:
-    """The contents of a text file in UTF-8; see :func:`open_input`.
+    """The contents of a text file in UTF-8, with a byte-order mark or not; see :func:`open_input`.
 
     Raises:
         UnreadableFile: among others, it is not in UTF-8.
     """
     try:
-        return read_bytes(path, limit).decode("utf-8")
+        return read_bytes(path, limit).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UnreadableFile(path, f"it is not text in UTF-8: {error}") from None
 

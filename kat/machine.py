@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import sys
 from pathlib import Path
 
 import torch
+
+_CGROUP = Path("/sys/fs/cgroup")
 
 
 def memory_bytes(device: torch.device) -> int:
@@ -65,7 +68,27 @@ def _most_used() -> int:
 
 
 def cores() -> int:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """The cores that this process may use: of its affinity, and of the quota of its container."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    count = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return max(1, math.ceil(min(count, _quota())))
+
+
+def _quota() -> float:
+    """The cores' worth of time that the control group of this process gets; infinite without one.
+
+    Version 2 has it in one file, version 1 in two. In a container its own group is the root.
+    """
+    try:
+        content = (_CGROUP / "cpu.max").read_text().split()
+    except OSError:
+        names = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+        try:
+            content = [(_CGROUP / "cpu" / name).read_text().strip() for name in names]
+        except OSError:
+            return math.inf
+    try:
+        quota, period = map(float, content)
+    except ValueError:  # "max 100000"
+        return math.inf
+    return quota / period if quota > 0 and period > 0 else math.inf

@@ -128,7 +128,7 @@ def open_table(
         InputError: there is no such file, or it holds something else.
     """
     try:
-        with io.TextIOWrapper(open_input(path), newline="", encoding="utf-8") as file:
+        with io.TextIOWrapper(open_input(path), newline="", encoding="utf-8-sig") as file:
             yield (
                 {_unescaped(name): _unescaped(cell) for name, cell in row.items()}
                 for row in csv.DictReader(file)

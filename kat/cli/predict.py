@@ -59,7 +59,7 @@ def main(arguments: list[str]) -> None:
     if not task.ranked:
         refuse_options(parser, options, ("top",), f"on a model for {task.name}")
     out: Path | None = options.out
-    names = _picture_names(options.images)
+    names = picture_names(options.images)
     if out is not None:
         _check_pictures(task, out, names)
         out.mkdir(parents=True, exist_ok=True)
@@ -143,18 +143,21 @@ class _Images:
                 yield image
 
 
-def _picture_names(paths: Sequence[str]) -> dict[str, str]:
-    """A name for the picture of each file: its own, with a number where two are the same."""
+def picture_names(paths: Sequence[str]) -> dict[str, str]:
+    """A name for the picture of each file, and with _mask for its mask.
+
+    It is the file's own, with a number if a picture or a mask has it already.
+    """
     names: dict[str, str] = {}
     taken: set[str] = set()
     for path in dict.fromkeys(paths):
         stem, number = Path(path).stem, 1
         name = stem
-        while name in taken:
+        while taken & {name, f"{name}_mask"}:
             number += 1
             name = f"{stem}_{number}"
         names[path] = name
-        taken.add(name)
+        taken |= {name, f"{name}_mask"}
     return names
 
 

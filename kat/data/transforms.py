@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import torch
+from PIL import Image
 from timm.data import create_transform
+from timm.data.auto_augment import NAME_TO_OP, posterize
 from timm.data.random_erasing import RandomErasing
 from torch import Tensor
 from torchvision.transforms import Compose
@@ -145,25 +148,45 @@ def train_transform(spec: ImageSpec, augment: AugmentConfig) -> Transform:
     """
     jitter: Any = augment.color_jitter or None  # a jitter of 0 takes as long as any other
     try:
-        transform = create_transform(
-            spec.input_size,
-            is_training=True,
-            scale=(augment.scale[0], augment.scale[1]),
-            ratio=(augment.ratio[0], augment.ratio[1]),
-            hflip=augment.hflip,
-            color_jitter=jitter,
-            auto_augment=augment.auto_augment,
-            interpolation=augment.interpolation,
-            mean=spec.mean,
-            std=spec.std,
-            normalize=False,
-        )
+        with _zero_bits_are_black():
+            transform = create_transform(
+                spec.input_size,
+                is_training=True,
+                scale=(augment.scale[0], augment.scale[1]),
+                ratio=(augment.ratio[0], augment.ratio[1]),
+                hflip=augment.hflip,
+                color_jitter=jitter,
+                auto_augment=augment.auto_augment,
+                interpolation=augment.interpolation,
+                mean=spec.mean,
+                std=spec.std,
+                normalize=False,
+            )
     except (AssertionError, LookupError, ValueError) as error:
         raise InputError(
             f"augment.auto_augment={augment.auto_augment!r} is not a policy of timm's, such as"
             f" rand-m9-mstd0.5: {error}"
         ) from None
     return _after_conversion(spec, transform)
+
+
+@contextmanager
+def _zero_bits_are_black() -> Iterator[None]:
+    """Within the context timm's policies get a posterization that takes 0 bits per channel.
+
+    Some policies ask for that. Older versions of Pillow gave black, and newer ones refuse it.
+    """
+    names = ("Posterize", "PosterizeIncreasing", "PosterizeOriginal")
+    before = {name: NAME_TO_OP[name] for name in names}
+    NAME_TO_OP.update(dict.fromkeys(names, _posterize))
+    try:
+        yield
+    finally:
+        NAME_TO_OP.update(before)
+
+
+def _posterize(image: Image.Image, bits: int, **_: Any) -> Image.Image:
+    return posterize(image, bits) if bits > 0 else image.point(lambda value: 0)
 
 
 def _after_conversion(spec: ImageSpec, transform: Any) -> Transform:

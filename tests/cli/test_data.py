@@ -34,6 +34,17 @@ def test_what_is_made_is_found_right(tmp_path, capsys):
         assert printed.endswith("nothing is wrong\n")
 
 
+def test_settings_that_the_data_do_not_use_are_refused(tmp_path, capsys):
+    write_coco(tmp_path / "coco")
+    write_folder(tmp_path / "folder", classes=2, train=1, val=1)
+    for data, option in (
+        (f"coco:{tmp_path / 'coco'}", ("--data.num_classes", 3)),
+        (f"folder:{tmp_path / 'folder'}", ("--boxes-only",)),
+    ):
+        line = refused(capsys, "data", "check", data, *option, *QUIET)
+        assert "has no effect on " in line
+
+
 def test_a_preview_shows_images_and_their_objects(tmp_path, capsys):
     out, preview = tmp_path / "items", tmp_path / "items.png"
     made = ("--source", "digits", "--images", 3, "--val-images", 1, "--size", 40)

@@ -9,6 +9,7 @@ import shutil
 import pytest
 from PIL import Image
 
+from kat.cli.predict import picture_names
 from kat.tables import open_table
 from tests.cli.commands import refused, run
 from tests.images import noise, png_header, turned
@@ -83,3 +84,12 @@ def test_predict_turns_photographs_upright_or_not(digits_run, tmp_path):
     default, ignored = answers(), answers("--exif", "ignore")
     assert default["photo"] == default["upright"] != default["stored"]
     assert ignored["photo"] == ignored["stored"] == default["stored"]
+
+
+def test_no_picture_has_the_name_of_another_ones_mask():
+    paths = ["d/x.jpg", "d/x_mask.png", "e/x.jpg", "d/y_mask.png", "d/y.jpg"]
+    names = picture_names(paths)
+    files = [f"{name}{end}" for name in names.values() for end in (".png", "_mask.png")]
+    assert list(names) == paths
+    assert len(set(files)) == 2 * len(paths)
+    assert names["d/x.jpg"] == "x"

@@ -18,6 +18,7 @@ from kat.data import (
     preprocessing,
     train_transform,
 )
+from kat.data.seeds import seed_all
 from kat.errors import InputError
 from tests.images import write_folder
 
@@ -109,6 +110,20 @@ def test_imagenet_recipe_augmentation_runs_on_gray_and_rgb(tmp_path):
         for index in range(6):
             assert data[index][0].shape == spec.input_size
             assert data[index][0].dtype == torch.uint8
+
+
+@pytest.mark.parametrize("policy", ["v0", "rand-m10-inc1", "rand-m2"])
+def test_policies_that_posterize_to_no_bits_run(policy, tmp_path):
+    write_folder(tmp_path, classes=2, train=2, val=1)
+    config = DataConfig(name=f"folder:{tmp_path}", image_size=16)
+    data = open_split(config, "train")
+    data.transform = train_transform(
+        preprocessing(config, data), AugmentConfig(auto_augment=policy)
+    )
+    for seed in range(200):
+        seed_all(seed)
+        image, _ = data[0]
+        assert image.shape == (3, 16, 16)
 
 
 def test_images_are_converted_to_the_channels_in_the_settings(tmp_path):

@@ -36,7 +36,7 @@ from kat.data.dense.segmentation.dataset import (
 )
 from kat.data.dense.segmentation.layout import LAYOUTS
 from kat.data.dense.validation import problems_of
-from kat.data.sources.registry import open_split
+from kat.data.sources.registry import check_used_by_data, open_split
 from kat.errors import InputError
 from kat.text import listing, quoted
 
@@ -69,6 +69,7 @@ def check_split(
         >>> check_split(DataConfig("folder:photos"), "val").problems
         []
     """
+    check_used_by_data(config)
     kind, _, path = config.name.partition(":")
     inspection = Inspection(headers_only, config.exif, config.num_workers, tell)
     if kind == "coco":

@@ -12,9 +12,10 @@ import numpy as np
 from kat.data.config import DataConfig
 from kat.data.dataset import ImageDataset
 from kat.data.decoding import read_image
+from kat.data.numbered_classes import numbered_classes, other_count, wrong_label
 from kat.errors import InputError, first_line, unknown
 from kat.extras import require
-from kat.text import numbered, quoted
+from kat.text import quoted
 
 
 def open_huggingface(config: DataConfig, name: str, split: str) -> ImageDataset:
@@ -45,7 +46,13 @@ def open_huggingface(config: DataConfig, name: str, split: str) -> ImageDataset:
         rows, name, config.label_key, "label", lambda f: isinstance(f, datasets.ClassLabel)
     )
     labels, classes = _labels(rows, name, label, config.num_classes)
-    encoded = rows.select_columns([image]).cast_column(image, datasets.Image(decode=False))
+    try:
+        encoded = rows.select_columns([image]).cast_column(image, datasets.Image(decode=False))
+    except (TypeError, ValueError, NotImplementedError) as error:  # pyarrow's are of these
+        raise InputError(
+            f"the column {image!r} of {name!r} (data.image_key) holds no images; its type is"
+            f" {rows.features[image]}"
+        ) from error
     return ImageDataset(RowSource(encoded, image, labels, f"{name} {wanted}"), classes)
 
 
@@ -146,21 +153,21 @@ def _labels(
 ) -> tuple[np.ndarray, list[str]]:
     """The class indices, (rows,) int64, and the class names."""
     values = np.asarray(rows.select_columns([column]).with_format("numpy")[:][column])
-    if values.dtype.kind in "US":
+    if values.ndim == 1 and values.dtype.kind in "US":
         names, labels = np.unique(values, return_inverse=True)
         return labels.astype(np.int64), [str(label) for label in names]
-    if values.dtype.kind not in "iu":
+    if values.ndim != 1 or values.dtype.kind not in "iu":
         raise InputError(
             f"the column {column!r} of {name!r} must hold a class index or name in every row;"
             f" its type is {rows.features[column]}"
         )
     known = getattr(rows.features[column], "names", None)
-    count = num_classes or int(values.max(initial=-1)) + 1
-    classes = list(known) if known else numbered(count)
+    largest = int(values.max(initial=-1))
+    classes = list(known) if known else numbered_classes(num_classes, largest, repr(name))
+    if num_classes not in (None, len(classes)):
+        raise other_count(num_classes, len(classes), repr(name))
     wrong = np.flatnonzero((values < 0) | (values >= len(classes)))
     if len(wrong):
-        raise InputError(
-            f"row {wrong[0]} of {name!r} has the label {values[wrong[0]]}, but the"
-            f" {len(classes)} classes are 0 to {len(classes) - 1}"
-        )
+        label = values[wrong[0]]
+        raise InputError(wrong_label(f"row {wrong[0]} of {name!r}", label, len(classes)))
     return values.astype(np.int64), classes

@@ -49,6 +49,7 @@ _USED_BY = {
     "num_classes": ("wds:", *_OF_TIMM, *_OF_HUGGING_FACE),
     "label_key": ("wds:", "wds/", *_OF_HUGGING_FACE),
     "image_key": _OF_HUGGING_FACE,
+    "boxes_only": ("coco:",),
 }
 """By setting, how the names of the datasets begin that it is for."""
 _OF_A_FOLDER = (
@@ -76,6 +77,18 @@ def open_split(config: DataConfig, split: str, seed: int = 0) -> ImageDataset | 
         (['cat', 'dog'], 8)
     """
     check_validate_on(config)
+    check_used_by_data(config)
+    data = _open(config, split, seed)
+    data.exif = config.exif
+    return data
+
+
+def check_used_by_data(config: DataConfig) -> None:
+    """Checks that the settings have no value that the dataset would not use.
+
+    Raises:
+        InputError: names the setting.
+    """
     for name in unused_settings(config.name):
         value = getattr(config, name)
         if value != getattr(_DEFAULT, name):
@@ -84,15 +97,14 @@ def open_split(config: DataConfig, split: str, seed: int = 0) -> ImageDataset | 
             raise InputError(
                 f"data.{name}={value} has no effect on {kind}{colon}: leave it out{hint}"
             )
-    data = _open(config, split, seed)
-    data.exif = config.exif
-    return data
 
 
 def _open(config: DataConfig, split: str, seed: int) -> ImageDataset | ImageStream:
     kind, _, path = config.name.partition(":")
     match kind:
         case "digits":
+            if path:
+                raise InputError(f"{config.name!r}: the digits are scikit-learn's, without a path")
             return open_array_split(config, open_digits, split)
         case "fashion_mnist":
             folder = Path(path) if path else FASHION_MNIST_DEBIAN

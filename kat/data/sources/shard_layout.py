@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kat.data.naming import SPLIT_NAMES, check_unique
+from kat.data.sources.tar_members import visible_tars
 from kat.documents import read_json
 from kat.errors import InputError
 from kat.files import read_text
@@ -28,7 +29,7 @@ def shards_by_split(pattern: str) -> tuple[Path, dict[str, list[str]]]:
         listed = _splits_of_info(folder)
         if listed:
             return folder, listed
-        paths = sorted(str(path) for path in folder.glob("*.tar"))
+        paths = visible_tars(folder)
         if not paths:
             raise InputError(f"{folder} holds no .tar file")
     else:

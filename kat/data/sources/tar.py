@@ -18,7 +18,7 @@ from kat.data.naming import (
 )
 from kat.data.packed_strings import PackedStrings
 from kat.data.sources.tar_index import Arrays, Member, TarIndex, indexed, members
-from kat.data.sources.tar_members import TarSource
+from kat.data.sources.tar_members import TarSource, visible_tars
 from kat.errors import InputError
 from kat.files import open_input
 from kat.text import either, listing
@@ -75,7 +75,7 @@ def _tars_of_split(root: Path, split: str) -> tuple[list[str], bool]:
     for name in SPLIT_NAMES[split]:
         if (root / f"{name}.tar").is_file():
             return [str(root / f"{name}.tar")], False
-        paths = sorted(str(path) for path in (root / name).glob("*.tar"))
+        paths = visible_tars(root / name)
         if paths:
             return paths, True
     files = either(f"{name}.tar" for name in SPLIT_NAMES[split])
@@ -94,7 +94,9 @@ def _resolved(found: list[Member]) -> list[Member]:
     for member in found:
         name = member.name
         for _ in links:  # at most: links may form a circle
-            name = links.get(name, name)
+            if name not in links:
+                break
+            name = links[name]
         file = files.get(name, member)
         resolved.append(member._replace(offset=file.offset, size=file.size))
     return resolved
@@ -102,7 +104,8 @@ def _resolved(found: list[Member]) -> list[Member]:
 
 def _index(path: str) -> Arrays:
     with open_input(path) as file:
-        found = _resolved(list(members(file, path)))
+        last = {member.name: member for member in members(file, path)}  # the newest, as tar has it
+        found = _resolved(list(last.values()))
     names = PackedStrings.pack(member.name for member in found)
     return {
         "names": names.content,

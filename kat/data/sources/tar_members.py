@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
+from pathlib import Path
+from threading import Lock
 from typing import BinaryIO
 
 import numpy as np
 
 from kat.data.decoding import IMAGE_LIMIT
+from kat.data.naming import is_hidden
 from kat.data.sources.tar_index import TarIndex
 from kat.errors import UnreadableFile
 from kat.files import open_input, too_large
@@ -17,11 +20,16 @@ from kat.files import open_input, too_large
 _MOST_OPEN = 128
 
 
+def visible_tars(folder: Path) -> list[str]:
+    """The tar files in a folder, sorted, without hidden ones, such as ``._a.tar`` of macOS."""
+    return sorted(str(path) for path in folder.glob("*.tar") if not is_hidden(path.name))
+
+
 class FileRanges:
     """Reads ranges of bytes of files, and keeps the files open that were used last.
 
     Safe to fork, because no file position is shared, and to pickle: each process opens its own
-    files.
+    files. Threads read one after the other, so that none closes the file that another reads.
 
     Args:
         paths: paths of the files.
@@ -32,6 +40,7 @@ class FileRanges:
         self.paths = list(paths)
         self.most_open = most_open
         self._open: OrderedDict[int, BinaryIO] = OrderedDict()
+        self._lock = Lock()
 
     def read(self, file: int, offset: int, size: int) -> bytes:
         """Reads ``size`` bytes at ``offset`` of the file with this index.
@@ -39,13 +48,15 @@ class FileRanges:
         Raises:
             OSError: the bytes cannot be read, or the file ends before.
         """
-        content = os.pread(self._descriptor(file), size, offset)
-        while len(content) < size:  # the system reads at most 2 GiB at once
-            more = os.pread(self._descriptor(file), size - len(content), offset + len(content))
-            if not more:
-                raise OSError(f"{self.paths[file]} ends before byte {offset + size}")
-            content += more
-        return content
+        with self._lock:
+            descriptor = self._descriptor(file)
+            content = os.pread(descriptor, size, offset)
+            while len(content) < size:  # the system reads at most 2 GiB at once
+                more = os.pread(descriptor, size - len(content), offset + len(content))
+                if not more:
+                    raise OSError(f"{self.paths[file]} ends before byte {offset + size}")
+                content += more
+            return content
 
     def _descriptor(self, file: int) -> int:
         if file in self._open:
@@ -61,8 +72,8 @@ class FileRanges:
         while self._open:
             self._open.popitem()[1].close()
 
-    def __getstate__(self) -> dict[str, object]:
-        return {"paths": self.paths, "most_open": self.most_open, "_open": OrderedDict()}
+    def __reduce__(self) -> tuple[type[FileRanges], tuple[list[str], int]]:
+        return FileRanges, (self.paths, self.most_open)
 
     def __del__(self) -> None:
         self.close()

@@ -14,10 +14,11 @@ from torch.utils.data import IterableDataset
 from kat.data.config import DataConfig
 from kat.data.dataset import Encoded, ImageDataset
 from kat.data.decoding import UnreadableImage, read_image
+from kat.data.numbered_classes import other_count, wrong_label
 from kat.data.packed_strings import PackedStrings
 from kat.data.sources.shard_stream import open_shard_stream
 from kat.data.stream import ImageStream, Part
-from kat.errors import InputError, UnreadableFile
+from kat.errors import InputError, UnreadableFile, unknown
 from kat.text import numbered
 
 
@@ -33,12 +34,14 @@ def open_timm(config: DataConfig, split: str, seed: int) -> ImageDataset | Image
     # It is shared by a fork alone. By value is enough: streams start new workers every epoch.
     ForkingPickler.register(SharedCount, lambda count: (SharedCount, (count.value,)))
     training = split == "train"
+    wanted = config.train_split if training else config.val_split
     streamed = config.name.startswith("hfids/")
+    _check_split(config, wanted, training)
     try:
         dataset = create_dataset(
             config.name,
             root=config.root,
-            split=config.train_split if training else config.val_split,
+            split=wanted,
             is_training=training,
             download=config.download,
             batch_size=config.batch_size,
@@ -61,7 +64,37 @@ def open_timm(config: DataConfig, split: str, seed: int) -> ImageDataset | Image
         if streamed:
             _leave_encoded(reader)
         return TimmStream(dataset, classes, config.name)
-    return ImageDataset(TimmSource(dataset, config.name), classes)
+    source = TimmSource(dataset, config.name)
+    labels = np.asarray(getattr(dataset, "targets", []))
+    if labels.ndim == 1 and labels.max(initial=0) >= len(classes):
+        index = int(labels.argmax())
+        raise InputError(wrong_label(source.name(index), labels[index], len(classes)))
+    return ImageDataset(source, classes)
+
+
+_TRAINING = ("train", "training")
+_EVALUATION = ("val", "valid", "validation", "eval", "evaluation", "test")
+_TWO_SPLITS = ("cifar10", "cifar100", "mnist", "kmnist", "fashion_mnist", "qmnist")
+
+
+def _check_split(config: DataConfig, split: str, training: bool) -> None:
+    """Checks that timm will not open another split in place of the one that is asked for.
+
+    It takes every name but two for the test images of a dataset with two splits, and a folder
+    itself for a split that is not in it.
+    """
+    kind, _, name = config.name.lower().partition("/")
+    option = "train_split" if training else "val_split"
+    if kind == "torch" and name in _TWO_SPLITS and split not in (*_TRAINING, *_EVALUATION):
+        raise unknown(f"split (data.{option}) of {config.name!r}", split, ("train", "test"))
+    if kind == "torch" and name in ("folder", "image_folder"):
+        names = next((n for n in (_TRAINING, _EVALUATION[:-1]) if split in n), ())
+        root = Path(config.root or "")
+        if not any((root / folder).exists() for folder in (split, *names)):
+            raise InputError(
+                f"dataset {config.name!r} has no folder {split!r} in root={config.root!r}"
+                f" (data.{option}); --data folder:PATH holds images out for validation"
+            )
 
 
 class TimmSource:
@@ -165,14 +198,14 @@ def _leave_encoded(reader: Any) -> None:
 
 
 def _classes(config: DataConfig, dataset: Any) -> list[str]:
-    if config.num_classes is not None:
-        return numbered(config.num_classes)
-    names = getattr(dataset, "classes", None)
+    names = getattr(dataset, "wnids", None) or getattr(dataset, "classes", None)
     if names is None:
         indices = getattr(getattr(dataset, "reader", None), "class_to_idx", None) or {}
         names = sorted(indices, key=indices.__getitem__)
-    if not names:
+    if not names and config.num_classes is None:
         raise InputError(
             f"the classes of dataset {config.name!r} are unknown; give data.num_classes"
         )
-    return [str(name) for name in names]
+    if names and config.num_classes not in (None, len(names)):
+        raise other_count(config.num_classes, len(names), repr(config.name))
+    return [str(name) for name in names] or numbered(config.num_classes or 0)

@@ -13,6 +13,7 @@ import numpy as np
 from kat.data.config import DataConfig
 from kat.data.dataset import ImageDataset
 from kat.data.naming import IMAGE_EXTENSIONS, SPLIT_NAMES, check_ignored
+from kat.data.numbered_classes import numbered_classes, other_count, wrong_label
 from kat.data.packed_strings import PackedStrings
 from kat.data.sources.shard_layout import class_names, label_field, shards_by_split
 from kat.data.sources.tar_index import Arrays, Member, TarIndex, indexed, members
@@ -20,7 +21,7 @@ from kat.data.sources.tar_members import TarSource
 from kat.documents import parse_json
 from kat.errors import InputError
 from kat.files import open_input
-from kat.text import either, numbered
+from kat.text import either
 
 IMAGES = tuple(extension[1:] for extension in IMAGE_EXTENSIONS)
 """Extensions of the image of a sample; the first counts if there are several."""
@@ -63,7 +64,9 @@ def open_webdataset(config: DataConfig, pattern: str, split: str) -> ImageDatase
         others = [path for name in splits if name != split for path in splits[name]]
         every = [*shards, *_indexed(others, label_key)]
         largest = max((int(arrays["labels"].max(initial=_NONE)) for arrays in every), default=_NONE)
-        classes = numbered(config.num_classes or largest + 1)
+        classes = numbered_classes(config.num_classes, largest, str(folder))
+    elif config.num_classes not in (None, len(classes)):
+        raise other_count(config.num_classes, len(classes), str(folder))
     return _dataset(paths, shards, classes, config.bad_images, folder)
 
 
@@ -80,10 +83,7 @@ def _dataset(
     source = TarSource(paths, index, labels)
     wrong = np.flatnonzero(labels >= len(classes))
     if len(wrong):
-        raise InputError(
-            f"{source.name(int(wrong[0]))} has the label {labels[wrong[0]]}, but the"
-            f" {len(classes)} classes are 0 to {len(classes) - 1}"
-        )
+        raise InputError(wrong_label(source.name(int(wrong[0])), labels[wrong[0]], len(classes)))
     missing = (labels == _NONE) | (index.sizes == _NONE)
     ignored = {
         source.name(sample): (
@@ -176,7 +176,7 @@ def parse_label(text: bytes, label_key: str | None, name: str) -> int | None:
         value = text[:40]
     if value is None:
         return None
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**62:
         field = f"the field {label_key!r} of .json" if label_key else ".cls"
         raise InputError(f"{name}: {field} must hold a class index, got {value!r}")
     return value

@@ -61,7 +61,8 @@ def match_classes(ours: Sequence[str], theirs: Sequence[str]) -> ClassMatch:
     Raises:
         InputError: the classes are not those of the model.
     """
-    by_name = _lookup(ours, theirs)
+    same = list(ours) == list(theirs)  # also where two classes have one name
+    by_name = list(range(len(ours))) if same else _lookup(ours, theirs)
     if by_name is not None:
         return ClassMatch(by_name, "names", _notes(by_name, len(ours)))
     indices, wanted = imagenet_indices(ours), imagenet_indices(theirs)

@@ -178,3 +178,19 @@ def test_the_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "datasets", None)
     with pytest.raises(InputError, match=r"needs the package datasets: pip install"):
         open_split(DataConfig(name="hf:any"), "train")
+
+
+def test_columns_of_other_kinds_are_named(tmp_path):
+    columns = {"image": _images(), "label": [[0, 1], [1, 0], [1, 1]], "number": [1, 2, 3]}
+    config = _saved(tmp_path / "lists", columns)
+    config.image_key, config.label_key = "image", "label"
+    with pytest.raises(InputError, match=r"'label' of .* must hold a class index or name"):
+        open_split(config, "train")
+    config.image_key, config.label_key = "number", "number"
+    with pytest.raises(InputError, match=r"'number' of .* \(data\.image_key\) holds no images"):
+        open_split(config, "train")
+
+
+def test_a_number_of_classes_beside_their_names_is_refused(rows):
+    with pytest.raises(InputError, match=r"num_classes is 7, but .* names 2 classes"):
+        open_split(DataConfig(name=f"hf:{rows}", num_classes=7), "train")

@@ -24,7 +24,9 @@ from tests.images import picture, samples, write_info, write_tar
 def stream(shards):
     """The training split as a stream."""
     pytest.importorskip("webdataset", reason="webdataset is not installed")
-    return ShardStream([str(path) for path in sorted(shards.glob("train-*"))], None, True, seed=0)
+    return ShardStream(
+        [str(path) for path in sorted(shards.glob("train-*"))], None, 2, True, seed=0
+    )
 
 
 def _names(items):
@@ -36,8 +38,13 @@ def test_the_order_of_a_stream_is_a_function_of_seed_and_epoch(stream):
     assert sorted(first) == [f"{index:04}" for index in range(12)]
     assert first == _names(stream(0, (0, 1)))
     assert first != _names(stream(1, (0, 1)))
-    other = ShardStream(stream.urls, None, True, seed=1)
+    other = ShardStream(stream.urls, None, 2, True, seed=1)
     assert first != _names(other(0, (0, 1)))
+
+
+def test_a_label_beyond_the_classes_is_named(stream):
+    with pytest.raises(InputError, match=r"/0001 has the label 1, but the 1 classes are 0 to 0"):
+        list(ShardStream(stream.urls, None, 1, False, seed=0)(0, (0, 1)))
 
 
 @pytest.mark.parametrize("parts", [2, 3, 5])

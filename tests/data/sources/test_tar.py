@@ -9,6 +9,7 @@ import tarfile
 
 import pytest
 import torch
+from PIL import Image
 
 from kat.data import (
     DataConfig,
@@ -53,6 +54,25 @@ def one_tar(tmp_path, folder):
     for split in ("train", "val"):
         _pack(folder / split, tmp_path / "tars" / f"{split}.tar")
     return tmp_path / "tars"
+
+
+def test_an_image_that_was_appended_again_replaces_the_first(one_tar, tmp_path):
+    newer = tmp_path / "newer.png"
+    Image.new("RGB", (5, 7), "red").save(newer)
+    path = one_tar / "train.tar"
+    with tarfile.open(path) as tar:
+        name = next(member.name for member in tar if member.isfile())
+    with tarfile.open(path, "a") as tar:
+        tar.add(newer, arcname=name)
+    train = _open(one_tar)
+    assert len(train) == 9
+    assert [image.size for image, _ in iter_items(train)].count((5, 7)) == 1
+
+
+def test_hidden_tar_files_are_left_out(folder, tmp_path):
+    _pack(folder / "train", tmp_path / "tars" / "train" / "a.tar")
+    (tmp_path / "tars" / "train" / "._a.tar").write_bytes(b"of macOS")
+    assert len(_open(tmp_path / "tars")) == 9
 
 
 def test_one_tar_per_split(one_tar, folder):

@@ -4,10 +4,25 @@ from __future__ import annotations
 
 import os
 import pickle
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
 
 import pytest
 
 from kat.data.sources.tar_members import FileRanges
+
+
+def test_threads_may_read_at_once(tmp_path):
+    paths = [str(tmp_path / str(number)) for number in range(8)]
+    for number, path in enumerate(paths):
+        Path(path).write_bytes(bytes([number]) * 1000)
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(100):
+            pieces = FileRanges(paths, most_open=2)
+            read = partial(pieces.read, offset=0, size=4)
+            files = list(range(8)) * 8
+            assert list(pool.map(read, files)) == [bytes([number]) * 4 for number in files]
 
 
 def test_few_files_stay_open(tmp_path):

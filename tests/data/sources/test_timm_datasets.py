@@ -30,6 +30,31 @@ def test_timm_name_torch(tmp_path):
     assert data[0][0].mode == "RGB"
 
 
+def test_a_folder_without_the_split_is_refused(tmp_path):
+    """timm would take the folder itself, for both splits."""
+    write_folder(tmp_path, classes=2, train=3, val=1)
+    for root, line in ((tmp_path / "train", "has no folder 'train'"), (tmp_path, "no folder 'x'")):
+        config = DataConfig(name="torch/image_folder", root=str(root))
+        config.train_split = "train" if root.name == "train" else "x"
+        with pytest.raises(InputError, match=rf"{line} in root=.* \(data\.train_split\)"):
+            open_split(config, "train")
+
+
+def test_a_name_that_timm_would_take_for_the_test_images_is_refused(tmp_path):
+    config = DataConfig(name="torch/cifar10", root=str(tmp_path), train_split="Train")
+    with pytest.raises(InputError, match=r"data\.train_split.* 'torch/cifar10'"):
+        open_split(config, "train")
+
+
+def test_classes_of_the_data_and_a_number_that_is_another(tmp_path):
+    write_folder(tmp_path, classes=3, train=2, val=1)
+    config = DataConfig(name="torch/image_folder", root=str(tmp_path), num_classes=2)
+    with pytest.raises(InputError, match=r"num_classes is 2, but 'torch/image_folder' names 3"):
+        open_split(config, "train")
+    config.num_classes = 3
+    assert open_split(config, "train").classes == ["n00", "n01", "n02"]
+
+
 def test_timm_name_wds(tmp_path):
     pytest.importorskip("webdataset", reason="webdataset is not installed")
     with tarfile.open(tmp_path / "train-000000.tar", "w") as shard:

@@ -34,6 +34,23 @@ def test_a_folder_or_names_with_braces(shards, pattern):
         assert data.source.read(index) == (picture(index), index % 2)
 
 
+def test_labels_that_are_ids_of_something_else_are_refused(tmp_path):
+    for label, line in (
+        (b"3000000", r"has the label 3000000, which would make 3,000,001 classes"),
+        (b"99999999999999999999", r"\.cls must hold a class index, got 9999"),
+    ):
+        write_tar(tmp_path / "train-0.tar", [("0.jpg", picture(0)), ("0.cls", label)])
+        with pytest.raises(InputError, match=line):
+            _open(tmp_path)
+
+
+def test_a_number_of_classes_beside_their_names_is_refused(shards):
+    (shards / "classes.txt").write_text("\ufeffcat\ndog\n", encoding="utf-8")
+    assert _open(shards).classes == ["cat", "dog"]  # without the byte-order mark
+    with pytest.raises(InputError, match=r"num_classes is 3, but .* names 2 classes"):
+        _open(shards, num_classes=3)
+
+
 def test_the_samples_are_those_of_the_package_webdataset(shards):
     webdataset = pytest.importorskip("webdataset", reason="webdataset is not installed")
     urls = [str(shards / f"train-000{number}.tar") for number in range(3)]

@@ -20,6 +20,11 @@ def test_the_same_names_are_the_identity():
     assert match == ([0, 1], "names", [])
 
 
+def test_two_classes_of_one_name_are_matched_if_all_names_are_the_same():
+    match = match_classes(["crane", "owl", "crane"], ["crane", "owl", "crane"])
+    assert match == ([0, 1, 2], "names", [])
+
+
 def test_another_order_goes_by_the_names():
     match = match_classes(["0", "1", "10", "2"], ["0", "1", "2", "10"])
     assert match.columns == [0, 1, 3, 2]

@@ -181,11 +181,14 @@ class _Columns:
     def numbers(
         self, field: str, dtype: Any, *, default: float | None = None, shape: tuple[int, ...] = ()
     ) -> np.ndarray:
-        """(rows, *shape): a numeric field, with a default, if one is given, for rows without it."""
-        given = [row.get(field, default) for row in self.rows]
+        """(rows, *shape): a numeric field, with a default, if one is given, for rows without it.
+
+        Null counts as missing.
+        """
+        given = [default if row.get(field) is None else row[field] for row in self.rows]
         values = _array(given) if given else np.zeros((0, *shape))
         if not _are_numbers(values, (len(given), *shape), dtype):
-            self._raise(field, lambda value: _are_numbers(_array(value), shape, dtype), default)
+            self._raise(field, lambda value: _are_numbers(_array(value), shape, dtype), given)
         return values.astype(dtype)
 
     def texts(self, field: str) -> list[str]:
@@ -193,11 +196,12 @@ class _Columns:
         given = [row.get(field) for row in self.rows]
         texts = [value for value in given if isinstance(value, str)]
         if len(texts) < len(given):
-            self._raise(field, lambda value: isinstance(value, str))
+            self._raise(field, lambda value: isinstance(value, str), given)
         return texts
 
-    def _raise(self, field: str, right: Callable[[Any], bool], default: Any = None) -> None:
-        row = next(row for row in self.rows if not right(row.get(field, default)))
+    def _raise(self, field: str, right: Callable[[Any], bool], given: Sequence[Any]) -> None:
+        pairs = zip(self.rows, given, strict=True)
+        row = next(row for row, value in pairs if not right(value))
         raise InputError(
             f"{self.path}: {field!r} of the {self.kind} with id {row.get('id')!r} is"
             f" {row.get(field)!r}, which is not valid in COCO's format"
@@ -218,7 +222,7 @@ def _array(values: Any) -> np.ndarray:
 
 def _are_numbers(values: np.ndarray, shape: tuple[int, ...], dtype: Any) -> bool:
     """Whether values are finite numbers of this shape; whole numbers for an integer dtype."""
-    if values.shape != shape or values.dtype.kind not in "iuf":
+    if values.shape != shape or values.dtype.kind not in "biuf":  # iscrowd may be true or false
         return False
     if not np.isfinite(values).all():
         return False

@@ -183,7 +183,16 @@ def decode_mask(content: bytes, path: str) -> np.ndarray:
         raise UnreadableImage(
             path, f"a mask has one whole number per pixel, but this one has mode {image.mode}"
         )
+    scale = _scale(content)
+    if scale > 1:
+        return values // scale
     return values.astype(np.uint8) if values.dtype == bool else values
+
+
+def _scale(content: bytes) -> int:
+    """What Pillow multiplies values by: gray levels of a PNG of 2 or 4 bits, to white as 255."""
+    is_gray = content.startswith(b"\x89PNG") and content[25] == 0
+    return {2: 85, 4: 17}.get(content[24], 1) if is_gray else 1
 
 
 def present_values(values: np.ndarray) -> np.ndarray:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -40,6 +42,20 @@ def test_masks_boxes_and_areas_are_those_of_pycocotools(root):
         assert target["area"].tolist() == [row["area"] for row in rows]
         assert target["iscrowd"].tolist() == [row["iscrowd"] for row in rows]
     assert [int(data[index][1]["image_id"]) for index in range(3)] == [1000, 4, 31]
+
+
+def test_null_counts_as_missing_and_iscrowd_may_be_a_truth_value(root, tmp_path):
+    shutil.copytree(root, tmp_path / "coco")
+    path = tmp_path / "coco" / "annotations" / "instances_train2017.json"
+    content = json.loads(path.read_text())
+    expected = [int(target["iscrowd"].sum()) for _, target in open_coco(root, "train")]
+    for row in content["annotations"]:
+        row |= {"iscrowd": bool(row["iscrowd"]), "area": None}
+    path.write_text(json.dumps(content))
+    data = open_coco(tmp_path / "coco", "train")
+    assert [int(data[index][1]["iscrowd"].sum()) for index in range(3)] == expected
+    target = data[0][1]
+    assert target["area"].tolist() == target["masks"].flatten(1).sum(1).tolist()
 
 
 def test_an_item_has_its_types_and_its_labels_go_by_category_id(root):

@@ -11,9 +11,10 @@ from kat.data import DataConfig, UnreadableImage, make_loader, open_split
 from kat.data.check import check_split
 from kat.data.dense import open_segmentation
 from kat.data.dense.config import SegmentationAugmentConfig
+from kat.data.dense.segmentation.dataset import decode_mask
 from kat.data.dense.transforms import SegmentationEvalTransform, SegmentationTrainTransform
 from kat.errors import InputError
-from tests.data.dense.mask_files import halves, write_ade20k, write_pairs, write_voc
+from tests.data.dense.mask_files import gray_png, halves, write_ade20k, write_pairs, write_voc
 
 
 def _masks(data):
@@ -48,6 +49,13 @@ def test_pairs_of_folders(tmp_path):
     data = open_split(DataConfig(name=f"masks:{tmp_path}"), "train")
     assert data.classes == ["road", "grass", "sky"]
     np.testing.assert_array_equal(_masks(data), [halves(0, 1), halves(2, 255)])
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_gray_pngs_of_any_depth_have_the_values_in_the_file(bits):
+    """Pillow makes white of the largest one."""
+    stored = (np.arange(16).reshape(2, 8) % 2**bits).astype(np.uint8)
+    np.testing.assert_array_equal(decode_mask(gray_png(stored, bits), "mask.png"), stored)
 
 
 def test_values_that_are_not_a_class_are_refused_or_ignored(tmp_path):
