@@ -21,6 +21,7 @@ from typing import Any
 from scipy.stats import t
 
 from kat.analysis.learning_curves import HEADLINES, METRICS, common_headline
+from kat.data.naming import check_unique
 from kat.errors import InputError
 from kat.tables import columns_of, open_table, write_table
 from kat.text import scaled
@@ -170,11 +171,14 @@ def summarize(
         measure: the column that is compared.
 
     Raises:
-        InputError: there are no rows, or there is no such cell.
+        InputError: there are no rows, there is no such cell, or one has two runs of a seed.
     """
     cells: dict[str, list[Row]] = {}
     for row in rows:
         cells.setdefault(row["cell"], []).append(row)
+    for name, own in cells.items():
+        seeds = [row["seed"] for row in own if row["status"] == "done"]
+        check_unique(map(str, seeds), f"the cell {name!r}", "run of seed", "runs of seeds")
     if not cells:
         raise InputError("there are no runs to summarize")
     reference = next(iter(cells)) if reference is None else reference
@@ -251,15 +255,14 @@ def table(
 def timing_note(results: Sequence[CellResult], metric: Metric) -> str:
     """Says under the table how far its times can be trusted; empty where nothing is to be said."""
     done = [result for result in results if result.values]
-    if metric.name not in TEST_COLUMNS or not done:
-        return ""
-    measured = "seconds, images/s and peak memory"
+    tested = metric.name in TEST_COLUMNS
+    measured = "seconds, images/s and peak memory" if tested else "seconds"
     if (most := _most_at_once(done)) > 1:
         return (
             f"Shared: {measured} were measured while up to {most} runs shared the machine, and"
             " slowed each other down."
         )
-    if any(result.runs_at_once is None for result in done):
+    if tested and any(result.runs_at_once is None for result in done):
         return (
             f"It is not recorded how many runs shared the machine while {measured} were measured."
         )

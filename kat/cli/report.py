@@ -51,6 +51,8 @@ def main(arguments: list[str]) -> None:
     elif len(runs) > 1:
         _report_comparison(runs, out)
     else:
+        if options.images == 0:
+            refuse_options(parser, options, ["data"], "with --images 0")
         write_run_report(read_findings(runs[0], options.images, options.data), out)
     say(out)
 

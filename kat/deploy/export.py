@@ -103,7 +103,8 @@ def export_model(
 
     Raises:
         InputError: the folder does not exist, another ending, a detector in another format, a model
-            that cannot be traced or whose own outputs are not finite, a package that is missing.
+            in training mode, that cannot be traced or whose own outputs are not finite, a package
+            that is missing.
         ExportFailed: the outputs of the file differ from the model's; it is not kept.
 
     Examples:
@@ -120,6 +121,8 @@ def export_model(
     if ending not in FORMATS:
         raise unknown("ending of an exported file", ending, FORMATS)
     check_target(path)
+    if model.training:
+        raise InputError("the model is in training mode: call model.eval() before the export")
     if isinstance(model, Detector):
         export = _detector_export(model, record, path, int8)
     else:

@@ -153,7 +153,7 @@ def _table(rows):
 
 def test_the_table_of_a_plain_grid_has_no_more():
     assert _table(_rows())[0] == PLAIN
-    assert _table([{**row, "runs_at_once": 2} for row in _rows()])[2] == ""
+    assert _table([{**row, "runs_at_once": 1} for row in _rows()])[2] == ""
 
 
 def test_the_table_of_a_tested_grid():
@@ -200,6 +200,20 @@ def test_times_of_runs_that_shared_the_machine_are_marked():
     assert note.startswith("It is not recorded how many runs shared the machine")
     rows[3]["status"] = "diverged"
     assert _table(rows)[2] == ""
+
+
+def test_seconds_of_runs_that_shared_the_machine_are_marked_without_a_test():
+    rows = [{**row, "runs_at_once": 2} for row in _rows()]
+    note = timing_note(summarize(rows), TOP1_METRIC)
+    assert note.startswith("Shared: seconds were measured while up to 2 runs shared the machine")
+    assert timing_note(summarize(_rows()), TOP1_METRIC) == ""
+
+
+def test_two_runs_of_one_cell_and_seed_are_refused():
+    rows = _rows()
+    with pytest.raises(InputError, match="the cell 'KAT' names run of seed '0' more than once"):
+        summarize([*rows, rows[0]])
+    summarize([*rows, {**rows[0], "status": "failed"}])
 
 
 def test_a_run_that_never_reaches_the_reference_is_read_back_without_an_epoch(tmp_path):

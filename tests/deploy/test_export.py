@@ -103,7 +103,9 @@ def test_invalid_targets_and_models(tmp_path):
             return images.flatten(1)[:, : 3 + int(images.sum() > 1e9)]
 
     with pytest.raises(InputError, match="cannot trace kat_micro"):
-        export_model(Untraceable(), record, tmp_path / "m.pt2")
+        export_model(Untraceable().eval(), record, tmp_path / "m.pt2")
+    with pytest.raises(InputError, match=r"is in training mode: call model\.eval\(\)"):
+        export_model(model.train(), record, tmp_path / "m.pt2")
     assert not list(tmp_path.iterdir())
 
 

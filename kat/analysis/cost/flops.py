@@ -24,6 +24,14 @@ def _count_rational(
     return rational_flops(torch.Size(x).numel(), (numerator[1] - 1, denominator[1]))
 
 
+@register_flop_formula(torch.ops.kat.gated_rational)
+def _count_gated_rational(
+    x: torch.Size, v: torch.Size, numerator: torch.Size, denominator: torch.Size, *_: Any, **__: Any
+) -> int:
+    """Those of the rational: the product with v is elementwise."""
+    return _count_rational(x, numerator, denominator)
+
+
 @dataclass(frozen=True)
 class LayerCost:
     """The cost of one layer for one image, without the layers inside it.

@@ -10,7 +10,8 @@ from timm.layers import Attention
 from torch import Tensor, nn
 
 from kat.models.dense.attention import GridAttention
-from kat.nn import BSplineKANLinear, GroupRational
+from kat.nn import BSplineKANLinear, GatedGRKANMlp, GroupRational
+from kat.nn.execution.layer import plain_coefficients
 
 ACTIVATION_FLOPS = {"relu": 1, "silu": 5, "gelu": 14}
 """FLOPs of a fixed activation per element, as comparisons of KAN and MLP count them.
@@ -169,6 +170,14 @@ def _rational(layer: GroupRational, x: Tensor, y: Tensor) -> Terms:
     return Terms(rational=rational_flops(x.numel(), layer.degree))
 
 
+def _gate(layer: GatedGRKANMlp, x: Tensor, y: Tensor) -> Terms:
+    """The rational in the gate, unless it runs as a module of its own."""
+    if plain_coefficients(layer.act) is None:
+        return Terms()
+    elements = y.numel() // layer.fc2.out_features * layer.fc2.in_features
+    return Terms(rational=rational_flops(elements, layer.act.degree))
+
+
 def _splines(layer: BSplineKANLinear, x: Tensor, y: Tensor) -> Terms:
     return Terms(weights=y.numel() * layer.in_features * (layer.grid + layer.order + 1))
 
@@ -202,6 +211,7 @@ _FORMULAS: dict[type[nn.Module], Callable[[Any, Tensor, Tensor], Terms]] = {
         (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d), _transposed_convolution
     ),
     GroupRational: _rational,
+    GatedGRKANMlp: _gate,
     BSplineKANLinear: _splines,
     nn.LayerNorm: _layer_norm,
     Attention: _attention,

@@ -53,7 +53,7 @@ def plot_activations(activations: Sequence[Activation], path: str | Path) -> Non
         if activation.histogram is not None and activation.edges is not None:
             _draw_inputs(axes, activation.edges, activation.histogram.mean(0))
         _draw_groups(axes, activation.x, activation.learned)
-        axes.plot(activation.x, activation.start[0], "--", lw=1, color="black")
+        _draw_start(axes, activation.x, activation.start)
         axes.set_title(activation.name, fontsize=9)
     behind = ", gray: the inputs" if activations[0].histogram is not None else ""
     drawn = _drawn(max(activation.num_groups for activation in activations))
@@ -101,7 +101,7 @@ def _multiples(x: Array, functions: Mapping[str, Array], steps: Sequence[int]) -
     for row, (name, values) in zip(rows, functions.items(), strict=True):
         for axes, place in zip(row, places, strict=True):
             _draw_groups(axes, x, values[place])
-            axes.plot(x, values[0, 0], "--", lw=0.8, color="black")
+            _draw_start(axes, x, values[0])
             axes.tick_params(labelsize=7)
         row[0].set_ylabel(name, fontsize=7)
     for axes, place in zip(rows[0], places, strict=True):
@@ -117,7 +117,7 @@ def _animate(x: Array, functions: Mapping[str, Array], steps: Sequence[int], pat
     lines = []
     for axes, (name, values) in zip(panels, functions.items(), strict=True):
         lines.append(_draw_groups(axes, x, values[0]))
-        axes.plot(x, values[0, 0], "--", lw=1, color="black")
+        _draw_start(axes, x, values[0])
         margin = 0.05 * max(np.ptp(values), 1e-6)
         axes.set_ylim(values.min() - margin, values.max() + margin)
         axes.set_title(name, fontsize=9)
@@ -161,6 +161,12 @@ def _draw_groups(axes: Axes, x: Array, functions: Array) -> list[Line2D]:
     colors = mpl.colormaps["viridis"](np.arange(len(chosen)) / len(chosen))
     axes.grid(alpha=0.3)
     return [axes.plot(x, y, lw=1, color=color)[0] for y, color in zip(chosen, colors, strict=True)]
+
+
+def _draw_start(axes: Axes, x: Array, functions: Array) -> None:
+    """Draws the functions at the start, which the groups of a new model share."""
+    for y in np.unique(_chosen(functions), axis=0):
+        axes.plot(x, y, "--", lw=0.9, color="black")
 
 
 def _draw_inputs(axes: Axes, edges: Array, density: Array) -> None:

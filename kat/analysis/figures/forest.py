@@ -67,6 +67,7 @@ def plot_forest(grids: Mapping[str, Sequence[CellResult]], metric: Metric, path:
 def _shown(differences: Sequence[Estimate]) -> float:
     """The largest difference on the axis: all, unless some reach far beyond the others."""
     reaches = [abs(d.mean) + (0 if math.isnan(d.half_width) else d.half_width) for d in differences]
+    reaches = [reach for reach in reaches if reach > 0]  # ties have none
     limit = _FAR * statistics.median(reaches) if reaches else math.inf
     return math.inf if max(reaches, default=0.0) <= limit else limit
 

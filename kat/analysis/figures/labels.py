@@ -18,8 +18,9 @@ _GAP = 8.0
 
 
 def plain(text: str) -> str:
-    """Printable text that matplotlib does not read as mathematics."""
-    return printable(text).replace("$", r"\$")
+    """Printable text that matplotlib does not read as mathematics, nor leaves out of a legend."""
+    text = printable(text).replace("$", r"\$")
+    return f"\N{ZERO WIDTH SPACE}{text}" if text.startswith("_") else text
 
 
 def label_points(

@@ -7,7 +7,7 @@ that is shown holds the central 99.8 % of a layer's inputs, and at least [-3, 3]
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from kat.analysis.inspect.rational_inputs import rationals_of, watch_inputs
 from kat.errors import InputError
-from kat.nn import GroupRational
+from kat.nn import GroupRational, LayerHistory
 
 Array = NDArray[np.float64]
 
@@ -41,7 +41,8 @@ class Activation:
         num_groups: number of groups, each with its function.
         x: (N,), ascending points over the range that is shown.
         learned: (groups, N), the functions at x.
-        start: (groups, N), the functions at the start of the training.
+        start: (groups, N), the functions at the start: of the history if there is one, else the
+            initial functions of the layer.
         edges: (bins + 1,) of the histogram, from x[0] to x[-1]; None without images.
         histogram: (groups, bins), the density of each group's inputs; it integrates to the share of
             the inputs that is shown. None without images.
@@ -80,6 +81,7 @@ def learned_activations(
     *,
     width: float | None = None,
     points: int = 401,
+    history: Mapping[str, LayerHistory] | None = None,
 ) -> list[Activation]:
     """Reads the rationals of a model, in the order of its modules.
 
@@ -88,6 +90,8 @@ def learned_activations(
         images: batches (B, C, H, W) on the model's device, which the model runs on.
         width: x from -width to width; by default as wide as the inputs, or 3 without images.
         points: N, the number of points.
+        history: the recorded coefficients of the run, by layer. A model that was fine-tuned did not
+            start from the initial functions of its layers.
 
     Raises:
         InputError: the model has no rational, the width is out of range, inputs or coefficients are
@@ -110,7 +114,7 @@ def learned_activations(
     if images is not None:
         counts = _count_inputs(model, images)
     return [
-        _activation(name, layer, counts.get(name), width, points)
+        _activation(name, layer, counts.get(name), width, points, (history or {}).get(name))
         for name, layer in rationals_of(model).items()
     ]
 
@@ -131,11 +135,17 @@ def _count_inputs(model: nn.Module, images: Iterable[Tensor]) -> dict[str, Array
 
 @torch.no_grad()
 def _activation(
-    name: str, layer: GroupRational, counts: Array | None, width: float | None, points: int
+    name: str,
+    layer: GroupRational,
+    counts: Array | None,
+    width: float | None,
+    points: int,
+    history: LayerHistory | None,
 ) -> Activation:
     first, last = _shown_bins(counts, width)
     x = torch.linspace(_EDGES[first], _EDGES[last], points, dtype=torch.float64)
-    learned, start = layer.functions(x).numpy(), layer.initial_functions(x).numpy()
+    learned = layer.functions(x).numpy()
+    start = (layer.initial_functions(x) if history is None else history.functions(x)[0]).numpy()
     if not np.isfinite(learned).all():
         raise InputError(f"{name} has coefficients that are not finite: the model is damaged")
     activation = Activation(

@@ -98,10 +98,10 @@ def read_findings(folder: Path, images: int, data: str | None = None) -> RunFind
     shown = _show(folder, model, record, images, data)
     if rationals(model):
         findings.seen = shown.sentence
-        inputs = normalized(shown.batches, record) if shown.batches else None
-        findings.activations = learned_activations(model, inputs)
         if (folder / COEFFICIENTS).is_file():
             findings.coefficients = read_coefficient_history(folder / COEFFICIENTS)
+        inputs = normalized(shown.batches, record) if shown.batches else None
+        findings.activations = learned_activations(model, inputs, history=findings.coefficients)
         if (folder / STABILITY).is_file() and (rows := read_rows(folder / STABILITY)):
             findings.stability = rational_rows(rows)
     try:

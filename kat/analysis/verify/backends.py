@@ -97,6 +97,8 @@ def choose_backends(
         InputError: a name is unknown, or its backend is unavailable.
     """
     by_name = {backend.name: backend for backend in backends}
+    if names is not None and not names:
+        raise InputError("backends are empty: nothing would be compared")
     for name in names or ():
         if name in absent:
             raise InputError(f"the backend {name} is unavailable: {absent[name]}")

@@ -70,6 +70,9 @@ def check_grid(grid: Grid) -> None:
     Raises:
         InputError: names the first that is wrong.
     """
+    for what in ("forms", "degrees", "dtypes"):
+        if not getattr(grid, what):
+            raise InputError(f"{what} are empty: nothing would be compared")
     for kind, names, known in (("form", grid.forms, FORMS), ("dtype", grid.dtypes, DTYPES)):
         for name in names:
             if name not in known:

@@ -137,7 +137,7 @@ def first_order_results(backend: Backend, case: Case, exact: Exact) -> list[Resu
     for quantity in ("y", "dx"):
         both = [part.rows(quantity) for part in (alone, together)]
         results.append(_result(backend, case, quantity, both))
-    for quantity in ("da", "db"):
+    for quantity in ("da", "db") if len(case.b) else ("da",):
         results.append(_result(backend, case, quantity, [alone.rows(quantity)]))
         results.append(_result(backend, case, f"{quantity} (sum)", [sums.rows(quantity)]))
     return results
@@ -282,9 +282,9 @@ def _second_derivatives(backend: Backend, case: Case) -> tuple[np.ndarray, np.nd
     upper = [b_b[:, j:].T for j, (_, _, b_b) in enumerate(of_b)]
     lower = [np.stack([of_b[k][2][:, j] for k in range(j, len(of_b))]) for j in range(len(of_b))]
     one = [xx, x_a.T, x_b.T, *(a_b.T for _, _, a_b in of_a), *upper]
-    a_x, b_x = (np.concatenate([row[0] for row in rows]) for rows in (of_a, of_b))
-    b_a = [row[1][:, i] for i in range(len(of_a)) for row in of_b]
-    other = [xx, a_x, b_x, np.stack(b_a), *lower]
+    mixed = [row[0] for rows in (of_a, of_b) for row in rows]
+    b_a = np.reshape([row[1][:, i] for i in range(len(of_a)) for row in of_b], (-1, points))
+    other = [xx, *mixed, b_a, *lower]
     return np.concatenate(one), np.concatenate(other)
 
 

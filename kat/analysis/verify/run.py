@@ -36,6 +36,7 @@ from kat.analysis.verify.cases import (
 )
 from kat.analysis.verify.compare import Result, first_order_results, second_order_result
 from kat.analysis.verify.exact import first_order, second_order
+from kat.errors import InputError
 from kat.ops.cpu.library import find_library
 from kat.version import __version__
 
@@ -99,11 +100,16 @@ def verify(
         compiled: also compares the compiled operator with the operator, in every form, degree and
             dtype that is checked.
         track: iterates over the jobs, and may show the progress.
+
+    Raises:
+        InputError: there is no case, or no backend.
     """
     start = time.monotonic()
     found, absent = present_backends() if backends is None else (list(backends), {})
     result = Verification(absent=absent, environment=environment())
     jobs = grid_jobs(what) if isinstance(what, Grid) else what
+    if not jobs or not (found or interpreter):
+        raise InputError("nothing would be compared: there is no case, or no backend")
     interpreted = _interpreted_jobs(what) if interpreter else None
     forms, degrees, dtypes = (
         list(dict.fromkeys(getattr(job.case, name) for job in jobs))

@@ -22,20 +22,27 @@ from torch import Tensor, nn
 from kat.analysis import Reading, learned_activations, plot_activations, read_symbols
 from kat.analysis.inspect.images import images_of_run, normalized
 from kat.analysis.inspect.symbolic import median, write_readings
-from kat.cli.options.parser import MODEL, Parser
+from kat.cli.options.parser import MODEL, Parser, refuse_options
 from kat.errors import InputError
 from kat.models import ModelRecord, load_model
+from kat.nn import read_coefficient_history
 from kat.settings import CountOrZero
 from kat.tables import print_table
 from kat.text import say
+from kat.training.run_directory import COEFFICIENTS
 
 
 def main(arguments: list[str]) -> None:
     """Runs the model over images, draws."""
-    options = make_parser().parse_args(arguments)
+    parser = make_parser()
+    options = parser.parse_args(arguments)
+    if options.images == 0:
+        refuse_options(parser, options, ["data"], "with --images 0")
     model, record = load_model(options.run)
     inputs, note = _inputs(options, model, record)
-    activations = learned_activations(model, inputs, width=options.width)
+    path = options.run / COEFFICIENTS
+    history = read_coefficient_history(path) if path.is_file() else None
+    activations = learned_activations(model, inputs, width=options.width, history=history)
     plot_activations(activations, options.out)
     say(note)
     if options.symbolic or options.csv:

@@ -20,7 +20,7 @@ from torch import Tensor
 from kat.analysis.figures.attention import plot_attention, true_classes, with_predictions
 from kat.analysis.inspect.attention import attention_maps, check_attention
 from kat.analysis.inspect.images import images_of_run
-from kat.cli.options.parser import MODEL, Parser
+from kat.cli.options.parser import MODEL, Parser, refuse_options
 from kat.data import DeviceTransform, UnreadableImage, decode, eval_transform
 from kat.deploy import open_model
 from kat.errors import InputError
@@ -31,7 +31,10 @@ from kat.text import say
 
 def main(arguments: list[str]) -> None:
     """Runs the model, draws."""
-    options = make_parser().parse_args(arguments)
+    parser = make_parser()
+    options = parser.parse_args(arguments)
+    if options.files:
+        refuse_options(parser, options, ["data", "images"], "beside image files")
     model, record = open_model(options.run, options.image_size)
     check_attention(model)
     if options.files:

@@ -118,7 +118,7 @@ def _grid(name: str, where: str, content: Any) -> Grid:
         raise InputError(f"vary of {where} must be 'one' or 'all', got {vary!r}")
     check_unique(map(str, content["factors"]), where, "factor", "factors")
     factors = {str(n): _levels(where, str(n), given) for n, given in content["factors"].items()}
-    cells = _cells(factors, vary)
+    cells = _cells(where, factors, vary)
     test, reached = content.get("test", False), content.get("reached")
     if not isinstance(test, bool):
         raise InputError(f"test of {where} must be true or false, got {test!r}")
@@ -215,7 +215,14 @@ def _mapping(where: str, what: str, given: Any) -> Mapping[str, Any]:
     return given
 
 
-def _cells(factors: dict[str, dict[str, Settings]], vary: Literal["one", "all"]) -> list[Cell]:
+def _cells(
+    where: str, factors: dict[str, dict[str, Settings]], vary: Literal["one", "all"]
+) -> list[Cell]:
+    """The cells of a grid.
+
+    Raises:
+        InputError: two factors give a setting different values in one cell.
+    """
     names = list(factors)
     reference = [next(iter(levels)) for levels in factors.values()]
     if vary == "all":
@@ -230,12 +237,26 @@ def _cells(factors: dict[str, dict[str, Settings]], vary: Literal["one", "all"])
         Cell(
             name=_name(names, combination, reference, vary),
             levels=dict(zip(names, combination, strict=True)),
-            settings=merged(
-                *(factors[n][level] for n, level in zip(names, combination, strict=True))
-            ),
+            settings=_together(where, factors, dict(zip(names, combination, strict=True))),
         )
         for combination in combinations
     ]
+
+
+def _together(
+    where: str, factors: dict[str, dict[str, Settings]], levels: dict[str, str]
+) -> Settings:
+    """The settings of the levels, which must not contradict each other."""
+    given: dict[str, tuple[Any, str]] = {}
+    for factor, level in levels.items():
+        for name, value in flat(factors[factor][level]).items():
+            other, by = given.setdefault(name, (value, f"{factor}: {level}"))
+            if other != value:
+                raise InputError(
+                    f"{where}: {by!r} and '{factor}: {level}' are in one cell, and give {name} the"
+                    f" values {other!r} and {value!r}"
+                )
+    return merged(*(factors[factor][level] for factor, level in levels.items()))
 
 
 def _name(names: list[str], levels: list[str], reference: list[str], vary: str) -> str:

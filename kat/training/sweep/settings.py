@@ -66,10 +66,10 @@ def with_model_of_size(content: Settings, base: Settings) -> Settings:
     Raises:
         InputError: the name has a star, but the base's model is not a KAT.
     """
-    name = content.get("model", {}).get("name")
+    name = _model_name(content)
     if not isinstance(name, str) or "*" not in name:
         return content
-    kat = str(base.get("model", {}).get("name", ""))
+    kat = str(_model_name(base) or "")
     if not kat.startswith(_KAT):
         raise InputError(
             f"model.name={name} needs the size of a kat_* model, but the grid has {kat!r}"
@@ -79,6 +79,11 @@ def with_model_of_size(content: Settings, base: Settings) -> Settings:
 
 
 _KAT = "kat_"
+
+
+def _model_name(content: Settings) -> Any:
+    model = content.get("model")  # of a user's, who may have forgotten the .name
+    return model.get("name") if isinstance(model, dict) else None
 
 
 def settings_of(config: TrainConfig) -> Settings:

@@ -30,6 +30,15 @@ def test_a_kat_costs_its_vit_and_21_for_each_element_of_a_rational():
     assert count(model, (3, 224, 224)).flops - count(vit, (3, 224, 224)).flops == extra
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_gated_mlp_costs_its_maps_and_its_rational(packed):
+    cost = count(kat.GatedGRKANMlp(64, 128, packed=packed), (10, 64))
+    gate = 64 if packed else 128
+    assert cost.terms.rational == 10 * gate * 21
+    assert cost.flops == 10 * gate * 21 + 2 * 10 * 64 * 3 * gate
+    assert cost.unexplained() == {}
+
+
 @pytest.mark.parametrize(
     ("name", "args"),
     [
@@ -42,6 +51,8 @@ def test_a_kat_costs_its_vit_and_21_for_each_element_of_a_rational():
         ("kat_micro", {"num_groups": 16, "degree": (7, 6), "form": "B", "share": "none"}),
         ("vit_swiglu_micro", {}),
         ("kat_glu_micro", {}),
+        ("kat_glu_micro", {"degree": (3, 2), "residual": True}),
+        ("kat2_micro", {}),
         ("vit_kan_micro", {"grid": 3, "order": 2}),
         ("resnet18", {}),
         ("mobilenetv3_small_050", {}),  # grouped convolutions

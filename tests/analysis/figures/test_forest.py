@@ -60,6 +60,17 @@ def test_each_cell_but_the_first_has_a_line_below_its_grid(axes):
     assert right.get_ylim() == left.get_ylim()
 
 
+@pytest.mark.filterwarnings("error")
+def test_ties_do_not_shrink_the_axis(axes):
+    values = {"first": [84.0], "a": [84.0], "b": [84.0], "c": [84.0], "d": [86.5], "e": [82.0]}
+    _, left, _ = axes(one=summarize(grid_rows(values)))
+    low, high = left.get_xlim()
+    assert low < -2
+    assert high > 2.5
+    _, left, _ = axes(one=summarize(grid_rows(dict(list(values.items())[:3]))))
+    assert left.get_xlim()[0] < 0 < left.get_xlim()[1]
+
+
 def test_a_difference_that_may_be_none_is_gray(axes):
     _, left, _ = axes(**_grids())
     colors = {bars.get_segments()[0][0, 1]: tuple(bars.get_color()[0][:3]) for bars in

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from kat.analysis.figures.labels import label_points
+from kat.analysis.figures.labels import label_points, plain
 
 
 def _label(points, half_height=0.0, bounds=(0, 10)):
@@ -25,6 +25,16 @@ def _label(points, half_height=0.0, bounds=(0, 10)):
     assert [label.get_text() for label in labels] == texts
     figure.draw_without_rendering()
     return axes, [Text.get_window_extent(label) for label in labels]
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_name_that_begins_with_an_underscore_is_in_the_legend():
+    figure = Figure()
+    axes = figure.add_subplot()
+    axes.plot([0, 1], label=plain("_kat"))
+    (text,) = axes.legend().get_texts()
+    assert text.get_text().endswith("_kat")
+    figure.draw_without_rendering()
 
 
 @pytest.mark.parametrize("seed", range(4))

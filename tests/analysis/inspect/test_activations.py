@@ -11,7 +11,7 @@ from torch import nn
 from kat.analysis.inspect.activations import learned_activations
 from kat.analysis.inspect.rational_inputs import watch_inputs
 from kat.errors import InputError
-from kat.nn import GroupRational
+from kat.nn import GroupRational, LayerHistory
 from tests.hooks import forward_pre_hooks
 
 
@@ -99,6 +99,18 @@ def test_a_model_is_seen_layer_by_layer():
         counts, _ = np.histogram(x[3], activation.edges)
         share = activation.histogram[3] * np.diff(activation.edges)
         np.testing.assert_allclose(share, counts / x[3].size, atol=1e-12)
+
+
+def test_the_start_is_that_of_the_run_where_it_is_recorded(layer):
+    """A run that began from trained weights did not start from the function of the preset."""
+    a, b = (torch.stack([p, 2 * p]).detach() for p in layer.parameters())
+    history = {"0": LayerHistory(layer.form, torch.tensor([0, 5]), a, b)}
+    (found,) = learned_activations(nn.Sequential(layer), history=history)
+    np.testing.assert_array_equal(found.start, found.learned)
+    (found,) = learned_activations(nn.Sequential(layer))
+    initial = layer.initial_functions(torch.from_numpy(found.x)).numpy()
+    np.testing.assert_array_equal(found.start, np.broadcast_to(initial, found.learned.shape))
+    assert np.abs(found.start - found.learned).max() > 1e-3
 
 
 def test_bad_input(layer):

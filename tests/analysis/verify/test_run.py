@@ -16,6 +16,7 @@ import kat
 from kat.analysis.verify import run as verify_module
 from kat.analysis.verify.backends import (
     Backend,
+    choose_backends,
     compiled_check,
     consistency_checks,
     present_backends,
@@ -24,14 +25,15 @@ from kat.analysis.verify.cases import (
     DTYPES,
     Grid,
     cases,
+    check_grid,
     coefficient_sets,
     make_case,
     ranges,
     second_order_cases,
     smallest_subnormal,
 )
-from kat.analysis.verify.compare import first_order_results
-from kat.analysis.verify.exact import first_order
+from kat.analysis.verify.compare import first_order_results, second_order_result
+from kat.analysis.verify.exact import first_order, second_order
 from kat.analysis.verify.model_cases import model_cases, record_inputs
 from kat.analysis.verify.run import Job, case_jobs, verify
 from kat.errors import InputError
@@ -63,6 +65,31 @@ def test_form_b_and_other_degrees(degree):
         for backend in present_backends()[0]:
             for result in first_order_results(backend, case, exact):
                 assert result.passed, str(result)
+
+
+def test_a_polynomial_has_no_denominator_to_compare():
+    x, names = np.array([[0.3, -0.7], [2.5, -4.5]]), ["small", "usual"]
+    a, b = (0.1, 1.0, -0.5, 0.25), ()
+    case = make_case("A", "float32", "given", a, b, x, names, special=False)
+    (backend,) = (one for one in present_backends()[0] if one.name == "reference")
+    exact = first_order(case.all_x(), case.grad, case.a, case.b, "A", case.arithmetic)
+    found = first_order_results(backend, case, exact)
+    assert {result.quantity for result in found} == {"y", "dx", "da", "da (sum)"}
+    again = second_order(case.x.ravel(), case.a, case.b, "A", case.arithmetic)
+    assert all(result.passed for result in [*found, second_order_result(backend, case, again)])
+
+
+@pytest.mark.parametrize("name", ["forms", "degrees", "dtypes"])
+def test_nothing_to_compare_is_no_success(name):
+    empty = replace(SMALL, **{name: ()})
+    with pytest.raises(InputError, match=f"{name} are empty: nothing would be compared"):
+        check_grid(empty)
+    with pytest.raises(InputError, match="there is no case, or no backend"):
+        verify(empty)
+    with pytest.raises(InputError, match="there is no case, or no backend"):
+        verify(SMALL, [])
+    with pytest.raises(InputError, match="backends are empty"):
+        choose_backends([], *present_backends())
 
 
 def with_zero(case):

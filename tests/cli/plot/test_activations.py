@@ -112,6 +112,8 @@ def test_bad_input(folder, tmp_path, capsys, monkeypatch):
     assert "does not exist" in refused(capsys, *common, folder, "--out", "gone/a.png")
     line = refused(capsys, *common, folder, "--images", -1)
     assert "--images must be at least 0, got -1" in line
+    line = refused(capsys, *common, folder, "--images", 0, "--data", "digits")
+    assert "--data has no effect with --images 0" in line
     assert "width must be above 0" in refused(capsys, *common, folder, "--width", -3)
     assert "unknown dataset 'diggits'" in refused(capsys, *common, folder, "--data", "diggits")
     vit = replace(RECORD, architecture="vit_micro_patch2_8")

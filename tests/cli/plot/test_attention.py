@@ -72,6 +72,7 @@ def test_the_figure_is_written(folder, tmp_path, capsys):
         (["--block", 2], "there is no block 2; the model has blocks 0 to 1"),
         (["missing.png"], "missing.png cannot be read as an image"),
         (["--image-size", 9], "multiple of 2 x 2"),
+        (["a.png", "--data", "x"], "--data has no effect beside image files: leave it out"),
     ],
 )
 def test_what_is_wrong_is_named(folder, tmp_path, capsys, arguments, says):

@@ -244,6 +244,23 @@ def test_what_would_be_one_cell_or_column_is_refused(tmp_path, factors, message)
         read_grid(_write(tmp_path, factors=factors))
 
 
+@pytest.mark.parametrize("vary", ["one", "all"])
+def test_two_factors_that_contradict_each_other_are_refused(tmp_path, vary):
+    wide = {"model.args.embed_dim": 128, "optim.lr": 0.001}
+    factors = {"width": {"narrow": {}, "wide": wide}, "optim.lr": [0.002, 0.004]}
+    message = "'width: wide' and 'optim.lr: 0.002' are in one cell, and give optim.lr the values"
+    with pytest.raises(InputError, match=message):
+        read_grid(_write(tmp_path, factors=factors, vary=vary))
+
+
+@pytest.mark.parametrize("content", [{"model": "kat_micro"}, {"model": None}, {}])
+def test_a_model_without_a_name_is_left_to_the_check_of_settings(content):
+    assert with_model_of_size(content, {"model": {"name": "kat_micro"}}) == content
+    starred = {"model": {"name": "vit_mlp_*"}}
+    with pytest.raises(InputError, match=r"needs the size of a kat_\* model"):
+        with_model_of_size(starred, content)
+
+
 def test_a_date_is_a_level_and_a_name_of_a_grid_is_one_of_a_file(tmp_path):
     path = tmp_path / "grid.yaml"
     path.write_text("factors: {f: {2020-01-02: {}, x: {epochs: 2}}}")

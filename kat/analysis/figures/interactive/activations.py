@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 import torch
 
@@ -38,8 +39,8 @@ def activation(layer: Activation) -> go.Figure:
         )
     for group in drawn_groups(layer.num_groups):
         _add_function(drawn, x, layer.learned[group, ::_STRIDE], group)
-    start = numbers(layer.start[0, ::_STRIDE])
-    drawn.add_scatter(x=x, y=start, mode="lines", line=_START, hoverinfo="skip")
+    for y in np.unique(layer.start[drawn_groups(layer.num_groups), ::_STRIDE], axis=0):
+        drawn.add_scatter(x=x, y=numbers(y), mode="lines", line=_START, hoverinfo="skip")
     return drawn
 
 
@@ -74,7 +75,8 @@ def evolution(history: Mapping[str, LayerHistory], points: Mapping[str, Any]) ->
         for group, y in zip(layer.groups, layer.values[-1], strict=True):
             _add_function(drawn, layer.x, y, group, visible=place == 0)
         start = {"mode": "lines", "line": _START, "hoverinfo": "skip", "visible": place == 0}
-        drawn.add_scatter(x=layer.x, y=numbers(layer.values[0, 0]), **start)
+        for y in layer.starts:
+            drawn.add_scatter(x=layer.x, y=numbers(y), **start)
     moving = [n for n, trace in enumerate(drawn.data) if trace.line.dash is None]
     drawn.frames = [
         go.Frame(
@@ -84,7 +86,7 @@ def evolution(history: Mapping[str, LayerHistory], points: Mapping[str, Any]) ->
         )
         for place, at in enumerate(chosen)
     ]
-    sizes = [len(layer.groups) + 1 for layer in layers]
+    sizes = [len(layer.groups) + len(layer.starts) for layer in layers]
     menus = [_layer_menu(list(history), layers, sizes), _play_button()]
     return drawn.update_layout(updatemenus=menus, sliders=[_step_slider(drawn.frames)])
 
@@ -98,6 +100,7 @@ class _Frames:
         self.groups = drawn_groups(functions.shape[1])
         self.x = numbers(x)
         self.values = functions[chosen][:, self.groups].numpy()
+        self.starts = np.unique(self.values[0], axis=0)
 
     def axes(self) -> dict[str, Any]:
         """The ranges that hold all steps, as settings of the layout."""
