@@ -44,7 +44,8 @@ class DataConfig:
             labels. In WebDataset shards: the field of the .json files that holds the label; null:
             .cls files.
         holdout: share of each class that is held out of training for validation, if a folder has no
-            validation split; 0: such a folder is refused.
+            validation split. With 0, training refuses such a folder, and evaluation takes all of
+            its images.
         validate_on: split is the data's own validation split; holdout is the share
             ``data.holdout`` of each class of its training split (of digits, fashion_mnist and
             folder:PATH), so that its own validation split is left for ``kat eval`` as a test.

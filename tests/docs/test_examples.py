@@ -1,14 +1,15 @@
-"""The example of every public name runs, and prints what its docstring says."""
+"""The example of every public name runs, and prints what its docstring says; so do first pages."""
 
 from __future__ import annotations
 
 import doctest
+import re
 
 import matplotlib
 import pytest
 import torch
 
-from tests.docs.public import public_objects
+from tests.docs.public import ROOT, public_objects
 
 OBJECTS = public_objects()
 DISTINCT = {found.canonical_path: found for found in OBJECTS.values()}
@@ -44,3 +45,14 @@ def test_an_example_prints_what_it_says(path, reader_folder, monkeypatch, tmp_pa
     result = doctest.DocTestRunner(optionflags=FLAGS).run(parsed, out=printed.append)
     assert not result.failed, "".join(printed)
     assert result.attempted
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md", "docs/own-model.md"])
+def test_the_python_code_of_a_page_runs(page, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    assert blocks
+    names: dict[str, object] = {"__name__": page}
+    for block in blocks:
+        exec(compile(block, page, "exec"), names)
