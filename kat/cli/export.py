@@ -58,6 +58,8 @@ def main(arguments: list[str]) -> None:
     kind = options.format or _format_of(out)
     unused = _OF_FILES if kind == _FOLDER else _OF_FOLDERS
     refuse_options(parser, options, unused, f"with --format {kind}")
+    if not options.push_to:
+        refuse_options(parser, options, ["private"], "without --push-to")
     if kind == _FOLDER:
         check_folder(out)
         _export_folder(options, out)
@@ -79,7 +81,7 @@ def make_parser() -> Parser:
     add(
         "--int8",
         action="store_true",
-        help="store the weights of linear layers in int8: a quarter of the size",
+        help="store the weights of linear layers in int8: about a third of the size",
     )
     add("--dynamic-size", action="store_true", help="make .pt2 and ONNX take images of any size")
     add(
