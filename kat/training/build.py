@@ -55,6 +55,7 @@ class Run:
         optimizer, schedule, precision: how it is trained.
         ema: the EMA of the weights; validated and kept in their place.
         train_loader, val_loader: the batches of the two splits.
+        val_limit: how many batches a validation takes in this process; None: all.
         batches, val_batches: of an epoch and a validation, in this process; infinite where the data
             does not know.
         epochs: when the run is over.
@@ -92,6 +93,7 @@ class Run:
     prepare: DeviceTransform
     train_loss: RunningMean
     callbacks: list[Callback] = field(default_factory=list)
+    val_limit: int | None = None
     loggers: list[Logger] = field(default_factory=list)
     meter: Meter = field(default_factory=Meter)
     should_stop: bool = False
@@ -255,6 +257,7 @@ def build(resolved: ResolvedRun) -> Run:
         val_loader=val_loader,
         batches=int(batches),
         val_batches=val_batches,
+        val_limit=None if config.limit_val_batches is None else int(val_batches),
         epochs=config.epochs,
         device=device,
         world=world,

@@ -14,7 +14,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -287,6 +288,39 @@ def any_of(here: bool, device: torch.device) -> bool:
     flag = torch.tensor(here, dtype=torch.int32, device=device)
     dist.all_reduce(flag, dist.ReduceOp.MAX)
     return bool(flag)
+
+
+@contextmanager
+def in_step(model: nn.Module, device: torch.device, blank: Callable[[], object]) -> Iterator[None]:
+    """Within the context all ranks run a sharded model equally often; other models are left alone.
+
+    Each forward pass gathers the weights of all ranks, which may have different numbers of images.
+    So a rank that wants a pass says so first, and one that has no more joins in with blank ones.
+
+    Args:
+        model: what is run.
+        device: what this process computes on.
+        blank: runs the model once, and its output is not used.
+    """
+    if not is_sharded(model):
+        yield
+        return
+
+    def announce(*_: Any) -> None:
+        any_of(True, device)
+
+    handle = model.register_forward_pre_hook(announce, prepend=True)  # before it gathers weights
+    try:
+        yield
+    finally:
+        handle.remove()
+    while any_of(False, device):
+        blank()
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether each rank has a part of the weights alone."""
+    return isinstance(model, FSDPModule)
 
 
 def barrier() -> None:

@@ -183,7 +183,7 @@ def measure_dry_run(config: TrainConfig) -> DryRun:
         StabilityMonitor(run.config.monitor.every_n_steps).attach(run.model)  # may raise InputError
     batches, val_batches = run.batches, run.val_batches
     run.batches = min(batches, (WARM_UP + STEPS) * run.state.division.accumulate)
-    run.val_batches, run.epochs = 1, WARM_UP + STEPS
+    run.val_batches, run.val_limit, run.epochs = 1, 1, WARM_UP + STEPS
     try:
         fit(run)
     finally:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import partial
-from itertools import islice
+from itertools import chain, islice, repeat
 from typing import TypeVar
 
 import torch
@@ -17,8 +16,16 @@ from kat.errors import InputError
 from kat.training.build import Run
 from kat.training.callbacks.callback import Callback
 from kat.training.callbacks.nonfinite import Attempt, random_state
-from kat.training.distributed import gather, set_gradient_sync, share_buffers
+from kat.training.distributed import (
+    any_of,
+    gather,
+    in_step,
+    is_sharded,
+    set_gradient_sync,
+    share_buffers,
+)
 from kat.training.optim.freeze import frozen_to_eval
+from kat.training.tasks.task import Metrics
 
 Item = TypeVar("Item")
 
@@ -115,28 +122,53 @@ def validate(run: Run) -> dict[str, float]:
     run.notify(Callback.on_validation_start)
     run.model.eval()
     images = 0
-    limit = None if math.isinf(run.val_batches) else int(run.val_batches)
-    for index, batch in enumerate(islice(run.val_loader, limit)):
-        images += len(batch.labels)
+    for index, batch in enumerate(_validation_batches(run)):
         loss = _validate_batch(run, batch)
-        run.notify(Callback.on_validation_batch_end, index, batch, loss)
+        if batch is not None:
+            images += len(batch.labels)
+            run.notify(Callback.on_validation_batch_end, index, batch, loss)
     run.notify(Callback.on_validation_end)
     if sum(gather(images)) == 0:  # of all ranks; one alone may have none
         raise InputError("the validation split has no image that can be read")
     return _computed(run)
 
 
-def _validate_batch(run: Run, batch: Batch) -> Tensor | None:
+def _validation_batches(run: Run) -> Iterator[Batch | None]:
+    """The batches of this rank; None where it has no more, and others that share the weights do."""
+    batches = islice(run.val_loader, run.val_limit)
+    if not is_sharded(run.model):
+        yield from batches
+        return
+    for batch in chain(batches, repeat(None)):
+        if not any_of(batch is not None, run.device):
+            return
+        yield batch
+
+
+def _validate_batch(run: Run, batch: Batch | None) -> Tensor | None:
     """Counts the predictions for a batch; returns the mean loss of the kept weights."""
-    run.report(batch.unreadable)
-    if len(batch.labels) == 0:
-        return None
-    batch = run.prepared(batch)
+    if batch is not None:
+        run.report(batch.unreadable)
+        batch = run.prepared(batch) if len(batch.labels) else None
     if run.ema is not None:
         with run.precision.autocast():
-            run.raw_metrics.update(run.task.predict(run.model, batch.images), batch.labels)
+            _count(run, run.raw_metrics, batch)
     with run.kept_weights(), run.precision.autocast():
-        return run.metrics.update(run.task.predict(run.model, batch.images), batch.labels)
+        return _count(run, run.metrics, batch)
+
+
+def _count(run: Run, metrics: Metrics, batch: Batch | None) -> Tensor | None:
+    """Adds the predictions of the model as it is; returns their mean loss, None without images."""
+
+    def blank() -> None:
+        size = 1, *run.record.input_size
+        images = torch.zeros(size, dtype=run.precision.dtype, device=run.device)
+        list(run.task.predict(run.model, images))
+
+    with in_step(run.model, run.device, blank):
+        if batch is None:
+            return None
+        return metrics.update(run.task.predict(run.model, batch.images), batch.labels)
 
 
 def _computed(run: Run) -> dict[str, float]:

@@ -255,13 +255,21 @@ def test_sharded_processes_that_are_no_longer_finite_stop_and_keep_the_state_bef
 
 @pytest.mark.slow
 def test_processes_with_different_numbers_of_validation_batches(tmp_path):
-    """9 images in batches of 4: 5 of one process, 4 of the other."""
+    """9 images in batches of 4: 5 of one process, 4 of the other, which joins in if sharded.
+
+    With an EMA, both wait for each other in the passes with and without it.
+    """
     write_folder(tmp_path / "data", classes=3, train=4, val=3)
-    _train(
-        tmp_path / "run", "--data.name", f"folder:{tmp_path / 'data'}", "--data.image_size", "8",
-        "--data.batch_size", "4", "--devices", "2",
-    )  # fmt: skip
-    assert len(_history(tmp_path / "run")) == 2
+    found = {}
+    for strategy in ("ddp", "fsdp"):
+        _train(
+            tmp_path / strategy, "--data.name", f"folder:{tmp_path / 'data'}", "--strategy",
+            strategy, "--data.image_size", "8", "--data.batch_size", "4", "--devices", "2",
+        )  # fmt: skip
+        found[strategy] = _history(tmp_path / strategy)
+    assert len(found["ddp"]) == 2
+    for ours, theirs in zip(found["fsdp"], found["ddp"], strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4)
 
 
 @pytest.mark.slow

@@ -208,6 +208,11 @@ class Loader:
         _stop(self._iterations, self._loaders)
         self._loaders.append(self.make())
 
+    @property
+    def is_stream(self) -> bool:
+        """Whether the data has an order of its own, and an estimated number of batches."""
+        return not isinstance(self.order, ResumableSampler)
+
     def __len__(self) -> int:
         """The number of batches in a whole epoch of this process."""
         return len(self._loaders[0])

@@ -166,6 +166,9 @@ class TimmStream(ImageStream):
 
     def __iter__(self) -> Iterator[tuple[Any, int] | UnreadableImage]:
         for number, (image, label) in enumerate(self.dataset):
+            if not 0 <= label < len(self.classes):
+                name = f"image {number} of a worker's part of {self.title}"
+                raise InputError(wrong_label(name, label, len(self.classes)))
             try:
                 decoded = self._decoded(*self._encoded(image, number))
             except UnreadableImage as error:

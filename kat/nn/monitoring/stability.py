@@ -179,7 +179,8 @@ class StabilityMonitor:
     def record(self, step: int, loss_scale: float = 1.0) -> list[Row]:
         """Removes the hooks and returns one row for each layer and block, also added to ``rows``.
 
-        To be called after the backward pass and before the optimizer step.
+        A layer that did not run, as of an expert that no token chose, has no row. To be called
+        after the backward pass and before the optimizer step.
 
         Args:
             step: optimizer steps taken before this one.
@@ -195,7 +196,8 @@ class StabilityMonitor:
         seen, gradients = self._seen, self._gradients
         self.stop()
         for layer in self._layers.values():
-            seen.setdefault(layer.name, {}).update(_parameters_seen(layer))
+            if layer.name in seen:
+                seen[layer.name].update(_parameters_seen(layer))
         for name, gradient in gradients.items():
             seen[name]["input_gradient"] = gradient / loss_scale
         flat = [(name, key) for name, found in seen.items() for key in found]

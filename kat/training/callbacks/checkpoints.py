@@ -70,9 +70,10 @@ class Checkpoints(Callback):
             self._stop_if_asked(run)
 
     def on_validation_start(self, run: Run) -> None:
-        """Counts the batches that every rank has; of a stream one may have one less."""
+        """Counts the batches that every rank surely has; of a stream that timm divides, none."""
         batches = gather(run.val_batches)
-        self._common_batches = batches[0] if len(batches) == 1 else min(batches) - 1
+        known = 0 if run.val_loader.is_stream else min(batches)
+        self._common_batches = batches[0] if len(batches) == 1 else known
 
     def on_validation_batch_end(
         self, run: Run, index: int, batch: Batch, loss: Tensor | None

@@ -75,10 +75,11 @@ def _keep(
     if list(columns) != list(range(logits.shape[1])):
         logits = logits[:, torch.tensor(columns, device=logits.device)]
     labels = labels.to(logits.device)
-    if labels.min() < 0 or labels.max() >= logits.shape[1]:
+    wrong = labels[(labels < 0) | (labels >= logits.shape[1])]
+    if len(wrong):
         raise InputError(
-            f"the data has label {int(labels.max())}, but {logits.shape[1]} classes; give"
-            " data.num_classes"
+            f"the data has the label {int(wrong[0])}, but the {logits.shape[1]} classes are 0 to"
+            f" {logits.shape[1] - 1}"
         )
     log_probability = logits.log_softmax(-1)
     true = log_probability.gather(1, labels[:, None])[:, 0]

@@ -29,8 +29,10 @@ from kat.data import (
     eval_transform,
     train_transform,
 )
+from kat.errors import InputError
 from kat.models import ModelRecord
 from kat.settings import Count
+from kat.text import dimensions
 from kat.training.callbacks.nonfinite import not_finite
 from kat.training.config import TrainConfig
 from kat.training.evaluation.class_match import match_classes
@@ -144,12 +146,14 @@ class Classification(Task):
         """Applies mixup and cutmix, if they are enabled; labels then become soft."""
         if self.mixup is None:
             return images, labels
-        if len(labels) == 1:  # the rest of the batch cannot be read
-            smoothing = self.mixup.label_smoothing
-            return images, mixup_target(labels, self.mixup.num_classes, smoothing=smoothing)
-        even = len(labels) - len(labels) % 2  # timm's Mixup needs pairs
-        mixed: tuple[Tensor, Tensor] = self.mixup(images[:even], labels[:even])
-        return mixed
+        even = len(labels) - len(labels) % 2  # timm's Mixup needs pairs: a last image stays alone
+        parts = [self.mixup(images[:even], labels[:even])] if even else []
+        if even < len(labels):
+            smoothing, classes = self.mixup.label_smoothing, self.mixup.num_classes
+            target = mixup_target(labels[even:], classes, smoothing=smoothing)
+            parts.append((images[even:], target))
+        mixed, soft = parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts, strict=True))
+        return mixed, soft
 
     def loss(self, output: Tensor, labels: Tensor) -> Tensor:
         """Cross entropy; mixup applies label smoothing itself."""
@@ -179,6 +183,7 @@ class Classification(Task):
         record, overridden = with_preprocessing(
             stored, input_size=size and (stored.input_size[0], size, size), **given
         )
+        _check_size(subject.model, size)
         match = match_classes(record.classes, images.classes)
         if config.limit is not None and isinstance(images, ImageDataset):
             images = images.evenly_spaced(config.limit)
@@ -250,6 +255,21 @@ class ClassificationMetrics(Metrics):
         """Resets the metrics to their initial state."""
         for metric in (self.loss, self.top1, self.top5):
             metric.reset()
+
+
+def _check_size(model: nn.Module, side: int | None) -> None:
+    """Checks that a model of timm's takes images of this side.
+
+    Raises:
+        InputError: it takes another size alone.
+    """
+    embed = getattr(model, "patch_embed", None)
+    taken = getattr(embed, "img_size", None) if getattr(embed, "strict_img_size", False) else None
+    if side is not None and taken is not None and tuple(taken) != (side, side):
+        raise InputError(
+            f"image_size={side}: the model takes images of {dimensions(taken)} pixels alone;"
+            f" kat.deploy.open_model(path, {side}) opens it for others"
+        )
 
 
 def _mixup(augment: AugmentConfig, classes: int) -> Mixup | None:

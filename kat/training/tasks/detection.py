@@ -23,6 +23,7 @@ from kat.data.dense.dataset import no_transform
 from kat.data.dense.drawing import caption_factor, draw_objects
 from kat.errors import InputError
 from kat.models import ModelRecord
+from kat.models.dense.detector import Detector
 from kat.settings import Probability
 from kat.training.callbacks.nonfinite import finite_within
 from kat.training.config import TrainConfig
@@ -164,15 +165,16 @@ class Detection(Task):
         metrics = DetectionMetrics(kinds, by_class=True)
         results: dict[str, list[dict[str, Any]]] = {KINDS[kind]: [] for kind in kinds}
         labels = seen.columns.argsort()
-        for image, target in seen:
-            with seen.autocast(), _finite(subject.source, seen.model, image):
-                (found,) = seen.model([image])
-            found = {name: value.cpu() for name, value in found.items()}
-            found["labels"] = labels[found["labels"]]
-            metrics.update([found], [target])
-            for kind, rows in coco_results(found, int(target["image_id"]), images).items():
-                if kind in results:
-                    results[kind] += rows
+        with _at_size(subject.model, config.image_size):
+            for image, target in seen:
+                with seen.autocast(), _finite(subject.source, seen.model, image):
+                    (found,) = seen.model([image])
+                found = {name: value.cpu() for name, value in found.items()}
+                found["labels"] = labels[found["labels"]]
+                metrics.update([found], [target])
+                for kind, rows in coco_results(found, int(target["image_id"]), images).items():
+                    if kind in results:
+                        results[kind] += rows
         figures = {name: float(value) for name, value in metrics.compute().items()}
         summaries = [_summary(kind, figures) for kind in kinds]
         columns = [f"{kind}_ap" for kind in kinds]
@@ -293,6 +295,20 @@ def find_objects(
         found = {name: value.cpu() for name, value in model(prepared)[0].items()}
     kept = found["scores"] >= threshold
     return {name: value[kept] for name, value in found.items()}
+
+
+@contextmanager
+def _at_size(model: Any, side: int | None) -> Iterator[None]:
+    """Within the context a detector scales images to this longer side, if one is given."""
+    if side is None or not isinstance(model, Detector):  # a file has the size that it has
+        yield
+        return
+    before = model.transform.min_size, model.transform.max_size
+    model.set_image_size(side)
+    try:
+        yield
+    finally:
+        model.transform.min_size, model.transform.max_size = before
 
 
 def _finite(source: object, detector: Any, image: Tensor) -> AbstractContextManager[None]:

@@ -229,9 +229,11 @@ class SegmentationMetrics(Metrics):
 
     def update(self, output: Iterable[Tensor], labels: Any) -> Tensor:
         """Adds images by their probabilities (K, h, w), which are resized to the masks."""
+        labels = list(labels)
         # zip would keep an image's prediction until the next one is computed
         loss = torch.stack(list(map(self._count, output, labels)))
-        self.loss.update(loss)
+        labeled = torch.stack([(mask != IGNORE).any() for mask in labels])
+        self.loss.update(loss, labeled.to(loss))  # an image without labels has no loss
         return loss.mean()
 
     def _count(self, probabilities: Tensor, mask: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from kat.data import (
     open_split,
     preprocessing,
 )
+from kat.data.sources.timm_datasets import TimmStream
 from kat.errors import InputError
 from tests.images import write_folder
 
@@ -44,6 +45,13 @@ def test_a_name_that_timm_would_take_for_the_test_images_is_refused(tmp_path):
     config = DataConfig(name="torch/cifar10", root=str(tmp_path), train_split="Train")
     with pytest.raises(InputError, match=r"data\.train_split.* 'torch/cifar10'"):
         open_split(config, "train")
+
+
+@pytest.mark.parametrize("label", [-1, 2])
+def test_a_label_of_a_stream_that_is_no_class_is_named(label):
+    stream = TimmStream([(Image.new("RGB", (4, 4)), label)], ["a", "b"], "hfids/x")
+    with pytest.raises(InputError, match=f"image 0 .* of hfids/x has the label {label}, but the 2"):
+        list(stream)
 
 
 def test_classes_of_the_data_and_a_number_that_is_another(tmp_path):

@@ -259,6 +259,22 @@ def test_other_models_and_later_passes_are_not_recorded():
         assert row["input_variance"] == expected["input_variance"]
 
 
+def test_a_layer_that_does_not_run_has_no_row(tmp_path):
+    """Of two experts, one runs in each step."""
+    experts = nn.ModuleList([kat.GRKANLinear(16, 16), kat.GRKANLinear(16, 16)])
+    monitor = StabilityMonitor(interval=1)
+    monitor.attach(experts)
+    for step in range(4):
+        monitor.watch()
+        experts[step % 2](torch.randn(8, 16)).sum().backward()
+        monitor.record(step)
+    assert [row["layer"] for row in monitor.rows] == ["0.act", "1.act"] * 2
+    monitor.save(tmp_path / "stability.csv")
+    again = StabilityMonitor()
+    again.resume(tmp_path / "stability.csv", 4)
+    assert [row["step"] for row in again.rows] == [0, 1, 2, 3]
+
+
 def test_hooks_are_gone_whatever_the_order_of_calls():
     model, other = _model(), _model()
     monitor = StabilityMonitor()

@@ -17,7 +17,7 @@ from torchmetrics.functional.classification import multiclass_accuracy
 
 from kat.data import DataConfig, ImageStream, UnreadableImage, eval_transform
 from kat.errors import InputError
-from kat.models import ModelRecord, load_model
+from kat.models import ModelRecord, build_model, load_model
 from kat.training import EvalConfig, evaluate
 from kat.training.evaluation.class_predictions import predict_classes
 from kat.training.evaluation.evaluation import Subject
@@ -325,3 +325,11 @@ def test_a_model_in_training_is_evaluated_as_it_will_be_used_and_trains_on():
 def test_settings_that_cannot_be_evaluated_with_are_refused(data, config, message):
     with pytest.raises(InputError, match=message):
         evaluate(nn.Identity(), RECORD, data, config)
+
+
+def test_an_image_size_that_the_model_does_not_take_is_refused():
+    record = dataclasses.replace(RECORD, architecture="kat_micro_patch2_8")
+    model = build_model(record)
+    settings = EvalConfig(device="cpu", progress=False, image_size=16)
+    with pytest.raises(InputError, match=r"image_size=16: the model takes images of 8 x 8 pixels"):
+        evaluate(model, record, DataConfig("digits"), settings)

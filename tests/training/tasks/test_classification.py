@@ -45,10 +45,12 @@ def test_mixing_takes_pairs_of_images_and_smooths_their_labels():
     images, labels, *_ = batches(1)[0]
     task = _task(mixup=0.8, cutmix=1.0, label_smoothing=0.1)
     mixed, soft = task.mixed(images[:7], labels[:7])
-    assert (len(mixed), soft.shape) == (6, (6, 10))
-    torch.testing.assert_close(soft.sum(1), torch.ones(6))
+    assert (len(mixed), soft.shape) == (7, (7, 10))
+    torch.testing.assert_close(soft.sum(1), torch.ones(7))
     assert soft.min() > 0.0099  # 0.1 over 10 classes
-    assert task.loss(torch.randn(6, 10), soft).isfinite()
+    assert task.loss(torch.randn(7, 10), soft).isfinite()
+    assert torch.equal(mixed[6], images[6])  # it has no partner
+    assert soft[6, labels[6]].item() == pytest.approx(0.91)
     one, its_label = task.mixed(images[:1], labels[:1])  # the others cannot be read
     assert torch.equal(one, images[:1])
     assert its_label[0, labels[0]].item() == pytest.approx(0.91)

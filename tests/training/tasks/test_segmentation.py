@@ -175,6 +175,18 @@ def test_the_loss_of_pixels_that_have_a_class():
     assert float(logits.grad.abs().max()) == 0
 
 
+def test_an_image_without_labels_has_no_loss():
+    masks = [torch.zeros(2, 2, dtype=torch.uint8), torch.full((2, 2), IGNORE, dtype=torch.uint8)]
+    output = [torch.softmax(torch.randn(3, 2, 2), 0) for _ in masks]
+    metrics = SegmentationMetrics(3)
+    metrics.update(output, masks)
+    expected = -output[0][0].log().mean()
+    torch.testing.assert_close(metrics.compute()["loss"], expected)
+    metrics.reset()
+    metrics.update(output[1:], masks[1:])
+    assert math.isnan(metrics.compute()["loss"])
+
+
 def test_a_run_trains_keeps_evaluates_and_resumes(items, tmp_path):
     optim = OptimConfig(ema_decay=0.5)
     summary = train(settings(items, tmp_path / "run", optim=optim))
