@@ -38,6 +38,8 @@ Examples:
     ('rational', 'low_rank', 'parallel')
 """
 KINDS: tuple[Kind, ...] = get_args(Kind)
+_SAVED = "_saved_with_adapters"
+"""Of a module in ``modules_to_save``: adapters that are made later leave it trainable."""
 ADAPTERS = (Change, LowRankChange, Parallel)
 VERSION = 1
 """Of the record."""
@@ -95,21 +97,22 @@ class Adapters:
         """Puts them into the model, trainable; adapters that were there before stay so."""
         self._trainable = {n: p.requires_grad for n, p in self.model.named_parameters()}
         self._before = adapted_modules(self.model)
-        others = [m for m in self.model.modules() if isinstance(m, ADAPTERS)]
+        others = [m for m in self.model.modules() if isinstance(m, ADAPTERS) or _SAVED in vars(m)]
         kept = {id(parameter) for module in others for parameter in module.parameters()}
-        for parameter in self.model.parameters():
-            self._restore.append(_setter(parameter, parameter.requires_grad))
+        for name, parameter in self.model.named_parameters():
+            self._restore.append(_setter(self.model, name))
             if self.freeze and id(parameter) not in kept:
                 parameter.requires_grad_(False)
         for name in self.modules_to_save:
             module = self.model.get_submodule(name)
-            self._remember(module)
+            self._remember(name)
             module.requires_grad_(True)
+            setattr(module, _SAVED, True)
         for name, place in self.places.items():
             if self.kind == "parallel":
                 self._put_parallel(name, place)
             else:
-                self._put_rational(self.model.get_submodule(name), place)
+                self._put_rational(name, place)
         self._in_place = True
         remember(self.model, self.record())
 
@@ -220,9 +223,10 @@ class Adapters:
     def _module_name(self, place: str) -> str:
         return f"{place}.{NAME}".lstrip(".") if self.kind == "parallel" else place
 
-    def _put_rational(self, act: Any, place: Place) -> None:
+    def _put_rational(self, name: str, place: Place) -> None:
+        act: Any = self.model.get_submodule(name)
         dtype = _trained_dtype(act.weight_numerator)
-        self._remember(act, dtype)
+        self._remember(name, dtype)
         act.to(dtype)
         add_change(act, place["rank"])
 
@@ -234,16 +238,18 @@ class Adapters:
         bottleneck.put(first, last)
         self._restore += without_fused_inference(self.model, name)
 
-    def _remember(self, module: nn.Module, trained: torch.dtype | None = None) -> None:
+    def _remember(self, name: str, trained: torch.dtype | None = None) -> None:
         """For :meth:`remove`: the parameters and buffers that training, as ``trained``, changes."""
-        for tensor in (*module.parameters(), *module.buffers()):
+        module = self.model.get_submodule(name)
+        for key, tensor in (*module.named_parameters(), *module.named_buffers()):
             value = tensor.detach().clone()
-            self._restore.append(
-                _setter(tensor, tensor.requires_grad, value, trained or tensor.dtype)
-            )
+            full = f"{name}.{key}".lstrip(".")
+            self._restore.append(_setter(self.model, full, value, trained or tensor.dtype))
 
     def _leave(self) -> None:
         self._in_place = False
+        for name in self.modules_to_save:
+            vars(self.model.get_submodule(name)).pop(_SAVED, None)
         self._restore.clear()
         forget(self.model, self.record())
 
@@ -272,23 +278,28 @@ class Adapters:
 
 
 def _setter(
-    tensor: Tensor,
-    trainable: bool,
-    value: Tensor | None = None,
-    trained: torch.dtype | None = None,
+    model: nn.Module, name: str, value: Tensor | None = None, trained: torch.dtype | None = None
 ) -> Callable[[], None]:
     """What restores a parameter or a buffer; in its dtype of now if that is not as it was trained.
 
-    The model may have moved to another dtype with the adapters.
+    The model may have moved to another dtype with the adapters, and may have other tensors by then.
     """
+    trainable = _tensor(model, name).requires_grad
 
     def restore() -> None:
+        tensor = _tensor(model, name)
         if value is not None:
             dtype = value.dtype if tensor.dtype == trained else tensor.dtype
             tensor.data = value.to(tensor.device, dtype)
         tensor.requires_grad_(trainable)
 
     return restore
+
+
+def _tensor(model: nn.Module, name: str) -> Tensor:
+    path, _, key = name.rpartition(".")
+    tensor: Tensor = getattr(model.get_submodule(path), key)
+    return tensor
 
 
 def _trained_dtype(weight: Tensor) -> torch.dtype:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -60,7 +62,8 @@ class LowRankChange(nn.Module):
 
     def forward(self, coefficients: Tensor) -> Tensor:
         """The coefficients A_0 (1 or G, k) to the changed ones (G, k)."""
-        return coefficients + self.u @ self.v * self.scale
+        product = (self.u[:, :, None] * self.v).sum(1)  # autocast would round that of matrices
+        return coefficients + product * self.scale
 
 
 def add_change(act: GroupRational, rank: int | None) -> None:
@@ -103,7 +106,12 @@ def scales(act: GroupRational) -> tuple[Tensor, Tensor]:
     powers = x.abs() ** torch.arange(max(m, n) + 1, device="cpu")[:, None, None]
     numerator = (powers[: m + 1] * inverse_q).amax((1, 2))
     denominator = (powers[1 : n + 1] * inverse_q * act.functions(x).abs()).amax((1, 2))
-    return 1 / numerator, 1 / denominator
+    return _inverse(numerator), _inverse(denominator)
+
+
+def _inverse(x: Tensor) -> Tensor:
+    """1 / x, and 1 where F does not move at all, as that of 0 by its denominator."""
+    return torch.where(x > 0, 1 / x, 1.0)
 
 
 def has_change(act: GroupRational) -> bool:
@@ -124,6 +132,13 @@ def remove_change(act: GroupRational) -> None:
 
 
 def _remove(act: GroupRational, merged: bool) -> None:
+    changed: Any = act
+    if has_change(act):  # torch takes properties from the class, which copies of the model share
+        kind = type(act)
+        changed.__class__ = type(kind.__name__, kind.__bases__, dict(vars(kind)))
     for name in _COEFFICIENTS:
         if parametrize.is_parametrized(act, name):
+            if merged:  # tied coefficients have changes of their own
+                change = changed.parametrizations[name]
+                change.original = nn.Parameter(change.original.detach().clone())
             parametrize.remove_parametrizations(act, name, leave_parametrized=merged)

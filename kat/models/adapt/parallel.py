@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import torch
@@ -12,6 +13,11 @@ from kat.nn import GRKANLinear, init_grkan_
 
 NAME = "parallel"
 """Of the bottleneck in the module whose output it is added to."""
+
+
+def _thread() -> int:
+    """The thread that calls, since several may; a compiled graph has one."""
+    return 0 if torch.compiler.is_compiling() else threading.get_ident()
 
 
 class Parallel(nn.Module):
@@ -29,11 +35,15 @@ class Parallel(nn.Module):
         super().__init__()
         d_in, width, d_out = widths
         groups = max(count for count in range(1, 9) if width % count == 0)
+        self.inputs: dict[int, Tensor] = {}  # of the passes that run, by thread
         self.down = nn.Linear(d_in, width, device=device, dtype=dtype)
         self.up = GRKANLinear(width, d_out, num_groups=groups, device=device, dtype=dtype)
         init_grkan_(self.down, nn.Identity(), "variance_preserving")
         nn.init.zeros_(self.up.fc.weight)
         nn.init.zeros_(self.up.fc.bias)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "inputs": {}}
 
     def forward(self, x: Tensor) -> Tensor:
         """W_2 F(W_1 x + b_1) + b_2."""
@@ -63,15 +73,13 @@ class Parallel(nn.Module):
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         """Keeps x until y is there; of ``mlp(x, norm=norm)`` it is norm(x), which the MLP gets."""
         values = (*args, *kwargs.values())
-        self.x = next(value for value in values if isinstance(value, Tensor))
+        x = next(value for value in values if isinstance(value, Tensor))
         norm = next((value for value in values if isinstance(value, nn.Module)), None)
-        if norm is None:
-            return None
-        self.x = norm(self.x)
-        return (self.x,), {}
+        self.inputs[_thread()] = x if norm is None else norm(x)
+        return None if norm is None else ((self.inputs[_thread()],), {})
 
     def _add(self, _: nn.Module, args: Any, y: Tensor) -> Tensor:
-        x = vars(self).pop("x")
+        x = self.inputs.pop(_thread())
         if x.shape[:-1] != y.shape[:-1]:
             raise InputError(
                 f"a parallel adapter maps each token by itself, and its MLP turns {tuple(x.shape)}"

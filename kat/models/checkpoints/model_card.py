@@ -148,7 +148,7 @@ def _hub_metadata(
     task: _Task, metrics: Mapping[str, Any], data: str | None, name: str, license: str | None
 ) -> ModelCardData:
     results, (main, *_) = None, task.metrics
-    if data and main in metrics:
+    if data and metrics.get(main) is not None:
         results = [
             EvalResult(
                 task_type=task.name,

@@ -82,10 +82,13 @@ def filter_released(content: Mapping[str, Any], model: VisionTransformer) -> dic
             " a KAT of a ViT"
         )
     # timm adapts these to other classes and channels after this function.
-    adapted = [name for name in own if name.startswith("head.") or name == STEM]
-    compared = {name: value for name, value in weights.items() if name not in adapted}
-    _check_match(model, compared, "the file", frozenset(adapted))
+    compared = {name: value for name, value in weights.items() if not _is_adapted(name)}
+    _check_match(model, compared, "the file", frozenset(filter(_is_adapted, own)))
     return weights
+
+
+def _is_adapted(name: str) -> bool:
+    return name.startswith("head.") or name == STEM
 
 
 def load_weights(

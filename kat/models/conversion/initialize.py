@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timm.layers import create_act_layer, resample_abs_pos_embed
+from timm.layers import Mlp, create_act_layer, resample_abs_pos_embed
 from timm.models import adapt_input_conv
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
@@ -106,6 +106,8 @@ def _init_transformer(
     _check_size(model, source)
     _check_rationals(model, source)
     function = _activation(activation, source)
+    if not source.is_kat and (activation is not None or source.activation is not None):
+        _check_activation(model, source, function)
     weights = _fit_to_model(source, model)
     fresh = [name for name in _HEAD if name in model.state_dict() and name not in weights]
     gone = (*_NO_PLACE, *(name for name in _HEAD if name not in weights))
@@ -163,7 +165,8 @@ def _init_kat(
 
 
 def _check_finite(source: ViTSource) -> None:
-    bad = [name for name, value in source.weights.items() if not value.isfinite().all()]
+    weights = {**source.weights, **({} if source.heads is None else source.heads.weights)}
+    bad = [name for name, value in weights.items() if not value.isfinite().all()]
     if bad:
         raise InputError(
             f"{source.name} holds weights that are not finite, in {counted(len(bad), 'tensor')}:"
@@ -216,15 +219,32 @@ def _activation(name: str | None, source: ViTSource) -> nn.Module:
         raise InputError(f"{source.name} is a KAT with rationals of its own; omit activation")
     if own is None:
         return named
-    x = torch.linspace(-_COMPARED, _COMPARED, 1001, device="cpu")
-    own_copy = copy.deepcopy(own).cpu()
-    with torch.no_grad():  # clones, as some activations work in place
-        if not torch.allclose(named(x.clone()), own_copy(x.clone()), rtol=0, atol=1e-6):
-            raise InputError(
-                f"the activation of {source.name} is {type(own).__name__}, not {name!r}; omit"
-                " activation"
-            )
+    if not _are_equal(named, own):
+        raise InputError(
+            f"the activation of {source.name} is {type(own).__name__}, not {name!r}; omit"
+            " activation"
+        )
     return own
+
+
+def _check_activation(model: VisionTransformer, source: ViTSource, activation: nn.Module) -> None:
+    """Raises InputError for a block whose MLP has another fixed activation than the source's."""
+    for index, block in enumerate(model.blocks):
+        own = block.mlp.act if type(block.mlp) is Mlp else activation
+        if not _are_equal(own, activation):
+            raise InputError(
+                f"the activation of {source.name} is {type(activation).__name__}, and that of block"
+                f" {index} of the model {type(own).__name__}: build the model with the act_layer of"
+                " the source"
+            )
+
+
+@torch.no_grad()
+def _are_equal(first: nn.Module, second: nn.Module) -> bool:
+    """Whether two activations are the same function."""
+    x = torch.linspace(-_COMPARED, _COMPARED, 1001, device="cpu")
+    one, other = (copy.deepcopy(act).cpu()(x.clone()) for act in (first, second))  # some in place
+    return torch.allclose(one, other, rtol=0, atol=1e-6)
 
 
 def _fit_to_model(source: ViTSource, model: VisionTransformer) -> dict[str, Tensor]:
@@ -249,7 +269,9 @@ def _fit_to_model(source: ViTSource, model: VisionTransformer) -> dict[str, Tens
         channels = own[STEM].shape[1]
         if weights[STEM].shape[1] != channels:
             weights[STEM] = adapt_input_conv(channels, weights[STEM])
-    except (AttributeError, LookupError, NotImplementedError, RuntimeError, ValueError) as error:
+    except (
+        AssertionError, AttributeError, LookupError, NotImplementedError, RuntimeError, ValueError
+    ) as error:  # fmt: skip
         raise InputError(
             f"{source.name} cannot be resampled to the model's sizes: {first_line(error)}"
         ) from None

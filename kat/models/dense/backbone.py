@@ -150,7 +150,8 @@ def keep_grid_only(vit: VisionTransformer) -> VisionTransformer:
     A norm after the pooling becomes the final norm of each token.
     """
     if vit.pos_embed is not None and not vit.no_embed_class:
-        vit.pos_embed = nn.Parameter(vit.pos_embed.detach()[:, vit.num_prefix_tokens :])
+        positions = vit.pos_embed.detach()[:, vit.num_prefix_tokens :].clone()
+        vit.pos_embed = nn.Parameter(positions, requires_grad=vit.pos_embed.requires_grad)
     for name in ("cls_token", "reg_token", "attn_pool"):
         setattr(vit, name, None)
     vit.num_prefix_tokens = vit.num_reg_tokens = 0

@@ -106,6 +106,7 @@ class Detector(DenseModel, FasterRCNN):
         rcnn: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
+        placement = self.take_placement(kwargs)
         body = DenseBackbone(
             self.make_vit(img_size, in_chans=in_chans, **kwargs),
             window=window,
@@ -130,6 +131,7 @@ class Detector(DenseModel, FasterRCNN):
         self.transform = EvaluationSize(
             min_size or min(sides), max_size or max(sides), in_chans, int(neck.strides[-1])
         )
+        self.to(**placement)
 
     def set_image_size(self, side: int) -> None:
         """Sets the length of the longer side to which images are resized in evaluation."""

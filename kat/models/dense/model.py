@@ -84,6 +84,15 @@ class DenseModel(nn.Module):
     num_classes: int
     backbone: Features
 
+    @staticmethod
+    def take_placement(kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Takes device and dtype from the arguments of a transformer: they are of the whole model.
+
+        It is built without them, and moved when it is whole.
+        """
+        given = {name: kwargs.pop(name, None) for name in ("device", "dtype")}
+        return {name: value for name, value in given.items() if value is not None}
+
     @classmethod
     def make_vit(cls, img_size: int | Sequence[int], **kwargs: Any) -> ViT:
         """Builds the transformer, without what :class:`DenseBackbone` removes.

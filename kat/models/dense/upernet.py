@@ -86,6 +86,7 @@ class UperNet(DenseModel):
             )
         if norm not in NORMS:
             raise unknown("norm", norm, NORMS)
+        placement = self.take_placement(kwargs)
         vit, levels = self.make_vit(img_size, in_chans=in_chans, **kwargs), len(scales)
         blocks = last_of_parts(len(vit.blocks), levels) if out_blocks is None else out_blocks
         if len(blocks) != levels:
@@ -106,6 +107,7 @@ class UperNet(DenseModel):
             nn.Dropout2d(drop),
             nn.Conv2d(auxiliary, num_classes, 1),
         )
+        self.to(**placement)
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """The logits; in training also those of the auxiliary head."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch.nn.utils import parametrize
 
 import kat
 from kat.errors import InputError
+from kat.models.adapt import load_adapters
 from tests.models.adapt.models import KINDS, X, model_for, output, plain, trained
 
 
@@ -168,3 +170,40 @@ def test_a_compiled_model_is_refused(change, compiled):
     model = compiled(nn.Sequential(nn.Linear(16, 32), nn.GELU(), nn.Linear(32, 16)))
     with pytest.raises(InputError, match="compiled already; change the model first"):
         change(model)
+
+
+def test_later_adapters_leave_the_saved_modules_of_earlier_ones_trainable():
+    model = nn.Sequential(plain(), nn.Linear(16, 3))
+    first = kat.adapt(model, "parallel", width=4, modules_to_save="1")
+    kat.kanify(model)
+    second = kat.adapt(model, "low_rank")
+    assert all(parameter.requires_grad for parameter in model[1].parameters())
+    assert not model[0][0].weight.requires_grad
+    second.remove()
+    first.remove()
+    assert not kat.adapt(model, "low_rank").modules_to_save
+    assert not any(parameter.requires_grad for parameter in model[1].parameters())
+
+
+def test_autocast_leaves_the_change_of_coefficients_in_float32():
+    model = model_for("low_rank")
+    kat.adapt(model, "low_rank")
+    trained(model)
+    expected = model[1].weight_numerator
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(model[1].weight_numerator, expected)
+
+
+def test_a_rational_that_is_zero_is_adapted():
+    act = kat.GroupRational(8)
+    with torch.no_grad():
+        act.weight_numerator.zero_()
+    kat.adapt(act, "rational")
+    assert torch.equal(act(torch.randn(3, 16)), torch.zeros(3, 16))
+
+
+def test_adapters_of_the_residual_form_are_of_another_model(tmp_path):
+    create = partial(kat.models.create_model, "kat_micro_patch2_8", depth=1)
+    kat.adapt(create(residual=True), "rational").save(tmp_path / "a")
+    with pytest.raises(InputError, match="has residual False here, not True"):
+        load_adapters(create(), tmp_path / "a")

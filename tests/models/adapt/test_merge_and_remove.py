@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -99,3 +101,36 @@ def test_adapters_after_others_leave_them_trainable_and_go_first():
     second.merge()
     first.remove()
     assert [(name, p.requires_grad) for name, p in model.named_parameters()] == before
+
+
+@pytest.mark.parametrize("leave", ["merge", "remove"])
+@pytest.mark.parametrize("kind", ["rational", "low_rank"])
+def test_a_copy_of_the_model_keeps_its_adapters(kind, leave):
+    model = model_for(kind)
+    adapters = kat.adapt(model, kind)
+    copied = copy.deepcopy(trained(model))
+    expected = output(copied)
+    getattr(adapters, leave)()
+    assert torch.equal(output(copied), expected)
+
+
+@pytest.mark.parametrize("kind", ["rational", "low_rank"])
+def test_tied_coefficients_are_merged_once(kind):
+    model = nn.Sequential(*(kat.GroupRational(8, init="silu") for _ in range(2)))
+    model[1].weight_numerator = model[0].weight_numerator
+    adapters = kat.adapt(model, kind)
+    expected = output(trained(model))
+    adapters.merge()
+    assert torch.equal(output(model), expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_removed_after_other_tensors_were_assigned(kind):
+    model = model_for(kind)
+    before = output(model)
+    adapters = kat.adapt(model, kind, modules_to_save="2")
+    trained(model)
+    model.load_state_dict({n: t.clone() for n, t in model.state_dict().items()}, assign=True)
+    adapters.remove()
+    assert torch.equal(output(model), before)
+    assert all(parameter.requires_grad for parameter in model.parameters())

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 import timm
@@ -86,3 +89,23 @@ def test_a_parallel_adapter_in_an_encoder_of_torch_takes_masks():
         torch.testing.assert_close(y[~mask], expected[~mask])
         adapters.remove()
         assert torch.equal(encoder(x, src_key_padding_mask=mask), expected)
+
+
+def test_threads_may_call_at_once():
+    """Both are between the first and the last map of the MLP at the same time."""
+    model = TwoModules()
+    kat.adapt(model, "parallel", width=4)
+    trained(model).eval()
+    inputs = [X, 2 * X + 1]
+    expected = [output(model, x) for x in inputs]
+    barrier = threading.Barrier(2, timeout=60)
+
+    def meet(*_: object) -> None:
+        barrier.wait()
+
+    handle = model.inner.register_forward_hook(meet)
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(partial(output, model), inputs))
+    handle.remove()
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs)

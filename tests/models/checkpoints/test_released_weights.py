@@ -133,6 +133,11 @@ def test_other_image_sizes_and_classes(tmp_path, tiny):
     assert head["head.weight"].shape == (5, 192)
     adapted = {**state, "pos_embed": positions, **head}
     assert_logits(model, published_logits(adapted, images(64)), images(64))
+    overlay = {"file": str(path)}
+    backbone = timm.create_model(
+        TINY, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=0
+    )
+    assert torch.equal(backbone.pos_embed, state["pos_embed"])
 
 
 def test_gray_images(tmp_path, tiny):

@@ -79,6 +79,16 @@ def test_the_residual_form_is_not_fitted_to_a_vits_activation():
     untouched(model, "start as SiLU and are not fitted", timm.create_model("vit_micro"))
 
 
+def test_a_model_with_another_activation_than_the_source_is_refused():
+    vit = timm.create_model("vit_micro", act_layer="silu")
+    message = "is SiLU, and that of block 0 of the model GELU: build the model with the act_layer"
+    untouched(timm.create_model("vit_micro"), message, vit)
+    model = timm.create_model("vit_micro", act_layer="silu")
+    init_from_vit(model, vit)
+    images = torch.randn(2, 3, 32, 32)
+    assert torch.equal(model.eval()(images), vit.eval()(images))
+
+
 def test_an_activation_that_is_not_the_sources_is_refused():
     vit = timm.create_model("vit_micro", act_layer="silu")
     model = timm.create_model("kat_micro")

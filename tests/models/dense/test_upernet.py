@@ -154,3 +154,11 @@ def test_a_static_size_can_be_exported():
 def test_invalid_arguments_are_named(args, says):
     with pytest.raises(InputError, match=says):
         upernet(**args)
+
+
+@pytest.mark.parametrize("name", ["kat_upernet_micro", "kat_det_micro"])
+def test_device_and_dtype_are_of_the_whole_model(name):
+    size = {"img_size": 64, "depth": 4, "global_blocks": [3]}
+    model = create_model(name, dtype=torch.bfloat16, **size)
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    assert all(t.is_meta for t in create_model(name, device="meta", **size).parameters())
