@@ -22,7 +22,8 @@ from torch import nn
 from kat.errors import InputError, first_line
 from kat.files import write_text
 from kat.models.checkpoints.model_card import TrainingRecord, model_card
-from kat.models.checkpoints.model_record import ModelRecord
+from kat.models.checkpoints.model_record import ModelRecord, build_model
+from kat.models.checkpoints.state_dict import load_weights
 from kat.models.checkpoints.storage import CONFIG, WEIGHTS, load_model, save_model
 from kat.models.dense import task_of
 
@@ -49,7 +50,8 @@ def save_pretrained(
         name: for the card; by default the folder's.
 
     Raises:
-        InputError: the folder holds other files, or cannot be written.
+        InputError: the folder holds other files, or cannot be written; or the model is not the one
+            that the record describes, as after :func:`kat.kanify` or :func:`kat.adapt`.
 
     Examples:
         >>> from pathlib import Path
@@ -60,6 +62,7 @@ def save_pretrained(
     """
     folder = Path(folder)
     _check_model_folder(folder)
+    _check_record(model, record)
     card = model_card(
         record,
         sum(parameter.numel() for parameter in model.parameters()),
@@ -73,6 +76,22 @@ def save_pretrained(
         write_text(folder / CARD, card)
     except OSError as error:
         raise InputError(f"{folder} cannot be written: {error}") from None
+
+
+def _check_record(model: nn.Module, record: ModelRecord) -> None:
+    """Checks that what is saved can be loaded again.
+
+    Raises:
+        InputError: the record describes a model with other weights.
+    """
+    try:
+        load_weights(build_model(record), model.state_dict(), source="the model")
+    except InputError as error:
+        raise InputError(
+            f"the record {record.architecture} does not describe the model ({error}): a kanified or"
+            " adapted one is kept by the state dict and the save(...) of its plan or adapters, one"
+            " with other arguments by a record with these args"
+        ) from None
 
 
 def _check_model_folder(folder: Path) -> None:

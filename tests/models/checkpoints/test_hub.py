@@ -14,6 +14,7 @@ import timm
 import torch
 from PIL import Image
 
+import kat
 from kat.errors import InputError
 from kat.models import (
     TrainingRecord,
@@ -160,3 +161,18 @@ def test_invalid_sources_and_folders(trained, tmp_path):
     with pytest.raises(InputError, match="is a file"):
         save_pretrained(*trained, tmp_path / "notes.txt")
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("change", ["low_rank", "kanify"])
+def test_a_model_that_is_not_that_of_its_record_is_refused(trained, tmp_path, change):
+    _, record = trained
+    if change == "kanify":
+        record = replace(record, architecture="vit_micro_patch2_8", args={"num_classes": 3})
+    model = build_model(record)
+    if change == "kanify":
+        kat.kanify(model)
+    else:
+        kat.adapt(model, "low_rank").merge()
+    with pytest.raises(InputError, match=r"does not describe the model .* kanified or adapted one"):
+        save_pretrained(model, record, tmp_path / "model")
+    assert not (tmp_path / "model").exists()
