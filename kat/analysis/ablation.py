@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,6 @@ from typing import Any
 from scipy.stats import t
 
 from kat.analysis.learning_curves import HEADLINES, METRICS, common_headline
-from kat.data.naming import check_unique
 from kat.errors import InputError
 from kat.tables import columns_of, open_table, write_table
 from kat.text import scaled
@@ -177,8 +177,10 @@ def summarize(
     for row in rows:
         cells.setdefault(row["cell"], []).append(row)
     for name, own in cells.items():
-        seeds = [row["seed"] for row in own if row["status"] == "done"]
-        check_unique(map(str, seeds), f"the cell {name!r}", "run of seed", "runs of seeds")
+        runs = Counter(row["seed"] for row in own if row["status"] == "done")
+        for seed, count in runs.items():
+            if count > 1:
+                raise InputError(f"the cell {name!r} has {count} runs of seed {seed}: give one")
     if not cells:
         raise InputError("there are no runs to summarize")
     reference = next(iter(cells)) if reference is None else reference

@@ -23,11 +23,16 @@ def numbered_classes(count: int | None, largest: int, title: str) -> list[str]:
     return numbered(largest + 1 if count is None else count)
 
 
-def other_count(given: int | None, known: int, title: str) -> InputError:
-    """The error for a ``data.num_classes`` that is not the number of names that the data has."""
-    return InputError(
-        f"data.num_classes is {given}, but {title} names {known} classes: leave it out"
-    )
+def check_num_classes(given: int | None, known: int, title: str) -> None:
+    """Checks that ``data.num_classes``, if it is given, is the number of names of the data.
+
+    Raises:
+        InputError: it is another one.
+    """
+    if given not in (None, known):
+        raise InputError(
+            f"data.num_classes is {given}, but {title} names {known} classes: leave it out"
+        )
 
 
 def wrong_label(name: str, label: int, count: int) -> str:

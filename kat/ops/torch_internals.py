@@ -41,8 +41,8 @@ _may_be_batch_of_gradients = getattr(_functorch, "is_legacy_batchedtensor", _has
 is_known_batch_of_gradients = getattr(_functorch, "is_legacy_batchedtensor", _never)
 _is_zero_tensor = getattr(torch, "_is_zerotensor", _has_no_memory)
 _dispatch_modes = getattr(torch._C, "_len_torch_dispatch_stack", _assume_so)
-_function_modes = getattr(torch._C, "_len_torch_function_stack", _assume_so)
-_function_mode_at = getattr(torch._C, "_get_function_stack_at", None)
+_function_modes = getattr(torch._C, "_len_torch_function_stack", None)
+_function_mode_at = getattr(torch._C, "_get_function_stack_at", lambda index: None)
 _profiler_enabled = getattr(torch.autograd, "_profiler_enabled", _assume_so)
 _FakeTensor = getattr(getattr(torch, "_subclasses", None), "FakeTensor", ())
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -72,10 +72,10 @@ def _rewrites_functions() -> bool:
     A default device is a mode too, but it only places new tensors that are given no device, and
     kat's own code gives each one.
     """
+    if _function_modes is None:
+        return True
     count = _function_modes()
-    if not count or count is True or _function_mode_at is None:
-        return bool(count)
-    return not all(_is_default_device(_function_mode_at(index)) for index in range(count))
+    return count > 0 and not all(_is_default_device(_function_mode_at(i)) for i in range(count))
 
 
 def _is_default_device(mode: Any) -> bool:

@@ -302,7 +302,7 @@ def in_step(model: nn.Module, device: torch.device, blank: Callable[[], object])
         device: what this process computes on.
         blank: runs the model once, and its output is not used.
     """
-    if not is_sharded(model):
+    if not is_fsdp(model):
         yield
         return
 
@@ -318,8 +318,8 @@ def in_step(model: nn.Module, device: torch.device, blank: Callable[[], object])
         blank()
 
 
-def is_sharded(model: nn.Module) -> bool:
-    """Whether each rank has a part of the weights alone."""
+def is_fsdp(model: nn.Module) -> bool:
+    """Whether each rank has only a part of the weights, which a forward pass gathers."""
     return isinstance(model, FSDPModule)
 
 

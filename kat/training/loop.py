@@ -20,7 +20,7 @@ from kat.training.distributed import (
     any_of,
     gather,
     in_step,
-    is_sharded,
+    is_fsdp,
     set_gradient_sync,
     share_buffers,
 )
@@ -136,7 +136,7 @@ def validate(run: Run) -> dict[str, float]:
 def _validation_batches(run: Run) -> Iterator[Batch | None]:
     """The batches of this rank; None where it has no more, and others that share the weights do."""
     batches = islice(run.val_loader, run.val_limit)
-    if not is_sharded(run.model):
+    if not is_fsdp(run.model):
         yield from batches
         return
     for batch in chain(batches, repeat(None)):

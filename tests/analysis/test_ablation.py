@@ -211,7 +211,7 @@ def test_seconds_of_runs_that_shared_the_machine_are_marked_without_a_test():
 
 def test_two_runs_of_one_cell_and_seed_are_refused():
     rows = _rows()
-    with pytest.raises(InputError, match="the cell 'KAT' names run of seed '0' more than once"):
+    with pytest.raises(InputError, match="the cell 'KAT' has 2 runs of seed 0: give one"):
         summarize([*rows, rows[0]])
     summarize([*rows, {**rows[0], "status": "failed"}])
 

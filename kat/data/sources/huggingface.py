@@ -12,7 +12,7 @@ import numpy as np
 from kat.data.config import DataConfig
 from kat.data.dataset import ImageDataset
 from kat.data.decoding import read_image
-from kat.data.numbered_classes import numbered_classes, other_count, wrong_label
+from kat.data.numbered_classes import check_num_classes, numbered_classes, wrong_label
 from kat.errors import InputError, first_line, unknown
 from kat.extras import require
 from kat.text import quoted
@@ -164,8 +164,7 @@ def _labels(
     known = getattr(rows.features[column], "names", None)
     largest = int(values.max(initial=-1))
     classes = list(known) if known else numbered_classes(num_classes, largest, repr(name))
-    if num_classes not in (None, len(classes)):
-        raise other_count(num_classes, len(classes), repr(name))
+    check_num_classes(num_classes, len(classes), repr(name))
     wrong = np.flatnonzero((values < 0) | (values >= len(classes)))
     if len(wrong):
         label = values[wrong[0]]

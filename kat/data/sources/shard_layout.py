@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kat.data.naming import SPLIT_NAMES, check_unique
-from kat.data.sources.tar_members import visible_tars
+from kat.data.sources.tar_index import visible_tars
 from kat.documents import read_json
 from kat.errors import InputError
 from kat.files import read_text

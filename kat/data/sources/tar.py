@@ -17,8 +17,8 @@ from kat.data.naming import (
     sorted_classes,
 )
 from kat.data.packed_strings import PackedStrings
-from kat.data.sources.tar_index import Arrays, Member, TarIndex, indexed, members
-from kat.data.sources.tar_members import TarSource, visible_tars
+from kat.data.sources.tar_index import Arrays, Member, TarIndex, indexed, members, visible_tars
+from kat.data.sources.tar_members import TarSource
 from kat.errors import InputError
 from kat.files import open_input
 from kat.text import either, listing

@@ -21,7 +21,7 @@ from kat.data.packed_strings import PackedStrings
 from kat.errors import InputError
 from kat.files import cache_folder, open_input
 
-_VERSION = 3
+_VERSION = 4
 _BLOCK = 512
 _THREADS = 8
 _COMPRESSED = {
@@ -30,6 +30,11 @@ _COMPRESSED = {
     b"\xfd7zXZ": "unxz",
     b"\x28\xb5\x2f\xfd": "unzstd",
 }
+
+
+def visible_tars(folder: Path) -> list[str]:
+    """The tar files in a folder, sorted, without hidden ones, such as ``._a.tar`` of macOS."""
+    return sorted(str(path) for path in folder.glob("*.tar") if not is_hidden(path.name))
 
 
 class Member(NamedTuple):

@@ -5,24 +5,17 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
-from pathlib import Path
 from threading import Lock
 from typing import BinaryIO
 
 import numpy as np
 
 from kat.data.decoding import IMAGE_LIMIT
-from kat.data.naming import is_hidden
 from kat.data.sources.tar_index import TarIndex
 from kat.errors import UnreadableFile
 from kat.files import open_input, too_large
 
 _MOST_OPEN = 128
-
-
-def visible_tars(folder: Path) -> list[str]:
-    """The tar files in a folder, sorted, without hidden ones, such as ``._a.tar`` of macOS."""
-    return sorted(str(path) for path in folder.glob("*.tar") if not is_hidden(path.name))
 
 
 class FileRanges:

@@ -14,7 +14,7 @@ from torch.utils.data import IterableDataset
 from kat.data.config import DataConfig
 from kat.data.dataset import Encoded, ImageDataset
 from kat.data.decoding import UnreadableImage, read_image
-from kat.data.numbered_classes import other_count, wrong_label
+from kat.data.numbered_classes import check_num_classes, wrong_label
 from kat.data.packed_strings import PackedStrings
 from kat.data.sources.shard_stream import open_shard_stream
 from kat.data.stream import ImageStream, Part
@@ -74,6 +74,7 @@ def open_timm(config: DataConfig, split: str, seed: int) -> ImageDataset | Image
 
 _TRAINING = ("train", "training")
 _EVALUATION = ("val", "valid", "validation", "eval", "evaluation", "test")
+"""timm's names of the two splits, of which datasets without folders have ``test``, too."""
 _TWO_SPLITS = ("cifar10", "cifar100", "mnist", "kmnist", "fashion_mnist", "qmnist")
 
 
@@ -167,8 +168,7 @@ class TimmStream(ImageStream):
     def __iter__(self) -> Iterator[tuple[Any, int] | UnreadableImage]:
         for number, (image, label) in enumerate(self.dataset):
             if not 0 <= label < len(self.classes):
-                name = f"image {number} of a worker's part of {self.title}"
-                raise InputError(wrong_label(name, label, len(self.classes)))
+                raise InputError(wrong_label(self._name(number), label, len(self.classes)))
             try:
                 decoded = self._decoded(*self._encoded(image, number))
             except UnreadableImage as error:
@@ -176,9 +176,12 @@ class TimmStream(ImageStream):
             else:
                 yield self.transform(decoded), label
 
+    def _name(self, number: int) -> str:
+        return f"image {number} of a worker's part of {self.title}"
+
     def _encoded(self, image: Any, number: int) -> tuple[Encoded, str]:
         """An image, still encoded unless TensorFlow has decoded it, and its name."""
-        name = f"image {number} of a worker's part of {self.title}"
+        name = self._name(number)
         if isinstance(image, Image.Image):
             return image, name
         content, path = image["bytes"], image["path"]
@@ -209,6 +212,6 @@ def _classes(config: DataConfig, dataset: Any) -> list[str]:
         raise InputError(
             f"the classes of dataset {config.name!r} are unknown; give data.num_classes"
         )
-    if names and config.num_classes not in (None, len(names)):
-        raise other_count(config.num_classes, len(names), repr(config.name))
-    return [str(name) for name in names] or numbered(config.num_classes or 0)
+    classes = [str(name) for name in names] or numbered(config.num_classes or 0)
+    check_num_classes(config.num_classes, len(classes), repr(config.name))
+    return classes

@@ -13,7 +13,7 @@ import numpy as np
 from kat.data.config import DataConfig
 from kat.data.dataset import ImageDataset
 from kat.data.naming import IMAGE_EXTENSIONS, SPLIT_NAMES, check_ignored
-from kat.data.numbered_classes import numbered_classes, other_count, wrong_label
+from kat.data.numbered_classes import check_num_classes, numbered_classes, wrong_label
 from kat.data.packed_strings import PackedStrings
 from kat.data.sources.shard_layout import class_names, label_field, shards_by_split
 from kat.data.sources.tar_index import Arrays, Member, TarIndex, indexed, members
@@ -65,8 +65,7 @@ def open_webdataset(config: DataConfig, pattern: str, split: str) -> ImageDatase
         every = [*shards, *_indexed(others, label_key)]
         largest = max((int(arrays["labels"].max(initial=_NONE)) for arrays in every), default=_NONE)
         classes = numbered_classes(config.num_classes, largest, str(folder))
-    elif config.num_classes not in (None, len(classes)):
-        raise other_count(config.num_classes, len(classes), str(folder))
+    check_num_classes(config.num_classes, len(classes), str(folder))
     return _dataset(paths, shards, classes, config.bad_images, folder)
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from kat.data import Batch, DataConfig, DeviceTransform, ImageDataset, ImageStream
+from kat.data.numbered_classes import wrong_label
 from kat.errors import InputError
 from kat.training.callbacks.nonfinite import not_finite
 from kat.training.evaluation.evaluation import EvalConfig, Subject, batches_of, device_of
@@ -77,10 +78,7 @@ def _keep(
     labels = labels.to(logits.device)
     wrong = labels[(labels < 0) | (labels >= logits.shape[1])]
     if len(wrong):
-        raise InputError(
-            f"the data has the label {int(wrong[0])}, but the {logits.shape[1]} classes are 0 to"
-            f" {logits.shape[1] - 1}"
-        )
+        raise InputError(wrong_label("the data", int(wrong[0]), logits.shape[1]))
     log_probability = logits.log_softmax(-1)
     true = log_probability.gather(1, labels[:, None])[:, 0]
     top = logits.topk(min(TOP, logits.shape[1])).indices

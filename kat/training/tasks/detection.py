@@ -23,7 +23,7 @@ from kat.data.dense.dataset import no_transform
 from kat.data.dense.drawing import caption_factor, draw_objects
 from kat.errors import InputError
 from kat.models import ModelRecord
-from kat.models.dense.detector import Detector
+from kat.models.dense import Detector
 from kat.settings import Probability
 from kat.training.callbacks.nonfinite import finite_within
 from kat.training.config import TrainConfig

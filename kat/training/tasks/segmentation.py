@@ -233,7 +233,7 @@ class SegmentationMetrics(Metrics):
         # zip would keep an image's prediction until the next one is computed
         loss = torch.stack(list(map(self._count, output, labels)))
         labeled = torch.stack([(mask != IGNORE).any() for mask in labels])
-        self.loss.update(loss, labeled.to(loss))  # an image without labels has no loss
+        self.loss.update(loss[labeled])  # an image without labels has no loss
         return loss.mean()
 
     def _count(self, probabilities: Tensor, mask: Tensor) -> Tensor:

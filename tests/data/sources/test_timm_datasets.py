@@ -51,7 +51,7 @@ def test_a_name_that_timm_would_take_for_the_test_images_is_refused(tmp_path):
 def test_a_label_of_a_stream_that_is_no_class_is_named(label):
     stream = TimmStream([(Image.new("RGB", (4, 4)), label)], ["a", "b"], "hfids/x")
     with pytest.raises(InputError, match=f"image 0 .* of hfids/x has the label {label}, but the 2"):
-        list(stream)
+        next(iter(stream))
 
 
 def test_classes_of_the_data_and_a_number_that_is_another(tmp_path):

@@ -331,5 +331,5 @@ def test_an_image_size_that_the_model_does_not_take_is_refused():
     record = dataclasses.replace(RECORD, architecture="kat_micro_patch2_8")
     model = build_model(record)
     settings = EvalConfig(device="cpu", progress=False, image_size=16)
-    with pytest.raises(InputError, match=r"image_size=16: the model takes images of 8 x 8 pixels"):
+    with pytest.raises(InputError, match="image_size=16: the model takes images of 8x8 pixels"):
         evaluate(model, record, DataConfig("digits"), settings)
