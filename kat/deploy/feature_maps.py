@@ -11,7 +11,8 @@ from kat.models.dense import DenseModel
 class FeatureMaps(nn.Module):
     """Maps images (B, C, H, W) to ``stride_4`` (B, C', H / 4, W / 4), ``stride_8`` and so on.
 
-    These are the outputs of the transformer with its pyramid or neck.
+    These are the outputs of the transformer with its pyramid or neck. They are in training or in
+    evaluation mode, as the model is.
 
     Args:
         model: the dense model.
@@ -45,6 +46,7 @@ class FeatureMaps(nn.Module):
         self.names = [f"stride_{stride:g}" for stride in self.backbone.strides]
         if len(set(self.names)) < len(self.names):
             raise InputError(f"maps of the same stride have the same name: {', '.join(self.names)}")
+        self.train(model.training)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """The maps by name, finest first."""

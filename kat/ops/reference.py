@@ -254,8 +254,9 @@ def _derivative(coefficients: Tensor) -> Tensor:
 def _power_sums(w: Tensor, x: Tensor, count: int, *, rows: int) -> Tensor:
     """S_i = sum w x^i, i = 0..count - 1, over all but the groups: (G, count), or (1, count)."""
     groups = w.shape[-2]
+    others = [dim for dim in range(w.ndim) if dim != w.ndim - 2]
     sums = w.new_zeros(groups, 0)
     for i in range(count):
         w = w * x if i else w
-        sums = torch.cat([sums, w[None].flatten(0, -3).sum((0, 2))[:, None]], dim=1)
+        sums = torch.cat([sums, w.sum(others)[:, None]], dim=1)
     return sums if rows == groups else sums.sum(0, keepdim=True)

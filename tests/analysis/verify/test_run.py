@@ -358,6 +358,6 @@ def test_the_gpu_kernels_interpreted(monkeypatch):
         pytest.skip("the interpreter of Triton 3.6 does not work with numpy 2.4 and later")
     tiny = replace(SMALL, degrees=((3, 2),), dtypes=("bfloat16",), stride=6, subnormal=False)
     monkeypatch.setattr(verify_module, "INTERPRETED", tiny)
-    found = verify(Grid(degrees=()), [], interpreter=True, compiled=False)
+    found = verify(tiny, [], interpreter=True, compiled=False)
     assert {result.backend for result in found.results} == {"interpreted triton"}
     assert found.failures() == []
