@@ -6,12 +6,14 @@
 
 The page has a table between the marks <!-- table of NAME --> and <!-- end of table -->, for each
 NAME.csv. GRID_moments is of moments/GRID.csv, the records of the layers in the runs of GRID.csv;
-GRID_effects are the main effects of a grid of several factors.
+GRID_effects are the main effects of a grid of several factors; corrected are the comparisons on test
+images whose interval excludes 0, with p values that are corrected for their number.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
@@ -151,7 +153,43 @@ def write_page(results: Path, page: Path, figures: Path) -> None:
         names = [grid.name for grid in find_grids(["paper"]) if grid.name in tested]
         ordered = {name.removeprefix("paper_"): tested[name] for name in names}
         plot_forest(ordered, metrics[names[0]], figures / "forest.svg")
+        texts["corrected"] = corrected_table(ordered)
     write_text(page, fill_tables(page.read_text(), texts))
+
+
+def corrected_table(grids: Mapping[str, Sequence[CellResult]]) -> str:
+    """The differences whose intervals exclude 0, with their p values before and after correction."""
+    compared = [
+        (grid, cell.name, cell.difference)
+        for grid, cells in grids.items()
+        for cell in cells
+        if cell.difference is not None and not math.isnan(cell.difference.half_width)
+    ]
+    values = [difference.p_value for _, _, difference in compared]
+    over_all = holm(values)
+    lines = []
+    for (grid, cell, difference), value, corrected in zip(compared, values, over_all, strict=True):
+        own = [v for (other, *_), v in zip(compared, values, strict=True) if other == grid]
+        within = holm(own)[own.index(value)]
+        if value < 0.05:
+            numbers = (f"{p:.2g}" for p in (value, within, corrected))
+            lines.append([grid, cell, difference.text(sign=True), *numbers])
+    lines.sort(key=lambda line: float(line[3]))
+    over_all_of = f"p, Holm over all {len(compared)}"
+    return markdown(["grid", "cell", "difference", "p", "p, Holm in its grid", over_all_of], lines)
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """p values after Holm's step-down correction.
+
+    Source: Holm, A simple sequentially rejective multiple test procedure, 1979.
+    """
+    corrected = [0.0] * len(values)
+    largest = 0.0
+    for rank, index in enumerate(sorted(range(len(values)), key=values.__getitem__)):
+        largest = max(largest, min(1.0, (len(values) - rank) * values[index]))
+        corrected[index] = largest
+    return corrected
 
 
 def moments_table(rows: Sequence[Row]) -> str:

@@ -88,6 +88,14 @@ class Estimate:
         spread = statistics.stdev(values) / math.sqrt(n)
         return cls(statistics.fmean(values), float(t.ppf(0.975, n - 1)) * spread, n)
 
+    @property
+    def p_value(self) -> float:
+        """Of the two-sided t test of mean 0: below 0.05 where the interval excludes 0."""
+        if not self.half_width:
+            return 0.0 if self.mean else 1.0
+        quantile = float(t.ppf(0.975, self.n - 1))
+        return 2 * float(t.sf(quantile * abs(self.mean) / self.half_width, self.n - 1))
+
     def text(self, digits: int = 2, sign: bool = False) -> str:
         """``84.21 ± 0.35``; the mean alone where there is no interval."""
         mean = f"{self.mean:+.{digits}f}" if sign else f"{self.mean:.{digits}f}"

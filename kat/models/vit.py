@@ -27,7 +27,7 @@ class ViT(VisionTransformer):
         mlp_init: initialization of the MLP's weights, see :func:`kat.nn.init_grkan_`; None for
             timm's, a truncated N(0, 0.02^2).
         attn_init: ``"mimetic"``, see :func:`kat.nn.init_attention_mimetic_`, or
-            ``"trunc_normal"``, timm's.
+            ``"trunc_normal"``, timm's. timm's ``fix_init`` does not scale mimetic attention.
         weight_init: timm's scheme for all other weights.
         mlp_layer: the class of the MLP, timm's by default, or one for each block; excludes
             ``mlp_init``.

@@ -46,6 +46,7 @@ def test_estimates_are_scipys():
 
 def test_one_seed_has_no_interval():
     assert math.isnan(Estimate.of([3.0]).half_width)
+    assert math.isnan(Estimate.of([3.0]).p_value)
     assert Estimate.of([1.0, math.inf]).text(1) == "inf"
     assert Estimate.of([1.0, math.nan]).text(1) == "nan"
     assert Estimate.of([3.0]).text(1, sign=True) == "+3.0"

@@ -4,6 +4,7 @@ import csv
 import re
 
 import pytest
+from scipy.stats import ttest_1samp
 
 from kat.analysis.ablation import read_runs, write_runs
 from kat.nn.monitoring.stability import COLUMNS, write_rows
@@ -90,6 +91,36 @@ def test_main_effects_of_a_grid_of_two_factors(tmp_path):
     assert "| norm | 1 | 82.50 ± 0.00 | +0.50 ± 0.00 |" in page.read_text()
 
 
+def test_p_values_are_corrected_in_their_grid_and_over_all(tmp_path):
+    close, far, none = (2.0, 2.1, 2.05), (1.0, 2.0, 1.5), (-1.0, 1.0, 0.1)
+    grids = {"paper_models": {"ViT": far, "KAN": close}, "paper_groups": {"1": none}}
+    for grid, cells in grids.items():
+        rows = [_row("KAT", seed, 80.0, "x") for seed in range(3)] + [
+            _row(cell, seed, 80.0 + d, "x")
+            for cell, differences in cells.items()
+            for seed, d in enumerate(differences)
+        ]
+        write_runs(rows, tmp_path / f"{grid}.csv")
+    page = tmp_path / "page.md"
+    page.write_text("<!-- table of corrected -->\n<!-- end of table -->")
+    results_page.write_page(tmp_path, page, tmp_path)
+    p_close, p_far = (ttest_1samp(values, 0).pvalue for values in (close, far))
+    assert p_close < p_far < 0.05
+    assert "p, Holm over all 3" in page.read_text()
+    lines = [line for line in page.read_text().splitlines() if line.startswith("| models")]
+    assert [line.split(" | ")[1] for line in lines] == ["KAN", "ViT"]
+    for line, expected in zip(
+        lines, [(p_close, 2 * p_close, 3 * p_close), (p_far, p_far, 2 * p_far)], strict=True
+    ):
+        found = [float(text.strip(" |")) for text in line.split(" | ")[3:]]
+        assert found == pytest.approx(expected, rel=0.05)
+
+
+def test_corrected_p_values_never_fall_with_their_rank():
+    assert results_page.holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert results_page.holm([0.9, 0.8]) == [1.0, 1.0]
+
+
 def test_records_are_evenly_spaced(runs, tmp_path):
     (row, *_) = read_runs(runs / "paper_depth.csv")
     records = results_page.recorded(row, runs, 3)
@@ -125,5 +156,6 @@ def test_the_committed_page_has_the_tables_of_the_committed_runs(tmp_path):
         if name.endswith("_moments")
         else name.removesuffix("_effects")
         for name in marks
+        if name != "corrected"
     }
     assert all((results_page.RESULTS / f"{name}.csv").exists() for name in files)
