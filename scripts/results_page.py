@@ -6,8 +6,8 @@
 
 The page has a table between the marks <!-- table of NAME --> and <!-- end of table -->, for each
 NAME.csv. GRID_moments is of moments/GRID.csv, the records of the layers in the runs of GRID.csv;
-GRID_effects are the main effects of a grid of several factors; corrected are the comparisons on test
-images whose interval excludes 0, with p values that are corrected for their number.
+GRID_effects are the main effects of a grid of several factors; "corrected" are the comparisons on
+test images whose interval excludes 0, with p values that are corrected for their number.
 """
 
 from __future__ import annotations
@@ -158,24 +158,26 @@ def write_page(results: Path, page: Path, figures: Path) -> None:
 
 
 def corrected_table(grids: Mapping[str, Sequence[CellResult]]) -> str:
-    """The differences whose intervals exclude 0, with their p values before and after correction."""
-    compared = [
+    """The differences whose intervals exclude 0, with p values before and after correction."""
+    comparisons = [
         (grid, cell.name, cell.difference)
         for grid, cells in grids.items()
         for cell in cells
         if cell.difference is not None and not math.isnan(cell.difference.half_width)
     ]
-    values = [difference.p_value for _, _, difference in compared]
+    values = [difference.p_value for _, _, difference in comparisons]
     over_all = holm(values)
     lines = []
-    for (grid, cell, difference), value, corrected in zip(compared, values, over_all, strict=True):
-        own = [v for (other, *_), v in zip(compared, values, strict=True) if other == grid]
+    for (grid, cell, difference), value, corrected in zip(
+        comparisons, values, over_all, strict=True
+    ):
+        own = [v for (other, *_), v in zip(comparisons, values, strict=True) if other == grid]
         within = holm(own)[own.index(value)]
         if value < 0.05:
             numbers = (f"{p:.2g}" for p in (value, within, corrected))
             lines.append([grid, cell, difference.text(sign=True), *numbers])
     lines.sort(key=lambda line: float(line[3]))
-    over_all_of = f"p, Holm over all {len(compared)}"
+    over_all_of = f"p, Holm over all {len(comparisons)}"
     return markdown(["grid", "cell", "difference", "p", "p, Holm in its grid", over_all_of], lines)
 
 
