@@ -6,7 +6,7 @@ import threading
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from kat.errors import InputError
 from kat.nn import GRKANLinear, init_grkan_
@@ -73,6 +73,11 @@ class Parallel(nn.Module):
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         """Keeps x until y is there; of ``mlp(x, norm=norm)`` it is norm(x), which the MLP gets."""
         values = (*args, *kwargs.values())
+        if any(isinstance(value, fx.Proxy) for value in values):
+            raise InputError(
+                "torch.fx.symbolic_trace cannot follow the parallel adapter of this MLP, which is"
+                " in hooks; use torch.export or torch.compile"
+            )
         x = next(value for value in values if isinstance(value, Tensor))
         norm = next((value for value in values if isinstance(value, nn.Module)), None)
         self.inputs[_thread()] = x if norm is None else norm(x)
