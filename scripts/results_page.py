@@ -159,23 +159,21 @@ def write_page(results: Path, page: Path, figures: Path) -> None:
 
 def corrected_table(grids: Mapping[str, Sequence[CellResult]]) -> str:
     """The differences whose intervals exclude 0, with p values before and after correction."""
-    comparisons = [
-        (grid, cell.name, cell.difference)
-        for grid, cells in grids.items()
-        for cell in cells
-        if cell.difference is not None and not math.isnan(cell.difference.half_width)
-    ]
-    values = [difference.p_value for _, _, difference in comparisons]
-    over_all = holm(values)
+    comparisons = []
+    for grid, cells in grids.items():
+        own = [
+            (cell.name, cell.difference)
+            for cell in cells
+            if cell.difference is not None and not math.isnan(cell.difference.half_width)
+        ]
+        within = holm([difference.p_value for _, difference in own])
+        comparisons += [(grid, *row, p) for row, p in zip(own, within, strict=True)]
+    over_all = holm([difference.p_value for _, _, difference, _ in comparisons])
     lines = []
-    for (grid, cell, difference), value, corrected in zip(
-        comparisons, values, over_all, strict=True
-    ):
-        own = [v for (other, *_), v in zip(comparisons, values, strict=True) if other == grid]
-        within = holm(own)[own.index(value)]
-        if value < 0.05:
-            numbers = (f"{p:.2g}" for p in (value, within, corrected))
-            lines.append([grid, cell, difference.text(sign=True), *numbers])
+    for (grid, name, difference, within_grid), p in zip(comparisons, over_all, strict=True):
+        if difference.p_value < 0.05:
+            numbers = (f"{value:.2g}" for value in (difference.p_value, within_grid, p))
+            lines.append([grid, name, difference.text(sign=True), *numbers])
     lines.sort(key=lambda line: float(line[3]))
     over_all_of = f"p, Holm over all {len(comparisons)}"
     return markdown(["grid", "cell", "difference", "p", "p, Holm in its grid", over_all_of], lines)

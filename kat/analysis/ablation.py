@@ -90,7 +90,10 @@ class Estimate:
 
     @property
     def p_value(self) -> float:
-        """Of the two-sided t test of mean 0: below 0.05 where the interval excludes 0."""
+        """The p value of the two-sided t test that the mean is 0; NaN where there is no interval.
+
+        It is below 0.05 where the interval excludes 0.
+        """
         if not self.half_width:
             return 0.0 if self.mean else 1.0
         quantile = float(t.ppf(0.975, self.n - 1))
