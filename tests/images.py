@@ -155,6 +155,11 @@ def damaged_images() -> dict[str, bytes]:
     }
 
 
+def postscript() -> bytes:
+    """An image as EPS, which Pillow renders by Ghostscript."""
+    return encoded(noise(), "EPS")
+
+
 def odd_images() -> dict[str, tuple[bytes, np.ndarray]]:
     """Images of unusual modes, each with the pixels, (48, 64, 3) uint8, that they must give."""
     rgb = noise()

@@ -182,7 +182,7 @@ def _save(picture: Image.Image, path: Path) -> None:
 def _is_own(path: Path) -> bool:
     """Whether an earlier call has written the picture."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=["PNG"]) as image:
             return image.info.get("Software") == _ORIGIN
     except (OSError, SyntaxError, ValueError):  # no image, or a damaged one
         return False

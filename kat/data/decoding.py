@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from kat.data.naming import IMAGE_FORMATS
 from kat.errors import UnreadableFile
 from kat.files import read_bytes
 
@@ -68,7 +69,7 @@ def read_image(path: str) -> bytes:
 
 
 def decode(path: str, exif: Exif = "upright") -> Image.Image:
-    """Decodes an image file of any format and mode to RGB.
+    """Decodes an image file of any mode, in one of ``kat.data.naming.IMAGE_FORMATS``, to RGB.
 
     Args:
         path: the path of the file.
@@ -97,7 +98,7 @@ def decode_bytes(
     *,
     rgb: bool = True,
 ) -> Image.Image:
-    """Decodes the bytes of an image file of any format and mode; the first frame of several.
+    """Decodes the bytes of an image file, as :func:`decode` does; the first frame of several.
 
     Args:
         content: the whole file.
@@ -138,15 +139,13 @@ def _named(content: bytes, name: str) -> Iterator[None]:
 
 
 def _opened(content: bytes) -> Image.Image:
-    try:
-        image = Image.open(io.BytesIO(content))
-    except UnidentifiedImageError:
-        if not (_is_heic(content) and find_spec("pillow_heif")):
-            raise
+    Image.init()
+    if _is_heic(content) and find_spec("pillow_heif"):
         import pillow_heif
 
         pillow_heif.register_heif_opener()
-        image = Image.open(io.BytesIO(content))
+    formats = [name for name in IMAGE_FORMATS if name in Image.OPEN]
+    image = Image.open(io.BytesIO(content), formats=formats)
     if image.width * image.height > PIXEL_LIMIT:
         raise ValueError(
             f"it has {image.width}x{image.height} pixels; an image may have {PIXEL_LIMIT:,}"
@@ -250,5 +249,5 @@ def _reason(error: Exception, content: bytes) -> str:
     if isinstance(error, UnidentifiedImageError):  # its message is the address of an object
         if _is_heic(content):
             return "it is HEIC, which needs the package pillow-heif: pip install pillow-heif"
-        return f"its format is unknown; its first bytes are {content[:8]!r}"
+        return f"its format is none of {', '.join(IMAGE_FORMATS)}"
     return str(error) or type(error).__name__

@@ -12,23 +12,23 @@ SPLIT_NAMES = {"train": ("train", "training"), "val": ("val", "validation", "val
 """The names that the folder or file of each split may have; of several that are there, the first
 is taken."""
 
-IMAGE_EXTENSIONS = (
-    ".jpg",
-    ".jpeg",
-    ".png",
-    ".ppm",
-    ".bmp",
-    ".pgm",
-    ".tif",
-    ".tiff",
-    ".webp",
-    ".gif",
-    ".avif",
-    ".jfif",
-    ".heic",
-)
-"""Extensions of image files, in lower case: torchvision's list and what else cameras and the web
-write. Of a GIF the first frame is taken; HEIC needs the package pillow-heif."""
+IMAGE_FORMATS = {
+    "JPEG": (".jpg", ".jpeg", ".jfif"),
+    "PNG": (".png",),
+    "PPM": (".ppm", ".pgm"),
+    "BMP": (".bmp",),
+    "TIFF": (".tif", ".tiff"),
+    "WEBP": (".webp",),
+    "GIF": (".gif",),
+    "AVIF": (".avif",),
+    "JPEG2000": (".jp2",),
+    "HEIF": (".heic",),
+}
+"""The formats of image files, by Pillow's names, and their extensions in lower case. Pillow has
+more, which run other programs (EPS) or hold no photographs. Of a GIF the first frame is taken;
+HEIF needs the package pillow-heif."""
+
+IMAGE_EXTENSIONS = tuple(ending for endings in IMAGE_FORMATS.values() for ending in endings)
 
 NOT_AN_IMAGE = "it is not named as an image"
 

@@ -28,7 +28,7 @@ def test_predict_goes_on_past_an_unreadable_image(digits_run, imagenet, tmp_path
     )  # fmt: skip
     assert code == 2
     first, second = json.loads(answers.read_text())
-    assert first["error"].startswith("cannot be read: its format is unknown")
+    assert first["error"].startswith("cannot be read: its format is none of JPEG, PNG")
     assert len(second["top"]) == 5
     assert "1 of 2 images cannot be read" in capsys.readouterr().err
     with open_table(table, "predictions") as rows:
