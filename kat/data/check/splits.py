@@ -85,7 +85,7 @@ def check_split(
 def _check_coco(root: Path, split: str, inspection: Inspection, boxes_only: bool) -> SplitReport:
     files = find_coco(root, split)
     table = read_table(files.annotations, boxes_only)
-    problems, valid = annotation_problems(table)
+    problems, valid = annotation_problems(table, files)
     kind = "annotations" if table.has_masks else "boxes without masks"
     contents = f"{len(table.ids)} {kind} ({int(table.crowd.sum())} crowds)"
     classes = category_counts(table, valid)

@@ -62,7 +62,7 @@ def open_coco(
     """
     files = find_coco(root, split)
     table = read_table(files.annotations, boxes_only)
-    problems, valid = annotation_problems(table)
+    problems, valid = annotation_problems(table, files)
     note = check_problems(problems, files.annotations, bad_annotations == "skip")
     source = CocoSource(str(files.images), table, valid)
     return DetectionDataset(source, table, note)

@@ -16,10 +16,12 @@ class CocoFiles:
     """The files of one split.
 
     Args:
+        root: the folder of the dataset.
         annotations: the JSON file.
         images: the folder of the images.
     """
 
+    root: Path
     annotations: Path
     images: Path
 
@@ -41,7 +43,7 @@ def find_coco(root: Path, split: str) -> CocoFiles:
     for name in SPLIT_NAMES[split]:
         beside = root / name / "_annotations.coco.json"
         if beside.is_file():
-            return CocoFiles(beside, beside.parent)
+            return CocoFiles(root, beside, beside.parent)
         files = _annotation_files(root / "annotations", name)
         if len(files) > 1:
             listed = ", ".join(map(str, files))
@@ -50,7 +52,7 @@ def find_coco(root: Path, split: str) -> CocoFiles:
                 " elsewhere"
             )
         if files:
-            return CocoFiles(files[0], _images(root, files[0]))
+            return CocoFiles(root, files[0], _images(root, files[0]))
     raise InputError(
         f"{root} has no annotations of the {split} split:"
         f" neither annotations/instances_{split}2017.json, annotations/{split}.json"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 
 import numpy as np
 
+from kat.data.dense.coco.layout import CocoFiles
 from kat.data.dense.coco.run_lengths import damaged_runs
 from kat.data.dense.coco.table import CocoTable
 from kat.data.dense.validation import Problem, problems_of
@@ -19,7 +21,7 @@ MARGIN = 1.0
 _LEFT_OUT = "they are left out"
 
 
-def annotation_problems(table: CocoTable) -> tuple[list[Problem], np.ndarray]:
+def annotation_problems(table: CocoTable, files: CocoFiles) -> tuple[list[Problem], np.ndarray]:
     """Finds the problems of a file, and the annotations that are valid.
 
     An annotation counts once, for its first problem.
@@ -27,7 +29,7 @@ def annotation_problems(table: CocoTable) -> tuple[list[Problem], np.ndarray]:
     Returns:
         The problems; (annotations,) bool, whether each annotation is valid.
     """
-    problems = _table_problems(table)
+    problems = _table_problems(table, files)
     valid = np.ones(len(table.ids), bool)
     masks = _invalid_masks(table) if table.has_masks else []
     for kind, invalid in [*_invalid_annotations(table), *masks]:
@@ -50,7 +52,7 @@ def category_counts(table: CocoTable, valid: np.ndarray) -> dict[str, int]:
     return {name: counts[number] for number, name in pairs}
 
 
-def _table_problems(table: CocoTable) -> list[Problem]:
+def _table_problems(table: CocoTable, files: CocoFiles) -> list[Problem]:
     """Problems of images and categories, which cannot be skipped."""
     problems = [] if len(table.image_ids) else [Problem("files without images", [str(table.path)])]
     if not table.categories:
@@ -73,6 +75,12 @@ def _table_problems(table: CocoTable) -> list[Problem]:
     problems += problems_of(
         "category names with half a character (a lone surrogate)",
         [repr(name) for name in table.categories if _has_surrogate(name)],
+    )
+    inside = os.path.join(os.path.abspath(files.root), "")
+    paths = ((name, os.path.abspath(os.path.join(files.images, name))) for name in table.names)
+    problems += problems_of(
+        f"images outside the data folder (each file_name must be a path in {files.root})",
+        [repr(name) for name, path in paths if not path.startswith(inside)],
     )
     sizes = np.flatnonzero((table.sizes <= 0).any(1))
     problems += problems_of(

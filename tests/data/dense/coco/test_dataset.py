@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from kat.data import DataConfig, UnreadableImage, make_loader, open_split
+from kat.data.check import check_split
 from kat.data.dense import open_coco
 from kat.data.dense.config import DetectionAugmentConfig
 from kat.data.dense.transforms import DetectionTrainTransform
@@ -194,6 +195,39 @@ def test_a_file_that_is_not_in_cocos_format_is_refused(tmp_path, change, message
     write_coco(tmp_path, content)
     with pytest.raises(InputError, match=message):
         open_coco(tmp_path, "train", "skip")
+
+
+@pytest.mark.parametrize("name", ["../../secret.png", "{outside}/secret.png", "../../coco2/x.png"])
+def test_an_image_outside_the_data_folder_is_refused_by_its_name(tmp_path, name):
+    content = instances()
+    root = tmp_path / "coco"
+    name = content["images"][1]["file_name"] = name.format(outside=tmp_path)
+    write_coco(root, content)
+    (tmp_path / "coco2").mkdir()
+    for path in (tmp_path / "secret.png", tmp_path / "coco2" / "x.png"):
+        Image.new("RGB", (60, 50)).save(path)
+    line = rf"instances_train2017\.json: 1 images outside the data folder .*, first '{name}' "
+    for skip in ("fail", "skip"):
+        with pytest.raises(InputError, match=line):
+            open_coco(root, "train", skip)
+    (problem,) = check_split(DataConfig(f"coco:{root}"), "train").problems
+    assert list(problem.cases) == [repr(name)]
+
+
+def test_an_image_elsewhere_in_the_data_folder_is_read(tmp_path):
+    content = instances()
+    names = ["c.jpg", "../val2017/a.png", f"{tmp_path}/val2017/b.png"]
+    for image, name in zip(content["images"], names, strict=True):
+        image["file_name"] = name
+    write_coco(tmp_path, content)
+    linked = tmp_path / "val2017" / "a.png"
+    linked.symlink_to(linked.rename(tmp_path.parent / f"{tmp_path.name}.png"))  # names decide
+    data = open_coco(tmp_path, "train")
+    assert [image.size for image, _ in (data[0], data[1], data[2])] == [
+        (64, 48),
+        (60, 50),
+        (40, 30),
+    ]
 
 
 def test_a_truncated_file_is_refused(tmp_path):
