@@ -11,6 +11,7 @@ import torch
 from kat.documents import parse_json
 from kat.errors import InputError
 from kat.models import ModelRecord
+from kat.models.checkpoints.model_record import nearest_sizes
 from kat.version import __version__
 
 KEY = "kat"
@@ -116,14 +117,15 @@ class ExportRecord(NamedTuple):
         channels, *size = self.model.input_size
         given = list(images[1:])
         fits = given == [channels, *size]
+        sides, near = f"{size[0]} x {size[1]}", ""
         if self.step is not None and len(given) == 3:
             divided = [side % step == 0 for side, step in zip(given[1:], self.step, strict=True)]
             fits = given[0] == channels and all(divided)
+            sides = f"any multiple of {self.step[0]} x {self.step[1]}"
+            if not all(divided):
+                near = f"; the nearest sizes are {nearest_sizes(given[1:], self.step)}"
         if not fits:
-            sides = f"{size[0]} x {size[1]}"
-            if self.step is not None:
-                sides = f"any multiple of {self.step[0]} x {self.step[1]}"
             raise InputError(
                 f"the model takes images of {channels} channels and {sides} pixels, got"
-                f" {' x '.join(map(str, given))}"
+                f" {' x '.join(map(str, given))}{near}"
             )

@@ -24,7 +24,8 @@ from kat.models import (
     load_weights,
     read_training_checkpoint,
 )
-from kat.text import say
+from kat.models.checkpoints.model_record import unseen_pixels
+from kat.text import say, warn
 from kat.training.callbacks.callback import Callback
 from kat.training.callbacks.loggers import Logger
 from kat.training.callbacks.nonfinite import Attempt
@@ -215,6 +216,9 @@ def build(resolved: ResolvedRun) -> Run:
         resolved.config, resolved.record, resolved.device, resolved.world
     )  # fmt: skip
     model = _build_model(config, record)
+    unseen = unseen_pixels(model, record.input_size)
+    if unseen and world.rank == 0:
+        warn(f"warning: {unseen}")
     check_task(model, resolved.train_data, (config.model.name, config.data.name))
     resolved.task.check_model(model)
     conversion = _start_from_source(model, resolved)

@@ -92,6 +92,19 @@ def test_another_size_is_not_the_authors_model(capsys):
     assert "authors' figures" not in capsys.readouterr().out
 
 
+def test_pixels_that_the_patches_leave_out_are_named(capsys):
+    warning = (
+        "warning: image_size 60x60 is no multiple of the patch size 8x8: the model does not see 4"
+        " pixels at the right or lower edge; the nearest sizes are 56x56 and 64x64\n"
+    )
+    options = ("kat_micro", "--args", "{patch_size: 8}", "--image-size")
+    for size, line in ((60, warning), (64, ""), (56, "")):
+        assert run("flops", "models", *options, size) == 0
+        assert capsys.readouterr().err == line
+    assert run("flops", "models", "resnet18", "--image-size", 61) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_what_has_no_formula_is_named(capsys):
     assert run("flops", "models", "swin_tiny_patch4_window7_224", "--image-size", 56) == 0
     assert "FLOPs counted in WindowAttention are in no formula" in capsys.readouterr().out

@@ -33,6 +33,19 @@ def test_a_limit_leaves_a_number_of_batches_or_a_share(tmp_path, limit, count):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(("side", "unseen"), [(60, 4), (57, 1), (56, 0), (64, 0)])
+def test_pixels_that_no_patch_covers_change_nothing_and_are_warned_of(capsys, side, unseen):
+    data = DataConfig(name="digits", batch_size=32, image_size=side)
+    run = build(resolve(TrainConfig(model=ModelConfig("kat_micro", {"patch_size": 8}), data=data)))
+    images = torch.rand(1, 1, side, side, requires_grad=True)
+    run.model.eval()(images).sum().backward()
+    seen = int((images.grad[0, 0] != 0).any(0).sum())
+    assert side - seen == unseen
+    warned = capsys.readouterr().err
+    assert ("the nearest sizes are 56x56 and 64x64" in warned) == (unseen > 0)
+    assert warned.count("does not see") == (unseen > 0)
+
+
 def test_an_image_is_normalized_and_loses_a_rectangle_only_in_training():
     run = make_run(batches(1), augment=AugmentConfig(random_erasing=1.0))
     images = torch.full((4, 1, 8, 8), 255, dtype=torch.uint8)

@@ -13,7 +13,8 @@ from kat.analysis.cost.detection import countable
 from kat.analysis.cost.flops import Cost, LayerCost, count
 from kat.errors import InputError
 from kat.models import create_model, input_args, load_model, registered_preprocessing
-from kat.text import dimensions, scaled
+from kat.models.checkpoints.model_record import unseen_pixels
+from kat.text import dimensions, scaled, warn
 
 Row = dict[str, object]
 
@@ -164,7 +165,10 @@ def _named(
         raise InputError(f"--image-size must be at least 1, got {image_size}")
     channels, height, width = registered_preprocessing(name)["input_size"]
     size = (args.get("in_chans", channels), image_size or height, image_size or width)
-    return _build(name, {**input_args(name, size), **args}), size
+    model = _build(name, {**input_args(name, size), **args})
+    if unseen := unseen_pixels(model, size):
+        warn(f"warning: {unseen}")
+    return model, size
 
 
 def _build(name: str, args: dict[str, Any]) -> nn.Module:

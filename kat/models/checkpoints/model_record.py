@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -15,6 +15,7 @@ from torch import nn
 
 from kat.errors import InputError, first_line, unknown
 from kat.nn import Coefficients, given_coefficients
+from kat.text import counted, dimensions
 
 _INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 """The ones of timm's evaluation transform."""
@@ -322,6 +323,35 @@ def build_model(record: ModelRecord, **kwargs: Any) -> nn.Module:
         sides = " x ".join(map(str, record.input_size[1:]))
         raise InputError(f"image_size {sides} is smaller than a patch of {record.architecture}")
     return model
+
+
+def unseen_pixels(model: nn.Module, input_size: tuple[int, int, int]) -> str:
+    """Says which pixels the patches of a model leave out, and the two nearest sizes; or nothing.
+
+    Args:
+        model: a model; one without patches, or one that pads images to them, sees every pixel.
+        input_size: (channels, height, width).
+    """
+    patch_embed: Any = getattr(model, "patch_embed", None)
+    if not getattr(patch_embed, "strict_img_size", False):
+        return ""
+    sides, patch = input_size[1:], patch_embed.patch_size
+    unseen = max(side % step for side, step in zip(sides, patch, strict=True))
+    if not unseen:
+        return ""
+    return (
+        f"image_size {dimensions(sides)} is no multiple of the patch size {dimensions(patch)}: the"
+        f" model does not see {counted(unseen, 'pixel')} at the right or lower edge; the nearest"
+        f" sizes are {nearest_sizes(sides, patch)}"
+    )
+
+
+def nearest_sizes(sides: Sequence[int], patch: Sequence[int]) -> str:
+    """The next smaller and the next larger size that patches of a size divide, as text."""
+    pairs = [*zip(sides, patch, strict=True)]
+    smaller = [max(side // step, 1) * step for side, step in pairs]
+    larger = [-(-side // step) * step for side, step in pairs]
+    return " and ".join(dict.fromkeys(map(dimensions, (smaller, larger))))
 
 
 def _are_numbers(values: Any, kind: Any = (int, float)) -> bool:
