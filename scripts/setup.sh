@@ -26,12 +26,12 @@ pip() {
 # a build that runs on the CPU as well.
 if ! "$VENV/bin/python" -c 'import torch, torchvision' 2>/dev/null; then
     if [ -n "$TORCH_INDEX" ] && pip download --no-deps --dest "$VENV/torch" --retries 0 \
-        --timeout 15 --index-url "$TORCH_INDEX" 'torch>=2.10' 'torchvision>=0.25' 2>/dev/null
+        --timeout 15 --index-url "$TORCH_INDEX" 'torch>=2.10,<3' 'torchvision>=0.25,<1' 2>/dev/null
     then
         pip install "$VENV"/torch/*.whl
         rm -r "$VENV/torch"
     else
-        pip install 'torch>=2.10' 'torchvision>=0.25'
+        pip install 'torch>=2.10,<3' 'torchvision>=0.25,<1'
     fi
 fi
 pip install ${CONSTRAINTS:+--constraint "$CONSTRAINTS"} --editable '.[dev]'
