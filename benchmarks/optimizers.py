@@ -46,7 +46,7 @@ from torch.nn import functional
 import kat
 from kat.files import replacing
 from kat.nn import rationals
-from kat.nn.param_groups import coefficient_lr_scale
+from kat.nn.optimizer_groups import coefficient_lr_scale
 
 KEY = ("model", "optimizer", "arm", "lr", "seed", "epochs")
 COLUMNS = (*KEY, "diverged", "loss", "top1")

@@ -6,13 +6,11 @@ is missing is named, in one line, by what needs it.
 
 from __future__ import annotations
 
-import ast
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib.resources import files
 from typing import Any
 
 from kat.errors import InputError
@@ -137,19 +135,22 @@ def require(package: str, what: str) -> Any:
         return importlib.import_module(package)
 
 
-def on_first_use(package: str, extra: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+def on_first_use(
+    package: str, extra: str, names: Mapping[str, str]
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """A package's ``__getattr__`` and ``__dir__``: its public names are imported on first use.
 
-    They are what the package imports under ``if TYPE_CHECKING:``, for type checkers and readers.
+    Type checkers read the same imports under ``if TYPE_CHECKING:``.
 
     Args:
         package: ``__name__`` of the package.
         extra: brings all that it needs.
+        names: the names that come from each module, with spaces between them. Names that come from
+            the package itself are modules in it.
     """
-    sources: dict[str, str] = {}
+    sources = {name: module for module, line in names.items() for name in line.split()}
 
     def getattribute(name: str) -> Any:
-        sources.update(sources or _imported_for_types(package))
         if name not in sources:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         source = sources[name]
@@ -160,21 +161,4 @@ def on_first_use(package: str, extra: str) -> tuple[Callable[[str], Any], Callab
         setattr(sys.modules[package], name, value)
         return value
 
-    def names() -> list[str]:
-        module = sys.modules[package]
-        return sorted({*vars(module), *module.__all__, *_imported_for_types(package)})
-
-    return getattribute, names
-
-
-def _imported_for_types(package: str) -> dict[str, str]:
-    """The names that a package imports under ``if TYPE_CHECKING:``, and the modules they are of."""
-    source = (files(package) / "__init__.py").read_text(encoding="utf-8")
-    return {
-        alias.name: node.module
-        for block in ast.parse(source).body
-        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
-        for node in block.body
-        if isinstance(node, ast.ImportFrom) and node.module
-        for alias in node.names
-    }
+    return getattribute, lambda: sorted({*vars(sys.modules[package]), *sources})

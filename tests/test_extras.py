@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import ast
+import compileall
 import importlib
 import json
+import os
+import shutil
+import subprocess
 import sys
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -347,11 +351,58 @@ def test_all_and_dev_bring_every_extra():
     assert everything - loggers <= {r.name for r in requirements("dev")}
 
 
-def test_public_names_that_come_on_first_use_are_those_of_the_package():
-    for name in ("models", "data", "training", "analysis", "deploy"):
-        package = __import__(f"kat.{name}", fromlist=["*"])
-        for public in package.__all__:
-            assert getattr(package, public) is not None
-        assert set(package.__all__) <= set(dir(package))
-        with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-            _ = package.nothing
+FIRST_USE = ("models", "data", "training", "analysis", "deploy")
+"""Packages whose public names are imported on first use."""
+
+
+@pytest.mark.parametrize("name", FIRST_USE)
+def test_public_names_that_come_on_first_use_are_those_of_the_package(name):
+    package = importlib.import_module(f"kat.{name}")
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = package.nothing
+    assert set(package.__all__) <= set(dir(package))
+    seen = set()
+    for module, public in _imported_for_types(PACKAGE / name / "__init__.py"):
+        source = importlib.import_module(module)
+        inner = importlib.import_module(f"{module}.{public}") if source is package else None
+        assert getattr(package, public) is (inner or getattr(source, public)), public
+        seen.add(public)
+    assert seen == set(package.__all__)
+
+
+def _imported_for_types(path: Path) -> list[tuple[str, str]]:
+    """The modules and names that type checkers see, from under ``if TYPE_CHECKING:``."""
+    return [
+        (str(node.module), alias.name)
+        for block in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    ]
+
+
+WITHOUT_SOURCES = f"""
+import importlib, kat
+assert kat.__file__.endswith(".pyc"), kat.__file__
+for name in {FIRST_USE}:
+    package = importlib.import_module(f"kat.{{name}}")
+    assert getattr(kat, name) is package
+    for public in package.__all__:
+        getattr(package, public)
+"""
+
+
+@pytest.mark.slow
+def test_public_names_are_found_where_there_are_no_sources(tmp_path):
+    """As in a frozen application."""
+    shutil.copytree(PACKAGE, tmp_path / "kat", ignore=shutil.ignore_patterns("__pycache__"))
+    assert compileall.compile_dir(tmp_path / "kat", legacy=True, quiet=1)
+    for path in (tmp_path / "kat").rglob("*.py"):
+        path.unlink()
+    command = [sys.executable, "-c", WITHOUT_SOURCES]
+    environment = {**os.environ, "PYTHONPATH": ""}
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr

@@ -149,6 +149,24 @@ def test_the_commands_are_those_of_the_design():
     assert groups == {"bench": {"data"}, "data": {"check", "make"}}
 
 
+def test_no_module_takes_the_place_of_a_name_of_its_package():
+    """The import of a module sets an attribute of its package."""
+    for path in PACKAGE.rglob("__init__.py"):
+        package = ".".join(path.parent.relative_to(ROOT).parts)
+        modules = {found.stem for found in path.parent.glob("*.py")}
+        modules |= {found.parent.name for found in path.parent.glob("*/__init__.py")}
+        modules.discard("__init__")
+        for node in ast.walk(ast.parse(path.read_text())):
+            match node:
+                case ast.ImportFrom(module=source) if source != package:
+                    names = {alias.asname or alias.name for alias in node.names}
+                case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+                    names = {name}
+                case _:
+                    names = set()
+            assert not names & modules, f"{package}: {names & modules}"
+
+
 def test_every_package_is_shipped():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     listed = project["tool"]["setuptools"]["packages"]

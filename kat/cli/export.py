@@ -39,7 +39,7 @@ from kat.deploy import (
     make_resizable,
 )
 from kat.deploy.formats import PROGRAMS
-from kat.deploy.training_record import training_record
+from kat.deploy.run_record import training_record
 from kat.errors import InputError
 from kat.files import check_folder, check_target
 from kat.models import load_model, push_to_hub, save_pretrained

@@ -12,10 +12,24 @@ if TYPE_CHECKING:
     from kat.deploy.freezing import FrozenRational, FrozenResidual, freeze
     from kat.deploy.quantization import quantize_int8
     from kat.deploy.resizable import make_resizable
+    from kat.deploy.run_record import training_record
     from kat.deploy.runtime import Runtime, open_file, open_model
-    from kat.deploy.training_record import training_record
 else:
-    __getattr__, __dir__ = on_first_use(__name__, "export")
+    __getattr__, __dir__ = on_first_use(
+        __name__,
+        "export",
+        {
+            "kat.deploy.export": "DETECTIONS_TOLERANCE TOLERANCE Exported export_model",
+            "kat.deploy.export_record": "ExportRecord",
+            "kat.deploy.feature_maps": "FeatureMaps",
+            "kat.deploy.formats": "FILE_FORMATS",
+            "kat.deploy.freezing": "FrozenRational FrozenResidual freeze",
+            "kat.deploy.quantization": "quantize_int8",
+            "kat.deploy.resizable": "make_resizable",
+            "kat.deploy.runtime": "Runtime open_file open_model",
+            "kat.deploy.run_record": "training_record",
+        },
+    )
 
 __all__ = [
     "DETECTIONS_TOLERANCE",

@@ -44,7 +44,32 @@ if TYPE_CHECKING:
     from kat.models.kat import KAT, GatedKAT, rational_parameter_names
     from kat.models.vit import KANViT, SwiGLUViT, ViT
 else:
-    __getattr__, __dir__ = on_first_use(__name__, "vision")
+    __getattr__, __dir__ = on_first_use(
+        __name__,
+        "vision",
+        {
+            "kat.models": "baselines dense micro",
+            "kat.models.baseline_mlps": "FixedMlp SwiGLUMlp",
+            "kat.models.block": "KATBlock",
+            "kat.models.checkpoints.hub": "from_pretrained push_to_hub save_pretrained",
+            "kat.models.checkpoints.model_card": "TrainingRecord",
+            "kat.models.checkpoints.model_record": (
+                "ModelRecord build_model create_model input_args registered_preprocessing"
+            ),
+            "kat.models.checkpoints.state_dict": "load_weights",
+            "kat.models.checkpoints.storage": (
+                "is_model_folder load_model read_training_checkpoint save_model stored_weights"
+            ),
+            "kat.models.checkpoints.weight_files": "read_state_dict",
+            "kat.models.conversion.activation_fit": "Movement",
+            "kat.models.conversion.convert": "convert_vit",
+            "kat.models.conversion.initialize": "init_from_vit",
+            "kat.models.conversion.report": "Conversion",
+            "kat.models.conversion.source": "ViTSource read_vit",
+            "kat.models.kat": "KAT GatedKAT rational_parameter_names",
+            "kat.models.vit": "KANViT SwiGLUViT ViT",
+        },
+    )
 
 __all__ = [
     "KAT",

@@ -3,7 +3,6 @@
 from kat.nn.bspline import BSplineKANLinear, BSplineKANMlp
 from kat.nn.coefficients import Coefficients, Init
 from kat.nn.execution.fused import register_grkan_hook
-from kat.nn.gain import expectation, gain
 from kat.nn.gated import GatedGRKANMlp
 from kat.nn.grkan import GRKANLinear, GRKANMlp, Keep
 from kat.nn.init import Scheme, init_attention_mimetic_, init_grkan_
@@ -13,8 +12,9 @@ from kat.nn.monitoring.coefficient_history import (
     write_coefficient_history,
 )
 from kat.nn.monitoring.stability import StabilityMonitor
-from kat.nn.param_groups import clip_coefficient_gradients, param_groups
+from kat.nn.optimizer_groups import clip_coefficient_gradients, param_groups
 from kat.nn.presets import given_coefficients, preset, preset_names, read_coefficients
+from kat.nn.quadrature import expectation, gain
 from kat.nn.rational import GroupRational, Share, group_functions, rationals
 from kat.nn.residual import ResidualRational, make_residual_
 from kat.nn.smooth import keep_even

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kat.nn.gain import expectation, gain
+from kat.nn.quadrature import expectation, gain
 from kat.ops.torch_internals import has_values
 
 KAN_SCHEMES = ("liu", "variance_preserving")

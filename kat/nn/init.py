@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from kat.errors import InputError
-from kat.nn.gain import Function, gain, moments
+from kat.nn.quadrature import Function, gain, moments
 from kat.nn.rational import GroupRational
 from kat.nn.sharded import replicated_like, sharded_like
 from kat.ops.arguments import compute_dtype

@@ -10,8 +10,8 @@ from torch import Tensor, fx, nn
 
 from kat.errors import InputError
 from kat.nn.coefficients import Coefficients, Init, check_degree
-from kat.nn.gain import gain, moments
 from kat.nn.presets import coefficients_of, given_coefficients
+from kat.nn.quadrature import gain, moments
 from kat.nn.sharded import sharded_like, whole
 from kat.ops import Form, Impl, rational, reference
 from kat.ops.arguments import check_form, check_impl

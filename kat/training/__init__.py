@@ -14,7 +14,20 @@ if TYPE_CHECKING:
     from kat.training.run import Summary, train
     from kat.training.run_directory import read_history, read_settings, settings_to_keep
 else:
-    __getattr__, __dir__ = on_first_use(__name__, "train")
+    __getattr__, __dir__ = on_first_use(
+        __name__,
+        "train",
+        {
+            "kat.training.callbacks.divergence": "read_divergence",
+            "kat.training.config": "ModelConfig MonitorConfig OptimConfig TrainConfig",
+            "kat.training.distributed": "is_first_process",
+            "kat.training.dry_run": "DryRun measure_dry_run",
+            "kat.training.evaluation.evaluate": "evaluate",
+            "kat.training.evaluation.evaluation": "EvalConfig Evaluation",
+            "kat.training.run": "Summary train",
+            "kat.training.run_directory": "read_history read_settings settings_to_keep",
+        },
+    )
 
 __all__ = [
     "DryRun",

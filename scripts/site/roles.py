@@ -61,16 +61,9 @@ def resolved(name: str, scope: griffe.Object) -> str | None:
 
 def _target(scope: griffe.Object, name: str) -> str | None:
     try:
-        return meant(scope[name]).canonical_path
+        return scope[name].canonical_path
     except (KeyError, griffe.AliasResolutionError):
         return None
-
-
-def meant(found: griffe.Object | griffe.Alias) -> griffe.Object:
-    """What a name means: where a module defines a member of its own name, that member."""
-    found = found.final_target if found.is_alias else found
-    inner = found.members.get(found.name) if found.is_module else None
-    return found if inner is None or inner.is_alias else inner
 
 
 @lru_cache
@@ -79,7 +72,7 @@ def public_paths(package: griffe.Module) -> frozenset[str]:
     paths = set()
     for module in objects(package):
         for name in (module.exports or []) if module.is_module else []:
-            member = meant(module.members[str(name)])
+            member = module.members[str(name)]
             paths.add(member.canonical_path)
             if member.is_class:
                 inner = (item for item in member.members.values() if not item.name.startswith("_"))

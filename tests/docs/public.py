@@ -26,9 +26,5 @@ def public_objects() -> dict:
     structure = imported("structure")
     package = griffe.load("kat", search_paths=[str(ROOT)])
     names = structure.public_names(structure.read_modules(ROOT))
-    return {name: target(package, name) for name in names}
-
-
-def target(package, name: str):
-    """What a name means on the site."""
-    return imported("roles", "scripts/site").meant(package[name.partition(".")[2]])
+    found = {name: package[name.partition(".")[2]] for name in names}
+    return {name: each.final_target if each.is_alias else each for name, each in found.items()}

@@ -10,7 +10,7 @@ SOURCES = {
     "__init__.py": '''
 """See :func:`shape`, :class:`pack.parts.Part` and :data:`LIMIT`."""
 from pack.parts import Part
-from pack.shape import shape
+from pack.forms import shape
 __all__ = ["Part", "shape"]
 LIMIT = 3
 ''',
@@ -22,7 +22,7 @@ class Part:
     def _glue(self):
         """Glues."""
 ''',
-    "shape.py": '''
+    "forms.py": '''
 def shape():
     """The shape of a :class:`Part`, or of a :class:`pack.Part`."""
 ''',
@@ -43,13 +43,9 @@ def package(tmp_path):
 
 def test_a_public_name_becomes_a_link_to_where_it_is_defined(package):
     assert "[`pack.parts.Part`][pack.parts.Part]" in package.docstring.value
+    assert "[`shape`][pack.forms.shape]" in package.docstring.value
     assert "as [`Part`][pack.parts.Part] says" in package["parts.Part.cut"].docstring.value
     assert "[`cut`][pack.parts.Part.cut]" in package["parts.Part"].docstring.value
-
-
-def test_a_function_in_a_module_of_its_name_is_meant(package):
-    assert "[`shape`][pack.shape.shape]" in package.docstring.value
-    assert "see [`shape`][pack.shape.shape]" in package["parts.Part"].docstring.value
 
 
 def test_what_is_not_public_or_not_there_is_code(package):
@@ -59,6 +55,5 @@ def test_what_is_not_public_or_not_there_is_code(package):
 
 
 def test_a_name_is_looked_up_where_the_docstring_stands(package):
-    found = package["shape"]
-    docstring = (found["shape"] if found.is_module else found).docstring.value
+    docstring = package["forms.shape"].docstring.value
     assert docstring == "The shape of a `Part`, or of a [`pack.Part`][pack.parts.Part]."

@@ -9,7 +9,7 @@ from torch import nn
 import kat
 from kat.errors import InputError
 from kat.nn import gain, init_attention_mimetic_, init_grkan_
-from kat.nn.gain import moments
+from kat.nn.quadrature import moments
 
 
 def test_an_activation_with_parameters_has_its_gain():

@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 import kat
 from kat.errors import InputError
 from kat.nn import clip_coefficient_gradients
-from kat.nn.param_groups import coefficient_lr_scale
+from kat.nn.optimizer_groups import coefficient_lr_scale
 
 
 @pytest.fixture

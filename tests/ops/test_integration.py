@@ -153,7 +153,7 @@ def test_data_parallel_wrappers(process_group, wrap):
 
 def test_layers_of_fake_tensors_leave_later_ones_alone():
     """A cached tensor of the mode would be one of the layers outside it."""
-    importlib.reload(sys.modules["kat.nn.gain"])  # forgets what is cached
+    importlib.reload(sys.modules["kat.nn.quadrature"])  # forgets what is cached
     layers = (
         lambda: kat.GRKANLinear(16, 8),
         lambda: kat.GRKANLinear(16, 8, weight_init="centered"),

@@ -19,7 +19,7 @@ from kat.nn.fitting.least_squares import least_squares
 from kat.nn.fitting.minimax import minimax
 from kat.nn.fitting.samples import WEIGHTS, Points, Samples, chebyshev, error_weight, sample
 from kat.nn.fitting.search_spaces import SearchSpace, search_spaces
-from kat.nn.gain import gain
+from kat.nn.quadrature import gain
 from kat.ops.arguments import check_form
 
 DEGREE = (5, 4)

@@ -34,7 +34,7 @@ from torch import nn
 
 from kat.errors import InputError
 from kat.models import rational_parameter_names
-from kat.nn.param_groups import (
+from kat.nn.optimizer_groups import (
     clip_coefficient_gradients,
     decay_groups,
     split_coefficients,

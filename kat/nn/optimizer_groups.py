@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from kat.errors import InputError
-from kat.nn.gain import expectation
+from kat.nn.quadrature import expectation
 from kat.nn.rational import GroupRational, group_functions, rationals
 
 _MARGIN = 100
