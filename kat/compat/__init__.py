@@ -1,9 +1,9 @@
 """Runs code written for the authors' ``kat_rational`` package on this library.
 
-``import kat.compat`` makes ``import kat_rational`` find the classes below in this process, with the
-authors' names, arguments and state dicts, on every device. Nothing is installed under that name,
-so the authors' package is left alone. ``python -m kat.compat script.py`` does the same for a script
-that is not to be edited.
+``import kat.compat`` makes ``import kat_rational``, or ``rational_kat_cu.kat_rational``, find the
+classes below in this process, with the authors' names, arguments and state dicts, on every device.
+Where the authors' package is installed, it is used, and a line on stderr says so.
+``python -m kat.compat script.py`` does the same for a script that is not to be edited.
 
 The initial functions are this library's presets: the authors' coefficients of GELU are off by up to
 1.46 in their own kernel. A loaded state dict computes the same as there.
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import sys
 from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
 from types import ModuleType
 
 from torch import Tensor
@@ -35,7 +36,17 @@ MODES = {
 }
 """The authors' initialization modes, and the presets that stand for them."""
 
-_SUBMODULES = ("kat_1dgroup", "kat_1dgroup_torch", "kat_1dgroup_triton", "kat_2dgroup_triton")
+_PACKAGES = ("kat_rational", "rational_kat_cu.kat_rational")
+"""The authors' package as it is installed, and in a checkout beside the code that imports it."""
+
+_SUBMODULES = (
+    "kat_1dgroup",
+    "kat_1dgroup_torch",
+    "kat_1dgroup_triton",
+    "kat_2dgroup_triton",
+    "rational_triton",
+    "rational_triton2d",
+)
 
 
 class KAT_Group(GroupRational):
@@ -101,34 +112,48 @@ def _preset(mode: str) -> str:
     return MODES[mode]
 
 
+def _published(name: str) -> str | None:
+    """The file of a package that can be imported; a mere folder has none."""
+    try:
+        spec = find_spec(name)
+    except ModuleNotFoundError:  # of the package around it
+        return None
+    return spec.origin if spec else None
+
+
 def _provide() -> None:
-    """Puts ``kat_rational`` and its submodules into ``sys.modules``.
+    """Serves the authors' packages that are not installed."""
+    for root in _PACKAGES:
+        if file := _published(root):
+            sys.stderr.write(f"kat.compat: {root} is installed ({file}) and is used, not kat\n")
+            continue
+        for name in (root, *(f"{root}.{module}" for module in _SUBMODULES)):
+            _serve(name)
 
-    Raises:
-        ImportError: the authors' package is imported already.
-    """
-    imported = sys.modules.get("kat_rational")
-    if imported is not None:
-        where = getattr(imported, "__file__", None)
-        raise ImportError(f"kat_rational is imported from {where}: import kat.compat before it")
-    names = {
-        "KAT_Group": KAT_Group,
-        "KAT_Group2D": KAT_Group2D,
-        "KAT_Group_Torch": KAT_Group,
-        "RationalTriton1DGroup": RationalTriton1DGroup,
-        "RationalTriton2D": RationalTriton2D,
-        "rational_1dgroup": RationalTriton1DGroup,
-        "Rational_CUDA_A_1DGroup": group_rational,
-    }
-    package = ModuleType("kat_rational", __doc__)
-    package.__path__ = []
-    for name in ("", *_SUBMODULES):
-        module = ModuleType(f"kat_rational.{name}", __doc__) if name else package
-        vars(module).update(names)
-        module.__spec__ = ModuleSpec(module.__name__, None, is_package=module is package)
-        sys.modules[module.__name__] = module
-        if name:
-            setattr(package, name, module)
 
+def _serve(name: str) -> None:
+    """Puts a module into ``sys.modules`` and into its package."""
+    module = ModuleType(name, __doc__)
+    spec = ModuleSpec(name, None, is_package=True)
+    vars(module).update(_NAMES, __path__=[], __spec__=spec)
+    sys.modules[name] = module
+    parent, _, last = name.rpartition(".")
+    if parent:
+        if parent not in sys.modules:
+            _serve(parent)
+        setattr(sys.modules[parent], last, module)
+
+
+_NAMES = {
+    "KAT_Group": KAT_Group,
+    "KAT_Group2D": KAT_Group2D,
+    "KAT_Group_Torch": KAT_Group,
+    "RationalTriton1DGroup": RationalTriton1DGroup,
+    "RationalTriton2D": RationalTriton2D,
+    "rational_1dgroup": RationalTriton1DGroup,
+    "rational_fwd_triton": group_rational,
+    "Rational_CUDA_A_1DGroup": group_rational,
+}
+"""The authors' names, which each of their modules has here."""
 
 _provide()

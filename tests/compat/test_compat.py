@@ -19,13 +19,27 @@ from kat.errors import InputError
 def test_the_names_are_found_in_the_package_and_in_its_modules():
     from kat_rational import KAT_Group, KAT_Group2D
     from kat_rational.kat_1dgroup_triton import KAT_Group as from_module
-    from kat_rational.kat_1dgroup_triton import RationalTriton1DGroup
+    from kat_rational.rational_triton import RationalTriton1DGroup
+    from rational_kat_cu.kat_rational import KAT_Group as in_a_checkout
+    from rational_kat_cu.kat_rational.rational_triton2d import RationalTriton2D
 
-    assert KAT_Group is from_module is kat.compat.KAT_Group
+    assert KAT_Group is from_module is in_a_checkout is kat.compat.KAT_Group
     assert issubclass(KAT_Group2D, nn.Module)
     assert RationalTriton1DGroup.apply
-    for name in ("kat_rational", "kat_rational.kat_1dgroup_triton"):
-        assert importlib.util.find_spec(name).name == name
+    assert RationalTriton2D.apply
+    for package in ("kat_rational", "rational_kat_cu.kat_rational"):
+        for name in (package, f"{package}.rational_triton"):
+            assert importlib.util.find_spec(name).name == name
+
+
+def test_public_code_calls_the_forward_function_in_one_of_its_own():
+    """As autograd functions that keep the authors' forward and have a backward of their own."""
+    from kat_rational.rational_triton import rational_fwd_triton
+
+    layer = kat.compat.KAT_Group(num_groups=2, mode="swish")
+    x = torch.randn(3, 5, 8)
+    numerator = layer.weight_numerator.expand(2, -1).contiguous()
+    assert torch.equal(rational_fwd_triton(x, numerator, layer.weight_denominator, 2), layer(x))
 
 
 @pytest.mark.parametrize("mode", kat.compat.MODES)
@@ -92,13 +106,37 @@ def test_a_script_runs_unchanged(tmp_path):
     assert result.stderr == "python -m kat.compat: absent.py does not exist\n"
 
 
+PACKAGE_OF_THE_AUTHORS = ("kat_rational", "rational_kat_cu/kat_rational")
+
+
 @pytest.mark.slow
-def test_the_authors_package_is_not_displaced_once_imported(tmp_path):
-    (tmp_path / "kat_rational.py").write_text("")
-    code = "import kat_rational, kat.compat"
+@pytest.mark.parametrize("installed", PACKAGE_OF_THE_AUTHORS)
+@pytest.mark.parametrize("first", ["kat.compat", "the package"])
+def test_the_authors_package_is_used_where_it_is_installed(installed, first, tmp_path):
+    file = tmp_path / installed / "__init__.py"
+    file.parent.mkdir(parents=True)
+    file.write_text("KAT_Group = 7")
+    name = installed.replace("/", ".")
+    (other,) = (each.replace("/", ".") for each in PACKAGE_OF_THE_AUTHORS if each != installed)
+    imports = ["kat.compat", name] if first == "kat.compat" else [name, "kat.compat"]
+    code = f"""
+import {imports[0]}, {imports[1]}
+from {name} import KAT_Group
+print(KAT_Group)
+from {other} import KAT_Group
+print(KAT_Group.__module__)
+"""
     run = {"capture_output": True, "text": True, "check": False, "cwd": tmp_path}
     result = subprocess.run([sys.executable, "-c", code], **run)
-    assert "kat_rational is imported from" in result.stderr
-    code = "import kat.compat, kat_rational; print(kat_rational.KAT_Group.__module__)"
+    assert result.stdout == "7\nkat.compat\n", result.stderr
+    assert result.stderr == f"kat.compat: {name} is installed ({file}) and is used, not kat\n"
+
+
+@pytest.mark.slow
+def test_an_empty_folder_is_no_package(tmp_path):
+    """A submodule of git that has not been fetched."""
+    (tmp_path / "rational_kat_cu").mkdir()
+    code = "import kat.compat; from rational_kat_cu.kat_rational import KAT_Group as k; print(k)"
+    run = {"capture_output": True, "text": True, "check": False, "cwd": tmp_path}
     result = subprocess.run([sys.executable, "-c", code], **run)
-    assert result.stdout == "kat.compat\n"
+    assert (result.stdout, result.stderr) == ("<class 'kat.compat.KAT_Group'>\n", "")
