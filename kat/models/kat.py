@@ -18,10 +18,11 @@ from torch import nn
 
 from kat.models.baseline_mlps import FixedMlp, gated_width
 from kat.models.block import KATBlock
-from kat.models.checkpoints.state_dict import filter_released, is_coefficient, published_name
+from kat.models.checkpoints.state_dict import filter_released, published_name
 from kat.models.timm_registry import register_family
 from kat.models.vit import ViT
 from kat.nn import GatedGRKANMlp, GRKANMlp, Init, Keep, Scheme, Share, make_residual_
+from kat.nn.rational import rational_parameter_names
 from kat.ops import Form
 
 
@@ -195,18 +196,6 @@ def _check_no_act_layer(arguments: dict[str, Any]) -> None:
 def _rename_coefficients(_: nn.Module, state_dict: dict[str, Any], *__: Any) -> None:
     for name in list(state_dict):
         state_dict[published_name(name)] = state_dict.pop(name)
-
-
-def rational_parameter_names(model: nn.Module) -> set[str]:
-    """The names of the parameters of a model that are coefficients of rationals.
-
-    Examples:
-        >>> import kat
-        >>> from kat.models import rational_parameter_names
-        >>> sorted(rational_parameter_names(kat.models.create_model("kat_micro", depth=1)))[:2]
-        ['blocks.0.mlp.act1.weight_denominator', 'blocks.0.mlp.act1.weight_numerator']
-    """
-    return {name for name, _ in model.named_parameters() if is_coefficient(name)}
 
 
 FAMILY_ARGUMENTS: dict[str, dict[str, Any]] = {"kat2": {"num_groups": 4}}

@@ -15,7 +15,13 @@ from kat.nn.monitoring.stability import StabilityMonitor
 from kat.nn.optimizer_groups import clip_coefficient_gradients, param_groups
 from kat.nn.presets import given_coefficients, preset, preset_names, read_coefficients
 from kat.nn.quadrature import expectation, gain
-from kat.nn.rational import GroupRational, Share, group_functions, rationals
+from kat.nn.rational import (
+    GroupRational,
+    Share,
+    group_functions,
+    rational_parameter_names,
+    rationals,
+)
 from kat.nn.residual import ResidualRational, make_residual_
 from kat.nn.smooth import keep_even
 
@@ -46,6 +52,7 @@ __all__ = [
     "param_groups",
     "preset",
     "preset_names",
+    "rational_parameter_names",
     "rationals",
     "read_coefficient_history",
     "read_coefficients",

@@ -219,6 +219,23 @@ def rationals(model: nn.Module) -> dict[str, GroupRational]:
     return {name: module for name, module in modules if isinstance(module, GroupRational)}
 
 
+def rational_parameter_names(model: nn.Module) -> set[str]:
+    """The names of the parameters of a model that belong to rationals.
+
+    These are coefficients, and what :func:`kat.adapt` adds to them.
+
+    Examples:
+        >>> import kat
+        >>> sorted(kat.nn.rational_parameter_names(kat.GRKANMlp(16)))[:2]
+        ['act1.weight_denominator', 'act1.weight_numerator']
+    """
+    return {
+        f"{name}.{parameter}".lstrip(".")
+        for name, rational in rationals(model).items()
+        for parameter, _ in rational.named_parameters()
+    }
+
+
 def group_functions(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Tensor:
     """The function of each group at the points x (k,), on the CPU in float64: (G, k).
 

@@ -24,6 +24,7 @@ from kat.models.adapt.places import Place, adapted_modules
 from kat.models.kanify.places import without_fused_inference
 from kat.models.kanify.record import note_shares
 from kat.models.pretrained.notes import forget, remember
+from kat.models.weight_decay import update_no_weight_decay
 from kat.nn.sharded import is_sharded, sharded_like, whole
 from kat.tables import aligned
 from kat.text import listing
@@ -114,6 +115,7 @@ class Adapters:
             else:
                 self._put_rational(name, place)
         self._in_place = True
+        update_no_weight_decay(self.model)
         remember(self.model, self.record())
 
     def record(self) -> dict[str, Any]:
@@ -251,6 +253,7 @@ class Adapters:
         for name in self.modules_to_save:
             vars(self.model.get_submodule(name)).pop(_SAVED, None)
         self._restore.clear()
+        update_no_weight_decay(self.model)
         forget(self.model, self.record())
 
     def _tensors(self) -> dict[str, Tensor]:

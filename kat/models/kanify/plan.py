@@ -20,6 +20,7 @@ from kat.models.kanify.change import Change, measure_change
 from kat.models.kanify.places import parts_of
 from kat.models.kanify.replacement import Replacement
 from kat.models.pretrained.notes import forget, remember
+from kat.models.weight_decay import update_no_weight_decay
 from kat.tables import aligned
 from kat.text import listing
 
@@ -104,6 +105,7 @@ class Plan:
         for replacement in self.replacements:
             self._undo += replacement.put(self.model)
             _applied[replacement.act2] = number
+        update_no_weight_decay(self.model)
         remember(self.model, self.record())
 
     def undo(self) -> None:
@@ -137,6 +139,7 @@ class Plan:
             self._undo.pop()()
         for replacement in self.replacements:
             del _applied[replacement.act2]
+        update_no_weight_decay(self.model)
         forget(self.model, self.record())
 
     def measure(self, batch: Any, run: Run = run_batch) -> Change:

@@ -1,0 +1,121 @@
+"""No coefficient has weight decay in the optimizers that timm and transformers make."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import re
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from timm.optim import create_optimizer_v2
+from torch import nn
+
+import kat
+
+INTEGRATION = Path(__file__).parents[2] / "docs" / "integration.md"
+
+
+def decayed(model: nn.Module, optimizer: torch.optim.Optimizer) -> set[str]:
+    """The names of the parameters that the optimizer decays."""
+    groups = [group for group in optimizer.param_groups if group["weight_decay"]]
+    ids = {id(parameter) for group in groups for parameter in group["params"]}
+    return {name for name, parameter in model.named_parameters() if id(parameter) in ids}
+
+
+def in_rationals(model: nn.Module) -> set[str]:
+    """The names of their parameters, adapters among them, by what is in the state dict."""
+    return {
+        name for name, _ in model.named_parameters() if re.search(r"numerator|denominator", name)
+    }
+
+
+def timm_optimizer(model: nn.Module, **settings: float) -> torch.optim.Optimizer:
+    return create_optimizer_v2(model, opt="adamw", lr=1e-3, weight_decay=0.1, **settings)
+
+
+def named(name: str) -> nn.Module:
+    return timm.create_model(name, num_classes=10, in_chans=1)
+
+
+def kanified() -> nn.Module:
+    model = named("vit_micro_patch2_8")
+    kat.kanify(model)
+    return model
+
+
+@pytest.mark.parametrize("settings", [{}, {"layer_decay": 0.8}], ids=["plain", "layer decay"])
+@pytest.mark.parametrize(
+    "copied", [lambda m: m, copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))]
+)
+def test_timm_decays_no_coefficient_of_a_kanified_model(copied, settings):
+    plain, model = named("vit_micro_patch2_8"), copied(kanified())
+    assert len(in_rationals(model)) == 16
+    assert decayed(model, timm_optimizer(model, **settings)) == decayed(
+        plain, timm_optimizer(plain, **settings)
+    )
+    assert "pos_embed" in model.no_weight_decay()  # named by the class
+
+
+@pytest.mark.parametrize(
+    ("build", "kind"),
+    [
+        (kanified, "rational"),
+        (kanified, "low_rank"),
+        (lambda: named("kat_micro_patch2_8"), "low_rank"),
+        (lambda: named("vit_micro_patch2_8"), "parallel"),
+    ],
+)
+def test_timm_decays_no_coefficient_of_an_adapted_model(build, kind):
+    model = build()
+    adapters = kat.adapt(model, kind, freeze=False)
+    trained = in_rationals(model)
+    assert not trained & decayed(model, timm_optimizer(model))
+    if kind != "parallel":
+        adapters.merge()
+    assert not in_rationals(model) & decayed(model, timm_optimizer(model))
+
+
+def test_undo_leaves_the_models_own_names():
+    model = nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 8))
+    kat.kanify(model).undo()
+    assert not hasattr(model, "no_weight_decay")
+    model.no_weight_decay = own = {"0.weight"}.copy
+    plan = kat.kanify(model)
+    assert model.no_weight_decay() == {"0.weight", *in_rationals(model)}
+    plan.undo()
+    assert model.no_weight_decay is own
+
+
+def test_the_section_of_trainer_timm_and_accelerate_decays_no_coefficient(monkeypatch, tmp_path):
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    monkeypatch.chdir(tmp_path)
+    section = INTEGRATION.read_text().split("## Trainer, timm, accelerate\n")[1].split("\n## ")[0]
+    names: dict = {"__name__": "integration"}
+    for block in re.findall(r"```python\n(.*?)```", section, re.DOTALL):
+        exec(compile(block, str(INTEGRATION), "exec"), names)
+        model = names["model"]
+        trainer = names.get("trainer")
+        for optimizer in (names["optimizer"], trainer and trainer.optimizer):
+            if optimizer is not None:
+                assert decayed(model, optimizer) == {
+                    "mlp.fc1.weight",
+                    "mlp.fc2.weight",
+                    "head.weight",
+                }
+    assert trainer.state.global_step == 2
+
+
+def test_a_kanified_model_of_transformers_keeps_no_weight_decay_when_it_is_loaded(tmp_path):
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    sizes = {"n_embd": 24, "n_layer": 1, "n_head": 2, "vocab_size": 100, "n_positions": 16}
+    model = transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes))
+    kat.kanify(model)
+    model.save_pretrained(tmp_path)
+    kat.models.pretrained.register_pretrained()
+    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert len(in_rationals(again)) == 4
+    for each in (model, again):
+        assert not in_rationals(each) & decayed(each, timm_optimizer(each))
