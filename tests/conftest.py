@@ -37,6 +37,12 @@ def pytest_collection_modifyitems(config, items):
         items.sort(key=lambda item: -slow[item.path])
 
 
+@pytest.fixture(autouse=True)
+def _seed():
+    """The numbers that a test draws do not depend on the tests before it."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def script():
     """Imports a module of scripts/ by its name."""
