@@ -46,15 +46,20 @@ class _Place(NamedTuple):
     digits: bytes
 
 
-def write_checksum(path: Path) -> None:
-    """Writes the checksum into a file that was just written, and waits until it is on the disk."""
+def write_checksum(path: Path) -> str:
+    """Writes the checksum into a file that was just written, and waits until it is on the disk.
+
+    Returns:
+        The checksum: SHA-256 in hexadecimal digits.
+    """
     size = _size(path)
     with path.open("r+b") as file:
         if path.suffix == ".safetensors":
             _sort_metadata(file)
             place = _in_header(path, size)
+            digest = _digest(path, place)
             file.seek(place.zeros[0])
-            file.write(_digest(path, place))
+            file.write(digest)
         elif path.suffix == ".onnx":
             digest = _digest(path, _Place(size, (0, 0), b""))
             file.seek(0, os.SEEK_END)
@@ -66,17 +71,18 @@ def write_checksum(path: Path) -> None:
             file.write(length.to_bytes(2, "little") + _COMMENT + digest)
         file.flush()
         os.fsync(file.fileno())
+    return digest.decode()
 
 
-def verify_checksum(path: Path, *, required: bool = False) -> bool:
+def verify_checksum(path: Path) -> str:
     """Verifies that a file is unchanged since its checksum was written.
 
     Args:
         path: the path of the file.
-        required: whether a missing checksum is an error.
 
     Returns:
-        Whether the file has a checksum.
+        The checksum; empty if the file has none. One changed bit can make it look so: a reader that
+        knows from elsewhere that there is one takes that for an error.
 
     Raises:
         InputError: the file is changed or unreadable.
@@ -84,16 +90,12 @@ def verify_checksum(path: Path, *, required: bool = False) -> bool:
     try:
         size = _size(path)
         place = _in_header(path, size) if path.suffix == ".safetensors" else _at_end(path, size)
-        if not place.digits:
-            if required:
-                raise InputError(f"{path} is damaged: the checksum at its end is missing")
-            return False
-        intact = _digest(path, place) == place.digits
+        intact = not place.digits or _digest(path, place) == place.digits
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error}") from None
     if not intact:
         raise InputError(f"{path} is damaged: its checksum does not match its contents")
-    return True
+    return place.digits.decode()
 
 
 def _size(path: Path) -> int:

@@ -66,6 +66,7 @@ class Run:
         callbacks: are called in this order.
         loggers: where numbers go; of the first process alone.
         should_stop: ends the epoch, which is still validated, and the run.
+        id: of the run, in its run.yaml and its checkpoints; the same in all processes.
         resumed_from: the checkpoint.
         attempt: the forward pass of the current batch, until its outcome has been checked.
         loss: the loss of the last batch that was trained on.
@@ -98,6 +99,7 @@ class Run:
     loggers: list[Logger] = field(default_factory=list)
     meter: Meter = field(default_factory=Meter)
     should_stop: bool = False
+    id: str = ""
     resumed_from: Path | None = None
     attempt: Attempt | None = None
     loss: Tensor | None = None

@@ -1,6 +1,7 @@
 """The checkpoint of a run: all that it takes to resume it, in one file with its own checksum.
 
 =================  ================================================================================
+run_id             of the run, as in its run.yaml
 record             what it takes to build the model
 state_dict         the weights that are validated and deployed: the EMA where there is one
 raw_state_dict     the weights themselves, beside an EMA
@@ -85,6 +86,7 @@ def _content(run: Run) -> dict[str, Any]:
     run.state.skipped = {path: reason for each in skipped for path, reason in each.items()}
     weights = {name: _stored(tensor) for name, tensor in run.model.state_dict().items()}
     content: dict[str, Any] = {
+        "run_id": run.id,
         "record": dataclasses.asdict(run.record),
         "state_dict": weights,
         "optimizer": optimizer_layout(run.model, run.config.optim),

@@ -26,7 +26,7 @@ from kat.training.callbacks.stability import StabilityRecorder
 from kat.training.callbacks.throughput import Throughput
 from kat.training.checkpoint import load_checkpoint
 from kat.training.config import TrainConfig
-from kat.training.distributed import barrier, disconnect, is_first_process
+from kat.training.distributed import barrier, broadcast, disconnect, is_first_process
 from kat.training.loop import fit
 from kat.training.resolve import ResolvedRun, resolve
 from kat.training.run_directory import (
@@ -169,9 +169,11 @@ def make_callbacks(run: Run, throughput: Throughput) -> list[Callback]:
 
 def _prepare(run: Run, resolved: ResolvedRun) -> None:
     """Writes what a run begins with, and restores one that is resumed."""
-    if run.is_first:
+    run.id = broadcast(
         prepare_run_directory(run.config, resolved.data, resolved.checkpoint)
-    barrier()
+        if run.is_first
+        else ""
+    )
     if resolved.checkpoint is not None:
         load_checkpoint(run, resolved.checkpoint)
     if not run.is_first:

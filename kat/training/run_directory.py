@@ -7,6 +7,8 @@ import fcntl
 import json
 import math
 import os
+import re
+import secrets
 import shutil
 import socket
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +21,7 @@ import yaml
 from kat.data import differences
 from kat.documents import read_json, read_yaml
 from kat.errors import InputError
-from kat.files import check_folder, write_text
+from kat.files import check_folder, read_text, write_text
 from kat.models import read_training_checkpoint
 from kat.tables import columns_of, open_table, write_table
 from kat.training.config import TrainConfig
@@ -80,6 +82,8 @@ _ONCE = (
 """Settings of a single call, which run.yaml does not keep."""
 
 
+_ID = re.compile(r"^# run (\w+)\n")
+"""The first line of run.yaml: a comment, since the file is a recipe, whose keys are settings."""
 _OWN: set[Path] = set()
 """The run directories that this process writes to."""
 
@@ -192,7 +196,7 @@ def newest_checkpoint(out: Path) -> tuple[Path, list[str]]:
     diverged run), in this order.
 
     Raises:
-        InputError: there is no intact checkpoint.
+        InputError: there is no intact checkpoint, or it or best.ckpt is of another run.
     """
     damaged: list[str] = []
     for name in _RESUMED:
@@ -200,18 +204,43 @@ def newest_checkpoint(out: Path) -> tuple[Path, list[str]]:
         if not path.exists():
             continue
         try:
-            if "state" not in read_training_checkpoint(path, require_checksum=True):
-                raise InputError(
-                    f"{path} was written by an older version, whose runs cannot be resumed; start a"
-                    f" new run from its weights: --init-from {path}"
-                )
+            checkpoint = read_training_checkpoint(path)
         except InputError as error:
             damaged.append(str(error))
+            continue
+        _check_own(path, checkpoint)
+        try:
+            best = read_training_checkpoint(out / BEST)
+        except InputError:
+            pass  # the run says so, once it knows whether it needs one
         else:
-            return path, [f"{line}; resuming from {path}" for line in damaged]
+            _check_own(out / BEST, best)
+        return path, [f"{line}; resuming from {path}" for line in damaged]
     if damaged:
         raise InputError(f"no checkpoint in {out} can be resumed: {'; '.join(damaged)}")
     raise InputError(f"{out} holds no run to resume: there is no {LAST}")
+
+
+def _check_own(path: Path, checkpoint: Mapping[str, Any]) -> None:
+    """Checks that a checkpoint is of the run in whose directory it is."""
+    anew = f"a new run starts from its weights by --init-from {path}"
+    if "run_id" not in checkpoint:
+        raise InputError(
+            f"{path} was written by an older version, whose runs cannot be resumed; {anew}"
+        )
+    settings = path.with_name(SETTINGS)
+    own = _run_id(settings)
+    if checkpoint["run_id"] != own:
+        raise InputError(
+            f"{path} is of another run: its id is {checkpoint['run_id']}, and {settings} has"
+            f" {own or 'none'}; put the run's own file in its place, or remove it; {anew}"
+        )
+
+
+def _run_id(settings: Path) -> str:
+    """The id of the run of a run.yaml; empty if it has none."""
+    found = _ID.match(read_text(settings))
+    return "" if found is None else found[1]
 
 
 def check_data(config: TrainConfig, data: Mapping[str, Any]) -> str:
@@ -257,7 +286,7 @@ def read_data_record(out: Path) -> dict[str, Any]:
 
 def prepare_run_directory(
     config: TrainConfig, data: Mapping[str, Any], checkpoint: Path | None = None
-) -> None:
+) -> str:
     """Creates the run directory and writes run.yaml and data.json.
 
     Removes the files of an overwritten run, and damaged or partial files of a resumed one.
@@ -266,6 +295,9 @@ def prepare_run_directory(
         config: the settings.
         data: the result of :func:`kat.data.data_record`.
         checkpoint: checkpoint from which the run is resumed, or None.
+
+    Returns:
+        The id of the run: a random one, which a resumed run keeps.
 
     Raises:
         InputError: the directory cannot be created or written.
@@ -278,10 +310,13 @@ def prepare_run_directory(
             _remove(out, [LAST])  # else it would replace the intact previous.ckpt
         out.mkdir(parents=True, exist_ok=True)
         _remove(out, [path.name for path in out.glob(".partial-*")])
-        write_text(out / SETTINGS, yaml.safe_dump(settings_to_keep(config)))
+        settings = out / SETTINGS
+        own = _run_id(settings) if checkpoint is not None else secrets.token_hex(8)
+        write_text(settings, f"# run {own}\n{yaml.safe_dump(settings_to_keep(config))}")
         write_text(out / DATA, json.dumps(data, indent=2) + "\n")
     except OSError as error:
         raise InputError(f"{out} cannot be written: {error}") from None
+    return own
 
 
 def remove_run(out: Path) -> None:

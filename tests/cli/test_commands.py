@@ -113,7 +113,10 @@ def test_eval_of_another_model_or_data_is_explained(digits_run, imagenet, idx, t
     other = timm.create_model("vit_micro_patch2_8", in_chans=1)
     safetensors.torch.save_file(other.state_dict(), copy / "model.safetensors")
     line = refused(capsys, "eval", copy, "--data.name", "digits")
-    assert "16 missing (blocks.0.mlp.act1.weight_numerator" in line
+    assert f"does not have the checksum that {copy / 'config.json'} names" in line
+    (copy / "model.safetensors").rename(copy / "other.safetensors")
+    assert run("eval", copy / "other.safetensors", "--data.name", "digits") == 2
+    assert "16 missing (blocks.0.mlp.act1.weight_numerator" in capsys.readouterr().err
 
 
 def test_unknown_command_is_named_with_the_nearest(capsys):

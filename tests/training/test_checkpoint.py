@@ -98,8 +98,8 @@ def test_a_checkpoint_of_an_ema_holds_it_as_the_weights_and_the_raw_ones_beside(
     fit(run)
     content = _content(tmp_path / "run")
     assert set(content) == {
-        "record", "state_dict", "raw_state_dict", "ema_steps", "optimizer", "optimizer_state",
-        "scaler", "state", "train_loss", "callbacks",
+        "run_id", "record", "state_dict", "raw_state_dict", "ema_steps", "optimizer",
+        "optimizer_state", "scaler", "state", "train_loss", "callbacks",
     }  # fmt: skip
     _assert_same(content["raw_state_dict"], dict(run.model.state_dict()))
     assert content["state_dict"].keys() == content["raw_state_dict"].keys()

@@ -137,7 +137,8 @@ class Adapters:
         """Copies the tensors of a :meth:`state_dict` into the model.
 
         Raises:
-            InputError: a name or a shape differs; nothing is copied then.
+            InputError: a name or a shape differs, or a dtype is not of floating-point numbers;
+                nothing is copied then.
         """
         own = self._tensors()
         for problem, names in (
@@ -147,6 +148,8 @@ class Adapters:
             if names:
                 raise InputError(f"the state {problem} {listing(sorted(names))}")
         for name, tensor in own.items():
+            if tensor.is_floating_point() and not state[name].is_floating_point():
+                raise InputError(f"{name} holds no floating-point numbers, but {state[name].dtype}")
             if state[name].shape != tensor.shape:
                 raise InputError(
                     f"{name} has the shape {tuple(state[name].shape)} in the state, but"

@@ -107,7 +107,8 @@ def load_weights(
         may_lack: names that may be missing, and then keep their values.
 
     Raises:
-        InputError: entries are missing, unexpected or of another shape; lists the first of each.
+        InputError: entries are missing, unexpected, of another shape, or not of floating-point
+            numbers where the model has them; lists the first of each.
             The model is unchanged.
 
     Examples:
@@ -134,10 +135,18 @@ def _check_match(
         for name in own
         if name in weights and weights[name].shape != own[name].shape
     ]
+    unreal = [
+        f"{name} {str(weights[name].dtype).removeprefix('torch.')}"
+        for name in own
+        if name in weights
+        and own[name].is_floating_point()
+        and not weights[name].is_floating_point()
+    ]
     problems = {
         "missing": [name for name in own if name not in weights and name not in may_lack],
         "unexpected": [name for name in weights if name not in own and name not in may_lack],
         "of another shape": misshapen,
+        "not of floating-point numbers": unreal,
     }
     parts = [
         f"{len(names)} {problem} ({listing(names)})" for problem, names in problems.items() if names

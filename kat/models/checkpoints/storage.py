@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,12 @@ from kat.errors import CheckpointFailed, InputError
 from kat.files import replacing, write_text
 from kat.models.checkpoints.model_record import ModelRecord, build_model, registered_preprocessing
 from kat.models.checkpoints.state_dict import canonical, is_coefficient, load_weights, weight_sets
-from kat.models.checkpoints.weight_files import read_state_dict, read_torch_file
+from kat.models.checkpoints.weight_files import (
+    read_safetensors,
+    read_state_dict,
+    read_torch_file,
+    warn_without,
+)
 from kat.text import numbered
 
 WEIGHTS, CONFIG, BEST = "model.safetensors", "config.json", "best.ckpt"
@@ -37,6 +43,9 @@ _RELEASED = {
 def save_model(model: nn.Module, record: ModelRecord, folder: str | Path) -> None:
     """Writes model.safetensors, with a checksum, and config.json, each completely or not at all.
 
+    config.json holds the checksum, too, as ``sha256``. While one model replaces another, it has the
+    record of the other as ``previous``, so that it always has that of the weights that are there.
+
     Raises:
         CheckpointFailed: the disk is full.
 
@@ -49,6 +58,8 @@ def save_model(model: nn.Module, record: ModelRecord, folder: str | Path) -> Non
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    config = folder / CONFIG
+    content: dict[str, Any] = record.to_timm()
     weights = _apart({name: t.contiguous().cpu() for name, t in model.state_dict().items()})
     with replacing(folder / WEIGHTS) as partial:
         partial.touch()
@@ -56,11 +67,16 @@ def save_model(model: nn.Module, record: ModelRecord, folder: str | Path) -> Non
         metadata = {"format": "pt", "sha256": NO_CHECKSUM}
         try:
             safetensors.torch.save_file(weights, partial, metadata=metadata)
-            write_checksum(partial)
+            content["sha256"] = write_checksum(partial)
         except (OSError, safetensors.SafetensorError) as error:  # a full disk
             raise CheckpointFailed(f"{folder / WEIGHTS} cannot be written: {error}") from None
         partial.chmod(mode)
-    write_text(folder / CONFIG, json.dumps(record.to_timm(), indent=2) + "\n")
+        previous = {}
+        with suppress(InputError):  # there is none that can be read
+            previous = {"previous": read_json(config)}
+        write_text(config, json.dumps({**content, **previous}, indent=2) + "\n")
+    if previous:
+        write_text(config, json.dumps(content, indent=2) + "\n")
 
 
 def _apart(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -134,12 +150,11 @@ def stored_weights(path: str | Path) -> tuple[dict[str, Tensor], list[str]]:
     return weights, sets[1:]
 
 
-def read_training_checkpoint(path: str | Path, *, require_checksum: bool = False) -> dict[str, Any]:
+def read_training_checkpoint(path: str | Path) -> dict[str, Any]:
     """Reads a checkpoint of a run: weights, record, epoch, and the state of training.
 
     Args:
         path: the file.
-        require_checksum: whether a missing checksum is an error.
 
     Raises:
         InputError: the file is missing, damaged, or something else.
@@ -151,8 +166,7 @@ def read_training_checkpoint(path: str | Path, *, require_checksum: bool = False
         ['callbacks', 'optimizer', 'optimizer_state']
     """
     path = Path(path)
-    verify_checksum(path, required=require_checksum)
-    checkpoint = read_torch_file(path)
+    checkpoint = _read_with_checksum(path)
     if not _is_training_checkpoint(checkpoint):
         raise InputError(f"{path} is not a checkpoint that 'kat train' has written")
     return checkpoint
@@ -182,14 +196,14 @@ def _read(path: Path) -> tuple[dict[str, Tensor], ModelRecord]:
         raise InputError(
             f"{path} is an .npz file, the format of Google's ViTs; 'kat convert' makes a KAT of one"
         )
-    config = path.parent / CONFIG
-    if path.suffix == ".safetensors" and (path.name == WEIGHTS or config.is_file()):
-        return read_state_dict(path), _read_config(config)
+    recorded = path.name == WEIGHTS or path.with_name(CONFIG).is_file()
+    if path.suffix == ".safetensors" and recorded:
+        content, checksum = read_safetensors(path)
+        return canonical(content), _read_config(path, checksum)
     if path.suffix == ".safetensors":
         weights = read_state_dict(path)
     else:
-        verify_checksum(path)
-        checkpoint = read_torch_file(path)
+        checkpoint = _read_with_checksum(path)
         if _is_training_checkpoint(checkpoint):
             return canonical(checkpoint["state_dict"]), _record_in(checkpoint)
         weights = canonical(checkpoint)
@@ -210,12 +224,38 @@ def _file_in(folder: Path) -> Path:
     raise InputError(f"{folder} holds no model: neither {WEIGHTS} nor {BEST} is there")
 
 
-def _read_config(path: Path) -> ModelRecord:
+def _read_config(weights: Path, checksum: str) -> ModelRecord:
+    """The record beside weights, which names their checksum if :func:`save_model` wrote it.
+
+    It is not required of other weights in the folder, nor of those of transformers, which copies
+    all that it finds in a configuration.
+    """
+    path = weights.with_name(CONFIG)
     content = read_json(path)
+    while isinstance(content, dict) and content.get("sha256", checksum) != checksum:
+        if weights.name != WEIGHTS or "transformers_version" in content:
+            break
+        if "previous" not in content:
+            raise InputError(
+                f"{weights} does not have the checksum that {path} names: it is damaged, or another"
+                " program has written it; put back a copy, or, if it is as it is meant to be,"
+                f" remove sha256 from {path.name}"
+            )
+        content = content["previous"]
+    warn_without(checksum, weights)
     try:
         return ModelRecord.from_timm(content)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+
+
+def _read_with_checksum(path: Path) -> dict[str, Any]:
+    """The content of a torch file, whose checksum is required where 'kat train' has written one."""
+    checksum = verify_checksum(path)
+    content = read_torch_file(path)
+    if not checksum and {"record", "run_id"} <= content.keys():
+        raise InputError(f"{path} is damaged: the checksum at its end is missing")
+    return content
 
 
 def _is_training_checkpoint(checkpoint: Mapping[str, Any]) -> bool:

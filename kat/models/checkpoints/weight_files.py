@@ -17,6 +17,7 @@ from kat.errors import InputError
 from kat.files import open_input
 from kat.models.checkpoints.archives import check_archive
 from kat.models.checkpoints.state_dict import canonical
+from kat.text import warn
 
 _NUMPY_SCALARS: list[Any] = [
     (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),  # as NumPy 1 pickles it
@@ -36,6 +37,8 @@ _UNPICKLE = "pickle.load(open({path!r}, 'rb'))"
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """Reads the weights in a ``.safetensors`` or torch file, at the top or under a usual key.
 
+    A safetensors file without a checksum is read with a warning.
+
     Torch files are read with ``weights_only=True``: no code in them runs. Names are those of
     :func:`~kat.models.checkpoints.state_dict.canonical`.
 
@@ -51,19 +54,34 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         torch.Size([1, 6])
     """
     path = Path(path)
-    content = _read_safetensors(path) if path.suffix == ".safetensors" else read_torch_file(path)
+    if path.suffix == ".safetensors":
+        content, checksum = read_safetensors(path)
+        warn_without(checksum, path)
+    else:
+        content = read_torch_file(path)
     state = canonical(content)
     if not state:
         raise InputError(f"{path} holds no weights")
     return state
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    verify_checksum(path)
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], str]:
+    """The tensors of a file, and its checksum, which it matches; empty if it has none.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    checksum = verify_checksum(path)
     try:
-        return safetensors.torch.load_file(path)
+        return safetensors.torch.load_file(path), checksum
     except (OSError, safetensors.SafetensorError) as error:
         raise InputError(f"{path} is not a complete safetensors file: {error}") from None
+
+
+def warn_without(checksum: str, path: Path) -> None:
+    """Warns of a file that has no checksum."""
+    if not checksum:
+        warn(f"warning: {path} has no checksum, so damage to its weights would not be noticed")
 
 
 def read_torch_file(path: Path) -> dict[str, Any]:

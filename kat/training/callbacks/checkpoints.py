@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from kat.checksum import verify_checksum
 from kat.data import Batch
 from kat.errors import InputError, Interrupted
 from kat.files import link_or_copy
+from kat.models import read_training_checkpoint
 from kat.text import say
 from kat.training.callbacks.callback import Callback
 from kat.training.callbacks.divergence import DivergenceGuard
@@ -20,6 +20,7 @@ from kat.training.config import CheckpointConfig
 from kat.training.distributed import any_of, barrier, gather
 from kat.training.run_directory import BEST, LAST, remove_results, write_records
 from kat.training.signals import REQUEUE, StopRequest, requeue_slurm_job
+from kat.training.state import TrainState
 
 if TYPE_CHECKING:
     from kat.training.build import Run
@@ -90,11 +91,11 @@ class Checkpoints(Callback):
         whole, better = state.batch == 0, state.holds_best
         if whole:
             self._save(run)
-        state.holds_best = False
         if better and not whole:
             save_checkpoint(run, run.out / BEST)
         elif better and run.is_first:
             link_or_copy(run.out / LAST, run.out / BEST)
+        state.holds_best = False
         if run.is_first:
             write_records(run.out, state)
         if state.epoch < run.config.epochs:
@@ -138,7 +139,8 @@ class Checkpoints(Callback):
 def _restore_best(run: Run, path: Path) -> None:
     """Makes up for a best.ckpt that a run was stopped before it could write, or that is damaged.
 
-    Where it is gone, the best of the epochs to come takes its place.
+    Where it is gone, or of another epoch than the best in the state, the best of the epochs to
+    come takes its place.
 
     Raises:
         InputError: it is gone, and no epoch is to come; nothing of the run is changed then.
@@ -151,7 +153,13 @@ def _restore_best(run: Run, path: Path) -> None:
     if not state.best:
         return
     try:
-        verify_checksum(run.out / BEST, required=True)
+        kept = TrainState.from_dict(read_training_checkpoint(run.out / BEST)["state"])
+        # compared as text, in which NaN is equal to itself
+        if not (kept.holds_best and str(kept.best) == str(state.best)):
+            raise InputError(
+                f"{run.out / BEST} is not the best checkpoint that {path.name} records: it is not"
+                f" of epoch {state.best['epoch']}, or has other metrics"
+            )
     except InputError as error:
         if state.epoch >= run.epochs or run.should_stop:
             raise InputError(f"{error}; the run has ended, and nothing of it is changed") from None

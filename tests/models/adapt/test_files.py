@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 
@@ -92,6 +94,16 @@ def test_a_model_of_another_shape_is_refused(tmp_path):
     _refused(plain(), tmp_path / "low_rank", "is no rational here; .*kanify_like")
     wider = nn.Sequential(nn.Linear(8, 32), nn.GELU(), nn.Linear(32, 16))
     _refused(wider, tmp_path / "parallel", "no MLP from '0' to '2' here, with the widths 16 and 16")
+
+
+def test_tensors_without_floating_point_are_not_cast(tmp_path):
+    _saved(tmp_path)
+    weights = tmp_path / "adapter_model.safetensors"
+    state = safetensors.torch.load_file(weights)
+    name = sorted(state)[0]
+    safetensors.torch.save_file({**state, name: state[name].to(torch.int8)}, weights)
+    message = rf"{re.escape(name)} holds no floating-point numbers, but torch\.int8"
+    _refused(model_for("low_rank"), tmp_path, message)
 
 
 def test_missing_and_damaged_files_are_named(tmp_path):

@@ -73,6 +73,22 @@ def test_transformers_loads_it(trained, folder):
     torch.testing.assert_close(pixels[0], eval_transform(trained[1])(picture))
 
 
+@pytest.mark.slow
+def test_what_transformers_has_trained_and_saved_loads(trained, folder, tmp_path, capsys):
+    """transformers copies the checksum of the weights that it has read into its configuration."""
+    from transformers import AutoModelForImageClassification
+
+    loaded = AutoModelForImageClassification.from_pretrained(folder).eval()
+    with torch.no_grad():
+        loaded.timm_model.head.bias.add_(1)
+    loaded.save_pretrained(tmp_path / "tuned")
+    capsys.readouterr()
+    model, record = load_model(tmp_path / "tuned")
+    assert torch.equal(model(images()), loaded(images()).logits)
+    assert record.classes == ["ant", "bee", "cat"]
+    assert "tuned/model.safetensors has no checksum" in capsys.readouterr().err
+
+
 def test_it_loads_here_from_a_folder_and_from_the_cache(trained, folder, monkeypatch):
     def download(repository, *, revision, token, allow_patterns):
         assert (repository, revision) == ("me/mine", "v1")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import shutil
 import threading
+from contextlib import suppress
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -15,8 +18,15 @@ import torch
 from safetensors import safe_open
 
 import kat
+from kat.checksum import write_checksum
 from kat.errors import InputError
-from kat.models import build_model, load_model, read_training_checkpoint, save_model
+from kat.models import (
+    build_model,
+    load_model,
+    read_state_dict,
+    read_training_checkpoint,
+    save_model,
+)
 from kat.models.checkpoints.model_record import constructor_arguments
 from tests.damage import with_a_flipped_bit
 from tests.models.published import official_state
@@ -91,13 +101,28 @@ def test_a_model_does_not_depend_on_the_file_of_its_coefficients(tmp_path):
 def test_weights_of_another_model_are_listed(saved):
     _, folder = saved
     other = build_model(make_record(num_groups=8))
-    safetensors.torch.save_file(other.state_dict(), folder / "model.safetensors")
+    safetensors.torch.save_file(other.state_dict(), folder / "other.safetensors")
     with pytest.raises(InputError, match=r"4 of another shape .*\(8, 4\) for \(4, 4\)"):
-        load_model(folder)
+        load_model(folder / "other.safetensors")
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bool, torch.complex64])
+def test_weights_without_floating_point_are_not_cast(saved, dtype):
+    model, folder = saved
+    weights = model.state_dict()
+    weights["head.bias"] = weights["head.bias"].to(dtype)
+    safetensors.torch.save_file(weights, folder / "other.safetensors")
+    kind = str(dtype).removeprefix("torch.")
+    message = rf"other.safetensors .*: 1 not of floating-point numbers \(head\.bias {kind}\)$"
+    with pytest.raises(InputError, match=message):
+        load_model(folder / "other.safetensors")
+    weights["head.bias"] = model.head.bias.to(torch.bfloat16)
+    safetensors.torch.save_file(weights, folder / "other.safetensors")
+    load_model(folder / "other.safetensors")
 
 
 def test_no_changed_bit_of_the_weights_is_overlooked(saved):
-    model, folder = saved
+    _, folder = saved
     path = folder / "model.safetensors"
     content = path.read_bytes()
     with safe_open(path, "pt") as file:
@@ -106,8 +131,150 @@ def test_no_changed_bit_of_the_weights_is_overlooked(saved):
         path.write_bytes(changed)
         with pytest.raises(InputError, match=r"model\.safetensors"):
             load_model(folder)
-    safetensors.torch.save_file(model.state_dict(), path)  # by another program
+
+
+def _flipped(content, start, stop):
+    """Copies of a file, each with one bit flipped between two places."""
+    for bit in range(8 * start, 8 * stop):
+        changed = bytearray(content)
+        changed[bit // 8] ^= 1 << bit % 8
+        yield changed
+
+
+def test_a_flipped_bit_in_the_name_of_the_checksum_does_not_switch_it_off(saved):
+    """Beside a damaged weight, which would predict."""
+    _, folder = saved
+    path = folder / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 0x40
+    start = content.index(b'"sha256"')
+    for changed in _flipped(content, start, start + len(b'"sha256":"')):
+        path.write_bytes(changed)
+        with pytest.raises(InputError, match=r"model\.safetensors"):
+            load_model(folder)
+
+
+def test_a_flipped_bit_in_the_checksum_of_the_record_hides_no_damage(saved):
+    model, folder = saved
+    weights, config = folder / "model.safetensors", folder / "config.json"
+    intact, record = weights.read_bytes(), config.read_bytes()
+    damaged = intact[:-1] + bytes([intact[-1] ^ 0x40])
+    start = record.index(b'"sha256"')
+    for changed in _flipped(record, start, start + 14):
+        config.write_bytes(changed)
+        weights.write_bytes(damaged)
+        with pytest.raises(InputError):
+            load_model(folder)
+        weights.write_bytes(intact)
+        with suppress(InputError):
+            assert torch.equal(load_model(folder)[0].head.bias, model.head.bias)
+
+
+def test_weights_that_another_program_put_beside_the_record_are_refused(saved, capsys):
+    model, folder = saved
+    safetensors.torch.save_file(model.state_dict(), folder / "model.safetensors")
+    with pytest.raises(InputError, match=r"another program has written it; .* remove sha256 from"):
+        load_model(folder)
+    record = json.loads((folder / "config.json").read_text())
+    del record["sha256"]
+    (folder / "config.json").write_text(json.dumps(record))
     load_model(folder)
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_files_without_a_checksum_load_with_a_warning(saved, capsys):
+    model, folder = saved
+    load_model(folder)
+    load_model(folder / "model.safetensors")
+    assert capsys.readouterr().err == ""
+    shutil.copy(folder / "model.safetensors", folder / "ours.safetensors")
+    read_state_dict(folder / "ours.safetensors")
+    assert capsys.readouterr().err == ""
+    bare = folder / "bare.safetensors"
+    safetensors.torch.save_file(model.state_dict(), bare)
+    for read in (load_model, read_state_dict):
+        read(bare)
+        line = f"warning: {bare} has no checksum, so damage to its weights would not be noticed\n"
+        assert capsys.readouterr().err == line
+
+
+class Killed(BaseException):
+    """In the place of SIGKILL: nothing catches it."""
+
+
+def _save_until(monkeypatch, renaming, *arguments):
+    """Saves a model in a process that ends before a file takes its place the n-th time."""
+    replace, left = os.replace, iter(range(renaming - 1))
+
+    def counted(source, target):
+        if next(left, None) is None:
+            raise Killed
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", counted)
+        with pytest.raises(Killed):
+            save_model(*arguments)
+
+
+def _two_models():
+    """Of the same shapes, but with other names for the classes."""
+    for seed, classes in enumerate((["ant", "bee", "cat"], ["cat", "ant", "bee"])):
+        torch.manual_seed(seed)
+        record = replace(RECORD, classes=classes)
+        yield build_model(record).eval(), record
+
+
+@pytest.mark.parametrize("older", ["ours", "without a checksum"])
+def test_a_folder_whose_writer_is_killed_holds_one_of_the_models(tmp_path, monkeypatch, older):
+    (first, of_first), (second, of_second) = _two_models()
+    known = {}
+    for model, record in ((first, of_first), (second, of_second)):
+        known[model.head.weight[0, 0].item()] = record.classes
+    for renaming in (1, 2, 3):
+        folder = tmp_path / str(renaming)
+        save_model(first, of_first, folder)
+        if older != "ours":
+            safetensors.torch.save_file(first.state_dict(), folder / "model.safetensors")
+            (folder / "config.json").write_text(json.dumps(of_first.to_timm()))
+        for again in (renaming, 2):  # the second time in what the first has left
+            _save_until(monkeypatch, again, second, of_second, folder)
+            model, record = load_model(folder)
+            assert known[model.head.weight[0, 0].item()] == record.classes
+        save_model(second, of_second, folder)
+        model, record = load_model(folder)
+        assert torch.equal(model.head.weight, second.head.weight)
+        assert record.classes == of_second.classes
+        assert "previous" not in json.loads((folder / "config.json").read_text())
+
+
+def test_a_run_whose_end_is_killed_between_the_files_still_has_its_checkpoint(
+    saved, tmp_path, monkeypatch
+):
+    model, _ = saved
+    out = tmp_path / "run"
+    out.mkdir()
+    content = {"record": dataclasses.asdict(RECORD), "state_dict": model.state_dict()}
+    torch.save(content, out / "best.ckpt")
+    _save_until(monkeypatch, 2, model, RECORD, out)
+    assert (out / "config.json").is_file()
+    assert torch.equal(load_model(out)[0].head.bias, model.head.bias)
+
+
+def test_a_checkpoint_that_has_lost_its_checksum_is_refused(saved):
+    model, folder = saved
+    path = folder / "best.ckpt"
+    content = {"record": dataclasses.asdict(RECORD), "state_dict": model.state_dict()}
+    torch.save({**content, "run_id": "1"}, path)
+    write_checksum(path)
+    load_model(path)
+    read_training_checkpoint(path)
+    intact = path.read_bytes()
+    for changed in _flipped(intact, len(intact) - 71, len(intact) - 64):
+        path.write_bytes(changed)
+        for read in (load_model, read_training_checkpoint):
+            with pytest.raises(InputError, match=r"best\.ckpt is "):
+                read(path)
 
 
 def _set_crop_pct_to_0(folder):
