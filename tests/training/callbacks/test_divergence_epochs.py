@@ -8,6 +8,7 @@ import pytest
 import timm
 import torch
 
+from kat.checksum import write_checksum
 from kat.errors import TrainingDiverged
 from kat.training.callbacks.callback import Callback
 from tests.training.callbacks.faults import STEPS, Fault, make_batches, step_of, stopped, train
@@ -120,6 +121,7 @@ def test_a_resumed_run_whose_moments_are_not_finite_is_refused(tmp_path):
     last = torch.load(tmp_path / "last.ckpt", weights_only=True)
     last["optimizer_state"]["state"][0]["exp_avg"].fill_(torch.nan)
     torch.save(last, tmp_path / "last.ckpt")
+    write_checksum(tmp_path / "last.ckpt")
     with pytest.raises(
         TrainingDiverged, match=r"exp_avg of .* is nan .* No finite state"
     ) as caught:
