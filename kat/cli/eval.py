@@ -30,7 +30,7 @@ from torch import nn
 from kat.cli.options.parser import Parser, given
 from kat.cli.options.task_options import add_task_options, task_options
 from kat.data import DataConfig
-from kat.deploy import open_model
+from kat.deploy import FILE_FORMATS, open_file, open_model
 from kat.errors import InputError
 from kat.files import check_exists, short_names, write_text
 from kat.models import ModelRecord
@@ -40,7 +40,7 @@ from kat.tables import print_table, write_table
 from kat.text import say
 from kat.training import EvalConfig, evaluate
 from kat.training.evaluation.checkpoints import find_checkpoints
-from kat.training.evaluation.run_data import data_to_test
+from kat.training.evaluation.run_data import data_to_test, take_one_split
 from kat.training.tasks.registry import TASKS
 
 Row = dict[str, Any]
@@ -59,10 +59,14 @@ def main(arguments: list[str]) -> None:
     if options.out:
         names = short_names(paths) if several else [""]
         folders = [options.out / name for name in names]
+    found = [_settings(path, options) for path in paths]
+    take_one_split([one[0] for one in found if not isinstance(one, InputError)])
     rows = []
-    for path, folder in zip(paths, folders, strict=True):
+    for path, settings, folder in zip(paths, found, folders, strict=True):
         try:
-            rows.append(_evaluate(path, parser, options, folder))
+            if isinstance(settings, InputError):
+                raise settings
+            rows.append(_evaluate(path, *settings, parser, options, folder))
         except InputError as error:
             if not several:
                 raise
@@ -105,16 +109,33 @@ def make_parser() -> Parser:
     return parser
 
 
-def _evaluate(path: Path, parser: Parser, options: Namespace, folder: Path | None) -> Row:
-    """Evaluates a checkpoint, on its run's data by default, and writes tables and figures."""
-    check_exists(path)
+def _settings(path: Path, options: Namespace) -> tuple[dict[str, Any], str] | InputError:
+    """The data to evaluate a checkpoint on, its run's by default, and a remark; or an error."""
     named = given(options.data)
-    settings, remark = data_to_test(path, named)
-    settings |= named
-    if "name" not in settings:
-        raise InputError(
-            f"{path} does not belong to a run: name the dataset to evaluate on with --data"
-        )
+    try:
+        check_exists(path)
+        is_exported = path.suffix[1:] in FILE_FORMATS and path.is_file()
+        exported = open_file(path, trust=options.trust).record.run if is_exported else None
+        settings, remark = data_to_test(path, named, exported)
+        settings |= named
+        if "name" not in settings:
+            raise InputError(
+                f"{path} does not belong to a run: name the dataset to evaluate on with --data"
+            )
+    except InputError as error:
+        return error
+    return settings, remark
+
+
+def _evaluate(
+    path: Path,
+    settings: dict[str, Any],
+    remark: str,
+    parser: Parser,
+    options: Namespace,
+    folder: Path | None,
+) -> Row:
+    """Evaluates a checkpoint, and writes tables and figures."""
     data = DataConfig(**settings)
     model, record = _open(path, options.image_size, options.trust)
     task = task_of(model)

@@ -44,6 +44,7 @@ from kat.errors import InputError
 from kat.files import check_folder, check_target
 from kat.models import load_model, push_to_hub, save_pretrained
 from kat.text import say, scaled
+from kat.training.evaluation.run_data import settings_of_run
 
 _FOLDER = "safetensors"
 _OF_FILES = ("int8", "dynamic_size", "backbone")
@@ -117,7 +118,8 @@ def _export_file(options: Namespace, out: Path, kind: str) -> None:
         model = make_resizable(model, record)
     if options.backbone:
         model = FeatureMaps(model)
-    exported = export_model(model, record, out, int8=options.int8)
+    run = settings_of_run(options.run)
+    exported = export_model(model, record, out, int8=options.int8, run=run)
     say(*_summary(exported))
 
 

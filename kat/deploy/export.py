@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -82,7 +83,12 @@ class _Export:
 
 @torch.no_grad()
 def export_model(
-    model: nn.Module, record: ModelRecord, path: str | Path, *, int8: bool = False
+    model: nn.Module,
+    record: ModelRecord,
+    path: str | Path,
+    *,
+    int8: bool = False,
+    run: Mapping[str, Any] | None = None,
 ) -> Exported:
     """Writes a model to a self-contained ``.pt2`` or ``.onnx`` file.
 
@@ -100,6 +106,7 @@ def export_model(
         record: the record of the model.
         path: the path of the file; its ending is the format.
         int8: store the weights of linear maps in int8 (:func:`quantize_int8`).
+        run: the data and the seed of the training, for the record; see :class:`ExportRecord`.
 
     Raises:
         InputError: the folder does not exist, another ending, a detector in another format, a model
@@ -124,9 +131,9 @@ def export_model(
     if model.training:
         raise InputError("the model is in training mode: call model.eval() before the export")
     if isinstance(model, Detector):
-        export = _detector_export(model, record, path, int8)
+        export = _detector_export(model, record, path, int8, run or {})
     else:
-        export = _program_export(model, record, path, int8)
+        export = _program_export(model, record, path, int8, run or {})
     with replacing(path) as partial_path:
         export.write(partial_path)
         error = export.distance(open_file(partial_path, trust=True))
@@ -139,8 +146,10 @@ def export_model(
     return Exported(path, size, error, export.moved, export.record)
 
 
-def _program_export(model: nn.Module, record: ModelRecord, path: Path, int8: bool) -> _Export:
-    stored = ExportRecord(record, size_step(model), task_of(model))
+def _program_export(
+    model: nn.Module, record: ModelRecord, path: Path, int8: bool, run: Mapping[str, Any]
+) -> _Export:
+    stored = ExportRecord(record, size_step(model), task_of(model), run)
     frozen = freeze(model)
     exported = quantize_int8(frozen) if int8 else frozen
     batches = list(_batches(stored))
@@ -155,14 +164,16 @@ def _program_export(model: nn.Module, record: ModelRecord, path: Path, int8: boo
     )
 
 
-def _detector_export(model: Detector, record: ModelRecord, path: Path, int8: bool) -> _Export:
+def _detector_export(
+    model: Detector, record: ModelRecord, path: Path, int8: bool, run: Mapping[str, Any]
+) -> _Export:
     if path.suffix != ".onnx" or int8:
         raise InputError(
             f"{record.architecture}, a detector, can be exported to .onnx only, without int8:"
             " torch.export supports no model whose number of outputs depends on the image. It"
             " supports the backbone: --backbone"
         )
-    stored = detector_onnx.detector_record(model, record)
+    stored = detector_onnx.detector_record(model, record)._replace(run=run)
 
     def distance(opened: DetectorRuntime) -> float:
         return detector_onnx.detections_distance(opened.detect, model, stored)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -28,6 +29,8 @@ class ExportRecord(NamedTuple):
         step: (height, width), of which the sides of images are multiples; None if the file takes
             images of ``model.input_size`` only.
         task: the task of the model.
+        run: the data, holdout and seed of its training, on which 'kat eval' relies; see
+            :func:`kat.training.evaluation.run_data.settings_of_run`.
 
     Examples:
         >>> from pathlib import Path
@@ -41,6 +44,7 @@ class ExportRecord(NamedTuple):
     model: ModelRecord
     step: tuple[int, int] | None
     task: str = "classification"
+    run: Mapping[str, Any] = {}
 
     @property
     def outputs(self) -> str:
@@ -57,6 +61,7 @@ class ExportRecord(NamedTuple):
         own = {
             "image_size_step": self.step,
             "task": self.task,
+            "run": dict(self.run),
             "preprocessing": preprocessing,
             "written_by": versions,
         }
@@ -104,7 +109,11 @@ class ExportRecord(NamedTuple):
             config = parse_json(text, source)
             step = config["image_size_step"]
             task = config.get("task", "classification")  # the first files have no task
-            return cls(ModelRecord.from_timm(config), step and (int(step[0]), int(step[1])), task)
+            step = step and (int(step[0]), int(step[1]))
+            run = dict(config.get("run", {}))  # older files have none
+            if not isinstance(run.get("data", {}), dict):
+                raise TypeError("the data of its run is no object")
+            return cls(ModelRecord.from_timm(config), step, task, run)
         except (LookupError, TypeError, ValueError) as error:
             raise InputError(f"the record in {source} is damaged: {error}") from None
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,35 @@ _TAKEN_OVER = (
     "bad_annotations",
     "boxes_only",
 )
+_HELD_OUT = ("holdout", "validate_on")
 
 
-def data_of_run(checkpoint: Path, typed: Mapping[str, Any]) -> dict[str, Any]:
+def settings_of_run(checkpoint: Path) -> dict[str, Any]:
+    """Reads the seed and the data settings of the run that a checkpoint belongs to.
+
+    Args:
+        checkpoint: a run directory, or a file in one.
+
+    Returns:
+        ``data``, with paths for use in any working directory, and ``seed``; empty without a run.
+
+    Raises:
+        InputError: the settings of the run are damaged.
+    """
+    folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
+    if not (folder / SETTINGS).is_file():
+        return {}
+    settings = read_settings(folder)
+    if not isinstance(settings.get("data"), dict):
+        raise InputError(f"{folder / SETTINGS} does not hold the settings of a run")
+    data = located(settings["data"], read_data_record(folder))
+    kept = {name: data[name] for name in (*_TAKEN_OVER, *_HELD_OUT) if name in data}
+    return {"data": kept, "seed": settings.get("seed")}
+
+
+def data_of_run(
+    checkpoint: Path, typed: Mapping[str, Any], exported: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Reads the data settings of the run that a checkpoint belongs to.
 
     With them, the validation split is the run's: where that is a holdout of the training split, so
@@ -38,6 +65,7 @@ def data_of_run(checkpoint: Path, typed: Mapping[str, Any]) -> dict[str, Any]:
         checkpoint: a run directory, or a file in one.
         typed: the settings that the user has given, which are not read. If ``name`` is among
             them, and is not the run's own, that dataset is evaluated as a whole, without a holdout.
+        exported: the result of :func:`settings_of_run` in the record of an exported file.
 
     Returns:
         Fields of :class:`kat.data.DataConfig`, without ``name`` if there is no run. Relative paths
@@ -49,15 +77,11 @@ def data_of_run(checkpoint: Path, typed: Mapping[str, Any]) -> dict[str, Any]:
             user has to type them.
     """
     whole = {"holdout": 0.0}
-    folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
-    if not (folder / SETTINGS).is_file():
+    data = (exported or settings_of_run(checkpoint)).get("data")
+    if data is None:
         return whole
-    data = read_settings(folder).get("data")
-    if not isinstance(data, dict):
-        raise InputError(f"{folder / SETTINGS} does not hold the settings of a run")
-    data = located(data, read_data_record(folder))
-    other = "name" in typed and not _is_same(typed["name"], data.get("name"))
-    wanted = {*_TAKEN_OVER, *([] if other else ["holdout", "validate_on"])} - {*typed}
+    other = "name" in typed and _place(typed["name"]) != _place(data.get("name"))
+    wanted = {*_TAKEN_OVER, *([] if other else _HELD_OUT)} - {*typed}
     if other:
         wanted -= unused_settings(typed["name"])
     kept = {name: value for name, value in data.items() if name in wanted}
@@ -65,23 +89,25 @@ def data_of_run(checkpoint: Path, typed: Mapping[str, Any]) -> dict[str, Any]:
         if _is_fetched(value):
             raise InputError(
                 f"the data of the run is not on this machine: data.{name} is {value!r} in"
-                f" {folder / SETTINGS}. It is opened if you type it: --data NAME --data.{name} ..."
+                f" {checkpoint}. It is opened if you type it: --data NAME --data.{name} ..."
             )
     try:
         check_ranges(DataConfig(**kept), "data")
     except InputError as error:
-        raise InputError(f"{folder / SETTINGS}: {error}") from None
+        raise InputError(f"the settings of the run of {checkpoint}: {error}") from None
     return {**whole, **kept}
 
 
-def data_to_test(checkpoint: Path, typed: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+def data_to_test(
+    checkpoint: Path, typed: Mapping[str, Any], exported: Mapping[str, Any] | None = None
+) -> tuple[dict[str, Any], str]:
     """As :func:`data_of_run`, but of the data's own validation split.
 
     Returns:
         The settings, and a remark if the run was validated on a holdout of the training split, for
         which the data's own split is a test. What is typed is not changed.
     """
-    settings = data_of_run(checkpoint, typed)
+    settings = data_of_run(checkpoint, typed, exported)
     if "validate_on" in typed or settings.pop("validate_on", "split") == "split":
         return settings, ""
     return settings | {"holdout": 0.0}, (  # a folder that has lost its own split is refused
@@ -90,12 +116,42 @@ def data_to_test(checkpoint: Path, typed: Mapping[str, Any]) -> tuple[dict[str, 
     )
 
 
-def _is_same(name: str, other: object) -> bool:
-    """Whether two names are of one dataset, whose path may be written in two ways."""
-    (kind, _, path), (of_run, _, of_other) = name.partition(":"), str(other).partition(":")
-    if not path or not of_other:
-        return name == other
-    return kind == of_run and Path(path).resolve() == Path(of_other).resolve()
+def take_one_split(settings: Sequence[dict[str, Any]]) -> None:
+    """Changes the settings of an evaluation of several models, so that all see the same images.
+
+    Of the images that are held out of a dataset, the smallest share counts for all models: larger
+    shares include these images, so that no model was trained on them.
+
+    Args:
+        settings: for each model, data settings with ``name`` and ``holdout``.
+
+    Raises:
+        InputError: two runs of one dataset have different validation splits by name.
+    """
+    by_data = defaultdict(list)
+    for one in settings:
+        by_data[_place(one["name"])].append(one)
+    for rows in by_data.values():
+        shares = [row["holdout"] for row in rows if row["holdout"]]
+        shared: dict[str, Any] = {"holdout": min(shares, default=0.0)}
+        for name in ("root", "val_split"):
+            values = {row[name] for row in rows if name in row}
+            if len(values) > 1:
+                listed = " and ".join(map(repr, sorted(values, key=str)))
+                raise InputError(
+                    f"the runs of {rows[0]['name']} have different validation splits: data.{name}"
+                    f" is {listed}; choose one with --data.{name}"
+                )
+            if values:
+                shared[name] = values.pop()
+        for row in rows:
+            row |= shared
+
+
+def _place(name: object) -> tuple[str, Path | None]:
+    """The kind of a dataset and its path, which may be written in several ways."""
+    kind, _, path = str(name).partition(":")
+    return kind, Path(path).resolve() if path else None
 
 
 def _is_fetched(value: Any) -> bool:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import yaml
 
+from kat.data import DataConfig, open_split
 from kat.errors import InputError
-from kat.training.evaluation.run_data import data_of_run, data_to_test
+from kat.training.evaluation.run_data import data_of_run, data_to_test, take_one_split
+from tests.images import write_folder
 
 
 @pytest.fixture
@@ -54,6 +58,49 @@ def test_settings_that_other_data_does_not_use_are_not_taken(run_with):
     folder = run_with(name="hf:photos", val_split="test", label_key="kind", num_workers=2)
     assert data_of_run(folder, {"name": "folder:x"}) == {"num_workers": 2, "holdout": 0.0}
     assert data_of_run(folder, {"name": "wds:x"})["label_key"] == "kind"
+
+
+def test_all_models_see_the_images_that_none_of_them_was_trained_on(tmp_path):
+    """Held out of a class are the first images in a fixed order: 0.1 of them is part of 0.2."""
+    write_folder(tmp_path / "x", classes=2, train=20, val=0)
+    shutil.rmtree(tmp_path / "x" / "val")
+    name = f"folder:{tmp_path}/x"
+    again = f"folder:{tmp_path}/x/../x"
+    shares = {"a": 0.2, "b": 0.1, "bare": 0.0}
+    names = dict(zip(shares, (name, again, name), strict=True))
+    settings = [{"name": names[each], "holdout": share} for each, share in shares.items()]
+    other = {"name": "digits", "holdout": 0.3}
+    take_one_split([*settings, other])
+    assert other == {"name": "digits", "holdout": 0.3}
+    seen = [_files(DataConfig(**one), "val") for one in settings]
+    assert seen[0] == seen[1] == seen[2]
+    for share in (0.1, 0.2):
+        assert not seen[0] & _files(DataConfig(name, holdout=share), "train")
+
+
+def _files(config, split):
+    data = open_split(config, split)
+    return {data.name(index).rpartition("/x/")[2] for index in range(len(data))}
+
+
+def test_splits_by_name_are_taken_over_or_have_to_be_chosen():
+    rows = [{"name": "hf:x", "holdout": 0.0}, {"name": "hf:x", "holdout": 0.0, "val_split": "b"}]
+    take_one_split(rows)
+    assert [row["val_split"] for row in rows] == ["b", "b"]
+    rows[0]["val_split"] = "a"
+    with pytest.raises(InputError, match=r"data\.val_split is 'a' and 'b'; choose one with --data"):
+        take_one_split(rows)
+
+
+def test_the_settings_in_the_record_of_an_export_come_before_those_of_its_folder(run_with):
+    folder = run_with(name="digits", holdout=0.2)
+    exported = {"data": {"name": "folder:x", "holdout": 0.3}, "seed": 1}
+    assert data_of_run(folder / "a.onnx", {}, exported) == {"name": "folder:x", "holdout": 0.3}
+    fetched = {"data": {"name": "hfids/owner/name"}}
+    with pytest.raises(
+        InputError, match=r"data.name is 'hfids/owner/name' in .*a\.onnx. It is open"
+    ):
+        data_of_run(folder / "a.onnx", {}, fetched)
 
 
 def test_the_own_split_of_a_run_with_a_holdout_is_a_test(run_with):
