@@ -24,6 +24,7 @@ from kat.ops.triton.arithmetic import (
 )
 from kat.ops.triton.kernels import store_partials, sum_terms
 from kat.ops.triton.memory import (
+    inside,
     lane_zeros,
     load_vectors,
     narrowed,
@@ -133,7 +134,7 @@ def backward_kernel(
         position = first + tl.arange(0, LANES)
         offsets = offsets_of(position, group, groups, run, FLAT, V)
         inputs = offsets + _gaps(first, start, groups, run, gap, LANES, FLAT, V, APART)[:, None]
-        mask = (position * V < count * V)[:, None]  # avoids a second counter
+        mask = inside(first, position, count, LANES, V, WIDE)
         xs = load_vectors(x_ptr + inputs, mask, LANES, V, COMPUTE)
         vs = load_vectors(v_ptr + inputs, mask, LANES, V, COMPUTE)
         grads = load_vectors(grad_ptr + offsets, mask, LANES, V, COMPUTE)

@@ -31,6 +31,7 @@ from kat.ops.triton.arithmetic import (
     powers_of,
 )
 from kat.ops.triton.memory import (
+    inside,
     lane_zeros,
     load_vectors,
     narrowed,
@@ -130,7 +131,7 @@ def backward_kernel(
     for first in range(start, count, step):
         position = first + tl.arange(0, LANES)
         offsets = offsets_of(position, group, groups, run, FLAT, V)
-        mask = (position * V < count * V)[:, None]  # avoids a second counter
+        mask = inside(first, position, count, LANES, V, WIDE)
         xs = load_vectors(x_ptr + offsets, mask, LANES, V, COMPUTE)
         grads = load_vectors(grad_ptr + offsets, mask, LANES, V, COMPUTE)
         dxs = ()

@@ -159,6 +159,16 @@ def offsets_of(position, group, groups, run, FLAT: tl.constexpr, V: tl.constexpr
 
 
 @triton.jit
+def inside(first, position, count, LANES: tl.constexpr, V: tl.constexpr, WIDE: tl.constexpr):
+    """Return the mask (LANES, 1) of the positions before ``count``, in few registers.
+
+    position V is an offset, which the loop has; if WIDE, count V may exceed int32.
+    """
+    mask = tl.arange(0, LANES) < count - first if WIDE else position * V < count * V
+    return mask[:, None]
+
+
+@triton.jit
 def lane_zeros(COUNT: tl.constexpr, LANES: tl.constexpr, dtype: tl.constexpr):
     result = ()
     for _ in tl.static_range(COUNT):

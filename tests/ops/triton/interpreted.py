@@ -8,6 +8,7 @@ To run it directly:
 
 from __future__ import annotations
 
+import builtins
 import math
 
 import pytest
@@ -15,8 +16,9 @@ import torch
 from torch import Tensor
 
 import kat
-from kat.ops import derivative, reference
+from kat.ops import derivative, layer_norm_rational, reference
 from kat.ops.triton import backend as gpu
+from kat.ops.triton import gated_kernels, kernels, norm_kernels
 from kat.ops.triton import launch as triton_launch
 from tests.oracle import Elements, assert_near, random_elements
 
@@ -150,6 +152,40 @@ def test_a_tensor_beyond_int32_is_shared_with_int64_offsets():
     large = triton_launch.Sharing.of(2**31, 8, 96, 2, 528)
     assert not small.constants()["WIDE"]
     assert large.constants()["WIDE"]
+
+
+def last_block_alone(start, end=None, step=None):
+    """``range``, of which the loop over a program's blocks takes the last one.
+
+    It is a tensor of the dtype that it has on a GPU; the interpreter takes numbers of Python.
+    """
+    if end is None:
+        return builtins.range(start)
+    blocks = builtins.range(start, end, step)
+    return [start + (last - blocks[0]) for last in blocks[-1:]]
+
+
+@pytest.mark.parametrize("function", [kat.rational, kat.gated_rational, layer_norm_rational])
+def test_the_last_rows_of_more_elements_than_int32_counts(function, monkeypatch):
+    torch.use_deterministic_algorithms(False)  # memory that nothing fills takes no space
+    for module in (kernels, gated_kernels, norm_kernels):
+        monkeypatch.setattr(module, "range", last_block_alone, raising=False)
+    x = torch.empty(2**31 // 768 + 100, 768, dtype=torch.bfloat16)
+    _, x[-3:], a, b = inputs((3, 768))
+    others = {
+        kat.rational: (),
+        kat.gated_rational: (x.detach(),),
+        layer_norm_rational: (torch.ones(768), torch.zeros(768)),
+    }[function]
+
+    def results(impl, *tensors):
+        leaves = [t.detach().requires_grad_() for t in tensors]
+        y = function(*leaves, a, b, impl=impl)
+        return y, *torch.autograd.grad(y, leaves, tensors[0])
+
+    rows = [t[-3:].double() if t.shape == x.shape else t.double() for t in (x, *others)]
+    for got, want in zip(results("triton", x, *others), results("reference", *rows), strict=True):
+        torch.testing.assert_close(got[-3:].double(), want[-3:], rtol=2**-6, atol=2**-6)
 
 
 def test_gradients_are_the_same_bits_again():
