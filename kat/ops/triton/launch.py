@@ -48,7 +48,10 @@ class Sharing:
 
     @classmethod
     def of(cls, numel: int, groups: int, run: int, itemsize: int, target: int) -> Sharing:
-        """Divides ``numel`` elements, in runs of ``run``, among about ``target`` programs."""
+        """Divide ``numel`` elements, in runs of ``run``, among up to ``target`` programs.
+
+        More only if one period of the blocks, or the groups, need more.
+        """
         vector = math.gcd(run, VECTOR_BYTES // itemsize)
         row = groups * run // vector
         period = row // math.gcd(row, LANES)
@@ -57,8 +60,8 @@ class Sharing:
         vectors = numel // vector
         count = vectors if flat else vectors // groups
         blocks = -(-count // LANES) * (1 if flat else groups)
-        programs = -(-min(blocks, target) // multiple) * multiple
-        return cls(groups, vector, run // vector, count, flat, programs)
+        periods = min(-(-blocks // multiple), max(1, target // multiple))
+        return cls(groups, vector, run // vector, count, flat, periods * multiple)
 
     def constants(self) -> dict[str, Any]:
         """The kernels' constants. WIDE: some offset, masked lanes included, needs int64."""

@@ -142,6 +142,23 @@ def test_long_periods_are_shared_by_group():
     check(grad.movedim(1, -1), x.movedim(1, -1), a, b)
 
 
+@pytest.mark.parametrize(
+    ("positions", "channels", "most", "programs"),
+    [
+        (10**5, 768, 592, 591),  # blocks of 256 vectors of 4 repeat their channels after 3
+        (10**5, 200, 592, 575),  # vectors of 1: after 25
+        (10**5, 200, 8, 25),
+        (26, 768, 592, 21),  # 20 blocks
+        (10**3, 8 * 4 * 263, 592, 592),  # by group
+        (10**3, 8 * 4 * 263, 6, 8),
+    ],
+)
+def test_programs_up_to_a_limit_in_whole_periods(positions, channels, most, programs):
+    share = triton_launch.Sharing.of(positions * channels, 8, channels // 8, 4, most)
+    assert share.programs == programs
+    assert not share.flat or programs * triton_launch.LANES * share.vector % channels == 0
+
+
 def test_int64_offsets(monkeypatch):
     monkeypatch.setattr(triton_launch, "INT32_ELEMENTS", 0)
     check(*inputs((5, 48)))
