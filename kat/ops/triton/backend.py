@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kat.errors import BackendUnavailable
+from kat.errors import BackendUnavailable, first_line
 
 DEVICE_TYPE = "cuda"
 
 
 def kernels() -> Any:
-    """The module :mod:`kat.ops.triton.launch`; None, after one warning, without Triton."""
+    """The module :mod:`kat.ops.triton.launch`; None, after one warning, if it cannot run."""
     module, problem = _load()
     if module is None:
         _warn(problem)
@@ -24,7 +24,7 @@ def kernels() -> Any:
 
 
 def supports(x: Tensor, numerator: Tensor, denominator: Tensor) -> bool:
-    """Whether Triton is installed; the kernels take any arguments. Warns once if it is not."""
+    """Return True if Triton runs; the kernels take any arguments. Warns once if it does not."""
     return kernels() is not None
 
 
@@ -54,7 +54,7 @@ def rational(x: Tensor, numerator: Tensor, denominator: Tensor, form: str) -> Te
     the kernels in Python, for tests.
 
     Raises:
-        BackendUnavailable: Triton is not installed.
+        BackendUnavailable: Triton is not installed, or cannot build its driver.
         ValueError: x is not on a CUDA device.
     """
     check_available(x, numerator, denominator)
@@ -68,16 +68,14 @@ def check_available(x: Tensor, numerator: Tensor, denominator: Tensor) -> None:
     """Checks that the kernels run on x's device, or interpreted on the CPU.
 
     Raises:
-        BackendUnavailable: Triton is not installed.
+        BackendUnavailable: Triton is not installed, or cannot build its driver.
         ValueError: x is not on a CUDA device.
     """
     if x.is_cuda and torch.compiler.is_compiling():
         return
     module, problem = _load()
     if module is None:
-        raise BackendUnavailable(
-            f"impl='triton' is unavailable: {problem}; install it with: pip install triton"
-        )
+        raise BackendUnavailable(f"impl='triton' is unavailable: {problem}")
     if not x.is_cuda and not (x.device.type == "cpu" and module.INTERPRETED):
         raise ValueError(f"impl='triton' needs x on a CUDA device, but x is on {x.device}")
 
@@ -111,17 +109,26 @@ def _backward_once(ctx: Any, grad: Tensor, *tensors: Tensor) -> tuple[Tensor, ..
 
 @functools.cache
 def _load() -> tuple[Any, str]:
-    """The launch module and no problem, or None and what the problem is."""
+    """Return the launch module and no problem, or None, the problem and what to install."""
     try:
-        return importlib.import_module(".launch", __package__), ""
+        module = importlib.import_module(".launch", __package__)
     except (ImportError, OSError) as error:
-        return None, f"Triton cannot be imported ({error})"
+        return None, f"Triton cannot be imported ({error}); install it with: pip install triton"
+    if torch.cuda.is_available() and not module.INTERPRETED:
+        try:  # Triton compiles its driver in C here, and raises whatever then fails
+            importlib.import_module("triton").runtime.driver.active.get_current_target()
+        except Exception as error:
+            return None, (
+                "Triton cannot build its driver; install a C compiler and the headers of Python,"
+                f" such as the packages gcc and python3-dev ({first_line(error)})"
+            )
+    return module, ""
 
 
 @functools.cache
 def _warn(problem: str) -> None:
     warnings.warn(
-        f"{problem}, so kat.rational runs as plain PyTorch on this GPU, which is slower. Install it"
-        " with: pip install triton. To use plain PyTorch without this warning: impl='reference'",
+        f"kat.rational runs as plain PyTorch on this GPU, which is slower: {problem}. To use plain"
+        " PyTorch without this warning: impl='reference'",
         stacklevel=2,
     )

@@ -15,7 +15,7 @@ DEVICE_TYPE = backend.DEVICE_TYPE
 
 
 def supports(x: Tensor, numerator: Tensor, denominator: Tensor) -> bool:
-    """Whether Triton is installed and a program holds a row. Warns once if it is not installed."""
+    """Return True if Triton runs and a program holds a row. Warns once if Triton does not run."""
     if not backend.supports(x, numerator, denominator):
         return False
     fits: bool = _launch().fits(x, numerator, denominator)
@@ -26,7 +26,7 @@ def check_available(x: Tensor, numerator: Tensor, denominator: Tensor) -> None:
     """Checks that the kernels run on x's device, or interpreted on the CPU, and hold a row.
 
     Raises:
-        BackendUnavailable: Triton is not installed, or rows are too long.
+        BackendUnavailable: Triton does not run, or rows are too long.
         ValueError: x is not on a CUDA device.
     """
     backend.check_available(x, numerator, denominator)

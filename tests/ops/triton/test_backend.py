@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -27,7 +29,7 @@ def test_requested_by_name_on_the_cpu():
 
 
 WITHOUT_TRITON = """
-import sys, warnings
+import sys
 
 class NoTriton:
     def find_spec(self, name, path=None, target=None):
@@ -35,6 +37,14 @@ class NoTriton:
             raise ImportError("No module named 'triton'")
 
 sys.meta_path.insert(0, NoTriton())
+"""
+ON_A_GPU = """
+import torch
+
+torch.cuda.is_available = lambda: True
+"""
+BOTH_CALLS = """
+import warnings
 import torch, kat
 from kat.errors import BackendUnavailable
 from kat.ops import reference
@@ -63,14 +73,38 @@ for warning in caught:
 """
 
 
-@pytest.mark.slow
-def test_without_triton_the_reference_runs_after_one_warning():
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_TRITON], cwd=ROOT, capture_output=True, text=True
-    )
+def refusal_and_warning(setup: str, **environment: str) -> list[str]:
+    """The error of an explicit request, and the warning of a call for which the reference runs."""
+    kept = {k: v for k, v in os.environ.items() if k not in ("CC", "TRITON_INTERPRET")}
+    command, variables = [sys.executable, "-c", setup + BOTH_CALLS], {**kept, **environment}
+    done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     refusal, warning = done.stdout.splitlines()
-    for line in (refusal, warning):
+    assert refusal.startswith("impl='triton' is unavailable: ")
+    assert "runs as plain PyTorch on this GPU" in warning
+    return [refusal, warning]
+
+
+@pytest.mark.slow
+def test_without_triton_the_reference_runs_after_one_warning():
+    for line in refusal_and_warning(WITHOUT_TRITON):
         assert "No module named 'triton'" in line
         assert "pip install triton" in line
-    assert "runs as plain PyTorch on this GPU" in warning
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs Triton")
+@pytest.mark.parametrize(
+    ("compiler", "problem"),
+    [
+        ({}, "Failed to find C compiler"),
+        ({"CC": shutil.which("false")}, "returned non-zero exit status 1"),  # as without headers
+    ],
+)
+def test_without_a_c_compiler_the_reference_runs_after_one_warning(compiler, problem, tmp_path):
+    """Triton itself fails, where torch says that there is a GPU: it compiles before it looks."""
+    folder = str(tmp_path)
+    empty = dict.fromkeys(("PATH", "TRITON_CACHE_DIR", "TRITON_LIBCUDA_PATH"), folder)
+    for line in refusal_and_warning(ON_A_GPU, **empty, **compiler):
+        assert problem in line
+        assert "install a C compiler and the headers of Python" in line
