@@ -70,9 +70,9 @@ def _create(
     except (AttributeError, EOFError, RuntimeError, SafetensorError, UnpicklingError):
         file = _pretrained_cfg(name, kwargs).file
         if pretrained and file:
-            from kat.models.checkpoints.weight_files import read_state_dict  # imports NumPy
+            from kat.models.checkpoints.weight_files import read_weights  # imports NumPy
 
-            read_state_dict(Path(file))  # raises what is wrong with the file, if anything is
+            read_weights(Path(file))  # raises what is wrong with the file, if anything is
         raise
     except OSError as error:  # among them the errors of the Hub and of urllib
         config = _pretrained_cfg(name, kwargs)

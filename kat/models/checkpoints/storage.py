@@ -22,12 +22,7 @@ from kat.errors import CheckpointFailed, InputError
 from kat.files import replacing, write_text
 from kat.models.checkpoints.model_record import ModelRecord, build_model, registered_preprocessing
 from kat.models.checkpoints.state_dict import canonical, is_coefficient, load_weights, weight_sets
-from kat.models.checkpoints.weight_files import (
-    read_safetensors,
-    read_state_dict,
-    read_torch_file,
-    warn_without,
-)
+from kat.models.checkpoints.weight_files import read_torch_file, read_weights, warn_without
 from kat.text import numbered
 
 WEIGHTS, CONFIG, BEST = "model.safetensors", "config.json", "best.ckpt"
@@ -108,9 +103,11 @@ def load_model(path: str | Path) -> tuple[nn.Module, ModelRecord]:
         >>> model(torch.zeros(1, *record.input_size)).shape, len(record.classes)
         (torch.Size([1, 10]), 10)
     """
-    weights, record = _read(Path(path))
+    file = _file_in(Path(path))
+    weights, record, checksum = _read(file)
     model = build_model(record)
     load_weights(model, weights, source=str(path))
+    warn_without(checksum, file)
     return model.eval(), record
 
 
@@ -143,9 +140,8 @@ def stored_weights(path: str | Path) -> tuple[dict[str, Tensor], list[str]]:
         >>> len(weights), unused
         (24, [])
     """
-    path = Path(path)
-    weights, _ = _read(path)
-    file = _file_in(path) if path.is_dir() else path
+    file = _file_in(Path(path))
+    weights, *_ = _read(file)
     sets = [] if file.suffix == ".safetensors" else weight_sets(read_torch_file(file))
     return weights, sets[1:]
 
@@ -188,24 +184,21 @@ def record_of_released(weights: Mapping[str, Tensor]) -> ModelRecord | None:
     )
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], ModelRecord]:
-    """Weights and record of a file, or of a folder."""
-    if path.is_dir():
-        return _read(_file_in(path))
+def _read(path: Path) -> tuple[dict[str, Tensor], ModelRecord, str | None]:
+    """Weights and record of a file, and its checksum if it is a safetensors file."""
     if path.suffix == ".npz":
         raise InputError(
             f"{path} is an .npz file, the format of Google's ViTs; 'kat convert' makes a KAT of one"
         )
-    recorded = path.name == WEIGHTS or path.with_name(CONFIG).is_file()
-    if path.suffix == ".safetensors" and recorded:
-        content, checksum = read_safetensors(path)
-        return canonical(content), _read_config(path, checksum)
+    checksum = None
     if path.suffix == ".safetensors":
-        weights = read_state_dict(path)
+        weights, checksum = read_weights(path)
+        if path.name == WEIGHTS or path.with_name(CONFIG).is_file():
+            return weights, _read_config(path, checksum), checksum
     else:
         checkpoint = _read_with_checksum(path)
         if _is_training_checkpoint(checkpoint):
-            return canonical(checkpoint["state_dict"]), _record_in(checkpoint)
+            return canonical(checkpoint["state_dict"]), _record_in(checkpoint), None
         weights = canonical(checkpoint)
     released = record_of_released(weights)
     if released is None:
@@ -213,18 +206,20 @@ def _read(path: Path) -> tuple[dict[str, Tensor], ModelRecord]:
             f"{path} is neither a checkpoint that 'kat train' has written nor an official KAT's:"
             " nothing says what model its weights belong to"
         )
-    return weights, released
+    return weights, released, checksum
 
 
 def _file_in(folder: Path) -> Path:
-    """The weights in a folder."""
+    """The weights in a folder, or the file that is given for one."""
+    if not folder.is_dir():
+        return folder
     for name in (WEIGHTS, BEST):
         if (folder / name).is_file():
             return folder / name
     raise InputError(f"{folder} holds no model: neither {WEIGHTS} nor {BEST} is there")
 
 
-def _read_config(weights: Path, checksum: str) -> ModelRecord:
+def _read_config(weights: Path, checksum: str | None) -> ModelRecord:
     """The record beside weights, which names their checksum if :func:`save_model` wrote it.
 
     It is not required of other weights in the folder, nor of those of transformers, which copies
@@ -242,7 +237,6 @@ def _read_config(weights: Path, checksum: str) -> ModelRecord:
                 f" remove sha256 from {path.name}"
             )
         content = content["previous"]
-    warn_without(checksum, weights)
     try:
         return ModelRecord.from_timm(content)
     except InputError as error:

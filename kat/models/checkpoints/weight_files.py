@@ -53,34 +53,34 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         >>> weights["blocks.0.mlp.act2.weight_numerator"].shape
         torch.Size([1, 6])
     """
-    path = Path(path)
-    if path.suffix == ".safetensors":
-        content, checksum = read_safetensors(path)
-        warn_without(checksum, path)
-    else:
-        content = read_torch_file(path)
-    state = canonical(content)
-    if not state:
-        raise InputError(f"{path} holds no weights")
+    state, checksum = read_weights(Path(path))
+    warn_without(checksum, path)
     return state
 
 
-def read_safetensors(path: Path) -> tuple[dict[str, Tensor], str]:
-    """The tensors of a file, and its checksum, which it matches; empty if it has none.
+def read_weights(path: Path) -> tuple[dict[str, Tensor], str | None]:
+    """As :func:`read_state_dict`, without the warning, and with the checksum of a safetensors file.
 
-    Raises:
-        InputError: the file is missing or damaged.
+    It is empty if the file has none. Of a torch file it is None.
     """
-    checksum = verify_checksum(path)
+    checksum = verify_checksum(path) if path.suffix == ".safetensors" else None
+    content = read_torch_file(path) if checksum is None else _read_safetensors(path)
+    state = canonical(content)
+    if not state:
+        raise InputError(f"{path} holds no weights")
+    return state, checksum
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
-        return safetensors.torch.load_file(path), checksum
+        return safetensors.torch.load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
         raise InputError(f"{path} is not a complete safetensors file: {error}") from None
 
 
-def warn_without(checksum: str, path: Path) -> None:
-    """Warns of a file that has no checksum."""
-    if not checksum:
+def warn_without(checksum: str | None, path: str | Path) -> None:
+    """Warns of a safetensors file without a checksum, once it is known to be of use."""
+    if checksum == "":
         warn(f"warning: {path} has no checksum, so damage to its weights would not be noticed")
 
 

@@ -17,7 +17,7 @@ from kat.models.block import PLAIN_BLOCKS
 from kat.models.checkpoints.model_record import ModelRecord, preprocessing_of
 from kat.models.checkpoints.state_dict import STEM, is_coefficient
 from kat.models.checkpoints.storage import load_model, record_of_released
-from kat.models.checkpoints.weight_files import read_state_dict
+from kat.models.checkpoints.weight_files import read_weights, warn_without
 from kat.models.conversion.google_npz import PREPROCESSING, read_google_vit
 from kat.models.conversion.vit_args import REGISTERS, rational_args, vit_args
 from kat.models.dense import DenseHeads, DenseModel
@@ -142,7 +142,10 @@ def read_vit(source: str | Path | nn.Module) -> ViTSource:
     if path.is_dir() or _has_record(path):
         return _of_model(*load_model(path), name=name)
     if path.is_file() or path.suffix in _FILES:
-        return _of_weights(read_state_dict(path), name)
+        weights, checksum = read_weights(path)
+        found = _of_weights(weights, name)
+        warn_without(checksum, path)
+        return found
     return _of_timm(name)
 
 
