@@ -5,13 +5,15 @@ An input is a regular file; an output is written completely or not at all.
 
 from __future__ import annotations
 
+import errno
 import os
+import secrets
 import shutil
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 from kat.errors import InputError, MissingFile, OutputFailed, UnreadableFile
 from kat.text import scaled
@@ -126,10 +128,12 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     partial = _partial(path)
     try:
+        partial.touch(exist_ok=False)
         yield partial
         os.replace(partial, path)
     except OSError as error:
-        error.filename = error.filename or str(path)  # errors of writing have no name
+        if error.filename is None or str(error.filename) == str(partial):
+            error.filename = str(path)  # errors of writing have no name
         raise
     finally:
         partial.unlink(missing_ok=True)
@@ -149,7 +153,6 @@ def new_folder(path: Path) -> Iterator[Path]:
     _check_parent(path)
     check_folder(path)
     partial = _partial(path)
-    shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     try:
         yield partial
@@ -172,17 +175,23 @@ def write_text(path: str | Path, text: str) -> None:
         raise OutputFailed(path, error, text) from error
 
 
+def open_to_append(path: Path) -> TextIO:
+    """Opens a text file in UTF-8 to append lines, but not through a link."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+    return os.fdopen(os.open(path, flags, 0o666), "a", encoding="utf-8", newline="")
+
+
 def link_or_copy(path: Path, other: Path) -> None:
     """Gives a file a second name by a hard link, or copies it where links are unsupported.
 
     ``path`` may be replaced afterwards, but not changed in place; ``other`` keeps the contents.
     """
     partial = _partial(other)
-    partial.unlink(missing_ok=True)
     try:
         try:
             os.link(path, partial)
         except OSError:  # a file system without hard links
+            partial.touch(exist_ok=False)
             shutil.copyfile(path, partial)
         os.replace(partial, other)
     finally:
@@ -210,11 +219,15 @@ def check_target(path: Path, endings: Sequence[str] = ()) -> None:
         if path.exists() and not path.is_file():
             raise InputError(f"{path} is not a regular file, and would be replaced")
         _check_parent(path)
-        _probe(_partial(path))
+        _probe(path.parent)
 
 
-def check_folder(path: Path) -> None:
+def check_folder(path: Path, *, probe: bool = True) -> None:
     """Checks that files can be written to a folder, which may have to be created.
+
+    Args:
+        path: the path of the folder.
+        probe: write a little there, and remove it again; False: only read the permissions.
 
     Raises:
         InputError: ``path`` is a file or below one, its name is not UTF-8, or the system refuses.
@@ -228,7 +241,10 @@ def check_folder(path: Path) -> None:
         if not above.is_dir():
             where = "it" if above == path else above
             raise InputError(f"{path} cannot be a folder: {where} is a file")
-        _probe(above / ".partial-probe")
+        if probe:
+            _probe(above)
+        elif not os.access(above, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 def check_new_folder(path: Path) -> None:
@@ -255,9 +271,11 @@ def _refusals(path: Path) -> Iterator[None]:
         raise InputError(f"{path} cannot be written: {reason_of(error)}") from None
 
 
-def _probe(path: Path) -> None:
+def _probe(folder: Path) -> None:
+    path = _partial(folder / "probe")
     try:
-        path.write_bytes(_PROBE)
+        with path.open("xb") as file:
+            file.write(_PROBE)
     finally:
         path.unlink(missing_ok=True)
 
@@ -281,7 +299,8 @@ def short_names(paths: Sequence[Path]) -> list[str]:
 
 
 def _partial(path: Path) -> Path:
-    return path.with_name(f".partial-{path.name}")
+    """A name that nobody can foresee; it is created, and never opened if it exists."""
+    return path.with_name(f".partial-{secrets.token_hex(8)}{path.suffix}")
 
 
 def _check_parent(path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
+import secrets
 import shutil
 import socket
 from pathlib import Path
@@ -16,7 +18,9 @@ from kat.files import (
     check_new_folder,
     check_target,
     link_or_copy,
+    new_folder,
     open_input,
+    open_to_append,
     read_bytes,
     read_text,
     replacing,
@@ -86,17 +90,85 @@ def test_outputs_are_tried_before_the_work(tmp_path, monkeypatch, check, name):
     assert os.listdir() == ["file"]
 
 
-def test_a_full_disk_is_found_before_the_work(tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
+def test_a_full_disk_is_found_before_the_work(tmp_path):
     check_target(tmp_path / "table.csv")
     check_folder(tmp_path / "new" / "folder")
     assert not os.listdir(tmp_path)
-    monkeypatch.setattr(Path, "write_bytes", full)
-    for check in (check_target, check_folder, check_new_folder):
-        with pytest.raises(InputError, match="x cannot be written: No space left on device"):
-            check(tmp_path / "x")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        for check in (check_target, check_folder, check_new_folder):
+            with pytest.raises(InputError, match="x cannot be written: File too large"):
+                check(tmp_path / "x")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not os.listdir(tmp_path)
+
+
+def _write_everything(folder: Path) -> None:
+    check_folder(folder)
+    check_target(folder / "table.csv")
+    write_text(folder / "table.csv", "new")
+    link_or_copy(folder / "table.csv", folder / "other.csv")
+    with new_folder(folder / "items") as draft:
+        (draft / "item").touch()
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_nothing_is_written_through_a_link(tmp_path, monkeypatch, links):
+    victim, folder = tmp_path / "victim", tmp_path / "folder"
+    victim.write_text("mine")
+    folder.mkdir()
+    names = [f".partial-{name}" for name in ("probe", "table.csv", "other.csv", "items")]
+    for name in names:
+        (folder / name).symlink_to(victim)
+    if not links:
+        monkeypatch.setattr(os, "link", _no_links)
+    _write_everything(folder)
+    assert victim.read_text() == "mine"
+    written = ["table.csv", "other.csv", "items"]
+    assert sorted(os.listdir(folder)) == sorted([*names, *written])
+    assert (folder / "other.csv").read_text() == "new"
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_temporary_name_that_is_taken_is_not_opened(tmp_path, monkeypatch, links):
+    """Even somebody who foresees the random names changes no other file by a link."""
+    monkeypatch.setattr(secrets, "token_hex", lambda _: "0")
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    if not links:
+        monkeypatch.setattr(os, "link", _no_links)
+    for write in (
+        lambda: check_folder(tmp_path),
+        lambda: check_target(tmp_path / "table.csv"),
+        lambda: write_text(tmp_path / "table.csv", "new"),
+        lambda: link_or_copy(tmp_path / "victim", tmp_path / "other.csv"),
+        lambda: new_folder(tmp_path / "items").__enter__(),
+    ):
+        for name in (".partial-0", ".partial-0.csv"):
+            (tmp_path / name).unlink(missing_ok=True)
+            (tmp_path / name).symlink_to(victim)
+        with pytest.raises((InputError, OSError), match="File exists"):
+            write()
+        assert victim.read_text() == "mine"
+
+
+def _no_links(*_):
+    raise OSError("no hard links here")
+
+
+def test_lines_are_not_appended_through_a_link(tmp_path):
+    (tmp_path / "victim").write_text("mine\n")
+    (tmp_path / "log").symlink_to(tmp_path / "victim")
+    with pytest.raises(OSError, match="log"):
+        open_to_append(tmp_path / "log")
+    (tmp_path / "log").unlink()
+    for line in ("1\n", "2\n"):
+        with open_to_append(tmp_path / "log") as file:
+            file.write(line)
+    assert (tmp_path / "log").read_text() == "1\n2\n"
+    assert (tmp_path / "victim").read_text() == "mine\n"
 
 
 def test_a_pipe_or_a_device_is_not_replaced(tmp_path):
@@ -121,11 +193,8 @@ def test_a_text_that_cannot_be_written_is_kept_in_the_error(tmp_path):
 
 @pytest.mark.parametrize("links", [True, False])
 def test_a_second_name_keeps_the_contents_when_the_first_is_replaced(tmp_path, monkeypatch, links):
-    def unsupported(*_):
-        raise OSError("no hard links here")
-
     if not links:
-        monkeypatch.setattr(os, "link", unsupported)
+        monkeypatch.setattr(os, "link", _no_links)
     path, other = tmp_path / "last", tmp_path / "previous"
     path.write_text("1")
     for _ in range(2):  # again, as after a crash between this and the next writing

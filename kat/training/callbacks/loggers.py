@@ -22,7 +22,7 @@ from torch.utils.tensorboard import SummaryWriter
 from kat.documents import read_json
 from kat.errors import InputError, UnreadableFile, first_line
 from kat.extras import MissingPackage, is_installed
-from kat.files import open_input, write_text
+from kat.files import open_input, open_to_append, write_text
 from kat.settings import flat
 from kat.tables import columns_of, write_table
 from kat.text import say
@@ -78,7 +78,7 @@ class CsvLogger(Logger):
         if new or same:
             write_table(self.path, self.columns, self.rows)
         else:
-            with self.path.open("a", newline="") as file:
+            with open_to_append(self.path) as file:
                 csv.DictWriter(file, self.columns).writerow(row)
 
 
