@@ -22,7 +22,6 @@ EXTRA_OF_PACKAGE = {
     "alembic": "loggers",
     "datasets": "data",
     "faster_coco_eval": "dense",
-    "filelock": "train",
     "huggingface_hub": "vision",
     "jinja2": "plot",
     "jsonargparse": "cli",

@@ -25,8 +25,8 @@ MAY_IMPORT = {
     "cli": {"training", "analysis", "deploy", "models", "nn", "ops", "data"},
 }
 LEAVES = {
-    "checksum", "documents", "errors", "extras", "files", "machine", "processes", "settings",
-    "tables", "text", "version",
+    "checksum", "documents", "errors", "extras", "files", "locks", "machine", "processes",
+    "settings", "tables", "text", "version",
 }  # fmt: skip
 """Modules that import no layer, which every layer may use."""
 

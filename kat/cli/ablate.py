@@ -25,7 +25,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -49,6 +48,7 @@ from kat.cli.options.training_settings import TrainingParser, config_from
 from kat.documents import parse_yaml
 from kat.errors import InputError
 from kat.files import write_text
+from kat.locks import locked
 from kat.models.checkpoints.model_record import check_architecture, check_arguments
 from kat.settings import AUTO, Count
 from kat.tables import print_table
@@ -86,15 +86,12 @@ def main(arguments: list[str]) -> int:
     for name in ("runs", "logs"):
         (out / name).mkdir(parents=True, exist_ok=True)
     results = SweepResults(out)
-    try:
-        with FileLock(out / ".lock", timeout=0):
-            if tuning:
-                _train(tuning, options, results, lambda: _keep(tuning, results, out))
-            chosen = [_tuned(grid, tuning) for grid in grids]
-            plans |= {grid.name: plan(grid) for grid in chosen if grid.tune}
-            _train(plans, options, results, lambda: _keep(plans, results, out))
-    except Timeout:
-        raise InputError(f"another kat ablate is running in {out}; give another --out") from None
+    with locked(out / ".lock"):
+        if tuning:
+            _train(tuning, options, results, lambda: _keep(tuning, results, out))
+        chosen = [_tuned(grid, tuning) for grid in grids]
+        plans |= {grid.name: plan(grid) for grid in chosen if grid.tune}
+        _train(plans, options, results, lambda: _keep(plans, results, out))
     untuned = [_untuned(*pair, out) for pair in zip(grids, chosen, strict=True)]
     for grid in chosen:
         if plans[grid.name]:

@@ -33,7 +33,7 @@ from kat.training.run_directory import (
     BEST,
     CONVERSION,
     SUMMARY,
-    locked,
+    locked_run,
     prepare_run_directory,
     remove_run,
     write_records,
@@ -127,7 +127,7 @@ def train(config: TrainConfig) -> Summary:
         >>> sorted(summary.metrics)
         ['top1', 'top5']
     """
-    with locked(Path(config.out)) if is_first_process() else nullcontext():
+    with locked_run(Path(config.out)) if is_first_process() else nullcontext():
         resolved = resolve(config)
         try:
             return _train(build(resolved), resolved)

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import json
 import math
-import os
 import re
 import secrets
 import shutil
-import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import yaml
 
@@ -22,6 +19,7 @@ from kat.data import differences
 from kat.documents import read_json, read_yaml
 from kat.errors import InputError
 from kat.files import check_folder, read_text, write_text
+from kat.locks import locked
 from kat.models import read_training_checkpoint
 from kat.tables import columns_of, open_table, write_table
 from kat.training.config import TrainConfig
@@ -84,72 +82,29 @@ _ONCE = (
 
 _ID = re.compile(r"^# run (\w+)\n")
 """The first line of run.yaml: a comment, since the file is a recipe, whose keys are settings."""
-_OWN: set[Path] = set()
-"""The run directories that this process writes to."""
 
 
 @contextmanager
-def locked(out: Path) -> Iterator[None]:
+def locked_run(out: Path) -> Iterator[None]:
     """Keeps other runs, of this process and of others, from the run directory within the context.
 
-    The kernel holds the lock for this process, but not for its children, and drops it with the
-    process, however that ends. A folder that is still empty at the end is removed again.
+    A folder that is still empty at the end is removed again.
 
     Raises:
         InputError: another run writes to the directory, or it cannot be written.
     """
     if out.exists() and not out.is_dir():
         raise _not_a_run(out)
-    place = out.resolve()
-    if place in _OWN:  # the kernel would lock it for the same process again
-        raise _is_written(out, "this process")
     created = [folder for folder in (out, *out.parents) if not folder.exists()]
+    check_folder(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        file = _lock(out / LOCK)
-    except OSError as error:
-        raise InputError(f"{out} cannot be written: {error}") from None
-    _OWN.add(place)
-    try:
-        yield
+        with locked(out / LOCK):
+            yield
     finally:
-        _OWN.discard(place)
-        with suppress(OSError):  # of a disk that has become read-only
-            (out / LOCK).unlink(missing_ok=True)
-        file.close()
         with suppress(OSError):  # a folder has something in it
             for folder in created:
                 folder.rmdir()
-
-
-def _lock(path: Path) -> TextIO:
-    """The file, open and locked."""
-    while True:
-        file = path.open("a+", encoding="utf-8")
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            with file:
-                file.seek(0)
-                holder = file.read()
-            raise _is_written(path.parent, holder) from None
-        except OSError:  # a file system without locks
-            return file
-        with suppress(FileNotFoundError):  # a run that has just ended has removed the file
-            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                break
-        file.close()
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {socket.gethostname()}")
-    file.flush()
-    return file
-
-
-def _is_written(out: Path, holder: str) -> InputError:
-    return InputError(
-        f"{out} is being written by another run ({holder}): wait for it, stop it, or give another"
-        " --out"
-    )
 
 
 def with_resumption_decided(config: TrainConfig) -> TrainConfig:
@@ -173,7 +128,7 @@ def check_run_directory(config: TrainConfig) -> None:
             nor overwritten.
     """
     out = Path(config.out)
-    check_folder(out)
+    check_folder(out, probe=False)  # a dry run writes nothing, and locked_run has probed
     if config.resume or not out.exists():
         return
     names = [path.name for path in out.iterdir()]

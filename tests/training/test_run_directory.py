@@ -12,7 +12,7 @@ from kat.checksum import write_checksum
 from kat.errors import InputError
 from kat.models import build_model, load_model
 from kat.training import TrainConfig, settings_to_keep
-from kat.training.run_directory import LOCK, locked, newest_checkpoint
+from kat.training.run_directory import LOCK, locked_run, newest_checkpoint
 from tests.cli.commands import QUICK, refused, run
 from tests.images import write_folder
 from tests.processes import start, wait_until
@@ -131,14 +131,14 @@ def test_a_directory_that_a_run_writes_is_refused_until_that_run_is_gone(tmp_pat
 
 
 def test_a_directory_is_refused_to_a_second_run_of_the_same_process(tmp_path):
-    with locked(tmp_path / "run"):
+    with locked_run(tmp_path / "run"):
         for _ in range(2):  # the first refusal must not undo the lock
             with (
                 pytest.raises(InputError, match=r"another run \(this process\)"),
-                locked(tmp_path / "." / "run"),
+                locked_run(tmp_path / "." / "run"),
             ):
                 pass
-    with locked(tmp_path / "run"):
+    with locked_run(tmp_path / "run"):
         pass
     assert list(tmp_path.iterdir()) == []
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 
 from kat.errors import (
     CheckpointFailed,
@@ -24,6 +23,8 @@ from kat.errors import (
     TrainingDiverged,
     first_line,
 )
+from kat.files import open_to_append
+from kat.locks import locked
 from kat.machine import cores
 from kat.processes import (
     accept_requests_to_stop,
@@ -207,11 +208,11 @@ def _work(job: Job, environment: Mapping[str, str], threads: int, together: int)
     when_parent_ends(lambda: os.kill(os.getpid(), signal.SIGTERM))
     os.environ.clear()
     os.environ.update(environment)  # before CUDA starts
-    with job.log.open("a") as log:
+    with open_to_append(job.log) as log:
         os.dup2(log.fileno(), sys.stdout.fileno())
         os.dup2(log.fileno(), sys.stderr.fileno())
     torch.set_num_threads(threads)
-    with FileLock(job.log.with_suffix(".lock")):
+    with locked(job.log.with_suffix(".lock"), wait=True):
         sys.exit(_run(job, together))
 
 

@@ -1,0 +1,80 @@
+"""Locks between processes, for Linux and macOS."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from kat.errors import InputError
+from kat.files import reason_of
+
+_OWN: set[Path] = set()
+"""The locks of this process."""
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
+    """Holds the lock on a file, which names this process and is removed at the end.
+
+    The kernel holds the lock for this process, but not for its children, and drops it with the
+    process, however that ends. No file is opened through a link or truncated: a file that holds
+    something or has a second name is unlinked, and a new one takes its place.
+
+    Args:
+        path: the path of the file; its folder must exist.
+        wait: wait while another process holds the lock.
+
+    Raises:
+        InputError: another process holds the lock, or the file cannot be written.
+    """
+    place = path.parent.resolve() / path.name
+    if place in _OWN and not wait:  # the kernel would lock it for the same process again
+        raise _is_written(path, "this process")
+    if path.is_symlink():
+        raise InputError(f"{path} is a link, and is not followed; remove it")
+    try:
+        descriptor = _lock(path, wait)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {reason_of(error)}") from None
+    _OWN.add(place)
+    try:
+        yield
+    finally:
+        _OWN.discard(place)
+        with suppress(OSError):  # of a disk that has become read-only
+            path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _lock(path: Path, wait: bool) -> int:
+    """The descriptor of the file, locked."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except (BlockingIOError, PermissionError):
+            with os.fdopen(descriptor, errors="replace") as file:
+                raise _is_written(path, file.read(1000)) from None
+        except OSError:
+            pass  # a file system without locks
+        status = os.fstat(descriptor)
+        with suppress(FileNotFoundError):  # a process that has just ended has removed the file
+            if os.path.samestat(status, path.lstat()):
+                if not status.st_size and status.st_nlink < 2:
+                    break
+                path.unlink()  # of a process that was killed, or not a lock at all
+        os.close(descriptor)
+    with suppress(OSError):  # of a full disk, which the holder finds anyway
+        os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
+    return descriptor
+
+
+def _is_written(path: Path, holder: str) -> InputError:
+    return InputError(
+        f"{path.parent} is being written by another run ({holder}): wait for it, stop it, or give"
+        " another --out"
+    )

@@ -1,0 +1,85 @@
+"""Locks: one process at a time, and no other file is changed by their names."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from kat.errors import InputError
+from kat.locks import locked
+
+_HOLD = """
+import sys
+from pathlib import Path
+from kat.locks import locked
+with locked(Path(sys.argv[1]), wait=len(sys.argv) > 2):
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def _holder(path, *options):
+    return subprocess.Popen(
+        [sys.executable, "-c", _HOLD, path, *options],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def test_another_process_is_named_or_waited_for(tmp_path):
+    path = tmp_path / "lock"
+    with _holder(path) as first:
+        assert first.stdout.readline() == "held\n"
+        with (
+            pytest.raises(InputError, match=rf"another run \(process {first.pid} on "),
+            locked(path),
+        ):
+            pass
+        with _holder(path, "wait") as second:
+            first.stdin.write("\n")
+            first.stdin.flush()
+            assert second.stdout.readline() == "held\n"
+            first.wait()
+            with pytest.raises(InputError, match=f"process {second.pid} on "), locked(path):
+                pass
+            second.stdin.write("\n")
+            second.stdin.flush()
+    assert not path.exists()
+
+
+def test_the_lock_of_a_killed_process_is_taken_over(tmp_path):
+    path = tmp_path / "lock"
+    with _holder(path) as first:
+        assert first.stdout.readline() == "held\n"
+        first.kill()
+    assert path.exists()
+    with locked(path):
+        assert path.read_text().startswith(f"process {os.getpid()} on ")
+    assert not path.exists()
+
+
+def test_no_other_file_is_changed_by_a_link(tmp_path):
+    victim, path = tmp_path / "victim", tmp_path / "lock"
+    victim.write_text("mine")
+    path.symlink_to(victim)
+    with pytest.raises(InputError, match=r"lock is a link, and is not followed; remove it$"):
+        locked(path).__enter__()
+    assert victim.read_text() == "mine"
+    path.unlink()
+    os.link(victim, path)
+    with locked(path):
+        assert path.read_text() == f"process {os.getpid()} on {os.uname().nodename}"
+    assert victim.read_text() == "mine"
+    empty = tmp_path / "empty"
+    empty.touch()
+    os.link(empty, path)
+    with locked(path):
+        assert empty.read_text() == ""
+    assert not path.exists()
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
+    with pytest.raises(InputError, match=r"lock cannot be written: No such file or directory$"):
+        locked(tmp_path / "missing" / "lock").__enter__()
