@@ -49,7 +49,7 @@ def make_parser() -> TrainingParser:
         "--dry-run",
         action="store_true",
         help="build everything, check the data and the disk, make three steps, and say what the"
-        " run will take; writes nothing",
+        " run will take; writes nothing but caches",
     )
     return parser
 

@@ -180,7 +180,7 @@ class Parser(ArgumentParser):
                 check_target(found[name], endings)
         for name in self.folders:
             if found.get(name) is not None:
-                check_folder(found[name])
+                check_folder(found[name], probe=not found.get("dry_run"))
         return found
 
     def _spelled(self, arguments: Sequence[str]) -> Iterator[str]:
