@@ -202,7 +202,8 @@ def _load(cached: Path, identity: np.ndarray) -> Arrays | None:
 def _save(cached: Path, arrays: Arrays, identity: np.ndarray) -> None:
     """Caches the arrays. Several processes may do so at once, so each writes its own file first."""
     with suppress(OSError):
-        cached.parent.mkdir(parents=True, exist_ok=True)
+        cache_folder().mkdir(mode=0o700, parents=True, exist_ok=True)  # it may hold libraries too
+        cached.parent.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cached.parent) as draft:
             np.savez(Path(draft) / cached.name, **{**arrays, "identity": identity})  # type: ignore[arg-type]
             os.replace(Path(draft) / cached.name, cached)

@@ -8,7 +8,6 @@ the package or torch is installed. So its top-level imports are of the standard 
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
 import os
 import platform
@@ -17,7 +16,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -101,64 +99,77 @@ def _units(instruction_sets: int) -> list[list[str]]:
     return [[main, *own], *([kernels, f"-DKAT_SET={i}"] for i in chosen)]
 
 
-def cached_library(instruction_sets: int = ALL_SETS) -> Path:
+def cached_library(instruction_sets: int = ALL_SETS) -> tuple[Path, int]:
     """The library in the user's cache, compiled now if it is not there yet, with a line on stderr.
 
-    Its name depends on source, compiler, flags, instruction sets, machine and user, and ends in the
-    hash of the file. A damaged one, or one that another user could change, is not loaded but built
-    again. Of several processes that start together, one compiles and the others wait.
+    Its name depends on source, compiler, flags, instruction sets and machine, and ends in the hash
+    of the file. A damaged one is not loaded but built again. Of several processes that start
+    together, one compiles and the others wait.
+
+    Returns:
+        Its path, and the open descriptor through which it was checked and is to be loaded.
 
     Raises:
-        BuildError: there is no compiler, it failed, or the cache is not writable.
+        BuildError: there is no compiler, it failed, or others can change the cache, or it is not
+            writable.
     """
-    from kat.files import cache_folder
-
     compiler = find_compiler()
+    from kat.errors import InputError
+    from kat.files import cache_folder
+    from kat.locks import locked
+
     identity = "\n".join((source_hash(), *compiler, _run([*compiler, "--version"]), *FLAGS))
     identity += f"\n{platform.system()} {platform.machine()} {instruction_sets}"
     key = hashlib.sha256(identity.encode()).hexdigest()[:16]
     folder, name = cache_folder(), f"rational_cpu-{key}"
     try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not _is_private(folder.stat()):
+            raise BuildError(
+                f"other users can change the files in {folder}: run chmod go-w on it if it is"
+                " yours, or set KAT_CACHE_DIR to a folder that only you can write"
+            )
         if found := _intact_library(folder, name):
             return found
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _locked(folder / f"build-{_user()}.lock"):
-            found = _intact_library(folder, name)
-            return found or _build_into(folder, name, instruction_sets)
-    except OSError as error:
+        with locked(folder / "build.lock", wait=True):
+            return _intact_library(folder, name) or _build_into(folder, name, instruction_sets)
+    except (OSError, InputError) as error:
         raise BuildError(f"{error}; set KAT_CACHE_DIR to a writable folder") from error
 
 
-def _intact_library(folder: Path, name: str) -> Path | None:
-    """The library of this name, if it is intact and only the user and root can change it."""
+def _is_private(status: os.stat_result) -> bool:
+    """Return True if only the user and root can change a file, or the files in a folder."""
+    return status.st_uid in (os.getuid(), 0) and not status.st_mode & 0o022
+
+
+def _intact_library(folder: Path, name: str) -> tuple[Path, int] | None:
+    """The library of this name, if it is intact and private."""
     for path in folder.glob(f"{name}-*.so"):
-        status = path.stat()
-        trusted = not hasattr(os, "getuid") or status.st_uid in (os.getuid(), 0)
-        if trusted and not status.st_mode & 0o022 and path.stem.endswith(f"-{_hash_of(path)}"):
-            return path
+        descriptor, digest = _opened(path)
+        if _is_private(os.fstat(descriptor)) and path.stem.endswith(f"-{digest}"):
+            return path, descriptor
+        os.close(descriptor)
     return None
 
 
-def _build_into(folder: Path, name: str, instruction_sets: int) -> Path:
-    """Compiles the library into a folder, in the place of the user's damaged ones of this name."""
-    stem = f"{name}-{_user()}"
-    draft = folder / f".{stem}.so"
+def _build_into(folder: Path, name: str, instruction_sets: int) -> tuple[Path, int]:
+    """Compiles the library into a folder, in the place of damaged ones of this name."""
+    draft = folder / f".{name}.so"
     sys.stderr.write(f"kat: compiling the CPU kernel once, some seconds, to {folder}\n")
     compile_library(draft, instruction_sets)
-    for damaged in folder.glob(f"{stem}-*.so"):
+    for damaged in folder.glob(f"{name}-*.so"):
         damaged.unlink()
-    target = folder / f"{stem}-{_hash_of(draft)}.so"
+    descriptor, digest = _opened(draft)
+    target = folder / f"{name}-{digest}.so"
     os.replace(draft, target)
-    return target
+    return target, descriptor
 
 
-def _user() -> str:
-    """What distinguishes the files of users who share a cache."""
-    return str(os.getuid()) if hasattr(os, "getuid") else "0"
-
-
-def _hash_of(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:32]
+def _opened(path: Path) -> tuple[int, str]:
+    """The descriptor of a file, and the hash of its contents."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    with open(descriptor, "rb", closefd=False) as file:
+        return descriptor, hashlib.file_digest(file, "sha256").hexdigest()[:32]
 
 
 def is_as_installed(path: Path) -> bool:
@@ -215,21 +226,3 @@ def _run(command: list[str]) -> str:
             f" g++ or clang++, or set CXX to a working compiler. {last_lines}".rstrip()
         )
     return done.stdout
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Holds a lock between processes where the file system supports it.
-
-    Without the lock nothing breaks, as the library is moved into place whole; it may be compiled
-    twice.
-    """
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    with path.open("w") as file:
-        with contextlib.suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -214,7 +214,7 @@ def find_library() -> Library | str:
     damaged = not build.is_as_installed(build.PREBUILT)
     try:
         prebuilt = None if damaged else _open_prebuilt()
-        path, binary = prebuilt or _open(build.cached_library(1 << wanted))
+        path, binary = prebuilt or _open(*build.cached_library(1 << wanted))
     except (build.BuildError, OSError) as error:
         why = f"{build.PREBUILT} is damaged, so install kat again; " if damaged else ""
         return f"{why}{error}"
@@ -232,8 +232,13 @@ def _open_prebuilt() -> tuple[Path, ctypes.CDLL] | None:
     return (path, binary) if binary.kat_source_hash().decode() == build.source_hash() else None
 
 
-def _open(path: Path) -> tuple[Path, ctypes.CDLL]:
-    binary = ctypes.CDLL(str(path))
+def _open(path: Path, descriptor: int | None = None) -> tuple[Path, ctypes.CDLL]:
+    """The library, loaded through the descriptor if there is one: the path may lead elsewhere now.
+
+    The descriptor stays open, since the loader would take another file by its number for this one.
+    """
+    checked = f"/proc/self/fd/{descriptor}"  # of Linux
+    binary = ctypes.CDLL(checked if os.path.exists(checked) else str(path))
     for call in _calls(binary):
         call.argtypes = [ctypes.c_char_p]
         call.restype = ctypes.c_int32

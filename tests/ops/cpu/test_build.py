@@ -32,7 +32,7 @@ def test_processes_that_start_at_once_build_once(tmp_path):
     calls = (tmp_path / "calls").read_text().splitlines()
     assert len([call for call in calls if "-shared" in call]) == 1
     assert len([call for call in calls if "-DKAT_SET=" in call]) == 1  # no other instruction set
-    assert sorted(path.suffix for path in cache.iterdir()) == [".lock", ".so"]
+    assert sorted(path.suffix for path in cache.iterdir()) == [".so"]
     assert finish(start(cache, CXX=str(compiler))) == ["kernel"]
     assert (tmp_path / "calls").read_text().count("-shared") == 1
 
@@ -51,30 +51,57 @@ def builds(tmp_path, monkeypatch):
 
 
 def test_a_library_that_is_damaged_or_that_others_may_write_is_built_again(builds, own_cache):
-    path = build.cached_library()
-    assert build.cached_library() == path
+    path, _ = build.cached_library()
+    assert build.cached_library()[0] == path
     assert builds() == 1
     path.write_text("li")
-    assert build.cached_library() == path
+    assert build.cached_library()[0] == path
     assert builds() == 2
     path.chmod(0o775)
-    assert build.cached_library() == path
+    assert build.cached_library()[0] == path
     assert builds() == 3
     assert path.read_text() == "library\n"
-    assert sorted(one.suffix for one in own_cache.iterdir()) == [".lock", ".so"]
+    assert sorted(one.suffix for one in own_cache.iterdir()) == [".so"]
 
 
-@pytest.mark.skipif(os.name != "posix", reason="needs owners of files")
-def test_users_who_share_a_cache_have_a_library_each(builds, own_cache, monkeypatch):
-    first = os.getuid() or 12345  # what belongs to root is trusted
-    monkeypatch.setattr(os, "getuid", lambda: first)
-    path = build.cached_library()
-    os.chown(path, first, -1)
-    monkeypatch.setattr(os, "getuid", lambda: first + 1)
-    other = build.cached_library()
-    assert other != path
-    assert path.exists()
-    assert builds() == 2
+@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o770, 0o720])
+def test_a_cache_that_others_can_write_is_refused(builds, own_cache, mode):
+    path, _ = build.cached_library()
+    own_cache.chmod(mode)
+    with pytest.raises(build.BuildError, match=f"other users can change the files in {own_cache}"):
+        build.cached_library()
+    assert builds() == 1
+    own_cache.chmod(0o755)
+    assert build.cached_library()[0] == path
+    assert builds() == 1
+
+
+def test_a_cache_of_another_user_is_refused_but_not_that_of_root(builds, own_cache, monkeypatch):
+    path, _ = build.cached_library()
+    owner = own_cache.stat().st_uid
+    monkeypatch.setattr(os, "getuid", lambda: 12345)
+    if owner == 0:
+        assert build.cached_library()[0] == path
+        os.chown(own_cache, 54321, -1)
+    with pytest.raises(build.BuildError, match="set KAT_CACHE_DIR to a folder that only you"):
+        build.cached_library()
+    assert builds() == 1
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs the descriptors of Linux")
+def test_what_was_checked_is_loaded_whatever_has_taken_its_name(tmp_path):
+    """Another library is put in the place of the one that was checked, before it is loaded."""
+    swap = """
+import os, kat.ops.cpu.build as build
+check = build.cached_library
+def swapped(*arguments):
+    path, *rest = check(*arguments)
+    os.rename(path, path.with_suffix(".checked"))
+    path.write_bytes(b"of another user")
+    return path, *rest
+build.cached_library = swapped
+"""
+    assert finish(start(tmp_path / "cache", swap)) == ["kernel"]
 
 
 def test_without_compiler_one_warning_says_what_to_do(tmp_path):

@@ -37,7 +37,7 @@ def test_unknown_choice_is_named(tmp_path):
 def test_a_library_of_another_source_is_not_used(monkeypatch):
     """Without a compiler there is only the one that is built already."""
     with monkeypatch.context() as changed:
-        changed.setattr(build, "PREBUILT", build.cached_library())
+        changed.setattr(build, "PREBUILT", build.cached_library()[0])
         changed.setenv("CXX", "/nonexistent/c++")
         kernels.load_again()
         assert kernels.problem() == ""
@@ -52,7 +52,7 @@ def test_a_damaged_library_of_a_wheel_is_not_loaded(tmp_path, monkeypatch, linke
     """The metadata of a wheel, with the hash of one file, on the path."""
     library = tmp_path / "kat" / "ops" / "cpu" / "_rational_cpu.so"
     library.parent.mkdir(parents=True)
-    shutil.copy(build.cached_library(), library)
+    shutil.copy(build.cached_library()[0], library)
     digest = base64.urlsafe_b64encode(hashlib.sha256(library.read_bytes()).digest()).decode()
     metadata = tmp_path / "kolmogorov_arnold_transformer-0.1.0.dist-info"
     metadata.mkdir()
