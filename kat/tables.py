@@ -24,7 +24,7 @@ def write_table(
     columns: Sequence[str],
     rows: Iterable[Sequence[object] | Mapping[str, object]],
 ) -> None:
-    """Writes a CSV file, whole or not at all.
+    """Writes a CSV file, whole or not at all. Texts are :func:`~kat.text.printable`.
 
     Args:
         path: the path of the file.
@@ -81,19 +81,20 @@ def fill_tables(page: str, tables: Mapping[str, str]) -> str:
     return page
 
 
-_FORMULA = re.compile(r"'*[=+\-@\t\r].")
+_FORMULA = re.compile(r"'*[=+\-@].")
 """How a text begins that a spreadsheet takes for a formula; a quote before it prevents that."""
 
 
 def _escaped(cell: Any) -> Any:
-    """A cell with a quote before it if it is a text that a spreadsheet would execute."""
-    if isinstance(cell, str) and _FORMULA.match(cell) and not _is_number(cell):
-        return f"'{cell}"
-    return cell
+    """A cell, of a text its :func:`~kat.text.printable` form, quoted if a spreadsheet ran it."""
+    if not isinstance(cell, str | Path):
+        return cell
+    text = printable(str(cell))
+    return f"'{text}" if _FORMULA.match(text) and not _is_number(text) else text
 
 
 def _unescaped(cell: Any) -> Any:
-    """What :func:`_escaped` was given."""
+    """A text without the quote of :func:`_escaped`."""
     quoted = isinstance(cell, str) and cell.startswith("'") and _FORMULA.match(cell)
     return cell[1:] if quoted else cell
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from pathlib import Path
 
 import pytest
 
@@ -104,14 +105,13 @@ def test_text_is_not_a_formula_in_a_spreadsheet(tmp_path):
         "@SUM(A1)",
         "-x",
         "'=1",
-        "\t=1",
         "-",
         "plain",
         "'quoted'",
     ]
     write_table(path, ("name", "=column"), ((name, -0.5) for name in names))
     cells = [row[0] for row in csv.reader(path.open(newline=""))][1:]
-    assert cells == [f"'{name}" for name in names[:6]] + names[6:]
+    assert cells == [f"'{name}" for name in names[:5]] + names[5:]
     with open_table(path, "a table") as rows:
         read = list(rows)
     assert [row["name"] for row in read] == names
@@ -124,6 +124,16 @@ def test_names_on_the_terminal_are_printable(capsys):
     print_table(("class",), [("a\x1b[31m\nb",)])
     assert capsys.readouterr().out.split() == ["class", r"a\x1b[31m\nb"]
     assert aligned([("a\nb", "c")]) == [r"a\nb  c"]
+
+
+def test_names_in_a_file_are_printable(tmp_path):
+    """`cat table.csv` must not send to the terminal what a name of a file or class holds."""
+    path = tmp_path / "table.csv"
+    name = "a\x1b]0;owned\x07\n=1\x9b"
+    write_table(path, ("file", name), [(Path(name), name), ("\t=1", "é")])
+    shown = r"a\x1b]0;owned\x07\n=1\x9b"
+    cells = [["file", shown], [shown, shown], [r"\t=1", "é"]]
+    assert list(csv.reader(path.open(newline="", encoding="utf-8"))) == cells
 
 
 def test_tables_are_written_between_their_marks():

@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 
 from kat.files import write_text
 from kat.tables import number_columns
+from kat.text import printable
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure as PlotlyFigure
@@ -156,6 +157,7 @@ def _environment() -> Environment:
         autoescape=True,
         undefined=StrictUndefined,
         keep_trailing_newline=True,
+        finalize=lambda value: printable(value) if type(value) is str else value,  # not Markup
     )
 
 

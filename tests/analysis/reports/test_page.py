@@ -122,3 +122,14 @@ def test_sections_are_linked_and_columns_of_numbers_set_right(page):
     assert "<dt>&lt;model&gt;</dt><dd>kat</dd>" in text
     assert '<th>cell</th><th class="number">top-1</th><th>mixed</th>' in text
     assert "<nav>" not in page
+
+
+def test_names_on_a_page_are_printable():
+    name = "a\x1b[31m\n"
+    report = Report(name)
+    report.heading(name)
+    report.facts([(name, name)])
+    report.table((name,), [(name,)])
+    report.text(name)
+    assert "\x1b" not in report.html()
+    assert r"<p>a\x1b[31m\n</p>" in report.html()
