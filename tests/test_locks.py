@@ -28,6 +28,7 @@ def _holder(path, *options):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_another_process_is_named_or_waited_for(tmp_path):
     path = tmp_path / "lock"
     with _holder(path) as first:
@@ -49,6 +50,7 @@ def test_another_process_is_named_or_waited_for(tmp_path):
     assert not path.exists()
 
 
+@pytest.mark.slow
 def test_the_lock_of_a_killed_process_is_taken_over(tmp_path):
     path = tmp_path / "lock"
     with _holder(path) as first:

@@ -46,7 +46,7 @@ def parse(monkeypatch, tmp_path):
     """Parses a line as its command does, whatever files there are."""
     monkeypatch.chdir(tmp_path)
     for check in ("check_target", "check_folder"):
-        monkeypatch.setattr(parsing, check, lambda *_: None)
+        monkeypatch.setattr(parsing, check, lambda *_, **__: None)
     recipe_path = training_settings.recipe_path
 
     def find(name):
