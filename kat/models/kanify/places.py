@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
-from kat.models.kanify.finders.calls import called_regions, with_module
+from kat.models.kanify.finders.calls import (
+    code_of,
+    code_of_name,
+    functions_of,
+    write_anew,
+)
 from kat.models.kanify.finders.mlp import Mlp
 from kat.models.kanify.finders.trace import named_children
+from kat.text import listing
 
 _FUSED_INFERENCE = {"activation_relu_or_gelu": 0, "use_nested_tensor": False}
 """The attributes by which ``nn.TransformerEncoder`` and its layers select fused code for inference,
@@ -25,14 +30,18 @@ def put_activation(model: nn.Module, mlp: Mlp, module: nn.Module) -> list[Callab
         The functions that take it out, to be called from last to first.
     """
     owner = model.get_submodule(mlp.owner)
-    undo = [_set(owner, mlp.attribute, module)]
-    if mlp.call is not None:
-        undo.append(partial(setattr, owner, "__class__", type(owner)))
-        try:
-            owner.__class__ = with_module(owner, mlp.attribute, mlp.call)
-        except BaseException:
-            undo[0]()
-            raise
+    undo: list[Callable[[], None]] = []
+    try:
+        for name in mlp.followed:  # closures call the present activation
+            holder, _, function = name.rpartition(".")
+            undo += write_anew(model.get_submodule(holder), function)
+        if mlp.call is not None:
+            undo += write_anew(owner, mlp.code, (mlp.attribute, mlp.call))
+    except BaseException:
+        while undo:
+            undo.pop()()
+        raise
+    undo.append(_set(owner, mlp.attribute, module))
     return undo + without_fused_inference(model, mlp.activation)
 
 
@@ -57,9 +66,11 @@ def activation_of(model: nn.Module, mlp: Mlp) -> Any:
         AttributeError: the model has no such place.
     """
     owner = model.get_submodule(mlp.owner)
+    if not all(code_of_name(model, name).graphs for name in mlp.followed):
+        raise AttributeError(f"{listing(mlp.followed)} cannot be written anew")
     if mlp.call is None:
         return getattr(owner, mlp.attribute)
-    found = called_regions(owner)
+    found = code_of(owner, mlp.code).regions if mlp.code in functions_of(owner) else []
     if mlp.call >= len(found) or hasattr(owner, mlp.attribute):
         raise AttributeError(f"{mlp.owner} has no such call")
     return found[mlp.call].module(owner)

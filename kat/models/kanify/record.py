@@ -13,8 +13,7 @@ from kat.documents import read_json
 from kat.errors import InputError
 from kat.models.kanify.activation import activation_function, kind_of
 from kat.models.kanify.config import divisor
-from kat.models.kanify.finders.experts import expert_widths
-from kat.models.kanify.finders.linear import linear_map
+from kat.models.kanify.finders.linear import expert_widths, linear_map
 from kat.models.kanify.finders.mlp import Mlp
 from kat.models.kanify.fit import Fitted
 from kat.models.kanify.places import activation_of
@@ -65,7 +64,8 @@ def kanify_like(model: nn.Module, record: Mapping[str, Any] | str | Path) -> Pla
 def _replacement(model: nn.Module, entry: Mapping[str, Any]) -> Replacement:
     """The replacement of one MLP of a record, checked against the model."""
     d_in, d_hidden, d_out = entry["mlp"]["widths"]
-    mlp = Mlp(**{**entry["mlp"], "widths": (d_in, d_hidden, d_out)})
+    followed = tuple(entry["mlp"].get("followed", ()))
+    mlp = Mlp(**{**entry["mlp"], "widths": (d_in, d_hidden, d_out), "followed": followed})
     _check_same(model, mlp)
     before, after = entry["groups"]
     for count, width in ((before, d_in), (after, d_hidden)):
@@ -147,6 +147,7 @@ def _renamed(record: Mapping[str, Any], rename: Rename) -> dict[str, Any]:
     for entry in renamed["mlps"]:
         for part in ("activation", "first", "second", "gate"):
             entry["mlp"][part] = entry["mlp"][part] and rename(entry["mlp"][part])
+        entry["mlp"]["followed"] = [rename(name) for name in entry["mlp"].get("followed", ())]
     return renamed
 
 

@@ -113,7 +113,10 @@ class Replacement:
     def record(self) -> dict[str, Any]:
         """Its entry in the record of the plan."""
         return {
-            "mlp": {**asdict(self.mlp), "widths": list(self.mlp.widths)},
+            "mlp": {
+                key: list(value) if isinstance(value, tuple) else value
+                for key, value in asdict(self.mlp).items()
+            },
             "groups": [self.act1 and self.act1.num_groups, self.act2.num_groups],
             "share": [(self.act1 or self.act2).share, self.act2.share],
             "coefficients": self.fitted.coefficients.to_dict(),

@@ -7,7 +7,7 @@ No sample input is needed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import chain, count
@@ -17,12 +17,19 @@ from torch import fx, nn
 from torch.nn.parameter import is_lazy
 
 from kat.models.kanify.activation import LINEAR, Activation, activation_function, kind_of
-from kat.models.kanify.finders.calls import Region, called_already, called_regions, fixed_regions
-from kat.models.kanify.finders.experts import expert_widths
-from kat.models.kanify.finders.linear import linear_map
+from kat.models.kanify.finders.calls import (
+    Code,
+    Region,
+    code_of,
+    code_of_name,
+    functions_of,
+    places_of,
+)
+from kat.models.kanify.finders.linear import expert_widths, linear_map
 from kat.models.kanify.finders.mlp import Mlp, NoMlp, joined
-from kat.models.kanify.finders.trace import held_functions, named_children, trace
+from kat.models.kanify.finders.trace import LINE, held_functions, named_children, trace
 from kat.models.kanify.finders.walk import IDENTITIES, Walk, input_of
+from kat.text import listing
 
 _LISTS = (nn.ModuleList, nn.ModuleDict)
 _CONTAINERS = (nn.Sequential, *_LISTS)
@@ -53,14 +60,16 @@ class _Candidate(NamedTuple):
         attribute: its name there.
         activation: itself.
         call: where the code of the owner calls it; None for an attribute.
-        is_fixed: whether that code cannot be written anew.
+        code: the name of the function with that code.
+        why_fixed: why that code cannot be written anew, if it cannot.
     """
 
     owner: str
     attribute: str
     activation: Callable[..., Any]
     call: tuple[int, Region] | None = None
-    is_fixed: bool = False
+    code: str = "forward"
+    why_fixed: str = ""
 
     @property
     def name(self) -> str:
@@ -73,19 +82,24 @@ class _Candidate(NamedTuple):
 
 def find(model: nn.Module) -> Found:
     """Finds the MLPs of a model, without changing it."""
-    graph = cache(lambda path: trace(model.get_submodule(path), _is_step))
+    traces = cache(lambda path: _Trace.of(model, path))
     found = Found()
     for owner, module in model.named_modules():
-        for candidate in chain(_attributes(owner, module), _calls(owner, module, found)):
+        codes = {name: code_of(module, name) for name in functions_of(module)}
+        for candidate in chain(
+            _attributes(owner, module, codes), _calls(owner, module, codes, found)
+        ):
             function = activation_function(candidate.activation)
             if (function and function.name == LINEAR) or (candidate.is_composed and not function):
                 continue
             try:
-                mlp = _mlp(model, candidate, graph)
+                mlp = _mlp(model, candidate, traces)
+            except _NotBySite:
+                continue
             except NoMlp as reason:
                 # Most that code calls is no activation, such as a norm or a scale.
                 named = function and (function.is_known or not candidate.call)
-                if named and not candidate.is_fixed:
+                if named and not candidate.why_fixed:
                     found.skipped[candidate.name] = str(reason)
                 continue
             unfit = _unfit(model, mlp, candidate, function)
@@ -102,18 +116,15 @@ def _unfit(model: nn.Module, mlp: Mlp, candidate: _Candidate, function: Activati
     """Why no rational can be put there; empty if one can."""
     if function is None:
         return f"{kind_of(candidate.activation)} is not one function of every value by itself"
-    if candidate.is_fixed:
-        return (
-            "the code that calls it cannot be written anew: it has optional arguments, conditions"
-            " on its input, a decorator, 'with', assignments to attributes or draws of random"
-            " numbers, or is a graph of torch.fx: kanify the model that was traced"
-        )
+    if candidate.call and candidate.why_fixed:
+        line = candidate.call[1].line
+        return f"the code that calls it{line} cannot be written anew: {candidate.why_fixed}"
     if hasattr(model.get_submodule(mlp.first), "act1"):
         return f"{mlp.first} has an attribute 'act1', the name for its rational, already"
     return ""
 
 
-def _attributes(owner: str, module: nn.Module) -> Iterator[_Candidate]:
+def _attributes(owner: str, module: nn.Module, codes: Mapping[str, Code]) -> Iterator[_Candidate]:
     """The children and functions of a module that may be activations."""
     if _is_step(module) or not any(module.children()):
         return
@@ -121,28 +132,30 @@ def _attributes(owner: str, module: nn.Module) -> Iterator[_Candidate]:
         if _may_be_activation(child):
             yield _Candidate(owner, name, child)
     for name, function in held_functions(module).items():
-        yield _Candidate(owner, name, function)
+        if name not in codes:
+            yield _Candidate(owner, name, function)
 
 
-def _calls(owner: str, module: nn.Module, found: Found) -> Iterator[_Candidate]:
+def _calls(
+    owner: str, module: nn.Module, codes: Mapping[str, Code], found: Found
+) -> Iterator[_Candidate]:
     """The calls in the code of a module that may be activations.
 
     Each has the first name that neither the module nor a call before it has; so what was found
     is looked up when a call is asked for.
     """
-    taken, replaced = set(dir(module)), called_already(module)
+    taken, replaced = set(dir(module)), places_of(module)
 
     def is_free(name: str) -> bool:
         full = joined(owner, name)
         return name not in taken and full not in found.functions and full not in found.skipped
 
-    for number, region in enumerate(called_regions(module)):
-        if number not in replaced:
-            name = next(filter(is_free, _names()))
-            yield _Candidate(owner, name, region.module(module), (number, region))
-    for number, region in enumerate(fixed_regions(module)):
-        name = next(filter(is_free, _names()))
-        yield _Candidate(owner, name, region.module(module), (number, region), is_fixed=True)
+    for code, known in codes.items():
+        for number, region in enumerate(known.regions):
+            if (code, number) not in replaced:
+                name = next(filter(is_free, _names()))
+                activation = region.module(module)
+                yield _Candidate(owner, name, activation, (number, region), code, known.why_not)
 
 
 def _names() -> Iterator[str]:
@@ -166,7 +179,23 @@ def _is_step(module: nn.Module) -> bool:
     return linear_map(module) is not None or _may_be_activation(module)
 
 
-def _mlp(model: nn.Module, candidate: _Candidate, graph: Callable[[str], fx.Graph | None]) -> Mlp:
+class _NotBySite(Exception):
+    """A module that is called several times is a candidate at each call, or only as a whole."""
+
+
+class _Trace(NamedTuple):
+    """The graph of a module, None if it cannot be traced, and the lines where tracing stopped."""
+
+    graph: fx.Graph | None
+    stops: dict[str, str]
+
+    @classmethod
+    def of(cls, model: nn.Module, path: str) -> _Trace:
+        stops: dict[str, str] = {}
+        return cls(trace(model.get_submodule(path), _is_step, stops), stops)
+
+
+def _mlp(model: nn.Module, candidate: _Candidate, traces: Callable[[str], _Trace]) -> Mlp:
     """The MLP around a candidate.
 
     If the input of an attribute comes from the caller of its owner, or its output is returned, as
@@ -175,31 +204,105 @@ def _mlp(model: nn.Module, candidate: _Candidate, graph: Callable[[str], fx.Grap
 
     Raises:
         NoMlp: there is none.
+        _NotBySite: its calls are candidates instead, or the module that is called here.
     """
     name, owner = candidate.name, candidate.owner
     if candidate.call:
         number, region = candidate.call
+        if region.after.op == "call_module" and not _is_by_site(model, candidate, traces):
+            raise _NotBySite
         mlp = Walk(model, owner).mlp(name, region.before, region.after, region.steps)
         if mlp:
-            return replace(mlp, call=number)
-        raise NoMlp("the code that calls it has no linear map on either side of it")
+            return replace(mlp, call=number, code=candidate.code)
+        raise NoMlp(f"the code that calls it{region.line} has no linear map on either side of it")
     experts = expert_widths(model.get_submodule(owner))
     if experts:
         return Mlp(name, owner, owner, experts[:3], "", gate=owner if experts[3] else None)
+    called: list[str] = []
+    stopped: list[str] = []
     for path in _owner_and_holder(model, owner):
-        target, traced = name[len(path) :].lstrip("."), graph(path)
+        target, traced = name[len(path) :].lstrip("."), traces(path)
         calls = [
             node
-            for node in (traced.nodes if traced else ())
+            for node in (traced.graph.nodes if traced.graph else ())
             if node.op == "call_module" and node.target == target
         ]
+        called += [node.meta[LINE] for node in calls]
         if len(calls) > 1:
-            raise NoMlp("it is called more than once")
-        for call in calls:
-            mlp = Walk(model, path).mlp(name, input_of(call), call, [call])
-            if mlp:
-                return mlp
-    raise NoMlp("the code that could be traced has no linear map on either side of it")
+            mlp = _same_mlp(model, path, name, calls)
+        elif calls:
+            mlp = Walk(model, path).mlp(name, input_of(calls[0]), calls[0], calls)
+        else:
+            mlp, around = None, f".{target}"
+            stops = traced.stops.items()
+            stopped += [
+                line for stop, line in stops if around.startswith(f".{stop}".rstrip(".") + ".")
+            ]
+        if mlp:
+            _check_followed(model, mlp, _at(called))
+            return mlp
+    if called:
+        raise NoMlp(f"the code that calls it{_at(called)} has no linear map on either side of it")
+    why = f": it cannot follow the code{_at(stopped)}" if _at(stopped) else ""
+    raise NoMlp(f"torch.fx sees no call of it{why}")
+
+
+def _check_followed(model: nn.Module, mlp: Mlp, at: str) -> None:
+    """Raises NoMlp if a function that calls the MLP cannot be written anew."""
+    for name in mlp.followed:
+        why_not = code_of_name(model, name).why_not
+        if why_not:
+            raise NoMlp(f"{name}, which calls it{at}, cannot be written anew: {why_not}")
+
+
+def _at(lines: list[str]) -> str:
+    """The lines that are known, as " at file.py:12, file.py:14"."""
+    known = listing(dict.fromkeys(filter(None, lines)))
+    return f" at {known}" if known else ""
+
+
+def _is_by_site(model: nn.Module, call: _Candidate, traces: Callable[[str], _Trace]) -> bool:
+    """Return True if each call of the module that is called here is a candidate."""
+    assert call.call
+    full = joined(call.owner, str(call.call[1].after.target))
+    owner, _, attribute = full.rpartition(".")
+    try:
+        _mlp(model, _Candidate(owner, attribute, call.activation), traces)
+    except _NotBySite:
+        return True
+    except NoMlp:
+        pass
+    return False
+
+
+def _same_mlp(model: nn.Module, path: str, name: str, calls: list[fx.Node]) -> Mlp | None:
+    """The MLP around all calls of an activation, which are so many rounds of a loop.
+
+    Raises:
+        NoMlp: they are of several MLPs, and the code cannot be written anew.
+        _NotBySite: they are of several MLPs.
+    """
+    walk, mlps = Walk(model, path), []
+    for call in calls:
+        try:
+            mlps.append(walk.mlp(name, input_of(call), call, [call]))
+        except NoMlp:
+            mlps.append(None)
+    if len(set(mlps)) == 1:
+        return mlps[0]
+    holder, target, why_not = model.get_submodule(path), str(calls[0].target), ""
+    for function in functions_of(holder):
+        code = code_of(holder, function)
+        if any(region.after.target == target for region in code.regions):
+            why_not = code.why_not
+            if not why_not:
+                raise _NotBySite
+    reason = f"it is called more than once{_at([call.meta[LINE] for call in calls])}"
+    raise NoMlp(
+        f"{reason}, in code that cannot be written anew: {why_not}"
+        if why_not
+        else f"{reason}; such a module is taken if it has no parameters, and one code calls it"
+    )
 
 
 def _owner_and_holder(model: nn.Module, owner: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Linear maps of the channels: which modules are one, their widths, the effect of a channel."""
+"""Linear maps of the channels, and experts with many in one tensor, as in transformers' Mixtral."""
 
 from __future__ import annotations
 
@@ -43,6 +43,24 @@ def linear_map(module: nn.Module) -> LinearMap | None:
     if name == "Conv1D":
         return LinearMap(weight.shape[0], weight.shape[1], -1)
     return LinearMap(weight.shape[1], weight.shape[0], -1) if name == "Linear" else None
+
+
+def expert_widths(module: nn.Module) -> tuple[int, int, int, bool] | None:
+    """(d_in, d_hidden, d_out, whether they are gated) of experts, None for any other module.
+
+    Experts are a module with exactly two parameters of three dimensions: (E, k h, d) and (E, d, h),
+    or both transposed; k is 2 if the experts are gated, and 1 if not.
+    """
+    stacked = [p.shape for p in module.parameters(recurse=False) if p.ndim == 3]
+    if len(stacked) != 2 or stacked[0][0] != stacked[1][0]:
+        return None
+    for (out, d_in), (d_out, hidden) in (
+        (stacked[0][1:], stacked[1][1:]),
+        (stacked[0][:0:-1], stacked[1][:0:-1]),  # transposed
+    ):
+        if d_in == d_out and out in (hidden, 2 * hidden):
+            return d_in, hidden, d_out, out == 2 * hidden
+    return None
 
 
 def is_depthwise(module: nn.Module) -> bool:

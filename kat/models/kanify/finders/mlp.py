@@ -24,6 +24,8 @@ class Mlp:
         channel_dim: the dimension of the channels in the input of f.
         call: the number of the call in the code of the module around ``activation``; None if f is
             an attribute.
+        code: the name of the function of that module whose code has the call.
+        followed: functions that modules hold and that call parts of the MLP, as a lambda does.
     """
 
     activation: str
@@ -34,6 +36,8 @@ class Mlp:
     gate: str | None = None
     channel_dim: int = -1
     call: int | None = None
+    code: str = "forward"
+    followed: tuple[str, ...] = ()
 
     @property
     def owner(self) -> str:

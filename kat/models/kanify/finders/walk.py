@@ -6,6 +6,7 @@ required here says which activations are those of MLPs.
 
 from __future__ import annotations
 
+import functools
 import operator
 import re
 from collections.abc import Callable, Iterable
@@ -16,6 +17,7 @@ from torch import fx, nn
 
 from kat.models.kanify.finders.linear import LinearMap, is_depthwise, linear_map
 from kat.models.kanify.finders.mlp import Mlp, NoMlp, joined
+from kat.models.kanify.finders.trace import THROUGH
 
 DROPOUTS = (
     nn.Dropout,
@@ -90,6 +92,8 @@ class Walk:
             raise NoMlp(f"its {first.d_out} channels are not the {hidden} of the next linear map")
         if source.is_moved and target.is_moved:
             raise NoMlp("the dimension of its channels is unclear: they are moved before and after")
+        steps = (source.call, *inside, target.gate or target.call, target.call)
+        followed = dict.fromkeys(name for node in steps for name in node.meta.get(THROUGH, ()))
         return Mlp(
             activation,
             self._name(source.call),
@@ -98,6 +102,7 @@ class Walk:
             "",
             gate=None if target.gate is None else self._name(target.gate),
             channel_dim=(second if source.is_moved else first).channel_dim,
+            followed=tuple(joined(self.path, name) for name in followed),
         )
 
     def _source(self, value: fx.Node, inside: list[fx.Node]) -> _Source | None:
@@ -174,8 +179,10 @@ class Walk:
                 raise NoMlp(f"PEFT has changed {layer}: call kanify first, then PEFT")
 
     def _called(self, node: fx.Node) -> nn.Module | None:
-        is_module = node.op == "call_module"
-        return self.module.get_submodule(str(node.target)) if is_module else None
+        if node.op != "call_module":
+            return None
+        called = functools.reduce(getattr, str(node.target).split("."), self.module)
+        return called if isinstance(called, nn.Module) else None  # a function that it holds
 
     def _is_linear(self, node: fx.Node) -> bool:
         module = self._called(node)
