@@ -10,19 +10,10 @@ kat_micro_patch2_8. SGD has momentum 0.9. Muon is torch's for the matrices; the 
 Arms:
     fixed        the coefficients are frozen: Swish and identity that do not learn
     plain        the coefficients are parameters like all others
-    hundredth    their rate is 0.01 of the others'
-    channels     their rate is divided by the number of channels that share them
-    sensitivity  their rate is divided by S of kat.nn.param_groups
-    normalized   their gradients have the norm of the coefficients, which the rate multiplies
-    clipped      the gradient of the whole model is clipped to norm 1
     adam         with SGD, the coefficients are left to AdamW
-    margin       kat.param_groups without clip_coefficient_gradients
-    groups       kat.param_groups: with SGD their rate is divided by 100 S, with Muon they are
-                 left to AdamW
+    groups       kat.param_groups; with Muon the coefficients are left to AdamW
 
-Runs that the CSV file has are not repeated: a benchmark that was cut short resumes. With
-``--gradients`` it prints instead the largest |gradient| / |parameter| of any coefficients and of
-any weight matrix by step, of the MLP with plain SGD and with the groups.
+Runs that the CSV file has are not repeated: a benchmark that was cut short resumes.
 """
 
 from __future__ import annotations
@@ -31,10 +22,9 @@ import argparse
 import csv
 import math
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import timm
 import torch
@@ -46,26 +36,17 @@ from torch.nn import functional
 import kat
 from kat.files import replacing
 from kat.nn import rationals
-from kat.nn.optimizer_groups import coefficient_lr_scale
 
+Optimizers = list[torch.optim.Optimizer]
 KEY = ("model", "optimizer", "arm", "lr", "seed", "epochs")
 COLUMNS = (*KEY, "diverged", "loss", "top1")
-ARMS = (
-    "fixed", "plain", "hundredth", "channels", "sensitivity", "normalized", "clipped", "adam",
-    "margin", "groups",
-)  # fmt: skip
-_COMMON = ("fixed", "plain", "normalized", "clipped", "groups")
-SUPPORTED = {"muon": _COMMON, "adamw": _COMMON}
-"""The arms that an optimizer has, if not all."""
+ARMS = ("fixed", "plain", "adam", "groups")
 BATCH, GUESSING = 64, math.log(10)
 
 
 def main() -> None:
     """Runs what the file lacks, and prints the table."""
     options = parse()
-    if options.gradients:
-        show_gradients(options.lr[0])
-        return
     done = read(options.csv)
     for key in product(options.models, options.optimizers, options.arms, options.lr):
         for seed in range(options.seeds):
@@ -92,12 +73,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--lr", nargs="+", type=float, default=[0.01, 0.03, 0.1])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--gradients", action="store_true", help="print gradients, at the first lr")
     parser.add_argument("--csv", type=Path, help="read and extend this file")
     options = parser.parse_args()
-    for optimizer, arm in product(options.optimizers, options.arms):
-        if arm not in SUPPORTED.get(optimizer, ARMS):
-            parser.error(f"the arm {arm!r} is for other optimizers than {optimizer}")
+    if "adam" in options.arms and options.optimizers != ["sgd"]:
+        parser.error("the arm 'adam' is for --optimizers sgd alone")
     return options
 
 
@@ -124,7 +103,7 @@ def training(
     torch.manual_seed(seed)
     images, labels, *_ = digits()
     model = MODELS[name]()
-    used = channels(model)
+    used = {p for act in rationals(model).values() for p in act.parameters()}
     for coefficient in used:
         coefficient.requires_grad_(arm != "fixed")
     optimizers = OPTIMIZERS[optimizer](model, arm, lr, used)
@@ -136,59 +115,21 @@ def training(
             yield model, loss.item()
             if not loss.isfinite():
                 return
-            if arm == "clipped":
-                nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            if arm == "normalized":
-                normalize(used)
             for stepper in optimizers:
                 stepper.step()
             model.zero_grad()
 
 
-def show_gradients(lr: float) -> None:
-    """Prints the largest |gradient| / |parameter| of coefficients and of matrices by step."""
-    rows = []
-    for arm in ("plain", "groups"):
-        for step, (model, loss) in enumerate(training("mlp", "sgd", arm, lr, 0, 2)):
-            used = channels(model)
-            ratios = {p: (p.grad.norm() / p.norm()).item() for p in model.parameters()}
-            largest = max(ratio for p, ratio in ratios.items() if p in used)
-            matrix = max(ratio for p, ratio in ratios.items() if p.ndim == 2 and p not in used)
-            if step % 4 == 0 or not math.isfinite(loss):
-                rows.append([arm, str(step), loss, largest, matrix])
-    print(header("cpu"))
-    print_table(["arm", "step", "loss", "coefficients", "matrices"], rows)
-
-
-def sgd(
-    model: nn.Module, arm: str, lr: float, used: dict[nn.Parameter, int]
-) -> list[torch.optim.Optimizer]:
-    """SGD with momentum, the coefficients at the rate of the arm."""
+def sgd(model: nn.Module, arm: str, lr: float, used: set[nn.Parameter]) -> Optimizers:
+    """SGD with momentum."""
     if arm == "adam":
         others = [p for p in model.parameters() if p not in used]
         return [torch.optim.SGD(others, lr=lr, momentum=0.9), torch.optim.AdamW(used, lr=1e-3)]
-    scale: Callable[[nn.Module, nn.Parameter], float] | None = {
-        "hundredth": lambda module, parameter: 0.01,
-        "channels": lambda module, parameter: 1 / used[parameter],
-        "sensitivity": lambda module, parameter: 100 * coefficient_lr_scale(module),
-    }.get(arm)
-    if scale is None:
-        rate = "scaled" if arm in ("margin", "groups") else None
-        groups = kat.param_groups(model, lr, coefficient_lr=rate)
-    else:
-        others = [p for p in model.parameters() if p not in used]
-        groups = [{"params": others}]
-        for module in rationals(model).values():
-            groups += [{"params": [p], "lr": lr * scale(module, p)} for p in module.parameters()]
-    optimizer = torch.optim.SGD(groups, lr=lr, momentum=0.9)
-    if arm == "groups":
-        kat.nn.clip_coefficient_gradients(optimizer)
-    return [optimizer]
+    groups = kat.param_groups(model, lr) if arm == "groups" else model.parameters()
+    return [torch.optim.SGD(groups, lr=lr, momentum=0.9)]
 
 
-def muon(
-    model: nn.Module, arm: str, lr: float, used: dict[nn.Parameter, int]
-) -> list[torch.optim.Optimizer]:
+def muon(model: nn.Module, arm: str, lr: float, used: set[nn.Parameter]) -> Optimizers:
     """Muon for matrices, in the arm "plain" those of the coefficients, too; AdamW for the rest."""
     matrices = [p for p in trained(model) if p.ndim == 2 and (arm == "plain" or p not in used)]
     chosen = set(matrices)
@@ -196,9 +137,7 @@ def muon(
     return [torch.optim.Muon(matrices, lr=lr, weight_decay=0), torch.optim.AdamW(rest, lr=1e-3)]
 
 
-def adamw(
-    model: nn.Module, arm: str, lr: float, used: dict[nn.Parameter, int]
-) -> list[torch.optim.Optimizer]:
+def adamw(model: nn.Module, arm: str, lr: float, used: set[nn.Parameter]) -> Optimizers:
     """AdamW, all parameters at one rate."""
     groups = kat.param_groups(model, lr) if arm == "groups" else trained(model)
     return [torch.optim.AdamW(groups, lr=lr, weight_decay=0)]
@@ -210,28 +149,6 @@ OPTIMIZERS = {"sgd": sgd, "muon": muon, "adamw": adamw}
 def trained(model: nn.Module) -> list[nn.Parameter]:
     """The parameters that are not frozen."""
     return [p for p in model.parameters() if p.requires_grad]
-
-
-def normalize(coefficients: Sequence[nn.Parameter] | dict[nn.Parameter, int]) -> None:
-    """Scales each gradient to the norm of its coefficients, 0.1 at least."""
-    for parameter in coefficients:
-        norm = parameter.detach().norm().clamp(min=0.1)
-        parameter.grad.mul_(norm / (parameter.grad.norm() + 1e-12))
-
-
-def channels(model: nn.Module) -> dict[nn.Parameter, int]:
-    """How many channels share each coefficient."""
-    used: dict[nn.Parameter, int] = {}
-    for module in model.modules():
-        pairs: list[tuple[Any, Any]] = []
-        if isinstance(module, kat.GRKANLinear):
-            pairs = [(module.act, module.fc)]
-        if isinstance(module, kat.GRKANMlp):
-            pairs = [(module.act1, module.fc1), (module.act2, module.fc2)]
-        for act, linear in pairs:
-            for parameter in act.parameters():
-                used[parameter] = linear.in_features // len(parameter)
-    return used
 
 
 def digits() -> tuple[Tensor, Tensor, Tensor, Tensor]:

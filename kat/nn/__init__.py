@@ -12,7 +12,7 @@ from kat.nn.monitoring.coefficient_history import (
     write_coefficient_history,
 )
 from kat.nn.monitoring.stability import StabilityMonitor
-from kat.nn.optimizer_groups import clip_coefficient_gradients, param_groups
+from kat.nn.optimizer_groups import param_groups
 from kat.nn.presets import given_coefficients, preset, preset_names, read_coefficients
 from kat.nn.quadrature import expectation, gain
 from kat.nn.rational import (
@@ -40,7 +40,6 @@ __all__ = [
     "Scheme",
     "Share",
     "StabilityMonitor",
-    "clip_coefficient_gradients",
     "expectation",
     "gain",
     "given_coefficients",

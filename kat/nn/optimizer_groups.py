@@ -1,39 +1,44 @@
 """Parameter groups for optimizers: the coefficients of rationals apart from other parameters.
 
-The gradient of a coefficient c is a sum over all tokens and over all channels that share it, and F
-moves by dF/da_i = x^i / Q and dF/db_j = F |x|^j / Q, which grow with the powers of x. Where a step
-is proportional to the gradient, as in SGD, coefficients need a smaller learning rate than weights,
+A step in a coefficient c moves F by dF/da_i = x^i / Q or dF/db_j = -F |x|^j / Q. The largest slope
 
-    k lr,   k = 1 / (100 S),   S = sum over all coefficients c of E[(dF/dc)^2], x ~ N(0, 1),
+    s_c = max(1, max |dF/dc|),   x in [-6, 6],
 
-and a bound on their gradient, which a few large inputs can make thousands of times larger.
-Optimizers that divide by the size of the gradient, such as Adam, need neither. docs/optimizers.md
-has the measurements.
+grows from 1 to 7,776 with the power of x. Optimizers that divide by the size of the gradient, such
+as Adam, need nothing else. A step of SGD is proportional to the gradient g, which is largest where
+the step must be smallest, so before each step of SGD
+
+    g_c becomes  (g_c / s_c^2) min(1, R / |g / s|),   R = 0.01 (1 - momentum) / lr,
+
+with the norm over all coefficients. Every power then moves F alike, and the coefficients of a power
+move it by 0.01 at most in one step. docs/optimizers.md has the measurements.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from fnmatch import fnmatchcase
+from functools import cache
 from numbers import Real
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from kat.errors import InputError
-from kat.nn.quadrature import expectation
-from kat.nn.rational import GroupRational, group_functions, rationals
+from kat.nn.rational import GroupRational, largest_slopes, rationals
+from kat.nn.sharded import is_sharded
 
-_MARGIN = 100
-"""How much smaller than 1 / S the factor is: with 1 / S most runs diverge."""
+_LARGEST_STEP = 0.01
+"""How far a step of SGD may move F for x in [-6, 6]."""
 
 
 def param_groups(
     model: nn.Module,
     lr: float,
     *,
-    coefficient_lr: float | Literal["scaled"] | None = None,
+    coefficient_lr: float | None = None,
     weight_decay: float | None = None,
 ) -> list[dict[str, Any]]:
     """Parameter groups for any optimizer of torch or timm, with rational coefficients apart.
@@ -42,23 +47,24 @@ def param_groups(
     decay. Frozen parameters are in no group. The rates of the groups replace the ``lr`` that the
     optimizer is given.
 
+    Before each step of SGD (any optimizer with ``dampening``, such as timm's SGDW, SGDP and LARS),
+    the gradient of the coefficients is scaled and bounded, see the top of this module. The first
+    call registers the hook for this, which leaves other groups and other optimizers alone.
+
     Args:
         model: any model; it may be compiled, wrapped in DDP or sharded by ``fully_shard``.
         lr: learning rate.
-        coefficient_lr: learning rate of the coefficients. None: ``lr``, for optimizers that
-            normalize the gradient (Adam, Lion, LAMB, ...). ``"scaled"``: ``k lr`` with a factor
-            k for each rational (:func:`coefficient_lr_scale`), for SGD, together with
-            :func:`clip_coefficient_gradients`.
+        coefficient_lr: learning rate of the coefficients; by default ``lr``.
         weight_decay: of the other parameters. None: what the optimizer is given, or its default.
 
     Returns:
         Dictionaries with ``params``, ``lr``, ``rational``, whether they are coefficients, and
-        ``weight_decay``, unless the optimizer's holds. Those of coefficients also have
-        ``use_muon=False``, which Muon of timm obeys.
+        ``weight_decay``, unless the optimizer's holds. Groups of coefficients also have
+        ``slopes``, s of each parameter, and ``use_muon=False``, which Muon of timm obeys.
 
     Raises:
-        InputError: a rate or a weight decay below zero, another ``coefficient_lr``, something that
-            is no module, or no parameter requires a gradient.
+        InputError: a rate or a weight decay below zero, something that is no module, or no
+            parameter requires a gradient.
 
     Examples:
         >>> import torch
@@ -74,90 +80,74 @@ def param_groups(
     _check_not_negative("lr", lr)
     if weight_decay is not None:
         _check_not_negative("weight_decay", weight_decay)
-    if coefficient_lr is not None and not isinstance(coefficient_lr, str):
-        _check_not_negative("coefficient_lr", coefficient_lr)
-    if isinstance(coefficient_lr, str) and coefficient_lr != "scaled":
-        raise InputError(
-            f"coefficient_lr must be a learning rate, 'scaled' or None, got {coefficient_lr!r}"
-        )
-    scaled = coefficient_lr == "scaled"
-    made = split_coefficients(model, decay_groups(model, weight_decay), scaled=scaled)
+    own = lr if coefficient_lr is None else coefficient_lr
+    _check_not_negative("coefficient_lr", own)
+    made = split_coefficients(model, decay_groups(model, weight_decay))
     if not made:
         raise InputError("no parameter of the model requires a gradient")
-    own = lr if coefficient_lr is None or isinstance(coefficient_lr, str) else coefficient_lr
     for group in made:
-        group["lr"] = (own if group["rational"] else lr) * group.pop("lr_scale")
+        group["lr"] = own if group["rational"] else lr
     return made
 
 
-def clip_coefficient_gradients(optimizer: torch.optim.Optimizer, max_norm: float = 1.0) -> None:
-    """Before every step, scales the gradient of all coefficients to norm ``max_norm`` at most.
-
-    Args:
-        optimizer: an optimizer of the groups of :func:`param_groups`.
-        max_norm: the largest L2 norm, over all coefficients together.
-
-    Raises:
-        InputError: the optimizer's groups do not say which are of coefficients, as those of
-            ``model.parameters()``, or ``max_norm`` is not above zero.
-
-    Examples:
-        >>> import torch
-        >>> import kat
-        >>> from kat.nn import clip_coefficient_gradients
-        >>> model = kat.GRKANLinear(64, 2)
-        >>> optimizer = torch.optim.SGD(kat.param_groups(model, lr=0.1), lr=0.1, momentum=0.9)
-        >>> clip_coefficient_gradients(optimizer, max_norm=1.0)
-    """
-    if not max_norm > 0:
-        raise InputError(f"max_norm must be above 0, got {max_norm!r}")
-    if not any("rational" in group for group in optimizer.param_groups):
-        raise InputError(
-            "the optimizer's parameter groups do not say which are of coefficients: make them with"
-            " kat.param_groups(model, lr)"
-        )
-
-    def clip(stepping: torch.optim.Optimizer, *_: Any) -> None:
-        groups = [group for group in stepping.param_groups if group.get("rational")]
-        coefficients = [parameter for group in groups for parameter in group["params"]]
-        # a fused optimizer divides by the scale of torch.amp.GradScaler itself, after this
-        scale: Any = getattr(stepping, "grad_scale", None)
-        nn.utils.clip_grad_norm_(coefficients, max_norm * (1.0 if scale is None else scale.item()))
-
-    optimizer.register_step_pre_hook(clip)
+@cache
+def _register_sgd_hook() -> None:
+    """Register the hook of :func:`param_groups`, once in a process."""
+    register_optimizer_step_pre_hook(_before_step)
 
 
-def coefficient_lr_scale(activation: GroupRational) -> float:
-    """k = 1 / (100 S), S = sum over all coefficients c of E[(s_c dF/dc)^2] for x ~ N(0, 1).
+def _before_step(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> Any:
+    """Scale the coefficients' gradients for SGD: now, or after the closure that computes them."""
+    groups = [g for g in optimizer.param_groups if "slopes" in g and "dampening" in g]
+    closure: Callable[[], Any] | None = kwargs.get("closure", args[1] if len(args) > 1 else None)
+    if not groups or closure is None:
+        _scale_gradients(optimizer, groups)
+        return None
 
-    F is the initial function, so the factor of a resumed run is the same. s_c is 1, or where
-    :func:`kat.adapt` trains D in a change D diag(s) of the coefficients, the entry of s.
+    def scaled_closure() -> Any:
+        loss = closure()
+        _scale_gradients(optimizer, groups)
+        return loss
+
+    return (optimizer, scaled_closure), {}
+
+
+@torch.no_grad()
+def _scale_gradients(optimizer: torch.optim.Optimizer, groups: list[dict[str, Any]]) -> None:
+    """g_c becomes (g_c / s_c^2) min(1, R / |g / s|); see the top of this module."""
+    if not groups:
+        return
+    rate = max(float(group["lr"]) / (1 - group["momentum"]) for group in groups)
+    # a fused optimizer divides by the scale of torch.amp.GradScaler itself, after this
+    scale: Any = getattr(optimizer, "grad_scale", None)
+    # at a rate of 0 nothing may enter the momentum, whose next rate is unknown
+    bound = _LARGEST_STEP / rate * (1.0 if scale is None else scale.item()) if rate > 0 else 0.0
+    _divide_by_slopes(groups)
+    nn.utils.clip_grad_norm_([p for group in groups for p in group["params"]], bound)
+    _divide_by_slopes(groups)
+
+
+def _divide_by_slopes(groups: list[dict[str, Any]]) -> None:
+    for group in groups:
+        for parameter, slopes in zip(group["params"], group["slopes"], strict=True):
+            gradient = parameter.grad
+            if gradient is not None:
+                local = gradient.to_local() if is_sharded(gradient) else gradient
+                local.div_(local.new_tensor(slopes))
+
+
+def _slopes(activation: GroupRational) -> dict[str, list[float]]:
+    """s of numerator and denominator, by the names of the parameters.
+
+    F is the initial function, so a resumed run has the same.
     """
     initial = activation.initial_coefficients()
-    m, n = activation.degree
-    one = (1.0,) + m * (0.0,)
-    numerators = torch.tensor([one, initial.numerator], dtype=torch.float64, device="cpu")
-    denominator = torch.tensor([initial.denominator], dtype=torch.float64, device="cpu")
-    powers = torch.arange(max(m, n) + 1, device="cpu")[:, None]
-    scales = [_change_scale(activation, "numerator"), _change_scale(activation, "denominator")]
-    scale = torch.cat(scales)[:, None]
-
-    def squares(x: Tensor) -> Tensor:
-        inverse_q, y = group_functions(x, numerators, denominator, activation.form)
-        slopes = x**powers * inverse_q
-        return (scale * torch.cat([slopes[: m + 1], y * slopes[1 : n + 1]])).square()
-
-    with torch.no_grad():
-        return 1 / (_MARGIN * expectation(squares).sum().item())
-
-
-def _change_scale(activation: GroupRational, of: str) -> Tensor:
-    """How far a unit step in what is trained moves the coefficient of each power, (k,)."""
-    modules = dict(activation.named_modules())
-    change = modules.get(f"parametrizations.weight_{of}.0")
-    columns = getattr(activation, f"weight_{of}").shape[1]
-    scale: Tensor = getattr(change, "scale", torch.ones(columns, device="cpu"))
-    return scale.to("cpu", torch.float64)
+    numerator, denominator = (
+        torch.tensor([v], device="cpu") for v in (initial.numerator, initial.denominator)
+    )
+    slopes = largest_slopes(numerator, denominator, activation.form)
+    names = ("weight_numerator", "weight_denominator")
+    return {name: row.clamp(min=1).tolist() for name, row in zip(names, slopes, strict=True)}
 
 
 def decay_groups(model: nn.Module, weight_decay: float | None) -> list[dict[str, Any]]:
@@ -180,35 +170,34 @@ def decay_groups(model: nn.Module, weight_decay: float | None) -> list[dict[str,
 
 
 def split_coefficients(
-    model: nn.Module, groups: Iterable[Mapping[str, Any]], *, scaled: bool
+    model: nn.Module, groups: Iterable[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Splits each group into other parameters and rational coefficients.
+    """Split each group into other parameters and rational coefficients.
 
     Args:
         model: the model of the parameters.
-        groups: parameter groups, which may have an ``lr_scale``.
-        scaled: whether ``lr_scale`` of coefficients contains :func:`coefficient_lr_scale`.
+        groups: parameter groups.
 
     Returns:
-        The groups with ``lr_scale`` and ``rational``; those of coefficients with ``use_muon``, and
-        if scaled one for each function.
+        The groups with ``rational``. Groups of coefficients also have ``use_muon`` and
+        ``slopes``, s of each of their parameters.
     """
-    scales = {
-        id(parameter): coefficient_lr_scale(module) if scaled else 1.0
-        for module in rationals(model).values()
-        for parameter in module.parameters()
-    }
+    _register_sgd_hook()
+    rows: dict[int, list[float]] = {}
+    for module in rationals(model).values():
+        slopes = _slopes(module)
+        for name, parameter in module.named_parameters():
+            # adapters train in the scale of each power already
+            rows[id(parameter)] = slopes.get(name, parameter.shape[-1] * [1.0])
     split = []
     for group in groups:
-        parts: dict[float | None, list[nn.Parameter]] = {None: []}
-        for parameter in group["params"]:
-            parts.setdefault(scales.get(id(parameter)), []).append(parameter)
-        for scale, params in parts.items():
-            own = {} if scale is None else {"use_muon": False}
-            factor = group.get("lr_scale", 1.0) * (1.0 if scale is None else scale)
-            marks = {"params": params, "lr_scale": factor, "rational": scale is not None}
-            if params:
-                split.append({**group, **marks, **own})
+        others = [p for p in group["params"] if id(p) not in rows]
+        own = [p for p in group["params"] if id(p) in rows]
+        if others:
+            split.append({**group, "params": others, "rational": False})
+        if own:
+            marks = {"use_muon": False, "slopes": [rows[id(p)] for p in own]}
+            split.append({**group, "params": own, "rational": True, **marks})
     return split
 
 

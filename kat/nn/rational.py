@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from kat.errors import InputError
-from kat.nn.coefficients import Coefficients, Init, check_degree
+from kat.nn.coefficients import KANIFY_INTERVAL, Coefficients, Init, check_degree
 from kat.nn.presets import coefficients_of, given_coefficients
 from kat.nn.quadrature import gain, moments
 from kat.nn.sharded import sharded_like, whole
@@ -256,3 +256,25 @@ def group_functions(x: Tensor, numerator: Tensor, denominator: Tensor, form: str
     groups = max(len(a), len(b))
     columns = x.cpu().double()[:, None].expand(-1, groups)
     return reference.rational(columns, a, b, form).T
+
+
+def largest_slopes(numerator: Tensor, denominator: Tensor, form: str) -> tuple[Tensor, Tensor]:
+    """max |dF/dc| over x in [-6, 6] and all groups, of each power of the coefficients.
+
+    dF/da_i = x^i / Q and |dF/db_j| = |F| |x|^j / Q.
+
+    Args:
+        numerator, denominator: (1 or G, m + 1) and (1 or G, n), as in :class:`GroupRational`.
+        form: ``"A"`` or ``"B"``.
+
+    Returns:
+        (m + 1,) and (n,), on the CPU in float64.
+    """
+    m, n = numerator.shape[1] - 1, denominator.shape[1]
+    x = torch.linspace(*KANIFY_INTERVAL, 241, dtype=torch.float64, device="cpu")
+    one = torch.tensor([[1.0] + m * [0.0]], device="cpu")
+    inverse_q = group_functions(x, one, denominator, form)
+    powers = x.abs() ** torch.arange(max(m, n) + 1, device="cpu")[:, None, None]
+    values = group_functions(x, numerator, denominator, form).abs()
+    slopes_a = (powers[: m + 1] * inverse_q).amax((1, 2))
+    return slopes_a, (powers[1 : n + 1] * inverse_q * values).amax((1, 2))

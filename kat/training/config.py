@@ -89,8 +89,7 @@ class OptimConfig:
         betas: decay rates of the moments of optimizers that have two, such as Adam.
         layer_decay: factor of the learning rate from each block to the one before it: the head has
             lr, the last block layer_decay times lr; 1 turns it off.
-        rational_lr_scale: factor of the learning rate of the rational coefficients. With SGD it
-            multiplies the small one that docs/optimizers.md explains.
+        rational_lr_scale: factor of the learning rate of the rational coefficients.
         rational_warmup_epochs: epochs over which rational_lr_scale grows linearly from 0; auto: a
             tenth of the epochs, as for a warm-up that would not end before the run does.
         clip_coefficients: after each step, clamp every rational coefficient to [-c, c]; 0 turns it

@@ -1,4 +1,4 @@
-"""Parameter groups: what is in which, the factor of the coefficients, SGD that does not diverge."""
+"""Parameter groups: what is in which, the steps of coefficients, SGD that does not diverge."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import kat
 from kat.errors import InputError
-from kat.nn import clip_coefficient_gradients
-from kat.nn.optimizer_groups import coefficient_lr_scale
+from kat.nn import rationals
 
 
 @pytest.fixture
@@ -58,7 +57,7 @@ def test_rates_and_weight_decay_of_every_parameter(model):
 
 
 def test_wrapped_models_have_the_same_groups(model, ddp):
-    make = partial(kat.param_groups, lr=0.1, coefficient_lr="scaled", weight_decay=0.2)
+    make = partial(kat.param_groups, lr=0.1, weight_decay=0.2)
     plain = [(g["lr"], g["weight_decay"], [id(p) for p in g["params"]]) for g in make(model)]
     for wrapped in (ddp(model), torch.compile(model), ddp(torch.compile(model))):
         groups = make(wrapped)
@@ -89,62 +88,183 @@ def test_without_a_weight_decay_that_of_the_optimizer_holds():
     assert all(group["weight_decay"] == 0 for group in kat.param_groups(model, 0.1, weight_decay=0))
 
 
-def _sum_of_squares(act):
-    """S by a sum over a grid, with autograd's derivatives of F."""
-    x = torch.linspace(-12, 12, 4001, dtype=torch.float64)
+def _slopes(act):
+    """max(1, max |dF/dc|) over [-6, 6] by autograd, for numerator and denominator."""
+    x = torch.linspace(-6, 6, 1201, dtype=torch.float64)
     coefficients = [p.detach().double()[:1].requires_grad_() for p in act.parameters()]
 
     def function(a, b):
         return kat.rational(x[:, None], a, b, form=act.form, impl="reference")[:, 0]
 
-    slopes = torch.autograd.functional.jacobian(function, tuple(coefficients))
-    density = torch.exp(-x.square() / 2) / math.sqrt(2 * math.pi) * (x[1] - x[0])
-    return sum((slope[:, 0].square() * density[:, None]).sum().item() for slope in slopes)
+    jacobians = torch.autograd.functional.jacobian(function, tuple(coefficients))
+    return [s[:, 0].abs().amax(0).clamp(min=1).tolist() for s in jacobians]
 
 
 @pytest.mark.parametrize("init", ["identity", "swish", "gelu"])
 @pytest.mark.parametrize("form", ["A", "B"])
 @pytest.mark.parametrize("degree", [(5, 4), (3, 2)])
-def test_factor_is_a_hundredth_of_one_over_the_squared_slopes(init, form, degree):
+def test_slopes_are_the_largest_derivatives(init, form, degree):
     act = kat.GroupRational(4, degree, init, form)
-    assert 1 / coefficient_lr_scale(act) == pytest.approx(100 * _sum_of_squares(act), rel=1e-4)
+    (group,) = kat.param_groups(act, 0.1)
+    for row, expected in zip(group["slopes"], _slopes(act), strict=True):
+        assert row == pytest.approx(expected, rel=1e-3)
 
 
-@pytest.mark.parametrize("init", ["identity", "swish"])
-def test_factor_of_an_adapter_is_of_what_it_trains(init):
-    """S by autograd's derivatives with respect to D, of changed coefficients A_0 + D diag(s)."""
-    act = kat.GroupRational(4, init=init).double()
-    kat.adapt(act, "rational")
-    changes = [act.parametrizations[f"weight_{of}"][0].d for of in ("numerator", "denominator")]
-    x = torch.linspace(-12, 12, 4001, dtype=torch.float64)
-
-    def function(*changed):
-        names = [name for name, p in act.named_parameters() if p.requires_grad]
-        state = dict(zip(names, changed, strict=True))
-        return torch.func.functional_call(act, state, x[:, None].expand(-1, 4))[:, 0]
-
-    slopes = torch.autograd.functional.jacobian(function, tuple(d.detach() for d in changes))
-    density = torch.exp(-x.square() / 2) / math.sqrt(2 * math.pi) * (x[1] - x[0])
-    total = sum((slope[:, 0].square() * density[:, None]).sum().item() for slope in slopes)
-    assert 1 / coefficient_lr_scale(act) == pytest.approx(100 * total, rel=1e-4)
+def test_slopes_of_the_identity_are_exact():
+    (group,) = kat.param_groups(kat.GroupRational(8, init="identity"), 0.1)
+    assert group["slopes"] == [
+        pytest.approx([6**i for i in range(6)]),
+        pytest.approx([6 * 6**j for j in range(1, 5)]),
+    ]
 
 
-def test_factor_of_the_identity_is_exact():
-    """Moments of N(0, 1): 1 + 1 + 3 + 15 + 105 + 945 for P, 3 + 15 + 105 + 945 for Q."""
-    assert coefficient_lr_scale(kat.GroupRational(8, init="identity")) == pytest.approx(1 / 213800)
+def _step(optimizer, layer, loss, way):
+    """One step: after a backward pass, with a closure, or scaled for mixed precision."""
+    if way == "closure":
+
+        def closure():
+            optimizer.zero_grad()
+            value = loss()
+            value.backward()
+            return value
+
+        optimizer.step(closure)
+    elif way == "scaler":
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16)
+        scaler.scale(loss()).backward()
+        scaler.step(optimizer)
+    else:
+        loss().backward()
+        optimizer.step()
 
 
-def _digits_loss(seed, scaled, steps=66):
+@pytest.mark.parametrize("way", ["backward", "closure", "scaler", "fused scaler", "compiled"])
+@pytest.mark.parametrize("size", [1e-9, 1.0, 1e6])
+def test_a_step_of_sgd_moves_every_power_alike_and_is_bounded(way, size):
+    """-lr g / s^2, with the slopes s, or so much of it as moves F by 0.01."""
+    torch.manual_seed(0)
+    layer = kat.GRKANLinear(8, 4, num_groups=4, dtype=torch.float64)
+    x, lr = torch.randn(100, 8, dtype=torch.float64), 0.5
+    start = {n: p.detach().clone() for n, p in layer.named_parameters()}
+    (size * layer(x).square().sum()).backward()
+    gradients = {n: p.grad.clone() for n, p in layer.named_parameters()}
+    layer.zero_grad()
+    rows = dict(zip(("numerator", "denominator"), _slopes(layer.act), strict=True))
+    whitened = torch.cat(
+        [
+            (gradients[f"act.weight_{n}"] / torch.tensor(r).double()).flatten()
+            for n, r in rows.items()
+        ]
+    ).norm()
+    share = min(1.0, 0.01 / (lr * whitened.item()))
+    fused = way.startswith("fused")
+    optimizer = torch.optim.SGD(kat.param_groups(layer, lr), lr=lr, fused=fused)
+    if way == "compiled":
+        (size * layer(x).square().sum()).backward()
+        torch.compile(lambda: optimizer.step())()
+    else:
+        _step(optimizer, layer, lambda: size * layer(x).square().sum(), way.split()[-1])
+    for name, row in rows.items():
+        parameter = getattr(layer.act, f"weight_{name}").detach()
+        step = gradients[f"act.weight_{name}"] / torch.tensor(row).square()
+        torch.testing.assert_close(
+            parameter - start[f"act.weight_{name}"], -lr * share * step, rtol=1e-3, atol=1e-15
+        )
+    weights = start["fc.weight"] - lr * gradients["fc.weight"]
+    torch.testing.assert_close(layer.fc.weight.detach(), weights, rtol=1e-5, atol=1e-6)
+
+
+def test_momentum_lowers_the_bound_and_all_functions_share_it():
+    torch.manual_seed(0)
+    model = nn.Sequential(kat.GRKANMlp(16, 64), kat.GRKANMlp(16, 64))
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    optimizer = torch.optim.SGD(kat.param_groups(model, 0.5), lr=0.5, momentum=0.9)
+    (1e6 * model(torch.randn(64, 16)).square().mean()).backward()
+    optimizer.step()
+    squares = 0.0
+    for name, act in rationals(model).items():
+        for of, row in zip(("numerator", "denominator"), _slopes(act), strict=True):
+            key = f"{name}.weight_{of}"
+            moved = getattr(act, f"weight_{of}").detach() - before[key]
+            squares += (moved * torch.tensor(row)).square().sum().item()
+    assert math.sqrt(squares) == pytest.approx(0.01 * (1 - 0.9), rel=1e-3)
+
+
+def test_a_rate_of_zero_leaves_nothing_in_the_momentum():
+    torch.manual_seed(0)
+    layer, x = kat.GRKANLinear(8, 4, num_groups=4), torch.randn(100, 8)
+    start = layer.act.weight_numerator.detach().clone()
+    optimizer = torch.optim.SGD(kat.param_groups(layer, 0.0), lr=0.0, momentum=0.9)
+    for rate in (0.0, 0.1):
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.zero_grad()
+        (1e6 * layer(x).square().sum()).backward()
+        optimizer.step()
+    moved = (layer.act.weight_numerator.detach() - start) * torch.tensor(_slopes(layer.act)[0])
+    assert 0 < moved.norm() <= 0.00101
+
+
+@pytest.mark.parametrize("make", [torch.optim.AdamW, torch.optim.RMSprop, torch.optim.Adagrad])
+def test_other_optimizers_see_the_gradients_as_they_are(make):
+    steps = []
+    for coefficients in (True, False):
+        torch.manual_seed(0)
+        layer = kat.GRKANLinear(8, 4, num_groups=4)
+        groups = kat.param_groups(layer, 0.1, weight_decay=0)
+        optimizer = make(groups if coefficients else layer.parameters(), lr=0.1, weight_decay=0)
+        for seed in range(3):
+            optimizer.zero_grad()
+            layer(
+                torch.randn(16, 8, generator=torch.Generator().manual_seed(seed))
+            ).sum().backward()
+            optimizer.step()
+        steps.append([p.detach().clone() for p in layer.parameters()])
+    for ours, plain in zip(*steps, strict=True):
+        assert torch.equal(ours, plain)
+
+
+def test_sgd_of_plain_groups_is_left_alone(model):
+    kat.param_groups(model, 0.1)
+    before = [p.detach().clone() for p in model.parameters()]
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    for old, parameter in zip(before, model.parameters(), strict=True):
+        assert torch.equal(parameter.detach(), old - 1)
+
+
+@pytest.mark.parametrize("width", [64, 256])
+@pytest.mark.parametrize(("lr", "momentum"), [(1e-3, 0.9), (0.1, 0.0), (0.1, 0.9)])
+def test_the_bare_call_with_sgd_learns_and_moves_every_function(width, lr, momentum):
+    """A rate of 0.001 with momentum gave NaN within five steps."""
+    torch.manual_seed(0)
+    model = nn.Sequential(kat.GRKANMlp(width, 4 * width), kat.GRKANMlp(width, 4 * width))
+    points = torch.linspace(-3, 3, 61)
+    before = [act.functions(points) for act in rationals(model).values()]
+    optimizer = torch.optim.SGD(kat.param_groups(model, lr=lr), lr=lr, momentum=momentum)
+    losses, x = [], torch.randn(128, width)
+    for _ in range(20):
+        loss = (model(x) - x.roll(1, 1)).square().mean()
+        losses.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert losses[-1] < losses[0]
+    for old, act in zip(before, rationals(model).values(), strict=True):
+        assert (act.functions(points) - old).abs().max() > 1e-3
+
+
+def _digits_loss(seed, grouped, steps=66):
     """The loss after three epochs of SGD at 0.1 on scikit-learn's digits."""
     images, labels = load_digits(return_X_y=True)
     images, labels = torch.tensor(images).float() / 8 - 1, torch.tensor(labels)
     torch.manual_seed(seed)
     hidden = [kat.GRKANLinear(128, 128) for _ in range(3)]
     model = nn.Sequential(nn.Linear(64, 128), *hidden, kat.GRKANLinear(128, 10))
-    groups = kat.param_groups(model, 0.1, coefficient_lr="scaled" if scaled else None)
+    groups = kat.param_groups(model, 0.1) if grouped else model.parameters()
     optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.9)
-    if scaled:
-        kat.nn.clip_coefficient_gradients(optimizer)
     for batch in (torch.randperm(len(images))[:64] for _ in range(steps)):
         loss = functional.cross_entropy(model(images[batch]), labels[batch])
         optimizer.zero_grad()
@@ -154,47 +274,27 @@ def _digits_loss(seed, scaled, steps=66):
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_sgd_trains_with_scaled_coefficients_and_diverges_without(seed):
-    assert _digits_loss(seed, scaled=True) < 1
-    assert not _digits_loss(seed, scaled=False) < 2
+def test_sgd_trains_with_the_groups_and_diverges_without(seed):
+    assert _digits_loss(seed, grouped=True) < 1
+    assert not _digits_loss(seed, grouped=False) < 2
 
 
-def test_clipping_is_of_the_coefficients_alone(model):
-    optimizer = torch.optim.SGD(kat.param_groups(model, 0.0), lr=0.0)
-    kat.nn.clip_coefficient_gradients(optimizer, 0.5)
-    for factor, clipped in ((1e3, True), (1e-6, False)):
-        before = {name: factor * torch.ones_like(p) for name, p in model.named_parameters()}
-        for name, parameter in model.named_parameters():
-            parameter.grad = before[name].clone()
+@pytest.mark.parametrize("init", ["identity", "swish"])
+def test_adapters_learn_with_sgd(init):
+    """An adapter trains the coefficients in the scale of each power, and its steps are bounded."""
+    torch.manual_seed(0)
+    mlp = kat.GRKANMlp(16, 64, act_init=init)
+    kat.adapt(mlp, "rational")
+    optimizer = torch.optim.SGD(kat.param_groups(mlp, 0.1), lr=0.1, momentum=0.9)
+    x = torch.randn(256, 16)
+    losses = []
+    for _ in range(50):
+        loss = (mlp(x) - x).square().mean()
+        losses.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()
         optimizer.step()
-        squares = 0.0
-        for name, parameter in model.named_parameters():
-            if _is_coefficient(name) and clipped:
-                squares += parameter.grad.square().sum().item()
-            else:
-                assert torch.equal(parameter.grad, before[name])
-        assert squares == pytest.approx(0.25 if clipped else 0.0, rel=1e-4)
-
-
-@pytest.mark.parametrize("fused", [False, True])
-def test_clipping_is_of_gradients_without_the_scale_of_mixed_precision(fused):
-    moved = []
-    for scaler in (None, torch.amp.GradScaler("cpu", init_scale=2.0**16)):
-        torch.manual_seed(0)
-        layer, x = kat.GRKANLinear(8, 4, num_groups=4), torch.randn(100, 8)
-        optimizer = torch.optim.SGD(kat.param_groups(layer, 0.1), lr=0.1, fused=fused)
-        kat.nn.clip_coefficient_gradients(optimizer, 0.01)
-        before = layer.act.weight_numerator.detach().clone()
-        loss = layer(x).square().sum()
-        if scaler is None:
-            loss.backward()
-            optimizer.step()
-        else:
-            scaler.scale(loss).backward()
-            scaler.step(optimizer)
-        moved.append(layer.act.weight_numerator.detach() - before)
-    torch.testing.assert_close(moved[1], moved[0])
-    assert moved[0].any()
+    assert losses[-1] < 0.97 * losses[0]
 
 
 def test_coefficients_are_not_for_muon(model):
@@ -211,7 +311,9 @@ def test_coefficients_are_not_for_muon(model):
 
 
 def test_bad_input_is_named(model):
-    with pytest.raises(InputError, match="'scaled' or None, got 'auto'"):
+    with pytest.raises(
+        InputError, match="coefficient_lr must be a number of at least 0, got 'auto'"
+    ):
         kat.param_groups(model, 0.1, coefficient_lr="auto")
     with pytest.raises(InputError, match="no parameter of the model requires a gradient"):
         kat.param_groups(model.requires_grad_(False), 0.1)
@@ -227,22 +329,3 @@ def test_rates_below_zero_are_named_as_torch_checks_those_of_groups_not(model, n
 def test_parameters_in_place_of_the_model_are_named(model):
     with pytest.raises(InputError, match=r"model must be an nn\.Module, got generator"):
         kat.param_groups(model.parameters(), 0.1)
-
-
-def test_clipping_wants_groups_of_coefficients_and_a_bound(model):
-    plain = torch.optim.SGD(model.parameters(), lr=0.1)
-    with pytest.raises(InputError, match=r"make them with kat\.param_groups"):
-        clip_coefficient_gradients(plain)
-    optimizer = torch.optim.SGD(kat.param_groups(model, 0.1), lr=0.1)
-    with pytest.raises(InputError, match="max_norm must be above 0, got -1"):
-        clip_coefficient_gradients(optimizer, -1)
-
-
-def test_clipping_passes_over_groups_that_are_added_later(model):
-    optimizer = torch.optim.SGD(kat.param_groups(model, 0.1), lr=0.0)
-    clip_coefficient_gradients(optimizer)
-    later = torch.nn.Parameter(torch.ones(2))
-    later.grad = torch.full((2,), 10.0)
-    optimizer.add_param_group({"params": [later]})
-    optimizer.step()
-    assert later.grad.tolist() == [10.0, 10.0]

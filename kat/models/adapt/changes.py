@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from kat.nn import GroupRational, group_functions
-from kat.nn.coefficients import KANIFY_INTERVAL
+from kat.nn import GroupRational
+from kat.nn.rational import largest_slopes
 
 _COEFFICIENTS = ("weight_numerator", "weight_denominator")
 
@@ -89,9 +89,8 @@ def add_change(act: GroupRational, rank: int | None) -> None:
 def scales(act: GroupRational) -> tuple[Tensor, Tensor]:
     """s_c = 1 / max |dF/dc| over [-6, 6] and all groups, for the coefficients c of each power.
 
-    With dF/da_i = x^i / Q and |dF/db_j| = |F| |x|^j / Q, a step of one size in every entry
-    of D moves F by as much at every power. Without s the highest powers alone would decide how
-    large a step may be.
+    A step of one size in every entry of D moves F by as much at every power. Without s the highest
+    powers alone would decide how large a step may be.
 
     Returns:
         s of the numerator (m + 1,) and of the denominator (n,), in float64; on the meta device, for
@@ -100,13 +99,8 @@ def scales(act: GroupRational) -> tuple[Tensor, Tensor]:
     m, n = act.degree
     if act.weight_numerator.is_meta:
         return torch.empty(m + 1, device="meta"), torch.empty(n, device="meta")
-    x = torch.linspace(*KANIFY_INTERVAL, 241, dtype=torch.float64, device="cpu")
-    one = torch.tensor([[1.0] + m * [0.0]], device="cpu")
-    inverse_q = group_functions(x, one, act.weight_denominator, act.form)
-    powers = x.abs() ** torch.arange(max(m, n) + 1, device="cpu")[:, None, None]
-    numerator = (powers[: m + 1] * inverse_q).amax((1, 2))
-    denominator = (powers[1 : n + 1] * inverse_q * act.functions(x).abs()).amax((1, 2))
-    return _inverse(numerator), _inverse(denominator)
+    slopes = largest_slopes(act.weight_numerator, act.weight_denominator, act.form)
+    return _inverse(slopes[0]), _inverse(slopes[1])
 
 
 def _inverse(x: Tensor) -> Tensor:

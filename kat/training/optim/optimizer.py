@@ -8,8 +8,7 @@ At step t of T, parameter p of layer l of L has the learning rate
             cosine  min_lr + (lr - min_lr) (1 + cos(pi t / T)) / 2
             poly    min_lr + (lr - min_lr) (1 - t / T)^poly_power
             step    lr step_factor^k, k the number of step_at that t / T has reached
-    s_p     layer_decay^(L - l), for a rational's coefficients times rational_lr_scale, and for SGD
-            times k of kat.nn.param_groups, too
+    s_p     layer_decay^(L - l), for a rational's coefficients times rational_lr_scale
     r_p(t)  min(1, t / R) for a rational's coefficients, with R steps of rational warm-up; else 1
 
 where l is 0 for the embeddings, n for block n (counted from 1; the last norm counts to the last
@@ -34,14 +33,10 @@ from torch import nn
 
 from kat.errors import InputError
 from kat.models import rational_parameter_names
-from kat.nn.optimizer_groups import (
-    clip_coefficient_gradients,
-    decay_groups,
-    split_coefficients,
-)
+from kat.nn.optimizer_groups import decay_groups, split_coefficients
 from kat.training.config import OptimConfig
 
-_OWN = ("lr_scale", "weight_decay", "betas")
+_OWN = ("lr_scale", "slopes", "weight_decay", "betas")
 """Settings of a parameter group that are not restored from a checkpoint."""
 
 
@@ -51,7 +46,7 @@ def make_optimizer(model: nn.Module, optim: OptimConfig) -> torch.optim.Optimize
     Parameters in ``model.no_weight_decay()``, biases and norms have no weight decay, but that
     rational coefficients have ``rational_weight_decay``. With ``clip_coefficients`` c > 0, every
     one of them is clamped to [-c, c] after each step.
-    Where steps are proportional to the gradient, that of all coefficients has norm 1 at most.
+    Before steps of SGD, their gradient is scaled as :func:`kat.param_groups` describes.
     Loading a state does not change the settings of the groups.
 
     Raises:
@@ -69,8 +64,6 @@ def make_optimizer(model: nn.Module, optim: OptimConfig) -> torch.optim.Optimize
     except (AssertionError, ImportError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(f"optimizer {optim.name!r} cannot be used: {error}") from None
     optimizer.register_load_state_dict_pre_hook(_keep_own_settings)
-    if is_proportional(optim.name):
-        clip_coefficient_gradients(optimizer)
     if optim.clip_coefficients > 0:
         _check_clipping(model, optim.clip_coefficients)
         optimizer.register_step_post_hook(partial(_clip, optim.clip_coefficients))
@@ -91,21 +84,13 @@ def parameter_groups(model: nn.Module, optim: OptimConfig) -> list[dict[str, Any
         )
     else:
         made = decay_groups(model, optim.weight_decay)
-    groups = split_coefficients(model, made, scaled=is_proportional(optim.name))
+    groups = split_coefficients(model, made)
     for group in groups:
+        group.setdefault("lr_scale", 1.0)
         if group["rational"]:
             group["lr_scale"] *= optim.rational_lr_scale
             group["weight_decay"] = optim.rational_weight_decay
     return groups
-
-
-def is_proportional(name: str) -> bool:
-    """Whether the steps of an optimizer of timm's are proportional to the gradient.
-
-    Those of LARS are where there is no weight decay, as for coefficients.
-    """
-    families = ("sgd", "momentum", "nesterov", "lars", "larc")
-    return any(family in name.lower() for family in families)
 
 
 def _keep_own_settings(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
