@@ -98,9 +98,12 @@ def _register_sgd_hook() -> None:
 
 def _before_step(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> Any:
     """Scale the coefficients' gradients for SGD: now, or after the closure that computes them."""
-    groups = [g for g in optimizer.param_groups if "slopes" in g and "dampening" in g]
+    # not by the groups, which another optimizer may have given its settings
+    groups = [group for group in optimizer.param_groups if "slopes" in group]
+    if not groups or "dampening" not in optimizer.defaults:
+        return None
     closure: Callable[[], Any] | None = kwargs.get("closure", args[1] if len(args) > 1 else None)
-    if not groups or closure is None:
+    if closure is None:
         _scale_gradients(optimizer, groups)
         return None
 
@@ -115,8 +118,6 @@ def _before_step(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> An
 @torch.no_grad()
 def _scale_gradients(optimizer: torch.optim.Optimizer, groups: list[dict[str, Any]]) -> None:
     """g_c becomes (g_c / s_c^2) min(1, R / |g / s|); see the top of this module."""
-    if not groups:
-        return
     rate = max(float(group["lr"]) / (1 - group["momentum"]) for group in groups)
     # a fused optimizer divides by the scale of torch.amp.GradScaler itself, after this
     scale: Any = getattr(optimizer, "grad_scale", None)
@@ -129,6 +130,11 @@ def _scale_gradients(optimizer: torch.optim.Optimizer, groups: list[dict[str, An
 
 def _divide_by_slopes(groups: list[dict[str, Any]]) -> None:
     for group in groups:
+        if len(group["params"]) != len(group["slopes"]):
+            raise InputError(
+                "parameters were removed from a group of kat.param_groups: remove their slopes as"
+                " well, or freeze them before kat.param_groups, which leaves frozen ones out"
+            )
         for parameter, slopes in zip(group["params"], group["slopes"], strict=True):
             gradient = parameter.grad
             if gradient is not None:

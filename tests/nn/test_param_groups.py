@@ -205,6 +205,18 @@ def test_a_rate_of_zero_leaves_nothing_in_the_momentum():
     assert 0 < moved.norm() <= 0.00101
 
 
+def test_groups_whose_parameters_were_filtered_are_named():
+    layer = kat.GRKANLinear(8, 4, num_groups=4)
+    groups = kat.param_groups(layer, 0.1)
+    for group in groups:
+        group["params"] = [p for p in group["params"] if p is not layer.act.weight_denominator]
+    optimizer = torch.optim.SGD(groups, lr=0.1)
+    layer(torch.randn(3, 8)).sum().backward()
+    with pytest.raises(InputError, match="remove their slopes as well, or freeze them before"):
+        optimizer.step()
+    torch.optim.AdamW(groups).step()
+
+
 @pytest.mark.parametrize("make", [torch.optim.AdamW, torch.optim.RMSprop, torch.optim.Adagrad])
 def test_other_optimizers_see_the_gradients_as_they_are(make):
     steps = []
