@@ -5,6 +5,7 @@
 Two GR-KAN MLPs (width, 4 width, width) in a row learn a random two-layer function of Gaussian
 inputs: 200 steps of 256 new samples, mean squared error. ``gelu`` has nn.GELU in the place of act2
 and nothing in the place of act1, from the same initial weights; F starts as GELU and the identity.
+``frozen`` has the rationals with frozen coefficients, which tells what their steps add.
 A run has diverged if its loss on 1,024 other samples is not finite, or above its start, after the
 last step. ``moved`` is the root mean square of F's change for x ~ N(0, 1), relative to F, a mean
 over the functions of runs that did not diverge. Muon is torch's for the matrices, with AdamW at
@@ -62,7 +63,7 @@ def main() -> None:
     for name in options.optimizers:
         for width, lr, momentum in product(WIDTHS, RATES, OPTIMIZERS[name]):
             shown = []
-            for arm in ("gelu", "rational"):
+            for arm in ("gelu", "frozen", "rational"):
                 runs = [train(name, width, lr, momentum, s, arm) for s in range(options.seeds)]
                 rows += [[name, width, lr, momentum, s, arm, *run] for s, run in enumerate(runs)]
                 kept = [run for run in runs if not run.diverged]
@@ -73,8 +74,8 @@ def main() -> None:
             moved = f"{statistics.mean(run.moved for run in kept):.2f}" if kept else "-"
             table.append([name, str(width), f"{lr:g}", f"{momentum:g}", *shown, moved])
     print_table(
-        ["optimizer", "width", "lr", "momentum", "gelu diverged", "loss", "rational diverged",
-         "loss", "moved"],
+        ["optimizer", "width", "lr", "momentum", "gelu diverged", "loss", "frozen diverged",
+         "loss", "rational diverged", "loss", "moved"],
         table,
     )  # fmt: skip
     if options.csv:
@@ -93,6 +94,8 @@ def train(optimizer: str, width: int, lr: float, momentum: float, seed: int, arm
     if arm == "gelu":
         for mlp in mlps:
             mlp.act1, mlp.act2 = nn.Identity(), nn.GELU()
+    for act in rationals(model).values():
+        act.requires_grad_(arm == "rational")
     held_out = torch.randn(1024, width)
 
     def loss_of(x: Tensor) -> Tensor:
@@ -138,9 +141,10 @@ def make_optimizers(
         return [torch.optim.SGD(groups, lr=lr, momentum=momentum)]
     if name == "adamw":
         return [torch.optim.AdamW(groups, weight_decay=0)]
-    coefficients = {p for group in groups if group["rational"] for p in group["params"]}
-    matrices = [p for p in model.parameters() if p.ndim == 2 and p not in coefficients]
-    rest = [p for p in model.parameters() if p.ndim < 2 or p in coefficients]
+    coefficients = {p for act in rationals(model).values() for p in act.parameters()}
+    trained = [p for p in model.parameters() if p.requires_grad]
+    matrices = [p for p in trained if p.ndim == 2 and p not in coefficients]
+    rest = [p for p in trained if p.ndim < 2 or p in coefficients]
     muon = torch.optim.Muon(matrices, lr=lr, momentum=momentum, weight_decay=0)
     return [muon, torch.optim.AdamW(rest, lr=lr, weight_decay=0)]
 
