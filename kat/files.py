@@ -11,7 +11,7 @@ import secrets
 import shutil
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
@@ -121,22 +121,28 @@ def reason_of(error: Exception) -> str:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that replaces it if the body succeeds.
+    """A temporary path that replaces ``path`` if the body creates a file there and succeeds.
 
-    It has the suffix of ``path``, for writers that choose a format by it. If the body fails,
+    It is in a new folder beside ``path``, in which only this user can create files, and has the
+    suffix of ``path``, for writers that choose a format by it. Whoever may rename that folder can
+    put a link in its place: a body that opens the path by mode "x" follows none. If the body fails,
     ``path`` is left as it was and the temporary file is removed.
     """
-    partial = _partial(path)
+    folder = _partial(path)
+    partial = folder / folder.name
     try:
-        partial.touch(exist_ok=False)
-        yield partial
-        os.replace(partial, path)
+        folder.mkdir(0o700 if os.name == "posix" else 0o777)  # files on Windows inherit it
+        try:
+            yield partial
+            os.replace(partial, path)
+        finally:
+            with suppress(OSError):  # no shutil.rmtree: others may have put their folder there
+                partial.unlink(missing_ok=True)  # os.replace keeps a second name of the same file
+                folder.rmdir()
     except OSError as error:
-        if error.filename is None or str(error.filename) == str(partial):
+        if error.filename is None or str(error.filename) in (str(folder), str(partial)):
             error.filename = str(path)  # errors of writing have no name
         raise
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -168,9 +174,10 @@ def write_text(path: str | Path, text: str) -> None:
         OutputFailed: the system refused.
     """
     try:
-        with replacing(Path(path)) as partial:
-            # names of files may hold bytes that are not UTF-8: Python keeps them as surrogates
-            partial.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
+        # names of files may hold bytes that are not UTF-8: Python keeps them as surrogates
+        content = text.encode("utf-8", "backslashreplace")
+        with replacing(Path(path)) as partial, partial.open("xb") as file:
+            file.write(content)
     except OSError as error:
         raise OutputFailed(path, error, text) from error
 
@@ -186,16 +193,12 @@ def link_or_copy(path: Path, other: Path) -> None:
 
     ``path`` may be replaced afterwards, but not changed in place; ``other`` keeps the contents.
     """
-    partial = _partial(other)
-    try:
+    with replacing(other) as partial:
         try:
             os.link(path, partial)
         except OSError:  # a file system without hard links
-            partial.touch(exist_ok=False)
-            shutil.copyfile(path, partial)
-        os.replace(partial, other)
-    finally:
-        partial.unlink(missing_ok=True)  # os.replace keeps it if both are the same file already
+            with path.open("rb") as source, partial.open("xb") as target:
+                shutil.copyfileobj(source, target)
 
 
 def check_target(path: Path, endings: Sequence[str] = ()) -> None:
@@ -299,7 +302,7 @@ def short_names(paths: Sequence[Path]) -> list[str]:
 
 
 def _partial(path: Path) -> Path:
-    """A name that nobody can foresee; it is created, and never opened if it exists."""
+    """A name that nobody can foresee, of a file or folder that is created and not opened."""
     return path.with_name(f".partial-{secrets.token_hex(8)}{path.suffix}")
 
 

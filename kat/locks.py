@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,44 +14,58 @@ from kat.files import reason_of
 
 _OWN: set[Path] = set()
 """The locks of this process."""
+_RELEASED = threading.Condition()
+"""Guards ``_OWN``, and tells that a lock has left it."""
 
 
 @contextmanager
 def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
     """Holds the lock on a file, which names this process and is removed at the end.
 
-    The kernel holds the lock for this process, but not for its children, and drops it with the
+    The kernel holds the lock for this process, but not for its children (which may outlive it, and
+    would keep a lock by flock), also between the machines of NFS. It drops the lock with the
     process, however that ends. No file is opened through a link or truncated: a file that holds
     something or has a second name is unlinked, and a new one takes its place.
 
     Args:
         path: the path of the file; its folder must exist.
-        wait: wait while another process holds the lock.
+        wait: wait while another process or thread holds the lock.
 
     Raises:
-        InputError: another process holds the lock, or the file cannot be written.
+        InputError: another one holds the lock, the file cannot be written, or the system is
+            Windows.
     """
     place = path.parent.resolve() / path.name
-    if place in _OWN and not wait:  # the kernel would lock it for the same process again
-        raise _is_written(path, "this process")
-    if path.is_symlink():
-        raise InputError(f"{path} is a link, and is not followed; remove it")
+    with _RELEASED:  # the kernel would lock it for the same process again
+        if not wait and place in _OWN:
+            raise _is_written(path, "this process")
+        _RELEASED.wait_for(lambda: place not in _OWN)
+        _OWN.add(place)
     try:
-        descriptor = _lock(path, wait)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {reason_of(error)}") from None
-    _OWN.add(place)
-    try:
-        yield
+        if path.is_symlink():
+            raise InputError(f"{path} is a link, and is not followed; remove it")
+        try:
+            descriptor = _lock(path, wait)
+        except OSError as error:
+            raise InputError(f"{path} cannot be written: {reason_of(error)}") from None
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # of a disk that has become read-only
+                path.unlink(missing_ok=True)
+            os.close(descriptor)
     finally:
-        _OWN.discard(place)
-        with suppress(OSError):  # of a disk that has become read-only
-            path.unlink(missing_ok=True)
-        os.close(descriptor)
+        with _RELEASED:
+            _OWN.discard(place)
+            _RELEASED.notify_all()
 
 
 def _lock(path: Path, wait: bool) -> int:
     """The descriptor of the file, locked."""
+    try:
+        import fcntl
+    except ImportError:
+        raise InputError("runs are not locked on Windows; use Linux, macOS or WSL") from None
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:

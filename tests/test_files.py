@@ -8,6 +8,7 @@ import resource
 import secrets
 import shutil
 import socket
+import stat
 from pathlib import Path
 
 import pytest
@@ -158,6 +159,48 @@ def _no_links(*_):
     raise OSError("no hard links here")
 
 
+def test_only_this_user_can_put_files_where_a_writer_opens_its_path(tmp_path):
+    """The file replaces a file or the link that has its name, with a mode by the umask."""
+    victim, path = tmp_path / "victim", tmp_path / "figure.png"
+    victim.write_text("mine")
+    path.symlink_to(victim)
+    before = os.umask(0o027)
+    try:
+        with replacing(path) as partial:
+            assert partial.suffix == ".png"
+            assert partial.parent.parent == tmp_path
+            assert stat.S_IMODE(partial.parent.stat().st_mode) == 0o700
+            partial.write_text("new")
+    finally:
+        os.umask(before)
+    assert (path.read_text(), victim.read_text()) == ("new", "mine")
+    assert stat.S_IMODE(path.lstat().st_mode) == 0o640
+    assert sorted(os.listdir(tmp_path)) == ["figure.png", "victim"]
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_nothing_is_written_through_a_link_in_the_temporary_folder(tmp_path, monkeypatch, links):
+    """As where others may rename its folder, and put their own in its place."""
+    victim, make = tmp_path / "victim", Path.mkdir
+    victim.write_text("mine")
+    if not links:
+        monkeypatch.setattr(os, "link", _no_links)
+
+    def swapped(folder, *args):
+        make(folder, *args)
+        (folder / folder.name).symlink_to(victim)
+
+    monkeypatch.setattr(Path, "mkdir", swapped)
+    for write in (
+        lambda: write_text(tmp_path / "table.csv", "new"),
+        lambda: link_or_copy(tmp_path / "victim", tmp_path / "other.csv"),
+    ):
+        with pytest.raises((OutputFailed, OSError), match="File exists"):
+            write()
+    assert victim.read_text() == "mine"
+    assert os.listdir(tmp_path) == ["victim"]
+
+
 def test_lines_are_not_appended_through_a_link(tmp_path):
     (tmp_path / "victim").write_text("mine\n")
     (tmp_path / "log").symlink_to(tmp_path / "victim")
@@ -208,14 +251,14 @@ def test_a_second_name_keeps_the_contents_when_the_first_is_replaced(tmp_path, m
 
 def test_a_copy_that_fails_leaves_nothing(tmp_path, monkeypatch):
     def fail(*_):
-        raise OSError("no space")
+        raise OSError(errno.ENOSPC, "no space")
 
     def half(_, target):
-        target.write_text("ha")
+        target.write(b"ha")
         fail()
 
     monkeypatch.setattr(os, "link", fail)
-    monkeypatch.setattr(shutil, "copyfile", half)
+    monkeypatch.setattr(shutil, "copyfileobj", half)
     (tmp_path / "last").write_text("half")
     with pytest.raises(OSError, match="no space"):
         link_or_copy(tmp_path / "last", tmp_path / "previous")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -85,3 +87,34 @@ def test_no_other_file_is_changed_by_a_link(tmp_path):
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
     with pytest.raises(InputError, match=r"lock cannot be written: No such file or directory$"):
         locked(tmp_path / "missing" / "lock").__enter__()
+
+
+def test_threads_of_one_process_exclude_each_other(tmp_path):
+    """One that waits neither enters nor touches the file before the other has left."""
+    path, entered = tmp_path / "lock", []
+
+    def enter():
+        with locked(path, wait=True):
+            entered.append(path.read_text())
+
+    with locked(path, wait=True):
+        thread = threading.Thread(target=enter)
+        thread.start()
+        thread.join(0.2)
+        assert (entered, thread.is_alive()) == ([], True)
+        assert path.read_text().startswith(f"process {os.getpid()} on ")
+        with pytest.raises(InputError, match=r"another run \(this process\)"), locked(path):
+            pass
+    thread.join()
+    assert [text.split()[1] for text in entered] == [str(os.getpid())]
+    assert not path.exists()
+
+
+def test_without_fcntl_as_on_windows_it_is_one_line(tmp_path, monkeypatch):
+    for name in ("kat.locks", "fcntl"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    locks = importlib.import_module("kat.locks")
+    with pytest.raises(InputError, match=r"^runs are not locked on Windows; use Linux, macOS or"):
+        locks.locked(tmp_path / "lock").__enter__()
+    assert not list(tmp_path.iterdir())

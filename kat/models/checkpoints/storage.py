@@ -57,6 +57,7 @@ def save_model(model: nn.Module, record: ModelRecord, folder: str | Path) -> Non
     content: dict[str, Any] = record.to_timm()
     weights = _apart({name: t.contiguous().cpu() for name, t in model.state_dict().items()})
     with replacing(folder / WEIGHTS) as partial:
+        partial.touch()
         mode = partial.stat().st_mode  # by the umask; safetensors makes its files private
         metadata = {"format": "pt", "sha256": NO_CHECKSUM}
         try:
