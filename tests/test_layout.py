@@ -142,11 +142,11 @@ def test_the_commands_are_those_of_the_design():
 
     commands = find_commands(PACKAGE / "cli")
     assert commands.keys() == {
-        "ablate", "bench", "completion", "convert", "data", "eval", "export", "fit", "flops",
+        "ablate", "completion", "convert", "data", "eval", "export", "fit", "flops",
         "plot", "predict", "report", "stability", "train", "verify",
     }  # fmt: skip
-    groups = {name: set(find_commands(PACKAGE / "cli" / name)) for name in ("bench", "data")}
-    assert groups == {"bench": {"data"}, "data": {"check", "make"}}
+    groups = {name: set(find_commands(PACKAGE / "cli" / name)) for name in ("data",)}
+    assert groups == {"data": {"check", "make"}}
 
 
 def test_no_module_takes_the_place_of_a_name_of_its_package():
