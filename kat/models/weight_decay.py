@@ -28,7 +28,7 @@ class _Names:
 
 
 def update_no_weight_decay(model: nn.Module) -> None:
-    """Has ``model.no_weight_decay()`` name the rationals' parameters, beside its own names.
+    """Add the rationals' parameters to the names in ``model.no_weight_decay()``.
 
     It is called whenever rationals or their parameters have come or gone.
     """

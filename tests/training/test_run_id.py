@@ -1,4 +1,4 @@
-"""A run knows its checkpoints from those of other runs, and the best from the others."""
+"""A run accepts only its own checkpoints, and only its best one as the best."""
 
 from __future__ import annotations
 

@@ -326,7 +326,7 @@ def build_model(record: ModelRecord, **kwargs: Any) -> nn.Module:
 
 
 def unseen_pixels(model: nn.Module, input_size: tuple[int, int, int]) -> str:
-    """Says which pixels the patches of a model leave out, and the two nearest sizes; or nothing.
+    """Return a message about the pixels that the patches leave out, with the two nearest sizes.
 
     Args:
         model: a model; one without patches, or one that pads images to them, sees every pixel.

@@ -38,8 +38,8 @@ _RELEASED = {
 def save_model(model: nn.Module, record: ModelRecord, folder: str | Path) -> None:
     """Writes model.safetensors, with a checksum, and config.json, each completely or not at all.
 
-    config.json holds the checksum, too, as ``sha256``. While one model replaces another, it has the
-    record of the other as ``previous``, so that it always has that of the weights that are there.
+    config.json holds the checksum, too, as ``sha256``. While one model replaces another, it keeps
+    the old record as ``previous``, so the record of the weights in the folder is always there.
 
     Raises:
         CheckpointFailed: the disk is full.
@@ -222,8 +222,8 @@ def _file_in(folder: Path) -> Path:
 def _read_config(weights: Path, checksum: str | None) -> ModelRecord:
     """The record beside weights, which names their checksum if :func:`save_model` wrote it.
 
-    It is not required of other weights in the folder, nor of those of transformers, which copies
-    all that it finds in a configuration.
+    Other weights in the folder need no checksum, and neither do weights that transformers saved: it
+    copies all entries of a configuration.
     """
     path = weights.with_name(CONFIG)
     content = read_json(path)

@@ -127,12 +127,12 @@ def _is_constant(value: fx.Node, owner: nn.Module) -> bool:
 
 @dataclass(frozen=True)
 class Code:
-    """What is known of one function of a module.
+    """Record what tracing found about one function of a module.
 
     Args:
         graphs: in training and in evaluation; empty if they do not say all that the code does.
         why_not: the reason for that.
-        regions: those of the graph in evaluation, or, if there are no graphs, what could be seen.
+        regions: from the graph in evaluation, or without graphs whatever could be seen.
     """
 
     graphs: dict[bool, fx.Graph] = field(default_factory=dict)
@@ -309,7 +309,7 @@ def _has_changed(
 
 
 def _tensors(attributes: dict[Any, Any]) -> dict[Any, torch.Tensor]:
-    """Those attributes that code can change in place; the copy has its own."""
+    """Copy the attributes that code can change in place."""
     return {
         name: value
         for name, value in attributes.items()
@@ -318,7 +318,7 @@ def _tensors(attributes: dict[Any, Any]) -> dict[Any, torch.Tensor]:
 
 
 def _has_its_tensors(module: nn.Module, graph: fx.Graph) -> bool:
-    """Whether a graph uses no tensors but the module's."""
+    """Return True if a graph uses no tensors but the module's."""
     names = [str(node.target) for node in graph.nodes if node.op == "get_attr"]
     return all(_has(module, name) for name in names)
 
@@ -334,7 +334,7 @@ def _has(module: nn.Module, name: str) -> bool:
 def write_anew(
     owner: nn.Module, function: str, place: tuple[str, int] | None = None
 ) -> list[Callable[[], None]]:
-    """Has a module run a function that is written anew, from now on a method of its class.
+    """Make a regenerated function a method of the module's class.
 
     Args:
         owner: the module.
