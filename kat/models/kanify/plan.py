@@ -17,6 +17,7 @@ from kat.errors import InputError
 from kat.files import check_target, write_text
 from kat.models.kanify.calibrate import Run, run_batch
 from kat.models.kanify.change import Change, measure_change
+from kat.models.kanify.finders.trace import CODE
 from kat.models.kanify.places import parts_of
 from kat.models.kanify.replacement import Replacement
 from kat.models.pretrained.notes import forget, remember
@@ -115,12 +116,19 @@ class Plan:
         order.
 
         Raises:
-            InputError: they are not in place, have been replaced since or have adapters, or a later
-                plan is in place.
+            InputError: they are not in place, have been replaced since or have adapters, a later
+                plan is in place, or the class of a module with regenerated code has changed.
         """
         if not self.applied:
             raise InputError("this plan is not in place: nothing to undo")
         modules = dict(self.model.named_modules(remove_duplicate=False))
+        for name, module in modules.items():
+            kind = type(module)
+            if hasattr(kind, CODE) and CODE not in vars(kind):
+                raise InputError(
+                    f"the class of {name or 'the model'} is now {kind.__name__}, not the one that"
+                    " kanify set; undo the plan before FSDP or others change the class"
+                )
         for replacement in self.replacements:
             for name, act in replacement.rationals.items():
                 if modules.get(name) is not act:

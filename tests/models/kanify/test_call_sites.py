@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import functools
 import inspect
 import pickle
+import types
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -153,6 +157,7 @@ def test_each_call_site_has_a_rational_which_copies_and_records_keep(name):
     assert torch.equal(output(other[0], x), output(model[0], x))
 
     model[0](x).sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
     for act in functions:
         assert model.get_submodule(f"0.{act}").weight_numerator.grad.abs().sum() > 0
     plan.undo()
@@ -265,3 +270,136 @@ def test_what_cannot_be_followed_is_named_with_its_line(build, name, lines, why)
     assert why in message
     assert all(line_of(type(model), text) in message for text in lines)
     assert state(model) == before
+
+
+class Holder(nn.Module):
+    """Linear maps and an activation in a dictionary, called by a function from elsewhere.
+
+    Args:
+        hold: from the module to that function.
+    """
+
+    def __init__(self, hold: Callable[[Holder], Callable[[Tensor], Tensor]]) -> None:
+        super().__init__()
+        self.m = nn.ModuleDict(
+            {"a": nn.Linear(8, 16), "act": nn.GELU(), "c": nn.Linear(16, 8)},
+        )
+        self.register_buffer("calls", torch.zeros(()))
+        self.count = 0
+        self.run = hold(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.run(x)
+
+
+def _drop(holder: Holder, x: Tensor) -> Tensor:
+    m = holder.m
+    return functional.dropout(m["c"](m["act"](m["a"](x))), 0.5, holder.training)
+
+
+def _in_closure(holder: Holder) -> Callable[[Tensor], Tensor]:
+    return lambda x: _drop(holder, x)
+
+
+def _in_default(holder: Holder) -> Callable[[Tensor], Tensor]:
+    def run(x: Tensor) -> Tensor:
+        return inner(x)
+
+    def inner(x: Tensor, *, holder: Holder = holder) -> Tensor:
+        return _drop(holder, x)
+
+    return run
+
+
+def _in_list(holder: Holder) -> Callable[[Tensor], Tensor]:
+    parts = [holder, {"m": (holder.m,)}]
+    return lambda x: functional.dropout(
+        parts[1]["m"][0].c(holder.m.act(holder.m.a(x))), 0.5, parts[0].training
+    )
+
+
+def _in_global(holder: Holder) -> Callable[[Tensor], Tensor]:
+    global _HOLDER
+    _HOLDER = holder
+    return lambda x: _drop(_HOLDER, x)
+
+
+HOLDS = {
+    "closure": _in_closure,
+    "partial": lambda holder: functools.partial(_drop, holder),
+    "method": lambda holder: types.MethodType(_drop, holder),
+    "default": _in_default,
+    "list": _in_list,
+    "global": _in_global,
+}
+
+
+@pytest.mark.parametrize("name", HOLDS)
+@pytest.mark.parametrize("training", [False, True])
+def test_a_held_function_drops_in_training_only(name, training):
+    model, x = Holder(HOLDS[name]).train(training), torch.randn(64, 8)
+    kat.kanify(model)
+    assert not (model.eval()(x) == 0).any()
+    dropped = (model.train()(x) == 0).float().mean()
+    assert 0.3 < dropped < 0.7
+    copied = copy.deepcopy(model.eval())  # the method is the copy's
+    nn.init.zeros_(copied.m.c.weight)
+    assert torch.equal(output(copied, x), copied.m.c.bias.expand(64, 8))
+
+
+def _in_object(holder: Holder) -> Callable[[Tensor], Tensor]:
+    held = types.SimpleNamespace(holder=holder)
+    m = holder.m
+    return lambda x: functional.dropout(m.c(m.act(m.a(x))), 0.5, held.holder.training)
+
+
+def test_a_held_function_with_a_module_in_an_object_is_passed_over():
+    model = Holder(_in_object)
+    with pytest.raises(InputError, match=r"m\.act: torch.fx sees no call of it") as error:
+        kat.kanify(model)
+    assert line_of(Holder, "self.run(x)") in str(error.value)
+
+
+class Outside(nn.Module):
+    """Its child's function reads the mode of the whole."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.whole = Holder(lambda holder: lambda x: _drop(holder, x) * (2 if self.training else 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.whole(x)
+
+
+def test_a_held_function_with_a_module_outside_of_its_own_is_passed_over():
+    why = r"whole\.run, which calls it at test_call_sites\.py:\d+, cannot be written anew: it holds"
+    with pytest.raises(InputError, match=why):
+        kat.kanify(Outside())
+
+
+def _counts(holder: Holder) -> Callable[[Tensor], Tensor]:
+    def run(x: Tensor) -> Tensor:
+        holder.calls += 1
+        holder.count += 1
+        return _drop(holder, x)
+
+    return run
+
+
+def _counts_activations(holder: Holder) -> Callable[[Tensor], Tensor]:
+    def act(x: Tensor) -> Tensor:
+        holder.calls += 1
+        holder.count += 1
+        return functional.gelu(x)
+
+    holder.m["act"] = nn.Identity()
+    holder.act = act
+    return lambda x: holder.m["c"](holder.act(holder.m["a"](x)))
+
+
+@pytest.mark.parametrize("hold", [_counts, _counts_activations])
+def test_the_search_changes_no_attribute_or_buffer(hold):
+    model = Holder(hold)
+    with contextlib.suppress(InputError):
+        kat.kanify(model, dry_run=True)
+    assert model.count == model.calls.item() == 0

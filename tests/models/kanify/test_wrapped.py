@@ -73,3 +73,24 @@ def test_the_rationals_of_a_model_wrapped_afterwards_train(process_group):
     DistributedDataParallel(model)(torch.randn(4, 8)).square().sum().backward()
     rationals = plan.replacements[0].rationals.values()
     assert all(p.grad.abs().sum() > 0 for act in rationals for p in act.parameters())
+
+
+def test_undo_keeps_the_class_of_fsdp(process_group):
+    plan = kat.kanify(_CallsTwice())
+    fully_shard(plan.model)
+    kind, names = type(plan.model), list(plan.model.state_dict())
+    with pytest.raises(InputError, match="class of the model is now FSDP_CallsTwice"):
+        plan.undo()
+    assert type(plan.model) is kind
+    assert list(plan.model.state_dict()) == names
+    assert plan.model(torch.randn(4, 8)).shape == (4, 8)
+
+
+class _CallsTwice(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.act = nn.SiLU()
+        self.one, self.two, self.three = nn.Linear(8, 16), nn.Linear(16, 16), nn.Linear(16, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.three(self.act(self.two(self.act(self.one(x)))))

@@ -25,6 +25,7 @@ from torch.autograd.graph import disable_saved_tensors_hooks
 from kat.models.kanify.finders.trace import (
     CODE,
     LINE,
+    NotWhole,
     Tracer,
     held_functions,
     line_of_error,
@@ -172,8 +173,8 @@ def code_of(owner: nn.Module, name: str) -> Code:
         graphs = {training: _graph(owner, name, training) for training in (True, False)}
         found = [regions(graphs[training], owner) for training in (True, False)]
         if [region.name for region in found[0]] != [region.name for region in found[1]]:
-            raise _NotWhole("it calls other functions in training than in evaluation")
-    except _NotWhole as reason:
+            raise NotWhole("it calls other functions in training than in evaluation")
+    except NotWhole as reason:
         graph = trace(owner, lambda child: True, name=name)
         seen = regions(graph, owner) if graph and _has_its_tensors(owner, graph) else []
         return Code({}, str(reason), seen)
@@ -186,10 +187,6 @@ def code_of_name(model: nn.Module, name: str) -> Code:
     return code_of(model.get_submodule(holder), function)
 
 
-class _NotWhole(Exception):
-    """Why a graph does not say all that the code does."""
-
-
 def _graph(owner: nn.Module, name: str, training: bool) -> fx.Graph:
     """The graph of a function of a module with its children as steps.
 
@@ -197,50 +194,50 @@ def _graph(owner: nn.Module, name: str, training: bool) -> fx.Graph:
     tensors.
 
     Raises:
-        _NotWhole: the code does something that would not be in the graph.
+        NotWhole: the code does something that would not be in the graph.
     """
     graphs = [_graph_in_mode(owner, name, training, mode) for mode in (False, True)]
     first, second = (graph.python_code("self").src for graph in graphs)
     if first != second:
-        raise _NotWhole("it asks whether gradients or mixed precision are on")
+        raise NotWhole("it asks whether gradients or mixed precision are on")
     return graphs[0]
 
 
 def _graph_in_mode(owner: nn.Module, name: str, training: bool, mode: bool) -> fx.Graph:
     if isinstance(owner, torch.jit.ScriptModule):
-        raise _NotWhole("it is TorchScript")
+        raise NotWhole("it is TorchScript")
     if isinstance(owner, fx.GraphModule):  # its copies are made of its graph
-        raise _NotWhole("it is a graph of torch.fx: kanify the model that was traced")
+        raise NotWhole("it is a graph of torch.fx: kanify the model that was traced")
     function = getattr(owner, name)
     if hasattr(function, "__wrapped__"):
-        raise _NotWhole("it has a decorator")
+        raise NotWhole("it has a decorator")
     parameters = inspect.signature(function).parameters.values()
     if any(p.kind != p.POSITIONAL_OR_KEYWORD or p.default is not p.empty for p in parameters):
-        raise _NotWhole("it has optional arguments")
-    skeleton, paths = skeleton_of(owner)
+        raise NotWhole("it has optional arguments")
+    skeleton = skeleton_of(owner)
     skeleton.train(training)
     before, drawn = _attributes(skeleton), (torch.get_rng_state(), random.getstate())
-    tracer = _Own(skeleton, paths, name)
+    tracer = _Own(skeleton, name)
     # Contexts and checkpoints are no steps of a graph: the tracer sees the first by the modes that
     # they change, and the second by the hooks that they need.
     try:
         with _in_mode(mode), disable_saved_tensors_hooks("a checkpoint is no step of a graph"):
             graph = tracer.trace_quietly()
-    except _NotWhole:
+    except NotWhole:
         raise
     except Exception as error:  # foreign code, run on symbols, can raise anything
         line = line_of_error(error)
-        raise _NotWhole(f"torch.fx cannot trace it{line and ' beyond '}{line}") from None
+        raise NotWhole(f"torch.fx cannot trace it{line and ' beyond '}{line}") from None
     if not torch.equal(drawn[0], tracer.drawn) or drawn[1] != random.getstate():
         random.setstate(drawn[1])
-        raise _NotWhole("it draws random numbers")
+        raise NotWhole("it draws random numbers")
     if not _has_its_tensors(owner, graph):
-        raise _NotWhole("it uses tensors that are not the module's")
+        raise NotWhole("it uses tensors that are not the module's")
     after = _attributes(skeleton)
     if _has_changed(before, after) or _has_changed(
         _tensors(_attributes(owner)), _tensors(after), torch.equal
     ):
-        raise _NotWhole("it changes attributes or buffers")
+        raise NotWhole("it changes attributes or buffers")
     return graph
 
 
@@ -258,7 +255,7 @@ class _Own(Tracer):
         if kind == "placeholder":
             self.mode = _mode()
         if _mode() != self.mode:
-            raise _NotWhole("it changes whether gradients or mixed precision are on")
+            raise NotWhole("it changes whether gradients or mixed precision are on")
         if kind == "output":
             self.drawn = torch.get_rng_state()
         return super().create_node(kind, *args, **kwargs)

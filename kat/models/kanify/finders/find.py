@@ -27,7 +27,13 @@ from kat.models.kanify.finders.calls import (
 )
 from kat.models.kanify.finders.linear import expert_widths, linear_map
 from kat.models.kanify.finders.mlp import Mlp, NoMlp, joined
-from kat.models.kanify.finders.trace import LINE, held_functions, named_children, trace
+from kat.models.kanify.finders.trace import (
+    LINE,
+    copy_of_held,
+    held_functions,
+    named_children,
+    trace,
+)
 from kat.models.kanify.finders.walk import IDENTITIES, Walk, input_of
 from kat.text import listing
 
@@ -131,9 +137,9 @@ def _attributes(owner: str, module: nn.Module, codes: Mapping[str, Code]) -> Ite
     for name, child in named_children(module).items():
         if _may_be_activation(child):
             yield _Candidate(owner, name, child)
-    for name, function in held_functions(module).items():
+    for name in held_functions(module):
         if name not in codes:
-            yield _Candidate(owner, name, function)
+            yield _Candidate(owner, name, copy_of_held(module, name))
 
 
 def _calls(

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from kat.models.kanify.finders.trace import copy_of
+from kat.models.kanify.finders.trace import skeleton_of
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -86,7 +86,7 @@ def channel_weights(linear: nn.Module) -> torch.Tensor | None:
         return None
     assert isinstance(weight, torch.Tensor)
     dtype = weight.dtype if weight.is_floating_point() else torch.float32
-    without_bias = copy_of(linear)
+    without_bias = skeleton_of(linear)
     bias = dict(linear.named_parameters(recurse=False)).get("bias")
     if bias is not None:
         zeros = nn.Parameter(torch.zeros_like(bias), requires_grad=False)

@@ -2,18 +2,20 @@
 
 ``torch.fx`` runs ``forward`` on symbols. It runs on a copy that shares the parameters. In the copy,
 functions held as attributes are modules, so that they become steps with a name too; one that calls
-modules, as a lambda over the module's children does, is followed. The model itself is never
-touched.
+modules, as a lambda over the module's children does, is followed, as a copy that holds the modules
+of the copy. The model itself is never touched.
 """
 
 from __future__ import annotations
 
 import copy
+import dis
+import functools
 import inspect
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from types import CodeType
+from types import CellType, CodeType, FunctionType, MethodType
 from typing import Any
 
 import torch
@@ -78,8 +80,7 @@ def trace(
         name: ``forward``, or a function that the module holds.
     """
     stops = {} if stops is None else stops
-    skeleton, paths = skeleton_of(module)
-    tracer = _Loose(is_step, stops, skeleton, paths, name)
+    tracer = _Loose(is_step, stops, skeleton_of(module), name)
     try:
         return tracer.trace_quietly()
     except Exception as error:  # foreign code, run on symbols, can raise anything
@@ -87,39 +88,101 @@ def trace(
         return None
 
 
-def skeleton_of(module: nn.Module) -> tuple[nn.Module, dict[nn.Module, str]]:
-    """A copy of all modules that shares the parameters, and the paths of the modules themselves."""
-    skeleton = copy_of(module)
-    for name, child in named_children(module).items():
-        skeleton.add_module(name, skeleton_of(child)[0])
-    written = {name: getattr(module, name) for name in written_names(module) if name != "forward"}
-    for name, function in {**held_functions(module), **written}.items():
-        setattr(skeleton, name, HeldFunction(function))
-    return skeleton, {part: path for path, part in module.named_modules()}
+def skeleton_of(module: nn.Module) -> nn.Module:
+    """A copy of all modules that shares the parameters, with the code as written."""
+    parts = dict(module.named_modules(remove_duplicate=False))
+    copied = {path: object.__new__(written_class(part)) for path, part in parts.items()}
+    # A module with two names has two copies: the first stands for it elsewhere.
+    known = _Copies({id(parts[path]): copied[path] for path in reversed(parts)})
+    for path, part in parts.items():
+        new, held = copied[path], held_functions(part)
+        state = {name: known.of(v) for name, v in vars(part).items() if name not in held}
+        state.pop("forward", None)
+        vars(new).update(state)
+        for name, function in held.items():
+            own = _Copies(known.copies)
+            new.add_module(name, HeldFunction(own.of(function), own.are_all))
+        for name in written_names(part):
+            if name != "forward":
+                code = type(getattr(part, CODE).graphs[name, part.training]).forward
+                new.add_module(name, HeldFunction(MethodType(code, new), True))
+        if path:
+            parent, _, name = path.rpartition(".")
+            copied[parent].add_module(name, new)
+    return copied[""]
 
 
-def copy_of(module: nn.Module) -> nn.Module:
-    """A copy of one module with the same parameters and children, and the code as written."""
-    copied: nn.Module = object.__new__(written_class(module))
-    state = {name: _own(value) for name, value in vars(module).items() if name != "forward"}
-    vars(copied).update(state)
-    return copied
+def copy_of_held(module: nn.Module, name: str) -> Callable[..., Any]:
+    """A copy of a function that a module holds, with copies of the modules in it."""
+    held = getattr(skeleton_of(module), name)
+    assert isinstance(held, HeldFunction)
+    return held.function
 
 
-def _own(value: Any) -> Any:
-    """A copy of what code changes in place: lists, sets, dictionaries and their tensors.
+class _Copies:
+    """Copies of what modules and functions hold, with copies of the modules in it.
 
-    Parameters are kept.
+    Lists, sets, dictionaries and tensors are copied because code changes them in place. Parameters
+    are kept. So are functions of a file; lambdas and closures are copied.
+
+    Args:
+        copies: of modules, tensors and functions by the ids of these.
     """
-    if isinstance(value, dict):
-        copied = copy.copy(value)
-        copied.update({k: _own(v) for k, v in value.items() if isinstance(v, torch.Tensor)})
-        return copied
-    if not isinstance(value, torch.Tensor):
-        return copy.copy(value) if isinstance(value, list | set) else value
-    if isinstance(value, nn.Parameter) or nn.parameter.is_lazy(value):
+
+    def __init__(self, copies: dict[int, Any]) -> None:
+        self.copies = dict(copies)
+        self.are_all = True
+        """False if a module was found that has no copy, or whose copy could not be put there."""
+
+    def of(self, value: Any) -> Any:
+        """The copy of a value."""
+        if id(value) in self.copies:
+            return self.copies[id(value)]
+        match value:
+            case nn.Module():
+                self.are_all = False
+            case nn.Parameter():
+                pass
+            case torch.Tensor() if not nn.parameter.is_lazy(value):
+                return self.copies.setdefault(id(value), value.detach().clone())
+            case FunctionType() if "<" in value.__qualname__:
+                return self._of_function(value)
+            case MethodType():
+                return MethodType(self.of(value.__func__), self.of(value.__self__))
+            case functools.partial():
+                keywords = self.of(value.keywords)
+                return functools.partial(self.of(value.func), *self.of(value.args), **keywords)
+            case dict():
+                copied = copy.copy(value)
+                copied.update({key: self.of(item) for key, item in value.items()})
+                return copied
+            case list() | set() | tuple() if type(value) in (list, set, tuple):
+                return type(value)(map(self.of, value))
+            case object(__dict__=attributes) if not isinstance(value, type):
+                self.are_all &= not any(isinstance(v, nn.Module) for v in attributes.values())
         return value
-    return value.detach().clone()
+
+    def _of_function(self, function: FunctionType) -> FunctionType:
+        code, cells = function.__code__, [CellType() for _ in function.__closure__ or ()]
+        names = {**function.__globals__}
+        copied = FunctionType(code, names, function.__name__, closure=tuple(cells))
+        self.copies[id(function)] = copied  # it may be in a cell of its own
+        copied.__defaults__ = self.of(function.__defaults__)
+        copied.__kwdefaults__ = self.of(function.__kwdefaults__)
+        vars(copied).update(vars(function))
+        for cell, original in zip(cells, function.__closure__ or (), strict=True):
+            if original != CellType():  # it has a value
+                cell.cell_contents = self.of(original.cell_contents)
+        names |= {name: self.of(names[name]) for name in _globals_of(code) & names.keys()}
+        return copied
+
+
+@functools.cache
+def _globals_of(code: CodeType) -> frozenset[str]:
+    """The names of the globals that a function uses, and the functions in it."""
+    names = {step.argval for step in dis.get_instructions(code) if step.opname == "LOAD_GLOBAL"}
+    inside = (part for part in code.co_consts if isinstance(part, CodeType))
+    return frozenset(names).union(*map(_globals_of, inside))
 
 
 def line_of_error(error: BaseException) -> str:
@@ -135,27 +198,34 @@ def _line(code: CodeType, number: int) -> str:
 
 
 class HeldFunction(nn.Module):
-    """Stands for a function that a module holds; never called."""
+    """Stands for a function that a module holds; never called.
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    Args:
+        function: its copy.
+        is_whole: False if the copy may still hold modules that are no copies.
+    """
+
+    def __init__(self, function: Callable[..., Any], is_whole: bool) -> None:
         super().__init__()
         self.function = function
+        self.is_whole = is_whole
+
+
+class NotWhole(Exception):
+    """Why a graph does not say all that the code does."""
 
 
 class Tracer(fx.Tracer):
     """A tracer of one function of a module, that notes lines.
 
     Args:
-        skeleton, paths: of :func:`skeleton_of`.
+        skeleton: of :func:`skeleton_of`.
         name: of the function.
     """
 
-    def __init__(
-        self, skeleton: nn.Module, paths: dict[nn.Module, str], name: str = "forward"
-    ) -> None:
+    def __init__(self, skeleton: nn.Module, name: str = "forward") -> None:
         super().__init__()
         self.skeleton = skeleton
-        self.paths = paths
         self.name = name
         self.through: tuple[str, ...] = ()
 
@@ -170,6 +240,8 @@ class Tracer(fx.Tracer):
     ) -> tuple[Any, list[Any]]:
         """Makes symbols of the required arguments; the others keep their defaults."""
         held = getattr(self.root, self.name)
+        if isinstance(held, HeldFunction) and not held.is_whole:
+            raise NotWhole("it holds modules of other modules or in objects")
         function = held.function if isinstance(held, HeldFunction) else held
         symbols = [
             self.create_proxy("placeholder", parameter.name, (), {})
@@ -178,11 +250,6 @@ class Tracer(fx.Tracer):
             and parameter.default is parameter.empty
         ]
         return function, symbols
-
-    def path_of_module(self, mod: nn.Module) -> str:
-        """The path of a module of the copy, or of the model, which closures hold."""
-        path = self.paths.get(mod)
-        return super().path_of_module(mod) if path is None else path
 
     def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
         """Notes the line of the code, and the held functions that are followed."""
@@ -233,6 +300,9 @@ class _Loose(Tracer):
         self, held: HeldFunction, path: str, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Runs a held function on symbols; one that calls no module is a single step."""
+        if not held.is_whole:
+            self.stops.setdefault(self.path, self.line())
+            return self.create_proxy("call_module", path, args, kwargs)
         before, outside = len(self.graph.nodes), self.through
         self.through = (*outside, path)
         result, failed = None, ""
