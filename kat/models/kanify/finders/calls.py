@@ -14,7 +14,7 @@ import operator
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -317,15 +317,9 @@ def _tensors(attributes: dict[Any, Any]) -> dict[Any, torch.Tensor]:
 def _has_its_tensors(module: nn.Module, graph: fx.Graph) -> bool:
     """Return True if a graph uses no tensors but the module's."""
     names = [str(node.target) for node in graph.nodes if node.op == "get_attr"]
-    return all(_has(module, name) for name in names)
-
-
-def _has(module: nn.Module, name: str) -> bool:
-    path, _, attribute = name.rpartition(".")
-    try:
-        return hasattr(module.get_submodule(path), attribute)
-    except AttributeError:
-        return False
+    with suppress(AttributeError):
+        return all(operator.attrgetter(name)(module) is not None for name in names)
+    return False
 
 
 def write_anew(
