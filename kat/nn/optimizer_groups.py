@@ -8,7 +8,7 @@ grows from 1 to 7,776 with the power of x. Optimizers that divide by the size of
 as Adam, need nothing else. A step of SGD is proportional to the gradient g, which is largest where
 the step must be smallest, so before each step of SGD
 
-    g_c becomes  (g_c / s_c^2) min(1, R / |g / s|),   R = 0.01 (1 - momentum) / lr,
+    g_c becomes  (g_c / s_c^2) min(1, R / |g / s|),   R = 0.01 (1 - momentum) / peak lr,
 
 with the norm over all coefficients. Every power then moves F alike, and the coefficients of a power
 move it by 0.01 at most in one step. docs/optimizers.md has the measurements.
@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from fnmatch import fnmatchcase
-from functools import cache
 from numbers import Real
 from typing import Any
 
@@ -30,6 +29,9 @@ from kat.errors import InputError
 from kat.nn.rational import GroupRational, largest_slopes, rationals
 from kat.nn.sharded import is_sharded
 
+NAMES = ("weight_numerator", "weight_denominator")
+SLOPES = "kat_slopes"
+"""The attribute of a coefficient parameter that holds s."""
 _LARGEST_STEP = 0.01
 """How far a step of SGD may move F for x in [-6, 6]."""
 
@@ -48,8 +50,8 @@ def param_groups(
     optimizer is given.
 
     Before each step of SGD (any optimizer with ``dampening``, such as timm's SGDW, SGDP and LARS),
-    the gradient of the coefficients is scaled and bounded, see the top of this module. The first
-    call registers the hook for this, which leaves other groups and other optimizers alone.
+    the gradients of the coefficients are scaled and bounded in place, see the top of this module. A
+    hook that ``import kat`` registers does so. It leaves other groups and other optimizers alone.
 
     Args:
         model: any model; it may be compiled, wrapped in DDP or sharded by ``fully_shard``.
@@ -60,7 +62,7 @@ def param_groups(
     Returns:
         Dictionaries with ``params``, ``lr``, ``rational``, whether they are coefficients, and
         ``weight_decay``, unless the optimizer's holds. Groups of coefficients also have
-        ``slopes``, s of each parameter, and ``use_muon=False``, which Muon of timm obeys.
+        ``use_muon=False``, which Muon of timm obeys.
 
     Raises:
         InputError: a rate or a weight decay below zero, something that is no module, or no
@@ -90,16 +92,9 @@ def param_groups(
     return made
 
 
-@cache
-def _register_sgd_hook() -> None:
-    """Register the hook of :func:`param_groups`, once in a process."""
-    register_optimizer_step_pre_hook(_before_step)
-
-
 def _before_step(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> Any:
     """Scale the coefficients' gradients for SGD: now, or after the closure that computes them."""
-    # not by the groups, which another optimizer may have given its settings
-    groups = [group for group in optimizer.param_groups if "slopes" in group]
+    groups = [group for group in optimizer.param_groups if group.get("rational")]
     if not groups or "dampening" not in optimizer.defaults:
         return None
     closure: Callable[[], Any] | None = kwargs.get("closure", args[1] if len(args) > 1 else None)
@@ -115,45 +110,55 @@ def _before_step(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> An
     return (optimizer, scaled_closure), {}
 
 
+register_optimizer_step_pre_hook(_before_step)
+
+
 @torch.no_grad()
 def _scale_gradients(optimizer: torch.optim.Optimizer, groups: list[dict[str, Any]]) -> None:
     """g_c becomes (g_c / s_c^2) min(1, R / |g / s|); see the top of this module."""
-    rate = max(float(group["lr"]) / (1 - group["momentum"]) for group in groups)
+    coefficients = [p for group in groups for p in group["params"] if p.grad is not None]
+    # the peak: when the rate rises, the momentum still holds gradients of a lower rate
+    rates = [g.get(name, 0.0) for g in groups for name in ("lr", "initial_lr", "max_lr")]
+    rate = max(map(float, (optimizer.defaults["lr"], *rates)))
+    if not coefficients:
+        return
+    share = _LARGEST_STEP * (1 - max(group["momentum"] for group in groups))
+    bound = share / rate if rate > 0 else 0.0
     # a fused optimizer divides by the scale of torch.amp.GradScaler itself, after this
     scale: Any = getattr(optimizer, "grad_scale", None)
-    # at a rate of 0 nothing may enter the momentum, whose next rate is unknown
-    bound = _LARGEST_STEP / rate * (1.0 if scale is None else scale.item()) if rate > 0 else 0.0
-    _divide_by_slopes(groups)
-    nn.utils.clip_grad_norm_([p for group in groups for p in group["params"]], bound)
-    _divide_by_slopes(groups)
+    _divide_by_slopes(coefficients)
+    nn.utils.clip_grad_norm_(coefficients, bound * (1.0 if scale is None else scale.item()))
+    _divide_by_slopes(coefficients)
 
 
-def _divide_by_slopes(groups: list[dict[str, Any]]) -> None:
-    for group in groups:
-        if len(group["params"]) != len(group["slopes"]):
+def _divide_by_slopes(coefficients: list[nn.Parameter]) -> None:
+    for parameter in coefficients:
+        slopes: Tensor | None = getattr(parameter, SLOPES, None)
+        if slopes is None:
             raise InputError(
-                "parameters were removed from a group of kat.param_groups: remove their slopes as"
-                " well, or freeze them before kat.param_groups, which leaves frozen ones out"
+                "SGD has a group of rational coefficients that were copied after kat.param_groups;"
+                " make the groups of this model with kat.param_groups"
             )
-        for parameter, slopes in zip(group["params"], group["slopes"], strict=True):
-            gradient = parameter.grad
-            if gradient is not None:
-                local = gradient.to_local() if is_sharded(gradient) else gradient
-                local.div_(local.new_tensor(slopes))
+        gradient: Any = parameter.grad
+        local = gradient.to_local() if is_sharded(gradient) else gradient
+        local.div_(slopes.to(local.device, local.dtype))
 
 
-def _slopes(activation: GroupRational) -> dict[str, list[float]]:
-    """s of numerator and denominator, by the names of the parameters.
+@torch.no_grad()
+def _mark_slopes(activation: GroupRational) -> None:
+    """Give each parameter of a rational its slopes s, as an attribute.
 
-    F is the initial function, so a resumed run has the same.
+    F is the initial function, so a resumed run has the same. Parameters of adapters are already in
+    the scale of each power.
     """
     initial = activation.initial_coefficients()
-    numerator, denominator = (
-        torch.tensor([v], device="cpu") for v in (initial.numerator, initial.denominator)
-    )
-    slopes = largest_slopes(numerator, denominator, activation.form)
-    names = ("weight_numerator", "weight_denominator")
-    return {name: row.clamp(min=1).tolist() for name, row in zip(names, slopes, strict=True)}
+    numerator = torch.tensor([initial.numerator], device="cpu")
+    denominator = torch.tensor([initial.denominator], device="cpu")
+    rows = dict(zip(NAMES, largest_slopes(numerator, denominator, activation.form), strict=True))
+    for name, parameter in activation.named_parameters():
+        row = rows.get(name, torch.ones(parameter.shape[-1], device="cpu")).clamp(min=1)
+        device = "cpu" if parameter.is_meta else parameter.device
+        setattr(parameter, SLOPES, row.to(device, parameter.dtype))
 
 
 def decay_groups(model: nn.Module, weight_decay: float | None) -> list[dict[str, Any]]:
@@ -185,25 +190,20 @@ def split_coefficients(
         groups: parameter groups.
 
     Returns:
-        The groups with ``rational``. Groups of coefficients also have ``use_muon`` and
-        ``slopes``, s of each of their parameters.
+        The groups with ``rational``; groups of coefficients also have ``use_muon``.
     """
-    _register_sgd_hook()
-    rows: dict[int, list[float]] = {}
+    coefficients = set()
     for module in rationals(model).values():
-        slopes = _slopes(module)
-        for name, parameter in module.named_parameters():
-            # adapters train in the scale of each power already
-            rows[id(parameter)] = slopes.get(name, parameter.shape[-1] * [1.0])
+        _mark_slopes(module)
+        coefficients |= {id(parameter) for parameter in module.parameters()}
     split = []
     for group in groups:
-        others = [p for p in group["params"] if id(p) not in rows]
-        own = [p for p in group["params"] if id(p) in rows]
+        others = [p for p in group["params"] if id(p) not in coefficients]
+        own = [p for p in group["params"] if id(p) in coefficients]
         if others:
             split.append({**group, "params": others, "rational": False})
         if own:
-            marks = {"use_muon": False, "slopes": [rows[id(p)] for p in own]}
-            split.append({**group, "params": own, "rational": True, **marks})
+            split.append({**group, "params": own, "rational": True, "use_muon": False})
     return split
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import subprocess
+import sys
 from functools import partial
 
 import pytest
@@ -100,24 +103,6 @@ def _slopes(act):
     return [s[:, 0].abs().amax(0).clamp(min=1).tolist() for s in jacobians]
 
 
-@pytest.mark.parametrize("init", ["identity", "swish", "gelu"])
-@pytest.mark.parametrize("form", ["A", "B"])
-@pytest.mark.parametrize("degree", [(5, 4), (3, 2)])
-def test_slopes_are_the_largest_derivatives(init, form, degree):
-    act = kat.GroupRational(4, degree, init, form)
-    (group,) = kat.param_groups(act, 0.1)
-    for row, expected in zip(group["slopes"], _slopes(act), strict=True):
-        assert row == pytest.approx(expected, rel=1e-3)
-
-
-def test_slopes_of_the_identity_are_exact():
-    (group,) = kat.param_groups(kat.GroupRational(8, init="identity"), 0.1)
-    assert group["slopes"] == [
-        pytest.approx([6**i for i in range(6)]),
-        pytest.approx([6 * 6**j for j in range(1, 5)]),
-    ]
-
-
 def _step(optimizer, layer, loss, way):
     """One step: after a backward pass, with a closure, or scaled for mixed precision."""
     if way == "closure":
@@ -205,16 +190,107 @@ def test_a_rate_of_zero_leaves_nothing_in_the_momentum():
     assert 0 < moved.norm() <= 0.00101
 
 
-def test_groups_whose_parameters_were_filtered_are_named():
+def _moved(layer, start):
+    """|s dc| of each coefficient tensor since the start."""
+    rows = zip(("numerator", "denominator"), _slopes(layer.act), strict=True)
+    return [
+        ((getattr(layer.act, f"weight_{n}").detach() - start[n]) * torch.tensor(r)).norm().item()
+        for n, r in rows
+    ]
+
+
+def _coefficients(layer):
+    return {
+        n: getattr(layer.act, f"weight_{n}").detach().clone() for n in ("numerator", "denominator")
+    }
+
+
+def _started(lr, **options):
+    torch.manual_seed(0)
     layer = kat.GRKANLinear(8, 4, num_groups=4)
-    groups = kat.param_groups(layer, 0.1)
-    for group in groups:
-        group["params"] = [p for p in group["params"] if p is not layer.act.weight_denominator]
-    optimizer = torch.optim.SGD(groups, lr=0.1)
-    layer(torch.randn(3, 8)).sum().backward()
-    with pytest.raises(InputError, match="remove their slopes as well, or freeze them before"):
-        optimizer.step()
-    torch.optim.AdamW(groups).step()
+    layer.fc.requires_grad_(False)  # weights would diverge at such gradients
+    optimizer = torch.optim.SGD(kat.param_groups(layer, lr), lr=lr, **options)
+    return layer, _coefficients(layer), optimizer
+
+
+def _large_step(layer, optimizer):
+    optimizer.zero_grad()
+    (1e6 * layer(torch.randn(64, 8)).square().sum()).backward()
+    optimizer.step()
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        lambda o: torch.optim.lr_scheduler.LinearLR(o, start_factor=1e-3, total_iters=5),
+        lambda o: torch.optim.lr_scheduler.OneCycleLR(o, max_lr=0.5, total_steps=12),
+        lambda o: torch.optim.lr_scheduler.LambdaLR(o, lambda step: min(1, step / 5)),
+    ],
+)
+def test_the_bound_holds_while_the_rate_rises(schedule):
+    """The momentum then holds gradients of lower rates."""
+    layer, start, optimizer = _started(0.5, momentum=0.9)
+    scheduler = schedule(optimizer)
+    for _ in range(10):
+        before = _coefficients(layer)
+        _large_step(layer, optimizer)
+        scheduler.step()
+        assert max(_moved(layer, before)) <= 0.01 * (1 + 1e-4)
+    assert max(_moved(layer, start)) > 0
+
+
+@pytest.mark.parametrize("way", ["filtered", "reversed", "old state", "another process"])
+def test_the_bound_holds_for_changed_groups_and_loaded_states(way, tmp_path):
+    layer, start, optimizer = _started(0.5)
+    if way == "filtered":
+        groups = kat.param_groups(layer, 0.5)
+        for group in groups:
+            group["params"] = [p for p in group["params"] if p is not layer.act.weight_denominator]
+        optimizer = torch.optim.SGD(groups, lr=0.5)
+    if way == "reversed":
+        groups = [{**g, "params": g["params"][::-1]} for g in kat.param_groups(layer, 0.5)]
+        optimizer = torch.optim.SGD(groups, lr=0.5)
+    if way == "old state":
+        optimizer.load_state_dict(torch.optim.SGD(kat.param_groups(layer, 0.5), 0.5).state_dict())
+    if way == "another process":
+        path = tmp_path / "whole.pt"
+        torch.save((layer, optimizer), path)
+        code = (
+            "import sys, torch\n"
+            "layer, optimizer = torch.load(sys.argv[1], weights_only=False)\n"
+            "torch.manual_seed(0)\n"
+            "(1e6 * layer(torch.randn(64, 8)).square().sum()).backward()\n"
+            "optimizer.step()\n"
+            "torch.save((layer, optimizer), sys.argv[1])\n"
+        )
+        subprocess.run([sys.executable, "-c", code, str(path)], check=True)
+        layer, optimizer = torch.load(path, weights_only=False)
+    else:
+        _large_step(layer, optimizer)
+    moved = _moved(layer, start)
+    assert 0 < max(moved) <= 0.01 * (1 + 1e-4)
+
+
+def test_an_optimizer_that_was_copied_names_what_to_do():
+    layer, _, optimizer = _started(0.5)
+    layer, optimizer = copy.deepcopy((layer, optimizer))
+    with pytest.raises(InputError, match=r"were copied after kat\.param_groups"):
+        _large_step(layer, optimizer)
+    _large_step(layer, torch.optim.SGD(kat.param_groups(layer, 0.5), lr=0.5))
+
+
+def test_groups_that_sgd_has_used_are_plain_for_other_optimizers():
+    steps = []
+    for used in (True, False):
+        torch.manual_seed(0)
+        layer = kat.GRKANLinear(8, 4, num_groups=4)
+        groups = kat.param_groups(layer, 0.1, weight_decay=0)
+        if used:
+            torch.optim.SGD(groups, lr=0.1)
+        optimizer = torch.optim.AdamW(groups)
+        _large_step(layer, optimizer)
+        steps.append([p.detach().clone() for p in layer.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*steps, strict=True))
 
 
 @pytest.mark.parametrize("make", [torch.optim.AdamW, torch.optim.RMSprop, torch.optim.Adagrad])

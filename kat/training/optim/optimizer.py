@@ -36,7 +36,7 @@ from kat.models import rational_parameter_names
 from kat.nn.optimizer_groups import decay_groups, split_coefficients
 from kat.training.config import OptimConfig
 
-_OWN = ("lr_scale", "slopes", "weight_decay", "betas")
+_OWN = ("lr_scale", "weight_decay", "betas")
 """Settings of a parameter group that are not restored from a checkpoint."""
 
 

@@ -200,6 +200,10 @@ def test_steps_in_proportion_to_the_gradient_are_known_by_dampening():
         assert proportional == scaled, name
 
 
+def _is_coefficient(name):
+    return name.endswith(("numerator", "denominator"))
+
+
 @pytest.mark.parametrize("name", ["sgd", "sgdw", "sgdp", "lars"])
 def test_large_gradients_move_the_functions_by_a_bounded_step(model, name):
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
@@ -208,11 +212,12 @@ def test_large_gradients_move_the_functions_by_a_bounded_step(model, name):
         parameter.grad = torch.full_like(parameter, 1e6)
     optimizer.step()
     squares = 0.0
-    for group in optimizer.param_groups:
-        for parameter, slopes in zip(group["params"], group.get("slopes", ()), strict=False):
-            names = [n for n, p in model.named_parameters() if p is parameter]
-            moved = (parameter.detach() - before[names[0]]) * torch.tensor(slopes)
-            squares += moved.square().sum().item()
+    for name, parameter in model.named_parameters():
+        powers = torch.arange(float(parameter.shape[-1])) if _is_coefficient(name) else None
+        if powers is not None:  # the slopes of the identity: 6^i in P, 6^(j + 1) in Q
+            powers += 2 if name.endswith("denominator") else 0
+            slopes = 6.0**powers if ".act1." in name else torch.ones(len(powers))
+            squares += ((parameter.detach() - before[name]) * slopes).square().sum().item()
     assert 0 < squares**0.5 <= 0.01 * (1 - 0.9) * 1.9 * (1 + 1e-4)  # Nesterov: 1.9 at first
 
 
