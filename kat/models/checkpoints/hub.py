@@ -24,7 +24,8 @@ from kat.files import write_text
 from kat.models.checkpoints.model_card import TrainingRecord, model_card
 from kat.models.checkpoints.model_record import ModelRecord, build_model
 from kat.models.checkpoints.state_dict import load_weights
-from kat.models.checkpoints.storage import CONFIG, WEIGHTS, load_model, save_model
+from kat.models.checkpoints.storage import load_model, save_model
+from kat.models.checkpoints.weight_files import CONFIG, WEIGHTS
 from kat.models.dense import task_of
 
 CARD = "README.md"

@@ -22,10 +22,16 @@ from kat.errors import CheckpointFailed, InputError
 from kat.files import replacing, write_text
 from kat.models.checkpoints.model_record import ModelRecord, build_model, registered_preprocessing
 from kat.models.checkpoints.state_dict import canonical, is_coefficient, load_weights, weight_sets
-from kat.models.checkpoints.weight_files import read_torch_file, read_weights, warn_without
+from kat.models.checkpoints.weight_files import (
+    CONFIG,
+    WEIGHTS,
+    read_torch_file,
+    read_weights,
+    warn_without,
+)
 from kat.text import numbered
 
-WEIGHTS, CONFIG, BEST = "model.safetensors", "config.json", "best.ckpt"
+BEST = "best.ckpt"
 
 _RELEASED = {
     192: "kat_tiny_patch16_224",
@@ -192,9 +198,14 @@ def _read(path: Path) -> tuple[dict[str, Tensor], ModelRecord, str | None]:
         )
     checksum = None
     if path.suffix == ".safetensors":
-        weights, checksum = read_weights(path)
-        if path.name == WEIGHTS or path.with_name(CONFIG).is_file():
-            return weights, _read_config(path, checksum), checksum
+        weights, content, checksum = read_weights(path)
+        if path.name == WEIGHTS or content is not None:
+            config = path.with_name(CONFIG)
+            content = read_json(config) if content is None else content  # says that it is missing
+            try:
+                return weights, ModelRecord.from_timm(content), checksum
+            except InputError as error:
+                raise InputError(f"{config}: {error}") from None
     else:
         checkpoint = _read_with_checksum(path)
         if _is_training_checkpoint(checkpoint):
@@ -217,30 +228,6 @@ def _file_in(folder: Path) -> Path:
         if (folder / name).is_file():
             return folder / name
     raise InputError(f"{folder} holds no model: neither {WEIGHTS} nor {BEST} is there")
-
-
-def _read_config(weights: Path, checksum: str | None) -> ModelRecord:
-    """The record beside weights, which names their checksum if :func:`save_model` wrote it.
-
-    Other weights in the folder need no checksum, and neither do weights that transformers saved: it
-    copies all entries of a configuration.
-    """
-    path = weights.with_name(CONFIG)
-    content = read_json(path)
-    while isinstance(content, dict) and content.get("sha256", checksum) != checksum:
-        if weights.name != WEIGHTS or "transformers_version" in content:
-            break
-        if "previous" not in content:
-            raise InputError(
-                f"{weights} does not have the checksum that {path} names: it is damaged, or another"
-                " program has written it; put back a copy, or, if it is as it is meant to be,"
-                f" remove sha256 from {path.name}"
-            )
-        content = content["previous"]
-    try:
-        return ModelRecord.from_timm(content)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
 
 
 def _read_with_checksum(path: Path) -> dict[str, Any]:

@@ -13,11 +13,14 @@ import torch
 from torch import Tensor
 
 from kat.checksum import verify_checksum
+from kat.documents import read_json
 from kat.errors import InputError
 from kat.files import open_input
 from kat.models.checkpoints.archives import check_archive
 from kat.models.checkpoints.state_dict import canonical
 from kat.text import warn
+
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 _NUMPY_SCALARS: list[Any] = [
     (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),  # as NumPy 1 pickles it
@@ -37,7 +40,8 @@ _UNPICKLE = "pickle.load(open({path!r}, 'rb'))"
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """Reads the weights in a ``.safetensors`` or torch file, at the top or under a usual key.
 
-    A safetensors file without a checksum is read with a warning.
+    A safetensors file without a checksum is read with a warning, if the config.json beside it does
+    not require one.
 
     Torch files are read with ``weights_only=True``: no code in them runs. Names are those of
     :func:`~kat.models.checkpoints.state_dict.canonical`.
@@ -53,22 +57,45 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         >>> weights["blocks.0.mlp.act2.weight_numerator"].shape
         torch.Size([1, 6])
     """
-    state, checksum = read_weights(Path(path))
+    state, _, checksum = read_weights(Path(path))
     warn_without(checksum, path)
     return state
 
 
-def read_weights(path: Path) -> tuple[dict[str, Tensor], str | None]:
-    """As :func:`read_state_dict`, without the warning, and with the checksum of a safetensors file.
+def read_weights(path: Path) -> tuple[dict[str, Tensor], Any, str | None]:
+    """As :func:`read_state_dict`, without the warning, and with what is known of a safetensors file.
 
-    It is empty if the file has none. Of a torch file it is None.
+    Returns:
+        The tensors by name; the record in the config.json beside the file, or None; and the
+        checksum, empty if the file has none. Of a torch file both are None.
     """
     checksum = verify_checksum(path) if path.suffix == ".safetensors" else None
     content = read_torch_file(path) if checksum is None else _read_safetensors(path)
     state = canonical(content)
     if not state:
         raise InputError(f"{path} holds no weights")
-    return state, checksum
+    return state, None if checksum is None else _record_beside(path, checksum), checksum
+
+
+def _record_beside(weights: Path, checksum: str) -> Any:
+    """The record beside weights, which names their checksum if kat wrote it; None without one.
+
+    Other weights in the folder need no checksum, and neither do weights that transformers saved: it
+    copies all entries of a configuration.
+    """
+    path = weights.with_name(CONFIG)
+    content = read_json(path) if path.is_file() else None
+    while isinstance(content, dict) and content.get("sha256", checksum) != checksum:
+        if weights.name != WEIGHTS or "transformers_version" in content:
+            break
+        if "previous" not in content:
+            raise InputError(
+                f"{weights} does not have the checksum that {path} names: it is damaged, or another"
+                " program has written it; put back a copy, or, if it is as it is meant to be,"
+                f" remove sha256 from {path.name}"
+            )
+        content = content["previous"]
+    return content
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

@@ -142,7 +142,7 @@ def read_vit(source: str | Path | nn.Module) -> ViTSource:
     if path.is_dir() or _has_record(path):
         return _of_model(*load_model(path), name=name)
     if path.is_file() or path.suffix in _FILES:
-        weights, checksum = read_weights(path)
+        weights, _, checksum = read_weights(path)
         found = _of_weights(weights, name)
         warn_without(checksum, path)
         return found

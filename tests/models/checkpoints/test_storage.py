@@ -25,6 +25,7 @@ from kat.models import (
     load_model,
     read_state_dict,
     read_training_checkpoint,
+    read_vit,
     save_model,
 )
 from kat.models.checkpoints.model_record import constructor_arguments
@@ -150,8 +151,9 @@ def test_a_flipped_bit_in_the_name_of_the_checksum_does_not_switch_it_off(saved)
     start = content.index(b'"sha256"')
     for changed in _flipped(content, start, start + len(b'"sha256":"')):
         path.write_bytes(changed)
-        with pytest.raises(InputError, match=r"model\.safetensors"):
-            load_model(folder)
+        for read, source in ((load_model, folder), (read_state_dict, path), (read_vit, path)):
+            with pytest.raises(InputError, match=r"model\.safetensors"):
+                read(source)
 
 
 def test_a_flipped_bit_in_the_checksum_of_the_record_hides_no_damage(saved):
