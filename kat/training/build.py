@@ -22,7 +22,6 @@ from kat.models import (
     build_model,
     init_from_vit,
     load_weights,
-    read_training_checkpoint,
 )
 from kat.models.checkpoints.model_record import unseen_pixels
 from kat.text import say, warn
@@ -37,6 +36,7 @@ from kat.training.optim.freeze import freeze
 from kat.training.optim.optimizer import Schedule, check_layout, make_optimizer
 from kat.training.optim.precision import Precision
 from kat.training.resolve import ResolvedRun
+from kat.training.run_directory import Checkpoint
 from kat.training.state import Division, TrainState, rounding_factors
 from kat.training.tasks.registry import check_task
 from kat.training.tasks.task import Metrics, Task
@@ -67,7 +67,7 @@ class Run:
         loggers: where numbers go; of the first process alone.
         should_stop: ends the epoch, which is still validated, and the run.
         id: of the run, in its run.yaml and its checkpoints; the same in all processes.
-        resumed_from: the checkpoint.
+        resumed_from: the checkpoint; once it is restored, without its content.
         attempt: the forward pass of the current batch, until its outcome has been checked.
         loss: the loss of the last batch that was trained on.
     """
@@ -100,7 +100,7 @@ class Run:
     meter: Meter = field(default_factory=Meter)
     should_stop: bool = False
     id: str = ""
-    resumed_from: Path | None = None
+    resumed_from: Checkpoint | None = None
     attempt: Attempt | None = None
     loss: Tensor | None = None
 
@@ -304,11 +304,10 @@ def _arrange(model: Any, config: TrainConfig) -> None:
         model.compile()
 
 
-def _check_resumable(model: nn.Module, config: TrainConfig, path: Path) -> None:
+def _check_resumable(model: nn.Module, config: TrainConfig, checkpoint: Checkpoint) -> None:
     """Checks that weights and optimizer of a checkpoint are those of the settings."""
-    checkpoint = read_training_checkpoint(path)
-    load_weights(model, checkpoint["state_dict"], source=str(path))
-    check_layout(model, config.optim, checkpoint)
+    load_weights(model, checkpoint.content["state_dict"], source=str(checkpoint.path))
+    check_layout(model, config.optim, checkpoint.content)
 
 
 def len_of(loader: Loader) -> float:

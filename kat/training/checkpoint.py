@@ -32,14 +32,13 @@ from torch import Tensor
 from kat.checksum import write_checksum
 from kat.errors import CheckpointFailed
 from kat.files import link_or_copy, replacing
-from kat.models import read_training_checkpoint
 from kat.nn.sharded import sharded_like, whole
 from kat.text import scaled
 from kat.training.callbacks.callback import Callback
 from kat.training.distributed import assign, broadcast, gather
 from kat.training.optim.ema import EMA
 from kat.training.optim.optimizer import optimizer_layout
-from kat.training.run_directory import LAST, PREVIOUS
+from kat.training.run_directory import LAST, PREVIOUS, Checkpoint
 from kat.training.state import UNKNOWN, TrainState, rounding_changes
 
 if TYPE_CHECKING:
@@ -105,9 +104,12 @@ def _content(run: Run) -> dict[str, Any]:
     return content
 
 
-def load_checkpoint(run: Run, path: Path) -> None:
-    """Restores a run; one of another division of the data resumes at the same place of it."""
-    content = read_training_checkpoint(path)
+def load_checkpoint(run: Run, checkpoint: Checkpoint) -> None:
+    """Restores a run; one of another division of the data resumes at the same place of it.
+
+    The content of the checkpoint is then dropped, which frees the memory.
+    """
+    path, content = checkpoint.path, checkpoint.content
     saved = TrainState.from_dict(content["state"])
     changed = rounding_changes(saved.arithmetic, run.state.arithmetic)
     if changed:
@@ -137,7 +139,8 @@ def load_checkpoint(run: Run, path: Path) -> None:
     for callback in run.callbacks:
         if callback.name in content["callbacks"]:
             callback.load_state_dict(content["callbacks"][callback.name])
-    run.resumed_from = path
+    content.clear()
+    run.resumed_from = checkpoint
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:

@@ -31,6 +31,7 @@ from kat.training.config import TrainConfig, check
 from kat.training.distributed import World, find_world, is_first_process
 from kat.training.run_directory import (
     SETTINGS,
+    Checkpoint,
     check_data,
     check_run_directory,
     newest_checkpoint,
@@ -67,7 +68,7 @@ class ResolvedRun:
     task: Task
     record: ModelRecord
     source: ViTSource | None
-    checkpoint: Path | None
+    checkpoint: Checkpoint | None
     data: dict[str, Any]
     train_data: ImageDataset | ImageStream
     val_data: ImageDataset | ImageStream
@@ -180,16 +181,16 @@ def _device(kind: str, world: World) -> torch.device:
     return torch.device(kind, world.local_rank) if kind == "cuda" else torch.device(kind)
 
 
-def _checkpoint(config: TrainConfig) -> Path | None:
+def _checkpoint(config: TrainConfig) -> Checkpoint | None:
     """What the run continues from."""
     if is_first_process():
         check_run_directory(config)
     if not config.resume:
         return None
-    path, lines = newest_checkpoint(Path(config.out))
-    for line in lines if is_first_process() else []:
+    checkpoint = newest_checkpoint(Path(config.out))
+    for line in checkpoint.damaged if is_first_process() else []:
         say(line)
-    return path
+    return checkpoint
 
 
 def _source(config: TrainConfig) -> ViTSource | None:

@@ -170,7 +170,9 @@ def make_callbacks(run: Run, throughput: Throughput) -> list[Callback]:
 def _prepare(run: Run, resolved: ResolvedRun) -> None:
     """Writes what a run begins with, and restores one that is resumed."""
     run.id = broadcast(
-        prepare_run_directory(run.config, resolved.data, resolved.checkpoint)
+        prepare_run_directory(
+            run.config, resolved.data, resolved.checkpoint and resolved.checkpoint.path
+        )
         if run.is_first
         else ""
     )

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -144,8 +144,24 @@ def _not_a_run(out: Path) -> InputError:
     return InputError(f"{out} exists and is not a run directory; give another --out")
 
 
-def newest_checkpoint(out: Path) -> tuple[Path, list[str]]:
-    """The newest intact checkpoint, and a message for each newer one that is damaged.
+class Checkpoint(NamedTuple):
+    """What a run continues from.
+
+    Args:
+        path: the file.
+        content: of the file.
+        damaged: a message for each newer checkpoint, which is damaged.
+        without_best: why best.ckpt is not the best that this one records; empty if it is.
+    """
+
+    path: Path
+    content: dict[str, Any]
+    damaged: list[str]
+    without_best: str
+
+
+def newest_checkpoint(out: Path) -> Checkpoint:
+    """Reads the newest intact checkpoint, and compares best.ckpt with it.
 
     The candidates are last.ckpt, previous.ckpt (the one before it) and last_good.ckpt (of a
     diverged run), in this order.
@@ -159,21 +175,32 @@ def newest_checkpoint(out: Path) -> tuple[Path, list[str]]:
         if not path.exists():
             continue
         try:
-            checkpoint = read_training_checkpoint(path)
+            content = read_training_checkpoint(path)
         except InputError as error:
             damaged.append(str(error))
             continue
-        _check_own(path, checkpoint)
-        try:
-            best = read_training_checkpoint(out / BEST)
-        except InputError:
-            pass  # the run says so, once it knows whether it needs one
-        else:
-            _check_own(out / BEST, best)
-        return path, [f"{line}; resuming from {path}" for line in damaged]
+        _check_own(path, content)
+        lines = [f"{line}; resuming from {path}" for line in damaged]
+        return Checkpoint(path, content, lines, _without_best(path, content["state"]))
     if damaged:
         raise InputError(f"no checkpoint in {out} can be resumed: {'; '.join(damaged)}")
     raise InputError(f"{out} holds no run to resume: there is no {LAST}")
+
+
+def _without_best(path: Path, state: Mapping[str, Any]) -> str:
+    best = path.with_name(BEST)
+    try:
+        content = read_training_checkpoint(best)
+    except InputError as error:
+        return str(error)
+    _check_own(best, content)
+    # compared as text, in which NaN is equal to itself
+    if content["state"]["holds_best"] and str(content["state"]["best"]) == str(state["best"]):
+        return ""
+    return (
+        f"{best} is not the best checkpoint that {path.name} records: it is not of epoch"
+        f" {state['best'].get('epoch')}, or has other metrics"
+    )
 
 
 def _check_own(path: Path, checkpoint: Mapping[str, Any]) -> None:
@@ -185,10 +212,15 @@ def _check_own(path: Path, checkpoint: Mapping[str, Any]) -> None:
         )
     settings = path.with_name(SETTINGS)
     own = _run_id(settings)
+    if checkpoint["run_id"] != own and not own:
+        raise InputError(
+            f"{settings} has lost its first line, the id of the run: if {path} is of this run, put"
+            f" back the line '# run {checkpoint['run_id']}'; {anew}"
+        )
     if checkpoint["run_id"] != own:
         raise InputError(
             f"{path} is of another run: its id is {checkpoint['run_id']}, and {settings} has"
-            f" {own or 'none'}; put the run's own file in its place, or remove it; {anew}"
+            f" {own}; put the run's own file in its place, or remove it; {anew}"
         )
 
 

@@ -15,10 +15,12 @@ from kat.models import ModelRecord
 from kat.training import TrainConfig
 from kat.training.build import Run, RunningMean
 from kat.training.callbacks.callback import Callback
+from kat.training.checkpoint import load_checkpoint
 from kat.training.distributed import World
 from kat.training.optim.ema import EMA
 from kat.training.optim.optimizer import Schedule, make_optimizer
 from kat.training.optim.precision import Precision
+from kat.training.run_directory import newest_checkpoint
 from kat.training.state import Division, TrainState
 from kat.training.tasks.registry import TASKS
 from tests.records import RECORD
@@ -142,3 +144,9 @@ def make_run(
         train_loss=RunningMean(cpu),
         callbacks=list(callbacks),
     )
+
+
+def restore(run: Run) -> None:
+    """Resumes a run from the newest checkpoint in its directory."""
+    (run.out / "run.yaml").touch()  # of a run without an id
+    load_checkpoint(run, newest_checkpoint(run.out))

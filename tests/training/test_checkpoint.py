@@ -14,10 +14,9 @@ from kat.training import OptimConfig
 from kat.training.callbacks.callback import Callback
 from kat.training.callbacks.checkpoints import Checkpoints
 from kat.training.callbacks.divergence import DivergenceGuard
-from kat.training.checkpoint import load_checkpoint
 from kat.training.config import CheckpointConfig
 from kat.training.loop import fit
-from tests.training.small import RECORD, batches, make_run
+from tests.training.small import RECORD, batches, make_run, restore
 
 pytestmark = pytest.mark.slow
 
@@ -87,8 +86,8 @@ def test_a_run_that_is_killed_and_resumed_ends_with_the_same_bits(tmp_path, prec
     path = tmp_path / "parts" / "last.ckpt"
     assert torch.load(path, weights_only=True)["state"]["step"] == 6
     resumed = _run(tmp_path / "parts", **settings)
-    load_checkpoint(resumed, path)
-    assert resumed.resumed_from == path
+    restore(resumed)
+    assert resumed.resumed_from.path == path
     fit(resumed)
     _assert_same(_content(tmp_path / "parts"), _content(tmp_path / "whole"))
 
@@ -115,7 +114,7 @@ def test_an_ema_may_be_switched_on_for_the_rest_of_a_run(tmp_path):
     fit(_run(tmp_path / "run", epochs=1))
     weights = _content(tmp_path / "run")["state_dict"]
     resumed = _run(tmp_path / "run", optim=OptimConfig(ema_decay=0.9))
-    load_checkpoint(resumed, tmp_path / "run" / "last.ckpt")
+    restore(resumed)
     assert resumed.ema.steps == 0
     assert all(torch.equal(value, weights[n]) for n, value in resumed.ema.values.items())
 
@@ -124,7 +123,7 @@ def test_the_last_epoch_of_two_is_resumed_by_its_own_schedule(tmp_path):
     """More epochs than before have the longer schedule from where the run is."""
     fit(_run(tmp_path / "run", epochs=1))
     resumed = _run(tmp_path / "run", epochs=3)
-    load_checkpoint(resumed, tmp_path / "run" / "last.ckpt")
+    restore(resumed)
     optim = resumed.config.optim
     cosine = (1 + math.cos(math.pi / 3)) / 2
     expected = optim.min_lr + (optim.lr - optim.min_lr) * cosine

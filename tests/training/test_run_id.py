@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -85,6 +86,19 @@ def test_the_best_checkpoint_of_another_epoch_is_not_taken_for_the_best(ours, ca
         assert kept["epoch"] == (3 if name == "last.ckpt" else 1)
 
 
+def test_a_resumed_run_reads_each_checkpoint_once(ours, monkeypatch):
+    """And at its end the best, of which it writes model.safetensors."""
+    read, load = [], torch.load
+
+    def counted(file, **options):
+        read.append(Path(file).name)
+        return load(file, **options)
+
+    monkeypatch.setattr(torch, "load", counted)
+    assert run(*TRAIN, "--out", ours, "--resume", "auto") == 0
+    assert sorted(read) == ["best.ckpt", "best.ckpt", "last.ckpt"]
+
+
 def test_a_finished_run_beside_another_best_is_left_as_it_is(ours, capsys):
     shutil.copy(ours / "last.ckpt", ours / "copy")
     (ours / "copy").replace(ours / "best.ckpt")
@@ -114,7 +128,14 @@ def test_a_run_without_an_id_is_evaluated_but_not_resumed(ours, capsys):
     own, settings = _id(ours), ours / "run.yaml"
     settings.write_text(yaml.safe_dump(yaml.safe_load(settings.read_text())))
     line = refused(capsys, *TRAIN, "--out", ours, "--resume", "auto")
-    assert f"last.ckpt is of another run: its id is {own}, and {settings} has none" in line
+    assert (
+        f"{settings} has lost its first line, the id of the run: if {ours / 'last.ckpt'} is" in line
+    )
+    assert f"put back the line '# run {own}'" in line
+    bare = settings.read_text()
+    settings.write_text(f"# run {own}\n{bare}")
+    assert run(*TRAIN, "--out", ours, "--resume", "auto", "--dry-run") == 0
+    settings.write_text(bare)
     for path in ours.glob("*.ckpt"):
         content = torch.load(path, weights_only=True)
         del content["run_id"]

@@ -63,7 +63,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], Any, str | None]:
-    """As :func:`read_state_dict`, without the warning, and with what is known of a safetensors file.
+    """Reads weights as :func:`read_state_dict`, without the warning.
 
     Returns:
         The tensors by name; the record in the config.json beside the file, or None; and the

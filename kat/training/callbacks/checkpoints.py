@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -11,16 +10,13 @@ from torch import Tensor
 from kat.data import Batch
 from kat.errors import InputError, Interrupted
 from kat.files import link_or_copy
-from kat.models import read_training_checkpoint
-from kat.text import say
 from kat.training.callbacks.callback import Callback
 from kat.training.callbacks.divergence import DivergenceGuard
 from kat.training.checkpoint import save_checkpoint
 from kat.training.config import CheckpointConfig
-from kat.training.distributed import any_of, barrier, gather
-from kat.training.run_directory import BEST, LAST, remove_results, write_records
+from kat.training.distributed import any_of, gather
+from kat.training.run_directory import BEST, LAST, Checkpoint, remove_results, write_records
 from kat.training.signals import REQUEUE, StopRequest, requeue_slurm_job
-from kat.training.state import TrainState
 
 if TYPE_CHECKING:
     from kat.training.build import Run
@@ -136,7 +132,7 @@ class Checkpoints(Callback):
         raise Interrupted(line)
 
 
-def _restore_best(run: Run, path: Path) -> None:
+def _restore_best(run: Run, checkpoint: Checkpoint) -> None:
     """Makes up for a best.ckpt that a run was stopped before it could write, or that is damaged.
 
     Where it is gone, or of another epoch than the best in the state, the best of the epochs to
@@ -145,24 +141,12 @@ def _restore_best(run: Run, path: Path) -> None:
     Raises:
         InputError: it is gone, and no epoch is to come; nothing of the run is changed then.
     """
-    state = run.state
+    state, problem = run.state, checkpoint.without_best
     if state.holds_best and run.is_first:
-        link_or_copy(path, run.out / BEST)
-    state.holds_best = False
-    barrier()
-    if not state.best:
-        return
-    try:
-        kept = TrainState.from_dict(read_training_checkpoint(run.out / BEST)["state"])
-        # compared as text, in which NaN is equal to itself
-        if not (kept.holds_best and str(kept.best) == str(state.best)):
-            raise InputError(
-                f"{run.out / BEST} is not the best checkpoint that {path.name} records: it is not"
-                f" of epoch {state.best['epoch']}, or has other metrics"
-            )
-    except InputError as error:
+        link_or_copy(checkpoint.path, run.out / BEST)
+    elif state.best and problem and not state.holds_best:
         if state.epoch >= run.epochs or run.should_stop:
-            raise InputError(f"{error}; the run has ended, and nothing of it is changed") from None
+            raise InputError(f"{problem}; the run has ended, and nothing of it is changed")
         state.best = {}
-        if run.is_first:
-            say(f"{error}: the best of the epochs to come takes its place")
+        run.print(f"{problem}: the best of the epochs to come takes its place")
+    state.holds_best = False

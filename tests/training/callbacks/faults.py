@@ -16,7 +16,6 @@ from kat.training import OptimConfig
 from kat.training.callbacks.callback import Callback
 from kat.training.callbacks.checkpoints import Checkpoints
 from kat.training.callbacks.divergence import DivergenceGuard
-from kat.training.checkpoint import load_checkpoint
 from kat.training.config import CheckpointConfig
 from kat.training.loop import fit
 from tests.training import small
@@ -54,7 +53,7 @@ def train(
     ema=0.0,
     drop_path=0.2,
     validation=None,
-    resume=None,
+    resume=False,
     augment=None,
     precision="32-true",
     **optim,
@@ -76,8 +75,8 @@ def train(
         augment=augment or AugmentConfig(),
         precision=precision,
     )
-    if resume is not None:
-        load_checkpoint(run, resume)
+    if resume:
+        small.restore(run)
     fit(run)
 
 

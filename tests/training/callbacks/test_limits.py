@@ -12,11 +12,10 @@ from kat.training.callbacks.callback import Callback
 from kat.training.callbacks.checkpoints import Checkpoints
 from kat.training.callbacks.divergence import DivergenceGuard
 from kat.training.callbacks.limits import Limits
-from kat.training.checkpoint import load_checkpoint
 from kat.training.config import CheckpointConfig, parse_time
 from kat.training.loop import fit
 from tests.cli.commands import refused, run
-from tests.training.small import batches, make_run
+from tests.training.small import batches, make_run, restore
 
 pytestmark = pytest.mark.slow
 
@@ -104,7 +103,7 @@ def test_a_run_stops_early_and_after_the_same_epoch_if_it_is_resumed(tmp_path, c
         fit(_early(tmp_path / "parts", Kill(9)))
     for steps in (12, 12):  # the second has nothing left to do
         resumed = _early(tmp_path / "parts")
-        load_checkpoint(resumed, tmp_path / "parts" / "last.ckpt")
+        restore(resumed)
         fit(resumed)
         assert (resumed.state.epoch, resumed.state.step) == (6, steps)
     whole, parts = (
