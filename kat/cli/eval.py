@@ -30,7 +30,8 @@ from torch import nn
 from kat.cli.options.parser import Parser, given
 from kat.cli.options.task_options import add_task_options, task_options
 from kat.data import DataConfig
-from kat.deploy import FILE_FORMATS, open_file, open_model
+from kat.deploy import open_model
+from kat.deploy.formats import FORMATS
 from kat.errors import InputError
 from kat.files import check_exists, short_names, write_text
 from kat.models import ModelRecord
@@ -114,8 +115,8 @@ def _settings(path: Path, options: Namespace) -> tuple[dict[str, Any], str] | In
     named = given(options.data)
     try:
         check_exists(path)
-        is_exported = path.suffix[1:] in FILE_FORMATS and path.is_file()
-        exported = open_file(path, trust=options.trust).record.run if is_exported else None
+        is_exported = path.suffix[1:] in FORMATS and path.is_file()
+        exported = FORMATS[path.suffix[1:]].read_record(path).run if is_exported else None
         settings, remark = data_to_test(path, named, exported)
         settings |= named
         if "name" not in settings:

@@ -170,9 +170,7 @@ def make_callbacks(run: Run, throughput: Throughput) -> list[Callback]:
 def _prepare(run: Run, resolved: ResolvedRun) -> None:
     """Writes what a run begins with, and restores one that is resumed."""
     run.id = broadcast(
-        prepare_run_directory(
-            run.config, resolved.data, resolved.checkpoint and resolved.checkpoint.path
-        )
+        prepare_run_directory(run.config, resolved.data, resolved.checkpoint)
         if run.is_first
         else ""
     )

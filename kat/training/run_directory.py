@@ -272,7 +272,7 @@ def read_data_record(out: Path) -> dict[str, Any]:
 
 
 def prepare_run_directory(
-    config: TrainConfig, data: Mapping[str, Any], checkpoint: Path | None = None
+    config: TrainConfig, data: Mapping[str, Any], checkpoint: Checkpoint | None = None
 ) -> str:
     """Creates the run directory and writes run.yaml and data.json.
 
@@ -281,7 +281,7 @@ def prepare_run_directory(
     Args:
         config: the settings.
         data: the result of :func:`kat.data.data_record`.
-        checkpoint: checkpoint from which the run is resumed, or None.
+        checkpoint: what the run is resumed from, or None.
 
     Returns:
         The id of the run: a random one, which a resumed run keeps.
@@ -293,7 +293,7 @@ def prepare_run_directory(
     try:
         if config.overwrite:
             remove_run(out)
-        if checkpoint is not None and checkpoint.name != LAST:
+        if checkpoint is not None and checkpoint.path.name != LAST:
             _remove(out, [LAST])  # else it would replace the intact previous.ckpt
         out.mkdir(parents=True, exist_ok=True)
         _remove(out, [path.name for path in out.glob(".partial-*")])

@@ -125,12 +125,10 @@ def test_all_checkpoints_have_the_id_which_stays_and_is_of_one_run(ours, runs, t
 
 
 def test_a_run_without_an_id_is_evaluated_but_not_resumed(ours, capsys):
-    own, settings = _id(ours), ours / "run.yaml"
+    own, settings, last = _id(ours), ours / "run.yaml", ours / "last.ckpt"
     settings.write_text(yaml.safe_dump(yaml.safe_load(settings.read_text())))
     line = refused(capsys, *TRAIN, "--out", ours, "--resume", "auto")
-    assert (
-        f"{settings} has lost its first line, the id of the run: if {ours / 'last.ckpt'} is" in line
-    )
+    assert f"{settings} has lost its first line, the id of the run: if {last} is" in line
     assert f"put back the line '# run {own}'" in line
     bare = settings.read_text()
     settings.write_text(f"# run {own}\n{bare}")

@@ -1,7 +1,7 @@
 """The file formats of exported models.
 
-A format is a module with ``write(program, record, path)`` and ``read(path)``, which returns the
-program as a function, and the record.
+A format is a module with ``write(program, record, path)``, ``read(path)``, which returns the
+program as a function and the record, and ``read_record(path)``, which loads no program.
 """
 
 from kat.deploy.formats import onnx, pt2

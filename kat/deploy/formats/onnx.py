@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from kat.deploy.export_record import KEY, ExportRecord
 from kat.deploy.tracing import quiet_warnings
 from kat.errors import InputError, first_line
 from kat.extras import require
+from kat.files import open_input
 from kat.text import scaled
 from kat.version import __version__
 
@@ -23,6 +25,8 @@ OPSET = 18
 INPUT, OUTPUT = "images", "logits"
 _LIMIT = 2**31
 """The size limit of a Protobuf message."""
+_METADATA, _BYTES = 0x72, 2
+"""The tag of metadata_props in a ModelProto, and the last three bits of the tag of any bytes."""
 _ERROR = 3
 """A severity of onnxruntime. Below it, it warns that an optional input may cost speed."""
 
@@ -94,6 +98,36 @@ def _name_dimensions(graph: Any, *, resizable: bool) -> None:
                 dim.dim_param = name
 
 
+def read_record(path: Path) -> ExportRecord:
+    """The record, without loading the model."""
+    if not verify_checksum(path):
+        raise InputError(
+            f"{path} was not written by 'kat export', or was changed since: the checksum at its end"
+            " is missing"
+        )
+    found: dict[bytes, bytes] = {}
+    with open_input(path) as file:
+        while tag := _number(file):
+            value = _number(file)  # of a field of bytes their number
+            if tag == _METADATA:  # two strings: tag, length and bytes of each
+                name, text = (file.read(_number(file)) for _ in range(2) if _number(file))
+                found[name] = text
+            elif tag & 7 == _BYTES:
+                file.seek(value, os.SEEK_CUR)
+    return ExportRecord.from_json(found.get(KEY.encode()), str(path))
+
+
+def _number(file: BinaryIO) -> int:
+    """The next number of a Protobuf message, 7 bits in each byte; 0 at the end."""
+    value = shift = 0
+    while byte := file.read(1):
+        value |= (byte[0] & 127) << shift
+        if byte[0] < 128:
+            break
+        shift += 7
+    return value
+
+
 def read(path: Path) -> tuple[Callable[..., Any], ExportRecord]:
     """The model in onnxruntime, on the CPU with torch's number of threads, and the record.
 
@@ -104,7 +138,7 @@ def read(path: Path) -> tuple[Callable[..., Any], ExportRecord]:
             written by 'kat export'.
     """
     runtime = require("onnxruntime", "an ONNX file")
-    checked = verify_checksum(path)
+    record = read_record(path)
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = _ERROR
@@ -112,13 +146,6 @@ def read(path: Path) -> tuple[Callable[..., Any], ExportRecord]:
         session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors have no other common class
         raise InputError(f"onnxruntime cannot load {path}: {first_line(error)}") from None
-    text = session.get_modelmeta().custom_metadata_map.get(KEY)
-    record = ExportRecord.from_json(text, str(path))
-    if not checked:
-        raise InputError(
-            f"{path} was changed since 'kat export' wrote it: the checksum at its end is missing"
-        )
-
     inputs = [x.name for x in (*session.get_inputs(), *session.get_overridable_initializers())]
     outputs = [x.name for x in session.get_outputs()]
 

@@ -33,7 +33,7 @@ def read(path: Path) -> tuple[Callable[..., Any], ExportRecord]:
     Raises:
         InputError: the file does not exist, is damaged, or was not written by 'kat export'.
     """
-    record = ExportRecord.from_json(_read_record(path), str(path))
+    record = read_record(path)
     try:
         with quiet_warnings():
             module = torch.export.load(path).module()
@@ -44,13 +44,15 @@ def read(path: Path) -> tuple[Callable[..., Any], ExportRecord]:
     return module, record
 
 
-def _read_record(path: Path) -> bytes | None:
+def read_record(path: Path) -> ExportRecord:
+    """The record; no code in the file runs."""
     try:
         with open_input(path) as file, zipfile.ZipFile(file) as archive:
             damaged = archive.testzip()
             names = [name for name in archive.namelist() if name.endswith(f"/extra/{KEY}")]
             if damaged is None:
-                return archive.read(names[0]) if names else None
+                text = archive.read(names[0]) if names else None
+                return ExportRecord.from_json(text, str(path))
     except (OSError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} is not a complete .pt2 file: {error}") from None
     raise InputError(f"{path} is damaged: the checksum of {damaged} in it does not match")
