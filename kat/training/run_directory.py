@@ -145,12 +145,12 @@ def _not_a_run(out: Path) -> InputError:
 
 
 class Checkpoint(NamedTuple):
-    """What a run continues from.
+    """The checkpoint that a run continues from.
 
     Args:
         path: the file.
-        content: of the file.
-        damaged: a message for each newer checkpoint, which is damaged.
+        content: the loaded checkpoint.
+        damaged: a message for each newer checkpoint that is damaged.
         without_best: why best.ckpt is not the best that this one records; empty if it is.
     """
 
