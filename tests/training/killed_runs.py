@@ -25,8 +25,8 @@ import kat_command
 from kat.training.build import Run
 from tests.processes import PATIENCE, free_port
 
-_MEASURED = re.compile(r"\.state\.seconds$|\.callbacks\.throughput\.|,speed/")
-"""What differs from run to run."""
+_EACH_RUN_ITS_OWN = re.compile(r"\.run_id$|\.state\.seconds$|\.callbacks\.throughput\.|,speed/")
+"""Names of the values that differ between two runs of the same settings."""
 
 
 def train(arguments: Sequence[str], log: Path, kill_at: int = 0, ranks: int = 1) -> tuple[int, int]:
@@ -106,7 +106,7 @@ def _run(
 
 
 def results(out: Path) -> dict[str, object]:
-    """Everything that a run leaves, by name, but times and memory."""
+    """Everything that a run leaves, by name, but its id, times and memory."""
     found: dict[str, object] = {}
     for name in ("last.ckpt", "best.ckpt"):
         _flatten(name, torch.load(out / name, weights_only=True), found)
@@ -115,7 +115,7 @@ def results(out: Path) -> dict[str, object]:
         with path.open(newline="") as file:
             for index, row in enumerate(csv.DictReader(file)):
                 found |= {f"{path.name}.{index},{key}": value for key, value in row.items()}
-    return {name: value for name, value in found.items() if not _MEASURED.search(name)}
+    return {name: value for name, value in found.items() if not _EACH_RUN_ITS_OWN.search(name)}
 
 
 def _flatten(name: str, content: Any, found: dict[str, object]) -> None:
