@@ -2,7 +2,7 @@
 
     python examples/dense_pictures.py runs/items_detection runs/items_segmentation --out found.png
 
-Both runs must be of one set that 'kat data make' has made. A column is an image: the annotated
+Both runs must be of one set that examples/items.py has made. A column is an image: the annotated
 objects, those found, the annotated classes of the pixels, those found.
 """
 

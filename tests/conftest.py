@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from kat.data.synthetic import make_items
+from examples.items import make_items
 from tests import kernels
 
 # The tests are small: threads that wait for each other cost more than they bring.

@@ -146,7 +146,7 @@ def test_the_commands_are_those_of_the_design():
         "plot", "predict", "report", "stability", "train", "verify",
     }  # fmt: skip
     groups = {name: set(find_commands(PACKAGE / "cli" / name)) for name in ("data",)}
-    assert groups == {"data": {"check", "make"}}
+    assert groups == {"data": {"check"}}
 
 
 def test_no_module_takes_the_place_of_a_name_of_its_package():

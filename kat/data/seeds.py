@@ -25,8 +25,6 @@ Examples:
     >>> seed, step, rank = 0, 100, 0
     >>> generator_seed = derived_seed(STEP, seed, step, rank)
 """
-SCENE = 4
-"""A synthetic scene."""
 
 
 def derived_seed(*numbers: int) -> int:

@@ -241,14 +241,12 @@ def test_cells_of_several_tasks_are_refused(grid, tmp_path, capsys):
     assert "must be of one task to be compared: 'a' by top-1, 'b' by box AP" in line
 
 
-def test_a_grid_of_detectors_is_compared_by_box_ap(tmp_path, capsys):
-    data, path, out = tmp_path / "data", tmp_path / "small.yaml", tmp_path / "out"
-    make = ("data", "make", "items", "--source", "digits", "--size", 32, "--no-progress")
-    assert run(*make, "--out", data, "--images", 4, "--val-images", 2) == 0
+def test_a_grid_of_detectors_is_compared_by_box_ap(items, tmp_path, capsys):
+    path, out = tmp_path / "small.yaml", tmp_path / "out"
     content = {
-        "recipe": "items_detection",
+        "recipe": "examples/items_detection.yaml",
         "settings": {
-            "data.name": f"coco:{data}", "epochs": 1, "data.batch_size": 2, "data.image_size": 64,
+            "data.name": f"coco:{items}", "epochs": 1, "data.batch_size": 2, "data.image_size": 64,
             "optim.warmup_epochs": 0, "data.num_workers": 0,
             "model.args": {"depth": 2, "global_blocks": [1]},
         },

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from examples.items import make_items
 from kat.data import DataConfig
-from kat.data.synthetic import make_items
 from kat.training import ModelConfig, MonitorConfig, TrainConfig, train
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 
-from kat.data.synthetic import make_items
+from examples.items import make_items
 from kat.training import TrainConfig
 from kat.training.tasks.registry import TASKS
 from tests.images import picture, samples, write_fashion_mnist, write_folder, write_tar

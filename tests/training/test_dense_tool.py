@@ -15,9 +15,9 @@ import pytest
 import torch
 from PIL import Image
 
+from examples.items import make_items
 from kat.data import AugmentConfig, DataConfig
 from kat.data.dense import SegmentationAugmentConfig
-from kat.data.synthetic import make_items
 from kat.errors import InputError, TrainingDiverged
 from kat.models import ModelRecord, build_model, load_model, save_model
 from kat.models.dense import SlidingWindowConfig

@@ -1,6 +1,5 @@
-"""``kat data``: check a dataset, or make one for detection and segmentation.
+"""``kat data``: check a dataset before training.
 
 examples:
   kat data check coco:/data/coco
-  kat data make items --out items
 """

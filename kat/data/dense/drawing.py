@@ -11,10 +11,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
-from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks, make_grid
-
-from kat.data.dense.coco.dataset import open_coco
-from kat.files import replacing
+from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
 Color = tuple[int, int, int]
 _OPACITY = 0.5
@@ -22,8 +19,6 @@ _READABLE = 400
 """The least shorter side, in pixels, of an image that captions do not cover."""
 _FONT_SIZE, _MARGIN = 14, 3
 """Of captions and their plates, in pixels."""
-_PREVIEWED = 6
-"""Number of images in a preview."""
 
 
 def palette(count: int) -> list[Color]:
@@ -159,26 +154,6 @@ def _readable_on(color: Color) -> str:
     """Black or white, whichever has more contrast to a color (WCAG 2's relative luminance)."""
     red, green, blue = ((part / 255) ** 2.2 for part in color)
     return "black" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.179 else "white"
-
-
-def draw_preview(root: Path, path: Path) -> None:
-    """Draws the first training images of a COCO dataset, and below each the same with its objects.
-
-    Args:
-        root: folder of the dataset, whose images have the same size.
-        path: path of the PNG file.
-    """
-    data = open_coco(root, "train")
-    images, drawn = [], []
-    for index in range(min(_PREVIEWED, len(data))):
-        image, target = data[index]
-        images.append(pil_to_tensor(image))
-        objects = {**target, "masks": target["masks"].bool()}
-        captions = [""] * len(target["labels"])
-        drawn.append(draw_objects(images[-1], objects, captions, len(data.classes)))
-    picture = to_pil_image(make_grid([*images, *drawn], nrow=len(images), padding=0))
-    with replacing(path) as partial:
-        picture.save(partial)
 
 
 def _enlarged(pixels: Tensor, factor: int) -> Tensor:

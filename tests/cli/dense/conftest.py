@@ -14,7 +14,8 @@ def runs(items, tmp_path_factory):
     for task, (name, args) in MODELS.items():
         kind = "coco" if task == "detection" else "ade20k"
         assert run(
-            "train", "--config", f"items_{task}", "--model.name", name, "--model.args", args,
+            "train", "--config", f"examples/items_{task}.yaml",
+            "--model.name", name, "--model.args", args,
             "--data.name", f"{kind}:{items}", "--data.image_size", 64, "--data.batch_size", 4,
             "--epochs", 1, "--optim.warmup_epochs", 0, *QUICK, "--out", folder / task,
         ) == 0  # fmt: skip

@@ -118,7 +118,8 @@ def test_a_run_without_its_wrong_annotations_is_evaluated_without_them(items, tm
         file.write_text(json.dumps(content))
     name, args = MODELS["detection"]
     assert run(
-        "train", "--config", "items_detection", "--model.name", name, "--model.args", args,
+        "train", "--config", "examples/items_detection.yaml",
+        "--model.name", name, "--model.args", args,
         "--data.name", f"coco:{data}", "--data.image_size", 64, "--data.batch_size", 4,
         "--data.bad_annotations", "skip", "--epochs", 1, *QUICK, "--out", out,
     ) == 0  # fmt: skip

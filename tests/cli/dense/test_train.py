@@ -22,7 +22,7 @@ def test_help_names_the_three_kinds_of_models():
 def test_training_says_what_it_reached(items, tmp_path, capsys):
     name, args = MODELS["segmentation"]
     options = (
-        "--config", "items_segmentation", "--model.name", name, "--model.args", args,
+        "--config", "examples/items_segmentation.yaml", "--model.name", name, "--model.args", args,
         "--data.name", f"ade20k:{items}", "--data.image_size", 64, "--data.batch_size", 4,
         "--epochs", 1, "--optim.warmup_epochs", 0, *QUICK, "--out", tmp_path / "run",
     )  # fmt: skip

@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
+from examples.items import make_items
 from kat.data import DataConfig, open_split
 from kat.data.dense import IGNORE, open_segmentation
-from kat.data.synthetic import make_items
 from kat.errors import InputError
 from kat.models import ModelRecord, build_model
 from kat.models.dense import SlidingWindowConfig
