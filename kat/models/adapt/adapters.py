@@ -23,7 +23,7 @@ from kat.models.adapt.parallel import NAME, Parallel
 from kat.models.adapt.places import Place, adapted_modules
 from kat.models.kanify.places import without_fused_inference
 from kat.models.kanify.record import note_shares
-from kat.models.pretrained.notes import forget, remember
+from kat.models.pretrained import forget, remember
 from kat.models.weight_decay import update_no_weight_decay
 from kat.nn.sharded import is_sharded, sharded_like, whole
 from kat.tables import aligned

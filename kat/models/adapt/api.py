@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from kat.errors import InputError, unknown
+from kat.models import pretrained
 from kat.models.adapt.adapters import KINDS, VERSION, Adapters, Kind
 from kat.models.adapt.files import CONFIG, KEY, read_record, read_state
 from kat.models.adapt.places import (
@@ -23,8 +24,7 @@ from kat.models.adapt.places import (
     rational_places,
 )
 from kat.models.kanify.wrapped import check_not_compiled
-from kat.models.pretrained import loader
-from kat.models.pretrained.notes import noted
+from kat.models.pretrained import noted
 from kat.models.selection import Parts, Selection
 from kat.nn.sharded import is_sharded
 
@@ -256,7 +256,7 @@ def _make(model: nn.Module, record: Mapping[str, Any]) -> None:
     adapters.put()
 
 
-def _renamed(record: Mapping[str, Any], rename: loader.Rename) -> dict[str, Any]:
+def _renamed(record: Mapping[str, Any], rename: pretrained.Rename) -> dict[str, Any]:
     places = {
         rename(name): {**place, "first": rename(place["first"])} if "first" in place else place
         for name, place in record["places"].items()
@@ -268,4 +268,4 @@ def _renamed(record: Mapping[str, Any], rename: loader.Rename) -> dict[str, Any]
     }
 
 
-loader.KINDS[KEY] = loader.Kind(_make, _renamed)
+pretrained.KINDS[KEY] = pretrained.Kind(_make, _renamed)

@@ -20,7 +20,7 @@ from kat.models.kanify.change import Change, measure_change
 from kat.models.kanify.finders.trace import CODE
 from kat.models.kanify.places import parts_of
 from kat.models.kanify.replacement import Replacement
-from kat.models.pretrained.notes import forget, remember
+from kat.models.pretrained import forget, remember
 from kat.models.weight_decay import update_no_weight_decay
 from kat.tables import aligned
 from kat.text import listing

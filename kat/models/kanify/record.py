@@ -19,8 +19,7 @@ from kat.models.kanify.fit import Fitted
 from kat.models.kanify.places import activation_of
 from kat.models.kanify.plan import VERSION, Plan
 from kat.models.kanify.replacement import Replacement
-from kat.models.pretrained.loader import KINDS, Kind, Rename, renames
-from kat.models.pretrained.notes import noted
+from kat.models.pretrained import KINDS, Kind, Rename, noted, renames
 from kat.nn import Coefficients, GroupRational
 
 

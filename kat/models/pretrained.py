@@ -1,12 +1,15 @@
-"""How ``from_pretrained`` of transformers makes the changes again that were saved with a model.
+"""Changed models of transformers through ``save_pretrained`` and ``from_pretrained``.
 
-transformers builds a model of its class, lets the method that ``quantization_config`` of the
-model's configuration names change it, and then loads the weights. Ours is such a method: its entry
-holds the records of the changes.
+:func:`kat.kanify` and :func:`kat.adapt` note the records of their changes in the configuration of
+the model, as its ``quantization_config``. transformers builds a model of its class, lets the
+method that this entry names change the model, and then loads the weights. Ours is such a method.
 """
 
 from __future__ import annotations
 
+import copy
+import json
+import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import cache
@@ -20,20 +23,22 @@ from kat.errors import InputError
 from kat.text import listing
 
 METHOD = "kat"
-"""Of the entry."""
+"""The name of the method in the entry."""
+_CHANGES = "_kat_changes"
+"""The attribute of modules that is the list of changes in their configuration, if these are theirs:
+another model may be built from the configuration."""
 
 Record = dict[str, Any]
-"""What a change is made again by, ready for JSON."""
-
+"""The description of a change, from which it is made again; ready for JSON."""
 Rename = Callable[[str], str]
 
 
 class Kind(NamedTuple):
-    """What can be done with the records of one kind of change.
+    """The operations on the records of one kind of change.
 
     Args:
-        make: the change in a model, which it leaves unchanged, with an InputError, if the record
-            does not fit.
+        make: makes the change in a model; raises InputError, and leaves the model unchanged, if the
+            record does not fit.
         renamed: a copy of the record with other names of modules.
     """
 
@@ -49,8 +54,8 @@ KINDS: dict[str, Kind] = {}
 def register_pretrained() -> None:
     """Lets ``from_pretrained`` of transformers load models with rationals and adapters.
 
-    It is to be called once in a process, before the first such model is loaded; :func:`kat.kanify`
-    and :func:`kat.adapt` call it for a model of transformers. A process without it loads the model
+    Call it once in a process, before the first such model is loaded; :func:`kat.kanify` and
+    :func:`kat.adapt` call it for a model of transformers. A process without it loads the model
     without its rationals, and transformers warns of an unknown method.
 
     Examples:
@@ -118,13 +123,17 @@ def _check_stored(names: Collection[str], files: Iterable[str]) -> None:
     """
     if not all(str(file).endswith(".safetensors") for file in files):
         return
+
+    def end(name: str) -> str:
+        return ".".join(name.split(".")[-2:])
+
     stored: Counter[str] = Counter()
     for file in files:
         with import_module("safetensors").safe_open(file, framework="pt") as opened:
-            stored.update(map(_end, opened.keys()))
-    lacking = Counter(map(_end, names)) - stored
+            stored.update(map(end, opened.keys()))
+    lacking = Counter(map(end, names)) - stored
     if stored and lacking:
-        missing = sorted(name for name in names if _end(name) in lacking)
+        missing = sorted(name for name in names if end(name) in lacking)
         raise InputError(
             f"the configuration has changes of kat, but the weights lack {listing(missing)}: a"
             " process that had not called kat.models.pretrained.register_pretrained() has loaded"
@@ -133,30 +142,69 @@ def _check_stored(names: Collection[str], files: Iterable[str]) -> None:
         )
 
 
-def _end(name: str) -> str:
-    """The last two parts of a name, such as ``act.weight_numerator``."""
-    return ".".join(name.split(".")[-2:])
-
-
 def renames(model: Any) -> tuple[Rename, ...]:
-    """How modules may be named in a model that has lost or got a head since a record was made."""
+    """Functions that rename modules for a model that has got or lost a head since it was saved."""
     base = f"{model.base_model_prefix}."
     return (str, lambda name: base + name, lambda name: name.removeprefix(base))
 
 
 def _make(model: Any, record: Record) -> None:
     """Makes a change in a model of the same class as before, or of one with or without a head."""
-    kind = next((kind for key, kind in KINDS.items() if key in record), None)
-    if kind is None:
-        raise InputError(f"the model was saved with a change that is unknown here: {list(record)}")
+    (kind,) = [kind for key, kind in KINDS.items() if key in record]
     errors = []
     for rename in renames(model):
         try:
             kind.make(model, kind.renamed(record, rename))
+            return
         except InputError as error:
             errors.append(error)
-        else:
-            return
     raise InputError(
         f"a change saved with the model does not fit {type(model).__name__}: {errors[0]}"
     )
+
+
+def noted(model: nn.Module) -> list[Record]:
+    """The records in the configuration of a model, in the order of the changes."""
+    entry: Any = getattr(getattr(model, "config", None), "quantization_config", None)
+    if not isinstance(entry, dict) or entry.get("quant_method") != METHOD:
+        return []
+    records: list[Record] = entry["changes"]
+    return records
+
+
+def remember(model: Any, record: Record) -> None:
+    """Adds the record of a change to the configuration of a model of transformers.
+
+    The configuration of a quantized model is left as it is: there is room for one method.
+    """
+    transformers: Any = sys.modules.get("transformers")
+    if transformers is None or not isinstance(model, transformers.PreTrainedModel):
+        return
+    register_pretrained()
+    before = noted(model)
+    if not before and getattr(model.config, "quantization_config", None) is not None:
+        return
+    sharing = [one for one in model.modules() if vars(one).get("config") is model.config]
+    is_foreign = bool(before) and not any(vars(one).get(_CHANGES) is before for one in sharing)
+    changes = [*(() if is_foreign else before), _as_json(record)]
+    # Without a head it may be a part, saved by the whole, which has the same configuration.
+    own = is_foreign or (not before and model.base_model is not model)
+    config = copy.copy(model.config) if own else model.config
+    config.quantization_config = {"quant_method": METHOD, "changes": changes}
+    for module in sharing:
+        module.config = config
+        setattr(module, _CHANGES, changes)
+
+
+def forget(model: Any, record: Record) -> None:
+    """Removes the record of a change, if it is there."""
+    records = noted(model)
+    if _as_json(record) in records:
+        records.remove(_as_json(record))
+        if not records:
+            del model.config.quantization_config
+
+
+def _as_json(record: Record) -> Any:
+    """The record as it is after it was saved and loaded."""
+    return json.loads(json.dumps(record))
